@@ -1,0 +1,1 @@
+"""What every process does: settings, logging, metrics, signals, and being restarted."""

@@ -1,0 +1,64 @@
+"""structlog for every process: readable on a terminal, JSON otherwise. Never audio or text."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Literal
+
+import structlog
+
+
+def configure(level: str, log_format: Literal["auto", "console", "json"], process: str) -> None:
+    """Route structlog and the standard library's logging to stderr in one format.
+
+    Libraries that log through the standard library (uvicorn, funasr) come out alike.
+    """
+    if log_format == "auto":
+        log_format = "console" if _a_person_reads() else "json"
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_process(process),
+        structlog.processors.format_exc_info,
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if log_format == "console"
+        else structlog.processors.JSONRenderer(ensure_ascii=False)
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+
+
+def _a_person_reads() -> bool:
+    # honcho pipes its children's output to its own terminal and says so with nothing but its name
+    # in the environment; the terminal itself is then known only to whoever started honcho.
+    return sys.stderr.isatty() or os.environ.get("HONCHO_PROCESS_NAME") is not None
+
+
+def _add_process(process: str) -> structlog.typing.Processor:
+    def add(
+        _logger: object, _method: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        event["process"] = process
+        return event
+
+    return add

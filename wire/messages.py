@@ -1,0 +1,256 @@
+"""Typed messages of the bus, one frozen class per kind (docs/architecture.md, "Messages").
+
+Units are in the names. Every class is plain data: building one never validates, because our own
+code is trusted; ``wire.codec.decode`` validates whatever came from a peer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Lane = Literal["live", "bulk"]
+StoredKind = Literal["result", "record"]
+
+SAMPLE_RATE_HZ = 16_000
+"""Every PCM payload is mono s16le at this rate."""
+BYTES_PER_SAMPLE = 2
+
+
+def pcm_duration_ms(pcm: bytes) -> int:
+    """Milliseconds of audio in mono s16le 16 kHz ``pcm``, rounded down."""
+    return len(pcm) * 1000 // (SAMPLE_RATE_HZ * BYTES_PER_SAMPLE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """One recognised word or character with its place on the session's timeline."""
+
+    text: str
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why something has no text. ``code`` is stable for programs, ``message`` is for people."""
+
+    code: str
+    message: str
+
+
+# ---------------------------------------------------------------- gateway → broker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """A gateway is here. Sent at start and every second; answered by ``Welcome``."""
+
+    gateway_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One utterance, or with ``partial`` the beginning of one, to be recognised."""
+
+    session_id: str
+    seq: int
+    """The segment's index in its session; results leave the gateway in this order."""
+    partial: bool
+    lane: Lane
+    start_ms: int
+    end_ms: int
+    last_chunk_index: int
+    """Index of the client's chunk in which the segment ends."""
+    language: str
+    """``""`` lets the model decide."""
+    hotwords: tuple[str, ...]
+    deadline_ms: int
+    """Longest time from the broker's receipt to the result, all attempts together."""
+    pcm: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel:
+    """Forget every job of a session; results still under way are not delivered."""
+
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Something to be stored besides results: see ``wire.records`` for the bodies."""
+
+    session_id: str
+    record_seq: int
+    body: dict[str, Any]
+
+
+# ---------------------------------------------------------------- broker → gateway
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Welcome:
+    """The broker's life: a new epoch means that it forgot everything. Also sent to workers."""
+
+    broker_epoch: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The text of a job, or its failure; exactly one of ``text`` and ``error`` is set."""
+
+    session_id: str
+    seq: int
+    partial: bool
+    start_ms: int
+    end_ms: int
+    last_chunk_index: int
+    text: str | None
+    error: Failure | None
+    tokens: tuple[Token, ...]
+    worker_id: str
+    attempt: int
+    queue_ms: int
+    infer_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredKey:
+    """What was committed: segment ``seq`` (kind result) or record ``seq`` (kind record)."""
+
+    session_id: str
+    kind: StoredKind
+    seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """Committed keys. Persistence names the gateway that sent them; the broker only forwards."""
+
+    gateway_id: str
+    keys: tuple[StoredKey, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """The broker's state, every 250 ms. None for 1 s means that there is no broker."""
+
+    broker_epoch: str
+    queued_audio_ms: int
+    queued: int
+    in_flight: int
+    failed_total: int
+    workers: int
+    workers_busy: int
+    throughput_x: float
+    """Seconds of audio recognised per second, all workers together, measured."""
+    est_wait_ms: int
+
+
+# ---------------------------------------------------------------- worker → broker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A worker takes jobs, at most ``credits`` at a time. Repeated to a new broker epoch."""
+
+    worker_id: str
+    credits: int
+    model: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """The inference loop turns. ``busy_ms``: how long the present batch has been running."""
+
+    worker_id: str
+    busy_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerResult:
+    """A worker's answer. Exactly one of ``text`` and ``error`` is set; token times are
+    relative to the job's audio."""
+
+    broker_epoch: str
+    job_id: int
+    attempt: int
+    text: str | None
+    error: Failure | None
+    tokens: tuple[Token, ...]
+    infer_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnedJob:
+    """A job that a draining worker gives back unbegun."""
+
+    job_id: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bye:
+    """Draining: takes no more jobs, gives back what it has not begun, will finish the rest."""
+
+    worker_id: str
+    broker_epoch: str
+    returned: tuple[ReturnedJob, ...]
+
+
+# ---------------------------------------------------------------- broker → worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerJob:
+    """A job as a worker sees it: no session, only audio and how to recognise it."""
+
+    broker_epoch: str
+    job_id: int
+    attempt: int
+    partial: bool
+    language: str
+    hotwords: tuple[str, ...]
+    pcm: bytes
+
+
+# ---------------------------------------------------------------- broker → persistence (XPUB)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedResult:
+    """A final result with its job's segment fields: a whole row of ``asr_segments``."""
+
+    broker_epoch: str
+    gateway_id: str
+    result: Result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedRecord:
+    """A gateway's record on its way to PostgreSQL."""
+
+    broker_epoch: str
+    gateway_id: str
+    record: Record
+
+
+Message = (
+    Hello
+    | Job
+    | Cancel
+    | Record
+    | Welcome
+    | Result
+    | Stored
+    | Load
+    | Ready
+    | Heartbeat
+    | WorkerResult
+    | Bye
+    | WorkerJob
+    | PublishedResult
+    | PublishedRecord
+)

@@ -1,0 +1,115 @@
+"""Bodies of ``Record`` messages: what a gateway wants stored besides recognised segments.
+
+Typed here because two processes share them: the gateway builds them with ``to_body``, persistence
+reads them with ``parse_body``. A session's records may arrive late, twice or in any order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from wire.codec import WireError, checker_of
+from wire.messages import Failure, Token
+
+SessionStatus = Literal["completed", "failed", "abandoned"]
+
+DELETED_RECORD_SEQ = (1 << 31) - 1
+"""The record_seq of every SessionDeleted: a deletion may come from a gateway that never saw
+the session's other records, and doing it twice is harmless."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionStarted:
+    user_id: str
+    client: str
+    """The peer's address, for operators."""
+    mode: str
+    language: str
+    started_at_ms: int
+    """Wall clock, milliseconds since 1970, UTC: for people, never for timeouts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkDetail:
+    chunk_index: int
+    byte_count: int
+    offset_ms: int
+    """Where the chunk's audio begins on the session's timeline."""
+    duration_ms: int
+    received_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkDetails:
+    chunks: tuple[ChunkDetail, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFinished:
+    status: SessionStatus
+    text: str
+    duration_ms: int
+    chunk_count: int
+    segment_count: int
+    completed_at_ms: int
+    failure: Failure | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentCopy:
+    """A whole row of ``asr_segments``, from the gateway, because persistence did not confirm
+    the one that the broker published."""
+
+    seq: int
+    start_ms: int
+    end_ms: int
+    last_chunk_index: int
+    segment_text: str
+    failure: Failure | None
+    tokens: tuple[Token, ...]
+    worker_id: str
+    attempt: int
+    queue_ms: int
+    infer_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionDeleted:
+    requested_at_ms: int
+
+
+RecordBody = SessionStarted | ChunkDetails | SessionFinished | SegmentCopy | SessionDeleted
+
+_TYPES: dict[str, type] = {
+    "started": SessionStarted,
+    "chunks": ChunkDetails,
+    "finished": SessionFinished,
+    "segment": SegmentCopy,
+    "deleted": SessionDeleted,
+}
+_NAMES = {cls: name for name, cls in _TYPES.items()}
+_checkers = {name: checker_of(cls) for name, cls in _TYPES.items()}
+
+
+def to_body(record: RecordBody) -> dict[str, Any]:
+    """``record`` as the plain map a ``Record`` message carries."""
+    body = asdict(record)
+    for name, value in body.items():
+        if isinstance(value, tuple):
+            body[name] = list(value)
+    return {"type": _NAMES[type(record)], **body}
+
+
+def parse_body(body: dict[str, Any]) -> RecordBody:
+    """The typed record in ``body``.
+
+    Raises:
+        WireError: for an unknown type or wrong fields.
+    """
+    name = body.get("type")
+    if not isinstance(name, str) or name not in _TYPES:
+        raise WireError("record: unknown type")
+    rest = {key: value for key, value in body.items() if key != "type"}
+    record: RecordBody = _checkers[name](rest, f"record.{name}")
+    return record
