@@ -146,6 +146,8 @@ class Load:
     throughput_x: float
     """Seconds of audio recognised per second, all workers together, measured."""
     est_wait_ms: int
+    models: tuple[str, ...]
+    """Names of what the ready workers recognise with."""
 
 
 # ---------------------------------------------------------------- worker → broker

@@ -1,0 +1,115 @@
+"""``python -m gateway``: serve WebSocket and REST until SIGTERM, then drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+
+import structlog
+import uvicorn
+
+from gateway.app import create_app
+from gateway.hub import Hub
+from gateway.settings import GatewaySettings
+from runtime import exit_codes, lifecycle, logging, settings
+
+LISTEN_BACKLOG = 2_048
+PING_INTERVAL_S = 20.0
+PING_TIMEOUT_S = 20.0
+DRAIN_POLL_S = 0.05
+DRAIN_SESSIONS_S = lifecycle.DRAIN_S - 1.0
+"""After SIGTERM sessions may finish for so long; the rest is closed with 1012."""
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A bound socket that several gateways of one host share (SO_REUSEPORT).
+
+    Raises:
+        OSError: if the port is taken by anything else, or the host is not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with our signals: draining first, closing after."""
+
+    def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
+        super().__init__(config)
+        self._hub = hub
+        self._draining: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self):  # type: ignore[no-untyped-def]
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._begin_drain)
+        yield
+
+    def _begin_drain(self) -> None:
+        if self._draining is None:
+            self._draining = asyncio.get_running_loop().create_task(self._drain())
+
+    async def _drain(self) -> None:
+        """Refuse new sessions, let the running ones finish, then have uvicorn close the rest
+        (with 1012, "service restart")."""
+        log = structlog.get_logger()
+        log.info("draining", sessions=len(self._hub.sessions))
+        self._hub.draining = True
+        deadline_s = time.monotonic() + DRAIN_SESSIONS_S
+        while time.monotonic() < deadline_s and not self._hub.idle:  # noqa: ASYNC110
+            await asyncio.sleep(DRAIN_POLL_S)
+        self.should_exit = True
+
+
+def main() -> int:
+    values = settings.load(GatewaySettings)
+    logging.configure(values.log_level, values.log_format, "gateway")
+    described = settings.describe(values)
+    port_source = settings.http_port(os.environ)[1]
+    settings.log_effective(values, port=f"{values.port} ({port_source})")
+    try:
+        listener = listening_socket(values.host, values.port)
+    except OSError as error:
+        settings.fail(
+            f"cannot serve on {values.host}:{values.port}: {error.strerror or error}; "
+            "is another program using the port? Set PORT to a free one",
+            exit_codes.UNAVAILABLE,
+        )
+    hub = Hub(values)
+    sources = {name: text.rpartition("(")[2].rstrip(")") for name, text in described.items()}
+    config = uvicorn.Config(
+        create_app(hub, sources),
+        ws="websockets-sansio",
+        ws_max_size=values.message_bytes_max,
+        ws_per_message_deflate=False,
+        ws_ping_interval=PING_INTERVAL_S,
+        ws_ping_timeout=PING_TIMEOUT_S,
+        backlog=LISTEN_BACKLOG,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+    )
+    structlog.get_logger().info(
+        "serving", url=f"http://{values.host}:{values.port}", gateway_id=hub.gateway_id
+    )
+    _Server(config, hub).run(sockets=[listener])
+    return exit_codes.OK
+
+
+if __name__ == "__main__":
+    lifecycle.die_with_parent()
+    raise SystemExit(main())

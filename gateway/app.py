@@ -1,0 +1,254 @@
+"""HTTP and WebSocket routes. Thin: what they say is decided by the hub, the session and reads."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import prometheus_client
+from fastapi import FastAPI, Path, Query, Request, Response, WebSocket
+from fastapi.responses import JSONResponse
+
+from gateway.admission import Refusal
+from gateway.connection import Connection
+from gateway.dialects import native
+from gateway.hub import Hub
+from gateway.live import live_session
+from gateway.schemas import (
+    DeletedAnswer,
+    HealthAnswer,
+    HistoryAnswer,
+    ProblemAnswer,
+    QueueStatus,
+    SessionAnswer,
+    StatsAnswer,
+)
+from persistence.reads import StoreUnavailable
+from wire.messages import Load
+
+HISTORY_LIMIT_MAX = 1_000
+_NOT_FOUND = {"code": "not_found", "message": "no such session"}
+
+SessionId = Annotated[
+    str, Path(pattern=f"^{native.SESSION_ID.pattern}$", description="The client's session id")
+]
+
+
+def create_app(hub: Hub, sources: dict[str, str]) -> FastAPI:
+    """The gateway's application. ``sources`` tells where each setting came from."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await hub.open()
+        yield
+        await hub.close()
+
+    app = FastAPI(
+        title="Speech recognition pipeline",
+        version="0.1.0",
+        description="REST beside the WebSocket protocol of /ws/asr.",
+        lifespan=lifespan,
+    )
+    app.state.hub = hub
+    _add_websocket(app, hub)
+    _add_health(app, hub, sources)
+    _add_sessions(app, hub)
+    _add_queue(app, hub)
+    return app
+
+
+# ---------------------------------------------------------------------------------------- WebSocket
+
+
+def _add_websocket(app: FastAPI, hub: Hub) -> None:
+    @app.websocket("/ws/asr")
+    async def recognise(websocket: WebSocket) -> None:
+        if not _origin_allowed(websocket, hub.settings.allowed_origins):
+            body = {"code": "origin_refused", "message": "this web origin may not connect"}
+            await websocket.send_denial_response(JSONResponse(body, 403))
+            return
+        refusal = await hub.admit()
+        if refusal is not None:
+            await websocket.send_denial_response(_refused(refusal))
+            return
+        try:
+            await websocket.accept()
+            connection: Connection = hub.connect(websocket)
+            await connection.run()
+        finally:
+            hub.leave()
+
+
+def _origin_allowed(websocket: WebSocket, allowed: str) -> bool:
+    """Browsers send Origin and no page of another site may use our socket in a visitor's name;
+    other clients send none."""
+    origin = websocket.headers.get("origin")
+    if origin is None:
+        return True
+    names = {name.strip() for name in allowed.split(",") if name.strip()}
+    if "*" in names or origin in names:
+        return True
+    return urlsplit(origin).netloc == websocket.headers.get("host")
+
+
+def _refused(refusal: Refusal) -> JSONResponse:
+    body = {
+        "code": refusal.code,
+        "message": refusal.message,
+        "retry_after_s": refusal.retry_after_s,
+    }
+    return JSONResponse(body, 503, {"Retry-After": str(refusal.retry_after_s)})
+
+
+# ------------------------------------------------------------------------------------------- health
+
+
+def _add_health(app: FastAPI, hub: Hub, sources: dict[str, str]) -> None:
+    @app.get("/api/v1/health", response_model=HealthAnswer, responses={503: {}})
+    async def health(response: Response) -> dict[str, Any]:
+        """Is speech recognised here? 503 when no worker is ready."""
+        now_s = time.monotonic()
+        refusal = hub.admission.readiness(now_s)
+        load = hub.admission.load(now_s)
+        db_ready = await hub.reader.ping()
+        if refusal is not None:
+            response.status_code = 503
+        degraded = not (db_ready and hub.registry.ready)
+        settings = hub.settings
+        return {
+            "status": "unavailable" if refusal else "degraded" if degraded else "ok",
+            "reason": refusal.message if refusal else None,
+            "funasr_ready": load is not None and load.workers > 0,
+            "redis_ready": hub.registry.ready,
+            "db_ready": db_ready,
+            "workers_ready": load.workers if load is not None else 0,
+            "models": list(load.models) if load is not None else [],
+            "connections": hub.connections,
+            "limits": {
+                "max_connections": {
+                    "value": settings.max_connections,
+                    "source": sources.get("max_connections", "default"),
+                },
+                "est_wait_ms_max": {
+                    "value": settings.est_wait_ms_max,
+                    "source": sources.get("est_wait_ms_max", "default"),
+                },
+            },
+        }
+
+    @app.get("/livez", include_in_schema=False)
+    async def live() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/readyz", include_in_schema=False)
+    async def ready() -> JSONResponse:
+        refusal = hub.admission.readiness(time.monotonic())
+        if refusal is not None:
+            return _refused(refusal)
+        return JSONResponse({"status": "ready"})
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(
+            prometheus_client.generate_latest(), media_type=prometheus_client.CONTENT_TYPE_LATEST
+        )
+
+
+# ----------------------------------------------------------------------------------------- sessions
+
+
+def _add_sessions(app: FastAPI, hub: Hub) -> None:
+    problems: dict[int | str, dict[str, Any]] = {
+        404: {"model": ProblemAnswer},
+        503: {"model": ProblemAnswer},
+    }
+
+    @app.exception_handler(StoreUnavailable)
+    async def store_unavailable(_request: Request, _error: Exception) -> JSONResponse:
+        body = {"code": "store_unavailable", "message": "the database does not answer"}
+        return JSONResponse(body, 503, {"Retry-After": "2"})
+
+    @app.get("/api/v1/history", response_model=HistoryAnswer, responses={503: problems[503]})
+    async def history(
+        limit: Annotated[int, Query(ge=1, le=HISTORY_LIMIT_MAX)] = 50,
+    ) -> dict[str, Any]:
+        """The latest sessions, newest first."""
+        total, records = await hub.reader.history(limit)
+        return {"total": total, "records": records}
+
+    @app.get("/api/v1/session/{session_id}", response_model=SessionAnswer, responses=problems)
+    async def session(session_id: SessionId) -> Any:
+        """One session with its segments and chunks, live or stored."""
+        stored = await hub.reader.session(session_id)
+        connection = hub.sessions.get(session_id)
+        if connection is not None:
+            return live_session(connection.session, stored)
+        if stored is None:
+            return JSONResponse(_NOT_FOUND, 404)
+        return stored
+
+    @app.delete(
+        "/api/v1/session/{session_id}",
+        response_model=DeletedAnswer,
+        responses={**problems, 202: {"model": DeletedAnswer}},
+    )
+    async def delete(session_id: SessionId, response: Response) -> Any:
+        """Delete a session for good: no late result brings it back. 202: accepted, and done as
+        soon as the database is back."""
+        if session_id not in hub.sessions:
+            try:
+                known = await hub.reader.exists(session_id)
+            except StoreUnavailable:
+                known = True
+            if not known:
+                return JSONResponse(_NOT_FOUND, 404)
+        committed = await hub.delete(session_id)
+        if not committed:
+            response.status_code = 202
+        return {"session_id": session_id, "deleted": committed}
+
+
+# -------------------------------------------------------------------------------------------- queue
+
+
+def _add_queue(app: FastAPI, hub: Hub) -> None:
+    @app.get("/api/v1/asr/queue/status", response_model=QueueStatus)
+    async def queue_status() -> dict[str, Any]:
+        """The broker's queue, as of its last report."""
+        return _queue(hub.admission.load(time.monotonic()))
+
+    @app.get("/api/v1/stats", response_model=StatsAnswer)
+    async def stats() -> dict[str, Any]:
+        """Counters of this gateway since its start, and the queue."""
+        value = prometheus_client.REGISTRY.get_sample_value
+        await asyncio.sleep(0)
+        return {
+            "gateway_id": hub.gateway_id,
+            "uptime_s": round(time.monotonic() - hub.started_s, 1),
+            "connections": hub.connections,
+            "sessions_active": len(hub.sessions),
+            "sessions_started": int(value("asr_gateway_sessions_total", {"event": "started"}) or 0),
+            "audio_seconds": round(value("asr_gateway_audio_seconds_total") or 0.0, 3),
+            "records_waiting": len(hub.outbox),
+            "queue": _queue(hub.admission.load(time.monotonic())),
+        }
+
+
+def _queue(load: Load | None) -> dict[str, Any]:
+    if load is None:
+        return dict.fromkeys(
+            ("queued", "processing", "failed", "workers", "workers_busy", "est_wait_ms"), 0
+        ) | {"broker_ready": False}
+    return {
+        "broker_ready": True,
+        "queued": load.queued,
+        "processing": load.in_flight,
+        "failed": load.failed_total,
+        "workers": load.workers,
+        "workers_busy": load.workers_busy,
+        "est_wait_ms": load.est_wait_ms,
+    }

@@ -1,0 +1,254 @@
+"""What a client session is told (events) and what it asks for (actions), as plain data.
+
+Client events come from a dialect, audio events from decoding and voice activity detection, bus
+events from the broker link. Actions are performed by ``gateway.connection``, which decides nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from wire.messages import Job, Record, Result, StoredKey
+
+Mode = Literal["auto", "stream", "chunk"]
+
+# ------------------------------------------------------------------------- events: from the client
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    session_id: str
+    user_id: str
+    mode: Mode
+    sample_rate_hz: int
+    """Of raw PCM; containers know their own."""
+    language: str
+    hotwords: tuple[str, ...]
+    partials: bool
+    resume_token: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    data: bytes
+    chunk_index: int | None
+    """None: a binary frame, whose index is the next one."""
+    session_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disconnected:
+    """The client is gone, or is to be let go; nothing can be sent any more."""
+
+
+# --------------------------------------------------------------- events: from the session's audio
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioDecoded:
+    """PCM of chunk ``chunk_index``; see ``gateway.audio.Decoded`` for the parts."""
+
+    chunk_index: int
+    tail: bytes
+    pcm: bytes
+    starts_container: bool
+    ends_container: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioFailed:
+    chunk_index: int | None
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioFinished:
+    """No more audio will come; ``tail`` is what the decoder still held."""
+
+    tail: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechProbabilities:
+    """Answer to ``DetectSpeech``: one probability per 32 ms frame."""
+
+    probabilities: tuple[float, ...]
+
+
+# ----------------------------------------------------------------------------- events: from the bus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultArrived:
+    result: Result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysStored:
+    """Rows of this session that are committed."""
+
+    keys: tuple[StoredKey, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerRestarted:
+    """A new broker epoch: it knows none of our jobs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """Time has passed. Sent to every live session about ten times a second."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deleted:
+    """The session is being deleted by REST: end it and store nothing more."""
+
+
+Event = (
+    Start
+    | Chunk
+    | Finish
+    | Disconnected
+    | AudioDecoded
+    | AudioFailed
+    | AudioFinished
+    | SpeechProbabilities
+    | ResultArrived
+    | KeysStored
+    | BrokerRestarted
+    | Tick
+    | Deleted
+)
+
+# ---------------------------------------------------------------- actions: what the client is told
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    session_id: str
+    resume_token: str
+    next_chunk_index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkReceived:
+    """Chunks up to ``chunk_index`` are received."""
+
+    chunk_index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartialText:
+    segment_index: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentText:
+    session_id: str
+    chunk_index: int
+    segment_index: int
+    start_ms: int
+    end_ms: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    session_id: str
+    text: str
+    duration_ms: int
+    chunk_count: int
+    stored: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """An error answer; the session goes on unless a ``Close`` follows."""
+
+    code: str
+    message: str
+    chunk_index: int | None = None
+    expected_chunk_index: int | None = None
+    segment_index: int | None = None
+
+
+Answer = Started | ChunkReceived | PartialText | SegmentText | Finished | Problem
+
+# ----------------------------------------------------------------- actions: what else is to be done
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeChunk:
+    """Decode ``data``, then tell ``AudioDecoded`` or ``AudioFailed``. In order, one at a time."""
+
+    chunk_index: int
+    data: bytes
+    whole: bool
+    """Mode chunk: the chunk stands for itself; flush the decoder at its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishAudio:
+    """Flush the decoder, then tell ``AudioFinished`` or ``AudioFailed``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectSpeech:
+    """Run voice activity detection over these whole 512-sample frames, then tell
+    ``SpeechProbabilities``."""
+
+    pcm: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitJob:
+    job: Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitRecord:
+    """Keep ``record`` and send it until it is stored."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepResult:
+    """See that this result is stored, by a copy of it if need be."""
+
+    result: Result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelJobs:
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Close:
+    """Close the connection with this WebSocket code once everything before it is sent."""
+
+    code: int
+    reason: str
+
+
+Action = (
+    Answer
+    | DecodeChunk
+    | FinishAudio
+    | DetectSpeech
+    | SubmitJob
+    | SubmitRecord
+    | KeepResult
+    | CancelJobs
+    | Close
+)

@@ -1,0 +1,281 @@
+"""The gateway around its connections: the broker link, storage, admission, and time."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import defaultdict
+
+import structlog
+from prometheus_client import Counter, Gauge
+from starlette.websockets import WebSocket
+
+from gateway import events as e
+from gateway.admission import Admission, Refusal
+from gateway.audio import AudioInput
+from gateway.connection import Connection
+from gateway.decoding import DecoderPool
+from gateway.link import BrokerLink
+from gateway.outbox import Outbox
+from gateway.registry import Registry
+from gateway.segmenter import SegmenterConfig
+from gateway.session import Session
+from gateway.settings import GatewaySettings
+from gateway.vad import VadEngine
+from persistence.reads import SessionReader, StoreUnavailable
+from wire.messages import Cancel, Job, Load, Message, Record, Result, Stored, StoredKey
+from wire.records import DELETED_RECORD_SEQ, SessionDeleted, to_body
+from wire.sockets import new_identity
+
+TICK_S = 0.1
+REGISTRY_UPDATE_EVERY_S = 5.0
+ID_CHECK_TIMEOUT_S = 0.5
+DELETE_CONFIRM_S = 2.0
+"""How long DELETE waits for COMMIT before it answers 202 instead of 200."""
+
+SESSIONS = Counter("asr_gateway_sessions", "Sessions by how they went", ["event"])
+REFUSED = Counter("asr_gateway_refused", "Connections refused before the upgrade", ["code"])
+CONNECTIONS = Gauge("asr_gateway_connections", "Open WebSockets")
+OUTBOX = Gauge("asr_gateway_outbox_records", "Records waiting to be stored")
+LATE_RESULTS = Counter("asr_gateway_late_results", "Results of sessions that are no longer here")
+
+
+def wall_ms() -> int:
+    """Wall clock, milliseconds: only for what people read."""
+    return time.time_ns() // 1_000_000
+
+
+class Hub:
+    """Everything a gateway process has one of. ``open`` and ``close`` on the event loop."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self.settings = settings
+        self.gateway_id = new_identity("gateway")
+        self.started_s = time.monotonic()
+        self.vad = VadEngine()
+        self.reader = SessionReader(settings.database_address())
+        self.registry = Registry(settings.redis_address(), self.gateway_id)
+        self.admission = Admission(
+            max_connections=settings.max_connections,
+            min_workers=settings.min_workers,
+            est_wait_ms_max=settings.est_wait_ms_max,
+        )
+        self.outbox = Outbox(settings.outbox_records_max)
+        self.draining = False
+        self.sessions: dict[str, Connection] = {}
+        self.connections = 0
+        self._decoders = DecoderPool(settings.decoders_max)
+        self._link = BrokerLink(
+            settings.broker_frontend,
+            self.gateway_id,
+            on_message=self._on_message,
+            on_broker_restart=self._on_broker_restart,
+        )
+        self._deletions: dict[str, asyncio.Event] = {}
+        self._ticker: asyncio.Task[None] | None = None
+        self._registry_due_s = 0.0
+        self._log = structlog.get_logger()
+
+    async def open(self) -> None:
+        self.vad.start()
+        await self.reader.open()
+        self._link.open()
+        self.registry.open(lambda: self.connections)
+        self._ticker = asyncio.create_task(self._tick_on())
+
+    async def close(self) -> None:
+        if self._ticker is not None:
+            self._ticker.cancel()
+            await asyncio.gather(self._ticker, return_exceptions=True)
+        await self.registry.close()
+        await self._link.close()
+        await self._decoders.close()
+        await self.reader.close()
+        self.vad.close()
+        if len(self.outbox):
+            self._log.warning("closed_with_unstored_records", records=len(self.outbox))
+
+    @property
+    def idle(self) -> bool:
+        """No session and nothing left to be stored."""
+        return not self.sessions and not len(self.outbox)
+
+    # ------------------------------------------------------------------------------------ admission
+
+    async def admit(self) -> Refusal | None:
+        """Whether one more WebSocket may be opened. None: it is counted, and ``leave`` must be
+        called when it ends."""
+        self.connections += 1
+        total = self.connections
+        if self.settings.max_connections:
+            total = await self.registry.count_connections(self.connections)
+        refusal = self.admission.decide(
+            time.monotonic(),
+            connections=total,
+            backlog_full=self.outbox.full,
+            draining=self.draining,
+        )
+        if refusal is not None:
+            self.connections -= 1
+            REFUSED.labels(refusal.code).inc()
+        CONNECTIONS.set(self.connections)
+        return refusal
+
+    def leave(self) -> None:
+        self.connections -= 1
+        CONNECTIONS.set(self.connections)
+
+    def connect(self, websocket: WebSocket) -> Connection:
+        """A connection with its new session, for an accepted WebSocket."""
+        host = websocket.client.host if websocket.client is not None else ""
+        session = Session(
+            self.settings.session_limits(),
+            SegmenterConfig(endpoint_silence_ms=self.settings.endpoint_silence_ms),
+            resume_token=secrets.token_urlsafe(24),
+            client=host,
+            wall_ms=wall_ms,
+        )
+        return Connection(websocket, session, self)
+
+    # -------------------------------------------------------------- what connections ask (Services)
+
+    async def claim(self, connection: Connection, start: e.Start) -> e.Problem | None:
+        """Reserve the session id for ``connection``, or say why not."""
+        session_id = start.session_id
+        if start.resume_token is not None:
+            return e.Problem(code="not_resumable", message="this session cannot be resumed")
+        if session_id in self.sessions or await self._is_taken(session_id):
+            SESSIONS.labels("id_refused").inc()
+            return e.Problem(code="session_exists", message="this session_id is taken")
+        if session_id in self.sessions:
+            return e.Problem(code="session_exists", message="this session_id is taken")
+        self.sessions[session_id] = connection
+        SESSIONS.labels("started").inc()
+        self.registry.update_session(
+            session_id,
+            gateway_id=self.gateway_id,
+            user_id=start.user_id,
+            status="active",
+            mode=start.mode,
+            language=start.language,
+            started_at_ms=wall_ms(),
+        )
+        return None
+
+    async def _is_taken(self, session_id: str) -> bool:
+        if await self.registry.session_exists(session_id):
+            return True
+        try:
+            async with asyncio.timeout(ID_CHECK_TIMEOUT_S):
+                return await self.reader.exists(session_id)
+        except (StoreUnavailable, TimeoutError):
+            # Without its stores the pipeline goes on; first rows win if the id was taken.
+            return False
+
+    def release(self, connection: Connection) -> None:
+        session = connection.session
+        if self.sessions.get(session.session_id) is not connection:
+            return
+        del self.sessions[session.session_id]
+        SESSIONS.labels("ended").inc()
+        self._tell_registry(session, "finished")
+
+    def new_audio(self, start: e.Start) -> AudioInput:
+        return AudioInput(
+            start.sample_rate_hz,
+            self._decoders,
+            self.settings.session_audio_s_max * 1000,
+        )
+
+    def submit_job(self, job: Job) -> None:
+        self._link.send(job)
+
+    def submit_record(self, record: Record) -> None:
+        self.outbox.put_record(record, time.monotonic())
+        self._link.send(record)
+
+    def keep_result(self, result: Result) -> None:
+        self.outbox.put_result(result, time.monotonic())
+
+    def cancel(self, cancel: Cancel) -> None:
+        self._link.send(cancel)
+
+    # ------------------------------------------------------------------------------------- the bus
+
+    def _on_message(self, message: Message) -> None:
+        if isinstance(message, Load):
+            self.admission.note_load(message, time.monotonic())
+        elif isinstance(message, Result):
+            connection = self.sessions.get(message.session_id)
+            if connection is None:
+                LATE_RESULTS.inc()
+            else:
+                connection.handle(e.ResultArrived(result=message))
+        elif isinstance(message, Stored):
+            self._on_stored(message)
+
+    def _on_stored(self, message: Stored) -> None:
+        by_session: defaultdict[str, list[StoredKey]] = defaultdict(list)
+        for key in self.outbox.confirm(message.keys):
+            by_session[key.session_id].append(key)
+            if key.kind == "record" and key.seq == DELETED_RECORD_SEQ:
+                confirmed = self._deletions.get(key.session_id)
+                if confirmed is not None:
+                    confirmed.set()
+        for session_id, keys in by_session.items():
+            connection = self.sessions.get(session_id)
+            if connection is not None:
+                connection.handle(e.KeysStored(keys=tuple(keys)))
+
+    def _on_broker_restart(self) -> None:
+        for connection in list(self.sessions.values()):
+            connection.handle(e.BrokerRestarted())
+
+    async def _tick_on(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            for connection in list(self.sessions.values()):
+                connection.handle(e.Tick())
+            now_s = time.monotonic()
+            for record in self.outbox.due(now_s):
+                self._link.send(record)
+            OUTBOX.set(len(self.outbox))
+            if now_s >= self._registry_due_s:
+                self._registry_due_s = now_s + REGISTRY_UPDATE_EVERY_S
+                for connection in self.sessions.values():
+                    self._tell_registry(connection.session, connection.session.state.value)
+
+    def _tell_registry(self, session: Session, status: str) -> None:
+        self.registry.update_session(
+            session.session_id,
+            status=status,
+            gateway_id=self.gateway_id,
+            chunk_count=session.chunk_count,
+            segment_count=len(session.delivered),
+            duration_ms=session.duration_ms,
+            updated_at_ms=wall_ms(),
+        )
+
+    # ------------------------------------------------------------------------------------- deletion
+
+    async def delete(self, session_id: str) -> bool:
+        """End the session if it is live here, and have its rows removed for good. Returns whether
+        that is committed; if not, it will be."""
+        connection = self.sessions.get(session_id)
+        if connection is not None:
+            connection.handle(e.Deleted())
+        self.outbox.forget_session(session_id)
+        self.registry.forget_session(session_id)
+        confirmed = self._deletions.setdefault(session_id, asyncio.Event())
+        body = to_body(SessionDeleted(requested_at_ms=wall_ms()))
+        self.submit_record(Record(session_id=session_id, record_seq=DELETED_RECORD_SEQ, body=body))
+        try:
+            async with asyncio.timeout(DELETE_CONFIRM_S):
+                await confirmed.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._deletions.pop(session_id, None)
+        SESSIONS.labels("deleted").inc()
+        return True

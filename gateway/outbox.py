@@ -1,0 +1,115 @@
+"""SANS-IO: everything of this gateway that is to be stored, kept until persistence says STORED.
+
+Results are published by the broker itself; only when one is not confirmed in time is a copy of it
+sent from here. Records are sent from here at once. Both are sent again with back-off until they
+are confirmed, so that no process between us and PostgreSQL needs a journal.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import count
+
+from wire.messages import Record, Result, StoredKey
+from wire.records import SegmentCopy, to_body
+
+RESEND_INITIAL_S = 3.0
+RESEND_MAX_S = 15.0
+RESENDS_PER_TICK_MAX = 500
+"""The rest waits for the next tick: a long outage's backlog must not flood the bus at once."""
+SEGMENT_COPY_SEQ_OFFSET = 1 << 30
+"""record_seq of a segment's copy is this plus its seq, apart from the session's own records."""
+
+Key = tuple[str, str, int]
+
+
+@dataclass(slots=True)
+class _Unconfirmed:
+    record: Record
+    resend_s: float
+
+
+class Outbox:
+    """What awaits STORED. ``limit`` is where ``full`` says that no new session may begin."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._waiting: dict[Key, _Unconfirmed] = {}
+        self._due: list[tuple[float, int, Key]] = []
+        self._order = count()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def full(self) -> bool:
+        """At the limit: admitted sessions still put their records here, new ones are refused."""
+        return len(self._waiting) >= self._limit
+
+    def put_record(self, record: Record, now_s: float) -> None:
+        """Keep ``record``, which the caller sends now."""
+        self._put(("record", record.session_id, record.record_seq), record, now_s)
+
+    def put_result(self, result: Result, now_s: float) -> None:
+        """Keep a copy of a result that the broker has published."""
+        copy = SegmentCopy(
+            seq=result.seq,
+            start_ms=result.start_ms,
+            end_ms=result.end_ms,
+            last_chunk_index=result.last_chunk_index,
+            segment_text=result.text or "",
+            failure=result.error,
+            tokens=result.tokens,
+            worker_id=result.worker_id,
+            attempt=result.attempt,
+            queue_ms=result.queue_ms,
+            infer_ms=result.infer_ms,
+        )
+        record = Record(
+            session_id=result.session_id,
+            record_seq=SEGMENT_COPY_SEQ_OFFSET + result.seq,
+            body=to_body(copy),
+        )
+        self._put(("result", result.session_id, result.seq), record, now_s)
+
+    def confirm(self, keys: Iterable[StoredKey]) -> list[StoredKey]:
+        """Forget what is committed. Returns the keys as sessions know them: a segment's copy is
+        that segment's result."""
+        confirmed = []
+        for key in keys:
+            known = key
+            if key.kind == "record" and key.seq >= SEGMENT_COPY_SEQ_OFFSET:
+                seq = key.seq - SEGMENT_COPY_SEQ_OFFSET
+                if ("result", key.session_id, seq) in self._waiting:
+                    known = StoredKey(session_id=key.session_id, kind="result", seq=seq)
+            self._waiting.pop((known.kind, known.session_id, known.seq), None)
+            confirmed.append(known)
+        return confirmed
+
+    def forget_session(self, session_id: str) -> int:
+        """The session was deleted: nothing of it is to be stored. Returns how many were dropped."""
+        keys = [key for key in self._waiting if key[1] == session_id]
+        for key in keys:
+            del self._waiting[key]
+        return len(keys)
+
+    def due(self, now_s: float) -> list[Record]:
+        """Records to send again now."""
+        records: list[Record] = []
+        while self._due and self._due[0][0] <= now_s and len(records) < RESENDS_PER_TICK_MAX:
+            _, _, key = heapq.heappop(self._due)
+            entry = self._waiting.get(key)
+            if entry is None:
+                continue
+            records.append(entry.record)
+            entry.resend_s = min(RESEND_MAX_S, entry.resend_s * 2)
+            heapq.heappush(self._due, (now_s + entry.resend_s, next(self._order), key))
+        return records
+
+    def _put(self, key: Key, record: Record, now_s: float) -> None:
+        if key in self._waiting:
+            return
+        self._waiting[key] = _Unconfirmed(record, RESEND_INITIAL_S)
+        heapq.heappush(self._due, (now_s + RESEND_INITIAL_S, next(self._order), key))

@@ -1,0 +1,78 @@
+"""The gateway's settings."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from gateway.life_cycle import SessionLimits
+from runtime.settings import (
+    BusSettings,
+    DatabaseSettings,
+    ProcessSettings,
+    RedisSettings,
+    http_port,
+)
+
+
+class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSettings):
+    """Environment variables of the gateway, by these names in upper case."""
+
+    host: str = "127.0.0.1"
+    """Address to serve on. Not loopback: needs ``ALLOW_PUBLIC_WITHOUT_AUTH=true``."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 8080
+    allow_public_without_auth: bool = False
+    allowed_origins: str = ""
+    """Comma-separated web origins besides our own that may open a WebSocket; ``*``: any."""
+
+    max_connections: Annotated[int, Field(ge=0)] = 1_000
+    """WebSockets over all gateways; then 503. 0: no limit."""
+    min_workers: Annotated[int, Field(ge=0)] = 1
+    """Fewer ready workers: 503."""
+    est_wait_ms_max: Annotated[int, Field(ge=0)] = 3_000
+    """Longer expected wait for a result: new sessions get 503."""
+    message_bytes_max: Annotated[int, Field(ge=1024)] = 1 << 20
+    """Largest WebSocket message; then the connection is closed with 1009."""
+    session_audio_s_max: Annotated[int, Field(ge=1)] = 4 * 3600
+    """Longest session; then ``audio_too_long``."""
+    segment_deadline_s: Annotated[float, Field(gt=0, le=600)] = 60.0
+    """From an utterance's end to its text; then that segment fails with ``deadline``."""
+    decoders_max: Annotated[int, Field(ge=1)] = 64
+    """Decoder processes for encoded audio; then ``overloaded``."""
+    outbox_records_max: Annotated[int, Field(ge=100)] = 200_000
+    """Records waiting to be stored; then new sessions get 503 ``storage_backlog``."""
+    endpoint_silence_ms: Annotated[int, Field(ge=200, le=3000)] = 600
+    """Silence that ends an utterance."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _port_from_honcho(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "port" in {str(name).lower() for name in values}:
+            port, _ = http_port(os.environ)
+            return {**{k: v for k, v in values.items() if str(k).lower() != "port"}, "port": port}
+        return values
+
+    @model_validator(mode="after")
+    def _public_needs_consent(self) -> GatewaySettings:
+        if not self.allow_public_without_auth and not is_loopback(self.host):
+            raise ValueError(
+                f"HOST {self.host} is not loopback and there is no authentication yet; "
+                "set ALLOW_PUBLIC_WITHOUT_AUTH=true if a proxy in front provides it"
+            )
+        return self
+
+    def session_limits(self) -> SessionLimits:
+        return SessionLimits(segment_deadline_ms=int(self.segment_deadline_s * 1000))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` can only be reached from this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

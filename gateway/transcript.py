@@ -1,0 +1,37 @@
+"""Joining the texts of segments into one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+_WIDE_RANGES = (
+    (0x2E80, 0x303F),  # radicals, CJK punctuation
+    (0x3040, 0x30FF),  # kana
+    (0x3100, 0x31FF),  # bopomofo, extensions
+    (0x3400, 0x4DBF),  # CJK extension A
+    (0x4E00, 0x9FFF),  # CJK unified ideographs
+    (0xF900, 0xFAFF),  # compatibility ideographs
+    (0xFE30, 0xFE4F),  # compatibility forms
+    (0xFF00, 0xFFEF),  # full-width forms
+    (0x20000, 0x3FFFF),  # CJK extensions B and beyond
+)
+
+
+def is_cjk(character: str) -> bool:
+    """Whether ``character`` is written without spaces around it (Chinese, kana, full width)."""
+    point = ord(character)
+    return any(first <= point <= last for first, last in _WIDE_RANGES)
+
+
+def join_texts(texts: Iterable[str]) -> str:
+    """One text: nothing between CJK characters, one space between any other words."""
+    parts = [stripped for text in texts if (stripped := text.strip())]
+    if not parts:
+        return ""
+    joined = [parts[0]]
+    for before, after in pairwise(parts):
+        if not (is_cjk(before[-1]) and is_cjk(after[0])):
+            joined.append(" ")
+        joined.append(after)
+    return "".join(joined)

@@ -1,0 +1,138 @@
+"""SANS-IO: decoded audio and speech probabilities in, utterances with their PCM out.
+
+Joints: where one container (a whole WAV, WebM … file) ended and another may begin. A file ending
+in silence ends its utterance there. A file ending in speech was probably cut by a recorder inside
+a word, so its audio is joined to the next file's; the session gives up waiting for that with
+``close_joint``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gateway.segmenter import Segmenter, SegmenterConfig, Utterance
+from gateway.timeline import FRAME_SAMPLES, Timeline, samples_to_ms
+
+JOINT_SILENCE_MS = 96
+"""Silence at a file's end that says it was not cut inside a word."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutUtterance:
+    """An utterance with its place on the session's timeline."""
+
+    start_ms: int
+    end_ms: int
+    last_chunk_index: int
+    pcm: bytes
+
+
+class UtteranceCutter:
+    """One session's way from audio to utterances.
+
+    The caller's duty: run speech detection over the frames that ``append`` and ``finish`` return
+    and hand the probabilities to ``take`` before the next call, when there are any.
+    """
+
+    def __init__(self, config: SegmenterConfig, *, joints_matter: bool) -> None:
+        self.timeline = Timeline()
+        self._segmenter = Segmenter(config)
+        self._joints_matter = joints_matter
+        self._joints: list[int] = []
+        self._frames_seen = 0
+        self._over = False
+
+    @property
+    def waits_at_joint(self) -> bool:
+        """The audio so far ends with a file that ended in speech."""
+        return bool(self._joints)
+
+    def append(
+        self, tail: bytes, pcm: bytes, *, chunk_index: int, starts: bool, ends: bool
+    ) -> bytes:
+        """Add a chunk's audio (see ``gateway.audio.Decoded``); returns frames for detection."""
+        self.timeline.append(tail)
+        if starts and self._joints_matter:
+            self._add_joint()
+        self.timeline.append(pcm)
+        self.timeline.end_chunk(chunk_index)
+        if ends and self._joints_matter:
+            self._add_joint()
+        return self.timeline.take_frames()
+
+    def finish(self, tail: bytes) -> bytes:
+        """No more audio; returns the last frames, the very last padded with silence."""
+        self.timeline.append(tail)
+        self._over = True
+        self._joints.clear()
+        return self.timeline.take_frames() + self.timeline.take_last_frame()
+
+    def take(self, probabilities: Sequence[float]) -> list[CutUtterance]:
+        """Utterances complete by now. Call it with no probabilities too, when there were no
+        frames: a joint may close an utterance all the same."""
+        utterances: list[Utterance] = []
+        place = 0
+        waiting: list[int] = []
+        for joint in self._joints:
+            ahead = min(max(0, joint // FRAME_SAMPLES - self._frames_seen), len(probabilities))
+            utterances += self._push(probabilities[place : place + ahead])
+            place += ahead
+            if self._segmenter.trailing_silence_ms >= JOINT_SILENCE_MS:
+                utterances += self._segmenter.boundary(joint)
+            elif joint == self.timeline.total_samples:
+                waiting.append(joint)
+        self._joints = waiting
+        utterances += self._push(probabilities[place:])
+        if self._over:
+            utterances += self._segmenter.boundary(self.timeline.total_samples)
+        return self._cut(utterances)
+
+    def close_joint(self) -> list[CutUtterance]:
+        """Nothing followed the file that ended in speech: its utterance ends there."""
+        self._joints.clear()
+        return self._cut(self._segmenter.boundary(self.timeline.total_samples))
+
+    def whole_chunk(self, start_sample: int, chunk_index: int) -> CutUtterance:
+        """Mode chunk: everything since ``start_sample`` is one utterance, silent or not."""
+        end_sample = self.timeline.total_samples
+        pcm = self.timeline.cut(start_sample, end_sample)
+        self.timeline.take_frames()
+        self.timeline.forget_before(end_sample)
+        return CutUtterance(
+            start_ms=samples_to_ms(start_sample),
+            end_ms=samples_to_ms(end_sample),
+            last_chunk_index=chunk_index,
+            pcm=pcm,
+        )
+
+    def open_utterance(self) -> CutUtterance | None:
+        """The utterance being spoken, as far as it goes: what a partial recognises."""
+        start_sample = self._segmenter.speech_start_sample
+        if start_sample is None:
+            return None
+        end_sample = self.timeline.total_samples
+        return self._as_cut(start_sample, end_sample)
+
+    def _add_joint(self) -> None:
+        sample = self.timeline.total_samples
+        if sample > 0 and sample not in self._joints:
+            self._joints.append(sample)
+
+    def _push(self, probabilities: Sequence[float]) -> list[Utterance]:
+        self._frames_seen += len(probabilities)
+        return self._segmenter.push(probabilities) if probabilities else []
+
+    def _cut(self, utterances: list[Utterance]) -> list[CutUtterance]:
+        total = self.timeline.total_samples
+        cut = [self._as_cut(u.start_sample, min(u.end_sample, total)) for u in utterances]
+        self.timeline.forget_before(self._segmenter.safe_to_forget_sample)
+        return cut
+
+    def _as_cut(self, start_sample: int, end_sample: int) -> CutUtterance:
+        return CutUtterance(
+            start_ms=samples_to_ms(start_sample),
+            end_ms=samples_to_ms(end_sample),
+            last_chunk_index=self.timeline.chunk_index_at(end_sample),
+            pcm=self.timeline.cut(start_sample, end_sample),
+        )
