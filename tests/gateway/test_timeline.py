@@ -1,0 +1,58 @@
+import random
+
+import pytest
+
+from gateway.timeline import FRAME_SAMPLES, Timeline, samples_to_ms
+
+
+def pcm(samples: int, seed: int = 0) -> bytes:
+    return random.Random(seed).randbytes(samples * 2)
+
+
+def test_frames_are_the_same_however_audio_arrives() -> None:
+    audio = pcm(FRAME_SAMPLES * 7 + 100)
+    timeline, frames, rng = Timeline(), b"", random.Random(1)
+    place = 0
+    while place < len(audio):
+        step = rng.randrange(1, 700) * 2
+        timeline.append(audio[place : place + step])
+        frames += timeline.take_frames()
+        place += step
+    assert frames == audio[: FRAME_SAMPLES * 7 * 2]
+    assert timeline.take_last_frame() == audio[FRAME_SAMPLES * 14 :].ljust(FRAME_SAMPLES * 2, b"\0")
+    assert timeline.take_last_frame() == b""
+
+
+def test_cut_after_forgetting_gives_the_same_samples() -> None:
+    audio = pcm(5000)
+    timeline = Timeline()
+    timeline.append(audio)
+    timeline.take_frames()
+    timeline.forget_before(2000)
+    assert timeline.kept_bytes == len(audio) - 4000
+    assert timeline.total_samples == 5000
+    assert timeline.cut(2500, 4000) == audio[5000:8000]
+    with pytest.raises(AssertionError):
+        timeline.cut(1999, 3000)
+
+
+def test_frames_not_yet_taken_are_never_forgotten() -> None:
+    timeline = Timeline()
+    timeline.append(pcm(1000))
+    timeline.forget_before(1000)
+    assert timeline.take_frames() == pcm(1000)[: FRAME_SAMPLES * 2]
+
+
+def test_a_segment_belongs_to_the_chunk_it_ends_in() -> None:
+    timeline = Timeline()
+    for index in range(4):
+        timeline.append(pcm(1000, index))
+        timeline.end_chunk(index)
+    assert [timeline.chunk_index_at(s) for s in (1, 1000, 1001, 3999, 4000)] == [0, 0, 1, 3, 3]
+    timeline.take_frames()
+    timeline.forget_before(2000)
+    assert [timeline.chunk_index_at(s) for s in (2001, 3000, 4000)] == [2, 2, 3]
+
+
+def test_milliseconds_round_down() -> None:
+    assert [samples_to_ms(s) for s in (0, 15, 16, 16000)] == [0, 0, 1, 1000]
