@@ -1,0 +1,153 @@
+"""Runs a session core without any I/O: audio is PCM as it is, speech is whatever is not zero."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gateway import events as e
+from gateway.life_cycle import SessionLimits
+from gateway.segmenter import SegmenterConfig
+from gateway.session import Session
+from gateway.timeline import FRAME_SAMPLES
+from wire.messages import Failure, Job, Record, Result, StoredKey
+
+_FRAME_BYTES = FRAME_SAMPLES * 2
+SILENCE_MS = b"\0\0" * 16
+SPEECH_MS = b"\1\1" * 16
+
+
+def speech(duration_ms: int, level: int = 1) -> bytes:
+    return bytes([level, level]) * 16 * duration_ms
+
+
+def silence(duration_ms: int) -> bytes:
+    return SILENCE_MS * duration_ms
+
+
+class SessionDriver:
+    """Feeds one session, answers its audio actions, and collects everything else."""
+
+    def __init__(self, **limits: int | float) -> None:
+        self.session = Session(
+            SessionLimits(**limits),  # type: ignore[arg-type]
+            SegmenterConfig(),
+            resume_token="token",
+            client="127.0.0.1",
+            wall_ms=lambda: 1_700_000_000_000,
+        )
+        self.now_s = 0.0
+        self.answers: list[e.Answer] = []
+        self.jobs: list[Job] = []
+        self.records: list[Record] = []
+        self.kept: list[Result] = []
+        self.others: list[e.Action] = []
+        self.container_starts: set[int] = set()
+        """Chunks before which a container ended."""
+        self.container_ends: set[int] = set()
+        self.failing: set[int] = set()
+
+    def feed(self, event: e.Event) -> list[e.Answer]:
+        """Handle ``event`` and all that follows from it; returns the new answers."""
+        before = len(self.answers)
+        queue = self.session.handle(event, self.now_s)
+        while queue:
+            action = queue.pop(0)
+            answer = self._audio(action)
+            if answer is not None:
+                queue += self.session.handle(answer, self.now_s)
+            elif isinstance(action, e.SubmitJob):
+                self.jobs.append(action.job)
+            elif isinstance(action, e.SubmitRecord):
+                self.records.append(action.record)
+            elif isinstance(action, e.KeepResult):
+                self.kept.append(action.result)
+            elif isinstance(action, e.CancelJobs | e.Close):
+                self.others.append(action)
+            else:
+                self.answers.append(action)  # type: ignore[arg-type]
+        return self.answers[before:]
+
+    def _audio(self, action: e.Action) -> e.Event | None:
+        if isinstance(action, e.DecodeChunk):
+            index = action.chunk_index
+            if index in self.failing:
+                return e.AudioFailed(chunk_index=index, code="bad_audio", message="no audio")
+            return e.AudioDecoded(
+                chunk_index=index,
+                tail=b"",
+                pcm=action.data,
+                starts_container=index in self.container_starts,
+                ends_container=index in self.container_ends,
+            )
+        if isinstance(action, e.FinishAudio):
+            return e.AudioFinished(tail=b"")
+        if isinstance(action, e.DetectSpeech):
+            frames = range(0, len(action.pcm), _FRAME_BYTES)
+            assert len(action.pcm) % _FRAME_BYTES == 0
+            return e.SpeechProbabilities(
+                probabilities=tuple(
+                    0.9 if any(action.pcm[at : at + _FRAME_BYTES]) else 0.0 for at in frames
+                )
+            )
+        return None
+
+    # --------------------------------------------------------------------------------- shorthands
+
+    def start(self, mode: e.Mode = "auto", *, partials: bool = False) -> list[e.Answer]:
+        return self.feed(
+            e.Start(
+                session_id="s",
+                user_id="u",
+                mode=mode,
+                sample_rate_hz=16_000,
+                language="",
+                hotwords=(),
+                partials=partials,
+                resume_token=None,
+            )
+        )
+
+    def chunk(self, data: bytes, index: int | None = None) -> list[e.Answer]:
+        session_id = None if index is None else "s"
+        return self.feed(e.Chunk(data=data, chunk_index=index, session_id=session_id))
+
+    def finish(self) -> list[e.Answer]:
+        return self.feed(e.Finish(session_id="s"))
+
+    def tick(self, now_s: float) -> list[e.Answer]:
+        self.now_s = now_s
+        return self.feed(e.Tick())
+
+    def recognise(self, job: Job, text: str) -> list[e.Answer]:
+        return self.feed(e.ResultArrived(result=result_of(job, text)))
+
+    def store_all(self) -> list[e.Answer]:
+        keys = [_key("record", record.record_seq) for record in self.records]
+        keys += [_key("result", result.seq) for result in self.kept]
+        return self.feed(e.KeysStored(keys=tuple(keys)))
+
+
+def _key(kind: str, seq: int) -> StoredKey:
+    return StoredKey(session_id="s", kind=kind, seq=seq)  # type: ignore[arg-type]
+
+
+def result_of(job: Job, text: str | None, error: Failure | None = None) -> Result:
+    return Result(
+        session_id=job.session_id,
+        seq=job.seq,
+        partial=job.partial,
+        start_ms=job.start_ms,
+        end_ms=job.end_ms,
+        last_chunk_index=job.last_chunk_index,
+        text=text,
+        error=error,
+        tokens=(),
+        worker_id="w",
+        attempt=1,
+        queue_ms=2,
+        infer_ms=3,
+    )
+
+
+def texts(answers: Iterable[e.Answer]) -> list[str]:
+    return [answer.text for answer in answers if isinstance(answer, e.SegmentText)]
