@@ -1,0 +1,57 @@
+# `make run` and `make test` need Python >= 3.11 and nothing else; `make help` lists the rest.
+
+PYTHON ?= python3
+# Where to get torch, if not from pip's configured index: PyTorch's own index of CPU builds spares
+# several gigabytes of CUDA libraries on a machine without a GPU.
+TORCH_INDEX_URL ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+REQUIREMENTS := $(VENV)/requirements.txt
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+PACKAGES := asr_worker broker gateway persistence runtime tests tools wire
+
+.PHONY: help setup run test check format bench constraints clean
+.DEFAULT_GOAL := help
+
+help: ## Show this list.
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 20
+
+setup: $(INSTALLED) ## Make .venv with the pinned versions; does nothing the second time.
+
+# The stamp comes last: a setup that was interrupted or failed runs again.
+$(INSTALLED): pyproject.toml constraints.txt tools/requirements.py
+	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or later is needed, and PYTHON=$(PYTHON) is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@echo "Installing into $(VENV); the first time takes some minutes."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python tools/requirements.py pyproject.toml > $(REQUIREMENTS)
+	@$(PIP_INSTALL) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) torch
+	@$(PIP_INSTALL) -r $(REQUIREMENTS)
+	@touch $@
+
+run: $(INSTALLED) ## Start everything, transcribe a sample, serve on PORT (8080) until Ctrl-C.
+	@exec $(BIN)/python -m tools.run
+
+test: $(INSTALLED) ## Every test: real processes, sockets, databases and the demo model.
+	@exec $(BIN)/python -m pytest
+
+check: $(INSTALLED) ## Format, lint, types and tidiness.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(PACKAGES)
+	$(BIN)/python -m pytest -q tests/test_tidy.py tests/test_docs.py
+
+format: $(INSTALLED) ## Let ruff format and fix what it can.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(INSTALLED) ## Measure, each figure beside its reference of the same run.
+	@exec $(BIN)/python -m tools.bench
+
+constraints: $(INSTALLED) ## Write constraints.txt from what .venv holds.
+	$(BIN)/python tools/requirements.py --pin constraints.txt pyproject.toml
+
+clean: ## Remove what tools made, but neither .venv nor .data.
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build bench-results
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,70 @@
+"""What `make setup` installs: pyproject.toml's dependencies, development tools included, and the
+pinned versions of everything they need (constraints.txt).
+
+Runs before anything is installed, so it needs the standard library only (for ``--pin``, which
+looks into an installed environment, also ``packaging``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+
+PIN_HEADER = """\
+# Every version `make setup` installs: the closure of pyproject.toml's dependencies, which was
+# tested together. `make constraints` writes this file anew from the present .venv.
+"""
+
+
+def requirements(pyproject: Path) -> list[str]:
+    """All requirements of the project in ``pyproject``, those of every extra included."""
+    project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+    extras = project.get("optional-dependencies", {})
+    return [*project["dependencies"], *(line for lines in extras.values() for line in lines)]
+
+
+def pins(roots: Iterable[str]) -> list[str]:
+    """``name==version`` of everything installed that ``roots`` need, directly or not.
+
+    Local version labels (``+cpu``) are left out: they name a build, not a version.
+    """
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    found: dict[str, str] = {}
+    done: set[tuple[str, frozenset[str]]] = set()
+    waiting = [Requirement(root) for root in roots]
+    while waiting:
+        wanted = waiting.pop()
+        name, extras = canonicalize_name(wanted.name), frozenset(wanted.extras)
+        if (name, extras) in done:
+            continue
+        done.add((name, extras))
+        distribution = importlib.metadata.distribution(name)
+        found[name] = distribution.version.partition("+")[0]
+        for line in distribution.requires or []:
+            need = Requirement(line)
+            environments = [{"extra": extra} for extra in ("", *extras)]
+            if need.marker is None or any(need.marker.evaluate(e) for e in environments):
+                waiting.append(need)
+    return [f"{name}=={version}" for name, version in sorted(found.items())]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Print pyproject.toml's requirements.")
+    parser.add_argument("pyproject", type=Path)
+    parser.add_argument("--pin", type=Path, metavar="FILE", help="write their versions to FILE")
+    arguments = parser.parse_args()
+    lines = requirements(arguments.pyproject)
+    if arguments.pin is None:
+        print(*lines, sep="\n")
+    else:
+        text = PIN_HEADER + "\n".join(pins(lines)) + "\n"
+        arguments.pin.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
