@@ -13,11 +13,13 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 
 import structlog
 
 from runtime import exit_codes, lifecycle, logging, settings
 from runtime.backoff import Backoff
+from runtime.liveness import LivenessWatch
 
 RESTART_DELAY_INITIAL_S = 0.2
 RESTART_DELAY_MAX_S = 5.0
@@ -28,29 +30,127 @@ KILL_AFTER_S = lifecycle.DRAIN_S + 0.5
 """After SIGTERM; beyond it the child is killed."""
 
 
+class Child:
+    """One command, kept running. ``check`` it several times a second."""
+
+    def __init__(
+        self,
+        command: list[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        final: frozenset[int] = exit_codes.FINAL,
+        silence_s_max: float | None = None,
+    ) -> None:
+        """``environment`` is added to ours; an exit code in ``final`` is no crash; a child that
+        does not beat (``runtime.liveness``) for ``silence_s_max`` is killed and restarted."""
+        self._command = command
+        self._environment = dict(environment or {})
+        self._final = final
+        self._silence_s_max = silence_s_max
+        self._backoff = Backoff(RESTART_DELAY_INITIAL_S, RESTART_DELAY_MAX_S, random.Random())
+        self._log = structlog.get_logger().bind(command=" ".join(command[1:]))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._watch: LivenessWatch | None = None
+        self._started_s = 0.0
+        self._start_at_s = 0.0
+
+    @property
+    def pid(self) -> int | None:
+        """Of the running process; None between two lives."""
+        return None if self._process is None else self._process.pid
+
+    def check(self, now_s: float) -> int | None:
+        """Start, restart or kill the process if it is time to. Returns its exit code if it ended
+        for good."""
+        if self._process is None:
+            if now_s >= self._start_at_s:
+                self._start(now_s)
+            return None
+        if self._watch is not None and self._watch.is_silent(now_s):
+            self._log.error("child_hangs", pid=self.pid, silence_s_max=self._silence_s_max)
+            self._process.kill()
+            self._process.wait()
+        code = self._process.poll()
+        if code is None:
+            return None
+        self._forget()
+        if code in self._final:
+            return code
+        if now_s - self._started_s >= HEALTHY_AFTER_S:
+            self._backoff.reset()
+        delay_s = self._backoff.next_delay_s()
+        self._start_at_s = now_s + delay_s
+        self._log.error("child_ended", exit_code=code, restart_in_s=round(delay_s, 2))
+        return None
+
+    def terminate(self) -> None:
+        """SIGTERM; ``end`` collects what it leads to."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def end(self, kill_after_s: float = KILL_AFTER_S) -> int:
+        """SIGTERM, wait, SIGKILL. Returns the exit code, 0 if it ended as asked or was not
+        running."""
+        if self._process is None:
+            return exit_codes.OK
+        code = end_child(self._process, kill_after_s)
+        self._forget()
+        return code
+
+    def _start(self, now_s: float) -> None:
+        pass_fds: Sequence[int] = ()
+        environment = {**os.environ, **self._environment}
+        if self._silence_s_max is not None:
+            self._watch = LivenessWatch(self._silence_s_max, now_s)
+            pass_fds = self._watch.child_fds
+            environment.update(self._watch.environment())
+        self._started_s = now_s
+        self._process = subprocess.Popen(
+            self._command,
+            env=environment,
+            pass_fds=pass_fds,
+            preexec_fn=lifecycle.die_with_parent,
+        )
+
+    def _forget(self) -> None:
+        self._process = None
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+
 def run(command: list[str], stop: lifecycle.StopSignal) -> int:
     """Keep ``command`` running until it ends for good or ``stop`` is requested.
 
     Returns:
         The exit code for this process.
     """
-    log = structlog.get_logger().bind(command=" ".join(command[1:]))
-    backoff = Backoff(RESTART_DELAY_INITIAL_S, RESTART_DELAY_MAX_S, random.Random())
+    return run_children([Child(command)], stop)
+
+
+def run_children(children: Sequence[Child], stop: lifecycle.StopSignal) -> int:
+    """Keep all ``children`` running until one ends for good or ``stop`` is requested, then end
+    them all.
+
+    Returns:
+        The exit code for this process: that of the child that ended for good, else the highest.
+    """
     while not stop.requested:
-        started_s = time.monotonic()
-        child = subprocess.Popen(command, preexec_fn=lifecycle.die_with_parent)
-        while child.poll() is None and not stop.requested:
-            stop.wait(POLL_S)
-        if stop.requested:
-            return end_child(child)
-        if child.returncode in exit_codes.FINAL:
-            return child.returncode
-        if time.monotonic() - started_s >= HEALTHY_AFTER_S:
-            backoff.reset()
-        delay_s = backoff.next_delay_s()
-        log.error("child_crashed", exit_code=child.returncode, restart_in_s=round(delay_s, 2))
-        stop.wait(delay_s)
-    return exit_codes.OK
+        for child in children:
+            code = child.check(time.monotonic())
+            if code is not None:
+                end_children(children)
+                return code
+        stop.wait(POLL_S)
+    return end_children(children)
+
+
+def end_children(children: Sequence[Child], kill_after_s: float = KILL_AFTER_S) -> int:
+    """End all at once; together they get ``kill_after_s``. Returns the highest exit code."""
+    deadline_s = time.monotonic() + kill_after_s
+    for child in children:
+        child.terminate()
+    return max(child.end(max(0.0, deadline_s - time.monotonic())) for child in children)
 
 
 def end_child(child: subprocess.Popen[bytes], kill_after_s: float = KILL_AFTER_S) -> int:

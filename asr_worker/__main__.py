@@ -1,0 +1,51 @@
+"""``python -m asr_worker``: keep ``ASR_WORKERS`` worker processes running.
+
+This process imports neither torch nor FunASR: it starts at once and stays small. It restarts a
+worker that crashed or hangs, and ends with one clear line when a setting is wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from asr_worker.settings import WorkerSettings
+from runtime import exit_codes, lifecycle, logging, settings
+from runtime.supervisor import Child, run_children
+
+SILENCE_S_MAX = 15.0
+"""A worker beats once a second, unless it hangs (``ASR_HANG_S``) or is stopped. This is longer
+than the broker's lease, so a worker that was only paused is not killed on top."""
+WORKER = (sys.executable, "-m", "asr_worker.service")
+
+
+def worker_children(values: WorkerSettings, command: Sequence[str] = WORKER) -> list[Child]:
+    """One supervised child per worker. Each has its own metrics port, counted from the set one.
+
+    A worker that an operator ended by SIGTERM is restarted like a crashed one: only wrong
+    settings end the supervisor.
+    """
+    children = []
+    for index in range(values.asr_workers):
+        port = values.metrics_port + index if values.metrics_port else 0
+        threads = str(values.asr_threads)
+        children.append(
+            Child(
+                list(command),
+                environment={"METRICS_PORT": str(port), "OMP_NUM_THREADS": threads},
+                final=frozenset({exit_codes.CONFIG}),
+                silence_s_max=SILENCE_S_MAX,
+            )
+        )
+    return children
+
+
+def main() -> int:
+    values = settings.load(WorkerSettings)
+    logging.configure(values.log_level, values.log_format, "asr_worker-supervisor")
+    settings.log_effective(values)
+    return run_children(worker_children(values), lifecycle.StopSignal())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,136 @@
+"""The inference loop: a thread that builds the recogniser and runs one batch after the other.
+
+The thread that owns the socket hands over a batch, goes on receiving, and is woken when the batch
+is done. PyTorch releases the interpreter lock while it computes, so the two overlap.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from asr_worker.metrics import AUDIO_SECONDS, BATCH_SECONDS, BATCH_SIZE, RECOGNITIONS
+from asr_worker.recognizer import RECOGNITION_FAILED, Recognition, Recognizer, Utterance
+from wire.messages import Failure, WorkerJob, pcm_duration_ms
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedBatch:
+    jobs: Sequence[WorkerJob]
+    recognitions: Sequence[Recognition]
+    infer_ms: int
+
+
+class InferenceLoop:
+    """Built, fed and asked by one thread, the owner; ``build`` and the recogniser run on another.
+
+    The owner polls ``wake_fd`` for reading; when it is readable, it calls ``clear_wake`` and looks
+    at ``recognizer``, ``load_error`` and ``finished``. It submits a batch only when not ``busy``.
+    """
+
+    def __init__(self, build: Callable[[], Recognizer]) -> None:
+        self._build = build
+        self._batches: queue.SimpleQueue[Sequence[WorkerJob] | None] = queue.SimpleQueue()
+        self._finished: queue.SimpleQueue[FinishedBatch] = queue.SimpleQueue()
+        self.wake_fd, self._wake_write_fd = os.pipe()
+        os.set_blocking(self.wake_fd, False)
+        os.set_blocking(self._wake_write_fd, False)
+        self._busy_since_s: float | None = None
+        self.recognizer: Recognizer | None = None
+        self.load_error: Exception | None = None
+        # A daemon, because a hung model must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    @property
+    def busy(self) -> bool:
+        return self._busy_since_s is not None
+
+    def busy_s(self, now_s: float) -> float:
+        """How long the present batch has been running; 0 when waiting for one."""
+        return 0.0 if self._busy_since_s is None else now_s - self._busy_since_s
+
+    def submit(self, jobs: Sequence[WorkerJob], now_s: float) -> None:
+        assert not self.busy, "one batch at a time"
+        self._busy_since_s = now_s
+        self._batches.put(jobs)
+
+    def finished(self) -> FinishedBatch | None:
+        """The batch that ended since the last call, if one did."""
+        try:
+            batch = self._finished.get_nowait()
+        except queue.Empty:
+            return None
+        self._busy_since_s = None
+        return batch
+
+    def clear_wake(self) -> None:
+        """Take what made ``wake_fd`` readable."""
+        try:
+            os.read(self.wake_fd, 4096)
+        except BlockingIOError:
+            return
+
+    def close(self) -> None:
+        """Ask the thread to end; don't wait, it may be in a long batch or hang."""
+        self._batches.put(None)
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_write_fd, b"\0")
+        except BlockingIOError:
+            return  # a full pipe is readable, which is all that a wake must achieve
+
+    def _run(self) -> None:
+        try:
+            self.recognizer = self._build()
+        except Exception as error:
+            self.load_error = error
+            return
+        finally:
+            self._wake()
+        while (jobs := self._batches.get()) is not None:
+            started_s = time.monotonic()
+            recognitions = _recognize(self.recognizer, jobs)
+            elapsed_s = time.monotonic() - started_s
+            _count(jobs, recognitions, elapsed_s)
+            self._finished.put(FinishedBatch(jobs, recognitions, round(elapsed_s * 1000)))
+            self._wake()
+
+
+def _recognize(recognizer: Recognizer, jobs: Sequence[WorkerJob]) -> Sequence[Recognition]:
+    """A recogniser answers for each utterance; one that breaks that fails the batch, not us."""
+    utterances = [
+        Utterance(pcm=job.pcm, language=job.language, hotwords=job.hotwords) for job in jobs
+    ]
+    try:
+        recognitions = recognizer.recognize(utterances)
+        if len(recognitions) == len(jobs):
+            return recognitions
+        reason = f"{len(recognitions)} recognitions for {len(jobs)} utterances"
+    except Exception as error:
+        structlog.get_logger().exception("recognizer_raised")
+        reason = type(error).__name__
+    failure = Failure(code=RECOGNITION_FAILED, message=f"the recogniser failed ({reason})")
+    return [Recognition(text=None, failure=failure)] * len(jobs)
+
+
+def _count(
+    jobs: Sequence[WorkerJob], recognitions: Sequence[Recognition], elapsed_s: float
+) -> None:
+    failed = sum(recognition.failure is not None for recognition in recognitions)
+    RECOGNITIONS.labels(outcome="failure").inc(failed)
+    RECOGNITIONS.labels(outcome="text").inc(len(recognitions) - failed)
+    AUDIO_SECONDS.inc(sum(pcm_duration_ms(job.pcm) for job in jobs) / 1000)
+    BATCH_SIZE.observe(len(jobs))
+    BATCH_SECONDS.observe(elapsed_s)

@@ -1,0 +1,97 @@
+"""Settings of the recognition workers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field, field_validator
+
+from runtime.settings import BusSettings, ProcessSettings
+
+DEMO_MODEL_DIR = Path(__file__).parent / "models" / "demo"
+_FAKE = re.compile(r"fake:(\d{1,6})ms")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSource:
+    """Where a model comes from: ``location`` is a directory, a hub's name, or for ``fake`` the
+    milliseconds that each batch takes."""
+
+    name: str
+    """As the operator wrote it."""
+    kind: Literal["demo", "directory", "hub", "fake"]
+    location: str
+
+
+def model_source(name: str) -> ModelSource:
+    """What the model setting ``name`` means.
+
+    A directory that exists is a directory, even if its name looks like a hub's (``iic/x``).
+
+    Raises:
+        ValueError: for what can be neither a hub's name nor a model directory, in words for the
+            operator.
+    """
+    if name == "demo":
+        _require_model(DEMO_MODEL_DIR)
+        return ModelSource(name=name, kind="demo", location=str(DEMO_MODEL_DIR))
+    if match := _FAKE.fullmatch(name):
+        return ModelSource(name=name, kind="fake", location=match[1])
+    path = Path(name).expanduser()
+    if path.is_dir() or path.is_absolute() or name.startswith((".", "~")):
+        _require_model(path)
+        return ModelSource(name=name, kind="directory", location=str(path.absolute()))
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise ValueError(f"{name!r} is neither a model directory nor a hub's model name")
+    return ModelSource(name=name, kind="hub", location=name)
+
+
+def _require_model(directory: Path) -> None:
+    if not directory.is_dir():
+        raise ValueError(f"no such model directory: {directory}")
+    if not (directory / "config.yaml").is_file():
+        raise ValueError(f"no config.yaml in {directory}: not a FunASR model directory")
+
+
+class WorkerSettings(ProcessSettings, BusSettings):
+    """All of it comes from the environment, under the upper-case names of the fields."""
+
+    asr_model: str = "demo"
+    """``demo`` (bundled, spoken digits only), a model directory, or a hub's name such as
+    ``paraformer-zh`` or ``iic/SenseVoiceSmall``; ``fake:50ms`` recognises nothing, for load
+    tests."""
+    asr_punc_model: str = ""
+    """A punctuation model such as ``ct-punc``, or a directory; empty: none."""
+    asr_device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps|npu(:\d+)?|xpu(:\d+)?)$")] = (
+        "cpu"
+    )
+    asr_threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Torch threads of each worker. One, because a machine gains more from another worker, and
+    the other processes of a small machine need the other core."""
+    asr_workers: Annotated[
+        int,
+        Field(ge=1, le=64, validation_alias=AliasChoices("ASR_WORKERS", "MIN_WORKERS")),
+    ] = 1
+    """Worker processes that ``python -m asr_worker`` keeps alive."""
+    asr_batch_jobs_max: Annotated[int, Field(ge=1, le=512)] = 32
+    asr_batch_audio_ms_max: Annotated[int, Field(ge=1_000, le=3_600_000)] = 64_000
+    """Longest batch, padding included; a single longer utterance is a batch of its own."""
+    asr_hang_s: Annotated[float, Field(gt=0, le=3_600)] = 30.0
+    """A batch that runs longer is a hang: heartbeats stop, and the supervisor restarts the
+    worker. Raise it for a big model on a slow CPU."""
+
+    @field_validator("asr_model")
+    @classmethod
+    def _known_model(cls, value: str) -> str:
+        model_source(value)
+        return value
+
+    @field_validator("asr_punc_model")
+    @classmethod
+    def _known_punctuation(cls, value: str) -> str:
+        if value and model_source(value).kind in ("demo", "fake"):
+            raise ValueError(f"{value!r} is no punctuation model")
+        return value

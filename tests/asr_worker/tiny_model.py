@@ -1,0 +1,105 @@
+"""An untrained Paraformer of the demo model's shape, as a FunASR model directory.
+
+Its texts mean nothing, but they depend on every sample of the audio, which is what comparisons
+of batched with single recognition need. The seed is fixed: the same directory every time.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+MELS, LFR_FRAMES, LFR_SHIFT = 80, 7, 6
+FEATURES = MELS * LFR_FRAMES
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+TOKENS = ("<blank>", "<s>", "</s>", *"零一二三四五六七八九", *WORDS, "<unk>")
+
+
+def configuration(width: int = 128, encoder_blocks: int = 4) -> dict[str, Any]:
+    attention = {"attention_heads": 4, "linear_units": 4 * width, "kernel_size": 11}
+    return {
+        "model": "Paraformer",
+        "model_conf": {"ctc_weight": 0.3, "predictor_bias": 1, "sampling_ratio": 0.75},
+        "encoder": "SANMEncoder",
+        "encoder_conf": {
+            **attention,
+            "output_size": width,
+            "num_blocks": encoder_blocks,
+            "input_layer": "pe",
+            "pos_enc_class": "SinusoidalPositionEncoder",
+            "normalize_before": True,
+            "sanm_shfit": 0,
+            "selfattention_layer_type": "sanm",
+        },
+        "decoder": "ParaformerSANMDecoder",
+        "decoder_conf": {**attention, "num_blocks": 2, "att_layer_num": 2, "sanm_shfit": 0},
+        "predictor": "CifPredictorV2",
+        "predictor_conf": {
+            "idim": width,
+            "threshold": 1.0,
+            "l_order": 1,
+            "r_order": 1,
+            "tail_threshold": 0.45,
+        },
+        "frontend": "WavFrontend",
+        "frontend_conf": {
+            "fs": 16000,
+            "window": "hamming",
+            "n_mels": MELS,
+            "lfr_m": LFR_FRAMES,
+            "lfr_n": LFR_SHIFT,
+            "dither": 0.0,
+        },
+        "tokenizer": "CharTokenizer",
+        "tokenizer_conf": {"unk_symbol": "<unk>", "split_with_space": True},
+        "input_size": FEATURES,
+    }
+
+
+def build(directory: Path, **shape: int) -> Path:
+    """Write the model directory and return it. FunASR must be importable."""
+    from funasr.models.paraformer import cif_predictor, decoder, model
+    from funasr.models.sanm import encoder
+
+    del cif_predictor, decoder, encoder  # imported because importing registers their classes
+    settings = configuration(**shape)
+    torch.manual_seed(20)
+    parts = ("encoder", "decoder", "predictor")
+    named = {k: v for k, v in settings.items() if k in parts or k.removesuffix("_conf") in parts}
+    network = model.Paraformer(
+        input_size=FEATURES, vocab_size=len(TOKENS), **named, **settings["model_conf"]
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    torch.save(network.state_dict(), directory / "model.pt")
+    OmegaConf.save(settings, directory / "config.yaml")
+    (directory / "tokens.json").write_text(json.dumps(TOKENS, ensure_ascii=False), "utf-8")
+    (directory / "am.mvn").write_text(_statistics(mean=12.0, scale=0.3), "ascii")
+    files = {
+        "init_param": "model.pt",
+        "config": "config.yaml",
+        "tokenizer_conf": {"token_list": "tokens.json"},
+        "frontend_conf": {"cmvn_file": "am.mvn"},
+    }
+    description = {
+        "framework": "pytorch",
+        "task": "auto-speech-recognition",
+        "model": {"type": "funasr"},
+        "file_path_metas": files,
+    }
+    (directory / "configuration.json").write_text(json.dumps(description), "utf-8")
+    return directory
+
+
+def _statistics(mean: float, scale: float) -> str:
+    """Kaldi's text form of mean and scale, which FunASR's frontend reads."""
+    shifts = " ".join([f"{-mean}"] * FEATURES)
+    scales = " ".join([f"{scale}"] * FEATURES)
+    return (
+        f"<Nnet>\n<Splice> {FEATURES} {FEATURES}\n[ 0 ]\n"
+        f"<AddShift> {FEATURES} {FEATURES}\n<LearnRateCoef> 0 [ {shifts} ]\n"
+        f"<Rescale> {FEATURES} {FEATURES}\n<LearnRateCoef> 0 [ {scales} ]\n</Nnet>\n"
+    )
