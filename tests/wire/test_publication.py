@@ -1,0 +1,59 @@
+"""Publications survive the way, and nothing else passes for one."""
+
+from __future__ import annotations
+
+import pytest
+
+from wire import codec, publication
+from wire.messages import Hello, PublishedRecord, PublishedResult, Record, Result
+
+RESULT = PublishedResult(
+    broker_epoch="e1",
+    gateway_id="gateway-1",
+    result=Result(
+        session_id="s",
+        seq=3,
+        partial=False,
+        start_ms=10,
+        end_ms=900,
+        last_chunk_index=7,
+        text="一 two",
+        error=None,
+        tokens=(),
+        worker_id="worker-1",
+        attempt=1,
+        queue_ms=2,
+        infer_ms=30,
+    ),
+)
+RECORD = PublishedRecord(
+    broker_epoch="e1",
+    gateway_id="gateway-1",
+    record=Record(session_id="s", record_seq=4, body={"type": "deleted", "requested_at_ms": 1}),
+)
+
+
+@pytest.mark.parametrize("message", [RESULT, RECORD])
+@pytest.mark.parametrize("sequence", [0, 1, 2**64 - 1])
+def test_comes_back_as_it_was(message: publication.Publication, sequence: int) -> None:
+    frames = publication.encode(sequence, message)
+    assert frames[0] in publication.TOPICS
+    assert publication.decode(frames) == (sequence, message)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [],
+        [b"result"],
+        [b"result", b"\0" * 7, *codec.encode(RESULT)],
+        [b"result", b"\0" * 8],
+        [b"result", b"\0" * 8, *codec.encode(RECORD)],
+        [b"record", b"\0" * 8, *codec.encode(RESULT)],
+        [b"result", b"\0" * 8, *codec.encode(Hello(gateway_id="g"))],
+        [b"result", b"\0" * 8, *codec.encode(RESULT), b""],
+    ],
+)
+def test_anything_else_is_a_wire_error(frames: list[bytes]) -> None:
+    with pytest.raises(codec.WireError):
+        publication.decode(frames)
