@@ -201,7 +201,7 @@ def _add_sessions(app: FastAPI, hub: Hub) -> None:
         soon as the database is back."""
         if session_id not in hub.sessions:
             try:
-                known = await hub.reader.exists(session_id)
+                known = await hub.reader.status(session_id) not in (None, "deleted")
             except StoreUnavailable:
                 known = True
             if not known:

@@ -1,12 +1,10 @@
-"""SANS-IO: which chunks of a session are received, and the details stored about them."""
+"""SANS-IO: which chunks of a session are received."""
 
 from __future__ import annotations
 
 import hashlib
 from array import array
 from typing import Literal
-
-from wire.records import ChunkDetail
 
 Verdict = Literal["new", "repeated", "conflict", "gap"]
 
@@ -16,7 +14,6 @@ class ChunkLedger:
 
     def __init__(self) -> None:
         self._digests = array("Q")
-        self._undetailed: list[ChunkDetail] = []
 
     @property
     def next_index(self) -> int:
@@ -31,16 +28,3 @@ class ChunkLedger:
             return "repeated" if self._digests[chunk_index] == digest else "conflict"
         self._digests.append(digest)
         return "new"
-
-    def note(self, detail: ChunkDetail) -> None:
-        """Remember what is to be stored about a chunk."""
-        self._undetailed.append(detail)
-
-    @property
-    def unrecorded_count(self) -> int:
-        return len(self._undetailed)
-
-    def take_details(self) -> tuple[ChunkDetail, ...]:
-        details = tuple(self._undetailed)
-        self._undetailed.clear()
-        return details

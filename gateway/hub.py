@@ -168,7 +168,7 @@ class Hub:
             return True
         try:
             async with asyncio.timeout(ID_CHECK_TIMEOUT_S):
-                return await self.reader.exists(session_id)
+                return await self.reader.status(session_id) is not None
         except (StoreUnavailable, TimeoutError):
             # Without its stores the pipeline goes on; first rows win if the id was taken.
             return False

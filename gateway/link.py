@@ -60,7 +60,7 @@ class BrokerLink:
         self._loop = asyncio.get_running_loop()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = sockets.connect_dealer(self._context, self._endpoint, self._gateway_id)
-        self._descriptor = self._socket.getsockopt(zmq.FD)
+        self._descriptor = int(self._socket.getsockopt(zmq.FD))
         self._loop.add_reader(self._descriptor, self._drain)
         self._hello = self._loop.create_task(self._say_hello())
 

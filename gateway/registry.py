@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import redis.asyncio
@@ -105,9 +106,9 @@ class Registry:
             session_id, fields = await self._writes.get()
             key = SESSION_KEY.format(session_id)
             if fields:
-                await self._try("update", lambda key=key, fields=fields: self._put(key, fields))
+                await self._try("update", partial(self._put, key, fields))
             else:
-                await self._try("forget", lambda key=key: self._redis.delete(key))
+                await self._try("forget", partial(self._redis.delete, key))
 
     async def _put(self, key: str, fields: dict[str, str | int]) -> Any:
         async with self._redis.pipeline(transaction=False) as pipe:

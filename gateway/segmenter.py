@@ -92,9 +92,7 @@ class Segmenter:
         self._endpoint_silence = _samples(config.endpoint_silence_ms)
         # One frame less than the silence that ends an utterance, so that no utterance ends in
         # the frame just heard: the session's last frame may be padding in part.
-        self._post_roll = min(
-            _samples(config.post_roll_ms), self._endpoint_silence - FRAME_SAMPLES
-        )
+        self._post_roll = min(_samples(config.post_roll_ms), self._endpoint_silence - FRAME_SAMPLES)
         self._length_max = _samples(config.utterance_ms_max)
         search_ms = min(LIMIT_SEARCH_MS, config.utterance_ms_max // 2)
         self._search_frames = max(2, search_ms // FRAME_MS)

@@ -16,24 +16,16 @@ from gateway.chunks import ChunkLedger
 from gateway.life_cycle import CLIENT_EVENTS, LEGAL, SessionLimits, State
 from gateway.segmenter import SegmenterConfig
 from gateway.segments import Segments
+from gateway.storage_log import StorageLog
 from gateway.timeline import samples_to_ms
 from gateway.transcript import join_texts
 from gateway.utterances import CutUtterance, UtteranceCutter
-from wire.messages import Failure, Job, Record, Result
-from wire.records import (
-    ChunkDetail,
-    ChunkDetails,
-    RecordBody,
-    SessionFinished,
-    SessionStarted,
-    SessionStatus,
-    to_body,
-)
+from wire.messages import Job, Record, Result
+from wire.records import ChunkDetail
 
 ACK_EVERY_CHUNKS = 10
 ACK_EVERY_S = 1.0
 """Binary frames are acknowledged cumulatively, after so many or so long."""
-CHUNK_DETAILS_PER_RECORD = 200
 CLOSE_GOING_AWAY = 1001
 
 
@@ -67,8 +59,7 @@ class Session:
         self._chunks = ChunkLedger()
         self._segments = Segments(limits.segment_deadline_ms)
         self._delivered: list[Result] = []
-        self._unstored: set[tuple[str, int]] = set()
-        self._next_record_seq = 0
+        self._storage = StorageLog("")
         self._decoding: e.DecodeChunk | None = None
         self._audio_over = False
         self._busy = False
@@ -145,17 +136,14 @@ class Session:
         self.started_at_ms = self._wall_ms()
         self._acked_at_s = now_s
         self._cutter = UtteranceCutter(self._segmenter_config, joints_matter=event.mode == "auto")
-        started = SessionStarted(
-            user_id=event.user_id,
-            client=self._client,
-            mode=event.mode,
-            language=event.language,
-            started_at_ms=self.started_at_ms,
+        self._storage = StorageLog(event.session_id)
+        started = self._storage.started(
+            event, client=self._client, started_at_ms=self.started_at_ms
         )
         answer = e.Started(
             session_id=event.session_id, resume_token=self._resume_token, next_chunk_index=0
         )
-        return [*self._record(started), *self._tell(answer)]
+        return [e.SubmitRecord(record=started), *self._tell(answer)]
 
     def _on_chunk(self, event: e.Chunk, now_s: float) -> list[e.Action]:
         assert self.start is not None and not self._busy
@@ -235,19 +223,15 @@ class Session:
 
     def _note_chunk(self, offset_ms: int) -> list[e.Action]:
         assert self._decoding is not None
-        self._chunks.note(
-            ChunkDetail(
-                chunk_index=self._decoding.chunk_index,
-                byte_count=len(self._decoding.data),
-                offset_ms=offset_ms,
-                duration_ms=self._chunk_audio_ms,
-                received_at_ms=self._wall_ms(),
-            )
+        detail = ChunkDetail(
+            chunk_index=self._decoding.chunk_index,
+            byte_count=len(self._decoding.data),
+            offset_ms=offset_ms,
+            duration_ms=self._chunk_audio_ms,
+            received_at_ms=self._wall_ms(),
         )
         self._decoding = None
-        if self._chunks.unrecorded_count < CHUNK_DETAILS_PER_RECORD:
-            return []
-        return self._record(ChunkDetails(chunks=self._chunks.take_details()))
+        return _submit(self._storage.chunk(detail))
 
     def _take_whole_chunk(self, start_sample: int, now_s: float) -> list[e.Action]:
         index = self._chunks.next_index - 1
@@ -319,7 +303,7 @@ class Session:
 
     def _submit(self, utterance: CutUtterance, now_s: float) -> e.Action:
         job = self._segments.add(self._job(utterance, partial=False), now_s)
-        self._unstored.add(("result", job.seq))
+        self._storage.expect_result(job.seq)
         self._partial_end_ms = self._partial_told_ms = utterance.end_ms
         return e.SubmitJob(job=job)
 
@@ -365,43 +349,23 @@ class Session:
     def _complete(self, now_s: float) -> list[e.Action]:
         self.state = State.CONFIRMING
         self._confirm_until_s = now_s + self.limits.stored_wait_s
-        actions: list[e.Action] = []
-        if self._chunks.unrecorded_count:
-            actions += self._record(ChunkDetails(chunks=self._chunks.take_details()))
-        failures = [result.error for result in self._delivered if result.error is not None]
-        actions += self._record(
-            SessionFinished(
-                status=self._final_status(failures),
-                text=self.text,
-                duration_ms=self.duration_ms,
-                chunk_count=self.chunk_count,
-                segment_count=len(self._delivered),
-                completed_at_ms=self._wall_ms(),
-                failure=failures[0] if failures else None,
-            )
+        records = self._storage.finished(
+            self._delivered,
+            connected=self._connected,
+            text=self.text,
+            duration_ms=self.duration_ms,
+            chunk_count=self.chunk_count,
+            completed_at_ms=self._wall_ms(),
         )
         if not self._connected:
             self.state = State.DONE
-        return actions
-
-    def _final_status(self, failures: list[Failure]) -> SessionStatus:
-        if not self._connected:
-            return "abandoned"
-        return "failed" if failures and len(failures) == len(self._delivered) else "completed"
+        return _submit(records)
 
     # ------------------------------------------------------------------------------------- storage
 
-    def _record(self, body: RecordBody) -> list[e.Action]:
-        record = Record(
-            session_id=self.session_id, record_seq=self._next_record_seq, body=to_body(body)
-        )
-        self._next_record_seq += 1
-        self._unstored.add(("record", record.record_seq))
-        return [e.SubmitRecord(record=record)]
-
     def _on_stored(self, event: e.KeysStored, now_s: float) -> list[e.Action]:
-        self._unstored -= {(key.kind, key.seq) for key in event.keys}
-        if self.state is State.CONFIRMING and not self._unstored:
+        self._storage.confirm(event.keys)
+        if self.state is State.CONFIRMING and self._storage.complete:
             return self._conclude(stored=True)
         return []
 
@@ -435,3 +399,7 @@ class Session:
 
     def _tell(self, answer: e.Answer) -> list[e.Action]:
         return [cast(e.Action, answer)] if self._connected else []
+
+
+def _submit(records: list[Record]) -> list[e.Action]:
+    return [e.SubmitRecord(record=record) for record in records]

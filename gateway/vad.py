@@ -33,8 +33,8 @@ REQUEST_FRAMES_MAX: Final = 250
 """Frames (8 s) of one request that are stepped before other waiting requests get their turn, so
 that one session's long file does not hold up live sessions."""
 REQUESTS_MAX: Final = 8_192
-"""Requests waiting; beyond it ``probabilities`` raises ``VadOverloaded``. A session waits for its
-answer before it asks again, so more means more sessions than connections are admitted."""
+"""Requests waiting; beyond it ``probabilities`` raises ``VadOverloadedError``. A session waits for
+its answer before it asks again, so more means more sessions than connections are admitted."""
 
 _CONTEXT_SAMPLES = 64
 _STATE_UNITS = 128
@@ -42,7 +42,7 @@ _STATE_UNITS = 128
 Floats = npt.NDArray[np.float32]
 
 
-class VadOverloaded(Exception):
+class VadOverloadedError(Exception):
     """``REQUESTS_MAX`` requests are waiting."""
 
 
@@ -115,17 +115,18 @@ class VadEngine:
         A stream has one call at a time, in the order of its audio.
 
         Raises:
-            VadOverloaded: too many requests wait.
+            VadOverloadedError: too many requests wait.
         """
         assert len(pcm) % FRAME_BYTES == 0
         assert self._thread is not None and not self._closing, "not started, or closed"
         if not pcm:
             return []
-        frames = np.frombuffer(pcm, "<i2").reshape(-1, FRAME_SAMPLES).astype(np.float32) / 32768
+        samples = np.frombuffer(pcm, "<i2").astype(np.float32)
+        frames = samples.reshape(-1, FRAME_SAMPLES) * np.float32(1 / 32768)
         request = _Request(stream, frames, Future())
         with self._wake:
             if len(self._waiting) >= REQUESTS_MAX:
-                raise VadOverloaded(f"{REQUESTS_MAX} requests are waiting")
+                raise VadOverloadedError(f"{REQUESTS_MAX} requests are waiting")
             self._waiting.append(request)
             self._wake.notify()
         return await asyncio.wrap_future(request.answer)

@@ -27,7 +27,9 @@ CHUNK_INDEX_MAX = (1 << 31) - 1
 class MessageError(ValueError):
     """A client's message that is no message. ``code`` and the text are the answer."""
 
-    def __init__(self, message: str, code: str = "bad_message", chunk_index: int | None = None):
+    def __init__(
+        self, message: str, code: str = "bad_message", chunk_index: int | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.chunk_index = chunk_index

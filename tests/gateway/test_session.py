@@ -4,7 +4,8 @@ import pytest
 
 from gateway import events as e
 from gateway.life_cycle import LEGAL, State
-from gateway.session import ACK_EVERY_CHUNKS, ACK_EVERY_S, CHUNK_DETAILS_PER_RECORD
+from gateway.session import ACK_EVERY_CHUNKS, ACK_EVERY_S
+from gateway.storage_log import CHUNK_DETAILS_PER_RECORD
 from tests.gateway.session_driver import SessionDriver, result_of, silence, speech, texts
 from wire.messages import Failure
 from wire.records import ChunkDetails, SessionFinished, SessionStarted, parse_body

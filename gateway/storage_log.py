@@ -1,0 +1,99 @@
+"""SANS-IO: what one session wants stored, as records, and what of it is not confirmed yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gateway.events import Start
+from wire.messages import Record, Result, StoredKey
+from wire.records import (
+    ChunkDetail,
+    ChunkDetails,
+    RecordBody,
+    SessionFinished,
+    SessionStarted,
+    SessionStatus,
+    to_body,
+)
+
+CHUNK_DETAILS_PER_RECORD = 200
+
+
+class StorageLog:
+    """Numbers a session's records from 0. ``complete`` once everything named here is stored."""
+
+    def __init__(self, session_id: str) -> None:
+        self._session_id = session_id
+        self._next_record_seq = 0
+        self._unstored: set[tuple[str, int]] = set()
+        self._chunks: list[ChunkDetail] = []
+
+    @property
+    def complete(self) -> bool:
+        return not self._unstored
+
+    def started(self, start: Start, *, client: str, started_at_ms: int) -> Record:
+        return self._record(
+            SessionStarted(
+                user_id=start.user_id,
+                client=client,
+                mode=start.mode,
+                language=start.language,
+                started_at_ms=started_at_ms,
+            )
+        )
+
+    def chunk(self, detail: ChunkDetail) -> list[Record]:
+        """Take note of a chunk; details go out many at a time."""
+        self._chunks.append(detail)
+        return self._chunk_details() if len(self._chunks) >= CHUNK_DETAILS_PER_RECORD else []
+
+    def expect_result(self, seq: int) -> None:
+        """Segment ``seq`` will be published by the broker and is to be stored as well."""
+        self._unstored.add(("result", seq))
+
+    def finished(
+        self,
+        results: list[Result],
+        *,
+        connected: bool,
+        text: str,
+        duration_ms: int,
+        chunk_count: int,
+        completed_at_ms: int,
+    ) -> list[Record]:
+        """The last records: chunk details not sent yet, and the session's end."""
+        failures = [result.error for result in results if result.error is not None]
+        status: SessionStatus = "completed"
+        if not connected:
+            status = "abandoned"
+        elif failures and len(failures) == len(results):
+            status = "failed"
+        ending = SessionFinished(
+            status=status,
+            text=text,
+            duration_ms=duration_ms,
+            chunk_count=chunk_count,
+            segment_count=len(results),
+            completed_at_ms=completed_at_ms,
+            failure=failures[0] if failures else None,
+        )
+        return [*self._chunk_details(), self._record(ending)]
+
+    def confirm(self, keys: Iterable[StoredKey]) -> None:
+        self._unstored -= {(key.kind, key.seq) for key in keys}
+
+    def _chunk_details(self) -> list[Record]:
+        if not self._chunks:
+            return []
+        details = ChunkDetails(chunks=tuple(self._chunks))
+        self._chunks.clear()
+        return [self._record(details)]
+
+    def _record(self, body: RecordBody) -> Record:
+        record = Record(
+            session_id=self._session_id, record_seq=self._next_record_seq, body=to_body(body)
+        )
+        self._next_record_seq += 1
+        self._unstored.add(("record", record.record_seq))
+        return record

@@ -1,0 +1,99 @@
+"""Redis holds session metadata and counters only, and sessions go on without it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from urllib.parse import urlsplit
+
+import redis
+
+from tests.conftest import EmbeddedServices
+from tests.integration.speech import chunks_of, spoken
+from tests.integration.stack import Stack
+from tools.client import connect
+
+DOCUMENTED_KEYS = re.compile(r"asr:session:[A-Za-z0-9._:-]+|asr:queue|asr:gateways")
+COMMANDS = {"HSET", "HGETALL", "HDEL", "EXPIRE", "EXISTS", "DEL", "PING"}
+HANDSHAKE = {"HELLO", "CLIENT", "AUTH", "SELECT", "INFO"}
+
+
+async def _say(stack: Stack, seed: int) -> None:
+    audio = spoken(seed)
+    async with connect(stack.url()) as session:
+        for chunk in chunks_of(audio, "raw", "", 16_000, 1, 200):
+            await session.send(chunk)
+        await session.finish()
+        final = await session.final()
+    assert final.text == audio.text
+
+
+async def test_only_the_documented_keys_and_no_messaging(
+    stack: Stack, embedded_services: EmbeddedServices
+) -> None:
+    client = redis.Redis.from_url(embedded_services.redis_url)
+    seen: list[str] = []
+    stopped = threading.Event()
+    with client.monitor() as monitor:
+
+        def watch() -> None:
+            for command in monitor.listen():
+                seen.append(command["command"])
+                if "the end" in command["command"]:
+                    stopped.set()
+                    return
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        await _say(stack, 4_000)
+        await asyncio.sleep(1.5)  # The broker tells its counters once a second.
+        with redis.Redis.from_url(embedded_services.redis_url) as other:
+            other.echo("the end")
+        assert await asyncio.to_thread(stopped.wait, 10)
+        watcher.join()
+    client.close()
+    used = [line.split() for line in seen if line.split()[0].upper() not in HANDSHAKE | {"ECHO"}]
+    assert {words[0].upper() for words in used} <= COMMANDS
+    keys = {words[1] for words in used if len(words) > 1}
+    assert all(DOCUMENTED_KEYS.fullmatch(key) for key in keys), keys
+    assert {"asr:queue", "asr:gateways"} <= keys
+    assert any(key.startswith("asr:session:") for key in keys)
+
+
+async def test_a_session_hash_has_metadata_and_a_ttl(
+    stack: Stack, embedded_services: EmbeddedServices
+) -> None:
+    audio = spoken(4_001)
+    async with connect(stack.url()) as session:
+        for chunk in chunks_of(audio, "raw", "", 16_000, 1, 200):
+            await session.send(chunk)
+        await session.finish()
+        await session.final()
+    with redis.Redis.from_url(embedded_services.redis_url, decode_responses=True) as client:
+        key = f"asr:session:{session.session_id}"
+        fields = client.hgetall(key)
+        assert fields["mode"] == "auto"
+        assert audio.text not in " ".join(fields.values())
+        assert 0 < client.ttl(key) <= 86_400
+        assert client.type("asr:queue") == "hash"
+        assert client.type("asr:gateways") == "hash"
+
+
+async def test_without_redis_sessions_go_on(stack: Stack) -> None:
+    assert urlsplit(stack.redis_url).scheme
+    gone = "redis://127.0.0.1:1/0"
+    with stack.start("gateway8", REDIS_URL=gone, MAX_CONNECTIONS="10") as process:
+        stack.wait_ready("gateway8")
+        audio = spoken(4_002)
+        async with connect(stack.url("gateway8")) as session:
+            for chunk in chunks_of(audio, "raw", "", 16_000, 1, 200):
+                await session.send(chunk)
+            await session.finish()
+            final = await session.final()
+        assert final.text == audio.text and final.stored
+        health = await asyncio.to_thread(stack.get, "/api/v1/health", "gateway8")
+        assert health.status == 200
+        assert health.body["status"] == "degraded" and not health.body["redis_ready"]
+    assert process.wait() == 0
+    del stack.processes["gateway8"]

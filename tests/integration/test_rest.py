@@ -1,0 +1,144 @@
+"""REST beside the WebSocket: health, history, one session, deletion, queue."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+import psycopg
+import pytest
+
+from tests.integration.speech import chunks_of, spoken
+from tests.integration.stack import Stack
+from tools.client import SessionError, connect
+
+
+async def _say(stack: Stack, seed: int, session_id: str | None = None) -> tuple[str, str]:
+    audio = spoken(seed, digits=(3, 4))
+    async with connect(stack.url(), session_id=session_id, user_id="tester") as session:
+        for chunk in chunks_of(audio, "raw", "", 16_000, 1, 200):
+            await session.send(chunk)
+        await session.finish()
+        final = await session.final()
+    assert final.text == audio.text and final.stored
+    return session.session_id, final.text
+
+
+def test_health_tells_parts_limits_and_model(stack: Stack) -> None:
+    answer = stack.get("/api/v1/health")
+    assert answer.status == 200
+    body = answer.body
+    assert body["status"] == "ok"
+    assert body["funasr_ready"] and body["redis_ready"] and body["db_ready"]
+    assert body["workers_ready"] == 2
+    assert any("demo" in model for model in body["models"])
+    assert body["limits"]["max_connections"] == {"value": 1000, "source": "default"}
+
+
+async def test_history_is_newest_first_and_limited(stack: Stack) -> None:
+    said = [await _say(stack, 3_000 + n) for n in range(3)]
+    answer = await asyncio.to_thread(stack.get, "/api/v1/history?limit=2")
+    assert answer.status == 200
+    assert answer.body["total"] >= 3
+    assert [(r["session_id"], r["text"]) for r in answer.body["records"]] == said[:0:-1]
+    assert answer.body["records"][0]["user_id"] == "tester"
+
+
+async def test_a_live_session_can_be_seen(stack: Stack) -> None:
+    async with connect(stack.url()) as session:
+        await session.send(b"\0\0" * 16_000)
+        while session.acknowledged_chunks < 1:
+            await asyncio.sleep(0.01)
+        answer = await asyncio.to_thread(stack.get, f"/api/v1/session/{session.session_id}")
+        assert answer.status == 200
+        assert answer.body["live"] and answer.body["status"] == "active"
+        assert answer.body["chunk_count"] == 1
+        await session.finish()
+        await session.final()
+
+
+async def test_deleted_is_gone_for_good(stack: Stack) -> None:
+    session_id, _ = await _say(stack, 3_100)
+    deleted = await asyncio.to_thread(stack.get, f"/api/v1/session/{session_id}", method="DELETE")
+    assert deleted.status == 200 and deleted.body["deleted"]
+    assert (await asyncio.to_thread(stack.get, f"/api/v1/session/{session_id}")).status == 404
+    history = await asyncio.to_thread(stack.get, "/api/v1/history?limit=1000")
+    assert session_id not in [record["session_id"] for record in history.body["records"]]
+    with psycopg.connect(stack.database_url) as connection:
+        for table in ("asr_segments", "asr_chunks"):
+            rows = connection.execute(
+                f"SELECT count(*) FROM {table} WHERE session_id = %s",  # type: ignore[arg-type]
+                [session_id],
+            ).fetchone()
+            assert rows == (0,)
+        text = connection.execute(
+            "SELECT text FROM asr_sessions WHERE id = %s", [session_id]
+        ).fetchone()
+        assert text is None or not text[0]
+
+
+async def test_a_live_session_can_be_deleted_and_stays_deleted(stack: Stack) -> None:
+    audio = spoken(3_200)
+    async with connect(stack.url()) as session:
+        for chunk in chunks_of(audio, "raw", "", 16_000, 1, 200):
+            await session.send(chunk)
+        deleted = await asyncio.to_thread(
+            stack.get, f"/api/v1/session/{session.session_id}", method="DELETE"
+        )
+        assert deleted.status == 200
+        with pytest.raises(SessionError):
+            await session.final()
+    assert (
+        await asyncio.to_thread(stack.get, f"/api/v1/session/{session.session_id}")
+    ).status == 404
+
+
+async def test_a_taken_session_id_is_refused(stack: Stack) -> None:
+    session_id, _ = await _say(stack, 3_300)
+    with pytest.raises(SessionError, match="session_exists"):
+        async with connect(stack.url(), session_id=session_id):
+            pass
+
+
+@pytest.mark.parametrize("session_id", [str(uuid.uuid4()), "nobody", "0"])
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_unknown_sessions_answer_alike(stack: Stack, session_id: str, method: str) -> None:
+    answer = stack.get(f"/api/v1/session/{session_id}", method=method)
+    assert answer.status == 404
+    assert answer.body == {"code": "not_found", "message": "no such session"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/history?limit=-1",
+        "/api/v1/history?limit=0",
+        "/api/v1/history?limit=1000000000",
+        "/api/v1/history?limit=x",
+        "/api/v1/session/'%3B%20DROP%20TABLE%20asr_sessions",
+        "/api/v1/session/%00",
+        f"/api/v1/session/{'a' * 129}",
+    ],
+)
+def test_bad_parameters_are_422(stack: Stack, path: str) -> None:
+    assert stack.get(path).status == 422
+
+
+def test_queue_status_and_stats(stack: Stack) -> None:
+    queue = stack.get("/api/v1/asr/queue/status")
+    assert queue.status == 200
+    assert queue.body["workers"] == 2
+    assert {"queued", "processing", "failed", "workers_busy", "est_wait_ms"} <= queue.body.keys()
+    stats = stack.get("/api/v1/stats")
+    assert stats.status == 200
+    assert stats.body["queue"]["workers"] == 2
+
+
+def test_probes_metrics_and_docs(stack: Stack) -> None:
+    assert stack.get("/livez").status == 200
+    assert stack.get("/readyz").status == 200
+    metrics = stack.get("/metrics")
+    assert metrics.status == 200 and "asr_gateway_connections" in metrics.body
+    assert stack.get("/docs").status == 200
+    paths = stack.get("/openapi.json").body["paths"]
+    assert {"/api/v1/health", "/api/v1/history", "/api/v1/session/{session_id}"} <= paths.keys()
