@@ -32,7 +32,7 @@ import struct
 import traceback
 import wave
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import av
 
@@ -42,8 +42,8 @@ REQUEST = struct.Struct("!cIQ")
 REPLY = struct.Struct("!cI")
 
 SAMPLE_RATE_HZ = 16_000
-MEMORY_BYTES_MAX = 1 << 30
-"""Address space of a child (RLIMIT_AS); libraries and interpreter take about a third of it."""
+MEMORY_BYTES_MAX = 512 << 20
+"""Address space of a child (RLIMIT_AS); libraries and interpreter take about 140 MB of it."""
 CPU_S_MAX = 600
 """Processor time of a child in its life (RLIMIT_CPU): hours of audio."""
 EXCHANGE_S_MAX = 15
@@ -61,10 +61,6 @@ MP3_BLOCK_BYTES = 2048
 
 class AudioTooLongError(Exception):
     """More samples than the parent allows for this exchange."""
-
-
-class Hangup(BaseException):
-    """The parent closed the stream. Not an ``Exception``: PyAV must not take it for a fault."""
 
 
 class Stream:
@@ -91,7 +87,10 @@ class Stream:
         return block
 
     def send(self, kind: bytes, payload: bytes = b"") -> None:
-        self._connection.sendall(REPLY.pack(kind, len(payload)) + payload)
+        try:
+            self._connection.sendall(REPLY.pack(kind, len(payload)) + payload)
+        except ConnectionError:
+            hang_up()
 
     def send_pcm(self, frames: list[Any]) -> None:
         self.audio_found = True
@@ -105,11 +104,11 @@ class Stream:
         if self._received_bytes:
             signal.setitimer(signal.ITIMER_REAL, 0)
             self.send(MORE)
-        if self._received_bytes > HEADER_BYTES_MAX and not self.audio_found:
-            raise av.error.InvalidDataError(0, "no audio found")
         kind, payload = self._receive()
         signal.setitimer(signal.ITIMER_REAL, EXCHANGE_S_MAX)
-        self._no_more = kind == END
+        # A file without audio within the limit is over for libavformat, and so it is corrupt.
+        headless = self._received_bytes > HEADER_BYTES_MAX and not self.audio_found
+        self._no_more = kind == END or headless
         del self._data[: self._begin]
         self._begin = 0
         self._data += payload
@@ -122,11 +121,20 @@ class Stream:
     def _receive_exactly(self, length: int) -> bytes:
         received = bytearray()
         while len(received) < length:
-            part = self._connection.recv(length - len(received))
+            try:
+                part = self._connection.recv(length - len(received))
+            except ConnectionError:
+                hang_up()
             if not part:
-                raise Hangup
+                hang_up()
             received += part
         return bytes(received)
+
+
+def hang_up() -> NoReturn:
+    """The parent is not interested any more. At once, because we are called by libavformat, and
+    PyAV takes any exception there for a fault of the file."""
+    os._exit(0)
 
 
 def decode(file: Any, container_name: str, use_frames: Callable[[list[Any]], None]) -> None:
@@ -235,9 +243,7 @@ def fork_child(control: socket.socket, descriptor: int) -> int:
             try:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
                 control.close()
-                # Either means that the parent is not interested any more.
-                with contextlib.suppress(Hangup, ConnectionError):
-                    run_child(connection)
+                run_child(connection)
             except BaseException:
                 traceback.print_exc()
             finally:
