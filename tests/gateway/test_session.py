@@ -1,4 +1,5 @@
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -24,11 +25,15 @@ def test_a_session_from_start_to_final_result() -> None:
     assert driver.finish() == []
     assert driver.recognise(second, "zwei") == []
     assert texts(driver.recognise(first, "eins")) == ["eins", "zwei"]
-    assert driver.session.state is State.CONFIRMING
+    assert _state(driver) is State.CONFIRMING
     assert driver.store_all() == [
         e.Finished(session_id="s", text="eins zwei", duration_ms=3600, chunk_count=1, stored=True)
     ]
-    assert driver.session.state is State.DONE
+    assert _state(driver) is State.DONE
+
+
+def _state(driver: SessionDriver) -> State:
+    return driver.session.state
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -129,7 +134,7 @@ def test_another_sessions_id_is_refused() -> None:
 
 
 def test_what_is_out_of_turn_is_bad_state_in_every_state() -> None:
-    events = {
+    events: dict[type, Callable[[SessionDriver], list[e.Answer]]] = {
         e.Start: lambda d: d.start(),
         e.Chunk: lambda d: d.chunk(silence(10)),
         e.Finish: lambda d: d.finish(),

@@ -35,7 +35,7 @@ async def test_only_the_documented_keys_and_no_messaging(
     client = redis.Redis.from_url(embedded_services.redis_url)
     seen: list[str] = []
     stopped = threading.Event()
-    with client.monitor() as monitor:
+    with client.monitor() as monitor:  # type: ignore[no-untyped-call]
 
         def watch() -> None:
             for command in monitor.listen():

@@ -67,7 +67,7 @@ async def test_deleted_is_gone_for_good(stack: Stack) -> None:
     with psycopg.connect(stack.database_url) as connection:
         for table in ("asr_segments", "asr_chunks"):
             rows = connection.execute(
-                f"SELECT count(*) FROM {table} WHERE session_id = %s",  # type: ignore[arg-type]
+                f"SELECT count(*) FROM {table} WHERE session_id = %s",
                 [session_id],
             ).fetchone()
             assert rows == (0,)
