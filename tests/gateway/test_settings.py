@@ -1,0 +1,57 @@
+import pytest
+
+from gateway.settings import GatewaySettings, is_loopback
+from runtime import settings
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PORT", "HOST", "MAX_CONNECTIONS", "HONCHO_PROCESS_NAME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_defaults_serve_on_loopback_8080() -> None:
+    values = GatewaySettings()
+    assert (values.host, values.port, values.max_connections) == ("127.0.0.1", 8080, 1000)
+
+
+@pytest.mark.parametrize(
+    ("port", "process", "served"),
+    [
+        ("9000", None, 9000),
+        ("5000", "gateway.1", 8080),
+        ("5001", "gateway.2", 8080),
+        ("9000", "gateway.1", 9000),
+        ("9003", "gateway.4", 9000),
+    ],
+)
+def test_the_port_under_honcho(
+    monkeypatch: pytest.MonkeyPatch, port: str, process: str | None, served: int
+) -> None:
+    monkeypatch.setenv("PORT", port)
+    if process is not None:
+        monkeypatch.setenv("HONCHO_PROCESS_NAME", process)
+    assert GatewaySettings().port == served
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
+def test_a_public_address_needs_consent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], host: str
+) -> None:
+    monkeypatch.setenv("HOST", host)
+    with pytest.raises(SystemExit) as caught:
+        settings.load(GatewaySettings)
+    assert caught.value.code == 78
+    assert "ALLOW_PUBLIC_WITHOUT_AUTH" in capsys.readouterr().err
+    monkeypatch.setenv("ALLOW_PUBLIC_WITHOUT_AUTH", "true")
+    assert GatewaySettings().host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_loopback(host: str) -> None:
+    assert is_loopback(host)
+
+
+def test_segment_deadline_becomes_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGMENT_DEADLINE_S", "2.5")
+    assert GatewaySettings().session_limits().segment_deadline_ms == 2500
