@@ -1,0 +1,1 @@
+"""Writes results and session records to PostgreSQL, and confirms them after COMMIT."""

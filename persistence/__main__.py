@@ -1,0 +1,22 @@
+"""Entry point of persistence."""
+
+from __future__ import annotations
+
+from persistence.service import Service
+from persistence.settings import PersistenceSettings
+from runtime import exit_codes, lifecycle, logging, metrics, settings
+
+
+def main() -> int:
+    values = settings.load(PersistenceSettings)
+    logging.configure(values.log_level, values.log_format, "persistence")
+    settings.log_effective(values)
+    stop = lifecycle.StopSignal()
+    metrics.serve(values.metrics_port)
+    with Service(values) as service:
+        service.run(stop)
+    return exit_codes.OK
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,31 @@
+"""What persistence counts."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+ROWS = Counter("asr_persistence_rows_total", "Rows written, repetitions included", ["kind"])
+BATCHES = Counter("asr_persistence_batches_total", "Transactions, by outcome", ["outcome"])
+BATCH_SECONDS = Histogram(
+    "asr_persistence_batch_seconds",
+    "From the first statement to COMMIT",
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+)
+BACKLOG_ROWS = Gauge("asr_persistence_backlog_rows", "Rows received and not committed")
+BACKLOG_BYTES = Gauge("asr_persistence_backlog_bytes", "Their size on the bus")
+DISCARDED = Counter(
+    "asr_persistence_discarded_total", "Publications not taken, by reason", ["reason"]
+)
+PUBLICATIONS_LOST = Counter(
+    "asr_persistence_publications_lost_total",
+    "Gaps in the broker's sequence; gateways send what was lost again",
+)
+REJECTED_ROWS = Counter(
+    "asr_persistence_rejected_rows_total", "Rows the database refused for their content", ["kind"]
+)
+TEXTS_CLEANED = Counter(
+    "asr_persistence_texts_cleaned_total", "Texts with characters PostgreSQL cannot store"
+)
+LATE_ROWS = Counter("asr_persistence_late_rows_total", "Rows for sessions deleted before", ["kind"])
+UNSENT = Counter("asr_persistence_unsent_total", "STORED messages that the full bus did not take")
+DATABASE_UP = Gauge("asr_persistence_database_up", "1: the last write or connection succeeded")

@@ -1,0 +1,210 @@
+"""What the gateway's REST reads: asynchronous, with short time limits, never waiting for long."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias, TypeVar
+
+import psycopg
+import structlog
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from persistence.deadline import cut
+
+CONNECTIONS_MAX = 4
+CONNECT_TIMEOUT_S = 2.0
+"""For a free connection, new ones included. libpq takes less than 2 s for 2 s."""
+READ_TIMEOUT_S = 2.0
+RECONNECT_TIMEOUT_S = 2.0
+"""After this the pool stops trying by itself, and tries anew at the next read: a database that
+was away for long is found as soon as somebody asks."""
+HISTORY_ROWS_MAX = 1_000
+SESSION_ROWS_MAX = 100_000
+"""Of segments, and of chunks, in one answer: hours of audio. What is beyond is left out."""
+
+Row: TypeAlias = dict[str, Any]
+Connection: TypeAlias = psycopg.AsyncConnection[Row]
+T = TypeVar("T")
+
+_ISO = "to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
+# A session that has not finished has no counts of its own yet.
+_SESSION_COLUMNS = f"""
+s.session_id, s.user_id, s.status, coalesce(s.text, '') AS text,
+coalesce(s.duration_ms, (SELECT max(c.offset_ms + c.duration_ms) FROM asr_chunks c
+                         WHERE c.session_id = s.session_id), 0)::float8 / 1000 AS duration,
+coalesce(s.chunk_count, (SELECT count(*) FROM asr_chunks c
+                         WHERE c.session_id = s.session_id)) AS chunk_count,
+coalesce(s.segment_count, (SELECT count(*) FROM asr_segments g
+                           WHERE g.session_id = s.session_id)) AS segment_count,
+CASE WHEN s.error_code IS NOT NULL
+     THEN jsonb_build_object('code', s.error_code, 'message', s.error_message) END AS error,
+{_ISO.format("s.created_at")} AS created_at,
+{_ISO.format("s.completed_at")} AS completed_at
+"""
+_PING = "SELECT FROM asr_sessions LIMIT 1"
+_TOTAL = "SELECT count(*) AS total FROM asr_sessions WHERE status <> 'deleted'"
+_HISTORY = f"""
+SELECT {_SESSION_COLUMNS} FROM asr_sessions s WHERE s.status <> 'deleted'
+ORDER BY s.created_at DESC, s.session_id LIMIT %s
+"""
+_SESSION = f"""
+SELECT {_SESSION_COLUMNS} FROM asr_sessions s
+WHERE s.session_id = %s AND s.status <> 'deleted'
+"""
+_SEGMENTS = """
+SELECT segment_index, start_ms, end_ms, text, tokens,
+       CASE WHEN error_code IS NOT NULL
+            THEN jsonb_build_object('code', error_code, 'message', error_message) END AS error,
+       worker_id, attempt, queue_ms, infer_ms
+FROM asr_segments WHERE session_id = %s ORDER BY segment_index LIMIT %s
+"""
+_CHUNKS = f"""
+SELECT chunk_index, byte_count AS bytes, offset_ms, duration_ms,
+       {_ISO.format("received_at")} AS received_at
+FROM asr_chunks WHERE session_id = %s ORDER BY chunk_index LIMIT %s
+"""
+
+
+class StoreUnavailable(Exception):  # noqa: N818 - a state of the world, not an error of the caller
+    """The database does not answer, or has no tables yet. Trying again later may help."""
+
+
+class SessionReader:
+    """Reads on a small pool. ``open`` and ``close`` on the event loop that uses it; ``open``
+    does not wait for the database, which may come and go at any time."""
+
+    def __init__(self, conninfo: str) -> None:
+        self._available: bool | None = None
+        self._log = structlog.get_logger()
+        # The pool logs every failed try; we log when the state changes.
+        logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            conninfo,
+            kwargs={
+                "autocommit": True,
+                "row_factory": dict_row,
+                "connect_timeout": int(CONNECT_TIMEOUT_S),
+            },
+            min_size=1,
+            max_size=CONNECTIONS_MAX,
+            timeout=CONNECT_TIMEOUT_S,
+            reconnect_timeout=RECONNECT_TIMEOUT_S,
+            name="reads",
+            open=False,
+        )
+
+    async def open(self) -> None:
+        await self._pool.open(wait=False)
+
+    async def close(self) -> None:
+        await self._pool.close(timeout=1.0)
+
+    async def ping(self) -> bool:
+        """Whether the database answers and has its tables."""
+        try:
+            await self._read(lambda connection: _rows(connection, _PING))
+        except StoreUnavailable:
+            return False
+        return True
+
+    async def history(self, limit: int) -> tuple[int, list[Row]]:
+        """How many sessions are stored, and the newest ``limit`` of them, at most
+        ``HISTORY_ROWS_MAX``.
+
+        Raises:
+            StoreUnavailable: no answer in ``READ_TIMEOUT_S``.
+        """
+
+        async def read(connection: Connection) -> tuple[int, list[Row]]:
+            (total,) = await _rows(connection, _TOTAL)
+            records = await _rows(connection, _HISTORY, min(limit, HISTORY_ROWS_MAX))
+            return int(total["total"]), records
+
+        return await self._read(read)
+
+    async def session(self, session_id: str) -> Row | None:
+        """The session with its segments and chunks; None: unknown or deleted.
+
+        Raises:
+            StoreUnavailable: no answer in ``READ_TIMEOUT_S``.
+        """
+
+        async def read(connection: Connection) -> Row | None:
+            found = await _rows(connection, _SESSION, session_id)
+            if not found:
+                return None
+            return {
+                **found[0],
+                "segments": await _rows(connection, _SEGMENTS, session_id, SESSION_ROWS_MAX),
+                "chunks": await _rows(connection, _CHUNKS, session_id, SESSION_ROWS_MAX),
+            }
+
+        return await self._read(read) if "\0" not in session_id else None
+
+    async def status(self, session_id: str) -> str | None:
+        """The session's status, ``deleted`` included; None: unknown.
+
+        Raises:
+            StoreUnavailable: no answer in ``READ_TIMEOUT_S``.
+        """
+        if "\0" in session_id:
+            return None
+        query = "SELECT status FROM asr_sessions WHERE session_id = %s"
+        found = await self._read(lambda connection: _rows(connection, query, session_id))
+        return found[0]["status"] if found else None
+
+    async def _read(self, read: Callable[[Connection], Awaitable[T]]) -> T:
+        # After a restart of the database every pooled connection is dead, and each fails at once.
+        for _ in range(CONNECTIONS_MAX + 1):
+            try:
+                answer = await self._read_once(read)
+            except psycopg.OperationalError:
+                continue
+            except psycopg.Error as error:
+                raise self._unavailable(error) from error
+            self._note(True)
+            return answer
+        raise self._unavailable(None)
+
+    async def _read_once(self, read: Callable[[Connection], Awaitable[T]]) -> T:
+        loop = asyncio.get_running_loop()
+        late = False
+
+        def give_up(connection: Connection) -> None:
+            nonlocal late
+            late = True
+            cut(connection)
+
+        try:
+            async with self._pool.connection() as connection:
+                # Not asyncio.timeout: cancelling makes psycopg wait for the server's consent.
+                limit = loop.call_later(READ_TIMEOUT_S, give_up, connection)
+                try:
+                    return await read(connection)
+                finally:
+                    limit.cancel()
+        except PoolTimeout as error:
+            raise self._unavailable(error) from error
+        except psycopg.OperationalError as error:
+            if late:
+                raise self._unavailable(error) from error
+            raise
+
+    def _unavailable(self, error: psycopg.Error | None) -> StoreUnavailable:
+        self._note(False, type(error).__name__ if error else "lost connections")
+        return StoreUnavailable("the database does not answer")
+
+    def _note(self, available: bool, reason: str = "") -> None:
+        if available and self._available is False:
+            self._log.info("store_available")
+        elif not available and self._available is not False:
+            self._log.warning("store_unavailable", reason=reason)
+        self._available = available
+
+
+async def _rows(connection: Connection, query: str, *parameters: object) -> list[Row]:
+    cursor = await connection.execute(query, parameters)
+    return await cursor.fetchall()

@@ -1,0 +1,134 @@
+"""Moves publications from the broker to the journal, batches to the writer, and confirmations
+back to the broker. Decides nothing."""
+
+from __future__ import annotations
+
+import math
+import time
+from types import TracebackType
+
+import structlog
+import zmq
+
+from persistence import metrics
+from persistence.journal import Journal
+from persistence.settings import PersistenceSettings
+from persistence.writer import Writer
+from runtime import lifecycle
+from wire import codec, publication, sockets
+from wire.messages import Stored
+
+POLL_S_MAX = 0.1
+"""How late a SIGTERM is noticed at most."""
+RECEIVE_PER_TURN_MAX = 2_000
+"""Then the writer gets its turn, however many more have come."""
+DRAIN_S_MAX = lifecycle.DRAIN_S - 0.8
+DRAIN_QUIET_S = 0.5
+"""Nothing waiting and nothing new for this long: the gateways, which are told to stop at the same
+moment, have sent what they had."""
+WRITER_STOP_S = 0.3
+
+_log = structlog.get_logger()
+
+
+class Service:
+    """Use as a context manager, on one thread; ``run`` until asked to stop."""
+
+    def __init__(self, settings: PersistenceSettings) -> None:
+        self._journal = Journal(settings.limits())
+        self._writer = Writer(
+            settings.database_address(), write_timeout_s=settings.persistence_write_timeout_s
+        )
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._events = sockets.connect_sub(
+            self._context, settings.broker_events, publication.TOPICS
+        )
+        self._broker = sockets.connect_dealer(
+            self._context, settings.broker_frontend, sockets.new_identity("persistence")
+        )
+        self._poller = zmq.Poller()
+        self._poller.register(self._events, zmq.POLLIN)
+        self._poller.register(self._broker, zmq.POLLIN)
+        self._poller.register(self._writer.wake.fileno(), zmq.POLLIN)
+        self._last_received_s = 0.0
+
+    def __enter__(self) -> Service:
+        self._writer.start()
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        # Quick: a database that is away must not keep a process that was told to end.
+        self._writer.stop(WRITER_STOP_S)
+        self._events.close()
+        self._broker.close(linger=int(WRITER_STOP_S * 1_000))
+        self._context.term()
+
+    def run(self, stop: lifecycle.StopSignal) -> None:
+        """Until ``stop`` is requested; then until all is written, or the drain time is over."""
+        _log.info("persistence_ready")
+        while not stop.requested:
+            self._turn(draining=False)
+        began_s = time.monotonic()
+        while time.monotonic() - began_s < DRAIN_S_MAX:
+            self._turn(draining=True)
+            quiet_since_s = max(began_s, self._last_received_s)
+            if not self._journal.rows and time.monotonic() - quiet_since_s >= DRAIN_QUIET_S:
+                break
+        _log.info("persistence_stopped", rows_left=self._journal.rows)
+
+    def _turn(self, *, draining: bool) -> None:
+        assert self._writer.alive, "the writer's thread has ended; its traceback is above"
+        self._poller.poll(math.ceil(self._poll_s() * 1_000))
+        self._receive()
+        self._discard_answers()
+        batch = self._writer.committed()
+        if batch is not None:
+            for stored in self._journal.committed(batch):
+                self._send(stored)
+        if self._writer.idle:
+            batch = self._journal.take_batch(time.monotonic(), draining=draining)
+            if batch is not None:
+                self._writer.submit(batch)
+        metrics.BACKLOG_ROWS.set(self._journal.rows)
+        metrics.BACKLOG_BYTES.set(self._journal.bytes)
+
+    def _poll_s(self) -> float:
+        due_s = self._journal.batch_due_s() if self._writer.idle else None
+        if due_s is None:
+            return POLL_S_MAX
+        return min(POLL_S_MAX, max(0.0, due_s - time.monotonic()))
+
+    def _receive(self) -> None:
+        now_s = time.monotonic()
+        for _ in range(RECEIVE_PER_TURN_MAX):
+            try:
+                frames = self._events.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            reception = self._journal.receive(frames, now_s)
+            self._last_received_s = now_s
+            if reception.lost:
+                metrics.PUBLICATIONS_LOST.inc(reception.lost)
+            if reception.discarded is not None:
+                metrics.DISCARDED.labels(reception.discarded).inc()
+
+    def _discard_answers(self) -> None:
+        # The broker has nothing to say to us; whatever comes must not fill its queue.
+        for _ in range(RECEIVE_PER_TURN_MAX):
+            try:
+                self._broker.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            metrics.DISCARDED.labels("unexpected_answer").inc()
+
+    def _send(self, stored: Stored) -> None:
+        try:
+            self._broker.send_multipart(codec.encode(stored), zmq.DONTWAIT)
+        except zmq.Again:
+            # The gateway sends again what is not confirmed, and it is confirmed then.
+            metrics.UNSENT.inc()

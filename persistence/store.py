@@ -1,0 +1,291 @@
+"""All writing SQL. One transaction per batch; writing twice or in another order changes nothing.
+
+How records of one session merge, whatever their order:
+
+* started: the earliest one counts (a resumed session is started again on another gateway);
+* finished: completed beats failed beats abandoned; among equals the latest counts;
+* chunks and segments: the first stored row of an index stays;
+* deleted: a tombstone; content goes, and whatever comes later is dropped and counted.
+
+Whatever comes first makes the session's row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeAlias, TypeVar
+
+import psycopg
+import structlog
+
+from persistence import metrics
+from persistence.journal import Entry
+from wire.messages import Token
+from wire.records import (
+    ChunkDetails,
+    RecordBody,
+    SegmentCopy,
+    SessionDeleted,
+    SessionFinished,
+    SessionStarted,
+)
+
+Connection: TypeAlias = psycopg.Connection[Any]
+Body = TypeVar("Body", bound=RecordBody)
+
+TIME_MS_MAX = 253_402_300_799_000
+"""End of the year 9999: the last that ISO 8601 writes with four digits."""
+REJECTED_CODE = "unstorable"
+CONTENT_ERRORS = (psycopg.DataError, psycopg.IntegrityError, ValueError, OverflowError)
+"""What the database, or psycopg on the way to it, says about a row that it cannot take."""
+
+_PLACEHOLDERS = """
+INSERT INTO asr_sessions (session_id) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING
+"""
+# Always in the same order, so that two writers cannot wait for each other; and locked, so that no
+# deletion slips in between this look and our inserts.
+_LOCK_LIVE = """
+SELECT session_id FROM asr_sessions
+WHERE session_id = ANY (%s) AND status <> 'deleted'
+ORDER BY session_id FOR UPDATE
+"""
+_STARTED = """
+UPDATE asr_sessions
+SET user_id = %(user_id)s, client = %(client)s, mode = %(mode)s, language = %(language)s,
+    created_at = %(at)s, started = true
+WHERE session_id = %(session_id)s AND status <> 'deleted'
+  AND (NOT started OR created_at > %(at)s)
+"""
+_FINISHED = """
+UPDATE asr_sessions
+SET status = %(status)s, text = %(text)s, duration_ms = %(duration_ms)s,
+    chunk_count = %(chunk_count)s, segment_count = %(segment_count)s, completed_at = %(at)s,
+    error_code = CASE WHEN error_code = 'unstorable' THEN error_code
+                      ELSE %(error_code)s END,
+    error_message = CASE WHEN error_code = 'unstorable' THEN error_message
+                         ELSE %(error_message)s END
+WHERE session_id = %(session_id)s AND status <> 'deleted'
+  AND (array_position(ARRAY['active', 'abandoned', 'failed', 'completed'], status),
+       coalesce(completed_at, '-infinity'))
+    < (array_position(ARRAY['active', 'abandoned', 'failed', 'completed'], %(status)s::text),
+       %(at)s)
+"""
+_CHUNKS = """
+INSERT INTO asr_chunks
+    (session_id, chunk_index, byte_count, offset_ms, duration_ms, received_at)
+SELECT * FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],
+                     %s::timestamptz[])
+ON CONFLICT DO NOTHING
+"""
+_SEGMENTS = """
+INSERT INTO asr_segments
+    (session_id, segment_index, start_ms, end_ms, last_chunk_index, text, error_code,
+     error_message, tokens, worker_id, attempt, queue_ms, infer_ms)
+SELECT session_id, segment_index, start_ms, end_ms, last_chunk_index, text, error_code,
+       error_message, tokens::jsonb, worker_id, attempt, queue_ms, infer_ms
+FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[],
+            %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[],
+            %s::bigint[])
+  AS row (session_id, segment_index, start_ms, end_ms, last_chunk_index, text, error_code,
+          error_message, tokens, worker_id, attempt, queue_ms, infer_ms)
+ON CONFLICT DO NOTHING
+"""
+_TOMBSTONES = """
+UPDATE asr_sessions
+SET status = 'deleted', user_id = '', client = '', mode = '', language = '', text = NULL,
+    duration_ms = NULL, chunk_count = NULL, segment_count = NULL, error_code = NULL,
+    error_message = NULL, completed_at = NULL, deleted_at = row.at
+FROM unnest(%s::text[], %s::timestamptz[]) AS row (session_id, at)
+WHERE asr_sessions.session_id = row.session_id AND status <> 'deleted'
+"""
+_MARK_REJECTED = """
+UPDATE asr_sessions SET error_code = %s, error_message = %s
+WHERE session_id = %s AND status <> 'deleted' AND error_code IS NULL
+"""
+
+
+def write(connection: Connection, entries: Sequence[Entry]) -> None:
+    """Write ``entries`` in one transaction; when this returns they are committed.
+
+    Should the database refuse the batch for its content, each entry is tried alone. One that is
+    refused alone is logged, counted, and leaves the error ``unstorable`` on its session, in the
+    same transaction: it is then dealt with and may be confirmed, because sending it again could
+    only fail again, forever.
+
+    Raises:
+        psycopg.Error: the database is not fit to write to; nothing was written, try again later.
+    """
+    try:
+        with connection.transaction():
+            _apply(connection, entries)
+    except CONTENT_ERRORS:
+        with connection.transaction():
+            for entry in entries:
+                _apply_alone(connection, entry)
+
+
+def _apply_alone(connection: Connection, entry: Entry) -> None:
+    try:
+        with connection.transaction():
+            _apply(connection, [entry])
+    except CONTENT_ERRORS as error:
+        kind = type(entry.body).__name__
+        metrics.REJECTED_ROWS.labels(kind).inc(entry.rows)
+        # The error's text may quote the row, and rows carry what people said.
+        state = error.sqlstate if isinstance(error, psycopg.Error) else None
+        reason = state or type(error).__name__
+        structlog.get_logger().error(
+            "row_rejected", session_id=entry.session_id, kind=kind, reason=reason
+        )
+        with connection.transaction():
+            connection.execute(_PLACEHOLDERS, ([entry.session_id],))
+            message = f"{kind} refused by the database: {reason}"
+            connection.execute(_MARK_REJECTED, (REJECTED_CODE, message, entry.session_id))
+
+
+def _apply(connection: Connection, entries: Sequence[Entry]) -> None:
+    session_ids = sorted({entry.session_id for entry in entries})
+    connection.execute(_PLACEHOLDERS, (session_ids,))
+    live = {row[0] for row in connection.execute(_LOCK_LIVE, (session_ids,))}
+    groups: defaultdict[type, list[tuple[str, Any]]] = defaultdict(list)
+    for entry in entries:
+        kind = type(entry.body)
+        if entry.session_id in live:
+            groups[kind].append((entry.session_id, entry.body))
+        elif kind is not SessionDeleted:
+            metrics.LATE_ROWS.labels(kind.__name__).inc(entry.rows)
+    with connection.cursor() as cursor:
+        _write_started(cursor, groups[SessionStarted])
+        _write_chunks(cursor, groups[ChunkDetails])
+        _write_segments(cursor, groups[SegmentCopy])
+        _write_finished(cursor, groups[SessionFinished])
+        # Last: it takes what the same batch has just written.
+        _write_deleted(cursor, groups[SessionDeleted])
+
+
+Cursor: TypeAlias = psycopg.Cursor[Any]
+
+
+def _write_started(cursor: Cursor, items: list[tuple[str, SessionStarted]]) -> None:
+    if not items:
+        return
+    cursor.executemany(
+        _STARTED,
+        [
+            {
+                "session_id": session_id,
+                "user_id": clean(body.user_id),
+                "client": clean(body.client),
+                "mode": clean(body.mode),
+                "language": clean(body.language),
+                "at": wall_time(body.started_at_ms),
+            }
+            for session_id, body in items
+        ],
+    )
+
+
+def _write_finished(cursor: Cursor, items: list[tuple[str, SessionFinished]]) -> None:
+    if not items:
+        return
+    cursor.executemany(
+        _FINISHED,
+        [
+            {
+                "session_id": session_id,
+                "status": body.status,
+                "text": clean(body.text),
+                "duration_ms": body.duration_ms,
+                "chunk_count": body.chunk_count,
+                "segment_count": body.segment_count,
+                "at": wall_time(body.completed_at_ms),
+                "error_code": clean(body.failure.code) if body.failure else None,
+                "error_message": clean(body.failure.message) if body.failure else None,
+            }
+            for session_id, body in items
+        ],
+    )
+
+
+def _write_chunks(cursor: Cursor, items: list[tuple[str, ChunkDetails]]) -> None:
+    rows = [
+        (
+            session_id,
+            chunk.chunk_index,
+            chunk.byte_count,
+            chunk.offset_ms,
+            chunk.duration_ms,
+            wall_time(chunk.received_at_ms),
+        )
+        for session_id, body in items
+        for chunk in body.chunks
+    ]
+    if rows:
+        cursor.execute(_CHUNKS, _columns(rows))
+
+
+def _write_segments(cursor: Cursor, items: list[tuple[str, SegmentCopy]]) -> None:
+    rows = [
+        (
+            session_id,
+            body.seq,
+            body.start_ms,
+            body.end_ms,
+            body.last_chunk_index,
+            None if body.failure else clean(body.segment_text),
+            clean(body.failure.code) if body.failure else None,
+            clean(body.failure.message) if body.failure else None,
+            _tokens_json(body.tokens),
+            clean(body.worker_id),
+            body.attempt,
+            body.queue_ms,
+            body.infer_ms,
+        )
+        for session_id, body in items
+    ]
+    if rows:
+        cursor.execute(_SEGMENTS, _columns(rows))
+
+
+def _write_deleted(cursor: Cursor, items: list[tuple[str, SessionDeleted]]) -> None:
+    if not items:
+        return
+    times = {session_id: wall_time(body.requested_at_ms) for session_id, body in items}
+    cursor.execute(_TOMBSTONES, (list(times), list(times.values())))
+    for table in ("asr_segments", "asr_chunks"):
+        cursor.execute(f"DELETE FROM {table} WHERE session_id = ANY (%s)", (list(times),))
+
+
+def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _tokens_json(tokens: tuple[Token, ...]) -> str:
+    return json.dumps(
+        [
+            {"text": clean(token.text), "start_ms": token.start_ms, "end_ms": token.end_ms}
+            for token in tokens
+        ],
+        ensure_ascii=False,
+    )
+
+
+def clean(text: str) -> str:
+    """``text`` as PostgreSQL can store it: NUL and lone surrogates become U+FFFD, and that is
+    counted."""
+    cleaned = text.replace("\0", "\ufffd")
+    try:
+        cleaned.encode()
+    except UnicodeEncodeError:
+        cleaned = cleaned.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if cleaned != text:
+        metrics.TEXTS_CLEANED.inc()
+    return cleaned
+
+
+def wall_time(milliseconds: int) -> datetime:
+    """UTC time of ``milliseconds`` since 1970; what is later than year 9999 becomes that."""
+    return datetime.fromtimestamp(min(milliseconds, TIME_MS_MAX) / 1000, UTC)

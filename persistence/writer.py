@@ -1,0 +1,163 @@
+"""The thread that talks to PostgreSQL: one batch at a time, again and again until it is in."""
+
+from __future__ import annotations
+
+import queue
+import random
+import socket
+import threading
+import time
+from typing import Any
+
+import psycopg
+import structlog
+
+from persistence import metrics, store
+from persistence.deadline import cut_after
+from persistence.journal import Batch
+from persistence.migrate import SchemaTooNewError, migrate
+from runtime.backoff import Backoff
+
+CONNECT_TIMEOUT_S = 5
+MIGRATE_TIMEOUT_S = 300.0
+RETRY_INITIAL_S = 0.1
+RETRY_MAX_S = 3.0
+
+_log = structlog.get_logger()
+
+
+class Writer:
+    """Owns the database connection. ``submit`` a batch when ``idle``; when ``wake`` becomes
+    readable, ``committed`` returns it.
+
+    Database away: keeps its batch and tries again with back-off, for as long as it takes. The
+    thread is a daemon: a process that must end does not wait for a database that is away.
+    """
+
+    def __init__(self, conninfo: str, *, write_timeout_s: float) -> None:
+        self.idle = True
+        self._conninfo = conninfo
+        self._write_timeout_s = write_timeout_s
+        self._inbox: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[Batch] = queue.SimpleQueue()
+        self.wake, self._waker = socket.socketpair()
+        for end in (self.wake, self._waker):
+            end.setblocking(False)
+        self._stopping = threading.Event()
+        self._connection: psycopg.Connection[Any] | None = None
+        self._problem: tuple[str, str | None, str] | None = ("", None, "not tried yet")
+        self._backoff = Backoff(RETRY_INITIAL_S, RETRY_MAX_S, random.Random())
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """False after ``stop``, or after a bug of ours ended the thread."""
+        return self._thread.is_alive()
+
+    def submit(self, batch: Batch) -> None:
+        assert self.idle, "one batch at a time"
+        self.idle = False
+        self._inbox.put(batch)
+
+    def committed(self) -> Batch | None:
+        """The submitted batch once it is committed, else None. Never waits."""
+        try:
+            self.wake.recv(64)
+        except BlockingIOError:
+            return None
+        self.idle = True
+        return self._outbox.get_nowait()
+
+    def stop(self, timeout_s: float) -> bool:
+        """End the thread; whether it ended in time. What it had not committed is lost here and
+        sent again by the gateways."""
+        self._stopping.set()
+        self._inbox.put(None)
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            return False
+        self.wake.close()
+        self._waker.close()
+        return True
+
+    # ----------------------------------------------------------------- on the writer's thread
+
+    def _run(self) -> None:
+        # At once, not with the first batch: the gateways' reads need the tables.
+        self._until_done(None)
+        while (batch := self._inbox.get()) is not None:
+            if self._until_done(batch):
+                self._outbox.put(batch)
+                self._waker.send(b"\0")
+        self._disconnect()
+
+    def _until_done(self, batch: Batch | None) -> bool:
+        while not self._stopping.is_set():
+            try:
+                connection = self._connect()
+                if batch is not None:
+                    self._write(connection, batch)
+            except (psycopg.Error, SchemaTooNewError) as error:
+                self._failed(error)
+                self._stopping.wait(self._backoff.next_delay_s())
+                continue
+            self._note_available()
+            return True
+        return False
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        if self._connection is not None:
+            return self._connection
+        connection: psycopg.Connection[Any] = psycopg.connect(
+            self._conninfo,
+            autocommit=True,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            application_name="asr-persistence",
+        )
+        try:
+            with cut_after(connection, MIGRATE_TIMEOUT_S):
+                applied = migrate(connection)
+        except BaseException:
+            connection.close()
+            raise
+        if applied:
+            _log.info("schema_migrated", applied=applied)
+        self._connection = connection
+        return connection
+
+    def _write(self, connection: psycopg.Connection[Any], batch: Batch) -> None:
+        started_s = time.monotonic()
+        with cut_after(connection, self._write_timeout_s):
+            store.write(connection, batch.entries)
+        metrics.BATCH_SECONDS.observe(time.monotonic() - started_s)
+        metrics.BATCHES.labels("committed").inc()
+        for entry in batch.entries:
+            metrics.ROWS.labels(type(entry.body).__name__).inc(entry.rows)
+
+    def _failed(self, error: Exception) -> None:
+        metrics.BATCHES.labels("failed").inc()
+        # What a connection attempt says is for the operator; what a write says may quote rows.
+        reason = "" if self._connection is not None else " ".join(str(error).split())
+        sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
+        self._disconnect()
+        problem = (type(error).__name__, sqlstate, reason)
+        if problem != self._problem:
+            name, sqlstate, reason = problem
+            _log.warning("database_unavailable", error=name, sqlstate=sqlstate, reason=reason)
+        self._problem = problem
+        metrics.DATABASE_UP.set(0)
+
+    def _note_available(self) -> None:
+        self._backoff.reset()
+        if self._problem is not None:
+            _log.info("database_available")
+        self._problem = None
+        metrics.DATABASE_UP.set(1)
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
