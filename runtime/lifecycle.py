@@ -40,14 +40,14 @@ class StopSignal:
         return self._event.wait(timeout_s)
 
 
-def die_with_parent() -> None:
-    """Have the kernel send SIGKILL when the parent ends (Linux ``prctl``), so that killing a
+def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
+    """Have the kernel send ``number`` when the parent ends (Linux ``prctl``), so that killing a
     supervisor with -9 leaves no orphan. Elsewhere a no-op: the parent's pipe closing must do."""
     try:
         prctl = ctypes.CDLL(None, use_errno=True).prctl
     except (OSError, AttributeError):
         return
     parent = os.getppid()
-    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), number)

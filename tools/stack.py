@@ -1,0 +1,101 @@
+"""The whole system as one child: honcho with the Procfile, started, watched and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from runtime import lifecycle
+
+ROOT = Path(__file__).resolve().parents[1]
+STOP_S_MAX = lifecycle.DRAIN_S + 2.0
+"""After SIGTERM; beyond it honcho and all that it started are killed."""
+ERRORS_MAX = 5
+"""Error lines remembered for the end: the first ones, because later ones are consequences."""
+
+_STARTED = re.compile(r"system\s*\| \S+ started \(pid=(\d+)\)$")
+_ERROR = re.compile(r"\d\d:\d\d:\d\d (\w+)\.\d+\s*\| error: (.*)$")
+
+
+class Stack:
+    """honcho and everything it runs. Call ``stop`` when done, whatever happened."""
+
+    def __init__(
+        self, tell: Callable[[str], None], concurrency: str = "", directory: Path = ROOT
+    ) -> None:
+        """Start the Procfile in ``directory``. ``tell`` gets each line of output, on a thread of
+        its own; ``concurrency`` is honcho's (``gateway=2,asr_worker=2``)."""
+        self.errors: list[str] = []
+        """Lines with which processes ended themselves, each once."""
+        self._tell = tell
+        self._groups: list[int] = []
+        command = [sys.executable, "-m", "honcho", "start"]
+        if concurrency:
+            command += ["-c", concurrency]
+        # The Procfile's `python` must be the one that runs us, wherever its environment is.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        # honcho inherits the reading end too: if we are killed, its last words (and so its orderly
+        # end) must not fail on a broken pipe.
+        output, honcho_output = os.pipe()
+        self._output = os.fdopen(output, errors="replace")
+        self._honcho = subprocess.Popen(
+            command,
+            cwd=directory,
+            env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=honcho_output,
+            stderr=subprocess.STDOUT,
+            pass_fds=[output],
+            # Ctrl-C goes to the terminal's whole group; honcho shall hear of it once, from us.
+            start_new_session=True,
+            preexec_fn=functools.partial(lifecycle.die_with_parent, signal.SIGTERM),
+        )
+        os.close(honcho_output)
+        self._reader = threading.Thread(target=self._read, name="honcho-output", daemon=True)
+        self._reader.start()
+
+    @property
+    def exit_code(self) -> int | None:
+        """honcho's; None while it runs."""
+        return self._honcho.poll()
+
+    def stop(self) -> None:
+        """SIGTERM, wait, SIGKILL; returns when no process is left."""
+        if self._groups:
+            self._signal(signal.SIGTERM)
+        else:
+            self._honcho.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._honcho.wait(STOP_S_MAX)
+        self._signal(signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._honcho.pid, signal.SIGKILL)
+        self._honcho.wait()
+        self._reader.join()
+        self._output.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Signal all that honcho started. Not by way of honcho, whose signal handler prints, and
+        breaks if it interrupts printing; it ends when they end."""
+        for group in list(self._groups):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, number)
+
+    def _read(self) -> None:
+        for line in self._output:
+            text = line.rstrip("\n")
+            if started := _STARTED.search(text):
+                self._groups.append(int(started[1]))
+            if (error := _ERROR.match(text)) and len(self.errors) < ERRORS_MAX:
+                message = f"{error[1]}: {error[2]}"
+                if message not in self.errors:
+                    self.errors.append(message)
+            self._tell(text)
