@@ -19,7 +19,11 @@ than the broker's lease, so a worker that was only paused is not killed on top."
 WORKER = (sys.executable, "-m", "asr_worker.service")
 
 
-def worker_children(values: WorkerSettings, command: Sequence[str] = WORKER) -> list[Child]:
+def worker_children(
+    values: WorkerSettings,
+    command: Sequence[str] = WORKER,
+    silence_s_max: float = SILENCE_S_MAX,
+) -> list[Child]:
     """One supervised child per worker. Each has its own metrics port, counted from the set one.
 
     A worker that an operator ended by SIGTERM is restarted like a crashed one: only wrong
@@ -34,7 +38,7 @@ def worker_children(values: WorkerSettings, command: Sequence[str] = WORKER) -> 
                 list(command),
                 environment={"METRICS_PORT": str(port), "OMP_NUM_THREADS": threads},
                 final=frozenset({exit_codes.CONFIG}),
-                silence_s_max=SILENCE_S_MAX,
+                silence_s_max=silence_s_max,
             )
         )
     return children

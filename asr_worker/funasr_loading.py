@@ -62,6 +62,14 @@ def _auto_model(directory: Path | None, arguments: dict[str, Any]) -> Any:
         return _all_of_funasr().AutoModel(**arguments)
 
 
+def import_bare_funasr() -> None:
+    """``import funasr`` without its own import of all its modules; those imported later register
+    their classes as always."""
+    if "funasr" not in sys.modules:
+        with _quiet(), _patched(pkgutil, "walk_packages", lambda *_args, **_kwargs: iter(())):
+            importlib.import_module("funasr")
+
+
 def repair_batching(auto: Any) -> None:
     """Make batched results of Paraformer's CIF predictor equal to those one by one.
 
@@ -139,9 +147,7 @@ def _all_of_funasr() -> Any:
 
 def _needed_of_funasr(directory: Path) -> None:
     """Import the modules that register the classes named in ``directory``'s configuration."""
-    if "funasr" not in sys.modules:
-        with _patched(pkgutil, "walk_packages", lambda *_args, **_kwargs: iter(())):
-            importlib.import_module("funasr")
+    import_bare_funasr()
     with _absent(_DIARIZATION):
         importlib.import_module("funasr.auto.auto_model")
     configuration = OmegaConf.load(directory / "config.yaml")

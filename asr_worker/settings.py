@@ -41,6 +41,8 @@ def model_source(name: str) -> ModelSource:
     if match := _FAKE.fullmatch(name):
         return ModelSource(name=name, kind="fake", location=match[1])
     path = Path(name).expanduser()
+    if not name:
+        raise ValueError("it is empty; leave it unset for the bundled demo model")
     if path.is_dir() or path.is_absolute() or name.startswith((".", "~")):
         _require_model(path)
         return ModelSource(name=name, kind="directory", location=str(path.absolute()))

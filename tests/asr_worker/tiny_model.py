@@ -7,11 +7,14 @@ of batched with single recognition need. The seed is fixed: the same directory e
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+
+from asr_worker.funasr_loading import import_bare_funasr
 
 MELS, LFR_FRAMES, LFR_SHIFT = 80, 7, 6
 FEATURES = MELS * LFR_FRAMES
@@ -61,9 +64,12 @@ def configuration(width: int = 128, encoder_blocks: int = 4) -> dict[str, Any]:
 
 
 def build(directory: Path, **shape: int) -> Path:
-    """Write the model directory and return it. FunASR must be importable."""
-    from funasr.models.paraformer import cif_predictor, decoder, model
-    from funasr.models.sanm import encoder
+    """Write the model directory and return it."""
+    import_bare_funasr()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # FunASR's own, at import
+        from funasr.models.paraformer import cif_predictor, decoder, model
+        from funasr.models.sanm import encoder
 
     del cif_predictor, decoder, encoder  # imported because importing registers their classes
     settings = configuration(**shape)

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr_worker.batching import PADDED_SHARE_MAX, PARTIAL_PASSES_MAX, BatchLimits, BatchQueue
+
+LIMITS = BatchLimits(jobs_max=4, audio_ms_max=10_000)
+
+
+def queue_of(*audio_ms: int, limits: BatchLimits = LIMITS) -> BatchQueue[int]:
+    """Finals of these lengths; the key of each is its place."""
+    queue: BatchQueue[int] = BatchQueue(limits)
+    for key, length_ms in enumerate(audio_ms):
+        queue.add(key, audio_ms=length_ms, partial=False)
+    return queue
+
+
+def test_an_empty_queue_gives_no_batch() -> None:
+    assert queue_of().take_batch() == []
+
+
+def test_alike_jobs_go_together_oldest_first_up_to_the_limit() -> None:
+    queue = queue_of(2_000, 2_000, 2_000, 2_000, 2_000)
+    assert queue.take_batch() == [0, 1, 2, 3]
+    assert queue.take_batch() == [4]
+    assert len(queue) == 0
+
+
+def test_padding_counts_against_the_audio_limit() -> None:
+    queue = queue_of(4_000, 4_000, 4_000)
+    assert queue.take_batch() == [0, 1]
+
+
+def test_a_job_over_the_limit_is_a_batch_of_its_own() -> None:
+    queue = queue_of(30_000, 29_000)
+    assert queue.take_batch() == [0]
+    assert queue.take_batch() == [1]
+
+
+def test_jobs_of_other_lengths_wait_for_their_own_batch() -> None:
+    queue = queue_of(500, 4_000, 600, 4_200, 550)
+    assert queue.take_batch() == [0, 4, 2]
+    assert queue.take_batch() == [1, 3]
+
+
+def test_the_oldest_leads_even_if_nothing_is_like_it() -> None:
+    queue = queue_of(8_000, 500, 500, 500)
+    assert queue.take_batch() == [0]
+
+
+def test_finals_go_before_partials_and_partials_fill_up() -> None:
+    queue: BatchQueue[str] = BatchQueue(LIMITS)
+    queue.add("partial", audio_ms=2_000, partial=True)
+    queue.add("final", audio_ms=2_000, partial=False)
+    assert queue.take_batch() == ["final", "partial"]
+
+
+def test_partials_alone_form_a_batch() -> None:
+    queue: BatchQueue[str] = BatchQueue(LIMITS)
+    queue.add("partial", audio_ms=2_000, partial=True)
+    assert queue.take_batch() == ["partial"]
+
+
+def test_a_partial_leads_after_it_was_passed_over_often_enough() -> None:
+    queue: BatchQueue[str] = BatchQueue(LIMITS)
+    queue.add("partial", audio_ms=300, partial=True)
+    for turn in range(PARTIAL_PASSES_MAX):
+        queue.add(f"final {turn}", audio_ms=9_000, partial=False)
+        assert queue.take_batch() == [f"final {turn}"]
+    queue.add("one more final", audio_ms=9_000, partial=False)
+    assert queue.take_batch() == ["partial"]
+
+
+def test_what_is_removed_or_cleared_is_in_no_batch() -> None:
+    queue = queue_of(1_000, 1_000, 1_000)
+    queue.remove(1)
+    assert 1 not in queue
+    assert queue.clear() == [0, 2]
+    assert queue.take_batch() == []
+
+
+jobs = st.lists(st.tuples(st.integers(0, 20_000), st.booleans()), max_size=60)
+
+
+@given(jobs, st.integers(1, 8), st.integers(1_000, 60_000))
+def test_every_job_is_in_one_batch_within_the_limits(
+    drawn: list[tuple[int, bool]], jobs_max: int, audio_ms_max: int
+) -> None:
+    queue: BatchQueue[int] = BatchQueue(BatchLimits(jobs_max=jobs_max, audio_ms_max=audio_ms_max))
+    for key, (audio_ms, partial) in enumerate(drawn):
+        queue.add(key, audio_ms=audio_ms, partial=partial)
+    seen: Counter[int] = Counter()
+    while batch := queue.take_batch():
+        lengths = [drawn[key][0] for key in batch]
+        padded_ms = max(lengths) * len(batch)
+        assert len(batch) <= jobs_max
+        assert len(batch) == 1 or padded_ms <= audio_ms_max
+        assert len(batch) == 1 or padded_ms <= PADDED_SHARE_MAX * sum(lengths)
+        seen.update(batch)
+    assert seen == Counter(range(len(drawn)))
+
+
+@given(jobs)
+def test_a_final_with_n_older_ones_waits_for_n_batches_of_finals_at_most(
+    drawn: list[tuple[int, bool]],
+) -> None:
+    queue: BatchQueue[int] = BatchQueue(LIMITS)
+    for key, (audio_ms, partial) in enumerate(drawn):
+        queue.add(key, audio_ms=audio_ms, partial=partial)
+    finals = [key for key, (_, partial) in enumerate(drawn) if not partial]
+    batches_of_finals = 0
+    while batch := queue.take_batch():
+        batches_of_finals += not drawn[batch[0]][1]
+        for key in batch:
+            if key in finals:
+                assert batches_of_finals <= finals.index(key) + 1

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import select
+import threading
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from asr_worker.inference import FinishedBatch, InferenceLoop
+from asr_worker.recognizer import RECOGNITION_FAILED, Recognition, Recognizer, Utterance
+from tests.asr_worker.broker_side import PATIENCE_S, worker_job
+
+
+class Scripted:
+    """Answers what ``script`` returns for the utterances."""
+
+    model, device, can_batch = "scripted", "cpu", True
+
+    def __init__(self, script: Callable[[Sequence[Utterance]], list[Recognition]]) -> None:
+        self.recognize = script
+
+
+def wait_until_woken(loop: InferenceLoop) -> None:
+    readable, _, _ = select.select([loop.wake_fd], [], [], PATIENCE_S)
+    assert readable, "never woken"
+    loop.clear_wake()
+
+
+def finished_batch(loop: InferenceLoop) -> FinishedBatch:
+    wait_until_woken(loop)
+    batch = loop.finished()
+    assert batch is not None
+    return batch
+
+
+def loaded(script: Callable[[Sequence[Utterance]], list[Recognition]]) -> InferenceLoop:
+    loop = InferenceLoop(lambda: Scripted(script))
+    wait_until_woken(loop)
+    assert loop.recognizer is not None
+    return loop
+
+
+def test_a_batch_comes_back_with_its_recognitions() -> None:
+    loop = loaded(lambda batch: [Recognition(text=str(len(each.pcm))) for each in batch])
+    jobs = [worker_job(1, b"12"), worker_job(2, b"1234")]
+    loop.submit(jobs, now_s=0.0)
+    batch = finished_batch(loop)
+    assert batch.jobs == jobs
+    assert [recognition.text for recognition in batch.recognitions] == ["2", "4"]
+    assert not loop.busy
+    assert loop.finished() is None
+    loop.close()
+
+
+def test_busy_counts_from_the_submission_until_the_batch_is_taken() -> None:
+    gate = threading.Event()
+
+    def wait(batch: Sequence[Utterance]) -> list[Recognition]:
+        gate.wait(PATIENCE_S)
+        return [Recognition(text="")] * len(batch)
+
+    loop = loaded(wait)
+    assert loop.busy_s(now_s=100.0) == 0.0
+    loop.submit([worker_job(1, b"")], now_s=100.0)
+    assert loop.busy_s(now_s=103.0) == 3.0
+    gate.set()
+    finished_batch(loop)
+    assert loop.busy_s(now_s=105.0) == 0.0
+    loop.close()
+
+
+def raising(_batch: Sequence[Utterance]) -> list[Recognition]:
+    raise RuntimeError("asked for")
+
+
+@pytest.mark.parametrize("script", [raising, lambda _batch: []])
+def test_a_recogniser_that_breaks_its_promise_fails_the_batch(
+    script: Callable[[Sequence[Utterance]], list[Recognition]],
+) -> None:
+    loop = loaded(script)
+    loop.submit([worker_job(1, b""), worker_job(2, b"")], now_s=0.0)
+    for recognition in finished_batch(loop).recognitions:
+        assert recognition.failure is not None
+        assert recognition.failure.code == RECOGNITION_FAILED
+    assert loop.alive
+    loop.close()
+
+
+def test_a_model_that_cannot_be_loaded_leaves_its_error() -> None:
+    def build() -> Recognizer:
+        raise OSError("no such model")
+
+    loop = InferenceLoop(build)
+    wait_until_woken(loop)
+    assert isinstance(loop.load_error, OSError)
+    assert loop.recognizer is None

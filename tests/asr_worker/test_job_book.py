@@ -1,0 +1,199 @@
+"""The job book: what a worker answers to anything that a broker may send."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import REGISTRY
+
+from asr_worker.batching import BatchLimits
+from asr_worker.job_book import ANSWERED_MAX, CREDITS_PER_BATCH_JOB, JobBook
+from asr_worker.recognizer import Recognition
+from wire.messages import Bye, Hello, Message, Ready, ReturnedJob, Welcome, WorkerJob
+
+LIMITS = BatchLimits(jobs_max=4, audio_ms_max=60_000)
+READY = Ready(worker_id="worker-1", credits=CREDITS_PER_BATCH_JOB * 4, model="demo", device="cpu")
+
+
+def new_book() -> JobBook:
+    return JobBook(worker_id="worker-1", model="demo", device="cpu", limits=LIMITS)
+
+
+def welcomed_book() -> JobBook:
+    book = new_book()
+    assert book.introduce() == READY
+    assert book.receive(Welcome(broker_epoch="a")) == []
+    return book
+
+
+def job(job_id: int, attempt: int = 1, epoch: str = "a") -> WorkerJob:
+    return WorkerJob(
+        broker_epoch=epoch,
+        job_id=job_id,
+        attempt=attempt,
+        partial=False,
+        language="",
+        hotwords=(),
+        pcm=b"\0\0" * 16_000,
+    )
+
+
+def answer(book: JobBook, batch: list[WorkerJob]) -> list[int]:
+    """Job ids of the results of ``batch``."""
+    texts = [Recognition(text=str(each.job_id)) for each in batch]
+    results = book.answer(batch, texts, infer_ms=7)
+    assert [result.text for result in results] == [str(each.job_id) for each in batch]
+    return [result.job_id for result in results]
+
+
+def discarded(reason: str) -> float:
+    value = REGISTRY.get_sample_value("asr_worker_jobs_discarded_total", {"reason": reason})
+    return value or 0.0
+
+
+def test_jobs_come_out_in_batches_and_results_carry_their_job() -> None:
+    book = welcomed_book()
+    for job_id in range(6):
+        assert book.receive(job(job_id, attempt=2)) == []
+    batch = book.take_batch()
+    (first, *_) = book.answer(batch, [Recognition(text="x")] * 4, infer_ms=7)
+    assert (first.broker_epoch, first.job_id, first.attempt) == ("a", 0, 2)
+    assert (first.text, first.error, first.infer_ms) == ("x", None, 7)
+    assert [each.job_id for each in book.take_batch()] == [4, 5]
+
+
+def test_the_same_attempt_is_answered_once_however_often_it_arrives() -> None:
+    book = welcomed_book()
+    before = discarded("duplicate")
+    book.receive(job(1))
+    book.receive(job(1))
+    batch = book.take_batch()
+    book.receive(job(1))
+    assert answer(book, batch) == [1]
+    book.receive(job(1))
+    assert book.take_batch() == []
+    assert discarded("duplicate") - before == 3
+
+
+def test_a_newer_attempt_takes_the_place_of_a_queued_older_one() -> None:
+    book = welcomed_book()
+    before = discarded("superseded")
+    book.receive(job(1, attempt=1))
+    book.receive(job(1, attempt=2))
+    assert [each.attempt for each in book.take_batch()] == [2]
+    assert discarded("superseded") - before == 1
+
+
+def test_a_newer_attempt_of_a_running_job_runs_as_well() -> None:
+    book = welcomed_book()
+    book.receive(job(1, attempt=1))
+    running = book.take_batch()
+    book.receive(job(1, attempt=2))
+    assert [each.attempt for each in book.take_batch()] == [2]
+    assert answer(book, running) == [1]
+
+
+def test_a_new_epoch_drops_what_is_queued_and_asks_again() -> None:
+    book = welcomed_book()
+    before = discarded("old_epoch")
+    book.receive(job(1))
+    running = book.take_batch()
+    book.receive(job(2))
+    assert book.receive(Welcome(broker_epoch="b")) == [READY]
+    assert book.receive(Welcome(broker_epoch="b")) == []
+    book.receive(job(3, epoch="a"))
+    assert book.take_batch() == []
+    assert discarded("old_epoch") - before == 2
+    assert answer(book, running) == [1]
+    book.receive(job(4, epoch="b"))
+    assert [each.job_id for each in book.take_batch()] == [4]
+
+
+def test_a_broker_that_forgot_us_in_the_same_epoch_gets_ready_again() -> None:
+    book = welcomed_book()
+    assert book.receive(Welcome(broker_epoch="a")) == [READY]
+    assert book.receive(Welcome(broker_epoch="a")) == []
+
+
+def test_a_new_broker_is_told_even_if_it_seems_to_answer_our_ready() -> None:
+    book = welcomed_book()
+    book.introduce()
+    assert book.receive(Welcome(broker_epoch="b")) == [READY]
+
+
+def test_a_broker_that_ignores_credits_fills_no_memory() -> None:
+    book = welcomed_book()
+    before = discarded("over_credit")
+    for job_id in range(100):
+        book.receive(job(job_id))
+    assert book.queued <= 2 * READY.credits + LIMITS.jobs_max
+    assert discarded("over_credit") - before == 100 - book.queued
+
+
+def test_draining_returns_the_queue_and_whatever_comes_later() -> None:
+    book = welcomed_book()
+    for job_id in range(6):
+        book.receive(job(job_id))
+    running = book.take_batch()
+    returned = (ReturnedJob(job_id=4, attempt=1), ReturnedJob(job_id=5, attempt=1))
+    assert book.drain() == Bye(worker_id="worker-1", broker_epoch="a", returned=returned)
+    (late,) = book.receive(job(6, attempt=3))
+    assert isinstance(late, Bye)
+    assert late.returned == (ReturnedJob(job_id=6, attempt=3),)
+    assert book.receive(Welcome(broker_epoch="b")) == []
+    assert book.take_batch() == []
+    assert answer(book, running) == [0, 1, 2, 3]
+
+
+def test_giving_up_returns_what_runs() -> None:
+    book = welcomed_book()
+    book.receive(job(1))
+    book.take_batch()
+    assert book.drain().returned == ()
+    assert book.give_up().returned == (ReturnedJob(job_id=1, attempt=1),)
+
+
+def test_bye_before_any_contact_returns_nothing() -> None:
+    book = new_book()
+    book.introduce()
+    assert book.drain() == Bye(worker_id="worker-1", broker_epoch="", returned=())
+
+
+def test_answered_jobs_are_remembered_up_to_a_limit() -> None:
+    book = welcomed_book()
+    for job_id in range(ANSWERED_MAX + 1):
+        book.receive(job(job_id))
+        answer(book, book.take_batch())
+    book.receive(job(ANSWERED_MAX))
+    assert book.take_batch() == []
+    book.receive(job(0))
+    assert [each.job_id for each in book.take_batch()] == [0]
+
+
+messages = st.one_of(
+    st.builds(Welcome, broker_epoch=st.sampled_from("ab")),
+    st.builds(job, st.integers(0, 5), st.integers(1, 3), st.sampled_from("ab")),
+    st.just(Hello(gateway_id="lost")),
+    st.just(READY),
+)
+
+
+@given(st.lists(st.one_of(messages, st.sampled_from(["take", "answer"])), max_size=80))
+def test_nothing_a_broker_sends_is_answered_twice_or_raises(steps: list[Message | str]) -> None:
+    book = new_book()
+    book.introduce()
+    running: list[WorkerJob] = []
+    answered: set[tuple[str, int, int]] = set()
+    for step in steps:
+        if step == "take" and not running:
+            running = book.take_batch()
+        elif step == "answer" and running:
+            for result in book.answer(running, [Recognition(text="")] * len(running), 0):
+                key = (result.broker_epoch, result.job_id, result.attempt)
+                assert key not in answered
+                answered.add(key)
+            running = []
+        elif not isinstance(step, str):
+            assert all(isinstance(reply, Ready) for reply in book.receive(step))
+    returned = book.drain().returned
+    assert len(returned) == len(set(returned))

@@ -1,0 +1,206 @@
+"""A worker process against a real ROUTER: with the real model, then with faults."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from asr_worker.recognizer import RECOGNITION_FAILED, Utterance, build, fake_text
+from asr_worker.settings import WorkerSettings
+from runtime import exit_codes
+from tests.asr_worker import faulty_main
+from tests.asr_worker.broker_side import EPOCH, BrokerSide, worker_job
+from tests.asr_worker.faulty_main import HANG, RAISE, WAIT_FOR_FILE
+from tools.digit_speech import VOICES, random_digits, speak
+from wire import codec
+from wire.messages import Bye, Heartbeat, Hello, Ready, ReturnedJob, Welcome
+
+
+def spoken(seed: int) -> bytes:
+    rng = random.Random(seed)
+    return speak(random_digits(rng, rng.randint(1, 6)), rng.choice(VOICES), rng).tobytes()
+
+
+@pytest.fixture(scope="module")
+def real_worker(tiny_model_dir: Path) -> Iterator[tuple[BrokerSide, bytes]]:
+    """A worker with a real FunASR model, and its identity."""
+    with BrokerSide() as side:
+        process = side.start("asr_worker.service", ASR_MODEL=str(tiny_model_dir))
+        identity = side.welcome()
+        yield side, identity
+        process.terminate()
+        stdout, stderr = process.communicate(timeout=60)
+        assert process.returncode == exit_codes.OK, stderr.decode()
+        assert stdout == b"", "FunASR's notices must not reach stdout"
+
+
+def test_each_job_gets_the_text_of_its_own_audio(
+    real_worker: tuple[BrokerSide, bytes], tiny_model_dir: Path
+) -> None:
+    side, identity = real_worker
+    audio = {job_id: spoken(job_id) for job_id in range(1, 41)}
+    for job_id, pcm in audio.items():
+        side.send(identity, worker_job(job_id, pcm))
+    results = side.results(set(audio))
+    recognizer = build(WorkerSettings(asr_model=str(tiny_model_dir)))
+    for job_id, pcm in audio.items():
+        (alone,) = recognizer.recognize([Utterance(pcm=pcm)])
+        assert alone.text
+        assert results[job_id].text == alone.text
+        assert results[job_id].broker_epoch == EPOCH
+
+
+def test_frames_that_are_no_message_change_nothing(
+    real_worker: tuple[BrokerSide, bytes],
+) -> None:
+    side, identity = real_worker
+    kind, header, pcm = codec.encode(worker_job(100, spoken(100)))
+    for frames in (
+        [b""],
+        [b"\xff" * 9],
+        [kind],
+        [kind, header],
+        [kind, header, b"odd"],
+        [kind, b"\xc1" + header, pcm],
+        [kind[:1] + b"\x63", header, pcm],
+        [b"K\x01", b"\x80", b""],
+        [b"x"] * 50,
+        codec.encode(Hello(gateway_id="not for workers")),
+    ):
+        side.send_frames(identity, frames)
+    side.send(identity, worker_job(101, spoken(101)))
+    assert side.results({101})[101].text
+
+
+def test_a_job_that_arrives_twice_is_answered_once(
+    real_worker: tuple[BrokerSide, bytes],
+) -> None:
+    side, identity = real_worker
+    side.send(identity, worker_job(110, spoken(110)))
+    side.send(identity, worker_job(110, spoken(110)))
+    side.results({110})
+    side.send(identity, worker_job(110, spoken(110)))
+    side.send(identity, worker_job(110, spoken(110), attempt=2))
+    side.send(identity, worker_job(111, spoken(111)))
+    again = side.results({110, 111})
+    assert again[110].attempt == 2
+
+
+def test_too_short_audio_has_an_empty_text(real_worker: tuple[BrokerSide, bytes]) -> None:
+    side, identity = real_worker
+    for job_id, pcm in ((120, b""), (121, b"\0\0"), (122, b"\1\0" * 1_000)):
+        side.send(identity, worker_job(job_id, pcm))
+    results = side.results({120, 121, 122})
+    assert [results[job_id].text for job_id in (120, 121, 122)] == ["", "", ""]
+
+
+def test_a_new_epoch_makes_the_worker_ready_again(
+    real_worker: tuple[BrokerSide, bytes],
+) -> None:
+    side, identity = real_worker
+    side.send(identity, Welcome(broker_epoch="epoch-2"))
+    _, ready = side.wait_for(Ready)
+    assert ready.worker_id == identity.decode()
+    side.send(identity, Welcome(broker_epoch="epoch-2"))
+    side.send(identity, worker_job(130, spoken(130)))
+    side.send(identity, worker_job(131, spoken(131), broker_epoch="epoch-2"))
+    assert side.results({131})[131].broker_epoch == "epoch-2"
+    side.send(identity, Welcome(broker_epoch=EPOCH))
+    side.wait_for(Ready)
+    side.send(identity, Welcome(broker_epoch=EPOCH))
+
+
+# ------------------------------------------------------------------ with faults
+
+
+def faulty_worker(side: BrokerSide, **environment: str) -> tuple[subprocess.Popen[bytes], bytes]:
+    process = side.start(faulty_main.MODULE, "worker", ASR_MODEL="fake:0ms", **environment)
+    return process, side.welcome()
+
+
+def begin_batch(side: BrokerSide, identity: bytes, job_id: int, pcm: bytes, **changes: str) -> None:
+    """Send a job, and wait until it is being worked on."""
+    side.send(identity, worker_job(job_id, pcm, **changes))
+    side.wait_for(Heartbeat, lambda beat: beat.busy_ms > 0)
+
+
+def test_sigterm_returns_what_has_not_begun_and_finishes_the_rest(
+    broker_side: BrokerSide, tmp_path: Path
+) -> None:
+    process, identity = faulty_worker(broker_side)
+    gate = tmp_path / "go on"
+    begin_batch(broker_side, identity, 1, WAIT_FOR_FILE, language=str(gate))
+    for job_id in (2, 3, 4):
+        broker_side.send(identity, worker_job(job_id, b"\0\0" * job_id))
+    # Answered by Ready, and sent after the jobs: so the worker has them.
+    broker_side.send(identity, Welcome(broker_epoch=EPOCH))
+    broker_side.wait_for(Ready)
+    process.terminate()
+    _, bye = broker_side.wait_for(Bye)
+    assert bye == Bye(
+        worker_id=identity.decode(),
+        broker_epoch=EPOCH,
+        returned=tuple(ReturnedJob(job_id=job_id, attempt=1) for job_id in (2, 3, 4)),
+    )
+    # Under way when the worker said Bye: it comes back as well.
+    broker_side.send(identity, worker_job(5, b"\0\0"))
+    _, late = broker_side.wait_for(Bye)
+    assert late.returned == (ReturnedJob(job_id=5, attempt=1),)
+    gate.touch()
+    assert broker_side.results({1})[1].text == fake_text(WAIT_FOR_FILE)
+    assert process.wait(60) == exit_codes.OK
+
+
+def test_sigterm_does_not_wait_for_a_batch_that_does_not_end(broker_side: BrokerSide) -> None:
+    process, identity = faulty_worker(broker_side)
+    begin_batch(broker_side, identity, 1, HANG)
+    process.terminate()
+    _, bye = broker_side.wait_for(Bye)
+    assert bye.returned == ()
+    _, last_bye = broker_side.wait_for(Bye)
+    assert last_bye.returned == (ReturnedJob(job_id=1, attempt=1),)
+    assert process.wait(60) == exit_codes.FAILURE
+
+
+def test_sigterm_without_a_broker_ends_the_worker_too(broker_side: BrokerSide) -> None:
+    process, identity = faulty_worker(broker_side)
+    broker_side.send(identity, worker_job(1, b"\0\0"))
+    broker_side.results({1})
+    broker_side.close()
+    process.terminate()
+    assert process.wait(60) == exit_codes.OK
+
+
+def test_heartbeats_stop_when_the_inference_hangs(broker_side: BrokerSide) -> None:
+    process, identity = faulty_worker(broker_side, ASR_HANG_S="1.5")
+    begin_batch(broker_side, identity, 1, HANG)
+    # The log says each time a heartbeat is due and not sent; two are proof enough.
+    wait_for_log(process, b"inference_hangs", times=2)
+    broker_side.hear_all()
+    beats = [beat.busy_ms for beat in broker_side.heartbeats_of(identity)]
+    assert 0 < max(beats) < 1_500
+
+
+def wait_for_log(process: subprocess.Popen[bytes], event: bytes, times: int) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        times -= event in line
+        if times == 0:
+            return
+    raise AssertionError(f"the process ended without {event!r}")
+
+
+def test_a_recogniser_that_raises_fails_its_batch_and_nothing_else(
+    broker_side: BrokerSide,
+) -> None:
+    _, identity = faulty_worker(broker_side)
+    broker_side.send(identity, worker_job(1, RAISE))
+    failed = broker_side.results({1})[1]
+    assert failed.error is not None
+    assert failed.error.code == RECOGNITION_FAILED
+    broker_side.send(identity, worker_job(2, b"\0\0"))
+    assert broker_side.results({2})[2].text == fake_text(b"\0\0")
