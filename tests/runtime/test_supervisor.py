@@ -1,0 +1,106 @@
+"""Children as real processes: restarted when they crash, not when they end for good."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from runtime import exit_codes
+from runtime.supervisor import Child, end_children
+
+PATIENCE_S = 30.0
+
+
+def program(source: str) -> list[str]:
+    return [sys.executable, "-c", source]
+
+
+def check_until(child: Child, done: Callable[[], object]) -> int | None:
+    """Check ``child`` until ``done`` or it ended for good; its exit code in the latter case."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline_s:
+        code = child.check(time.monotonic())
+        if code is not None or done():
+            return code
+        threading.Event().wait(0.02)
+    raise AssertionError("nothing happened")
+
+
+def never() -> bool:
+    return False
+
+
+def lives(path: Path) -> int:
+    return len(path.read_text()) if path.exists() else 0
+
+
+def living(path: Path, then: str) -> list[str]:
+    """A program that leaves a mark at each start."""
+    return program(f"import sys, time; open({str(path)!r}, 'a').write('x'); {then}")
+
+
+def test_a_crashed_child_is_restarted(tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    child = Child(living(marks, "sys.exit(7)"))
+    assert check_until(child, lambda: lives(marks) >= 3) is None
+    child.end()
+
+
+def test_final_exit_codes_end_it_for_good() -> None:
+    for code in exit_codes.FINAL:
+        assert check_until(Child(program(f"raise SystemExit({code})")), never) == code
+
+
+def test_what_is_final_can_be_told(tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    child = Child(living(marks, "sys.exit(0)"), final=frozenset({exit_codes.CONFIG}))
+    assert check_until(child, lambda: lives(marks) >= 2) is None
+    child.end()
+
+
+def test_a_child_that_does_not_beat_is_killed_and_restarted(tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    child = Child(living(marks, "time.sleep(600)"), silence_s_max=0.5)
+    check_until(child, lambda: child.pid is not None)
+    assert child.pid is not None
+    silent = psutil.Process(child.pid)
+    check_until(child, lambda: lives(marks) >= 2)
+    assert not silent.is_running()
+    child.end()
+
+
+def test_a_child_that_beats_lives(tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    source = (
+        "from runtime.liveness import Liveness; import time; beat = Liveness.from_environment()\n"
+        f"for _ in range(40): beat.beat(); time.sleep(0.05)\nopen({str(marks)!r}, 'a').write('x')"
+    )
+    child = Child(program(source), silence_s_max=1.0, environment={"PYTHONPATH": str(Path.cwd())})
+    assert check_until(child, never) == exit_codes.OK
+    assert lives(marks) == 1
+
+
+def test_the_environment_is_added_to_ours() -> None:
+    source = "import os; raise SystemExit(int(os.environ['A']) if 'PATH' in os.environ else 1)"
+    child = Child(program(source), environment={"A": "78"})
+    assert check_until(child, never) == 78
+
+
+def test_all_children_end_together(tmp_path: Path) -> None:
+    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    marks = [tmp_path / name for name in ("a", "b")]
+    children = [
+        Child(program(f"{stubborn}open({str(path)!r}, 'w').write('x'); time.sleep(600)"))
+        for path in marks
+    ]
+    for child, path in zip(children, marks, strict=True):
+        check_until(child, lambda path=path: lives(path))  # type: ignore[misc]
+    pids = [child.pid for child in children if child.pid is not None]
+    assert end_children(children, kill_after_s=0.3) == 0
+    assert len(pids) == 2
+    assert not any(psutil.pid_exists(pid) for pid in pids)
