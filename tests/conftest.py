@@ -9,11 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import hypothesis
 import psycopg
 import pytest
 
 from runtime import settings
 from tests.logged_process import LoggedProcess
+
+# hypothesis measures wall time, and a busy machine is not a failure.
+hypothesis.settings.register_profile(
+    "project", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("project")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.wire import generated
+from wire import codec
+from wire import messages as m
+from wire.codec import WireError, decode, encode
+
+LOAD = m.Load(
+    broker_epoch="e",
+    queued_audio_ms=1,
+    queued=2,
+    in_flight=3,
+    failed_total=4,
+    workers=5,
+    workers_busy=6,
+    throughput_x=7.5,
+    est_wait_ms=8,
+    models=("demo",),
+)
+JOB = m.WorkerJob(
+    broker_epoch="e",
+    job_id=1,
+    attempt=1,
+    partial=False,
+    language="zh",
+    hotwords=("one", "two"),
+    pcm=b"\1\2\3\4",
+)
+RESULT = m.WorkerResult(
+    broker_epoch="e",
+    job_id=1,
+    attempt=1,
+    text="one",
+    error=None,
+    tokens=(m.Token(text="one", start_ms=0, end_ms=300),),
+    infer_ms=5,
+)
+
+
+def repacked(message: m.Message, **changes: Any) -> list[bytes]:
+    """``message``'s frames with header fields replaced; ``...`` removes one."""
+    frames = encode(message)
+    header = {**msgpack.unpackb(frames[1]), **changes}
+    header = {name: value for name, value in header.items() if value is not ...}
+    return [frames[0], msgpack.packb(header), *frames[2:]]
+
+
+@pytest.mark.parametrize("cls", generated.MESSAGE_TYPES, ids=lambda cls: cls.__name__)
+@given(data=st.data())
+def test_round_trip(cls: type, data: st.DataObject) -> None:
+    message = data.draw(generated.of_class(cls))
+    frames = encode(message)
+    assert decode(frames) == message
+    assert frames[0][1] == codec.PROTOCOL_VERSION
+
+
+def test_kinds_differ() -> None:
+    kinds = set(codec._KINDS)
+    assert len(kinds) == len(generated.MESSAGE_TYPES)
+    assert all(len(kind) == 1 for kind in kinds)
+
+
+def test_pcm_travels_beside_the_header() -> None:
+    frames = encode(JOB)
+    assert frames[2] is JOB.pcm
+    assert "pcm" not in msgpack.unpackb(frames[1])
+
+
+# ---------------------------------------------------------------------------------- hostile frames
+
+
+def is_refused_or_valid(frames: list[bytes]) -> None:
+    try:
+        message = decode(frames)
+    except WireError as error:
+        assert str(error)
+    else:
+        # Compared as frames: a record's body may hold a NaN, which equals nothing.
+        assert encode(decode(encode(message))) == encode(message)
+
+
+@given(st.lists(st.binary(max_size=80), max_size=5))
+def test_any_bytes_are_a_message_or_a_wire_error(frames: list[bytes]) -> None:
+    is_refused_or_valid(frames)
+
+
+@given(
+    kind=st.sampled_from(sorted(codec._KINDS)),
+    header=generated.plain_values,
+    payload=st.lists(st.binary(max_size=9), max_size=2),
+)
+def test_any_header_is_a_message_or_a_wire_error(
+    kind: bytes, header: Any, payload: list[bytes]
+) -> None:
+    tag = kind + bytes([codec.PROTOCOL_VERSION])
+    is_refused_or_valid([tag, msgpack.packb(header), *payload])
+
+
+@given(
+    message=generated.messages,
+    frame=st.integers(0, 2),
+    at=st.integers(0, 10_000),
+    piece=st.binary(max_size=6),
+    cut=st.integers(0, 6),
+)
+def test_damaged_frames_are_a_message_or_a_wire_error(
+    message: m.Message, frame: int, at: int, piece: bytes, cut: int
+) -> None:
+    frames = encode(message)
+    whole = frames[frame % len(frames)]
+    at %= len(whole) + 1
+    frames[frame % len(frames)] = whole[:at] + piece + whole[at + cut :]
+    is_refused_or_valid(frames)
+
+
+@given(message=generated.messages, value=generated.plain_values, at=st.integers(0, 40))
+def test_a_field_of_any_type_is_a_message_or_a_wire_error(
+    message: m.Message, value: Any, at: int
+) -> None:
+    names = [field.name for field in dataclasses.fields(message) if field.name != "pcm"]
+    is_refused_or_valid(repacked(message, **{names[at % len(names)]: value}))
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [],
+        [b""],
+        [b"H\1"],
+        [b"H", msgpack.packb({"gateway_id": "g"})],
+        [b"H\1\1", msgpack.packb({"gateway_id": "g"})],
+        [b"H\2", msgpack.packb({"gateway_id": "g"})],
+        [b"h\1", msgpack.packb({"gateway_id": "g"})],
+        [b"H\1", msgpack.packb({"gateway_id": "g"}) + b"\0"],
+        [b"H\1", msgpack.packb({"gateway_id": "g"}), b""],
+        [b"H\1", msgpack.packb({"gateway_id": "g", "more": 1})],
+        [b"H\1", msgpack.packb({"gateway_id": b"g"})],
+        [b"H\1", msgpack.packb({"gateway_id": None})],
+        [b"H\1", msgpack.packb({b"gateway_id": "g"})],
+        [b"H\1", msgpack.packb(["g"])],
+        [b"H\1", b"\xc1"],
+        [b"H\1", b"\x81\xa1\xff\xa1a"],
+        [b"H\1", b"\x91" * 100_000],
+        [b"H\1", b"\xdd\xff\xff\xff\xff"],
+        [b"H\1", b"\xdf\xff\xff\xff\xff"],
+        [b"H\1", b"\xc6\xff\xff\xff\xff"],
+        [b"H\1", b"\xd6\xff\0\0\0\0"],
+        [b"H\1", bytes(codec.HEADER_BYTES_MAX + 1)],
+    ],
+    ids=repr,
+)
+def test_refused(frames: list[bytes]) -> None:
+    with pytest.raises(WireError):
+        decode(frames)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"queued": -1},
+        {"queued": True},
+        {"queued": 1.0},
+        {"queued": "1"},
+        {"queued": codec.INTEGER_MAX + 1},
+        {"queued": ...},
+        {"throughput_x": float("nan")},
+        {"throughput_x": float("inf")},
+        {"throughput_x": -0.5},
+        {"throughput_x": True},
+        {"broker_epoch": "e" * (codec.TEXT_CHARS_MAX + 1)},
+    ],
+    ids=repr,
+)
+def test_numbers_and_texts_in_bounds_only(changes: dict[str, Any]) -> None:
+    assert decode(repacked(LOAD)) == LOAD
+    with pytest.raises(WireError, match=r"^Load"):
+        decode(repacked(LOAD, **changes))
+
+
+@pytest.mark.parametrize(
+    "pcm", [b"\1", bytes(codec.PCM_BYTES_MAX + 2)], ids=["odd", "longer than the limit"]
+)
+def test_bad_pcm(pcm: bytes) -> None:
+    frames = encode(JOB)
+    with pytest.raises(WireError, match="bad PCM length"):
+        decode([*frames[:2], pcm])
+
+
+def test_the_longest_pcm_is_taken() -> None:
+    longest = dataclasses.replace(JOB, pcm=bytes(codec.PCM_BYTES_MAX))
+    assert decode(encode(longest)) == longest
+
+
+def test_pcm_does_not_come_in_the_header_nor_without_a_frame() -> None:
+    with pytest.raises(WireError, match="PCM in the header"):
+        decode(repacked(JOB, pcm=b"\1\2"))
+    with pytest.raises(WireError, match="wrong number of frames"):
+        decode(encode(JOB)[:2])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"text": None, "error": None},
+        {"error": {"code": "c", "message": "m"}},
+        {"text": None, "error": {"code": "c"}},
+        {"tokens": [{"text": "one", "start_ms": 0}]},
+        {"tokens": [None]},
+        {"tokens": {"text": "one"}},
+    ],
+    ids=repr,
+)
+def test_a_result_has_either_text_or_error(changes: dict[str, Any]) -> None:
+    with pytest.raises(WireError, match="WorkerResult"):
+        decode(repacked(RESULT, **changes))
+
+
+def test_a_list_too_long_is_refused() -> None:
+    with pytest.raises(WireError):
+        decode(repacked(JOB, hotwords=["x"] * (codec.ITEMS_MAX + 1)))
+
+
+def test_a_wrong_literal_is_refused() -> None:
+    key = m.StoredKey(session_id="s", kind="result", seq=1)
+    stored = m.Stored(gateway_id="g", keys=(key,))
+    wrong = [{"session_id": "s", "kind": "segment", "seq": 1}]
+    with pytest.raises(WireError, match=r"Stored\.keys\.kind: not one of result, record"):
+        decode(repacked(stored, keys=wrong))
+
+
+def test_an_annotation_without_a_checker_is_our_own_mistake() -> None:
+    with pytest.raises(TypeError, match="no checker"):
+        codec.checker_of(complex)
