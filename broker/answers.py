@@ -1,0 +1,76 @@
+"""The messages that a job becomes: for its worker, and for its gateway."""
+
+from __future__ import annotations
+
+from broker.jobs import PendingJob
+from broker.limits import ATTEMPTS_MAX
+from wire.messages import Failure, Job, Result, Token, WorkerJob, WorkerResult
+
+OVERLOADED = Failure(code="overloaded", message="the queue is full, send it again later")
+DEADLINE = Failure(code="deadline", message="not recognised within the job's deadline")
+CHUNK_FAILED = Failure(
+    code="chunk_failed", message=f"{ATTEMPTS_MAX} workers were lost while they recognised this"
+)
+
+
+def worker_job(entry: PendingJob, broker_epoch: str) -> WorkerJob:
+    job = entry.job
+    return WorkerJob(
+        broker_epoch=broker_epoch,
+        job_id=entry.job_id,
+        attempt=entry.attempt,
+        partial=job.partial,
+        language=job.language,
+        hotwords=job.hotwords,
+        pcm=job.pcm,
+    )
+
+
+def result_of(entry: PendingJob, answer: WorkerResult, worker_id: str) -> Result:
+    """A worker's answer as its gateway gets it: token times on the session's timeline."""
+    job = entry.job
+    return Result(
+        session_id=job.session_id,
+        seq=job.seq,
+        partial=job.partial,
+        start_ms=job.start_ms,
+        end_ms=job.end_ms,
+        last_chunk_index=job.last_chunk_index,
+        text=answer.text,
+        error=answer.error,
+        tokens=tuple(
+            Token(
+                text=token.text,
+                start_ms=job.start_ms + token.start_ms,
+                end_ms=job.start_ms + token.end_ms,
+            )
+            for token in answer.tokens
+        ),
+        worker_id=worker_id,
+        attempt=entry.attempt,
+        queue_ms=_queue_ms(entry),
+        infer_ms=answer.infer_ms,
+    )
+
+
+def failure_of(job: Job, failure: Failure, *, attempt: int, queue_ms: int = 0) -> Result:
+    """The answer to a job that no worker's answer ends."""
+    return Result(
+        session_id=job.session_id,
+        seq=job.seq,
+        partial=job.partial,
+        start_ms=job.start_ms,
+        end_ms=job.end_ms,
+        last_chunk_index=job.last_chunk_index,
+        text=None,
+        error=failure,
+        tokens=(),
+        worker_id="",
+        attempt=attempt,
+        queue_ms=queue_ms,
+        infer_ms=0,
+    )
+
+
+def _queue_ms(entry: PendingJob) -> int:
+    return round((entry.assigned_s - entry.received_s) * 1000)
