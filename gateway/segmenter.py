@@ -27,8 +27,8 @@ long enough to hold a breath of most speakers."""
 class SegmenterConfig:
     """When speech starts and ends. Thresholds are probabilities, see ``gateway.vad``."""
 
-    start_threshold: float = 0.35
-    end_threshold: float = 0.2
+    start_threshold: float = 0.15
+    end_threshold: float = 0.1
     min_speech_ms: int = 64
     """Less speech than this between two silences is a click and makes no utterance."""
     endpoint_silence_ms: int = 600
@@ -149,6 +149,20 @@ class Segmenter:
                 utterances.append(utterance)
         self._floor = max(self._floor, total_samples)
         return utterances
+
+    def end_in_silence(self) -> list[Utterance]:
+        """End an open utterance in the middle of the silence that follows its last word.
+
+        For a pause that the caller knows to be an end before ``endpoint_silence_ms`` shows it. The
+        second half of the silence is left to what comes next: the beginning of a soft consonant
+        sounds like silence.
+        """
+        if self._open is None:
+            return []
+        speech_end = self._open.speech_end_sample
+        half = (self._position - speech_end) // 2
+        utterance = self._close(speech_end + min(half, self._post_roll), "boundary")
+        return [] if utterance is None else [utterance]
 
     def _step(self, probability: float) -> Utterance | None:
         frame_start = self._position

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from gateway.segmenter import Segmenter, SegmenterConfig, Utterance
 from gateway.timeline import FRAME_SAMPLES, Timeline, samples_to_ms
 
-JOINT_SILENCE_MS = 96
+JOINT_SILENCE_MS = 192
 """Silence at a file's end that says it was not cut inside a word."""
 
 
@@ -79,7 +79,7 @@ class UtteranceCutter:
             utterances += self._push(probabilities[place : place + ahead])
             place += ahead
             if self._segmenter.trailing_silence_ms >= JOINT_SILENCE_MS:
-                utterances += self._segmenter.boundary(joint)
+                utterances += self._segmenter.end_in_silence()
             elif joint == self.timeline.total_samples:
                 waiting.append(joint)
         self._joints = waiting

@@ -184,9 +184,10 @@ def test_a_file_ending_in_silence_ends_its_utterance() -> None:
     driver = SessionDriver()
     driver.container_ends = {0, 1}
     driver.start()
-    driver.chunk(speech(500) + silence(200))
-    assert [j.pcm for j in driver.jobs] == [speech(500) + silence(200)]
-    driver.chunk(speech(500) + silence(200))
+    driver.chunk(speech(500) + silence(240))
+    (job,) = driver.jobs
+    assert job.pcm.startswith(speech(500)) and 600 <= job.end_ms <= 660
+    driver.chunk(speech(500) + silence(240))
     assert len(driver.jobs) == 2
 
 
@@ -196,7 +197,9 @@ def test_a_file_cut_inside_a_word_is_joined_to_the_next() -> None:
     driver.start()
     driver.chunk(speech(500))
     driver.chunk(speech(300) + silence(200))
-    assert [j.pcm for j in driver.jobs] == [speech(800) + silence(200)]
+    driver.finish()
+    (job,) = driver.jobs
+    assert job.pcm.startswith(speech(800))
 
 
 def test_mode_stream_knows_no_joints() -> None:
@@ -226,13 +229,12 @@ def test_a_container_seen_to_have_ended_only_at_the_next_chunk() -> None:
     driver = SessionDriver()
     driver.container_starts = {1}
     driver.start()
-    driver.chunk(speech(500) + silence(150))
+    driver.chunk(speech(500) + silence(250))
     assert driver.jobs == []
     driver.chunk(speech(400) + silence(1000))
-    assert [j.pcm[:16000] for j in driver.jobs] == [
-        (speech(500) + silence(150))[:16000],
-        (speech(400) + silence(1000))[:16000],
-    ]
+    first, second = driver.jobs
+    assert speech(500) in first.pcm and first.end_ms < 750
+    assert speech(400) in second.pcm and second.start_ms < 750
 
 
 # ------------------------------------------------------------------------------------------ results
