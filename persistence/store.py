@@ -97,7 +97,7 @@ _TOMBSTONES = """
 UPDATE asr_sessions
 SET status = 'deleted', user_id = '', client = '', mode = '', language = '', text = NULL,
     duration_ms = NULL, chunk_count = NULL, segment_count = NULL, error_code = NULL,
-    error_message = NULL, completed_at = NULL, deleted_at = row.at
+    error_message = NULL, completed_at = NULL, started = false, deleted_at = row.at
 FROM unnest(%s::text[], %s::timestamptz[]) AS row (session_id, at)
 WHERE asr_sessions.session_id = row.session_id AND status <> 'deleted'
 """

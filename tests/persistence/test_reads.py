@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import psycopg
+import pytest
+
+from persistence import reads
+from persistence.migrate import migrate
+from persistence.reads import SessionReader, StoreUnavailable
+from persistence.store import write
+from tests.persistence import sent
+from wire.messages import Failure
+from wire.records import RecordBody
+
+
+@pytest.fixture
+async def reader(database: str) -> AsyncIterator[SessionReader]:
+    with psycopg.connect(database, autocommit=True) as connection:
+        migrate(connection)
+    opened = SessionReader(database)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+def store(database: str, session_id: str, *bodies: RecordBody) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        write(connection, [sent.entry(body, session_id) for body in bodies])
+
+
+async def test_a_whole_session(database: str, reader: SessionReader) -> None:
+    failure = Failure(code="chunk_failed", message="three times")
+    store(
+        database,
+        "s",
+        sent.started(),
+        sent.chunks(1, 0),
+        sent.segment(1, failure=failure),
+        sent.segment(0, "one"),
+        sent.finished(),
+    )
+    session = await reader.session("s")
+    assert session is not None
+    segments, chunks = session.pop("segments"), session.pop("chunks")
+    assert session == {
+        "session_id": "s",
+        "user_id": "ann",
+        "status": "completed",
+        "text": "one two",
+        "duration": 2.5,
+        "chunk_count": 2,
+        "segment_count": 2,
+        "error": None,
+        "created_at": "2026-01-01T12:00:00.000Z",
+        "completed_at": "2026-01-01T12:01:00.000Z",
+    }
+    assert segments[0] == {
+        "segment_index": 0,
+        "start_ms": 0,
+        "end_ms": 900,
+        "text": "one",
+        "tokens": [{"text": "one", "start_ms": 0, "end_ms": 400}],
+        "error": None,
+        "worker_id": "worker-1",
+        "attempt": 1,
+        "queue_ms": 5,
+        "infer_ms": 20,
+    }
+    assert segments[1]["text"] is None
+    assert segments[1]["error"] == {"code": "chunk_failed", "message": "three times"}
+    assert chunks == [
+        {
+            "chunk_index": index,
+            "bytes": 3_200,
+            "offset_ms": index * 100,
+            "duration_ms": 100,
+            "received_at": f"2026-01-01T12:00:00.{index}00Z",
+        }
+        for index in (0, 1)
+    ]
+
+
+async def test_an_unfinished_session_has_counts_of_what_is_there(
+    database: str, reader: SessionReader
+) -> None:
+    store(database, "s", sent.chunks(0, 1, 2), sent.segment(0))
+    session = await reader.session("s")
+    assert session is not None
+    assert (session["status"], session["text"], session["completed_at"]) == ("active", "", None)
+    assert (session["chunk_count"], session["segment_count"], session["duration"]) == (3, 1, 0.3)
+
+
+async def test_history_is_newest_first_limited_and_without_deleted_ones(
+    database: str, reader: SessionReader
+) -> None:
+    for number in range(5):
+        at_ms = sent.NOON_MS + number
+        store(database, f"s{number}", sent.started(started_at_ms=at_ms), sent.finished())
+    store(database, "s3", sent.deleted())
+    total, records = await reader.history(2)
+    assert total == 4
+    assert [record["session_id"] for record in records] == ["s4", "s2"]
+    assert await reader.history(0) == (4, [])
+
+
+async def test_unknown_and_deleted_sessions_are_none(database: str, reader: SessionReader) -> None:
+    store(database, "gone", sent.started(), sent.deleted())
+    assert await reader.session("gone") is None
+    assert await reader.session("unknown") is None
+    assert await reader.session("nul\0") is None
+    assert await reader.session("'; DROP TABLE asr_sessions; --") is None
+    assert await reader.status("gone") == "deleted"
+    assert await reader.status("unknown") is None
+    assert await reader.status("nul\0") is None
+    assert await reader.ping()
+
+
+async def test_without_tables_the_store_is_unavailable(database: str) -> None:
+    reader = SessionReader(database)
+    await reader.open()
+    try:
+        assert not await reader.ping()
+        with pytest.raises(StoreUnavailable):
+            await reader.history(1)
+    finally:
+        await reader.close()
+
+
+async def test_no_server_is_unavailable_and_never_keeps_a_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reads, "CONNECT_TIMEOUT_S", 0.2)
+    reader = SessionReader("postgresql://nobody@127.0.0.1:1/none")
+    await reader.open()
+    try:
+        assert not await reader.ping()
+        with pytest.raises(StoreUnavailable):
+            await reader.session("s")
+    finally:
+        await reader.close()
+
+
+async def test_survives_the_loss_of_every_connection(database: str, reader: SessionReader) -> None:
+    store(database, "s", sent.started())
+    sessions = await asyncio.gather(*(reader.session("s") for _ in range(8)))
+    assert all(session is not None for session in sessions)
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    assert await reader.session("s") is not None
+
+
+async def test_a_silent_database_is_given_up_and_found_again(
+    database: str, reader: SessionReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads, "READ_TIMEOUT_S", 0.2)
+    with psycopg.connect(database) as connection:
+        connection.execute("LOCK TABLE asr_sessions IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(StoreUnavailable):
+            await reader.history(1)
+        assert not await reader.ping()
+    monkeypatch.setattr(reads, "READ_TIMEOUT_S", 10.0)
+    assert await reader.history(1) == (0, [])

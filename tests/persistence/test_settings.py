@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from persistence.settings import PersistenceSettings
+
+
+def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERSISTENCE_BATCH_ROWS_MAX", "7")
+    monkeypatch.setenv("PERSISTENCE_BATCH_WAIT_MS", "25")
+    monkeypatch.setenv("PERSISTENCE_PENDING_ROWS_MAX", "70")
+    monkeypatch.setenv("PERSISTENCE_PENDING_MIB_MAX", "2")
+    limits = PersistenceSettings().limits()
+    assert (limits.batch_rows_max, limits.batch_wait_s) == (7, 0.025)
+    assert (limits.pending_rows_max, limits.pending_bytes_max) == (70, 2 << 20)
+
+
+def test_a_batch_of_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERSISTENCE_BATCH_ROWS_MAX", "0")
+    with pytest.raises(ValidationError):
+        PersistenceSettings()

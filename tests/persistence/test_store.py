@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from threading import Thread
+from typing import Any
+
+import psycopg
+import pytest
+
+from persistence import metrics
+from persistence.migrate import migrate
+from persistence.store import clean, wall_time, write
+from tests.persistence import sent
+from wire.messages import Failure
+from wire.records import RecordBody
+
+Connection = psycopg.Connection[Any]
+
+
+@pytest.fixture
+def connection(database: str) -> Iterator[Connection]:
+    with psycopg.connect(database, autocommit=True) as opened:
+        migrate(opened)
+        yield opened
+
+
+def all_rows(connection: Connection, table: str, leave_out: str = "stored_at") -> list[str]:
+    query = f"SELECT (to_jsonb(t) - '{leave_out}')::text FROM {table} t ORDER BY 1"
+    return [row[0] for row in connection.execute(query)]
+
+
+def value(connection: Connection, query: str) -> Any:
+    row = connection.execute(query).fetchone()
+    return None if row is None else row[0] if len(row) == 1 else row
+
+
+def write_bodies(connection: Connection, *bodies: RecordBody, session_id: str = "s") -> None:
+    write(connection, [sent.entry(body, session_id) for body in bodies])
+
+
+def test_a_whole_session(connection: Connection) -> None:
+    write_bodies(
+        connection,
+        sent.started(),
+        sent.chunks(0, 1),
+        sent.segment(0, "one"),
+        sent.segment(1, failure=Failure(code="chunk_failed", message="three times")),
+        sent.finished(),
+    )
+    assert value(
+        connection,
+        "SELECT user_id, client, mode, language, status, text, duration_ms, chunk_count,"
+        " segment_count, error_code FROM asr_sessions",
+    ) == ("ann", "127.0.0.1", "auto", "en", "completed", "one two", 2_500, 2, 2, None)
+    segments = connection.execute(
+        "SELECT segment_index, text, error_code, tokens, attempt, queue_ms, infer_ms"
+        " FROM asr_segments ORDER BY 1"
+    ).fetchall()
+    token = {"text": "one", "start_ms": 0, "end_ms": 400}
+    assert segments[0] == (0, "one", None, [token], 1, 5, 20)
+    assert segments[1][1:3] == (None, "chunk_failed")
+    assert value(connection, "SELECT array_agg(offset_ms ORDER BY 1) FROM asr_chunks") == [0, 100]
+
+
+def test_a_segment_before_its_session_makes_the_row(connection: Connection) -> None:
+    write_bodies(connection, sent.segment(0))
+    assert value(connection, "SELECT status, started FROM asr_sessions") == ("active", False)
+    write_bodies(connection, sent.started())
+    found = value(connection, "SELECT user_id, created_at, started FROM asr_sessions")
+    assert found == ("ann", wall_time(sent.NOON_MS), True)
+
+
+def test_a_late_start_does_not_undo_the_end(connection: Connection) -> None:
+    write_bodies(connection, sent.finished())
+    write_bodies(connection, sent.started())
+    found = value(connection, "SELECT status, text, user_id FROM asr_sessions")
+    assert found == ("completed", "one two", "ann")
+
+
+def test_the_first_segment_row_stays(connection: Connection) -> None:
+    write_bodies(connection, sent.segment(0, "first"))
+    write_bodies(connection, sent.segment(0, "second"), sent.segment(1, "third"))
+    texts = value(connection, "SELECT array_agg(text ORDER BY segment_index) FROM asr_segments")
+    assert texts == ["first", "third"]
+
+
+def test_an_abandoned_session_may_still_be_completed_but_not_the_reverse(
+    connection: Connection,
+) -> None:
+    abandoned = sent.finished(status="abandoned", text="half", completed_at_ms=sent.NOON_MS + 9)
+    write_bodies(connection, abandoned)
+    write_bodies(connection, sent.finished(completed_at_ms=sent.NOON_MS + 5))
+    write_bodies(connection, abandoned)
+    assert value(connection, "SELECT status, text FROM asr_sessions") == ("completed", "one two")
+
+
+def test_a_deletion_takes_everything_and_nothing_brings_it_back(connection: Connection) -> None:
+    everything = (sent.started(), sent.chunks(0, 1), sent.segment(0), sent.finished())
+    write_bodies(connection, *everything)
+    write_bodies(connection, sent.started(), session_id="other")
+    write_bodies(connection, sent.deleted())
+    before = metrics.LATE_ROWS.labels("ChunkDetails")._value.get()
+    write_bodies(connection, *everything)
+    assert metrics.LATE_ROWS.labels("ChunkDetails")._value.get() == before + 2
+    left = all_rows(connection, "asr_segments") + all_rows(connection, "asr_chunks")
+    assert left == []
+    found = value(
+        connection,
+        "SELECT status, text, user_id, client, completed_at, duration_ms, deleted_at IS NULL"
+        " FROM asr_sessions WHERE session_id = 's'",
+    )
+    assert found == ("deleted", None, "", "", None, None, False)
+    other = value(connection, "SELECT status FROM asr_sessions WHERE session_id = 'other'")
+    assert other == "active"
+
+
+def test_an_unknown_session_can_be_deleted(connection: Connection) -> None:
+    write_bodies(connection, sent.deleted())
+    write_bodies(connection, sent.segment(0))
+    assert value(connection, "SELECT status FROM asr_sessions") == "deleted"
+    assert all_rows(connection, "asr_segments") == []
+
+
+HISTORIES: dict[str, list[RecordBody]] = {
+    "plain": [
+        sent.started(),
+        sent.chunks(0, 1),
+        sent.chunks(2),
+        sent.segment(0, "a"),
+        sent.segment(1, "b"),
+        sent.finished(),
+    ],
+    "resumed on another gateway": [
+        sent.started(),
+        sent.started(client="10.0.0.2", started_at_ms=sent.NOON_MS + 5_000),
+        sent.chunks(0),
+        sent.chunks(0, 1),
+        sent.segment(0, "a"),
+        sent.finished(
+            status="failed",
+            text="",
+            failure=Failure(code="gone", message="?"),
+            completed_at_ms=sent.NOON_MS + 90_000,
+        ),
+        sent.finished(status="abandoned", text="a", completed_at_ms=sent.NOON_MS + 95_000),
+        sent.finished(),
+    ],
+    "deleted": [sent.started(), sent.chunks(0), sent.segment(0), sent.deleted(), sent.finished()],
+}
+
+
+@pytest.mark.parametrize("name", HISTORIES)
+def test_order_repetition_and_batching_change_nothing(connection: Connection, name: str) -> None:
+    """Each shuffled, repeated and cut history ends in the state of the plain one."""
+    rng = random.Random(name)
+    for number in range(25):
+        bodies = list(HISTORIES[name])
+        if number:
+            bodies += rng.choices(bodies, k=rng.randrange(4))
+            rng.shuffle(bodies)
+        while bodies:
+            size = rng.randrange(1, len(bodies) + 1)
+            write_bodies(connection, *bodies[:size], session_id=f"s{number:02}")
+            del bodies[:size]
+    for table in ("asr_sessions", "asr_segments", "asr_chunks"):
+        columns = "to_jsonb(t) - 'session_id' - 'stored_at'"
+        if name == "deleted":
+            columns += " - 'created_at'"  # a tombstone's is that of whatever came first
+        states = connection.execute(
+            f"SELECT DISTINCT array_agg(({columns})::text ORDER BY ({columns})::text)"
+            f" FROM {table} t GROUP BY session_id"
+        ).fetchall()
+        assert len(states) == (0 if name == "deleted" and table != "asr_sessions" else 1), table
+
+
+def test_a_deletion_waits_for_the_batch_of_another_writer_and_takes_its_rows(
+    database: str, connection: Connection
+) -> None:
+    with psycopg.connect(database) as slow, psycopg.connect(database, autocommit=True) as deleting:
+        thread = Thread(target=write_bodies, args=(deleting, sent.deleted()))
+        waits = f"SELECT 1 FROM pg_locks WHERE pid = {deleting.info.backend_pid} AND NOT granted"
+        with slow.transaction():
+            write_bodies(slow, sent.segment(0))
+            thread.start()
+            while connection.execute(waits).fetchone() is None:
+                assert thread.is_alive()
+        thread.join()
+    assert all_rows(connection, "asr_segments") == []
+    assert value(connection, "SELECT status FROM asr_sessions") == "deleted"
+
+
+@pytest.mark.parametrize(
+    ("dirty", "stored"),
+    [("a\0b", "a\ufffdb"), ("a\ud800b", "a\ufffdb"), ("😀", "😀"), ("\0", "\ufffd")],
+)
+def test_unstorable_characters_are_replaced(
+    connection: Connection, dirty: str, stored: str
+) -> None:
+    assert clean(dirty) == stored
+    before = metrics.TEXTS_CLEANED._value.get()
+    failure = Failure(code="c" + dirty, message=dirty)
+    write_bodies(
+        connection,
+        sent.started(user_id=dirty, client=dirty),
+        sent.segment(0, dirty),
+        sent.segment(1, failure=failure),
+        sent.finished(text=dirty, failure=failure),
+    )
+    assert (metrics.TEXTS_CLEANED._value.get() > before) == (dirty != stored)
+    found = value(connection, "SELECT text, tokens->0->>'text' FROM asr_segments ORDER BY 1")
+    assert found == (stored, stored)
+
+
+def test_largest_numbers_of_the_bus_are_stored(connection: Connection) -> None:
+    largest = (1 << 53) - 1
+    write_bodies(
+        connection,
+        sent.started(started_at_ms=largest),
+        sent.segment(largest),
+        sent.finished(duration_ms=largest, chunk_count=largest, completed_at_ms=largest),
+    )
+    assert value(connection, "SELECT segment_index FROM asr_segments") == largest
+    assert value(connection, "SELECT extract(year FROM completed_at) FROM asr_sessions") == 9999
+
+
+def test_a_bad_row_spoils_neither_its_batch_nor_its_session(connection: Connection) -> None:
+    connection.execute("ALTER TABLE asr_segments ADD CHECK (text <> 'poison')")
+    before = metrics.REJECTED_ROWS.labels("SegmentCopy")._value.get()
+    entries = [sent.entry(sent.segment(seq, f"good {seq}"), f"s{seq}") for seq in range(5)]
+    entries.insert(2, sent.entry(sent.segment(9, "poison"), "s3"))
+    write(connection, entries)
+    assert metrics.REJECTED_ROWS.labels("SegmentCopy")._value.get() == before + 1
+    assert value(connection, "SELECT count(*) FROM asr_segments") == 5
+    marked = connection.execute(
+        "SELECT session_id, error_message FROM asr_sessions WHERE error_code = 'unstorable'"
+    ).fetchall()
+    assert marked == [("s3", "SegmentCopy refused by the database: 23514")]
+    write_bodies(connection, sent.finished(), session_id="s3")
+    kept = "SELECT status, error_code FROM asr_sessions WHERE session_id = 's3'"
+    assert value(connection, kept) == ("completed", "unstorable")
+
+
+def test_an_unfit_database_writes_nothing_and_says_so(connection: Connection) -> None:
+    connection.execute("SET default_transaction_read_only = on")
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        write_bodies(connection, sent.started())
+    connection.execute("SET default_transaction_read_only = off")
+    connection.execute("ALTER TABLE asr_chunks RENAME TO elsewhere")
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        write_bodies(connection, sent.started(), sent.chunks(0))
+    assert all_rows(connection, "asr_sessions") == []
