@@ -52,8 +52,8 @@ class JobBook:
         self._worker_id = worker_id
         credits = CREDITS_PER_BATCH_JOB * limits.jobs_max
         self._ready = Ready(worker_id=worker_id, credits=credits, model=model, device=device)
-        # A broker that forgot us gives new credits while we still hold jobs of the old ones.
-        self._held_max = 2 * credits + limits.jobs_max
+        # A broker that forgot us gives new credits while a batch of the old ones still runs.
+        self._held_max = credits + limits.jobs_max
         self._queue: BatchQueue[JobKey] = BatchQueue(limits)
         self._jobs: dict[JobKey, WorkerJob] = {}
         self._answered: OrderedDict[JobKey, None] = OrderedDict()
@@ -132,15 +132,19 @@ class JobBook:
 
     def _receive_welcome(self, welcome: Welcome) -> list[Message]:
         """The broker says Welcome to our Ready, or because it does not know us: after its restart
-        (a new epoch: our jobs are no longer ours), or after our silence (the same epoch: it has
-        given our jobs to others, and their newer attempts make ours stale)."""
+        or after our silence. Either way it gave our jobs to others, and waits for our Ready.
+
+        A Welcome while our Ready is under way may be meant either way. Taking it for the answer is
+        safe: a broker that does not know us says it again, whereas a second Ready would cost us
+        the jobs that came after the first.
+        """
         was_due, self._welcome_due = self._welcome_due, False
-        is_first, is_new = self._epoch is None, self._epoch != welcome.broker_epoch
-        self._epoch = welcome.broker_epoch
-        if is_new:
-            JOBS_DISCARDED.labels(reason="old_epoch").inc(len(self._forget_queue()))
-        answers_us = was_due and (is_first or not is_new)
-        return [] if answers_us or self._draining else [self.introduce()]
+        is_new, self._epoch = self._epoch != welcome.broker_epoch, welcome.broker_epoch
+        if was_due and not is_new:
+            return []
+        reason = "old_epoch" if is_new else "forgotten"
+        JOBS_DISCARDED.labels(reason=reason).inc(len(self._forget_queue()))
+        return [] if was_due or self._draining else [self.introduce()]
 
     def _receive_job(self, job: WorkerJob) -> list[Message]:
         key = key_of(job)

@@ -34,6 +34,7 @@ START_TIMEOUT_S = 30.0
 """From the upgrade to ``start``; then the connection is closed with 1008."""
 CLOSE_NORMAL = 1000
 CLOSE_POLICY = 1008
+CLOSE_TOO_BIG = 1009
 CLOSE_TRY_LATER = 1013
 
 PROBLEMS = Counter("asr_gateway_problems", "Error answers to clients", ["code"])
@@ -46,6 +47,8 @@ class Services(Protocol):
 
     vad: VadEngine
 
+    @property
+    def chunk_bytes_max(self) -> int: ...
     def submit_job(self, job: Job) -> None: ...
     def submit_record(self, record: Record) -> None: ...
     def keep_result(self, result: Result) -> None: ...
@@ -115,6 +118,9 @@ class Connection:
                     break
                 continue
             bad_in_a_row = 0
+            if isinstance(event, e.Chunk) and len(event.data) > self._services.chunk_bytes_max:
+                self._close(CLOSE_TOO_BIG, "chunk too large")
+                break
             await self._take(event)
         if self.session.state in (State.NEW, State.ACTIVE):
             self._gone = True

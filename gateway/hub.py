@@ -140,6 +140,10 @@ class Hub:
 
     # -------------------------------------------------------------- what connections ask (Services)
 
+    @property
+    def chunk_bytes_max(self) -> int:
+        return self.settings.chunk_bytes_max
+
     async def claim(self, connection: Connection, start: e.Start) -> e.Problem | None:
         """Reserve the session id for ``connection``, or say why not."""
         session_id = start.session_id

@@ -17,6 +17,9 @@ from runtime.settings import (
     http_port,
 )
 
+JSON_BYTES_MAX = 4_096
+"""What may stand around a chunk's base64 in its message."""
+
 
 class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSettings):
     """Environment variables of the gateway, by these names in upper case."""
@@ -34,8 +37,8 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
     """Fewer ready workers: 503."""
     est_wait_ms_max: Annotated[int, Field(ge=0)] = 3_000
     """Longer expected wait for a result: new sessions get 503."""
-    message_bytes_max: Annotated[int, Field(ge=1024)] = 1 << 20
-    """Largest WebSocket message; then the connection is closed with 1009."""
+    chunk_bytes_max: Annotated[int, Field(ge=1024, le=1 << 26)] = 1 << 20
+    """Largest chunk of audio, as base64 or binary; then the connection is closed with 1009."""
     session_audio_s_max: Annotated[int, Field(ge=1)] = 4 * 3600
     """Longest session; then ``audio_too_long``."""
     segment_deadline_s: Annotated[float, Field(gt=0, le=600)] = 60.0
@@ -63,6 +66,11 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
                 "set ALLOW_PUBLIC_WITHOUT_AUTH=true if a proxy in front provides it"
             )
         return self
+
+    @property
+    def message_bytes_max(self) -> int:
+        """Largest WebSocket message: a chunk in base64 and the JSON around it."""
+        return -(-self.chunk_bytes_max // 3) * 4 + JSON_BYTES_MAX
 
     def session_limits(self) -> SessionLimits:
         return SessionLimits(segment_deadline_ms=int(self.segment_deadline_s * 1000))

@@ -37,11 +37,13 @@ from tools.demo_model.evaluation import Transcriber, synthetic_recordings
 from tools.demo_model.noise import noise_features
 
 MODEL_DIR: Final = Path(__file__).resolve().parent.parent / "asr_worker" / "models" / "demo"
-KOKORO_VOICES: Final = 400
+KOKORO_VOICES: Final = 400  # random mixtures; a few are dropped
 STATISTICS_UTTERANCES: Final = 1_500
 BASE_RATE: Final = 2e-3
+BASE_DECAY: Final = 0.2
 TUNE_RATE: Final = 8e-4
 REPORT_STEPS: Final = 50
+CHECKPOINT_STEPS: Final = 100
 SYNTHETIC_WEIGHTS: Final[Mapping[str, float]] = {
     "espeak": 3.0,
     "kokoro": 3.0,
@@ -119,9 +121,9 @@ def _synthetic_clips(work: Path) -> list[Clip]:
 
 
 def _run(
-    title: str, clips: list[Clip], recipe: training.Recipe, work: Path, start: Path | None
-) -> training.Weights:
-    """Train from ``start`` (or from nothing) and return the averaged weights."""
+    name: str, clips: list[Clip], recipe: training.Recipe, work: Path, start: Path | None
+) -> None:
+    """Train from ``start`` (or from nothing); the averaged weights go to <work>/<name>."""
     torch.manual_seed(recipe.seed)
     noises = noise_features(clips, recipe.seed)
     statistics_path = work / "statistics.pkl"
@@ -134,21 +136,18 @@ def _run(
     if start is not None:
         model.load_state_dict(torch.load(start, weights_only=True))
     with (
-        progress(title, recipe.steps) as show,
+        progress(name, recipe.steps) as show,
         training.drawn_batches(clips, noises, recipe, statistics) as batches,
         training.encoder_in_bfloat16(model),
     ):
 
-        def tell(step: int, figures: dict[str, float]) -> None:
-            show(step, "  ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+        def tell(step: int, figures: dict[str, float], average: training.Weights) -> None:
+            show(step, "  ".join(f"{key} {value:.3f}" for key, value in figures.items()))
+            if step % CHECKPOINT_STEPS == 0:
+                torch.save(average, work / f"{name}.partial.pt")
 
-        return training.train(model, batches, recipe, tell)
-
-
-def _keep(weights: training.Weights, work: Path, name: str) -> None:
-    """Store a checkpoint and the same as a model directory."""
+        weights = training.train(model, batches, recipe, tell)
     torch.save(weights, work / f"{name}.pt")
-    statistics = pickle.loads((work / "statistics.pkl").read_bytes())
     network.save(work / name, weights, statistics)
 
 
@@ -163,8 +162,8 @@ def pretrain(
 ) -> None:
     """Train the base model, which hears no human, into <work>/base."""
     torch.set_num_threads(threads)
-    recipe = training.Recipe(steps, rate, SYNTHETIC_WEIGHTS, seed)
-    _keep(_run("pretrain", _synthetic_clips(work), recipe, work, start), work, "base")
+    recipe = training.Recipe(steps, rate, SYNTHETIC_WEIGHTS, seed, decay=BASE_DECAY)
+    _run("base", _synthetic_clips(work), recipe, work, start)
 
 
 @app.command()
@@ -183,8 +182,7 @@ def tune(
     weights = {**SYNTHETIC_WEIGHTS, "human": HUMAN_WEIGHT}
     recipe = training.Recipe(steps, rate, weights, seed)
     name = f"without_{leave_out}" if leave_out else "final"
-    trained = _run(name, [*_synthetic_clips(work), *heard], recipe, work, work / "base.pt")
-    _keep(trained, work, name)
+    _run(name, [*_synthetic_clips(work), *heard], recipe, work, work / "base.pt")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Training loop: utterances drawn in processes of their own, OneCycle, weight averaging."""
+"""Training loop: utterances drawn in a process of their own, and weight averaging."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ BATCH: Final = 64
 POOL_BATCHES: Final = 16  # utterances are sorted by length within a pool of so many batches
 IGNORED_TOKEN: Final = -1
 CLIP_NORM: Final = 5.0
+WARMUP_STEPS: Final = 200
 AVERAGE_DECAY: Final = 0.998
 QUEUE_POOLS: Final = 2
 POOL_TIMEOUT_S: Final = 300
@@ -47,7 +48,13 @@ class Recipe(NamedTuple):
     peak_rate: float
     group_weights: Mapping[str, float]
     seed: int
-    warmup: float = 0.1
+    decay: float = 1.0  # share of the steps, the last ones, in which the rate falls to nothing
+
+    def rate_factor(self, step: int) -> float:
+        """Share of the peak rate at a step: a short rise, level, and the fall at the end."""
+        rise = min(1.0, (step + 1) / WARMUP_STEPS)
+        fall = (self.steps - step) / max(1.0, self.decay * self.steps)
+        return max(0.0, min(rise, fall, 1.0))
 
 
 def stack_frames(features: Features) -> Features:
@@ -168,18 +175,17 @@ def train(
     model: Any,
     batches: Iterator[Batch],
     recipe: Recipe,
-    report: Callable[[int, dict[str, float]], None],
+    report: Callable[[int, dict[str, float], Weights], None],
 ) -> Weights:
     """Train ``model`` in place and return the moving average of its weights.
 
-    ``report`` is called after each step with the step's number and smoothed figures.
+    ``report`` is called after each step with the step's number, smoothed figures, and the
+    average so far.
     """
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=recipe.peak_rate, weight_decay=0.01, betas=(0.9, 0.98)
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, recipe.peak_rate, total_steps=recipe.steps, pct_start=recipe.warmup
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, recipe.rate_factor)
     average: Weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
     figures = {"loss": 0.0, "accuracy": 0.0, "length_error": 0.0}
     model.train()
@@ -196,7 +202,7 @@ def train(
         new = (float(loss), float(stats["acc"]), float(stats["loss_pre"]))
         for name, value in zip(figures, new, strict=True):
             figures[name] += share * (value - figures[name])
-        report(step, {**figures, "seconds": time.monotonic() - started_s})
+        report(step, {**figures, "seconds": time.monotonic() - started_s}, average)
     return average
 
 
