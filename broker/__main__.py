@@ -1,0 +1,30 @@
+"""Entry point of the broker."""
+
+from __future__ import annotations
+
+import uuid
+
+from broker.queue_counters import QueueCounters
+from broker.routing import Broker
+from broker.service import Service
+from broker.settings import BrokerSettings
+from runtime import exit_codes, lifecycle, logging, metrics, settings
+
+
+def main() -> int:
+    values = settings.load(BrokerSettings)
+    logging.configure(values.log_level, values.log_format, "broker")
+    settings.log_effective(values)
+    stop = lifecycle.StopSignal()
+    core = Broker(epoch=uuid.uuid4().hex, limits=values.limits())
+    counters = QueueCounters(values.redis_address())
+    with Service(values, core, counters) as service:
+        metrics.serve(values.metrics_port)
+        counters.start()
+        service.run(stop)
+    counters.close()
+    return exit_codes.OK
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,93 @@
+"""The hash ``asr:queue`` in Redis, once a second, for whoever looks from outside.
+
+Written from a thread of its own with short time limits: a stopped or slow Redis must never make
+the poller wait. Only the newest counters matter, so there is no queue.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import redis
+import structlog
+from prometheus_client import Counter
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from wire.messages import Load
+
+QUEUE_KEY = "asr:queue"
+WRITE_EVERY_S = 1.0
+CALL_TIMEOUT_S = 0.25
+
+FAILED = Counter("asr_broker_redis_failures_total", "Queue counters not written to Redis")
+
+
+class QueueCounters:
+    """``show`` the state as often as you like; ``close`` returns within two call timeouts."""
+
+    def __init__(self, url: str) -> None:
+        self._redis = redis.from_url(
+            url,
+            socket_timeout=CALL_TIMEOUT_S,
+            socket_connect_timeout=CALL_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._load: Load | None = None
+        self._ready: bool | None = None
+        self._stopped = threading.Event()
+        # A daemon, so that not even a broken Redis client can keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name="queue-counters", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def show(self, load: Load) -> None:
+        """From now on ``load`` is what is written. Never waits."""
+        self._load = load
+
+    def close(self) -> None:
+        self._stopped.set()
+        self._thread.join(2 * CALL_TIMEOUT_S)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(WRITE_EVERY_S):
+            if self._load is not None:
+                self._write(self._load)
+        self._redis.close()
+
+    def _write(self, load: Load) -> None:
+        try:
+            self._redis.hset(QUEUE_KEY, mapping=fields_of(load, time.time()))
+        except RedisError as error:
+            FAILED.inc()
+            self._note_ready(False, error=type(error).__name__)
+        else:
+            self._note_ready(True)
+
+    def _note_ready(self, ready: bool, **why: str) -> None:
+        if ready != self._ready:
+            log = structlog.get_logger()
+            if ready:
+                log.info("redis_ready")
+            else:
+                log.warning("redis_unavailable", **why)
+        self._ready = ready
+
+
+def fields_of(load: Load, wall_s: float) -> dict[Any, Any]:
+    """The hash. ``updated_at`` is wall-clock time in milliseconds since 1970, for people."""
+    return {
+        "queued": load.queued,
+        "processing": load.in_flight,
+        "failed": load.failed_total,
+        "workers": load.workers,
+        "workers_busy": load.workers_busy,
+        "est_wait_ms": load.est_wait_ms,
+        "queued_audio_ms": load.queued_audio_ms,
+        "throughput_x": f"{load.throughput_x:.1f}",
+        "updated_at": round(wall_s * 1000),
+    }

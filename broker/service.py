@@ -1,0 +1,228 @@
+"""The broker's loop: poll, drain what has arrived up to a cap, feed the core, perform its actions.
+
+One thread owns the three sockets. It never waits but in the poll: every send is DONTWAIT, and what
+a socket refuses is told to the core.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from types import TracebackType
+
+import structlog
+import zmq
+
+from broker import metrics
+from broker.events import (
+    Action,
+    BackReceived,
+    BackRejected,
+    BackUnsent,
+    Count,
+    Event,
+    FrontReceived,
+    FrontRejected,
+    FrontUnsent,
+    Publish,
+    SendBack,
+    SendFront,
+    SubscriptionChanged,
+    Tick,
+    Unpublished,
+)
+from broker.queue_counters import QueueCounters
+from broker.routing import Broker
+from broker.settings import BrokerSettings
+from runtime import exit_codes, lifecycle, settings
+from wire import codec, publication, sockets
+from wire.messages import Load, Message
+
+TICK_S = 0.05
+DRAIN_MESSAGES_MAX = 500
+"""Messages taken from one socket before the others, and time, get their turn."""
+SHOW_EVERY_S = 1.0
+"""Metrics, Redis counters, and one log line with what was counted."""
+
+Socket = zmq.Socket[bytes]
+REFUSALS = frozenset({zmq.EAGAIN, zmq.EHOSTUNREACH})
+"""A full peer, and one that is not there."""
+
+
+class Service:
+    """Use as a context manager; ``run`` until told to stop."""
+
+    def __init__(self, values: BrokerSettings, core: Broker, counters: QueueCounters) -> None:
+        """Binds.
+
+        Raises:
+            SystemExit: with one line for the operator, if an endpoint can't be bound.
+        """
+        self._core = core
+        self._counters = counters
+        self._log = structlog.get_logger()
+        self._context: zmq.Context[Socket] = zmq.Context()
+        self._bound: list[Socket] = []
+        bind = self._bind
+        self._front = bind("BROKER_FRONTEND", values.broker_frontend, sockets.bind_router)
+        self._back = bind("BROKER_BACKEND", values.broker_backend, sockets.bind_router)
+        self._events = bind("BROKER_EVENTS", values.broker_events, sockets.bind_xpub)
+        self._poller = zmq.Poller()
+        for socket in self._bound:
+            self._poller.register(socket, zmq.POLLIN)
+        self._sequence = 0
+        self._incidents: Counter[str] = Counter()
+        self._workers = 0
+        self._tick_due_s = 0.0
+        self._show_due_s = 0.0
+
+    def __enter__(self) -> Service:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for socket in self._bound:
+            socket.close(linger=0)
+        self._context.term()
+
+    def run(self, stop: lifecycle.StopSignal) -> None:
+        self._log.info("broker_ready", epoch=self._core.epoch)
+        while not stop.requested:
+            self.turn()
+        self._log.info("broker_ended")
+
+    def turn(self) -> None:
+        """Wait for messages or the next tick, and handle what there is, up to the cap."""
+        wait_s = max(0.0, self._tick_due_s - time.monotonic())
+        ready = dict(self._poller.poll(math.ceil(wait_s * 1000)))
+        # Workers first: their results make room for the jobs that gateways send.
+        if self._back in ready:
+            self._drain_peers(self._back, "back", BackReceived, BackRejected)
+        if self._front in ready:
+            self._drain_peers(self._front, "front", FrontReceived, FrontRejected)
+        if self._events in ready:
+            self._drain_subscriptions()
+        now_s = time.monotonic()
+        if now_s >= self._tick_due_s:
+            self._tick_due_s = now_s + TICK_S
+            self._handle(Tick(), now_s)
+            if now_s >= self._show_due_s:
+                self._show_due_s = now_s + SHOW_EVERY_S
+                self._show(self._core.load())
+
+    def _bind(
+        self, name: str, endpoint: str, make: Callable[[zmq.Context[Socket], str], Socket]
+    ) -> Socket:
+        try:
+            socket = make(self._context, endpoint)
+        except zmq.ZMQError as error:
+            self.close()
+            taken = error.errno in (errno.EADDRINUSE, errno.EACCES)
+            code = exit_codes.UNAVAILABLE if taken else exit_codes.CONFIG
+            settings.fail(f"{name}: cannot bind {endpoint}: {error.strerror}", code)
+        self._bound.append(socket)
+        return socket
+
+    # ----------------------------------------------------------------------------------- receiving
+
+    def _drain_peers(
+        self,
+        socket: Socket,
+        name: str,
+        received: Callable[[bytes, Message], Event],
+        rejected: Callable[[bytes], Event],
+    ) -> None:
+        count = 0
+        now_s = time.monotonic()
+        for frames in _received(socket):
+            count += 1
+            try:
+                event = received(frames[0], codec.decode(frames[1:]))
+            except codec.WireError as error:
+                self._log.debug("malformed_frames", socket=name, error=str(error))
+                event = rejected(frames[0])
+            self._handle(event, now_s)
+        metrics.RECEIVED.labels(name).inc(count)
+
+    def _drain_subscriptions(self) -> None:
+        now_s = time.monotonic()
+        for frames in _received(self._events):
+            # ZMTP: one frame, 1 for subscribe or 0 for unsubscribe, then the topic's prefix.
+            if len(frames) == 1 and frames[0][:1] in (b"\0", b"\1"):
+                present = frames[0][0] == 1
+                self._handle(SubscriptionChanged(frames[0][1:], present), now_s)
+            else:
+                self._incidents["events_malformed"] += 1
+
+    # ----------------------------------------------------------------------------------- performing
+
+    def _handle(self, event: Event, now_s: float) -> None:
+        actions = self._core.handle(event, now_s)
+        while actions:
+            refused = self._perform(actions)
+            actions = [action for event in refused for action in self._core.handle(event, now_s)]
+
+    def _perform(self, actions: Iterable[Action]) -> list[Event]:
+        """Returns what the sockets refused, as events for the core."""
+        refused: list[Event] = []
+        for action in actions:
+            match action:
+                case SendBack(identity, message):
+                    if not self._send(self._back, [identity, *codec.encode(message)]):
+                        refused.append(BackUnsent(identity, message))
+                case SendFront(identity, message):
+                    if not self._send(self._front, [identity, *codec.encode(message)]):
+                        refused.append(FrontUnsent(identity, message))
+                case Publish(message):
+                    if not self._publish(message):
+                        refused.append(Unpublished(message))
+                case Count(reason):
+                    self._incidents[reason] += 1
+        return refused
+
+    def _publish(self, message: publication.Publication) -> bool:
+        # A refused publication uses up its number: the subscriber is to notice that one is missing.
+        self._sequence += 1
+        sent = self._send(self._events, publication.encode(self._sequence, message))
+        metrics.PUBLISHED.inc(sent)
+        return sent
+
+    def _send(self, socket: Socket, frames: list[bytes]) -> bool:
+        try:
+            socket.send_multipart(frames, zmq.DONTWAIT)
+        except zmq.ZMQError as error:
+            if error.errno not in REFUSALS:
+                raise
+            return False
+        return True
+
+    def _show(self, load: Load) -> None:
+        metrics.show(load)
+        self._counters.show(load)
+        for reason, count in self._incidents.items():
+            metrics.INCIDENTS.labels(reason).inc(count)
+        if self._incidents:
+            self._log.info("incidents", counts=dict(self._incidents))
+            self._incidents.clear()
+        if load.workers != self._workers:
+            self._log.info("workers_changed", workers=load.workers, before=self._workers)
+            self._workers = load.workers
+
+
+def _received(socket: Socket) -> Iterable[list[bytes]]:
+    """What has arrived, up to the cap."""
+    for _ in range(DRAIN_MESSAGES_MAX):
+        try:
+            yield socket.recv_multipart(zmq.DONTWAIT)
+        except zmq.Again:
+            return
