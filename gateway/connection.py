@@ -22,8 +22,8 @@ from gateway.audio import AudioError, AudioInput
 from gateway.dialects import native
 from gateway.life_cycle import State
 from gateway.session import Session
-from gateway.vad import VadEngine, VadStream
-from wire.messages import Cancel, Job, Record, Result
+from gateway.vad import VadEngine, VadOverloadedError, VadStream
+from wire.messages import Cancel, Failure, Job, Record, Result
 
 ANSWERS_QUEUED_MAX = 1_000
 """Answers waiting for a client that doesn't read; then the connection is closed with 1013."""
@@ -32,6 +32,7 @@ SEND_TIMEOUT_S = 30.0
 BAD_MESSAGES_IN_A_ROW_MAX = 3
 START_TIMEOUT_S = 30.0
 """From the upgrade to ``start``; then the connection is closed with 1008."""
+VAD_RETRY_S = 0.05
 CLOSE_NORMAL = 1000
 CLOSE_POLICY = 1008
 CLOSE_TOO_BIG = 1009
@@ -39,6 +40,7 @@ CLOSE_TRY_LATER = 1013
 
 PROBLEMS = Counter("asr_gateway_problems", "Error answers to clients", ["code"])
 SLOW_CLIENTS = Counter("asr_gateway_slow_clients", "Clients closed because they did not read")
+VAD_WAITS = Counter("asr_gateway_vad_waits", "Speech detection was full, a client had to wait")
 AUDIO_SECONDS = Counter("asr_gateway_audio_seconds", "Seconds of audio received")
 
 
@@ -165,14 +167,27 @@ class Connection:
                     pcm=decoded.pcm,
                     starts_container=decoded.starts_container,
                     ends_container=decoded.ends_container,
+                    tail_failure=_failure(decoded.tail_error),
                 )
             if isinstance(action, e.FinishAudio):
                 return e.AudioFinished(tail=await self._audio.finish())
             assert isinstance(action, e.DetectSpeech)
-            probabilities = await self._services.vad.probabilities(self._vad, action.pcm)
-            return e.SpeechProbabilities(probabilities=tuple(probabilities))
+            return await self._detect_speech(action.pcm)
         except AudioError as error:
-            return e.AudioFailed(chunk_index=index, code=error.code, message=str(error))
+            return e.AudioFailed(
+                chunk_index=index, code=error.code, message=str(error), pcm=error.pcm
+            )
+
+    async def _detect_speech(self, pcm: bytes) -> e.Event:
+        while True:
+            try:
+                probabilities = await self._services.vad.probabilities(self._vad, pcm)
+            except VadOverloadedError:
+                # Leaving this client's bytes in its socket is the answer.
+                VAD_WAITS.inc()
+                await asyncio.sleep(VAD_RETRY_S)
+                continue
+            return e.SpeechProbabilities(probabilities=tuple(probabilities))
 
     def _count_audio(self) -> None:
         duration_ms = self.session.duration_ms
@@ -265,3 +280,7 @@ class Connection:
             await self._websocket.close(item.code, item.reason)
         else:
             await self._websocket.send_text(item)
+
+
+def _failure(error: AudioError | None) -> Failure | None:
+    return None if error is None else Failure(code=error.code, message=str(error))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from wire.messages import Job, Record, Result, StoredKey
+from wire.messages import Failure, Job, Record, Result, StoredKey
 
 Mode = Literal["auto", "stream", "chunk"]
 
@@ -59,13 +59,19 @@ class AudioDecoded:
     pcm: bytes
     starts_container: bool
     ends_container: bool
+    tail_failure: Failure | None = None
+    """The previous container turned out to be bad at its end; this chunk is fine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AudioFailed:
+    """A chunk, or with no index the end of the audio, could not be decoded; ``pcm`` is what came
+    before the fault."""
+
     chunk_index: int | None
     code: str
     message: str
+    pcm: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

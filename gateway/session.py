@@ -215,6 +215,10 @@ class Session:
         )
         self._chunk_audio_ms = samples_to_ms(timeline.total_samples - start_sample)
         actions = self._note_chunk(samples_to_ms(start_sample))
+        if event.tail_failure is not None:
+            actions += self._tell(
+                e.Problem(code=event.tail_failure.code, message=event.tail_failure.message)
+            )
         if self.start.mode == "chunk":
             return [*actions, *self._take_whole_chunk(start_sample, now_s)]
         if frames:
@@ -248,7 +252,16 @@ class Session:
             e.Problem(code=event.code, message=event.message, chunk_index=event.chunk_index)
         )
         if self.state is State.FINISHING:
-            return [*told, *self._on_audio_finished(e.AudioFinished(tail=b""), now_s)]
+            return [*told, *self._on_audio_finished(e.AudioFinished(tail=event.pcm), now_s)]
+        if event.pcm and event.chunk_index is not None:
+            heard = e.AudioDecoded(
+                chunk_index=event.chunk_index,
+                tail=b"",
+                pcm=event.pcm,
+                starts_container=False,
+                ends_container=False,
+            )
+            return [*told, *self._on_audio_decoded(heard, now_s)]
         self._chunk_audio_ms = 0
         return [*told, *self._note_chunk(self.duration_ms), *self._audio_done()]
 

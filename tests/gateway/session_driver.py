@@ -45,6 +45,7 @@ class SessionDriver:
         """Chunks before which a container ended."""
         self.container_ends: set[int] = set()
         self.failing: set[int] = set()
+        self.audio_before_fault = b""
 
     def feed(self, event: e.Event) -> list[e.Answer]:
         """Handle ``event`` and all that follows from it; returns the new answers."""
@@ -71,7 +72,12 @@ class SessionDriver:
         if isinstance(action, e.DecodeChunk):
             index = action.chunk_index
             if index in self.failing:
-                return e.AudioFailed(chunk_index=index, code="bad_audio", message="no audio")
+                return e.AudioFailed(
+                    chunk_index=index,
+                    code="bad_audio",
+                    message="no audio",
+                    pcm=self.audio_before_fault,
+                )
             return e.AudioDecoded(
                 chunk_index=index,
                 tail=b"",

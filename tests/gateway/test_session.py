@@ -335,6 +335,19 @@ def test_bad_audio_is_an_answer_and_the_session_goes_on() -> None:
     assert job.pcm == speech(500)
 
 
+def test_audio_that_came_before_the_fault_is_heard() -> None:
+    driver = SessionDriver()
+    driver.failing = {1}
+    driver.audio_before_fault = speech(300)
+    driver.start()
+    driver.chunk(speech(500))
+    driver.chunk(b"broken from here")
+    driver.finish()
+    (job,) = driver.jobs
+    assert job.pcm == speech(800)
+    assert driver.session.chunk_count == 2
+
+
 # -------------------------------------------------------------------------------------- going away
 
 
