@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -9,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pytest
 
-from runtime import exit_codes
+from runtime import exit_codes, supervisor
 from runtime.supervisor import Child, end_children
 
 PATIENCE_S = 30.0
@@ -104,3 +108,88 @@ def test_all_children_end_together(tmp_path: Path) -> None:
     assert end_children(children, kill_after_s=0.3) == 0
     assert len(pids) == 2
     assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+# ------------------------------------------------------------------------------------- the command
+
+ROOT = Path(__file__).parents[2]
+
+
+def supervise(directory: Path, source: str) -> subprocess.Popen[str]:
+    """``python -m runtime.supervisor child`` with ``source`` as that package."""
+    package = directory / "child"
+    package.mkdir()
+    (package / "__main__.py").write_text(source)
+    return subprocess.Popen(
+        [sys.executable, "-m", "runtime.supervisor", "child"],
+        env={**os.environ, "PYTHONPATH": f"{directory}:{ROOT}", "LOG_FORMAT": "json"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def first_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+WAITS = """
+import os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: exit({code}))
+print(os.getpid(), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("code", sorted(exit_codes.FINAL))
+def test_the_command_passes_a_final_exit_code_on(tmp_path: Path, code: int) -> None:
+    with supervise(tmp_path, f"raise SystemExit({code})") as command:
+        _, told = command.communicate()
+    assert command.returncode == code
+    assert told == ""
+
+
+def test_the_command_reports_a_crash_and_starts_anew(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    source = f"""
+import pathlib
+mark = pathlib.Path({str(mark)!r})
+if not mark.exists():
+    mark.touch()
+    raise SystemExit(7)
+"""
+    with supervise(tmp_path, source) as command:
+        _, told = command.communicate()
+    assert command.returncode == exit_codes.OK
+    (line,) = told.splitlines()
+    assert '"event": "child_ended"' in line
+    assert '"exit_code": 7' in line
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_command_ends_its_child_when_asked(tmp_path: Path, number: signal.Signals) -> None:
+    with supervise(tmp_path, WAITS.format(code=0)) as command:
+        child = psutil.Process(int(first_line(command)))
+        command.send_signal(number)
+        command.communicate()
+    assert command.returncode == exit_codes.OK
+    assert not child.is_running()
+
+
+def test_the_command_killed_leaves_no_orphan(tmp_path: Path) -> None:
+    with supervise(tmp_path, WAITS.format(code=0)) as command:
+        child = psutil.Process(int(first_line(command)))
+        command.kill()
+    deadline_s = time.monotonic() + PATIENCE_S
+    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline_s
+        threading.Event().wait(0.01)
+
+
+def test_the_command_wants_one_package(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["one", "two"]):
+        with pytest.raises(SystemExit) as ended:
+            supervisor.main(arguments)
+        assert ended.value.code == exit_codes.CONFIG
+        assert capsys.readouterr().err == "error: usage: python -m runtime.supervisor PACKAGE\n"

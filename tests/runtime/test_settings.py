@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg.conninfo
+import pydantic
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from runtime import exit_codes, settings
+
+NAMES = ("LOG_LEVEL", "LOG_FORMAT", "DATA_DIR", "METRICS_PORT", "REDIS_URL", "DATABASE_URL")
+DB_NAMES = ("DB_HOST", "DB_PORT", "DB_USER", "DB_PASSWORD", "DB_NAME")
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*NAMES, *DB_NAMES, "PORT", "HONCHO_PROCESS_NAME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+class Everything(
+    settings.BusSettings,
+    settings.RedisSettings,
+    settings.DatabaseSettings,
+    settings.ProcessSettings,
+):
+    pass
+
+
+@pytest.mark.parametrize("value", ["debug", "DEBUG", "Debug", " debug "])
+def test_log_level_in_any_case(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("LOG_LEVEL", value)
+    assert settings.load(settings.ProcessSettings).log_level == "debug"
+
+
+@pytest.mark.parametrize("name", ["log_level", "LOG_LEVEL", "Log_Level"])
+def test_names_in_any_case(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "error")
+    assert settings.load(settings.ProcessSettings).log_level == "error"
+
+
+LOAD = "from runtime import settings; settings.load(settings.{}); print('went on')"
+
+
+@pytest.mark.parametrize(
+    "name, value, cls",
+    [
+        ("LOG_LEVEL", "loud", "ProcessSettings"),
+        ("LOG_FORMAT", "xml", "ProcessSettings"),
+        ("METRICS_PORT", "65536", "ProcessSettings"),
+        ("METRICS_PORT", "", "ProcessSettings"),
+        ("BROKER_FRONTEND", "127.0.0.1:7101", "BusSettings"),
+        ("BROKER_EVENTS", "udp://127.0.0.1:7101", "BusSettings"),
+        ("DB_PORT", "0", "DatabaseSettings"),
+    ],
+)
+def test_a_wrong_value_is_one_line_and_exit_code_78(name: str, value: str, cls: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", LOAD.format(cls)],
+        env={**os.environ, name: value},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == exit_codes.CONFIG == 78
+    assert ended.stdout == ""
+    assert ended.stderr.startswith(f"error: {name}: ")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_every_wrong_value_is_named_and_no_value_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DB_PORT", "s3cret-by-mistake")
+    monkeypatch.setenv("LOG_FORMAT", "xml")
+    with pytest.raises(SystemExit) as ended:
+        settings.load(Everything)
+    assert ended.value.code == exit_codes.CONFIG
+    told = capsys.readouterr().err
+    assert "DB_PORT: " in told
+    assert "LOG_FORMAT: " in told
+    assert "s3cret" not in told
+
+
+# ----------------------------------------------------------------------------------------- database
+
+
+def connection(**environment: str) -> dict[str, str]:
+    """What psycopg understands under the given environment."""
+    address = Everything.model_validate(environment).database_address()
+    return {name: str(v) for name, v in psycopg.conninfo.conninfo_to_dict(address).items()}
+
+
+def test_the_db_names() -> None:
+    assert connection(
+        db_host="db.example", db_port="6432", db_user="asr", db_password="p", db_name="speech"
+    ) == {
+        "host": "db.example",
+        "port": "6432",
+        "user": "asr",
+        "password": "p",
+        "dbname": "speech",
+    }
+
+
+def test_the_db_names_may_hold_any_character() -> None:
+    odd = "a b/c@d:e?f#g%h'é"
+    understood = connection(db_host="db.example", db_user=odd, db_password=odd, db_name=odd)
+    assert understood["user"] == understood["password"] == understood["dbname"] == odd
+
+
+@pytest.mark.parametrize("host", ["::1", "/var/run/postgresql"])
+def test_the_host_may_be_an_ipv6_address_or_a_socket_directory(host: str) -> None:
+    understood = connection(db_host=host)
+    assert understood["host"] == host
+    assert "password" not in understood
+
+
+def test_database_url_comes_before_the_db_names() -> None:
+    url = "postgresql://u:p@one.example/db"
+    values = Everything.model_validate({"database_url": url, "db_host": "two.example"})
+    assert values.database_address() == url
+    assert not values.database_is_embedded()
+
+
+def test_nothing_set_means_the_embedded_services(tmp_path: Path) -> None:
+    values = Everything(data_dir=tmp_path)
+    assert values.database_is_embedded()
+    assert connection(data_dir=str(tmp_path))["host"] == str(tmp_path / "run")
+    assert values.redis_address() == f"unix://{tmp_path}/run/redis.sock"
+
+
+def test_redis_url() -> None:
+    values = Everything(redis_url=SecretStr("redis://:p@cache.example/1"))
+    assert values.redis_address() == "redis://:p@cache.example/1"
+
+
+# ------------------------------------------------------------------------------------- socket paths
+
+
+@pytest.mark.parametrize("depth", range(0, 140, 7))
+def test_embedded_sockets_always_have_a_path_short_enough(depth: int) -> None:
+    directory = settings.embedded_socket_dir(Path("/") / ("d" * depth))
+    longest = directory / ".s.PGSQL.5432.lock"
+    assert len(os.fsencode(longest)) <= settings.UNIX_SOCKET_PATH_BYTES_MAX
+
+
+def test_a_short_data_directory_holds_its_sockets() -> None:
+    assert settings.embedded_socket_dir(Path("/srv/asr")) == Path("/srv/asr/run")
+
+
+def test_deep_data_directories_do_not_share_sockets() -> None:
+    one, two = (settings.embedded_socket_dir(Path("/", "d" * 120, name)) for name in "ab")
+    assert one != two
+    assert one == settings.embedded_socket_dir(Path("/", "d" * 120, "a"))
+
+
+def test_a_relative_data_directory_means_the_same_to_every_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    relative = settings.embedded_socket_dir(Path(".data"))
+    assert relative == settings.embedded_socket_dir(tmp_path / ".data")
+
+
+# ---------------------------------------------------------------------------------------- http port
+
+
+@pytest.mark.parametrize(
+    "environ, expected",
+    [
+        ({}, 8080),
+        ({"PORT": "9000"}, "9000"),
+        ({"PORT": "nonsense"}, "nonsense"),
+        # honcho with nothing said: its base is 5000.
+        ({"PORT": "5000", "HONCHO_PROCESS_NAME": "gateway.1"}, 8080),
+        ({"PORT": "5001", "HONCHO_PROCESS_NAME": "gateway.2"}, 8080),
+        # PORT=9000 honcho start -c gateway=2
+        ({"PORT": "9000", "HONCHO_PROCESS_NAME": "gateway.1"}, 9000),
+        ({"PORT": "9001", "HONCHO_PROCESS_NAME": "gateway.2"}, 9000),
+        ({"PORT": "9011", "HONCHO_PROCESS_NAME": "gateway.12"}, 9000),
+        ({"PORT": "nonsense", "HONCHO_PROCESS_NAME": "gateway.1"}, "nonsense"),
+        # A gateway that some other process of honcho's started keeps what it was told.
+        ({"PORT": "9000", "HONCHO_PROCESS_NAME": "tests.1"}, "9000"),
+    ],
+)
+def test_http_port(environ: dict[str, str], expected: int | str) -> None:
+    port, source = settings.http_port(environ)
+    assert port == expected
+    assert (source == "default") == (expected == 8080)
+
+
+def test_the_gateway_is_the_first_line_of_the_procfile() -> None:
+    # honcho counts PORT up by 100 a line; http_port undoes the index within the line only.
+    procfile = Path(__file__).parents[2] / "Procfile"
+    assert procfile.read_text().startswith("gateway: ")
+
+
+# ----------------------------------------------------------------------------------------- describe
+
+
+def test_effective_settings_tell_their_source_and_no_secret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://u:s3cret@one.example/db")
+    monkeypatch.setenv("DB_PASSWORD", "s3cret")
+    monkeypatch.setenv("METRICS_PORT", "9100")
+    values = settings.load(Everything)
+    with structlog.testing.capture_logs() as logs:
+        settings.log_effective(values, data_dir="here (told by a test)")
+    (line,) = logs
+    assert line["event"] == "settings"
+    assert line["metrics_port"] == "9100 (environment)"
+    assert line["log_format"] == "auto (default)"
+    assert line["data_dir"] == "here (told by a test)"
+    assert line["database_url"] == "*** (environment)"
+    assert line["db_password"] == "*** (environment)"
+    assert line["redis_url"] == "None (default)"
+    assert "s3cret" not in str(logs)
+    assert "s3cret" not in repr(values)
+
+
+def test_an_empty_secret_shows_that_it_is_empty() -> None:
+    assert settings.describe(Everything())["db_password"] == "'' (default)"
+
+
+def test_an_alias_in_the_environment_is_a_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Aliased(settings.ProcessSettings):
+        workers: int = pydantic.Field(
+            1, validation_alias=pydantic.AliasChoices("WORKERS", "MIN_WORKERS")
+        )
+
+    monkeypatch.setenv("MIN_WORKERS", "3")
+    assert settings.describe(settings.load(Aliased))["workers"] == "3 (environment)"
