@@ -17,9 +17,11 @@ import pytest
 import redis
 
 from runtime import exit_codes, settings
+from runtime.lifecycle import DRAIN_S
 from tests.conftest import EmbeddedServices
 from tests.logged_process import CHECKOUT, LoggedProcess
 from tools.embedded.postgres import Postgres
+from tools.embedded.valkey import Valkey
 
 
 def database_url(data_dir: Path) -> str:
@@ -54,74 +56,93 @@ def test_fixtures_give_real_servers(embedded_services: EmbeddedServices, databas
         assert client.ping()
 
 
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory after a first run."""
+    data_dir = tmp_path_factory.mktemp("made") / "data"
+    with LoggedProcess("tools.embedded", DATA_DIR=str(data_dir)) as process:
+        process.event("embedded_services_ready")
+        assert process.terminate() == exit_codes.OK
+    return data_dir
+
+
+@pytest.fixture
+def data_dir(made_once: Path, tmp_path: Path) -> Path:
+    """A copy of it, to spare the tests that are not about the first run its time."""
+    subprocess.run(["cp", "-a", made_once, tmp_path / "data"], check=True)
+    return tmp_path / "data"
+
+
 @pytest.fixture(params=["short", "deep"])
-def data_dir(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+def new_data_dir(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / "data" if request.param == "short" else tmp_path / ("d" * 120) / "data"
 
 
-def test_serves_only_unix_sockets_and_leaves_no_process(data_dir: Path) -> None:
-    with LoggedProcess("tools.embedded", DATA_DIR=str(data_dir)) as process:
+def test_serves_only_unix_sockets_and_leaves_no_process(new_data_dir: Path) -> None:
+    with LoggedProcess("tools.embedded", DATA_DIR=str(new_data_dir)) as process:
         process.event("embedded_services_ready")
-        assert ask_postgres(data_dir) == 42
-        assert ask_valkey(data_dir)
+        assert ask_postgres(new_data_dir) == 42
+        assert ask_valkey(new_data_dir)
+        sockets = settings.embedded_socket_dir(new_data_dir)
+        assert sockets.stat().st_mode & 0o777 == 0o700
         family = psutil.Process(process.pid).children(recursive=True)
         # Backends come and go; whoever listens is one of the two servers themselves.
         listening = [c for p in servers_of(process).values() for c in p.net_connections("inet")]
         assert process.terminate() == exit_codes.OK
     assert listening == []
     assert not any(p.is_running() for p in family)
-    assert settings.embedded_socket_dir(data_dir).stat().st_mode & 0o777 == 0o700
+    assert sockets.exists() == (sockets.parent == new_data_dir), "nothing stays in /tmp"
 
 
-def test_second_instance_is_one_clear_line(tmp_path: Path) -> None:
-    with LoggedProcess("tools.embedded", DATA_DIR=str(tmp_path)) as first:
+def test_second_instance_is_one_clear_line(data_dir: Path) -> None:
+    with LoggedProcess("tools.embedded", DATA_DIR=str(data_dir)) as first:
         first.event("embedded_services_ready")
-        with LoggedProcess("tools.embedded", DATA_DIR=str(tmp_path)) as second:
+        with LoggedProcess("tools.embedded", DATA_DIR=str(data_dir)) as second:
             assert second.wait() == exit_codes.UNAVAILABLE
             errors = [line for line in second.lines if line.startswith("error: ")]
             assert len(errors) == 1
             assert f"pid {first.pid}" in errors[0]
-        assert ask_postgres(tmp_path) == 42
+        assert ask_postgres(data_dir) == 42
 
 
-def test_crashed_servers_are_restarted_with_their_data(tmp_path: Path) -> None:
-    with LoggedProcess("tools.embedded", DATA_DIR=str(tmp_path)) as process:
+def test_crashed_servers_are_restarted_with_their_data(data_dir: Path) -> None:
+    with LoggedProcess("tools.embedded", DATA_DIR=str(data_dir)) as process:
         process.event("embedded_services_ready")
-        with psycopg.connect(database_url(tmp_path)) as connection:
+        with psycopg.connect(database_url(data_dir)) as connection:
             connection.execute("CREATE TABLE kept AS SELECT 7 AS x")
         seen = len(process.events)
         for server in servers_of(process).values():
             server.kill()
         for name in ("postgres", "valkey"):
             process.event("server_ready", after=seen, where=partial(of_server, name))
-        with psycopg.connect(database_url(tmp_path)) as connection:
+        with psycopg.connect(database_url(data_dir)) as connection:
             assert connection.execute("SELECT x FROM kept").fetchone() == (7,)
-        assert ask_valkey(tmp_path)
+        assert ask_valkey(data_dir)
 
 
-def test_servers_die_with_a_killed_parent_and_start_again(tmp_path: Path) -> None:
-    with LoggedProcess("tools.embedded", DATA_DIR=str(tmp_path)) as process:
+def test_servers_die_with_a_killed_parent_and_start_again(data_dir: Path) -> None:
+    with LoggedProcess("tools.embedded", DATA_DIR=str(data_dir)) as process:
         process.event("embedded_services_ready")
         family = list(servers_of(process).values())
         assert len(family) == 2
         process.kill()
         _gone, alive = psutil.wait_procs(family, timeout=10)
         assert alive == []
-    assert (tmp_path / "postgres" / "postmaster.pid").exists()
-    with LoggedProcess("tools.embedded", DATA_DIR=str(tmp_path)) as process:
+    assert (data_dir / "postgres" / "postmaster.pid").exists()
+    with LoggedProcess("tools.embedded", DATA_DIR=str(data_dir)) as process:
         process.event("embedded_services_ready")
-        assert ask_postgres(tmp_path) == 42
+        assert ask_postgres(data_dir) == 42
 
 
-def test_lock_of_another_living_process_does_not_prevent_a_start(tmp_path: Path) -> None:
+def test_lock_of_another_living_process_does_not_prevent_a_start(data_dir: Path) -> None:
     """After a container restart the old postmaster's pid belongs to someone else."""
-    with LoggedProcess("tools.embedded", DATA_DIR=str(tmp_path)) as process:
+    with LoggedProcess("tools.embedded", DATA_DIR=str(data_dir)) as process:
         process.event("embedded_services_ready")
         process.kill()
-    pid_file = tmp_path / "postgres" / "postmaster.pid"
+    pid_file = data_dir / "postgres" / "postmaster.pid"
     old_pid = pid_file.read_text().partition("\n")[0]
     pid_file.write_text(pid_file.read_text().replace(old_pid, str(os.getpid()), 1))
-    with LoggedProcess("tools.embedded", DATA_DIR=str(tmp_path)) as process:
+    with LoggedProcess("tools.embedded", DATA_DIR=str(data_dir)) as process:
         process.event("embedded_services_ready")
         assert all(e["event"] != "server_crashed" for e in process.events)
 
@@ -160,18 +181,18 @@ def test_with_both_urls_idles_until_sigterm(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_clients_may_finish_while_the_database_stops(tmp_path: Path) -> None:
-    with LoggedProcess("tools.embedded", DATA_DIR=str(tmp_path)) as process:
+def test_clients_may_finish_while_the_database_stops(data_dir: Path) -> None:
+    with LoggedProcess("tools.embedded", DATA_DIR=str(data_dir)) as process:
         process.event("embedded_services_ready")
-        with psycopg.connect(database_url(tmp_path)) as connection:
+        with psycopg.connect(database_url(data_dir)) as connection:
             connection.execute("CREATE TABLE last_words (x integer)")
             process.send_signal(signal.SIGTERM)
             connection.execute("INSERT INTO last_words VALUES (1)")
             connection.commit()
         assert process.wait() == exit_codes.OK
-    with LoggedProcess("tools.embedded", DATA_DIR=str(tmp_path)) as process:
+    with LoggedProcess("tools.embedded", DATA_DIR=str(data_dir)) as process:
         process.event("embedded_services_ready")
-        with psycopg.connect(database_url(tmp_path)) as connection:
+        with psycopg.connect(database_url(data_dir)) as connection:
             assert connection.execute("SELECT x FROM last_words").fetchone() == (1,)
 
 
@@ -237,23 +258,20 @@ raise SystemExit(main())
         shutil.rmtree(data_dir)
 
 
-def test_postgres_log_carries_no_rows(tmp_path: Path) -> None:
-    with LoggedProcess("tools.embedded", DATA_DIR=str(tmp_path)) as process:
+def test_postgres_log_carries_no_rows(data_dir: Path) -> None:
+    with LoggedProcess("tools.embedded", DATA_DIR=str(data_dir)) as process:
         process.event("embedded_services_ready")
         with (
-            psycopg.connect(database_url(tmp_path)) as connection,
+            psycopg.connect(database_url(data_dir)) as connection,
             pytest.raises(psycopg.errors.CheckViolation),
         ):
             connection.execute("CREATE TABLE t (words text CHECK (length(words) < 3))")
             connection.execute("INSERT INTO t VALUES ('spoken secret')")
-    log = (tmp_path / "postgres.log").read_text()
+    log = (data_dir / "postgres.log").read_text()
     assert "check constraint" in log
     assert "secret" not in log
 
 
 def test_stop_fits_into_the_drain_time() -> None:
-    from runtime.lifecycle import DRAIN_S
-    from tools.embedded.valkey import Valkey
-
     longest_s = sum(s for server in (Postgres, Valkey) for _, s in server.stop_signals)
     assert longest_s <= DRAIN_S

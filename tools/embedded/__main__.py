@@ -32,6 +32,8 @@ def main() -> int:
         run(servers, directory, stop)
     except EmbeddedError as error:
         settings.fail(str(error), exit_codes.UNAVAILABLE)
+    finally:
+        directory.close()
     return exit_codes.OK
 
 

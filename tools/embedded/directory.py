@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import stat
@@ -40,10 +41,14 @@ class DataDirectory:
             raise EmbeddedError(f"DATA_DIR {self.root}: {error.strerror or error}") from error
 
     def close(self) -> None:
-        """Let another instance in."""
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
-            self._lock_fd = None
+        """Let another instance in, and leave nothing outside ``DATA_DIR``."""
+        if self._lock_fd is None:
+            return
+        if self.root not in self.sockets.parents:
+            with contextlib.suppress(OSError):  # not empty: a server was killed
+                self.sockets.rmdir()
+        os.close(self._lock_fd)
+        self._lock_fd = None
 
     def log_file(self, name: str) -> Path:
         """Path of a server's log, an overlong one set aside first."""

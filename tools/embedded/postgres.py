@@ -8,6 +8,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import psycopg
@@ -20,6 +21,9 @@ SUPERUSER = "postgres"
 PORT = 5432
 """Names the socket file; said explicitly because PGPORT in the environment would change it."""
 UNPRIVILEGED_USER = "nobody"
+SYNC_METHOD = "syncfs" if sys.platform == "linux" else "fsync"
+"""Of whole clusters, at initdb and after a crash: one flush of the file system takes half the
+time of a thousand flushes of files."""
 INITDB_TIMEOUT_S = 120.0
 PROBE_TIMEOUT_S = 2
 """libpq treats less as 2 s."""
@@ -29,7 +33,7 @@ class Postgres:
     """One PostgreSQL cluster in ``DATA_DIR/postgres``."""
 
     name = "postgres"
-    stop_signals: StopSignals = ((signal.SIGTERM, 1.8), (signal.SIGINT, 1.2), (signal.SIGQUIT, 0.3))
+    stop_signals: StopSignals = ((signal.SIGTERM, 2.5), (signal.SIGINT, 0.7), (signal.SIGQUIT, 0.3))
     """Smart shutdown first: persistence, stopped at the same moment, may still write what it has.
     Then fast (clients are cut off), then immediate. Seconds to wait after each."""
 
@@ -62,6 +66,7 @@ class Postgres:
             "port": str(PORT),
             "unix_socket_directories": str(self._directory.sockets).replace(",", r"\,"),
             "logging_collector": "off",
+            "recovery_init_sync_method": SYNC_METHOD,
             # DETAIL and STATEMENT lines may carry rows, and rows carry what people said.
             "log_error_verbosity": "terse",
             "log_min_error_statement": "panic",
@@ -102,6 +107,7 @@ class Postgres:
             "--auth=trust",
             "--encoding=UTF8",
             "--no-locale",
+            f"--sync-method={SYNC_METHOD}",
         ]
         try:
             done = subprocess.run(
