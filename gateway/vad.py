@@ -55,6 +55,10 @@ class VadOverloadedError(Exception):
     """``REQUESTS_MAX`` requests are waiting."""
 
 
+class VadClosedError(Exception):
+    """The engine was closed before the answer was there."""
+
+
 def model_path() -> Path:
     """The model file in the installed ``silero_vad`` package."""
     spec = importlib.util.find_spec("silero_vad")
@@ -81,6 +85,13 @@ class _Request:
     """Shape (frames, FRAME_SAMPLES), as the model gets them."""
     answer: Future[list[float]]
     probabilities: list[float] = field(default_factory=list)
+    _begun: bool = False
+
+    def begin(self) -> bool:
+        """Whether to serve it: False when whoever asked was cancelled meanwhile."""
+        # Once it is running, a future can't be cancelled, and its result can be set without care.
+        self._begun = self._begun or self.answer.set_running_or_notify_cancel()
+        return self._begun
 
     @property
     def frames_left(self) -> int:
@@ -117,7 +128,7 @@ class VadEngine:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread; requests still waiting are cancelled."""
+        """End the thread; requests still waiting fail with ``VadClosedError``."""
         with self._wake:
             self._closing = True
             self._wake.notify()
@@ -133,15 +144,18 @@ class VadEngine:
 
         Raises:
             VadOverloadedError: too many requests wait.
+            VadClosedError: ``close`` was called.
         """
         assert len(pcm) % FRAME_BYTES == 0
-        assert self._thread is not None and not self._closing, "not started, or closed"
+        assert self._session is not None, "not started"
         if not pcm:
             return []
         samples = np.frombuffer(pcm, "<i2").astype(np.float32)
         frames = np.clip(samples * (_GAIN / np.float32(32768)), -1, 1).reshape(-1, FRAME_SAMPLES)
         request = _Request(stream, frames, Future())
         with self._wake:
+            if self._closing:
+                raise VadClosedError
             if len(self._waiting) >= REQUESTS_MAX:
                 raise VadOverloadedError(f"{REQUESTS_MAX} requests are waiting")
             self._waiting.append(request)
@@ -150,6 +164,8 @@ class VadEngine:
 
     def _run(self) -> None:
         while (batch := self._next_batch()) is not None:
+            if not batch:
+                continue  # all of them were cancelled
             try:
                 self._step_all(batch)
             except Exception as error:
@@ -167,12 +183,13 @@ class VadEngine:
             while not self._waiting and not self._closing:
                 self._wake.wait()
             if self._closing:
-                for request in self._waiting:
-                    request.answer.cancel()
+                for request in filter(_Request.begin, self._waiting):
+                    request.answer.set_exception(VadClosedError())
                 self._waiting.clear()
                 return None
             size = min(len(self._waiting), BATCH_STREAMS_MAX)
-            return [self._waiting.popleft() for _ in range(size)]
+            taken = [self._waiting.popleft() for _ in range(size)]
+            return [request for request in taken if request.begin()]
 
     def _put_back(self, unfinished: list[_Request]) -> None:
         with self._wake:
