@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zmq
+
 from persistence.service import Service
 from persistence.settings import PersistenceSettings
 from runtime import exit_codes, lifecycle, logging, metrics, settings
@@ -13,7 +15,11 @@ def main() -> int:
     settings.log_effective(values)
     stop = lifecycle.StopSignal()
     metrics.serve(values.metrics_port)
-    with Service(values) as service:
+    try:
+        service = Service(values)
+    except zmq.ZMQError as error:
+        settings.fail(f"BROKER_EVENTS or BROKER_FRONTEND: {error}")
+    with service:
         service.run(stop)
     return exit_codes.OK
 

@@ -32,13 +32,13 @@ T = TypeVar("T")
 _ISO = "to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
 # A session that has not finished has no counts of its own yet.
 _SESSION_COLUMNS = f"""
-s.session_id, s.user_id, s.status, coalesce(s.text, '') AS text,
+s.id AS session_id, s.user_id, s.status, coalesce(s.text, '') AS text,
 coalesce(s.duration_ms, (SELECT max(c.offset_ms + c.duration_ms) FROM asr_chunks c
-                         WHERE c.session_id = s.session_id), 0)::float8 / 1000 AS duration,
+                         WHERE c.session_id = s.id), 0)::float8 / 1000 AS duration,
 coalesce(s.chunk_count, (SELECT count(*) FROM asr_chunks c
-                         WHERE c.session_id = s.session_id)) AS chunk_count,
+                         WHERE c.session_id = s.id)) AS chunk_count,
 coalesce(s.segment_count, (SELECT count(*) FROM asr_segments g
-                           WHERE g.session_id = s.session_id)) AS segment_count,
+                           WHERE g.session_id = s.id)) AS segment_count,
 CASE WHEN s.error_code IS NOT NULL
      THEN jsonb_build_object('code', s.error_code, 'message', s.error_message) END AS error,
 {_ISO.format("s.created_at")} AS created_at,
@@ -48,11 +48,11 @@ _PING = "SELECT FROM asr_sessions LIMIT 1"
 _TOTAL = "SELECT count(*) AS total FROM asr_sessions WHERE status <> 'deleted'"
 _HISTORY = f"""
 SELECT {_SESSION_COLUMNS} FROM asr_sessions s WHERE s.status <> 'deleted'
-ORDER BY s.created_at DESC, s.session_id LIMIT %s
+ORDER BY s.created_at DESC, s.id LIMIT %s
 """
 _SESSION = f"""
 SELECT {_SESSION_COLUMNS} FROM asr_sessions s
-WHERE s.session_id = %s AND s.status <> 'deleted'
+WHERE s.id = %s AND s.status <> 'deleted'
 """
 _SEGMENTS = """
 SELECT segment_index, start_ms, end_ms, text, tokens,
@@ -78,6 +78,7 @@ class SessionReader:
 
     def __init__(self, conninfo: str) -> None:
         self._available: bool | None = None
+        self._reading: set[asyncio.Future[Any]] = set()
         self._log = structlog.get_logger()
         # The pool logs every failed try; we log when the state changes.
         logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
@@ -100,6 +101,8 @@ class SessionReader:
         await self._pool.open(wait=False)
 
     async def close(self) -> None:
+        for task in self._reading:
+            task.cancel()
         await self._pool.close(timeout=1.0)
 
     async def ping(self) -> bool:
@@ -152,11 +155,24 @@ class SessionReader:
         """
         if "\0" in session_id:
             return None
-        query = "SELECT status FROM asr_sessions WHERE session_id = %s"
+        query = "SELECT status FROM asr_sessions WHERE id = %s"
         found = await self._read(lambda connection: _rows(connection, query, session_id))
         return found[0]["status"] if found else None
 
     async def _read(self, read: Callable[[Connection], Awaitable[T]]) -> T:
+        # In a task of its own, because a cancelled psycopg call waits for the server's consent:
+        # a caller that gives up goes at once, and the task ends at READ_TIMEOUT_S.
+        task = asyncio.ensure_future(self._try_connections(read))
+        self._reading.add(task)
+        task.add_done_callback(self._done)
+        return await asyncio.shield(task)
+
+    def _done(self, task: asyncio.Future[Any]) -> None:
+        self._reading.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen, also where the caller has gone
+
+    async def _try_connections(self, read: Callable[[Connection], Awaitable[T]]) -> T:
         # After a restart of the database every pooled connection is dead, and each fails at once.
         for _ in range(CONNECTIONS_MAX + 1):
             try:

@@ -32,7 +32,11 @@ _log = structlog.get_logger()
 
 
 class Service:
-    """Use as a context manager, on one thread; ``run`` until asked to stop."""
+    """Use as a context manager, on one thread; ``run`` until asked to stop.
+
+    Raises:
+        zmq.ZMQError: for an endpoint that cannot be connected to, such as a malformed one.
+    """
 
     def __init__(self, settings: PersistenceSettings) -> None:
         self._journal = Journal(settings.limits())
@@ -40,12 +44,16 @@ class Service:
             settings.database_address(), write_timeout_s=settings.persistence_write_timeout_s
         )
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._events = sockets.connect_sub(
-            self._context, settings.broker_events, publication.TOPICS
-        )
-        self._broker = sockets.connect_dealer(
-            self._context, settings.broker_frontend, sockets.new_identity("persistence")
-        )
+        try:
+            self._events = sockets.connect_sub(
+                self._context, settings.broker_events, publication.TOPICS
+            )
+            self._broker = sockets.connect_dealer(
+                self._context, settings.broker_frontend, sockets.new_identity("persistence")
+            )
+        except zmq.ZMQError:
+            self._context.destroy(linger=0)
+            raise
         self._poller = zmq.Poller()
         self._poller.register(self._events, zmq.POLLIN)
         self._poller.register(self._broker, zmq.POLLIN)

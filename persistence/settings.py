@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import Field, model_validator
 
 from persistence.journal import Limits
 from runtime.settings import BusSettings, DatabaseSettings, ProcessSettings
@@ -23,6 +25,15 @@ class PersistenceSettings(DatabaseSettings, BusSettings, ProcessSettings):
     persistence_pending_mib_max: Annotated[int, Field(ge=1, le=65_536)] = 256
     persistence_write_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
     """A batch that takes longer counts as a lost connection."""
+
+    @model_validator(mode="after")
+    def _address_can_be_read(self) -> Self:
+        try:
+            conninfo_to_dict(self.database_address())
+        except psycopg.ProgrammingError:
+            # Not psycopg's words: they quote the URL, and with it the password.
+            raise ValueError("DATABASE_URL is no PostgreSQL connection URL") from None
+        return self
 
     def limits(self) -> Limits:
         return Limits(

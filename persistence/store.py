@@ -43,20 +43,20 @@ CONTENT_ERRORS = (psycopg.DataError, psycopg.IntegrityError, ValueError, Overflo
 """What the database, or psycopg on the way to it, says about a row that it cannot take."""
 
 _PLACEHOLDERS = """
-INSERT INTO asr_sessions (session_id) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING
+INSERT INTO asr_sessions (id) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING
 """
 # Always in the same order, so that two writers cannot wait for each other; and locked, so that no
 # deletion slips in between this look and our inserts.
 _LOCK_LIVE = """
-SELECT session_id FROM asr_sessions
-WHERE session_id = ANY (%s) AND status <> 'deleted'
-ORDER BY session_id FOR UPDATE
+SELECT id FROM asr_sessions
+WHERE id = ANY (%s) AND status <> 'deleted'
+ORDER BY id FOR UPDATE
 """
 _STARTED = """
 UPDATE asr_sessions
 SET user_id = %(user_id)s, client = %(client)s, mode = %(mode)s, language = %(language)s,
     created_at = %(at)s, started = true
-WHERE session_id = %(session_id)s AND status <> 'deleted'
+WHERE id = %(session_id)s AND status <> 'deleted'
   AND (NOT started OR created_at > %(at)s)
 """
 _FINISHED = """
@@ -67,7 +67,7 @@ SET status = %(status)s, text = %(text)s, duration_ms = %(duration_ms)s,
                       ELSE %(error_code)s END,
     error_message = CASE WHEN error_code = 'unstorable' THEN error_message
                          ELSE %(error_message)s END
-WHERE session_id = %(session_id)s AND status <> 'deleted'
+WHERE id = %(session_id)s AND status <> 'deleted'
   AND (array_position(ARRAY['active', 'abandoned', 'failed', 'completed'], status),
        coalesce(completed_at, '-infinity'))
     < (array_position(ARRAY['active', 'abandoned', 'failed', 'completed'], %(status)s::text),
@@ -99,11 +99,11 @@ SET status = 'deleted', user_id = '', client = '', mode = '', language = '', tex
     duration_ms = NULL, chunk_count = NULL, segment_count = NULL, error_code = NULL,
     error_message = NULL, completed_at = NULL, started = false, deleted_at = row.at
 FROM unnest(%s::text[], %s::timestamptz[]) AS row (session_id, at)
-WHERE asr_sessions.session_id = row.session_id AND status <> 'deleted'
+WHERE asr_sessions.id = row.session_id AND status <> 'deleted'
 """
 _MARK_REJECTED = """
 UPDATE asr_sessions SET error_code = %s, error_message = %s
-WHERE session_id = %s AND status <> 'deleted' AND error_code IS NULL
+WHERE id = %s AND status <> 'deleted' AND error_code IS NULL
 """
 
 

@@ -1,7 +1,7 @@
 -- Sessions, their segments and their chunks. Times are wall clock, for people.
 
 CREATE TABLE asr_sessions (
-    session_id    text PRIMARY KEY CHECK (char_length(session_id) BETWEEN 1 AND 128),
+    id            text PRIMARY KEY CHECK (char_length(id) BETWEEN 1 AND 128),
     user_id       text NOT NULL DEFAULT '',
     client        text NOT NULL DEFAULT '',
     mode          text NOT NULL DEFAULT '',
@@ -23,7 +23,7 @@ CREATE TABLE asr_sessions (
     deleted_at    timestamptz
 );
 
-CREATE INDEX asr_sessions_newest ON asr_sessions (created_at DESC, session_id)
+CREATE INDEX asr_sessions_newest ON asr_sessions (created_at DESC, id)
     WHERE status <> 'deleted';
 
 CREATE TABLE asr_segments (

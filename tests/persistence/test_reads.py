@@ -165,3 +165,17 @@ async def test_a_silent_database_is_given_up_and_found_again(
         assert not await reader.ping()
     monkeypatch.setattr(reads, "READ_TIMEOUT_S", 10.0)
     assert await reader.history(1) == (0, [])
+
+
+async def test_a_caller_that_gives_up_goes_at_once(
+    database: str, reader: SessionReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although the server answers nobody, and so cannot be asked to cancel either."""
+    with psycopg.connect(database) as connection:
+        connection.execute("LOCK TABLE asr_sessions IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.status("s"), 0.05)
+        (abandoned,) = reader._reading
+        assert not abandoned.done()
+        monkeypatch.setattr(reads, "READ_TIMEOUT_S", 0.1)
+    assert await reader.status("s") is None

@@ -20,3 +20,12 @@ def test_a_batch_of_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERSISTENCE_BATCH_ROWS_MAX", "0")
     with pytest.raises(ValidationError):
         PersistenceSettings()
+
+
+def test_a_malformed_url_is_refused_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgres//ann:secret@host/db")
+    with pytest.raises(ValidationError) as caught:
+        PersistenceSettings()
+    messages = str(caught.value.errors(include_input=False, include_context=False))
+    assert "DATABASE_URL" in messages
+    assert "secret" not in messages

@@ -108,10 +108,10 @@ def test_a_deletion_takes_everything_and_nothing_brings_it_back(connection: Conn
     found = value(
         connection,
         "SELECT status, text, user_id, client, completed_at, duration_ms, deleted_at IS NULL"
-        " FROM asr_sessions WHERE session_id = 's'",
+        " FROM asr_sessions WHERE id = 's'",
     )
     assert found == ("deleted", None, "", "", None, None, False)
-    other = value(connection, "SELECT status FROM asr_sessions WHERE session_id = 'other'")
+    other = value(connection, "SELECT status FROM asr_sessions WHERE id = 'other'")
     assert other == "active"
 
 
@@ -164,12 +164,13 @@ def test_order_repetition_and_batching_change_nothing(connection: Connection, na
             write_bodies(connection, *bodies[:size], session_id=f"s{number:02}")
             del bodies[:size]
     for table in ("asr_sessions", "asr_segments", "asr_chunks"):
-        columns = "to_jsonb(t) - 'session_id' - 'stored_at'"
+        session = "id" if table == "asr_sessions" else "session_id"
+        columns = f"to_jsonb(t) - '{session}' - 'stored_at'"
         if name == "deleted":
             columns += " - 'created_at'"  # a tombstone's is that of whatever came first
         states = connection.execute(
             f"SELECT DISTINCT array_agg(({columns})::text ORDER BY ({columns})::text)"
-            f" FROM {table} t GROUP BY session_id"
+            f" FROM {table} t GROUP BY {session}"
         ).fetchall()
         assert len(states) == (0 if name == "deleted" and table != "asr_sessions" else 1), table
 
@@ -233,11 +234,11 @@ def test_a_bad_row_spoils_neither_its_batch_nor_its_session(connection: Connecti
     assert metrics.REJECTED_ROWS.labels("SegmentCopy")._value.get() == before + 1
     assert value(connection, "SELECT count(*) FROM asr_segments") == 5
     marked = connection.execute(
-        "SELECT session_id, error_message FROM asr_sessions WHERE error_code = 'unstorable'"
+        "SELECT id, error_message FROM asr_sessions WHERE error_code = 'unstorable'"
     ).fetchall()
     assert marked == [("s3", "SegmentCopy refused by the database: 23514")]
     write_bodies(connection, sent.finished(), session_id="s3")
-    kept = "SELECT status, error_code FROM asr_sessions WHERE session_id = 's3'"
+    kept = "SELECT status, error_code FROM asr_sessions WHERE id = 's3'"
     assert value(connection, kept) == ("completed", "unstorable")
 
 
