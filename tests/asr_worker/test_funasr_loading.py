@@ -65,8 +65,13 @@ def test_a_name_with_two_meanings_needs_the_full_import() -> None:
     assert funasr_loading._modules_registering({"TransformerDecoder"}) is None
 
 
-def test_a_directory_that_is_no_model_raises(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("model: NoSuchModel\n")
-    (tmp_path / "model.pt").write_bytes(b"")
-    with pytest.raises(Exception, match="NoSuchModel"):
-        funasr_loading.auto_model(tmp_path, model=str(tmp_path), device="cpu", disable_update=True)
+def test_a_hub_out_of_reach_is_named_as_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_args: object, **_options: object) -> str:
+        raise OSError("no route to host")
+
+    funasr_loading.import_bare_funasr()
+    from funasr.download import download_model_from_hub
+
+    monkeypatch.setattr(download_model_from_hub, "get_or_download_model_dir", unreachable)
+    with pytest.raises(ConnectionError, match=r"paraformer.*no route to host"):
+        funasr_loading.auto_model(None, model="paraformer-zh", device="cpu", disable_update=True)

@@ -22,6 +22,7 @@ from asr_worker.funasr_recognizer import (
 )
 from asr_worker.recognizer import RECOGNITION_FAILED, ModelLoadError, Utterance, build
 from asr_worker.settings import WorkerSettings, model_source
+from tests.asr_worker import tiny_punctuation, tiny_sense_voice
 from tools.digit_speech import VOICES, random_digits, speak
 from wire.messages import Token
 
@@ -29,12 +30,12 @@ Samples = npt.NDArray[np.int16]
 BATCH = 25
 
 
-def load(directory: Path) -> FunasrRecognizer:
-    values = WorkerSettings(asr_model=str(directory))
+def load(directory: Path, punctuation: str = "") -> FunasrRecognizer:
+    values = WorkerSettings(asr_model=str(directory), asr_punc_model=punctuation)
     return funasr_recognizer.load(values, model_source(values.asr_model))
 
 
-def load_plain(directory: Path) -> Any:
+def load_plain(directory: Path, **more: Any) -> Any:
     return funasr_loading.auto_model(
         directory,
         model=str(directory),
@@ -42,6 +43,7 @@ def load_plain(directory: Path) -> Any:
         ncpu=1,
         disable_update=True,
         disable_pbar=True,
+        **more,
     )
 
 
@@ -70,9 +72,9 @@ def texts(recognizer: FunasrRecognizer, audio: list[Samples]) -> list[str | None
     return [recognition.text for recognition in recognizer.recognize(utterances)]
 
 
-def own_text(plain: Any, samples: Samples) -> str:
+def own_text(plain: Any, samples: Samples, **options: Any) -> str:
     """FunASR's text of one utterance alone; nothing of ours is involved."""
-    text: str = plain.generate(input=[samples.astype(np.float32) / 32768])[0]["text"]
+    text: str = plain.generate(input=[samples.astype(np.float32) / 32768], **options)[0]["text"]
     return text
 
 
@@ -128,6 +130,29 @@ def test_an_utterance_without_tokens_leaves_its_batch_alone(
     assert texts(quiet_recognizer, [short, long, short]) == ["", alone, ""]
     assert texts(quiet_recognizer, [short, short]) == ["", ""]
     assert quiet_recognizer.can_batch
+
+
+def test_sense_voice_batches_equal_funasr_one_by_one(tmp_path: Path) -> None:
+    directory = tiny_sense_voice.build(tmp_path / "sense_voice")
+    sense_voice, plain = load(directory), load_plain(directory)
+    rng = random.Random(50)
+    audio = [spoken(seed, rng.randint(4_800, 96_000)) for seed in range(BATCH)]
+    utterances = [Utterance(pcm=samples.tobytes(), language="zh") for samples in audio]
+    for samples, recognition in zip(audio, sense_voice.recognize(utterances), strict=True):
+        tagged = own_text(plain, samples, language="zh", use_itn=True)
+        assert recognition.text
+        assert recognition.text == _text_and_words({"text": tagged})[0].strip()
+    assert sense_voice.can_batch
+
+
+def test_punctuation_equals_funasrs_own(tiny_model_dir: Path, tmp_path: Path) -> None:
+    punctuation = str(tiny_punctuation.build(tmp_path / "punctuation"))
+    ours = load(tiny_model_dir, punctuation)
+    funasrs = load_plain(tiny_model_dir, punc_model=punctuation)
+    audio = [spoken(seed, 64_000) for seed in range(8)]
+    expected = [own_text(funasrs, samples).strip() for samples in audio]
+    assert any("?" in text or "." in text for text in expected)
+    assert texts(ours, audio) == expected
 
 
 def test_order_is_kept_whatever_the_lengths(recognizer: FunasrRecognizer) -> None:

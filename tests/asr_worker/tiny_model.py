@@ -6,7 +6,9 @@ of batched with single recognition need. The seed is fixed: the same directory e
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -65,39 +67,52 @@ def configuration(width: int = 128, encoder_blocks: int = 4) -> dict[str, Any]:
 
 def build(directory: Path, **shape: int) -> Path:
     """Write the model directory and return it."""
-    import_bare_funasr()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # FunASR's own, at import
-        from funasr.models.paraformer import cif_predictor, decoder, model
-        from funasr.models.sanm import encoder
-
-    del cif_predictor, decoder, encoder  # imported because importing registers their classes
+    import_models("paraformer.model", "paraformer.cif_predictor", "paraformer.decoder")
+    paraformer = sys.modules["funasr.models.paraformer.model"].Paraformer
     settings = configuration(**shape)
     torch.manual_seed(20)
     parts = ("encoder", "decoder", "predictor")
     named = {k: v for k, v in settings.items() if k in parts or k.removesuffix("_conf") in parts}
-    network = model.Paraformer(
+    network = paraformer(
         input_size=FEATURES, vocab_size=len(TOKENS), **named, **settings["model_conf"]
     )
-    directory.mkdir(parents=True, exist_ok=True)
-    torch.save(network.state_dict(), directory / "model.pt")
-    OmegaConf.save(settings, directory / "config.yaml")
-    (directory / "tokens.json").write_text(json.dumps(TOKENS, ensure_ascii=False), "utf-8")
-    (directory / "am.mvn").write_text(_statistics(mean=12.0, scale=0.3), "ascii")
     files = {
-        "init_param": "model.pt",
-        "config": "config.yaml",
         "tokenizer_conf": {"token_list": "tokens.json"},
         "frontend_conf": {"cmvn_file": "am.mvn"},
     }
+    write(directory, settings, network, files)
+    (directory / "tokens.json").write_text(json.dumps(TOKENS, ensure_ascii=False), "utf-8")
+    write_statistics(directory)
+    return directory
+
+
+def import_models(*names: str) -> None:
+    """Import ``funasr.models.*names``, which registers their classes."""
+    import_bare_funasr()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # FunASR's own, at import
+        for name in ("sanm.encoder", *names):
+            importlib.import_module(f"funasr.models.{name}")
+
+
+def write(
+    directory: Path, settings: dict[str, Any], network: torch.nn.Module, files: dict[str, Any]
+) -> None:
+    """Configuration and weights; ``files`` are the paths inside, as FunASR's hubs give them."""
+    directory.mkdir(parents=True, exist_ok=True)
+    torch.save(network.state_dict(), directory / "model.pt")
+    OmegaConf.save(settings, directory / "config.yaml")
     description = {
         "framework": "pytorch",
         "task": "auto-speech-recognition",
         "model": {"type": "funasr"},
-        "file_path_metas": files,
+        "file_path_metas": {"init_param": "model.pt", "config": "config.yaml", **files},
     }
     (directory / "configuration.json").write_text(json.dumps(description), "utf-8")
-    return directory
+
+
+def write_statistics(directory: Path) -> None:
+    (directory / "am.mvn").write_text(_statistics(mean=12.0, scale=0.3), "ascii")
 
 
 def _statistics(mean: float, scale: float) -> str:
