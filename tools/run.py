@@ -22,7 +22,9 @@ from rich.table import Table
 from rich.text import Text
 
 from asr_worker.settings import WorkerSettings
+from broker.settings import BrokerSettings
 from gateway.settings import GatewaySettings
+from persistence.settings import PersistenceSettings
 from runtime import exit_codes, lifecycle, settings
 from tools import audio_source
 from tools import client as c
@@ -57,7 +59,8 @@ def load_settings() -> tuple[GatewaySettings, WorkerSettings]:
     Raises:
         SystemExit: after one line that names the wrong setting.
     """
-    settings.load(EmbeddedSettings)
+    for other in (BrokerSettings, PersistenceSettings, EmbeddedSettings):
+        settings.load(other)
     return settings.load(GatewaySettings), settings.load(WorkerSettings)
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from runtime import lifecycle
 
 ROOT = Path(__file__).resolve().parents[1]
-STOP_S_MAX = lifecycle.DRAIN_S + 2.0
-"""After SIGTERM; beyond it honcho and all that it started are killed."""
+STOP_S_MAX = 2 * lifecycle.DRAIN_S + 1.0
+"""After SIGTERM, for the gateways and then for the rest; beyond it whatever is left is killed."""
 ERRORS_MAX = 5
 """Error lines remembered for the end: the first ones, because later ones are consequences."""
 
-_STARTED = re.compile(r"system\s*\| \S+ started \(pid=(\d+)\)$")
+_STARTED = re.compile(r"system\s*\| (\w+)\.\d+ started \(pid=(\d+)\)$")
 _ERROR = re.compile(r"\d\d:\d\d:\d\d (\w+)\.\d+\s*\| error: (.*)$")
 
 
@@ -36,7 +36,7 @@ class Stack:
         self.errors: list[str] = []
         """Lines with which processes ended themselves, each once."""
         self._tell = tell
-        self._groups: list[int] = []
+        self._groups: list[tuple[str, int]] = []
         command = [sys.executable, "-m", "honcho", "start"]
         if concurrency:
             command += ["-c", concurrency]
@@ -68,11 +68,16 @@ class Stack:
         return self._honcho.poll()
 
     def stop(self) -> None:
-        """SIGTERM, wait, SIGKILL; returns when no process is left."""
-        if self._groups:
-            self._signal(signal.SIGTERM)
-        else:
+        """End the gateways, so that running sessions still get their texts, and with them
+        everything; returns when no process is left.
+
+        Not by way of honcho, whose signal handler prints, and breaks if it interrupts printing.
+        It ends the others when the first of its processes has ended.
+        """
+        if not self._groups:
             self._honcho.terminate()
+        elif not self._signal(signal.SIGTERM, "gateway"):
+            self._signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._honcho.wait(STOP_S_MAX)
         self._signal(signal.SIGKILL)
@@ -82,18 +87,21 @@ class Stack:
         self._reader.join()
         self._output.close()
 
-    def _signal(self, number: signal.Signals) -> None:
-        """Signal all that honcho started. Not by way of honcho, whose signal handler prints, and
-        breaks if it interrupts printing; it ends when they end."""
-        for group in list(self._groups):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(group, number)
+    def _signal(self, number: signal.Signals, kind: str | None = None) -> bool:
+        """Signal what honcho started, or only processes of one kind. False: there are none."""
+        reached = False
+        for name, group in list(self._groups):
+            if kind in (None, name):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(group, number)
+                    reached = True
+        return reached
 
     def _read(self) -> None:
         for line in self._output:
             text = line.rstrip("\n")
             if started := _STARTED.search(text):
-                self._groups.append(int(started[1]))
+                self._groups.append((started[1], int(started[2])))
             if (error := _ERROR.match(text)) and len(self.errors) < ERRORS_MAX:
                 message = f"{error[1]}: {error[2]}"
                 if message not in self.errors:

@@ -1,21 +1,26 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, cast
 
+import psutil
 import pytest
 
 from runtime import exit_codes, lifecycle
+from tests.integration.stack import free_port
 from tools import run
 from tools.stack import Stack
 
@@ -191,3 +196,75 @@ def test_an_ended_process_is_told_by_its_own_words(stop: lifecycle.StopSignal) -
 def test_stop_ends_the_waiting(stop: lifecycle.StopSignal) -> None:
     stop.request()
     assert run.wait_until_ready(cast(Stack, Ended()), "http://127.0.0.1:1", stop) == {}
+
+
+# ------------------------------------------------------------------------------- the whole command
+
+
+class Started:
+    """``python -m tools.run`` on ports and with data of its own, as a terminal starts it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.port = free_port()
+        self.marker = f"DATA_DIR={directory / 'data'}"
+        self.lines: list[str] = []
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tools.run"],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "PORT": str(self.port),
+                "DATA_DIR": str(directory / "data"),
+                "BROKER_FRONTEND": f"ipc://{directory}/front",
+                "BROKER_BACKEND": f"ipc://{directory}/back",
+                "BROKER_EVENTS": f"ipc://{directory}/events",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def read_until(self, beginning: str) -> str:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.lines.append(line.rstrip())
+            if line.startswith(beginning):
+                return line
+        raise AssertionError("\n".join(self.lines[-50:]))
+
+    def interrupt(self) -> int:
+        """Ctrl-C: SIGINT to the terminal's whole foreground group."""
+        os.killpg(self._process.pid, signal.SIGINT)
+        self._process.communicate(timeout=60)
+        return self._process.returncode
+
+    def survivors(self) -> list[str]:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if self.marker in (f"{k}={v}" for k, v in process.environ().items()):
+                    found.append(" ".join(process.cmdline()))
+        return found
+
+
+def test_run_transcribes_the_samples_serves_and_ends_without_a_trace() -> None:
+    # Not tmp_path, which is too long for the path of a socket.
+    with tempfile.TemporaryDirectory(prefix="asr-run-") as directory:
+        for _ in range(2):  # The second start finds the first one's data.
+            started = Started(Path(directory))
+            try:
+                started.read_until("Metrics")
+                shown = "\n".join(started.lines)
+                for sample in run.SAMPLES:
+                    text = sample.with_suffix(".txt").read_text(encoding="utf-8").strip()
+                    assert text in shown
+                assert f"ws://127.0.0.1:{started.port}/ws/asr" in shown
+                url = f"http://127.0.0.1:{started.port}/api/v1/history"
+                with urllib.request.urlopen(url) as answer:
+                    stored = json.load(answer)["total"]
+            finally:
+                code = started.interrupt()
+            assert code == 0
+            assert started.survivors() == []
+    assert stored == 2 * len(run.SAMPLES)
