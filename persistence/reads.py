@@ -21,6 +21,7 @@ READ_TIMEOUT_S = 2.0
 RECONNECT_TIMEOUT_S = 2.0
 """After this the pool stops trying by itself, and tries anew at the next read: a database that
 was away for long is found as soon as somebody asks."""
+CLOSE_TIMEOUT_S = 1.0
 HISTORY_ROWS_MAX = 1_000
 SESSION_ROWS_MAX = 100_000
 """Of segments, and of chunks, in one answer: hours of audio. What is beyond is left out."""
@@ -101,9 +102,9 @@ class SessionReader:
         await self._pool.open(wait=False)
 
     async def close(self) -> None:
-        for task in self._reading:
-            task.cancel()
-        await self._pool.close(timeout=1.0)
+        if self._reading:
+            await asyncio.wait(self._reading, timeout=CLOSE_TIMEOUT_S)
+        await self._pool.close(timeout=CLOSE_TIMEOUT_S)
 
     async def ping(self) -> bool:
         """Whether the database answers and has its tables."""

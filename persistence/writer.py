@@ -86,13 +86,15 @@ class Writer:
     # ----------------------------------------------------------------- on the writer's thread
 
     def _run(self) -> None:
-        # At once, not with the first batch: the gateways' reads need the tables.
-        self._until_done(None)
-        while (batch := self._inbox.get()) is not None:
-            if self._until_done(batch):
-                self._outbox.put(batch)
-                self._waker.send(b"\0")
-        self._disconnect()
+        try:
+            # At once, not with the first batch: the gateways' reads need the tables.
+            self._until_done(None)
+            while (batch := self._inbox.get()) is not None:
+                if self._until_done(batch):
+                    self._outbox.put(batch)
+                    self._waker.send(b"\0")
+        finally:
+            self._disconnect()
 
     def _until_done(self, batch: Batch | None) -> bool:
         while not self._stopping.is_set():

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import select
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import structlog
+
+from persistence import store
+from persistence.journal import Batch
+from persistence.writer import Writer
+from tests.persistence import sent
+
+ANSWER_S_MAX = 20.0
+
+
+@pytest.fixture
+def writer(database: str) -> Iterator[Writer]:
+    opened = Writer(database, write_timeout_s=10.0)
+    yield opened
+    opened.stop(ANSWER_S_MAX)
+
+
+def batch_of(*seqs: int) -> Batch:
+    return Batch(entries=tuple(sent.entry(sent.segment(seq)) for seq in seqs))
+
+
+def wait_committed(writer: Writer) -> Batch:
+    readable, _, _ = select.select([writer.wake], [], [], ANSWER_S_MAX)
+    assert readable
+    batch = writer.committed()
+    assert batch is not None
+    return batch
+
+
+def count_segments(database: str) -> int:
+    with psycopg.connect(database) as connection:
+        row = connection.execute("SELECT count(*) FROM asr_segments").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_one_batch_after_the_other(writer: Writer, database: str) -> None:
+    writer.start()
+    for batch in (batch_of(0, 1), batch_of(2)):
+        assert writer.idle
+        writer.submit(batch)
+        assert not writer.idle
+        assert wait_committed(writer) is batch
+    assert count_segments(database) == 3
+    assert writer.committed() is None
+    assert writer.stop(ANSWER_S_MAX)
+    assert not writer.alive
+
+
+def test_makes_the_tables_before_the_first_batch(writer: Writer, database: str) -> None:
+    writer.start()
+    with psycopg.connect(database, autocommit=True) as connection:
+        found = "SELECT to_regclass('asr_segments') IS NOT NULL"
+        while connection.execute(found).fetchone() == (False,):
+            assert writer.alive
+
+
+def test_a_newer_schema_is_waited_for_and_said_once(
+    writer: Writer, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(database) as connection:
+        connection.execute("CREATE TABLE asr_schema_versions (version integer, name text)")
+        connection.execute("INSERT INTO asr_schema_versions VALUES (999, 'from the future')")
+    tries = threading.Semaphore(0)
+    original = Writer._failed
+
+    def counted(self: Writer, error: Exception) -> None:
+        original(self, error)
+        tries.release()
+
+    monkeypatch.setattr(Writer, "_failed", counted)
+    with structlog.testing.capture_logs() as logs:
+        writer.start()
+        for _ in range(3):
+            assert tries.acquire(timeout=ANSWER_S_MAX)
+    said = [line for line in logs if line["event"] == "database_unavailable"]
+    assert len(said) == 1
+    assert "version 999" in said[0]["reason"]
+
+
+def test_a_server_that_never_appears_does_not_keep_the_process(tmp_path: Path) -> None:
+    writer = Writer(f"postgresql://postgres@/x?host={tmp_path}", write_timeout_s=10.0)
+    writer.start()
+    writer.submit(batch_of(0))
+    assert writer.stop(ANSWER_S_MAX)
+
+
+def test_tables_dropped_under_it_are_made_again(writer: Writer, database: str) -> None:
+    writer.start()
+    writer.submit(batch_of(0))
+    wait_committed(writer)
+    with psycopg.connect(database) as connection:
+        connection.execute("DROP TABLE asr_segments, asr_chunks, asr_sessions, asr_schema_versions")
+    writer.submit(batch_of(1))
+    wait_committed(writer)
+    assert count_segments(database) == 1
+
+
+def test_a_bug_ends_the_thread_visibly(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_arguments: object) -> None:
+        raise RuntimeError("a bug")
+
+    ended = threading.Event()
+    monkeypatch.setattr(store, "write", broken)
+    monkeypatch.setattr(threading, "excepthook", lambda _arguments: ended.set())
+    writer.start()
+    writer.submit(batch_of(0))
+    assert ended.wait(ANSWER_S_MAX)
+    assert writer.stop(ANSWER_S_MAX)
+    assert not writer.alive
