@@ -53,7 +53,8 @@ class Entry:
 
     @property
     def rows(self) -> int:
-        return len(self.body.chunks) if isinstance(self.body, ChunkDetails) else 1
+        # At least 1, so that records of no chunks count towards the limits too.
+        return max(1, len(self.body.chunks)) if isinstance(self.body, ChunkDetails) else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -117,6 +117,14 @@ def test_at_the_row_limit_the_newest_is_dropped_until_a_commit_makes_room() -> N
     assert core.receive(sent.published_result(11, sent.result(seq=10)), 0.0) == TAKEN
 
 
+def test_records_of_no_chunks_count_towards_the_limits() -> None:
+    core = journal(pending_rows_max=2)
+    for number in range(3):
+        frames = sent.published_record(number, sent.chunks(), record_seq=number)
+        reception = core.receive(frames, 0.0)
+    assert reception.discarded == "backlog_full"
+
+
 def test_the_byte_limit_holds_too() -> None:
     core = journal(pending_bytes_max=2_000)
     long = sent.result(seq=1, text="x" * 1_500)
