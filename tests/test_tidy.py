@@ -1,0 +1,279 @@
+"""House rules that no linter knows: sizes, purity of the cores, names, nothing dead."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("asr_worker", "broker", "gateway", "persistence", "runtime", "tools", "wire")
+FUNCTION_LINES_MAX = 70
+MODULE_LINES_MAX = 400
+LINE_CHARS_MAX = 100
+TEXT_BYTES_MAX = 400_000
+
+CORES = (
+    "asr_worker.batching",
+    "broker.routing",
+    "gateway.admission",
+    "gateway.dialects.native",
+    "gateway.outbox",
+    "gateway.segmenter",
+    "gateway.session",
+    "gateway.storage_log",
+    "persistence.journal",
+    "wire.codec",
+    "wire.records",
+)
+"""No I/O, no clock, no chance: they are fed events and the time, and return actions. So is all
+that they import of ours."""
+IMPURE = frozenset(
+    {
+        "asyncio",
+        "multiprocessing",
+        "psycopg",
+        "random",
+        "redis",
+        "secrets",
+        "select",
+        "socket",
+        "subprocess",
+        "threading",
+        "time",
+        "torch",
+        "uuid",
+        "zmq",
+    }
+)
+SAYS_NOTHING = frozenset({"base", "common", "helpers", "manager", "misc", "util", "utils"})
+OF_ONE_MACHINE = re.compile(r"(?<![\w.])/(?:home|root|Users|work|mnt)/\w")
+
+
+def python_files(*folders: str) -> list[Path]:
+    return sorted(
+        path
+        for folder in folders
+        for path in (ROOT / folder).rglob("*.py")
+        if "__pycache__" not in path.parts
+    )
+
+
+SOURCES = python_files(*PACKAGES)
+EVERYTHING = [*SOURCES, *python_files("tests")]
+
+
+def name_of(path: Path) -> str:
+    """Of a module: ``gateway.session``."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {name_of(path): path for path in EVERYTHING}
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules that ``path`` imports, ours by their full names."""
+    found: set[str] = set()
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            found.add(node.module)
+            found |= {
+                full for alias in node.names if (full := f"{node.module}.{alias.name}") in MODULES
+            }
+    return found
+
+
+def places(found: Iterator[str]) -> None:
+    listed = list(found)
+    assert not listed, "\n".join(listed)
+
+
+# ------------------------------------------------------------------------------------------- sizes
+
+
+def test_functions_fit_a_screen() -> None:
+    places(
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {lines} lines"
+        for path in EVERYTHING
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or 0) - node.lineno + 1) > FUNCTION_LINES_MAX
+    )
+
+
+def test_modules_are_read_in_one_sitting() -> None:
+    places(
+        f"{path.relative_to(ROOT)}: {lines} lines"
+        for path in EVERYTHING
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MODULE_LINES_MAX
+    )
+
+
+def test_lines_fit_a_window() -> None:
+    places(
+        f"{path.relative_to(ROOT)}:{number}: {len(line)} characters"
+        for path in EVERYTHING
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if len(line) > LINE_CHARS_MAX
+    )
+
+
+# ------------------------------------------------------------------------------------------ purity
+
+
+def reached_from(core: str) -> dict[str, list[str]]:
+    """Every module of ours that ``core`` imports, directly or not, with the way there."""
+    ways, waiting = {core: [core]}, [core]
+    while waiting:
+        module = waiting.pop()
+        for imported in imports_of(MODULES[module]) & MODULES.keys():
+            if imported not in ways:
+                ways[imported] = [*ways[module], imported]
+                waiting.append(imported)
+    return ways
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_cores_are_pure(core: str) -> None:
+    places(
+        f"{' → '.join(way)} imports {impure}"
+        for module, way in reached_from(core).items()
+        for impure in sorted({i.split(".")[0] for i in imports_of(MODULES[module])} & IMPURE)
+    )
+
+
+def test_the_bus_knows_none_of_its_users() -> None:
+    others = set(PACKAGES) - {"wire"}
+    places(
+        f"{name_of(path)} imports {imported}"
+        for path in python_files("wire")
+        for imported in imports_of(path)
+        if imported.split(".")[0] in others
+    )
+
+
+def test_only_wire_sockets_sets_socket_options() -> None:
+    places(
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in SOURCES
+        if name_of(path) != "wire.sockets" and "zmq" in imports_of(path)
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Attribute)
+        and node.attr in ("setsockopt", "set_hwm", "curve_server")
+    )
+
+
+# ------------------------------------------------------------------------------------ names, order
+
+
+def test_names_say_something() -> None:
+    places(
+        str(path.relative_to(ROOT))
+        for path in EVERYTHING
+        if {path.stem, *path.relative_to(ROOT).parts[:-1]} & SAYS_NOTHING
+    )
+
+
+def test_no_exception_is_passed_over() -> None:
+    places(
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in SOURCES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.ExceptHandler)
+        and len(node.body) == 1
+        and isinstance(node.body[0], ast.Pass)
+    )
+
+
+def is_command(path: Path) -> bool:
+    return path.name == "__main__.py" or any(
+        isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+        for node in tree_of(path).body
+    )
+
+
+def test_no_module_is_dead() -> None:
+    """A module is a command or used by one that is not its test; helpers of tests, by a test."""
+    by_sources = set().union(*(imports_of(path) for path in SOURCES))
+    by_tests = set().union(*(imports_of(path) for path in python_files("tests")))
+    places(
+        name
+        for name, path in MODULES.items()
+        if path.name not in ("__init__.py", "conftest.py")
+        and not path.name.startswith("test_")
+        and name not in (by_tests if name.startswith("tests.") else by_sources)
+        and not is_command(path)
+    )
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_tests_mirror_modules(package: str) -> None:
+    """``tests/gateway/test_session.py`` tests ``gateway/session.py``, and nothing else is there;
+    a package's tests may be one module, and a module's in a package below need no folder."""
+    names = [name.removeprefix(f"{package}.").removesuffix(".__main__") for name in MODULES]
+    mirrored = {name.replace(".", "_").strip("_") for name in names}
+    places(
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "tests" / package).rglob("test_*.py")
+        if "_".join(path.relative_to(ROOT / "tests" / package).with_suffix("").parts).replace(
+            "test_", "", 1
+        )
+        not in mirrored | {"main"}
+    )
+
+
+# --------------------------------------------------------------------------------------- all texts
+
+
+def texts() -> Iterator[tuple[Path, str]]:
+    named = ["Makefile", "Procfile", "constraints.txt", "pyproject.toml", ".ci/run", "docs"]
+    named += ["README.md", "README.zh-CN.md", "CHANGELOG.md", "CONTRIBUTING.md", "tests"]
+    for name in (*PACKAGES, *named):
+        found = ROOT / name
+        for path in sorted(found.rglob("*")) if found.is_dir() else [found]:
+            if not path.is_file() or path.stat().st_size > TEXT_BYTES_MAX:
+                continue
+            if path.suffix in (".py", ".md", ".sql", ".toml", ".yaml", ".json", ".txt", ""):
+                yield path, path.read_text(encoding="utf-8")
+
+
+def test_no_text_names_a_path_of_one_machine() -> None:
+    places(
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path, text in texts()
+        for number, line in enumerate(text.splitlines(), 1)
+        if OF_ONE_MACHINE.search(line)
+    )
+
+
+def test_texts_end_with_one_newline_and_hold_no_tabs() -> None:
+    places(
+        str(path.relative_to(ROOT))
+        for path, text in texts()
+        if text
+        and (
+            not text.endswith("\n")
+            or text.endswith("\n\n")
+            or ("\t" in text and path.name != "Makefile")
+        )
+        and path.suffix not in (".json", ".txt")
+    )
+
+
+def test_the_checks_themselves_see_the_code() -> None:
+    # A moved folder must not turn every test above into one that cannot fail.
+    assert len(SOURCES) > 50
+    assert {core.split(".")[0] for core in CORES} < set(PACKAGES)
+    assert "gateway.life_cycle" in reached_from("gateway.session")
+    assert OF_ONE_MACHINE.search("cd /home/" + "someone")
