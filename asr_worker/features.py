@@ -3,7 +3,7 @@
 FunASR computes them utterance by utterance with kaldi-native-fbank, which for the demo model is
 more than half of all work. Here the frames of a batch go through one FFT. Same definition, same
 windows and filters (Kaldi, ``feature-window.cc`` and ``mel-computations.cc``); values differ from
-Kaldi's by float rounding only, about 1e-4 of a feature's unit.
+Kaldi's by float rounding only: at most 0.002 (natural logarithm) on 500 utterances of speech.
 """
 
 from __future__ import annotations

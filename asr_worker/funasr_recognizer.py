@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import structlog
+import torch
 
 from asr_worker import features, funasr_loading
 from asr_worker.recognizer import RECOGNITION_FAILED, ModelLoadError, Recognition, Utterance
 from asr_worker.settings import ModelSource, WorkerSettings, model_source
+from wire.codec import ITEMS_MAX, TEXT_CHARS_MAX
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Failure, Token, pcm_duration_ms
 
 UTTERANCE_MS_MIN = 85
@@ -35,7 +37,7 @@ _IGNORES_HOTWORDS = frozenset({"Paraformer", "BiCifParaformer", "SenseVoiceSmall
 """Known to ignore the argument: such requests may share a call. Others are given it."""
 
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_BETWEEN_CJK = re.compile(f"(?<=[{_CJK}]) +| +(?=[{_CJK}])")
+_BESIDE_CJK = re.compile(f"(?<=[{_CJK}]) +| +(?=[{_CJK}])")
 
 Samples = npt.NDArray[np.float32]
 Options = tuple[tuple[str, Any], ...]
@@ -77,8 +79,6 @@ def load(settings: WorkerSettings, source: ModelSource) -> FunasrRecognizer:
 
 def _require_device(device: str) -> None:
     """FunASR silently falls back to the CPU; an operator who asked for a GPU must know."""
-    import torch
-
     backend = device.partition(":")[0]
     if backend != "cpu":
         with contextlib.suppress(RuntimeError, AssertionError, AttributeError):
@@ -138,8 +138,8 @@ class FunasrRecognizer:
             if pcm_duration_ms(utterance.pcm) >= UTTERANCE_MS_MIN:
                 groups[self._options(utterance)].append(index)
         for options, indices in groups.items():
-            # Longest last: FunASR's CIF fails if the last of a batch has no token at all, which
-            # is likelier for a short one.
+            # Longest last: some of FunASR's predictors fail if the last of a batch has no token
+            # at all, which is likelier for a short one.
             indices.sort(key=lambda index: len(utterances[index].pcm))
             found = self._recognize_alike([utterances[index] for index in indices], options)
             for index, recognition in zip(indices, found, strict=True):
@@ -226,6 +226,8 @@ class FunasrRecognizer:
                 text = self._punctuator.generate(input=[text])[0]["text"]
             except Exception as error:
                 return _failed(error)
+        if len(text) > TEXT_CHARS_MAX or len(tokens) > ITEMS_MAX:
+            return _failed(ValueError("a text longer than a message may be"))
         return Recognition(text=text.strip(), tokens=tokens)
 
 
@@ -246,7 +248,7 @@ def _text_and_words(result: dict[str, Any]) -> tuple[str, list[str]]:
         return raw, []
     # With times FunASR puts a space between all words, Chinese characters included; without, none
     # next to a Chinese character. The text must not depend on whether times were asked for.
-    return _BETWEEN_CJK.sub("", raw), list(result.get("words") or raw.split())
+    return _BESIDE_CJK.sub("", raw), list(result.get("words") or raw.split())
 
 
 def _tokens(words: list[str], times: Any, duration_ms: int) -> tuple[Token, ...]:

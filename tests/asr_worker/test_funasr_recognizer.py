@@ -24,6 +24,7 @@ from asr_worker.recognizer import RECOGNITION_FAILED, ModelLoadError, Utterance,
 from asr_worker.settings import WorkerSettings, model_source
 from tests.asr_worker import tiny_punctuation, tiny_sense_voice
 from tools.digit_speech import VOICES, random_digits, speak
+from wire.codec import TEXT_CHARS_MAX
 from wire.messages import Token
 
 Samples = npt.NDArray[np.int16]
@@ -372,6 +373,14 @@ def test_punctuation_is_added_to_each_text_and_not_to_an_empty_one() -> None:
     found = recognizer.recognize([Utterance(pcm=SECOND), Utterance(pcm=b"")])
     assert [recognition.text for recognition in found] == ["x。", ""]
     assert len(punctuator.calls) == 1
+
+
+def test_a_text_that_no_message_can_carry_is_a_failure() -> None:
+    auto = Recording("Paraformer", {"text": "x" * (TEXT_CHARS_MAX + 1)})
+    recognizer = FunasrRecognizer(auto, None, model="m", device="cpu")
+    (found,) = recognizer.recognize([Utterance(pcm=SECOND)])
+    assert found.text is None
+    assert found.failure is not None
 
 
 def test_a_directory_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
