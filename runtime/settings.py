@@ -90,7 +90,8 @@ class DatabaseSettings(BaseSettings):
             host = quote(self.db_host, safe="")
             return f"postgresql://{login}@{host}:{self.db_port}/{quote(self.db_name, safe='')}"
         directory = quote(str(embedded_socket_dir(self.data_dir)), safe="")
-        return f"postgresql://postgres@/postgres?host={directory}"
+        # The port is part of the socket's name; PGPORT in the environment must not change it.
+        return f"postgresql://postgres@/postgres?host={directory}&port=5432"
 
     def database_is_embedded(self) -> bool:
         return self.database_url is None and self.db_host is None
