@@ -36,10 +36,12 @@ VAD_RETRY_S = 0.05
 CLOSE_NORMAL = 1000
 CLOSE_POLICY = 1008
 CLOSE_TOO_BIG = 1009
+CLOSE_INTERNAL_ERROR = 1011
 CLOSE_TRY_LATER = 1013
 
 PROBLEMS = Counter("asr_gateway_problems", "Error answers to clients", ["code"])
 SLOW_CLIENTS = Counter("asr_gateway_slow_clients", "Clients closed because they did not read")
+FAILED_SESSIONS = Counter("asr_gateway_failed_sessions", "Sessions ended by a bug of ours")
 VAD_WAITS = Counter("asr_gateway_vad_waits", "Speech detection was full, a client had to wait")
 AUDIO_SECONDS = Counter("asr_gateway_audio_seconds", "Seconds of audio received")
 
@@ -81,6 +83,8 @@ class Connection:
         try:
             await self._read()
             await self._await_texts()
+        except Exception:
+            self.fail()
         finally:
             self._outgoing_put(None)
             # The writer ends after the last answer; a client that doesn't read can't hold it.
@@ -94,6 +98,14 @@ class Connection:
         """Feed the session and perform what needs no waiting; the rest is for ``run``."""
         for action in self.session.handle(event, time.monotonic()):
             self._perform(action)
+        self._changed.set()
+
+    def fail(self) -> None:
+        """Our own bug in this session: it ends, with 1011, and no other is touched."""
+        FAILED_SESSIONS.inc()
+        self._log.exception("session_failed", session_id=self.session.session_id)
+        self.session.state = State.DONE
+        self._close(CLOSE_INTERNAL_ERROR, "internal error")
         self._changed.set()
 
     # -------------------------------------------------------------------------------------- reading

@@ -215,7 +215,7 @@ class Hub:
             if connection is None:
                 LATE_RESULTS.inc()
             else:
-                connection.handle(e.ResultArrived(result=message))
+                _feed(connection, e.ResultArrived(result=message))
         elif isinstance(message, Stored):
             self._on_stored(message)
 
@@ -230,17 +230,17 @@ class Hub:
         for session_id, keys in by_session.items():
             connection = self.sessions.get(session_id)
             if connection is not None:
-                connection.handle(e.KeysStored(keys=tuple(keys)))
+                _feed(connection, e.KeysStored(keys=tuple(keys)))
 
     def _on_broker_restart(self) -> None:
         for connection in list(self.sessions.values()):
-            connection.handle(e.BrokerRestarted())
+            _feed(connection, e.BrokerRestarted())
 
     async def _tick_on(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
             for connection in list(self.sessions.values()):
-                connection.handle(e.Tick())
+                _feed(connection, e.Tick())
             now_s = time.monotonic()
             for record in self.outbox.due(now_s):
                 self._link.send(record)
@@ -268,7 +268,7 @@ class Hub:
         that is committed; if not, it will be."""
         connection = self.sessions.get(session_id)
         if connection is not None:
-            connection.handle(e.Deleted())
+            _feed(connection, e.Deleted())
         self.outbox.forget_session(session_id)
         self.registry.forget_session(session_id)
         confirmed = self._deletions.setdefault(session_id, asyncio.Event())
@@ -283,3 +283,11 @@ class Hub:
             self._deletions.pop(session_id, None)
         SESSIONS.labels("deleted").inc()
         return True
+
+
+def _feed(connection: Connection, event: e.Event) -> None:
+    """One session's bug must not stop the link or the clock of all others."""
+    try:
+        connection.handle(event)
+    except Exception:
+        connection.fail()
