@@ -14,10 +14,26 @@ class ChunkLedger:
 
     def __init__(self) -> None:
         self._digests = array("Q")
+        self._acked = 0
+        self.acked_at_s = 0.0
+        """When ``acknowledge`` was last called."""
 
     @property
     def next_index(self) -> int:
         return len(self._digests)
+
+    @property
+    def unacked(self) -> int:
+        """Chunks received since the last acknowledgement."""
+        return self.next_index - self._acked
+
+    def acknowledge(self, now_s: float) -> int | None:
+        """Index up to which to acknowledge now, or None when there is nothing new."""
+        self.acked_at_s = now_s
+        if not self.unacked:
+            return None
+        self._acked = self.next_index
+        return self._acked - 1
 
     def receive(self, chunk_index: int, data: bytes) -> Verdict:
         """Judge a chunk; a ``new`` one is taken note of."""

@@ -48,8 +48,9 @@ CPU_S_MAX = 600
 """Processor time of a child in its life (RLIMIT_CPU): hours of audio."""
 EXCHANGE_S_MAX = 15
 """Wall time for one message; then the kernel's alarm ends the child."""
-HEADER_BYTES_MAX = 4 << 20
-"""Bytes taken before the first audio must be found. MP3 files may begin with a picture."""
+SOUNDLESS_BYTES_MAX = 4 << 20
+"""Bytes in a row that give no audio; then the stream is corrupt. libavformat would look for the
+next sound frame for ever. Not less, because MP3 files may begin with a picture."""
 CORRUPT = "the audio data is corrupt or not of its container's format"
 
 # The reader hands libavformat blocks of one size, aligned in the stream, whatever chunks the data
@@ -73,9 +74,16 @@ class Stream:
         self._block_bytes = MP3_BLOCK_BYTES if self.container == b"mp3" else BLOCK_BYTES
         self._data = bytearray()
         self._begin = 0
-        self._received_bytes = 0
+        self._begun = False
         self._no_more = False
-        self.audio_found = False
+        self._soundless_bytes = 0
+        self._heard_anything = False
+        self._gave_up = False
+
+    @property
+    def is_corrupt(self) -> bool:
+        """There is no audio in it, or none any more, though libavformat found no fault."""
+        return self._gave_up or not self._heard_anything
 
     def read(self, size: int) -> bytes:
         """One block, or what is left at the end; PyAV calls it. Blocks until there is one."""
@@ -93,26 +101,28 @@ class Stream:
             hang_up()
 
     def send_pcm(self, frames: list[Any]) -> None:
-        self.audio_found = True
         for frame in frames:
+            self._heard_anything = True
+            self._soundless_bytes = 0
             self._samples_left -= frame.samples
             if self._samples_left < 0:
                 raise AudioTooLongError
             self.send(PCM, bytes(frame.planes[0])[: 2 * frame.samples])
 
     def _await_data(self) -> None:
-        if self._received_bytes:
+        if self._begun:
             signal.setitimer(signal.ITIMER_REAL, 0)
             self.send(MORE)
         kind, payload = self._receive()
         signal.setitimer(signal.ITIMER_REAL, EXCHANGE_S_MAX)
-        # A file without audio within the limit is over for libavformat, and so it is corrupt.
-        headless = self._received_bytes > HEADER_BYTES_MAX and not self.audio_found
-        self._no_more = kind == END or headless
+        self._begun = True
+        self._soundless_bytes += len(payload)
+        # Corrupt data ends here for libavformat.
+        self._gave_up = self._soundless_bytes > SOUNDLESS_BYTES_MAX
+        self._no_more = kind == END or self._gave_up
         del self._data[: self._begin]
         self._begin = 0
         self._data += payload
-        self._received_bytes += len(payload)
 
     def _receive(self) -> tuple[bytes, bytes]:
         kind, length, self._samples_left = REQUEST.unpack(self._receive_exactly(REQUEST.size))
@@ -178,6 +188,8 @@ def run_child(connection: socket.socket) -> None:
     stream = Stream(connection)
     try:
         decode(stream, stream.container.decode(), stream.send_pcm)
+        if stream.is_corrupt:
+            raise av.error.InvalidDataError(0, "no audio")
     except AudioTooLongError:
         stream.send(FAILED, b"audio_too_long:the audio is longer than allowed")
     except (av.error.FFmpegError, ValueError, MemoryError) as error:

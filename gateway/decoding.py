@@ -150,6 +150,8 @@ class EncodedStream:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._usable = False
+        self._ended = False
+        """The child found the container's end by itself."""
 
     async def connect(self, connection: socket.socket, container: Container) -> None:
         """Use ``connection`` to a new child; called by the pool."""
@@ -164,10 +166,14 @@ class EncodedStream:
             AudioError: ``bad_audio``; ``audio_too_long``: this would be more than ``samples_max``
                 samples, or than ``FEED_AUDIO_S_MAX``. Its ``pcm`` is what came before the fault.
         """
+        if self._ended:
+            raise AudioError("bad_audio", "this is behind the end of the audio stream")
         return await self._exchange(decoder.DATA, data, samples_max, decoder.MORE)
 
     async def finish(self, samples_max: int) -> bytes:
         """The stream ends here: the PCM still held. Errors as for ``feed``."""
+        if self._ended:
+            return b""
         return await self._exchange(decoder.END, b"", samples_max, decoder.ENDED)
 
     async def close(self) -> None:
@@ -199,10 +205,8 @@ class EncodedStream:
             DECODER_FAILURES.labels("crashed").inc()
             structlog.get_logger().warning("decoder_crashed", error=type(error).__name__)
             raise AudioError("bad_audio", "the audio could not be decoded", bytes(pcm)) from error
-        if answer == decoder.ENDED and kind == decoder.DATA:
-            # The container said that it is over; whatever follows is not part of it.
-            answer = wanted
-        if answer != wanted:
+        self._ended = answer == decoder.ENDED
+        if answer != wanted and not self._ended:
             raise self._failure(answer, bytes(pcm))
         self._usable = True
         return bytes(pcm)

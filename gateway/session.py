@@ -14,6 +14,7 @@ from gateway import events as e
 from gateway.answers import misplaced_chunk, out_of_turn, segment_answer, wrong_session
 from gateway.chunks import ChunkLedger
 from gateway.life_cycle import CLIENT_EVENTS, LEGAL, SessionLimits, State
+from gateway.partials import PartialPacing
 from gateway.segmenter import SegmenterConfig
 from gateway.segments import Segments
 from gateway.storage_log import StorageLog
@@ -63,12 +64,9 @@ class Session:
         self._decoding: e.DecodeChunk | None = None
         self._audio_over = False
         self._busy = False
-        self._acked_chunks = 0
-        self._acked_at_s = 0.0
         self._joint_wait_until_s: float | None = None
         self._chunk_audio_ms = 0
-        self._partial_end_ms = 0
-        self._partial_told_ms = 0
+        self._partials = PartialPacing(limits.partial_every_ms)
         self._confirm_until_s = 0.0
         self._handlers: dict[type, Callable[[Any, float], list[e.Action]]] = {
             e.Start: self._on_start,
@@ -134,7 +132,7 @@ class Session:
         self.start = event
         self.state = State.ACTIVE
         self.started_at_ms = self._wall_ms()
-        self._acked_at_s = now_s
+        self._chunks.acknowledge(now_s)
         self._cutter = UtteranceCutter(self._segmenter_config, joints_matter=event.mode == "auto")
         self._storage = StorageLog(event.session_id)
         started = self._storage.started(
@@ -161,16 +159,12 @@ class Session:
         self._decoding = e.DecodeChunk(
             chunk_index=index, data=event.data, whole=self.start.mode == "chunk"
         )
-        unacked = self._chunks.next_index - self._acked_chunks
-        acks = event.chunk_index is not None or unacked >= ACK_EVERY_CHUNKS
+        acks = event.chunk_index is not None or self._chunks.unacked >= ACK_EVERY_CHUNKS
         return [*(self._ack(now_s) if acks else []), self._decoding]
 
     def _ack(self, now_s: float) -> list[e.Action]:
-        received = self._chunks.next_index
-        if received == self._acked_chunks:
-            return []
-        self._acked_chunks, self._acked_at_s = received, now_s
-        return self._tell(e.ChunkReceived(chunk_index=received - 1))
+        index = self._chunks.acknowledge(now_s)
+        return [] if index is None else self._tell(e.ChunkReceived(chunk_index=index))
 
     def _on_finish(self, event: e.Finish, now_s: float) -> list[e.Action]:
         if event.session_id != self.session_id:
@@ -317,7 +311,7 @@ class Session:
     def _submit(self, utterance: CutUtterance, now_s: float) -> e.Action:
         job = self._segments.add(self._job(utterance, partial=False), now_s)
         self._storage.expect_result(job.seq)
-        self._partial_end_ms = self._partial_told_ms = utterance.end_ms
+        self._partials.segment_ended(utterance.end_ms)
         return e.SubmitJob(job=job)
 
     def _partial(self) -> list[e.Action]:
@@ -325,21 +319,16 @@ class Session:
         if not self.start.partials:
             return []
         utterance = self._cutter.open_utterance()
-        if utterance is None:
+        if utterance is None or not self._partials.ask(utterance):
             return []
-        begin_ms = max(self._partial_end_ms, utterance.start_ms)
-        if utterance.end_ms - begin_ms < self.limits.partial_every_ms:
-            return []
-        self._partial_end_ms = utterance.end_ms
         return [e.SubmitJob(job=self._job(utterance, partial=True))]
 
     def _on_result(self, event: e.ResultArrived, now_s: float) -> list[e.Action]:
         result = event.result
         if result.partial:
             current = result.seq == self._segments.next_seq
-            if not current or result.text is None or result.end_ms <= self._partial_told_ms:
+            if not current or result.text is None or not self._partials.tell(result.end_ms):
                 return []
-            self._partial_told_ms = result.end_ms
             return self._tell(e.PartialText(segment_index=result.seq, text=result.text))
         if not self._segments.answer(result, now_s):
             return []
@@ -396,7 +385,7 @@ class Session:
 
     def _on_tick(self, _event: e.Tick, now_s: float) -> list[e.Action]:
         actions: list[e.Action] = []
-        if self.state is State.ACTIVE and now_s - self._acked_at_s >= ACK_EVERY_S:
+        if self.state is State.ACTIVE and now_s - self._chunks.acked_at_s >= ACK_EVERY_S:
             actions += self._ack(now_s)
         if self._joint_wait_until_s is not None and now_s >= self._joint_wait_until_s:
             self._joint_wait_until_s = None
