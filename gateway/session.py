@@ -21,7 +21,7 @@ from gateway.storage_log import StorageLog
 from gateway.timeline import samples_to_ms
 from gateway.transcript import join_texts
 from gateway.utterances import CutUtterance, UtteranceCutter
-from wire.messages import Job, Record, Result
+from wire.messages import Job, Result
 from wire.records import ChunkDetail
 
 ACK_EVERY_CHUNKS = 10
@@ -34,7 +34,7 @@ class Session:
     """One session. Feed it with ``handle``; perform the actions in order.
 
     The caller's duties: answer ``DecodeChunk``, ``FinishAudio`` and ``DetectSpeech`` with their
-    events before the next client event (while ``busy``), send ``Tick`` about ten times a second,
+    events before the next client event, send ``Tick`` about ten times a second,
     and stop reading the client while ``wants_audio`` is false.
     """
 
@@ -94,11 +94,6 @@ class Session:
     def wants_audio(self) -> bool:
         """False: too much audio awaits results; leave the client's bytes in its socket."""
         return self._segments.unanswered_audio_ms <= self.limits.unanswered_audio_ms_max
-
-    @property
-    def busy(self) -> bool:
-        """An audio action of ours has not been answered yet."""
-        return self._busy
 
     @property
     def duration_ms(self) -> int:
@@ -229,7 +224,7 @@ class Session:
             received_at_ms=self._wall_ms(),
         )
         self._decoding = None
-        return _submit(self._storage.chunk(detail))
+        return [e.SubmitRecord(record=record) for record in self._storage.chunk(detail)]
 
     def _take_whole_chunk(self, start_sample: int, now_s: float) -> list[e.Action]:
         index = self._chunks.next_index - 1
@@ -361,7 +356,7 @@ class Session:
         )
         if not self._connected:
             self.state = State.DONE
-        return _submit(records)
+        return [e.SubmitRecord(record=record) for record in records]
 
     # ------------------------------------------------------------------------------------- storage
 
@@ -401,7 +396,3 @@ class Session:
 
     def _tell(self, answer: e.Answer) -> list[e.Action]:
         return [cast(e.Action, answer)] if self._connected else []
-
-
-def _submit(records: list[Record]) -> list[e.Action]:
-    return [e.SubmitRecord(record=record) for record in records]
