@@ -190,6 +190,11 @@ class Assignment:
         self.workers.assign(worker, entry, now_s, alone=alone)
         self._act(SendBack(worker.identity, answers.worker_job(entry, self._epoch)))
 
+    @property
+    def bookkeeping_length(self) -> int:
+        """Heap entries, outdated ones included: bounded by the jobs and workers there are."""
+        return len(self._deadlines) + self.queue.bookkeeping_length + self.workers.heap_length
+
     def validate(self) -> None:
         self.jobs.validate()
         self.queue.validate()
@@ -203,4 +208,5 @@ class Assignment:
         assert all(entry.job_id in timed for entry in self.jobs if not entry.job.partial)
         assert all(entry.attempts_lost < limit.ATTEMPTS_MAX for entry in self.jobs)
         can_assign = self.workers.least_loaded() is not None
-        assert not (can_assign and self.queue.finals), "a worker and a job wait for each other"
+        waits = self.queue.finals or (self.queue.waits_alone and not self.workers.has_reserved)
+        assert not (can_assign and waits), "a worker and a job wait for each other"

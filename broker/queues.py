@@ -12,6 +12,8 @@ from broker.limits import ATTEMPTS_MAX, BULK_EVERY_ASSIGNMENTS, Limits
 
 STALE_ENTRIES_MAX = 64
 """Heap entries of emptied flows kept beyond the number of flows; then the heap is rebuilt."""
+SERVED_FLOWS_MAX = 20_000
+"""Sessions with nothing waiting whose last start is remembered; beyond it the earliest goes."""
 
 
 @dataclass(slots=True, eq=False)
@@ -26,13 +28,17 @@ class FairQueue:
     """Fair between sessions by audio, in order within one; O(log sessions).
 
     Start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996): virtual time is the start of the
-    job served last, a session's next start is its last plus what that cost, and the earliest start
-    is served. A session that had nothing waiting starts now: it saved up no claim, and owes none.
+    job served last, a session's next start is its last plus what that cost, but not before virtual
+    time, and the earliest start is served. So a session saves up no claim while it has nothing
+    waiting; and what it owes is remembered, else one that sends its jobs one by one would pass by
+    all that have two waiting.
     """
 
     def __init__(self) -> None:
         self._flows: dict[str, _Flow] = {}
         self._heap: list[tuple[int, int, _Flow]] = []
+        self._served: dict[str, int] = {}
+        self._served_heap: list[tuple[int, str]] = []
         self._virtual_ms = 0
         self._pushes = 0
         self._length = 0
@@ -45,9 +51,11 @@ class FairQueue:
             yield from flow.jobs.values()
 
     def push(self, entry: PendingJob) -> None:
-        flow = self._flows.get(entry.job.session_id)
+        session_id = entry.job.session_id
+        flow = self._flows.get(session_id)
         if flow is None:
-            flow = self._flows[entry.job.session_id] = _Flow(self._virtual_ms)
+            start_ms = max(self._virtual_ms, self._served.get(session_id, 0))
+            flow = self._flows[session_id] = _Flow(start_ms)
             self._push_flow(flow)
         flow.jobs[entry.job_id] = entry
         self._length += 1
@@ -61,11 +69,11 @@ class FairQueue:
             _, entry = flow.jobs.popitem(last=False)
             self._length -= 1
             self._virtual_ms = start_ms
+            flow.start_ms = start_ms + entry.audio_ms
             if flow.jobs:
-                flow.start_ms = start_ms + entry.audio_ms
                 self._push_flow(flow)
             else:
-                del self._flows[entry.job.session_id]
+                self._retire(entry.job.session_id)
             return entry
         return None
 
@@ -75,21 +83,46 @@ class FairQueue:
         self._length -= 1
         if not flow.jobs:
             # Its heap entry stays behind, recognised by having no jobs.
-            del self._flows[entry.job.session_id]
+            self._retire(entry.job.session_id)
             if len(self._heap) > 2 * len(self._flows) + STALE_ENTRIES_MAX:
                 self._heap = [item for item in self._heap if item[2].jobs]
                 heapq.heapify(self._heap)
+
+    @property
+    def heap_length(self) -> int:
+        return len(self._heap) + len(self._served_heap)
 
     def _push_flow(self, flow: _Flow) -> None:
         # The push count keeps equal starts in round robin, and flows from being compared.
         self._pushes += 1
         heapq.heappush(self._heap, (flow.start_ms, self._pushes, flow))
 
+    def _retire(self, session_id: str) -> None:
+        """The session has nothing waiting any more; remember what it owes while that matters."""
+        flow = self._flows.pop(session_id)
+        if not self._flows:
+            # Nobody waits: nobody owes anybody anything.
+            self._heap.clear()
+            self._served.clear()
+            self._served_heap.clear()
+            self._virtual_ms = 0
+            return
+        self._served[session_id] = flow.start_ms
+        heapq.heappush(self._served_heap, (flow.start_ms, session_id))
+        while self._served_heap and (
+            self._served_heap[0][0] <= self._virtual_ms or len(self._served_heap) > SERVED_FLOWS_MAX
+        ):
+            start_ms, session_id = heapq.heappop(self._served_heap)
+            if self._served.get(session_id) == start_ms:
+                del self._served[session_id]
+
     def validate(self) -> None:
         assert self._length == sum(len(flow.jobs) for flow in self._flows.values())
         waiting = [flow for _, _, flow in self._heap if flow.jobs]
         assert len(waiting) == len(self._flows) == len({id(flow) for flow in waiting})
         assert all(flow.jobs for flow in self._flows.values())
+        assert len(self._served) <= len(self._served_heap) <= SERVED_FLOWS_MAX
+        assert self._flows or not self.heap_length
 
 
 class JobQueue:
@@ -129,6 +162,10 @@ class JobQueue:
     @property
     def oldest_partial(self) -> PendingJob | None:
         return next(iter(self._partials.values()), None)
+
+    @property
+    def bookkeeping_length(self) -> int:
+        return self._live.heap_length + self._bulk.heap_length
 
     def fits(self, audio_ms: int) -> bool:
         """Whether one more job may come in. Jobs that come back always fit: they were in."""

@@ -258,6 +258,14 @@ class WorkerPool:
         """Seconds of audio per second, all that take work together."""
         return sum(worker.throughput.factor for worker in self if not worker.draining)
 
+    @property
+    def has_reserved(self) -> bool:
+        return self._reserved is not None
+
+    @property
+    def heap_length(self) -> int:
+        return len(self._heap)
+
     def validate(self) -> None:
         for worker in self:
             assert worker.free_credits >= 0, "more assigned than credits"

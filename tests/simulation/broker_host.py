@@ -1,0 +1,154 @@
+"""The broker's process: the real routing core, its sockets, its deaths and its stops."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Protocol
+
+from broker import events as e
+from broker.routing import Broker
+from tests.simulation.oracle import TICK_S, InvariantError, Oracle
+from tests.simulation.world import Link, World
+from wire import messages as m
+
+Plant = Callable[[Broker], None]
+"""Puts a bug into a broker, to see whether it is caught."""
+
+
+class Peer(Protocol):
+    """A process with a DEALER, or with persistence's SUB as well."""
+
+    identity: bytes
+    alive: bool
+    from_broker: Link
+
+    def receive(self, message: m.Message) -> None: ...
+
+
+class BrokerHost:
+    """Peers register in ``front`` and ``back`` and send by ``to_front`` and ``to_back``."""
+
+    def __init__(self, world: World, plant: Plant) -> None:
+        self._world = world
+        self._plant = plant
+        self._lives = 0
+        self._stopped_until_s = 0.0
+        self._inbox: list[e.Event] = []
+        self._unsent: list[e.Event] = []
+        self.front: dict[bytes, Peer] = {}
+        self.back: dict[bytes, Peer] = {}
+        self.subscriber: Peer | None = None
+        self.core: Broker | None = None
+        self.oracle: Oracle | None = None
+        self.counts: Counter[str] = Counter()
+        """Of lives that are over."""
+        self.start()
+
+    # ------------------------------------------------------------------------------ life and death
+
+    def start(self) -> None:
+        world = self._world
+        self._lives += 1
+        self.core = Broker(epoch=f"epoch-{self._lives}", limits=world.options.limits)
+        self._plant(self.core)
+        self.oracle = Oracle(self.core, world.options)
+        world.note("broker starts", self.core.epoch)
+        if self.subscriber is not None and self.subscriber.alive:
+            self.receive(e.SubscriptionChanged(b"", True))
+        life = self._lives
+        unsent, self._unsent = self._unsent, []
+        for event in unsent:
+            self.receive(event)
+        world.after(0.0, lambda: self._tick(life))
+
+    def kill(self) -> None:
+        if self.core is not None:
+            self._world.note("broker dies", self.core.epoch)
+            assert self.oracle is not None
+            self.counts += self.oracle.counts
+            self.core = None
+            self._inbox.clear()
+            self._world.after(self._world.rng.uniform(0.02, 1.5), self.start)
+
+    def stop(self) -> None:
+        """SIGSTOP for a while."""
+        if self.core is not None:
+            self._stopped_until_s = self._world.now_s + self._world.rng.uniform(0.5, 4.0)
+            self._world.note("broker stops", self._stopped_until_s)
+
+    def cont(self) -> None:
+        self._stopped_until_s = 0.0
+
+    def _tick(self, life: int) -> None:
+        if life != self._lives or self.core is None:
+            return
+        if not self._stopped:
+            if self._inbox and self.oracle is not None:
+                self.oracle.excuse(self._world.now_s)
+            inbox, self._inbox = self._inbox, []
+            for event in inbox:
+                self._feed(event)
+            self._feed(e.Tick())
+        self._world.after(TICK_S, lambda: self._tick(life))
+
+    @property
+    def _stopped(self) -> bool:
+        return self._world.now_s < self._stopped_until_s
+
+    # ------------------------------------------------------------------------------------ messages
+
+    def to_front(self, link: Link, identity: bytes, message: m.Message) -> None:
+        link.send(lambda: self.receive(e.FrontReceived(identity, message)))
+
+    def to_back(self, link: Link, identity: bytes, message: m.Message) -> None:
+        link.send(lambda: self.receive(e.BackReceived(identity, message)))
+
+    def receive(self, event: e.Event) -> None:
+        if self.core is None:
+            # A DEALER keeps what it has not written yet; the rest is gone with the connection.
+            if (
+                isinstance(event, e.FrontReceived | e.BackReceived)
+                and self._world.rng.random() < 0.5
+            ):
+                self._unsent.append(event)
+            return
+        if self._stopped or self._inbox:
+            self._inbox.append(event)
+        else:
+            self._feed(event)
+
+    def _feed(self, event: e.Event) -> None:
+        core, oracle, now_s = self.core, self.oracle, self._world.now_s
+        assert core is not None and oracle is not None
+        if not isinstance(event, e.Tick):
+            self._world.note("broker takes", event)
+        try:
+            actions = core.handle(event, now_s)
+        except AssertionError as error:
+            raise InvariantError(6, f"the core's own assertion: {error!r}") from error
+        oracle.observe(event, actions, now_s)
+        for refused in [event for action in actions for event in self._perform(action)]:
+            self._feed(refused)
+
+    def _perform(self, action: e.Action) -> list[e.Event]:
+        """What the socket refused, as the service tells it."""
+        match action:
+            case e.SendFront(identity, message):
+                if not self._send(self.front.get(identity), message):
+                    return [e.FrontUnsent(identity, message)]
+            case e.SendBack(identity, message):
+                if not self._send(self.back.get(identity), message):
+                    return [e.BackUnsent(identity, message)]
+            case e.Publish(message):
+                if not self._send(self.subscriber, message):
+                    return [e.Unpublished(message)]
+        return []
+
+    def _send(self, peer: Peer | None, message: m.Message) -> bool:
+        if peer is None or not peer.alive:
+            return False
+        if not isinstance(message, m.Load):
+            self._world.note(f"to {peer.identity.decode()}", message)
+            peer.from_broker.send(lambda: peer.receive(message))
+        return True

@@ -1,0 +1,275 @@
+"""Gateways' processes and the sessions on them. A session here does what the broker can see of the
+real one: it hands in segments, sends again what is unanswered, moves, is cancelled, and keeps its
+record until it is stored. ``SimSession`` is the place for the real session core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+
+from tests.simulation.broker_host import BrokerHost
+from tests.simulation.options import JOB_DEADLINE_MS
+from tests.simulation.oracle import InvariantError
+from tests.simulation.speech import Segment, pcm_of, text_of
+from tests.simulation.world import Link, World
+from wire import messages as m
+
+HELLO_S = 0.5
+RESEND_S = 3.0
+OVERLOADED_RETRY_S = 0.5
+AUDIO_MS_MIN = 10
+AUDIO_MS_MAX = 30
+PARTIALS_MAX = 3
+
+
+@dataclass(slots=True)
+class _Unanswered:
+    job: m.Job
+    resend_s: float
+
+
+class SimSession:
+    """One client's session, on whichever gateway it is."""
+
+    def __init__(self, world: World, name: str, *, segments: int, lane: m.Lane) -> None:
+        self.session_id = name
+        self.cancelled = False
+        self.hands_in_on_answer = False
+        self.results: dict[int, m.Result] = {}
+        self._world = world
+        self._lane = lane
+        self._segments = segments
+        self._handed_in = 0
+        self._unanswered: dict[int, _Unanswered] = {}
+        self._pcm: dict[int, bytes] = {}
+        self.record = m.Record(session_id=name, record_seq=0, body={"type": "started"})
+        self.record_stored = False
+        self._record_resend_s = 0.0
+        self.gateway: GatewayHost | None = None
+
+    @property
+    def complete(self) -> bool:
+        return self.cancelled or (
+            self.record_stored and self._handed_in == self._segments and not self._unanswered
+        )
+
+    @property
+    def waits_for(self) -> str:
+        return f"{self.session_id}: {sorted(self._unanswered)}, record {self.record_stored}"
+
+    def hand_in(self) -> list[m.Job]:
+        """The next segment's jobs: its partials and then, last, the whole."""
+        if self.cancelled or self._handed_in == self._segments:
+            return []
+        seq, rng = self._handed_in, self._world.rng
+        self._handed_in += 1
+        options = self._world.options
+        poison = rng.random() < options.poison
+        audio_ms = rng.randint(AUDIO_MS_MIN, AUDIO_MS_MAX)
+        partials = rng.randint(0, PARTIALS_MAX) if options.partials else 0
+        jobs = [
+            self._job(seq, AUDIO_MS_MIN * (i + 1) // PARTIALS_MAX, partial=True, poison=False)
+            for i in range(partials)
+        ]
+        jobs.append(self._job(seq, audio_ms, partial=False, poison=poison))
+        self._pcm[seq] = jobs[-1].pcm
+        self._unanswered[seq] = _Unanswered(jobs[-1], self._world.now_s + RESEND_S)
+        return jobs
+
+    def due(self, *, everything: bool = False) -> list[m.Job]:
+        """Jobs to send again."""
+        now_s, jobs = self._world.now_s, []
+        for entry in self._unanswered.values():
+            if everything or now_s >= entry.resend_s:
+                entry.resend_s = now_s + RESEND_S
+                jobs.append(entry.job)
+        return jobs
+
+    def record_due(self) -> bool:
+        now_s = self._world.now_s
+        if self.record_stored or self.cancelled or now_s < self._record_resend_s:
+            return False
+        self._record_resend_s = now_s + RESEND_S
+        return True
+
+    def take(self, result: m.Result) -> bool:
+        """A result for this session; later ones for a segment must say the same. Returns whether
+        it is the first."""
+        if result.partial:
+            return False
+        pcm = self._pcm.get(result.seq)
+        if pcm is None:
+            raise InvariantError(
+                4, f"a result for {self.session_id}, segment {result.seq}: never sent"
+            )
+        if result.text is not None and result.text != text_of(pcm):
+            raise InvariantError(4, f"{self.session_id} gets the text of other audio: {result}")
+        entry = self._unanswered.get(result.seq)
+        if result.error is not None and result.error.code == "overloaded":
+            if entry is not None:
+                entry.resend_s = self._world.now_s + OVERLOADED_RETRY_S
+            return False
+        if entry is None:
+            return False
+        del self._unanswered[result.seq]
+        self.results[result.seq] = result
+        return True
+
+    def cancel(self) -> m.Cancel:
+        self.cancelled = True
+        self._unanswered.clear()
+        return m.Cancel(session_id=self.session_id)
+
+    def _job(self, seq: int, audio_ms: int, *, partial: bool, poison: bool) -> m.Job:
+        start_ms = seq * AUDIO_MS_MAX
+        end_ms = start_ms + audio_ms
+        segment = Segment(self.session_id, seq, end_ms if partial else -1, poison)
+        return m.Job(
+            session_id=self.session_id,
+            seq=seq,
+            partial=partial,
+            lane=self._lane,
+            start_ms=start_ms,
+            end_ms=end_ms,
+            last_chunk_index=seq,
+            language="",
+            hotwords=(),
+            deadline_ms=JOB_DEADLINE_MS,
+            pcm=pcm_of(segment, audio_ms),
+        )
+
+
+class GatewayHost:
+    """One gateway process with its link to the broker."""
+
+    def __init__(self, world: World, broker: BrokerHost, name: str) -> None:
+        self.identity = name.encode()
+        self.alive = True
+        self.sessions: dict[str, SimSession] = {}
+        self.from_broker = Link(world)
+        self._to_broker = Link(world)
+        self._world = world
+        self._broker = broker
+        self._epoch = ""
+        broker.front[self.identity] = self
+        self._hello()
+
+    def send(self, message: m.Message) -> None:
+        self._broker.to_front(self._to_broker, self.identity, message)
+
+    def receive(self, message: m.Message) -> None:
+        if not self.alive:
+            return
+        match message:
+            case m.Welcome(broker_epoch=epoch) if epoch != self._epoch:
+                self._epoch = epoch
+                for session in self.sessions.values():
+                    self._resend(session, everything=True)
+            case m.Result(session_id=session_id) if session_id in self.sessions:
+                session = self.sessions[session_id]
+                if session.take(message) and session.hands_in_on_answer:
+                    self.hand_in(session)
+            case m.Stored():
+                if message.gateway_id.encode() != self.identity:
+                    raise InvariantError(6, f"{message} for {self.identity!r}")
+                for key in message.keys:
+                    if key.kind == "record" and key.session_id in self.sessions:
+                        self.sessions[key.session_id].record_stored = True
+
+    def adopt(self, session: SimSession) -> None:
+        """The client comes (from another gateway): what is unanswered is sent from here."""
+        if session.gateway is not None:
+            session.gateway.sessions.pop(session.session_id, None)
+        session.gateway = self
+        self.sessions[session.session_id] = session
+        self._resend(session, everything=True)
+
+    def hand_in(self, session: SimSession) -> None:
+        for job in session.hand_in():
+            self.send(job)
+
+    def kill(self) -> None:
+        self._world.note("gateway dies", self.identity)
+        self.alive = False
+
+    def cut(self, seconds: float) -> None:
+        """Nothing passes, either way."""
+        self._world.note("gateway is cut off", (self.identity, seconds))
+        self.from_broker.cut = self._to_broker.cut = True
+        self._world.after(seconds, self.heal)
+
+    def heal(self) -> None:
+        self.from_broker.cut = self._to_broker.cut = False
+
+    def _hello(self) -> None:
+        if not self.alive:
+            return
+        self.send(m.Hello(gateway_id=self.identity.decode()))
+        for session in self.sessions.values():
+            self._resend(session)
+        self._world.after(HELLO_S, self._hello)
+
+    def _resend(self, session: SimSession, *, everything: bool = False) -> None:
+        for job in session.due(everything=everything):
+            self.send(job)
+        if session.record_due():
+            self.send(session.record)
+
+
+class Clients:
+    """All sessions, and the gateways that they are on. A killed gateway is replaced, and its
+    sessions resume elsewhere."""
+
+    def __init__(self, world: World, broker: BrokerHost) -> None:
+        self._world = world
+        self._broker = broker
+        self._names = count(1)
+        options = world.options
+        self.gateways = [self._new_gateway() for _ in range(options.gateways)]
+        self.sessions: list[SimSession] = []
+        for index in range(options.sessions):
+            greedy = options.greedy_segments if index == 0 else 0
+            lane: m.Lane = "bulk" if options.bulk and index % 2 else "live"
+            segments = greedy or world.rng.randint(1, options.segments_max)
+            session = SimSession(world, f"session-{index}", segments=segments, lane=lane)
+            self.sessions.append(session)
+            world.rng.choice(self.gateways).adopt(session)
+            session.hands_in_on_answer = bool(options.greedy_segments) and not greedy
+            for _ in range(1 if session.hands_in_on_answer else segments):
+                begin_s = 0.5 if greedy else world.rng.uniform(0, options.fault_s)
+                world.after(begin_s, partial(self._hand_in, session))
+
+    @property
+    def complete(self) -> bool:
+        return all(session.complete for session in self.sessions)
+
+    def pick_gateway(self) -> GatewayHost:
+        return self._world.rng.choice(self.gateways)
+
+    def pick_session(self) -> SimSession:
+        return self._world.rng.choice(self.sessions)
+
+    def kill_gateway(self) -> None:
+        gateway = self.pick_gateway()
+        gateway.kill()
+        self.gateways.remove(gateway)
+        self.gateways.append(self._new_gateway())
+        for session in list(gateway.sessions.values()):
+            delay_s = self._world.rng.uniform(0.1, 4.0)
+            self._world.after(delay_s, partial(self.move, session))
+
+    def move(self, session: SimSession) -> None:
+        self._world.note("session moves", session.session_id)
+        self.pick_gateway().adopt(session)
+
+    def cancel(self, session: SimSession) -> None:
+        if session.gateway is not None and not session.cancelled:
+            session.gateway.send(session.cancel())
+
+    def _hand_in(self, session: SimSession) -> None:
+        if session.gateway is not None:
+            session.gateway.hand_in(session)
+
+    def _new_gateway(self) -> GatewayHost:
+        return GatewayHost(self._world, self._broker, f"gateway-{next(self._names)}")

@@ -1,0 +1,288 @@
+"""Watches the broker from outside, event by event, and says what must not happen.
+
+It believes only what passes the broker's boundary. The numbers are those of the invariants that a
+schedule's failure names:
+
+4. a result counts only from the newest attempt's worker, in this epoch, and once
+5. no more in flight than credits, nothing both queued and in flight (the core's ``validate``)
+6. an accepted unanswered job is in exactly one place, and is dropped only with a counter
+7. jobs go only to workers that are there
+8. at most 3 attempts, then one terminal error
+9. every queue is within its limit, and a refused job leaves nothing
+10. nobody who waits is passed over for long
+11. pending work has somebody or something that will move it (``validate``)
+12. after the heal everything ends, and nothing is left (``tests.simulation.schedule``)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from broker import events as e
+from broker.limits import ATTEMPTS_MAX, BULK_EVERY_ASSIGNMENTS, WELCOME_EVERY_S
+from broker.routing import Broker
+from tests.simulation.options import ATTEMPT_DEADLINE_S, LEASE_S, Options
+from tests.simulation.speech import segment_of, text_of
+from wire import messages as m
+
+Key = tuple[str, int]
+TICK_S = 0.1
+COST_RATIO_MAX = 3
+"""The longest segment is so many times the shortest."""
+
+
+class InvariantError(AssertionError):
+    """An invariant does not hold."""
+
+    def __init__(self, invariant: int, what: str) -> None:
+        super().__init__(f"invariant {invariant}: {what}")
+        self.invariant = invariant
+
+
+@dataclass(slots=True)
+class _Assigned:
+    key: Key
+    partial: bool
+    worker: bytes | None
+    """None: the worker has given it back, or begun anew."""
+    attempt: int
+    begun: int = 1
+    """Attempts sent and neither given back nor refused by the socket."""
+
+
+class Oracle:
+    """One for each life of the broker."""
+
+    def __init__(self, core: Broker, options: Options) -> None:
+        self.core = core
+        self._options = options
+        self._open: dict[Key, bytes] = {}
+        self._pcm: dict[Key, bytes] = {}
+        self._assigned: dict[int, _Assigned] = {}
+        self._heard_s: dict[bytes, float] = {}
+        self._credits: dict[bytes, int] = {}
+        self._sent_s: dict[bytes, dict[tuple[int, int], float]] = {}
+        """By worker: attempts that it has not answered, and when they were sent."""
+        self._waits: dict[tuple[str, str], tuple[int, int]] = {}
+        self.counts: Counter[str] = Counter()
+
+    def observe(self, event: e.Event, actions: list[e.Action], now_s: float) -> None:
+        """After every event. Raises InvariantError."""
+        self._take_event(event, actions, now_s)
+        drops = 0
+        answered: Counter[tuple[Key, type]] = Counter()
+        for action in actions:
+            match action:
+                case e.Count(reason):
+                    self.counts[reason] += 1
+                    drops += reason == "gateway_gone"
+                case e.SendBack(identity, m.WorkerJob() as job):
+                    self._check_assignment(identity, job, now_s)
+                case e.SendFront(identity, m.Result() as result) if not result.partial:
+                    if result.error is None or result.error.code != "overloaded":
+                        self._check_answer(result, event)
+                        answered[(result.session_id, result.seq), e.SendFront] += 1
+                        self._check_receiver(identity, result)
+                case e.Publish(m.PublishedResult(result=result)):
+                    self._check_published(result)
+                    self._check_answer(result, event)
+                    answered[(result.session_id, result.seq), e.Publish] += 1
+        if any(count > 1 for count in answered.values()):
+            raise InvariantError(4, f"answered twice: {answered}")
+        self._close(event, actions, {key for key, _ in answered}, drops)
+        self._check_queues()
+        try:
+            self.core.validate()
+        except AssertionError as error:
+            raise InvariantError(_invariant_of(error), f"validate: {error!r}") from error
+
+    # ---------------------------------------------------------------------- what is taken as known
+
+    def _take_event(self, event: e.Event, actions: list[e.Action], now_s: float) -> None:
+        match event:
+            case e.FrontReceived(identity, m.Job() as job):
+                if not job.partial and not _refused(job, actions):
+                    self._open[job.session_id, job.seq] = identity
+                    self._pcm[job.session_id, job.seq] = job.pcm
+            case e.FrontReceived(_, m.Cancel(session_id=session_id)):
+                for key in [key for key in self._open if key[0] == session_id]:
+                    del self._open[key]
+            case e.BackReceived(identity, m.Ready() as ready):
+                self._heard_s[identity] = now_s
+                self._credits[identity] = ready.credits
+                self._sent_s[identity] = {}
+                self._void(identity)
+            case e.BackReceived(identity, m.Bye() as bye):
+                self._heard_s.pop(identity, None)
+                for returned in bye.returned:
+                    self._give_back(identity, returned.job_id, returned.attempt)
+            case e.BackReceived(identity, message) if identity in self._heard_s:
+                self._heard_s[identity] = now_s
+                self._take_from_worker(identity, message, now_s)
+            case e.BackUnsent(identity, m.WorkerJob() as unsent):
+                self._give_back(identity, unsent.job_id, unsent.attempt)
+                self._heard_s.pop(identity, None)
+                self._void(identity)
+
+    def _take_from_worker(self, identity: bytes, message: m.Message, now_s: float) -> None:
+        sent_s = self._sent_s[identity]
+        if isinstance(message, m.WorkerResult) and message.broker_epoch == self.core.epoch:
+            sent_s.pop((message.job_id, message.attempt), None)
+        elif isinstance(message, m.Heartbeat):
+            # Its batch began after these were out of time: they were lost on the way.
+            began_s = now_s - message.busy_ms / 1000
+            for attempt in [a for a, s in sent_s.items() if s + ATTEMPT_DEADLINE_S < began_s]:
+                del sent_s[attempt]
+
+    def _give_back(self, identity: bytes, job_id: int, attempt: int) -> None:
+        self._sent_s.get(identity, {}).pop((job_id, attempt), None)
+        assigned = self._assigned.get(job_id)
+        if assigned is not None and (assigned.worker, assigned.attempt) == (identity, attempt):
+            assigned.worker = None
+            assigned.begun -= 1
+
+    def _void(self, identity: bytes) -> None:
+        for assigned in self._assigned.values():
+            if assigned.worker == identity:
+                assigned.worker = None
+
+    def excuse(self, now_s: float) -> None:
+        """The broker was stopped itself, and heard nobody."""
+        self._heard_s = dict.fromkeys(self._heard_s, now_s)
+
+    # ----------------------------------------------------------------------------- what is checked
+
+    def _check_assignment(self, identity: bytes, job: m.WorkerJob, now_s: float) -> None:
+        heard_s = self._heard_s.get(identity)
+        if heard_s is None:
+            raise InvariantError(7, f"job for {identity!r}, which is not there")
+        if now_s - heard_s > LEASE_S + 2 * TICK_S + WELCOME_EVERY_S:
+            raise InvariantError(7, f"job for {identity!r}, silent for {now_s - heard_s:.2f} s")
+        sent_s = self._sent_s[identity]
+        if any(now_s - s > ATTEMPT_DEADLINE_S + 2 * TICK_S for s in sent_s.values()):
+            raise InvariantError(7, f"job for {identity!r}, which may hang")
+        sent_s[job.job_id, job.attempt] = now_s
+        if len(sent_s) > self._credits[identity]:
+            raise InvariantError(5, f"{identity!r} has {len(sent_s)} jobs")
+        segment = segment_of(job.pcm)
+        key = (segment.session_id, segment.seq)
+        known = self._assigned.get(job.job_id)
+        if known is None:
+            known = _Assigned(key, job.partial, identity, job.attempt)
+            self._assigned[job.job_id] = known
+        else:
+            known.begun += 1
+            known.worker, known.attempt = identity, job.attempt
+        if known.begun > ATTEMPTS_MAX or not 1 <= job.attempt <= ATTEMPTS_MAX:
+            raise InvariantError(8, f"attempt {job.attempt}, begun {known.begun} times")
+        if known.key != key:
+            raise InvariantError(6, f"job {job.job_id} is {known.key} and {key}")
+        self._check_fair(segment.session_id, job)
+
+    def _check_fair(self, session_id: str, job: m.WorkerJob) -> None:
+        """Assignments of new jobs that went to others while a session waited in its lane. Fair by
+        audio means that while it pays for one job, each other gets COST_RATIO_MAX + 1 at most."""
+        if job.attempt > 1 or job.partial:
+            return
+        queue = self.core.assignment.queue
+        lanes: dict[str, set[str]] = {"live": set(), "bulk": set()}
+        for entry in queue:
+            if entry.place in lanes:
+                lanes[entry.place].add(entry.job.session_id)
+        waits: dict[tuple[str, str], tuple[int, int]] = {}
+        for lane, names in lanes.items():
+            for name in names:
+                turns, most = self._waits.get((name, lane), (0, 0))
+                most = max(most, len(names | {session_id}))
+                turns = 0 if name == session_id else turns + 1
+                waits[name, lane] = (turns, most)
+                own_lane = (most - 1) * (COST_RATIO_MAX + 1) + 1
+                every = BULK_EVERY_ASSIGNMENTS if lane == "bulk" else 2
+                if turns > own_lane * every:
+                    raise InvariantError(10, f"{name} ({lane}) was passed over {turns} times")
+        self._waits = waits
+
+    def _check_answer(self, result: m.Result, event: e.Event) -> None:
+        key = (result.session_id, result.seq)
+        if key not in self._open:
+            raise InvariantError(4, f"answer to {key}, which nobody waits for")
+        if result.error is not None:
+            if result.error.code == "chunk_failed":
+                begun = [a.begun for a in self._assigned.values() if a.key == key]
+                if result.attempt != ATTEMPTS_MAX or ATTEMPTS_MAX not in begun:
+                    raise InvariantError(8, f"{key} failed after attempts {begun}")
+                if self._options.only_poison and not segment_of(self._pcm[key]).poison:
+                    raise InvariantError(8, f"{key} failed for the sake of another")
+            return
+        if not isinstance(event, e.BackReceived) or not isinstance(event.message, m.WorkerResult):
+            raise InvariantError(4, f"a text for {key} out of nowhere")
+        answer, assigned = event.message, self._assigned.get(event.message.job_id)
+        if answer.broker_epoch != self.core.epoch:
+            raise InvariantError(4, f"a text for {key} from epoch {answer.broker_epoch}")
+        if assigned is None or assigned.key != key or assigned.partial:
+            raise InvariantError(4, f"a text for {key} from a result for {assigned}")
+        if (assigned.worker, assigned.attempt) != (event.identity, answer.attempt):
+            raise InvariantError(4, f"a text for {key} by {event.identity!r}, assigned {assigned}")
+        if result.text != text_of(self._pcm[key]):
+            raise InvariantError(4, f"the text for {key} is that of other audio")
+
+    def _check_receiver(self, identity: bytes, result: m.Result) -> None:
+        newest = self._open[result.session_id, result.seq]
+        if identity != newest:
+            raise InvariantError(6, f"{result} for {identity!r}, though {newest!r} asked last")
+
+    def _check_published(self, result: m.Result) -> None:
+        if result.partial or (result.error is not None and result.error.code == "overloaded"):
+            raise InvariantError(4, f"published: {result}")
+
+    def _close(
+        self, event: e.Event, actions: list[e.Action], answered: set[Key], drops: int
+    ) -> None:
+        """Compare what must be unanswered with what the core keeps."""
+        for key in answered:
+            del self._open[key]
+        kept = {
+            (entry.job.session_id, entry.job.seq)
+            for entry in self.core.assignment.jobs
+            if not entry.job.partial
+        }
+        missing = self._open.keys() - kept
+        # An answer whose gateway is gone and that no subscriber wants is seen only as a count.
+        unheard = sum(action == e.Count("result_for_gone_gateway") for action in actions)
+        if len(missing) > drops + unheard:
+            raise InvariantError(6, f"lost without a word: {missing}")
+        for key in missing:
+            del self._open[key]
+        if kept - self._open.keys():
+            raise InvariantError(6, f"kept though answered: {kept - self._open.keys()}")
+
+    def _check_queues(self) -> None:
+        queue, options = self.core.assignment.queue, self._options
+        # What workers lost or gave back is let in again: it was in before.
+        new = [entry for entry in queue if entry.place in ("live", "bulk", "partial")]
+        if sum(entry.audio_ms for entry in new) > options.limits.queue_audio_ms_max:
+            raise InvariantError(9, f"{len(new)} jobs queued")
+        if len(new) > options.limits.queue_jobs_max:
+            raise InvariantError(9, f"{len(new)} jobs queued")
+        partials = Counter(entry.job.session_id for entry in new if entry.place == "partial")
+        if any(count > 1 for count in partials.values()):
+            raise InvariantError(6, f"partials not replaced: {partials}")
+
+
+def _refused(job: m.Job, actions: list[e.Action]) -> bool:
+    return any(
+        isinstance(action, e.SendFront)
+        and isinstance(action.message, m.Result)
+        and action.message.error is not None
+        and action.message.error.code == "overloaded"
+        and (action.message.session_id, action.message.seq) == (job.session_id, job.seq)
+        for action in actions
+    )
+
+
+def _invariant_of(error: AssertionError) -> int:
+    text = str(error)
+    if "wait for each other" in text:
+        return 11
+    return 5 if "credits" in text or "both" in text or "alone" in text else 6

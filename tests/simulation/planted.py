@@ -1,0 +1,283 @@
+"""Bugs planted into the routing core: checkers that don't catch them check nothing.
+
+Each function puts one bug into a fresh broker, by replacing a method of one of its parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from broker.jobs import PendingJob
+from broker.queues import FairQueue
+from broker.routing import Broker
+from broker.workers import Worker
+from tests.simulation.broker_host import Plant
+from wire import messages as m
+
+
+def _patch(owner: object, name: str, make: Callable[[Any], Any]) -> None:
+    """Replace the method ``name`` by ``make(the method)``."""
+    setattr(owner, name, make(getattr(owner, name)))
+
+
+def no_epoch_check(core: Broker) -> None:
+    back: Any = core._back
+
+    def plant(check: Any) -> Any:
+        def on_result(identity: bytes, answer: m.WorkerResult, now_s: float) -> None:
+            check(identity, replace(answer, broker_epoch=core.epoch), now_s)
+
+        return on_result
+
+    back[m.WorkerResult] = plant(back[m.WorkerResult])
+
+
+def no_attempt_check(core: Broker) -> None:
+    def plant(complete: Any) -> Any:
+        def any_attempt(worker: Worker, answer: m.WorkerResult, now_s: float) -> bool:
+            entry = worker.held.get(answer.job_id)
+            if entry is not None:
+                answer = replace(answer, attempt=entry.attempt)
+            return bool(complete(worker, answer, now_s))
+
+        return any_attempt
+
+    _patch(core.assignment, "complete", plant)
+
+
+def no_worker_check(core: Broker) -> None:
+    def plant(complete: Any) -> Any:
+        def any_worker(worker: Worker, answer: m.WorkerResult, now_s: float) -> bool:
+            for other in core.assignment.workers:
+                if answer.job_id in other.held:
+                    worker = other
+            return bool(complete(worker, answer, now_s))
+
+        return any_worker
+
+    _patch(core.assignment, "complete", plant)
+
+
+def no_dedup(core: Broker) -> None:
+    _patch(core.assignment.jobs, "final", lambda _final: lambda _session_id, _seq: None)
+
+
+def stranded_jobs(core: Broker) -> None:
+    """What a lost worker held is forgotten."""
+    _patch(core.assignment, "lose", lambda _lose: core.assignment.workers.remove)
+
+
+def credit_leak(core: Broker) -> None:
+    """One answer in three doesn't give its credit back."""
+    pool = core.assignment.workers
+    answers = 0
+
+    def plant(complete: Any) -> Any:
+        def leaks(worker: Worker, entry: PendingJob, now_s: float) -> None:
+            nonlocal answers
+            answers += 1
+            if answers % 3 == 0 and worker.credits > 0:
+                worker.credits -= 1
+                pool.credits -= 1
+            complete(worker, entry, now_s)
+
+        return leaks
+
+    _patch(pool, "complete", plant)
+
+
+def partials_pile_up(core: Broker) -> None:
+    """Newer partials don't replace those that wait."""
+
+    def plant(partials: Any) -> Any:
+        return lambda _session_id: []
+
+    _patch(core.assignment.jobs, "partials", plant)
+
+
+def greedy_session(core: Broker) -> None:
+    """The session with the longest queue goes first."""
+
+    def pop_of(queue: FairQueue) -> Callable[[], PendingJob | None]:
+        def pop() -> PendingJob | None:
+            flows = [flow for flow in queue._flows.values() if flow.jobs]
+            if not flows:
+                return None
+            flow = max(flows, key=lambda flow: len(flow.jobs))
+            entry = next(iter(flow.jobs.values()))
+            queue.remove(entry)
+            return entry
+
+        return pop
+
+    queue = core.assignment.queue._live
+    _patch(queue, "pop", lambda _pop: pop_of(queue))
+
+
+def debts_forgotten(core: Broker) -> None:
+    """A session that has nothing waiting starts anew, whatever it has had."""
+    queue = core.assignment.queue._live
+
+    def plant(retire: Any) -> Any:
+        def forgets(session_id: str) -> None:
+            retire(session_id)
+            queue._served.pop(session_id, None)
+
+        return forgets
+
+    _patch(queue, "_retire", plant)
+
+
+def bulk_starves(core: Broker) -> None:
+    queue = core.assignment.queue
+
+    def pop_lane() -> PendingJob | None:
+        return queue._live.pop() or queue._bulk.pop()
+
+    _patch(queue, "_pop_lane", lambda _pop: pop_lane)
+
+
+def attempts_unbounded(core: Broker) -> None:
+    def plant(lost: Any) -> Any:
+        def forgets(entry: PendingJob) -> None:
+            entry.attempts_lost = min(entry.attempts_lost, 1)
+            lost(entry)
+
+        return forgets
+
+    _patch(core.assignment, "_attempt_lost", plant)
+
+
+def poison_takes_others_along(core: Broker) -> None:
+    """The last attempt is not made alone."""
+    queue = core.assignment.queue
+
+    def plant(_requeue: Any) -> Any:
+        def requeue(entry: PendingJob) -> None:
+            entry.place = "retry"
+            queue._retries[entry.job_id] = entry
+            queue.audio_ms += entry.audio_ms
+
+        return requeue
+
+    _patch(queue, "requeue", plant)
+
+
+def drained_workers_get_jobs(core: Broker) -> None:
+    _patch(core.assignment.workers, "drain", lambda _drain: lambda _worker: None)
+
+
+def cancelled_jobs_are_answered(core: Broker) -> None:
+    """CANCEL forgets only what is queued."""
+    front: Any = core._front
+
+    def on_cancel(_identity: bytes, cancel: m.Cancel, _now_s: float) -> None:
+        for entry in core.assignment.jobs.of_session(cancel.session_id):
+            if entry.place != "assigned":
+                core.assignment.drop(entry, "cancelled")
+
+    front[m.Cancel] = on_cancel
+
+
+def first_sender_gets_the_result(core: Broker) -> None:
+    _patch(core.assignment.jobs, "give_to", lambda _give: lambda _entry, _gateway: None)
+
+
+def leases_never_end(core: Broker) -> None:
+    core._lease_s = 1e9
+
+
+def overload_in_silence(core: Broker) -> None:
+    def plant(accept: Any) -> Any:
+        def accepts(gateway: bytes, job: m.Job, now_s: float) -> bool:
+            accept(gateway, job, now_s)
+            return True
+
+        return accepts
+
+    _patch(core.assignment, "accept", plant)
+
+
+def queue_unbounded(core: Broker) -> None:
+    _patch(core.assignment.queue, "fits", lambda _fits: lambda _audio_ms: True)
+
+
+def credits_ignored(core: Broker) -> None:
+    pool = core.assignment.workers
+
+    def plant(add: Any) -> Any:
+        def adds(identity: bytes, ready: m.Ready, now_s: float) -> Worker:
+            worker: Worker = add(identity, replace(ready, credits=ready.credits * 50), now_s)
+            return worker
+
+        return adds
+
+    _patch(pool, "add", plant)
+
+
+def hung_workers_get_jobs(core: Broker) -> None:
+    """A worker's credit is free as soon as its attempt is given up."""
+    pool = core.assignment.workers
+
+    def give_up(worker: Worker, entry: PendingJob, _now_s: float) -> None:
+        pool.take_back(worker, entry)
+
+    _patch(pool, "give_up", lambda _give_up: give_up)
+
+
+def stalled_for_ever(core: Broker) -> None:
+    """A worker that showed progress after an overdue attempt gets nothing all the same."""
+    _patch(core.assignment.workers, "forget_overdue", lambda _forget: lambda _worker, _past: None)
+
+
+def idle_while_work_waits(core: Broker) -> None:
+    """Jobs are assigned only as new ones come."""
+    dispatch = core.assignment.dispatch
+    _patch(core.assignment, "dispatch", lambda _dispatch: lambda _now_s: None)
+
+    def plant(accept: Any) -> Any:
+        def accepts(gateway: bytes, job: m.Job, now_s: float) -> bool:
+            accepted = accept(gateway, job, now_s)
+            dispatch(now_s)
+            return bool(accepted)
+
+        return accepts
+
+    _patch(core.assignment, "accept", plant)
+
+
+def published_to_nobody(core: Broker) -> None:
+    """Answers are published and not delivered."""
+    _patch(core, "_is_owned", lambda _is_owned: lambda _entry: False)
+
+
+PLANTED: dict[str, Plant] = {
+    plant.__name__: plant
+    for plant in (
+        no_epoch_check,
+        no_attempt_check,
+        no_worker_check,
+        no_dedup,
+        stranded_jobs,
+        credit_leak,
+        partials_pile_up,
+        greedy_session,
+        debts_forgotten,
+        bulk_starves,
+        attempts_unbounded,
+        poison_takes_others_along,
+        drained_workers_get_jobs,
+        cancelled_jobs_are_answered,
+        first_sender_gets_the_result,
+        leases_never_end,
+        overload_in_silence,
+        queue_unbounded,
+        credits_ignored,
+        hung_workers_get_jobs,
+        stalled_for_ever,
+        idle_while_work_waits,
+        published_to_nobody,
+    )
+}

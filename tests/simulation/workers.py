@@ -1,0 +1,199 @@
+"""Workers' processes: the real job book, and an inference loop that takes simulated time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+
+from asr_worker.batching import BatchLimits
+from asr_worker.job_book import JobBook
+from asr_worker.recognizer import Recognition
+from tests.simulation.broker_host import BrokerHost
+from tests.simulation.speech import segment_of, text_of
+from tests.simulation.world import Link, World
+from wire import messages as m
+
+BEAT_S = 0.5
+HANG_S = 2.0
+"""A batch that runs longer silences the worker; its supervisor kills it a little later."""
+BATCH_S_MIN = 0.01
+SLOW_FACTOR = 10.0
+
+
+class WorkerHost:
+    """One worker process. ``alive`` ends for good: its supervisor makes a new one."""
+
+    def __init__(self, world: World, broker: BrokerHost, name: str) -> None:
+        options = world.options
+        self.identity = name.encode()
+        self.alive = True
+        self.from_broker = Link(world)
+        self._to_broker = Link(world)
+        self._world = world
+        self._broker = broker
+        self._book = JobBook(
+            worker_id=name,
+            model="hash",
+            device="none",
+            limits=BatchLimits(jobs_max=options.batch_jobs_max, audio_ms_max=10_000),
+        )
+        self._slow = options.slow_workers and world.rng.random() < 0.5
+        self._batch: list[m.WorkerJob] = []
+        self._batch_began_s = 0.0
+        self._stopped_until_s = 0.0
+        self._inbox: list[m.Message] = []
+        self._draining = False
+        self._hangs = False
+        self.liar = False
+        broker.back[self.identity] = self
+        self._send([self._book.introduce()])
+        world.after(world.rng.uniform(0, BEAT_S), self._beat)
+
+    def receive(self, message: m.Message) -> None:
+        if not self.alive:
+            return
+        if self._stopped:
+            self._inbox.append(message)
+            return
+        self._send(self._book.receive(message))
+        self._turn()
+
+    # ------------------------------------------------------------------------------------- faults
+
+    def kill(self) -> None:
+        self._world.note("worker dies", self.identity)
+        self.alive = False
+
+    def stop(self) -> None:
+        """SIGSTOP for a while."""
+        self._stopped_until_s = self._world.now_s + self._world.rng.uniform(0.5, 5.0)
+        self._world.note("worker stops", (self.identity, self._stopped_until_s))
+
+    def cont(self) -> None:
+        self._stopped_until_s = 0.0
+        self._slow = False
+
+    def hang(self) -> None:
+        """The next batch never ends."""
+        self._hangs = True
+
+    def lie(self) -> None:
+        """A result, in the present epoch, for a job that need not be ours. Its text is right: by
+        the time it arrives the job may have become ours."""
+        core = self._broker.core
+        if core is None or self._stopped or not len(core.assignment.jobs):
+            return
+        self.liar = True
+        entry = self._world.rng.choice(list(core.assignment.jobs))
+        lie = m.WorkerResult(
+            broker_epoch=core.epoch,
+            job_id=entry.job_id,
+            attempt=1,
+            text=text_of(entry.job.pcm),
+            error=None,
+            tokens=(),
+            infer_ms=1,
+        )
+        self._send([lie])
+
+    def bye(self) -> None:
+        """SIGTERM: give back what has not begun, finish the rest, or give that up as well."""
+        if self._draining or self._stopped:
+            return
+        self._draining = True
+        self._send([self._book.drain()])
+        if self._hangs or self._world.rng.random() < 0.2:
+            self._send([self._book.give_up()])
+            self._world.after(0.2, self.kill)
+        elif not self._batch:
+            self._world.after(0.2, self.kill)
+
+    # --------------------------------------------------------------------------------------- loops
+
+    @property
+    def _stopped(self) -> bool:
+        return self._world.now_s < self._stopped_until_s
+
+    def _beat(self) -> None:
+        if not self.alive:
+            return
+        world = self._world
+        if not self._stopped:
+            inbox, self._inbox = self._inbox, []
+            for message in inbox:
+                self.receive(message)
+            busy_s = world.now_s - self._batch_began_s if self._batch else 0.0
+            if busy_s < HANG_S:
+                beat = m.Heartbeat(worker_id=self.identity.decode(), busy_ms=round(busy_s * 1000))
+                self._send([beat])
+            elif self._hangs and busy_s > HANG_S + 1.0:
+                self.kill()
+        world.after(BEAT_S, self._beat)
+
+    def _turn(self) -> None:
+        if self._batch or not self._book.queued:
+            return
+        self._batch = self._book.take_batch()
+        self._batch_began_s = self._world.now_s
+        if self._hangs:
+            self._world.note("worker hangs", self.identity)
+            return
+        batch_s = self._world.rng.uniform(BATCH_S_MIN, self._world.options.batch_s_max)
+        self._world.after(batch_s * (SLOW_FACTOR if self._slow else 1.0), self._finish_batch)
+
+    def _finish_batch(self) -> None:
+        if not self.alive:
+            return
+        if self._stopped:
+            left_s = self._stopped_until_s - self._world.now_s
+            self._world.after(left_s + 0.01, self._finish_batch)
+            return
+        if any(segment_of(job.pcm).poison for job in self._batch):
+            self._world.note("worker is poisoned", self.identity)
+            self.kill()
+            return
+        batch, self._batch = self._batch, []
+        recognitions = [Recognition(text=text_of(job.pcm)) for job in batch]
+        infer_ms = round((self._world.now_s - self._batch_began_s) * 1000)
+        self._send(self._book.answer(batch, recognitions, infer_ms))
+        if self._draining:
+            self._world.after(0.2, self.kill)
+        self._turn()
+
+    def _send(self, messages: Sequence[m.Message]) -> None:
+        for message in messages:
+            self._broker.to_back(self._to_broker, self.identity, message)
+
+
+class Supervisor:
+    """Keeps ``options.workers`` workers running."""
+
+    def __init__(self, world: World, broker: BrokerHost) -> None:
+        self._world = world
+        self._broker = broker
+        self._names = count(1)
+        self._starting = 0
+        self.workers: list[WorkerHost] = []
+        for _ in range(world.options.workers):
+            self._start()
+        self._check()
+
+    def pick(self) -> WorkerHost | None:
+        return self._world.rng.choice(self.workers) if self.workers else None
+
+    def _check(self) -> None:
+        self.workers = [worker for worker in self.workers if worker.alive]
+        missing = self._world.options.workers - len(self.workers) - self._starting
+        for _ in range(missing):
+            self._starting += 1
+            self._world.after(self._world.rng.uniform(0.1, 0.8), self._restart)
+        self._world.after(0.2, self._check)
+
+    def _restart(self) -> None:
+        self._starting -= 1
+        self._start()
+
+    def _start(self) -> None:
+        name = f"worker-{next(self._names)}"
+        self._world.note("worker starts", name)
+        self.workers.append(WorkerHost(self._world, self._broker, name))

@@ -1,0 +1,91 @@
+"""Clock, randomness, links and the trace of one simulated schedule."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from random import Random
+
+from tests.simulation.options import Options
+
+TRACE_EVENTS = 50
+DELAY_S_MIN = 0.001
+DELAY_S_MAX = 0.02
+DELAY_REORDERED_S_MAX = 0.4
+
+
+class World:
+    """Everything happens in ``run``, one event at a time, in the order of its time."""
+
+    def __init__(self, seed: int, *, echo: bool = False) -> None:
+        self.rng = Random(seed)
+        self.options = Options.draw(self.rng)
+        self.now_s = 0.0
+        self.healing = False
+        self.events = 0
+        self.trace: deque[tuple[float, str, object]] = deque(maxlen=TRACE_EVENTS)
+        self._echo = echo
+        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = 0
+
+    def after(self, delay_s: float, act: Callable[[], None]) -> None:
+        self._order += 1
+        heapq.heappush(self._agenda, (self.now_s + delay_s, self._order, act))
+
+    def run(self, until_s: float, done: Callable[[], bool] = lambda: False) -> None:
+        """Until ``until_s``, or ``done``."""
+        while self._agenda and self._agenda[0][0] <= until_s and not done():
+            self.now_s, _, act = heapq.heappop(self._agenda)
+            self.events += 1
+            act()
+        if not done():
+            self.now_s = max(self.now_s, until_s)
+
+    def note(self, what: str, about: object) -> None:
+        self.trace.append((self.now_s, what, about))
+        if self._echo:
+            print(_line(self.now_s, what, about))
+
+    def trace_text(self) -> str:
+        return "\n".join(_line(*entry) for entry in self.trace)
+
+    def happens(self, share: float) -> bool:
+        return share > 0 and not self.healing and self.rng.random() < share
+
+
+class Link:
+    """One direction between two peers. Its faults are those of the seed, until the heal."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._last_s = 0.0
+        self.cut = False
+        """What is sent is lost, and the sender is not told."""
+
+    def send(self, deliver: Callable[[], None]) -> None:
+        options = self._world.options
+        if self.cut or self._world.happens(options.loss):
+            self._world.note("lost", "")
+            return
+        self._deliver(deliver)
+        if self._world.happens(options.duplication):
+            self._deliver(deliver)
+
+    def _deliver(self, deliver: Callable[[], None]) -> None:
+        world = self._world
+        reorders = world.options.reorder and not world.healing
+        most_s = DELAY_REORDERED_S_MAX if reorders else DELAY_S_MAX
+        arrival_s = world.now_s + world.rng.uniform(DELAY_S_MIN, most_s)
+        if not reorders:
+            arrival_s = self._last_s = max(self._last_s, arrival_s)
+        world.after(arrival_s - world.now_s, deliver)
+
+
+def _line(now_s: float, what: str, about: object) -> str:
+    return f"{now_s:9.3f}  {what:<22} {_short(about)}"
+
+
+def _short(about: object) -> str:
+    text = repr(about).replace("\\x00", "")
+    return text if len(text) <= 400 else text[:400] + "…"
