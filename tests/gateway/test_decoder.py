@@ -4,6 +4,7 @@ bad audio is in ``test_decoding``."""
 from __future__ import annotations
 
 import itertools
+import signal
 import socket
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def test_blocks_are_the_same_whatever_the_messages(
 ) -> None:
     # This process is no decoder and must not be ended by a decoder's alarm.
     alarms: list[float] = []
-    monkeypatch.setattr(decoder.signal, "setitimer", lambda _, delay_s: alarms.append(delay_s))
+    monkeypatch.setattr(signal, "setitimer", lambda _, delay_s: alarms.append(delay_s))
     data = bytes(n % 251 for n in range(10 * BLOCK_BYTES + 5))
     ours, theirs = socket.socketpair()
     with ours, theirs:
