@@ -79,6 +79,7 @@ class Hub:
 
     async def open(self) -> None:
         self.vad.start()
+        await self._decoders.start()
         await self.reader.open()
         self._link.open()
         self.registry.open(lambda: self.connections)
