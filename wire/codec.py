@@ -8,6 +8,7 @@ from those annotations, so that a message and its validation cannot drift apart.
 from __future__ import annotations
 
 import math
+import operator
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -88,7 +89,7 @@ def decode(frames: Sequence[bytes]) -> m.Message:
             if "pcm" in header:
                 raise WireError(f"{cls.__name__}: PCM in the header")
             header["pcm"] = bytes(pcm)
-    message = _checkers[cls](header, cls.__name__)
+    message = _checkers[cls](header)
     return typing.cast(m.Message, message)
 
 
@@ -110,96 +111,137 @@ def _unpack(data: bytes) -> Any:
 
 # ---------------------------------------------------------- headers and checkers, from annotations
 
-_Checker = Callable[[Any, str], Any]
+_Checker = Callable[[Any], Any]
+_Plain = Callable[[Any], Any]
 _Header = Callable[[Any], tuple[dict[str, Any], bytes | None]]
 
 
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return value
+def _plain_of(annotation: Any) -> _Plain | None:
+    """What makes a value of ``annotation`` packable; None if it is so already."""
+    if is_dataclass(annotation):
+        return _dataclass_plain(typing.cast(type, annotation))
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is tuple and (item := _plain_of(arguments[0])) is not None:
+        plain_item = item
+        return lambda value: [plain_item(item) for item in value]
+    if origin in (typing.Union, types.UnionType):
+        (argument,) = [a for a in arguments if a is not type(None)]
+        if (inner := _plain_of(argument)) is not None:
+            plain_inner = inner
+            return lambda value: None if value is None else plain_inner(value)
+    return None
 
 
-def _header_of(cls: type) -> _Header:
-    names = [f.name for f in fields(cls) if f.name != "pcm"]
-    has_pcm = any(f.name == "pcm" for f in fields(cls))
+def _dataclass_plain(cls: type, without: str = "") -> Callable[[Any], dict[str, Any]]:
+    hints = typing.get_type_hints(cls)
+    names = tuple(f.name for f in fields(cls) if f.name != without)
+    # attrgetter gives one value alone, and several as a tuple.
+    values_of = operator.attrgetter(*names)
+    convert = [(n, plain) for n in names if (plain := _plain_of(hints[n])) is not None]
 
-    def build(message: Any) -> tuple[dict[str, Any], bytes | None]:
-        header = {name: _plain(getattr(message, name)) for name in names}
-        return header, message.pcm if has_pcm else None
+    def build(value: Any) -> dict[str, Any]:
+        values = values_of(value)
+        header = dict(zip(names, values if len(names) > 1 else (values,), strict=True))
+        for name, plain in convert:
+            header[name] = plain(header[name])
+        return header
 
     return build
 
 
-def _check_int(value: Any, where: str) -> int:
-    # bool is an int in Python, and a peer's `true` is no count of anything.
-    if type(value) is not int or not 0 <= value <= INTEGER_MAX:
-        raise WireError(f"{where}: not an integer from 0 to 2**53")
-    return value
+def _header_of(cls: type) -> _Header:
+    plain = _dataclass_plain(cls, without="pcm")
+    if any(f.name == "pcm" for f in fields(cls)):
+        return lambda message: (plain(message), message.pcm)
+    return lambda message: (plain(message), None)
 
 
-def _check_float(value: Any, where: str) -> float:
-    if type(value) not in (float, int) or not math.isfinite(value) or value < 0:
-        raise WireError(f"{where}: not a finite number")
-    return float(value)
-
-
-def _check_bool(value: Any, where: str) -> bool:
-    if type(value) is not bool:
-        raise WireError(f"{where}: not a boolean")
-    return value
-
-
-def _check_str(value: Any, where: str) -> str:
-    if type(value) is not str or len(value) > TEXT_CHARS_MAX:
-        raise WireError(f"{where}: not a string, or too long")
-    return value
-
-
-def _check_bytes(value: Any, where: str) -> bytes:
-    if type(value) is not bytes:
-        raise WireError(f"{where}: not bytes")
-    return value
-
-
-def _check_body(value: Any, where: str) -> dict[str, Any]:
-    if type(value) is not dict or not all(type(key) is str for key in value):
-        raise WireError(f"{where}: not a map with string keys")
-    return value
-
-
-_SCALARS: dict[Any, _Checker] = {
-    int: _check_int,
-    float: _check_float,
-    bool: _check_bool,
-    str: _check_str,
-    bytes: _check_bytes,
-}
-
-
-def checker_of(annotation: Any) -> _Checker:
-    """The validating function for one annotation used in ``wire.messages``."""
+def checker_of(annotation: Any, where: str) -> _Checker:
+    """The validating function for one annotation used in ``wire.messages``. It returns the value,
+    typed, or raises ``WireError`` that begins with ``where``."""
     if annotation in _SCALARS:
-        return _SCALARS[annotation]
+        return _SCALARS[annotation](where)
     if is_dataclass(annotation) and isinstance(annotation, type):
-        return _dataclass_checker(annotation)
+        return _dataclass_checker(annotation, where)
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
-        return _literal_checker(arguments)
+        return _literal_checker(arguments, where)
     if origin is dict:
-        return _check_body
+        return _body_checker(where)
     if origin is tuple:
-        return _tuple_checker(checker_of(arguments[0]))
+        return _tuple_checker(checker_of(arguments[0], where), where)
     if origin in (typing.Union, types.UnionType):
         (inner,) = [a for a in arguments if a is not type(None)]
-        return _optional_checker(checker_of(inner))
+        return _optional_checker(checker_of(inner, where))
     raise TypeError(f"no checker for {annotation!r}")
 
 
-def _literal_checker(allowed: tuple[Any, ...]) -> _Checker:
-    def check(value: Any, where: str) -> Any:
+def _int_checker(where: str) -> _Checker:
+    def check(value: Any) -> int:
+        # bool is an int in Python, and a peer's `true` is no count of anything.
+        if type(value) is not int or not 0 <= value <= INTEGER_MAX:
+            raise WireError(f"{where}: not an integer from 0 to 2**53")
+        return value
+
+    return check
+
+
+def _float_checker(where: str) -> _Checker:
+    def check(value: Any) -> float:
+        if type(value) not in (float, int) or not math.isfinite(value) or value < 0:
+            raise WireError(f"{where}: not a finite number")
+        return float(value)
+
+    return check
+
+
+def _bool_checker(where: str) -> _Checker:
+    def check(value: Any) -> bool:
+        if type(value) is not bool:
+            raise WireError(f"{where}: not a boolean")
+        return value
+
+    return check
+
+
+def _str_checker(where: str) -> _Checker:
+    def check(value: Any) -> str:
+        if type(value) is not str or len(value) > TEXT_CHARS_MAX:
+            raise WireError(f"{where}: not a string, or too long")
+        return value
+
+    return check
+
+
+def _bytes_checker(where: str) -> _Checker:
+    def check(value: Any) -> bytes:
+        if type(value) is not bytes:
+            raise WireError(f"{where}: not bytes")
+        return value
+
+    return check
+
+
+def _body_checker(where: str) -> _Checker:
+    def check(value: Any) -> dict[str, Any]:
+        if type(value) is not dict or not all(type(key) is str for key in value):
+            raise WireError(f"{where}: not a map with string keys")
+        return value
+
+    return check
+
+
+_SCALARS: dict[Any, Callable[[str], _Checker]] = {
+    int: _int_checker,
+    float: _float_checker,
+    bool: _bool_checker,
+    str: _str_checker,
+    bytes: _bytes_checker,
+}
+
+
+def _literal_checker(allowed: tuple[Any, ...], where: str) -> _Checker:
+    def check(value: Any) -> Any:
         if type(value) is not str or value not in allowed:
             raise WireError(f"{where}: not one of {', '.join(allowed)}")
         return value
@@ -207,39 +249,40 @@ def _literal_checker(allowed: tuple[Any, ...]) -> _Checker:
     return check
 
 
-def _tuple_checker(check_item: _Checker) -> _Checker:
-    def check(value: Any, where: str) -> tuple[Any, ...]:
+def _tuple_checker(check_item: _Checker, where: str) -> _Checker:
+    def check(value: Any) -> tuple[Any, ...]:
         if type(value) is not list or len(value) > ITEMS_MAX:
             raise WireError(f"{where}: not a list, or too long")
-        return tuple([check_item(item, where) for item in value])
+        return tuple([check_item(item) for item in value])
 
     return check
 
 
 def _optional_checker(check_inner: _Checker) -> _Checker:
-    def check(value: Any, where: str) -> Any:
-        return None if value is None else check_inner(value, where)
+    def check(value: Any) -> Any:
+        return None if value is None else check_inner(value)
 
     return check
 
 
-def _dataclass_checker(cls: type) -> _Checker:
+def _dataclass_checker(cls: type, where: str) -> _Checker:
     hints = typing.get_type_hints(cls)
-    checks = [(f.name, checker_of(hints[f.name])) for f in fields(cls)]
+    checks = [(f.name, checker_of(hints[f.name], f"{where}.{f.name}")) for f in fields(cls)]
     names = {name for name, _ in checks}
     exclusive = {"text", "error"} <= names
 
-    def check(value: Any, where: str) -> Any:
+    def check(value: Any) -> Any:
         if type(value) is not dict or value.keys() != names:
             raise WireError(f"{where}: wrong fields")
-        parts = {name: inner(value[name], f"{where}.{name}") for name, inner in checks}
-        if exclusive and (parts["text"] is None) == (parts["error"] is None):
+        if exclusive and (value["text"] is None) == (value["error"] is None):
             raise WireError(f"{where}: needs either text or error")
-        return cls(**parts)
+        return cls(**{name: check_field(value[name]) for name, check_field in checks})
 
     return check
 
 
 _WITH_PCM = frozenset(c for c in _KINDS.values() if any(f.name == "pcm" for f in fields(c)))
-_checkers: dict[type, _Checker] = {cls: _dataclass_checker(cls) for cls in _KINDS.values()}
+_checkers: dict[type, _Checker] = {
+    cls: _dataclass_checker(cls, cls.__name__) for cls in _KINDS.values()
+}
 _headers: dict[type, _Header] = {cls: _header_of(cls) for cls in _KINDS.values()}

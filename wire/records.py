@@ -89,7 +89,7 @@ _TYPES: dict[str, type] = {
     "deleted": SessionDeleted,
 }
 _NAMES = {cls: name for name, cls in _TYPES.items()}
-_checkers = {name: checker_of(cls) for name, cls in _TYPES.items()}
+_checkers = {name: checker_of(cls, f"record.{name}") for name, cls in _TYPES.items()}
 
 
 def to_body(record: RecordBody) -> dict[str, Any]:
@@ -111,5 +111,5 @@ def parse_body(body: dict[str, Any]) -> RecordBody:
     if not isinstance(name, str) or name not in _TYPES:
         raise WireError("record: unknown type")
     rest = {key: value for key, value in body.items() if key != "type"}
-    record: RecordBody = _checkers[name](rest, f"record.{name}")
+    record: RecordBody = _checkers[name](rest)
     return record

@@ -238,4 +238,4 @@ def test_a_wrong_literal_is_refused() -> None:
 
 def test_an_annotation_without_a_checker_is_our_own_mistake() -> None:
     with pytest.raises(TypeError, match="no checker"):
-        codec.checker_of(complex)
+        codec.checker_of(complex, "Message")
