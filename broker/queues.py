@@ -142,10 +142,11 @@ class JobQueue:
         self._alone: OrderedDict[int, PendingJob] = OrderedDict()
         self._partials: OrderedDict[int, PendingJob] = OrderedDict()
         self._live_since_bulk = 0
+        self._length = 0
         self.audio_ms = 0
 
     def __len__(self) -> int:
-        return self.finals + len(self._partials) + len(self._alone)
+        return self._length
 
     def __iter__(self) -> Iterator[PendingJob]:
         yield from self._alone.values()
@@ -186,7 +187,7 @@ class JobQueue:
         else:
             entry.place = "bulk"
             self._bulk.push(entry)
-        self.audio_ms += entry.audio_ms
+        self._enters(entry)
 
     def requeue(self, entry: PendingJob) -> None:
         """A job that its worker lost or gave back: at the front."""
@@ -197,7 +198,7 @@ class JobQueue:
         else:
             entry.place = "retry"
             self._retries[entry.job_id] = entry
-        self.audio_ms += entry.audio_ms
+        self._enters(entry)
 
     def remove(self, entry: PendingJob) -> None:
         """Take out a job that is queued; the caller says where it goes."""
@@ -243,8 +244,13 @@ class JobQueue:
         self._live_since_bulk = 0
         return self._bulk.pop()
 
+    def _enters(self, entry: PendingJob) -> None:
+        self._length += 1
+        self.audio_ms += entry.audio_ms
+
     def _leaves(self, entry: PendingJob) -> PendingJob:
         entry.place = "nowhere"
+        self._length -= 1
         self.audio_ms -= entry.audio_ms
         return entry
 

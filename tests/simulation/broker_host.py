@@ -69,7 +69,8 @@ class BrokerHost:
             self.counts += self.oracle.counts
             self.core = None
             self._inbox.clear()
-            self._world.after(self._world.rng.uniform(0.02, 1.5), self.start)
+            # Often so quick that workers are still busy with what they got from the life before.
+            self._world.after(self._world.rng.choice((0.02, 0.1, 1.5)), self.start)
 
     def stop(self) -> None:
         """SIGSTOP for a while."""

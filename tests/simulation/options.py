@@ -18,9 +18,9 @@ FAULTS: dict[str, tuple[float, float]] = {
     "worker_hangs": (0.15, 0.3),
     "worker_byes": (0.25, 0.5),
     "worker_lies": (0.1, 1.0),
-    "gateway_kills": (0.15, 0.3),
+    "gateway_kills": (0.2, 0.6),
     "gateway_cuts": (0.15, 0.3),
-    "broker_restarts": (0.2, 0.5),
+    "broker_restarts": (0.2, 1.0),
     "broker_stops": (0.1, 0.2),
     "persistence_restarts": (0.2, 0.3),
     "cancels": (0.2, 0.4),
@@ -95,7 +95,7 @@ class Options:
             small_queue=rng.random() < 0.25 and not greedy,
             fault_s=rng.uniform(1.0, 3.0) if greedy else rng.uniform(2.0, 6.0),
             reorder=rng.random() < 0.15,
-            slow_workers=rng.random() < 0.15 and not greedy,
+            slow_workers=rng.random() < 0.3 and not greedy,
             **faults,
         )
 

@@ -158,7 +158,7 @@ def poison_takes_others_along(core: Broker) -> None:
         def requeue(entry: PendingJob) -> None:
             entry.place = "retry"
             queue._retries[entry.job_id] = entry
-            queue.audio_ms += entry.audio_ms
+            queue._enters(entry)
 
         return requeue
 

@@ -1,0 +1,178 @@
+"""Short ways to say what reaches the routing core, and what comes out of it."""
+
+from __future__ import annotations
+
+from broker import events as e
+from broker.limits import Limits
+from broker.routing import Broker
+from wire import messages as m
+
+GATEWAY = b"gateway-1"
+OTHER_GATEWAY = b"gateway-2"
+WORKER = b"worker-1"
+OTHER_WORKER = b"worker-2"
+WELCOME = m.Welcome(broker_epoch="epoch")
+LONG_MS = 600_000
+
+
+def job(
+    seq: int = 0,
+    *,
+    session_id: str = "session",
+    partial: bool = False,
+    lane: m.Lane = "live",
+    audio_ms: int = 1_000,
+    end_ms: int | None = None,
+    deadline_ms: int = LONG_MS,
+) -> m.Job:
+    start_ms = seq * 10_000
+    return m.Job(
+        session_id=session_id,
+        seq=seq,
+        partial=partial,
+        lane=lane,
+        start_ms=start_ms,
+        end_ms=start_ms + audio_ms if end_ms is None else end_ms,
+        last_chunk_index=seq,
+        language="zh",
+        hotwords=("word",),
+        deadline_ms=deadline_ms,
+        pcm=b"\0" * (32 * audio_ms),
+    )
+
+
+def result(
+    of: m.Job,
+    *,
+    text: str | None = "text",
+    error: m.Failure | None = None,
+    tokens: tuple[m.Token, ...] = (),
+    worker_id: str = WORKER.decode(),
+    attempt: int = 1,
+    queue_ms: int = 0,
+    infer_ms: int = 7,
+) -> m.Result:
+    return m.Result(
+        session_id=of.session_id,
+        seq=of.seq,
+        partial=of.partial,
+        start_ms=of.start_ms,
+        end_ms=of.end_ms,
+        last_chunk_index=of.last_chunk_index,
+        text=text,
+        error=error,
+        tokens=tokens,
+        worker_id=worker_id,
+        attempt=attempt,
+        queue_ms=queue_ms,
+        infer_ms=infer_ms,
+    )
+
+
+def failure(of: m.Job, error: m.Failure, *, attempt: int) -> m.Result:
+    return result(of, text=None, error=error, worker_id="", attempt=attempt, infer_ms=0)
+
+
+def worker_job(of: m.Job, job_id: int, *, attempt: int = 1) -> m.WorkerJob:
+    return m.WorkerJob(
+        broker_epoch="epoch",
+        job_id=job_id,
+        attempt=attempt,
+        partial=of.partial,
+        language=of.language,
+        hotwords=of.hotwords,
+        pcm=of.pcm,
+    )
+
+
+def published(answer: m.Result, gateway: bytes = GATEWAY) -> e.Publish:
+    return e.Publish(
+        m.PublishedResult(broker_epoch="epoch", gateway_id=gateway.decode(), result=answer)
+    )
+
+
+class Driver:
+    """A broker with a subscriber, its clock, and everybody's messages. Validates after each."""
+
+    def __init__(self, limits: Limits | None = None, *, subscriber: bool = True) -> None:
+        self.now_s = 100.0
+        self.broker = Broker(epoch="epoch", limits=limits or Limits())
+        self.tell(e.Tick())
+        if subscriber:
+            assert self.tell(e.SubscriptionChanged(b"", True)) == []
+
+    def tell(self, event: e.Event) -> list[e.Action]:
+        actions = self.broker.handle(event, self.now_s)
+        self.broker.validate()
+        return actions
+
+    def front(self, message: m.Message, identity: bytes = GATEWAY) -> list[e.Action]:
+        return self.tell(e.FrontReceived(identity, message))
+
+    def back(self, message: m.Message, identity: bytes = WORKER) -> list[e.Action]:
+        return self.tell(e.BackReceived(identity, message))
+
+    def hello(self, identity: bytes = GATEWAY) -> None:
+        actions = self.front(m.Hello(gateway_id=identity.decode()), identity)
+        assert actions == [e.SendFront(identity, WELCOME)]
+
+    def ready(self, identity: bytes = WORKER, *, credits: int = 4) -> list[e.Action]:
+        """Returns what follows the Welcome."""
+        worker_id = identity.decode()
+        ready = m.Ready(worker_id=worker_id, credits=credits, model="demo", device="cpu")
+        actions = self.back(ready, identity)
+        assert e.SendBack(identity, WELCOME) in actions
+        return [action for action in actions if action != e.SendBack(identity, WELCOME)]
+
+    def beat(self, identity: bytes = WORKER, *, busy_ms: int = 0) -> list[e.Action]:
+        return self.back(m.Heartbeat(worker_id=identity.decode(), busy_ms=busy_ms), identity)
+
+    def answer(
+        self,
+        job_id: int,
+        identity: bytes = WORKER,
+        *,
+        attempt: int = 1,
+        text: str | None = "text",
+        error: m.Failure | None = None,
+        tokens: tuple[m.Token, ...] = (),
+        broker_epoch: str = "epoch",
+    ) -> list[e.Action]:
+        answer = m.WorkerResult(
+            broker_epoch=broker_epoch,
+            job_id=job_id,
+            attempt=attempt,
+            text=text,
+            error=error,
+            tokens=tokens,
+            infer_ms=7,
+        )
+        return self.back(answer, identity)
+
+    def bye(
+        self, *returned: tuple[int, int], identity: bytes = WORKER, broker_epoch: str = "epoch"
+    ) -> list[e.Action]:
+        jobs = tuple(m.ReturnedJob(job_id=job_id, attempt=attempt) for job_id, attempt in returned)
+        bye = m.Bye(worker_id=identity.decode(), broker_epoch=broker_epoch, returned=jobs)
+        return self.back(bye, identity)
+
+    def tick(self, after_s: float = 0.0, *, alive: tuple[bytes, ...] = ()) -> list[e.Action]:
+        """Let time pass in steps, in which the ``alive`` beat or say hello; returns what happened
+        besides Welcome and Load."""
+        actions: list[e.Action] = []
+        end_s = self.now_s + after_s
+        while True:
+            for identity in alive:
+                if identity.startswith(b"gateway"):
+                    actions += self.front(m.Hello(gateway_id=identity.decode()), identity)
+                else:
+                    actions += self.beat(identity, busy_ms=int(after_s * 1000))
+            actions += self.tell(e.Tick())
+            if self.now_s >= end_s:
+                break
+            self.now_s = min(end_s, self.now_s + 0.5)
+        return [action for action in actions if not _is_routine(action)]
+
+
+def _is_routine(action: e.Action) -> bool:
+    return isinstance(action, e.SendFront) and isinstance(action.message, m.Welcome | m.Load)

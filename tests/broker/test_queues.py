@@ -1,0 +1,167 @@
+"""Whose turn it is: fairness between sessions, lanes, and what goes before them."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+
+from broker import queues
+from broker.jobs import PendingJob, audio_ms_of
+from broker.limits import BULK_EVERY_ASSIGNMENTS, Limits
+from broker.queues import FairQueue, JobQueue
+from tests.broker.driving import GATEWAY, job
+from wire.messages import Job
+
+_ids = count(1)
+
+
+def pending(wire_job: Job) -> PendingJob:
+    return PendingJob(
+        job_id=next(_ids),
+        job=wire_job,
+        gateway=GATEWAY,
+        audio_ms=audio_ms_of(wire_job),
+        received_s=0.0,
+        deadline_s=1e9,
+    )
+
+
+def of(session_id: str, audio_ms: int = 1_000) -> PendingJob:
+    return pending(job(session_id=session_id, audio_ms=audio_ms))
+
+
+def sessions(queue: FairQueue, turns: int) -> str:
+    names = []
+    for _ in range(turns):
+        entry = queue.pop()
+        names.append(entry.job.session_id if entry is not None else "-")
+        queue.validate()
+    return "".join(names)
+
+
+def test_sessions_take_turns() -> None:
+    queue = FairQueue()
+    for session_id in "aaabbc":
+        queue.push(of(session_id))
+    assert sessions(queue, 7) == "abcaba-"
+
+
+def test_turns_are_measured_in_audio() -> None:
+    queue = FairQueue()
+    for session_id, audio_ms in [("a", 3_000)] * 3 + [("b", 1_000)] * 6:
+        queue.push(of(session_id, audio_ms))
+    assert sessions(queue, 9) == "abbbabbba"
+
+
+def test_session_that_sends_one_by_one_owes_what_it_had() -> None:
+    """Else it would always be new, and pass by who has two waiting."""
+    queue = FairQueue()
+    for session_id in "aaab":
+        queue.push(of(session_id))
+    served = ""
+    for _ in range(6):
+        served += sessions(queue, 1)
+        if served[-1] == "b":
+            queue.push(of("b"))
+    assert served == "ababab"
+
+
+def test_debts_end_when_nobody_waits() -> None:
+    queue = FairQueue()
+    queue.push(of("a", 60_000))
+    queue.pop()
+    assert queue.heap_length == 0
+    queue.push(of("a"))
+    queue.push(of("b"))
+    assert sessions(queue, 2) == "ab"
+
+
+def test_removed_jobs_leave_nothing_behind() -> None:
+    queue = FairQueue()
+    stays = of("stays")
+    queue.push(stays)
+    for index in range(1_000):
+        entry = of(f"s{index}")
+        queue.push(entry)
+        queue.remove(entry)
+    queue.validate()
+    assert len(queue) == 1
+    assert queue.pop() is stays
+    assert queue.heap_length == 0
+
+
+def test_remembered_debts_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "SERVED_FLOWS_MAX", 10)
+    queue = FairQueue()
+    queue.push(of("last", 1_000_000))
+    queue.push(of("last", 1_000_000))
+    for index in range(100):
+        queue.push(of(f"s{index}"))
+    sessions(queue, 101)
+    assert queue.heap_length <= 12
+
+
+def lanes(queue: JobQueue, turns: int) -> str:
+    out = ""
+    for _ in range(turns):
+        entry = queue.pop(partials=True)
+        queue.validate()
+        if entry is None:
+            return out + "-"
+        out += "p" if entry.job.partial else entry.job.lane[0]
+    return out
+
+
+def test_bulk_gets_its_share_and_partials_what_is_left() -> None:
+    queue = JobQueue(Limits())
+    for index in range(20):
+        queue.push(pending(job(index, session_id="live")))
+        queue.push(pending(job(index, session_id="bulk", lane="bulk")))
+    queue.push(pending(job(99, session_id="live", partial=True)))
+    live = "l" * (BULK_EVERY_ASSIGNMENTS - 1)
+    assert lanes(queue, 16) == (live + "b") * 2
+    assert lanes(queue, 26) == "l" * 6 + "b" * 18 + "p" + "-"
+
+
+def test_what_comes_back_goes_first() -> None:
+    queue = JobQueue(Limits())
+    back = of("a")
+    queue.push(back)
+    queue.pop(partials=False)
+    queue.push(of("b"))
+    queue.requeue(back)
+    assert queue.pop(partials=False) is back
+
+
+def test_before_the_last_attempt_it_is_set_apart() -> None:
+    queue = JobQueue(Limits())
+    suspect = of("a")
+    suspect.attempts_lost = 2
+    queue.requeue(suspect)
+    queue.validate()
+    assert queue.waits_alone
+    assert queue.pop(partials=True) is None
+    assert queue.pop_alone() is suspect
+    assert (len(queue), queue.audio_ms) == (0, 0)
+
+
+def test_jobs_can_be_removed_from_wherever_they_are() -> None:
+    queue = JobQueue(Limits())
+    entries = [of("a"), pending(job(lane="bulk")), pending(job(partial=True))]
+    for entry in entries:
+        queue.push(entry)
+    for attempts_lost in (1, 2):
+        entry = of("c")
+        entry.attempts_lost = attempts_lost
+        queue.requeue(entry)
+        entries.append(entry)
+    assert [entry.place for entry in entries] == ["live", "bulk", "partial", "retry", "alone"]
+    for entry in entries:
+        queue.remove(entry)
+        queue.validate()
+    assert (len(queue), queue.audio_ms) == (0, 0)
+
+
+def test_audio_that_is_empty_is_not_free() -> None:
+    assert audio_ms_of(job(audio_ms=0)) == 1

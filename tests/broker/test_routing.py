@@ -1,0 +1,550 @@
+"""The routing core: what each message leads to, as ``actions == [...]``."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker import answers
+from broker import events as e
+from broker import limits as limit
+from broker.limits import Limits
+from tests.broker.driving import (
+    GATEWAY,
+    OTHER_GATEWAY,
+    OTHER_WORKER,
+    WELCOME,
+    WORKER,
+    Driver,
+    failure,
+    job,
+    published,
+    result,
+    worker_job,
+)
+from wire import messages as m
+
+BOTH = (GATEWAY, WORKER)
+
+
+@pytest.fixture
+def driver() -> Driver:
+    """With a gateway and a worker."""
+    driver = Driver()
+    driver.hello()
+    assert driver.ready() == []
+    return driver
+
+
+# ---------------------------------------------------------------------------------- gateways
+
+
+def test_hello_is_answered_each_time() -> None:
+    driver = Driver()
+    driver.hello()
+    driver.hello()
+
+
+def test_hello_under_another_name_is_refused() -> None:
+    driver = Driver()
+    actions = driver.front(m.Hello(gateway_id="gateway-2"), GATEWAY)
+    assert actions == [e.Count("identity_mismatch")]
+    assert len(driver.broker.gateways) == 0
+
+
+def test_any_message_introduces_a_gateway() -> None:
+    """After our restart, gateways go on under their names."""
+    driver = Driver()
+    assert driver.front(job()) == [e.SendFront(GATEWAY, WELCOME)]
+    assert GATEWAY in driver.broker.gateways
+
+
+def test_identity_that_is_no_text_is_not_served() -> None:
+    driver = Driver()
+    assert driver.front(job(), b"\xff\x00") == [e.Count("identity_mismatch")]
+
+
+def test_gateways_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limit, "GATEWAYS_MAX", 1)
+    driver = Driver()
+    driver.hello()
+    assert driver.front(job(), OTHER_GATEWAY) == [e.Count("gateways_full")]
+
+
+def test_silent_gateway_loses_what_is_queued(driver: Driver) -> None:
+    driver.front(job(0))
+    for seq in range(1, 6):
+        driver.front(job(seq))
+    assert len(driver.broker.assignment.queue) == 2
+    actions = driver.tick(5.5, alive=(WORKER,))
+    assert actions == [e.Count("gateway_lease_ended"), *[e.Count("gateway_gone")] * 2]
+    answer = result(job(0))
+    assert driver.answer(1) == [e.Count("result_for_gone_gateway"), published(answer)]
+
+
+def test_back_socket_messages_on_front_are_counted(driver: Driver) -> None:
+    beat = m.Heartbeat(worker_id="worker-1", busy_ms=0)
+    assert driver.front(beat) == [e.Count("front_unexpected")]
+    assert driver.tell(e.FrontRejected(GATEWAY)) == [e.Count("front_malformed")]
+
+
+def test_refused_sends_to_gateways_are_counted(driver: Driver) -> None:
+    refused = e.FrontUnsent(GATEWAY, result(job()))
+    assert driver.tell(refused) == [e.Count("unsent_result")]
+    assert GATEWAY in driver.broker.gateways
+
+
+# -------------------------------------------------------------------------------------- jobs
+
+
+def test_job_goes_to_the_worker_and_its_result_back(driver: Driver) -> None:
+    assert driver.front(job()) == [e.SendBack(WORKER, worker_job(job(), 1))]
+    driver.now_s += 0.5
+    answer = result(job())
+    assert driver.answer(1) == [e.SendFront(GATEWAY, answer), published(answer)]
+    assert len(driver.broker.assignment.jobs) == 0
+
+
+def test_token_times_become_those_of_the_session(driver: Driver) -> None:
+    driver.front(job(2))
+    actions = driver.answer(1, tokens=(m.Token(text="一", start_ms=10, end_ms=90),))
+    tokens = (m.Token(text="一", start_ms=20_010, end_ms=20_090),)
+    assert actions[0] == e.SendFront(GATEWAY, result(job(2), tokens=tokens))
+
+
+def test_queue_ms_is_the_wait_for_a_worker() -> None:
+    driver = Driver()
+    driver.hello()
+    driver.front(job())
+    driver.now_s += 0.25
+    assert driver.ready() == [e.SendBack(WORKER, worker_job(job(), 1))]
+    assert driver.answer(1)[0] == e.SendFront(GATEWAY, result(job(), queue_ms=250))
+
+
+def test_same_job_again_is_not_queued_twice(driver: Driver) -> None:
+    driver.front(job())
+    assert driver.front(job()) == [e.Count("duplicate_job")]
+
+
+def test_newest_sender_gets_the_result(driver: Driver) -> None:
+    driver.front(job())
+    driver.hello(OTHER_GATEWAY)
+    assert driver.front(job(), OTHER_GATEWAY) == [e.Count("duplicate_job")]
+    answer = result(job())
+    assert driver.answer(1) == [
+        e.SendFront(OTHER_GATEWAY, answer),
+        published(answer, OTHER_GATEWAY),
+    ]
+
+
+def test_job_sent_again_after_its_result_is_recognised_again(driver: Driver) -> None:
+    driver.front(job())
+    driver.answer(1)
+    assert driver.front(job()) == [e.SendBack(WORKER, worker_job(job(), 2))]
+
+
+def test_workers_error_is_the_segments_result(driver: Driver) -> None:
+    driver.front(job())
+    error = m.Failure(code="recognition_failed", message="no")
+    answer = result(job(), text=None, error=error)
+    actions = driver.answer(1, text=None, error=error)
+    assert actions == [e.SendFront(GATEWAY, answer), published(answer)]
+    assert driver.broker.load().failed_total == 1
+
+
+def test_full_queue_answers_overloaded() -> None:
+    driver = Driver(Limits(queue_audio_ms_max=2_000))
+    driver.hello()
+    assert driver.front(job(0)) == driver.front(job(1)) == []
+    refusal = failure(job(2), answers.OVERLOADED, attempt=0)
+    assert driver.front(job(2)) == [e.Count("overloaded"), e.SendFront(GATEWAY, refusal)]
+    assert driver.broker.load().failed_total == 0
+
+
+def test_queue_is_limited_in_jobs_too() -> None:
+    driver = Driver(Limits(queue_jobs_max=1))
+    driver.hello()
+    driver.front(job(0))
+    assert driver.front(job(1))[0] == e.Count("overloaded")
+
+
+def test_deadline_ends_a_queued_job() -> None:
+    driver = Driver()
+    driver.hello()
+    driver.front(job(deadline_ms=900))
+    driver.now_s += 0.9
+    answer = failure(job(), answers.DEADLINE, attempt=0)
+    assert driver.tick() == [e.SendFront(GATEWAY, answer), published(answer)]
+
+
+def test_deadline_ends_an_assigned_job_and_its_late_result(driver: Driver) -> None:
+    driver.front(job(deadline_ms=900))
+    driver.now_s += 0.9
+    answer = failure(job(), answers.DEADLINE, attempt=1)
+    assert driver.tick() == [e.SendFront(GATEWAY, answer), published(answer)]
+    assert driver.answer(1) == [e.Count("abandoned_result")]
+
+
+def test_cancel_drops_what_waits_and_what_is_under_way(driver: Driver) -> None:
+    for seq in range(5):
+        driver.front(job(seq))
+    cancel = m.Cancel(session_id="session")
+    assert driver.front(cancel, OTHER_GATEWAY) == [
+        e.SendFront(OTHER_GATEWAY, WELCOME),
+        *[e.Count("cancelled")] * 5,
+    ]
+    assert driver.answer(1) == [e.Count("abandoned_result")]
+    assert driver.front(cancel) == []
+
+
+# ------------------------------------------------------------------------- records and storage
+
+
+def test_record_is_published(driver: Driver) -> None:
+    record = m.Record(session_id="session", record_seq=3, body={"type": "x"})
+    expected = m.PublishedRecord(broker_epoch="epoch", gateway_id="gateway-1", record=record)
+    assert driver.front(record) == [e.Publish(expected)]
+    assert driver.tell(e.Unpublished(expected)) == [e.Count("subscriber_full")]
+
+
+def test_nothing_is_published_to_nobody(driver: Driver) -> None:
+    record = m.Record(session_id="session", record_seq=3, body={})
+    driver.tell(e.SubscriptionChanged(b"", False))
+    assert driver.front(record) == [e.Count("no_subscriber")]
+    driver.tell(e.SubscriptionChanged(b"result", True))
+    driver.tell(e.SubscriptionChanged(b"something else", True))
+    assert driver.front(record) == [e.Count("no_subscriber")]
+    driver.tell(e.SubscriptionChanged(b"record", True))
+    assert isinstance(driver.front(record)[0], e.Publish)
+
+
+def test_stored_goes_to_its_gateway(driver: Driver) -> None:
+    keys = (m.StoredKey(session_id="session", kind="result", seq=0),)
+    stored = m.Stored(gateway_id="gateway-1", keys=keys)
+    assert driver.front(stored, b"persistence") == [e.SendFront(GATEWAY, stored)]
+    unknown = m.Stored(gateway_id="gateway-9", keys=keys)
+    assert driver.front(unknown, b"persistence") == [e.Count("stored_for_unknown_gateway")]
+    assert b"persistence" not in driver.broker.gateways
+
+
+# --------------------------------------------------------------------------------- partials
+
+
+def partial(end_ms: int, seq: int = 0) -> m.Job:
+    return job(seq, partial=True, audio_ms=100, end_ms=end_ms)
+
+
+def test_partial_is_delivered_and_not_published(driver: Driver) -> None:
+    assert driver.front(partial(100)) == [e.SendBack(WORKER, worker_job(partial(100), 1))]
+    assert driver.answer(1) == [e.SendFront(GATEWAY, result(partial(100)))]
+
+
+def test_newer_partial_replaces_the_one_that_waits() -> None:
+    driver = Driver()
+    driver.hello()
+    driver.front(partial(100))
+    assert driver.front(partial(200)) == [e.Count("partial_superseded")]
+    assert driver.front(partial(150)) == [e.Count("partial_late")]
+    assert driver.ready() == [e.SendBack(WORKER, worker_job(partial(200), 2))]
+
+
+def test_final_job_replaces_its_partials(driver: Driver) -> None:
+    driver.front(partial(100))
+    driver.front(partial(200))
+    actions = driver.front(job())
+    assert actions == [
+        *[e.Count("partial_superseded")] * 2,
+        e.SendBack(WORKER, worker_job(job(), 3)),
+    ]
+    assert driver.answer(1) == [e.Count("abandoned_result")]
+    assert driver.front(partial(300)) == [e.Count("partial_late")]
+
+
+def test_partials_wait_for_finals_and_leave_room_for_them(driver: Driver) -> None:
+    """One credit in four, of four: one partial at a time."""
+    driver.front(job(0, session_id="a", partial=True))
+    assert driver.front(job(0, session_id="b", partial=True)) == []
+    final = job(0, session_id="c")
+    assert driver.front(final) == [e.SendBack(WORKER, worker_job(final, 3))]
+
+
+def test_partial_that_waited_too_long_is_dropped() -> None:
+    driver = Driver()
+    driver.hello()
+    driver.front(partial(100))
+    assert driver.tick(2.5, alive=(GATEWAY,)) == [e.Count("partial_expired")]
+
+
+def test_lost_or_refused_partial_is_only_counted() -> None:
+    driver = Driver(Limits(queue_audio_ms_max=1_500))
+    driver.hello()
+    driver.front(job(0, session_id="a", audio_ms=1_450))
+    assert driver.front(partial(100)) == [e.Count("partial_overloaded")]
+    driver.ready(credits=2)
+    driver.front(partial(100))
+    assert driver.bye((1, 1), (2, 1)) == [e.Count("partial_lost")]
+
+
+# ---------------------------------------------------------------------------------- workers
+
+
+def test_worker_gets_no_more_than_its_credits() -> None:
+    driver = Driver()
+    driver.hello()
+    driver.ready(credits=2)
+    for seq in range(3):
+        driver.front(job(seq))
+    assert driver.broker.load().in_flight == 2
+    assert driver.answer(1)[-1] == e.SendBack(WORKER, worker_job(job(2), 3))
+
+
+def test_least_loaded_worker_by_audio_gets_the_job(driver: Driver) -> None:
+    driver.ready(OTHER_WORKER)
+    long, short, next_ = job(0, audio_ms=5_000), job(1, audio_ms=100), job(2, audio_ms=100)
+    assert driver.front(long) == [e.SendBack(WORKER, worker_job(long, 1))]
+    assert driver.front(short) == [e.SendBack(OTHER_WORKER, worker_job(short, 2))]
+    assert driver.front(next_) == [e.SendBack(OTHER_WORKER, worker_job(next_, 3))]
+
+
+@pytest.mark.parametrize(
+    "ready",
+    [
+        m.Ready(worker_id="worker-9", credits=1, model="demo", device="cpu"),
+        m.Ready(worker_id="worker-1", credits=0, model="demo", device="cpu"),
+    ],
+)
+def test_bad_ready_is_refused(ready: m.Ready) -> None:
+    assert Driver().back(ready) == [e.Count("bad_ready")]
+
+
+def test_workers_have_a_limit(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> None:
+    monkeypatch.setattr(limit, "WORKERS_MAX", 1)
+    ready = m.Ready(worker_id="worker-2", credits=1, model="demo", device="cpu")
+    assert driver.back(ready, OTHER_WORKER) == [e.Count("workers_full")]
+
+
+def test_unknown_worker_is_told_the_epoch_once_in_a_while() -> None:
+    driver = Driver()
+    welcome = [e.Count("unknown_worker"), e.SendBack(WORKER, WELCOME)]
+    assert driver.beat() == welcome
+    assert driver.answer(1) == [e.Count("unknown_worker")]
+    driver.now_s += 1.0
+    assert driver.beat() == welcome
+
+
+def test_silent_worker_loses_its_jobs_to_others(driver: Driver) -> None:
+    driver.front(job())
+    driver.ready(OTHER_WORKER)
+    assert driver.tick(5.0, alive=(GATEWAY, OTHER_WORKER)) == []
+    actions = driver.tick(0.5, alive=(GATEWAY, OTHER_WORKER))
+    retry = e.SendBack(OTHER_WORKER, worker_job(job(), 1, attempt=2))
+    assert actions == [e.Count("worker_lease_ended"), retry]
+    assert driver.answer(1) == [e.Count("unknown_worker"), e.SendBack(WORKER, WELCOME)]
+    driver.ready()
+    assert driver.answer(1) == [e.Count("stale_result")]
+    answer = driver.answer(1, OTHER_WORKER, attempt=2)[0]
+    assert answer == e.SendFront(
+        GATEWAY, result(job(), worker_id="worker-2", attempt=2, queue_ms=5_500)
+    )
+
+
+def test_worker_that_begins_anew_loses_what_it_held(driver: Driver) -> None:
+    driver.front(job())
+    retry = e.SendBack(WORKER, worker_job(job(), 1, attempt=2))
+    assert driver.ready() == [e.Count("worker_began_anew"), retry]
+
+
+def test_unreachable_worker_is_gone_and_the_unsent_attempt_does_not_count(driver: Driver) -> None:
+    driver.front(job(0))
+    driver.front(job(1))
+    driver.ready(OTHER_WORKER)
+    actions = driver.tell(e.BackUnsent(WORKER, worker_job(job(1), 2)))
+    assert actions == [
+        e.Count("unsent_workerjob"),
+        e.Count("worker_unreachable"),
+        e.SendBack(OTHER_WORKER, worker_job(job(1), 2)),
+        e.SendBack(OTHER_WORKER, worker_job(job(0), 1, attempt=2)),
+    ]
+    assert driver.tell(e.BackUnsent(WORKER, WELCOME)) == [e.Count("unsent_welcome")]
+
+
+def test_draining_worker_gives_back_and_finishes(driver: Driver) -> None:
+    driver.front(job(0))
+    driver.front(job(1))
+    assert driver.bye((2, 1), (7, 1)) == [e.Count("stale_return")]
+    assert driver.broker.load().workers == 0
+    assert driver.ready(OTHER_WORKER) == [e.SendBack(OTHER_WORKER, worker_job(job(1), 2))]
+    answer = result(job(0))
+    assert driver.answer(1) == [e.SendFront(GATEWAY, answer), published(answer)]
+    assert driver.broker.assignment.workers.get(WORKER) is None
+    assert driver.bye() == [e.Count("unknown_worker")]
+
+
+def test_bye_of_another_epoch_gives_nothing_back(driver: Driver) -> None:
+    driver.front(job(0))
+    assert driver.bye((1, 1), broker_epoch="before") == []
+    assert driver.broker.load().in_flight == 1
+
+
+def test_third_lost_attempt_ends_the_job(driver: Driver) -> None:
+    driver.front(job())
+    assert driver.ready() == [
+        e.Count("worker_began_anew"),
+        e.SendBack(WORKER, worker_job(job(), 1, attempt=2)),
+    ]
+    assert driver.ready() == [
+        e.Count("worker_began_anew"),
+        e.SendBack(WORKER, worker_job(job(), 1, attempt=3)),
+    ]
+    answer = failure(job(), answers.CHUNK_FAILED, attempt=3)
+    assert driver.ready() == [
+        e.SendFront(GATEWAY, answer),
+        published(answer),
+        e.Count("worker_began_anew"),
+    ]
+
+
+def test_last_attempt_is_made_alone(driver: Driver) -> None:
+    """Jobs that were with a poison job in two dead workers don't die with it in a third."""
+    driver.front(job(0))
+    driver.front(job(1))
+    driver.ready()
+    driver.ready()
+    driver.front(job(2))
+    assert driver.broker.load().in_flight == 1
+    assert driver.answer(1, attempt=3)[-1] == e.SendBack(WORKER, worker_job(job(1), 2, attempt=3))
+    assert driver.answer(2, attempt=3)[-1] == e.SendBack(WORKER, worker_job(job(2), 3))
+
+
+def test_worker_is_kept_free_for_a_last_attempt(driver: Driver) -> None:
+    driver.front(job(0))
+    driver.ready()
+    driver.ready(OTHER_WORKER)
+    driver.front(job(1, audio_ms=100))
+    driver.tell(e.BackUnsent(WORKER, worker_job(job(9), 9)))
+    # The only worker is busy with job 2: nothing more for it, until it is idle.
+    assert driver.front(job(2)) == []
+    assert driver.answer(2, OTHER_WORKER)[-1] == e.SendBack(
+        OTHER_WORKER, worker_job(job(0), 1, attempt=3)
+    )
+
+
+# ------------------------------------------------------------------------ hangs, lies, pauses
+
+
+def test_overdue_attempt_goes_elsewhere_and_its_worker_gets_nothing(driver: Driver) -> None:
+    driver.front(job(0))
+    driver.tick(29.0, alive=BOTH)
+    driver.ready(OTHER_WORKER)
+    actions = driver.tick(1.5, alive=(*BOTH, OTHER_WORKER))
+    retry = e.SendBack(OTHER_WORKER, worker_job(job(0), 1, attempt=2))
+    assert actions == [e.Count("attempt_deadline"), retry]
+    for seq in range(1, 9):
+        driver.front(job(seq))
+    assert driver.broker.load().in_flight == 4
+    driver.now_s += 1.0
+    driver.beat(busy_ms=31_500)
+    assert driver.broker.load().in_flight == 4
+    # A batch that began after the attempt was given up: the worker moves.
+    driver.beat(busy_ms=10)
+    assert driver.broker.load().in_flight == 8
+
+
+def test_late_result_of_an_overdue_attempt_frees_its_worker(driver: Driver) -> None:
+    driver.front(job(0))
+    driver.tick(30.5, alive=BOTH)
+    retry = e.SendBack(WORKER, worker_job(job(0), 1, attempt=2))
+    assert driver.answer(1) == [e.Count("stale_result"), retry]
+
+
+def test_result_of_another_epoch_or_attempt_or_twice_is_stale(driver: Driver) -> None:
+    driver.front(job(0))
+    assert driver.answer(1, broker_epoch="before") == [e.Count("stale_result")]
+    driver.ready()
+    assert driver.answer(1, attempt=1) == [e.Count("stale_result")]
+    assert len(driver.answer(1, attempt=2)) == 2
+    assert driver.answer(1, attempt=2) == [e.Count("stale_result")]
+
+
+def test_lying_worker_is_quarantined(driver: Driver) -> None:
+    driver.front(job(0))
+    driver.ready(OTHER_WORKER)
+    for job_id in range(limit.OFFENCES_MAX - 2):
+        assert driver.answer(100 + job_id) == [e.Count("unheld_result")]
+    assert driver.tell(e.BackRejected(WORKER)) == [e.Count("back_malformed")]
+    assert driver.back(m.Hello(gateway_id="x")) == [
+        e.Count("back_unexpected"),
+        e.Count("worker_quarantined"),
+        e.SendBack(OTHER_WORKER, worker_job(job(0), 1, attempt=2)),
+    ]
+    assert driver.answer(1) == [e.Count("quarantined")]
+    ready = m.Ready(worker_id="worker-1", credits=1, model="demo", device="cpu")
+    assert driver.back(ready) == [e.Count("quarantined")]
+
+
+def test_nobody_loses_a_lease_because_we_were_stopped(driver: Driver) -> None:
+    driver.front(job())
+    driver.now_s += 60.0
+    actions = [a for a in driver.tell(e.Tick()) if not isinstance(a, e.SendFront)]
+    assert actions == [e.Count("attempt_deadline")]
+    assert driver.broker.load().workers == 1
+    assert GATEWAY in driver.broker.gateways
+
+
+# ------------------------------------------------------------------------------------- load
+
+
+def test_load_is_told_four_times_a_second(driver: Driver) -> None:
+    told = 0
+    for _ in range(16):
+        driver.now_s += 1 / 16
+        told += sum(
+            isinstance(a, e.SendFront) and isinstance(a.message, m.Load)
+            for a in driver.tell(e.Tick())
+        )
+    assert told == 4
+
+
+def test_load_counts(driver: Driver) -> None:
+    assert driver.broker.load() == m.Load(
+        broker_epoch="epoch",
+        queued_audio_ms=0,
+        queued=0,
+        in_flight=0,
+        failed_total=0,
+        workers=1,
+        workers_busy=0,
+        throughput_x=limit.THROUGHPUT_INITIAL_X,
+        est_wait_ms=0,
+        models=("demo",),
+    )
+    for seq in range(6):
+        driver.front(job(seq))
+    load = driver.broker.load()
+    assert (load.queued, load.queued_audio_ms, load.in_flight) == (2, 2_000, 4)
+    assert (load.workers_busy, load.est_wait_ms) == (1, 300)
+
+
+def test_throughput_is_measured(driver: Driver) -> None:
+    """2 s of audio every 10 ms, for long enough that the assumption is forgotten."""
+    for seq in range(3_000):
+        driver.broker.handle(e.FrontReceived(GATEWAY, job(seq, audio_ms=2_000)), driver.now_s)
+        driver.now_s += 0.01
+        answer = m.WorkerResult(
+            broker_epoch="epoch",
+            job_id=seq + 1,
+            attempt=1,
+            text="",
+            error=None,
+            tokens=(),
+            infer_ms=10,
+        )
+        driver.broker.handle(e.BackReceived(WORKER, answer), driver.now_s)
+    assert driver.broker.load().throughput_x == pytest.approx(200, rel=0.05)
+
+
+def test_wait_is_longest_without_workers() -> None:
+    driver = Driver()
+    driver.hello()
+    assert driver.broker.load().est_wait_ms == 0
+    driver.front(job())
+    assert driver.broker.load().est_wait_ms == limit.EST_WAIT_MS_MAX
