@@ -90,6 +90,14 @@ def check_port(host: str, port: int) -> None:
             ) from error
 
 
+def free_port() -> int:
+    """A port of loopback that nobody has at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def ask_health(base_url: str) -> dict[str, Any] | None:
     """``/api/v1/health``'s body; None as long as no gateway answers."""
     try:

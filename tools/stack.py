@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from runtime import lifecycle
@@ -29,10 +29,15 @@ class Stack:
     """honcho and everything it runs. Call ``stop`` when done, whatever happened."""
 
     def __init__(
-        self, tell: Callable[[str], None], concurrency: str = "", directory: Path = ROOT
+        self,
+        tell: Callable[[str], None],
+        concurrency: str = "",
+        directory: Path = ROOT,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Start the Procfile in ``directory``. ``tell`` gets each line of output, on a thread of
-        its own; ``concurrency`` is honcho's (``gateway=2,asr_worker=2``)."""
+        its own; ``concurrency`` is honcho's (``gateway=2,asr_worker=2``); ``environment`` is
+        added to ours."""
         self.errors: list[str] = []
         """Lines with which processes ended themselves, each once."""
         self._tell = tell
@@ -49,7 +54,7 @@ class Stack:
         self._honcho = subprocess.Popen(
             command,
             cwd=directory,
-            env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=honcho_output,
             stderr=subprocess.STDOUT,
@@ -61,6 +66,11 @@ class Stack:
         os.close(honcho_output)
         self._reader = threading.Thread(target=self._read, name="honcho-output", daemon=True)
         self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        """honcho's; everything else descends from it."""
+        return self._honcho.pid
 
     @property
     def exit_code(self) -> int | None:

@@ -20,7 +20,6 @@ import psutil
 import pytest
 
 from runtime import exit_codes, lifecycle
-from tests.integration.stack import free_port
 from tools import run
 from tools.stack import Stack
 
@@ -205,7 +204,7 @@ class Started:
     """``python -m tools.run`` on ports and with data of its own, as a terminal starts it."""
 
     def __init__(self, directory: Path) -> None:
-        self.port = free_port()
+        self.port = run.free_port()
         self.marker = f"DATA_DIR={directory / 'data'}"
         self.lines: list[str] = []
         self._process = subprocess.Popen(
