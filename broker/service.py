@@ -129,7 +129,8 @@ class Service:
             self.close()
             taken = error.errno in (errno.EADDRINUSE, errno.EACCES)
             code = exit_codes.UNAVAILABLE if taken else exit_codes.CONFIG
-            settings.fail(f"{name}: cannot bind {endpoint}: {error.strerror}", code)
+            why = zmq.strerror(error.errno)
+            settings.fail(f"{name}: cannot bind {endpoint}: {why}", code)
         self._bound.append(socket)
         return socket
 

@@ -1,0 +1,246 @@
+"""The broker's process, by real sockets."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from runtime import exit_codes
+from tests.broker.bus_peers import Dealer, Endpoints, Subscriber, running_broker
+from tests.broker.driving import job
+from tests.conftest import EmbeddedServices
+from tests.logged_process import LoggedProcess
+from wire import codec
+from wire.messages import (
+    Hello,
+    Load,
+    PublishedRecord,
+    PublishedResult,
+    Record,
+    Result,
+    Stored,
+    StoredKey,
+    Welcome,
+    WorkerJob,
+)
+
+NO_REDIS = {"REDIS_URL": "unix:///nonexistent/redis.sock"}
+GATEWAY = "gateway-1"
+
+
+@pytest.fixture
+def endpoints(tmp_path: Path) -> Endpoints:
+    return Endpoints.under(tmp_path)
+
+
+@pytest.fixture
+def broker(endpoints: Endpoints) -> Iterator[LoggedProcess]:
+    with running_broker(endpoints, BROKER_LEASE_S="2", **NO_REDIS) as process:
+        yield process
+
+
+@pytest.fixture
+def gateway(endpoints: Endpoints, broker: LoggedProcess) -> Iterator[Dealer]:
+    with Dealer(endpoints.frontend, GATEWAY) as dealer:
+        dealer.send(Hello(gateway_id=GATEWAY))
+        dealer.receive(Welcome)
+        yield dealer
+
+
+@pytest.fixture
+def worker(endpoints: Endpoints, broker: LoggedProcess) -> Iterator[Dealer]:
+    with Dealer(endpoints.backend, "worker-1") as dealer:
+        dealer.ready()
+        dealer.receive(Welcome)
+        yield dealer
+
+
+def check_round_trip(gateway: Dealer, worker: Dealer, seq: int) -> None:
+    gateway.send(job(seq))
+    assigned = worker.receive(WorkerJob)
+    assert assigned.pcm == job(seq).pcm
+    worker.answer(assigned, f"text {seq}")
+    result = gateway.receive(Result)
+    assert (result.seq, result.text, result.worker_id) == (seq, f"text {seq}", worker.identity)
+
+
+def test_job_and_result(gateway: Dealer, worker: Dealer) -> None:
+    for seq in range(5):
+        check_round_trip(gateway, worker, seq)
+
+
+def test_load_is_told(gateway: Dealer, worker: Dealer) -> None:
+    while (load := gateway.receive(Load)).workers == 0:
+        pass
+    assert (load.workers, load.models, load.queued) == (1, ("demo",), 0)
+
+
+def test_publications_and_their_confirmation(
+    endpoints: Endpoints, gateway: Dealer, worker: Dealer
+) -> None:
+    with Subscriber(endpoints.events) as subscriber:
+        record = Record(session_id="session", record_seq=0, body={"type": "x"})
+        # The subscription is on its way: until it is there, records are counted and dropped.
+        while not subscriber.socket.poll(50):
+            gateway.send(record)
+        sequence, published = subscriber.receive()
+        assert isinstance(published, PublishedRecord)
+        assert (published.gateway_id, published.record) == (GATEWAY, record)
+        check_round_trip(gateway, worker, 0)
+        while not isinstance(published, PublishedResult):
+            before = sequence
+            sequence, published = subscriber.receive()
+            assert sequence == before + 1
+        assert published.result.text == "text 0"
+    with Dealer(endpoints.frontend, "persistence-1") as persistence:
+        keys = (StoredKey(session_id="session", kind="result", seq=0),)
+        persistence.send(Stored(gateway_id=GATEWAY, keys=keys))
+        assert gateway.receive(Stored).keys == keys
+
+
+def _counted(reason: str, incidents: dict[str, Any]) -> bool:
+    return reason in incidents["counts"]
+
+
+def test_garbage_from_hostile_peers_harms_nobody(
+    endpoints: Endpoints, broker: LoggedProcess, gateway: Dealer, worker: Dealer
+) -> None:
+    rng = random.Random(1)
+    valid = codec.encode(job(0))
+    garbage = [
+        [b""],
+        [b"", b"", b""],
+        [b"J\x01"],
+        [b"J\x02", *valid[1:]],
+        [b"J\x01", b"\xc1", b""],
+        [b"J\x01", b"\xdd\xff\xff\xff\xff", b"\0\0"],
+        [b"J\x01", b"\x91" * 100_000, b""],
+        [*valid, b"more"],
+        [*valid[:2], b"\0"],
+        [valid[0], b"\0" * (2 << 20), b""],
+        [b"x"] * 2_000,
+        *([rng.randbytes(rng.randint(0, 40)) for _ in range(rng.randint(1, 4))] for _ in range(99)),
+    ]
+    for endpoint in (endpoints.frontend, endpoints.backend, endpoints.events):
+        with Dealer(endpoint, "hostile-1") as hostile:
+            for frames in garbage:
+                hostile.send_frames(frames)
+            # Closing would take back what has not left yet.
+            hostile.socket.close(linger=5_000)
+    for reason in ("front_malformed", "back_malformed"):
+        broker.event("incidents", where=partial(_counted, reason))
+    check_round_trip(gateway, worker, 0)
+
+
+def test_frame_over_the_limit_costs_the_hostile_peer_its_connection(
+    endpoints: Endpoints, gateway: Dealer, worker: Dealer
+) -> None:
+    with Dealer(endpoints.frontend, "hostile-1") as hostile:
+        hostile.send_frames([b"J\x01", b"\0" * (9 << 20)])
+        check_round_trip(gateway, worker, 0)
+
+
+def test_jobs_of_a_vanished_worker_go_to_another(
+    endpoints: Endpoints, gateway: Dealer, worker: Dealer
+) -> None:
+    gateway.send(job(0))
+    worker.receive(WorkerJob)
+    worker.close()
+    gateway.send(job(1))
+    with Dealer(endpoints.backend, "worker-2") as other:
+        other.ready()
+        assigned: dict[int, WorkerJob] = {}
+        while len(assigned) < 2:
+            other.beat()
+            gateway.send(Hello(gateway_id=GATEWAY))
+            while other.socket.poll(200):
+                message = codec.decode(other.frames())
+                if isinstance(message, WorkerJob):
+                    assigned[message.job_id] = message
+        for job_id in (1, 2):
+            other.answer(assigned[job_id], "here")
+        assert [gateway.receive(Result).text for _ in range(2)] == ["here", "here"]
+
+
+def test_restarted_broker_has_a_new_epoch_and_is_found_again(endpoints: Endpoints) -> None:
+    with Dealer(endpoints.frontend, GATEWAY) as gateway:
+        with running_broker(endpoints, **NO_REDIS) as broker:
+            gateway.send(Hello(gateway_id=GATEWAY))
+            first = gateway.receive(Welcome)
+            broker.kill()
+        with (
+            running_broker(endpoints, **NO_REDIS),
+            Dealer(endpoints.backend, "worker-1") as worker,
+        ):
+            worker.ready()
+            gateway.send(Hello(gateway_id=GATEWAY))
+            assert gateway.receive(Welcome) != first
+            check_round_trip(gateway, worker, 0)
+
+
+def test_sigterm_ends_it(broker: LoggedProcess) -> None:
+    assert broker.terminate() == exit_codes.OK
+    assert any(event["event"] == "broker_ended" for event in broker.events)
+
+
+def test_taken_endpoint_is_one_clear_line(endpoints: Endpoints) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        environment = {**endpoints.environment, "BROKER_BACKEND": address}
+        with LoggedProcess("broker", **environment, **NO_REDIS) as process:
+            assert process.wait() == exit_codes.UNAVAILABLE
+    (line,) = [line for line in process.lines if line.startswith("error: ")]
+    assert line == f"error: BROKER_BACKEND: cannot bind {address}: Address already in use"
+    assert not any("Traceback" in line for line in process.lines)
+
+
+def test_impossible_endpoint_is_a_wrong_setting(endpoints: Endpoints) -> None:
+    environment = {**endpoints.environment, "BROKER_EVENTS": "tcp://nowhere"}
+    with LoggedProcess("broker", **environment, **NO_REDIS) as process:
+        assert process.wait() == exit_codes.CONFIG
+    assert any(line.startswith("error: BROKER_EVENTS: ") for line in process.lines)
+
+
+def test_redis_that_never_answers_holds_nothing_up(endpoints: Endpoints) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
+        with (
+            running_broker(endpoints, REDIS_URL=url) as broker,
+            Dealer(endpoints.frontend, GATEWAY) as gateway,
+            Dealer(endpoints.backend, "worker-1") as worker,
+        ):
+            gateway.send(Hello(gateway_id=GATEWAY))
+            worker.ready()
+            broker.event("redis_unavailable")
+            check_round_trip(gateway, worker, 0)
+            assert broker.terminate() == exit_codes.OK
+
+
+def test_queue_counters_are_in_redis(
+    endpoints: Endpoints, embedded_services: EmbeddedServices
+) -> None:
+    with (
+        running_broker(endpoints, REDIS_URL=embedded_services.redis_url) as broker,
+        redis.from_url(embedded_services.redis_url, decode_responses=True) as client,
+    ):
+        broker.event("redis_ready")
+        counters = client.hgetall("asr:queue")
+        assert set(counters) == {
+            "queued",
+            "processing",
+            "failed",
+            "workers",
+            "workers_busy",
+            "est_wait_ms",
+            "queued_audio_ms",
+            "throughput_x",
+            "updated_at",
+        }
+        client.delete("asr:queue")
