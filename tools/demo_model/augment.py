@@ -96,12 +96,12 @@ class Mixer:
         rng = self._rng
         chosen = self._choose_clips()
         power, tokens = self._join(chosen)
-        if rng.random() < 0.35:
+        if rng.random() < 0.3:
             power = reverberated(power, rng)
         power *= np.exp(_random_colour(rng))
         if tokens:  # an utterance's level: from barely audible to nearly clipped
             power *= np.float32(np.exp(rng.uniform(-6.0, 1.6)))
-        if rng.random() < 0.75 or not tokens:
+        if rng.random() < 0.65 or not tokens:
             power = self._with_noise(power, bool(tokens))
         if rng.random() < 0.4:
             power = _telephone(power, rng)
@@ -121,7 +121,7 @@ class Mixer:
         """Clips for one utterance: mostly one speaker, of 1 to 20 digits, seldom nothing."""
         rng = self._rng
         kind = rng.random()
-        if kind < 0.03:
+        if kind < 0.04:
             return []
         wanted = 1
         if kind > 0.25:
@@ -178,7 +178,7 @@ class Mixer:
         if not has_speech:
             return np.asarray(power + noise * np.exp(rng.uniform(-16, -2)), dtype=np.float32)
         level = np.sort(power.sum(axis=1))[-max(1, len(power) // 3) :].mean()
-        ratio_db = rng.uniform(3, 40) if rng.random() < 0.7 else rng.uniform(15, 40)
+        ratio_db = rng.uniform(5, 20) if rng.random() < 0.4 else rng.uniform(15, 40)
         scale = level / noise.sum(axis=1).mean() * 10 ** (-ratio_db / 10)
         return np.asarray(power + noise * np.float32(scale), dtype=np.float32)
 

@@ -29,7 +29,8 @@ class Request(NamedTuple):
 ESPEAK_VARIANTS_LEFT_OUT: Final = frozenset(
     (
         *("whisper", "whisperf", "Demonic", "UniRobot", "anikaRobot", "announcer", "croak"),
-        *("fast", "Tweaky", "kaukovalta", "Mr serious", "robosoft"),
+        *("fast", "Tweaky", "kaukovalta", "Mr serious", "RicishayMax2", "RicishayMax3"),
+        "robosoft",
         *(f"robosoft{number}" for number in range(2, 9)),
     )
 )
@@ -90,8 +91,11 @@ def kokoro_requests(rng: random.Random, voices: int) -> list[Request]:
         language: Language = "zh" if number % 2 else "en"
         accent = rng.choice((0, 0, 0, 1, 2, 2, *range(3, len(KOKORO_ENGLISH))))
         voice = Voice("kokoro", style, rng.randint(130, 220), accent)
-        singles = rng.sample("0123456789", 3)
-        requests += _requests("kokoro", voice, language, [*singles, *_strings(rng, 3)])
+        # Its connected Mandarin runs vowels together (一一, 五五) until nobody could count them,
+        # so Mandarin digits are synthesised alone and joined by the mixer.
+        connected = _strings(rng, 3) if language == "en" else rng.sample("0123456789", 3)
+        texts = [*rng.sample("0123456789", 3), *connected]
+        requests += _requests("kokoro", voice, language, texts)
     return requests
 
 
