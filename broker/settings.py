@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from broker.limits import Limits
-from runtime.settings import BusSettings, ProcessSettings, RedisSettings
+from runtime.settings import BusSettings, ProcessSettings, RedisSettings, is_loopback
 
 
 class BrokerSettings(ProcessSettings, BusSettings, RedisSettings):
     """Endpoints to bind, and the limits that depend on the machine."""
 
+    allow_public_bus: bool = False
+    """The bus is neither encrypted nor authenticated: endpoints that other hosts can reach are
+    refused unless this says that the network itself keeps strangers out."""
     broker_queue_audio_s_max: Annotated[float, Field(ge=1, le=86_400)] = 3_600.0
     """Audio waiting for a worker, 32 kB of memory per second; then jobs are answered
     ``overloaded`` and their gateways send them again later."""
@@ -23,6 +27,18 @@ class BrokerSettings(ProcessSettings, BusSettings, RedisSettings):
     broker_attempt_deadline_s: Annotated[float, Field(gt=0, le=600)] = 30.0
     """A job that its worker has not answered in this time is given to another one. Raise it with
     ``ASR_HANG_S`` for a big model on a slow CPU."""
+
+    @model_validator(mode="after")
+    def _public_needs_consent(self) -> BrokerSettings:
+        for name in ("broker_frontend", "broker_backend", "broker_events"):
+            url = urlsplit(getattr(self, name))
+            private = url.scheme != "tcp" or is_loopback(url.hostname or "")
+            if not private and not self.allow_public_bus:
+                raise ValueError(
+                    f"{name.upper()} {url.geturl()} is not loopback, and whoever reaches the "
+                    "bus is trusted; set ALLOW_PUBLIC_BUS=true if only workers can reach it"
+                )
+        return self
 
     def limits(self) -> Limits:
         return Limits(

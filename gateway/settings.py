@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from typing import Annotated, Any
 
@@ -15,6 +14,7 @@ from runtime.settings import (
     ProcessSettings,
     RedisSettings,
     http_port,
+    is_loopback,
 )
 
 JSON_BYTES_MAX = 4_096
@@ -74,13 +74,3 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
 
     def session_limits(self) -> SessionLimits:
         return SessionLimits(segment_deadline_ms=int(self.segment_deadline_s * 1000))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether ``host`` can only be reached from this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -7,6 +7,7 @@ A wrong value ends the process with one clear line and exit code ``exit_codes.CO
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import os
 import sys
 from pathlib import Path
@@ -108,6 +109,16 @@ def embedded_socket_dir(data_dir: Path) -> Path:
         return directory
     digest = hashlib.sha256(os.fsencode(absolute)).hexdigest()[:16]
     return Path("/tmp") / f"asr-{os.getuid()}-{digest}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` can only be reached from this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 HONCHO_DEFAULT_PORT = 5000

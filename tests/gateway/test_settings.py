@@ -1,7 +1,8 @@
 import pytest
 
-from gateway.settings import GatewaySettings, is_loopback
+from gateway.settings import GatewaySettings
 from runtime import settings
+from runtime.settings import is_loopback
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,37 @@
+import pytest
+
+from broker.settings import BrokerSettings
+from runtime import settings
+
+
+def test_limits_in_the_cores_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROKER_QUEUE_AUDIO_S_MAX", "90")
+    monkeypatch.setenv("BROKER_LEASE_S", "7.5")
+    limits = BrokerSettings().limits()
+    assert (limits.queue_audio_ms_max, limits.lease_s) == (90_000, 7.5)
+
+
+@pytest.mark.parametrize("name", ["BROKER_FRONTEND", "BROKER_BACKEND", "BROKER_EVENTS"])
+@pytest.mark.parametrize("endpoint", ["tcp://0.0.0.0:7102", "tcp://*:7102", "tcp://10.0.0.5:7102"])
+def test_a_bus_that_others_can_reach_needs_consent(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    endpoint: str,
+) -> None:
+    monkeypatch.setenv(name, endpoint)
+    with pytest.raises(SystemExit) as caught:
+        settings.load(BrokerSettings)
+    assert caught.value.code == 78
+    message = capsys.readouterr().err
+    assert name in message and "ALLOW_PUBLIC_BUS" in message
+    monkeypatch.setenv("ALLOW_PUBLIC_BUS", "true")
+    assert getattr(BrokerSettings(), name.lower()) == endpoint
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["tcp://127.0.0.1:1", "tcp://localhost:1", "tcp://[::1]:1", "ipc:///tmp/x"]
+)
+def test_loopback_needs_none(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    monkeypatch.setenv("BROKER_BACKEND", endpoint)
+    assert BrokerSettings().broker_backend == endpoint
