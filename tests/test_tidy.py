@@ -51,6 +51,7 @@ IMPURE = frozenset(
     }
 )
 SAYS_NOTHING = frozenset({"base", "common", "helpers", "manager", "misc", "util", "utils"})
+PRAGMA = re.compile(r"\s+# (?:type: ignore|noqa).*")
 OF_ONE_MACHINE = re.compile(r"(?<![\w.])/(?:home|root|Users|work|mnt)/\w")
 
 
@@ -121,11 +122,12 @@ def test_modules_are_read_in_one_sitting() -> None:
 
 
 def test_lines_fit_a_window() -> None:
+    """Without what they say to tools at their end."""
     places(
         f"{path.relative_to(ROOT)}:{number}: {len(line)} characters"
         for path in EVERYTHING
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if len(line) > LINE_CHARS_MAX
+        if len(PRAGMA.sub("", line)) > LINE_CHARS_MAX
     )
 
 
