@@ -147,12 +147,13 @@ class Oracle:
             if assigned.worker == identity:
                 assigned.worker = None
 
-    def excuse(self, now_s: float) -> None:
-        """The broker was stopped itself: it heard nobody, and looked at no deadline."""
+    def excuse(self, stopped_s: float, now_s: float) -> None:
+        """The broker itself was stopped since then: it heard nobody, and looked at no deadline."""
         self._heard_s = dict.fromkeys(self._heard_s, now_s)
         for sent_s in self._sent_s.values():
             for attempt, when_s in sent_s.items():
-                sent_s[attempt] = max(when_s, now_s - ATTEMPT_DEADLINE_S)
+                if when_s + ATTEMPT_DEADLINE_S + TICK_S > stopped_s:
+                    sent_s[attempt] = max(when_s, now_s - ATTEMPT_DEADLINE_S)
 
     # ----------------------------------------------------------------------------- what is checked
 

@@ -15,7 +15,8 @@ from tests.simulation.schedule import Outcome, ScheduleError, simulate
 SEEDS = range(2_000)
 SEEDS_PER_TASK = 50
 REGRESSION_SEEDS = (
-    3382,  # The oracle blamed a broker that had been stopped for not looking at deadlines.
+    3382,  # The oracle blamed a broker that had been stopped for not looking at deadlines,
+    18614,  # and for knowing which were over before.
 )
 """Seeds beyond SEEDS that once failed."""
 SEEDS_TO_CATCH_A_BUG = 400
