@@ -58,15 +58,16 @@ def processes(tmp_path: Path) -> Iterator[list[psutil.Process]]:
     assert_gone(known)
 
 
-def descendants() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+def descendants(running: Running) -> list[psutil.Process]:
+    honcho = psutil.Process(running.stack.pid)
+    return [honcho, *honcho.children(recursive=True)]
 
 
 def test_stop_leaves_nothing(tmp_path: Path, processes: list[psutil.Process]) -> None:
     running = Running(tmp_path, f"one: {SLEEPS}\ntwo: {SLEEPS}\n", "two=2")
     for _ in range(3):
         running.await_line("| up")
-    processes += descendants()
+    processes += descendants(running)
     assert running.stack.exit_code is None
     running.stack.stop()
     assert running.stack.exit_code is not None
@@ -78,7 +79,7 @@ def test_stop_kills_what_ignores_it(
     monkeypatch.setattr("tools.stack.STOP_S_MAX", 0.5)
     running = Running(tmp_path, f"one: {STUBBORN}\n")
     running.await_line("| up")
-    processes += descendants()
+    processes += descendants(running)
     running.stack.stop()
 
 
@@ -94,9 +95,8 @@ def test_one_end_ends_all_and_its_error_is_remembered(tmp_path: Path) -> None:
 def test_killed_honcho_leaves_nothing(tmp_path: Path, processes: list[psutil.Process]) -> None:
     running = Running(tmp_path, f"one: {SLEEPS}\n")
     running.await_line("| up")
-    processes += descendants()
-    (honcho,) = psutil.Process().children()
-    honcho.kill()
+    processes += descendants(running)
+    psutil.Process(running.stack.pid).kill()
     running.stack.stop()
 
 
