@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
-from gateway import decoding
+from gateway import decoder, decoding
 from gateway.containers import AudioError, Container
 from gateway.decoding import DecoderPool, EncodedStream
 from tests.gateway.encoded_audio import encode
@@ -32,12 +32,18 @@ NO_LIMIT = 1 << 40
 WEBM = FORMATS["webm"][1]
 
 
+def servers() -> list[psutil.Process]:
+    """Decoder servers that we started; databases of the test run may be children as well."""
+    program = str(decoder.__file__)
+    return [child for child in psutil.Process().children() if program in child.cmdline()]
+
+
 @pytest.fixture
 async def pool() -> AsyncIterator[DecoderPool]:
     pool = DecoderPool(4)
     yield pool
     await pool.close()
-    assert psutil.Process().children(recursive=True) == []
+    assert servers() == []
 
 
 async def decode(pool: DecoderPool, container: Container, data: bytes, size: int) -> list[bytes]:
@@ -55,7 +61,7 @@ async def decode(pool: DecoderPool, container: Container, data: bytes, size: int
 async def child_of(pool: DecoderPool, stream: EncodedStream) -> psutil.Process:
     """The only child that decodes, once it has begun."""
     await stream.feed(WEBM[:2_000], NO_LIMIT)
-    (server,) = psutil.Process().children()
+    (server,) = servers()
     (child,) = server.children()
     return child
 
@@ -248,7 +254,7 @@ async def test_streams_opened_at_once_share_one_server(pool: DecoderPool) -> Non
     streams = await asyncio.gather(*[pool.open("matroska") for _ in range(4)])
     pcm = await asyncio.gather(*[stream.feed(WEBM, NO_LIMIT) for stream in streams])
     assert len(set(pcm)) == 1
-    assert len(psutil.Process().children()) == 1
+    assert len(servers()) == 1
     for stream in streams:
         await stream.close()
 
@@ -270,7 +276,7 @@ async def test_a_cancelled_call_leaves_nothing_behind(pool: DecoderPool) -> None
 
 async def test_the_server_is_started_again_when_it_died(pool: DecoderPool) -> None:
     await pool.start()
-    (server,) = psutil.Process().children()
+    (server,) = servers()
     server.kill()
     server.wait()
     assert b"".join(await decode(pool, "matroska", WEBM, 9_000))
