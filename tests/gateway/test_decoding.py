@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
-from gateway import decoder, decoding
+from gateway import decoding
 from gateway.containers import AudioError, Container
 from gateway.decoding import DecoderPool, EncodedStream
 from tests.gateway.encoded_audio import encode
@@ -33,9 +33,10 @@ WEBM = FORMATS["webm"][1]
 
 
 def servers() -> list[psutil.Process]:
-    """Decoder servers that we started; databases of the test run may be children as well."""
-    program = str(decoder.__file__)
-    return [child for child in psutil.Process().children() if program in child.cmdline()]
+    """Our children but for the test run's databases. Known by what they are not: a child that has
+    just been started has no command line for an instant."""
+    children = psutil.Process().children()
+    return [child for child in children if "tools.embedded" not in child.cmdline()]
 
 
 @pytest.fixture
