@@ -49,6 +49,7 @@ SYNTHETIC_WEIGHTS: Final[Mapping[str, float]] = {
     "kokoro": 3.0,
     "bank": 2.0,
     "small": 1.5,
+    "foreign": 2.0,
     "flite": 1.0,
 }
 HUMAN_WEIGHT: Final = 14.0  # 43 % of what is drawn: groups with two languages count twice
@@ -91,6 +92,7 @@ def synthesise(work: WorkDir, processes: int = 2, seed: int = 1) -> None:
     wanted = {
         "programs": voices.training_requests(random.Random(seed)),
         "kokoro": voices.kokoro_requests(random.Random(seed + 1), KOKORO_VOICES),
+        "foreign": voices.foreign_requests(random.Random(seed + 4)),
     }
     for name, requests in wanted.items():
         path = work / f"{name}.npz"
@@ -115,7 +117,7 @@ def synthesise(work: WorkDir, processes: int = 2, seed: int = 1) -> None:
 def _synthetic_clips(work: Path) -> list[Clip]:
     return [
         clip
-        for name in ("programs", "kokoro")
+        for name in ("programs", "kokoro", "foreign")
         for clip in clip_store.load_clips(work / f"{name}.npz")
     ]
 
@@ -171,8 +173,9 @@ def tune(
     work: WorkDir,
     human: Annotated[Path, typer.Option("--human", help="Human recordings, as for evaluate.")],
     leave_out: Annotated[str, typer.Option(help="Speaker to keep for the test.")] = "",
-    steps: int = 1_500,
+    steps: int = 1_000,
     threads: Threads = 2,
+    start: Annotated[Path | None, typer.Option(help="Checkpoint, if not the base.")] = None,
     rate: float = TUNE_RATE,
     seed: int = 21,
 ) -> None:
@@ -182,7 +185,7 @@ def tune(
     weights = {**SYNTHETIC_WEIGHTS, "human": HUMAN_WEIGHT}
     recipe = training.Recipe(steps, rate, weights, seed)
     name = f"without_{leave_out}" if leave_out else "final"
-    _run(name, [*_synthetic_clips(work), *heard], recipe, work, work / "base.pt")
+    _run(name, [*_synthetic_clips(work), *heard], recipe, work, start or work / "base.pt")
 
 
 @app.command()

@@ -67,6 +67,19 @@ KOKORO_MANDARIN: Final[tuple[str, ...]] = (
 )
 
 
+# English digits spelled so that espeak-ng's voices of other languages say them as their speakers
+# would: vowels and consonants that no English voice has, "two" with a fronted vowel among them.
+ESPEAK_FOREIGN: Final[dict[str, tuple[str, ...]]] = {
+    "de": ("siro", "wann", "tuh", "trie", "for", "feif", "siks", "sewen", "eht", "nein"),
+    "fr": ("zirô", "ouanne", "tu", "tri", "fore", "faïve", "sixe", "sèvène", "éïte", "naïne"),
+    "es": ("sírou", "uan", "tu", "tri", "for", "faif", "siks", "seven", "eit", "nain"),
+    "it": ("ziro", "uan", "tu", "tri", "for", "faiv", "sics", "seven", "eit", "nain"),
+    "nl": ("ziero", "wan", "tuu", "srie", "for", "faiv", "siks", "seven", "eet", "nain"),
+    "sv": ("siro", "vann", "tu", "tri", "fåår", "fajv", "sicks", "sevven", "ejt", "najn"),
+    "pl": ("ziro", "łan", "tu", "sri", "for", "fajw", "siks", "sewen", "ejt", "najn"),
+}
+
+
 def synthesise_digits(voice: Voice, digits: str, language: Language) -> Waveform:
     """Speech of ``digits`` in ``language``, mono 16 kHz in -1..1, shape ``(samples,)``."""
     return synthesise(voice, _script(voice, digits, language))
@@ -93,6 +106,9 @@ def _script(voice: Voice, digits: str, language: Language) -> str:
     if voice.engine == "kokoro":
         words = KOKORO_MANDARIN if language == "zh" else KOKORO_ENGLISH[voice.pitch]
         return " ".join(words[int(digit)] for digit in digits) + "."
+    foreign = ESPEAK_FOREIGN.get(voice.name.split("+")[0]) if voice.engine == "espeak" else None
+    if foreign is not None:
+        return ", ".join(foreign[int(digit)] for digit in digits)
     separator = "" if language == "zh" else " "
     return separator.join(DIGIT_WORDS[language][int(digit)] for digit in digits)
 

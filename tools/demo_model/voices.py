@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from tools.demo_model.bank import BANK_VOICES
-from tools.demo_model.synthesis import KOKORO_ENGLISH, Voice
+from tools.demo_model.synthesis import ESPEAK_FOREIGN, KOKORO_ENGLISH, Voice
 from tools.digit_speech import VOICES, Language, random_digits, voice_language
 
 
@@ -44,6 +44,7 @@ ESPEAK_ENGLISH_TEST: Final = ("en-us", "en-gb-scotland")  # the accent is not tr
 KOKORO_STYLES: Final = ("jf_alpha", "jf_nezumi", "jf_tebukuro", "jm_kumo")
 KOKORO_STYLE_TEST: Final = "jf_gongitsune"
 FLITE_PITCH_HZ: Final = {"slt": 172, "rms": 96, "awb": 112, "kal16": 100, "kal": 100}
+FOREIGN_VARIANTS: Final = 24
 STRING_DIGITS_MIN: Final = 3
 STRING_DIGITS_MAX: Final = 8
 
@@ -163,6 +164,18 @@ def _espeak_requests(rng: random.Random) -> list[Request]:
             voice = Voice("espeak", name, rng.randint(115, 215), rng.randint(20, 80))
             texts = [*"0123456789", *_strings(rng, 5)]
             requests += _requests("espeak", voice, "en", texts)
+    return requests
+
+
+def foreign_requests(rng: random.Random) -> list[Request]:
+    """English digits, one by one, in the voices of other languages."""
+    requests: list[Request] = []
+    variants = espeak_variants()
+    for accent in ESPEAK_FOREIGN:
+        for variant in rng.sample(variants, FOREIGN_VARIANTS):
+            name = f"{accent}+{variant}"
+            voice = Voice("espeak", name, rng.randint(115, 215), rng.randint(20, 80))
+            requests += _requests("foreign", voice, "en", "0123456789")
     return requests
 
 
