@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from gateway import segments as s
+from tests.gateway.session_driver import result_of
 from wire.messages import Failure, Job, Result
 
 
@@ -24,21 +25,7 @@ def job(seq: int, **changes: object) -> Job:
 
 
 def result(of: Job, text: str | None = "one", error: Failure | None = None) -> Result:
-    return Result(
-        session_id=of.session_id,
-        seq=of.seq,
-        partial=of.partial,
-        start_ms=of.start_ms,
-        end_ms=of.end_ms,
-        last_chunk_index=of.last_chunk_index,
-        text=text,
-        error=error,
-        tokens=(),
-        worker_id="w",
-        attempt=1,
-        queue_ms=1,
-        infer_ms=1,
-    )
+    return result_of(of, text, error)
 
 
 def test_results_leave_in_order_and_once() -> None:
