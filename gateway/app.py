@@ -183,8 +183,13 @@ def _add_sessions(app: FastAPI, hub: Hub) -> None:
     @app.get("/api/v1/session/{session_id}", response_model=SessionAnswer, responses=problems)
     async def session(session_id: SessionId) -> Any:
         """One session with its segments and chunks, live or stored."""
-        stored = await hub.reader.session(session_id)
         connection = hub.sessions.get(session_id)
+        try:
+            stored = await hub.reader.session(session_id)
+        except StoreUnavailable:
+            if connection is None:
+                raise
+            stored = None  # A live session is known here; only its chunks' details are not.
         if connection is not None:
             return live_session(connection.session, stored)
         if stored is None:
