@@ -110,7 +110,12 @@ class Hub:
         self.connections += 1
         total = self.connections
         if self.settings.max_connections:
-            total = await self.registry.count_connections(self.connections)
+            try:
+                total = await self.registry.count_connections(self.connections)
+            except BaseException:
+                # The client went away while we asked: it must not be counted for ever.
+                self.connections -= 1
+                raise
         refusal = self.admission.decide(
             time.monotonic(),
             connections=total,
