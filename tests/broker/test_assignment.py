@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from broker import answers
 from broker import events as e
 from tests.broker.driving import (
@@ -20,15 +18,6 @@ from tests.broker.driving import (
 )
 
 BOTH = (GATEWAY, WORKER)
-
-
-@pytest.fixture
-def driver() -> Driver:
-    """With a gateway and a worker."""
-    driver = Driver()
-    driver.hello()
-    assert driver.ready() == []
-    return driver
 
 
 def test_worker_gets_no_more_than_its_credits() -> None:

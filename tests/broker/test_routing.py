@@ -26,15 +26,6 @@ from wire import messages as m
 BOTH = (GATEWAY, WORKER)
 
 
-@pytest.fixture
-def driver() -> Driver:
-    """With a gateway and a worker."""
-    driver = Driver()
-    driver.hello()
-    assert driver.ready() == []
-    return driver
-
-
 # ---------------------------------------------------------------------------------- gateways
 
 

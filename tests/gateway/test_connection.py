@@ -121,3 +121,24 @@ async def test_a_chunk_over_the_limit_closes_with_1009() -> None:
         await running
     assert connection.session.state is State.DONE
     assert services.released == 1
+
+
+async def test_a_client_that_does_not_read_is_closed_with_1013(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.connection.SEND_TIMEOUT_S", 0.05)
+    socket, services, connection = make()
+    before = REGISTRY.get_sample_value("asr_gateway_slow_clients_total") or 0.0
+
+    async def stuck(_text: str) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(socket, "send_text", stuck)
+    socket.incoming.put_nowait(
+        {"type": "websocket.receive", "text": '{"action":"start","session_id":"a"}'}
+    )
+    async with asyncio.timeout(5):
+        await connection.run()
+    assert socket.closed is not None and socket.closed[0] == 1013
+    assert REGISTRY.get_sample_value("asr_gateway_slow_clients_total") == before + 1
+    assert services.released == 1
