@@ -104,6 +104,7 @@ class JobBook:
                     error=recognition.failure,
                     tokens=recognition.tokens,
                     infer_ms=infer_ms,
+                    batch_jobs=len(batch),
                 )
             )
         while len(self._answered) > ANSWERED_MAX:

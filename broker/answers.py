@@ -50,6 +50,7 @@ def result_of(entry: PendingJob, answer: WorkerResult, worker_id: str) -> Result
         attempt=entry.attempt,
         queue_ms=_queue_ms(entry),
         infer_ms=answer.infer_ms,
+        batch_jobs=answer.batch_jobs,
     )
 
 

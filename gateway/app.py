@@ -26,8 +26,8 @@ from gateway.schemas import (
     SessionAnswer,
     StatsAnswer,
 )
+from gateway.stats import queue_body, stats_body
 from persistence.reads import StoreUnavailable
-from wire.messages import Load
 
 HISTORY_LIMIT_MAX = 1_000
 _NOT_FOUND = {"code": "not_found", "message": "no such session"}
@@ -223,35 +223,10 @@ def _add_queue(app: FastAPI, hub: Hub) -> None:
     @app.get("/api/v1/asr/queue/status", response_model=QueueStatus)
     async def queue_status() -> dict[str, Any]:
         """The broker's queue, as of its last report."""
-        return _queue(hub.admission.load(time.monotonic()))
+        return queue_body(hub.admission.load(time.monotonic()))
 
     @app.get("/api/v1/stats", response_model=StatsAnswer)
     async def stats() -> dict[str, Any]:
-        """Counters of this gateway since its start, and the queue."""
-        value = prometheus_client.REGISTRY.get_sample_value
-        return {
-            "gateway_id": hub.gateway_id,
-            "uptime_s": round(time.monotonic() - hub.started_s, 1),
-            "connections": hub.connections,
-            "sessions_active": len(hub.sessions),
-            "sessions_started": int(value("asr_gateway_sessions_total", {"event": "started"}) or 0),
-            "audio_seconds": round(value("asr_gateway_audio_seconds_total") or 0.0, 3),
-            "records_waiting": len(hub.outbox),
-            "queue": _queue(hub.admission.load(time.monotonic())),
-        }
-
-
-def _queue(load: Load | None) -> dict[str, Any]:
-    if load is None:
-        return dict.fromkeys(
-            ("queued", "processing", "failed", "workers", "workers_busy", "est_wait_ms"), 0
-        ) | {"broker_ready": False}
-    return {
-        "broker_ready": True,
-        "queued": load.queued,
-        "processing": load.in_flight,
-        "failed": load.failed_total,
-        "workers": load.workers,
-        "workers_busy": load.workers_busy,
-        "est_wait_ms": load.est_wait_ms,
-    }
+        """Counters of this gateway since its start, what it saw in the last quarter of an hour,
+        and the broker's queue."""
+        return stats_body(hub, time.monotonic())

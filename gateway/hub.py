@@ -12,6 +12,7 @@ from prometheus_client import Counter, Gauge
 from starlette.websockets import WebSocket
 
 from gateway import events as e
+from gateway.activity import Activity
 from gateway.admission import Admission, Refusal
 from gateway.audio import AudioInput
 from gateway.connection import Connection
@@ -61,6 +62,7 @@ class Hub:
             min_workers=settings.min_workers,
             est_wait_ms_max=settings.est_wait_ms_max,
         )
+        self.activity = Activity()
         self.outbox = Outbox(settings.outbox_records_max)
         self.draining = False
         self.sessions: dict[str, Connection] = {}
@@ -125,6 +127,7 @@ class Hub:
         if refusal is not None:
             self.connections -= 1
             REFUSED.labels(refusal.code).inc()
+            self.activity.note_refusal(refusal.code, time.monotonic())
         CONNECTIONS.set(self.connections)
         return refusal
 
@@ -199,6 +202,8 @@ class Hub:
         )
 
     def submit_job(self, job: Job) -> None:
+        if not job.partial:
+            self.activity.note_submitted(job.session_id, job.seq, time.monotonic())
         self._link.send(job)
 
     def submit_record(self, record: Record) -> None:
@@ -215,8 +220,13 @@ class Hub:
 
     def _on_message(self, message: Message) -> None:
         if isinstance(message, Load):
-            self.admission.note_load(message, time.monotonic())
+            now_s = time.monotonic()
+            self.admission.note_load(message, now_s)
+            self.activity.note_level(
+                sessions=len(self.sessions), queued=message.queued, now_s=now_s
+            )
         elif isinstance(message, Result):
+            self._note_result(message)
             connection = self.sessions.get(message.session_id)
             if connection is None:
                 LATE_RESULTS.inc()
@@ -224,6 +234,19 @@ class Hub:
                 _feed(connection, e.ResultArrived(result=message))
         elif isinstance(message, Stored):
             self._on_stored(message)
+
+    def _note_result(self, result: Result) -> None:
+        self.activity.note_result(
+            session_id=result.session_id,
+            seq=result.seq,
+            partial=result.partial,
+            failed=result.error is not None,
+            audio_ms=result.end_ms - result.start_ms,
+            worker_id=result.worker_id,
+            infer_ms=result.infer_ms,
+            batch_jobs=result.batch_jobs,
+            now_s=time.monotonic(),
+        )
 
     def _on_stored(self, message: Stored) -> None:
         by_session: defaultdict[str, list[StoredKey]] = defaultdict(list)

@@ -95,6 +95,56 @@ class QueueStatus(BaseModel):
     est_wait_ms: int
 
 
+class PercentilesAnswer(BaseModel):
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+class WorkerAnswer(BaseModel):
+    """What a worker did for this gateway, partials included."""
+
+    worker_id: str
+    results: int
+    failures: int
+    audio_seconds: float
+    speed_x: float
+    """Seconds of audio in a second of work."""
+    batch_jobs_mean: float
+    batch_jobs_max: int
+    seen_s: float
+    """Since its last result, to a slot."""
+
+
+class SeriesAnswer(BaseModel):
+    """A value a slot, the present slot last."""
+
+    sessions: list[int]
+    """Most at a time."""
+    queued: list[int]
+    """Likewise, of the whole system."""
+    results: list[int]
+    refused: list[int]
+    latency_p50_ms: list[float | None]
+    latency_p95_ms: list[float | None]
+
+
+class RecentAnswer(BaseModel):
+    """What this gateway saw in the last ``window_s`` seconds."""
+
+    window_s: float
+    slot_s: float
+    results: int
+    failures: int
+    audio_seconds: float
+    latency_ms: PercentilesAnswer
+    """From an utterance's end, as the gateway heard it, to its text at the gateway."""
+    refused: dict[str, int]
+    """Connections refused, by code."""
+    workers: list[WorkerAnswer]
+    series: SeriesAnswer
+
+
 class StatsAnswer(BaseModel):
     gateway_id: str
     uptime_s: float
@@ -103,4 +153,10 @@ class StatsAnswer(BaseModel):
     sessions_started: int
     audio_seconds: float
     records_waiting: int
+    """To be stored; at ``records_waiting_max`` new sessions are refused."""
+    records_waiting_max: int
     queue: QueueStatus
+    throughput_x: float
+    """Seconds of audio that all workers recognise in a second, by the broker's measure."""
+    models: list[str]
+    recent: RecentAnswer

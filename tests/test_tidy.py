@@ -20,6 +20,7 @@ TEXT_BYTES_MAX = 400_000
 CORES = (
     "asr_worker.batching",
     "broker.routing",
+    "gateway.activity",
     "gateway.admission",
     "gateway.dialects.native",
     "gateway.outbox",

@@ -113,6 +113,8 @@ class Result:
     attempt: int
     queue_ms: int
     infer_ms: int
+    batch_jobs: int = 1
+    """Jobs in the batch that took ``infer_ms``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +185,9 @@ class WorkerResult:
     error: Failure | None
     tokens: tuple[Token, ...]
     infer_ms: int
+    """Of the whole batch."""
+    batch_jobs: int = 1
+    """How many jobs that batch had."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -134,6 +134,16 @@ def test_queue_status_and_stats(stack: Stack) -> None:
     assert stats.body["queue"]["workers"] == 2
 
 
+async def test_stats_tell_what_workers_did_lately(stack: Stack) -> None:
+    before = (await asyncio.to_thread(stack.get, "/api/v1/stats")).body["recent"]
+    await _say(stack, 3_100)
+    recent = (await asyncio.to_thread(stack.get, "/api/v1/stats")).body["recent"]
+    assert recent["results"] > before["results"]
+    assert 0 < recent["latency_ms"]["p50"] <= recent["latency_ms"]["p99"]
+    assert sum(worker["results"] for worker in recent["workers"]) >= recent["results"]
+    assert all(worker["batch_jobs_mean"] >= 1 for worker in recent["workers"])
+
+
 def test_probes_metrics_and_docs(stack: Stack) -> None:
     assert stack.get("/livez").status == 200
     assert stack.get("/readyz").status == 200
