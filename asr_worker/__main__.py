@@ -24,24 +24,20 @@ def worker_children(
     command: Sequence[str] = WORKER,
     silence_s_max: float = SILENCE_S_MAX,
 ) -> list[Child]:
-    """One supervised child per worker. Each has its own metrics port, counted from the set one.
+    """One supervised child per worker.
 
     A worker that an operator ended by SIGTERM is restarted like a crashed one: only wrong
     settings end the supervisor.
     """
-    children = []
-    for index in range(values.asr_workers):
-        port = values.metrics_port + index if values.metrics_port else 0
-        threads = str(values.asr_threads)
-        children.append(
-            Child(
-                list(command),
-                environment={"METRICS_PORT": str(port), "OMP_NUM_THREADS": threads},
-                final=frozenset({exit_codes.CONFIG}),
-                silence_s_max=silence_s_max,
-            )
+    return [
+        Child(
+            list(command),
+            environment={"OMP_NUM_THREADS": str(values.asr_threads)},
+            final=frozenset({exit_codes.CONFIG}),
+            silence_s_max=silence_s_max,
         )
-    return children
+        for _ in range(values.asr_workers)
+    ]
 
 
 def main() -> int:

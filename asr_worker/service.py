@@ -196,7 +196,7 @@ def main(build_recognizer: Callable[[WorkerSettings], Recognizer] = build) -> in
     values = settings.load(WorkerSettings)
     logging.configure(values.log_level, values.log_format, "asr_worker")
     stop = lifecycle.StopSignal()
-    metrics.serve(values.metrics_port)
+    metrics.serve("asr_worker", values.metrics_port)
     code = Worker(values, build_recognizer, stop).run()
     sys.stderr.flush()
     # Not sys.exit: the inference thread may be in a batch that never ends, and unloading torch

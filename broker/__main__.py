@@ -19,7 +19,7 @@ def main() -> int:
     core = Broker(epoch=uuid.uuid4().hex, limits=values.limits())
     counters = QueueCounters(values.redis_address())
     with Service(values, core, counters) as service:
-        metrics.serve(values.metrics_port)
+        metrics.serve("broker", values.metrics_port)
         counters.start()
         service.run(stop)
     counters.close()

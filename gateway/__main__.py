@@ -16,7 +16,7 @@ import uvicorn
 from gateway.app import create_app
 from gateway.hub import Hub
 from gateway.settings import GatewaySettings
-from runtime import exit_codes, lifecycle, logging, settings
+from runtime import exit_codes, lifecycle, logging, metrics, settings
 
 LISTEN_BACKLOG = 2_048
 PING_INTERVAL_S = 20.0
@@ -92,6 +92,7 @@ def main() -> int:
             "is another program using the port? Set PORT to a free one",
             exit_codes.UNAVAILABLE,
         )
+    metrics.serve("gateway", values.metrics_port)
     hub = Hub(values)
     sources = {name: text.rpartition("(")[2].rstrip(")") for name, text in described.items()}
     config = uvicorn.Config(

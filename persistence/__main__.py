@@ -14,7 +14,7 @@ def main() -> int:
     logging.configure(values.log_level, values.log_format, "persistence")
     settings.log_effective(values)
     stop = lifecycle.StopSignal()
-    metrics.serve(values.metrics_port)
+    metrics.serve("persistence", values.metrics_port)
     try:
         service = Service(values)
     except zmq.ZMQError as error:

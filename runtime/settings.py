@@ -40,7 +40,7 @@ class ProcessSettings(BaseSettings):
     """auto: readable on a terminal (and under honcho on one), JSON otherwise."""
     data_dir: Path = Path(".data")
     """Where the embedded services keep their files and sockets."""
-    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    metrics_port: Annotated[int, Field(ge=0, le=65_435)] = 0  # and 100 above it
     """Prometheus endpoint of this process on loopback; 0: none."""
 
 

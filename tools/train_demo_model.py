@@ -49,10 +49,10 @@ SYNTHETIC_WEIGHTS: Final[Mapping[str, float]] = {
     "kokoro": 3.0,
     "bank": 2.0,
     "small": 1.5,
-    "foreign": 2.0,
+    "foreign": 5.0,
     "flite": 1.0,
 }
-HUMAN_WEIGHT: Final = 14.0  # 43 % of what is drawn: groups with two languages count twice
+HUMAN_WEIGHT: Final = 14.0  # 37 % of what is drawn: groups with two languages count twice
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
 console = Console()

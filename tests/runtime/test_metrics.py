@@ -1,39 +1,74 @@
 from __future__ import annotations
 
+import itertools
 import socket
 import subprocess
 import sys
+import tomllib
+
+import pytest
 
 from runtime import metrics
+from tests.test_tidy import ROOT
 
 SERVE = """
 import sys, urllib.request
 import prometheus_client
 from runtime import metrics
 prometheus_client.Counter("words", "Words heard.").inc()
-metrics.serve(int(sys.argv[1]))
-print(urllib.request.urlopen(f"http://127.0.0.1:{sys.argv[1]}/metrics").read().decode())
+port = metrics.serve("broker", int(sys.argv[1]))
+print("port", port)
+print(urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode())
 """
 
 
-def test_metrics_are_served_on_loopback(unused_tcp_port: int) -> None:
+def served(first_port: int) -> str:
     # In a process of its own: the server's thread ends with it.
     shown = subprocess.run(
-        [sys.executable, "-c", SERVE, str(unused_tcp_port)],
+        [sys.executable, "-c", SERVE, str(first_port)],
         capture_output=True,
         text=True,
         check=True,
         env={"PYTHONPATH": ".", "no_proxy": "*"},
     )
-    assert "words_total 1.0" in shown.stdout
+    return shown.stdout
 
 
-def test_port_0_serves_nothing() -> None:
-    metrics.serve(0)
+def test_metrics_are_served_on_loopback_with_what_runs_here(unused_tcp_port: int) -> None:
+    shown = served(unused_tcp_port)
+    assert f"port {unused_tcp_port}" in shown
+    assert "words_total 1.0" in shown
+    assert 'asr_build_info{process="broker"' in shown
+    assert f'version="{metrics.VERSION}"' in shown
 
 
-def test_a_taken_port_is_no_reason_to_fail() -> None:
+def test_a_second_process_takes_the_next_port() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        metrics.serve(taken.getsockname()[1])
+        first = taken.getsockname()[1]
+        assert f"port {first}\n" not in served(first)
+
+
+def test_port_0_serves_nothing() -> None:
+    assert metrics.serve("broker", 0) is None
+
+
+def test_no_free_port_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setitem(metrics.INSTANCES_MAX, "broker", 1)
+        assert metrics.serve("broker", taken.getsockname()[1]) is None
+
+
+def test_ports_of_different_processes_do_not_meet() -> None:
+    ranges = sorted(
+        (start, start + metrics.INSTANCES_MAX[name]) for name, start in metrics.PORT_OFFSETS.items()
+    )
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(ranges))
+
+
+def test_the_version_is_that_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == metrics.VERSION

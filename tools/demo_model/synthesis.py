@@ -77,6 +77,21 @@ ESPEAK_FOREIGN: Final[dict[str, tuple[str, ...]]] = {
     "nl": ("ziero", "wan", "tuu", "srie", "for", "faiv", "siks", "seven", "eet", "nain"),
     "sv": ("siro", "vann", "tu", "tri", "fåår", "fajv", "sicks", "sevven", "ejt", "najn"),
     "pl": ("ziro", "łan", "tu", "sri", "for", "fajw", "siks", "sewen", "ejt", "najn"),
+    "hi": ("ज़ीरो", "वन", "टू", "थ्री", "फ़ोर", "फ़ाइव", "सिक्स", "सेवन", "एट", "नाइन"),
+    "ru": ("зиро", "уан", "ту", "сри", "фор", "файв", "сикс", "сэвэн", "эйт", "найн"),
+    "cy": ("siro", "wyn", "tŵ", "thri", "ffôr", "ffaif", "sics", "sefen", "êt", "nain"),
+    "pt": ("zírou", "uane", "tú", "tri", "fór", "faive", "sics", "séven", "eite", "naine"),
+    "fi": ("siirou", "van", "tuu", "trii", "foor", "faiv", "siks", "seven", "eet", "nain"),
+    "hu": ("zíró", "van", "tú", "szrí", "fór", "fájv", "sziksz", "szeven", "ét", "nájn"),
+    "cs": ("zírou", "van", "tú", "srí", "fór", "fajv", "siks", "sevn", "ejt", "najn"),
+    "tr": ("ziro", "van", "tu", "tri", "for", "fayv", "siks", "sevın", "eyt", "nayn"),
+    "ro": ("ziro", "uan", "tu", "tri", "for", "faiv", "sics", "seven", "eit", "nain"),
+    "id": ("ziro", "wan", "tu", "tri", "for", "faiv", "siks", "sefen", "eit", "nain"),
+    "nb": ("siro", "wønn", "tu", "tri", "får", "faiv", "siks", "sevven", "eit", "nain"),
+    "da": ("siro", "vånn", "tu", "tri", "får", "fajv", "siks", "sevven", "ejt", "najn"),
+    "af": ("siero", "wan", "toe", "trie", "fôr", "faaiv", "siks", "sewen", "eet", "naain"),
+    "el": ("ζίρο", "ουάν", "του", "θρι", "φορ", "φάιβ", "σιξ", "σέβεν", "έιτ", "νάιν"),
+    "sw": ("ziro", "wan", "tu", "thri", "foo", "faivu", "siksi", "seveni", "eiti", "naini"),
 }
 
 
