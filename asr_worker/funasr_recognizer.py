@@ -22,7 +22,7 @@ import torch
 from asr_worker import features, funasr_loading
 from asr_worker.recognizer import RECOGNITION_FAILED, ModelLoadError, Recognition, Utterance
 from asr_worker.settings import ModelSource, WorkerSettings, model_source
-from wire.codec import ITEMS_MAX, TEXT_CHARS_MAX
+from wire.checkers import ITEMS_MAX, TEXT_CHARS_MAX
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Failure, Token, pcm_duration_ms
 
 UTTERANCE_MS_MIN = 85

@@ -28,6 +28,7 @@ CORES = (
     "gateway.session",
     "gateway.storage_log",
     "persistence.journal",
+    "wire.checkers",
     "wire.codec",
     "wire.records",
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from wire.codec import WireError, checker_of
+from wire.checkers import WireError, checker_of
 from wire.messages import Failure, Token
 
 SessionStatus = Literal["completed", "failed", "abandoned"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from wire import codec, records
+from wire import checkers, records
 from wire import messages as m
 
 MESSAGE_TYPES: tuple[type, ...] = typing.get_args(m.Message)
@@ -30,7 +30,7 @@ _PLAIN: st.SearchStrategy[Any] = st.recursive(
 )
 
 _SCALARS: dict[Any, st.SearchStrategy[Any]] = {
-    int: st.integers(0, codec.INTEGER_MAX),
+    int: st.integers(0, checkers.INTEGER_MAX),
     float: st.floats(min_value=0, allow_nan=False, allow_infinity=False),
     bool: st.booleans(),
     str: st.text(max_size=40),
