@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar, dataclass_transform
 
 from wire.messages import Message
 from wire.publication import Publication
 
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True)
+def event(cls: type[T]) -> type[T]:
+    """A dataclass that nobody changes; see ``wire.messages.message`` for why mypy sees to that."""
+    return dataclass(slots=True, unsafe_hash=True)(cls)
+
+
 # ---------------------------------------------------------------------------------------- events
 
 
-@dataclass(frozen=True, slots=True)
+@event
 class FrontReceived:
     """A message on the gateways' socket, which persistence uses as well."""
 
@@ -18,7 +28,7 @@ class FrontReceived:
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
+@event
 class BackReceived:
     """A message on the workers' socket."""
 
@@ -26,21 +36,21 @@ class BackReceived:
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
+@event
 class FrontRejected:
     """Frames on the gateways' socket that were no message."""
 
     identity: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@event
 class BackRejected:
     """Frames on the workers' socket that were no message."""
 
     identity: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@event
 class FrontUnsent:
     """A ``SendFront`` that the socket refused: unknown peer, or its queue is full."""
 
@@ -48,7 +58,7 @@ class FrontUnsent:
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
+@event
 class BackUnsent:
     """A ``SendBack`` that the socket refused: unknown peer, or its queue is full."""
 
@@ -56,14 +66,14 @@ class BackUnsent:
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
+@event
 class Unpublished:
     """A ``Publish`` that the socket refused: a subscriber's queue is full."""
 
     message: Publication
 
 
-@dataclass(frozen=True, slots=True)
+@event
 class SubscriptionChanged:
     """A subscriber wants, or the last one no longer wants, topics that begin with ``prefix``."""
 
@@ -71,7 +81,7 @@ class SubscriptionChanged:
     present: bool
 
 
-@dataclass(frozen=True, slots=True)
+@event
 class Tick:
     """Time has passed. Tell it about twenty times a second, after what has been received."""
 
@@ -91,7 +101,7 @@ Event = (
 # --------------------------------------------------------------------------------------- actions
 
 
-@dataclass(frozen=True, slots=True)
+@event
 class SendFront:
     """Send to a gateway without waiting; a refusal is told as ``FrontUnsent``."""
 
@@ -99,7 +109,7 @@ class SendFront:
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
+@event
 class SendBack:
     """Send to a worker without waiting; a refusal is told as ``BackUnsent``."""
 
@@ -107,14 +117,14 @@ class SendBack:
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
+@event
 class Publish:
     """Publish without waiting; a refusal is told as ``Unpublished``."""
 
     message: Publication
 
 
-@dataclass(frozen=True, slots=True)
+@event
 class Count:
     """Something was dropped or went wrong, for this reason."""
 

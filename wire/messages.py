@@ -7,7 +7,7 @@ code is trusted; ``wire.codec.decode`` validates whatever came from a peer.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, dataclass_transform
 
 Lane = Literal["live", "bulk"]
 StoredKind = Literal["result", "record"]
@@ -22,7 +22,18 @@ def pcm_duration_ms(pcm: bytes) -> int:
     return len(pcm) * 1000 // (SAMPLE_RATE_HZ * BYTES_PER_SAMPLE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def message(cls: type[T]) -> type[T]:
+    """A dataclass that nobody changes. mypy sees to that, not the interpreter: a frozen dataclass
+    takes two and a half times as long to make (1.25 against 0.47 µs for eleven fields), and the
+    broker makes five of them for each job."""
+    return dataclass(slots=True, kw_only=True, unsafe_hash=True)(cls)
+
+
+@message
 class Token:
     """One recognised word or character with its place on the session's timeline."""
 
@@ -31,7 +42,7 @@ class Token:
     end_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Failure:
     """Why something has no text. ``code`` is stable for programs, ``message`` is for people."""
 
@@ -42,14 +53,14 @@ class Failure:
 # ---------------------------------------------------------------- gateway → broker
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Hello:
     """A gateway is here. Sent at start and every second; answered by ``Welcome``."""
 
     gateway_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Job:
     """One utterance, or with ``partial`` the beginning of one, to be recognised."""
 
@@ -70,14 +81,14 @@ class Job:
     pcm: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Cancel:
     """Forget every job of a session; results still under way are not delivered."""
 
     session_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Record:
     """Something to be stored besides results: see ``wire.records`` for the bodies."""
 
@@ -89,14 +100,14 @@ class Record:
 # ---------------------------------------------------------------- broker → gateway
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Welcome:
     """The broker's life: a new epoch means that it forgot everything. Also sent to workers."""
 
     broker_epoch: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Result:
     """The text of a job, or its failure; exactly one of ``text`` and ``error`` is set."""
 
@@ -117,7 +128,7 @@ class Result:
     """Jobs in the batch that took ``infer_ms``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class StoredKey:
     """What was committed: segment ``seq`` (kind result) or record ``seq`` (kind record)."""
 
@@ -126,7 +137,7 @@ class StoredKey:
     seq: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Stored:
     """Committed keys. Persistence names the gateway that sent them; the broker only forwards."""
 
@@ -134,7 +145,7 @@ class Stored:
     keys: tuple[StoredKey, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Load:
     """The broker's state, every 250 ms. None for 1 s means that there is no broker."""
 
@@ -155,7 +166,7 @@ class Load:
 # ---------------------------------------------------------------- worker → broker
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Ready:
     """A worker takes jobs, at most ``credits`` at a time. Repeated to a new broker epoch."""
 
@@ -165,7 +176,7 @@ class Ready:
     device: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Heartbeat:
     """The inference loop turns. ``busy_ms``: how long the present batch has been running."""
 
@@ -173,7 +184,7 @@ class Heartbeat:
     busy_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class WorkerResult:
     """A worker's answer. Exactly one of ``text`` and ``error`` is set; token times are
     relative to the job's audio."""
@@ -190,7 +201,7 @@ class WorkerResult:
     """How many jobs that batch had."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class ReturnedJob:
     """A job that a draining worker gives back unbegun."""
 
@@ -198,7 +209,7 @@ class ReturnedJob:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class Bye:
     """Draining: takes no more jobs, gives back what it has not begun, will finish the rest."""
 
@@ -210,7 +221,7 @@ class Bye:
 # ---------------------------------------------------------------- broker → worker
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class WorkerJob:
     """A job as a worker sees it: no session, only audio and how to recognise it."""
 
@@ -226,7 +237,7 @@ class WorkerJob:
 # ---------------------------------------------------------------- broker → persistence (XPUB)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class PublishedResult:
     """A final result with its job's segment fields: a whole row of ``asr_segments``."""
 
@@ -235,7 +246,7 @@ class PublishedResult:
     result: Result
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@message
 class PublishedRecord:
     """A gateway's record on its way to PostgreSQL."""
 
