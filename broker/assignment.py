@@ -172,7 +172,7 @@ class Assignment:
             self.workers.unreserve()
             return
         self._dispatch_alone(now_s)
-        while (worker := self.workers.least_loaded()) is not None:
+        while len(self.queue) and (worker := self.workers.least_loaded()) is not None:
             entry = self.queue.pop(partials=self.workers.takes_partials)
             if entry is None:
                 return

@@ -44,12 +44,18 @@ from wire.messages import Load, Message
 TICK_S = 0.05
 DRAIN_MESSAGES_MAX = 500
 """Messages taken from one socket before the others, and time, get their turn."""
+BURST_ACTIONS_MAX = 128
+"""Actions performed together. A send to an I/O thread that sleeps wakes it, which costs more than
+all else that is done for a message; of sends in a row only the first one does."""
 SHOW_EVERY_S = 1.0
 """Metrics, Redis counters, and one log line with what was counted."""
 
 Socket = zmq.Socket[bytes]
 NOW = int(zmq.DONTWAIT)
 NOW_AND_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
+SEND = zmq.backend.Socket.send
+"""The C function. ``zmq.Socket.send`` wraps it in Python for options that we don't use, and
+``send_multipart`` wraps that: 4.4 and 3.1 against 1.7 µs for a message of four frames."""
 REFUSALS = frozenset({zmq.EAGAIN, zmq.EHOSTUNREACH})
 """A full peer, and one that is not there."""
 
@@ -147,6 +153,7 @@ class Service:
     ) -> None:
         count = 0
         now_s = time.monotonic()
+        actions: list[Action] = []
         for frames in _received(socket):
             count += 1
             try:
@@ -154,7 +161,11 @@ class Service:
             except codec.WireError as error:
                 self._log.debug("malformed_frames", socket=name, error=str(error))
                 event = rejected(frames[0])
-            self._handle(event, now_s)
+            actions += self._core.handle(event, now_s)
+            if len(actions) >= BURST_ACTIONS_MAX:
+                self._perform(actions, now_s)
+                actions = []
+        self._perform(actions, now_s)
         metrics.RECEIVED.labels(name).inc(count)
 
     def _drain_subscriptions(self) -> None:
@@ -170,12 +181,15 @@ class Service:
     # ----------------------------------------------------------------------------------- performing
 
     def _handle(self, event: Event, now_s: float) -> None:
-        actions = self._core.handle(event, now_s)
+        self._perform(self._core.handle(event, now_s), now_s)
+
+    def _perform(self, actions: Iterable[Action], now_s: float) -> None:
+        """Also what follows when a socket refuses something."""
         while actions:
-            refused = self._perform(actions)
+            refused = self._try(actions)
             actions = [action for event in refused for action in self._core.handle(event, now_s)]
 
-    def _perform(self, actions: Iterable[Action]) -> list[Event]:
+    def _try(self, actions: Iterable[Action]) -> list[Event]:
         """Returns what the sockets refused, as events for the core."""
         refused: list[Event] = []
         for action in actions:
@@ -202,11 +216,11 @@ class Service:
 
     def _send(self, socket: Socket, frames: list[bytes]) -> bool:
         try:
-            # What send_multipart does, without its enum arithmetic: a fifth less time. Only the
-            # first frame can be refused, and then nothing of the message was sent.
-            for frame in frames[:-1]:
-                socket.send(frame, NOW_AND_MORE)
-            socket.send(frames[-1], NOW)
+            # Only the first frame can be refused, and then nothing of the message was sent.
+            last = frames.pop()
+            for frame in frames:
+                SEND(socket, frame, NOW_AND_MORE)
+            SEND(socket, last, NOW)
         except zmq.ZMQError as error:
             if error.errno not in REFUSALS:
                 raise
