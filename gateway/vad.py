@@ -1,42 +1,43 @@
-"""Voice activity detection: Silero VAD on onnxruntime, one batched call for all sessions.
+"""Voice activity detection: Silero VAD (``gateway.silero``), one batch for all sessions.
 
 Model: Silero VAD v6 (https://github.com/snakers4/silero-vad, MIT), 512 new samples at 16 kHz per
-step with the 64 samples before them and a recurrent state. The model file comes with the
-``silero_vad`` package, which is located but never imported: it would import torch.
+step with the 64 samples before them and a recurrent state.
 
 What it is fed is amplified and each stream begins as if in silence, because without that the model
 misses quiet speakers and first words: of 800 human digits recorded each in a file of its own 58, of
 800 at a tenth of their level 123; with both, and the segmenter's thresholds, 1 and 6. It misses no
 digit of the synthetic voices in ``tools/voices`` then, down to a hundredth of their level.
 
-One thread runs the model. It takes all requests that came in while it was busy and steps their
-streams in lockstep: frame k of every stream is one batch, so batching needs no timer.
+The model runs on the event loop, in turns: all requests that came in since the last turn are one
+batch. A turn is bounded (``TURN_FRAMES_MAX``), and turns are at least ``TURN_EVERY_S`` apart, so
+that many live sessions make large batches, which cost less. A thread would cost more than it
+helps: handing each request over and back takes longer than the model, and a thread in numpy waits
+for the interpreter lock about fifty times a batch.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import threading
 from collections import deque
-from concurrent.futures import Future
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
+from gateway.silero import CONTEXT_SAMPLES, HEARD_SAMPLES, STATE_UNITS, SileroNetwork, model_path
 from gateway.timeline import FRAME_SAMPLES
-from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
+from wire.messages import BYTES_PER_SAMPLE
 
 FRAME_BYTES: Final = FRAME_SAMPLES * BYTES_PER_SAMPLE
-BATCH_STREAMS_MAX: Final = 512
-"""Streams in one model call; more are served by further calls."""
-REQUEST_FRAMES_MAX: Final = 250
-"""Frames (8 s) of one request that are stepped before other waiting requests get their turn, so
-that one session's long file does not hold up live sessions."""
+TURN_EVERY_S: Final = 0.025
+"""Least time from one turn to the next, unless requests are left over. With 500 live sessions a
+batch then has some 400 frames."""
+TURN_FRAMES_MAX: Final = 512
+"""Frames in one turn, about 6 ms; then the event loop serves others before the next."""
+REQUEST_FRAMES_MAX: Final = 64
+"""Frames (2 s) of one request in one turn, so that one session's long file does not hold up live
+sessions."""
 REQUESTS_MAX: Final = 8_192
 """Requests waiting; beyond it ``probabilities`` raises ``VadOverloadedError``. A session waits for
 its answer before it asks again, so more means more sessions than connections are admitted."""
@@ -45,8 +46,6 @@ _GAIN = np.float32(4)
 """Louder samples are clipped, which the model does not mind."""
 _PRIMING_FRAMES = 16
 """Silence (half a second) in the initial state of a stream."""
-_CONTEXT_SAMPLES = 64
-_STATE_UNITS = 128
 
 Floats = npt.NDArray[np.float32]
 
@@ -59,14 +58,6 @@ class VadClosedError(Exception):
     """The engine was closed before the answer was there."""
 
 
-def model_path() -> Path:
-    """The model file in the installed ``silero_vad`` package."""
-    spec = importlib.util.find_spec("silero_vad")
-    if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError("package silero-vad is not installed")
-    return Path(spec.submodule_search_locations[0]) / "data" / "silero_vad_16k_op15.onnx"
-
-
 class VadStream:
     """One session's place in the model: its recurrent state and the last samples heard."""
 
@@ -74,67 +65,56 @@ class VadStream:
 
     def __init__(self) -> None:
         self.state: Floats | None = None
-        """Shape (2, _STATE_UNITS); None before the first call."""
-        self.context: Floats = np.zeros(_CONTEXT_SAMPLES, np.float32)
+        """Shape (2 * STATE_UNITS,); None before the first call."""
+        self.context: Floats = np.zeros(CONTEXT_SAMPLES, np.float32)
 
 
 @dataclass(slots=True, eq=False)
 class _Request:
     stream: VadStream
-    frames: Floats
-    """Shape (frames, FRAME_SAMPLES), as the model gets them."""
-    answer: Future[list[float]]
+    pcm: bytes
+    answer: asyncio.Future[list[float]]
     probabilities: list[float] = field(default_factory=list)
-    _begun: bool = False
-
-    def begin(self) -> bool:
-        """Whether to serve it: False when whoever asked was cancelled meanwhile."""
-        # Once it is running, a future can't be cancelled, and its result can be set without care.
-        self._begun = self._begun or self.answer.set_running_or_notify_cancel()
-        return self._begun
 
     @property
     def frames_left(self) -> int:
-        return len(self.frames) - len(self.probabilities)
+        return len(self.pcm) // FRAME_BYTES - len(self.probabilities)
+
+    def pcm_of(self, frames: int) -> bytes:
+        """The next ``frames``."""
+        begin = len(self.probabilities) * FRAME_BYTES
+        return self.pcm[begin : begin + frames * FRAME_BYTES]
 
 
 class VadEngine:
-    """``start`` before the first request, ``close`` after the last. Both from any thread."""
+    """``start`` before the first request, ``close`` after the last; all on one event loop."""
 
     def __init__(self) -> None:
-        self._session: Any = None
-        self._initial_state: Floats = np.zeros((2, _STATE_UNITS), np.float32)
+        self._network: SileroNetwork | None = None
+        self._initial_state: Floats = np.zeros(2 * STATE_UNITS, np.float32)
         self._waiting: deque[_Request] = deque()
-        self._wake = threading.Condition()
-        self._closing = False
-        self._thread: threading.Thread | None = None
+        self._turn: asyncio.Handle | None = None
+        self._next_turn_s = 0.0
+        self._closed = False
 
     def start(self) -> None:
-        """Load the model (about 50 ms) and start the inference thread."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # the model file has unused initializers: a warning each
-        self._session = onnxruntime.InferenceSession(
-            str(model_path()), options, providers=["CPUExecutionProvider"]
-        )
-        silence = _Request(
-            VadStream(), np.zeros((_PRIMING_FRAMES, FRAME_SAMPLES), np.float32), Future()
-        )
-        self._step_all([silence])
-        assert silence.stream.state is not None
-        self._initial_state = silence.stream.state
-        self._thread = threading.Thread(target=self._run, name="vad", daemon=True)
-        self._thread.start()
+        """Load the model, about 10 ms."""
+        self._network = network = SileroNetwork(model_path())
+        silence = network.encode(np.zeros((_PRIMING_FRAMES, HEARD_SAMPLES), np.float32))
+        state = np.zeros((1, 2 * STATE_UNITS), np.float32)
+        for frame in range(_PRIMING_FRAMES):
+            network.advance(silence[frame : frame + 1], state)
+        self._initial_state = state[0]
 
     def close(self) -> None:
-        """End the thread; requests still waiting fail with ``VadClosedError``."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        """Requests still waiting fail with ``VadClosedError``."""
+        self._closed = True
+        if self._turn is not None:
+            self._turn.cancel()
+        for request in self._waiting:
+            if not request.answer.done():
+                request.answer.set_exception(VadClosedError())
+        self._waiting.clear()
 
     async def probabilities(self, stream: VadStream, pcm: bytes) -> list[float]:
         """Probability of speech in each frame of ``pcm``, a whole number of 512-sample frames,
@@ -147,77 +127,89 @@ class VadEngine:
             VadClosedError: ``close`` was called.
         """
         assert len(pcm) % FRAME_BYTES == 0
-        assert self._session is not None, "not started"
+        assert self._network is not None, "not started"
         if not pcm:
             return []
-        samples = np.frombuffer(pcm, "<i2").astype(np.float32)
-        frames = np.clip(samples * (_GAIN / np.float32(32768)), -1, 1).reshape(-1, FRAME_SAMPLES)
-        request = _Request(stream, frames, Future())
-        with self._wake:
-            if self._closing:
-                raise VadClosedError
-            if len(self._waiting) >= REQUESTS_MAX:
-                raise VadOverloadedError(f"{REQUESTS_MAX} requests are waiting")
-            self._waiting.append(request)
-            self._wake.notify()
-        return await asyncio.wrap_future(request.answer)
+        if self._closed:
+            raise VadClosedError
+        if len(self._waiting) >= REQUESTS_MAX:
+            raise VadOverloadedError(f"{REQUESTS_MAX} requests are waiting")
+        loop = asyncio.get_running_loop()
+        request = _Request(stream, pcm, loop.create_future())
+        self._waiting.append(request)
+        if self._turn is None:
+            self._turn = loop.call_at(self._next_turn_s, self._take_turn, loop)
+        return await request.answer
 
-    def _run(self) -> None:
-        while (batch := self._next_batch()) is not None:
-            if not batch:
-                continue  # all of them were cancelled
-            try:
-                self._step_all(batch)
-            except Exception as error:
-                # Whatever the model runtime raises is for those who asked, not the thread's end.
-                for request in batch:
-                    request.answer.set_exception(error)
-                continue
+    def _take_turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._next_turn_s = loop.time() + TURN_EVERY_S
+        batch, steps = self._next_batch()
+        try:
+            if batch:
+                self._step_all(batch, steps)
+        except Exception as error:
+            # A bug of ours is for those who asked, not the end of speech detection.
             for request in batch:
-                if request.frames_left == 0:
+                request.answer.set_exception(error)
+        else:
+            for request in batch:
+                if request.frames_left:
+                    self._waiting.append(request)
+                else:
                     request.answer.set_result(request.probabilities)
-            self._put_back([request for request in batch if request.frames_left])
+        self._turn = loop.call_soon(self._take_turn, loop) if self._waiting else None
 
-    def _next_batch(self) -> list[_Request] | None:
-        with self._wake:
-            while not self._waiting and not self._closing:
-                self._wake.wait()
-            if self._closing:
-                for request in filter(_Request.begin, self._waiting):
-                    request.answer.set_exception(VadClosedError())
-                self._waiting.clear()
-                return None
-            size = min(len(self._waiting), BATCH_STREAMS_MAX)
-            taken = [self._waiting.popleft() for _ in range(size)]
-            return [request for request in taken if request.begin()]
+    def _next_batch(self) -> tuple[list[_Request], list[int]]:
+        """Waiting requests, and how many frames of each to step now; longest first."""
+        chosen: list[tuple[int, _Request]] = []
+        frames = 0
+        while self._waiting and frames < TURN_FRAMES_MAX:
+            request = self._waiting.popleft()
+            if request.answer.done():
+                continue  # whoever asked was cancelled meanwhile
+            steps = min(request.frames_left, REQUEST_FRAMES_MAX)
+            frames += steps
+            chosen.append((steps, request))
+        chosen.sort(key=lambda each: -each[0])
+        return [request for _, request in chosen], [steps for steps, _ in chosen]
 
-    def _put_back(self, unfinished: list[_Request]) -> None:
-        with self._wake:
-            self._waiting.extend(unfinished)
-
-    def _step_all(self, batch: list[_Request]) -> None:
-        """Up to ``REQUEST_FRAMES_MAX`` frames of every request, in lockstep."""
-        # Longest first: the streams that still have a frame k are then a prefix of the batch.
-        batch = sorted(batch, key=lambda request: -request.frames_left)
-        states = [request.stream.state for request in batch]
-        state = np.stack([self._initial_state if s is None else s for s in states], axis=1)
-        context = np.stack([request.stream.context for request in batch])
-        done = [len(request.probabilities) for request in batch]
-        steps = [min(request.frames_left, REQUEST_FRAMES_MAX) for request in batch]
-        rate = np.array(SAMPLE_RATE_HZ, np.int64)
+    def _step_all(self, batch: list[_Request], steps: list[int]) -> None:
+        """``steps`` frames of every request: encoded all at once, then advanced in lockstep."""
+        network = self._network
+        assert network is not None
+        heard, begins = _heard(batch, steps)
+        encoded = network.encode(heard)
+        state = np.stack([self._state_of(request.stream) for request in batch])
+        hidden = np.empty((len(heard), STATE_UNITS), np.float32)
         size = len(batch)
         for step in range(steps[0]):
+            # Longest first: the streams that still have this frame are a prefix of the batch.
             while steps[size - 1] <= step:
                 size -= 1
-            frames = np.stack([r.frames[done[n] + step] for n, r in enumerate(batch[:size])])
-            heard = np.concatenate([context[:size], frames], axis=1)
-            output, new_state = self._session.run(
-                None, {"input": heard, "state": state[:, :size], "sr": rate}
-            )
-            state[:, :size] = new_state
-            context[:size] = frames[:, -_CONTEXT_SAMPLES:]
-            for request, probability in zip(batch, output[:, 0].tolist(), strict=False):
-                request.probabilities.append(probability)
+            rows = begins[:size] + step
+            network.advance(encoded[rows], state[:size])
+            hidden[rows] = state[:size, :STATE_UNITS]
+        found = network.probabilities(hidden).tolist()
         for n, request in enumerate(batch):
-            request.stream.state = state[:, n].copy()
-            request.stream.context = context[n].copy()
+            begin, end = int(begins[n]), int(begins[n]) + steps[n]
+            request.probabilities += found[begin:end]
+            request.stream.state = state[n].copy()
+            request.stream.context = heard[end - 1, -CONTEXT_SAMPLES:].copy()
+
+    def _state_of(self, stream: VadStream) -> Floats:
+        return self._initial_state if stream.state is None else stream.state
+
+
+def _heard(batch: list[_Request], steps: list[int]) -> tuple[Floats, npt.NDArray[np.intp]]:
+    """The frames as the model hears them, each request's one after the other, and where each
+    begins."""
+    begins = np.cumsum([0, *steps[:-1]])
+    pcm = b"".join(request.pcm_of(count) for request, count in zip(batch, steps, strict=True))
+    samples = np.frombuffer(pcm, "<i2").reshape(-1, FRAME_SAMPLES)
+    heard = np.empty((len(samples), HEARD_SAMPLES), np.float32)
+    frames = heard[:, CONTEXT_SAMPLES:]
+    np.multiply(samples, _GAIN / np.float32(32768), out=frames)
+    np.clip(frames, -1, 1, out=frames)
+    heard[1:, :CONTEXT_SAMPLES] = frames[:-1, -CONTEXT_SAMPLES:]
+    heard[begins, :CONTEXT_SAMPLES] = [request.stream.context for request in batch]
+    return heard, begins

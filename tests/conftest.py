@@ -13,6 +13,7 @@ import hypothesis
 import psycopg
 import pytest
 
+import gateway  # noqa: F401  # sets the threads of numpy, which is not imported before
 from runtime import settings
 from tests.logged_process import LoggedProcess
 
