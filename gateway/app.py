@@ -182,15 +182,15 @@ def _add_sessions(app: FastAPI, hub: Hub) -> None:
     @app.get("/api/v1/session/{session_id}", response_model=SessionAnswer, responses=problems)
     async def session(session_id: SessionId) -> Any:
         """One session with its segments and chunks, live or stored."""
-        connection = hub.sessions.get(session_id)
+        host = hub.sessions.get(session_id)
         try:
             stored = await hub.reader.session(session_id)
         except StoreUnavailable:
-            if connection is None:
+            if host is None:
                 raise
             stored = None  # A live session is known here; only its chunks' details are not.
-        if connection is not None:
-            return live_session(connection.session, stored)
+        if host is not None:
+            return live_session(host.session, stored)
         if stored is None:
             return JSONResponse(_NOT_FOUND, 404)
         return stored

@@ -27,6 +27,9 @@ class Start:
     hotwords: tuple[str, ...]
     partials: bool
     resume_token: str | None
+    """Given: go on with a session that this token was issued for."""
+    next_segment_index: int | None = None
+    """When going on: how many segments' texts the client has. None: it does not tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +48,13 @@ class Finish:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disconnected:
     """The client is gone, or is to be let go; nothing can be sent any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attached:
+    """The client is back, on a new connection, and has shown its token."""
+
+    next_segment_index: int | None
 
 
 # --------------------------------------------------------------- events: from the session's audio
@@ -123,6 +133,7 @@ Event = (
     | Chunk
     | Finish
     | Disconnected
+    | Attached
     | AudioDecoded
     | AudioFailed
     | AudioFinished
@@ -142,6 +153,16 @@ class Started:
     session_id: str
     resume_token: str
     next_chunk_index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed:
+    """Go on with this chunk; texts of segments from ``next_segment_index`` follow."""
+
+    session_id: str
+    resume_token: str
+    next_chunk_index: int
+    next_segment_index: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +208,7 @@ class Problem:
     segment_index: int | None = None
 
 
-Answer = Started | ChunkReceived | PartialText | SegmentText | Finished | Problem
+Answer = Started | Resumed | ChunkReceived | PartialText | SegmentText | Finished | Problem
 
 # ----------------------------------------------------------------- actions: what else is to be done
 

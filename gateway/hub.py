@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import secrets
 import time
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 
 import structlog
 from prometheus_client import Counter, Gauge
@@ -22,6 +23,7 @@ from gateway.outbox import Outbox
 from gateway.registry import Registry
 from gateway.segmenter import SegmenterConfig
 from gateway.session import Session
+from gateway.session_host import SessionHost
 from gateway.settings import GatewaySettings
 from gateway.vad import VadEngine
 from persistence.reads import SessionReader, StoreUnavailable
@@ -32,6 +34,9 @@ from wire.sockets import new_identity
 TICK_S = 0.1
 REGISTRY_UPDATE_EVERY_S = 5.0
 ID_CHECK_TIMEOUT_S = 0.5
+FINISHED_KEPT_MAX = 10_000
+"""Sessions that ended here and could be asked for their final result again; beyond it the oldest
+is forgotten, and answered from the database."""
 DELETE_CONFIRM_S = 2.0
 """How long DELETE waits for COMMIT before it answers 202 instead of 200."""
 
@@ -65,7 +70,8 @@ class Hub:
         self.activity = Activity()
         self.outbox = Outbox(settings.outbox_records_max)
         self.draining = False
-        self.sessions: dict[str, Connection] = {}
+        self.sessions: dict[str, SessionHost] = {}
+        self._finished: OrderedDict[str, tuple[float, SessionHost]] = OrderedDict()
         self.connections = 0
         self._decoders = DecoderPool(settings.decoders_max)
         self._link = BrokerLink(
@@ -145,25 +151,26 @@ class Hub:
             client=host,
             wall_ms=wall_ms,
         )
-        return Connection(websocket, session, self)
+        return Connection(websocket, SessionHost(session, self), self)
 
-    # -------------------------------------------------------------- what connections ask (Services)
+    # ------------------------------------------------------ what connections and sessions ask of us
 
     @property
     def chunk_bytes_max(self) -> int:
         return self.settings.chunk_bytes_max
 
-    async def claim(self, connection: Connection, start: e.Start) -> e.Problem | None:
-        """Reserve the session id for ``connection``, or say why not."""
+    async def claim(self, host: SessionHost, start: e.Start) -> SessionHost | e.Problem:
+        """The session that ``start`` asks for: ``host``'s new one, whose id is reserved now, or
+        the one that a resume token shows to be the client's own; or why neither."""
         session_id = start.session_id
         if start.resume_token is not None:
-            return e.Problem(code="not_resumable", message="this session cannot be resumed")
-        if session_id in self.sessions or await self._is_taken(session_id):
+            return self._resume(session_id, start.resume_token)
+        if self._here(session_id) is not None or await self._is_taken(session_id):
             SESSIONS.labels("id_refused").inc()
             return e.Problem(code="session_exists", message="this session_id is taken")
-        if session_id in self.sessions:
+        if self._here(session_id) is not None:
             return e.Problem(code="session_exists", message="this session_id is taken")
-        self.sessions[session_id] = connection
+        self.sessions[session_id] = host
         SESSIONS.labels("started").inc()
         self.registry.update_session(
             session_id,
@@ -174,7 +181,28 @@ class Hub:
             language=start.language,
             started_at_ms=wall_ms(),
         )
-        return None
+        return host
+
+    def _here(self, session_id: str) -> SessionHost | None:
+        """The session if it runs here, or ended here a short while ago."""
+        host = self.sessions.get(session_id)
+        if host is None and session_id in self._finished:
+            host = self._finished[session_id][1]
+        return host
+
+    def _resume(self, session_id: str, token: str) -> SessionHost | e.Problem:
+        host = self._here(session_id)
+        # The same answer whatever the reason: it must not tell strangers which sessions there are.
+        refused = e.Problem(code="not_resumable", message="this session cannot be resumed")
+        if host is None or not hmac.compare_digest(
+            host.session.resume_token.encode(), token.encode()
+        ):
+            SESSIONS.labels("resume_refused").inc()
+            return refused
+        if not host.session.resumable:
+            return refused
+        SESSIONS.labels("resumed").inc()
+        return host
 
     async def _is_taken(self, session_id: str) -> bool:
         if await self.registry.session_exists(session_id):
@@ -186,13 +214,23 @@ class Hub:
             # Without its stores the pipeline goes on; first rows win if the id was taken.
             return False
 
-    def release(self, connection: Connection) -> None:
-        session = connection.session
-        if self.sessions.get(session.session_id) is not connection:
+    def release(self, host: SessionHost) -> None:
+        session = host.session
+        if self.sessions.get(session.session_id) is not host:
             return
         del self.sessions[session.session_id]
         SESSIONS.labels("ended").inc()
         self._tell_registry(session, "finished")
+        if session.resumable:
+            keep_until_s = time.monotonic() + self.settings.resume_wait_s
+            self._finished[session.session_id] = (keep_until_s, host)
+
+    def _forget_finished(self, now_s: float) -> None:
+        while self._finished:
+            session_id, (keep_until_s, _) = next(iter(self._finished.items()))
+            if now_s < keep_until_s and len(self._finished) <= FINISHED_KEPT_MAX:
+                return
+            del self._finished[session_id]
 
     def new_audio(self, start: e.Start) -> AudioInput:
         return AudioInput(
@@ -227,11 +265,11 @@ class Hub:
             )
         elif isinstance(message, Result):
             self._note_result(message)
-            connection = self.sessions.get(message.session_id)
-            if connection is None:
+            host = self.sessions.get(message.session_id)
+            if host is None:
                 LATE_RESULTS.inc()
             else:
-                _feed(connection, e.ResultArrived(result=message))
+                host.feed(e.ResultArrived(result=message))
         elif isinstance(message, Stored):
             self._on_stored(message)
 
@@ -257,27 +295,28 @@ class Hub:
                 if confirmed is not None:
                     confirmed.set()
         for session_id, keys in by_session.items():
-            connection = self.sessions.get(session_id)
-            if connection is not None:
-                _feed(connection, e.KeysStored(keys=tuple(keys)))
+            host = self._here(session_id)
+            if host is not None:
+                host.feed(e.KeysStored(keys=tuple(keys)))
 
     def _on_broker_restart(self) -> None:
-        for connection in list(self.sessions.values()):
-            _feed(connection, e.BrokerRestarted())
+        for host in list(self.sessions.values()):
+            host.feed(e.BrokerRestarted())
 
     async def _tick_on(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            for connection in list(self.sessions.values()):
-                _feed(connection, e.Tick())
+            for host in list(self.sessions.values()):
+                host.feed(e.Tick())
             now_s = time.monotonic()
+            self._forget_finished(now_s)
             for record in self.outbox.due(now_s):
                 self._link.send(record)
             OUTBOX.set(len(self.outbox))
             if now_s >= self._registry_due_s:
                 self._registry_due_s = now_s + REGISTRY_UPDATE_EVERY_S
-                for connection in self.sessions.values():
-                    self._tell_registry(connection.session, connection.session.state.value)
+                for host in self.sessions.values():
+                    self._tell_registry(host.session, host.session.state.value)
 
     def _tell_registry(self, session: Session, status: str) -> None:
         self.registry.update_session(
@@ -295,9 +334,10 @@ class Hub:
     async def delete(self, session_id: str) -> bool:
         """End the session if it is live here, and have its rows removed for good. Returns whether
         that is committed; if not, it will be."""
-        connection = self.sessions.get(session_id)
-        if connection is not None:
-            _feed(connection, e.Deleted())
+        host = self.sessions.get(session_id)
+        if host is not None:
+            host.feed(e.Deleted())
+        self._finished.pop(session_id, None)
         self.outbox.forget_session(session_id)
         self.registry.forget_session(session_id)
         confirmed = self._deletions.setdefault(session_id, asyncio.Event())
@@ -312,11 +352,3 @@ class Hub:
             self._deletions.pop(session_id, None)
         SESSIONS.labels("deleted").inc()
         return True
-
-
-def _feed(connection: Connection, event: e.Event) -> None:
-    """One session's bug must not stop the link or the clock of all others."""
-    try:
-        connection.handle(event)
-    except Exception:
-        connection.fail()

@@ -18,15 +18,16 @@ class State(Enum):
     CONFIRMING = "confirming"
     """The text is complete; waiting, briefly, for COMMIT."""
     DONE = "done"
-    """Over. What is not stored yet is the outbox's business."""
+    """Over; the final result can be told again. What is not stored yet is the outbox's business."""
 
 
 LEGAL: dict[State, frozenset[type]] = {
     State.NEW: frozenset({e.Start}),
     State.ACTIVE: frozenset({e.Chunk, e.Finish}),
-    State.FINISHING: frozenset(),
-    State.CONFIRMING: frozenset(),
-    State.DONE: frozenset(),
+    # A client that comes back may not know that its finish arrived.
+    State.FINISHING: frozenset({e.Finish}),
+    State.CONFIRMING: frozenset({e.Finish}),
+    State.DONE: frozenset({e.Finish}),
 }
 CLIENT_EVENTS = (e.Start, e.Chunk, e.Finish)
 
@@ -39,6 +40,8 @@ class SessionLimits:
     """From a segment's end to its text; then the segment fails with ``deadline``."""
     unanswered_audio_ms_max: int = 120_000
     """Audio awaiting results; then the gateway stops reading the client's socket."""
+    resume_wait_s: float = 60.0
+    """How long a session waits for a client that has gone; then it ends as ``abandoned``."""
     stored_wait_s: float = 2.0
     """How long final_result waits for COMMIT; then it says ``stored: false``."""
     partial_every_ms: int = 600

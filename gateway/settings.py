@@ -41,6 +41,9 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
     """Largest chunk of audio, as base64 or binary; then the connection is closed with 1009."""
     session_audio_s_max: Annotated[int, Field(ge=1)] = 4 * 3600
     """Longest session; then ``audio_too_long``."""
+    resume_wait_s: Annotated[float, Field(ge=0, le=86_400)] = 60.0
+    """A session waits so long for a client that lost its connection; then it is ``abandoned``.
+    Likewise its final result is kept to be told again."""
     segment_deadline_s: Annotated[float, Field(gt=0, le=600)] = 60.0
     """From an utterance's end to its text; then that segment fails with ``deadline``."""
     decoders_max: Annotated[int, Field(ge=1)] = 64
@@ -73,4 +76,7 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
         return -(-self.chunk_bytes_max // 3) * 4 + JSON_BYTES_MAX
 
     def session_limits(self) -> SessionLimits:
-        return SessionLimits(segment_deadline_ms=int(self.segment_deadline_s * 1000))
+        return SessionLimits(
+            segment_deadline_ms=int(self.segment_deadline_s * 1000),
+            resume_wait_s=self.resume_wait_s,
+        )

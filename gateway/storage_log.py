@@ -56,7 +56,7 @@ class StorageLog:
         self,
         results: list[Result],
         *,
-        connected: bool,
+        abandoned: bool,
         text: str,
         duration_ms: int,
         chunk_count: int,
@@ -65,7 +65,7 @@ class StorageLog:
         """The last records: chunk details not sent yet, and the session's end."""
         failures = [result.error for result in results if result.error is not None]
         status: SessionStatus = "completed"
-        if not connected:
+        if abandoned:
             status = "abandoned"
         elif failures and len(failures) == len(results):
             status = "failed"

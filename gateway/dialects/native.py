@@ -159,7 +159,14 @@ def _parse_start(fields: dict[str, Any]) -> e.Start:
         ),
         partials=partials,
         resume_token=token,
+        next_segment_index=_next_segment_index(fields),
     )
+
+
+def _next_segment_index(fields: dict[str, Any]) -> int | None:
+    if fields.get("next_segment_index") is None:
+        return None
+    return _integer(fields, "next_segment_index", 0, CHUNK_INDEX_MAX, None)
 
 
 def _parse_chunk(fields: dict[str, Any]) -> e.Chunk:
@@ -185,6 +192,17 @@ def _started(answer: e.Started) -> dict[str, Any]:
         "session_id": answer.session_id,
         "resume_token": answer.resume_token,
         "next_chunk_index": answer.next_chunk_index,
+    }
+
+
+def _resumed(answer: e.Resumed) -> dict[str, Any]:
+    return {
+        "type": "ack",
+        "status": "session_resumed",
+        "session_id": answer.session_id,
+        "resume_token": answer.resume_token,
+        "next_chunk_index": answer.next_chunk_index,
+        "next_segment_index": answer.next_segment_index,
     }
 
 
@@ -240,6 +258,7 @@ def _problem(answer: e.Problem) -> dict[str, Any]:
 
 _ENCODERS: dict[type, Callable[[Any], dict[str, Any]]] = {
     e.Started: _started,
+    e.Resumed: _resumed,
     e.ChunkReceived: _received,
     e.PartialText: _partial,
     e.SegmentText: _segment,

@@ -4,6 +4,7 @@ with real clients in tests/integration."""
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from typing import Any, cast
 
@@ -12,11 +13,12 @@ from prometheus_client import REGISTRY
 from starlette.websockets import WebSocket, WebSocketState
 
 from gateway import events as e
-from gateway.connection import Connection, Services
-from gateway.hub import _feed
+from gateway.audio import Decoded
+from gateway.connection import Connection, Gateway
 from gateway.life_cycle import SessionLimits, State
 from gateway.segmenter import SegmenterConfig
 from gateway.session import Session
+from gateway.session_host import Services, SessionHost
 from wire.messages import Cancel, Job, Record, Result
 
 
@@ -62,12 +64,14 @@ class NoServices:
 
         return Audio()
 
-    async def claim(self, connection: Connection, start: e.Start) -> None: ...
-    def release(self, connection: Connection) -> None:
+    async def claim(self, host: SessionHost, start: e.Start) -> SessionHost:
+        return host
+
+    def release(self, host: SessionHost) -> None:
         self.released += 1
 
 
-def make() -> tuple[ScriptedSocket, NoServices, Connection]:
+def make() -> tuple[ScriptedSocket, NoServices, SessionHost, Connection]:
     socket, services = ScriptedSocket(), NoServices()
     session = Session(
         SessionLimits(),
@@ -76,14 +80,15 @@ def make() -> tuple[ScriptedSocket, NoServices, Connection]:
         client="",
         wall_ms=lambda: 0,
     )
-    connection = Connection(cast(WebSocket, socket), session, cast(Services, services))
-    return socket, services, connection
+    host = SessionHost(session, cast(Services, services))
+    connection = Connection(cast(WebSocket, socket), host, cast(Gateway, services))
+    return socket, services, host, connection
 
 
 async def test_a_bug_in_one_session_closes_it_with_1011(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    socket, services, connection = make()
+    socket, services, host, connection = make()
     before = REGISTRY.get_sample_value("asr_gateway_failed_sessions_total") or 0.0
     socket.incoming.put_nowait(
         {"type": "websocket.receive", "text": '{"action":"start","session_id":"a"}'}
@@ -96,8 +101,8 @@ async def test_a_bug_in_one_session_closes_it_with_1011(
     def broken(_event: e.Event, _now_s: float) -> list[e.Action]:
         raise AssertionError("a bug")
 
-    monkeypatch.setattr(connection.session, "handle", broken)
-    _feed(connection, e.Tick())
+    monkeypatch.setattr(host.session, "handle", broken)
+    host.feed(e.Tick())
     async with asyncio.timeout(5):
         await running
     assert socket.closed is not None and socket.closed[0] == 1011
@@ -106,7 +111,7 @@ async def test_a_bug_in_one_session_closes_it_with_1011(
 
 
 async def test_a_chunk_over_the_limit_closes_with_1009() -> None:
-    socket, services, connection = make()
+    socket, _services, host, connection = make()
     for message in (
         {"text": '{"action":"start","session_id":"a"}'},
         {"bytes": b"\0" * ((1 << 20) + 1)},
@@ -119,15 +124,14 @@ async def test_a_chunk_over_the_limit_closes_with_1009() -> None:
     assert socket.closed[0] == 1009
     async with asyncio.timeout(5):
         await running
-    assert connection.session.state is State.DONE
-    assert services.released == 1
+    assert host.session.state is State.ACTIVE and not host.attached
 
 
 async def test_a_client_that_does_not_read_is_closed_with_1013(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("gateway.connection.SEND_TIMEOUT_S", 0.05)
-    socket, services, connection = make()
+    socket, _services, host, connection = make()
     before = REGISTRY.get_sample_value("asr_gateway_slow_clients_total") or 0.0
 
     async def stuck(_text: str) -> None:
@@ -141,4 +145,68 @@ async def test_a_client_that_does_not_read_is_closed_with_1013(
         await connection.run()
     assert socket.closed is not None and socket.closed[0] == 1013
     assert REGISTRY.get_sample_value("asr_gateway_slow_clients_total") == before + 1
-    assert services.released == 1
+    assert host.session.state is State.ACTIVE and not host.attached
+
+
+class SlowAudio:
+    """Decodes nothing before it is told to."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def feed(self, data: bytes, *, whole: bool) -> Decoded:
+        self.begun.set()
+        await self.go_on.wait()
+        return Decoded(tail=b"", pcm=b"", starts_container=False, ends_container=False)
+
+    async def close(self) -> None: ...
+
+
+def received(message: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "websocket.receive", "text": json.dumps(message)}
+
+
+async def test_a_chunk_being_decoded_when_its_client_comes_back_counts_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    socket, services, host, connection = make()
+    audio = SlowAudio()
+    monkeypatch.setattr(services, "new_audio", lambda _start: audio)
+    first = asyncio.create_task(connection.run())
+    socket.incoming.put_nowait(received({"action": "start", "session_id": "a"}))
+    socket.incoming.put_nowait({"type": "websocket.receive", "bytes": b"one"})
+    await audio.begun.wait()
+
+    socket2, services2, _fresh, connection2 = make()
+
+    async def claim(_host: SessionHost, _start: e.Start) -> SessionHost:
+        return host
+
+    monkeypatch.setattr(services2, "claim", claim)
+    second = asyncio.create_task(connection2.run())
+    resume = {"action": "start", "session_id": "a", "resume_token": "t"}
+    socket2.incoming.put_nowait(received(resume))
+    socket2.incoming.put_nowait(received({"action": "chunk", **chunk_fields(1, b"two")}))
+    async with asyncio.timeout(5):
+        while not (socket2.sent and socket.closed):
+            await asyncio.sleep(0)
+    assert socket.closed == (1008, "resumed elsewhere")
+    assert json.loads(socket2.sent[0])["next_chunk_index"] == 1
+    assert host.session.chunk_count == 1
+    audio.go_on.set()
+    async with asyncio.timeout(5):
+        await first
+        while len(socket2.sent) < 2:
+            await asyncio.sleep(0)
+    assert json.loads(socket2.sent[1])["chunk_index"] == 1
+    assert host.attached and host.session.chunk_count == 2
+    socket2.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
+    async with asyncio.timeout(5):
+        await second
+    assert not host.attached
+
+
+def chunk_fields(index: int, data: bytes) -> dict[str, Any]:
+    audio = base64.b64encode(data).decode()
+    return {"session_id": "a", "chunk_index": index, "audio_data": audio}

@@ -351,20 +351,6 @@ def test_audio_that_came_before_the_fault_is_heard() -> None:
 # -------------------------------------------------------------------------------------- going away
 
 
-def test_a_client_that_goes_away_has_its_words_stored_as_abandoned() -> None:
-    driver = SessionDriver()
-    driver.start()
-    driver.chunk(speech(500))
-    assert driver.feed(e.Disconnected()) == []
-    (job,) = driver.jobs
-    assert driver.recognise(job, "eins") == []
-    assert driver.session.state is State.DONE
-    assert [r.text for r in driver.kept] == ["eins"]
-    body = parse_body(driver.records[-1].body)
-    assert isinstance(body, SessionFinished)
-    assert (body.status, body.text) == ("abandoned", "eins")
-
-
 def test_going_away_before_start_leaves_nothing() -> None:
     driver = SessionDriver()
     driver.feed(e.Disconnected())

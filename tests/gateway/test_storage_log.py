@@ -11,10 +11,10 @@ def chunk(index: int) -> ChunkDetail:
     )
 
 
-def finish(log: StorageLog, *results: object, connected: bool = True) -> list[Record]:
+def finish(log: StorageLog, *results: object, abandoned: bool = False) -> list[Record]:
     return log.finished(
         list(results),  # type: ignore[arg-type]
-        connected=connected,
+        abandoned=abandoned,
         text="x",
         duration_ms=1,
         chunk_count=1,
@@ -55,4 +55,4 @@ def test_how_a_session_ended() -> None:
     assert status(finish(StorageLog("s"))) == "completed"
     assert status(finish(StorageLog("s"), good, bad)) == "completed"
     assert status(finish(StorageLog("s"), bad)) == "failed"
-    assert status(finish(StorageLog("s"), good, connected=False)) == "abandoned"
+    assert status(finish(StorageLog("s"), good, abandoned=True)) == "abandoned"

@@ -1,0 +1,153 @@
+"""SANS-IO: a session's chunks on their way to utterances, one at a time: decoded, heard, cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway import events as e
+from gateway.life_cycle import SessionLimits
+from gateway.segmenter import SegmenterConfig
+from gateway.timeline import samples_to_ms
+from gateway.utterances import CutUtterance, UtteranceCutter
+from wire.records import ChunkDetail
+
+Output = CutUtterance | ChunkDetail | e.Problem | e.DecodeChunk | e.FinishAudio | e.DetectSpeech
+"""What comes out: utterances to be recognised, a chunk's details to be stored, a problem to be
+told, and audio actions, each to be answered by its event."""
+
+
+class Intake:
+    """``take`` a chunk, or ``finish``, while not ``busy``; hand in what the audio actions give."""
+
+    def __init__(
+        self,
+        start: e.Start,
+        limits: SessionLimits,
+        segmenter: SegmenterConfig,
+        wall_ms: Callable[[], int],
+    ) -> None:
+        self.busy = False
+        """An audio action is to be answered."""
+        self._limits = limits
+        self._wall_ms = wall_ms
+        self._mode = start.mode
+        self._cutter = UtteranceCutter(segmenter, joints_matter=start.mode == "auto")
+        self._decoding = e.DecodeChunk(chunk_index=0, data=b"", whole=False)
+        self._finishing = False
+        self._audio_over = False
+        self._joint_wait_until_s: float | None = None
+        self._chunk_audio_ms = 0
+
+    @property
+    def duration_ms(self) -> int:
+        return samples_to_ms(self._cutter.timeline.total_samples)
+
+    @property
+    def over(self) -> bool:
+        """The last utterance is out."""
+        return self._audio_over and not self.busy
+
+    @property
+    def open_utterance(self) -> CutUtterance | None:
+        """The utterance being spoken, as far as it goes."""
+        return self._cutter.open_utterance()
+
+    def take(self, chunk_index: int, data: bytes) -> list[Output]:
+        """The next chunk."""
+        assert not self.busy and not self._finishing
+        self._joint_wait_until_s = None
+        self.busy = True
+        self._decoding = e.DecodeChunk(
+            chunk_index=chunk_index, data=data, whole=self._mode == "chunk"
+        )
+        return [self._decoding]
+
+    def finish(self) -> list[Output]:
+        """No more chunks."""
+        assert not self.busy and not self._finishing
+        self.busy = self._finishing = True
+        return [e.FinishAudio()]
+
+    def decoded(self, event: e.AudioDecoded, now_s: float) -> list[Output]:
+        timeline = self._cutter.timeline
+        start_sample = timeline.total_samples + len(event.tail) // 2
+        frames = self._cutter.append(
+            event.tail,
+            event.pcm,
+            chunk_index=event.chunk_index,
+            starts=event.starts_container,
+            ends=event.ends_container,
+        )
+        self._chunk_audio_ms = samples_to_ms(timeline.total_samples - start_sample)
+        outputs: list[Output] = [self._detail(samples_to_ms(start_sample))]
+        if event.tail_failure is not None:
+            failure = event.tail_failure
+            outputs.append(e.Problem(code=failure.code, message=failure.message))
+        if self._mode == "chunk":
+            return [*outputs, *self._whole_chunk(start_sample)]
+        if frames:
+            return [*outputs, e.DetectSpeech(pcm=frames)]
+        return [*outputs, *self.heard(e.SpeechProbabilities(probabilities=()), now_s)]
+
+    def failed(self, event: e.AudioFailed, now_s: float) -> list[Output]:
+        problem = e.Problem(code=event.code, message=event.message, chunk_index=event.chunk_index)
+        if self._finishing:
+            return [problem, *self.finished(e.AudioFinished(tail=event.pcm), now_s)]
+        if event.pcm and event.chunk_index is not None:
+            heard = e.AudioDecoded(
+                chunk_index=event.chunk_index,
+                tail=b"",
+                pcm=event.pcm,
+                starts_container=False,
+                ends_container=False,
+            )
+            return [problem, *self.decoded(heard, now_s)]
+        self._chunk_audio_ms = 0
+        self.busy = False
+        return [problem, self._detail(self.duration_ms)]
+
+    def finished(self, event: e.AudioFinished, now_s: float) -> list[Output]:
+        self._audio_over = True
+        start_sample = self._cutter.timeline.total_samples
+        frames = self._cutter.finish(event.tail)
+        if self._mode == "chunk":
+            self.busy = False
+            index = self._decoding.chunk_index
+            return [self._cutter.whole_chunk(start_sample, index)] if event.tail else []
+        if frames:
+            return [e.DetectSpeech(pcm=frames)]
+        return self.heard(e.SpeechProbabilities(probabilities=()), now_s)
+
+    def heard(self, event: e.SpeechProbabilities, now_s: float) -> list[Output]:
+        utterances = self._cutter.take(event.probabilities)
+        self.busy = False
+        if self._cutter.waits_at_joint and not self._audio_over:
+            wait_s = self._chunk_audio_ms / 1000 + self._limits.joint_wait_extra_s
+            self._joint_wait_until_s = now_s + min(wait_s, self._limits.joint_wait_s_max)
+        return list(utterances)
+
+    def tick(self, now_s: float) -> list[Output]:
+        """Utterances that no further file has joined in time."""
+        if self._joint_wait_until_s is None or now_s < self._joint_wait_until_s:
+            return []
+        self._joint_wait_until_s = None
+        return [] if self.busy or self._finishing else list(self._cutter.close_joint())
+
+    def _detail(self, offset_ms: int) -> ChunkDetail:
+        return ChunkDetail(
+            chunk_index=self._decoding.chunk_index,
+            byte_count=len(self._decoding.data),
+            offset_ms=offset_ms,
+            duration_ms=self._chunk_audio_ms,
+            received_at_ms=self._wall_ms(),
+        )
+
+    def _whole_chunk(self, start_sample: int) -> list[Output]:
+        self.busy = False
+        index = self._decoding.chunk_index
+        utterance = self._cutter.whole_chunk(start_sample, index)
+        limit_ms = self._limits.chunk_utterance_ms_max
+        if utterance.end_ms - utterance.start_ms > limit_ms:
+            message = f"a chunk in mode chunk holds at most {limit_ms} ms"
+            return [e.Problem(code="audio_too_long", message=message, chunk_index=index)]
+        return [utterance]
