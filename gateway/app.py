@@ -17,7 +17,9 @@ from gateway.connection import Connection
 from gateway.dialects import native
 from gateway.hub import Hub
 from gateway.live import live_session
+from gateway.pages import add_pages
 from gateway.schemas import (
+    AdmissionAnswer,
     DeletedAnswer,
     HealthAnswer,
     HistoryAnswer,
@@ -57,6 +59,7 @@ def create_app(hub: Hub, sources: dict[str, str]) -> FastAPI:
     _add_health(app, hub, sources)
     _add_sessions(app, hub)
     _add_queue(app, hub)
+    add_pages(app)
     return app
 
 
@@ -138,6 +141,17 @@ def _add_health(app: FastAPI, hub: Hub, sources: dict[str, str]) -> None:
                 },
             },
         }
+
+    @app.get(
+        "/api/v1/admission",
+        response_model=AdmissionAnswer,
+        responses={503: {"model": ProblemAnswer}},
+    )
+    async def admission() -> Any:
+        """Would a WebSocket be let in now? For browsers, which do not show the answer to a
+        refused upgrade: the same 503 with ``Retry-After``."""
+        refusal = hub.would_refuse()
+        return _refused(refusal) if refusal is not None else {"admitted": True}
 
     @app.get("/livez", include_in_schema=False)
     async def live() -> dict[str, str]:

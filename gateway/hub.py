@@ -124,18 +124,25 @@ class Hub:
                 # The client went away while we asked: it must not be counted for ever.
                 self.connections -= 1
                 raise
-        refusal = self.admission.decide(
-            time.monotonic(),
-            connections=total,
-            backlog_full=self.outbox.full,
-            draining=self.draining,
-        )
+        refusal = self._refusal(total)
         if refusal is not None:
             self.connections -= 1
             REFUSED.labels(refusal.code).inc()
             self.activity.note_refusal(refusal.code, time.monotonic())
         CONNECTIONS.set(self.connections)
         return refusal
+
+    def would_refuse(self) -> Refusal | None:
+        """What ``admit`` would say now, by what is known without asking Redis."""
+        return self._refusal(self.registry.known_connections(self.connections + 1))
+
+    def _refusal(self, connections: int) -> Refusal | None:
+        return self.admission.decide(
+            time.monotonic(),
+            connections=connections,
+            backlog_full=self.outbox.full,
+            draining=self.draining,
+        )
 
     def leave(self) -> None:
         self.connections -= 1

@@ -84,6 +84,10 @@ class Registry:
         await self._exchange(own)
         return own + self._others
 
+    def known_connections(self, own: int) -> int:
+        """The same, as of the last exchange, at most a second ago."""
+        return own + self._others
+
     async def session_exists(self, session_id: str) -> bool | None:
         """Whether the id is taken; None when Redis can't tell."""
         key = SESSION_KEY.format(session_id)

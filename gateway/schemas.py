@@ -12,6 +12,10 @@ class ProblemAnswer(BaseModel):
     message: str
 
 
+class AdmissionAnswer(BaseModel):
+    admitted: bool
+
+
 class LimitAnswer(BaseModel):
     value: int
     source: str

@@ -41,7 +41,7 @@ def stats_body(hub: Hub, now_s: float) -> dict[str, Any]:
         "records_waiting": len(hub.outbox),
         "records_waiting_max": hub.settings.outbox_records_max,
         "queue": queue_body(load),
-        "throughput_x": round(load.throughput_x, 2) if load is not None else 0.0,
+        "throughput_x": round(load.throughput_x, 1) if load is not None else 0.0,
         "models": list(load.models) if load is not None else [],
         "recent": recent_body(hub.activity.slots(now_s)),
     }

@@ -184,6 +184,8 @@ def show_addresses(host: str, port: int, health: dict[str, Any], console: Consol
     """Where the system serves, and what it lacks."""
     table = Table.grid(padding=(0, 2))
     for name, address in (
+        ("Page", f"http://{host}:{port}/"),
+        ("Dashboard", f"http://{host}:{port}/dashboard"),
         ("WebSocket", f"ws://{host}:{port}/ws/asr"),
         ("API", f"http://{host}:{port}/docs"),
         ("Health", f"http://{host}:{port}/api/v1/health"),

@@ -152,3 +152,19 @@ def test_probes_metrics_and_docs(stack: Stack) -> None:
     assert stack.get("/docs").status == 200
     paths = stack.get("/openapi.json").body["paths"]
     assert {"/api/v1/health", "/api/v1/history", "/api/v1/session/{session_id}"} <= paths.keys()
+
+
+def test_the_pages_and_their_files(stack: Stack) -> None:
+    for path in ("/", "/dashboard"):
+        page = stack.get(path)
+        assert page.status == 200
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert stack.get("/static/app.js").headers["content-type"] == "text/javascript; charset=utf-8"
+    for path in ("/static/nothing.js", "/static/..%2Fpages.py", "/static/../pages.py"):
+        assert stack.get(path).status == 404
+
+
+def test_admission_can_be_asked_for(stack: Stack) -> None:
+    answer = stack.get("/api/v1/admission")
+    assert answer.status == 200 and answer.body == {"admitted": True}

@@ -1,0 +1,74 @@
+// The page's own language: English or Chinese, remembered, and told to the browser.
+
+import { texts } from "./texts.js";
+
+const KEY = "page-language";
+const LANGUAGES = ["en", "zh-CN"];
+const listeners = new Set();
+
+function remembered() {
+  try {
+    return localStorage.getItem(KEY);
+  } catch {
+    return null; // storage is switched off; the browser's own language will do
+  }
+}
+
+function initial() {
+  const found = remembered();
+  if (LANGUAGES.includes(found)) return found;
+  return navigator.language.toLowerCase().startsWith("zh") ? "zh-CN" : "en";
+}
+
+let language = initial();
+
+export const currentLanguage = () => language;
+
+// The text of `key`, with {name} replaced; a key that has none shows itself.
+export function t(key, values = {}) {
+  const text = texts[language][key] ?? texts.en[key] ?? key;
+  return text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
+}
+
+// The text for an error code; the server's own words when there is none.
+export function problemText(code, message = "") {
+  const key = `problem.${code}`;
+  const text = texts[language][key];
+  return text ?? (message ? `${message} (${code})` : t("problem.unknown", { code }));
+}
+
+export function onLanguage(listener) {
+  listeners.add(listener);
+}
+
+function translate() {
+  document.documentElement.lang = language;
+  for (const element of document.querySelectorAll("[data-text]")) {
+    element.textContent = t(element.dataset.text);
+  }
+  for (const element of document.querySelectorAll("[data-label]")) {
+    element.setAttribute("aria-label", t(element.dataset.label));
+  }
+  for (const element of document.querySelectorAll("[data-hint]")) {
+    element.title = t(element.dataset.hint);
+  }
+  for (const button of document.querySelectorAll("[data-language]")) {
+    button.setAttribute("aria-pressed", String(button.dataset.language === language));
+  }
+  for (const listener of listeners) listener();
+}
+
+export function setUpLanguage() {
+  for (const button of document.querySelectorAll("[data-language]")) {
+    button.addEventListener("click", () => {
+      language = button.dataset.language;
+      try {
+        localStorage.setItem(KEY, language);
+      } catch {
+        // Not remembered then; the choice still holds for this visit.
+      }
+      translate();
+    });
+  }
+  translate();
+}

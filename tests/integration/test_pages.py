@@ -1,0 +1,239 @@
+"""The two pages in a real browser, against a running system. Screenshots stay in
+build/screenshots."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from tests.gateway.encoded_audio import encode
+from tests.integration.browser import WIDTHS, running_browser, screenshot, write_recording
+from tests.integration.speech import Spoken, spoken
+from tests.integration.stack import Stack
+from tools.digit_speech import expected_text, speak
+
+DIGITS, VOICE = "92517364", "en_slt"
+WAIT_MS = 30_000
+"""For what takes seconds on an idle machine."""
+
+
+@pytest.fixture(scope="module")
+def said() -> Spoken:
+    pcm = speak(DIGITS, VOICE, random.Random(5), pause_every=4)
+    return Spoken(pcm, expected_text(DIGITS, VOICE))
+
+
+@pytest.fixture(scope="module")
+def browser(said: Spoken, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    recording = write_recording(tmp_path_factory.mktemp("microphone") / "said.wav", said)
+    with running_browser(recording) as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser: Browser, stack: Stack) -> Iterator[Page]:
+    """A fresh visitor. Anything the browser complains of fails the test: an error in a script, a
+    violation of the content security policy, a request to elsewhere."""
+    context = browser.new_context(base_url=stack.http_url(), locale="en-US", **_size("wide"))
+    context.set_default_timeout(WAIT_MS)
+    complaints: list[str] = []
+    visitor = context.new_page()
+    visitor.on("pageerror", lambda error: complaints.append(str(error)))
+    visitor.on(
+        "console",
+        lambda line: complaints.append(line.text) if line.type in ("error", "warning") else None,
+    )
+    visitor.on(
+        "request",
+        lambda request: None if _is_ours(request.url) else complaints.append(request.url),
+    )
+    yield visitor
+    context.close()
+    # What a server that is killed causes is for the test to judge.
+    assert not [text for text in complaints if "ERR_" not in text and "WebSocket" not in text]
+
+
+def _size(name: str) -> dict[str, Any]:
+    width, height = WIDTHS[name]
+    return {"viewport": {"width": width, "height": height}}
+
+
+def _is_ours(url: str) -> bool:
+    return url.startswith(("http://127.0.0.1:", "ws://127.0.0.1:", "blob:http://127.0.0.1:"))
+
+
+def lines(page: Page) -> str:
+    return " ".join(page.locator("#lines .line > span").all_text_contents())
+
+
+def wait_for_state(page: Page, state: str) -> None:
+    page.wait_for_selector(f"body[data-state={state}]")
+
+
+def violations(page: Page) -> list[dict[str, Any]]:
+    found = Axe().run(page).response["violations"]
+    return [violation for violation in found if violation["impact"] in ("serious", "critical")]
+
+
+def assert_accessible(page: Page) -> None:
+    found = violations(page)
+    assert not found, json.dumps(found, indent=1)[:3_000]
+
+
+def start_speaking(page: Page) -> None:
+    page.get_by_role("button", name="Start the microphone").click()
+
+
+def wait_for_all_words(page: Page, audio: Spoken) -> None:
+    """Until the final lines hold as many words as were said."""
+    page.wait_for_function(
+        "count => document.querySelector('#lines').textContent.split(/\\s+|\\d+:\\d+/)"
+        ".filter(Boolean).length >= count",
+        arg=len(audio.text.split()),
+    )
+
+
+def test_speak_see_find_and_delete(page: Page, said: Spoken) -> None:
+    page.goto("/")
+    page.evaluate(
+        """() => {
+            window.partials = [];
+            const partial = document.querySelector("#partial");
+            new MutationObserver(() => window.partials.push(partial.textContent))
+                .observe(partial, {childList: true, characterData: true, subtree: true});
+        }"""
+    )
+    start_speaking(page)
+    wait_for_state(page, "live")
+    page.wait_for_selector("#partial:not([hidden])")
+    screenshot(page, "speaking")
+    assert int(page.get_by_role("meter").get_attribute("aria-valuenow") or 0) >= 0
+    wait_for_all_words(page, said)
+    page.get_by_role("button", name="Stop").click()
+    wait_for_state(page, "done")
+    assert lines(page) == said.text
+    partials = [text for text in page.evaluate("window.partials") if text]
+    assert partials
+    assert page.locator("#lines time").first.text_content() == "0:00"
+    assert re.match(r"\d+ ms, median \d+ ms", page.locator("#latency").text_content() or "")
+    expect(page.locator("#state")).to_have_text("Done, stored")
+    newest = page.locator("#history li").first
+    expect(newest.locator(".history-text")).to_have_text(said.text)
+    screenshot(page, "spoken")
+    newest.get_by_role("button", name="View the session").click()
+    expect(page.locator("#viewer-lines .line > span")).to_have_text(
+        page.locator("#lines .line > span").all_text_contents()
+    )
+    assert_accessible(page)
+    page.keyboard.press("Escape")
+    session_id = newest.get_attribute("data-session")
+    newest.get_by_role("button", name="Delete the session").click()
+    # The harmless answer has the focus.
+    expect(page.get_by_role("button", name="Cancel")).to_be_focused()
+    assert_accessible(page)
+    page.get_by_role("alertdialog").get_by_role("button", name="Delete").click()
+    expect(page.locator(f"[data-session='{session_id}']")).to_have_count(0)
+    page.reload()
+    page.wait_for_selector("#history[data-loaded]", state="attached")
+    expect(page.locator(f"[data-session='{session_id}']")).to_have_count(0)
+
+
+@pytest.mark.parametrize("container", ["wav", "webm", "mp3"])
+def test_a_file_and_its_downloads(page: Page, container: str) -> None:
+    audio = spoken(71, voice="en_rms", digits=(6, 6))
+    page.goto("/")
+    data = encode(audio.pcm, container, 48_000 if container == "webm" else 16_000, 1)
+    name = f"speech.{container}"
+    page.set_input_files(
+        "#file", {"name": name, "mimeType": "application/octet-stream", "buffer": data}
+    )
+    wait_for_state(page, "done")
+    assert lines(page) == audio.text
+    assert "real time" in (page.locator("#latency").text_content() or "")
+    with page.expect_download() as srt:
+        page.get_by_role("button", name="Download as SRT").first.click()
+    text = Path(srt.value.path()).read_text(encoding="utf-8")
+    assert text.startswith("1\n00:00:00,") and " --> 00:00:" in text
+    with page.expect_download() as plain:
+        page.get_by_role("button", name="Download as text").first.click()
+    assert Path(plain.value.path()).read_text(encoding="utf-8").split() == audio.text.split()
+
+
+def test_a_file_that_is_no_audio_is_told_in_clear_words(page: Page) -> None:
+    page.goto("/")
+    page.set_input_files(
+        "#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"no sound in here"}
+    )
+    expect(page.get_by_role("alert")).to_contain_text("This file cannot be read.")
+    expect(page.get_by_role("button", name="Start the microphone")).to_be_enabled()
+
+
+def test_chinese_is_remembered_and_told_to_the_browser(page: Page) -> None:
+    page.goto("/")
+    expect(page.locator("html")).to_have_attribute("lang", "en")
+    page.get_by_role("button", name="中文").click()
+    expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
+    page.goto("/dashboard")
+    expect(page).to_have_title("运行状态")
+    expect(page.get_by_role("heading", level=1)).to_have_text("运行状态")
+    expect(page.get_by_role("button", name="中文")).to_have_attribute("aria-pressed", "true")
+
+
+def test_both_languages_say_everything(page: Page) -> None:
+    page.goto("/")
+    missing = page.evaluate(
+        """async () => {
+            const { texts } = await import("/static/texts.js");
+            const [en, zh] = [Object.keys(texts.en), Object.keys(texts["zh-CN"])];
+            const used = [...document.querySelectorAll("[data-text], [data-label], [data-hint]")]
+                .flatMap(({dataset: d}) => [d.text, d.label, d.hint].filter(Boolean));
+            return [
+                ...en.filter((key) => !zh.includes(key)),
+                ...zh.filter((key) => !en.includes(key)),
+                ...used.filter((key) => !en.includes(key)),
+            ];
+        }"""
+    )
+    assert missing == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("path", ["/", "/dashboard"])
+def test_fits_and_is_accessible(page: Page, path: str, width: str) -> None:
+    page.set_viewport_size(_size(width)["viewport"])
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+        page.goto(path)
+        page.wait_for_load_state("networkidle")
+        name = f"{'dashboard' if path == '/dashboard' else 'home'}-{width}-{scheme}"
+        screenshot(page, name)
+        overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert page.evaluate(overflow) <= 0, "nothing is wider than the screen"
+        assert_accessible(page)
+
+
+def test_the_accessibility_check_sees_a_violation(page: Page) -> None:
+    page.goto("/dashboard")
+    page.evaluate("document.querySelector('main').append(document.createElement('button'))")
+    assert [violation["id"] for violation in violations(page)] == ["button-name"]
+
+
+def test_keyboard_alone_is_enough(page: Page) -> None:
+    page.goto("/")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Start the microphone")).to_be_focused()
+    page.keyboard.press("Enter")
+    wait_for_state(page, "live")
+    page.keyboard.press("Enter")
+    wait_for_state(page, "done")
