@@ -1,4 +1,4 @@
-"""Kaldi's log-mel features for a whole batch at once.
+"""Kaldi's log-mel features, faster than Kaldi computes them.
 
 FunASR computes them utterance by utterance with kaldi-native-fbank, which for the demo model is
 more than half of all work. Here a recording's frames go through one FFT. Same definition, same
