@@ -43,9 +43,10 @@ def write_recording(path: Path, audio: Spoken) -> Path:
 
 
 @contextlib.contextmanager
-def running_browser(recording: Path) -> Iterator[Browser]:
+def running_browser(recording: Path | None = None) -> Iterator[Browser]:
     """Headless Chromium; its microphone plays ``recording`` from the start each time a page opens
     it, and nobody is asked for permission."""
+    heard = [f"--use-file-for-fake-audio-capture={recording}"] if recording is not None else []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium(),
@@ -56,7 +57,7 @@ def running_browser(recording: Path) -> Iterator[Browser]:
                 "--disable-background-networking",
                 "--use-fake-device-for-media-stream",
                 "--use-fake-ui-for-media-stream",
-                f"--use-file-for-fake-audio-capture={recording}",
+                *heard,
             ],
         )
         yield browser

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
 from tests.gateway.encoded_audio import encode
 from tests.integration.browser import WIDTHS, running_browser, screenshot, write_recording
@@ -20,14 +20,14 @@ from tests.integration.speech import Spoken, spoken
 from tests.integration.stack import Stack
 from tools.digit_speech import expected_text, speak
 
-DIGITS, VOICE = "92517364", "en_slt"
+DIGITS, VOICE = "925173", "en_slt"
 WAIT_MS = 30_000
 """For what takes seconds on an idle machine."""
 
 
 @pytest.fixture(scope="module")
 def said() -> Spoken:
-    pcm = speak(DIGITS, VOICE, random.Random(5), pause_every=4)
+    pcm = speak(DIGITS, VOICE, random.Random(5), pause_every=3)
     return Spoken(pcm, expected_text(DIGITS, VOICE))
 
 
@@ -146,6 +146,29 @@ def test_speak_see_find_and_delete(page: Page, said: Spoken) -> None:
     expect(page.locator(f"[data-session='{session_id}']")).to_have_count(0)
 
 
+def test_a_lost_connection_loses_no_word(page: Page, said: Spoken) -> None:
+    """The network breaks in the middle of a word; the gateway lives on."""
+    connections: list[WebSocketRoute] = []
+
+    def pass_on(socket: WebSocketRoute) -> None:
+        connections.append(socket)
+        socket.connect_to_server()
+
+    page.route_web_socket("**/ws/asr", pass_on)
+    page.goto("/")
+    start_speaking(page)
+    page.wait_for_selector("#partial:not([hidden])")
+    connections[0].close(code=1012)
+    wait_for_state(page, "reconnecting")
+    expect(page.locator("#state")).to_have_text("Reconnecting… what you say is kept")
+    wait_for_state(page, "live")
+    wait_for_all_words(page, said)
+    page.get_by_role("button", name="Stop").click()
+    wait_for_state(page, "done")
+    assert lines(page) == said.text
+    assert len(connections) == 2
+
+
 @pytest.mark.parametrize("container", ["wav", "webm", "mp3"])
 def test_a_file_and_its_downloads(page: Page, container: str) -> None:
     audio = spoken(71, voice="en_rms", digits=(6, 6))
@@ -209,12 +232,11 @@ def test_both_languages_say_everything(page: Page) -> None:
 @pytest.mark.parametrize("path", ["/", "/dashboard"])
 def test_fits_and_is_accessible(page: Page, path: str, width: str) -> None:
     page.set_viewport_size(_size(width)["viewport"])
+    page.goto(path)
+    page.wait_for_load_state("networkidle")
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
-        page.goto(path)
-        page.wait_for_load_state("networkidle")
-        name = f"{'dashboard' if path == '/dashboard' else 'home'}-{width}-{scheme}"
-        screenshot(page, name)
+        screenshot(page, f"{path.strip('/') or 'home'}-{width}-{scheme}")
         overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert page.evaluate(overflow) <= 0, "nothing is wider than the screen"
         assert_accessible(page)
