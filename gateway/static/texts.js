@@ -105,7 +105,7 @@ export const texts = {
     "board.gateway": "Figures of gateway {id}, up for {uptime}; queue and workers of the system.",
     "board.stale": "No answer from the server; these are the last figures.",
     "board.sessions": "Live sessions",
-    "board.sessions_note": "Connections: {connections}. Since the start: {started}.",
+    "board.sessions_note": "Connections: {connections}. Sessions so far: {started}.",
     "board.queue": "Queue",
     "board.queue_note": "{processing} in work, wait about {wait}",
     "board.no_broker": "the broker does not answer",
