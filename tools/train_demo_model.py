@@ -49,10 +49,11 @@ SYNTHETIC_WEIGHTS: Final[Mapping[str, float]] = {
     "kokoro": 3.0,
     "bank": 2.0,
     "small": 1.5,
-    "foreign": 5.0,
+    "foreign": 3.0,
+    "accented": 4.0,
     "flite": 1.0,
 }
-HUMAN_WEIGHT: Final = 14.0  # 37 % of what is drawn: groups with two languages count twice
+HUMAN_WEIGHT: Final = 14.0  # 35 % of what is drawn: groups with two languages count twice
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
 console = Console()
@@ -93,6 +94,7 @@ def synthesise(work: WorkDir, processes: int = 2, seed: int = 1) -> None:
         "programs": voices.training_requests(random.Random(seed)),
         "kokoro": voices.kokoro_requests(random.Random(seed + 1), KOKORO_VOICES),
         "foreign": voices.foreign_requests(random.Random(seed + 4)),
+        "accented": voices.accented_requests(random.Random(seed + 5)),
     }
     for name, requests in wanted.items():
         path = work / f"{name}.npz"
@@ -117,7 +119,7 @@ def synthesise(work: WorkDir, processes: int = 2, seed: int = 1) -> None:
 def _synthetic_clips(work: Path) -> list[Clip]:
     return [
         clip
-        for name in ("programs", "kokoro", "foreign")
+        for name in ("programs", "kokoro", "foreign", "accented")
         for clip in clip_store.load_clips(work / f"{name}.npz")
     ]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import random
 import subprocess
 import tempfile
 from importlib import resources
@@ -28,12 +29,13 @@ SYNTHESIS_TIMEOUT_S: Final = 60
 NATURAL_WORDS_PER_MINUTE: Final = 170
 
 Waveform = npt.NDArray[np.float32]
-Engine = Literal["espeak", "flite", "festival", "kokoro", "hibari", "piper", "pico"]
+Engine = Literal["espeak", "accented", "flite", "festival", "kokoro", "hibari", "piper", "pico"]
 
 
 class Voice(NamedTuple):
     """One setting of one voice of a synthesiser.
 
+    ``accented`` is espeak, given words of :data:`ACCENTED_ENGLISH`.
     ``pitch`` is in the engine's own measure: 0 to 99 for espeak, hertz for flite, per cent of the
     natural pitch for pico, the row of :data:`KOKORO_ENGLISH` for kokoro, unused for the others.
     ``words_per_minute`` is espeak's speed; for the others it scales duration, 170 being the
@@ -94,6 +96,21 @@ ESPEAK_FOREIGN: Final[dict[str, tuple[str, ...]]] = {
     "sw": ("ziro", "wan", "tu", "thri", "foo", "faivu", "siksi", "seveni", "eiti", "naini"),
 }
 
+# Spellings that make an English voice of espeak-ng say a digit as some accent or other would; a
+# recording draws each word anew, so that no accent in particular is learnt.
+ACCENTED_ENGLISH: Final[tuple[tuple[str, ...], ...]] = (
+    ("zero", "zeero", "zerro", "zirro", "zayro"),
+    ("one", "wun", "wahn", "won", "wen"),
+    ("two", "too", "tew", "tuh"),
+    ("three", "tree", "thray", "free"),
+    ("four", "fower", "foor", "foah"),
+    ("five", "fahve", "foive", "fave"),
+    ("six", "sex", "sux", "seeks"),
+    ("seven", "sivven", "sayven", "sebben"),
+    ("eight", "ett", "ate", "ite"),
+    ("nine", "nahn", "noine", "nane"),
+)
+
 
 def synthesise_digits(voice: Voice, digits: str, language: Language) -> Waveform:
     """Speech of ``digits`` in ``language``, mono 16 kHz in -1..1, shape ``(samples,)``."""
@@ -106,7 +123,7 @@ def synthesise(voice: Voice, text: str) -> Waveform:
     Raises subprocess.CalledProcessError if a program fails, FileNotFoundError if it is not
     installed, and ImportError for a package that is not.
     """
-    if voice.engine in ("espeak", "flite", "festival"):
+    if voice.engine in ("espeak", "accented", "flite", "festival"):
         samples, sample_rate_hz = _run_program(voice, text)
     else:
         by_package = {"kokoro": _kokoro, "hibari": _hibari, "piper": _piper, "pico": _pico}
@@ -124,6 +141,9 @@ def _script(voice: Voice, digits: str, language: Language) -> str:
     foreign = ESPEAK_FOREIGN.get(voice.name.split("+")[0]) if voice.engine == "espeak" else None
     if foreign is not None:
         return ", ".join(foreign[int(digit)] for digit in digits)
+    if voice.engine == "accented":
+        rng = random.Random(f"{voice} {digits}")
+        return " ".join(rng.choice(ACCENTED_ENGLISH[int(digit)]) for digit in digits)
     separator = "" if language == "zh" else " "
     return separator.join(DIGIT_WORDS[language][int(digit)] for digit in digits)
 
@@ -147,7 +167,7 @@ def _run_program(voice: Voice, text: str) -> tuple[Waveform, int]:
 def _command(voice: Voice, text: str, wav: Path) -> list[str]:
     """Command line of the voice's program; festival takes the text from its standard input."""
     stretch = f"{1 / voice.tempo:.3f}"
-    if voice.engine == "espeak":
+    if voice.engine in ("espeak", "accented"):
         speed, pitch = str(voice.words_per_minute), str(voice.pitch)
         return ["espeak-ng", "-v", voice.name, "-s", speed, "-p", pitch, "-w", str(wav), text]
     if voice.engine == "flite":

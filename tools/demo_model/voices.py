@@ -179,6 +179,18 @@ def foreign_requests(rng: random.Random) -> list[Request]:
     return requests
 
 
+def accented_requests(rng: random.Random) -> list[Request]:
+    """English digits and strings with words drawn from all kinds of accents."""
+    requests: list[Request] = []
+    for variant in espeak_variants():
+        for accent in rng.sample(ESPEAK_ENGLISH, 3):
+            name = f"{accent}+{variant}"
+            voice = Voice("accented", name, rng.randint(115, 215), rng.randint(20, 80))
+            texts = [*"0123456789", *_strings(rng, 6)]
+            requests += _requests("accented", voice, "en", texts)
+    return requests
+
+
 def _flite_requests(rng: random.Random) -> list[Request]:
     requests: list[Request] = []
     for name, pitch_hz in FLITE_PITCH_HZ.items():
