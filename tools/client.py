@@ -1,4 +1,4 @@
-"""A client of the native protocol (``/ws/asr``): one session over one WebSocket.
+"""A client of the native protocol (``/ws/asr``) that survives lost connections.
 
 Example::
 
@@ -9,29 +9,60 @@ Example::
         async for event in session.events():
             ...                           # ChunkText, PartialText, Problem; FinalText ends it
 
-The transcribe tool, the load tests and the integration tests all use it. It keeps no audio: a
-session whose connection is lost raises ``SessionLostError``; resuming (``session.resume_token``,
-``session.acknowledged_chunks``) is for a caller that still has the audio.
+When the connection breaks, the session connects again, to whichever gateway answers, and goes on
+where the server says: each segment is told once, in order, as if nothing had happened. For that the
+latest audio is kept (``tools.client_session.REPLAY_BYTES_MAX``). The transcribe tool, the examples
+and the tests use this module.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import json
 import math
+import random
+import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import websockets
 from websockets.asyncio.client import ClientConnection
-from websockets.typing import Data
 
-Mode = Literal["auto", "stream", "chunk"]
+from runtime.backoff import Backoff
+from tools.client_session import (
+    Acknowledged,
+    ChunkLog,
+    ChunkText,
+    ClientSession,
+    Event,
+    FinalText,
+    Mode,
+    PartialText,
+    Problem,
+    SessionError,
+    SessionLostError,
+    Started,
+    parse_event,
+    start_fields,
+)
+
+__all__ = [
+    "Acknowledged",
+    "AsrSession",
+    "ChunkText",
+    "Event",
+    "FinalText",
+    "Mode",
+    "PartialText",
+    "Problem",
+    "RefusedError",
+    "SessionError",
+    "SessionLostError",
+    "Started",
+    "connect",
+    "parse_event",
+]
 
 DEFAULT_URL = "ws://127.0.0.1:8080/ws/asr"
 UNACKNOWLEDGED_CHUNKS_MAX = 64
@@ -41,11 +72,15 @@ UNREAD_EVENTS_MAX = 4096
 waits: take events while sending when a session is long."""
 OPEN_TIMEOUT_S = 10.0
 MESSAGE_BYTES_MAX = 1 << 20
+RESUME_S = 60.0
+"""How long a lost connection is tried to be replaced, unless the caller says otherwise; the server
+keeps a session for as long (``RESUME_WAIT_S``). Then ``SessionLostError``."""
+RETRY_INITIAL_S = 0.2
+RETRY_MAX_S = 5.0
+WORTH_RESUMING = frozenset({1001, 1005, 1006, 1011, 1012, 1013})
+"""Close codes after which the same session may go on: going away, gone, a server's trouble."""
+RESUME_LATER = "resume_unavailable"
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-
-
-class SessionError(Exception):
-    """The session cannot go on; the message says why."""
 
 
 class RefusedError(SessionError):
@@ -60,104 +95,8 @@ class RefusedError(SessionError):
         self.retry_after_s = retry_after_s
 
 
-class SessionLostError(SessionError):
-    """The connection ended before the final result."""
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    session_id: str
-    resume_token: str
-    next_chunk_index: int
-
-
-@dataclass(frozen=True, slots=True)
-class Acknowledged:
-    """Every chunk up to and including ``chunk_index`` was received."""
-
-    chunk_index: int
-
-
-@dataclass(frozen=True, slots=True)
-class PartialText:
-    segment_index: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkText:
-    """The text of one segment; segments come in order."""
-
-    segment_index: int
-    chunk_index: int
-    start_ms: int
-    end_ms: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class FinalText:
-    """The whole text, and whether it is already committed to the database."""
-
-    text: str
-    duration_s: float
-    chunk_count: int
-    stored: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """The server could not do something; the session goes on unless it closes it."""
-
-    code: str
-    message: str
-    chunk_index: int | None
-    segment_index: int | None
-    expected_chunk_index: int | None
-
-
-Event = Started | Acknowledged | PartialText | ChunkText | FinalText | Problem
-
-
-def parse_event(message: Data) -> Event:
-    """The typed event in one message of the server.
-
-    Raises:
-        SessionError: if it is none that this protocol knows.
-    """
-    try:
-        return _event_of(json.loads(message))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise SessionError(f"the server sent no event: {error!r}") from error
-
-
-def _event_of(fields: Mapping[str, Any]) -> Event:
-    kind = fields["type"]
-    if kind == "ack" and fields["status"] == "received":
-        return Acknowledged(fields["chunk_index"])
-    if kind == "ack":
-        return Started(fields["session_id"], fields["resume_token"], fields["next_chunk_index"])
-    if kind == "partial_result":
-        return PartialText(fields["segment_index"], fields["text"])
-    if kind == "chunk_result":
-        return ChunkText(
-            segment_index=fields["segment_index"],
-            chunk_index=fields["chunk_index"],
-            start_ms=fields["start_ms"],
-            end_ms=fields["end_ms"],
-            text=fields["text"],
-        )
-    if kind == "final_result":
-        return FinalText(
-            text=fields["text"],
-            duration_s=fields["duration"],
-            chunk_count=fields["chunk_count"],
-            stored=fields["stored"],
-        )
-    if kind == "error":
-        optional = ("chunk_index", "segment_index", "expected_chunk_index")
-        return Problem(fields["code"], fields["message"], *(fields.get(key) for key in optional))
-    raise ValueError(f"unknown type {kind!r}")
+class _TryLaterError(SessionError):
+    """The server cannot resume the session just now."""
 
 
 class AsrSession:
@@ -166,18 +105,31 @@ class AsrSession:
     Not to be shared between tasks, except that one task may send while another takes events.
     """
 
-    def __init__(self, socket: ClientConnection, started: Started, *, binary: bool) -> None:
-        self.session_id = started.session_id
-        self.resume_token = started.resume_token
-        self.next_chunk_index = started.next_chunk_index
-        self.acknowledged_chunks = started.next_chunk_index
-        """Chunks the server has for certain: the index from which a resumed session goes on."""
-        self._socket = socket
-        self._binary = binary
+    def __init__(self, core: ClientSession, chunks: ChunkLog) -> None:
+        self.connections = 1
+        """How many connections the session has had."""
+        self._core = core
+        self._chunks = chunks
         self._events: asyncio.Queue[Event | SessionError] = asyncio.Queue(UNREAD_EVENTS_MAX)
         self._progress = asyncio.Event()
+        self._to_send = asyncio.Event()
         self._failure: SessionError | None = None
         self._ended = False
+
+    @property
+    def session_id(self) -> str:
+        return self._core.session_id
+
+    @property
+    def resume_token(self) -> str:
+        """The secret with which this session can be resumed, from another process too."""
+        assert self._core.resume_token is not None
+        return self._core.resume_token
+
+    @property
+    def acknowledged_chunks(self) -> int:
+        """Chunks that the server has received."""
+        return self._core.acknowledged_chunks
 
     async def send(self, audio: bytes) -> int:
         """Send the next chunk; waits while too many are unacknowledged.
@@ -186,30 +138,33 @@ class AsrSession:
             The chunk's index.
 
         Raises:
-            SessionLostError: if the connection is gone.
+            SessionError: if the session is lost.
         """
-        while self.next_chunk_index - self.acknowledged_chunks >= UNACKNOWLEDGED_CHUNKS_MAX:
-            if self._failure is not None:
-                raise self._failure
+        while len(self._chunks) - self._core.acknowledged_chunks >= UNACKNOWLEDGED_CHUNKS_MAX:
+            self._raise_failure()
             self._progress.clear()
             await self._progress.wait()
-        index = self.next_chunk_index
-        self.next_chunk_index += 1
-        if self._binary:
-            await self._transmit(audio)
-        else:
-            await self._act("chunk", chunk_index=index, audio_data=base64.b64encode(audio).decode())
+        self._raise_failure()
+        index = len(self._chunks)
+        self._chunks.append(audio)
+        self._to_send.set()
         return index
 
     async def finish(self) -> None:
-        """Say that no more audio comes; ``FinalText`` follows among the events."""
-        await self._act("finish")
+        """Say that no more audio comes; ``FinalText`` follows among the events.
+
+        Raises:
+            SessionError: if the session is lost.
+        """
+        self._raise_failure()
+        self._core.finish()
+        self._to_send.set()
 
     async def events(self) -> AsyncIterator[Event]:
         """What the server tells, in order; ends after ``FinalText``.
 
         Raises:
-            SessionLostError: if the connection ends before that.
+            SessionError: if the session is lost before that.
         """
         while not self._ended:
             event = await self._events.get()
@@ -225,37 +180,112 @@ class AsrSession:
                 return event
         raise SessionLostError("the final result was already taken")
 
-    async def _act(self, action: str, **fields: Any) -> None:
-        message = {"action": action, "session_id": self.session_id, **fields}
-        await self._transmit(json.dumps(message))
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
-    async def _transmit(self, message: Data) -> None:
-        try:
-            await self._socket.send(message)
-        except websockets.ConnectionClosed as error:
-            raise self._failure or SessionLostError(f"connection lost: {error}") from error
+    # ------------------------------------------------------- what ``connect`` runs behind the scene
 
-    async def _receive(self) -> None:
-        """Read until the connection ends; ``connect`` runs it as a task."""
+    async def _run(self, socket: ClientConnection, dialer: _Dialer, resume_s: float) -> None:
+        """Serve connection after connection until the final result, or until there is none."""
+        failure: SessionError = SessionLostError("the server closed the session")
         try:
-            async for message in self._socket:
-                event = parse_event(message)
-                self._note(event)
-                await self._events.put(event)
-            failure: SessionError = SessionLostError("the server closed the session")
-        except websockets.ConnectionClosed as error:
-            failure = SessionLostError(f"connection lost: {error}")
+            while True:
+                code = await self._serve(socket)
+                if self._core.final is not None:
+                    break
+                failure = SessionLostError(f"connection lost (close code {code})")
+                if code not in WORTH_RESUMING or resume_s <= 0:
+                    break
+                socket, resumed = await dialer.redial(self._core, resume_s)
+                self.connections += 1
+                await self._events.put(resumed)
         except SessionError as error:
             failure = error
         self._failure = failure
         self._progress.set()
         await self._events.put(failure)
 
-    def _note(self, event: Event) -> None:
-        # A problem with a chunk answers for it as an acknowledgement does.
-        if isinstance(event, Acknowledged | Problem) and event.chunk_index is not None:
-            self.acknowledged_chunks = max(self.acknowledged_chunks, event.chunk_index + 1)
-            self._progress.set()
+    async def _serve(self, socket: ClientConnection) -> int:
+        """Send and receive until the connection ends; returns its close code."""
+        sending = asyncio.create_task(self._send_on(socket))
+        receiving = asyncio.create_task(self._receive(socket))
+        try:
+            await asyncio.wait([sending, receiving], return_when=asyncio.FIRST_COMPLETED)
+            if sending.done() and not receiving.done() and (error := sending.exception()):
+                raise error
+            await receiving
+        finally:
+            sending.cancel()
+            receiving.cancel()
+            await asyncio.gather(sending, receiving, return_exceptions=True)
+            await socket.close()
+            self._core.lost()
+        return socket.close_code or 1006
+
+    async def _send_on(self, socket: ClientConnection) -> None:
+        while True:
+            self._to_send.clear()
+            while (message := self._core.next_message()) is not None:
+                try:
+                    await socket.send(message)
+                except websockets.ConnectionClosed:
+                    return  # Receiving notices too, and says how it ended.
+            await self._to_send.wait()
+
+    async def _receive(self, socket: ClientConnection) -> None:
+        with contextlib.suppress(websockets.ConnectionClosed):
+            async for message in socket:
+                event = self._core.receive(message)
+                self._progress.set()
+                if event is not None:
+                    await self._events.put(event)
+
+
+class _Dialer:
+    """Opens connections for one session."""
+
+    def __init__(self, url: str, headers: Mapping[str, str] | None) -> None:
+        self._url = url
+        self._headers = headers
+
+    async def dial(self, core: ClientSession) -> tuple[ClientConnection, Started]:
+        """A connection with the session started on it.
+
+        Raises:
+            RefusedError: if the server turns the connection away.
+            SessionError: if it cannot be reached or does not start the session.
+        """
+        socket = await _open(self._url, self._headers)
+        try:
+            return socket, await _start(socket, core)
+        except BaseException:
+            await socket.close()
+            raise
+
+    async def redial(
+        self, core: ClientSession, resume_s: float
+    ) -> tuple[ClientConnection, Started]:
+        """Another connection after a lost one, tried for ``resume_s``.
+
+        Raises:
+            SessionError: if the session cannot be resumed.
+        """
+        deadline_s = time.monotonic() + resume_s
+        backoff = Backoff(RETRY_INITIAL_S, RETRY_MAX_S, random.Random())
+        while True:
+            try:
+                return await self.dial(core)
+            except (SessionLostError, _TryLaterError, RefusedError) as error:
+                if isinstance(error, RefusedError) and error.status != 503:
+                    raise
+                delay_s = backoff.next_delay_s()
+                if isinstance(error, RefusedError) and error.retry_after_s is not None:
+                    delay_s += error.retry_after_s
+                if time.monotonic() + delay_s > deadline_s:
+                    message = f"not resumed within {resume_s:g} s: {error}"
+                    raise SessionLostError(message) from error
+            await asyncio.sleep(delay_s)
 
 
 @contextlib.asynccontextmanager
@@ -271,39 +301,40 @@ async def connect(
     partials: bool = False,
     binary: bool = True,
     headers: Mapping[str, str] | None = None,
+    resume_s: float = RESUME_S,
 ) -> AsyncIterator[AsrSession]:
     """Connect and start a session; leaving the context closes the connection.
 
     Args:
         sample_rate_hz: Of raw PCM; containers say their own.
         binary: Chunks as binary frames; otherwise as JSON with base64.
+        resume_s: For how long to try to replace a lost connection; 0: not at all.
 
     Raises:
         RefusedError: if the server turns the connection away (503: see ``retry_after_s``).
         SessionError: if it cannot be reached or does not start the session.
     """
-    start: dict[str, Any] = {
-        "action": "start",
-        "session_id": session_id or str(uuid.uuid4()),
-        "mode": mode,
-        "sample_rate": sample_rate_hz,
-        "partials": partials,
-    }
-    if user_id is not None:
-        start["user_id"] = user_id
-    if language is not None:
-        start["language"] = language
-    if hotwords:
-        start["hotwords"] = list(hotwords)
-    async with await _open(url, headers) as socket:
-        session = AsrSession(socket, await _started(socket, start), binary=binary)
-        receiving = asyncio.create_task(session._receive())
-        try:
-            yield session
-        finally:
-            receiving.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await receiving
+    start = start_fields(
+        session_id or str(uuid.uuid4()),
+        user_id=user_id,
+        mode=mode,
+        sample_rate_hz=sample_rate_hz,
+        language=language,
+        hotwords=hotwords,
+        partials=partials,
+    )
+    chunks = ChunkLog()
+    core = ClientSession(start, chunks, binary=binary)
+    dialer = _Dialer(url, headers)
+    socket, _ = await dialer.dial(core)
+    session = AsrSession(core, chunks)
+    running = asyncio.create_task(session._run(socket, dialer, resume_s))
+    try:
+        yield session
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await socket.close()
 
 
 async def _open(url: str, headers: Mapping[str, str] | None) -> ClientConnection:
@@ -318,8 +349,10 @@ async def _open(url: str, headers: Mapping[str, str] | None) -> ClientConnection
         )
     except websockets.InvalidStatus as error:
         raise _refusal(error) from error
-    except (OSError, ValueError, websockets.WebSocketException) as error:
+    except ValueError as error:
         raise SessionError(f"cannot connect to {url}: {error}") from error
+    except (OSError, websockets.WebSocketException) as error:
+        raise SessionLostError(f"cannot connect to {url}: {error}") from error
 
 
 def _refusal(error: websockets.InvalidStatus) -> RefusedError:
@@ -334,14 +367,15 @@ def _refusal(error: websockets.InvalidStatus) -> RefusedError:
     )
 
 
-async def _started(socket: ClientConnection, start: Mapping[str, Any]) -> Started:
+async def _start(socket: ClientConnection, core: ClientSession) -> Started:
     try:
-        await socket.send(json.dumps(start))
-        event = parse_event(await socket.recv())
+        await socket.send(core.start_message())
+        event = core.receive(await socket.recv())
     except websockets.ConnectionClosed as error:
         raise SessionLostError(f"connection lost: {error}") from error
     if isinstance(event, Problem):
-        raise SessionError(f"{event.code}: {event.message}")
+        failure = _TryLaterError if event.code == RESUME_LATER else SessionError
+        raise failure(f"{event.code}: {event.message}")
     if not isinstance(event, Started):
         raise SessionError(f"the server did not start the session: {type(event).__name__}")
     return event

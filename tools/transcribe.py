@@ -141,6 +141,7 @@ def main(
     rate_hz: Annotated[
         int, typer.Option("--rate", min=8_000, max=48_000, help="Of raw PCM, in Hz.")
     ] = 16_000,
+    resume: Annotated[bool, typer.Option(help="Go on after a lost connection.")] = True,
 ) -> None:
     """Stream audio to the gateway and print its text."""
     console = Console(stderr=True, highlight=False)
@@ -150,7 +151,12 @@ def main(
         _end_audio_on_interrupt(stop)
         pieces = pieces_of(source, mode, chunk_ms, rate_hz, speed)
         async with c.connect(
-            url, mode=mode, sample_rate_hz=rate_hz, language=language, partials=partials
+            url,
+            mode=mode,
+            sample_rate_hz=rate_hz,
+            language=language,
+            partials=partials,
+            resume_s=c.RESUME_S if resume else 0,
         ) as session:
             with Screen(console) as screen:
                 await transcribe(session, pieces, screen, stop)

@@ -47,6 +47,19 @@ async def acknowledge(socket: ServerConnection, index: int) -> None:
     await tell(socket, type="ack", status="received", chunk_index=index)
 
 
+async def tell_segment(socket: ServerConnection, index: int, text: str) -> None:
+    await tell(
+        socket,
+        type="chunk_result",
+        session_id="s",
+        segment_index=index,
+        chunk_index=index,
+        start_ms=0,
+        end_ms=900,
+        text=text,
+    )
+
+
 async def end(socket: ServerConnection) -> None:
     await tell(
         socket,
@@ -71,16 +84,7 @@ async def test_session_from_start_to_final(binary: bool) -> None:
             await acknowledge(socket, index)
         received.append(json.loads(await socket.recv()))
         await tell(socket, type="partial_result", segment_index=0, text="one")
-        await tell(
-            socket,
-            type="chunk_result",
-            session_id="s",
-            segment_index=0,
-            chunk_index=1,
-            start_ms=0,
-            end_ms=900,
-            text="one two",
-        )
+        await tell_segment(socket, 0, "one two")
         await end(socket)
 
     async with (
@@ -99,7 +103,7 @@ async def test_session_from_start_to_final(binary: bool) -> None:
         c.Acknowledged(0),
         c.Acknowledged(1),
         c.PartialText(0, "one"),
-        c.ChunkText(segment_index=0, chunk_index=1, start_ms=0, end_ms=900, text="one two"),
+        c.ChunkText(segment_index=0, chunk_index=0, start_ms=0, end_ms=900, text="one two"),
         c.FinalText(text="one two", duration_s=1.5, chunk_count=2, stored=True),
     ]
     first, *chunks, last = received
@@ -169,12 +173,133 @@ async def test_a_waiting_sender_learns_of_a_lost_connection() -> None:
             await socket.recv()
         await socket.close(1012)
 
-    async with peer(script) as url, c.connect(url) as session:
+    async with peer(script) as url, c.connect(url, resume_s=0) as session:
         with pytest.raises(c.SessionLostError):
             for _ in range(c.UNACKNOWLEDGED_CHUNKS_MAX + 1):
                 await session.send(b"..")
         with pytest.raises(c.SessionLostError):
             await session.final()
+
+
+async def test_a_lost_connection_is_replaced_and_nothing_is_told_twice() -> None:
+    starts: list[dict[str, Any]] = []
+    heard: list[list[Any]] = []
+
+    async def script(socket: ServerConnection) -> None:
+        asked = json.loads(await socket.recv())
+        starts.append(asked)
+        heard.append([])
+        resumed = len(starts) > 1
+        await tell(
+            socket,
+            type="ack",
+            status="session_resumed" if resumed else "session_started",
+            session_id=asked["session_id"],
+            resume_token=f"secret{len(starts)}",
+            next_chunk_index=1 if resumed else 0,
+        )
+        if not resumed:
+            for _ in range(3):
+                heard[-1].append(await socket.recv())
+            await tell_segment(socket, 0, "one")
+            await socket.close(1012)
+            return
+        for _ in range(3):
+            heard[-1].append(await socket.recv())
+        await tell_segment(socket, 0, "one")
+        await tell_segment(socket, 1, "two")
+        await end(socket)
+
+    async with peer(script) as url, c.connect(url, session_id="s") as session:
+        for audio in (b"aa", b"bb", b"cc"):
+            await session.send(audio)
+        events = [await anext(aiter(session.events()))]
+        await session.finish()
+        events += [event async for event in session.events()]
+    assert "resume_token" not in starts[0]
+    assert starts[1]["resume_token"] == "secret1"
+    assert starts[1]["next_segment_index"] == 1
+    assert heard[0] == [b"aa", b"bb", b"cc"]
+    assert heard[1] == [b"bb", b"cc", json.dumps({"action": "finish", "session_id": "s"})]
+    assert [event.text for event in events if isinstance(event, c.ChunkText)] == ["one", "two"]
+    assert session.connections == 2 and session.resume_token == "secret2"
+
+
+async def test_resuming_waits_for_a_server_that_is_busy_or_cannot_yet() -> None:
+    tries: list[str] = []
+
+    def busy(socket: ServerConnection, _request: Request) -> Response | None:
+        tries.append("upgrade")
+        if len(tries) == 2:
+            response = socket.respond(HTTPStatus.SERVICE_UNAVAILABLE, "{}")
+            response.headers["Retry-After"] = "0"
+            return response
+        return None
+
+    async def script(socket: ServerConnection) -> None:
+        if len(tries) == 3:
+            await socket.recv()
+            await tell(socket, type="error", code="resume_unavailable", message="database away")
+            await socket.wait_closed()
+            return
+        await start(socket)
+        if len(tries) == 1:
+            await socket.close(1011)
+        else:
+            await end(socket)
+
+    async with peer(script, process_request=busy) as url, c.connect(url) as session:
+        assert (await session.final()).text == "one two"
+    assert len(tries) == 4 and session.connections == 2
+
+
+@pytest.mark.parametrize("code", [1000, 1008, 1009])
+async def test_a_session_that_the_server_ended_is_not_resumed(code: int) -> None:
+    connections = 0
+
+    async def script(socket: ServerConnection) -> None:
+        nonlocal connections
+        connections += 1
+        await start(socket)
+        await socket.close(code)
+
+    async with peer(script) as url, c.connect(url) as session:
+        with pytest.raises(c.SessionLostError, match=str(code)):
+            await session.final()
+    assert connections == 1
+
+
+async def test_a_session_that_cannot_be_resumed_says_so() -> None:
+    connections = 0
+
+    async def script(socket: ServerConnection) -> None:
+        nonlocal connections
+        connections += 1
+        if connections == 1:
+            await start(socket)
+            await socket.close(1012)
+            return
+        await socket.recv()
+        await tell(socket, type="error", code="not_resumable", message="not resumable")
+
+    async with peer(script) as url, c.connect(url) as session:
+        with pytest.raises(c.SessionError, match="not_resumable"):
+            await session.final()
+        with pytest.raises(c.SessionError, match="not_resumable"):
+            await session.send(b"..")
+
+
+async def test_a_gateway_that_never_comes_back_is_given_up() -> None:
+    async def script(socket: ServerConnection) -> None:
+        await start(socket)
+        server.close(close_connections=False)
+        await socket.close(1012)
+
+    async with serve(script, "127.0.0.1", 0) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        async with c.connect(f"ws://127.0.0.1:{port}/ws/asr", resume_s=0.5) as session:
+            with pytest.raises(c.SessionLostError, match="not resumed within"):
+                await session.final()
 
 
 @pytest.mark.parametrize("retry_after, expected", [("7", 7.0), (None, None), ("soon", None)])
