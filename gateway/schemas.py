@@ -153,6 +153,8 @@ class StatsAnswer(BaseModel):
     gateway_id: str
     uptime_s: float
     connections: int
+    connections_total: int
+    """Of all gateways, as of a second ago."""
     sessions_active: int
     sessions_started: int
     audio_seconds: float

@@ -7,6 +7,7 @@ import ast
 import dataclasses
 import importlib
 import importlib.metadata
+import math
 import re
 import sys
 import tomllib
@@ -19,6 +20,7 @@ from pydantic import SecretStr
 
 from asr_worker.settings import WorkerSettings
 from broker.settings import BrokerSettings
+from gateway.pages import STATIC_DIR
 from gateway.settings import GatewaySettings
 from persistence.settings import PersistenceSettings
 from runtime.settings import ProcessSettings
@@ -90,6 +92,11 @@ def test_the_modules_are_those_of_the_code() -> None:
     shown_folders = {path for path in tree(ARCHITECTURE, "modules") if path.endswith("/")}
     assert folders <= shown_folders
     assert all((ROOT / folder).is_dir() for folder in shown_folders)
+
+
+def test_the_pages_modules_are_those_of_the_code() -> None:
+    shown = {path for path in tree(ARCHITECTURE, "modules") if path.endswith(".js")}
+    assert shown == {str(path.relative_to(ROOT)) for path in STATIC_DIR.glob("*.js")}
 
 
 @pytest.mark.parametrize("readme", [README, README_ZH], ids=["en", "zh"])
@@ -228,6 +235,20 @@ def test_the_limits(row: list[str]) -> None:
     assert float(number[0].replace(",", "")) == float(value_of(named(name)))
     assert limit[number.end() :].strip(), "a limit has a unit"
     assert answer, "a limit has an answer"
+
+
+@pytest.mark.parametrize("row", table(ARCHITECTURE, "page limits"), ids=lambda row: named(row[0]))
+def test_the_limits_of_the_pages(row: list[str]) -> None:
+    module, name = named(row[0]).split()
+    script = (STATIC_DIR / module).read_text(encoding="utf-8")
+    value = re.search(rf"^export const {name} = ([\d_ *]+);", script, re.MULTILINE)
+    number = re.match(r"[\d,]+", row[1])
+    assert value and number
+    factors = [
+        int(base) ** int(power or 1)
+        for base, power in re.findall(r"([\d_]+)(?: \*\* (\d+))?", value[1])
+    ]
+    assert math.prod(factors) == int(number[0].replace(",", ""))
 
 
 # ------------------------------------------------------------------------------------ dependencies

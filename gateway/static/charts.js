@@ -73,7 +73,7 @@ export function lines(svg, series, unit) {
 }
 
 export function bars(svg, values, unit) {
-  const top = Math.max(2, roundUp(Math.max(0, ...values)));
+  const top = 2 * roundUp(Math.max(0, ...values) / 2); // counts: half of it is whole, too
   const step = BOX.width / values.length;
   const drawn = values.map((value, i) => {
     const height = (value / top) * BOX.height;

@@ -31,6 +31,7 @@ function draw() {
   $("sessions").textContent = number(stats.sessions_active);
   $("sessions-note").textContent = t("board.sessions_note", {
     connections: number(stats.connections),
+    total: number(stats.connections_total),
     started: number(stats.sessions_started),
   });
   $("queue").textContent = queue.broker_ready ? number(queue.queued) : "–";

@@ -64,6 +64,7 @@ export class HistoryList {
       record.status === "completed" ? "" : t(`status.${record.status}`);
     item.dataset.session = record.session_id;
     const view = item.querySelector(".history-view");
+    view.textContent = t("history.view");
     view.setAttribute("aria-label", t("history.view_label", { when }));
     view.addEventListener("click", () => this.#show(record, when));
     const remove = item.querySelector(".history-delete");

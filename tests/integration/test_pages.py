@@ -128,6 +128,9 @@ def test_speak_see_find_and_delete(page: Page, said: Spoken) -> None:
     newest = page.locator("#history li").first
     expect(newest.locator(".history-text")).to_have_text(said.text)
     screenshot(page, "spoken")
+    page.get_by_role("button", name="中文").click()
+    expect(newest.locator(".history-view")).to_have_text("查看")
+    page.get_by_role("button", name="English").click()
     newest.get_by_role("button", name="View the session").click()
     expect(page.locator("#viewer-lines .line > span")).to_have_text(
         page.locator("#lines .line > span").all_text_contents()
