@@ -48,10 +48,24 @@ def key_of(job: WorkerJob) -> JobKey:
 class JobBook:
     """Send what its methods return, in order. ``worker_id`` is this process's identity."""
 
-    def __init__(self, *, worker_id: str, model: str, device: str, limits: BatchLimits) -> None:
+    def __init__(
+        self,
+        *,
+        worker_id: str,
+        model: str,
+        device: str,
+        limits: BatchLimits,
+        throughput_x: float = 0.0,
+    ) -> None:
         self._worker_id = worker_id
         credits = CREDITS_PER_BATCH_JOB * limits.jobs_max
-        self._ready = Ready(worker_id=worker_id, credits=credits, model=model, device=device)
+        self._ready = Ready(
+            worker_id=worker_id,
+            credits=credits,
+            model=model,
+            device=device,
+            throughput_x=throughput_x,
+        )
         # A broker that forgot us gives new credits while a batch of the old ones still runs.
         self._held_max = credits + limits.jobs_max
         self._queue: BatchQueue[JobKey] = BatchQueue(limits)

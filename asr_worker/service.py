@@ -19,7 +19,7 @@ from asr_worker.batching import BatchLimits
 from asr_worker.inference import InferenceLoop
 from asr_worker.job_book import JobBook
 from asr_worker.metrics import FRAMES_REJECTED, MESSAGES_UNSENT
-from asr_worker.recognizer import ModelLoadError, Recognizer, build
+from asr_worker.recognizer import ModelLoadError, Recognizer, build, trial_x
 from asr_worker.settings import WorkerSettings
 from runtime import exit_codes, lifecycle, logging, metrics, settings
 from runtime.liveness import Liveness
@@ -52,7 +52,9 @@ class Worker:
         self._worker_id = new_identity("worker")
         self._log = structlog.get_logger().bind(worker_id=self._worker_id)
         self._liveness = Liveness.from_environment()
-        self._loop = InferenceLoop(lambda: build_recognizer(values))
+        self._build_recognizer = build_recognizer
+        self._trial_x = 0.0
+        self._loop = InferenceLoop(self._build)
 
     def run(self) -> int:
         """Load the model, serve until told to stop, drain. Returns the exit code."""
@@ -71,6 +73,7 @@ class Worker:
                 jobs_max=self._values.asr_batch_jobs_max,
                 audio_ms_max=self._values.asr_batch_audio_ms_max,
             ),
+            throughput_x=self._trial_x,
         )
         self._log.info("worker_ready", model=recognizer.model, device=recognizer.device)
         bus = _Bus(socket, self._loop)
@@ -85,6 +88,12 @@ class Worker:
             context.term()
         self._log.info("worker_ended", exit_code=code)
         return code
+
+    def _build(self) -> Recognizer:
+        """On the inference thread."""
+        recognizer = self._build_recognizer(self._values)
+        self._trial_x = trial_x(recognizer)
+        return recognizer
 
     def _load(self) -> Recognizer | None:
         started_s = time.monotonic()

@@ -50,10 +50,12 @@ LOAD_EVERY_S = 0.25
 EST_WAIT_MS_MAX = 600_000
 """Told when no estimate is possible, because there is work and no worker."""
 THROUGHPUT_INITIAL_X = 20.0
-"""Assumed of a worker before it has shown its own, in seconds of audio per second."""
+"""Assumed of a worker that does not tell what it measured, in seconds of audio per second."""
 THROUGHPUT_INITIAL_WEIGHT_S = 0.2
-"""How many busy seconds that assumption counts for."""
+"""How many busy seconds that, or what the worker told, counts for."""
 THROUGHPUT_HALF_LIFE_S = 5.0
 """Busy time after which a measurement counts for half."""
+ARRIVALS_HALF_LIFE_S = 3.0
+"""Time after which arrived audio counts for half in the measured rate."""
 PAUSE_S = 1.0
 """A longer time between two ticks means that we ourselves were stopped: not others' silence."""

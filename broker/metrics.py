@@ -19,6 +19,7 @@ _FAILED = Gauge("asr_broker_failed_jobs", "Jobs that ended with an error in this
 _WORKERS = Gauge("asr_broker_workers", "Workers that take jobs")
 _WORKERS_BUSY = Gauge("asr_broker_workers_busy", "Workers that hold jobs")
 _THROUGHPUT = Gauge("asr_broker_throughput_x", "Seconds of audio per second, all workers")
+_ARRIVING = Gauge("asr_broker_arriving_x", "Seconds of live audio accepted per second")
 _EST_WAIT = Gauge("asr_broker_est_wait_seconds", "Estimated wait of a job that comes now")
 
 
@@ -30,4 +31,5 @@ def show(load: Load) -> None:
     _WORKERS.set(load.workers)
     _WORKERS_BUSY.set(load.workers_busy)
     _THROUGHPUT.set(load.throughput_x)
+    _ARRIVING.set(load.arriving_x)
     _EST_WAIT.set(load.est_wait_ms / 1000)

@@ -14,6 +14,7 @@ from typing import Any
 from broker import answers
 from broker import events as e
 from broker import limits as limit
+from broker.arrivals import ArrivalRate
 from broker.assignment import Assignment
 from broker.jobs import PendingJob
 from broker.peers import Gateways, Strangers, Subscriptions
@@ -43,6 +44,7 @@ class Broker:
         self._workers = self.assignment.workers
         self._strangers = Strangers()
         self._subscriptions = Subscriptions()
+        self._arrivals = ArrivalRate()
         self._failed_total = 0
         self._ticked_s: float | None = None
         self._load_due_s = 0.0
@@ -97,6 +99,9 @@ class Broker:
             throughput_x=throughput_x,
             est_wait_ms=min(wait_ms, limit.EST_WAIT_MS_MAX) if waiting_ms else 0,
             models=tuple(sorted({worker.model for worker in workers})),
+            arriving_x=self._arrivals.per_s,
+            expected_x=self.gateways.expected_x,
+            gateways=len(self.gateways),
         )
 
     def validate(self) -> None:
@@ -133,11 +138,11 @@ class Broker:
     def _on_hello(self, identity: bytes, hello: m.Hello, now_s: float) -> None:
         if hello.gateway_id.encode() != identity:
             self._count("identity_mismatch")
-        elif identity in self.gateways:
-            self.gateways.hear(identity, now_s)
+            return
+        if identity in self.gateways:
             self._act(e.SendFront(identity, m.Welcome(broker_epoch=self.epoch)))
-        else:
-            self._hear_gateway(identity, now_s)
+        if self._hear_gateway(identity, now_s):
+            self.gateways.expect(identity, hello.expected_x)
 
     def _hear_gateway(self, identity: bytes, now_s: float) -> bool:
         """Note a sign of life. After our restart that may be any message of a gateway, which then
@@ -164,6 +169,8 @@ class Broker:
             self._jobs.give_to(known, identity)
             self._count("duplicate_job")
         elif self.assignment.accept(identity, job, now_s):
+            if job.lane == "live":
+                self._arrivals.note(m.pcm_duration_ms(job.pcm))
             for partial in self._jobs.partials(job.session_id):
                 if partial.job.seq <= job.seq:
                     self.assignment.drop(partial, "partial_superseded")
@@ -344,6 +351,7 @@ class Broker:
 
     def _on_tick(self, _event: e.Tick, now_s: float) -> None:
         self._excuse_pause(now_s)
+        self._arrivals.advance(now_s)
         for worker in [w for w in self._workers if now_s - w.heard_s > self._lease_s]:
             self.assignment.lose(worker)
             self._count("worker_lease_ended")

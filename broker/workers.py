@@ -24,9 +24,9 @@ class Throughput:
     that gives no result is none slower for it. It is its lease and deadlines that judge it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, told_x: float) -> None:
         self._busy_s = limit.THROUGHPUT_INITIAL_WEIGHT_S
-        self._audio_s = limit.THROUGHPUT_INITIAL_X * self._busy_s
+        self._audio_s = (told_x or limit.THROUGHPUT_INITIAL_X) * self._busy_s
 
     @property
     def factor(self) -> float:
@@ -67,7 +67,7 @@ class Worker:
         self.overdue: dict[Attempt, float] = {}
         """Attempts given up though the worker may be busy with them, and since when."""
         self.past = past
-        self.throughput = Throughput()
+        self.throughput = Throughput(ready.throughput_x)
         self.measured_s = now_s
         self.draining = False
         self.reserved = False

@@ -20,6 +20,7 @@ from gateway.connection import Connection
 from gateway.decoding import DecoderPool
 from gateway.link import BrokerLink
 from gateway.outbox import Outbox
+from gateway.pulse import keep_pulse
 from gateway.registry import Registry
 from gateway.segmenter import SegmenterConfig
 from gateway.session import Session
@@ -43,6 +44,8 @@ DELETE_CONFIRM_S = 2.0
 SESSIONS = Counter("asr_gateway_sessions", "Sessions by how they went", ["event"])
 REFUSED = Counter("asr_gateway_refused", "Connections refused before the upgrade", ["code"])
 CONNECTIONS = Gauge("asr_gateway_connections", "Open WebSockets")
+UTILISATION = Gauge("asr_gateway_workers_utilisation", "Of the workers, new sessions included")
+DELAY = Gauge("asr_gateway_delay_seconds", "What this gateway takes for one frame of audio")
 OUTBOX = Gauge("asr_gateway_outbox_records", "Records waiting to be stored")
 LATE_RESULTS = Counter("asr_gateway_late_results", "Results of sessions that are no longer here")
 
@@ -62,11 +65,7 @@ class Hub:
         self.vad = VadEngine()
         self.reader = SessionReader(settings.database_address())
         self.registry = Registry(settings.redis_address(), self.gateway_id)
-        self.admission = Admission(
-            max_connections=settings.max_connections,
-            min_workers=settings.min_workers,
-            est_wait_ms_max=settings.est_wait_ms_max,
-        )
+        self.admission = Admission(settings.admission_limits())
         self.activity = Activity()
         self.outbox = Outbox(settings.outbox_records_max)
         self.draining = False
@@ -79,9 +78,12 @@ class Hub:
             self.gateway_id,
             on_message=self._on_message,
             on_broker_restart=self._on_broker_restart,
+            expected_x=lambda: self.admission.tell_expected_x(
+                time.monotonic(), own=self.connections
+            ),
         )
         self._deletions: dict[str, asyncio.Event] = {}
-        self._ticker: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._registry_due_s = 0.0
         self._log = structlog.get_logger()
 
@@ -91,12 +93,15 @@ class Hub:
         await self.reader.open()
         self._link.open()
         self.registry.open(lambda: self.connections)
-        self._ticker = asyncio.create_task(self._tick_on())
+        self._tasks = [
+            asyncio.create_task(self._tick_on()),
+            asyncio.create_task(keep_pulse(self.vad, self.admission)),
+        ]
 
     async def close(self) -> None:
-        if self._ticker is not None:
-            self._ticker.cancel()
-            await asyncio.gather(self._ticker, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.registry.close()
         await self._link.close()
         await self._decoders.close()
@@ -116,15 +121,18 @@ class Hub:
         """Whether one more WebSocket may be opened. None: it is counted, and ``leave`` must be
         called when it ends."""
         self.connections += 1
-        total = self.connections
-        if self.settings.max_connections:
+        refusal = self._refusal(self.connections)
+        if refusal is None:
+            self.admission.note_admitted(time.monotonic())
+        # Redis is asked last: of many that come at once, most are refused without it.
+        if refusal is None and self.settings.max_connections:
             try:
                 total = await self.registry.count_connections(self.connections)
             except BaseException:
                 # The client went away while we asked: it must not be counted for ever.
                 self.connections -= 1
                 raise
-        refusal = self._refusal(total)
+            refusal = self.admission.count(connections=total)
         if refusal is not None:
             self.connections -= 1
             REFUSED.labels(refusal.code).inc()
@@ -134,12 +142,14 @@ class Hub:
 
     def would_refuse(self) -> Refusal | None:
         """What ``admit`` would say now, by what is known without asking Redis."""
-        return self._refusal(self.registry.known_connections(self.connections + 1))
+        own = self.connections + 1
+        total = self.registry.known_connections(own)
+        return self._refusal(own) or self.admission.count(connections=total)
 
-    def _refusal(self, connections: int) -> Refusal | None:
+    def _refusal(self, own: int) -> Refusal | None:
         return self.admission.decide(
             time.monotonic(),
-            connections=connections,
+            own=own,
             backlog_full=self.outbox.full,
             draining=self.draining,
         )
@@ -320,6 +330,8 @@ class Hub:
             for record in self.outbox.due(now_s):
                 self._link.send(record)
             OUTBOX.set(len(self.outbox))
+            UTILISATION.set(self.admission.utilisation(now_s, own=self.connections))
+            DELAY.set(self.admission.delay_ms(now_s) / 1000)
             if now_s >= self._registry_due_s:
                 self._registry_due_s = now_s + REGISTRY_UPDATE_EVERY_S
                 for host in self.sessions.values():

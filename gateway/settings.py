@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from gateway.admission import AdmissionLimits
 from gateway.life_cycle import SessionLimits
 from runtime.settings import (
     BusSettings,
@@ -37,6 +38,16 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
     """Fewer ready workers: 503."""
     est_wait_ms_max: Annotated[int, Field(ge=0)] = 3_000
     """Longer expected wait for a result: new sessions get 503."""
+    admit_utilisation_max: Annotated[float, Field(ge=0)] = 0.85
+    """Audio arriving per second, that of new sessions included, over what the workers recognise
+    per second; above it new sessions get 503. 0: no limit."""
+    admit_session_demand_x: Annotated[float, Field(ge=0, le=10)] = 0.85
+    """Seconds of audio per second that a new session is expected to bring, until it is measured."""
+    admit_sessions_per_s_max: Annotated[float, Field(ge=0)] = 100.0
+    """New sessions per second of each gateway; further ones get 503. 0: no limit."""
+    admit_delay_ms_max: Annotated[int, Field(ge=0)] = 300
+    """Time that the gateway takes for one frame of audio; above it new sessions get 503. 0: no
+    limit."""
     chunk_bytes_max: Annotated[int, Field(ge=1024, le=1 << 26)] = 1 << 20
     """Largest chunk of audio, as base64 or binary; then the connection is closed with 1009."""
     session_audio_s_max: Annotated[int, Field(ge=1)] = 4 * 3600
@@ -74,6 +85,17 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
     def message_bytes_max(self) -> int:
         """Largest WebSocket message: a chunk in base64 and the JSON around it."""
         return -(-self.chunk_bytes_max // 3) * 4 + JSON_BYTES_MAX
+
+    def admission_limits(self) -> AdmissionLimits:
+        return AdmissionLimits(
+            max_connections=self.max_connections,
+            min_workers=self.min_workers,
+            est_wait_ms_max=self.est_wait_ms_max,
+            utilisation_max=self.admit_utilisation_max,
+            session_demand_x=self.admit_session_demand_x,
+            sessions_per_s_max=self.admit_sessions_per_s_max,
+            delay_ms_max=self.admit_delay_ms_max,
+        )
 
     def session_limits(self) -> SessionLimits:
         return SessionLimits(

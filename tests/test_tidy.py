@@ -19,6 +19,7 @@ TEXT_BYTES_MAX = 400_000
 
 CORES = (
     "asr_worker.batching",
+    "broker.arrivals",
     "broker.routing",
     "gateway.activity",
     "gateway.admission",

@@ -55,9 +55,12 @@ class Failure:
 
 @message
 class Hello:
-    """A gateway is here. Sent at start and every second; answered by ``Welcome``."""
+    """A gateway is here. Sent at start and four times a second; answered by ``Welcome``."""
 
     gateway_id: str
+    expected_x: float = 0.0
+    """Seconds of audio per second that its new sessions are yet to bring, see
+    ``gateway.admission``."""
 
 
 @message
@@ -161,6 +164,12 @@ class Load:
     est_wait_ms: int
     models: tuple[str, ...]
     """Names of what the ready workers recognise with."""
+    arriving_x: float = 0.0
+    """Seconds of live audio accepted per second, over the last few, partials apart."""
+    expected_x: float = 0.0
+    """What all gateways' new sessions are yet to bring, as they told in ``Hello``."""
+    gateways: int = 1
+    """That are known to the broker."""
 
 
 # ---------------------------------------------------------------- worker → broker
@@ -174,6 +183,8 @@ class Ready:
     credits: int
     model: str
     device: str
+    throughput_x: float = 0.0
+    """Seconds of audio per second, as it measured at its start; 0: not measured."""
 
 
 @message

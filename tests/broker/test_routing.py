@@ -355,6 +355,8 @@ def test_load_counts(driver: Driver) -> None:
         throughput_x=limit.THROUGHPUT_INITIAL_X,
         est_wait_ms=0,
         models=("demo",),
+        arriving_x=0.0,
+        expected_x=0.0,
     )
     for seq in range(6):
         driver.front(job(seq))

@@ -78,9 +78,14 @@ def test_overdue_worker_is_not_kept_reserved() -> None:
     assert pool.reserve_idle() is other
 
 
+def test_throughput_begins_with_what_the_worker_measured() -> None:
+    assert Throughput(told_x=250.0).factor == pytest.approx(250)
+    assert Throughput(told_x=0.0).factor == pytest.approx(limit.THROUGHPUT_INITIAL_X)
+
+
 def test_throughput_counts_a_batch_as_one() -> None:
     """Ten utterances of 3 s come together after 0.5 s of work."""
-    throughput = Throughput()
+    throughput = Throughput(told_x=0.0)
     for _ in range(200):
         throughput.note(3_000, 0.5)
         for _ in range(9):

@@ -1,6 +1,19 @@
 from dataclasses import replace
+from typing import Any
 
-from gateway.admission import LOAD_SILENCE_S_MAX, REOPEN_BELOW, Admission, Refusal
+import pytest
+
+from gateway.admission import (
+    DELAY_MEMORY_S,
+    KNOWN_SESSION_S,
+    LOAD_SILENCE_S_MAX,
+    NEW_SESSION_S,
+    REOPEN_BELOW,
+    REOPEN_UTILISATION_BELOW,
+    Admission,
+    AdmissionLimits,
+    Refusal,
+)
 from wire.messages import Load
 
 LOAD = Load(
@@ -15,19 +28,41 @@ LOAD = Load(
     est_wait_ms=0,
     models=("demo",),
 )
+LIMITS = AdmissionLimits(
+    max_connections=5,
+    min_workers=1,
+    est_wait_ms_max=1000,
+    utilisation_max=0,
+    session_demand_x=1.0,
+    sessions_per_s_max=0,
+    delay_ms_max=0,
+)
 
 
-def admission(**changes: int) -> Admission:
-    return Admission(**{"max_connections": 5, "min_workers": 1, "est_wait_ms_max": 1000, **changes})
+def admission(load: Load | None = LOAD, **limits: Any) -> Admission:
+    subject = Admission(replace(LIMITS, **limits))
+    if load is not None:
+        subject.note_load(load, 0.0)
+    return subject
 
 
-def decide(subject: Admission, now_s: float = 0.0, connections: int = 1) -> str | None:
-    refusal = subject.decide(now_s, connections=connections, backlog_full=False, draining=False)
+def decide(subject: Admission, now_s: float = 0.0, own: int = 1) -> str | None:
+    refusal = subject.decide(now_s, own=own, backlog_full=False, draining=False)
+    if refusal is None:
+        subject.note_admitted(now_s)
     return None if refusal is None else refusal.code
 
 
+def admitted_of(subject: Admission, offered: int, now_s: float = 0.0) -> int:
+    """How many of so many that come at once are admitted, all of them to this gateway."""
+    admitted = 0
+    for _ in range(offered):
+        admitted += decide(subject, now_s, own=admitted + 1) is None
+    return admitted
+
+
 def test_without_a_broker_nobody_enters() -> None:
-    subject = admission()
+    subject = admission(None)
     assert decide(subject) == "no_broker"
     subject.note_load(LOAD, 0.0)
     assert decide(subject) is None
@@ -36,32 +71,26 @@ def test_without_a_broker_nobody_enters() -> None:
 
 
 def test_workers_are_needed() -> None:
-    subject = admission(min_workers=2)
-    subject.note_load(replace(LOAD, workers=1), 0.0)
+    subject = admission(replace(LOAD, workers=1), min_workers=2)
     assert decide(subject) == "no_worker"
     subject.note_load(replace(LOAD, workers=2), 0.0)
     assert decide(subject) is None
 
 
 def test_min_workers_zero_still_needs_one() -> None:
-    subject = admission(min_workers=0)
-    subject.note_load(replace(LOAD, workers=0), 0.0)
-    assert decide(subject) == "no_worker"
+    assert decide(admission(replace(LOAD, workers=0), min_workers=0)) == "no_worker"
 
 
 def test_the_connection_after_the_last_is_refused() -> None:
     subject = admission(max_connections=5)
-    subject.note_load(LOAD, 0.0)
-    assert decide(subject, connections=5) is None
-    assert decide(subject, connections=6) == "max_connections"
-    unlimited = admission(max_connections=0)
-    unlimited.note_load(LOAD, 0.0)
-    assert decide(unlimited, connections=10**6) is None
+    assert subject.count(connections=5) is None
+    refusal = subject.count(connections=6)
+    assert refusal is not None and refusal.code == "max_connections"
+    assert admission(max_connections=0).count(connections=10**6) is None
 
 
 def test_a_long_wait_refuses_until_it_is_clearly_shorter() -> None:
-    subject = admission(est_wait_ms_max=1000)
-    subject.note_load(replace(LOAD, est_wait_ms=1001), 0.0)
+    subject = admission(replace(LOAD, est_wait_ms=1001), est_wait_ms_max=1000)
     assert decide(subject) == "overloaded"
     subject.note_load(replace(LOAD, est_wait_ms=int(1000 * REOPEN_BELOW)), 0.0)
     assert decide(subject) == "overloaded"
@@ -69,11 +98,132 @@ def test_a_long_wait_refuses_until_it_is_clearly_shorter() -> None:
     assert decide(subject) is None
 
 
+def test_retry_after_is_the_wait_in_whole_seconds() -> None:
+    subject = admission(replace(LOAD, est_wait_ms=2_100))
+    refusal = subject.decide(0.0, own=1, backlog_full=False, draining=False)
+    assert refusal is not None and refusal.retry_after_s == 3
+
+
 def test_backlog_and_draining() -> None:
     subject = admission()
-    subject.note_load(LOAD, 0.0)
-    backlog = subject.decide(0.0, connections=1, backlog_full=True, draining=False)
-    draining = subject.decide(0.0, connections=1, backlog_full=False, draining=True)
+    backlog = subject.decide(0.0, own=1, backlog_full=True, draining=False)
+    draining = subject.decide(0.0, own=1, backlog_full=False, draining=True)
     assert isinstance(backlog, Refusal) and backlog.code == "storage_backlog"
     assert isinstance(draining, Refusal) and draining.code == "draining"
     assert backlog.retry_after_s > 0 and draining.retry_after_s > 0
+
+
+# ------------------------------------------------------------------------------------- utilisation
+
+
+def test_of_many_at_once_only_those_that_the_workers_can_take() -> None:
+    """Nothing has arrived yet, and no queue has formed: what is expected of them counts."""
+    assert admitted_of(admission(utilisation_max=0.8), 1_500) == 80
+    assert admitted_of(admission(utilisation_max=0.8, session_demand_x=0.5), 1_500) == 160
+    assert admitted_of(admission(utilisation_max=0), 1_500) == 1_500
+
+
+def test_to_ask_costs_nothing() -> None:
+    subject = admission(utilisation_max=0.8, sessions_per_s_max=50)
+    for _ in range(200):
+        assert subject.decide(0.0, own=1, backlog_full=False, draining=False) is None
+
+
+def test_audio_that_arrives_counts_as_well() -> None:
+    busy = replace(LOAD, arriving_x=30.0)
+    assert admitted_of(admission(busy, utilisation_max=0.8), 1_500) == 50
+    assert admitted_of(admission(replace(LOAD, arriving_x=80.0), utilisation_max=0.8), 9) == 0
+
+
+def test_what_is_expected_of_a_session_fades_as_it_grows_old() -> None:
+    subject = admission()
+    for _ in range(10):
+        decide(subject)
+    assert subject.expected_x(0.0, own=10) == 10
+    assert subject.expected_x(NEW_SESSION_S, own=10) == 10
+    halfway_s = (NEW_SESSION_S + KNOWN_SESSION_S) / 2
+    assert subject.expected_x(halfway_s, own=10) == pytest.approx(5)
+    assert subject.expected_x(KNOWN_SESSION_S, own=10) == 0
+
+
+def test_nothing_is_expected_of_sessions_that_left() -> None:
+    subject = admission(utilisation_max=0.8)
+    for _ in range(1_000):
+        assert decide(subject, own=1) is None  # One at a time: each has left before the next.
+    assert subject.expected_x(0.0, own=0) == 0
+
+
+def test_new_sessions_of_other_gateways_count_and_our_own_not_twice() -> None:
+    subject = admission()
+    for _ in range(10):
+        decide(subject)
+    assert subject.tell_expected_x(0.0, own=10) == 10
+    subject.note_load(replace(LOAD, expected_x=10.0), 0.0)
+    assert subject.utilisation(0.0, own=10) == pytest.approx(0.1)
+    subject.note_load(replace(LOAD, expected_x=40.0), 0.0)
+    assert subject.utilisation(0.0, own=10) == pytest.approx(0.4)
+
+
+def test_at_the_limit_it_stays_closed_until_there_is_room_to_speak_of() -> None:
+    subject = admission(utilisation_max=0.8)
+    subject.note_load(replace(LOAD, arriving_x=80.0), 0.0)
+    assert decide(subject) == "overloaded"
+    nearly = 80 * REOPEN_UTILISATION_BELOW
+    subject.note_load(replace(LOAD, arriving_x=nearly - 0.5), 0.0)
+    assert decide(subject) == "overloaded"
+    subject.note_load(replace(LOAD, arriving_x=nearly - 1.5), 0.0)
+    assert decide(subject) is None
+
+
+# -------------------------------------------------------------------------- this gateway's own work
+
+
+def beat(subject: Admission, delay_s: float, from_s: float, seconds: float) -> float:
+    """Pulses four times a second, each late by ``delay_s``; returns when the last is over."""
+    now_s = from_s
+    while now_s < from_s + seconds:
+        subject.note_pulse_due(now_s + 0.25)
+        now_s += 0.25 + delay_s
+        subject.note_pulse(now_s)
+        subject.note_load(LOAD, now_s)
+    return now_s
+
+
+def test_a_gateway_that_takes_long_for_a_frame_refuses_until_it_does_not() -> None:
+    subject = admission(delay_ms_max=300)
+    now_s = beat(subject, 0.02, 0.0, 3.0)
+    assert decide(subject, now_s) is None
+    now_s = beat(subject, 0.5, now_s, 4.0)
+    assert decide(subject, now_s) == "overloaded"
+    now_s = beat(subject, 0.02, now_s, 4.0)
+    assert decide(subject, now_s) is None
+
+
+def test_one_pause_is_no_overload() -> None:
+    subject = admission(delay_ms_max=300)
+    now_s = beat(subject, 0.02, 0.0, 3.0)
+    subject.note_pulse_due(now_s)
+    now_s += 0.5
+    assert decide(subject, now_s - 0.4) is None
+    subject.note_pulse(now_s)
+    subject.note_load(LOAD, now_s)
+    assert decide(subject, now_s) is None
+
+
+def test_a_pulse_that_never_comes_out_is_one() -> None:
+    subject = admission(delay_ms_max=300)
+    now_s = beat(subject, 0.02, 0.0, 3.0)
+    subject.note_pulse_due(now_s)
+    later_s = now_s + DELAY_MEMORY_S + 0.4
+    subject.note_load(LOAD, later_s)
+    assert decide(subject, later_s) == "overloaded"
+
+
+def test_sessions_come_in_no_faster_than_the_limit() -> None:
+    subject = admission(sessions_per_s_max=50)
+    assert admitted_of(subject, 1_500) == 50
+    assert admitted_of(subject, 1_500, now_s=0.5) == 25
+    assert decide(subject, 0.501) == "overloaded"
+    for second in range(1, 4):
+        subject.note_load(LOAD, second * 10.0)
+        assert admitted_of(subject, 1_500, now_s=second * 10.0) == 50

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
 from gateway.hub import Hub
 from gateway.settings import GatewaySettings
+from tests.gateway.test_admission import LOAD
 
 
 async def test_a_client_that_leaves_during_admission_is_not_counted(
@@ -23,6 +25,7 @@ async def test_a_client_that_leaves_during_admission_is_not_counted(
         raise AssertionError("not reached")
 
     monkeypatch.setattr(hub.registry, "count_connections", never)
+    hub.admission.note_load(LOAD, time.monotonic())
     admitting = asyncio.create_task(hub.admit())
     await asked.wait()
     assert hub.connections == 1
