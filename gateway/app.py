@@ -79,8 +79,7 @@ def _add_websocket(app: FastAPI, hub: Hub) -> None:
             return
         try:
             await websocket.accept()
-            connection: Connection = hub.connect(websocket)
-            await connection.run()
+            await Connection(websocket, native.Native(), hub).run()
         finally:
             hub.leave()
 

@@ -1,13 +1,15 @@
 """One WebSocket connection: feeds its client's messages to its session, and writes the answers.
 
 Two tasks of one connection: reading (which also awaits decoding and speech detection, so that a
-busy gateway leaves bytes in the socket), and writing. The session outlives the connection.
+busy gateway leaves bytes in the socket), and writing. The session outlives the connection; in some
+dialects a connection has one session after another.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from typing import Protocol
 
 import structlog
@@ -15,8 +17,9 @@ from prometheus_client import Counter
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from gateway import events as e
-from gateway.dialects import native
+from gateway.dialects.dialect import ClientEvent, Dialect, MessageError
 from gateway.life_cycle import State
+from gateway.session import CLOSE_NORMAL
 from gateway.session_host import CLOSE_INTERNAL_ERROR, CLOSE_POLICY, SessionHost
 
 ANSWERS_QUEUED_MAX = 1_000
@@ -25,7 +28,9 @@ SEND_TIMEOUT_S = 30.0
 """One answer's time to leave; then likewise."""
 BAD_MESSAGES_IN_A_ROW_MAX = 3
 START_TIMEOUT_S = 30.0
-"""From the upgrade to ``start``; then the connection is closed with 1008."""
+"""From the upgrade to ``start``, or from a session's end to the next; then the connection is closed
+with 1008."""
+NO_START = "no start in time"
 CLOSE_TOO_BIG = 1009
 CLOSE_TRY_LATER = 1013
 
@@ -38,6 +43,7 @@ class Gateway(Protocol):
 
     @property
     def chunk_bytes_max(self) -> int: ...
+    def new_host(self, client: str, dialect: Dialect) -> SessionHost: ...
     async def claim(self, host: SessionHost, start: e.Start) -> SessionHost | e.Problem:
         """The session that ``start`` asks for: ``host``'s new one, or one to go on with."""
 
@@ -45,15 +51,16 @@ class Gateway(Protocol):
 class Connection:
     """``run`` serves one accepted WebSocket until it is closed, by whichever side."""
 
-    def __init__(self, websocket: WebSocket, host: SessionHost, gateway: Gateway) -> None:
+    def __init__(self, websocket: WebSocket, dialect: Dialect, gateway: Gateway) -> None:
         self._websocket = websocket
-        self._host = host
+        self._dialect = dialect
         self._gateway = gateway
-        host.open(self)
+        self._host = self._new_host()
         self._outgoing: asyncio.Queue[_Answer | e.Close | None] = asyncio.Queue(ANSWERS_QUEUED_MAX)
         self._closing = False
         self._receiving = False
         self._reader: asyncio.Task[None] | None = None
+        self._idle: asyncio.TimerHandle | None = None
         self._log = structlog.get_logger()
 
     async def run(self) -> None:
@@ -63,11 +70,19 @@ class Connection:
             await asyncio.wait([self._reader])
         finally:
             self._reader.cancel()
+            if self._idle is not None:
+                self._idle.cancel()
             self._host.detach(self)
             self._put(None)
             # The writer ends after the last answer; a client that doesn't read can't hold it.
             await asyncio.wait([writer], timeout=SEND_TIMEOUT_S)
             writer.cancel()
+
+    def _new_host(self) -> SessionHost:
+        client = self._websocket.client
+        host = self._gateway.new_host(client.host if client is not None else "", self._dialect)
+        host.open(self)
+        return host
 
     # ------------------------------------------------------------------------ what the session says
 
@@ -78,10 +93,17 @@ class Connection:
             segment_index = answer.segment_index
         elif isinstance(answer, e.SegmentText):
             segment_index = answer.segment_index
-        self._put((native.encode(answer), segment_index))
+        self._put((tuple(self._dialect.encode(answer)), segment_index))
 
     def close(self, code: int, reason: str) -> None:
         """Close once everything before is sent, and take nothing more from the client."""
+        if code == CLOSE_NORMAL and self._dialect.stays_open:
+            loop = asyncio.get_running_loop()
+            self._idle = loop.call_later(START_TIMEOUT_S, self._end, CLOSE_POLICY, NO_START)
+        else:
+            self._end(code, reason)
+
+    def _end(self, code: int, reason: str) -> None:
         self._put(e.Close(code=code, reason=reason))
         self._stop_reading()
 
@@ -103,30 +125,32 @@ class Connection:
         try:
             while not self._closing:
                 try:
-                    event = await self._next_event()
-                except native.MessageError as error:
+                    events = await self._next_events()
+                except MessageError as error:
                     bad_in_a_row += 1
                     self._refuse(error)
                     if bad_in_a_row >= BAD_MESSAGES_IN_A_ROW_MAX:
                         self.close(CLOSE_POLICY, "too many bad messages")
                     continue
                 bad_in_a_row = 0
-                if isinstance(event, e.Chunk) and len(event.data) > self._gateway.chunk_bytes_max:
-                    self.close(CLOSE_TOO_BIG, "chunk too large")
-                    continue
-                await self._take(event)
+                for event in events:
+                    if self._closing:
+                        break
+                    await self._take(event)
         except TimeoutError:
-            self.close(CLOSE_POLICY, "no start in time")
+            self.close(CLOSE_POLICY, NO_START)
         except WebSocketDisconnect:
             return  # ``run`` tells the session.
         except Exception:
             self._host.fail()
             self.close(CLOSE_INTERNAL_ERROR, "internal error")
 
-    def _refuse(self, error: native.MessageError) -> None:
+    def _refuse(self, error: MessageError) -> None:
         self.answer(e.Problem(code=error.code, message=str(error), chunk_index=error.chunk_index))
+        if error.fatal:
+            self.close(CLOSE_POLICY, str(error))
 
-    async def _next_event(self) -> e.Start | e.Chunk | e.Finish:
+    async def _next_events(self) -> Sequence[ClientEvent]:
         starting = self._host.session.state is State.NEW
         self._receiving = True
         try:
@@ -137,9 +161,14 @@ class Connection:
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         payload = message.get("text")
-        return native.parse(payload if payload is not None else message["bytes"])
+        return self._dialect.parse(payload if payload is not None else message["bytes"])
 
-    async def _take(self, event: e.Start | e.Chunk | e.Finish) -> None:
+    async def _take(self, event: ClientEvent) -> None:
+        if isinstance(event, e.Chunk) and len(event.data) > self._gateway.chunk_bytes_max:
+            self.close(CLOSE_TOO_BIG, "chunk too large")
+            return
+        if isinstance(event, e.Start):
+            await self._begin_next()
         if isinstance(event, e.Start) and self._host.session.state is State.NEW:
             found = await self._gateway.claim(self._host, event)
             if isinstance(found, e.Problem):
@@ -156,6 +185,17 @@ class Connection:
             return
         self._host.handle(event)
         await self._host.do_audio()
+
+    async def _begin_next(self) -> None:
+        """In a dialect of many sessions: the one before is finished, another is to begin."""
+        finished = self._host.session.state in (State.FINISHING, State.CONFIRMING, State.DONE)
+        if self._dialect.resumable or not finished:
+            return
+        await self._host.over()
+        if self._idle is not None:
+            self._idle.cancel()
+        self._host.detach(self)
+        self._host = self._new_host()
 
     # -------------------------------------------------------------------------------------- writing
 
@@ -197,11 +237,12 @@ class Connection:
         if isinstance(item, e.Close):
             await self._websocket.close(item.code, item.reason)
             return
-        text, segment_index = item
-        await self._websocket.send_text(text)
+        texts, segment_index = item
+        for text in texts:
+            await self._websocket.send_text(text)
         if segment_index is not None:
             self._host.note_written(self, segment_index)
 
 
-_Answer = tuple[str, int | None]
-"""An encoded answer, and the segment that it tells."""
+_Answer = tuple[tuple[str, ...], int | None]
+"""An encoded answer's messages, and the segment that it tells."""

@@ -7,17 +7,17 @@ import hmac
 import secrets
 import time
 from collections import OrderedDict, defaultdict
+from dataclasses import replace
 
 import structlog
 from prometheus_client import Counter, Gauge
-from starlette.websockets import WebSocket
 
 from gateway import events as e
 from gateway.activity import Activity
 from gateway.admission import Admission, Refusal
 from gateway.audio import AudioInput
-from gateway.connection import Connection
 from gateway.decoding import DecoderPool
+from gateway.dialects.dialect import Dialect
 from gateway.link import BrokerLink
 from gateway.outbox import Outbox
 from gateway.pulse import keep_pulse
@@ -158,23 +158,26 @@ class Hub:
         self.connections -= 1
         CONNECTIONS.set(self.connections)
 
-    def connect(self, websocket: WebSocket) -> Connection:
-        """A connection with its new session, for an accepted WebSocket."""
-        host = websocket.client.host if websocket.client is not None else ""
-        session = Session(
-            self.settings.session_limits(),
-            SegmenterConfig(endpoint_silence_ms=self.settings.endpoint_silence_ms),
-            resume_token=secrets.token_urlsafe(24),
-            client=host,
-            wall_ms=wall_ms,
-        )
-        return Connection(websocket, SessionHost(session, self), self)
-
     # ------------------------------------------------------ what connections and sessions ask of us
 
     @property
     def chunk_bytes_max(self) -> int:
         return self.settings.chunk_bytes_max
+
+    def new_host(self, client: str, dialect: Dialect) -> SessionHost:
+        """A new session for a client at this address, nothing started yet."""
+        limits = self.settings.session_limits()
+        if not dialect.resumable:
+            client = f"{client} ({dialect.name})"
+            limits = replace(limits, resume_wait_s=0.0, stored_wait_s=0.0)
+        session = Session(
+            limits,
+            SegmenterConfig(endpoint_silence_ms=self.settings.endpoint_silence_ms),
+            resume_token=secrets.token_urlsafe(24),
+            client=client,
+            wall_ms=wall_ms,
+        )
+        return SessionHost(session, self)
 
     async def claim(self, host: SessionHost, start: e.Start) -> SessionHost | e.Problem:
         """The session that ``start`` asks for: ``host``'s new one, whose id is reserved now, or

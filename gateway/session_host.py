@@ -145,6 +145,12 @@ class SessionHost:
             self._changed.clear()
             await self._changed.wait()
 
+    async def over(self) -> None:
+        """Until the session has told its last."""
+        while self.session.state is not State.DONE:
+            self._changed.clear()
+            await self._changed.wait()
+
     # ---------------------------------------------------------------------------------------- audio
 
     async def do_audio(self) -> None:

@@ -7,10 +7,11 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, cast
 
 from gateway import events as e
+from gateway.dialects.dialect import ClientEvent, MessageError
 
 SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 """What a session id may look like; a UUID is usual."""
@@ -24,18 +25,21 @@ SAMPLE_RATE_HZ_MAX = 48_000
 CHUNK_INDEX_MAX = (1 << 31) - 1
 
 
-class MessageError(ValueError):
-    """A client's message that is no message. ``code`` and the text are the answer."""
+class Native:
+    """The native protocol as a ``Dialect``: nothing to be remembered."""
 
-    def __init__(
-        self, message: str, code: str = "bad_message", chunk_index: int | None = None
-    ) -> None:
-        super().__init__(message)
-        self.code = code
-        self.chunk_index = chunk_index
+    name = "native"
+    resumable = True
+    stays_open = False
+
+    def parse(self, message: str | bytes) -> Sequence[ClientEvent]:
+        return (parse(message),)
+
+    def encode(self, answer: e.Answer) -> Sequence[str]:
+        return (encode(answer),)
 
 
-def parse(message: str | bytes) -> e.Start | e.Chunk | e.Finish:
+def parse(message: str | bytes) -> ClientEvent:
     """One WebSocket message from the client.
 
     Raises:

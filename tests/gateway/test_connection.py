@@ -15,6 +15,8 @@ from starlette.websockets import WebSocket, WebSocketState
 from gateway import events as e
 from gateway.audio import Decoded
 from gateway.connection import Connection, Gateway
+from gateway.dialects.dialect import Dialect
+from gateway.dialects.native import Native
 from gateway.life_cycle import SessionLimits, State
 from gateway.segmenter import SegmenterConfig
 from gateway.session import Session
@@ -30,6 +32,7 @@ class ScriptedSocket:
         self.sent: list[str] = []
         self.closed: tuple[int, str] | None = None
         self.application_state = WebSocketState.CONNECTED
+        self.client = None
 
     async def receive(self) -> dict[str, Any]:
         return await self.incoming.get()
@@ -50,6 +53,7 @@ class NoServices:
 
     def __init__(self) -> None:
         self.released = 0
+        self.hosts: list[SessionHost] = []
 
     def submit_job(self, job: Job) -> None: ...
     def submit_record(self, record: Record) -> None: ...
@@ -67,21 +71,25 @@ class NoServices:
     async def claim(self, host: SessionHost, start: e.Start) -> SessionHost:
         return host
 
+    def new_host(self, client: str, dialect: Dialect) -> SessionHost:
+        session = Session(
+            SessionLimits(),
+            SegmenterConfig(),
+            resume_token="t",
+            client=client,
+            wall_ms=lambda: 0,
+        )
+        self.hosts.append(SessionHost(session, cast(Services, self)))
+        return self.hosts[-1]
+
     def release(self, host: SessionHost) -> None:
         self.released += 1
 
 
 def make() -> tuple[ScriptedSocket, NoServices, SessionHost, Connection]:
     socket, services = ScriptedSocket(), NoServices()
-    session = Session(
-        SessionLimits(),
-        SegmenterConfig(),
-        resume_token="t",
-        client="",
-        wall_ms=lambda: 0,
-    )
-    host = SessionHost(session, cast(Services, services))
-    connection = Connection(cast(WebSocket, socket), host, cast(Gateway, services))
+    connection = Connection(cast(WebSocket, socket), Native(), cast(Gateway, services))
+    (host,) = services.hosts
     return socket, services, host, connection
 
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from gateway import events as e
-from gateway.dialects.native import MessageError, encode, parse
+from gateway.dialects.dialect import MessageError
+from gateway.dialects.native import encode, parse
 
 START = {"action": "start", "session_id": "6f1c"}
 
