@@ -49,6 +49,7 @@ function show(next) {
 function stateText() {
   if (state === "live" && run?.file) return t("state.live_file", { name: run.file.name });
   if (state === "reconnecting" && run?.file) return t("state.reconnecting_file");
+  if (state === "done" && transcript.empty) return t("state.done_silent");
   if (state === "done" && !run.stored) return t("state.done_unstored");
   return t(`state.${state}`);
 }

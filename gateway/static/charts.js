@@ -1,4 +1,4 @@
-// Small charts as SVG, without a library. Each has a text of its own for those who do not see it.
+// Small charts as SVG, without a library. What matters of them stands beside them as text.
 
 const SVG = "http://www.w3.org/2000/svg";
 

@@ -83,6 +83,7 @@ function drawWorkers(queue, workers) {
     busy: number(queue.workers_busy),
     workers: number(queue.workers),
     speed: number(stats.throughput_x),
+    models: stats.models.join(", ") || "–",
   });
   const rows = workers.map((worker) => {
     const row = document.createElement("tr");

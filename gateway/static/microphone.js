@@ -37,11 +37,13 @@ export class Microphone {
     this.#stream = await navigator.mediaDevices.getUserMedia({ audio });
     this.#context = new AudioContext();
     await this.#context.audioWorklet.addModule(new URL("capture-worklet.js", import.meta.url));
-    this.#node = new AudioWorkletNode(this.#context, "capture", { numberOfOutputs: 0 });
+    this.#node = new AudioWorkletNode(this.#context, "capture", { outputChannelCount: [1] });
     this.#over = new Promise((resolve) => {
       this.#node.port.onmessage = ({ data }) => (data.over ? resolve() : onChunk(data));
     });
+    // Its output is silence; what leads nowhere is not run in every browser.
     this.#context.createMediaStreamSource(this.#stream).connect(this.#node);
+    this.#node.connect(this.#context.destination);
     for (const track of this.#stream.getAudioTracks()) track.onended = onLost;
     await this.#context.resume();
   }

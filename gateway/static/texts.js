@@ -45,6 +45,7 @@ export const texts = {
     "state.reconnecting_file": "Reconnecting…",
     "state.done": "Done, stored",
     "state.done_unstored": "Done; not stored yet",
+    "state.done_silent": "Done; no speech was heard",
     "state.failed": "Stopped",
     "demo":
       "The bundled demo model knows spoken digits only, in Mandarin and English. " +
@@ -115,13 +116,13 @@ export const texts = {
     "board.backlog_note": "records; new sessions are refused at {max}",
     "board.latency_chart": "Latency of the last 15 minutes",
     "board.latency_about":
-      "From the end of an utterance, as the gateway hears it, to its text at the gateway.",
+      "From the end of an utterance, as the gateway hears it, to its text at the gateway; right to 15 %.",
     "board.throughput_chart": "Utterances of the last 15 minutes",
     "board.throughput_about": "Texts in each 10 seconds: {results} in all, {failures} failed.",
     "board.workers": "Workers",
     "board.workers_note":
-      "{busy} of {workers} at work, {speed} s of audio a second together. Below, what each did " +
-      "for this gateway in the last 15 minutes, partial texts included.",
+      "{busy} of {workers} at work, {speed} s of audio a second together. Model: {models}. " +
+      "Below, what each did for this gateway in the last 15 minutes, partial texts included.",
     "board.worker": "Worker",
     "board.results": "Texts",
     "board.speed": "Speed",
@@ -179,6 +180,7 @@ export const texts = {
     "state.reconnecting_file": "正在重新连接……",
     "state.done": "完成，已存储",
     "state.done_unstored": "完成，尚未存储",
+    "state.done_silent": "完成，没有听到语音",
     "state.failed": "已停止",
     "demo": "自带的演示模型只认识数字的读音（普通话和英语），别的声音也会听成数字。",
     "history.heading": "历史记录",
@@ -241,12 +243,12 @@ export const texts = {
     "board.backlog": "等待存储",
     "board.backlog_note": "条记录；到 {max} 条时拒绝新会话",
     "board.latency_chart": "最近 15 分钟的延迟",
-    "board.latency_about": "从网关听到一句话结束，到文字回到网关。",
+    "board.latency_about": "从网关听到一句话结束，到文字回到网关；误差在 15% 以内。",
     "board.throughput_chart": "最近 15 分钟的语句",
     "board.throughput_about": "每 10 秒的结果数：共 {results} 个，失败 {failures} 个。",
     "board.workers": "工作进程",
     "board.workers_note":
-      "{workers} 个中有 {busy} 个在工作，合计每秒识别 {speed} 秒音频。下表是最近 15 分钟各自为本网关做的工作，含中间结果。",
+      "{workers} 个中有 {busy} 个在工作，合计每秒识别 {speed} 秒音频，模型：{models}。下表是最近 15 分钟各自为本网关做的工作，含中间结果。",
     "board.worker": "工作进程",
     "board.results": "结果",
     "board.speed": "速度",

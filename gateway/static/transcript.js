@@ -60,7 +60,9 @@ export class TranscriptView {
     else download(`${name}.txt`, "text/plain", asText(this.segments));
   }
 
+  // Only failures are in the page's language; anything else would be read out once more.
   #redraw() {
+    if (!this.segments.some((segment) => segment.code)) return;
     this.#lines.replaceChildren(...this.segments.filter((s) => s.text || s.code).map(line));
   }
 

@@ -34,6 +34,9 @@ async def test_the_sixth_of_five_is_refused_with_503(gateway_of_five: Stack) -> 
         assert caught.value.status == 503
         assert caught.value.retry_after_s is not None and caught.value.retry_after_s > 0
         assert json.loads(str(caught.value))["code"] == "max_connections"
+        asked = await asyncio.to_thread(gateway_of_five.get, "/api/v1/admission", "gateway5")
+        assert (asked.status, asked.body) == (503, json.loads(str(caught.value)))
+        assert int(asked.headers["retry-after"]) == caught.value.retry_after_s
         answer = await asyncio.to_thread(gateway_of_five.get, "/api/v1/health", "gateway5")
         assert answer.body["limits"]["max_connections"] == {"value": 5, "source": "environment"}
         assert answer.body["connections"] == 5

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, WebSocketRoute, expect
+from playwright.sync_api import Browser, Page, Route, WebSocketRoute, expect
 
 from tests.gateway.encoded_audio import encode
 from tests.integration.browser import WIDTHS, running_browser, screenshot, write_recording
@@ -57,8 +57,9 @@ def page(browser: Browser, stack: Stack) -> Iterator[Page]:
     )
     yield visitor
     context.close()
-    # What a server that is killed causes is for the test to judge.
-    assert not [text for text in complaints if "ERR_" not in text and "WebSocket" not in text]
+    # What a lost or refusing server causes is for the test to judge.
+    of_the_server = ("Failed to load resource", "WebSocket connection to")
+    assert not [text for text in complaints if not text.startswith(of_the_server)]
 
 
 def _size(name: str) -> dict[str, Any]:
@@ -191,6 +192,60 @@ def test_a_file_and_its_downloads(page: Page, container: str) -> None:
     with page.expect_download() as plain:
         page.get_by_role("button", name="Download as text").first.click()
     assert Path(plain.value.path()).read_text(encoding="utf-8").split() == audio.text.split()
+
+
+def test_a_refusal_is_told_in_clear_words_and_waited_for(page: Page) -> None:
+    refusal = {"code": "max_connections", "message": "all are taken", "retry_after_s": 1}
+    answers = [json.dumps(refusal)]
+
+    def admission(route: Route) -> None:
+        if answers:
+            route.fulfill(status=503, content_type="application/json", body=answers.pop())
+        else:
+            route.continue_()
+
+    def socket(route: WebSocketRoute) -> None:
+        if answers:
+            route.close(code=1013)
+        else:
+            route.connect_to_server()
+
+    page.route("**/api/v1/admission", admission)
+    page.route_web_socket("**/ws/asr", socket)
+    page.goto("/")
+    start_speaking(page)
+    expect(page.get_by_role("alert")).to_have_text(
+        "All connections are taken. Trying again in 1 s."
+    )
+    wait_for_state(page, "live")
+    expect(page.locator("#problem")).to_be_hidden()
+    page.get_by_role("button", name="Stop").click()
+    wait_for_state(page, "done")
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("Object.defineProperty(navigator, 'mediaDevices', {value: undefined})", "only to pages"),
+        (
+            "navigator.mediaDevices.getUserMedia = async () => "
+            "{ throw new DOMException('', 'NotAllowedError') }",
+            "microphone is blocked",
+        ),
+        (
+            "navigator.mediaDevices.getUserMedia = async () => "
+            "{ throw new DOMException('', 'NotFoundError') }",
+            "No microphone was found",
+        ),
+    ],
+    ids=["insecure", "denied", "missing"],
+)
+def test_without_a_microphone_the_reason_is_told(page: Page, script: str, words: str) -> None:
+    page.add_init_script(script)
+    page.goto("/")
+    start_speaking(page)
+    expect(page.get_by_role("alert")).to_contain_text(words)
+    expect(page.locator("#state")).to_have_text("Stopped")
 
 
 def test_a_file_that_is_no_audio_is_told_in_clear_words(page: Page) -> None:
