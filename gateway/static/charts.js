@@ -53,7 +53,8 @@ export function sparkline(svg, values) {
 
 const BOX = { width: 600, height: 150 };
 
-function frame(svg, top, unit) {
+// Rules below what is drawn, their labels above it.
+function frame(svg, top, unit, ...drawn) {
   svg.setAttribute("viewBox", "0 -26 600 178");
   const label = (value) => node("text", { x: 0, y: BOX.height * (1 - value) - 5 }, unit(top * value));
   const rule = (value) =>
@@ -63,13 +64,13 @@ function frame(svg, top, unit) {
       y1: BOX.height * (1 - value),
       y2: BOX.height * (1 - value),
     });
-  return [rule(0), ...[0.5, 1].flatMap((value) => [rule(value), label(value)])];
+  svg.replaceChildren(...[0, 0.5, 1].map(rule), ...drawn, ...[0.5, 1].map(label));
 }
 
 export function lines(svg, series, unit) {
   const top = roundUp(Math.max(0, ...series.flatMap(({ values }) => values)));
   const curves = series.map(({ values, kind }) => curve(values, { ...BOX, top, kind }));
-  svg.replaceChildren(...frame(svg, top, unit), ...curves);
+  frame(svg, top, unit, ...curves);
 }
 
 export function bars(svg, values, unit) {
@@ -79,5 +80,5 @@ export function bars(svg, values, unit) {
     const height = (value / top) * BOX.height;
     return node("rect", { x: i * step + 1, y: BOX.height - height, width: step - 2, height, rx: 1 });
   });
-  svg.replaceChildren(...frame(svg, top, unit), node("g", { class: "bars first" }, ...drawn));
+  frame(svg, top, unit, node("g", { class: "bars first" }, ...drawn));
 }

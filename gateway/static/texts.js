@@ -116,7 +116,7 @@ export const texts = {
     "board.backlog_note": "records; new sessions are refused at {max}",
     "board.latency_chart": "Latency of the last 15 minutes",
     "board.latency_about":
-      "From the end of an utterance, as the gateway hears it, to its text at the gateway; right to 15 %.",
+      "From the end of an utterance, as the gateway hears it, to its text at the gateway; right to 15 %.",
     "board.throughput_chart": "Utterances of the last 15 minutes",
     "board.throughput_about": "Texts in each 10 seconds: {results} in all, {failures} failed.",
     "board.workers": "Workers",

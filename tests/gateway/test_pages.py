@@ -8,6 +8,7 @@ import pytest
 
 from gateway.pages import HEADERS, STATIC_DIR, Page, answer, load_pages
 
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = load_pages()
 
 
@@ -67,3 +68,14 @@ def test_every_file_is_used() -> None:
     texts = {name: page.content.decode() for name, page in PAGES.items()}
     for name in texts.keys() - {"index.html", "dashboard.html"}:
         assert any(name in text for other, text in texts.items() if other != name), name
+
+
+def test_every_refusal_is_told_in_words() -> None:
+    """In both languages; for an error that is not among them, the server's words are shown."""
+    documented = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    sentence = re.search(r"^Refused before the upgrade, .*?; with 403", documented, re.M | re.S)
+    assert sentence
+    codes = set(re.findall(r"`(\w+)`", sentence[0].partition("}`")[2]))
+    assert {"no_worker", "draining"} <= codes
+    texts = PAGES["texts.js"].content.decode()
+    assert {code for code in codes if texts.count(f'"problem.{code}":') != 2} == set()
