@@ -1,6 +1,6 @@
 """Linear layers on a CPU by oneDNN instead of MKL, which PyTorch takes for single precision.
 
-MKL leaves AVX-512 alone on AMD processors. On one core of an AMD EPYC a layer of the demo model
+On AMD processors MKL is slow. On one core of an AMD EPYC with AVX-512 a layer of the demo model
 runs at 215 GFLOP/s by oneDNN and at 97 by MKL; the model as a whole takes 0.64 ms of processor
 time for a second of audio instead of 0.85. Results are the same but for float rounding.
 """

@@ -3,8 +3,9 @@
 The package's ONNX graph takes one frame of each stream per call, because a frame's recurrent step
 needs the one before. But that step is a sixth of the work: the spectrum and the convolutions of a
 frame need nothing but its samples. So ``encode`` does them for all frames at hand, as a few large
-matrix products, and only ``advance`` goes frame by frame. That costs 10 µs a frame of processor
-time, where onnxruntime takes 33 to 40 whatever the batch (one core of an AMD EPYC, AVX-512).
+matrix products, and only ``advance`` goes frame by frame. That costs 8 µs a frame of processor
+time on one core of an AMD EPYC (11 µs if OpenBLAS is told to do without AVX-512), where onnxruntime
+takes 32 whatever the batch.
 
 Layers, as in the graph: 4 magnitude spectra (a Hann window of 256 samples each 128), 4 convolutions
 over time with ReLU (129 → 128 → 64 → 64 → 128 channels; the 2nd and 3rd halve the time, so that one
