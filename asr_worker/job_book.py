@@ -80,6 +80,11 @@ class JobBook:
         """Jobs in no batch yet."""
         return len(self._queue)
 
+    @property
+    def fills_a_batch(self) -> bool:
+        """More jobs would not make the next batch larger."""
+        return self._queue.fills_a_batch
+
     def introduce(self) -> Ready:
         """The first message, and the answer to a broker that doesn't know us."""
         self._welcome_due = True

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 import structlog
 import zmq
 
-from asr_worker.batching import BatchLimits
+from asr_worker.batching import BatchLimits, rest_s
 from asr_worker.inference import InferenceLoop
 from asr_worker.job_book import JobBook
 from asr_worker.metrics import FRAMES_REJECTED, MESSAGES_UNSENT
@@ -55,6 +55,7 @@ class Worker:
         self._build_recognizer = build_recognizer
         self._trial_x = 0.0
         self._loop = InferenceLoop(self._build)
+        self._rest_until_s = 0.0
 
     def run(self) -> int:
         """Load the model, serve until told to stop, drain. Returns the exit code."""
@@ -116,7 +117,7 @@ class Worker:
         bus.send([book.introduce()])
         next_beat_s = time.monotonic()
         while not self._stop.requested:
-            bus.wait(POLL_S)
+            bus.wait(self._wait_s(book))
             for message in bus.receive():
                 bus.send(book.receive(message))
             self._turn(bus, book)
@@ -131,11 +132,21 @@ class Worker:
 
     def _turn(self, bus: _Bus, book: JobBook) -> None:
         """Keep the loop busy first, then send what it has finished."""
+        now_s = time.monotonic()
         finished = self._loop.finished()
-        if not self._loop.busy and book.queued:
-            self._loop.submit(book.take_batch(), time.monotonic())
+        if finished is not None:
+            self._rest_until_s = now_s + rest_s(len(finished.jobs), finished.infer_ms / 1000)
+        rested = now_s >= self._rest_until_s or book.fills_a_batch
+        if not self._loop.busy and book.queued and rested:
+            self._loop.submit(book.take_batch(), now_s)
         if finished is not None:
             bus.send(book.answer(finished.jobs, finished.recognitions, finished.infer_ms))
+
+    def _wait_s(self, book: JobBook) -> float:
+        """How long nothing is to be done unless something arrives."""
+        if self._loop.busy or not book.queued:
+            return POLL_S
+        return min(POLL_S, max(0.001, self._rest_until_s - time.monotonic()))
 
     def _beat(self, bus: _Bus, now_s: float) -> None:
         busy_s = self._loop.busy_s(now_s)

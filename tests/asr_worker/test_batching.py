@@ -5,7 +5,14 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_worker.batching import PADDED_SHARE_MAX, PARTIAL_PASSES_MAX, BatchLimits, BatchQueue
+from asr_worker.batching import (
+    PADDED_SHARE_MAX,
+    PARTIAL_PASSES_MAX,
+    REST_S_MAX,
+    BatchLimits,
+    BatchQueue,
+    rest_s,
+)
 
 LIMITS = BatchLimits(jobs_max=4, audio_ms_max=10_000)
 
@@ -117,3 +124,28 @@ def test_a_final_with_n_older_ones_waits_for_n_batches_of_finals_at_most(
         for key in batch:
             if key in finals:
                 assert batches_of_finals <= finals.index(key) + 1
+
+
+def test_only_a_batch_of_several_is_followed_by_a_rest() -> None:
+    assert rest_s(1, 0.01) == 0
+    assert rest_s(2, 0.01) == 0.02
+    assert rest_s(2, 10) == REST_S_MAX
+
+
+def test_a_queue_that_fills_a_batch_is_known_by_jobs_or_by_audio() -> None:
+    queue: BatchQueue[int] = BatchQueue(BatchLimits(jobs_max=3, audio_ms_max=10_000))
+    queue.add(1, audio_ms=4_000, partial=False)
+    queue.add(2, audio_ms=4_000, partial=False)
+    assert not queue.fills_a_batch
+    queue.add(3, audio_ms=100, partial=False)
+    assert queue.fills_a_batch
+    queue.remove(3)
+    assert not queue.fills_a_batch
+    queue.add(4, audio_ms=2_000, partial=False)
+    assert queue.fills_a_batch
+    queue.clear()
+    assert not queue.fills_a_batch
+    queue.add(5, audio_ms=10_000, partial=False)
+    assert queue.fills_a_batch
+    assert queue.take_batch() == [5]
+    assert not queue.fills_a_batch
