@@ -1,4 +1,4 @@
-"""``python -m tools.bench [PART]…``: codec, broker, worker, gateway; all of them by default.
+"""``python -m tools.bench [PART]…``: codec, broker, worker, gateway, cpu_budget; all by default.
 
 Absolute figures depend on the machine and on what else it does: compare with the reference beside
 each. Exit code 1: a promise is not kept on this machine now.
@@ -23,13 +23,14 @@ PIPED_WIDTH_CHARS = 150
 
 def _parts() -> dict[str, Callable[[], list[Figure]]]:
     # Imported late: the worker's part takes seconds to import torch.
-    from tools.bench import broker, codec, gateway, worker
+    from tools.bench import broker, codec, cpu_budget, gateway, worker
 
     return {
         "codec": codec.measure,
         "broker": broker.measure,
         "worker": worker.measure,
         "gateway": gateway.measure,
+        "cpu_budget": cpu_budget.measure,
     }
 
 
@@ -47,7 +48,8 @@ def _row(figure: Figure) -> list[str]:
 
 def main(
     parts: Annotated[
-        list[str] | None, typer.Argument(metavar="PART", help="codec, broker, worker, gateway")
+        list[str] | None,
+        typer.Argument(metavar="PART", help="codec, broker, worker, gateway, cpu_budget"),
     ] = None,
 ) -> None:
     """Measure, and print each figure beside its reference of the same run."""
