@@ -22,6 +22,7 @@ def segment_answer(session_id: str, result: Result) -> e.Answer:
         start_ms=result.start_ms,
         end_ms=result.end_ms,
         text=result.text or "",
+        tokens=result.tokens,
     )
 
 

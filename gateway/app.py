@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -15,6 +16,9 @@ from fastapi.responses import JSONResponse
 from gateway.admission import Refusal
 from gateway.connection import Connection
 from gateway.dialects import native
+from gateway.dialects.dialect import Dialect
+from gateway.dialects.funasr import Funasr
+from gateway.dialects.vosk import Vosk
 from gateway.hub import Hub
 from gateway.live import live_session
 from gateway.pages import add_pages
@@ -67,21 +71,38 @@ def create_app(hub: Hub, sources: dict[str, str]) -> FastAPI:
 
 
 def _add_websocket(app: FastAPI, hub: Hub) -> None:
+    def new_id() -> str:
+        return str(uuid.uuid4())
+
     @app.websocket("/ws/asr")
     async def recognise(websocket: WebSocket) -> None:
-        if not _origin_allowed(websocket, hub.settings.allowed_origins):
-            body = {"code": "origin_refused", "message": "this web origin may not connect"}
-            await websocket.send_denial_response(JSONResponse(body, 403))
-            return
-        refusal = await hub.admit()
-        if refusal is not None:
-            await websocket.send_denial_response(_refused(refusal))
-            return
-        try:
-            await websocket.accept()
-            await Connection(websocket, native.Native(), hub).run()
-        finally:
-            hub.leave()
+        await _serve(websocket, hub, native.Native())
+
+    @app.websocket("/")
+    async def recognise_funasr(websocket: WebSocket) -> None:
+        await _serve(websocket, hub, Funasr(new_id))
+
+    @app.websocket("/vosk")
+    async def recognise_vosk(websocket: WebSocket) -> None:
+        await _serve(websocket, hub, Vosk(new_id))
+
+
+async def _serve(websocket: WebSocket, hub: Hub, dialect: Dialect) -> None:
+    if not _origin_allowed(websocket, hub.settings.allowed_origins):
+        body = {"code": "origin_refused", "message": "this web origin may not connect"}
+        await websocket.send_denial_response(JSONResponse(body, 403))
+        return
+    refusal = await hub.admit()
+    if refusal is not None:
+        await websocket.send_denial_response(_refused(refusal))
+        return
+    try:
+        # FunASR's clients ask for it; it means nothing more.
+        offered = websocket.scope.get("subprotocols", [])
+        await websocket.accept("binary" if "binary" in offered else None)
+        await Connection(websocket, dialect, hub).run()
+    finally:
+        hub.leave()
 
 
 def _origin_allowed(websocket: WebSocket, allowed: str) -> bool:

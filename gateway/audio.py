@@ -43,14 +43,18 @@ class Decoded:
 class AudioInput:
     """Feed the session's chunks in order, one at a time; ``close`` it in any case.
 
-    ``raw_sample_rate_hz`` is that of raw PCM, 8,000 to 48,000; containers tell their own.
+    ``raw_sample_rate_hz`` is that of raw PCM, 8,000 to 48,000; containers tell their own. None:
+    raw PCM is not expected, and what begins no container is ``bad_audio``.
     ``duration_ms_max`` is the longest session.
     """
 
     def __init__(
-        self, raw_sample_rate_hz: int, decoders: DecoderPool, duration_ms_max: int
+        self, raw_sample_rate_hz: int | None, decoders: DecoderPool, duration_ms_max: int
     ) -> None:
-        assert RAW_SAMPLE_RATE_HZ_MIN <= raw_sample_rate_hz <= RAW_SAMPLE_RATE_HZ_MAX
+        assert (
+            raw_sample_rate_hz is None
+            or RAW_SAMPLE_RATE_HZ_MIN <= raw_sample_rate_hz <= RAW_SAMPLE_RATE_HZ_MAX
+        )
         self._raw_rate_hz = raw_sample_rate_hz
         self._decoders = decoders
         self._samples_left = duration_ms_max * SAMPLE_RATE_HZ // 1000
@@ -174,6 +178,8 @@ class AudioInput:
 
     async def _new_source(self, container: Container | None) -> _Source:
         if container is None:
+            if self._raw_rate_hz is None:
+                raise AudioError("bad_audio", "this is not WAV, WebM, Ogg, FLAC or MP3")
             return _RawSource(self._raw_rate_hz)
         if container == "wav":
             return _WavSource()

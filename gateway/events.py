@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from wire.messages import Failure, Job, Record, Result, StoredKey
+from wire.messages import Failure, Job, Lane, Record, Result, StoredKey, Token
 
 Mode = Literal["auto", "stream", "chunk"]
 
@@ -30,6 +30,9 @@ class Start:
     """Given: go on with a session that this token was issued for."""
     next_segment_index: int | None = None
     """When going on: how many segments' texts the client has. None: it does not tell."""
+    encoded: bool = False
+    """The audio comes in containers; what is none is refused and not taken for raw PCM."""
+    lane: Lane = "live"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +189,7 @@ class SegmentText:
     start_ms: int
     end_ms: int
     text: str
+    tokens: tuple[Token, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -254,7 +254,7 @@ class Hub:
 
     def new_audio(self, start: e.Start) -> AudioInput:
         return AudioInput(
-            start.sample_rate_hz,
+            None if start.encoded else start.sample_rate_hz,
             self._decoders,
             self.settings.session_audio_s_max * 1000,
         )

@@ -246,7 +246,7 @@ class Session:
             session_id=self.session_id,
             seq=self._segments.next_seq,
             partial=partial,
-            lane="live",
+            lane=self.start.lane,
             start_ms=utterance.start_ms,
             end_ms=utterance.end_ms,
             last_chunk_index=utterance.last_chunk_index,

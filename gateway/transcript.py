@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from itertools import pairwise
 
@@ -18,6 +19,10 @@ _WIDE_RANGES = (
 )
 
 
+_WIDE = "".join(f"{chr(first)}-{chr(last)}" for first, last in _WIDE_RANGES)
+_WORD = re.compile(f"[{_WIDE}]|[^\\s{_WIDE}]+")
+
+
 def is_cjk(character: str) -> bool:
     """Whether ``character`` is written without spaces around it (Chinese, kana, full width)."""
     point = ord(character)
@@ -31,7 +36,17 @@ def join_texts(texts: Iterable[str]) -> str:
         return ""
     joined = [parts[0]]
     for before, after in pairwise(parts):
-        if not (is_cjk(before[-1]) and is_cjk(after[0])):
-            joined.append(" ")
-        joined.append(after)
+        joined += (gap(before, after), after)
     return "".join(joined)
+
+
+def gap(before: str, after: str) -> str:
+    """What stands between two texts when they are joined."""
+    if not before or not after or (is_cjk(before[-1]) and is_cjk(after[0])):
+        return ""
+    return " "
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Where the words of ``text`` begin and end; each CJK character is a word."""
+    return [match.span() for match in _WORD.finditer(text)]

@@ -124,7 +124,14 @@ def test_both_readmes_have_the_same_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "docs/architecture.md"]
+    "path",
+    [
+        "README.md",
+        "README.zh-CN.md",
+        "CONTRIBUTING.md",
+        "docs/architecture.md",
+        "docs/dialects.md",
+    ],
 )
 def test_links_lead_somewhere(path: str) -> None:
     text = (ROOT / path).read_text(encoding="utf-8")

@@ -8,10 +8,11 @@ import binascii
 import json
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, cast
+from typing import Any
 
 from gateway import events as e
 from gateway.dialects.dialect import ClientEvent, MessageError
+from gateway.dialects.strict_json import parse_object, storable
 
 SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 """What a session id may look like; a UUID is usual."""
@@ -47,7 +48,7 @@ def parse(message: str | bytes) -> ClientEvent:
     """
     if isinstance(message, bytes):
         return e.Chunk(data=message, chunk_index=None, session_id=None)
-    fields = _parse_json(message)
+    fields = parse_object(message)
     action = fields.get("action")
     if action == "chunk":
         return _parse_chunk(fields)
@@ -63,45 +64,6 @@ def encode(answer: e.Answer) -> str:
     return json.dumps(_ENCODERS[type(answer)](answer), ensure_ascii=False, separators=(",", ":"))
 
 
-# -------------------------------------------------------------------------------------- strict JSON
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise MessageError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")):
-        raise MessageError("a number is too large")
-    return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise MessageError("a key comes twice")
-    return fields
-
-
-def _parse_json(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(
-            text,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-            object_pairs_hook=_unique,
-        )
-    except MessageError:
-        raise
-    except (ValueError, RecursionError) as error:
-        # ValueError also covers integers of more digits than Python converts.
-        raise MessageError("not valid JSON") from error
-    if not isinstance(value, dict):
-        raise MessageError("a message is a JSON object")
-    return cast(dict[str, Any], value)
-
-
 # ------------------------------------------------------------------------------------------- fields
 
 
@@ -113,14 +75,7 @@ def _string(fields: dict[str, Any], name: str, chars_max: int, default: str | No
         raise MessageError(f"{name} must be a string")
     if len(value) > chars_max:
         raise MessageError(f"{name} is longer than {chars_max} characters")
-    return _clean(value, name)
-
-
-def _clean(value: str, name: str) -> str:
-    # Neither can be stored in PostgreSQL, nor sent on in UTF-8.
-    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise MessageError(f"{name} has characters that cannot be stored")
-    return value
+    return storable(value, name)
 
 
 def _session_id(fields: dict[str, Any]) -> str:

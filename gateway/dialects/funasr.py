@@ -1,0 +1,293 @@
+"""The protocol of FunASR's runtime server (docs/dialects.md): what its Python, html5 and C++
+clients send and expect. One connection, one recording after another; each is a session."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from gateway import events as e
+from gateway.dialects.dialect import ClientEvent, MessageError
+from gateway.dialects.increments import Increments
+from gateway.dialects.native import (
+    HOTWORD_CHARS_MAX,
+    HOTWORDS_MAX,
+    SAMPLE_RATE_HZ_MAX,
+    SAMPLE_RATE_HZ_MIN,
+)
+from gateway.dialects.strict_json import parse_object, storable
+from wire.messages import Token
+
+WAV_NAME_CHARS_MAX = 256
+
+RecordingMode = Literal["offline", "online", "2pass"]
+_MODES: dict[str, RecordingMode] = {
+    "offline": "offline",
+    "online": "online",
+    "2pass": "2pass",
+    "office": "offline",  # what a C# client writes
+}
+_SENTENCE_MARKS = re.compile("[。？，、?. ,]")
+_ENGLISH = re.compile("[a-zA-Z]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Settings:
+    """A start's fields. What the next start leaves out stays as it is: the C++ client sends its
+    hotwords with the first of its files only."""
+
+    mode: RecordingMode = "offline"
+    wav_name: str = "demo"
+    encoded: bool = False
+    sample_rate_hz: int = 16_000
+    hotwords: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Recording:
+    """What is being said about one recording."""
+
+    settings: _Settings
+    increments: Increments
+    finished: bool = False
+    """Its end came."""
+    wants_end: bool = False
+    """Its end is to be acknowledged with ``is_end``."""
+    next_segment_index: int = 0
+    error: str | None = None
+    segments: list[e.SegmentText] = field(default_factory=list)
+    """Kept in mode offline only, whose reply needs them all."""
+
+
+class Funasr:
+    """``new_session_id`` names each session: this protocol has no name for it."""
+
+    name = "funasr"
+    resumable = False
+    stays_open = True
+
+    def __init__(self, new_session_id: Callable[[], str]) -> None:
+        self._new_session_id = new_session_id
+        self._settings = _Settings()
+        self._recording: _Recording | None = None
+        """None: none has begun, or the last one's end is told."""
+        self._session_id = ""
+
+    # -------------------------------------------------------------------------------------- parsing
+
+    def parse(self, message: str | bytes) -> Sequence[ClientEvent]:
+        recording = self._recording
+        if isinstance(message, bytes):
+            if recording is not None and recording.finished:
+                return ()  # A microphone's last frame, behind its end.
+            chunk = e.Chunk(data=message, chunk_index=None, session_id=None)
+            return (chunk,) if recording is not None else (self._begin(), chunk)
+        fields = parse_object(message)
+        if fields.get("is_speaking") is False or fields.get("is_end") is True:
+            return self._end(wants_end=fields.get("is_end") is True)
+        if recording is not None and not recording.finished:
+            return ()  # A recording's settings are those of its start.
+        self._settings = _settings(fields, self._settings)
+        return (self._begin(),)
+
+    def _begin(self) -> e.Start:
+        settings = self._settings
+        self._session_id = self._new_session_id()
+        self._recording = _Recording(settings, Increments(revisable=settings.mode == "2pass"))
+        return e.Start(
+            session_id=self._session_id,
+            user_id="",
+            mode="stream",
+            sample_rate_hz=settings.sample_rate_hz,
+            language="",
+            hotwords=settings.hotwords,
+            partials=settings.mode != "offline",
+            resume_token=None,
+            encoded=settings.encoded,
+        )
+
+    def _end(self, *, wants_end: bool) -> Sequence[ClientEvent]:
+        started = () if self._recording is not None else (self._begin(),)
+        recording = self._recording
+        assert recording is not None
+        recording.wants_end |= wants_end
+        if recording.finished:
+            return ()
+        recording.finished = True
+        return (*started, e.Finish(session_id=self._session_id))
+
+    # ------------------------------------------------------------------------------------- encoding
+
+    def encode(self, answer: e.Answer) -> Sequence[str]:
+        recording = self._recording
+        if isinstance(answer, e.Problem):
+            return _problem(recording, self._settings, answer)
+        if recording is None:
+            return ()
+        if isinstance(answer, e.PartialText):
+            return _partial(recording, answer)
+        if isinstance(answer, e.SegmentText):
+            return _segment(recording, answer)
+        if isinstance(answer, e.Finished):
+            self._recording = None
+            return _finished(recording, answer)
+        return ()
+
+
+# --------------------------------------------------------------------------------- a start's fields
+
+
+def _settings(fields: dict[str, Any], before: _Settings) -> _Settings:
+    changed: dict[str, Any] = {}
+    if (mode := fields.get("mode")) is not None:
+        if not isinstance(mode, str) or mode not in _MODES:
+            raise MessageError("mode must be offline, online or 2pass")
+        changed["mode"] = _MODES[mode]
+    if (name := fields.get("wav_name")) is not None:
+        changed["wav_name"] = storable(str(name)[:WAV_NAME_CHARS_MAX], "wav_name")
+    # "others" is any container; html5 says PCM of a WAV file, which is recognised by its header.
+    changed["encoded"] = str(fields.get("wav_format") or "pcm").lower() not in ("pcm", "wav")
+    if (rate := fields.get("audio_fs")) is not None:
+        changed["sample_rate_hz"] = _sample_rate_hz(rate)
+    if (hotwords := fields.get("hotwords")) is not None:
+        changed["hotwords"] = _hotwords(hotwords)
+    return replace(before, **changed)
+
+
+def _sample_rate_hz(value: Any) -> int:
+    rate = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    if type(rate) is not int or not SAMPLE_RATE_HZ_MIN <= rate <= SAMPLE_RATE_HZ_MAX:
+        raise MessageError(
+            f"audio_fs must be an integer from {SAMPLE_RATE_HZ_MIN} to {SAMPLE_RATE_HZ_MAX}"
+        )
+    return rate
+
+
+def _hotwords(value: Any) -> tuple[str, ...]:
+    """Words of a JSON object (word to weight) or its text, or of words between commas or spaces.
+    Weights are not used: our models' hotwords have none."""
+    if isinstance(value, str):
+        if value.lstrip().startswith("{"):
+            value = parse_object(value)
+        else:
+            value = re.split(r"[,，\n]" if re.search(r"[,，\n]", value) else r"\s", value)
+    if not isinstance(value, dict | list):
+        raise MessageError("hotwords must be a string or an object")
+    words = tuple(stripped for word in value if (stripped := str(word).strip()))
+    if len(words) > HOTWORDS_MAX:
+        raise MessageError(f"hotwords must be at most {HOTWORDS_MAX} words")
+    if any(len(word) > HOTWORD_CHARS_MAX for word in words):
+        raise MessageError(f"a hotword is longer than {HOTWORD_CHARS_MAX} characters")
+    return tuple(storable(word, "a hotword") for word in words)
+
+
+# ------------------------------------------------------------------------------------------ replies
+
+
+def _reply(settings: _Settings, mode: str, text: str, **more: Any) -> str:
+    # Older clients fail on a message without text, and on one without mode they do nothing.
+    fields = {"mode": mode, "text": text, "wav_name": settings.wav_name, "is_final": False}
+    return json.dumps({**fields, **more}, ensure_ascii=False)
+
+
+def _partial(recording: _Recording, answer: e.PartialText) -> Sequence[str]:
+    settings = recording.settings
+    if settings.mode == "offline" or answer.segment_index != recording.next_segment_index:
+        return ()
+    text = recording.increments.partial(answer.text)
+    mode = "online" if settings.mode == "online" else "2pass-online"
+    return (_reply(settings, mode, text),) if text else ()
+
+
+def _segment(recording: _Recording, answer: e.SegmentText) -> Sequence[str]:
+    recording.next_segment_index = answer.segment_index + 1
+    settings = recording.settings
+    if settings.mode == "offline":
+        recording.segments.append(answer)
+        return ()
+    if settings.mode == "online":
+        text = recording.increments.final(answer.text)
+        return (_reply(settings, "online", text),) if text else ()
+    text = recording.increments.sentence(answer.text)
+    return (_reply(settings, "2pass-offline", text, **_times(text, [answer])),)
+
+
+def _problem(
+    recording: _Recording | None, settings: _Settings, problem: e.Problem
+) -> Sequence[str]:
+    error = f"{problem.code}: {problem.message}"
+    if recording is None:
+        return (_reply(settings, settings.mode, "", error=error),)
+    settings = recording.settings
+    if problem.segment_index is not None:
+        recording.next_segment_index = problem.segment_index + 1
+        recording.increments.final("")
+    # One damaged file is one error, not one for each of its slices.
+    is_news, recording.error = recording.error is None, recording.error or error
+    if settings.mode == "offline" or not is_news:
+        return ()  # Its clients count replies: the error comes with the last.
+    return (_reply(settings, settings.mode, "", error=error),)
+
+
+def _finished(recording: _Recording, answer: e.Finished) -> Sequence[str]:
+    """The last messages. An end that is to be acknowledged is, and only after all texts."""
+    settings, error = recording.settings, recording.error
+    replies: list[str] = []
+    failure = {"error": error} if error is not None else {}
+    if settings.mode == "offline":
+        times = _times(answer.text, recording.segments)
+        last = {} if recording.wants_end else {"is_final": True, **failure}
+        replies.append(_reply(settings, "offline", answer.text, **times, **last))
+    mode = "2pass-offline" if settings.mode == "2pass" else settings.mode
+    if recording.wants_end:
+        # The client raises on an end that is not final.
+        is_final = error is None
+        replies.append(_reply(settings, mode, "", is_end=True, is_final=is_final, **failure))
+    elif settings.mode != "offline":
+        replies.append(_reply(settings, mode, "", is_final=True, **failure))
+    return replies
+
+
+# -------------------------------------------------------------------------------------------- times
+
+
+def _times(text: str, segments: Sequence[e.SegmentText]) -> dict[str, Any]:
+    """``timestamp`` and ``stamp_sents`` if the model gave times."""
+    spoken = [segment for segment in segments if segment.text]
+    tokens = [token for segment in spoken for token in segment.tokens]
+    if not tokens or not all(segment.tokens for segment in spoken):
+        return {}
+    if not _html5_can_place(text, len(tokens)):
+        return {}
+    return {
+        "timestamp": json.dumps(_pairs(tokens), separators=(",", ":")),
+        "stamp_sents": [
+            {
+                "text_seg": " ".join(token.text for token in segment.tokens),
+                "punc": "",
+                "start": segment.tokens[0].start_ms,
+                "end": segment.tokens[-1].end_ms,
+                "ts_list": _pairs(segment.tokens),
+            }
+            for segment in spoken
+        ],
+    }
+
+
+def _pairs(tokens: Sequence[Token]) -> list[list[int]]:
+    return [[token.start_ms, token.end_ms] for token in tokens]
+
+
+def _html5_can_place(text: str, count: int) -> bool:
+    """Whether the html5 client finds a time for each word. It takes a run without spaces for as
+    many times as it has characters unless it is all English, and fails when there are fewer, so
+    that its user sees nothing: mixed text goes without times."""
+    place = 0
+    for word in filter(None, _SENTENCE_MARKS.split(text)):
+        if place >= count:
+            return False
+        place += 1 if _ENGLISH.fullmatch(word) else len(word)
+    return True

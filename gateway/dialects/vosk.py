@@ -1,0 +1,177 @@
+"""The protocol of vosk-server (docs/dialects.md). Lockstep: its clients wait for exactly one reply
+to each audio, ``eof`` and ``reset`` message, so each such reply says the most that is known."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gateway import events as e
+from gateway.dialects.dialect import ClientEvent, MessageError
+from gateway.dialects.native import (
+    HOTWORD_CHARS_MAX,
+    HOTWORDS_MAX,
+    SAMPLE_RATE_HZ_MAX,
+    SAMPLE_RATE_HZ_MIN,
+)
+from gateway.dialects.strict_json import parse_object, storable
+from gateway.transcript import join_texts
+from wire.messages import Token
+
+CONFIDENCE = 1.0
+"""The protocol has a place for a confidence, and our models give none."""
+
+
+class Vosk:
+    """``new_session_id`` names each session: this protocol has no name for it.
+
+    A session acknowledges each chunk that has an index: the acknowledgement is the chance to
+    reply. ``Finished`` is that of ``eof`` and ``reset``.
+    """
+
+    name = "vosk"
+    resumable = False
+
+    def __init__(self, new_session_id: Callable[[], str]) -> None:
+        self._new_session_id = new_session_id
+        self.stays_open = True
+        self._sample_rate_hz = 8_000
+        self._with_words = True
+        self._alternatives = 0
+        self._phrases: tuple[str, ...] = ()
+        self._session_id = ""
+        """Empty: audio begins a new session."""
+        self._next_chunk_index = 0
+        self._partial = ""
+        self._next_segment_index = 0
+        self._untold: deque[e.SegmentText] = deque()
+        self._error: str | None = None
+
+    # -------------------------------------------------------------------------------------- parsing
+
+    def parse(self, message: str | bytes) -> Sequence[ClientEvent]:
+        if isinstance(message, bytes):
+            started = self._begin()
+            chunk = e.Chunk(
+                data=message, chunk_index=self._next_chunk_index, session_id=self._session_id
+            )
+            self._next_chunk_index += 1
+            return (*started, chunk)
+        try:
+            fields = parse_object(message)
+            if "config" in fields:
+                self._configure(fields["config"])
+                return ()
+        except MessageError as error:
+            error.fatal = True  # There is no reply that says so.
+            raise
+        if fields.get("eof") or fields.get("reset"):
+            started = self._begin()
+            finish = e.Finish(session_id=self._session_id)
+            self.stays_open = not fields.get("eof")
+            self._session_id = ""
+            return (*started, finish)
+        raise MessageError("a message is config, eof, reset or audio", fatal=True)
+
+    def _begin(self) -> Sequence[ClientEvent]:
+        if self._session_id:
+            return ()
+        self._session_id = self._new_session_id()
+        self._next_chunk_index = self._next_segment_index = 0
+        self._partial = ""
+        start = e.Start(
+            session_id=self._session_id,
+            user_id="",
+            mode="stream",
+            sample_rate_hz=self._sample_rate_hz,
+            language="",
+            hotwords=self._phrases,
+            partials=True,
+            resume_token=None,
+        )
+        return (start,)
+
+    def _configure(self, config: Any) -> None:
+        if not isinstance(config, dict):
+            raise MessageError("config must be an object")
+        if "model" in config:
+            raise MessageError("config.model is refused: the model serves everybody")
+        rate = config.get("sample_rate", self._sample_rate_hz)
+        if type(rate) not in (int, float) or not SAMPLE_RATE_HZ_MIN <= rate <= SAMPLE_RATE_HZ_MAX:
+            raise MessageError(
+                f"sample_rate must be from {SAMPLE_RATE_HZ_MIN} to {SAMPLE_RATE_HZ_MAX}"
+            )
+        self._sample_rate_hz = int(rate)
+        self._with_words = bool(config.get("words", self._with_words))
+        alternatives = config.get("max_alternatives", self._alternatives)
+        if type(alternatives) is not int or alternatives < 0:
+            raise MessageError("max_alternatives must be a number from 0")
+        self._alternatives = alternatives
+        if "phrase_list" in config:
+            self._phrases = _phrases(config["phrase_list"])
+
+    # ------------------------------------------------------------------------------------- encoding
+
+    def encode(self, answer: e.Answer) -> Sequence[str]:
+        if isinstance(answer, e.ChunkReceived):
+            return (self._reply(),)
+        if isinstance(answer, e.Finished):
+            return (self._last_reply(),)
+        if isinstance(answer, e.PartialText):
+            if answer.segment_index >= self._next_segment_index:
+                self._partial = answer.text
+        elif isinstance(answer, e.SegmentText):
+            self._note_segment(answer.segment_index)
+            if answer.text:
+                self._untold.append(answer)
+        elif isinstance(answer, e.Problem):
+            if answer.segment_index is not None:
+                self._note_segment(answer.segment_index)
+            self._error = f"{answer.code}: {answer.message}"
+        return ()
+
+    def _note_segment(self, segment_index: int) -> None:
+        self._next_segment_index = segment_index + 1
+        self._partial = ""
+
+    def _reply(self) -> str:
+        if self._untold:
+            segment = self._untold.popleft()
+            return self._result(segment.text, segment.tokens)
+        return self._dump({"partial": self._partial})
+
+    def _last_reply(self) -> str:
+        text = join_texts(segment.text for segment in self._untold)
+        tokens = [token for segment in self._untold for token in segment.tokens]
+        self._untold.clear()
+        return self._result(text, tokens)
+
+    def _result(self, text: str, tokens: Sequence[Token]) -> str:
+        result: dict[str, Any] = {"text": text}
+        if self._with_words and tokens:
+            result = {"result": [self._word(token) for token in tokens], **result}
+        if self._alternatives:
+            result = {"alternatives": [{"confidence": CONFIDENCE, **result}]}
+        return self._dump(result)
+
+    def _word(self, token: Token) -> dict[str, Any]:
+        word = {"end": token.end_ms / 1000, "start": token.start_ms / 1000, "word": token.text}
+        # An alternative has one confidence for all of its words.
+        return word if self._alternatives else {"conf": CONFIDENCE, **word}
+
+    def _dump(self, reply: dict[str, Any]) -> str:
+        """``error`` is no field of this protocol, and its clients pass over it."""
+        if self._error is not None:
+            reply, self._error = {**reply, "error": self._error}, None
+        return json.dumps(reply, ensure_ascii=False)
+
+
+def _phrases(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > HOTWORDS_MAX:
+        raise MessageError(f"phrase_list must be a list of at most {HOTWORDS_MAX} strings")
+    for phrase in value:
+        if not isinstance(phrase, str) or len(phrase) > HOTWORD_CHARS_MAX:
+            raise MessageError(f"a phrase is a string of at most {HOTWORD_CHARS_MAX} characters")
+    return tuple(storable(phrase, "a phrase") for phrase in value if phrase != "[unk]")

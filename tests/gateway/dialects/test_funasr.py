@@ -1,0 +1,223 @@
+"""FunASR's runtime protocol: what each kind of client sends, and exactly what it is told."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+
+from gateway import events as e
+from gateway.dialects.dialect import MessageError
+from gateway.dialects.funasr import Funasr
+from wire.messages import Token
+
+
+def dialect() -> Funasr:
+    numbers = itertools.count()
+    return Funasr(lambda: f"session{next(numbers)}")
+
+
+def start(talk: Funasr, **fields: Any) -> e.Start:
+    (event,) = talk.parse(json.dumps({"is_speaking": True, **fields}))
+    assert isinstance(event, e.Start)
+    return event
+
+
+def told(talk: Funasr, answer: e.Answer) -> list[dict[str, Any]]:
+    return [json.loads(message) for message in talk.encode(answer)]
+
+
+def segment(index: int, text: str, *tokens: Token) -> e.SegmentText:
+    return e.SegmentText(
+        session_id="session0",
+        chunk_index=0,
+        segment_index=index,
+        start_ms=0,
+        end_ms=9,
+        text=text,
+        tokens=tokens,
+    )
+
+
+def finished(text: str) -> e.Finished:
+    return e.Finished(session_id="session0", text=text, duration_ms=9, chunk_count=1, stored=False)
+
+
+def tokens(*words: str) -> tuple[Token, ...]:
+    return tuple(
+        Token(text=word, start_ms=100 * n, end_ms=100 * n + 80) for n, word in enumerate(words)
+    )
+
+
+END = '{"is_speaking": false, "is_end": true}'
+OLD_END = '{"is_speaking": false}'
+
+
+def test_a_start_of_the_python_client() -> None:
+    event = start(
+        dialect(),
+        mode="2pass",
+        chunk_size=[5, 10, 5],
+        audio_fs=8_000,
+        wav_name="a",
+        wav_format="others",
+        hotwords="阿里 巴巴",
+        itn=True,
+    )
+    assert event.session_id == "session0"
+    assert (event.sample_rate_hz, event.partials, event.encoded) == (8_000, True, True)
+    assert event.hotwords == ("阿里", "巴巴")
+
+
+@pytest.mark.parametrize(
+    ("hotwords", "words"),
+    [
+        ("", ()),
+        ('{"阿里巴巴": 20, "hello world": "40"}', ("阿里巴巴", "hello world")),
+        ({"one": 1}, ("one",)),
+        ("hello world,two", ("hello world", "two")),
+        ("hello world\ntwo\n", ("hello world", "two")),
+        ("one  two", ("one", "two")),
+    ],
+)
+def test_hotwords_in_every_form(hotwords: Any, words: tuple[str, ...]) -> None:
+    assert start(dialect(), hotwords=hotwords).hotwords == words
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"mode": "fast"},
+        {"mode": ["2pass"]},
+        {"audio_fs": "many"},
+        {"audio_fs": 96_000},
+        {"audio_fs": True},
+        {"hotwords": 7},
+        {"hotwords": "{not json"},
+        {"hotwords": ["w" * 65]},
+        {"hotwords": [str(n) for n in range(201)]},
+        {"wav_name": "a\0b"},
+    ],
+)
+def test_a_wrong_start_is_answered(fields: dict[str, Any]) -> None:
+    talk = dialect()
+    with pytest.raises(MessageError):
+        start(talk, **fields)
+    (reply,) = told(talk, e.Problem(code="bad_message", message="why"))
+    assert reply["error"] == "bad_message: why"
+    assert (reply["text"], reply["is_final"], reply["mode"]) == ("", False, "offline")
+
+
+def test_unusual_starts() -> None:
+    talk = dialect()
+    assert start(talk, mode="office").partials is False
+    assert talk.parse(json.dumps({"is_speaking": True, "mode": "2pass"})) == ()
+    began, chunk = dialect().parse(b"\0\0")
+    assert isinstance(began, e.Start) and isinstance(chunk, e.Chunk)
+    began, end = dialect().parse(END)
+    assert isinstance(began, e.Start) and isinstance(end, e.Finish)
+
+
+def test_offline_is_one_reply_and_an_end_if_asked_for() -> None:
+    for ending, count in ((END, 2), (OLD_END, 1)):
+        talk = dialect()
+        start(talk, mode="offline", wav_name="a")
+        assert told(talk, e.PartialText(segment_index=0, text="no")) == []
+        assert told(talk, segment(0, "一二", *tokens("一", "二"))) == []
+        (event,) = talk.parse(ending)
+        assert event == e.Finish(session_id="session0")
+        assert talk.parse(b"late") == () and talk.parse(ending) == ()
+        replies = told(talk, finished("一二"))
+        assert len(replies) == count
+        text = replies[0]
+        assert (text["mode"], text["text"], text["wav_name"]) == ("offline", "一二", "a")
+        assert text["timestamp"] == "[[0,80],[100,180]]"
+        assert text["stamp_sents"] == [
+            {
+                "text_seg": "一 二",
+                "punc": "",
+                "start": 0,
+                "end": 180,
+                "ts_list": [[0, 80], [100, 180]],
+            }
+        ]
+        assert text["is_final"] is (count == 1)
+        if count == 2:
+            assert replies[1] == {
+                "mode": "offline",
+                "text": "",
+                "wav_name": "a",
+                "is_final": True,
+                "is_end": True,
+            }
+
+
+def test_2pass_sentences_replace_what_was_appended() -> None:
+    talk = dialect()
+    start(talk, mode="2pass")
+    partial = told(talk, e.PartialText(segment_index=0, text="nine"))
+    assert [(r["mode"], r["text"]) for r in partial] == [("2pass-online", "nine")]
+    # Of the next segment, whose turn is not yet.
+    assert told(talk, e.PartialText(segment_index=1, text="two")) == []
+    (first,) = told(talk, segment(0, "five"))
+    (second,) = told(talk, segment(1, "two"))
+    assert [first["text"], second["text"]] == ["five", " two"]
+    assert first["mode"] == "2pass-offline" and "timestamp" not in first
+    talk.parse(OLD_END)
+    (last,) = told(talk, finished("five two"))
+    assert (last["mode"], last["text"], last["is_final"]) == ("2pass-offline", "", True)
+    assert "is_end" not in last
+
+
+def test_an_error_is_in_the_end_that_the_client_waits_for() -> None:
+    talk = dialect()
+    start(talk, mode="online")
+    problem = e.Problem(code="chunk_failed", message="why", segment_index=0)
+    (reply,) = told(talk, problem)
+    assert reply["error"] == "chunk_failed: why" and reply["is_final"] is False
+    assert told(talk, problem) == []
+    assert [r["text"] for r in told(talk, segment(1, "two"))] == ["two"]
+    talk.parse(END)
+    (end,) = told(talk, finished("two"))
+    assert (end["is_end"], end["is_final"]) == (True, False)
+    assert end["error"] == "chunk_failed: why"
+
+
+def test_clients_that_count_replies_get_an_error_with_the_last() -> None:
+    talk = dialect()
+    start(talk, mode="offline")
+    assert told(talk, e.Problem(code="bad_audio", message="why")) == []
+    talk.parse(OLD_END)
+    (reply,) = told(talk, finished(""))
+    assert reply["is_final"] is True and reply["error"] == "bad_audio: why"
+
+
+def test_the_next_recording_keeps_what_its_start_leaves_out() -> None:
+    talk = dialect()
+    start(talk, hotwords="one", audio_fs=8_000, mode="2pass", wav_format="others")
+    talk.parse(OLD_END)
+    told(talk, finished(""))
+    event = start(talk, wav_name="b")
+    assert event.session_id == "session1"
+    assert (event.hotwords, event.sample_rate_hz, event.partials) == (("one",), 8_000, True)
+    assert event.encoded is False
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "placed"),
+    [
+        ("一二three four", ("一", "二", "three", "four"), False),
+        ("一二three", ("一", "二", "three"), True),
+        ("one two", ("one", "two"), True),
+        ("一二，三。", ("一", "二", "三"), True),
+    ],
+)
+def test_times_that_the_html5_client_fails_on_are_left_out(
+    text: str, words: tuple[str, ...], placed: bool
+) -> None:
+    talk = dialect()
+    start(talk, mode="2pass")
+    (reply,) = told(talk, segment(0, text, *tokens(*words)))
+    assert ("timestamp" in reply) is placed

@@ -1,0 +1,124 @@
+"""Vosk's protocol: one reply to each message, whatever the session has to say by then."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+
+from gateway import events as e
+from gateway.dialects.dialect import MessageError
+from gateway.dialects.vosk import Vosk
+from wire.messages import Token
+
+
+def dialect() -> Vosk:
+    numbers = itertools.count()
+    return Vosk(lambda: f"session{next(numbers)}")
+
+
+def told(talk: Vosk, answer: e.Answer) -> dict[str, Any]:
+    (message,) = talk.encode(answer)
+    reply: dict[str, Any] = json.loads(message)
+    return reply
+
+
+def segment(index: int, text: str) -> e.SegmentText:
+    return e.SegmentText(
+        session_id="session0",
+        chunk_index=0,
+        segment_index=index,
+        start_ms=0,
+        end_ms=2_000,
+        text=text,
+        tokens=(Token(text=text, start_ms=1_000, end_ms=1_500),),
+    )
+
+
+RECEIVED = e.ChunkReceived(chunk_index=0)
+FINISHED = e.Finished(session_id="session0", text="", duration_ms=1, chunk_count=1, stored=False)
+
+
+def test_a_session_begins_with_its_audio() -> None:
+    talk = dialect()
+    config = {"sample_rate": 16_000.0, "phrase_list": ["zero one", "[unk]"], "words": 0}
+    assert talk.parse(json.dumps({"config": config})) == ()
+    start, chunk = talk.parse(b"ab")
+    assert isinstance(start, e.Start)
+    assert (start.session_id, start.sample_rate_hz) == ("session0", 16_000)
+    assert start.hotwords == ("zero one",) and start.partials
+    # With an index, so that each is acknowledged.
+    assert chunk == e.Chunk(data=b"ab", chunk_index=0, session_id="session0")
+    (chunk,) = talk.parse(b"cd")
+    assert chunk == e.Chunk(data=b"cd", chunk_index=1, session_id="session0")
+
+
+def test_each_reply_says_the_most_that_is_known() -> None:
+    talk = dialect()
+    talk.parse(b"ab")
+    assert told(talk, RECEIVED) == {"partial": ""}
+    assert talk.encode(e.PartialText(segment_index=0, text="on")) == ()
+    assert told(talk, RECEIVED) == {"partial": "on"}
+    assert talk.encode(segment(0, "one")) == ()
+    assert talk.encode(e.PartialText(segment_index=0, text="late")) == ()
+    assert talk.encode(segment(1, "two")) == ()
+    word = {"conf": 1.0, "end": 1.5, "start": 1.0, "word": "one"}
+    assert told(talk, RECEIVED) == {"result": [word], "text": "one"}
+    talk.encode(segment(2, "three"))
+    last = told(talk, FINISHED)
+    assert last["text"] == "two three"
+    assert [word["word"] for word in last["result"]] == ["two", "three"]
+
+
+def test_words_and_alternatives_as_configured() -> None:
+    talk = dialect()
+    talk.parse('{"config":{"words":false,"max_alternatives":3}}')
+    talk.parse(b"ab")
+    talk.encode(segment(0, "one"))
+    assert told(talk, RECEIVED) == {"alternatives": [{"confidence": 1.0, "text": "one"}]}
+    talk.parse('{"config":{"words":true}}')
+    talk.encode(segment(1, "two"))
+    (alternative,) = told(talk, RECEIVED)["alternatives"]
+    assert alternative["result"] == [{"end": 1.5, "start": 1.0, "word": "two"}]
+
+
+def test_reset_goes_on_and_eof_does_not() -> None:
+    talk = dialect()
+    talk.parse(b"ab")
+    assert talk.parse('{"reset" : 1}') == (e.Finish(session_id="session0"),)
+    assert told(talk, FINISHED) == {"text": ""} and talk.stays_open
+    start, finish = talk.parse('{"eof":1}')
+    assert isinstance(start, e.Start) and finish == e.Finish(session_id="session1")
+    assert not talk.stays_open
+
+
+def test_an_error_is_an_extra_field_of_the_next_reply() -> None:
+    talk = dialect()
+    talk.parse(b"ab")
+    assert talk.encode(e.Problem(code="deadline", message="late", segment_index=0)) == ()
+    assert told(talk, RECEIVED) == {"partial": "", "error": "deadline: late"}
+    assert told(talk, RECEIVED) == {"partial": ""}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "eof",
+        "[]",
+        "{}",
+        '{"config":7}',
+        '{"config":{"model":"other"}}',
+        '{"config":{"sample_rate":"8000"}}',
+        '{"config":{"sample_rate":true}}',
+        '{"config":{"sample_rate":1e300}}',
+        '{"config":{"max_alternatives":-1}}',
+        '{"config":{"phrase_list":"one"}}',
+        '{"config":{"phrase_list":[1]}}',
+    ],
+)
+def test_a_wrong_message_is_fatal(message: str) -> None:
+    with pytest.raises(MessageError) as error:
+        dialect().parse(message)
+    assert error.value.fatal

@@ -1,0 +1,213 @@
+"""Clients of other protocols against the whole pipeline: right texts, stored like any session's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import psycopg
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from gateway.transcript import join_texts
+from tests.gateway.encoded_audio import encode
+from tests.integration.dialect_clients import (
+    funasr,
+    funasr_files,
+    funasr_start,
+    vosk,
+    vosk_texts,
+)
+from tests.integration.speech import Spoken, spoken
+from tests.integration.stack import Stack, wait_until
+
+WAV_HEADER_BYTES = 44
+
+
+def funasr_url(stack: Stack) -> str:
+    return f"ws://127.0.0.1:{stack.ports['gateway']}"
+
+
+def vosk_url(stack: Stack) -> str:
+    return f"ws://127.0.0.1:{stack.ports['gateway']}/vosk"
+
+
+def raw(audio: Spoken, rate_hz: int = 16_000) -> bytes:
+    return encode(audio.pcm, "wav", rate_hz, 1)[WAV_HEADER_BYTES:]
+
+
+def sessions_by(stack: Stack, dialect: str) -> list[dict[str, Any]]:
+    """Stored sessions of a dialect, oldest first."""
+    with psycopg.connect(stack.database_url) as connection:
+        rows = connection.execute(
+            "SELECT id, status, text FROM asr_sessions WHERE client LIKE %s ORDER BY created_at",
+            [f"%({dialect})"],
+        ).fetchall()
+    return [{"id": row[0], "status": row[1], "text": row[2]} for row in rows]
+
+
+@pytest.mark.parametrize("acknowledged", [True, False], ids=["current", "older"])
+@pytest.mark.parametrize("mode", ["offline", "online", "2pass"])
+async def test_funasr_in_every_mode_and_with_either_end(
+    stack: Stack, mode: str, acknowledged: bool
+) -> None:
+    said = [spoken(2_000 + n) for n in range(8)]
+    views = await asyncio.gather(
+        *(
+            funasr(
+                funasr_url(stack),
+                raw(audio),
+                funasr_start(mode, wav_name=f"clip{n}"),
+                acknowledged=acknowledged,
+            )
+            for n, audio in enumerate(said)
+        )
+    )
+    assert [view.text for view in views] == [audio.text for audio in said]
+    for n, view in enumerate(views):
+        *before, last = view.replies
+        assert last["is_final"] is True
+        assert not any(reply["is_final"] for reply in before)
+        assert ("is_end" in last) == acknowledged
+        assert {reply["wav_name"] for reply in view.replies} == {f"clip{n}"}
+        if mode == "offline":
+            assert len(view.replies) == 1 + acknowledged
+
+
+async def test_funasr_shows_words_while_they_are_spoken(stack: Stack) -> None:
+    audio = spoken(2_100, digits=(12, 12), voice="zh_mei")
+    pace_s = 0.06 / 4
+    online, both = await asyncio.gather(
+        funasr(funasr_url(stack), raw(audio), funasr_start("online"), pace_s=pace_s),
+        funasr(funasr_url(stack), raw(audio), funasr_start("2pass"), pace_s=pace_s),
+    )
+    assert online.text == both.text == audio.text
+    assert len([reply for reply in online.replies if reply["text"]]) > len(audio.text) // 5
+    assert "2pass-online" in {reply["mode"] for reply in both.replies}
+    sentences = [reply for reply in both.replies if reply["mode"] == "2pass-offline"]
+    assert len([reply for reply in sentences if reply["text"]]) >= 2
+
+
+@pytest.mark.parametrize(
+    ("container", "wav_format"), [("mp3", "mp3"), ("webm", "others"), ("wav", "PCM")]
+)
+async def test_funasr_files_of_the_html5_client(
+    stack: Stack, container: str, wav_format: str
+) -> None:
+    """A WAV file arrives as PCM with its header."""
+    audio = spoken(2_200)
+    rate_hz = 48_000 if container == "webm" else 44_100
+    start = {
+        "chunk_size": "5,10,5",
+        "wav_name": "h5",
+        "is_speaking": True,
+        "chunk_interval": 10,
+        "itn": False,
+        "mode": "office",
+        "wav_format": wav_format,
+        "hotwords": '{"阿里巴巴":20,"hello world":"40"}',
+    }
+    view = await funasr(
+        funasr_url(stack), encode(audio.pcm, container, rate_hz, 1), start, acknowledged=False
+    )
+    assert view.text == audio.text
+    assert [reply["is_final"] for reply in view.replies] == [True]
+
+
+async def test_funasr_files_one_after_another_over_one_socket(stack: Stack) -> None:
+    said = [spoken(2_300 + n) for n in range(4)]
+    replies = await funasr_files(
+        funasr_url(stack), [(f"file{n}", raw(audio)) for n, audio in enumerate(said)]
+    )
+    assert [reply["text"] for reply in replies] == [audio.text for audio in said]
+    assert [reply["wav_name"] for reply in replies] == [f"file{n}" for n in range(4)]
+    assert all(reply["mode"] == "offline" and reply["is_final"] for reply in replies)
+
+
+async def test_funasr_is_told_when_its_file_cannot_be_decoded(stack: Stack) -> None:
+    start = funasr_start("offline", wav_format="others")
+    view = await funasr(funasr_url(stack), b"no audio at all" * 1_000, start)
+    text, end = view.replies
+    assert text["text"] == ""
+    assert (end["is_end"], end["is_final"]) == (True, False)
+    assert end["error"].startswith("bad_audio: ")
+
+
+async def test_a_microphone_that_only_hangs_up_is_stored(stack: Stack) -> None:
+    """The microphone mode of the Python client never says that it ends."""
+    audio = spoken(2_400)
+    async with connect(funasr_url(stack)) as socket:
+        await socket.send(json.dumps(funasr_start("2pass", audio_fs=None, wav_format=None)))
+        for place in range(0, len(audio.pcm), 960):
+            await socket.send(audio.pcm[place : place + 960].tobytes())
+        await socket.recv()
+
+    def stored() -> bool:
+        return any(
+            session["text"] == audio.text and session["status"] == "abandoned"
+            for session in sessions_by(stack, "funasr")
+        )
+
+    await asyncio.to_thread(wait_until, stored, "the recording is stored")
+
+
+@pytest.mark.parametrize("rate_hz", [None, 8_000, 16_000])
+async def test_vosk_in_lockstep(stack: Stack, rate_hz: int | None) -> None:
+    """Without a config, 8 kHz is understood."""
+    said = [spoken(2_500 + n, digits=(8, 14)) for n in range(6)]
+    answers = await asyncio.gather(
+        *(vosk(vosk_url(stack), raw(audio, rate_hz or 8_000), rate_hz) for audio in said)
+    )
+    told = [join_texts(vosk_texts(replies)) for replies in answers]
+    assert told == [audio.text for audio in said]
+    assert all("partial" in replies[0] and "text" in replies[-1] for replies in answers)
+    stored = [session["text"] for session in sessions_by(stack, "vosk")[-6:]]
+    assert sorted(stored) == sorted(audio.text for audio in said)
+
+
+async def test_vosk_shows_partials_and_results_as_they_come(stack: Stack) -> None:
+    audio = spoken(2_600, digits=(12, 12))
+    replies = await vosk(vosk_url(stack), raw(audio), 16_000, words=1, pace_s=0.05)
+    assert any(reply.get("partial") for reply in replies)
+    assert len(vosk_texts(replies)) >= 2
+    assert join_texts(vosk_texts(replies)) == audio.text
+
+
+async def test_vosk_reset_ends_an_utterance_and_not_the_connection(stack: Stack) -> None:
+    said = [spoken(2_700 + n, digits=(4, 4)) for n in range(3)]
+    texts = []
+    async with connect(vosk_url(stack)) as socket:
+        await socket.send('{"config":{"sample_rate":16000.0}}')
+        for audio, end in zip(said, ('{"reset" : 1}', '{"reset":1}', '{"eof":1}'), strict=True):
+            await socket.send(raw(audio))
+            assert "partial" in json.loads(await socket.recv())
+            await socket.send(end)
+            texts.append(json.loads(await socket.recv())["text"])
+        with pytest.raises(ConnectionClosed):
+            await socket.recv()
+    assert texts == [audio.text for audio in said]
+
+
+@pytest.mark.parametrize("message", ['{"config":{"model":"big"}}', "no JSON", '{"oef":1}'])
+async def test_vosk_has_no_errors_so_it_is_closed(stack: Stack, message: str) -> None:
+    async with connect(vosk_url(stack)) as socket:
+        await socket.send(message)
+        with pytest.raises(ConnectionClosed) as closed:
+            await socket.recv()
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == 1008
+
+
+async def test_all_dialects_at_once(stack: Stack) -> None:
+    said = [spoken(2_800 + n) for n in range(24)]
+    modes = ("offline", "online", "2pass")
+
+    async def one(n: int, audio: Spoken) -> str:
+        if n % 4 == 3:
+            return join_texts(vosk_texts(await vosk(vosk_url(stack), raw(audio), 16_000)))
+        start = funasr_start(modes[n % 4])
+        return (await funasr(funasr_url(stack), raw(audio), start)).text
+
+    texts = await asyncio.gather(*(one(n, audio) for n, audio in enumerate(said)))
+    assert texts == [audio.text for audio in said]
