@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from broker.jobs import PendingJob
 from broker.limits import ATTEMPTS_MAX
-from wire.messages import Failure, Job, Result, Token, WorkerJob, WorkerResult
+from wire.messages import Claim, Claimed, Failure, Job, Result, Token, WorkerJob, WorkerResult
 
 OVERLOADED = Failure(code="overloaded", message="the queue is full, send it again later")
 DEADLINE = Failure(code="deadline", message="not recognised within the job's deadline")
 CHUNK_FAILED = Failure(
     code="chunk_failed", message=f"{ATTEMPTS_MAX} workers were lost while they recognised this"
 )
+
+
+def claimed_of(claim: Claim) -> Claimed:
+    """A gateway's claim as the other gateways are told it."""
+    return Claimed(
+        session_id=claim.session_id,
+        generation=claim.generation,
+        resume_token_hash=claim.resume_token_hash,
+    )
 
 
 def worker_job(entry: PendingJob, broker_epoch: str) -> WorkerJob:
@@ -51,6 +60,10 @@ def result_of(entry: PendingJob, answer: WorkerResult, worker_id: str) -> Result
         queue_ms=_queue_ms(entry),
         infer_ms=answer.infer_ms,
         batch_jobs=answer.batch_jobs,
+        generation=job.generation,
+        provisional=job.provisional,
+        resume_chunk_index=job.resume_chunk_index,
+        resume_sample=job.resume_sample,
     )
 
 
@@ -70,6 +83,10 @@ def failure_of(job: Job, failure: Failure, *, attempt: int, queue_ms: int = 0) -
         attempt=attempt,
         queue_ms=queue_ms,
         infer_ms=0,
+        generation=job.generation,
+        provisional=job.provisional,
+        resume_chunk_index=job.resume_chunk_index,
+        resume_sample=job.resume_sample,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -44,6 +45,12 @@ class PendingJob:
 def audio_ms_of(job: Job) -> int:
     """What the job costs, for fairness and for balance. At least 1, so that nothing is free."""
     return max(1, pcm_duration_ms(job.pcm))
+
+
+def audio_place(job: Job) -> tuple[int, int, float]:
+    """Later is newer: how far into its session a job reaches. A final job of a segment comes after
+    all its partials."""
+    return job.generation, job.seq, job.end_ms if job.partial else math.inf
 
 
 class JobIndex:

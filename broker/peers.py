@@ -104,3 +104,11 @@ class Subscriptions:
     def wanted(self, message: publication.Publication) -> bool:
         topic = publication.topic_of(message)
         return any(topic.startswith(prefix) for prefix in self._prefixes)
+
+
+def is_utf8(identity: bytes) -> bool:
+    try:
+        identity.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

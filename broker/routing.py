@@ -16,8 +16,8 @@ from broker import events as e
 from broker import limits as limit
 from broker.arrivals import ArrivalRate
 from broker.assignment import Assignment
-from broker.jobs import PendingJob
-from broker.peers import Gateways, Strangers, Subscriptions
+from broker.jobs import PendingJob, audio_place
+from broker.peers import Gateways, Strangers, Subscriptions, is_utf8
 from broker.workers import Worker
 from wire import messages as m
 from wire.publication import Publication
@@ -65,6 +65,7 @@ class Broker:
             m.Job: self._on_job,
             m.Cancel: self._on_cancel,
             m.Record: self._on_record,
+            m.Claim: self._on_claim,
             m.Stored: self._on_stored,
         }
         self._back: dict[type, _Handler] = {
@@ -151,7 +152,7 @@ class Broker:
             if self.gateways.full:
                 self._count("gateways_full")
                 return False
-            if not _is_utf8(identity):
+            if not is_utf8(identity):
                 self._count("identity_mismatch")
                 return False
             self._act(e.SendFront(identity, m.Welcome(broker_epoch=self.epoch)))
@@ -162,6 +163,13 @@ class Broker:
         if not self._hear_gateway(identity, now_s):
             return
         known = self._jobs.final(job.session_id, job.seq)
+        if known is not None and known.job.generation != job.generation:
+            if known.job.generation > job.generation:
+                self._count("stale_generation")
+                return
+            # The session was taken over, and what it asks for now need not be the same audio.
+            self.assignment.drop(known, "superseded_generation")
+            known = None
         if job.partial:
             self._on_partial(identity, job, now_s, superseded=known is not None)
         elif known is not None:
@@ -172,7 +180,7 @@ class Broker:
             if job.lane == "live":
                 self._arrivals.note(m.pcm_duration_ms(job.pcm))
             for partial in self._jobs.partials(job.session_id):
-                if partial.job.seq <= job.seq:
+                if audio_place(partial.job) <= audio_place(job):
                     self.assignment.drop(partial, "partial_superseded")
         else:
             self._count("overloaded")
@@ -183,7 +191,7 @@ class Broker:
         """The newest partial of a session replaces those that wait. It may be dropped anywhere,
         counted and unanswered: the next one, or the final job, tells more."""
         partials = self._jobs.partials(job.session_id)
-        if superseded or any(_audio_place(p.job) >= _audio_place(job) for p in partials):
+        if superseded or any(audio_place(p.job) >= audio_place(job) for p in partials):
             self._count("partial_late")
             return
         for partial in partials:
@@ -197,6 +205,14 @@ class Broker:
         if self._hear_gateway(identity, now_s):
             for entry in self._jobs.of_session(cancel.session_id):
                 self.assignment.drop(entry, "cancelled")
+
+    def _on_claim(self, identity: bytes, claim: m.Claim, now_s: float) -> None:
+        if not self._hear_gateway(identity, now_s):
+            return
+        claimed = answers.claimed_of(claim)
+        for gateway in self.gateways:
+            if gateway != identity:
+                self._act(e.SendFront(gateway, claimed))
 
     def _on_record(self, identity: bytes, record: m.Record, now_s: float) -> None:
         if self._hear_gateway(identity, now_s):
@@ -377,16 +393,3 @@ class Broker:
             self.gateways.excuse(pause_s, now_s)
             for worker in self._workers:
                 worker.heard_s = min(now_s, worker.heard_s + pause_s)
-
-
-def _audio_place(job: m.Job) -> tuple[int, int]:
-    """Later is newer: how far into its session a partial reaches."""
-    return job.seq, job.end_ms
-
-
-def _is_utf8(identity: bytes) -> bool:
-    try:
-        identity.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

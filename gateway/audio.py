@@ -36,6 +36,9 @@ class Decoded:
     """A previous container (or raw PCM) ended just before this chunk."""
     ends_container: bool
     """It is known that the container ended with this chunk."""
+    clean_start: bool = False
+    """Decoding could begin anew with this chunk and give the same PCM: it begins a container, or
+    is raw PCM that begins with a whole sample."""
     tail_error: AudioError | None = None
     """The previous container turned out to be bad when it ended; this chunk is fine."""
 
@@ -75,15 +78,24 @@ class AudioInput:
                 sniffed anew, except that what continues a broken stream is refused until a new
                 container begins, because it would be noise.
         """
+        held_before = bool(self._held)
         data = self._held + data
         self._held = b""
         found = sniff(data)
         if self._source is None and found == "undecided" and not whole:
             self._refuse_broken_stream()
             self._held = data
-            return Decoded(tail=b"", pcm=b"", starts_container=False, ends_container=False)
+            return Decoded(
+                tail=b"",
+                pcm=b"",
+                starts_container=False,
+                ends_container=False,
+                clean_start=not held_before,
+            )
         tail, tail_error, starts = b"", None, False
-        if found not in (None, "undecided") and not self._continues(found, data):
+        begins = found not in (None, "undecided") and not self._continues(found, data)
+        clean_start = not held_before and (begins or self._in_raw_pcm)
+        if begins:
             starts = self._anything_before
             tail, tail_error = await self._end_source()
         try:
@@ -93,7 +105,12 @@ class AudioInput:
             raise
         ends = whole or (self._source is not None and self._source.ended)
         return Decoded(
-            tail=tail, pcm=pcm, starts_container=starts, ends_container=ends, tail_error=tail_error
+            tail=tail,
+            pcm=pcm,
+            starts_container=starts,
+            ends_container=ends,
+            clean_start=clean_start,
+            tail_error=tail_error,
         )
 
     async def finish(self) -> bytes:
@@ -127,6 +144,13 @@ class AudioInput:
         """Whether what looks like a container's beginning is only its next part: every frame of
         an MP3 stream looks alike."""
         return found == "mp3" and not data.startswith(b"ID3") and self._container == "mp3"
+
+    @property
+    def _in_raw_pcm(self) -> bool:
+        """What comes next would be raw PCM, from the beginning of a sample on."""
+        if self._source is None:
+            return not self._stream_is_broken
+        return isinstance(self._source, _RawSource) and not self._source.half_sample
 
     @property
     def _container(self) -> Container | None:
@@ -222,12 +246,12 @@ class _RawSource:
 
     def __init__(self, sample_rate_hz: int) -> None:
         self._resampler = _Resampler(sample_rate_hz)
-        self._half_sample = b""
+        self.half_sample = b""
 
     async def feed(self, data: bytes, samples_left: int) -> bytes:
-        data = self._half_sample + data
+        data = self.half_sample + data
         whole = len(data) - len(data) % BYTES_PER_SAMPLE
-        self._half_sample = data[whole:]
+        self.half_sample = data[whole:]
         return self._resampler.convert(data[:whole])
 
     async def finish_chunk(self, samples_left: int) -> bytes:
@@ -235,7 +259,7 @@ class _RawSource:
 
     async def finish(self, samples_left: int) -> bytes:
         pcm = self._resampler.flush()
-        if self._half_sample:
+        if self.half_sample:
             raise AudioError("bad_audio", "the PCM ends in the middle of a 16-bit sample", pcm)
         return pcm
 

@@ -10,17 +10,22 @@ Verdict = Literal["new", "repeated", "conflict", "gap"]
 
 
 class ChunkLedger:
-    """Chunk indexes are gapless from 0; a digest of each tells a repeat from a conflict."""
+    """Chunk indexes are gapless from 0; a digest of each tells a repeat from a conflict.
 
-    def __init__(self) -> None:
+    ``first_index`` is where a session begins that was elsewhere before; an earlier chunk counts as
+    a repeat.
+    """
+
+    def __init__(self, first_index: int = 0) -> None:
+        self._first_index = first_index
         self._digests = array("Q")
-        self._acked = 0
+        self._acked = first_index
         self.acked_at_s = 0.0
         """When ``acknowledge`` was last called."""
 
     @property
     def next_index(self) -> int:
-        return len(self._digests)
+        return self._first_index + len(self._digests)
 
     @property
     def unacked(self) -> int:
@@ -41,6 +46,7 @@ class ChunkLedger:
         if chunk_index > self.next_index:
             return "gap"
         if chunk_index < self.next_index:
-            return "repeated" if self._digests[chunk_index] == digest else "conflict"
+            place = chunk_index - self._first_index
+            return "conflict" if place >= 0 and self._digests[place] != digest else "repeated"
         self._digests.append(digest)
         return "new"

@@ -174,10 +174,11 @@ class Connection:
             if isinstance(found, e.Problem):
                 self.answer(found)
                 return
-            if found is not self._host:
-                self._host = found
+            self._host = found
+            if found.session.state is not State.NEW:
                 found.attach(self, event.next_segment_index)
                 return
+            found.open(self)
             found.begin(event)
         # A connection before this one may have left the session in the middle of a chunk.
         await self._host.settled()

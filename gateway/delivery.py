@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
 from gateway import events as e
@@ -18,10 +19,11 @@ class Delivery:
     because the answer to its return says more.
     """
 
-    def __init__(self, session_id: str) -> None:
+    def __init__(self, session_id: str, results: Iterable[Result] = ()) -> None:
+        """``results``: those of a session that was elsewhere before."""
         self.connected = True
         self.detached_at_s = 0.0
-        self.results: list[Result] = []
+        self.results = list(results)
         """Results whose turn came, in segment order from 0."""
         self._session_id = session_id
         self._written = 0

@@ -72,6 +72,7 @@ class AudioDecoded:
     pcm: bytes
     starts_container: bool
     ends_container: bool
+    clean_start: bool = False
     tail_failure: Failure | None = None
     """The previous container turned out to be bad at its end; this chunk is fine."""
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import secrets
 import time
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from dataclasses import replace
 
 import structlog
@@ -18,7 +17,10 @@ from gateway.admission import Admission, Refusal
 from gateway.audio import AudioInput
 from gateway.decoding import DecoderPool
 from gateway.dialects.dialect import Dialect
+from gateway.directory import Directory
+from gateway.life_cycle import SessionLimits
 from gateway.link import BrokerLink
+from gateway.origin import Origin
 from gateway.outbox import Outbox
 from gateway.pulse import keep_pulse
 from gateway.registry import Registry
@@ -26,18 +28,18 @@ from gateway.segmenter import SegmenterConfig
 from gateway.session import Session
 from gateway.session_host import SessionHost
 from gateway.settings import GatewaySettings
+from gateway.takeover import NOT_RESUMABLE, UNAVAILABLE, Takeover
+from gateway.timeline import samples_to_ms
+from gateway.utterances import NEW_SESSION
 from gateway.vad import VadEngine
 from persistence.reads import SessionReader, StoreUnavailable
-from wire.messages import Cancel, Job, Load, Message, Record, Result, Stored, StoredKey
+from wire.messages import Cancel, Claimed, Job, Load, Message, Record, Result, Stored, StoredKey
 from wire.records import DELETED_RECORD_SEQ, SessionDeleted, to_body
 from wire.sockets import new_identity
 
 TICK_S = 0.1
 REGISTRY_UPDATE_EVERY_S = 5.0
 ID_CHECK_TIMEOUT_S = 0.5
-FINISHED_KEPT_MAX = 10_000
-"""Sessions that ended here and could be asked for their final result again; beyond it the oldest
-is forgotten, and answered from the database."""
 DELETE_CONFIRM_S = 2.0
 """How long DELETE waits for COMMIT before it answers 202 instead of 200."""
 
@@ -69,8 +71,8 @@ class Hub:
         self.activity = Activity()
         self.outbox = Outbox(settings.outbox_records_max)
         self.draining = False
-        self.sessions: dict[str, SessionHost] = {}
-        self._finished: OrderedDict[str, tuple[float, SessionHost]] = OrderedDict()
+        self._directory = Directory(settings.resume_wait_s)
+        self.sessions = self._directory.running
         self.connections = 0
         self._decoders = DecoderPool(settings.decoders_max)
         self._link = BrokerLink(
@@ -82,6 +84,7 @@ class Hub:
                 time.monotonic(), own=self.connections
             ),
         )
+        self._takeover = Takeover(self.gateway_id, self.reader, self._link.send)
         self._deletions: dict[str, asyncio.Event] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._registry_due_s = 0.0
@@ -170,12 +173,18 @@ class Hub:
         if not dialect.resumable:
             client = f"{client} ({dialect.name})"
             limits = replace(limits, resume_wait_s=0.0, stored_wait_s=0.0)
+        return self._session(client, secrets.token_urlsafe(24), NEW_SESSION, limits)
+
+    def _session(
+        self, client: str, resume_token: str, origin: Origin, limits: SessionLimits
+    ) -> SessionHost:
         session = Session(
             limits,
             SegmenterConfig(endpoint_silence_ms=self.settings.endpoint_silence_ms),
-            resume_token=secrets.token_urlsafe(24),
+            resume_token=resume_token,
             client=client,
             wall_ms=wall_ms,
+            origin=origin,
         )
         return SessionHost(session, self)
 
@@ -184,44 +193,45 @@ class Hub:
         the one that a resume token shows to be the client's own; or why neither."""
         session_id = start.session_id
         if start.resume_token is not None:
-            return self._resume(session_id, start.resume_token)
-        if self._here(session_id) is not None or await self._is_taken(session_id):
+            found = await self._resume(host, session_id, start.resume_token)
+            SESSIONS.labels("resume_refused" if isinstance(found, e.Problem) else "resumed").inc()
+            return found
+        known = self._directory.find(session_id) is not None or await self._is_taken(session_id)
+        if known or self._directory.find(session_id) is not None:
             SESSIONS.labels("id_refused").inc()
             return e.Problem(code="session_exists", message="this session_id is taken")
-        if self._here(session_id) is not None:
-            return e.Problem(code="session_exists", message="this session_id is taken")
-        self.sessions[session_id] = host
+        self._add(host, session_id)
         SESSIONS.labels("started").inc()
         self.registry.update_session(
             session_id,
-            gateway_id=self.gateway_id,
             user_id=start.user_id,
-            status="active",
             mode=start.mode,
             language=start.language,
             started_at_ms=wall_ms(),
         )
         return host
 
-    def _here(self, session_id: str) -> SessionHost | None:
-        """The session if it runs here, or ended here a short while ago."""
-        host = self.sessions.get(session_id)
-        if host is None and session_id in self._finished:
-            host = self._finished[session_id][1]
-        return host
+    def _add(self, host: SessionHost, session_id: str) -> None:
+        self.sessions[session_id] = host
+        self.registry.update_session(session_id, gateway_id=self.gateway_id, status="active")
 
-    def _resume(self, session_id: str, token: str) -> SessionHost | e.Problem:
-        host = self._here(session_id)
-        # The same answer whatever the reason: it must not tell strangers which sessions there are.
-        refused = e.Problem(code="not_resumable", message="this session cannot be resumed")
-        if host is None or not hmac.compare_digest(
-            host.session.resume_token.encode(), token.encode()
-        ):
-            SESSIONS.labels("resume_refused").inc()
-            return refused
-        if not host.session.resumable:
-            return refused
-        SESSIONS.labels("resumed").inc()
+    async def _resume(
+        self, new: SessionHost, session_id: str, resume_token: str
+    ) -> SessionHost | e.Problem:
+        here = self._directory.find(session_id)
+        if here is not None:
+            if not self._directory.is_clients_own(here, resume_token):
+                return NOT_RESUMABLE
+            # One that is being given up is soon in the database, and can be brought back from it.
+            return here if here.session.resumable else UNAVAILABLE
+        taken = await self._takeover.take(session_id, resume_token)
+        if isinstance(taken, e.Problem):
+            return taken
+        if not taken.token_is_valid:
+            resume_token = new.session.resume_token
+        fresh = new.session
+        host = self._session(fresh.client, resume_token, taken.origin, fresh.limits)
+        self._add(host, session_id)
         return host
 
     async def _is_taken(self, session_id: str) -> bool:
@@ -235,28 +245,15 @@ class Hub:
             return False
 
     def release(self, host: SessionHost) -> None:
-        session = host.session
-        if self.sessions.get(session.session_id) is not host:
-            return
-        del self.sessions[session.session_id]
-        SESSIONS.labels("ended").inc()
-        self._tell_registry(session, "finished")
-        if session.resumable:
-            keep_until_s = time.monotonic() + self.settings.resume_wait_s
-            self._finished[session.session_id] = (keep_until_s, host)
+        if self._directory.end(host, time.monotonic()):
+            SESSIONS.labels("ended").inc()
+            self._tell_registry(host.session, "finished")
 
-    def _forget_finished(self, now_s: float) -> None:
-        while self._finished:
-            session_id, (keep_until_s, _) = next(iter(self._finished.items()))
-            if now_s < keep_until_s and len(self._finished) <= FINISHED_KEPT_MAX:
-                return
-            del self._finished[session_id]
-
-    def new_audio(self, start: e.Start) -> AudioInput:
+    def new_audio(self, start: e.Start, first_sample: int) -> AudioInput:
         return AudioInput(
             None if start.encoded else start.sample_rate_hz,
             self._decoders,
-            self.settings.session_audio_s_max * 1000,
+            max(0, self.settings.session_audio_s_max * 1000 - samples_to_ms(first_sample)),
         )
 
     def submit_job(self, job: Job) -> None:
@@ -292,6 +289,8 @@ class Hub:
                 host.feed(e.ResultArrived(result=message))
         elif isinstance(message, Stored):
             self._on_stored(message)
+        elif isinstance(message, Claimed) and self._directory.let_go(message):
+            SESSIONS.labels("moved").inc()
 
     def _note_result(self, result: Result) -> None:
         self.activity.note_result(
@@ -307,6 +306,7 @@ class Hub:
         )
 
     def _on_stored(self, message: Stored) -> None:
+        self._takeover.note_stored(message.keys)
         by_session: defaultdict[str, list[StoredKey]] = defaultdict(list)
         for key in self.outbox.confirm(message.keys):
             by_session[key.session_id].append(key)
@@ -315,7 +315,7 @@ class Hub:
                 if confirmed is not None:
                     confirmed.set()
         for session_id, keys in by_session.items():
-            host = self._here(session_id)
+            host = self._directory.find(session_id)
             if host is not None:
                 host.feed(e.KeysStored(keys=tuple(keys)))
 
@@ -329,7 +329,7 @@ class Hub:
             for host in list(self.sessions.values()):
                 host.feed(e.Tick())
             now_s = time.monotonic()
-            self._forget_finished(now_s)
+            self._directory.forget_old(now_s)
             for record in self.outbox.due(now_s):
                 self._link.send(record)
             OUTBOX.set(len(self.outbox))
@@ -359,7 +359,7 @@ class Hub:
         host = self.sessions.get(session_id)
         if host is not None:
             host.feed(e.Deleted())
-        self._finished.pop(session_id, None)
+        self._directory.forget(session_id)
         self.outbox.forget_session(session_id)
         self.registry.forget_session(session_id)
         confirmed = self._deletions.setdefault(session_id, asyncio.Event())

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from gateway import events as e
 from gateway.life_cycle import SessionLimits
+from gateway.origin import Origin
 from gateway.segmenter import SegmenterConfig
 from gateway.timeline import samples_to_ms
 from gateway.utterances import CutUtterance, UtteranceCutter
@@ -25,13 +26,15 @@ class Intake:
         limits: SessionLimits,
         segmenter: SegmenterConfig,
         wall_ms: Callable[[], int],
+        origin: Origin,
     ) -> None:
         self.busy = False
         """An audio action is to be answered."""
         self._limits = limits
         self._wall_ms = wall_ms
         self._mode = start.mode
-        self._cutter = UtteranceCutter(segmenter, joints_matter=start.mode == "auto")
+        self._cutter = UtteranceCutter(segmenter, joints_matter=start.mode == "auto", origin=origin)
+        self._heard_chunk_index = origin.heard_chunk_index
         self._decoding = e.DecodeChunk(chunk_index=0, data=b"", whole=False)
         self._finishing = False
         self._audio_over = False
@@ -77,6 +80,7 @@ class Intake:
             chunk_index=event.chunk_index,
             starts=event.starts_container,
             ends=event.ends_container,
+            clean_start=event.clean_start,
         )
         self._chunk_audio_ms = samples_to_ms(timeline.total_samples - start_sample)
         outputs: list[Output] = [self._detail(samples_to_ms(start_sample))]
@@ -146,6 +150,8 @@ class Intake:
         self.busy = False
         index = self._decoding.chunk_index
         utterance = self._cutter.whole_chunk(start_sample, index)
+        if index <= self._heard_chunk_index:
+            return []  # Decoded again only for what follows it.
         limit_ms = self._limits.chunk_utterance_ms_max
         if utterance.end_ms - utterance.start_ms > limit_ms:
             message = f"a chunk in mode chunk holds at most {limit_ms} ms"

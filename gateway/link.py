@@ -18,7 +18,7 @@ import zmq
 from prometheus_client import Counter
 
 from wire import codec, sockets
-from wire.messages import Hello, Load, Message, Result, Stored, Welcome
+from wire.messages import Claimed, Hello, Load, Message, Result, Stored, Welcome
 
 HELLO_EVERY_S = 0.25
 """As often as the broker tells its load: of sessions that other gateways admit, each gateway knows
@@ -36,9 +36,9 @@ Handler = Callable[[Message], None]
 class BrokerLink:
     """One socket, owned by the event loop's thread.
 
-    ``on_message`` gets each Result, Stored and Load; ``on_broker_restart`` is called when the
-    broker's epoch changes, which means that it has forgotten every job of ours. ``expected_x`` is
-    asked before each HELLO, which tells it to the broker.
+    ``on_message`` gets each Result, Stored, Claimed and Load; ``on_broker_restart`` is called when
+    the broker's epoch changes, which means that it has forgotten every job of ours. ``expected_x``
+    is asked before each HELLO, which tells it to the broker.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class BrokerLink:
         elif isinstance(message, Load):
             self._note_epoch(message.broker_epoch)
             self._on_message(message)
-        elif isinstance(message, Result | Stored):
+        elif isinstance(message, Result | Stored | Claimed):
             self._on_message(message)
         else:
             DROPPED.labels("unexpected_kind").inc()

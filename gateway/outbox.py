@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from wire.messages import Record, Result, StoredKey
-from wire.records import SegmentCopy, to_body
+from wire.records import RESUMED_RECORD_SEQ, segment_copy, to_body
 
 RESEND_INITIAL_S = 3.0
 RESEND_MAX_S = 15.0
@@ -22,7 +22,8 @@ RESENDS_PER_TICK_MAX = 500
 SEGMENT_COPY_SEQ_OFFSET = 1 << 30
 """record_seq of a segment's copy is this plus its seq, apart from the session's own records."""
 
-Key = tuple[str, str, int]
+Key = tuple[str, str, int, int]
+"""Kind, session, number, generation."""
 
 
 @dataclass(slots=True)
@@ -50,29 +51,18 @@ class Outbox:
 
     def put_record(self, record: Record, now_s: float) -> None:
         """Keep ``record``, which the caller sends now."""
-        self._put(("record", record.session_id, record.record_seq), record, now_s)
+        key = ("record", record.session_id, record.record_seq, record.generation)
+        self._put(key, record, now_s)
 
     def put_result(self, result: Result, now_s: float) -> None:
         """Keep a copy of a result that the broker has published."""
-        copy = SegmentCopy(
-            seq=result.seq,
-            start_ms=result.start_ms,
-            end_ms=result.end_ms,
-            last_chunk_index=result.last_chunk_index,
-            segment_text=result.text or "",
-            failure=result.error,
-            tokens=result.tokens,
-            worker_id=result.worker_id,
-            attempt=result.attempt,
-            queue_ms=result.queue_ms,
-            infer_ms=result.infer_ms,
-        )
         record = Record(
             session_id=result.session_id,
             record_seq=SEGMENT_COPY_SEQ_OFFSET + result.seq,
-            body=to_body(copy),
+            body=to_body(segment_copy(result)),
+            generation=result.generation,
         )
-        self._put(("result", result.session_id, result.seq), record, now_s)
+        self._put(("result", result.session_id, result.seq, result.generation), record, now_s)
 
     def confirm(self, keys: Iterable[StoredKey]) -> list[StoredKey]:
         """Forget what is committed. Returns the keys as sessions know them: a segment's copy is
@@ -80,11 +70,12 @@ class Outbox:
         confirmed = []
         for key in keys:
             known = key
-            if key.kind == "record" and key.seq >= SEGMENT_COPY_SEQ_OFFSET:
+            if key.kind == "record" and SEGMENT_COPY_SEQ_OFFSET <= key.seq < RESUMED_RECORD_SEQ:
                 seq = key.seq - SEGMENT_COPY_SEQ_OFFSET
-                if ("result", key.session_id, seq) in self._waiting:
-                    known = StoredKey(session_id=key.session_id, kind="result", seq=seq)
-            self._waiting.pop((known.kind, known.session_id, known.seq), None)
+                known = StoredKey(
+                    session_id=key.session_id, kind="result", seq=seq, generation=key.generation
+                )
+            self._waiting.pop(_key(known), None)
             confirmed.append(known)
         return confirmed
 
@@ -113,3 +104,7 @@ class Outbox:
             return
         self._waiting[key] = _Unconfirmed(record, RESEND_INITIAL_S)
         heapq.heappush(self._due, (now_s + RESEND_INITIAL_S, next(self._order), key))
+
+
+def _key(key: StoredKey) -> Key:
+    return key.kind, key.session_id, key.seq, key.generation

@@ -86,7 +86,12 @@ class Segmenter:
     boundaries lie between. Returned utterances increase and share no audio.
     """
 
-    def __init__(self, config: SegmenterConfig) -> None:
+    def __init__(
+        self, config: SegmenterConfig, *, first_sample: int = 0, heard_samples: int = 0
+    ) -> None:
+        """``first_sample``: where the first frame begins, on the session's grid of frames. No
+        utterance begins in audio before ``heard_samples``."""
+        assert first_sample % FRAME_SAMPLES == 0
         self._config = config
         self._pre_roll = _samples(config.pre_roll_ms)
         self._endpoint_silence = _samples(config.endpoint_silence_ms)
@@ -96,10 +101,11 @@ class Segmenter:
         self._length_max = _samples(config.utterance_ms_max)
         search_ms = min(LIMIT_SEARCH_MS, config.utterance_ms_max // 2)
         self._search_frames = max(2, search_ms // FRAME_MS)
-        self._position = 0
-        self._floor = 0
+        self._position = first_sample
+        self._heard = heard_samples
+        self._floor = heard_samples
         """Audio before this is in an utterance or before a boundary."""
-        self._speech_end = 0
+        self._speech_end = first_sample
         self._open: _Open | None = None
 
     @property
@@ -169,7 +175,7 @@ class Segmenter:
         self._position += FRAME_SAMPLES
         utterance = self._open
         if utterance is None:
-            if probability >= self._config.start_threshold:
+            if probability >= self._config.start_threshold and self._position > self._heard:
                 start = max(self._floor, frame_start - self._pre_roll)
                 self._open_at(start, [probability], is_rest=False)
             return None

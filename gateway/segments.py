@@ -35,11 +35,11 @@ class _Pending:
 class Segments:
     """Final jobs of one session. Partials pass by: nothing of them is kept."""
 
-    def __init__(self, deadline_ms: int) -> None:
+    def __init__(self, deadline_ms: int, first_seq: int = 0) -> None:
         self._deadline_s = deadline_ms / 1000
         self._deadline_ms = deadline_ms
         self._pending: deque[_Pending] = deque()
-        self._first_seq = 0
+        self._first_seq = first_seq
         self._unanswered_audio_ms = 0
 
     @property
@@ -130,4 +130,8 @@ def _deadline_failure(job: Job) -> Result:
         attempt=0,
         queue_ms=0,
         infer_ms=0,
+        generation=job.generation,
+        provisional=job.provisional,
+        resume_chunk_index=job.resume_chunk_index,
+        resume_sample=job.resume_sample,
     )

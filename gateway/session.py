@@ -16,12 +16,14 @@ from gateway.chunks import ChunkLedger
 from gateway.delivery import Delivery
 from gateway.intake import Intake, Output
 from gateway.life_cycle import CLIENT_EVENTS, LEGAL, SessionLimits, State
+from gateway.origin import Origin
 from gateway.partials import PartialPacing
 from gateway.segmenter import SegmenterConfig
 from gateway.segments import Segments
 from gateway.storage_log import StorageLog
+from gateway.timeline import samples_to_ms
 from gateway.transcript import join_texts
-from gateway.utterances import CutUtterance
+from gateway.utterances import NEW_SESSION, CutUtterance
 from wire.messages import Job, Result
 from wire.records import ChunkDetail
 
@@ -53,17 +55,19 @@ class Session:
         resume_token: str,
         client: str,
         wall_ms: Callable[[], int],
+        origin: Origin = NEW_SESSION,
     ) -> None:
         self.limits = limits
         self.state = State.NEW
         self.start: e.Start | None = None
+        self.origin = origin
         self.started_at_ms = 0
-        self._client = client
+        self.client = client
         self.resume_token = resume_token
         self._wall_ms = wall_ms
         self._segmenter_config = segmenter
-        self._chunks = ChunkLedger()
-        self._segments = Segments(limits.segment_deadline_ms)
+        self._chunks = ChunkLedger(origin.next_chunk_index)
+        self._segments = Segments(limits.segment_deadline_ms, len(origin.results))
         self.delivery = Delivery("")
         self._abandoned = False
         self._storage = StorageLog("")
@@ -99,7 +103,9 @@ class Session:
 
     @property
     def duration_ms(self) -> int:
-        return self._intake.duration_ms if self.start is not None else 0
+        if self.start is None:
+            return samples_to_ms(self.origin.first_sample)
+        return self._intake.duration_ms
 
     @property
     def chunk_count(self) -> int:
@@ -135,13 +141,23 @@ class Session:
     def _on_start(self, event: e.Start, now_s: float) -> list[e.Action]:
         self.start = event
         self.state = State.ACTIVE
-        self.started_at_ms = self._wall_ms()
+        origin = self.origin
+        self.started_at_ms = (
+            self._wall_ms() if origin.started_at_ms is None else origin.started_at_ms
+        )
         self._chunks.acknowledge(now_s)
-        self._intake = Intake(event, self.limits, self._segmenter_config, self._wall_ms)
-        self._storage = StorageLog(event.session_id)
-        self.delivery = Delivery(event.session_id)
+        self._intake = Intake(event, self.limits, self._segmenter_config, self._wall_ms, origin)
+        self._storage = StorageLog(event.session_id, origin.generation)
+        self.delivery = Delivery(event.session_id, origin.results)
+        if origin.resumed:
+            if origin.final is not None:
+                self.state = State.DONE
+            return self._on_attached(e.Attached(next_segment_index=event.next_segment_index), now_s)
         started = self._storage.started(
-            event, client=self._client, started_at_ms=self.started_at_ms
+            event,
+            client=self.client,
+            started_at_ms=self.started_at_ms,
+            resume_token=self.resume_token,
         )
         answer = e.Started(
             session_id=event.session_id, resume_token=self.resume_token, next_chunk_index=0
@@ -185,7 +201,6 @@ class Session:
         return []
 
     def _on_attached(self, event: e.Attached, now_s: float) -> list[e.Action]:
-        assert self.resumable
         self._chunks.acknowledge(now_s)
         next_segment_index = self.delivery.attach(event.next_segment_index)
         answer = e.Resumed(
@@ -196,8 +211,8 @@ class Session:
         )
         return [answer, *self.delivery.catch_up()]
 
-    def fail(self) -> None:
-        """A bug of ours: this session ends here, and does not go on."""
+    def end_here(self) -> None:
+        """Without another word: by a bug of ours, or because it goes on at another gateway."""
         self.state = State.DONE
         self._abandoned = True
 
@@ -254,6 +269,10 @@ class Session:
             hotwords=self.start.hotwords,
             deadline_ms=self.limits.segment_deadline_ms,
             pcm=utterance.pcm,
+            generation=self.origin.generation,
+            provisional=self._abandoned,
+            resume_chunk_index=utterance.resume_chunk_index,
+            resume_sample=utterance.resume_sample,
         )
 
     def _submit(self, utterance: CutUtterance, now_s: float) -> e.Action:
@@ -321,7 +340,7 @@ class Session:
         return self._tell_final() if self.delivery.connected else []
 
     def _tell_final(self) -> list[e.Action]:
-        final = e.Finished(
+        final = self.origin.final or e.Finished(
             session_id=self.session_id,
             text=self.text,
             duration_ms=self.duration_ms,

@@ -39,7 +39,7 @@ class Services(Protocol):
     def submit_record(self, record: Record) -> None: ...
     def keep_result(self, result: Result) -> None: ...
     def cancel(self, cancel: Cancel) -> None: ...
-    def new_audio(self, start: e.Start) -> AudioInput: ...
+    def new_audio(self, start: e.Start, first_sample: int) -> AudioInput: ...
     def release(self, host: SessionHost) -> None: ...
 
 
@@ -85,7 +85,8 @@ class SessionHost:
 
     def begin(self, start: e.Start) -> None:
         """The session may start: ``start`` is fed after that."""
-        self._audio = self._services.new_audio(start)
+        self._audio = self._services.new_audio(start, self.session.origin.first_sample)
+        self._audio_ms = self.session.duration_ms
 
     def attach(self, connection: Attachment, next_segment_index: int | None) -> None:
         """The client is back. A connection that it still has is closed with 1008."""
@@ -131,9 +132,18 @@ class SessionHost:
         self._failed = True
         FAILED_SESSIONS.inc()
         self._log.exception("session_failed", session_id=self.session.session_id)
-        self.session.fail()
+        self.session.end_here()
         if self._connection is not None:
             self._connection.close(CLOSE_INTERNAL_ERROR, "internal error")
+        self._changed.set()
+        self._release()
+
+    def let_go(self) -> None:
+        """The session goes on at another gateway, and not a word more of it is told or stored
+        from here."""
+        self.session.end_here()
+        if self._connection is not None:
+            self._connection.displace(CLOSE_POLICY, "resumed elsewhere")
         self._changed.set()
         self._release()
 
@@ -191,6 +201,7 @@ class SessionHost:
                     pcm=decoded.pcm,
                     starts_container=decoded.starts_container,
                     ends_container=decoded.ends_container,
+                    clean_start=decoded.clean_start,
                     tail_failure=_failure(decoded.tail_error),
                 )
             if isinstance(action, e.FinishAudio):

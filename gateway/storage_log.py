@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gateway.events import Start
+from gateway.origin import token_hash
 from wire.messages import Record, Result, StoredKey
 from wire.records import (
     ChunkDetail,
@@ -20,10 +21,12 @@ CHUNK_DETAILS_PER_RECORD = 200
 
 
 class StorageLog:
-    """Numbers a session's records from 0. ``complete`` once everything named here is stored."""
+    """Numbers a session's records from 0, in each generation. ``complete`` once everything named
+    here is stored."""
 
-    def __init__(self, session_id: str) -> None:
+    def __init__(self, session_id: str, generation: int = 0) -> None:
         self._session_id = session_id
+        self._generation = generation
         self._next_record_seq = 0
         self._unstored: set[tuple[str, int]] = set()
         self._chunks: list[ChunkDetail] = []
@@ -32,7 +35,9 @@ class StorageLog:
     def complete(self) -> bool:
         return not self._unstored
 
-    def started(self, start: Start, *, client: str, started_at_ms: int) -> Record:
+    def started(
+        self, start: Start, *, client: str, started_at_ms: int, resume_token: str
+    ) -> Record:
         return self._record(
             SessionStarted(
                 user_id=start.user_id,
@@ -40,6 +45,7 @@ class StorageLog:
                 mode=start.mode,
                 language=start.language,
                 started_at_ms=started_at_ms,
+                resume_token_hash=token_hash(resume_token),
             )
         )
 
@@ -81,7 +87,9 @@ class StorageLog:
         return [*self._chunk_details(), self._record(ending)]
 
     def confirm(self, keys: Iterable[StoredKey]) -> None:
-        self._unstored -= {(key.kind, key.seq) for key in keys}
+        self._unstored -= {
+            (key.kind, key.seq) for key in keys if key.generation == self._generation
+        }
 
     def _chunk_details(self) -> list[Record]:
         if not self._chunks:
@@ -92,7 +100,10 @@ class StorageLog:
 
     def _record(self, body: RecordBody) -> Record:
         record = Record(
-            session_id=self._session_id, record_seq=self._next_record_seq, body=to_body(body)
+            session_id=self._session_id,
+            record_seq=self._next_record_seq,
+            body=to_body(body),
+            generation=self._generation,
         )
         self._next_record_seq += 1
         self._unstored.add(("record", record.record_seq))

@@ -4,6 +4,7 @@ that may still become an utterance is kept."""
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 
@@ -16,13 +17,25 @@ def samples_to_ms(samples: int) -> int:
     return samples * 1000 // SAMPLE_RATE_HZ
 
 
-class Timeline:
-    """Append decoded PCM, take whole frames for detection, cut utterances, forget the rest."""
+CLEAN_STARTS_EVERY_SAMPLES = SAMPLE_RATE_HZ // 4
+"""Chunks closer together than this are not told apart as places to begin decoding again."""
+WARM_UP_SAMPLES = 2 * SAMPLE_RATE_HZ
+"""How much audio before a segment's end is decoded again when what follows it is: speech detection
+remembers that much."""
 
-    def __init__(self) -> None:
+
+class Timeline:
+    """Append decoded PCM, take whole frames for detection, cut utterances, forget the rest.
+
+    ``first_sample`` and ``first_chunk_index``: where it begins, if the session was elsewhere
+    before. Frames stay where they would have been: they count from the session's beginning.
+    """
+
+    def __init__(self, first_sample: int = 0, first_chunk_index: int = 0) -> None:
         self._pcm = bytearray()
-        self._first_sample = 0
-        self._framed_samples = 0
+        self._first_sample = first_sample
+        self._framed_samples = -(-first_sample // FRAME_SAMPLES) * FRAME_SAMPLES
+        self._clean_starts = deque([(first_sample, first_chunk_index)])
         self._chunk_ends: list[int] = []
         self._chunk_indexes: list[int] = []
 
@@ -32,6 +45,11 @@ class Timeline:
         return self._first_sample + len(self._pcm) // BYTES_PER_SAMPLE
 
     @property
+    def framed_samples(self) -> int:
+        """Where the next frame begins."""
+        return self._framed_samples
+
+    @property
     def kept_bytes(self) -> int:
         return len(self._pcm)
 
@@ -39,6 +57,21 @@ class Timeline:
         """``pcm`` must be whole samples."""
         assert len(pcm) % BYTES_PER_SAMPLE == 0
         self._pcm += pcm
+
+    def begin_chunk(self, chunk_index: int, *, clean_start: bool) -> None:
+        """What is appended from now on is of this chunk; ``clean_start`` as in ``Decoded``."""
+        place = self.total_samples
+        if clean_start and place - self._clean_starts[-1][0] >= CLEAN_STARTS_EVERY_SAMPLES:
+            self._clean_starts.append((place, chunk_index))
+
+    def clean_start_before(self, sample: int) -> tuple[int, int]:
+        """The last place at or before ``sample`` to begin decoding again: sample and chunk."""
+        found = self._clean_starts[0]
+        for start in self._clean_starts:
+            if start[0] > sample:
+                break
+            found = start
+        return found
 
     def end_chunk(self, chunk_index: int) -> None:
         """All audio so far belongs to chunks up to ``chunk_index``."""
@@ -55,7 +88,8 @@ class Timeline:
     def take_frames(self) -> bytes:
         """PCM of the whole frames that were not taken before; empty if there is none."""
         begin = (self._framed_samples - self._first_sample) * BYTES_PER_SAMPLE
-        frames = (len(self._pcm) - begin) // _FRAME_BYTES
+        # Negative before the first frame of a session that was elsewhere before.
+        frames = max(0, (len(self._pcm) - begin) // _FRAME_BYTES)
         self._framed_samples += frames * FRAME_SAMPLES
         return bytes(self._pcm[begin : begin + frames * _FRAME_BYTES])
 
@@ -85,6 +119,9 @@ class Timeline:
         self._first_sample = sample
         # A later segment may begin exactly at `sample`, so the chunk ending there is not needed
         # any more: segments end after they begin.
+        needed = sample - WARM_UP_SAMPLES
+        while len(self._clean_starts) > 1 and self._clean_starts[1][0] <= needed:
+            self._clean_starts.popleft()
         place = bisect_left(self._chunk_ends, sample)
         place = min(place, len(self._chunk_ends) - 1)
         del self._chunk_ends[:place], self._chunk_indexes[:place]

@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gateway.origin import Origin
 from gateway.segmenter import Segmenter, SegmenterConfig, Utterance
-from gateway.timeline import FRAME_SAMPLES, Timeline, samples_to_ms
+from gateway.timeline import FRAME_SAMPLES, WARM_UP_SAMPLES, Timeline, samples_to_ms
 
 JOINT_SILENCE_MS = 192
 """Silence at a file's end that says it was not cut inside a word."""
+NEW_SESSION = Origin()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,10 @@ class CutUtterance:
     end_ms: int
     last_chunk_index: int
     pcm: bytes
+    resume_chunk_index: int
+    """What follows can be decoded again from this chunk on …"""
+    resume_sample: int
+    """… whose audio begins here."""
 
 
 class UtteranceCutter:
@@ -35,12 +41,18 @@ class UtteranceCutter:
     and hand the probabilities to ``take`` before the next call, when there are any.
     """
 
-    def __init__(self, config: SegmenterConfig, *, joints_matter: bool) -> None:
-        self.timeline = Timeline()
-        self._segmenter = Segmenter(config)
+    def __init__(
+        self, config: SegmenterConfig, *, joints_matter: bool, origin: Origin = NEW_SESSION
+    ) -> None:
+        self.timeline = Timeline(origin.first_sample, origin.next_chunk_index)
+        self._segmenter = Segmenter(
+            config,
+            first_sample=self.timeline.framed_samples,
+            heard_samples=origin.heard_samples,
+        )
         self._joints_matter = joints_matter
         self._joints: list[int] = []
-        self._frames_seen = 0
+        self._frames_seen = self.timeline.framed_samples // FRAME_SAMPLES
         self._over = False
 
     @property
@@ -49,12 +61,20 @@ class UtteranceCutter:
         return bool(self._joints)
 
     def append(
-        self, tail: bytes, pcm: bytes, *, chunk_index: int, starts: bool, ends: bool
+        self,
+        tail: bytes,
+        pcm: bytes,
+        *,
+        chunk_index: int,
+        starts: bool,
+        ends: bool,
+        clean_start: bool = False,
     ) -> bytes:
         """Add a chunk's audio (see ``gateway.audio.Decoded``); returns frames for detection."""
         self.timeline.append(tail)
         if starts and self._joints_matter:
             self._add_joint()
+        self.timeline.begin_chunk(chunk_index, clean_start=clean_start)
         self.timeline.append(pcm)
         self.timeline.end_chunk(chunk_index)
         if ends and self._joints_matter:
@@ -97,6 +117,7 @@ class UtteranceCutter:
         """Mode chunk: everything since ``start_sample`` is one utterance, silent or not."""
         end_sample = self.timeline.total_samples
         pcm = self.timeline.cut(start_sample, end_sample)
+        resume_sample, resume_chunk_index = self.timeline.clean_start_before(start_sample)
         self.timeline.take_frames()
         self.timeline.forget_before(end_sample)
         return CutUtterance(
@@ -104,6 +125,8 @@ class UtteranceCutter:
             end_ms=samples_to_ms(end_sample),
             last_chunk_index=chunk_index,
             pcm=pcm,
+            resume_chunk_index=resume_chunk_index,
+            resume_sample=resume_sample,
         )
 
     def open_utterance(self) -> CutUtterance | None:
@@ -130,9 +153,13 @@ class UtteranceCutter:
         return cut
 
     def _as_cut(self, start_sample: int, end_sample: int) -> CutUtterance:
+        warm_up = max(0, end_sample - WARM_UP_SAMPLES)
+        resume_sample, resume_chunk_index = self.timeline.clean_start_before(warm_up)
         return CutUtterance(
             start_ms=samples_to_ms(start_sample),
             end_ms=samples_to_ms(end_sample),
             last_chunk_index=self.timeline.chunk_index_at(end_sample),
             pcm=self.timeline.cut(start_sample, end_sample),
+            resume_chunk_index=resume_chunk_index,
+            resume_sample=resume_sample,
         )

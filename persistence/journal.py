@@ -13,8 +13,8 @@ from typing import Literal
 
 from wire import publication
 from wire.codec import WireError
-from wire.messages import PublishedRecord, Result, Stored, StoredKey
-from wire.records import ChunkDetails, RecordBody, SegmentCopy, parse_body
+from wire.messages import PublishedRecord, Stored, StoredKey
+from wire.records import ChunkDetails, RecordBody, parse_body, segment_copy
 
 SESSION_ID_CHARS_MAX = 128
 STORED_KEYS_MAX = 1_000
@@ -50,6 +50,16 @@ class Entry:
     @property
     def session_id(self) -> str:
         return self.key.session_id
+
+    @property
+    def generation(self) -> int:
+        return self.key.generation
+
+    @property
+    def from_gateway(self) -> bool:
+        """It tells what its gateway has told its client; a result tells what the broker sent to
+        the gateway, which may have been lost on the way."""
+        return self.key.kind == "record"
 
     @property
     def rows(self) -> int:
@@ -173,26 +183,20 @@ class Journal:
 def _content(message: publication.Publication) -> tuple[StoredKey, RecordBody]:
     if isinstance(message, PublishedRecord):
         record = message.record
-        key = StoredKey(session_id=record.session_id, kind="record", seq=record.record_seq)
+        key = StoredKey(
+            session_id=record.session_id,
+            kind="record",
+            seq=record.record_seq,
+            generation=record.generation,
+        )
         return key, parse_body(record.body)
     result = message.result
     if result.partial:
         raise WireError("a partial result is not to be stored")
-    key = StoredKey(session_id=result.session_id, kind="result", seq=result.seq)
-    return key, _segment_of(result)
-
-
-def _segment_of(result: Result) -> SegmentCopy:
-    return SegmentCopy(
+    key = StoredKey(
+        session_id=result.session_id,
+        kind="result",
         seq=result.seq,
-        start_ms=result.start_ms,
-        end_ms=result.end_ms,
-        last_chunk_index=result.last_chunk_index,
-        segment_text=result.text or "",
-        failure=result.error,
-        tokens=result.tokens,
-        worker_id=result.worker_id,
-        attempt=result.attempt,
-        queue_ms=result.queue_ms,
-        infer_ms=result.infer_ms,
+        generation=result.generation,
     )
+    return key, segment_copy(result)

@@ -27,5 +27,10 @@ TEXTS_CLEANED = Counter(
     "asr_persistence_texts_cleaned_total", "Texts with characters PostgreSQL cannot store"
 )
 LATE_ROWS = Counter("asr_persistence_late_rows_total", "Rows for sessions deleted before", ["kind"])
+STALE_ROWS = Counter(
+    "asr_persistence_stale_rows_total",
+    "Rows of a session that another gateway has taken over meanwhile",
+    ["kind"],
+)
 UNSENT = Counter("asr_persistence_unsent_total", "STORED messages that the full bus did not take")
 DATABASE_UP = Gauge("asr_persistence_database_up", "1: the last write or connection succeeded")

@@ -69,6 +69,19 @@ FROM asr_chunks WHERE session_id = %s ORDER BY chunk_index LIMIT %s
 """
 
 
+_RESUME_STATE = """
+SELECT id AS session_id, status, started, generation, gateway_id, resume_token_hash, text,
+       duration_ms, chunk_count, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms
+FROM asr_sessions WHERE id = %s
+"""
+_RESUME_SEGMENTS = """
+SELECT segment_index, start_ms, end_ms, last_chunk_index, text, error_code, error_message, tokens,
+       worker_id, attempt, queue_ms, infer_ms, generation, provisional, resume_chunk_index,
+       resume_sample
+FROM asr_segments WHERE session_id = %s ORDER BY segment_index LIMIT %s
+"""
+
+
 class StoreUnavailable(Exception):  # noqa: N818 - a state of the world, not an error of the caller
     """The database does not answer, or has no tables yet. Trying again later may help."""
 
@@ -145,6 +158,22 @@ class SessionReader:
                 "segments": await _rows(connection, _SEGMENTS, session_id, SESSION_ROWS_MAX),
                 "chunks": await _rows(connection, _CHUNKS, session_id, SESSION_ROWS_MAX),
             }
+
+        return await self._read(read) if "\0" not in session_id else None
+
+    async def resume_state(self, session_id: str) -> Row | None:
+        """All that a gateway needs to go on with a session; None: unknown.
+
+        Raises:
+            StoreUnavailable: no answer in ``READ_TIMEOUT_S``.
+        """
+
+        async def read(connection: Connection) -> Row | None:
+            found = await _rows(connection, _RESUME_STATE, session_id)
+            if not found:
+                return None
+            segments = await _rows(connection, _RESUME_SEGMENTS, session_id, SESSION_ROWS_MAX)
+            return {**found[0], "segments": segments}
 
         return await self._read(read) if "\0" not in session_id else None
 

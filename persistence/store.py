@@ -2,9 +2,13 @@
 
 How records of one session merge, whatever their order:
 
-* started: the earliest one counts (a resumed session is started again on another gateway);
-* finished: completed beats failed beats abandoned; among equals the latest counts;
-* chunks and segments: the first stored row of an index stays;
+* started: the earliest one counts;
+* resumed: the session is of a new generation, and active again unless it is complete. What comes
+  from an older generation after that is dropped and counted, except chunks, which are the same;
+* finished: completed beats failed beats abandoned beats interrupted; of equals the latest counts;
+* chunks: the first stored row of an index stays;
+* segments: a newer generation's row replaces an older one's. In one generation a gateway's copy
+  replaces what was published, because it is what the client was told; else the first row stays;
 * deleted: a tombstone; content goes, and whatever comes later is dropped and counted.
 
 Whatever comes first makes the session's row.
@@ -14,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, TypeVar
 
@@ -30,6 +34,7 @@ from wire.records import (
     SegmentCopy,
     SessionDeleted,
     SessionFinished,
+    SessionResumed,
     SessionStarted,
 )
 
@@ -42,22 +47,36 @@ REJECTED_CODE = "unstorable"
 CONTENT_ERRORS = (psycopg.DataError, psycopg.IntegrityError, ValueError, OverflowError)
 """What the database, or psycopg on the way to it, says about a row that it cannot take."""
 
+TIMELESS = (ChunkDetails, SessionDeleted)
+"""Records that count whatever their generation."""
+
 _PLACEHOLDERS = """
 INSERT INTO asr_sessions (id) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING
 """
 # Always in the same order, so that two writers cannot wait for each other; and locked, so that no
 # deletion slips in between this look and our inserts.
 _LOCK_LIVE = """
-SELECT id FROM asr_sessions
+SELECT id, generation FROM asr_sessions
 WHERE id = ANY (%s) AND status <> 'deleted'
 ORDER BY id FOR UPDATE
 """
 _STARTED = """
 UPDATE asr_sessions
 SET user_id = %(user_id)s, client = %(client)s, mode = %(mode)s, language = %(language)s,
-    created_at = %(at)s, started = true
+    created_at = %(at)s, resume_token_hash = %(resume_token_hash)s, started = true,
+    generation = greatest(generation, %(generation)s)
 WHERE id = %(session_id)s AND status <> 'deleted'
   AND (NOT started OR created_at > %(at)s)
+"""
+# The first gateway to claim a generation has it. Nobody claims what is complete, nor with a wrong
+# token; a session whose start was never stored has none to compare.
+_RESUMED = """
+UPDATE asr_sessions
+SET generation = %(generation)s, gateway_id = %(gateway_id)s, resumed_at = now(),
+    status = 'active', completed_at = NULL
+WHERE id = %(session_id)s AND status NOT IN ('completed', 'failed', 'deleted')
+  AND generation < %(generation)s
+  AND (NOT started OR resume_token_hash = %(resume_token_hash)s)
 """
 _FINISHED = """
 UPDATE asr_sessions
@@ -68,10 +87,15 @@ SET status = %(status)s, text = %(text)s, duration_ms = %(duration_ms)s,
     error_message = CASE WHEN error_code = 'unstorable' THEN error_message
                          ELSE %(error_message)s END
 WHERE id = %(session_id)s AND status <> 'deleted'
-  AND (array_position(ARRAY['active', 'abandoned', 'failed', 'completed'], status),
-       coalesce(completed_at, '-infinity'))
-    < (array_position(ARRAY['active', 'abandoned', 'failed', 'completed'], %(status)s::text),
-       %(at)s)
+  AND (array_position(%(ranks)s, status), coalesce(completed_at, '-infinity'))
+    < (array_position(%(ranks)s, %(status)s::text), %(at)s)
+"""
+_RANKS = ["active", "lost", "interrupted", "abandoned", "failed", "completed"]
+# What an older generation had cut otherwise, and the present one has fewer of.
+_SUPERSEDED = """
+DELETE FROM asr_segments
+WHERE session_id = %(session_id)s AND segment_index >= %(segment_count)s
+  AND generation < %(generation)s
 """
 _CHUNKS = """
 INSERT INTO asr_chunks
@@ -83,21 +107,34 @@ ON CONFLICT DO NOTHING
 _SEGMENTS = """
 INSERT INTO asr_segments
     (session_id, segment_index, start_ms, end_ms, last_chunk_index, text, error_code,
-     error_message, tokens, worker_id, attempt, queue_ms, infer_ms)
+     error_message, tokens, worker_id, attempt, queue_ms, infer_ms, generation, provisional,
+     resume_chunk_index, resume_sample)
 SELECT session_id, segment_index, start_ms, end_ms, last_chunk_index, text, error_code,
-       error_message, tokens::jsonb, worker_id, attempt, queue_ms, infer_ms
+       error_message, tokens::jsonb, worker_id, attempt, queue_ms, infer_ms, generation,
+       provisional, resume_chunk_index, resume_sample
 FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[],
             %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[],
-            %s::bigint[])
+            %s::bigint[], %s::bigint[], %s::boolean[], %s::bigint[], %s::bigint[])
   AS row (session_id, segment_index, start_ms, end_ms, last_chunk_index, text, error_code,
-          error_message, tokens, worker_id, attempt, queue_ms, infer_ms)
-ON CONFLICT DO NOTHING
+          error_message, tokens, worker_id, attempt, queue_ms, infer_ms, generation, provisional,
+          resume_chunk_index, resume_sample)
+ON CONFLICT (session_id, segment_index) DO UPDATE
+SET start_ms = excluded.start_ms, end_ms = excluded.end_ms,
+    last_chunk_index = excluded.last_chunk_index, text = excluded.text,
+    error_code = excluded.error_code, error_message = excluded.error_message,
+    tokens = excluded.tokens, worker_id = excluded.worker_id, attempt = excluded.attempt,
+    queue_ms = excluded.queue_ms, infer_ms = excluded.infer_ms, generation = excluded.generation,
+    provisional = excluded.provisional, resume_chunk_index = excluded.resume_chunk_index,
+    resume_sample = excluded.resume_sample, stored_at = now()
+WHERE asr_segments.generation < excluded.generation
+   OR (%s AND asr_segments.generation = excluded.generation)
 """
 _TOMBSTONES = """
 UPDATE asr_sessions
 SET status = 'deleted', user_id = '', client = '', mode = '', language = '', text = NULL,
     duration_ms = NULL, chunk_count = NULL, segment_count = NULL, error_code = NULL,
-    error_message = NULL, completed_at = NULL, started = false, deleted_at = row.at
+    error_message = NULL, completed_at = NULL, started = false, deleted_at = row.at,
+    resume_token_hash = '', gateway_id = ''
 FROM unnest(%s::text[], %s::timestamptz[]) AS row (session_id, at)
 WHERE asr_sessions.id = row.session_id AND status <> 'deleted'
 """
@@ -149,19 +186,25 @@ def _apply_alone(connection: Connection, entry: Entry) -> None:
 def _apply(connection: Connection, entries: Sequence[Entry]) -> None:
     session_ids = sorted({entry.session_id for entry in entries})
     connection.execute(_PLACEHOLDERS, (session_ids,))
-    live = {row[0] for row in connection.execute(_LOCK_LIVE, (session_ids,))}
-    groups: defaultdict[type, list[tuple[str, Any]]] = defaultdict(list)
+    generations: dict[str, int] = dict(connection.execute(_LOCK_LIVE, (session_ids,)).fetchall())
+    groups: defaultdict[type, list[Entry]] = defaultdict(list)
     for entry in entries:
         kind = type(entry.body)
-        if entry.session_id in live:
-            groups[kind].append((entry.session_id, entry.body))
-        elif kind is not SessionDeleted:
-            metrics.LATE_ROWS.labels(kind.__name__).inc(entry.rows)
+        if entry.session_id not in generations:
+            if kind is not SessionDeleted:
+                metrics.LATE_ROWS.labels(kind.__name__).inc(entry.rows)
+        elif entry.generation < generations[entry.session_id] and kind not in TIMELESS:
+            metrics.STALE_ROWS.labels(kind.__name__).inc(entry.rows)
+        else:
+            groups[kind].append(entry)
     with connection.cursor() as cursor:
         _write_started(cursor, groups[SessionStarted])
         _write_chunks(cursor, groups[ChunkDetails])
         _write_segments(cursor, groups[SegmentCopy])
         _write_finished(cursor, groups[SessionFinished])
+        # After everything of the generation before, which its gateway may have published later
+        # than this: the new gateway reads after the COMMIT, and goes by what it finds.
+        _write_resumed(cursor, groups[SessionResumed])
         # Last: it takes what the same batch has just written.
         _write_deleted(cursor, groups[SessionDeleted])
 
@@ -169,33 +212,53 @@ def _apply(connection: Connection, entries: Sequence[Entry]) -> None:
 Cursor: TypeAlias = psycopg.Cursor[Any]
 
 
-def _write_started(cursor: Cursor, items: list[tuple[str, SessionStarted]]) -> None:
-    if not items:
+def _write_started(cursor: Cursor, entries: list[Entry]) -> None:
+    if not entries:
         return
     cursor.executemany(
         _STARTED,
         [
             {
-                "session_id": session_id,
+                "session_id": entry.session_id,
                 "user_id": clean(body.user_id),
                 "client": clean(body.client),
                 "mode": clean(body.mode),
                 "language": clean(body.language),
                 "at": wall_time(body.started_at_ms),
+                "resume_token_hash": clean(body.resume_token_hash),
+                "generation": entry.generation,
             }
-            for session_id, body in items
+            for entry, body in _of(SessionStarted, entries)
         ],
     )
 
 
-def _write_finished(cursor: Cursor, items: list[tuple[str, SessionFinished]]) -> None:
-    if not items:
+def _write_resumed(cursor: Cursor, entries: list[Entry]) -> None:
+    if not entries:
+        return
+    cursor.executemany(
+        _RESUMED,
+        [
+            {
+                "session_id": entry.session_id,
+                "generation": entry.generation,
+                "gateway_id": clean(body.gateway_id),
+                "resume_token_hash": clean(body.resume_token_hash),
+            }
+            for entry, body in _of(SessionResumed, entries)
+        ],
+    )
+
+
+def _write_finished(cursor: Cursor, entries: list[Entry]) -> None:
+    if not entries:
         return
     cursor.executemany(
         _FINISHED,
         [
             {
-                "session_id": session_id,
+                "session_id": entry.session_id,
+                "ranks": _RANKS,
                 "status": body.status,
                 "text": clean(body.text),
                 "duration_ms": body.duration_ms,
@@ -205,58 +268,92 @@ def _write_finished(cursor: Cursor, items: list[tuple[str, SessionFinished]]) ->
                 "error_code": clean(body.failure.code) if body.failure else None,
                 "error_message": clean(body.failure.message) if body.failure else None,
             }
-            for session_id, body in items
+            for entry, body in _of(SessionFinished, entries)
         ],
     )
+    superseding = [
+        {
+            "session_id": entry.session_id,
+            "segment_count": body.segment_count,
+            "generation": entry.generation,
+        }
+        for entry, body in _of(SessionFinished, entries)
+        if entry.generation and body.status != "interrupted"
+    ]
+    if superseding:
+        cursor.executemany(_SUPERSEDED, superseding)
 
 
-def _write_chunks(cursor: Cursor, items: list[tuple[str, ChunkDetails]]) -> None:
+def _write_chunks(cursor: Cursor, entries: list[Entry]) -> None:
     rows = [
         (
-            session_id,
+            entry.session_id,
             chunk.chunk_index,
             chunk.byte_count,
             chunk.offset_ms,
             chunk.duration_ms,
             wall_time(chunk.received_at_ms),
         )
-        for session_id, body in items
+        for entry, body in _of(ChunkDetails, entries)
         for chunk in body.chunks
     ]
     if rows:
         cursor.execute(_CHUNKS, _columns(rows))
 
 
-def _write_segments(cursor: Cursor, items: list[tuple[str, SegmentCopy]]) -> None:
-    rows = [
-        (
-            session_id,
-            body.seq,
-            body.start_ms,
-            body.end_ms,
-            body.last_chunk_index,
-            None if body.failure else clean(body.segment_text),
-            clean(body.failure.code) if body.failure else None,
-            clean(body.failure.message) if body.failure else None,
-            _tokens_json(body.tokens),
-            clean(body.worker_id),
-            body.attempt,
-            body.queue_ms,
-            body.infer_ms,
-        )
-        for session_id, body in items
-    ]
-    if rows:
-        cursor.execute(_SEGMENTS, _columns(rows))
+def _write_segments(cursor: Cursor, entries: list[Entry]) -> None:
+    for from_gateway in (False, True):
+        # A statement must not meet a row twice: the newest generation's, and of that the first.
+        rows: dict[tuple[str, int], tuple[int, tuple[Any, ...]]] = {}
+        for entry, body in _of(SegmentCopy, entries):
+            if entry.from_gateway is not from_gateway:
+                continue
+            key = entry.session_id, body.seq
+            if key not in rows or rows[key][0] < entry.generation:
+                rows[key] = entry.generation, _segment_row(entry, body)
+        if rows:
+            columns = _columns([row for _, row in rows.values()])
+            cursor.execute(_SEGMENTS, [*columns, from_gateway])
 
 
-def _write_deleted(cursor: Cursor, items: list[tuple[str, SessionDeleted]]) -> None:
-    if not items:
+def _segment_row(entry: Entry, body: SegmentCopy) -> tuple[Any, ...]:
+    return (
+        entry.session_id,
+        body.seq,
+        body.start_ms,
+        body.end_ms,
+        body.last_chunk_index,
+        None if body.failure else clean(body.segment_text),
+        clean(body.failure.code) if body.failure else None,
+        clean(body.failure.message) if body.failure else None,
+        _tokens_json(body.tokens),
+        clean(body.worker_id),
+        body.attempt,
+        body.queue_ms,
+        body.infer_ms,
+        entry.generation,
+        body.provisional,
+        body.resume_chunk_index,
+        body.resume_sample,
+    )
+
+
+def _write_deleted(cursor: Cursor, entries: list[Entry]) -> None:
+    if not entries:
         return
-    times = {session_id: wall_time(body.requested_at_ms) for session_id, body in items}
+    times = {
+        entry.session_id: wall_time(body.requested_at_ms)
+        for entry, body in _of(SessionDeleted, entries)
+    }
     cursor.execute(_TOMBSTONES, (list(times), list(times.values())))
     for table in ("asr_segments", "asr_chunks"):
         cursor.execute(f"DELETE FROM {table} WHERE session_id = ANY (%s)", (list(times),))
+
+
+def _of(kind: type[Body], entries: Iterable[Entry]) -> Iterator[tuple[Entry, Body]]:
+    for entry in entries:
+        assert isinstance(entry.body, kind)
+        yield entry, entry.body
 
 
 def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:

@@ -32,6 +32,8 @@ _KINDS: dict[bytes, type] = {
     b"J": m.Job,
     b"C": m.Cancel,
     b"E": m.Record,
+    b"M": m.Claim,
+    b"N": m.Claimed,
     b"W": m.Welcome,
     b"R": m.Result,
     b"S": m.Stored,

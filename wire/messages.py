@@ -82,6 +82,15 @@ class Job:
     deadline_ms: int
     """Longest time from the broker's receipt to the result, all attempts together."""
     pcm: bytes
+    generation: int = 0
+    """How often the session has been taken over by another gateway; the highest counts."""
+    provisional: bool = False
+    """The audio ends here only because client or gateway went away: should the session go on, the
+    utterance is recognised anew, as a whole."""
+    resume_chunk_index: int = 0
+    """What follows this segment can be decoded again from this chunk on …"""
+    resume_sample: int = 0
+    """… whose audio begins at this sample of the session's timeline."""
 
 
 @message
@@ -97,10 +106,32 @@ class Record:
 
     session_id: str
     record_seq: int
+    """From 0 in each generation."""
     body: dict[str, Any]
+    generation: int = 0
+
+
+@message
+class Claim:
+    """The session's client is here now: whoever had it before lets go of it."""
+
+    session_id: str
+    generation: int
+    """Of the session from now on."""
+    resume_token_hash: str
 
 
 # ---------------------------------------------------------------- broker → gateway
+
+
+@message
+class Claimed:
+    """Another gateway's ``Claim``. Whoever has the session in an older generation, and with this
+    token, lets go of it. Only saves work: what it still did would be of an old generation."""
+
+    session_id: str
+    generation: int
+    resume_token_hash: str
 
 
 @message
@@ -129,6 +160,11 @@ class Result:
     infer_ms: int
     batch_jobs: int = 1
     """Jobs in the batch that took ``infer_ms``."""
+    generation: int = 0
+    provisional: bool = False
+    resume_chunk_index: int = 0
+    resume_sample: int = 0
+    """These four as in the job."""
 
 
 @message
@@ -138,6 +174,7 @@ class StoredKey:
     session_id: str
     kind: StoredKind
     seq: int
+    generation: int = 0
 
 
 @message
@@ -271,6 +308,8 @@ Message = (
     | Job
     | Cancel
     | Record
+    | Claim
+    | Claimed
     | Welcome
     | Result
     | Stored

@@ -10,13 +10,15 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from wire.checkers import WireError, checker_of
-from wire.messages import Failure, Token
+from wire.messages import Failure, Result, Token
 
-SessionStatus = Literal["completed", "failed", "abandoned"]
+SessionStatus = Literal["completed", "failed", "abandoned", "interrupted"]
 
 DELETED_RECORD_SEQ = (1 << 31) - 1
 """The record_seq of every SessionDeleted: a deletion may come from a gateway that never saw
 the session's other records, and doing it twice is harmless."""
+RESUMED_RECORD_SEQ = DELETED_RECORD_SEQ - 1
+"""The record_seq of every SessionResumed; each is the only one of its generation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +30,17 @@ class SessionStarted:
     language: str
     started_at_ms: int
     """Wall clock, milliseconds since 1970, UTC: for people, never for timeouts."""
+    resume_token_hash: str = ""
+    """SHA-256 in hexadecimal of what the client shows to go on with the session."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionResumed:
+    """From the record's generation on the session is with this gateway. When it is stored, every
+    earlier publication is, too; what comes later from an older generation is not stored."""
+
+    gateway_id: str
+    resume_token_hash: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +85,9 @@ class SegmentCopy:
     attempt: int
     queue_ms: int
     infer_ms: int
+    provisional: bool = False
+    resume_chunk_index: int = 0
+    resume_sample: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,10 +95,13 @@ class SessionDeleted:
     requested_at_ms: int
 
 
-RecordBody = SessionStarted | ChunkDetails | SessionFinished | SegmentCopy | SessionDeleted
+RecordBody = (
+    SessionStarted | SessionResumed | ChunkDetails | SessionFinished | SegmentCopy | SessionDeleted
+)
 
 _TYPES: dict[str, type] = {
     "started": SessionStarted,
+    "resumed": SessionResumed,
     "chunks": ChunkDetails,
     "finished": SessionFinished,
     "segment": SegmentCopy,
@@ -90,6 +109,26 @@ _TYPES: dict[str, type] = {
 }
 _NAMES = {cls: name for name, cls in _TYPES.items()}
 _checkers = {name: checker_of(cls, f"record.{name}") for name, cls in _TYPES.items()}
+
+
+def segment_copy(result: Result) -> SegmentCopy:
+    """A final result as a row of ``asr_segments``."""
+    return SegmentCopy(
+        seq=result.seq,
+        start_ms=result.start_ms,
+        end_ms=result.end_ms,
+        last_chunk_index=result.last_chunk_index,
+        segment_text=result.text or "",
+        failure=result.error,
+        tokens=result.tokens,
+        worker_id=result.worker_id,
+        attempt=result.attempt,
+        queue_ms=result.queue_ms,
+        infer_ms=result.infer_ms,
+        provisional=result.provisional,
+        resume_chunk_index=result.resume_chunk_index,
+        resume_sample=result.resume_sample,
+    )
 
 
 def to_body(record: RecordBody) -> dict[str, Any]:

@@ -44,6 +44,8 @@ class SessionDriver:
         self.container_starts: set[int] = set()
         """Chunks before which a container ended."""
         self.container_ends: set[int] = set()
+        self.clean_starts: set[int] | None = None
+        """Chunks at which decoding could begin anew; None: all."""
         self.failing: set[int] = set()
         self.audio_before_fault = b""
 
@@ -84,6 +86,7 @@ class SessionDriver:
                 pcm=action.data,
                 starts_container=index in self.container_starts,
                 ends_container=index in self.container_ends,
+                clean_start=self.clean_starts is None or index in self.clean_starts,
             )
         if isinstance(action, e.FinishAudio):
             return e.AudioFinished(tail=b"")

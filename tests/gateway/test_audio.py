@@ -93,7 +93,9 @@ async def test_a_wav_file_gives_what_its_raw_pcm_gives(pool: DecoderPool) -> Non
 
 async def test_empty_chunks_are_nothing(pool: DecoderPool) -> None:
     audio = AudioInput(16_000, pool, HOUR_MS)
-    nothing = Decoded(tail=b"", pcm=b"", starts_container=False, ends_container=False)
+    nothing = Decoded(
+        tail=b"", pcm=b"", starts_container=False, ends_container=False, clean_start=True
+    )
     assert await audio.feed(b"") == nothing
     assert (await audio.feed(LOUD.tobytes())).pcm == LOUD.tobytes()
     assert (await audio.feed(b"")).pcm == b""

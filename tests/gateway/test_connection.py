@@ -59,7 +59,7 @@ class NoServices:
     def submit_record(self, record: Record) -> None: ...
     def keep_result(self, result: Result) -> None: ...
     def cancel(self, cancel: Cancel) -> None: ...
-    def new_audio(self, start: e.Start) -> object:
+    def new_audio(self, start: e.Start, first_sample: int) -> object:
         class Audio:
             async def finish(self) -> bytes:
                 return b""
@@ -180,11 +180,12 @@ async def test_a_chunk_being_decoded_when_its_client_comes_back_counts_once(
 ) -> None:
     socket, services, host, connection = make()
     audio = SlowAudio()
-    monkeypatch.setattr(services, "new_audio", lambda _start: audio)
+    monkeypatch.setattr(services, "new_audio", lambda _start, _first_sample: audio)
     first = asyncio.create_task(connection.run())
     socket.incoming.put_nowait(received({"action": "start", "session_id": "a"}))
     socket.incoming.put_nowait({"type": "websocket.receive", "bytes": b"one"})
-    await audio.begun.wait()
+    async with asyncio.timeout(5):
+        await audio.begun.wait()
 
     socket2, services2, _fresh, connection2 = make()
 

@@ -3,7 +3,14 @@ from gateway.utterances import CutUtterance
 
 
 def utterance(start_ms: int, end_ms: int) -> CutUtterance:
-    return CutUtterance(start_ms=start_ms, end_ms=end_ms, last_chunk_index=0, pcm=b"")
+    return CutUtterance(
+        start_ms=start_ms,
+        end_ms=end_ms,
+        last_chunk_index=0,
+        pcm=b"",
+        resume_chunk_index=0,
+        resume_sample=0,
+    )
 
 
 def test_a_partial_is_asked_for_after_so_much_new_audio() -> None:

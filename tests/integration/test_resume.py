@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -14,8 +16,9 @@ from psycopg.rows import dict_row
 from websockets.asyncio.client import ClientConnection
 
 from gateway.transcript import join_texts
-from tests.integration.speech import Spoken, chunks_of, spoken
-from tests.integration.stack import Stack
+from tests.conftest import EmbeddedServices
+from tests.integration.speech import Shape, Spoken, chunks_of, spoken
+from tests.integration.stack import Stack, running_stack
 
 
 class ResumingClient:
@@ -187,3 +190,131 @@ async def test_the_connection_before_is_closed_and_strangers_are_refused(stack: 
     await client.send()
     await client.finish()
     assert_stored_once(stack, client, audio)
+
+
+# ---------------------------------------------------------------------------------- another gateway
+
+
+@pytest.fixture(scope="module")
+def two(embedded_services: EmbeddedServices) -> Iterator[Stack]:
+    """A pipeline with two gateways that may be killed, and a database of its own."""
+    name = f"resume_{uuid.uuid4().hex}"
+    with psycopg.connect(embedded_services.database_url, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    url = urlsplit(embedded_services.database_url)._replace(path=f"/{name}").geturl()
+    with running_stack(url, embedded_services.redis_url) as running:
+        running.start_all(workers=1)
+        running.start("gateway2")
+        running.wait_ready("gateway2")
+        yield running
+
+
+def kill_gateway(stack: Stack) -> None:
+    """kill -9, and a new one in its place."""
+    stack.processes.pop("gateway").kill()
+    stack.start("gateway")
+
+
+async def gateway_is_back(stack: Stack) -> None:
+    await asyncio.to_thread(stack.wait_ready, "gateway")
+
+
+async def test_a_client_lands_on_another_gateway_while_the_first_is_alive(two: Stack) -> None:
+    audio = spoken(7_100, digits=(14, 14))
+    client = ResumingClient(chunks_of(audio, "raw", "", 16_000, 1, 100))
+    await client.connect(two.url("gateway"))
+    await client.send(len(client._chunks) // 2)
+    await client.listen_for_texts(1)
+    old = ResumingClient([])
+    old._socket = client._socket
+    resumed = await client.connect(two.url("gateway2"))
+    assert resumed["status"] == "session_resumed"
+    assert resumed["next_segment_index"] == len(client.texts)
+    assert await old.close_code() == 1008
+    await client.send(3)
+    await client.lose_connection()
+    again = await client.connect(two.url("gateway"))
+    assert again["status"] == "session_resumed"
+    await client.send()
+    await client.finish()
+    assert_stored_once(two, client, audio)
+
+
+@pytest.mark.parametrize(
+    ("shape", "container", "chunk_ms"),
+    [("raw", "", 100), ("sliced", "wav", 100), ("sliced", "webm", 200), ("files", "wav", 1000)],
+)
+async def test_a_gateway_is_killed_and_its_clients_go_on_at_the_other(
+    two: Stack, shape: Shape, container: str, chunk_ms: int
+) -> None:
+    audios = [spoken(7_110 + n, digits=(12, 14)) for n in range(3)]
+    clients = [
+        ResumingClient(chunks_of(audio, shape, container, 16_000, 1, chunk_ms)) for audio in audios
+    ]
+    for number, client in enumerate(clients):
+        await client.connect(two.url("gateway"))
+        await client.send(len(client._chunks) * (number + 1) // 4)
+    await clients[-1].listen_for_texts(1)
+    kill_gateway(two)
+    for client in clients:
+        assert await client.close_code() is None
+        resumed = await client.connect(two.url("gateway2"))
+        assert resumed["type"] == "ack"
+        await client.send()
+    for client, audio in zip(clients, audios, strict=True):
+        await client.finish()
+        assert_stored_once(two, client, audio)
+    await gateway_is_back(two)
+
+
+async def test_mode_chunk_makes_no_chunk_twice(two: Stack) -> None:
+    audios = [spoken(7_120 + n, digits=(2, 3)) for n in range(4)]
+    client = ResumingClient([audio.pcm.tobytes() for audio in audios], mode="chunk")
+    await client.connect(two.url("gateway2"))
+    await client.send(2)
+    await client.listen_for_texts(2)
+    await client.lose_connection()
+    await client.connect(two.url("gateway"))
+    await client.send()
+    final = await client.finish()
+    assert [client.texts[n] for n in range(4)] == [audio.text for audio in audios]
+    assert final["chunk_count"] == 4
+
+
+async def test_a_complete_session_is_told_again_by_any_gateway(two: Stack) -> None:
+    audio = spoken(7_130, digits=(4, 4))
+    client = ResumingClient(chunks_of(audio, "raw", "", 16_000, 1, 500))
+    await client.connect(two.url("gateway"))
+    await client.send()
+    first = await client.finish()
+    client.final, client.texts = None, {}
+    again = await client.connect(two.url("gateway2"))
+    assert again["next_chunk_index"] == first["chunk_count"]
+    assert await client.finish() == first
+    assert_stored_once(two, client, audio)
+
+
+async def test_a_wrong_token_changes_nothing_anywhere(two: Stack) -> None:
+    audio = spoken(7_131, digits=(4, 4))
+    client = ResumingClient(chunks_of(audio, "raw", "", 16_000, 1, 100))
+    await client.connect(two.url("gateway"))
+    await client.send(5)
+    stranger = ResumingClient([])
+    stranger.session_id = client.session_id
+    refused = await stranger.connect(two.url("gateway2"), resume_token="guessed")
+    assert refused["code"] == "not_resumable"
+    await stranger.close()
+    await client.send()
+    await client.finish()
+    assert_stored_once(two, client, audio)
+
+
+async def test_a_session_that_nobody_knows_begins_anew_with_a_new_token(two: Stack) -> None:
+    audio = spoken(7_132, digits=(4, 4))
+    client = ResumingClient(chunks_of(audio, "raw", "", 16_000, 1, 500))
+    started = await client.connect(two.url("gateway"), resume_token="of a life before")
+    assert (started["status"], started["next_chunk_index"]) == ("session_started", 0)
+    assert started["resume_token"] != "of a life before"
+    await client.send()
+    await client.finish()
+    assert_stored_once(two, client, audio)

@@ -13,6 +13,7 @@ from wire.messages import (
     Record,
     Result,
     StoredKey,
+    StoredKind,
     Token,
 )
 from wire.records import (
@@ -22,6 +23,7 @@ from wire.records import (
     SegmentCopy,
     SessionDeleted,
     SessionFinished,
+    SessionResumed,
     SessionStarted,
     to_body,
 )
@@ -70,6 +72,7 @@ def started(**changes: Any) -> SessionStarted:
         "mode": "auto",
         "language": "en",
         "started_at_ms": NOON_MS,
+        "resume_token_hash": "hash",
     }
     return SessionStarted(**{**fields, **changes})
 
@@ -106,11 +109,22 @@ def deleted() -> SessionDeleted:
     return SessionDeleted(requested_at_ms=NOON_MS + 120_000)
 
 
-def entry(body: RecordBody, session_id: str = "s", seq: int = 0) -> Entry:
-    """What the journal makes of a record with ``body``."""
+def resumed(gateway_id: str = "gateway-2", token_hash: str = "hash") -> SessionResumed:
+    return SessionResumed(gateway_id=gateway_id, resume_token_hash=token_hash)
+
+
+def entry(
+    body: RecordBody,
+    session_id: str = "s",
+    seq: int = 0,
+    *,
+    generation: int = 0,
+    kind: StoredKind = "record",
+) -> Entry:
+    """What the journal makes of a record with ``body``, or of a result."""
     return Entry(
         gateway_id="gateway-1",
-        key=StoredKey(session_id=session_id, kind="record", seq=seq),
+        key=StoredKey(session_id=session_id, kind=kind, seq=seq, generation=generation),
         body=body,
         byte_count=100,
         received_s=0.0,

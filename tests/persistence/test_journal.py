@@ -126,7 +126,7 @@ def test_records_of_no_chunks_count_towards_the_limits() -> None:
 
 
 def test_the_byte_limit_holds_too() -> None:
-    core = journal(pending_bytes_max=2_000)
+    core = journal(pending_bytes_max=2_200)
     long = sent.result(seq=1, text="x" * 1_500)
     assert core.receive(sent.published_result(0, sent.result(seq=0)), 0.0) == TAKEN
     assert core.receive(sent.published_result(1, long), 0.0).discarded is None

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from persistence import metrics
+from persistence.journal import Entry
 from persistence.migrate import migrate
 from persistence.store import clean, wall_time, write
 from tests.persistence import sent
@@ -78,11 +79,87 @@ def test_a_late_start_does_not_undo_the_end(connection: Connection) -> None:
     assert found == ("completed", "one two", "ann")
 
 
-def test_the_first_segment_row_stays(connection: Connection) -> None:
-    write_bodies(connection, sent.segment(0, "first"))
-    write_bodies(connection, sent.segment(0, "second"), sent.segment(1, "third"))
-    texts = value(connection, "SELECT array_agg(text ORDER BY segment_index) FROM asr_segments")
-    assert texts == ["first", "third"]
+def texts(connection: Connection) -> Any:
+    return value(connection, "SELECT array_agg(text ORDER BY segment_index) FROM asr_segments")
+
+
+def published(seq: int, text: str, generation: int = 0) -> Entry:
+    return sent.entry(sent.segment(seq, text), generation=generation, kind="result")
+
+
+def test_the_first_published_row_stays(connection: Connection) -> None:
+    write(connection, [published(0, "first")])
+    write(connection, [published(0, "second"), published(1, "third"), published(1, "fourth")])
+    assert texts(connection) == ["first", "third"]
+
+
+def test_what_the_client_was_told_stays_whatever_was_published(connection: Connection) -> None:
+    error = sent.segment(0, failure=Failure(code="chunk_failed", message="three times"))
+    write(connection, [sent.entry(error, kind="result")])
+    write(connection, [published(0, "heard"), sent.entry(sent.segment(0, "heard"))])
+    write(connection, [published(0, "late")])
+    assert texts(connection) == ["heard"]
+    assert value(connection, "SELECT error_code FROM asr_segments") is None
+
+
+# ----------------------------------------------------------------------------------- being resumed
+
+
+def test_a_resumed_session_is_of_its_new_gateway(connection: Connection) -> None:
+    write_bodies(connection, sent.started(), sent.finished(status="abandoned"))
+    write(connection, [published(0, "one"), published(1, "two")])
+    write(connection, [sent.entry(sent.resumed(), generation=1)])
+    found = value(connection, "SELECT status, completed_at, gateway_id FROM asr_sessions")
+    assert found == ("active", None, "gateway-2")
+
+    write(connection, [published(2, "stale"), sent.entry(sent.finished(segment_count=3))])
+    write(connection, [sent.entry(sent.chunks(0, 1))])
+    assert texts(connection) == ["one", "two"]
+    assert value(connection, "SELECT status FROM asr_sessions") == "active"
+    assert value(connection, "SELECT count(*) FROM asr_chunks") == 2
+
+    write(connection, [published(1, "zwei", generation=1), published(2, "drei", generation=1)])
+    write(connection, [sent.entry(sent.finished(segment_count=3), generation=1)])
+    assert texts(connection) == ["one", "zwei", "drei"]
+    assert value(connection, "SELECT status FROM asr_sessions") == "completed"
+
+
+def test_segments_that_only_an_older_generation_had_go_at_the_end(connection: Connection) -> None:
+    write(connection, [sent.entry(sent.started()), published(0, "one"), published(5, "leftover")])
+    write(connection, [sent.entry(sent.resumed(), generation=1)])
+    write(connection, [sent.entry(sent.finished(segment_count=1), generation=1)])
+    assert texts(connection) == ["one"]
+
+
+@pytest.mark.parametrize("status", ["completed", "failed"])
+def test_what_is_complete_is_not_taken_over(connection: Connection, status: Any) -> None:
+    write_bodies(connection, sent.started(), sent.finished(status=status))
+    write(connection, [sent.entry(sent.resumed(), generation=1)])
+    assert value(connection, "SELECT status, generation FROM asr_sessions") == (status, 0)
+    write(connection, [published(0, "late but its own")])
+    assert texts(connection) == ["late but its own"]
+
+
+def test_a_generation_is_claimed_once_and_with_the_right_token_only(
+    connection: Connection,
+) -> None:
+    write_bodies(connection, sent.started())
+    write(connection, [sent.entry(sent.resumed("thief", "guess"), generation=1)])
+    assert value(connection, "SELECT generation FROM asr_sessions") == 0
+    write(connection, [sent.entry(sent.resumed("first"), generation=1)])
+    write(connection, [sent.entry(sent.resumed("second"), generation=1)])
+    assert value(connection, "SELECT generation, gateway_id FROM asr_sessions") == (1, "first")
+
+
+def test_a_session_whose_start_was_lost_begins_anew(connection: Connection) -> None:
+    write(connection, [published(0, "unclaimed")])
+    write(connection, [sent.entry(sent.resumed("g", "other"), generation=1)])
+    write(connection, [sent.entry(sent.started(resume_token_hash="new"), generation=1)])
+    write_bodies(connection, sent.started())
+    found = value(connection, "SELECT generation, resume_token_hash FROM asr_sessions")
+    assert found == (1, "new")
+    write(connection, [published(0, "anew", generation=1)])
+    assert texts(connection) == ["anew"]
 
 
 def test_an_abandoned_session_may_still_be_completed_but_not_the_reverse(

@@ -11,12 +11,13 @@ from wire.messages import Failure, StoredKey
 def test_a_checker_is_one_function_that_can_be_read() -> None:
     assert source_of(StoredKey, "Key").splitlines() == [
         "def check(value):",
-        "    if type(value) is not dict or len(value) != 3:",
+        "    if type(value) is not dict or len(value) != 4:",
         "        raise WireError('Key: wrong fields')",
         "    try:",
         "        value_session_id = value['session_id']",
         "        value_kind = value['kind']",
         "        value_seq = value['seq']",
+        "        value_generation = value['generation']",
         "    except KeyError:",
         "        raise WireError('Key: wrong fields') from None",
         "    if type(value_session_id) is not str or len(value_session_id) > 65536:",
@@ -25,7 +26,11 @@ def test_a_checker_is_one_function_that_can_be_read() -> None:
         "        raise WireError('Key.kind: not one of result, record')",
         "    if type(value_seq) is not int or not 0 <= value_seq <= 9007199254740991:",
         "        raise WireError('Key.seq: not an integer from 0 to 2**53')",
-        "    value = cls_4(session_id=value_session_id, kind=value_kind, seq=value_seq)",
+        "    if type(value_generation) is not int "
+        "or not 0 <= value_generation <= 9007199254740991:",
+        "        raise WireError('Key.generation: not an integer from 0 to 2**53')",
+        "    value = cls_4(session_id=value_session_id, kind=value_kind, seq=value_seq, "
+        "generation=value_generation)",
         "    return value",
     ]
 

@@ -1,0 +1,68 @@
+"""Sessions of this gateway: those that run, and those that ended a short while ago."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from gateway.origin import same_hash, token_hash
+from gateway.session_host import SessionHost
+from wire.messages import Claimed
+
+FINISHED_KEPT_MAX = 10_000
+"""Sessions that ended here and could be asked for their final result again; beyond it the oldest
+is forgotten, and answered from the database."""
+
+
+class Directory:
+    """``keep_s``: how long a session that has ended is kept."""
+
+    def __init__(self, keep_s: float) -> None:
+        self.running: dict[str, SessionHost] = {}
+        self._finished: OrderedDict[str, tuple[float, SessionHost]] = OrderedDict()
+        self._keep_s = keep_s
+
+    def find(self, session_id: str) -> SessionHost | None:
+        """The session, running or not."""
+        host = self.running.get(session_id)
+        if host is None and session_id in self._finished:
+            host = self._finished[session_id][1]
+        return host
+
+    def is_clients_own(self, host: SessionHost, resume_token: str) -> bool:
+        return same_hash(token_hash(resume_token), token_hash(host.session.resume_token))
+
+    def end(self, host: SessionHost, now_s: float) -> bool:
+        """``host`` has ended. False: it is not here any more."""
+        session_id = host.session.session_id
+        if self.running.get(session_id) is not host:
+            return False
+        del self.running[session_id]
+        if host.session.resumable:
+            self._finished[session_id] = (now_s + self._keep_s, host)
+        return True
+
+    def forget(self, session_id: str) -> SessionHost | None:
+        """The session is none of ours any more; returns it if it was."""
+        host = self.find(session_id)
+        self.running.pop(session_id, None)
+        self._finished.pop(session_id, None)
+        return host
+
+    def forget_old(self, now_s: float) -> None:
+        while self._finished:
+            session_id, (keep_until_s, _) = next(iter(self._finished.items()))
+            if now_s < keep_until_s and len(self._finished) <= FINISHED_KEPT_MAX:
+                return
+            del self._finished[session_id]
+
+    def let_go(self, claimed: Claimed) -> bool:
+        """Another gateway has a session's client: whether it was here, and is let go now."""
+        host = self.find(claimed.session_id)
+        if host is None or host.session.origin.generation >= claimed.generation:
+            return False
+        own_hash = token_hash(host.session.resume_token)
+        if not same_hash(own_hash, claimed.resume_token_hash):
+            return False
+        self.forget(claimed.session_id)
+        host.let_go()
+        return True
