@@ -231,6 +231,6 @@ def test_a_list_too_long_is_refused() -> None:
 def test_a_wrong_literal_is_refused() -> None:
     key = m.StoredKey(session_id="s", kind="result", seq=1)
     stored = m.Stored(gateway_id="g", keys=(key,))
-    wrong = [{"session_id": "s", "kind": "segment", "seq": 1}]
+    wrong = [{"session_id": "s", "kind": "segment", "seq": 1, "generation": 0}]
     with pytest.raises(WireError, match=r"Stored\.keys\.kind: not one of result, record"):
         decode(repacked(stored, keys=wrong))
