@@ -209,7 +209,7 @@ def _heard(batch: list[_Request], steps: list[int]) -> tuple[Floats, npt.NDArray
     heard = np.empty((len(samples), HEARD_SAMPLES), np.float32)
     frames = heard[:, CONTEXT_SAMPLES:]
     np.multiply(samples, _GAIN / np.float32(32768), out=frames)
-    np.clip(frames, -1, 1, out=frames)
+    np.minimum(np.maximum(frames, -1, out=frames), 1, out=frames)
     heard[1:, :CONTEXT_SAMPLES] = frames[:-1, -CONTEXT_SAMPLES:]
     heard[begins, :CONTEXT_SAMPLES] = [request.stream.context for request in batch]
     return heard, begins

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import psutil
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
 
 from runtime import lifecycle
 from tools.bench.figures import Figure
@@ -79,13 +80,23 @@ async def speak_live(url: str, session: _Spoken, delay_s: float) -> str:
     loop = asyncio.get_running_loop()
     due_s = loop.time() + delay_s
     await asyncio.sleep(delay_s)
-    async with connect(url, compression=None, proxy=None) as websocket:
+    async with await _connected(url) as websocket:
+        due_s = max(due_s, loop.time())
         answers = asyncio.create_task(_final_text(websocket))
         for message in session.messages:
             await asyncio.sleep(due_s - loop.time())
             await websocket.send(message)
             due_s += CHUNK_S
         return await answers
+
+
+async def _connected(url: str) -> ClientConnection:
+    """A WebSocket, after as many refusals as the gateway sees fit."""
+    while True:
+        try:
+            return await connect(url, compression=None, proxy=None)
+        except InvalidStatus as refusal:
+            await asyncio.sleep(float(refusal.response.headers.get("Retry-After", 1)))
 
 
 async def _final_text(websocket: ClientConnection) -> str:
