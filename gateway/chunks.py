@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from array import array
 from typing import Literal
 
@@ -18,7 +17,7 @@ class ChunkLedger:
 
     def __init__(self, first_index: int = 0) -> None:
         self._first_index = first_index
-        self._digests = array("Q")
+        self._digests = array("q")
         self._acked = first_index
         self.acked_at_s = 0.0
         """When ``acknowledge`` was last called."""
@@ -42,7 +41,9 @@ class ChunkLedger:
 
     def receive(self, chunk_index: int, data: bytes) -> Verdict:
         """Judge a chunk; a ``new`` one is taken note of."""
-        digest = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
+        # 64 bits of SipHash under this process's own key: as good as a digest as long as indexes
+        # do not leave the process, and a quarter of BLAKE2's time.
+        digest = hash(data)
         if chunk_index > self.next_index:
             return "gap"
         if chunk_index < self.next_index:

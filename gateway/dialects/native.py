@@ -40,6 +40,9 @@ class Native:
         return (encode(answer),)
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 def parse(message: str | bytes) -> ClientEvent:
     """One WebSocket message from the client.
 
@@ -61,7 +64,7 @@ def parse(message: str | bytes) -> ClientEvent:
 
 def encode(answer: e.Answer) -> str:
     """``answer`` as the client reads it."""
-    return json.dumps(_ENCODERS[type(answer)](answer), ensure_ascii=False, separators=(",", ":"))
+    return _ENCODER.encode(_ENCODERS[type(answer)](answer))
 
 
 # ------------------------------------------------------------------------------------------- fields
