@@ -103,7 +103,7 @@ def speak(
     recording of silence.
     """
     voice_language(voice)
-    clips = _voice_clips(voice)
+    clips = digit_clips(voice)
     values = _digit_values(digits)
     parts: list[Samples] = [_silence(lead_ms)]
     digits_to_pause = _draw_pause_distance(pause_every, rng)
@@ -145,8 +145,8 @@ def _silence(duration_ms: int) -> Samples:
 
 
 @functools.lru_cache(maxsize=len(VOICES))
-def _voice_clips(voice: str) -> tuple[tuple[Samples, ...], ...]:
-    """Clips of one voice as ``clips[digit][take]``, cut from the voice's file by the index."""
+def digit_clips(voice: str) -> tuple[tuple[Samples, ...], ...]:
+    """Clips of one voice as ``clips[digit][take]``, int16 at 16 kHz, from the bank's file."""
     index = json.loads((BANK_DIR / "index.json").read_text(encoding="utf-8"))
     samples, sample_rate_hz = sf.read(BANK_DIR / f"{voice}.flac", dtype="int16")
     assert sample_rate_hz == SAMPLE_RATE_HZ

@@ -1,0 +1,190 @@
+"""``python -m tools.loadtest``: paced sessions, each with its own text, every word checked.
+
+Exit codes: 0 every admitted session has its text (and, with ``--strict``, all were admitted and the
+latencies kept); 1 something is wrong or missing; 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from runtime import lifecycle
+from tools.loadtest import report
+from tools.loadtest.capacity import largest_that_holds
+from tools.loadtest.figures import Summary, Targets, summary
+from tools.loadtest.plan import LENGTH_S, Length, Plan, seconds, websocket_url
+from tools.loadtest.run import Results, run
+from tools.loadtest.screen import Screen
+from tools.loadtest.system import System
+from tools.loadtest.user import Behaviour
+from tools.run import free_port, wait_until_ready
+from tools.stack import Stack
+
+CAPACITY_STEP = 25
+
+
+@contextlib.contextmanager
+def own_stack(console: Console, concurrency: str) -> Iterator[tuple[str, int]]:
+    """A stack of our own with embedded services: its HOST:PORT, and the process above it all."""
+    with tempfile.TemporaryDirectory(prefix="asr-loadtest-") as directory:
+        port = free_port()
+        environment = {
+            "PORT": str(port),
+            "DATA_DIR": directory,
+            **{
+                f"BROKER_{name}": f"ipc://{directory}/{name.lower()}"
+                for name in ("FRONTEND", "BACKEND", "EVENTS")
+            },
+        }
+        lines: list[str] = []
+        stack = Stack(lines.append, concurrency, environment=environment)
+        try:
+            wait_until_ready(stack, f"http://127.0.0.1:{port}", lifecycle.StopSignal())
+            console.print(f"[dim]stack ready on port {port}[/]")
+            yield f"127.0.0.1:{port}", stack.pid
+        finally:
+            stack.stop()
+
+
+def _duration(text: str) -> float:
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def main(
+    sessions: Annotated[int, typer.Option("-c", "--sessions", min=1, max=20_000)] = 50,
+    duration: Annotated[
+        str | None, typer.Option("-d", "--duration", help="Of speech, such as 60s or 5m.")
+    ] = None,
+    mode: Annotated[
+        Length, typer.Option(help="How long a session is: 1 min, 30 min or 1 h, unless -d says.")
+    ] = "short",
+    server: Annotated[
+        str | None, typer.Option(help="HOST:PORT. Without it a stack of our own is started.")
+    ] = None,
+    stack: Annotated[
+        str, typer.Option(help="Processes of our own stack, as for honcho -c.")
+    ] = "gateway=1,asr_worker=1",
+    session_mode: Annotated[
+        Literal["auto", "stream", "chunk"], typer.Option(help="The protocol's mode.")
+    ] = "auto",
+    chunk_ms: Annotated[int, typer.Option(min=20, max=20_000, help="Audio per message.")] = 200,
+    frames: Annotated[Literal["binary", "json"], typer.Option(help="Kind of frames.")] = "binary",
+    partials: Annotated[bool, typer.Option(help="Ask for partial texts.")] = False,
+    speed: Annotated[float, typer.Option(min=0.1, max=1_000, help="Times real time.")] = 1.0,
+    ramp: Annotated[str, typer.Option(help="Sessions begin within this time.")] = "10s",
+    rate: Annotated[
+        float, typer.Option(min=0, help="Instead: arrivals a second, at random times.")
+    ] = 0.0,
+    files: Annotated[
+        Path | None, typer.Option(help="Recordings, each with its transcript in NAME.txt.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Resume sessions that lose a connection.")] = True,
+    patience: Annotated[str, typer.Option(help="How long refused sessions come back.")] = "60s",
+    final_timeout: Annotated[str, typer.Option(help="From finish to the final result.")] = "30s",
+    processes: Annotated[int, typer.Option(min=1, max=64, help="Of the generator.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of texts and arrivals.")] = 1,
+    out: Annotated[Path, typer.Option(help="Directory of the report.")] = Path(),
+    strict: Annotated[
+        bool, typer.Option(help="Exit with 1 also if a latency target is missed or one is refused.")
+    ] = False,
+    final_p95_ms: Annotated[float, typer.Option(min=1)] = 1_000,
+    segment_p95_ms: Annotated[float, typer.Option(min=1)] = 1_500,
+    find_capacity: Annotated[
+        bool, typer.Option(help="Find the most sessions, up to -c, for which the targets hold.")
+    ] = False,
+) -> None:
+    """Load a gateway with sessions whose texts are known, and check every word."""
+    console = Console(stderr=True, highlight=False)
+    targets = Targets(final_p95_ms, segment_p95_ms)
+    with contextlib.ExitStack() as exits:
+        pid = None
+        if server is None:
+            server, pid = exits.enter_context(own_stack(console, stack))
+        try:
+            plan = Plan(
+                behaviour=Behaviour(
+                    url=websocket_url(server),
+                    mode=session_mode,
+                    binary=frames == "binary",
+                    partials=partials,
+                    resume=resume,
+                    speed=speed,
+                    patience_s=_duration(patience),
+                    final_timeout_s=_duration(final_timeout),
+                ),
+                sessions=sessions,
+                duration_s=_duration(duration) if duration else LENGTH_S[mode],
+                chunk_ms=chunk_ms,
+                ramp_s=_duration(ramp),
+                rate_per_s=rate,
+                seed=seed,
+                files=files,
+            )
+            plan.share(0, plan.sessions)[0][2]()  # What cannot be spoken is told before the run.
+        except (ValueError, OSError) as error:
+            raise typer.BadParameter(str(error)) from error
+        if find_capacity:
+            _find_capacity(console, plan, processes, pid, targets, out)
+            return
+        found, results = _trial(console, plan, processes, pid)
+    _conclude(console, found, results, targets, out)
+    right = found.texts_right and not results.stopped
+    raise typer.Exit(0 if right and (found.holds(targets) or not strict) else 1)
+
+
+def _trial(
+    console: Console, plan: Plan, processes: int, pid: int | None
+) -> tuple[Summary, Results]:
+    address = plan.behaviour.url.split("/")[2]
+    system = System(f"http://{address}", pid)
+    title = f"{plan.sessions} sessions of {plan.duration_s:.0f} s at {address}"
+    with Screen(console, title) as screen:
+        results = run(plan, processes, system, screen.show)
+    return summary(results.outcomes), results
+
+
+def _conclude(
+    console: Console, found: Summary, results: Results, targets: Targets, out: Path
+) -> None:
+    written = report.write(out, found, results, targets)
+    lines = [", ".join(f"{count} {status}" for status, count in found.statuses.items())]
+    lines += [
+        f"{kind.name}: p50 {kind.p50:.0f}, p95 {kind.p95:.0f}, p99 {kind.p99:.0f} ms"
+        for kind in found.latencies
+        if kind.count
+    ]
+    for reason, count in found.reasons.items():
+        lines.append(f"{count} × {reason}")
+    for text in [*lines, f"report: {', '.join(str(path) for path in written)}"]:
+        console.print(text, style="red" if " × " in text else None, markup=False, soft_wrap=True)
+
+
+def _find_capacity(
+    console: Console, plan: Plan, processes: int, pid: int | None, targets: Targets, out: Path
+) -> None:
+    def holds(sessions: int) -> bool:
+        found, results = _trial(console, replace(plan, sessions=sessions), processes, pid)
+        _conclude(console, found, results, targets, out / f"{sessions}")
+        console.print(f"{sessions}: {'holds' if found.holds(targets) else 'does not hold'}")
+        return found.holds(targets)
+
+    low = min(CAPACITY_STEP, plan.sessions)
+    most, trials = largest_that_holds(holds, low, plan.sessions, CAPACITY_STEP)
+    for sessions, held in sorted(trials):
+        console.print(f"{sessions:6d}  {'holds' if held else 'does not hold'}")
+    print(most)
+
+
+if __name__ == "__main__":
+    typer.run(main)

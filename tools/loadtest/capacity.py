@@ -1,0 +1,32 @@
+"""The largest number of sessions for which the targets hold, by bisection; trials are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+def largest_that_holds(
+    holds: Callable[[int], bool], low: int, high: int, step: int
+) -> tuple[int, list[tuple[int, bool]]]:
+    """The largest multiple of ``step`` in ``low..high`` for which ``holds`` is true, 0 if none is,
+    and all trials in order. ``holds`` is taken to be true up to some number and false above."""
+    trials: list[tuple[int, bool]] = []
+
+    def tried(sessions: int) -> bool:
+        trials.append((sessions, holds(sessions)))
+        return trials[-1][1]
+
+    if not tried(low):
+        return 0, trials
+    if tried(high):
+        return high, trials
+    while high - low > step:
+        middle = (low + high) // 2 // step * step
+        middle = middle if middle > low else low + step
+        if middle >= high:
+            break
+        if tried(middle):
+            low = middle
+        else:
+            high = middle
+    return low, trials

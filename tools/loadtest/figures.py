@@ -1,0 +1,150 @@
+"""What a run amounts to: counts, percentiles, verdict. Pure functions of outcomes."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tools.loadtest.user import Outcome
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Nearest-rank percentile; NaN of nothing."""
+    if not values:
+        return math.nan
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Percentiles of one kind of latency, ms."""
+
+    name: str
+    count: int
+    p50: float
+    p95: float
+    p99: float
+    highest: float
+
+
+def latency(name: str, values: Iterable[float]) -> Latency:
+    kept = list(values)
+    p50, p95, p99 = (percentile(kept, percent) for percent in (50, 95, 99))
+    return Latency(name, len(kept), p50, p95, p99, max(kept, default=math.nan))
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What a run must keep to count as carried by the system."""
+
+    final_p95_ms: float = 1_000.0
+    segment_p95_ms: float = 1_500.0
+
+
+@dataclass(slots=True)
+class Summary:
+    sessions: int
+    statuses: dict[str, int]
+    reasons: dict[str, int]
+    refusals: int
+    resumes: int
+    stored: int
+    audio_s: float
+    rtf_p50: float
+    latencies: list[Latency]
+    wrong: list[tuple[str, str, str]] = field(default_factory=list)
+    """Session id, expected text, text told."""
+
+    @property
+    def texts_right(self) -> bool:
+        """Every session that was admitted has exactly its text."""
+        return not self.statuses.get("wrong_text") and not self.statuses.get("failed")
+
+    def latency(self, name: str) -> Latency:
+        return next(found for found in self.latencies if found.name == name)
+
+    def holds(self, targets: Targets) -> bool:
+        """All sessions were admitted, all texts are right, and the latencies are kept."""
+        final, segment = self.latency("finish → final"), self.latency("segment end → result")
+        return (
+            self.statuses.get("succeeded", 0) == self.sessions
+            and final.p95 <= targets.final_p95_ms
+            and segment.p95 <= targets.segment_p95_ms
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "sessions": self.sessions,
+            "statuses": self.statuses,
+            "reasons": self.reasons,
+            "refusals": self.refusals,
+            "resumes": self.resumes,
+            "stored": self.stored,
+            "audio_s": round(self.audio_s, 1),
+            "rtf_p50": _finite(self.rtf_p50),
+            "latencies": {
+                found.name: {
+                    "count": found.count,
+                    "p50_ms": _finite(found.p50),
+                    "p95_ms": _finite(found.p95),
+                    "p99_ms": _finite(found.p99),
+                    "max_ms": _finite(found.highest),
+                }
+                for found in self.latencies
+            },
+            "wrong": [list(wrong) for wrong in self.wrong],
+        }
+
+
+def _finite(value: float) -> float | None:
+    return round(value, 2) if math.isfinite(value) else None
+
+
+def summary(outcomes: Sequence[Outcome]) -> Summary:
+    """The figures of a run. Percentiles are over all sessions that were admitted."""
+    done = [outcome for outcome in outcomes if outcome.status == "succeeded"]
+    return Summary(
+        sessions=len(outcomes),
+        statuses=dict(Counter(str(outcome.status) for outcome in outcomes)),
+        reasons=dict(Counter(outcome.reason for outcome in outcomes if outcome.reason)),
+        refusals=sum(outcome.refusals for outcome in outcomes),
+        resumes=sum(outcome.resumes for outcome in outcomes),
+        stored=sum(outcome.stored for outcome in outcomes),
+        audio_s=sum(outcome.audio_s for outcome in done),
+        rtf_p50=percentile([(o.ended_s - o.began_s) / o.audio_s for o in done if o.audio_s], 50),
+        latencies=[
+            latency("chunk ack", (ms for o in outcomes for _, ms in o.ack_ms)),
+            latency("segment end → result", (ms for o in outcomes for _, ms in o.segment_ms)),
+            latency("finish → final", (o.final_ms for o in outcomes if o.final_ms is not None)),
+            latency("connect → 503", (ms for o in outcomes for ms in o.refused_after_ms)),
+        ],
+        wrong=[
+            (outcome.session_id, outcome.expected, outcome.text)
+            for outcome in outcomes
+            if outcome.status == "wrong_text"
+        ],
+    )
+
+
+def difference(expected: str, told: str) -> str:
+    """The words that differ: ``one [-two-] {+three+} four``. CJK text is compared by character."""
+    left, right = _words(expected), _words(told)
+    pieces: list[str] = []
+    for tag, a, b, c, d in difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
+        if tag == "equal":
+            pieces += left[a:b] if b - a <= 6 else [*left[a : a + 3], "…", *left[b - 3 : b]]
+            continue
+        if b > a:
+            pieces.append(f"[-{' '.join(left[a:b])}-]")
+        if d > c:
+            pieces.append(f"{{+{' '.join(right[c:d])}+}}")
+    return " ".join(pieces)
+
+
+def _words(text: str) -> list[str]:
+    return text.split() if " " in text else list(text)

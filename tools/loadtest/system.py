@@ -1,0 +1,123 @@
+"""The measured system from outside: processor time and memory of its processes, and its queue."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import urllib.request
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+QUEUE_TIMEOUT_S = 2.0
+_MODULE = re.compile(r"-m (gateway|broker|asr_worker\.service|persistence)( |$)")
+_SERVERS = {"postgres": "postgres", "valkey-server": "valkey", "redis-server": "valkey"}
+
+
+def kind_of(command: list[str], name: str) -> str | None:
+    """Which of the system's processes a command line is; None for any other."""
+    match = _MODULE.search(" ".join(command))
+    if match:
+        return match[1].partition(".")[0]
+    return _SERVERS.get(name)
+
+
+@dataclass(slots=True)
+class Sample:
+    """One look. ``cpu_s`` and ``rss_mb`` by kind of process; sums over its instances."""
+
+    at_s: float
+    cpu_s: dict[str, float]
+    rss_mb: dict[str, float]
+    descriptors: dict[str, int]
+    queue: dict[str, Any]
+
+
+@dataclass
+class System:
+    """Looks at the processes below ``root_pid``, or at all of this host's that are ours."""
+
+    http_url: str
+    root_pid: int | None = None
+    began_s: float = field(default_factory=time.monotonic)
+    samples: list[Sample] = field(default_factory=list)
+
+    def look(self) -> Sample:
+        """Take a sample; blocks for some tens of milliseconds."""
+        cpu_s: defaultdict[str, float] = defaultdict(float)
+        rss_mb: defaultdict[str, float] = defaultdict(float)
+        descriptors: defaultdict[str, int] = defaultdict(int)
+        for process in self._processes():
+            try:
+                with process.oneshot():
+                    kind = kind_of(process.cmdline(), process.name())
+                    if kind is None:
+                        continue
+                    times = process.cpu_times()
+                    cpu_s[kind] += times.user + times.system
+                    rss_mb[kind] += process.memory_info().rss / 1e6
+                    descriptors[kind] += process.num_fds()
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue  # It has ended while we looked, or is another user's.
+        sample = Sample(
+            time.monotonic() - self.began_s,
+            dict(cpu_s),
+            dict(rss_mb),
+            dict(descriptors),
+            self._queue(),
+        )
+        self.samples.append(sample)
+        return sample
+
+    def _processes(self) -> list[psutil.Process]:
+        if self.root_pid is None:
+            return list(psutil.process_iter())
+        try:
+            return psutil.Process(self.root_pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def _queue(self) -> dict[str, Any]:
+        url = f"{self.http_url}/api/v1/asr/queue/status"
+        try:
+            with urllib.request.urlopen(url, timeout=QUEUE_TIMEOUT_S) as response:
+                answer: dict[str, Any] = json.loads(response.read())
+        except (OSError, ValueError):
+            return {}  # Shown as a gap in the plot.
+        return answer
+
+    def cores_used(self) -> dict[str, float]:
+        """Mean processor use by kind, in cores, between the first and the last sample."""
+        if len(self.samples) < 2:
+            return {}
+        first, last = self.samples[0], self.samples[-1]
+        span_s = last.at_s - first.at_s
+        return {
+            kind: max(0.0, used_s - first.cpu_s.get(kind, 0.0)) / span_s
+            for kind, used_s in last.cpu_s.items()
+        }
+
+    def rss_mb_max(self) -> dict[str, float]:
+        kinds = {kind for sample in self.samples for kind in sample.rss_mb}
+        return {kind: max(s.rss_mb.get(kind, 0.0) for s in self.samples) for kind in kinds}
+
+    def queue_max(self, name: str) -> float:
+        return max((float(s.queue.get(name) or 0) for s in self.samples), default=0.0)
+
+
+def write_samples(path: Path, samples: list[Sample]) -> None:
+    """Samples as JSON lines, for other tools."""
+    with path.open("w", encoding="utf-8") as file:
+        for sample in samples:
+            fields = {
+                "at_s": round(sample.at_s, 2),
+                "cpu_s": sample.cpu_s,
+                "rss_mb": {kind: round(mb, 1) for kind, mb in sample.rss_mb.items()},
+                "descriptors": sample.descriptors,
+                "queue": sample.queue,
+            }
+            file.write(json.dumps(fields) + "\n")

@@ -1,0 +1,119 @@
+"""A WebSocket of the load generator: websockets' sans-IO protocol on a bare asyncio transport.
+
+500 paced sessions send 2,500 chunks a second. Tasks, locks and queues of a full client for each of
+them would take the processor that the measured system needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol, cast
+
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidStatus
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Response
+from websockets.protocol import State
+from websockets.uri import parse_uri
+
+MESSAGE_BYTES_MAX = 1 << 20
+CLOSED_ABNORMALLY = 1006
+
+
+class Listener(Protocol):
+    """Who owns a ``Wire``; called on the event loop."""
+
+    def opened(self) -> None: ...
+    def refused(self, status: int, retry_after_s: float | None) -> None: ...
+    def arrived(self, message: str) -> None: ...
+    def lost(self, code: int) -> None: ...
+    def writable(self) -> None: ...
+
+
+class Wire(asyncio.Protocol):
+    """One connection. ``lost`` comes exactly once for one that was made, unless it was refused."""
+
+    def __init__(self, url: str, listener: Listener) -> None:
+        self._protocol = ClientProtocol(parse_uri(url), max_size=MESSAGE_BYTES_MAX)
+        self._listener = listener
+        self._transport: asyncio.Transport | None = None
+        self._opened = False
+        self._over = False
+        self.paused = False
+        """The server reads too slowly: what is sent now would only pile up here."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._protocol.send_request(self._protocol.connect())
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        self._protocol.receive_data(data)
+        for event in self._protocol.events_received():
+            if isinstance(event, Response):
+                self._answered()
+            elif isinstance(event, Frame) and event.opcode is Opcode.TEXT and not self._over:
+                self._listener.arrived(bytes(event.data).decode())
+        self._flush()
+
+    def _answered(self) -> None:
+        error = self._protocol.handshake_exc
+        if error is None:
+            self._opened = True
+            self._listener.opened()
+            return
+        self._over = True
+        if isinstance(error, InvalidStatus):
+            after = error.response.headers.get("Retry-After", "")
+            retry_after_s = float(after) if after.isdigit() else None
+            self._listener.refused(error.response.status_code, retry_after_s)
+        else:
+            self._listener.lost(CLOSED_ABNORMALLY)
+        self.abort()
+
+    def eof_received(self) -> None:
+        self._protocol.receive_eof()
+        self._flush()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        if not self._over:
+            self._over = True
+            code = self._protocol.close_code if self._opened else None
+            self._listener.lost(code or CLOSED_ABNORMALLY)
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self._listener.writable()
+
+    def send(self, message: str | bytes) -> None:
+        if isinstance(message, bytes):
+            self._protocol.send_binary(message)
+        else:
+            self._protocol.send_text(message.encode())
+        self._flush()
+
+    def close(self) -> None:
+        """Close for good; the listener hears nothing more."""
+        self._over = True
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_close(1000)
+            self._flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _flush(self) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        for data in self._protocol.data_to_send():
+            if data:
+                transport.write(data)
+            else:
+                transport.close()
