@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -147,4 +148,4 @@ def difference(expected: str, told: str) -> str:
 
 
 def _words(text: str) -> list[str]:
-    return text.split() if " " in text else list(text)
+    return re.findall(r"[\x21-\x7e]+|\S", text)
