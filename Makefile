@@ -12,7 +12,7 @@ REQUIREMENTS := $(VENV)/requirements.txt
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 PACKAGES := asr_worker broker gateway persistence runtime tests tools wire
 
-.PHONY: help setup run test check format bench constraints clean
+.PHONY: help setup run test check format bench loadtest constraints clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list.
@@ -48,6 +48,9 @@ format: $(INSTALLED) ## Let ruff format and fix what it can.
 
 bench: $(INSTALLED) ## Measure, each figure beside its reference of the same run.
 	@exec $(BIN)/python -m tools.bench
+
+loadtest: $(INSTALLED) ## Verified sessions on a stack of its own; options in ARGS="-c 200 -d 60s".
+	@exec $(BIN)/python -m tools.loadtest --out bench-results $(ARGS)
 
 constraints: $(INSTALLED) ## Write constraints.txt from what .venv holds.
 	$(BIN)/python tools/requirements.py --pin constraints.txt pyproject.toml

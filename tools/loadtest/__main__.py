@@ -30,6 +30,46 @@ from tools.stack import Stack
 
 CAPACITY_STEP = 25
 
+SessionsOption = Annotated[int, typer.Option("-c", "--sessions", min=1, max=20_000)]
+DurationOption = Annotated[
+    str | None, typer.Option("-d", "--duration", help="Of speech, such as 60s or 5m.")
+]
+ModeOption = Annotated[
+    Length, typer.Option(help="How long a session is: 1 min, 30 min or 1 h, unless -d says.")
+]
+ServerOption = Annotated[
+    str | None, typer.Option(help="HOST:PORT. Without it a stack of our own is started.")
+]
+StackOption = Annotated[str, typer.Option(help="Processes of our own stack, as for honcho -c.")]
+SessionModeOption = Annotated[
+    Literal["auto", "stream", "chunk"], typer.Option(help="The protocol's mode.")
+]
+ChunkMsOption = Annotated[int, typer.Option(min=20, max=20_000, help="Audio per message.")]
+FramesOption = Annotated[Literal["binary", "json"], typer.Option(help="Kind of frames.")]
+PartialsOption = Annotated[bool, typer.Option(help="Ask for partial texts.")]
+SpeedOption = Annotated[float, typer.Option(min=0.1, max=1_000, help="Times real time.")]
+RampOption = Annotated[str, typer.Option(help="Sessions begin within this time.")]
+RateOption = Annotated[
+    float, typer.Option(min=0, help="Instead: arrivals a second, at random times.")
+]
+FilesOption = Annotated[
+    Path | None, typer.Option(help="Recordings, each with its transcript in NAME.txt.")
+]
+ResumeOption = Annotated[bool, typer.Option(help="Resume sessions that lose a connection.")]
+PatienceOption = Annotated[str, typer.Option(help="How long refused sessions come back.")]
+FinalTimeoutOption = Annotated[str, typer.Option(help="From finish to the final result.")]
+ProcessesOption = Annotated[int, typer.Option(min=1, max=64, help="Of the generator.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Of texts and arrivals.")]
+OutOption = Annotated[Path, typer.Option(help="Directory of the report.")]
+StrictOption = Annotated[
+    bool, typer.Option(help="Exit with 1 also for a missed latency target or a refused session.")
+]
+FinalP95MsOption = Annotated[float, typer.Option(min=1, help="Target, finish to final.")]
+SegmentP95MsOption = Annotated[float, typer.Option(min=1, help="Target, end of speech to text.")]
+FindCapacityOption = Annotated[
+    bool, typer.Option(help="Find the most sessions, up to -c, for which the targets hold.")
+]
+
 
 @contextlib.contextmanager
 def own_stack(console: Console, concurrency: str) -> Iterator[tuple[str, int]]:
@@ -62,47 +102,29 @@ def _duration(text: str) -> float:
 
 
 def main(
-    sessions: Annotated[int, typer.Option("-c", "--sessions", min=1, max=20_000)] = 50,
-    duration: Annotated[
-        str | None, typer.Option("-d", "--duration", help="Of speech, such as 60s or 5m.")
-    ] = None,
-    mode: Annotated[
-        Length, typer.Option(help="How long a session is: 1 min, 30 min or 1 h, unless -d says.")
-    ] = "short",
-    server: Annotated[
-        str | None, typer.Option(help="HOST:PORT. Without it a stack of our own is started.")
-    ] = None,
-    stack: Annotated[
-        str, typer.Option(help="Processes of our own stack, as for honcho -c.")
-    ] = "gateway=1,asr_worker=1",
-    session_mode: Annotated[
-        Literal["auto", "stream", "chunk"], typer.Option(help="The protocol's mode.")
-    ] = "auto",
-    chunk_ms: Annotated[int, typer.Option(min=20, max=20_000, help="Audio per message.")] = 200,
-    frames: Annotated[Literal["binary", "json"], typer.Option(help="Kind of frames.")] = "binary",
-    partials: Annotated[bool, typer.Option(help="Ask for partial texts.")] = False,
-    speed: Annotated[float, typer.Option(min=0.1, max=1_000, help="Times real time.")] = 1.0,
-    ramp: Annotated[str, typer.Option(help="Sessions begin within this time.")] = "10s",
-    rate: Annotated[
-        float, typer.Option(min=0, help="Instead: arrivals a second, at random times.")
-    ] = 0.0,
-    files: Annotated[
-        Path | None, typer.Option(help="Recordings, each with its transcript in NAME.txt.")
-    ] = None,
-    resume: Annotated[bool, typer.Option(help="Resume sessions that lose a connection.")] = True,
-    patience: Annotated[str, typer.Option(help="How long refused sessions come back.")] = "60s",
-    final_timeout: Annotated[str, typer.Option(help="From finish to the final result.")] = "30s",
-    processes: Annotated[int, typer.Option(min=1, max=64, help="Of the generator.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of texts and arrivals.")] = 1,
-    out: Annotated[Path, typer.Option(help="Directory of the report.")] = Path(),
-    strict: Annotated[
-        bool, typer.Option(help="Exit with 1 also if a latency target is missed or one is refused.")
-    ] = False,
-    final_p95_ms: Annotated[float, typer.Option(min=1)] = 1_000,
-    segment_p95_ms: Annotated[float, typer.Option(min=1)] = 1_500,
-    find_capacity: Annotated[
-        bool, typer.Option(help="Find the most sessions, up to -c, for which the targets hold.")
-    ] = False,
+    sessions: SessionsOption = 50,
+    duration: DurationOption = None,
+    mode: ModeOption = "short",
+    server: ServerOption = None,
+    stack: StackOption = "gateway=1,asr_worker=1",
+    session_mode: SessionModeOption = "auto",
+    chunk_ms: ChunkMsOption = 200,
+    frames: FramesOption = "binary",
+    partials: PartialsOption = False,
+    speed: SpeedOption = 1.0,
+    ramp: RampOption = "10s",
+    rate: RateOption = 0.0,
+    files: FilesOption = None,
+    resume: ResumeOption = True,
+    patience: PatienceOption = "60s",
+    final_timeout: FinalTimeoutOption = "30s",
+    processes: ProcessesOption = 1,
+    seed: SeedOption = 1,
+    out: OutOption = Path(),
+    strict: StrictOption = False,
+    final_p95_ms: FinalP95MsOption = 1_000,
+    segment_p95_ms: SegmentP95MsOption = 1_500,
+    find_capacity: FindCapacityOption = False,
 ) -> None:
     """Load a gateway with sessions whose texts are known, and check every word."""
     console = Console(stderr=True, highlight=False)
