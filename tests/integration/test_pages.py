@@ -173,6 +173,33 @@ def test_a_lost_connection_loses_no_word(page: Page, said: Spoken) -> None:
     assert len(connections) == 2
 
 
+@pytest.fixture
+def own_gateway(stack: Stack) -> Iterator[Stack]:
+    """A further gateway of the same pipeline, ``gateway7``, that a test may kill."""
+    stack.start("gateway7")
+    stack.wait_ready("gateway7")
+    yield stack
+    with stack.processes.pop("gateway7"):
+        pass
+
+
+def test_a_killed_gateway_loses_no_word(page: Page, own_gateway: Stack, said: Spoken) -> None:
+    """Its session goes on at the next gateway with that address, with what this page kept."""
+    page.goto(own_gateway.http_url("gateway7"))
+    start_speaking(page)
+    page.wait_for_selector("#lines .line")
+    page.wait_for_selector("#partial:not([hidden])")
+    own_gateway.processes["gateway7"].kill()
+    wait_for_state(page, "reconnecting")
+    screenshot(page, "reconnecting")
+    own_gateway.start("gateway7", PORT=str(own_gateway.ports["gateway7"]))
+    wait_for_state(page, "live")
+    wait_for_all_words(page, said)
+    page.get_by_role("button", name="Stop").click()
+    wait_for_state(page, "done")
+    assert lines(page) == said.text
+
+
 @pytest.mark.parametrize("container", ["wav", "webm", "mp3"])
 def test_a_file_and_its_downloads(page: Page, container: str) -> None:
     audio = spoken(71, voice="en_rms", digits=(6, 6))
