@@ -92,7 +92,7 @@ class Assignment:
         entry = worker.held.get(answer.job_id)
         if entry is None or entry.attempt != answer.attempt:
             return False
-        self.workers.complete(worker, entry, now_s)
+        self.workers.complete(worker, entry, now_s, answer.infer_ms)
         if entry.abandoned:
             self._act(Count("abandoned_result"))
             return True

@@ -201,9 +201,12 @@ class WorkerPool:
         self.held_partials += entry.job.partial
         self._place(worker)
 
-    def complete(self, worker: Worker, entry: PendingJob, now_s: float) -> None:
-        """The worker's answer to ``entry`` has come."""
-        worker.throughput.note(entry.audio_ms, now_s - worker.measured_s)
+    def complete(self, worker: Worker, entry: PendingJob, now_s: float, infer_ms: int) -> None:
+        """The worker's answer to ``entry`` has come, from a batch that took ``infer_ms``."""
+        # A worker lets jobs gather before it begins; then it has some, but is not busy. The half
+        # is for what rounding took: a batch of no time at all would mean boundless throughput.
+        busy_s = min(now_s - worker.measured_s, (infer_ms + 0.5) / 1000)
+        worker.throughput.note(entry.audio_ms, busy_s)
         worker.measured_s = now_s
         self.take_back(worker, entry)
 

@@ -49,7 +49,7 @@ def test_heap_does_not_grow_with_traffic() -> None:
         assert worker is not None
         entry = of("s")
         pool.assign(worker, entry, 0.0, alone=False)
-        pool.complete(worker, entry, 0.0)
+        pool.complete(worker, entry, 0.0, infer_ms=1)
         pool.validate()
     assert pool.heap_length <= 4 * 3 + 64
 
@@ -91,3 +91,15 @@ def test_throughput_counts_a_batch_as_one() -> None:
         for _ in range(9):
             throughput.note(3_000, 0.0)
     assert throughput.factor == pytest.approx(60, rel=0.1)
+
+
+@pytest.mark.parametrize(("infer_ms", "expected_x"), [(100, 30), (10_000, 3)])
+def test_time_in_which_jobs_gather_is_not_busy_time(infer_ms: int, expected_x: float) -> None:
+    """3 s of audio each second; the worker says that it took a part of it, or more than all."""
+    pool = WorkerPool()
+    worker = pool.add(b"a", ready("a"), 0.0)
+    for second in range(3_000):
+        entry = of("s", audio_ms=3_000)
+        pool.assign(worker, entry, float(second), alone=False)
+        pool.complete(worker, entry, second + 1.0, infer_ms)
+    assert pool.throughput_x == pytest.approx(expected_x, rel=0.05)

@@ -183,9 +183,11 @@ class Crowd:
         batch, worker.jobs = worker.jobs[:BATCH_JOBS_MAX], worker.jobs[BATCH_JOBS_MAX:]
         worker.busy = True
         audio_s = sum(m.pcm_duration_ms(job.pcm) for job in batch) / 1000
-        self.at(self.now_s + BATCH_S + audio_s / self.worker_x, lambda: self._finish(worker, batch))
+        took_s = BATCH_S + audio_s / self.worker_x
+        infer_ms = round(took_s * 1000)
+        self.at(self.now_s + took_s, lambda: self._finish(worker, batch, infer_ms))
 
-    def _finish(self, worker: _Worker, batch: list[m.WorkerJob]) -> None:
+    def _finish(self, worker: _Worker, batch: list[m.WorkerJob], infer_ms: int) -> None:
         worker.busy = False
         self._start(worker)
         for job in batch:
@@ -196,6 +198,6 @@ class Crowd:
                 text="text",
                 error=None,
                 tokens=(),
-                infer_ms=1,
+                infer_ms=infer_ms,
             )
             self._tell(e.BackReceived(worker.identity, answer))
