@@ -1,6 +1,6 @@
 """Which queued jobs form the next batch, and when. No clock and no I/O: a batch forms from what
 arrived while the previous one ran, so under load batches grow by themselves and idle costs no
-waiting. After a batch of several jobs the next one waits a little for more, see ``rest_s``.
+waiting. Where jobs crowd, a batch waits a little for more, see ``rest_s``.
 
 A padded batch costs about what its longest member costs times its size, so members should be of
 similar length. Around the *anchor*, which is always the oldest job that must not wait any longer,
@@ -20,21 +20,22 @@ PARTIAL_PASSES_MAX = 4
 
 REST_SHARE = 2.0
 REST_S_MAX = 0.1
-"""Rest after a batch of several jobs, as a multiple of the time it took, and at most."""
+"""Rest after a batch, unless of a client alone: a multiple of the time it took, and at most."""
 
 K = TypeVar("K", bound=Hashable)
 
 
-def rest_s(jobs: int, took_s: float) -> float:
+def rest_s(jobs: int, took_s: float, *, waited: bool) -> float:
     """How long to let jobs gather after a batch of ``jobs`` that took ``took_s``, unless a full
-    batch is waiting (``BatchQueue.fills_a_batch``).
+    batch is waiting (``BatchQueue.fills_a_batch``). ``waited``: for the batch before it to end.
 
     A batch has a price whatever its size: with the demo model 6 ms, as much as it takes for
     another four utterances. Where jobs come faster than one by one, waiting for a few more is
     processor time left to others, and batches that grow with the rest soon are large enough. A
     client alone, whose next job comes after its result, never waits.
     """
-    return 0.0 if jobs < 2 else min(REST_SHARE * took_s, REST_S_MAX)
+    alone = jobs < 2 and not waited
+    return 0.0 if alone else min(REST_SHARE * took_s, REST_S_MAX)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,6 +56,8 @@ class Worker:
         self._trial_x = 0.0
         self._loop = InferenceLoop(self._build)
         self._rest_until_s = 0.0
+        self._waited = self._waiting = False
+        """Whether jobs had to wait for the present batch to begin; whether some wait now."""
 
     def run(self) -> int:
         """Load the model, serve until told to stop, drain. Returns the exit code."""
@@ -135,10 +137,14 @@ class Worker:
         now_s = time.monotonic()
         finished = self._loop.finished()
         if finished is not None:
-            self._rest_until_s = now_s + rest_s(len(finished.jobs), finished.infer_ms / 1000)
+            took_s = finished.infer_ms / 1000
+            self._rest_until_s = now_s + rest_s(len(finished.jobs), took_s, waited=self._waited)
         rested = now_s >= self._rest_until_s or book.fills_a_batch
         if not self._loop.busy and book.queued and rested:
             self._loop.submit(book.take_batch(), now_s)
+            self._waited, self._waiting = self._waiting, False
+        # Not while it rests: one rest would be the reason for the next.
+        self._waiting = self._waiting or (self._loop.busy and book.queued > 0)
         if finished is not None:
             bus.send(book.answer(finished.jobs, finished.recognitions, finished.infer_ms))
 

@@ -126,10 +126,11 @@ def test_a_final_with_n_older_ones_waits_for_n_batches_of_finals_at_most(
                 assert batches_of_finals <= finals.index(key) + 1
 
 
-def test_only_a_batch_of_several_is_followed_by_a_rest() -> None:
-    assert rest_s(1, 0.01) == 0
-    assert rest_s(2, 0.01) == 0.02
-    assert rest_s(2, 10) == REST_S_MAX
+def test_only_where_jobs_crowd_does_a_rest_follow() -> None:
+    assert rest_s(1, 0.01, waited=False) == 0
+    assert rest_s(1, 0.01, waited=True) == 0.02
+    assert rest_s(2, 0.01, waited=False) == 0.02
+    assert rest_s(2, 10, waited=True) == REST_S_MAX
 
 
 def test_a_queue_that_fills_a_batch_is_known_by_jobs_or_by_audio() -> None:
