@@ -131,6 +131,7 @@ def test_both_readmes_have_the_same_settings() -> None:
         "CONTRIBUTING.md",
         "docs/architecture.md",
         "docs/dialects.md",
+        "docs/performance.md",
     ],
 )
 def test_links_lead_somewhere(path: str) -> None:

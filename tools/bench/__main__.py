@@ -1,4 +1,4 @@
-"""``python -m tools.bench [PART]…``: codec, broker, worker, gateway, cpu_budget; all by default.
+"""``python -m tools.bench [PART]…``: all parts by default.
 
 Absolute figures depend on the machine and on what else it does: compare with the reference beside
 each. Exit code 1: a promise is not kept on this machine now.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -16,63 +17,102 @@ from rich.console import Console
 from rich.table import Table
 
 from runtime import logging
+from tools.bench import report, results
 from tools.bench.figures import Figure
 
-PIPED_WIDTH_CHARS = 150
+PIPED_WIDTH_CHARS = 160
+RESULTS = Path("bench-results/results.json")
+PARTS = ("codec", "core", "broker", "dispatch", "worker", "files", "gateway", "cpu_budget")
+QUICK: dict[str, dict[str, object]] = {
+    "codec": {"MEASURE_S": 0.02},
+    "core": {"PAIRS": 1_000, "ROUNDS": 1},
+    "broker": {"PAIRS": 2_500, "ROUNDS": 1},
+    "dispatch": {"WORKERS": (1, 2, 17), "MEASURE_S": 0.6, "WARM_S": 0.1},
+    "worker": {"UTTERANCES": 32, "ONE_BY_ONE": 4, "ROUNDS": 1},
+    "files": {"UTTERANCES": 64, "DIFFERENT": 16, "ROUNDS": 1},
+    "chunks": {"CHUNKS": 20},
+    "cpu_budget": {"SESSIONS": 4, "WARM_UP_S": 1.0, "MEASURED_S": 2.0},
+    "gateway": {"ROUND_TRIPS": 5, "IDLE_SESSIONS": 15},
+}
+"""Constants of the parts by which they only show that they work, in a fraction of the time."""
 
 
-def _parts() -> dict[str, Callable[[], list[Figure]]]:
+def _modules() -> dict[str, ModuleType]:
     # Imported late: the worker's part takes seconds to import torch.
-    from tools.bench import broker, codec, cpu_budget, gateway, worker
+    from tools.bench import (
+        broker,
+        chunks,
+        codec,
+        core,
+        cpu_budget,
+        dispatch,
+        files,
+        gateway,
+        worker,
+    )
 
-    return {
-        "codec": codec.measure,
-        "broker": broker.measure,
-        "worker": worker.measure,
-        "gateway": gateway.measure,
-        "cpu_budget": cpu_budget.measure,
-    }
+    modules = (broker, chunks, codec, core, cpu_budget, dispatch, files, gateway, worker)
+    return {module.__name__.rpartition(".")[2]: module for module in modules}
 
 
 def _row(figure: Figure) -> list[str]:
-    promise = ""
-    if figure.at_least is not None:
-        promise = f"≥ {figure.at_least:,.0f}"
-    elif figure.at_most is not None:
-        promise = f"≤ {figure.at_most:,.0f}"
-    verdict = {None: "", True: "[green]kept[/]", False: "[red]not kept[/]"}[figure.kept]
-    digits = 0 if figure.value >= 100 else 1
-    value = f"{figure.value:,.{digits}f} {figure.unit}"
-    return [figure.what, value, f"{promise} {verdict}".strip(), figure.reference]
+    colour = {None: "", True: "[green]", False: "[red]"}[figure.kept]
+    return [figure.what, figure.shown, f"{colour}{figure.verdict}", figure.reference]
+
+
+def _measured(
+    console: Console, modules: dict[str, ModuleType], parts: list[str]
+) -> results.Results:
+    measured = results.begin()
+    title = f"{measured.machine}; load average {measured.load_average}"
+    table = Table("figure", "value", "promise", "reference", title=title, show_lines=True)
+    for part in parts:
+        with console.status(f"Measuring: {part} …"):
+            measured.figures[part] = modules[part].measure()
+        for figure in measured.figures[part]:
+            table.add_row(*_row(figure))
+    console.print(table)
+    return measured
 
 
 def main(
     parts: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="PART", help="codec, broker, worker, gateway, cpu_budget"),
+        list[str] | None, typer.Argument(metavar="PART", help=", ".join(PARTS))
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only show that it works; promises are not judged.")
+    ] = False,
+    save: Annotated[Path, typer.Option("--save", help="Where the results go.")] = RESULTS,
+    docs: Annotated[
+        Path | None,
+        typer.Option("--docs", help="Measure nothing; put these results into docs/performance.md."),
     ] = None,
 ) -> None:
     """Measure, and print each figure beside its reference of the same run."""
     logging.configure("error", "console", "bench")
     console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH_CHARS)
-    known = _parts()
+    if docs is not None:
+        console.print("written:", *report.write(results.read(docs)))
+        return
     for name in parts or []:
-        if name not in known:
-            raise typer.BadParameter(f"{name}: not one of {', '.join(known)}")
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    table = Table(
-        "figure", "value", "promise", "reference", title=f"{os.cpu_count()} CPUs, load {load}"
-    )
-    kept = True
-    for name in parts or known:
-        with console.status(f"Measuring: {name} …"):
-            figures = known[name]()
-        for figure in figures:
-            table.add_row(*_row(figure))
-            kept = kept and figure.kept is not False
-    console.print(table)
-    raise typer.Exit(0 if kept else 1)
+        if name not in PARTS:
+            raise typer.BadParameter(f"{name}: not one of {', '.join(PARTS)}")
+    modules = _modules()
+    if quick:
+        for name, constants in QUICK.items():
+            for constant, value in constants.items():
+                assert hasattr(modules[name], constant), f"{name}.{constant}"
+                setattr(modules[name], constant, value)
+    measured = _measured(console, modules, parts or list(PARTS))
+    results.write(measured, save)
+    console.print(f"written: {save}")
+    if not quick and (broken := measured.broken_promises):
+        for figure in broken:
+            console.print(f"[red]not kept:[/] {figure.what}: {figure.shown}, {figure.promise}")
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":
+    # One thread for each recogniser, as the workers have it: the bare loops are their reference.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     typer.run(main)

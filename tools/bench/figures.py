@@ -14,6 +14,10 @@ class Figure:
     """What was measured for comparison in the same run, with its value."""
     at_least: float | None = None
     at_most: float | None = None
+    points: tuple[tuple[float, float], ...] = ()
+    """What a plot shows, if there is one."""
+    labels: tuple[str, ...] = ()
+    """Of the points, where their x is only a number."""
 
     @property
     def kept(self) -> bool | None:
@@ -23,3 +27,21 @@ class Figure:
         if self.at_most is not None:
             return self.value <= self.at_most
         return None
+
+    @property
+    def shown(self) -> str:
+        """The value for people."""
+        digits = 0 if self.value >= 100 else 1 if self.value >= 10 else 2
+        return f"{self.value:,.{digits}f} {self.unit}"
+
+    @property
+    def promise(self) -> str:
+        if self.at_least is not None:
+            return f"≥ {self.at_least:,g}"
+        return "" if self.at_most is None else f"≤ {self.at_most:,g}"
+
+    @property
+    def verdict(self) -> str:
+        """The promise, and whether it was kept."""
+        word = {None: "", True: "kept", False: "not kept"}[self.kept]
+        return f"{self.promise} {word}".strip()

@@ -15,6 +15,7 @@ from asr_worker.recognizer import Utterance, build
 from asr_worker.settings import WorkerSettings
 from runtime import lifecycle
 from tools import client as c
+from tools.bench import chunks
 from tools.bench.figures import Figure
 from tools.bench.worker import UTTERANCE_S, utterances
 from tools.run import free_port, wait_until_ready
@@ -84,6 +85,10 @@ def measure() -> list[Figure]:
             "BROKER_EVENTS": f"ipc://{directory}/events",
             "BROKER_FRONTEND": f"ipc://{directory}/front",
             "DATA_DIR": f"{directory}/data",
+            # What admission would refuse is not what is measured here.
+            "ADMIT_DELAY_MS_MAX": "0",
+            "ADMIT_SESSIONS_PER_S_MAX": "0",
+            "ADMIT_UTILISATION_MAX": "0",
             "LOG_LEVEL": "error",
             "PORT": str(port),
         }
@@ -92,7 +97,10 @@ def measure() -> list[Figure]:
             wait_until_ready(stack, f"http://127.0.0.1:{port}", lifecycle.StopSignal())
             url = f"ws://127.0.0.1:{port}/ws/asr"
             whole_ms = asyncio.run(round_trip_ms(url, spoken))
-            idle_kb = asyncio.run(session_kb(url, gateway_of(stack)))
+            gateway = gateway_of(stack)
+            speech = b"".join(utterance.pcm for utterance in spoken)
+            figures = chunks.measure(url, gateway, speech)
+            idle_kb = asyncio.run(session_kb(url, gateway))
         finally:
             stack.stop()
     return [
@@ -110,4 +118,5 @@ def measure() -> list[Figure]:
             reference="unique set size before and after",
             at_most=PROMISED_SESSION_KB,
         ),
+        *figures,
     ]
