@@ -19,7 +19,7 @@ import numpy.typing as npt
 import structlog
 import torch
 
-from asr_worker import features, funasr_loading, linear_layers
+from asr_worker import features, funasr_loading, linear_layers, token_times
 from asr_worker.recognizer import RECOGNITION_FAILED, ModelLoadError, Recognition, Utterance
 from asr_worker.settings import ModelSource, WorkerSettings, model_source
 from wire.checkers import ITEMS_MAX, TEXT_CHARS_MAX
@@ -43,8 +43,12 @@ Samples = npt.NDArray[np.float32]
 Options = tuple[tuple[str, Any], ...]
 """Keyword arguments of ``generate``, hashable, so that equal ones can share a call."""
 
-_ALWAYS: dict[str, Options] = {"SenseVoiceSmall": (("use_itn", True),)}
-"""What FunASR's documentation recommends for a model, whatever the request."""
+_ALWAYS: dict[str, Options] = {
+    "Paraformer": (("pred_timestamp", True),),
+    "SenseVoiceSmall": (("use_itn", True),),
+}
+"""What a model is asked for whatever the request: times, and what FunASR's documentation
+recommends."""
 
 
 def load(settings: WorkerSettings, source: ModelSource) -> FunasrRecognizer:
@@ -58,6 +62,7 @@ def load(settings: WorkerSettings, source: ModelSource) -> FunasrRecognizer:
     _require_device(settings.asr_device)
     auto = _load_model(settings, source)
     funasr_loading.repair_batching(auto)
+    token_times.install()
     _warm_up(auto)
     # Only now: AutoModel's first call replaces its frontend by the copy that it keeps.
     features.accelerate(auto.kwargs.get("frontend"))

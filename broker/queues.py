@@ -144,6 +144,8 @@ class JobQueue:
         self._live_since_bulk = 0
         self._length = 0
         self.audio_ms = 0
+        self.bulk_audio_ms = 0
+        """As much of ``audio_ms`` as stands behind the live lane."""
 
     def __len__(self) -> int:
         return self._length
@@ -187,6 +189,7 @@ class JobQueue:
         else:
             entry.place = "bulk"
             self._bulk.push(entry)
+            self.bulk_audio_ms += entry.audio_ms
         self._enters(entry)
 
     def requeue(self, entry: PendingJob) -> None:
@@ -249,6 +252,8 @@ class JobQueue:
         self.audio_ms += entry.audio_ms
 
     def _leaves(self, entry: PendingJob) -> PendingJob:
+        if entry.place == "bulk":
+            self.bulk_audio_ms -= entry.audio_ms
         entry.place = "nowhere"
         self._length -= 1
         self.audio_ms -= entry.audio_ms
@@ -260,6 +265,7 @@ class JobQueue:
         entries = list(self)
         assert len(entries) == len(self) == len({entry.job_id for entry in entries})
         assert self.audio_ms == sum(entry.audio_ms for entry in entries)
+        assert self.bulk_audio_ms == sum(entry.audio_ms for entry in self._bulk)
         assert all(entry.place == "live" for entry in self._live)
         assert all(entry.place == "bulk" for entry in self._bulk)
         assert all(entry.place == "retry" for entry in self._retries.values())

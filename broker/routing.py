@@ -87,7 +87,8 @@ class Broker:
         workers = [worker for worker in self._workers if not worker.draining]
         queue = self.assignment.queue
         throughput_x = self._workers.throughput_x
-        waiting_ms = queue.audio_ms + self._workers.held_audio_ms
+        # What a live job that comes now waits for: it goes before all that is bulk.
+        waiting_ms = queue.audio_ms - queue.bulk_audio_ms + self._workers.held_audio_ms
         wait_ms = round(waiting_ms / throughput_x) if workers else limit.EST_WAIT_MS_MAX
         return m.Load(
             broker_epoch=self.epoch,

@@ -33,6 +33,7 @@ from gateway.schemas import (
     StatsAnswer,
 )
 from gateway.stats import queue_body, stats_body
+from gateway.transcriptions import add_transcriptions
 from persistence.reads import StoreUnavailable
 
 HISTORY_LIMIT_MAX = 1_000
@@ -63,6 +64,7 @@ def create_app(hub: Hub, sources: dict[str, str]) -> FastAPI:
     _add_health(app, hub, sources)
     _add_sessions(app, hub)
     _add_queue(app, hub)
+    add_transcriptions(app, hub)
     add_pages(app)
     return app
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from wire.messages import Failure, Job, Lane, Record, Result, StoredKey, Token
+from wire.messages import Failure, Job, Record, Result, StoredKey, Token
 
 Mode = Literal["auto", "stream", "chunk"]
 
@@ -32,7 +32,6 @@ class Start:
     """When going on: how many segments' texts the client has. None: it does not tell."""
     encoded: bool = False
     """The audio comes in containers; what is none is refused and not taken for raw PCM."""
-    lane: Lane = "live"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

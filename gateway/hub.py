@@ -16,7 +16,7 @@ from gateway.activity import Activity
 from gateway.admission import Admission, Refusal
 from gateway.audio import AudioInput
 from gateway.decoding import DecoderPool
-from gateway.dialects.dialect import Dialect
+from gateway.dialects.dialect import Traits
 from gateway.directory import Directory
 from gateway.life_cycle import SessionLimits
 from gateway.link import BrokerLink
@@ -33,13 +33,26 @@ from gateway.timeline import samples_to_ms
 from gateway.utterances import NEW_SESSION
 from gateway.vad import VadEngine
 from persistence.reads import SessionReader, StoreUnavailable
-from wire.messages import Cancel, Claimed, Job, Load, Message, Record, Result, Stored, StoredKey
+from wire.messages import (
+    Cancel,
+    Claimed,
+    Job,
+    Lane,
+    Load,
+    Message,
+    Record,
+    Result,
+    Stored,
+    StoredKey,
+)
 from wire.records import DELETED_RECORD_SEQ, SessionDeleted, to_body
 from wire.sockets import new_identity
 
 TICK_S = 0.1
 REGISTRY_UPDATE_EVERY_S = 5.0
 ID_CHECK_TIMEOUT_S = 0.5
+JOB_DEADLINE_MS_MAX = 600_000
+"""Longest a bulk segment may wait, the broker's own limit: it stands behind all that is live."""
 DELETE_CONFIRM_S = 2.0
 """How long DELETE waits for COMMIT before it answers 202 instead of 200."""
 
@@ -167,16 +180,24 @@ class Hub:
     def chunk_bytes_max(self) -> int:
         return self.settings.chunk_bytes_max
 
-    def new_host(self, client: str, dialect: Dialect) -> SessionHost:
+    def new_host(self, client: str, dialect: Traits) -> SessionHost:
         """A new session for a client at this address, nothing started yet."""
         limits = self.settings.session_limits()
         if not dialect.resumable:
             client = f"{client} ({dialect.name})"
             limits = replace(limits, resume_wait_s=0.0, stored_wait_s=0.0)
-        return self._session(client, secrets.token_urlsafe(24), NEW_SESSION, limits)
+        if dialect.lane == "bulk":
+            limits = replace(limits, segment_deadline_ms=JOB_DEADLINE_MS_MAX)
+        token = secrets.token_urlsafe(24)
+        return self._session(client, token, NEW_SESSION, limits, dialect.lane)
 
     def _session(
-        self, client: str, resume_token: str, origin: Origin, limits: SessionLimits
+        self,
+        client: str,
+        resume_token: str,
+        origin: Origin,
+        limits: SessionLimits,
+        lane: Lane = "live",
     ) -> SessionHost:
         session = Session(
             limits,
@@ -185,6 +206,7 @@ class Hub:
             client=client,
             wall_ms=wall_ms,
             origin=origin,
+            lane=lane,
         )
         return SessionHost(session, self)
 

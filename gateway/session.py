@@ -24,7 +24,7 @@ from gateway.storage_log import StorageLog
 from gateway.timeline import samples_to_ms
 from gateway.transcript import join_texts
 from gateway.utterances import NEW_SESSION, CutUtterance
-from wire.messages import Job, Result
+from wire.messages import Job, Lane, Result
 from wire.records import ChunkDetail
 
 ACK_EVERY_CHUNKS = 10
@@ -56,6 +56,7 @@ class Session:
         client: str,
         wall_ms: Callable[[], int],
         origin: Origin = NEW_SESSION,
+        lane: Lane = "live",
     ) -> None:
         self.limits = limits
         self.state = State.NEW
@@ -63,6 +64,7 @@ class Session:
         self.origin = origin
         self.started_at_ms = 0
         self.client = client
+        self._lane: Lane = lane
         self.resume_token = resume_token
         self._wall_ms = wall_ms
         self._segmenter_config = segmenter
@@ -261,7 +263,7 @@ class Session:
             session_id=self.session_id,
             seq=self._segments.next_seq,
             partial=partial,
-            lane=self.start.lane,
+            lane=self._lane,
             start_ms=utterance.start_ms,
             end_ms=utterance.end_ms,
             last_chunk_index=utterance.last_chunk_index,

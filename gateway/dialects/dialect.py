@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from gateway import events as e
+from wire.messages import Lane
 
 ClientEvent = e.Start | e.Chunk | e.Finish
 
@@ -30,15 +31,21 @@ class MessageError(ValueError):
         self.fatal = fatal
 
 
-class Dialect(Protocol):
-    """One connection's dialect. Translates, and decides nothing but how things are said; what it
-    remembers is only what its protocol leaves unsaid."""
+class Traits(Protocol):
+    """What a dialect means for its sessions."""
 
     name: str
     """For operators, and stored with the session unless it is the native one."""
     resumable: bool
     """Whether its clients can come back to a session and can be told that it is stored. If not,
     a lost connection ends the session, and a ``Start`` after ``Finish`` begins another."""
+    lane: Lane
+    """``bulk``: its audio waits behind that of people who are speaking."""
+
+
+class Dialect(Traits, Protocol):
+    """One connection's dialect. Translates, and decides nothing but how things are said; what it
+    remembers is only what its protocol leaves unsaid."""
 
     @property
     def stays_open(self) -> bool:

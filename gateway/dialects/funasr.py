@@ -19,7 +19,7 @@ from gateway.dialects.native import (
     SAMPLE_RATE_HZ_MIN,
 )
 from gateway.dialects.strict_json import parse_object, storable
-from wire.messages import Token
+from wire.messages import Lane, Token
 
 WAV_NAME_CHARS_MAX = 256
 
@@ -67,6 +67,7 @@ class Funasr:
 
     name = "funasr"
     resumable = False
+    lane: Lane = "live"
     stays_open = True
 
     def __init__(self, new_session_id: Callable[[], str]) -> None:

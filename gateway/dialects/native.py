@@ -13,6 +13,7 @@ from typing import Any
 from gateway import events as e
 from gateway.dialects.dialect import ClientEvent, MessageError
 from gateway.dialects.strict_json import parse_object, storable
+from wire.messages import Lane
 
 SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 """What a session id may look like; a UUID is usual."""
@@ -31,6 +32,7 @@ class Native:
 
     name = "native"
     resumable = True
+    lane: Lane = "live"
     stays_open = False
 
     def parse(self, message: str | bytes) -> Sequence[ClientEvent]:

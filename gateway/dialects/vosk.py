@@ -18,7 +18,7 @@ from gateway.dialects.native import (
 )
 from gateway.dialects.strict_json import parse_object, storable
 from gateway.transcript import join_texts
-from wire.messages import Token
+from wire.messages import Lane, Token
 
 CONFIDENCE = 1.0
 """The protocol has a place for a confidence, and our models give none."""
@@ -33,6 +33,7 @@ class Vosk:
 
     name = "vosk"
     resumable = False
+    lane: Lane = "live"
 
     def __init__(self, new_session_id: Callable[[], str]) -> None:
         self._new_session_id = new_session_id

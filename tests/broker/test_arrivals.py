@@ -44,3 +44,14 @@ def test_live_audio_that_arrives_is_measured_and_what_gateways_expect_summed() -
     assert load.expected_x == 7.5
     driver.tick(Limits().lease_s + 1, alive=(GATEWAY,))
     assert driver.broker.load().expected_x == 0.0
+
+
+def test_what_stands_behind_a_live_job_is_no_wait_for_it(driver: Driver) -> None:
+    for seq in range(4):
+        driver.front(job(seq))
+    before = driver.broker.load()
+    for seq in range(6):
+        driver.front(job(seq, session_id="b", lane="bulk"))
+    load = driver.broker.load()
+    assert load.queued_audio_ms == before.queued_audio_ms + 6_000
+    assert load.est_wait_ms == before.est_wait_ms > 0

@@ -1,0 +1,222 @@
+"""OpenAI's transcription API (docs/dialects.md): the form of a request, and each form of an answer.
+
+Only translates; ``gateway.transcriptions`` receives the file and has it recognised.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+from gateway import events as e
+from gateway.dialects.native import LANGUAGE_CHARS_MAX
+from gateway.subtitles import Segment, TimedText, to_srt, to_vtt
+from wire.messages import Lane
+
+ResponseFormat = Literal["json", "text", "verbose_json", "srt", "vtt"]
+Granularity = Literal["segment", "word"]
+FIELD_BYTES_MAX = 65_536
+"""Of a field that is no file: a long prompt fits."""
+
+MEDIA_TYPES: dict[ResponseFormat, str] = {
+    "json": "application/json",
+    "text": "text/plain; charset=utf-8",
+    "verbose_json": "application/json",
+    "srt": "text/plain; charset=utf-8",
+    "vtt": "text/vtt; charset=utf-8",
+}
+
+
+class Openai:
+    """What the dialect means for its sessions (``Traits``)."""
+
+    name = "openai"
+    resumable = False
+    lane: Lane = "bulk"
+
+
+class FieldError(ValueError):
+    """The field ``param`` of a form is wrong."""
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(f"{param}: {message}")
+        self.param = param
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A request's fields besides the file."""
+
+    response_format: ResponseFormat
+    language: str
+    granularities: frozenset[Granularity]
+    stream: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcript:
+    """What a file said."""
+
+    text: str
+    duration_ms: int
+    segments: tuple[Segment, ...]
+
+
+def parse(fields: Mapping[str, Sequence[str]]) -> Request:
+    """A form's text fields, by name.
+
+    Raises:
+        FieldError: a field is wrong or missing.
+    """
+    if not _last(fields, "model"):
+        raise FieldError("model", "you must provide a model")
+    response_format = _last(fields, "response_format") or "json"
+    if response_format not in MEDIA_TYPES:
+        raise FieldError("response_format", f"must be one of {', '.join(MEDIA_TYPES)}")
+    language = _last(fields, "language")
+    if not language.isprintable():
+        raise FieldError("language", "must be a language's name")
+    if len(language) > LANGUAGE_CHARS_MAX:
+        raise FieldError("language", f"is longer than {LANGUAGE_CHARS_MAX} characters")
+    try:
+        temperature = float(_last(fields, "temperature") or 0)
+    except ValueError:
+        temperature = -1.0
+    if not 0 <= temperature <= 1:
+        raise FieldError("temperature", "must be a number from 0 to 1")
+    stream = (_last(fields, "stream") or "false").lower()
+    if stream not in ("true", "false", "1", "0"):
+        raise FieldError("stream", "must be true or false")
+    return Request(
+        response_format=response_format,
+        language=language,
+        granularities=_granularities(fields, response_format),
+        stream=stream in ("true", "1"),
+    )
+
+
+def _last(fields: Mapping[str, Sequence[str]], name: str) -> str:
+    values = fields.get(name)
+    return values[-1].strip() if values else ""
+
+
+def _granularities(
+    fields: Mapping[str, Sequence[str]], response_format: str
+) -> frozenset[Granularity]:
+    name = "timestamp_granularities[]"
+    asked = [*fields.get(name, ()), *fields.get("timestamp_granularities", ())]
+    if not asked:
+        return frozenset({"segment"})
+    if not set(asked) <= set(get_args(Granularity)):
+        raise FieldError(name, "must be segment or word")
+    if response_format != "verbose_json":
+        raise FieldError(name, "needs response_format verbose_json")
+    return frozenset(cast(list[Granularity], asked))
+
+
+def start(request: Request, session_id: str) -> e.Start:
+    return e.Start(
+        session_id=session_id,
+        user_id="",
+        mode="stream",
+        sample_rate_hz=16_000,
+        language=request.language,
+        hotwords=(),
+        partials=False,
+        resume_token=None,
+        encoded=True,
+    )
+
+
+# --------------------------------------------------------------------------------------- answers
+
+
+def segment(answer: e.SegmentText) -> Segment:
+    words = tuple(
+        TimedText(text=token.text, start_ms=token.start_ms, end_ms=token.end_ms)
+        for token in answer.tokens
+    )
+    return Segment(text=answer.text, start_ms=answer.start_ms, end_ms=answer.end_ms, words=words)
+
+
+def encode(transcript: Transcript, request: Request) -> str:
+    """The body of the answer, in the format that was asked for."""
+    wanted = request.response_format
+    if wanted == "text":
+        return transcript.text + "\n"
+    if wanted == "srt":
+        return to_srt(transcript.segments)
+    if wanted == "vtt":
+        return to_vtt(transcript.segments)
+    if wanted == "json":
+        return json.dumps({"text": transcript.text}, ensure_ascii=False)
+    return json.dumps(_verbose(transcript, request), ensure_ascii=False)
+
+
+def _verbose(transcript: Transcript, request: Request) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "task": "transcribe",
+        "language": request.language,
+        "duration": transcript.duration_ms / 1000,
+        "text": transcript.text,
+    }
+    if "segment" in request.granularities:
+        spoken = [segment for segment in transcript.segments if segment.text]
+        body["segments"] = [_segment(number, segment) for number, segment in enumerate(spoken)]
+    if "word" in request.granularities:
+        body["words"] = [
+            {"word": word.text, "start": word.start_ms / 1000, "end": word.end_ms / 1000}
+            for segment in transcript.segments
+            for word in segment.words
+        ]
+    return body
+
+
+def _segment(number: int, segment: Segment) -> dict[str, Any]:
+    return {
+        "id": number,
+        "seek": 0,
+        "start": segment.start_ms / 1000,
+        "end": segment.end_ms / 1000,
+        "text": segment.text,
+        # Numbers that clients filter by and our models do not give: such as keep every segment.
+        "tokens": [],
+        "temperature": 0.0,
+        "avg_logprob": 0.0,
+        "compression_ratio": 1.0,
+        "no_speech_prob": 0.0,
+    }
+
+
+def delta(text: str) -> str:
+    """A server-sent event: more of the text."""
+    return _event({"type": "transcript.text.delta", "delta": text})
+
+
+def done(text: str) -> str:
+    """The last server-sent event: the whole text."""
+    return _event({"type": "transcript.text.done", "text": text})
+
+
+def failed(code: str, message: str) -> str:
+    """The last server-sent event when something went wrong after the first."""
+    return _event({"type": "error", **error(500, code, message)})
+
+
+def _event(body: dict[str, Any]) -> str:
+    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+
+
+def error(status: int, code: str, message: str, param: str | None = None) -> dict[str, Any]:
+    """The body of an error answer."""
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    kind = "rate_limit_error" if status == 429 else kind
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def models(names: Sequence[str]) -> dict[str, Any]:
+    """The answer to ``GET /v1/models``."""
+    data = [{"id": n, "object": "model", "created": 0, "owned_by": "funasr"} for n in names]
+    return {"object": "list", "data": data}

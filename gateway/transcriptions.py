@@ -1,0 +1,365 @@
+"""``POST /v1/audio/transcriptions`` and ``GET /v1/models``: files over HTTP, as OpenAI's API does.
+
+A file is a session like any other, in the bulk lane: it is decoded, cut into utterances and spread
+over all workers, as much of it at a time as ``SessionLimits.unanswered_audio_ms_max``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.types import Receive, Scope, Send
+
+from gateway import events as e
+from gateway.connection import PROBLEMS
+from gateway.containers import SNIFF_BYTES_MAX, sniff
+from gateway.dialects import openai
+from gateway.dialects.increments import Increments
+from gateway.hub import Hub
+from gateway.life_cycle import State
+from gateway.session_host import SessionHost
+from gateway.subtitles import Segment
+
+READ_BYTES = 32_768
+"""Of a file at a time: about a second of PCM, so that the gateway's other work is not held up."""
+FORM_BYTES_MAX = 1 << 20
+"""What may stand around the file in a request."""
+FORM_FIELDS_MAX = 32
+UPLOAD_SILENCE_S_MAX = 30.0
+"""From one piece of a request to the next; then 408."""
+ALIVE_CHECK_S = 1.0
+"""How often it is asked whether the client still waits."""
+RETRY_AFTER_S = 5
+_STATUS = {"bad_audio": 400, "audio_too_long": 413, "overloaded": 503}
+"""Of errors in a file; others are a segment without a text, 500."""
+
+
+class RefusedError(MultiPartException):
+    """The request gets this error. A ``MultiPartException`` makes the parser close its files."""
+
+    def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.param = param
+        self.session_id: str | None = None
+        """The session that it ended, if there was one."""
+
+
+class Listener:
+    """The client's end of a session: its answers, in order. None: there are no more."""
+
+    def __init__(self) -> None:
+        self.answers: asyncio.Queue[e.Answer | None] = asyncio.Queue()
+
+    def answer(self, answer: e.Answer) -> None:
+        if isinstance(answer, e.Problem):
+            PROBLEMS.labels(answer.code).inc()
+        self.answers.put_nowait(answer)
+
+    def close(self, code: int, reason: str) -> None:
+        self.answers.put_nowait(None)
+
+    displace = close
+
+
+def add_transcriptions(app: FastAPI, hub: Hub) -> None:
+    uploads = Uploads(hub)
+
+    @app.post(
+        "/v1/audio/transcriptions",
+        summary="Transcribe a file, as OpenAI's API does",
+        openapi_extra=_REQUEST_BODY,
+    )
+    async def transcribe(request: Request) -> Response:
+        try:
+            return await uploads.serve(request)
+        except RefusedError as error:
+            return _refused(error)
+
+    @app.get("/v1/models", summary="The models that recognise, as OpenAI's API tells them")
+    async def models() -> JSONResponse:
+        load = hub.admission.load(time.monotonic())
+        return JSONResponse(openai.models(load.models if load is not None else ()))
+
+
+def _refused(error: RefusedError) -> Response:
+    headers = {}
+    if error.status in (429, 503):
+        headers["Retry-After"] = str(RETRY_AFTER_S)
+    if error.session_id is not None:
+        headers["X-Session-Id"] = error.session_id
+    body = openai.error(error.status, error.code, error.message, error.param)
+    return JSONResponse(body, error.status, headers)
+
+
+class Uploads:
+    """Requests being served by this gateway."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._running = 0
+
+    async def serve(self, request: Request) -> Response:
+        """The answer to one request; a refusal raises ``RefusedError``."""
+        limit = self._hub.settings.uploads_max
+        if self._running >= limit:
+            message = f"{limit} files are being transcribed; try again later"
+            raise RefusedError(429, "too_many_uploads", message)
+        self._running += 1
+        held = True
+        try:
+            refusal = await self._hub.admit()
+            if refusal is not None:
+                raise RefusedError(503, refusal.code, refusal.message)
+            try:
+                upload = await self._receive(request)
+                if upload.request.stream:
+                    held = False
+                    return Streamed(upload, self._leave)
+                return await _answer(upload, request)
+            finally:
+                if held:
+                    self._hub.leave()
+        finally:
+            if held:
+                self._running -= 1
+
+    def _leave(self) -> None:
+        """A streamed answer is over."""
+        self._hub.leave()
+        self._running -= 1
+
+    async def _receive(self, request: Request) -> Upload:
+        form = await _form(request, self._hub.settings.upload_bytes_max)
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            await form.close()
+            raise RefusedError(400, "missing_required_parameter", "you must provide a file", "file")
+        try:
+            wanted = openai.parse(_text_fields(form))
+            found = sniff(await file.read(SNIFF_BYTES_MAX))
+            await file.seek(0)
+            if found in (None, "undecided"):
+                message = "this is not WAV, WebM, Ogg, FLAC or MP3"
+                raise RefusedError(415, "unsupported_format", message, "file")
+        except openai.FieldError as error:
+            await form.close()
+            raise RefusedError(400, "invalid_value", str(error), error.param) from error
+        except BaseException:
+            await form.close()
+            raise
+        client = request.client.host if request.client is not None else ""
+        return Upload(self._hub, wanted, form, file, client)
+
+
+async def _form(request: Request, file_bytes_max: int) -> FormData:
+    """The request's form. The file goes to the disk as it comes (behind the first MiB)."""
+    kind = request.headers.get("content-type", "")
+    if not kind.startswith("multipart/form-data"):
+        raise RefusedError(415, "unsupported_content_type", "send multipart/form-data")
+    body = _bounded(request, file_bytes_max)
+    parser = MultiPartParser(
+        request.headers,
+        body,
+        max_files=1,
+        max_fields=FORM_FIELDS_MAX,
+        max_part_size=openai.FIELD_BYTES_MAX,
+    )
+    try:
+        return await parser.parse()
+    except RefusedError:
+        raise
+    except MultiPartException as error:
+        raise RefusedError(400, "bad_form", error.message) from error
+
+
+async def _bounded(request: Request, file_bytes_max: int) -> AsyncGenerator[bytes, None]:
+    """The request's body, as long as it is not too long and keeps coming."""
+    left = file_bytes_max + FORM_BYTES_MAX
+    declared = request.headers.get("content-length", "")
+    too_large = RefusedError(413, "file_too_large", f"at most {file_bytes_max} bytes", "file")
+    if declared.isdecimal() and int(declared) > left:
+        raise too_large
+    pieces = aiter(request.stream())
+    while True:
+        try:
+            async with asyncio.timeout(UPLOAD_SILENCE_S_MAX):
+                piece = await anext(pieces)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise RefusedError(408, "upload_timeout", "the upload has stopped") from error
+        left -= len(piece)
+        if left < 0:
+            raise too_large
+        yield piece
+
+
+def _text_fields(form: FormData) -> dict[str, list[str]]:
+    fields: defaultdict[str, list[str]] = defaultdict(list)
+    for name, value in form.multi_items():
+        if isinstance(value, str):
+            fields[name].append(value)
+    return fields
+
+
+class Upload:
+    """One received file on its way through a session."""
+
+    def __init__(
+        self, hub: Hub, request: openai.Request, form: FormData, file: UploadFile, client: str
+    ) -> None:
+        self.request = request
+        self.session_id = str(uuid.uuid4())
+        self._form = form
+        self._file = file
+        self._listener = Listener()
+        self._feeding: asyncio.Task[None] | None = None
+        self._hub = hub
+        self._host: SessionHost = hub.new_host(client, openai.Openai())
+        self._host.open(self._listener)
+
+    async def answers(self) -> AsyncIterator[e.SegmentText | e.Finished]:
+        """Texts in order, and the end. Once; afterwards, and in any case, ``close``.
+
+        Raises:
+            RefusedError: the file cannot be decoded, or a part of it has no text.
+        """
+        self._feeding = asyncio.create_task(self._feed())
+        while (answer := await self._listener.answers.get()) is not None:
+            if isinstance(answer, e.Problem):
+                status = _STATUS.get(answer.code, 500)
+                raise RefusedError(status, answer.code, answer.message, "file")
+            if isinstance(answer, e.SegmentText | e.Finished):
+                yield answer
+            if isinstance(answer, e.Finished):
+                return
+        raise RefusedError(500, "ended", "the session ended without its text")
+
+    async def close(self) -> None:
+        """The client has its answer, or is gone: what is fed by now is recognised and stored."""
+        if self._feeding is not None:
+            self._feeding.cancel()
+            await asyncio.gather(self._feeding, return_exceptions=True)
+        self._host.detach(self._listener)
+        await self._form.close()
+
+    async def _feed(self) -> None:
+        host, start = self._host, openai.start(self.request, self.session_id)
+        try:
+            found = await self._hub.claim(host, start)
+            assert found is host, "its id is new"
+            host.begin(start)
+            host.handle(start)
+            while data := await self._file.read(READ_BYTES):
+                await self._take(e.Chunk(data=data, chunk_index=None, session_id=None))
+            await self._take(e.Finish(session_id=self.session_id))
+        except Exception:
+            host.fail()
+
+    async def _take(self, event: e.Event) -> None:
+        await self._host.settled()
+        if self._host.session.state is State.ACTIVE:
+            self._host.handle(event)
+            await self._host.do_audio()
+
+
+async def _answer(upload: Upload, request: Request) -> Response:
+    """The whole answer at once, unless the client has gone."""
+    working = asyncio.create_task(_transcript(upload))
+    try:
+        while not working.done():
+            await asyncio.wait([working], timeout=ALIVE_CHECK_S)
+            if not working.done() and await request.is_disconnected():
+                raise RefusedError(499, "client_gone", "the client has closed the connection")
+        transcript = working.result()
+    except RefusedError as error:
+        error.session_id = upload.session_id
+        raise
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        await upload.close()
+    return Response(
+        openai.encode(transcript, upload.request),
+        media_type=openai.MEDIA_TYPES[upload.request.response_format],
+        headers={"X-Session-Id": upload.session_id},
+    )
+
+
+async def _transcript(upload: Upload) -> openai.Transcript:
+    segments: list[Segment] = []
+    async for answer in upload.answers():
+        if isinstance(answer, e.Finished):
+            return openai.Transcript(
+                text=answer.text, duration_ms=answer.duration_ms, segments=tuple(segments)
+            )
+        segments.append(openai.segment(answer))
+    raise AssertionError("the last answer is Finished")
+
+
+class Streamed(StreamingResponse):
+    """The answer as server-sent events, while it grows."""
+
+    def __init__(self, upload: Upload, leave: Callable[[], None]) -> None:
+        headers = {"X-Session-Id": upload.session_id}
+        super().__init__(_deltas(upload), media_type="text/event-stream", headers=headers)
+        self._upload = upload
+        self._leave = leave
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Not in the generator: when the client is gone before it begins, it never ends.
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._leave()
+            await self._upload.close()
+
+
+async def _deltas(upload: Upload) -> AsyncIterator[str]:
+    increments = Increments(revisable=True)
+    try:
+        async for answer in upload.answers():
+            if isinstance(answer, e.Finished):
+                yield openai.done(answer.text)
+            elif text := increments.sentence(answer.text):
+                yield openai.delta(text)
+    except RefusedError as error:
+        yield openai.failed(error.code, error.message)
+
+
+_REQUEST_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file", "model"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "model": {"type": "string"},
+                        "language": {"type": "string"},
+                        "prompt": {"type": "string"},
+                        "response_format": {"enum": list(openai.MEDIA_TYPES)},
+                        "temperature": {"type": "number"},
+                        "timestamp_granularities[]": {
+                            "type": "array",
+                            "items": {"enum": ["segment", "word"]},
+                        },
+                        "stream": {"type": "boolean"},
+                    },
+                }
+            }
+        },
+    }
+}

@@ -1,0 +1,109 @@
+"""OpenAI's API: forms and answers. That its own client reads them: tests/integration."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gateway import events as e
+from gateway.dialects import openai
+from gateway.dialects.openai import FieldError, Transcript
+from gateway.subtitles import Segment, TimedText
+from wire.messages import Token
+
+WORD = TimedText(text="one", start_ms=100, end_ms=400)
+TRANSCRIPT = Transcript(
+    text="one",
+    duration_ms=2_500,
+    segments=(
+        Segment(text="one", start_ms=50, end_ms=450, words=(WORD,)),
+        Segment(text="", start_ms=900, end_ms=950),
+    ),
+)
+
+
+def request(**fields: str) -> openai.Request:
+    return openai.parse({"model": ["demo"], **{name: [value] for name, value in fields.items()}})
+
+
+def test_what_is_left_out_has_its_default() -> None:
+    assert request(prompt="ignored", include="too") == openai.Request(
+        response_format="json", language="", granularities=frozenset({"segment"}), stream=False
+    )
+    start = openai.start(request(language="en"), "id")
+    assert (start.session_id, start.language, start.encoded) == ("id", "en", True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"model": " "}, "model"),
+        ({"response_format": "xml"}, "response_format"),
+        ({"language": "x" * 33}, "language"),
+        ({"language": "a\0"}, "language"),
+        ({"language": "\ud800"}, "language"),
+        ({"temperature": "nan"}, "temperature"),
+        ({"temperature": "2"}, "temperature"),
+        ({"stream": "maybe"}, "stream"),
+        ({"timestamp_granularities[]": "letter"}, "timestamp_granularities[]"),
+        ({"timestamp_granularities": "word"}, "timestamp_granularities[]"),
+    ],
+)
+def test_a_wrong_field_is_named(fields: dict[str, str], param: str) -> None:
+    with pytest.raises(FieldError) as error:
+        request(**fields)
+    assert error.value.param == param
+
+
+def test_each_format() -> None:
+    assert json.loads(openai.encode(TRANSCRIPT, request())) == {"text": "one"}
+    assert openai.encode(TRANSCRIPT, request(response_format="text")) == "one\n"
+    times = "00:00:00,100 --> 00:00:00,400"
+    assert openai.encode(TRANSCRIPT, request(response_format="srt")) == f"1\n{times}\none\n"
+    assert "00:00:00.100" in openai.encode(TRANSCRIPT, request(response_format="vtt"))
+
+
+def test_verbose_has_what_was_asked_for() -> None:
+    verbose = {"response_format": "verbose_json", "language": "en"}
+    body = json.loads(openai.encode(TRANSCRIPT, request(**verbose)))
+    assert (body["task"], body["language"], body["duration"]) == ("transcribe", "en", 2.5)
+    (segment,) = body["segments"]
+    assert (segment["id"], segment["start"], segment["end"]) == (0, 0.05, 0.45)
+    assert "words" not in body
+    asked = request(**verbose, **{"timestamp_granularities[]": "word"})
+    body = json.loads(openai.encode(TRANSCRIPT, asked))
+    assert body["words"] == [{"word": "one", "start": 0.1, "end": 0.4}]
+    assert "segments" not in body
+
+
+def test_a_segment_keeps_its_tokens() -> None:
+    answer = e.SegmentText(
+        session_id="id",
+        chunk_index=0,
+        segment_index=0,
+        start_ms=50,
+        end_ms=450,
+        text="one",
+        tokens=(Token(text="one", start_ms=100, end_ms=400),),
+    )
+    assert openai.segment(answer) == TRANSCRIPT.segments[0]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(400, "invalid_request_error"), (429, "rate_limit_error"), (503, "server_error")],
+)
+def test_errors(status: int, kind: str) -> None:
+    body = openai.error(status, "code", "why", "file")
+    assert body == {"error": {"message": "why", "type": kind, "param": "file", "code": "code"}}
+
+
+def test_events_and_models() -> None:
+    assert json.loads(openai.delta("一").removeprefix("data: ")) == {
+        "type": "transcript.text.delta",
+        "delta": "一",
+    }
+    assert openai.done("一").endswith("\n\n")
+    assert json.loads(openai.failed("code", "why")[6:])["error"]["message"] == "why"
+    assert [model["id"] for model in openai.models(["demo"])["data"]] == ["demo"]
