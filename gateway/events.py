@@ -127,6 +127,11 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Interrupted:
+    """This gateway stops, and the client has been told to go elsewhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Deleted:
     """The session is being deleted by REST: end it and store nothing more."""
 
@@ -145,6 +150,7 @@ Event = (
     | KeysStored
     | BrokerRestarted
     | Tick
+    | Interrupted
     | Deleted
 )
 
@@ -254,9 +260,11 @@ class SubmitRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeepResult:
-    """See that this result is stored, by a copy of it if need be."""
+    """See that this result is stored, by a copy of it if need be. ``contested``: something else
+    may have been published for the segment, and this is what the client is told."""
 
     result: Result
+    contested: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

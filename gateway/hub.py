@@ -28,6 +28,7 @@ from gateway.segmenter import SegmenterConfig
 from gateway.session import Session
 from gateway.session_host import SessionHost
 from gateway.settings import GatewaySettings
+from gateway.spool import Spool
 from gateway.takeover import NOT_RESUMABLE, UNAVAILABLE, Takeover
 from gateway.timeline import samples_to_ms
 from gateway.utterances import NEW_SESSION
@@ -98,6 +99,7 @@ class Hub:
             ),
         )
         self._takeover = Takeover(self.gateway_id, self.reader, self._link.send)
+        self._spool = Spool(settings.data_dir / "spool", self.gateway_id)
         self._deletions: dict[str, asyncio.Event] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._registry_due_s = 0.0
@@ -109,6 +111,9 @@ class Hub:
         await self.reader.open()
         self._link.open()
         self.registry.open(lambda: self.connections)
+        now_s = time.monotonic()
+        for record in self._spool.take():
+            self.outbox.restore(record, now_s)
         self._tasks = [
             asyncio.create_task(self._tick_on()),
             asyncio.create_task(keep_pulse(self.vad, self.admission)),
@@ -123,13 +128,25 @@ class Hub:
         await self._decoders.close()
         await self.reader.close()
         self.vad.close()
-        if len(self.outbox):
-            self._log.warning("closed_with_unstored_records", records=len(self.outbox))
+        self._spool.close()
 
     @property
     def idle(self) -> bool:
         """No session and nothing left to be stored."""
         return not self.sessions and not len(self.outbox)
+
+    @property
+    def has_clients(self) -> bool:
+        return any(host.attached for host in self.sessions.values())
+
+    def interrupt(self) -> None:
+        """No more time for sessions to finish: their clients go elsewhere, or come back."""
+        for host in list(self.sessions.values()):
+            host.interrupt()
+
+    def spool(self) -> None:
+        """Keep on disk what is not stored yet."""
+        self._spool.write(self.outbox.records())
 
     # ------------------------------------------------------------------------------------ admission
 
@@ -287,8 +304,10 @@ class Hub:
         self.outbox.put_record(record, time.monotonic())
         self._link.send(record)
 
-    def keep_result(self, result: Result) -> None:
-        self.outbox.put_result(result, time.monotonic())
+    def keep_result(self, result: Result, *, contested: bool) -> None:
+        copy = self.outbox.put_result(result, time.monotonic(), contested=contested)
+        if contested:
+            self._link.send(copy)
 
     def cancel(self, cancel: Cancel) -> None:
         self._link.send(cancel)
@@ -329,6 +348,7 @@ class Hub:
 
     def _on_stored(self, message: Stored) -> None:
         self._takeover.note_stored(message.keys)
+        self._spool.confirm(message.keys)
         by_session: defaultdict[str, list[StoredKey]] = defaultdict(list)
         for key in self.outbox.confirm(message.keys):
             by_session[key.session_id].append(key)

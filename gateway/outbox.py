@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
 
-from wire.messages import Record, Result, StoredKey
+from wire.messages import Record, Result, StoredKey, StoredKind
 from wire.records import RESUMED_RECORD_SEQ, segment_copy, to_body
 
 RESEND_INITIAL_S = 3.0
@@ -22,7 +22,7 @@ RESENDS_PER_TICK_MAX = 500
 SEGMENT_COPY_SEQ_OFFSET = 1 << 30
 """record_seq of a segment's copy is this plus its seq, apart from the session's own records."""
 
-Key = tuple[str, str, int, int]
+Key = tuple[StoredKind, str, int, int]
 """Kind, session, number, generation."""
 
 
@@ -30,6 +30,7 @@ Key = tuple[str, str, int, int]
 class _Unconfirmed:
     record: Record
     resend_s: float
+    contested: bool
 
 
 class Outbox:
@@ -51,32 +52,46 @@ class Outbox:
 
     def put_record(self, record: Record, now_s: float) -> None:
         """Keep ``record``, which the caller sends now."""
-        key = ("record", record.session_id, record.record_seq, record.generation)
-        self._put(key, record, now_s)
+        self._put(_known(_key_of(record)), record, now_s)
 
-    def put_result(self, result: Result, now_s: float) -> None:
-        """Keep a copy of a result that the broker has published."""
+    def restore(self, record: Record, now_s: float) -> None:
+        """Keep a record of a gateway that has ended; it is due at once."""
+        self._put(_known(_key_of(record)), record, now_s - RESEND_INITIAL_S)
+
+    def records(self) -> list[Record]:
+        """Everything that is not confirmed."""
+        return [entry.record for entry in self._waiting.values()]
+
+    def put_result(self, result: Result, now_s: float, *, contested: bool = False) -> Record:
+        """Keep a copy of a result that the broker has published, and return it. ``contested``:
+        something else may be published for this segment, too, so that only the copy counts; the
+        caller sends it now."""
         record = Record(
             session_id=result.session_id,
             record_seq=SEGMENT_COPY_SEQ_OFFSET + result.seq,
             body=to_body(segment_copy(result)),
             generation=result.generation,
         )
-        self._put(("result", result.session_id, result.seq, result.generation), record, now_s)
+        key = _known(_key_of(record))
+        if contested:
+            self._waiting.pop(key, None)
+        self._put(key, record, now_s, contested=contested)
+        return record
 
     def confirm(self, keys: Iterable[StoredKey]) -> list[StoredKey]:
         """Forget what is committed. Returns the keys as sessions know them: a segment's copy is
         that segment's result."""
         confirmed = []
         for key in keys:
-            known = key
-            if key.kind == "record" and SEGMENT_COPY_SEQ_OFFSET <= key.seq < RESUMED_RECORD_SEQ:
-                seq = key.seq - SEGMENT_COPY_SEQ_OFFSET
-                known = StoredKey(
-                    session_id=key.session_id, kind="result", seq=seq, generation=key.generation
-                )
-            self._waiting.pop(_key(known), None)
-            confirmed.append(known)
+            known = _known(key)
+            entry = self._waiting.get(known)
+            if entry is not None and entry.contested and key.kind == "result":
+                continue  # What was published; the copy is still to come.
+            self._waiting.pop(known, None)
+            kind, session_id, seq, generation = known
+            confirmed.append(
+                StoredKey(session_id=session_id, kind=kind, seq=seq, generation=generation)
+            )
         return confirmed
 
     def forget_session(self, session_id: str) -> int:
@@ -99,12 +114,24 @@ class Outbox:
             heapq.heappush(self._due, (now_s + entry.resend_s, next(self._order), key))
         return records
 
-    def _put(self, key: Key, record: Record, now_s: float) -> None:
+    def _put(self, key: Key, record: Record, now_s: float, *, contested: bool = False) -> None:
         if key in self._waiting:
             return
-        self._waiting[key] = _Unconfirmed(record, RESEND_INITIAL_S)
+        self._waiting[key] = _Unconfirmed(record, RESEND_INITIAL_S, contested)
         heapq.heappush(self._due, (now_s + RESEND_INITIAL_S, next(self._order), key))
 
 
-def _key(key: StoredKey) -> Key:
+def _key_of(record: Record) -> StoredKey:
+    return StoredKey(
+        session_id=record.session_id,
+        kind="record",
+        seq=record.record_seq,
+        generation=record.generation,
+    )
+
+
+def _known(key: StoredKey) -> Key:
+    """A segment's copy goes by the name of its result."""
+    if key.kind == "record" and SEGMENT_COPY_SEQ_OFFSET <= key.seq < RESUMED_RECORD_SEQ:
+        return "result", key.session_id, key.seq - SEGMENT_COPY_SEQ_OFFSET, key.generation
     return key.kind, key.session_id, key.seq, key.generation

@@ -29,6 +29,8 @@ class _Pending:
     submitted_s: float
     resend_at_s: float
     refusals: int = 0
+    sent: int = 1
+    """How often the job was sent and not refused: each time a result may be published."""
     result: Result | None = None
 
 
@@ -77,6 +79,7 @@ class Segments:
                 OVERLOADED_RETRY_MAX_S, OVERLOADED_RETRY_INITIAL_S * 2.0**pending.refusals
             )
             pending.refusals = min(pending.refusals + 1, 30)
+            pending.sent -= 1
             pending.resend_at_s = now_s + delay_s
             return False
         pending.result = result
@@ -84,6 +87,12 @@ class Segments:
         # The audio was kept for resending only.
         pending.job = replace(pending.job, pcm=b"")
         return True
+
+    def is_contested(self, seq: int) -> bool:
+        """Whether more than one result may have been published for this pending segment, or
+        another than the one taken."""
+        pending = self._pending[seq - self._first_seq]
+        return pending.sent != 1 or (pending.result is not None and not pending.result.worker_id)
 
     def pop_deliverable(self) -> Iterator[Result]:
         """Results that are next in segment order; each is returned once."""
@@ -105,6 +114,7 @@ class Segments:
                 failed.append(_deadline_failure(pending.job))
             elif left_s > 0 and now_s >= pending.resend_at_s:
                 pending.resend_at_s = now_s + RESEND_AFTER_S
+                pending.sent += 1
                 resend.append(replace(pending.job, deadline_ms=max(1, int(left_s * 1000))))
         return resend, failed
 

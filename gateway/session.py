@@ -20,7 +20,7 @@ from gateway.origin import Origin
 from gateway.partials import PartialPacing
 from gateway.segmenter import SegmenterConfig
 from gateway.segments import Segments
-from gateway.storage_log import StorageLog
+from gateway.storage_log import Gone, StorageLog
 from gateway.timeline import samples_to_ms
 from gateway.transcript import join_texts
 from gateway.utterances import NEW_SESSION, CutUtterance
@@ -71,7 +71,8 @@ class Session:
         self._chunks = ChunkLedger(origin.next_chunk_index)
         self._segments = Segments(limits.segment_deadline_ms, len(origin.results))
         self.delivery = Delivery("")
-        self._abandoned = False
+        self._gone: Gone | None = None
+        self._over_here = False
         self._storage = StorageLog("")
         self._partials = PartialPacing(limits.partial_every_ms)
         self._confirm_until_s = 0.0
@@ -89,6 +90,7 @@ class Session:
             e.KeysStored: self._on_stored,
             e.BrokerRestarted: self._on_broker_restarted,
             e.Tick: self._on_tick,
+            e.Interrupted: self._on_interrupted,
             e.Deleted: self._on_deleted,
         }
 
@@ -126,7 +128,7 @@ class Session:
     @property
     def resumable(self) -> bool:
         """Whether its client may come back to it here."""
-        return self.start is not None and not self._abandoned
+        return self.start is not None and self._gone is None and not self._over_here
 
     def handle(self, event: e.Event, now_s: float) -> list[e.Action]:
         """Take one event; returns what is to be done, in order."""
@@ -216,12 +218,21 @@ class Session:
     def end_here(self) -> None:
         """Without another word: by a bug of ours, or because it goes on at another gateway."""
         self.state = State.DONE
-        self._abandoned = True
+        self._over_here = True
+
+    def _on_interrupted(self, _event: e.Interrupted, now_s: float) -> list[e.Action]:
+        """Stored at once, because there may be no time for more; and then what was said so far is
+        recognised, for the client that does not come back."""
+        if self.state is not State.ACTIVE:
+            return []
+        self.delivery.detach(now_s)
+        self._gone = "interrupted"
+        return [*self._record_end(), *self._on_tick(e.Tick(), now_s)]
 
     def _on_deleted(self, _event: e.Deleted, now_s: float) -> list[e.Action]:
         told = self.delivery.tell(e.Problem(code="deleted", message="the session was deleted"))
         self.state = State.DONE
-        self._abandoned = True
+        self._over_here = True
         cancel = e.CancelJobs(session_id=self.session_id)
         return [cancel, *told, e.Close(code=CLOSE_GOING_AWAY, reason="deleted")]
 
@@ -272,7 +283,7 @@ class Session:
             deadline_ms=self.limits.segment_deadline_ms,
             pcm=utterance.pcm,
             generation=self.origin.generation,
-            provisional=self._abandoned,
+            provisional=self._gone is not None,
             resume_chunk_index=utterance.resume_chunk_index,
             resume_sample=utterance.resume_sample,
         )
@@ -301,7 +312,11 @@ class Session:
             return self.delivery.tell(e.PartialText(segment_index=result.seq, text=result.text))
         if not self._segments.answer(result, now_s):
             return []
-        return [e.KeepResult(result=result), *self._deliver(now_s)]
+        contested = self._segments.is_contested(result.seq)
+        if contested:
+            # What was published may be confirmed already, and be something else.
+            self._storage.expect_result(result.seq)
+        return [e.KeepResult(result=result, contested=contested), *self._deliver(now_s)]
 
     def _on_broker_restarted(self, _event: e.BrokerRestarted, now_s: float) -> list[e.Action]:
         return [e.SubmitJob(job=job) for job in self._segments.resend_all(now_s)]
@@ -319,9 +334,12 @@ class Session:
     def _complete(self, now_s: float) -> list[e.Action]:
         self.state = State.CONFIRMING
         self._confirm_until_s = now_s + self.limits.stored_wait_s
+        return self._record_end()
+
+    def _record_end(self) -> list[e.Action]:
         records = self._storage.finished(
             self.delivery.results,
-            abandoned=self._abandoned,
+            gone=self._gone,
             text=self.text,
             duration_ms=self.duration_ms,
             chunk_count=self.chunk_count,
@@ -365,7 +383,7 @@ class Session:
             actions += self._conclude()
         if self._is_given_up(now_s):
             # What the client said so far is recognised and stored all the same.
-            self._abandoned = True
+            self._gone = self._gone or "abandoned"
             actions += self._finish_audio(now_s)
         return actions
 
@@ -373,4 +391,5 @@ class Session:
         """The client has been away for too long."""
         delivery = self.delivery
         waits = self.state is State.ACTIVE and not delivery.connected and not self._intake.busy
-        return waits and now_s - delivery.detached_at_s >= self.limits.resume_wait_s
+        away_s = now_s - delivery.detached_at_s
+        return waits and (self._gone is not None or away_s >= self.limits.resume_wait_s)

@@ -24,6 +24,7 @@ from wire.messages import Cancel, Failure, Job, Record, Result
 VAD_RETRY_S = 0.05
 CLOSE_POLICY = 1008
 CLOSE_INTERNAL_ERROR = 1011
+CLOSE_RESTART = 1012
 
 FAILED_SESSIONS = Counter("asr_gateway_failed_sessions", "Sessions ended by a bug of ours")
 VAD_WAITS = Counter("asr_gateway_vad_waits", "Speech detection was full, a client had to wait")
@@ -37,7 +38,7 @@ class Services(Protocol):
 
     def submit_job(self, job: Job) -> None: ...
     def submit_record(self, record: Record) -> None: ...
-    def keep_result(self, result: Result) -> None: ...
+    def keep_result(self, result: Result, *, contested: bool) -> None: ...
     def cancel(self, cancel: Cancel) -> None: ...
     def new_audio(self, start: e.Start, first_sample: int) -> AudioInput: ...
     def release(self, host: SessionHost) -> None: ...
@@ -137,6 +138,14 @@ class SessionHost:
             self._connection.close(CLOSE_INTERNAL_ERROR, "internal error")
         self._changed.set()
         self._release()
+
+    def interrupt(self) -> None:
+        """This gateway stops: the client is told to go elsewhere, and what it has said is kept."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close(CLOSE_RESTART, "service restart")
+        self.feed(e.Disconnected())
+        self.feed(e.Interrupted())
 
     def let_go(self) -> None:
         """The session goes on at another gateway, and not a word more of it is told or stored
@@ -243,7 +252,7 @@ class SessionHost:
         elif isinstance(action, e.SubmitRecord):
             self._services.submit_record(action.record)
         elif isinstance(action, e.KeepResult):
-            self._services.keep_result(action.result)
+            self._services.keep_result(action.result, contested=action.contested)
         elif isinstance(action, e.CancelJobs):
             self._services.cancel(Cancel(session_id=action.session_id))
         elif self._connection is None:

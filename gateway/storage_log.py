@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from gateway.events import Start
 from gateway.origin import token_hash
@@ -17,6 +18,8 @@ from wire.records import (
     to_body,
 )
 
+Gone = Literal["abandoned", "interrupted"]
+"""Why a session ends without its client's finish: client, or gateway, went away."""
 CHUNK_DETAILS_PER_RECORD = 200
 
 
@@ -62,7 +65,7 @@ class StorageLog:
         self,
         results: list[Result],
         *,
-        abandoned: bool,
+        gone: Gone | None,
         text: str,
         duration_ms: int,
         chunk_count: int,
@@ -71,8 +74,8 @@ class StorageLog:
         """The last records: chunk details not sent yet, and the session's end."""
         failures = [result.error for result in results if result.error is not None]
         status: SessionStatus = "completed"
-        if abandoned:
-            status = "abandoned"
+        if gone is not None:
+            status = gone
         elif failures and len(failures) == len(results):
             status = "failed"
         ending = SessionFinished(

@@ -32,5 +32,8 @@ STALE_ROWS = Counter(
     "Rows of a session that another gateway has taken over meanwhile",
     ["kind"],
 )
+LOST_SESSIONS = Counter(
+    "asr_persistence_lost_sessions_total", "Active sessions of which nothing more came"
+)
 UNSENT = Counter("asr_persistence_unsent_total", "STORED messages that the full bus did not take")
 DATABASE_UP = Gauge("asr_persistence_database_up", "1: the last write or connection succeeded")

@@ -41,7 +41,9 @@ class Service:
     def __init__(self, settings: PersistenceSettings) -> None:
         self._journal = Journal(settings.limits())
         self._writer = Writer(
-            settings.database_address(), write_timeout_s=settings.persistence_write_timeout_s
+            settings.database_address(),
+            write_timeout_s=settings.persistence_write_timeout_s,
+            lost_after_s=settings.session_lost_s,
         )
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:

@@ -26,6 +26,9 @@ class PersistenceSettings(DatabaseSettings, BusSettings, ProcessSettings):
     persistence_write_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
     """A batch that takes longer counts as a lost connection."""
 
+    session_lost_s: Annotated[float, Field(ge=60, le=31_536_000)] = 3_600.0
+    """An active session of which nothing is stored for so long is marked ``lost``."""
+
     @model_validator(mode="after")
     def _address_can_be_read(self) -> Self:
         try:

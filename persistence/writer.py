@@ -16,11 +16,14 @@ from persistence import metrics, store
 from persistence.deadline import cut_after
 from persistence.journal import Batch
 from persistence.migrate import SchemaTooNewError, migrate
+from persistence.sweep import mark_lost
 from runtime.backoff import Backoff
 
 CONNECT_TIMEOUT_S = 5
 MIGRATE_TIMEOUT_S = 300.0
 RETRY_INITIAL_S = 0.1
+SWEEP_EVERY_S = 60.0
+"""How often sessions are looked for of which nothing more comes."""
 RETRY_MAX_S = 3.0
 
 _log = structlog.get_logger()
@@ -34,10 +37,12 @@ class Writer:
     thread is a daemon: a process that must end does not wait for a database that is away.
     """
 
-    def __init__(self, conninfo: str, *, write_timeout_s: float) -> None:
+    def __init__(self, conninfo: str, *, write_timeout_s: float, lost_after_s: float) -> None:
         self.idle = True
         self._conninfo = conninfo
         self._write_timeout_s = write_timeout_s
+        self._lost_after_s = lost_after_s
+        self._sweep_due_s = 0.0
         self._inbox: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[Batch] = queue.SimpleQueue()
         self.wake, self._waker = socket.socketpair()
@@ -89,12 +94,34 @@ class Writer:
         try:
             # At once, not with the first batch: the gateways' reads need the tables.
             self._until_done(None)
-            while (batch := self._inbox.get()) is not None:
+            while True:
+                self._sweep()
+                try:
+                    batch = self._inbox.get(timeout=SWEEP_EVERY_S)
+                except queue.Empty:
+                    continue
+                if batch is None:
+                    return
                 if self._until_done(batch):
                     self._outbox.put(batch)
                     self._waker.send(b"\0")
         finally:
             self._disconnect()
+
+    def _sweep(self) -> None:
+        """Once in a while; a database that is away is the next batch's business."""
+        if self._connection is None or time.monotonic() < self._sweep_due_s:
+            return
+        self._sweep_due_s = time.monotonic() + SWEEP_EVERY_S
+        try:
+            with cut_after(self._connection, self._write_timeout_s):
+                lost = mark_lost(self._connection, self._lost_after_s)
+        except psycopg.Error as error:
+            self._failed(error)
+            return
+        if lost:
+            metrics.LOST_SESSIONS.inc(lost)
+            _log.warning("sessions_lost", sessions=lost)
 
     def _until_done(self, batch: Batch | None) -> bool:
         while not self._stopping.is_set():

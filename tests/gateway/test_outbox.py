@@ -74,3 +74,28 @@ def test_a_deleted_session_leaves_nothing() -> None:
     box.put_record(record(0, "b"), 0.0)
     assert box.forget_session("a") == 1
     assert [r.session_id for r in box.due(10.0)] == ["b"]
+
+
+def test_a_contested_result_is_stored_only_by_its_copy() -> None:
+    box = o.Outbox(limit=10)
+    copy = box.put_result(result(job(3), "drei"), 0.0, contested=True)
+    assert box.confirm([key("result", 3)]) == []
+    assert len(box) == 1
+    assert box.confirm([key("record", copy.record_seq)]) == [key("result", 3)]
+    assert len(box) == 0
+
+
+def test_generations_do_not_confirm_each_other() -> None:
+    box = o.Outbox(limit=10)
+    box.put_record(Record(session_id="a", record_seq=0, body={}, generation=1), 0.0)
+    box.confirm([key("record", 0)])
+    assert len(box) == 1
+
+
+def test_what_an_ended_gateway_left_is_due_at_once() -> None:
+    box = o.Outbox(limit=10)
+    left = record(o.SEGMENT_COPY_SEQ_OFFSET + 1)
+    box.restore(left, 0.0)
+    assert box.due(0.0) == box.records() == [left]
+    box.confirm([key("record", o.SEGMENT_COPY_SEQ_OFFSET + 1)])
+    assert len(box) == 0

@@ -1,4 +1,4 @@
-from gateway.storage_log import CHUNK_DETAILS_PER_RECORD, StorageLog
+from gateway.storage_log import CHUNK_DETAILS_PER_RECORD, Gone, StorageLog
 from tests.gateway.session_driver import result_of
 from tests.gateway.test_segments import job
 from wire.messages import Failure, Record, StoredKey
@@ -11,10 +11,10 @@ def chunk(index: int) -> ChunkDetail:
     )
 
 
-def finish(log: StorageLog, *results: object, abandoned: bool = False) -> list[Record]:
+def finish(log: StorageLog, *results: object, gone: Gone | None = None) -> list[Record]:
     return log.finished(
         list(results),  # type: ignore[arg-type]
-        abandoned=abandoned,
+        gone=gone,
         text="x",
         duration_ms=1,
         chunk_count=1,
@@ -55,4 +55,4 @@ def test_how_a_session_ended() -> None:
     assert status(finish(StorageLog("s"))) == "completed"
     assert status(finish(StorageLog("s"), good, bad)) == "completed"
     assert status(finish(StorageLog("s"), bad)) == "failed"
-    assert status(finish(StorageLog("s"), good, abandoned=True)) == "abandoned"
+    assert status(finish(StorageLog("s"), good, gone="abandoned")) == "abandoned"

@@ -318,3 +318,57 @@ async def test_a_session_that_nobody_knows_begins_anew_with_a_new_token(two: Sta
     await client.send()
     await client.finish()
     assert_stored_once(two, client, audio)
+
+
+# ---------------------------------------------------------------------------------- a gateway stops
+
+
+async def test_a_gateway_that_is_told_to_stop_sends_its_clients_elsewhere(two: Stack) -> None:
+    audio = spoken(7_200, digits=(12, 12))
+    client = ResumingClient(chunks_of(audio, "raw", "", 16_000, 1, 100))
+    await client.connect(two.url("gateway"))
+    await client.send(len(client._chunks) // 2)
+    gateway = two.processes.pop("gateway")
+    stopping = asyncio.create_task(asyncio.to_thread(gateway.terminate))
+    assert await client.close_code() == 1012
+    assert await stopping == 0
+    two.start("gateway")
+    resumed = await client.connect(two.url("gateway2"))
+    assert resumed["status"] == "session_resumed"
+    await client.send()
+    await client.finish()
+    assert_stored_once(two, client, audio)
+    await gateway_is_back(two)
+
+
+async def test_what_is_not_stored_when_a_gateway_stops_is_stored_by_the_next(two: Stack) -> None:
+    audio = spoken(7_201, digits=(14, 14))
+    client = ResumingClient(chunks_of(audio, "raw", "", 16_000, 1, 100))
+    left = ResumingClient(chunks_of(audio, "raw", "", 16_000, 1, 100))
+    await left.connect(two.url("gateway"))
+    await left.send()
+    await left.listen_for_texts(1)
+    two.processes.pop("persistence").kill()
+    await client.connect(two.url("gateway"))
+    await client.send()
+    final = await client.finish()
+    assert not final["stored"]
+    gateway = two.processes.pop("gateway")
+    assert await asyncio.to_thread(gateway.terminate) == 0
+    await left.close()
+    (spooled,) = (event for event in gateway.events if event["event"] == "records_spooled")
+    assert spooled["records"] >= 3
+    two.start("persistence")
+    two.start("gateway").event("spool_emptied")
+    await gateway_is_back(two)
+    client.final["stored"] = True  # type: ignore[index]
+    assert_stored_once(two, client, audio)
+    assert _status(two, left) == "interrupted"
+
+
+def _status(stack: Stack, client: ResumingClient) -> str:
+    with psycopg.connect(stack.database_url) as connection:
+        query = "SELECT status FROM asr_sessions WHERE id = %s"
+        found = connection.execute(query, [client.session_id]).fetchone()
+    assert found is not None
+    return str(found[0])

@@ -19,7 +19,7 @@ ANSWER_S_MAX = 20.0
 
 @pytest.fixture
 def writer(database: str) -> Iterator[Writer]:
-    opened = Writer(database, write_timeout_s=10.0)
+    opened = Writer(database, write_timeout_s=10.0, lost_after_s=3_600.0)
     yield opened
     opened.stop(ANSWER_S_MAX)
 
@@ -88,7 +88,9 @@ def test_a_newer_schema_is_waited_for_and_said_once(
 
 
 def test_a_server_that_never_appears_does_not_keep_the_process(tmp_path: Path) -> None:
-    writer = Writer(f"postgresql://postgres@/x?host={tmp_path}", write_timeout_s=10.0)
+    writer = Writer(
+        f"postgresql://postgres@/x?host={tmp_path}", write_timeout_s=10.0, lost_after_s=3_600.0
+    )
     writer.start()
     writer.submit(batch_of(0))
     assert writer.stop(ANSWER_S_MAX)

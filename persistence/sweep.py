@@ -1,0 +1,23 @@
+"""Sessions whose gateway was killed and that nobody resumed."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+
+_LOST = """
+UPDATE asr_sessions s SET status = 'lost', completed_at = now()
+WHERE status = 'active' AND coalesce(resumed_at, created_at) < now() - %(after)s
+  AND NOT EXISTS (SELECT FROM asr_segments g
+                  WHERE g.session_id = s.id AND g.stored_at >= now() - %(after)s)
+  AND NOT EXISTS (SELECT FROM asr_chunks c
+                  WHERE c.session_id = s.id AND c.received_at >= now() - %(after)s)
+"""
+
+
+def mark_lost(connection: psycopg.Connection[Any], after_s: float) -> int:
+    """Sessions of which nothing was heard for so long are ``lost``: their gateway was killed, and
+    nobody resumed them. Only a word: whatever still comes of them counts. Returns how many."""
+    return connection.execute(_LOST, {"after": timedelta(seconds=after_s)}).rowcount
