@@ -27,7 +27,7 @@ def said(rng: random.Random) -> bytes:
     return b"".join(pieces)
 
 
-def row(job: Job, text: str = "t", **changes: Any) -> dict[str, Any]:
+def row(job: Job, text: str | None = "t", **changes: Any) -> dict[str, Any]:
     return {
         "segment_index": job.seq,
         "start_ms": job.start_ms,
