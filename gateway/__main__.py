@@ -8,12 +8,12 @@ import logging as stdlib_logging
 import os
 import signal
 import socket
-import time
 
 import structlog
 import uvicorn
 
 from gateway.app import create_app
+from gateway.draining import drain
 from gateway.hub import Hub
 from gateway.settings import GatewaySettings
 from runtime import exit_codes, lifecycle, logging, metrics, settings
@@ -21,11 +21,6 @@ from runtime import exit_codes, lifecycle, logging, metrics, settings
 LISTEN_BACKLOG = 2_048
 PING_INTERVAL_S = 20.0
 PING_TIMEOUT_S = 20.0
-DRAIN_POLL_S = 0.05
-DRAIN_SESSIONS_S = lifecycle.DRAIN_S - 2.0
-"""After SIGTERM sessions may finish for so long; the rest is closed with 1012."""
-DRAIN_RECORDS_S = 0.7
-"""For what is left to be recognised and stored after that; then it is written to disk."""
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
@@ -66,19 +61,7 @@ class _Server(uvicorn.Server):
             self._draining = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
-        """Refuse new sessions, let the running ones finish, send the clients of the rest elsewhere
-        (1012, "service restart"), and keep on disk what is not stored."""
-        log = structlog.get_logger()
-        log.info("draining", sessions=len(self._hub.sessions))
-        self._hub.draining = True
-        deadline_s = time.monotonic() + DRAIN_SESSIONS_S
-        while time.monotonic() < deadline_s and self._hub.has_clients:  # noqa: ASYNC110
-            await asyncio.sleep(DRAIN_POLL_S)
-        self._hub.interrupt()
-        deadline_s = time.monotonic() + DRAIN_RECORDS_S
-        while time.monotonic() < deadline_s and not self._hub.idle:  # noqa: ASYNC110
-            await asyncio.sleep(DRAIN_POLL_S)
-        self._hub.spool()
+        await drain(self._hub)
         self.should_exit = True
 
 

@@ -99,7 +99,7 @@ class Hub:
             ),
         )
         self._takeover = Takeover(self.gateway_id, self.reader, self._link.send)
-        self._spool = Spool(settings.data_dir / "spool", self.gateway_id)
+        self.spool = Spool(settings.data_dir / "spool", self.gateway_id)
         self._deletions: dict[str, asyncio.Event] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._registry_due_s = 0.0
@@ -112,7 +112,7 @@ class Hub:
         self._link.open()
         self.registry.open(lambda: self.connections)
         now_s = time.monotonic()
-        for record in self._spool.take():
+        for record in self.spool.take():
             self.outbox.restore(record, now_s)
         self._tasks = [
             asyncio.create_task(self._tick_on()),
@@ -128,25 +128,7 @@ class Hub:
         await self._decoders.close()
         await self.reader.close()
         self.vad.close()
-        self._spool.close()
-
-    @property
-    def idle(self) -> bool:
-        """No session and nothing left to be stored."""
-        return not self.sessions and not len(self.outbox)
-
-    @property
-    def has_clients(self) -> bool:
-        return any(host.attached for host in self.sessions.values())
-
-    def interrupt(self) -> None:
-        """No more time for sessions to finish: their clients go elsewhere, or come back."""
-        for host in list(self.sessions.values()):
-            host.interrupt()
-
-    def spool(self) -> None:
-        """Keep on disk what is not stored yet."""
-        self._spool.write(self.outbox.records())
+        self.spool.close()
 
     # ------------------------------------------------------------------------------------ admission
 
@@ -348,7 +330,7 @@ class Hub:
 
     def _on_stored(self, message: Stored) -> None:
         self._takeover.note_stored(message.keys)
-        self._spool.confirm(message.keys)
+        self.spool.confirm(message.keys)
         by_session: defaultdict[str, list[StoredKey]] = defaultdict(list)
         for key in self.outbox.confirm(message.keys):
             by_session[key.session_id].append(key)

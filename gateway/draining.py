@@ -1,0 +1,37 @@
+"""What a gateway does between SIGTERM and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import structlog
+
+from gateway.hub import Hub
+from runtime import lifecycle
+
+DRAIN_POLL_S = 0.05
+DRAIN_SESSIONS_S = lifecycle.DRAIN_S - 2.0
+"""After SIGTERM sessions may finish for so long; the rest is closed with 1012."""
+DRAIN_RECORDS_S = 0.7
+"""For what is left to be recognised and stored after that; then it is written to disk."""
+
+
+async def drain(hub: Hub) -> None:
+    """Refuse new sessions, let the running ones finish, send the clients of the rest elsewhere
+    (1012, "service restart"), and keep on disk what is not stored."""
+    structlog.get_logger().info("draining", sessions=len(hub.sessions))
+    hub.draining = True
+    # A session without its client waits for nobody who could still come.
+    await _until(lambda: not any(h.attached for h in hub.sessions.values()), DRAIN_SESSIONS_S)
+    for host in list(hub.sessions.values()):
+        host.interrupt()
+    await _until(lambda: not hub.sessions and not len(hub.outbox), DRAIN_RECORDS_S)
+    hub.spool.write(hub.outbox.records())
+
+
+async def _until(condition: Callable[[], bool], limit_s: float) -> None:
+    deadline_s = time.monotonic() + limit_s
+    while not condition() and time.monotonic() < deadline_s:  # noqa: ASYNC110
+        await asyncio.sleep(DRAIN_POLL_S)
