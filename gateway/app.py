@@ -33,6 +33,7 @@ from gateway.schemas import (
     StatsAnswer,
 )
 from gateway.stats import queue_body, stats_body
+from gateway.transcript_files import TranscriptFormat, transcript_response
 from gateway.transcriptions import add_transcriptions
 from persistence.reads import StoreUnavailable
 
@@ -216,8 +217,15 @@ def _add_sessions(app: FastAPI, hub: Hub) -> None:
         return {"total": total, "records": records}
 
     @app.get("/api/v1/session/{session_id}", response_model=SessionAnswer, responses=problems)
-    async def session(session_id: SessionId) -> Any:
-        """One session with its segments and chunks, live or stored."""
+    async def session(session_id: SessionId, format: TranscriptFormat = "json") -> Any:
+        """One session, live or stored, with its segments and chunks; or only its transcript as
+        text, SRT or WebVTT."""
+        found = await find(session_id)
+        if found is None:
+            return JSONResponse(_NOT_FOUND, 404)
+        return found if format == "json" else transcript_response(found, format)
+
+    async def find(session_id: str) -> dict[str, Any] | None:
         host = hub.sessions.get(session_id)
         try:
             stored = await hub.reader.session(session_id)
@@ -225,11 +233,7 @@ def _add_sessions(app: FastAPI, hub: Hub) -> None:
             if host is None:
                 raise
             stored = None  # A live session is known here; only its chunks' details are not.
-        if host is not None:
-            return live_session(host.session, stored)
-        if stored is None:
-            return JSONResponse(_NOT_FOUND, 404)
-        return stored
+        return live_session(host.session, stored) if host is not None else stored
 
     @app.delete(
         "/api/v1/session/{session_id}",

@@ -8,6 +8,7 @@ import uuid
 import psycopg
 import pytest
 
+from gateway.transcript import join_texts
 from tests.integration.speech import chunks_of, spoken
 from tests.integration.stack import Stack
 from tools.client import SessionError, connect
@@ -168,3 +169,20 @@ def test_the_pages_and_their_files(stack: Stack) -> None:
 def test_admission_can_be_asked_for(stack: Stack) -> None:
     answer = stack.get("/api/v1/admission")
     assert answer.status == 200 and answer.body == {"admitted": True}
+
+
+async def test_a_transcript_as_text_and_subtitles(stack: Stack) -> None:
+    session_id, text = await _say(stack, 3_500)
+    path = f"/api/v1/session/{session_id}"
+    whole = (await asyncio.to_thread(stack.get, path)).body
+    tokens = [token for segment in whole["segments"] for token in segment["tokens"]]
+    assert join_texts(token["text"] for token in tokens) == text
+    kinds = {"text": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt"}
+    for name, media_type in kinds.items():
+        answer = await asyncio.to_thread(stack.get, f"{path}?format={name}")
+        assert answer.status == 200
+        assert answer.headers["content-type"] == f"{media_type}; charset=utf-8"
+        assert text in answer.body
+    assert (await asyncio.to_thread(stack.get, f"{path}?format=doc")).status == 422
+    missing = await asyncio.to_thread(stack.get, f"/api/v1/session/{uuid.uuid4()}?format=srt")
+    assert missing.status == 404
