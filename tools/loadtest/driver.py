@@ -40,9 +40,12 @@ class Driver:
         behaviour: Behaviour,
         *,
         began_s: float,
+        ended: Callable[[Outcome], None] | None = None,
     ) -> None:
         """``speeches``: session id, seconds from ``began_s`` (monotonic) at which it begins, and
-        what makes its speech, which is called only then."""
+        what makes its speech, which is called only then. ``ended`` is called for each session the
+        moment it has ended."""
+        self._tell_ended = ended
         self._behaviour = behaviour
         self._began_s = began_s
         self._order = itertools.count()
@@ -124,6 +127,8 @@ class Driver:
     def _ended(self, user: User) -> None:
         del self._users[user.outcome.session_id]
         self.outcomes.append(user.outcome)
+        if self._tell_ended is not None:
+            self._tell_ended(user.outcome)
         self._left -= 1
         if not self._left:
             self._changed.set()

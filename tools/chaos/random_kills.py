@@ -1,0 +1,106 @@
+"""kill -9 of one process after another, in random order, while sessions come and go."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from tools.chaos import observe, oracle
+from tools.chaos.load import Load
+from tools.chaos.system import System
+from tools.loadtest.user import Outcome
+
+KINDS = ("worker", "broker", "gateway", "persistence", "postgres", "redis")
+SPEECH_S = 30.0
+END_S_MAX = 180.0
+HEAL_S_MAX = 60.0
+
+
+def run(
+    system: System,
+    *,
+    kills: int,
+    minutes: float,
+    sessions: int,
+    seed: int,
+    tell: Callable[[str], None],
+) -> tuple[list[str], dict[str, object]]:
+    """``sessions`` at a time for ``minutes``, with ``kills`` spread over them.
+
+    Returns:
+        What is wrong, and figures for the report.
+    """
+    rng = random.Random(seed)
+    system.wait_ready()
+    before = observe.resources(system)
+    committed: dict[str, bool | None] = {}
+
+    def ended(outcome: Outcome) -> None:
+        if outcome.stored:
+            committed[outcome.session_id] = observe.is_committed(system, outcome.session_id)
+
+    span_s = 60.0 * minutes
+    total = max(sessions, round(sessions * span_s / SPEECH_S))
+    load = Load(
+        system.websocket_url,
+        sessions=total,
+        duration_s=SPEECH_S,
+        ramp_s=span_s,
+        seed=seed,
+        ended=ended,
+    )
+    killed = _kill_all(system, rng, load, kills, span_s, tell)
+    outcomes = load.wait(SPEECH_S + END_S_MAX)
+    deadline_s = time.monotonic() + HEAL_S_MAX
+    while (left := oracle.left_over(system.queue(), observe.gauges(system))) and (
+        time.monotonic() < deadline_s
+    ):
+        time.sleep(0.2)
+    stored = observe.stored_sessions(system, [o.session_id for o in outcomes])
+    told = {
+        session_id: stored[session_id].status == "completed" if seen is None else seen
+        for session_id, seen in committed.items()
+        if seen is not None or session_id in stored
+    }
+    problems = [
+        *oracle.texts_wrong(outcomes, total),
+        *oracle.rows_wrong(outcomes, stored),
+        *oracle.promises_broken(told),
+        *left,
+        *oracle.leaks(before, observe.resources(system)),
+    ]
+    figures = {
+        "seed": seed,
+        "kills": dict(killed),
+        "sessions": total,
+        "succeeded": sum(o.status == "succeeded" for o in outcomes),
+        "resumes": sum(o.resumes for o in outcomes),
+        "told stored": sum(o.stored for o in outcomes),
+    }
+    return problems, figures
+
+
+def _kill_all(
+    system: System,
+    rng: random.Random,
+    load: Load,
+    kills: int,
+    span_s: float,
+    tell: Callable[[str], None],
+) -> Counter[str]:
+    killed: Counter[str] = Counter()
+    for number in range(kills):
+        at_s = load.began_s + span_s * (number + 0.5) / kills
+        time.sleep(max(0.0, at_s - time.monotonic()))
+        kind = rng.choice(KINDS)
+        processes = system.processes(kind)
+        while not processes:  # It is being restarted.
+            time.sleep(0.1)
+            processes = system.processes(kind)
+        victim = rng.choice(processes)
+        victim.kill()
+        killed[kind] += 1
+        tell(f"{number + 1} of {kills}: {kind} {victim.pid}")
+    return killed
