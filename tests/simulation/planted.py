@@ -75,13 +75,13 @@ def credit_leak(core: Broker) -> None:
     answers = 0
 
     def plant(complete: Any) -> Any:
-        def leaks(worker: Worker, entry: PendingJob, now_s: float) -> None:
+        def leaks(worker: Worker, entry: PendingJob, *rest: float) -> None:
             nonlocal answers
             answers += 1
             if answers % 3 == 0 and worker.credits > 0:
                 worker.credits -= 1
                 pool.credits -= 1
-            complete(worker, entry, now_s)
+            complete(worker, entry, *rest)
 
         return leaks
 
