@@ -8,4 +8,6 @@ UNAVAILABLE = 69
 CONFIG = 78
 """A setting is wrong: restarting cannot help."""
 
-FINAL = frozenset({OK, UNAVAILABLE, CONFIG})
+FINAL = frozenset({UNAVAILABLE, CONFIG})
+"""A process that ended as it was asked to is started again, too: whoever asked it, and not its
+supervisor, wants a fresh one (``kill`` of a gateway must not end the whole system)."""

@@ -62,7 +62,14 @@ def test_final_exit_codes_end_it_for_good() -> None:
 
 def test_what_is_final_can_be_told(tmp_path: Path) -> None:
     marks = tmp_path / "marks"
-    child = Child(living(marks, "sys.exit(0)"), final=frozenset({exit_codes.CONFIG}))
+    child = Child(living(marks, "sys.exit(69)"), final=frozenset({exit_codes.CONFIG}))
+    assert check_until(child, lambda: lives(marks) >= 2) is None
+    child.end()
+
+
+def test_a_child_that_ended_as_somebody_asked_is_started_again(tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    child = Child(living(marks, "sys.exit(0)"))
     assert check_until(child, lambda: lives(marks) >= 2) is None
     child.end()
 
@@ -82,10 +89,11 @@ def test_a_child_that_beats_lives(tmp_path: Path) -> None:
     marks = tmp_path / "marks"
     source = (
         "from runtime.liveness import Liveness; import time; beat = Liveness.from_environment()\n"
-        f"for _ in range(40): beat.beat(); time.sleep(0.05)\nopen({str(marks)!r}, 'a').write('x')"
+        f"for _ in range(40): beat.beat(); time.sleep(0.05)\nopen({str(marks)!r}, 'a').write('x')\n"
+        f"raise SystemExit({exit_codes.UNAVAILABLE})"
     )
     child = Child(program(source), silence_s_max=1.0, environment={"PYTHONPATH": str(Path.cwd())})
-    assert check_until(child, never) == exit_codes.OK
+    assert check_until(child, never) == exit_codes.UNAVAILABLE
     assert lives(marks) == 1
 
 
@@ -158,10 +166,11 @@ mark = pathlib.Path({str(mark)!r})
 if not mark.exists():
     mark.touch()
     raise SystemExit(7)
+raise SystemExit(69)
 """
     with supervise(tmp_path, source) as command:
         _, told = command.communicate()
-    assert command.returncode == exit_codes.OK
+    assert command.returncode == exit_codes.UNAVAILABLE
     (line,) = told.splitlines()
     assert '"event": "child_ended"' in line
     assert '"exit_code": 7' in line
