@@ -157,8 +157,7 @@ def main(
         except (ValueError, OSError) as error:
             raise typer.BadParameter(str(error)) from error
         if find_capacity:
-            _find_capacity(console, plan, processes, pid, targets, out)
-            return
+            raise typer.Exit(_find_capacity(console, plan, processes, pid, targets, out))
         found, results = _trial(console, plan, processes, pid)
     _conclude(console, found, results, targets, out)
     right = found.texts_right and not results.stopped
@@ -194,10 +193,17 @@ def _conclude(
 
 def _find_capacity(
     console: Console, plan: Plan, processes: int, pid: int | None, targets: Targets, out: Path
-) -> None:
+) -> int:
+    """Print the number; returns the exit code: 1 if a text was wrong, or no number holds."""
+    right = True
+
     def holds(sessions: int) -> bool:
+        nonlocal right
         found, results = _trial(console, replace(plan, sessions=sessions), processes, pid)
         _conclude(console, found, results, targets, out / f"{sessions}")
+        if results.stopped:
+            raise typer.Abort
+        right = right and not found.statuses.get("wrong_text")
         console.print(f"{sessions}: {'holds' if found.holds(targets) else 'does not hold'}")
         return found.holds(targets)
 
@@ -206,6 +212,7 @@ def _find_capacity(
     for sessions, held in sorted(trials):
         console.print(f"{sessions:6d}  {'holds' if held else 'does not hold'}")
     print(most)
+    return 0 if right and most else 1
 
 
 if __name__ == "__main__":

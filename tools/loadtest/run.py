@@ -29,6 +29,7 @@ class Results:
     outcomes: list[Outcome]
     system: System
     generator_cpu_s: float
+    """Of all generator processes, and of this one, which looks at the system."""
     wall_s: float
     late_ms: float
     """How late the generators were at most; if that is much, they were the bottleneck."""
@@ -105,6 +106,7 @@ def _collect(
     show: Callable[[float, Progress, System], None],
 ) -> Results:
     overview = Overview()
+    cpu_before_s = cpu_s()
     final: dict[int, _Report] = {}
     stopped = False
     look_s = 0.0
@@ -133,7 +135,7 @@ def _collect(
     return Results(
         outcomes=[outcome for report in final.values() for outcome in report.outcomes or ()],
         system=system,
-        generator_cpu_s=sum(report.cpu_s for report in final.values()),
+        generator_cpu_s=cpu_s() - cpu_before_s + sum(r.cpu_s for r in final.values()),
         wall_s=time.monotonic() - began_s,
         late_ms=max(report.late_ms for report in final.values()),
         stopped=stopped,

@@ -137,10 +137,11 @@ class User:
         except OSError:
             self.lost(1006)
 
-    def _dial_later(self, delay_s: float, why: str) -> None:
+    def _dial_later(self, delay_s: float, why: str, status: Status = "failed") -> None:
+        """Try again, or end with ``status`` when patience is over."""
         now_s = time.monotonic()
         if now_s + delay_s > self._give_up_s:
-            self._end("failed" if self._core.resume_token else "refused", why)
+            self._end(status, why)
             return
         self._dial_at_s = now_s + delay_s
         self._wake(self, self._dial_at_s)
@@ -153,9 +154,12 @@ class User:
         self.outcome.refusals += 1
         self.outcome.refused_after_ms.append((time.monotonic() - self._dialled_s) * 1000)
         if status != 503:
-            self._end("refused", f"HTTP {status}")
+            self._end("failed", f"HTTP {status}")
             return
-        self._dial_later(self._backoff.next_delay_s() + (retry_after_s or 0.0), "HTTP 503")
+        delay_s = self._backoff.next_delay_s() + (retry_after_s or 0.0)
+        # A session that was admitted before has a right to its end.
+        admitted = self._core.resume_token is not None
+        self._dial_later(delay_s, "HTTP 503", "failed" if admitted else "refused")
 
     def lost(self, code: int) -> None:
         if self._over:

@@ -100,7 +100,7 @@ class Wire(asyncio.Protocol):
         self._over = True
         if self._protocol.state is State.OPEN:
             self._protocol.send_close(1000)
-            self._flush()
+        self._flush()
         if self._transport is not None:
             self._transport.close()
 

@@ -67,8 +67,9 @@ def test_a_slow_run_does_not_hold(slow: Outcome) -> None:
     assert found.texts_right and not found.holds(Targets())
 
 
-def test_no_latency_at_all_does_not_hold() -> None:
-    assert not summary([]).holds(Targets())
+def test_a_run_in_which_nobody_was_admitted_is_not_right() -> None:
+    for nothing in ([], [outcome("refused")]):
+        assert not summary(nothing).texts_right and not summary(nothing).holds(Targets())
 
 
 @pytest.mark.parametrize(

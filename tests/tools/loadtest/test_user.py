@@ -76,16 +76,16 @@ async def test_patience_ends() -> None:
     assert (outcome.status, outcome.reason) == ("refused", "HTTP 503")
 
 
-async def test_another_refusal_is_final() -> None:
+async def test_another_refusal_is_a_failure() -> None:
     gateway = Gateway([], refusals=99, refusal_status=HTTPStatus.FORBIDDEN)
     async with serving(gateway) as url:
         outcome = await one_session(url)
-    assert (outcome.status, outcome.reason, gateway.upgrades) == ("refused", "HTTP 403", 1)
+    assert (outcome.status, outcome.reason, gateway.upgrades) == ("failed", "HTTP 403", 1)
 
 
-async def test_nobody_there_is_a_refusal(unused_tcp_port: int) -> None:
+async def test_nobody_there_is_a_failure(unused_tcp_port: int) -> None:
     outcome = await one_session(f"ws://127.0.0.1:{unused_tcp_port}/ws/asr", patience_s=0.1)
-    assert outcome.status == "refused" and "not connected" in outcome.reason
+    assert outcome.status == "failed" and "not connected" in outcome.reason
 
 
 async def test_a_lost_connection_is_resumed() -> None:
