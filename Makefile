@@ -12,7 +12,7 @@ REQUIREMENTS := $(VENV)/requirements.txt
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 PACKAGES := asr_worker broker gateway persistence runtime tests tools wire
 
-.PHONY: help setup run test check format bench loadtest constraints clean
+.PHONY: help setup run test check format bench loadtest chaos chaos-full constraints clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list.
@@ -51,6 +51,12 @@ bench: $(INSTALLED) ## Measure, each figure beside its reference of the same run
 
 loadtest: $(INSTALLED) ## Verified sessions on a stack of its own; options in ARGS="-c 200 -d 60s".
 	@exec $(BIN)/python -m tools.loadtest --out bench-results $(ARGS)
+
+chaos: $(INSTALLED) ## Hurt a system of its own in the commonest ways, and check every word.
+	@exec $(BIN)/python -m tools.chaos $(ARGS)
+
+chaos-full: $(INSTALLED) ## Every fault at every moment: about an hour and a half.
+	@exec $(BIN)/python -m tools.chaos --full $(ARGS)
 
 constraints: $(INSTALLED) ## Write constraints.txt from what .venv holds.
 	$(BIN)/python tools/requirements.py --pin constraints.txt pyproject.toml

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -18,6 +19,8 @@ GAUGES_AT_REST = ("asr_gateway_connections", "asr_gateway_outbox_records", "asr_
 GATEWAYS_MAX = 4
 CONNECT_TIMEOUT_S = 3
 OURS = ("gateway", "broker", "persistence", "worker")
+GROWN_UP_S = 5.0
+"""A younger process has not loaded everything yet: what it needs says nothing."""
 
 
 def connect(system: System) -> psycopg.Connection[tuple[object, ...]]:
@@ -85,6 +88,7 @@ def resources(system: System) -> Resources:
         for process in system.processes(kind):
             with contextlib.suppress(psutil.NoSuchProcess):
                 found.descriptors[process.pid] = process.num_fds()
-                found.memory_mb[process.pid] = process.memory_info().rss / 1e6
                 found.names[process.pid] = kind
+                if time.time() - process.create_time() >= GROWN_UP_S:
+                    found.memory_mb[process.pid] = process.memory_info().rss / 1e6
     return found

@@ -35,7 +35,8 @@ class StoredSession:
 
 @dataclass(slots=True)
 class Resources:
-    """Of the system at rest. By process id, so that a restarted process is not compared."""
+    """Of the system at rest. By process id, so that a restarted process is not compared; memory of
+    processes that have had time to load everything only."""
 
     descriptors: dict[int, int] = field(default_factory=dict)
     memory_mb: dict[int, float] = field(default_factory=dict)
@@ -107,10 +108,11 @@ def leaks(before: Resources, after: Resources) -> list[str]:
     if not after.descriptors:
         found.append("no process to look at")
     for pid in before.descriptors.keys() & after.descriptors.keys():
-        name = after.names[pid]
         more = after.descriptors[pid] - before.descriptors[pid]
         if more > DESCRIPTORS_MORE_MAX:
-            found.append(f"{name}: {more} more file descriptors")
+            found.append(f"{after.names[pid]}: {more} more file descriptors")
+    for pid in before.memory_mb.keys() & after.memory_mb.keys():
+        name = after.names[pid]
         limit_mb = before.memory_mb[pid] * MEMORY_GROWTH_MAX + MEMORY_MORE_MB
         if after.memory_mb[pid] > limit_mb:
             found.append(
