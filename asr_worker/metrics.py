@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 JOBS_DISCARDED = Counter(
     "asr_worker_jobs_discarded_total", "Jobs dropped without a result, by reason", ["reason"]
@@ -15,15 +15,36 @@ FRAMES_REJECTED = Counter(
 MESSAGES_UNSENT = Counter(
     "asr_worker_messages_unsent_total", "Messages that the full bus did not take, by kind", ["kind"]
 )
+MODEL = Gauge(
+    "asr_worker_model_info", "Always 1: the model and the device it runs on", ["model", "device"]
+)
+LOAD_SECONDS = Gauge("asr_worker_model_load_seconds", "Time from the start to the loaded model")
+QUEUED = Gauge("asr_worker_queued_jobs", "Jobs that wait for a batch")
 RECOGNITIONS = Counter(
     "asr_worker_recognitions_total", "Utterances answered, by outcome", ["outcome"]
 )
 AUDIO_SECONDS = Counter("asr_worker_audio_seconds_total", "Audio recognised")
 BATCH_SIZE = Histogram(
-    "asr_worker_batch_size", "Utterances per batch", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
+    "asr_worker_batch_size",
+    "Utterances per batch, partials included",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
 )
 BATCH_SECONDS = Histogram(
     "asr_worker_batch_seconds",
     "Time in the model per batch",
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
 )
+
+
+def _show_zeros() -> None:
+    """Series that alerts watch are there before their first event: an increase from nothing to 1
+    is none to Prometheus."""
+    for outcome in ("text", "failure"):
+        RECOGNITIONS.labels(outcome)
+    for reason in ("duplicate", "old_epoch", "forgotten", "draining", "over_credit", "superseded"):
+        JOBS_DISCARDED.labels(reason)
+    for reason in ("malformed", "not_for_workers"):
+        FRAMES_REJECTED.labels(reason)
+
+
+_show_zeros()

@@ -18,7 +18,7 @@ import zmq
 from asr_worker.batching import BatchLimits, rest_s
 from asr_worker.inference import InferenceLoop
 from asr_worker.job_book import JobBook
-from asr_worker.metrics import FRAMES_REJECTED, MESSAGES_UNSENT
+from asr_worker.metrics import FRAMES_REJECTED, LOAD_SECONDS, MESSAGES_UNSENT, MODEL, QUEUED
 from asr_worker.recognizer import ModelLoadError, Recognizer, build, trial_x
 from asr_worker.settings import WorkerSettings
 from runtime import exit_codes, lifecycle, logging, metrics, settings
@@ -78,6 +78,7 @@ class Worker:
             ),
             throughput_x=self._trial_x,
         )
+        MODEL.labels(recognizer.model, recognizer.device).set(1)
         self._log.info("worker_ready", model=recognizer.model, device=recognizer.device)
         bus = _Bus(socket, self._loop)
         try:
@@ -102,6 +103,7 @@ class Worker:
         started_s = time.monotonic()
         while self._loop.alive and not self._stop.requested:
             if self._loop.recognizer is not None:
+                LOAD_SECONDS.set(time.monotonic() - started_s)
                 break
             if time.monotonic() - started_s < LOAD_S_MAX:
                 self._liveness.beat()
@@ -143,6 +145,7 @@ class Worker:
         if not self._loop.busy and book.queued and rested:
             self._loop.submit(book.take_batch(), now_s)
             self._waited, self._waiting = self._waiting, False
+        QUEUED.set(book.queued)
         # Not while it rests: one rest would be the reason for the next.
         self._waiting = self._waiting or (self._loop.busy and book.queued > 0)
         if finished is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar, dataclass_transform
 
-from wire.messages import Message
+from wire.messages import Lane, Message
 from wire.publication import Publication
 
 T = TypeVar("T")
@@ -131,4 +131,14 @@ class Count:
     reason: str
 
 
-Action = SendFront | SendBack | Publish | Count
+@event
+class Answered:
+    """A final job has ended with an answer."""
+
+    lane: Lane
+    outcome: str
+    """``text``, or the code of its error."""
+    queue_ms: int
+
+
+Action = SendFront | SendBack | Publish | Count | Answered

@@ -2,34 +2,75 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
+from broker.events import Answered
 from wire.messages import Load
 
 INCIDENTS = Counter(
     "asr_broker_incidents_total", "What was dropped, refused or lost, by reason", ["reason"]
 )
-RECEIVED = Counter("asr_broker_received_total", "Messages received, by socket", ["socket"])
-PUBLISHED = Counter("asr_broker_published_total", "Results and records given to subscribers")
+RECEIVED = Counter("asr_broker_messages_received_total", "Messages received, by socket", ["socket"])
+PUBLISHED = Counter("asr_broker_publications_total", "Results and records given to subscribers")
+ANSWERS = Counter(
+    "asr_broker_answers_total",
+    "Utterances answered, by lane and outcome: text, or the error's code; no partials",
+    ["lane", "outcome"],
+)
+QUEUE_SECONDS = Histogram(
+    "asr_broker_queue_seconds",
+    "From an utterance's arrival to the attempt that was answered, by lane; no partials",
+    ["lane"],
+    buckets=(0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 30, 60, 300),
+)
+REDIS_FAILURES = Counter("asr_broker_redis_failures_total", "Queue counters not written to Redis")
 
 _QUEUED = Gauge("asr_broker_queued_jobs", "Jobs waiting for a worker")
 _QUEUED_AUDIO = Gauge("asr_broker_queued_audio_seconds", "Audio waiting for a worker")
 _IN_FLIGHT = Gauge("asr_broker_in_flight_jobs", "Jobs with a worker")
-_FAILED = Gauge("asr_broker_failed_jobs", "Jobs that ended with an error in this broker's life")
 _WORKERS = Gauge("asr_broker_workers", "Workers that take jobs")
-_WORKERS_BUSY = Gauge("asr_broker_workers_busy", "Workers that hold jobs")
-_THROUGHPUT = Gauge("asr_broker_throughput_x", "Seconds of audio per second, all workers")
-_ARRIVING = Gauge("asr_broker_arriving_x", "Seconds of live audio accepted per second")
-_EST_WAIT = Gauge("asr_broker_est_wait_seconds", "Estimated wait of a job that comes now")
+_WORKERS_BUSY = Gauge("asr_broker_busy_workers", "Workers that hold jobs")
+_GATEWAYS = Gauge("asr_broker_gateways", "Gateways that are there")
+_THROUGHPUT = Gauge(
+    "asr_broker_throughput_ratio", "Audio that all workers can recognise per second, measured"
+)
+_ARRIVING = Gauge("asr_broker_arriving_ratio", "Live audio that arrives per second, measured")
+_EST_WAIT = Gauge("asr_broker_expected_wait_seconds", "Expected wait of a live job that comes now")
+
+_OUTCOMES = frozenset({"text", "chunk_failed", "deadline", "recognition_failed"})
+"""A worker's error code is the worker's word, and must not be able to add series."""
+
+
+_BY_A_WORKER = frozenset({"text", "recognition_failed"})
+"""The others ended without an answer, so that no wait ended with one."""
+
+
+def count_answer(answered: Answered) -> None:
+    outcome = answered.outcome if answered.outcome in _OUTCOMES else "other"
+    ANSWERS.labels(answered.lane, outcome).inc()
+    if outcome in _BY_A_WORKER:
+        QUEUE_SECONDS.labels(answered.lane).observe(answered.queue_ms / 1000)
 
 
 def show(load: Load) -> None:
     _QUEUED.set(load.queued)
     _QUEUED_AUDIO.set(load.queued_audio_ms / 1000)
     _IN_FLIGHT.set(load.in_flight)
-    _FAILED.set(load.failed_total)
     _WORKERS.set(load.workers)
     _WORKERS_BUSY.set(load.workers_busy)
+    _GATEWAYS.set(load.gateways)
     _THROUGHPUT.set(load.throughput_x)
     _ARRIVING.set(load.arriving_x)
     _EST_WAIT.set(load.est_wait_ms / 1000)
+
+
+def _show_zeros() -> None:
+    """Series that alerts watch are there before their first event: an increase from nothing to 1
+    is none to Prometheus."""
+    for lane in ("live", "bulk"):
+        QUEUE_SECONDS.labels(lane)
+        for outcome in _OUTCOMES:
+            ANSWERS.labels(lane, outcome)
+
+
+_show_zeros()

@@ -12,18 +12,16 @@ from typing import Any
 
 import redis
 import structlog
-from prometheus_client import Counter
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from broker.metrics import REDIS_FAILURES
 from wire.messages import Load
 
 QUEUE_KEY = "asr:queue"
 WRITE_EVERY_S = 1.0
 CALL_TIMEOUT_S = 0.25
-
-FAILED = Counter("asr_broker_redis_failures_total", "Queue counters not written to Redis")
 
 
 class QueueCounters:
@@ -63,7 +61,7 @@ class QueueCounters:
         try:
             self._redis.hset(QUEUE_KEY, mapping=fields_of(load, time.time()))
         except RedisError as error:
-            FAILED.inc()
+            REDIS_FAILURES.inc()
             self._note_ready(False, error=type(error).__name__)
         else:
             self._note_ready(True)

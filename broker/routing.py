@@ -234,8 +234,10 @@ class Broker:
         return entry.gateway in self.gateways
 
     def _answer(self, entry: PendingJob, result: m.Result) -> None:
-        if result.error is not None and not result.partial:
-            self._failed_total += 1
+        if not result.partial:
+            self._failed_total += result.error is not None
+            outcome = "text" if result.error is None else result.error.code
+            self._act(e.Answered(entry.job.lane, outcome, result.queue_ms))
         if self._is_owned(entry):
             self._act(e.SendFront(entry.gateway, result))
         else:

@@ -19,6 +19,7 @@ import zmq
 from broker import metrics
 from broker.events import (
     Action,
+    Answered,
     BackReceived,
     BackRejected,
     BackUnsent,
@@ -205,6 +206,8 @@ class Service:
                         refused.append(Unpublished(message))
                 case Count(reason):
                     self._incidents[reason] += 1
+                case Answered():
+                    metrics.count_answer(action)
         return refused
 
     def _publish(self, message: publication.Publication) -> bool:

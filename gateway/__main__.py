@@ -15,6 +15,7 @@ import uvicorn
 from gateway.app import create_app
 from gateway.draining import drain
 from gateway.hub import Hub
+from gateway.metrics import show_limits
 from gateway.settings import GatewaySettings
 from runtime import exit_codes, lifecycle, logging, metrics, settings
 
@@ -83,6 +84,9 @@ def main() -> int:
             exit_codes.UNAVAILABLE,
         )
     metrics.serve("gateway", values.metrics_port)
+    show_limits(
+        est_wait_ms_max=values.est_wait_ms_max, outbox_records_max=values.outbox_records_max
+    )
     hub = Hub(values)
     sources = {name: text.rpartition("(")[2].rstrip(")") for name, text in described.items()}
     config = uvicorn.Config(

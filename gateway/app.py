@@ -13,6 +13,7 @@ import prometheus_client
 from fastapi import FastAPI, Path, Query, Request, Response, WebSocket
 from fastapi.responses import JSONResponse
 
+from gateway import metrics
 from gateway.admission import Refusal
 from gateway.connection import Connection
 from gateway.dialects import native
@@ -92,6 +93,7 @@ def _add_websocket(app: FastAPI, hub: Hub) -> None:
 
 async def _serve(websocket: WebSocket, hub: Hub, dialect: Dialect) -> None:
     if not _origin_allowed(websocket, hub.settings.allowed_origins):
+        metrics.REFUSED.labels("origin_refused").inc()
         body = {"code": "origin_refused", "message": "this web origin may not connect"}
         await websocket.send_denial_response(JSONResponse(body, 403))
         return
@@ -188,7 +190,7 @@ def _add_health(app: FastAPI, hub: Hub, sources: dict[str, str]) -> None:
         return JSONResponse({"status": "ready"})
 
     @app.get("/metrics", include_in_schema=False)
-    async def metrics() -> Response:
+    async def show_metrics() -> Response:
         return Response(
             prometheus_client.generate_latest(), media_type=prometheus_client.CONTENT_TYPE_LATEST
         )

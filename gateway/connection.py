@@ -9,16 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
 import structlog
-from prometheus_client import Counter
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from gateway import events as e
 from gateway.dialects.dialect import ClientEvent, Dialect, MessageError
 from gateway.life_cycle import State
+from gateway.metrics import (
+    ANSWERS_DISCARDED,
+    CHUNK_SECONDS,
+    CLOSED,
+    SLOW_CLIENTS,
+    count_problem,
+)
 from gateway.session import CLOSE_NORMAL
 from gateway.session_host import CLOSE_INTERNAL_ERROR, CLOSE_POLICY, SessionHost
 
@@ -33,9 +40,6 @@ with 1008."""
 NO_START = "no start in time"
 CLOSE_TOO_BIG = 1009
 CLOSE_TRY_LATER = 1013
-
-PROBLEMS = Counter("asr_gateway_problems", "Error answers to clients", ["code"])
-SLOW_CLIENTS = Counter("asr_gateway_slow_clients", "Clients closed because they did not read")
 
 
 class Gateway(Protocol):
@@ -59,6 +63,7 @@ class Connection:
         self._outgoing: asyncio.Queue[_Answer | e.Close | None] = asyncio.Queue(ANSWERS_QUEUED_MAX)
         self._closing = False
         self._receiving = False
+        self._received_s = 0.0
         self._reader: asyncio.Task[None] | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._log = structlog.get_logger()
@@ -89,7 +94,7 @@ class Connection:
     def answer(self, answer: e.Answer) -> None:
         segment_index = None
         if isinstance(answer, e.Problem):
-            PROBLEMS.labels(answer.code).inc()
+            count_problem(answer.code)
             segment_index = answer.segment_index
         elif isinstance(answer, e.SegmentText):
             segment_index = answer.segment_index
@@ -109,7 +114,7 @@ class Connection:
 
     def displace(self, code: int, reason: str) -> None:
         """Likewise, but at once: what is not sent yet is for the connection that follows."""
-        self._drop_answers()
+        self._drop_answers("displaced")
         self.close(code, reason)
 
     def _stop_reading(self) -> None:
@@ -158,6 +163,7 @@ class Connection:
                 message = await self._websocket.receive()
         finally:
             self._receiving = False
+        self._received_s = time.monotonic()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         payload = message.get("text")
@@ -185,6 +191,8 @@ class Connection:
         if self._closing:
             return
         self._host.handle(event)
+        if isinstance(event, e.Chunk):
+            CHUNK_SECONDS.observe(time.monotonic() - self._received_s)
         await self._host.do_audio()
 
     async def _begin_next(self) -> None:
@@ -208,7 +216,8 @@ class Connection:
         except asyncio.QueueFull:
             self._drop_slow_client()
 
-    def _drop_answers(self) -> None:
+    def _drop_answers(self, reason: str) -> None:
+        ANSWERS_DISCARDED.labels(reason).inc(self._outgoing.qsize())
         while not self._outgoing.empty():
             self._outgoing.get_nowait()
 
@@ -217,7 +226,7 @@ class Connection:
             SLOW_CLIENTS.inc()
             session_id = self._host.session.session_id
             self._log.warning("slow_client_closed", session_id=session_id)
-        self._drop_answers()
+        self._drop_answers("slow_client")
         self._outgoing.put_nowait(e.Close(code=CLOSE_TRY_LATER, reason="answers are not read"))
         self._outgoing.put_nowait(None)
         self._stop_reading()
@@ -236,6 +245,7 @@ class Connection:
         if self._websocket.application_state is not WebSocketState.CONNECTED:
             return
         if isinstance(item, e.Close):
+            CLOSED.labels(item.code).inc()
             await self._websocket.close(item.code, item.reason)
             return
         texts, segment_index = item

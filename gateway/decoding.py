@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from prometheus_client import Counter, Gauge
 
 from gateway import decoder
 from gateway.containers import AudioError, Container
+from gateway.metrics import DECODER_FAILURES, DECODERS
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 
 FEED_AUDIO_S_MAX: Final = 1_800
@@ -33,11 +33,6 @@ _ANSWER_BYTES_MAX: Final = 1 << 20
 _FAILURE_CODES: Final = frozenset({"bad_audio", "audio_too_long"})
 
 assert decoder.SAMPLE_RATE_HZ == SAMPLE_RATE_HZ
-
-DECODERS = Gauge("asr_gateway_decoders", "Decoder processes in use")
-DECODER_FAILURES = Counter(
-    "asr_gateway_decoder_failures", "Encoded streams that could not be decoded", ["reason"]
-)
 
 
 class DecoderPool:

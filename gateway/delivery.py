@@ -7,10 +7,11 @@ from typing import cast
 
 from gateway import events as e
 from gateway.answers import segment_answer
+from gateway.metrics import ANSWERS_DISCARDED
 from wire.messages import Result
 
 MISSED_PROBLEMS_MAX = 100
-"""Error answers kept for a client that is away; more are counted by their code only."""
+"""Error answers kept for a client that is away; more are counted only."""
 
 
 class Delivery:
@@ -33,8 +34,11 @@ class Delivery:
     def tell(self, answer: e.Answer) -> list[e.Action]:
         if self.connected:
             return [cast(e.Action, answer)]
-        if isinstance(answer, e.Problem) and len(self._missed) < MISSED_PROBLEMS_MAX:
-            self._missed.append(answer)
+        if isinstance(answer, e.Problem):
+            if len(self._missed) < MISSED_PROBLEMS_MAX:
+                self._missed.append(answer)
+            else:
+                ANSWERS_DISCARDED.labels("client_away").inc()
         return []
 
     def deliver(self, result: Result) -> list[e.Action]:

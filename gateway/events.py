@@ -265,6 +265,8 @@ class KeepResult:
 
     result: Result
     contested: bool = False
+    waited_s: float = 0.0
+    """Since the segment's job was first sent, for the metrics."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

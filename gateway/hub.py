@@ -9,9 +9,9 @@ from collections import defaultdict
 from dataclasses import replace
 
 import structlog
-from prometheus_client import Counter, Gauge
 
 from gateway import events as e
+from gateway import metrics
 from gateway.activity import Activity
 from gateway.admission import Admission, Refusal
 from gateway.audio import AudioInput
@@ -56,14 +56,6 @@ JOB_DEADLINE_MS_MAX = 600_000
 """Longest a bulk segment may wait, the broker's own limit: it stands behind all that is live."""
 DELETE_CONFIRM_S = 2.0
 """How long DELETE waits for COMMIT before it answers 202 instead of 200."""
-
-SESSIONS = Counter("asr_gateway_sessions", "Sessions by how they went", ["event"])
-REFUSED = Counter("asr_gateway_refused", "Connections refused before the upgrade", ["code"])
-CONNECTIONS = Gauge("asr_gateway_connections", "Open WebSockets")
-UTILISATION = Gauge("asr_gateway_workers_utilisation", "Of the workers, new sessions included")
-DELAY = Gauge("asr_gateway_delay_seconds", "What this gateway takes for one frame of audio")
-OUTBOX = Gauge("asr_gateway_outbox_records", "Records waiting to be stored")
-LATE_RESULTS = Counter("asr_gateway_late_results", "Results of sessions that are no longer here")
 
 
 def wall_ms() -> int:
@@ -150,9 +142,9 @@ class Hub:
             refusal = self.admission.count(connections=total)
         if refusal is not None:
             self.connections -= 1
-            REFUSED.labels(refusal.code).inc()
+            metrics.REFUSED.labels(refusal.code).inc()
             self.activity.note_refusal(refusal.code, time.monotonic())
-        CONNECTIONS.set(self.connections)
+        metrics.CONNECTIONS.set(self.connections)
         return refusal
 
     def would_refuse(self) -> Refusal | None:
@@ -171,7 +163,7 @@ class Hub:
 
     def leave(self) -> None:
         self.connections -= 1
-        CONNECTIONS.set(self.connections)
+        metrics.CONNECTIONS.set(self.connections)
 
     # ------------------------------------------------------ what connections and sessions ask of us
 
@@ -215,14 +207,15 @@ class Hub:
         session_id = start.session_id
         if start.resume_token is not None:
             found = await self._resume(host, session_id, start.resume_token)
-            SESSIONS.labels("resume_refused" if isinstance(found, e.Problem) else "resumed").inc()
+            refused = isinstance(found, e.Problem)
+            metrics.SESSIONS.labels("resume_refused" if refused else "resumed").inc()
             return found
         known = self._directory.find(session_id) is not None or await self._is_taken(session_id)
         if known or self._directory.find(session_id) is not None:
-            SESSIONS.labels("id_refused").inc()
+            metrics.SESSIONS.labels("id_refused").inc()
             return e.Problem(code="session_exists", message="this session_id is taken")
         self._add(host, session_id)
-        SESSIONS.labels("started").inc()
+        metrics.SESSIONS.labels("started").inc()
         self.registry.update_session(
             session_id,
             user_id=start.user_id,
@@ -267,7 +260,7 @@ class Hub:
 
     def release(self, host: SessionHost) -> None:
         if self._directory.end(host, time.monotonic()):
-            SESSIONS.labels("ended").inc()
+            metrics.SESSIONS.labels("ended").inc()
             self._tell_registry(host.session, "finished")
 
     def new_audio(self, start: e.Start, first_sample: int) -> AudioInput:
@@ -307,13 +300,13 @@ class Hub:
             self._note_result(message)
             host = self.sessions.get(message.session_id)
             if host is None:
-                LATE_RESULTS.inc()
+                metrics.RESULTS_DISCARDED.labels("no_session").inc()
             else:
                 host.feed(e.ResultArrived(result=message))
         elif isinstance(message, Stored):
             self._on_stored(message)
         elif isinstance(message, Claimed) and self._directory.let_go(message):
-            SESSIONS.labels("moved").inc()
+            metrics.SESSIONS.labels("moved").inc()
 
     def _note_result(self, result: Result) -> None:
         self.activity.note_result(
@@ -332,7 +325,7 @@ class Hub:
         self._takeover.note_stored(message.keys)
         self.spool.confirm(message.keys)
         by_session: defaultdict[str, list[StoredKey]] = defaultdict(list)
-        for key in self.outbox.confirm(message.keys):
+        for key in self.outbox.confirm(message.keys, time.monotonic()):
             by_session[key.session_id].append(key)
             if key.kind == "record" and key.seq == DELETED_RECORD_SEQ:
                 confirmed = self._deletions.get(key.session_id)
@@ -356,13 +349,19 @@ class Hub:
             self._directory.forget_old(now_s)
             for record in self.outbox.due(now_s):
                 self._link.send(record)
-            OUTBOX.set(len(self.outbox))
-            UTILISATION.set(self.admission.utilisation(now_s, own=self.connections))
-            DELAY.set(self.admission.delay_ms(now_s) / 1000)
+            self._show(now_s)
             if now_s >= self._registry_due_s:
                 self._registry_due_s = now_s + REGISTRY_UPDATE_EVERY_S
                 for host in self.sessions.values():
                     self._tell_registry(host.session, host.session.state.value)
+
+    def _show(self, now_s: float) -> None:
+        metrics.SESSIONS_ACTIVE.set(len(self.sessions))
+        metrics.OUTBOX.set(len(self.outbox))
+        metrics.OUTBOX_AGE.set(self.outbox.age_s(now_s))
+        metrics.UTILISATION.set(self.admission.utilisation(now_s, own=self.connections))
+        metrics.DELAY.set(self.admission.delay_ms(now_s) / 1000)
+        metrics.BROKER_UP.set(self.admission.load(now_s) is not None)
 
     def _tell_registry(self, session: Session, status: str) -> None:
         self.registry.update_session(
@@ -396,5 +395,5 @@ class Hub:
             return False
         finally:
             self._deletions.pop(session_id, None)
-        SESSIONS.labels("deleted").inc()
+        metrics.SESSIONS.labels("deleted").inc()
         return True

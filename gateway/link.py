@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 import structlog
 import zmq
-from prometheus_client import Counter
 
+from gateway.metrics import BUS_DROPPED, BUS_RECEIVED, BUS_SENT
 from wire import codec, sockets
 from wire.messages import Claimed, Hello, Load, Message, Result, Stored, Welcome
 
@@ -25,10 +25,6 @@ HELLO_EVERY_S = 0.25
 after half a second."""
 DRAIN_MESSAGES_MAX = 200
 """Messages handled before other tasks of the event loop get a turn."""
-
-RECEIVED = Counter("asr_gateway_bus_received", "Messages from the broker", ["kind"])
-SENT = Counter("asr_gateway_bus_sent", "Messages to the broker", ["kind"])
-DROPPED = Counter("asr_gateway_bus_dropped", "Bus messages given up here", ["reason"])
 
 Handler = Callable[[Message], None]
 
@@ -83,11 +79,11 @@ class BrokerLink:
         try:
             self._socket.send_multipart(codec.encode(message), zmq.DONTWAIT)
         except zmq.Again:
-            DROPPED.labels("send_queue_full").inc()
+            BUS_DROPPED.labels("send_queue_full").inc()
             return False
         finally:
             self._schedule_drain()
-        SENT.labels(type(message).__name__).inc()
+        BUS_SENT.labels(type(message).__name__).inc()
         return True
 
     async def _say_hello(self) -> None:
@@ -116,10 +112,10 @@ class BrokerLink:
         try:
             message = codec.decode(frames)
         except codec.WireError as error:
-            DROPPED.labels("not_a_message").inc()
+            BUS_DROPPED.labels("not_a_message").inc()
             self._log.warning("bus_message_refused", error=str(error))
             return
-        RECEIVED.labels(type(message).__name__).inc()
+        BUS_RECEIVED.labels(type(message).__name__).inc()
         if isinstance(message, Welcome):
             self._note_epoch(message.broker_epoch)
         elif isinstance(message, Load):
@@ -128,7 +124,7 @@ class BrokerLink:
         elif isinstance(message, Result | Stored | Claimed):
             self._on_message(message)
         else:
-            DROPPED.labels("unexpected_kind").inc()
+            BUS_DROPPED.labels("unexpected_kind").inc()
 
     def _note_epoch(self, epoch: str) -> None:
         if epoch == self._epoch:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
 
+from gateway.metrics import STORE_SECONDS
 from wire.messages import Record, Result, StoredKey, StoredKind
 from wire.records import RESUMED_RECORD_SEQ, segment_copy, to_body
 
@@ -29,6 +30,7 @@ Key = tuple[StoredKind, str, int, int]
 @dataclass(slots=True)
 class _Unconfirmed:
     record: Record
+    since_s: float
     resend_s: float
     contested: bool
 
@@ -50,13 +52,18 @@ class Outbox:
         """At the limit: admitted sessions still put their records here, new ones are refused."""
         return len(self._waiting) >= self._limit
 
+    def age_s(self, now_s: float) -> float:
+        """How long the oldest has waited; 0 when nothing waits."""
+        oldest = next(iter(self._waiting.values()), None)
+        return 0.0 if oldest is None else max(0.0, now_s - oldest.since_s)
+
     def put_record(self, record: Record, now_s: float) -> None:
         """Keep ``record``, which the caller sends now."""
         self._put(_known(_key_of(record)), record, now_s)
 
     def restore(self, record: Record, now_s: float) -> None:
         """Keep a record of a gateway that has ended; it is due at once."""
-        self._put(_known(_key_of(record)), record, now_s - RESEND_INITIAL_S)
+        self._put(_known(_key_of(record)), record, now_s, wait_s=0.0)
 
     def records(self) -> list[Record]:
         """Everything that is not confirmed."""
@@ -78,7 +85,7 @@ class Outbox:
         self._put(key, record, now_s, contested=contested)
         return record
 
-    def confirm(self, keys: Iterable[StoredKey]) -> list[StoredKey]:
+    def confirm(self, keys: Iterable[StoredKey], now_s: float) -> list[StoredKey]:
         """Forget what is committed. Returns the keys as sessions know them: a segment's copy is
         that segment's result."""
         confirmed = []
@@ -87,7 +94,9 @@ class Outbox:
             entry = self._waiting.get(known)
             if entry is not None and entry.contested and key.kind == "result":
                 continue  # What was published; the copy is still to come.
-            self._waiting.pop(known, None)
+            if entry is not None:
+                del self._waiting[known]
+                STORE_SECONDS.observe(now_s - entry.since_s)
             kind, session_id, seq, generation = known
             confirmed.append(
                 StoredKey(session_id=session_id, kind=kind, seq=seq, generation=generation)
@@ -114,11 +123,19 @@ class Outbox:
             heapq.heappush(self._due, (now_s + entry.resend_s, next(self._order), key))
         return records
 
-    def _put(self, key: Key, record: Record, now_s: float, *, contested: bool = False) -> None:
+    def _put(
+        self,
+        key: Key,
+        record: Record,
+        now_s: float,
+        *,
+        wait_s: float = RESEND_INITIAL_S,
+        contested: bool = False,
+    ) -> None:
         if key in self._waiting:
             return
-        self._waiting[key] = _Unconfirmed(record, RESEND_INITIAL_S, contested)
-        heapq.heappush(self._due, (now_s + RESEND_INITIAL_S, next(self._order), key))
+        self._waiting[key] = _Unconfirmed(record, now_s, RESEND_INITIAL_S, contested)
+        heapq.heappush(self._due, (now_s + wait_s, next(self._order), key))
 
 
 def _key_of(record: Record) -> StoredKey:

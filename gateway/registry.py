@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 
 import redis.asyncio
 import structlog
-from prometheus_client import Counter
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+
+from gateway.metrics import REDIS_FAILURES, REDIS_UP
 
 SESSION_KEY = "asr:session:{}"
 GATEWAYS_KEY = "asr:gateways"
@@ -34,8 +35,6 @@ PAUSE_AFTER_FAILURE_S = 1.0
 """After a failure Redis is left alone for this long, so that admission does not slow down."""
 WRITES_QUEUED_MAX = 5_000
 """Session updates waiting to be written; beyond it the newest is dropped and counted."""
-
-FAILED = Counter("asr_gateway_redis_failures", "Redis calls given up", ["call"])
 
 T = TypeVar("T")
 
@@ -99,7 +98,7 @@ class Registry:
         try:
             self._writes.put_nowait((session_id, fields))
         except asyncio.QueueFull:
-            FAILED.labels("update_dropped").inc()
+            REDIS_FAILURES.labels("update_dropped").inc()
 
     def forget_session(self, session_id: str) -> None:
         """Remove the session's hash, soon."""
@@ -159,13 +158,13 @@ class Registry:
     async def _try(self, call: str, do: Callable[[], Awaitable[T]]) -> T | None:
         """``do()``, or None if Redis fails, is slow, or failed just now."""
         if time.monotonic() < self._paused_until_s:
-            FAILED.labels(call).inc()
+            REDIS_FAILURES.labels(call).inc()
             return None
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S * 2):
                 answer = await do()
         except (RedisError, OSError, TimeoutError) as error:
-            FAILED.labels(call).inc()
+            REDIS_FAILURES.labels(call).inc()
             self._paused_until_s = time.monotonic() + PAUSE_AFTER_FAILURE_S
             self._note_ready(False, error=type(error).__name__)
             return None
@@ -175,4 +174,5 @@ class Registry:
     def _note_ready(self, ready: bool, **details: str) -> None:
         if ready != self.ready:
             self.ready = ready
+            REDIS_UP.set(ready)
             self._log.info("redis_ready" if ready else "redis_unavailable", **details)

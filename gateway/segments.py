@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from gateway.metrics import RESULTS_DISCARDED
 from wire.messages import Failure, Job, Result
 
 RESEND_AFTER_S = 10.0
@@ -70,9 +71,11 @@ class Segments:
         never asked for, or that only says "not now"."""
         place = result.seq - self._first_seq
         if not 0 <= place < len(self._pending):
+            RESULTS_DISCARDED.labels("repeated" if place < 0 else "unknown_segment").inc()
             return False
         pending = self._pending[place]
         if pending.result is not None:
+            RESULTS_DISCARDED.labels("repeated").inc()
             return False
         if result.error is not None and result.error.code in RETRYABLE:
             delay_s = min(
@@ -81,12 +84,17 @@ class Segments:
             pending.refusals = min(pending.refusals + 1, 30)
             pending.sent -= 1
             pending.resend_at_s = now_s + delay_s
+            RESULTS_DISCARDED.labels("overloaded").inc()
             return False
         pending.result = result
         self._unanswered_audio_ms -= pending.job.end_ms - pending.job.start_ms
         # The audio was kept for resending only.
         pending.job = replace(pending.job, pcm=b"")
         return True
+
+    def waited_s(self, seq: int, now_s: float) -> float:
+        """How long ago this pending segment's job was first sent."""
+        return now_s - self._pending[seq - self._first_seq].submitted_s
 
     def is_contested(self, seq: int) -> bool:
         """Whether more than one result may have been published for this pending segment, or

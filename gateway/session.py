@@ -16,6 +16,7 @@ from gateway.chunks import ChunkLedger
 from gateway.delivery import Delivery
 from gateway.intake import Intake, Output
 from gateway.life_cycle import CLIENT_EVENTS, LEGAL, SessionLimits, State
+from gateway.metrics import RESULTS_DISCARDED
 from gateway.origin import Origin
 from gateway.partials import PartialPacing
 from gateway.segmenter import SegmenterConfig
@@ -64,7 +65,7 @@ class Session:
         self.origin = origin
         self.started_at_ms = 0
         self.client = client
-        self._lane: Lane = lane
+        self.lane: Lane = lane
         self.resume_token = resume_token
         self._wall_ms = wall_ms
         self._segmenter_config = segmenter
@@ -274,7 +275,7 @@ class Session:
             session_id=self.session_id,
             seq=self._segments.next_seq,
             partial=partial,
-            lane=self._lane,
+            lane=self.lane,
             start_ms=utterance.start_ms,
             end_ms=utterance.end_ms,
             last_chunk_index=utterance.last_chunk_index,
@@ -308,6 +309,7 @@ class Session:
         if result.partial:
             current = result.seq == self._segments.next_seq
             if not current or result.text is None or not self._partials.tell(result.end_ms):
+                RESULTS_DISCARDED.labels("late_partial").inc()
                 return []
             return self.delivery.tell(e.PartialText(segment_index=result.seq, text=result.text))
         if not self._segments.answer(result, now_s):
@@ -316,7 +318,9 @@ class Session:
         if contested:
             # What was published may be confirmed already, and be something else.
             self._storage.expect_result(result.seq)
-        return [e.KeepResult(result=result, contested=contested), *self._deliver(now_s)]
+        waited_s = self._segments.waited_s(result.seq, now_s)
+        kept = e.KeepResult(result=result, contested=contested, waited_s=waited_s)
+        return [kept, *self._deliver(now_s)]
 
     def _on_broker_restarted(self, _event: e.BrokerRestarted, now_s: float) -> list[e.Action]:
         return [e.SubmitJob(job=job) for job in self._segments.resend_all(now_s)]

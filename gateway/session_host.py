@@ -12,11 +12,17 @@ from collections import deque
 from typing import Protocol
 
 import structlog
-from prometheus_client import Counter
 
 from gateway import events as e
 from gateway.audio import AudioError, AudioInput
 from gateway.life_cycle import State
+from gateway.metrics import (
+    AUDIO_SECONDS,
+    FAILED_SESSIONS,
+    FINISH_SECONDS,
+    SEGMENT_SECONDS,
+    VAD_WAITS,
+)
 from gateway.session import Session
 from gateway.vad import VadEngine, VadOverloadedError, VadStream
 from wire.messages import Cancel, Failure, Job, Record, Result
@@ -25,10 +31,6 @@ VAD_RETRY_S = 0.05
 CLOSE_POLICY = 1008
 CLOSE_INTERNAL_ERROR = 1011
 CLOSE_RESTART = 1012
-
-FAILED_SESSIONS = Counter("asr_gateway_failed_sessions", "Sessions ended by a bug of ours")
-VAD_WAITS = Counter("asr_gateway_vad_waits", "Speech detection was full, a client had to wait")
-AUDIO_SECONDS = Counter("asr_gateway_audio_seconds", "Seconds of audio received")
 
 
 class Services(Protocol):
@@ -69,6 +71,7 @@ class SessionHost:
         self._performing = False
         self._changed = asyncio.Event()
         self._audio_ms = 0
+        self._finish_s: float | None = None
         self._released = False
         self._failed = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -110,7 +113,10 @@ class SessionHost:
 
     def handle(self, event: e.Event) -> None:
         """Feed the session and perform what needs no waiting; the rest is for ``do_audio``."""
-        for action in self.session.handle(event, time.monotonic()):
+        now_s = time.monotonic()
+        if isinstance(event, e.Finish) and self.session.state is State.ACTIVE:
+            self._finish_s = now_s
+        for action in self.session.handle(event, now_s):
             self._perform(action)
         self._changed.set()
         if self.session.state is State.DONE:
@@ -252,6 +258,7 @@ class SessionHost:
         elif isinstance(action, e.SubmitRecord):
             self._services.submit_record(action.record)
         elif isinstance(action, e.KeepResult):
+            SEGMENT_SECONDS.labels(self.session.lane).observe(action.waited_s)
             self._services.keep_result(action.result, contested=action.contested)
         elif isinstance(action, e.CancelJobs):
             self._services.cancel(Cancel(session_id=action.session_id))
@@ -260,6 +267,10 @@ class SessionHost:
         elif isinstance(action, e.Close):
             self._connection.close(action.code, action.reason)
         else:
+            if isinstance(action, e.Finished) and self._finish_s is not None:
+                waited_s = time.monotonic() - self._finish_s
+                FINISH_SECONDS.labels(self.session.lane).observe(waited_s)
+                self._finish_s = None
             self._connection.answer(action)
 
     def _release(self) -> None:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import structlog
-from prometheus_client import Counter
 
+from gateway.metrics import SPOOL_DAMAGED, SPOOL_DROPPED, SPOOLED
 from wire import codec
 from wire.messages import Record, StoredKey
 
@@ -30,10 +30,6 @@ _LENGTH = struct.Struct(">I")
 _TRAILER = struct.Struct(">III")
 _END = 0xFFFF_FFFF
 """Where an entry's length would stand, before count and checksum."""
-
-SPOOLED = Counter("asr_gateway_spooled", "Records written to disk at the end, or read at the start")
-DROPPED = Counter("asr_gateway_spool_dropped", "Records that could not be kept on disk", ["reason"])
-DAMAGED = Counter("asr_gateway_spool_damaged", "Spool files set aside because they are damaged")
 
 
 class Spool:
@@ -55,7 +51,7 @@ class Spool:
             try:
                 found = list(_parse(file.read()))
             except (codec.WireError, struct.error) as error:
-                DAMAGED.inc()
+                SPOOL_DAMAGED.inc()
                 self._log.error("spool_damaged", file=path.name, reason=str(error))
                 path.rename(path.with_suffix(".damaged"))
                 file.close()
@@ -63,7 +59,7 @@ class Spool:
             self._held[path] = file, {_key(record) for record in found}
             self._log.info("spool_taken", file=path.name, records=len(found))
             records += found
-        SPOOLED.inc(len(records))
+        SPOOLED.labels("read").inc(len(records))
         self.confirm([])
         return records
 
@@ -90,13 +86,13 @@ class Spool:
             content, count = self._content(new)
             self._write(content)
         except OSError as error:
-            DROPPED.labels("disk").inc(len(new))
+            SPOOL_DROPPED.labels("disk").inc(len(new))
             self._log.error("spool_failed", records=len(new), error=error.strerror)
             return 0
         if count < len(new):
-            DROPPED.labels("full").inc(len(new) - count)
+            SPOOL_DROPPED.labels("full").inc(len(new) - count)
             self._log.error("spool_full", records_lost=len(new) - count)
-        SPOOLED.inc(count)
+        SPOOLED.labels("written").inc(count)
         self._log.warning("records_spooled", records=count)
         return count
 

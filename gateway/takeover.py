@@ -12,9 +12,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from prometheus_client import Counter
-
 from gateway import events as e
+from gateway.metrics import TAKEOVERS
 from gateway.origin import COMPLETE, Origin, origin_of, same_hash, token_hash
 from persistence.reads import Row, SessionReader, StoreUnavailable
 from wire.messages import Claim, Message, Record, StoredKey
@@ -23,8 +22,6 @@ from wire.records import RESUMED_RECORD_SEQ, SessionResumed, to_body
 TAKEOVER_S = 5.0
 """For the claim to be stored and the session to be read; then ``resume_unavailable``."""
 CLAIM_RESEND_S = 1.0
-
-TAKEOVERS = Counter("asr_gateway_takeovers", "Sessions asked for that were not here", ["outcome"])
 
 NOT_RESUMABLE = e.Problem(code="not_resumable", message="this session cannot be resumed")
 """The same whatever the reason: it must not tell strangers which sessions there are."""

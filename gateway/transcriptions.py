@@ -19,12 +19,12 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Receive, Scope, Send
 
 from gateway import events as e
-from gateway.connection import PROBLEMS
 from gateway.containers import SNIFF_BYTES_MAX, sniff
 from gateway.dialects import openai
 from gateway.dialects.increments import Increments
 from gateway.hub import Hub
 from gateway.life_cycle import State
+from gateway.metrics import UPLOADS, count_problem
 from gateway.session_host import SessionHost
 from gateway.subtitles import Segment
 
@@ -62,7 +62,7 @@ class Listener:
 
     def answer(self, answer: e.Answer) -> None:
         if isinstance(answer, e.Problem):
-            PROBLEMS.labels(answer.code).inc()
+            count_problem(answer.code)
         self.answers.put_nowait(answer)
 
     def close(self, code: int, reason: str) -> None:
@@ -81,9 +81,11 @@ def add_transcriptions(app: FastAPI, hub: Hub) -> None:
     )
     async def transcribe(request: Request) -> Response:
         try:
-            return await uploads.serve(request)
+            response = await uploads.serve(request)
         except RefusedError as error:
-            return _refused(error)
+            response = _refused(error)
+        UPLOADS.labels(response.status_code).inc()
+        return response
 
     @app.get("/v1/models", summary="The models that recognise, as OpenAI's API tells them")
     async def models() -> JSONResponse:

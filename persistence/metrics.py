@@ -12,13 +12,23 @@ BATCH_SECONDS = Histogram(
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
 )
 BACKLOG_ROWS = Gauge("asr_persistence_backlog_rows", "Rows received and not committed")
-BACKLOG_BYTES = Gauge("asr_persistence_backlog_bytes", "Their size on the bus")
+BACKLOG_ROWS_MAX = Gauge(
+    "asr_persistence_backlog_rows_max", "PERSISTENCE_PENDING_ROWS_MAX: beyond it rows are discarded"
+)
+BACKLOG_BYTES = Gauge(
+    "asr_persistence_backlog_bytes", "Size on the bus of what is received and not committed"
+)
+STORE_SECONDS = Histogram(
+    "asr_persistence_store_seconds",
+    "From a publication's arrival to its COMMIT",
+    buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300),
+)
 DISCARDED = Counter(
-    "asr_persistence_discarded_total", "Publications not taken, by reason", ["reason"]
+    "asr_persistence_publications_discarded_total", "Publications not taken, by reason", ["reason"]
 )
 PUBLICATIONS_LOST = Counter(
     "asr_persistence_publications_lost_total",
-    "Gaps in the broker's sequence; gateways send what was lost again",
+    "Publications missing in the broker's sequence; gateways send them again",
 )
 REJECTED_ROWS = Counter(
     "asr_persistence_rejected_rows_total", "Rows the database refused for their content", ["kind"]
@@ -35,5 +45,19 @@ STALE_ROWS = Counter(
 LOST_SESSIONS = Counter(
     "asr_persistence_lost_sessions_total", "Active sessions of which nothing more came"
 )
-UNSENT = Counter("asr_persistence_unsent_total", "STORED messages that the full bus did not take")
+UNSENT = Counter(
+    "asr_persistence_messages_unsent_total", "STORED messages that the full bus did not take"
+)
 DATABASE_UP = Gauge("asr_persistence_database_up", "1: the last write or connection succeeded")
+
+
+def _show_zeros() -> None:
+    """Series that alerts watch are there before their first event: an increase from nothing to 1
+    is none to Prometheus."""
+    for reason in ("bad_message", "bad_session_id", "repeated", "backlog_full"):
+        DISCARDED.labels(reason)
+    for outcome in ("committed", "failed"):
+        BATCHES.labels(outcome)
+
+
+_show_zeros()

@@ -39,7 +39,9 @@ class Service:
     """
 
     def __init__(self, settings: PersistenceSettings) -> None:
-        self._journal = Journal(settings.limits())
+        limits = settings.limits()
+        metrics.BACKLOG_ROWS_MAX.set(limits.pending_rows_max)
+        self._journal = Journal(limits)
         self._writer = Writer(
             settings.database_address(),
             write_timeout_s=settings.persistence_write_timeout_s,
@@ -100,6 +102,9 @@ class Service:
         if batch is not None:
             for stored in self._journal.committed(batch):
                 self._send(stored)
+            now_s = time.monotonic()
+            for entry in batch.entries:
+                metrics.STORE_SECONDS.observe(now_s - entry.received_s)
         if self._writer.idle:
             batch = self._journal.take_batch(time.monotonic(), draining=draining)
             if batch is not None:

@@ -30,6 +30,8 @@ def serve(process: str, first_port: int) -> int | None:
     ``first_port`` is the host's METRICS_PORT, 0 for none. No free port is logged and the process
     goes on: being measured is not worth failing for.
     """
+    # When a series began is told as a series of its own, which doubles their number for nothing.
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     BUILD_INFO.labels(process, VERSION, platform.python_version()).set(1)
     if first_port == 0:
         return None

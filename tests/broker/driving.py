@@ -96,15 +96,18 @@ class Driver:
 
     def __init__(self, limits: Limits | None = None, *, subscriber: bool = True) -> None:
         self.now_s = 100.0
+        self.answered: list[e.Answered] = []
         self.broker = Broker(epoch="epoch", limits=limits or Limits())
         self.tell(e.Tick())
         if subscriber:
             assert self.tell(e.SubscriptionChanged(b"", True)) == []
 
     def tell(self, event: e.Event) -> list[e.Action]:
+        """What is to be done; what is only measured is in ``answered``."""
         actions = self.broker.handle(event, self.now_s)
         self.broker.validate()
-        return actions
+        self.answered += [action for action in actions if isinstance(action, e.Answered)]
+        return [action for action in actions if not isinstance(action, e.Answered)]
 
     def front(self, message: m.Message, identity: bytes = GATEWAY) -> list[e.Action]:
         return self.tell(e.FrontReceived(identity, message))

@@ -19,7 +19,7 @@ from wire.sockets import bind_router
 
 def _dropped(reason: str) -> float:
     labels = {"reason": reason}
-    return REGISTRY.get_sample_value("asr_gateway_bus_dropped_total", labels) or 0.0
+    return REGISTRY.get_sample_value("asr_gateway_bus_messages_dropped_total", labels) or 0.0
 
 
 class Peer:

@@ -179,4 +179,4 @@ def test_a_result_that_may_not_be_the_only_one_is_stored_as_it_is_told() -> None
     (job,) = driver.jobs
     driver.feed(e.BrokerRestarted())
     kept = driver.session.handle(e.ResultArrived(result=result_of(job, "eins")), 1.0)
-    assert e.KeepResult(result=result_of(job, "eins"), contested=True) in kept
+    assert e.KeepResult(result=result_of(job, "eins"), contested=True, waited_s=1.0) in kept

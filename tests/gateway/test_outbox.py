@@ -19,7 +19,7 @@ def test_a_record_is_sent_again_until_it_is_stored() -> None:
     assert box.due(o.RESEND_INITIAL_S) == [record(0)]
     assert box.due(o.RESEND_INITIAL_S) == []
     assert box.due(o.RESEND_INITIAL_S * 3) == [record(0)]
-    assert box.confirm([key("record", 0)]) == [key("record", 0)]
+    assert box.confirm([key("record", 0)], 1.0) == [key("record", 0)]
     assert box.due(1e9) == []
     assert len(box) == 0
 
@@ -39,14 +39,14 @@ def test_either_confirmation_settles_a_result() -> None:
     for confirmation in (key("result", 3), key("record", o.SEGMENT_COPY_SEQ_OFFSET + 3)):
         box = o.Outbox(limit=10)
         box.put_result(result(job(3)), 0.0)
-        assert box.confirm([confirmation]) == [key("result", 3)]
+        assert box.confirm([confirmation], 1.0) == [key("result", 3)]
         assert len(box) == 0
 
 
 def test_confirmations_of_strangers_are_harmless() -> None:
     box = o.Outbox(limit=10)
     box.put_record(record(0), 0.0)
-    box.confirm([key("record", 9), key("result", 0), key("record", 0, "b")])
+    box.confirm([key("record", 9), key("result", 0), key("record", 0, "b")], 1.0)
     assert len(box) == 1
 
 
@@ -79,16 +79,16 @@ def test_a_deleted_session_leaves_nothing() -> None:
 def test_a_contested_result_is_stored_only_by_its_copy() -> None:
     box = o.Outbox(limit=10)
     copy = box.put_result(result(job(3), "drei"), 0.0, contested=True)
-    assert box.confirm([key("result", 3)]) == []
+    assert box.confirm([key("result", 3)], 1.0) == []
     assert len(box) == 1
-    assert box.confirm([key("record", copy.record_seq)]) == [key("result", 3)]
+    assert box.confirm([key("record", copy.record_seq)], 1.0) == [key("result", 3)]
     assert len(box) == 0
 
 
 def test_generations_do_not_confirm_each_other() -> None:
     box = o.Outbox(limit=10)
     box.put_record(Record(session_id="a", record_seq=0, body={}, generation=1), 0.0)
-    box.confirm([key("record", 0)])
+    box.confirm([key("record", 0)], 1.0)
     assert len(box) == 1
 
 
@@ -97,5 +97,5 @@ def test_what_an_ended_gateway_left_is_due_at_once() -> None:
     left = record(o.SEGMENT_COPY_SEQ_OFFSET + 1)
     box.restore(left, 0.0)
     assert box.due(0.0) == box.records() == [left]
-    box.confirm([key("record", o.SEGMENT_COPY_SEQ_OFFSET + 1)])
+    box.confirm([key("record", o.SEGMENT_COPY_SEQ_OFFSET + 1)], 1.0)
     assert len(box) == 0

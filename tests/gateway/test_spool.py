@@ -54,9 +54,9 @@ def test_a_damaged_file_is_set_aside(tmp_path: Path, place: int) -> None:
     content = bytearray(path.read_bytes())
     content[place] ^= 1
     path.write_bytes(content)
-    before = REGISTRY.get_sample_value("asr_gateway_spool_damaged_total") or 0.0
+    before = REGISTRY.get_sample_value("asr_gateway_spool_damaged_files_total") or 0.0
     assert Spool(tmp_path, "g2").take() == []
-    assert REGISTRY.get_sample_value("asr_gateway_spool_damaged_total") == before + 1
+    assert REGISTRY.get_sample_value("asr_gateway_spool_damaged_files_total") == before + 1
     assert [left.suffix for left in tmp_path.iterdir()] == [".damaged"]
     assert Spool(tmp_path, "g3").take() == []
 
@@ -72,17 +72,23 @@ def test_a_truncated_file_is_set_aside(tmp_path: Path) -> None:
 
 def test_the_limit_holds_over_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool, "SPOOL_BYTES_MAX", 1_000)
-    before = REGISTRY.get_sample_value("asr_gateway_spool_dropped_total", {"reason": "full"}) or 0.0
+    before = (
+        REGISTRY.get_sample_value("asr_gateway_spool_dropped_records_total", {"reason": "full"})
+        or 0.0
+    )
     first = Spool(tmp_path, "g1").write([record(n) for n in range(10)])
     second = Spool(tmp_path, "g2").write([record(n) for n in range(10, 30)])
     assert first == 10 and 0 < second < 20
-    after = REGISTRY.get_sample_value("asr_gateway_spool_dropped_total", {"reason": "full"})
+    after = REGISTRY.get_sample_value("asr_gateway_spool_dropped_records_total", {"reason": "full"})
     assert after == before + 20 - second
 
 
 def test_a_disk_that_cannot_be_written_is_counted(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    before = REGISTRY.get_sample_value("asr_gateway_spool_dropped_total", {"reason": "disk"}) or 0.0
+    before = (
+        REGISTRY.get_sample_value("asr_gateway_spool_dropped_records_total", {"reason": "disk"})
+        or 0.0
+    )
     assert Spool(tmp_path / "file", "g1").write([record(0)]) == 0
-    after = REGISTRY.get_sample_value("asr_gateway_spool_dropped_total", {"reason": "disk"})
+    after = REGISTRY.get_sample_value("asr_gateway_spool_dropped_records_total", {"reason": "disk"})
     assert after == before + 1

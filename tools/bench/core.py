@@ -50,7 +50,7 @@ def _pass_through(
         ]
     with stages.timed("encoding"):
         for action in actions:
-            if not isinstance(action, e.Count):
+            if not isinstance(action, e.Count | e.Answered):
                 codec.encode(action.message)
 
 

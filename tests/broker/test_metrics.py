@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from prometheus_client import REGISTRY
+
+from broker import events as e
+from broker import metrics
+from tests.broker.driving import WORKER, Driver, job
+from wire import messages as m
+
+
+def value(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def series_of_answers() -> int:
+    return sum(len(metric.samples) for metric in metrics.ANSWERS.collect())
+
+
+def test_the_end_of_each_final_job_is_measured() -> None:
+    driver = Driver()
+    driver.hello()
+    driver.front(job(0))
+    driver.now_s += 0.25
+    driver.ready()
+    driver.answer(1)
+    driver.front(job(1, lane="bulk"))
+    driver.answer(2, text=None, error=m.Failure(code="recognition_failed", message=""))
+    driver.front(job(2, partial=True))
+    driver.answer(3)
+    assert driver.answered == [
+        e.Answered("live", "text", 250),
+        e.Answered("bulk", "recognition_failed", 0),
+    ]
+
+
+def test_a_job_that_no_worker_answers_is_counted_and_no_wait() -> None:
+    driver = Driver()
+    driver.hello()
+    driver.front(job(0, deadline_ms=1_000))
+    driver.tick(2.0, alive=(b"gateway-1",))
+    (answered,) = driver.answered
+    assert answered.outcome == "deadline"
+    waits = value("asr_broker_queue_seconds_count", lane="live")
+    metrics.count_answer(answered)
+    assert value("asr_broker_queue_seconds_count", lane="live") == waits
+    metrics.count_answer(e.Answered("live", "text", 250))
+    assert value("asr_broker_queue_seconds_count", lane="live") == waits + 1
+
+
+def test_a_workers_own_words_add_no_series() -> None:
+    series = series_of_answers()
+    before = value("asr_broker_answers_total", lane="live", outcome="other")
+    for code in ("no such code", "nor this", WORKER.decode()):
+        metrics.count_answer(e.Answered("live", code, 0))
+    assert value("asr_broker_answers_total", lane="live", outcome="other") == before + 3
+    # The first one adds a series and the time at which it was made.
+    assert series_of_answers() <= series + 2

@@ -1,0 +1,117 @@
+"""What a running pipeline tells its operators: metrics of all four kinds of process."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from runtime.metrics import PORT_OFFSETS
+from tests.conftest import EmbeddedServices
+from tests.integration.exposition import Exposition, parse, problems, scrape
+from tests.integration.speech import slices, spoken
+from tests.integration.stack import Stack, free_port, running_stack
+from tests.test_metrics import METRICS, OWNERS
+from tools.client import FinalText, connect
+
+SAID = spoken(77, digits=(6, 6))
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A pipeline in which one session was held, and what its processes showed after that."""
+
+    stack: Stack
+    session_id: str
+    shown: dict[str, Exposition]
+    """By process."""
+
+
+@pytest.fixture(scope="module")
+def observed(embedded_services: EmbeddedServices) -> Iterator[Observed]:
+    name = f"observed_{uuid.uuid4().hex}"
+    with psycopg.connect(embedded_services.database_url, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    url = urlsplit(embedded_services.database_url)._replace(path=f"/{name}").geturl()
+    settings = {"METRICS_PORT": str(free_port()), "LOG_LEVEL": "debug"}
+    with running_stack(url, embedded_services.redis_url, **settings) as stack:
+        stack.start_all()
+        session_id = asyncio.run(_say(stack))
+        ports = {
+            process: stack.processes[process].event("metrics_served")["port"]
+            for process in PORT_OFFSETS
+        }
+        yield Observed(stack, session_id, {name: scrape(port) for name, port in ports.items()})
+
+
+async def _say(stack: Stack) -> str:
+    async with connect(stack.url(), binary=False) as session:
+        for chunk in slices(SAID.pcm.tobytes(), 6_400):
+            await session.send(chunk)
+        await session.finish()
+        events = [event async for event in session.events()]
+    final = events[-1]
+    assert isinstance(final, FinalText) and final.text == SAID.text and final.stored
+    return session.session_id
+
+
+# ------------------------------------------------------------------------------------------ metrics
+
+
+def test_the_format_of_every_process(observed: Observed) -> None:
+    assert {name: problems(shown) for name, shown in observed.shown.items()} == {
+        name: [] for name in PORT_OFFSETS
+    }
+
+
+def test_every_process_shows_its_own_metrics_and_no_others(observed: Observed) -> None:
+    for process, shown in observed.shown.items():
+        ours = {name for name in shown.families if name.startswith("asr_")}
+        expected = {
+            name
+            for name in METRICS
+            if OWNERS["_".join(name.split("_")[:2])] in (process, "runtime")
+        }
+        assert ours == expected
+        assert {"process_open_fds", "process_max_fds"} <= shown.families.keys()
+        (build,) = shown.samples("asr_build_info")
+        assert build.labels["process"] == process
+
+
+def test_an_utterance_leaves_its_times_everywhere(observed: Observed) -> None:
+    for process, name in {
+        "gateway": "asr_gateway_segment_seconds_count",
+        "broker": "asr_broker_queue_seconds_count",
+        "asr_worker": "asr_worker_batch_size_count",
+        "persistence": "asr_persistence_store_seconds_count",
+    }.items():
+        assert sum(sample.value for sample in observed.shown[process].samples(name)) >= 1
+    gateway = observed.shown["gateway"]
+    for name in ("chunk_seconds", "finish_seconds", "store_seconds"):
+        assert sum(s.value for s in gateway.samples(f"asr_gateway_{name}_count")) >= 1
+
+
+def test_the_gateways_http_port_shows_the_same(observed: Observed) -> None:
+    shown = parse(observed.stack.get("/metrics").body)
+    assert problems(shown) == []
+    assert shown.families.keys() == observed.shown["gateway"].families.keys()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# HELP a_total x\n# TYPE a_total counter\na_total 1\na_total 2\n",
+        "# TYPE a_total counter\na_total 1\n",
+        "# HELP a_total x\n# TYPE a_total gauge\na_total 1\n",
+        '# HELP h x\n# TYPE h histogram\nh_bucket{le="1"} 1\nh_sum 1\nh_count 1\n',
+        '# HELP h x\n# TYPE h histogram\nh_bucket{le="1"} 2\nh_bucket{le="+Inf"} 1\nh_count 1\n',
+        "a 1\n",
+    ],
+)
+def test_the_check_itself_sees_faults(text: str) -> None:
+    assert problems(parse(text))
