@@ -4,6 +4,8 @@ PYTHON ?= python3
 # Where to get torch, if not from pip's configured index: PyTorch's own index of CPU builds spares
 # several gigabytes of CUDA libraries on a machine without a GPU.
 TORCH_INDEX_URL ?=
+# Test files run side by side in so many processes, each with databases of its own.
+TEST_PROCESSES ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,7 +18,7 @@ PACKAGES := asr_worker broker gateway persistence runtime tests tools wire
 .DEFAULT_GOAL := help
 
 help: ## Show this list.
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
 
 setup: $(INSTALLED) ## Make .venv with the pinned versions; does nothing the second time.
 
@@ -34,7 +36,7 @@ run: $(INSTALLED) ## Start everything, transcribe a sample, serve on PORT (8080)
 	@exec $(BIN)/python -m tools.run
 
 test: $(INSTALLED) ## Every test: real processes, sockets, databases and the demo model.
-	@exec $(BIN)/python -m pytest
+	@exec $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 check: $(INSTALLED) ## Format, lint, types and tidiness.
 	$(BIN)/ruff format --check .

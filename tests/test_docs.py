@@ -275,6 +275,7 @@ NOT_IMPORTED = {
     "pre-commit": "a command",
     "pytest-asyncio": "a plugin of pytest",
     "pytest-timeout": "a plugin of pytest",
+    "pytest-xdist": "a plugin of pytest",
     "ruff": "a command",
     "sentencepiece": "tests of SenseVoice only",
     "silero-vad": "its model is loaded from its files",
