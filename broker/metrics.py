@@ -37,6 +37,13 @@ _THROUGHPUT = Gauge(
 _ARRIVING = Gauge("asr_broker_arriving_ratio", "Live audio that arrives per second, measured")
 _EST_WAIT = Gauge("asr_broker_expected_wait_seconds", "Expected wait of a live job that comes now")
 
+WATCHED = (
+    *("worker_lease_ended", "worker_unreachable", "attempt_deadline", "worker_quarantined"),
+    *("front_malformed", "back_malformed", "front_unexpected", "back_unexpected"),
+    *("identity_mismatch", "bad_ready", "unheld_result", "subscriber_full", "no_subscriber"),
+    *("unsent_result", "unsent_workerjob", "unsent_stored"),
+)
+"""Incidents of which alerts are to see the first one, too."""
 _OUTCOMES = frozenset({"text", "chunk_failed", "deadline", "recognition_failed"})
 """A worker's error code is the worker's word, and must not be able to add series."""
 
@@ -67,6 +74,8 @@ def show(load: Load) -> None:
 def _show_zeros() -> None:
     """Series that alerts watch are there before their first event: an increase from nothing to 1
     is none to Prometheus."""
+    for reason in WATCHED:
+        INCIDENTS.labels(reason)
     for lane in ("live", "bulk"):
         QUEUE_SECONDS.labels(lane)
         for outcome in _OUTCOMES:

@@ -175,6 +175,16 @@ def _show_zeros() -> None:
         REFUSED.labels(code)
     for code in PROBLEM_CODES:
         PROBLEMS.labels(code)
+    for event in (
+        "started",
+        "ended",
+        "id_refused",
+        "resumed",
+        "resume_refused",
+        "moved",
+        "deleted",
+    ):
+        SESSIONS.labels(event)
     for reason in ("disk", "full"):
         SPOOL_DROPPED.labels(reason)
     for reason in ("send_queue_full", "not_a_message", "unexpected_kind"):

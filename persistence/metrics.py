@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from prometheus_client import Counter, Gauge, Histogram
+
+from wire.records import RecordBody
 
 ROWS = Counter("asr_persistence_rows_total", "Rows written, repetitions included", ["kind"])
 BATCHES = Counter("asr_persistence_batches_total", "Transactions, by outcome", ["outcome"])
@@ -56,6 +60,9 @@ def _show_zeros() -> None:
     is none to Prometheus."""
     for reason in ("bad_message", "bad_session_id", "repeated", "backlog_full"):
         DISCARDED.labels(reason)
+    for body in get_args(RecordBody):
+        for rows in (ROWS, REJECTED_ROWS, LATE_ROWS, STALE_ROWS):
+            rows.labels(body.__name__)
     for outcome in ("committed", "failed"):
         BATCHES.labels(outcome)
 

@@ -101,7 +101,9 @@ def test_the_pages_modules_are_those_of_the_code() -> None:
 
 @pytest.mark.parametrize("readme", [README, README_ZH], ids=["en", "zh"])
 def test_the_folders_are_those_of_the_code(readme: str) -> None:
-    assert tree(readme, "folders") == {f"{name}/" for name in (*PACKAGES, "tests", "docs")}
+    assert tree(readme, "folders") == {
+        f"{name}/" for name in (*PACKAGES, "deploy", "tests", "docs")
+    }
 
 
 # ------------------------------------------------------------------------------------- two READMEs
@@ -131,6 +133,8 @@ def test_both_readmes_have_the_same_settings() -> None:
         "CONTRIBUTING.md",
         "docs/architecture.md",
         "docs/dialects.md",
+        "docs/metrics.md",
+        "docs/reliability.md",
         "docs/performance.md",
     ],
 )

@@ -5,6 +5,7 @@ from prometheus_client import REGISTRY
 from broker import events as e
 from broker import metrics
 from tests.broker.driving import WORKER, Driver, job
+from tests.test_tidy import ROOT
 from wire import messages as m
 
 
@@ -45,6 +46,13 @@ def test_a_job_that_no_worker_answers_is_counted_and_no_wait() -> None:
     assert value("asr_broker_queue_seconds_count", lane="live") == waits
     metrics.count_answer(e.Answered("live", "text", 250))
     assert value("asr_broker_queue_seconds_count", lane="live") == waits + 1
+
+
+def test_what_alerts_watch_is_counted_somewhere() -> None:
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "broker").glob("*.py"))
+    code = code.replace((ROOT / "broker" / "metrics.py").read_text(encoding="utf-8"), "")
+    sent = {f"unsent_{name.lower()}" for name in vars(m) if isinstance(vars(m)[name], type)}
+    assert {name for name in metrics.WATCHED if f'"{name}"' not in code} <= sent
 
 
 def test_a_workers_own_words_add_no_series() -> None:

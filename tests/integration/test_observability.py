@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,15 +11,19 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from prometheus_client.samples import Sample
 
 from runtime.metrics import PORT_OFFSETS
 from tests.conftest import EmbeddedServices
 from tests.integration.exposition import Exposition, parse, problems, scrape
 from tests.integration.speech import slices, spoken
 from tests.integration.stack import Stack, free_port, running_stack
+from tests.promql import Query
+from tests.test_deploy import QUERIES, alerts
 from tests.test_metrics import METRICS, OWNERS
 from tools.client import FinalText, connect
 
+SELECTOR = re.compile(r"\b(?:asr|process)_\w+(?:\{[^}]*\})?|\bup\{[^}]*\}")
 SAID = spoken(77, digits=(6, 6))
 
 
@@ -94,6 +99,46 @@ def test_an_utterance_leaves_its_times_everywhere(observed: Observed) -> None:
     gateway = observed.shown["gateway"]
     for name in ("chunk_seconds", "finish_seconds", "store_seconds"):
         assert sum(s.value for s in gateway.samples(f"asr_gateway_{name}_count")) >= 1
+
+
+# ---------------------------------------------------------------------------- alerts and dashboards
+
+
+def samples(observed: Observed) -> list[Sample]:
+    """All that a scraper has of a pipeline at rest, with the labels that it adds."""
+    found = []
+    for process, shown in observed.shown.items():
+        scraper = {"job": f"asr-{process}".replace("asr-asr_", "asr-"), "instance": process}
+        found.append(Sample("up", scraper, 1.0))
+        for family in shown.families.values():
+            found += [Sample(s.name, {**s.labels, **scraper}, s.value) for s in family.samples]
+    return found
+
+
+def test_no_alert_fires_at_rest_and_each_finds_its_series(observed: Observed) -> None:
+    there = samples(observed)
+    firing = [rule["alert"] for rule in alerts() if Query(rule["expr"], there).fires]
+    assert firing == []
+    for expression in QUERIES.values():
+        for part in SELECTOR.findall(expression):
+            assert Query(part, there).value, part
+
+
+@pytest.mark.parametrize(
+    "name, value, alert",
+    [
+        ("asr_broker_workers", 0.0, "AsrNoWorkers"),
+        ("asr_gateway_broker_up", 0.0, "AsrNoBroker"),
+        ("process_open_fds", 1e9, "AsrDescriptors"),
+        ("asr_broker_expected_wait_seconds", 3.5, "AsrQueueWait"),
+        ("asr_gateway_outbox_records", 150_000.0, "AsrStorageBacklog"),
+        ("asr_gateway_spool_damaged_files_total", 1.0, "AsrRecordsLost"),
+    ],
+)
+def test_alerts_fire(observed: Observed, name: str, value: float, alert: str) -> None:
+    there = [s._replace(value=value) if s.name == name else s for s in samples(observed)]
+    (rule,) = (rule for rule in alerts() if rule["alert"] == alert)
+    assert Query(rule["expr"], there).fires
 
 
 def test_the_gateways_http_port_shows_the_same(observed: Observed) -> None:
