@@ -60,6 +60,9 @@ def create_app(hub: Hub, sources: dict[str, str]) -> FastAPI:
         version="0.1.0",
         description="REST beside the WebSocket protocol of /ws/asr.",
         lifespan=lifespan,
+        # FastAPI's own pages load their scripts from elsewhere; ours is at /docs.
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.hub = hub
     _add_websocket(app, hub)

@@ -1,4 +1,4 @@
-"""The pages at ``/`` and ``/dashboard``, and the files in ``static/`` that they load.
+"""The pages at ``/``, ``/dashboard`` and ``/docs``, and the files in ``static/`` that they load.
 
 Everything is read once, at start: no path from a request ever reaches the file system.
 """
@@ -94,6 +94,10 @@ def add_pages(app: FastAPI) -> None:
     @app.get("/dashboard", include_in_schema=False)
     async def dashboard(if_none_match: given = "", accept_encoding: given = "") -> Response:
         return serve("dashboard.html", if_none_match, accept_encoding)
+
+    @app.get("/docs", include_in_schema=False)
+    async def reference(if_none_match: given = "", accept_encoding: given = "") -> Response:
+        return serve("reference.html", if_none_match, accept_encoding)
 
     @app.get("/static/{name}", include_in_schema=False)
     async def static(

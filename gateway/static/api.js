@@ -30,6 +30,7 @@ const session = (id) => `/api/v1/session/${encodeURIComponent(id)}`;
 export const getHistory = (limit) => call(`/api/v1/history?limit=${limit}`);
 export const getSession = (id) => call(session(id));
 export const deleteSession = (id) => call(session(id), "DELETE");
+export const getDescription = () => call("/openapi.json");
 export const getStats = () => call("/api/v1/stats");
 
 // Health tells its state with 503, too.

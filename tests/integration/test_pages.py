@@ -314,7 +314,7 @@ def test_both_languages_say_everything(page: Page) -> None:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("path", ["/", "/dashboard"])
+@pytest.mark.parametrize("path", ["/", "/dashboard", "/docs"])
 def test_fits_and_is_accessible(page: Page, path: str, width: str) -> None:
     page.set_viewport_size(_size(width)["viewport"])
     page.goto(path)
@@ -325,6 +325,19 @@ def test_fits_and_is_accessible(page: Page, path: str, width: str) -> None:
         overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert page.evaluate(overflow) <= 0, "nothing is wider than the screen"
         assert_accessible(page)
+
+
+def test_the_api_page_shows_every_operation_and_asks_nobody_else(page: Page, stack: Stack) -> None:
+    page.goto("/docs")
+    paths = stack.get("/openapi.json").body["paths"]
+    operations = {f"{method.upper()}{path}" for path in paths for method in paths[path]}
+    page.wait_for_selector("#operations section")
+    assert set(page.locator("#operations h2").all_text_contents()) == operations
+    history = page.locator("#operations section").filter(has_text="/api/v1/history")
+    expect(history).to_contain_text("limit")
+    history.locator("summary").first.click()
+    page.get_by_role("button", name="中文").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("接口")
 
 
 def test_the_accessibility_check_sees_a_violation(page: Page) -> None:
