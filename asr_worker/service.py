@@ -61,13 +61,14 @@ class Worker:
 
     def run(self) -> int:
         """Load the model, serve until told to stop, drain. Returns the exit code."""
+        keys = self._values.bus_keys("worker")
         recognizer = self._load()
         if self._stop.requested:
             return exit_codes.OK
         if recognizer is None:
             return self._exit_code_without_model()
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        socket = connect_dealer(context, self._values.broker_backend, self._worker_id)
+        socket = connect_dealer(context, self._values.broker_backend, self._worker_id, keys)
         book = JobBook(
             worker_id=self._worker_id,
             model=recognizer.model,

@@ -23,6 +23,11 @@ QUEUE_SECONDS = Histogram(
     ["lane"],
     buckets=(0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 30, 60, 300),
 )
+KEYS_REFUSED = Counter(
+    "asr_broker_refused_keys_total",
+    "Connections refused for their CURVE key, by socket",
+    ["socket"],
+)
 REDIS_FAILURES = Counter("asr_broker_redis_failures_total", "Queue counters not written to Redis")
 
 _QUEUED = Gauge("asr_broker_queued_jobs", "Jobs waiting for a worker")

@@ -35,6 +35,7 @@ from broker.events import (
     Tick,
     Unpublished,
 )
+from broker.gatekeeper import Gatekeeper
 from broker.queue_counters import QueueCounters
 from broker.routing import Broker
 from broker.settings import BrokerSettings
@@ -75,10 +76,12 @@ class Service:
         self._log = structlog.get_logger()
         self._context: zmq.Context[Socket] = zmq.Context()
         self._bound: list[Socket] = []
+        self._keys = values.server_keys()
+        self._gatekeeper = Gatekeeper(self._context, self._keys) if self._keys else None
         bind = self._bind
-        self._front = bind("BROKER_FRONTEND", values.broker_frontend, sockets.bind_router)
-        self._back = bind("BROKER_BACKEND", values.broker_backend, sockets.bind_router)
-        self._events = bind("BROKER_EVENTS", values.broker_events, sockets.bind_xpub)
+        self._front = bind("BROKER_FRONTEND", values.broker_frontend, sockets.bind_router, "front")
+        self._back = bind("BROKER_BACKEND", values.broker_backend, sockets.bind_router, "back")
+        self._events = bind("BROKER_EVENTS", values.broker_events, sockets.bind_xpub, "events")
         self._poller = zmq.Poller()
         for socket in self._bound:
             self._poller.register(socket, zmq.POLLIN)
@@ -102,6 +105,8 @@ class Service:
     def close(self) -> None:
         for socket in self._bound:
             socket.close(linger=0)
+        if self._gatekeeper is not None:
+            self._gatekeeper.close()
         self._context.term()
 
     def run(self, stop: lifecycle.StopSignal) -> None:
@@ -130,10 +135,15 @@ class Service:
                 self._show(self._core.load())
 
     def _bind(
-        self, name: str, endpoint: str, make: Callable[[zmq.Context[Socket], str], Socket]
+        self,
+        name: str,
+        endpoint: str,
+        make: Callable[[zmq.Context[Socket], str, sockets.Access | None], Socket],
+        domain: str,
     ) -> Socket:
+        access = sockets.Access(self._keys, domain) if self._keys else None
         try:
-            socket = make(self._context, endpoint)
+            socket = make(self._context, endpoint, access)
         except zmq.ZMQError as error:
             self.close()
             taken = error.errno in (errno.EADDRINUSE, errno.EACCES)

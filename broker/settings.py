@@ -8,15 +8,16 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from broker.limits import Limits
-from runtime.settings import BusSettings, ProcessSettings, RedisSettings, is_loopback
+from runtime.settings import BusSettings, ProcessSettings, RedisSettings, fail, is_loopback
+from wire.keys import KeysError, ServerKeys, server_keys
 
 
 class BrokerSettings(ProcessSettings, BusSettings, RedisSettings):
     """Endpoints to bind, and the limits that depend on the machine."""
 
     allow_public_bus: bool = False
-    """The bus is neither encrypted nor authenticated: endpoints that other hosts can reach are
-    refused unless this says that the network itself keeps strangers out."""
+    """Without ``BUS_KEYS_DIR`` the bus is neither encrypted nor authenticated: endpoints that other
+    hosts can reach are refused unless this says that the network itself keeps strangers out."""
     broker_queue_audio_s_max: Annotated[float, Field(ge=1, le=86_400)] = 3_600.0
     """Audio waiting for a worker, 32 kB of memory per second; then jobs are answered
     ``overloaded`` and their gateways send them again later."""
@@ -33,12 +34,22 @@ class BrokerSettings(ProcessSettings, BusSettings, RedisSettings):
         for name in ("broker_frontend", "broker_backend", "broker_events"):
             url = urlsplit(getattr(self, name))
             private = url.scheme != "tcp" or is_loopback(url.hostname or "")
-            if not private and not self.allow_public_bus:
+            if not (private or self.allow_public_bus or self.bus_keys_dir):
                 raise ValueError(
                     f"{name.upper()} {url.geturl()} is not loopback, and whoever reaches the "
-                    "bus is trusted; set ALLOW_PUBLIC_BUS=true if only workers can reach it"
+                    "bus is trusted; set BUS_KEYS_DIR to keys (python -m tools.bus_keys), or "
+                    "ALLOW_PUBLIC_BUS=true if only workers can reach it"
                 )
         return self
+
+    def server_keys(self) -> ServerKeys | None:
+        """None: everybody may come. Ends the process if the keys can't be had."""
+        if self.bus_keys_dir is None:
+            return None
+        try:
+            return server_keys(self.bus_keys_dir)
+        except KeysError as error:
+            fail(f"BUS_KEYS_DIR: {error}")
 
     def limits(self) -> Limits:
         return Limits(

@@ -84,6 +84,7 @@ class Hub:
         self._link = BrokerLink(
             settings.broker_frontend,
             self.gateway_id,
+            keys=settings.bus_keys("gateway"),
             on_message=self._on_message,
             on_broker_restart=self._on_broker_restart,
             expected_x=lambda: self.admission.tell_expected_x(

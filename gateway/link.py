@@ -18,6 +18,7 @@ import zmq
 
 from gateway.metrics import BUS_DROPPED, BUS_RECEIVED, BUS_SENT
 from wire import codec, sockets
+from wire.keys import ClientKeys
 from wire.messages import Claimed, Hello, Load, Message, Result, Stored, Welcome
 
 HELLO_EVERY_S = 0.25
@@ -42,12 +43,14 @@ class BrokerLink:
         endpoint: str,
         gateway_id: str,
         *,
+        keys: ClientKeys | None = None,
         on_message: Handler,
         on_broker_restart: Callable[[], None],
         expected_x: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._endpoint = endpoint
         self._gateway_id = gateway_id
+        self._keys = keys
         self._on_message = on_message
         self._on_broker_restart = on_broker_restart
         self._expected_x = expected_x
@@ -60,7 +63,9 @@ class BrokerLink:
         """Connect and begin to say HELLO. Call it on the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = sockets.connect_dealer(self._context, self._endpoint, self._gateway_id)
+        self._socket = sockets.connect_dealer(
+            self._context, self._endpoint, self._gateway_id, self._keys
+        )
         self._descriptor = int(self._socket.getsockopt(zmq.FD))
         self._loop.add_reader(self._descriptor, self._drain)
         self._hello = self._loop.create_task(self._say_hello())

@@ -47,13 +47,17 @@ class Service:
             write_timeout_s=settings.persistence_write_timeout_s,
             lost_after_s=settings.session_lost_s,
         )
+        keys = settings.bus_keys("persistence")
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
             self._events = sockets.connect_sub(
-                self._context, settings.broker_events, publication.TOPICS
+                self._context, settings.broker_events, publication.TOPICS, keys
             )
             self._broker = sockets.connect_dealer(
-                self._context, settings.broker_frontend, sockets.new_identity("persistence")
+                self._context,
+                settings.broker_frontend,
+                sockets.new_identity("persistence"),
+                keys,
             )
         except zmq.ZMQError:
             self._context.destroy(linger=0)

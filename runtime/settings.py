@@ -19,6 +19,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, Validation
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from runtime import exit_codes
+from wire.keys import ClientKeys, KeysError, Role, client_keys
 
 UNIX_SOCKET_PATH_BYTES_MAX = 107
 """Linux's limit on a Unix socket's path (``man 7 unix``), less the terminating zero."""
@@ -53,6 +54,18 @@ class BusSettings(BaseSettings):
     """Workers."""
     broker_events: Endpoint = "tcp://127.0.0.1:7103"
     """Results and records for persistence."""
+    bus_keys_dir: Path | None = None
+    """CURVE keys (``python -m tools.bus_keys``): the bus is encrypted, and only who has the key of
+    its role gets in. Nothing set: neither."""
+
+    def bus_keys(self, role: Role) -> ClientKeys | None:
+        """What a process of ``role`` connects with. Ends it if they can't be had."""
+        if self.bus_keys_dir is None:
+            return None
+        try:
+            return client_keys(self.bus_keys_dir, role)
+        except KeysError as error:
+            fail(f"BUS_KEYS_DIR: {error}")
 
 
 class RedisSettings(BaseSettings):

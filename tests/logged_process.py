@@ -16,7 +16,17 @@ from types import TracebackType
 from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-OURS = ("DATABASE_URL", "REDIS_URL", "DB_", "BROKER_", "DATA_DIR", "METRICS_PORT", "LOG_", "PORT")
+OURS = (
+    "DATABASE_URL",
+    "REDIS_URL",
+    "DB_",
+    "BROKER_",
+    "BUS_",
+    "DATA_DIR",
+    "METRICS_PORT",
+    "LOG_",
+    "PORT",
+)
 """Settings of the developer's own shell that must not reach a test's processes."""
 
 

@@ -13,8 +13,11 @@ Why these options (measured on libzmq 4.3.5, see docs/architecture.md):
 from __future__ import annotations
 
 import uuid
+from dataclasses import dataclass
 
 import zmq
+
+from wire.keys import ClientKeys, ServerKeys
 
 HIGH_WATER_MARK_MESSAGES = 10_000
 """Per peer and direction, above any worker's credits; at the limit a send answers ``EAGAIN``."""
@@ -27,6 +30,15 @@ RECONNECT_INTERVAL_MS = 50
 RECONNECT_INTERVAL_MAX_MS = 1_000
 LINGER_RESULTS_MS = 2_000
 """How long a closing worker or gateway lets its last messages leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Only peers with CURVE keys whose roles may come, by the ZAP handler's list for ``domain``.
+    Without a handler in the context nobody gets in."""
+
+    keys: ServerKeys
+    domain: str
 
 
 def new_identity(role: str) -> str:
@@ -44,7 +56,9 @@ def _common(socket: zmq.Socket[bytes], *, linger_ms: int) -> None:
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_INTERVAL_MS)
 
 
-def bind_router(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
+def bind_router(
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, access: Access | None = None
+) -> zmq.Socket[bytes]:
     """A bound ROUTER. Send only with DONTWAIT; expect ``EAGAIN`` and ``EHOSTUNREACH``.
 
     Raises:
@@ -54,41 +68,55 @@ def bind_router(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.S
     _common(socket, linger_ms=0)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
-    return _bound(socket, endpoint)
+    return _bound(socket, endpoint, access)
 
 
-def bind_xpub(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
+def bind_xpub(
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, access: Access | None = None
+) -> zmq.Socket[bytes]:
     """A bound XPUB that reports subscriptions and refuses (``EAGAIN``) rather than drops."""
     socket = context.socket(zmq.XPUB)
     _common(socket, linger_ms=0)
     socket.setsockopt(zmq.XPUB_NODROP, 1)
     socket.setsockopt(zmq.XPUB_VERBOSE, 1)
     socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
-    return _bound(socket, endpoint)
+    return _bound(socket, endpoint, access)
 
 
 def connect_dealer(
-    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, identity: str
+    context: zmq.Context[zmq.Socket[bytes]],
+    endpoint: str,
+    identity: str,
+    keys: ClientKeys | None = None,
 ) -> zmq.Socket[bytes]:
     """A DEALER known to the ROUTER by ``identity``; it reconnects by itself, with back-off."""
     socket = context.socket(zmq.DEALER)
     _common(socket, linger_ms=LINGER_RESULTS_MS)
     socket.setsockopt(zmq.ROUTING_ID, identity.encode())
-    return _connected(socket, endpoint)
+    return _connected(socket, endpoint, keys)
 
 
 def connect_sub(
-    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, topics: tuple[bytes, ...]
+    context: zmq.Context[zmq.Socket[bytes]],
+    endpoint: str,
+    topics: tuple[bytes, ...],
+    keys: ClientKeys | None = None,
 ) -> zmq.Socket[bytes]:
     """A SUB for ``topics``, subscribed before it connects."""
     socket = context.socket(zmq.SUB)
     _common(socket, linger_ms=0)
     for topic in topics:
         socket.setsockopt(zmq.SUBSCRIBE, topic)
-    return _connected(socket, endpoint)
+    return _connected(socket, endpoint, keys)
 
 
-def _bound(socket: zmq.Socket[bytes], endpoint: str) -> zmq.Socket[bytes]:
+def _bound(socket: zmq.Socket[bytes], endpoint: str, access: Access | None) -> zmq.Socket[bytes]:
+    if access is not None:
+        socket.setsockopt(zmq.CURVE_SERVER, 1)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, access.keys.secret)
+        # Enforced, because a peer that is asked about in no domain would pass unasked.
+        socket.setsockopt(zmq.ZAP_DOMAIN, access.domain.encode())
+        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
     try:
         socket.bind(endpoint)
     except zmq.ZMQError:
@@ -97,7 +125,13 @@ def _bound(socket: zmq.Socket[bytes], endpoint: str) -> zmq.Socket[bytes]:
     return socket
 
 
-def _connected(socket: zmq.Socket[bytes], endpoint: str) -> zmq.Socket[bytes]:
+def _connected(
+    socket: zmq.Socket[bytes], endpoint: str, keys: ClientKeys | None
+) -> zmq.Socket[bytes]:
+    if keys is not None:
+        socket.setsockopt(zmq.CURVE_SERVERKEY, keys.server)
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
     socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_INTERVAL_MS)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_INTERVAL_MAX_MS)
     try:

@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 
 from broker.settings import BrokerSettings
 from runtime import settings
+from wire import keys
 
 
 def test_limits_in_the_cores_units(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,6 +30,27 @@ def test_a_bus_that_others_can_reach_needs_consent(
     assert name in message and "ALLOW_PUBLIC_BUS" in message
     monkeypatch.setenv("ALLOW_PUBLIC_BUS", "true")
     assert getattr(BrokerSettings(), name.lower()) == endpoint
+
+
+def test_keys_are_as_good_as_consent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    keys.generate(tmp_path)
+    monkeypatch.setenv("BUS_KEYS_DIR", str(tmp_path))
+    monkeypatch.setenv("BROKER_BACKEND", "tcp://0.0.0.0:7102")
+    assert set((BrokerSettings().server_keys() or pytest.fail()).allowed) == {
+        "gateway",
+        "worker",
+        "persistence",
+    }
+
+
+def test_keys_that_are_not_there_are_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BUS_KEYS_DIR", str(tmp_path))
+    with pytest.raises(SystemExit) as caught:
+        BrokerSettings().server_keys()
+    assert caught.value.code == 78
+    assert "BUS_KEYS_DIR" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

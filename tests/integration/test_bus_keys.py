@@ -1,0 +1,49 @@
+"""A bus with CURVE keys: the system works as without, and nobody else gets in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import zmq
+
+from tests.conftest import EmbeddedServices
+from tests.integration.speech import chunks_of, spoken
+from tests.integration.stack import free_port, running_stack
+from tools.client import connect
+from wire import codec, keys, sockets
+from wire.messages import Hello
+
+
+async def test_everything_works_over_tcp_with_keys_and_a_stranger_gets_nothing(
+    embedded_services: EmbeddedServices, tmp_path: Path
+) -> None:
+    keys.generate(tmp_path)
+    ends = {
+        name: f"tcp://127.0.0.1:{free_port()}"
+        for name in ("BROKER_FRONTEND", "BROKER_BACKEND", "BROKER_EVENTS")
+    }
+    environment = {**ends, "BUS_KEYS_DIR": str(tmp_path)}
+    services = embedded_services
+    with running_stack(services.database_url, services.redis_url, **environment) as stack:
+        stack.start_all()
+        audio = spoken(5_100)
+        async with connect(stack.url()) as session:
+            for chunk in chunks_of(audio, "raw", "", 16_000, 1, 200):
+                await session.send(chunk)
+            await session.finish()
+            final = await session.final()
+        assert final.text == audio.text and final.stored
+
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        try:
+            worker = keys.client_keys(tmp_path, "worker")
+            stranger = sockets.connect_dealer(
+                context, ends["BROKER_FRONTEND"], "gateway-stranger", worker
+            )
+            stranger.send_multipart(codec.encode(Hello(gateway_id="gateway-stranger")))
+            refused = stack.processes["broker"].event("bus_key_refused")
+            assert refused["socket"] == "front"
+            assert refused["public_key"] == worker.public.decode()
+            assert not stranger.poll(0)
+        finally:
+            context.destroy(linger=0)

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wire import keys
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    keys.generate(tmp_path)
+    return tmp_path
+
+
+def test_every_role_has_a_pair_and_secrets_are_for_the_owner_only(directory: Path) -> None:
+    names = {path.name for path in directory.iterdir()}
+    assert names == {f"{role}.{half}" for role in keys.ROLES for half in ("public", "secret")}
+    assert {p.stat().st_mode & 0o777 for p in directory.glob("*.secret")} == {0o600}
+    assert len({p.read_bytes() for p in directory.iterdir()}) == 2 * len(keys.ROLES)
+
+
+def test_the_broker_knows_all_roles_but_its_own(directory: Path) -> None:
+    server = keys.server_keys(directory)
+    assert set(server.allowed) == {"gateway", "worker", "persistence"}
+    for role, public in server.allowed.items():
+        client = keys.client_keys(directory, role)
+        assert client.public == public
+        assert client.server == (directory / "broker.public").read_bytes().strip()
+
+
+def test_a_clients_host_needs_no_other_key(directory: Path) -> None:
+    for name in ("broker.secret", "gateway.public", "gateway.secret", "persistence.public"):
+        (directory / name).unlink()
+    assert keys.client_keys(directory, "worker")
+    with pytest.raises(keys.KeysError, match=r"gateway\.public: No such file"):
+        keys.client_keys(directory, "gateway")
+
+
+def test_secrets_are_not_shown(directory: Path) -> None:
+    server, client = keys.server_keys(directory), keys.client_keys(directory, "worker")
+    assert server.secret.decode() not in repr(server)
+    assert client.secret.decode() not in repr(client)
+
+
+def test_old_keys_are_not_overwritten(directory: Path) -> None:
+    before = {path: path.read_bytes() for path in directory.iterdir()}
+    with pytest.raises(keys.KeysError, match="exists"):
+        keys.generate(directory)
+    assert {path: path.read_bytes() for path in directory.iterdir()} == before
+
+
+@pytest.mark.parametrize("content", [b"", b"short", b"x" * 41, b'"' * 40, "é".encode() * 20])
+def test_what_is_no_key_is_refused(directory: Path, content: bytes) -> None:
+    (directory / "broker.public").write_bytes(content)
+    with pytest.raises(keys.KeysError, match=r"broker\.public holds no CURVE key"):
+        keys.client_keys(directory, "worker")
+
+
+def test_a_secret_that_others_can_read_is_refused(directory: Path) -> None:
+    (directory / "broker.secret").chmod(0o640)
+    with pytest.raises(keys.KeysError, match="chmod 600"):
+        keys.server_keys(directory)
+
+
+def test_halves_of_different_pairs_are_refused(directory: Path) -> None:
+    (directory / "worker.public").write_bytes((directory / "gateway.public").read_bytes())
+    with pytest.raises(keys.KeysError, match=r"does not belong to worker\.public"):
+        keys.client_keys(directory, "worker")
