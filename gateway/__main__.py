@@ -69,9 +69,8 @@ class _Server(uvicorn.Server):
 def main() -> int:
     values = settings.load(GatewaySettings)
     logging.configure(values.log_level, values.log_format, "gateway")
-    if values.log_level != "debug":
-        # At info uvicorn writes two lines for each connection.
-        stdlib_logging.getLogger("uvicorn").setLevel(stdlib_logging.WARNING)
+    # At info uvicorn writes two lines for each connection, with its whole address.
+    stdlib_logging.getLogger("uvicorn").setLevel(stdlib_logging.WARNING)
     described = settings.describe(values)
     port_source = settings.http_port(os.environ)[1]
     settings.log_effective(values, port=f"{values.port} ({port_source})")

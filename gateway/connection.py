@@ -181,6 +181,8 @@ class Connection:
                 self.answer(found)
                 return
             self._host = found
+            # For whatever is logged on its behalf further down, such as a crashed decoder.
+            structlog.contextvars.bind_contextvars(session_id=event.session_id)
             if found.session.state is not State.NEW:
                 found.attach(self, event.next_segment_index)
                 return

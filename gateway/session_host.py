@@ -20,6 +20,7 @@ from gateway.metrics import (
     AUDIO_SECONDS,
     FAILED_SESSIONS,
     FINISH_SECONDS,
+    PROBLEM_CODES,
     SEGMENT_SECONDS,
     VAD_WAITS,
 )
@@ -91,9 +92,17 @@ class SessionHost:
         """The session may start: ``start`` is fed after that."""
         self._audio = self._services.new_audio(start, self.session.origin.first_sample)
         self._audio_ms = self.session.duration_ms
+        self._log.info(
+            "session_started",
+            session_id=start.session_id,
+            mode=start.mode,
+            lane=self.session.lane,
+            generation=self.session.origin.generation,
+        )
 
     def attach(self, connection: Attachment, next_segment_index: int | None) -> None:
         """The client is back. A connection that it still has is closed with 1008."""
+        self._log.info("session_resumed", session_id=self.session.session_id)
         old, self._connection = self._connection, connection
         if old is not None:
             old.displace(CLOSE_POLICY, "resumed elsewhere")
@@ -194,6 +203,7 @@ class SessionHost:
 
     def _spawn_audio(self) -> None:
         async def perform() -> None:
+            structlog.contextvars.bind_contextvars(session_id=self.session.session_id)
             try:
                 await self.do_audio()
             except Exception:
@@ -258,7 +268,7 @@ class SessionHost:
         elif isinstance(action, e.SubmitRecord):
             self._services.submit_record(action.record)
         elif isinstance(action, e.KeepResult):
-            SEGMENT_SECONDS.labels(self.session.lane).observe(action.waited_s)
+            self._note_result(action)
             self._services.keep_result(action.result, contested=action.contested)
         elif isinstance(action, e.CancelJobs):
             self._services.cancel(Cancel(session_id=action.session_id))
@@ -273,11 +283,36 @@ class SessionHost:
                 self._finish_s = None
             self._connection.answer(action)
 
+    def _note_result(self, kept: e.KeepResult) -> None:
+        SEGMENT_SECONDS.labels(self.session.lane).observe(kept.waited_s)
+        result = kept.result
+        if result.error is not None:
+            self._log.warning(
+                "segment_failed",
+                session_id=result.session_id,
+                segment_index=result.seq,
+                code=result.error.code if result.error.code in PROBLEM_CODES else "other",
+                worker_id=result.worker_id,
+                attempt=result.attempt,
+            )
+
+    def _log_end(self) -> None:
+        session = self.session
+        if session.session_id:
+            self._log.info(
+                "session_ended",
+                session_id=session.session_id,
+                duration_ms=session.duration_ms,
+                chunks=session.chunk_count,
+                segments=len(session.delivered),
+            )
+
     def _release(self) -> None:
         """Once, when the session is over."""
         if self._released:
             return
         self._released = True
+        self._log_end()
         self._audio_actions.clear()
         self._services.release(self)
         if not self._performing and self._audio is not None:

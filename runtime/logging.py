@@ -9,11 +9,16 @@ from typing import Literal
 
 import structlog
 
+OURS = ["__main__", "asr_worker", "broker", "gateway", "persistence", "runtime", "tools", "wire"]
+"""Whose debug lines may be shown. Those of libraries quote what they handle: uvicorn's the frames
+of every WebSocket, with audio, texts and tokens in them."""
+
 
 def configure(level: str, log_format: Literal["auto", "console", "json"], process: str) -> None:
     """Route structlog and the standard library's logging to stderr in one format.
 
-    Libraries that log through the standard library (uvicorn, funasr) come out alike.
+    Libraries that log through the standard library (uvicorn, funasr) come out alike, from the
+    level info on.
     """
     if log_format == "auto":
         log_format = "console" if _a_person_reads() else "json"
@@ -45,7 +50,10 @@ def configure(level: str, log_format: Literal["auto", "console", "json"], proces
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    number = logging.getLevelNamesMapping()[level.upper()]
+    root.setLevel(max(number, logging.INFO))
+    for name in OURS:
+        logging.getLogger(name).setLevel(number)
 
 
 def _a_person_reads() -> bool:

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+import openai
 import psycopg
 import pytest
 from prometheus_client.samples import Sample
 
 from runtime.metrics import PORT_OFFSETS
 from tests.conftest import EmbeddedServices
+from tests.gateway.encoded_audio import encode
 from tests.integration.exposition import Exposition, parse, problems, scrape
 from tests.integration.speech import slices, spoken
 from tests.integration.stack import Stack, free_port, running_stack
+from tests.integration.test_resume import ResumingClient
 from tests.promql import Query
 from tests.test_deploy import QUERIES, alerts
 from tests.test_metrics import METRICS, OWNERS
 from tools.client import FinalText, connect
 
 SELECTOR = re.compile(r"\b(?:asr|process)_\w+(?:\{[^}]*\})?|\bup\{[^}]*\}")
-SAID = spoken(77, digits=(6, 6))
+SAID = spoken(77, digits=(8, 8), voice="en_slt")
+CHUNKS = slices(SAID.pcm.tobytes(), 6_400)
+PASSWORD = "pw-9f3c51d0e2"
+WRONG_TOKEN = "no-such-token-77"
+POISON = bytes.fromhex("1a45dfa3") + bytes(range(256)) * 8
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,10 @@ class Observed:
     """A pipeline in which one session was held, and what its processes showed after that."""
 
     stack: Stack
-    session_id: str
+    sessions: tuple[str, ...]
+    """Ids: one held in one piece, one resumed, one of bad audio."""
+    secrets: dict[str, str]
+    """What must not be in any log, by what it is."""
     shown: dict[str, Exposition]
     """By process."""
 
@@ -42,27 +54,76 @@ def observed(embedded_services: EmbeddedServices) -> Iterator[Observed]:
     name = f"observed_{uuid.uuid4().hex}"
     with psycopg.connect(embedded_services.database_url, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
-    url = urlsplit(embedded_services.database_url)._replace(path=f"/{name}").geturl()
+    parts = urlsplit(embedded_services.database_url)
+    login = f"{parts.username}:{PASSWORD}@{parts.netloc.rpartition('@')[2]}"
+    url = parts._replace(netloc=login, path=f"/{name}").geturl()
     settings = {"METRICS_PORT": str(free_port()), "LOG_LEVEL": "debug"}
     with running_stack(url, embedded_services.redis_url, **settings) as stack:
         stack.start_all()
-        session_id = asyncio.run(_say(stack))
+        sessions, secrets = asyncio.run(_hold_sessions(stack))
         ports = {
             process: stack.processes[process].event("metrics_served")["port"]
             for process in PORT_OFFSETS
         }
-        yield Observed(stack, session_id, {name: scrape(port) for name, port in ports.items()})
+        shown = {process: scrape(port) for process, port in ports.items()}
+        yield Observed(stack, sessions, secrets, shown)
+
+
+async def _hold_sessions(stack: Stack) -> tuple[tuple[str, ...], dict[str, str]]:
+    whole = await _say(stack)
+    resumed, secrets = await _say_with_a_break(stack)
+    poisoned = await _send_poison(stack)
+    await _upload(stack)
+    await asyncio.to_thread(stack.get, f"/api/v1/session/{whole}?format=text")
+    await asyncio.to_thread(stack.get, f"/api/v1/session/{whole}", "gateway", "DELETE")
+    return (whole, resumed, poisoned), secrets
 
 
 async def _say(stack: Stack) -> str:
     async with connect(stack.url(), binary=False) as session:
-        for chunk in slices(SAID.pcm.tobytes(), 6_400):
+        for chunk in CHUNKS:
             await session.send(chunk)
         await session.finish()
         events = [event async for event in session.events()]
     final = events[-1]
     assert isinstance(final, FinalText) and final.text == SAID.text and final.stored
     return session.session_id
+
+
+async def _say_with_a_break(stack: Stack) -> tuple[str, dict[str, str]]:
+    """A connection is lost in the middle; then a wrong token is tried, and the right one."""
+    client = ResumingClient(CHUNKS, partials=True)
+    await client.connect(stack.url())
+    await client.send(len(CHUNKS) // 2)
+    await client.lose_connection()
+    answer = await client.connect(stack.url(), resume_token=WRONG_TOKEN)
+    assert answer["code"] == "not_resumable"
+    await client.close()
+    await client.connect(stack.url())
+    await client.send()
+    assert (await client.finish())["text"] == SAID.text
+    assert client.token is not None
+    return client.session_id, {"resume token": client.token, "wrong resume token": WRONG_TOKEN}
+
+
+async def _send_poison(stack: Stack) -> str:
+    """A WebM file that is none, as one of the chunks."""
+    client = ResumingClient([POISON, *CHUNKS])
+    await client.connect(stack.url(), mode="chunk")
+    await client.send(1)
+    while (await client.listen()).get("code") != "bad_audio":
+        pass
+    await client.send(2)
+    await client.finish()
+    return client.session_id
+
+
+async def _upload(stack: Stack) -> None:
+    url = f"{stack.http_url()}/v1"
+    async with openai.AsyncOpenAI(api_key="any", base_url=url, max_retries=0) as client:
+        file = ("speech.flac", encode(SAID.pcm, "flac", 16_000, 1))
+        answer = await client.audio.transcriptions.create(model="demo", file=file)
+    assert answer.text == SAID.text
 
 
 # ------------------------------------------------------------------------------------------ metrics
@@ -160,3 +221,49 @@ def test_the_gateways_http_port_shows_the_same(observed: Observed) -> None:
 )
 def test_the_check_itself_sees_faults(text: str) -> None:
     assert problems(parse(text))
+
+
+# --------------------------------------------------------------------------------------------- logs
+
+
+def log_lines(observed: Observed) -> list[str]:
+    return [line for process in observed.stack.processes.values() for line in process.lines]
+
+
+def test_every_log_line_is_an_event_with_its_time(observed: Observed) -> None:
+    lines = log_lines(observed)
+    assert len(lines) > 20
+    for line in lines:
+        event = json.loads(line)
+        assert {"event", "level", "timestamp", "process", "logger"} <= event.keys(), line
+
+
+def test_no_log_tells_audio_texts_tokens_or_passwords(observed: Observed) -> None:
+    """Even at the level debug."""
+    secrets = {**observed.secrets, "password": PASSWORD, "text": SAID.text}
+    words = SAID.text.split()
+    secrets |= {f"words {n}": " ".join(words[n : n + 3]) for n in range(len(words) - 2)}
+    for n, chunk in enumerate([*CHUNKS, POISON]):
+        # Libraries shorten what they log, in the middle.
+        for place in (0, len(chunk) // 2 // 3 * 3, (len(chunk) - 30) // 3 * 3):
+            piece = chunk[place : place + 30]
+            secrets[f"base64 of chunk {n} at {place}"] = base64.b64encode(piece).decode()
+            secrets[f"hex of chunk {n} at {place}"] = piece[:12].hex()
+            secrets[f"spaced hex of chunk {n} at {place}"] = piece[:6].hex(" ")
+            secrets[f"bytes of chunk {n} at {place}"] = repr(piece[:12])[2:-1]
+    silent = {name for name, secret in secrets.items() if len(set(secret)) < 5}
+    log = "\n".join(log_lines(observed))
+    told = {name for name in secrets.keys() - silent if secrets[name] in log}
+    assert told == set()
+    assert len(silent) < len(secrets) / 2
+
+
+def test_what_happens_to_a_session_is_found_by_its_id(observed: Observed) -> None:
+    for session_id in observed.sessions:
+        events = [
+            event["event"]
+            for event in observed.stack.processes["gateway"].events
+            if event.get("session_id") == session_id
+        ]
+        assert events[0] == "session_started" and events[-1] == "session_ended"
+        assert ("session_resumed" in events) == (session_id == observed.sessions[1])
