@@ -17,6 +17,7 @@ import structlog
 
 from asr_worker.metrics import AUDIO_SECONDS, BATCH_SECONDS, BATCH_SIZE, RECOGNITIONS
 from asr_worker.recognizer import RECOGNITION_FAILED, Recognition, Recognizer, Utterance
+from runtime import tracing
 from wire.messages import Failure, WorkerJob, pcm_duration_ms
 
 
@@ -104,6 +105,7 @@ class InferenceLoop:
             recognitions = _recognize(self.recognizer, jobs)
             elapsed_s = time.monotonic() - started_s
             _count(jobs, recognitions, elapsed_s)
+            _tell(jobs, recognitions, started_s, elapsed_s)
             self._finished.put(FinishedBatch(jobs, recognitions, round(elapsed_s * 1000)))
             self._wake()
 
@@ -134,3 +136,33 @@ def _count(
     AUDIO_SECONDS.inc(sum(pcm_duration_ms(job.pcm) for job in jobs) / 1000)
     BATCH_SIZE.observe(len(jobs))
     BATCH_SECONDS.observe(elapsed_s)
+
+
+def _tell(
+    jobs: Sequence[WorkerJob],
+    recognitions: Sequence[Recognition],
+    started_s: float,
+    elapsed_s: float,
+) -> None:
+    """The log of the failures, and all of them of the traces."""
+    for job, recognition in zip(jobs, recognitions, strict=True):
+        code = None if recognition.failure is None else recognition.failure.code
+        if code is not None:
+            structlog.get_logger().warning(
+                "utterance_failed",
+                session_id=job.session_id,
+                segment_index=job.seq,
+                attempt=job.attempt,
+                code=code,
+            )
+        if tracing.on() and not job.partial:
+            tracing.record(
+                "inference",
+                job.session_id,
+                job.seq,
+                start_s=started_s,
+                end_s=started_s + elapsed_s,
+                error=code,
+                batch_jobs=len(jobs),
+                attempt=job.attempt,
+            )

@@ -21,7 +21,7 @@ from asr_worker.job_book import JobBook
 from asr_worker.metrics import FRAMES_REJECTED, LOAD_SECONDS, MESSAGES_UNSENT, MODEL, QUEUED
 from asr_worker.recognizer import ModelLoadError, Recognizer, build, trial_x
 from asr_worker.settings import WorkerSettings
-from runtime import exit_codes, lifecycle, logging, metrics, settings
+from runtime import exit_codes, lifecycle, logging, metrics, settings, tracing
 from runtime.liveness import Liveness
 from wire import codec
 from wire.messages import Heartbeat, Message
@@ -227,6 +227,7 @@ def main(build_recognizer: Callable[[WorkerSettings], Recognizer] = build) -> in
     logging.configure(values.log_level, values.log_format, "asr_worker")
     stop = lifecycle.StopSignal()
     metrics.serve("asr_worker", values.metrics_port)
+    tracing.start("asr_worker", *values.traces())
     code = Worker(values, build_recognizer, stop).run()
     sys.stderr.flush()
     # Not sys.exit: the inference thread may be in a batch that never ends, and unloading torch

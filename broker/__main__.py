@@ -8,7 +8,7 @@ from broker.queue_counters import QueueCounters
 from broker.routing import Broker
 from broker.service import Service
 from broker.settings import BrokerSettings
-from runtime import exit_codes, lifecycle, logging, metrics, settings
+from runtime import exit_codes, lifecycle, logging, metrics, settings, tracing
 
 
 def main() -> int:
@@ -20,6 +20,7 @@ def main() -> int:
     counters = QueueCounters(values.redis_address())
     with Service(values, core, counters) as service:
         metrics.serve("broker", values.metrics_port)
+        tracing.start("broker", *values.traces())
         counters.start()
         service.run(stop)
     counters.close()

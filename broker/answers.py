@@ -32,6 +32,8 @@ def worker_job(entry: PendingJob, broker_epoch: str) -> WorkerJob:
         language=job.language,
         hotwords=job.hotwords,
         pcm=job.pcm,
+        session_id=job.session_id,
+        seq=job.seq,
     )
 
 

@@ -139,6 +139,9 @@ class Answered:
     outcome: str
     """``text``, or the code of its error."""
     queue_ms: int
+    session_id: str
+    seq: int
+    received_s: float
 
 
 Action = SendFront | SendBack | Publish | Count | Answered

@@ -53,15 +53,20 @@ _OUTCOMES = frozenset({"text", "chunk_failed", "deadline", "recognition_failed"}
 """A worker's error code is the worker's word, and must not be able to add series."""
 
 
-_BY_A_WORKER = frozenset({"text", "recognition_failed"})
+BY_A_WORKER = frozenset({"text", "recognition_failed"})
 """The others ended without an answer, so that no wait ended with one."""
+
+
+_LANES = ("live", "bulk")
+_answers = {(lane, o): ANSWERS.labels(lane, o) for lane in _LANES for o in (*_OUTCOMES, "other")}
+_waits = {lane: QUEUE_SECONDS.labels(lane) for lane in _LANES}
 
 
 def count_answer(answered: Answered) -> None:
     outcome = answered.outcome if answered.outcome in _OUTCOMES else "other"
-    ANSWERS.labels(answered.lane, outcome).inc()
-    if outcome in _BY_A_WORKER:
-        QUEUE_SECONDS.labels(answered.lane).observe(answered.queue_ms / 1000)
+    _answers[answered.lane, outcome].inc()
+    if outcome in BY_A_WORKER:
+        _waits[answered.lane].observe(answered.queue_ms / 1000)
 
 
 def show(load: Load) -> None:
@@ -81,10 +86,6 @@ def _show_zeros() -> None:
     is none to Prometheus."""
     for reason in WATCHED:
         INCIDENTS.labels(reason)
-    for lane in ("live", "bulk"):
-        QUEUE_SECONDS.labels(lane)
-        for outcome in _OUTCOMES:
-            ANSWERS.labels(lane, outcome)
 
 
 _show_zeros()

@@ -237,7 +237,9 @@ class Broker:
         if not result.partial:
             self._failed_total += result.error is not None
             outcome = "text" if result.error is None else result.error.code
-            self._act(e.Answered(entry.job.lane, outcome, result.queue_ms))
+            job = entry.job
+            waited = result.queue_ms, job.session_id, job.seq, entry.received_s
+            self._act(e.Answered(job.lane, outcome, *waited))
         if self._is_owned(entry):
             self._act(e.SendFront(entry.gateway, result))
         else:

@@ -39,7 +39,7 @@ from broker.gatekeeper import Gatekeeper
 from broker.queue_counters import QueueCounters
 from broker.routing import Broker
 from broker.settings import BrokerSettings
-from runtime import exit_codes, lifecycle, settings
+from runtime import exit_codes, lifecycle, settings, tracing
 from wire import codec, publication, sockets
 from wire.messages import Load, Message
 
@@ -218,6 +218,8 @@ class Service:
                     self._incidents[reason] += 1
                 case Answered():
                     metrics.count_answer(action)
+                    if tracing.on():
+                        _trace(action)
         return refused
 
     def _publish(self, message: publication.Publication) -> bool:
@@ -251,6 +253,20 @@ class Service:
         if load.workers != self._workers:
             self._log.info("workers_changed", workers=load.workers, before=self._workers)
             self._workers = load.workers
+
+
+def _trace(answered: Answered) -> None:
+    end_s = answered.received_s + answered.queue_ms / 1000
+    by_a_worker = answered.outcome in metrics.BY_A_WORKER
+    tracing.record(
+        "queue",
+        answered.session_id,
+        answered.seq,
+        start_s=answered.received_s,
+        end_s=end_s if by_a_worker else time.monotonic(),
+        error=None if by_a_worker else answered.outcome,
+        lane=answered.lane,
+    )
 
 
 def _received(socket: Socket) -> Iterable[list[bytes]]:

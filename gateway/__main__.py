@@ -17,7 +17,7 @@ from gateway.draining import drain
 from gateway.hub import Hub
 from gateway.metrics import show_limits
 from gateway.settings import GatewaySettings
-from runtime import exit_codes, lifecycle, logging, metrics, settings
+from runtime import exit_codes, lifecycle, logging, metrics, settings, tracing
 
 LISTEN_BACKLOG = 2_048
 PING_INTERVAL_S = 20.0
@@ -83,6 +83,7 @@ def main() -> int:
             exit_codes.UNAVAILABLE,
         )
     metrics.serve("gateway", values.metrics_port)
+    tracing.start("gateway", *values.traces())
     show_limits(
         est_wait_ms_max=values.est_wait_ms_max, outbox_records_max=values.outbox_records_max
     )

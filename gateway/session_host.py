@@ -25,7 +25,9 @@ from gateway.metrics import (
     VAD_WAITS,
 )
 from gateway.session import Session
+from gateway.traces import SessionTraces
 from gateway.vad import VadEngine, VadOverloadedError, VadStream
+from runtime import tracing
 from wire.messages import Cancel, Failure, Job, Record, Result
 
 VAD_RETRY_S = 0.05
@@ -73,6 +75,7 @@ class SessionHost:
         self._changed = asyncio.Event()
         self._audio_ms = 0
         self._finish_s: float | None = None
+        self._traces = SessionTraces(session.lane) if tracing.on() else None
         self._released = False
         self._failed = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -125,6 +128,8 @@ class SessionHost:
         now_s = time.monotonic()
         if isinstance(event, e.Finish) and self.session.state is State.ACTIVE:
             self._finish_s = now_s
+        if self._traces is not None:
+            self._traces.note_event(event, now_s)
         for action in self.session.handle(event, now_s):
             self._perform(action)
         self._changed.set()
@@ -261,6 +266,8 @@ class SessionHost:
     # -------------------------------------------------------------------------------------- actions
 
     def _perform(self, action: e.Action) -> None:
+        if self._traces is not None:
+            self._traces.note_action(action)
         if isinstance(action, e.DecodeChunk | e.FinishAudio | e.DetectSpeech):
             self._audio_actions.append(action)
         elif isinstance(action, e.SubmitJob):

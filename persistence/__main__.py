@@ -6,7 +6,7 @@ import zmq
 
 from persistence.service import Service
 from persistence.settings import PersistenceSettings
-from runtime import exit_codes, lifecycle, logging, metrics, settings
+from runtime import exit_codes, lifecycle, logging, metrics, settings, tracing
 
 
 def main() -> int:
@@ -15,6 +15,7 @@ def main() -> int:
     settings.log_effective(values)
     stop = lifecycle.StopSignal()
     metrics.serve("persistence", values.metrics_port)
+    tracing.start("persistence", *values.traces())
     try:
         service = Service(values)
     except zmq.ZMQError as error:

@@ -14,9 +14,10 @@ from persistence import metrics
 from persistence.journal import Journal
 from persistence.settings import PersistenceSettings
 from persistence.writer import Writer
-from runtime import lifecycle
+from runtime import lifecycle, tracing
 from wire import codec, publication, sockets
 from wire.messages import Stored
+from wire.records import SegmentCopy
 
 POLL_S_MAX = 0.1
 """How late a SIGTERM is noticed at most."""
@@ -109,6 +110,14 @@ class Service:
             now_s = time.monotonic()
             for entry in batch.entries:
                 metrics.STORE_SECONDS.observe(now_s - entry.received_s)
+                if tracing.on() and isinstance(entry.body, SegmentCopy):
+                    tracing.record(
+                        "store",
+                        entry.session_id,
+                        entry.body.seq,
+                        start_s=entry.received_s,
+                        end_s=now_s,
+                    )
         if self._writer.idle:
             batch = self._journal.take_batch(time.monotonic(), draining=draining)
             if batch is not None:

@@ -11,7 +11,7 @@ from typing import Final
 
 import prometheus_client
 import structlog
-from prometheus_client import Gauge
+from prometheus_client import Counter, Gauge
 
 VERSION: Final = "0.1.0"
 """As in pyproject.toml; the project runs from its checkout, without installed metadata."""
@@ -21,6 +21,9 @@ PORT_OFFSETS: Final = {"broker": 0, "persistence": 10, "gateway": 20, "asr_worke
 INSTANCES_MAX = {"broker": 10, "persistence": 10, "gateway": 20, "asr_worker": 60}
 """Processes of a kind on one host with metrics; a further one serves none and logs so."""
 
+SPANS = Counter("asr_trace_spans_total", "Spans for the trace collector, by outcome", ["outcome"])
+for _outcome in ("sent", "failed", "dropped"):
+    SPANS.labels(_outcome)
 BUILD_INFO = Gauge("asr_build_info", "Always 1: what runs here", ["process", "version", "python"])
 
 

@@ -43,6 +43,14 @@ class ProcessSettings(BaseSettings):
     """Where the embedded services keep their files and sockets."""
     metrics_port: Annotated[int, Field(ge=0, le=65_435)] = 0  # and 100 above it
     """Prometheus endpoint of this process on loopback; 0: none."""
+    otel_exporter_otlp_endpoint: Annotated[str, Field(pattern=r"^(https?://.+)?$")] = ""
+    """Base URL of a collector of traces, by OTLP over HTTP. Nothing set: none are made."""
+    otel_traces_sampler_arg: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the utterances that are traced."""
+
+    def traces(self) -> tuple[str, float]:
+        """What ``runtime.tracing.start`` wants to know."""
+        return self.otel_exporter_otlp_endpoint, self.otel_traces_sampler_arg
 
 
 class BusSettings(BaseSettings):

@@ -18,6 +18,7 @@ OWNERS = {
     "asr_build": "runtime",
     "asr_gateway": "gateway",
     "asr_persistence": "persistence",
+    "asr_trace": "runtime",
     "asr_worker": "asr_worker",
 }
 """Prefixes of names, and whose they are."""

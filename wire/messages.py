@@ -271,7 +271,8 @@ class Bye:
 
 @message
 class WorkerJob:
-    """A job as a worker sees it: no session, only audio and how to recognise it."""
+    """A job as a worker sees it: audio and how to recognise it. Of whom it is, is for the worker's
+    log and traces; nothing is kept of a session."""
 
     broker_epoch: str
     job_id: int
@@ -280,6 +281,8 @@ class WorkerJob:
     language: str
     hotwords: tuple[str, ...]
     pcm: bytes
+    session_id: str = ""
+    seq: int = 0
 
 
 # ---------------------------------------------------------------- broker → persistence (XPUB)

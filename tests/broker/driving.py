@@ -82,6 +82,8 @@ def worker_job(of: m.Job, job_id: int, *, attempt: int = 1) -> m.WorkerJob:
         language=of.language,
         hotwords=of.hotwords,
         pcm=of.pcm,
+        session_id=of.session_id,
+        seq=of.seq,
     )
 
 

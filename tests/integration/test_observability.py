@@ -9,6 +9,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from urllib.parse import urlsplit
 
 import openai
@@ -16,12 +17,14 @@ import psycopg
 import pytest
 from prometheus_client.samples import Sample
 
+from runtime import tracing
 from runtime.metrics import PORT_OFFSETS
 from tests.conftest import EmbeddedServices
 from tests.gateway.encoded_audio import encode
+from tests.integration.collector import CollectedSpan, Collector, collector
 from tests.integration.exposition import Exposition, parse, problems, scrape
 from tests.integration.speech import slices, spoken
-from tests.integration.stack import Stack, free_port, running_stack
+from tests.integration.stack import Stack, free_port, running_stack, wait_until
 from tests.integration.test_resume import ResumingClient
 from tests.promql import Query
 from tests.test_deploy import QUERIES, alerts
@@ -47,6 +50,7 @@ class Observed:
     """What must not be in any log, by what it is."""
     shown: dict[str, Exposition]
     """By process."""
+    spans: Collector
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +62,15 @@ def observed(embedded_services: EmbeddedServices) -> Iterator[Observed]:
     login = f"{parts.username}:{PASSWORD}@{parts.netloc.rpartition('@')[2]}"
     url = parts._replace(netloc=login, path=f"/{name}").geturl()
     settings = {"METRICS_PORT": str(free_port()), "LOG_LEVEL": "debug"}
-    with running_stack(url, embedded_services.redis_url, **settings) as stack:
+    with (
+        collector() as spans,
+        running_stack(
+            url,
+            embedded_services.redis_url,
+            **settings,
+            OTEL_EXPORTER_OTLP_ENDPOINT=spans.endpoint,
+        ) as stack,
+    ):
         stack.start_all()
         sessions, secrets = asyncio.run(_hold_sessions(stack))
         ports = {
@@ -66,7 +78,7 @@ def observed(embedded_services: EmbeddedServices) -> Iterator[Observed]:
             for process in PORT_OFFSETS
         }
         shown = {process: scrape(port) for process, port in ports.items()}
-        yield Observed(stack, sessions, secrets, shown)
+        yield Observed(stack, sessions, secrets, shown, spans)
 
 
 async def _hold_sessions(stack: Stack) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -267,3 +279,41 @@ def test_what_happens_to_a_session_is_found_by_its_id(observed: Observed) -> Non
         ]
         assert events[0] == "session_started" and events[-1] == "session_ended"
         assert ("session_resumed" in events) == (session_id == observed.sessions[1])
+
+
+# ------------------------------------------------------------------------------------------- traces
+
+
+def test_an_utterance_is_one_trace_over_all_processes(observed: Observed) -> None:
+    session_id = observed.sessions[1]
+    wanted = tracing.trace_id(session_id, 0)
+    names = {"utterance", "segment", "queue", "inference", "store"}
+
+    def spans() -> dict[str, CollectedSpan]:
+        return {span.name: span for span in observed.spans.spans if span.trace_id == wanted}
+
+    wait_until(lambda: spans().keys() == names, f"spans of {session_id}/0")
+    found = spans()
+    services = {name: span.service for name, span in found.items()}
+    assert services == {
+        "utterance": "asr-gateway",
+        "segment": "asr-gateway",
+        "queue": "asr-broker",
+        "inference": "asr-worker",
+        "store": "asr-persistence",
+    }
+    root = found.pop("utterance")
+    assert root.parent_id is None
+    assert {span.parent_id for span in found.values()} == {root.span_id}
+    order = [found[name].start_ns for name in ("segment", "queue", "inference", "store")]
+    # Clocks are read in four processes, and differ by less than this between the readings.
+    assert all(after >= before - 5_000_000 for before, after in pairwise(order))
+    assert all(span.start_ns <= span.end_ns for span in found.values())
+    assert {span.attributes["session_id"] for span in found.values()} == {session_id}
+
+
+def test_traces_tell_no_text(observed: Observed) -> None:
+    wait_until(lambda: len(observed.spans.spans) > 0, "a span")
+    told = "".join(observed.spans.bodies)
+    assert " ".join(SAID.text.split()[:2]) not in told
+    assert not any(secret in told for secret in observed.secrets.values())
