@@ -78,6 +78,9 @@ def observed(embedded_services: EmbeddedServices) -> Iterator[Observed]:
             for process in PORT_OFFSETS
         }
         shown = {process: scrape(port) for process, port in ports.items()}
+        # What is said of a database that cannot be had.
+        nowhere = f"postgresql://asr:{PASSWORD}@127.0.0.1:1/asr"
+        stack.start("persistence2", DATABASE_URL=nowhere).event("database_unavailable")
         yield Observed(stack, sessions, secrets, shown, spans)
 
 
