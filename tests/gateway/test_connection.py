@@ -23,6 +23,8 @@ from gateway.session import Session
 from gateway.session_host import Services, SessionHost
 from wire.messages import Cancel, Job, Record, Result
 
+CLOSED_1013 = "asr_gateway_closed_connections_total", {"code": "1013"}
+
 
 class ScriptedSocket:
     """Receives what the test says; keeps what is sent."""
@@ -141,6 +143,7 @@ async def test_a_client_that_does_not_read_is_closed_with_1013(
     monkeypatch.setattr("gateway.connection.SEND_TIMEOUT_S", 0.05)
     socket, _services, host, connection = make()
     before = REGISTRY.get_sample_value("asr_gateway_slow_clients_total") or 0.0
+    closed = REGISTRY.get_sample_value(*CLOSED_1013) or 0.0
 
     async def stuck(_text: str) -> None:
         await asyncio.Event().wait()
@@ -153,6 +156,7 @@ async def test_a_client_that_does_not_read_is_closed_with_1013(
         await connection.run()
     assert socket.closed is not None and socket.closed[0] == 1013
     assert REGISTRY.get_sample_value("asr_gateway_slow_clients_total") == before + 1
+    assert REGISTRY.get_sample_value(*CLOSED_1013) == closed + 1
     assert host.session.state is State.ACTIVE and not host.attached
 
 
