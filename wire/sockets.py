@@ -4,6 +4,9 @@ Why these options (measured on libzmq 4.3.5, see docs/architecture.md):
 
 * ROUTER_MANDATORY with DONTWAIT sends: a send to a full or unknown peer fails loudly
   (``EAGAIN``, ``EHOSTUNREACH``) instead of vanishing.
+* ROUTER_HANDOVER: a peer that lost its connection and made another is heard on the new one even
+  if the old one's end has not been noticed yet, as after a pause of the broker. Without it libzmq
+  ignores the new connection for as long as it lives, and neither side is told.
 * XPUB_NODROP: the publisher is told that a subscriber is slow; plain PUB drops in silence.
 * Heartbeats notice a stopped or cut-off peer; they do not notice a stuck inference loop, which
   is why workers send their own ``Heartbeat`` from that loop.
@@ -67,6 +70,7 @@ def bind_router(
     socket = context.socket(zmq.ROUTER)
     _common(socket, linger_ms=0)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
     socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
     return _bound(socket, endpoint, access)
 

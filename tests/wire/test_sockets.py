@@ -46,6 +46,27 @@ def test_router_and_dealer_talk_by_identity(context: Context, endpoint: str) -> 
         assert dealer.recv_multipart() == [b"c"]
 
 
+def test_a_peer_that_connects_anew_is_heard_although_its_old_connection_lives(
+    context: Context, endpoint: str
+) -> None:
+    """As after a pause of the broker: the peer gave up its connection and made another, and the
+    broker finds both at once. Ignored, the peer would be cut off for good, and not know."""
+    with (
+        sockets.bind_router(context, endpoint) as router,
+        sockets.connect_dealer(context, endpoint, "gateway-1") as old,
+    ):
+        old.send(b"before")
+        assert router.poll(WAIT_MS)
+        assert router.recv_multipart() == [b"gateway-1", b"before"]
+        with sockets.connect_dealer(context, endpoint, "gateway-1") as new:
+            new.send(b"after")
+            assert router.poll(WAIT_MS)
+            assert router.recv_multipart() == [b"gateway-1", b"after"]
+            router.send_multipart([b"gateway-1", b"answer"], zmq.DONTWAIT)
+            assert new.poll(WAIT_MS)
+            assert new.recv() == b"answer"
+
+
 def test_router_says_when_a_peer_is_unknown(context: Context, endpoint: str) -> None:
     with sockets.bind_router(context, endpoint) as router:
         with pytest.raises(zmq.ZMQError) as error:
