@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 
 from tools.chaos import random_kills, report
-from tools.chaos.faults import BY_NAME, Fault
+from tools.chaos.faults import BY_NAME, REFERENCE, Fault
 from tools.chaos.load import Load
 from tools.chaos.oracle import texts_wrong
 from tools.chaos.poison import poisoned_session
@@ -65,7 +65,8 @@ def main(
     plan = _plan(full, only, moment)
     directory = Path(tempfile.mkdtemp(prefix="asr-chaos-"))
     try:
-        with System(directory) as system:
+        small_disks = any(fault.small_disks for fault, _ in plan)
+        with System(directory, small_disks=small_disks) as system:
             if random:
                 right = _random(system, random, minutes, sessions, seed, out)
             else:
@@ -86,10 +87,9 @@ def _plan(full: bool, only: str | None, moment: str | None) -> list[tuple[Fault,
     if moment is not None and moment not in MOMENTS:
         raise typer.BadParameter(f"no moment {moment!r}; one of {', '.join(MOMENTS)}")
     plan = full_set() if full or only or moment else quick_set()
-    if not (full or only):
-        return [pair for pair in plan if moment in (None, pair[1])]
     return [
-        (fault, at) for fault, at in plan if only in (None, fault.name) and moment in (None, at)
+        (REFERENCE, "mid-job"),
+        *((fault, at) for fault, at in plan if only in (None, fault.name) and moment in (None, at)),
     ]
 
 
@@ -115,10 +115,13 @@ def _rows(
     console.print(f"report: {report.write(out, rows, command.strip())}")
     if docs:
         report.write_docs(Path("docs/reliability.md"), rows, command.strip())
-    return bool(rows) and all(row.holds for row in rows)
+    return any(row.holds for row in rows) and all(row.holds or row.skipped for row in rows)
 
 
 def _tell(row: Row) -> None:
+    if row.skipped:
+        console.print(f"  skipped: {row.skipped}", style="yellow", markup=False)
+        return
     if row.holds:
         silence = f", longest silence {row.pause_s:.1f} s" if row.moment == "mid-job" else ""
         console.print(f"  [green]holds[/]{silence}, {row.resumes} resumed")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import signal
+import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,24 +14,48 @@ import psutil
 import psycopg
 import redis
 
+from tools.chaos import disks, guests
 from tools.chaos.observe import connect
 from tools.chaos.system import System
 
 PAUSE_S = 10.0
+LATER_S_MAX = 1.0
+"""Where clients are to notice nothing: a text may come so much later than the latest of a run
+without any fault."""
+FLAPS = 5
+FLAP_S = 0.7
+DESCRIPTORS_LEFT = 2
+STRANGERS = 20
+"""Connections that take the last descriptors; the kernel spreads them over two gateways."""
+
+Act = Callable[[System], None]
+
+
+def _nothing(_system: System) -> None:
+    pass
+
+
+def _nothing_wrong(_system: System) -> list[str]:
+    return []
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """``inject``, wait ``hold_s``, ``heal``. ``pause_s_max``: the longest silence of texts, over
-    all sessions, that is promised; None where there is no promise."""
+    """``inject``, then ``check`` within ``hold_s`` or longer, then ``heal``."""
 
     name: str
-    inject: Callable[[System], None]
-    heal: Callable[[System], None] = lambda _system: None
+    inject: Act
+    heal: Act = _nothing
     hold_s: float = 0.0
     pause_s_max: float | None = None
+    """The longest silence of texts, over all sessions, that is promised."""
     full_only: bool = False
     """Not in the quick set."""
+    unnoticed: bool = False
+    """It is promised that no text comes later than without a fault."""
+    check: Callable[[System], list[str]] = _nothing_wrong
+    """What is wrong with the answers that the system gives meanwhile."""
+    small_disks: bool = False
 
 
 def _signal(kind: str, number: signal.Signals, *, every: bool = False) -> Callable[[System], None]:
@@ -134,6 +161,71 @@ def _flush_redis(system: System) -> None:
         client.flushall()
 
 
+def _undo(system: System) -> None:
+    system.undo.close()
+
+
+def _lock_tables(system: System) -> None:
+    """Whoever wants to write waits; whoever reads, as the oracle does, need not."""
+    database = system.undo.enter_context(contextlib.closing(connect(system)))
+    database.autocommit = False
+    database.execute("LOCK TABLE asr_sessions, asr_segments, asr_chunks IN EXCLUSIVE MODE")
+
+
+def _lose_all_workers(system: System) -> None:
+    """Their supervisor, stopped, starts no others."""
+    _signal("worker_supervisor", signal.SIGSTOP)(system)
+    _kill("worker", every=True)(system)
+
+
+def _flap(*links: str) -> Act:
+    def act(system: System) -> None:
+        for number in range(FLAPS):
+            time.sleep(FLAP_S if number else 0.0)
+            _cut(*links)(system)
+            _mend(*links)(system)
+
+    return act
+
+
+def _exhaust_descriptors(system: System) -> None:
+    """One gateway can open hardly a file more, and strangers take the last."""
+    gateway = system.processes("gateway")[0]
+    soft, hard = gateway.rlimit(resource.RLIMIT_NOFILE)
+
+    def restore() -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            gateway.rlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    system.undo.callback(restore)
+    gateway.rlimit(resource.RLIMIT_NOFILE, (gateway.num_fds() + DESCRIPTORS_LEFT, hard))
+    for _ in range(STRANGERS):
+        system.undo.enter_context(socket.create_connection(("127.0.0.1", system.http_port)))
+
+
+def _gateway_ended(system: System) -> list[str]:
+    """For a fault that a gateway has to bear for a while."""
+    before = {process.pid for process in system.processes("gateway")}
+    time.sleep(PAUSE_S / 2)
+    gone = before - {process.pid for process in system.processes("gateway")}
+    return [f"gateway {pid} ended" for pid in sorted(gone)]
+
+
+def _fill_data(system: System) -> None:
+    disks.fill(system.data)
+
+
+def _fill_logs(system: System) -> None:
+    disks.fill(system.logs)
+
+
+def _free_disks(system: System) -> None:
+    disks.free(system.data)
+    disks.free(system.logs)
+
+
+REFERENCE = Fault("none", _nothing)
+"""Said first of each report: what the others are compared with."""
 FAULTS = (
     Fault("worker kill", _kill("worker"), pause_s_max=6.0),
     Fault(
@@ -143,41 +235,72 @@ FAULTS = (
     Fault("worker hangs", _order("hang"), _withdraw("hang")),
     Fault("worker 10 times slower", _order("slow"), _withdraw("slow"), PAUSE_S, full_only=True),
     Fault("all workers killed", _kill("worker", every=True)),
+    Fault(
+        "no workers for 10 s",
+        _lose_all_workers,
+        _resume("worker_supervisor"),
+        PAUSE_S,
+        full_only=True,
+        check=guests.not_refused,
+    ),
     Fault("worker supervisor killed", _kill("worker_supervisor"), _restart_workers, full_only=True),
     Fault("broker kill", _kill("broker"), pause_s_max=5.0),
     Fault("broker SIGTERM", _signal("broker", signal.SIGTERM), pause_s_max=5.0, full_only=True),
-    Fault("broker stopped 10 s", _signal("broker", signal.SIGSTOP), _resume("broker"), PAUSE_S),
+    Fault(
+        "broker stopped 10 s",
+        _signal("broker", signal.SIGSTOP),
+        _resume("broker"),
+        PAUSE_S,
+        check=guests.not_refused,
+    ),
     Fault("gateway kill", _kill("gateway")),
     Fault("gateway SIGTERM", _signal("gateway", signal.SIGTERM)),
     Fault("gateway stopped 10 s", _signal("gateway", signal.SIGSTOP), _resume("gateway"), PAUSE_S),
-    Fault("persistence kill", _kill("persistence"), pause_s_max=2.0),
+    Fault("persistence kill", _kill("persistence"), unnoticed=True),
     Fault(
         "persistence stopped 10 s",
         _signal("persistence", signal.SIGSTOP),
         _resume("persistence"),
         PAUSE_S,
-        2.0,
         full_only=True,
+        unnoticed=True,
     ),
-    Fault("PostgreSQL kill", _kill("postgres"), pause_s_max=2.0),
+    Fault("PostgreSQL kill", _kill("postgres"), unnoticed=True),
     Fault(
         "PostgreSQL stopped 10 s",
         _signal("postgres", signal.SIGSTOP, every=True),
         _resume("postgres"),
         PAUSE_S,
-        2.0,
         full_only=True,
+        unnoticed=True,
     ),
-    Fault("PostgreSQL read-only 5 s", _read_only, _read_write, 5.0, 2.0, full_only=True),
-    Fault("Redis kill", _kill("redis"), pause_s_max=2.0),
-    Fault("Redis FLUSHALL", _flush_redis, pause_s_max=2.0, full_only=True),
+    Fault("PostgreSQL read-only 5 s", _read_only, _read_write, 5.0, full_only=True, unnoticed=True),
+    Fault(
+        "PostgreSQL tables locked 10 s",
+        _lock_tables,
+        _undo,
+        PAUSE_S,
+        full_only=True,
+        unnoticed=True,
+    ),
+    Fault(
+        "PostgreSQL disk full 5 s",
+        _fill_data,
+        _free_disks,
+        5.0,
+        full_only=True,
+        unnoticed=True,
+        small_disks=True,
+    ),
+    Fault("Redis kill", _kill("redis"), unnoticed=True),
+    Fault("Redis FLUSHALL", _flush_redis, unnoticed=True, full_only=True),
     Fault(
         "Redis stopped 10 s",
         _signal("redis", signal.SIGSTOP),
         _resume("redis"),
         PAUSE_S,
-        2.0,
         full_only=True,
+        unnoticed=True,
     ),
     *(
         Fault(
@@ -208,6 +331,41 @@ FAULTS = (
         PAUSE_S,
         full_only=True,
     ),
-    Fault("every connection of a client flaps", _hang_up("client-gateway"), full_only=True),
+    Fault(
+        "link persistence-postgres delayed 0.5 s",
+        _delay(0.5, "persistence-postgres"),
+        _mend("persistence-postgres"),
+        PAUSE_S,
+        full_only=True,
+        unnoticed=True,
+    ),
+    Fault("every client cut off", _hang_up("client-gateway"), full_only=True),
+    *(
+        Fault(f"link {link} flaps", _flap(link), full_only=True)
+        for link in ("client-gateway", "gateway-broker", "worker-broker", "persistence-broker")
+    ),
+    Fault(
+        "a client that reads nothing",
+        _nothing,
+        full_only=True,
+        unnoticed=True,
+        check=guests.deaf_client_kept,
+    ),
+    Fault(
+        "gateway out of descriptors 5 s",
+        _exhaust_descriptors,
+        _undo,
+        full_only=True,
+        check=_gateway_ended,
+    ),
+    Fault(
+        "log disk full 5 s",
+        _fill_logs,
+        _free_disks,
+        5.0,
+        full_only=True,
+        unnoticed=True,
+        small_disks=True,
+    ),
 )
-BY_NAME = {fault.name: fault for fault in FAULTS}
+BY_NAME = {fault.name: fault for fault in (REFERENCE, *FAULTS)}

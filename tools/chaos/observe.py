@@ -13,10 +13,9 @@ import psycopg
 
 from runtime.metrics import PORT_OFFSETS
 from tools.chaos.oracle import Resources, StoredSegment, StoredSession
-from tools.chaos.system import KINDS, System
+from tools.chaos.system import GATEWAYS_MAX, KINDS, System
 
 GAUGES_AT_REST = ("asr_gateway_connections", "asr_gateway_outbox_records", "asr_broker_queued_jobs")
-GATEWAYS_MAX = 4
 CONNECT_TIMEOUT_S = 3
 OURS = ("gateway", "broker", "persistence", "worker")
 GROWN_UP_S = 5.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tools.chaos import observe, oracle
-from tools.chaos.faults import BY_NAME, Fault
+from tools.chaos.faults import FAULTS, LATER_S_MAX, REFERENCE, Fault
 from tools.chaos.load import Load, longest_pause_s, slowest_ms
 from tools.chaos.system import System
 from tools.loadtest.user import Outcome
@@ -40,10 +40,12 @@ class Row:
     stored: int = 0
     settled_s: float = 0.0
     """From the end of the last session until everything was stored and at rest."""
+    skipped: str = ""
+    """Why nothing was tried; such a row neither holds nor fails."""
 
     @property
     def holds(self) -> bool:
-        return not self.problems
+        return not (self.problems or self.skipped)
 
 
 class Rows:
@@ -53,9 +55,13 @@ class Rows:
         self._system = system
         self._seed = seed
         self._tell = tell
+        self._reference_ms: float | None = None
 
     def run(self, fault: Fault, moment: Moment) -> Row:
+        """The first must be ``REFERENCE``, if a fault is to go unnoticed."""
         system = self._system
+        if fault.small_disks and system.no_small_disks:
+            return Row(fault.name, moment, 0, skipped=f"no small disks: {system.no_small_disks}")
         system.wait_ready()
         self._settle()
         before = observe.resources(system)
@@ -66,8 +72,9 @@ class Rows:
                 committed[outcome.session_id] = observe.is_committed(system, outcome.session_id)
 
         self._seed += 1
+        row = Row(fault.name, moment, SESSIONS)
         if moment == "idle":
-            self._hurt(fault)
+            row.problems += self._hurt(fault)
         load = Load(
             system.websocket_url,
             sessions=SESSIONS,
@@ -76,9 +83,8 @@ class Rows:
             seed=self._seed,
             ended=ended,
         )
-        hurt_s = self._at_moment(load, fault, moment)
+        hurt_s = self._at_moment(load, fault, row)
         outcomes = load.wait(END_S_MAX)
-        row = Row(fault.name, moment, SESSIONS)
         ended_s = time.monotonic()
         row.problems += self._settle()
         row.settled_s = time.monotonic() - ended_s
@@ -88,14 +94,14 @@ class Rows:
         if moment == "mid-job":
             row.pause_s = longest_pause_s(outcomes, hurt_s, hurt_s + WATCHED_S)
             row.slowest_ms = slowest_ms(outcomes, hurt_s, hurt_s + WATCHED_S)
-            if fault.pause_s_max is not None and row.pause_s > fault.pause_s_max:
-                row.problems.append(
-                    f"no text for {row.pause_s:.1f} s, promised {fault.pause_s_max:g} s"
-                )
+            if fault is REFERENCE:
+                self._reference_ms = row.slowest_ms
+            row.problems += late(fault, row, self._reference_ms)
         return row
 
-    def _at_moment(self, load: Load, fault: Fault, moment: Moment) -> float:
+    def _at_moment(self, load: Load, fault: Fault, row: Row) -> float:
         """Hurt when it is time; returns when, in seconds since the load began."""
+        moment = row.moment
         if moment == "idle":
             return 0.0
         at_s = SPEECH_S - 0.1 if moment == "last chunk" else MID_JOB_S
@@ -104,17 +110,22 @@ class Rows:
             self._system.proxies["client-gateway"].hang_up()
             time.sleep(BETWEEN_S / 5)
         hurt_s = time.monotonic() - load.began_s
-        self._hurt(fault)
+        row.problems += self._hurt(fault)
         if moment == "twice":
             time.sleep(BETWEEN_S)
-            self._hurt(fault)
+            row.problems += self._hurt(fault)
         return hurt_s
 
-    def _hurt(self, fault: Fault) -> None:
+    def _hurt(self, fault: Fault) -> list[str]:
         self._tell(f"{fault.name}: now")
-        fault.inject(self._system)
-        time.sleep(fault.hold_s)
-        fault.heal(self._system)
+        began_s = time.monotonic()
+        try:
+            fault.inject(self._system)
+            found = fault.check(self._system)
+            time.sleep(max(0.0, began_s + fault.hold_s - time.monotonic()))
+        finally:
+            fault.heal(self._system)
+        return found
 
     def _settle(self) -> list[str]:
         """Wait until queue and counters are at rest; returns what is not."""
@@ -146,6 +157,21 @@ class Rows:
         row.problems += oracle.leaks(before, observe.resources(system))
 
 
+def late(fault: Fault, row: Row, reference_ms: float | None) -> list[str]:
+    """What a fault promises of times, and did not keep."""
+    found = []
+    if fault.pause_s_max is not None and row.pause_s > fault.pause_s_max:
+        found.append(f"no text for {row.pause_s:.1f} s, promised {fault.pause_s_max:g} s")
+    if fault.unnoticed:
+        if reference_ms is None:
+            found.append("there is no row without a fault to compare with")
+        elif row.slowest_ms > reference_ms + LATER_S_MAX * 1000:
+            found.append(
+                f"the slowest text took {row.slowest_ms:.0f} ms, {reference_ms:.0f} ms without"
+            )
+    return found
+
+
 def quick_set() -> list[tuple[Fault, Moment]]:
     """Every kind of process once, at the moment at which most is under way."""
     moments: dict[str, Moment] = {
@@ -154,8 +180,9 @@ def quick_set() -> list[tuple[Fault, Moment]]:
         "gateway SIGTERM": "last chunk",
         "gateway kill": "twice",
     }
-    return [(f, moments.get(f.name, "mid-job")) for f in BY_NAME.values() if not f.full_only]
+    chosen = [fault for fault in FAULTS if not fault.full_only]
+    return [(fault, moments.get(fault.name, "mid-job")) for fault in chosen]
 
 
 def full_set() -> list[tuple[Fault, Moment]]:
-    return [(fault, moment) for fault in BY_NAME.values() for moment in MOMENTS]
+    return [(fault, moment) for fault in FAULTS for moment in MOMENTS]

@@ -20,7 +20,7 @@ import psutil
 
 from runtime import lifecycle
 from runtime.settings import embedded_socket_dir
-from tools.chaos import sabotage
+from tools.chaos import disks, sabotage
 from tools.chaos.proxy import Address, Proxy
 from tools.run import free_port
 from tools.stack import ROOT
@@ -28,6 +28,10 @@ from tools.stack import ROOT
 READY_S_MAX: Final = 90.0
 STOP_S: Final = 10.0
 HTTP_TIMEOUT_S: Final = 3.0
+GATEWAYS_MAX: Final = 4
+"""Metrics ports that are asked: a new gateway may come before the old one's port is free."""
+DATA_DISK_BYTES: Final = 768 << 20
+LOG_DISK_BYTES: Final = 64 << 20
 
 Command = tuple[str, ...]
 SUPERVISED: Final[dict[str, Command]] = {
@@ -54,13 +58,19 @@ class NotReadyError(Exception):
 
 
 class System:
-    """Use as a context manager. Logs go to ``directory``/log."""
+    """Use as a context manager, on the thread that starts every process. Logs go to
+    ``directory``/logs/log. With ``small_disks`` logs and data lie on small disks of their own, if
+    this host lets us mount; ``no_small_disks`` says why not."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, small_disks: bool = False) -> None:
         self.directory = directory
-        self.log_path = directory / "log"
+        self.logs = directory / "logs"
+        self.log_path = self.logs / "log"
         self.orders = directory / "orders"
         self.data = directory / "data"
+        self.undo = contextlib.ExitStack()
+        """How the fault that is under way is mended, where that needs what its beginning knew."""
+        self.no_small_disks = "" if small_disks else "not asked for"
         sockets = embedded_socket_dir(self.data)
         self.database_url = f"postgresql://postgres@/postgres?host={quote(str(sockets), safe='')}"
         self.redis_path = sockets / "redis.sock"
@@ -92,14 +102,21 @@ class System:
         return f"http://127.0.0.1:{self._ports['http']}"
 
     @property
+    def http_port(self) -> int:
+        return self._ports["http"]
+
+    @property
     def websocket_url(self) -> str:
         """By way of the relay between clients and gateways."""
         return f"ws://127.0.0.1:{self._relayed['http']}/ws/asr"
 
     def __enter__(self) -> System:
-        for path in (self.directory, self.orders, self.relay_sockets, self.directory / "site"):
+        site = self.directory / "site"
+        for path in (self.directory, self.logs, self.orders, self.relay_sockets, site):
             path.mkdir(parents=True, exist_ok=True)
-        (self.directory / "site" / "sitecustomize.py").write_text(sabotage.SITECUSTOMIZE)
+        if not self.no_small_disks:
+            self._mount_small_disks()
+        (site / "sitecustomize.py").write_text(sabotage.SITECUSTOMIZE)
         try:
             for proxy in self.proxies.values():
                 proxy.start()
@@ -113,6 +130,14 @@ class System:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _mount_small_disks(self) -> None:
+        try:
+            disks.enter_namespace()
+            disks.mount(self.data, DATA_DISK_BYTES)
+            disks.mount(self.logs, LOG_DISK_BYTES)
+        except disks.NoSmallDisksError as error:
+            self.no_small_disks = str(error)
 
     # ------------------------------------------------------------------------------------ processes
 
@@ -161,6 +186,7 @@ class System:
 
     def stop(self) -> None:
         """End everything, gateways first; what does not end is killed."""
+        self.undo.close()
         order = ("gateway", "asr_worker", "persistence", "broker", "embedded")
         for prefix in order:
             children = [c for name, c in self._children.items() if name.startswith(prefix)]
