@@ -205,6 +205,25 @@ def test_no_exception_is_passed_over() -> None:
     )
 
 
+WALL_CLOCKS = {
+    "broker.queue_counters": "when the counters in Redis were written",
+    "gateway.hub": "when sessions began, for their rows",
+    "runtime.tracing": "when spans began, as collectors want it",
+}
+
+
+def test_no_time_out_moves_with_the_wall_clock() -> None:
+    """Deadlines and leases are of the monotonic clock; the wall clock only dates what is stored."""
+    asked = re.compile(r"\btime\.time(_ns)?\(|\b(datetime|date)\.(now|utcnow|today)\(")
+    places(
+        name
+        for name, path in MODULES.items()
+        if not name.startswith(("tests.", "tools."))
+        and name not in WALL_CLOCKS
+        and asked.search(path.read_text(encoding="utf-8"))
+    )
+
+
 def is_command(path: Path) -> bool:
     return path.name == "__main__.py" or any(
         isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"

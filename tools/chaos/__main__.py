@@ -41,6 +41,7 @@ Sessions = Annotated[int, typer.Option(min=1, help="For --random: at a time.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of texts and of --random.")]
 Out = Annotated[Path, typer.Option(help="Directory of the report.")]
 Docs = Annotated[bool, typer.Option("--docs", help="Write the results into docs/reliability.md.")]
+Add = Annotated[bool, typer.Option("--add", help="Keep the report's rows that are not repeated.")]
 Keep = Annotated[bool, typer.Option("--keep", help="Keep the directory with the log.")]
 
 
@@ -55,6 +56,7 @@ def main(
     seed: Seed = 1,
     out: Out = Path("bench-results"),
     docs: Docs = False,
+    add: Add = False,
     keep: Keep = False,
 ) -> None:
     """Hurt the system in every way, and check every word."""
@@ -64,15 +66,18 @@ def main(
         return
     plan = _plan(full, only, moment)
     directory = Path(tempfile.mkdtemp(prefix="asr-chaos-"))
+    system = System(directory, small_disks=any(fault.small_disks for fault, _ in plan))
     try:
-        small_disks = any(fault.small_disks for fault, _ in plan)
-        with System(directory, small_disks=small_disks) as system:
+        with system:
             if random:
                 right = _random(system, random, minutes, sessions, seed, out)
             else:
-                right = _rows(system, plan, only in (None, POISON_NAME), seed, out, docs)
+                tried = _rows(system, plan, only in (None, POISON_NAME), seed)
+                right = _verdict(tried)
+                _report([*report.read(out), *tried] if add else tried, out, docs)
     finally:
         if keep:
+            shutil.copy(system.log_path, directory)  # From a disk that ends with us.
             console.print(f"log: {directory / 'log'}")
         else:
             shutil.rmtree(directory, ignore_errors=True)
@@ -87,20 +92,17 @@ def _plan(full: bool, only: str | None, moment: str | None) -> list[tuple[Fault,
     if moment is not None and moment not in MOMENTS:
         raise typer.BadParameter(f"no moment {moment!r}; one of {', '.join(MOMENTS)}")
     plan = full_set() if full or only or moment else quick_set()
-    return [
-        (REFERENCE, "mid-job"),
-        *((fault, at) for fault, at in plan if only in (None, fault.name) and moment in (None, at)),
+    chosen = [
+        (fault, at) for fault, at in plan if only in (None, fault.name) and moment in (None, at)
     ]
+    if any(fault.unnoticed for fault, _ in chosen):
+        chosen.insert(0, (REFERENCE, "mid-job"))
+    return chosen
 
 
 def _rows(
-    system: System,
-    plan: Sequence[tuple[Fault, Moment]],
-    with_poison: bool,
-    seed: int,
-    out: Path,
-    docs: bool,
-) -> bool:
+    system: System, plan: Sequence[tuple[Fault, Moment]], with_poison: bool, seed: int
+) -> list[Row]:
     rows: list[Row] = []
     runner = Rows(system, seed, lambda text: console.print(f"[dim]{text}[/]"))
     for number, (fault, moment) in enumerate(plan, 1):
@@ -111,11 +113,19 @@ def _rows(
         console.print(f"{POISON_NAME}, mid-job")
         rows.append(_poison_row(system, seed))
         _tell(rows[-1])
+    return rows
+
+
+def _verdict(rows: Sequence[Row]) -> bool:
+    return any(row.holds for row in rows) and all(row.holds or row.skipped for row in rows)
+
+
+def _report(rows: Sequence[Row], out: Path, docs: bool) -> None:
+    rows = report.merged((), rows)
     command = "python -m tools.chaos " + shlex.join(sys.argv[1:])
     console.print(f"report: {report.write(out, rows, command.strip())}")
     if docs:
-        report.write_docs(Path("docs/reliability.md"), rows, command.strip())
-    return any(row.holds for row in rows) and all(row.holds or row.skipped for row in rows)
+        report.write_docs(Path("docs/reliability.md"), rows)
 
 
 def _tell(row: Row) -> None:

@@ -9,9 +9,24 @@ from pathlib import Path
 
 from tools.chaos.rows import Row
 
+NAME = Path("chaos_report.md")
 PROBLEMS_SHOWN_MAX = 10
 BEGIN = "<!-- results: written by python -m tools.chaos --docs -->"
 END = "<!-- end of results -->"
+
+
+def merged(earlier: Sequence[Row], later: Sequence[Row]) -> list[Row]:
+    """Rows of both; where the same was tried again, what came of it then."""
+    latest = {(row.fault, row.moment): row for row in [*earlier, *later]}
+    return list(latest.values())
+
+
+def read(directory: Path) -> list[Row]:
+    """What ``write`` has written there; nothing if there is no report."""
+    path = directory / NAME.with_suffix(".json")
+    if not path.exists():
+        return []
+    return [Row(**fields) for fields in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def table(rows: Sequence[Row]) -> list[str]:
@@ -20,6 +35,9 @@ def table(rows: Sequence[Row]) -> list[str]:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
+        if row.skipped:
+            lines.append(f"| {row.fault} | {row.moment} | skipped: {row.skipped} | – | – | – | – |")
+            continue
         silence, slowest = f"{row.pause_s:.1f}", f"{row.slowest_ms:.0f}"
         if row.moment != "mid-job":
             silence = slowest = "–"
@@ -31,17 +49,15 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 
 def markdown(rows: Sequence[Row], command: str) -> str:
-    held = sum(row.holds for row in rows)
-    sessions = sum(row.sessions for row in rows)
     lines = [
         "# Chaos",
         "",
-        f"`{command}`: {held} of {len(rows)} rows hold, {sessions} sessions checked word by word.",
+        f"`{command}`: {_summary(rows)}",
         "",
         *table(rows),
     ]
     for row in rows:
-        if not row.holds:
+        if row.problems:
             lines += ["", f"## {row.fault}, {row.moment}", ""]
             lines += [f"* {problem}" for problem in row.problems[:PROBLEMS_SHOWN_MAX]]
             if len(row.problems) > PROBLEMS_SHOWN_MAX:
@@ -49,10 +65,20 @@ def markdown(rows: Sequence[Row], command: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _summary(rows: Sequence[Row]) -> str:
+    held = sum(row.holds for row in rows)
+    skipped = sum(bool(row.skipped) for row in rows)
+    sessions = sum(row.sessions for row in rows)
+    return (
+        f"{held} of {len(rows)} rows hold, {skipped} skipped, "
+        f"{sessions} sessions checked word by word."
+    )
+
+
 def write(directory: Path, rows: Sequence[Row], command: str) -> Path:
     """``chaos_report.md`` and ``.json``; returns the path of the first."""
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / "chaos_report.md"
+    path = directory / NAME
     path.write_text(markdown(rows, command), encoding="utf-8")
     path.with_suffix(".json").write_text(
         json.dumps([dataclasses.asdict(row) for row in rows], ensure_ascii=False, indent=1) + "\n",
@@ -61,12 +87,35 @@ def write(directory: Path, rows: Sequence[Row], command: str) -> Path:
     return path
 
 
-def write_docs(page: Path, rows: Sequence[Row], command: str) -> None:
-    """Replace the results in the documentation by ``rows``."""
+def write_docs(page: Path, rows: Sequence[Row]) -> None:
+    """Replace the results in the documentation by ``rows``, a line for each fault."""
     text = page.read_text(encoding="utf-8")
     before, found, rest = text.partition(BEGIN)
     _, ended, after = rest.partition(END)
     assert found and ended, f"{page} has no place for results"
-    held = sum(row.holds for row in rows)
-    body = "\n".join([f"`{command}`: {held} of {len(rows)} rows hold.", "", *table(rows)])
+    lines = [
+        f"`python -m tools.chaos`: {_summary(rows)}",
+        "",
+        "| fault | moments | hold | silence, s | slowest text, s | resumed |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    faults: dict[str, list[Row]] = {}
+    for row in rows:
+        faults.setdefault(row.fault, []).append(row)
+    lines += [_fault_line(fault, tried) for fault, tried in faults.items()]
+    body = "\n".join(lines)
     page.write_text(f"{before}{BEGIN}\n\n{body}\n\n{END}{after}", encoding="utf-8")
+
+
+def _fault_line(fault: str, rows: Sequence[Row]) -> str:
+    tried = [row for row in rows if not row.skipped]
+    moments = ", ".join(row.moment if row.holds else f"**{row.moment}**" for row in tried) or "–"
+    verdict = "yes" if all(row.holds for row in tried) else "**no**"
+    if not tried:
+        verdict = f"skipped: {rows[0].skipped}"
+    silence = slowest = "–"
+    for row in tried:
+        if row.moment == "mid-job":
+            silence, slowest = f"{row.pause_s:.1f}", f"{row.slowest_ms / 1000:.1f}"
+    resumed = sum(row.resumes for row in tried)
+    return f"| {fault} | {moments} | {verdict} | {silence} | {slowest} | {resumed} |"

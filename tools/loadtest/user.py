@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gateway.transcript import join_texts
 from runtime.backoff import Backoff
 from tools import client_session as cs
 from tools.client import RESUME_LATER, WORTH_RESUMING
@@ -114,6 +115,7 @@ class User:
         self._dial_at_s: float | None = None
         self._give_up_s = 0.0
         self._chunk_sent_s: dict[int, float] = {}
+        self._told: list[str] = []
         self._over = False
 
     # --------------------------------------------------------------------------------- connecting
@@ -278,6 +280,7 @@ class User:
             del self._chunk_sent_s[index]
 
     def _note_segment(self, event: cs.ChunkText, now_s: float) -> None:
+        self._told.append(event.text)
         spoken_ms = self._speech.spoken_until_ms(event.end_ms)
         if spoken_ms is None or self._speaking_since_s is None:
             return
@@ -303,6 +306,8 @@ class User:
             self._end("wrong_text", "the text differs")
         elif self._core.repeated_segments:
             self._end("failed", f"{self._core.repeated_segments} segments were told twice")
+        elif (told := join_texts(self._told)) != self._speech.text:
+            self._end("wrong_text", f"the segments' texts differ: {told}")
         else:
             self._end("succeeded", "")
 

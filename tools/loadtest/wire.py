@@ -89,6 +89,9 @@ class Wire(asyncio.Protocol):
         self._listener.writable()
 
     def send(self, message: str | bytes) -> None:
+        """Once the server has begun to close, nothing is sent: ``lost`` is about to be called."""
+        if self._protocol.state is not State.OPEN:
+            return
         if isinstance(message, bytes):
             self._protocol.send_binary(message)
         else:

@@ -32,6 +32,7 @@ class Gateway:
     silent: bool = False
     """Finish is never answered."""
     segment_indices: list[int] | None = None
+    final_text: str | None = None
     starts: list[dict[str, Any]] = field(default_factory=list)
     audio: list[bytes] = field(default_factory=list)
     upgrades: int = 0
@@ -82,7 +83,7 @@ class Gateway:
         await _tell(
             socket,
             type="final_result",
-            text=" ".join(dict.fromkeys(self.texts)),
+            text=self.final_text or " ".join(dict.fromkeys(self.texts)),
             duration=1.0,
             chunk_count=len(self.audio),
             stored=True,

@@ -49,6 +49,15 @@ async def test_a_segment_told_twice_is_a_failure_although_the_text_is_right() ->
     assert (outcome.status, outcome.reason) == ("failed", "1 segments were told twice")
 
 
+async def test_segments_that_differ_are_a_failure_although_the_final_text_is_right() -> None:
+    words = speech().text.split()
+    gateway = Gateway([*words[1:], words[0]], final_text=speech().text)
+    async with serving(gateway) as url:
+        outcome = await one_session(url)
+    assert outcome.status == "wrong_text"
+    assert outcome.text == speech().text and outcome.reason.startswith("the segments' texts differ")
+
+
 async def test_a_missing_segment_is_a_failure() -> None:
     gateway = Gateway([speech().text], segment_indices=[1])
     async with serving(gateway) as url:

@@ -62,6 +62,16 @@ async def test_messages_both_ways_and_the_close_code() -> None:
     assert heard.calls == ["opened", "bytes 70000", "str 5", 1012]
 
 
+async def test_what_is_sent_after_the_server_began_to_close_is_dropped() -> None:
+    async with serve(echo, "127.0.0.1", 0) as server:
+        wire, heard = await connected(server.sockets[0].getsockname()[1])
+        await heard.until("opened")
+        wire.send("leave")
+        await heard.until(1012)
+        wire.send(b"too late")
+    assert heard.calls == ["opened", "str 5", 1012]
+
+
 async def test_a_closed_wire_says_nothing_more() -> None:
     async with serve(echo, "127.0.0.1", 0) as server:
         wire, heard = await connected(server.sockets[0].getsockname()[1])
