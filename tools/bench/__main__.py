@@ -22,7 +22,17 @@ from tools.bench.figures import Figure
 
 PIPED_WIDTH_CHARS = 160
 RESULTS = Path("bench-results/results.json")
-PARTS = ("codec", "core", "broker", "dispatch", "worker", "files", "gateway", "cpu_budget")
+PARTS = (
+    "codec",
+    "core",
+    "broker",
+    "dispatch",
+    "worker",
+    "files",
+    "gateway",
+    "cpu_budget",
+    "reconnect",
+)
 QUICK: dict[str, dict[str, object]] = {
     "codec": {"MEASURE_S": 0.02},
     "core": {"PAIRS": 1_000, "ROUNDS": 1},
@@ -33,6 +43,7 @@ QUICK: dict[str, dict[str, object]] = {
     "chunks": {"CHUNKS": 20},
     "cpu_budget": {"SESSIONS": 4, "WARM_UP_S": 1.0, "MEASURED_S": 2.0},
     "gateway": {"ROUND_TRIPS": 5, "IDLE_SESSIONS": 15},
+    "reconnect": {"CONNECTIONS": 20, "CONNECTIONS_MAX": 15, "ROUNDS": 1},
 }
 """Constants of the parts by which they only show that they work, in a fraction of the time."""
 
@@ -48,10 +59,22 @@ def _modules() -> dict[str, ModuleType]:
         dispatch,
         files,
         gateway,
+        reconnect,
         worker,
     )
 
-    modules = (broker, chunks, codec, core, cpu_budget, dispatch, files, gateway, worker)
+    modules = (
+        broker,
+        chunks,
+        codec,
+        core,
+        cpu_budget,
+        dispatch,
+        files,
+        gateway,
+        reconnect,
+        worker,
+    )
     return {module.__name__.rpartition(".")[2]: module for module in modules}
 
 

@@ -19,6 +19,7 @@ TITLES = {
     "files": "Files through the pipeline",
     "gateway": "Gateway and the whole way",
     "cpu_budget": "Where the processor time goes",
+    "reconnect": "Two thousand connections back at once",
 }
 DOTS_PER_INCH = 120
 
