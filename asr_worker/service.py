@@ -21,7 +21,7 @@ from asr_worker.job_book import JobBook
 from asr_worker.metrics import FRAMES_REJECTED, LOAD_SECONDS, MESSAGES_UNSENT, MODEL, QUEUED
 from asr_worker.recognizer import ModelLoadError, Recognizer, build, trial_x
 from asr_worker.settings import WorkerSettings
-from runtime import exit_codes, lifecycle, logging, metrics, settings, tracing
+from runtime import exit_codes, garbage, lifecycle, logging, metrics, settings, tracing
 from runtime.liveness import Liveness
 from wire import codec
 from wire.messages import Heartbeat, Message
@@ -80,6 +80,7 @@ class Worker:
             throughput_x=self._trial_x,
         )
         MODEL.labels(recognizer.model, recognizer.device).set(1)
+        garbage.settle()
         self._log.info("worker_ready", model=recognizer.model, device=recognizer.device)
         bus = _Bus(socket, self._loop)
         try:

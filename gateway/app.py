@@ -37,6 +37,7 @@ from gateway.stats import queue_body, stats_body
 from gateway.transcript_files import TranscriptFormat, transcript_response
 from gateway.transcriptions import add_transcriptions
 from persistence.reads import StoreUnavailable
+from runtime import garbage
 
 HISTORY_LIMIT_MAX = 1_000
 _NOT_FOUND = {"code": "not_found", "message": "no such session"}
@@ -52,6 +53,7 @@ def create_app(hub: Hub, sources: dict[str, str]) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await hub.open()
+        garbage.settle()
         yield
         await hub.close()
 
