@@ -36,6 +36,10 @@ PAUSE_AFTER_FAILURE_S = 1.0
 WRITES_QUEUED_MAX = 5_000
 """Session updates waiting to be written; beyond it the newest is dropped and counted."""
 
+CONNECTIONS_MAX = 4
+"""To Redis; calls wait their turn. Without a limit a hundred sessions admitted at once open a
+hundred, and keep them."""
+
 T = TypeVar("T")
 
 
@@ -43,13 +47,16 @@ class Registry:
     """``ready`` tells whether the last call went well."""
 
     def __init__(self, url: str, gateway_id: str) -> None:
-        self._redis = redis.asyncio.from_url(
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
             url,
+            max_connections=CONNECTIONS_MAX,
+            timeout=CALL_TIMEOUT_S * 2,
             socket_timeout=CALL_TIMEOUT_S,
             socket_connect_timeout=CALL_TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),
             decode_responses=True,
         )
+        self._redis = redis.asyncio.Redis.from_pool(pool)
         self._gateway_id = gateway_id
         self._beat = 0
         self._seen: dict[str, tuple[str, float]] = {}

@@ -109,3 +109,15 @@ async def test_without_redis_everything_answers_at_once_from_what_is_known() -> 
     registry.update_session("x", status="active")
     assert not registry.ready
     await registry.close()
+
+
+async def test_many_that_ask_at_once_share_few_connections(
+    client: redis.asyncio.Redis, embedded_services: EmbeddedServices
+) -> None:
+    before = int((await client.info("clients"))["connected_clients"])
+    registry = Registry(embedded_services.redis_url, "gateway-a")
+    counts = await asyncio.gather(*(registry.count_connections(7) for _ in range(200)))
+    assert counts == [7] * 200 and registry.ready
+    after = int((await client.info("clients"))["connected_clients"])
+    assert 0 < after - before <= r.CONNECTIONS_MAX
+    await registry.close()
