@@ -18,7 +18,7 @@ import msgpack
 from wire import messages as m
 from wire.checkers import ITEMS_MAX, WireError, checker_of
 
-__all__ = ["WireError", "decode", "encode"]
+__all__ = ["WireError", "decode", "encode", "tag_of"]
 
 PROTOCOL_VERSION = 1
 
@@ -55,6 +55,11 @@ def encode(message: m.Message) -> list[bytes]:
     header = msgpack.packb(header_of(message), use_bin_type=True)
     # mypy does not know that the table tells which messages have PCM.
     return [tag, header, message.pcm] if with_pcm else [tag, header]  # type: ignore[union-attr]
+
+
+def tag_of(kind: type) -> bytes:
+    """The first frame of messages of this class."""
+    return _TAGS[kind]
 
 
 def decode(frames: Sequence[bytes]) -> m.Message:

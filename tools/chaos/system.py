@@ -110,6 +110,12 @@ class System:
         """By way of the relay between clients and gateways."""
         return f"ws://127.0.0.1:{self._relayed['http']}/ws/asr"
 
+    @property
+    def broker_endpoints(self) -> tuple[str, str]:
+        """Front and back, past the relays."""
+        front, back = (f"tcp://127.0.0.1:{self._ports[name]}" for name in ("front", "back"))
+        return front, back
+
     def __enter__(self) -> System:
         site = self.directory / "site"
         for path in (self.directory, self.logs, self.orders, self.relay_sockets, site):
