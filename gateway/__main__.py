@@ -14,6 +14,7 @@ import uvicorn
 
 from gateway.app import create_app
 from gateway.draining import drain
+from gateway.http_heads import HEAD_BYTES_MAX, HeadDeadline
 from gateway.hub import Hub
 from gateway.metrics import show_limits
 from gateway.settings import GatewaySettings
@@ -91,6 +92,8 @@ def main() -> int:
     sources = {name: text.rpartition("(")[2].rstrip(")") for name, text in described.items()}
     config = uvicorn.Config(
         create_app(hub, sources),
+        http=HeadDeadline,
+        h11_max_incomplete_event_size=HEAD_BYTES_MAX,
         ws="websockets-sansio",
         ws_max_size=values.message_bytes_max,
         ws_per_message_deflate=False,

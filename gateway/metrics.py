@@ -30,6 +30,9 @@ REFUSED = Counter(
     "Connections and files refused before anything was read of them, by code",
     ["code"],
 )
+LATE_HEADS = Counter(
+    "asr_gateway_late_heads_total", "Connections closed because a request's headers did not come"
+)
 CLOSED = Counter(
     "asr_gateway_closed_connections_total",
     "WebSockets that this gateway closed, by WebSocket close code",

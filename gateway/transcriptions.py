@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from gateway import events as e
@@ -198,6 +199,10 @@ async def _bounded(request: Request, file_bytes_max: int) -> AsyncGenerator[byte
                 piece = await anext(pieces)
         except StopAsyncIteration:
             return
+        except ClientDisconnect as error:
+            raise RefusedError(
+                499, "client_gone", "the client has closed the connection"
+            ) from error
         except TimeoutError as error:
             raise RefusedError(408, "upload_timeout", "the upload has stopped") from error
         left -= len(piece)

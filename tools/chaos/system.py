@@ -74,7 +74,7 @@ class System:
         sockets = embedded_socket_dir(self.data)
         self.database_url = f"postgresql://postgres@/postgres?host={quote(str(sockets), safe='')}"
         self.redis_path = sockets / "redis.sock"
-        self.metrics_port = _free_range(100)
+        self.metrics_port = free_range(100)
         ports = {name: free_port() for name in ("front", "back", "events", "http")}
         self._ports = ports
         relayed = {name: free_port() for name in ("front_g", "front_p", "back", "events", "http")}
@@ -274,7 +274,7 @@ def _family(pid: int) -> list[psutil.Process]:
         return []
 
 
-def _free_range(count: int) -> int:
+def free_range(count: int) -> int:
     """The first of ``count`` ports above one that is free; the others most likely are, too."""
     while (port := free_port()) > 65_000 - count:
         pass

@@ -92,8 +92,8 @@ def _report(result: Result, out: Path | None) -> None:
     )
     console.print(f"discarded by the broker, each counted: {result.counted}", markup=False)
     console.print(f"WebSocket closes: {result.closes}; HTTP: {result.statuses}", markup=False)
-    for name, (began, ended) in result.memory_mb.items():
-        console.print(f"memory of {name}: {began:.1f} MB at first, {ended:.1f} MB at last")
+    for name, tenths in result.memory_mb.items():
+        console.print(f"memory of {name}, MB: {' '.join(f'{mb:.0f}' for mb in tenths)}")
     for problem in result.problems[:PROBLEMS_SHOWN_MAX]:
         console.print(problem, style="red", markup=False, soft_wrap=True)
     console.print("nobody noticed" if not result.problems else f"{len(result.problems)} problems")

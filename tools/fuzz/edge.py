@@ -20,6 +20,8 @@ TALK_MESSAGES: Final = 12
 """Of one connection, at most: it may be closed before."""
 ANSWERS_WAIT_S: Final = 0.3
 """For what a connection is told after its last message."""
+ANSWER_S: Final = 2.0
+"""For an HTTP answer; longer waits only a request that is not complete."""
 PATIENCE_S: Final = 30.0
 REFUSED_WAIT_S: Final = 0.2
 REQUESTS_SHARE: Final = 0.5
@@ -107,11 +109,11 @@ class EdgeFuzzer:
         try:
             with contextlib.suppress(ConnectionError):
                 writer.write(messages.request(self._seed, number))
-                writer.write_eof()
                 await writer.drain()
             status_line = b""
-            with contextlib.suppress(ConnectionError):
-                status_line = await reader.readline()
+            # A body that is shorter than declared is waited for.
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                status_line = await asyncio.wait_for(reader.readline(), ANSWER_S)
                 while await reader.read(65_536):
                     pass
         finally:

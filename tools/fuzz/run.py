@@ -49,8 +49,8 @@ class Result:
     closes: dict[int, int] = field(default_factory=dict)
     statuses: dict[int, int] = field(default_factory=dict)
     refused: int = 0
-    memory_mb: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """By process: medians of the first and the last tenth of the run."""
+    memory_mb: dict[str, list[float]] = field(default_factory=dict)
+    """By process: medians of each tenth of the run."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -178,22 +178,22 @@ def lives_changed(before: Look, after: Look) -> list[str]:
     ]
 
 
-def _memory(looks: Sequence[Look]) -> dict[str, tuple[float, float]]:
+def _memory(looks: Sequence[Look]) -> dict[str, list[float]]:
     tenth = max(1, len(looks) // 10)
     found = {}
     for place in looks[0].memory_mb() if looks else ():
-        first, last = (
-            statistics.median(mb[place] for each in some if place in (mb := each.memory_mb()))
-            for some in (looks[:tenth], looks[-tenth:])
-        )
-        found[f"{kind_of(place)} +{place}"] = (first, last)
+        all_mb = [mb[place] for each in looks if place in (mb := each.memory_mb())]
+        found[f"{kind_of(place)} +{place}"] = [
+            statistics.median(all_mb[begin : begin + tenth])
+            for begin in range(0, len(all_mb), tenth)
+        ]
     return found
 
 
-def grown(memory_mb: dict[str, tuple[float, float]]) -> list[str]:
+def grown(memory_mb: dict[str, list[float]]) -> list[str]:
     """Processes whose memory is not flat."""
     return [
-        f"{name}: memory grew from {first:.0f} to {last:.0f} MB"
-        for name, (first, last) in memory_mb.items()
-        if last > first + max(GROWTH_MB_MAX, GROWTH_SHARE_MAX * first)
+        f"{name}: memory grew from {tenths[0]:.0f} to {tenths[-1]:.0f} MB"
+        for name, tenths in memory_mb.items()
+        if tenths[-1] > tenths[0] + max(GROWTH_MB_MAX, GROWTH_SHARE_MAX * tenths[0])
     ]

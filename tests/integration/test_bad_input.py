@@ -1,0 +1,382 @@
+"""docs/bad_input.md, row by row, against a running system: what clients get for what no correct
+client sends, and that nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import socket
+import struct
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import psycopg
+import pytest
+import websockets
+
+from gateway.http_heads import HEAD_S_MAX
+from gateway.settings import GatewaySettings
+from tests.conftest import EmbeddedServices
+from tests.gateway.encoded_audio import encode
+from tests.integration.slow_head import SlowHead
+from tests.integration.speech import chunk_message, spoken
+from tests.integration.stack import Stack, running_stack
+from tests.integration.test_protocol import talking
+from tools.chaos.system import free_range
+from tools.fuzz.run import Target, run
+
+SESSION_AUDIO_S_MAX = 60
+MESSAGE_BYTES_MAX = GatewaySettings.model_fields["chunk_bytes_max"].default * 3 // 2
+
+
+@pytest.fixture(scope="module")
+def stack(embedded_services: EmbeddedServices) -> Iterator[Stack]:
+    name = f"bad_input_{uuid.uuid4().hex}"
+    with psycopg.connect(embedded_services.database_url, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    url = urlsplit(embedded_services.database_url)._replace(path=f"/{name}").geturl()
+    with running_stack(
+        url,
+        embedded_services.redis_url,
+        METRICS_PORT=str(free_range(100)),
+        SESSION_AUDIO_S_MAX=str(SESSION_AUDIO_S_MAX),
+    ) as running:
+        running.start_all()
+        pids = {process: running.processes[process].pid for process in running.processes}
+        yield running
+        # Whatever was sent here: nobody ended, and nothing was a bug.
+        assert {each: running.processes[each].pid for each in running.processes} == pids
+        logs = [line for process in running.processes.values() for line in process.lines]
+        # uvicorn tells of text that is no UTF-8 with its own.
+        expected = "Invalid UTF-8 sequence received from client."
+        assert [x for x in logs if "Traceback" in x and expected not in x] == []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slow_head(stack: Stack) -> SlowHead:
+    """It takes its time while the other tests run."""
+    slow = SlowHead(stack.ports["gateway"])
+    slow.start()
+    return slow
+
+
+@asynccontextmanager
+async def unharmed(stack: Stack) -> AsyncIterator[None]:
+    """A session beside it gets its text."""
+    audio = spoken(7_000, digits=(3, 3))
+    async with talking(stack) as other:
+        await other.start()
+        pcm = audio.pcm.tobytes()
+        await other.chunk(0, pcm[: len(pcm) // 4 * 2])
+        yield
+        await other.chunk(1, pcm[len(pcm) // 4 * 2 :])
+        assert (await other.finish())["text"] == audio.text
+
+
+async def close_code(socket: Any) -> int | None:
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await socket.recv()
+            except websockets.ConnectionClosed as closed:
+                return closed.rcvd.code if closed.rcvd is not None else None
+
+
+# --------------------------------------------------------------------------------------- messages
+
+
+def chunk_text(session_id: str, index: str, more: str = "") -> str:
+    return (
+        f'{{"action":"chunk","session_id":"{session_id}","chunk_index":{index},"audio_data":""'
+        f"{more}}}"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        chunk_text("SESSION", "true"),
+        chunk_text("SESSION", "0.0"),
+        chunk_text("SESSION", "-1"),
+        chunk_text("SESSION", "1e400"),
+        chunk_text("SESSION", "NaN"),
+        chunk_text("SESSION", "9" * 5_000),
+        chunk_text("SESSION", "0", ',"chunk_index":0'),
+        chunk_text("../../etc/passwd", "0"),
+        chunk_text("'; DROP TABLE asr_sessions; --", "0"),
+        chunk_text("a\\u0000", "0"),
+        chunk_text("\\ud800", "0"),
+        '{"a":' * 20_000,
+        '{"action":"finish","session_id":null}',
+        "[]",
+        "null",
+        "",
+    ],
+)
+async def test_no_message_at_all(stack: Stack, text: str) -> None:
+    async with talking(stack) as talk:
+        await talk.start()
+        assert (await talk.ask(text.replace("SESSION", talk.session_id)))["code"] == "bad_message"
+        assert (await talk.chunk(0, b"\0\0"))["status"] == "received"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"user_id": "\0"},
+        {"user_id": "\ud800"},
+        {"language": "x" * 33},
+        {"sample_rate": 0},
+        {"sample_rate": True},
+        {"hotwords": ["one", None]},
+        {"hotwords": ["one"] * 201},
+        {"partials": 1},
+        {"mode": ["auto"]},
+        {"resume_token": 5},
+        {"session_id": "a" * 129},
+    ],
+)
+async def test_a_start_with_a_wrong_field(stack: Stack, fields: dict[str, Any]) -> None:
+    async with talking(stack) as talk:
+        assert (await talk.start(**fields))["code"] == "bad_message"
+        assert (await talk.start())["status"] == "session_started"
+
+
+async def test_text_that_is_no_utf_8_closes_with_1007(stack: Stack) -> None:
+    async with unharmed(stack), talking(stack) as talk:
+        await talk.start()
+        await talk.socket.send(b'{"action":"\xff\xfe"}', text=True)
+        assert await close_code(talk.socket) == 1007
+
+
+async def test_a_message_too_large_in_pieces_closes_with_1009(stack: Stack) -> None:
+    async with unharmed(stack), talking(stack) as talk:
+        await talk.start()
+
+        async def pieces() -> AsyncIterator[bytes]:
+            for _ in range(MESSAGE_BYTES_MAX // (1 << 16) + 1):
+                yield bytes(1 << 16)
+
+        sending = asyncio.create_task(talk.socket.send(pieces()))
+        assert await close_code(talk.socket) == 1009
+        await asyncio.gather(sending, return_exceptions=True)
+
+
+async def test_compression_is_not_agreed_to_so_no_bomb_is_unpacked(stack: Stack) -> None:
+    async with websockets.connect(stack.url(), compression="deflate", proxy=None) as compressing:
+        assert compressing.response is not None
+        assert "Sec-WebSocket-Extensions" not in compressing.response.headers
+        # RSV1: "this frame is compressed".
+        compressing.transport.write(b"\xc1\x85\0\0\0\0" + b"\x4a\x4c\x4c\x4c\0")
+        assert await close_code(compressing) == 1002
+
+
+async def test_a_chunk_for_a_session_of_somebody_else(stack: Stack) -> None:
+    audio = spoken(7_001, digits=(3, 3))
+    async with talking(stack) as victim, talking(stack) as thief:
+        await victim.start()
+        assert (await thief.ask(chunk_message(victim.session_id, 0, b"\0\0")))["type"] == "error"
+        await thief.start()
+        stolen = await thief.ask(chunk_message(victim.session_id, 0, bytes(64_000)))
+        assert stolen["type"] == "error"
+        ended = await thief.ask({"action": "finish", "session_id": victim.session_id})
+        assert ended["type"] == "error"
+        async with talking(stack) as second:
+            second.session_id = victim.session_id
+            assert (await second.start())["code"] == "session_exists"
+            wrong = await second.start(resume_token="x" * 43)
+            assert wrong["code"] == "not_resumable"
+        await victim.chunk(0, audio.pcm.tobytes())
+        assert (await victim.finish())["text"] == audio.text
+
+
+# ------------------------------------------------------------------------------------------ audio
+
+
+def wav(
+    *,
+    coding: int = 1,
+    channels: int = 1,
+    rate_hz: int = 16_000,
+    block_align: int | None = None,
+    bits: int = 16,
+    pcm: bytes = bytes(64),
+) -> bytes:
+    align = channels * bits // 8 if block_align is None else block_align
+    fmt = struct.pack(
+        "<HHIIHH", coding, channels, rate_hz, rate_hz * align % (1 << 32), align & 0xFFFF, bits
+    )
+    return b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0" + fmt + b"data\xff\xff\xff\xff" + pcm
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        wav(rate_hz=0),
+        wav(rate_hz=1),
+        wav(channels=0),
+        wav(channels=65_535, block_align=65_535),
+        wav(block_align=0),
+        wav(bits=7, block_align=1),
+        wav(coding=85),
+        *(magic + random.Random(1).randbytes(8_000) for magic in (b"fLaC", b"ID3\4\0\0")),
+        b"\x1a\x45\xdf\xa3" + random.Random(2).randbytes(8_000),
+        b"OggS\0\2" + random.Random(3).randbytes(8_000),
+    ],
+    ids=lambda data: repr(data[:4]),
+)
+async def test_audio_that_is_none(stack: Stack, data: bytes) -> None:
+    assert await problem_of(stack, data) == "bad_audio"
+
+
+async def problem_of(stack: Stack, *chunks: bytes) -> str:
+    """The first error of a session of these chunks."""
+    async with talking(stack) as talk:
+        await talk.start()
+        for index, data in enumerate(chunks):
+            await talk.socket.send(chunk_message(talk.session_id, index, data))
+        await talk.socket.send(json.dumps({"action": "finish", "session_id": talk.session_id}))
+        while (answer := await talk.answer())["type"] != "error":
+            assert answer["type"] != "final_result"
+        return str(answer["code"])
+
+
+async def test_a_wav_without_an_end_is_a_stream(stack: Stack) -> None:
+    audio = spoken(7_002, digits=(3, 3))
+    async with talking(stack) as talk:
+        await talk.start()
+        await talk.chunk(0, wav(pcm=audio.pcm.tobytes()))
+        assert (await talk.finish())["text"] == audio.text
+
+
+@pytest.mark.parametrize("container", ["webm", "ogg", "flac", "mp3"])
+async def test_a_bomb_of_silence_is_too_long(stack: Stack, container: str) -> None:
+    silence = np.zeros(16_000 * (SESSION_AUDIO_S_MAX + 30), np.int16)
+    bomb = encode(silence, container, 16_000 if container == "flac" else 48_000, 1)
+    assert len(bomb) < 800_000
+    async with unharmed(stack):
+        assert await problem_of(stack, bomb) == "audio_too_long"
+
+
+@pytest.mark.parametrize(
+    "playlist", [b"#EXTM3U\nfile:///etc/passwd\n", b"ffconcat version 1.0\nfile /etc/passwd\n"]
+)
+async def test_playlists_are_not_followed(stack: Stack, playlist: bytes) -> None:
+    url = stack.url().removesuffix("/ws/asr")
+    async with websockets.connect(url, compression=None, proxy=None) as funasr:
+        await funasr.send(json.dumps({"mode": "offline", "wav_format": "mp3", "wav_name": "x"}))
+        await funasr.send(playlist * 400)
+        await funasr.send(json.dumps({"is_speaking": False}))
+        async with asyncio.timeout(30):
+            answer = json.loads(await funasr.recv())
+    assert answer["error"].startswith("bad_audio")
+    form = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.m3u8"\r\n\r\n'
+    form += playlist + b'\r\n--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nx\r\n--b--'
+    assert await asyncio.to_thread(upload, stack, form) == 415
+
+
+# ------------------------------------------------------------------------------------------- HTTP
+
+
+def http(stack: Stack, request: bytes, half: bool) -> bytes:
+    """The status line for raw bytes; empty if the connection was only closed."""
+    with socket.create_connection(("127.0.0.1", stack.ports["gateway"]), timeout=20) as client:
+        try:
+            client.sendall(request)
+            if half:
+                client.shutdown(socket.SHUT_WR)
+            answer = b""
+            while piece := client.recv(65_536):
+                answer += piece
+        except ConnectionError:
+            return b""
+    return answer.partition(b"\r\n")[0]
+
+
+def status_of(stack: Stack, request: bytes, half: bool = False) -> int:
+    line = http(stack, request, half).split()
+    return int(line[1]) if line else 0
+
+
+def upload(stack: Stack, body: bytes, length: int | None = None) -> int:
+    head = (
+        b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        b"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: %d\r\n\r\n"
+    )
+    short = length is not None and length > len(body)
+    return status_of(stack, head % (len(body) if length is None else length) + body, half=short)
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"\0\1\2\3\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: rot13\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 20_000 + b"\r\n",
+        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+    ids=range(7),
+)
+def test_no_http(stack: Stack, request_bytes: bytes) -> None:
+    assert status_of(stack, request_bytes) in (0, 400)
+
+
+@pytest.mark.parametrize(
+    "piece", ["..%2f..%2fetc%2fpasswd", "%2e%2e", "a%00b", "%ff", "%F0%9F%8E%A4"]
+)
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_ids_that_are_none(stack: Stack, method: str, piece: str) -> None:
+    assert stack.get(f"/api/v1/session/{piece}", method=method).status in (404, 422)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"--", b"--b\r\n\r\n", b"--b--", bytes(5_000), b"--b\r\nX\r\n\r\n\r\n--b--\r\n"]
+)
+def test_a_form_that_is_none(stack: Stack, body: bytes) -> None:
+    assert upload(stack, body) == 400
+
+
+def test_a_body_shorter_than_declared(stack: Stack) -> None:
+    assert upload(stack, b"--b\r\n", 100_000) in (0, 400)
+
+
+async def test_an_upgrade_that_is_none(stack: Stack) -> None:
+    head = b"GET /ws/asr HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    for more in (b"", b"Sec-WebSocket-Key: x\r\n", b"Sec-WebSocket-Version: 99\r\n"):
+        status = await asyncio.to_thread(status_of, stack, head + more + b"\r\n")
+        assert status in (400, 426)
+    async with talking(stack) as talk:
+        assert (await talk.start())["status"] == "session_started"
+
+
+# ----------------------------------------------------------------------------- all of it, at once
+
+
+def test_fuzzing(stack: Stack) -> None:
+    """python -m tools.fuzz, for some seconds."""
+    target = Target(
+        stack.http_url(),
+        stack.environment["BROKER_FRONTEND"],
+        stack.environment["BROKER_BACKEND"],
+        int(stack.environment["METRICS_PORT"]),
+    )
+    result = run(target, seed=3, bus=6_000, edge=400)
+    assert result.problems == []
+    assert (result.bus, result.edge) == (6_000, 400)
+    assert sum(result.counted.values()) > 5_000 and result.sessions >= 4
+    assert result.statuses and result.closes
+
+
+def test_headers_sent_byte_by_byte_end_at_the_deadline(stack: Stack, slow_head: SlowHead) -> None:
+    slow_head.join(HEAD_S_MAX + 30)
+    assert not slow_head.is_alive()
+    assert slow_head.answer.startswith(b"HTTP/1.1 408 ") and slow_head.lasted_s >= HEAD_S_MAX
+    assert "asr_gateway_late_heads_total 1.0" in stack.get("/metrics").body
