@@ -8,8 +8,9 @@ Three things can be used up, and each is watched by what shows it first:
 * the workers' throughput, by *utilisation*: audio arriving per second over audio recognised per
   second. A queue, and with it the expected wait, only begins to grow when it is too late.
 * the expected wait nevertheless, for workers that die or slow down.
-* this gateway's processor, by its *delay*: how long the event loop and speech detection take for
-  one frame, from the moment that it is due.
+* this gateway's event loop, by how *busy* it is, and by its *delay*: how long the event loop and
+  speech detection take for one frame, from the moment that it is due. A delay, too, only begins to
+  grow when it is too late.
 
 A session's audio shows in the arriving audio only some seconds after its admission. Until then
 each new session counts with what is expected of it, less as it grows older; gateways tell each
@@ -36,6 +37,15 @@ NEW_SESSIONS_STEP_S = 0.25
 """Sessions admitted within such a step have one age."""
 DELAY_MEMORY_S = 1.0
 """Delays are averaged over about so long: a single pause is no overload."""
+BUSY_MEMORY_S = 2.0
+"""Busyness is averaged over about so long."""
+UNSEEN_SESSION_S = 1.0
+"""For so long a session hardly shows in the busyness; then more and more."""
+SEEN_SESSION_S = 4.0
+SESSION_BUSY = 0.002
+"""What a session is expected to add to the busyness until there are some to tell: twice what one
+adds on the machine of docs/performance.md."""
+TELLING_SESSIONS = 50
 RETRY_AFTER_NO_WORKER_S = 5
 RETRY_AFTER_FULL_S = 5
 RETRY_AFTER_BACKLOG_S = 15
@@ -45,7 +55,7 @@ REOPEN_BELOW = 0.7
 """Hysteresis: refusing for too long a wait or delay goes on until it is below this share of the
 limit, so that admission does not flap at it."""
 REOPEN_UTILISATION_BELOW = 0.9
-"""The same for utilisation. Nearer, because what lies between stays unused."""
+"""The same for utilisation and busyness. Nearer, because what lies between stays unused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +78,7 @@ class AdmissionLimits:
     session_demand_x: float
     sessions_per_s_max: float
     delay_ms_max: int
+    busy_max: float
 
 
 class Admission:
@@ -80,8 +91,12 @@ class Admission:
         self._wait = _Switch(limits.est_wait_ms_max, REOPEN_BELOW)
         self._utilisation = _Switch(limits.utilisation_max, REOPEN_UTILISATION_BELOW)
         self._delay = _Switch(limits.delay_ms_max, REOPEN_BELOW)
+        self._busy_switch = _Switch(limits.busy_max, REOPEN_UTILISATION_BELOW)
         self._ramp = _Ramp(limits.sessions_per_s_max)
-        self._new = _NewSessions()
+        self._new = _NewSessions(NEW_SESSION_S, KNOWN_SESSION_S)
+        self._unseen = _NewSessions(UNSEEN_SESSION_S, SEEN_SESSION_S)
+        self._busy = 0.0
+        self._busy_at_s = float("-inf")
         self._told_x = self._in_load_x = 0.0
         """What we told the broker last, and what of it is in its load."""
         self._delay_ms = 0.0
@@ -108,6 +123,12 @@ class Admission:
         self._delay_at_s = now_s
         self._pulse_due_s = None
 
+    def note_busy(self, share: float, now_s: float) -> None:
+        """How busy the event loop was since this was told last, 0 to 1."""
+        weight = min(1.0, (now_s - self._busy_at_s) / BUSY_MEMORY_S)
+        self._busy += weight * (share - self._busy)
+        self._busy_at_s = now_s
+
     # -------------------------------------------------------------------------------- what it knows
 
     def load(self, now_s: float) -> Load | None:
@@ -121,6 +142,13 @@ class Admission:
         pending_s = 0.0 if self._pulse_due_s is None else now_s - self._pulse_due_s
         # One pulse that is late is told only once it is late for longer than the average is long.
         return max(self._delay_ms, (pending_s - DELAY_MEMORY_S) * 1000)
+
+    def busy(self, now_s: float, *, own: int) -> float:
+        """How busy this gateway's event loop will be soon, with those that have just come in."""
+        unseen = min(self._unseen.shares(now_s), own)
+        seen = own - unseen
+        each = self._busy / seen if seen >= TELLING_SESSIONS else SESSION_BUSY
+        return self._busy + unseen * each
 
     def expected_x(self, now_s: float, *, own: int) -> float:
         """Seconds of audio per second that this gateway's new sessions are yet to bring."""
@@ -181,6 +209,7 @@ class Admission:
         """One more session has come in, and counts as new from now on."""
         self._ramp.take(now_s)
         self._new.add(now_s)
+        self._unseen.add(now_s)
 
     def count(self, *, connections: int) -> Refusal | None:
         """By the number of connections over all gateways, the one that asks included."""
@@ -204,7 +233,8 @@ class Admission:
         used += self._limits.session_demand_x / max(load.throughput_x, 1e-9)
         if self._utilisation.note(used):
             return _overload("the workers have no more to spare", RETRY_AFTER_BUSY_S)
-        if self._delay.note(self.delay_ms(now_s)):
+        busy = self._busy_switch.note(self.busy(now_s, own=own))
+        if self._delay.note(self.delay_ms(now_s)) or busy:
             return _overload("this gateway has no more to spare", RETRY_AFTER_BUSY_S)
         if self._ramp.left(now_s) < 1:
             return _overload("too many new sessions in this second", RETRY_AFTER_RAMP_S)
@@ -253,9 +283,11 @@ class _Ramp:
 
 
 class _NewSessions:
-    """Admissions of the last ``KNOWN_SESSION_S``. Each is one share, less as it grows older."""
+    """Admissions of the last ``known_s``. Each is one share, less and less from ``new_s`` on."""
 
-    def __init__(self) -> None:
+    def __init__(self, new_s: float, known_s: float) -> None:
+        self._new_s = new_s
+        self._known_s = known_s
         self._steps: deque[tuple[float, int]] = deque()
 
     def add(self, now_s: float) -> None:
@@ -266,10 +298,9 @@ class _NewSessions:
             self._steps.append((now_s, 1))
 
     def shares(self, now_s: float) -> float:
-        while self._steps and now_s - self._steps[0][0] >= KNOWN_SESSION_S:
+        while self._steps and now_s - self._steps[0][0] >= self._known_s:
             self._steps.popleft()
-        return sum(count * _share(now_s - began_s) for began_s, count in self._steps)
+        return sum(count * self._share(now_s - began_s) for began_s, count in self._steps)
 
-
-def _share(age_s: float) -> float:
-    return min(1.0, (KNOWN_SESSION_S - age_s) / (KNOWN_SESSION_S - NEW_SESSION_S))
+    def _share(self, age_s: float) -> float:
+        return min(1.0, (self._known_s - age_s) / (self._known_s - self._new_s))

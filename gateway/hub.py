@@ -360,9 +360,7 @@ class Hub:
         metrics.SESSIONS_ACTIVE.set(len(self.sessions))
         metrics.OUTBOX.set(len(self.outbox))
         metrics.OUTBOX_AGE.set(self.outbox.age_s(now_s))
-        metrics.UTILISATION.set(self.admission.utilisation(now_s, own=self.connections))
-        metrics.DELAY.set(self.admission.delay_ms(now_s) / 1000)
-        metrics.BROKER_UP.set(self.admission.load(now_s) is not None)
+        metrics.show_admission(self.admission, now_s, self.connections)
 
     def _tell_registry(self, session: Session, status: str) -> None:
         self.registry.update_session(

@@ -6,6 +6,8 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from gateway.admission import Admission
+
 PROBLEM_CODES: Final = frozenset(
     {
         *("bad_message", "bad_state", "bad_base64", "bad_audio", "audio_too_long"),
@@ -102,6 +104,10 @@ DELAY = Gauge(
     "asr_gateway_delay_seconds",
     "Time that one frame of audio takes through event loop and speech detection",
 )
+BUSY = Gauge(
+    "asr_gateway_busy_ratio",
+    "Share of time in which the event loop works or waits for a processor, new sessions included",
+)
 UTILISATION = Gauge(
     "asr_gateway_worker_utilisation_ratio",
     "Share of the workers' measured speed in use, new sessions' expected audio included",
@@ -163,6 +169,14 @@ REDIS_FAILURES = Counter(
 def count_problem(code: str) -> None:
     """One error answer."""
     PROBLEMS.labels(code if code in PROBLEM_CODES else "other").inc()
+
+
+def show_admission(admission: Admission, now_s: float, connections: int) -> None:
+    """What new sessions are judged by."""
+    UTILISATION.set(admission.utilisation(now_s, own=connections))
+    BUSY.set(admission.busy(now_s, own=connections))
+    DELAY.set(admission.delay_ms(now_s) / 1000)
+    BROKER_UP.set(admission.load(now_s) is not None)
 
 
 def show_limits(*, est_wait_ms_max: int, outbox_records_max: int) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import time
 
 from gateway.admission import Admission
+from gateway.loop_load import LoopLoad
 from gateway.vad import FRAME_BYTES, VadEngine, VadOverloadedError, VadStream
 
 PULSE_EVERY_S = 0.25
@@ -14,13 +15,15 @@ RETRY_S = 0.05
 
 
 async def keep_pulse(vad: VadEngine, admission: Admission) -> None:
-    """Tell ``admission`` the gateway's delay until cancelled. One more frame four times a second
-    is what a hundredth of a live session costs."""
+    """Tell ``admission`` the gateway's delay, and how busy it is, until cancelled. One more frame
+    four times a second is what a hundredth of a live session costs."""
     stream, silence = VadStream(), bytes(FRAME_BYTES)
+    load = LoopLoad()
     while True:
         due_s = time.monotonic() + PULSE_EVERY_S
         admission.note_pulse_due(due_s)
         await asyncio.sleep(PULSE_EVERY_S)
+        admission.note_busy(load.busy(), time.monotonic())
         while not await _heard(vad, stream, silence):  # noqa: ASYNC110
             await asyncio.sleep(RETRY_S)
         admission.note_pulse(time.monotonic())

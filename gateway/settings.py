@@ -45,6 +45,9 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
     """Seconds of audio per second that a new session is expected to bring, until it is measured."""
     admit_sessions_per_s_max: Annotated[float, Field(ge=0)] = 100.0
     """New sessions per second of each gateway; further ones get 503. 0: no limit."""
+    admit_busy_max: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """Share of time in which the gateway's event loop works or waits for a processor, new sessions
+    included; above it they get 503. 0: no limit."""
     admit_delay_ms_max: Annotated[int, Field(ge=0)] = 300
     """Time that the gateway takes for one frame of audio; above it new sessions get 503. 0: no
     limit."""
@@ -99,6 +102,7 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
             session_demand_x=self.admit_session_demand_x,
             sessions_per_s_max=self.admit_sessions_per_s_max,
             delay_ms_max=self.admit_delay_ms_max,
+            busy_max=self.admit_busy_max,
         )
 
     def session_limits(self) -> SessionLimits:

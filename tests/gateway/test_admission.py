@@ -10,6 +10,8 @@ from gateway.admission import (
     NEW_SESSION_S,
     REOPEN_BELOW,
     REOPEN_UTILISATION_BELOW,
+    SEEN_SESSION_S,
+    SESSION_BUSY,
     Admission,
     AdmissionLimits,
     Refusal,
@@ -36,6 +38,7 @@ LIMITS = AdmissionLimits(
     session_demand_x=1.0,
     sessions_per_s_max=0,
     delay_ms_max=0,
+    busy_max=0,
 )
 
 
@@ -217,6 +220,46 @@ def test_a_pulse_that_never_comes_out_is_one() -> None:
     later_s = now_s + DELAY_MEMORY_S + 0.4
     subject.note_load(LOAD, later_s)
     assert decide(subject, later_s) == "overloaded"
+
+
+def busy(subject: Admission, share: float, from_s: float, for_s: float) -> float:
+    now_s = from_s
+    while now_s < from_s + for_s:
+        now_s += 0.25
+        subject.note_busy(share, now_s)
+        subject.note_load(LOAD, now_s)
+    return now_s
+
+
+def test_a_busy_gateway_refuses_until_it_is_less_busy() -> None:
+    subject = admission(busy_max=0.8)
+    now_s = busy(subject, 0.7, 0.0, 5.0)
+    assert decide(subject, now_s, own=300) is None
+    now_s = busy(subject, 0.9, now_s, 10.0)
+    assert decide(subject, now_s, own=300) == "overloaded"
+    now_s = busy(subject, 0.78, now_s, 10.0)
+    assert decide(subject, now_s, own=300) == "overloaded", "no hysteresis"
+    now_s = busy(subject, 0.6, now_s, 10.0)
+    assert decide(subject, now_s, own=300) is None
+
+
+def test_sessions_that_do_not_show_yet_count() -> None:
+    subject = admission(busy_max=0.8)
+    now_s = busy(subject, 0.5, 0.0, 10.0)
+    # 500 make 0.5, so another 300 make 0.8.
+    admitted = 0
+    for _ in range(1_500):
+        admitted += decide(subject, now_s, own=500 + admitted + 1) is None
+    assert 298 <= admitted <= 302
+    # A few seconds later they show themselves.
+    now_s = busy(subject, 0.7, now_s, SEEN_SESSION_S + 5.0)
+    assert decide(subject, now_s, own=801) is None
+
+
+def test_the_first_sessions_are_guessed() -> None:
+    subject = admission(busy_max=0.8)
+    now_s = busy(subject, 0.0, 0.0, 3.0)
+    assert admitted_of(subject, 1_500, now_s) == pytest.approx(0.8 / SESSION_BUSY, abs=2)
 
 
 def test_sessions_come_in_no_faster_than_the_limit() -> None:

@@ -16,6 +16,7 @@ class Noted:
     def __init__(self) -> None:
         self.due = 0
         self.pulses = 0
+        self.busy: list[float] = []
         self.changed = asyncio.Event()
 
     def note_pulse_due(self, _due_s: float) -> None:
@@ -24,6 +25,9 @@ class Noted:
     def note_pulse(self, _now_s: float) -> None:
         self.pulses += 1
         self.changed.set()
+
+    def note_busy(self, share: float, _now_s: float) -> None:
+        self.busy.append(share)
 
     async def until(self, pulses: int) -> None:
         while self.pulses < pulses:
@@ -55,6 +59,7 @@ async def test_each_pulse_goes_through_speech_detection() -> None:
             await noted.until(pulses=3)
     finally:
         vad.close()
+    assert len(noted.busy) >= 3 and all(0 <= share <= 1 for share in noted.busy)
 
 
 async def test_a_pulse_that_speech_detection_refuses_is_the_same_pulse_later() -> None:

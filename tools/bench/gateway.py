@@ -86,6 +86,7 @@ def measure() -> list[Figure]:
             "BROKER_FRONTEND": f"ipc://{directory}/front",
             "DATA_DIR": f"{directory}/data",
             # What admission would refuse is not what is measured here.
+            "ADMIT_BUSY_MAX": "0",
             "ADMIT_DELAY_MS_MAX": "0",
             "ADMIT_SESSIONS_PER_S_MAX": "0",
             "ADMIT_UTILISATION_MAX": "0",
