@@ -14,6 +14,7 @@ import uvicorn
 
 from gateway.app import create_app
 from gateway.draining import drain
+from gateway.handshake import Handshake
 from gateway.http_heads import HEAD_BYTES_MAX, HeadDeadline
 from gateway.hub import Hub
 from gateway.metrics import show_limits
@@ -94,7 +95,7 @@ def main() -> int:
         create_app(hub, sources),
         http=HeadDeadline,
         h11_max_incomplete_event_size=HEAD_BYTES_MAX,
-        ws="websockets-sansio",
+        ws=Handshake,
         ws_max_size=values.message_bytes_max,
         ws_per_message_deflate=False,
         ws_ping_interval=PING_INTERVAL_S,
