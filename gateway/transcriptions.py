@@ -11,6 +11,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -79,6 +80,7 @@ def add_transcriptions(app: FastAPI, hub: Hub) -> None:
         "/v1/audio/transcriptions",
         summary="Transcribe a file, as OpenAI's API does",
         openapi_extra=_REQUEST_BODY,
+        responses=_ANSWERS,
     )
     async def transcribe(request: Request) -> Response:
         try:
@@ -369,4 +371,24 @@ _REQUEST_BODY = {
             }
         },
     }
+}
+_TEXTS: dict[str, Any] = {
+    kind: {} for kind in sorted({*openai.MEDIA_TYPES.values(), "text/event-stream"})
+}
+_PROBLEM = {"content": {"application/json": {"schema": {"type": "object", "required": ["error"]}}}}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The transcript", "content": _TEXTS},
+    **{
+        status: {"description": description, **_PROBLEM}
+        for status, description in {
+            400: "A wrong field, no form, or audio that cannot be decoded",
+            408: "The upload has stopped",
+            413: "The file, or its audio, is too long",
+            415: "No form, or no audio file",
+            429: "Too many files at a time",
+            499: "The client has gone",
+            500: "A part of the audio got no text",
+            503: "Not now: see Retry-After",
+        }.items()
+    },
 }

@@ -1,0 +1,67 @@
+"""The gateway does what its OpenAPI description says, whatever is sent (schemathesis)."""
+
+from __future__ import annotations
+
+import hypothesis
+import pytest
+import schemathesis
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests.integration.stack import Stack
+
+EXAMPLES = 8
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+]
+WITH_INPUT = ("history", "session_id", "transcriptions")
+OPERATIONS = [
+    ("GET", "/api/v1/health"),
+    ("GET", "/api/v1/admission"),
+    ("GET", "/api/v1/history"),
+    ("GET", "/api/v1/session/{session_id}"),
+    ("DELETE", "/api/v1/session/{session_id}"),
+    ("GET", "/api/v1/asr/queue/status"),
+    ("GET", "/api/v1/stats"),
+    ("GET", "/v1/models"),
+    ("POST", "/v1/audio/transcriptions"),
+]
+
+
+@pytest.fixture(scope="module")
+def schema(stack: Stack) -> schemathesis.BaseSchema:
+    return schemathesis.openapi.from_url(f"{stack.http_url()}/openapi.json")
+
+
+def test_every_operation_is_tested(schema: schemathesis.BaseSchema) -> None:
+    described = {(each.ok().method.upper(), each.ok().path) for each in schema.get_all_operations()}
+    assert described == set(OPERATIONS)
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_answers_are_as_described(schema: schemathesis.BaseSchema, method: str, path: str) -> None:
+    """Status, content type and body, for valid and for invalid requests."""
+    operation = schema[path][method]
+    modes = [schemathesis.GenerationMode.POSITIVE]
+    if any(kind in path for kind in WITH_INPUT):
+        modes.append(schemathesis.GenerationMode.NEGATIVE)
+    for mode in modes:
+
+        @hypothesis.settings(
+            max_examples=EXAMPLES,
+            database=None,
+            derandomize=True,
+            suppress_health_check=list(hypothesis.HealthCheck),
+        )
+        @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
+        def check(case: schemathesis.Case) -> None:
+            case.call_and_validate(checks=CHECKS)
+
+        check()
