@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import hypothesis
 import pytest
 import schemathesis
@@ -40,8 +42,9 @@ def schema(stack: Stack) -> schemathesis.BaseSchema:
     return schemathesis.openapi.from_url(f"{stack.http_url()}/openapi.json")
 
 
-def test_every_operation_is_tested(schema: schemathesis.BaseSchema) -> None:
-    described = {(each.ok().method.upper(), each.ok().path) for each in schema.get_all_operations()}
+def test_every_operation_is_tested(stack: Stack) -> None:
+    paths = stack.get("/openapi.json").body["paths"]
+    described = {(method.upper(), path) for path in paths for method in paths[path]}
     assert described == set(OPERATIONS)
 
 
@@ -61,7 +64,7 @@ def test_answers_are_as_described(schema: schemathesis.BaseSchema, method: str, 
             suppress_health_check=list(hypothesis.HealthCheck),
         )
         @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
-        def check(case: schemathesis.Case) -> None:
+        def check(case: Any) -> None:
             case.call_and_validate(checks=CHECKS)
 
         check()
