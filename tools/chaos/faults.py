@@ -78,6 +78,18 @@ def _resume(kind: str) -> Callable[[System], None]:
     return _signal(kind, signal.SIGCONT, every=True)
 
 
+def _signal_database(number: signal.Signals) -> Act:
+    """To the server and to what serves its connections: without the latter they would go on."""
+
+    def send(system: System) -> None:
+        for server in system.processes("postgres"):
+            for process in (server, *server.children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
+
+    return send
+
+
 def _restart_workers(system: System) -> None:
     system.restart("asr_worker")
 
@@ -268,8 +280,8 @@ FAULTS = (
     Fault("PostgreSQL kill", _kill("postgres"), unnoticed=True),
     Fault(
         "PostgreSQL stopped 10 s",
-        _signal("postgres", signal.SIGSTOP, every=True),
-        _resume("postgres"),
+        _signal_database(signal.SIGSTOP),
+        _signal_database(signal.SIGCONT),
         PAUSE_S,
         full_only=True,
         unnoticed=True,

@@ -115,7 +115,7 @@ def _fault_line(fault: str, rows: Sequence[Row]) -> str:
         verdict = f"skipped: {rows[0].skipped}"
     silence = slowest = "–"
     for row in tried:
-        if row.moment == "mid-job":
+        if row.moment == "mid-job" and row.slowest_ms:
             silence, slowest = f"{row.pause_s:.1f}", f"{row.slowest_ms / 1000:.1f}"
     resumed = sum(row.resumes for row in tried)
     return f"| {fault} | {moments} | {verdict} | {silence} | {slowest} | {resumed} |"
