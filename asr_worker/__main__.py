@@ -16,6 +16,9 @@ from runtime.supervisor import Child, run_children
 SILENCE_S_MAX = 15.0
 """A worker beats once a second, unless it hangs (``ASR_HANG_S``) or is stopped. This is longer
 than the broker's lease, so a worker that was only paused is not killed on top."""
+ONEDNN_SHAPES_MAX = 64
+"""Compiled kernels that oneDNN keeps, one for each shape of a batch. Its default of 1,024 costs
+120 MB, and is slower."""
 WORKER = (sys.executable, "-m", "asr_worker.service")
 
 
@@ -32,7 +35,10 @@ def worker_children(
     return [
         Child(
             list(command),
-            environment={"OMP_NUM_THREADS": str(values.asr_threads)},
+            environment={
+                "OMP_NUM_THREADS": str(values.asr_threads),
+                "ONEDNN_PRIMITIVE_CACHE_CAPACITY": str(ONEDNN_SHAPES_MAX),
+            },
             final=frozenset({exit_codes.CONFIG}),
             silence_s_max=silence_s_max,
         )

@@ -128,3 +128,11 @@ def test_a_device_that_is_not_there_ends_the_supervisor(
 def test_the_supervisor_does_not_import_torch() -> None:
     program = "import sys, asr_worker.__main__; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_workers_keep_few_kernels_and_use_as_many_threads_as_told(broker_side: BrokerSide) -> None:
+    process, _ = supervised(broker_side, ASR_THREADS="3")
+    (child,) = children_of(process)
+    environment = child.environ()
+    assert environment["OMP_NUM_THREADS"] == "3"
+    assert environment["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "64"
