@@ -16,17 +16,19 @@ def largest_that_holds(
         trials.append((sessions, holds(sessions)))
         return trials[-1][1]
 
-    if not tried(low):
-        return 0, trials
     if tried(high):
         return high, trials
+    held = 0
     while high - low > step:
         middle = (low + high) // 2 // step * step
         middle = middle if middle > low else low + step
         if middle >= high:
             break
         if tried(middle):
-            low = middle
+            held = low = middle
         else:
             high = middle
-    return low, trials
+    # Last, because it is the one that nearly always holds, and a trial takes minutes.
+    if not held and low < high and tried(low):
+        held = low
+    return held, trials

@@ -14,4 +14,12 @@ def test_finds_the_largest_number_that_holds(limit: int) -> None:
 
 
 def test_nothing_holds() -> None:
-    assert largest_that_holds(lambda _: False, 25, 800, 25) == (0, [(25, False)])
+    most, trials = largest_that_holds(lambda _: False, 25, 800, 25)
+    assert most == 0
+    # The smallest is tried last.
+    assert trials[0] == (800, False) and trials[-1] == (25, False)
+
+
+def test_one_number_to_try() -> None:
+    assert largest_that_holds(lambda _: True, 25, 25, 25) == (25, [(25, True)])
+    assert largest_that_holds(lambda _: False, 25, 25, 25) == (0, [(25, False)])
