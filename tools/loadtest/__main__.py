@@ -69,6 +69,7 @@ SegmentP95MsOption = Annotated[float, typer.Option(min=1, help="Target, end of s
 FindCapacityOption = Annotated[
     bool, typer.Option(help="Find the most sessions, up to -c, for which the targets hold.")
 ]
+LeastOption = Annotated[int, typer.Option(min=1, help="For --find-capacity: the fewest to try.")]
 
 
 @contextlib.contextmanager
@@ -125,6 +126,7 @@ def main(
     final_p95_ms: FinalP95MsOption = 1_000,
     segment_p95_ms: SegmentP95MsOption = 1_500,
     find_capacity: FindCapacityOption = False,
+    least: LeastOption = CAPACITY_STEP,
 ) -> None:
     """Load a gateway with sessions whose texts are known, and check every word."""
     console = Console(stderr=True, highlight=False)
@@ -157,7 +159,7 @@ def main(
         except (ValueError, OSError) as error:
             raise typer.BadParameter(str(error)) from error
         if find_capacity:
-            raise typer.Exit(_find_capacity(console, plan, processes, pid, targets, out))
+            raise typer.Exit(_find_capacity(console, plan, processes, pid, targets, out, least))
         found, results = _trial(console, plan, processes, pid)
     _conclude(console, found, results, targets, out)
     right = found.texts_right and not results.stopped
@@ -192,7 +194,13 @@ def _conclude(
 
 
 def _find_capacity(
-    console: Console, plan: Plan, processes: int, pid: int | None, targets: Targets, out: Path
+    console: Console,
+    plan: Plan,
+    processes: int,
+    pid: int | None,
+    targets: Targets,
+    out: Path,
+    least: int,
 ) -> int:
     """Print the number; returns the exit code: 1 if a text was wrong, or no number holds."""
     right = True
@@ -207,7 +215,7 @@ def _find_capacity(
         console.print(f"{sessions}: {'holds' if found.holds(targets) else 'does not hold'}")
         return found.holds(targets)
 
-    low = min(CAPACITY_STEP, plan.sessions)
+    low = min(least, plan.sessions)
     most, trials = largest_that_holds(holds, low, plan.sessions, CAPACITY_STEP)
     for sessions, held in sorted(trials):
         console.print(f"{sessions:6d}  {'holds' if held else 'does not hold'}")
