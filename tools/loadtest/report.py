@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tools.loadtest.drift import drifts, table
 from tools.loadtest.figures import Latency, Summary, Targets, difference, percentile
 from tools.loadtest.run import Results
 from tools.loadtest.system import System, write_samples
@@ -84,6 +85,8 @@ def markdown(summary: Summary, results: Results, targets: Targets, image: str | 
         "",
         *_system_table(results),
     ]
+    if drift := drifts(results.outcomes, results.system.samples):
+        lines += ["", *table(drift)]
     if summary.reasons:
         lines += ["", "| why not | sessions |", "| --- | --- |"]
         lines += [f"| {reason} | {count} |" for reason, count in summary.reasons.items()]
