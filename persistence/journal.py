@@ -31,7 +31,8 @@ class Limits:
     batch_wait_s: float
     """A batch not full by then, counted from its oldest row, is written as it is."""
     pending_rows_max: int
-    """Beyond this, or beyond ``pending_bytes_max``, what newly arrives is dropped."""
+    """Beyond this, or beyond ``pending_bytes_max``, what newly arrives is dropped, unless nothing
+    else waits."""
     pending_bytes_max: int
 
 
@@ -167,7 +168,9 @@ class Journal:
         ]
 
     def _has_room_for(self, entry: Entry) -> bool:
-        return (
+        # What is more than the limits alone goes when nothing else waits: dropped, it would be
+        # sent again and dropped again for ever.
+        return not self.rows or (
             self.rows + entry.rows <= self._limits.pending_rows_max
             and self.bytes + entry.byte_count <= self._limits.pending_bytes_max
         )

@@ -117,6 +117,18 @@ def test_at_the_row_limit_the_newest_is_dropped_until_a_commit_makes_room() -> N
     assert core.receive(sent.published_result(11, sent.result(seq=10)), 0.0) == TAKEN
 
 
+def test_a_record_beyond_the_limits_is_taken_when_nothing_else_waits() -> None:
+    """Dropped, it would come again and again, and never be stored."""
+    core = journal(pending_rows_max=3)
+    giant = sent.published_record(0, sent.chunks(*range(5)), record_seq=1)
+    assert core.receive(giant, 0.0) == TAKEN
+    late = sent.published_result(1, sent.result())
+    assert core.receive(late, 0.0).discarded == "backlog_full"
+    core.committed(take(core))
+    assert core.receive(late, 0.0) == TAKEN
+    assert core.receive(giant, 0.0).discarded == "backlog_full"
+
+
 def test_records_of_no_chunks_count_towards_the_limits() -> None:
     core = journal(pending_rows_max=2)
     for number in range(3):
