@@ -239,13 +239,11 @@ class Hub:
                 return NOT_RESUMABLE
             # One that is being given up is soon in the database, and can be brought back from it.
             return here if here.session.resumable else UNAVAILABLE
-        taken = await self._takeover.take(session_id, resume_token)
-        if isinstance(taken, e.Problem):
-            return taken
-        if not taken.token_is_valid:
-            resume_token = new.session.resume_token
+        origin = await self._takeover.take(session_id, resume_token)
+        if isinstance(origin, e.Problem):
+            return origin
         fresh = new.session
-        host = self._session(fresh.client, resume_token, taken.origin, fresh.limits)
+        host = self._session(fresh.client, resume_token, origin, fresh.limits)
         self._add(host, session_id)
         return host
 

@@ -11,8 +11,11 @@ from typing import Any
 from gateway import events as e
 from wire.messages import SAMPLE_RATE_HZ, Failure, Result, Token
 
-COMPLETE = ("completed", "failed")
-"""Statuses of sessions that need nothing more."""
+
+def is_complete(stored: dict[str, Any]) -> bool:
+    """Whether the stored session needs nothing more: its end may be stored and a segment not, if
+    its gateway was killed before all was confirmed."""
+    return stored["status"] in ("completed", "failed") and bool(stored["has_all_segments"])
 
 
 def token_hash(resume_token: str) -> str:
@@ -51,7 +54,7 @@ def origin_of(stored: dict[str, Any], generation: int) -> Origin:
     """The origin of a session of which ``stored`` is all that is stored
     (``SessionReader.resume_state``), and which is now of ``generation``."""
     segments: Sequence[dict[str, Any]] = stored["segments"]
-    if stored["status"] in COMPLETE:
+    if is_complete(stored):
         final = e.Finished(
             session_id=stored["session_id"],
             text=stored["text"] or "",

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from gateway import events as e
 from gateway.metrics import TAKEOVERS
-from gateway.origin import COMPLETE, Origin, origin_of, same_hash, token_hash
+from gateway.origin import Origin, is_complete, origin_of, same_hash, token_hash
 from persistence.reads import Row, SessionReader, StoreUnavailable
 from wire.messages import Claim, Message, Record, StoredKey
 from wire.records import RESUMED_RECORD_SEQ, SessionResumed, to_body
@@ -28,15 +27,6 @@ NOT_RESUMABLE = e.Problem(code="not_resumable", message="this session cannot be 
 UNAVAILABLE = e.Problem(
     code="resume_unavailable", message="the session cannot be brought here now, try again later"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A session that is this gateway's from now on."""
-
-    origin: Origin
-    token_is_valid: bool
-    """False: nothing is known of the session. It begins anew, and its client needs a new token."""
 
 
 class Takeover:
@@ -57,8 +47,10 @@ class Takeover:
                 if stored is not None and generation == key.generation:
                     stored.set()
 
-    async def take(self, session_id: str, resume_token: str) -> Taken | e.Problem:
-        """The session of this token, or why not."""
+    async def take(self, session_id: str, resume_token: str) -> Origin | e.Problem:
+        """Where the session of this token begins here, or why not. One of which nothing is known
+        begins anew, with the token shown: a new one could be lost on its way to the client, which
+        would be locked out then."""
         if session_id in self._claims:
             return UNAVAILABLE  # Its client has asked twice at once.
         self._claims[session_id] = (-1, asyncio.Event())
@@ -72,7 +64,7 @@ class Takeover:
         TAKEOVERS.labels(taken.code if isinstance(taken, e.Problem) else "taken").inc()
         return taken
 
-    async def _take(self, session_id: str, shown_hash: str) -> Taken | e.Problem:
+    async def _take(self, session_id: str, shown_hash: str) -> Origin | e.Problem:
         stored = await self._reader.resume_state(session_id)
         if stored is not None and (answer := _settled(stored, shown_hash)) is not None:
             return answer
@@ -86,8 +78,8 @@ class Takeover:
         if (stored["generation"], stored["gateway_id"]) != (generation, self._gateway_id):
             return UNAVAILABLE  # Another gateway was faster.
         if not stored["started"]:
-            return Taken(Origin(generation=generation), token_is_valid=False)
-        return Taken(origin_of(stored, generation), token_is_valid=True)
+            return Origin(generation=generation)
+        return origin_of(stored, generation)
 
     async def _claim(self, session_id: str, generation: int, shown_hash: str) -> None:
         """Until the claim is stored."""
@@ -111,12 +103,12 @@ class Takeover:
                 continue
 
 
-def _settled(stored: Row, shown_hash: str) -> Taken | e.Problem | None:
+def _settled(stored: Row, shown_hash: str) -> Origin | e.Problem | None:
     """The answer if it needs no claim."""
     if stored["status"] == "deleted":
         return NOT_RESUMABLE
     if stored["started"] and not same_hash(stored["resume_token_hash"], shown_hash):
         return NOT_RESUMABLE
-    if stored["started"] and stored["status"] in COMPLETE:
-        return Taken(origin_of(stored, stored["generation"]), token_is_valid=True)
+    if stored["started"] and is_complete(stored):
+        return origin_of(stored, stored["generation"])
     return None

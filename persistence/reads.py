@@ -71,7 +71,10 @@ FROM asr_chunks WHERE session_id = %s ORDER BY chunk_index LIMIT %s
 
 _RESUME_STATE = """
 SELECT id AS session_id, status, started, generation, gateway_id, resume_token_hash, text,
-       duration_ms, chunk_count, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms
+       duration_ms, chunk_count, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
+       coalesce(segment_count, 0) <= (SELECT count(*) FROM asr_segments
+                                      WHERE session_id = asr_sessions.id AND NOT provisional)
+       AS has_all_segments
 FROM asr_sessions WHERE id = %s
 """
 _RESUME_SEGMENTS = """

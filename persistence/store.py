@@ -69,14 +69,19 @@ WHERE id = %(session_id)s AND status <> 'deleted'
   AND (NOT started OR created_at > %(at)s)
 """
 # The first gateway to claim a generation has it. Nobody claims what is complete, nor with a wrong
-# token; a session whose start was never stored has none to compare.
+# token. Complete is what has its end, its start and all its segments: should its gateway have been
+# killed before all was confirmed, its client brings the rest. Without a start there is no token to
+# compare.
 _RESUMED = """
 UPDATE asr_sessions
 SET generation = %(generation)s, gateway_id = %(gateway_id)s, resumed_at = now(),
     status = 'active', completed_at = NULL
-WHERE id = %(session_id)s AND status NOT IN ('completed', 'failed', 'deleted')
-  AND generation < %(generation)s
-  AND (NOT started OR resume_token_hash = %(resume_token_hash)s)
+WHERE id = %(session_id)s AND status <> 'deleted' AND generation < %(generation)s
+  AND (NOT started
+       OR (resume_token_hash = %(resume_token_hash)s
+           AND (status NOT IN ('completed', 'failed')
+                OR segment_count > (SELECT count(*) FROM asr_segments
+                                    WHERE session_id = asr_sessions.id AND NOT provisional))))
 """
 _FINISHED = """
 UPDATE asr_sessions

@@ -57,6 +57,7 @@ def stored(rows: list[dict[str, Any]], status: str = "active") -> dict[str, Any]
         "duration_ms": 1234,
         "chunk_count": 9,
         "created_at_ms": 5,
+        "has_all_segments": True,
         "segments": rows,
     }
 
@@ -128,6 +129,17 @@ def test_only_gapless_segments_count_and_none_that_was_cut_off() -> None:
     failed = row(driver.jobs[0], error_code="deadline", error_message="m", text=None)
     (result,) = origin_of(stored([failed]), 1).results
     assert result.error is not None and result.error.code == "deadline"
+
+
+@pytest.mark.parametrize("status", ["completed", "failed"])
+def test_a_session_whose_end_is_stored_and_a_segment_not_goes_on(status: str) -> None:
+    driver = SessionDriver()
+    driver.start()
+    driver.chunk((speech(500) + silence(1000)) * 2)
+    found = stored([row(driver.jobs[0])], status)
+    assert origin_of(found, 1).final is not None
+    origin = origin_of({**found, "has_all_segments": False}, 1)
+    assert origin.final is None and len(origin.results) == 1
 
 
 def test_what_was_heard_when_the_client_went_away_is_provisional() -> None:

@@ -133,11 +133,29 @@ def test_segments_that_only_an_older_generation_had_go_at_the_end(connection: Co
 
 @pytest.mark.parametrize("status", ["completed", "failed"])
 def test_what_is_complete_is_not_taken_over(connection: Connection, status: Any) -> None:
-    write_bodies(connection, sent.started(), sent.finished(status=status))
+    write_bodies(connection, sent.started(), sent.finished(status=status, segment_count=0))
     write(connection, [sent.entry(sent.resumed(), generation=1)])
     assert value(connection, "SELECT status, generation FROM asr_sessions") == (status, 0)
     write(connection, [published(0, "late but its own")])
     assert texts(connection) == ["late but its own"]
+
+
+@pytest.mark.parametrize(("stored", "status"), [(1, "active"), (2, "completed")])
+def test_an_end_without_all_its_segments_is_taken_over(
+    connection: Connection, stored: int, status: str
+) -> None:
+    write(connection, [published(seq, "word") for seq in range(stored)])
+    write_bodies(connection, sent.started(), sent.finished(segment_count=2))
+    write(connection, [sent.entry(sent.resumed(), generation=1)])
+    assert value(connection, "SELECT status FROM asr_sessions") == status
+
+
+def test_an_end_without_its_start_is_taken_over(connection: Connection) -> None:
+    """No token can be compared, so the session begins anew; its client was not told ``stored``."""
+    write_bodies(connection, sent.finished(segment_count=0))
+    write(connection, [sent.entry(sent.resumed("g", "any"), generation=1)])
+    found = value(connection, "SELECT status, generation FROM asr_sessions")
+    assert found == ("active", 1)
 
 
 def test_a_generation_is_claimed_once_and_with_the_right_token_only(
