@@ -1,41 +1,76 @@
-"""Replay one seed, or look for a failing one:
+"""Replay one seed, or look for failing ones:
 
 python -m tests.simulation --seed 17 --trace
-python -m tests.simulation --seeds 0 100000
+python -m tests.simulation --seeds 0:100000
+python -m tests.simulation --routing --seeds 0:100000
 """
 
 from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Callable
 
 from tests.simulation.planted import PLANTED
-from tests.simulation.schedule import ScheduleError, no_bug, simulate
+from tests.simulation.planted_sessions import SESSION_PLANTS
+from tests.simulation.schedule import Outcome, ScheduleError, simulate
+from tests.simulation.sessions import simulate_sessions
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
-    parser.add_argument("--seed", type=int, help="one schedule")
-    parser.add_argument("--seeds", type=int, nargs=2, metavar=("FIRST", "END"), help="many")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    seeds = parser.add_mutually_exclusive_group(required=True)
+    seeds.add_argument("--seed", type=int, help="one schedule")
+    seeds.add_argument("--seeds", type=_range, metavar="FIRST:END", help="many, END not included")
+    parser.add_argument("--routing", action="store_true", help="the broker's core alone")
     parser.add_argument("--trace", action="store_true", help="print every event")
-    parser.add_argument("--bug", choices=sorted(PLANTED), help="with this bug planted")
+    parser.add_argument("--bug", choices=sorted({**PLANTED, **SESSION_PLANTS}), help="planted")
     arguments = parser.parse_args()
-    if arguments.seed is None and arguments.seeds is None:
-        parser.error("--seed or --seeds is needed")
-    first, end = arguments.seeds or (arguments.seed, arguments.seed + 1)
-    plant = PLANTED[arguments.bug] if arguments.bug else no_bug
+    routing = arguments.routing or arguments.bug in PLANTED
+    run = _routing(arguments.bug) if routing else _sessions(arguments.bug)
+    chosen = arguments.seeds or range(arguments.seed, arguments.seed + 1)
+    return _run_all(chosen, lambda seed: run(seed, arguments.trace))
+
+
+def _range(text: str) -> range:
+    first, end = text.split(":")
+    return range(int(first), int(end))
+
+
+def _routing(bug: str | None) -> Callable[[int, bool], Outcome]:
+    if bug is None:
+        return lambda seed, trace: simulate(seed, echo=trace)
+    return lambda seed, trace: simulate(seed, PLANTED[bug], echo=trace)
+
+
+def _sessions(bug: str | None) -> Callable[[int, bool], Outcome]:
+    if bug is None:
+        return lambda seed, trace: simulate_sessions(seed, echo=trace)
+    return lambda seed, trace: simulate_sessions(seed, SESSION_PLANTS[bug], echo=trace)
+
+
+def _run_all(seeds: range, run: Callable[[int], Outcome]) -> int:
+    """Goes on behind a failure: one seed is seldom the whole story."""
     counts: Counter[str] = Counter()
-    events = 0
-    for seed in range(first, end):
+    events = failed = 0
+    for seed in seeds:
         try:
-            outcome = simulate(seed, plant, echo=arguments.trace)
+            outcome = run(seed)
         except ScheduleError as failure:
-            print(failure)
-            return 1
+            print(failure, flush=True)
+            failed += 1
+            continue
         events += outcome.events
         counts += outcome.counts + Counter(texts=outcome.texts, failures=outcome.failures)
-    print(f"{end - first} schedules hold, {events} events, {dict(sorted(counts.items()))}")
-    return 0
+    held = len(seeds) - failed
+    print(
+        f"{held} schedules hold, {failed} do not, {events} events, {dict(sorted(counts.items()))}"
+    )
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -29,7 +29,9 @@ class Peer(Protocol):
 class BrokerHost:
     """Peers register in ``front`` and ``back`` and send by ``to_front`` and ``to_back``."""
 
-    def __init__(self, world: World, plant: Plant) -> None:
+    def __init__(self, world: World, plant: Plant, *, tells_load: bool = False) -> None:
+        """``tells_load``: gateways want to hear of it."""
+        self._tells_load = tells_load
         self._world = world
         self._plant = plant
         self._lives = 0
@@ -153,5 +155,7 @@ class BrokerHost:
             return False
         if not isinstance(message, m.Load):
             self._world.note(f"to {peer.identity.decode()}", message)
-            peer.from_broker.send(lambda: peer.receive(message))
+        elif not self._tells_load:
+            return True
+        peer.from_broker.send(lambda: peer.receive(message))
         return True

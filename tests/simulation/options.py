@@ -69,18 +69,14 @@ class Options:
     poison: float
     """Share of segments that crash whoever recognises them."""
     slow_workers: bool
+    accents: bool
+    """Two workers spell the same audio differently, as models do in different batches."""
+    cost_ratio_max: int
+    """The longest segment is so many times the shortest."""
 
     @classmethod
     def draw(cls, rng: Random) -> Options:
-        kinds = dict(FAULTS)
-        if rng.random() < FOCUSED_SHARE:
-            # One or two kinds alone, and surely.
-            chosen = rng.sample(sorted(FAULTS), rng.randint(1, 2))
-            kinds = {kind: (float(kind in chosen), most) for kind, (_, most) in FAULTS.items()}
-        faults = {
-            kind: most * rng.uniform(0.3, 1.0) if rng.random() < share else 0.0
-            for kind, (share, most) in kinds.items()
-        }
+        faults = draw_faults(rng, FAULTS)
         greedy = rng.random() < 0.08
         return cls(
             gateways=rng.randint(1, 3),
@@ -96,6 +92,8 @@ class Options:
             fault_s=rng.uniform(1.0, 3.0) if greedy else rng.uniform(2.0, 6.0),
             reorder=rng.random() < 0.15,
             slow_workers=rng.random() < 0.3 and not greedy,
+            accents=False,
+            cost_ratio_max=3,
             **faults,
         )
 
@@ -131,6 +129,19 @@ class Options:
             for name, value in shown
             if value
         )
+
+
+def draw_faults(rng: Random, known: dict[str, tuple[float, float]]) -> dict[str, float]:
+    """How often each kind happens: not at all in many seeds."""
+    kinds = dict(known)
+    if rng.random() < FOCUSED_SHARE:
+        # One or two kinds alone, and surely.
+        chosen = rng.sample(sorted(known), rng.randint(1, 2))
+        kinds = {kind: (float(kind in chosen), most) for kind, (_, most) in known.items()}
+    return {
+        kind: most * rng.uniform(0.3, 1.0) if rng.random() < share else 0.0
+        for kind, (share, most) in kinds.items()
+    }
 
 
 LEASE_S = 1.5

@@ -25,14 +25,25 @@ def no_bug(_core: Broker) -> None:
 class ScheduleError(AssertionError):
     """A seed whose schedule broke an invariant; its text is all that is needed to look into it."""
 
-    def __init__(self, seed: int, world: World, violation: InvariantError) -> None:
-        super().__init__(
-            f"seed {seed}\noptions {world.options}\n{violation}\n"
-            f"last events:\n{world.trace_text()}\n"
-            f"replay: python -m tests.simulation --seed {seed} --trace"
-        )
+    def __init__(self, text: str, seed: int, invariant: int) -> None:
+        super().__init__(text)
         self.seed = seed
-        self.invariant = violation.invariant
+        self.invariant = invariant
+
+    def __reduce__(self) -> tuple[type, tuple[str, int, int]]:
+        """Tests run seeds in other processes."""
+        return type(self), (str(self), self.seed, self.invariant)
+
+
+def schedule_error(
+    seed: int, world: World, violation: InvariantError, *, options: str = ""
+) -> ScheduleError:
+    text = (
+        f"seed {seed}\noptions {world.options}\n{violation}\n"
+        f"last events:\n{world.trace_text()}\n"
+        f"replay: python -m tests.simulation {options}--seed {seed} --trace"
+    )
+    return ScheduleError(text, seed, violation.invariant)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +68,7 @@ def simulate(seed: int, plant: Plant = no_bug, *, echo: bool = False) -> Outcome
     try:
         return _Schedule(seed, world, plant).run()
     except InvariantError as violation:
-        raise ScheduleError(seed, world, violation) from violation
+        raise schedule_error(seed, world, violation, options="--routing ") from violation
 
 
 class _Schedule:

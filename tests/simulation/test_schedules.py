@@ -12,7 +12,7 @@ import pytest
 from tests.simulation.planted import PLANTED
 from tests.simulation.schedule import Outcome, ScheduleError, simulate
 
-SEEDS = range(2_000)
+SEEDS = range(1_200)
 SEEDS_PER_TASK = 50
 REGRESSION_SEEDS = (
     3382,  # The oracle blamed a broker that had been stopped for not looking at deadlines,

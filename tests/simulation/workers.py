@@ -9,7 +9,7 @@ from asr_worker.batching import BatchLimits
 from asr_worker.job_book import JobBook
 from asr_worker.recognizer import Recognition
 from tests.simulation.broker_host import BrokerHost
-from tests.simulation.speech import segment_of, text_of
+from tests.simulation.speech import is_poison, text_of
 from tests.simulation.world import Link, World
 from wire import messages as m
 
@@ -17,6 +17,7 @@ BEAT_S = 0.5
 HANG_S = 2.0
 """A batch that runs longer silences the worker; its supervisor kills it a little later."""
 BATCH_S_MIN = 0.01
+BATCH_AUDIO_MS_MAX = 10_000
 SLOW_FACTOR = 10.0
 
 
@@ -35,8 +36,9 @@ class WorkerHost:
             worker_id=name,
             model="hash",
             device="none",
-            limits=BatchLimits(jobs_max=options.batch_jobs_max, audio_ms_max=10_000),
+            limits=BatchLimits(jobs_max=options.batch_jobs_max, audio_ms_max=BATCH_AUDIO_MS_MAX),
         )
+        self._accent = f"~{name}" if options.accents else ""
         self._slow = options.slow_workers and world.rng.random() < 0.5
         self._batch: list[m.WorkerJob] = []
         self._batch_began_s = 0.0
@@ -148,12 +150,12 @@ class WorkerHost:
             left_s = self._stopped_until_s - self._world.now_s
             self._world.after(left_s + 0.01, self._finish_batch)
             return
-        if any(segment_of(job.pcm).poison for job in self._batch):
+        if any(is_poison(job.pcm) for job in self._batch):
             self._world.note("worker is poisoned", self.identity)
             self.kill()
             return
         batch, self._batch = self._batch, []
-        recognitions = [Recognition(text=text_of(job.pcm)) for job in batch]
+        recognitions = [Recognition(text=text_of(job.pcm) + self._accent) for job in batch]
         infer_ms = round((self._world.now_s - self._batch_began_s) * 1000)
         self._send(self._book.answer(batch, recognitions, infer_ms))
         if self._draining:

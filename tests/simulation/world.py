@@ -18,9 +18,15 @@ DELAY_REORDERED_S_MAX = 0.4
 class World:
     """Everything happens in ``run``, one event at a time, in the order of its time."""
 
-    def __init__(self, seed: int, *, echo: bool = False) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        echo: bool = False,
+        draw: Callable[[Random], Options] = Options.draw,
+    ) -> None:
         self.rng = Random(seed)
-        self.options = Options.draw(self.rng)
+        self.options = draw(self.rng)
         self.now_s = 0.0
         self.healing = False
         self.events = 0
@@ -30,8 +36,12 @@ class World:
         self._order = 0
 
     def after(self, delay_s: float, act: Callable[[], None]) -> None:
+        self.at(self.now_s + delay_s, act)
+
+    def at(self, when_s: float, act: Callable[[], None]) -> None:
+        """What is given for the same time happens in the order in which it was given."""
         self._order += 1
-        heapq.heappush(self._agenda, (self.now_s + delay_s, self._order, act))
+        heapq.heappush(self._agenda, (when_s, self._order, act))
 
     def run(self, until_s: float, done: Callable[[], bool] = lambda: False) -> None:
         """Until ``until_s``, or ``done``."""
@@ -79,7 +89,7 @@ class Link:
         arrival_s = world.now_s + world.rng.uniform(DELAY_S_MIN, most_s)
         if not reorders:
             arrival_s = self._last_s = max(self._last_s, arrival_s)
-        world.after(arrival_s - world.now_s, deliver)
+        world.at(arrival_s, deliver)
 
 
 def _line(now_s: float, what: str, about: object) -> str:

@@ -1,0 +1,243 @@
+"""Clients that speak, lose their connections and come back: the real ``tools.client_session``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from gateway.segmenter import SegmenterConfig
+from gateway.transcript import join_texts
+from gateway.utterances import UtteranceCutter
+from tests.simulation.gateway_process import FRAME_BYTES, GatewayProcess
+from tests.simulation.oracle import InvariantError
+from tests.simulation.session_options import SessionOptions
+from tests.simulation.sockets import SimSocket
+from tests.simulation.speech import POISON, text_of, without_accent
+from tests.simulation.world import World
+from tools import client_session as c
+
+RETRY_S_MIN = 0.1
+RETRY_S_MAX = 1.0
+ANSWER_S = 8.0
+"""Without an answer to its start for so long a client tries another gateway."""
+SILENCE_S = 3.0
+"""A gateway that accepts nothing for so long is left."""
+FAILURES = ("chunk_failed",)
+BYTES_PER_MS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A segment of the run without faults."""
+
+    start_ms: int
+    end_ms: int
+    text: str
+
+
+class Speech:
+    """What one client says, and how it is cut and heard where nothing fails."""
+
+    def __init__(self, rng: Random, name: str, options: SessionOptions) -> None:
+        frames = [bytes(FRAME_BYTES)] * rng.randint(1, 12)
+        for utterance in range(rng.randint(1, options.segments_max)):
+            poison = rng.random() < options.poison
+            for frame in range(rng.randint(6, 25)):
+                label = f"{name}|{utterance}|{frame}|".encode()
+                label += POISON if poison and frame == 3 else b""
+                frames.append(label.ljust(FRAME_BYTES, b"\0"))
+            frames += [bytes(FRAME_BYTES)] * rng.randint(8, 25)
+        # Half a frame more or less: real recordings end anywhere.
+        audio = b"".join(frames)[: len(frames) * FRAME_BYTES - 2 * rng.randint(0, 600)]
+        step = options.chunk_ms * BYTES_PER_MS
+        self.chunks = [audio[i : i + step] for i in range(0, len(audio), step)]
+        self.segments = _cut(audio)
+
+
+def _cut(audio: bytes) -> list[Said]:
+    cutter = UtteranceCutter(SegmenterConfig(endpoint_silence_ms=200), joints_matter=True)
+    heard = cutter.append(b"", audio, chunk_index=0, starts=False, ends=False)
+    cut = cutter.take(_probabilities(heard))
+    cut += cutter.take(_probabilities(cutter.finish(b"")))
+    return [Said(u.start_ms, u.end_ms, text_of(u.pcm)) for u in cut]
+
+
+def _probabilities(pcm: bytes) -> list[float]:
+    return [1.0 if pcm[i] else 0.0 for i in range(0, len(pcm), FRAME_BYTES)]
+
+
+class SimClient:
+    """One session over any number of connections, and what its user sees."""
+
+    def __init__(
+        self,
+        world: World,
+        options: SessionOptions,
+        name: str,
+        pick: Callable[[], GatewayProcess],
+        check_stored: Callable[[SimClient], None],
+    ) -> None:
+        self._check_stored = check_stored
+        self.speech = Speech(world.rng, name, options)
+        self.left = False
+        self.final: c.FinalText | None = None
+        self.told: list[str | None] = []
+        """Texts in order; None: a segment that failed."""
+        self.session_ids: list[str] = []
+        """The last is the present one. A session whose start was never answered is nobody's."""
+        self.socket: SimSocket | None = None
+        self.gateway: GatewayProcess | None = None
+        """The last that it came to."""
+        self._world = world
+        self._options = options
+        self._name = name
+        self._pick = pick
+        self._chunks = c.ChunkLog()
+        self._begin_anew()
+        world.after(world.rng.uniform(0.0, 1.0), self._dial)
+        world.after(world.rng.uniform(0.0, 1.0), self._speak)
+
+    @property
+    def session_id(self) -> str:
+        return self.session_ids[-1]
+
+    @property
+    def over(self) -> bool:
+        return self.left or (self.final is not None and self.socket is None)
+
+    def _begin_anew(self) -> None:
+        self.session_ids.append(f"{self._name}-{len(self.session_ids)}")
+        start = c.start_fields(self.session_id, partials=self._options.partials)
+        self.core = c.ClientSession(start, self._chunks, binary=self._options.binary)
+        if len(self._chunks) == len(self.speech.chunks):
+            self.core.finish()
+
+    def _speak(self) -> None:
+        if len(self._chunks) < len(self.speech.chunks):
+            self._chunks.append(self.speech.chunks[len(self._chunks)])
+            self._world.after(self._options.chunk_ms / 1000 / self._options.speed, self._speak)
+        else:
+            self.core.finish()
+        self._pump()
+
+    def _pump(self) -> None:
+        while self.socket is not None and (message := self.core.next_message()) is not None:
+            self.socket.send(message)
+
+    # ------------------------------------------------------------------------------ its connections
+
+    def _dial(self) -> None:
+        if self.left or self.final is not None or self.socket is not None:
+            return
+        self.gateway = gateway = self._pick()
+        self._started = False
+        self.socket = socket = SimSocket(self._world, gateway.loop, self)
+        delay_s = self._world.rng.uniform(0.001, 0.02)
+        self._world.after(delay_s, lambda: gateway.serve(socket))
+        self._world.after(ANSWER_S, lambda: self._give_up(socket))
+
+    def _give_up(self, socket: SimSocket) -> None:
+        if socket is self.socket and not self._started:
+            self.drop(noticed_s=0.1)
+
+    def opened(self, socket: SimSocket) -> None:
+        if socket is self.socket:
+            socket.send(self.core.start_message())
+
+    def refused(self, socket: SimSocket) -> None:
+        self.closed(socket, 503)
+
+    def closed(self, socket: SimSocket, _code: int) -> None:
+        if socket is not self.socket:
+            return
+        socket.leave(0.0)
+        self._lost()
+
+    def drop(self, noticed_s: float) -> None:
+        """The network between is gone, and the gateway notices after so long."""
+        if self.socket is not None and self.final is None:
+            self._world.note("client is cut off", (self._name, noticed_s))
+            self.socket.leave(noticed_s)
+            self._lost()
+
+    def _lost(self) -> None:
+        self.socket = None
+        self.core.lost()
+        if self.core.resume_token is None:
+            # Whether its start arrived it cannot know, and the id may be taken.
+            self._begin_anew()
+        self._world.after(self._world.rng.uniform(RETRY_S_MIN, RETRY_S_MAX), self._dial)
+
+    def leave(self) -> None:
+        """For good."""
+        self._world.note("client leaves", self._name)
+        self.drop(noticed_s=0.05)
+        self.left = self.final is None
+
+    # ---------------------------------------------------------------------------- what it is told
+
+    def receive(self, socket: SimSocket, message: str) -> None:
+        if socket is not self.socket:
+            return
+        self._world.note(f"{self._name} is told", message)
+        if self.final is not None:
+            raise InvariantError(2, f"{self._name}: {message} after the final result")
+        told = self.core.told_segments
+        try:
+            event = self.core.receive(message)
+        except c.SessionError as error:
+            raise InvariantError(2, f"{self._name}: {error}") from error
+        if self.core.repeated_segments:
+            raise InvariantError(2, f"{self._name} is told segment again: {message}")
+        match event:
+            case c.Started():
+                self._begun(event)
+            case c.ChunkText():
+                self._check_text(event)
+                self.told.append(event.text)
+            case c.Problem():
+                self._take_problem(event, is_segment=self.core.told_segments > told)
+            case c.FinalText():
+                self._check_final(event)
+        self._pump()
+
+    def _begun(self, event: c.Started) -> None:
+        self._started = True
+        if event.session_id != self.session_id:
+            raise InvariantError(2, f"{self._name} is told of {event.session_id}")
+        if not 0 <= event.next_chunk_index <= len(self._chunks):
+            raise InvariantError(2, f"{self._name} shall send chunk {event.next_chunk_index}")
+
+    def _check_text(self, event: c.ChunkText) -> None:
+        if event.segment_index >= len(self.speech.segments):
+            raise InvariantError(2, f"{self._name} never said {event}")
+        said = self.speech.segments[event.segment_index]
+        heard = (event.start_ms, event.end_ms, without_accent(event.text))
+        if heard != (said.start_ms, said.end_ms, said.text):
+            raise InvariantError(2, f"{self._name} is told {event} and said {said}")
+
+    def _take_problem(self, problem: c.Problem, *, is_segment: bool) -> None:
+        if problem.code == "resume_unavailable" and not self._started:
+            assert self.socket is not None
+            self.closed(self.socket, 1000)
+        elif problem.segment_index is not None and problem.code in FAILURES:
+            if is_segment:
+                self.told.append(None)
+        else:
+            raise InvariantError(2, f"{self._name} is told {problem}")
+
+    def _check_final(self, final: c.FinalText) -> None:
+        self.final = final
+        said = [segment.text for segment in self.speech.segments]
+        if len(self.told) != len(said):
+            raise InvariantError(2, f"{self._name}: {len(self.told)} of {len(said)} segments")
+        if final.chunk_count != len(self.speech.chunks):
+            raise InvariantError(2, f"{self._name}: {final}, {len(self.speech.chunks)} chunks")
+        heard = without_accent(final.text).split()
+        if None not in self.told and without_accent(final.text) != join_texts(said):
+            raise InvariantError(2, f"{self._name} is told {final} and said {said}")
+        if final.stored:
+            self._check_stored(self)
+        if [text for text in said if text in heard] != heard:
+            raise InvariantError(2, f"{self._name} is told {final} and said {said}")

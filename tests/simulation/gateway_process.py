@@ -1,0 +1,318 @@
+"""A gateway's process: the real hub, its sessions, connections, takeovers and spool, on an event
+loop in simulated time. Simulated are the sockets, Redis, PostgreSQL and the voice's detector."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, cast
+from unittest.mock import patch
+
+import structlog
+
+from gateway.connection import Connection
+from gateway.dialects.native import Native
+from gateway.draining import drain
+from gateway.hub import Hub
+from gateway.link import BrokerLink
+from gateway.settings import GatewaySettings
+from tests.simulation.broker_host import BrokerHost
+from tests.simulation.event_loop import WorldLoop
+from tests.simulation.journal_host import Database, Reader
+from tests.simulation.oracle import InvariantError
+from tests.simulation.sockets import SimSocket
+from tests.simulation.world import Link, World
+from wire import messages as m
+
+HELLO_S = 0.5
+TICK_S = 0.2
+FRAME_BYTES = 1024
+VAD_S_MAX = 0.02
+WALL_MS = 1_700_000_000_000
+
+
+class SimLink(BrokerLink):
+    """The real link's handling of messages, without its socket."""
+
+    def __init__(self, process: GatewayProcess, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._process = process
+        self._jobs_sent: set[tuple[str, int]] = set()
+
+    def open(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._say()
+
+    def send(self, message: m.Message) -> bool:
+        if isinstance(message, m.Job) and not message.partial:
+            self._jobs_sent.add((message.session_id, message.seq))
+        self._process.send(message)
+        return True
+
+    def take(self, message: m.Message) -> None:
+        if isinstance(message, m.Welcome | m.Load) and message.broker_epoch != self._epoch:
+            self._jobs_sent.clear()
+            self._note_epoch(message.broker_epoch)
+            self._process.check_resent(self._jobs_sent)
+        if isinstance(message, m.Stored):
+            self._process.check_stored(message)
+        if not isinstance(message, m.Welcome):
+            self._on_message(message)
+
+    def _say(self) -> None:
+        self.send(m.Hello(gateway_id=self._gateway_id))
+        self._loop.call_later(HELLO_S, self._say)
+
+
+class _Detector:
+    """Speech is what is not zero, frame by frame."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def start(self) -> None: ...
+
+    async def probabilities(self, _stream: object, pcm: bytes) -> Sequence[float]:
+        await asyncio.sleep(self._world.rng.uniform(0.0, VAD_S_MAX))
+        return [1.0 if pcm[i] else 0.0 for i in range(0, len(pcm), FRAME_BYTES)]
+
+
+class _Registry:
+    """Redis is away: nothing depends on it."""
+
+    ready = False
+
+    def open(self, _connections: Callable[[], int]) -> None: ...
+
+    def update_session(self, _session_id: str, **_fields: object) -> None: ...
+
+    async def session_exists(self, _session_id: str) -> None: ...
+
+
+class _Decoders:
+    async def start(self) -> None: ...
+
+
+class GatewayProcess:
+    """``alive`` ends for good; what comes next is another process."""
+
+    def __init__(
+        self,
+        world: World,
+        broker: BrokerHost,
+        database: Database,
+        settings: GatewaySettings,
+        name: str,
+    ) -> None:
+        self.identity = name.encode()
+        self.alive = True
+        self.killed = False
+        self.from_broker = Link(world)
+        self._to_broker = Link(world)
+        self._world = world
+        self._broker = broker
+        self._database = database
+        self._sockets: list[SimSocket] = []
+        self.loop = WorldLoop(world, self.failed)  # type: ignore[abstract]
+        with self._made_of(name):
+            self.hub = Hub(settings)
+        broker.front[self.identity] = self
+        world.note("gateway starts", name)
+        with self.loop.entered():
+            self.loop.create_task(self.hub.open())
+
+    @property
+    def link(self) -> SimLink:
+        return cast(SimLink, self.hub._link)
+
+    def _made_of(self, name: str) -> contextlib.AbstractContextManager[Any]:
+        return patch.multiple(
+            "gateway.hub",
+            VadEngine=lambda: _Detector(self._world),
+            SessionReader=lambda _address: Reader(self._world, self._database),
+            Registry=lambda _address, _gateway_id: _Registry(),
+            DecoderPool=lambda _processes_max: _Decoders(),
+            BrokerLink=lambda *given, **options: SimLink(self, *given, **options),
+            new_identity=lambda _role: name,
+        )
+
+    # ---------------------------------------------------------------------------------- its sockets
+
+    def send(self, message: m.Message) -> None:
+        if self.alive:
+            self._broker.to_front(self._to_broker, self.identity, message)
+
+    def receive(self, message: m.Message) -> None:
+        if self.alive:
+            self.loop.call_soon(self.link.take, message)
+
+    def serve(self, socket: SimSocket) -> None:
+        """A client's request for a WebSocket, as ``gateway.app`` treats it."""
+
+        async def run() -> None:
+            refusal = await self.hub.admit()
+            if refusal is not None:
+                self._world.note("refused", refusal.code)
+                socket.refuse()
+                return
+            try:
+                socket.accept()
+                await Connection(cast(Any, socket), Native(), self.hub).run()
+            finally:
+                self.hub.leave()
+
+        if not self.alive:
+            socket.reset()
+            return
+        self._sockets.append(socket)
+        self.loop.call_soon(lambda: self.loop.create_task(run()))
+
+    # --------------------------------------------------------------------------------------- faults
+
+    def kill(self) -> None:
+        self._world.note("gateway dies", self.identity)
+        self.killed = True
+        self._end()
+
+    def _end(self) -> None:
+        self.alive = False
+        self.loop.kill()
+        self.hub.spool.close()
+        for socket in self._sockets:
+            socket.reset()
+
+    def stop(self) -> None:
+        """SIGSTOP for a while."""
+        seconds = self._world.rng.uniform(0.3, 5.0)
+        self._world.note("gateway stops", (self.identity, seconds))
+        self.loop.stop_for(seconds)
+
+    def cut(self, seconds: float) -> None:
+        self._world.note("gateway is cut off", (self.identity, seconds))
+        both = self._world.rng.random() < 0.5
+        one = self._world.rng.random() < 0.5
+        self.from_broker.cut = both or one
+        self._to_broker.cut = both or not one
+        self._world.after(seconds, self.heal)
+
+    def heal(self) -> None:
+        self.from_broker.cut = self._to_broker.cut = False
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+
+        async def run() -> None:
+            await drain(self.hub)
+            self._world.note("gateway ends", self.identity)
+            self._end()
+
+        if not self.hub.draining:
+            self._world.note("gateway drains", self.identity)
+            self.loop.call_soon(lambda: self.loop.create_task(run()))
+
+    # --------------------------------------------------------------------------- what must not be
+
+    def failed(self, error: BaseException | str) -> None:
+        if isinstance(error, InvariantError):
+            raise error
+        raise InvariantError(6, f"{self.identity!r} fails: {error!r}")
+
+    def check_stored(self, stored: m.Stored) -> None:
+        for key in stored.keys:
+            if (stored.gateway_id, key) not in self._database.committed:
+                raise InvariantError(3, f"{key} is said to be stored and is not")
+
+    def check_resent(self, jobs: set[tuple[str, int]]) -> None:
+        """A broker of a new epoch must be told all that is unanswered."""
+        for session_id, host in self.hub.sessions.items():
+            for pending in host.session._segments._pending:
+                if pending.result is None and (session_id, pending.job.seq) not in jobs:
+                    raise InvariantError(11, f"{session_id}, {pending.job.seq}: not sent again")
+
+    def check_limits(self) -> None:
+        if len(self.hub.outbox) > self.hub.outbox._limit:
+            raise InvariantError(9, f"{len(self.hub.outbox)} records wait")
+
+    def left(self) -> str:
+        """What is not empty, in words."""
+        hub = self.hub
+        counts = {
+            "sessions": len(hub.sessions),
+            "outbox": len(hub.outbox),
+            "spool": len(hub.spool._held),
+            "claims": len(hub._takeover._claims),
+            "connections": hub.connections,
+        }
+        return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+
+
+class _Clock:
+    """In the place of the module ``time``."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def monotonic(self) -> float:
+        return self._world.now_s
+
+    def time_ns(self) -> int:
+        return WALL_MS * 1_000_000 + int(self._world.now_s * 1e9)
+
+
+class _Secrets:
+    def __init__(self) -> None:
+        self._tokens = count(1)
+
+    def token_urlsafe(self, _bytes: int) -> str:
+        return f"token-{next(self._tokens)}"
+
+
+async def _no_pulse(_vad: object, _admission: object) -> None: ...
+
+
+@contextlib.contextmanager
+def simulated(world: World, failed: Callable[[BaseException | str], None]) -> Iterator[None]:
+    """The modules of a gateway with the world's time, without logs and pulses."""
+
+    def fail(host: Any) -> None:
+        # Where the real one logs and goes on, a bug has been found.
+        failed(sys.exc_info()[1] or "session failed")
+
+    clock = _Clock(world)
+    configured = structlog.get_config()
+    with contextlib.ExitStack() as stack:
+        structlog.configure(
+            processors=[_drop], wrapper_class=structlog.BoundLogger, cache_logger_on_first_use=False
+        )
+        stack.callback(lambda: structlog.configure(**configured))
+        for module in ("hub", "session_host", "draining", "connection"):
+            stack.enter_context(patch(f"gateway.{module}.time", clock))
+        stack.enter_context(patch("gateway.hub.secrets", _Secrets()))
+        stack.enter_context(patch("gateway.hub.TICK_S", TICK_S))
+        stack.enter_context(patch("gateway.hub.keep_pulse", _no_pulse))
+        stack.enter_context(patch.object(Hub, "_show", lambda _hub, _now_s: None))
+        stack.enter_context(patch("gateway.session_host.SessionHost.fail", fail))
+        stack.enter_context(patch("gateway.spool.os.fsync", lambda _descriptor: None))
+        yield
+
+
+def _drop(_logger: object, _name: str, _event: object) -> Any:
+    raise structlog.DropEvent
+
+
+def settings_of(resume_wait_s: float, data_dir: Path) -> GatewaySettings:
+    return GatewaySettings(
+        data_dir=data_dir,
+        resume_wait_s=resume_wait_s,
+        endpoint_silence_ms=200,
+        max_connections=0,
+        est_wait_ms_max=1_000_000,
+        admit_utilisation_max=0,
+        admit_sessions_per_s_max=0,
+        admit_busy_max=0,
+        admit_delay_ms_max=0,
+    )

@@ -1,0 +1,229 @@
+"""Bugs planted into gateways, persistence and their tables, each caught by ``sessions``.
+
+Each is a context in which a method of the real code is another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+from unittest.mock import PropertyMock, patch
+
+from gateway import events as e
+from gateway.delivery import Delivery
+from gateway.directory import Directory
+from gateway.hub import Hub
+from gateway.origin import origin_of
+from gateway.outbox import Outbox
+from gateway.segments import Segments
+from gateway.session import Session
+from gateway.session_host import SessionHost
+from gateway.spool import Spool
+from gateway.storage_log import StorageLog
+from gateway.takeover import Takeover
+from persistence.journal import Batch, Journal
+from tests.simulation.journal_host import JournalHost
+from tests.simulation.sessions import SessionPlant
+from tests.simulation.tables import Tables
+
+Context = contextlib.AbstractContextManager[object]
+
+
+def _instead(owner: type, name: str, make: Callable[[Any], Any]) -> Context:
+    """``make`` gets the real method."""
+    return patch.object(owner, name, make(getattr(owner, name)))
+
+
+def record_forgotten_before_it_is_stored() -> Context:
+    return patch.object(Outbox, "put_record", lambda _outbox, _record, _now_s: None)
+
+
+def results_not_kept_until_stored() -> Context:
+    return patch.object(Outbox, "due", lambda _outbox, _now_s: [])
+
+
+def resume_acknowledges_one_chunk_too_many() -> Context:
+    def make(attached: Any) -> Any:
+        def on_attached(session: Session, event: e.Attached, now_s: float) -> list[e.Action]:
+            first, *rest = attached(session, event, now_s)
+            return [replace(first, next_chunk_index=first.next_chunk_index + 1), *rest]
+
+        return on_attached
+
+    return _instead(Session, "_on_attached", make)
+
+
+def missed_texts_not_told() -> Context:
+    return patch.object(Delivery, "catch_up", lambda _delivery: [])
+
+
+def texts_told_again_after_resume() -> Context:
+    def attach(delivery: Delivery, _next_segment_index: int | None) -> int:
+        delivery.connected = True
+        delivery._told_from = 0
+        return 0
+
+    return patch.object(Delivery, "attach", attach)
+
+
+def result_delivered_twice() -> Context:
+    def make(segment: Any) -> Any:
+        return lambda delivery, result: segment(delivery, result) * 2
+
+    return _instead(Delivery, "_segment", make)
+
+
+def final_before_the_last_segment() -> Context:
+    return patch.object(Segments, "all_delivered", PropertyMock(return_value=True))
+
+
+def results_told_as_they_come() -> Context:
+    """Whatever is there, the earlier ones or not."""
+
+    def pop(segments: Segments) -> Iterable[Any]:
+        while any(pending.result is not None for pending in segments._pending):
+            found = next(p for p in segments._pending if p.result is not None)
+            segments._pending.remove(found)
+            segments._first_seq += 1
+            assert found.result is not None
+            yield found.result
+
+    return patch.object(Segments, "pop_deliverable", pop)
+
+
+def stored_always_said() -> Context:
+    return patch.object(StorageLog, "complete", PropertyMock(return_value=True))
+
+
+def epoch_change_ignored() -> Context:
+    return patch.object(Hub, "_on_broker_restart", lambda _hub: None)
+
+
+def jobs_never_sent_again() -> Context:
+    return patch.object(Segments, "due", lambda _segments, _now_s: ([], []))
+
+
+def contested_results_believed() -> Context:
+    return patch.object(Segments, "is_contested", lambda _segments, _seq: False)
+
+
+def provisional_rows_go_on() -> Context:
+    def cut_or_not(stored: dict[str, Any], generation: int) -> Any:
+        rows = [{**row, "provisional": False} for row in stored["segments"]]
+        return origin_of({**stored, "segments": rows}, generation)
+
+    return patch("gateway.takeover.origin_of", cut_or_not)
+
+
+def claim_of_the_same_generation() -> Context:
+    """The takeover ignores what generation the session is of."""
+
+    def make(claim: Any) -> Any:
+        async def same(takeover: Any, session_id: str, generation: int, shown: str) -> None:
+            await claim(takeover, session_id, max(1, generation - 1), shown)
+
+        return same
+
+    return _instead(Takeover, "_claim", make)
+
+
+def older_generations_are_written() -> Context:
+    def make(write: Any) -> Any:
+        def newest(tables: Tables, entries: Any, now_s: float) -> None:
+            write(tables, [replace(entry, key=_newer(tables, entry)) for entry in entries], now_s)
+
+        return newest
+
+    return _instead(Tables, "write", make)
+
+
+def _newer(tables: Tables, entry: Any) -> Any:
+    row = tables.sessions.get(entry.session_id)
+    generation = max(entry.generation, row.generation if row else 0)
+    return replace(entry.key, generation=generation)
+
+
+def sessions_not_let_go() -> Context:
+    return patch.object(Directory, "let_go", lambda _directory, _claimed: False)
+
+
+def acknowledged_before_commit() -> Context:
+    def make(write: Any) -> Any:
+        def early(host: JournalHost, batch: Batch) -> None:
+            for stored in Journal(host._limits).committed(batch):
+                host._say(stored)
+            write(host, batch)
+
+        return early
+
+    return _instead(JournalHost, "write", make)
+
+
+def spool_not_replayed() -> Context:
+    return patch.object(Spool, "take", lambda _spool: [])
+
+
+def nothing_spooled() -> Context:
+    return patch.object(Spool, "write", lambda _spool, _records: 0)
+
+
+def old_connection_goes_on() -> Context:
+    def attach(host: SessionHost, connection: Any, next_segment_index: int | None) -> None:
+        host._connection = connection
+        host.handle(e.Attached(next_segment_index=next_segment_index))
+
+    return patch.object(SessionHost, "attach", attach)
+
+
+def abandoned_sessions_wait_for_ever() -> Context:
+    return patch.object(Session, "_is_given_up", lambda _session, _now_s: False)
+
+
+def known_entries_never_forgotten() -> Context:
+    """Persistence takes what it has committed for what is still to be written."""
+
+    def make(committed: Any) -> Any:
+        def keeps(journal: Journal, batch: Batch) -> Any:
+            stored = committed(journal, batch)
+            journal._known |= {(entry.gateway_id, entry.key) for entry in batch.entries}
+            return stored
+
+        return keeps
+
+    return _instead(Journal, "committed", make)
+
+
+def end_without_its_segments_is_complete() -> Context:
+    return patch.object(Tables, "_has_all_segments", lambda _tables, _session_id: True)
+
+
+SESSION_PLANTS: dict[str, SessionPlant] = {
+    plant.__name__: plant
+    for plant in (
+        record_forgotten_before_it_is_stored,
+        results_not_kept_until_stored,
+        resume_acknowledges_one_chunk_too_many,
+        missed_texts_not_told,
+        texts_told_again_after_resume,
+        result_delivered_twice,
+        final_before_the_last_segment,
+        results_told_as_they_come,
+        stored_always_said,
+        epoch_change_ignored,
+        jobs_never_sent_again,
+        contested_results_believed,
+        provisional_rows_go_on,
+        claim_of_the_same_generation,
+        older_generations_are_written,
+        sessions_not_let_go,
+        acknowledged_before_commit,
+        spool_not_replayed,
+        nothing_spooled,
+        old_connection_goes_on,
+        abandoned_sessions_wait_for_ever,
+        known_entries_never_forgotten,
+        end_without_its_segments_is_complete,
+    )
+}

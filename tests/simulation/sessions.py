@@ -1,0 +1,346 @@
+"""One seed of whole sessions: the real cores of clients, gateways, broker, workers and persistence
+together. Phase 1 with faults, phase 2 without, then the final checks."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
+from pathlib import Path
+from random import Random
+
+from gateway.transcript import join_texts
+from persistence.journal import Batch
+from tests.simulation.broker_host import BrokerHost
+from tests.simulation.clients import SimClient
+from tests.simulation.gateway_process import GatewayProcess, settings_of, simulated
+from tests.simulation.journal_host import Database, JournalHost
+from tests.simulation.options import ATTEMPT_DEADLINE_S, LEASE_S
+from tests.simulation.oracle import InvariantError
+from tests.simulation.schedule import Outcome, no_bug, schedule_error
+from tests.simulation.session_options import SessionOptions
+from tests.simulation.speech import without_accent
+from tests.simulation.workers import HANG_S, Supervisor
+from tests.simulation.world import World
+from wire.records import SegmentCopy
+
+SessionPlant = Callable[[], contextlib.AbstractContextManager[object]]
+"""Puts a bug into the real code while a schedule runs."""
+HEAL_S_MAX = 90.0
+QUIET_S = HANG_S + 2 * ATTEMPT_DEADLINE_S + 2 * LEASE_S
+NOWHERE = Path("/nonexistent")
+
+
+def simulate_sessions(
+    seed: int, plant: SessionPlant = contextlib.nullcontext, *, echo: bool = False
+) -> Outcome:
+    """Run one schedule.
+
+    Raises:
+        ScheduleError: when an invariant does not hold.
+    """
+    drawn: list[SessionOptions] = []
+
+    def draw(rng: Random) -> SessionOptions:
+        drawn.append(SessionOptions.draw(rng))
+        return drawn[0]
+
+    world = World(seed, echo=echo, draw=draw)
+    world.note("options", str(world.options))
+    try:
+        with plant(), _SessionSchedule(seed, world, drawn[0]).running() as schedule:
+            return schedule.run()
+    except InvariantError as violation:
+        raise schedule_error(seed, world, violation) from violation
+
+
+class _CheckedDatabase(Database):
+    """Looks at each row as it is committed."""
+
+    def __init__(self, world: World, check: Callable[[str, SegmentCopy], None]) -> None:
+        super().__init__(world)
+        self._check = check
+
+    def commit(self, batch: Batch) -> None:
+        for entry in batch.entries:
+            if isinstance(entry.body, SegmentCopy):
+                self._check(entry.session_id, entry.body)
+        super().commit(batch)
+
+
+class _SessionSchedule:
+    def __init__(self, seed: int, world: World, options: SessionOptions) -> None:
+        self._seed = seed
+        self._world = world
+        self._options = options
+        self._names = count(1)
+        self._failure: InvariantError | None = None
+        self._all: list[GatewayProcess] = []
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[_SessionSchedule]:
+        world, options = self._world, self._options
+        with contextlib.ExitStack() as stack:
+            directory = NOWHERE
+            if options.gateway_drains:
+                directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            stack.enter_context(simulated(world, self._fail))
+            stack.callback(self._dispose)
+            self._settings = settings_of(options.resume_wait_s, directory)
+            self._broker = BrokerHost(world, no_bug, tells_load=True)
+            self._database = _CheckedDatabase(world, self._check_row)
+            self._journal = JournalHost(world, self._broker, self._database, options)
+            self._supervisor = Supervisor(world, self._broker)
+            self._gateways = [self._new_gateway() for _ in range(options.gateways)]
+            self._clients = [
+                SimClient(world, options, f"client-{index}", self._pick_gateway, self._check_stored)
+                for index in range(options.sessions)
+            ]
+            yield self
+
+    def run(self) -> Outcome:
+        world = self._world
+        self._plan_faults()
+        self._run(self._options.fault_s)
+        self._heal()
+        self._run(world.now_s + HEAL_S_MAX, done=lambda: not self._left())
+        if left := self._left():
+            raise InvariantError(12, f"unfinished: {left}")
+        # What nobody waits for any more (abandoned attempts, silent peers) goes by its deadline.
+        self._run(world.now_s + QUIET_S)
+        self._check_end()
+        return self._outcome()
+
+    def _dispose(self) -> None:
+        for gateway in self._all:
+            gateway.loop.dispose()
+
+    def _run(self, until_s: float, done: Callable[[], bool] = lambda: False) -> None:
+        """In steps, because what is left is not looked for after each event."""
+        world = self._world
+        while world.now_s < until_s and not done():
+            world.run(min(until_s, world.now_s + 0.5))
+            if self._failure is not None:
+                raise self._failure
+            for gateway in self._gateways:
+                gateway.check_limits()
+
+    def _fail(self, error: BaseException | str) -> None:
+        """Asyncio keeps what callbacks raise for itself."""
+        violation = error if isinstance(error, InvariantError) else None
+        if self._failure is None:
+            self._failure = violation or InvariantError(6, f"a gateway fails: {error!r}")
+
+    # -------------------------------------------------------------------------------------- faults
+
+    def _plan_faults(self) -> None:
+        options, broker = self._options, self._broker
+        kinds: list[tuple[float, Callable[[], None]]] = [
+            (options.worker_kills, self._on_worker("kill")),
+            (options.worker_stops, self._on_worker("stop")),
+            (options.worker_hangs, self._on_worker("hang")),
+            (options.worker_byes, self._on_worker("bye")),
+            (options.gateway_kills, self._kill_gateway),
+            (options.gateway_stops, self._stop_gateway),
+            (options.gateway_drains, self._drain_gateway),
+            (options.gateway_cuts, lambda: self._any_gateway().cut(self._uniform(0.2, 3))),
+            (options.broker_restarts, broker.kill),
+            (options.broker_stops, broker.stop),
+            (options.persistence_restarts, self._journal.kill),
+            (options.database_outages, self._database.fail),
+            (options.client_drops, self._drop_client),
+            (options.client_clogs, self._clog_client),
+            (options.client_leaves, lambda: self._any_client().leave()),
+        ]
+        for per_s, fault in kinds:
+            self._repeat(per_s, fault)
+
+    def _repeat(self, per_s: float, fault: Callable[[], None]) -> None:
+        if per_s == 0:
+            return
+
+        def strike() -> None:
+            if not self._world.healing:
+                fault()
+                self._repeat(per_s, fault)
+
+        self._world.after(self._world.rng.expovariate(per_s), strike)
+
+    def _uniform(self, low: float, high: float) -> float:
+        return self._world.rng.uniform(low, high)
+
+    def _on_worker(self, what: str) -> Callable[[], None]:
+        def fault() -> None:
+            worker = self._supervisor.pick()
+            if worker is not None and worker.alive:
+                getattr(worker, what)()
+
+        return fault
+
+    def _any_gateway(self) -> GatewayProcess:
+        return self._world.rng.choice(self._gateways)
+
+    def _any_client(self) -> SimClient:
+        return self._world.rng.choice(self._clients)
+
+    def _pick_gateway(self) -> GatewayProcess:
+        """Where a new connection arrives: the socket is shared by those that still accept."""
+        open_ones = [g for g in self._gateways if g.alive and not g.hub.draining]
+        return self._world.rng.choice(open_ones or self._gateways)
+
+    def _new_gateway(self) -> GatewayProcess:
+        name = f"gateway-{next(self._names)}"
+        gateway = GatewayProcess(self._world, self._broker, self._database, self._settings, name)
+        self._all.append(gateway)
+        return gateway
+
+    def _replace(self, gateway: GatewayProcess) -> None:
+        """By its supervisor."""
+        if gateway.alive:
+            self._world.after(0.2, lambda: self._replace(gateway))
+        elif gateway in self._gateways:
+            self._gateways[self._gateways.index(gateway)] = self._new_gateway()
+
+    def _kill_gateway(self) -> None:
+        gateway = self._any_gateway()
+        if gateway.alive:
+            gateway.kill()
+            self._world.after(self._uniform(0.1, 1.0), lambda: self._replace(gateway))
+
+    def _drain_gateway(self) -> None:
+        gateway = self._any_gateway()
+        gateway.terminate()
+        self._replace(gateway)
+
+    def _stop_gateway(self) -> None:
+        gateway = self._any_gateway()
+        gateway.stop()
+        for client in self._clients:
+            if client.socket in gateway._sockets and self._world.rng.random() < 0.7:
+                # Its pings are not answered.
+                cut_off = partial(client.drop, self._uniform(0.0, 8.0))
+                self._world.after(self._uniform(0.2, 1.5), cut_off)
+
+    def _drop_client(self) -> None:
+        late = self._world.rng.random() < 0.4
+        self._any_client().drop(self._uniform(2.0, 8.0) if late else self._uniform(0.0, 0.1))
+
+    def _clog_client(self) -> None:
+        client, rng = self._any_client(), self._world.rng
+        if client.socket is not None:
+            up = rng.random() < 0.6
+            client.socket.clog(self._uniform(0.2, 4.0), up=up, down=not up or rng.random() < 0.5)
+            if rng.random() < 0.5:
+                delay_s = self._uniform(0.1, 2.0)
+                self._world.after(delay_s, lambda: client.drop(self._uniform(0.0, 4.0)))
+
+    def _heal(self) -> None:
+        self._world.healing = True
+        self._world.note("heal", "")
+        self._broker.cont()
+        self._database.heal()
+        for worker in self._supervisor.workers:
+            worker.cont()
+        for gateway in self._gateways:
+            gateway.heal()
+            gateway.loop.cont()
+        for client in self._clients:
+            if client.socket is not None:
+                client.socket.unclog()
+
+    # ------------------------------------------------------------------------------- final checks
+
+    def _left(self) -> str:
+        waiting = [
+            f"{client.session_id} is not over" for client in self._clients if not client.over
+        ]
+        for gateway in self._gateways:
+            if not gateway.alive:
+                waiting.append(f"{gateway.identity.decode()} is dead")
+            elif left := gateway.left():
+                waiting.append(f"{gateway.identity.decode()} has {left}")
+        if self._journal.journal.rows:
+            waiting.append(f"{self._journal.journal.rows} rows are to be written")
+        core = self._broker.core
+        if core is None or len(core.assignment.jobs):
+            waiting.append("the broker has jobs")
+        return "; ".join(waiting)
+
+    def _check_row(self, session_id: str, row: SegmentCopy) -> None:
+        """Of a client's own audio, at its place; and only the last may be cut short."""
+        client = next(c for c in self._clients if session_id in c.session_ids)
+        if row.provisional or row.failure is not None:
+            return
+        segments = client.speech.segments
+        said = segments[row.seq] if row.seq < len(segments) else None
+        heard = (row.start_ms, row.end_ms, without_accent(row.segment_text))
+        if said is None or heard != (said.start_ms, said.end_ms, said.text):
+            raise InvariantError(1, f"{session_id} has row {row} and said {said}")
+
+    def _check_end(self) -> None:
+        if left := self._left():
+            raise InvariantError(12, f"left: {left}")
+        core = self._broker.core
+        assert core is not None
+        registered = {worker.identity for worker in core.assignment.workers if not worker.draining}
+        alive = {worker.identity for worker in self._supervisor.workers if worker.alive}
+        if registered != alive:
+            raise InvariantError(12, f"workers {registered}, alive {alive}")
+        if any(worker.free_credits != worker.credits for worker in core.assignment.workers):
+            raise InvariantError(5, "credits are missing")
+        for client in self._clients:
+            self._check_client(client)
+        if any(gateway.killed for gateway in self._all):
+            return  # What it had not sent is lost, unless its client comes back.
+        for session_id, row in self._database.tables.sessions.items():
+            if row.status == "active":
+                raise InvariantError(12, f"{session_id} is active for ever")
+
+    def _check_stored(self, client: SimClient) -> None:
+        try:
+            self._check_rows(client)
+        except InvariantError as error:
+            raise InvariantError(3, f"told to be stored: {error}") from error
+
+    def _check_client(self, client: SimClient) -> None:
+        if client.final is None:
+            return
+        if not client.final.stored and client.gateway is not None and client.gateway.killed:
+            return  # It had not said that it was stored, and only it could still send it.
+        self._check_rows(client)
+
+    def _check_rows(self, client: SimClient) -> None:
+        assert client.final is not None
+        tables, session_id = self._database.tables, client.session_id
+        row, segments = tables.sessions.get(session_id), tables.segments.get(session_id, {})
+        if row is None or row.status not in ("completed", "failed"):
+            raise InvariantError(1, f"{session_id} was finished and is {row}")
+        if sorted(segments) != list(range(len(client.speech.segments))):
+            raise InvariantError(1, f"{session_id} has rows {sorted(segments)}")
+        rows = [segments[index] for index in sorted(segments)]
+        if any(segment["provisional"] for segment in rows):
+            raise InvariantError(1, f"{session_id} has provisional rows")
+        stored = join_texts(segment["text"] or "" for segment in rows)
+        if not row.text == client.final.text == stored:
+            raise InvariantError(1, f"{session_id}: told {client.final}, stored {row} {stored}")
+
+    def _outcome(self) -> Outcome:
+        assert self._broker.oracle is not None
+        counts = Counter(self._broker.counts + self._broker.oracle.counts)
+        statuses = [row.status for row in self._database.tables.sessions.values()]
+        counts.update(statuses)
+        counts["stale_rows"] += self._database.tables.stale_rows
+        counts["taken_over"] += sum(
+            row.generation > 0 for row in self._database.tables.sessions.values()
+        )
+        told = [text for client in self._clients for text in client.told]
+        return Outcome(
+            seed=self._seed,
+            events=self._world.events,
+            counts=counts,
+            texts=sum(text is not None for text in told),
+            failures=told.count(None),
+        )

@@ -1,0 +1,201 @@
+"""PostgreSQL's tables in memory, with the merge rules of ``persistence.store``.
+
+A model, because SQL needs a database: ``test_tables`` writes the same batches to a real one and
+compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from persistence.journal import Entry
+from persistence.store import TIMELESS
+from wire.records import (
+    ChunkDetails,
+    SegmentCopy,
+    SessionDeleted,
+    SessionFinished,
+    SessionResumed,
+    SessionStarted,
+)
+
+RANKS = ("active", "lost", "interrupted", "abandoned", "failed", "completed")
+
+
+@dataclass(slots=True)
+class SessionRow:
+    status: str = "active"
+    started: bool = False
+    generation: int = 0
+    gateway_id: str = ""
+    resume_token_hash: str = ""
+    text: str | None = None
+    duration_ms: int | None = None
+    chunk_count: int | None = None
+    segment_count: int | None = None
+    created_at_ms: int = 0
+    completed_at_ms: float = float("-inf")
+    heard_s: float = 0.0
+    """When something of it was last stored."""
+
+
+Segment = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Tables:
+    sessions: dict[str, SessionRow] = field(default_factory=dict)
+    segments: dict[str, dict[int, Segment]] = field(default_factory=dict)
+    chunks: set[tuple[str, int]] = field(default_factory=set)
+    stale_rows: int = 0
+
+    def write(self, entries: Sequence[Entry], now_s: float) -> None:
+        """One transaction, as ``persistence.store.write``."""
+        for session_id in sorted({entry.session_id for entry in entries}):
+            self.sessions.setdefault(session_id, SessionRow(heard_s=now_s))
+        live = {
+            entry.session_id: self.sessions[entry.session_id].generation
+            for entry in entries
+            if self.sessions[entry.session_id].status != "deleted"
+        }
+        kept = [entry for entry in entries if self._counts(entry, live)]
+        for kind, write in (
+            (SessionStarted, self._started),
+            (ChunkDetails, self._chunks),
+            (SegmentCopy, self._segments),
+            (SessionFinished, self._finished),
+            (SessionResumed, self._resumed),
+            (SessionDeleted, self._deleted),
+        ):
+            chosen = [entry for entry in kept if isinstance(entry.body, kind)]
+            if chosen:
+                write(chosen)
+        for entry in kept:
+            self.sessions[entry.session_id].heard_s = now_s
+
+    def resume_state(self, session_id: str) -> dict[str, Any] | None:
+        """As ``SessionReader.resume_state``."""
+        row = self.sessions.get(session_id)
+        if row is None:
+            return None
+        found = asdict(row)
+        found["session_id"] = session_id
+        rows = self.segments.get(session_id, {})
+        found["segments"] = [dict(rows[index]) for index in sorted(rows)]
+        found["has_all_segments"] = self._has_all_segments(session_id)
+        return found
+
+    def _has_all_segments(self, session_id: str) -> bool:
+        whole = sum(not row["provisional"] for row in self.segments.get(session_id, {}).values())
+        return (self.sessions[session_id].segment_count or 0) <= whole
+
+    def mark_lost(self, now_s: float, after_s: float) -> None:
+        """As ``persistence.sweep``."""
+        for row in self.sessions.values():
+            if row.status == "active" and row.heard_s < now_s - after_s:
+                row.status = "lost"
+                row.completed_at_ms = now_s * 1000
+
+    def _counts(self, entry: Entry, live: dict[str, int]) -> bool:
+        if entry.session_id not in live:
+            return False
+        stale = entry.generation < live[entry.session_id]
+        if stale and not isinstance(entry.body, TIMELESS):
+            self.stale_rows += entry.rows
+            return False
+        return True
+
+    def _started(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            body, row = entry.body, self.sessions[entry.session_id]
+            assert isinstance(body, SessionStarted)
+            if row.started and row.created_at_ms <= body.started_at_ms:
+                continue
+            row.started = True
+            row.created_at_ms = body.started_at_ms
+            row.resume_token_hash = body.resume_token_hash
+            row.generation = max(row.generation, entry.generation)
+
+    def _chunks(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            assert isinstance(entry.body, ChunkDetails)
+            self.chunks |= {(entry.session_id, c.chunk_index) for c in entry.body.chunks}
+
+    def _segments(self, entries: list[Entry]) -> None:
+        for from_gateway in (False, True):
+            newest: dict[tuple[str, int], Entry] = {}
+            for entry in entries:
+                assert isinstance(entry.body, SegmentCopy)
+                key = (entry.session_id, entry.body.seq)
+                if entry.from_gateway is from_gateway and (
+                    key not in newest or newest[key].generation < entry.generation
+                ):
+                    newest[key] = entry
+            for (session_id, seq), entry in newest.items():
+                rows = self.segments.setdefault(session_id, {})
+                old = rows.get(seq)
+                if (
+                    old is None
+                    or old["generation"] < entry.generation
+                    or (from_gateway and old["generation"] == entry.generation)
+                ):
+                    rows[seq] = _segment_row(entry)
+
+    def _finished(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            body, row = entry.body, self.sessions[entry.session_id]
+            assert isinstance(body, SessionFinished)
+            present = (RANKS.index(row.status), row.completed_at_ms)
+            if present < (RANKS.index(body.status), body.completed_at_ms):
+                row.status, row.text = body.status, body.text
+                row.duration_ms, row.chunk_count = body.duration_ms, body.chunk_count
+                row.segment_count = body.segment_count
+                row.completed_at_ms = body.completed_at_ms
+            if entry.generation and body.status != "interrupted":
+                rows = self.segments.get(entry.session_id, {})
+                for seq in [s for s in rows if s >= body.segment_count]:
+                    if rows[seq]["generation"] < entry.generation:
+                        del rows[seq]
+
+    def _resumed(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            body, row = entry.body, self.sessions[entry.session_id]
+            assert isinstance(body, SessionResumed)
+            own = row.resume_token_hash == body.resume_token_hash
+            over = row.status in ("completed", "failed")
+            over = over and self._has_all_segments(entry.session_id)
+            if (not row.started or (own and not over)) and row.generation < entry.generation:
+                row.generation, row.gateway_id = entry.generation, body.gateway_id
+                row.status, row.completed_at_ms = "active", float("-inf")
+
+    def _deleted(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            self.sessions[entry.session_id] = SessionRow(status="deleted")
+            self.segments.pop(entry.session_id, None)
+            self.chunks = {chunk for chunk in self.chunks if chunk[0] != entry.session_id}
+
+
+def _segment_row(entry: Entry) -> Segment:
+    body = entry.body
+    assert isinstance(body, SegmentCopy)
+    failure = body.failure
+    return {
+        "segment_index": body.seq,
+        "start_ms": body.start_ms,
+        "end_ms": body.end_ms,
+        "last_chunk_index": body.last_chunk_index,
+        "text": None if failure else body.segment_text,
+        "error_code": failure.code if failure else None,
+        "error_message": failure.message if failure else None,
+        "tokens": [asdict(token) for token in body.tokens],
+        "worker_id": body.worker_id,
+        "attempt": body.attempt,
+        "queue_ms": body.queue_ms,
+        "infer_ms": body.infer_ms,
+        "generation": entry.generation,
+        "provisional": body.provisional,
+        "resume_chunk_index": body.resume_chunk_index,
+        "resume_sample": body.resume_sample,
+    }

@@ -1,0 +1,64 @@
+"""Whole sessions over hundreds of schedules hold; the checkers catch planted bugs."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+
+import pytest
+
+from tests.simulation.planted_sessions import SESSION_PLANTS
+from tests.simulation.schedule import Outcome, ScheduleError
+from tests.simulation.sessions import simulate_sessions
+
+SEEDS = range(800)
+SEEDS_PER_TASK = 50
+REGRESSION_SEEDS: tuple[int, ...] = ()
+"""Seeds beyond SEEDS that once failed."""
+SEEDS_TO_CATCH_A_BUG = 200
+
+REACHED = (
+    "abandoned",
+    "completed",
+    "duplicate_job",
+    "gateway_lease_ended",
+    "interrupted",
+    "no_subscriber",
+    "overloaded",
+    "stale_rows",
+    "superseded_generation",
+    "taken_over",
+    "worker_lease_ended",
+)
+"""What the schedules together must have gone through, or they test less than they say."""
+
+
+def _simulate_many(first: int, end: int) -> list[Outcome]:
+    return [simulate_sessions(seed) for seed in range(first, end)]
+
+
+def test_schedules_hold() -> None:
+    firsts = range(SEEDS.start, SEEDS.stop, SEEDS_PER_TASK)
+    ends = [min(first + SEEDS_PER_TASK, SEEDS.stop) for first in firsts]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(2, os.cpu_count() or 1), mp_context=context) as pool:
+        outcomes = [o for batch in pool.map(_simulate_many, firsts, ends) for o in batch]
+        outcomes += pool.map(simulate_sessions, REGRESSION_SEEDS)
+    assert [outcome.seed for outcome in outcomes] == [*SEEDS, *REGRESSION_SEEDS]
+    counts = sum((outcome.counts for outcome in outcomes), Counter[str]())
+    assert [reason for reason in REACHED if not counts[reason]] == []
+    assert sum(outcome.texts for outcome in outcomes) > 3 * len(SEEDS)
+    assert sum(outcome.failures for outcome in outcomes) > 0
+
+
+def test_a_seed_is_a_schedule() -> None:
+    assert simulate_sessions(15) == simulate_sessions(15)
+
+
+@pytest.mark.parametrize("bug", sorted(SESSION_PLANTS))
+def test_planted_bug_is_caught(bug: str) -> None:
+    with pytest.raises(ScheduleError, match=r"(?s)seed \d+\noptions .*invariant.*replay: python"):
+        for seed in range(SEEDS_TO_CATCH_A_BUG):
+            simulate_sessions(seed, SESSION_PLANTS[bug])
