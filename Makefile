@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 REQUIREMENTS := $(VENV)/requirements.txt
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
-PACKAGES := asr_worker broker gateway persistence runtime tests tools wire
+PACKAGES := asr_worker broker examples gateway persistence runtime tests tools wire
 
 .PHONY: help setup run test check format bench loadtest chaos chaos-full constraints clean
 .DEFAULT_GOAL := help

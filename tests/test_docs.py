@@ -102,7 +102,7 @@ def test_the_pages_modules_are_those_of_the_code() -> None:
 @pytest.mark.parametrize("readme", [README, README_ZH], ids=["en", "zh"])
 def test_the_folders_are_those_of_the_code(readme: str) -> None:
     assert tree(readme, "folders") == {
-        f"{name}/" for name in (*PACKAGES, "deploy", "tests", "docs")
+        f"{name}/" for name in (*PACKAGES, "examples", "deploy", "tests", "docs")
     }
 
 
