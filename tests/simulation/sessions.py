@@ -116,6 +116,7 @@ class _SessionSchedule:
 
     def _dispose(self) -> None:
         for gateway in self._all:
+            gateway.hub.spool.close()
             gateway.loop.dispose()
 
     def _run(self, until_s: float, done: Callable[[], bool] = lambda: False) -> None:
@@ -293,10 +294,11 @@ class _SessionSchedule:
             raise InvariantError(5, "credits are missing")
         for client in self._clients:
             self._check_client(client)
-        if any(gateway.killed for gateway in self._all):
+        if not all(gateway.alive for gateway in self._all):
             return  # What it had not sent is lost, unless its client comes back.
         for session_id, row in self._database.tables.sessions.items():
-            if row.status == "active":
+            # One that was claimed, and whose client left, is marked lost by the sweep.
+            if row.status == "active" and not row.generation:
                 raise InvariantError(12, f"{session_id} is active for ever")
 
     def _check_stored(self, client: SimClient) -> None:
