@@ -29,6 +29,7 @@ PARTS = (
     "dispatch",
     "worker",
     "files",
+    "long_file",
     "gateway",
     "cpu_budget",
     "reconnect",
@@ -43,6 +44,7 @@ QUICK: dict[str, dict[str, object]] = {
     "chunks": {"CHUNKS": 20},
     "cpu_budget": {"SESSIONS": 4, "WARM_UP_S": 1.0, "MEASURED_S": 2.0},
     "gateway": {"ROUND_TRIPS": 5, "IDLE_SESSIONS": 15},
+    "long_file": {"FILE_S": 60, "SERVICE_MS": 20, "ALONE_S": 1.0, "SPEAKERS": 2},
     "reconnect": {"CONNECTIONS": 20, "CONNECTIONS_MAX": 15, "ROUNDS": 1},
 }
 """Constants of the parts by which they only show that they work, in a fraction of the time."""
@@ -59,6 +61,7 @@ def _modules() -> dict[str, ModuleType]:
         dispatch,
         files,
         gateway,
+        long_file,
         reconnect,
         worker,
     )
@@ -72,6 +75,7 @@ def _modules() -> dict[str, ModuleType]:
         dispatch,
         files,
         gateway,
+        long_file,
         reconnect,
         worker,
     )

@@ -17,6 +17,7 @@ TITLES = {
     "dispatch": "Dispatch",
     "worker": "Recognition",
     "files": "Files through the pipeline",
+    "long_file": "A long file, and people who speak",
     "gateway": "Gateway and the whole way",
     "cpu_budget": "Where the processor time goes",
     "reconnect": "Two thousand connections back at once",
