@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import hypothesis
 import psycopg
 import pytest
+import redis
 
 import gateway  # noqa: F401  # sets the threads of numpy, which is not imported before
 from runtime import settings
@@ -66,3 +67,14 @@ def database(embedded_services: EmbeddedServices) -> Iterator[str]:
     yield urlsplit(embedded_services.database_url)._replace(path=f"/{name}").geturl()
     with psycopg.connect(embedded_services.database_url, autocommit=True) as connection:
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def redis_database(embedded_services: EmbeddedServices) -> str:
+    """URL of an empty Redis database that the shared pipeline does not use: what is summed over
+    all gateways there is of the test's own."""
+    separator = "&" if "?" in embedded_services.redis_url else "?"
+    url = f"{embedded_services.redis_url}{separator}db=9"
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return url

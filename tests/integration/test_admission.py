@@ -14,13 +14,24 @@ from tools.client import RefusedError, connect
 
 
 @pytest.fixture
-def gateway_of_five(stack: Stack) -> Iterator[Stack]:
-    """A further gateway of the same pipeline, with room for five connections in all."""
-    with stack.start("gateway5", MAX_CONNECTIONS="5") as process:
+def gateway_of_five(stack: Stack, redis_database: str) -> Iterator[Stack]:
+    """A further gateway of the same pipeline, with room for five connections in all, where those
+    of other tests are not counted."""
+    with stack.start("gateway5", MAX_CONNECTIONS="5", REDIS_URL=redis_database) as process:
         stack.wait_ready("gateway5")
         yield stack
     assert process.wait() == 0
     del stack.processes["gateway5"]
+
+
+@pytest.fixture
+def gateway_beside(gateway_of_five: Stack, redis_database: str) -> Iterator[str]:
+    """The WebSocket address of another gateway that counts with ``gateway_of_five``."""
+    with gateway_of_five.start("gateway6", REDIS_URL=redis_database) as process:
+        gateway_of_five.wait_ready("gateway6")
+        yield gateway_of_five.url("gateway6")
+    assert process.wait() == 0
+    del gateway_of_five.processes["gateway6"]
 
 
 async def test_the_sixth_of_five_is_refused_with_503(gateway_of_five: Stack) -> None:
@@ -54,10 +65,12 @@ def test_the_log_shows_the_limit_and_its_source(gateway_of_five: Stack) -> None:
     assert settings["max_connections"] == "5 (environment)"
 
 
-async def test_the_limit_counts_over_all_gateways(gateway_of_five: Stack) -> None:
+async def test_the_limit_counts_over_all_gateways(
+    gateway_of_five: Stack, gateway_beside: str
+) -> None:
     async with contextlib.AsyncExitStack() as sessions:
         for _ in range(3):
-            await sessions.enter_async_context(connect(gateway_of_five.url()))
+            await sessions.enter_async_context(connect(gateway_beside))
         for _ in range(2):
             await sessions.enter_async_context(connect(gateway_of_five.url("gateway5")))
         await asyncio.sleep(1.5)  # The other gateway tells its count once a second.

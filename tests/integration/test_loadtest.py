@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import EmbeddedServices
 from tests.integration.stack import Stack, running_stack
 from tests.test_tidy import ROOT
 
@@ -49,9 +48,9 @@ def test_utterances_as_chunks_faster_than_real_time(stack: Stack, tmp_path: Path
 
 
 def test_refused_sessions_come_back_and_are_counted_apart(
-    embedded_services: EmbeddedServices, database: str, tmp_path: Path
+    redis_database: str, database: str, tmp_path: Path
 ) -> None:
-    with running_stack(database, embedded_services.redis_url, MAX_CONNECTIONS="2") as small:
+    with running_stack(database, redis_database, MAX_CONNECTIONS="2") as small:
         small.start_all()
         code, found, log = loadtest(
             small, tmp_path, *("-c", "5", "-d", "3s", "--ramp", "0s", "--patience", "60s")
