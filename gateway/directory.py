@@ -58,11 +58,18 @@ class Directory:
     def let_go(self, claimed: Claimed) -> bool:
         """Another gateway has a session's client: whether it was here, and is let go now."""
         host = self.find(claimed.session_id)
-        if host is None or host.session.origin.generation >= claimed.generation:
+        if host is None:
             return False
         own_hash = token_hash(host.session.resume_token)
         if not same_hash(own_hash, claimed.resume_token_hash):
             return False
-        self.forget(claimed.session_id)
+        return self.supersede(claimed.session_id, claimed.generation - 1)
+
+    def supersede(self, session_id: str, generation: int) -> bool:
+        """This generation of a session is over: whether it was here, and is let go now."""
+        host = self.find(session_id)
+        if host is None or host.session.origin.generation > generation:
+            return False
+        self.forget(session_id)
         host.let_go()
         return True

@@ -321,6 +321,10 @@ class Hub:
         )
 
     def _on_stored(self, message: Stored) -> None:
+        superseded = frozenset(message.superseded)
+        for place, key in enumerate(message.keys if superseded else ()):
+            if place in superseded and self._directory.supersede(key.session_id, key.generation):
+                metrics.SESSIONS.labels("moved").inc()
         self._takeover.note_stored(message.keys)
         self.spool.confirm(message.keys)
         by_session: defaultdict[str, list[StoredKey]] = defaultdict(list)

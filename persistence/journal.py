@@ -7,7 +7,7 @@ it is confirmed, so dropping one at a limit costs time, never data.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -153,8 +153,10 @@ class Journal:
         self._pending_rows -= rows
         return Batch(entries=tuple(entries))
 
-    def committed(self, batch: Batch) -> list[Stored]:
-        """Forget ``batch``, which is committed. Returns the confirmations to send."""
+    def committed(self, batch: Batch, superseded: Iterable[Entry] = ()) -> list[Stored]:
+        """Forget ``batch``, which is committed, except for ``superseded`` ones of it, which the
+        database dropped. Returns the confirmations to send."""
+        dropped = {(entry.gateway_id, entry.key) for entry in superseded}
         keys: defaultdict[str, list[StoredKey]] = defaultdict(list)
         for entry in batch.entries:
             self._known.discard((entry.gateway_id, entry.key))
@@ -162,9 +164,16 @@ class Journal:
             self.bytes -= entry.byte_count
             keys[entry.gateway_id].append(entry.key)
         return [
-            Stored(gateway_id=gateway_id, keys=tuple(of_one[i : i + STORED_KEYS_MAX]))
+            Stored(
+                gateway_id=gateway_id,
+                keys=some,
+                superseded=tuple(
+                    place for place, key in enumerate(some) if (gateway_id, key) in dropped
+                ),
+            )
             for gateway_id, of_one in keys.items()
             for i in range(0, len(of_one), STORED_KEYS_MAX)
+            if (some := tuple(of_one[i : i + STORED_KEYS_MAX]))
         ]
 
     def _has_room_for(self, entry: Entry) -> bool:

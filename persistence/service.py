@@ -103,9 +103,10 @@ class Service:
         self._poller.poll(math.ceil(self._poll_s() * 1_000))
         self._receive()
         self._discard_answers()
-        batch = self._writer.committed()
-        if batch is not None:
-            for stored in self._journal.committed(batch):
+        written = self._writer.committed()
+        if written is not None:
+            batch, superseded = written
+            for stored in self._journal.committed(batch, superseded):
                 self._send(stored)
             now_s = time.monotonic()
             for entry in batch.entries:
@@ -119,9 +120,9 @@ class Service:
                         end_s=now_s,
                     )
         if self._writer.idle:
-            batch = self._journal.take_batch(time.monotonic(), draining=draining)
-            if batch is not None:
-                self._writer.submit(batch)
+            next_batch = self._journal.take_batch(time.monotonic(), draining=draining)
+            if next_batch is not None:
+                self._writer.submit(next_batch)
         metrics.BACKLOG_ROWS.set(self._journal.rows)
         metrics.BACKLOG_BYTES.set(self._journal.bytes)
 

@@ -149,8 +149,9 @@ WHERE id = %s AND status <> 'deleted' AND error_code IS NULL
 """
 
 
-def write(connection: Connection, entries: Sequence[Entry]) -> None:
-    """Write ``entries`` in one transaction; when this returns they are committed.
+def write(connection: Connection, entries: Sequence[Entry]) -> list[Entry]:
+    """Write ``entries`` in one transaction; when this returns they are committed. Returns those
+    that were dropped because their session is of a newer generation.
 
     Should the database refuse the batch for its content, each entry is tried alone. One that is
     refused alone is logged, counted, and leaves the error ``unstorable`` on its session, in the
@@ -162,17 +163,16 @@ def write(connection: Connection, entries: Sequence[Entry]) -> None:
     """
     try:
         with connection.transaction():
-            _apply(connection, entries)
+            return _apply(connection, entries)
     except CONTENT_ERRORS:
         with connection.transaction():
-            for entry in entries:
-                _apply_alone(connection, entry)
+            return [stale for entry in entries for stale in _apply_alone(connection, entry)]
 
 
-def _apply_alone(connection: Connection, entry: Entry) -> None:
+def _apply_alone(connection: Connection, entry: Entry) -> list[Entry]:
     try:
         with connection.transaction():
-            _apply(connection, [entry])
+            return _apply(connection, [entry])
     except CONTENT_ERRORS as error:
         kind = type(entry.body).__name__
         metrics.REJECTED_ROWS.labels(kind).inc(entry.rows)
@@ -186,13 +186,15 @@ def _apply_alone(connection: Connection, entry: Entry) -> None:
             connection.execute(_PLACEHOLDERS, ([entry.session_id],))
             message = f"{kind} refused by the database: {reason}"
             connection.execute(_MARK_REJECTED, (REJECTED_CODE, message, entry.session_id))
+        return []
 
 
-def _apply(connection: Connection, entries: Sequence[Entry]) -> None:
+def _apply(connection: Connection, entries: Sequence[Entry]) -> list[Entry]:
     session_ids = sorted({entry.session_id for entry in entries})
     connection.execute(_PLACEHOLDERS, (session_ids,))
     generations: dict[str, int] = dict(connection.execute(_LOCK_LIVE, (session_ids,)).fetchall())
     groups: defaultdict[type, list[Entry]] = defaultdict(list)
+    superseded: list[Entry] = []
     for entry in entries:
         kind = type(entry.body)
         if entry.session_id not in generations:
@@ -200,6 +202,7 @@ def _apply(connection: Connection, entries: Sequence[Entry]) -> None:
                 metrics.LATE_ROWS.labels(kind.__name__).inc(entry.rows)
         elif entry.generation < generations[entry.session_id] and kind not in TIMELESS:
             metrics.STALE_ROWS.labels(kind.__name__).inc(entry.rows)
+            superseded.append(entry)
         else:
             groups[kind].append(entry)
     with connection.cursor() as cursor:
@@ -212,6 +215,7 @@ def _apply(connection: Connection, entries: Sequence[Entry]) -> None:
         _write_resumed(cursor, groups[SessionResumed])
         # Last: it takes what the same batch has just written.
         _write_deleted(cursor, groups[SessionDeleted])
+    return superseded
 
 
 Cursor: TypeAlias = psycopg.Cursor[Any]

@@ -7,14 +7,14 @@ import random
 import socket
 import threading
 import time
-from typing import Any
+from typing import Any, TypeAlias
 
 import psycopg
 import structlog
 
 from persistence import metrics, store
 from persistence.deadline import cut_after
-from persistence.journal import Batch
+from persistence.journal import Batch, Entry
 from persistence.migrate import SchemaTooNewError, migrate
 from persistence.sweep import mark_lost
 from runtime.backoff import Backoff
@@ -25,6 +25,9 @@ RETRY_INITIAL_S = 0.1
 SWEEP_EVERY_S = 60.0
 """How often sessions are looked for of which nothing more comes."""
 RETRY_MAX_S = 3.0
+
+Written: TypeAlias = tuple[Batch, list[Entry]]
+"""A committed batch, and what of it was dropped because its session is of a newer generation."""
 
 _log = structlog.get_logger()
 
@@ -44,7 +47,7 @@ class Writer:
         self._lost_after_s = lost_after_s
         self._sweep_due_s = 0.0
         self._inbox: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
-        self._outbox: queue.SimpleQueue[Batch] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[Written] = queue.SimpleQueue()
         self.wake, self._waker = socket.socketpair()
         for end in (self.wake, self._waker):
             end.setblocking(False)
@@ -67,7 +70,7 @@ class Writer:
         self.idle = False
         self._inbox.put(batch)
 
-    def committed(self) -> Batch | None:
+    def committed(self) -> Written | None:
         """The submitted batch once it is committed, else None. Never waits."""
         try:
             self.wake.recv(64)
@@ -102,8 +105,9 @@ class Writer:
                     continue
                 if batch is None:
                     return
-                if self._until_done(batch):
-                    self._outbox.put(batch)
+                superseded = self._until_done(batch)
+                if superseded is not None:
+                    self._outbox.put((batch, superseded))
                     self._waker.send(b"\0")
         finally:
             self._disconnect()
@@ -123,19 +127,21 @@ class Writer:
             metrics.LOST_SESSIONS.inc(lost)
             _log.warning("sessions_lost", sessions=lost)
 
-    def _until_done(self, batch: Batch | None) -> bool:
+    def _until_done(self, batch: Batch | None) -> list[Entry] | None:
+        """What ``store.write`` returns; None: we are told to stop."""
+        superseded: list[Entry] = []
         while not self._stopping.is_set():
             try:
                 connection = self._connect()
                 if batch is not None:
-                    self._write(connection, batch)
+                    superseded = self._write(connection, batch)
             except (psycopg.Error, SchemaTooNewError) as error:
                 self._failed(error)
                 self._stopping.wait(self._backoff.next_delay_s())
                 continue
             self._note_available()
-            return True
-        return False
+            return superseded
+        return None
 
     def _connect(self) -> psycopg.Connection[Any]:
         if self._connection is not None:
@@ -157,14 +163,15 @@ class Writer:
         self._connection = connection
         return connection
 
-    def _write(self, connection: psycopg.Connection[Any], batch: Batch) -> None:
+    def _write(self, connection: psycopg.Connection[Any], batch: Batch) -> list[Entry]:
         started_s = time.monotonic()
         with cut_after(connection, self._write_timeout_s):
-            store.write(connection, batch.entries)
+            superseded = store.write(connection, batch.entries)
         metrics.BATCH_SECONDS.observe(time.monotonic() - started_s)
         metrics.BATCHES.labels("committed").inc()
         for entry in batch.entries:
             metrics.ROWS.labels(type(entry.body).__name__).inc(entry.rows)
+        return superseded
 
     def _failed(self, error: Exception) -> None:
         metrics.BATCHES.labels("failed").inc()

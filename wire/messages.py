@@ -183,6 +183,9 @@ class Stored:
 
     gateway_id: str
     keys: tuple[StoredKey, ...]
+    superseded: tuple[int, ...] = ()
+    """Places of the keys of what was dropped, because the session is of a newer generation: it has
+    moved on to another gateway."""
 
 
 @message

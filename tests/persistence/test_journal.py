@@ -197,9 +197,11 @@ def test_confirmations_fit_into_a_message() -> None:
     session_id = "語" * 128
     for seq in range(2_500):
         core.receive(sent.published_result(seq, sent.result(session_id, seq)), 0.0)
-    messages = core.committed(take(core))
+    batch = take(core)
+    messages = core.committed(batch, batch.entries)
     assert [len(m.keys) for m in messages] == [STORED_KEYS_MAX, STORED_KEYS_MAX, 500]
     for message in messages:
+        assert message.superseded == tuple(range(len(message.keys)))
         assert codec.decode(codec.encode(message)) == message
 
 

@@ -112,8 +112,8 @@ def test_a_resumed_session_is_of_its_new_gateway(connection: Connection) -> None
     found = value(connection, "SELECT status, completed_at, gateway_id FROM asr_sessions")
     assert found == ("active", None, "gateway-2")
 
-    write(connection, [published(2, "stale"), sent.entry(sent.finished(segment_count=3))])
-    write(connection, [sent.entry(sent.chunks(0, 1))])
+    stale = [published(2, "stale"), sent.entry(sent.finished(segment_count=3))]
+    assert write(connection, [*stale, sent.entry(sent.chunks(0, 1))]) == stale
     assert texts(connection) == ["one", "two"]
     assert value(connection, "SELECT status FROM asr_sessions") == "active"
     assert value(connection, "SELECT count(*) FROM asr_chunks") == 2

@@ -31,9 +31,10 @@ def batch_of(*seqs: int) -> Batch:
 def wait_committed(writer: Writer) -> Batch:
     readable, _, _ = select.select([writer.wake], [], [], ANSWER_S_MAX)
     assert readable
-    batch = writer.committed()
-    assert batch is not None
-    return batch
+    written = writer.committed()
+    assert written is not None
+    assert written[1] == []
+    return written[0]
 
 
 def count_segments(database: str) -> int:

@@ -31,7 +31,6 @@ from wire import messages as m
 HELLO_S = 0.5
 TICK_S = 0.2
 FRAME_BYTES = 1024
-VAD_S_MAX = 0.02
 WALL_MS = 1_700_000_000_000
 
 
@@ -71,13 +70,14 @@ class SimLink(BrokerLink):
 class _Detector:
     """Speech is what is not zero, frame by frame."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, detect_s_max: float) -> None:
         self._world = world
+        self._detect_s_max = detect_s_max
 
     def start(self) -> None: ...
 
     async def probabilities(self, _stream: object, pcm: bytes) -> Sequence[float]:
-        await asyncio.sleep(self._world.rng.uniform(0.0, VAD_S_MAX))
+        await asyncio.sleep(self._world.rng.uniform(0.0, self._detect_s_max))
         return [1.0 if pcm[i] else 0.0 for i in range(0, len(pcm), FRAME_BYTES)]
 
 
@@ -107,6 +107,7 @@ class GatewayProcess:
         database: Database,
         settings: GatewaySettings,
         name: str,
+        detect_s_max: float,
     ) -> None:
         self.identity = name.encode()
         self.alive = True
@@ -116,6 +117,7 @@ class GatewayProcess:
         self._world = world
         self._broker = broker
         self._database = database
+        self._detect_s_max = detect_s_max
         self._sockets: list[SimSocket] = []
         self.loop = WorldLoop(world, self.failed)  # type: ignore[abstract]
         with self._made_of(name):
@@ -132,7 +134,7 @@ class GatewayProcess:
     def _made_of(self, name: str) -> contextlib.AbstractContextManager[Any]:
         return patch.multiple(
             "gateway.hub",
-            VadEngine=lambda: _Detector(self._world),
+            VadEngine=lambda: _Detector(self._world, self._detect_s_max),
             SessionReader=lambda _address: Reader(self._world, self._database),
             Registry=lambda _address, _gateway_id: _Registry(),
             DecoderPool=lambda _processes_max: _Decoders(),

@@ -8,7 +8,7 @@ from typing import Any
 
 from broker.events import FrontReceived, SubscriptionChanged
 from gateway.storage_log import CHUNK_DETAILS_PER_RECORD
-from persistence.journal import Batch, Journal, Limits
+from persistence.journal import Batch, Entry, Journal, Limits
 from persistence.reads import StoreUnavailable
 from tests.simulation.broker_host import BrokerHost
 from tests.simulation.oracle import InvariantError
@@ -47,10 +47,11 @@ class Database:
     def heal(self) -> None:
         self._down_until_s = 0.0
 
-    def commit(self, batch: Batch) -> None:
+    def commit(self, batch: Batch) -> list[Entry]:
         self._world.note("commit", [(e.gateway_id, e.key, e.body) for e in batch.entries])
-        self.tables.write(batch.entries, self._world.now_s)
+        superseded = self.tables.write(batch.entries, self._world.now_s)
         self.committed |= {(entry.gateway_id, entry.key) for entry in batch.entries}
+        return superseded
 
     def _sweep(self) -> None:
         if self.up:
@@ -164,16 +165,16 @@ class JournalHost:
             if not self._database.up:
                 self._world.after(RETRY_S, attempt)
                 return
-            self._database.commit(batch)
+            superseded = self._database.commit(batch)
             if not died:
-                self._in_this_life(rng.uniform(0.0, 0.01), lambda: self.confirm(batch))
+                self._in_this_life(rng.uniform(0.0, 0.01), lambda: self.confirm(batch, superseded))
 
         self._world.after(rng.uniform(0.001, self._slow_s), attempt)
 
-    def confirm(self, batch: Batch) -> None:
+    def confirm(self, batch: Batch, superseded: list[Entry]) -> None:
         """After COMMIT."""
         self._writing = False
-        for stored in self.journal.committed(batch):
+        for stored in self.journal.committed(batch, superseded):
             self._say(stored)
         self._turn()
 

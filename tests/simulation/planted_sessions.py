@@ -131,8 +131,9 @@ def claim_of_the_same_generation() -> Context:
 
 def older_generations_are_written() -> Context:
     def make(write: Any) -> Any:
-        def newest(tables: Tables, entries: Any, now_s: float) -> None:
-            write(tables, [replace(entry, key=_newer(tables, entry)) for entry in entries], now_s)
+        def newest(tables: Tables, entries: Any, now_s: float) -> Any:
+            newer = [replace(entry, key=_newer(tables, entry)) for entry in entries]
+            return write(tables, newer, now_s)
 
         return newest
 
@@ -145,8 +146,8 @@ def _newer(tables: Tables, entry: Any) -> Any:
     return replace(entry.key, generation=generation)
 
 
-def sessions_not_let_go() -> Context:
-    return patch.object(Directory, "let_go", lambda _directory, _claimed: False)
+def superseded_sessions_go_on() -> Context:
+    return patch.object(Directory, "supersede", lambda _directory, _session_id, _generation: False)
 
 
 def acknowledged_before_commit() -> Context:
@@ -217,7 +218,7 @@ SESSION_PLANTS: dict[str, SessionPlant] = {
         provisional_rows_go_on,
         claim_of_the_same_generation,
         older_generations_are_written,
-        sessions_not_let_go,
+        superseded_sessions_go_on,
         acknowledged_before_commit,
         spool_not_replayed,
         nothing_spooled,

@@ -43,6 +43,8 @@ class SessionOptions(Options):
     chunk_ms: int
     binary: bool
     """Chunks as binary frames and not as JSON."""
+    detect_s_max: float
+    """How long speech detection takes for a chunk, at most."""
     resume_wait_s: float
     batch_rows_max: int
     pending_rows_max: int
@@ -79,6 +81,7 @@ class SessionOptions(Options):
             speed=rng.choice((1.0, 2.0, 8.0)),
             chunk_ms=rng.choice((200, 300, 500)),
             binary=rng.random() < 0.5,
+            detect_s_max=rng.choice((0.02, 0.02, 0.5)),
             resume_wait_s=rng.choice((2.0, 6.0, 12.0)),
             batch_rows_max=rng.choice((1, 4, 50)),
             pending_rows_max=rng.choice((12, 1_000)),

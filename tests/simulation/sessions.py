@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 
 from gateway.transcript import join_texts
-from persistence.journal import Batch
+from persistence.journal import Batch, Entry
 from tests.simulation.broker_host import BrokerHost
 from tests.simulation.clients import SimClient
 from tests.simulation.gateway_process import GatewayProcess, settings_of, simulated
@@ -64,11 +64,11 @@ class _CheckedDatabase(Database):
         super().__init__(world)
         self._check = check
 
-    def commit(self, batch: Batch) -> None:
+    def commit(self, batch: Batch) -> list[Entry]:
         for entry in batch.entries:
             if isinstance(entry.body, SegmentCopy):
                 self._check(entry.session_id, entry.body)
-        super().commit(batch)
+        return super().commit(batch)
 
 
 class _SessionSchedule:
@@ -194,7 +194,14 @@ class _SessionSchedule:
 
     def _new_gateway(self) -> GatewayProcess:
         name = f"gateway-{next(self._names)}"
-        gateway = GatewayProcess(self._world, self._broker, self._database, self._settings, name)
+        gateway = GatewayProcess(
+            self._world,
+            self._broker,
+            self._database,
+            self._settings,
+            name,
+            self._options.detect_s_max,
+        )
         self._all.append(gateway)
         return gateway
 

@@ -97,9 +97,11 @@ class SimSocket:
         self._up.send(lambda: self._arrive({"type": "websocket.receive", kind: message}))
 
     def leave(self, server_notices_s: float) -> None:
-        """The client's network is gone; the gateway notices when its pings are not answered."""
+        """The client's network is gone; the gateway notices when its pings are not answered.
+        What was on its way is lost, or arrives, perhaps after the client has come back."""
         self.open = False
-        self._up.broken = self._down.broken = True
+        self._down.broken = True
+        self._up.broken = self._world.rng.random() < 0.5
         self._world.after(server_notices_s, lambda: self._hang_up(CLOSED_ABNORMALLY))
 
     def clog(self, seconds: float, *, up: bool, down: bool) -> None:

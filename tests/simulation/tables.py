@@ -51,7 +51,7 @@ class Tables:
     chunks: set[tuple[str, int]] = field(default_factory=set)
     stale_rows: int = 0
 
-    def write(self, entries: Sequence[Entry], now_s: float) -> None:
+    def write(self, entries: Sequence[Entry], now_s: float) -> list[Entry]:
         """One transaction, as ``persistence.store.write``."""
         for session_id in sorted({entry.session_id for entry in entries}):
             self.sessions.setdefault(session_id, SessionRow(heard_s=now_s))
@@ -74,6 +74,7 @@ class Tables:
                 write(chosen)
         for entry in kept:
             self.sessions[entry.session_id].heard_s = now_s
+        return [entry for entry in entries if entry.session_id in live and entry not in kept]
 
     def resume_state(self, session_id: str) -> dict[str, Any] | None:
         """As ``SessionReader.resume_state``."""

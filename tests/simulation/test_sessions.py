@@ -17,7 +17,7 @@ SEEDS = range(800)
 SEEDS_PER_TASK = 50
 REGRESSION_SEEDS: tuple[int, ...] = ()
 """Seeds beyond SEEDS that once failed."""
-SEEDS_TO_CATCH_A_BUG = 200
+SEEDS_TO_CATCH_A_BUG = 500
 
 REACHED = (
     "abandoned",

@@ -81,8 +81,7 @@ async def test_the_same_batches_give_the_same_rows(database: str) -> None:
                 session_id = f"s{number}"
                 for _ in range(rng.randrange(2, 9)):
                     batch = [random_entry(rng, session_id) for _ in range(rng.randrange(1, 5))]
-                    write(connection, batch)
-                    tables.write(batch, 0.0)
+                    assert tables.write(batch, 0.0) == write(connection, batch)
                     real = shown(await reader.resume_state(session_id))
                     assert shown(tables.resume_state(session_id)) == real, batch
         finally:
