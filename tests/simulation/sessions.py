@@ -280,12 +280,14 @@ class _SessionSchedule:
     def _check_row(self, session_id: str, row: SegmentCopy) -> None:
         """Of a client's own audio, at its place; and only the last may be cut short."""
         client = next(c for c in self._clients if session_id in c.session_ids)
-        if row.provisional or row.failure is not None:
+        if row.provisional:
             return
         segments = client.speech.segments
         said = segments[row.seq] if row.seq < len(segments) else None
-        heard = (row.start_ms, row.end_ms, without_accent(row.segment_text))
-        if said is None or heard != (said.start_ms, said.end_ms, said.text):
+        known = said is not None and (row.start_ms, row.end_ms) == (said.start_ms, said.end_ms)
+        if known and row.failure is not None:
+            return
+        if not known or said is None or without_accent(row.segment_text) != said.text:
             raise InvariantError(1, f"{session_id} has row {row} and said {said}")
 
     def _check_end(self) -> None:
@@ -301,6 +303,8 @@ class _SessionSchedule:
             raise InvariantError(5, "credits are missing")
         for client in self._clients:
             self._check_client(client)
+            if client.left and not any(gateway.killed for gateway in self._all):
+                self._check_abandoned(client)
         if not all(gateway.alive for gateway in self._all):
             return  # What it had not sent is lost, unless its client comes back.
         for session_id, row in self._database.tables.sessions.items():
@@ -320,6 +324,14 @@ class _SessionSchedule:
         if not client.final.stored and client.gateway is not None and client.gateway.killed:
             return  # It had not said that it was stored, and only it could still send it.
         self._check_rows(client)
+
+    def _check_abandoned(self, client: SimClient) -> None:
+        """What a client was told before it left for good is stored."""
+        rows = self._database.tables.segments.get(client.session_id, {})
+        for index, text in enumerate(client.told):
+            row = rows.get(index)
+            if row is None or (text and without_accent(row["text"] or "") != without_accent(text)):
+                raise InvariantError(1, f"{client.session_id} was told {text}, stored {row}")
 
     def _check_rows(self, client: SimClient) -> None:
         assert client.final is not None
