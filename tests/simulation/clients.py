@@ -77,8 +77,11 @@ class SimClient:
         name: str,
         pick: Callable[[], GatewayProcess],
         check_stored: Callable[[SimClient], None],
+        *,
+        said_all: Callable[[SimClient], None],
     ) -> None:
         self._check_stored = check_stored
+        self._said_all = said_all
         self.speech = Speech(world.rng, name, options)
         self.left = False
         self.final: c.FinalText | None = None
@@ -119,6 +122,7 @@ class SimClient:
             self._world.after(self._options.chunk_ms / 1000 / self._options.speed, self._speak)
         else:
             self.core.finish()
+            self._said_all(self)
         self._pump()
 
     def _pump(self) -> None:

@@ -186,8 +186,8 @@ def known_entries_never_forgotten() -> Context:
     """Persistence takes what it has committed for what is still to be written."""
 
     def make(committed: Any) -> Any:
-        def keeps(journal: Journal, batch: Batch) -> Any:
-            stored = committed(journal, batch)
+        def keeps(journal: Journal, batch: Batch, superseded: Any) -> Any:
+            stored = committed(journal, batch, superseded)
             journal._known |= {(entry.gateway_id, entry.key) for entry in batch.entries}
             return stored
 

@@ -17,7 +17,11 @@ SEEDS = range(800)
 SEEDS_PER_TASK = 50
 REGRESSION_SEEDS: tuple[int, ...] = ()
 """Seeds beyond SEEDS that once failed."""
-SEEDS_TO_CATCH_A_BUG = 500
+SEEDS_TO_CATCH_A_BUG = 200
+RARE_BUGS = {"end_without_its_segments_is_complete": 400, "older_generations_are_written": 400}
+"""One shows only when of a session's last words one publication is lost and the next is not, and
+then the gateway dies before it sends again; the other when a gateway that had lost a session wrote
+something else than its successor, at the same place and later."""
 
 REACHED = (
     "abandoned",
@@ -60,5 +64,5 @@ def test_a_seed_is_a_schedule() -> None:
 @pytest.mark.parametrize("bug", sorted(SESSION_PLANTS))
 def test_planted_bug_is_caught(bug: str) -> None:
     with pytest.raises(ScheduleError, match=r"(?s)seed \d+\noptions .*invariant.*replay: python"):
-        for seed in range(SEEDS_TO_CATCH_A_BUG):
+        for seed in range(RARE_BUGS.get(bug, SEEDS_TO_CATCH_A_BUG)):
             simulate_sessions(seed, SESSION_PLANTS[bug])
