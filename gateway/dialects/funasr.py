@@ -23,6 +23,7 @@ from wire.messages import Lane, Token
 
 WAV_NAME_CHARS_MAX = 256
 
+Reply = dict[str, Any]
 RecordingMode = Literal["offline", "online", "2pass"]
 _MODES: dict[str, RecordingMode] = {
     "offline": "offline",
@@ -60,6 +61,8 @@ class _Recording:
     error: str | None = None
     segments: list[e.SegmentText] = field(default_factory=list)
     """Kept in mode offline only, whose reply needs them all."""
+    held: Reply | None = None
+    """A text that came after the recording's end, as long as it may be the last reply of all."""
 
 
 class Funasr:
@@ -123,6 +126,9 @@ class Funasr:
     # ------------------------------------------------------------------------------------- encoding
 
     def encode(self, answer: e.Answer) -> Sequence[str]:
+        return [json.dumps(reply, ensure_ascii=False) for reply in self._replies(answer)]
+
+    def _replies(self, answer: e.Answer) -> Sequence[Reply]:
         recording = self._recording
         if isinstance(answer, e.Problem):
             return _problem(recording, self._settings, answer)
@@ -188,22 +194,28 @@ def _hotwords(value: Any) -> tuple[str, ...]:
 # ------------------------------------------------------------------------------------------ replies
 
 
-def _reply(settings: _Settings, mode: str, text: str, **more: Any) -> str:
+def _reply(settings: _Settings, mode: str, text: str, **more: Any) -> Reply:
     # Older clients fail on a message without text, and on one without mode they do nothing.
     fields = {"mode": mode, "text": text, "wav_name": settings.wav_name, "is_final": False}
-    return json.dumps({**fields, **more}, ensure_ascii=False)
+    return {**fields, **more}
 
 
-def _partial(recording: _Recording, answer: e.PartialText) -> Sequence[str]:
+def _released(recording: _Recording) -> list[Reply]:
+    """What was held back, now that something follows it."""
+    held, recording.held = recording.held, None
+    return [held] if held is not None else []
+
+
+def _partial(recording: _Recording, answer: e.PartialText) -> Sequence[Reply]:
     settings = recording.settings
     if settings.mode == "offline" or answer.segment_index != recording.next_segment_index:
         return ()
     text = recording.increments.partial(answer.text)
     mode = "online" if settings.mode == "online" else "2pass-online"
-    return (_reply(settings, mode, text),) if text else ()
+    return (*_released(recording), _reply(settings, mode, text)) if text else ()
 
 
-def _segment(recording: _Recording, answer: e.SegmentText) -> Sequence[str]:
+def _segment(recording: _Recording, answer: e.SegmentText) -> Sequence[Reply]:
     recording.next_segment_index = answer.segment_index + 1
     settings = recording.settings
     if settings.mode == "offline":
@@ -211,14 +223,23 @@ def _segment(recording: _Recording, answer: e.SegmentText) -> Sequence[str]:
         return ()
     if settings.mode == "online":
         text = recording.increments.final(answer.text)
-        return (_reply(settings, "online", text),) if text else ()
-    text = recording.increments.sentence(answer.text)
-    return (_reply(settings, "2pass-offline", text, **_times(text, [answer])),)
+        if not text:
+            return ()
+        reply = _reply(settings, "online", text)
+    else:
+        text = recording.increments.sentence(answer.text)
+        reply = _reply(settings, "2pass-offline", text, **_times(text, [answer]))
+    replies = [*_released(recording), reply]
+    if recording.finished and not recording.wants_end:
+        # As of FunASR's own server, the last reply has the last text: a client may look at no
+        # other once it has told its end.
+        recording.held = replies.pop()
+    return replies
 
 
 def _problem(
     recording: _Recording | None, settings: _Settings, problem: e.Problem
-) -> Sequence[str]:
+) -> Sequence[Reply]:
     error = f"{problem.code}: {problem.message}"
     if recording is None:
         return (_reply(settings, settings.mode, "", error=error),)
@@ -230,13 +251,13 @@ def _problem(
     is_news, recording.error = recording.error is None, recording.error or error
     if settings.mode == "offline" or not is_news:
         return ()  # Its clients count replies: the error comes with the last.
-    return (_reply(settings, settings.mode, "", error=error),)
+    return (*_released(recording), _reply(settings, settings.mode, "", error=error))
 
 
-def _finished(recording: _Recording, answer: e.Finished) -> Sequence[str]:
+def _finished(recording: _Recording, answer: e.Finished) -> Sequence[Reply]:
     """The last messages. An end that is to be acknowledged is, and only after all texts."""
     settings, error = recording.settings, recording.error
-    replies: list[str] = []
+    replies = _released(recording)
     failure = {"error": error} if error is not None else {}
     if settings.mode == "offline":
         times = _times(answer.text, recording.segments)
@@ -248,7 +269,8 @@ def _finished(recording: _Recording, answer: e.Finished) -> Sequence[str]:
         is_final = error is None
         replies.append(_reply(settings, mode, "", is_end=True, is_final=is_final, **failure))
     elif settings.mode != "offline":
-        replies.append(_reply(settings, mode, "", is_final=True, **failure))
+        last = replies.pop() if replies else _reply(settings, mode, "")
+        replies.append({**last, "is_final": True, **failure})
     return replies
 
 

@@ -171,6 +171,43 @@ def test_2pass_sentences_replace_what_was_appended() -> None:
     assert "is_end" not in last
 
 
+@pytest.mark.parametrize(("mode", "kind"), [("online", "online"), ("2pass", "2pass-offline")])
+def test_the_last_reply_has_the_last_text(mode: str, kind: str) -> None:
+    """FunASR's Python API returns the last message at its end, and nothing of those before."""
+    talk = dialect()
+    start(talk, mode=mode)
+    assert [r["text"] for r in told(talk, segment(0, "one"))] == ["one"]
+    talk.parse(OLD_END)
+    assert told(talk, segment(1, "two")) == []
+    before = told(talk, e.PartialText(segment_index=2, text="three"))
+    before += told(talk, e.PartialText(segment_index=2, text="three"))
+    assert [r["text"] for r in before] == [" two", " three"]
+    ends = {"online": "", "2pass": " three"}
+    assert told(talk, segment(2, "three")) == []
+    (last,) = told(talk, finished("one two three"))
+    assert (last["mode"], last["text"], last["is_final"]) == (kind, ends[mode], True)
+
+
+def test_a_text_is_not_held_back_from_who_waits_for_an_acknowledgement() -> None:
+    talk = dialect()
+    start(talk, mode="2pass")
+    talk.parse(END)
+    assert [r["text"] for r in told(talk, segment(0, "one"))] == ["one"]
+    (last,) = told(talk, finished("one"))
+    assert (last["text"], last["is_end"], last["is_final"]) == ("", True, True)
+
+
+def test_what_is_held_back_comes_before_an_error() -> None:
+    talk = dialect()
+    start(talk, mode="2pass")
+    talk.parse(OLD_END)
+    assert told(talk, segment(0, "one")) == []
+    problem = e.Problem(code="chunk_failed", message="why", segment_index=1)
+    assert [r["text"] for r in told(talk, problem)] == ["one", ""]
+    (last,) = told(talk, finished("one"))
+    assert last["is_final"] is True and last["error"] == "chunk_failed: why"
+
+
 def test_an_error_is_in_the_end_that_the_client_waits_for() -> None:
     talk = dialect()
     start(talk, mode="online")
