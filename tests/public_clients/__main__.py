@@ -1,0 +1,109 @@
+"""Other projects' clients, as they are in their repositories, against a system of its own:
+
+python -m tests.public_clients --funasr ../FunASR --vosk ../vosk-server
+
+Nothing of them is changed but the address, which vosk-server's have in their source. Both options
+are git clones; their clients are taken from the commits in ``FUNASR_COMMIT`` and the like, or
+from ``HEAD`` with ``--head``. What a client shows to its user must be what was said. Ends with 1 if
+something else is shown. docs/dialects.md has the last run's table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime import lifecycle
+from tests.public_clients import html5, scripts
+from tests.public_clients.said import Outcome
+from tools.run import free_port, wait_until_ready
+from tools.stack import Stack
+
+FUNASR_COMMIT = "3c58cb56a"
+"""Of August 2026, release 1.4.3."""
+FUNASR_COMMIT_BEFORE = "ae49b2a8e"
+"""Of November 2024. Until February 2026 its client told its end without asking for an
+acknowledgement."""
+VOSK_COMMIT = "c2e82f029"
+"""Of May 2025."""
+
+
+@dataclass(frozen=True)
+class Clone:
+    """One commit of a git clone."""
+
+    folder: Path
+    commit: str
+
+    def copy(self, path: str, target: Path) -> Path:
+        """The file or folder at ``path``, unchanged, in ``target``."""
+        archive = ["git", "-C", str(self.folder), "archive", self.commit, path]
+        packed = subprocess.run(archive, check=True, capture_output=True).stdout
+        target.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["tar", "-x", "-C", str(target)], input=packed, check=True)
+        return target / path
+
+
+@contextlib.contextmanager
+def running_system(origin: str) -> Iterator[int]:
+    """A whole system of its own; its gateway's port. Pages of ``origin`` may connect."""
+    with tempfile.TemporaryDirectory(prefix="asr-clients-") as directory:
+        port = free_port()
+        environment = {
+            "ALLOWED_ORIGINS": origin,
+            "BROKER_BACKEND": f"ipc://{directory}/back",
+            "BROKER_EVENTS": f"ipc://{directory}/events",
+            "BROKER_FRONTEND": f"ipc://{directory}/front",
+            "DATA_DIR": f"{directory}/data",
+            "LOG_LEVEL": "warning",
+            "PORT": str(port),
+        }
+        stack = Stack(lambda line: print(line, file=sys.stderr), environment=environment)
+        try:
+            wait_until_ready(stack, f"http://127.0.0.1:{port}", lifecycle.StopSignal())
+            yield port
+        finally:
+            stack.stop()
+
+
+def _outcomes(arguments: argparse.Namespace, folder: Path) -> Iterator[Outcome]:
+    funasr = Clone(arguments.funasr, "HEAD" if arguments.head else FUNASR_COMMIT)
+    before = Clone(arguments.funasr, FUNASR_COMMIT_BEFORE)
+    vosk = Clone(arguments.vosk, "HEAD" if arguments.head else VOSK_COMMIT)
+    page = html5.served(funasr.copy("runtime/html5/static", folder / "html5"))
+    with page as origin, running_system(origin) as port:
+        for clone in (funasr, before):
+            script = clone.copy(scripts.FUNASR_CLIENT, folder / clone.commit)
+            yield from scripts.funasr(script, clone.commit, port)
+        yield from html5.in_browser(origin, funasr.commit, port, folder)
+        clients = vosk.copy("websocket", folder / "vosk")
+        yield from scripts.vosk(clients, vosk.commit, port)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.public_clients",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--funasr", type=Path, required=True, help="a clone of modelscope/FunASR")
+    parser.add_argument("--vosk", type=Path, required=True, help="a clone of alphacep/vosk-server")
+    parser.add_argument("--head", action="store_true", help="the newest that the clones have")
+    arguments = parser.parse_args()
+    wrong = 0
+    print("| client | commit | how | shown |\n| --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory(prefix="asr-clients-") as folder:
+        for outcome in _outcomes(arguments, Path(folder)):
+            print(outcome.row(), flush=True)
+            wrong += not outcome.right
+    return min(wrong, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""The bundled recordings, and what a client showed of one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile as sf
+
+from tests.gateway.encoded_audio import encode
+from tools.run import SAMPLES
+
+CHINESE, ENGLISH = SAMPLES
+
+
+def text_of(sample: Path) -> str:
+    return sample.with_suffix(".txt").read_text(encoding="utf-8").strip()
+
+
+def as_mp3(sample: Path, folder: Path) -> Path:
+    """A file that the server has to decode, with the same name."""
+    pcm, rate_hz = sf.read(sample, dtype="int16")
+    file = folder / f"{sample.stem}.mp3"
+    file.write_bytes(encode(pcm, "mp3", rate_hz, 1))
+    return file
+
+
+def same(shown: str, said: str) -> bool:
+    """The same characters in the same order; between them clients put spaces or lines as they
+    like."""
+    return "".join(shown.split()) == "".join(said.split())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``how`` is what was done with the client, ``shown`` the whole text that it then showed."""
+
+    client: str
+    commit: str
+    how: str
+    said: str
+    shown: str
+
+    @property
+    def right(self) -> bool:
+        return same(self.shown, self.said)
+
+    def row(self) -> str:
+        shown = "right text" if self.right else f"wrong: {self.shown!r}"
+        return f"| {self.client} | `{self.commit}` | {self.how} | {shown} |"
