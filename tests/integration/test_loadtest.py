@@ -58,3 +58,4 @@ def test_refused_sessions_come_back_and_are_counted_apart(
     assert code == 0, log
     assert found["statuses"] == {"succeeded": 5}
     assert found["refusals"] >= 3
+    assert found["admission_closed_s"] is not None

@@ -53,6 +53,7 @@ def as_json(summary: Summary, results: Results, targets: Targets) -> dict[str, A
         "rss_mb_max": {kind: round(mb) for kind, mb in sorted(system.rss_mb_max().items())},
         "queued_max": system.queue_max("queued"),
         "est_wait_ms_max": system.queue_max("est_wait_ms"),
+        "admission_closed_s": system.closed_s(),
     }
 
 
@@ -127,7 +128,17 @@ def _system_table(results: Results) -> list[str]:
         f"Queue: at most {system.queue_max('queued'):.0f} jobs waiting, estimated wait at most "
         f"{system.queue_max('est_wait_ms'):.0f} ms. The generator was late by "
         f"{results.late_ms:.0f} ms at most.",
+        "",
+        f"Admission, looked at once a second: {_admission(system.closed_s())}.",
     ]
+
+
+def _admission(closed_s: tuple[float, float | None] | None) -> str:
+    if closed_s is None:
+        return "always open"
+    first_s, open_s = closed_s
+    until = "closed at the end" if open_s is None else f"open for good from {open_s:.0f} s on"
+    return f"first closed at {first_s:.0f} s, {until}"
 
 
 def _number(value: float, digits: int = 0) -> str:

@@ -1,19 +1,23 @@
-"""The measured system from outside: processor time and memory of its processes, and its queue."""
+"""The measured system from outside: processor time and memory of its processes, its queue, and
+whether it would admit anybody."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
+import urllib.error
 import urllib.request
 from collections import defaultdict
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-QUEUE_TIMEOUT_S = 2.0
+ANSWER_TIMEOUT_S = 2.0
 _MODULE = re.compile(r"-m (gateway|broker|asr_worker\.service|persistence)( |$)")
 _SERVERS = {"postgres": "postgres", "valkey-server": "valkey", "redis-server": "valkey"}
 
@@ -35,6 +39,8 @@ class Sample:
     rss_mb: dict[str, float]
     descriptors: dict[str, int]
     queue: dict[str, Any]
+    admission: str = ""
+    """``open``, or the code that a new session is refused with; empty: no answer."""
 
 
 @dataclass
@@ -68,7 +74,8 @@ class System:
             dict(cpu_s),
             dict(rss_mb),
             dict(descriptors),
-            self._queue(),
+            self._get("/api/v1/asr/queue/status")[1],
+            self._admission(),
         )
         self.samples.append(sample)
         return sample
@@ -81,14 +88,21 @@ class System:
         except psutil.NoSuchProcess:
             return []
 
-    def _queue(self) -> dict[str, Any]:
-        url = f"{self.http_url}/api/v1/asr/queue/status"
+    def _admission(self) -> str:
+        status, answer = self._get("/api/v1/admission")
+        return "open" if status == HTTPStatus.OK else str(answer.get("code", ""))
+
+    def _get(self, path: str) -> tuple[int, dict[str, Any]]:
+        """Status and body; 0 and nothing where there is no answer, a gap in the plot."""
         try:
-            with urllib.request.urlopen(url, timeout=QUEUE_TIMEOUT_S) as response:
-                answer: dict[str, Any] = json.loads(response.read())
+            with urllib.request.urlopen(self.http_url + path, timeout=ANSWER_TIMEOUT_S) as response:
+                return response.status, json.loads(response.read())
+        except urllib.error.HTTPError as error:
+            with error, contextlib.suppress(ValueError):
+                return error.code, json.loads(error.read())
         except (OSError, ValueError):
-            return {}  # Shown as a gap in the plot.
-        return answer
+            pass
+        return 0, {}
 
     def cores_used(self) -> dict[str, float]:
         """Mean processor use by kind, in cores, between the first and the last sample."""
@@ -105,6 +119,15 @@ class System:
         kinds = {kind for sample in self.samples for kind in sample.rss_mb}
         return {kind: max(s.rss_mb.get(kind, 0.0) for s in self.samples) for kind in kinds}
 
+    def closed_s(self) -> tuple[float, float | None] | None:
+        """When the first look found admission closed, and from when on every look found it open
+        (None: it was closed at the last). None: it was never seen closed."""
+        closed = [s.at_s for s in self.samples if s.admission not in ("open", "")]
+        if not closed:
+            return None
+        later = [s.at_s for s in self.samples if s.at_s > closed[-1] and s.admission == "open"]
+        return closed[0], min(later, default=None)
+
     def queue_max(self, name: str) -> float:
         return max((float(s.queue.get(name) or 0) for s in self.samples), default=0.0)
 
@@ -119,5 +142,6 @@ def write_samples(path: Path, samples: list[Sample]) -> None:
                 "rss_mb": {kind: round(mb, 1) for kind, mb in sample.rss_mb.items()},
                 "descriptors": sample.descriptors,
                 "queue": sample.queue,
+                "admission": sample.admission,
             }
             file.write(json.dumps(fields) + "\n")

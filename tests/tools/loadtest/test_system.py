@@ -62,3 +62,19 @@ def test_cores_and_memory_over_samples(tmp_path: Path) -> None:
     write_samples(tmp_path / "s.jsonl", system.samples)
     lines = (tmp_path / "s.jsonl").read_text().splitlines()
     assert [json.loads(line)["at_s"] for line in lines] == [0.0, 10.0]
+
+
+@pytest.mark.parametrize(
+    ("looks", "closed_s"),
+    [
+        (["open", "", "open"], None),
+        (["open", "overloaded", "open", "no_worker", "", "open", "open"], (1.0, 5.0)),
+        (["overloaded", "open", "overloaded"], (0.0, None)),
+    ],
+)
+def test_when_admission_was_closed(looks: list[str], closed_s: object) -> None:
+    system = System("http://127.0.0.1:9", 1)
+    system.samples = [
+        Sample(float(at), {}, {}, {}, {}, admission) for at, admission in enumerate(looks)
+    ]
+    assert system.closed_s() == closed_s
