@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from typing import Literal
 
@@ -20,7 +21,9 @@ from wire.records import (
 
 Gone = Literal["abandoned", "interrupted"]
 """Why a session ends without its client's finish: client, or gateway, went away."""
-CHUNK_DETAILS_PER_RECORD = 200
+CHUNK_DETAILS_PER_RECORD = 50
+"""The first record of a session is shorter, by its id: the sessions of a crowd that began together
+would all send their rows at once, and everybody's texts would wait for the database's processor."""
 
 
 class StorageLog:
@@ -33,6 +36,7 @@ class StorageLog:
         self._next_record_seq = 0
         self._unstored: set[tuple[str, int]] = set()
         self._chunks: list[ChunkDetail] = []
+        self._chunks_enough = 1 + zlib.crc32(session_id.encode()) % CHUNK_DETAILS_PER_RECORD
 
     @property
     def complete(self) -> bool:
@@ -55,7 +59,7 @@ class StorageLog:
     def chunk(self, detail: ChunkDetail) -> list[Record]:
         """Take note of a chunk; details go out many at a time."""
         self._chunks.append(detail)
-        return self._chunk_details() if len(self._chunks) >= CHUNK_DETAILS_PER_RECORD else []
+        return self._chunk_details() if len(self._chunks) >= self._chunks_enough else []
 
     def expect_result(self, seq: int) -> None:
         """Segment ``seq`` will be published by the broker and is to be stored as well."""
@@ -99,6 +103,7 @@ class StorageLog:
             return []
         details = ChunkDetails(chunks=tuple(self._chunks))
         self._chunks.clear()
+        self._chunks_enough = CHUNK_DETAILS_PER_RECORD
         return [self._record(details)]
 
     def _record(self, body: RecordBody) -> Record:

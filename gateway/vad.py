@@ -32,7 +32,10 @@ from wire.messages import BYTES_PER_SAMPLE
 FRAME_BYTES: Final = FRAME_SAMPLES * BYTES_PER_SAMPLE
 TURN_EVERY_S: Final = 0.025
 """Least time from one turn to the next, unless requests are left over. With 500 live sessions a
-batch then has some 400 frames."""
+batch then has some 400 frames. After a batch of few requests it is less: then there is time to
+spare, and a client that sends faster than in real time waits for each of its chunks."""
+TURN_REQUESTS_MANY: Final = 8
+"""From so many requests in a batch on, turns are ``TURN_EVERY_S`` apart."""
 TURN_FRAMES_MAX: Final = 512
 """Frames in one turn, about 6 ms; then the event loop serves others before the next."""
 REQUEST_FRAMES_MAX: Final = 64
@@ -142,8 +145,9 @@ class VadEngine:
         return await request.answer
 
     def _take_turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._next_turn_s = loop.time() + TURN_EVERY_S
+        began_s = loop.time()
         batch, steps = self._next_batch()
+        self._next_turn_s = began_s + _pause_s(len(batch))
         try:
             if batch:
                 self._step_all(batch, steps)
@@ -198,6 +202,11 @@ class VadEngine:
 
     def _state_of(self, stream: VadStream) -> Floats:
         return self._initial_state if stream.state is None else stream.state
+
+
+def _pause_s(requests: int) -> float:
+    """From the begin of a turn with so many requests to the next."""
+    return TURN_EVERY_S * min(1.0, requests / TURN_REQUESTS_MANY)
 
 
 def _heard(batch: list[_Request], steps: list[int]) -> tuple[Floats, npt.NDArray[np.intp]]:

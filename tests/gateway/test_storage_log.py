@@ -28,14 +28,28 @@ def status(records: list[Record]) -> str:
     return body.status
 
 
+def sizes(log: StorageLog, chunks: int) -> list[int]:
+    """Chunks in each record that goes out while so many come; each chunk goes out once."""
+    bodies = [parse_body(r.body) for index in range(chunks) for r in log.chunk(chunk(index))]
+    details = [body for body in bodies if isinstance(body, ChunkDetails)]
+    assert len(details) == len(bodies)
+    indices = [one.chunk_index for body in details for one in body.chunks]
+    assert indices == list(range(len(indices)))
+    return [len(body.chunks) for body in details]
+
+
 def test_chunk_details_go_out_many_at_a_time_and_once() -> None:
     log = StorageLog("s")
-    for index in range(CHUNK_DETAILS_PER_RECORD - 1):
-        assert log.chunk(chunk(index)) == []
-    (record,) = log.chunk(chunk(CHUNK_DETAILS_PER_RECORD - 1))
-    body = parse_body(record.body)
-    assert isinstance(body, ChunkDetails) and len(body.chunks) == CHUNK_DETAILS_PER_RECORD
-    assert len(finish(log)) == 1
+    first, *others = sizes(log, 3 * CHUNK_DETAILS_PER_RECORD)
+    assert 1 <= first <= CHUNK_DETAILS_PER_RECORD
+    assert others == [CHUNK_DETAILS_PER_RECORD] * 2
+    left = 3 * CHUNK_DETAILS_PER_RECORD - first - sum(others)
+    assert len(finish(log)) == (2 if left else 1)
+
+
+def test_sessions_that_began_together_do_not_send_together() -> None:
+    firsts = {sizes(StorageLog(f"s{n}"), CHUNK_DETAILS_PER_RECORD)[0] for n in range(200)}
+    assert len(firsts) > CHUNK_DETAILS_PER_RECORD // 2
 
 
 def test_complete_once_every_record_and_result_is_stored() -> None:

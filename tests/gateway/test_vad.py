@@ -26,6 +26,13 @@ async def engine() -> AsyncIterator[VadEngine]:
     engine.close()
 
 
+def test_turns_of_many_requests_are_further_apart() -> None:
+    pauses_s = [vad._pause_s(requests) for requests in range(20)]
+    assert pauses_s[1] < vad.TURN_EVERY_S / 4
+    assert pauses_s == sorted(pauses_s)
+    assert pauses_s[-1] == vad.TURN_EVERY_S
+
+
 def whole_frames(samples: Samples) -> bytes:
     return np.pad(samples, (0, -len(samples) % 512)).astype("<i2").tobytes()
 

@@ -30,9 +30,9 @@ from tools.run import free_port, wait_until_ready
 from tools.stack import Stack
 from wire.messages import SAMPLE_RATE_HZ
 
-SESSIONS = 100
+SESSIONS = 300
 CHUNK_S = 0.2
-WARM_UP_S = 4.0
+WARM_UP_S = 12.0
 """From the first session's start to the measurement; sessions start one after the other in half
 of it."""
 MEASURED_S = 12.0
