@@ -19,10 +19,12 @@ import psycopg
 import pytest
 import websockets
 
+from gateway.connection import START_TIMEOUT_S
 from gateway.http_heads import HEAD_S_MAX
 from gateway.settings import GatewaySettings
 from tests.conftest import EmbeddedServices
 from tests.gateway.encoded_audio import encode
+from tests.integration.silent_client import SilentClient
 from tests.integration.slow_head import SlowHead
 from tests.integration.speech import chunk_message, spoken
 from tests.integration.stack import Stack, running_stack
@@ -63,6 +65,13 @@ def slow_head(stack: Stack) -> SlowHead:
     slow = SlowHead(stack.ports["gateway"])
     slow.start()
     return slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def silent(stack: Stack) -> SilentClient:
+    client = SilentClient(stack.url())
+    client.start()
+    return client
 
 
 @asynccontextmanager
@@ -373,6 +382,12 @@ def test_fuzzing(stack: Stack) -> None:
     assert (result.bus, result.edge) == (6_000, 400)
     assert sum(result.counted.values()) > 5_000 and result.sessions >= 4
     assert result.statuses and result.closes
+
+
+def test_who_never_says_start_is_closed(silent: SilentClient) -> None:
+    silent.join(START_TIMEOUT_S + 30)
+    assert not silent.is_alive()
+    assert silent.close_code == 1008 and silent.lasted_s >= START_TIMEOUT_S
 
 
 def test_headers_sent_byte_by_byte_end_at_the_deadline(stack: Stack, slow_head: SlowHead) -> None:

@@ -115,6 +115,22 @@ async def test_out_of_turn(stack: Stack) -> None:
         assert (await talk.finish())["text"] == ""
 
 
+async def test_a_chunk_after_finish_is_out_of_turn(stack: Stack) -> None:
+    audio = spoken(6_002, digits=(3, 3))
+    async with talking(stack) as talk:
+        await talk.start()
+        await talk.chunk(0, audio.pcm.tobytes())
+        late = chunk_message(talk.session_id, 1, audio.pcm.tobytes())
+        await talk.socket.send(json.dumps({"action": "finish", "session_id": talk.session_id}))
+        await talk.socket.send(late)
+        answers = [await talk.answer()]
+        while answers[-1]["type"] != "final_result":
+            answers.append(await talk.answer())
+        assert [a["code"] for a in answers if a["type"] == "error"] == ["bad_state"]
+        assert answers[-1]["text"] == audio.text
+        assert answers[-1]["chunk_count"] == 1
+
+
 @pytest.mark.parametrize(
     "message",
     ["{", '{"action":"dance"}', "[" * 100_000, '{"action":"chunk","session_id":"a"}', "NaN"],
