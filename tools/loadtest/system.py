@@ -98,11 +98,10 @@ class System:
             with urllib.request.urlopen(self.http_url + path, timeout=ANSWER_TIMEOUT_S) as response:
                 return response.status, json.loads(response.read())
         except urllib.error.HTTPError as error:
-            with error, contextlib.suppress(ValueError):
-                return error.code, json.loads(error.read())
+            with error:
+                return error.code, _parsed(error.read())
         except (OSError, ValueError):
-            pass
-        return 0, {}
+            return 0, {}
 
     def cores_used(self) -> dict[str, float]:
         """Mean processor use by kind, in cores, between the first and the last sample."""
@@ -130,6 +129,14 @@ class System:
 
     def queue_max(self, name: str) -> float:
         return max((float(s.queue.get(name) or 0) for s in self.samples), default=0.0)
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    """Of another server, perhaps: a proxy's page is no JSON."""
+    with contextlib.suppress(ValueError):
+        answer: dict[str, Any] = json.loads(body)
+        return answer
+    return {}
 
 
 def write_samples(path: Path, samples: list[Sample]) -> None:
