@@ -13,6 +13,7 @@ from runtime.metrics import PORT_OFFSETS
 from tests.promql import PromqlError, Query
 from tests.test_metrics import METRICS
 from tests.test_tidy import ROOT
+from tools.scrape_targets import job_of, scrape_targets
 
 DEPLOY = ROOT / "deploy"
 FOREIGN = {
@@ -92,18 +93,26 @@ def test_what_the_help_names_exists() -> None:
 
 
 def test_the_scraper_asks_where_the_processes_are() -> None:
+    """With METRICS_PORT=9700, as the documents have it, and one process of each kind."""
     config = loaded("prometheus/prometheus.yml")
     assert config["rule_files"] == ["alerts.yml"]
-    ports = {
-        job["job_name"]: [int(t.rpartition(":")[2]) for t in job["static_configs"][0]["targets"]]
-        for job in config["scrape_configs"]
+    (scraping,) = config["scrape_configs"]
+    ((file,),) = (discovery["files"] for discovery in scraping["file_sd_configs"])
+    targets = json.loads((DEPLOY / "prometheus" / file).read_text(encoding="utf-8"))
+    assert targets == scrape_targets(9_700, {})
+    assert {group["labels"]["job"] for group in targets} == set(map(job_of, PORT_OFFSETS))
+
+
+def test_queries_name_jobs_that_are_scraped() -> None:
+    named = {
+        pattern
+        for expression in QUERIES.values()
+        for pattern in re.findall(r'job=~?"([^"]+)"', expression)
     }
-    (first,) = ports["asr-broker"]
-    names = {"asr-worker": "asr_worker"}
-    assert {names.get(job, job.removeprefix("asr-")) for job in ports} == PORT_OFFSETS.keys()
-    for job, listed in ports.items():
-        start = first + PORT_OFFSETS[names.get(job, job.removeprefix("asr-"))]
-        assert listed == list(range(start, start + len(listed)))
+    jobs = set(map(job_of, PORT_OFFSETS))
+    assert named
+    for pattern in named:
+        assert any(re.fullmatch(pattern, job) for job in jobs), pattern
 
 
 def test_the_dashboard_fits_grafana() -> None:

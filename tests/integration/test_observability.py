@@ -6,6 +6,8 @@ import asyncio
 import base64
 import json
 import re
+import shutil
+import subprocess
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -148,6 +150,18 @@ def test_the_format_of_every_process(observed: Observed) -> None:
     assert {name: problems(shown) for name, shown in observed.shown.items()} == {
         name: [] for name in PORT_OFFSETS
     }
+
+
+def test_promtool_agrees(observed: Observed) -> None:
+    """Prometheus's own check, where it is installed (Debian: apt-get install prometheus)."""
+    if (promtool := shutil.which("promtool")) is None:
+        pytest.skip("no promtool on PATH")
+    for process, shown in observed.shown.items():
+        check = [promtool, "check", "metrics"]
+        done = subprocess.run(
+            check, input=shown.text, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert (process, done.returncode, done.stderr) == (process, 0, "")
 
 
 def test_every_process_shows_its_own_metrics_and_no_others(observed: Observed) -> None:
