@@ -7,6 +7,7 @@ import ast
 import dataclasses
 import importlib
 import importlib.metadata
+import itertools
 import math
 import re
 import sys
@@ -123,6 +124,22 @@ def test_both_readmes_have_the_same_settings() -> None:
         return [line.split("|")[1:3] for line in text.splitlines() if line.startswith("| `")]
 
     assert rows(README) == rows(README_ZH)
+
+
+def test_both_readmes_compare_with_others_alike() -> None:
+    """The same projects, and in every row the same of them have something."""
+
+    def compared(text: str) -> tuple[list[str], list[list[bool]]]:
+        lines = text.splitlines()
+        first = next(n for n, line in enumerate(lines) if line.startswith("| | "))
+        (head, _, *rows) = itertools.takewhile(lambda line: line.startswith("|"), lines[first:])
+        has = [[not cell.strip().startswith("–") for cell in row.split("|")[2:-1]] for row in rows]
+        return re.findall(r"\]\((http[^)]+)\)", head), has
+
+    projects, has = compared(README)
+    assert len(projects) == 5 and len(has) > 10
+    assert {len(row) for row in has} == {1 + len(projects)}
+    assert (projects, has) == compared(README_ZH)
 
 
 @pytest.mark.parametrize(
