@@ -80,6 +80,8 @@ export const texts = {
     "status.abandoned": "left early",
     "status.failed": "incomplete",
     "status.active": "live",
+    "status.interrupted": "interrupted by a restart",
+    "status.lost": "lost",
     "retry_in": "Trying again in {seconds} s.",
     "problem.insecure":
       "Browsers give the microphone only to pages that come over https or from localhost. " +
@@ -227,6 +229,8 @@ export const texts = {
     "status.abandoned": "提前离开",
     "status.failed": "不完整",
     "status.active": "进行中",
+    "status.interrupted": "因重启中断",
+    "status.lost": "已丢失",
     "retry_in": "{seconds} 秒后重试。",
     "problem.insecure":
       "浏览器只允许 https 或 localhost 的页面使用麦克风。请用这样的地址打开本页，或者选择文件。",

@@ -79,3 +79,15 @@ def test_every_refusal_is_told_in_words() -> None:
     assert {"no_worker", "draining"} <= codes
     texts = PAGES["texts.js"].content.decode()
     assert {code for code in codes if texts.count(f'"problem.{code}":') != 2} == set()
+
+
+def test_every_status_in_the_history_is_told_in_words() -> None:
+    schema = "".join(
+        path.read_text(encoding="utf-8")
+        for path in sorted((ROOT / "persistence" / "migrations").glob("*.sql"))
+    )
+    *_, last = re.findall(r"CHECK \(status IN \((.*?)\)\)", schema, re.S)
+    shown = set(re.findall(r"'(\w+)'", last)) - {"completed", "deleted"}
+    assert {"active", "lost"} <= shown
+    texts = PAGES["texts.js"].content.decode()
+    assert {status for status in shown if texts.count(f'"status.{status}":') != 2} == set()
