@@ -70,14 +70,17 @@ def vosk_text(reply: dict[str, object]) -> str:
 
 
 def _output(script: Path, *arguments: str) -> str:
-    """What it prints. Its errors go to ours."""
-    done = subprocess.run(
-        [sys.executable, script, *arguments],
-        cwd=script.parent,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", "TERM": "dumb"},
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=RUN_S_MAX,
-        check=False,
-    )
+    """What it prints; nothing if it hangs. Its errors go to ours."""
+    try:
+        done = subprocess.run(
+            [sys.executable, script, *arguments],
+            cwd=script.parent,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "TERM": "dumb"},
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=RUN_S_MAX,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return ""
     return done.stdout
