@@ -3,6 +3,7 @@ to each audio, ``eof`` and ``reset`` message, so each such reply says the most t
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -40,7 +41,7 @@ class Vosk:
         self.stays_open = True
         self._sample_rate_hz = 8_000
         self._with_words = True
-        self._alternatives = 0
+        self._with_alternatives = False
         self._phrases: tuple[str, ...] = ()
         self._session_id = ""
         """Empty: audio begins a new session."""
@@ -99,17 +100,17 @@ class Vosk:
             raise MessageError("config must be an object")
         if "model" in config:
             raise MessageError("config.model is refused: the model serves everybody")
-        rate = config.get("sample_rate", self._sample_rate_hz)
-        if type(rate) not in (int, float) or not SAMPLE_RATE_HZ_MIN <= rate <= SAMPLE_RATE_HZ_MAX:
+        rate = _number(config.get("sample_rate", self._sample_rate_hz))
+        if rate is None or not SAMPLE_RATE_HZ_MIN <= rate <= SAMPLE_RATE_HZ_MAX:
             raise MessageError(
                 f"sample_rate must be from {SAMPLE_RATE_HZ_MIN} to {SAMPLE_RATE_HZ_MAX}"
             )
         self._sample_rate_hz = int(rate)
         self._with_words = bool(config.get("words", self._with_words))
-        alternatives = config.get("max_alternatives", self._alternatives)
-        if type(alternatives) is not int or alternatives < 0:
+        alternatives = _number(config.get("max_alternatives", int(self._with_alternatives)))
+        if alternatives is None or not alternatives >= 0:
             raise MessageError("max_alternatives must be a number from 0")
-        self._alternatives = alternatives
+        self._with_alternatives = alternatives >= 1
         if "phrase_list" in config:
             self._phrases = _phrases(config["phrase_list"])
 
@@ -153,20 +154,28 @@ class Vosk:
         result: dict[str, Any] = {"text": text}
         if self._with_words and tokens:
             result = {"result": [self._word(token) for token in tokens], **result}
-        if self._alternatives:
+        if self._with_alternatives:
             result = {"alternatives": [{"confidence": CONFIDENCE, **result}]}
         return self._dump(result)
 
     def _word(self, token: Token) -> dict[str, Any]:
         word = {"end": token.end_ms / 1000, "start": token.start_ms / 1000, "word": token.text}
         # An alternative has one confidence for all of its words.
-        return word if self._alternatives else {"conf": CONFIDENCE, **word}
+        return word if self._with_alternatives else {"conf": CONFIDENCE, **word}
 
     def _dump(self, reply: dict[str, Any]) -> str:
         """``error`` is no field of this protocol, and its clients pass over it."""
         if self._error is not None:
             reply, self._error = {**reply, "error": self._error}, None
         return json.dumps(reply, ensure_ascii=False)
+
+
+def _number(value: Any) -> float | None:
+    """A number, or one in a string, which vosk-server takes as well."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value if type(value) in (int, float) else None
 
 
 def _phrases(value: Any) -> tuple[str, ...]:

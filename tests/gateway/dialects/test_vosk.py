@@ -84,6 +84,15 @@ def test_words_and_alternatives_as_configured() -> None:
     assert alternative["result"] == [{"end": 1.5, "start": 1.0, "word": "two"}]
 
 
+def test_numbers_in_strings_as_vosk_server_takes_them() -> None:
+    talk = dialect()
+    talk.parse('{"config":{"sample_rate":"16000","max_alternatives":"1"}}')
+    (start, _) = talk.parse(b"ab")
+    assert isinstance(start, e.Start) and start.sample_rate_hz == 16_000
+    talk.encode(segment(0, "one"))
+    assert "alternatives" in told(talk, RECEIVED)
+
+
 def test_reset_goes_on_and_eof_does_not() -> None:
     talk = dialect()
     talk.parse(b"ab")
@@ -110,10 +119,13 @@ def test_an_error_is_an_extra_field_of_the_next_reply() -> None:
         "{}",
         '{"config":7}',
         '{"config":{"model":"other"}}',
-        '{"config":{"sample_rate":"8000"}}',
+        '{"config":{"sample_rate":"8k"}}',
+        '{"config":{"sample_rate":"nan"}}',
+        '{"config":{"sample_rate":1%s}}' % ("0" * 400),
         '{"config":{"sample_rate":true}}',
         '{"config":{"sample_rate":1e300}}',
         '{"config":{"max_alternatives":-1}}',
+        '{"config":{"max_alternatives":[]}}',
         '{"config":{"phrase_list":"one"}}',
         '{"config":{"phrase_list":[1]}}',
     ],
