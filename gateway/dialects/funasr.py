@@ -15,6 +15,7 @@ from gateway.dialects.increments import Increments
 from gateway.dialects.native import (
     HOTWORD_CHARS_MAX,
     HOTWORDS_MAX,
+    LANGUAGE_CHARS_MAX,
     SAMPLE_RATE_HZ_MAX,
     SAMPLE_RATE_HZ_MIN,
 )
@@ -45,6 +46,8 @@ class _Settings:
     encoded: bool = False
     sample_rate_hz: int = 16_000
     hotwords: tuple[str, ...] = ()
+    language: str = ""
+    """Empty: the model finds out."""
 
 
 @dataclass(slots=True)
@@ -106,7 +109,7 @@ class Funasr:
             user_id="",
             mode="stream",
             sample_rate_hz=settings.sample_rate_hz,
-            language="",
+            language=settings.language,
             hotwords=settings.hotwords,
             partials=settings.mode != "offline",
             resume_token=None,
@@ -161,6 +164,8 @@ def _settings(fields: dict[str, Any], before: _Settings) -> _Settings:
         changed["sample_rate_hz"] = _sample_rate_hz(rate)
     if (hotwords := fields.get("hotwords")) is not None:
         changed["hotwords"] = _hotwords(hotwords)
+    if (language := fields.get("svs_lang")) is not None:
+        changed["language"] = _language(language)
     return replace(before, **changed)
 
 
@@ -171,6 +176,12 @@ def _sample_rate_hz(value: Any) -> int:
             f"audio_fs must be an integer from {SAMPLE_RATE_HZ_MIN} to {SAMPLE_RATE_HZ_MAX}"
         )
     return rate
+
+
+def _language(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > LANGUAGE_CHARS_MAX:
+        raise MessageError(f"svs_lang must be a string of at most {LANGUAGE_CHARS_MAX} characters")
+    return "" if value == "auto" else storable(value, "svs_lang")
 
 
 def _hotwords(value: Any) -> tuple[str, ...]:

@@ -86,6 +86,11 @@ def test_hotwords_in_every_form(hotwords: Any, words: tuple[str, ...]) -> None:
     assert start(dialect(), hotwords=hotwords).hotwords == words
 
 
+@pytest.mark.parametrize(("told_language", "language"), [("auto", ""), ("zh", "zh"), (None, "")])
+def test_the_language_of_a_model_that_takes_one(told_language: Any, language: str) -> None:
+    assert start(dialect(), svs_lang=told_language).language == language
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -99,6 +104,8 @@ def test_hotwords_in_every_form(hotwords: Any, words: tuple[str, ...]) -> None:
         {"hotwords": ["w" * 65]},
         {"hotwords": [str(n) for n in range(201)]},
         {"wav_name": "a\0b"},
+        {"svs_lang": 7},
+        {"svs_lang": "z" * 33},
     ],
 )
 def test_a_wrong_start_is_answered(fields: dict[str, Any]) -> None:
