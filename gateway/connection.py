@@ -156,10 +156,12 @@ class Connection:
             self.close(CLOSE_POLICY, str(error))
 
     async def _next_events(self) -> Sequence[ClientEvent]:
-        starting = self._host.session.state is State.NEW
         self._receiving = True
         try:
-            async with asyncio.timeout(START_TIMEOUT_S if starting else None):
+            if self._host.session.state is State.NEW:
+                async with asyncio.timeout(START_TIMEOUT_S):
+                    message = await self._websocket.receive()
+            else:
                 message = await self._websocket.receive()
         finally:
             self._receiving = False

@@ -7,16 +7,16 @@ class from those annotations, so that a message and its validation cannot drift 
 
 from __future__ import annotations
 
-import types
 import typing
-from collections.abc import Callable, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import msgpack
 
 from wire import messages as m
 from wire.checkers import ITEMS_MAX, WireError, checker_of
+from wire.plain import plain_of
 
 __all__ = ["WireError", "decode", "encode", "tag_of"]
 
@@ -113,44 +113,10 @@ def _unpack(data: bytes) -> Any:
         raise WireError(f"header is not msgpack: {type(error).__name__}") from error
 
 
-# ---------------------------------------------------------------- headers, from the annotations
-
-_Header = Callable[[Any], dict[str, Any]]
-
-
-def _plain_source(annotation: Any, value: str) -> str:
-    """An expression for ``value`` as msgpack can pack it."""
-    if is_dataclass(annotation):
-        return _fields_source(typing.cast(type, annotation), value)
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is tuple and is_dataclass(arguments[0]):
-        return f"[{_plain_source(arguments[0], 'item')} for item in {value}]"
-    if origin in (typing.Union, types.UnionType):
-        (inner,) = [a for a in arguments if a is not type(None)]
-        plain = _plain_source(inner, value)
-        return value if plain == value else f"None if {value} is None else {plain}"
-    return value
-
-
-def _fields_source(cls: type, value: str) -> str:
-    hints = typing.get_type_hints(cls)
-    pairs = [
-        f"{f.name!r}: {_plain_source(hints[f.name], f'{value}.{f.name}')}"
-        for f in fields(cls)
-        if f.name != "pcm"
-    ]
-    return "{" + ", ".join(pairs) + "}"
-
-
-def _header_of(cls: type) -> _Header:
-    """What makes a message's header. Generated like the checkers: a dict display in one function
-    takes half as long as a loop over the fields."""
-    header: _Header = eval(f"lambda message: {_fields_source(cls, 'message')}")
-    return header
-
-
 _WITH_PCM = frozenset(c for c in _KINDS.values() if any(f.name == "pcm" for f in fields(c)))
-_encoders = {cls: (tag, _header_of(cls), cls in _WITH_PCM) for cls, tag in _TAGS.items()}
+_encoders = {
+    cls: (tag, plain_of(cls, without=("pcm",)), cls in _WITH_PCM) for cls, tag in _TAGS.items()
+}
 _decoders = {
     tag: (cls.__name__, checker_of(cls, cls.__name__), cls in _WITH_PCM)
     for cls, tag in _TAGS.items()

@@ -6,11 +6,12 @@ reads them with ``parse_body``. A session's records may arrive late, twice or in
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from wire.checkers import WireError, checker_of
 from wire.messages import Failure, Result, Token
+from wire.plain import plain_of
 
 SessionStatus = Literal["completed", "failed", "abandoned", "interrupted"]
 
@@ -109,6 +110,7 @@ _TYPES: dict[str, type] = {
 }
 _NAMES = {cls: name for name, cls in _TYPES.items()}
 _checkers = {name: checker_of(cls, f"record.{name}") for name, cls in _TYPES.items()}
+_plain = {cls: plain_of(cls) for cls in _NAMES}
 
 
 def segment_copy(result: Result) -> SegmentCopy:
@@ -133,11 +135,7 @@ def segment_copy(result: Result) -> SegmentCopy:
 
 def to_body(record: RecordBody) -> dict[str, Any]:
     """``record`` as the plain map a ``Record`` message carries."""
-    body = asdict(record)
-    for name, value in body.items():
-        if isinstance(value, tuple):
-            body[name] = list(value)
-    return {"type": _NAMES[type(record)], **body}
+    return {"type": _NAMES[type(record)], **_plain[type(record)](record)}
 
 
 def parse_body(body: dict[str, Any]) -> RecordBody:
