@@ -31,7 +31,10 @@ ANSWERED_S = 5.0
 """From a try to 503 or the answer to start. Later counts as no answer."""
 REST_S = 20.0
 RESUME_WAIT_S = 2.0
-"""So long a session waits for a client that is gone."""
+"""So long a session waits for a client that is gone, and as long its end is kept for one that asks
+again."""
+FORGOTTEN_S = 2 * RESUME_WAIT_S + 3.0
+"""From the last connection's end until nothing of its session is left."""
 ROUNDS = 3
 MORE_DESCRIPTORS_MAX = 10.0
 MORE_MEMORY_PERCENT_MAX = 10.0
@@ -155,13 +158,13 @@ async def _measure(url: str, gateway: _Gateway) -> list[Figure]:
         slowest_s = max(slowest_s, round_s)
         _drop(back)
         await _at_rest(gateway.at_rest)
-        await asyncio.sleep(RESUME_WAIT_S + 2.0)
+        await asyncio.sleep(FORGOTTEN_S)
         before = before or gateway.look()
         back = await _open(url, CONNECTIONS_MAX)
     inside = len(back)
     _drop(back)
     await _at_rest(gateway.at_rest)
-    await asyncio.sleep(RESUME_WAIT_S + 2.0)
+    await asyncio.sleep(FORGOTTEN_S)
     assert before is not None
     descriptors, memory_mb = gateway.look()
     answered = answers["served"] + answers["refused"]
