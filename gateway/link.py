@@ -11,6 +11,7 @@ is counted and sent again by its owner's timer.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
 import structlog
@@ -27,6 +28,13 @@ after half a second."""
 DRAIN_MESSAGES_MAX = 200
 """Messages handled before other tasks of the event loop get a turn."""
 
+SILENCE_S = 2.0
+"""Without a word of the broker for so long, though it tells its load four times a second, messages
+of both directions may be lost: libzmq drops a connection that is silent for 3 s, and what is in
+it."""
+SETTLE_S = 0.5
+"""After such a silence what did arrive is heard first."""
+
 Handler = Callable[[Message], None]
 
 
@@ -34,8 +42,9 @@ class BrokerLink:
     """One socket, owned by the event loop's thread.
 
     ``on_message`` gets each Result, Stored, Claimed and Load; ``on_broker_restart`` is called when
-    the broker's epoch changes, which means that it has forgotten every job of ours. ``expected_x``
-    is asked before each HELLO, which tells it to the broker.
+    the broker's epoch changes, which means that it has forgotten every job of ours, and after a
+    silence, because jobs or answers may be lost. ``expected_x`` is asked before each HELLO, which
+    tells it to the broker.
     """
 
     def __init__(
@@ -55,6 +64,9 @@ class BrokerLink:
         self._on_broker_restart = on_broker_restart
         self._expected_x = expected_x
         self._epoch: str | None = None
+        self._heard_s = math.inf
+        self._settled_s = math.inf
+        """When to act on a silence."""
         self._drain_scheduled = False
         self._hello: asyncio.Task[None] | None = None
         self._log = structlog.get_logger()
@@ -122,19 +134,26 @@ class BrokerLink:
             return
         BUS_RECEIVED.labels(type(message).__name__).inc()
         if isinstance(message, Welcome):
-            self._note_epoch(message.broker_epoch)
+            self._note_broker(message.broker_epoch)
         elif isinstance(message, Load):
-            self._note_epoch(message.broker_epoch)
+            self._note_broker(message.broker_epoch)
             self._on_message(message)
         elif isinstance(message, Result | Stored | Claimed):
             self._on_message(message)
         else:
             BUS_DROPPED.labels("unexpected_kind").inc()
 
-    def _note_epoch(self, epoch: str) -> None:
-        if epoch == self._epoch:
-            return
-        known, self._epoch = self._epoch, epoch
-        self._log.info("broker_found" if known is None else "broker_restarted", epoch=epoch)
-        # Also at the first epoch: jobs may have gone to a broker that died before its WELCOME.
-        self._on_broker_restart()
+    def _note_broker(self, epoch: str) -> None:
+        now_s = self._loop.time()
+        silent_s, self._heard_s = now_s - self._heard_s, now_s
+        if epoch != self._epoch:
+            known, self._epoch = self._epoch, epoch
+            self._log.info("broker_found" if known is None else "broker_restarted", epoch=epoch)
+            # Also at the first epoch: jobs may have gone to a broker that died before its WELCOME.
+            self._settled_s = now_s
+        elif silent_s >= SILENCE_S:
+            self._log.info("broker_heard_again", silent_s=round(silent_s, 1))
+            self._settled_s = now_s + SETTLE_S
+        if now_s >= self._settled_s:
+            self._settled_s = math.inf
+            self._on_broker_restart()

@@ -156,3 +156,30 @@ async def test_without_a_broker_sends_are_refused_in_the_end_not_lost_in_silence
     await alone.link.close()
     assert sent.count(False) >= 39
     assert _dropped("send_queue_full") - refused == sent.count(False)
+
+
+async def test_after_a_silence_what_may_be_lost_is_sent_again_once(
+    gateway: Gateway, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity, _ = await asyncio.to_thread(peer.receive)
+    heard = 0
+
+    async def hear() -> None:
+        nonlocal heard
+        heard += 1
+        peer.send(identity, codec.encode(load("one")))
+        await gateway.until(messages=heard, restarts=0)
+
+    await hear()
+    await hear()
+    assert gateway.restarts == 1
+    monkeypatch.setattr(link_module, "SILENCE_S", 0.0)
+    monkeypatch.setattr(link_module, "SETTLE_S", 1_000.0)
+    await hear()
+    assert gateway.restarts == 1  # What has arrived meanwhile is heard first.
+    monkeypatch.setattr(link_module, "SETTLE_S", 0.0)
+    await hear()
+    assert gateway.restarts == 2
+    monkeypatch.setattr(link_module, "SILENCE_S", 1_000.0)
+    await hear()
+    assert gateway.restarts == 2

@@ -53,10 +53,13 @@ class SimLink(BrokerLink):
         return True
 
     def take(self, message: m.Message) -> None:
-        if isinstance(message, m.Welcome | m.Load) and message.broker_epoch != self._epoch:
-            self._jobs_sent.clear()
-            self._note_epoch(message.broker_epoch)
-            self._process.check_resent(self._jobs_sent)
+        if isinstance(message, m.Welcome | m.Load):
+            anew = message.broker_epoch != self._epoch
+            if anew:
+                self._jobs_sent.clear()
+            self._note_broker(message.broker_epoch)
+            if anew:
+                self._process.check_resent(self._jobs_sent)
         if isinstance(message, m.Stored):
             self._process.check_stored(message)
         if not isinstance(message, m.Welcome):
