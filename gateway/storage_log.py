@@ -34,6 +34,7 @@ class StorageLog:
         self._session_id = session_id
         self._generation = generation
         self._next_record_seq = 0
+        self._started: SessionStarted | None = None
         self._unstored: set[tuple[str, int]] = set()
         self._chunks: list[ChunkDetail] = []
         self._chunks_enough = 1 + zlib.crc32(session_id.encode()) % CHUNK_DETAILS_PER_RECORD
@@ -45,16 +46,15 @@ class StorageLog:
     def started(
         self, start: Start, *, client: str, started_at_ms: int, resume_token: str
     ) -> Record:
-        return self._record(
-            SessionStarted(
-                user_id=start.user_id,
-                client=client,
-                mode=start.mode,
-                language=start.language,
-                started_at_ms=started_at_ms,
-                resume_token_hash=token_hash(resume_token),
-            )
+        self._started = SessionStarted(
+            user_id=start.user_id,
+            client=client,
+            mode=start.mode,
+            language=start.language,
+            started_at_ms=started_at_ms,
+            resume_token_hash=token_hash(resume_token),
         )
+        return self._record(self._started)
 
     def chunk(self, detail: ChunkDetail) -> list[Record]:
         """Take note of a chunk; details go out many at a time."""
@@ -90,6 +90,7 @@ class StorageLog:
             segment_count=len(results),
             completed_at_ms=completed_at_ms,
             failure=failures[0] if failures else None,
+            started=self._started,
         )
         return [*self._chunk_details(), self._record(ending)]
 

@@ -6,6 +6,7 @@ How records of one session merge, whatever their order:
 * resumed: the session is of a new generation, and active again unless it is complete. What comes
   from an older generation after that is dropped and counted, except chunks, which are the same;
 * finished: completed beats failed beats abandoned beats interrupted; of equals the latest counts;
+  it tells of the start as well;
 * chunks: the first stored row of an index stays;
 * segments: a newer generation's row replaces an older one's. In one generation a gateway's copy
   replaces what was published, because it is what the client was told; else the first row stays;
@@ -19,6 +20,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, TypeVar
 
@@ -205,6 +207,7 @@ def _apply(connection: Connection, entries: Sequence[Entry]) -> list[Entry]:
             superseded.append(entry)
         else:
             groups[kind].append(entry)
+    groups[SessionStarted] += starts_told_at_the_end(groups[SessionFinished])
     with connection.cursor() as cursor:
         _write_started(cursor, groups[SessionStarted])
         _write_chunks(cursor, groups[ChunkDetails])
@@ -357,6 +360,15 @@ def _write_deleted(cursor: Cursor, entries: list[Entry]) -> None:
     cursor.execute(_TOMBSTONES, (list(times), list(times.values())))
     for table in ("asr_segments", "asr_chunks"):
         cursor.execute(f"DELETE FROM {table} WHERE session_id = ANY (%s)", (list(times),))
+
+
+def starts_told_at_the_end(finished: Iterable[Entry]) -> list[Entry]:
+    """What the ends of sessions tell of their starts, as if it came by itself."""
+    return [
+        replace(entry, body=body.started)
+        for entry, body in _of(SessionFinished, finished)
+        if body.started is not None
+    ]
 
 
 def _of(kind: type[Body], entries: Iterable[Entry]) -> Iterator[tuple[Entry, Body]]:

@@ -68,6 +68,9 @@ class SessionFinished:
     segment_count: int
     completed_at_ms: int
     failure: Failure | None
+    started: SessionStarted | None = None
+    """If it started at this gateway. Should that record be lost, a session of which only the end
+    were known would begin anew when its client resumes it elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

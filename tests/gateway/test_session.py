@@ -81,6 +81,7 @@ def test_records_tell_start_chunks_and_end() -> None:
     ]
     finished = bodies[2]
     assert isinstance(finished, SessionFinished)
+    assert finished.started == bodies[0]
     assert (finished.status, finished.chunk_count, finished.duration_ms) == ("completed", 2, 300)
 
 

@@ -124,6 +124,16 @@ def test_a_resumed_session_is_of_its_new_gateway(connection: Connection) -> None
     assert value(connection, "SELECT status FROM asr_sessions") == "completed"
 
 
+def test_an_end_tells_of_the_start(connection: Connection) -> None:
+    """Or a session of which only the end is known would begin anew, and lose its words."""
+    write(connection, [sent.entry(sent.finished(started=sent.started())), published(0, "one")])
+    found = value(connection, "SELECT started, user_id, resume_token_hash FROM asr_sessions")
+    assert found == (True, "ann", "hash")
+    write(connection, [sent.entry(sent.finished(segment_count=1, started=sent.started()))])
+    write(connection, [sent.entry(sent.resumed(), generation=1)])
+    assert value(connection, "SELECT status FROM asr_sessions") == "active"  # A segment is missing.
+
+
 def test_segments_that_only_an_older_generation_had_go_at_the_end(connection: Connection) -> None:
     write(connection, [sent.entry(sent.started()), published(0, "one"), published(5, "leftover")])
     write(connection, [sent.entry(sent.resumed(), generation=1)])

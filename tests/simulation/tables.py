@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from persistence.journal import Entry
-from persistence.store import TIMELESS
+from persistence.store import TIMELESS, starts_told_at_the_end
 from wire.records import (
     ChunkDetails,
     SegmentCopy,
@@ -70,6 +70,9 @@ class Tables:
             (SessionDeleted, self._deleted),
         ):
             chosen = [entry for entry in kept if isinstance(entry.body, kind)]
+            if kind is SessionStarted:
+                finished = [entry for entry in kept if isinstance(entry.body, SessionFinished)]
+                chosen += starts_told_at_the_end(finished)
             if chosen:
                 write(chosen)
         for entry in kept:

@@ -42,6 +42,7 @@ def random_entry(rng: random.Random, session_id: str) -> Entry:
             text=f"all-{rng.random()}",
             segment_count=rng.randrange(4),
             completed_at_ms=sent.NOON_MS + rng.randrange(3),
+            started=sent.started() if rng.random() < 0.5 else None,
         )
         return sent.entry(finished, session_id, generation=generation)
     if what < 0.99:
