@@ -208,6 +208,7 @@ def _show_zeros() -> None:
         BUS_DROPPED.labels(reason)
     for reason in ("no_session", "unknown_segment", "repeated", "overloaded", "late_partial"):
         RESULTS_DISCARDED.labels(reason)
+    RESULTS_DISCARDED.labels("stale_generation")
     for reason in ("client_away", "displaced", "slow_client"):
         ANSWERS_DISCARDED.labels(reason)
     for lane in ("live", "bulk"):

@@ -77,6 +77,10 @@ class Segments:
         if pending.result is not None:
             RESULTS_DISCARDED.labels("repeated").inc()
             return False
+        if result.generation != pending.job.generation:
+            # Asked for when the session was here before: its row will not be stored.
+            RESULTS_DISCARDED.labels("stale_generation").inc()
+            return False
         if result.error is not None and result.error.code in RETRYABLE:
             delay_s = min(
                 OVERLOADED_RETRY_MAX_S, OVERLOADED_RETRY_INITIAL_S * 2.0**pending.refusals

@@ -155,6 +155,7 @@ def result_of(job: Job, text: str | None, error: Failure | None = None) -> Resul
         attempt=1,
         queue_ms=2,
         infer_ms=3,
+        generation=job.generation,
     )
 
 

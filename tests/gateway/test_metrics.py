@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from prometheus_client import REGISTRY
 
 from gateway import events as e
@@ -20,7 +22,7 @@ def value(name: str, **labels: str) -> float:
 
 
 def discarded() -> dict[str, float]:
-    reasons = ("unknown_segment", "repeated", "overloaded")
+    reasons = ("unknown_segment", "repeated", "overloaded", "stale_generation")
     return {reason: value("results_discarded_total", reason=reason) for reason in reasons}
 
 
@@ -38,13 +40,19 @@ def test_a_result_that_is_no_news_is_counted() -> None:
     first = segments.add(job(0), 0.0)
     segments.answer(result(first, None, Failure(code="overloaded", message="full")), 1.0)
     segments.answer(result(job(7)), 1.0)
+    segments.answer(replace(result(first), generation=1), 1.5)
     segments.answer(result(first), 1.5)
     segments.answer(result(first), 2.0)
     assert segments.waited_s(0, 2.0) == 2.0
     list(segments.pop_deliverable())
     segments.answer(result(first), 3.0)
     counted = {reason: count - before[reason] for reason, count in discarded().items()}
-    assert counted == {"unknown_segment": 1, "repeated": 2, "overloaded": 1}
+    assert counted == {
+        "unknown_segment": 1,
+        "repeated": 2,
+        "overloaded": 1,
+        "stale_generation": 1,
+    }
 
 
 def test_errors_that_nobody_will_be_told_are_counted() -> None:

@@ -53,6 +53,15 @@ def test_a_second_answer_is_no_news() -> None:
     assert not segments.answer(result(job(7)), 1.0)
 
 
+def test_what_an_older_generation_asked_for_is_not_an_answer() -> None:
+    """Its row would not be stored."""
+    segments = s.Segments(deadline_ms=60_000)
+    asked = segments.add(job(0, generation=2), 0.0)
+    assert not segments.answer(replace(result(asked, "old"), generation=1), 1.0)
+    assert segments.answer(result(asked, "new"), 1.0)
+    assert [r.text for r in segments.pop_deliverable()] == ["new"]
+
+
 def test_an_unanswered_job_is_sent_again_with_the_time_it_has_left() -> None:
     segments = s.Segments(deadline_ms=60_000)
     sent = segments.add(job(0), 100.0)
