@@ -17,11 +17,9 @@ Whatever comes first makes the session's row.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, TypeAlias, TypeVar
 
 import psycopg
@@ -29,7 +27,7 @@ import structlog
 
 from persistence import metrics
 from persistence.journal import Entry
-from wire.messages import Token
+from persistence.values import clean, tokens_json, wall_time
 from wire.records import (
     ChunkDetails,
     RecordBody,
@@ -43,8 +41,6 @@ from wire.records import (
 Connection: TypeAlias = psycopg.Connection[Any]
 Body = TypeVar("Body", bound=RecordBody)
 
-TIME_MS_MAX = 253_402_300_799_000
-"""End of the year 9999: the last that ISO 8601 writes with four digits."""
 REJECTED_CODE = "unstorable"
 CONTENT_ERRORS = (psycopg.DataError, psycopg.IntegrityError, ValueError, OverflowError)
 """What the database, or psycopg on the way to it, says about a row that it cannot take."""
@@ -338,7 +334,7 @@ def _segment_row(entry: Entry, body: SegmentCopy) -> tuple[Any, ...]:
         None if body.failure else clean(body.segment_text),
         clean(body.failure.code) if body.failure else None,
         clean(body.failure.message) if body.failure else None,
-        _tokens_json(body.tokens),
+        tokens_json(body.tokens),
         clean(body.worker_id),
         body.attempt,
         body.queue_ms,
@@ -379,31 +375,3 @@ def _of(kind: type[Body], entries: Iterable[Entry]) -> Iterator[tuple[Entry, Bod
 
 def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
-
-
-def _tokens_json(tokens: tuple[Token, ...]) -> str:
-    return json.dumps(
-        [
-            {"text": clean(token.text), "start_ms": token.start_ms, "end_ms": token.end_ms}
-            for token in tokens
-        ],
-        ensure_ascii=False,
-    )
-
-
-def clean(text: str) -> str:
-    """``text`` as PostgreSQL can store it: NUL and lone surrogates become U+FFFD, and that is
-    counted."""
-    cleaned = text.replace("\0", "\ufffd")
-    try:
-        cleaned.encode()
-    except UnicodeEncodeError:
-        cleaned = cleaned.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if cleaned != text:
-        metrics.TEXTS_CLEANED.inc()
-    return cleaned
-
-
-def wall_time(milliseconds: int) -> datetime:
-    """UTC time of ``milliseconds`` since 1970; what is later than year 9999 becomes that."""
-    return datetime.fromtimestamp(min(milliseconds, TIME_MS_MAX) / 1000, UTC)

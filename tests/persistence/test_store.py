@@ -11,7 +11,8 @@ import pytest
 from persistence import metrics
 from persistence.journal import Entry
 from persistence.migrate import migrate
-from persistence.store import clean, wall_time, write
+from persistence.store import write
+from persistence.values import clean, wall_time
 from tests.persistence import sent
 from wire.messages import Failure
 from wire.records import RecordBody
