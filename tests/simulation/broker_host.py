@@ -78,8 +78,9 @@ class BrokerHost:
     def stop(self) -> None:
         """SIGSTOP for a while."""
         if self.core is not None and not self._stopped:
-            self._stopped_at_s = self._world.now_s
-            self._stopped_until_s = self._stopped_at_s + self._world.rng.uniform(0.5, 4.0)
+            if not self._inbox:  # Else it has not looked at anything since the last stop.
+                self._stopped_at_s = self._world.now_s
+            self._stopped_until_s = self._world.now_s + self._world.rng.uniform(0.5, 4.0)
             self._world.note("broker stops", self._stopped_until_s)
 
     def cont(self) -> None:
