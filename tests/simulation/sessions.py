@@ -234,8 +234,13 @@ class _SessionSchedule:
     def _check_client(self, client: SimClient) -> None:
         if client.final is None:
             return
-        if not client.final.stored and client.gateway is not None and client.gateway.killed:
-            return  # It had not said that it was stored, and only it could still send it.
+        row = self._database.tables.sessions.get(client.session_id)
+        owner = row.gateway_id.encode() if row is not None else b""
+        if not client.final.stored and any(
+            gateway.killed and (gateway is client.gateway or gateway.identity == owner)
+            for gateway in self._all
+        ):
+            return  # It was not said to be stored, and only the killed one could still store it.
         self._check_rows(client)
 
     def _check_abandoned(self, client: SimClient) -> None:
