@@ -5,6 +5,9 @@ from __future__ import annotations
 from array import array
 from typing import Literal
 
+DIGESTS_KEPT_MAX = 2_048
+"""Chunks whose repeat is compared with what came before; an older one's counts as a repeat."""
+
 Verdict = Literal["new", "repeated", "conflict", "gap"]
 
 
@@ -16,15 +19,15 @@ class ChunkLedger:
     """
 
     def __init__(self, first_index: int = 0) -> None:
-        self._first_index = first_index
         self._digests = array("q")
+        self._next_index = first_index
         self._acked = first_index
         self.acked_at_s = 0.0
         """When ``acknowledge`` was last called."""
 
     @property
     def next_index(self) -> int:
-        return self._first_index + len(self._digests)
+        return self._next_index
 
     @property
     def unacked(self) -> int:
@@ -47,7 +50,10 @@ class ChunkLedger:
         if chunk_index > self.next_index:
             return "gap"
         if chunk_index < self.next_index:
-            place = chunk_index - self._first_index
+            place = chunk_index - self._next_index + len(self._digests)
             return "conflict" if place >= 0 and self._digests[place] != digest else "repeated"
         self._digests.append(digest)
+        self._next_index += 1
+        if len(self._digests) >= 2 * DIGESTS_KEPT_MAX:
+            del self._digests[:DIGESTS_KEPT_MAX]
         return "new"

@@ -8,6 +8,7 @@ from typing import cast
 from gateway import events as e
 from gateway.answers import segment_answer
 from gateway.metrics import ANSWERS_DISCARDED
+from gateway.result_log import ResultLog
 from wire.messages import Result
 
 MISSED_PROBLEMS_MAX = 100
@@ -24,8 +25,10 @@ class Delivery:
         """``results``: those of a session that was elsewhere before."""
         self.connected = True
         self.detached_at_s = 0.0
-        self.results = list(results)
+        self.results = ResultLog()
         """Results whose turn came, in segment order from 0."""
+        for result in results:
+            self.results.append(result)
         self._session_id = session_id
         self._written = 0
         self._told_from = 0
@@ -64,7 +67,8 @@ class Delivery:
 
     def catch_up(self) -> list[e.Action]:
         """After ``attach``: what the client has missed."""
-        actions = [action for result in self.results for action in self._segment(result)]
+        missing = self.results.since(self._told_from)
+        actions = [action for result in missing for action in self._segment(result)]
         missed, self._missed = self._missed, []
         return [*actions, *(cast(e.Action, problem) for problem in missed)]
 

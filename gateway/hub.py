@@ -370,7 +370,7 @@ class Hub:
             status=status,
             gateway_id=self.gateway_id,
             chunk_count=session.chunk_count,
-            segment_count=len(session.delivered),
+            segment_count=session.segment_count,
             duration_ms=session.duration_ms,
             updated_at_ms=wall_ms(),
         )

@@ -13,6 +13,7 @@ from wire.messages import Result
 def live_session(session: Session, stored: dict[str, Any] | None) -> dict[str, Any]:
     """``session`` as REST tells it. Chunk details come from ``stored``, since the gateway does
     not keep what it has sent to be stored."""
+    delivered = session.delivery.results
     created_at = datetime.fromtimestamp(session.started_at_ms / 1000, UTC).isoformat()
     return {
         "session_id": session.session_id,
@@ -21,11 +22,11 @@ def live_session(session: Session, stored: dict[str, Any] | None) -> dict[str, A
         "text": session.text,
         "duration": session.duration_ms / 1000,
         "chunk_count": session.chunk_count,
-        "segment_count": len(session.delivered),
+        "segment_count": len(delivered),
         "created_at": created_at,
         "completed_at": None,
         "live": True,
-        "segments": [_segment(result) for result in session.delivered],
+        "segments": [_segment(result) for result in delivered],
         "chunks": stored["chunks"] if stored is not None else [],
     }
 

@@ -25,7 +25,7 @@ from gateway.storage_log import Gone, StorageLog
 from gateway.timeline import samples_to_ms
 from gateway.transcript import join_texts
 from gateway.utterances import NEW_SESSION, CutUtterance
-from wire.messages import Job, Lane, Result
+from wire.messages import Job, Lane
 from wire.records import ChunkDetail
 
 ACK_EVERY_CHUNKS = 10
@@ -117,9 +117,9 @@ class Session:
         return self._chunks.next_index
 
     @property
-    def delivered(self) -> tuple[Result, ...]:
-        """Results told so far, in segment order."""
-        return tuple(self.delivery.results)
+    def segment_count(self) -> int:
+        """How many results were told so far."""
+        return len(self.delivery.results)
 
     @property
     def text(self) -> str:

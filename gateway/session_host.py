@@ -311,7 +311,7 @@ class SessionHost:
                 session_id=session.session_id,
                 duration_ms=session.duration_ms,
                 chunks=session.chunk_count,
-                segments=len(session.delivered),
+                segments=session.segment_count,
             )
 
     def _release(self) -> None:

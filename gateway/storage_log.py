@@ -67,7 +67,7 @@ class StorageLog:
 
     def finished(
         self,
-        results: list[Result],
+        results: Iterable[Result],
         *,
         gone: Gone | None,
         text: str,
@@ -76,18 +76,19 @@ class StorageLog:
         completed_at_ms: int,
     ) -> list[Record]:
         """The last records: chunk details not sent yet, and the session's end."""
-        failures = [result.error for result in results if result.error is not None]
+        errors = [result.error for result in results]
+        failures = [error for error in errors if error is not None]
         status: SessionStatus = "completed"
         if gone is not None:
             status = gone
-        elif failures and len(failures) == len(results):
+        elif failures and len(failures) == len(errors):
             status = "failed"
         ending = SessionFinished(
             status=status,
             text=text,
             duration_ms=duration_ms,
             chunk_count=chunk_count,
-            segment_count=len(results),
+            segment_count=len(errors),
             completed_at_ms=completed_at_ms,
             failure=failures[0] if failures else None,
             started=self._started,

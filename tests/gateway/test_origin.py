@@ -115,7 +115,7 @@ def test_going_on_from_any_place_changes_nothing(seed: int) -> None:
     assert {job.generation for job in after.jobs} <= {1}
     for job in after.jobs:
         after.recognise(job, "t")
-    assert len(after.session.delivered) == len(whole.jobs)
+    assert len(after.session.delivery.results) == len(whole.jobs)
 
 
 def test_only_gapless_segments_count_and_none_that_was_cut_off() -> None:
