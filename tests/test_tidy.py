@@ -30,6 +30,7 @@ CORES = (
     "gateway.outbox",
     "gateway.segmenter",
     "gateway.session",
+    "gateway.result_log",
     "gateway.storage_log",
     "gateway.subtitles",
     "persistence.journal",
