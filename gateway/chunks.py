@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from typing import Literal
 
-DIGESTS_KEPT_MAX = 2_048
+DIGESTS_KEPT_MAX = 512
 """Chunks whose repeat is compared with what came before; an older one's counts as a repeat."""
 
 Verdict = Literal["new", "repeated", "conflict", "gap"]

@@ -17,9 +17,9 @@ import msgpack
 from wire import codec
 from wire.messages import Result
 
-RESULTS_PER_BLOCK = 16
-"""The newest are kept as they are, up to twice as many; of a short session nothing is packed."""
-COMPRESSION_LEVEL = 1
+RESULTS_PER_BLOCK = 32
+NEWEST_KEPT = 8
+"""So many at least are as they were; of a short session nothing is packed."""
 
 
 class ResultLog:
@@ -38,10 +38,10 @@ class ResultLog:
     def append(self, result: Result) -> None:
         """Of ``result`` all is kept, tokens too."""
         self._newest.append(result)
-        if len(self._newest) >= 2 * RESULTS_PER_BLOCK:
+        if len(self._newest) >= RESULTS_PER_BLOCK + NEWEST_KEPT:
             oldest = self._newest[:RESULTS_PER_BLOCK]
             packed: bytes = msgpack.packb([codec.encode(each) for each in oldest])
-            self._blocks.append(zlib.compress(packed, COMPRESSION_LEVEL))
+            self._blocks.append(zlib.compress(packed))
             del self._newest[:RESULTS_PER_BLOCK]
 
     def since(self, index: int) -> Iterator[Result]:

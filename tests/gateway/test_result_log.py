@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.result_log import RESULTS_PER_BLOCK, ResultLog
+from gateway.result_log import NEWEST_KEPT, RESULTS_PER_BLOCK, ResultLog
 from wire.messages import Failure, Result, Token
 
 
@@ -52,5 +52,5 @@ def test_everything_comes_out_as_it_went_in(count: int, index: int) -> None:
 def test_a_long_session_takes_little_room(count: int) -> None:
     log = log_of(count)
     packed = sum(sys.getsizeof(block) for block in log._blocks)
-    assert packed / count < 120
-    assert len(log._newest) < 2 * RESULTS_PER_BLOCK
+    assert packed / count < 80
+    assert len(log._newest) < RESULTS_PER_BLOCK + NEWEST_KEPT
