@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import tempfile
 import time
 import urllib.error
@@ -15,15 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.logged_process import LoggedProcess
+from tools.ports import free_port
 
 READY_TIMEOUT_S = 90.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_until(

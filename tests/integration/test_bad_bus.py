@@ -11,8 +11,8 @@ import pytest
 from broker.limits import OFFENCES_MAX
 from tests.broker.bus_peers import Dealer, Endpoints, running_broker
 from tests.broker.driving import job
-from tools.chaos.system import free_range
 from tools.fuzz.observe import look
+from tools.ports import free_range
 from wire import codec
 from wire.messages import Hello, Ready, Result, Welcome, WorkerJob, WorkerResult
 

@@ -8,8 +8,9 @@ import zmq
 
 from tests.conftest import EmbeddedServices
 from tests.integration.speech import chunks_of, spoken
-from tests.integration.stack import free_port, running_stack
+from tests.integration.stack import running_stack
 from tools.client import connect
+from tools.ports import free_port
 from wire import codec, keys, sockets
 from wire.messages import Hello
 

@@ -15,7 +15,7 @@ from tests.integration.stack import Stack
 from tools.client import connect
 
 DOCUMENTED_KEYS = re.compile(r"asr:session:[A-Za-z0-9._:-]+|asr:queue|asr:gateways")
-COMMANDS = {"HSET", "HGETALL", "HDEL", "EXPIRE", "EXISTS", "DEL", "PING"}
+COMMANDS = {"HSET", "HGET", "HGETALL", "HDEL", "EXPIRE", "EXISTS", "DEL", "PING"}
 HANDSHAKE = {"HELLO", "CLIENT", "AUTH", "SELECT", "INFO"}
 
 

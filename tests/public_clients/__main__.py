@@ -22,7 +22,8 @@ from pathlib import Path
 from runtime import lifecycle
 from tests.public_clients import html5, scripts
 from tests.public_clients.said import Outcome
-from tools.run import free_port, wait_until_ready
+from tools.ports import free_port
+from tools.run import wait_until_ready
 from tools.stack import Stack
 
 FUNASR_COMMIT = "3c58cb56a"

@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tools.bench.figures import Figure
 from tools.bench.peers import cpu_s, running
-from tools.run import free_port
+from tools.ports import free_port
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 
 CHUNK_MS = 200

@@ -18,7 +18,8 @@ from tools import client as c
 from tools.bench import chunks
 from tools.bench.figures import Figure
 from tools.bench.worker import UTTERANCE_S, utterances
-from tools.run import free_port, wait_until_ready
+from tools.ports import free_port
+from tools.run import wait_until_ready
 from tools.stack import Stack
 
 ROUND_TRIPS = 50

@@ -10,7 +10,7 @@ import pytest
 
 from tools.chaos import guests
 from tools.chaos.system import System
-from tools.run import free_port
+from tools.ports import free_port
 
 
 class Answer(BaseHTTPRequestHandler):
