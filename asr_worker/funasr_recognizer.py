@@ -19,7 +19,7 @@ import numpy.typing as npt
 import structlog
 import torch
 
-from asr_worker import features, funasr_loading, linear_layers, token_times
+from asr_worker import convolutions, features, funasr_loading, linear_layers, token_times
 from asr_worker.recognizer import RECOGNITION_FAILED, ModelLoadError, Recognition, Utterance
 from asr_worker.settings import ModelSource, WorkerSettings, model_source
 from wire.checkers import ITEMS_MAX, TEXT_CHARS_MAX
@@ -67,6 +67,7 @@ def load(settings: WorkerSettings, source: ModelSource) -> FunasrRecognizer:
     # Only now: AutoModel's first call replaces its frontend by the copy that it keeps.
     features.accelerate(auto.kwargs.get("frontend"))
     linear_layers.accelerate(auto.model)
+    convolutions.fill_up(auto.model)
     punctuator = None
     if settings.asr_punc_model:
         punctuator = _load_model(settings, model_source(settings.asr_punc_model))

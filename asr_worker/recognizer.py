@@ -15,7 +15,11 @@ from asr_worker.settings import WorkerSettings, model_source
 from wire.messages import SAMPLE_RATE_HZ, Failure, Token
 
 TRIAL_S = 2.0
-"""Audio of the trial at the start."""
+"""Audio of an utterance of the trial at the start."""
+TRIAL_JOBS = 8
+"""Utterances in the trial's batch, as of a worker that is busy …"""
+TRIAL_ALONE_S = 0.25
+"""… unless one alone takes longer than this: then nobody waits for the trial of a batch."""
 TRIAL_LEAST_S = 0.001
 """A trial that took less tells no more than this."""
 RECOGNITION_FAILED = "recognition_failed"
@@ -69,21 +73,28 @@ class Recognizer(Protocol):
         its failure and leaves the others alone."""
 
 
-def trial_x(recognizer: Recognizer) -> float:
-    """Seconds of audio per second that it recognises, by one utterance alone, so less than in
-    batches; 0 if it fails. The broker goes by this until it has measured more."""
+def trial_x(recognizer: Recognizer, jobs_max: int) -> float:
+    """Seconds of audio per second that it recognises, in a batch of ``TRIAL_JOBS`` or, if it may
+    take no more than that, of ``jobs_max``; 0 if it fails. The broker goes by this until it has
+    measured more."""
     noise = np.random.default_rng(0).normal(0.0, 30.0, round(TRIAL_S * SAMPLE_RATE_HZ))
     utterance = Utterance(pcm=noise.astype("<i2").tobytes())
-    took_s = []
+
+    def measured_x(jobs: int) -> float:
+        began_s = time.monotonic()
+        recognizer.recognize([utterance] * jobs)
+        return jobs * TRIAL_S / max(time.monotonic() - began_s, TRIAL_LEAST_S)
+
     try:
-        for _ in range(2):  # The first call may allocate.
-            began_s = time.monotonic()
-            recognizer.recognize([utterance])
-            took_s.append(time.monotonic() - began_s)
+        measured_x(1)  # The first call may allocate.
+        alone_x = measured_x(1)
+        jobs = min(TRIAL_JOBS, jobs_max) if recognizer.can_batch else 1
+        if jobs == 1 or TRIAL_S / alone_x > TRIAL_ALONE_S:
+            return alone_x
+        return max(alone_x, measured_x(jobs), measured_x(jobs))
     except Exception as error:
         structlog.get_logger().warning("trial_failed", reason=type(error).__name__)
         return 0.0
-    return TRIAL_S / max(min(took_s), TRIAL_LEAST_S)
 
 
 class FakeRecognizer:

@@ -98,7 +98,7 @@ class Worker:
     def _build(self) -> Recognizer:
         """On the inference thread."""
         recognizer = self._build_recognizer(self._values)
-        self._trial_x = trial_x(recognizer)
+        self._trial_x = trial_x(recognizer, self._values.asr_batch_jobs_max)
         return recognizer
 
     def _load(self) -> Recognizer | None:
@@ -122,6 +122,7 @@ class Worker:
     def _serve(self, bus: _Bus, book: JobBook) -> int:
         bus.send([book.introduce()])
         next_beat_s = time.monotonic()
+        sweeper = garbage.Sweeper()
         while not self._stop.requested:
             bus.wait(self._wait_s(book))
             for message in bus.receive():
@@ -134,6 +135,7 @@ class Worker:
             if now_s >= next_beat_s:
                 next_beat_s = now_s + HEARTBEAT_S
                 self._beat(bus, now_s)
+                sweeper.turn(now_s)
         return exit_codes.OK
 
     def _turn(self, bus: _Bus, book: JobBook) -> None:

@@ -26,6 +26,16 @@ def test_results_are_pytorchs(shape: tuple[int, ...]) -> None:
         torch.testing.assert_close(accelerated(values), plain(values), rtol=1e-4, atol=1e-4)
 
 
+def test_few_numbers_of_rows_are_computed() -> None:
+    computed = [linear_layers.filled_up(rows) for rows in range(1, 10_001)]
+    assert computed == sorted(computed)
+    for rows, full in enumerate(computed, 1):
+        assert (
+            rows <= full < rows + max(linear_layers.ROWS_LEAST, 1 + rows / linear_layers.ROWS_STEPS)
+        )
+    assert len(set(computed)) < 80
+
+
 def test_a_layer_that_is_not_contiguous_is_taken_as_it_is() -> None:
     plain, accelerated = network()[0], network()
     linear_layers.accelerate(accelerated)

@@ -3,7 +3,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+import pytest
+
 from asr_worker.recognizer import (
+    TRIAL_ALONE_S,
+    TRIAL_JOBS,
     TRIAL_LEAST_S,
     TRIAL_S,
     FakeRecognizer,
@@ -26,17 +30,27 @@ def test_the_fake_answers_with_a_hash_of_each_audio() -> None:
     assert recognizer.model == "fake:0ms"
 
 
-def test_a_trial_tells_the_speed_of_one_utterance() -> None:
-    class Slow(FakeRecognizer):
-        lengths: ClassVar[list[int]] = []
+@pytest.mark.parametrize(
+    ("batch_s", "jobs_max", "expected"),
+    [(0.02, 32, TRIAL_JOBS), (0.02, 3, 3), (0.02, 1, 1), (TRIAL_ALONE_S + 0.05, 32, 1)],
+)
+def test_a_trial_tells_the_speed_of_a_batch(batch_s: float, jobs_max: int, expected: int) -> None:
+    class Noted(FakeRecognizer):
+        batches: ClassVar[list[list[int]]] = []
 
         def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
-            self.lengths.extend(pcm_duration_ms(utterance.pcm) for utterance in utterances)
+            self.batches.append([pcm_duration_ms(utterance.pcm) for utterance in utterances])
             return super().recognize(utterances)
 
-    assert 0 < trial_x(Slow("fake:20ms", 0.02)) <= TRIAL_S / 0.02
-    assert Slow.lengths == [TRIAL_S * 1000] * 2
-    assert trial_x(FakeRecognizer("fake:0ms", 0.0)) <= TRIAL_S / TRIAL_LEAST_S
+    Noted.batches.clear()
+    told_x = trial_x(Noted("fake", batch_s), jobs_max)
+    assert Noted.batches[0] == [TRIAL_S * 1000]
+    assert Noted.batches[-1] == [TRIAL_S * 1000] * expected
+    assert 0 < told_x <= expected * TRIAL_S / batch_s
+
+
+def test_a_trial_that_takes_no_time_is_not_believed() -> None:
+    assert trial_x(FakeRecognizer("fake:0ms", 0.0), 1) <= TRIAL_S / TRIAL_LEAST_S
 
 
 def test_a_failing_trial_tells_nothing() -> None:
@@ -44,4 +58,4 @@ def test_a_failing_trial_tells_nothing() -> None:
         def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
             raise ValueError("not this one")
 
-    assert trial_x(Broken("fake:0ms", 0.0)) == 0
+    assert trial_x(Broken("fake:0ms", 0.0), 32) == 0
