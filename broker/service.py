@@ -39,7 +39,7 @@ from broker.gatekeeper import Gatekeeper
 from broker.queue_counters import QueueCounters
 from broker.routing import Broker
 from broker.settings import BrokerSettings
-from runtime import exit_codes, lifecycle, settings, tracing
+from runtime import exit_codes, garbage, lifecycle, settings, tracing
 from wire import codec, publication, sockets
 from wire.messages import Load, Message
 
@@ -90,6 +90,7 @@ class Service:
         self._workers = 0
         self._tick_due_s = 0.0
         self._show_due_s = 0.0
+        self._sweeper = garbage.Sweeper()
 
     def __enter__(self) -> Service:
         return self
@@ -133,6 +134,7 @@ class Service:
             if now_s >= self._show_due_s:
                 self._show_due_s = now_s + SHOW_EVERY_S
                 self._show(self._core.load())
+                self._sweeper.turn(now_s)
 
     def _bind(
         self,

@@ -14,7 +14,7 @@ from persistence import metrics
 from persistence.journal import Journal
 from persistence.settings import PersistenceSettings
 from persistence.writer import Writer
-from runtime import lifecycle, tracing
+from runtime import garbage, lifecycle, tracing
 from wire import codec, publication, sockets
 from wire.messages import Stored
 from wire.records import SegmentCopy
@@ -68,6 +68,7 @@ class Service:
         self._poller.register(self._broker, zmq.POLLIN)
         self._poller.register(self._writer.wake.fileno(), zmq.POLLIN)
         self._last_received_s = 0.0
+        self._sweeper = garbage.Sweeper()
 
     def __enter__(self) -> Service:
         self._writer.start()
@@ -125,6 +126,7 @@ class Service:
                 self._writer.submit(next_batch)
         metrics.BACKLOG_ROWS.set(self._journal.rows)
         metrics.BACKLOG_BYTES.set(self._journal.bytes)
+        self._sweeper.turn(time.monotonic())
 
     def _poll_s(self) -> float:
         due_s = self._journal.batch_due_s() if self._writer.idle else None

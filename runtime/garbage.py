@@ -4,10 +4,16 @@ Its default thresholds come from small programs: a gateway of 500 sessions spent
 looking through objects that live as long as their sessions, and stood still for 0.2 s now and then.
 Nearly all of our objects are freed by their reference counts; the collector is for the few cycles
 that exceptions and tasks leave.
+
+One cycle comes with each connection: asyncio's transports hold their own bound methods. By
+thresholds alone those of a million connections would be kept, several GB. And glibc keeps what is
+freed between other things, in a worker as much again as it uses. So every process sweeps now and
+then.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 
 YOUNG_OBJECTS_MAX = 10_000
@@ -16,6 +22,10 @@ YOUNG_COLLECTIONS_MAX = 20
 """Then the middle generation is looked through as well."""
 MIDDLE_COLLECTIONS_MAX = 50
 """Then all, if a quarter of them is new."""
+SWEEP_EVERY_S = 10.0
+
+_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+"""Of glibc; others give memory back by themselves, or have no such thing."""
 
 
 def settle() -> None:
@@ -24,3 +34,28 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS_MAX, YOUNG_COLLECTIONS_MAX, MIDDLE_COLLECTIONS_MAX)
+
+
+def sweep() -> None:
+    """Collect everything now, and give freed memory back to the system: what a crowd took when it
+    came must not stay when it has left."""
+    gc.collect()
+    if _malloc_trim is not None:
+        _malloc_trim(0)
+
+
+class Sweeper:
+    """``sweep`` for a loop that turns anyway."""
+
+    def __init__(self) -> None:
+        self._due_s: float | None = None
+
+    def turn(self, now_s: float) -> bool:
+        """Sweep every ``SWEEP_EVERY_S``. Whether it did."""
+        if self._due_s is None:
+            self._due_s = now_s + SWEEP_EVERY_S
+        if now_s < self._due_s:
+            return False
+        self._due_s = now_s + SWEEP_EVERY_S
+        sweep()
+        return True

@@ -3,6 +3,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+from runtime import garbage
+
 PROGRAM = """
 import gc, weakref
 from runtime import garbage
@@ -25,7 +29,37 @@ while gone() is not None and len(more) < 3 * garbage.YOUNG_OBJECTS_MAX:
 assert gone() is None, "a cycle was never found"
 """
 
+SWEPT = """
+import gc, weakref
+from runtime import garbage
+
+class Node: pass
+
+garbage.settle()
+node = Node()
+node.itself = node
+gone = weakref.ref(node)
+gc.collect()  # Now it is old.
+del node
+garbage.sweep()
+assert gone() is None
+"""
+
 
 def test_what_lasts_is_left_alone_and_cycles_are_still_found() -> None:
     # In a process of its own: the collector's settings are the whole process's.
     subprocess.run([sys.executable, "-c", PROGRAM], check=True, timeout=60)
+
+
+def test_a_sweep_finds_what_lived_for_long() -> None:
+    subprocess.run([sys.executable, "-c", SWEPT], check=True, timeout=60)
+
+
+def test_a_sweeper_sweeps_when_it_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    swept: list[int] = []
+    monkeypatch.setattr(garbage, "sweep", lambda: swept.append(1))
+    sweeper = garbage.Sweeper()
+    every_s = garbage.SWEEP_EVERY_S
+    turns_s = (100.0, 100.0 + every_s / 2, 100.0 + every_s, 100.1 + every_s, 100.0 + 3 * every_s)
+    assert [sweeper.turn(now_s) for now_s in turns_s] == [False, False, True, False, True]
+    assert len(swept) == 2
