@@ -9,7 +9,8 @@ How records of one session merge, whatever their order:
   it tells of the start as well;
 * chunks: the first stored row of an index stays;
 * segments: a newer generation's row replaces an older one's. In one generation a gateway's copy
-  replaces what was published, because it is what the client was told; else the first row stays;
+  replaces what was published, because it is what the client was told; else the first row stays.
+  The end takes what only an older generation had, and all of it if the session began anew;
 * deleted: a tombstone; content goes, and whatever comes later is dropped and counted.
 
 Whatever comes first makes the session's row.
@@ -97,7 +98,7 @@ _RANKS = ["active", "lost", "interrupted", "abandoned", "failed", "completed"]
 # What an older generation had cut otherwise, and the present one has fewer of.
 _SUPERSEDED = """
 DELETE FROM asr_segments
-WHERE session_id = %(session_id)s AND segment_index >= %(segment_count)s
+WHERE session_id = %(session_id)s AND segment_index >= %(first_index)s
   AND generation < %(generation)s
 """
 _CHUNKS = """
@@ -282,7 +283,7 @@ def _write_finished(cursor: Cursor, entries: list[Entry]) -> None:
     superseding = [
         {
             "session_id": entry.session_id,
-            "segment_count": body.segment_count,
+            "first_index": first_superseded(body),
             "generation": entry.generation,
         }
         for entry, body in _of(SessionFinished, entries)
@@ -290,6 +291,13 @@ def _write_finished(cursor: Cursor, entries: list[Entry]) -> None:
     ]
     if superseding:
         cursor.executemany(_SUPERSEDED, superseding)
+
+
+def first_superseded(ending: SessionFinished) -> int:
+    """From which segment on the rows of older generations are void. All of them, if the session
+    began anew and is complete: then one may not stand for a row that is still to come."""
+    anew = ending.started is not None and ending.status in ("completed", "failed")
+    return 0 if anew else ending.segment_count
 
 
 def _write_chunks(cursor: Cursor, entries: list[Entry]) -> None:

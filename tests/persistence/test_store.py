@@ -142,6 +142,17 @@ def test_segments_that_only_an_older_generation_had_go_at_the_end(connection: Co
     assert texts(connection) == ["one"]
 
 
+def test_a_session_that_began_anew_is_not_complete_with_rows_of_before(
+    connection: Connection,
+) -> None:
+    write(connection, [published(0, "one"), sent.entry(sent.resumed(), generation=1)])
+    ending = sent.entry(sent.finished(segment_count=2, started=sent.started()), generation=1)
+    write(connection, [published(1, "zwei", generation=1), ending])
+    assert texts(connection) == ["zwei"]
+    write(connection, [sent.entry(sent.resumed(), generation=2)])
+    assert value(connection, "SELECT status FROM asr_sessions") == "active"  # A segment is missing.
+
+
 @pytest.mark.parametrize("status", ["completed", "failed"])
 def test_what_is_complete_is_not_taken_over(connection: Connection, status: Any) -> None:
     write_bodies(connection, sent.started(), sent.finished(status=status, segment_count=0))
