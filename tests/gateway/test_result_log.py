@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.result_log import NEWEST_KEPT, RESULTS_PER_BLOCK, ResultLog
+from gateway.result_log import RESULTS_PER_BLOCK, ResultLog
 from wire.messages import Failure, Result, Token
 
 
@@ -51,6 +51,7 @@ def test_everything_comes_out_as_it_went_in(count: int, index: int) -> None:
 @pytest.mark.parametrize("count", [2_000])
 def test_a_long_session_takes_little_room(count: int) -> None:
     log = log_of(count)
-    packed = sum(sys.getsizeof(block) for block in log._blocks)
-    assert packed / count < 80
-    assert len(log._newest) < RESULTS_PER_BLOCK + NEWEST_KEPT
+    packed = sys.getsizeof(log._packed) + sys.getsizeof(log._ends)
+    assert packed / count < 40
+    newest = sum(sys.getsizeof(packed) for packed in log._newest)
+    assert newest < RESULTS_PER_BLOCK * 500
