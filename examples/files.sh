@@ -2,9 +2,16 @@
 # Files and history over HTTP.
 #
 #   sh examples/files.sh FILE [http://HOST:PORT]
+#
+# ASR_TOKEN in the environment, if the server wants a token.
 set -eu
 file=$1
 server=${2:-http://127.0.0.1:8080}
+
+# Not among the arguments, which everybody on the machine can read.
+curl() {
+    printf '%s\n' "${ASR_TOKEN:+header = \"Authorization: Bearer $ASR_TOKEN\"}" | command curl -K - "$@"
+}
 
 # As with OpenAI: the text; response_format=verbose_json, srt and vtt have times.
 curl -sf -F model=demo -F response_format=text -F "file=@$file" "$server/v1/audio/transcriptions"

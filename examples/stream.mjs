@@ -1,6 +1,8 @@
 // Stream a file from Node (22 or later), and print its words as they come.
 //
 //   node examples/stream.mjs FILE [ws://HOST:PORT/ws/asr]
+//
+// ASR_TOKEN in the environment, if the server wants a token.
 
 import { randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
@@ -11,7 +13,9 @@ const CHUNK_BYTES = 6_400; // 0.2 s of 16 kHz PCM; the server reads the WAV head
 const [path, url = "ws://127.0.0.1:8080/ws/asr"] = process.argv.slice(2);
 const audio = await readFile(path);
 const session = randomUUID();
-const socket = new WebSocket(url);
+// This WebSocket lets nobody set a header, so the token goes as a subprotocol.
+const token = process.env.ASR_TOKEN;
+const socket = new WebSocket(url, token ? ["asr", `bearer.${token}`] : []);
 
 async function speak() {
   for (let place = 0; place < audio.length; place += CHUNK_BYTES) {

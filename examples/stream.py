@@ -1,11 +1,14 @@
 """Stream a file in real time, and print its words as they come.
 
 python examples/stream.py FILE [ws://HOST:PORT/ws/asr]
+
+ASR_TOKEN in the environment, if the server wants a token.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import wave
 from pathlib import Path
@@ -30,7 +33,8 @@ async def speak(session: AsrSession, path: str) -> None:
 async def main(path: str, url: str) -> None:
     with wave.open(path) as file:
         rate_hz = file.getframerate()
-    async with connect(url, sample_rate_hz=rate_hz, partials=True) as session:
+    token = os.environ.get("ASR_TOKEN")
+    async with connect(url, sample_rate_hz=rate_hz, partials=True, token=token) as session:
         speaking = asyncio.create_task(speak(session, path))
         # A lost connection is replaced meanwhile; each text still comes once.
         async for event in session.events():

@@ -75,6 +75,7 @@ def main() -> int:
     stdlib_logging.getLogger("uvicorn").setLevel(stdlib_logging.WARNING)
     described = settings.describe(values)
     port_source = settings.http_port(os.environ)[1]
+    tokens = values.auth_tokens()
     settings.log_effective(values, port=f"{values.port} ({port_source})")
     try:
         listener = listening_socket(values.host, values.port)
@@ -92,7 +93,7 @@ def main() -> int:
     hub = Hub(values)
     sources = {name: text.rpartition("(")[2].rstrip(")") for name, text in described.items()}
     config = uvicorn.Config(
-        create_app(hub, sources),
+        create_app(hub, sources, tokens),
         http=HeadDeadline,
         h11_max_incomplete_event_size=HEAD_BYTES_MAX,
         ws=Handshake,

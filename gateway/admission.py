@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
+from typing import Literal
 
 from wire.messages import Load
 
@@ -58,6 +59,12 @@ REOPEN_UTILISATION_BELOW = 0.9
 """The same for utilisation and busyness. Nearer, because what lies between stays unused."""
 
 
+Return = Literal["no", "here", "elsewhere"]
+"""Whether a client comes back to a session that was admitted before, and where that is. The
+capacity for it was found at its admission, so its return is refused by what it truly needs only:
+here that is nothing, from elsewhere a broker and a worker."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
     """HTTP 503: why, for programs and for people, and when to try again."""
@@ -65,6 +72,17 @@ class Refusal:
     code: str
     message: str
     retry_after_s: int
+
+    def body(self) -> dict[str, str | int]:
+        """The answer's JSON."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "retry_after_s": self.retry_after_s,
+        }
+
+
+DRAINING = Refusal(code="draining", message="this gateway is stopping", retry_after_s=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,12 +209,23 @@ class Admission:
     # --------------------------------------------------------------------------------- the decision
 
     def decide(
-        self, now_s: float, *, own: int, backlog_full: bool, draining: bool
+        self,
+        now_s: float,
+        *,
+        own: int,
+        backlog_full: bool,
+        draining: bool,
+        returns: Return = "no",
     ) -> Refusal | None:
         """By what is known here; ``own`` includes the one that asks. None: it may come in, unless
         ``count`` refuses it; if it does, ``note_admitted`` must be called at once."""
         if draining:
-            return Refusal(code="draining", message="this gateway is stopping", retry_after_s=1)
+            return DRAINING
+        if returns == "here":
+            return None
+        if returns == "elsewhere":
+            # Not all of a killed gateway at once: each of them is a claim and a query.
+            return self.readiness(now_s) or self._too_many_at_once(now_s)
         if backlog_full:
             return Refusal(
                 code="storage_backlog",
@@ -210,6 +239,11 @@ class Admission:
         self._ramp.take(now_s)
         self._new.add(now_s)
         self._unseen.add(now_s)
+
+    @property
+    def counts_connections(self) -> bool:
+        """Whether ``count`` may refuse at all."""
+        return self._limits.max_connections > 0
 
     def count(self, *, connections: int) -> Refusal | None:
         """By the number of connections over all gateways, the one that asks included."""
@@ -236,6 +270,9 @@ class Admission:
         busy = self._busy_switch.note(self.busy(now_s, own=own))
         if self._delay.note(self.delay_ms(now_s)) or busy:
             return _overload("this gateway has no more to spare", RETRY_AFTER_BUSY_S)
+        return self._too_many_at_once(now_s)
+
+    def _too_many_at_once(self, now_s: float) -> Refusal | None:
         if self._ramp.left(now_s) < 1:
             return _overload("too many new sessions in this second", RETRY_AFTER_RAMP_S)
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from fastapi import FastAPI, Path, Query, Request, Response, WebSocket
 from fastapi.responses import JSONResponse
 
 from gateway import metrics
+from gateway.access import Access, describe_access
 from gateway.admission import Refusal
 from gateway.connection import Connection
 from gateway.dialects import native
@@ -34,12 +36,16 @@ from gateway.schemas import (
     StatsAnswer,
 )
 from gateway.stats import queue_body, stats_body
+from gateway.tokens import Tokens
 from gateway.transcript_files import TranscriptFormat, transcript_response
 from gateway.transcriptions import add_transcriptions
 from persistence.reads import StoreUnavailable
 from runtime import garbage
 
 HISTORY_LIMIT_MAX = 1_000
+SUBPROTOCOLS = ("binary", "asr")
+"""Taken when offered; they mean nothing more. FunASR's clients ask for the first. The second is for
+who shows a token as another one (``gateway.access``): browsers want one of their offers taken."""
 _NOT_FOUND = {"code": "not_found", "message": "no such session"}
 
 SessionId = Annotated[
@@ -47,14 +53,24 @@ SessionId = Annotated[
 ]
 
 
-def create_app(hub: Hub, sources: dict[str, str]) -> FastAPI:
-    """The gateway's application. ``sources`` tells where each setting came from."""
+async def _sweep_on() -> None:
+    # Here and not in the hub, for it is the process that is swept, not what is in it.
+    while True:
+        await asyncio.sleep(garbage.SWEEP_EVERY_S)
+        garbage.sweep()
+
+
+def create_app(hub: Hub, sources: dict[str, str], tokens: Tokens | None = None) -> FastAPI:
+    """The gateway's application. ``sources`` tells where each setting came from; without ``tokens``
+    it is open to whoever reaches it."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await hub.open()
         garbage.settle()
+        sweeping = asyncio.create_task(_sweep_on())
         yield
+        sweeping.cancel()
         await hub.close()
 
     app = FastAPI(
@@ -73,6 +89,9 @@ def create_app(hub: Hub, sources: dict[str, str]) -> FastAPI:
     _add_queue(app, hub)
     add_transcriptions(app, hub)
     add_pages(app)
+    describe_access(app, needed=tokens is not None)
+    if tokens is not None:
+        app.add_middleware(Access, tokens=tokens)
     return app
 
 
@@ -102,17 +121,16 @@ async def _serve(websocket: WebSocket, hub: Hub, dialect: Dialect) -> None:
         body = {"code": "origin_refused", "message": "this web origin may not connect"}
         await websocket.send_denial_response(JSONResponse(body, 403))
         return
-    refusal = await hub.admit()
+    refusal = await hub.door.enter(websocket.query_params.get("resume") or None)
     if refusal is not None:
         await websocket.send_denial_response(_refused(refusal))
         return
     try:
-        # FunASR's clients ask for it; it means nothing more.
         offered = websocket.scope.get("subprotocols", [])
-        await websocket.accept("binary" if "binary" in offered else None)
+        await websocket.accept(next((name for name in SUBPROTOCOLS if name in offered), None))
         await Connection(websocket, dialect, hub).run()
     finally:
-        hub.leave()
+        hub.door.leave()
 
 
 def _origin_allowed(websocket: WebSocket, allowed: str) -> bool:
@@ -128,12 +146,7 @@ def _origin_allowed(websocket: WebSocket, allowed: str) -> bool:
 
 
 def _refused(refusal: Refusal) -> JSONResponse:
-    body = {
-        "code": refusal.code,
-        "message": refusal.message,
-        "retry_after_s": refusal.retry_after_s,
-    }
-    return JSONResponse(body, 503, {"Retry-After": str(refusal.retry_after_s)})
+    return JSONResponse(refusal.body(), 503, {"Retry-After": str(refusal.retry_after_s)})
 
 
 # ------------------------------------------------------------------------------------------- health
@@ -159,7 +172,7 @@ def _add_health(app: FastAPI, hub: Hub, sources: dict[str, str]) -> None:
             "db_ready": db_ready,
             "workers_ready": load.workers if load is not None else 0,
             "models": list(load.models) if load is not None else [],
-            "connections": hub.connections,
+            "connections": hub.door.connections,
             "limits": {
                 "max_connections": {
                     "value": settings.max_connections,
@@ -177,10 +190,10 @@ def _add_health(app: FastAPI, hub: Hub, sources: dict[str, str]) -> None:
         response_model=AdmissionAnswer,
         responses={503: {"model": ProblemAnswer}},
     )
-    async def admission() -> Any:
+    async def admission(resume: Annotated[str | None, Query(max_length=200)] = None) -> Any:
         """Would a WebSocket be let in now? For browsers, which do not show the answer to a
-        refused upgrade: the same 503 with ``Retry-After``."""
-        refusal = hub.would_refuse()
+        refused upgrade: the same 503 with ``Retry-After``. ``resume`` as in its address."""
+        refusal = await hub.door.would_refuse(resume or None)
         return _refused(refusal) if refusal is not None else {"admitted": True}
 
     @app.get("/livez", include_in_schema=False)

@@ -22,7 +22,7 @@ async def drain(hub: Hub) -> None:
     """Refuse new sessions, let the running ones finish, send the clients of the rest elsewhere
     (1012, "service restart"), and keep on disk what is not stored."""
     structlog.get_logger().info("draining", sessions=len(hub.sessions))
-    hub.draining = True
+    hub.door.draining = True
     # A session without its client waits for nobody who could still come.
     await _until(lambda: not any(h.attached for h in hub.sessions.values()), DRAIN_SESSIONS_S)
     for host in list(hub.sessions.values()):

@@ -13,11 +13,12 @@ import structlog
 from gateway import events as e
 from gateway import metrics
 from gateway.activity import Activity
-from gateway.admission import Admission, Refusal
+from gateway.admission import Admission
 from gateway.audio import AudioInput
 from gateway.decoding import DecoderPool
 from gateway.dialects.dialect import Traits
 from gateway.directory import Directory
+from gateway.door import Door
 from gateway.life_cycle import SessionLimits
 from gateway.link import BrokerLink
 from gateway.origin import Origin
@@ -25,6 +26,7 @@ from gateway.outbox import Outbox
 from gateway.pulse import keep_pulse
 from gateway.registry import Registry
 from gateway.segmenter import SegmenterConfig
+from gateway.segments import RETRYABLE
 from gateway.session import Session
 from gateway.session_host import SessionHost
 from gateway.settings import GatewaySettings
@@ -76,10 +78,9 @@ class Hub:
         self.admission = Admission(settings.admission_limits())
         self.activity = Activity()
         self.outbox = Outbox(settings.outbox_records_max)
-        self.draining = False
         self._directory = Directory(settings.resume_wait_s)
         self.sessions = self._directory.running
-        self.connections = 0
+        self.door = Door(self.admission, self.registry, self.activity, self)
         self._decoders = DecoderPool(settings.decoders_max)
         self._link = BrokerLink(
             settings.broker_frontend,
@@ -88,7 +89,7 @@ class Hub:
             on_message=self._on_message,
             on_broker_restart=self._on_broker_restart,
             expected_x=lambda: self.admission.tell_expected_x(
-                time.monotonic(), own=self.connections
+                time.monotonic(), own=self.door.connections
             ),
         )
         self._takeover = Takeover(self.gateway_id, self.reader, self._link.send)
@@ -103,7 +104,7 @@ class Hub:
         await self._decoders.start()
         await self.reader.open()
         self._link.open()
-        self.registry.open(lambda: self.connections)
+        self.registry.open(lambda: self.door.connections)
         now_s = time.monotonic()
         for record in self.spool.take():
             self.outbox.restore(record, now_s)
@@ -123,54 +124,19 @@ class Hub:
         self.vad.close()
         self.spool.close()
 
-    # ------------------------------------------------------------------------------------ admission
-
-    async def admit(self) -> Refusal | None:
-        """Whether one more WebSocket may be opened. None: it is counted, and ``leave`` must be
-        called when it ends."""
-        self.connections += 1
-        refusal = self._refusal(self.connections)
-        if refusal is None:
-            self.admission.note_admitted(time.monotonic())
-        # Redis is asked last: of many that come at once, most are refused without it.
-        if refusal is None and self.settings.max_connections:
-            try:
-                total = await self.registry.count_connections(self.connections)
-            except BaseException:
-                # The client went away while we asked: it must not be counted for ever.
-                self.connections -= 1
-                raise
-            refusal = self.admission.count(connections=total)
-        if refusal is not None:
-            self.connections -= 1
-            metrics.REFUSED.labels(refusal.code).inc()
-            self.activity.note_refusal(refusal.code, time.monotonic())
-        metrics.CONNECTIONS.set(self.connections)
-        return refusal
-
-    def would_refuse(self) -> Refusal | None:
-        """What ``admit`` would say now, by what is known without asking Redis."""
-        own = self.connections + 1
-        total = self.registry.known_connections(own)
-        return self._refusal(own) or self.admission.count(connections=total)
-
-    def _refusal(self, own: int) -> Refusal | None:
-        return self.admission.decide(
-            time.monotonic(),
-            own=own,
-            backlog_full=self.outbox.full,
-            draining=self.draining,
-        )
-
-    def leave(self) -> None:
-        self.connections -= 1
-        metrics.CONNECTIONS.set(self.connections)
-
     # ------------------------------------------------------ what connections and sessions ask of us
 
     @property
     def chunk_bytes_max(self) -> int:
         return self.settings.chunk_bytes_max
+
+    @property
+    def storage_backlog_full(self) -> bool:
+        return self.outbox.full
+
+    def is_here(self, session_id: str) -> bool:
+        """Whether the session runs here, or ended here a short while ago."""
+        return self._directory.find(session_id) is not None
 
     def new_host(self, client: str, dialect: Traits) -> SessionHost:
         """A new session for a client at this address, nothing started yet."""
@@ -211,8 +177,8 @@ class Hub:
             refused = isinstance(found, e.Problem)
             metrics.SESSIONS.labels("resume_refused" if refused else "resumed").inc()
             return found
-        known = self._directory.find(session_id) is not None or await self._is_taken(session_id)
-        if known or self._directory.find(session_id) is not None:
+        known = self.is_here(session_id) or await self._is_taken(session_id)
+        if known or self.is_here(session_id):
             metrics.SESSIONS.labels("id_refused").inc()
             return e.Problem(code="session_exists", message="this session_id is taken")
         self._add(host, session_id)
@@ -260,7 +226,7 @@ class Hub:
     def release(self, host: SessionHost) -> None:
         if self._directory.end(host, time.monotonic()):
             metrics.SESSIONS.labels("ended").inc()
-            self._tell_registry(host.session, "finished")
+            self._tell_registry(host.session, host.session.gone or "finished")
 
     def new_audio(self, start: e.Start, first_sample: int) -> AudioInput:
         return AudioInput(
@@ -308,6 +274,8 @@ class Hub:
             metrics.SESSIONS.labels("moved").inc()
 
     def _note_result(self, result: Result) -> None:
+        if result.error is not None and result.error.code in RETRYABLE:
+            return  # The broker had no room for the job, which comes again.
         self.activity.note_result(
             session_id=result.session_id,
             seq=result.seq,
@@ -346,23 +314,25 @@ class Hub:
     async def _tick_on(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            for host in list(self.sessions.values()):
-                host.feed(e.Tick())
-            now_s = time.monotonic()
-            self._directory.forget_old(now_s)
-            for record in self.outbox.due(now_s):
-                self._link.send(record)
-            self._show(now_s)
-            if now_s >= self._registry_due_s:
-                self._registry_due_s = now_s + REGISTRY_UPDATE_EVERY_S
-                for host in self.sessions.values():
-                    self._tell_registry(host.session, host.session.state.value)
+            self._tick(time.monotonic())
+
+    def _tick(self, now_s: float) -> None:
+        for host in list(self.sessions.values()):
+            host.feed(e.Tick())
+        self._directory.forget_old(now_s)
+        for record in self.outbox.due(now_s):
+            self._link.send(record)
+        self._show(now_s)
+        if now_s >= self._registry_due_s:
+            self._registry_due_s = now_s + REGISTRY_UPDATE_EVERY_S
+            for host in self.sessions.values():
+                self._tell_registry(host.session, host.session.state.value)
 
     def _show(self, now_s: float) -> None:
         metrics.SESSIONS_ACTIVE.set(len(self.sessions))
         metrics.OUTBOX.set(len(self.outbox))
         metrics.OUTBOX_AGE.set(self.outbox.age_s(now_s))
-        metrics.show_admission(self.admission, now_s, self.connections)
+        metrics.show_admission(self.admission, now_s, self.door.connections)
 
     def _tell_registry(self, session: Session, status: str) -> None:
         self.registry.update_session(

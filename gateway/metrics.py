@@ -18,7 +18,7 @@ PROBLEM_CODES: Final = frozenset(
 """A code comes over the bus, too, and whoever is there must not be able to add series."""
 REFUSAL_CODES: Final = (
     *("no_broker", "no_worker", "overloaded", "max_connections", "storage_backlog", "draining"),
-    "origin_refused",
+    *("origin_refused", "unauthorized"),
 )
 
 _LATENCY_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60)
@@ -29,7 +29,7 @@ _LATENCY_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60)
 CONNECTIONS = Gauge("asr_gateway_connections", "Open WebSockets, and files being transcribed")
 REFUSED = Counter(
     "asr_gateway_refused_connections_total",
-    "Connections and files refused before anything was read of them, by code",
+    "Connections, files and requests refused before anything was read of them, by code",
     ["code"],
 )
 LATE_HEADS = Counter(

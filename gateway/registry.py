@@ -39,6 +39,8 @@ WRITES_QUEUED_MAX = 5_000
 CONNECTIONS_MAX = 4
 """To Redis; calls wait their turn. Without a limit a hundred sessions admitted at once open a
 hundred, and keep them."""
+RUNNING = frozenset({"active", "finishing", "confirming", "interrupted"})
+"""The statuses of sessions that a client may come back to."""
 
 T = TypeVar("T")
 
@@ -66,6 +68,7 @@ class Registry:
             WRITES_QUEUED_MAX
         )
         self._tasks: list[asyncio.Task[None]] = []
+        self._closing = False
         self.ready = False
         self._log = structlog.get_logger()
 
@@ -78,6 +81,9 @@ class Registry:
         ]
 
     async def close(self) -> None:
+        # The client library awaits with wait_for, which before Python 3.12 loses a cancellation
+        # that comes together with the answer: so our loops look for themselves.
+        self._closing = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -100,6 +106,11 @@ class Registry:
         found: int | None = await self._try("exists", lambda: self._redis.exists(key))
         return None if found is None else bool(found)
 
+    async def session_runs(self, session_id: str) -> bool:
+        """Whether the session is known and can go on; False when Redis can't tell."""
+        key = SESSION_KEY.format(session_id)
+        return await self._try("status", lambda: self._redis.hget(key, "status")) in RUNNING
+
     def update_session(self, session_id: str, **fields: str | int) -> None:
         """Write ``fields`` of the session's hash, soon."""
         try:
@@ -112,7 +123,7 @@ class Registry:
         self.update_session(session_id)
 
     async def _write(self) -> None:
-        while True:
+        while not self._closing:
             session_id, fields = await self._writes.get()
             key = SESSION_KEY.format(session_id)
             if fields:
@@ -127,10 +138,11 @@ class Registry:
             return await pipe.execute()
 
     async def _beat_on(self, connections: Callable[[], int]) -> None:
-        while True:
+        while not self._closing:
             self._beat += 1
             await self._exchange(connections())
-            await asyncio.sleep(1.0)
+            if not self._closing:
+                await asyncio.sleep(1.0)
 
     async def _exchange(self, own: int) -> None:
         counts = await self._try("gateways", lambda: self._tell_and_ask(own))

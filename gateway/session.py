@@ -8,7 +8,8 @@ and asserts. Dialects translate, ``gateway.connection`` performs; neither decide
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from dataclasses import asdict
+from typing import Any, ClassVar
 
 from gateway import events as e
 from gateway.answers import misplaced_chunk, out_of_turn, wrong_session
@@ -72,28 +73,11 @@ class Session:
         self._chunks = ChunkLedger(origin.next_chunk_index)
         self._segments = Segments(limits.segment_deadline_ms, len(origin.results))
         self.delivery = Delivery("")
-        self._gone: Gone | None = None
+        self.gone: Gone | None = None
         self._over_here = False
         self._storage = StorageLog("")
         self._partials = PartialPacing(limits.partial_every_ms)
         self._confirm_until_s = 0.0
-        self._handlers: dict[type, Callable[[Any, float], list[e.Action]]] = {
-            e.Start: self._on_start,
-            e.Chunk: self._on_chunk,
-            e.Finish: self._on_finish,
-            e.Disconnected: self._on_disconnected,
-            e.Attached: self._on_attached,
-            e.AudioDecoded: self._on_audio_decoded,
-            e.AudioFailed: self._on_audio_failed,
-            e.AudioFinished: self._on_audio_finished,
-            e.SpeechProbabilities: self._on_probabilities,
-            e.ResultArrived: self._on_result,
-            e.KeysStored: self._on_stored,
-            e.BrokerRestarted: self._on_broker_restarted,
-            e.Tick: self._on_tick,
-            e.Interrupted: self._on_interrupted,
-            e.Deleted: self._on_deleted,
-        }
 
     # ----------------------------------------------------------------------------- what callers ask
 
@@ -108,9 +92,7 @@ class Session:
 
     @property
     def duration_ms(self) -> int:
-        if self.start is None:
-            return samples_to_ms(self.origin.first_sample)
-        return self._intake.duration_ms
+        return self._intake.duration_ms if self.start else samples_to_ms(self.origin.first_sample)
 
     @property
     def chunk_count(self) -> int:
@@ -129,7 +111,7 @@ class Session:
     @property
     def resumable(self) -> bool:
         """Whether its client may come back to it here."""
-        return self.start is not None and self._gone is None and not self._over_here
+        return self.start is not None and self.gone is None and not self._over_here
 
     def handle(self, event: e.Event, now_s: float) -> list[e.Action]:
         """Take one event; returns what is to be done, in order."""
@@ -139,7 +121,7 @@ class Session:
             return []
         if self.state is State.DONE and not isinstance(event, AFTER_THE_END):
             return []
-        return self._handlers[type(event)](event, now_s)
+        return self._HANDLERS[type(event)](self, event, now_s)
 
     # ---------------------------------------------------------------------------------- the client
 
@@ -227,7 +209,7 @@ class Session:
         if self.state is not State.ACTIVE:
             return []
         self.delivery.detach(now_s)
-        self._gone = "interrupted"
+        self.gone = "interrupted"
         return [*self._record_end(), *self._on_tick(e.Tick(), now_s)]
 
     def _on_deleted(self, _event: e.Deleted, now_s: float) -> list[e.Action]:
@@ -276,17 +258,12 @@ class Session:
             seq=self._segments.next_seq,
             partial=partial,
             lane=self.lane,
-            start_ms=utterance.start_ms,
-            end_ms=utterance.end_ms,
-            last_chunk_index=utterance.last_chunk_index,
             language=self.start.language,
             hotwords=self.start.hotwords,
             deadline_ms=self.limits.segment_deadline_ms,
-            pcm=utterance.pcm,
             generation=self.origin.generation,
-            provisional=self._gone is not None,
-            resume_chunk_index=utterance.resume_chunk_index,
-            resume_sample=utterance.resume_sample,
+            provisional=self.gone is not None,
+            **asdict(utterance),
         )
 
     def _submit(self, utterance: CutUtterance, now_s: float) -> e.Action:
@@ -341,9 +318,14 @@ class Session:
         return self._record_end()
 
     def _record_end(self) -> list[e.Action]:
+        heard_here = self._chunks.next_index > self.origin.next_chunk_index
+        if self.gone is not None and self.origin.resumed and not heard_here:
+            # Brought here for a client that was gone by then. The gateway before may have stored
+            # more since than we know of: its rows are to stay, and an end of ours would take them.
+            return []
         records = self._storage.finished(
             self.delivery.results,
-            gone=self._gone,
+            gone=self.gone,
             text=self.text,
             duration_ms=self.duration_ms,
             chunk_count=self.chunk_count,
@@ -387,7 +369,7 @@ class Session:
             actions += self._conclude()
         if self._is_given_up(now_s):
             # What the client said so far is recognised and stored all the same.
-            self._gone = self._gone or "abandoned"
+            self.gone = self.gone or "abandoned"
             actions += self._finish_audio(now_s)
         return actions
 
@@ -396,4 +378,23 @@ class Session:
         delivery = self.delivery
         waits = self.state is State.ACTIVE and not delivery.connected and not self._intake.busy
         away_s = now_s - delivery.detached_at_s
-        return waits and (self._gone is not None or away_s >= self.limits.resume_wait_s)
+        return waits and (self.gone is not None or away_s >= self.limits.resume_wait_s)
+
+    # Of the class: a session's own bound methods would be cycles, and outlive it.
+    _HANDLERS: ClassVar[dict[type, Callable[[Session, Any, float], list[e.Action]]]] = {
+        e.Start: _on_start,
+        e.Chunk: _on_chunk,
+        e.Finish: _on_finish,
+        e.Disconnected: _on_disconnected,
+        e.Attached: _on_attached,
+        e.AudioDecoded: _on_audio_decoded,
+        e.AudioFailed: _on_audio_failed,
+        e.AudioFinished: _on_audio_finished,
+        e.SpeechProbabilities: _on_probabilities,
+        e.ResultArrived: _on_result,
+        e.KeysStored: _on_stored,
+        e.BrokerRestarted: _on_broker_restarted,
+        e.Tick: _on_tick,
+        e.Interrupted: _on_interrupted,
+        e.Deleted: _on_deleted,
+    }

@@ -169,10 +169,11 @@ class SessionHost:
 
     def let_go(self) -> None:
         """The session goes on at another gateway, and not a word more of it is told or stored
-        from here."""
+        from here. A client that is still here may not know: a claim that was delayed takes effect
+        after its client has come back to us. It is to come back once more, to wherever it is."""
         self.session.end_here()
         if self._connection is not None:
-            self._connection.displace(CLOSE_POLICY, "resumed elsewhere")
+            self._connection.displace(CLOSE_RESTART, "resumed elsewhere")
         self._changed.set()
         self._release()
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from gateway.admission import AdmissionLimits
 from gateway.life_cycle import SessionLimits
+from gateway.tokens import Tokens, TokensError
 from runtime.settings import (
     BusSettings,
     DatabaseSettings,
     ProcessSettings,
     RedisSettings,
+    fail,
     http_port,
     is_loopback,
 )
@@ -26,8 +29,11 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
     """Environment variables of the gateway, by these names in upper case."""
 
     host: str = "127.0.0.1"
-    """Address to serve on. Not loopback: needs ``ALLOW_PUBLIC_WITHOUT_AUTH=true``."""
+    """Address to serve on. Not loopback: needs tokens, or ``ALLOW_PUBLIC_WITHOUT_AUTH=true``."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8080
+    auth_tokens_file: Annotated[Path | None, BeforeValidator(lambda value: value or None)] = None
+    """Who shows one of these tokens is let in (``python -m tools.auth_tokens``). Nothing set:
+    everybody is."""
     allow_public_without_auth: bool = False
     allowed_origins: str = ""
     """Comma-separated web origins besides our own that may open a WebSocket; ``*``: any."""
@@ -81,12 +87,23 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
 
     @model_validator(mode="after")
     def _public_needs_consent(self) -> GatewaySettings:
-        if not self.allow_public_without_auth and not is_loopback(self.host):
+        consent = self.auth_tokens_file is not None or self.allow_public_without_auth
+        if not consent and not is_loopback(self.host):
             raise ValueError(
-                f"HOST {self.host} is not loopback and there is no authentication yet; "
-                "set ALLOW_PUBLIC_WITHOUT_AUTH=true if a proxy in front provides it"
+                f"HOST {self.host} is not loopback and everybody would be let in; set "
+                "AUTH_TOKENS_FILE, or ALLOW_PUBLIC_WITHOUT_AUTH=true if a proxy in front asks "
+                "who they are"
             )
         return self
+
+    def auth_tokens(self) -> Tokens | None:
+        """Who is let in; None: everybody. Ends the process if the file can't be used."""
+        if self.auth_tokens_file is None:
+            return None
+        try:
+            return Tokens(self.auth_tokens_file)
+        except TokensError as error:
+            fail(f"AUTH_TOKENS_FILE: {error}")
 
     @property
     def message_bytes_max(self) -> int:

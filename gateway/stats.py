@@ -34,8 +34,8 @@ def stats_body(hub: Hub, now_s: float) -> dict[str, Any]:
     return {
         "gateway_id": hub.gateway_id,
         "uptime_s": round(now_s - hub.started_s, 1),
-        "connections": hub.connections,
-        "connections_total": hub.registry.known_connections(hub.connections),
+        "connections": hub.door.connections,
+        "connections_total": hub.registry.known_connections(hub.door.connections),
         "sessions_active": len(hub.sessions),
         "sessions_started": int(value("asr_gateway_sessions_total", {"event": "started"}) or 0),
         "audio_seconds": round(value("asr_gateway_audio_seconds_total") or 0.0, 3),

@@ -122,7 +122,7 @@ class Uploads:
         self._running += 1
         held = True
         try:
-            refusal = await self._hub.admit()
+            refusal = await self._hub.door.enter()
             if refusal is not None:
                 raise RefusedError(503, refusal.code, refusal.message)
             try:
@@ -133,14 +133,14 @@ class Uploads:
                 return await _answer(upload, request)
             finally:
                 if held:
-                    self._hub.leave()
+                    self._hub.door.leave()
         finally:
             if held:
                 self._running -= 1
 
     def _leave(self) -> None:
         """A streamed answer is over."""
-        self._hub.leave()
+        self._hub.door.leave()
         self._running -= 1
 
     async def _receive(self, request: Request) -> Upload:

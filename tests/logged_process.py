@@ -17,6 +17,7 @@ from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 OURS = (
+    "AUTH_",
     "DATABASE_URL",
     "REDIS_URL",
     "DB_",

@@ -60,6 +60,7 @@ __all__ = [
     "SessionError",
     "SessionLostError",
     "Started",
+    "authorization",
     "connect",
     "parse_event",
 ]
@@ -80,13 +81,22 @@ RETRY_MAX_S = 5.0
 WORTH_RESUMING = frozenset({1001, 1005, 1006, 1011, 1012, 1013})
 """Close codes after which the same session may go on: going away, gone, a server's trouble."""
 RESUME_LATER = "resume_unavailable"
+TOKEN_VARIABLE = "ASR_TOKEN"
+"""Where the tools look for a token: what stands among a command's arguments, everybody on the
+machine can read."""
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+def authorization(token: str | None) -> dict[str, str]:
+    """The header that shows ``token``; none without one."""
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 class RefusedError(SessionError):
     """The server did not take the connection.
 
-    ``status`` is the HTTP status (503: busy, try again after ``retry_after_s``).
+    ``status`` is the HTTP status (503: busy, try again after ``retry_after_s``; 401: it wants a
+    token).
     """
 
     def __init__(self, status: int, message: str, retry_after_s: float | None) -> None:
@@ -256,7 +266,7 @@ class _Dialer:
             RefusedError: if the server turns the connection away.
             SessionError: if it cannot be reached or does not start the session.
         """
-        socket = await _open(self._url, self._headers)
+        socket = await _open(core.address(self._url), self._headers)
         try:
             return socket, await _start(socket, core)
         except BaseException:
@@ -301,6 +311,7 @@ async def connect(
     partials: bool = False,
     binary: bool = True,
     headers: Mapping[str, str] | None = None,
+    token: str | None = None,
     resume_s: float = RESUME_S,
 ) -> AsyncIterator[AsrSession]:
     """Connect and start a session; leaving the context closes the connection.
@@ -308,6 +319,7 @@ async def connect(
     Args:
         sample_rate_hz: Of raw PCM; containers say their own.
         binary: Chunks as binary frames; otherwise as JSON with base64.
+        token: For a server that lets in only who has one.
         resume_s: For how long to try to replace a lost connection; 0: not at all.
 
     Raises:
@@ -325,7 +337,7 @@ async def connect(
     )
     chunks = ChunkLog()
     core = ClientSession(start, chunks, binary=binary)
-    dialer = _Dialer(url, headers)
+    dialer = _Dialer(url, {**(headers or {}), **authorization(token)})
     socket, _ = await dialer.dial(core)
     session = AsrSession(core, chunks)
     running = asyncio.create_task(session._run(socket, dialer, resume_s))

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
+from urllib.parse import urlencode, urlsplit
 
 Mode = Literal["auto", "stream", "chunk"]
 
@@ -201,6 +202,13 @@ class ClientSession:
     @property
     def unacknowledged_chunks(self) -> int:
         return self.sent_chunks - self.acknowledged_chunks
+
+    def address(self, url: str) -> str:
+        """Where to connect: ``url``, with the session that we come back to, so that a server with
+        no room for new ones lets us in."""
+        if self.resume_token is None:
+            return url
+        return f"{url}{'&' if urlsplit(url).query else '?'}{urlencode({'resume': self.session_id})}"
 
     def start_message(self) -> str:
         """The first message of a connection; it resumes the session if one was started."""

@@ -24,6 +24,7 @@ from rich.text import Text
 from asr_worker.settings import WorkerSettings
 from broker.settings import BrokerSettings
 from gateway.settings import GatewaySettings
+from gateway.tokens import Tokens
 from persistence.settings import PersistenceSettings
 from runtime import exit_codes, lifecycle, settings
 from tools import audio_source
@@ -90,18 +91,29 @@ def check_port(host: str, port: int) -> None:
             ) from error
 
 
-def free_port() -> int:
-    """A port of loopback that nobody has at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def check_token(tokens: Tokens | None) -> str | None:
+    """What the self-check shows to the gateway, from the environment; None where all are let in.
+
+    Raises:
+        RunError: if it would not be let in.
+    """
+    if tokens is None:
+        return None
+    token = os.environ.get(c.TOKEN_VARIABLE, "")
+    if tokens.name_of(token, time.monotonic()) is None:
+        raise RunError(
+            f"AUTH_TOKENS_FILE is set, so set {c.TOKEN_VARIABLE} to one of its tokens: the "
+            "self-check needs it",
+            exit_codes.CONFIG,
+        )
+    return token
 
 
-def ask_health(base_url: str) -> dict[str, Any] | None:
+def ask_health(base_url: str, token: str | None = None) -> dict[str, Any] | None:
     """``/api/v1/health``'s body; None as long as no gateway answers."""
+    request = urllib.request.Request(f"{base_url}/api/v1/health", headers=c.authorization(token))
     try:
-        with _OPENER.open(f"{base_url}/api/v1/health", timeout=HEALTH_ANSWER_S_MAX) as answer:
+        with _OPENER.open(request, timeout=HEALTH_ANSWER_S_MAX) as answer:
             body = answer.read()
     except urllib.error.HTTPError as error:
         body = error.read()
@@ -114,7 +126,9 @@ def ask_health(base_url: str) -> dict[str, Any] | None:
     return health if isinstance(health, dict) else None
 
 
-def wait_until_ready(stack: Stack, base_url: str, stop: lifecycle.StopSignal) -> dict[str, Any]:
+def wait_until_ready(
+    stack: Stack, base_url: str, stop: lifecycle.StopSignal, token: str | None = None
+) -> dict[str, Any]:
     """Wait for the system to recognise speech, and a little longer for its databases.
 
     Returns:
@@ -128,7 +142,9 @@ def wait_until_ready(stack: Stack, base_url: str, stop: lifecycle.StopSignal) ->
     while not stop.wait(POLL_S):
         require_running(stack)
         now_s = time.monotonic()
-        health = ask_health(base_url) or {}
+        health = ask_health(base_url, token) or {}
+        if health.get("code") == "unauthorized":
+            raise RunError(f"the gateway wants a token: set {c.TOKEN_VARIABLE}", exit_codes.CONFIG)
         if health.get("status") == "ok":
             return health
         if health.get("status") == "degraded":
@@ -148,16 +164,17 @@ def require_running(stack: Stack) -> None:
         raise RunError(reason, stack.exit_code or 1)
 
 
-async def hear(url: str, pieces: list[bytes]) -> c.FinalText:
+async def hear(url: str, pieces: list[bytes], token: str | None) -> c.FinalText:
     """The text of the audio in ``pieces``, sent as fast as possible."""
-    async with asyncio.timeout(SELF_CHECK_S_MAX), c.connect(url, user_id="self-check") as session:
+    connecting = c.connect(url, user_id="self-check", token=token)
+    async with asyncio.timeout(SELF_CHECK_S_MAX), connecting as session:
         for piece in pieces:
             await session.send(piece)
         await session.finish()
         return await session.final()
 
 
-def self_check(url: str, model: str, console: Console) -> None:
+def self_check(url: str, model: str, console: Console, token: str | None) -> None:
     """Transcribe the samples and print their texts.
 
     Raises:
@@ -167,7 +184,7 @@ def self_check(url: str, model: str, console: Console) -> None:
         duration_s = audio_source.file_duration_s(path, SAMPLE_RATE_HZ)
         pieces = audio_source.slices(path.read_bytes(), duration_s, SLICE_MS)
         try:
-            final = asyncio.run(hear(url, pieces))
+            final = asyncio.run(hear(url, pieces, token))
         except (c.SessionError, TimeoutError) as error:
             raise RunError(f"self-check: {path.name}: {error or 'no answer in time'}") from error
         said = path.with_suffix(".txt").read_text(encoding="utf-8")
@@ -204,6 +221,7 @@ def serve(
     model: str,
     stop: lifecycle.StopSignal,
     console: Console,
+    token: str | None,
 ) -> None:
     """From started processes to the last Ctrl-C.
 
@@ -214,11 +232,11 @@ def serve(
     host = f"[{host}]" if ":" in host else host
     began_s = time.monotonic()
     with console.status("Starting …"):
-        health = wait_until_ready(stack, f"http://{host}:{values.port}", stop)
+        health = wait_until_ready(stack, f"http://{host}:{values.port}", stop, token)
         if stop.requested:
             return
         ready_s = time.monotonic() - began_s
-        self_check(f"ws://{host}:{values.port}/ws/asr", model, console)
+        self_check(f"ws://{host}:{values.port}/ws/asr", model, console, token)
     console.print(f"Ready after {ready_s:.1f} s, with the model {model}. Ctrl-C ends it.")
     show_addresses(host, values.port, health, console)
     while not stop.wait(POLL_S):
@@ -242,10 +260,11 @@ def main(
             stop.request()
 
     try:
+        token = check_token(values.auth_tokens())
         check_port(values.host, values.port)
         stack = Stack(tell, concurrency)
         try:
-            serve(stack, values, worker_values.asr_model, stop, console)
+            serve(stack, values, worker_values.asr_model, stop, console, token)
         finally:
             with console.status("Ending …"):
                 stack.stop()

@@ -142,6 +142,14 @@ def main(
         int, typer.Option("--rate", min=8_000, max=48_000, help="Of raw PCM, in Hz.")
     ] = 16_000,
     resume: Annotated[bool, typer.Option(help="Go on after a lost connection.")] = True,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar=c.TOKEN_VARIABLE,
+            show_envvar=False,
+            help="For a server that wants one. Others can read arguments: rather ASR_TOKEN.",
+        ),
+    ] = None,
 ) -> None:
     """Stream audio to the gateway and print its text."""
     console = Console(stderr=True, highlight=False)
@@ -156,6 +164,7 @@ def main(
             sample_rate_hz=rate_hz,
             language=language,
             partials=partials,
+            token=token,
             resume_s=c.RESUME_S if resume else 0,
         ) as session:
             with Screen(console) as screen:

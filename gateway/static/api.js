@@ -1,9 +1,6 @@
 // The server's REST, in one place.
 
-// What proves who we are. Nothing yet: the server has no authentication of its own.
-export function credentials() {
-  return {};
-}
+import { askForToken, currentToken } from "./token.js";
 
 export class ApiError extends Error {
   constructor(status, code) {
@@ -13,13 +10,20 @@ export class ApiError extends Error {
   }
 }
 
-async function call(path, method = "GET") {
-  let response;
-  try {
-    response = await fetch(path, { method, headers: credentials(), cache: "no-store" });
-  } catch {
-    throw new ApiError(0, "unreachable");
+// Asks for a token, and again, until the server takes it or nobody answers.
+async function request(path, method = "GET") {
+  for (;;) {
+    const token = currentToken();
+    const headers = token ? { Authorization: `Bearer ${token}` } : {};
+    const response = await fetch(path, { method, headers, cache: "no-store" }).catch(() => null);
+    if (!response) throw new ApiError(0, "unreachable");
+    if (response.status !== 401) return response;
+    if (!(await askForToken(token))) throw new ApiError(401, "unauthorized");
   }
+}
+
+async function call(path, method = "GET") {
+  const response = await request(path, method);
   const body = await response.json().catch(() => ({}));
   if (!response.ok) throw new ApiError(response.status, body.code ?? "failed");
   return body;
@@ -35,24 +39,27 @@ export const getStats = () => call("/api/v1/stats");
 
 // Health tells its state with 503, too.
 export async function getHealth() {
-  const response = await fetch("/api/v1/health", { headers: credentials(), cache: "no-store" });
+  const response = await request("/api/v1/health");
   return response.json();
 }
 
-// Why a WebSocket would be refused now; null if it would not, or nobody can say.
-export async function whyRefused() {
+// Why a WebSocket would be refused now; null if it would not, or nobody can say. Without
+// retryAfterS: for good. sessionId: of the session that it goes on with, or null.
+export async function whyRefused(sessionId) {
   try {
-    const response = await fetch("/api/v1/admission", {
-      headers: credentials(),
-      cache: "no-store",
-    });
+    const resume = sessionId === null ? "" : `?resume=${encodeURIComponent(sessionId)}`;
+    const response = await request(`/api/v1/admission${resume}`);
     if (response.status !== 503) return null;
     const { code, message, retry_after_s: retryAfterS } = await response.json();
     return { code, message, retryAfterS };
-  } catch {
-    return { code: "unreachable", message: "", retryAfterS: 1 };
+  } catch ({ code = "unreachable" }) {
+    return { code, message: "", retryAfterS: code === "unauthorized" ? null : 1 };
   }
 }
 
 export const socketUrl = () =>
   `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws/asr`;
+
+// Browsers let no page set a header of an upgrade. A subprotocol is a header, too, and so stays out
+// of addresses, which are logged; the server takes "asr".
+export const socketProtocols = () => (currentToken() ? ["asr", `bearer.${currentToken()}`] : []);

@@ -1,6 +1,6 @@
 // The page at /: one session at a time, from the microphone or a file.
 
-import { getHealth, socketUrl, whyRefused } from "./api.js";
+import { getHealth, socketProtocols, socketUrl, whyRefused } from "./api.js";
 import { AsrSession } from "./asr-client.js";
 import { sourceOf } from "./audio-files.js";
 import { clock } from "./formats.js";
@@ -85,13 +85,20 @@ function speedText() {
 // ---------------------------------------------------------------------------------- one session
 
 async function transcribe({ source, options = {}, file = null, microphone = null }) {
-  const session = new AsrSession({ url: socketUrl(), source, options, whyRefused });
+  const session = new AsrSession({
+    url: socketUrl(),
+    source,
+    options,
+    whyRefused,
+    protocols: socketProtocols,
+  });
   Object.assign(run, { session, source, file, microphone, startedMs: performance.now() });
   session.addEventListener("state", ({ detail }) => {
     if (detail === "live") showProblem("");
     if (detail !== "done" && detail !== "failed") show(detail);
   });
   session.addEventListener("refused", ({ detail: { code, message, retryAfterS } }) => {
+    if (retryAfterS === null) return; // it fails, and says why
     showProblem(`${problemText(code, message)} ${t("retry_in", { seconds: retryAfterS })}`);
   });
   session.addEventListener("restarted", () => transcript.clear());

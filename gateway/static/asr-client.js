@@ -9,7 +9,8 @@
 //
 // Events, each with its `detail`:
 //   state     "connecting" | "live" | "finishing" | "reconnecting" | "done" | "failed"
-//   refused   {code, message, retryAfterS}: not now; the session tries again by itself
+//   refused   {code, message, retryAfterS}: not now; the session tries again by itself, unless
+//             retryAfterS is null
 //   restarted the server knows nothing of the session any more: what it told is void
 //   partial   {segment_index, text}: replaced by the next one, and at last by a segment
 //   segment   {segment_index, start_ms, end_ms, text} or {segment_index, code, message}
@@ -46,6 +47,7 @@ export class AsrSession extends EventTarget {
   #source;
   #options;
   #whyRefused;
+  #protocols;
   #socket = null;
   #token = null;
   #cursor = 0; // the next chunk to send
@@ -57,14 +59,25 @@ export class AsrSession extends EventTarget {
   #wake = null;
 
   // options: mode, language, hotwords, user_id, sample_rate, partials, as in `start`.
-  // whyRefused: an async function that tells {code, message, retryAfterS} or null, because
-  // browsers do not show the answer to a refused upgrade.
-  constructor({ url, source, sessionId = newSessionId(), options = {}, whyRefused = null }) {
+  // whyRefused: an async function of the id of the session to go on with, or null; it tells
+  // {code, message, retryAfterS} or null, because browsers do not show the answer to a refused
+  // upgrade.
+  // protocols: tells the subprotocols to offer, at each connection: ["asr", `bearer.${token}`] where
+  // the server wants a token.
+  constructor({
+    url,
+    source,
+    sessionId = newSessionId(),
+    options = {},
+    whyRefused = null,
+    protocols = () => [],
+  }) {
     super();
     this.#url = url;
     this.#source = source;
     this.#options = options;
     this.#whyRefused = whyRefused;
+    this.#protocols = protocols;
     this.sessionId = sessionId;
     this.state = "new";
   }
@@ -125,10 +138,14 @@ export class AsrSession extends EventTarget {
   async #pause(tries, acknowledged) {
     let waitMs = Math.min(BACKOFF_MS_MAX, 250 * 2 ** tries) * (0.5 + Math.random() / 2);
     if (!acknowledged && this.#whyRefused) {
-      const refusal = await this.#whyRefused();
+      const refusal = await this.#whyRefused(this.#token ? this.sessionId : null);
       if (refusal) {
-        waitMs = Math.max(waitMs, refusal.retryAfterS * 1000);
         this.#tell("refused", refusal);
+        if (refusal.retryAfterS === null) {
+          this.#failure ??= new SessionError(refusal.code, refusal.message);
+          return;
+        }
+        waitMs = Math.max(waitMs, refusal.retryAfterS * 1000);
       }
     }
     await new Promise((resolve) => {
@@ -144,7 +161,7 @@ export class AsrSession extends EventTarget {
   // One connection, from opening to close.
   #converse() {
     return new Promise((resolve) => {
-      const socket = new WebSocket(this.#url);
+      const socket = new WebSocket(this.#address(), this.#protocols());
       socket.binaryType = "arraybuffer";
       this.#socket = socket;
       this.#finishSent = false;
@@ -171,6 +188,13 @@ export class AsrSession extends EventTarget {
         if (this.#take(message, socket) === "again") end(1006);
       };
     });
+  }
+
+  // A server with no room for new sessions lets those in that come back.
+  #address() {
+    const address = new URL(this.#url, globalThis.location?.href);
+    if (this.#token) address.searchParams.set("resume", this.sessionId);
+    return address;
   }
 
   #start() {

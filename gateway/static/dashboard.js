@@ -131,9 +131,11 @@ async function refresh() {
       stats = await getStats();
       $("stale").hidden = true;
       draw();
-    } catch {
-      $("stale").textContent = t("board.stale");
+    } catch ({ code }) {
+      const unauthorized = code === "unauthorized";
+      $("stale").textContent = unauthorized ? problemText(code) : t("board.stale");
       $("stale").hidden = false;
+      if (unauthorized) return; // and the page says what to do
     }
   }
   setTimeout(refresh, EVERY_MS);

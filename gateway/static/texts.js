@@ -82,7 +82,13 @@ export const texts = {
     "status.active": "live",
     "status.interrupted": "interrupted by a restart",
     "status.lost": "lost",
+    "token.heading": "Access",
+    "token.about": "This server lets in whoever has a token. It is kept until this tab is closed.",
+    "token.wrong": "The server does not know this token.",
+    "token.label": "Token",
+    "token.give": "Continue",
     "retry_in": "Trying again in {seconds} s.",
+    "problem.unauthorized": "The server wants a token. Load the page again to give one.",
     "problem.insecure":
       "Browsers give the microphone only to pages that come over https or from localhost. " +
       "Open this page that way, or choose a file.",
@@ -231,7 +237,13 @@ export const texts = {
     "status.active": "进行中",
     "status.interrupted": "因重启中断",
     "status.lost": "已丢失",
+    "token.heading": "访问",
+    "token.about": "本服务器只允许持有令牌的人访问。令牌保留到关闭此标签页为止。",
+    "token.wrong": "服务器不认识这个令牌。",
+    "token.label": "令牌",
+    "token.give": "继续",
     "retry_in": "{seconds} 秒后重试。",
+    "problem.unauthorized": "服务器需要令牌。请重新加载页面并输入。",
     "problem.insecure":
       "浏览器只允许 https 或 localhost 的页面使用麦克风。请用这样的地址打开本页，或者选择文件。",
     "problem.denied": "麦克风被禁用。请在浏览器的网站设置中允许。",

@@ -64,7 +64,10 @@ def gets_in(
         peer.get_monitor_socket(HANDSHAKE_OVER) as monitor,
     ):
         peer.linger = 0
-        peer.send(b"?")
+        try:
+            peer.send(b"?", zmq.NOBLOCK)
+        except zmq.Again:
+            return False  # Refused already, and libzmq has given the connection up.
         assert monitor.poll(WAIT_MS)
         peer.disable_monitor()
         with sockets.connect_dealer(peers, endpoint, "welcome", welcome) as sure:

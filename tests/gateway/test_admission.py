@@ -15,6 +15,7 @@ from gateway.admission import (
     Admission,
     AdmissionLimits,
     Refusal,
+    Return,
 )
 from wire.messages import Load
 
@@ -49,8 +50,10 @@ def admission(load: Load | None = LOAD, **limits: Any) -> Admission:
     return subject
 
 
-def decide(subject: Admission, now_s: float = 0.0, own: int = 1) -> str | None:
-    refusal = subject.decide(now_s, own=own, backlog_full=False, draining=False)
+def decide(
+    subject: Admission, now_s: float = 0.0, own: int = 1, returns: Return = "no"
+) -> str | None:
+    refusal = subject.decide(now_s, own=own, backlog_full=False, draining=False, returns=returns)
     if refusal is None:
         subject.note_admitted(now_s)
     return None if refusal is None else refusal.code
@@ -114,6 +117,36 @@ def test_backlog_and_draining() -> None:
     assert isinstance(backlog, Refusal) and backlog.code == "storage_backlog"
     assert isinstance(draining, Refusal) and draining.code == "draining"
     assert backlog.retry_after_s > 0 and draining.retry_after_s > 0
+
+
+@pytest.mark.parametrize(
+    ("load", "limits"),
+    [
+        (LOAD, {"utilisation_max": 1e-9}),
+        (replace(LOAD, est_wait_ms=1001), {"est_wait_ms_max": 1000}),
+    ],
+)
+def test_who_comes_back_is_not_refused_for_want_of_capacity(
+    load: Load, limits: dict[str, Any]
+) -> None:
+    subject = admission(load, **limits)
+    assert decide(subject) == "overloaded"
+    assert decide(subject, returns="here") is None
+    assert decide(subject, returns="elsewhere") is None
+
+
+def test_a_session_from_elsewhere_needs_a_broker_a_worker_and_its_turn() -> None:
+    assert decide(admission(None), returns="elsewhere") == "no_broker"
+    assert decide(admission(replace(LOAD, workers=0)), returns="elsewhere") == "no_worker"
+    subject = admission(sessions_per_s_max=2)
+    assert [decide(subject, returns="elsewhere") for _ in range(3)] == [None, None, "overloaded"]
+
+
+def test_a_session_that_is_here_needs_nothing_but_a_gateway_that_goes_on() -> None:
+    assert decide(admission(None), returns="here") is None
+    refusal = admission().decide(0.0, own=1, backlog_full=True, draining=True, returns="here")
+    assert refusal is not None and refusal.code == "draining"
+    assert admission().decide(0.0, own=1, backlog_full=True, draining=False, returns="here") is None
 
 
 # ------------------------------------------------------------------------------------- utilisation

@@ -17,6 +17,7 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from gateway.handshake import READ_AHEAD_MESSAGES, Handshake
+from gateway.metrics import REFUSED
 from tools.chaos.guests import UPGRADE, ask
 
 
@@ -65,6 +66,28 @@ async def test_a_refusal_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
 async def test_no_answer_is_one(caplog: pytest.LogCaptureFixture) -> None:
     assert await answer_of("/forgets") == (500, None)
     assert "without completing handshake" in caplog.text
+
+
+def _refused_as_draining() -> float:
+    value: float = REFUSED.labels("draining")._value.get()
+    return value
+
+
+async def test_who_is_not_let_in_yet_when_it_ends_shall_try_again() -> None:
+    asked, ended = asyncio.Event(), asyncio.Event()
+    before = _refused_as_draining()
+
+    async def slow(_websocket: WebSocket) -> None:
+        asked.set()
+        await ended.wait()
+
+    async with serving(slow=slow) as served:
+        answer = asyncio.create_task(asyncio.to_thread(ask, served.port, "/slow", UPGRADE))
+        await asked.wait()
+        served.server.should_exit = True
+        assert await answer == (503, "1")
+        ended.set()
+    assert _refused_as_draining() == before + 1
 
 
 async def test_reading_does_not_stop_while_messages_are_taken(

@@ -14,6 +14,7 @@ from gateway.segmenter import SegmenterConfig
 from gateway.session import Session
 from tests.gateway.session_driver import SessionDriver, result_of, silence, speech, texts
 from wire.messages import Job
+from wire.records import SessionFinished, parse_body
 
 
 def said(rng: random.Random) -> bytes:
@@ -192,3 +193,24 @@ def test_a_result_that_may_not_be_the_only_one_is_stored_as_it_is_told() -> None
     driver.feed(e.BrokerRestarted())
     kept = driver.session.handle(e.ResultArrived(result=result_of(job, "eins")), 1.0)
     assert e.KeepResult(result=result_of(job, "eins"), contested=True, waited_s=1.0) in kept
+
+
+@pytest.mark.parametrize("ends", ["client stays away", "gateway stops"])
+@pytest.mark.parametrize("heard", [False, True])
+def test_only_who_heard_something_ends_a_session_that_was_elsewhere(ends: str, heard: bool) -> None:
+    """The gateway before may have stored more since, and an end from here would take it away."""
+    driver = resumed_driver(Origin(generation=1, resumed=True, next_chunk_index=3))
+    driver.start()
+    if heard:
+        driver.chunk(speech(500))
+    driver.feed(e.Disconnected())
+    if ends == "gateway stops":
+        driver.feed(e.Interrupted())
+    driver.tick(SessionLimits().resume_wait_s)
+    for job in driver.jobs:
+        driver.recognise(job, "eins")
+    ended = [r for r in driver.records if isinstance(parse_body(r.body), SessionFinished)]
+    assert bool(ended) == heard
+    driver.store_all()
+    driver.tick(SessionLimits().resume_wait_s + SessionLimits().stored_wait_s)
+    assert driver.session.state is State.DONE

@@ -121,3 +121,36 @@ async def test_many_that_ask_at_once_share_few_connections(
     after = int((await client.info("clients"))["connected_clients"])
     assert 0 < after - before <= r.CONNECTIONS_MAX
     await registry.close()
+
+
+async def test_only_sessions_that_have_not_ended_run(pair: tuple[Registry, Registry]) -> None:
+    one, two = pair
+    one.open(lambda: 0)
+    session_id = str(uuid.uuid4())
+    assert not await two.session_runs(session_id)
+    for status, runs in [("active", True), ("interrupted", True), ("finished", False)]:
+        one.update_session(session_id, status=status)
+
+        async def told(runs: bool = runs) -> bool:
+            return await two.session_runs(session_id) is runs
+
+        await _eventually(told)
+    one.forget_session(session_id)
+
+
+async def test_without_redis_no_session_is_known_to_run() -> None:
+    registry = Registry(NOWHERE, "gateway-a")
+    assert not await registry.session_runs("s")
+    await registry.close()
+
+
+async def test_it_closes_at_any_moment_of_a_call(embedded_services: EmbeddedServices) -> None:
+    for moment in range(60):
+        registry = Registry(embedded_services.redis_url, f"gateway-{moment}")
+        registry.open(lambda: 0)
+        for _ in range(3):
+            registry.update_session("s", status="active")
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            await registry.close()

@@ -1,4 +1,6 @@
+import gc
 import random
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -30,6 +32,23 @@ def test_a_session_from_start_to_final_result() -> None:
         e.Finished(session_id="s", text="eins zwei", duration_ms=3600, chunk_count=1, stored=True)
     ]
     assert _state(driver) is State.DONE
+
+
+def test_a_session_leaves_nothing_for_the_garbage_collector() -> None:
+    driver = SessionDriver()
+    driver.start()
+    driver.chunk(TWO_WORDS, 0)
+    for job in driver.jobs:
+        driver.recognise(job, "eins")
+    driver.finish()
+    driver.store_all()
+    gone = weakref.ref(driver.session)
+    gc.disable()
+    try:
+        del driver
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def _state(driver: SessionDriver) -> State:

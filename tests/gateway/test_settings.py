@@ -1,5 +1,8 @@
+from pathlib import Path
+
 import pytest
 
+from gateway import tokens
 from gateway.settings import GatewaySettings
 from runtime import settings
 from runtime.settings import is_loopback
@@ -7,7 +10,7 @@ from runtime.settings import is_loopback
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PORT", "HOST", "MAX_CONNECTIONS", "HONCHO_PROCESS_NAME"):
+    for name in ("PORT", "HOST", "AUTH_TOKENS_FILE", "MAX_CONNECTIONS", "HONCHO_PROCESS_NAME"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -46,6 +49,33 @@ def test_a_public_address_needs_consent(
     assert "ALLOW_PUBLIC_WITHOUT_AUTH" in capsys.readouterr().err
     monkeypatch.setenv("ALLOW_PUBLIC_WITHOUT_AUTH", "true")
     assert GatewaySettings().host == host
+
+
+def test_a_public_address_needs_no_consent_with_tokens(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "tokens"
+    tokens.write(path, {"somebody": tokens.hash_of("secret")})
+    monkeypatch.setenv("HOST", "0.0.0.0")
+    monkeypatch.setenv("AUTH_TOKENS_FILE", str(path))
+    found = settings.load(GatewaySettings).auth_tokens()
+    assert found is not None and found.name_of("secret", 0.0) == "somebody"
+
+
+def test_tokens_that_cannot_be_used_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AUTH_TOKENS_FILE", str(tmp_path / "none"))
+    with pytest.raises(SystemExit) as caught:
+        settings.load(GatewaySettings).auth_tokens()
+    assert caught.value.code == 78
+    told = capsys.readouterr().err
+    assert told.startswith("error: AUTH_TOKENS_FILE: ") and told.count("\n") == 1
+
+
+def test_an_empty_setting_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTH_TOKENS_FILE", "")
+    assert GatewaySettings().auth_tokens() is None
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile as sf
-from playwright.sync_api import Browser, Page, sync_playwright
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.integration.speech import Spoken
 
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
 """Kept after the run, to be looked at."""
 WIDTHS = {"narrow": (390, 844), "wide": (1280, 800)}
+WAIT_MS = 30_000
+"""For what takes seconds on an idle machine."""
+expect.set_options(timeout=WAIT_MS)
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _SILENCE_S = 60
 """After the speech; the fake microphone begins its file anew at the end."""
@@ -62,6 +68,64 @@ def running_browser(recording: Path | None = None) -> Iterator[Browser]:
         )
         yield browser
         browser.close()
+
+
+@contextlib.contextmanager
+def visiting(browser: Browser, base_url: str) -> Iterator[Page]:
+    """A fresh visitor. Anything the browser complains of fails the test: an error in a script, a
+    violation of the content security policy, a request to elsewhere."""
+    context = browser.new_context(base_url=base_url, locale="en-US", **size("wide"))
+    context.set_default_timeout(WAIT_MS)
+    complaints: list[str] = []
+    visitor = context.new_page()
+    visitor.on("pageerror", lambda error: complaints.append(str(error)))
+    visitor.on(
+        "console",
+        lambda line: complaints.append(line.text) if line.type in ("error", "warning") else None,
+    )
+    visitor.on(
+        "request",
+        lambda request: None if _is_ours(request.url) else complaints.append(request.url),
+    )
+    yield visitor
+    context.close()
+    # What a lost or refusing server causes is for the test to judge.
+    of_the_server = ("Failed to load resource", "WebSocket connection to")
+    assert not [text for text in complaints if not text.startswith(of_the_server)]
+
+
+def _is_ours(url: str) -> bool:
+    return url.startswith(("http://127.0.0.1:", "ws://127.0.0.1:", "blob:http://127.0.0.1:"))
+
+
+def size(name: str) -> dict[str, Any]:
+    width, height = WIDTHS[name]
+    return {"viewport": {"width": width, "height": height}}
+
+
+def violations(page: Page) -> list[dict[str, Any]]:
+    found = Axe().run(page).response["violations"]
+    return [violation for violation in found if violation["impact"] in ("serious", "critical")]
+
+
+def assert_accessible(page: Page) -> None:
+    found = violations(page)
+    assert not found, json.dumps(found, indent=1)[:3_000]
+
+
+def assert_fits(page: Page) -> None:
+    """Nothing is wider than the screen."""
+    overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.evaluate(overflow) <= 0
+
+
+def look_at(page: Page, name: str) -> None:
+    """Screenshots of ``page`` as it is now, on a phone and on a desk; accessible on both."""
+    for width in WIDTHS:
+        page.set_viewport_size(size(width)["viewport"])
+        screenshot(page, f"{name}-{width}")
+        assert_fits(page)
+        assert_accessible(page)
 
 
 def screenshot(page: Page, name: str) -> None:

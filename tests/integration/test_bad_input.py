@@ -29,8 +29,8 @@ from tests.integration.slow_head import SlowHead
 from tests.integration.speech import chunk_message, spoken
 from tests.integration.stack import Stack, running_stack
 from tests.integration.test_protocol import talking
-from tools.chaos.system import free_range
 from tools.fuzz.run import Target, run
+from tools.ports import free_range
 
 SESSION_AUDIO_S_MAX = 60
 MESSAGE_BYTES_MAX = GatewaySettings.model_fields["chunk_bytes_max"].default * 3 // 2
@@ -379,7 +379,8 @@ def test_fuzzing(stack: Stack) -> None:
     )
     result = run(target, seed=3, bus=6_000, edge=400)
     assert result.problems == []
-    assert (result.bus, result.edge) == (6_000, 400)
+    # Of what a connection was to send, what came after the gateway had closed it was not sent.
+    assert result.bus == 6_000 and 200 < result.edge <= 400
     assert sum(result.counted.values()) > 5_000 and result.sessions >= 4
     assert result.statuses and result.closes
 

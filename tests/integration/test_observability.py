@@ -25,13 +25,14 @@ from tests.conftest import EmbeddedServices
 from tests.gateway.encoded_audio import encode
 from tests.integration.collector import CollectedSpan, Collector, collector
 from tests.integration.exposition import Exposition, parse, problems, scrape
+from tests.integration.resuming_client import ResumingClient
 from tests.integration.speech import slices, spoken
-from tests.integration.stack import Stack, free_port, running_stack, wait_until
-from tests.integration.test_resume import ResumingClient
+from tests.integration.stack import Stack, running_stack, wait_until
 from tests.promql import Query
 from tests.test_deploy import QUERIES, alerts
 from tests.test_metrics import METRICS, OWNERS
 from tools.client import FinalText, connect
+from tools.ports import free_port
 
 SELECTOR = re.compile(r"\b(?:asr|process)_\w+(?:\{[^}]*\})?|\bup\{[^}]*\}")
 SAID = spoken(77, digits=(8, 8), voice="en_slt")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, WebSocketRoute
@@ -136,12 +137,14 @@ class Server:
     what a message is answered with. What came is kept, connection by connection."""
 
     scripts: list[Callable[[Server, WebSocketRoute, Any], None]]
+    addresses: list[str] = field(default_factory=list)
     starts: list[dict[str, Any]] = field(default_factory=list)
     chunks: list[list[bytes]] = field(default_factory=list)
 
     def connect(self, socket: WebSocketRoute) -> None:
         script = self.scripts[len(self.chunks)]
         self.chunks.append([])
+        self.addresses.append(socket.url)
 
         def take(message: str | bytes) -> None:
             if isinstance(message, bytes):
@@ -206,7 +209,7 @@ def breaks_after_three(server: Server, socket: WebSocketRoute, message: Any) -> 
 
 def talk(page: Page, server: Server, *, bytes_max: int = 1_000, refusals: int = 0) -> Any:
     """A session of five chunks of 100 bytes with ``server``; how it ended, and its events."""
-    page.route_web_socket("**/ws/asr", server.connect)
+    page.route_web_socket("**/ws/asr*", server.connect)
     page.goto("/")
     return page.evaluate(
         """async ([bytesMax, refusals]) => {
@@ -266,6 +269,7 @@ def test_a_lost_connection_is_resumed_where_the_server_says(page: Page) -> None:
     assert told["ended"]["text"] == "all"
     assert server.starts[1]["session_id"] == told["id"]
     assert server.starts[1]["resume_token"] == "token-1"
+    assert [urlsplit(address).query for address in server.addresses] == ["", f"resume={told['id']}"]
     assert server.starts[1]["next_segment_index"] == 1
     assert numbers(server.chunks[1]) == [1, 2, 3, 4]
     assert [s["text"] for s in events(told, "segment")] == ["text 0", "text 1"]
@@ -332,6 +336,31 @@ def test_some_closes_are_the_end(page: Page, code: int) -> None:
         socket.close(code=code)
 
     assert talk(page, Server([closes]))["ended"] == {"failed": f"close_{code}"}
+
+
+def test_a_refusal_for_good_ends_it_and_each_try_shows_the_token_of_then(page: Page) -> None:
+    page.route_web_socket("**/ws/asr", lambda socket: socket.close(code=1013))
+    page.goto("/")
+    found = page.evaluate(
+        """async () => {
+            const { AsrSession } = await import("/static/asr-client.js");
+            const { LiveSource } = await import("/static/sources.js");
+            const offered = [];
+            window.WebSocket = class extends WebSocket {
+                constructor(url, protocols) { super(url); offered.push(protocols); }
+            };
+            const answers = [{ code: "overloaded", retryAfterS: 0.1 },
+                             { code: "unauthorized", retryAfterS: null }];
+            const session = new AsrSession({
+                url: location.origin.replace("http", "ws") + "/ws/asr",
+                source: new LiveSource(),
+                whyRefused: async () => answers.shift(),
+                protocols: () => ["asr", `bearer.${answers.length}`],
+            });
+            return [await session.run().catch(({ code }) => code), session.state, offered];
+        }"""
+    )
+    assert found == ["unauthorized", "failed", [["asr", "bearer.2"], ["asr", "bearer.1"]]]
 
 
 def test_failed_segments_count_and_other_errors_end_nothing(page: Page) -> None:

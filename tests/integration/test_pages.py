@@ -8,21 +8,28 @@ import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, WebSocketRoute, expect
 
 from tests.gateway.encoded_audio import encode
-from tests.integration.browser import WIDTHS, running_browser, screenshot, write_recording
+from tests.integration.browser import (
+    WIDTHS,
+    assert_accessible,
+    assert_fits,
+    look_at,
+    running_browser,
+    screenshot,
+    size,
+    violations,
+    visiting,
+    write_recording,
+)
 from tests.integration.speech import Spoken, spoken
 from tests.integration.stack import Stack
 from tools.digit_speech import expected_text, speak
 
 DIGITS, VOICE = "925173", "en_slt"
-WAIT_MS = 30_000
-"""For what takes seconds on an idle machine."""
 
 
 @pytest.fixture(scope="module")
@@ -40,35 +47,8 @@ def browser(said: Spoken, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture
 def page(browser: Browser, stack: Stack) -> Iterator[Page]:
-    """A fresh visitor. Anything the browser complains of fails the test: an error in a script, a
-    violation of the content security policy, a request to elsewhere."""
-    context = browser.new_context(base_url=stack.http_url(), locale="en-US", **_size("wide"))
-    context.set_default_timeout(WAIT_MS)
-    complaints: list[str] = []
-    visitor = context.new_page()
-    visitor.on("pageerror", lambda error: complaints.append(str(error)))
-    visitor.on(
-        "console",
-        lambda line: complaints.append(line.text) if line.type in ("error", "warning") else None,
-    )
-    visitor.on(
-        "request",
-        lambda request: None if _is_ours(request.url) else complaints.append(request.url),
-    )
-    yield visitor
-    context.close()
-    # What a lost or refusing server causes is for the test to judge.
-    of_the_server = ("Failed to load resource", "WebSocket connection to")
-    assert not [text for text in complaints if not text.startswith(of_the_server)]
-
-
-def _size(name: str) -> dict[str, Any]:
-    width, height = WIDTHS[name]
-    return {"viewport": {"width": width, "height": height}}
-
-
-def _is_ours(url: str) -> bool:
-    return url.startswith(("http://127.0.0.1:", "ws://127.0.0.1:", "blob:http://127.0.0.1:"))
+    with visiting(browser, stack.http_url()) as visitor:
+        yield visitor
 
 
 def lines(page: Page) -> str:
@@ -77,16 +57,6 @@ def lines(page: Page) -> str:
 
 def wait_for_state(page: Page, state: str) -> None:
     page.wait_for_selector(f"body[data-state={state}]")
-
-
-def violations(page: Page) -> list[dict[str, Any]]:
-    found = Axe().run(page).response["violations"]
-    return [violation for violation in found if violation["impact"] in ("serious", "critical")]
-
-
-def assert_accessible(page: Page) -> None:
-    found = violations(page)
-    assert not found, json.dumps(found, indent=1)[:3_000]
 
 
 def start_speaking(page: Page) -> None:
@@ -116,7 +86,8 @@ def test_speak_see_find_and_delete(page: Page, said: Spoken) -> None:
     wait_for_state(page, "live")
     page.wait_for_selector("#partial:not([hidden])")
     screenshot(page, "speaking")
-    assert int(page.get_by_role("meter").get_attribute("aria-valuenow") or 0) >= 0
+    page.wait_for_selector("#level:not([aria-valuenow='0'])")
+    assert_accessible(page)
     wait_for_all_words(page, said)
     page.get_by_role("button", name="Stop").click()
     wait_for_state(page, "done")
@@ -128,7 +99,7 @@ def test_speak_see_find_and_delete(page: Page, said: Spoken) -> None:
     expect(page.locator("#state")).to_have_text("Done, stored")
     newest = page.locator("#history li").first
     expect(newest.locator(".history-text")).to_have_text(said.text)
-    screenshot(page, "spoken")
+    look_at(page, "spoken")
     page.get_by_role("button", name="中文").click()
     expect(newest.locator(".history-view")).to_have_text("查看")
     page.get_by_role("button", name="English").click()
@@ -158,7 +129,7 @@ def test_a_lost_connection_loses_no_word(page: Page, said: Spoken) -> None:
         connections.append(socket)
         socket.connect_to_server()
 
-    page.route_web_socket("**/ws/asr", pass_on)
+    page.route_web_socket("**/ws/asr*", pass_on)
     page.goto("/")
     start_speaking(page)
     page.wait_for_selector("#partial:not([hidden])")
@@ -192,12 +163,14 @@ def test_a_killed_gateway_loses_no_word(page: Page, own_gateway: Stack, said: Sp
     own_gateway.processes["gateway7"].kill()
     wait_for_state(page, "reconnecting")
     screenshot(page, "reconnecting")
+    assert_accessible(page)
     own_gateway.start("gateway7", PORT=str(own_gateway.ports["gateway7"]))
     wait_for_state(page, "live")
     wait_for_all_words(page, said)
     page.get_by_role("button", name="Stop").click()
     wait_for_state(page, "done")
     assert lines(page) == said.text
+    screenshot(page, "resumed")
 
 
 @pytest.mark.parametrize("container", ["wav", "webm", "mp3"])
@@ -219,6 +192,10 @@ def test_a_file_and_its_downloads(page: Page, container: str) -> None:
     with page.expect_download() as plain:
         page.get_by_role("button", name="Download as text").first.click()
     assert Path(plain.value.path()).read_text(encoding="utf-8").split() == audio.text.split()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy", exact=True).click()
+    expect(page.locator("#said")).to_have_text("Copied.")
+    assert page.evaluate("navigator.clipboard.readText()").split() == audio.text.split()
 
 
 def test_a_refusal_is_told_in_clear_words_and_waited_for(page: Page) -> None:
@@ -238,7 +215,7 @@ def test_a_refusal_is_told_in_clear_words_and_waited_for(page: Page) -> None:
             route.connect_to_server()
 
     page.route("**/api/v1/admission", admission)
-    page.route_web_socket("**/ws/asr", socket)
+    page.route_web_socket("**/ws/asr*", socket)
     page.goto("/")
     start_speaking(page)
     expect(page.get_by_role("alert")).to_have_text(
@@ -316,14 +293,13 @@ def test_both_languages_say_everything(page: Page) -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("path", ["/", "/dashboard", "/docs"])
 def test_fits_and_is_accessible(page: Page, path: str, width: str) -> None:
-    page.set_viewport_size(_size(width)["viewport"])
+    page.set_viewport_size(size(width)["viewport"])
     page.goto(path)
     page.wait_for_load_state("networkidle")
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
         screenshot(page, f"{path.strip('/') or 'home'}-{width}-{scheme}")
-        overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        assert page.evaluate(overflow) <= 0, "nothing is wider than the screen"
+        assert_fits(page)
         assert_accessible(page)
 
 

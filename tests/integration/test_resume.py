@@ -5,114 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 import websockets
-from psycopg.rows import dict_row
-from websockets.asyncio.client import ClientConnection
 
-from gateway.transcript import join_texts
 from tests.conftest import EmbeddedServices
-from tests.integration.speech import Shape, Spoken, chunks_of, spoken
+from tests.integration.resuming_client import ResumingClient, assert_stored_once
+from tests.integration.speech import Shape, chunks_of, spoken
 from tests.integration.stack import Stack, running_stack
-
-
-class ResumingClient:
-    """The least a client needs in order to lose nothing: its chunks, its token, its texts."""
-
-    def __init__(self, chunks: Sequence[bytes], **start: Any) -> None:
-        self.session_id = str(uuid.uuid4())
-        self.token: str | None = None
-        self.texts: dict[int, str] = {}
-        self.final: dict[str, Any] | None = None
-        self.next_chunk_index = 0
-        self._chunks = chunks
-        self._start = start
-        self._socket: ClientConnection | None = None
-
-    async def connect(self, url: str, **fields: Any) -> dict[str, Any]:
-        """Start, or with a token go on; returns the answer."""
-        self._socket = await websockets.connect(url, compression=None, proxy=None)
-        message = {"action": "start", "session_id": self.session_id, **self._start, **fields}
-        if self.token is not None and "resume_token" not in fields:
-            message |= {"resume_token": self.token, "next_segment_index": len(self.texts)}
-        await self._socket.send(json.dumps(message))
-        answer: dict[str, Any] = json.loads(await self._socket.recv())
-        if answer["type"] == "ack":
-            self.token = answer["resume_token"]
-            self.next_chunk_index = answer["next_chunk_index"]
-        return answer
-
-    async def send(self, count: int | None = None) -> None:
-        """The next ``count`` chunks, or all that are left."""
-        assert self._socket is not None
-        end = len(self._chunks) if count is None else self.next_chunk_index + count
-        while self.next_chunk_index < min(end, len(self._chunks)):
-            await self._socket.send(self._chunks[self.next_chunk_index])
-            self.next_chunk_index += 1
-
-    async def finish(self) -> dict[str, Any]:
-        assert self._socket is not None
-        await self._socket.send(json.dumps({"action": "finish", "session_id": self.session_id}))
-        while self.final is None:
-            await self.listen()
-        await self._socket.close()
-        return self.final
-
-    async def listen(self) -> dict[str, Any]:
-        """Take one answer; each text must be news, and the next."""
-        assert self._socket is not None
-        answer: dict[str, Any] = json.loads(await self._socket.recv())
-        if answer["type"] == "chunk_result":
-            assert answer["segment_index"] == len(self.texts)
-            self.texts[len(self.texts)] = answer["text"]
-        elif answer["type"] == "final_result":
-            self.final = answer
-        return answer
-
-    async def listen_for_texts(self, count: int) -> None:
-        while len(self.texts) < count:
-            await self.listen()
-
-    async def lose_connection(self) -> None:
-        """As a network does it: without a close frame."""
-        assert self._socket is not None
-        self._socket.transport.abort()
-        await self._socket.wait_closed()
-
-    async def close_code(self) -> int | None:
-        assert self._socket is not None
-        with pytest.raises(websockets.ConnectionClosed) as caught:
-            while True:
-                await self._socket.recv()
-        return caught.value.rcvd.code if caught.value.rcvd is not None else None
-
-    async def close(self) -> None:
-        assert self._socket is not None
-        await self._socket.close()
-
-
-def assert_stored_once(stack: Stack, client: ResumingClient, audio: Spoken) -> None:
-    """The text is that of a session without faults, told and stored, each segment once."""
-    assert client.final is not None and client.final["stored"]
-    assert client.final["text"] == audio.text == join_texts(client.texts.values())
-    with psycopg.connect(stack.database_url, row_factory=dict_row) as connection:
-        session = connection.execute(
-            "SELECT * FROM asr_sessions WHERE id = %s", [client.session_id]
-        ).fetchone()
-        segments = connection.execute(
-            "SELECT * FROM asr_segments WHERE session_id = %s ORDER BY segment_index",
-            [client.session_id],
-        ).fetchall()
-    assert session is not None
-    assert (session["status"], session["text"]) == ("completed", audio.text)
-    assert session["chunk_count"] == client.final["chunk_count"]
-    assert [row["text"] for row in segments] == [client.texts[n] for n in range(len(segments))]
-
+from tools.client import connect
 
 # --------------------------------------------------------------------------------- the same gateway
 
@@ -230,7 +134,7 @@ async def test_a_client_lands_on_another_gateway_while_the_first_is_alive(two: S
     resumed = await client.connect(two.url("gateway2"))
     assert resumed["status"] == "session_resumed"
     assert resumed["next_segment_index"] == len(client.texts)
-    assert await old.close_code() == 1008
+    assert await old.close_code() == 1012
     await client.send(3)
     await client.lose_connection()
     again = await client.connect(two.url("gateway"))
@@ -238,6 +142,26 @@ async def test_a_client_lands_on_another_gateway_while_the_first_is_alive(two: S
     await client.send()
     await client.finish()
     assert_stored_once(two, client, audio)
+
+
+async def test_a_gateway_that_claims_a_session_too_late_costs_a_reconnection(two: Stack) -> None:
+    """Its client has given up on it meanwhile, and speaks to the first one again."""
+    audio = spoken(7_105, digits=(12, 12))
+    chunks = chunks_of(audio, "raw", "", 16_000, 1, 100)
+    async with connect(two.url("gateway")) as session:
+        for chunk in chunks[: len(chunks) // 2]:
+            await session.send(chunk)
+        late = ResumingClient([])
+        late.session_id, late.token = session.session_id, session.resume_token
+        answer = await late.connect(two.url("gateway2"))
+        assert answer["status"] == "session_resumed"
+        await late.lose_connection()
+        for chunk in chunks[len(chunks) // 2 :]:
+            await session.send(chunk)
+        await session.finish()
+        final = await session.final()
+    assert (final.text, final.stored) == (audio.text, True)
+    assert session.connections == 2
 
 
 @pytest.mark.parametrize(
@@ -265,6 +189,41 @@ async def test_a_gateway_is_killed_and_its_clients_go_on_at_the_other(
         await client.finish()
         assert_stored_once(two, client, audio)
     await gateway_is_back(two)
+
+
+async def test_a_gateway_without_room_takes_only_those_who_come_back(two: Stack) -> None:
+    """From another gateway, and to the one that they are on."""
+    audio = spoken(7_150, digits=(14, 14))
+    client = ResumingClient(chunks_of(audio, "raw", "", 16_000, 1, 100))
+    full = await asyncio.to_thread(two.start, "gateway3", ADMIT_UTILISATION_MAX="1e-9")
+    await asyncio.to_thread(two.wait_ready, "gateway3")
+    await client.connect(two.url("gateway"))
+    await client.send(len(client._chunks) // 3)
+    for suffix in ("", "?resume=" + str(uuid.uuid4()), "?resume="):
+        stranger = ResumingClient([])
+        with pytest.raises(websockets.InvalidStatus) as caught:
+            answer = await stranger.connect(two.url("gateway3") + suffix)
+            await stranger.close()
+            pytest.fail(f"{suffix!r} came in: {answer}")
+        assert caught.value.response.status_code == 503, suffix
+        assert json.loads(caught.value.response.body)["code"] == "overloaded"
+        told = await asyncio.to_thread(two.get, "/api/v1/admission" + suffix, "gateway3")
+        assert (told.status, told.body["code"]) == (503, "overloaded")
+    for _ in range(2):
+        await client.lose_connection()
+        resume = f"?resume={client.session_id}"
+        told = await asyncio.to_thread(two.get, "/api/v1/admission" + resume, "gateway3")
+        assert (told.status, told.body) == (200, {"admitted": True})
+        back = await client.connect(two.url("gateway3") + resume)
+        assert back["status"] == "session_resumed"
+        await client.send(len(client._chunks) // 3)
+    with pytest.raises(websockets.InvalidStatus):
+        await ResumingClient([]).connect(two.url("gateway3"))
+    await client.send()
+    await client.finish()
+    assert_stored_once(two, client, audio)
+    assert await asyncio.to_thread(full.terminate) == 0
+    del two.processes["gateway3"]
 
 
 async def test_mode_chunk_makes_no_chunk_twice(two: Stack) -> None:

@@ -88,6 +88,15 @@ def test_a_resumed_session_goes_on_where_the_server_says() -> None:
     assert json.loads(session.start_message())["resume_token"] == "second"
 
 
+def test_only_who_comes_back_says_so_in_the_address() -> None:
+    session = session_of(b"a")
+    assert session.address("ws://h/ws/asr") == "ws://h/ws/asr"
+    session.receive(started())
+    session.lost()
+    assert session.address("ws://h/ws/asr") == "ws://h/ws/asr?resume=s"
+    assert session.address("ws://h/ws/asr?a=b") == "ws://h/ws/asr?a=b&resume=s"
+
+
 def test_audio_that_is_no_longer_kept_cannot_be_sent_again() -> None:
     session = session_of(b"ab", b"cd", b"ef", bytes_max=4)
     session.receive(started(1))

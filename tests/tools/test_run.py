@@ -19,8 +19,10 @@ from typing import Any, cast
 import psutil
 import pytest
 
+from gateway import tokens
 from runtime import exit_codes, lifecycle
 from tools import run
+from tools.ports import free_port
 from tools.stack import Stack
 
 ROOT = Path(__file__).parents[2]
@@ -168,6 +170,12 @@ def test_ready_when_health_says_ok(health: Health, stop: lifecycle.StopSignal) -
     assert run.wait_until_ready(cast(Stack, Ended()), health.url, stop) == {"status": "ok"}
 
 
+@pytest.mark.parametrize("health", [[b'{"code": "unauthorized"}']], indirect=True)
+def test_a_gateway_that_wants_a_token(health: Health, stop: lifecycle.StopSignal) -> None:
+    with pytest.raises(run.RunError, match="set ASR_TOKEN"):
+        run.wait_until_ready(cast(Stack, Ended()), health.url, stop)
+
+
 @pytest.mark.parametrize("health", [[body("degraded")]], indirect=True)
 def test_a_missing_database_is_waited_for_a_little_only(
     health: Health, stop: lifecycle.StopSignal, monkeypatch: pytest.MonkeyPatch
@@ -183,6 +191,20 @@ def test_never_ready_is_given_up(
     monkeypatch.setattr(run, "READY_S_MAX", 0.2)
     with pytest.raises(run.RunError, match="not ready after"):
         run.wait_until_ready(cast(Stack, Ended()), health.url, stop)
+
+
+def test_the_self_check_needs_a_token_where_everybody_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run.check_token(None) is None
+    tokens.write(tmp_path / "tokens", {"operator": tokens.hash_of("right")})
+    known = tokens.Tokens(tmp_path / "tokens")
+    monkeypatch.setenv("ASR_TOKEN", "right")
+    assert run.check_token(known) == "right"
+    monkeypatch.setenv("ASR_TOKEN", "wrong")
+    with pytest.raises(run.RunError, match="ASR_TOKEN") as told:
+        run.check_token(known)
+    assert told.value.code == exit_codes.CONFIG and "wrong" not in str(told.value)
 
 
 def test_an_ended_process_is_told_by_its_own_words(stop: lifecycle.StopSignal) -> None:
@@ -204,7 +226,7 @@ class Started:
     """``python -m tools.run`` on ports and with data of its own, as a terminal starts it."""
 
     def __init__(self, directory: Path) -> None:
-        self.port = run.free_port()
+        self.port = free_port()
         self.marker = f"DATA_DIR={directory / 'data'}"
         self.lines: list[str] = []
         self._process = subprocess.Popen(

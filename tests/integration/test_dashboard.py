@@ -1,0 +1,112 @@
+"""The dashboard in a real browser: what it shows of a gateway that one person uses and one wants
+to. Screenshots stay in build/screenshots."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from tests.integration.browser import look_at, running_browser, visiting
+from tests.integration.speech import spoken
+from tests.integration.stack import Stack
+from tools.client import RefusedError, connect
+
+
+@pytest.fixture
+def gateway_of_one(stack: Stack, redis_database: str) -> Iterator[Stack]:
+    """``gateway8``, with room for one connection, whose figures are this test's own."""
+    stack.start("gateway8", MAX_CONNECTIONS="1", REDIS_URL=redis_database)
+    stack.wait_ready("gateway8")
+    yield stack
+    with stack.processes.pop("gateway8"):
+        pass
+
+
+@pytest.fixture
+def page(gateway_of_one: Stack) -> Iterator[Page]:
+    with (
+        running_browser() as browser,
+        visiting(browser, gateway_of_one.http_url("gateway8")) as visitor,
+    ):
+        yield visitor
+
+
+class Someone(threading.Thread):
+    """Speaks, is there while another is refused, and stays until told to go."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._url = url
+        self.spoke = threading.Event()
+        self.may_go = threading.Event()
+        self.refused_code = ""
+
+    def run(self) -> None:
+        asyncio.run(self._visit())
+
+    async def _visit(self) -> None:
+        async with connect(self._url) as session:
+            await session.send(spoken(8_100, digits=(6, 6)).pcm.tobytes())
+            await anext(session.events())
+            try:
+                async with connect(self._url):
+                    pass
+            except RefusedError as error:
+                self.refused_code = json.loads(str(error))["code"]
+            self.spoke.set()
+            await asyncio.to_thread(self.may_go.wait, 60)
+            await session.finish()
+            await session.final()
+
+
+def test_what_happens_is_shown(page: Page, gateway_of_one: Stack) -> None:
+    someone = Someone(gateway_of_one.url("gateway8"))
+    someone.start()
+    try:
+        assert someone.spoke.wait(60)
+        assert someone.refused_code == "max_connections"
+        page.goto("/dashboard")
+        expect(page.locator("#sessions")).to_have_text("1")
+        expect(page.locator("#sessions-note")).to_contain_text("Sessions so far: 1.")
+        expect(page.locator("#latency")).to_have_text(re.compile(r"^[\d.]+ m?s$"))
+        expect(page.locator("#latency-note")).to_have_text(
+            re.compile(r"^p50 [\d.]+ m?s, p99 [\d.]+ m?s$")
+        )
+        expect(page.locator("#backlog")).to_have_text(re.compile(r"^\d+$"))
+        expect(page.locator("#queue-note")).to_contain_text("wait about")
+        expect(page.locator("#workers-note")).to_contain_text("of 2 at work")
+        figures = page.locator("#workers tr").first.locator("td").all_text_contents()
+        assert re.fullmatch(r"[1-9]\d*", figures[0])
+        assert re.fullmatch(r"[\d.,]+×", figures[1]) and figures[1] != "0×"
+        assert re.fullmatch(r"[\d.]+ \([1-9]\d*\)", figures[2])
+        expect(page.locator("#refused dt")).to_have_text("All connections are taken.")
+        expect(page.locator("#refused dd")).to_have_text("1")
+        look_at(page, "dashboard-busy")
+    finally:
+        someone.may_go.set()
+        someone.join()
+    expect(page.locator("#sessions")).to_have_text("0")
+    # Whatever was to be stored is.
+    expect(page.locator("#backlog")).to_have_text("0")
+
+
+def test_old_figures_are_called_old(page: Page) -> None:
+    page.goto("/dashboard")
+    expect(page.locator("#sessions")).to_have_text("0")
+
+    def lose(route: Route) -> None:
+        route.abort()
+
+    page.route("**/api/v1/stats", lose)
+    expect(page.get_by_role("alert")).to_have_text(
+        "No answer from the server; these are the last figures."
+    )
+    expect(page.locator("#sessions")).to_have_text("0")
+    page.unroute("**/api/v1/stats")
+    expect(page.locator("#stale")).to_be_hidden()
