@@ -35,7 +35,6 @@ class BrokerHost:
         self._world = world
         self._plant = plant
         self._lives = 0
-        self._stopped_at_s = 0.0
         self._stopped_until_s = 0.0
         self._inbox: list[e.Event] = []
         self._unsent: list[e.Event] = []
@@ -78,8 +77,6 @@ class BrokerHost:
     def stop(self) -> None:
         """SIGSTOP for a while."""
         if self.core is not None and not self._stopped:
-            if not self._inbox:  # Else it has not looked at anything since the last stop.
-                self._stopped_at_s = self._world.now_s
             self._stopped_until_s = self._world.now_s + self._world.rng.uniform(0.5, 4.0)
             self._world.note("broker stops", self._stopped_until_s)
 
@@ -91,7 +88,7 @@ class BrokerHost:
             return
         if not self._stopped:
             if self._inbox and self.oracle is not None:
-                self.oracle.excuse(self._stopped_at_s, self._world.now_s)
+                self.oracle.excuse(self._world.now_s)
             inbox, self._inbox = self._inbox, []
             for event in inbox:
                 self._feed(event)

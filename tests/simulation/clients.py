@@ -15,9 +15,11 @@ from tests.simulation.sockets import SimSocket
 from tests.simulation.speech import POISON, text_of, without_accent
 from tests.simulation.world import World
 from tools import client_session as c
+from tools.client import WORTH_RESUMING
 
 RETRY_S_MIN = 0.1
 RETRY_S_MAX = 1.0
+TRY_LATER = 1013
 ANSWER_S = 8.0
 """Without an answer to its start for so long a client tries another gateway."""
 SILENCE_S = 3.0
@@ -91,6 +93,8 @@ class SimClient:
         self.socket: SimSocket | None = None
         self.gateway: GatewayProcess | None = None
         """The last that it came to."""
+        self.served_by = (b"", 0)
+        """The last that told it anything of its session, and of which generation."""
         self._world = world
         self._options = options
         self._name = name
@@ -149,10 +153,13 @@ class SimClient:
             socket.send(self.core.start_message())
 
     def refused(self, socket: SimSocket) -> None:
-        self.closed(socket, 503)
+        self.closed(socket, TRY_LATER)
 
-    def closed(self, socket: SimSocket, _code: int) -> None:
+    def closed(self, socket: SimSocket, code: int) -> None:
         if socket is not self.socket:
+            return
+        if self.final is None and code not in WORTH_RESUMING:
+            self._world.note("client gives up", (self._name, code))
             return
         socket.leave(0.0)
         self._lost()
@@ -207,6 +214,8 @@ class SimClient:
 
     def _begun(self, event: c.Started) -> None:
         self._started = True
+        assert self.gateway is not None
+        self.served_by = (self.gateway.identity, self.gateway.generation_of(event.session_id))
         if event.session_id != self.session_id:
             raise InvariantError(2, f"{self._name} is told of {event.session_id}")
         if not 0 <= event.next_chunk_index <= len(self._chunks):
@@ -223,7 +232,7 @@ class SimClient:
     def _take_problem(self, problem: c.Problem, *, is_segment: bool) -> None:
         if problem.code == "resume_unavailable" and not self._started:
             assert self.socket is not None
-            self.closed(self.socket, 1000)
+            self.closed(self.socket, TRY_LATER)
         elif problem.segment_index is not None and problem.code in FAILURES:
             if is_segment:
                 self.told.append(None)

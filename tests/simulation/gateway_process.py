@@ -134,6 +134,12 @@ class GatewayProcess:
     def link(self) -> SimLink:
         return cast(SimLink, self.hub._link)
 
+    def generation_of(self, session_id: str) -> int:
+        """Of the session as it is here. If it is not any more: as new as can be, so that nothing
+        is excused for it."""
+        host = self.hub._directory.find(session_id)
+        return sys.maxsize if host is None else host.session.origin.generation
+
     def _made_of(self, name: str) -> contextlib.AbstractContextManager[Any]:
         return patch.multiple(
             "gateway.hub",
@@ -159,7 +165,7 @@ class GatewayProcess:
         """A client's request for a WebSocket, as ``gateway.app`` treats it."""
 
         async def run() -> None:
-            refusal = await self.hub.admit()
+            refusal = await self.hub.door.enter()
             if refusal is not None:
                 self._world.note("refused", refusal.code)
                 socket.refuse()
@@ -168,7 +174,7 @@ class GatewayProcess:
                 socket.accept()
                 await Connection(cast(Any, socket), Native(), self.hub).run()
             finally:
-                self.hub.leave()
+                self.hub.door.leave()
 
         if not self.alive:
             socket.reset()
@@ -215,7 +221,7 @@ class GatewayProcess:
             self._world.note("gateway ends", self.identity)
             self._end()
 
-        if not self.hub.draining:
+        if not self.hub.door.draining:
             self._world.note("gateway drains", self.identity)
             self.loop.call_soon(lambda: self.loop.create_task(run()))
 
@@ -250,7 +256,7 @@ class GatewayProcess:
             "outbox": len(hub.outbox),
             "spool": len(hub.spool._held),
             "claims": len(hub._takeover._claims),
-            "connections": hub.connections,
+            "connections": hub.door.connections,
         }
         return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
@@ -294,7 +300,7 @@ def simulated(world: World, failed: Callable[[BaseException | str], None]) -> It
             processors=[_drop], wrapper_class=structlog.BoundLogger, cache_logger_on_first_use=False
         )
         stack.callback(lambda: structlog.configure(**configured))
-        for module in ("hub", "session_host", "draining", "connection"):
+        for module in ("hub", "door", "session_host", "draining", "connection"):
             stack.enter_context(patch(f"gateway.{module}.time", clock))
         stack.enter_context(patch("gateway.hub.secrets", _Secrets()))
         stack.enter_context(patch("gateway.hub.TICK_S", TICK_S))

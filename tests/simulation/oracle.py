@@ -63,6 +63,9 @@ class Oracle:
         self._credits: dict[bytes, int] = {}
         self._sent_s: dict[bytes, dict[tuple[int, int], float]] = {}
         """By worker: attempts that it has not answered, and when they were sent."""
+        self._overdue_s: dict[bytes, dict[tuple[int, int], float]] = {}
+        """Those of them that were out of time at a tick, and at which. Deadlines are looked at by
+        ticks, so that a broker that is stopped sees none pass."""
         self._waits: dict[tuple[str, str], tuple[int, int]] = {}
         self.counts: Counter[str] = Counter()
 
@@ -100,6 +103,8 @@ class Oracle:
 
     def _take_event(self, event: e.Event, actions: list[e.Action], now_s: float) -> None:
         match event:
+            case e.Tick():
+                self._note_overdue(now_s)
             case e.FrontReceived(identity, m.Job() as job):
                 key = (job.session_id, job.seq)
                 older = key in self._open and job.generation < self._generations[key]
@@ -113,11 +118,13 @@ class Oracle:
             case e.BackReceived(identity, m.Ready() as ready):
                 self._heard_s[identity] = now_s
                 self._credits[identity] = ready.credits
-                self._sent_s[identity] = {}
+                self._sent_s[identity], self._overdue_s[identity] = {}, {}
                 self._void(identity)
             case e.BackReceived(identity, m.Bye() as bye):
                 self._heard_s.pop(identity, None)
-                for returned in bye.returned:
+                # After the end of its lease all that it held is lost, begun or not.
+                known = e.Count("unknown_worker") not in actions
+                for returned in bye.returned if known else ():
                     self._give_back(identity, returned.job_id, returned.attempt)
             case e.BackReceived(identity, message) if identity in self._heard_s:
                 self._heard_s[identity] = now_s
@@ -128,34 +135,42 @@ class Oracle:
                 self._void(identity)
 
     def _take_from_worker(self, identity: bytes, message: m.Message, now_s: float) -> None:
-        sent_s = self._sent_s[identity]
         if isinstance(message, m.WorkerResult) and message.broker_epoch == self.core.epoch:
-            sent_s.pop((message.job_id, message.attempt), None)
+            self._forget(identity, (message.job_id, message.attempt))
         elif isinstance(message, m.Heartbeat):
-            # Its batch began after these were out of time: they were lost on the way.
+            # Its batch began after these were given up: they were lost on the way.
             began_s = now_s - message.busy_ms / 1000
-            for attempt in [a for a, s in sent_s.items() if s + ATTEMPT_DEADLINE_S < began_s]:
-                del sent_s[attempt]
+            overdue_s = self._overdue_s[identity]
+            for attempt in [a for a, since_s in overdue_s.items() if since_s < began_s]:
+                self._forget(identity, attempt)
+
+    def _note_overdue(self, now_s: float) -> None:
+        for identity, sent_s in self._sent_s.items():
+            for attempt, when_s in sent_s.items():
+                if now_s - when_s > ATTEMPT_DEADLINE_S:
+                    self._overdue_s[identity].setdefault(attempt, now_s)
+
+    def _forget(self, identity: bytes, attempt: tuple[int, int]) -> bool:
+        """The worker is not busy with it any more. Whether it was in time until now."""
+        self._sent_s.get(identity, {}).pop(attempt, None)
+        return self._overdue_s.get(identity, {}).pop(attempt, None) is None
 
     def _give_back(self, identity: bytes, job_id: int, attempt: int) -> None:
-        self._sent_s.get(identity, {}).pop((job_id, attempt), None)
+        """One that was given up before stays an attempt: it had all its time."""
+        in_time = self._forget(identity, (job_id, attempt))
         assigned = self._assigned.get(job_id)
         if assigned is not None and (assigned.worker, assigned.attempt) == (identity, attempt):
             assigned.worker = None
-            assigned.begun -= 1
+            assigned.begun -= in_time
 
     def _void(self, identity: bytes) -> None:
         for assigned in self._assigned.values():
             if assigned.worker == identity:
                 assigned.worker = None
 
-    def excuse(self, stopped_s: float, now_s: float) -> None:
-        """The broker itself was stopped since then: it heard nobody, and looked at no deadline."""
+    def excuse(self, now_s: float) -> None:
+        """The broker itself was stopped until now, and heard nobody."""
         self._heard_s = dict.fromkeys(self._heard_s, now_s)
-        for sent_s in self._sent_s.values():
-            for attempt, when_s in sent_s.items():
-                if when_s + ATTEMPT_DEADLINE_S + TICK_S > stopped_s:
-                    sent_s[attempt] = max(when_s, now_s - ATTEMPT_DEADLINE_S)
 
     # ----------------------------------------------------------------------------- what is checked
 
@@ -166,7 +181,7 @@ class Oracle:
         if now_s - heard_s > LEASE_S + 2 * TICK_S + WELCOME_EVERY_S:
             raise InvariantError(7, f"job for {identity!r}, silent for {now_s - heard_s:.2f} s")
         sent_s = self._sent_s[identity]
-        if any(now_s - s > ATTEMPT_DEADLINE_S + 2 * TICK_S for s in sent_s.values()):
+        if self._overdue_s[identity]:
             raise InvariantError(7, f"job for {identity!r}, which may hang")
         sent_s[job.job_id, job.attempt] = now_s
         if len(sent_s) > self._credits[identity]:

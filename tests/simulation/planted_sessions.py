@@ -45,14 +45,14 @@ def results_not_kept_until_stored() -> Context:
 
 
 def resume_acknowledges_one_chunk_too_many() -> Context:
-    def make(attached: Any) -> Any:
-        def on_attached(session: Session, event: e.Attached, now_s: float) -> list[e.Action]:
-            first, *rest = attached(session, event, now_s)
-            return [replace(first, next_chunk_index=first.next_chunk_index + 1), *rest]
+    attached = Session._HANDLERS[e.Attached]
 
-        return on_attached
+    def on_attached(session: Session, event: e.Attached, now_s: float) -> list[e.Action]:
+        first, *rest = attached(session, event, now_s)
+        assert isinstance(first, e.Resumed)
+        return [replace(first, next_chunk_index=first.next_chunk_index + 1), *rest]
 
-    return _instead(Session, "_on_attached", make)
+    return patch.dict(Session._HANDLERS, {e.Attached: on_attached})
 
 
 def missed_texts_not_told() -> Context:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from persistence.journal import Entry
-from persistence.store import TIMELESS, starts_told_at_the_end
+from persistence.store import TIMELESS, first_superseded, starts_told_at_the_end
 from wire.records import (
     ChunkDetails,
     SegmentCopy,
@@ -50,6 +50,8 @@ class Tables:
     segments: dict[str, dict[int, Segment]] = field(default_factory=dict)
     chunks: set[tuple[str, int]] = field(default_factory=set)
     stale_rows: int = 0
+    stale_segments: set[tuple[str, int]] = field(default_factory=set)
+    stale_ends: set[str] = field(default_factory=set)
 
     def write(self, entries: Sequence[Entry], now_s: float) -> list[Entry]:
         """One transaction, as ``persistence.store.write``."""
@@ -108,6 +110,10 @@ class Tables:
         stale = entry.generation < live[entry.session_id]
         if stale and not isinstance(entry.body, TIMELESS):
             self.stale_rows += entry.rows
+            if isinstance(entry.body, SegmentCopy):
+                self.stale_segments.add((entry.session_id, entry.body.seq))
+            elif isinstance(entry.body, SessionFinished):
+                self.stale_ends.add(entry.session_id)
             return False
         return True
 
@@ -159,7 +165,7 @@ class Tables:
                 row.completed_at_ms = body.completed_at_ms
             if entry.generation and body.status != "interrupted":
                 rows = self.segments.get(entry.session_id, {})
-                for seq in [s for s in rows if s >= body.segment_count]:
+                for seq in [s for s in rows if s >= first_superseded(body)]:
                     if rows[seq]["generation"] < entry.generation:
                         del rows[seq]
 

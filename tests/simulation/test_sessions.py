@@ -15,13 +15,16 @@ from tests.simulation.sessions import simulate_sessions
 
 SEEDS = range(800)
 SEEDS_PER_TASK = 50
-REGRESSION_SEEDS: tuple[int, ...] = ()
+CLAIMED_FOR_NOBODY = (306400, 308011, 363824, 612488)
+"""Told, not stored, and lost, because a gateway claimed the session whose client was gone."""
+REGRESSION_SEEDS = (
+    356352,  # The oracle excused a broker that was stopped twice for a deadline that it had seen,
+    362847,  # and took back attempts for a worker's Bye after the end of its lease.
+    704748,  # A row of before a session began anew stood for one that was lost on its way.
+    *CLAIMED_FOR_NOBODY,
+)
 """Seeds beyond SEEDS that once failed."""
 SEEDS_TO_CATCH_A_BUG = 200
-RARE_BUGS = {"end_without_its_segments_is_complete": 400, "older_generations_are_written": 400}
-"""One shows only when of a session's last words one publication is lost and the next is not, and
-then the gateway dies before it sends again; the other when a gateway that had lost a session wrote
-something else than its successor, at the same place and later."""
 
 REACHED = (
     "abandoned",
@@ -51,6 +54,10 @@ def test_schedules_hold() -> None:
         outcomes = [o for batch in pool.map(_simulate_many, firsts, ends) for o in batch]
         outcomes += pool.map(simulate_sessions, REGRESSION_SEEDS)
     assert [outcome.seed for outcome in outcomes] == [*SEEDS, *REGRESSION_SEEDS]
+    # Were it more, the checker would look away too often.
+    assert sum(outcome.counts["claimed_for_nobody"] for outcome in outcomes[: len(SEEDS)]) <= 1
+    of_seed = {outcome.seed: outcome for outcome in outcomes}
+    assert all(of_seed[seed].counts["claimed_for_nobody"] for seed in CLAIMED_FOR_NOBODY)
     counts = sum((outcome.counts for outcome in outcomes), Counter[str]())
     assert [reason for reason in REACHED if not counts[reason]] == []
     assert sum(outcome.texts for outcome in outcomes) > 3 * len(SEEDS)
@@ -64,5 +71,5 @@ def test_a_seed_is_a_schedule() -> None:
 @pytest.mark.parametrize("bug", sorted(SESSION_PLANTS))
 def test_planted_bug_is_caught(bug: str) -> None:
     with pytest.raises(ScheduleError, match=r"(?s)seed \d+\noptions .*invariant.*replay: python"):
-        for seed in range(RARE_BUGS.get(bug, SEEDS_TO_CATCH_A_BUG)):
+        for seed in range(SEEDS_TO_CATCH_A_BUG):
             simulate_sessions(seed, SESSION_PLANTS[bug])
