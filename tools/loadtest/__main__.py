@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 
 from runtime import lifecycle
+from tools.client import TOKEN_VARIABLE
 from tools.loadtest import report
 from tools.loadtest.capacity import largest_that_holds
 from tools.loadtest.figures import Summary, Targets, summary
@@ -25,7 +26,8 @@ from tools.loadtest.run import Results, run
 from tools.loadtest.screen import Screen
 from tools.loadtest.system import System
 from tools.loadtest.user import Behaviour
-from tools.run import free_port, wait_until_ready
+from tools.ports import free_port
+from tools.run import wait_until_ready
 from tools.stack import Stack
 
 CAPACITY_STEP = 25
@@ -39,6 +41,14 @@ ModeOption = Annotated[
 ]
 ServerOption = Annotated[
     str | None, typer.Option(help="HOST:PORT. Without it a stack of our own is started.")
+]
+TokenOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar=TOKEN_VARIABLE,
+        show_envvar=False,
+        help="For a server that wants one. Others can read arguments: rather ASR_TOKEN.",
+    ),
 ]
 StackOption = Annotated[str, typer.Option(help="Processes of our own stack, as for honcho -c.")]
 SessionModeOption = Annotated[
@@ -80,6 +90,7 @@ def own_stack(console: Console, concurrency: str) -> Iterator[tuple[str, int]]:
         environment = {
             "PORT": str(port),
             "DATA_DIR": directory,
+            "AUTH_TOKENS_FILE": "",
             **{
                 f"BROKER_{name}": f"ipc://{directory}/{name.lower()}"
                 for name in ("FRONTEND", "BACKEND", "EVENTS")
@@ -107,6 +118,7 @@ def main(
     duration: DurationOption = None,
     mode: ModeOption = "short",
     server: ServerOption = None,
+    token: TokenOption = None,
     stack: StackOption = "gateway=1,asr_worker=1",
     session_mode: SessionModeOption = "auto",
     chunk_ms: ChunkMsOption = 200,
@@ -146,6 +158,7 @@ def main(
                     speed=speed,
                     patience_s=_duration(patience),
                     final_timeout_s=_duration(final_timeout),
+                    token=token,
                 ),
                 sessions=sessions,
                 duration_s=_duration(duration) if duration else LENGTH_S[mode],
@@ -170,7 +183,7 @@ def _trial(
     console: Console, plan: Plan, processes: int, pid: int | None
 ) -> tuple[Summary, Results]:
     address = plan.behaviour.url.split("/")[2]
-    system = System(f"http://{address}", pid)
+    system = System(f"http://{address}", pid, token=plan.behaviour.token)
     title = f"{plan.sessions} sessions of {plan.duration_s:.0f} s at {address}"
     with Screen(console, title) as screen:
         results = run(plan, processes, system, screen.show)

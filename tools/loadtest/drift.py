@@ -62,6 +62,7 @@ def drifts(outcomes: Sequence[Outcome], samples: Sequence[Sample]) -> list[Drift
     for kind in sorted(samples[-1].rss_mb) if samples else []:
         found += [
             compared(f"memory of {kind}, MB", sampled(partial(_memory_mb, kind))),
+            compared("of it, no file's, MB", sampled(partial(_anonymous_mb, kind))),
             compared(f"descriptors of {kind}", sampled(partial(_descriptors, kind))),
         ]
     waiting = sampled(lambda sample: float(sample.queue.get("queued") or 0))
@@ -70,6 +71,10 @@ def drifts(outcomes: Sequence[Outcome], samples: Sequence[Sample]) -> list[Drift
 
 def _memory_mb(kind: str, sample: Sample) -> float:
     return sample.rss_mb.get(kind, 0.0)
+
+
+def _anonymous_mb(kind: str, sample: Sample) -> float:
+    return sample.anonymous_mb.get(kind, 0.0)
 
 
 def _descriptors(kind: str, sample: Sample) -> float:

@@ -17,8 +17,11 @@ from typing import Any
 
 import psutil
 
+from tools.client import authorization
+
 ANSWER_TIMEOUT_S = 2.0
 _MODULE = re.compile(r"-m (gateway|broker|asr_worker\.service|persistence)( |$)")
+_ANONYMOUS = re.compile(r"^RssAnon:\s+(\d+) kB$", re.MULTILINE)
 _SERVERS = {"postgres": "postgres", "valkey-server": "valkey", "redis-server": "valkey"}
 
 
@@ -30,13 +33,27 @@ def kind_of(command: list[str], name: str) -> str | None:
     return _SERVERS.get(name)
 
 
+def anonymous_bytes(process: psutil.Process) -> int:
+    """Resident memory that no file stands behind; all of it where the kernel does not tell."""
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except OSError:
+        status = ""
+    match = _ANONYMOUS.search(status)
+    return int(match[1]) * 1024 if match else int(process.memory_info().rss)
+
+
 @dataclass(slots=True)
 class Sample:
-    """One look. ``cpu_s`` and ``rss_mb`` by kind of process; sums over its instances."""
+    """One look. ``cpu_s``, ``rss_mb`` and ``anonymous_mb`` by kind of process; sums over its
+    instances."""
 
     at_s: float
     cpu_s: dict[str, float]
     rss_mb: dict[str, float]
+    anonymous_mb: dict[str, float]
+    """Of it, what belongs to no file and is not shared: what the process has allocated. Pages of
+    code come and go as the kernel takes back what was not used lately."""
     descriptors: dict[str, int]
     queue: dict[str, Any]
     admission: str = ""
@@ -51,11 +68,13 @@ class System:
     root_pid: int | None = None
     began_s: float = field(default_factory=time.monotonic)
     samples: list[Sample] = field(default_factory=list)
+    token: str | None = field(default=None, repr=False)
 
     def look(self) -> Sample:
         """Take a sample; blocks for some tens of milliseconds."""
         cpu_s: defaultdict[str, float] = defaultdict(float)
         rss_mb: defaultdict[str, float] = defaultdict(float)
+        anonymous_mb: defaultdict[str, float] = defaultdict(float)
         descriptors: defaultdict[str, int] = defaultdict(int)
         for process in self._processes():
             try:
@@ -66,6 +85,7 @@ class System:
                     times = process.cpu_times()
                     cpu_s[kind] += times.user + times.system
                     rss_mb[kind] += process.memory_info().rss / 1e6
+                    anonymous_mb[kind] += anonymous_bytes(process) / 1e6
                     descriptors[kind] += process.num_fds()
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue  # It has ended while we looked, or is another user's.
@@ -73,6 +93,7 @@ class System:
             time.monotonic() - self.began_s,
             dict(cpu_s),
             dict(rss_mb),
+            dict(anonymous_mb),
             dict(descriptors),
             self._get("/api/v1/asr/queue/status")[1],
             self._admission(),
@@ -94,8 +115,10 @@ class System:
 
     def _get(self, path: str) -> tuple[int, dict[str, Any]]:
         """Status and body; 0 and nothing where there is no answer, a gap in the plot."""
+        headers = authorization(self.token)
+        request = urllib.request.Request(self.http_url + path, headers=headers)
         try:
-            with urllib.request.urlopen(self.http_url + path, timeout=ANSWER_TIMEOUT_S) as response:
+            with urllib.request.urlopen(request, timeout=ANSWER_TIMEOUT_S) as response:
                 return response.status, json.loads(response.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -147,6 +170,7 @@ def write_samples(path: Path, samples: list[Sample]) -> None:
                 "at_s": round(sample.at_s, 2),
                 "cpu_s": sample.cpu_s,
                 "rss_mb": {kind: round(mb, 1) for kind, mb in sample.rss_mb.items()},
+                "anonymous_mb": {k: round(mb, 1) for k, mb in sample.anonymous_mb.items()},
                 "descriptors": sample.descriptors,
                 "queue": sample.queue,
                 "admission": sample.admission,

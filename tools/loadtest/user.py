@@ -41,6 +41,7 @@ class Behaviour:
     """For how long a refused user comes back."""
     final_timeout_s: float
     """From finish to the final result; for a lost connection, until it is resumed."""
+    token: str | None = field(default=None, repr=False)
 
 
 @dataclass(slots=True)
@@ -129,7 +130,8 @@ class User:
     def _dial(self) -> None:
         self._dial_at_s = None
         self._dialled_s = time.monotonic()
-        self._wire = Wire(self._behaviour.url, self)
+        address = self._core.address(self._behaviour.url)
+        self._wire = Wire(address, self, self._behaviour.token)
         self._dialling = asyncio.get_running_loop().create_task(self._connect(self._wire))
 
     async def _connect(self, wire: Wire) -> None:

@@ -16,6 +16,8 @@ from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
+from tools.client import authorization
+
 MESSAGE_BYTES_MAX = 1 << 20
 CLOSED_ABNORMALLY = 1006
 
@@ -33,8 +35,9 @@ class Listener(Protocol):
 class Wire(asyncio.Protocol):
     """One connection. ``lost`` comes exactly once for one that was made, unless it was refused."""
 
-    def __init__(self, url: str, listener: Listener) -> None:
+    def __init__(self, url: str, listener: Listener, token: str | None = None) -> None:
         self._protocol = ClientProtocol(parse_uri(url), max_size=MESSAGE_BYTES_MAX)
+        self._headers = authorization(token)
         self._listener = listener
         self._transport: asyncio.Transport | None = None
         self._opened = False
@@ -44,7 +47,9 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._protocol.send_request(self._protocol.connect())
+        request = self._protocol.connect()
+        request.headers.update(self._headers)
+        self._protocol.send_request(request)
         self._flush()
 
     def data_received(self, data: bytes) -> None:

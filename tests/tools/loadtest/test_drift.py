@@ -26,9 +26,10 @@ def outcome(slower: float, until_s: float = RUN_S) -> Outcome:
 def samples(growth_mb: float) -> list[Sample]:
     return [
         Sample(
-            float(at_s), {}, {"gateway": 100.0 + growth_mb * at_s}, {"gateway": 20}, {"queued": 0}
+            float(at_s), {}, {"gateway": mb}, {"gateway": mb / 2}, {"gateway": 20}, {"queued": 0}
         )
         for at_s in range(0, int(RUN_S), 5)
+        for mb in [100.0 + growth_mb * at_s]
     ]
 
 
@@ -39,7 +40,7 @@ def growth(found: list[Drift], what: str) -> float:
 
 def test_what_stays_does_not_grow() -> None:
     found = drifts([outcome(1.0), outcome(1.0)], samples(0.0))
-    assert len(found) == 5
+    assert len(found) == 6
     assert all(each.growth_percent == 0.0 for each in found)
 
 
@@ -47,6 +48,7 @@ def test_what_grows_is_seen() -> None:
     found = drifts([outcome(1.3), outcome(1.3)], samples(0.1))
     assert growth(found, "segment end → result, p95") == pytest.approx(30.0)
     assert growth(found, "memory of gateway") > 50.0
+    assert growth(found, "of it, no file's") == pytest.approx(growth(found, "memory of gateway"))
     assert growth(found, "descriptors of gateway") == 0.0
 
 

@@ -14,7 +14,14 @@ from tools.loadtest.user import Status
 def results(*statuses: Status) -> Results:
     system = System("http://127.0.0.1:9", 1)
     system.samples = [
-        Sample(float(at), {"gateway": 0.1 * at}, {"gateway": 50.0}, {"gateway": 9}, {"queued": at})
+        Sample(
+            float(at),
+            {"gateway": 0.1 * at},
+            {"gateway": 50.0},
+            {"gateway": 30.0},
+            {"gateway": 9},
+            {"queued": at},
+        )
         for at in range(3)
     ]
     return Results(

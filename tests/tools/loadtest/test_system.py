@@ -45,6 +45,8 @@ def test_looks_at_the_processes_below_one(tmp_path: Path) -> None:
             pass
         parent.stdin.close()
     assert sample.rss_mb["gateway"] > 1 and sample.queue == {}
+    # A process has pages of its code as well as what it allocates.
+    assert 0 < sample.anonymous_mb["gateway"] < sample.rss_mb["gateway"]
     assert set(sample.cpu_s) == {"gateway"}
     assert System("http://127.0.0.1:9", parent.pid).look().cpu_s == {}
 
@@ -53,8 +55,10 @@ def test_cores_and_memory_over_samples(tmp_path: Path) -> None:
     system = System("http://127.0.0.1:9", 1)
     assert system.cores_used() == {}
     system.samples = [
-        Sample(0.0, {"gateway": 1.0}, {"gateway": 50}, {"gateway": 9}, {"queued": 3}),
-        Sample(10.0, {"gateway": 6.0, "broker": 1.0}, {"gateway": 40}, {"gateway": 9}, {}),
+        Sample(
+            0.0, {"gateway": 1.0}, {"gateway": 50}, {"gateway": 30}, {"gateway": 9}, {"queued": 3}
+        ),
+        Sample(10.0, {"gateway": 6.0, "broker": 1.0}, {"gateway": 40}, {}, {"gateway": 9}, {}),
     ]
     assert system.cores_used() == {"gateway": 0.5, "broker": 0.1}
     assert system.rss_mb_max() == {"gateway": 50}
@@ -75,6 +79,6 @@ def test_cores_and_memory_over_samples(tmp_path: Path) -> None:
 def test_when_admission_was_closed(looks: list[str], closed_s: object) -> None:
     system = System("http://127.0.0.1:9", 1)
     system.samples = [
-        Sample(float(at), {}, {}, {}, {}, admission) for at, admission in enumerate(looks)
+        Sample(float(at), {}, {}, {}, {}, {}, admission) for at, admission in enumerate(looks)
     ]
     assert system.closed_s() == closed_s

@@ -62,6 +62,19 @@ async def test_messages_both_ways_and_the_close_code() -> None:
     assert heard.calls == ["opened", "bytes 70000", "str 5", 1012]
 
 
+async def test_a_token_is_shown() -> None:
+    async with serve(echo, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        heard = Heard()
+        wire = Wire(f"ws://127.0.0.1:{port}/", heard, "secret")
+        await asyncio.get_running_loop().create_connection(lambda: wire, "127.0.0.1", port)
+        await heard.until("opened")
+        request = next(iter(server.connections)).request
+        assert request is not None and request.headers["Authorization"] == "Bearer secret"
+        wire.send("leave")
+        await heard.until(1012)
+
+
 async def test_what_is_sent_after_the_server_began_to_close_is_dropped() -> None:
     async with serve(echo, "127.0.0.1", 0) as server:
         wire, heard = await connected(server.sockets[0].getsockname()[1])
