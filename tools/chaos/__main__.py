@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tools.chaos import random_kills, report
+from tools.chaos import random_kills, report, shares
 from tools.chaos.faults import BY_NAME, REFERENCE, Fault
 from tools.chaos.load import Load
 from tools.chaos.oracle import texts_wrong
@@ -42,6 +42,8 @@ Seed = Annotated[int, typer.Option(min=0, help="Of texts and of --random.")]
 Out = Annotated[Path, typer.Option(help="Directory of the report.")]
 Docs = Annotated[bool, typer.Option("--docs", help="Write the results into docs/reliability.md.")]
 Add = Annotated[bool, typer.Option("--add", help="Keep the report's rows that are not repeated.")]
+Jobs = Annotated[int, typer.Option(min=1, help="So many systems side by side share the rows.")]
+Share = Annotated[str | None, typer.Option(hidden=True)]
 Keep = Annotated[bool, typer.Option("--keep", help="Keep the directory with the log.")]
 
 
@@ -57,6 +59,8 @@ def main(
     out: Out = Path("bench-results"),
     docs: Docs = False,
     add: Add = False,
+    jobs: Jobs = 1,
+    share: Share = None,
     keep: Keep = False,
 ) -> None:
     """Hurt the system in every way, and check every word."""
@@ -64,7 +68,10 @@ def main(
         for name in [*BY_NAME, POISON_NAME]:
             print(name)
         return
-    plan = _plan(full, only, moment)
+    plan = _plan(full, only, moment, share)
+    jobs = min(jobs, sum(fault is not REFERENCE for fault, _ in plan))
+    if jobs > 1 and not random:
+        raise typer.Exit(0 if _side_by_side(jobs, out, docs, add) else 1)
     directory = Path(tempfile.mkdtemp(prefix="asr-chaos-"))
     system = System(directory, small_disks=any(fault.small_disks for fault, _ in plan))
     try:
@@ -72,7 +79,8 @@ def main(
             if random:
                 right = _random(system, random, minutes, sessions, seed, out)
             else:
-                tried = _rows(system, plan, only in (None, POISON_NAME), seed)
+                with_poison = only in (None, POISON_NAME) and (share or "1/1").startswith("1/")
+                tried = _rows(system, plan, with_poison, seed)
                 right = _verdict(tried)
                 _report([*report.read(out), *tried] if add else tried, out, docs)
     finally:
@@ -84,7 +92,27 @@ def main(
     raise typer.Exit(0 if right else 1)
 
 
-def _plan(full: bool, only: str | None, moment: str | None) -> list[tuple[Fault, Moment]]:
+def _side_by_side(jobs: int, out: Path, docs: bool, add: bool) -> bool:
+    """Whether every row holds."""
+    arguments = [argument for argument in sys.argv[1:] if argument not in ("--docs", "--add")]
+    with tempfile.TemporaryDirectory(prefix="asr-chaos-") as directory:
+        rows, problems = shares.run(
+            [sys.executable, "-m", "tools.chaos", *arguments, "--jobs", "1"],
+            jobs,
+            Path(directory),
+            lambda text: console.print(text, markup=False, soft_wrap=True),
+        )
+    order = [REFERENCE.name, *BY_NAME, POISON_NAME]
+    rows.sort(key=lambda row: (order.index(row.fault), MOMENTS.index(row.moment)))
+    _report([*report.read(out), *rows] if add else rows, out, docs)
+    for problem in problems:
+        console.print(problem, style="red", markup=False)
+    return _verdict(rows) and not problems
+
+
+def _plan(
+    full: bool, only: str | None, moment: str | None, share: str | None
+) -> list[tuple[Fault, Moment]]:
     if only == POISON_NAME:
         return []
     if only is not None and only not in BY_NAME:
@@ -95,6 +123,10 @@ def _plan(full: bool, only: str | None, moment: str | None) -> list[tuple[Fault,
     chosen = [
         (fault, at) for fault, at in plan if only in (None, fault.name) and moment in (None, at)
     ]
+    try:
+        chosen = shares.of_plan(chosen, share)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     if any(fault.unnoticed for fault, _ in chosen):
         chosen.insert(0, (REFERENCE, "mid-job"))
     return chosen

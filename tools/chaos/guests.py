@@ -18,7 +18,8 @@ from runtime.metrics import PORT_OFFSETS
 from tools.chaos.system import GATEWAYS_MAX, System
 
 TIMEOUT_S: Final = 3.0
-REFUSED_WITHIN_S: Final = 5.0
+REFUSED_WITHIN_S: Final = 7.0
+"""A worker that is silent is missed when its lease ends, after 5 s."""
 TRIES_IN_A_ROW: Final = 6
 """Gateways share a port and the kernel chooses: so many, and both were very likely asked."""
 DEAF_S_MAX: Final = 45.0

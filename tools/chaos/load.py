@@ -73,18 +73,19 @@ class Load:
 
 def longest_pause_s(outcomes: list[Outcome], from_s: float, until_s: float) -> float:
     """The longest time without any session's text in a span, in seconds since the load began: how
-    long clients noticed a fault."""
+    long clients noticed a fault. A silence that begins in the span counts to its end."""
     told = sorted(at_s for outcome in outcomes for at_s, _ in outcome.segment_ms)
     inside = [from_s, *(at_s for at_s in told if from_s <= at_s <= until_s)]
+    inside += [at_s for at_s in told if at_s > until_s][:1]
     return max((later - sooner for sooner, later in itertools.pairwise(inside)), default=0.0)
 
 
 def slowest_ms(outcomes: list[Outcome], from_s: float, until_s: float) -> float:
-    """The longest latency from the end of speech to its text in a span."""
+    """The longest latency from the end of speech to its text, of those that waited in a span."""
     found = [
         latency_ms
         for outcome in outcomes
         for at_s, latency_ms in outcome.segment_ms
-        if from_s <= at_s <= until_s
+        if from_s <= at_s and at_s - latency_ms / 1000 <= until_s
     ]
     return max(found, default=0.0)

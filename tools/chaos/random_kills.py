@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections import Counter
 from collections.abc import Callable
+
+import psutil
 
 from tools.chaos import observe, oracle
 from tools.chaos.load import Load
@@ -95,12 +98,20 @@ def _kill_all(
         at_s = load.began_s + span_s * (number + 0.5) / kills
         time.sleep(max(0.0, at_s - time.monotonic()))
         kind = rng.choice(KINDS)
-        processes = system.processes(kind)
-        while not processes:  # It is being restarted.
-            time.sleep(0.1)
-            processes = system.processes(kind)
-        victim = rng.choice(processes)
-        victim.kill()
+        victim = _kill_one(system, rng, kind)
         killed[kind] += 1
         tell(f"{number + 1} of {kills}: {kind} {victim.pid}")
     return killed
+
+
+def _kill_one(system: System, rng: random.Random, kind: str) -> psutil.Process:
+    """Whichever is there; as soon as one is, while it is being restarted."""
+    while True:
+        processes = system.processes(kind)
+        if processes:
+            victim = rng.choice(processes)
+            # One of PostgreSQL's may end by itself between the look and the blow.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                victim.kill()
+                return victim
+        time.sleep(0.1)

@@ -22,7 +22,7 @@ from runtime import lifecycle
 from runtime.settings import embedded_socket_dir
 from tools.chaos import disks, sabotage
 from tools.chaos.proxy import Address, Proxy
-from tools.run import free_port
+from tools.ports import free_port, free_range
 from tools.stack import ROOT
 
 READY_S_MAX: Final = 90.0
@@ -272,10 +272,3 @@ def _family(pid: int) -> list[psutil.Process]:
         return [parent, *parent.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
-
-
-def free_range(count: int) -> int:
-    """The first of ``count`` ports above one that is free; the others most likely are, too."""
-    while (port := free_port()) > 65_000 - count:
-        pass
-    return port
