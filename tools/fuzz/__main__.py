@@ -33,6 +33,7 @@ Url = Annotated[str | None, typer.Option(help="A running gateway; nothing: start
 Front = Annotated[str, typer.Option(help="Its BROKER_FRONTEND, with --url.")]
 Back = Annotated[str, typer.Option(help="Its BROKER_BACKEND, with --url.")]
 MetricsPort = Annotated[int, typer.Option(help="Its METRICS_PORT, with --url.")]
+WarmUp = Annotated[float, typer.Option(min=0, help="Seconds of sessions alone, at first.")]
 Out = Annotated[Path | None, typer.Option(help="Directory of the report, fuzz.json.")]
 
 
@@ -45,6 +46,7 @@ def main(
     front: Front = "tcp://127.0.0.1:7101",
     back: Back = "tcp://127.0.0.1:7102",
     metrics_port: MetricsPort = 0,
+    warm_up: WarmUp = 30.0,
     out: Out = None,
 ) -> None:
     """Send a system what it must not understand."""
@@ -53,7 +55,9 @@ def main(
     if url is not None:
         if not metrics_port:
             raise typer.BadParameter("--url needs --metrics-port: counters tell what happened")
-        result = _fuzz(Target(url, front, back, metrics_port), seed, at_bus, at_edge, first)
+        result = _fuzz(
+            Target(url, front, back, metrics_port), seed, at_bus, at_edge, first, warm_up
+        )
     else:
         directory = Path(tempfile.mkdtemp(prefix="asr-fuzz-"))
         try:
@@ -61,14 +65,14 @@ def main(
                 target = Target(
                     system.http_url, *system.broker_endpoints, metrics_port=system.metrics_port
                 )
-                result = _fuzz(target, seed, at_bus, at_edge, first)
+                result = _fuzz(target, seed, at_bus, at_edge, first, warm_up)
         finally:
             shutil.rmtree(directory, ignore_errors=True)
     _report(result, out)
     raise typer.Exit(1 if result.problems else 0)
 
 
-def _fuzz(target: Target, seed: int, bus: int, edge: int, first: int) -> Result:
+def _fuzz(target: Target, seed: int, bus: int, edge: int, first: int, warm_up_s: float) -> Result:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -82,7 +86,15 @@ def _fuzz(target: Target, seed: int, bus: int, edge: int, first: int) -> Result:
             for bar, count in zip(bars, sent, strict=True):
                 progress.update(bar, completed=count)
 
-        return run(target, seed=seed, bus=bus, edge=edge, first=first, tell=tell)
+        return run(
+            target,
+            seed=seed,
+            bus=bus,
+            edge=edge,
+            first=first,
+            warm_up_s=warm_up_s,
+            tell=tell,
+        )
 
 
 def _report(result: Result, out: Path | None) -> None:

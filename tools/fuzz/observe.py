@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ def look(first_port: int) -> Look:
             try:
                 with urllib.request.urlopen(url, timeout=SCRAPE_TIMEOUT_S) as answer:
                     text = answer.read().decode()
-            except OSError:
+            except (OSError, http.client.HTTPException):
                 continue
             found[place] = {
                 (sample.name, tuple(sorted(sample.labels.items()))): sample.value

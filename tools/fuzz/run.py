@@ -70,6 +70,12 @@ class _Watch:
         for thread in self._threads:
             thread.start()
 
+    def warm_up(self, seconds: float) -> None:
+        """Sessions alone. What workers allocate for their first batches is not the fuzzers' doing,
+        and not looked at."""
+        time.sleep(seconds)
+        del self.looks[:-1]
+
     def end(self) -> None:
         """The sessions under way are heard to their end."""
         self._over.set()
@@ -103,13 +109,16 @@ def run(
     bus: int,
     edge: int,
     first: int = 0,
+    warm_up_s: float = 0.0,
     tell: Callable[[int, int], Any] = lambda _bus, _edge: None,
 ) -> Result:
-    """``tell`` gets the messages sent so far, twice a second."""
+    """``warm_up_s``: how long verified sessions run before the first message. ``tell`` gets the
+    messages sent so far, twice a second."""
     before = look(target.metrics_port)
     watch = _Watch(target, seed)
-    began_s = time.monotonic()
     watch.start()
+    watch.warm_up(warm_up_s)
+    began_s = time.monotonic()
     bus_fuzzer = BusFuzzer(target.front, target.back, seed=seed, first=first, count=bus)
     edge_fuzzer = EdgeFuzzer(target.http_url, seed=seed, first=first, count=edge)
     edge_thread = threading.Thread(target=asyncio.run, args=(edge_fuzzer.run(),))
