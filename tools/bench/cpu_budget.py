@@ -26,7 +26,8 @@ from websockets.exceptions import InvalidStatus
 from runtime import lifecycle
 from tools.bench.figures import Figure
 from tools.digit_speech import VOICES, expected_text, random_digits, speak
-from tools.run import free_port, wait_until_ready
+from tools.ports import free_port
+from tools.run import wait_until_ready
 from tools.stack import Stack
 from wire.messages import SAMPLE_RATE_HZ
 

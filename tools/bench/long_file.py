@@ -22,7 +22,8 @@ from tools import client as c
 from tools.bench.figures import Figure
 from tools.digit_speech import VOICES, random_digits, speak
 from tools.loadtest.figures import percentile
-from tools.run import free_port, wait_until_ready
+from tools.ports import free_port
+from tools.run import wait_until_ready
 from tools.stack import Stack
 from wire.messages import SAMPLE_RATE_HZ
 

@@ -15,11 +15,12 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from runtime import lifecycle
+from runtime import garbage, lifecycle
 from tools.bench.figures import Figure
 from tools.bench.gateway import gateway_of
 from tools.loadtest.wire import Wire
-from tools.run import free_port, wait_until_ready
+from tools.ports import free_port
+from tools.run import wait_until_ready
 from tools.stack import Stack
 
 CONNECTIONS = 2_000
@@ -33,7 +34,7 @@ REST_S = 20.0
 RESUME_WAIT_S = 2.0
 """So long a session waits for a client that is gone, and as long its end is kept for one that asks
 again."""
-FORGOTTEN_S = 2 * RESUME_WAIT_S + 3.0
+FORGOTTEN_S = 2 * RESUME_WAIT_S + garbage.SWEEP_EVERY_S + 3.0
 """From the last connection's end until nothing of its session is left."""
 ROUNDS = 3
 MORE_DESCRIPTORS_MAX = 10.0
