@@ -80,11 +80,21 @@ def observed(embedded_services: EmbeddedServices) -> Iterator[Observed]:
             process: stack.processes[process].event("metrics_served")["port"]
             for process in PORT_OFFSETS
         }
+        _at_rest(ports["broker"])
         shown = {process: scrape(port) for process, port in ports.items()}
         # What is said of a database that cannot be had.
         nowhere = f"postgresql://asr:{PASSWORD}@127.0.0.1:1/asr"
         stack.start("persistence2", DATABASE_URL=nowhere).event("database_unavailable")
         yield Observed(stack, sessions, secrets, shown, spans)
+
+
+def _at_rest(broker_port: int) -> None:
+    """A worker that a busy machine kept still for some seconds is missed, and is soon back."""
+
+    def has_workers() -> bool:
+        return sum(s.value for s in scrape(broker_port).samples("asr_broker_workers")) >= 1
+
+    wait_until(has_workers, "the broker has a worker again")
 
 
 async def _hold_sessions(stack: Stack) -> tuple[tuple[str, ...], dict[str, str]]:
