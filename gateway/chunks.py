@@ -19,7 +19,10 @@ class ChunkLedger:
     """
 
     def __init__(self, first_index: int = 0) -> None:
-        self._digests = array("q")
+        # All of its room from the start: a buffer that grows little by little, in every session of
+        # a crowd, leaves holes in between that nothing else fits into.
+        self._digests = array("q", bytes(8 * DIGESTS_KEPT_MAX))
+        self._first_index = first_index
         self._next_index = first_index
         self._acked = first_index
         self.acked_at_s = 0.0
@@ -50,10 +53,9 @@ class ChunkLedger:
         if chunk_index > self.next_index:
             return "gap"
         if chunk_index < self.next_index:
-            place = chunk_index - self._next_index + len(self._digests)
-            return "conflict" if place >= 0 and self._digests[place] != digest else "repeated"
-        self._digests.append(digest)
+            kept = chunk_index >= max(self._first_index, self._next_index - DIGESTS_KEPT_MAX)
+            differs = kept and self._digests[chunk_index % DIGESTS_KEPT_MAX] != digest
+            return "conflict" if differs else "repeated"
+        self._digests[chunk_index % DIGESTS_KEPT_MAX] = digest
         self._next_index += 1
-        if len(self._digests) >= 2 * DIGESTS_KEPT_MAX:
-            del self._digests[:DIGESTS_KEPT_MAX]
         return "new"

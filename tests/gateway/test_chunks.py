@@ -11,6 +11,13 @@ def test_repeat_conflict_and_gap_are_told_apart() -> None:
     assert ledger.next_index == 2
 
 
+def test_what_came_before_a_session_was_here_is_a_repeat() -> None:
+    ledger = ChunkLedger(first_index=3)
+    assert ledger.receive(2, b"x") == "repeated"
+    assert ledger.receive(3, b"x") == "new"
+    assert ledger.receive(2, b"y") == "repeated"
+
+
 def test_acknowledging_is_cumulative_and_told_once() -> None:
     ledger = ChunkLedger()
     assert ledger.acknowledge(1.0) is None
@@ -34,6 +41,7 @@ def test_of_a_long_session_the_latest_chunks_are_compared() -> None:
     edge = newest - DIGESTS_KEPT_MAX + 1
     assert ledger.receive(edge, b"%d" % edge) == "repeated"
     assert ledger.receive(edge, b"x") == "conflict"
+    assert ledger.receive(edge - 1, b"x") == "repeated"
     assert ledger.receive(7, b"x") == "repeated"
     assert ledger.receive(3, b"x") == "repeated"
     assert ledger.receive(7 + count + 1, b"x") == "gap"
