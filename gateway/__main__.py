@@ -19,7 +19,7 @@ from gateway.http_heads import HEAD_BYTES_MAX, HeadDeadline
 from gateway.hub import Hub
 from gateway.metrics import show_limits
 from gateway.settings import GatewaySettings
-from runtime import exit_codes, lifecycle, logging, metrics, settings, tracing
+from runtime import exit_codes, garbage, lifecycle, logging, metrics, settings, tracing
 
 LISTEN_BACKLOG = 2_048
 PING_INTERVAL_S = 20.0
@@ -69,6 +69,7 @@ class _Server(uvicorn.Server):
 
 
 def main() -> int:
+    garbage.map_large()
     values = settings.load(GatewaySettings)
     logging.configure(values.log_level, values.log_format, "gateway")
     # At info uvicorn writes two lines for each connection, with its whole address.

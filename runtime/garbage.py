@@ -9,6 +9,10 @@ One cycle comes with each connection: asyncio's transports hold their own bound 
 thresholds alone those of a million connections would be kept, several GB. And glibc keeps what is
 freed between other things, in a worker as much again as it uses. So every process sweeps now and
 then.
+
+Between two sweeps a gateway's many short-lived buffers, utterances of 100 kB and what is read from
+sockets, lie scattered in the heap among what lasts, and take a little more room with every hour.
+``map_large`` keeps them out of it.
 """
 
 from __future__ import annotations
@@ -24,8 +28,18 @@ MIDDLE_COLLECTIONS_MAX = 50
 """Then all, if a quarter of them is new."""
 SWEEP_EVERY_S = 10.0
 
-_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+LARGE_BYTES = 65_536
+"""Of a process that called ``map_large``: an allocation of this size is no part of the heap. By
+glibc's default that is from 128 KiB on at first, and more with the first that is freed."""
+FREE_AT_TOP_BYTES_MAX = 1_048_576
+"""Such a process gives back what is free at the heap's end beyond this. The default, an eighth of
+it, is crossed at every turn."""
+
+_libc = ctypes.CDLL(None)
+_malloc_trim = getattr(_libc, "malloc_trim", None)
 """Of glibc; others give memory back by themselves, or have no such thing."""
+_mallopt = getattr(_libc, "mallopt", None)
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def settle() -> None:
@@ -34,6 +48,15 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS_MAX, YOUNG_COLLECTIONS_MAX, MIDDLE_COLLECTIONS_MAX)
+
+
+def map_large() -> None:
+    """Let each large buffer have a mapping of its own, which is gone when it is freed. It costs two
+    system calls and a page fault for each 4 KiB: not for processes that only hand such buffers
+    through."""
+    if _mallopt is not None:
+        _mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
+        _mallopt(_M_TRIM_THRESHOLD, FREE_AT_TOP_BYTES_MAX)
 
 
 def sweep() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 
@@ -45,6 +46,21 @@ garbage.sweep()
 assert gone() is None
 """
 
+MAPPED = """
+import sys, psutil
+from runtime import garbage
+
+if sys.argv[1] == "mapped":
+    garbage.map_large()
+large, small = [], []
+for _ in range(300):
+    large.append(b"x" * 100_000)
+    small.append(b"y" * 1_000)
+resident = psutil.Process().memory_info().rss
+large.clear()
+print(resident - psutil.Process().memory_info().rss)
+"""
+
 
 def test_what_lasts_is_left_alone_and_cycles_are_still_found() -> None:
     # In a process of its own: the collector's settings are the whole process's.
@@ -63,3 +79,14 @@ def test_a_sweeper_sweeps_when_it_is_time(monkeypatch: pytest.MonkeyPatch) -> No
     turns_s = (100.0, 100.0 + every_s / 2, 100.0 + every_s, 100.1 + every_s, 100.0 + 3 * every_s)
     assert [sweeper.turn(now_s) for now_s in turns_s] == [False, False, True, False, True]
     assert len(swept) == 2
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="glibc only")
+def test_large_buffers_are_given_back_at_once() -> None:
+    assert freed_bytes("mapped") > 25_000_000 > freed_bytes("not mapped")
+
+
+def freed_bytes(how: str) -> int:
+    """Of 30 MB of buffers that were freed between small ones, what the system has back."""
+    command = [sys.executable, "-c", MAPPED, how]
+    return int(subprocess.run(command, check=True, timeout=60, stdout=subprocess.PIPE).stdout)
