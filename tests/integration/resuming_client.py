@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +18,22 @@ from websockets.asyncio.client import ClientConnection
 from gateway.transcript import join_texts
 from tests.integration.speech import Spoken
 from tests.integration.stack import Stack
+
+PATIENCE_S = 15.0
+"""For so long a client that is refused asks again."""
+
+
+async def _admitted(url: str, patience_s: float) -> ClientConnection:
+    deadline_s = time.monotonic() + patience_s
+    while True:
+        try:
+            return await websockets.connect(url, compression=None, proxy=None)
+        except websockets.InvalidStatus as error:
+            retry_after_s = float(error.response.headers.get("Retry-After", "inf"))
+            if time.monotonic() + retry_after_s > deadline_s:
+                error.add_note(f"it said: {error.response.body!r}")
+                raise
+            await asyncio.sleep(retry_after_s)
 
 
 class ResumingClient:
@@ -31,9 +49,12 @@ class ResumingClient:
         self._start = start
         self._socket: ClientConnection | None = None
 
-    async def connect(self, url: str, **fields: Any) -> dict[str, Any]:
-        """Start, or with a token go on; returns the answer."""
-        self._socket = await websockets.connect(url, compression=None, proxy=None)
+    async def connect(
+        self, url: str, *, patience_s: float = PATIENCE_S, **fields: Any
+    ) -> dict[str, Any]:
+        """Start, or with a token go on; returns the answer. Asks again when it is told to, until
+        its patience is over: a gateway may be busy with the tests that run beside."""
+        self._socket = await _admitted(url, patience_s)
         message = {"action": "start", "session_id": self.session_id, **self._start, **fields}
         if self.token is not None and "resume_token" not in fields:
             message |= {"resume_token": self.token, "next_segment_index": len(self.texts)}

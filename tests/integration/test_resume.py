@@ -202,7 +202,7 @@ async def test_a_gateway_without_room_takes_only_those_who_come_back(two: Stack)
     for suffix in ("", "?resume=" + str(uuid.uuid4()), "?resume="):
         stranger = ResumingClient([])
         with pytest.raises(websockets.InvalidStatus) as caught:
-            answer = await stranger.connect(two.url("gateway3") + suffix)
+            answer = await stranger.connect(two.url("gateway3") + suffix, patience_s=0)
             await stranger.close()
             pytest.fail(f"{suffix!r} came in: {answer}")
         assert caught.value.response.status_code == 503, suffix
@@ -218,7 +218,7 @@ async def test_a_gateway_without_room_takes_only_those_who_come_back(two: Stack)
         assert back["status"] == "session_resumed"
         await client.send(len(client._chunks) // 3)
     with pytest.raises(websockets.InvalidStatus):
-        await ResumingClient([]).connect(two.url("gateway3"))
+        await ResumingClient([]).connect(two.url("gateway3"), patience_s=0)
     await client.send()
     await client.finish()
     assert_stored_once(two, client, audio)
