@@ -18,7 +18,9 @@ from tools.fuzz.observe import Look, kind_of, look
 from tools.loadtest.user import Outcome
 
 SESSIONS: Final = 4
-"""Verified sessions at a time."""
+"""Verified sessions at a time …"""
+WARM_UP_SESSIONS: Final = 32
+"""… and before the first bad message."""
 SPEECH_S: Final = 6.0
 LOAD_END_S: Final = 120.0
 LOOK_EVERY_S: Final = 0.5
@@ -63,17 +65,18 @@ class _Watch:
         self.started = 0
         self._target = target
         self._seed = seed
+        self._sessions = SESSIONS
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._look), threading.Thread(target=self._speak)]
 
-    def start(self) -> None:
+    def start(self, warm_up_s: float) -> None:
+        """Many sessions alone for so long. What processes allocate for their first ones, workers
+        for each new length of audio, is not the fuzzers' doing, and not looked at."""
+        self._sessions = WARM_UP_SESSIONS if warm_up_s else SESSIONS
         for thread in self._threads:
             thread.start()
-
-    def warm_up(self, seconds: float) -> None:
-        """Sessions alone. What workers allocate for their first batches is not the fuzzers' doing,
-        and not looked at."""
-        time.sleep(seconds)
+        time.sleep(warm_up_s)
+        self._sessions = SESSIONS
         del self.looks[:-1]
 
     def end(self) -> None:
@@ -90,15 +93,16 @@ class _Watch:
     def _speak(self) -> None:
         url = self._target.http_url.replace("http", "ws", 1) + "/ws/asr"
         while not self._over.is_set() or not self.started:
+            sessions = self._sessions
             load = Load(
                 url,
-                sessions=SESSIONS,
+                sessions=sessions,
                 duration_s=SPEECH_S,
                 ramp_s=0.5,
                 seed=self._seed + self.started,
                 ended=lambda _outcome: None,
             )
-            self.started += SESSIONS
+            self.started += sessions
             self.outcomes += load.wait(LOAD_END_S)
 
 
@@ -116,8 +120,7 @@ def run(
     messages sent so far, twice a second."""
     before = look(target.metrics_port)
     watch = _Watch(target, seed)
-    watch.start()
-    watch.warm_up(warm_up_s)
+    watch.start(warm_up_s)
     began_s = time.monotonic()
     bus_fuzzer = BusFuzzer(target.front, target.back, seed=seed, first=first, count=bus)
     edge_fuzzer = EdgeFuzzer(target.http_url, seed=seed, first=first, count=edge)
