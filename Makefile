@@ -54,10 +54,10 @@ bench: $(INSTALLED) ## Measure, each figure beside its reference of the same run
 loadtest: $(INSTALLED) ## Verified sessions on a stack of its own; options in ARGS="-c 200 -d 60s".
 	@exec $(BIN)/python -m tools.loadtest --out bench-results $(ARGS)
 
-chaos: $(INSTALLED) ## Hurt a system of its own in the commonest ways, and check every word.
-	@exec $(BIN)/python -m tools.chaos $(ARGS)
+chaos: $(INSTALLED) ## Hurt two systems of its own in the commonest ways, and check every word.
+	@exec $(BIN)/python -m tools.chaos --jobs 2 $(ARGS)
 
-chaos-full: $(INSTALLED) ## Every fault at every moment, on three systems side by side: forty minutes.
+chaos-full: $(INSTALLED) ## Every fault at every moment, on three systems side by side: half an hour.
 	@exec $(BIN)/python -m tools.chaos --full --jobs 3 $(ARGS)
 
 constraints: $(INSTALLED) ## Write constraints.txt from what .venv holds.
