@@ -8,9 +8,9 @@ Three things can be used up, and each is watched by what shows it first:
 * the workers' throughput, by *utilisation*: audio arriving per second over audio recognised per
   second. A queue, and with it the expected wait, only begins to grow when it is too late.
 * the expected wait nevertheless, for workers that die or slow down.
-* this gateway's event loop, by how *busy* it is, and by its *delay*: how long the event loop and
-  speech detection take for one frame, from the moment that it is due. A delay, too, only begins to
-  grow when it is too late.
+* this gateway's event loop, by how *busy* it is with clients in real time, and by its *delay*: how
+  long the event loop and speech detection take for one frame, from the moment that it is due. A
+  delay, too, only begins to grow when it is too late.
 
 A session's audio shows in the arriving audio only some seconds after its admission. Until then
 each new session counts with what is expected of it, less as it grows older; gateways tell each
@@ -113,7 +113,7 @@ class Admission:
         self._ramp = _Ramp(limits.sessions_per_s_max)
         self._new = _NewSessions(NEW_SESSION_S, KNOWN_SESSION_S)
         self._unseen = _NewSessions(UNSEEN_SESSION_S, SEEN_SESSION_S)
-        self._busy = 0.0
+        self._busy = self._audio_x = 0.0
         self._busy_at_s = float("-inf")
         self._told_x = self._in_load_x = 0.0
         """What we told the broker last, and what of it is in its load."""
@@ -141,10 +141,12 @@ class Admission:
         self._delay_at_s = now_s
         self._pulse_due_s = None
 
-    def note_busy(self, share: float, now_s: float) -> None:
-        """How busy the event loop was since this was told last, 0 to 1."""
+    def note_busy(self, share: float, now_s: float, *, audio_x: float) -> None:
+        """How busy the event loop was since this was told last, 0 to 1, and how many seconds of
+        audio it took per second."""
         weight = min(1.0, (now_s - self._busy_at_s) / BUSY_MEMORY_S)
         self._busy += weight * (share - self._busy)
+        self._audio_x += weight * (audio_x - self._audio_x)
         self._busy_at_s = now_s
 
     # -------------------------------------------------------------------------------- what it knows
@@ -162,11 +164,17 @@ class Admission:
         return max(self._delay_ms, (pending_s - DELAY_MEMORY_S) * 1000)
 
     def busy(self, now_s: float, *, own: int) -> float:
-        """How busy this gateway's event loop will be soon, with those that have just come in."""
+        """How busy this gateway's event loop will be soon, with those that have just come in.
+
+        Clients that send faster than in real time take all the time there is, and slow down when
+        others come. So of each connection at most one second of audio per second counts; one more
+        is for the pulse.
+        """
+        busy = self._busy * min(1.0, (own + 1) / max(self._audio_x, 1.0))
         unseen = min(self._unseen.shares(now_s), own)
         seen = own - unseen
-        each = self._busy / seen if seen >= TELLING_SESSIONS else SESSION_BUSY
-        return self._busy + unseen * each
+        each = busy / seen if seen >= TELLING_SESSIONS else SESSION_BUSY
+        return busy + unseen * each
 
     def expected_x(self, now_s: float, *, own: int) -> float:
         """Seconds of audio per second that this gateway's new sessions are yet to bring."""

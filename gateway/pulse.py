@@ -19,11 +19,14 @@ async def keep_pulse(vad: VadEngine, admission: Admission) -> None:
     four times a second is what a hundredth of a live session costs."""
     stream, silence = VadStream(), bytes(FRAME_BYTES)
     load = LoopLoad()
+    heard_s, noted_s = vad.heard_s, time.monotonic()
     while True:
         due_s = time.monotonic() + PULSE_EVERY_S
         admission.note_pulse_due(due_s)
         await asyncio.sleep(PULSE_EVERY_S)
-        admission.note_busy(load.busy(), time.monotonic())
+        audio_s, span_s = vad.heard_s - heard_s, time.monotonic() - noted_s
+        heard_s, noted_s = heard_s + audio_s, noted_s + span_s
+        admission.note_busy(load.busy(), noted_s, audio_x=audio_s / span_s)
         while not await _heard(vad, stream, silence):  # noqa: ASYNC110
             await asyncio.sleep(RETRY_S)
         admission.note_pulse(time.monotonic())

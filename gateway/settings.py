@@ -53,7 +53,8 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
     """New sessions per second of each gateway; further ones get 503. 0: no limit."""
     admit_busy_max: Annotated[float, Field(ge=0, le=1)] = 0.8
     """Share of time in which the gateway's event loop works or waits for a processor, new sessions
-    included; above it they get 503. 0: no limit."""
+    included, and what clients send faster than in real time left out; above it new sessions get
+    503. 0: no limit."""
     admit_delay_ms_max: Annotated[int, Field(ge=0)] = 300
     """Time that the gateway takes for one frame of audio; above it new sessions get 503. 0: no
     limit."""

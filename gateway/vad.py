@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from gateway.silero import CONTEXT_SAMPLES, HEARD_SAMPLES, STATE_UNITS, SileroNetwork, model_path
 from gateway.timeline import FRAME_SAMPLES
-from wire.messages import BYTES_PER_SAMPLE
+from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 
 FRAME_BYTES: Final = FRAME_SAMPLES * BYTES_PER_SAMPLE
 TURN_EVERY_S: Final = 0.025
@@ -98,7 +98,13 @@ class VadEngine:
         self._waiting: deque[_Request] = deque()
         self._turn: asyncio.Handle | None = None
         self._next_turn_s = 0.0
+        self._frames = 0
         self._closed = False
+
+    @property
+    def heard_s(self) -> float:
+        """Seconds of audio heard so far."""
+        return self._frames * FRAME_SAMPLES / SAMPLE_RATE_HZ
 
     def start(self) -> None:
         """Load the model, about 10 ms."""
@@ -182,6 +188,7 @@ class VadEngine:
         network = self._network
         assert network is not None
         heard, begins = _heard(batch, steps)
+        self._frames += len(heard)
         encoded = network.encode(heard)
         state = np.stack([self._state_of(request.stream) for request in batch])
         hidden = np.empty((len(heard), STATE_UNITS), np.float32)

@@ -255,11 +255,13 @@ def test_a_pulse_that_never_comes_out_is_one() -> None:
     assert decide(subject, later_s) == "overloaded"
 
 
-def busy(subject: Admission, share: float, from_s: float, for_s: float) -> float:
+def busy(
+    subject: Admission, share: float, from_s: float, for_s: float, audio_x: float = 0.0
+) -> float:
     now_s = from_s
     while now_s < from_s + for_s:
         now_s += 0.25
-        subject.note_busy(share, now_s)
+        subject.note_busy(share, now_s, audio_x=audio_x)
         subject.note_load(LOAD, now_s)
     return now_s
 
@@ -274,6 +276,17 @@ def test_a_busy_gateway_refuses_until_it_is_less_busy() -> None:
     assert decide(subject, now_s, own=300) == "overloaded", "no hysteresis"
     now_s = busy(subject, 0.6, now_s, 10.0)
     assert decide(subject, now_s, own=300) is None
+
+
+def test_clients_faster_than_real_time_keep_nobody_out() -> None:
+    subject = admission(busy_max=0.8)
+    now_s = busy(subject, 1.0, 0.0, 10.0, audio_x=300.0)
+    # Of four connections, one of which sends as fast as it can, little of it is in real time.
+    assert subject.busy(now_s, own=4) == pytest.approx(5 / 300)
+    assert decide(subject, now_s, own=5) is None
+    # 350 in real time are nearly all that is heard.
+    now_s = busy(subject, 1.0, now_s, 10.0, audio_x=350.0)
+    assert decide(subject, now_s, own=350) == "overloaded"
 
 
 def test_sessions_that_do_not_show_yet_count() -> None:

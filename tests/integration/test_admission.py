@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.stack import Stack, wait_until
+from tests.integration.stack import Answer, Stack, wait_until
 from tools.client import RefusedError, connect
+from wire.messages import SAMPLE_RATE_HZ
 
 
 @pytest.fixture
@@ -58,6 +59,29 @@ async def test_the_sixth_of_five_is_refused_with_503(gateway_of_five: Stack) -> 
     )
     async with connect(url):
         pass
+
+
+async def test_a_client_faster_than_real_time_keeps_nobody_out(stack: Stack) -> None:
+    """It makes the gateway as busy as one can, but gives way."""
+    only_busyness = {"ADMIT_DELAY_MS_MAX": "0", "ADMIT_UTILISATION_MAX": "0"}
+    with stack.start("gateway9", ADMIT_BUSY_MAX="0.2", **only_busyness) as process:
+        await asyncio.to_thread(stack.wait_ready, "gateway9")
+        silence = bytes(2 * SAMPLE_RATE_HZ)
+        answers: list[Answer] = []
+
+        async def send() -> None:
+            async with connect(stack.url("gateway9")) as session:
+                while len(answers) < 30:
+                    await session.send(silence)
+
+        sending = asyncio.create_task(send())
+        while len(answers) < 30:
+            await asyncio.sleep(0.1)
+            answers.append(await asyncio.to_thread(stack.get, "/api/v1/admission", "gateway9"))
+        await sending
+    assert process.wait() == 0
+    del stack.processes["gateway9"]
+    assert [answer.body for answer in answers] == [{"admitted": True}] * 30
 
 
 def test_the_log_shows_the_limit_and_its_source(gateway_of_five: Stack) -> None:
