@@ -57,5 +57,9 @@ THROUGHPUT_HALF_LIFE_S = 5.0
 """Busy time after which a measurement counts for half."""
 ARRIVALS_HALF_LIFE_S = 3.0
 """Time after which arrived audio counts for half in the measured rate."""
+SPOKEN_S_MAX = 20.0
+"""An utterance counts there for so much at most: about the longest that gateways cut."""
+SPEAKING_SESSIONS_MAX = 8_192
+"""Sessions that the rate tells from others; of one more the one silent for longest is as new."""
 PAUSE_S = 1.0
 """A longer time between two ticks means that we ourselves were stopped: not others' silence."""

@@ -179,7 +179,7 @@ class Broker:
             self._count("duplicate_job")
         elif self.assignment.accept(identity, job, now_s):
             if job.lane == "live":
-                self._arrivals.note(m.pcm_duration_ms(job.pcm))
+                self._arrivals.note(job.session_id, m.pcm_duration_ms(job.pcm), now_s)
             for partial in self._jobs.partials(job.session_id):
                 if audio_place(partial.job) <= audio_place(job):
                     self.assignment.drop(partial, "partial_superseded")

@@ -5,7 +5,12 @@ import math
 import pytest
 
 from broker.arrivals import ArrivalRate
-from broker.limits import ARRIVALS_HALF_LIFE_S, Limits
+from broker.limits import (
+    ARRIVALS_HALF_LIFE_S,
+    SPEAKING_SESSIONS_MAX,
+    SPOKEN_S_MAX,
+    Limits,
+)
 from tests.broker.driving import GATEWAY, OTHER_GATEWAY, Driver, job
 from wire import messages as m
 
@@ -15,17 +20,57 @@ def test_a_steady_stream_is_measured() -> None:
     assert rate.per_s == 0
     for tick in range(1_000):
         rate.advance(tick * 0.05)
-        rate.note(2_000)
+        rate.note(f"session {tick}", 2_000, tick * 0.05)
     assert rate.per_s == pytest.approx(2 / 0.05, rel=0.02)
 
 
 def test_what_ended_is_forgotten() -> None:
     rate = ArrivalRate()
     rate.advance(0.0)
-    rate.note(10_000)
+    rate.note("a", 10_000, 0.0)
     before = rate.per_s
     rate.advance(ARRIVALS_HALF_LIFE_S)
     assert rate.per_s == pytest.approx(before / 2)
+
+
+def per_s(audio_s: float, every_s: float, sessions: int = 1) -> float:
+    """What is measured of sessions that each send so much audio so often, for a minute."""
+    rate = ArrivalRate()
+    for turn in range(round(60 / every_s)):
+        rate.advance(turn * every_s)
+        for n in range(sessions):
+            rate.note(f"session {n}", round(1_000 * audio_s), turn * every_s)
+    return rate.per_s
+
+
+def test_sessions_in_real_time_count_in_full() -> None:
+    assert per_s(2.0, every_s=2.0, sessions=30) == pytest.approx(30, rel=0.3)
+    assert per_s(1.0, every_s=4.0, sessions=200) == pytest.approx(50, rel=0.6)
+
+
+def test_a_session_faster_than_real_time_counts_as_one_that_speaks() -> None:
+    assert per_s(5.0, every_s=0.02) == pytest.approx(1, rel=0.1)
+    assert per_s(15.0, every_s=0.05, sessions=10) == pytest.approx(10, rel=0.1)
+
+
+def test_its_first_utterance_counts_in_full_but_no_longest() -> None:
+    rate = ArrivalRate()
+    rate.advance(0.0)
+    for _ in range(100):
+        rate.note("a", 60_000, 0.0)
+    assert rate.per_s == pytest.approx(SPOKEN_S_MAX * math.log(2) / ARRIVALS_HALF_LIFE_S)
+
+
+def test_of_many_sessions_those_silent_for_longest_are_forgotten() -> None:
+    rate = ArrivalRate()
+    rate.advance(0.0)
+    for n in range(SPEAKING_SESSIONS_MAX + 1):
+        rate.note(f"session {n}", 20_000, 0.0)
+    before = rate.per_s
+    rate.note(f"session {SPEAKING_SESSIONS_MAX}", 20_000, 0.0)
+    assert rate.per_s == before
+    rate.note("session 0", 20_000, 0.0)
+    assert rate.per_s > before
 
 
 def test_live_audio_that_arrives_is_measured_and_what_gateways_expect_summed() -> None:
