@@ -66,7 +66,11 @@ def drifts(outcomes: Sequence[Outcome], samples: Sequence[Sample]) -> list[Drift
             compared(f"descriptors of {kind}", sampled(partial(_descriptors, kind))),
         ]
     waiting = sampled(lambda sample: float(sample.queue.get("queued") or 0))
-    return [*found, compared("jobs waiting in the queue", waiting)]
+    return [
+        *found,
+        compared("jobs waiting in the queue", waiting),
+        compared("the machine: a fixed computation, µs", sampled(lambda s: s.yardstick_us)),
+    ]
 
 
 def _memory_mb(kind: str, sample: Sample) -> float:

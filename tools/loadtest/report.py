@@ -127,10 +127,18 @@ def _system_table(results: Results) -> list[str]:
         "",
         f"Queue: at most {system.queue_max('queued'):.0f} jobs waiting, estimated wait at most "
         f"{system.queue_max('est_wait_ms'):.0f} ms. The generator was late by "
-        f"{results.late_ms:.0f} ms at most.",
+        f"{results.late_ms:.0f} ms at most. {_yardstick(system)}",
         "",
         f"Admission, looked at once a second: {_admission(system.closed_s())}.",
     ]
+
+
+def _yardstick(system: System) -> str:
+    all_us = [sample.yardstick_us for sample in system.samples]
+    return (
+        f"The machine: a fixed computation took {percentile(all_us, 50):.0f} µs of processor time "
+        f"in the median, {percentile(all_us, 0):.0f} to {percentile(all_us, 100):.0f} µs."
+    )
 
 
 def _admission(closed_s: tuple[float, float | None] | None) -> str:

@@ -22,6 +22,8 @@ from tools.client import authorization
 ANSWER_TIMEOUT_S = 2.0
 _MODULE = re.compile(r"-m (gateway|broker|asr_worker\.service|persistence)( |$)")
 _ANONYMOUS = re.compile(r"^RssAnon:\s+(\d+) kB$", re.MULTILINE)
+_YARDSTICK = [{"number": n, "text": f"number {n}", "parts": [n] * 8} for n in range(200)]
+_YARDSTICK_TRIES = 3
 _SERVERS = {"postgres": "postgres", "valkey-server": "valkey", "redis-server": "valkey"}
 
 
@@ -43,6 +45,18 @@ def anonymous_bytes(process: psutil.Process) -> int:
     return int(match[1]) * 1024 if match else int(process.memory_info().rss)
 
 
+def yardstick_us() -> float:
+    """Processor time, µs, that a fixed computation takes here and now, the least of some tries: on
+    a shared host a slower system may only be a slower machine."""
+
+    def once_s() -> float:
+        began_s = time.thread_time()
+        json.loads(json.dumps(_YARDSTICK))
+        return time.thread_time() - began_s
+
+    return 1e6 * min(once_s() for _ in range(_YARDSTICK_TRIES))
+
+
 @dataclass(slots=True)
 class Sample:
     """One look. ``cpu_s``, ``rss_mb`` and ``anonymous_mb`` by kind of process; sums over its
@@ -58,6 +72,7 @@ class Sample:
     queue: dict[str, Any]
     admission: str = ""
     """``open``, or the code that a new session is refused with; empty: no answer."""
+    yardstick_us: float = 0.0
 
 
 @dataclass
@@ -97,6 +112,7 @@ class System:
             dict(descriptors),
             self._get("/api/v1/asr/queue/status")[1],
             self._admission(),
+            yardstick_us(),
         )
         self.samples.append(sample)
         return sample
@@ -174,5 +190,6 @@ def write_samples(path: Path, samples: list[Sample]) -> None:
                 "descriptors": sample.descriptors,
                 "queue": sample.queue,
                 "admission": sample.admission,
+                "yardstick_us": round(sample.yardstick_us),
             }
             file.write(json.dumps(fields) + "\n")

@@ -40,7 +40,7 @@ def growth(found: list[Drift], what: str) -> float:
 
 def test_what_stays_does_not_grow() -> None:
     found = drifts([outcome(1.0), outcome(1.0)], samples(0.0))
-    assert len(found) == 6
+    assert len(found) == 7
     assert all(each.growth_percent == 0.0 for each in found)
 
 
@@ -50,6 +50,13 @@ def test_what_grows_is_seen() -> None:
     assert growth(found, "memory of gateway") > 50.0
     assert growth(found, "of it, no file's") == pytest.approx(growth(found, "memory of gateway"))
     assert growth(found, "descriptors of gateway") == 0.0
+
+
+def test_a_machine_that_became_slower_is_told_from_a_system_that_did() -> None:
+    looks = samples(0.0)
+    for look in looks:
+        look.yardstick_us = 500.0 if look.at_s < RUN_S / 2 else 600.0
+    assert growth(drifts([outcome(1.2)], looks), "the machine") == pytest.approx(20.0)
 
 
 def test_something_out_of_nothing_is_infinite() -> None:

@@ -45,6 +45,7 @@ def test_looks_at_the_processes_below_one(tmp_path: Path) -> None:
             pass
         parent.stdin.close()
     assert sample.rss_mb["gateway"] > 1 and sample.queue == {}
+    assert sample.yardstick_us > 0
     # A process has pages of its code as well as what it allocates.
     assert 0 < sample.anonymous_mb["gateway"] < sample.rss_mb["gateway"]
     assert set(sample.cpu_s) == {"gateway"}
