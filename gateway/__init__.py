@@ -2,6 +2,6 @@
 
 import os
 
-# Before anything here imports numpy: on several threads its matrix products take more processor
-# time, not less, and the cores are for the other processes.
+# Before anything here imports numpy, which would start threads for matrix products; there are none
+# here, and the cores are for the other processes.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

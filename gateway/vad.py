@@ -8,24 +8,24 @@ misses quiet speakers and first words: of 800 human digits recorded each in a fi
 800 at a tenth of their level 123; with both, and the segmenter's thresholds, 1 and 6. It misses no
 digit of the synthetic voices in ``tools/voices`` then, down to a hundredth of their level.
 
-The model runs on the event loop, in turns: all requests that came in since the last turn are one
-batch. A turn is bounded (``TURN_FRAMES_MAX``), and turns are at least ``TURN_EVERY_S`` apart, so
-that many live sessions make large batches, which cost less. A thread would cost more than it
-helps: handing each request over and back takes longer than the model, and a thread in numpy waits
-for the interpreter lock about fifty times a batch.
+The model runs on a thread of its own, in turns: all requests that came in since the last turn are
+one batch, one call of onnxruntime, during which the event loop goes on. Turns are bounded
+(``TURN_FRAMES_MAX``) and at least ``TURN_EVERY_S`` apart, so that many live sessions make large
+batches, which cost less, and the threads wait for each other a few times a turn only.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from gateway.silero import CONTEXT_SAMPLES, HEARD_SAMPLES, STATE_UNITS, SileroNetwork, model_path
+from gateway.silero import CONTEXT_SAMPLES, STATE_UNITS, SileroNetwork, model_path
 from gateway.timeline import FRAME_SAMPLES
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 
@@ -37,16 +37,20 @@ spare, and a client that sends faster than in real time waits for each of its ch
 TURN_REQUESTS_MANY: Final = 8
 """From so many requests in a batch on, turns are ``TURN_EVERY_S`` apart."""
 TURN_FRAMES_MAX: Final = 512
-"""Frames in one turn, about 6 ms; then the event loop serves others before the next."""
+"""Frames in one turn, about 5 ms, give or take one request's; the others wait for the next."""
 REQUEST_FRAMES_MAX: Final = 64
 """Frames (2 s) of one request in one turn, so that one session's long file does not hold up live
 sessions."""
+REQUEST_FRAMES_MIN: Final = 8
+"""Frames of each request that a turn has room for. With fewer requests there is room for more; but
+all get the same, because the recurrent step goes through the most frames of any for all."""
 REQUESTS_MAX: Final = 8_192
 """Requests waiting; beyond it ``probabilities`` raises ``VadOverloadedError``. A session waits for
 its answer before it asks again, so more means more sessions than connections are admitted."""
 
-_GAIN = np.float32(4)
+_GAIN = 4.0
 """Louder samples are clipped, which the model does not mind."""
+_CONTEXT_BYTES = CONTEXT_SAMPLES * BYTES_PER_SAMPLE
 _PRIMING_FRAMES = 16
 """Silence (half a second) in the initial state of a stream."""
 
@@ -68,8 +72,8 @@ class VadStream:
 
     def __init__(self) -> None:
         self.state: Floats | None = None
-        """Shape (2 * STATE_UNITS,); None before the first call."""
-        self.context: Floats = np.zeros(CONTEXT_SAMPLES, np.float32)
+        """Shape (2, STATE_UNITS); None before the first call."""
+        self.context = bytes(_CONTEXT_BYTES)
 
 
 @dataclass(slots=True, eq=False)
@@ -88,15 +92,24 @@ class _Request:
         begin = len(self.probabilities) * FRAME_BYTES
         return self.pcm[begin : begin + frames * FRAME_BYTES]
 
+    def go_on(self, probabilities: list[float], state: Floats) -> None:
+        """Take in a turn's outcome."""
+        self.probabilities += probabilities
+        end = len(self.probabilities) * FRAME_BYTES
+        self.stream.context = self.pcm[end - _CONTEXT_BYTES : end]
+        self.stream.state = state
+
 
 class VadEngine:
     """``start`` before the first request, ``close`` after the last; all on one event loop."""
 
     def __init__(self) -> None:
         self._network: SileroNetwork | None = None
-        self._initial_state: Floats = np.zeros(2 * STATE_UNITS, np.float32)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="vad")
+        self._initial_state: Floats = np.zeros((2, STATE_UNITS), np.float32)
         self._waiting: deque[_Request] = deque()
-        self._turn: asyncio.Handle | None = None
+        self._batch: list[_Request] = []
+        self._turns: asyncio.Task[None] | None = None
         self._next_turn_s = 0.0
         self._frames = 0
         self._closed = False
@@ -107,23 +120,24 @@ class VadEngine:
         return self._frames * FRAME_SAMPLES / SAMPLE_RATE_HZ
 
     def start(self) -> None:
-        """Load the model, about 10 ms."""
-        self._network = network = SileroNetwork(model_path())
-        silence = network.encode(np.zeros((_PRIMING_FRAMES, HEARD_SAMPLES), np.float32))
-        state = np.zeros((1, 2 * STATE_UNITS), np.float32)
-        for frame in range(_PRIMING_FRAMES):
-            network.advance(silence[frame : frame + 1], state)
-        self._initial_state = state[0]
+        """Load the model, about 20 ms."""
+        self._network = network = SileroNetwork(model_path(), gain=_GAIN)
+        silence = np.zeros((_PRIMING_FRAMES, FRAME_SAMPLES), np.int16)
+        state = np.zeros((2, 1, STATE_UNITS), np.float32)
+        _, state = network.run(silence, silence[:1, :CONTEXT_SAMPLES], [_PRIMING_FRAMES], state)
+        self._initial_state = state[:, 0]
 
     def close(self) -> None:
-        """Requests still waiting fail with ``VadClosedError``."""
+        """Requests still waiting fail with ``VadClosedError``. Waits for the turn under way, a few
+        milliseconds."""
         self._closed = True
-        if self._turn is not None:
-            self._turn.cancel()
-        for request in self._waiting:
+        if self._turns is not None:
+            self._turns.cancel()
+        for request in (*self._batch, *self._waiting):
             if not request.answer.done():
                 request.answer.set_exception(VadClosedError())
         self._waiting.clear()
+        self._thread.shutdown()
 
     async def probabilities(self, stream: VadStream, pcm: bytes) -> list[float]:
         """Probability of speech in each frame of ``pcm``, a whole number of 512-sample frames,
@@ -143,89 +157,87 @@ class VadEngine:
             raise VadClosedError
         if len(self._waiting) >= REQUESTS_MAX:
             raise VadOverloadedError(f"{REQUESTS_MAX} requests are waiting")
-        loop = asyncio.get_running_loop()
-        request = _Request(stream, pcm, loop.create_future())
+        request = _Request(stream, pcm, asyncio.get_running_loop().create_future())
         self._waiting.append(request)
-        if self._turn is None:
-            self._turn = loop.call_at(self._next_turn_s, self._take_turn, loop)
+        if self._turns is None:
+            self._turns = asyncio.create_task(self._take_turns())
         return await request.answer
 
-    def _take_turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        began_s = loop.time()
-        batch, steps = self._next_batch()
-        self._next_turn_s = began_s + _pause_s(len(batch))
+    async def _take_turns(self) -> None:
+        """Until no request waits."""
+        loop = asyncio.get_running_loop()
         try:
-            if batch:
-                self._step_all(batch, steps)
-        except Exception as error:
-            # A bug of ours is for those who asked, not the end of speech detection.
-            for request in batch:
-                request.answer.set_exception(error)
-        else:
-            for request in batch:
-                if request.frames_left:
-                    self._waiting.append(request)
-                else:
-                    request.answer.set_result(request.probabilities)
-        self._turn = loop.call_soon(self._take_turn, loop) if self._waiting else None
+            while self._waiting:
+                await asyncio.sleep(self._next_turn_s - loop.time())
+                began_s = loop.time()
+                self._batch, frames = self._next_batch()
+                left = bool(self._waiting)
+                if self._batch:
+                    await self._take_turn(frames)
+                    left = left or any(request.frames_left for request in self._batch)
+                # What has no room in a turn does not wait for company.
+                self._next_turn_s = began_s + (0 if left else _pause_s(len(self._batch)))
+        finally:
+            self._turns = None
 
     def _next_batch(self) -> tuple[list[_Request], list[int]]:
-        """Waiting requests, and how many frames of each to step now; longest first."""
-        chosen: list[tuple[int, _Request]] = []
-        frames = 0
-        while self._waiting and frames < TURN_FRAMES_MAX:
+        """Waiting requests, and how many frames of each come now."""
+        if not self._waiting:
+            return [], []
+        most = TURN_FRAMES_MAX // len(self._waiting)
+        most = min(REQUEST_FRAMES_MAX, max(REQUEST_FRAMES_MIN, most))
+        batch: list[_Request] = []
+        frames: list[int] = []
+        while self._waiting and sum(frames) < TURN_FRAMES_MAX:
             request = self._waiting.popleft()
-            if request.answer.done():
-                continue  # whoever asked was cancelled meanwhile
-            steps = min(request.frames_left, REQUEST_FRAMES_MAX)
-            frames += steps
-            chosen.append((steps, request))
-        chosen.sort(key=lambda each: -each[0])
-        return [request for _, request in chosen], [steps for steps, _ in chosen]
+            if not request.answer.done():  # else whoever asked was cancelled meanwhile
+                batch.append(request)
+                frames.append(min(request.frames_left, most))
+        return batch, frames
 
-    def _step_all(self, batch: list[_Request], steps: list[int]) -> None:
-        """``steps`` frames of every request: encoded all at once, then advanced in lockstep."""
+    async def _take_turn(self, frames: list[int]) -> None:
+        """So many ``frames`` of the batch's requests; those with more left wait again."""
+        try:
+            outcome = await self._run(frames)
+        except Exception as error:
+            # A bug of ours is for those who asked, not the end of speech detection.
+            for request in self._batch:
+                if not request.answer.done():
+                    request.answer.set_exception(error)
+            return
+        self._frames += sum(frames)
+        for request, count, (probabilities, state) in zip(
+            self._batch, frames, outcome, strict=True
+        ):
+            if request.answer.done():
+                continue
+            request.go_on(probabilities[:count], state)
+            if request.frames_left:
+                self._waiting.append(request)
+            else:
+                request.answer.set_result(request.probabilities)
+
+    async def _run(self, frames: list[int]) -> list[tuple[list[float], Floats]]:
+        """Probabilities and state of each request of the batch."""
         network = self._network
         assert network is not None
-        heard, begins = _heard(batch, steps)
-        self._frames += len(heard)
-        encoded = network.encode(heard)
-        state = np.stack([self._state_of(request.stream) for request in batch])
-        hidden = np.empty((len(heard), STATE_UNITS), np.float32)
-        size = len(batch)
-        for step in range(steps[0]):
-            # Longest first: the streams that still have this frame are a prefix of the batch.
-            while steps[size - 1] <= step:
-                size -= 1
-            rows = begins[:size] + step
-            network.advance(encoded[rows], state[:size])
-            hidden[rows] = state[:size, :STATE_UNITS]
-        found = network.probabilities(hidden).tolist()
-        for n, request in enumerate(batch):
-            begin, end = int(begins[n]), int(begins[n]) + steps[n]
-            request.probabilities += found[begin:end]
-            request.stream.state = state[n].copy()
-            request.stream.context = heard[end - 1, -CONTEXT_SAMPLES:].copy()
-
-    def _state_of(self, stream: VadStream) -> Floats:
-        return self._initial_state if stream.state is None else stream.state
+        pcm = b"".join(map(_Request.pcm_of, self._batch, frames))
+        contexts = b"".join(request.stream.context for request in self._batch)
+        states = [
+            self._initial_state if request.stream.state is None else request.stream.state
+            for request in self._batch
+        ]
+        probabilities, state = await asyncio.get_running_loop().run_in_executor(
+            self._thread,
+            network.run,
+            np.frombuffer(pcm, "<i2").reshape(-1, FRAME_SAMPLES),
+            np.frombuffer(contexts, "<i2").reshape(-1, CONTEXT_SAMPLES),
+            frames,
+            np.stack(states, axis=1),
+        )
+        return [(each, state[:, n].copy()) for n, each in enumerate(probabilities)]
 
 
 def _pause_s(requests: int) -> float:
     """From the begin of a turn with so many requests to the next."""
     return TURN_EVERY_S * min(1.0, requests / TURN_REQUESTS_MANY)
-
-
-def _heard(batch: list[_Request], steps: list[int]) -> tuple[Floats, npt.NDArray[np.intp]]:
-    """The frames as the model hears them, each request's one after the other, and where each
-    begins."""
-    begins = np.cumsum([0, *steps[:-1]])
-    pcm = b"".join(request.pcm_of(count) for request, count in zip(batch, steps, strict=True))
-    samples = np.frombuffer(pcm, "<i2").reshape(-1, FRAME_SAMPLES)
-    heard = np.empty((len(samples), HEARD_SAMPLES), np.float32)
-    frames = heard[:, CONTEXT_SAMPLES:]
-    np.multiply(samples, _GAIN / np.float32(32768), out=frames)
-    np.minimum(np.maximum(frames, -1, out=frames), 1, out=frames)
-    heard[1:, :CONTEXT_SAMPLES] = frames[:-1, -CONTEXT_SAMPLES:]
-    heard[begins, :CONTEXT_SAMPLES] = [request.stream.context for request in batch]
-    return heard, begins

@@ -1,44 +1,30 @@
-"""The network in numpy against the package's own graph on onnxruntime."""
+"""Our graph of the network against the package's own."""
 
 from __future__ import annotations
 
 import random
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import pytest
 
-from gateway.silero import (
-    CONTEXT_SAMPLES,
-    FRAMES_AT_ONCE,
-    HEARD_SAMPLES,
-    STATE_UNITS,
-    SileroNetwork,
-    model_path,
-)
+from gateway.silero import CONTEXT_SAMPLES, STATE_UNITS, SileroNetwork, model_path
 from gateway.timeline import FRAME_SAMPLES
+from tools.bench.vad import package_graph
 from tools.digit_speech import VOICES, random_digits, speak
 
 Floats = npt.NDArray[np.float32]
+Samples = npt.NDArray[np.int16]
 SECONDS = 6
 DIFFERENCE_MAX = 1e-4
 
 
-def heard_of(samples: npt.NDArray[Any]) -> Floats:
-    """Frames with the samples before each, shape ``(frames, HEARD_SAMPLES)``."""
-    frames = samples[: len(samples) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)
-    before = np.vstack([np.zeros(FRAME_SAMPLES), frames[:-1]])[:, -CONTEXT_SAMPLES:]
-    return np.hstack([before, frames]).astype(np.float32)
-
-
-def recordings() -> Floats:
+def recordings() -> Samples:
     """Speech of every voice, at several levels and in noise, noises, tones and silence; shape
-    ``(frames, recordings, HEARD_SAMPLES)``."""
+    ``(recordings, frames, FRAME_SAMPLES)``."""
     rng = random.Random(3)
     noise = np.random.default_rng(3)
-    size = SECONDS * 16_000
+    size = SECONDS * 16_000 // FRAME_SAMPLES * FRAME_SAMPLES
     time = np.arange(size)
     speech = [
         speak(random_digits(rng, 12), voice, rng)[:size].astype(np.float64) / 32768
@@ -47,57 +33,80 @@ def recordings() -> Floats:
     sounds = [
         *speech,
         *[0.01 * samples for samples in speech],
-        *[np.clip(20 * samples, -1, 1) for samples in speech],
+        *[20 * samples for samples in speech],
         *[samples + 0.01 * noise.standard_normal(len(samples)) for samples in speech],
         *[level * noise.standard_normal(size) for level in (1e-4, 1e-2, 1.0)],
         np.zeros(size),
         np.ones(size),
         np.sin(time * 0.1),
         np.sign(np.sin(time * 0.05)),
-        np.repeat([0.0, 1.0, 0.0, 1.0], size // 4) * noise.uniform(-1, 1, size),
+        np.repeat([0.0, 1.0, 0.0, 1.0], -(-size // 4))[:size] * noise.uniform(-1, 1, size),
     ]
-    return np.stack([heard_of(np.pad(s, (0, size - len(s)))) for s in sounds], axis=1)
+    padded = np.stack([np.pad(sound, (0, size - len(sound))) for sound in sounds])
+    samples: Samples = np.clip(32768 * padded, -32768, 32767).astype(np.int16)
+    return samples.reshape(len(sounds), -1, FRAME_SAMPLES)
+
+
+def heard_of(frames: Samples, gain: float) -> Floats:
+    """With the samples before each, shape ``(recordings, frames, context and frame)``."""
+    loud = np.clip(gain / 32768 * frames, -1, 1)
+    before = np.concatenate([np.zeros_like(loud[:, :1]), loud[:, :-1]], axis=1)
+    return np.concatenate([before[..., -CONTEXT_SAMPLES:], loud], axis=2).astype(np.float32)
 
 
 def probabilities_of_the_package(heard: Floats) -> Floats:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3  # the file has unused initializers: a warning each
-    graph = onnxruntime.InferenceSession(str(model_path()), options)
-    state = np.zeros((2, heard.shape[1], STATE_UNITS), np.float32)
+    graph = package_graph()
+    state = np.zeros((2, len(heard), STATE_UNITS), np.float32)
     rate = np.array(16_000, np.int64)
     found = []
-    for frame in heard:
+    for frame in heard.transpose(1, 0, 2):
         output, state = graph.run(None, {"input": frame, "state": state, "sr": rate})
         found.append(output[:, 0])
-    return np.stack(found)
+    return np.stack(found, axis=1)
 
 
-def probabilities_of_ours(heard: Floats) -> Floats:
-    network = SileroNetwork(model_path())
-    frames, streams, _ = heard.shape
-    encoded = network.encode(heard.reshape(-1, HEARD_SAMPLES)).reshape(frames, streams, -1)
-    state = np.zeros((streams, 2 * STATE_UNITS), np.float32)
-    hidden = []
-    for frame in encoded:
-        network.advance(frame, state)
-        hidden.append(state[:, :STATE_UNITS].copy())
-    return network.probabilities(np.stack(hidden))
+def nothing_before(streams: int) -> tuple[Samples, Floats]:
+    """Contexts and state."""
+    contexts = np.zeros((streams, CONTEXT_SAMPLES), np.int16)
+    return contexts, np.zeros((2, streams, STATE_UNITS), np.float32)
 
 
-def test_probabilities_are_those_of_the_package() -> None:
-    heard = recordings()
-    expected = probabilities_of_the_package(heard)
+@pytest.mark.parametrize("gain", [1.0, 4.0])
+def test_probabilities_are_those_of_the_package(gain: float) -> None:
+    samples = recordings()
+    streams, frames, _ = samples.shape
+    expected = probabilities_of_the_package(heard_of(samples, gain))
     assert expected.min() < 0.01
     assert expected.max() > 0.99
-    difference = np.abs(probabilities_of_ours(heard) - expected)
-    assert difference.max() < DIFFERENCE_MAX
+    network = SileroNetwork(model_path(), gain=gain)
+    contexts, state = nothing_before(streams)
+    found, _ = network.run(samples.reshape(-1, FRAME_SAMPLES), contexts, [frames] * streams, state)
+    assert np.abs(np.array(found) - expected).max() < DIFFERENCE_MAX
 
 
-@pytest.mark.parametrize("frames", [1, FRAMES_AT_ONCE - 1, FRAMES_AT_ONCE, FRAMES_AT_ONCE + 1])
-def test_how_many_frames_are_encoded_at_once_makes_no_difference(frames: int) -> None:
-    heard = recordings()[:, 0][: FRAMES_AT_ONCE + 1]
+def test_streams_may_have_different_numbers_of_frames_and_go_on() -> None:
+    """Every recording in pieces of random lengths, other recordings in the batch each time."""
+    rng = random.Random(7)
+    samples = recordings()
+    streams, frames, _ = samples.shape
     network = SileroNetwork(model_path())
-    np.testing.assert_allclose(
-        network.encode(heard[:frames]), network.encode(heard)[:frames], atol=1e-4
+    contexts, state = nothing_before(streams)
+    expected, expected_state = network.run(
+        samples.reshape(-1, FRAME_SAMPLES), contexts, [frames] * streams, state
     )
+    found: list[list[float]] = [[] for _ in range(streams)]
+    while going_on := [n for n in range(streams) if len(found[n]) < frames]:
+        batch = rng.sample(going_on, rng.randint(1, len(going_on)))
+        counts = [rng.randint(1, frames - len(found[n])) for n in batch]
+        pieces = [
+            samples[n, len(found[n]) : len(found[n]) + count]
+            for n, count in zip(batch, counts, strict=True)
+        ]
+        probabilities, state[:, batch] = network.run(
+            np.concatenate(pieces), contexts[batch], counts, state[:, batch]
+        )
+        for n, count, piece, row in zip(batch, counts, pieces, probabilities, strict=True):
+            found[n] += row[:count]
+            contexts[n] = piece[-1, -CONTEXT_SAMPLES:]
+    np.testing.assert_allclose(found, expected, atol=DIFFERENCE_MAX)
+    np.testing.assert_allclose(state, expected_state, atol=1e-3)

@@ -172,7 +172,7 @@ async def test_a_fault_is_for_those_who_asked_only(
     engine: VadEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(engine, "_step_all", lambda *_: 1 / 0)
+        patched.setattr(engine._network, "run", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             await engine.probabilities(VadStream(), bytes(FRAME_BYTES))
     assert len(await engine.probabilities(VadStream(), bytes(FRAME_BYTES))) == 1

@@ -30,6 +30,7 @@ PARTS = (
     "worker",
     "files",
     "long_file",
+    "vad",
     "gateway",
     "cpu_budget",
     "reconnect",
@@ -44,6 +45,7 @@ QUICK: dict[str, dict[str, object]] = {
     "chunks": {"CHUNKS": 20},
     "cpu_budget": {"SESSIONS": 4, "WARM_UP_S": 1.0, "MEASURED_S": 2.0},
     "gateway": {"ROUND_TRIPS": 5, "IDLE_SESSIONS": 15},
+    "vad": {"ROUNDS": 1},
     "long_file": {"FILE_S": 60, "SERVICE_MS": 20, "ALONE_S": 1.0, "SPEAKERS": 2},
     "reconnect": {"CONNECTIONS": 20, "CONNECTIONS_MAX": 15, "ROUNDS": 1, "FORGOTTEN_S": 7.0},
 }
@@ -63,6 +65,7 @@ def _modules() -> dict[str, ModuleType]:
         gateway,
         long_file,
         reconnect,
+        vad,
         worker,
     )
 
@@ -77,6 +80,7 @@ def _modules() -> dict[str, ModuleType]:
         gateway,
         long_file,
         reconnect,
+        vad,
         worker,
     )
     return {module.__name__.rpartition(".")[2]: module for module in modules}

@@ -18,6 +18,7 @@ TITLES = {
     "worker": "Recognition",
     "files": "Files through the pipeline",
     "long_file": "A long file, and people who speak",
+    "vad": "Speech detection",
     "gateway": "Gateway and the whole way",
     "cpu_budget": "Where the processor time goes",
     "reconnect": "Two thousand connections back at once",
