@@ -40,6 +40,14 @@ class StopSignal:
         return self._event.wait(timeout_s)
 
 
+def interrupt() -> None:
+    """Have SIGTERM and SIGINT raise ``KeyboardInterrupt``: for tools, which are ended by what they
+    are doing, not by loops that look. SIGINT too, because shells have it ignored in what they start
+    in the background."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
+
+
 def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
     """Have the kernel send ``number`` when the parent ends (Linux ``prctl``), so that killing a
     supervisor with -9 leaves no orphan. Elsewhere a no-op: the parent's pipe closing must do."""

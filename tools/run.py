@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -127,7 +128,7 @@ def ask_health(base_url: str, token: str | None = None) -> dict[str, Any] | None
 
 
 def wait_until_ready(
-    stack: Stack, base_url: str, stop: lifecycle.StopSignal, token: str | None = None
+    stack: Stack, base_url: str, stop: lifecycle.StopSignal | None = None, token: str | None = None
 ) -> dict[str, Any]:
     """Wait for the system to recognise speech, and a little longer for its databases.
 
@@ -139,7 +140,8 @@ def wait_until_ready(
     """
     began_s = time.monotonic()
     recognises_since_s: float | None = None
-    while not stop.wait(POLL_S):
+    waiting = stop or threading.Event()
+    while not waiting.wait(POLL_S):
         require_running(stack)
         now_s = time.monotonic()
         health = ask_health(base_url, token) or {}

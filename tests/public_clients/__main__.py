@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime import lifecycle
 from tests.public_clients import html5, scripts
 from tests.public_clients.said import Outcome
 from tools.ports import free_port
@@ -67,7 +66,7 @@ def running_system(origin: str) -> Iterator[int]:
         }
         stack = Stack(lambda line: print(line, file=sys.stderr), environment=environment)
         try:
-            wait_until_ready(stack, f"http://127.0.0.1:{port}", lifecycle.StopSignal())
+            wait_until_ready(stack, f"http://127.0.0.1:{port}")
             yield port
         finally:
             stack.stop()

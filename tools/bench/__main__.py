@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from runtime import logging
+from runtime import lifecycle, logging
 from tools.bench import report, results
 from tools.bench.figures import Figure
 
@@ -144,6 +144,7 @@ def main(
 
 
 if __name__ == "__main__":
+    lifecycle.interrupt()
     # One thread for each recogniser, as the workers have it: the bare loops are their reference.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     typer.run(main)

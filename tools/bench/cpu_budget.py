@@ -23,7 +23,6 @@ import psutil
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
-from runtime import lifecycle
 from tools.bench.figures import Figure
 from tools.digit_speech import VOICES, expected_text, random_digits, speak
 from tools.ports import free_port
@@ -173,7 +172,7 @@ def measure() -> list[Figure]:
         }
         stack = Stack(lambda _line: None, environment=environment)
         try:
-            wait_until_ready(stack, f"http://127.0.0.1:{port}", lifecycle.StopSignal())
+            wait_until_ready(stack, f"http://127.0.0.1:{port}")
             url = f"ws://127.0.0.1:{port}/ws/asr"
             taken_ms, live, right = asyncio.run(
                 measure_live(url, sessions, lambda: cpu_s_by_process(stack))

@@ -13,7 +13,6 @@ import psutil
 
 from asr_worker.recognizer import Utterance, build
 from asr_worker.settings import WorkerSettings
-from runtime import lifecycle
 from tools import client as c
 from tools.bench import chunks
 from tools.bench.figures import Figure
@@ -96,7 +95,7 @@ def measure() -> list[Figure]:
         }
         stack = Stack(lambda _line: None, environment=environment)
         try:
-            wait_until_ready(stack, f"http://127.0.0.1:{port}", lifecycle.StopSignal())
+            wait_until_ready(stack, f"http://127.0.0.1:{port}")
             url = f"ws://127.0.0.1:{port}/ws/asr"
             whole_ms = asyncio.run(round_trip_ms(url, spoken))
             gateway = gateway_of(stack)

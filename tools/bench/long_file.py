@@ -17,7 +17,6 @@ from itertools import pairwise
 
 import numpy as np
 
-from runtime import lifecycle
 from tools import client as c
 from tools.bench.figures import Figure
 from tools.digit_speech import VOICES, random_digits, speak
@@ -152,7 +151,7 @@ def run(workers: int, audio: bytes) -> _Run:
         }
         stack = Stack(lambda _line: None, environment=environment)
         try:
-            wait_until_ready(stack, f"http://127.0.0.1:{port}", lifecycle.StopSignal())
+            wait_until_ready(stack, f"http://127.0.0.1:{port}")
             return asyncio.run(_measured(port, audio))
         finally:
             stack.stop()

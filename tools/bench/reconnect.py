@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from runtime import garbage, lifecycle
+from runtime import garbage
 from tools.bench.figures import Figure
 from tools.bench.gateway import gateway_of
 from tools.loadtest.wire import Wire
@@ -212,7 +212,7 @@ def measure() -> list[Figure]:
         }
         stack = Stack(lambda _line: None, environment=environment)
         try:
-            wait_until_ready(stack, f"http://127.0.0.1:{port}", lifecycle.StopSignal())
+            wait_until_ready(stack, f"http://127.0.0.1:{port}")
             gateway = _Gateway(gateway_of(stack))
             return asyncio.run(_measure(f"ws://127.0.0.1:{port}/ws/asr", gateway))
         finally:

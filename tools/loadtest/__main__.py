@@ -99,7 +99,7 @@ def own_stack(console: Console, concurrency: str) -> Iterator[tuple[str, int]]:
         lines: list[str] = []
         stack = Stack(lines.append, concurrency, environment=environment)
         try:
-            wait_until_ready(stack, f"http://127.0.0.1:{port}", lifecycle.StopSignal())
+            wait_until_ready(stack, f"http://127.0.0.1:{port}")
             console.print(f"[dim]stack ready on port {port}[/]")
             yield f"127.0.0.1:{port}", stack.pid
         finally:
@@ -237,4 +237,5 @@ def _find_capacity(
 
 
 if __name__ == "__main__":
+    lifecycle.interrupt()
     typer.run(main)

@@ -71,7 +71,7 @@ def run(
     system: System,
     show: Callable[[float, Progress, System], None],
 ) -> Results:
-    """Carry out ``plan``; Ctrl-C ends it early with what there is.
+    """Carry out ``plan``; ``KeyboardInterrupt`` ends it early with what there is.
 
     Raises:
         RuntimeError: if a generator process dies.
@@ -147,7 +147,8 @@ def _generate(
 ) -> None:
     """Body of a generator process."""
     lifecycle.die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent asks us to stop.
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(asked, signal.SIG_IGN)  # The parent asks us to stop.
     asyncio.run(_drive(plan, number, processes, began_s, reports, stop))
 
 
