@@ -178,12 +178,10 @@ class VadEngine:
                 # What has no room in a turn does not wait for company.
                 self._next_turn_s = began_s + (0 if left else _pause_s(len(self._batch)))
         finally:
-            self._turns = None
+            self._batch, self._turns = [], None
 
     def _next_batch(self) -> tuple[list[_Request], list[int]]:
         """Waiting requests, and how many frames of each come now."""
-        if not self._waiting:
-            return [], []
         most = TURN_FRAMES_MAX // len(self._waiting)
         most = min(REQUEST_FRAMES_MAX, max(REQUEST_FRAMES_MIN, most))
         batch: list[_Request] = []

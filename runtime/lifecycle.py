@@ -40,7 +40,7 @@ class StopSignal:
         return self._event.wait(timeout_s)
 
 
-def interrupt() -> None:
+def be_interruptible() -> None:
     """Have SIGTERM and SIGINT raise ``KeyboardInterrupt``: for tools, which are ended by what they
     are doing, not by loops that look. SIGINT too, because shells have it ignored in what they start
     in the background."""

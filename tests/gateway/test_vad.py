@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import AsyncIterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -130,6 +132,41 @@ async def test_a_long_request_takes_turns_with_others(
     assert done == {short}
     assert await short == pytest.approx(expected[:3], abs=1e-4)
     assert await long == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("requests", "each"),
+    [(1, vad.REQUEST_FRAMES_MAX), (2, vad.REQUEST_FRAMES_MAX), (32, 16), (500, 8)],
+)
+async def test_a_turn_takes_the_same_of_all_and_no_more_than_it_holds(
+    requests: int, each: int
+) -> None:
+    engine = VadEngine()
+    pcm = bytes(FRAME_BYTES * 100)
+    future = asyncio.get_running_loop().create_future()
+    engine._waiting.extend(vad._Request(VadStream(), pcm, future) for _ in range(requests))
+    batch, frames = engine._next_batch()
+    assert frames == [each] * len(batch)
+    assert sum(frames) <= vad.TURN_FRAMES_MAX
+    assert len(batch) == min(requests, vad.TURN_FRAMES_MAX // each)
+
+
+async def test_the_event_loop_goes_on_during_a_turn(
+    engine: VadEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = engine._network
+    assert network is not None
+    run, went_on = network.run, threading.Event()
+
+    def run_once_the_loop_went_on(*arguments: Any) -> Any:
+        assert went_on.wait(10), "the event loop waited for the model"
+        return run(*arguments)
+
+    monkeypatch.setattr(network, "run", run_once_the_loop_went_on)
+    asked = asyncio.create_task(engine.probabilities(VadStream(), bytes(FRAME_BYTES)))
+    await asyncio.sleep(0.1)
+    went_on.set()
+    assert len(await asked) == 1
 
 
 async def test_too_many_waiting_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

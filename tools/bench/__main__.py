@@ -144,7 +144,7 @@ def main(
 
 
 if __name__ == "__main__":
-    lifecycle.interrupt()
+    lifecycle.be_interruptible()
     # One thread for each recogniser, as the workers have it: the bare loops are their reference.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     typer.run(main)

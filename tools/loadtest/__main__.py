@@ -237,5 +237,5 @@ def _find_capacity(
 
 
 if __name__ == "__main__":
-    lifecycle.interrupt()
+    lifecycle.be_interruptible()
     typer.run(main)
