@@ -12,8 +12,9 @@ class SlowHead(threading.Thread):
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
-        self._socket = socket.create_connection(("127.0.0.1", port))
+        # Before the gateway's own time begins, or a deadline kept to the millisecond looks early.
         self._began_s = time.monotonic()
+        self._socket = socket.create_connection(("127.0.0.1", port))
         self.lasted_s = 0.0
         self.answer = b""
 
