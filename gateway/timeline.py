@@ -3,7 +3,7 @@ that may still become an utterance is kept."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import deque
 
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
@@ -11,6 +11,12 @@ from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 FRAME_SAMPLES = 512
 """Voice activity detection works on frames of this many samples (32 ms)."""
 _FRAME_BYTES = FRAME_SAMPLES * BYTES_PER_SAMPLE
+
+PIECE_BYTES_MIN = 2_048
+"""Audio that comes in smaller pieces is joined to such ones, or a piece of two bytes would take
+fifty."""
+PIECE_BYTES_MAX = 65_536
+"""Larger ones are split: a piece is kept as long as any part of it is needed."""
 
 
 def samples_to_ms(samples: int) -> int:
@@ -27,13 +33,18 @@ remembers that much."""
 class Timeline:
     """Append decoded PCM, take whole frames for detection, cut utterances, forget the rest.
 
+    The audio stays in the pieces in which it came: one long buffer would be copied whenever it
+    grows or loses its beginning.
+
     ``first_sample`` and ``first_chunk_index``: where it begins, if the session was elsewhere
     before. Frames stay where they would have been: they count from the session's beginning.
     """
 
     def __init__(self, first_sample: int = 0, first_chunk_index: int = 0) -> None:
-        self._pcm = bytearray()
-        self._first_sample = first_sample
+        self._pieces: list[bytes] = []
+        self._piece_starts: list[int] = []
+        """Of each piece its first sample."""
+        self._first_sample = self._total_samples = first_sample
         self._framed_samples = -(-first_sample // FRAME_SAMPLES) * FRAME_SAMPLES
         self._clean_starts = deque([(first_sample, first_chunk_index)])
         self._chunk_ends: list[int] = []
@@ -42,7 +53,7 @@ class Timeline:
     @property
     def total_samples(self) -> int:
         """Length of the session so far, forgotten audio included."""
-        return self._first_sample + len(self._pcm) // BYTES_PER_SAMPLE
+        return self._total_samples
 
     @property
     def framed_samples(self) -> int:
@@ -51,12 +62,20 @@ class Timeline:
 
     @property
     def kept_bytes(self) -> int:
-        return len(self._pcm)
+        """At most one piece more than what is not forgotten."""
+        return sum(map(len, self._pieces))
 
     def append(self, pcm: bytes) -> None:
         """``pcm`` must be whole samples."""
         assert len(pcm) % BYTES_PER_SAMPLE == 0
-        self._pcm += pcm
+        if self._pieces and len(self._pieces[-1]) < PIECE_BYTES_MIN:
+            pcm = self._pieces.pop() + pcm
+            self._total_samples = self._piece_starts.pop()
+        for begin in range(0, len(pcm), PIECE_BYTES_MAX):
+            piece = pcm[begin : begin + PIECE_BYTES_MAX]
+            self._piece_starts.append(self._total_samples)
+            self._pieces.append(piece)
+            self._total_samples += len(piece) // BYTES_PER_SAMPLE
 
     def begin_chunk(self, chunk_index: int, *, clean_start: bool) -> None:
         """What is appended from now on is of this chunk; ``clean_start`` as in ``Decoded``."""
@@ -87,16 +106,15 @@ class Timeline:
 
     def take_frames(self) -> bytes:
         """PCM of the whole frames that were not taken before; empty if there is none."""
-        begin = (self._framed_samples - self._first_sample) * BYTES_PER_SAMPLE
+        begin_sample = self._framed_samples
         # Negative before the first frame of a session that was elsewhere before.
-        frames = max(0, (len(self._pcm) - begin) // _FRAME_BYTES)
+        frames = max(0, (self._total_samples - begin_sample) // FRAME_SAMPLES)
         self._framed_samples += frames * FRAME_SAMPLES
-        return bytes(self._pcm[begin : begin + frames * _FRAME_BYTES])
+        return self._between(begin_sample, self._framed_samples)
 
     def take_last_frame(self) -> bytes:
         """What is left after ``take_frames``, padded with silence to one frame, or empty."""
-        begin = (self._framed_samples - self._first_sample) * BYTES_PER_SAMPLE
-        rest = bytes(self._pcm[begin:])
+        rest = self._between(self._framed_samples, self._total_samples)
         assert len(rest) < _FRAME_BYTES, "take_frames first"
         if not rest:
             return b""
@@ -106,16 +124,17 @@ class Timeline:
     def cut(self, start_sample: int, end_sample: int) -> bytes:
         """PCM from ``start_sample`` to ``end_sample``, which must not be forgotten yet."""
         assert self._first_sample <= start_sample <= end_sample <= self.total_samples
-        begin = (start_sample - self._first_sample) * BYTES_PER_SAMPLE
-        end = (end_sample - self._first_sample) * BYTES_PER_SAMPLE
-        return bytes(self._pcm[begin:end])
+        return self._between(start_sample, end_sample)
 
     def forget_before(self, sample: int) -> None:
         """Free audio before ``sample``; frames not yet taken are kept whatever is asked."""
         sample = min(sample, self._framed_samples, self.total_samples)
         if sample <= self._first_sample:
             return
-        del self._pcm[: (sample - self._first_sample) * BYTES_PER_SAMPLE]
+        gone = bisect_right(self._piece_starts, sample) - 1
+        if sample == self._total_samples:
+            gone = len(self._pieces)
+        del self._pieces[:gone], self._piece_starts[:gone]
         self._first_sample = sample
         # A later segment may begin exactly at `sample`, so the chunk ending there is not needed
         # any more: segments end after they begin.
@@ -125,3 +144,18 @@ class Timeline:
         place = bisect_left(self._chunk_ends, sample)
         place = min(place, len(self._chunk_ends) - 1)
         del self._chunk_ends[:place], self._chunk_indexes[:place]
+
+    def _between(self, start_sample: int, end_sample: int) -> bytes:
+        """PCM of what is kept, copied once."""
+        if start_sample >= end_sample:
+            return b""
+        first = bisect_right(self._piece_starts, start_sample) - 1
+        last = bisect_left(self._piece_starts, end_sample) - 1
+        begin = (start_sample - self._piece_starts[first]) * BYTES_PER_SAMPLE
+        end = (end_sample - self._piece_starts[last]) * BYTES_PER_SAMPLE
+        if first == last:
+            return self._pieces[first][begin:end]
+        pieces = self._pieces[first : last + 1]
+        pieces[0] = pieces[0][begin:]
+        pieces[-1] = pieces[-1][:end]
+        return b"".join(pieces)

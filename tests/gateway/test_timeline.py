@@ -1,8 +1,14 @@
 import random
+import tracemalloc
 
 import pytest
 
-from gateway.timeline import FRAME_SAMPLES, Timeline, samples_to_ms
+from gateway.timeline import (
+    FRAME_SAMPLES,
+    PIECE_BYTES_MAX,
+    Timeline,
+    samples_to_ms,
+)
 
 
 def pcm(samples: int, seed: int = 0) -> bytes:
@@ -26,14 +32,47 @@ def test_frames_are_the_same_however_audio_arrives() -> None:
 def test_cut_after_forgetting_gives_the_same_samples() -> None:
     audio = pcm(5000)
     timeline = Timeline()
-    timeline.append(audio)
+    for place in range(0, len(audio), 2500):
+        timeline.append(audio[place : place + 2500])
     timeline.take_frames()
     timeline.forget_before(2000)
-    assert timeline.kept_bytes == len(audio) - 4000
+    assert (
+        timeline.kept_bytes == len(audio) - 2500
+    )  # The first piece; of the second a part is needed.
     assert timeline.total_samples == 5000
     assert timeline.cut(2500, 4000) == audio[5000:8000]
     with pytest.raises(AssertionError):
         timeline.cut(1999, 3000)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_cut_is_the_audio_whatever_its_pieces_and_what_is_forgotten(seed: int) -> None:
+    audio, rng, timeline = pcm(200_000), random.Random(seed), Timeline()
+    place = forgotten = 0
+    while place < len(audio):
+        # From a sample to several of the largest pieces.
+        step = round(2 ** rng.uniform(0, 17)) * 2
+        timeline.append(audio[place : place + step])
+        place = min(place + step, len(audio))
+        assert timeline.total_samples == place // 2
+        timeline.take_frames()
+        forgotten = max(forgotten, rng.randrange(place // 2 + 1) - 20_000)
+        timeline.forget_before(forgotten)
+        for _ in range(20):
+            start, end = sorted(rng.choices(range(forgotten, place // 2 + 1), k=2))
+            assert timeline.cut(start, end) == audio[2 * start : 2 * end]
+        assert timeline.kept_bytes < place - 2 * forgotten + PIECE_BYTES_MAX
+
+
+def test_audio_in_tiny_pieces_takes_little_more_room_than_it_is_long() -> None:
+    audio, timeline = pcm(20_000), Timeline()
+    tracemalloc.start()
+    for place in range(0, len(audio), 2):
+        timeline.append(audio[place : place + 2])
+    room, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert timeline.cut(0, 20_000) == audio
+    assert len(audio) <= room < 1.2 * len(audio)
 
 
 def test_frames_not_yet_taken_are_never_forgotten() -> None:
