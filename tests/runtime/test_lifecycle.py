@@ -32,6 +32,16 @@ def test_a_signal_only_sets_state(stop: lifecycle.StopSignal, number: signal.Sig
     assert stop.requested
 
 
+def run_apart(program: str, *arguments: str) -> None:
+    subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=60,
+    )
+
+
 def test_a_signal_ends_the_waiting(stop: lifecycle.StopSignal) -> None:
     threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
     assert stop.wait(60)
@@ -44,6 +54,45 @@ def test_request_does_the_same(stop: lifecycle.StopSignal) -> None:
 
 def test_waiting_has_an_end(stop: lifecycle.StopSignal) -> None:
     assert not stop.wait(0.01)
+
+
+# Told to end by a child, as fast as it can, while it waits again and again.
+TOLD_OFTEN = """
+import os, signal
+from runtime import lifecycle
+stop = lifecycle.StopSignal()
+if os.fork() == 0:
+    for _ in range(20_000):
+        os.kill(os.getppid(), signal.SIGTERM)
+    os._exit(0)
+while os.waitpid(-1, os.WNOHANG) == (0, 0):
+    stop.wait(0.001)
+assert stop.requested
+"""
+
+
+def test_signals_may_come_at_any_moment_even_while_one_is_handled() -> None:
+    run_apart(TOLD_OFTEN)
+
+
+# A child that has not yet become another program is told to end, and not its parent.
+CHILD_TOLD = """
+import os, signal, time
+from runtime import lifecycle
+stop = lifecycle.StopSignal()
+if (child := os.fork()) == 0:
+    os.kill(os.getpid(), signal.SIGTERM)
+    os._exit(0 if stop.wait(60) else 1)
+assert os.waitpid(child, 0)[1] == 0
+stop.wait(0.01)
+began_s = time.monotonic()
+assert not stop.wait(0.2)
+assert time.monotonic() - began_s >= 0.2
+"""
+
+
+def test_what_a_forked_child_is_told_is_not_told_to_its_parent() -> None:
+    run_apart(CHILD_TOLD)
 
 
 # A parent that starts a child, waits for it to be ready, and ends without a word.
@@ -62,13 +111,7 @@ os.read(reading, 1)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_child_dies_with_its_parent(number: signal.Signals) -> None:
     # Standard output ends, and with it this, when the last process that holds it does.
-    subprocess.run(
-        [sys.executable, "-c", PARENT, str(int(number))],
-        cwd=Path(__file__).parents[2],
-        stdout=subprocess.PIPE,
-        check=True,
-        timeout=60,
-    )
+    run_apart(PARENT, str(int(number)))
 
 
 def test_draining_is_shorter_than_honchos_patience() -> None:
