@@ -7,7 +7,6 @@ current one, or is raw PCM if there is none. The PCM does not depend on where ch
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 import av
@@ -17,6 +16,7 @@ from gateway.containers import AudioError, Container, OggPages, sniff
 from gateway.decoding import DecoderPool, EncodedStream
 from gateway.wav import WavReader
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
+from wire.plain import plain_data
 
 __all__ = ["AudioError", "AudioInput", "Decoded"]
 
@@ -24,7 +24,7 @@ RAW_SAMPLE_RATE_HZ_MIN: Final = 8_000
 RAW_SAMPLE_RATE_HZ_MAX: Final = 48_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class Decoded:
     """What a chunk gave: mono s16le PCM at 16 kHz."""
 

@@ -6,17 +6,17 @@ events from the broker link. Actions are performed by ``gateway.connection``, wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from wire.messages import Failure, Job, Record, Result, StoredKey, Token
+from wire.plain import plain_data
 
 Mode = Literal["auto", "stream", "chunk"]
 
 # ------------------------------------------------------------------------- events: from the client
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class Start:
     session_id: str
     user_id: str
@@ -34,7 +34,7 @@ class Start:
     """The audio comes in containers; what is none is refused and not taken for raw PCM."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class Chunk:
     data: bytes
     chunk_index: int | None
@@ -42,17 +42,17 @@ class Chunk:
     session_id: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class Finish:
     session_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class Disconnected:
     """The client is gone, or is to be let go; nothing can be sent any more."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class Attached:
     """The client is back, on a new connection, and has shown its token."""
 
@@ -62,7 +62,7 @@ class Attached:
 # --------------------------------------------------------------- events: from the session's audio
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class AudioDecoded:
     """PCM of chunk ``chunk_index``; see ``gateway.audio.Decoded`` for the parts."""
 
@@ -76,7 +76,7 @@ class AudioDecoded:
     """The previous container turned out to be bad at its end; this chunk is fine."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class AudioFailed:
     """A chunk, or with no index the end of the audio, could not be decoded; ``pcm`` is what came
     before the fault."""
@@ -87,14 +87,14 @@ class AudioFailed:
     pcm: bytes = b""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class AudioFinished:
     """No more audio will come; ``tail`` is what the decoder still held."""
 
     tail: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class SpeechProbabilities:
     """Answer to ``DetectSpeech``: one probability per 32 ms frame."""
 
@@ -104,34 +104,34 @@ class SpeechProbabilities:
 # ----------------------------------------------------------------------------- events: from the bus
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class ResultArrived:
     result: Result
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class KeysStored:
     """Rows of this session that are committed."""
 
     keys: tuple[StoredKey, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class BrokerRestarted:
     """A new broker epoch: it knows none of our jobs."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class Tick:
-    """Time has passed. Sent to every live session about ten times a second."""
+    """Time has passed. Sent to every live session about five times a second."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class Interrupted:
     """This gateway stops, and the client has been told to go elsewhere."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class Deleted:
     """The session is being deleted by REST: end it and store nothing more."""
 
@@ -157,14 +157,14 @@ Event = (
 # ---------------------------------------------------------------- actions: what the client is told
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class Started:
     session_id: str
     resume_token: str
     next_chunk_index: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class Resumed:
     """Go on with this chunk; texts of segments from ``next_segment_index`` follow."""
 
@@ -174,20 +174,20 @@ class Resumed:
     next_segment_index: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class ChunkReceived:
     """Chunks up to ``chunk_index`` are received."""
 
     chunk_index: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class PartialText:
     segment_index: int
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class SegmentText:
     session_id: str
     chunk_index: int
@@ -198,7 +198,7 @@ class SegmentText:
     tokens: tuple[Token, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class Finished:
     session_id: str
     text: str
@@ -207,7 +207,7 @@ class Finished:
     stored: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class Problem:
     """An error answer; the session goes on unless a ``Close`` follows."""
 
@@ -223,7 +223,7 @@ Answer = Started | Resumed | ChunkReceived | PartialText | SegmentText | Finishe
 # ----------------------------------------------------------------- actions: what else is to be done
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class DecodeChunk:
     """Decode ``data``, then tell ``AudioDecoded`` or ``AudioFailed``. In order, one at a time."""
 
@@ -233,12 +233,12 @@ class DecodeChunk:
     """Mode chunk: the chunk stands for itself; flush the decoder at its end."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class FinishAudio:
     """Flush the decoder, then tell ``AudioFinished`` or ``AudioFailed``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class DetectSpeech:
     """Run voice activity detection over these whole 512-sample frames, then tell
     ``SpeechProbabilities``."""
@@ -246,19 +246,19 @@ class DetectSpeech:
     pcm: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class SubmitJob:
     job: Job
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class SubmitRecord:
     """Keep ``record`` and send it until it is stored."""
 
     record: Record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class KeepResult:
     """See that this result is stored, by a copy of it if need be. ``contested``: something else
     may have been published for the segment, and this is what the client is told."""
@@ -269,12 +269,12 @@ class KeepResult:
     """Since the segment's job was first sent, for the metrics."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class CancelJobs:
     session_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class Close:
     """Close the connection with this WebSocket code once everything before it is sent."""
 

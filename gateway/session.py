@@ -45,7 +45,7 @@ class Session:
     It outlives its client's connections: one that is lost leaves it waiting for the next.
 
     The caller's duties: answer ``DecodeChunk``, ``FinishAudio`` and ``DetectSpeech`` with their
-    events before the next client event, send ``Tick`` about ten times a second,
+    events before the next client event, send ``Tick`` about five times a second,
     and stop reading the client while ``wants_audio`` is false.
     """
 

@@ -9,18 +9,18 @@ a word, so its audio is joined to the next file's; the session gives up waiting 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from gateway.origin import Origin
 from gateway.segmenter import Segmenter, SegmenterConfig, Utterance
 from gateway.timeline import FRAME_SAMPLES, WARM_UP_SAMPLES, Timeline, samples_to_ms
+from wire.plain import plain_data
 
 JOINT_SILENCE_MS = 192
 """Silence at a file's end that says it was not cut inside a word."""
 NEW_SESSION = Origin()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class CutUtterance:
     """An utterance with its place on the session's timeline."""
 

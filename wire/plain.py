@@ -1,7 +1,8 @@
-"""Dataclasses as plain maps, which msgpack can pack.
+"""Dataclasses that are made often, and dataclasses as plain maps, which msgpack can pack.
 
-The code is generated from the annotations, like the checkers: a dict display in one function takes
-half as long as a loop over the fields, and a tenth of what ``dataclasses.asdict`` takes.
+The code of the maps is generated from the annotations, like the checkers: a dict display in one
+function takes half as long as a loop over the fields, and a tenth of what ``dataclasses.asdict``
+takes.
 """
 
 from __future__ import annotations
@@ -9,8 +10,18 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
-from typing import Any
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, TypeVar, dataclass_transform
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def plain_data(cls: type[T]) -> type[T]:
+    """A dataclass that nobody changes. mypy sees to that, not the interpreter: a frozen dataclass
+    takes two and a half times as long to make (1.25 against 0.47 µs for eleven fields), and the
+    broker makes five of them for each job, a gateway seven for each chunk."""
+    return dataclass(slots=True, kw_only=True, unsafe_hash=True)(cls)
 
 
 def plain_of(cls: type, *, without: tuple[str, ...] = ()) -> Callable[[Any], dict[str, Any]]:

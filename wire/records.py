@@ -6,12 +6,11 @@ reads them with ``parse_body``. A session's records may arrive late, twice or in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from wire.checkers import WireError, checker_of
 from wire.messages import Failure, Result, Token
-from wire.plain import plain_of
+from wire.plain import plain_data, plain_of
 
 SessionStatus = Literal["completed", "failed", "abandoned", "interrupted"]
 
@@ -22,7 +21,7 @@ RESUMED_RECORD_SEQ = DELETED_RECORD_SEQ - 1
 """The record_seq of every SessionResumed; each is the only one of its generation."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class SessionStarted:
     user_id: str
     client: str
@@ -35,7 +34,7 @@ class SessionStarted:
     """SHA-256 in hexadecimal of what the client shows to go on with the session."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class SessionResumed:
     """From the record's generation on the session is with this gateway. When it is stored, every
     earlier publication is, too; what comes later from an older generation is not stored."""
@@ -44,7 +43,7 @@ class SessionResumed:
     resume_token_hash: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class ChunkDetail:
     chunk_index: int
     byte_count: int
@@ -54,12 +53,12 @@ class ChunkDetail:
     received_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class ChunkDetails:
     chunks: tuple[ChunkDetail, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class SessionFinished:
     status: SessionStatus
     text: str
@@ -73,7 +72,7 @@ class SessionFinished:
     were known would begin anew when its client resumes it elsewhere."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class SegmentCopy:
     """A whole row of ``asr_segments``, from the gateway, because persistence did not confirm
     the one that the broker published."""
@@ -94,7 +93,7 @@ class SegmentCopy:
     resume_sample: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain_data
 class SessionDeleted:
     requested_at_ms: int
 
