@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True)
 def event(cls: type[T]) -> type[T]:
-    """A dataclass that nobody changes; see ``wire.messages.message`` for why mypy sees to that."""
+    """A dataclass that nobody changes; see ``wire.plain.plain_data`` for why mypy sees to that."""
     return dataclass(slots=True, unsafe_hash=True)(cls)
 
 
