@@ -195,6 +195,7 @@ def _conclude(
 ) -> None:
     written = report.write(out, found, results, targets)
     lines = [", ".join(f"{count} {status}" for status, count in found.statuses.items())]
+    lines.append(f"most at a time: {found.at_once} of {found.offered_at_once}")
     lines += [
         f"{kind.name}: p50 {kind.p50:.0f}, p95 {kind.p95:.0f}, p99 {kind.p99:.0f} ms"
         for kind in found.latencies

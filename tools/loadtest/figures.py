@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 import re
 from collections import Counter
@@ -12,6 +13,9 @@ from typing import Any
 
 from tools.loadtest.user import Outcome
 
+COME_IN_S = 1.0
+"""A session that is in so soon after it asked for it was not kept out."""
+
 
 def percentile(values: Sequence[float], percent: float) -> float:
     """Nearest-rank percentile; NaN of nothing."""
@@ -19,6 +23,12 @@ def percentile(values: Sequence[float], percent: float) -> float:
         return math.nan
     ordered = sorted(values)
     return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
+
+
+def most_at_once(spans: Iterable[tuple[float, float]]) -> int:
+    """Of spans of time, each from its begin until before its end, the most at any time."""
+    steps = sorted(step for begin, end in spans for step in ((begin, 1), (end, -1)))
+    return max(itertools.accumulate((step for _, step in steps), initial=0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +63,10 @@ class Summary:
     statuses: dict[str, int]
     reasons: dict[str, int]
     refusals: int
+    at_once: int
+    """The most sessions that were in at any time."""
+    offered_at_once: int
+    """How many would have been, had each come in within ``COME_IN_S``."""
     resumes: int
     stored: int
     audio_s: float
@@ -71,10 +85,12 @@ class Summary:
         return next(found for found in self.latencies if found.name == name)
 
     def holds(self, targets: Targets) -> bool:
-        """All sessions were admitted, all texts are right, and the latencies are kept."""
+        """All sessions were admitted, as many at a time as were offered and not one after the
+        other, all texts are right, and the latencies are kept."""
         final, segment = self.latency("finish → final"), self.latency("segment end → result")
         return (
             self.statuses.get("succeeded", 0) == self.sessions
+            and self.at_once >= self.offered_at_once
             and final.p95 <= targets.final_p95_ms
             and segment.p95 <= targets.segment_p95_ms
         )
@@ -85,6 +101,8 @@ class Summary:
             "statuses": self.statuses,
             "reasons": self.reasons,
             "refusals": self.refusals,
+            "at_once": self.at_once,
+            "offered_at_once": self.offered_at_once,
             "resumes": self.resumes,
             "stored": self.stored,
             "audio_s": round(self.audio_s, 1),
@@ -115,6 +133,12 @@ def summary(outcomes: Sequence[Outcome]) -> Summary:
         statuses=dict(Counter(str(outcome.status) for outcome in outcomes)),
         reasons=dict(Counter(outcome.reason for outcome in outcomes if outcome.reason)),
         refusals=sum(outcome.refusals for outcome in outcomes),
+        at_once=most_at_once((o.came_in_s, o.ended_s) for o in outcomes if o.came_in_s is not None),
+        offered_at_once=most_at_once(
+            (o.began_s + COME_IN_S, o.began_s + o.spoken_in_s)
+            for o in outcomes
+            if o.spoken_in_s > COME_IN_S
+        ),
         resumes=sum(outcome.resumes for outcome in outcomes),
         stored=sum(outcome.stored for outcome in outcomes),
         audio_s=sum(outcome.audio_s for outcome in done),

@@ -57,7 +57,11 @@ class Outcome:
     resumes: int = 0
     stored: bool = False
     audio_s: float = 0.0
+    spoken_in_s: float = 0.0
+    """How long it takes to speak it."""
     began_s: float = 0.0
+    """When it first asked to come in."""
+    came_in_s: float | None = None
     ended_s: float = 0.0
     refused_after_ms: list[float] = field(default_factory=list)
     ack_ms: list[tuple[float, float]] = field(default_factory=list)
@@ -94,7 +98,10 @@ class User:
         wake: Callable[[User, float], None],
         ended: Callable[[User], None],
     ) -> None:
-        self.outcome = Outcome(session_id, speech.text, audio_s=speech.duration_ms / 1000)
+        audio_s = speech.duration_ms / 1000
+        self.outcome = Outcome(
+            session_id, speech.text, audio_s=audio_s, spoken_in_s=audio_s / behaviour.speed
+        )
         self.active = False
         self._behaviour = behaviour
         self._speech = speech
@@ -267,6 +274,7 @@ class User:
         self._backoff.reset()
         if self._speaking_since_s is None:
             self._speaking_since_s = now_s
+            self.outcome.came_in_s = now_s - self._run_began_s
         if self._core.finishing:
             self._give_up_s = now_s + self._behaviour.final_timeout_s
             self._wake(self, self._give_up_s)

@@ -1,10 +1,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from tools.loadtest.figures import Targets, difference, latency, percentile, summary
+from tools.loadtest.figures import (
+    Targets,
+    difference,
+    latency,
+    most_at_once,
+    percentile,
+    summary,
+)
 from tools.loadtest.user import Outcome, Status
 
 
@@ -19,7 +27,9 @@ def outcome(
         reason="" if status == "succeeded" else "why",
         stored=True,
         audio_s=10.0,
+        spoken_in_s=10.0,
         began_s=1.0,
+        came_in_s=None if status == "refused" else 1.1,
         ended_s=11.5,
         segment_ms=[(2.0, segment_ms)],
         final_ms=final_ms,
@@ -59,6 +69,20 @@ def test_one_wrong_session_of_many_is_told(status: Status) -> None:
 def test_refused_sessions_are_no_wrong_texts_but_the_target_is_missed() -> None:
     found = summary([outcome(), outcome("refused")])
     assert found.texts_right and not found.holds(Targets())
+
+
+def test_sessions_that_came_in_one_after_the_other_are_less_than_was_offered() -> None:
+    second = replace(outcome(), came_in_s=11.5, ended_s=22.0)
+    found = summary([outcome(), second])
+    assert (found.at_once, found.offered_at_once) == (1, 2)
+    assert found.texts_right and not found.holds(Targets())
+    assert summary([outcome(), replace(second, came_in_s=11.4)]).holds(Targets())
+
+
+def test_the_most_at_once() -> None:
+    assert most_at_once([]) == 0
+    assert most_at_once([(0, 2), (1, 3), (2, 4), (2.5, 2.6)]) == 3
+    assert most_at_once([(0, 1), (1, 2), (2, 3)]) == 1
 
 
 @pytest.mark.parametrize("slow", [outcome(final_ms=1_001.0), outcome(segment_ms=1_501.0)])

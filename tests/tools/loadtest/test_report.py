@@ -39,6 +39,7 @@ def test_a_report_in_all_its_forms(tmp_path: Path) -> None:
     assert all(path.stat().st_size for path in paths)
     assert {path.suffix for path in paths} == {".md", ".json", ".jsonl", ".png"}
     text = paths[0].read_text(encoding="utf-8")
+    assert "| most at a time | 2 of 2 |" in text
     assert "**holds**" in text and "| gateway | 0.10 | 50 |" in text
     stored = json.loads(paths[1].read_text(encoding="utf-8"))
     assert stored["holds"] and stored["queued_max"] == 2 and stored["generator_cores"] == 0.1

@@ -77,12 +77,18 @@ async def test_a_refused_user_comes_back_and_that_is_no_failure() -> None:
         outcome = await one_session(url)
     assert (outcome.status, outcome.refusals) == ("succeeded", 2)
     assert len(outcome.refused_after_ms) == 2
+    # It is in only when it was let in, not while it asks.
+    assert outcome.came_in_s is not None
+    asked_s = sum(outcome.refused_after_ms) / 1000
+    assert outcome.began_s + asked_s < outcome.came_in_s < outcome.ended_s
+    assert outcome.spoken_in_s == outcome.audio_s / 50
 
 
 async def test_patience_ends() -> None:
     async with serving(Gateway([], refusals=99)) as url:
         outcome = await one_session(url, patience_s=0.1)
     assert (outcome.status, outcome.reason) == ("refused", "HTTP 503")
+    assert outcome.came_in_s is None
 
 
 async def test_another_refusal_is_a_failure() -> None:
