@@ -44,14 +44,14 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
     """Fewer ready workers: 503."""
     est_wait_ms_max: Annotated[int, Field(ge=0)] = 3_000
     """Longer expected wait for a result: new sessions get 503."""
-    admit_utilisation_max: Annotated[float, Field(ge=0)] = 0.85
+    admit_utilisation_max: Annotated[float, Field(ge=0)] = 0.88
     """Audio arriving per second, that of new sessions included, over what the workers recognise
     per second; above it new sessions get 503. 0: no limit."""
     admit_session_demand_x: Annotated[float, Field(ge=0, le=10)] = 0.85
     """Seconds of audio per second that a new session is expected to bring, until it is measured."""
     admit_sessions_per_s_max: Annotated[float, Field(ge=0)] = 100.0
     """New sessions per second of each gateway; further ones get 503. 0: no limit."""
-    admit_busy_max: Annotated[float, Field(ge=0, le=1)] = 0.8
+    admit_busy_max: Annotated[float, Field(ge=0, le=1)] = 0.82
     """Share of time in which the gateway's event loop works or waits for a processor, new sessions
     included, and what clients send faster than in real time left out; above it new sessions get
     503. 0: no limit."""
