@@ -53,7 +53,8 @@ from wire.sockets import new_identity
 
 TICK_S = 0.1
 SESSION_TICK_S = 0.2
-"""What a session waits for are tenths of seconds and more, and 500 of them take some 3.5 ms."""
+"""As often all sessions are told: what they wait for are tenths of seconds and more, and telling
+200 of them takes some 1.4 ms."""
 TICK = e.Tick()
 REGISTRY_UPDATE_EVERY_S = 5.0
 ID_CHECK_TIMEOUT_S = 0.5

@@ -3,12 +3,7 @@ import tracemalloc
 
 import pytest
 
-from gateway.timeline import (
-    FRAME_SAMPLES,
-    PIECE_BYTES_MAX,
-    Timeline,
-    samples_to_ms,
-)
+from gateway.timeline import FRAME_SAMPLES, PIECE_BYTES_MAX, Timeline, samples_to_ms
 
 
 def pcm(samples: int, seed: int = 0) -> bytes:
@@ -36,9 +31,8 @@ def test_cut_after_forgetting_gives_the_same_samples() -> None:
         timeline.append(audio[place : place + 2500])
     timeline.take_frames()
     timeline.forget_before(2000)
-    assert (
-        timeline.kept_bytes == len(audio) - 2500
-    )  # The first piece; of the second a part is needed.
+    # Less its first piece; of the second a part is needed.
+    assert timeline.kept_bytes == len(audio) - 2500
     assert timeline.total_samples == 5000
     assert timeline.cut(2500, 4000) == audio[5000:8000]
     with pytest.raises(AssertionError):
