@@ -39,7 +39,7 @@ class WorkerHost:
             limits=BatchLimits(jobs_max=options.batch_jobs_max, audio_ms_max=BATCH_AUDIO_MS_MAX),
         )
         self._accent = f"~{name}" if options.accents else ""
-        self._slow = options.slow_workers and world.rng.random() < 0.5
+        self._slow = options.slow_workers and world.rng.random() < 0.5 and not world.healing
         self._batch: list[m.WorkerJob] = []
         self._batch_began_s = 0.0
         self._stopped_until_s = 0.0
