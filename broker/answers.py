@@ -38,7 +38,8 @@ def worker_job(entry: PendingJob, broker_epoch: str) -> WorkerJob:
 
 
 def result_of(entry: PendingJob, answer: WorkerResult, worker_id: str) -> Result:
-    """A worker's answer as its gateway gets it: token times on the session's timeline."""
+    """A worker's answer as its gateway gets it: token times on the session's timeline, none of them
+    beyond the segment's end, whatever the worker says."""
     job = entry.job
     return Result(
         session_id=job.session_id,
@@ -52,8 +53,8 @@ def result_of(entry: PendingJob, answer: WorkerResult, worker_id: str) -> Result
         tokens=tuple(
             Token(
                 text=token.text,
-                start_ms=job.start_ms + token.start_ms,
-                end_ms=job.start_ms + token.end_ms,
+                start_ms=min(job.start_ms + token.start_ms, job.end_ms),
+                end_ms=min(job.start_ms + token.end_ms, job.end_ms),
             )
             for token in answer.tokens
         ),

@@ -53,6 +53,10 @@ THROUGHPUT_INITIAL_X = 20.0
 """Assumed of a worker that does not tell what it measured, in seconds of audio per second."""
 THROUGHPUT_INITIAL_WEIGHT_S = 0.2
 """How many busy seconds that, or what the worker told, counts for."""
+THROUGHPUT_MIN_X = 0.01
+"""No worker counts for less, whatever it told or we measured: waiting times are divided by it."""
+MODELS_TOLD_MAX = 64
+"""Different models of workers that gateways are told of; the others work, unnamed."""
 THROUGHPUT_HALF_LIFE_S = 5.0
 """Busy time after which a measurement counts for half."""
 ARRIVALS_HALF_LIFE_S = 3.0

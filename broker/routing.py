@@ -100,7 +100,7 @@ class Broker:
             workers_busy=sum(bool(worker.held) for worker in workers),
             throughput_x=throughput_x,
             est_wait_ms=min(wait_ms, limit.EST_WAIT_MS_MAX) if waiting_ms else 0,
-            models=tuple(sorted({worker.model for worker in workers})),
+            models=tuple(sorted({w.model for w in workers})[: limit.MODELS_TOLD_MAX]),
             arriving_x=self._arrivals.per_s,
             expected_x=self.gateways.expected_x,
             gateways=len(self.gateways),

@@ -30,7 +30,7 @@ class Throughput:
 
     @property
     def factor(self) -> float:
-        return self._audio_s / self._busy_s
+        return max(self._audio_s / self._busy_s, limit.THROUGHPUT_MIN_X)
 
     def note(self, audio_ms: int, busy_s: float) -> None:
         keep = 0.5 ** (busy_s / limit.THROUGHPUT_HALF_LIFE_S)

@@ -13,14 +13,22 @@ import types
 import typing
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Annotated, Any
 
 TEXT_CHARS_MAX = 1 << 16
+NAME_CHARS_MAX = 256
+RATIO_MAX = 1e6
 ITEMS_MAX = 1 << 14
 INTEGER_MAX = (1 << 53) - 1
 """Beyond this an integer would not survive JSON, the other protocol we speak."""
 
 Checker = Callable[[Any], Any]
+
+
+Name = Annotated[str, "name"]
+"""At most ``NAME_CHARS_MAX``: others are told it, many of them together."""
+Ratio = Annotated[float, "ratio"]
+"""Seconds of audio per second. What all peers tell, added up, has to be a number, too."""
 
 
 class WireError(ValueError):
@@ -65,10 +73,15 @@ _SCALARS: dict[Any, tuple[str, str]] = {
         "not an integer from 0 to 2**53",
     ),
     float: ("not plain_number({0})", "not a finite number"),
+    Ratio: (f"not plain_number({{0}}) or {{0}} > {RATIO_MAX:.0f}", "not a ratio to 1,000,000"),
     bool: ("type({0}) is not bool", "not a boolean"),
     str: (
         f"type({{0}}) is not str or len({{0}}) > {TEXT_CHARS_MAX}",
         "not a string, or too long",
+    ),
+    Name: (
+        f"type({{0}}) is not str or len({{0}}) > {NAME_CHARS_MAX}",
+        "not a name, or too long",
     ),
     bytes: ("type({0}) is not bytes", "not bytes"),
 }
@@ -104,7 +117,7 @@ class _Writer:
         if annotation in _SCALARS:
             condition, why = _SCALARS[annotation]
             self.refuse_if(condition.format(name), f"{where}: {why}", depth)
-            if annotation is float:
+            if annotation in (float, Ratio):
                 self.line(depth, f"{name} = float({name})")
         elif is_dataclass(annotation) and isinstance(annotation, type):
             self._check_fields(annotation, name, where, depth)
@@ -131,7 +144,7 @@ class _Writer:
             raise TypeError(f"no checker for {annotation!r}")
 
     def _check_fields(self, cls: type, name: str, where: str, depth: int) -> None:
-        hints = typing.get_type_hints(cls)
+        hints = typing.get_type_hints(cls, include_extras=True)
         names = [f.name for f in fields(cls)]
         # As many keys as fields, and each field is there: no key is left over.
         wrong = f"{where}: wrong fields"

@@ -23,7 +23,11 @@ __all__ = ["WireError", "decode", "encode", "tag_of"]
 PROTOCOL_VERSION = 1
 
 HEADER_BYTES_MAX = 1 << 20
-"""Largest msgpack header; the answer to a larger one is ``WireError``."""
+"""Largest msgpack header from a gateway, a worker or persistence; the answer to a larger one is
+``WireError``."""
+PASSED_ON_BYTES_MAX = HEADER_BYTES_MAX + (1 << 19)
+"""Largest from the broker: a header that just fits, and what the broker adds to it, names and token
+times on a session's timeline, fit, too."""
 PCM_BYTES_MAX = 60 * m.SAMPLE_RATE_HZ * m.BYTES_PER_SAMPLE
 """Longest utterance, 60 s; the gateway's segmenter cuts well below."""
 
@@ -69,12 +73,12 @@ def decode(frames: Sequence[bytes]) -> m.Message:
         WireError: for anything that ``encode`` of this protocol version cannot have produced.
     """
     try:
-        name, check, with_pcm = _decoders[frames[0]]
+        name, check, with_pcm, header_bytes_max = _decoders[frames[0]]
     except (IndexError, KeyError):
         raise WireError(_what_is_wrong_with(frames)) from None
     if len(frames) != 2 + with_pcm:
         raise WireError(f"{name}: wrong number of frames")
-    if len(frames[1]) > HEADER_BYTES_MAX:
+    if len(frames[1]) > header_bytes_max:
         raise WireError(f"{name}: header too large")
     header = _unpack(frames[1])
     if with_pcm:
@@ -103,8 +107,8 @@ def _unpack(data: bytes) -> Any:
             data,
             raw=False,
             strict_map_key=True,
-            max_str_len=HEADER_BYTES_MAX,
-            max_bin_len=HEADER_BYTES_MAX,
+            max_str_len=PASSED_ON_BYTES_MAX,
+            max_bin_len=PASSED_ON_BYTES_MAX,
             max_array_len=ITEMS_MAX,
             max_map_len=ITEMS_MAX,
             max_ext_len=0,
@@ -117,7 +121,13 @@ _WITH_PCM = frozenset(c for c in _KINDS.values() if any(f.name == "pcm" for f in
 _encoders = {
     cls: (tag, plain_of(cls, without=("pcm",)), cls in _WITH_PCM) for cls, tag in _TAGS.items()
 }
+_FROM_BROKER = frozenset({m.Result, m.WorkerJob, m.Stored, m.PublishedResult, m.PublishedRecord})
 _decoders = {
-    tag: (cls.__name__, checker_of(cls, cls.__name__), cls in _WITH_PCM)
+    tag: (
+        cls.__name__,
+        checker_of(cls, cls.__name__),
+        cls in _WITH_PCM,
+        PASSED_ON_BYTES_MAX if cls in _FROM_BROKER else HEADER_BYTES_MAX,
+    )
     for cls, tag in _TAGS.items()
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from wire.checkers import Name, Ratio
 from wire.plain import plain_data
 
 Lane = Literal["live", "bulk"]
@@ -36,7 +37,7 @@ class Token:
 class Failure:
     """Why something has no text. ``code`` is stable for programs, ``message`` is for people."""
 
-    code: str
+    code: Name
     message: str
 
 
@@ -47,8 +48,8 @@ class Failure:
 class Hello:
     """A gateway is here. Sent at start and four times a second; answered by ``Welcome``."""
 
-    gateway_id: str
-    expected_x: float = 0.0
+    gateway_id: Name
+    expected_x: Ratio = 0.0
     """Seconds of audio per second that its new sessions are yet to bring, see
     ``gateway.admission``."""
 
@@ -57,7 +58,7 @@ class Hello:
 class Job:
     """One utterance, or with ``partial`` the beginning of one, to be recognised."""
 
-    session_id: str
+    session_id: Name
     seq: int
     """The segment's index in its session; results leave the gateway in this order."""
     partial: bool
@@ -66,7 +67,7 @@ class Job:
     end_ms: int
     last_chunk_index: int
     """Index of the client's chunk in which the segment ends."""
-    language: str
+    language: Name
     """``""`` lets the model decide."""
     hotwords: tuple[str, ...]
     deadline_ms: int
@@ -87,14 +88,14 @@ class Job:
 class Cancel:
     """Forget every job of a session; results still under way are not delivered."""
 
-    session_id: str
+    session_id: Name
 
 
 @plain_data
 class Record:
     """Something to be stored besides results: see ``wire.records`` for the bodies."""
 
-    session_id: str
+    session_id: Name
     record_seq: int
     """From 0 in each generation."""
     body: dict[str, Any]
@@ -105,10 +106,10 @@ class Record:
 class Claim:
     """The session's client is here now: whoever had it before lets go of it."""
 
-    session_id: str
+    session_id: Name
     generation: int
     """Of the session from now on."""
-    resume_token_hash: str
+    resume_token_hash: Name
 
 
 # ---------------------------------------------------------------- broker → gateway
@@ -119,23 +120,23 @@ class Claimed:
     """Another gateway's ``Claim``. Whoever has the session in an older generation, and with this
     token, lets go of it. Only saves work: what it still did would be of an old generation."""
 
-    session_id: str
+    session_id: Name
     generation: int
-    resume_token_hash: str
+    resume_token_hash: Name
 
 
 @plain_data
 class Welcome:
     """The broker's life: a new epoch means that it forgot everything. Also sent to workers."""
 
-    broker_epoch: str
+    broker_epoch: Name
 
 
 @plain_data
 class Result:
     """The text of a job, or its failure; exactly one of ``text`` and ``error`` is set."""
 
-    session_id: str
+    session_id: Name
     seq: int
     partial: bool
     start_ms: int
@@ -144,7 +145,7 @@ class Result:
     text: str | None
     error: Failure | None
     tokens: tuple[Token, ...]
-    worker_id: str
+    worker_id: Name
     attempt: int
     queue_ms: int
     infer_ms: int
@@ -161,7 +162,7 @@ class Result:
 class StoredKey:
     """What was committed: segment ``seq`` (kind result) or record ``seq`` (kind record)."""
 
-    session_id: str
+    session_id: Name
     kind: StoredKind
     seq: int
     generation: int = 0
@@ -171,7 +172,7 @@ class StoredKey:
 class Stored:
     """Committed keys. Persistence names the gateway that sent them; the broker only forwards."""
 
-    gateway_id: str
+    gateway_id: Name
     keys: tuple[StoredKey, ...]
     superseded: tuple[int, ...] = ()
     """Places of the keys of what was dropped, because the session is of a newer generation: it has
@@ -182,7 +183,7 @@ class Stored:
 class Load:
     """The broker's state, every 250 ms. None for 1 s means that there is no broker."""
 
-    broker_epoch: str
+    broker_epoch: Name
     queued_audio_ms: int
     queued: int
     in_flight: int
@@ -192,7 +193,7 @@ class Load:
     throughput_x: float
     """Seconds of audio recognised per second, all workers together, measured."""
     est_wait_ms: int
-    models: tuple[str, ...]
+    models: tuple[Name, ...]
     """Names of what the ready workers recognise with."""
     arriving_x: float = 0.0
     """Seconds of live audio accepted per second, over the last few, partials apart."""
@@ -209,11 +210,11 @@ class Load:
 class Ready:
     """A worker takes jobs, at most ``credits`` at a time. Repeated to a new broker epoch."""
 
-    worker_id: str
+    worker_id: Name
     credits: int
-    model: str
-    device: str
-    throughput_x: float = 0.0
+    model: Name
+    device: Name
+    throughput_x: Ratio = 0.0
     """Seconds of audio per second, as it measured at its start; 0: not measured."""
 
 
@@ -221,7 +222,7 @@ class Ready:
 class Heartbeat:
     """The inference loop turns. ``busy_ms``: how long the present batch has been running."""
 
-    worker_id: str
+    worker_id: Name
     busy_ms: int
 
 
@@ -230,7 +231,7 @@ class WorkerResult:
     """A worker's answer. Exactly one of ``text`` and ``error`` is set; token times are
     relative to the job's audio."""
 
-    broker_epoch: str
+    broker_epoch: Name
     job_id: int
     attempt: int
     text: str | None
@@ -254,8 +255,8 @@ class ReturnedJob:
 class Bye:
     """Draining: takes no more jobs, gives back what it has not begun, will finish the rest."""
 
-    worker_id: str
-    broker_epoch: str
+    worker_id: Name
+    broker_epoch: Name
     returned: tuple[ReturnedJob, ...]
 
 
@@ -267,14 +268,14 @@ class WorkerJob:
     """A job as a worker sees it: audio and how to recognise it. Of whom it is, is for the worker's
     log and traces; nothing is kept of a session."""
 
-    broker_epoch: str
+    broker_epoch: Name
     job_id: int
     attempt: int
     partial: bool
-    language: str
+    language: Name
     hotwords: tuple[str, ...]
     pcm: bytes
-    session_id: str = ""
+    session_id: Name = ""
     seq: int = 0
 
 
@@ -285,8 +286,8 @@ class WorkerJob:
 class PublishedResult:
     """A final result with its job's segment fields: a whole row of ``asr_segments``."""
 
-    broker_epoch: str
-    gateway_id: str
+    broker_epoch: Name
+    gateway_id: Name
     result: Result
 
 
@@ -294,8 +295,8 @@ class PublishedResult:
 class PublishedRecord:
     """A gateway's record on its way to PostgreSQL."""
 
-    broker_epoch: str
-    gateway_id: str
+    broker_epoch: Name
+    gateway_id: Name
     record: Record
 
 

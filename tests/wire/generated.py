@@ -42,6 +42,10 @@ def of(annotation: Any) -> st.SearchStrategy[Any]:
     """Valid values of one annotation used in ``wire.messages`` or ``wire.records``."""
     if annotation in _SCALARS:
         return _SCALARS[annotation]
+    if annotation == checkers.Name:
+        return st.text(max_size=40)
+    if annotation == checkers.Ratio:
+        return st.floats(min_value=0, max_value=checkers.RATIO_MAX)
     if is_dataclass(annotation):
         return of_class(typing.cast(type, annotation))
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
@@ -58,7 +62,7 @@ def of(annotation: Any) -> st.SearchStrategy[Any]:
 
 def of_class(cls: type) -> st.SearchStrategy[Any]:
     """Valid instances of a message or record class."""
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     parts = {field.name: of(hints[field.name]) for field in fields(cls)}
     if {"text", "error"} <= parts.keys():
         either = st.one_of(st.tuples(of(str), st.none()), st.tuples(st.none(), of_class(m.Failure)))

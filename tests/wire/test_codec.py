@@ -175,7 +175,8 @@ def test_refused(frames: list[bytes]) -> None:
         {"throughput_x": float("inf")},
         {"throughput_x": -0.5},
         {"throughput_x": True},
-        {"broker_epoch": "e" * (checkers.TEXT_CHARS_MAX + 1)},
+        {"broker_epoch": "e" * (checkers.NAME_CHARS_MAX + 1)},
+        {"models": ["m" * (checkers.NAME_CHARS_MAX + 1)]},
     ],
     ids=repr,
 )
@@ -183,6 +184,20 @@ def test_numbers_and_texts_in_bounds_only(changes: dict[str, Any]) -> None:
     assert decode(repacked(LOAD)) == LOAD
     with pytest.raises(WireError, match=r"^Load"):
         decode(repacked(LOAD, **changes))
+
+
+def test_a_ratio_has_a_limit_so_that_sums_are_numbers() -> None:
+    hello = m.Hello(gateway_id="g", expected_x=checkers.RATIO_MAX)
+    assert decode(encode(hello)) == hello
+    for ratio in (1.7e308, checkers.RATIO_MAX * 1.001, float("nan"), -1.0, "1"):
+        with pytest.raises(WireError, match="not a ratio"):
+            decode(repacked(hello, expected_x=ratio))
+
+
+def test_a_long_text_is_refused() -> None:
+    long = "x" * (checkers.TEXT_CHARS_MAX + 1)
+    with pytest.raises(WireError, match=r"WorkerResult\.text"):
+        decode(repacked(RESULT, text=long))
 
 
 @pytest.mark.parametrize(

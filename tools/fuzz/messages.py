@@ -14,6 +14,7 @@ import msgpack
 
 from wire import codec
 from wire import messages as m
+from wire.checkers import RATIO_MAX, Name, Ratio
 
 BUS_KINDS: Final = tuple(typing.get_args(m.Message))
 FRONT_KINDS: Final = (m.Hello, m.Job, m.Cancel, m.Record, m.Claim, m.Stored)
@@ -116,12 +117,12 @@ def _word(rng: random.Random) -> str:
 def _maker(annotation: Any) -> Callable[[random.Random], Any]:
     """What makes a valid value for one annotation of a message."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if annotation is str:
+    if annotation in (str, Name):
         return _word
     if annotation is int:
         return lambda rng: rng.choice((0, 1, rng.randrange(1 << 20)))
-    if annotation is float:
-        return lambda rng: rng.random()
+    if annotation in (float, Ratio):
+        return lambda rng: rng.choice((0.0, 5e-324, rng.random(), RATIO_MAX, 1.7e308))
     if annotation is bool:
         return lambda rng: rng.random() < 0.5
     if origin is Literal:
@@ -140,7 +141,7 @@ def _maker(annotation: Any) -> Callable[[random.Random], Any]:
 
 
 def _makers_of(cls: type) -> list[tuple[str, Callable[[random.Random], Any]]]:
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     return [(f.name, _maker(hints[f.name])) for f in fields(cls) if f.name != "pcm"]
 
 

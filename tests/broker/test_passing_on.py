@@ -1,0 +1,132 @@
+"""Whatever peers say, those whom the broker tells of it can understand it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker import events as e
+from broker import limits as limit
+from broker.limits import Limits
+from broker.routing import Broker
+from tests.broker.driving import GATEWAY, WORKER, Driver, job
+from tests.wire import generated
+from wire import checkers, codec, publication
+from wire import messages as m
+
+SMALLEST = 5e-324
+
+
+def told(actions: list[e.Action]) -> list[m.Message]:
+    """What is sent and published, as its receivers decode it.
+
+    Raises:
+        WireError: if they cannot.
+    """
+    messages: list[m.Message] = []
+    for action in actions:
+        if isinstance(action, e.SendFront | e.SendBack):
+            messages.append(codec.decode(codec.encode(action.message)))
+        elif isinstance(action, e.Publish):
+            messages.append(publication.decode(publication.encode(0, action.message))[1])
+    return messages
+
+
+def ready(identity: bytes, throughput_x: float = 0.0, model: str = "demo") -> m.Ready:
+    return m.Ready(
+        worker_id=identity.decode(),
+        credits=4,
+        model=model,
+        device="cpu",
+        throughput_x=throughput_x,
+    )
+
+
+@given(said=st.lists(st.tuples(st.booleans(), st.booleans(), generated.messages), max_size=12))
+def test_any_valid_messages(said: list[tuple[bool, bool, m.Message]]) -> None:
+    broker = Broker(epoch="epoch", limits=Limits())
+    broker.handle(e.SubscriptionChanged(b"", True), 0.0)
+    broker.handle(e.FrontReceived(GATEWAY, m.Hello(gateway_id=GATEWAY.decode())), 0.0)
+    broker.handle(e.BackReceived(WORKER, ready(WORKER)), 0.0)
+    now_s = 0.0
+    for front, registers, message in said:
+        now_s += 0.5
+        if registers and isinstance(message, m.Ready):
+            message = dataclasses.replace(message, worker_id=WORKER.decode())
+        elif registers and isinstance(message, m.Hello):
+            message = dataclasses.replace(message, gateway_id=GATEWAY.decode())
+        event = e.FrontReceived(GATEWAY, message) if front else e.BackReceived(WORKER, message)
+        told([*broker.handle(event, now_s), *broker.handle(e.Tick(), now_s)])
+        broker.validate()
+
+
+def test_a_worker_that_says_it_is_infinitely_slow() -> None:
+    driver = Driver()
+    driver.hello()
+    driver.back(ready(WORKER, SMALLEST))
+    driver.front(job())
+    assert driver.broker.load().throughput_x == limit.THROUGHPUT_MIN_X
+    assert driver.broker.load().est_wait_ms == round(1_000 / limit.THROUGHPUT_MIN_X)
+
+
+def test_many_fast_workers_with_long_names() -> None:
+    driver = Driver()
+    driver.hello()
+    for number in range(limit.WORKERS_MAX):
+        model = f"{number:04}".ljust(checkers.NAME_CHARS_MAX, "界")
+        identity = f"worker-{number}".encode()
+        driver.back(ready(identity, checkers.RATIO_MAX, model), identity)
+    driver.now_s += limit.LOAD_EVERY_S
+    (load,) = (load for load in told(driver.tell(e.Tick())) if isinstance(load, m.Load))
+    assert load.workers == limit.WORKERS_MAX
+    assert len(load.models) == limit.MODELS_TOLD_MAX
+
+
+def largest_answer() -> m.WorkerResult:
+    """As many tokens as there may be, in a header as large as it may be."""
+    count = checkers.ITEMS_MAX
+    tokens = [{"text": "", "start_ms": 0, "end_ms": 0}] * count
+    header = {
+        "broker_epoch": "epoch",
+        "job_id": 1,
+        "attempt": 1,
+        "text": "",
+        "error": None,
+        "tokens": tokens,
+        "infer_ms": 0,
+        "batch_jobs": 1,
+    }
+    left = codec.HEADER_BYTES_MAX - len(msgpack.packb(header))
+    header["tokens"] = [{**token, "text": "x" * (left // count - 1)} for token in tokens]
+    header["text"] = "x" * (codec.HEADER_BYTES_MAX - len(msgpack.packb(header)) - 4)
+    frames = [codec.tag_of(m.WorkerResult), msgpack.packb(header)]
+    assert codec.HEADER_BYTES_MAX - 9 < len(frames[1]) <= codec.HEADER_BYTES_MAX
+    answer = codec.decode(frames)
+    assert isinstance(answer, m.WorkerResult)
+    return answer
+
+
+def test_the_largest_answer_late_in_a_session() -> None:
+    driver = Driver()
+    driver.hello()
+    driver.ready()
+    driver.front(job(100_000, session_id="界" * checkers.NAME_CHARS_MAX))
+    result, published = told(driver.back(largest_answer()))
+    assert isinstance(result, m.Result) and isinstance(published, m.PublishedResult)
+    assert published.result == result
+
+
+@pytest.mark.parametrize("late_ms", [1, checkers.INTEGER_MAX])
+def test_token_times_beyond_the_segment_are_its_end(late_ms: int) -> None:
+    driver = Driver()
+    driver.hello()
+    driver.ready()
+    driver.front(job(2))
+    token = m.Token(text="a", start_ms=500, end_ms=1_000 + late_ms)
+    result, _ = told(driver.answer(1, tokens=(token,)))
+    assert isinstance(result, m.Result)
+    assert result.tokens == (m.Token(text="a", start_ms=20_500, end_ms=21_000),)
