@@ -45,6 +45,8 @@ class BrokerHost:
         self.oracle: Oracle | None = None
         self.counts: Counter[str] = Counter()
         """Of lives that are over."""
+        self.claimed: set[str] = set()
+        """Sessions that a gateway was told to let go of."""
         self.start()
 
     # ------------------------------------------------------------------------------ life and death
@@ -155,5 +157,7 @@ class BrokerHost:
             self._world.note(f"to {peer.identity.decode()}", message)
         elif not self._tells_load:
             return True
+        if isinstance(message, m.Claimed):
+            self.claimed.add(message.session_id)
         peer.from_broker.send(lambda: peer.receive(message))
         return True

@@ -222,9 +222,13 @@ class _SessionSchedule:
                 self._check_abandoned(client)
         if not all(gateway.alive for gateway in self._all):
             return  # What it had not sent is lost, unless its client comes back.
+        gone = {client.session_id for client in self._clients if client.left}
         for session_id, row in self._database.tables.sessions.items():
             # One that was claimed, and whose client left, is marked lost by the sweep.
-            if row.status == "active" and not row.generation:
+            let_go = bool(row.generation) or (
+                session_id in gone and session_id in self._broker.claimed
+            )
+            if row.status == "active" and not let_go:
                 raise InvariantError(12, f"{session_id} is active for ever")
 
     def _check_stored(self, client: SimClient) -> None:

@@ -21,6 +21,7 @@ REGRESSION_SEEDS = (
     356352,  # The oracle excused a broker that was stopped twice for a deadline that it had seen,
     362847,  # and took back attempts for a worker's Bye after the end of its lease.
     704748,  # A row of before a session began anew stood for one that was lost on its way.
+    2024844,  # A session was claimed and let go of, but its claim lost, and its client gone.
     *CLAIMED_FOR_NOBODY,
 )
 """Seeds beyond SEEDS that once failed."""
