@@ -142,7 +142,10 @@ def _origin_allowed(websocket: WebSocket, allowed: str) -> bool:
     names = {name.strip() for name in allowed.split(",") if name.strip()}
     if "*" in names or origin in names:
         return True
-    return urlsplit(origin).netloc == websocket.headers.get("host")
+    try:
+        return urlsplit(origin).netloc == websocket.headers.get("host")
+    except ValueError:
+        return False
 
 
 def _refused(refusal: Refusal) -> JSONResponse:
@@ -267,6 +270,8 @@ def _add_sessions(app: FastAPI, hub: Hub) -> None:
             try:
                 known = await hub.reader.status(session_id) not in (None, "deleted")
             except StoreUnavailable:
+                if hub.storage_backlog_full:
+                    raise  # One more record to keep, and perhaps of an id that nobody has.
                 known = True
             if not known:
                 return JSONResponse(_NOT_FOUND, 404)

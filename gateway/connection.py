@@ -64,6 +64,7 @@ class Connection:
         self._closing = False
         self._receiving = False
         self._received_s = 0.0
+        self._start_until_s = asyncio.get_running_loop().time() + START_TIMEOUT_S
         self._reader: asyncio.Task[None] | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._log = structlog.get_logger()
@@ -159,7 +160,8 @@ class Connection:
         self._receiving = True
         try:
             if self._host.session.state is State.NEW:
-                async with asyncio.timeout(START_TIMEOUT_S):
+                # However much else it says before.
+                async with asyncio.timeout_at(self._start_until_s):
                     message = await self._websocket.receive()
             else:
                 message = await self._websocket.receive()
@@ -209,6 +211,7 @@ class Connection:
             self._idle.cancel()
         self._host.detach(self)
         self._host = self._new_host()
+        self._start_until_s = asyncio.get_running_loop().time() + START_TIMEOUT_S
 
     # -------------------------------------------------------------------------------------- writing
 

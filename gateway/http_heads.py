@@ -28,7 +28,9 @@ _LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0
 
 
 class HeadDeadline(H11Protocol):
-    """Between requests it is uvicorn's keep-alive that ends the connection."""
+    """Between requests it is uvicorn's keep-alive that ends the connection. What still comes of a
+    request that is answered already has as long as a head: with its first byte, keep-alive is
+    over."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -50,7 +52,7 @@ class HeadDeadline(H11Protocol):
             data = data[PIECE_BYTES:]
         if data and self._is_ours():
             super().data_received(data)
-        if self.conn.their_state is not h11.IDLE:
+        if not (self.conn.their_state is h11.IDLE or self._is_answered):
             self._disarm()
         elif self._late is None:
             self._late = self.loop.call_later(HEAD_S_MAX, self._end_late)
@@ -58,6 +60,12 @@ class HeadDeadline(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         super().connection_lost(exc)
+
+    @property
+    def _is_answered(self) -> bool:
+        """The request whose body is still coming."""
+        coming = self.conn.their_state is h11.SEND_BODY
+        return coming and self.cycle is not None and self.cycle.response_complete
 
     def _is_ours(self) -> bool:
         """Not after an upgrade, before whose answer a client has nothing to send, nor at the
@@ -74,6 +82,6 @@ class HeadDeadline(H11Protocol):
         if self.transport.is_closing():
             return
         LATE_HEADS.inc()
-        if self._heard:
+        if self._heard and not self._is_answered:
             self.transport.write(_LATE)
         self.transport.close()

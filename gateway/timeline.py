@@ -93,7 +93,11 @@ class Timeline:
         return found
 
     def end_chunk(self, chunk_index: int) -> None:
-        """All audio so far belongs to chunks up to ``chunk_index``."""
+        """All audio so far belongs to chunks up to ``chunk_index``. Of chunks without audio only
+        the last is kept, for what the decoder still holds back: there may be any number of them."""
+        if self._chunk_ends[-2:] == [self.total_samples] * 2:
+            self._chunk_indexes[-1] = chunk_index
+            return
         self._chunk_ends.append(self.total_samples)
         self._chunk_indexes.append(chunk_index)
 

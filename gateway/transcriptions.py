@@ -37,6 +37,8 @@ FORM_BYTES_MAX = 1 << 20
 FORM_FIELDS_MAX = 32
 UPLOAD_SILENCE_S_MAX = 30.0
 """From one piece of a request to the next; then 408."""
+UPLOAD_BYTES_PER_S_MIN = 1_024
+"""On average, after that time; then 408, too: a client could hold one of few places for ever."""
 ALIVE_CHECK_S = 1.0
 """How often it is asked whether the client still waits."""
 RETRY_AFTER_S = 5
@@ -185,6 +187,8 @@ async def _form(request: Request, file_bytes_max: int) -> FormData:
         raise
     except MultiPartException as error:
         raise RefusedError(400, "bad_form", error.message) from error
+    except (UnicodeError, LookupError) as error:
+        raise RefusedError(400, "bad_form", "its charset does not fit its text") from error
 
 
 async def _bounded(request: Request, file_bytes_max: int) -> AsyncGenerator[bytes, None]:
@@ -195,9 +199,11 @@ async def _bounded(request: Request, file_bytes_max: int) -> AsyncGenerator[byte
     if declared.isdecimal() and int(declared) > left:
         raise too_large
     pieces = aiter(request.stream())
+    loop = asyncio.get_running_loop()
+    slowest_s = loop.time() + UPLOAD_SILENCE_S_MAX
     while True:
         try:
-            async with asyncio.timeout(UPLOAD_SILENCE_S_MAX):
+            async with asyncio.timeout_at(min(slowest_s, loop.time() + UPLOAD_SILENCE_S_MAX)):
                 piece = await anext(pieces)
         except StopAsyncIteration:
             return
@@ -206,8 +212,10 @@ async def _bounded(request: Request, file_bytes_max: int) -> AsyncGenerator[byte
                 499, "client_gone", "the client has closed the connection"
             ) from error
         except TimeoutError as error:
-            raise RefusedError(408, "upload_timeout", "the upload has stopped") from error
+            message = "the upload has stopped, or is too slow"
+            raise RefusedError(408, "upload_timeout", message) from error
         left -= len(piece)
+        slowest_s += len(piece) / UPLOAD_BYTES_PER_S_MIN
         if left < 0:
             raise too_large
         yield piece

@@ -23,6 +23,9 @@ from gateway.dialects.strict_json import parse_object, storable
 from wire.messages import Lane, Token
 
 WAV_NAME_CHARS_MAX = 256
+HOTWORDS_TEXT_CHARS_MAX = 65_536
+"""Of hotwords in one string, weights and spaces included; then ``bad_message``."""
+RATE_DIGITS_MAX = 6
 
 Reply = dict[str, Any]
 RecordingMode = Literal["offline", "online", "2pass"]
@@ -170,7 +173,8 @@ def _settings(fields: dict[str, Any], before: _Settings) -> _Settings:
 
 
 def _sample_rate_hz(value: Any) -> int:
-    rate = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    digits = isinstance(value, str) and value.isascii() and value.isdigit()
+    rate = int(value) if digits and len(value) <= RATE_DIGITS_MAX else value
     if type(rate) is not int or not SAMPLE_RATE_HZ_MIN <= rate <= SAMPLE_RATE_HZ_MAX:
         raise MessageError(
             f"audio_fs must be an integer from {SAMPLE_RATE_HZ_MIN} to {SAMPLE_RATE_HZ_MAX}"
@@ -188,6 +192,8 @@ def _hotwords(value: Any) -> tuple[str, ...]:
     """Words of a JSON object (word to weight) or its text, or of words between commas or spaces.
     Weights are not used: our models' hotwords have none."""
     if isinstance(value, str):
+        if len(value) > HOTWORDS_TEXT_CHARS_MAX:
+            raise MessageError(f"hotwords must be at most {HOTWORDS_TEXT_CHARS_MAX} characters")
         if value.lstrip().startswith("{"):
             value = parse_object(value)
         else:

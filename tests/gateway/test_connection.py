@@ -137,6 +137,22 @@ async def test_a_chunk_over_the_limit_closes_with_1009() -> None:
     assert host.session.state is State.ACTIVE and not host.attached
 
 
+async def test_other_messages_than_start_do_not_put_off_its_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.connection.START_TIMEOUT_S", 0.3)
+    socket, _services, _host, connection = make()
+    running = asyncio.create_task(connection.run())
+    async with asyncio.timeout(5):
+        while socket.closed is None:
+            finish = '{"action":"finish","session_id":"a"}'
+            socket.incoming.put_nowait({"type": "websocket.receive", "text": finish})
+            await asyncio.sleep(0.05)
+        await running
+    assert socket.closed == (1008, "no start in time")
+    assert len(socket.sent) > 2 and all("bad_state" in answer for answer in socket.sent)
+
+
 async def test_a_client_that_does_not_read_is_closed_with_1013(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

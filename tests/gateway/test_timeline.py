@@ -87,5 +87,20 @@ def test_a_segment_belongs_to_the_chunk_it_ends_in() -> None:
     assert [timeline.chunk_index_at(s) for s in (2001, 3000, 4000)] == [2, 2, 3]
 
 
+def test_chunks_without_audio_take_no_room() -> None:
+    timeline = Timeline()
+    timeline.append(pcm(1000))
+    tracemalloc.start()
+    for index in range(20_000):
+        timeline.end_chunk(index)
+    room, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert room < 1_000
+    timeline.append(pcm(100))
+    assert [timeline.chunk_index_at(s) for s in (999, 1000, 1001, 1100)] == [0, 0, 19_999, 19_999]
+    timeline.end_chunk(20_000)
+    assert [timeline.chunk_index_at(s) for s in (1000, 1001, 1100)] == [0, 20_000, 20_000]
+
+
 def test_milliseconds_round_down() -> None:
     assert [samples_to_ms(s) for s in (0, 15, 16, 16000)] == [0, 0, 1, 1000]

@@ -357,6 +357,23 @@ def test_a_body_shorter_than_declared(stack: Stack) -> None:
     assert upload(stack, b"--b\r\n", 100_000) in (0, 400)
 
 
+def test_a_charset_that_is_none(stack: Stack) -> None:
+    body = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nx\r\n--b--\r\n'
+    for charset in (b"undefined", b"hex", b"idna", b"no-such", b'"'):
+        head = b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        head += b"Content-Type: multipart/form-data; boundary=b; charset=" + charset
+        request = head + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        assert status_of(stack, request) == 400
+
+
+async def test_an_origin_that_is_none(stack: Stack) -> None:
+    head = b"GET /ws/asr HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    head += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    for origin in (b"http://[", b"http://[::1", b"\xff", b"null"):
+        request = head + b"Origin: " + origin + b"\r\n\r\n"
+        assert await asyncio.to_thread(status_of, stack, request) == 403
+
+
 async def test_an_upgrade_that_is_none(stack: Stack) -> None:
     head = b"GET /ws/asr HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     for more in (b"", b"Sec-WebSocket-Key: x\r\n", b"Sec-WebSocket-Version: 99\r\n"):

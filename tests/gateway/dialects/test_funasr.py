@@ -97,6 +97,8 @@ def test_the_language_of_a_model_that_takes_one(told_language: Any, language: st
         {"mode": "fast"},
         {"mode": ["2pass"]},
         {"audio_fs": "many"},
+        {"audio_fs": "9" * 5_000},
+        {"hotwords": " " * 700_000},
         {"audio_fs": 96_000},
         {"audio_fs": True},
         {"hotwords": 7},
