@@ -9,15 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from gateway import events as e
@@ -29,33 +26,15 @@ from gateway.life_cycle import State
 from gateway.metrics import UPLOADS, count_problem
 from gateway.session_host import SessionHost
 from gateway.subtitles import Segment
+from gateway.upload_form import RefusedError, receive_form, text_fields
 
 READ_BYTES = 32_768
 """Of a file at a time: about a second of PCM, so that the gateway's other work is not held up."""
-FORM_BYTES_MAX = 1 << 20
-"""What may stand around the file in a request."""
-FORM_FIELDS_MAX = 32
-UPLOAD_SILENCE_S_MAX = 30.0
-"""From one piece of a request to the next; then 408."""
-UPLOAD_BYTES_PER_S_MIN = 1_024
-"""On average, after that time; then 408, too: a client could hold one of few places for ever."""
 ALIVE_CHECK_S = 1.0
 """How often it is asked whether the client still waits."""
 RETRY_AFTER_S = 5
 _STATUS = {"bad_audio": 400, "audio_too_long": 413, "overloaded": 503}
 """Of errors in a file; others are a segment without a text, 500."""
-
-
-class RefusedError(MultiPartException):
-    """The request gets this error. A ``MultiPartException`` makes the parser close its files."""
-
-    def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.param = param
-        self.session_id: str | None = None
-        """The session that it ended, if there was one."""
 
 
 class Listener:
@@ -146,13 +125,13 @@ class Uploads:
         self._running -= 1
 
     async def _receive(self, request: Request) -> Upload:
-        form = await _form(request, self._hub.settings.upload_bytes_max)
+        form = await receive_form(request, self._hub.settings.upload_bytes_max)
         file = form.get("file")
         if not isinstance(file, UploadFile):
             await form.close()
             raise RefusedError(400, "missing_required_parameter", "you must provide a file", "file")
         try:
-            wanted = openai.parse(_text_fields(form))
+            wanted = openai.parse(text_fields(form))
             found = sniff(await file.read(SNIFF_BYTES_MAX))
             await file.seek(0)
             if found in (None, "undecided"):
@@ -166,67 +145,6 @@ class Uploads:
             raise
         client = request.client.host if request.client is not None else ""
         return Upload(self._hub, wanted, form, file, client)
-
-
-async def _form(request: Request, file_bytes_max: int) -> FormData:
-    """The request's form. The file goes to the disk as it comes (behind the first MiB)."""
-    kind = request.headers.get("content-type", "")
-    if not kind.startswith("multipart/form-data"):
-        raise RefusedError(415, "unsupported_content_type", "send multipart/form-data")
-    body = _bounded(request, file_bytes_max)
-    parser = MultiPartParser(
-        request.headers,
-        body,
-        max_files=1,
-        max_fields=FORM_FIELDS_MAX,
-        max_part_size=openai.FIELD_BYTES_MAX,
-    )
-    try:
-        return await parser.parse()
-    except RefusedError:
-        raise
-    except MultiPartException as error:
-        raise RefusedError(400, "bad_form", error.message) from error
-    except (UnicodeError, LookupError) as error:
-        raise RefusedError(400, "bad_form", "its charset does not fit its text") from error
-
-
-async def _bounded(request: Request, file_bytes_max: int) -> AsyncGenerator[bytes, None]:
-    """The request's body, as long as it is not too long and keeps coming."""
-    left = file_bytes_max + FORM_BYTES_MAX
-    declared = request.headers.get("content-length", "")
-    too_large = RefusedError(413, "file_too_large", f"at most {file_bytes_max} bytes", "file")
-    if declared.isdecimal() and int(declared) > left:
-        raise too_large
-    pieces = aiter(request.stream())
-    loop = asyncio.get_running_loop()
-    slowest_s = loop.time() + UPLOAD_SILENCE_S_MAX
-    while True:
-        try:
-            async with asyncio.timeout_at(min(slowest_s, loop.time() + UPLOAD_SILENCE_S_MAX)):
-                piece = await anext(pieces)
-        except StopAsyncIteration:
-            return
-        except ClientDisconnect as error:
-            raise RefusedError(
-                499, "client_gone", "the client has closed the connection"
-            ) from error
-        except TimeoutError as error:
-            message = "the upload has stopped, or is too slow"
-            raise RefusedError(408, "upload_timeout", message) from error
-        left -= len(piece)
-        slowest_s += len(piece) / UPLOAD_BYTES_PER_S_MIN
-        if left < 0:
-            raise too_large
-        yield piece
-
-
-def _text_fields(form: FormData) -> dict[str, list[str]]:
-    fields: defaultdict[str, list[str]] = defaultdict(list)
-    for name, value in form.multi_items():
-        if isinstance(value, str):
-            fields[name].append(value)
-    return fields
 
 
 class Upload:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import socket
 import struct
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -24,6 +23,7 @@ from gateway.http_heads import HEAD_S_MAX
 from gateway.settings import GatewaySettings
 from tests.conftest import EmbeddedServices
 from tests.gateway.encoded_audio import encode
+from tests.integration.raw_http import status_of, upload
 from tests.integration.silent_client import SilentClient
 from tests.integration.slow_head import SlowHead
 from tests.integration.speech import chunk_message, spoken
@@ -290,35 +290,6 @@ async def test_playlists_are_not_followed(stack: Stack, playlist: bytes) -> None
 
 
 # ------------------------------------------------------------------------------------------- HTTP
-
-
-def http(stack: Stack, request: bytes, half: bool) -> bytes:
-    """The status line for raw bytes; empty if the connection was only closed."""
-    with socket.create_connection(("127.0.0.1", stack.ports["gateway"]), timeout=20) as client:
-        try:
-            client.sendall(request)
-            if half:
-                client.shutdown(socket.SHUT_WR)
-            answer = b""
-            while piece := client.recv(65_536):
-                answer += piece
-        except ConnectionError:
-            return b""
-    return answer.partition(b"\r\n")[0]
-
-
-def status_of(stack: Stack, request: bytes, half: bool = False) -> int:
-    line = http(stack, request, half).split()
-    return int(line[1]) if line else 0
-
-
-def upload(stack: Stack, body: bytes, length: int | None = None) -> int:
-    head = (
-        b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-        b"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: %d\r\n\r\n"
-    )
-    short = length is not None and length > len(body)
-    return status_of(stack, head % (len(body) if length is None else length) + body, half=short)
 
 
 @pytest.mark.parametrize(

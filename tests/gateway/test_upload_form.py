@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from gateway.transcriptions import RefusedError, _bounded
+from gateway.upload_form import RefusedError, bounded
 
 SILENCE_S, BYTES_PER_S = 0.3, 1_000
 
@@ -26,13 +26,13 @@ def upload(pieces: Sequence[bytes], every_s: float) -> Request:
 
 
 async def received(request: Request) -> int:
-    return sum([len(piece) async for piece in _bounded(request, 1 << 20)])
+    return sum([len(piece) async for piece in bounded(request, 1 << 20)])
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.transcriptions.UPLOAD_SILENCE_S_MAX", SILENCE_S)
-    monkeypatch.setattr("gateway.transcriptions.UPLOAD_BYTES_PER_S_MIN", BYTES_PER_S)
+    monkeypatch.setattr("gateway.upload_form.UPLOAD_SILENCE_S_MAX", SILENCE_S)
+    monkeypatch.setattr("gateway.upload_form.UPLOAD_BYTES_PER_S_MIN", BYTES_PER_S)
 
 
 async def test_a_slow_upload_that_is_not_too_slow() -> None:
