@@ -45,8 +45,8 @@ _EST_WAIT = Gauge("asr_broker_expected_wait_seconds", "Expected wait of a live j
 WATCHED = (
     *("worker_lease_ended", "worker_unreachable", "attempt_deadline", "worker_quarantined"),
     *("front_malformed", "back_malformed", "front_unexpected", "back_unexpected"),
-    *("identity_mismatch", "bad_ready", "unheld_result", "subscriber_full", "no_subscriber"),
-    *("unsent_result", "unsent_workerjob", "unsent_stored"),
+    *("identity_mismatch", "bad_ready", "unheld_result", "endless_message"),
+    *("subscriber_full", "no_subscriber", "unsent_result", "unsent_workerjob", "unsent_stored"),
 )
 """Incidents of which alerts are to see the first one, too."""
 _OUTCOMES = frozenset({"text", "chunk_failed", "deadline", "recognition_failed"})

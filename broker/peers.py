@@ -92,14 +92,16 @@ class Subscriptions:
     def __init__(self) -> None:
         self._prefixes: set[bytes] = set()
 
-    def change(self, prefix: bytes, *, present: bool) -> None:
-        """A prefix of none of our topics is ignored, which bounds what a peer can make us keep."""
+    def change(self, prefix: bytes, *, present: bool) -> bool:
+        """False: it is a prefix of none of our topics. None such is noted, which bounds what a peer
+        can make us keep."""
         if not any(topic.startswith(prefix) for topic in publication.TOPICS):
-            return
+            return False
         if present:
             self._prefixes.add(prefix)
         else:
             self._prefixes.discard(prefix)
+        return True
 
     def wanted(self, message: publication.Publication) -> bool:
         topic = publication.topic_of(message)

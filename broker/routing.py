@@ -111,8 +111,7 @@ class Broker:
         assert not self._actions
         self.assignment.validate()
         assert all(not self._strangers.is_quarantined(worker.identity) for worker in self._workers)
-        assert len(self.gateways) <= limit.GATEWAYS_MAX
-        assert len(self._workers) <= limit.WORKERS_MAX
+        assert len(self.gateways) <= limit.GATEWAYS_MAX and len(self._workers) <= limit.WORKERS_MAX
 
     def _act(self, action: e.Action) -> None:
         self._actions.append(action)
@@ -263,7 +262,8 @@ class Broker:
         self._count("subscriber_full")
 
     def _on_subscription(self, event: e.SubscriptionChanged, _now_s: float) -> None:
-        self._subscriptions.change(event.prefix, present=event.present)
+        if not self._subscriptions.change(event.prefix, present=event.present):
+            self._count("foreign_topic")
 
     # ------------------------------------------------------------------------------------- workers
 

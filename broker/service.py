@@ -16,7 +16,7 @@ from types import TracebackType
 import structlog
 import zmq
 
-from broker import metrics
+from broker import endless, metrics
 from broker.events import (
     Action,
     Answered,
@@ -91,6 +91,11 @@ class Service:
         self._tick_due_s = 0.0
         self._show_due_s = 0.0
         self._sweeper = garbage.Sweeper()
+        self._endless = endless.EndlessMessages()
+        self._ports = frozenset(port for s in self._bound if (port := sockets.tcp_port(s)))
+        self._endless_due_s = 0.0
+        self._all_taken = True
+        """Nothing waited in the sockets when this turn's messages were taken."""
 
     def __enter__(self) -> Service:
         return self
@@ -120,6 +125,7 @@ class Service:
         """Wait for messages or the next tick, and handle what there is, up to the cap."""
         wait_s = max(0.0, self._tick_due_s - time.monotonic())
         ready = dict(self._poller.poll(math.ceil(wait_s * 1000)))
+        self._all_taken = True
         # Workers first: their results make room for the jobs that gateways send.
         if self._back in ready:
             self._drain_peers(self._back, "back", BackReceived, BackRejected)
@@ -128,6 +134,8 @@ class Service:
         if self._events in ready:
             self._drain_subscriptions()
         now_s = time.monotonic()
+        if now_s >= self._endless_due_s and self._all_taken:
+            self._cut_endless(now_s)
         if now_s >= self._tick_due_s:
             self._tick_due_s = now_s + TICK_S
             self._handle(Tick(), now_s)
@@ -167,7 +175,7 @@ class Service:
         count = 0
         now_s = time.monotonic()
         actions: list[Action] = []
-        for frames in _received(socket):
+        for frames in self._received(socket):
             count += 1
             try:
                 event = received(frames[0], codec.decode(frames[1:]))
@@ -183,13 +191,39 @@ class Service:
 
     def _drain_subscriptions(self) -> None:
         now_s = time.monotonic()
-        for frames in _received(self._events):
+        for frames in self._received(self._events):
             # ZMTP: one frame, 1 for subscribe or 0 for unsubscribe, then the topic's prefix.
             if len(frames) == 1 and frames[0][:1] in (b"\0", b"\1"):
                 present = frames[0][0] == 1
                 self._handle(SubscriptionChanged(frames[0][1:], present), now_s)
             else:
                 self._incidents["events_malformed"] += 1
+
+    def _received(self, socket: Socket) -> Iterable[list[bytes]]:
+        """What has arrived, up to the cap."""
+        for _ in range(DRAIN_MESSAGES_MAX):
+            try:
+                frame = socket.recv(NOW, copy=False)
+            except zmq.Again:
+                return
+            # What recv_multipart does, without asking the socket whether there is more.
+            frames = [frame.bytes]
+            while frame.more:
+                frame = socket.recv(NOW, copy=False)
+                frames.append(frame.bytes)
+            if self._endless.suspicious:
+                self._endless.heard(sockets.descriptor_of(frame))
+            yield frames
+        self._all_taken = False
+
+    def _cut_endless(self, now_s: float) -> None:
+        arrived = endless.connections(self._ports)
+        for connection in self._endless.look(arrived):
+            self._incidents["endless_message"] += 1
+            self._log.warning("endless_message", peer=connection[1], bytes=arrived[connection])
+            endless.cut(connection)
+        took_s = time.monotonic() - now_s
+        self._endless_due_s = now_s + max(endless.LOOK_EVERY_S, took_s / endless.LOOK_SHARE_MAX)
 
     # ----------------------------------------------------------------------------------- performing
 
@@ -269,18 +303,3 @@ def _trace(answered: Answered) -> None:
         error=None if by_a_worker else answered.outcome,
         lane=answered.lane,
     )
-
-
-def _received(socket: Socket) -> Iterable[list[bytes]]:
-    """What has arrived, up to the cap."""
-    for _ in range(DRAIN_MESSAGES_MAX):
-        try:
-            frame = socket.recv(NOW, copy=False)
-        except zmq.Again:
-            return
-        # What recv_multipart does, without asking the socket whether there is more.
-        frames = [frame.bytes]
-        while frame.more:
-            frame = socket.recv(NOW, copy=False)
-            frames.append(frame.bytes)
-        yield frames

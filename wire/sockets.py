@@ -25,7 +25,11 @@ from wire.keys import ClientKeys, ServerKeys
 HIGH_WATER_MARK_MESSAGES = 10_000
 """Per peer and direction, above any worker's credits; at the limit a send answers ``EAGAIN``."""
 MESSAGE_BYTES_MAX = 8 << 20
-"""Per frame; a larger one makes libzmq drop that peer's connection."""
+"""Per frame; a larger one makes libzmq drop that peer's connection. How many frames a message may
+have nothing limits here, see ``broker.endless``."""
+SUBSCRIPTION_BYTES_MAX = 4_096
+"""Likewise of what a subscriber sends: topics, and what CURVE needs to begin. libzmq keeps each
+byte of a topic in a node of its own."""
 HEARTBEAT_INTERVAL_MS = 1_000
 HEARTBEAT_TIMEOUT_MS = 3_000
 HANDSHAKE_INTERVAL_MS = 2_000
@@ -83,7 +87,7 @@ def bind_xpub(
     _common(socket, linger_ms=0)
     socket.setsockopt(zmq.XPUB_NODROP, 1)
     socket.setsockopt(zmq.XPUB_VERBOSE, 1)
-    socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
+    socket.setsockopt(zmq.MAXMSGSIZE, SUBSCRIPTION_BYTES_MAX)
     return _bound(socket, endpoint, access)
 
 
@@ -112,6 +116,20 @@ def connect_sub(
     for topic in topics:
         socket.setsockopt(zmq.SUBSCRIBE, topic)
     return _connected(socket, endpoint, keys)
+
+
+def tcp_port(socket: zmq.Socket[bytes]) -> int | None:
+    """Where a bound socket listens; None if not on TCP."""
+    scheme, _, rest = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0").partition("://")
+    return int(rest.rpartition(":")[2]) if scheme == "tcp" else None
+
+
+def descriptor_of(frame: zmq.Frame) -> int:
+    """Of the connection by which a received message came; -1 if libzmq does not tell."""
+    try:
+        return int(frame.get(zmq.SRCFD))
+    except zmq.ZMQError:
+        return -1
 
 
 def _bound(socket: zmq.Socket[bytes], endpoint: str, access: Access | None) -> zmq.Socket[bytes]:

@@ -13,6 +13,7 @@ from typing import TypeVar
 import zmq
 
 from tests.logged_process import LoggedProcess
+from tools.ports import free_range
 from wire import codec, publication, sockets
 from wire.messages import Heartbeat, Message, Ready, WorkerJob, WorkerResult
 
@@ -29,6 +30,11 @@ class Endpoints:
     @classmethod
     def under(cls, directory: Path) -> Endpoints:
         return cls(*(f"ipc://{directory}/{name}" for name in ("front", "back", "events")))
+
+    @classmethod
+    def on_tcp(cls) -> Endpoints:
+        first = free_range(3)
+        return cls(*(f"tcp://127.0.0.1:{first + place}" for place in range(3)))
 
     @property
     def environment(self) -> dict[str, str]:

@@ -202,7 +202,8 @@ def test_nothing_is_published_to_nobody(driver: Driver) -> None:
     driver.tell(e.SubscriptionChanged(b"", False))
     assert driver.front(record) == [e.Count("no_subscriber")]
     driver.tell(e.SubscriptionChanged(b"result", True))
-    driver.tell(e.SubscriptionChanged(b"something else", True))
+    foreign = e.SubscriptionChanged(b"something else", True)
+    assert driver.tell(foreign) == [e.Count("foreign_topic")]
     assert driver.front(record) == [e.Count("no_subscriber")]
     driver.tell(e.SubscriptionChanged(b"record", True))
     assert isinstance(driver.front(record)[0], e.Publish)

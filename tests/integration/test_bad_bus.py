@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
+from broker.endless import ARRIVED_BYTES_MAX
 from broker.limits import OFFENCES_MAX
 from tests.broker.bus_peers import Dealer, Endpoints, running_broker
 from tests.broker.driving import job
+from tests.integration.raw_zmtp import RawDealer
 from tools.fuzz.observe import look
 from tools.ports import free_range
 from wire import codec
@@ -127,3 +132,74 @@ def test_names_of_others_are_not_taken(
         worker.answer(worker.receive(WorkerJob), "right")
         assert gateway.receive(Result).text == "right"
         assert not pretender.socket.poll(0) and not stranger.socket.poll(0)
+
+
+@contextmanager
+def endless_messages(endpoints: Endpoints) -> Iterator[threading.Event]:
+    """A peer of each socket that sends frame after frame of one message, gently and without end;
+    set once every one of them was cut off."""
+    all_cut = threading.Event()
+
+    def send(raw: RawDealer) -> None:
+        frame = b"x" * (256 << 10)
+        with suppress(OSError):
+            while not ended.is_set():
+                raw.send_more(frame)
+                time.sleep(0.002)
+
+    def watch() -> None:
+        for sender in senders:
+            sender.join()
+        all_cut.set()
+
+    ended = threading.Event()
+    with (
+        RawDealer(endpoints.frontend, b"endless-1") as front,
+        RawDealer(endpoints.backend, b"endless-2") as back,
+    ):
+        senders = [threading.Thread(target=send, args=(raw,)) for raw in (front, back)]
+        threads = [*senders, threading.Thread(target=watch)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield all_cut
+        finally:
+            ended.set()
+            for thread in threads:
+                thread.join(WAIT_S)
+
+
+def test_messages_that_never_end_cost_their_senders_the_connection(metrics_port: int) -> None:
+    endpoints = Endpoints.on_tcp()
+    settings = {"BROKER_LEASE_S": "60", "REDIS_URL": "unix:///nonexistent/redis.sock"}
+    with (
+        running_broker(endpoints, METRICS_PORT=str(metrics_port), **settings) as broker,
+        Dealer(endpoints.frontend, GATEWAY) as gateway,
+        Dealer(endpoints.backend, "worker-1") as worker,
+    ):
+        gateway.send(Hello(gateway_id=GATEWAY))
+        gateway.receive(Welcome)
+        worker.ready()
+        worker.receive(Welcome)
+        before = resident_bytes(broker.pid)
+        with endless_messages(endpoints) as all_cut:
+            most, seq = 0, 0
+            deadline_s = time.monotonic() + WAIT_S
+            while not all_cut.is_set():
+                assert time.monotonic() < deadline_s
+                # A gateway that sends more than the limit is not suspected for long.
+                gateway.send(job(seq, audio_ms=10_000))
+                worker.answer(worker.receive(WorkerJob), f"text {seq}")
+                assert gateway.receive(Result).text == f"text {seq}"
+                most, seq = max(most, resident_bytes(broker.pid)), seq + 1
+        assert counted(metrics_port, "endless_message", 2) == 2
+        assert seq * 320_000 > 2 * ARRIVED_BYTES_MAX
+        assert most - before < 40 * ARRIVED_BYTES_MAX
+        # What libzmq kept is freed.
+        while resident_bytes(broker.pid) - before > 4 * ARRIVED_BYTES_MAX:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.1)
+
+
+def resident_bytes(pid: int) -> int:
+    return int(psutil.Process(pid).memory_info().rss)

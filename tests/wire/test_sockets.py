@@ -145,8 +145,9 @@ def test_options(context: Context, endpoint: str) -> None:
             assert socket.getsockopt(zmq.HEARTBEAT_IVL) == sockets.HEARTBEAT_INTERVAL_MS
             assert socket.getsockopt(zmq.HEARTBEAT_TIMEOUT) == sockets.HEARTBEAT_TIMEOUT_MS
             assert socket.getsockopt(zmq.HANDSHAKE_IVL) == sockets.HANDSHAKE_INTERVAL_MS
+        assert router.getsockopt(zmq.MAXMSGSIZE) == sockets.MESSAGE_BYTES_MAX
+        assert publisher.getsockopt(zmq.MAXMSGSIZE) == sockets.SUBSCRIPTION_BYTES_MAX
         for socket in (router, publisher):
-            assert socket.getsockopt(zmq.MAXMSGSIZE) == sockets.MESSAGE_BYTES_MAX
             assert socket.getsockopt(zmq.LINGER) == 0
         for socket in (dealer, subscriber):
             assert socket.getsockopt(zmq.RECONNECT_IVL) == sockets.RECONNECT_INTERVAL_MS
