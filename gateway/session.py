@@ -204,13 +204,13 @@ class Session:
         self._over_here = True
 
     def _on_interrupted(self, _event: e.Interrupted, now_s: float) -> list[e.Action]:
-        """Stored at once, because there may be no time for more; and then what was said so far is
-        recognised, for the client that does not come back."""
-        if self.state is not State.ACTIVE:
-            return []
-        self.delivery.detach(now_s)
-        self.gone = "interrupted"
-        return [*self._record_end(), *self._on_tick(e.Tick(), now_s)]
+        """Stored at once, for there may be no time for what is recognised and stored after it."""
+        if self.state is State.ACTIVE:
+            self.delivery.detach(now_s)
+            self.gone = "interrupted"
+            return [*self._record_end(self.gone), *self._on_tick(e.Tick(), now_s)]
+        # All was said; if that is recognised in time, another end takes this one's place.
+        return self._record_end(self.gone or "interrupted") if self.state is State.FINISHING else []
 
     def _on_deleted(self, _event: e.Deleted, now_s: float) -> list[e.Action]:
         told = self.delivery.tell(e.Problem(code="deleted", message="the session was deleted"))
@@ -315,9 +315,9 @@ class Session:
     def _complete(self, now_s: float) -> list[e.Action]:
         self.state = State.CONFIRMING
         self._confirm_until_s = now_s + self.limits.stored_wait_s
-        return self._record_end()
+        return self._record_end(self.gone)
 
-    def _record_end(self) -> list[e.Action]:
+    def _record_end(self, gone: Gone | None) -> list[e.Action]:
         heard_here = self._chunks.next_index > self.origin.next_chunk_index
         if self.gone is not None and self.origin.resumed and not heard_here:
             # Brought here for a client that was gone by then. The gateway before may have stored
@@ -325,7 +325,7 @@ class Session:
             return []
         records = self._storage.finished(
             self.delivery.results,
-            gone=self.gone,
+            gone=gone,
             text=self.text,
             duration_ms=self.duration_ms,
             chunk_count=self.chunk_count,

@@ -118,3 +118,25 @@ def test_a_finish_sent_twice_is_one() -> None:
     driver.finish()
     assert driver.finish() == []
     assert len(driver.jobs) == 1
+
+
+def test_the_end_of_who_has_finished_is_stored_when_the_gateway_stops() -> None:
+    driver = SessionDriver()
+    driver.start()
+    driver.chunk(speech(500))
+    driver.finish()
+    driver.feed(e.Disconnected())
+    driver.feed(e.Interrupted())
+    assert _ends(driver) == [("interrupted", "")]
+    (job,) = driver.jobs
+    assert not job.provisional
+    driver.recognise(job, "eins")
+    assert _ends(driver) == [("interrupted", ""), ("completed", "eins")]
+    assert _state(driver) is State.CONFIRMING
+    driver.feed(e.Interrupted())
+    assert len(_ends(driver)) == 2
+
+
+def _ends(driver: SessionDriver) -> list[tuple[str, str]]:
+    bodies = [parse_body(record.body) for record in driver.records]
+    return [(body.status, body.text) for body in bodies if isinstance(body, SessionFinished)]

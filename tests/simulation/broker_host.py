@@ -8,7 +8,7 @@ from typing import Protocol
 
 from broker import events as e
 from broker.routing import Broker
-from tests.simulation.oracle import TICK_S, InvariantError, Oracle
+from tests.simulation.oracle import TICK_S, Heard, InvariantError, Oracle
 from tests.simulation.world import Link, World
 from wire import messages as m
 
@@ -45,8 +45,9 @@ class BrokerHost:
         self.oracle: Oracle | None = None
         self.counts: Counter[str] = Counter()
         """Of lives that are over."""
-        self.claimed: set[str] = set()
-        """Sessions that a gateway was told to let go of."""
+        self.heard = Heard()
+        self.claimed: dict[str, int] = {}
+        """Sessions that a gateway was told to let go of, and for which generation, the newest."""
         self.start()
 
     # ------------------------------------------------------------------------------ life and death
@@ -56,7 +57,7 @@ class BrokerHost:
         self._lives += 1
         self.core = Broker(epoch=f"epoch-{self._lives}", limits=world.options.limits)
         self._plant(self.core)
-        self.oracle = Oracle(self.core, world.options)
+        self.oracle = Oracle(self.core, world.options, self.heard)
         world.note("broker starts", self.core.epoch)
         if self.subscriber is not None and self.subscriber.alive:
             self.receive(e.SubscriptionChanged(b"", True))
@@ -130,8 +131,8 @@ class BrokerHost:
             self._world.note("broker takes", event)
         try:
             actions = core.handle(event, now_s)
-        except AssertionError as error:
-            raise InvariantError(6, f"the core's own assertion: {error!r}") from error
+        except Exception as error:
+            raise InvariantError(6, f"the core fails: {error!r}") from error
         oracle.observe(event, actions, now_s)
         for refused in [event for action in actions for event in self._perform(action)]:
             self._feed(refused)
@@ -158,6 +159,7 @@ class BrokerHost:
         elif not self._tells_load:
             return True
         if isinstance(message, m.Claimed):
-            self.claimed.add(message.session_id)
+            known = self.claimed.get(message.session_id, 0)
+            self.claimed[message.session_id] = max(known, message.generation)
         peer.from_broker.send(lambda: peer.receive(message))
         return True

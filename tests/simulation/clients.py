@@ -9,7 +9,7 @@ from random import Random
 from gateway.segmenter import SegmenterConfig
 from gateway.utterances import UtteranceCutter
 from tests.simulation.gateway_process import FRAME_BYTES, GatewayProcess
-from tests.simulation.oracle import InvariantError
+from tests.simulation.oracle import Heard, InvariantError
 from tests.simulation.session_options import SessionOptions
 from tests.simulation.sockets import SimSocket
 from tests.simulation.speech import POISON, text_of, without_accent
@@ -80,7 +80,9 @@ class SimClient:
         check_stored: Callable[[SimClient], None],
         *,
         said_all: Callable[[SimClient], None],
+        heard: Heard,
     ) -> None:
+        self._heard = heard
         self._check_stored = check_stored
         self._said_all = said_all
         self.speech = Speech(world.rng, name, options)
@@ -93,6 +95,8 @@ class SimClient:
         self.socket: SimSocket | None = None
         self.gateway: GatewayProcess | None = None
         """The last that it came to."""
+        self.gateways: list[GatewayProcess] = []
+        """All of them."""
         self.served_by = (b"", 0)
         """The last that told it anything of its session, and of which generation."""
         self._world = world
@@ -111,6 +115,12 @@ class SimClient:
     @property
     def over(self) -> bool:
         return self.left or (self.final is not None and self.socket is None)
+
+    @property
+    def utterances_acknowledged(self) -> int:
+        """In what of its audio it was told to be received, if the session ends there."""
+        acknowledged = self.speech.chunks[: self.core.acknowledged_chunks]
+        return len(_cut(b"".join(acknowledged))) if acknowledged else 0
 
     def _begin_anew(self) -> None:
         self.session_ids.append(f"{self._name}-{len(self.session_ids)}")
@@ -138,6 +148,7 @@ class SimClient:
         if self.left or self.final is not None or self.socket is not None:
             return
         self.gateway = gateway = self._pick()
+        self.gateways.append(gateway)
         self._started = False
         self.socket = socket = SimSocket(self._world, gateway.loop, self)
         delay_s = self._world.rng.uniform(0.001, 0.02)
@@ -206,6 +217,9 @@ class SimClient:
             case c.ChunkText():
                 self._check_text(event)
                 self.told.append(event.text)
+            case c.PartialText():
+                if (self.session_id, without_accent(event.text)) not in self._heard.partials:
+                    raise InvariantError(2, f"{self._name} never said {event}")
             case c.Problem():
                 self._take_problem(event, is_segment=self.core.told_segments > told)
             case c.FinalText():
@@ -234,6 +248,9 @@ class SimClient:
             assert self.socket is not None
             self.closed(self.socket, TRY_LATER)
         elif problem.segment_index is not None and problem.code in FAILURES:
+            keys = {(session_id, problem.segment_index) for session_id in self.session_ids}
+            if not keys & self._heard.failed:
+                raise InvariantError(8, f"{self._name} is told {problem}, and nobody failed")
             if is_segment:
                 self.told.append(None)
         else:
@@ -249,5 +266,5 @@ class SimClient:
         heard = without_accent(final.text).split()
         if final.stored:
             self._check_stored(self)
-        if [text for text in said if text in heard] != heard:
-            raise InvariantError(2, f"{self._name} is told {final} and said {said}")
+        if [without_accent(text) for text in self.told if text] != heard:
+            raise InvariantError(2, f"{self._name} is told {final} and was told {self.told}")

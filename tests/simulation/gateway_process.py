@@ -115,6 +115,8 @@ class GatewayProcess:
         self.identity = name.encode()
         self.alive = True
         self.killed = False
+        self.cut_short: frozenset[str] = frozenset()
+        """Sessions that it had not done with when SIGTERM's time was over."""
         self.from_broker = Link(world)
         self._to_broker = Link(world)
         self._world = world
@@ -218,6 +220,7 @@ class GatewayProcess:
 
         async def run() -> None:
             await drain(self.hub)
+            self.cut_short = frozenset(self.hub.sessions)
             self._world.note("gateway ends", self.identity)
             self._end()
 
@@ -304,6 +307,7 @@ def simulated(world: World, failed: Callable[[BaseException | str], None]) -> It
             stack.enter_context(patch(f"gateway.{module}.time", clock))
         stack.enter_context(patch("gateway.hub.secrets", _Secrets()))
         stack.enter_context(patch("gateway.hub.TICK_S", TICK_S))
+        stack.enter_context(patch("gateway.result_log.RESULTS_PER_BLOCK", 2))
         stack.enter_context(patch("gateway.hub.keep_pulse", _no_pulse))
         stack.enter_context(patch.object(Hub, "_show", lambda _hub, _now_s: None))
         stack.enter_context(patch("gateway.session_host.SessionHost.fail", fail))

@@ -17,10 +17,10 @@ schedule's failure names:
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from broker import events as e
-from broker.limits import ATTEMPTS_MAX, BULK_EVERY_ASSIGNMENTS, WELCOME_EVERY_S
+from broker.limits import ATTEMPTS_MAX, BULK_EVERY_ASSIGNMENTS
 from broker.routing import Broker
 from tests.simulation.options import ATTEMPT_DEADLINE_S, LEASE_S, Options
 from tests.simulation.speech import is_poison, text_of, without_accent
@@ -42,6 +42,7 @@ class InvariantError(AssertionError):
 class _Assigned:
     key: Key
     partial: bool
+    pcm: bytes
     worker: bytes | None
     """None: the worker has given it back, or begun anew."""
     attempt: int
@@ -49,12 +50,23 @@ class _Assigned:
     """Attempts sent and neither given back nor refused by the socket."""
 
 
-class Oracle:
-    """One for each life of the broker."""
+@dataclass(slots=True)
+class Heard:
+    """What clients may be told."""
 
-    def __init__(self, core: Broker, options: Options) -> None:
+    failed: set[Key] = field(default_factory=set)
+    """Segments that the broker gave up."""
+    partials: set[tuple[str, str]] = field(default_factory=set)
+    """Session and text of every beginning of an utterance that a worker was given."""
+
+
+class Oracle:
+    """One for each life of the broker. ``heard`` outlives it."""
+
+    def __init__(self, core: Broker, options: Options, heard: Heard) -> None:
         self.core = core
         self._options = options
+        self._heard = heard
         self._open: dict[Key, bytes] = {}
         self._pcm: dict[Key, bytes] = {}
         self._generations: dict[Key, int] = {}
@@ -86,6 +98,8 @@ class Oracle:
                         self._check_answer(result, event)
                         answered[(result.session_id, result.seq), e.SendFront] += 1
                         self._check_receiver(identity, result)
+                case e.SendFront(_, m.Result() as result):
+                    self._check_partial(result, event)
                 case e.Publish(m.PublishedResult(result=result)):
                     self._check_published(result)
                     self._check_answer(result, event)
@@ -178,7 +192,7 @@ class Oracle:
         heard_s = self._heard_s.get(identity)
         if heard_s is None:
             raise InvariantError(7, f"job for {identity!r}, which is not there")
-        if now_s - heard_s > LEASE_S + 2 * TICK_S + WELCOME_EVERY_S:
+        if now_s - heard_s > LEASE_S + 2 * TICK_S:
             raise InvariantError(7, f"job for {identity!r}, silent for {now_s - heard_s:.2f} s")
         sent_s = self._sent_s[identity]
         if self._overdue_s[identity]:
@@ -189,7 +203,9 @@ class Oracle:
         key = (job.session_id, job.seq)
         known = self._assigned.get(job.job_id)
         if known is None:
-            known = _Assigned(key, job.partial, identity, job.attempt)
+            known = _Assigned(key, job.partial, job.pcm, identity, job.attempt)
+            if job.partial:
+                self._heard.partials.add((job.session_id, text_of(job.pcm)))
             self._assigned[job.job_id] = known
         else:
             known.begun += 1
@@ -235,6 +251,9 @@ class Oracle:
                     raise InvariantError(8, f"{key} failed after attempts {begun}")
                 if self._options.only_poison and not is_poison(self._pcm[key]):
                     raise InvariantError(8, f"{key} failed for the sake of another")
+            else:
+                raise InvariantError(8, f"{key} failed with {result.error}")
+            self._heard.failed.add(key)
             return
         if not isinstance(event, e.BackReceived) or not isinstance(event.message, m.WorkerResult):
             raise InvariantError(4, f"a text for {key} out of nowhere")
@@ -247,6 +266,16 @@ class Oracle:
             raise InvariantError(4, f"a text for {key} by {event.identity!r}, assigned {assigned}")
         if without_accent(result.text or "") != text_of(self._pcm[key]):
             raise InvariantError(4, f"the text for {key} is that of other audio")
+
+    def _check_partial(self, result: m.Result, event: e.Event) -> None:
+        if not isinstance(event, e.BackReceived) or not isinstance(event.message, m.WorkerResult):
+            raise InvariantError(4, f"{result} out of nowhere")
+        assigned = self._assigned.get(event.message.job_id)
+        key = (result.session_id, result.seq)
+        if assigned is None or not assigned.partial or assigned.key != key:
+            raise InvariantError(4, f"{result} from a result for {assigned}")
+        if without_accent(result.text or "") != text_of(assigned.pcm):
+            raise InvariantError(4, f"{result} is that of other audio")
 
     def _check_receiver(self, identity: bytes, result: m.Result) -> None:
         newest = self._open[result.session_id, result.seq]
@@ -277,6 +306,12 @@ class Oracle:
             del self._open[key]
         if kept - self._open.keys():
             raise InvariantError(6, f"kept though answered: {kept - self._open.keys()}")
+
+    def check_idle(self) -> None:
+        """Every worker has all the credits that it came with."""
+        for worker in self.core.assignment.workers:
+            if worker.free_credits != self._credits[worker.identity]:
+                raise InvariantError(5, f"{worker.identity!r} has {worker.free_credits} credits")
 
     def _check_queues(self) -> None:
         queue, options = self.core.assignment.queue, self._options

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from broker import answers
 from broker.jobs import PendingJob
 from broker.queues import FairQueue
 from broker.routing import Broker
@@ -253,6 +254,61 @@ def published_to_nobody(core: Broker) -> None:
     _patch(core, "_is_owned", lambda _is_owned: lambda _entry: False)
 
 
+def lost_attempts_are_the_last(core: Broker) -> None:
+    """What a worker was lost with ends as if its time were over."""
+    assignment = core.assignment
+
+    def plant(attempt_lost: Any) -> Any:
+        def give_up(entry: PendingJob) -> None:
+            if entry.abandoned or entry.job.partial:
+                attempt_lost(entry)
+            else:
+                assignment._fail(entry, answers.DEADLINE, attempt=1)
+
+        return give_up
+
+    _patch(assignment, "_attempt_lost", plant)
+
+
+def given_up_attempts_cost_a_credit(core: Broker) -> None:
+    """For ever, as long as the worker has more than it needs."""
+    pool = core.assignment.workers
+
+    def plant(give_up: Any) -> Any:
+        def takes_one(worker: Worker, entry: PendingJob, now_s: float) -> None:
+            if worker.credits > 1 + len(worker.held) + len(worker.overdue):
+                worker.credits -= 1
+                pool.credits -= 1
+            give_up(worker, entry, now_s)
+
+        return takes_one
+
+    _patch(pool, "give_up", plant)
+
+
+def leases_last_a_second_longer(core: Broker) -> None:
+    core._lease_s += 1.0
+
+
+def foreign_partials(core: Broker) -> None:
+    """A partial has the text of another one."""
+    back: Any = core._back
+    texts: list[str | None] = [None]
+
+    def plant(check: Any) -> Any:
+        def on_result(identity: bytes, answer: m.WorkerResult, now_s: float) -> None:
+            worker = core.assignment.workers.get(identity)
+            entry = worker.held.get(answer.job_id) if worker is not None else None
+            if entry is not None and entry.job.partial and answer.text is not None:
+                before, texts[0] = texts[0], answer.text
+                answer = replace(answer, text=before or answer.text)
+            check(identity, answer, now_s)
+
+        return on_result
+
+    back[m.WorkerResult] = plant(back[m.WorkerResult])
+
+
 PLANTED: dict[str, Plant] = {
     plant.__name__: plant
     for plant in (
@@ -279,5 +335,9 @@ PLANTED: dict[str, Plant] = {
         stalled_for_ever,
         idle_while_work_waits,
         published_to_nobody,
+        lost_attempts_are_the_last,
+        given_up_attempts_cost_a_credit,
+        leases_last_a_second_longer,
+        foreign_partials,
     )
 }

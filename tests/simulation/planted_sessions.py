@@ -15,11 +15,12 @@ from gateway import events as e
 from gateway.delivery import Delivery
 from gateway.directory import Directory
 from gateway.hub import Hub
+from gateway.life_cycle import State
 from gateway.origin import origin_of
 from gateway.outbox import Outbox
 from gateway.segments import Segments
 from gateway.session import Session
-from gateway.session_host import SessionHost
+from gateway.session_host import CLOSE_RESTART, SessionHost
 from gateway.spool import Spool
 from gateway.storage_log import StorageLog
 from gateway.takeover import Takeover
@@ -200,6 +201,71 @@ def end_without_its_segments_is_complete() -> Context:
     return patch.object(Tables, "_has_all_segments", lambda _tables, _session_id: True)
 
 
+def partials_of_others_are_told() -> Context:
+    def make(tell: Any) -> Any:
+        def lies(delivery: Delivery, answer: e.Answer) -> Any:
+            if isinstance(answer, e.PartialText):
+                answer = replace(answer, text="of another session")
+            return tell(delivery, answer)
+
+        return lies
+
+    return _instead(Delivery, "tell", make)
+
+
+def abandoned_sessions_end_with_what_was_told() -> Context:
+    def make(finish: Any) -> Any:
+        def ends(session: Session, now_s: float) -> Any:
+            if session.gone != "abandoned":
+                return finish(session, now_s)
+            session._segments._pending.clear()
+            session._segments._unanswered_audio_ms = 0
+            return session._complete(now_s)
+
+        return ends
+
+    return _instead(Session, "_finish_audio", make)
+
+
+def a_failure_takes_the_next_segment_along() -> Context:
+    on_result = Session._HANDLERS[e.ResultArrived]
+
+    def fails_two(session: Session, event: e.ResultArrived, now_s: float) -> list[e.Action]:
+        actions, result = on_result(session, event, now_s), event.result
+        failed = result.error is not None and result.error.code == "chunk_failed"
+        later = [p.job for p in session._segments._pending if p.result is None]
+        if actions and failed and later and later[0].seq > result.seq:
+            job = later[0]
+            follows = replace(result, seq=job.seq, start_ms=job.start_ms, end_ms=job.end_ms)
+            also = e.ResultArrived(result=follows)
+            actions += on_result(session, also, now_s)
+        return actions
+
+    return patch.dict(Session._HANDLERS, {e.ResultArrived: fails_two})
+
+
+def sigterm_forgets_what_runs() -> Context:
+    def interrupt(host: SessionHost) -> None:
+        connection, host._connection = host._connection, None
+        if connection is not None:
+            connection.close(CLOSE_RESTART, "service restart")
+        host.session.end_here()
+        host._changed.set()
+        host._release()
+
+    return patch.object(SessionHost, "interrupt", interrupt)
+
+
+def sigterm_forgets_who_has_finished() -> Context:
+    on_interrupted = Session._HANDLERS[e.Interrupted]
+
+    def only_active(session: Session, event: e.Interrupted, now_s: float) -> list[e.Action]:
+        active = session.state is State.ACTIVE
+        return on_interrupted(session, event, now_s) if active else []
+
+    return patch.dict(Session._HANDLERS, {e.Interrupted: only_active})
+
+
 SESSION_PLANTS: dict[str, SessionPlant] = {
     plant.__name__: plant
     for plant in (
@@ -226,5 +292,10 @@ SESSION_PLANTS: dict[str, SessionPlant] = {
         abandoned_sessions_wait_for_ever,
         known_entries_never_forgotten,
         end_without_its_segments_is_complete,
+        partials_of_others_are_told,
+        abandoned_sessions_end_with_what_was_told,
+        a_failure_takes_the_next_segment_along,
+        sigterm_forgets_what_runs,
+        sigterm_forgets_who_has_finished,
     )
 }

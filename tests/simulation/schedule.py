@@ -168,8 +168,8 @@ class _Schedule:
         gateways = {gateway.identity for gateway in self._clients.gateways}
         if set(core.gateways) != gateways:
             raise InvariantError(12, f"gateways {set(core.gateways)}, alive {gateways}")
-        if any(worker.free_credits != worker.credits for worker in assignment.workers):
-            raise InvariantError(5, "credits are missing")
+        assert self._broker.oracle is not None
+        self._broker.oracle.check_idle()
         if assignment.bookkeeping_length > 4 * len(alive) + 3 * STALE_ENTRIES_MAX:
             raise InvariantError(9, f"{assignment.bookkeeping_length} entries for nothing")
         for session in self._clients.sessions:

@@ -18,6 +18,8 @@ LAST_CHUNK_SHARE = 0.7
 """Of the sessions' last chunks, those with a fault near."""
 SOON_AGAIN_SHARE = 0.3
 """Of faults, those with another near."""
+LEAVE_SHARE = 0.5
+"""Of clients whose gateway ends, where clients leave at all, those that leave as well."""
 NEAR_S = 2.0
 """About as long as a gateway waits for a finished session to be stored."""
 
@@ -74,6 +76,7 @@ class SessionFaults:
             self._near(lambda: self._kill_gateway(client.gateway))
         elif options.gateway_drains:
             self._near(lambda: self._drain_gateway(client.gateway))
+            self._leave_soon(client)
         elif self._kinds:
             self._near(self.world.rng.choice(self._kinds))
 
@@ -138,8 +141,16 @@ class SessionFaults:
             return
         gateway.terminate()
         self._replace(gateway)
+        for client in self.clients:
+            if client.gateway is gateway:
+                self._leave_soon(client)
         if self.options.database_outages and self.world.rng.random() < 0.5:
             self.database.fail()
+
+    def _leave_soon(self, client: SimClient) -> None:
+        """What it has said is then nobody's but the gateway's that ends."""
+        if self.options.client_leaves and self.world.rng.random() < LEAVE_SHARE:
+            self._after(self._uniform(0.0, 1.0), client.leave)
 
     def _replace(self, gateway: GatewayProcess) -> None:
         """By its supervisor."""

@@ -30,8 +30,8 @@ SESSION_FAULTS: dict[str, tuple[float, float]] = {
     "database_outages": (0.2, 0.4),
     "client_drops": (0.4, 1.0),
     "client_clogs": (0.2, 0.6),
-    "client_leaves": (0.1, 0.3),
-    "poison": (0.1, 0.15),
+    "client_leaves": (0.25, 0.3),
+    "poison": (0.2, 0.2),
 }
 """Share of unfocused seeds that have this kind of fault, and how often it happens at most."""
 

@@ -117,6 +117,7 @@ class _SessionSchedule:
                     self._pick_gateway,
                     self._check_stored,
                     said_all=self._faults.on_last_chunk,
+                    heard=self._broker.heard,
                 )
                 for index in range(options.sessions)
             ]
@@ -214,13 +215,15 @@ class _SessionSchedule:
         alive = {worker.identity for worker in self._supervisor.workers if worker.alive}
         if registered != alive:
             raise InvariantError(12, f"workers {registered}, alive {alive}")
-        if any(worker.free_credits != worker.credits for worker in core.assignment.workers):
-            raise InvariantError(5, "credits are missing")
+        assert self._broker.oracle is not None
+        self._broker.oracle.check_idle()
+        if files := [*self._settings.data_dir.glob("spool/*.spool")]:
+            raise InvariantError(12, f"left: {files}")
         for client in self._clients:
             self._check_client(client)
-            if client.left and not any(gateway.killed for gateway in self._all):
+            if client.left and not any(gateway.killed for gateway in client.gateways):
                 self._check_abandoned(client)
-        if not all(gateway.alive for gateway in self._all):
+        if any(gateway.killed for gateway in self._all):
             return  # What it had not sent is lost, unless its client comes back.
         gone = {client.session_id for client in self._clients if client.left}
         for session_id, row in self._database.tables.sessions.items():
@@ -255,7 +258,9 @@ class _SessionSchedule:
         self._check_rows(client, exactly=client.final.stored)
 
     def _check_abandoned(self, client: SimClient) -> None:
-        """What a client was told before it left for good is stored."""
+        """What a client was told before it left for good is stored, and so is what it was told to
+        be received, unless a gateway has claimed the session since, and told it nothing, or one
+        was ended before workers had done with it."""
         if self._is_claimed_for_nobody(client):
             return
         rows = self._database.tables.segments.get(client.session_id, {})
@@ -263,6 +268,13 @@ class _SessionSchedule:
             row = rows.get(index)
             if row is None or (text and without_accent(row["text"] or "") != without_accent(text)):
                 raise InvariantError(1, f"{client.session_id} was told {text}, stored {row}")
+        if len(rows) >= client.utterances_acknowledged:
+            return
+        _, generation = client.served_by
+        if self._broker.claimed.get(client.session_id, 0) > generation:
+            self._claimed_for_nobody += 1
+        elif not any(client.session_id in gateway.cut_short for gateway in client.gateways):
+            raise InvariantError(1, f"{client.session_id} said more than {sorted(rows)}")
 
     def _is_claimed_for_nobody(self, client: SimClient) -> bool:
         """A gateway claimed the session and never told its client anything, which was gone by then.

@@ -13,7 +13,7 @@ from tests.simulation.planted_sessions import SESSION_PLANTS
 from tests.simulation.schedule import Outcome, ScheduleError
 from tests.simulation.sessions import simulate_sessions
 
-SEEDS = range(800)
+SEEDS = range(1_200)
 SEEDS_PER_TASK = 50
 CLAIMED_FOR_NOBODY = (306400, 308011, 363824, 612488)
 """Told, not stored, and lost, because a gateway claimed the session whose client was gone."""
@@ -22,6 +22,7 @@ REGRESSION_SEEDS = (
     362847,  # and took back attempts for a worker's Bye after the end of its lease.
     704748,  # A row of before a session began anew stood for one that was lost on its way.
     2024844,  # A session was claimed and let go of, but its claim lost, and its client gone.
+    1251,  # At SIGTERM a session that was finished, and whose client was gone, had no end.
     *CLAIMED_FOR_NOBODY,
 )
 """Seeds beyond SEEDS that once failed."""
@@ -56,7 +57,7 @@ def test_schedules_hold() -> None:
         outcomes += pool.map(simulate_sessions, REGRESSION_SEEDS)
     assert [outcome.seed for outcome in outcomes] == [*SEEDS, *REGRESSION_SEEDS]
     # Were it more, the checker would look away too often.
-    assert sum(outcome.counts["claimed_for_nobody"] for outcome in outcomes[: len(SEEDS)]) <= 1
+    assert sum(outcome.counts["claimed_for_nobody"] for outcome in outcomes[: len(SEEDS)]) <= 2
     of_seed = {outcome.seed: outcome for outcome in outcomes}
     assert all(of_seed[seed].counts["claimed_for_nobody"] for seed in CLAIMED_FOR_NOBODY)
     counts = sum((outcome.counts for outcome in outcomes), Counter[str]())
