@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 import prometheus_client
 from fastapi import FastAPI, Path, Query, Request, Response, WebSocket
+from fastapi.exception_handlers import request_validation_exception_handler
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from gateway import metrics
@@ -221,6 +223,11 @@ def _add_health(app: FastAPI, hub: Hub, sources: dict[str, str]) -> None:
 
 
 def _add_sessions(app: FastAPI, hub: Hub) -> None:
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        metrics.BAD_REQUESTS.labels("invalid").inc()
+        return await request_validation_exception_handler(request, error)
+
     problems: dict[int | str, dict[str, Any]] = {
         404: {"model": ProblemAnswer},
         503: {"model": ProblemAnswer},

@@ -8,7 +8,6 @@ dialects a connection has one session after another.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Sequence
 from typing import Protocol
@@ -217,6 +216,8 @@ class Connection:
 
     def _put(self, item: _Answer | e.Close | None) -> None:
         if self._closing and item is not None:
+            if not isinstance(item, e.Close):
+                ANSWERS_DISCARDED.labels("closing").inc()
             return
         try:
             self._outgoing.put_nowait(item)
@@ -240,16 +241,23 @@ class Connection:
 
     async def _write(self) -> None:
         while (item := await self._outgoing.get()) is not None:
-            # The client may be gone at any moment; reading tells the session so.
-            with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-                try:
-                    async with asyncio.timeout(SEND_TIMEOUT_S):
-                        await self._send(item)
-                except TimeoutError:
-                    self._drop_slow_client()
+            try:
+                async with asyncio.timeout(SEND_TIMEOUT_S):
+                    await self._send(item)
+            except TimeoutError:
+                self._drop_slow_client()
+            except (WebSocketDisconnect, RuntimeError):
+                # The client may be gone at any moment; reading tells the session so.
+                self._note_unsent(item)
+
+    @staticmethod
+    def _note_unsent(item: _Answer | e.Close) -> None:
+        if not isinstance(item, e.Close):
+            ANSWERS_DISCARDED.labels("client_away").inc()
 
     async def _send(self, item: _Answer | e.Close) -> None:
         if self._websocket.application_state is not WebSocketState.CONNECTED:
+            self._note_unsent(item)
             return
         if isinstance(item, e.Close):
             CLOSED.labels(item.code).inc()

@@ -12,7 +12,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from gateway.metrics import LATE_HEADS
+from gateway.metrics import BAD_REQUESTS, LATE_HEADS
 
 HEAD_S_MAX = 10.0
 """From the connection, or a later request's first byte, to the end of its headers; then the
@@ -56,6 +56,10 @@ class HeadDeadline(H11Protocol):
             self._disarm()
         elif self._late is None:
             self._late = self.loop.call_later(HEAD_S_MAX, self._end_late)
+
+    def send_400_response(self, msg: str) -> None:
+        BAD_REQUESTS.labels("not_http").inc()
+        super().send_400_response(msg)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()

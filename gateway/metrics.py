@@ -35,6 +35,11 @@ REFUSED = Counter(
 LATE_HEADS = Counter(
     "asr_gateway_late_heads_total", "Connections closed because a request's headers did not come"
 )
+BAD_REQUESTS = Counter(
+    "asr_gateway_bad_requests_total",
+    "Requests that are no HTTP (400), or not what the API describes (422), by reason",
+    ["reason"],
+)
 CLOSED = Counter(
     "asr_gateway_closed_connections_total",
     "WebSockets that this gateway closed, by WebSocket close code",
@@ -47,6 +52,11 @@ PROBLEMS = Counter("asr_gateway_problems_total", "Error answers to clients, by c
 ANSWERS_DISCARDED = Counter(
     "asr_gateway_answers_discarded_total",
     "Answers that a client was not sent, by reason; texts among them are told when it resumes",
+    ["reason"],
+)
+INPUT_IGNORED = Counter(
+    "asr_gateway_input_ignored_total",
+    "Messages of clients that mean nothing where they came, and are not answered, by reason",
     ["reason"],
 )
 UPLOADS = Counter(
@@ -209,8 +219,12 @@ def _show_zeros() -> None:
     for reason in ("no_session", "unknown_segment", "repeated", "overloaded", "late_partial"):
         RESULTS_DISCARDED.labels(reason)
     RESULTS_DISCARDED.labels("stale_generation")
-    for reason in ("client_away", "displaced", "slow_client"):
+    for reason in ("client_away", "displaced", "slow_client", "closing"):
         ANSWERS_DISCARDED.labels(reason)
+    for reason in ("not_http", "invalid"):
+        BAD_REQUESTS.labels(reason)
+    for reason in ("behind_the_end", "inside_a_recording"):
+        INPUT_IGNORED.labels(reason)
     for lane in ("live", "bulk"):
         SEGMENT_SECONDS.labels(lane)
         FINISH_SECONDS.labels(lane)

@@ -149,7 +149,7 @@ class Session:
         answer = e.Started(
             session_id=event.session_id, resume_token=self.resume_token, next_chunk_index=0
         )
-        return [e.SubmitRecord(record=started), *self.delivery.tell(answer)]
+        return [*[e.SubmitRecord(record=r) for r in started], *self.delivery.tell(answer)]
 
     def _on_chunk(self, event: e.Chunk, now_s: float) -> list[e.Action]:
         index = self._chunks.next_index if event.chunk_index is None else event.chunk_index
@@ -319,7 +319,7 @@ class Session:
 
     def _record_end(self, gone: Gone | None) -> list[e.Action]:
         heard_here = self._chunks.next_index > self.origin.next_chunk_index
-        if self.gone is not None and self.origin.resumed and not heard_here:
+        if self.gone is not None and self.origin.generation and not heard_here:
             # Brought here for a client that was gone by then. The gateway before may have stored
             # more since than we know of: its rows are to stay, and an end of ours would take them.
             return []

@@ -35,6 +35,7 @@ class StorageLog:
         self._generation = generation
         self._next_record_seq = 0
         self._started: SessionStarted | None = None
+        self._held: list[Record] = []
         self._unstored: set[tuple[str, int]] = set()
         self._chunks: list[ChunkDetail] = []
         self._chunks_enough = 1 + zlib.crc32(session_id.encode()) % CHUNK_DETAILS_PER_RECORD
@@ -45,7 +46,9 @@ class StorageLog:
 
     def started(
         self, start: Start, *, client: str, started_at_ms: int, resume_token: str
-    ) -> Record:
+    ) -> list[Record]:
+        """A session that begins anew in a later generation replaces what is stored of it. That
+        waits for the first chunk: its client may be gone for good by now."""
         self._started = SessionStarted(
             user_id=start.user_id,
             client=client,
@@ -54,12 +57,14 @@ class StorageLog:
             started_at_ms=started_at_ms,
             resume_token_hash=token_hash(resume_token),
         )
-        return self._record(self._started)
+        self._held = [self._record(self._started)]
+        return [] if self._generation else self._release()
 
     def chunk(self, detail: ChunkDetail) -> list[Record]:
         """Take note of a chunk; details go out many at a time."""
         self._chunks.append(detail)
-        return self._chunk_details() if len(self._chunks) >= self._chunks_enough else []
+        enough = len(self._chunks) >= self._chunks_enough
+        return [*self._release(), *(self._chunk_details() if enough else ())]
 
     def expect_result(self, seq: int) -> None:
         """Segment ``seq`` will be published by the broker and is to be stored as well."""
@@ -93,12 +98,16 @@ class StorageLog:
             failure=failures[0] if failures else None,
             started=self._started,
         )
-        return [*self._chunk_details(), self._record(ending)]
+        return [*self._release(), *self._chunk_details(), self._record(ending)]
 
     def confirm(self, keys: Iterable[StoredKey]) -> None:
         self._unstored -= {
             (key.kind, key.seq) for key in keys if key.generation == self._generation
         }
+
+    def _release(self) -> list[Record]:
+        held, self._held = self._held, []
+        return held
 
     def _chunk_details(self) -> list[Record]:
         if not self._chunks:

@@ -20,6 +20,7 @@ from gateway.dialects.native import (
     SAMPLE_RATE_HZ_MIN,
 )
 from gateway.dialects.strict_json import parse_object, storable
+from gateway.metrics import INPUT_IGNORED
 from wire.messages import Lane, Token
 
 WAV_NAME_CHARS_MAX = 256
@@ -92,14 +93,17 @@ class Funasr:
         recording = self._recording
         if isinstance(message, bytes):
             if recording is not None and recording.finished:
-                return ()  # A microphone's last frame, behind its end.
+                INPUT_IGNORED.labels("behind_the_end").inc()  # A microphone's last frame.
+                return ()
             chunk = e.Chunk(data=message, chunk_index=None, session_id=None)
             return (chunk,) if recording is not None else (self._begin(), chunk)
         fields = parse_object(message)
         if fields.get("is_speaking") is False or fields.get("is_end") is True:
             return self._end(wants_end=fields.get("is_end") is True)
         if recording is not None and not recording.finished:
-            return ()  # A recording's settings are those of its start.
+            # Its settings are those of its start.
+            INPUT_IGNORED.labels("inside_a_recording").inc()
+            return ()
         self._settings = _settings(fields, self._settings)
         return (self._begin(),)
 
@@ -125,6 +129,7 @@ class Funasr:
         assert recording is not None
         recording.wants_end |= wants_end
         if recording.finished:
+            INPUT_IGNORED.labels("behind_the_end").inc()
             return ()
         recording.finished = True
         return (*started, e.Finish(session_id=self._session_id))

@@ -14,7 +14,7 @@ from gateway.segmenter import SegmenterConfig
 from gateway.session import Session
 from tests.gateway.session_driver import SessionDriver, result_of, silence, speech, texts
 from wire.messages import Job
-from wire.records import SessionFinished, parse_body
+from wire.records import SessionFinished, SessionStarted, parse_body
 
 
 def said(rng: random.Random) -> bytes:
@@ -197,10 +197,16 @@ def test_a_result_that_may_not_be_the_only_one_is_stored_as_it_is_told() -> None
 
 @pytest.mark.parametrize("ends", ["client stays away", "gateway stops"])
 @pytest.mark.parametrize("heard", [False, True])
-def test_only_who_heard_something_ends_a_session_that_was_elsewhere(ends: str, heard: bool) -> None:
-    """The gateway before may have stored more since, and an end from here would take it away."""
-    driver = resumed_driver(Origin(generation=1, resumed=True, next_chunk_index=3))
+@pytest.mark.parametrize("anew", [False, True])
+def test_only_who_heard_something_ends_a_session_that_was_elsewhere(
+    ends: str, heard: bool, anew: bool
+) -> None:
+    """The gateway before may have stored more since, and an end from here would take it away; so
+    would a beginning, of one whose own was lost."""
+    resumed = Origin(generation=1, resumed=True, next_chunk_index=3)
+    driver = resumed_driver(Origin(generation=1) if anew else resumed)
     driver.start()
+    assert driver.records == []
     if heard:
         driver.chunk(speech(500))
     driver.feed(e.Disconnected())
@@ -209,8 +215,10 @@ def test_only_who_heard_something_ends_a_session_that_was_elsewhere(ends: str, h
     driver.tick(SessionLimits().resume_wait_s)
     for job in driver.jobs:
         driver.recognise(job, "eins")
-    ended = [r for r in driver.records if isinstance(parse_body(r.body), SessionFinished)]
-    assert bool(ended) == heard
+    bodies = [parse_body(record.body) for record in driver.records]
+    assert any(isinstance(body, SessionFinished) for body in bodies) == heard
+    assert any(isinstance(body, SessionStarted) for body in bodies) == (heard and anew)
+    assert heard or driver.records == []
     driver.store_all()
     driver.tick(SessionLimits().resume_wait_s + SessionLimits().stored_wait_s)
     assert driver.session.state is State.DONE

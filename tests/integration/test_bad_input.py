@@ -324,6 +324,18 @@ def test_a_form_that_is_none(stack: Stack, body: bytes) -> None:
     assert upload(stack, body) == 400
 
 
+def test_what_is_no_request_is_counted(stack: Stack) -> None:
+    def counted(reason: str) -> float:
+        series = f'asr_gateway_bad_requests_total{{reason="{reason}"}} '
+        (line,) = (x for x in stack.get("/metrics").body.splitlines() if x.startswith(series))
+        return float(line.removeprefix(series))
+
+    before = counted("not_http"), counted("invalid")
+    assert status_of(stack, b"GET / HTTP/9\r\n\r\n") == 400
+    assert stack.get("/api/v1/history?limit=-1").status == 422
+    assert (counted("not_http"), counted("invalid")) == (before[0] + 1, before[1] + 1)
+
+
 def test_a_body_shorter_than_declared(stack: Stack) -> None:
     assert upload(stack, b"--b\r\n", 100_000) in (0, 400)
 

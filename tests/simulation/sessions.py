@@ -271,7 +271,9 @@ class _SessionSchedule:
         if len(rows) >= client.utterances_acknowledged:
             return
         _, generation = client.served_by
-        if self._broker.claimed.get(client.session_id, 0) > generation:
+        known = self._database.tables.sessions.get(client.session_id)
+        claimed = self._broker.claimed.get(client.session_id, 0)
+        if max(claimed, known.generation if known is not None else 0) > generation:
             self._claimed_for_nobody += 1
         elif not any(client.session_id in gateway.cut_short for gateway in client.gateways):
             raise InvariantError(1, f"{client.session_id} said more than {sorted(rows)}")
