@@ -266,5 +266,17 @@ class SimClient:
         heard = without_accent(final.text).split()
         if final.stored:
             self._check_stored(self)
-        if [without_accent(text) for text in self.told if text] != heard:
+        if not _continues(self.told, said, heard):
             raise InvariantError(2, f"{self._name} is told {final} and was told {self.told}")
+
+
+def _continues(told: list[str | None], said: list[str], final: list[str]) -> bool:
+    """Whether the final text is what was told before. A segment that had failed may have a text by
+    then: after its gateway was killed it was recognised anew."""
+    left = list(final)
+    for text, word in zip(told, said, strict=True):
+        if text is not None or left[:1] == [word]:
+            if left[:1] != [word]:
+                return False
+            del left[0]
+    return not left
