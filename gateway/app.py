@@ -26,6 +26,7 @@ from gateway.dialects.funasr import Funasr
 from gateway.dialects.vosk import Vosk
 from gateway.hub import Hub
 from gateway.live import live_session
+from gateway.origin import text_of
 from gateway.pages import add_pages
 from gateway.schemas import (
     AdmissionAnswer,
@@ -263,7 +264,9 @@ def _add_sessions(app: FastAPI, hub: Hub) -> None:
             if host is None:
                 raise
             stored = None  # A live session is known here; only its chunks' details are not.
-        return live_session(host.session, stored) if host is not None else stored
+        if host is not None:
+            return live_session(host.session, stored)
+        return stored and {**stored, "text": text_of(stored)}
 
     @app.delete(
         "/api/v1/session/{session_id}",

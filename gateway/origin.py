@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway import events as e
+from gateway.transcript import join_texts
 from wire.messages import SAMPLE_RATE_HZ, Failure, Result, Token
 
 
@@ -16,6 +17,15 @@ def is_complete(stored: dict[str, Any]) -> bool:
     """Whether the stored session needs nothing more: its end may be stored and a segment not, if
     its gateway was killed before all was confirmed."""
     return stored["status"] in ("completed", "failed") and bool(stored["has_all_segments"])
+
+
+def text_of(stored: dict[str, Any]) -> str:
+    """The stored session's text; empty while it has no end."""
+    text: str | None = stored["text"]
+    if not text and stored["status"] not in ("active", "lost", "deleted"):
+        # It was too long for the record of the end, or came after it.
+        return join_texts(row["text"] or "" for row in stored["segments"])
+    return text or ""
 
 
 def token_hash(resume_token: str) -> str:
@@ -57,7 +67,7 @@ def origin_of(stored: dict[str, Any], generation: int) -> Origin:
     if is_complete(stored):
         final = e.Finished(
             session_id=stored["session_id"],
-            text=stored["text"] or "",
+            text=text_of(stored),
             duration_ms=stored["duration_ms"] or 0,
             chunk_count=stored["chunk_count"] or 0,
             stored=True,

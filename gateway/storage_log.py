@@ -10,6 +10,7 @@ from gateway.events import Start
 from gateway.origin import token_hash
 from wire.messages import Record, Result, StoredKey
 from wire.records import (
+    TRANSCRIPT_BYTES_MAX,
     ChunkDetail,
     ChunkDetails,
     RecordBody,
@@ -90,7 +91,7 @@ class StorageLog:
             status = "failed"
         ending = SessionFinished(
             status=status,
-            text=text,
+            text=text if len(text.encode()) <= TRANSCRIPT_BYTES_MAX else None,
             duration_ms=duration_ms,
             chunk_count=chunk_count,
             segment_count=len(errors),

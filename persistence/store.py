@@ -269,7 +269,7 @@ def _write_finished(cursor: Cursor, entries: list[Entry]) -> None:
                 "session_id": entry.session_id,
                 "ranks": _RANKS,
                 "status": body.status,
-                "text": clean(body.text),
+                "text": None if body.text is None else clean(body.text),
                 "duration_ms": body.duration_ms,
                 "chunk_count": body.chunk_count,
                 "segment_count": body.segment_count,

@@ -16,6 +16,7 @@ from dataclasses import fields, is_dataclass
 from typing import Annotated, Any
 
 TEXT_CHARS_MAX = 1 << 16
+LONG_TEXT_CHARS_MAX = 1 << 20
 NAME_CHARS_MAX = 256
 RATIO_MAX = 1e6
 ITEMS_MAX = 1 << 14
@@ -27,6 +28,8 @@ Checker = Callable[[Any], Any]
 
 Name = Annotated[str, "name"]
 """At most ``NAME_CHARS_MAX``: others are told it, many of them together."""
+LongText = Annotated[str, "long text"]
+"""A whole transcript; a header's limit in bytes is the narrower one."""
 Ratio = Annotated[float, "ratio"]
 """Seconds of audio per second. What all peers tell, added up, has to be a number, too."""
 
@@ -77,6 +80,10 @@ _SCALARS: dict[Any, tuple[str, str]] = {
     bool: ("type({0}) is not bool", "not a boolean"),
     str: (
         f"type({{0}}) is not str or len({{0}}) > {TEXT_CHARS_MAX}",
+        "not a string, or too long",
+    ),
+    LongText: (
+        f"type({{0}}) is not str or len({{0}}) > {LONG_TEXT_CHARS_MAX}",
         "not a string, or too long",
     ),
     Name: (

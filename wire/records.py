@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from wire.checkers import WireError, checker_of
+from wire.checkers import LongText, WireError, checker_of
 from wire.messages import Failure, Result, Token
 from wire.plain import plain_data, plain_of
 
@@ -17,6 +17,9 @@ SessionStatus = Literal["completed", "failed", "abandoned", "interrupted"]
 DELETED_RECORD_SEQ = (1 << 31) - 1
 """The record_seq of every SessionDeleted: a deletion may come from a gateway that never saw
 the session's other records, and doing it twice is harmless."""
+TRANSCRIPT_BYTES_MAX = 3 << 18
+"""Of a session's text in its end's record, as UTF-8: some 14 hours of speech. A longer one is not in
+``asr_sessions``; who reads it joins the segments' texts."""
 RESUMED_RECORD_SEQ = DELETED_RECORD_SEQ - 1
 """The record_seq of every SessionResumed; each is the only one of its generation."""
 
@@ -61,7 +64,8 @@ class ChunkDetails:
 @plain_data
 class SessionFinished:
     status: SessionStatus
-    text: str
+    text: LongText | None
+    """None: longer than ``TRANSCRIPT_BYTES_MAX``, only its segments have it."""
     duration_ms: int
     chunk_count: int
     segment_count: int

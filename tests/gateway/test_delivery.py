@@ -137,6 +137,6 @@ def test_the_end_of_who_has_finished_is_stored_when_the_gateway_stops() -> None:
     assert len(_ends(driver)) == 2
 
 
-def _ends(driver: SessionDriver) -> list[tuple[str, str]]:
+def _ends(driver: SessionDriver) -> list[tuple[str, str | None]]:
     bodies = [parse_body(record.body) for record in driver.records]
     return [(body.status, body.text) for body in bodies if isinstance(body, SessionFinished)]

@@ -9,7 +9,7 @@ import pytest
 
 from gateway import events as e
 from gateway.life_cycle import SessionLimits, State
-from gateway.origin import Origin, origin_of
+from gateway.origin import Origin, origin_of, text_of
 from gateway.segmenter import SegmenterConfig
 from gateway.session import Session
 from tests.gateway.session_driver import SessionDriver, result_of, silence, speech, texts
@@ -141,6 +141,18 @@ def test_a_session_whose_end_is_stored_and_a_segment_not_goes_on(status: str) ->
     assert origin_of(found, 1).final is not None
     origin = origin_of({**found, "has_all_segments": False}, 1)
     assert origin.final is None and len(origin.results) == 1
+
+
+@pytest.mark.parametrize("text", [None, "", "as stored"])
+def test_a_text_too_long_for_its_record_is_that_of_the_segments(text: str | None) -> None:
+    driver = SessionDriver()
+    driver.start()
+    driver.chunk((speech(500) + silence(1000)) * 2)
+    rows = [{**row(job), "text": f"one {job.seq}"} for job in driver.jobs]
+    found = {**stored(rows, "completed"), "text": text}
+    final = origin_of(found, 0).final
+    assert final is not None and final.text == text_of(found) == (text or "one 0 one 1")
+    assert text_of({**found, "status": "active"}) == (text or "")
 
 
 def test_what_was_heard_when_the_client_went_away_is_provisional() -> None:

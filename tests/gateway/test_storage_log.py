@@ -1,8 +1,17 @@
+import pytest
+
 from gateway.storage_log import CHUNK_DETAILS_PER_RECORD, Gone, StorageLog
 from tests.gateway.session_driver import result_of
 from tests.gateway.test_segments import job
+from wire import codec
 from wire.messages import Failure, Record, StoredKey
-from wire.records import ChunkDetail, ChunkDetails, SessionFinished, parse_body
+from wire.records import (
+    TRANSCRIPT_BYTES_MAX,
+    ChunkDetail,
+    ChunkDetails,
+    SessionFinished,
+    parse_body,
+)
 
 
 def chunk(index: int) -> ChunkDetail:
@@ -11,11 +20,13 @@ def chunk(index: int) -> ChunkDetail:
     )
 
 
-def finish(log: StorageLog, *results: object, gone: Gone | None = None) -> list[Record]:
+def finish(
+    log: StorageLog, *results: object, gone: Gone | None = None, text: str = "x"
+) -> list[Record]:
     return log.finished(
         list(results),  # type: ignore[arg-type]
         gone=gone,
-        text="x",
+        text=text,
         duration_ms=1,
         chunk_count=1,
         completed_at_ms=9,
@@ -70,3 +81,15 @@ def test_how_a_session_ended() -> None:
     assert status(finish(StorageLog("s"), good, bad)) == "completed"
     assert status(finish(StorageLog("s"), bad)) == "failed"
     assert status(finish(StorageLog("s"), good, gone="abandoned")) == "abandoned"
+
+
+@pytest.mark.parametrize("character", ["x", "字", "\U00020000"])
+def test_a_transcript_of_any_length_can_be_stored(character: str) -> None:
+    count = TRANSCRIPT_BYTES_MAX // len(character.encode())
+    for text, told in ((character * count, True), (character * (count + 1), False)):
+        (record,) = finish(StorageLog("s"), text=text)
+        received = codec.decode(codec.encode(record))
+        assert isinstance(received, Record)
+        body = parse_body(received.body)
+        assert isinstance(body, SessionFinished)
+        assert body.text == (text if told else None)

@@ -30,6 +30,16 @@ def store(database: str, session_id: str, *bodies: RecordBody) -> None:
         write(connection, [sent.entry(body, session_id) for body in bodies])
 
 
+async def test_a_session_whose_text_is_in_its_segments_only(
+    database: str, reader: SessionReader
+) -> None:
+    store(database, "s", sent.started(), sent.segment(0, "one"), sent.finished(text=None))
+    session, state = await reader.session("s"), await reader.resume_state("s")
+    assert session is not None and state is not None
+    assert (session["text"], state["text"]) == ("", None)
+    assert session["status"] == state["status"] == "completed"
+
+
 async def test_a_whole_session(database: str, reader: SessionReader) -> None:
     failure = Failure(code="chunk_failed", message="three times")
     store(

@@ -42,7 +42,7 @@ def of(annotation: Any) -> st.SearchStrategy[Any]:
     """Valid values of one annotation used in ``wire.messages`` or ``wire.records``."""
     if annotation in _SCALARS:
         return _SCALARS[annotation]
-    if annotation == checkers.Name:
+    if annotation in (checkers.Name, checkers.LongText):
         return st.text(max_size=40)
     if annotation == checkers.Ratio:
         return st.floats(min_value=0, max_value=checkers.RATIO_MAX)
