@@ -154,6 +154,7 @@ class Assignment:
             worker = self.workers.get(entry.worker)
             assert worker is not None
             self.workers.give_up(worker, entry, now_s)
+            entry.timed_out = True
             self._act(Count("attempt_deadline"))
             self._attempt_lost(entry)
 

@@ -30,6 +30,8 @@ class PendingJob:
     deadline_s: float
     place: Place = "nowhere"
     attempts_lost: int = 0
+    timed_out: bool = False
+    """One of them was, by its deadline: it, or what was with it, may be what hangs workers."""
     worker: bytes = b""
     """While assigned, the identity of its worker."""
     assigned_s: float = 0.0

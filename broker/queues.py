@@ -130,8 +130,8 @@ class JobQueue:
 
     First what was assigned before, in the order in which it came back: jobs of a worker that is
     gone. Then the lanes, live before bulk without starving it. Partials only when nothing else
-    waits. A job before its last attempt is set apart to run *alone* on its worker: whatever was
-    with it when workers died must not die with it again.
+    waits. A job before its last attempt, or after one that timed out, is set apart to run *alone* on
+    its worker: whatever was with it when workers died or hung must not be lost with it again.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -195,7 +195,7 @@ class JobQueue:
     def requeue(self, entry: PendingJob) -> None:
         """A job that its worker lost or gave back: at the front."""
         assert entry.place == "nowhere" and not entry.job.partial
-        if entry.attempts_lost >= ATTEMPTS_MAX - 1:
+        if entry.attempts_lost >= ATTEMPTS_MAX - 1 or entry.timed_out:
             entry.place = "alone"
             self._alone[entry.job_id] = entry
         else:

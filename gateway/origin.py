@@ -67,7 +67,9 @@ def origin_of(stored: dict[str, Any], generation: int) -> Origin:
     if is_complete(stored):
         final = e.Finished(
             session_id=stored["session_id"],
-            text=text_of(stored),
+            # And not that of its end: should a segment have been recognised twice, its row may
+            # have the other spelling, and that is the one that is told.
+            text=join_texts(row["text"] or "" for row in segments),
             duration_ms=stored["duration_ms"] or 0,
             chunk_count=stored["chunk_count"] or 0,
             stored=True,

@@ -18,8 +18,8 @@ DELETED_RECORD_SEQ = (1 << 31) - 1
 """The record_seq of every SessionDeleted: a deletion may come from a gateway that never saw
 the session's other records, and doing it twice is harmless."""
 TRANSCRIPT_BYTES_MAX = 3 << 18
-"""Of a session's text in its end's record, as UTF-8: some 14 hours of speech. A longer one is not in
-``asr_sessions``; who reads it joins the segments' texts."""
+"""Of a session's text in its end's record, as UTF-8: some 14 hours of speech. A longer one is not
+in ``asr_sessions``; who reads it joins the segments' texts."""
 RESUMED_RECORD_SEQ = DELETED_RECORD_SEQ - 1
 """The record_seq of every SessionResumed; each is the only one of its generation."""
 

@@ -135,6 +135,19 @@ def test_worker_is_kept_free_for_a_last_attempt(driver: Driver) -> None:
     )
 
 
+def test_what_timed_out_together_is_tried_again_one_by_one(driver: Driver) -> None:
+    """One of them hangs workers: the others have their texts before it hangs the next."""
+    for seq in range(3):
+        driver.front(job(seq))
+    driver.ready(OTHER_WORKER)
+    everyone = (*BOTH, OTHER_WORKER)
+    retries = [a for a in driver.tick(30.5, alive=everyone) if isinstance(a, e.SendBack)]
+    assert retries == [e.SendBack(OTHER_WORKER, worker_job(job(0), 1, attempt=2))]
+    for seq, job_id in ((1, 2), (2, 3)):
+        following = driver.answer(job_id - 1, OTHER_WORKER, attempt=2)[-1]
+        assert following == e.SendBack(OTHER_WORKER, worker_job(job(seq), job_id, attempt=2))
+
+
 def test_overdue_attempt_goes_elsewhere_and_its_worker_gets_nothing(driver: Driver) -> None:
     driver.front(job(0))
     driver.tick(29.0, alive=BOTH)
@@ -144,6 +157,8 @@ def test_overdue_attempt_goes_elsewhere_and_its_worker_gets_nothing(driver: Driv
     assert actions == [e.Count("attempt_deadline"), retry]
     for seq in range(1, 9):
         driver.front(job(seq))
+    assert driver.broker.load().in_flight == 1
+    driver.answer(1, OTHER_WORKER, attempt=2)
     assert driver.broker.load().in_flight == 4
     driver.now_s += 1.0
     driver.beat(busy_ms=31_500)

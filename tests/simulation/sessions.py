@@ -319,7 +319,10 @@ class _SessionSchedule:
         told = client.final.text
         if not exactly:
             told, stored = without_accent(told), without_accent(stored)
-        if told != stored or (exactly and row.text != stored):
+        # A killed gateway may have stored the end, and not the copy that it made of a text.
+        whole = exactly and not any(gateway.killed for gateway in client.gateways)
+        text = row.text if whole else without_accent(row.text or "")
+        if told != stored or (exactly and text != (stored if whole else without_accent(stored))):
             raise InvariantError(1, f"{session_id}: told {client.final}, stored {row} {stored}")
 
     def _outcome(self) -> Outcome:

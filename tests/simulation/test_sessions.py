@@ -26,6 +26,7 @@ REGRESSION_SEEDS = (
     3016563,  # A segment that had failed was recognised anew, and had a text in the final result.
     3010368,  # A session began anew for a client that was gone, and its stored words went.
     3033088,  # It was claimed for nobody, and its gateway was not told.
+    4057377,  # The end told one worker's spelling of a segment, and its row had another's.
     *CLAIMED_FOR_NOBODY,
 )
 """Seeds beyond SEEDS that once failed."""
