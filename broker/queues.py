@@ -130,8 +130,8 @@ class JobQueue:
 
     First what was assigned before, in the order in which it came back: jobs of a worker that is
     gone. Then the lanes, live before bulk without starving it. Partials only when nothing else
-    waits. A job before its last attempt, or after one that timed out, is set apart to run *alone* on
-    its worker: whatever was with it when workers died or hung must not be lost with it again.
+    waits. A job before its last attempt, or after one that timed out, is set apart to run *alone*
+    on its worker: whatever was with it when workers died or hung must not be lost with it again.
     """
 
     def __init__(self, limits: Limits) -> None:

@@ -276,7 +276,7 @@ def _add_sessions(app: FastAPI, hub: Hub) -> None:
     async def delete(session_id: SessionId, response: Response) -> Any:
         """Delete a session for good: no late result brings it back. 202: accepted, and done as
         soon as the database is back."""
-        if session_id not in hub.sessions:
+        if not hub.is_here(session_id):
             try:
                 known = await hub.reader.status(session_id) not in (None, "deleted")
             except StoreUnavailable:

@@ -25,6 +25,8 @@ from wire.messages import Record, StoredKey
 
 SPOOL_BYTES_MAX = 256 << 20
 """In all files together; what does not fit is lost, counted and logged."""
+TEMPORARY = ".tmp"
+"""Suffix of a file that is being written."""
 _MAGIC = b"asr-spool-1\n"
 _LENGTH = struct.Struct(">I")
 _TRAILER = struct.Struct(">III")
@@ -45,11 +47,17 @@ class Spool:
         """Records of all files that no other gateway has. Send them until they are stored."""
         records: list[Record] = []
         for path in sorted(self._directory.glob("*.spool")):
-            file = _lock(path)
-            if file is None:
+            try:
+                file = _lock(path)
+                if file is None:
+                    continue
+                data = file.read()
+            except OSError as error:
+                SPOOL_DAMAGED.inc()
+                self._log.error("spool_unreadable", file=path.name, reason=error.strerror)
                 continue
             try:
-                found = list(_parse(file.read()))
+                found = list(_parse(data))
             except (codec.WireError, struct.error) as error:
                 SPOOL_DAMAGED.inc()
                 self._log.error("spool_damaged", file=path.name, reason=str(error))
@@ -104,7 +112,8 @@ class Spool:
 
     def _content(self, records: list[Record]) -> tuple[bytes, int]:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        left = SPOOL_BYTES_MAX - sum(path.stat().st_size for path in self._directory.iterdir())
+        whole = (path for path in self._directory.iterdir() if path.suffix != TEMPORARY)
+        left = SPOOL_BYTES_MAX - sum(map(_size, whole))
         content, count = bytearray(), 0
         for record in records:
             entry = b"".join(codec.encode(record))
@@ -117,18 +126,30 @@ class Spool:
 
     def _write(self, content: bytes) -> None:
         path = self._directory / f"{self._gateway_id}.spool"
-        temporary = path.with_suffix(".tmp")
+        temporary = path.with_suffix(TEMPORARY)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
         directory = os.open(self._directory, os.O_RDONLY)
         try:
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+def _size(path: Path) -> int:
+    """0 if it is gone: another gateway has just stored all of it."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _lock(path: Path) -> BinaryIO | None:

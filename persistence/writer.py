@@ -155,6 +155,7 @@ class Writer:
         try:
             with cut_after(connection, MIGRATE_TIMEOUT_S):
                 applied = migrate(connection)
+                _let_go_when_cut_off(connection, self._write_timeout_s)
         except BaseException:
             connection.close()
             raise
@@ -197,3 +198,13 @@ class Writer:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _let_go_when_cut_off(connection: psycopg.Connection[Any], write_timeout_s: float) -> None:
+    """Should we be cut off in the middle of a transaction, and the server not notice for hours, its
+    locks would keep every later try from the same sessions."""
+    limit_ms = round(2_000 * write_timeout_s)
+    connection.execute(f"SET idle_in_transaction_session_timeout = {limit_ms}")
+    connection.execute(f"SET lock_timeout = {limit_ms}")
+    if connection.info.server_version >= 140_000:
+        connection.execute(f"SET client_connection_check_interval = {limit_ms}")

@@ -64,7 +64,7 @@ class Child:
         for good."""
         if self._process is None:
             if now_s >= self._start_at_s:
-                self._start(now_s)
+                self._try_to_start(now_s)
             return None
         if self._watch is not None and self._watch.is_silent(now_s):
             self._log.error("child_hangs", pid=self.pid, silence_s_max=self._silence_s_max)
@@ -78,10 +78,22 @@ class Child:
             return code
         if now_s - self._started_s >= HEALTHY_AFTER_S:
             self._backoff.reset()
+        self._log.error("child_ended", exit_code=code, restart_in_s=self._put_off(now_s))
+        return None
+
+    def _put_off(self, now_s: float) -> float:
+        """For how long the next start is."""
         delay_s = self._backoff.next_delay_s()
         self._start_at_s = now_s + delay_s
-        self._log.error("child_ended", exit_code=code, restart_in_s=round(delay_s, 2))
-        return None
+        return round(delay_s, 2)
+
+    def _try_to_start(self, now_s: float) -> None:
+        try:
+            self._start(now_s)
+        except OSError as error:  # No memory, or no process, to be had at the moment.
+            self._forget()
+            delay_s = self._put_off(now_s)
+            self._log.error("child_not_started", error=error.strerror, restart_in_s=delay_s)
 
     def terminate(self) -> None:
         """SIGTERM; ``end`` collects what it leads to."""

@@ -92,3 +92,37 @@ def test_a_disk_that_cannot_be_written_is_counted(tmp_path: Path) -> None:
     assert Spool(tmp_path / "file", "g1").write([record(0)]) == 0
     after = REGISTRY.get_sample_value("asr_gateway_spool_dropped_records_total", {"reason": "disk"})
     assert after == before + 1
+
+
+def test_what_cannot_be_read_keeps_nobody_from_the_rest(tmp_path: Path) -> None:
+    Spool(tmp_path, "g2").write([record(0)])
+    (tmp_path / "a.spool").mkdir()
+    (tmp_path / "z.spool").symlink_to(tmp_path / "z.spool")
+    before = REGISTRY.get_sample_value("asr_gateway_spool_damaged_files_total") or 0.0
+    after = Spool(tmp_path, "g3")
+    assert after.take() == [record(0)]
+    after.close()
+    assert REGISTRY.get_sample_value("asr_gateway_spool_damaged_files_total") == before + 2
+
+
+def test_files_that_go_while_one_is_written_do_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two gateways on one directory end, or one stores what another left, at the same moment."""
+    iterdir = Path.iterdir
+    gone = tmp_path / "gone.spool"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", lambda path: iter([gone, *iterdir(path)]))
+        assert Spool(tmp_path, "g1").write([record(0)]) == 1
+    after = Spool(tmp_path, "g2")
+    assert after.take() == [record(0)]
+    after.close()
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("gateway.spool.os.fsync", full)
+    assert Spool(tmp_path, "g1").write([record(0)]) == 0
+    assert list(tmp_path.iterdir()) == []

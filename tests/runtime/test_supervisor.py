@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -52,6 +54,24 @@ def test_a_crashed_child_is_restarted(tmp_path: Path) -> None:
     marks = tmp_path / "marks"
     child = Child(living(marks, "sys.exit(7)"))
     assert check_until(child, lambda: lives(marks) >= 3) is None
+    child.end()
+
+
+def test_a_child_that_cannot_be_started_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals = iter([True, True, False])
+    popen = subprocess.Popen
+
+    def scarce(*arguments: Any, **options: Any) -> Any:
+        if next(refusals):
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return popen(*arguments, **options)
+
+    monkeypatch.setattr("runtime.supervisor.subprocess.Popen", scarce)
+    marks = tmp_path / "marks"
+    child = Child(living(marks, "time.sleep(60)"), silence_s_max=60.0)
+    assert check_until(child, lambda: lives(marks) == 1) is None
     child.end()
 
 
