@@ -184,10 +184,13 @@ class AudioInput:
                     await self.close()
         except AudioError as error:
             error.pcm = pcm + error.pcm
-            # A container that fails in its first chunk was one bad chunk. One that fails later is
-            # a stream, and its remaining slices would be noise if they were taken for PCM.
+            # A container that fails in its first chunk was one bad chunk. One that fails later, or
+            # that nobody began to decode, is a stream, and its remaining slices would be noise if
+            # they were taken for PCM.
             if self._source is not None:
                 self._stream_is_broken = self._container is not None and self._source_chunks > 1
+            elif found is not None:
+                self._stream_is_broken = True
             await self.close()
             raise
         except BaseException:

@@ -39,6 +39,7 @@ class Intake:
         self._finishing = False
         self._audio_over = False
         self._joint_wait_until_s: float | None = None
+        self._joint_wait_s = 0.0
         self._chunk_audio_ms = 0
 
     @property
@@ -127,12 +128,18 @@ class Intake:
         self.busy = False
         if self._cutter.waits_at_joint and not self._audio_over:
             wait_s = self._chunk_audio_ms / 1000 + self._limits.joint_wait_extra_s
-            self._joint_wait_until_s = now_s + min(wait_s, self._limits.joint_wait_s_max)
+            self._joint_wait_s = min(wait_s, self._limits.joint_wait_s_max)
+            self._joint_wait_until_s = now_s + self._joint_wait_s
         return list(utterances)
 
-    def tick(self, now_s: float) -> list[Output]:
-        """Utterances that no further file has joined in time."""
-        if self._joint_wait_until_s is None or now_s < self._joint_wait_until_s:
+    def tick(self, now_s: float, *, listens: bool) -> list[Output]:
+        """Utterances that no further file has joined in time. Time does not count while nobody
+        ``listens``, because the client is away, or its next file is left in the socket."""
+        if self._joint_wait_until_s is None:
+            return []
+        if not listens:
+            self._joint_wait_until_s = now_s + self._joint_wait_s
+        if now_s < self._joint_wait_until_s:
             return []
         self._joint_wait_until_s = None
         return [] if self.busy or self._finishing else list(self._cutter.close_joint())

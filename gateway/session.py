@@ -359,7 +359,8 @@ class Session:
         actions: list[e.Action] = []
         if self.state is State.ACTIVE and now_s - self._chunks.acked_at_s >= ACK_EVERY_S:
             actions += self._ack(now_s)
-        if utterances := self._intake.tick(now_s):
+        listens = self.delivery.connected and self.wants_audio
+        if utterances := self._intake.tick(now_s, listens=listens):
             actions += self._pass_on(utterances, now_s)
         resend, failed = self._segments.due(now_s)
         actions += [e.SubmitJob(job=job) for job in resend]
@@ -368,13 +369,12 @@ class Session:
         if self.state is State.CONFIRMING and now_s >= self._confirm_until_s:
             actions += self._conclude()
         if self._is_given_up(now_s):
-            # What the client said so far is recognised and stored all the same.
             self.gone = self.gone or "abandoned"
             actions += self._finish_audio(now_s)
         return actions
 
     def _is_given_up(self, now_s: float) -> bool:
-        """The client has been away for too long."""
+        """The client has been away too long: what it said is recognised and stored all the same."""
         delivery = self.delivery
         waits = self.state is State.ACTIVE and not delivery.connected and not self._intake.busy
         away_s = now_s - delivery.detached_at_s

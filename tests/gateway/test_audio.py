@@ -315,6 +315,24 @@ async def test_too_many_encoded_sessions_are_overloaded_and_raw_ones_go_on(
         await audio.close()
 
 
+async def test_what_continues_a_file_that_found_no_decoder_is_no_pcm(pool: DecoderPool) -> None:
+    inputs = [AudioInput(16_000, pool, HOUR_MS) for _ in range(5)]
+    for audio in inputs[:4]:
+        await audio.feed(FILES["webm"][:2_000])
+    late, webm = inputs[4], FILES["webm"]
+    codes = []
+    for place in range(0, 6_000, 2_000):
+        with pytest.raises(AudioError) as raised:
+            await late.feed(webm[place : place + 2_000])
+        codes.append(raised.value.code)
+        assert raised.value.pcm == b""
+    assert codes == ["overloaded", "bad_audio", "bad_audio"]
+    await inputs[0].close()
+    assert (await late.feed(webm)).pcm
+    for audio in inputs:
+        await audio.close()
+
+
 async def test_closing_frees_the_decoder_and_can_be_repeated(pool: DecoderPool) -> None:
     for _ in range(6):
         audio = AudioInput(16_000, pool, HOUR_MS)

@@ -222,41 +222,6 @@ def test_a_file_cut_inside_a_word_is_joined_to_the_next() -> None:
     assert job.pcm.startswith(speech(800))
 
 
-def test_mode_stream_knows_no_joints() -> None:
-    driver = SessionDriver()
-    driver.container_ends = {0, 1}
-    driver.start("stream")
-    driver.chunk(speech(500) + silence(200))
-    driver.chunk(speech(500))
-    assert driver.jobs == []
-
-
-def test_a_file_cut_inside_a_word_waits_for_the_next_only_so_long() -> None:
-    driver = SessionDriver(joint_wait_extra_s=0.5)
-    driver.container_ends = {0}
-    driver.start()
-    driver.chunk(speech(2000))
-    driver.tick(2.4)
-    assert driver.jobs == []
-    driver.tick(2.5)
-    assert [j.pcm for j in driver.jobs] == [speech(2000)]
-    driver.chunk(speech(300))
-    driver.finish()
-    assert [j.pcm for j in driver.jobs[1:]] == [speech(300)]
-
-
-def test_a_container_seen_to_have_ended_only_at_the_next_chunk() -> None:
-    driver = SessionDriver()
-    driver.container_starts = {1}
-    driver.start()
-    driver.chunk(speech(500) + silence(250))
-    assert driver.jobs == []
-    driver.chunk(speech(400) + silence(1000))
-    first, second = driver.jobs
-    assert speech(500) in first.pcm and first.end_ms < 750
-    assert speech(400) in second.pcm and second.start_ms < 750
-
-
 # ------------------------------------------------------------------------------------------ results
 
 
