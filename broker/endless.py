@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import stat
 import struct
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -81,12 +82,16 @@ class EndlessMessages:
 
 def connections(ports: Iterable[int]) -> dict[Connection, int]:
     """This process's TCP connections to its own ``ports``, and how many bytes came on each; none
-    where the kernel does not tell."""
+    where the kernel does not tell, or has no descriptor left to look with."""
     if sys.platform != "linux":
         return {}
     wanted = frozenset(ports)
     found = {}
-    for descriptor in map(int, (entry.name for entry in Path("/proc/self/fd").iterdir())):
+    try:
+        descriptors = [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]
+    except OSError:
+        return {}
+    for descriptor in descriptors:
         with _borrowed(descriptor) as end:
             if end is not None and end.getsockname()[1] in wanted:
                 info = end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
@@ -108,8 +113,12 @@ def _borrowed(descriptor: int) -> Iterator[socket.socket | None]:
     """Somebody else's TCP connection under a descriptor of our own for a moment; None if it is
     none, or not any more."""
     try:
-        end = socket.socket(fileno=os.dup(descriptor))
+        # Python's socket does not close what turns out to be none.
+        is_socket = stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+        end = socket.socket(fileno=os.dup(descriptor)) if is_socket else None
     except OSError:
+        end = None
+    if end is None:
         yield None
         return
     with end:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import selectors
 import socket
+from pathlib import Path
 
+import psutil
 import pytest
 
 from broker.endless import (
@@ -86,6 +89,22 @@ def test_the_kernel_tells_what_arrived_and_the_peer_notices_the_end() -> None:
                 assert accepted.recv(2_000).endswith(b"xy")
             cut((accepted.fileno(), peer))
         assert connections([port]) == {}
+
+
+def test_looking_leaves_no_descriptors(tmp_path: Path) -> None:
+    """At none of the kinds that a process has."""
+    pair = socket.socketpair()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        (tmp_path / "file").open("w"),
+        selectors.DefaultSelector(),
+        pair[0],
+        pair[1],
+    ):
+        before = psutil.Process().num_fds()
+        for _ in range(10):
+            assert connections([listener.getsockname()[1]]) == {}
+        assert psutil.Process().num_fds() == before
 
 
 @pytest.mark.parametrize("descriptor", [-1, 0, 1 << 20])
