@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -58,6 +59,7 @@ class _Settings:
 class _Recording:
     """What is being said about one recording."""
 
+    session_id: str
     settings: _Settings
     increments: Increments
     finished: bool = False
@@ -83,14 +85,14 @@ class Funasr:
     def __init__(self, new_session_id: Callable[[], str]) -> None:
         self._new_session_id = new_session_id
         self._settings = _Settings()
-        self._recording: _Recording | None = None
-        """None: none has begun, or the last one's end is told."""
-        self._session_id = ""
+        self._recordings: deque[_Recording] = deque()
+        """Those whose end is not told. Answers are about the first; what comes is the last one's:
+        the C++ client sends its next file without waiting for the text of the one before."""
 
     # -------------------------------------------------------------------------------------- parsing
 
     def parse(self, message: str | bytes) -> Sequence[ClientEvent]:
-        recording = self._recording
+        recording = self._recordings[-1] if self._recordings else None
         if isinstance(message, bytes):
             if recording is not None and recording.finished:
                 INPUT_IGNORED.labels("behind_the_end").inc()  # A microphone's last frame.
@@ -108,11 +110,11 @@ class Funasr:
         return (self._begin(),)
 
     def _begin(self) -> e.Start:
-        settings = self._settings
-        self._session_id = self._new_session_id()
-        self._recording = _Recording(settings, Increments(revisable=settings.mode == "2pass"))
+        settings, session_id = self._settings, self._new_session_id()
+        increments = Increments(revisable=settings.mode == "2pass")
+        self._recordings.append(_Recording(session_id, settings, increments))
         return e.Start(
-            session_id=self._session_id,
+            session_id=session_id,
             user_id="",
             mode="stream",
             sample_rate_hz=settings.sample_rate_hz,
@@ -124,15 +126,14 @@ class Funasr:
         )
 
     def _end(self, *, wants_end: bool) -> Sequence[ClientEvent]:
-        started = () if self._recording is not None else (self._begin(),)
-        recording = self._recording
-        assert recording is not None
+        started = () if self._recordings else (self._begin(),)
+        recording = self._recordings[-1]
         recording.wants_end |= wants_end
         if recording.finished:
             INPUT_IGNORED.labels("behind_the_end").inc()
             return ()
         recording.finished = True
-        return (*started, e.Finish(session_id=self._session_id))
+        return (*started, e.Finish(session_id=recording.session_id))
 
     # ------------------------------------------------------------------------------------- encoding
 
@@ -140,7 +141,7 @@ class Funasr:
         return [json.dumps(reply, ensure_ascii=False) for reply in self._replies(answer)]
 
     def _replies(self, answer: e.Answer) -> Sequence[Reply]:
-        recording = self._recording
+        recording = self._recordings[0] if self._recordings else None
         if isinstance(answer, e.Problem):
             return _problem(recording, self._settings, answer)
         if recording is None:
@@ -150,7 +151,7 @@ class Funasr:
         if isinstance(answer, e.SegmentText):
             return _segment(recording, answer)
         if isinstance(answer, e.Finished):
-            self._recording = None
+            self._recordings.popleft()
             return _finished(recording, answer)
         return ()
 

@@ -91,8 +91,11 @@ async def _send_frames(socket: ClientConnection, audio: bytes, size: int, pace_s
         await asyncio.sleep(pace_s)
 
 
-async def funasr_files(url: str, recordings: list[tuple[str, bytes]]) -> list[Reply]:
-    """The C++ client: file after file over one socket, the next as soon as there is a reply."""
+async def funasr_files(
+    url: str, recordings: list[tuple[str, bytes]], *, waits: bool
+) -> list[Reply]:
+    """The C++ client: file after file over one socket, the next as soon as there is a reply, or
+    without waiting for it."""
     replies: list[Reply] = []
     async with connect(url, ping_interval=None) as socket:
         for name, audio in recordings:
@@ -101,6 +104,9 @@ async def funasr_files(url: str, recordings: list[tuple[str, bytes]]) -> list[Re
             for block in slices(audio, 204_800):
                 await socket.send(block)
             await socket.send('{"is_speaking":false}')
+            if waits:
+                replies.append(json.loads(await asyncio.wait_for(socket.recv(), REPLY_TIMEOUT_S)))
+        while len(replies) < len(recordings):
             replies.append(json.loads(await asyncio.wait_for(socket.recv(), REPLY_TIMEOUT_S)))
     return replies
 

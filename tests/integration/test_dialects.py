@@ -116,11 +116,11 @@ async def test_funasr_files_of_the_html5_client(
     assert [reply["is_final"] for reply in view.replies] == [True]
 
 
-async def test_funasr_files_one_after_another_over_one_socket(stack: Stack) -> None:
+@pytest.mark.parametrize("waits", [True, False])
+async def test_funasr_files_one_after_another_over_one_socket(stack: Stack, waits: bool) -> None:
     said = [spoken(2_300 + n) for n in range(4)]
-    replies = await funasr_files(
-        funasr_url(stack), [(f"file{n}", raw(audio)) for n, audio in enumerate(said)]
-    )
+    files = [(f"file{n}", raw(audio)) for n, audio in enumerate(said)]
+    replies = await funasr_files(funasr_url(stack), files, waits=waits)
     assert [reply["text"] for reply in replies] == [audio.text for audio in said]
     assert [reply["wav_name"] for reply in replies] == [f"file{n}" for n in range(4)]
     assert all(reply["mode"] == "offline" and reply["is_final"] for reply in replies)

@@ -251,6 +251,22 @@ def test_the_next_recording_keeps_what_its_start_leaves_out() -> None:
     assert event.encoded is False
 
 
+def test_a_recording_that_begins_before_the_one_before_is_told() -> None:
+    """Answers are about the first, what comes is the second's."""
+    talk = dialect()
+    assert start(talk, wav_name="a").session_id == "session0"
+    talk.parse(OLD_END)
+    assert start(talk, wav_name="b").session_id == "session1"
+    (chunk,) = talk.parse(b"pcm of b")
+    assert isinstance(chunk, e.Chunk)
+    (reply,) = told(talk, finished(""))
+    assert reply["wav_name"] == "a"
+    assert talk.parse(OLD_END) == (e.Finish(session_id="session1"),)
+    (reply,) = told(talk, finished(""))
+    assert reply["wav_name"] == "b"
+    assert told(talk, segment(0, "nobody's")) == []
+
+
 @pytest.mark.parametrize(
     ("text", "words", "placed"),
     [
