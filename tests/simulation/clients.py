@@ -266,17 +266,20 @@ class SimClient:
         heard = without_accent(final.text).split()
         if final.stored:
             self._check_stored(self)
-        if not _continues(self.told, said, heard):
+        ids = set(self.session_ids)
+        failed = {seq for session_id, seq in self._heard.failed if session_id in ids}
+        if not _continues(self.told, said, heard, failed):
             raise InvariantError(2, f"{self._name} is told {final} and was told {self.told}")
 
 
-def _continues(told: list[str | None], said: list[str], final: list[str]) -> bool:
-    """Whether the final text is what was told before. A segment that had failed may have a text by
-    then: after its gateway was killed it was recognised anew."""
+def _continues(told: list[str | None], said: list[str], final: list[str], failed: set[int]) -> bool:
+    """Whether the final text is what was told before. What its gateway had not stored when it was
+    killed was recognised anew: a segment that had failed may have a text by then, and one that
+    had a text may have failed."""
     left = list(final)
-    for text, word in zip(told, said, strict=True):
-        if text is not None or left[:1] == [word]:
-            if left[:1] != [word]:
-                return False
+    for place, (text, word) in enumerate(zip(told, said, strict=True)):
+        if left[:1] == [word]:
             del left[0]
+        elif text is not None and place not in failed:
+            return False
     return not left

@@ -23,7 +23,8 @@ REGRESSION_SEEDS = (
     704748,  # A row of before a session began anew stood for one that was lost on its way.
     2024844,  # A session was claimed and let go of, but its claim lost, and its client gone.
     1251,  # At SIGTERM a session that was finished, and whose client was gone, had no end.
-    3016563,  # A segment that had failed was recognised anew, and had a text in the final result.
+    3016563,  # A segment that had failed was recognised anew, and had a text in the final result,
+    4076982,  # and the other way round.
     3010368,  # A session began anew for a client that was gone, and its stored words went.
     3033088,  # It was claimed for nobody, and its gateway was not told.
     4057377,  # The end told one worker's spelling of a segment, and its row had another's.
