@@ -9,6 +9,7 @@ from collections.abc import Callable
 import structlog
 
 from gateway.hub import Hub
+from gateway.life_cycle import State
 from runtime import lifecycle
 
 DRAIN_POLL_S = 0.05
@@ -28,6 +29,10 @@ async def drain(hub: Hub) -> None:
     for host in list(hub.sessions.values()):
         host.interrupt()
     await _until(lambda: not hub.sessions and not len(hub.outbox), DRAIN_RECORDS_S)
+    # Those that have begun meanwhile, on connections that were there before.
+    for host in list(hub.sessions.values()):
+        if host.session.state is State.ACTIVE:
+            host.interrupt()
     hub.spool.write(hub.outbox.records())
 
 

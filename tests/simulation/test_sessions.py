@@ -28,6 +28,7 @@ REGRESSION_SEEDS = (
     3010368,  # A session began anew for a client that was gone, and its stored words went.
     3033088,  # It was claimed for nobody, and its gateway was not told.
     4057377,  # The end told one worker's spelling of a segment, and its row had another's.
+    4085999,  # A session began at a gateway that had interrupted all others, and had no end.
     *CLAIMED_FOR_NOBODY,
 )
 """Seeds beyond SEEDS that once failed."""
