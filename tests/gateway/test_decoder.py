@@ -142,7 +142,7 @@ def test_the_rehearsal_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert formats == ["wav"]
 
 
-# ---------------------------------------------------------- what ends one that goes beyond its limits
+# ------------------------------------------------------- what ends one that goes beyond its limits
 
 MEMORY = f"""
 decoder.confine()
