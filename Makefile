@@ -23,17 +23,17 @@ help: ## Show this list.
 setup: $(INSTALLED) ## Make .venv with the pinned versions; does nothing the second time.
 
 # The stamp comes last: a setup that was interrupted or failed runs again.
-$(INSTALLED): pyproject.toml constraints.txt tools/requirements.py
+$(INSTALLED): pyproject.toml constraints.txt tools/ops/requirements.py
 	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or later is needed, and PYTHON=$(PYTHON) is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	@echo "Installing into $(VENV); the first time takes some minutes."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python tools/requirements.py pyproject.toml > $(REQUIREMENTS)
+	@$(BIN)/python tools/ops/requirements.py pyproject.toml > $(REQUIREMENTS)
 	@$(PIP_INSTALL) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) torch
 	@$(PIP_INSTALL) -r $(REQUIREMENTS)
 	@touch $@
 
 run: $(INSTALLED) ## Start everything, transcribe a sample, serve on PORT (8080) until Ctrl-C.
-	@exec $(BIN)/python -m tools.run
+	@exec $(BIN)/python -m tools.cli.serve
 
 test: $(INSTALLED) ## Every test: real processes, sockets, databases and the demo model.
 	@exec $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
@@ -49,19 +49,19 @@ format: $(INSTALLED) ## Let ruff format and fix what it can.
 	$(BIN)/ruff check --fix .
 
 bench: $(INSTALLED) ## Measure, each figure beside its reference of the same run.
-	@exec $(BIN)/python -m tools.bench
+	@exec $(BIN)/python -m tools.lab.bench
 
 loadtest: $(INSTALLED) ## Verified sessions on a stack of its own; options in ARGS="-c 200 -d 60s".
-	@exec $(BIN)/python -m tools.loadtest --out bench-results $(ARGS)
+	@exec $(BIN)/python -m tools.lab.loadtest --out bench-results $(ARGS)
 
 chaos: $(INSTALLED) ## Hurt two systems of its own in the commonest ways, and check every word.
-	@exec $(BIN)/python -m tools.chaos --jobs 2 $(ARGS)
+	@exec $(BIN)/python -m tools.lab.chaos --jobs 2 $(ARGS)
 
 chaos-full: $(INSTALLED) ## Every fault at every moment, on three systems side by side: half an hour.
-	@exec $(BIN)/python -m tools.chaos --full --jobs 3 $(ARGS)
+	@exec $(BIN)/python -m tools.lab.chaos --full --jobs 3 $(ARGS)
 
 constraints: $(INSTALLED) ## Write constraints.txt from what .venv holds.
-	$(BIN)/python tools/requirements.py --pin constraints.txt pyproject.toml
+	$(BIN)/python tools/ops/requirements.py --pin constraints.txt pyproject.toml
 
 clean: ## Remove what tools made, but neither .venv nor .data.
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build bench-results

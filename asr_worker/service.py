@@ -21,7 +21,7 @@ from asr_worker.job_book import JobBook
 from asr_worker.metrics import FRAMES_REJECTED, LOAD_SECONDS, MESSAGES_UNSENT, MODEL, QUEUED
 from asr_worker.recognizer import ModelLoadError, Recognizer, build, trial_x
 from asr_worker.settings import WorkerSettings
-from runtime import exit_codes, garbage, lifecycle, logging, metrics, settings, tracing
+from runtime import exit_codes, lifecycle, logging, memory, metrics, settings, tracing
 from runtime.liveness import Liveness
 from wire import codec
 from wire.messages import Heartbeat, Message
@@ -80,7 +80,7 @@ class Worker:
             throughput_x=self._trial_x,
         )
         MODEL.labels(recognizer.model, recognizer.device).set(1)
-        garbage.settle()
+        memory.settle()
         self._log.info("worker_ready", model=recognizer.model, device=recognizer.device)
         bus = _Bus(socket, self._loop)
         try:
@@ -122,7 +122,7 @@ class Worker:
     def _serve(self, bus: _Bus, book: JobBook) -> int:
         bus.send([book.introduce()])
         next_beat_s = time.monotonic()
-        sweeper = garbage.Sweeper()
+        sweeper = memory.Sweeper()
         while not self._stop.requested:
             bus.wait(self._wait_s(book))
             for message in bus.receive():

@@ -8,7 +8,7 @@ from broker.queue_counters import QueueCounters
 from broker.routing import Broker
 from broker.service import Service
 from broker.settings import BrokerSettings
-from runtime import exit_codes, garbage, lifecycle, logging, metrics, settings, tracing
+from runtime import exit_codes, lifecycle, logging, memory, metrics, settings, tracing
 
 
 def main() -> int:
@@ -22,7 +22,7 @@ def main() -> int:
         metrics.serve("broker", values.metrics_port)
         tracing.start("broker", *values.traces())
         counters.start()
-        garbage.settle()
+        memory.settle()
         service.run(stop)
     counters.close()
     return exit_codes.OK

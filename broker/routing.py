@@ -15,9 +15,9 @@ from broker import answers
 from broker import events as e
 from broker import limits as limit
 from broker.arrivals import ArrivalRate
-from broker.assignment import Assignment
 from broker.jobs import PendingJob, audio_place
 from broker.peers import Gateways, Strangers, Subscriptions, is_utf8
+from broker.scheduler import Scheduler
 from broker.workers import Worker
 from wire import messages as m
 from wire.publication import Publication
@@ -36,12 +36,12 @@ class Broker:
     def __init__(self, *, epoch: str, limits: limit.Limits) -> None:
         self.epoch = epoch
         self.gateways = Gateways(limits.lease_s)
-        self.assignment = Assignment(
+        self.scheduler = Scheduler(
             epoch, limits, act=self._act, answer=self._answer, owned=self._is_owned
         )
         self._lease_s = limits.lease_s
-        self._jobs = self.assignment.jobs
-        self._workers = self.assignment.workers
+        self._jobs = self.scheduler.jobs
+        self._workers = self.scheduler.workers
         self._strangers = Strangers()
         self._subscriptions = Subscriptions()
         self._arrivals = ArrivalRate()
@@ -78,14 +78,14 @@ class Broker:
     def handle(self, event: e.Event, now_s: float) -> list[e.Action]:
         """Take one event; returns what is to be done, in order."""
         self._handlers[type(event)](event, now_s)
-        self.assignment.dispatch(now_s)
+        self.scheduler.dispatch(now_s)
         actions, self._actions = self._actions, []
         return actions
 
     def load(self) -> m.Load:
         """What gateways are told of our state."""
         workers = [worker for worker in self._workers if not worker.draining]
-        queue = self.assignment.queue
+        queue = self.scheduler.queue
         throughput_x = self._workers.throughput_x
         # What a live job that comes now waits for: it goes before all that is bulk.
         waiting_ms = queue.audio_ms - queue.bulk_audio_ms + self._workers.held_audio_ms
@@ -109,7 +109,7 @@ class Broker:
     def validate(self) -> None:
         """Assert what must hold between events. For tests: it looks at everything."""
         assert not self._actions
-        self.assignment.validate()
+        self.scheduler.validate()
         assert all(not self._strangers.is_quarantined(worker.identity) for worker in self._workers)
         assert len(self.gateways) <= limit.GATEWAYS_MAX and len(self._workers) <= limit.WORKERS_MAX
 
@@ -168,7 +168,7 @@ class Broker:
                 self._count("stale_generation")
                 return
             # The session was taken over, and what it asks for now need not be the same audio.
-            self.assignment.drop(known, "superseded_generation")
+            self.scheduler.drop(known, "superseded_generation")
             known = None
         if job.partial:
             self._on_partial(identity, job, now_s, superseded=known is not None)
@@ -176,12 +176,12 @@ class Broker:
             # Sent again, perhaps by another gateway to which the client has moved.
             self._jobs.give_to(known, identity)
             self._count("duplicate_job")
-        elif self.assignment.accept(identity, job, now_s):
+        elif self.scheduler.accept(identity, job, now_s):
             if job.lane == "live":
                 self._arrivals.note(job.session_id, m.pcm_duration_ms(job.pcm), now_s)
             for partial in self._jobs.partials(job.session_id):
                 if audio_place(partial.job) <= audio_place(job):
-                    self.assignment.drop(partial, "partial_superseded")
+                    self.scheduler.drop(partial, "partial_superseded")
         else:
             self._count("overloaded")
             refusal = answers.failure_of(job, answers.OVERLOADED, attempt=0)
@@ -196,15 +196,15 @@ class Broker:
             return
         for partial in partials:
             if partial.place == "partial":
-                self.assignment.drop(partial, "partial_superseded")
-        if not self.assignment.accept(identity, job, now_s):
+                self.scheduler.drop(partial, "partial_superseded")
+        if not self.scheduler.accept(identity, job, now_s):
             self._count("partial_overloaded")
 
     def _on_cancel(self, identity: bytes, cancel: m.Cancel, now_s: float) -> None:
         # From any gateway: whoever is asked to delete a session need not be the one that ran it.
         if self._hear_gateway(identity, now_s):
             for entry in self._jobs.of_session(cancel.session_id):
-                self.assignment.drop(entry, "cancelled")
+                self.scheduler.drop(entry, "cancelled")
 
     def _on_claim(self, identity: bytes, claim: m.Claim, now_s: float) -> None:
         if not self._hear_gateway(identity, now_s):
@@ -287,8 +287,8 @@ class Broker:
         worker = self._workers.get(event.identity)
         if worker is not None and isinstance(message, m.WorkerJob):
             if message.job_id in worker.held:
-                self.assignment.give_back(worker, [(message.job_id, message.attempt)])
-            self.assignment.lose(worker)
+                self.scheduler.give_back(worker, [(message.job_id, message.attempt)])
+            self.scheduler.lose(worker)
             self._count("worker_unreachable")
 
     def _offend(self, identity: bytes, reason: str) -> None:
@@ -300,7 +300,7 @@ class Broker:
         worker.offences += 1
         if worker.offences >= limit.OFFENCES_MAX:
             self._strangers.quarantine(identity)
-            self.assignment.lose(worker)
+            self.scheduler.lose(worker)
             self._count("worker_quarantined")
 
     def _on_ready(self, identity: bytes, ready: m.Ready, now_s: float) -> None:
@@ -310,7 +310,7 @@ class Broker:
         worker = self._workers.get(identity)
         if worker is not None:
             # It begins anew, so it may have lost what it held.
-            self.assignment.lose(worker)
+            self.scheduler.lose(worker)
             self._count("worker_began_anew")
         if len(self._workers) >= limit.WORKERS_MAX:
             self._count("workers_full")
@@ -344,7 +344,7 @@ class Broker:
         attempt = (answer.job_id, answer.attempt)
         if answer.broker_epoch != self.epoch:
             self._count("stale_result")
-        elif self.assignment.complete(worker, answer, now_s):
+        elif self.scheduler.complete(worker, answer, now_s):
             self._leave_if_drained(worker)
         elif attempt in worker.past:
             self._count("stale_result")
@@ -361,12 +361,12 @@ class Broker:
         self._workers.drain(worker)
         if bye.broker_epoch == self.epoch:
             returned = [(job.job_id, job.attempt) for job in bye.returned]
-            self.assignment.give_back(worker, returned)
+            self.scheduler.give_back(worker, returned)
         self._leave_if_drained(worker)
 
     def _leave_if_drained(self, worker: Worker) -> None:
         if worker.draining and not worker.held:
-            self.assignment.lose(worker)
+            self.scheduler.lose(worker)
 
     # ---------------------------------------------------------------------------------------- time
 
@@ -374,7 +374,7 @@ class Broker:
         self._excuse_pause(now_s)
         self._arrivals.advance(now_s)
         for worker in [w for w in self._workers if now_s - w.heard_s > self._lease_s]:
-            self.assignment.lose(worker)
+            self.scheduler.lose(worker)
             self._count("worker_lease_ended")
         for gateway in self.gateways.take_silent(now_s):
             self._count("gateway_lease_ended")
@@ -382,8 +382,8 @@ class Broker:
                 # What is assigned goes on, for persistence, and for the gateway to which the
                 # client moves and which will ask for it.
                 if entry.place != "assigned":
-                    self.assignment.drop(entry, "gateway_gone")
-        self.assignment.expire(now_s)
+                    self.scheduler.drop(entry, "gateway_gone")
+        self.scheduler.expire(now_s)
         if now_s >= self._load_due_s:
             self._load_due_s = now_s + limit.LOAD_EVERY_S
             load = self.load()

@@ -35,11 +35,11 @@ from broker.events import (
     Tick,
     Unpublished,
 )
-from broker.gatekeeper import Gatekeeper
 from broker.queue_counters import QueueCounters
 from broker.routing import Broker
 from broker.settings import BrokerSettings
-from runtime import exit_codes, garbage, lifecycle, settings, tracing
+from broker.zap_auth import ZapAuthenticator
+from runtime import exit_codes, lifecycle, memory, settings, tracing
 from wire import codec, publication, sockets
 from wire.messages import Load, Message
 
@@ -77,7 +77,7 @@ class Service:
         self._context: zmq.Context[Socket] = zmq.Context()
         self._bound: list[Socket] = []
         self._keys = values.server_keys()
-        self._gatekeeper = Gatekeeper(self._context, self._keys) if self._keys else None
+        self._zap = ZapAuthenticator(self._context, self._keys) if self._keys else None
         bind = self._bind
         self._front = bind("BROKER_FRONTEND", values.broker_frontend, sockets.bind_router, "front")
         self._back = bind("BROKER_BACKEND", values.broker_backend, sockets.bind_router, "back")
@@ -90,7 +90,7 @@ class Service:
         self._workers = 0
         self._tick_due_s = 0.0
         self._show_due_s = 0.0
-        self._sweeper = garbage.Sweeper()
+        self._sweeper = memory.Sweeper()
         self._endless = endless.EndlessMessages()
         self._ports = frozenset(port for s in self._bound if (port := sockets.tcp_port(s)))
         self._endless_due_s = 0.0
@@ -111,8 +111,8 @@ class Service:
     def close(self) -> None:
         for socket in self._bound:
             socket.close(linger=0)
-        if self._gatekeeper is not None:
-            self._gatekeeper.close()
+        if self._zap is not None:
+            self._zap.close()
         self._context.term()
 
     def run(self, stop: lifecycle.StopSignal) -> None:

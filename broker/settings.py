@@ -37,7 +37,7 @@ class BrokerSettings(ProcessSettings, BusSettings, RedisSettings):
             if not (private or self.allow_public_bus or self.bus_keys_dir):
                 raise ValueError(
                     f"{name.upper()} {url.geturl()} is not loopback, and whoever reaches the "
-                    "bus is trusted; set BUS_KEYS_DIR to keys (python -m tools.bus_keys), or "
+                    "bus is trusted; set BUS_KEYS_DIR to keys (python -m tools.cli.keys), or "
                     "ALLOW_PUBLIC_BUS=true if only workers can reach it"
                 )
         return self

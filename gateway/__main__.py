@@ -12,14 +12,14 @@ import socket
 import structlog
 import uvicorn
 
-from gateway.app import create_app
 from gateway.draining import drain
-from gateway.handshake import Handshake
-from gateway.http_heads import HEAD_BYTES_MAX, HeadDeadline
-from gateway.hub import Hub
-from gateway.metrics import show_limits
+from gateway.server import Server
 from gateway.settings import GatewaySettings
-from runtime import exit_codes, garbage, lifecycle, logging, metrics, settings, tracing
+from gateway.telemetry.metrics import show_limits
+from gateway.web.handshake import Handshake
+from gateway.web.http_heads import HEAD_BYTES_MAX, HeadDeadline
+from gateway.web.routes import create_app
+from runtime import exit_codes, lifecycle, logging, memory, metrics, settings, tracing
 
 LISTEN_BACKLOG = 2_048
 PING_INTERVAL_S = 20.0
@@ -47,9 +47,9 @@ def listening_socket(host: str, port: int) -> socket.socket:
 class _Server(uvicorn.Server):
     """uvicorn, with our signals: draining first, closing after."""
 
-    def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
+    def __init__(self, config: uvicorn.Config, server: Server) -> None:
         super().__init__(config)
-        self._hub = hub
+        self._server = server
         self._draining: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
@@ -64,12 +64,12 @@ class _Server(uvicorn.Server):
             self._draining = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
-        await drain(self._hub)
+        await drain(self._server)
         self.should_exit = True
 
 
 def main() -> int:
-    garbage.map_large()
+    memory.map_large()
     values = settings.load(GatewaySettings)
     logging.configure(values.log_level, values.log_format, "gateway")
     # At info uvicorn writes two lines for each connection, with its whole address.
@@ -91,10 +91,10 @@ def main() -> int:
     show_limits(
         est_wait_ms_max=values.est_wait_ms_max, outbox_records_max=values.outbox_records_max
     )
-    hub = Hub(values)
+    server = Server(values)
     sources = {name: text.rpartition("(")[2].rstrip(")") for name, text in described.items()}
     config = uvicorn.Config(
-        create_app(hub, sources, tokens),
+        create_app(server, sources, tokens),
         http=HeadDeadline,
         h11_max_incomplete_event_size=HEAD_BYTES_MAX,
         ws=Handshake,
@@ -109,9 +109,9 @@ def main() -> int:
         timeout_graceful_shutdown=1,
     )
     structlog.get_logger().info(
-        "serving", url=f"http://{values.host}:{values.port}", gateway_id=hub.gateway_id
+        "serving", url=f"http://{values.host}:{values.port}", gateway_id=server.gateway_id
     )
-    _Server(config, hub).run(sockets=[listener])
+    _Server(config, server).run(sockets=[listener])
     return exit_codes.OK
 
 

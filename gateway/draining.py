@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import structlog
 
-from gateway.hub import Hub
-from gateway.life_cycle import State
+from gateway.server import Server
+from gateway.session.states import State
 from runtime import lifecycle
 
 DRAIN_POLL_S = 0.05
@@ -19,21 +19,21 @@ DRAIN_RECORDS_S = 0.7
 """For what is left to be recognised and stored after that; then it is written to disk."""
 
 
-async def drain(hub: Hub) -> None:
+async def drain(server: Server) -> None:
     """Refuse new sessions, let the running ones finish, send the clients of the rest elsewhere
     (1012, "service restart"), and keep on disk what is not stored."""
-    structlog.get_logger().info("draining", sessions=len(hub.sessions))
-    hub.door.draining = True
+    structlog.get_logger().info("draining", sessions=len(server.sessions))
+    server.gate.draining = True
     # A session without its client waits for nobody who could still come.
-    await _until(lambda: not any(h.attached for h in hub.sessions.values()), DRAIN_SESSIONS_S)
-    for host in list(hub.sessions.values()):
-        host.interrupt()
-    await _until(lambda: not hub.sessions and not len(hub.outbox), DRAIN_RECORDS_S)
+    await _until(lambda: not any(h.attached for h in server.sessions.values()), DRAIN_SESSIONS_S)
+    for runner in list(server.sessions.values()):
+        runner.interrupt()
+    await _until(lambda: not server.sessions and not len(server.outbox), DRAIN_RECORDS_S)
     # Those that have begun meanwhile, on connections that were there before.
-    for host in list(hub.sessions.values()):
-        if host.session.state is State.ACTIVE:
-            host.interrupt()
-    hub.spool.write(hub.outbox.records())
+    for runner in list(server.sessions.values()):
+        if runner.session.state is State.ACTIVE:
+            runner.interrupt()
+    server.spool.write(server.outbox.records())
 
 
 async def _until(condition: Callable[[], bool], limit_s: float) -> None:

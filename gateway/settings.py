@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from gateway.admission import AdmissionLimits
-from gateway.life_cycle import SessionLimits
-from gateway.tokens import Tokens, TokensError
+from gateway.admission.policy import AdmissionLimits
+from gateway.session.states import SessionLimits
+from gateway.web.auth_tokens import AuthTokens, AuthTokensError
 from runtime.settings import (
     BusSettings,
     DatabaseSettings,
@@ -32,7 +32,7 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
     """Address to serve on. Not loopback: needs tokens, or ``ALLOW_PUBLIC_WITHOUT_AUTH=true``."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8080
     auth_tokens_file: Annotated[Path | None, BeforeValidator(lambda value: value or None)] = None
-    """Who shows one of these tokens is let in (``python -m tools.auth_tokens``). Nothing set:
+    """Who shows one of these tokens is let in (``python -m tools.cli.tokens``). Nothing set:
     everybody is."""
     allow_public_without_auth: bool = False
     allowed_origins: str = ""
@@ -97,13 +97,13 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
             )
         return self
 
-    def auth_tokens(self) -> Tokens | None:
+    def auth_tokens(self) -> AuthTokens | None:
         """Who is let in; None: everybody. Ends the process if the file can't be used."""
         if self.auth_tokens_file is None:
             return None
         try:
-            return Tokens(self.auth_tokens_file)
-        except TokensError as error:
+            return AuthTokens(self.auth_tokens_file)
+        except AuthTokensError as error:
             fail(f"AUTH_TOKENS_FILE: {error}")
 
     @property

@@ -6,7 +6,7 @@ import zmq
 
 from persistence.service import Service
 from persistence.settings import PersistenceSettings
-from runtime import exit_codes, garbage, lifecycle, logging, metrics, settings, tracing
+from runtime import exit_codes, lifecycle, logging, memory, metrics, settings, tracing
 
 
 def main() -> int:
@@ -21,7 +21,7 @@ def main() -> int:
     except zmq.ZMQError as error:
         settings.fail(f"BROKER_EVENTS or BROKER_FRONTEND: {error}")
     with service:
-        garbage.settle()
+        memory.settle()
         service.run(stop)
     return exit_codes.OK
 

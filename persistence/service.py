@@ -1,4 +1,4 @@
-"""Moves publications from the broker to the journal, batches to the writer, and confirmations
+"""Moves publications from the broker to the batch buffer, batches to the writer, and confirmations
 back to the broker. Decides nothing."""
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import structlog
 import zmq
 
 from persistence import metrics
-from persistence.journal import Journal
+from persistence.batch_buffer import BatchBuffer
 from persistence.settings import PersistenceSettings
 from persistence.writer import Writer
-from runtime import garbage, lifecycle, tracing
+from runtime import lifecycle, memory, tracing
 from wire import codec, publication, sockets
 from wire.messages import Stored
 from wire.records import SegmentCopy
@@ -42,7 +42,7 @@ class Service:
     def __init__(self, settings: PersistenceSettings) -> None:
         limits = settings.limits()
         metrics.BACKLOG_ROWS_MAX.set(limits.pending_rows_max)
-        self._journal = Journal(limits)
+        self._buffer = BatchBuffer(limits)
         self._writer = Writer(
             settings.database_address(),
             write_timeout_s=settings.persistence_write_timeout_s,
@@ -68,7 +68,7 @@ class Service:
         self._poller.register(self._broker, zmq.POLLIN)
         self._poller.register(self._writer.wake.fileno(), zmq.POLLIN)
         self._last_received_s = 0.0
-        self._sweeper = garbage.Sweeper()
+        self._sweeper = memory.Sweeper()
 
     def __enter__(self) -> Service:
         self._writer.start()
@@ -95,9 +95,9 @@ class Service:
         while time.monotonic() - began_s < DRAIN_S_MAX:
             self._turn(draining=True)
             quiet_since_s = max(began_s, self._last_received_s)
-            if not self._journal.rows and time.monotonic() - quiet_since_s >= DRAIN_QUIET_S:
+            if not self._buffer.rows and time.monotonic() - quiet_since_s >= DRAIN_QUIET_S:
                 break
-        _log.info("persistence_stopped", rows_left=self._journal.rows)
+        _log.info("persistence_stopped", rows_left=self._buffer.rows)
 
     def _turn(self, *, draining: bool) -> None:
         assert self._writer.alive, "the writer's thread has ended; its traceback is above"
@@ -107,7 +107,7 @@ class Service:
         written = self._writer.committed()
         if written is not None:
             batch, superseded = written
-            for stored in self._journal.committed(batch, superseded):
+            for stored in self._buffer.committed(batch, superseded):
                 self._send(stored)
             now_s = time.monotonic()
             for entry in batch.entries:
@@ -121,15 +121,15 @@ class Service:
                         end_s=now_s,
                     )
         if self._writer.idle:
-            next_batch = self._journal.take_batch(time.monotonic(), draining=draining)
+            next_batch = self._buffer.take_batch(time.monotonic(), draining=draining)
             if next_batch is not None:
                 self._writer.submit(next_batch)
-        metrics.BACKLOG_ROWS.set(self._journal.rows)
-        metrics.BACKLOG_BYTES.set(self._journal.bytes)
+        metrics.BACKLOG_ROWS.set(self._buffer.rows)
+        metrics.BACKLOG_BYTES.set(self._buffer.bytes)
         self._sweeper.turn(time.monotonic())
 
     def _poll_s(self) -> float:
-        due_s = self._journal.batch_due_s() if self._writer.idle else None
+        due_s = self._buffer.batch_due_s() if self._writer.idle else None
         if due_s is None:
             return POLL_S_MAX
         return min(POLL_S_MAX, max(0.0, due_s - time.monotonic()))
@@ -141,7 +141,7 @@ class Service:
                 frames = self._events.recv_multipart(zmq.DONTWAIT)
             except zmq.Again:
                 return
-            reception = self._journal.receive(frames, now_s)
+            reception = self._buffer.receive(frames, now_s)
             self._last_received_s = now_s
             if reception.lost:
                 metrics.PUBLICATIONS_LOST.inc(reception.lost)

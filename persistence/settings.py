@@ -8,7 +8,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import Field, model_validator
 
-from persistence.journal import Limits
+from persistence.batch_buffer import Limits
 from runtime.settings import BusSettings, DatabaseSettings, ProcessSettings
 
 

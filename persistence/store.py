@@ -27,7 +27,7 @@ import psycopg
 import structlog
 
 from persistence import metrics
-from persistence.journal import Entry
+from persistence.batch_buffer import Entry
 from persistence.values import clean, tokens_json, wall_time
 from wire.records import (
     ChunkDetails,

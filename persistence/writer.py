@@ -13,8 +13,8 @@ import psycopg
 import structlog
 
 from persistence import metrics, store
+from persistence.batch_buffer import Batch, Entry
 from persistence.deadline import cut_after
-from persistence.journal import Batch, Entry
 from persistence.migrate import SchemaTooNewError, migrate
 from persistence.sweep import mark_lost
 from runtime.backoff import Backoff

@@ -63,7 +63,7 @@ class BusSettings(BaseSettings):
     broker_events: Endpoint = "tcp://127.0.0.1:7103"
     """Results and records for persistence."""
     bus_keys_dir: Path | None = None
-    """CURVE keys (``python -m tools.bus_keys``): the bus is encrypted, and only who has the key of
+    """CURVE keys (``python -m tools.cli.keys``): the bus is encrypted, and only who has the key of
     its role gets in. Nothing set: neither."""
 
     def bus_keys(self, role: Role) -> ClientKeys | None:

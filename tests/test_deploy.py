@@ -13,7 +13,7 @@ from runtime.metrics import PORT_OFFSETS
 from tests.promql import PromqlError, Query
 from tests.test_metrics import METRICS
 from tests.test_tidy import ROOT
-from tools.scrape_targets import job_of, scrape_targets
+from tools.ops.scrape_targets import job_of, scrape_targets
 
 DEPLOY = ROOT / "deploy"
 FOREIGN = {

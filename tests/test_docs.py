@@ -21,13 +21,13 @@ from pydantic import SecretStr
 
 from asr_worker.settings import WorkerSettings
 from broker.settings import BrokerSettings
-from gateway.pages import STATIC_DIR
 from gateway.settings import GatewaySettings
+from gateway.web.pages import STATIC_DIR
 from persistence.settings import PersistenceSettings
 from runtime.settings import ProcessSettings
 from tests.test_tidy import PACKAGES, ROOT, SOURCES, imports_of, python_files
 from tools.embedded.__main__ import EmbeddedSettings
-from tools.requirements import requirements
+from tools.ops.requirements import requirements
 from wire import messages, records
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -51,7 +51,7 @@ class Hello:
     gateway_id: Name
     expected_x: Ratio = 0.0
     """Seconds of audio per second that its new sessions are yet to bring, see
-    ``gateway.admission``."""
+    ``gateway.admission.policy``."""
 
 
 @plain_data

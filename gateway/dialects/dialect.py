@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from gateway import events as e
+from gateway.session import events as e
 from wire.messages import Lane
 
 ClientEvent = e.Start | e.Chunk | e.Finish

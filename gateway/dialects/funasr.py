@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from gateway import events as e
 from gateway.dialects.dialect import ClientEvent, MessageError
 from gateway.dialects.increments import Increments
 from gateway.dialects.native import (
@@ -21,7 +20,8 @@ from gateway.dialects.native import (
     SAMPLE_RATE_HZ_MIN,
 )
 from gateway.dialects.strict_json import parse_object, storable
-from gateway.metrics import INPUT_IGNORED
+from gateway.session import events as e
+from gateway.telemetry.metrics import INPUT_IGNORED
 from wire.messages import Lane, Token
 
 WAV_NAME_CHARS_MAX = 256

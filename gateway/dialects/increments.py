@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.transcript import gap, word_spans
+from gateway.session.transcript import gap, word_spans
 
 
 class Increments:

@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gateway import events as e
 from gateway.dialects.dialect import ClientEvent, MessageError
 from gateway.dialects.strict_json import parse_object, storable
+from gateway.session import events as e
 from wire.messages import Lane
 
 SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")

@@ -1,6 +1,6 @@
 """OpenAI's transcription API (docs/dialects.md): the form of a request, and each form of an answer.
 
-Only translates; ``gateway.transcriptions`` receives the file and has it recognised.
+Only translates; ``gateway.web.openai`` receives the file and has it recognised.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
-from gateway import events as e
 from gateway.dialects.native import LANGUAGE_CHARS_MAX
-from gateway.subtitles import Segment, TimedText, to_srt, to_vtt
+from gateway.dialects.subtitles import Segment, TimedText, to_srt, to_vtt
+from gateway.session import events as e
 from wire.messages import Lane
 
 ResponseFormat = Literal["json", "text", "verbose_json", "srt", "vtt"]

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gateway import events as e
 from gateway.dialects.dialect import ClientEvent, MessageError
 from gateway.dialects.native import (
     HOTWORD_CHARS_MAX,
@@ -18,7 +17,8 @@ from gateway.dialects.native import (
     SAMPLE_RATE_HZ_MIN,
 )
 from gateway.dialects.strict_json import parse_object, storable
-from gateway.transcript import join_texts
+from gateway.session import events as e
+from gateway.session.transcript import join_texts
 from wire.messages import Lane, Token
 
 CONFIDENCE = 1.0

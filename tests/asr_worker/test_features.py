@@ -13,7 +13,7 @@ import torch
 
 from asr_worker.features import BatchedFrontend, accelerate, mel_filters
 from asr_worker.funasr_loading import import_bare_funasr
-from tools.digit_speech import VOICES, random_digits, speak
+from tools.lab.digit_speech import VOICES, random_digits, speak
 
 DIFFERENCE_MAX = 2e-3
 """In units of the natural logarithm; a model's features range over about 20 of them."""

@@ -23,7 +23,7 @@ from asr_worker.funasr_recognizer import (
 from asr_worker.recognizer import RECOGNITION_FAILED, ModelLoadError, Utterance, build
 from asr_worker.settings import WorkerSettings, model_source
 from tests.asr_worker import tiny_punctuation, tiny_sense_voice
-from tools.digit_speech import VOICES, random_digits, speak
+from tools.lab.digit_speech import VOICES, random_digits, speak
 from wire.checkers import TEXT_CHARS_MAX
 from wire.messages import Token
 

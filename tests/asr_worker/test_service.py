@@ -15,7 +15,7 @@ from runtime import exit_codes
 from tests.asr_worker import faulty_main
 from tests.asr_worker.broker_side import EPOCH, BrokerSide, worker_job
 from tests.asr_worker.faulty_main import HANG, RAISE, WAIT_FOR_FILE
-from tools.digit_speech import VOICES, random_digits, speak
+from tools.lab.digit_speech import VOICES, random_digits, speak
 from wire import codec
 from wire.messages import Bye, Heartbeat, Hello, Ready, ReturnedJob, Welcome
 

@@ -15,7 +15,7 @@ from asr_worker import funasr_recognizer
 from asr_worker.recognizer import Utterance
 from asr_worker.settings import WorkerSettings, model_source
 from asr_worker.token_times import token_times
-from tools.digit_speech import VOICES, expected_text, random_digits, speak
+from tools.lab.digit_speech import VOICES, expected_text, random_digits, speak
 
 
 def test_a_token_is_where_its_weight_is() -> None:

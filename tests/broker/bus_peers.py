@@ -13,7 +13,7 @@ from typing import TypeVar
 import zmq
 
 from tests.logged_process import LoggedProcess
-from tools.ports import free_range
+from tools.ops.ports import free_range
 from wire import codec, publication, sockets
 from wire.messages import Heartbeat, Message, Ready, WorkerJob, WorkerResult
 

@@ -16,7 +16,7 @@ def test_a_newer_generation_replaces_the_job_and_an_older_is_refused() -> None:
     driver.front(old, GATEWAY)
     assert e.Count("superseded_generation") in driver.front(new, OTHER_GATEWAY)
     assert e.Count("stale_generation") in driver.front(old, GATEWAY)
-    (entry,) = driver.broker.assignment.jobs
+    (entry,) = driver.broker.scheduler.jobs
     assert (entry.gateway, entry.job.pcm) == (OTHER_GATEWAY, new.pcm)
 
 

@@ -65,7 +65,7 @@ def test_silent_gateway_loses_what_is_queued(driver: Driver) -> None:
     driver.front(job(0))
     for seq in range(1, 6):
         driver.front(job(seq))
-    assert len(driver.broker.assignment.queue) == 2
+    assert len(driver.broker.scheduler.queue) == 2
     actions = driver.tick(5.5, alive=(WORKER,))
     assert actions == [e.Count("gateway_lease_ended"), *[e.Count("gateway_gone")] * 2]
     answer = result(job(0))
@@ -92,7 +92,7 @@ def test_job_goes_to_the_worker_and_its_result_back(driver: Driver) -> None:
     driver.now_s += 0.5
     answer = result(job())
     assert driver.answer(1) == [e.SendFront(GATEWAY, answer), published(answer)]
-    assert len(driver.broker.assignment.jobs) == 0
+    assert len(driver.broker.scheduler.jobs) == 0
 
 
 def test_token_times_become_those_of_the_session(driver: Driver) -> None:

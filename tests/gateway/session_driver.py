@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gateway import events as e
-from gateway.life_cycle import SessionLimits
-from gateway.segmenter import SegmenterConfig
-from gateway.session import Session
-from gateway.timeline import FRAME_SAMPLES
+from gateway.audio.timeline import FRAME_SAMPLES
+from gateway.session import events as e
+from gateway.session.core import Session
+from gateway.session.endpointer import EndpointerConfig
+from gateway.session.states import SessionLimits
 from wire.messages import Failure, Job, Record, Result, StoredKey
 
 _FRAME_BYTES = FRAME_SAMPLES * 2
@@ -30,7 +30,7 @@ class SessionDriver:
     def __init__(self, **limits: int | float) -> None:
         self.session = Session(
             SessionLimits(**limits),  # type: ignore[arg-type]
-            SegmenterConfig(),
+            EndpointerConfig(),
             resume_token="token",
             client="127.0.0.1",
             wall_ms=lambda: 1_700_000_000_000,

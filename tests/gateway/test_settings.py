@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway import tokens
 from gateway.settings import GatewaySettings
+from gateway.web import auth_tokens
 from runtime import settings
 from runtime.settings import is_loopback
 
@@ -55,7 +55,7 @@ def test_a_public_address_needs_no_consent_with_tokens(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = tmp_path / "tokens"
-    tokens.write(path, {"somebody": tokens.hash_of("secret")})
+    auth_tokens.write(path, {"somebody": auth_tokens.hash_of("secret")})
     monkeypatch.setenv("HOST", "0.0.0.0")
     monkeypatch.setenv("AUTH_TOKENS_FILE", str(path))
     found = settings.load(GatewaySettings).auth_tokens()

@@ -15,7 +15,7 @@ import websockets
 from psycopg.rows import dict_row
 from websockets.asyncio.client import ClientConnection
 
-from gateway.transcript import join_texts
+from gateway.session.transcript import join_texts
 from tests.integration.speech import Spoken
 from tests.integration.stack import Stack
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tests.gateway.encoded_audio import encode
-from tools.digit_speech import VOICES, expected_text, random_digits, speak
+from tools.lab.digit_speech import VOICES, expected_text, random_digits, speak
 
 Shape = Literal["raw", "sliced", "files"]
 """The three shapes of audio_data: headerless PCM, one file cut into slices, a file per chunk."""

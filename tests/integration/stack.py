@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.logged_process import LoggedProcess
-from tools.ports import free_port
+from tools.ops.ports import free_port
 
 READY_TIMEOUT_S = 90.0
 

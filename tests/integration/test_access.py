@@ -23,7 +23,7 @@ from websockets.asyncio.client import connect as connect_socket
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
-from gateway import tokens
+from gateway.web import auth_tokens
 from tests.gateway.encoded_audio import encode
 from tests.integration.browser import running_browser, screenshot
 from tests.integration.dialect_clients import funasr, funasr_start, vosk, vosk_texts
@@ -79,8 +79,8 @@ class Guarded:
 @pytest.fixture(scope="module")
 def guarded(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     file = tmp_path_factory.mktemp("access") / "tokens"
-    token = tokens.new_token()
-    tokens.write(file, {"anna": tokens.hash_of(token)})
+    token = auth_tokens.new_token()
+    auth_tokens.write(file, {"anna": auth_tokens.hash_of(token)})
     process = stack.start("gateway4", AUTH_TOKENS_FILE=str(file), LOG_LEVEL="debug")
     wait_until(lambda: stack.get("/readyz", "gateway4").status == 200, "gateway4 ready")
     yield Guarded(stack, process, file, token)
@@ -213,7 +213,7 @@ def test_tools_and_examples_take_it_from_the_environment(
 
 def test_tokens_come_and_go_while_it_runs(guarded: Guarded) -> None:
     def tool(*arguments: str) -> str:
-        command = [sys.executable, "-m", "tools.auth_tokens", *arguments]
+        command = [sys.executable, "-m", "tools.cli.tokens", *arguments]
         environment = {**os.environ, "AUTH_TOKENS_FILE": str(guarded.file)}
         return subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=60, check=True
@@ -265,9 +265,9 @@ def test_the_page_asks_for_a_token_and_keeps_it(page: Page, guarded: Guarded) ->
 
 def test_a_token_that_is_taken_away_is_asked_for_again(page: Page, guarded: Guarded) -> None:
     """The socket is refused, the page finds out why, and the session goes on with another."""
-    kept = tokens.read(guarded.file)
-    other = tokens.new_token()
-    tokens.write(guarded.file, {**kept, "bo": tokens.hash_of(other)})
+    kept = auth_tokens.read(guarded.file)
+    other = auth_tokens.new_token()
+    auth_tokens.write(guarded.file, {**kept, "bo": auth_tokens.hash_of(other)})
     wait_until(lambda: guarded.known(other), "the new token is known", 10)
     page.goto("/")
     page.wait_for_selector("#history[data-loaded]", state="attached")
@@ -276,7 +276,7 @@ def test_a_token_that_is_taken_away_is_asked_for_again(page: Page, guarded: Guar
     page.get_by_label("Token").fill(other)
     page.keyboard.press("Enter")
     page.wait_for_selector("#history[data-loaded]", state="attached")
-    tokens.write(guarded.file, kept)
+    auth_tokens.write(guarded.file, kept)
     wait_until(lambda: not guarded.known(other), "the token is forgotten", 10)
     audio = spoken(6_004, voice="en_rms", digits=(6, 6))
     file = {"name": "a.wav", "mimeType": "audio/wav", "buffer": encode(audio.pcm, "wav", 16_000, 1)}

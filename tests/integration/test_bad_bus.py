@@ -16,8 +16,8 @@ from broker.limits import OFFENCES_MAX
 from tests.broker.bus_peers import Dealer, Endpoints, running_broker
 from tests.broker.driving import job
 from tests.integration.raw_zmtp import RawDealer
-from tools.fuzz.observe import look
-from tools.ports import free_range
+from tools.lab.fuzz.observe import look
+from tools.ops.ports import free_range
 from wire import codec
 from wire.messages import Hello, Ready, Result, Welcome, WorkerJob, WorkerResult
 

@@ -18,9 +18,9 @@ import psycopg
 import pytest
 import websockets
 
-from gateway.connection import START_TIMEOUT_S
-from gateway.http_heads import HEAD_S_MAX
 from gateway.settings import GatewaySettings
+from gateway.web.http_heads import HEAD_S_MAX
+from gateway.web.websocket import START_TIMEOUT_S
 from tests.conftest import EmbeddedServices
 from tests.gateway.encoded_audio import encode
 from tests.integration.raw_http import status_of, upload
@@ -29,8 +29,8 @@ from tests.integration.slow_head import SlowHead
 from tests.integration.speech import chunk_message, spoken
 from tests.integration.stack import Stack, running_stack
 from tests.integration.test_protocol import talking
-from tools.fuzz.run import Target, run
-from tools.ports import free_range
+from tools.lab.fuzz.run import Target, run
+from tools.ops.ports import free_range
 
 SESSION_AUDIO_S_MAX = 60
 MESSAGE_BYTES_MAX = GatewaySettings.model_fields["chunk_bytes_max"].default * 3 // 2
@@ -370,7 +370,7 @@ async def test_an_upgrade_that_is_none(stack: Stack) -> None:
 
 
 def test_fuzzing(stack: Stack) -> None:
-    """python -m tools.fuzz, for some seconds."""
+    """python -m tools.lab.fuzz, for some seconds."""
     target = Target(
         stack.http_url(),
         stack.environment["BROKER_FRONTEND"],

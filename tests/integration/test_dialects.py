@@ -11,7 +11,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from gateway.transcript import join_texts
+from gateway.session.transcript import join_texts
 from tests.gateway.encoded_audio import encode
 from tests.integration.dialect_clients import (
     funasr,

@@ -21,7 +21,7 @@ from tests.integration.speech import Spoken, chunks_of, spoken
 from tests.integration.stack import wait_until
 from tests.logged_process import CHECKOUT, OURS
 from tools.client import connect
-from tools.ports import free_port
+from tools.ops.ports import free_port
 
 END_TIMEOUT_S = 10
 

@@ -14,7 +14,7 @@ from tests.test_tidy import ROOT
 
 def loadtest(stack: Stack, out: Path, *options: str) -> tuple[int, dict[str, Any], str]:
     server = f"127.0.0.1:{stack.ports['gateway']}"
-    command = [sys.executable, "-m", "tools.loadtest", "--server", server, "--out", str(out)]
+    command = [sys.executable, "-m", "tools.lab.loadtest", "--server", server, "--out", str(out)]
     done = subprocess.run(
         [*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=150
     )

@@ -32,7 +32,7 @@ from tests.promql import Query
 from tests.test_deploy import QUERIES, alerts
 from tests.test_metrics import METRICS, OWNERS
 from tools.client import FinalText, connect
-from tools.ports import free_port
+from tools.ops.ports import free_port
 
 SELECTOR = re.compile(r"\b(?:asr|process)_\w+(?:\{[^}]*\})?|\bup\{[^}]*\}")
 SAID = spoken(77, digits=(8, 8), voice="en_slt")

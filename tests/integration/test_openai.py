@@ -16,7 +16,7 @@ import openai
 import psycopg
 import pytest
 
-from gateway.transcript import join_texts
+from gateway.session.transcript import join_texts
 from tests.gateway.encoded_audio import encode
 from tests.integration.dialect_clients import funasr, funasr_start
 from tests.integration.speech import Spoken, spoken

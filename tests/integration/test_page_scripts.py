@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, Route, WebSocketRoute
 
-from gateway.pages import load_pages
+from gateway.web.pages import load_pages
 from tests.integration.browser import running_browser
 
 ORIGIN = "http://127.0.0.1:1"

@@ -27,7 +27,7 @@ from tests.integration.browser import (
 )
 from tests.integration.speech import Spoken, spoken
 from tests.integration.stack import Stack
-from tools.digit_speech import expected_text, speak
+from tools.lab.digit_speech import expected_text, speak
 
 DIGITS, VOICE = "925173", "en_slt"
 

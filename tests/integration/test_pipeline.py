@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from gateway.transcript import join_texts
+from gateway.session.transcript import join_texts
 from tests.integration.speech import Shape, Spoken, chunks_of, spoken
 from tests.integration.stack import Stack, wait_until
 from tools.client import AsrSession, ChunkText, Event, FinalText, connect

@@ -8,7 +8,7 @@ import uuid
 import psycopg
 import pytest
 
-from gateway.transcript import join_texts
+from gateway.session.transcript import join_texts
 from tests.integration.speech import chunks_of, spoken
 from tests.integration.stack import Stack
 from tools.client import SessionError, connect

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from persistence.journal import Entry
+from persistence.batch_buffer import Entry
 from wire import publication
 from wire.messages import (
     Failure,
@@ -121,7 +121,7 @@ def entry(
     generation: int = 0,
     kind: StoredKind = "record",
 ) -> Entry:
-    """What the journal makes of a record with ``body``, or of a result."""
+    """What the batch buffer makes of a record with ``body``, or of a result."""
     return Entry(
         gateway_id="gateway-1",
         key=StoredKey(session_id=session_id, kind=kind, seq=seq, generation=generation),

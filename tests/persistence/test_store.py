@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from persistence import metrics
-from persistence.journal import Entry
+from persistence.batch_buffer import Entry
 from persistence.migrate import migrate
 from persistence.store import write
 from persistence.values import clean, wall_time

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from persistence import store
-from persistence.journal import Batch
+from persistence.batch_buffer import Batch
 from persistence.writer import Writer, _let_go_when_cut_off
 from tests.persistence import sent
 

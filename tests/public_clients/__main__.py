@@ -21,9 +21,9 @@ from pathlib import Path
 
 from tests.public_clients import html5, scripts
 from tests.public_clients.said import Outcome
-from tools.ports import free_port
-from tools.run import wait_until_ready
-from tools.stack import Stack
+from tools.cli.serve import wait_until_ready
+from tools.ops.ports import free_port
+from tools.ops.stack import Stack
 
 FUNASR_COMMIT = "3c58cb56a"
 """Of August 2026, release 1.4.3."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import soundfile as sf
 
 from tests.gateway.encoded_audio import encode
-from tools.run import SAMPLES
+from tools.cli.serve import SAMPLES
 
 CHINESE, ENGLISH = SAMPLES
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from gateway.transcript import join_texts
+from gateway.session.transcript import join_texts
 from tests.public_clients.said import CHINESE, ENGLISH, Outcome, as_mp3, text_of
 
 FUNASR_CLIENT = "runtime/python/websocket/funasr_wss_client.py"

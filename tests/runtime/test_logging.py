@@ -19,7 +19,7 @@ log.debug("chunk_decoded", chunk_index=3)
 log.info("session_started", note="数字")
 logging.getLogger("funasr.models").warning("from %s", "a library")
 logging.getLogger("uvicorn.error").debug("< TEXT what was said")
-logging.getLogger("gateway.link").debug("ours")
+logging.getLogger("gateway.broker_client").debug("ours")
 try:
     1 / 0
 except ZeroDivisionError:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from gateway.segmenter import SegmenterConfig
-from gateway.utterances import UtteranceCutter
+from gateway.session.endpointer import EndpointerConfig
+from gateway.session.segmenter import Segmenter
 from tests.simulation.gateway_process import FRAME_BYTES, GatewayProcess
 from tests.simulation.oracle import Heard, InvariantError
 from tests.simulation.session_options import SessionOptions
@@ -57,10 +57,10 @@ class Speech:
 
 
 def _cut(audio: bytes) -> list[Said]:
-    cutter = UtteranceCutter(SegmenterConfig(endpoint_silence_ms=200), joints_matter=True)
-    heard = cutter.append(b"", audio, chunk_index=0, starts=False, ends=False)
-    cut = cutter.take(_probabilities(heard))
-    cut += cutter.take(_probabilities(cutter.finish(b"")))
+    segmenter = Segmenter(EndpointerConfig(endpoint_silence_ms=200), file_boundaries_matter=True)
+    heard = segmenter.append(b"", audio, chunk_index=0, starts=False, ends=False)
+    cut = segmenter.take(_probabilities(heard))
+    cut += segmenter.take(_probabilities(segmenter.finish(b"")))
     return [Said(u.start_ms, u.end_ms, text_of(u.pcm)) for u in cut]
 
 

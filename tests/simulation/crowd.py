@@ -16,8 +16,8 @@ from asr_worker.recognizer import TRIAL_S
 from broker import events as e
 from broker.limits import Limits
 from broker.routing import Broker
-from gateway.admission import Admission, AdmissionLimits
-from gateway.link import HELLO_EVERY_S
+from gateway.admission.policy import Admission, AdmissionLimits
+from gateway.broker_client import HELLO_EVERY_S
 from wire import messages as m
 
 TICK_S = 0.05

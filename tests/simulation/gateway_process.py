@@ -1,4 +1,4 @@
-"""A gateway's process: the real hub, its sessions, connections, takeovers and spool, on an event
+"""A gateway's process: the real server, its sessions, connections, takeovers and spool, on an event
 loop in simulated time. Simulated are the sockets, Redis, PostgreSQL and the voice's detector."""
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from unittest.mock import patch
 
 import structlog
 
-from gateway.connection import Connection
+from gateway.broker_client import BrokerClient
 from gateway.dialects.native import Native
 from gateway.draining import drain
-from gateway.hub import Hub
-from gateway.link import BrokerLink
+from gateway.server import Server
 from gateway.settings import GatewaySettings
+from gateway.web.websocket import Connection
 from tests.simulation.broker_host import BrokerHost
 from tests.simulation.event_loop import WorldLoop
-from tests.simulation.journal_host import Database, Reader
 from tests.simulation.oracle import InvariantError
+from tests.simulation.persistence_process import Database, Reader
 from tests.simulation.sockets import SimSocket
 from tests.simulation.world import Link, World
 from wire import messages as m
@@ -34,7 +34,7 @@ FRAME_BYTES = 1024
 WALL_MS = 1_700_000_000_000
 
 
-class SimLink(BrokerLink):
+class SimLink(BrokerClient):
     """The real link's handling of messages, without its socket."""
 
     def __init__(self, process: GatewayProcess, *arguments: Any, **options: Any) -> None:
@@ -126,30 +126,30 @@ class GatewayProcess:
         self._sockets: list[SimSocket] = []
         self.loop = WorldLoop(world, self.failed)  # type: ignore[abstract]
         with self._made_of(name):
-            self.hub = Hub(settings)
+            self.server = Server(settings)
         broker.front[self.identity] = self
         world.note("gateway starts", name)
         with self.loop.entered():
-            self.loop.create_task(self.hub.open())
+            self.loop.create_task(self.server.open())
 
     @property
     def link(self) -> SimLink:
-        return cast(SimLink, self.hub._link)
+        return cast(SimLink, self.server._broker)
 
     def generation_of(self, session_id: str) -> int:
         """Of the session as it is here. If it is not any more: as new as can be, so that nothing
         is excused for it."""
-        host = self.hub._directory.find(session_id)
-        return sys.maxsize if host is None else host.session.origin.generation
+        runner = self.server._table.find(session_id)
+        return sys.maxsize if runner is None else runner.session.resume_point.generation
 
     def _made_of(self, name: str) -> contextlib.AbstractContextManager[Any]:
         return patch.multiple(
-            "gateway.hub",
+            "gateway.server",
             VadEngine=lambda: _Detector(self._world, self._detect_s_max),
             SessionReader=lambda _address: Reader(self._world, self._database),
-            Registry=lambda _address, _gateway_id: _Registry(),
+            RedisMetadata=lambda _address, _gateway_id: _Registry(),
             DecoderPool=lambda _processes_max: _Decoders(),
-            BrokerLink=lambda *given, **options: SimLink(self, *given, **options),
+            BrokerClient=lambda *given, **options: SimLink(self, *given, **options),
             new_identity=lambda _role: name,
         )
 
@@ -164,19 +164,19 @@ class GatewayProcess:
             self.loop.call_soon(self.link.take, message)
 
     def serve(self, socket: SimSocket) -> None:
-        """A client's request for a WebSocket, as ``gateway.app`` treats it."""
+        """A client's request for a WebSocket, as ``gateway.web.routes`` treats it."""
 
         async def run() -> None:
-            refusal = await self.hub.door.enter()
+            refusal = await self.server.gate.enter()
             if refusal is not None:
                 self._world.note("refused", refusal.code)
                 socket.refuse()
                 return
             try:
                 socket.accept()
-                await Connection(cast(Any, socket), Native(), self.hub).run()
+                await Connection(cast(Any, socket), Native(), self.server).run()
             finally:
-                self.hub.door.leave()
+                self.server.gate.leave()
 
         if not self.alive:
             socket.reset()
@@ -194,7 +194,7 @@ class GatewayProcess:
     def _end(self) -> None:
         self.alive = False
         self.loop.kill()
-        self.hub.spool.close()
+        self.server.spool.close()
         for socket in self._sockets:
             socket.reset()
 
@@ -219,12 +219,12 @@ class GatewayProcess:
         """SIGTERM."""
 
         async def run() -> None:
-            await drain(self.hub)
-            self.cut_short = frozenset(self.hub.sessions)
+            await drain(self.server)
+            self.cut_short = frozenset(self.server.sessions)
             self._world.note("gateway ends", self.identity)
             self._end()
 
-        if not self.hub.door.draining:
+        if not self.server.gate.draining:
             self._world.note("gateway drains", self.identity)
             self.loop.call_soon(lambda: self.loop.create_task(run()))
 
@@ -242,24 +242,24 @@ class GatewayProcess:
 
     def check_resent(self, jobs: set[tuple[str, int]]) -> None:
         """A broker of a new epoch must be told all that is unanswered."""
-        for session_id, host in self.hub.sessions.items():
-            for pending in host.session._segments._pending:
+        for session_id, runner in self.server.sessions.items():
+            for pending in runner.session._segments._pending:
                 if pending.result is None and (session_id, pending.job.seq) not in jobs:
                     raise InvariantError(11, f"{session_id}, {pending.job.seq}: not sent again")
 
     def check_limits(self) -> None:
-        if len(self.hub.outbox) > self.hub.outbox._limit:
-            raise InvariantError(9, f"{len(self.hub.outbox)} records wait")
+        if len(self.server.outbox) > self.server.outbox._limit:
+            raise InvariantError(9, f"{len(self.server.outbox)} records wait")
 
     def left(self) -> str:
         """What is not empty, in words."""
-        hub = self.hub
+        server = self.server
         counts = {
-            "sessions": len(hub.sessions),
-            "outbox": len(hub.outbox),
-            "spool": len(hub.spool._held),
-            "claims": len(hub._takeover._claims),
-            "connections": hub.door.connections,
+            "sessions": len(server.sessions),
+            "outbox": len(server.outbox),
+            "spool": len(server.spool._held),
+            "claims": len(server._takeover._claims),
+            "connections": server.gate.connections,
         }
         return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
@@ -292,7 +292,7 @@ async def _no_pulse(_vad: object, _admission: object) -> None: ...
 def simulated(world: World, failed: Callable[[BaseException | str], None]) -> Iterator[None]:
     """The modules of a gateway with the world's time, without logs and pulses."""
 
-    def fail(host: Any) -> None:
+    def fail(runner: Any) -> None:
         # Where the real one logs and goes on, a bug has been found.
         failed(sys.exc_info()[1] or "session failed")
 
@@ -303,15 +303,15 @@ def simulated(world: World, failed: Callable[[BaseException | str], None]) -> It
             processors=[_drop], wrapper_class=structlog.BoundLogger, cache_logger_on_first_use=False
         )
         stack.callback(lambda: structlog.configure(**configured))
-        for module in ("hub", "door", "session_host", "draining", "connection"):
+        for module in ("server", "admission.gate", "session.runner", "draining", "web.websocket"):
             stack.enter_context(patch(f"gateway.{module}.time", clock))
-        stack.enter_context(patch("gateway.hub.secrets", _Secrets()))
-        stack.enter_context(patch("gateway.hub.TICK_S", TICK_S))
-        stack.enter_context(patch("gateway.result_log.RESULTS_PER_BLOCK", 2))
-        stack.enter_context(patch("gateway.hub.keep_pulse", _no_pulse))
-        stack.enter_context(patch.object(Hub, "_show", lambda _hub, _now_s: None))
-        stack.enter_context(patch("gateway.session_host.SessionHost.fail", fail))
-        stack.enter_context(patch("gateway.spool.os.fsync", lambda _descriptor: None))
+        stack.enter_context(patch("gateway.server.secrets", _Secrets()))
+        stack.enter_context(patch("gateway.server.TICK_S", TICK_S))
+        stack.enter_context(patch("gateway.session.transcript_store.RESULTS_PER_BLOCK", 2))
+        stack.enter_context(patch("gateway.server.keep_pulse", _no_pulse))
+        stack.enter_context(patch.object(Server, "_show", lambda _server, _now_s: None))
+        stack.enter_context(patch("gateway.session.runner.SessionRunner.fail", fail))
+        stack.enter_context(patch("gateway.storage.spool.os.fsync", lambda _descriptor: None))
         yield
 
 

@@ -222,7 +222,7 @@ class Oracle:
         """
         if job.attempt > 1 or job.partial:
             return
-        queue = self.core.assignment.queue
+        queue = self.core.scheduler.queue
         lanes: dict[str, set[str]] = {"live": set(), "bulk": set()}
         for entry in queue:
             if entry.place in lanes:
@@ -294,7 +294,7 @@ class Oracle:
             del self._open[key]
         kept = {
             (entry.job.session_id, entry.job.seq)
-            for entry in self.core.assignment.jobs
+            for entry in self.core.scheduler.jobs
             if not entry.job.partial
         }
         missing = self._open.keys() - kept
@@ -309,12 +309,12 @@ class Oracle:
 
     def check_idle(self) -> None:
         """Every worker has all the credits that it came with."""
-        for worker in self.core.assignment.workers:
+        for worker in self.core.scheduler.workers:
             if worker.free_credits != self._credits[worker.identity]:
                 raise InvariantError(5, f"{worker.identity!r} has {worker.free_credits} credits")
 
     def _check_queues(self) -> None:
-        queue, options = self.core.assignment.queue, self._options
+        queue, options = self.core.scheduler.queue, self._options
         # What workers lost or gave back is let in again: it was in before.
         new = [entry for entry in queue if entry.place in ("live", "bulk", "partial")]
         if sum(entry.audio_ms for entry in new) > options.limits.queue_audio_ms_max:

@@ -45,34 +45,34 @@ def no_attempt_check(core: Broker) -> None:
 
         return any_attempt
 
-    _patch(core.assignment, "complete", plant)
+    _patch(core.scheduler, "complete", plant)
 
 
 def no_worker_check(core: Broker) -> None:
     def plant(complete: Any) -> Any:
         def any_worker(worker: Worker, answer: m.WorkerResult, now_s: float) -> bool:
-            for other in core.assignment.workers:
+            for other in core.scheduler.workers:
                 if answer.job_id in other.held:
                     worker = other
             return bool(complete(worker, answer, now_s))
 
         return any_worker
 
-    _patch(core.assignment, "complete", plant)
+    _patch(core.scheduler, "complete", plant)
 
 
 def no_dedup(core: Broker) -> None:
-    _patch(core.assignment.jobs, "final", lambda _final: lambda _session_id, _seq: None)
+    _patch(core.scheduler.jobs, "final", lambda _final: lambda _session_id, _seq: None)
 
 
 def stranded_jobs(core: Broker) -> None:
     """What a lost worker held is forgotten."""
-    _patch(core.assignment, "lose", lambda _lose: core.assignment.workers.remove)
+    _patch(core.scheduler, "lose", lambda _lose: core.scheduler.workers.remove)
 
 
 def credit_leak(core: Broker) -> None:
     """One answer in three doesn't give its credit back."""
-    pool = core.assignment.workers
+    pool = core.scheduler.workers
     answers = 0
 
     def plant(complete: Any) -> Any:
@@ -95,7 +95,7 @@ def partials_pile_up(core: Broker) -> None:
     def plant(partials: Any) -> Any:
         return lambda _session_id: []
 
-    _patch(core.assignment.jobs, "partials", plant)
+    _patch(core.scheduler.jobs, "partials", plant)
 
 
 def greedy_session(core: Broker) -> None:
@@ -113,13 +113,13 @@ def greedy_session(core: Broker) -> None:
 
         return pop
 
-    queue = core.assignment.queue._live
+    queue = core.scheduler.queue._live
     _patch(queue, "pop", lambda _pop: pop_of(queue))
 
 
 def debts_forgotten(core: Broker) -> None:
     """A session that has nothing waiting starts anew, whatever it has had."""
-    queue = core.assignment.queue._live
+    queue = core.scheduler.queue._live
 
     def plant(retire: Any) -> Any:
         def forgets(session_id: str) -> None:
@@ -132,7 +132,7 @@ def debts_forgotten(core: Broker) -> None:
 
 
 def bulk_starves(core: Broker) -> None:
-    queue = core.assignment.queue
+    queue = core.scheduler.queue
 
     def pop_lane() -> PendingJob | None:
         return queue._live.pop() or queue._bulk.pop()
@@ -148,12 +148,12 @@ def attempts_unbounded(core: Broker) -> None:
 
         return forgets
 
-    _patch(core.assignment, "_attempt_lost", plant)
+    _patch(core.scheduler, "_attempt_lost", plant)
 
 
 def poison_takes_others_along(core: Broker) -> None:
     """The last attempt is not made alone."""
-    queue = core.assignment.queue
+    queue = core.scheduler.queue
 
     def plant(_requeue: Any) -> Any:
         def requeue(entry: PendingJob) -> None:
@@ -167,7 +167,7 @@ def poison_takes_others_along(core: Broker) -> None:
 
 
 def drained_workers_get_jobs(core: Broker) -> None:
-    _patch(core.assignment.workers, "drain", lambda _drain: lambda _worker: None)
+    _patch(core.scheduler.workers, "drain", lambda _drain: lambda _worker: None)
 
 
 def cancelled_jobs_are_answered(core: Broker) -> None:
@@ -175,15 +175,15 @@ def cancelled_jobs_are_answered(core: Broker) -> None:
     front: Any = core._front
 
     def on_cancel(_identity: bytes, cancel: m.Cancel, _now_s: float) -> None:
-        for entry in core.assignment.jobs.of_session(cancel.session_id):
+        for entry in core.scheduler.jobs.of_session(cancel.session_id):
             if entry.place != "assigned":
-                core.assignment.drop(entry, "cancelled")
+                core.scheduler.drop(entry, "cancelled")
 
     front[m.Cancel] = on_cancel
 
 
 def first_sender_gets_the_result(core: Broker) -> None:
-    _patch(core.assignment.jobs, "give_to", lambda _give: lambda _entry, _gateway: None)
+    _patch(core.scheduler.jobs, "give_to", lambda _give: lambda _entry, _gateway: None)
 
 
 def leases_never_end(core: Broker) -> None:
@@ -198,15 +198,15 @@ def overload_in_silence(core: Broker) -> None:
 
         return accepts
 
-    _patch(core.assignment, "accept", plant)
+    _patch(core.scheduler, "accept", plant)
 
 
 def queue_unbounded(core: Broker) -> None:
-    _patch(core.assignment.queue, "fits", lambda _fits: lambda _audio_ms: True)
+    _patch(core.scheduler.queue, "fits", lambda _fits: lambda _audio_ms: True)
 
 
 def credits_ignored(core: Broker) -> None:
-    pool = core.assignment.workers
+    pool = core.scheduler.workers
 
     def plant(add: Any) -> Any:
         def adds(identity: bytes, ready: m.Ready, now_s: float) -> Worker:
@@ -220,7 +220,7 @@ def credits_ignored(core: Broker) -> None:
 
 def hung_workers_get_jobs(core: Broker) -> None:
     """A worker's credit is free as soon as its attempt is given up."""
-    pool = core.assignment.workers
+    pool = core.scheduler.workers
 
     def give_up(worker: Worker, entry: PendingJob, _now_s: float) -> None:
         pool.take_back(worker, entry)
@@ -230,13 +230,13 @@ def hung_workers_get_jobs(core: Broker) -> None:
 
 def stalled_for_ever(core: Broker) -> None:
     """A worker that showed progress after an overdue attempt gets nothing all the same."""
-    _patch(core.assignment.workers, "forget_overdue", lambda _forget: lambda _worker, _past: None)
+    _patch(core.scheduler.workers, "forget_overdue", lambda _forget: lambda _worker, _past: None)
 
 
 def idle_while_work_waits(core: Broker) -> None:
     """Jobs are assigned only as new ones come."""
-    dispatch = core.assignment.dispatch
-    _patch(core.assignment, "dispatch", lambda _dispatch: lambda _now_s: None)
+    dispatch = core.scheduler.dispatch
+    _patch(core.scheduler, "dispatch", lambda _dispatch: lambda _now_s: None)
 
     def plant(accept: Any) -> Any:
         def accepts(gateway: bytes, job: m.Job, now_s: float) -> bool:
@@ -246,7 +246,7 @@ def idle_while_work_waits(core: Broker) -> None:
 
         return accepts
 
-    _patch(core.assignment, "accept", plant)
+    _patch(core.scheduler, "accept", plant)
 
 
 def published_to_nobody(core: Broker) -> None:
@@ -256,23 +256,23 @@ def published_to_nobody(core: Broker) -> None:
 
 def lost_attempts_are_the_last(core: Broker) -> None:
     """What a worker was lost with ends as if its time were over."""
-    assignment = core.assignment
+    scheduler = core.scheduler
 
     def plant(attempt_lost: Any) -> Any:
         def give_up(entry: PendingJob) -> None:
             if entry.abandoned or entry.job.partial:
                 attempt_lost(entry)
             else:
-                assignment._fail(entry, answers.DEADLINE, attempt=1)
+                scheduler._fail(entry, answers.DEADLINE, attempt=1)
 
         return give_up
 
-    _patch(assignment, "_attempt_lost", plant)
+    _patch(scheduler, "_attempt_lost", plant)
 
 
 def given_up_attempts_cost_a_credit(core: Broker) -> None:
     """For ever, as long as the worker has more than it needs."""
-    pool = core.assignment.workers
+    pool = core.scheduler.workers
 
     def plant(give_up: Any) -> Any:
         def takes_one(worker: Worker, entry: PendingJob, now_s: float) -> None:
@@ -297,7 +297,7 @@ def foreign_partials(core: Broker) -> None:
 
     def plant(check: Any) -> Any:
         def on_result(identity: bytes, answer: m.WorkerResult, now_s: float) -> None:
-            worker = core.assignment.workers.get(identity)
+            worker = core.scheduler.workers.get(identity)
             entry = worker.held.get(answer.job_id) if worker is not None else None
             if entry is not None and entry.job.partial and answer.text is not None:
                 before, texts[0] = texts[0], answer.text

@@ -11,21 +11,21 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import PropertyMock, patch
 
-from gateway import events as e
-from gateway.delivery import Delivery
-from gateway.directory import Directory
-from gateway.hub import Hub
-from gateway.life_cycle import State
-from gateway.origin import origin_of
-from gateway.outbox import Outbox
-from gateway.segments import Segments
-from gateway.session import Session
-from gateway.session_host import CLOSE_RESTART, SessionHost
-from gateway.spool import Spool
-from gateway.storage_log import StorageLog
-from gateway.takeover import Takeover
-from persistence.journal import Batch, Journal
-from tests.simulation.journal_host import JournalHost
+from gateway.server import Server
+from gateway.session import events as e
+from gateway.session.core import Session
+from gateway.session.delivery import Delivery
+from gateway.session.records import SessionRecords
+from gateway.session.resume import resume_point_of
+from gateway.session.runner import CLOSE_RESTART, SessionRunner
+from gateway.session.segments import Segments
+from gateway.session.states import State
+from gateway.session.table import SessionTable
+from gateway.storage.outbox import Outbox
+from gateway.storage.spool import Spool
+from gateway.storage.takeover import Takeover
+from persistence.batch_buffer import Batch, BatchBuffer
+from tests.simulation.persistence_process import PersistenceProcess
 from tests.simulation.sessions import SessionPlant
 from tests.simulation.tables import Tables
 
@@ -95,11 +95,11 @@ def results_told_as_they_come() -> Context:
 
 
 def stored_always_said() -> Context:
-    return patch.object(StorageLog, "complete", PropertyMock(return_value=True))
+    return patch.object(SessionRecords, "complete", PropertyMock(return_value=True))
 
 
 def epoch_change_ignored() -> Context:
-    return patch.object(Hub, "_on_broker_restart", lambda _hub: None)
+    return patch.object(Server, "_on_broker_restart", lambda _server: None)
 
 
 def jobs_never_sent_again() -> Context:
@@ -113,9 +113,9 @@ def contested_results_believed() -> Context:
 def provisional_rows_go_on() -> Context:
     def cut_or_not(stored: dict[str, Any], generation: int) -> Any:
         rows = [{**row, "provisional": False} for row in stored["segments"]]
-        return origin_of({**stored, "segments": rows}, generation)
+        return resume_point_of({**stored, "segments": rows}, generation)
 
-    return patch("gateway.takeover.origin_of", cut_or_not)
+    return patch("gateway.storage.takeover.origin_of", cut_or_not)
 
 
 def claim_of_the_same_generation() -> Context:
@@ -148,19 +148,19 @@ def _newer(tables: Tables, entry: Any) -> Any:
 
 
 def superseded_sessions_go_on() -> Context:
-    return patch.object(Directory, "supersede", lambda _directory, _session_id, _generation: False)
+    return patch.object(SessionTable, "supersede", lambda _table, _id, _generation: False)
 
 
 def acknowledged_before_commit() -> Context:
     def make(write: Any) -> Any:
-        def early(host: JournalHost, batch: Batch) -> None:
-            for stored in Journal(host._limits).committed(batch):
+        def early(host: PersistenceProcess, batch: Batch) -> None:
+            for stored in BatchBuffer(host._limits).committed(batch):
                 host._say(stored)
             write(host, batch)
 
         return early
 
-    return _instead(JournalHost, "write", make)
+    return _instead(PersistenceProcess, "write", make)
 
 
 def spool_not_replayed() -> Context:
@@ -172,11 +172,11 @@ def nothing_spooled() -> Context:
 
 
 def old_connection_goes_on() -> Context:
-    def attach(host: SessionHost, connection: Any, next_segment_index: int | None) -> None:
+    def attach(host: SessionRunner, connection: Any, next_segment_index: int | None) -> None:
         host._connection = connection
         host.handle(e.Attached(next_segment_index=next_segment_index))
 
-    return patch.object(SessionHost, "attach", attach)
+    return patch.object(SessionRunner, "attach", attach)
 
 
 def abandoned_sessions_wait_for_ever() -> Context:
@@ -187,14 +187,14 @@ def known_entries_never_forgotten() -> Context:
     """Persistence takes what it has committed for what is still to be written."""
 
     def make(committed: Any) -> Any:
-        def keeps(journal: Journal, batch: Batch, superseded: Any) -> Any:
-            stored = committed(journal, batch, superseded)
-            journal._known |= {(entry.gateway_id, entry.key) for entry in batch.entries}
+        def keeps(buffer: BatchBuffer, batch: Batch, superseded: Any) -> Any:
+            stored = committed(buffer, batch, superseded)
+            buffer._known |= {(entry.gateway_id, entry.key) for entry in batch.entries}
             return stored
 
         return keeps
 
-    return _instead(Journal, "committed", make)
+    return _instead(BatchBuffer, "committed", make)
 
 
 def end_without_its_segments_is_complete() -> Context:
@@ -245,7 +245,7 @@ def a_failure_takes_the_next_segment_along() -> Context:
 
 
 def sigterm_forgets_what_runs() -> Context:
-    def interrupt(host: SessionHost) -> None:
+    def interrupt(host: SessionRunner) -> None:
         connection, host._connection = host._connection, None
         if connection is not None:
             connection.close(CLOSE_RESTART, "service restart")
@@ -253,7 +253,7 @@ def sigterm_forgets_what_runs() -> Context:
         host._changed.set()
         host._release()
 
-    return patch.object(SessionHost, "interrupt", interrupt)
+    return patch.object(SessionRunner, "interrupt", interrupt)
 
 
 def sigterm_forgets_who_has_finished() -> Context:

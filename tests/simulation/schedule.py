@@ -157,11 +157,11 @@ class _Schedule:
         core = self._broker.core
         if core is None:
             raise InvariantError(12, "no broker")
-        load, assignment = core.load(), core.assignment
-        left = (len(assignment.jobs), load.queued, load.queued_audio_ms, load.in_flight)
-        if any(left) or any(worker.overdue for worker in assignment.workers):
+        load, scheduler = core.load(), core.scheduler
+        left = (len(scheduler.jobs), load.queued, load.queued_audio_ms, load.in_flight)
+        if any(left) or any(worker.overdue for worker in scheduler.workers):
             raise InvariantError(12, f"left: jobs, queued, audio, in flight = {left}")
-        registered = {worker.identity for worker in assignment.workers if not worker.draining}
+        registered = {worker.identity for worker in scheduler.workers if not worker.draining}
         alive = {worker.identity for worker in self._supervisor.workers if worker.alive}
         if registered != alive:
             raise InvariantError(12, f"workers {registered}, alive {alive}")
@@ -170,8 +170,8 @@ class _Schedule:
             raise InvariantError(12, f"gateways {set(core.gateways)}, alive {gateways}")
         assert self._broker.oracle is not None
         self._broker.oracle.check_idle()
-        if assignment.bookkeeping_length > 4 * len(alive) + 3 * STALE_ENTRIES_MAX:
-            raise InvariantError(9, f"{assignment.bookkeeping_length} entries for nothing")
+        if scheduler.bookkeeping_length > 4 * len(alive) + 3 * STALE_ENTRIES_MAX:
+            raise InvariantError(9, f"{scheduler.bookkeeping_length} entries for nothing")
         for session in self._clients.sessions:
             self._check_session(session)
 

@@ -9,7 +9,7 @@ from functools import partial
 from tests.simulation.broker_host import BrokerHost
 from tests.simulation.clients import SimClient
 from tests.simulation.gateway_process import GatewayProcess
-from tests.simulation.journal_host import Database, JournalHost
+from tests.simulation.persistence_process import Database, PersistenceProcess
 from tests.simulation.session_options import SessionOptions
 from tests.simulation.workers import Supervisor
 from tests.simulation.world import World
@@ -34,7 +34,7 @@ class SessionFaults:
     options: SessionOptions
     broker: BrokerHost
     database: Database
-    journal: JournalHost
+    buffer: PersistenceProcess
     supervisor: Supervisor
     gateways: list[GatewayProcess]
     clients: list[SimClient]
@@ -54,7 +54,7 @@ class SessionFaults:
             (options.gateway_cuts, lambda: self._any_gateway().cut(self._uniform(0.2, 3))),
             (options.broker_restarts, self.broker.kill),
             (options.broker_stops, self.broker.stop),
-            (options.persistence_restarts, self.journal.kill),
+            (options.persistence_restarts, self.buffer.kill),
             (options.database_outages, self.database.fail),
             (options.client_drops, self._drop_client),
             (options.client_clogs, self._clog_client),
@@ -72,7 +72,7 @@ class SessionFaults:
             return
         if options.gateway_kills:
             if options.persistence_restarts:
-                self._after(self._uniform(0.0, 0.2), self.journal.kill)
+                self._after(self._uniform(0.0, 0.2), self.buffer.kill)
             self._near(lambda: self._kill_gateway(client.gateway))
         elif options.gateway_drains:
             self._near(lambda: self._drain_gateway(client.gateway))

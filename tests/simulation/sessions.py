@@ -11,14 +11,14 @@ from itertools import count
 from pathlib import Path
 from random import Random
 
-from gateway.transcript import join_texts
-from persistence.journal import Batch, Entry
+from gateway.session.transcript import join_texts
+from persistence.batch_buffer import Batch, Entry
 from tests.simulation.broker_host import BrokerHost
 from tests.simulation.clients import SimClient
 from tests.simulation.gateway_process import GatewayProcess, settings_of, simulated
-from tests.simulation.journal_host import Database, JournalHost
 from tests.simulation.options import ATTEMPT_DEADLINE_S, LEASE_S
 from tests.simulation.oracle import InvariantError
+from tests.simulation.persistence_process import Database, PersistenceProcess
 from tests.simulation.schedule import Outcome, no_bug, schedule_error
 from tests.simulation.session_faults import SessionFaults
 from tests.simulation.session_options import SessionOptions
@@ -94,7 +94,7 @@ class _SessionSchedule:
             self._settings = settings_of(options.resume_wait_s, directory)
             self._broker = BrokerHost(world, no_bug, tells_load=True)
             self._database = _CheckedDatabase(world, self._check_row)
-            self._journal = JournalHost(world, self._broker, self._database, options)
+            self._buffer = PersistenceProcess(world, self._broker, self._database, options)
             self._supervisor = Supervisor(world, self._broker)
             self._gateways = [self._new_gateway() for _ in range(options.gateways)]
             self._clients: list[SimClient] = []
@@ -103,7 +103,7 @@ class _SessionSchedule:
                 options=options,
                 broker=self._broker,
                 database=self._database,
-                journal=self._journal,
+                buffer=self._buffer,
                 supervisor=self._supervisor,
                 gateways=self._gateways,
                 clients=self._clients,
@@ -138,7 +138,7 @@ class _SessionSchedule:
 
     def _dispose(self) -> None:
         for gateway in self._all:
-            gateway.hub.spool.close()
+            gateway.server.spool.close()
             gateway.loop.dispose()
 
     def _run(self, until_s: float, done: Callable[[], bool] = lambda: False) -> None:
@@ -159,7 +159,7 @@ class _SessionSchedule:
 
     def _pick_gateway(self) -> GatewayProcess:
         """Where a new connection arrives: the socket is shared by those that still accept."""
-        open_ones = [g for g in self._gateways if g.alive and not g.hub.door.draining]
+        open_ones = [g for g in self._gateways if g.alive and not g.server.gate.draining]
         return self._world.rng.choice(open_ones or self._gateways)
 
     def _new_gateway(self) -> GatewayProcess:
@@ -186,10 +186,10 @@ class _SessionSchedule:
                 waiting.append(f"{gateway.identity.decode()} is dead")
             elif left := gateway.left():
                 waiting.append(f"{gateway.identity.decode()} has {left}")
-        if self._journal.journal.rows:
-            waiting.append(f"{self._journal.journal.rows} rows are to be written")
+        if self._buffer.buffer.rows:
+            waiting.append(f"{self._buffer.buffer.rows} rows are to be written")
         core = self._broker.core
-        if core is None or len(core.assignment.jobs):
+        if core is None or len(core.scheduler.jobs):
             waiting.append("the broker has jobs")
         return "; ".join(waiting)
 
@@ -211,7 +211,7 @@ class _SessionSchedule:
             raise InvariantError(12, f"left: {left}")
         core = self._broker.core
         assert core is not None
-        registered = {worker.identity for worker in core.assignment.workers if not worker.draining}
+        registered = {worker.identity for worker in core.scheduler.workers if not worker.draining}
         alive = {worker.identity for worker in self._supervisor.workers if worker.alive}
         if registered != alive:
             raise InvariantError(12, f"workers {registered}, alive {alive}")

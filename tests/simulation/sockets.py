@@ -1,4 +1,4 @@
-"""A WebSocket between a simulated client and the real ``gateway.connection.Connection``."""
+"""A WebSocket between a simulated client and the real ``gateway.web.websocket.Connection``."""
 
 from __future__ import annotations
 

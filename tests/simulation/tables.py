@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from persistence.journal import Entry
+from persistence.batch_buffer import Entry
 from persistence.store import TIMELESS, first_superseded, starts_told_at_the_end
 from wire.records import (
     ChunkDetails,

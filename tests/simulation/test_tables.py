@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from persistence.journal import Entry
+from persistence.batch_buffer import Entry
 from persistence.migrate import migrate
 from persistence.reads import SessionReader
 from persistence.store import write

@@ -83,10 +83,10 @@ class WorkerHost:
         """A result, in the present epoch, for a job that need not be ours. Its text is right: by
         the time it arrives the job may have become ours."""
         core = self._broker.core
-        if core is None or self._stopped or not len(core.assignment.jobs):
+        if core is None or self._stopped or not len(core.scheduler.jobs):
             return
         self.liar = True
-        entry = self._world.rng.choice(list(core.assignment.jobs))
+        entry = self._world.rng.choice(list(core.scheduler.jobs))
         lie = m.WorkerResult(
             broker_epoch=core.epoch,
             job_id=entry.job_id,

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from gateway import events as e
 from gateway.dialects.dialect import MessageError
 from gateway.dialects.funasr import Funasr
+from gateway.session import events as e
 from wire.messages import Token
 
 

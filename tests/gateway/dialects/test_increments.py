@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects.increments import Increments
-from gateway.transcript import join_texts
+from gateway.session.transcript import join_texts
 
 TEXTS = st.text(alphabet="一二三ab ，", max_size=12)
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from gateway import events as e
 from gateway.dialects.dialect import MessageError
 from gateway.dialects.native import encode, parse
+from gateway.session import events as e
 
 START = {"action": "start", "session_id": "6f1c"}
 

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from gateway import events as e
 from gateway.dialects import openai
 from gateway.dialects.openai import FieldError, Transcript
-from gateway.subtitles import Segment, TimedText
+from gateway.dialects.subtitles import Segment, TimedText
+from gateway.session import events as e
 from wire.messages import Token
 
 WORD = TimedText(text="one", start_ms=100, end_ms=400)

@@ -1,0 +1,368 @@
+"""One session's audio: chunks in whatever form the client sends them in, and one continuous
+timeline of 16 kHz mono s16le PCM out.
+
+A chunk that begins with a container's magic begins a new container; anything else continues the
+current one, or is raw PCM if there is none. The PCM does not depend on where chunks were cut.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import av
+import numpy as np
+
+from gateway.audio.decoder_pool import DecoderPool, EncodedStream
+from gateway.audio.formats import AudioError, Container, OggPages, sniff
+from gateway.audio.wav import WavReader
+from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
+from wire.plain import plain_data
+
+__all__ = ["AudioError", "AudioInput", "Decoded"]
+
+RAW_SAMPLE_RATE_HZ_MIN: Final = 8_000
+RAW_SAMPLE_RATE_HZ_MAX: Final = 48_000
+
+
+@plain_data
+class Decoded:
+    """What a chunk gave: mono s16le PCM at 16 kHz."""
+
+    tail: bytes
+    """Last PCM of the previous container, flushed because this chunk starts a new one."""
+    pcm: bytes
+    """PCM of this chunk."""
+    starts_container: bool
+    """A previous container (or raw PCM) ended just before this chunk."""
+    ends_container: bool
+    """It is known that the container ended with this chunk."""
+    clean_start: bool = False
+    """Decoding could begin anew with this chunk and give the same PCM: it begins a container, or
+    is raw PCM that begins with a whole sample."""
+    tail_error: AudioError | None = None
+    """The previous container turned out to be bad when it ended; this chunk is fine."""
+
+
+class AudioInput:
+    """Feed the session's chunks in order, one at a time; ``close`` it in any case.
+
+    ``raw_sample_rate_hz`` is that of raw PCM, 8,000 to 48,000; containers tell their own. None:
+    raw PCM is not expected, and what begins no container is ``bad_audio``.
+    ``duration_ms_max`` is the longest session.
+    """
+
+    def __init__(
+        self, raw_sample_rate_hz: int | None, decoders: DecoderPool, duration_ms_max: int
+    ) -> None:
+        assert (
+            raw_sample_rate_hz is None
+            or RAW_SAMPLE_RATE_HZ_MIN <= raw_sample_rate_hz <= RAW_SAMPLE_RATE_HZ_MAX
+        )
+        self._raw_rate_hz = raw_sample_rate_hz
+        self._decoders = decoders
+        self._samples_left = duration_ms_max * SAMPLE_RATE_HZ // 1000
+        self._source: _Source | None = None
+        self._source_chunks = 0
+        self._held = b""
+        """First bytes of the session while they may still become a container's magic."""
+        self._anything_before = False
+        self._stream_is_broken = False
+
+    async def feed(self, data: bytes, *, whole: bool = False) -> Decoded:
+        """Decode one chunk. ``whole``: it stands for itself and all its PCM is returned now; only
+        half a sample of raw PCM is carried over.
+
+        Raises:
+            AudioError: the chunk is unusable; ``pcm`` of the error is audio from before the
+                fault. The input stays usable: the container is abandoned and the next chunk
+                sniffed anew, except that what continues a broken stream is refused until a new
+                container begins, because it would be noise.
+        """
+        held_before = bool(self._held)
+        data = self._held + data
+        self._held = b""
+        found = sniff(data)
+        if self._source is None and found == "undecided" and not whole:
+            self._refuse_broken_stream()
+            self._held = data
+            return Decoded(
+                tail=b"",
+                pcm=b"",
+                starts_container=False,
+                ends_container=False,
+                clean_start=not held_before,
+            )
+        tail, tail_error, starts = b"", None, False
+        begins = found not in (None, "undecided") and not self._continues(found, data)
+        clean_start = not held_before and (begins or self._in_raw_pcm)
+        if begins:
+            starts = self._anything_before
+            tail, tail_error = await self._end_source()
+        try:
+            pcm = await self._feed_source(data, None if found == "undecided" else found, whole)
+        except AudioError as error:
+            error.pcm = tail + error.pcm
+            raise
+        ends = whole or (self._source is not None and self._source.ended)
+        return Decoded(
+            tail=tail,
+            pcm=pcm,
+            starts_container=starts,
+            ends_container=ends,
+            clean_start=clean_start,
+            tail_error=tail_error,
+        )
+
+    async def finish(self) -> bytes:
+        """No more chunks; returns the PCM still held.
+
+        Raises:
+            AudioError: ``bad_audio``, for half a sample left over or a container that never
+                became one; ``pcm`` of the error is what there is.
+        """
+        pcm = b""
+        try:
+            if self._held:
+                held, self._held = self._held, b""
+                pcm = await self._feed_source(held, None, whole=False)
+            if self._source is not None:
+                pcm += self._spend(await self._source.finish(self._samples_left))
+        except AudioError as error:
+            error.pcm = pcm + error.pcm
+            raise
+        finally:
+            await self.close()
+        return pcm
+
+    async def close(self) -> None:
+        """Free everything. At any time, and again and again."""
+        source, self._source = self._source, None
+        if source is not None:
+            await source.close()
+
+    def _continues(self, found: str | None, data: bytes) -> bool:
+        """Whether what looks like a container's beginning is only its next part: every frame of
+        an MP3 stream looks alike."""
+        return found == "mp3" and not data.startswith(b"ID3") and self._container == "mp3"
+
+    @property
+    def _in_raw_pcm(self) -> bool:
+        """What comes next would be raw PCM, from the beginning of a sample on."""
+        if self._source is None:
+            return not self._stream_is_broken
+        return isinstance(self._source, _RawSource) and not self._source.half_sample
+
+    @property
+    def _container(self) -> Container | None:
+        return self._source.container if self._source is not None else None
+
+    async def _end_source(self) -> tuple[bytes, AudioError | None]:
+        """The current source ends: its last PCM, and its error if it ends badly."""
+        try:
+            if self._source is None:
+                return b"", None
+            return self._spend(await self._source.finish(self._samples_left)), None
+        except AudioError as error:
+            return error.pcm, error
+        finally:
+            await self.close()
+
+    async def _feed_source(self, data: bytes, found: Container | None, whole: bool) -> bytes:
+        """Give ``data`` to the source it belongs to, a new one if there is none."""
+        pcm = b""
+        try:
+            if self._source is None:
+                self._refuse_broken_stream(found)
+                self._source = await self._new_source(found)
+                self._source_chunks = 0
+            self._source_chunks += 1
+            self._anything_before = True
+            pcm = self._spend(await self._source.feed(data, self._samples_left))
+            if whole:
+                pcm += self._spend(await self._source.finish_chunk(self._samples_left))
+                if found is not None:
+                    await self.close()
+        except AudioError as error:
+            error.pcm = pcm + error.pcm
+            # A container that fails in its first chunk was one bad chunk. One that fails later, or
+            # that nobody began to decode, is a stream, and its remaining slices would be noise if
+            # they were taken for PCM.
+            if self._source is not None:
+                self._stream_is_broken = self._container is not None and self._source_chunks > 1
+            elif found is not None:
+                self._stream_is_broken = True
+            await self.close()
+            raise
+        except BaseException:
+            await self.close()
+            raise
+        return pcm
+
+    def _refuse_broken_stream(self, found: Container | None = None) -> None:
+        if self._stream_is_broken and found is None:
+            raise AudioError("bad_audio", "this continues a container that could not be decoded")
+        self._stream_is_broken = False
+
+    async def _new_source(self, container: Container | None) -> _Source:
+        if container is None:
+            if self._raw_rate_hz is None:
+                raise AudioError("bad_audio", "this is not WAV, WebM, Ogg, FLAC or MP3")
+            return _RawSource(self._raw_rate_hz)
+        if container == "wav":
+            return _WavSource()
+        return _EncodedSource(container, await self._decoders.open(container))
+
+    def _spend(self, pcm: bytes) -> bytes:
+        """Count ``pcm`` against the session's limit."""
+        samples = len(pcm) // BYTES_PER_SAMPLE
+        if samples > self._samples_left:
+            kept = pcm[: self._samples_left * BYTES_PER_SAMPLE]
+            self._samples_left = 0
+            raise AudioError("audio_too_long", "the session's audio is longer than allowed", kept)
+        self._samples_left -= samples
+        return pcm
+
+
+# ----------------------------------------------------------------------------- where PCM comes from
+
+
+class _Source(Protocol):
+    """One container, or raw PCM, being decoded. ``samples_left`` is what the session may take."""
+
+    container: Container | None
+
+    @property
+    def ended(self) -> bool:
+        """It is known that the container ended with the bytes so far."""
+
+    async def feed(self, data: bytes, samples_left: int) -> bytes: ...
+    async def finish_chunk(self, samples_left: int) -> bytes:
+        """All PCM of the bytes so far, flushed out of filters. Only raw PCM goes on after it."""
+
+    async def finish(self, samples_left: int) -> bytes: ...
+    async def close(self) -> None: ...
+
+
+class _RawSource:
+    container: Container | None = None
+    ended = False
+
+    def __init__(self, sample_rate_hz: int) -> None:
+        self._resampler = _Resampler(sample_rate_hz)
+        self.half_sample = b""
+
+    async def feed(self, data: bytes, samples_left: int) -> bytes:
+        data = self.half_sample + data
+        whole = len(data) - len(data) % BYTES_PER_SAMPLE
+        self.half_sample = data[whole:]
+        return self._resampler.convert(data[:whole])
+
+    async def finish_chunk(self, samples_left: int) -> bytes:
+        return self._resampler.flush()
+
+    async def finish(self, samples_left: int) -> bytes:
+        pcm = self._resampler.flush()
+        if self.half_sample:
+            raise AudioError("bad_audio", "the PCM ends in the middle of a 16-bit sample", pcm)
+        return pcm
+
+    async def close(self) -> None:
+        pass
+
+
+class _WavSource:
+    container: Container | None = "wav"
+
+    def __init__(self) -> None:
+        self._reader = WavReader()
+        self._resampler: _Resampler | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self._reader.complete
+
+    async def feed(self, data: bytes, samples_left: int) -> bytes:
+        pcm = self._reader.feed(data)
+        if self._reader.format is None:
+            return b""
+        if self._resampler is None:
+            self._resampler = _Resampler(self._reader.format.sample_rate_hz)
+        converted = self._resampler.convert(pcm)
+        return converted + self._resampler.flush() if self.ended else converted
+
+    async def finish_chunk(self, samples_left: int) -> bytes:
+        return await self.finish(samples_left)
+
+    async def finish(self, samples_left: int) -> bytes:
+        self._reader.finish()
+        return b"" if self._resampler is None else self._resampler.flush()
+
+    async def close(self) -> None:
+        pass
+
+
+class _EncodedSource:
+    container: Container | None
+
+    def __init__(self, container: Container, stream: EncodedStream) -> None:
+        self.container = container
+        self.ended = False
+        self._stream = stream
+        self._pages = OggPages() if container == "ogg" else None
+
+    async def feed(self, data: bytes, samples_left: int) -> bytes:
+        if self.ended:
+            raise AudioError("bad_audio", "this is behind the end of the audio stream")
+        pcm = await self._stream.feed(data, samples_left)
+        if self._pages is not None and self._pages.feed(data):
+            pcm += await self.finish(samples_left - len(pcm) // BYTES_PER_SAMPLE)
+        return pcm
+
+    async def finish_chunk(self, samples_left: int) -> bytes:
+        return await self.finish(samples_left)
+
+    async def finish(self, samples_left: int) -> bytes:
+        if self.ended:
+            return b""
+        self.ended = True
+        try:
+            return await self._stream.finish(samples_left)
+        finally:
+            await self._stream.close()
+
+    async def close(self) -> None:
+        await self._stream.close()
+
+
+class _Resampler:
+    """Mono s16le PCM at any rate to 16 kHz, in pieces of any size (libswresample)."""
+
+    def __init__(self, sample_rate_hz: int) -> None:
+        self._rate_hz = sample_rate_hz
+        self._inner: av.AudioResampler | None = None
+
+    def convert(self, pcm: bytes) -> bytes:
+        """The PCM that is ready by now; a filter's length, about a millisecond, stays inside."""
+        if self._rate_hz == SAMPLE_RATE_HZ or not pcm:
+            return pcm
+        if self._inner is None:
+            self._inner = av.AudioResampler("s16", "mono", SAMPLE_RATE_HZ)
+        samples = np.frombuffer(pcm, "<i2").reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+        frame.sample_rate = self._rate_hz
+        return self._resample(frame)
+
+    def flush(self) -> bytes:
+        """The rest; afterwards it begins anew."""
+        if self._inner is None:
+            return b""
+        pcm = self._resample(None)
+        self._inner = None
+        return pcm
+
+    def _resample(self, frame: av.AudioFrame | None) -> bytes:
+        assert self._inner is not None
+        return b"".join(
+            bytes(part.planes[0])[: part.samples * BYTES_PER_SAMPLE]
+            for part in self._inner.resample(frame)
+        )

@@ -1,0 +1,232 @@
+"""Decoding of WebM, Ogg, FLAC and MP3 in child processes: what a client sends is never decoded in
+the gateway's own process. ``gateway.audio.decoder_process`` is the program that runs there, and its
+protocol.
+
+Each stream has a child of its own, so that a file that crashes, hangs or hijacks its decoder
+harms nothing but its own stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from gateway.audio import decoder_process
+from gateway.audio.formats import AudioError, Container
+from gateway.telemetry.metrics import DECODER_FAILURES, DECODERS
+from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
+
+FEED_AUDIO_S_MAX: Final = 1_800
+"""Audio that one chunk may decode to, whatever the session may still take: a chunk of a few
+kilobytes can hold hours of silence, and all of it would be in memory at once."""
+EXCHANGE_TIMEOUT_S: Final = decoder_process.EXCHANGE_S_MAX + 5
+"""A child is ended by its own alarm before this; then we stop waiting for it."""
+CLOSE_TIMEOUT_S: Final = 2.0
+_ANSWER_BYTES_MAX: Final = 1 << 20
+_FAILURE_CODES: Final = frozenset({"bad_audio", "audio_too_long"})
+
+assert decoder_process.SAMPLE_RATE_HZ == SAMPLE_RATE_HZ
+
+
+class DecoderPool:
+    """Decoder processes of one gateway, at most ``decoders_max`` at a time.
+
+    ``start`` is optional: without it the first stream waits for it, about 0.3 s. ``close`` ends
+    every process; streams still open fail.
+    """
+
+    def __init__(self, decoders_max: int) -> None:
+        self._decoders_max = decoders_max
+        self._streams: set[EncodedStream] = set()
+        self._server: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._starting = asyncio.Lock()
+        self._closed = False
+
+    async def start(self) -> None:
+        """Start the process that forks decoders, if it is not running."""
+        async with self._starting:
+            if self._server is not None and self._server.poll() is None:
+                return
+            assert not self._closed
+            await self._end_server()
+            ours, theirs = socket.socketpair()
+            with theirs:
+                self._server = await asyncio.to_thread(_start_server, theirs)
+            ours.setblocking(False)
+            self._control = ours
+
+    async def open(self, container: Container) -> EncodedStream:
+        """A new stream of ``container``; the caller must ``close`` it.
+
+        Raises:
+            AudioError: ``overloaded``, too many streams are being decoded.
+        """
+        if len(self._streams) >= self._decoders_max:
+            DECODER_FAILURES.labels("overloaded").inc()
+            raise AudioError("overloaded", "too many encoded streams at once; try again later")
+        stream = EncodedStream(self)
+        # Noted before anything is awaited, so that the limit holds.
+        self._streams.add(stream)
+        DECODERS.set(len(self._streams))
+        try:
+            await self.start()
+            ours, theirs = socket.socketpair()
+            with theirs:
+                self._send_to_server(theirs)
+            await stream.connect(ours, container)
+        except BaseException:
+            await stream.close()
+            raise
+        return stream
+
+    def forget(self, stream: EncodedStream) -> None:
+        """``stream`` is closed."""
+        self._streams.discard(stream)
+        DECODERS.set(len(self._streams))
+
+    async def close(self) -> None:
+        """End every process."""
+        self._closed = True
+        for stream in tuple(self._streams):
+            await stream.close()
+        await self._end_server()
+
+    def _send_to_server(self, connection: socket.socket) -> None:
+        assert self._control is not None
+        try:
+            socket.send_fds(self._control, [b"+"], [connection.fileno()])
+        except OSError as error:
+            DECODER_FAILURES.labels("no_process").inc()
+            raise AudioError("overloaded", "no decoder can be started; try again later") from error
+
+    async def _end_server(self) -> None:
+        server, control = self._server, self._control
+        self._server = self._control = None
+        if control is not None:
+            control.close()
+        if server is None:
+            return
+        try:
+            # Ends by itself, with its children, now that the control socket is closed.
+            await asyncio.to_thread(server.wait, CLOSE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            # Its session is its own: nothing but decoders is in its process group.
+            os.killpg(server.pid, 9)
+            await asyncio.to_thread(server.wait)
+
+
+def _start_server(control: socket.socket) -> subprocess.Popen[bytes]:
+    # -P: the program's own folder is our package, whose modules must not shadow others.
+    return subprocess.Popen(
+        [sys.executable, "-P", str(Path(decoder_process.__file__).resolve())],
+        stdin=control.fileno(),
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+class EncodedStream:
+    """One encoded file or live stream being decoded to mono s16le PCM at 16 kHz.
+
+    The caller feeds it in order, one call at a time, ends it with ``finish``, and must ``close``
+    it in any case. After an error or a cancelled call only ``close`` is left.
+    """
+
+    def __init__(self, pool: DecoderPool) -> None:
+        self._pool = pool
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._usable = False
+        self._ended = False
+        """The child found the container's end by itself."""
+
+    async def connect(self, connection: socket.socket, container: Container) -> None:
+        """Use ``connection`` to a new child; called by the pool."""
+        self._reader, self._writer = await asyncio.open_connection(sock=connection)
+        self._usable = True
+        self._send(decoder_process.OPEN, container.encode(), 0)
+
+    async def feed(self, data: bytes, samples_max: int) -> bytes:
+        """All PCM that can be decoded from the bytes so far and was not returned yet.
+
+        Raises:
+            AudioError: ``bad_audio``; ``audio_too_long``: this would be more than ``samples_max``
+                samples, or than ``FEED_AUDIO_S_MAX``. Its ``pcm`` is what came before the fault.
+        """
+        if self._ended:
+            raise AudioError("bad_audio", "this is behind the end of the audio stream")
+        return await self._exchange(decoder_process.DATA, data, samples_max, decoder_process.MORE)
+
+    async def finish(self, samples_max: int) -> bytes:
+        """The stream ends here: the PCM still held. Errors as for ``feed``."""
+        if self._ended:
+            return b""
+        return await self._exchange(decoder_process.END, b"", samples_max, decoder_process.ENDED)
+
+    async def close(self) -> None:
+        """End the child. Safe at any time, again and again."""
+        self._usable = False
+        writer, self._writer = self._writer, None
+        self._pool.forget(self)
+        if writer is not None:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    def _send(self, kind: bytes, payload: bytes, samples_max: int) -> None:
+        assert self._writer is not None
+        self._writer.write(decoder_process.REQUEST.pack(kind, len(payload), samples_max) + payload)
+
+    async def _exchange(self, kind: bytes, data: bytes, samples_max: int, wanted: bytes) -> bytes:
+        assert self._usable and self._writer is not None, "closed or failed before"
+        self._usable = False
+        samples_max = min(samples_max, FEED_AUDIO_S_MAX * SAMPLE_RATE_HZ)
+        pcm = bytearray()
+        try:
+            async with asyncio.timeout(EXCHANGE_TIMEOUT_S):
+                self._send(kind, data, samples_max)
+                await self._writer.drain()
+                answer = await self._receive(pcm, samples_max * BYTES_PER_SAMPLE)
+        except (OSError, EOFError) as error:
+            # TimeoutError is an OSError; EOFError: the child crashed or was ended by a limit.
+            DECODER_FAILURES.labels("crashed").inc()
+            structlog.get_logger().warning("decoder_crashed", error=type(error).__name__)
+            raise AudioError("bad_audio", "the audio could not be decoded", bytes(pcm)) from error
+        self._ended = answer == decoder_process.ENDED
+        if answer != wanted and not self._ended:
+            raise self._failure(answer, bytes(pcm))
+        self._usable = True
+        return bytes(pcm)
+
+    async def _receive(self, pcm: bytearray, pcm_bytes_max: int) -> bytes:
+        """Collect PCM in ``pcm`` up to the last message of the exchange, which is returned."""
+        assert self._reader is not None
+        while True:
+            head = await self._reader.readexactly(decoder_process.REPLY.size)
+            kind: bytes
+            length: int
+            kind, length = decoder_process.REPLY.unpack(head)
+            # The child may be in the hands of whoever made the file: believe it nothing.
+            if length > _ANSWER_BYTES_MAX or len(pcm) + length > pcm_bytes_max + _ANSWER_BYTES_MAX:
+                raise EOFError
+            payload = await self._reader.readexactly(length)
+            if kind != decoder_process.PCM:
+                return kind + payload if kind == decoder_process.FAILED else kind
+            pcm += payload
+
+    @staticmethod
+    def _failure(answer: bytes, pcm: bytes) -> AudioError:
+        code, _, message = answer[1:].decode(errors="replace").partition(":")
+        if answer[:1] != decoder_process.FAILED or code not in _FAILURE_CODES:
+            code, message = "bad_audio", decoder_process.CORRUPT
+        DECODER_FAILURES.labels(code).inc()
+        return AudioError(code, message[:200], pcm)

@@ -1,0 +1,159 @@
+"""The gateway's DEALER link to the broker, driven by the asyncio event loop.
+
+libzmq signals readiness through an edge-triggered file descriptor: after it wakes us, and after
+every send, whatever has arrived must be drained, or the next wake-up may never come. Draining by
+DONTWAIT moves about 2.5 times as many messages as ``zmq.asyncio``'s ``await recv_multipart()``.
+
+Sends never wait: what the socket refuses (its queue is full, which takes a broker gone for long)
+is counted and sent again by its owner's timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+
+import structlog
+import zmq
+
+from gateway.telemetry.metrics import BUS_DROPPED, BUS_RECEIVED, BUS_SENT
+from wire import codec, sockets
+from wire.keys import ClientKeys
+from wire.messages import Claimed, Hello, Load, Message, Result, Stored, Welcome
+
+HELLO_EVERY_S = 0.25
+"""As often as the broker tells its load: of sessions that other gateways admit, each gateway knows
+after half a second."""
+DRAIN_MESSAGES_MAX = 200
+"""Messages handled before other tasks of the event loop get a turn."""
+
+SILENCE_S = 2.0
+"""Without a word of the broker for so long, though it tells its load four times a second, messages
+of both directions may be lost: libzmq drops a connection that is silent for 3 s, and what is in
+it."""
+SETTLE_S = 0.5
+"""After such a silence what did arrive is heard first."""
+
+Handler = Callable[[Message], None]
+
+
+class BrokerClient:
+    """One socket, owned by the event loop's thread.
+
+    ``on_message`` gets each Result, Stored, Claimed and Load; ``on_broker_restart`` is called when
+    the broker's epoch changes, which means that it has forgotten every job of ours, and after a
+    silence, because jobs or answers may be lost. ``expected_x`` is asked before each HELLO, which
+    tells it to the broker.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        gateway_id: str,
+        *,
+        keys: ClientKeys | None = None,
+        on_message: Handler,
+        on_broker_restart: Callable[[], None],
+        expected_x: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self._endpoint = endpoint
+        self._gateway_id = gateway_id
+        self._keys = keys
+        self._on_message = on_message
+        self._on_broker_restart = on_broker_restart
+        self._expected_x = expected_x
+        self._epoch: str | None = None
+        self._heard_s = math.inf
+        self._settled_s = math.inf
+        """When to act on a silence."""
+        self._drain_scheduled = False
+        self._hello: asyncio.Task[None] | None = None
+        self._log = structlog.get_logger()
+
+    def open(self) -> None:
+        """Connect and begin to say HELLO. Call it on the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = sockets.connect_dealer(
+            self._context, self._endpoint, self._gateway_id, self._keys
+        )
+        self._descriptor = int(self._socket.getsockopt(zmq.FD))
+        self._loop.add_reader(self._descriptor, self._drain)
+        self._hello = self._loop.create_task(self._say_hello())
+
+    async def close(self) -> None:
+        """Let the last messages leave (``sockets.LINGER_RESULTS_MS``) and close."""
+        if self._hello is not None:
+            self._hello.cancel()
+            await asyncio.gather(self._hello, return_exceptions=True)
+        self._loop.remove_reader(self._descriptor)
+        self._socket.close()
+        await asyncio.to_thread(self._context.term)
+
+    def send(self, message: Message) -> bool:
+        """Send without waiting. False: refused and counted; the owner's timer sends it again."""
+        try:
+            self._socket.send_multipart(codec.encode(message), zmq.DONTWAIT)
+        except zmq.Again:
+            BUS_DROPPED.labels("send_queue_full").inc()
+            return False
+        finally:
+            self._schedule_drain()
+        BUS_SENT.labels(type(message).__name__).inc()
+        return True
+
+    async def _say_hello(self) -> None:
+        while True:
+            self.send(Hello(gateway_id=self._gateway_id, expected_x=self._expected_x()))
+            await asyncio.sleep(HELLO_EVERY_S)
+
+    def _schedule_drain(self) -> None:
+        if not self._drain_scheduled:
+            self._drain_scheduled = True
+            self._loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        self._drain_scheduled = False
+        if self._socket.closed:
+            return
+        for _ in range(DRAIN_MESSAGES_MAX):
+            try:
+                frames = self._socket.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            self._take(frames)
+        self._schedule_drain()
+
+    def _take(self, frames: list[bytes]) -> None:
+        try:
+            message = codec.decode(frames)
+        except codec.WireError as error:
+            BUS_DROPPED.labels("not_a_message").inc()
+            self._log.warning("bus_message_refused", error=str(error))
+            return
+        BUS_RECEIVED.labels(type(message).__name__).inc()
+        if isinstance(message, Welcome):
+            self._note_broker(message.broker_epoch)
+        elif isinstance(message, Load):
+            self._note_broker(message.broker_epoch)
+            self._on_message(message)
+        elif isinstance(message, Result | Stored | Claimed):
+            self._on_message(message)
+        else:
+            BUS_DROPPED.labels("unexpected_kind").inc()
+
+    def _note_broker(self, epoch: str) -> None:
+        now_s = self._loop.time()
+        silent_s, self._heard_s = now_s - self._heard_s, now_s
+        if epoch != self._epoch:
+            known, self._epoch = self._epoch, epoch
+            self._log.info("broker_found" if known is None else "broker_restarted", epoch=epoch)
+            # Also at the first epoch: jobs may have gone to a broker that died before its WELCOME.
+            self._settled_s = now_s
+        elif silent_s >= SILENCE_S:
+            self._log.info("broker_heard_again", silent_s=round(silent_s, 1))
+            self._settled_s = now_s + SETTLE_S
+        if now_s >= self._settled_s:
+            self._settled_s = math.inf
+            self._on_broker_restart()

@@ -1,0 +1,141 @@
+"""SRT and WebVTT from a session's segments, by the times of their words if the model gives them.
+
+Lines and cues follow what broadcasters ask for: two lines of 42 columns (a CJK character takes
+two), at most seven seconds on the screen, no cue overlapping the next.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gateway.session.transcript import gap, is_cjk, word_spans
+
+LINE_COLUMNS_MAX = 42
+CUE_LINES_MAX = 2
+CUE_MS_MAX = 7_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedText:
+    """A word, a segment, or a cue, on the session's timeline."""
+
+    text: str
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """An utterance's text. ``words`` are those of the model, none if it gives no times."""
+
+    text: str
+    start_ms: int
+    end_ms: int
+    words: tuple[TimedText, ...] = ()
+
+
+def to_srt(segments: Iterable[Segment]) -> str:
+    """A SubRip file."""
+    blocks = [
+        # SubRip has no escapes; an arrow in the text would be taken for a line of times.
+        f"{number}\n{_clock(cue.start_ms, ',')} --> {_clock(cue.end_ms, ',')}\n"
+        + cue.text.replace("-->", "->")
+        + "\n"
+        for number, cue in enumerate(cues(segments), 1)
+    ]
+    return "\n".join(blocks)
+
+
+def to_vtt(segments: Iterable[Segment]) -> str:
+    """A WebVTT file (W3C WebVTT 1)."""
+    blocks = ["WEBVTT\n"]
+    for cue in cues(segments):
+        text = cue.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        blocks.append(f"{_clock(cue.start_ms, '.')} --> {_clock(cue.end_ms, '.')}\n{text}\n")
+    return "\n".join(blocks)
+
+
+def cues(segments: Iterable[Segment]) -> list[TimedText]:
+    """What is shown, when: at most ``CUE_LINES_MAX`` lines, in order, without overlap."""
+    found: list[TimedText] = []
+    for segment in segments:
+        for words in _groups(timed_words(segment)):
+            start_ms = max(words[0].start_ms, found[-1].end_ms if found else 0)
+            # Times may be rounded to nothing; a cue must last.
+            end_ms = max(words[-1].end_ms, start_ms + 1)
+            text = "\n".join(_lines(words))
+            found.append(TimedText(text=text, start_ms=start_ms, end_ms=end_ms))
+    return found
+
+
+def timed_words(segment: Segment) -> list[TimedText]:
+    """The words of the segment's text. Where the model's own do not match them (it gives none, or
+    punctuation was set after it) each gets its share of the segment's time."""
+    words = _words(segment.text)
+    if len(words) == len(segment.words):
+        return [
+            TimedText(text=word, start_ms=timed.start_ms, end_ms=timed.end_ms)
+            for word, timed in zip(words, segment.words, strict=True)
+        ]
+    total = sum(_columns(word) for word in words)
+    duration_ms = segment.end_ms - segment.start_ms
+    timed_ones: list[TimedText] = []
+    done = 0
+    for word in words:
+        start_ms = segment.start_ms + duration_ms * done // total
+        done += _columns(word)
+        end_ms = segment.start_ms + duration_ms * done // total
+        timed_ones.append(TimedText(text=word, start_ms=start_ms, end_ms=end_ms))
+    return timed_ones
+
+
+def _words(text: str) -> list[str]:
+    """Words with the punctuation that stands right behind them."""
+    words: list[str] = []
+    before = -1
+    for begin, end in word_spans(text):
+        word = text[begin:end]
+        is_mark = all(unicodedata.category(character)[0] == "P" for character in word)
+        if is_mark and begin == before:
+            words[-1] += word
+        else:
+            words.append(word)
+        before = end
+    return words
+
+
+def _groups(words: Sequence[TimedText]) -> list[list[TimedText]]:
+    """Words that are shown together."""
+    groups: list[list[TimedText]] = []
+    for word in words:
+        group = groups[-1] if groups else []
+        fits = len(_lines([*group, word])) <= CUE_LINES_MAX
+        if group and fits and word.end_ms - group[0].start_ms <= CUE_MS_MAX:
+            group.append(word)
+        else:
+            groups.append([word])
+    return groups
+
+
+def _lines(words: Sequence[TimedText]) -> list[str]:
+    lines: list[str] = []
+    for word in words:
+        joined = lines[-1] + gap(lines[-1], word.text) + word.text if lines else word.text
+        if lines and _columns(joined) <= LINE_COLUMNS_MAX:
+            lines[-1] = joined
+        else:
+            lines.append(word.text)
+    return lines
+
+
+def _columns(text: str) -> int:
+    return sum(2 if is_cjk(character) else 1 for character in text)
+
+
+def _clock(time_ms: int, mark: str) -> str:
+    seconds, ms = divmod(time_ms, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{seconds:02}{mark}{ms:03}"

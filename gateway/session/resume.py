@@ -1,0 +1,128 @@
+"""SANS-IO: where a session begins: at its beginning, or where the gateway before left it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.session import events as e
+from gateway.session.transcript import join_texts
+from wire.messages import SAMPLE_RATE_HZ, Failure, Result, Token
+
+
+def is_complete(stored: dict[str, Any]) -> bool:
+    """Whether the stored session needs nothing more: its end may be stored and a segment not, if
+    its gateway was killed before all was confirmed."""
+    return stored["status"] in ("completed", "failed") and bool(stored["has_all_segments"])
+
+
+def text_of(stored: dict[str, Any]) -> str:
+    """The stored session's text; empty while it has no end."""
+    text: str | None = stored["text"]
+    if not text and stored["status"] not in ("active", "lost", "deleted"):
+        # It was too long for the record of the end, or came after it.
+        return join_texts(row["text"] or "" for row in stored["segments"])
+    return text or ""
+
+
+def token_hash(resume_token: str) -> str:
+    """What is stored of a token, so that the database does not hold the keys of sessions."""
+    return hashlib.sha256(resume_token.encode()).hexdigest()
+
+
+def same_hash(one: str, other: str) -> bool:
+    """In a time that tells nothing of where they differ."""
+    return hmac.compare_digest(one.encode(), other.encode())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumePoint:
+    """Where a session begins on this gateway. The default is a new session."""
+
+    generation: int = 0
+    """How often the session has been taken over, this time included."""
+    resumed: bool = False
+    results: tuple[Result, ...] = ()
+    """Segments that are stored, from 0, and are not made again."""
+    next_chunk_index: int = 0
+    """Audio is decoded again from this chunk on …"""
+    first_sample: int = 0
+    """… whose audio begins here on the session's timeline."""
+    heard_samples: int = 0
+    """Audio before this is in ``results``: it only prepares speech detection."""
+    heard_chunk_index: int = -1
+    """In mode chunk, chunks up to this are in ``results``."""
+    started_at_ms: int | None = None
+    final: e.Finished | None = field(default=None)
+    """The session is complete, and this is its final result."""
+
+
+def resume_point_of(stored: dict[str, Any], generation: int) -> ResumePoint:
+    """The resume point of a session of which ``stored`` is all that is stored
+    (``SessionReader.resume_state``), and which is now of ``generation``."""
+    segments: Sequence[dict[str, Any]] = stored["segments"]
+    if is_complete(stored):
+        final = e.Finished(
+            session_id=stored["session_id"],
+            # And not that of its end: should a segment have been recognised twice, its row may
+            # have the other spelling, and that is the one that is told.
+            text=join_texts(row["text"] or "" for row in segments),
+            duration_ms=stored["duration_ms"] or 0,
+            chunk_count=stored["chunk_count"] or 0,
+            stored=True,
+        )
+        return ResumePoint(
+            generation=generation,
+            resumed=True,
+            results=tuple(_result(stored["session_id"], row) for row in segments),
+            next_chunk_index=final.chunk_count,
+            started_at_ms=stored["created_at_ms"],
+            final=final,
+        )
+    results: list[Result] = []
+    for row in segments:
+        # Behind a gap, and from where the audio was cut on, all is made again.
+        if row["segment_index"] != len(results) or row["provisional"]:
+            break
+        results.append(_result(stored["session_id"], row))
+    if not results:
+        return ResumePoint(
+            generation=generation, resumed=True, started_at_ms=stored["created_at_ms"]
+        )
+    last = results[-1]
+    return ResumePoint(
+        generation=generation,
+        resumed=True,
+        results=tuple(results),
+        next_chunk_index=last.resume_chunk_index,
+        first_sample=last.resume_sample,
+        heard_samples=last.end_ms * SAMPLE_RATE_HZ // 1000,
+        heard_chunk_index=last.last_chunk_index,
+        started_at_ms=stored["created_at_ms"],
+    )
+
+
+def _result(session_id: str, row: dict[str, Any]) -> Result:
+    failed = row["error_code"] is not None
+    error = Failure(code=row["error_code"], message=row["error_message"] or "") if failed else None
+    return Result(
+        session_id=session_id,
+        seq=row["segment_index"],
+        partial=False,
+        start_ms=row["start_ms"],
+        end_ms=row["end_ms"],
+        last_chunk_index=row["last_chunk_index"],
+        text=row["text"],
+        error=error,
+        tokens=tuple(Token(**token) for token in row["tokens"]),
+        worker_id=row["worker_id"],
+        attempt=row["attempt"],
+        queue_ms=row["queue_ms"],
+        infer_ms=row["infer_ms"],
+        generation=row["generation"],
+        resume_chunk_index=row["resume_chunk_index"],
+        resume_sample=row["resume_sample"],
+    )

@@ -1,0 +1,75 @@
+"""Sessions of this gateway: those that run, and those that ended a short while ago."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from gateway.session.resume import same_hash, token_hash
+from gateway.session.runner import SessionRunner
+from wire.messages import Claimed
+
+FINISHED_KEPT_MAX = 10_000
+"""Sessions that ended here and could be asked for their final result again; beyond it the oldest
+is forgotten, and answered from the database."""
+
+
+class SessionTable:
+    """``keep_s``: how long a session that has ended is kept."""
+
+    def __init__(self, keep_s: float) -> None:
+        self.running: dict[str, SessionRunner] = {}
+        self._finished: OrderedDict[str, tuple[float, SessionRunner]] = OrderedDict()
+        self._keep_s = keep_s
+
+    def find(self, session_id: str) -> SessionRunner | None:
+        """The session, running or not."""
+        runner = self.running.get(session_id)
+        if runner is None and session_id in self._finished:
+            runner = self._finished[session_id][1]
+        return runner
+
+    def is_clients_own(self, runner: SessionRunner, resume_token: str) -> bool:
+        return same_hash(token_hash(resume_token), token_hash(runner.session.resume_token))
+
+    def end(self, runner: SessionRunner, now_s: float) -> bool:
+        """``runner`` has ended. False: it is not here any more."""
+        session_id = runner.session.session_id
+        if self.running.get(session_id) is not runner:
+            return False
+        del self.running[session_id]
+        if runner.session.resumable:
+            self._finished[session_id] = (now_s + self._keep_s, runner)
+        return True
+
+    def forget(self, session_id: str) -> SessionRunner | None:
+        """The session is none of ours any more; returns it if it was."""
+        runner = self.find(session_id)
+        self.running.pop(session_id, None)
+        self._finished.pop(session_id, None)
+        return runner
+
+    def forget_old(self, now_s: float) -> None:
+        while self._finished:
+            session_id, (keep_until_s, _) = next(iter(self._finished.items()))
+            if now_s < keep_until_s and len(self._finished) <= FINISHED_KEPT_MAX:
+                return
+            del self._finished[session_id]
+
+    def let_go(self, claimed: Claimed) -> bool:
+        """Another gateway has a session's client: whether it was here, and is let go now."""
+        runner = self.find(claimed.session_id)
+        if runner is None:
+            return False
+        own_hash = token_hash(runner.session.resume_token)
+        if not same_hash(own_hash, claimed.resume_token_hash):
+            return False
+        return self.supersede(claimed.session_id, claimed.generation - 1)
+
+    def supersede(self, session_id: str, generation: int) -> bool:
+        """This generation of a session is over: whether it was here, and is let go now."""
+        runner = self.find(session_id)
+        if runner is None or runner.session.resume_point.generation > generation:
+            return False
+        self.forget(session_id)
+        runner.let_go()
+        return True

@@ -1,0 +1,114 @@
+"""Brings sessions here that were on another gateway, or that this one has let go.
+
+The order of things is what makes it safe. The claim's record travels the same way as results and
+records do, from the broker to persistence, in order: when it is stored, everything published
+before is, too, and what an older generation still publishes will not be. What is read after that
+is therefore all that there is, and all that there will be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from gateway.session import events as e
+from gateway.session.resume import ResumePoint, is_complete, resume_point_of, same_hash, token_hash
+from gateway.telemetry.metrics import TAKEOVERS
+from persistence.reads import Row, SessionReader, StoreUnavailable
+from wire.messages import Claim, Message, Record, StoredKey
+from wire.records import RESUMED_RECORD_SEQ, SessionResumed, to_body
+
+TAKEOVER_S = 5.0
+"""For the claim to be stored and the session to be read; then ``resume_unavailable``."""
+CLAIM_RESEND_S = 1.0
+
+NOT_RESUMABLE = e.Problem(code="not_resumable", message="this session cannot be resumed")
+"""The same whatever the reason: it must not tell strangers which sessions there are."""
+UNAVAILABLE = e.Problem(
+    code="resume_unavailable", message="the session cannot be brought here now, try again later"
+)
+
+
+class Takeover:
+    """``send`` sends to the broker; every stored key is told to ``note_stored``."""
+
+    def __init__(
+        self, gateway_id: str, reader: SessionReader, send: Callable[[Message], bool]
+    ) -> None:
+        self._gateway_id = gateway_id
+        self._reader = reader
+        self._send = send
+        self._claims: dict[str, tuple[int, asyncio.Event]] = {}
+
+    def note_stored(self, keys: Iterable[StoredKey]) -> None:
+        for key in keys:
+            if key.kind == "record" and key.seq == RESUMED_RECORD_SEQ:
+                generation, stored = self._claims.get(key.session_id, (-1, None))
+                if stored is not None and generation == key.generation:
+                    stored.set()
+
+    async def take(self, session_id: str, resume_token: str) -> ResumePoint | e.Problem:
+        """Where the session of this token begins here, or why not. One of which nothing is known
+        begins anew, with the token shown: a new one could be lost on its way to the client, which
+        would be locked out then."""
+        if session_id in self._claims:
+            return UNAVAILABLE  # Its client has asked twice at once.
+        self._claims[session_id] = (-1, asyncio.Event())
+        try:
+            async with asyncio.timeout(TAKEOVER_S):
+                taken = await self._take(session_id, token_hash(resume_token))
+        except (StoreUnavailable, TimeoutError):
+            taken = UNAVAILABLE
+        finally:
+            del self._claims[session_id]
+        TAKEOVERS.labels(taken.code if isinstance(taken, e.Problem) else "taken").inc()
+        return taken
+
+    async def _take(self, session_id: str, shown_hash: str) -> ResumePoint | e.Problem:
+        stored = await self._reader.resume_state(session_id)
+        if stored is not None and (answer := _settled(stored, shown_hash)) is not None:
+            return answer
+        generation = 1 if stored is None else stored["generation"] + 1
+        await self._claim(session_id, generation, shown_hash)
+        stored = await self._reader.resume_state(session_id)
+        if stored is None:
+            return UNAVAILABLE
+        if (answer := _settled(stored, shown_hash)) is not None:
+            return answer
+        if (stored["generation"], stored["gateway_id"]) != (generation, self._gateway_id):
+            return UNAVAILABLE  # Another gateway was faster.
+        if not stored["started"]:
+            return ResumePoint(generation=generation)
+        return resume_point_of(stored, generation)
+
+    async def _claim(self, session_id: str, generation: int, shown_hash: str) -> None:
+        """Until the claim is stored."""
+        stored = asyncio.Event()
+        self._claims[session_id] = (generation, stored)
+        claim = Claim(session_id=session_id, generation=generation, resume_token_hash=shown_hash)
+        body = SessionResumed(gateway_id=self._gateway_id, resume_token_hash=shown_hash)
+        record = Record(
+            session_id=session_id,
+            record_seq=RESUMED_RECORD_SEQ,
+            body=to_body(body),
+            generation=generation,
+        )
+        while not stored.is_set():
+            self._send(claim)
+            self._send(record)
+            try:
+                async with asyncio.timeout(CLAIM_RESEND_S):
+                    await stored.wait()
+            except TimeoutError:
+                continue
+
+
+def _settled(stored: Row, shown_hash: str) -> ResumePoint | e.Problem | None:
+    """The answer if it needs no claim."""
+    if stored["status"] == "deleted":
+        return NOT_RESUMABLE
+    if stored["started"] and not same_hash(stored["resume_token_hash"], shown_hash):
+        return NOT_RESUMABLE
+    if stored["started"] and is_complete(stored):
+        return resume_point_of(stored, stored["generation"])
+    return None

@@ -1,0 +1,233 @@
+"""What a gateway counts and shows. What each means is also told in docs/metrics.md."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from gateway.admission.policy import Admission
+
+PROBLEM_CODES: Final = frozenset(
+    {
+        *("bad_message", "bad_state", "bad_base64", "bad_audio", "audio_too_long"),
+        *("expected_seq", "seq_conflict", "session_exists", "not_resumable", "resume_unavailable"),
+        *("overloaded", "deadline", "chunk_failed", "recognition_failed", "deleted"),
+    }
+)
+"""A code comes over the bus, too, and whoever is there must not be able to add series."""
+REFUSAL_CODES: Final = (
+    *("no_broker", "no_worker", "overloaded", "max_connections", "storage_backlog", "draining"),
+    *("origin_refused", "unauthorized"),
+)
+
+_LATENCY_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60)
+"""Of what a person waits for, in seconds; the last is a segment's deadline."""
+
+# ------------------------------------------------------------------------------------------ clients
+
+CONNECTIONS = Gauge("asr_gateway_connections", "Open WebSockets, and files being transcribed")
+REFUSED = Counter(
+    "asr_gateway_refused_connections_total",
+    "Connections, files and requests refused before anything was read of them, by code",
+    ["code"],
+)
+LATE_HEADS = Counter(
+    "asr_gateway_late_heads_total", "Connections closed because a request's headers did not come"
+)
+BAD_REQUESTS = Counter(
+    "asr_gateway_bad_requests_total",
+    "Requests that are no HTTP (400), or not what the API describes (422), by reason",
+    ["reason"],
+)
+CLOSED = Counter(
+    "asr_gateway_closed_connections_total",
+    "WebSockets that this gateway closed, by WebSocket close code",
+    ["code"],
+)
+SLOW_CLIENTS = Counter(
+    "asr_gateway_slow_clients_total", "Clients closed because they did not read their answers"
+)
+PROBLEMS = Counter("asr_gateway_problems_total", "Error answers to clients, by code", ["code"])
+ANSWERS_DISCARDED = Counter(
+    "asr_gateway_answers_discarded_total",
+    "Answers that a client was not sent, by reason; texts among them are told when it resumes",
+    ["reason"],
+)
+INPUT_IGNORED = Counter(
+    "asr_gateway_input_ignored_total",
+    "Messages of clients that mean nothing where they came, and are not answered, by reason",
+    ["reason"],
+)
+UPLOADS = Counter(
+    "asr_gateway_uploads_total", "Files sent over HTTP, by the answer's status", ["status"]
+)
+
+# ----------------------------------------------------------------------------------------- sessions
+
+SESSIONS = Counter("asr_gateway_sessions_total", "Sessions, by what happened to them", ["event"])
+SESSIONS_ACTIVE = Gauge("asr_gateway_active_sessions", "Sessions that are not finished")
+FAILED_SESSIONS = Counter(
+    "asr_gateway_failed_sessions_total", "Sessions ended by a bug of the gateway"
+)
+TAKEOVERS = Counter(
+    "asr_gateway_takeovers_total",
+    "Sessions that a client wanted to resume and that were not here, by outcome",
+    ["outcome"],
+)
+AUDIO_SECONDS = Counter("asr_gateway_audio_seconds_total", "Audio received")
+CHUNK_SECONDS = Histogram(
+    "asr_gateway_chunk_seconds",
+    "From a chunk's arrival to its acknowledgement; a binary frame's: until it counts as received",
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+)
+SEGMENT_SECONDS = Histogram(
+    "asr_gateway_segment_seconds",
+    "From an utterance's detected end to its result, by lane",
+    ["lane"],
+    buckets=_LATENCY_S,
+)
+FINISH_SECONDS = Histogram(
+    "asr_gateway_finish_seconds",
+    "From a client's finish to its final result, by lane",
+    ["lane"],
+    buckets=_LATENCY_S,
+)
+RESULTS_DISCARDED = Counter(
+    "asr_gateway_results_discarded_total",
+    "Results from the broker that told nothing new, by reason",
+    ["reason"],
+)
+
+# -------------------------------------------------------------------------------- audio, admission
+
+DECODERS = Gauge("asr_gateway_decoders", "Decoder processes in use")
+DECODER_FAILURES = Counter(
+    "asr_gateway_decoder_failures_total",
+    "Encoded streams that could not be decoded, by reason",
+    ["reason"],
+)
+VAD_WAITS = Counter(
+    "asr_gateway_vad_waits_total", "Times that a client had to wait for speech detection"
+)
+DELAY = Gauge(
+    "asr_gateway_delay_seconds",
+    "Time that one frame of audio takes through event loop and speech detection",
+)
+BUSY = Gauge(
+    "asr_gateway_busy_ratio",
+    "Share of time in which the event loop works or waits for a processor, new sessions included",
+)
+UTILISATION = Gauge(
+    "asr_gateway_worker_utilisation_ratio",
+    "Share of the workers' measured speed in use, new sessions' expected audio included",
+)
+WAIT_MAX = Gauge(
+    "asr_gateway_expected_wait_max_seconds",
+    "EST_WAIT_MS_MAX: new sessions are refused while the broker expects a longer wait",
+)
+
+# -------------------------------------------------------------------------------------- broker link
+
+BROKER_UP = Gauge("asr_gateway_broker_up", "1: the broker has told its load within the last second")
+BUS_RECEIVED = Counter(
+    "asr_gateway_bus_messages_received_total", "Messages from the broker, by kind", ["kind"]
+)
+BUS_SENT = Counter(
+    "asr_gateway_bus_messages_sent_total", "Messages to the broker, by kind", ["kind"]
+)
+BUS_DROPPED = Counter(
+    "asr_gateway_bus_messages_dropped_total",
+    "Messages to or from the broker that were given up here, by reason",
+    ["reason"],
+)
+
+# ------------------------------------------------------------------------------------------ storage
+
+OUTBOX = Gauge("asr_gateway_outbox_records", "Records sent and not confirmed as stored")
+OUTBOX_MAX = Gauge(
+    "asr_gateway_outbox_records_max",
+    "OUTBOX_RECORDS_MAX: new sessions are refused while so many records wait",
+)
+OUTBOX_AGE = Gauge(
+    "asr_gateway_outbox_age_seconds", "How long the oldest unconfirmed record has waited"
+)
+STORE_SECONDS = Histogram(
+    "asr_gateway_store_seconds",
+    "From a record's or a result's arrival in the outbox to the news that it is committed",
+    buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300),
+)
+SPOOLED = Counter(
+    "asr_gateway_spooled_records_total",
+    "Records read from disk at the start, or written to it at the end",
+    ["direction"],
+)
+SPOOL_DROPPED = Counter(
+    "asr_gateway_spool_dropped_records_total",
+    "Records that could not be kept on disk and are lost, by reason",
+    ["reason"],
+)
+SPOOL_DAMAGED = Counter(
+    "asr_gateway_spool_damaged_files_total", "Spool files set aside because they are damaged"
+)
+REDIS_UP = Gauge("asr_gateway_redis_up", "1: the last call to Redis went well")
+REDIS_FAILURES = Counter(
+    "asr_gateway_redis_failures_total", "Calls to Redis that were given up, by call", ["call"]
+)
+
+
+def count_problem(code: str) -> None:
+    """One error answer."""
+    PROBLEMS.labels(code if code in PROBLEM_CODES else "other").inc()
+
+
+def show_admission(admission: Admission, now_s: float, connections: int) -> None:
+    """What new sessions are judged by."""
+    UTILISATION.set(admission.utilisation(now_s, own=connections))
+    BUSY.set(admission.busy(now_s, own=connections))
+    DELAY.set(admission.delay_ms(now_s) / 1000)
+    BROKER_UP.set(admission.load(now_s) is not None)
+
+
+def show_limits(*, est_wait_ms_max: int, outbox_records_max: int) -> None:
+    """The settings that alerts compare with."""
+    WAIT_MAX.set(est_wait_ms_max / 1000)
+    OUTBOX_MAX.set(outbox_records_max)
+
+
+def _show_zeros() -> None:
+    """Series that alerts watch are there before their first event: an increase from nothing to 1
+    is none to Prometheus."""
+    for code in REFUSAL_CODES:
+        REFUSED.labels(code)
+    for code in PROBLEM_CODES:
+        PROBLEMS.labels(code)
+    for event in (
+        "started",
+        "ended",
+        "id_refused",
+        "resumed",
+        "resume_refused",
+        "moved",
+        "deleted",
+    ):
+        SESSIONS.labels(event)
+    for reason in ("disk", "full"):
+        SPOOL_DROPPED.labels(reason)
+    for reason in ("send_queue_full", "not_a_message", "unexpected_kind"):
+        BUS_DROPPED.labels(reason)
+    for reason in ("no_session", "unknown_segment", "repeated", "overloaded", "late_partial"):
+        RESULTS_DISCARDED.labels(reason)
+    RESULTS_DISCARDED.labels("stale_generation")
+    for reason in ("client_away", "displaced", "slow_client", "closing"):
+        ANSWERS_DISCARDED.labels(reason)
+    for reason in ("not_http", "invalid"):
+        BAD_REQUESTS.labels(reason)
+    for reason in ("behind_the_end", "inside_a_recording"):
+        INPUT_IGNORED.labels(reason)
+    for lane in ("live", "bulk"):
+        SEGMENT_SECONDS.labels(lane)
+        FINISH_SECONDS.labels(lane)
+
+
+_show_zeros()

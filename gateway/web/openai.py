@@ -1,0 +1,320 @@
+"""``POST /v1/audio/transcriptions`` and ``GET /v1/models``: files over HTTP, as OpenAI's API does.
+
+A file is a session like any other, in the bulk lane: it is decoded, cut into utterances and spread
+over all workers, as much of it at a time as ``SessionLimits.unanswered_audio_ms_max``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.datastructures import FormData, UploadFile
+from starlette.types import Receive, Scope, Send
+
+from gateway.audio.formats import SNIFF_BYTES_MAX, sniff
+from gateway.dialects import openai
+from gateway.dialects.increments import Increments
+from gateway.dialects.subtitles import Segment
+from gateway.server import Server
+from gateway.session import events as e
+from gateway.session.runner import SessionRunner
+from gateway.session.states import State
+from gateway.telemetry.metrics import UPLOADS, count_problem
+from gateway.web.uploads import RefusedError, receive_form, text_fields
+
+READ_BYTES = 32_768
+"""Of a file at a time: about a second of PCM, so that the gateway's other work is not held up."""
+ALIVE_CHECK_S = 1.0
+"""How often it is asked whether the client still waits."""
+RETRY_AFTER_S = 5
+_STATUS = {"bad_audio": 400, "audio_too_long": 413, "overloaded": 503}
+"""Of errors in a file; others are a segment without a text, 500."""
+
+
+class Listener:
+    """The client's end of a session: its answers, in order. None: there are no more."""
+
+    def __init__(self) -> None:
+        self.answers: asyncio.Queue[e.Answer | None] = asyncio.Queue()
+
+    def answer(self, answer: e.Answer) -> None:
+        if isinstance(answer, e.Problem):
+            count_problem(answer.code)
+        self.answers.put_nowait(answer)
+
+    def close(self, code: int, reason: str) -> None:
+        self.answers.put_nowait(None)
+
+    displace = close
+
+
+def add_transcriptions(app: FastAPI, server: Server) -> None:
+    uploads = Uploads(server)
+
+    @app.post(
+        "/v1/audio/transcriptions",
+        summary="Transcribe a file, as OpenAI's API does",
+        openapi_extra=_REQUEST_BODY,
+        responses=_ANSWERS,
+    )
+    async def transcribe(request: Request) -> Response:
+        try:
+            response = await uploads.serve(request)
+        except RefusedError as error:
+            response = _refused(error)
+        UPLOADS.labels(response.status_code).inc()
+        return response
+
+    @app.get("/v1/models", summary="The models that recognise, as OpenAI's API tells them")
+    async def models() -> JSONResponse:
+        load = server.admission.load(time.monotonic())
+        return JSONResponse(openai.models(load.models if load is not None else ()))
+
+
+def _refused(error: RefusedError) -> Response:
+    headers = {}
+    if error.status in (429, 503):
+        headers["Retry-After"] = str(RETRY_AFTER_S)
+    if error.session_id is not None:
+        headers["X-Session-Id"] = error.session_id
+    body = openai.error(error.status, error.code, error.message, error.param)
+    return JSONResponse(body, error.status, headers)
+
+
+class Uploads:
+    """Requests being served by this gateway."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._running = 0
+
+    async def serve(self, request: Request) -> Response:
+        """The answer to one request; a refusal raises ``RefusedError``."""
+        limit = self._server.settings.uploads_max
+        if self._running >= limit:
+            message = f"{limit} files are being transcribed; try again later"
+            raise RefusedError(429, "too_many_uploads", message)
+        self._running += 1
+        held = True
+        try:
+            refusal = await self._server.gate.enter()
+            if refusal is not None:
+                raise RefusedError(503, refusal.code, refusal.message)
+            try:
+                upload = await self._receive(request)
+                if upload.request.stream:
+                    held = False
+                    return Streamed(upload, self._leave)
+                return await _answer(upload, request)
+            finally:
+                if held:
+                    self._server.gate.leave()
+        finally:
+            if held:
+                self._running -= 1
+
+    def _leave(self) -> None:
+        """A streamed answer is over."""
+        self._server.gate.leave()
+        self._running -= 1
+
+    async def _receive(self, request: Request) -> Upload:
+        form = await receive_form(request, self._server.settings.upload_bytes_max)
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            await form.close()
+            raise RefusedError(400, "missing_required_parameter", "you must provide a file", "file")
+        try:
+            wanted = openai.parse(text_fields(form))
+            found = sniff(await file.read(SNIFF_BYTES_MAX))
+            await file.seek(0)
+            if found in (None, "undecided"):
+                message = "this is not WAV, WebM, Ogg, FLAC or MP3"
+                raise RefusedError(415, "unsupported_format", message, "file")
+        except openai.FieldError as error:
+            await form.close()
+            raise RefusedError(400, "invalid_value", str(error), error.param) from error
+        except BaseException:
+            await form.close()
+            raise
+        client = request.client.host if request.client is not None else ""
+        return Upload(self._server, wanted, form, file, client)
+
+
+class Upload:
+    """One received file on its way through a session."""
+
+    def __init__(
+        self, server: Server, request: openai.Request, form: FormData, file: UploadFile, client: str
+    ) -> None:
+        self.request = request
+        self.session_id = str(uuid.uuid4())
+        self._form = form
+        self._file = file
+        self._listener = Listener()
+        self._feeding: asyncio.Task[None] | None = None
+        self._server = server
+        self._runner: SessionRunner = server.new_runner(client, openai.Openai())
+        self._runner.open(self._listener)
+
+    async def answers(self) -> AsyncIterator[e.SegmentText | e.Finished]:
+        """Texts in order, and the end. Once; afterwards, and in any case, ``close``.
+
+        Raises:
+            RefusedError: the file cannot be decoded, or a part of it has no text.
+        """
+        self._feeding = asyncio.create_task(self._feed())
+        while (answer := await self._listener.answers.get()) is not None:
+            if isinstance(answer, e.Problem):
+                status = _STATUS.get(answer.code, 500)
+                raise RefusedError(status, answer.code, answer.message, "file")
+            if isinstance(answer, e.SegmentText | e.Finished):
+                yield answer
+            if isinstance(answer, e.Finished):
+                return
+        raise RefusedError(500, "ended", "the session ended without its text")
+
+    async def close(self) -> None:
+        """The client has its answer, or is gone: what is fed by now is recognised and stored."""
+        if self._feeding is not None:
+            self._feeding.cancel()
+            await asyncio.gather(self._feeding, return_exceptions=True)
+        self._runner.detach(self._listener)
+        await self._form.close()
+
+    async def _feed(self) -> None:
+        runner, start = self._runner, openai.start(self.request, self.session_id)
+        try:
+            found = await self._server.claim(runner, start)
+            assert found is runner, "its id is new"
+            runner.begin(start)
+            runner.handle(start)
+            while data := await self._file.read(READ_BYTES):
+                await self._take(e.Chunk(data=data, chunk_index=None, session_id=None))
+            await self._take(e.Finish(session_id=self.session_id))
+        except Exception:
+            runner.fail()
+
+    async def _take(self, event: e.Event) -> None:
+        await self._runner.settled()
+        if self._runner.session.state is State.ACTIVE:
+            self._runner.handle(event)
+            await self._runner.do_audio()
+
+
+async def _answer(upload: Upload, request: Request) -> Response:
+    """The whole answer at once, unless the client has gone."""
+    working = asyncio.create_task(_transcript(upload))
+    try:
+        while not working.done():
+            await asyncio.wait([working], timeout=ALIVE_CHECK_S)
+            if not working.done() and await request.is_disconnected():
+                raise RefusedError(499, "client_gone", "the client has closed the connection")
+        transcript = working.result()
+    except RefusedError as error:
+        error.session_id = upload.session_id
+        raise
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        await upload.close()
+    return Response(
+        openai.encode(transcript, upload.request),
+        media_type=openai.MEDIA_TYPES[upload.request.response_format],
+        headers={"X-Session-Id": upload.session_id},
+    )
+
+
+async def _transcript(upload: Upload) -> openai.Transcript:
+    segments: list[Segment] = []
+    async for answer in upload.answers():
+        if isinstance(answer, e.Finished):
+            return openai.Transcript(
+                text=answer.text, duration_ms=answer.duration_ms, segments=tuple(segments)
+            )
+        segments.append(openai.segment(answer))
+    raise AssertionError("the last answer is Finished")
+
+
+class Streamed(StreamingResponse):
+    """The answer as server-sent events, while it grows."""
+
+    def __init__(self, upload: Upload, leave: Callable[[], None]) -> None:
+        headers = {"X-Session-Id": upload.session_id}
+        super().__init__(_deltas(upload), media_type="text/event-stream", headers=headers)
+        self._upload = upload
+        self._leave = leave
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Not in the generator: when the client is gone before it begins, it never ends.
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._leave()
+            await self._upload.close()
+
+
+async def _deltas(upload: Upload) -> AsyncIterator[str]:
+    increments = Increments(revisable=True)
+    try:
+        async for answer in upload.answers():
+            if isinstance(answer, e.Finished):
+                yield openai.done(answer.text)
+            elif text := increments.sentence(answer.text):
+                yield openai.delta(text)
+    except RefusedError as error:
+        yield openai.failed(error.code, error.message)
+
+
+_REQUEST_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file", "model"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "model": {"type": "string"},
+                        "language": {"type": "string"},
+                        "prompt": {"type": "string"},
+                        "response_format": {"enum": list(openai.MEDIA_TYPES)},
+                        "temperature": {"type": "number"},
+                        "timestamp_granularities[]": {
+                            "type": "array",
+                            "items": {"enum": ["segment", "word"]},
+                        },
+                        "stream": {"type": "boolean"},
+                    },
+                }
+            }
+        },
+    }
+}
+_TEXTS: dict[str, Any] = {
+    kind: {} for kind in sorted({*openai.MEDIA_TYPES.values(), "text/event-stream"})
+}
+_PROBLEM = {"content": {"application/json": {"schema": {"type": "object", "required": ["error"]}}}}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The transcript", "content": _TEXTS},
+    **{
+        status: {"description": description, **_PROBLEM}
+        for status, description in {
+            400: "A wrong field, no form, or audio that cannot be decoded",
+            408: "The upload has stopped",
+            413: "The file, or its audio, is too long",
+            415: "No form, or no audio file",
+            429: "Too many files at a time",
+            499: "The client has gone",
+            500: "A part of the audio got no text",
+            503: "Not now: see Retry-After",
+        }.items()
+    },
+}

@@ -1,0 +1,89 @@
+"""The answer of ``GET /api/v1/stats``: this gateway's figures, and the broker's queue."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import prometheus_client
+
+from gateway.server import Server
+from gateway.telemetry import activity as a
+from wire.messages import Load
+
+
+def queue_body(load: Load | None) -> dict[str, Any]:
+    if load is None:
+        return dict.fromkeys(
+            ("queued", "processing", "failed", "workers", "workers_busy", "est_wait_ms"), 0
+        ) | {"broker_ready": False}
+    return {
+        "broker_ready": True,
+        "queued": load.queued,
+        "processing": load.in_flight,
+        "failed": load.failed_total,
+        "workers": load.workers,
+        "workers_busy": load.workers_busy,
+        "est_wait_ms": load.est_wait_ms,
+    }
+
+
+def stats_body(server: Server, now_s: float) -> dict[str, Any]:
+    value = prometheus_client.REGISTRY.get_sample_value
+    load = server.admission.load(now_s)
+    return {
+        "gateway_id": server.gateway_id,
+        "uptime_s": round(now_s - server.started_s, 1),
+        "connections": server.gate.connections,
+        "connections_total": server.redis_metadata.known_connections(server.gate.connections),
+        "sessions_active": len(server.sessions),
+        "sessions_started": int(value("asr_gateway_sessions_total", {"event": "started"}) or 0),
+        "audio_seconds": round(value("asr_gateway_audio_seconds_total") or 0.0, 3),
+        "records_waiting": len(server.outbox),
+        "records_waiting_max": server.settings.outbox_records_max,
+        "queue": queue_body(load),
+        "throughput_x": round(load.throughput_x, 1) if load is not None else 0.0,
+        "models": list(load.models) if load is not None else [],
+        "recent": recent_body(server.activity.slots(now_s)),
+    }
+
+
+def recent_body(slots: list[a.Slot]) -> dict[str, Any]:
+    """``slots`` as they are drawn: totals, a row a worker, and a series a curve."""
+    refused: Counter[str] = Counter()
+    for slot in slots:
+        refused.update(slot.refused)
+    return {
+        "window_s": len(slots) * a.SLOT_S,
+        "slot_s": a.SLOT_S,
+        "results": sum(slot.results for slot in slots),
+        "failures": sum(slot.failures for slot in slots),
+        "audio_seconds": round(sum(slot.audio_ms for slot in slots) / 1000, 1),
+        "latency_ms": {
+            "p50": a.percentile_ms(slots, 0.50),
+            "p95": a.percentile_ms(slots, 0.95),
+            "p99": a.percentile_ms(slots, 0.99),
+        },
+        "refused": dict(refused),
+        "workers": [
+            {
+                "worker_id": worker_id,
+                "results": figures.results,
+                "failures": figures.failures,
+                "audio_seconds": round(figures.audio_ms / 1000, 1),
+                "speed_x": round(figures.speed_x, 1),
+                "batch_jobs_mean": round(figures.batch_jobs_mean, 1),
+                "batch_jobs_max": figures.batch_jobs_max,
+                "seen_s": seen_s,
+            }
+            for worker_id, (figures, seen_s) in sorted(a.workers_of(slots).items())
+        ],
+        "series": {
+            "sessions": [slot.sessions_max for slot in slots],
+            "queued": [slot.queued_max for slot in slots],
+            "results": [slot.results for slot in slots],
+            "refused": [slot.refused.total() for slot in slots],
+            "latency_p50_ms": [a.percentile_ms([slot], 0.50) for slot in slots],
+            "latency_p95_ms": [a.percentile_ms([slot], 0.95) for slot in slots],
+        },
+    }

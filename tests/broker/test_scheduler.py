@@ -1,0 +1,184 @@
+"""Attempts: who gets a job, how attempts are lost or given back, and when a job has had enough."""
+
+from __future__ import annotations
+
+from broker import answers
+from broker import events as e
+from tests.broker.driving import (
+    GATEWAY,
+    OTHER_WORKER,
+    WELCOME,
+    WORKER,
+    Driver,
+    failure,
+    job,
+    published,
+    result,
+    worker_job,
+)
+
+BOTH = (GATEWAY, WORKER)
+
+
+def test_worker_gets_no_more_than_its_credits() -> None:
+    driver = Driver()
+    driver.hello()
+    driver.ready(credits=2)
+    for seq in range(3):
+        driver.front(job(seq))
+    assert driver.broker.load().in_flight == 2
+    assert driver.answer(1)[-1] == e.SendBack(WORKER, worker_job(job(2), 3))
+
+
+def test_least_loaded_worker_by_audio_gets_the_job(driver: Driver) -> None:
+    driver.ready(OTHER_WORKER)
+    long, short, next_ = job(0, audio_ms=5_000), job(1, audio_ms=100), job(2, audio_ms=100)
+    assert driver.front(long) == [e.SendBack(WORKER, worker_job(long, 1))]
+    assert driver.front(short) == [e.SendBack(OTHER_WORKER, worker_job(short, 2))]
+    assert driver.front(next_) == [e.SendBack(OTHER_WORKER, worker_job(next_, 3))]
+
+
+def test_silent_worker_loses_its_jobs_to_others(driver: Driver) -> None:
+    driver.front(job())
+    driver.ready(OTHER_WORKER)
+    assert driver.tick(5.0, alive=(GATEWAY, OTHER_WORKER)) == []
+    actions = driver.tick(0.5, alive=(GATEWAY, OTHER_WORKER))
+    retry = e.SendBack(OTHER_WORKER, worker_job(job(), 1, attempt=2))
+    assert actions == [e.Count("worker_lease_ended"), retry]
+    assert driver.answer(1) == [e.Count("unknown_worker"), e.SendBack(WORKER, WELCOME)]
+    driver.ready()
+    assert driver.answer(1) == [e.Count("stale_result")]
+    answer = driver.answer(1, OTHER_WORKER, attempt=2)[0]
+    assert answer == e.SendFront(
+        GATEWAY, result(job(), worker_id="worker-2", attempt=2, queue_ms=5_500)
+    )
+
+
+def test_worker_that_begins_anew_loses_what_it_held(driver: Driver) -> None:
+    driver.front(job())
+    retry = e.SendBack(WORKER, worker_job(job(), 1, attempt=2))
+    assert driver.ready() == [e.Count("worker_began_anew"), retry]
+
+
+def test_unreachable_worker_is_gone_and_the_unsent_attempt_does_not_count(driver: Driver) -> None:
+    driver.front(job(0))
+    driver.front(job(1))
+    driver.ready(OTHER_WORKER)
+    actions = driver.tell(e.BackUnsent(WORKER, worker_job(job(1), 2)))
+    assert actions == [
+        e.Count("unsent_workerjob"),
+        e.Count("worker_unreachable"),
+        e.SendBack(OTHER_WORKER, worker_job(job(1), 2)),
+        e.SendBack(OTHER_WORKER, worker_job(job(0), 1, attempt=2)),
+    ]
+    assert driver.tell(e.BackUnsent(WORKER, WELCOME)) == [e.Count("unsent_welcome")]
+
+
+def test_draining_worker_gives_back_and_finishes(driver: Driver) -> None:
+    driver.front(job(0))
+    driver.front(job(1))
+    assert driver.bye((2, 1), (7, 1)) == [e.Count("stale_return")]
+    assert driver.broker.load().workers == 0
+    assert driver.ready(OTHER_WORKER) == [e.SendBack(OTHER_WORKER, worker_job(job(1), 2))]
+    answer = result(job(0))
+    assert driver.answer(1) == [e.SendFront(GATEWAY, answer), published(answer)]
+    assert driver.broker.scheduler.workers.get(WORKER) is None
+    assert driver.bye() == [e.Count("unknown_worker")]
+
+
+def test_bye_of_another_epoch_gives_nothing_back(driver: Driver) -> None:
+    driver.front(job(0))
+    assert driver.bye((1, 1), broker_epoch="before") == []
+    assert driver.broker.load().in_flight == 1
+
+
+def test_third_lost_attempt_ends_the_job(driver: Driver) -> None:
+    driver.front(job())
+    assert driver.ready() == [
+        e.Count("worker_began_anew"),
+        e.SendBack(WORKER, worker_job(job(), 1, attempt=2)),
+    ]
+    assert driver.ready() == [
+        e.Count("worker_began_anew"),
+        e.SendBack(WORKER, worker_job(job(), 1, attempt=3)),
+    ]
+    answer = failure(job(), answers.CHUNK_FAILED, attempt=3)
+    assert driver.ready() == [
+        e.SendFront(GATEWAY, answer),
+        published(answer),
+        e.Count("worker_began_anew"),
+    ]
+
+
+def test_last_attempt_is_made_alone(driver: Driver) -> None:
+    """Jobs that were with a poison job in two dead workers don't die with it in a third."""
+    driver.front(job(0))
+    driver.front(job(1))
+    driver.ready()
+    driver.ready()
+    driver.front(job(2))
+    assert driver.broker.load().in_flight == 1
+    assert driver.answer(1, attempt=3)[-1] == e.SendBack(WORKER, worker_job(job(1), 2, attempt=3))
+    assert driver.answer(2, attempt=3)[-1] == e.SendBack(WORKER, worker_job(job(2), 3))
+
+
+def test_worker_is_kept_free_for_a_last_attempt(driver: Driver) -> None:
+    driver.front(job(0))
+    driver.ready()
+    driver.ready(OTHER_WORKER)
+    driver.front(job(1, audio_ms=100))
+    driver.tell(e.BackUnsent(WORKER, worker_job(job(9), 9)))
+    # The only worker is busy with job 2: nothing more for it, until it is idle.
+    assert driver.front(job(2)) == []
+    assert driver.answer(2, OTHER_WORKER)[-1] == e.SendBack(
+        OTHER_WORKER, worker_job(job(0), 1, attempt=3)
+    )
+
+
+def test_what_timed_out_together_is_tried_again_one_by_one(driver: Driver) -> None:
+    """One of them hangs workers: the others have their texts before it hangs the next."""
+    for seq in range(3):
+        driver.front(job(seq))
+    driver.ready(OTHER_WORKER)
+    everyone = (*BOTH, OTHER_WORKER)
+    retries = [a for a in driver.tick(30.5, alive=everyone) if isinstance(a, e.SendBack)]
+    assert retries == [e.SendBack(OTHER_WORKER, worker_job(job(0), 1, attempt=2))]
+    for seq, job_id in ((1, 2), (2, 3)):
+        following = driver.answer(job_id - 1, OTHER_WORKER, attempt=2)[-1]
+        assert following == e.SendBack(OTHER_WORKER, worker_job(job(seq), job_id, attempt=2))
+
+
+def test_overdue_attempt_goes_elsewhere_and_its_worker_gets_nothing(driver: Driver) -> None:
+    driver.front(job(0))
+    driver.tick(29.0, alive=BOTH)
+    driver.ready(OTHER_WORKER)
+    actions = driver.tick(1.5, alive=(*BOTH, OTHER_WORKER))
+    retry = e.SendBack(OTHER_WORKER, worker_job(job(0), 1, attempt=2))
+    assert actions == [e.Count("attempt_deadline"), retry]
+    for seq in range(1, 9):
+        driver.front(job(seq))
+    assert driver.broker.load().in_flight == 1
+    driver.answer(1, OTHER_WORKER, attempt=2)
+    assert driver.broker.load().in_flight == 4
+    driver.now_s += 1.0
+    driver.beat(busy_ms=31_500)
+    assert driver.broker.load().in_flight == 4
+    # A batch that began after the attempt was given up: the worker moves.
+    driver.beat(busy_ms=10)
+    assert driver.broker.load().in_flight == 8
+
+
+def test_late_result_of_an_overdue_attempt_frees_its_worker(driver: Driver) -> None:
+    driver.front(job(0))
+    driver.tick(30.5, alive=BOTH)
+    retry = e.SendBack(WORKER, worker_job(job(0), 1, attempt=2))
+    assert driver.answer(1) == [e.Count("stale_result"), retry]
+
+
+def test_result_of_another_epoch_or_attempt_or_twice_is_stale(driver: Driver) -> None:
+    driver.front(job(0))
+    assert driver.answer(1, broker_epoch="before") == [e.Count("stale_result")]
+    driver.ready()
+    assert driver.answer(1, attempt=1) == [e.Count("stale_result")]
+    assert len(driver.answer(1, attempt=2)) == 2
+    assert driver.answer(1, attempt=2) == [e.Count("stale_result")]

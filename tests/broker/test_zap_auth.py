@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from broker.metrics import KEYS_REFUSED
+from broker.zap_auth import ALLOWED, ZapAuthenticator
+from wire import keys, sockets
+from wire.keys import ClientKeys, Role
+
+Context = zmq.Context[zmq.Socket[bytes]]
+WAIT_MS = 10_000
+HANDSHAKE_OVER = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_DISCONNECTED
+)
+CLIENTS: tuple[Role, ...] = ("gateway", "worker", "persistence")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    keys.generate(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def server(directory: Path) -> Iterator[Context]:
+    """A context with a ZAP authenticator; peers have one of their own, as other processes do."""
+    context: Context = zmq.Context()
+    zap = ZapAuthenticator(context, keys.server_keys(directory))
+    yield context
+    zap.close()
+    context.term()
+
+
+@pytest.fixture
+def peers() -> Iterator[Context]:
+    context: Context = zmq.Context()
+    yield context
+    context.destroy(linger=0)
+
+
+def refused(domain: str) -> float:
+    value: float = KEYS_REFUSED.labels(domain)._value.get()
+    return value
+
+
+def gets_in(
+    server: Context, peers: Context, directory: Path, domain: str, client: ClientKeys | None
+) -> bool:
+    """Whether a message of the peer arrives before one of a later peer that surely may come."""
+    endpoint = f"ipc://{directory}/{domain}"
+    access = sockets.Access(keys.server_keys(directory), domain)
+    welcome = keys.client_keys(directory, min(ALLOWED[domain]))
+    with (
+        sockets.bind_router(server, endpoint, access) as router,
+        sockets.connect_dealer(peers, endpoint, "peer", client) as peer,
+        peer.get_monitor_socket(HANDSHAKE_OVER) as monitor,
+    ):
+        peer.linger = 0
+        try:
+            peer.send(b"?", zmq.NOBLOCK)
+        except zmq.Again:
+            return False  # Refused already, and libzmq has given the connection up.
+        assert monitor.poll(WAIT_MS)
+        peer.disable_monitor()
+        with sockets.connect_dealer(peers, endpoint, "welcome", welcome) as sure:
+            sure.linger = 0
+            sure.send(b"!")
+            assert router.poll(WAIT_MS)
+            return router.recv_multipart()[0] == b"peer"
+
+
+@pytest.mark.parametrize("domain", sorted(ALLOWED))
+@pytest.mark.parametrize("role", CLIENTS)
+def test_roles_get_in_where_they_belong(
+    server: Context, peers: Context, directory: Path, domain: str, role: Role
+) -> None:
+    before = refused(domain)
+    client = keys.client_keys(directory, role)
+    assert gets_in(server, peers, directory, domain, client) == (role in ALLOWED[domain])
+    assert (refused(domain) > before) == (role not in ALLOWED[domain])
+
+
+def test_a_stranger_does_not_get_in(server: Context, peers: Context, directory: Path) -> None:
+    public, secret = zmq.curve_keypair()
+    own = ClientKeys(
+        server=(directory / "broker.public").read_bytes().strip(), public=public, secret=secret
+    )
+    assert not gets_in(server, peers, directory, "back", own)
+
+
+def test_without_keys_nobody_gets_in(server: Context, peers: Context, directory: Path) -> None:
+    assert not gets_in(server, peers, directory, "back", None)

@@ -1,0 +1,318 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gateway.admission.policy import (
+    DELAY_MEMORY_S,
+    KNOWN_SESSION_S,
+    LOAD_SILENCE_S_MAX,
+    NEW_SESSION_S,
+    REOPEN_BELOW,
+    REOPEN_UTILISATION_BELOW,
+    SEEN_SESSION_S,
+    SESSION_BUSY,
+    Admission,
+    AdmissionLimits,
+    Refusal,
+    Return,
+)
+from wire.messages import Load
+
+LOAD = Load(
+    broker_epoch="e",
+    queued_audio_ms=0,
+    queued=0,
+    in_flight=0,
+    failed_total=0,
+    workers=2,
+    workers_busy=0,
+    throughput_x=100.0,
+    est_wait_ms=0,
+    models=("demo",),
+)
+LIMITS = AdmissionLimits(
+    max_connections=5,
+    min_workers=1,
+    est_wait_ms_max=1000,
+    utilisation_max=0,
+    session_demand_x=1.0,
+    sessions_per_s_max=0,
+    delay_ms_max=0,
+    busy_max=0,
+)
+
+
+def admission(load: Load | None = LOAD, **limits: Any) -> Admission:
+    subject = Admission(replace(LIMITS, **limits))
+    if load is not None:
+        subject.note_load(load, 0.0)
+    return subject
+
+
+def decide(
+    subject: Admission, now_s: float = 0.0, own: int = 1, returns: Return = "no"
+) -> str | None:
+    refusal = subject.decide(now_s, own=own, backlog_full=False, draining=False, returns=returns)
+    if refusal is None:
+        subject.note_admitted(now_s)
+    return None if refusal is None else refusal.code
+
+
+def admitted_of(subject: Admission, offered: int, now_s: float = 0.0) -> int:
+    """How many of so many that come at once are admitted, all of them to this gateway."""
+    admitted = 0
+    for _ in range(offered):
+        admitted += decide(subject, now_s, own=admitted + 1) is None
+    return admitted
+
+
+def test_without_a_broker_nobody_enters() -> None:
+    subject = admission(None)
+    assert decide(subject) == "no_broker"
+    subject.note_load(LOAD, 0.0)
+    assert decide(subject) is None
+    assert decide(subject, LOAD_SILENCE_S_MAX) is None
+    assert decide(subject, LOAD_SILENCE_S_MAX + 0.01) == "no_broker"
+
+
+def test_workers_are_needed() -> None:
+    subject = admission(replace(LOAD, workers=1), min_workers=2)
+    assert decide(subject) == "no_worker"
+    subject.note_load(replace(LOAD, workers=2), 0.0)
+    assert decide(subject) is None
+
+
+def test_min_workers_zero_still_needs_one() -> None:
+    assert decide(admission(replace(LOAD, workers=0), min_workers=0)) == "no_worker"
+
+
+def test_the_connection_after_the_last_is_refused() -> None:
+    subject = admission(max_connections=5)
+    assert subject.count(connections=5) is None
+    refusal = subject.count(connections=6)
+    assert refusal is not None and refusal.code == "max_connections"
+    assert admission(max_connections=0).count(connections=10**6) is None
+
+
+def test_a_long_wait_refuses_until_it_is_clearly_shorter() -> None:
+    subject = admission(replace(LOAD, est_wait_ms=1001), est_wait_ms_max=1000)
+    assert decide(subject) == "overloaded"
+    subject.note_load(replace(LOAD, est_wait_ms=int(1000 * REOPEN_BELOW)), 0.0)
+    assert decide(subject) == "overloaded"
+    subject.note_load(replace(LOAD, est_wait_ms=int(1000 * REOPEN_BELOW) - 1), 0.0)
+    assert decide(subject) is None
+
+
+def test_retry_after_is_the_wait_in_whole_seconds() -> None:
+    subject = admission(replace(LOAD, est_wait_ms=2_100))
+    refusal = subject.decide(0.0, own=1, backlog_full=False, draining=False)
+    assert refusal is not None and refusal.retry_after_s == 3
+
+
+def test_backlog_and_draining() -> None:
+    subject = admission()
+    backlog = subject.decide(0.0, own=1, backlog_full=True, draining=False)
+    draining = subject.decide(0.0, own=1, backlog_full=False, draining=True)
+    assert isinstance(backlog, Refusal) and backlog.code == "storage_backlog"
+    assert isinstance(draining, Refusal) and draining.code == "draining"
+    assert backlog.retry_after_s > 0 and draining.retry_after_s > 0
+
+
+@pytest.mark.parametrize(
+    ("load", "limits"),
+    [
+        (LOAD, {"utilisation_max": 1e-9}),
+        (replace(LOAD, est_wait_ms=1001), {"est_wait_ms_max": 1000}),
+    ],
+)
+def test_who_comes_back_is_not_refused_for_want_of_capacity(
+    load: Load, limits: dict[str, Any]
+) -> None:
+    subject = admission(load, **limits)
+    assert decide(subject) == "overloaded"
+    assert decide(subject, returns="here") is None
+    assert decide(subject, returns="elsewhere") is None
+
+
+def test_a_session_from_elsewhere_needs_a_broker_a_worker_and_its_turn() -> None:
+    assert decide(admission(None), returns="elsewhere") == "no_broker"
+    assert decide(admission(replace(LOAD, workers=0)), returns="elsewhere") == "no_worker"
+    subject = admission(sessions_per_s_max=2)
+    assert [decide(subject, returns="elsewhere") for _ in range(3)] == [None, None, "overloaded"]
+
+
+def test_a_session_that_is_here_needs_nothing_but_a_gateway_that_goes_on() -> None:
+    assert decide(admission(None), returns="here") is None
+    refusal = admission().decide(0.0, own=1, backlog_full=True, draining=True, returns="here")
+    assert refusal is not None and refusal.code == "draining"
+    assert admission().decide(0.0, own=1, backlog_full=True, draining=False, returns="here") is None
+
+
+# ------------------------------------------------------------------------------------- utilisation
+
+
+def test_of_many_at_once_only_those_that_the_workers_can_take() -> None:
+    """Nothing has arrived yet, and no queue has formed: what is expected of them counts."""
+    assert admitted_of(admission(utilisation_max=0.8), 1_500) == 80
+    assert admitted_of(admission(utilisation_max=0.8, session_demand_x=0.5), 1_500) == 160
+    assert admitted_of(admission(utilisation_max=0), 1_500) == 1_500
+
+
+def test_to_ask_costs_nothing() -> None:
+    subject = admission(utilisation_max=0.8, sessions_per_s_max=50)
+    for _ in range(200):
+        assert subject.decide(0.0, own=1, backlog_full=False, draining=False) is None
+
+
+def test_audio_that_arrives_counts_as_well() -> None:
+    busy = replace(LOAD, arriving_x=30.0)
+    assert admitted_of(admission(busy, utilisation_max=0.8), 1_500) == 50
+    assert admitted_of(admission(replace(LOAD, arriving_x=80.0), utilisation_max=0.8), 9) == 0
+
+
+def test_what_is_expected_of_a_session_fades_as_it_grows_old() -> None:
+    subject = admission()
+    for _ in range(10):
+        decide(subject)
+    assert subject.expected_x(0.0, own=10) == 10
+    assert subject.expected_x(NEW_SESSION_S, own=10) == 10
+    halfway_s = (NEW_SESSION_S + KNOWN_SESSION_S) / 2
+    assert subject.expected_x(halfway_s, own=10) == pytest.approx(5)
+    assert subject.expected_x(KNOWN_SESSION_S, own=10) == 0
+
+
+def test_nothing_is_expected_of_sessions_that_left() -> None:
+    subject = admission(utilisation_max=0.8)
+    for _ in range(1_000):
+        assert decide(subject, own=1) is None  # One at a time: each has left before the next.
+    assert subject.expected_x(0.0, own=0) == 0
+
+
+def test_new_sessions_of_other_gateways_count_and_our_own_not_twice() -> None:
+    subject = admission()
+    for _ in range(10):
+        decide(subject)
+    assert subject.tell_expected_x(0.0, own=10) == 10
+    subject.note_load(replace(LOAD, expected_x=10.0), 0.0)
+    assert subject.utilisation(0.0, own=10) == pytest.approx(0.1)
+    subject.note_load(replace(LOAD, expected_x=40.0), 0.0)
+    assert subject.utilisation(0.0, own=10) == pytest.approx(0.4)
+
+
+def test_at_the_limit_it_stays_closed_until_there_is_room_to_speak_of() -> None:
+    subject = admission(utilisation_max=0.8)
+    subject.note_load(replace(LOAD, arriving_x=80.0), 0.0)
+    assert decide(subject) == "overloaded"
+    nearly = 80 * REOPEN_UTILISATION_BELOW
+    subject.note_load(replace(LOAD, arriving_x=nearly - 0.5), 0.0)
+    assert decide(subject) == "overloaded"
+    subject.note_load(replace(LOAD, arriving_x=nearly - 1.5), 0.0)
+    assert decide(subject) is None
+
+
+# -------------------------------------------------------------------------- this gateway's own work
+
+
+def beat(subject: Admission, delay_s: float, from_s: float, seconds: float) -> float:
+    """Pulses four times a second, each late by ``delay_s``; returns when the last is over."""
+    now_s = from_s
+    while now_s < from_s + seconds:
+        subject.note_pulse_due(now_s + 0.25)
+        now_s += 0.25 + delay_s
+        subject.note_pulse(now_s)
+        subject.note_load(LOAD, now_s)
+    return now_s
+
+
+def test_a_gateway_that_takes_long_for_a_frame_refuses_until_it_does_not() -> None:
+    subject = admission(delay_ms_max=300)
+    now_s = beat(subject, 0.02, 0.0, 3.0)
+    assert decide(subject, now_s) is None
+    now_s = beat(subject, 0.5, now_s, 4.0)
+    assert decide(subject, now_s) == "overloaded"
+    now_s = beat(subject, 0.02, now_s, 4.0)
+    assert decide(subject, now_s) is None
+
+
+def test_one_pause_is_no_overload() -> None:
+    subject = admission(delay_ms_max=300)
+    now_s = beat(subject, 0.02, 0.0, 3.0)
+    subject.note_pulse_due(now_s)
+    now_s += 0.5
+    assert decide(subject, now_s - 0.4) is None
+    subject.note_pulse(now_s)
+    subject.note_load(LOAD, now_s)
+    assert decide(subject, now_s) is None
+
+
+def test_a_pulse_that_never_comes_out_is_one() -> None:
+    subject = admission(delay_ms_max=300)
+    now_s = beat(subject, 0.02, 0.0, 3.0)
+    subject.note_pulse_due(now_s)
+    later_s = now_s + DELAY_MEMORY_S + 0.4
+    subject.note_load(LOAD, later_s)
+    assert decide(subject, later_s) == "overloaded"
+
+
+def busy(
+    subject: Admission, share: float, from_s: float, for_s: float, audio_x: float = 0.0
+) -> float:
+    now_s = from_s
+    while now_s < from_s + for_s:
+        now_s += 0.25
+        subject.note_busy(share, now_s, audio_x=audio_x)
+        subject.note_load(LOAD, now_s)
+    return now_s
+
+
+def test_a_busy_gateway_refuses_until_it_is_less_busy() -> None:
+    subject = admission(busy_max=0.8)
+    now_s = busy(subject, 0.7, 0.0, 5.0)
+    assert decide(subject, now_s, own=300) is None
+    now_s = busy(subject, 0.9, now_s, 10.0)
+    assert decide(subject, now_s, own=300) == "overloaded"
+    now_s = busy(subject, 0.78, now_s, 10.0)
+    assert decide(subject, now_s, own=300) == "overloaded", "no hysteresis"
+    now_s = busy(subject, 0.6, now_s, 10.0)
+    assert decide(subject, now_s, own=300) is None
+
+
+def test_clients_faster_than_real_time_keep_nobody_out() -> None:
+    subject = admission(busy_max=0.8)
+    now_s = busy(subject, 1.0, 0.0, 10.0, audio_x=300.0)
+    # Of four connections, one of which sends as fast as it can, little of it is in real time.
+    assert subject.busy(now_s, own=4) == pytest.approx(5 / 300)
+    assert decide(subject, now_s, own=5) is None
+    # 350 in real time are nearly all that is heard.
+    now_s = busy(subject, 1.0, now_s, 10.0, audio_x=350.0)
+    assert decide(subject, now_s, own=350) == "overloaded"
+
+
+def test_sessions_that_do_not_show_yet_count() -> None:
+    subject = admission(busy_max=0.8)
+    now_s = busy(subject, 0.5, 0.0, 10.0)
+    # 500 make 0.5, so another 300 make 0.8.
+    admitted = 0
+    for _ in range(1_500):
+        admitted += decide(subject, now_s, own=500 + admitted + 1) is None
+    assert 298 <= admitted <= 302
+    # A few seconds later they show themselves.
+    now_s = busy(subject, 0.7, now_s, SEEN_SESSION_S + 5.0)
+    assert decide(subject, now_s, own=801) is None
+
+
+def test_the_first_sessions_are_guessed() -> None:
+    subject = admission(busy_max=0.8)
+    now_s = busy(subject, 0.0, 0.0, 3.0)
+    assert admitted_of(subject, 1_500, now_s) == pytest.approx(0.8 / SESSION_BUSY, abs=2)
+
+
+def test_sessions_come_in_no_faster_than_the_limit() -> None:
+    subject = admission(sessions_per_s_max=50)
+    assert admitted_of(subject, 1_500) == 50
+    assert admitted_of(subject, 1_500, now_s=0.5) == 25
+    assert decide(subject, 0.501) == "overloaded"
+    for second in range(1, 4):
+        subject.note_load(LOAD, second * 10.0)
+        assert admitted_of(subject, 1_500, now_s=second * 10.0) == 50

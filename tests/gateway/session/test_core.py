@@ -1,0 +1,355 @@
+import gc
+import random
+import weakref
+from collections.abc import Callable
+
+import pytest
+
+from gateway.session import events as e
+from gateway.session.core import ACK_EVERY_CHUNKS, ACK_EVERY_S
+from gateway.session.records import CHUNK_DETAILS_PER_RECORD
+from gateway.session.states import LEGAL, State
+from tests.gateway.session_driver import SessionDriver, result_of, silence, speech, texts
+from wire.messages import Failure
+from wire.records import ChunkDetails, SessionFinished, SessionStarted, parse_body
+
+TWO_WORDS = silence(400) + speech(500) + silence(1000) + speech(700, 2) + silence(1000)
+
+
+def test_a_session_from_start_to_final_result() -> None:
+    driver = SessionDriver()
+    assert driver.start() == [e.Started(session_id="s", resume_token="token", next_chunk_index=0)]
+    assert driver.chunk(TWO_WORDS, 0) == [e.ChunkReceived(chunk_index=0)]
+    first, second = driver.jobs
+    assert (first.seq, second.seq) == (0, 1)
+    assert first.end_ms <= second.start_ms
+    assert speech(500) in first.pcm and speech(700, 2) in second.pcm
+    assert driver.finish() == []
+    assert driver.recognise(second, "zwei") == []
+    assert texts(driver.recognise(first, "eins")) == ["eins", "zwei"]
+    assert _state(driver) is State.CONFIRMING
+    assert driver.store_all() == [
+        e.Finished(session_id="s", text="eins zwei", duration_ms=3600, chunk_count=1, stored=True)
+    ]
+    assert _state(driver) is State.DONE
+
+
+def test_a_session_leaves_nothing_for_the_garbage_collector() -> None:
+    driver = SessionDriver()
+    driver.start()
+    driver.chunk(TWO_WORDS, 0)
+    for job in driver.jobs:
+        driver.recognise(job, "eins")
+    driver.finish()
+    driver.store_all()
+    gone = weakref.ref(driver.session)
+    gc.disable()
+    try:
+        del driver
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def _state(driver: SessionDriver) -> State:
+    return driver.session.state
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_chunking_changes_nothing(seed: int) -> None:
+    whole = SessionDriver()
+    whole.start()
+    whole.chunk(TWO_WORDS)
+    whole.finish()
+    rng, driver, place = random.Random(seed), SessionDriver(), 0
+    driver.start()
+    while place < len(TWO_WORDS):
+        step = 2 * rng.choice([1, 160, 320, 1600, 5000, rng.randrange(1, 30_000)])
+        driver.chunk(TWO_WORDS[place : place + step])
+        place += step
+    driver.finish()
+    assert [(j.start_ms, j.end_ms, j.pcm) for j in driver.jobs] == [
+        (j.start_ms, j.end_ms, j.pcm) for j in whole.jobs
+    ]
+
+
+def test_speech_up_to_the_very_end_is_flushed_by_finish() -> None:
+    driver = SessionDriver()
+    driver.start()
+    driver.chunk(speech(1234))
+    assert driver.jobs == []
+    driver.finish()
+    (job,) = driver.jobs
+    assert job.pcm == speech(1234)
+
+
+def test_records_tell_start_chunks_and_end() -> None:
+    driver = SessionDriver()
+    driver.start()
+    driver.chunk(silence(100))
+    driver.chunk(silence(200))
+    driver.finish()
+    bodies = [parse_body(record.body) for record in driver.records]
+    assert [type(body) for body in bodies] == [SessionStarted, ChunkDetails, SessionFinished]
+    assert [record.record_seq for record in driver.records] == [0, 1, 2]
+    details = bodies[1]
+    assert isinstance(details, ChunkDetails)
+    assert [(c.chunk_index, c.offset_ms, c.duration_ms) for c in details.chunks] == [
+        (0, 0, 100),
+        (1, 100, 200),
+    ]
+    finished = bodies[2]
+    assert isinstance(finished, SessionFinished)
+    assert finished.started == bodies[0]
+    assert (finished.status, finished.chunk_count, finished.duration_ms) == ("completed", 2, 300)
+
+
+def test_chunk_details_go_out_in_batches() -> None:
+    driver = SessionDriver()
+    driver.start()
+    for _ in range(CHUNK_DETAILS_PER_RECORD):
+        driver.chunk(silence(20))
+    assert isinstance(parse_body(driver.records[-1].body), ChunkDetails)
+
+
+# ------------------------------------------------------------------------------------ chunk indexes
+
+
+def test_repeats_conflicts_and_gaps() -> None:
+    driver = SessionDriver()
+    driver.start()
+    driver.chunk(speech(100), 0)
+    assert driver.chunk(speech(100), 0) == [e.ChunkReceived(chunk_index=0)]
+    assert driver.session.duration_ms == 100
+    (conflict,) = driver.chunk(speech(50), 0)
+    assert isinstance(conflict, e.Problem) and conflict.code == "seq_conflict"
+    (gap,) = driver.chunk(speech(100), 2)
+    assert isinstance(gap, e.Problem)
+    assert (gap.code, gap.chunk_index, gap.expected_chunk_index) == ("expected_seq", 2, 1)
+    assert driver.chunk(speech(100), 1) == [e.ChunkReceived(chunk_index=1)]
+
+
+def test_binary_frames_are_acknowledged_cumulatively() -> None:
+    driver = SessionDriver()
+    driver.start()
+    for _ in range(ACK_EVERY_CHUNKS - 1):
+        assert driver.chunk(silence(20)) == []
+    assert driver.chunk(silence(20)) == [e.ChunkReceived(chunk_index=ACK_EVERY_CHUNKS - 1)]
+    driver.chunk(silence(20))
+    assert driver.tick(ACK_EVERY_S - 0.1) == []
+    assert driver.tick(ACK_EVERY_S) == [e.ChunkReceived(chunk_index=ACK_EVERY_CHUNKS)]
+    assert driver.tick(ACK_EVERY_S * 2) == []
+    driver.chunk(silence(20))
+    assert driver.finish() == [e.ChunkReceived(chunk_index=ACK_EVERY_CHUNKS + 1)]
+
+
+def test_another_sessions_id_is_refused() -> None:
+    driver = SessionDriver()
+    driver.start()
+    (problem,) = driver.feed(e.Chunk(data=b"", chunk_index=0, session_id="other"))
+    assert isinstance(problem, e.Problem) and problem.code == "bad_message"
+    (problem,) = driver.feed(e.Finish(session_id="other"))
+    assert isinstance(problem, e.Problem) and problem.code == "bad_message"
+    assert driver.session.state is State.ACTIVE
+
+
+def test_what_is_out_of_turn_is_bad_state_in_every_state() -> None:
+    events: dict[type, Callable[[SessionDriver], list[e.Answer]]] = {
+        e.Start: lambda d: d.start(),
+        e.Chunk: lambda d: d.chunk(silence(10)),
+        e.Finish: lambda d: d.finish(),
+    }
+    for state in State:
+        for kind, send in events.items():
+            if kind in LEGAL[state]:
+                continue
+            driver = SessionDriver()
+            driver.session.state = state
+            (problem,) = send(driver)
+            assert isinstance(problem, e.Problem) and problem.code == "bad_state"
+
+
+# -------------------------------------------------------------------------------------------- modes
+
+
+def test_mode_chunk_makes_one_utterance_of_each_chunk_silent_or_not() -> None:
+    driver = SessionDriver()
+    driver.start("chunk")
+    driver.chunk(speech(300))
+    driver.chunk(silence(200))
+    driver.chunk(b"")
+    assert [(j.start_ms, j.end_ms, j.last_chunk_index) for j in driver.jobs] == [
+        (0, 300, 0),
+        (300, 500, 1),
+        (500, 500, 2),
+    ]
+    driver.finish()
+    for job in reversed(driver.jobs):
+        driver.recognise(job, f"t{job.seq}")
+    assert texts(driver.answers) == ["t0", "t1", "t2"]
+    indexes = [a.chunk_index for a in driver.answers if isinstance(a, e.SegmentText)]
+    assert indexes == [0, 1, 2]
+
+
+def test_mode_chunk_has_a_longest_chunk() -> None:
+    driver = SessionDriver(chunk_utterance_ms_max=1000)
+    driver.start("chunk")
+    driver.chunk(speech(1000))
+    answers = driver.chunk(speech(1001))
+    assert [a.code for a in answers if isinstance(a, e.Problem)] == ["audio_too_long"]
+    assert len(driver.jobs) == 1
+
+
+def test_a_file_ending_in_silence_ends_its_utterance() -> None:
+    driver = SessionDriver()
+    driver.container_ends = {0, 1}
+    driver.start()
+    driver.chunk(speech(500) + silence(240))
+    (job,) = driver.jobs
+    assert job.pcm.startswith(speech(500)) and 600 <= job.end_ms <= 660
+    driver.chunk(speech(500) + silence(240))
+    assert len(driver.jobs) == 2
+
+
+def test_a_file_cut_inside_a_word_is_joined_to_the_next() -> None:
+    driver = SessionDriver()
+    driver.container_ends = {0, 1}
+    driver.start()
+    driver.chunk(speech(500))
+    driver.chunk(speech(300) + silence(200))
+    driver.finish()
+    (job,) = driver.jobs
+    assert job.pcm.startswith(speech(800))
+
+
+# ------------------------------------------------------------------------------------------ results
+
+
+def test_partials_only_when_asked_for_and_never_backwards() -> None:
+    driver = SessionDriver(partial_every_ms=600)
+    driver.start(partials=True)
+    for _ in range(30):
+        driver.chunk(speech(100))
+    partials = [job for job in driver.jobs if job.partial]
+    assert len(partials) >= 3
+    assert all(job.seq == 0 for job in partials)
+    assert driver.recognise(partials[1], "zwei drei") == [
+        e.PartialText(segment_index=0, text="zwei drei")
+    ]
+    assert driver.recognise(partials[0], "zwei") == []
+    driver.finish()
+    assert driver.recognise(partials[2], "zwei drei vier") == []
+    quiet = SessionDriver()
+    quiet.start()
+    quiet.chunk(speech(3000))
+    assert quiet.jobs == []
+
+
+def test_a_failed_segment_is_told_in_its_place_and_stored() -> None:
+    driver = SessionDriver()
+    driver.start()
+    driver.chunk(TWO_WORDS)
+    driver.finish()
+    first, second = driver.jobs
+    driver.recognise(second, "zwei")
+    failure = Failure(code="chunk_failed", message="three attempts failed")
+    answers = driver.feed(e.ResultArrived(result=result_of(first, None, failure)))
+    assert [type(a) for a in answers] == [e.Problem, e.SegmentText]
+    assert isinstance(answers[0], e.Problem)
+    assert (answers[0].code, answers[0].segment_index) == ("chunk_failed", 0)
+    assert [r.seq for r in driver.kept] == [1, 0]
+    (finished,) = driver.store_all()
+    assert isinstance(finished, e.Finished) and finished.text == "zwei"
+
+
+def test_stored_is_false_when_commit_takes_too_long() -> None:
+    driver = SessionDriver(stored_wait_s=2.0)
+    driver.start()
+    driver.finish()
+    assert driver.tick(1.9) == []
+    (finished,) = driver.tick(2.0)
+    assert isinstance(finished, e.Finished) and not finished.stored
+    assert driver.store_all() == []
+
+
+def test_a_new_broker_epoch_sends_unanswered_jobs_again() -> None:
+    driver = SessionDriver()
+    driver.start()
+    driver.chunk(TWO_WORDS)
+    first, second = driver.jobs
+    driver.recognise(first, "eins")
+    driver.jobs.clear()
+    driver.feed(e.BrokerRestarted())
+    assert [(j.seq, j.pcm) for j in driver.jobs] == [(1, second.pcm)]
+
+
+def test_without_any_answer_the_session_still_ends() -> None:
+    driver = SessionDriver(segment_deadline_ms=5_000)
+    driver.start()
+    driver.chunk(TWO_WORDS)
+    driver.finish()
+    answers = driver.tick(7.1)
+    assert [a.code for a in answers if isinstance(a, e.Problem)] == ["deadline", "deadline"]
+    assert driver.session.state is State.CONFIRMING
+    body = parse_body(driver.records[-1].body)
+    assert isinstance(body, SessionFinished) and body.status == "failed"
+
+
+def test_reading_stops_while_too_much_awaits_results() -> None:
+    driver = SessionDriver(unanswered_audio_ms_max=800)
+    driver.start()
+    driver.chunk(TWO_WORDS)
+    assert not driver.session.wants_audio
+    driver.recognise(driver.jobs[0], "eins")
+    driver.recognise(driver.jobs[1], "zwei")
+    assert driver.session.wants_audio
+
+
+# ---------------------------------------------------------------------------------------- bad audio
+
+
+def test_bad_audio_is_an_answer_and_the_session_goes_on() -> None:
+    driver = SessionDriver()
+    driver.failing = {0}
+    driver.start()
+    answers = driver.chunk(b"junk", 0)
+    assert [type(a) for a in answers] == [e.ChunkReceived, e.Problem]
+    driver.chunk(speech(500), 1)
+    driver.finish()
+    (job,) = driver.jobs
+    assert job.pcm == speech(500)
+
+
+def test_audio_that_came_before_the_fault_is_heard() -> None:
+    driver = SessionDriver()
+    driver.failing = {1}
+    driver.audio_before_fault = speech(300)
+    driver.start()
+    driver.chunk(speech(500))
+    driver.chunk(b"broken from here")
+    driver.finish()
+    (job,) = driver.jobs
+    assert job.pcm == speech(800)
+    assert driver.session.chunk_count == 2
+
+
+# -------------------------------------------------------------------------------------- going away
+
+
+def test_going_away_before_start_leaves_nothing() -> None:
+    driver = SessionDriver()
+    driver.feed(e.Disconnected())
+    assert driver.session.state is State.DONE
+    assert driver.records == [] and driver.jobs == []
+
+
+def test_a_deleted_session_ends_at_once() -> None:
+    driver = SessionDriver()
+    driver.start()
+    driver.chunk(TWO_WORDS)
+    (problem,) = driver.feed(e.Deleted())
+    assert isinstance(problem, e.Problem) and problem.code == "deleted"
+    assert [type(a) for a in driver.others] == [e.CancelJobs, e.Close]
+    records = len(driver.records)
+    assert driver.recognise(driver.jobs[0], "eins") == []
+    assert len(driver.records) == records

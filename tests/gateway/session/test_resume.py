@@ -1,0 +1,241 @@
+"""A session that goes on from what is stored makes the utterances of one that never stopped."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from gateway.session import events as e
+from gateway.session.core import Session
+from gateway.session.endpointer import EndpointerConfig
+from gateway.session.resume import ResumePoint, resume_point_of, text_of
+from gateway.session.states import SessionLimits, State
+from tests.gateway.session_driver import SessionDriver, result_of, silence, speech, texts
+from wire.messages import Job
+from wire.records import SessionFinished, SessionStarted, parse_body
+
+
+def said(rng: random.Random) -> bytes:
+    """Words of different loudness, with pauses that end utterances and some that don't."""
+    pieces = []
+    for number in range(8):
+        pieces += [
+            speech(rng.randint(200, 2500), 1 + number),
+            silence(rng.choice([200, 700, 1500])),
+        ]
+    return b"".join(pieces)
+
+
+def row(job: Job, text: str | None = "t", **changes: Any) -> dict[str, Any]:
+    return {
+        "segment_index": job.seq,
+        "start_ms": job.start_ms,
+        "end_ms": job.end_ms,
+        "last_chunk_index": job.last_chunk_index,
+        "text": text,
+        "error_code": None,
+        "error_message": None,
+        "tokens": [],
+        "worker_id": "w",
+        "attempt": 1,
+        "queue_ms": 2,
+        "infer_ms": 3,
+        "generation": job.generation,
+        "provisional": job.provisional,
+        "resume_chunk_index": job.resume_chunk_index,
+        "resume_sample": job.resume_sample,
+        **changes,
+    }
+
+
+def stored(rows: list[dict[str, Any]], status: str = "active") -> dict[str, Any]:
+    return {
+        "session_id": "s",
+        "status": status,
+        "text": "t t",
+        "duration_ms": 1234,
+        "chunk_count": 9,
+        "created_at_ms": 5,
+        "has_all_segments": True,
+        "segments": rows,
+    }
+
+
+def resumed_driver(resume_point: ResumePoint) -> SessionDriver:
+    driver = SessionDriver()
+    driver.session = Session(
+        SessionLimits(),
+        EndpointerConfig(),
+        resume_token="token",
+        client="",
+        wall_ms=lambda: 0,
+        resume_point=resume_point,
+    )
+    return driver
+
+
+def places(jobs: list[Job]) -> list[tuple[int, int, int, bytes]]:
+    return [(job.seq, job.start_ms, job.end_ms, job.pcm) for job in jobs]
+
+
+def chunked(rng: random.Random, audio: bytes) -> list[bytes]:
+    chunks = []
+    while audio:
+        size = 2 * rng.choice([160, 1600, 3200, rng.randrange(1, 9_000)])
+        chunks.append(audio[:size])
+        audio = audio[size:]
+    return chunks
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_going_on_from_any_place_changes_nothing(seed: int) -> None:
+    rng = random.Random(seed)
+    chunks = chunked(rng, said(rng))
+    clean = {n for n in range(len(chunks)) if rng.random() < 0.7} if seed % 2 else None
+    whole = SessionDriver()
+    whole.clean_starts = clean
+    whole.start()
+    for chunk in chunks:
+        whole.chunk(chunk)
+    whole.finish()
+    kept = rng.randrange(len(whole.jobs))
+    resume_point = resume_point_of(stored([row(job) for job in whole.jobs[:kept]]), 1)
+    assert len(resume_point.results) == kept
+    after = resumed_driver(resume_point)
+    after.clean_starts = clean
+    (answer, *told) = after.start()
+    assert isinstance(answer, e.Resumed) and len(texts(told)) == kept
+    for chunk in chunks[answer.next_chunk_index :]:
+        after.chunk(chunk)
+    after.finish()
+    assert places(after.jobs) == places(whole.jobs[kept:])
+    assert after.session.duration_ms == whole.session.duration_ms
+    assert after.session.chunk_count == len(chunks)
+    assert {job.generation for job in after.jobs} <= {1}
+    for job in after.jobs:
+        after.recognise(job, "t")
+    assert len(after.session.delivery.results) == len(whole.jobs)
+
+
+def test_only_gapless_segments_count_and_none_that_was_cut_off() -> None:
+    driver = SessionDriver()
+    driver.start()
+    driver.chunk((speech(500) + silence(1000)) * 4)
+    rows = [row(job) for job in driver.jobs]
+    assert len(resume_point_of(stored(rows), 1).results) == 4
+    assert len(resume_point_of(stored([*rows[:2], rows[3]]), 1).results) == 2
+    assert (
+        len(resume_point_of(stored([*rows[:3], {**rows[3], "provisional": True}]), 1).results) == 3
+    )
+    failed = row(driver.jobs[0], error_code="deadline", error_message="m", text=None)
+    (result,) = resume_point_of(stored([failed]), 1).results
+    assert result.error is not None and result.error.code == "deadline"
+
+
+@pytest.mark.parametrize("status", ["completed", "failed"])
+def test_a_session_whose_end_is_stored_and_a_segment_not_goes_on(status: str) -> None:
+    driver = SessionDriver()
+    driver.start()
+    driver.chunk((speech(500) + silence(1000)) * 2)
+    found = stored([row(driver.jobs[0])], status)
+    assert resume_point_of(found, 1).final is not None
+    resume_point = resume_point_of({**found, "has_all_segments": False}, 1)
+    assert resume_point.final is None and len(resume_point.results) == 1
+
+
+@pytest.mark.parametrize("text", [None, "", "as stored"])
+def test_a_text_too_long_for_its_record_is_that_of_the_segments(text: str | None) -> None:
+    driver = SessionDriver()
+    driver.start()
+    driver.chunk((speech(500) + silence(1000)) * 2)
+    rows = [{**row(job), "text": f"one {job.seq}"} for job in driver.jobs]
+    found = {**stored(rows, "completed"), "text": text}
+    final = resume_point_of(found, 0).final
+    assert final is not None and final.text == "one 0 one 1"
+    assert text_of(found) == (text or final.text)
+    assert text_of({**found, "status": "active"}) == (text or "")
+
+
+def test_what_was_heard_when_the_client_went_away_is_provisional() -> None:
+    driver = SessionDriver()
+    driver.start()
+    driver.chunk(speech(500) + silence(1000) + speech(300))
+    driver.feed(e.Interrupted())
+    assert [job.provisional for job in driver.jobs] == [False, True]
+    assert not driver.session.resumable
+
+
+def test_a_complete_session_only_tells_its_end_again() -> None:
+    driver = SessionDriver()
+    driver.start()
+    driver.chunk((speech(500) + silence(1000)) * 2)
+    after = resumed_driver(
+        resume_point_of(stored([row(job) for job in driver.jobs], "completed"), 0)
+    )
+    resumed = after.start()
+    assert resumed[0] == e.Resumed(
+        session_id="s", resume_token="token", next_chunk_index=9, next_segment_index=0
+    )
+    assert texts(resumed) == ["t", "t"]
+    assert after.session.state is State.DONE
+    assert after.finish() == [
+        e.Finished(session_id="s", text="t t", duration_ms=1234, chunk_count=9, stored=True)
+    ]
+    assert after.records == [] and after.jobs == []
+
+
+def test_mode_chunk_makes_no_chunk_twice() -> None:
+    driver = SessionDriver()
+    driver.start("chunk")
+    for length_ms in (300, 100, 400):
+        driver.chunk(speech(length_ms))
+    after = resumed_driver(resume_point_of(stored([row(job) for job in driver.jobs[:2]]), 1))
+    (answer, *_) = after.start("chunk")
+    assert isinstance(answer, e.Resumed)
+    for length_ms in (300, 100, 400)[answer.next_chunk_index :]:
+        after.chunk(speech(length_ms))
+    assert places(after.jobs) == places(driver.jobs[2:])
+
+
+# ------------------------------------------------------------------ what the client is told, stored
+
+
+def test_a_result_that_may_not_be_the_only_one_is_stored_as_it_is_told() -> None:
+    driver = SessionDriver()
+    driver.start()
+    driver.chunk(speech(500) + silence(1000))
+    (job,) = driver.jobs
+    driver.feed(e.BrokerRestarted())
+    kept = driver.session.handle(e.ResultArrived(result=result_of(job, "eins")), 1.0)
+    assert e.KeepResult(result=result_of(job, "eins"), contested=True, waited_s=1.0) in kept
+
+
+@pytest.mark.parametrize("ends", ["client stays away", "gateway stops"])
+@pytest.mark.parametrize("heard", [False, True])
+@pytest.mark.parametrize("anew", [False, True])
+def test_only_who_heard_something_ends_a_session_that_was_elsewhere(
+    ends: str, heard: bool, anew: bool
+) -> None:
+    """The gateway before may have stored more since, and an end from here would take it away; so
+    would a beginning, of one whose own was lost."""
+    resumed = ResumePoint(generation=1, resumed=True, next_chunk_index=3)
+    driver = resumed_driver(ResumePoint(generation=1) if anew else resumed)
+    driver.start()
+    assert driver.records == []
+    if heard:
+        driver.chunk(speech(500))
+    driver.feed(e.Disconnected())
+    if ends == "gateway stops":
+        driver.feed(e.Interrupted())
+    driver.tick(SessionLimits().resume_wait_s)
+    for job in driver.jobs:
+        driver.recognise(job, "eins")
+    bodies = [parse_body(record.body) for record in driver.records]
+    assert any(isinstance(body, SessionFinished) for body in bodies) == heard
+    assert any(isinstance(body, SessionStarted) for body in bodies) == (heard and anew)
+    assert heard or driver.records == []
+    driver.store_all()
+    driver.tick(SessionLimits().resume_wait_s + SessionLimits().stored_wait_s)
+    assert driver.session.state is State.DONE

@@ -1,0 +1,108 @@
+from dataclasses import replace
+
+import pytest
+
+from gateway.session import segments as s
+from tests.gateway.session_driver import result_of
+from wire.messages import Failure, Job, Result
+
+
+def job(seq: int, **changes: object) -> Job:
+    made = Job(
+        session_id="a",
+        seq=seq,
+        partial=False,
+        lane="live",
+        start_ms=seq * 1000,
+        end_ms=seq * 1000 + 800,
+        last_chunk_index=seq,
+        language="",
+        hotwords=(),
+        deadline_ms=1,
+        pcm=b"\1\0" * 800,
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def result(of: Job, text: str | None = "one", error: Failure | None = None) -> Result:
+    return result_of(of, text, error)
+
+
+def test_results_leave_in_order_and_once() -> None:
+    segments = s.Segments(deadline_ms=60_000)
+    jobs = [segments.add(job(i), 0.0) for i in range(3)]
+    assert segments.unanswered_audio_ms == 2400
+    assert segments.answer(result(jobs[2], "c"), 1.0)
+    assert list(segments.pop_deliverable()) == []
+    assert segments.answer(result(jobs[0], "a"), 1.0)
+    assert [r.text for r in segments.pop_deliverable()] == ["a"]
+    assert segments.answer(result(jobs[1], "b"), 1.0)
+    assert [r.text for r in segments.pop_deliverable()] == ["b", "c"]
+    assert segments.all_delivered
+    assert segments.unanswered_audio_ms == 0
+    assert segments.next_seq == 3
+
+
+def test_a_second_answer_is_no_news() -> None:
+    segments = s.Segments(deadline_ms=60_000)
+    first = segments.add(job(0), 0.0)
+    assert segments.answer(result(first, "a"), 1.0)
+    assert not segments.answer(result(first, "b"), 1.0)
+    assert [r.text for r in segments.pop_deliverable()] == ["a"]
+    assert not segments.answer(result(first, "b"), 1.0)
+    assert not segments.answer(result(job(7)), 1.0)
+
+
+def test_what_an_older_generation_asked_for_is_not_an_answer() -> None:
+    """Its row would not be stored."""
+    segments = s.Segments(deadline_ms=60_000)
+    asked = segments.add(job(0, generation=2), 0.0)
+    assert not segments.answer(replace(result(asked, "old"), generation=1), 1.0)
+    assert segments.answer(result(asked, "new"), 1.0)
+    assert [r.text for r in segments.pop_deliverable()] == ["new"]
+
+
+def test_an_unanswered_job_is_sent_again_with_the_time_it_has_left() -> None:
+    segments = s.Segments(deadline_ms=60_000)
+    sent = segments.add(job(0), 100.0)
+    assert sent.deadline_ms == 60_000
+    assert segments.due(100.0 + s.RESEND_AFTER_S - 0.1) == ([], [])
+    ((again,), failed) = segments.due(100.0 + s.RESEND_AFTER_S)
+    assert failed == []
+    assert again == replace(sent, deadline_ms=50_000)
+    assert segments.due(100.0 + s.RESEND_AFTER_S) == ([], [])
+
+
+def test_a_new_broker_epoch_resends_what_is_unanswered() -> None:
+    segments = s.Segments(deadline_ms=60_000)
+    jobs = [segments.add(job(i), 0.0) for i in range(2)]
+    segments.answer(result(jobs[0]), 0.5)
+    assert [j.seq for j in segments.resend_all(1.0)] == [1]
+
+
+def test_overloaded_is_retried_with_growing_delay_and_is_no_result() -> None:
+    segments = s.Segments(deadline_ms=60_000)
+    first = segments.add(job(0), 0.0)
+    refusal = result(first, None, Failure(code="overloaded", message="full"))
+    assert not segments.answer(refusal, 1.0)
+    assert segments.due(1.4) == ([], [])
+    assert [j.seq for j in segments.due(1.5)[0]] == [0]
+    assert not segments.answer(refusal, 2.0)
+    assert segments.due(2.9) == ([], [])
+    assert [j.seq for j in segments.due(3.0)[0]] == [0]
+
+
+@pytest.mark.parametrize("grace", [0.0, s.DEADLINE_GRACE_S - 0.01])
+def test_the_broker_has_a_grace_to_report_the_deadline_itself(grace: float) -> None:
+    segments = s.Segments(deadline_ms=1_000)
+    segments.add(job(0), 0.0)
+    assert segments.due(1.0 + grace) == ([], [])
+
+
+def test_at_the_deadline_the_segment_fails_here() -> None:
+    segments = s.Segments(deadline_ms=1_000)
+    segments.add(job(0), 0.0)
+    resend, (failed,) = segments.due(1.0 + s.DEADLINE_GRACE_S)
+    assert resend == []
+    assert failed.error is not None and failed.error.code == "deadline"
+    assert failed.last_chunk_index == 0

@@ -1,0 +1,74 @@
+"""Which sessions are here, and when one is let go."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from gateway.session.resume import ResumePoint, token_hash
+from gateway.session.table import SessionTable
+from wire.messages import Claimed
+
+TOKEN = "token"
+
+
+class Session:
+    session_id = "s"
+    resume_token = TOKEN
+    resumable = True
+
+    def __init__(self, generation: int) -> None:
+        self.resume_point = ResumePoint(generation=generation)
+
+
+class Host:
+    """Of a ``SessionRunner``, what the directory needs."""
+
+    def __init__(self, generation: int) -> None:
+        self.session = Session(generation)
+        self.gone = False
+
+    def let_go(self) -> None:
+        self.gone = True
+
+
+def directory_of(runner: Host) -> SessionTable:
+    directory = SessionTable(keep_s=10.0)
+    directory.running["s"] = cast(Any, runner)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("generation", "shown", "goes"),
+    [(2, TOKEN, True), (1, TOKEN, False), (0, TOKEN, False), (2, "a stranger's", False)],
+)
+def test_a_claim_of_a_newer_generation_with_the_clients_token(
+    generation: int, shown: str, goes: bool
+) -> None:
+    runner = Host(1)
+    directory = directory_of(runner)
+    claimed = Claimed(session_id="s", generation=generation, resume_token_hash=token_hash(shown))
+    assert directory.let_go(claimed) is goes
+    assert runner.gone is goes
+    assert (directory.find("s") is None) is goes
+
+
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize(("superseded", "goes"), [(0, False), (1, True), (2, True)])
+def test_a_superseded_generation_ends_here(superseded: int, goes: bool, ended: bool) -> None:
+    """What was of an older one may still be refused when the session is long back."""
+    runner = Host(1)
+    directory = directory_of(runner)
+    if ended:
+        assert directory.end(cast(Any, runner), 0.0)
+    assert directory.supersede("s", superseded) is goes
+    assert runner.gone is goes
+    assert (directory.find("s") is None) is goes
+
+
+def test_who_is_not_here_cannot_go() -> None:
+    directory = SessionTable(keep_s=10.0)
+    assert not directory.supersede("s", 1)
+    claimed = Claimed(session_id="s", generation=2, resume_token_hash=token_hash(TOKEN))
+    assert not directory.let_go(claimed)

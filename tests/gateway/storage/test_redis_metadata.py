@@ -1,0 +1,158 @@
+"""The registry against a real Redis-protocol server, and against none."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+import redis.asyncio
+
+from gateway.storage import redis_metadata as r
+from gateway.storage.redis_metadata import RedisMetadata
+from tests.conftest import EmbeddedServices
+
+NOWHERE = "redis://127.0.0.1:1/0"
+
+
+@pytest.fixture
+async def client(embedded_services: EmbeddedServices) -> AsyncIterator[redis.asyncio.Redis]:
+    connection = redis.asyncio.from_url(embedded_services.redis_url, decode_responses=True)
+    await connection.delete(r.GATEWAYS_KEY)
+    yield connection
+    await connection.aclose()
+
+
+@pytest.fixture
+async def pair(
+    client: redis.asyncio.Redis, embedded_services: EmbeddedServices
+) -> AsyncIterator[tuple[RedisMetadata, RedisMetadata]]:
+    registries = (
+        RedisMetadata(embedded_services.redis_url, "gateway-a"),
+        RedisMetadata(embedded_services.redis_url, "gateway-b"),
+    )
+    yield registries
+    for redis_metadata in registries:
+        await redis_metadata.close()
+
+
+async def _eventually(condition: object) -> None:
+    assert callable(condition)
+    async with asyncio.timeout(10):
+        while not await condition():
+            await asyncio.sleep(0.02)
+
+
+async def test_connections_are_counted_over_all_gateways(
+    pair: tuple[RedisMetadata, RedisMetadata],
+) -> None:
+    one, two = pair
+    assert await one.count_connections(3) == 3
+    assert await two.count_connections(4) == 7
+    assert await one.count_connections(2) == 6
+    assert one.ready and two.ready
+
+
+async def test_a_gateway_that_leaves_is_not_counted(
+    client: redis.asyncio.Redis, embedded_services: EmbeddedServices
+) -> None:
+    one = RedisMetadata(embedded_services.redis_url, "gateway-a")
+    two = RedisMetadata(embedded_services.redis_url, "gateway-b")
+    await one.count_connections(5)
+    await one.close()
+    assert await two.count_connections(1) == 1
+    await two.close()
+
+
+async def test_a_gateway_that_no_longer_beats_is_not_counted(
+    client: redis.asyncio.Redis,
+    pair: tuple[RedisMetadata, RedisMetadata],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one, _ = pair
+    await client.hset(r.GATEWAYS_KEY, "gateway-dead", "100:7")
+    assert await one.count_connections(1) == 101
+    monkeypatch.setattr(r, "GATEWAY_STALE_S", 0.0)
+    assert await one.count_connections(1) == 1
+    monkeypatch.setattr(r, "GATEWAY_PRUNE_S", 0.0)
+    assert await one.count_connections(1) == 1
+    assert not await client.hexists(r.GATEWAYS_KEY, "gateway-dead")
+
+
+async def test_session_hashes_are_written_read_and_forgotten(
+    client: redis.asyncio.Redis, embedded_services: EmbeddedServices
+) -> None:
+    redis_metadata = RedisMetadata(embedded_services.redis_url, "gateway-a")
+    redis_metadata.open(lambda: 0)
+    session_id = uuid.uuid4().hex
+    key = r.SESSION_KEY.format(session_id)
+    redis_metadata.update_session(session_id, status="active", chunk_count=3)
+    await _eventually(lambda: client.exists(key))
+    assert await client.hgetall(key) == {"status": "active", "chunk_count": "3"}
+    assert 0 < await client.ttl(key) <= r.SESSION_TTL_S
+    assert await redis_metadata.session_exists(session_id) is True
+    redis_metadata.forget_session(session_id)
+
+    async def gone() -> bool:
+        return await redis_metadata.session_exists(session_id) is False
+
+    await _eventually(gone)
+    await redis_metadata.close()
+
+
+async def test_without_redis_everything_answers_at_once_from_what_is_known() -> None:
+    redis_metadata = RedisMetadata(NOWHERE, "gateway-a")
+    redis_metadata.open(lambda: 2)
+    assert await redis_metadata.count_connections(2) == 2
+    assert await redis_metadata.session_exists("x") is None
+    redis_metadata.update_session("x", status="active")
+    assert not redis_metadata.ready
+    await redis_metadata.close()
+
+
+async def test_many_that_ask_at_once_share_few_connections(
+    client: redis.asyncio.Redis, embedded_services: EmbeddedServices
+) -> None:
+    before = int((await client.info("clients"))["connected_clients"])
+    redis_metadata = RedisMetadata(embedded_services.redis_url, "gateway-a")
+    counts = await asyncio.gather(*(redis_metadata.count_connections(7) for _ in range(200)))
+    assert counts == [7] * 200 and redis_metadata.ready
+    after = int((await client.info("clients"))["connected_clients"])
+    assert 0 < after - before <= r.CONNECTIONS_MAX
+    await redis_metadata.close()
+
+
+async def test_only_unfinished_sessions_run(
+    pair: tuple[RedisMetadata, RedisMetadata],
+) -> None:
+    one, two = pair
+    one.open(lambda: 0)
+    session_id = str(uuid.uuid4())
+    assert not await two.session_runs(session_id)
+    for status, runs in [("active", True), ("interrupted", True), ("finished", False)]:
+        one.update_session(session_id, status=status)
+
+        async def told(runs: bool = runs) -> bool:
+            return await two.session_runs(session_id) is runs
+
+        await _eventually(told)
+    one.forget_session(session_id)
+
+
+async def test_without_redis_no_session_is_known_to_run() -> None:
+    redis_metadata = RedisMetadata(NOWHERE, "gateway-a")
+    assert not await redis_metadata.session_runs("s")
+    await redis_metadata.close()
+
+
+async def test_it_closes_at_any_moment_of_a_call(embedded_services: EmbeddedServices) -> None:
+    for moment in range(60):
+        redis_metadata = RedisMetadata(embedded_services.redis_url, f"gateway-{moment}")
+        redis_metadata.open(lambda: 0)
+        for _ in range(3):
+            redis_metadata.update_session("s", status="active")
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            await redis_metadata.close()

@@ -1,0 +1,185 @@
+"""The DEALER link against a real ROUTER."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+from prometheus_client import REGISTRY
+
+from gateway import broker_client as link_module
+from gateway.broker_client import BrokerClient
+from wire import codec
+from wire.messages import Cancel, Hello, Load, Message, Stored, Welcome
+from wire.sockets import bind_router
+
+
+def _dropped(reason: str) -> float:
+    labels = {"reason": reason}
+    return REGISTRY.get_sample_value("asr_gateway_bus_messages_dropped_total", labels) or 0.0
+
+
+class Peer:
+    """The broker's side."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = bind_router(self._context, endpoint)
+
+    def receive(self) -> tuple[bytes, Message]:
+        assert self._socket.poll(5_000), "nothing came"
+        identity, *frames = self._socket.recv_multipart()
+        return identity, codec.decode(frames)
+
+    def send(self, identity: bytes, frames: list[bytes]) -> None:
+        self._socket.send_multipart([identity, *frames], zmq.DONTWAIT)
+
+    def close(self) -> None:
+        self._socket.close(linger=0)
+        self._context.term()
+
+
+class Gateway:
+    def __init__(self, endpoint: str) -> None:
+        self.messages: list[Message] = []
+        self.restarts = 0
+        self.changed = asyncio.Event()
+        self.link = BrokerClient(
+            endpoint, "gateway-1", on_message=self._take, on_broker_restart=self._restarted
+        )
+
+    def _take(self, message: Message) -> None:
+        self.messages.append(message)
+        self.changed.set()
+
+    def _restarted(self) -> None:
+        self.restarts += 1
+        self.changed.set()
+
+    async def until(self, messages: int, restarts: int) -> None:
+        async with asyncio.timeout(5):
+            while len(self.messages) < messages or self.restarts < restarts:
+                self.changed.clear()
+                await self.changed.wait()
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path) -> str:
+    return f"ipc://{tmp_path}/front"
+
+
+@pytest.fixture
+def peer(endpoint: str) -> Iterator[Peer]:
+    broker = Peer(endpoint)
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+async def gateway(endpoint: str, peer: Peer) -> AsyncIterator[Gateway]:
+    connected = Gateway(endpoint)
+    connected.link.open()
+    yield connected
+    await connected.link.close()
+
+
+def load(epoch: str) -> Load:
+    return Load(
+        broker_epoch=epoch,
+        queued_audio_ms=0,
+        queued=0,
+        in_flight=0,
+        failed_total=0,
+        workers=1,
+        workers_busy=0,
+        throughput_x=1.0,
+        est_wait_ms=0,
+        models=(),
+    )
+
+
+async def test_hello_by_its_identity_and_epochs(gateway: Gateway, peer: Peer) -> None:
+    identity, hello = await asyncio.to_thread(peer.receive)
+    assert (identity, hello) == (b"gateway-1", Hello(gateway_id="gateway-1"))
+    peer.send(identity, codec.encode(Welcome(broker_epoch="one")))
+    await gateway.until(messages=0, restarts=1)
+    peer.send(identity, codec.encode(load("one")))
+    await gateway.until(messages=1, restarts=1)
+    assert gateway.restarts == 1
+    peer.send(identity, codec.encode(load("two")))
+    await gateway.until(messages=2, restarts=2)
+    assert gateway.messages == [load("one"), load("two")]
+
+
+async def test_a_flood_arrives_whole_and_in_order(gateway: Gateway, peer: Peer) -> None:
+    identity, _ = await asyncio.to_thread(peer.receive)
+    count = link_module.DRAIN_MESSAGES_MAX * 3 + 7
+    for number in range(count):
+        peer.send(identity, codec.encode(Stored(gateway_id=str(number), keys=())))
+    await gateway.until(messages=count, restarts=0)
+    got = [message.gateway_id for message in gateway.messages if isinstance(message, Stored)]
+    assert got == [str(number) for number in range(count)]
+
+
+async def test_sends_arrive(gateway: Gateway, peer: Peer) -> None:
+    await asyncio.to_thread(peer.receive)
+    for number in range(50):
+        assert gateway.link.send(Cancel(session_id=str(number)))
+    received = [(await asyncio.to_thread(peer.receive))[1] for _ in range(50)]
+    assert [m.session_id for m in received if isinstance(m, Cancel)] == [str(n) for n in range(50)]
+
+
+async def test_garbage_is_counted_and_survived(gateway: Gateway, peer: Peer) -> None:
+    identity, _ = await asyncio.to_thread(peer.receive)
+
+    garbage, strange = _dropped("not_a_message"), _dropped("unexpected_kind")
+    peer.send(identity, [b"garbage"])
+    peer.send(identity, codec.encode(Hello(gateway_id="x")))
+    peer.send(identity, codec.encode(load("one")))
+    await gateway.until(messages=1, restarts=1)
+    assert _dropped("not_a_message") == garbage + 1
+    assert _dropped("unexpected_kind") == strange + 1
+
+
+async def test_without_a_broker_sends_are_refused_in_the_end_not_lost_in_silence(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wire.sockets.HIGH_WATER_MARK_MESSAGES", 10)
+    monkeypatch.setattr("wire.sockets.LINGER_RESULTS_MS", 0)
+    alone = Gateway(endpoint)
+    alone.link.open()
+    refused = _dropped("send_queue_full")
+    sent = [alone.link.send(Cancel(session_id="a")) for _ in range(50)]
+    await alone.link.close()
+    assert sent.count(False) >= 39
+    assert _dropped("send_queue_full") - refused == sent.count(False)
+
+
+async def test_after_a_silence_what_may_be_lost_is_sent_again_once(
+    gateway: Gateway, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity, _ = await asyncio.to_thread(peer.receive)
+    heard = 0
+
+    async def hear() -> None:
+        nonlocal heard
+        heard += 1
+        peer.send(identity, codec.encode(load("one")))
+        await gateway.until(messages=heard, restarts=0)
+
+    await hear()
+    await hear()
+    assert gateway.restarts == 1
+    monkeypatch.setattr(link_module, "SILENCE_S", 0.0)
+    monkeypatch.setattr(link_module, "SETTLE_S", 1_000.0)
+    await hear()
+    assert gateway.restarts == 1  # What has arrived meanwhile is heard first.
+    monkeypatch.setattr(link_module, "SETTLE_S", 0.0)
+    await hear()
+    assert gateway.restarts == 2
+    monkeypatch.setattr(link_module, "SILENCE_S", 1_000.0)
+    await hear()
+    assert gateway.restarts == 2

@@ -1,0 +1,215 @@
+"""The check by itself, and around every route of the gateway; with real clients it is tested in
+tests/integration/test_access.py."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import MutableMapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import structlog
+from fastapi import FastAPI
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+
+from gateway.server import Server
+from gateway.telemetry.metrics import REFUSED
+from gateway.web import auth_tokens
+from gateway.web.auth import MESSAGE, Access, is_open, shown_tokens, without_token
+from gateway.web.auth_tokens import AuthTokens
+from gateway.web.routes import create_app
+
+TOKEN = auth_tokens.new_token()
+OPEN = {"/", "/dashboard", "/docs", "/openapi.json", "/livez", "/readyz", "/static/{name}"}
+"""Written anew here: who opens a further path has to say so twice."""
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> AuthTokens:
+    auth_tokens.write(tmp_path / "tokens", {"anna": auth_tokens.hash_of(TOKEN)})
+    return AuthTokens(tmp_path / "tokens")
+
+
+@pytest.fixture
+def app(known: AuthTokens) -> FastAPI:
+    return create_app(cast(Server, SimpleNamespace()), {}, known)
+
+
+def request(path: str, method: str = "GET", *headers: tuple[bytes, bytes]) -> dict[str, Any]:
+    return {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": b"",
+        "headers": list(headers),
+    }
+
+
+def upgrade(path: str, *headers: tuple[bytes, bytes], offers: tuple[str, ...] = ()) -> Any:
+    offered = [(b"sec-websocket-protocol", ", ".join(offers).encode())] if offers else []
+    return {
+        "type": "websocket",
+        "path": path,
+        "query_string": b"",
+        "headers": [*headers, *offered],
+        "subprotocols": list(offers),
+        "extensions": {"websocket.http.response": {}},
+    }
+
+
+def bearer(token: str) -> tuple[bytes, bytes]:
+    return (b"authorization", b"Bearer " + token.encode())
+
+
+def basic(pair: str) -> tuple[bytes, bytes]:
+    return (b"authorization", b"Basic " + base64.b64encode(pair.encode()))
+
+
+async def answer_of(app: Any, scope: dict[str, Any]) -> tuple[int, dict[str, str], Any]:
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        raise AssertionError("nothing of a refused request is read")
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    head, body = sent
+    headers = {name.decode(): value.decode() for name, value in head["headers"]}
+    return head["status"], headers, json.loads(body["body"])
+
+
+def of(route: BaseRoute) -> list[tuple[str, dict[str, Any]]]:
+    """Every request that ``route`` answers: its path as it stands in the code, and a scope."""
+    assert isinstance(route, Route | WebSocketRoute), "of any other kind the test knows nothing"
+    path = re.sub(r"\{\w+\}", "x", route.path)
+    if isinstance(route, WebSocketRoute):
+        return [(route.path, upgrade(path))]
+    return [(route.path, request(path, method)) for method in sorted(route.methods or ())]
+
+
+async def test_no_route_is_forgotten(app: FastAPI) -> None:
+    requests = [pair for route in app.routes for pair in of(route)]
+    assert {path for path, scope in requests if scope["type"] == "websocket"} == {
+        *("/", "/vosk", "/ws/asr")
+    }
+    assert {path for path, scope in requests if is_open(scope)} == OPEN
+    closed = [scope for _, scope in requests if not is_open(scope)]
+    assert len(closed) > 10
+    for scope in closed:
+        for shown in ([], [bearer("wrong")]):
+            before = REFUSED.labels("unauthorized")._value.get()
+            status, headers, body = await answer_of(app, {**scope, "headers": shown})
+            assert status == 401
+            assert headers["www-authenticate"].startswith("Bearer")
+            error = body["error"] if scope["path"].startswith("/v1/") else body
+            assert (error["code"], error["message"]) == ("unauthorized", MESSAGE)
+            assert REFUSED.labels("unauthorized")._value.get() == before + 1
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        request("/no/such/path"),
+        request("/docs/"),
+        request("/static"),
+        request("//static/app.js"),
+        request("/livez", "POST"),
+        request("/", "OPTIONS"),
+        request("/dashboard", "DELETE"),
+        upgrade("/static/app.js"),
+        upgrade("/livez"),
+    ],
+    ids=lambda scope: f"{scope['type']}-{scope.get('method', '')}-{scope['path']}",
+)
+async def test_what_is_not_open_is_closed(app: FastAPI, scope: dict[str, Any]) -> None:
+    assert (await answer_of(app, scope))[0] == 401
+
+
+async def test_a_wrong_token_is_told_from_none(app: FastAPI) -> None:
+    async def challenge(*headers: tuple[bytes, bytes]) -> str:
+        scope = request("/api/v1/history", "GET", *headers)
+        return (await answer_of(app, scope))[1]["www-authenticate"]
+
+    assert await challenge() == "Bearer"
+    assert await challenge((b"authorization", b"Digest x")) == "Bearer"
+    assert await challenge(bearer("x")) == 'Bearer error="invalid_token"'
+    assert await challenge(basic("anna:x")) == 'Bearer error="invalid_token"'
+
+
+@pytest.mark.parametrize(
+    ("scope", "shown"),
+    [
+        (request("/x", "GET", bearer("abc")), ["abc"]),
+        (request("/x", "GET", (b"authorization", b"bEARER   abc ")), ["abc"]),
+        (request("/x", "GET", basic("anna:abc")), ["abc"]),
+        (request("/x", "GET", basic(":a:b")), ["a:b"]),
+        (request("/x", "GET", basic("anna")), [""]),
+        (request("/x", "GET", (b"authorization", b"Basic %%%")), []),
+        (request("/x", "GET", (b"authorization", b"Basic /////w==")), []),
+        (request("/x", "GET", (b"authorization", b"Bearer")), [""]),
+        (request("/x", "GET", (b"authorization", b"")), []),
+        (request("/x?token=abc", "GET", (b"x-api-key", b"abc")), []),
+        (upgrade("/x", offers=("asr", "bearer.abc")), ["abc"]),
+        (upgrade("/x", offers=("bearer.abc", "asr", "bearer.def")), ["abc"]),
+        (upgrade("/x", basic("proxy:own"), offers=("asr", "bearer.abc")), ["own", "abc"]),
+        (upgrade("/x", offers=("binary",)), []),
+    ],
+)
+def test_where_a_token_may_stand(scope: dict[str, Any], shown: list[str]) -> None:
+    assert shown_tokens(scope) == shown
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        request("/x", "GET", bearer(TOKEN), (b"accept", b"*/*")),
+        upgrade("/x", basic(f"anybody:{TOKEN}"), offers=("binary",)),
+        upgrade("/x", (b"Authorization", b"Basic ?"), offers=("asr", f"bearer.{TOKEN}")),
+    ],
+)
+async def test_a_caller_has_a_name_and_no_token(known: AuthTokens, scope: dict[str, Any]) -> None:
+    passed: list[tuple[Any, Any]] = []
+
+    async def inner(scope: Any, _receive: Any, _send: Any) -> None:
+        passed.append((scope, structlog.contextvars.get_contextvars()))
+
+    await Access(inner, known)(scope, cast(Any, None), cast(Any, None))
+    (got, variables) = passed[0]
+    assert variables["token_name"] == "anna"
+    assert "token_name" not in structlog.contextvars.get_contextvars()
+    assert TOKEN not in repr(got) and b"Basic" not in repr(got).encode()
+    assert got["path"] == "/x"
+    assert [name for name, _ in got["headers"]] in ([b"accept"], [])
+    assert got.get("subprotocols") in (None, ["binary"], ["asr"])
+    assert scope == {
+        **got,
+        **{name: scope[name] for name in ("headers", "subprotocols") & scope.keys()},
+    }
+
+
+def test_nothing_else_is_changed() -> None:
+    scope = request("/x", "GET", (b"origin", b"http://a"))
+    assert without_token(scope) == scope
+
+
+async def test_what_is_no_text_is_refused_like_any_other(app: FastAPI) -> None:
+    scope = upgrade("/ws/asr", offers=("bearer.x",))
+    scope["subprotocols"] = ["bearer.\udcff"]
+    assert (await answer_of(app, scope))[0] == 401
+
+
+def test_the_description_tells_of_tokens(app: FastAPI) -> None:
+    described = app.openapi()
+    assert {scheme["scheme"] for scheme in described["components"]["securitySchemes"].values()} == {
+        *("bearer", "basic")
+    }
+    assert {} not in described["security"]
+    assert {} in create_app(cast(Server, SimpleNamespace()), {}).openapi()["security"]
+    operations = [o for path in described["paths"].values() for o in path.values()]
+    assert operations and all("401" in operation["responses"] for operation in operations)

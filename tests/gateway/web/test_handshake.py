@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import tracemalloc
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import uvicorn
+import websockets
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
+from websockets.frames import Frame, Opcode
+
+from gateway.telemetry.metrics import CLOSED, REFUSED
+from gateway.web.handshake import READ_AHEAD_MESSAGES, Handshake
+from tools.lab.chaos.guests import UPGRADE, ask
+
+
+@dataclass(frozen=True)
+class Served:
+    server: uvicorn.Server
+    port: int
+
+    def connect(self, path: str) -> Any:
+        return websockets.connect(f"ws://127.0.0.1:{self.port}{path}", compression=None, proxy=None)
+
+    @property
+    def protocol(self) -> Handshake:
+        """The gateway's end of the only connection."""
+        connections = self.server.server_state.connections
+        (protocol,) = [each for each in connections if isinstance(each, Handshake)]
+        return protocol
+
+
+async def refuse(websocket: WebSocket) -> None:
+    await websocket.send_denial_response(PlainTextResponse("full", 503, {"Retry-After": "5"}))
+
+
+async def forget(_websocket: WebSocket) -> None:
+    """Answers nothing, which is an error indeed."""
+
+
+@asynccontextmanager
+async def serving(**endpoints: Callable[[WebSocket], Awaitable[None]]) -> AsyncIterator[Served]:
+    app = Starlette(routes=[WebSocketRoute(f"/{name}", to) for name, to in endpoints.items()])
+    config = uvicorn.Config(app, ws=Handshake, log_config=None, lifespan="off")
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        running = asyncio.create_task(server.serve([listener]))
+        try:
+            yield Served(server, listener.getsockname()[1])
+        finally:
+            server.should_exit = True
+            await running
+
+
+async def answer_of(path: str) -> tuple[int, str | None]:
+    """Status and ``Retry-After``."""
+    async with serving(full=refuse, forgets=forget) as served:
+        return await asyncio.to_thread(ask, served.port, path, UPGRADE)
+
+
+async def test_a_refusal_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    assert await answer_of("/full") == (503, "5")
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_no_answer_is_one(caplog: pytest.LogCaptureFixture) -> None:
+    assert await answer_of("/forgets") == (500, None)
+    assert "without completing handshake" in caplog.text
+
+
+def _refused_as_draining() -> float:
+    value: float = REFUSED.labels("draining")._value.get()
+    return value
+
+
+async def test_who_is_not_let_in_yet_when_it_ends_shall_try_again() -> None:
+    asked, ended = asyncio.Event(), asyncio.Event()
+    before = _refused_as_draining()
+
+    async def slow(_websocket: WebSocket) -> None:
+        asked.set()
+        await ended.wait()
+
+    async with serving(slow=slow) as served:
+        answer = asyncio.create_task(asyncio.to_thread(ask, served.port, "/slow", UPGRADE))
+        await asked.wait()
+        served.server.should_exit = True
+        assert await answer == (503, "1")
+        ended.set()
+    assert _refused_as_draining() == before + 1
+
+
+async def test_reading_does_not_stop_while_messages_are_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stops = 0
+
+    def pause(_transport: object) -> None:
+        nonlocal stops
+        stops += 1
+
+    async def echo(websocket: WebSocket) -> None:
+        await websocket.accept()
+        async for text in websocket.iter_text():
+            await websocket.send_text(text)
+
+    async with serving(echo=echo) as served, served.connect("/echo") as client:
+        monkeypatch.setattr("asyncio.selector_events._SelectorTransport.pause_reading", pause)
+        for number in range(20):
+            await client.send(str(number))
+            assert await client.recv() == str(number)
+    assert stops == 0
+
+
+async def test_of_messages_that_are_not_taken_few_are_read() -> None:
+    """The kernel's buffers fill, and the client waits; then all arrive, in order."""
+    count, size = 400, 65_536
+    taking = asyncio.Event()
+    taken: list[int] = []
+
+    async def late(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await taking.wait()
+        taken.extend([int(data[:4]) async for data in websocket.iter_bytes()])
+
+    async def send(client: Any) -> None:
+        for number in range(count):
+            await client.send(b"%04d".ljust(size, b".") % number)
+
+    async with serving(late=late) as served, served.connect("/late") as client:
+        sending = asyncio.create_task(send(client))
+        protocol = served.protocol
+        while not protocol.read_paused:
+            await asyncio.sleep(0.01)
+        done, _ = await asyncio.wait([sending], timeout=0.5)
+        assert not done
+        read = protocol.queue.qsize()
+        taking.set()
+        await sending
+    assert taken == list(range(count))
+    # Several may come out of one read, of 256 KiB at most.
+    assert READ_AHEAD_MESSAGES <= read <= READ_AHEAD_MESSAGES + 4
+
+
+async def take_one(websocket: WebSocket) -> None:
+    """One message, and it comes back."""
+    await websocket.accept()
+    await websocket.send_bytes(await websocket.receive_bytes())
+
+
+@asynccontextmanager
+async def upgraded(
+    port: int, path: str
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection beyond its upgrade, to send frames on that no client's library would."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        headers = "".join(f"{name}: {value}\r\n" for name, value in UPGRADE.items())
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode())
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+def frame(opcode: Opcode, data: bytes, *, fin: bool = True) -> bytes:
+    return Frame(opcode, data, fin=fin).serialize(mask=True)
+
+
+async def test_a_message_of_any_number_of_frames_takes_the_room_of_its_bytes() -> None:
+    pieces = 50_000
+    async with (
+        serving(takes=take_one) as served,
+        upgraded(served.port, "/takes") as (reader, writer),
+    ):
+        writer.write(frame(Opcode.BINARY, b"begun", fin=False))
+        await writer.drain()
+        tracemalloc.start()
+        empty, small = frame(Opcode.CONT, b"", fin=False), frame(Opcode.CONT, b"xy", fin=False)
+        for _ in range(100):
+            writer.write((empty + small) * (pieces // 100))
+            await writer.drain()
+        while len(served.protocol._begun) < 5 + 2 * pieces:
+            await asyncio.sleep(0.01)
+        room, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert room < 20 * pieces  # As a list of bytes they take forty each.
+        writer.write(frame(Opcode.CONT, b"ended"))
+        message = b"begun" + b"xy" * pieces + b"ended"
+        answer = await reader.readexactly(2 + 8 + len(message))  # With its length in 8 bytes.
+        assert answer[10:] == message
+
+
+async def test_who_does_not_read_gets_no_pongs() -> None:
+    """They would pile up, for as long as the keep-alive takes to notice."""
+    async with (
+        serving(takes=take_one) as served,
+        upgraded(served.port, "/takes") as (_, writer),
+    ):
+        pings = frame(Opcode.PING, b"p" * 125) * 1_000
+        for _ in range(100):
+            writer.write(pings)
+            await writer.drain()
+        writer.write(frame(Opcode.BINARY, b"behind them"))
+        transport = served.protocol.transport
+        async with asyncio.timeout(10):
+            while served.protocol.writable.is_set():
+                await asyncio.sleep(0.01)
+        _, high = transport.get_write_buffer_limits()
+        assert transport.get_write_buffer_size() < 2 * high + len(pings)
+
+
+async def test_who_breaks_the_protocol_is_counted() -> None:
+    before = CLOSED.labels(1002)._value.get()
+    async with (
+        serving(takes=take_one) as served,
+        upgraded(served.port, "/takes") as (reader, writer),
+    ):
+        writer.write(b"\x83\x80" + os.urandom(4))  # An opcode that does not exist.
+        assert (await reader.read())[2:4] == (1002).to_bytes(2, "big")
+    assert CLOSED.labels(1002)._value.get() == before + 1
+
+
+async def test_who_does_not_answer_pings_is_counted() -> None:
+    before = CLOSED.labels(1011)._value.get()
+    async with (
+        serving(takes=take_one) as served,
+        upgraded(served.port, "/takes") as (reader, _),
+    ):
+        protocol = served.protocol
+        protocol.ping_timeout = 0.1
+        protocol.send_keepalive_ping()
+        assert (1011).to_bytes(2, "big") in await reader.read()
+    assert CLOSED.labels(1011)._value.get() == before + 1

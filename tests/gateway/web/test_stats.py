@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from gateway.telemetry import activity as a
+from gateway.web.schemas import RecentAnswer
+from gateway.web.stats import queue_body, recent_body
+
+
+def test_without_a_broker_the_queue_is_empty_and_says_so() -> None:
+    assert queue_body(None)["broker_ready"] is False
+    assert queue_body(None)["workers"] == 0
+
+
+def test_recent_figures_fit_their_schema_and_the_window() -> None:
+    activity = a.Activity()
+    activity.note_refusal("overloaded", 1.0)
+    activity.note_submitted("s", 0, 1.0)
+    activity.note_result(
+        session_id="s",
+        seq=0,
+        partial=False,
+        failed=False,
+        audio_ms=1_500,
+        worker_id="w1",
+        infer_ms=100,
+        batch_jobs=2,
+        now_s=1.1,
+    )
+    body = RecentAnswer.model_validate(recent_body(activity.slots(1.1))).model_dump()
+    assert body["results"] == 1 and body["audio_seconds"] == 1.5
+    assert body["refused"] == {"overloaded": 1}
+    assert 100 <= body["latency_ms"]["p95"] <= 116
+    assert {len(series) for series in body["series"].values()} == {a.SLOTS_MAX}
+    assert body["series"]["latency_p50_ms"][-2:] == [None, body["latency_ms"]["p50"]]
+    (worker,) = body["workers"]
+    assert (worker["speed_x"], worker["batch_jobs_mean"], worker["seen_s"]) == (30.0, 2.0, 0.0)

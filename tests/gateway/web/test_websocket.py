@@ -1,0 +1,241 @@
+"""A connection whose session fails by our own bug. Everything else about connections is tested
+with real clients in tests/integration."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from typing import Any, cast
+
+import pytest
+from prometheus_client import REGISTRY
+from starlette.websockets import WebSocket, WebSocketState
+
+from gateway.audio.audio_input import Decoded
+from gateway.dialects.dialect import Dialect
+from gateway.dialects.native import Native
+from gateway.session import events as e
+from gateway.session.core import Session
+from gateway.session.endpointer import EndpointerConfig
+from gateway.session.runner import Services, SessionRunner
+from gateway.session.states import SessionLimits, State
+from gateway.web.websocket import Connection, Gateway
+from wire.messages import Cancel, Job, Record, Result
+
+CLOSED_1013 = "asr_gateway_closed_connections_total", {"code": "1013"}
+
+
+class ScriptedSocket:
+    """Receives what the test says; keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.sent: list[str] = []
+        self.closed: tuple[int, str] | None = None
+        self.application_state = WebSocketState.CONNECTED
+        self.client = None
+
+    async def receive(self) -> dict[str, Any]:
+        return await self.incoming.get()
+
+    async def send_text(self, text: str) -> None:
+        self.sent.append(text)
+
+    async def close(self, code: int, reason: str) -> None:
+        self.closed = (code, reason)
+        self.application_state = WebSocketState.DISCONNECTED
+        self.incoming.put_nowait({"type": "websocket.disconnect", "code": code})
+
+
+class NoServices:
+    """Takes everything, answers nothing: no audio is sent in these tests."""
+
+    chunk_bytes_max = 1 << 20
+
+    def __init__(self) -> None:
+        self.released = 0
+        self.runners: list[SessionRunner] = []
+
+    def submit_job(self, job: Job) -> None: ...
+    def submit_record(self, record: Record) -> None: ...
+    def keep_result(self, result: Result, *, contested: bool) -> None: ...
+    def cancel(self, cancel: Cancel) -> None: ...
+    def new_audio(self, start: e.Start, first_sample: int) -> object:
+        class Audio:
+            async def finish(self) -> bytes:
+                return b""
+
+            async def close(self) -> None: ...
+
+        return Audio()
+
+    async def claim(self, runner: SessionRunner, start: e.Start) -> SessionRunner:
+        return runner
+
+    def new_runner(self, client: str, dialect: Dialect) -> SessionRunner:
+        session = Session(
+            SessionLimits(),
+            EndpointerConfig(),
+            resume_token="t",
+            client=client,
+            wall_ms=lambda: 0,
+        )
+        self.runners.append(SessionRunner(session, cast(Services, self)))
+        return self.runners[-1]
+
+    def release(self, runner: SessionRunner) -> None:
+        self.released += 1
+
+
+def make() -> tuple[ScriptedSocket, NoServices, SessionRunner, Connection]:
+    socket, services = ScriptedSocket(), NoServices()
+    connection = Connection(cast(WebSocket, socket), Native(), cast(Gateway, services))
+    (runner,) = services.runners
+    return socket, services, runner, connection
+
+
+async def test_a_bug_in_one_session_closes_it_with_1011(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    socket, services, runner, connection = make()
+    before = REGISTRY.get_sample_value("asr_gateway_failed_sessions_total") or 0.0
+    socket.incoming.put_nowait(
+        {"type": "websocket.receive", "text": '{"action":"start","session_id":"a"}'}
+    )
+    running = asyncio.create_task(connection.run())
+    while not socket.sent:
+        await asyncio.sleep(0)
+    assert json.loads(socket.sent[0])["status"] == "session_started"
+
+    def broken(_event: e.Event, _now_s: float) -> list[e.Action]:
+        raise AssertionError("a bug")
+
+    monkeypatch.setattr(runner.session, "handle", broken)
+    runner.feed(e.Tick())
+    async with asyncio.timeout(5):
+        await running
+    assert socket.closed is not None and socket.closed[0] == 1011
+    assert services.released == 1
+    assert REGISTRY.get_sample_value("asr_gateway_failed_sessions_total") == before + 1
+
+
+async def test_a_chunk_over_the_limit_closes_with_1009() -> None:
+    socket, _services, runner, connection = make()
+    for message in (
+        {"text": '{"action":"start","session_id":"a"}'},
+        {"bytes": b"\0" * ((1 << 20) + 1)},
+    ):
+        socket.incoming.put_nowait({"type": "websocket.receive", **message})
+    running = asyncio.create_task(connection.run())
+    async with asyncio.timeout(5):
+        while socket.closed is None:
+            await asyncio.sleep(0)
+    assert socket.closed[0] == 1009
+    async with asyncio.timeout(5):
+        await running
+    assert runner.session.state is State.ACTIVE and not runner.attached
+
+
+async def test_other_messages_than_start_do_not_put_off_its_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.web.websocket.START_TIMEOUT_S", 0.3)
+    socket, _services, _runner, connection = make()
+    running = asyncio.create_task(connection.run())
+    async with asyncio.timeout(5):
+        while socket.closed is None:
+            finish = '{"action":"finish","session_id":"a"}'
+            socket.incoming.put_nowait({"type": "websocket.receive", "text": finish})
+            await asyncio.sleep(0.05)
+        await running
+    assert socket.closed == (1008, "no start in time")
+    assert len(socket.sent) > 2 and all("bad_state" in answer for answer in socket.sent)
+
+
+async def test_a_client_that_does_not_read_is_closed_with_1013(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.web.websocket.SEND_TIMEOUT_S", 0.05)
+    socket, _services, runner, connection = make()
+    before = REGISTRY.get_sample_value("asr_gateway_slow_clients_total") or 0.0
+    closed = REGISTRY.get_sample_value(*CLOSED_1013) or 0.0
+
+    async def stuck(_text: str) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(socket, "send_text", stuck)
+    socket.incoming.put_nowait(
+        {"type": "websocket.receive", "text": '{"action":"start","session_id":"a"}'}
+    )
+    async with asyncio.timeout(5):
+        await connection.run()
+    assert socket.closed is not None and socket.closed[0] == 1013
+    assert REGISTRY.get_sample_value("asr_gateway_slow_clients_total") == before + 1
+    assert REGISTRY.get_sample_value(*CLOSED_1013) == closed + 1
+    assert runner.session.state is State.ACTIVE and not runner.attached
+
+
+class SlowAudio:
+    """Decodes nothing before it is told to."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def feed(self, data: bytes, *, whole: bool) -> Decoded:
+        self.begun.set()
+        await self.go_on.wait()
+        return Decoded(tail=b"", pcm=b"", starts_container=False, ends_container=False)
+
+    async def close(self) -> None: ...
+
+
+def received(message: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "websocket.receive", "text": json.dumps(message)}
+
+
+async def test_a_chunk_being_decoded_when_its_client_comes_back_counts_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    socket, services, runner, connection = make()
+    audio = SlowAudio()
+    monkeypatch.setattr(services, "new_audio", lambda _start, _first_sample: audio)
+    first = asyncio.create_task(connection.run())
+    socket.incoming.put_nowait(received({"action": "start", "session_id": "a"}))
+    socket.incoming.put_nowait({"type": "websocket.receive", "bytes": b"one"})
+    async with asyncio.timeout(5):
+        await audio.begun.wait()
+
+    socket2, services2, _fresh, connection2 = make()
+
+    async def claim(_runner: SessionRunner, _start: e.Start) -> SessionRunner:
+        return runner
+
+    monkeypatch.setattr(services2, "claim", claim)
+    second = asyncio.create_task(connection2.run())
+    resume = {"action": "start", "session_id": "a", "resume_token": "t"}
+    socket2.incoming.put_nowait(received(resume))
+    socket2.incoming.put_nowait(received({"action": "chunk", **chunk_fields(1, b"two")}))
+    async with asyncio.timeout(5):
+        while not (socket2.sent and socket.closed):
+            await asyncio.sleep(0)
+    assert socket.closed == (1008, "resumed elsewhere")
+    assert json.loads(socket2.sent[0])["next_chunk_index"] == 1
+    assert runner.session.chunk_count == 1
+    audio.go_on.set()
+    async with asyncio.timeout(5):
+        await first
+        while len(socket2.sent) < 2:
+            await asyncio.sleep(0)
+    assert json.loads(socket2.sent[1])["chunk_index"] == 1
+    assert runner.attached and runner.session.chunk_count == 2
+    socket2.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
+    async with asyncio.timeout(5):
+        await second
+    assert not runner.attached
+
+
+def chunk_fields(index: int, data: bytes) -> dict[str, Any]:
+    audio = base64.b64encode(data).decode()
+    return {"session_id": "a", "chunk_index": index, "audio_data": audio}

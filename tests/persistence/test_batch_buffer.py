@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from persistence.batch_buffer import STORED_KEYS_MAX, Batch, BatchBuffer, Limits, Reception
+from tests.persistence import sent
+from wire import codec
+from wire.messages import PublishedRecord, Record, Stored, StoredKey
+from wire.publication import encode
+from wire.records import SegmentCopy
+
+LIMITS = Limits(
+    batch_rows_max=3, batch_wait_s=0.5, pending_rows_max=10, pending_bytes_max=1_000_000
+)
+TAKEN = Reception()
+
+
+def buffer(**changes: float) -> BatchBuffer:
+    fields = {name: getattr(LIMITS, name) for name in Limits.__slots__}
+    return BatchBuffer(Limits(**{**fields, **changes}))
+
+
+def take(core: BatchBuffer, now_s: float = 1_000.0) -> Batch:
+    batch = core.take_batch(now_s)
+    assert batch is not None
+    return batch
+
+
+def key(seq: int, kind: str = "result", session_id: str = "s") -> StoredKey:
+    return StoredKey(session_id=session_id, kind=kind, seq=seq)  # type: ignore[arg-type]
+
+
+def test_a_full_batch_is_due_at_once_and_a_part_of_one_after_the_wait() -> None:
+    core = buffer()
+    assert core.batch_due_s() is None
+    core.receive(sent.published_result(0, sent.result(seq=0)), 10.0)
+    core.receive(sent.published_result(1, sent.result(seq=1)), 10.4)
+    assert core.batch_due_s() == 10.5
+    assert core.take_batch(10.49) is None
+    core.receive(sent.published_result(2, sent.result(seq=2)), 10.45)
+    assert [e.key.seq for e in take(core, 10.46).entries] == [0, 1, 2]
+
+
+def test_draining_waits_for_nothing() -> None:
+    core = buffer()
+    core.receive(sent.published_result(0, sent.result()), 10.0)
+    assert core.take_batch(10.0) is None
+    assert core.take_batch(10.0, draining=True) is not None
+    assert core.take_batch(10.0, draining=True) is None
+
+
+def test_confirms_each_gateway_its_own_keys_and_only_after_the_commit() -> None:
+    core = buffer()
+    core.receive(sent.published_result(0, sent.result(), gateway_id="a"), 0.0)
+    core.receive(sent.published_record(1, sent.started(), gateway_id="b", record_seq=4), 0.0)
+    batch = take(core)
+    assert core.rows == 2
+    assert core.committed(batch) == [
+        Stored(gateway_id="a", keys=(key(0),)),
+        Stored(gateway_id="b", keys=(key(4, "record"),)),
+    ]
+    assert (core.rows, core.bytes) == (0, 0)
+
+
+def test_a_result_becomes_a_whole_row() -> None:
+    core = buffer()
+    core.receive(sent.published_result(0, sent.result(seq=7, text="seven")), 0.0)
+    (entry,) = take(core).entries
+    assert isinstance(entry.body, SegmentCopy)
+    assert (entry.body.seq, entry.body.segment_text, entry.body.worker_id) == (
+        7,
+        "seven",
+        "worker-1",
+    )
+
+
+def test_repeated_while_waiting_or_being_written_is_dropped_and_later_written_again() -> None:
+    core = buffer()
+    frames = sent.published_result(0, sent.result())
+    assert core.receive(frames, 0.0) == TAKEN
+    assert core.receive(sent.published_result(1, sent.result()), 0.0).discarded == "repeated"
+    batch = take(core)
+    assert core.receive(sent.published_result(2, sent.result()), 0.0).discarded == "repeated"
+    core.committed(batch)
+    assert core.receive(sent.published_result(3, sent.result()), 0.0) == TAKEN
+
+
+def test_the_same_key_of_two_gateways_is_two_records() -> None:
+    """A resumed session's new gateway numbers its records from 0 again."""
+    core = buffer()
+    assert core.receive(sent.published_record(0, sent.started(), gateway_id="a"), 0.0) == TAKEN
+    other = sent.started(client="10.0.0.9")
+    assert core.receive(sent.published_record(1, other, gateway_id="b"), 0.0) == TAKEN
+    assert [m.gateway_id for m in core.committed(take(core))] == ["a", "b"]
+
+
+def test_chunks_count_as_rows_and_a_giant_record_is_a_batch_of_its_own() -> None:
+    core = buffer()
+    core.receive(sent.published_record(0, sent.chunks(0, 1), record_seq=1), 0.0)
+    core.receive(sent.published_record(1, sent.chunks(*range(2, 7)), record_seq=2), 0.0)
+    core.receive(sent.published_result(2, sent.result()), 0.0)
+    assert core.rows == 8
+    assert [[e.rows for e in take(core).entries] for _ in range(3)] == [[2], [5], [1]]
+
+
+def test_at_the_row_limit_the_newest_is_dropped_until_a_commit_makes_room() -> None:
+    core = buffer()
+    for seq in range(10):
+        assert core.receive(sent.published_result(seq, sent.result(seq=seq)), 0.0) == TAKEN
+    late = sent.published_result(10, sent.result(seq=10))
+    assert core.receive(late, 0.0).discarded == "backlog_full"
+    batch = take(core)
+    assert core.receive(late, 0.0).discarded == "backlog_full", "a taken batch is still ours"
+    core.committed(batch)
+    assert core.receive(sent.published_result(11, sent.result(seq=10)), 0.0) == TAKEN
+
+
+def test_a_record_beyond_the_limits_is_taken_when_nothing_else_waits() -> None:
+    """Dropped, it would come again and again, and never be stored."""
+    core = buffer(pending_rows_max=3)
+    giant = sent.published_record(0, sent.chunks(*range(5)), record_seq=1)
+    assert core.receive(giant, 0.0) == TAKEN
+    late = sent.published_result(1, sent.result())
+    assert core.receive(late, 0.0).discarded == "backlog_full"
+    core.committed(take(core))
+    assert core.receive(late, 0.0) == TAKEN
+    assert core.receive(giant, 0.0).discarded == "backlog_full"
+
+
+def test_records_of_no_chunks_count_towards_the_limits() -> None:
+    core = buffer(pending_rows_max=2)
+    for number in range(3):
+        frames = sent.published_record(number, sent.chunks(), record_seq=number)
+        reception = core.receive(frames, 0.0)
+    assert reception.discarded == "backlog_full"
+
+
+def test_the_byte_limit_holds_too() -> None:
+    core = buffer(pending_bytes_max=2_200)
+    long = sent.result(seq=1, text="x" * 1_500)
+    assert core.receive(sent.published_result(0, sent.result(seq=0)), 0.0) == TAKEN
+    assert core.receive(sent.published_result(1, long), 0.0).discarded is None
+    last = sent.published_result(2, sent.result(seq=2))
+    assert core.receive(last, 0.0).discarded == "backlog_full"
+
+
+def test_gaps_are_counted_within_one_broker_life() -> None:
+    core = buffer()
+    results = [sent.result(seq=seq) for seq in range(5)]
+    assert core.receive(sent.published_result(40, results[0]), 0.0).lost == 0
+    assert core.receive(sent.published_result(41, results[1]), 0.0).lost == 0
+    assert core.receive(sent.published_result(45, results[2]), 0.0).lost == 3
+    assert core.receive(sent.published_result(9, results[3], epoch="epoch-2"), 0.0).lost == 0
+    assert core.receive(sent.published_result(11, results[4], epoch="epoch-2"), 0.0).lost == 1
+
+
+def test_a_discarded_publication_is_no_gap() -> None:
+    core = buffer()
+    core.receive(sent.published_result(0, sent.result()), 0.0)
+    assert core.receive(sent.published_result(1, sent.result()), 0.0).discarded == "repeated"
+    assert core.receive(sent.published_result(2, sent.result(seq=1)), 0.0) == TAKEN
+
+
+@pytest.mark.parametrize("session_id", ["", "x" * 129, "nul\0"])
+def test_session_ids_that_cannot_be_keys_are_refused(session_id: str) -> None:
+    reception = buffer().receive(sent.published_result(0, sent.result(session_id)), 0.0)
+    assert reception.discarded == "bad_session_id"
+
+
+def test_partial_results_and_unknown_records_are_refused() -> None:
+    partial = sent.published_result(0, sent.result(partial=True))
+    assert buffer().receive(partial, 0.0).discarded == "bad_message"
+    record = Record(session_id="s", record_seq=0, body={"type": "nonsense"})
+    frames = encode(0, PublishedRecord(broker_epoch="e", gateway_id="g", record=record))
+    assert buffer().receive(frames, 0.0).discarded == "bad_message"
+
+
+def test_hostile_frames_never_raise() -> None:
+    rng = random.Random(7)
+    good = sent.published_result(0, sent.result())
+    core = buffer(pending_rows_max=1_000_000)
+    for _ in range(2_000):
+        frames = list(good)
+        place = rng.randrange(len(frames))
+        damaged = bytearray(frames[place])
+        for _ in range(rng.randrange(1, 4)):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        frames[place] = bytes(damaged)
+        core.receive(frames[: rng.randrange(1, len(frames) + 1)], 0.0)
+    assert core.receive(sent.published_result(1, sent.result(seq=99)), 0.0).discarded is None
+
+
+def test_confirmations_fit_into_a_message() -> None:
+    core = buffer(batch_rows_max=5_000, pending_rows_max=5_000, pending_bytes_max=1 << 30)
+    session_id = "語" * 128
+    for seq in range(2_500):
+        core.receive(sent.published_result(seq, sent.result(session_id, seq)), 0.0)
+    batch = take(core)
+    messages = core.committed(batch, batch.entries)
+    assert [len(m.keys) for m in messages] == [STORED_KEYS_MAX, STORED_KEYS_MAX, 500]
+    for message in messages:
+        assert message.superseded == tuple(range(len(message.keys)))
+        assert codec.decode(codec.encode(message)) == message
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_random_life_keeps_the_books_balanced(seed: int) -> None:
+    """Every taken publication is confirmed exactly once, within the limits, in whatever order."""
+    rng = random.Random(seed)
+    core = buffer()
+    now_s, sequence, writing = 0.0, 0, None
+    taken: list[StoredKey] = []
+    confirmed: list[StoredKey] = []
+    for _ in range(400):
+        now_s += rng.choice([0.0, 0.1, 0.6])
+        action = rng.random()
+        if action < 0.6:
+            message = sent.result(seq=rng.randrange(30))
+            reception = core.receive(sent.published_result(sequence, message), now_s)
+            sequence += 1
+            if reception.discarded is None:
+                taken.append(key(message.seq))
+        elif writing is None:
+            writing = core.take_batch(now_s)
+            if writing is not None:
+                assert 1 <= sum(e.rows for e in writing.entries) <= LIMITS.batch_rows_max
+        else:
+            for message_out in core.committed(writing):
+                confirmed.extend(message_out.keys)
+            writing = None
+        assert 0 <= core.rows <= LIMITS.pending_rows_max
+        assert core.rows == len(taken) - len(confirmed)
+    if writing is not None:
+        for message_out in core.committed(writing):
+            confirmed.extend(message_out.keys)
+    while (batch := core.take_batch(now_s, draining=True)) is not None:
+        for message_out in core.committed(batch):
+            confirmed.extend(message_out.keys)
+    assert confirmed == taken
+    assert (core.rows, core.bytes) == (0, 0)

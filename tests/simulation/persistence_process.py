@@ -1,0 +1,188 @@
+"""Persistence's process: the real batch buffer before tables in memory, and the database's
+faults."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import count
+from typing import Any
+
+from broker.events import FrontReceived, SubscriptionChanged
+from gateway.session.records import CHUNK_DETAILS_PER_RECORD
+from persistence.batch_buffer import Batch, BatchBuffer, Entry, Limits
+from persistence.reads import StoreUnavailable
+from tests.simulation.broker_host import BrokerHost
+from tests.simulation.oracle import InvariantError
+from tests.simulation.session_options import SessionOptions
+from tests.simulation.tables import Tables
+from tests.simulation.world import Link, World
+from wire import messages as m
+from wire import publication
+
+RETRY_S = 0.2
+SWEEP_EVERY_S = 5.0
+LOST_AFTER_S = 30.0
+Key = tuple[str, m.StoredKey]
+
+
+class Database:
+    """Rows that outlive every process, and when nobody reaches them."""
+
+    def __init__(self, world: World) -> None:
+        self.tables = Tables()
+        self.committed: set[Key] = set()
+        """What persistence may say to be stored, by the gateway that is told."""
+        self._world = world
+        self._down_until_s = 0.0
+        world.after(SWEEP_EVERY_S, self._sweep)
+
+    @property
+    def up(self) -> bool:
+        return self._world.now_s >= self._down_until_s
+
+    def fail(self) -> None:
+        seconds = self._world.rng.uniform(0.3, 4.0)
+        self._down_until_s = self._world.now_s + seconds
+        self._world.note("database fails", seconds)
+
+    def heal(self) -> None:
+        self._down_until_s = 0.0
+
+    def commit(self, batch: Batch) -> list[Entry]:
+        self._world.note("commit", [(e.gateway_id, e.key, e.body) for e in batch.entries])
+        superseded = self.tables.write(batch.entries, self._world.now_s)
+        self.committed |= {(entry.gateway_id, entry.key) for entry in batch.entries}
+        return superseded
+
+    def _sweep(self) -> None:
+        if self.up:
+            self.tables.mark_lost(self._world.now_s, LOST_AFTER_S)
+        self._world.after(SWEEP_EVERY_S, self._sweep)
+
+
+class Reader:
+    """What a gateway reads, in the shape of ``persistence.reads.SessionReader``."""
+
+    def __init__(self, world: World, database: Database) -> None:
+        self._world = world
+        self._database = database
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def resume_state(self, session_id: str) -> dict[str, Any] | None:
+        await self._wait()
+        state = self._database.tables.resume_state(session_id)
+        await asyncio.sleep(self._world.rng.uniform(0.0, 0.01))
+        return state
+
+    async def status(self, session_id: str) -> str | None:
+        await self._wait()
+        row = self._database.tables.sessions.get(session_id)
+        return None if row is None else row.status
+
+    async def _wait(self) -> None:
+        await asyncio.sleep(self._world.rng.uniform(0.001, 0.02))
+        if not self._database.up:
+            raise StoreUnavailable("down")
+
+
+class PersistenceProcess:
+    """One persistence after the other."""
+
+    identity = b"persistence"
+
+    def __init__(
+        self, world: World, broker: BrokerHost, database: Database, options: SessionOptions
+    ) -> None:
+        self.alive = True
+        self.from_broker = Link(world)
+        self._to_broker = Link(world)
+        self._world = world
+        self._broker = broker
+        self._database = database
+        self._slow_s = options.commit_s_max
+        self._limits = Limits(
+            batch_rows_max=options.batch_rows_max,
+            batch_wait_s=0.05,
+            pending_rows_max=options.pending_rows_max,
+            pending_bytes_max=1 << 20,
+        )
+        self._sequences = count()
+        self._life = 0
+        self._begin()
+
+    def receive(self, message: m.Message) -> None:
+        if not self.alive:
+            return
+        assert isinstance(message, m.PublishedResult | m.PublishedRecord)
+        frames = publication.encode(next(self._sequences), message)
+        reception = self.buffer.receive(frames, self._world.now_s)
+        if reception.discarded not in (None, "repeated", "backlog_full"):
+            raise InvariantError(6, f"persistence refuses {message}: {reception}")
+        one_record = CHUNK_DETAILS_PER_RECORD
+        if self.buffer.rows > max(self._limits.pending_rows_max, one_record):
+            raise InvariantError(9, f"{self.buffer.rows} rows wait to be written")
+        self._turn()
+
+    def kill(self) -> None:
+        if self.alive:
+            self._world.note("persistence dies", "")
+            self.alive = False
+            self._life += 1
+            self._broker.receive(SubscriptionChanged(b"", False))
+            self._world.after(self._world.rng.uniform(0.1, 1.5), self._begin)
+
+    # ------------------------------------------------------------------------------------ its loop
+
+    def _begin(self) -> None:
+        self.alive = True
+        self.buffer = BatchBuffer(self._limits)
+        self._writing = False
+        self._broker.subscriber = self
+        self._broker.receive(SubscriptionChanged(b"", True))
+
+    def _turn(self) -> None:
+        if self._writing:
+            return
+        batch = self.buffer.take_batch(self._world.now_s)
+        if batch is not None:
+            self._writing = True
+            self.write(batch)
+            return
+        due_s = self.buffer.batch_due_s()
+        if due_s is not None:
+            self._in_this_life(max(0.0, due_s - self._world.now_s) + 1e-6, self._turn)
+
+    def write(self, batch: Batch) -> None:
+        """The writer's thread. What reached the database is committed even if we die meanwhile."""
+        life, rng = self._life, self._world.rng
+
+        def attempt() -> None:
+            died = life != self._life
+            if died and rng.random() < 0.5:
+                return
+            if not self._database.up:
+                self._world.after(RETRY_S, attempt)
+                return
+            superseded = self._database.commit(batch)
+            if not died:
+                self._in_this_life(rng.uniform(0.0, 0.01), lambda: self.confirm(batch, superseded))
+
+        self._world.after(rng.uniform(0.001, self._slow_s), attempt)
+
+    def confirm(self, batch: Batch, superseded: list[Entry]) -> None:
+        """After COMMIT."""
+        self._writing = False
+        for stored in self.buffer.committed(batch, superseded):
+            self._say(stored)
+        self._turn()
+
+    def _say(self, stored: m.Stored) -> None:
+        broker, identity = self._broker, self.identity
+        self._to_broker.send(lambda: broker.receive(FrontReceived(identity, stored)))
+
+    def _in_this_life(self, delay_s: float, act: Any) -> None:
+        life = self._life
+        self._world.after(delay_s, lambda: act() if life == self._life else None)

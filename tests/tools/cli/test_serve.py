@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any, cast
+
+import psutil
+import pytest
+
+from gateway.web import auth_tokens
+from runtime import exit_codes, lifecycle
+from tools.cli import serve
+from tools.ops.ports import free_port
+from tools.ops.stack import Stack
+
+ROOT = Path(__file__).parents[3]
+
+
+def run_command(**environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tools.cli.serve"],
+        cwd=ROOT,
+        env={**os.environ, "ASR_MODEL": "fake:1ms", **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("LOG_LEVEL", "loud"),
+        ("PORT", "70000"),
+        ("PORT", "http"),
+        ("MAX_CONNECTIONS", "many"),
+        ("ASR_MODEL", "/no/such/model"),
+        ("ASR_WORKERS", "0"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_before_anything_starts(name: str, value: str) -> None:
+    ended = run_command(**{name: value})
+    assert ended.returncode == exit_codes.CONFIG
+    assert ended.stdout == ""
+    assert ended.stderr.startswith(f"error: {name}: ")
+    assert ended.stderr.count("\n") == 1
+
+
+def listener(port: int = 0, *, shared: bool = False) -> socket.socket:
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listening.bind(("127.0.0.1", port))
+    listening.listen()
+    return listening
+
+
+def test_a_taken_port_is_one_line_before_anything_starts() -> None:
+    with listener() as listening:
+        port = listening.getsockname()[1]
+        ended = run_command(PORT=str(port))
+    assert ended.returncode == exit_codes.UNAVAILABLE
+    assert ended.stdout == ""
+    assert ended.stderr.startswith(f"error: cannot serve on 127.0.0.1:{port}: ")
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_port_that_somebody_serves_on_is_refused(shared: bool) -> None:
+    with listener(shared=shared) as listening:
+        port = listening.getsockname()[1]
+        with pytest.raises(serve.RunError) as refused:
+            serve.check_port("127.0.0.1", port)
+        assert refused.value.code == exit_codes.UNAVAILABLE
+    serve.check_port("127.0.0.1", port)
+
+
+def test_connections_of_an_earlier_run_do_not_take_the_port() -> None:
+    with listener() as listening:
+        port = listening.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):
+            listening.accept()[0].close()  # This side closes first, so it is left in TIME_WAIT.
+    serve.check_port("127.0.0.1", port)
+
+
+def test_honchos_default_port_is_refused() -> None:
+    with pytest.raises(serve.RunError) as refused:
+        serve.check_port("127.0.0.1", 5000)
+    assert refused.value.code == exit_codes.CONFIG
+
+
+def test_no_address_of_this_machine() -> None:
+    with pytest.raises(serve.RunError, match=r"192\.0\.2\.1"):
+        serve.check_port("192.0.2.1", 8080)
+
+
+# --------------------------------------------------------------------------------------- readiness
+
+
+@dataclass
+class Ended:
+    """As much of a ``Stack`` as waiting for it looks at."""
+
+    exit_code: int | None = None
+    errors: list[str] = field(default_factory=list)
+
+
+class Health(HTTPServer):
+    """Answers /api/v1/health with one body after another, the last one for ever."""
+
+    def __init__(self, *bodies: bytes) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.bodies = list(bodies)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class Answer(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        bodies = cast(Health, self.server).bodies
+        body = bodies.pop(0) if len(bodies) > 1 else bodies[0]
+        self.send_response(503 if b"unavailable" in body else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def body(status: str) -> bytes:
+    return json.dumps({"status": status}).encode()
+
+
+@pytest.fixture
+def health(request: pytest.FixtureRequest) -> Iterator[Health]:
+    with Health(*request.param) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def stop() -> Iterator[lifecycle.StopSignal]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield lifecycle.StopSignal()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    "health", [[body("unavailable"), b"<html>", b"[]", body("degraded"), body("ok")]], indirect=True
+)
+def test_ready_when_health_says_ok(health: Health, stop: lifecycle.StopSignal) -> None:
+    assert serve.wait_until_ready(cast(Stack, Ended()), health.url, stop) == {"status": "ok"}
+
+
+@pytest.mark.parametrize("health", [[b'{"code": "unauthorized"}']], indirect=True)
+def test_a_gateway_that_wants_a_token(health: Health, stop: lifecycle.StopSignal) -> None:
+    with pytest.raises(serve.RunError, match="set ASR_TOKEN"):
+        serve.wait_until_ready(cast(Stack, Ended()), health.url, stop)
+
+
+@pytest.mark.parametrize("health", [[body("degraded")]], indirect=True)
+def test_a_missing_database_is_waited_for_a_little_only(
+    health: Health, stop: lifecycle.StopSignal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "DEGRADED_S_MAX", 0.2)
+    assert serve.wait_until_ready(cast(Stack, Ended()), health.url, stop) == {"status": "degraded"}
+
+
+@pytest.mark.parametrize("health", [[body("unavailable")]], indirect=True)
+def test_never_ready_is_given_up(
+    health: Health, stop: lifecycle.StopSignal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "READY_S_MAX", 0.2)
+    with pytest.raises(serve.RunError, match="not ready after"):
+        serve.wait_until_ready(cast(Stack, Ended()), health.url, stop)
+
+
+def test_the_self_check_needs_a_token_where_everybody_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert serve.check_token(None) is None
+    auth_tokens.write(tmp_path / "tokens", {"operator": auth_tokens.hash_of("right")})
+    known = auth_tokens.AuthTokens(tmp_path / "tokens")
+    monkeypatch.setenv("ASR_TOKEN", "right")
+    assert serve.check_token(known) == "right"
+    monkeypatch.setenv("ASR_TOKEN", "wrong")
+    with pytest.raises(serve.RunError, match="ASR_TOKEN") as told:
+        serve.check_token(known)
+    assert told.value.code == exit_codes.CONFIG and "wrong" not in str(told.value)
+
+
+def test_an_ended_process_is_told_by_its_own_words(stop: lifecycle.StopSignal) -> None:
+    ended = Ended(69, ["broker: cannot bind tcp://127.0.0.1:7101"])
+    with pytest.raises(serve.RunError, match="broker: cannot bind") as told:
+        serve.wait_until_ready(cast(Stack, ended), "http://127.0.0.1:1", stop)
+    assert told.value.code == 69
+
+
+def test_stop_ends_the_waiting(stop: lifecycle.StopSignal) -> None:
+    stop.request()
+    assert serve.wait_until_ready(cast(Stack, Ended()), "http://127.0.0.1:1", stop) == {}
+
+
+# ------------------------------------------------------------------------------- the whole command
+
+
+class Started:
+    """``python -m tools.cli.serve`` on ports and with data of its own, as a terminal starts it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.port = free_port()
+        self.marker = f"DATA_DIR={directory / 'data'}"
+        self.lines: list[str] = []
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tools.cli.serve"],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "PORT": str(self.port),
+                "DATA_DIR": str(directory / "data"),
+                "BROKER_FRONTEND": f"ipc://{directory}/front",
+                "BROKER_BACKEND": f"ipc://{directory}/back",
+                "BROKER_EVENTS": f"ipc://{directory}/events",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def read_until(self, beginning: str) -> str:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.lines.append(line.rstrip())
+            if line.startswith(beginning):
+                return line
+        raise AssertionError("\n".join(self.lines[-50:]))
+
+    def interrupt(self) -> int:
+        """Ctrl-C: SIGINT to the terminal's whole foreground group."""
+        os.killpg(self._process.pid, signal.SIGINT)
+        self._process.communicate(timeout=60)
+        return self._process.returncode
+
+    def survivors(self) -> list[str]:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if self.marker in (f"{k}={v}" for k, v in process.environ().items()):
+                    found.append(" ".join(process.cmdline()))
+        return found
+
+
+def test_run_transcribes_the_samples_serves_and_ends_without_a_trace() -> None:
+    # Not tmp_path, which is too long for the path of a socket.
+    with tempfile.TemporaryDirectory(prefix="asr-run-") as directory:
+        for _ in range(2):  # The second start finds the first one's data.
+            started = Started(Path(directory))
+            try:
+                started.read_until("Metrics")
+                shown = "\n".join(started.lines)
+                for sample in serve.SAMPLES:
+                    text = sample.with_suffix(".txt").read_text(encoding="utf-8").strip()
+                    assert text in shown
+                assert f"ws://127.0.0.1:{started.port}/ws/asr" in shown
+                url = f"http://127.0.0.1:{started.port}/api/v1/history"
+                with urllib.request.urlopen(url) as answer:
+                    stored = json.load(answer)["total"]
+            finally:
+                code = started.interrupt()
+            assert code == 0
+            assert started.survivors() == []
+    assert stored == 2 * len(serve.SAMPLES)

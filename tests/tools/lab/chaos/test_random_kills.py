@@ -1,0 +1,26 @@
+"""Victims that end by themselves."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+from typing import Any, cast
+
+import psutil
+
+from tools.lab.chaos import random_kills
+from tools.lab.chaos.system import System
+
+
+def test_a_victim_that_has_just_ended_is_not_counted() -> None:
+    def gone() -> None:
+        raise psutil.NoSuchProcess(1)
+
+    looks: list[list[Any]] = [
+        [],
+        [SimpleNamespace(pid=1, kill=gone)],
+        [SimpleNamespace(pid=2, kill=lambda: None)],
+    ]
+    system = cast(System, SimpleNamespace(processes=lambda _kind: looks.pop(0)))
+    assert random_kills._kill_one(system, random.Random(1), "postgres").pid == 2
+    assert looks == []

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tools.lab.loadtest.drift import SPAN_S, Drift, drifts, table
+from tools.lab.loadtest.system import Sample
+from tools.lab.loadtest.user import Outcome
+
+RUN_S = 4 * SPAN_S
+
+
+def outcome(slower: float, until_s: float = RUN_S) -> Outcome:
+    """A session with a text every 10 s, in the last part ``slower`` times as late."""
+    found = Outcome(session_id="s", expected="one", began_s=5.0)
+    found.status = "succeeded"
+    found.ended_s = until_s
+    found.segment_ms = [
+        (at_s, 1_000.0 * (slower if at_s >= until_s - SPAN_S else 1.0))
+        for at_s in range(10, int(until_s), 10)
+    ]
+    return found
+
+
+def samples(growth_mb: float) -> list[Sample]:
+    return [
+        Sample(
+            float(at_s), {}, {"gateway": mb}, {"gateway": mb / 2}, {"gateway": 20}, {"queued": 0}
+        )
+        for at_s in range(0, int(RUN_S), 5)
+        for mb in [100.0 + growth_mb * at_s]
+    ]
+
+
+def growth(found: list[Drift], what: str) -> float:
+    (one,) = (each for each in found if each.what.startswith(what))
+    return one.growth_percent
+
+
+def test_what_stays_does_not_grow() -> None:
+    found = drifts([outcome(1.0), outcome(1.0)], samples(0.0))
+    assert len(found) == 7
+    assert all(each.growth_percent == 0.0 for each in found)
+
+
+def test_what_grows_is_seen() -> None:
+    found = drifts([outcome(1.3), outcome(1.3)], samples(0.1))
+    assert growth(found, "segment end → result, p95") == pytest.approx(30.0)
+    assert growth(found, "memory of gateway") > 50.0
+    assert growth(found, "of it, no file's") == pytest.approx(growth(found, "memory of gateway"))
+    assert growth(found, "descriptors of gateway") == 0.0
+
+
+def test_a_machine_that_became_slower_is_told_from_a_system_that_did() -> None:
+    looks = samples(0.0)
+    for look in looks:
+        look.yardstick_us = 500.0 if look.at_s < RUN_S / 2 else 600.0
+    assert growth(drifts([outcome(1.2)], looks), "the machine") == pytest.approx(20.0)
+
+
+def test_something_out_of_nothing_is_infinite() -> None:
+    assert Drift("jobs", 0.0, 3.0).growth_percent == math.inf
+    assert Drift("jobs", 0.0, 0.0).growth_percent == 0.0
+
+
+def test_a_short_run_has_no_first_and_last_part() -> None:
+    assert drifts([outcome(1.0, until_s=2 * SPAN_S)], samples(0.0)) == []
+    assert drifts([], []) == []
+    assert table([]) == []

@@ -1,0 +1,132 @@
+"""One user against a scripted gateway: above all, that its checks can fail."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import pytest
+
+from tests.tools.lab.loadtest.scripted import (
+    CHUNK_MS,
+    SPEECH_MS,
+    Gateway,
+    one_session,
+    serving,
+    speech,
+)
+
+
+async def test_a_right_text_is_a_success() -> None:
+    gateway = Gateway([speech().text])
+    async with serving(gateway) as url:
+        outcome = await one_session(url)
+    assert (outcome.status, outcome.reason) == ("succeeded", "")
+    assert outcome.stored and outcome.final_ms is not None
+    assert len(outcome.segment_ms) == 1
+    assert len(outcome.ack_ms) == SPEECH_MS // CHUNK_MS
+    whole = b"".join(speech().chunk(index) for index in range(speech().chunk_count))
+    assert b"".join(gateway.audio) == whole
+    assert gateway.starts[0]["mode"] == "auto" and gateway.starts[0]["partials"] is False
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda words: words[:-1],
+        lambda words: [*words, "one"],
+        lambda words: [*words[1:], words[0]],
+        lambda words: ["nought", *words[1:]],
+        lambda _words: [],
+    ],
+    ids=["missing", "added", "reordered", "misheard", "nothing"],
+)
+async def test_any_other_text_is_a_failure(change: object) -> None:
+    assert callable(change)
+    text = " ".join(change(speech().text.split()))
+    async with serving(Gateway([text])) as url:
+        outcome = await one_session(url)
+    assert outcome.status == "wrong_text"
+    assert (outcome.expected, outcome.text) == (speech().text, text)
+
+
+async def test_a_segment_told_twice_is_a_failure_although_the_text_is_right() -> None:
+    gateway = Gateway([speech().text] * 2, segment_indices=[0, 0])
+    async with serving(gateway) as url:
+        outcome = await one_session(url)
+    assert (outcome.status, outcome.reason) == ("failed", "1 segments were told twice")
+
+
+async def test_segments_that_differ_are_a_failure_although_the_final_text_is_right() -> None:
+    words = speech().text.split()
+    gateway = Gateway([*words[1:], words[0]], final_text=speech().text)
+    async with serving(gateway) as url:
+        outcome = await one_session(url)
+    assert outcome.status == "wrong_text"
+    assert outcome.text == speech().text and outcome.reason.startswith("the segments' texts differ")
+
+
+async def test_a_missing_segment_is_a_failure() -> None:
+    gateway = Gateway([speech().text], segment_indices=[1])
+    async with serving(gateway) as url:
+        outcome = await one_session(url)
+    assert (outcome.status, outcome.reason) == ("failed", "segment 0 is missing")
+
+
+async def test_no_final_result_is_a_failure() -> None:
+    async with serving(Gateway([], silent=True)) as url:
+        outcome = await one_session(url, final_timeout_s=0.3)
+    assert (outcome.status, outcome.reason) == ("failed", "no final result in time")
+
+
+async def test_a_refused_user_comes_back_and_that_is_no_failure() -> None:
+    gateway = Gateway([speech().text], refusals=2)
+    async with serving(gateway) as url:
+        outcome = await one_session(url)
+    assert (outcome.status, outcome.refusals) == ("succeeded", 2)
+    assert len(outcome.refused_after_ms) == 2
+    # It is in only when it was let in, not while it asks.
+    assert outcome.came_in_s is not None
+    asked_s = sum(outcome.refused_after_ms) / 1000
+    assert outcome.began_s + asked_s < outcome.came_in_s < outcome.ended_s
+    assert outcome.spoken_in_s == outcome.audio_s / 50
+
+
+async def test_patience_ends() -> None:
+    async with serving(Gateway([], refusals=99)) as url:
+        outcome = await one_session(url, patience_s=0.1)
+    assert (outcome.status, outcome.reason) == ("refused", "HTTP 503")
+    assert outcome.came_in_s is None
+
+
+async def test_another_refusal_is_a_failure() -> None:
+    gateway = Gateway([], refusals=99, refusal_status=HTTPStatus.FORBIDDEN)
+    async with serving(gateway) as url:
+        outcome = await one_session(url)
+    assert (outcome.status, outcome.reason, gateway.upgrades) == ("failed", "HTTP 403", 1)
+
+
+async def test_nobody_there_is_a_failure(unused_tcp_port: int) -> None:
+    outcome = await one_session(f"ws://127.0.0.1:{unused_tcp_port}/ws/asr", patience_s=0.1)
+    assert outcome.status == "failed" and "not connected" in outcome.reason
+
+
+async def test_a_lost_connection_is_resumed() -> None:
+    gateway = Gateway([speech().text], cut_after_chunks=7)
+    async with serving(gateway) as url:
+        outcome = await one_session(url)
+    assert (outcome.status, outcome.resumes) == ("succeeded", 1)
+    assert gateway.starts[1]["resume_token"] == "token"
+    whole = b"".join(speech().chunk(index) for index in range(speech().chunk_count))
+    assert b"".join(gateway.audio) == whole
+
+
+async def test_without_resuming_a_lost_connection_is_a_failure() -> None:
+    async with serving(Gateway([speech().text], cut_after_chunks=7)) as url:
+        outcome = await one_session(url, resume=False)
+    assert (outcome.status, outcome.reason) == ("failed", "connection lost (code 1012)")
+
+
+async def test_a_connection_that_the_server_ends_for_good_is_a_failure() -> None:
+    async with serving(Gateway([speech().text], cut_after_chunks=7, close_code=1008)) as url:
+        outcome = await one_session(url)
+    assert (outcome.status, outcome.reason) == ("failed", "connection lost (code 1008)")

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from packaging.utils import canonicalize_name
+
+from tools.ops import requirements as r
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_all_requirements_are_printed_development_tools_included() -> None:
+    # As `make setup` calls it: nothing is installed yet, and no package path is set.
+    printed = subprocess.run(
+        [sys.executable, "-I", "-S", "tools/ops/requirements.py", "pyproject.toml"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert printed == r.requirements(ROOT / "pyproject.toml")
+    assert {"pyzmq", "psycopg[binary]", "pytest"} <= set(printed)
+
+
+def test_pins_hold_what_is_needed_directly_and_not() -> None:
+    pinned = dict(line.split("==") for line in r.pins(["psycopg[binary]", "pytest-asyncio"]))
+    assert {"psycopg", "psycopg-binary", "pytest", "pluggy"} <= pinned.keys()
+    assert "psycopg-pool" not in pinned
+    assert "torch" not in pinned
+
+
+def test_no_pin_names_one_build() -> None:
+    (torch,) = (line for line in r.pins(["torch"]) if line.startswith("torch=="))
+    assert "+" not in torch
+
+
+def test_the_file_is_what_pinning_writes(tmp_path: Path) -> None:
+    written = tmp_path / "constraints.txt"
+    subprocess.run(
+        [sys.executable, "tools/ops/requirements.py", "--pin", str(written), "pyproject.toml"],
+        cwd=ROOT,
+        check=True,
+    )
+
+    def names(path: Path) -> list[str]:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [line.partition("==")[0] for line in lines if not line.startswith("#")]
+
+    kept = ROOT / "constraints.txt"
+    # A machine's own packages may differ (CUDA libraries of torch, say); what is kept is needed.
+    assert set(names(kept)) <= set(names(written))
+    assert names(kept) == sorted(canonicalize_name(name) for name in names(kept))
+    assert kept.read_text(encoding="utf-8").startswith(r.PIN_HEADER)

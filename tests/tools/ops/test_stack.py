@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tools.ops.stack import Stack
+
+SLEEPS = "exec python -c 'import time; print(\"up\", flush=True); time.sleep(600)'"
+STUBBORN = (
+    "exec python -c 'import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    'print("up", flush=True); time.sleep(600)\''
+)
+WAIT_S = 30
+
+
+class Running:
+    def __init__(self, directory: Path, procfile: str, concurrency: str = "") -> None:
+        (directory / "Procfile").write_text(procfile)
+        self.lines: queue.Queue[str] = queue.Queue()
+        self.stack = Stack(self.lines.put, concurrency, directory)
+
+    def await_line(self, text: str) -> str:
+        while text not in (line := self.lines.get(timeout=WAIT_S)):
+            pass
+        return line
+
+
+def assert_gone(processes: list[psutil.Process]) -> None:
+    """Each has ended or is about to; an orphan's zombie is the init process's business."""
+    until_s = time.monotonic() + WAIT_S
+    while alive := [process for process in processes if lives(process)]:
+        assert time.monotonic() < until_s, alive
+        time.sleep(0.01)
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[list[psutil.Process]]:
+    """Filled by the test; none of them may be left."""
+    known: list[psutil.Process] = []
+    yield known
+    assert known
+    assert_gone(known)
+
+
+def descendants(running: Running) -> list[psutil.Process]:
+    honcho = psutil.Process(running.stack.pid)
+    return [honcho, *honcho.children(recursive=True)]
+
+
+def test_stop_leaves_nothing(tmp_path: Path, processes: list[psutil.Process]) -> None:
+    running = Running(tmp_path, f"one: {SLEEPS}\ntwo: {SLEEPS}\n", "two=2")
+    for _ in range(3):
+        running.await_line("| up")
+    processes += descendants(running)
+    assert running.stack.exit_code is None
+    running.stack.stop()
+    assert running.stack.exit_code is not None
+
+
+def test_stop_kills_what_ignores_it(
+    tmp_path: Path, processes: list[psutil.Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tools.ops.stack.STOP_S_MAX", 0.5)
+    running = Running(tmp_path, f"one: {STUBBORN}\n")
+    running.await_line("| up")
+    processes += descendants(running)
+    running.stack.stop()
+
+
+def test_one_end_ends_all_and_its_error_is_remembered(tmp_path: Path) -> None:
+    fails = "sh -c 'echo error: PORT is taken >&2; exit 69'"
+    running = Running(tmp_path, f"one: {SLEEPS}\ntwo: {fails}\n")
+    running.await_line("one.1 stopped")
+    running.stack.stop()
+    assert running.stack.exit_code == 69
+    assert running.stack.errors == ["two: PORT is taken"]
+
+
+def test_killed_honcho_leaves_nothing(tmp_path: Path, processes: list[psutil.Process]) -> None:
+    running = Running(tmp_path, f"one: {SLEEPS}\n")
+    running.await_line("| up")
+    processes += descendants(running)
+    psutil.Process(running.stack.pid).kill()
+    running.stack.stop()
+
+
+def test_a_killed_owner_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "Procfile").write_text(f"one: {SLEEPS}\n")
+    owner = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import pathlib, sys, time; from tools.ops.stack import Stack;"
+            "Stack(lambda line: print(line, flush=True), '', pathlib.Path(sys.argv[1]));"
+            "time.sleep(600)",
+            str(tmp_path),
+        ],
+        cwd=Path(__file__).parents[3],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": "."},
+    )
+    assert owner.stdout is not None
+    with contextlib.closing(owner.stdout):
+        for line in owner.stdout:
+            if "| up" in line:
+                break
+        left = psutil.Process(owner.pid).children(recursive=True)
+        assert left
+        owner.kill()
+        owner.wait()
+    assert_gone(left)

@@ -1,0 +1,75 @@
+"""``python -m tools.cli.tokens add NAME``: access tokens of the gateway, kept as hashes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from gateway.web import auth_tokens
+
+app = typer.Typer(no_args_is_help=True, help="Access tokens of the gateway, kept as hashes.")
+console = Console(highlight=False, stderr=True)
+
+File = Annotated[
+    Path, typer.Option(envvar="AUTH_TOKENS_FILE", help="Made by add if it is not there.")
+]
+Name = Annotated[str, typer.Argument(help="Whose token it is; shown in logs.")]
+
+
+@app.command()
+def add(name: Name, file: File) -> None:
+    """Make a token, and print it: this once, as only its hash is kept."""
+    known = _read(file) if os.path.lexists(file) else {}
+    if not auth_tokens.NAME.fullmatch(name):
+        _fail("a name is 1 to 64 letters, digits, dots, hyphens and underscores")
+    if name in known:
+        _fail(f"{name} has a token; remove it first, or give another name")
+    if len(known) >= auth_tokens.TOKENS_MAX:
+        _fail(f"{file} holds {auth_tokens.TOKENS_MAX} tokens, which is the most")
+    token = auth_tokens.new_token()
+    _write(file, {**known, name: auth_tokens.hash_of(token)})
+    print(token)
+
+
+@app.command("list")
+def show(file: File) -> None:
+    """Print the names."""
+    for name in _read(file):
+        print(name)
+
+
+@app.command()
+def remove(name: Name, file: File) -> None:
+    """Forget a token. Gateways let nobody in with it from the next second on; sessions that it
+    opened go on to their end."""
+    known = _read(file)
+    if name not in known:
+        _fail(f"{name} has no token in {file}")
+    _write(file, {other: digest for other, digest in known.items() if other != name})
+
+
+def _read(file: Path) -> dict[str, bytes]:
+    try:
+        return auth_tokens.read(file)
+    except auth_tokens.AuthTokensError as error:
+        _fail(str(error))
+
+
+def _write(file: Path, known: dict[str, bytes]) -> None:
+    try:
+        auth_tokens.write(file, known)
+    except OSError as error:
+        _fail(f"{file}: {error.strerror}")
+
+
+def _fail(message: str) -> NoReturn:
+    console.print(f"error: {message}", style="red", markup=False, soft_wrap=True)
+    raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app()

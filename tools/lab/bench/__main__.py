@@ -1,0 +1,150 @@
+"""``python -m tools.lab.bench [PART]…``: all parts by default.
+
+Absolute figures depend on the machine and on what else it does: compare with the reference beside
+each. Exit code 1: a promise is not kept on this machine now.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from runtime import lifecycle, logging
+from tools.lab.bench import report, results
+from tools.lab.bench.figures import Figure
+
+PIPED_WIDTH_CHARS = 160
+RESULTS = Path("bench-results/results.json")
+PARTS = (
+    "codec",
+    "core",
+    "broker",
+    "dispatch",
+    "worker",
+    "files",
+    "long_file",
+    "vad",
+    "gateway",
+    "cpu_budget",
+    "reconnect",
+)
+QUICK: dict[str, dict[str, object]] = {
+    "codec": {"MEASURE_S": 0.02},
+    "core": {"PAIRS": 1_000, "ROUNDS": 1},
+    "broker": {"PAIRS": 2_500, "ROUNDS": 1},
+    "dispatch": {"WORKERS": (1, 2, 17), "MEASURE_S": 0.6, "WARM_S": 0.1},
+    "worker": {"UTTERANCES": 32, "ONE_BY_ONE": 4, "ROUNDS": 1},
+    "files": {"UTTERANCES": 64, "DIFFERENT": 16, "ROUNDS": 1},
+    "chunks": {"CHUNKS": 20},
+    "cpu_budget": {"SESSIONS": 4, "WARM_UP_S": 1.0, "MEASURED_S": 2.0},
+    "gateway": {"ROUND_TRIPS": 5, "IDLE_SESSIONS": 15},
+    "vad": {"ROUNDS": 1},
+    "long_file": {"FILE_S": 60, "SERVICE_MS": 20, "ALONE_S": 1.0, "SPEAKERS": 2},
+    "reconnect": {"CONNECTIONS": 20, "CONNECTIONS_MAX": 15, "ROUNDS": 1, "FORGOTTEN_S": 7.0},
+}
+"""Constants of the parts by which they only show that they work, in a fraction of the time."""
+
+
+def _modules() -> dict[str, ModuleType]:
+    # Imported late: the worker's part takes seconds to import torch.
+    from tools.lab.bench import (
+        broker,
+        chunks,
+        codec,
+        core,
+        cpu_budget,
+        dispatch,
+        files,
+        gateway,
+        long_file,
+        reconnect,
+        vad,
+        worker,
+    )
+
+    modules = (
+        broker,
+        chunks,
+        codec,
+        core,
+        cpu_budget,
+        dispatch,
+        files,
+        gateway,
+        long_file,
+        reconnect,
+        vad,
+        worker,
+    )
+    return {module.__name__.rpartition(".")[2]: module for module in modules}
+
+
+def _row(figure: Figure) -> list[str]:
+    colour = {None: "", True: "[green]", False: "[red]"}[figure.kept]
+    return [figure.what, figure.shown, f"{colour}{figure.verdict}", figure.reference]
+
+
+def _measured(
+    console: Console, modules: dict[str, ModuleType], parts: list[str]
+) -> results.Results:
+    measured = results.begin()
+    title = f"{measured.machine}; load average {measured.load_average}"
+    table = Table("figure", "value", "promise", "reference", title=title, show_lines=True)
+    for part in parts:
+        with console.status(f"Measuring: {part} …"):
+            measured.figures[part] = modules[part].measure()
+        for figure in measured.figures[part]:
+            table.add_row(*_row(figure))
+    console.print(table)
+    return measured
+
+
+def main(
+    parts: Annotated[
+        list[str] | None, typer.Argument(metavar="PART", help=", ".join(PARTS))
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only show that it works; promises are not judged.")
+    ] = False,
+    save: Annotated[Path, typer.Option("--save", help="Where the results go.")] = RESULTS,
+    docs: Annotated[
+        Path | None,
+        typer.Option("--docs", help="Measure nothing; put these results into docs/performance.md."),
+    ] = None,
+) -> None:
+    """Measure, and print each figure beside its reference of the same run."""
+    logging.configure("error", "console", "bench")
+    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH_CHARS)
+    if docs is not None:
+        console.print("written:", *report.write(results.read(docs)))
+        return
+    for name in parts or []:
+        if name not in PARTS:
+            raise typer.BadParameter(f"{name}: not one of {', '.join(PARTS)}")
+    modules = _modules()
+    if quick:
+        for name, constants in QUICK.items():
+            for constant, value in constants.items():
+                assert hasattr(modules[name], constant), f"{name}.{constant}"
+                setattr(modules[name], constant, value)
+    measured = _measured(console, modules, parts or list(PARTS))
+    results.write(measured, save)
+    console.print(f"written: {save}")
+    if not quick and (broken := measured.broken_promises):
+        for figure in broken:
+            console.print(f"[red]not kept:[/] {figure.what}: {figure.shown}, {figure.promise}")
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    lifecycle.be_interruptible()
+    # One thread for each recogniser, as the workers have it: the bare loops are their reference.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    typer.run(main)

@@ -1,0 +1,123 @@
+"""The whole system: what the way through it adds to the model's time, and what an idle session
+costs a gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import statistics
+import tempfile
+import time
+
+import psutil
+
+from asr_worker.recognizer import Utterance, build
+from asr_worker.settings import WorkerSettings
+from tools import client as c
+from tools.cli.serve import wait_until_ready
+from tools.lab.bench import chunks
+from tools.lab.bench.figures import Figure
+from tools.lab.bench.worker import UTTERANCE_S, utterances
+from tools.ops.ports import free_port
+from tools.ops.stack import Stack
+
+ROUND_TRIPS = 50
+IDLE_SESSIONS = 300
+PROMISED_ADDED_MS = 15.0
+PROMISED_SESSION_KB = 150.0
+
+
+def bare_call_ms(spoken: list[Utterance]) -> float:
+    """Median time of the model alone for one utterance."""
+    recognizer = build(WorkerSettings(asr_model="demo", asr_threads=1))
+    times_ms = []
+    for utterance in [spoken[0], *spoken]:
+        began_s = time.perf_counter()
+        recognizer.recognize([utterance])
+        times_ms.append((time.perf_counter() - began_s) * 1000)
+    return statistics.median(times_ms[1:])
+
+
+async def round_trip_ms(url: str, spoken: list[Utterance]) -> float:
+    """Median time from sending a chunk that is one utterance to its text."""
+    times_ms = []
+    async with c.connect(url, mode="chunk", user_id="bench") as session:
+        events = session.events()
+        for utterance in spoken:
+            began_s = time.perf_counter()
+            await session.send(utterance.pcm)
+            while not isinstance(await anext(events), c.ChunkText):
+                pass
+            times_ms.append((time.perf_counter() - began_s) * 1000)
+        await session.finish()
+    return statistics.median(times_ms)
+
+
+async def session_kb(url: str, gateway: psutil.Process) -> float:
+    """What one started session without audio adds to the gateway's own memory."""
+    async with contextlib.AsyncExitStack() as sessions:
+
+        async def open_some(count: int) -> float:
+            for _ in range(count):
+                await sessions.enter_async_context(c.connect(url, user_id="bench"))
+            return float(gateway.memory_full_info().uss) / 1000
+
+        # The first ones warm allocators up.
+        before_kb = await open_some(IDLE_SESSIONS // 3)
+        return (await open_some(IDLE_SESSIONS) - before_kb) / IDLE_SESSIONS
+
+
+def gateway_of(stack: Stack) -> psutil.Process:
+    for process in psutil.Process(stack.pid).children(recursive=True):
+        if process.cmdline()[-2:] == ["-m", "gateway"]:
+            return process
+    raise AssertionError("no gateway")
+
+
+def measure() -> list[Figure]:
+    spoken = utterances(ROUND_TRIPS)
+    bare_ms = bare_call_ms(spoken)
+    with tempfile.TemporaryDirectory(prefix="asr-bench-") as directory:
+        port = free_port()
+        environment = {
+            "ASR_MODEL": "demo",
+            "BROKER_BACKEND": f"ipc://{directory}/back",
+            "BROKER_EVENTS": f"ipc://{directory}/events",
+            "BROKER_FRONTEND": f"ipc://{directory}/front",
+            "DATA_DIR": f"{directory}/data",
+            # What admission would refuse is not what is measured here.
+            "ADMIT_BUSY_MAX": "0",
+            "ADMIT_DELAY_MS_MAX": "0",
+            "ADMIT_SESSIONS_PER_S_MAX": "0",
+            "ADMIT_UTILISATION_MAX": "0",
+            "LOG_LEVEL": "error",
+            "PORT": str(port),
+        }
+        stack = Stack(lambda _line: None, environment=environment)
+        try:
+            wait_until_ready(stack, f"http://127.0.0.1:{port}")
+            url = f"ws://127.0.0.1:{port}/ws/asr"
+            whole_ms = asyncio.run(round_trip_ms(url, spoken))
+            gateway = gateway_of(stack)
+            speech = b"".join(utterance.pcm for utterance in spoken)
+            figures = chunks.measure(url, gateway, speech)
+            idle_kb = asyncio.run(session_kb(url, gateway))
+        finally:
+            stack.stop()
+    return [
+        Figure(
+            what=f"a chunk of {UTTERANCE_S} s to its text, added to the model's time (p50)",
+            value=whole_ms - bare_ms,
+            unit="ms",
+            reference=f"the bare model call: {bare_ms:.1f} ms; in all {whole_ms:.1f} ms",
+            at_most=PROMISED_ADDED_MS,
+        ),
+        Figure(
+            what=f"memory of a gateway for an idle session (of {IDLE_SESSIONS})",
+            value=idle_kb,
+            unit="kB",
+            reference="unique set size before and after",
+            at_most=PROMISED_SESSION_KB,
+        ),
+        *figures,
+    ]

@@ -1,0 +1,183 @@
+"""A long file over HTTP on one worker and on two, each of fixed service time, while people speak:
+how much sooner it is done, whether its segments come in order, and what the people notice."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import random
+import tempfile
+import time
+import urllib.request
+import uuid
+import wave
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from tools import client as c
+from tools.cli.serve import wait_until_ready
+from tools.lab.bench.figures import Figure
+from tools.lab.digit_speech import VOICES, random_digits, speak
+from tools.lab.loadtest.figures import percentile
+from tools.ops.ports import free_port
+from tools.ops.stack import Stack
+from wire.messages import SAMPLE_RATE_HZ
+
+FILE_S = 1_800
+PIECE_S = 60
+"""Spoken once and repeated."""
+SERVICE_MS = 100
+"""Of a worker for one utterance, whatever its length."""
+SPEAKERS = 4
+UTTERANCE_S = 2.0
+ALONE_S = 20.0
+"""People speak for so long before the file comes."""
+PROMISED_SPEED_UP = 1.8
+PROMISED_ADDED_MS = 2.0 * SERVICE_MS
+"""An utterance that a worker has begun is not interrupted, and one more is on its way to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    file_s: float
+    segments: list[tuple[float, str]]
+    """Begin in seconds, and the fake recogniser's text: a hash of the audio."""
+    alone_ms: float
+    beside_ms: float
+    """95th percentiles of people's texts, without and with the file."""
+
+
+def wav_file(seconds: int) -> bytes:
+    """Digit strings with pauses, as a WAV file."""
+    rng = random.Random(3)
+    pieces: list[np.ndarray] = []
+    while sum(map(len, pieces)) < SAMPLE_RATE_HZ * PIECE_S:
+        pieces.append(speak(random_digits(rng, 20), VOICES[0], rng, pause_every=5))
+    piece = np.concatenate(pieces)[: SAMPLE_RATE_HZ * PIECE_S]
+    samples = np.tile(piece, -(-seconds // PIECE_S))[: SAMPLE_RATE_HZ * seconds]
+    target = io.BytesIO()
+    with wave.open(target, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE_HZ)
+        file.writeframes(samples.astype("<i2").tobytes())
+    return target.getvalue()
+
+
+def transcribe(http_url: str, audio: bytes) -> tuple[float, list[tuple[float, str]]]:
+    """Seconds that it took, and its segments."""
+    boundary = uuid.uuid4().hex
+    fields = {"model": "demo", "response_format": "verbose_json"}
+    parts = [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in fields.items()
+    ]
+    head = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="long.wav"\r\n'
+        "Content-Type: audio/wav\r\n\r\n"
+    )
+    body = "".join([*parts, head]).encode() + audio + f"\r\n--{boundary}--\r\n".encode()
+    request = urllib.request.Request(
+        f"{http_url}/v1/audio/transcriptions",
+        data=body,
+        headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
+    )
+    began_s = time.perf_counter()
+    with urllib.request.urlopen(request, timeout=600) as response:
+        answer = json.load(response)
+    took_s = time.perf_counter() - began_s
+    return took_s, [(float(one["start"]), str(one["text"])) for one in answer["segments"]]
+
+
+async def people(url: str, until: asyncio.Event) -> list[float]:
+    """Milliseconds from each utterance to its text, of all who speak."""
+    rng = random.Random(5)
+    pcm = speak(random_digits(rng, 4), VOICES[1], rng, tail_ms=200).astype("<i2").tobytes()
+
+    async def person(number: int) -> list[float]:
+        found_ms = []
+        await asyncio.sleep(UTTERANCE_S * number / SPEAKERS)
+        async with c.connect(url, mode="chunk", user_id="bench") as session:
+            events = session.events()
+            while not until.is_set():
+                began_s = time.perf_counter()
+                await session.send(pcm)
+                while not isinstance(await anext(events), c.ChunkText):
+                    pass
+                took_s = time.perf_counter() - began_s
+                found_ms.append(took_s * 1000)
+                await asyncio.sleep(max(0.0, UTTERANCE_S - took_s))
+            await session.finish()
+        return found_ms
+
+    found = await asyncio.gather(*(person(number) for number in range(SPEAKERS)))
+    return [ms for one in found for ms in one]
+
+
+async def _measured(port: int, audio: bytes) -> _Run:
+    url, http_url = f"ws://127.0.0.1:{port}/ws/asr", f"http://127.0.0.1:{port}"
+    enough = asyncio.Event()
+    speaking = asyncio.create_task(people(url, enough))
+    await asyncio.sleep(ALONE_S)
+    enough.set()
+    alone_ms = await speaking
+    done = asyncio.Event()
+    speaking = asyncio.create_task(people(url, done))
+    try:
+        file_s, segments = await asyncio.to_thread(transcribe, http_url, audio)
+    finally:
+        done.set()
+    beside_ms = await speaking
+    return _Run(file_s, segments, percentile(alone_ms, 95), percentile(beside_ms, 95))
+
+
+def run(workers: int, audio: bytes) -> _Run:
+    with tempfile.TemporaryDirectory(prefix="asr-bench-") as directory:
+        port = free_port()
+        environment = {
+            "ASR_BATCH_JOBS_MAX": "1",
+            "ASR_MODEL": f"fake:{SERVICE_MS}ms",
+            "ASR_WORKERS": str(workers),
+            "BROKER_BACKEND": f"ipc://{directory}/back",
+            "BROKER_EVENTS": f"ipc://{directory}/events",
+            "BROKER_FRONTEND": f"ipc://{directory}/front",
+            "DATA_DIR": f"{directory}/data",
+            "LOG_LEVEL": "error",
+            "MIN_WORKERS": str(workers),
+            "PORT": str(port),
+        }
+        stack = Stack(lambda _line: None, environment=environment)
+        try:
+            wait_until_ready(stack, f"http://127.0.0.1:{port}")
+            return asyncio.run(_measured(port, audio))
+        finally:
+            stack.stop()
+
+
+def measure() -> list[Figure]:
+    audio = wav_file(FILE_S)
+    one, two = run(1, audio), run(2, audio)
+    assert one.segments == two.segments, "the segments differ"
+    assert all(before < after for (before, _), (after, _) in pairwise(two.segments))
+    minutes = f"{FILE_S / 60:.0f} minutes"
+    return [
+        Figure(
+            what=f"a file of {minutes} over HTTP on two workers of {SERVICE_MS} ms, over one",
+            value=one.file_s / two.file_s,
+            unit="× the speed",
+            reference=f"{len(two.segments)} segments, the same and in order; one worker "
+            f"{one.file_s:.1f} s, two {two.file_s:.1f} s",
+            at_least=PROMISED_SPEED_UP,
+        ),
+        Figure(
+            what=f"what {SPEAKERS} people wait longer for their texts meanwhile (p95)",
+            value=max(0.0, two.beside_ms - two.alone_ms),
+            unit="ms",
+            reference=f"without the file {two.alone_ms:.0f} ms, beside it {two.beside_ms:.0f} ms;"
+            f" on one worker {one.alone_ms:.0f} and {one.beside_ms:.0f} ms",
+            at_most=PROMISED_ADDED_MS,
+        ),
+    ]

@@ -1,0 +1,70 @@
+"""Recognition in batches with the demo model on one thread, beside the same one by one."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+
+from asr_worker.recognizer import Recognizer, Utterance, build
+from asr_worker.settings import WorkerSettings
+from tools.lab.bench.figures import Figure
+from tools.lab.digit_speech import VOICES, random_digits, speak
+from wire.messages import SAMPLE_RATE_HZ
+
+UTTERANCE_S = 2
+UTTERANCES = 256
+ONE_BY_ONE = 32
+ROUNDS = 3
+"""The best counts: what else the machine does slows the others."""
+PROMISED_X = 1_000
+
+
+def utterances(count: int) -> list[Utterance]:
+    """Digit strings, each of exactly ``UTTERANCE_S``."""
+    rng = random.Random(1)
+    samples = UTTERANCE_S * SAMPLE_RATE_HZ
+    made = []
+    for number in range(count):
+        pcm = speak(random_digits(rng, 6), VOICES[number % len(VOICES)], rng)[:samples]
+        made.append(Utterance(pcm=pcm.tobytes().ljust(2 * samples, b"\0")))
+    return made
+
+
+def real_time_x(
+    recognizer: Recognizer,
+    batches: Sequence[Sequence[Utterance]],
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Seconds of audio recognised in a second by ``clock``."""
+    began_s = clock()
+    for batch in batches:
+        recognizer.recognize(batch)
+    took_s = clock() - began_s
+    return sum(len(batch) for batch in batches) * UTTERANCE_S / took_s
+
+
+def in_batches(spoken: list[Utterance], size: int) -> list[list[Utterance]]:
+    return [spoken[start : start + size] for start in range(0, len(spoken), size)]
+
+
+def measure() -> list[Figure]:
+    settings = WorkerSettings(asr_model="demo", asr_threads=1)
+    recognizer = build(settings)
+    size = settings.asr_batch_jobs_max
+    spoken = utterances(UTTERANCES)
+    recognizer.recognize(spoken[:size])
+    batches = in_batches(spoken, size)
+    by_cpu_x = max(real_time_x(recognizer, batches, time.process_time) for _ in range(ROUNDS))
+    by_clock_x = max(real_time_x(recognizer, batches) for _ in range(ROUNDS))
+    alone_x = real_time_x(recognizer, in_batches(spoken[:ONE_BY_ONE], 1), time.process_time)
+    return [
+        Figure(
+            what=f"utterances of {UTTERANCE_S} s in batches of {size}, by processor time",
+            value=by_cpu_x,
+            unit="× real time",
+            reference=f"one by one: {alone_x:,.0f} ×; batches by the clock on this machine, with "
+            f"what else it does: {by_clock_x:,.0f} ×",
+            at_least=PROMISED_X,
+        )
+    ]

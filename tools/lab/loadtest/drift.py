@@ -1,0 +1,100 @@
+"""Does a long run end as it began? Its first five minutes against its last, as pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from tools.lab.loadtest.figures import percentile
+from tools.lab.loadtest.system import Sample
+from tools.lab.loadtest.user import Outcome
+
+SPAN_S = 300.0
+"""Of the two parts that are compared. A run shorter than three of them has no such parts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """Something that must not grow."""
+
+    what: str
+    first: float
+    last: float
+
+    @property
+    def growth_percent(self) -> float:
+        """Infinite if there was nothing at first and is something at last."""
+        if self.first == self.last:
+            return 0.0
+        return 100.0 * (self.last / self.first - 1.0) if self.first else math.inf
+
+
+def drifts(outcomes: Sequence[Outcome], samples: Sequence[Sample]) -> list[Drift]:
+    """While all sessions speak: from the last one's begin to the first one's end. Medians of what
+    was sampled. Nothing for a run that is too short."""
+    done = [outcome for outcome in outcomes if outcome.status == "succeeded"]
+    begin_s = max((outcome.began_s for outcome in done), default=0.0)
+    end_s = min((outcome.ended_s for outcome in done), default=0.0)
+    if end_s - begin_s < 3 * SPAN_S:
+        return []
+    spans = ((begin_s, begin_s + SPAN_S), (end_s - SPAN_S, end_s))
+
+    def compared(what: str, value: Callable[[float, float], float]) -> Drift:
+        first, last = (value(*span) for span in spans)
+        return Drift(what, first, last)
+
+    def latencies(percent: float) -> Callable[[float, float], float]:
+        return lambda from_s, until_s: percentile(
+            [ms for o in done for at_s, ms in o.segment_ms if from_s <= at_s < until_s], percent
+        )
+
+    def sampled(value: Callable[[Sample], float]) -> Callable[[float, float], float]:
+        return lambda from_s, until_s: percentile(
+            [value(sample) for sample in samples if from_s <= sample.at_s < until_s], 50
+        )
+
+    found = [
+        compared(f"segment end → result, p{percent:.0f}, ms", latencies(percent))
+        for percent in (50, 95)
+    ]
+    for kind in sorted(samples[-1].rss_mb) if samples else []:
+        found += [
+            compared(f"memory of {kind}, MB", sampled(partial(_memory_mb, kind))),
+            compared("of it, no file's, MB", sampled(partial(_anonymous_mb, kind))),
+            compared(f"descriptors of {kind}", sampled(partial(_descriptors, kind))),
+        ]
+    waiting = sampled(lambda sample: float(sample.queue.get("queued") or 0))
+    return [
+        *found,
+        compared("jobs waiting in the queue", waiting),
+        compared("the machine: a fixed computation, µs", sampled(lambda s: s.yardstick_us)),
+    ]
+
+
+def _memory_mb(kind: str, sample: Sample) -> float:
+    return sample.rss_mb.get(kind, 0.0)
+
+
+def _anonymous_mb(kind: str, sample: Sample) -> float:
+    return sample.anonymous_mb.get(kind, 0.0)
+
+
+def _descriptors(kind: str, sample: Sample) -> float:
+    return float(sample.descriptors.get(kind, 0))
+
+
+def table(found: Sequence[Drift]) -> list[str]:
+    """Markdown; empty for none."""
+    if not found:
+        return []
+    minutes = f"{SPAN_S / 60:.0f} minutes"
+    return [
+        f"| | first {minutes} | last {minutes} | growth |",
+        "| --- | --- | --- | --- |",
+        *(
+            f"| {each.what} | {each.first:.0f} | {each.last:.0f} | {each.growth_percent:+.1f} % |"
+            for each in found
+        ),
+    ]

@@ -1,0 +1,95 @@
+"""What a run is to do: options checked, sessions with their beginnings, shares of processes."""
+
+from __future__ import annotations
+
+import random
+import re
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tools.client_session import Mode
+from tools.lab.loadtest.speech import DigitSpeech, Speech, recordings
+from tools.lab.loadtest.user import Behaviour
+
+Length = Literal["short", "medium", "long"]
+LENGTH_S = {"short": 60.0, "medium": 30 * 60.0, "long": 60 * 60.0}
+DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+
+
+def seconds(text: str) -> float:
+    """``90``, ``90s``, ``1m30s`` or ``1h`` in seconds.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    match = DURATION.fullmatch(text.strip())
+    if match is None or not text.strip():
+        raise ValueError(f"not a duration such as 60s, 1m30s or 1h: {text!r}")
+    hours, minutes, rest = (float(part or 0) for part in match.groups())
+    return 3600 * hours + 60 * minutes + rest
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run. ``rate_per_s`` 0 means ``sessions`` that begin within ``ramp_s``; otherwise they
+    arrive at random times, so many a second on average (a Poisson process, open loop)."""
+
+    behaviour: Behaviour
+    sessions: int
+    duration_s: float
+    chunk_ms: int
+    ramp_s: float
+    rate_per_s: float
+    seed: int
+    files: Path | None = None
+
+    def beginnings_s(self) -> list[float]:
+        """When each session begins, from the run's beginning."""
+        if self.rate_per_s:
+            rng = random.Random(self.seed)
+            times_s, at_s = [], 0.0
+            for _ in range(self.sessions):
+                at_s += rng.expovariate(self.rate_per_s)
+                times_s.append(at_s)
+            return times_s
+        return [self.ramp_s * number / self.sessions for number in range(self.sessions)]
+
+    def share(self, process: int, processes: int) -> list[tuple[str, float, Callable[[], Speech]]]:
+        """Sessions of one of several generator processes: id, beginning, and its speech."""
+        found = recordings(self.files, self.chunk_ms) if self.files else []
+
+        def maker(number: int) -> Callable[[], Speech]:
+            if found:
+                return lambda: found[number % len(found)]
+            return lambda: DigitSpeech(
+                self.seed * 1_000_003 + number,
+                round(self.duration_s * 1000),
+                self.chunk_ms,
+                chunks_are_utterances=self.behaviour.mode == "chunk",
+            )
+
+        return [
+            (str(uuid.uuid4()), begin_s, maker(number))
+            for number, begin_s in enumerate(self.beginnings_s())
+            if number % processes == process
+        ]
+
+
+def websocket_url(server: str) -> str:
+    """``ws://HOST:PORT/ws/asr`` for ``HOST:PORT`` or a whole URL.
+
+    Raises:
+        ValueError: for what is no such address, and for wss.
+    """
+    url = server if "://" in server else f"ws://{server}/ws/asr"
+    if not re.fullmatch(r"ws://[^/:]+:\d+/\S*", url):
+        raise ValueError(f"not HOST:PORT or ws://HOST:PORT/PATH: {server!r}")
+    return url
+
+
+def mode_of(text: str) -> Mode:
+    modes: dict[str, Mode] = {"auto": "auto", "stream": "stream", "chunk": "chunk"}
+    return modes[text]

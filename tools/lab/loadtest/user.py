@@ -1,0 +1,338 @@
+"""One virtual user: speaks at its pace over a ``Wire``, comes back when refused or cut off, and
+checks every word.
+
+Driven by ``driver.Driver``, which calls ``turn`` when the time it asked for has come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gateway.session.transcript import join_texts
+from runtime.backoff import Backoff
+from tools import client_session as cs
+from tools.client import RESUME_LATER, WORTH_RESUMING
+from tools.lab.loadtest.speech import Speech
+from tools.lab.loadtest.wire import Wire
+
+Status = Literal["succeeded", "wrong_text", "failed", "refused"]
+
+BACKOFF_INITIAL_S = 0.5
+BACKOFF_MAX_S = 5.0
+UNACKNOWLEDGED_CHUNKS_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What all users of a run have in common."""
+
+    url: str
+    mode: cs.Mode
+    binary: bool
+    partials: bool
+    resume: bool
+    speed: float
+    patience_s: float
+    """For how long a refused user comes back."""
+    final_timeout_s: float
+    """From finish to the final result; for a lost connection, until it is resumed."""
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one session. Latencies are pairs of (seconds since the run began, ms)."""
+
+    session_id: str
+    expected: str
+    text: str = ""
+    status: Status = "failed"
+    reason: str = ""
+    refusals: int = 0
+    resumes: int = 0
+    stored: bool = False
+    audio_s: float = 0.0
+    spoken_in_s: float = 0.0
+    """How long it takes to speak it."""
+    began_s: float = 0.0
+    """When it first asked to come in."""
+    came_in_s: float | None = None
+    ended_s: float = 0.0
+    refused_after_ms: list[float] = field(default_factory=list)
+    ack_ms: list[tuple[float, float]] = field(default_factory=list)
+    segment_ms: list[tuple[float, float]] = field(default_factory=list)
+    final_ms: float | None = None
+    partials: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+class _Due:
+    """The chunks that have been spoken so far, as ``ClientSession`` asks for them."""
+
+    def __init__(self, speech: Speech) -> None:
+        self.speech = speech
+        self.count = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> bytes:
+        return self.speech.chunk(index)
+
+
+class User:
+    """``begin`` once; then ``turn`` whenever ``wake`` asked for it. ``ended`` is called once."""
+
+    def __init__(
+        self,
+        session_id: str,
+        speech: Speech,
+        behaviour: Behaviour,
+        *,
+        run_began_s: float,
+        wake: Callable[[User, float], None],
+        ended: Callable[[User], None],
+    ) -> None:
+        audio_s = speech.duration_ms / 1000
+        self.outcome = Outcome(
+            session_id, speech.text, audio_s=audio_s, spoken_in_s=audio_s / behaviour.speed
+        )
+        self.active = False
+        self._behaviour = behaviour
+        self._speech = speech
+        self._due = _Due(speech)
+        fields = cs.start_fields(
+            session_id, user_id="loadtest", mode=behaviour.mode, partials=behaviour.partials
+        )
+        self._core = cs.ClientSession(fields, self._due, binary=behaviour.binary)
+        self._wake = wake
+        self._ended = ended
+        self._run_began_s = run_began_s
+        self._backoff = Backoff(BACKOFF_INITIAL_S, BACKOFF_MAX_S, random.Random(session_id))
+        self._wire: Wire | None = None
+        self._dialling: asyncio.Task[None] | None = None
+        self._dialled_s = 0.0
+        self._speaking_since_s: float | None = None
+        self._first_try_s = 0.0
+        self._finished_s: float | None = None
+        self._dial_at_s: float | None = None
+        self._give_up_s = 0.0
+        self._chunk_sent_s: dict[int, float] = {}
+        self._told: list[str] = []
+        self._over = False
+
+    # --------------------------------------------------------------------------------- connecting
+
+    def begin(self) -> None:
+        self._first_try_s = time.monotonic()
+        self.outcome.began_s = self._first_try_s - self._run_began_s
+        self._give_up_s = self._first_try_s + self._behaviour.patience_s
+        self._dial()
+
+    def _dial(self) -> None:
+        self._dial_at_s = None
+        self._dialled_s = time.monotonic()
+        address = self._core.address(self._behaviour.url)
+        self._wire = Wire(address, self, self._behaviour.token)
+        self._dialling = asyncio.get_running_loop().create_task(self._connect(self._wire))
+
+    async def _connect(self, wire: Wire) -> None:
+        host, port = self._behaviour.url.split("://")[1].split("/")[0].rsplit(":", 1)
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: wire, host, int(port))
+        except OSError:
+            self.lost(1006)
+
+    def _dial_later(self, delay_s: float, why: str, status: Status = "failed") -> None:
+        """Try again, or end with ``status`` when patience is over."""
+        now_s = time.monotonic()
+        if now_s + delay_s > self._give_up_s:
+            self._end(status, why)
+            return
+        self._dial_at_s = now_s + delay_s
+        self._wake(self, self._dial_at_s)
+
+    def opened(self) -> None:
+        assert self._wire is not None
+        self._wire.send(self._core.start_message())
+
+    def refused(self, status: int, retry_after_s: float | None) -> None:
+        self.outcome.refusals += 1
+        self.outcome.refused_after_ms.append((time.monotonic() - self._dialled_s) * 1000)
+        if status != 503:
+            self._end("failed", f"HTTP {status}")
+            return
+        delay_s = self._backoff.next_delay_s() + (retry_after_s or 0.0)
+        # A session that was admitted before has a right to its end.
+        admitted = self._core.resume_token is not None
+        self._dial_later(delay_s, "HTTP 503", "failed" if admitted else "refused")
+
+    def lost(self, code: int) -> None:
+        if self._over:
+            return
+        self._core.lost()
+        self._wire = None
+        if self._core.resume_token is None:
+            self._dial_later(self._backoff.next_delay_s(), f"not connected (code {code})")
+        elif self._behaviour.resume and code in WORTH_RESUMING:
+            if self._dial_at_s is None:
+                self._begin_to_resume()
+            self._dial_later(self._backoff.next_delay_s(), f"not resumed (code {code})")
+        else:
+            self._end("failed", f"connection lost (code {code})")
+
+    def _begin_to_resume(self) -> None:
+        if self.active:
+            self.active = False
+            self.outcome.resumes += 1
+            self._give_up_s = time.monotonic() + self._behaviour.final_timeout_s
+
+    # ------------------------------------------------------------------------------------ speaking
+
+    def turn(self, now_s: float) -> None:
+        """Do what is due."""
+        if self._over:
+            return
+        if self._dial_at_s is not None:
+            if now_s >= self._dial_at_s:
+                self._dial()
+            return
+        if self._finished_s is not None and now_s >= self._give_up_s:
+            self._end("failed", "no final result in time")
+        elif self._speaking_since_s is not None and not self._core.finishing:
+            self._speak(now_s)
+
+    def _speak(self, now_s: float) -> None:
+        assert self._speaking_since_s is not None
+        speed = self._behaviour.speed
+        while self._due.count < self._speech.chunk_count:
+            due_s = self._speaking_since_s + self._speech.due_ms(self._due.count) / 1000 / speed
+            if due_s > now_s:
+                self._pump()
+                self._wake(self, due_s)
+                return
+            self._due.count += 1
+        self._core.finish()
+        self._give_up_s = now_s + self._behaviour.final_timeout_s
+        self._wake(self, self._give_up_s)
+        self._pump()
+
+    def writable(self) -> None:
+        self._pump()
+
+    def _pump(self) -> None:
+        wire = self._wire
+        while (
+            wire is not None
+            and not wire.paused
+            and self._core.unacknowledged_chunks < UNACKNOWLEDGED_CHUNKS_MAX
+        ):
+            index = self._core.sent_chunks
+            message = self._core.next_message()
+            if message is None:
+                return
+            now_s = time.monotonic()
+            if self._core.sent_chunks > index:
+                self._chunk_sent_s[index] = now_s
+            else:
+                self._finished_s = now_s
+            wire.send(message)
+
+    # ------------------------------------------------------------------------------------- hearing
+
+    def arrived(self, message: str) -> None:
+        if self._over:
+            return
+        try:
+            event = self._core.receive(message)
+        except cs.SessionError as error:
+            self._end("failed", str(error))
+            return
+        now_s = time.monotonic()
+        match event:
+            case cs.Started():
+                self._started(now_s)
+            case cs.Acknowledged():
+                self._note_ack(event.chunk_index, now_s)
+                self._pump()
+            case cs.ChunkText():
+                self._note_segment(event, now_s)
+            case cs.PartialText():
+                self.outcome.partials += 1
+            case cs.Problem():
+                self._note_problem(event)
+            case cs.FinalText():
+                self._conclude(event, now_s)
+
+    def _started(self, now_s: float) -> None:
+        self.active = True
+        self._backoff.reset()
+        if self._speaking_since_s is None:
+            self._speaking_since_s = now_s
+            self.outcome.came_in_s = now_s - self._run_began_s
+        if self._core.finishing:
+            self._give_up_s = now_s + self._behaviour.final_timeout_s
+            self._wake(self, self._give_up_s)
+            self._pump()
+        else:
+            self._speak(now_s)
+
+    def _note_ack(self, chunk_index: int, now_s: float) -> None:
+        sent_s = self._chunk_sent_s.get(chunk_index)
+        if sent_s is not None:
+            self.outcome.ack_ms.append((now_s - self._run_began_s, (now_s - sent_s) * 1000))
+        for index in [i for i in self._chunk_sent_s if i <= chunk_index]:
+            del self._chunk_sent_s[index]
+
+    def _note_segment(self, event: cs.ChunkText, now_s: float) -> None:
+        self._told.append(event.text)
+        spoken_ms = self._speech.spoken_until_ms(event.end_ms)
+        if spoken_ms is None or self._speaking_since_s is None:
+            return
+        spoken_s = self._speaking_since_s + spoken_ms / 1000 / self._behaviour.speed
+        self.outcome.segment_ms.append((now_s - self._run_began_s, (now_s - spoken_s) * 1000))
+
+    def _note_problem(self, event: cs.Problem) -> None:
+        if self._core.resume_token is not None and event.code == RESUME_LATER:
+            assert self._wire is not None
+            self._wire.close()
+            self.lost(1013)
+            return
+        self.outcome.problems.append(event.code)
+        if not self.active:
+            self._end("failed", f"{event.code}: {event.message}")
+
+    def _conclude(self, event: cs.FinalText, now_s: float) -> None:
+        self.outcome.text = event.text
+        self.outcome.stored = event.stored
+        if self._finished_s is not None:
+            self.outcome.final_ms = (now_s - self._finished_s) * 1000
+        if event.text != self._speech.text:
+            self._end("wrong_text", "the text differs")
+        elif self._core.repeated_segments:
+            self._end("failed", f"{self._core.repeated_segments} segments were told twice")
+        elif (told := join_texts(self._told)) != self._speech.text:
+            self._end("wrong_text", f"the segments' texts differ: {told}")
+        else:
+            self._end("succeeded", "")
+
+    def _end(self, status: Status, reason: str) -> None:
+        if self._over:
+            return
+        self._over = True
+        self.active = False
+        self.outcome.status = status
+        self.outcome.reason = reason
+        self.outcome.ended_s = time.monotonic() - self._run_began_s
+        if self._wire is not None:
+            self._wire.close()
+        self._ended(self)
+
+    def give_up(self, reason: str) -> None:
+        """End it now, whatever it is doing."""
+        self._end("failed", reason)
