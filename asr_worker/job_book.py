@@ -55,7 +55,7 @@ class JobBook:
         model: str,
         device: str,
         limits: BatchLimits,
-        throughput_x: float = 0.0,
+        throughput_rtfx: float = 0.0,
     ) -> None:
         self._worker_id = worker_id
         credits = CREDITS_PER_BATCH_JOB * limits.jobs_max
@@ -64,7 +64,7 @@ class JobBook:
             credits=credits,
             model=model,
             device=device,
-            throughput_x=throughput_x,
+            throughput_rtfx=throughput_rtfx,
         )
         # A broker that forgot us gives new credits while a batch of the old ones still runs.
         self._held_max = credits + limits.jobs_max

@@ -73,25 +73,25 @@ class Recognizer(Protocol):
         its failure and leaves the others alone."""
 
 
-def trial_x(recognizer: Recognizer, jobs_max: int) -> float:
+def trial_rtfx(recognizer: Recognizer, jobs_max: int) -> float:
     """Seconds of audio per second that it recognises, in a batch of ``TRIAL_JOBS`` or, if it may
     take no more than that, of ``jobs_max``; 0 if it fails. The broker goes by this until it has
     measured more."""
     noise = np.random.default_rng(0).normal(0.0, 30.0, round(TRIAL_S * SAMPLE_RATE_HZ))
     utterance = Utterance(pcm=noise.astype("<i2").tobytes())
 
-    def measured_x(jobs: int) -> float:
+    def measured_rtfx(jobs: int) -> float:
         began_s = time.monotonic()
         recognizer.recognize([utterance] * jobs)
         return jobs * TRIAL_S / max(time.monotonic() - began_s, TRIAL_LEAST_S)
 
     try:
-        measured_x(1)  # The first call may allocate.
-        alone_x = measured_x(1)
+        measured_rtfx(1)  # The first call may allocate.
+        alone_rtfx = measured_rtfx(1)
         jobs = min(TRIAL_JOBS, jobs_max) if recognizer.can_batch else 1
-        if jobs == 1 or TRIAL_S / alone_x > TRIAL_ALONE_S:
-            return alone_x
-        return max(alone_x, measured_x(jobs), measured_x(jobs))
+        if jobs == 1 or TRIAL_S / alone_rtfx > TRIAL_ALONE_S:
+            return alone_rtfx
+        return max(alone_rtfx, measured_rtfx(jobs), measured_rtfx(jobs))
     except Exception as error:
         structlog.get_logger().warning("trial_failed", reason=type(error).__name__)
         return 0.0

@@ -19,7 +19,7 @@ from asr_worker.batching import BatchLimits, rest_s
 from asr_worker.inference import InferenceLoop
 from asr_worker.job_book import JobBook
 from asr_worker.metrics import FRAMES_REJECTED, LOAD_SECONDS, MESSAGES_UNSENT, MODEL, QUEUED
-from asr_worker.recognizer import ModelLoadError, Recognizer, build, trial_x
+from asr_worker.recognizer import ModelLoadError, Recognizer, build, trial_rtfx
 from asr_worker.settings import WorkerSettings
 from runtime import exit_codes, lifecycle, logging, memory, metrics, settings, tracing
 from runtime.liveness import Liveness
@@ -53,7 +53,7 @@ class Worker:
         self._log = structlog.get_logger().bind(worker_id=self._worker_id)
         self._liveness = Liveness.from_environment()
         self._build_recognizer = build_recognizer
-        self._trial_x = 0.0
+        self._trial_rtfx = 0.0
         self._loop = InferenceLoop(self._build)
         self._rest_until_s = 0.0
         self._waited = self._waiting = False
@@ -77,7 +77,7 @@ class Worker:
                 jobs_max=self._values.asr_batch_jobs_max,
                 audio_ms_max=self._values.asr_batch_audio_ms_max,
             ),
-            throughput_x=self._trial_x,
+            throughput_rtfx=self._trial_rtfx,
         )
         MODEL.labels(recognizer.model, recognizer.device).set(1)
         memory.settle()
@@ -98,7 +98,7 @@ class Worker:
     def _build(self) -> Recognizer:
         """On the inference thread."""
         recognizer = self._build_recognizer(self._values)
-        self._trial_x = trial_x(recognizer, self._values.asr_batch_jobs_max)
+        self._trial_rtfx = trial_rtfx(recognizer, self._values.asr_batch_jobs_max)
         return recognizer
 
     def _load(self) -> Recognizer | None:

@@ -49,11 +49,11 @@ its messages under way."""
 LOAD_EVERY_S = 0.25
 EST_WAIT_MS_MAX = 600_000
 """Told when no estimate is possible, because there is work and no worker."""
-THROUGHPUT_INITIAL_X = 20.0
+THROUGHPUT_INITIAL_RTFX = 20.0
 """Assumed of a worker that does not tell what it measured, in seconds of audio per second."""
 THROUGHPUT_INITIAL_WEIGHT_S = 0.2
 """How many busy seconds that, or what the worker told, counts for."""
-THROUGHPUT_MIN_X = 0.01
+THROUGHPUT_MIN_RTFX = 0.01
 """No worker counts for less, whatever it told or we measured: waiting times are divided by it."""
 MODELS_TOLD_MAX = 64
 """Different models of workers that gateways are told of; the others work, unnamed."""

@@ -76,8 +76,8 @@ def show(load: Load) -> None:
     _WORKERS.set(load.workers)
     _WORKERS_BUSY.set(load.workers_busy)
     _GATEWAYS.set(load.gateways)
-    _THROUGHPUT.set(load.throughput_x)
-    _ARRIVING.set(load.arriving_x)
+    _THROUGHPUT.set(load.throughput_rtfx)
+    _ARRIVING.set(load.arriving_audio_rate)
     _EST_WAIT.set(load.est_wait_ms / 1000)
 
 

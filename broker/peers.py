@@ -15,7 +15,7 @@ class Gateways:
     def __init__(self, lease_s: float) -> None:
         self._lease_s = lease_s
         self._heard_s: dict[bytes, float] = {}
-        self._expected_x: dict[bytes, float] = {}
+        self._expected_audio_rate: dict[bytes, float] = {}
 
     def __len__(self) -> int:
         return len(self._heard_s)
@@ -33,20 +33,20 @@ class Gateways:
     def hear(self, identity: bytes, now_s: float) -> None:
         self._heard_s[identity] = now_s
 
-    def expect(self, identity: bytes, expected_x: float) -> None:
+    def expect(self, identity: bytes, expected_audio_rate: float) -> None:
         """What its new sessions are yet to bring, in seconds of audio per second."""
-        self._expected_x[identity] = expected_x
+        self._expected_audio_rate[identity] = expected_audio_rate
 
     @property
-    def expected_x(self) -> float:
-        return sum(self._expected_x.values())
+    def expected_audio_rate(self) -> float:
+        return sum(self._expected_audio_rate.values())
 
     def take_silent(self, now_s: float) -> list[bytes]:
         """Gateways whose lease has ended; they are forgotten."""
         silent = [i for i, heard_s in self._heard_s.items() if now_s - heard_s > self._lease_s]
         for identity in silent:
             del self._heard_s[identity]
-            self._expected_x.pop(identity, None)
+            self._expected_audio_rate.pop(identity, None)
         return silent
 
     def excuse(self, pause_s: float, now_s: float) -> None:

@@ -86,6 +86,6 @@ def fields_of(load: Load, wall_s: float) -> dict[Any, Any]:
         "workers_busy": load.workers_busy,
         "est_wait_ms": load.est_wait_ms,
         "queued_audio_ms": load.queued_audio_ms,
-        "throughput_x": f"{load.throughput_x:.1f}",
+        "throughput_rtfx": f"{load.throughput_rtfx:.1f}",
         "updated_at": round(wall_s * 1000),
     }

@@ -86,10 +86,10 @@ class Broker:
         """What gateways are told of our state."""
         workers = [worker for worker in self._workers if not worker.draining]
         queue = self.scheduler.queue
-        throughput_x = self._workers.throughput_x
+        throughput_rtfx = self._workers.throughput_rtfx
         # What a live job that comes now waits for: it goes before all that is bulk.
         waiting_ms = queue.audio_ms - queue.bulk_audio_ms + self._workers.held_audio_ms
-        wait_ms = round(waiting_ms / throughput_x) if workers else limit.EST_WAIT_MS_MAX
+        wait_ms = round(waiting_ms / throughput_rtfx) if workers else limit.EST_WAIT_MS_MAX
         return m.Load(
             broker_epoch=self.epoch,
             queued_audio_ms=queue.audio_ms,
@@ -98,11 +98,11 @@ class Broker:
             failed_total=self._failed_total,
             workers=len(workers),
             workers_busy=sum(bool(worker.held) for worker in workers),
-            throughput_x=throughput_x,
+            throughput_rtfx=throughput_rtfx,
             est_wait_ms=min(wait_ms, limit.EST_WAIT_MS_MAX) if waiting_ms else 0,
             models=tuple(sorted({w.model for w in workers})[: limit.MODELS_TOLD_MAX]),
-            arriving_x=self._arrivals.per_s,
-            expected_x=self.gateways.expected_x,
+            arriving_audio_rate=self._arrivals.per_s,
+            expected_audio_rate=self.gateways.expected_audio_rate,
             gateways=len(self.gateways),
         )
 
@@ -143,7 +143,7 @@ class Broker:
         if identity in self.gateways:
             self._act(e.SendFront(identity, m.Welcome(broker_epoch=self.epoch)))
         if self._hear_gateway(identity, now_s):
-            self.gateways.expect(identity, hello.expected_x)
+            self.gateways.expect(identity, hello.expected_audio_rate)
 
     def _hear_gateway(self, identity: bytes, now_s: float) -> bool:
         """Note a sign of life. After our restart that may be any message of a gateway, which then

@@ -24,13 +24,13 @@ class Throughput:
     that gives no result is none slower for it. It is its lease and deadlines that judge it.
     """
 
-    def __init__(self, told_x: float) -> None:
+    def __init__(self, told_rtfx: float) -> None:
         self._busy_s = limit.THROUGHPUT_INITIAL_WEIGHT_S
-        self._audio_s = (told_x or limit.THROUGHPUT_INITIAL_X) * self._busy_s
+        self._audio_s = (told_rtfx or limit.THROUGHPUT_INITIAL_RTFX) * self._busy_s
 
     @property
     def factor(self) -> float:
-        return max(self._audio_s / self._busy_s, limit.THROUGHPUT_MIN_X)
+        return max(self._audio_s / self._busy_s, limit.THROUGHPUT_MIN_RTFX)
 
     def note(self, audio_ms: int, busy_s: float) -> None:
         keep = 0.5 ** (busy_s / limit.THROUGHPUT_HALF_LIFE_S)
@@ -67,7 +67,7 @@ class Worker:
         self.overdue: dict[Attempt, float] = {}
         """Attempts given up though the worker may be busy with them, and since when."""
         self.past = past
-        self.throughput = Throughput(ready.throughput_x)
+        self.throughput = Throughput(ready.throughput_rtfx)
         self.measured_s = now_s
         self.draining = False
         self.reserved = False
@@ -257,7 +257,7 @@ class WorkerPool:
     # ------------------------------------------------------------------------------- what is known
 
     @property
-    def throughput_x(self) -> float:
+    def throughput_rtfx(self) -> float:
         """Seconds of audio per second, all that take work together."""
         return sum(worker.throughput.factor for worker in self if not worker.draining)
 

@@ -43,8 +43,8 @@ class BrokerClient:
 
     ``on_message`` gets each Result, Stored, Claimed and Load; ``on_broker_restart`` is called when
     the broker's epoch changes, which means that it has forgotten every job of ours, and after a
-    silence, because jobs or answers may be lost. ``expected_x`` is asked before each HELLO, which
-    tells it to the broker.
+    silence, because jobs or answers may be lost. ``expected_audio_rate`` is asked before each
+    HELLO, which tells it to the broker.
     """
 
     def __init__(
@@ -55,14 +55,14 @@ class BrokerClient:
         keys: ClientKeys | None = None,
         on_message: Handler,
         on_broker_restart: Callable[[], None],
-        expected_x: Callable[[], float] = lambda: 0.0,
+        expected_audio_rate: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._endpoint = endpoint
         self._gateway_id = gateway_id
         self._keys = keys
         self._on_message = on_message
         self._on_broker_restart = on_broker_restart
-        self._expected_x = expected_x
+        self._expected_audio_rate = expected_audio_rate
         self._epoch: str | None = None
         self._heard_s = math.inf
         self._settled_s = math.inf
@@ -105,7 +105,9 @@ class BrokerClient:
 
     async def _say_hello(self) -> None:
         while True:
-            self.send(Hello(gateway_id=self._gateway_id, expected_x=self._expected_x()))
+            self.send(
+                Hello(gateway_id=self._gateway_id, expected_audio_rate=self._expected_audio_rate())
+            )
             await asyncio.sleep(HELLO_EVERY_S)
 
     def _schedule_drain(self) -> None:

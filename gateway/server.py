@@ -92,7 +92,7 @@ class Server:
             keys=settings.bus_keys("gateway"),
             on_message=self._on_message,
             on_broker_restart=self._on_broker_restart,
-            expected_x=lambda: self.admission.tell_expected_x(
+            expected_audio_rate=lambda: self.admission.tell_expected_audio_rate(
                 time.monotonic(), own=self.gate.connections
             ),
         )

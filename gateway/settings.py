@@ -47,7 +47,7 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
     admit_utilisation_max: Annotated[float, Field(ge=0)] = 0.88
     """Audio arriving per second, that of new sessions included, over what the workers recognise
     per second; above it new sessions get 503. 0: no limit."""
-    admit_session_demand_x: Annotated[float, Field(ge=0, le=10)] = 0.85
+    admit_session_audio_rate: Annotated[float, Field(ge=0, le=10)] = 0.85
     """Seconds of audio per second that a new session is expected to bring, until it is measured."""
     admit_sessions_per_s_max: Annotated[float, Field(ge=0)] = 100.0
     """New sessions per second of each gateway; further ones get 503. 0: no limit."""
@@ -117,7 +117,7 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
             min_workers=self.min_workers,
             est_wait_ms_max=self.est_wait_ms_max,
             utilisation_max=self.admit_utilisation_max,
-            session_demand_x=self.admit_session_demand_x,
+            session_audio_rate=self.admit_session_audio_rate,
             sessions_per_s_max=self.admit_sessions_per_s_max,
             delay_ms_max=self.admit_delay_ms_max,
             busy_max=self.admit_busy_max,

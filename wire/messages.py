@@ -49,7 +49,7 @@ class Hello:
     """A gateway is here. Sent at start and four times a second; answered by ``Welcome``."""
 
     gateway_id: Name
-    expected_x: Ratio = 0.0
+    expected_audio_rate: Ratio = 0.0
     """Seconds of audio per second that its new sessions are yet to bring, see
     ``gateway.admission.policy``."""
 
@@ -190,14 +190,14 @@ class Load:
     failed_total: int
     workers: int
     workers_busy: int
-    throughput_x: float
+    throughput_rtfx: float
     """Seconds of audio recognised per second, all workers together, measured."""
     est_wait_ms: int
     models: tuple[Name, ...]
     """Names of what the ready workers recognise with."""
-    arriving_x: float = 0.0
+    arriving_audio_rate: float = 0.0
     """Seconds of live audio accepted per second, over the last few, partials apart."""
-    expected_x: float = 0.0
+    expected_audio_rate: float = 0.0
     """What all gateways' new sessions are yet to bring, as they told in ``Hello``."""
     gateways: int = 1
     """That are known to the broker."""
@@ -214,7 +214,7 @@ class Ready:
     credits: int
     model: Name
     device: Name
-    throughput_x: Ratio = 0.0
+    throughput_rtfx: Ratio = 0.0
     """Seconds of audio per second, as it measured at its start; 0: not measured."""
 
 

@@ -26,7 +26,7 @@ async def keep_pulse(vad: VadEngine, admission: Admission) -> None:
         await asyncio.sleep(PULSE_EVERY_S)
         audio_s, span_s = vad.heard_s - heard_s, time.monotonic() - noted_s
         heard_s, noted_s = heard_s + audio_s, noted_s + span_s
-        admission.note_busy(load.busy(), noted_s, audio_x=audio_s / span_s)
+        admission.note_busy(load.busy(), noted_s, audio_rate=audio_s / span_s)
         while not await _heard(vad, stream, silence):  # noqa: ASYNC110
             await asyncio.sleep(RETRY_S)
         admission.note_pulse(time.monotonic())

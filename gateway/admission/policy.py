@@ -93,7 +93,7 @@ class AdmissionLimits:
     min_workers: int
     est_wait_ms_max: int
     utilisation_max: float
-    session_demand_x: float
+    session_audio_rate: float
     sessions_per_s_max: float
     delay_ms_max: int
     busy_max: float
@@ -113,9 +113,9 @@ class Admission:
         self._ramp = _Ramp(limits.sessions_per_s_max)
         self._new = _NewSessions(NEW_SESSION_S, KNOWN_SESSION_S)
         self._unseen = _NewSessions(UNSEEN_SESSION_S, SEEN_SESSION_S)
-        self._busy = self._audio_x = 0.0
+        self._busy = self._audio_rate = 0.0
         self._busy_at_s = float("-inf")
-        self._told_x = self._in_load_x = 0.0
+        self._told_audio_rate = self._in_load_audio_rate = 0.0
         """What we told the broker last, and what of it is in its load."""
         self._delay_ms = 0.0
         self._delay_at_s = float("-inf")
@@ -125,7 +125,7 @@ class Admission:
 
     def note_load(self, load: Load, now_s: float) -> None:
         self._load, self._load_at_s = load, now_s
-        self._in_load_x = self._told_x
+        self._in_load_audio_rate = self._told_audio_rate
         self._wait.note(load.est_wait_ms)
 
     def note_pulse_due(self, due_s: float) -> None:
@@ -141,12 +141,12 @@ class Admission:
         self._delay_at_s = now_s
         self._pulse_due_s = None
 
-    def note_busy(self, share: float, now_s: float, *, audio_x: float) -> None:
+    def note_busy(self, share: float, now_s: float, *, audio_rate: float) -> None:
         """How busy the event loop was since this was told last, 0 to 1, and how many seconds of
         audio it took per second."""
         weight = min(1.0, (now_s - self._busy_at_s) / BUSY_MEMORY_S)
         self._busy += weight * (share - self._busy)
-        self._audio_x += weight * (audio_x - self._audio_x)
+        self._audio_rate += weight * (audio_rate - self._audio_rate)
         self._busy_at_s = now_s
 
     # -------------------------------------------------------------------------------- what it knows
@@ -170,31 +170,34 @@ class Admission:
         others come. So of each connection at most one second of audio per second counts; one more
         is for the pulse.
         """
-        busy = self._busy * min(1.0, (own + 1) / max(self._audio_x, 1.0))
+        busy = self._busy * min(1.0, (own + 1) / max(self._audio_rate, 1.0))
         unseen = min(self._unseen.shares(now_s), own)
         seen = own - unseen
         each = busy / seen if seen >= TELLING_SESSIONS else SESSION_BUSY
         return busy + unseen * each
 
-    def expected_x(self, now_s: float, *, own: int) -> float:
+    def expected_audio_rate(self, now_s: float, *, own: int) -> float:
         """Seconds of audio per second that this gateway's new sessions are yet to bring."""
         # Of sessions that have left again nothing is expected: at most one share for each here.
-        return self._limits.session_demand_x * min(self._new.shares(now_s), own)
+        return self._limits.session_audio_rate * min(self._new.shares(now_s), own)
 
-    def tell_expected_x(self, now_s: float, *, own: int) -> float:
+    def tell_expected_audio_rate(self, now_s: float, *, own: int) -> float:
         """The same, to be told to the broker now; it tells everybody the sum."""
-        self._told_x = self.expected_x(now_s, own=own)
-        return self._told_x
+        self._told_audio_rate = self.expected_audio_rate(now_s, own=own)
+        return self._told_audio_rate
 
     def utilisation(self, now_s: float, *, own: int) -> float:
         """Of the workers, soon: by the audio that arrives, and that which is expected."""
         load = self.load(now_s)
-        if load is None or load.throughput_x <= 0:
+        if load is None or load.throughput_rtfx <= 0:
             return 0.0
-        since_x = self.expected_x(now_s, own=own) - self._in_load_x
+        since_audio_rate = self.expected_audio_rate(now_s, own=own) - self._in_load_audio_rate
         # As many as we have admitted since, each of the other gateways is likely to have as well.
-        since_x *= max(1, load.gateways) if since_x > 0 else 1
-        return max(0.0, load.arriving_x + load.expected_x + since_x) / load.throughput_x
+        since_audio_rate *= max(1, load.gateways) if since_audio_rate > 0 else 1
+        return (
+            max(0.0, load.arriving_audio_rate + load.expected_audio_rate + since_audio_rate)
+            / load.throughput_rtfx
+        )
 
     def readiness(self, now_s: float) -> Refusal | None:
         """What keeps this gateway from being ready: the broker or its workers."""
@@ -272,7 +275,7 @@ class Admission:
             return _overload(f"results would take about {load.est_wait_ms} ms", retry_s)
         # As if it were admitted, so that the limit is not passed by one.
         used = self.utilisation(now_s, own=own)
-        used += self._limits.session_demand_x / max(load.throughput_x, 1e-9)
+        used += self._limits.session_audio_rate / max(load.throughput_rtfx, 1e-9)
         if self._utilisation.note(used):
             return _overload("the workers have no more to spare", RETRY_AFTER_BUSY_S)
         busy = self._busy_switch.note(self.busy(now_s, own=own))

@@ -82,7 +82,7 @@ function drawWorkers(queue, workers) {
   $("workers-note").textContent = t("board.workers_note", {
     busy: number(queue.workers_busy),
     workers: number(queue.workers),
-    speed: number(stats.throughput_x),
+    speed: number(stats.throughput_rtfx),
     models: stats.models.join(", ") || "–",
   });
   const rows = workers.map((worker) => {
@@ -92,7 +92,7 @@ function drawWorkers(queue, workers) {
     row.append(
       name,
       cell(number(worker.results)),
-      cell(`${number(worker.speed_x)}×`),
+      cell(`${number(worker.rtfx)}×`),
       cell(`${number(worker.batch_jobs_mean)} (${number(worker.batch_jobs_max)})`),
       cell(worker.seen_s ? t("board.ago", { seconds: number(worker.seen_s) }) : t("board.now")),
     );

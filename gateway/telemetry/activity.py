@@ -49,7 +49,7 @@ class WorkerFigures:
         return self.results / self.batches if self.batches else 0.0
 
     @property
-    def speed_x(self) -> float:
+    def rtfx(self) -> float:
         """Seconds of audio recognised in a second of work."""
         return self.audio_ms / self.busy_ms if self.busy_ms else 0.0
 

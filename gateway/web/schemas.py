@@ -112,7 +112,7 @@ class WorkerAnswer(BaseModel):
     results: int
     failures: int
     audio_seconds: float
-    speed_x: float
+    rtfx: float
     """Seconds of audio in a second of work."""
     batch_jobs_mean: float
     batch_jobs_max: int
@@ -162,7 +162,7 @@ class StatsAnswer(BaseModel):
     """To be stored; at ``records_waiting_max`` new sessions are refused."""
     records_waiting_max: int
     queue: QueueStatus
-    throughput_x: float
+    throughput_rtfx: float
     """Seconds of audio that all workers recognise in a second, by the broker's measure."""
     models: list[str]
     recent: RecentAnswer

@@ -42,7 +42,7 @@ def stats_body(server: Server, now_s: float) -> dict[str, Any]:
         "records_waiting": len(server.outbox),
         "records_waiting_max": server.settings.outbox_records_max,
         "queue": queue_body(load),
-        "throughput_x": round(load.throughput_x, 1) if load is not None else 0.0,
+        "throughput_rtfx": round(load.throughput_rtfx, 1) if load is not None else 0.0,
         "models": list(load.models) if load is not None else [],
         "recent": recent_body(server.activity.slots(now_s)),
     }
@@ -71,7 +71,7 @@ def recent_body(slots: list[a.Slot]) -> dict[str, Any]:
                 "results": figures.results,
                 "failures": figures.failures,
                 "audio_seconds": round(figures.audio_ms / 1000, 1),
-                "speed_x": round(figures.speed_x, 1),
+                "rtfx": round(figures.rtfx, 1),
                 "batch_jobs_mean": round(figures.batch_jobs_mean, 1),
                 "batch_jobs_max": figures.batch_jobs_max,
                 "seen_s": seen_s,

@@ -15,7 +15,7 @@ from asr_worker.recognizer import (
     Utterance,
     build,
     fake_text,
-    trial_x,
+    trial_rtfx,
 )
 from asr_worker.settings import WorkerSettings
 from wire.messages import pcm_duration_ms
@@ -43,14 +43,14 @@ def test_a_trial_tells_the_speed_of_a_batch(batch_s: float, jobs_max: int, expec
             return super().recognize(utterances)
 
     Noted.batches.clear()
-    told_x = trial_x(Noted("fake", batch_s), jobs_max)
+    told_audio_rate = trial_rtfx(Noted("fake", batch_s), jobs_max)
     assert Noted.batches[0] == [TRIAL_S * 1000]
     assert Noted.batches[-1] == [TRIAL_S * 1000] * expected
-    assert 0 < told_x <= expected * TRIAL_S / batch_s
+    assert 0 < told_audio_rate <= expected * TRIAL_S / batch_s
 
 
 def test_a_trial_that_takes_no_time_is_not_believed() -> None:
-    assert trial_x(FakeRecognizer("fake:0ms", 0.0), 1) <= TRIAL_S / TRIAL_LEAST_S
+    assert trial_rtfx(FakeRecognizer("fake:0ms", 0.0), 1) <= TRIAL_S / TRIAL_LEAST_S
 
 
 def test_a_failing_trial_tells_nothing() -> None:
@@ -58,4 +58,4 @@ def test_a_failing_trial_tells_nothing() -> None:
         def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
             raise ValueError("not this one")
 
-    assert trial_x(Broken("fake:0ms", 0.0), 32) == 0
+    assert trial_rtfx(Broken("fake:0ms", 0.0), 32) == 0

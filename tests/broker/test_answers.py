@@ -36,13 +36,13 @@ def told(actions: list[e.Action]) -> list[m.Message]:
     return messages
 
 
-def ready(identity: bytes, throughput_x: float = 0.0, model: str = "demo") -> m.Ready:
+def ready(identity: bytes, throughput_rtfx: float = 0.0, model: str = "demo") -> m.Ready:
     return m.Ready(
         worker_id=identity.decode(),
         credits=4,
         model=model,
         device="cpu",
-        throughput_x=throughput_x,
+        throughput_rtfx=throughput_rtfx,
     )
 
 
@@ -69,8 +69,8 @@ def test_a_worker_that_says_it_is_infinitely_slow() -> None:
     driver.hello()
     driver.back(ready(WORKER, SMALLEST))
     driver.front(job())
-    assert driver.broker.load().throughput_x == limit.THROUGHPUT_MIN_X
-    assert driver.broker.load().est_wait_ms == round(1_000 / limit.THROUGHPUT_MIN_X)
+    assert driver.broker.load().throughput_rtfx == limit.THROUGHPUT_MIN_RTFX
+    assert driver.broker.load().est_wait_ms == round(1_000 / limit.THROUGHPUT_MIN_RTFX)
 
 
 def test_many_fast_workers_with_long_names() -> None:

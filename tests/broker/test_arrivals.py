@@ -77,18 +77,18 @@ def test_live_audio_that_arrives_is_measured_and_what_gateways_expect_summed() -
     driver = Driver()
     driver.hello()
     driver.hello(OTHER_GATEWAY)
-    for identity, expected_x in ((GATEWAY, 3.0), (OTHER_GATEWAY, 4.5)):
-        hello = m.Hello(gateway_id=identity.decode(), expected_x=expected_x)
+    for identity, expected_audio_rate in ((GATEWAY, 3.0), (OTHER_GATEWAY, 4.5)):
+        hello = m.Hello(gateway_id=identity.decode(), expected_audio_rate=expected_audio_rate)
         driver.front(hello, identity)
     driver.front(job(0, audio_ms=5_000))
     driver.front(job(0, audio_ms=5_000))  # Sent again: it came only once.
     driver.front(job(1, audio_ms=5_000, partial=True))
     driver.front(job(2, audio_ms=5_000, lane="bulk"))
     load = driver.broker.load()
-    assert load.arriving_x == pytest.approx(5 * math.log(2) / ARRIVALS_HALF_LIFE_S)
-    assert load.expected_x == 7.5
+    assert load.arriving_audio_rate == pytest.approx(5 * math.log(2) / ARRIVALS_HALF_LIFE_S)
+    assert load.expected_audio_rate == 7.5
     driver.tick(Limits().lease_s + 1, alive=(GATEWAY,))
-    assert driver.broker.load().expected_x == 0.0
+    assert driver.broker.load().expected_audio_rate == 0.0
 
 
 def test_what_stands_behind_a_live_job_is_no_wait_for_it(driver: Driver) -> None:

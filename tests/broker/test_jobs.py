@@ -29,7 +29,7 @@ def test_a_partial_of_an_older_generation_is_late() -> None:
 def test_a_claim_is_told_to_every_other_gateway() -> None:
     driver = Driver()
     for gateway in (GATEWAY, OTHER_GATEWAY):
-        driver.front(m.Hello(gateway_id=gateway.decode(), expected_x=0.0), gateway)
+        driver.front(m.Hello(gateway_id=gateway.decode(), expected_audio_rate=0.0), gateway)
     claim = m.Claim(session_id="session", generation=2, resume_token_hash="h")
     claimed = m.Claimed(session_id="session", generation=2, resume_token_hash="h")
     assert driver.front(claim, GATEWAY) == [e.SendFront(OTHER_GATEWAY, claimed)]

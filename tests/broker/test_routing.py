@@ -353,11 +353,11 @@ def test_load_counts(driver: Driver) -> None:
         failed_total=0,
         workers=1,
         workers_busy=0,
-        throughput_x=limit.THROUGHPUT_INITIAL_X,
+        throughput_rtfx=limit.THROUGHPUT_INITIAL_RTFX,
         est_wait_ms=0,
         models=("demo",),
-        arriving_x=0.0,
-        expected_x=0.0,
+        arriving_audio_rate=0.0,
+        expected_audio_rate=0.0,
     )
     for seq in range(6):
         driver.front(job(seq))
@@ -381,7 +381,7 @@ def test_throughput_is_measured(driver: Driver) -> None:
             infer_ms=10,
         )
         driver.broker.handle(e.BackReceived(WORKER, answer), driver.now_s)
-    assert driver.broker.load().throughput_x == pytest.approx(200, rel=0.05)
+    assert driver.broker.load().throughput_rtfx == pytest.approx(200, rel=0.05)
 
 
 def test_wait_is_longest_without_workers() -> None:

@@ -252,7 +252,7 @@ def test_queue_counters_are_in_redis(
             "workers_busy",
             "est_wait_ms",
             "queued_audio_ms",
-            "throughput_x",
+            "throughput_rtfx",
             "updated_at",
         }
         client.delete("asr:queue")

@@ -79,13 +79,13 @@ def test_overdue_worker_is_not_kept_reserved() -> None:
 
 
 def test_throughput_begins_with_what_the_worker_measured() -> None:
-    assert Throughput(told_x=250.0).factor == pytest.approx(250)
-    assert Throughput(told_x=0.0).factor == pytest.approx(limit.THROUGHPUT_INITIAL_X)
+    assert Throughput(told_rtfx=250.0).factor == pytest.approx(250)
+    assert Throughput(told_rtfx=0.0).factor == pytest.approx(limit.THROUGHPUT_INITIAL_RTFX)
 
 
 def test_throughput_counts_a_batch_as_one() -> None:
     """Ten utterances of 3 s come together after 0.5 s of work."""
-    throughput = Throughput(told_x=0.0)
+    throughput = Throughput(told_rtfx=0.0)
     for _ in range(200):
         throughput.note(3_000, 0.5)
         for _ in range(9):
@@ -93,8 +93,10 @@ def test_throughput_counts_a_batch_as_one() -> None:
     assert throughput.factor == pytest.approx(60, rel=0.1)
 
 
-@pytest.mark.parametrize(("infer_ms", "expected_x"), [(100, 30), (10_000, 3)])
-def test_time_in_which_jobs_gather_is_not_busy_time(infer_ms: int, expected_x: float) -> None:
+@pytest.mark.parametrize(("infer_ms", "expected_audio_rate"), [(100, 30), (10_000, 3)])
+def test_time_in_which_jobs_gather_is_not_busy_time(
+    infer_ms: int, expected_audio_rate: float
+) -> None:
     """3 s of audio each second; the worker says that it took a part of it, or more than all."""
     pool = WorkerPool()
     worker = pool.add(b"a", ready("a"), 0.0)
@@ -102,4 +104,4 @@ def test_time_in_which_jobs_gather_is_not_busy_time(infer_ms: int, expected_x: f
         entry = of("s", audio_ms=3_000)
         pool.assign(worker, entry, float(second), alone=False)
         pool.complete(worker, entry, second + 1.0, infer_ms)
-    assert pool.throughput_x == pytest.approx(expected_x, rel=0.05)
+    assert pool.throughput_rtfx == pytest.approx(expected_audio_rate, rel=0.05)

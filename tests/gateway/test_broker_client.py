@@ -95,7 +95,7 @@ def load(epoch: str) -> Load:
         failed_total=0,
         workers=1,
         workers_busy=0,
-        throughput_x=1.0,
+        throughput_rtfx=1.0,
         est_wait_ms=0,
         models=(),
     )

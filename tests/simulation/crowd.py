@@ -49,14 +49,14 @@ class Crowd:
     """``offer`` clients, then ``run``."""
 
     def __init__(
-        self, *, seed: int, limits: AdmissionLimits, gateways: int, workers: int, worker_x: float
+        self, *, seed: int, limits: AdmissionLimits, gateways: int, workers: int, worker_rtfx: float
     ) -> None:
         self.now_s = 0.0
         self.told: list[Told] = []
         self.present = 0
         self.admitted_s: list[float] = []
         self.refused = 0
-        self.worker_x = worker_x
+        self.worker_rtfx = worker_rtfx
         self._rng = random.Random(seed)
         self._broker = Broker(epoch="epoch", limits=Limits())
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -72,13 +72,13 @@ class Crowd:
             self._greet(identity)
         for identity in self._workers:
             # As a worker measures itself: one utterance alone.
-            alone_x = TRIAL_S / (BATCH_S + TRIAL_S / worker_x)
+            alone_rtfx = TRIAL_S / (BATCH_S + TRIAL_S / worker_rtfx)
             ready = m.Ready(
                 worker_id=identity.decode(),
                 credits=64,
                 model="m",
                 device="d",
-                throughput_x=alone_x,
+                throughput_rtfx=alone_rtfx,
             )
             self._tell(e.BackReceived(identity, ready))
         self._tick()
@@ -159,8 +159,10 @@ class Crowd:
         self.at(self.now_s + TICK_S, self._tick)
 
     def _greet(self, identity: bytes) -> None:
-        expected_x = self._gateways[identity].tell_expected_x(self.now_s, own=self._own[identity])
-        hello = m.Hello(gateway_id=identity.decode(), expected_x=expected_x)
+        expected_audio_rate = self._gateways[identity].tell_expected_audio_rate(
+            self.now_s, own=self._own[identity]
+        )
+        hello = m.Hello(gateway_id=identity.decode(), expected_audio_rate=expected_audio_rate)
         self._tell(e.FrontReceived(identity, hello))
         self.at(self.now_s + HELLO_EVERY_S, lambda: self._greet(identity))
 
@@ -183,7 +185,7 @@ class Crowd:
         batch, worker.jobs = worker.jobs[:BATCH_JOBS_MAX], worker.jobs[BATCH_JOBS_MAX:]
         worker.busy = True
         audio_s = sum(m.pcm_duration_ms(job.pcm) for job in batch) / 1000
-        took_s = BATCH_S + audio_s / self.worker_x
+        took_s = BATCH_S + audio_s / self.worker_rtfx
         infer_ms = round(took_s * 1000)
         self.at(self.now_s + took_s, lambda: self._finish(worker, batch, infer_ms))
 

@@ -115,7 +115,7 @@ def provisional_rows_go_on() -> Context:
         rows = [{**row, "provisional": False} for row in stored["segments"]]
         return resume_point_of({**stored, "segments": rows}, generation)
 
-    return patch("gateway.storage.takeover.origin_of", cut_or_not)
+    return patch("gateway.storage.takeover.resume_point_of", cut_or_not)
 
 
 def claim_of_the_same_generation() -> Context:

@@ -18,11 +18,11 @@ UTTERANCE_S = 4.0
 """On the average."""
 
 
-def sessions_max(workers: int, worker_x: float) -> float:
+def sessions_max(workers: int, worker_rtfx: float) -> float:
     """How many speakers the workers can just keep up with, in full batches."""
     batch_s = BATCH_JOBS_MAX * UTTERANCE_S
-    batched_x = batch_s / (BATCH_S + batch_s / worker_x)
-    return workers * batched_x * (UTTERANCE_S + PAUSE_S) / UTTERANCE_S
+    batched_rtfx = batch_s / (BATCH_S + batch_s / worker_rtfx)
+    return workers * batched_rtfx * (UTTERANCE_S + PAUSE_S) / UTTERANCE_S
 
 
 def waits_s(crowd: Crowd) -> list[float]:
@@ -31,25 +31,31 @@ def waits_s(crowd: Crowd) -> list[float]:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(
-    ("gateways", "workers", "worker_x"),
+    ("gateways", "workers", "worker_rtfx"),
     [(1, 2, 150.0), (2, 2, 150.0), (4, 4, 100.0), (2, 2, 500.0)],
 )
 def test_of_1500_at_once_the_admitted_are_served_in_time(
-    seed: int, gateways: int, workers: int, worker_x: float
+    seed: int, gateways: int, workers: int, worker_rtfx: float
 ) -> None:
-    crowd = Crowd(seed=seed, limits=LIMITS, gateways=gateways, workers=workers, worker_x=worker_x)
+    crowd = Crowd(
+        seed=seed, limits=LIMITS, gateways=gateways, workers=workers, worker_rtfx=worker_rtfx
+    )
     crowd.offer(1_500, speak_s=60, at_s=1.0, give_up_s=55)
     crowd.run(50)
     waited_s = waits_s(crowd)
     # The promise leaves 0.9 s besides the silence that ends an utterance.
     assert waited_s[int(0.95 * len(waited_s))] < 0.8
     assert waited_s[-1] < 3.0
-    assert 0.55 * sessions_max(workers, worker_x) < crowd.present < sessions_max(workers, worker_x)
+    assert (
+        0.55 * sessions_max(workers, worker_rtfx)
+        < crowd.present
+        < sessions_max(workers, worker_rtfx)
+    )
 
 
 def test_without_these_limits_everybody_waits_for_ever() -> None:
     """The test above can fail."""
-    crowd = Crowd(seed=1, limits=NO_LIMITS, gateways=2, workers=2, worker_x=150)
+    crowd = Crowd(seed=1, limits=NO_LIMITS, gateways=2, workers=2, worker_rtfx=150)
     crowd.offer(1_500, speak_s=60, at_s=1.0, give_up_s=55)
     crowd.run(50)
     assert crowd.present == 1_500
@@ -57,7 +63,7 @@ def test_without_these_limits_everybody_waits_for_ever() -> None:
 
 
 def test_when_the_load_falls_admission_reopens_within_5_s() -> None:
-    crowd = Crowd(seed=1, limits=LIMITS, gateways=2, workers=2, worker_x=150)
+    crowd = Crowd(seed=1, limits=LIMITS, gateways=2, workers=2, worker_rtfx=150)
     crowd.offer(1_500, speak_s=30, at_s=1.0, give_up_s=25)
     while not crowd.admitted_s or crowd.present > len(crowd.admitted_s) / 2:
         crowd.run(crowd.now_s + 0.25)
@@ -68,7 +74,7 @@ def test_when_the_load_falls_admission_reopens_within_5_s() -> None:
 
 
 def test_slow_workers_are_not_overrun_before_they_have_shown_how_slow_they_are() -> None:
-    crowd = Crowd(seed=1, limits=LIMITS, gateways=2, workers=2, worker_x=20)
+    crowd = Crowd(seed=1, limits=LIMITS, gateways=2, workers=2, worker_rtfx=20)
     crowd.offer(200, speak_s=60, at_s=1.0, give_up_s=55)
     crowd.run(50)
     assert crowd.present <= sessions_max(2, 20)
@@ -77,7 +83,7 @@ def test_slow_workers_are_not_overrun_before_they_have_shown_how_slow_they_are()
 
 def test_the_expected_wait_is_the_wait() -> None:
     """Of utterances that came when a queue had formed, up to half a minute long."""
-    crowd = Crowd(seed=1, limits=NO_LIMITS, gateways=2, workers=2, worker_x=150)
+    crowd = Crowd(seed=1, limits=NO_LIMITS, gateways=2, workers=2, worker_rtfx=150)
     crowd.offer(600, speak_s=60, at_s=1.0, give_up_s=2)
     crowd.run(120)
 

@@ -21,7 +21,7 @@ LOAD = m.Load(
     failed_total=4,
     workers=5,
     workers_busy=6,
-    throughput_x=7.5,
+    throughput_rtfx=7.5,
     est_wait_ms=8,
     models=("demo",),
 )
@@ -171,10 +171,10 @@ def test_refused(frames: list[bytes]) -> None:
         {"queued": "1"},
         {"queued": checkers.INTEGER_MAX + 1},
         {"queued": ...},
-        {"throughput_x": float("nan")},
-        {"throughput_x": float("inf")},
-        {"throughput_x": -0.5},
-        {"throughput_x": True},
+        {"throughput_rtfx": float("nan")},
+        {"throughput_rtfx": float("inf")},
+        {"throughput_rtfx": -0.5},
+        {"throughput_rtfx": True},
         {"broker_epoch": "e" * (checkers.NAME_CHARS_MAX + 1)},
         {"models": ["m" * (checkers.NAME_CHARS_MAX + 1)]},
     ],
@@ -187,11 +187,11 @@ def test_numbers_and_texts_in_bounds_only(changes: dict[str, Any]) -> None:
 
 
 def test_a_ratio_has_a_limit_so_that_sums_are_numbers() -> None:
-    hello = m.Hello(gateway_id="g", expected_x=checkers.RATIO_MAX)
+    hello = m.Hello(gateway_id="g", expected_audio_rate=checkers.RATIO_MAX)
     assert decode(encode(hello)) == hello
     for ratio in (1.7e308, checkers.RATIO_MAX * 1.001, float("nan"), -1.0, "1"):
         with pytest.raises(WireError, match="not a ratio"):
-            decode(repacked(hello, expected_x=ratio))
+            decode(repacked(hello, expected_audio_rate=ratio))
 
 
 def test_a_long_text_is_refused() -> None:

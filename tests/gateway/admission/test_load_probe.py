@@ -17,7 +17,7 @@ class Noted:
         self.due = 0
         self.pulses = 0
         self.busy: list[float] = []
-        self.audio_x: list[float] = []
+        self.audio_rate: list[float] = []
         self.changed = asyncio.Event()
 
     def note_pulse_due(self, _due_s: float) -> None:
@@ -27,9 +27,9 @@ class Noted:
         self.pulses += 1
         self.changed.set()
 
-    def note_busy(self, share: float, _now_s: float, *, audio_x: float) -> None:
+    def note_busy(self, share: float, _now_s: float, *, audio_rate: float) -> None:
         self.busy.append(share)
-        self.audio_x.append(audio_x)
+        self.audio_rate.append(audio_rate)
 
     async def until(self, pulses: int) -> None:
         while self.pulses < pulses:
@@ -63,7 +63,7 @@ async def test_each_pulse_goes_through_speech_detection() -> None:
         vad.close()
     assert len(noted.busy) >= 3 and all(0 <= share <= 1 for share in noted.busy)
     # Its own pulses are all it has heard.
-    assert noted.audio_x[0] == 0 and all(0 < x <= 32 for x in noted.audio_x[1:])
+    assert noted.audio_rate[0] == 0 and all(0 < x <= 32 for x in noted.audio_rate[1:])
 
 
 async def test_a_pulse_that_speech_detection_refuses_is_the_same_pulse_later() -> None:

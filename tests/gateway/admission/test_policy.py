@@ -27,7 +27,7 @@ LOAD = Load(
     failed_total=0,
     workers=2,
     workers_busy=0,
-    throughput_x=100.0,
+    throughput_rtfx=100.0,
     est_wait_ms=0,
     models=("demo",),
 )
@@ -36,7 +36,7 @@ LIMITS = AdmissionLimits(
     min_workers=1,
     est_wait_ms_max=1000,
     utilisation_max=0,
-    session_demand_x=1.0,
+    session_audio_rate=1.0,
     sessions_per_s_max=0,
     delay_ms_max=0,
     busy_max=0,
@@ -155,7 +155,7 @@ def test_a_session_that_is_here_needs_nothing_but_a_gateway_that_goes_on() -> No
 def test_of_many_at_once_only_those_that_the_workers_can_take() -> None:
     """Nothing has arrived yet, and no queue has formed: what is expected of them counts."""
     assert admitted_of(admission(utilisation_max=0.8), 1_500) == 80
-    assert admitted_of(admission(utilisation_max=0.8, session_demand_x=0.5), 1_500) == 160
+    assert admitted_of(admission(utilisation_max=0.8, session_audio_rate=0.5), 1_500) == 160
     assert admitted_of(admission(utilisation_max=0), 1_500) == 1_500
 
 
@@ -166,48 +166,50 @@ def test_to_ask_costs_nothing() -> None:
 
 
 def test_audio_that_arrives_counts_as_well() -> None:
-    busy = replace(LOAD, arriving_x=30.0)
+    busy = replace(LOAD, arriving_audio_rate=30.0)
     assert admitted_of(admission(busy, utilisation_max=0.8), 1_500) == 50
-    assert admitted_of(admission(replace(LOAD, arriving_x=80.0), utilisation_max=0.8), 9) == 0
+    assert (
+        admitted_of(admission(replace(LOAD, arriving_audio_rate=80.0), utilisation_max=0.8), 9) == 0
+    )
 
 
 def test_what_is_expected_of_a_session_fades_as_it_grows_old() -> None:
     subject = admission()
     for _ in range(10):
         decide(subject)
-    assert subject.expected_x(0.0, own=10) == 10
-    assert subject.expected_x(NEW_SESSION_S, own=10) == 10
+    assert subject.expected_audio_rate(0.0, own=10) == 10
+    assert subject.expected_audio_rate(NEW_SESSION_S, own=10) == 10
     halfway_s = (NEW_SESSION_S + KNOWN_SESSION_S) / 2
-    assert subject.expected_x(halfway_s, own=10) == pytest.approx(5)
-    assert subject.expected_x(KNOWN_SESSION_S, own=10) == 0
+    assert subject.expected_audio_rate(halfway_s, own=10) == pytest.approx(5)
+    assert subject.expected_audio_rate(KNOWN_SESSION_S, own=10) == 0
 
 
 def test_nothing_is_expected_of_sessions_that_left() -> None:
     subject = admission(utilisation_max=0.8)
     for _ in range(1_000):
         assert decide(subject, own=1) is None  # One at a time: each has left before the next.
-    assert subject.expected_x(0.0, own=0) == 0
+    assert subject.expected_audio_rate(0.0, own=0) == 0
 
 
 def test_new_sessions_of_other_gateways_count_and_our_own_not_twice() -> None:
     subject = admission()
     for _ in range(10):
         decide(subject)
-    assert subject.tell_expected_x(0.0, own=10) == 10
-    subject.note_load(replace(LOAD, expected_x=10.0), 0.0)
+    assert subject.tell_expected_audio_rate(0.0, own=10) == 10
+    subject.note_load(replace(LOAD, expected_audio_rate=10.0), 0.0)
     assert subject.utilisation(0.0, own=10) == pytest.approx(0.1)
-    subject.note_load(replace(LOAD, expected_x=40.0), 0.0)
+    subject.note_load(replace(LOAD, expected_audio_rate=40.0), 0.0)
     assert subject.utilisation(0.0, own=10) == pytest.approx(0.4)
 
 
 def test_at_the_limit_it_stays_closed_until_there_is_room_to_speak_of() -> None:
     subject = admission(utilisation_max=0.8)
-    subject.note_load(replace(LOAD, arriving_x=80.0), 0.0)
+    subject.note_load(replace(LOAD, arriving_audio_rate=80.0), 0.0)
     assert decide(subject) == "overloaded"
     nearly = 80 * REOPEN_UTILISATION_BELOW
-    subject.note_load(replace(LOAD, arriving_x=nearly - 0.5), 0.0)
+    subject.note_load(replace(LOAD, arriving_audio_rate=nearly - 0.5), 0.0)
     assert decide(subject) == "overloaded"
-    subject.note_load(replace(LOAD, arriving_x=nearly - 1.5), 0.0)
+    subject.note_load(replace(LOAD, arriving_audio_rate=nearly - 1.5), 0.0)
     assert decide(subject) is None
 
 
@@ -256,12 +258,12 @@ def test_a_pulse_that_never_comes_out_is_one() -> None:
 
 
 def busy(
-    subject: Admission, share: float, from_s: float, for_s: float, audio_x: float = 0.0
+    subject: Admission, share: float, from_s: float, for_s: float, audio_rate: float = 0.0
 ) -> float:
     now_s = from_s
     while now_s < from_s + for_s:
         now_s += 0.25
-        subject.note_busy(share, now_s, audio_x=audio_x)
+        subject.note_busy(share, now_s, audio_rate=audio_rate)
         subject.note_load(LOAD, now_s)
     return now_s
 
@@ -280,12 +282,12 @@ def test_a_busy_gateway_refuses_until_it_is_less_busy() -> None:
 
 def test_clients_faster_than_real_time_keep_nobody_out() -> None:
     subject = admission(busy_max=0.8)
-    now_s = busy(subject, 1.0, 0.0, 10.0, audio_x=300.0)
+    now_s = busy(subject, 1.0, 0.0, 10.0, audio_rate=300.0)
     # Of four connections, one of which sends as fast as it can, little of it is in real time.
     assert subject.busy(now_s, own=4) == pytest.approx(5 / 300)
     assert decide(subject, now_s, own=5) is None
     # 350 in real time are nearly all that is heard.
-    now_s = busy(subject, 1.0, now_s, 10.0, audio_x=350.0)
+    now_s = busy(subject, 1.0, now_s, 10.0, audio_rate=350.0)
     assert decide(subject, now_s, own=350) == "overloaded"
 
 

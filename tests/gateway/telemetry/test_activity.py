@@ -87,7 +87,7 @@ def test_a_workers_speed_and_batches() -> None:
     figures, seen_s = workers["w1"]
     assert (figures.results, figures.failures, figures.batch_jobs_max) == (4, 1, 3)
     assert figures.batch_jobs_mean == pytest.approx(2)
-    assert figures.speed_x == pytest.approx(8_000 / 400)
+    assert figures.rtfx == pytest.approx(8_000 / 400)
     assert seen_s == 0 and workers["w2"][1] == 20
 
 

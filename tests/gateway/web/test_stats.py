@@ -32,4 +32,4 @@ def test_recent_figures_fit_their_schema_and_the_window() -> None:
     assert {len(series) for series in body["series"].values()} == {a.SLOTS_MAX}
     assert body["series"]["latency_p50_ms"][-2:] == [None, body["latency_ms"]["p50"]]
     (worker,) = body["workers"]
-    assert (worker["speed_x"], worker["batch_jobs_mean"], worker["seen_s"]) == (30.0, 2.0, 0.0)
+    assert (worker["rtfx"], worker["batch_jobs_mean"], worker["seen_s"]) == (30.0, 2.0, 0.0)

@@ -11,7 +11,7 @@ from asr_worker.recognizer import Recognizer, Utterance, build
 from asr_worker.settings import WorkerSettings
 from tools.lab.bench.figures import Figure
 from tools.lab.bench.peers import Gateway, bus_addresses, cpu_s, job_of, running
-from tools.lab.bench.worker import UTTERANCE_S, in_batches, real_time_x, utterances
+from tools.lab.bench.worker import UTTERANCE_S, in_batches, real_time_rtfx, utterances
 
 UTTERANCES = 1_024
 DIFFERENT = 256
@@ -21,7 +21,7 @@ SESSIONS = 8
 PROMISED_SHARE = 85.0
 
 
-def pipeline_x(gateway: Gateway, spoken: list[Utterance], first: int) -> float:
+def pipeline_rtfx(gateway: Gateway, spoken: list[Utterance], first: int) -> float:
     """Seconds of audio transcribed in a second; job numbers begin with ``first``."""
     began_s = time.perf_counter()
     sent = done = 0
@@ -35,15 +35,15 @@ def pipeline_x(gateway: Gateway, spoken: list[Utterance], first: int) -> float:
     return len(spoken) * UTTERANCE_S / (time.perf_counter() - began_s)
 
 
-def bare_x(recognizer: Recognizer, spoken: list[Utterance]) -> float:
-    return real_time_x(recognizer, in_batches(spoken, WorkerSettings().asr_batch_jobs_max))
+def bare_rtfx(recognizer: Recognizer, spoken: list[Utterance]) -> float:
+    return real_time_rtfx(recognizer, in_batches(spoken, WorkerSettings().asr_batch_jobs_max))
 
 
 def measure() -> list[Figure]:
     different = utterances(DIFFERENT)
     spoken = [different[number % DIFFERENT] for number in range(UTTERANCES)]
     recognizer = build(WorkerSettings(asr_model="demo", asr_threads=1))
-    bare, piped = [bare_x(recognizer, spoken)], []
+    bare, piped = [bare_rtfx(recognizer, spoken)], []
     bare_used_s = worker_used_s = broker_used_s = 0.0
     with contextlib.ExitStack() as stack:
         bus = stack.enter_context(bus_addresses())
@@ -54,11 +54,11 @@ def measure() -> list[Figure]:
         gateway.await_workers(1)
         for turn in range(ROUNDS):
             before_s = cpu_s(worker), cpu_s(broker)
-            piped.append(pipeline_x(gateway, spoken, turn * len(spoken)))
+            piped.append(pipeline_rtfx(gateway, spoken, turn * len(spoken)))
             worker_used_s += cpu_s(worker) - before_s[0]
             broker_used_s += cpu_s(broker) - before_s[1]
             before_bare_s = time.process_time()
-            bare.append(bare_x(recognizer, spoken))
+            bare.append(bare_rtfx(recognizer, spoken))
             bare_used_s += time.process_time() - before_bare_s
     ms_of_a_second = 1000 / (ROUNDS * len(spoken) * UTTERANCE_S)
     return [
