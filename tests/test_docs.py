@@ -32,7 +32,10 @@ from wire import messages, records
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 README_ZH = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
-ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+DOCS = "\n".join(
+    path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))
+)
+"""Every page of docs/: a table or tree may be on any of them, and only once."""
 SETTINGS: tuple[type[ProcessSettings], ...] = (
     BrokerSettings,
     EmbeddedSettings,
@@ -87,16 +90,16 @@ def tree(text: str, name: str) -> set[str]:
 
 def test_the_modules_are_those_of_the_code() -> None:
     modules = {str(path.relative_to(ROOT)) for path in SOURCES if path.name != "__init__.py"}
-    shown = {path for path in tree(ARCHITECTURE, "modules") if path.endswith(".py")}
+    shown = {path for path in tree(DOCS, "modules") if path.endswith(".py")}
     assert shown == modules
     folders = {f"{Path(path).parent}/" for path in modules}
-    shown_folders = {path for path in tree(ARCHITECTURE, "modules") if path.endswith("/")}
+    shown_folders = {path for path in tree(DOCS, "modules") if path.endswith("/")}
     assert folders <= shown_folders
     assert all((ROOT / folder).is_dir() for folder in shown_folders)
 
 
 def test_the_pages_modules_are_those_of_the_code() -> None:
-    shown = {path for path in tree(ARCHITECTURE, "modules") if path.endswith(".js")}
+    shown = {path for path in tree(DOCS, "modules") if path.endswith(".js")}
     assert shown == {str(path.relative_to(ROOT)) for path in STATIC_DIR.glob("*.js")}
 
 
@@ -148,11 +151,7 @@ def test_both_readmes_compare_with_others_alike() -> None:
         "README.md",
         "README.zh-CN.md",
         "CONTRIBUTING.md",
-        "docs/architecture.md",
-        "docs/dialects.md",
-        "docs/metrics.md",
-        "docs/reliability.md",
-        "docs/performance.md",
+        *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")),
     ],
 )
 def test_links_lead_somewhere(path: str) -> None:
@@ -171,14 +170,14 @@ def fields_of(cls: type) -> list[str]:
 
 def test_the_message_table() -> None:
     shown = {
-        named(row[0]): re.findall(r"`(\w+)`", row[2]) for row in table(ARCHITECTURE, "messages")
+        named(row[0]): re.findall(r"`(\w+)`", row[2]) for row in table(DOCS, "messages")
     }
     assert shown == {cls.__name__: fields_of(cls) for cls in typing.get_args(messages.Message)}
 
 
 def test_the_record_table() -> None:
     shown = {
-        named(row[0]): re.findall(r"`(\w+)`", row[1]) for row in table(ARCHITECTURE, "records")
+        named(row[0]): re.findall(r"`(\w+)`", row[1]) for row in table(DOCS, "records")
     }
     assert shown == {cls.__name__: fields_of(cls) for cls in typing.get_args(records.RecordBody)}
 
@@ -189,7 +188,7 @@ def test_the_error_codes() -> None:
     for path in python_files("gateway", "broker", "asr_worker"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             said |= codes_in(node)
-    assert said == {named(row[0]) for row in table(ARCHITECTURE, "errors")}
+    assert said == {named(row[0]) for row in table(DOCS, "errors")}
 
 
 CARRIERS = {"Problem": 0, "Failure": 0, "AudioError": 0, "MessageError": 1, "AudioFailed": 0}
@@ -228,7 +227,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
                 for line in README.splitlines()
                 if re.match(r"\| `[A-Z_]+` \|", line)
             ),
-            *table(ARCHITECTURE, "settings"),
+            *table(DOCS, "settings"),
         ]
     }
     defaults = {
@@ -256,7 +255,7 @@ def value_of(name: str) -> Any:
     raise AssertionError(name)
 
 
-@pytest.mark.parametrize("row", table(ARCHITECTURE, "limits"), ids=lambda row: named(row[0]))
+@pytest.mark.parametrize("row", table(DOCS, "limits"), ids=lambda row: named(row[0]))
 def test_the_limits(row: list[str]) -> None:
     name, limit, answer = row
     number = re.match(r"[\d,.]+\d|\d", limit)
@@ -266,7 +265,7 @@ def test_the_limits(row: list[str]) -> None:
     assert answer, "a limit has an answer"
 
 
-@pytest.mark.parametrize("row", table(ARCHITECTURE, "page limits"), ids=lambda row: named(row[0]))
+@pytest.mark.parametrize("row", table(DOCS, "page limits"), ids=lambda row: named(row[0]))
 def test_the_limits_of_the_pages(row: list[str]) -> None:
     module, name = named(row[0]).split()
     script = (STATIC_DIR / module).read_text(encoding="utf-8")
@@ -306,7 +305,7 @@ NOT_IMPORTED = {
 
 
 def test_every_dependency_has_its_reason() -> None:
-    rows = table(ARCHITECTURE, "dependencies")
+    rows = table(DOCS, "dependencies")
     assert [named(row[0]) for row in rows] == REQUIREMENTS
     assert all(row[1] for row in rows)
 

@@ -1,4 +1,4 @@
-"""The native protocol of ``/ws/asr`` (docs/architecture.md, "Native protocol"): JSON and binary
+"""The native protocol of ``/ws/asr`` (docs/protocol.md): JSON and binary
 frames in, JSON out. Only translates: what a message means is the session's to decide."""
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from gateway.storage.outbox import Outbox
 from gateway.telemetry import metrics
 from tests.gateway.session.test_segments import job, result
 from tests.gateway.storage.test_outbox import key, record
-from tests.test_docs import ARCHITECTURE, named, table
+from tests.test_docs import DOCS, named, table
 from wire.messages import Failure
 
 
@@ -27,7 +27,7 @@ def discarded() -> dict[str, float]:
 
 
 def test_every_error_code_has_a_series_and_no_other_can_add_one() -> None:
-    documented = {named(row[0]) for row in table(ARCHITECTURE, "errors")}
+    documented = {named(row[0]) for row in table(DOCS, "errors")}
     assert documented == metrics.PROBLEM_CODES
     before = value("problems_total", code="other")
     metrics.count_problem("said by a stranger on the bus")

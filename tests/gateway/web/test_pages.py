@@ -72,7 +72,7 @@ def test_every_file_is_used() -> None:
 
 def test_every_refusal_is_told_in_words() -> None:
     """In both languages; for an error that is not among them, the server's words are shown."""
-    documented = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    documented = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
     sentence = re.search(r"^Refused before the upgrade, .*?; with 403", documented, re.M | re.S)
     assert sentence
     codes = set(re.findall(r"`(\w+)`", sentence[0].partition("}`")[2]))
