@@ -16,6 +16,7 @@ from runtime.settings import (
     DatabaseSettings,
     ProcessSettings,
     RedisSettings,
+    Renamed,
     fail,
     http_port,
     is_loopback,
@@ -47,7 +48,14 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
     admit_utilisation_max: Annotated[float, Field(ge=0)] = 0.88
     """Audio arriving per second, that of new sessions included, over what the workers recognise
     per second; above it new sessions get 503. 0: no limit."""
-    admit_session_audio_rate: Annotated[float, Field(ge=0, le=10)] = 0.85
+    admit_session_audio_rate: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=10,
+            validation_alias=Renamed("ADMIT_SESSION_AUDIO_RATE", "ADMIT_SESSION_DEMAND_X"),
+        ),
+    ] = 0.85
     """Seconds of audio per second that a new session is expected to bring, until it is measured."""
     admit_sessions_per_s_max: Annotated[float, Field(ge=0)] = 100.0
     """New sessions per second of each gateway; further ones get 503. 0: no limit."""

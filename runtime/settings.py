@@ -1,7 +1,7 @@
-"""Settings: from the environment only, validated at start, logged with where each came from.
+"""Settings: read from the environment, validated at start, logged with their source.
 
-A process's own settings subclass ``ProcessSettings`` (and the mixins it needs) in its package.
-A wrong value ends the process with one clear line and exit code ``exit_codes.CONFIG``.
+Each package subclasses ``ProcessSettings``, with the mixins it needs, for its own settings. An
+invalid value ends the process with a one-line message and the exit code ``exit_codes.CONFIG``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from runtime import exit_codes
 from wire.keys import ClientKeys, KeysError, Role, client_keys
 
 UNIX_SOCKET_PATH_BYTES_MAX = 107
-"""Linux's limit on a Unix socket's path (``man 7 unix``), less the terminating zero."""
+"""Linux's limit on the path of a Unix socket (``man 7 unix``), less the terminating zero."""
 
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error", "critical"],
@@ -31,43 +31,52 @@ LogLevel = Annotated[
 Endpoint = Annotated[str, Field(pattern=r"^(tcp|ipc|inproc)://.+")]
 
 
+class Renamed(AliasChoices):
+    """The name of a setting, then the names it had in earlier releases.
+
+    ``Field(validation_alias=Renamed("NEW_NAME", "OLD_NAME"))`` accepts the old name for one
+    release. The new name takes precedence. ``log_effective`` warns about the old one.
+    """
+
+
 class ProcessSettings(BaseSettings):
-    """What every process has."""
+    """Settings of every process."""
 
     model_config = SettingsConfigDict(extra="ignore", case_sensitive=False, populate_by_name=True)
 
     log_level: LogLevel = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
-    """auto: readable on a terminal (and under honcho on one), JSON otherwise."""
+    """auto: human-readable if standard error is a terminal or honcho's, else JSON."""
     data_dir: Path = Path(".data")
-    """Where the embedded services keep their files and sockets."""
-    metrics_port: Annotated[int, Field(ge=0, le=65_435)] = 0  # and 100 above it
-    """Prometheus endpoint of this process on loopback; 0: none."""
+    """Directory of the embedded services' files and sockets, and of the gateways' spool."""
+    metrics_port: Annotated[int, Field(ge=0, le=65_435)] = 0  # The 100 ports above it are used too.
+    """First port of the Prometheus endpoints on loopback. 0: no endpoint."""
     otel_exporter_otlp_endpoint: Annotated[str, Field(pattern=r"^(https?://.+)?$")] = ""
-    """Base URL of a collector of traces, by OTLP over HTTP. Nothing set: none are made."""
+    """Base URL of an OTLP/HTTP trace collector. Empty: no traces."""
     otel_traces_sampler_arg: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the utterances that are traced."""
 
     def traces(self) -> tuple[str, float]:
-        """What ``runtime.tracing.start`` wants to know."""
+        """Arguments of ``runtime.tracing.start``: endpoint and sampling ratio."""
         return self.otel_exporter_otlp_endpoint, self.otel_traces_sampler_arg
 
 
 class BusSettings(BaseSettings):
-    """Where the broker is."""
+    """Addresses and keys of the bus."""
 
     broker_frontend: Endpoint = "tcp://127.0.0.1:7101"
-    """Gateways' jobs and records; persistence's confirmations."""
+    """Gateways send jobs and records here, persistence confirmations."""
     broker_backend: Endpoint = "tcp://127.0.0.1:7102"
-    """Workers."""
+    """Workers connect here."""
     broker_events: Endpoint = "tcp://127.0.0.1:7103"
-    """Results and records for persistence."""
+    """Persistence subscribes here to results and records."""
     bus_keys_dir: Path | None = None
-    """CURVE keys (``python -m tools.cli.keys``): the bus is encrypted, and only who has the key of
-    its role gets in. Nothing set: neither."""
+    """Directory of CURVE keys (``python -m tools.cli.keys``). With it the bus is encrypted and
+    accepts only peers that hold the key of their role. Unset: neither."""
 
     def bus_keys(self, role: Role) -> ClientKeys | None:
-        """What a process of ``role`` connects with. Ends it if they can't be had."""
+        """Keys of a process of ``role``, None without ``BUS_KEYS_DIR``. Ends the process if they
+        cannot be read."""
         if self.bus_keys_dir is None:
             return None
         try:
@@ -77,11 +86,10 @@ class BusSettings(BaseSettings):
 
 
 class RedisSettings(BaseSettings):
-    """Session metadata and counters."""
+    """Redis, for session metadata and counters: ``REDIS_URL``, or the embedded server."""
 
     data_dir: Path = Path(".data")
     redis_url: SecretStr | None = None
-    """Nothing set: the embedded server's socket."""
 
     def redis_address(self) -> str:
         """URL for ``redis.from_url``."""
@@ -112,7 +120,7 @@ class DatabaseSettings(BaseSettings):
             host = quote(self.db_host, safe="")
             return f"postgresql://{login}@{host}:{self.db_port}/{quote(self.db_name, safe='')}"
         directory = quote(str(embedded_socket_dir(self.data_dir)), safe="")
-        # The port is part of the socket's name; PGPORT in the environment must not change it.
+        # The port is part of the socket's name. PGPORT in the environment must not change it.
         return f"postgresql://postgres@/postgres?host={directory}&port=5432"
 
     def database_is_embedded(self) -> bool:
@@ -120,9 +128,12 @@ class DatabaseSettings(BaseSettings):
 
 
 def embedded_socket_dir(data_dir: Path) -> Path:
-    """Where the embedded services' Unix sockets are: computed, so that every process finds them
-    without being told. A data directory too deep for a socket path gets one under ``/tmp``,
-    named by a hash of it."""
+    """Directory of the embedded services' Unix sockets.
+
+    It is a function of ``data_dir`` alone, so that every process finds it without communication.
+    If paths in ``data_dir`` would exceed the limit, it is a directory under ``/tmp`` named after
+    a hash of ``data_dir``.
+    """
     absolute = data_dir.absolute()
     directory = absolute / "run"
     longest = directory / ".s.PGSQL.5432.lock"
@@ -133,7 +144,7 @@ def embedded_socket_dir(data_dir: Path) -> Path:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether ``host`` can only be reached from this machine."""
+    """Whether ``host`` is reachable from this machine only."""
     if host == "localhost":
         return True
     try:
@@ -147,11 +158,11 @@ DEFAULT_HTTP_PORT = 8080
 
 
 def http_port(environ: dict[str, str] | os._Environ[str]) -> tuple[int | str, str]:
-    """The HTTP port to serve and where it came from.
+    """The HTTP port to serve, and its source for the log.
 
-    honcho sets ``PORT`` for every process (base + 100 per process type + its index), and its base
-    is 5000 when nobody said otherwise. The gateway is the Procfile's first line, so base + index
-    is undone here: ``-c gateway=2`` must share one port, and nothing set must mean 8080.
+    honcho sets ``PORT`` to base + 100 × process type + index, with a default base of 5000. The
+    gateway is the first process type in the Procfile, so subtracting the index restores the base:
+    the gateways of ``-c gateway=2`` share one port. A base of 5000 counts as unset.
     """
     raw = environ.get("PORT")
     if raw is None:
@@ -169,7 +180,8 @@ S = TypeVar("S", bound=ProcessSettings)
 
 
 def load(settings_type: type[S], **overrides: Any) -> S:
-    """Settings from the environment. A wrong value prints one line and exits with CONFIG."""
+    """Settings from the environment. Invalid values are reported on one line and end the process
+    with ``exit_codes.CONFIG``."""
     try:
         return settings_type(**overrides)
     except ValidationError as error:
@@ -181,21 +193,26 @@ def load(settings_type: type[S], **overrides: Any) -> S:
 
 
 def fail(message: str, code: int = exit_codes.CONFIG) -> NoReturn:
-    """End this process with one line that says what the operator must change."""
+    """End the process with a one-line message that names what the operator must change."""
     sys.stderr.write(f"error: {message}\n")
     raise SystemExit(code)
 
 
 def describe(settings: ProcessSettings) -> dict[str, str]:
     """Each effective setting as ``value (source)``, secrets masked."""
+    environment = _names_in_environment()
     described = {}
     for name, field in type(settings).model_fields.items():
         alias = field.validation_alias
         names = [name, *(alias.choices if isinstance(alias, AliasChoices) else [])]
-        in_environment = any(str(n).upper() in os.environ for n in names)
-        source = "environment" if in_environment else "default"
+        found = not environment.isdisjoint(str(each).upper() for each in names)
+        source = "environment" if found else "default"
         described[name] = f"{_masked(getattr(settings, name))} ({source})"
     return described
+
+
+def _names_in_environment() -> set[str]:
+    return {name.upper() for name in os.environ}
 
 
 def _masked(value: Any) -> str:
@@ -205,5 +222,13 @@ def _masked(value: Any) -> str:
 
 
 def log_effective(settings: ProcessSettings, **sources: str) -> None:
-    """One log line with every setting; ``sources`` overrides what ``describe`` can't know."""
-    structlog.get_logger().info("settings", **{**describe(settings), **sources})
+    """Log every setting on one line, and a warning for each old name in use. ``sources`` replaces
+    descriptions of values that a process computes itself."""
+    log = structlog.get_logger()
+    log.info("settings", **{**describe(settings), **sources})
+    environment = _names_in_environment()
+    for field in type(settings).model_fields.values():
+        if isinstance(field.validation_alias, Renamed):
+            name, *old_names = map(str, field.validation_alias.choices)
+            for old_name in environment.intersection(old_names):
+                log.warning("setting_renamed", old_name=old_name, name=name)

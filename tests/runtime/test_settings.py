@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import psycopg.conninfo
 import pydantic
@@ -59,7 +60,9 @@ LOAD = "from runtime import settings; settings.load(settings.{}); print('went on
         ("DB_PORT", "0", "DatabaseSettings"),
     ],
 )
-def test_a_wrong_value_is_one_line_and_exit_code_78(name: str, value: str, cls: str) -> None:
+def test_an_invalid_value_prints_one_line_and_exits_with_78(
+    name: str, value: str, cls: str
+) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", LOAD.format(cls)],
         env={**os.environ, name: value},
@@ -74,7 +77,7 @@ def test_a_wrong_value_is_one_line_and_exit_code_78(name: str, value: str, cls: 
     assert ended.stderr.count("\n") == 1
 
 
-def test_every_wrong_value_is_named_and_no_value_is_shown(
+def test_the_error_names_every_invalid_setting_and_shows_no_value(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DB_PORT", "s3cret-by-mistake")
@@ -82,17 +85,17 @@ def test_every_wrong_value_is_named_and_no_value_is_shown(
     with pytest.raises(SystemExit) as ended:
         settings.load(Everything)
     assert ended.value.code == exit_codes.CONFIG
-    told = capsys.readouterr().err
-    assert "DB_PORT: " in told
-    assert "LOG_FORMAT: " in told
-    assert "s3cret" not in told
+    error = capsys.readouterr().err
+    assert "DB_PORT: " in error
+    assert "LOG_FORMAT: " in error
+    assert "s3cret" not in error
 
 
 # ----------------------------------------------------------------------------------------- database
 
 
 def connection(**environment: str) -> dict[str, str]:
-    """What psycopg understands under the given environment."""
+    """Connection parameters as psycopg parses them, under the given environment."""
     address = Everything.model_validate(environment).database_address()
     return {name: str(v) for name, v in psycopg.conninfo.conninfo_to_dict(address).items()}
 
@@ -111,15 +114,15 @@ def test_the_db_names() -> None:
 
 def test_the_db_names_may_hold_any_character() -> None:
     odd = "a b/c@d:e?f#g%h'é"
-    understood = connection(db_host="db.example", db_user=odd, db_password=odd, db_name=odd)
-    assert understood["user"] == understood["password"] == understood["dbname"] == odd
+    parsed = connection(db_host="db.example", db_user=odd, db_password=odd, db_name=odd)
+    assert parsed["user"] == parsed["password"] == parsed["dbname"] == odd
 
 
 @pytest.mark.parametrize("host", ["::1", "/var/run/postgresql"])
 def test_the_host_may_be_an_ipv6_address_or_a_socket_directory(host: str) -> None:
-    understood = connection(db_host=host)
-    assert understood["host"] == host
-    assert "password" not in understood
+    parsed = connection(db_host=host)
+    assert parsed["host"] == host
+    assert "password" not in parsed
 
 
 def test_database_url_comes_before_the_db_names() -> None:
@@ -129,7 +132,7 @@ def test_database_url_comes_before_the_db_names() -> None:
     assert not values.database_is_embedded()
 
 
-def test_nothing_set_means_the_embedded_services(tmp_path: Path) -> None:
+def test_the_embedded_services_are_the_default(tmp_path: Path) -> None:
     values = Everything(data_dir=tmp_path)
     assert values.database_is_embedded()
     assert connection(data_dir=str(tmp_path))["host"] == str(tmp_path / "run")
@@ -178,7 +181,7 @@ def test_a_relative_data_directory_means_the_same_to_every_process(
         ({}, 8080),
         ({"PORT": "9000"}, "9000"),
         ({"PORT": "nonsense"}, "nonsense"),
-        # honcho with nothing said: its base is 5000.
+        # honcho's default base is 5000.
         ({"PORT": "5000", "HONCHO_PROCESS_NAME": "gateway.1"}, 8080),
         ({"PORT": "5001", "HONCHO_PROCESS_NAME": "gateway.2"}, 8080),
         # PORT=9000 honcho start -c gateway=2
@@ -186,7 +189,7 @@ def test_a_relative_data_directory_means_the_same_to_every_process(
         ({"PORT": "9001", "HONCHO_PROCESS_NAME": "gateway.2"}, 9000),
         ({"PORT": "9011", "HONCHO_PROCESS_NAME": "gateway.12"}, 9000),
         ({"PORT": "nonsense", "HONCHO_PROCESS_NAME": "gateway.1"}, "nonsense"),
-        # A gateway that some other process of honcho's started keeps what it was told.
+        # A gateway started by another process under honcho keeps its PORT.
         ({"PORT": "9000", "HONCHO_PROCESS_NAME": "tests.1"}, "9000"),
     ],
 )
@@ -205,7 +208,7 @@ def test_the_gateway_is_the_first_line_of_the_procfile() -> None:
 # ----------------------------------------------------------------------------------------- describe
 
 
-def test_effective_settings_tell_their_source_and_no_secret(
+def test_effective_settings_show_their_source_and_no_secret(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://u:s3cret@one.example/db")
@@ -213,12 +216,12 @@ def test_effective_settings_tell_their_source_and_no_secret(
     monkeypatch.setenv("METRICS_PORT", "9100")
     values = settings.load(Everything)
     with structlog.testing.capture_logs() as logs:
-        settings.log_effective(values, data_dir="here (told by a test)")
+        settings.log_effective(values, data_dir="here (set by a test)")
     (line,) = logs
     assert line["event"] == "settings"
     assert line["metrics_port"] == "9100 (environment)"
     assert line["log_format"] == "auto (default)"
-    assert line["data_dir"] == "here (told by a test)"
+    assert line["data_dir"] == "here (set by a test)"
     assert line["database_url"] == "*** (environment)"
     assert line["db_password"] == "*** (environment)"
     assert line["redis_url"] == "None (default)"
@@ -238,3 +241,50 @@ def test_an_alias_in_the_environment_is_a_source(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setenv("MIN_WORKERS", "3")
     assert settings.describe(settings.load(Aliased))["workers"] == "3 (environment)"
+
+
+class Renaming(settings.ProcessSettings):
+    admit_rate: Annotated[
+        float, pydantic.Field(le=10, validation_alias=settings.Renamed("ADMIT_RATE", "DEMAND_X"))
+    ] = 0.5
+
+
+@pytest.mark.parametrize(
+    "environment, value, warnings",
+    [
+        ({}, 0.5, 0),
+        ({"ADMIT_RATE": "2"}, 2.0, 0),
+        ({"DEMAND_X": "3"}, 3.0, 1),
+        ({"demand_x": "3"}, 3.0, 1),
+        ({"ADMIT_RATE": "2", "DEMAND_X": "3"}, 2.0, 1),
+    ],
+)
+def test_the_old_name_of_a_setting_works_and_is_logged(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], value: float, warnings: int
+) -> None:
+    for name, text in environment.items():
+        monkeypatch.setenv(name, text)
+    values = settings.load(Renaming)
+    assert values.admit_rate == value
+    with structlog.testing.capture_logs() as logs:
+        settings.log_effective(values)
+    line, *warned = logs
+    source = "environment" if environment else "default"
+    assert line["admit_rate"] == f"{value} ({source})"
+    assert warned == warnings * [
+        {
+            "event": "setting_renamed",
+            "log_level": "warning",
+            "old_name": "DEMAND_X",
+            "name": "ADMIT_RATE",
+        }
+    ]
+
+
+def test_an_invalid_value_under_the_old_name_is_reported_under_the_new_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DEMAND_X", "11")
+    with pytest.raises(SystemExit):
+        settings.load(Renaming)
+    assert "ADMIT_RATE: " in capsys.readouterr().err
