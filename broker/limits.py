@@ -22,8 +22,6 @@ class Limits:
 
 ATTEMPTS_MAX = 3
 """Attempts lost by their workers; then the job ends with error ``chunk_failed``."""
-JOB_DEADLINE_MS_MAX = 600_000
-"""A longer deadline is shortened to this: every job must end."""
 BULK_EVERY_ASSIGNMENTS = 8
 """While both lanes wait, one assignment in so many is a bulk job."""
 PARTIAL_WAIT_S_MAX = 2.0

@@ -14,7 +14,7 @@ from broker.events import Action, Count, SendBack
 from broker.jobs import JobIndex, PendingJob, audio_ms_of
 from broker.queues import JobQueue
 from broker.workers import Attempt, Worker, WorkerPool
-from wire.messages import Failure, Job, Result, WorkerResult
+from wire.messages import JOB_DEADLINE_MS_MAX, Failure, Job, Result, WorkerResult
 
 STALE_DEADLINES_MAX = 64
 """Deadlines of answered jobs kept beyond the number of jobs; then the heap is rebuilt."""
@@ -60,7 +60,7 @@ class Scheduler:
             gateway=gateway,
             audio_ms=audio_ms,
             received_s=now_s,
-            deadline_s=now_s + min(job.deadline_ms, limit.JOB_DEADLINE_MS_MAX) / 1000,
+            deadline_s=now_s + min(job.deadline_ms, JOB_DEADLINE_MS_MAX) / 1000,
         )
         self._next_job_id += 1
         self.jobs.add(entry)

@@ -21,7 +21,6 @@ from gateway.broker_client import BrokerClient
 from gateway.dialects.dialect import Traits
 from gateway.session import events as e
 from gateway.session.core import Session
-from gateway.session.endpointer import EndpointerConfig
 from gateway.session.resume import ResumePoint
 from gateway.session.runner import SessionRunner
 from gateway.session.segmenter import NEW_SESSION
@@ -37,6 +36,7 @@ from gateway.telemetry import metrics
 from gateway.telemetry.activity import Activity
 from persistence.reads import SessionReader, StoreUnavailable
 from wire.messages import (
+    JOB_DEADLINE_MS_MAX,
     Cancel,
     Claimed,
     Job,
@@ -58,8 +58,6 @@ SESSION_TICK_S = 0.2
 TICK = e.Tick()
 METADATA_UPDATE_EVERY_S = 5.0
 ID_CHECK_TIMEOUT_S = 0.5
-JOB_DEADLINE_MS_MAX = 600_000
-"""Longest a bulk segment may wait, the broker's own limit: it stands behind all that is live."""
 DELETE_CONFIRM_S = 2.0
 """How long DELETE waits for COMMIT before it answers 202 instead of 200."""
 
@@ -163,7 +161,7 @@ class Server:
     ) -> SessionRunner:
         session = Session(
             limits,
-            EndpointerConfig(endpoint_silence_ms=self.settings.endpoint_silence_ms),
+            self.settings.endpointer_config(),
             resume_token=resume_token,
             client=client,
             wall_ms=wall_ms,

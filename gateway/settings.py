@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 
 from gateway.admission.policy import AdmissionLimits
+from gateway.session.endpointer import EndpointerConfig
 from gateway.session.states import SessionLimits
 from gateway.web.auth_tokens import AuthTokens, AuthTokensError
 from runtime.settings import (
@@ -136,3 +137,6 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
             segment_deadline_ms=int(self.segment_deadline_s * 1000),
             resume_wait_s=self.resume_wait_s,
         )
+
+    def endpointer_config(self) -> EndpointerConfig:
+        return EndpointerConfig(endpoint_silence_ms=self.endpoint_silence_ms)

@@ -7,12 +7,14 @@ import ast
 import dataclasses
 import importlib
 import importlib.metadata
+import inspect
 import itertools
 import math
 import re
 import sys
 import tomllib
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +34,7 @@ from wire import messages, records
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 README_ZH = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
-DOCS = "\n".join(
-    path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))
-)
+DOCS = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
 """Every page of docs/: a table or tree may be on any of them, and only once."""
 SETTINGS: tuple[type[ProcessSettings], ...] = (
     BrokerSettings,
@@ -169,16 +169,12 @@ def fields_of(cls: type) -> list[str]:
 
 
 def test_the_message_table() -> None:
-    shown = {
-        named(row[0]): re.findall(r"`(\w+)`", row[2]) for row in table(DOCS, "messages")
-    }
+    shown = {named(row[0]): re.findall(r"`(\w+)`", row[2]) for row in table(DOCS, "messages")}
     assert shown == {cls.__name__: fields_of(cls) for cls in typing.get_args(messages.Message)}
 
 
 def test_the_record_table() -> None:
-    shown = {
-        named(row[0]): re.findall(r"`(\w+)`", row[1]) for row in table(DOCS, "records")
-    }
+    shown = {named(row[0]): re.findall(r"`(\w+)`", row[1]) for row in table(DOCS, "records")}
     assert shown == {cls.__name__: fields_of(cls) for cls in typing.get_args(records.RecordBody)}
 
 
@@ -236,6 +232,56 @@ def test_every_setting_is_documented_with_its_default() -> None:
         for name, field in settings.model_fields.items()
     }
     assert shown == defaults
+
+
+PRODUCTION = tuple(package for package in PACKAGES if package != "tools")
+SETTING_NAMES = {name for settings in SETTINGS for name in settings.model_fields}
+
+
+def setting_in(value: ast.expr, owners: tuple[str, ...]) -> str | None:
+    """The setting that ``value`` reads, as ``settings.resume_wait_s`` or ``self.resume_wait_s``."""
+    if isinstance(value, ast.Dict):
+        return None  # Something made of settings, whose default is another thing.
+    for node in ast.walk(value):
+        if isinstance(node, ast.Attribute) and node.attr in SETTING_NAMES:
+            owner = ast.unparse(node.value).rpartition(".")[2].lstrip("_")
+            if owner in owners:
+                return node.attr
+    return None
+
+
+def second_defaults(path: Path) -> Iterator[str]:
+    """Calls in the module ``path`` that pass a setting to a parameter with a default of its own."""
+    owners = ("settings", "values", *(["self"] if path.name == "settings.py" else []))
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+            continue
+        passed: list[tuple[int | str, ast.expr]] = list(enumerate(node.args))
+        passed += [(k.arg, k.value) for k in node.keywords if k.arg is not None]
+        given = {place: name for place, value in passed if (name := setting_in(value, owners))}
+        called = getattr(module, node.func.id, None)
+        if not given or getattr(called, "__module__", "").split(".")[0] not in PRODUCTION:
+            continue
+        assert callable(called)
+        parameters = list(inspect.signature(called).parameters.values())
+        for number, parameter in enumerate(parameters):
+            setting = given.get(number) or given.get(parameter.name)
+            if setting and parameter.default is not inspect.Parameter.empty:
+                place = f"{path.relative_to(ROOT)}:{node.lineno}"
+                yield f"{place} {setting} → {called.__name__}.{parameter.name}"
+
+
+def test_no_setting_has_a_second_default() -> None:
+    """A default beside that of the settings would be dead: editing it would change nothing."""
+    found = [
+        place
+        for package in PRODUCTION
+        if package != "broker"  # Its limits follow.
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for place in second_defaults(path)
+    ]
+    assert not found, "\n".join(found)
 
 
 def value_of(name: str) -> Any:

@@ -17,6 +17,8 @@ StoredKind = Literal["result", "record"]
 SAMPLE_RATE_HZ = 16_000
 """Every PCM payload is mono s16le at this rate."""
 BYTES_PER_SAMPLE = 2
+JOB_DEADLINE_MS_MAX = 600_000
+"""The broker shortens a longer deadline to this: every job must end."""
 
 
 def pcm_duration_ms(pcm: bytes) -> int:

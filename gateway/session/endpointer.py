@@ -31,7 +31,7 @@ class EndpointerConfig:
     end_threshold: float = 0.1
     min_speech_ms: int = 64
     """Less speech than this between two silences is a click and makes no utterance."""
-    endpoint_silence_ms: int = 600
+    endpoint_silence_ms: int
     """Silence that ends an utterance."""
     pre_roll_ms: int = 300
     """Audio before the first speech frame that belongs to the utterance."""

@@ -34,13 +34,13 @@ CLIENT_EVENTS = (e.Start, e.Chunk, e.Finish)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionLimits:
-    """Limits of one session; the answer at each is told beside it."""
+    """Limits of one session. Fields without a default are filled from ``gateway.settings``."""
 
-    segment_deadline_ms: int = 60_000
+    segment_deadline_ms: int
     """From a segment's end to its text; then the segment fails with ``deadline``."""
     unanswered_audio_ms_max: int = 120_000
     """Audio awaiting results; then the gateway stops reading the client's socket."""
-    resume_wait_s: float = 60.0
+    resume_wait_s: float
     """How long a session waits for a client that has gone; then it ends as ``abandoned``."""
     stored_wait_s: float = 2.0
     """How long final_result waits for COMMIT; then it says ``stored: false``."""

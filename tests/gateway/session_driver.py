@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from gateway.audio.timeline import FRAME_SAMPLES
 from gateway.session import events as e
@@ -11,6 +12,8 @@ from gateway.session.endpointer import EndpointerConfig
 from gateway.session.states import SessionLimits
 from wire.messages import Failure, Job, Record, Result, StoredKey
 
+LIMITS = SessionLimits(segment_deadline_ms=60_000, resume_wait_s=60.0)
+ENDPOINTER = EndpointerConfig(endpoint_silence_ms=600)
 _FRAME_BYTES = FRAME_SAMPLES * 2
 SILENCE_MS = b"\0\0" * 16
 SPEECH_MS = b"\1\1" * 16
@@ -29,8 +32,8 @@ class SessionDriver:
 
     def __init__(self, **limits: int | float) -> None:
         self.session = Session(
-            SessionLimits(**limits),  # type: ignore[arg-type]
-            EndpointerConfig(),
+            replace(LIMITS, **limits),  # type: ignore[arg-type]
+            ENDPOINTER,
             resume_token="token",
             client="127.0.0.1",
             wall_ms=lambda: 1_700_000_000_000,

@@ -41,7 +41,7 @@ def whole_frames(samples: Samples) -> bytes:
 
 async def utterances_of(engine: VadEngine, samples: Samples) -> list[Utterance]:
     probabilities = await engine.probabilities(VadStream(), whole_frames(samples))
-    endpointer = Endpointer(EndpointerConfig())
+    endpointer = Endpointer(EndpointerConfig(endpoint_silence_ms=600))
     return endpointer.push(probabilities) + endpointer.boundary(len(samples), "flush")
 
 

@@ -9,10 +9,17 @@ import pytest
 
 from gateway.session import events as e
 from gateway.session.core import Session
-from gateway.session.endpointer import EndpointerConfig
 from gateway.session.resume import ResumePoint, resume_point_of, text_of
-from gateway.session.states import SessionLimits, State
-from tests.gateway.session_driver import SessionDriver, result_of, silence, speech, texts
+from gateway.session.states import State
+from tests.gateway.session_driver import (
+    ENDPOINTER,
+    LIMITS,
+    SessionDriver,
+    result_of,
+    silence,
+    speech,
+    texts,
+)
 from wire.messages import Job
 from wire.records import SessionFinished, SessionStarted, parse_body
 
@@ -66,8 +73,8 @@ def stored(rows: list[dict[str, Any]], status: str = "active") -> dict[str, Any]
 def resumed_driver(resume_point: ResumePoint) -> SessionDriver:
     driver = SessionDriver()
     driver.session = Session(
-        SessionLimits(),
-        EndpointerConfig(),
+        LIMITS,
+        ENDPOINTER,
         resume_token="token",
         client="",
         wall_ms=lambda: 0,
@@ -229,7 +236,7 @@ def test_only_who_heard_something_ends_a_session_that_was_elsewhere(
     driver.feed(e.Disconnected())
     if ends == "gateway stops":
         driver.feed(e.Interrupted())
-    driver.tick(SessionLimits().resume_wait_s)
+    driver.tick(LIMITS.resume_wait_s)
     for job in driver.jobs:
         driver.recognise(job, "eins")
     bodies = [parse_body(record.body) for record in driver.records]
@@ -237,5 +244,5 @@ def test_only_who_heard_something_ends_a_session_that_was_elsewhere(
     assert any(isinstance(body, SessionStarted) for body in bodies) == (heard and anew)
     assert heard or driver.records == []
     driver.store_all()
-    driver.tick(SessionLimits().resume_wait_s + SessionLimits().stored_wait_s)
+    driver.tick(LIMITS.resume_wait_s + LIMITS.stored_wait_s)
     assert driver.session.state is State.DONE

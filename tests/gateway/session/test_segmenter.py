@@ -4,9 +4,8 @@ tests."""
 from __future__ import annotations
 
 from gateway.audio.timeline import FRAME_SAMPLES
-from gateway.session.endpointer import EndpointerConfig
 from gateway.session.segmenter import CutUtterance, Segmenter
-from tests.gateway.session_driver import silence, speech
+from tests.gateway.session_driver import ENDPOINTER, silence, speech
 
 
 def probabilities(frames: bytes) -> list[float]:
@@ -16,7 +15,7 @@ def probabilities(frames: bytes) -> list[float]:
 
 class Cutting:
     def __init__(self, *, file_boundaries: bool = True) -> None:
-        self.segmenter = Segmenter(EndpointerConfig(), file_boundaries_matter=file_boundaries)
+        self.segmenter = Segmenter(ENDPOINTER, file_boundaries_matter=file_boundaries)
         self.chunks = 0
 
     def add(self, pcm: bytes, *, starts: bool = False, ends: bool = False) -> list[CutUtterance]:

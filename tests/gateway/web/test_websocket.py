@@ -17,10 +17,10 @@ from gateway.dialects.dialect import Dialect
 from gateway.dialects.native import Native
 from gateway.session import events as e
 from gateway.session.core import Session
-from gateway.session.endpointer import EndpointerConfig
 from gateway.session.runner import Services, SessionRunner
-from gateway.session.states import SessionLimits, State
+from gateway.session.states import State
 from gateway.web.websocket import Connection, Gateway
+from tests.gateway.session_driver import ENDPOINTER, LIMITS
 from wire.messages import Cancel, Job, Record, Result
 
 CLOSED_1013 = "asr_gateway_closed_connections_total", {"code": "1013"}
@@ -75,8 +75,8 @@ class NoServices:
 
     def new_runner(self, client: str, dialect: Dialect) -> SessionRunner:
         session = Session(
-            SessionLimits(),
-            EndpointerConfig(),
+            LIMITS,
+            ENDPOINTER,
             resume_token="t",
             client=client,
             wall_ms=lambda: 0,
