@@ -22,8 +22,9 @@ import torch
 from asr_worker import convolutions, features, funasr_loading, linear_layers, token_times
 from asr_worker.recognizer import RECOGNITION_FAILED, ModelLoadError, Recognition, Utterance
 from asr_worker.settings import ModelSource, WorkerSettings, model_source
-from wire.checkers import ITEMS_MAX, TEXT_CHARS_MAX
+from wire.codec import ITEMS_MAX
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Failure, Token, pcm_duration_ms
+from wire.validation import TEXT_CHARS_MAX
 
 UTTERANCE_MS_MIN = 85
 """One frame of FunASR's models: seven stacked windows of 25 ms, 10 ms apart. What is shorter

@@ -2,87 +2,68 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeVar, dataclass_transform
+from msgspec import Struct
 
 from wire.messages import Lane, Message
 from wire.publication import Publication
 
-T = TypeVar("T")
-
-
-@dataclass_transform(frozen_default=True)
-def event(cls: type[T]) -> type[T]:
-    """A dataclass that nobody changes; see ``wire.plain.plain_data`` for why mypy sees to that."""
-    return dataclass(slots=True, unsafe_hash=True)(cls)
-
-
 # ---------------------------------------------------------------------------------------- events
 
 
-@event
-class FrontReceived:
+class FrontReceived(Struct, frozen=True):
     """A message on the gateways' socket, which persistence uses as well."""
 
     identity: bytes
     message: Message
 
 
-@event
-class BackReceived:
+class BackReceived(Struct, frozen=True):
     """A message on the workers' socket."""
 
     identity: bytes
     message: Message
 
 
-@event
-class FrontRejected:
+class FrontRejected(Struct, frozen=True):
     """Frames on the gateways' socket that were no message."""
 
     identity: bytes
 
 
-@event
-class BackRejected:
+class BackRejected(Struct, frozen=True):
     """Frames on the workers' socket that were no message."""
 
     identity: bytes
 
 
-@event
-class FrontUnsent:
+class FrontUnsent(Struct, frozen=True):
     """A ``SendFront`` that the socket refused: unknown peer, or its queue is full."""
 
     identity: bytes
     message: Message
 
 
-@event
-class BackUnsent:
+class BackUnsent(Struct, frozen=True):
     """A ``SendBack`` that the socket refused: unknown peer, or its queue is full."""
 
     identity: bytes
     message: Message
 
 
-@event
-class Unpublished:
+class Unpublished(Struct, frozen=True):
     """A ``Publish`` that the socket refused: a subscriber's queue is full."""
 
     message: Publication
 
 
-@event
-class SubscriptionChanged:
+class SubscriptionChanged(Struct, frozen=True):
     """A subscriber wants, or the last one no longer wants, topics that begin with ``prefix``."""
 
     prefix: bytes
     present: bool
 
 
-@event
-class Tick:
+class Tick(Struct, frozen=True):
     """Time has passed. Tell it about twenty times a second, after what has been received."""
 
 
@@ -101,38 +82,33 @@ Event = (
 # --------------------------------------------------------------------------------------- actions
 
 
-@event
-class SendFront:
+class SendFront(Struct, frozen=True):
     """Send to a gateway without waiting; a refusal is told as ``FrontUnsent``."""
 
     identity: bytes
     message: Message
 
 
-@event
-class SendBack:
+class SendBack(Struct, frozen=True):
     """Send to a worker without waiting; a refusal is told as ``BackUnsent``."""
 
     identity: bytes
     message: Message
 
 
-@event
-class Publish:
+class Publish(Struct, frozen=True):
     """Publish without waiting; a refusal is told as ``Unpublished``."""
 
     message: Publication
 
 
-@event
-class Count:
+class Count(Struct, frozen=True):
     """Something was dropped or went wrong, for this reason."""
 
     reason: str
 
 
-@event
-class Answered:
+class Answered(Struct, frozen=True):
     """A final job has ended with an answer."""
 
     lane: Lane

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import Struct
 from pydantic import SecretStr
 
 from asr_worker.settings import WorkerSettings
@@ -164,8 +165,8 @@ def test_links_lead_somewhere(path: str) -> None:
 # ---------------------------------------------------------------------------------------- messages
 
 
-def fields_of(cls: type) -> list[str]:
-    return [field.name for field in dataclasses.fields(cls)]
+def fields_of(cls: type[Struct]) -> list[str]:
+    return list(cls.__struct_fields__)
 
 
 def test_the_message_table() -> None:

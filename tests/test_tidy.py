@@ -33,9 +33,9 @@ CORES = (
     "gateway.session.records",
     "gateway.dialects.subtitles",
     "persistence.batch_buffer",
-    "wire.checkers",
     "wire.codec",
     "wire.records",
+    "wire.validation",
 )
 """No I/O, no clock, no chance: they are fed events and the time, and return actions. So is all
 that they import of ours."""

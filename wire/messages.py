@@ -1,15 +1,17 @@
 """Typed messages of the bus, one frozen class per kind (docs/architecture.md, "Messages").
 
-Units are in the names. Every class is plain data: building one never validates, because our own
-code is trusted; ``wire.codec.decode`` validates whatever came from a peer.
+Units are in the names. Building a message does not check its types, because our own code is
+trusted; ``wire.codec.decode`` checks whatever came from a peer. No message refers to itself, so the
+garbage collector need not track any (``gc=False``).
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from wire.checkers import Name, Ratio
-from wire.plain import plain_data
+from msgspec import Struct
+
+from wire.validation import Name, Ratio, Text, UFloat, UInt
 
 Lane = Literal["live", "bulk"]
 StoredKind = Literal["result", "record"]
@@ -26,28 +28,25 @@ def pcm_duration_ms(pcm: bytes) -> int:
     return len(pcm) * 1000 // (SAMPLE_RATE_HZ * BYTES_PER_SAMPLE)
 
 
-@plain_data
-class Token:
+class Token(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
     """One recognised word or character with its place on the session's timeline."""
 
-    text: str
-    start_ms: int
-    end_ms: int
+    text: Text
+    start_ms: UInt
+    end_ms: UInt
 
 
-@plain_data
-class Failure:
+class Failure(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
     """Why something has no text. ``code`` is stable for programs, ``message`` is for people."""
 
     code: Name
-    message: str
+    message: Text
 
 
 # ---------------------------------------------------------------- gateway → broker
 
 
-@plain_data
-class Hello:
+class Hello(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
     """A gateway is here. Sent at start and four times a second; answered by ``Welcome``."""
 
     gateway_id: Name
@@ -56,60 +55,56 @@ class Hello:
     ``gateway.admission.policy``."""
 
 
-@plain_data
-class Job:
+class Job(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
     """One utterance, or with ``partial`` the beginning of one, to be recognised."""
 
     session_id: Name
-    seq: int
+    seq: UInt
     """The segment's index in its session; results leave the gateway in this order."""
     partial: bool
     lane: Lane
-    start_ms: int
-    end_ms: int
-    last_chunk_index: int
+    start_ms: UInt
+    end_ms: UInt
+    last_chunk_index: UInt
     """Index of the client's chunk in which the segment ends."""
     language: Name
     """``""`` lets the model decide."""
-    hotwords: tuple[str, ...]
-    deadline_ms: int
+    hotwords: tuple[Text, ...]
+    deadline_ms: UInt
     """Longest time from the broker's receipt to the result, all attempts together."""
     pcm: bytes
-    generation: int = 0
+    generation: UInt = 0
     """How often the session has been taken over by another gateway; the highest counts."""
     provisional: bool = False
     """The audio ends here only because client or gateway went away: should the session go on, the
     utterance is recognised anew, as a whole."""
-    resume_chunk_index: int = 0
+    resume_chunk_index: UInt = 0
     """What follows this segment can be decoded again from this chunk on …"""
-    resume_sample: int = 0
+    resume_sample: UInt = 0
     """… whose audio begins at this sample of the session's timeline."""
 
 
-@plain_data
-class Cancel:
+class Cancel(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
     """Forget every job of a session; results still under way are not delivered."""
 
     session_id: Name
 
 
-@plain_data
-class Record:
+class Record(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
     """Something to be stored besides results: see ``wire.records`` for the bodies."""
 
     session_id: Name
-    record_seq: int
+    record_seq: UInt
     """From 0 in each generation."""
     body: dict[str, Any]
-    generation: int = 0
+    generation: UInt = 0
 
 
-@plain_data
-class Claim:
+class Claim(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
     """The session's client is here now: whoever had it before lets go of it."""
 
     session_id: Name
-    generation: int
+    generation: UInt
     """Of the session from now on."""
     resume_token_hash: Name
 
@@ -117,144 +112,141 @@ class Claim:
 # ---------------------------------------------------------------- broker → gateway
 
 
-@plain_data
-class Claimed:
+class Claimed(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
     """Another gateway's ``Claim``. Whoever has the session in an older generation, and with this
     token, lets go of it. Only saves work: what it still did would be of an old generation."""
 
     session_id: Name
-    generation: int
+    generation: UInt
     resume_token_hash: Name
 
 
-@plain_data
-class Welcome:
+class Welcome(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
     """The broker's life: a new epoch means that it forgot everything. Also sent to workers."""
 
     broker_epoch: Name
 
 
-@plain_data
-class Result:
+class Result(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
     """The text of a job, or its failure; exactly one of ``text`` and ``error`` is set."""
 
     session_id: Name
-    seq: int
+    seq: UInt
     partial: bool
-    start_ms: int
-    end_ms: int
-    last_chunk_index: int
-    text: str | None
+    start_ms: UInt
+    end_ms: UInt
+    last_chunk_index: UInt
+    text: Text | None
     error: Failure | None
     tokens: tuple[Token, ...]
     worker_id: Name
-    attempt: int
-    queue_ms: int
-    infer_ms: int
-    batch_jobs: int = 1
+    attempt: UInt
+    queue_ms: UInt
+    infer_ms: UInt
+    batch_jobs: UInt = 1
     """Jobs in the batch that took ``infer_ms``."""
-    generation: int = 0
+    generation: UInt = 0
     provisional: bool = False
-    resume_chunk_index: int = 0
-    resume_sample: int = 0
+    resume_chunk_index: UInt = 0
+    resume_sample: UInt = 0
     """These four as in the job."""
 
+    def __post_init__(self) -> None:
+        if (self.text is None) == (self.error is None):
+            raise ValueError("needs either text or error")
 
-@plain_data
-class StoredKey:
+
+class StoredKey(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
     """What was committed: segment ``seq`` (kind result) or record ``seq`` (kind record)."""
 
     session_id: Name
     kind: StoredKind
-    seq: int
-    generation: int = 0
+    seq: UInt
+    generation: UInt = 0
 
 
-@plain_data
-class Stored:
+class Stored(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
     """Committed keys. Persistence names the gateway that sent them; the broker only forwards."""
 
     gateway_id: Name
     keys: tuple[StoredKey, ...]
-    superseded: tuple[int, ...] = ()
+    superseded: tuple[UInt, ...] = ()
     """Places of the keys of what was dropped, because the session is of a newer generation: it has
     moved on to another gateway."""
 
 
-@plain_data
-class Load:
+class Load(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
     """The broker's state, every 250 ms. None for 1 s means that there is no broker."""
 
     broker_epoch: Name
-    queued_audio_ms: int
-    queued: int
-    in_flight: int
-    failed_total: int
-    workers: int
-    workers_busy: int
-    throughput_rtfx: float
+    queued_audio_ms: UInt
+    queued: UInt
+    in_flight: UInt
+    failed_total: UInt
+    workers: UInt
+    workers_busy: UInt
+    throughput_rtfx: UFloat
     """Seconds of audio recognised per second, all workers together, measured."""
-    est_wait_ms: int
+    est_wait_ms: UInt
     models: tuple[Name, ...]
     """Names of what the ready workers recognise with."""
-    arriving_audio_rate: float = 0.0
+    arriving_audio_rate: UFloat = 0.0
     """Seconds of live audio accepted per second, over the last few, partials apart."""
-    expected_audio_rate: float = 0.0
+    expected_audio_rate: UFloat = 0.0
     """What all gateways' new sessions are yet to bring, as they told in ``Hello``."""
-    gateways: int = 1
+    gateways: UInt = 1
     """That are known to the broker."""
 
 
 # ---------------------------------------------------------------- worker → broker
 
 
-@plain_data
-class Ready:
+class Ready(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
     """A worker takes jobs, at most ``credits`` at a time. Repeated to a new broker epoch."""
 
     worker_id: Name
-    credits: int
+    credits: UInt
     model: Name
     device: Name
     throughput_rtfx: Ratio = 0.0
     """Seconds of audio per second, as it measured at its start; 0: not measured."""
 
 
-@plain_data
-class Heartbeat:
+class Heartbeat(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
     """The inference loop turns. ``busy_ms``: how long the present batch has been running."""
 
     worker_id: Name
-    busy_ms: int
+    busy_ms: UInt
 
 
-@plain_data
-class WorkerResult:
+class WorkerResult(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
     """A worker's answer. Exactly one of ``text`` and ``error`` is set; token times are
     relative to the job's audio."""
 
     broker_epoch: Name
-    job_id: int
-    attempt: int
-    text: str | None
+    job_id: UInt
+    attempt: UInt
+    text: Text | None
     error: Failure | None
     tokens: tuple[Token, ...]
-    infer_ms: int
+    infer_ms: UInt
     """Of the whole batch."""
-    batch_jobs: int = 1
+    batch_jobs: UInt = 1
     """How many jobs that batch had."""
 
+    def __post_init__(self) -> None:
+        if (self.text is None) == (self.error is None):
+            raise ValueError("needs either text or error")
 
-@plain_data
-class ReturnedJob:
+
+class ReturnedJob(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
     """A job that a draining worker gives back unbegun."""
 
-    job_id: int
-    attempt: int
+    job_id: UInt
+    attempt: UInt
 
 
-@plain_data
-class Bye:
+class Bye(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
     """Draining: takes no more jobs, gives back what it has not begun, will finish the rest."""
 
     worker_id: Name
@@ -265,27 +257,25 @@ class Bye:
 # ---------------------------------------------------------------- broker → worker
 
 
-@plain_data
-class WorkerJob:
+class WorkerJob(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
     """A job as a worker sees it: audio and how to recognise it. Of whom it is, is for the worker's
     log and traces; nothing is kept of a session."""
 
     broker_epoch: Name
-    job_id: int
-    attempt: int
+    job_id: UInt
+    attempt: UInt
     partial: bool
     language: Name
-    hotwords: tuple[str, ...]
+    hotwords: tuple[Text, ...]
     pcm: bytes
     session_id: Name = ""
-    seq: int = 0
+    seq: UInt = 0
 
 
 # ---------------------------------------------------------------- broker → persistence (XPUB)
 
 
-@plain_data
-class PublishedResult:
+class PublishedResult(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
     """A final result with its job's segment fields: a whole row of ``asr_segments``."""
 
     broker_epoch: Name
@@ -293,8 +283,7 @@ class PublishedResult:
     result: Result
 
 
-@plain_data
-class PublishedRecord:
+class PublishedRecord(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
     """A gateway's record on its way to PostgreSQL."""
 
     broker_epoch: Name

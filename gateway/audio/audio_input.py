@@ -11,12 +11,12 @@ from typing import Final, Protocol
 
 import av
 import numpy as np
+from msgspec import Struct
 
 from gateway.audio.decoder_pool import DecoderPool, EncodedStream
 from gateway.audio.formats import AudioError, Container, OggPages, sniff
 from gateway.audio.wav import WavReader
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
-from wire.plain import plain_data
 
 __all__ = ["AudioError", "AudioInput", "Decoded"]
 
@@ -24,8 +24,7 @@ RAW_SAMPLE_RATE_HZ_MIN: Final = 8_000
 RAW_SAMPLE_RATE_HZ_MAX: Final = 48_000
 
 
-@plain_data
-class Decoded:
+class Decoded(Struct, frozen=True, kw_only=True):
     """What a chunk gave: mono s16le PCM at 16 kHz."""
 
     tail: bytes

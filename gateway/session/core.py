@@ -8,8 +8,9 @@ and asserts. Dialects translate, ``gateway.web.websocket`` performs; neither dec
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 from typing import Any, ClassVar
+
+from msgspec.structs import asdict
 
 from gateway.audio.timeline import samples_to_ms
 from gateway.session import events as e

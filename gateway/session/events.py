@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from typing import Literal
 
+from msgspec import Struct
+
 from wire.messages import Failure, Job, Record, Result, StoredKey, Token
-from wire.plain import plain_data
 
 Mode = Literal["auto", "stream", "chunk"]
 
 # ------------------------------------------------------------------------- events: from the client
 
 
-@plain_data
-class Start:
+class Start(Struct, frozen=True, kw_only=True):
     session_id: str
     user_id: str
     mode: Mode
@@ -35,26 +35,22 @@ class Start:
     """The audio comes in containers; what is none is refused and not taken for raw PCM."""
 
 
-@plain_data
-class Chunk:
+class Chunk(Struct, frozen=True, kw_only=True):
     data: bytes
     chunk_index: int | None
     """None: a binary frame, whose index is the next one."""
     session_id: str | None
 
 
-@plain_data
-class Finish:
+class Finish(Struct, frozen=True, kw_only=True):
     session_id: str
 
 
-@plain_data
-class Disconnected:
+class Disconnected(Struct, frozen=True, kw_only=True):
     """The client is gone, or is to be let go; nothing can be sent any more."""
 
 
-@plain_data
-class Attached:
+class Attached(Struct, frozen=True, kw_only=True):
     """The client is back, on a new connection, and has shown its token."""
 
     next_segment_index: int | None
@@ -63,8 +59,7 @@ class Attached:
 # --------------------------------------------------------------- events: from the session's audio
 
 
-@plain_data
-class AudioDecoded:
+class AudioDecoded(Struct, frozen=True, kw_only=True):
     """PCM of chunk ``chunk_index``; see ``gateway.audio.audio_input.Decoded`` for the parts."""
 
     chunk_index: int
@@ -77,8 +72,7 @@ class AudioDecoded:
     """The previous container turned out to be bad at its end; this chunk is fine."""
 
 
-@plain_data
-class AudioFailed:
+class AudioFailed(Struct, frozen=True, kw_only=True):
     """A chunk, or with no index the end of the audio, could not be decoded; ``pcm`` is what came
     before the fault."""
 
@@ -88,15 +82,13 @@ class AudioFailed:
     pcm: bytes = b""
 
 
-@plain_data
-class AudioFinished:
+class AudioFinished(Struct, frozen=True, kw_only=True):
     """No more audio will come; ``tail`` is what the decoder still held."""
 
     tail: bytes
 
 
-@plain_data
-class SpeechProbabilities:
+class SpeechProbabilities(Struct, frozen=True, kw_only=True):
     """Answer to ``DetectSpeech``: one probability per 32 ms frame."""
 
     probabilities: tuple[float, ...]
@@ -105,35 +97,29 @@ class SpeechProbabilities:
 # ----------------------------------------------------------------------------- events: from the bus
 
 
-@plain_data
-class ResultArrived:
+class ResultArrived(Struct, frozen=True, kw_only=True):
     result: Result
 
 
-@plain_data
-class KeysStored:
+class KeysStored(Struct, frozen=True, kw_only=True):
     """Rows of this session that are committed."""
 
     keys: tuple[StoredKey, ...]
 
 
-@plain_data
-class BrokerRestarted:
+class BrokerRestarted(Struct, frozen=True, kw_only=True):
     """A new broker epoch: it knows none of our jobs."""
 
 
-@plain_data
-class Tick:
+class Tick(Struct, frozen=True, kw_only=True):
     """Time has passed. Sent to every live session about five times a second."""
 
 
-@plain_data
-class Interrupted:
+class Interrupted(Struct, frozen=True, kw_only=True):
     """This gateway stops, and the client has been told to go elsewhere."""
 
 
-@plain_data
-class Deleted:
+class Deleted(Struct, frozen=True, kw_only=True):
     """The session is being deleted by REST: end it and store nothing more."""
 
 
@@ -158,15 +144,13 @@ Event = (
 # ---------------------------------------------------------------- actions: what the client is told
 
 
-@plain_data
-class Started:
+class Started(Struct, frozen=True, kw_only=True):
     session_id: str
     resume_token: str
     next_chunk_index: int
 
 
-@plain_data
-class Resumed:
+class Resumed(Struct, frozen=True, kw_only=True):
     """Go on with this chunk; texts of segments from ``next_segment_index`` follow."""
 
     session_id: str
@@ -175,21 +159,18 @@ class Resumed:
     next_segment_index: int
 
 
-@plain_data
-class ChunkReceived:
+class ChunkReceived(Struct, frozen=True, kw_only=True):
     """Chunks up to ``chunk_index`` are received."""
 
     chunk_index: int
 
 
-@plain_data
-class PartialText:
+class PartialText(Struct, frozen=True, kw_only=True):
     segment_index: int
     text: str
 
 
-@plain_data
-class SegmentText:
+class SegmentText(Struct, frozen=True, kw_only=True):
     session_id: str
     chunk_index: int
     segment_index: int
@@ -199,8 +180,7 @@ class SegmentText:
     tokens: tuple[Token, ...] = ()
 
 
-@plain_data
-class Finished:
+class Finished(Struct, frozen=True, kw_only=True):
     session_id: str
     text: str
     duration_ms: int
@@ -208,8 +188,7 @@ class Finished:
     stored: bool
 
 
-@plain_data
-class Problem:
+class Problem(Struct, frozen=True, kw_only=True):
     """An error answer; the session goes on unless a ``Close`` follows."""
 
     code: str
@@ -224,8 +203,7 @@ Answer = Started | Resumed | ChunkReceived | PartialText | SegmentText | Finishe
 # ----------------------------------------------------------------- actions: what else is to be done
 
 
-@plain_data
-class DecodeChunk:
+class DecodeChunk(Struct, frozen=True, kw_only=True):
     """Decode ``data``, then tell ``AudioDecoded`` or ``AudioFailed``. In order, one at a time."""
 
     chunk_index: int
@@ -234,33 +212,28 @@ class DecodeChunk:
     """Mode chunk: the chunk stands for itself; flush the decoder at its end."""
 
 
-@plain_data
-class FinishAudio:
+class FinishAudio(Struct, frozen=True, kw_only=True):
     """Flush the decoder, then tell ``AudioFinished`` or ``AudioFailed``."""
 
 
-@plain_data
-class DetectSpeech:
+class DetectSpeech(Struct, frozen=True, kw_only=True):
     """Run voice activity detection over these whole 512-sample frames, then tell
     ``SpeechProbabilities``."""
 
     pcm: bytes
 
 
-@plain_data
-class SubmitJob:
+class SubmitJob(Struct, frozen=True, kw_only=True):
     job: Job
 
 
-@plain_data
-class SubmitRecord:
+class SubmitRecord(Struct, frozen=True, kw_only=True):
     """Keep ``record`` and send it until it is stored."""
 
     record: Record
 
 
-@plain_data
-class KeepResult:
+class KeepResult(Struct, frozen=True, kw_only=True):
     """See that this result is stored, by a copy of it if need be. ``contested``: something else
     may have been published for the segment, and this is what the client is told."""
 
@@ -270,13 +243,11 @@ class KeepResult:
     """Since the segment's job was first sent, for the metrics."""
 
 
-@plain_data
-class CancelJobs:
+class CancelJobs(Struct, frozen=True, kw_only=True):
     session_id: str
 
 
-@plain_data
-class Close:
+class Close(Struct, frozen=True, kw_only=True):
     """Close the connection with this WebSocket code once everything before it is sent."""
 
     code: int

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec import Struct
+
 from gateway.audio.timeline import FRAME_SAMPLES, WARM_UP_SAMPLES, Timeline, samples_to_ms
 from gateway.session.endpointer import Endpointer, EndpointerConfig, Utterance
 from gateway.session.resume import ResumePoint
-from wire.plain import plain_data
 
 FILE_BOUNDARY_SILENCE_MS = 192
 """Silence at a file's end that says it was not cut inside a word."""
 NEW_SESSION = ResumePoint()
 
 
-@plain_data
-class CutUtterance:
+class CutUtterance(Struct, frozen=True, kw_only=True):
     """An utterance with its place on the session's timeline."""
 
     start_ms: int

@@ -12,7 +12,6 @@ from __future__ import annotations
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
 from itertools import accumulate, islice, pairwise
 from typing import Any, cast
 
@@ -27,7 +26,7 @@ RESULTS_PER_BLOCK = 32
 _RISING = ("seq", "start_ms", "end_ms", "last_chunk_index", "resume_chunk_index", "resume_sample")
 """Columns kept as differences; right for any numbers, and small for these."""
 _PLAIN = tuple(
-    field.name for field in fields(Result) if field.name not in (*_RISING, "error", "tokens")
+    name for name in Result.__struct_fields__ if name not in (*_RISING, "error", "tokens")
 )
 
 

@@ -24,8 +24,8 @@ from asr_worker.recognizer import RECOGNITION_FAILED, ModelLoadError, Utterance,
 from asr_worker.settings import WorkerSettings, model_source
 from tests.asr_worker import tiny_punctuation, tiny_sense_voice
 from tools.lab.digit_speech import VOICES, random_digits, speak
-from wire.checkers import TEXT_CHARS_MAX
 from wire.messages import Token
+from wire.validation import TEXT_CHARS_MAX
 
 Samples = npt.NDArray[np.int16]
 BATCH = 25

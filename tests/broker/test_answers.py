@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from broker import events as e
 from broker import limits as limit
@@ -15,7 +14,7 @@ from broker.limits import Limits
 from broker.routing import Broker
 from tests.broker.driving import GATEWAY, WORKER, Driver, job
 from tests.wire import generated
-from wire import checkers, codec, publication
+from wire import codec, publication, validation
 from wire import messages as m
 
 SMALLEST = 5e-324
@@ -56,9 +55,9 @@ def test_any_valid_messages(said: list[tuple[bool, bool, m.Message]]) -> None:
     for front, registers, message in said:
         now_s += 0.5
         if registers and isinstance(message, m.Ready):
-            message = dataclasses.replace(message, worker_id=WORKER.decode())
+            message = structs.replace(message, worker_id=WORKER.decode())
         elif registers and isinstance(message, m.Hello):
-            message = dataclasses.replace(message, gateway_id=GATEWAY.decode())
+            message = structs.replace(message, gateway_id=GATEWAY.decode())
         event = e.FrontReceived(GATEWAY, message) if front else e.BackReceived(WORKER, message)
         told([*broker.handle(event, now_s), *broker.handle(e.Tick(), now_s)])
         broker.validate()
@@ -77,9 +76,9 @@ def test_many_fast_workers_with_long_names() -> None:
     driver = Driver()
     driver.hello()
     for number in range(limit.WORKERS_MAX):
-        model = f"{number:04}".ljust(checkers.NAME_CHARS_MAX, "界")
+        model = f"{number:04}".ljust(validation.NAME_CHARS_MAX, "界")
         identity = f"worker-{number}".encode()
-        driver.back(ready(identity, checkers.RATIO_MAX, model), identity)
+        driver.back(ready(identity, validation.RATIO_MAX, model), identity)
     driver.now_s += limit.LOAD_EVERY_S
     (load,) = (load for load in told(driver.tell(e.Tick())) if isinstance(load, m.Load))
     assert load.workers == limit.WORKERS_MAX
@@ -88,7 +87,7 @@ def test_many_fast_workers_with_long_names() -> None:
 
 def largest_answer() -> m.WorkerResult:
     """As many tokens as there may be, in a header as large as it may be."""
-    count = checkers.ITEMS_MAX
+    count = codec.ITEMS_MAX
     tokens = [{"text": "", "start_ms": 0, "end_ms": 0}] * count
     header = {
         "broker_epoch": "epoch",
@@ -114,13 +113,13 @@ def test_the_largest_answer_late_in_a_session() -> None:
     driver = Driver()
     driver.hello()
     driver.ready()
-    driver.front(job(100_000, session_id="界" * checkers.NAME_CHARS_MAX))
+    driver.front(job(100_000, session_id="界" * validation.NAME_CHARS_MAX))
     result, published = told(driver.back(largest_answer()))
     assert isinstance(result, m.Result) and isinstance(published, m.PublishedResult)
     assert published.result == result
 
 
-@pytest.mark.parametrize("late_ms", [1, checkers.INTEGER_MAX])
+@pytest.mark.parametrize("late_ms", [1, validation.INTEGER_MAX])
 def test_token_times_beyond_the_segment_are_its_end(late_ms: int) -> None:
     driver = Driver()
     driver.hello()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from broker import events as e
 from tests.broker.driving import GATEWAY, OTHER_GATEWAY, Driver, job

@@ -6,8 +6,9 @@ Each function puts one bug into a fresh broker, by replacing a method of one of 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from broker import answers
 from broker.jobs import PendingJob

@@ -11,6 +11,8 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import PropertyMock, patch
 
+from msgspec import structs
+
 from gateway.server import Server
 from gateway.session import events as e
 from gateway.session.core import Session
@@ -51,7 +53,7 @@ def resume_acknowledges_one_chunk_too_many() -> Context:
     def on_attached(session: Session, event: e.Attached, now_s: float) -> list[e.Action]:
         first, *rest = attached(session, event, now_s)
         assert isinstance(first, e.Resumed)
-        return [replace(first, next_chunk_index=first.next_chunk_index + 1), *rest]
+        return [structs.replace(first, next_chunk_index=first.next_chunk_index + 1), *rest]
 
     return patch.dict(Session._HANDLERS, {e.Attached: on_attached})
 
@@ -144,7 +146,7 @@ def older_generations_are_written() -> Context:
 def _newer(tables: Tables, entry: Any) -> Any:
     row = tables.sessions.get(entry.session_id)
     generation = max(entry.generation, row.generation if row else 0)
-    return replace(entry.key, generation=generation)
+    return structs.replace(entry.key, generation=generation)
 
 
 def superseded_sessions_go_on() -> Context:
@@ -205,7 +207,7 @@ def partials_of_others_are_told() -> Context:
     def make(tell: Any) -> Any:
         def lies(delivery: Delivery, answer: e.Answer) -> Any:
             if isinstance(answer, e.PartialText):
-                answer = replace(answer, text="of another session")
+                answer = structs.replace(answer, text="of another session")
             return tell(delivery, answer)
 
         return lies
@@ -236,7 +238,7 @@ def a_failure_takes_the_next_segment_along() -> Context:
         later = [p.job for p in session._segments._pending if p.result is None]
         if actions and failed and later and later[0].seq > result.seq:
             job = later[0]
-            follows = replace(result, seq=job.seq, start_ms=job.start_ms, end_ms=job.end_ms)
+            follows = structs.replace(result, seq=job.seq, start_ms=job.start_ms, end_ms=job.end_ms)
             also = e.ResultArrived(result=follows)
             actions += on_result(session, also, now_s)
         return actions

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from msgspec import structs
+
 from persistence.batch_buffer import Entry
 from persistence.store import TIMELESS, first_superseded, starts_told_at_the_end
 from wire.records import (
@@ -199,7 +201,7 @@ def _segment_row(entry: Entry) -> Segment:
         "text": None if failure else body.segment_text,
         "error_code": failure.code if failure else None,
         "error_message": failure.message if failure else None,
-        "tokens": [asdict(token) for token in body.tokens],
+        "tokens": [structs.asdict(token) for token in body.tokens],
         "worker_id": body.worker_id,
         "attempt": body.attempt,
         "queue_ms": body.queue_ms,

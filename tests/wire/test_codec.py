@@ -1,17 +1,18 @@
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tests.wire import generated
-from wire import checkers, codec
+from wire import codec
 from wire import messages as m
 from wire.codec import WireError, decode, encode
+from wire.validation import INTEGER_MAX, NAME_CHARS_MAX, RATIO_MAX, TEXT_CHARS_MAX
 
 LOAD = m.Load(
     broker_epoch="e",
@@ -125,7 +126,7 @@ def test_damaged_frames_are_a_message_or_a_wire_error(
 def test_a_field_of_any_type_is_a_message_or_a_wire_error(
     message: m.Message, value: Any, at: int
 ) -> None:
-    names = [field.name for field in dataclasses.fields(message) if field.name != "pcm"]
+    names = [name for name in message.__struct_fields__ if name != "pcm"]
     is_refused_or_valid(repacked(message, **{names[at % len(names)]: value}))
 
 
@@ -169,14 +170,14 @@ def test_refused(frames: list[bytes]) -> None:
         {"queued": True},
         {"queued": 1.0},
         {"queued": "1"},
-        {"queued": checkers.INTEGER_MAX + 1},
+        {"queued": INTEGER_MAX + 1},
         {"queued": ...},
         {"throughput_rtfx": float("nan")},
         {"throughput_rtfx": float("inf")},
         {"throughput_rtfx": -0.5},
         {"throughput_rtfx": True},
-        {"broker_epoch": "e" * (checkers.NAME_CHARS_MAX + 1)},
-        {"models": ["m" * (checkers.NAME_CHARS_MAX + 1)]},
+        {"broker_epoch": "e" * (NAME_CHARS_MAX + 1)},
+        {"models": ["m" * (NAME_CHARS_MAX + 1)]},
     ],
     ids=repr,
 )
@@ -187,16 +188,16 @@ def test_numbers_and_texts_in_bounds_only(changes: dict[str, Any]) -> None:
 
 
 def test_a_ratio_has_a_limit_so_that_sums_are_numbers() -> None:
-    hello = m.Hello(gateway_id="g", expected_audio_rate=checkers.RATIO_MAX)
+    hello = m.Hello(gateway_id="g", expected_audio_rate=RATIO_MAX)
     assert decode(encode(hello)) == hello
-    for ratio in (1.7e308, checkers.RATIO_MAX * 1.001, float("nan"), -1.0, "1"):
-        with pytest.raises(WireError, match="not a ratio"):
+    for ratio in (1.7e308, RATIO_MAX * 1.001, float("nan"), -1.0, "1"):
+        with pytest.raises(WireError, match=r"Hello: .*expected_audio_rate"):
             decode(repacked(hello, expected_audio_rate=ratio))
 
 
 def test_a_long_text_is_refused() -> None:
-    long = "x" * (checkers.TEXT_CHARS_MAX + 1)
-    with pytest.raises(WireError, match=r"WorkerResult\.text"):
+    long = "x" * (TEXT_CHARS_MAX + 1)
+    with pytest.raises(WireError, match=r"WorkerResult: .*text"):
         decode(repacked(RESULT, text=long))
 
 
@@ -210,7 +211,7 @@ def test_bad_pcm(pcm: bytes) -> None:
 
 
 def test_the_longest_pcm_is_taken() -> None:
-    longest = dataclasses.replace(JOB, pcm=bytes(codec.PCM_BYTES_MAX))
+    longest = replace(JOB, pcm=bytes(codec.PCM_BYTES_MAX))
     assert decode(encode(longest)) == longest
 
 
@@ -240,12 +241,12 @@ def test_a_result_has_either_text_or_error(changes: dict[str, Any]) -> None:
 
 def test_a_list_too_long_is_refused() -> None:
     with pytest.raises(WireError):
-        decode(repacked(JOB, hotwords=["x"] * (checkers.ITEMS_MAX + 1)))
+        decode(repacked(JOB, hotwords=["x"] * (codec.ITEMS_MAX + 1)))
 
 
 def test_a_wrong_literal_is_refused() -> None:
     key = m.StoredKey(session_id="s", kind="result", seq=1)
     stored = m.Stored(gateway_id="g", keys=(key,))
     wrong = [{"session_id": "s", "kind": "segment", "seq": 1, "generation": 0}]
-    with pytest.raises(WireError, match=r"Stored\.keys\.kind: not one of result, record"):
+    with pytest.raises(WireError, match=r"Stored: .*keys\[.*kind"):
         decode(repacked(stored, keys=wrong))

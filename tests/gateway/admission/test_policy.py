@@ -2,6 +2,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gateway.admission.policy import (
     DELAY_MEMORY_S,
@@ -77,14 +78,14 @@ def test_without_a_broker_nobody_enters() -> None:
 
 
 def test_workers_are_needed() -> None:
-    subject = admission(replace(LOAD, workers=1), min_workers=2)
+    subject = admission(structs.replace(LOAD, workers=1), min_workers=2)
     assert decide(subject) == "no_worker"
-    subject.note_load(replace(LOAD, workers=2), 0.0)
+    subject.note_load(structs.replace(LOAD, workers=2), 0.0)
     assert decide(subject) is None
 
 
 def test_min_workers_zero_still_needs_one() -> None:
-    assert decide(admission(replace(LOAD, workers=0), min_workers=0)) == "no_worker"
+    assert decide(admission(structs.replace(LOAD, workers=0), min_workers=0)) == "no_worker"
 
 
 def test_the_connection_after_the_last_is_refused() -> None:
@@ -96,16 +97,16 @@ def test_the_connection_after_the_last_is_refused() -> None:
 
 
 def test_a_long_wait_refuses_until_it_is_clearly_shorter() -> None:
-    subject = admission(replace(LOAD, est_wait_ms=1001), est_wait_ms_max=1000)
+    subject = admission(structs.replace(LOAD, est_wait_ms=1001), est_wait_ms_max=1000)
     assert decide(subject) == "overloaded"
-    subject.note_load(replace(LOAD, est_wait_ms=int(1000 * REOPEN_BELOW)), 0.0)
+    subject.note_load(structs.replace(LOAD, est_wait_ms=int(1000 * REOPEN_BELOW)), 0.0)
     assert decide(subject) == "overloaded"
-    subject.note_load(replace(LOAD, est_wait_ms=int(1000 * REOPEN_BELOW) - 1), 0.0)
+    subject.note_load(structs.replace(LOAD, est_wait_ms=int(1000 * REOPEN_BELOW) - 1), 0.0)
     assert decide(subject) is None
 
 
 def test_retry_after_is_the_wait_in_whole_seconds() -> None:
-    subject = admission(replace(LOAD, est_wait_ms=2_100))
+    subject = admission(structs.replace(LOAD, est_wait_ms=2_100))
     refusal = subject.decide(0.0, own=1, backlog_full=False, draining=False)
     assert refusal is not None and refusal.retry_after_s == 3
 
@@ -123,7 +124,7 @@ def test_backlog_and_draining() -> None:
     ("load", "limits"),
     [
         (LOAD, {"utilisation_max": 1e-9}),
-        (replace(LOAD, est_wait_ms=1001), {"est_wait_ms_max": 1000}),
+        (structs.replace(LOAD, est_wait_ms=1001), {"est_wait_ms_max": 1000}),
     ],
 )
 def test_who_comes_back_is_not_refused_for_want_of_capacity(
@@ -137,7 +138,7 @@ def test_who_comes_back_is_not_refused_for_want_of_capacity(
 
 def test_a_session_from_elsewhere_needs_a_broker_a_worker_and_its_turn() -> None:
     assert decide(admission(None), returns="elsewhere") == "no_broker"
-    assert decide(admission(replace(LOAD, workers=0)), returns="elsewhere") == "no_worker"
+    assert decide(admission(structs.replace(LOAD, workers=0)), returns="elsewhere") == "no_worker"
     subject = admission(sessions_per_s_max=2)
     assert [decide(subject, returns="elsewhere") for _ in range(3)] == [None, None, "overloaded"]
 
@@ -166,10 +167,13 @@ def test_to_ask_costs_nothing() -> None:
 
 
 def test_audio_that_arrives_counts_as_well() -> None:
-    busy = replace(LOAD, arriving_audio_rate=30.0)
+    busy = structs.replace(LOAD, arriving_audio_rate=30.0)
     assert admitted_of(admission(busy, utilisation_max=0.8), 1_500) == 50
     assert (
-        admitted_of(admission(replace(LOAD, arriving_audio_rate=80.0), utilisation_max=0.8), 9) == 0
+        admitted_of(
+            admission(structs.replace(LOAD, arriving_audio_rate=80.0), utilisation_max=0.8), 9
+        )
+        == 0
     )
 
 
@@ -196,20 +200,20 @@ def test_new_sessions_of_other_gateways_count_and_our_own_not_twice() -> None:
     for _ in range(10):
         decide(subject)
     assert subject.tell_expected_audio_rate(0.0, own=10) == 10
-    subject.note_load(replace(LOAD, expected_audio_rate=10.0), 0.0)
+    subject.note_load(structs.replace(LOAD, expected_audio_rate=10.0), 0.0)
     assert subject.utilisation(0.0, own=10) == pytest.approx(0.1)
-    subject.note_load(replace(LOAD, expected_audio_rate=40.0), 0.0)
+    subject.note_load(structs.replace(LOAD, expected_audio_rate=40.0), 0.0)
     assert subject.utilisation(0.0, own=10) == pytest.approx(0.4)
 
 
 def test_at_the_limit_it_stays_closed_until_there_is_room_to_speak_of() -> None:
     subject = admission(utilisation_max=0.8)
-    subject.note_load(replace(LOAD, arriving_audio_rate=80.0), 0.0)
+    subject.note_load(structs.replace(LOAD, arriving_audio_rate=80.0), 0.0)
     assert decide(subject) == "overloaded"
     nearly = 80 * REOPEN_UTILISATION_BELOW
-    subject.note_load(replace(LOAD, arriving_audio_rate=nearly - 0.5), 0.0)
+    subject.note_load(structs.replace(LOAD, arriving_audio_rate=nearly - 0.5), 0.0)
     assert decide(subject) == "overloaded"
-    subject.note_load(replace(LOAD, arriving_audio_rate=nearly - 1.5), 0.0)
+    subject.note_load(structs.replace(LOAD, arriving_audio_rate=nearly - 1.5), 0.0)
     assert decide(subject) is None
 
 

@@ -1,6 +1,5 @@
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from gateway.session import segments as s
 from tests.gateway.session_driver import result_of
@@ -21,7 +20,7 @@ def job(seq: int, **changes: object) -> Job:
         deadline_ms=1,
         pcm=b"\1\0" * 800,
     )
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return replace(made, **changes)
 
 
 def result(of: Job, text: str | None = "one", error: Failure | None = None) -> Result:

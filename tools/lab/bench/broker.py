@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import zmq
+from msgspec.structs import replace
 
 from tools.lab.bench.codec import JOB
 from tools.lab.bench.figures import Figure

@@ -7,14 +7,15 @@ import json
 import random
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import msgpack
+from msgspec import inspect
 
 from wire import codec
 from wire import messages as m
-from wire.checkers import RATIO_MAX, Name, Ratio
+from wire.validation import RATIO_MAX
 
 BUS_KINDS: Final = tuple(typing.get_args(m.Message))
 FRONT_KINDS: Final = (m.Hello, m.Job, m.Cancel, m.Record, m.Claim, m.Stored)
@@ -114,39 +115,42 @@ def _word(rng: random.Random) -> str:
     return f"{SESSION_PREFIX}{rng.getrandbits(32):08x}"
 
 
-def _maker(annotation: Any) -> Callable[[random.Random], Any]:
-    """What makes a valid value for one annotation of a message."""
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if annotation in (str, Name):
-        return _word
-    if annotation is int:
-        return lambda rng: rng.choice((0, 1, rng.randrange(1 << 20)))
-    if annotation in (float, Ratio):
-        return lambda rng: rng.choice((0.0, 5e-324, rng.random(), RATIO_MAX, 1.7e308))
-    if annotation is bool:
-        return lambda rng: rng.random() < 0.5
-    if origin is Literal:
-        return lambda rng: rng.choice(arguments)
-    if origin is dict:
-        return lambda rng: {"type": _word(rng)}
-    if origin is tuple:
-        make_item = _maker(arguments[0])
-        return lambda rng: [make_item(rng) for _ in range(rng.randrange(3))]
-    if is_dataclass(annotation):
-        makers = _makers_of(typing.cast(type, annotation))
-        return lambda rng: {name: make(rng) for name, make in makers}
-    (inner,) = [each for each in arguments if each is not type(None)]
-    make = _maker(inner)
-    return lambda rng: make(rng) if rng.random() < 0.5 else None
+def _maker(kind: inspect.Type) -> Callable[[random.Random], Any]:
+    """A function that returns a random value of one field's type, out of bounds for some floats."""
+    match kind:
+        case inspect.StrType():
+            return _word
+        case inspect.IntType():
+            return lambda rng: rng.choice((0, 1, rng.randrange(1 << 20)))
+        case inspect.FloatType():
+            return lambda rng: rng.choice((0.0, 5e-324, rng.random(), RATIO_MAX, 1.7e308))
+        case inspect.BoolType():
+            return lambda rng: rng.random() < 0.5
+        case inspect.LiteralType(values=values):
+            return lambda rng: rng.choice(values)
+        case inspect.DictType():
+            return lambda rng: {"type": _word(rng)}
+        case inspect.VarTupleType(item_type=item):
+            make_item = _maker(item)
+            return lambda rng: [make_item(rng) for _ in range(rng.randrange(3))]
+        case inspect.StructType(cls=cls):
+            makers = _makers_of(cls)
+            return lambda rng: {name: make(rng) for name, make in makers}
+        case inspect.UnionType(types=types):
+            (inner,) = [each for each in types if not isinstance(each, inspect.NoneType)]
+            make = _maker(inner)
+            return lambda rng: make(rng) if rng.random() < 0.5 else None
+    raise TypeError(f"no random value for {kind!r}")
 
 
 def _makers_of(cls: type) -> list[tuple[str, Callable[[random.Random], Any]]]:
-    hints = typing.get_type_hints(cls, include_extras=True)
-    return [(f.name, _maker(hints[f.name])) for f in fields(cls) if f.name != "pcm"]
+    info = inspect.type_info(cls)
+    assert isinstance(info, inspect.StructType)
+    return [(field.name, _maker(field.type)) for field in info.fields if field.name != "pcm"]
 
 
 _MAKERS = {kind: _makers_of(kind) for kind in BUS_KINDS}
-_WITH_PCM = frozenset(k for k in BUS_KINDS if any(f.name == "pcm" for f in fields(k)))
+_WITH_PCM = frozenset({m.Job, m.WorkerJob})
 _BOMBS = (
     b"\xdd\xff\xff\xff\xff",
     b"\xdf\xff\xff\xff\xff",

@@ -1,0 +1,52 @@
+"""Field types of messages and records, and the check that a received value has them.
+
+The types are ``msgspec`` annotations: ``convert`` checks them in C. Only values from a peer are
+checked. Messages built by our own code are trusted.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+TEXT_CHARS_MAX: Final = 1 << 16
+LONG_TEXT_CHARS_MAX: Final = 1 << 20
+NAME_CHARS_MAX: Final = 256
+RATIO_MAX: Final = 1e6
+INTEGER_MAX: Final = (1 << 53) - 1
+"""A larger integer does not survive JSON, the other protocol we speak."""
+ERROR_CHARS_MAX: Final = 200
+"""Longest description of an invalid value, which quotes a part of that value."""
+
+UInt = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
+"""``true`` and ``1.0`` are not integers."""
+UFloat = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
+"""Finite: NaN and infinity are refused."""
+Ratio = Annotated[float, Meta(ge=0, le=RATIO_MAX)]
+"""Seconds of audio per second. Limited, so that the sum over all peers is finite."""
+Name = Annotated[str, Meta(max_length=NAME_CHARS_MAX)]
+"""An id or another short name; one message can hold the names of many peers."""
+Text = Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]
+LongText = Annotated[str, Meta(max_length=LONG_TEXT_CHARS_MAX)]
+"""A whole transcript. The limit of a header in bytes is the narrower one."""
+
+T = TypeVar("T")
+
+
+class WireError(ValueError):
+    """A peer sent something that is not a message of this protocol."""
+
+
+def convert(value: Any, cls: type[T], where: str) -> T:
+    """``value``, as msgpack unpacked it, as an instance of ``cls``.
+
+    Raises:
+        WireError: if a field is missing or invalid; the text starts with ``where``.
+    """
+    try:
+        return msgspec.convert(value, cls)
+    except msgspec.ValidationError as error:
+        raise WireError(f"{where}: {str(error)[:ERROR_CHARS_MAX]}") from None
