@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from asr_worker.batching import BatchLimits, BatchQueue
 from asr_worker.metrics import FRAMES_REJECTED, JOBS_DISCARDED
 from asr_worker.recognizer import Recognition
+from wire import versions
 from wire.messages import (
     Bye,
     Message,
     Ready,
+    Refused,
     ReturnedJob,
     Welcome,
     WorkerJob,
@@ -65,6 +67,8 @@ class JobBook:
             model=model,
             device=device,
             throughput_rtfx=throughput_rtfx,
+            version_min=versions.VERSION_MIN,
+            version_max=versions.VERSION_MAX,
         )
         # A broker that forgot us gives new credits while a batch of the old ones still runs.
         self._held_max = credits + limits.jobs_max
@@ -97,6 +101,11 @@ class JobBook:
                 return self._receive_job(message)
             case Welcome():
                 return self._receive_welcome(message)
+            case Refused():
+                # The next Welcome, to a heartbeat, asks for another Ready.
+                self._welcome_due = False
+                FRAMES_REJECTED.labels(reason="version_refused").inc()
+                return []
             case _:
                 FRAMES_REJECTED.labels(reason="not_for_workers").inc()
                 return []

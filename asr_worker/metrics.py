@@ -43,7 +43,7 @@ def _show_zeros() -> None:
         RECOGNITIONS.labels(outcome)
     for reason in ("duplicate", "old_epoch", "forgotten", "draining", "over_credit", "superseded"):
         JOBS_DISCARDED.labels(reason)
-    for reason in ("malformed", "not_for_workers"):
+    for reason in ("malformed", "not_for_workers", "version_refused"):
         FRAMES_REJECTED.labels(reason)
 
 

@@ -23,8 +23,8 @@ from asr_worker.recognizer import ModelLoadError, Recognizer, build, trial_rtfx
 from asr_worker.settings import WorkerSettings
 from runtime import exit_codes, lifecycle, logging, memory, metrics, settings, tracing
 from runtime.liveness import Liveness
-from wire import codec
-from wire.messages import Heartbeat, Message
+from wire import codec, versions
+from wire.messages import Heartbeat, Message, Refused
 from wire.sockets import connect_dealer, new_identity
 
 HEARTBEAT_S = 1.0
@@ -126,6 +126,8 @@ class Worker:
         while not self._stop.requested:
             bus.wait(self._wait_s(book))
             for message in bus.receive():
+                if isinstance(message, Refused):
+                    self._log_refusal(message)
                 bus.send(book.receive(message))
             self._turn(bus, book)
             if not self._loop.alive:
@@ -137,6 +139,13 @@ class Worker:
                 self._beat(bus, now_s)
                 sweeper.turn(now_s)
         return exit_codes.OK
+
+    def _log_refusal(self, refused: Refused) -> None:
+        self._log.error(
+            "protocol_version_refused",
+            spoken=[versions.VERSION_MIN, versions.VERSION_MAX],
+            broker=[refused.version_min, refused.version_max],
+        )
 
     def _turn(self, bus: _Bus, book: JobBook) -> None:
         """Keep the loop busy first, then send what it has finished."""

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from broker.jobs import PendingJob
 from broker.limits import ATTEMPTS_MAX
-from wire.messages import Claim, Claimed, Failure, Job, Result, Token, WorkerJob, WorkerResult
+from wire import versions
+from wire.messages import (
+    Claim,
+    Claimed,
+    Failure,
+    Job,
+    Refused,
+    Result,
+    Token,
+    WorkerJob,
+    WorkerResult,
+)
+
+REFUSED = Refused(version_min=versions.VERSION_MIN, version_max=versions.VERSION_MAX)
 
 OVERLOADED = Failure(code="overloaded", message="the queue is full, send it again later")
 DEADLINE = Failure(code="deadline", message="not recognised within the job's deadline")

@@ -45,7 +45,7 @@ _EST_WAIT = Gauge("asr_broker_expected_wait_seconds", "Expected wait of a live j
 WATCHED = (
     *("worker_lease_ended", "worker_unreachable", "attempt_deadline", "worker_quarantined"),
     *("front_malformed", "back_malformed", "front_unexpected", "back_unexpected"),
-    *("identity_mismatch", "bad_ready", "unheld_result", "endless_message"),
+    *("identity_mismatch", "bad_ready", "unheld_result", "endless_message", "version_refused"),
     *("subscriber_full", "no_subscriber", "unsent_result", "unsent_workerjob", "unsent_stored"),
 )
 """Incidents of which alerts are to see the first one, too."""

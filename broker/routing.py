@@ -20,6 +20,7 @@ from broker.peers import Gateways, Strangers, Subscriptions, is_utf8
 from broker.scheduler import Scheduler
 from broker.workers import Worker
 from wire import messages as m
+from wire import versions
 from wire.publication import Publication
 
 _Handler = Callable[[bytes, Any, float], None]
@@ -140,14 +141,24 @@ class Broker:
         if hello.gateway_id.encode() != identity:
             self._count("identity_mismatch")
             return
+        version = versions.choose(hello.version_min, hello.version_max)
+        if version is None:
+            self._count("version_refused")
+            self._act(e.SendFront(identity, answers.REFUSED))
+            return
         if identity in self.gateways:
-            self._act(e.SendFront(identity, m.Welcome(broker_epoch=self.epoch)))
-        if self._hear_gateway(identity, now_s):
+            self._act(e.SendFront(identity, self._welcome(version)))
+        if self._hear_gateway(identity, now_s, version):
             self.gateways.expect(identity, hello.expected_audio_rate)
 
-    def _hear_gateway(self, identity: bytes, now_s: float) -> bool:
-        """Note a sign of life. After our restart that may be any message of a gateway, which then
-        has to learn our epoch. False: not to be served."""
+    def _welcome(self, version: int = versions.VERSION_MIN) -> m.Welcome:
+        return m.Welcome(broker_epoch=self.epoch, version=version)
+
+    def _hear_gateway(
+        self, identity: bytes, now_s: float, version: int = versions.VERSION_MIN
+    ) -> bool:
+        """Renew the gateway's lease. After a restart of the broker, any message introduces a
+        gateway, which then learns the new epoch. False: the gateway is not served."""
         if identity not in self.gateways:
             if self.gateways.full:
                 self._count("gateways_full")
@@ -155,7 +166,7 @@ class Broker:
             if not is_utf8(identity):
                 self._count("identity_mismatch")
                 return False
-            self._act(e.SendFront(identity, m.Welcome(broker_epoch=self.epoch)))
+            self._act(e.SendFront(identity, self._welcome(version)))
         self.gateways.hear(identity, now_s)
         return True
 
@@ -307,6 +318,11 @@ class Broker:
         if ready.worker_id.encode() != identity or ready.credits == 0:
             self._offend(identity, "bad_ready")
             return
+        version = versions.choose(ready.version_min, ready.version_max)
+        if version is None:
+            self._count("version_refused")
+            self._act(e.SendBack(identity, answers.REFUSED))
+            return
         worker = self._workers.get(identity)
         if worker is not None:
             # It begins anew, so it may have lost what it held.
@@ -316,7 +332,7 @@ class Broker:
             self._count("workers_full")
             return
         self._workers.add(identity, ready, now_s)
-        self._act(e.SendBack(identity, m.Welcome(broker_epoch=self.epoch)))
+        self._act(e.SendBack(identity, self._welcome(version)))
 
     def _known_worker(self, identity: bytes, now_s: float) -> Worker | None:
         """The worker, whose message shows that it lives; or None, and it is told our epoch."""
@@ -324,7 +340,7 @@ class Broker:
         if worker is None:
             self._count("unknown_worker")
             if self._strangers.may_welcome(identity, now_s):
-                self._act(e.SendBack(identity, m.Welcome(broker_epoch=self.epoch)))
+                self._act(e.SendBack(identity, self._welcome()))
         else:
             worker.heard_s = now_s
         return worker

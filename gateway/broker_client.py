@@ -18,9 +18,9 @@ import structlog
 import zmq
 
 from gateway.telemetry.metrics import BUS_DROPPED, BUS_RECEIVED, BUS_SENT
-from wire import codec, sockets
+from wire import codec, sockets, versions
 from wire.keys import ClientKeys
-from wire.messages import Claimed, Hello, Load, Message, Result, Stored, Welcome
+from wire.messages import Claimed, Hello, Load, Message, Refused, Result, Stored, Welcome
 
 HELLO_EVERY_S = 0.25
 """As often as the broker tells its load: of sessions that other gateways admit, each gateway knows
@@ -64,6 +64,8 @@ class BrokerClient:
         self._on_broker_restart = on_broker_restart
         self._expected_audio_rate = expected_audio_rate
         self._epoch: str | None = None
+        self._refused: Refused | None = None
+        """The broker's latest answer to HELLO, if it was a refusal."""
         self._heard_s = math.inf
         self._settled_s = math.inf
         """When to act on a silence."""
@@ -106,7 +108,12 @@ class BrokerClient:
     async def _say_hello(self) -> None:
         while True:
             self.send(
-                Hello(gateway_id=self._gateway_id, expected_audio_rate=self._expected_audio_rate())
+                Hello(
+                    gateway_id=self._gateway_id,
+                    expected_audio_rate=self._expected_audio_rate(),
+                    version_min=versions.VERSION_MIN,
+                    version_max=versions.VERSION_MAX,
+                )
             )
             await asyncio.sleep(HELLO_EVERY_S)
 
@@ -136,7 +143,10 @@ class BrokerClient:
             return
         BUS_RECEIVED.labels(type(message).__name__).inc()
         if isinstance(message, Welcome):
+            self._refused = None
             self._note_broker(message.broker_epoch)
+        elif isinstance(message, Refused):
+            self._note_refusal(message)
         elif isinstance(message, Load):
             self._note_broker(message.broker_epoch)
             self._on_message(message)
@@ -144,6 +154,17 @@ class BrokerClient:
             self._on_message(message)
         else:
             BUS_DROPPED.labels("unexpected_kind").inc()
+
+    def _note_refusal(self, refused: Refused) -> None:
+        BUS_DROPPED.labels("version_refused").inc()
+        # Each HELLO is refused: the log gets the first refusal of many.
+        if refused != self._refused:
+            self._refused = refused
+            self._log.error(
+                "protocol_version_refused",
+                spoken=[versions.VERSION_MIN, versions.VERSION_MAX],
+                broker=[refused.version_min, refused.version_max],
+            )
 
     def _note_broker(self, epoch: str) -> None:
         now_s = self._loop.time()

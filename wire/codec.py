@@ -1,7 +1,9 @@
 """Frames of the bus: ``[kind and protocol version: 2 bytes][header: msgpack][PCM, jobs only]``.
 
 ``decode`` trusts nothing. It checks every field against the annotations of the message's class and
-raises ``WireError`` for anything invalid, never another exception.
+raises ``WireError`` for anything invalid, never another exception. Unknown fields are ignored and
+missing ones take their defaults, so that adjacent releases understand each other (see
+``wire.versions``).
 """
 
 from __future__ import annotations
@@ -13,11 +15,10 @@ import msgpack
 from msgspec.structs import asdict
 
 from wire import messages as m
+from wire import versions
 from wire.validation import WireError, convert
 
 __all__ = ["WireError", "decode", "encode", "tag_of"]
-
-PROTOCOL_VERSION = 1
 
 HEADER_BYTES_MAX = 1 << 20
 """Largest header from a gateway, a worker or persistence. A larger one is a ``WireError``."""
@@ -37,6 +38,7 @@ _KINDS: dict[bytes, type[m.Message]] = {
     b"M": m.Claim,
     b"N": m.Claimed,
     b"W": m.Welcome,
+    b"V": m.Refused,
     b"R": m.Result,
     b"S": m.Stored,
     b"L": m.Load,
@@ -49,7 +51,7 @@ _KINDS: dict[bytes, type[m.Message]] = {
     b"Q": m.PublishedRecord,
 }
 _FROM_BROKER = frozenset({m.Result, m.WorkerJob, m.Stored, m.PublishedResult, m.PublishedRecord})
-_TAGS = {cls: kind + bytes([PROTOCOL_VERSION]) for kind, cls in _KINDS.items()}
+_TAGS = {cls: kind + bytes([versions.VERSION_MAX]) for kind, cls in _KINDS.items()}
 _CLASSES = {tag: cls for cls, tag in _TAGS.items()}
 
 
@@ -72,7 +74,7 @@ def decode(frames: Sequence[bytes]) -> m.Message:
     """The message in ``frames`` (without routing id).
 
     Raises:
-        WireError: for anything that ``encode`` of this protocol version cannot have produced.
+        WireError: for an unknown kind or version, and for a missing or invalid field.
     """
     try:
         cls = _CLASSES[frames[0]]
@@ -99,8 +101,8 @@ def decode(frames: Sequence[bytes]) -> m.Message:
 def _fault_of_tag(frames: Sequence[bytes]) -> str:
     if not frames or len(frames[0]) != 2:
         return "not enough frames"
-    if frames[0][1] != PROTOCOL_VERSION:
-        return f"protocol version {frames[0][1]} is not {PROTOCOL_VERSION}"
+    if frames[0][1] != versions.VERSION_MAX:
+        return f"protocol version {frames[0][1]} is not {versions.VERSION_MAX}"
     return f"unknown kind {frames[0][:1]!r}"
 
 

@@ -3,6 +3,10 @@
 Units are in the names. Building a message does not check its types, because our own code is
 trusted; ``wire.codec.decode`` checks whatever came from a peer. No message refers to itself, so the
 garbage collector need not track any (``gc=False``).
+
+A field without a default is an essential of protocol version 1: every release sends it, and a
+message without it is invalid. Each field added later has a default, which stands for "sent by a
+release that does not know the field".
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ def pcm_duration_ms(pcm: bytes) -> int:
     return len(pcm) * 1000 // (SAMPLE_RATE_HZ * BYTES_PER_SAMPLE)
 
 
-class Token(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
+class Token(Struct, frozen=True, kw_only=True, gc=False):
     """One recognised word or character with its place on the session's timeline."""
 
     text: Text
@@ -36,7 +40,7 @@ class Token(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=T
     end_ms: UInt
 
 
-class Failure(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
+class Failure(Struct, frozen=True, kw_only=True, gc=False):
     """Why something has no text. ``code`` is stable for programs, ``message`` is for people."""
 
     code: Name
@@ -46,16 +50,20 @@ class Failure(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields
 # ---------------------------------------------------------------- gateway → broker
 
 
-class Hello(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
-    """A gateway is here. Sent at start and four times a second; answered by ``Welcome``."""
+class Hello(Struct, frozen=True, kw_only=True, gc=False):
+    """A gateway is here. Sent at start and four times a second; answered by ``Welcome``, or by
+    ``Refused`` if there is no common protocol version."""
 
     gateway_id: Name
     expected_audio_rate: Ratio = 0.0
-    """Seconds of audio per second that its new sessions are yet to bring, see
+    """Seconds of audio per second that its new sessions have not brought yet, see
     ``gateway.admission.policy``."""
+    version_min: UInt = 1
+    version_max: UInt = 1
+    """Protocol versions that it speaks."""
 
 
-class Job(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
+class Job(Struct, frozen=True, kw_only=True, gc=False):
     """One utterance, or with ``partial`` the beginning of one, to be recognised."""
 
     session_id: Name
@@ -84,13 +92,13 @@ class Job(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=Tru
     """… whose audio begins at this sample of the session's timeline."""
 
 
-class Cancel(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
+class Cancel(Struct, frozen=True, kw_only=True, gc=False):
     """Forget every job of a session; results still under way are not delivered."""
 
     session_id: Name
 
 
-class Record(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
+class Record(Struct, frozen=True, kw_only=True, gc=False):
     """Something to be stored besides results: see ``wire.records`` for the bodies."""
 
     session_id: Name
@@ -100,7 +108,7 @@ class Record(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=
     generation: UInt = 0
 
 
-class Claim(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
+class Claim(Struct, frozen=True, kw_only=True, gc=False):
     """The session's client is here now: whoever had it before lets go of it."""
 
     session_id: Name
@@ -112,7 +120,7 @@ class Claim(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=T
 # ---------------------------------------------------------------- broker → gateway
 
 
-class Claimed(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
+class Claimed(Struct, frozen=True, kw_only=True, gc=False):
     """Another gateway's ``Claim``. Whoever has the session in an older generation, and with this
     token, lets go of it. Only saves work: what it still did would be of an old generation."""
 
@@ -121,13 +129,25 @@ class Claimed(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields
     resume_token_hash: Name
 
 
-class Welcome(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
+class Welcome(Struct, frozen=True, kw_only=True, gc=False):
     """The broker's life: a new epoch means that it forgot everything. Also sent to workers."""
 
     broker_epoch: Name
+    version: UInt = 1
+    """The protocol version to speak from now on. As long as the broker does not know the peer's
+    range, the lowest of its own."""
 
 
-class Result(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
+class Refused(Struct, frozen=True, kw_only=True, gc=False):
+    """The broker speaks none of the peer's protocol versions and does not serve it. Also sent to
+    workers."""
+
+    version_min: UInt
+    version_max: UInt
+    """Protocol versions that the broker speaks."""
+
+
+class Result(Struct, frozen=True, kw_only=True, gc=False):
     """The text of a job, or its failure; exactly one of ``text`` and ``error`` is set."""
 
     session_id: Name
@@ -156,7 +176,7 @@ class Result(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=
             raise ValueError("needs either text or error")
 
 
-class StoredKey(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
+class StoredKey(Struct, frozen=True, kw_only=True, gc=False):
     """What was committed: segment ``seq`` (kind result) or record ``seq`` (kind record)."""
 
     session_id: Name
@@ -165,7 +185,7 @@ class StoredKey(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fiel
     generation: UInt = 0
 
 
-class Stored(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
+class Stored(Struct, frozen=True, kw_only=True, gc=False):
     """Committed keys. Persistence names the gateway that sent them; the broker only forwards."""
 
     gateway_id: Name
@@ -175,7 +195,7 @@ class Stored(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=
     moved on to another gateway."""
 
 
-class Load(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
+class Load(Struct, frozen=True, kw_only=True, gc=False):
     """The broker's state, every 250 ms. None for 1 s means that there is no broker."""
 
     broker_epoch: Name
@@ -201,8 +221,9 @@ class Load(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=Tr
 # ---------------------------------------------------------------- worker → broker
 
 
-class Ready(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
-    """A worker takes jobs, at most ``credits`` at a time. Repeated to a new broker epoch."""
+class Ready(Struct, frozen=True, kw_only=True, gc=False):
+    """A worker takes jobs, at most ``credits`` at a time. Sent again to a new broker epoch.
+    Answered by ``Welcome``, or by ``Refused`` if there is no common protocol version."""
 
     worker_id: Name
     credits: UInt
@@ -210,16 +231,19 @@ class Ready(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=T
     device: Name
     throughput_rtfx: Ratio = 0.0
     """Seconds of audio per second, as it measured at its start; 0: not measured."""
+    version_min: UInt = 1
+    version_max: UInt = 1
+    """Protocol versions that it speaks."""
 
 
-class Heartbeat(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
+class Heartbeat(Struct, frozen=True, kw_only=True, gc=False):
     """The inference loop turns. ``busy_ms``: how long the present batch has been running."""
 
     worker_id: Name
     busy_ms: UInt
 
 
-class WorkerResult(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
+class WorkerResult(Struct, frozen=True, kw_only=True, gc=False):
     """A worker's answer. Exactly one of ``text`` and ``error`` is set; token times are
     relative to the job's audio."""
 
@@ -239,14 +263,14 @@ class WorkerResult(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_f
             raise ValueError("needs either text or error")
 
 
-class ReturnedJob(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
+class ReturnedJob(Struct, frozen=True, kw_only=True, gc=False):
     """A job that a draining worker gives back unbegun."""
 
     job_id: UInt
     attempt: UInt
 
 
-class Bye(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
+class Bye(Struct, frozen=True, kw_only=True, gc=False):
     """Draining: takes no more jobs, gives back what it has not begun, will finish the rest."""
 
     worker_id: Name
@@ -257,7 +281,7 @@ class Bye(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=Tru
 # ---------------------------------------------------------------- broker → worker
 
 
-class WorkerJob(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
+class WorkerJob(Struct, frozen=True, kw_only=True, gc=False):
     """A job as a worker sees it: audio and how to recognise it. Of whom it is, is for the worker's
     log and traces; nothing is kept of a session."""
 
@@ -275,7 +299,7 @@ class WorkerJob(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fiel
 # ---------------------------------------------------------------- broker → persistence (XPUB)
 
 
-class PublishedResult(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
+class PublishedResult(Struct, frozen=True, kw_only=True, gc=False):
     """A final result with its job's segment fields: a whole row of ``asr_segments``."""
 
     broker_epoch: Name
@@ -283,7 +307,7 @@ class PublishedResult(Struct, frozen=True, kw_only=True, gc=False, forbid_unknow
     result: Result
 
 
-class PublishedRecord(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
+class PublishedRecord(Struct, frozen=True, kw_only=True, gc=False):
     """A gateway's record on its way to PostgreSQL."""
 
     broker_epoch: Name
@@ -299,6 +323,7 @@ Message = (
     | Claim
     | Claimed
     | Welcome
+    | Refused
     | Result
     | Stored
     | Load

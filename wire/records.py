@@ -26,14 +26,7 @@ RESUMED_RECORD_SEQ = DELETED_RECORD_SEQ - 1
 """The record_seq of every SessionResumed; each is the only one of its generation."""
 
 
-class SessionStarted(
-    Struct,
-    frozen=True,
-    kw_only=True,
-    gc=False,
-    tag="started",
-    forbid_unknown_fields=True,
-):
+class SessionStarted(Struct, frozen=True, kw_only=True, gc=False, tag="started"):
     user_id: Text
     client: Text
     """The peer's address, for operators."""
@@ -45,14 +38,7 @@ class SessionStarted(
     """SHA-256 in hexadecimal of what the client shows to go on with the session."""
 
 
-class SessionResumed(
-    Struct,
-    frozen=True,
-    kw_only=True,
-    gc=False,
-    tag="resumed",
-    forbid_unknown_fields=True,
-):
+class SessionResumed(Struct, frozen=True, kw_only=True, gc=False, tag="resumed"):
     """From the record's generation on the session is with this gateway. When it is stored, every
     earlier publication is, too; what comes later from an older generation is not stored."""
 
@@ -60,7 +46,7 @@ class SessionResumed(
     resume_token_hash: Text
 
 
-class ChunkDetail(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
+class ChunkDetail(Struct, frozen=True, kw_only=True, gc=False):
     chunk_index: UInt
     byte_count: UInt
     offset_ms: UInt
@@ -69,25 +55,11 @@ class ChunkDetail(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fi
     received_at_ms: UInt
 
 
-class ChunkDetails(
-    Struct,
-    frozen=True,
-    kw_only=True,
-    gc=False,
-    tag="chunks",
-    forbid_unknown_fields=True,
-):
+class ChunkDetails(Struct, frozen=True, kw_only=True, gc=False, tag="chunks"):
     chunks: tuple[ChunkDetail, ...]
 
 
-class SessionFinished(
-    Struct,
-    frozen=True,
-    kw_only=True,
-    gc=False,
-    tag="finished",
-    forbid_unknown_fields=True,
-):
+class SessionFinished(Struct, frozen=True, kw_only=True, gc=False, tag="finished"):
     status: SessionStatus
     text: LongText | None
     """None: longer than ``TRANSCRIPT_BYTES_MAX``, only its segments have it."""
@@ -101,14 +73,7 @@ class SessionFinished(
     were known would begin anew when its client resumes it elsewhere."""
 
 
-class SegmentCopy(
-    Struct,
-    frozen=True,
-    kw_only=True,
-    gc=False,
-    tag="segment",
-    forbid_unknown_fields=True,
-):
+class SegmentCopy(Struct, frozen=True, kw_only=True, gc=False, tag="segment"):
     """A whole row of ``asr_segments``, from the gateway, because persistence did not confirm
     the one that the broker published."""
 
@@ -128,14 +93,7 @@ class SegmentCopy(
     resume_sample: UInt = 0
 
 
-class SessionDeleted(
-    Struct,
-    frozen=True,
-    kw_only=True,
-    gc=False,
-    tag="deleted",
-    forbid_unknown_fields=True,
-):
+class SessionDeleted(Struct, frozen=True, kw_only=True, gc=False, tag="deleted"):
     requested_at_ms: UInt
 
 

@@ -214,7 +214,7 @@ def _show_zeros() -> None:
         SESSIONS.labels(event)
     for reason in ("disk", "full"):
         SPOOL_DROPPED.labels(reason)
-    for reason in ("send_queue_full", "not_a_message", "unexpected_kind"):
+    for reason in ("send_queue_full", "not_a_message", "unexpected_kind", "version_refused"):
         BUS_DROPPED.labels(reason)
     for reason in ("no_session", "unknown_segment", "repeated", "overloaded", "late_partial"):
         RESULTS_DISCARDED.labels(reason)

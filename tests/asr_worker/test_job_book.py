@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 from asr_worker.batching import BatchLimits
 from asr_worker.job_book import ANSWERED_MAX, CREDITS_PER_BATCH_JOB, JobBook
 from asr_worker.recognizer import Recognition
-from wire.messages import Bye, Hello, Message, Ready, ReturnedJob, Welcome, WorkerJob
+from wire.messages import Bye, Hello, Message, Ready, Refused, ReturnedJob, Welcome, WorkerJob
 
 LIMITS = BatchLimits(jobs_max=4, audio_ms_max=60_000)
 READY = Ready(worker_id="worker-1", credits=CREDITS_PER_BATCH_JOB * 4, model="demo", device="cpu")
@@ -124,6 +124,14 @@ def test_a_welcome_while_ready_is_under_way_is_its_answer() -> None:
     book.introduce()
     assert book.receive(Welcome(broker_epoch="b")) == []
     assert book.receive(Welcome(broker_epoch="b")) == [READY]
+
+
+def test_after_a_refusal_a_welcome_asks_for_another_ready() -> None:
+    book = new_book()
+    assert book.introduce() == READY
+    assert book.receive(Refused(version_min=2, version_max=2)) == []
+    assert book.receive(Welcome(broker_epoch="a")) == [READY]
+    assert book.receive(Welcome(broker_epoch="a")) == []
 
 
 def test_a_broker_that_ignores_credits_fills_no_memory() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from broker import answers
 from broker import events as e
@@ -40,6 +41,32 @@ def test_hello_under_another_name_is_refused() -> None:
     actions = driver.front(m.Hello(gateway_id="gateway-2"), GATEWAY)
     assert actions == [e.Count("identity_mismatch")]
     assert len(driver.broker.gateways) == 0
+
+
+def test_a_gateway_without_a_common_protocol_version_is_refused() -> None:
+    driver = Driver()
+    hello = m.Hello(gateway_id=GATEWAY.decode(), version_min=2, version_max=3)
+    refused = e.SendFront(GATEWAY, m.Refused(version_min=1, version_max=1))
+    assert driver.front(hello) == [e.Count("version_refused"), refused]
+    assert len(driver.broker.gateways) == 0
+    assert driver.front(structs.replace(hello, version_min=1)) == [e.SendFront(GATEWAY, WELCOME)]
+
+
+def test_a_worker_without_a_common_protocol_version_is_refused() -> None:
+    driver = Driver()
+    ready = m.Ready(
+        worker_id=WORKER.decode(),
+        credits=1,
+        model="demo",
+        device="cpu",
+        version_min=2,
+        version_max=2,
+    )
+    refused = e.SendBack(WORKER, m.Refused(version_min=1, version_max=1))
+    assert driver.back(ready) == [e.Count("version_refused"), refused]
+    assert driver.broker.load().workers == 0
+    # Its heartbeats make the broker ask for another Ready, which a newer broker may accept.
+    assert driver.beat() == [e.Count("unknown_worker"), e.SendBack(WORKER, WELCOME)]
 
 
 def test_any_message_introduces_a_gateway() -> None:

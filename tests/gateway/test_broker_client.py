@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 from gateway import broker_client as link_module
 from gateway.broker_client import BrokerClient
 from wire import codec
-from wire.messages import Cancel, Hello, Load, Message, Stored, Welcome
+from wire.messages import Cancel, Hello, Load, Message, Refused, Stored, Welcome
 from wire.sockets import bind_router
 
 
@@ -112,6 +112,19 @@ async def test_hello_by_its_identity_and_epochs(gateway: Gateway, peer: Peer) ->
     peer.send(identity, codec.encode(load("two")))
     await gateway.until(messages=2, restarts=2)
     assert gateway.messages == [load("one"), load("two")]
+
+
+async def test_a_refusal_is_counted_each_time_and_logged_once(
+    gateway: Gateway, peer: Peer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    identity, _ = await asyncio.to_thread(peer.receive)
+    refused = _dropped("version_refused")
+    for _ in range(2):
+        peer.send(identity, codec.encode(Refused(version_min=2, version_max=3)))
+    peer.send(identity, codec.encode(Welcome(broker_epoch="one")))
+    await gateway.until(messages=0, restarts=1)
+    assert _dropped("version_refused") == refused + 2
+    assert capsys.readouterr().out.count("protocol_version_refused") == 1
 
 
 async def test_a_flood_arrives_whole_and_in_order(gateway: Gateway, peer: Peer) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from tests.wire import generated
 from wire import records
@@ -20,6 +21,31 @@ def test_round_trip_in_a_record_message(cls: type, data: st.DataObject) -> None:
     received = decode(encode(sent))
     assert isinstance(received, Record)
     assert records.parse_body(received.body) == body
+
+
+@pytest.mark.parametrize("cls", generated.RECORD_TYPES, ids=lambda cls: cls.__name__)
+@given(data=st.data())
+def test_unknown_fields_are_ignored(cls: type, data: st.DataObject) -> None:
+    record = data.draw(generated.of_class(cls))
+    body = records.to_body(record) | {"added": data.draw(generated.plain_values)}
+    assert records.parse_body(body) == record
+
+
+@pytest.mark.parametrize("cls", generated.RECORD_TYPES, ids=lambda cls: cls.__name__)
+@given(data=st.data())
+def test_each_missing_field_takes_its_default_or_is_required(
+    cls: type, data: st.DataObject
+) -> None:
+    record = data.draw(generated.of_class(cls))
+    for field in structs.fields(cls):
+        body = records.to_body(record)
+        del body[field.name]
+        if field.required:
+            with pytest.raises(WireError, match=f"missing required field `{field.name}`"):
+                records.parse_body(body)
+        else:
+            expected = structs.replace(record, **{field.name: field.default})
+            assert records.parse_body(body) == expected
 
 
 @given(st.dictionaries(st.text(max_size=9), generated.plain_values, max_size=5))
