@@ -51,7 +51,19 @@ def test_only_what_is_missing_is_applied(database: str) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         assert migrate(connection, [first]) == ["0001_a"]
         assert migrate(connection, [first, second]) == ["0002_b"]
-        with pytest.raises(SchemaTooNewError, match="version 2, this program at 1"):
+        with pytest.raises(SchemaTooNewError, match=r"version 2, this program at 1, .*0002_b"):
+            migrate(connection, [first])
+
+
+def test_a_program_works_with_later_additive_migrations(database: str) -> None:
+    first = Migration(version=1, name="0001_a", sql="CREATE TABLE a (x integer)")
+    added = Migration(version=2, name="0002_add_y", sql="ALTER TABLE a ADD y integer DEFAULT 0")
+    changed = Migration(version=3, name="0003_drop_x", sql="ALTER TABLE a DROP x")
+    with psycopg.connect(database, autocommit=True) as connection:
+        migrate(connection, [first, added])
+        assert migrate(connection, [first]) == []
+        migrate(connection, [first, added, changed])
+        with pytest.raises(SchemaTooNewError, match="0003_drop_x is not additive"):
             migrate(connection, [first])
 
 
