@@ -16,9 +16,9 @@ from gateway.draining import drain
 from gateway.server import Server
 from gateway.settings import GatewaySettings
 from gateway.telemetry.metrics import show_limits
+from gateway.web.app import create_app
 from gateway.web.handshake import Handshake
 from gateway.web.http_heads import HEAD_BYTES_MAX, HeadDeadline
-from gateway.web.routes import create_app
 from runtime import exit_codes, lifecycle, logging, memory, metrics, settings, tracing
 
 LISTEN_BACKLOG = 2_048

@@ -1,20 +1,30 @@
-"""What every dialect is: a translator between one client protocol and the session's events."""
+"""The interface of a dialect: a translator between one client protocol and a session's events."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.session import events as e
 from wire.messages import Lane
 
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """A message without a meaning at this point of the protocol. It is counted by ``reason`` and
+    not answered."""
+
+    reason: str
+
+
 ClientEvent = e.Start | e.Chunk | e.Finish
 
 
 class MessageError(ValueError):
-    """A client's message that is no message. ``code`` and the text are the answer.
+    """A message of the client is malformed. ``code`` and the text are the error answer.
 
-    ``fatal``: the dialect has no way to say so, and the connection is closed with the text.
+    ``fatal``: the protocol has no error answer, so the connection is closed with the text.
     """
 
     def __init__(
@@ -32,31 +42,31 @@ class MessageError(ValueError):
 
 
 class Traits(Protocol):
-    """What a dialect means for its sessions."""
+    """Properties of a dialect that its sessions depend on."""
 
     name: str
-    """For operators, and stored with the session unless it is the native one."""
+    """Shown to operators, and stored with the session unless it is the native one."""
     resumable: bool
-    """Whether its clients can come back to a session and can be told that it is stored. If not,
-    a lost connection ends the session, and a ``Start`` after ``Finish`` begins another."""
+    """Clients can resume a session and learn whether it is stored. If not, a lost connection ends
+    the session, and a ``Start`` after ``Finish`` begins another."""
     lane: Lane
-    """``bulk``: its audio waits behind that of people who are speaking."""
+    """``bulk``: its audio is recognised after that of live speech."""
 
 
 class Dialect(Traits, Protocol):
-    """One connection's dialect. Translates, and decides nothing but how things are said; what it
-    remembers is only what its protocol leaves unsaid."""
+    """The dialect of one connection. It translates and decides nothing; its only state is what the
+    protocol leaves implicit."""
 
     @property
     def stays_open(self) -> bool:
-        """Whether the connection goes on after the session that has just ended, with another."""
+        """Whether the connection stays open for another session after the one that ended."""
 
-    def parse(self, message: str | bytes) -> Sequence[ClientEvent]:
-        """One WebSocket message from the client, as events in order.
+    def parse(self, message: str | bytes) -> Sequence[ClientEvent | Ignored]:
+        """Translate one WebSocket message of the client into events, in order.
 
         Raises:
-            MessageError: with the error answer's code and text.
+            MessageError: with the code and the text of the error answer.
         """
 
     def encode(self, answer: e.Answer) -> Sequence[str]:
-        """``answer`` as messages that the client reads; none if it has no use for it."""
+        """Translate ``answer`` into WebSocket text messages; none if the protocol has none."""

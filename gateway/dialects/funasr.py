@@ -10,24 +10,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from gateway.dialects.dialect import ClientEvent, MessageError
-from gateway.dialects.increments import Increments
-from gateway.dialects.native import (
-    HOTWORD_CHARS_MAX,
-    HOTWORDS_MAX,
+from gateway.dialects.dialect import ClientEvent, Ignored, MessageError
+from gateway.dialects.fields import (
     LANGUAGE_CHARS_MAX,
-    SAMPLE_RATE_HZ_MAX,
-    SAMPLE_RATE_HZ_MIN,
+    in_range,
+    storable,
+    storable_hotwords,
 )
-from gateway.dialects.strict_json import parse_object, storable
+from gateway.dialects.increments import Increments
+from gateway.dialects.strict_json import parse_object
 from gateway.session import events as e
-from gateway.telemetry.metrics import INPUT_IGNORED
 from wire.messages import Lane, Token
 
 WAV_NAME_CHARS_MAX = 256
 HOTWORDS_TEXT_CHARS_MAX = 65_536
 """Of hotwords in one string, weights and spaces included; then ``bad_message``."""
 RATE_DIGITS_MAX = 6
+BEHIND_THE_END = Ignored("behind_the_end")
 
 Reply = dict[str, Any]
 RecordingMode = Literal["offline", "online", "2pass"]
@@ -91,21 +90,18 @@ class Funasr:
 
     # -------------------------------------------------------------------------------------- parsing
 
-    def parse(self, message: str | bytes) -> Sequence[ClientEvent]:
+    def parse(self, message: str | bytes) -> Sequence[ClientEvent | Ignored]:
         recording = self._recordings[-1] if self._recordings else None
         if isinstance(message, bytes):
             if recording is not None and recording.finished:
-                INPUT_IGNORED.labels("behind_the_end").inc()  # A microphone's last frame.
-                return ()
+                return (BEHIND_THE_END,)  # The last frame of a microphone.
             chunk = e.Chunk(data=message, chunk_index=None, session_id=None)
             return (chunk,) if recording is not None else (self._begin(), chunk)
         fields = parse_object(message)
         if fields.get("is_speaking") is False or fields.get("is_end") is True:
             return self._end(wants_end=fields.get("is_end") is True)
         if recording is not None and not recording.finished:
-            # Its settings are those of its start.
-            INPUT_IGNORED.labels("inside_a_recording").inc()
-            return ()
+            return (Ignored("inside_a_recording"),)  # Settings belong to the start.
         self._settings = _settings(fields, self._settings)
         return (self._begin(),)
 
@@ -125,13 +121,12 @@ class Funasr:
             encoded=settings.encoded,
         )
 
-    def _end(self, *, wants_end: bool) -> Sequence[ClientEvent]:
+    def _end(self, *, wants_end: bool) -> Sequence[ClientEvent | Ignored]:
         started = () if self._recordings else (self._begin(),)
         recording = self._recordings[-1]
         recording.wants_end |= wants_end
         if recording.finished:
-            INPUT_IGNORED.labels("behind_the_end").inc()
-            return ()
+            return (BEHIND_THE_END,)
         recording.finished = True
         return (*started, e.Finish(session_id=recording.session_id))
 
@@ -181,11 +176,9 @@ def _settings(fields: dict[str, Any], before: _Settings) -> _Settings:
 def _sample_rate_hz(value: Any) -> int:
     digits = isinstance(value, str) and value.isascii() and value.isdigit()
     rate = int(value) if digits and len(value) <= RATE_DIGITS_MAX else value
-    if type(rate) is not int or not SAMPLE_RATE_HZ_MIN <= rate <= SAMPLE_RATE_HZ_MAX:
-        raise MessageError(
-            f"audio_fs must be an integer from {SAMPLE_RATE_HZ_MIN} to {SAMPLE_RATE_HZ_MAX}"
-        )
-    return rate
+    if type(rate) is not int:
+        raise MessageError("audio_fs must be an integer")
+    return in_range(rate, "audio_fs")
 
 
 def _language(value: Any) -> str:
@@ -206,12 +199,8 @@ def _hotwords(value: Any) -> tuple[str, ...]:
             value = re.split(r"[,，\n]" if re.search(r"[,，\n]", value) else r"\s", value)
     if not isinstance(value, dict | list):
         raise MessageError("hotwords must be a string or an object")
-    words = tuple(stripped for word in value if (stripped := str(word).strip()))
-    if len(words) > HOTWORDS_MAX:
-        raise MessageError(f"hotwords must be at most {HOTWORDS_MAX} words")
-    if any(len(word) > HOTWORD_CHARS_MAX for word in words):
-        raise MessageError(f"a hotword is longer than {HOTWORD_CHARS_MAX} characters")
-    return tuple(storable(word, "a hotword") for word in words)
+    stripped = (str(word).strip() for word in value)
+    return storable_hotwords((word for word in stripped if word), "hotwords")
 
 
 # ------------------------------------------------------------------------------------------ replies

@@ -1,34 +1,72 @@
-"""The native protocol of ``/ws/asr`` (docs/protocol.md): JSON and binary
-frames in, JSON out. Only translates: what a message means is the session's to decide."""
+"""The native protocol of ``/ws/asr`` (docs/protocol.md): JSON or binary messages in, JSON out.
+
+Only translates; the session decides what a message means.
+"""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
-import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from gateway.dialects.dialect import ClientEvent, MessageError
-from gateway.dialects.strict_json import parse_object, storable
+from gateway.dialects.fields import (
+    Hotwords,
+    Index,
+    Language,
+    ResumeToken,
+    SampleRateHz,
+    SessionId,
+    UserId,
+    storable,
+    storable_hotwords,
+)
+from gateway.dialects.strict_json import parse_object
 from gateway.session import events as e
 from wire.messages import Lane
 
-SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-"""What a session id may look like; a UUID is usual."""
-USER_ID_CHARS_MAX = 128
-LANGUAGE_CHARS_MAX = 32
-HOTWORDS_MAX = 200
-HOTWORD_CHARS_MAX = 64
-RESUME_TOKEN_CHARS_MAX = 128
-SAMPLE_RATE_HZ_MIN = 8_000
-SAMPLE_RATE_HZ_MAX = 48_000
-CHUNK_INDEX_MAX = (1 << 31) - 1
+
+class StartMessage(msgspec.Struct, frozen=True, tag_field="action", tag="start"):
+    """Begin or resume a session."""
+
+    session_id: SessionId
+    user_id: UserId | None = None
+    mode: Literal["auto", "stream", "chunk"] = "auto"
+    sample_rate: SampleRateHz = 16_000
+    language: Language | None = None
+    hotwords: Hotwords = ()
+    partials: bool = False
+    resume_token: ResumeToken | None = None
+    next_segment_index: Index | None = None
+
+
+class ChunkMessage(msgspec.Struct, frozen=True, tag_field="action", tag="chunk"):
+    """Audio. In JSON ``audio_data`` is base64."""
+
+    session_id: SessionId
+    chunk_index: Index
+    audio_data: bytes
+
+
+class FinishMessage(msgspec.Struct, frozen=True, tag_field="action", tag="finish"):
+    """The audio ends."""
+
+    session_id: SessionId
+
+
+class _PlainChunk(ChunkMessage, frozen=True, tag="chunk", forbid_unknown_fields=True):
+    pass
+
+
+_PLAIN_CHUNK = msgspec.json.Decoder(_PlainChunk)
+_PLAIN_CHUNK_QUOTES = 14
+"""Of four keys and three strings. With a key that is repeated there would be more."""
 
 
 class Native:
-    """The native protocol as a ``Dialect``: nothing to be remembered."""
+    """The native protocol as a ``Dialect``. It keeps no state."""
 
     name = "native"
     resumable = True
@@ -42,111 +80,80 @@ class Native:
         return (encode(answer),)
 
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
-
-
 def parse(message: str | bytes) -> ClientEvent:
-    """One WebSocket message from the client.
+    """Translate one WebSocket message of the client.
 
     Raises:
-        MessageError: with the error answer's code and text.
+        MessageError: with the code and the text of the error answer.
     """
     if isinstance(message, bytes):
         return e.Chunk(data=message, chunk_index=None, session_id=None)
-    fields = parse_object(message)
-    action = fields.get("action")
-    if action == "chunk":
-        return _parse_chunk(fields)
-    if action == "start":
-        return _parse_start(fields)
-    if action == "finish":
-        return e.Finish(session_id=_session_id(fields))
-    raise MessageError("action must be start, chunk or finish")
-
-
-def encode(answer: e.Answer) -> str:
-    """``answer`` as the client reads it."""
-    return _ENCODER.encode(_ENCODERS[type(answer)](answer))
-
-
-# ------------------------------------------------------------------------------------------- fields
-
-
-def _string(fields: dict[str, Any], name: str, chars_max: int, default: str | None = None) -> str:
-    value = fields.get(name)
-    if value is None and default is not None:
-        return default
-    if not isinstance(value, str):
-        raise MessageError(f"{name} must be a string")
-    if len(value) > chars_max:
-        raise MessageError(f"{name} is longer than {chars_max} characters")
-    return storable(value, name)
-
-
-def _session_id(fields: dict[str, Any]) -> str:
-    value = fields.get("session_id")
-    if not isinstance(value, str) or not SESSION_ID.fullmatch(value):
-        raise MessageError("session_id must be 1 to 128 letters, digits or . _ : -")
-    return value
-
-
-def _integer(fields: dict[str, Any], name: str, low: int, high: int, default: int | None) -> int:
-    value = fields.get(name, default)
-    if type(value) is not int or not low <= value <= high:
-        raise MessageError(f"{name} must be an integer from {low} to {high}")
-    return value
-
-
-def _parse_start(fields: dict[str, Any]) -> e.Start:
-    mode = fields.get("mode", "auto")
-    if mode not in ("auto", "stream", "chunk"):
-        raise MessageError("mode must be auto, stream or chunk")
-    partials = fields.get("partials", False)
-    if type(partials) is not bool:
-        raise MessageError("partials must be true or false")
-    hotwords = fields.get("hotwords", [])
-    if not isinstance(hotwords, list) or len(hotwords) > HOTWORDS_MAX:
-        raise MessageError(f"hotwords must be a list of at most {HOTWORDS_MAX} strings")
-    token = fields.get("resume_token")
-    if token is not None:
-        token = _string(fields, "resume_token", RESUME_TOKEN_CHARS_MAX)
-    return e.Start(
-        session_id=_session_id(fields),
-        user_id=_string(fields, "user_id", USER_ID_CHARS_MAX, ""),
-        mode=mode,
-        sample_rate_hz=_integer(
-            fields, "sample_rate", SAMPLE_RATE_HZ_MIN, SAMPLE_RATE_HZ_MAX, 16_000
-        ),
-        language=_string(fields, "language", LANGUAGE_CHARS_MAX, ""),
-        hotwords=tuple(
-            _string({"hotword": word}, "hotword", HOTWORD_CHARS_MAX) for word in hotwords
-        ),
-        partials=partials,
-        resume_token=token,
-        next_segment_index=_next_segment_index(fields),
+    # Most messages are chunks in this form. The general way takes 60 % longer.
+    try:
+        chunk = _PLAIN_CHUNK.decode(message)
+    except (msgspec.MsgspecError, UnicodeEncodeError):
+        return _parse_any(message)
+    if message.count('"') != _PLAIN_CHUNK_QUOTES or "\\" in message:
+        return _parse_any(message)
+    return e.Chunk(
+        data=chunk.audio_data, chunk_index=chunk.chunk_index, session_id=chunk.session_id
     )
 
 
-def _next_segment_index(fields: dict[str, Any]) -> int | None:
-    if fields.get("next_segment_index") is None:
-        return None
-    return _integer(fields, "next_segment_index", 0, CHUNK_INDEX_MAX, None)
-
-
-def _parse_chunk(fields: dict[str, Any]) -> e.Chunk:
-    session_id = _session_id(fields)
-    index = _integer(fields, "chunk_index", 0, CHUNK_INDEX_MAX, None)
-    audio = fields.get("audio_data")
-    if not isinstance(audio, str):
-        raise MessageError("audio_data must be a base64 string", chunk_index=index)
+def _parse_any(text: str) -> ClientEvent:
+    fields = parse_object(text)
     try:
-        data = base64.b64decode(audio.encode("ascii"), validate=True)
-    except (binascii.Error, UnicodeEncodeError) as error:
-        raise MessageError("audio_data is not base64", "bad_base64", index) from error
-    return e.Chunk(data=data, chunk_index=index, session_id=session_id)
+        message: StartMessage | ChunkMessage | FinishMessage = msgspec.convert(
+            fields, StartMessage | ChunkMessage | FinishMessage
+        )
+    except msgspec.ValidationError as error:
+        raise _message_error(str(error), fields) from error
+    if isinstance(message, StartMessage):
+        return _start(message)
+    if isinstance(message, FinishMessage):
+        return e.Finish(session_id=message.session_id)
+    return e.Chunk(
+        data=message.audio_data, chunk_index=message.chunk_index, session_id=message.session_id
+    )
+
+
+def _start(message: StartMessage) -> e.Start:
+    token = message.resume_token
+    return e.Start(
+        session_id=message.session_id,
+        user_id=storable(message.user_id or "", "user_id"),
+        mode=message.mode,
+        sample_rate_hz=message.sample_rate,
+        language=storable(message.language or "", "language"),
+        hotwords=storable_hotwords(message.hotwords, "hotwords"),
+        partials=message.partials,
+        resume_token=None if token is None else storable(token, "resume_token"),
+        next_segment_index=message.next_segment_index,
+    )
+
+
+def _message_error(problem: str, fields: dict[str, Any]) -> MessageError:
+    """``problem`` is msgspec's, such as "Expected `str`, got `int` - at `$.session_id`"."""
+    text, _, path = problem.partition(" - at `$.")
+    name = path.rstrip("`")
+    if name != "audio_data":
+        return MessageError(f"{name}: {text}" if name else text)
+    index = fields["chunk_index"]  # It is valid, because fields are checked in their order.
+    if isinstance(fields["audio_data"], str):
+        return MessageError(f"{name}: {text}", "bad_base64", index)
+    return MessageError(f"{name}: {text}", chunk_index=index)
 
 
 # ------------------------------------------------------------------------------------------ answers
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
+def encode(answer: e.Answer) -> str:
+    """The message that tells the client ``answer``."""
+    if isinstance(answer, e.ChunkReceived):  # Most are; nothing in it needs to be escaped.
+        return f'{{"type":"ack","status":"received","chunk_index":{answer.chunk_index}}}'
+    return _ENCODER.encode(_ENCODERS[type(answer)](answer))
 
 
 def _started(answer: e.Started) -> dict[str, Any]:
@@ -168,10 +175,6 @@ def _resumed(answer: e.Resumed) -> dict[str, Any]:
         "next_chunk_index": answer.next_chunk_index,
         "next_segment_index": answer.next_segment_index,
     }
-
-
-def _received(answer: e.ChunkReceived) -> dict[str, Any]:
-    return {"type": "ack", "status": "received", "chunk_index": answer.chunk_index}
 
 
 def _partial(answer: e.PartialText) -> dict[str, Any]:
@@ -223,7 +226,6 @@ def _problem(answer: e.Problem) -> dict[str, Any]:
 _ENCODERS: dict[type, Callable[[Any], dict[str, Any]]] = {
     e.Started: _started,
     e.Resumed: _resumed,
-    e.ChunkReceived: _received,
     e.PartialText: _partial,
     e.SegmentText: _segment,
     e.Finished: _finished,

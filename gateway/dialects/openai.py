@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
-from gateway.dialects.native import LANGUAGE_CHARS_MAX
+from gateway.dialects.fields import LANGUAGE_CHARS_MAX
 from gateway.dialects.subtitles import Segment, TimedText, to_srt, to_vtt
 from gateway.session import events as e
 from wire.messages import Lane

@@ -10,13 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gateway.dialects.dialect import ClientEvent, MessageError
-from gateway.dialects.native import (
-    HOTWORD_CHARS_MAX,
-    HOTWORDS_MAX,
-    SAMPLE_RATE_HZ_MAX,
-    SAMPLE_RATE_HZ_MIN,
-)
-from gateway.dialects.strict_json import parse_object, storable
+from gateway.dialects.fields import in_range, storable_hotwords
+from gateway.dialects.strict_json import parse_object
 from gateway.session import events as e
 from gateway.session.transcript import join_texts
 from wire.messages import Lane, Token
@@ -101,11 +96,9 @@ class Vosk:
         if "model" in config:
             raise MessageError("config.model is refused: the model serves everybody")
         rate = _number(config.get("sample_rate", self._sample_rate_hz))
-        if rate is None or not SAMPLE_RATE_HZ_MIN <= rate <= SAMPLE_RATE_HZ_MAX:
-            raise MessageError(
-                f"sample_rate must be from {SAMPLE_RATE_HZ_MIN} to {SAMPLE_RATE_HZ_MAX}"
-            )
-        self._sample_rate_hz = int(rate)
+        if rate is None:
+            raise MessageError("sample_rate must be a number")
+        self._sample_rate_hz = in_range(rate, "sample_rate")
         self._with_words = bool(config.get("words", self._with_words))
         alternatives = _number(config.get("max_alternatives", int(self._with_alternatives)))
         if alternatives is None or not alternatives >= 0:
@@ -179,9 +172,6 @@ def _number(value: Any) -> float | None:
 
 
 def _phrases(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or len(value) > HOTWORDS_MAX:
-        raise MessageError(f"phrase_list must be a list of at most {HOTWORDS_MAX} strings")
-    for phrase in value:
-        if not isinstance(phrase, str) or len(phrase) > HOTWORD_CHARS_MAX:
-            raise MessageError(f"a phrase is a string of at most {HOTWORD_CHARS_MAX} characters")
-    return tuple(storable(phrase, "a phrase") for phrase in value if phrase != "[unk]")
+    if not isinstance(value, list) or not all(isinstance(phrase, str) for phrase in value):
+        raise MessageError("phrase_list must be a list of strings")
+    return storable_hotwords((phrase for phrase in value if phrase != "[unk]"), "phrase_list")

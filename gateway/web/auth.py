@@ -111,7 +111,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, *, wrong: bool) ->
         await response(scope, receive, send)
 
 
-def describe_access(app: FastAPI, *, needed: bool) -> None:
+def describe_access(app: FastAPI, *, required: bool) -> None:
     """Have the OpenAPI description tell of tokens. Call it when every route is there."""
     schema: dict[str, Any] = app.openapi()
     schema["components"]["securitySchemes"] = {
@@ -119,7 +119,7 @@ def describe_access(app: FastAPI, *, needed: bool) -> None:
         "password": {"type": "http", "scheme": "basic", "description": "The token as password."},
     }
     either: list[dict[str, list[str]]] = [{"token": []}, {"password": []}]
-    schema["security"] = either if needed else [{}, *either]
+    schema["security"] = either if required else [{}, *either]
     for path, operations in schema["paths"].items():
         problem = {"$ref": "#/components/schemas/ProblemAnswer"}
         body = {"type": "object", "required": ["error"]} if path.startswith("/v1/") else problem

@@ -1,15 +1,31 @@
-"""The answer of ``GET /api/v1/stats``: this gateway's figures, and the broker's queue."""
+"""Statistics over REST: the broker's queue, and the recent activity of this gateway."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import Any
 
 import prometheus_client
+from fastapi import FastAPI
 
 from gateway.server import Server
 from gateway.telemetry import activity as a
+from gateway.web.schemas import QueueStatus, StatsAnswer
 from wire.messages import Load
+
+
+def add_stats(app: FastAPI, server: Server) -> None:
+    @app.get("/api/v1/asr/queue/status", response_model=QueueStatus)
+    async def queue_status() -> dict[str, Any]:
+        """The broker's queue, as of its last report."""
+        return queue_body(server.admission.load(time.monotonic()))
+
+    @app.get("/api/v1/stats", response_model=StatsAnswer)
+    async def stats() -> dict[str, Any]:
+        """Counters of this gateway since its start, what it saw in the last quarter of an hour,
+        and the broker's queue."""
+        return stats_body(server, time.monotonic())
 
 
 def queue_body(load: Load | None) -> dict[str, Any]:

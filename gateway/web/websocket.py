@@ -15,7 +15,7 @@ from typing import Protocol
 import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from gateway.dialects.dialect import ClientEvent, Dialect, MessageError
+from gateway.dialects.dialect import ClientEvent, Dialect, Ignored, MessageError
 from gateway.session import events as e
 from gateway.session.core import CLOSE_NORMAL
 from gateway.session.runner import CLOSE_INTERNAL_ERROR, CLOSE_POLICY, SessionRunner
@@ -24,6 +24,7 @@ from gateway.telemetry.metrics import (
     ANSWERS_DISCARDED,
     CHUNK_SECONDS,
     CLOSED,
+    INPUT_IGNORED,
     SLOW_CLIENTS,
     count_problem,
 )
@@ -141,7 +142,10 @@ class Connection:
                 for event in events:
                     if self._closing:
                         break
-                    await self._take(event)
+                    if isinstance(event, Ignored):
+                        INPUT_IGNORED.labels(event.reason).inc()
+                    else:
+                        await self._take(event)
         except TimeoutError:
             self.close(CLOSE_POLICY, NO_START)
         except WebSocketDisconnect:
@@ -155,7 +159,7 @@ class Connection:
         if error.fatal:
             self.close(CLOSE_POLICY, str(error))
 
-    async def _next_events(self) -> Sequence[ClientEvent]:
+    async def _next_events(self) -> Sequence[ClientEvent | Ignored]:
         self._receiving = True
         try:
             if self._runner.session.state is State.NEW:

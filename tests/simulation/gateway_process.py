@@ -164,7 +164,7 @@ class GatewayProcess:
             self.loop.call_soon(self.link.take, message)
 
     def serve(self, socket: SimSocket) -> None:
-        """A client's request for a WebSocket, as ``gateway.web.routes`` treats it."""
+        """A client's request for a WebSocket, as ``gateway.web.upgrade`` treats it."""
 
         async def run() -> None:
             refusal = await self.server.gate.enter()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.dialects.dialect import MessageError
+from gateway.dialects.dialect import Ignored, MessageError
 from gateway.dialects.funasr import Funasr
 from gateway.session import events as e
 from wire.messages import Token
@@ -122,7 +122,9 @@ def test_a_wrong_start_is_answered(fields: dict[str, Any]) -> None:
 def test_unusual_starts() -> None:
     talk = dialect()
     assert start(talk, mode="office").partials is False
-    assert talk.parse(json.dumps({"is_speaking": True, "mode": "2pass"})) == ()
+    assert talk.parse(json.dumps({"is_speaking": True, "mode": "2pass"})) == (
+        Ignored("inside_a_recording"),
+    )
     began, chunk = dialect().parse(b"\0\0")
     assert isinstance(began, e.Start) and isinstance(chunk, e.Chunk)
     began, end = dialect().parse(END)
@@ -137,7 +139,8 @@ def test_offline_is_one_reply_and_an_end_if_asked_for() -> None:
         assert told(talk, segment(0, "一二", *tokens("一", "二"))) == []
         (event,) = talk.parse(ending)
         assert event == e.Finish(session_id="session0")
-        assert talk.parse(b"late") == () and talk.parse(ending) == ()
+        late = Ignored("behind_the_end")
+        assert (*talk.parse(b"late"), *talk.parse(ending)) == (late, late)
         replies = told(talk, finished("一二"))
         assert len(replies) == count
         text = replies[0]

@@ -1,11 +1,20 @@
+"""The native protocol: what clients may send, and what they are sent."""
+
+from __future__ import annotations
+
 import base64
+import binascii
 import json
+import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.dialects.dialect import MessageError
-from gateway.dialects.native import encode, parse
+from gateway.dialects.native import _parse_any, encode, parse
 from gateway.session import events as e
 
 START = {"action": "start", "session_id": "6f1c"}
@@ -113,6 +122,64 @@ def test_base64_is_strict(junk: str) -> None:
         parse(json.dumps(message))
     assert caught.value.code == "bad_base64"
     assert caught.value.chunk_index == 4
+
+
+@given(audio=st.text("AQYZaz09+/=-_ \n", max_size=12))
+def test_base64_is_as_strict_as_pythons(audio: str) -> None:
+    message = {"action": "chunk", "session_id": "a", "chunk_index": 4, "audio_data": audio}
+    try:
+        expected = base64.b64decode(audio, validate=True)
+    except binascii.Error:
+        with pytest.raises(MessageError):
+            parse(json.dumps(message))
+    else:
+        assert parse(json.dumps(message)) == e.Chunk(data=expected, chunk_index=4, session_id="a")
+
+
+FIELDS = st.one_of(
+    st.tuples(st.just("action"), st.sampled_from(["chunk", "finish", "other"])),
+    st.tuples(st.just("session_id"), st.sampled_from(["a", "b", "", 'a"', "a\\", "\n"])),
+    st.tuples(st.just("chunk_index"), st.sampled_from([0, 7, -1, 1.0, True, "7", None])),
+    st.tuples(st.just("audio_data"), st.sampled_from(["", "YQ==", "YQ", 'Y"', 3])),
+    st.tuples(st.sampled_from(["x", "", "audio_data\\"]), st.sampled_from([1, "x", {"x": 1}])),
+)
+WHOLE = [("action", "chunk"), ("session_id", "a"), ("chunk_index", 7), ("audio_data", "YQ==")]
+
+
+@given(
+    fields=st.one_of(
+        st.lists(FIELDS, max_size=6),
+        st.tuples(st.permutations(WHOLE), st.lists(FIELDS, max_size=2)).map(lambda t: t[0] + t[1]),
+    ),
+    separators=st.sampled_from([(",", ":"), (" , ", " : ")]),
+)
+def test_the_fast_way_of_chunks_takes_no_more_than_the_general_way(
+    fields: list[tuple[str, Any]], separators: tuple[str, str]
+) -> None:
+    comma, colon = separators
+    text = comma.join(json.dumps(key) + colon + json.dumps(value) for key, value in fields)
+    assert outcome(parse, f"{{{text}}}") == outcome(_parse_any, f"{{{text}}}")
+
+
+def outcome(reader: Callable[[str], Any], text: str) -> Any:
+    try:
+        return reader(text)
+    except MessageError as error:
+        return str(error), error.code, error.chunk_index
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('{"action":"start","session_id":"a","sample_rate":1}', "sample_rate: "),
+        ('{"action":"start","session_id":"a","hotwords":["a",7]}', "hotwords[1]: "),
+        ('{"action":"launch","session_id":"a"}', "action: "),
+        ('{"action":"start"}', "`session_id`"),
+    ],
+)
+def test_an_error_names_its_field(text: str, named: str) -> None:
+    with pytest.raises(MessageError, match=re.escape(named)):
+        parse(text)
 
 
 @pytest.mark.parametrize(

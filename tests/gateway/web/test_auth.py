@@ -19,9 +19,9 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from gateway.server import Server
 from gateway.telemetry.metrics import REFUSED
 from gateway.web import auth_tokens
+from gateway.web.app import create_app
 from gateway.web.auth import MESSAGE, Access, is_open, shown_tokens, without_token
 from gateway.web.auth_tokens import AuthTokens
-from gateway.web.routes import create_app
 
 TOKEN = auth_tokens.new_token()
 OPEN = {"/", "/dashboard", "/docs", "/openapi.json", "/livez", "/readyz", "/static/{name}"}

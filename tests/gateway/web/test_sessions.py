@@ -1,19 +1,16 @@
-"""Routes whose surroundings are hard to bring about with real processes; the rest is tested in
-tests/integration."""
+"""Sessions over REST while the database is away. The rest is tested in tests/integration."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
-from fastapi import Response, WebSocket
+from fastapi import Response
 
-from gateway.server import Server
-from gateway.web.routes import _origin_allowed, create_app
+from gateway.web.sessions import transcript_response
 from persistence.reads import StoreUnavailable
 from tests.gateway.session_driver import SessionDriver, silence
+from tests.gateway.web.endpoints import endpoint
 
 
 class NoDatabase:
@@ -21,16 +18,6 @@ class NoDatabase:
         raise StoreUnavailable("the database does not answer")
 
     status = session
-
-
-def endpoint(server: object, path: str, method: str = "GET") -> Callable[..., Any]:
-    app = create_app(cast(Server, server), {})
-    found = [
-        route
-        for route in app.routes
-        if getattr(route, "path", "") == path and method in getattr(route, "methods", ())
-    ]
-    return cast(Callable[..., Any], cast(Any, found[0]).endpoint)
 
 
 async def test_a_live_session_is_shown_without_the_database() -> None:
@@ -45,7 +32,7 @@ async def test_a_live_session_is_shown_without_the_database() -> None:
         await show(session_id="other")
 
 
-async def test_deletions_that_nobody_can_check_have_a_limit() -> None:
+async def test_deletions_of_unknown_sessions_are_limited_without_the_database() -> None:
     deleted: list[str] = []
 
     async def delete(session_id: str) -> bool:
@@ -69,7 +56,12 @@ async def test_deletions_that_nobody_can_check_have_a_limit() -> None:
     assert deleted == ["one", "ended here"]
 
 
-@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "null", "http://", "\u00ff"])
-def test_an_origin_that_is_none_is_not_ours(origin: str) -> None:
-    websocket = SimpleNamespace(headers={"origin": origin, "host": "here"})
-    assert not _origin_allowed(cast(WebSocket, websocket), "http://there")
+def test_a_transcript_as_a_file_has_no_segments_without_a_text() -> None:
+    row = {"text": "one", "start_ms": 0, "end_ms": 900, "tokens": []}
+    failed = {**row, "text": None}
+    session = {"segments": [row, failed, {**row, "start_ms": 1_000, "end_ms": 1_900}]}
+    text = transcript_response(session, "text")
+    assert (bytes(text.body), text.media_type) == (b"one one\n", "text/plain; charset=utf-8")
+    srt = bytes(transcript_response(session, "srt").body)
+    assert srt.count(b"-->") == 2 and b"00:00:01,000 --> 00:00:01,900" in srt
+    assert bytes(transcript_response(session, "vtt").body).startswith(b"WEBVTT\n")

@@ -1,0 +1,65 @@
+"""Fields that several protocols have, checked alike: limits, types, and readers of lax forms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+from msgspec import Meta
+
+from gateway.dialects.dialect import MessageError
+
+SESSION_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
+USER_ID_CHARS_MAX = 128
+LANGUAGE_CHARS_MAX = 32
+HOTWORDS_MAX = 200
+HOTWORD_CHARS_MAX = 64
+RESUME_TOKEN_CHARS_MAX = 128
+SAMPLE_RATE_HZ_MIN = 8_000
+SAMPLE_RATE_HZ_MAX = 48_000
+INDEX_MAX = (1 << 31) - 1
+
+SessionId = Annotated[str, Meta(pattern=rf"\A{SESSION_ID_PATTERN}\Z")]
+UserId = Annotated[str, Meta(max_length=USER_ID_CHARS_MAX)]
+Language = Annotated[str, Meta(max_length=LANGUAGE_CHARS_MAX)]
+Hotword = Annotated[str, Meta(max_length=HOTWORD_CHARS_MAX)]
+Hotwords = Annotated[tuple[Hotword, ...], Meta(max_length=HOTWORDS_MAX)]
+ResumeToken = Annotated[str, Meta(max_length=RESUME_TOKEN_CHARS_MAX)]
+SampleRateHz = Annotated[int, Meta(ge=SAMPLE_RATE_HZ_MIN, le=SAMPLE_RATE_HZ_MAX)]
+Index = Annotated[int, Meta(ge=0, le=INDEX_MAX)]
+
+
+def storable(value: str, name: str) -> str:
+    """Return ``value`` if PostgreSQL and UTF-8 can hold it.
+
+    Raises:
+        MessageError: it contains NUL or a lone surrogate.
+    """
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise MessageError(f"{name} has characters that cannot be stored")
+    return value
+
+
+def storable_hotwords(words: Iterable[str], name: str) -> tuple[str, ...]:
+    """Return ``words`` if they are within the limits of ``Hotwords`` and can be stored.
+
+    Raises:
+        MessageError: there are too many, or one is too long or cannot be stored.
+    """
+    kept = tuple(words)
+    if len(kept) > HOTWORDS_MAX:
+        raise MessageError(f"{name}: at most {HOTWORDS_MAX} words")
+    if any(len(word) > HOTWORD_CHARS_MAX for word in kept):
+        raise MessageError(f"{name}: at most {HOTWORD_CHARS_MAX} characters in each")
+    return tuple(storable(word, name) for word in kept)
+
+
+def in_range(rate_hz: float, name: str) -> int:
+    """Return the sample rate as an integer.
+
+    Raises:
+        MessageError: it is outside ``SAMPLE_RATE_HZ_MIN`` to ``SAMPLE_RATE_HZ_MAX``, or NaN.
+    """
+    if not SAMPLE_RATE_HZ_MIN <= rate_hz <= SAMPLE_RATE_HZ_MAX:
+        raise MessageError(f"{name} must be from {SAMPLE_RATE_HZ_MIN} to {SAMPLE_RATE_HZ_MAX}")
+    return int(rate_hz)

@@ -1,0 +1,152 @@
+"""Sessions over REST: the history, one session or its transcript as a file, and deletion."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Path, Query, Response
+from fastapi.responses import JSONResponse
+from msgspec.structs import asdict
+
+from gateway.dialects.fields import SESSION_ID_PATTERN
+from gateway.dialects.subtitles import Segment, TimedText, to_srt, to_vtt
+from gateway.server import Server
+from gateway.session.core import Session
+from gateway.session.resume import text_of
+from gateway.session.transcript import join_texts
+from gateway.web.schemas import DeletedAnswer, HistoryAnswer, ProblemAnswer, SessionAnswer
+from persistence.reads import StoreUnavailable
+from wire.messages import Result
+
+HISTORY_LIMIT_MAX = 1_000
+NOT_FOUND = {"code": "not_found", "message": "no such session"}
+
+SessionId = Annotated[
+    str, Path(pattern=f"^{SESSION_ID_PATTERN}$", description="The client's session id")
+]
+TranscriptFormat = Literal["json", "text", "srt", "vtt"]
+
+
+def add_sessions(app: FastAPI, server: Server) -> None:
+    problems: dict[int | str, dict[str, Any]] = {
+        404: {"model": ProblemAnswer},
+        503: {"model": ProblemAnswer},
+    }
+
+    @app.get("/api/v1/history", response_model=HistoryAnswer, responses={503: problems[503]})
+    async def history(
+        limit: Annotated[int, Query(ge=1, le=HISTORY_LIMIT_MAX)] = 50,
+    ) -> dict[str, Any]:
+        """The latest sessions, newest first."""
+        total, records = await server.reader.history(limit)
+        return {"total": total, "records": records}
+
+    @app.get("/api/v1/session/{session_id}", response_model=SessionAnswer, responses=problems)
+    async def session(session_id: SessionId, format: TranscriptFormat = "json") -> Any:
+        """One session, live or stored, with its segments and chunks; or only its transcript as
+        text, SRT or WebVTT."""
+        found = await find(session_id)
+        if found is None:
+            return JSONResponse(NOT_FOUND, 404)
+        return found if format == "json" else transcript_response(found, format)
+
+    async def find(session_id: str) -> dict[str, Any] | None:
+        host = server.sessions.get(session_id)
+        try:
+            stored = await server.reader.session(session_id)
+        except StoreUnavailable:
+            if host is None:
+                raise
+            stored = None  # A live session is known here; only its chunks' details are not.
+        if host is not None:
+            return live_session(host.session, stored)
+        return stored and {**stored, "text": text_of(stored)}
+
+    @app.delete(
+        "/api/v1/session/{session_id}",
+        response_model=DeletedAnswer,
+        responses={**problems, 202: {"model": DeletedAnswer}},
+    )
+    async def delete(session_id: SessionId, response: Response) -> Any:
+        """Delete a session for good: no late result brings it back. 202: accepted, and done as
+        soon as the database is back."""
+        if not server.is_here(session_id):
+            try:
+                known = await server.reader.status(session_id) not in (None, "deleted")
+            except StoreUnavailable:
+                if server.storage_backlog_full:
+                    raise  # One more record to keep, and perhaps of an id that nobody has.
+                known = True
+            if not known:
+                return JSONResponse(NOT_FOUND, 404)
+        committed = await server.delete(session_id)
+        if not committed:
+            response.status_code = 202
+        return {"session_id": session_id, "deleted": committed}
+
+
+# ------------------------------------------------------------------------------- a session as JSON
+
+
+def live_session(session: Session, stored: dict[str, Any] | None) -> dict[str, Any]:
+    """``session`` as REST tells it. Chunk details come from ``stored``, since the gateway does
+    not keep what it has sent to be stored."""
+    delivered = session.delivery.results
+    created_at = datetime.fromtimestamp(session.started_at_ms / 1000, UTC).isoformat()
+    return {
+        "session_id": session.session_id,
+        "user_id": session.start.user_id if session.start is not None else "",
+        "status": session.state.value,
+        "text": session.text,
+        "duration": session.duration_ms / 1000,
+        "chunk_count": session.chunk_count,
+        "segment_count": len(delivered),
+        "created_at": created_at,
+        "completed_at": None,
+        "live": True,
+        "segments": [_live_segment(result) for result in delivered],
+        "chunks": stored["chunks"] if stored is not None else [],
+    }
+
+
+def _live_segment(result: Result) -> dict[str, Any]:
+    return {
+        "segment_index": result.seq,
+        "start_ms": result.start_ms,
+        "end_ms": result.end_ms,
+        "text": result.text,
+        "tokens": [asdict(token) for token in result.tokens],
+        "error": asdict(result.error) if result.error is not None else None,
+        "worker_id": result.worker_id,
+        "attempt": result.attempt,
+        "queue_ms": result.queue_ms,
+        "infer_ms": result.infer_ms,
+    }
+
+
+# ----------------------------------------------------------------------------- a session as a file
+
+
+def transcript_response(session: dict[str, Any], wanted: TranscriptFormat) -> Response:
+    """``session``, in the shape of ``GET /api/v1/session/{id}``, as a file. Segments without a
+    text are left out."""
+    segments = [_timed_segment(row) for row in session["segments"] if row["text"]]
+    if wanted == "srt":
+        return Response(to_srt(segments), media_type="application/x-subrip; charset=utf-8")
+    if wanted == "vtt":
+        return Response(to_vtt(segments), media_type="text/vtt; charset=utf-8")
+    text = join_texts(segment.text for segment in segments)
+    return Response(text + "\n", media_type="text/plain; charset=utf-8")
+
+
+def _timed_segment(row: dict[str, Any]) -> Segment:
+    return Segment(
+        text=row["text"],
+        start_ms=row["start_ms"],
+        end_ms=row["end_ms"],
+        words=tuple(
+            TimedText(text=token["text"], start_ms=token["start_ms"], end_ms=token["end_ms"])
+            for token in row["tokens"]
+        ),
+    )

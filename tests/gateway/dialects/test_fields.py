@@ -1,0 +1,52 @@
+"""Checks that several protocols share."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from gateway.dialects.dialect import MessageError
+from gateway.dialects.fields import (
+    HOTWORD_CHARS_MAX,
+    HOTWORDS_MAX,
+    SAMPLE_RATE_HZ_MAX,
+    SAMPLE_RATE_HZ_MIN,
+    in_range,
+    storable,
+    storable_hotwords,
+)
+
+
+@pytest.mark.parametrize("text", ["", "阿里", "a\n", "\U0001f600"])
+def test_a_text_that_can_be_stored_is_returned(text: str) -> None:
+    assert storable(text, "language") is text
+
+
+@pytest.mark.parametrize("text", ["a\0", "\ud800", "a\udfffb"])
+def test_nul_and_lone_surrogates_are_refused_by_name(text: str) -> None:
+    with pytest.raises(MessageError, match="language"):
+        storable(text, "language")
+    with pytest.raises(MessageError, match="hotwords"):
+        storable_hotwords(["good", text], "hotwords")
+
+
+def test_hotwords_have_limits() -> None:
+    most = ["w" * HOTWORD_CHARS_MAX] * HOTWORDS_MAX
+    assert storable_hotwords(iter(most), "hotwords") == tuple(most)
+    for words in ([*most, "w"], ["w" * (HOTWORD_CHARS_MAX + 1)]):
+        with pytest.raises(MessageError, match="at most"):
+            storable_hotwords(words, "hotwords")
+
+
+@pytest.mark.parametrize("rate", [SAMPLE_RATE_HZ_MIN, 16_000.0, SAMPLE_RATE_HZ_MAX])
+def test_a_rate_in_range(rate: float) -> None:
+    assert in_range(rate, "rate") == rate
+
+
+@pytest.mark.parametrize(
+    "rate", [SAMPLE_RATE_HZ_MIN - 1, SAMPLE_RATE_HZ_MAX + 0.5, math.nan, math.inf, -math.inf]
+)
+def test_a_rate_out_of_range(rate: float) -> None:
+    with pytest.raises(MessageError, match="rate must be from 8000 to 48000"):
+        in_range(rate, "rate")

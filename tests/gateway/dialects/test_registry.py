@@ -1,0 +1,26 @@
+"""The table of dialects, and what every dialect promises."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.dialects.dialect import MessageError
+from gateway.dialects.registry import DIALECTS
+
+
+def test_each_connection_gets_a_dialect_of_its_own() -> None:
+    for path, new_dialect in DIALECTS.items():
+        assert path.startswith("/")
+        assert new_dialect() is not new_dialect()
+
+
+def test_names_are_unique_and_one_dialect_is_the_native_one() -> None:
+    names = [new_dialect().name for new_dialect in DIALECTS.values()]
+    assert len(set(names)) == len(names)
+    assert "native" in names
+
+
+@pytest.mark.parametrize("path", DIALECTS)
+def test_a_malformed_message_is_an_error(path: str) -> None:
+    with pytest.raises(MessageError):
+        DIALECTS[path]().parse("{")
