@@ -241,6 +241,7 @@ def main(build_recognizer: Callable[[WorkerSettings], Recognizer] = build) -> in
     metrics.serve("asr_worker", values.metrics_port)
     tracing.start("asr_worker", *values.traces())
     code = Worker(values, build_recognizer, stop).run()
+    tracing.stop()
     sys.stderr.flush()
     # Not sys.exit: the inference thread may be in a batch that never ends, and unloading torch
     # under a running thread can crash.

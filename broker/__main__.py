@@ -25,6 +25,7 @@ def main() -> int:
         memory.settle()
         service.run(stop)
     counters.close()
+    tracing.stop()
     return exit_codes.OK
 
 

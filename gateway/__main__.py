@@ -112,6 +112,7 @@ def main() -> int:
         "serving", url=f"http://{values.host}:{values.port}", gateway_id=server.gateway_id
     )
     _Server(config, server).run(sockets=[listener])
+    tracing.stop()
     return exit_codes.OK
 
 

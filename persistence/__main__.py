@@ -23,6 +23,7 @@ def main() -> int:
     with service:
         memory.settle()
         service.run(stop)
+    tracing.stop()
     return exit_codes.OK
 
 

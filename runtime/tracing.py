@@ -1,189 +1,46 @@
-"""Traces of utterances for whoever collects them by OTLP over HTTP, as OpenTelemetry defines it.
+"""Traces of utterances for an OpenTelemetry collector. Disabled unless ``start`` has an endpoint.
 
-Off unless ``start`` was called with an endpoint, and then ``on()`` is all that it costs. A trace is
-one utterance. Its id, and that of its first span, are hashes of session and segment, so that every
-process adds its spans by itself and no message between them is the larger for it.
-
-The payload is OTLP's JSON encoding (opentelemetry.io/docs/specs/otlp, "JSON Protobuf Encoding"),
-which needs no library. A span is sent once: what the collector does not take is counted and gone.
+A trace is one utterance. Its id and that of its root span are hashes of session and segment index,
+so that every process adds its spans on its own and messages carry no trace context.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import queue
-import socket
-import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
-import structlog
+if TYPE_CHECKING:
+    from runtime.otlp import Exporter
 
-from runtime.metrics import SPANS, VERSION
-
-SPANS_QUEUED_MAX: Final = 8_192
-"""Spans waiting to be sent; one more is dropped and counted."""
-SPANS_PER_REQUEST_MAX: Final = 512
-SEND_EVERY_S: Final = 1.0
-SEND_TIMEOUT_S: Final = 5.0
 ROOT: Final = "utterance"
-"""The span that the others are part of."""
-_INTERNAL: Final = 1
-"""SPAN_KIND_INTERNAL."""
-_ERROR: Final = 2
-"""STATUS_CODE_ERROR."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
-    """A piece of work on one utterance. ``*_ns`` are Unix times."""
-
-    name: str
-    session_id: str
-    seq: int
-    start_ns: int
-    end_ns: int
-    attributes: dict[str, str | int]
-    error: str | None = None
-
-
-def trace_id(session_id: str, seq: int) -> str:
-    """32 hexadecimal digits."""
-    return hashlib.sha256(f"{session_id}/{seq}".encode()).hexdigest()[:32]
-
-
-def span_id(session_id: str, seq: int, name: str, start_ns: int = 0) -> str:
-    """16 hexadecimal digits; other spans than the root may be there more than once."""
-    return hashlib.sha256(f"{session_id}/{seq}/{name}/{start_ns}".encode()).hexdigest()[:16]
-
-
-def is_sampled(session_id: str, seq: int, ratio: float) -> bool:
-    """Whether an utterance is among the traced ones: the same everywhere."""
-    return int(trace_id(session_id, seq)[:8], 16) < ratio * (1 << 32)
-
-
-def encoded(span: Span) -> dict[str, Any]:
-    """``span`` as OTLP's JSON has it."""
-    root = span_id(span.session_id, span.seq, ROOT)
-    is_root = span.name == ROOT
-    own = root if is_root else span_id(span.session_id, span.seq, span.name, span.start_ns)
-    attributes = {"session_id": span.session_id, "segment_index": span.seq, **span.attributes}
-    found: dict[str, Any] = {
-        "traceId": trace_id(span.session_id, span.seq),
-        "spanId": own,
-        "name": span.name,
-        "kind": _INTERNAL,
-        "startTimeUnixNano": str(span.start_ns),
-        "endTimeUnixNano": str(span.end_ns),
-        "attributes": _attributes(attributes),
-    }
-    if not is_root:
-        found["parentSpanId"] = root
-    if span.error is not None:
-        found["status"] = {"code": _ERROR, "message": span.error}
-    return found
-
-
-def payload(process: str, spans: list[Span]) -> dict[str, Any]:
-    """One request's body."""
-    resource = {
-        "service.name": f"asr-{process.removeprefix('asr_')}",
-        "service.version": VERSION,
-        "service.instance.id": f"{socket.gethostname()}:{os.getpid()}",
-    }
-    scope = {"name": "asr", "version": VERSION}
-    scoped = {"scope": scope, "spans": [encoded(span) for span in spans]}
-    return {
-        "resourceSpans": [
-            {"resource": {"attributes": _attributes(resource)}, "scopeSpans": [scoped]}
-        ]
-    }
-
-
-def _attributes(values: Mapping[str, str | int]) -> list[dict[str, Any]]:
-    return [
-        {
-            "key": key,
-            # 64-bit integers are strings in Protobuf's JSON.
-            "value": {"stringValue": value} if isinstance(value, str) else {"intValue": str(value)},
-        }
-        for key, value in values.items()
-    ]
-
-
-class Exporter:
-    """Sends spans from a thread of its own; ``put`` never waits."""
-
-    def __init__(self, process: str, endpoint: str, ratio: float) -> None:
-        self._process = process
-        self._url = endpoint.rstrip("/") + "/v1/traces"
-        self.ratio = ratio
-        self._spans: queue.Queue[Span] = queue.Queue(SPANS_QUEUED_MAX)
-        self._failing = False
-        self._log = structlog.get_logger()
-
-    def start(self) -> None:
-        threading.Thread(target=self._run, name="tracing", daemon=True).start()
-
-    def put(self, span: Span) -> None:
-        try:
-            self._spans.put_nowait(span)
-        except queue.Full:
-            SPANS.labels("dropped").inc()
-
-    def _run(self) -> None:
-        while True:
-            time.sleep(SEND_EVERY_S)
-            while spans := self._taken():
-                self.send(spans)
-
-    def _taken(self) -> list[Span]:
-        taken: list[Span] = []
-        while len(taken) < SPANS_PER_REQUEST_MAX:
-            try:
-                taken.append(self._spans.get_nowait())
-            except queue.Empty:
-                break
-        return taken
-
-    def send(self, spans: list[Span]) -> None:
-        """One request. A refusal is counted, and logged when it is the first in a row."""
-        request = urllib.request.Request(
-            self._url,
-            json.dumps(payload(self._process, spans)).encode(),
-            {"Content-Type": "application/json"},
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=SEND_TIMEOUT_S):
-                SPANS.labels("sent").inc(len(spans))
-        except (OSError, urllib.error.URLError) as error:
-            SPANS.labels("failed").inc(len(spans))
-            if not self._failing:
-                self._log.warning("traces_not_taken", url=self._url, error=type(error).__name__)
-            self._failing = True
-        else:
-            self._failing = False
-
+"""Name of the root span, the parent of all other spans of its trace."""
+FLUSH_S_MAX: Final = 0.3
+"""For sending queued spans when the process stops. It comes after the drain time."""
 
 _exporter: Exporter | None = None
 
 
 def start(process: str, endpoint: str, ratio: float) -> None:
-    """Trace from now on, if ``endpoint`` names a collector; ``ratio`` of the utterances."""
+    """Enable tracing if ``endpoint`` is the base URL of a collector, for ``ratio`` of the
+    utterances. Call ``stop`` when the process ends."""
     global _exporter
     if endpoint and ratio > 0:
-        _exporter = Exporter(process, endpoint, ratio)
-        _exporter.start()
+        from runtime import otlp
+
+        _exporter = otlp.Exporter(process, endpoint, ratio)
+
+
+def stop() -> None:
+    """Send the queued spans, for ``FLUSH_S_MAX`` at most, and disable tracing."""
+    global _exporter
+    if _exporter is not None:
+        _exporter.shutdown(FLUSH_S_MAX)
+        _exporter = None
 
 
 def on() -> bool:
-    """Whether ``record`` does anything."""
+    """Whether ``record`` has any effect."""
     return _exporter is not None
 
 
@@ -197,18 +54,35 @@ def record(
     error: str | None = None,
     **attributes: str | int,
 ) -> None:
-    """A span of this utterance. Times are of the monotonic clock."""
-    if _exporter is None or not is_sampled(session_id, seq, _exporter.ratio):
+    """Record a span of segment ``seq``. Times are monotonic. Never blocks; call it on one
+    thread."""
+    if _exporter is None:
         return
     offset_ns = time.time_ns() - time.monotonic_ns()
-    _exporter.put(
-        Span(
-            name=name,
-            session_id=session_id,
-            seq=seq,
-            start_ns=offset_ns + int(start_s * 1e9),
-            end_ns=offset_ns + int(end_s * 1e9),
-            attributes=attributes,
-            error=error,
-        )
+    start_ns = offset_ns + int(start_s * 1e9)
+    root_id = span_id(session_id, seq, ROOT)
+    is_root = name == ROOT
+    _exporter.record(
+        name,
+        trace_id=trace_id(session_id, seq),
+        span_id=root_id if is_root else span_id(session_id, seq, name, start_ns),
+        parent_id=None if is_root else root_id,
+        start_ns=start_ns,
+        end_ns=offset_ns + int(end_s * 1e9),
+        error=error,
+        attributes={"session_id": session_id, "segment_index": seq, **attributes},
     )
+
+
+def trace_id(session_id: str, seq: int) -> int:
+    """128-bit id of the trace of segment ``seq``."""
+    return _digest(f"{session_id}/{seq}", 16)
+
+
+def span_id(session_id: str, seq: int, name: str, start_ns: int = 0) -> int:
+    """64-bit id of a span. ``start_ns`` distinguishes attempts; the root has none."""
+    return _digest(f"{session_id}/{seq}/{name}/{start_ns}", 8)
+
+
+def _digest(text: str, size_bytes: int) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:size_bytes])

@@ -1,36 +1,40 @@
-"""A collector of traces, as far as OTLP over HTTP with JSON goes."""
+"""A trace collector: the receiving end of OTLP over HTTP with protobuf."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 
 @dataclass(frozen=True)
 class CollectedSpan:
     service: str
     name: str
-    trace_id: str
-    span_id: str
-    parent_id: str | None
+    trace_id: int
+    span_id: int
+    parent_id: int | None
     start_ns: int
     end_ns: int
     attributes: dict[str, Any]
-    status: dict[str, Any]
+    error: str | None
+    """Message of the status if its code is ERROR."""
 
 
 class Collector(ThreadingHTTPServer):
-    """Everything that it was sent."""
+    """Keeps every request and span it receives."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.endpoint = f"http://127.0.0.1:{self.server_address[1]}"
-        self.bodies: list[str] = []
+        self.bodies: list[bytes] = []
+        self.status = 200
         self.spans: list[CollectedSpan] = []
 
 
@@ -47,38 +51,42 @@ def collector() -> Iterator[Collector]:
 class _Handler(BaseHTTPRequestHandler):
     server: Collector
 
-    def do_POST(self) -> None:  # the name that the base class looks for
-        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        right = self.path == "/v1/traces" and self.headers["Content-Type"] == "application/json"
-        if right:
+    def do_POST(self) -> None:  # the name that the base class requires
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        status = self.server.status
+        if self.path != "/v1/traces" or self.headers["Content-Type"] != "application/x-protobuf":
+            status = 400
+        if status == 200:
+            self.server.spans += spans_in(body)
             self.server.bodies.append(body)
-            self.server.spans += spans_in(json.loads(body))
-        self.send_response(200 if right else 400)
-        self.send_header("Content-Length", "2")
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
         self.end_headers()
-        self.wfile.write(b"{}")
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing on the tests' standard error."""
 
 
-def spans_in(body: dict[str, Any]) -> Iterator[CollectedSpan]:
-    for of_resource in body["resourceSpans"]:
-        resource = _values(of_resource["resource"]["attributes"])
-        for of_scope in of_resource["scopeSpans"]:
-            for span in of_scope["spans"]:
+def spans_in(body: bytes) -> Iterator[CollectedSpan]:
+    for of_resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+        resource = _values(of_resource.resource.attributes)
+        for of_scope in of_resource.scope_spans:
+            for span in of_scope.spans:
                 yield CollectedSpan(
                     service=resource["service.name"],
-                    name=span["name"],
-                    trace_id=span["traceId"],
-                    span_id=span["spanId"],
-                    parent_id=span.get("parentSpanId"),
-                    start_ns=int(span["startTimeUnixNano"]),
-                    end_ns=int(span["endTimeUnixNano"]),
-                    attributes=_values(span["attributes"]),
-                    status=span.get("status", {}),
+                    name=span.name,
+                    trace_id=int.from_bytes(span.trace_id),
+                    span_id=int.from_bytes(span.span_id),
+                    parent_id=int.from_bytes(span.parent_span_id) or None,
+                    start_ns=span.start_time_unix_nano,
+                    end_ns=span.end_time_unix_nano,
+                    attributes=_values(span.attributes),
+                    error=span.status.message if span.status.code == 2 else None,
                 )
 
 
-def _values(attributes: list[dict[str, Any]]) -> dict[str, Any]:
-    return {entry["key"]: next(iter(entry["value"].values())) for entry in attributes}
+def _values(attributes: Iterable[KeyValue]) -> dict[str, Any]:
+    return {
+        entry.key: getattr(entry.value, entry.value.WhichOneof("value") or "string_value")
+        for entry in attributes
+    }
