@@ -12,7 +12,7 @@ import structlog
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from persistence.deadline import cut
+from persistence.deadline import AsyncDeadlineConnection
 
 CONNECTIONS_MAX = 4
 CONNECT_TIMEOUT_S = 2.0
@@ -27,7 +27,7 @@ SESSION_ROWS_MAX = 100_000
 """Of segments, and of chunks, in one answer: hours of audio. What is beyond is left out."""
 
 Row: TypeAlias = dict[str, Any]
-Connection: TypeAlias = psycopg.AsyncConnection[Row]
+Connection: TypeAlias = AsyncDeadlineConnection[Row]
 T = TypeVar("T")
 
 _ISO = "to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
@@ -101,6 +101,7 @@ class SessionReader:
         logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             conninfo,
+            connection_class=AsyncDeadlineConnection,
             kwargs={
                 "autocommit": True,
                 "row_factory": dict_row,
@@ -219,28 +220,13 @@ class SessionReader:
         raise self._unavailable(None)
 
     async def _read_once(self, read: Callable[[Connection], Awaitable[T]]) -> T:
-        loop = asyncio.get_running_loop()
-        late = False
-
-        def give_up(connection: Connection) -> None:
-            nonlocal late
-            late = True
-            cut(connection)
-
         try:
             async with self._pool.connection() as connection:
-                # Not asyncio.timeout: cancelling makes psycopg wait for the server's consent.
-                limit = loop.call_later(READ_TIMEOUT_S, give_up, connection)
-                try:
+                # Not asyncio.timeout: a cancelled psycopg call waits up to 10 s for the server.
+                with connection.deadline(READ_TIMEOUT_S):
                     return await read(connection)
-                finally:
-                    limit.cancel()
-        except PoolTimeout as error:
+        except (PoolTimeout, psycopg.errors.ConnectionTimeout) as error:
             raise self._unavailable(error) from error
-        except psycopg.OperationalError as error:
-            if late:
-                raise self._unavailable(error) from error
-            raise
 
     def _unavailable(self, error: psycopg.Error | None) -> StoreUnavailable:
         self._note(False, type(error).__name__ if error else "lost connections")

@@ -14,7 +14,7 @@ import structlog
 
 from persistence import metrics, store
 from persistence.batch_buffer import Batch, Entry
-from persistence.deadline import cut_after
+from persistence.deadline import DeadlineConnection
 from persistence.migrate import SchemaTooNewError, migrate
 from persistence.sweep import mark_lost
 from runtime.backoff import Backoff
@@ -52,7 +52,7 @@ class Writer:
         for end in (self.wake, self._waker):
             end.setblocking(False)
         self._stopping = threading.Event()
-        self._connection: psycopg.Connection[Any] | None = None
+        self._connection: DeadlineConnection | None = None
         self._problem: tuple[str, str | None, str] | None = ("", None, "not tried yet")
         self._backoff = Backoff(RETRY_INITIAL_S, RETRY_MAX_S, random.Random())
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
@@ -118,7 +118,7 @@ class Writer:
             return
         self._sweep_due_s = time.monotonic() + SWEEP_EVERY_S
         try:
-            with cut_after(self._connection, self._write_timeout_s):
+            with self._connection.deadline(self._write_timeout_s):
                 lost = mark_lost(self._connection, self._lost_after_s)
         except psycopg.Error as error:
             self._failed(error)
@@ -143,19 +143,19 @@ class Writer:
             return superseded
         return None
 
-    def _connect(self) -> psycopg.Connection[Any]:
+    def _connect(self) -> DeadlineConnection:
         if self._connection is not None:
             return self._connection
-        connection: psycopg.Connection[Any] = psycopg.connect(
+        connection = DeadlineConnection.connect(
             self._conninfo,
             autocommit=True,
             connect_timeout=CONNECT_TIMEOUT_S,
             application_name="asr-persistence",
         )
         try:
-            with cut_after(connection, MIGRATE_TIMEOUT_S):
+            with connection.deadline(MIGRATE_TIMEOUT_S):
                 applied = migrate(connection)
-                _let_go_when_cut_off(connection, self._write_timeout_s)
+                limit_server_side(connection, self._write_timeout_s)
         except BaseException:
             connection.close()
             raise
@@ -164,9 +164,9 @@ class Writer:
         self._connection = connection
         return connection
 
-    def _write(self, connection: psycopg.Connection[Any], batch: Batch) -> list[Entry]:
+    def _write(self, connection: DeadlineConnection, batch: Batch) -> list[Entry]:
         started_s = time.monotonic()
-        with cut_after(connection, self._write_timeout_s):
+        with connection.deadline(self._write_timeout_s):
             superseded = store.write(connection, batch.entries)
         metrics.BATCH_SECONDS.observe(time.monotonic() - started_s)
         metrics.BATCHES.labels("committed").inc()
@@ -200,11 +200,10 @@ class Writer:
             self._connection = None
 
 
-def _let_go_when_cut_off(connection: psycopg.Connection[Any], write_timeout_s: float) -> None:
-    """Should we be cut off in the middle of a transaction, and the server not notice for hours, its
-    locks would keep every later try from the same sessions."""
+def limit_server_side(connection: psycopg.Connection[Any], write_timeout_s: float) -> None:
+    """Have the server end a transaction whose client is unreachable. Otherwise its locks could
+    block every retry for hours."""
+    # Longer than our own deadline, so that the client decides first.
     limit_ms = round(2_000 * write_timeout_s)
-    connection.execute(f"SET idle_in_transaction_session_timeout = {limit_ms}")
-    connection.execute(f"SET lock_timeout = {limit_ms}")
-    if connection.info.server_version >= 140_000:
-        connection.execute(f"SET client_connection_check_interval = {limit_ms}")
+    for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
+        connection.execute(f"SET {name} = {limit_ms}")

@@ -11,7 +11,7 @@ import structlog
 
 from persistence import store
 from persistence.batch_buffer import Batch
-from persistence.writer import Writer, _let_go_when_cut_off
+from persistence.writer import Writer, limit_server_side
 from tests.persistence import sent
 
 ANSWER_S_MAX = 20.0
@@ -122,10 +122,10 @@ def test_a_bug_ends_the_thread_visibly(writer: Writer, monkeypatch: pytest.Monke
     assert not writer.alive
 
 
-def test_the_locks_of_one_that_was_cut_off_are_let_go(database: str) -> None:
-    """Idle in a transaction is what the server sees of it."""
+def test_the_server_ends_the_transaction_of_an_unreachable_client(database: str) -> None:
+    """To the server, such a client is idle in a transaction."""
     with psycopg.connect(database, autocommit=True) as cut_off, psycopg.connect(database) as other:
-        _let_go_when_cut_off(cut_off, 0.2)
+        limit_server_side(cut_off, 0.2)
         for statement in ("CREATE TABLE held ()", "BEGIN", "LOCK TABLE held"):
             cut_off.execute(statement)
         other.execute("SET lock_timeout = '20s'")
