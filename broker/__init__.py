@@ -1,2 +1,2 @@
 """The broker: balances jobs over workers, routes each result back to its gateway, and publishes
-results and records to persistence. It keeps nothing on disk and looks into no audio."""
+results and records to persistence. It stores nothing on disk and does not interpret audio."""

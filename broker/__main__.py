@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import uuid
 
 from broker.queue_counters import QueueCounters
@@ -15,6 +16,8 @@ def main() -> int:
     values = settings.load(BrokerSettings)
     logging.configure(values.log_level, values.log_format, "broker")
     settings.log_effective(values)
+    memory_bytes_max = values.broker_memory_mb_max * 1_000_000
+    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes_max, memory_bytes_max))
     stop = lifecycle.StopSignal()
     core = Broker(epoch=uuid.uuid4().hex, limits=values.limits())
     counters = QueueCounters(values.redis_address())

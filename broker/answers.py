@@ -1,4 +1,4 @@
-"""The messages that a job becomes: for its worker, and for its gateway."""
+"""The messages that follow from a job: to its worker and to its gateway."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wire.messages import (
 
 REFUSED = Refused(version_min=versions.VERSION_MIN, version_max=versions.VERSION_MAX)
 
-OVERLOADED = Failure(code="overloaded", message="the queue is full, send it again later")
+OVERLOADED = Failure(code="overloaded", message="the queue is full, send the job again later")
 DEADLINE = Failure(code="deadline", message="not recognised within the job's deadline")
 CHUNK_FAILED = Failure(
     code="chunk_failed", message=f"{ATTEMPTS_MAX} workers were lost while they recognised this"
@@ -27,7 +27,7 @@ CHUNK_FAILED = Failure(
 
 
 def claimed_of(claim: Claim) -> Claimed:
-    """A gateway's claim as the other gateways are told it."""
+    """The notice of a gateway's claim for the other gateways."""
     return Claimed(
         session_id=claim.session_id,
         generation=claim.generation,
@@ -51,8 +51,8 @@ def worker_job(entry: PendingJob, broker_epoch: str) -> WorkerJob:
 
 
 def result_of(entry: PendingJob, answer: WorkerResult, worker_id: str) -> Result:
-    """A worker's answer as its gateway gets it: token times on the session's timeline, none of them
-    beyond the segment's end, whatever the worker says."""
+    """A worker's answer as its gateway receives it. Token times are moved to the session's timeline
+    and limited to the segment's end, whatever the worker reports."""
     job = entry.job
     return Result(
         session_id=job.session_id,
@@ -83,8 +83,8 @@ def result_of(entry: PendingJob, answer: WorkerResult, worker_id: str) -> Result
     )
 
 
-def failure_of(job: Job, failure: Failure, *, attempt: int, queue_ms: int = 0) -> Result:
-    """The answer to a job that no worker's answer ends."""
+def failure_of(job: Job, failure: Failure, *, attempt: int) -> Result:
+    """The answer to a job that ends without a worker's answer."""
     return Result(
         session_id=job.session_id,
         seq=job.seq,
@@ -97,7 +97,7 @@ def failure_of(job: Job, failure: Failure, *, attempt: int, queue_ms: int = 0) -
         tokens=(),
         worker_id="",
         attempt=attempt,
-        queue_ms=queue_ms,
+        queue_ms=0,
         infer_ms=0,
         generation=job.generation,
         provisional=job.provisional,

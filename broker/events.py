@@ -1,4 +1,4 @@
-"""What the routing core is told (events) and what it asks for (actions), as plain data."""
+"""Inputs (events) and outputs (actions) of the routing core, as plain data."""
 
 from __future__ import annotations
 
@@ -11,60 +11,60 @@ from wire.publication import Publication
 
 
 class FrontReceived(Struct, frozen=True):
-    """A message on the gateways' socket, which persistence uses as well."""
+    """A message on the front socket, from a gateway or from persistence."""
 
     identity: bytes
     message: Message
 
 
 class BackReceived(Struct, frozen=True):
-    """A message on the workers' socket."""
+    """A message on the back socket, from a worker."""
 
     identity: bytes
     message: Message
 
 
 class FrontRejected(Struct, frozen=True):
-    """Frames on the gateways' socket that were no message."""
+    """Frames on the front socket that could not be decoded."""
 
     identity: bytes
 
 
 class BackRejected(Struct, frozen=True):
-    """Frames on the workers' socket that were no message."""
+    """Frames on the back socket that could not be decoded."""
 
     identity: bytes
 
 
 class FrontUnsent(Struct, frozen=True):
-    """A ``SendFront`` that the socket refused: unknown peer, or its queue is full."""
+    """The socket refused a ``SendFront``: the peer is unknown or its queue is full."""
 
     identity: bytes
     message: Message
 
 
 class BackUnsent(Struct, frozen=True):
-    """A ``SendBack`` that the socket refused: unknown peer, or its queue is full."""
+    """The socket refused a ``SendBack``: the peer is unknown or its queue is full."""
 
     identity: bytes
     message: Message
 
 
 class Unpublished(Struct, frozen=True):
-    """A ``Publish`` that the socket refused: a subscriber's queue is full."""
+    """The socket refused a ``Publish``: the queue of a subscriber is full."""
 
     message: Publication
 
 
 class SubscriptionChanged(Struct, frozen=True):
-    """A subscriber wants, or the last one no longer wants, topics that begin with ``prefix``."""
+    """The first subscriber of topics that begin with ``prefix`` came, or the last one left."""
 
     prefix: bytes
     present: bool
 
 
 class Tick(Struct, frozen=True):
-    """Time has passed. Tell it about twenty times a second, after what has been received."""
+    """Time has passed. Due about twenty times a second, after the messages received before it."""
 
 
 Event = (
@@ -83,33 +83,33 @@ Event = (
 
 
 class SendFront(Struct, frozen=True):
-    """Send to a gateway without waiting; a refusal is told as ``FrontUnsent``."""
+    """Send to a gateway without waiting; report a refusal as ``FrontUnsent``."""
 
     identity: bytes
     message: Message
 
 
 class SendBack(Struct, frozen=True):
-    """Send to a worker without waiting; a refusal is told as ``BackUnsent``."""
+    """Send to a worker without waiting; report a refusal as ``BackUnsent``."""
 
     identity: bytes
     message: Message
 
 
 class Publish(Struct, frozen=True):
-    """Publish without waiting; a refusal is told as ``Unpublished``."""
+    """Publish without waiting; report a refusal as ``Unpublished``."""
 
     message: Publication
 
 
 class Count(Struct, frozen=True):
-    """Something was dropped or went wrong, for this reason."""
+    """Increment the incident counter of ``reason``: something was dropped or went wrong."""
 
     reason: str
 
 
 class Answered(Struct, frozen=True):
-    """A final job has ended with an answer."""
+    """A final job has ended with an answer. For metrics and traces."""
 
     lane: Lane
     outcome: str

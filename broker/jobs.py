@@ -1,4 +1,4 @@
-"""The jobs that the broker has accepted and not answered, and how they are found again."""
+"""Jobs that the broker has accepted and not answered, and their indexes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from wire.messages import Job, pcm_duration_ms
 K = TypeVar("K")
 L = TypeVar("L")
 
-Place = Literal["live", "bulk", "retry", "alone", "partial", "assigned", "nowhere"]
-"""Where a job is: in one of the queues (``broker.queues``), with a worker, or in neither, which is
-so only before it is queued, between two places, and when it has ended."""
+Place = Literal["live", "bulk", "retry", "exclusive", "partial", "assigned", "nowhere"]
+"""One of the queues (``broker.queues``), a worker (``assigned``), or neither: before a job is
+queued, between two places, and after its end."""
 
 
 @dataclass(slots=True, eq=False)
@@ -24,39 +24,39 @@ class PendingJob:
     job_id: int
     job: Job
     gateway: bytes
-    """Who gets the result: the newest sender of the job."""
+    """Receives the result: the gateway that sent the job last."""
     audio_ms: int
     received_s: float
     deadline_s: float
     place: Place = "nowhere"
     attempts_lost: int = 0
     timed_out: bool = False
-    """One of them was, by its deadline: it, or what was with it, may be what hangs workers."""
+    """An attempt reached its deadline: this job, or another one of its batch, may hang workers."""
     worker: bytes = b""
-    """While assigned, the identity of its worker."""
+    """Identity of its worker while assigned."""
     assigned_s: float = 0.0
     abandoned: bool = False
-    """Nobody waits for it any more. Until its worker answers it still holds a credit."""
+    """The result is no longer needed. The job holds a credit until its worker answers."""
 
     @property
     def attempt(self) -> int:
-        """The number of the present or next attempt, from 1."""
+        """Number of the current or next attempt, from 1."""
         return self.attempts_lost + 1
 
 
 def audio_ms_of(job: Job) -> int:
-    """What the job costs, for fairness and for balance. At least 1, so that nothing is free."""
+    """Cost of the job for fairness and load balancing. At least 1, so that no job is free."""
     return max(1, pcm_duration_ms(job.pcm))
 
 
-def audio_place(job: Job) -> tuple[int, int, float]:
-    """Later is newer: how far into its session a job reaches. A final job of a segment comes after
-    all its partials."""
+def timeline_key(job: Job) -> tuple[int, int, float]:
+    """Orders the jobs of a session by how far they reach on its timeline. The final job of a
+    segment comes after all its partial jobs."""
     return job.generation, job.seq, job.end_ms if job.partial else math.inf
 
 
 class JobIndex:
-    """Jobs that somebody waits for, by id, by session and by gateway."""
+    """Jobs whose results are needed, by id, by session and by gateway."""
 
     def __init__(self) -> None:
         self._jobs: dict[int, PendingJob] = {}
@@ -105,13 +105,14 @@ class JobIndex:
     def of_gateway(self, gateway: bytes) -> list[PendingJob]:
         return list(self._by_gateway.get(gateway, {}).values())
 
-    def give_to(self, entry: PendingJob, gateway: bytes) -> None:
-        """From now on ``gateway`` gets the result."""
+    def move(self, entry: PendingJob, gateway: bytes) -> None:
+        """From now on ``gateway`` receives the result."""
         _remove(self._by_gateway, entry.gateway, entry.job_id)
         entry.gateway = gateway
         self._by_gateway.setdefault(gateway, {})[entry.job_id] = entry
 
     def validate(self) -> None:
+        """Assert that the indexes agree. For tests."""
         by_session = [
             (entry.job_id, entry)
             for index in (self._finals, self._partials)

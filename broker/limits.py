@@ -1,4 +1,8 @@
-"""Every limit of the routing core, with its unit and what happens when it is reached."""
+"""Limits of the routing core, each with its unit and what happens when it is reached.
+
+``Limits`` are those that operators may change; their defaults are in ``broker.settings``. The rest
+are constants.
+"""
 
 from __future__ import annotations
 
@@ -7,61 +11,67 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What an operator may want to change, see ``broker.settings``; the rest is named below."""
+    """See the settings of the same names for meanings and defaults."""
 
-    queue_audio_ms_max: int = 3_600_000
-    """Audio accepted and not assigned, 32 bytes of memory per ms. Then: error ``overloaded``."""
-    queue_jobs_max: int = 20_000
-    """Jobs accepted and not assigned. Then: error ``overloaded``."""
-    lease_s: float = 5.0
-    """A worker or gateway silent for longer is gone: its jobs go to others, or are dropped."""
-    attempt_deadline_s: float = 30.0
-    """An attempt that takes longer is given up: the job goes to another worker, and this one gets
-    nothing until it shows progress."""
+    queue_audio_ms_max: int
+    queue_jobs_max: int
+    lease_s: float
+    attempt_deadline_s: float
 
 
 ATTEMPTS_MAX = 3
-"""Attempts lost by their workers; then the job ends with error ``chunk_failed``."""
+"""Attempts lost by workers; then the job ends with the error ``chunk_failed``."""
 BULK_EVERY_ASSIGNMENTS = 8
-"""While both lanes wait, one assignment in so many is a bulk job."""
+"""While both lanes have jobs, every eighth assignment is a bulk job."""
 PARTIAL_WAIT_S_MAX = 2.0
-"""A partial that waited longer is out of date: dropped and counted."""
+"""A partial job that waited longer is out of date: dropped and counted."""
 PARTIAL_CREDITS_SHARE = 4
-"""Partials hold at most one credit in so many (but one in any case), so that finals find room."""
+"""Partial jobs hold at most a quarter of all credits (at least one), so that final jobs find room.
+"""
+SERVED_FLOWS_MAX = 20_000
+"""Sessions without waiting jobs whose virtual start time is remembered; beyond it the earliest is
+forgotten."""
+STALE_HEAP_ENTRIES_MAX = 64
+"""Stale entries of a heap beyond its share of live ones; then the heap is rebuilt."""
 CREDITS_MAX = 1_024
-"""Per worker; more are not used."""
+"""Per worker; further credits are not used."""
 WORKERS_MAX = 1_024
+"""Further workers are not registered, and counted."""
 GATEWAYS_MAX = 1_024
-"""Peers known at a time; one more is not heard, and counted."""
-OFFENCES_MAX = 16
-"""Messages that no correct worker sends, from one worker; then it is quarantined."""
+"""Further gateways are not served, and counted."""
+PROTOCOL_ERRORS_MAX = 16
+"""Messages of one worker that no correct worker sends; then it is quarantined."""
 QUARANTINED_MAX = 1_024
 """Quarantined identities remembered; beyond it the oldest is forgotten."""
 PAST_ATTEMPTS_MAX = 1_024
-"""Attempts remembered per worker that are no longer its own: their results are late, no offence."""
+"""Attempts remembered per worker after they were taken from it: their results are late, not errors
+of the worker."""
 PAST_WORKERS_MAX = 64
-"""Workers remembered after they are gone, in case they were only silent."""
-WELCOME_EVERY_S = 1.0
-"""A worker unknown to us is told so at most this often: it needs one Welcome, not one for each of
-its messages under way."""
-LOAD_EVERY_S = 0.25
+"""Unregistered workers whose past attempts are remembered, in case they register again."""
+WELCOME_INTERVAL_S = 1.0
+"""Minimum interval of ``Welcome`` to one unregistered worker."""
+LOAD_INTERVAL_S = 0.25
+"""Interval of ``Load`` to each gateway."""
 EST_WAIT_MS_MAX = 600_000
-"""Told when no estimate is possible, because there is work and no worker."""
+"""Reported when work waits and there is no worker."""
 THROUGHPUT_INITIAL_RTFX = 20.0
-"""Assumed of a worker that does not tell what it measured, in seconds of audio per second."""
+"""Inverse real-time factor assumed of a worker that does not report a measured one."""
 THROUGHPUT_INITIAL_WEIGHT_S = 0.2
-"""How many busy seconds that, or what the worker told, counts for."""
+"""Busy time that the initial or reported factor counts for."""
 THROUGHPUT_MIN_RTFX = 0.01
-"""No worker counts for less, whatever it told or we measured: waiting times are divided by it."""
-MODELS_TOLD_MAX = 64
-"""Different models of workers that gateways are told of; the others work, unnamed."""
+"""Lower bound of a worker's factor: waiting times are divided by it."""
 THROUGHPUT_HALF_LIFE_S = 5.0
 """Busy time after which a measurement counts for half."""
+MODELS_REPORTED_MAX = 64
+"""Different models named in ``Load``; workers with further models work, unnamed."""
 ARRIVALS_HALF_LIFE_S = 3.0
-"""Time after which arrived audio counts for half in the measured rate."""
-SPOKEN_S_MAX = 20.0
-"""An utterance counts there for so much at most: about the longest that gateways cut."""
-SPEAKING_SESSIONS_MAX = 8_192
-"""Sessions that the rate tells from others; of one more the one silent for longest is as new."""
+"""Time after which arrived audio counts for half in the arrival rate."""
+UTTERANCE_S_MAX = 20.0
+"""Upper bound of what one utterance counts in the arrival rate: about the longest that gateways
+cut."""
+RATED_SESSIONS_MAX = 8_192
+"""Sessions that the arrival rate tells apart; beyond it the one silent for longest counts as new.
+"""
 PAUSE_S = 1.0
-"""A longer time between two ticks means that we ourselves were stopped: not others' silence."""
+"""A longer time between two ticks means that the broker itself was stopped: leases are extended.
+"""

@@ -1,4 +1,4 @@
-"""What the broker counts, and shows of its state once a second."""
+"""Prometheus metrics of the broker. Only the adapter uses them; the core returns ``Count``."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from broker.events import Answered
 from wire.messages import Load
 
 INCIDENTS = Counter(
-    "asr_broker_incidents_total", "What was dropped, refused or lost, by reason", ["reason"]
+    "asr_broker_incidents_total", "Messages dropped, refused or lost, by reason", ["reason"]
 )
 RECEIVED = Counter("asr_broker_messages_received_total", "Messages received, by socket", ["socket"])
-PUBLISHED = Counter("asr_broker_publications_total", "Results and records given to subscribers")
+PUBLISHED = Counter("asr_broker_publications_total", "Results and records sent to subscribers")
 ANSWERS = Counter(
     "asr_broker_answers_total",
-    "Utterances answered, by lane and outcome: text, or the error's code; no partials",
+    "Utterances answered, by lane and outcome (text, or the error code), without partials",
     ["lane", "outcome"],
 )
 QUEUE_SECONDS = Histogram(
     "asr_broker_queue_seconds",
-    "From an utterance's arrival to the attempt that was answered, by lane; no partials",
+    "Time from arrival to the start of the answered attempt, by lane, without partials",
     ["lane"],
     buckets=(0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 30, 60, 300),
 )
@@ -32,30 +32,30 @@ REDIS_FAILURES = Counter("asr_broker_redis_failures_total", "Queue counters not 
 
 _QUEUED = Gauge("asr_broker_queued_jobs", "Jobs waiting for a worker")
 _QUEUED_AUDIO = Gauge("asr_broker_queued_audio_seconds", "Audio waiting for a worker")
-_IN_FLIGHT = Gauge("asr_broker_in_flight_jobs", "Jobs with a worker")
+_IN_FLIGHT = Gauge("asr_broker_in_flight_jobs", "Jobs assigned to workers")
 _WORKERS = Gauge("asr_broker_workers", "Workers that take jobs")
 _WORKERS_BUSY = Gauge("asr_broker_busy_workers", "Workers that hold jobs")
-_GATEWAYS = Gauge("asr_broker_gateways", "Gateways that are there")
+_GATEWAYS = Gauge("asr_broker_gateways", "Gateways with a lease")
 _THROUGHPUT = Gauge(
-    "asr_broker_throughput_ratio", "Audio that all workers can recognise per second, measured"
+    "asr_broker_throughput_ratio", "Measured seconds of audio that all workers recognise per second"
 )
-_ARRIVING = Gauge("asr_broker_arriving_ratio", "Live audio that arrives per second, measured")
-_EST_WAIT = Gauge("asr_broker_expected_wait_seconds", "Expected wait of a live job that comes now")
+_ARRIVING = Gauge("asr_broker_arriving_ratio", "Measured live audio that arrives per second")
+_EST_WAIT = Gauge(
+    "asr_broker_expected_wait_seconds", "Expected wait of a live job that arrives now"
+)
 
 WATCHED = (
     *("worker_lease_ended", "worker_unreachable", "attempt_deadline", "worker_quarantined"),
     *("front_malformed", "back_malformed", "front_unexpected", "back_unexpected"),
-    *("identity_mismatch", "bad_ready", "unheld_result", "endless_message", "version_refused"),
+    *("identity_mismatch", "bad_ready", "unheld_result", "version_refused"),
     *("subscriber_full", "no_subscriber", "unsent_result", "unsent_workerjob", "unsent_stored"),
 )
-"""Incidents of which alerts are to see the first one, too."""
+"""Incidents with an alert. Their series exist from the start, so that the first one is visible."""
 _OUTCOMES = frozenset({"text", "chunk_failed", "deadline", "recognition_failed"})
-"""A worker's error code is the worker's word, and must not be able to add series."""
-
+"""Outcomes with series of their own. Others count as ``other``: a worker can send any code."""
 
 BY_A_WORKER = frozenset({"text", "recognition_failed"})
-"""The others ended without an answer, so that no wait ended with one."""
-
+"""Outcomes that a worker's answer leads to. For the others no waiting time is defined."""
 
 _LANES = ("live", "bulk")
 _answers = {(lane, o): ANSWERS.labels(lane, o) for lane in _LANES for o in (*_OUTCOMES, "other")}
@@ -69,7 +69,7 @@ def count_answer(answered: Answered) -> None:
         _waits[answered.lane].observe(answered.queue_ms / 1000)
 
 
-def show(load: Load) -> None:
+def set_gauges(load: Load) -> None:
     _QUEUED.set(load.queued)
     _QUEUED_AUDIO.set(load.queued_audio_ms / 1000)
     _IN_FLIGHT.set(load.in_flight)
@@ -81,11 +81,6 @@ def show(load: Load) -> None:
     _EST_WAIT.set(load.est_wait_ms / 1000)
 
 
-def _show_zeros() -> None:
-    """Series that alerts watch are there before their first event: an increase from nothing to 1
-    is none to Prometheus."""
-    for reason in WATCHED:
-        INCIDENTS.labels(reason)
-
-
-_show_zeros()
+for _reason in WATCHED:
+    # To Prometheus, a series that appears with the value 1 has not increased.
+    INCIDENTS.labels(_reason)

@@ -1,4 +1,5 @@
-"""Who is there besides the workers: gateways and their leases, and peers we don't serve."""
+"""Peers besides registered workers: gateways and their leases, unregistered workers, and topic
+subscriptions."""
 
 from __future__ import annotations
 
@@ -10,53 +11,54 @@ from wire import publication
 
 
 class Gateways:
-    """Gateways heard of within their lease. A gateway's routing id is its ``gateway_id``."""
+    """Gateways with a lease. The routing id of a gateway is its ``gateway_id``."""
 
     def __init__(self, lease_s: float) -> None:
         self._lease_s = lease_s
-        self._heard_s: dict[bytes, float] = {}
+        self._renewed_s: dict[bytes, float] = {}
         self._expected_audio_rate: dict[bytes, float] = {}
 
     def __len__(self) -> int:
-        return len(self._heard_s)
+        return len(self._renewed_s)
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._heard_s)
+        return iter(self._renewed_s)
 
     def __contains__(self, identity: bytes) -> bool:
-        return identity in self._heard_s
+        return identity in self._renewed_s
 
     @property
     def full(self) -> bool:
-        return len(self._heard_s) >= limit.GATEWAYS_MAX
+        return len(self._renewed_s) >= limit.GATEWAYS_MAX
 
-    def hear(self, identity: bytes, now_s: float) -> None:
-        self._heard_s[identity] = now_s
+    def renew(self, identity: bytes, now_s: float) -> None:
+        """Begin or extend a lease."""
+        self._renewed_s[identity] = now_s
 
     def expect(self, identity: bytes, expected_audio_rate: float) -> None:
-        """What its new sessions are yet to bring, in seconds of audio per second."""
+        """Note the audio that a gateway expects from its new sessions, in seconds per second."""
         self._expected_audio_rate[identity] = expected_audio_rate
 
     @property
     def expected_audio_rate(self) -> float:
         return sum(self._expected_audio_rate.values())
 
-    def take_silent(self, now_s: float) -> list[bytes]:
-        """Gateways whose lease has ended; they are forgotten."""
-        silent = [i for i, heard_s in self._heard_s.items() if now_s - heard_s > self._lease_s]
-        for identity in silent:
-            del self._heard_s[identity]
+    def expire(self, now_s: float) -> list[bytes]:
+        """Remove and return the gateways whose lease has ended."""
+        expired = [i for i, seen_s in self._renewed_s.items() if now_s - seen_s > self._lease_s]
+        for identity in expired:
+            del self._renewed_s[identity]
             self._expected_audio_rate.pop(identity, None)
-        return silent
+        return expired
 
-    def excuse(self, pause_s: float, now_s: float) -> None:
-        """We did not listen for ``pause_s``."""
-        for identity, heard_s in self._heard_s.items():
-            self._heard_s[identity] = min(now_s, heard_s + pause_s)
+    def extend(self, pause_s: float, now_s: float) -> None:
+        """Extend all leases by the time for which the broker itself was stopped."""
+        for identity, renewed_s in self._renewed_s.items():
+            self._renewed_s[identity] = min(now_s, renewed_s + pause_s)
 
 
-class Strangers:
-    """Workers that are not registered: told to introduce themselves, or quarantined."""
+class UnregisteredWorkers:
+    """Workers that have to register first, or that are quarantined."""
 
     def __init__(self) -> None:
         self._welcomed_s: OrderedDict[bytes, float] = OrderedDict()
@@ -70,14 +72,14 @@ class Strangers:
     def is_quarantined(self, identity: bytes) -> bool:
         return identity in self._quarantined
 
-    def may_welcome(self, identity: bytes, now_s: float) -> bool:
-        """Whether it is time to tell ``identity`` that we don't know it; the caller then does.
+    def take_welcome(self, identity: bytes, now_s: float) -> bool:
+        """Whether a ``Welcome`` to ``identity`` is due; if so, the caller sends it.
 
-        One Welcome makes it introduce itself. More of them, for its other messages under way,
-        would make it do so again when it is registered, and lose it the jobs it was given.
+        One ``Welcome`` makes the worker register. Further ones, in reply to its other messages
+        under way, would make it register again and lose the jobs assigned in between.
         """
         welcomed_s = self._welcomed_s.get(identity)
-        if welcomed_s is not None and now_s - welcomed_s < limit.WELCOME_EVERY_S:
+        if welcomed_s is not None and now_s - welcomed_s < limit.WELCOME_INTERVAL_S:
             return False
         self._welcomed_s[identity] = now_s
         self._welcomed_s.move_to_end(identity)
@@ -87,14 +89,14 @@ class Strangers:
 
 
 class Subscriptions:
-    """Which of our topics somebody listens to."""
+    """The topics that have a subscriber."""
 
     def __init__(self) -> None:
         self._prefixes: set[bytes] = set()
 
     def change(self, prefix: bytes, *, present: bool) -> bool:
-        """False: it is a prefix of none of our topics. None such is noted, which bounds what a peer
-        can make us keep."""
+        """Returns False for a prefix of none of our topics. Such a prefix is not kept, which bounds
+        the memory that a peer can take."""
         if not any(topic.startswith(prefix) for topic in publication.TOPICS):
             return False
         if present:

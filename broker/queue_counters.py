@@ -1,7 +1,7 @@
-"""The hash ``asr:queue`` in Redis, once a second, for whoever looks from outside.
+"""Writes the state of the queue to the Redis hash ``asr:queue`` once a second, for monitoring.
 
-Written from a thread of its own with short time limits: a stopped or slow Redis must never make
-the poller wait. Only the newest counters matter, so there is no queue.
+A thread of its own with short timeouts writes the hash, so that a stopped or slow Redis never
+delays the broker's loop. Only the newest state matters, so there is no queue.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from broker.metrics import REDIS_FAILURES
 from wire.messages import Load
 
 QUEUE_KEY = "asr:queue"
-WRITE_EVERY_S = 1.0
+WRITE_INTERVAL_S = 1.0
 CALL_TIMEOUT_S = 0.25
 
 
 class QueueCounters:
-    """``show`` the state as often as you like; ``close`` returns within two call timeouts."""
+    """Call ``update`` at any rate. ``close`` returns within two call timeouts."""
 
     def __init__(self, url: str) -> None:
         self._redis = redis.from_url(
@@ -37,14 +37,14 @@ class QueueCounters:
         self._load: Load | None = None
         self._ready: bool | None = None
         self._stopped = threading.Event()
-        # A daemon, so that not even a broken Redis client can keep the process from ending.
+        # A daemon thread, so that a blocked Redis client cannot keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="queue-counters", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def show(self, load: Load) -> None:
-        """From now on ``load`` is what is written. Never waits."""
+    def update(self, load: Load) -> None:
+        """Replace the state to write. Never waits."""
         self._load = load
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class QueueCounters:
         self._thread.join(2 * CALL_TIMEOUT_S)
 
     def _run(self) -> None:
-        while not self._stopped.wait(WRITE_EVERY_S):
+        while not self._stopped.wait(WRITE_INTERVAL_S):
             if self._load is not None:
                 self._write(self._load)
         self._redis.close()
@@ -77,7 +77,7 @@ class QueueCounters:
 
 
 def fields_of(load: Load, wall_s: float) -> dict[Any, Any]:
-    """The hash. ``updated_at`` is wall-clock time in milliseconds since 1970, for people."""
+    """The fields of the hash. ``updated_at`` is wall-clock time in milliseconds since 1970."""
     return {
         "queued": load.queued,
         "processing": load.in_flight,

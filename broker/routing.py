@@ -1,9 +1,9 @@
-"""SANS-IO core of the broker: events in, actions out (see ``broker.events``).
+"""Core of the broker without I/O: events in, actions out (see ``broker.events``).
 
-The broker decides who recognises what, and who gets the answer. It keeps nothing that a gateway
-could not send again: a job until it is answered, and no result or record at all. A job's end is
-one answer to its gateway, and for a final job one publication; or it is dropped, with a counter
-that says why.
+The broker assigns each job to a worker and routes the answer to its gateway. It keeps a job until
+it is answered, and no results or records: gateways can send again all that it loses. A job ends
+with one answer to its gateway, and a final job with one publication as well; or it is dropped, and
+counted with the reason.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from broker import answers
 from broker import events as e
 from broker import limits as limit
 from broker.arrivals import ArrivalRate
-from broker.jobs import PendingJob, audio_place
-from broker.peers import Gateways, Strangers, Subscriptions, is_utf8
+from broker.jobs import PendingJob, timeline_key
+from broker.peers import Gateways, Subscriptions, UnregisteredWorkers, is_utf8
 from broker.scheduler import Scheduler
 from broker.workers import Worker
 from wire import messages as m
@@ -27,11 +27,11 @@ _Handler = Callable[[bytes, Any, float], None]
 
 
 class Broker:
-    """Feed it with ``handle`` and perform the actions in order.
+    """Pass each event to ``handle`` and perform the returned actions in order.
 
-    The caller's duties: ``now_s`` is monotonic; a refused send or publication is told as an event;
-    ``Tick`` comes about twenty times a second, after what was received. ``epoch`` is random for
-    each life of the broker.
+    The caller must pass a monotonic ``now_s``, report each refused send or publication as an event,
+    and pass ``Tick`` about twenty times a second, after the messages received before it. ``epoch``
+    must be random for each start of the broker.
     """
 
     def __init__(self, *, epoch: str, limits: limit.Limits) -> None:
@@ -43,7 +43,7 @@ class Broker:
         self._lease_s = limits.lease_s
         self._jobs = self.scheduler.jobs
         self._workers = self.scheduler.workers
-        self._strangers = Strangers()
+        self._unregistered = UnregisteredWorkers()
         self._subscriptions = Subscriptions()
         self._arrivals = ArrivalRate()
         self._failed_total = 0
@@ -77,18 +77,18 @@ class Broker:
         }
 
     def handle(self, event: e.Event, now_s: float) -> list[e.Action]:
-        """Take one event; returns what is to be done, in order."""
+        """Process one event. Returns the actions to perform, in order."""
         self._handlers[type(event)](event, now_s)
         self.scheduler.dispatch(now_s)
         actions, self._actions = self._actions, []
         return actions
 
     def load(self) -> m.Load:
-        """What gateways are told of our state."""
+        """The state of the broker, as gateways receive it."""
         workers = [worker for worker in self._workers if not worker.draining]
         queue = self.scheduler.queue
         throughput_rtfx = self._workers.throughput_rtfx
-        # What a live job that comes now waits for: it goes before all that is bulk.
+        # A live job that arrives now waits for these; it goes before all bulk jobs.
         waiting_ms = queue.audio_ms - queue.bulk_audio_ms + self._workers.held_audio_ms
         wait_ms = round(waiting_ms / throughput_rtfx) if workers else limit.EST_WAIT_MS_MAX
         return m.Load(
@@ -101,17 +101,19 @@ class Broker:
             workers_busy=sum(bool(worker.held) for worker in workers),
             throughput_rtfx=throughput_rtfx,
             est_wait_ms=min(wait_ms, limit.EST_WAIT_MS_MAX) if waiting_ms else 0,
-            models=tuple(sorted({w.model for w in workers})[: limit.MODELS_TOLD_MAX]),
+            models=tuple(sorted({w.model for w in workers})[: limit.MODELS_REPORTED_MAX]),
             arriving_audio_rate=self._arrivals.per_s,
             expected_audio_rate=self.gateways.expected_audio_rate,
             gateways=len(self.gateways),
         )
 
     def validate(self) -> None:
-        """Assert what must hold between events. For tests: it looks at everything."""
+        """Assert the invariants between events. For tests: it looks at all jobs and workers."""
         assert not self._actions
         self.scheduler.validate()
-        assert all(not self._strangers.is_quarantined(worker.identity) for worker in self._workers)
+        assert all(
+            not self._unregistered.is_quarantined(worker.identity) for worker in self._workers
+        )
         assert len(self.gateways) <= limit.GATEWAYS_MAX and len(self._workers) <= limit.WORKERS_MAX
 
     def _act(self, action: e.Action) -> None:
@@ -133,8 +135,8 @@ class Broker:
         self._count("front_malformed")
 
     def _on_front_unsent(self, event: e.FrontUnsent, _now_s: float) -> None:
-        # A gateway that is only reconnecting comes back within its lease, and asks again for what
-        # it misses. One that is gone loses the lease.
+        # A gateway that reconnects within its lease sends unanswered jobs again. One that does not
+        # loses its lease.
         self._count(f"unsent_{type(event.message).__name__.lower()}")
 
     def _on_hello(self, identity: bytes, hello: m.Hello, now_s: float) -> None:
@@ -148,17 +150,18 @@ class Broker:
             return
         if identity in self.gateways:
             self._act(e.SendFront(identity, self._welcome(version)))
-        if self._hear_gateway(identity, now_s, version):
+        if self._renew_gateway(identity, now_s, version):
             self.gateways.expect(identity, hello.expected_audio_rate)
 
     def _welcome(self, version: int = versions.VERSION_MIN) -> m.Welcome:
         return m.Welcome(broker_epoch=self.epoch, version=version)
 
-    def _hear_gateway(
+    def _renew_gateway(
         self, identity: bytes, now_s: float, version: int = versions.VERSION_MIN
     ) -> bool:
-        """Renew the gateway's lease. After a restart of the broker, any message introduces a
-        gateway, which then learns the new epoch. False: the gateway is not served."""
+        """Begin or extend the lease of a gateway. Any message may begin it: after a restart of the
+        broker, gateways go on and have to learn the epoch. Returns False if the gateway cannot be
+        served."""
         if identity not in self.gateways:
             if self.gateways.full:
                 self._count("gateways_full")
@@ -167,31 +170,31 @@ class Broker:
                 self._count("identity_mismatch")
                 return False
             self._act(e.SendFront(identity, self._welcome(version)))
-        self.gateways.hear(identity, now_s)
+        self.gateways.renew(identity, now_s)
         return True
 
     def _on_job(self, identity: bytes, job: m.Job, now_s: float) -> None:
-        if not self._hear_gateway(identity, now_s):
+        if not self._renew_gateway(identity, now_s):
             return
         known = self._jobs.final(job.session_id, job.seq)
         if known is not None and known.job.generation != job.generation:
             if known.job.generation > job.generation:
                 self._count("stale_generation")
                 return
-            # The session was taken over, and what it asks for now need not be the same audio.
+            # The session was taken over; its audio may have been cut into other segments since.
             self.scheduler.drop(known, "superseded_generation")
             known = None
         if job.partial:
             self._on_partial(identity, job, now_s, superseded=known is not None)
         elif known is not None:
-            # Sent again, perhaps by another gateway to which the client has moved.
-            self._jobs.give_to(known, identity)
+            # Sent again, perhaps by another gateway on which the session was resumed.
+            self._jobs.move(known, identity)
             self._count("duplicate_job")
         elif self.scheduler.accept(identity, job, now_s):
             if job.lane == "live":
-                self._arrivals.note(job.session_id, m.pcm_duration_ms(job.pcm), now_s)
+                self._arrivals.add(job.session_id, m.pcm_duration_ms(job.pcm), now_s)
             for partial in self._jobs.partials(job.session_id):
-                if audio_place(partial.job) <= audio_place(job):
+                if timeline_key(partial.job) <= timeline_key(job):
                     self.scheduler.drop(partial, "partial_superseded")
         else:
             self._count("overloaded")
@@ -199,10 +202,10 @@ class Broker:
             self._act(e.SendFront(identity, refusal))
 
     def _on_partial(self, identity: bytes, job: m.Job, now_s: float, *, superseded: bool) -> None:
-        """The newest partial of a session replaces those that wait. It may be dropped anywhere,
-        counted and unanswered: the next one, or the final job, tells more."""
+        """The newest partial job of a session replaces those that wait. A partial job may be
+        dropped anywhere, counted and unanswered: the next one, or the final job, covers it."""
         partials = self._jobs.partials(job.session_id)
-        if superseded or any(audio_place(p.job) >= audio_place(job) for p in partials):
+        if superseded or any(timeline_key(p.job) >= timeline_key(job) for p in partials):
             self._count("partial_late")
             return
         for partial in partials:
@@ -212,13 +215,13 @@ class Broker:
             self._count("partial_overloaded")
 
     def _on_cancel(self, identity: bytes, cancel: m.Cancel, now_s: float) -> None:
-        # From any gateway: whoever is asked to delete a session need not be the one that ran it.
-        if self._hear_gateway(identity, now_s):
+        # Any gateway may cancel: it need not be the one that runs the session.
+        if self._renew_gateway(identity, now_s):
             for entry in self._jobs.of_session(cancel.session_id):
                 self.scheduler.drop(entry, "cancelled")
 
     def _on_claim(self, identity: bytes, claim: m.Claim, now_s: float) -> None:
-        if not self._hear_gateway(identity, now_s):
+        if not self._renew_gateway(identity, now_s):
             return
         claimed = answers.claimed_of(claim)
         for gateway in self.gateways:
@@ -226,7 +229,7 @@ class Broker:
                 self._act(e.SendFront(gateway, claimed))
 
     def _on_record(self, identity: bytes, record: m.Record, now_s: float) -> None:
-        if self._hear_gateway(identity, now_s):
+        if self._renew_gateway(identity, now_s):
             self._publish(
                 m.PublishedRecord(
                     broker_epoch=self.epoch, gateway_id=identity.decode(), record=record
@@ -253,7 +256,7 @@ class Broker:
         if self._is_owned(entry):
             self._act(e.SendFront(entry.gateway, result))
         else:
-            self._count("result_for_gone_gateway")
+            self._count("result_for_lost_gateway")
         if not result.partial:
             gateway_id = entry.gateway.decode()
             self._publish(
@@ -263,7 +266,7 @@ class Broker:
     # -------------------------------------------------------------------------------- publications
 
     def _publish(self, message: Publication) -> None:
-        """Nothing is kept: what persistence does not confirm, its gateway sends again."""
+        """Publish without keeping a copy: gateways send again what persistence does not confirm."""
         if self._subscriptions.wanted(message):
             self._act(e.Publish(message))
         else:
@@ -280,43 +283,40 @@ class Broker:
 
     def _on_back(self, event: e.BackReceived, now_s: float) -> None:
         handler = self._back.get(type(event.message))
-        if self._strangers.is_quarantined(event.identity):
+        if self._unregistered.is_quarantined(event.identity):
             self._count("quarantined")
         elif handler is None:
-            self._offend(event.identity, "back_unexpected")
+            self._on_protocol_error(event.identity, "back_unexpected")
         else:
             handler(event.identity, event.message, now_s)
 
     def _on_back_rejected(self, event: e.BackRejected, _now_s: float) -> None:
-        self._offend(event.identity, "back_malformed")
+        self._on_protocol_error(event.identity, "back_malformed")
 
     def _on_back_unsent(self, event: e.BackUnsent, _now_s: float) -> None:
-        """The socket has no such peer any more, or one that stopped reading: either way the worker
-        is gone, until it introduces itself again. The job at hand has not reached it."""
+        """The worker has disconnected or stopped reading. It is unregistered until it registers
+        again. The job that could not be sent has not reached it."""
         message = event.message
         self._count(f"unsent_{type(message).__name__.lower()}")
         worker = self._workers.get(event.identity)
         if worker is not None and isinstance(message, m.WorkerJob):
             if message.job_id in worker.held:
-                self.scheduler.give_back(worker, [(message.job_id, message.attempt)])
+                self.scheduler.take_returned(worker, [(message.job_id, message.attempt)])
             self.scheduler.lose(worker)
             self._count("worker_unreachable")
 
-    def _offend(self, identity: bytes, reason: str) -> None:
-        """Something that no correct worker sends."""
+    def _on_protocol_error(self, identity: bytes, reason: str) -> None:
+        """A message that no correct worker sends."""
         self._count(reason)
         worker = self._workers.get(identity)
-        if worker is None:
-            return
-        worker.offences += 1
-        if worker.offences >= limit.OFFENCES_MAX:
-            self._strangers.quarantine(identity)
+        if worker is not None and self._workers.add_protocol_error(worker):
+            self._unregistered.quarantine(identity)
             self.scheduler.lose(worker)
             self._count("worker_quarantined")
 
     def _on_ready(self, identity: bytes, ready: m.Ready, now_s: float) -> None:
         if ready.worker_id.encode() != identity or ready.credits == 0:
-            self._offend(identity, "bad_ready")
+            self._on_protocol_error(identity, "bad_ready")
             return
         version = versions.choose(ready.version_min, ready.version_max)
         if version is None:
@@ -325,9 +325,9 @@ class Broker:
             return
         worker = self._workers.get(identity)
         if worker is not None:
-            # It begins anew, so it may have lost what it held.
+            # It starts again and may have lost the jobs that it held.
             self.scheduler.lose(worker)
-            self._count("worker_began_anew")
+            self._count("worker_registered_again")
         if len(self._workers) >= limit.WORKERS_MAX:
             self._count("workers_full")
             return
@@ -335,20 +335,20 @@ class Broker:
         self._act(e.SendBack(identity, self._welcome(version)))
 
     def _known_worker(self, identity: bytes, now_s: float) -> Worker | None:
-        """The worker, whose message shows that it lives; or None, and it is told our epoch."""
+        """The worker, with its lease extended; or None, after a ``Welcome`` if one is due."""
         worker = self._workers.get(identity)
         if worker is None:
             self._count("unknown_worker")
-            if self._strangers.may_welcome(identity, now_s):
+            if self._unregistered.take_welcome(identity, now_s):
                 self._act(e.SendBack(identity, self._welcome()))
         else:
-            worker.heard_s = now_s
+            self._workers.renew(worker, now_s)
         return worker
 
     def _on_heartbeat(self, identity: bytes, heartbeat: m.Heartbeat, now_s: float) -> None:
         worker = self._known_worker(identity, now_s)
         if worker is not None and worker.overdue:
-            # A batch that began after we gave an attempt up can't be the one that it hangs in.
+            # An attempt taken away before the current batch began does not block the worker.
             began_s = now_s - heartbeat.busy_ms / 1000
             past = [attempt for attempt, since_s in worker.overdue.items() if since_s < began_s]
             self._workers.forget_overdue(worker, past)
@@ -361,56 +361,55 @@ class Broker:
         if answer.broker_epoch != self.epoch:
             self._count("stale_result")
         elif self.scheduler.complete(worker, answer, now_s):
-            self._leave_if_drained(worker)
+            self._unregister_if_drained(worker)
         elif attempt in worker.past:
             self._count("stale_result")
             self._workers.forget_overdue(worker, [attempt])
         else:
-            self._offend(identity, "unheld_result")
+            self._on_protocol_error(identity, "unheld_result")
 
     def _on_bye(self, identity: bytes, bye: m.Bye, now_s: float) -> None:
         worker = self._workers.get(identity)
         if worker is None:
             self._count("unknown_worker")
             return
-        worker.heard_s = now_s
+        self._workers.renew(worker, now_s)
         self._workers.drain(worker)
         if bye.broker_epoch == self.epoch:
             returned = [(job.job_id, job.attempt) for job in bye.returned]
-            self.scheduler.give_back(worker, returned)
-        self._leave_if_drained(worker)
+            self.scheduler.take_returned(worker, returned)
+        self._unregister_if_drained(worker)
 
-    def _leave_if_drained(self, worker: Worker) -> None:
+    def _unregister_if_drained(self, worker: Worker) -> None:
         if worker.draining and not worker.held:
             self.scheduler.lose(worker)
 
     # ---------------------------------------------------------------------------------------- time
 
     def _on_tick(self, _event: e.Tick, now_s: float) -> None:
-        self._excuse_pause(now_s)
+        self._extend_leases_after_pause(now_s)
         self._arrivals.advance(now_s)
-        for worker in [w for w in self._workers if now_s - w.heard_s > self._lease_s]:
+        for worker in self._workers.expired(self._lease_s, now_s):
             self.scheduler.lose(worker)
             self._count("worker_lease_ended")
-        for gateway in self.gateways.take_silent(now_s):
+        for gateway in self.gateways.expire(now_s):
             self._count("gateway_lease_ended")
             for entry in self._jobs.of_gateway(gateway):
-                # What is assigned goes on, for persistence, and for the gateway to which the
-                # client moves and which will ask for it.
+                # Assigned jobs go on, for persistence and for the gateway that resumes the session
+                # and sends the job again.
                 if entry.place != "assigned":
-                    self.scheduler.drop(entry, "gateway_gone")
+                    self.scheduler.drop(entry, "gateway_lost")
         self.scheduler.expire(now_s)
         if now_s >= self._load_due_s:
-            self._load_due_s = now_s + limit.LOAD_EVERY_S
+            self._load_due_s = now_s + limit.LOAD_INTERVAL_S
             load = self.load()
             for gateway in self.gateways:
                 self._act(e.SendFront(gateway, load))
 
-    def _excuse_pause(self, now_s: float) -> None:
-        """While we ourselves were stopped we heard nobody, and that is nobody's fault."""
+    def _extend_leases_after_pause(self, now_s: float) -> None:
+        """While the broker was stopped it received nothing, so that no lease may end for it."""
         pause_s = 0.0 if self._ticked_s is None else now_s - self._ticked_s
         self._ticked_s = now_s
         if pause_s > limit.PAUSE_S:
-            self.gateways.excuse(pause_s, now_s)
-            for worker in self._workers:
-                worker.heard_s = min(now_s, worker.heard_s + pause_s)
+            self.gateways.extend(pause_s, now_s)
+            self._workers.extend(pause_s, now_s)

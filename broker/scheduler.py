@@ -1,6 +1,6 @@
-"""Which job is where: accepted, assigned, lost, given back, answered or out of time. No I/O.
+"""The life of a job: accepted, assigned, lost, returned, answered or expired.
 
-This part knows jobs and workers; ``broker.routing`` knows messages and gateways.
+The scheduler knows jobs and workers; ``broker.routing`` knows messages and gateways.
 """
 
 from __future__ import annotations
@@ -16,15 +16,12 @@ from broker.queues import JobQueue
 from broker.workers import Attempt, Worker, WorkerPool
 from wire.messages import JOB_DEADLINE_MS_MAX, Failure, Job, Result, WorkerResult
 
-STALE_DEADLINES_MAX = 64
-"""Deadlines of answered jobs kept beyond the number of jobs; then the heap is rebuilt."""
-
 
 class Scheduler:
-    """A job is in exactly one place: in ``queue``, or held by one of ``workers``.
+    """Keeps each job in exactly one place: in ``queue``, or held by one of ``workers``.
 
-    ``act`` takes what is to be sent or counted; ``answer`` takes a job's result, once; ``owned``
-    says whether anybody is there to get a job's result.
+    ``act`` receives actions. ``answer`` receives the result of each job, once. ``owned`` returns
+    whether the gateway of a job has a lease.
     """
 
     def __init__(
@@ -50,9 +47,9 @@ class Scheduler:
     # ----------------------------------------------------------------------------- from gateways
 
     def accept(self, gateway: bytes, job: Job, now_s: float) -> bool:
-        """Queue a job that is new. False: there is no room, and nothing has changed."""
+        """Queue a new job. Returns False, with nothing changed, if the queue is full."""
         audio_ms = audio_ms_of(job)
-        if not self.queue.fits(audio_ms):
+        if not self.queue.admits(audio_ms):
             return False
         entry = PendingJob(
             job_id=self._next_job_id,
@@ -67,14 +64,14 @@ class Scheduler:
         self.queue.push(entry)
         if not job.partial:
             heapq.heappush(self._deadlines, (entry.deadline_s, entry.job_id, entry))
-            if len(self._deadlines) > 2 * len(self.jobs) + STALE_DEADLINES_MAX:
+            if len(self._deadlines) > 2 * len(self.jobs) + limit.STALE_HEAP_ENTRIES_MAX:
                 self._deadlines = [item for item in self._deadlines if item[2] in self.jobs]
                 heapq.heapify(self._deadlines)
         return True
 
     def drop(self, entry: PendingJob, reason: str) -> None:
-        """Nobody waits for ``entry`` any more. A worker that holds it may go on: it can't be
-        stopped, and its answer will free its credit."""
+        """End ``entry`` without an answer, because its result is no longer needed. A worker that
+        holds it cannot be stopped; the worker's answer frees the credit."""
         self._end(entry)
         self._act(Count(reason))
 
@@ -88,7 +85,7 @@ class Scheduler:
     # ------------------------------------------------------------------------------ from workers
 
     def complete(self, worker: Worker, answer: WorkerResult, now_s: float) -> bool:
-        """Take a worker's answer. False: it is to an attempt that is not the worker's."""
+        """Take a worker's answer. Returns False if the worker does not hold that attempt."""
         entry = worker.held.get(answer.job_id)
         if entry is None or entry.attempt != answer.attempt:
             return False
@@ -100,8 +97,8 @@ class Scheduler:
         self._answer(entry, answers.result_of(entry, answer, worker.worker_id))
         return True
 
-    def give_back(self, worker: Worker, attempts: Iterable[Attempt]) -> None:
-        """Attempts that the worker has not begun: they don't count."""
+    def take_returned(self, worker: Worker, attempts: Iterable[Attempt]) -> None:
+        """Queue attempts again that the worker has not begun. They do not count."""
         for job_id, attempt in attempts:
             entry = worker.held.get(job_id)
             if entry is None or entry.attempt != attempt:
@@ -111,7 +108,7 @@ class Scheduler:
             self._requeue(entry)
 
     def lose(self, worker: Worker) -> None:
-        """The worker is gone, and with it the attempts that it held."""
+        """Unregister a worker. The attempts that it held are lost."""
         for entry in self.workers.remove(worker):
             self._attempt_lost(entry)
 
@@ -128,7 +125,7 @@ class Scheduler:
         elif entry.job.partial:
             self.drop(entry, "partial_lost")
         elif not self._owned(entry):
-            self.drop(entry, "gateway_gone")
+            self.drop(entry, "gateway_lost")
         else:
             self.queue.requeue(entry)
 
@@ -136,10 +133,10 @@ class Scheduler:
         self._end(entry)
         self._answer(entry, answers.failure_of(entry.job, failure, attempt=attempt))
 
-    # ----------------------------------------------------------------------------------- by time
+    # --------------------------------------------------------------------------------- deadlines
 
     def expire(self, now_s: float) -> None:
-        """End what is out of time."""
+        """End attempts, jobs and waiting partials whose time is over."""
         self._expire_attempts(now_s)
         self._expire_jobs(now_s)
         while (partial := self.queue.oldest_partial) is not None:
@@ -165,38 +162,39 @@ class Scheduler:
                 begun = entry.attempt if entry.place == "assigned" else entry.attempts_lost
                 self._fail(entry, answers.DEADLINE, attempt=begun)
 
-    # ---------------------------------------------------------------------------------- whose turn
+    # ---------------------------------------------------------------------------------- dispatch
 
     def dispatch(self, now_s: float) -> None:
-        """Assign while somebody waits and a worker has a free credit."""
+        """Assign jobs while any wait and a worker has a free credit."""
         if not len(self.queue):
             self.workers.unreserve()
             return
-        self._dispatch_alone(now_s)
+        self._dispatch_exclusive(now_s)
         while len(self.queue) and (worker := self.workers.least_loaded()) is not None:
             entry = self.queue.pop(partials=self.workers.takes_partials)
             if entry is None:
                 return
-            self._assign(worker, entry, now_s, alone=False)
+            self._assign(worker, entry, now_s, exclusive=False)
 
-    def _dispatch_alone(self, now_s: float) -> None:
-        while self.queue.waits_alone:
+    def _dispatch_exclusive(self, now_s: float) -> None:
+        while self.queue.has_exclusive:
             worker = self.workers.reserve_idle()
             if worker is None:
                 return
-            self._assign(worker, self.queue.pop_alone(), now_s, alone=True)
+            self._assign(worker, self.queue.pop_exclusive(), now_s, exclusive=True)
         self.workers.unreserve()
 
-    def _assign(self, worker: Worker, entry: PendingJob, now_s: float, *, alone: bool) -> None:
-        self.workers.assign(worker, entry, now_s, alone=alone)
+    def _assign(self, worker: Worker, entry: PendingJob, now_s: float, *, exclusive: bool) -> None:
+        self.workers.assign(worker, entry, now_s, exclusive=exclusive)
         self._act(SendBack(worker.identity, answers.worker_job(entry, self._epoch)))
 
     @property
     def bookkeeping_length(self) -> int:
-        """Heap entries, outdated ones included: bounded by the jobs and workers there are."""
+        """Heap entries, stale ones included: bounded by the number of jobs and workers."""
         return len(self._deadlines) + self.queue.bookkeeping_length + self.workers.heap_length
 
     def validate(self) -> None:
+        """Assert that each job is in one place. For tests."""
         self.jobs.validate()
         self.queue.validate()
         self.workers.validate()
@@ -209,5 +207,5 @@ class Scheduler:
         assert all(entry.job_id in timed for entry in self.jobs if not entry.job.partial)
         assert all(entry.attempts_lost < limit.ATTEMPTS_MAX for entry in self.jobs)
         can_assign = self.workers.least_loaded() is not None
-        waits = self.queue.finals or (self.queue.waits_alone and not self.workers.has_reserved)
+        waits = self.queue.finals or (self.queue.has_exclusive and not self.workers.has_reserved)
         assert not (can_assign and waits), "a worker and a job wait for each other"

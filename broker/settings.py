@@ -1,4 +1,4 @@
-"""Settings of the broker, from the environment."""
+"""Settings of the broker, from environment variables."""
 
 from __future__ import annotations
 
@@ -11,23 +11,46 @@ from broker.limits import Limits
 from runtime.settings import BusSettings, ProcessSettings, RedisSettings, fail, is_loopback
 from wire.keys import KeysError, ServerKeys, server_keys
 
+PCM_BYTES_PER_S = 32_000
+MEMORY_MB_WITHOUT_QUEUE = 160
+"""Address space for data of an idle broker, measured at 71 MB, and as much again."""
+MEMORY_PER_QUEUED_AUDIO = 2
+"""The audio itself, and the fragmentation of the heap."""
+
 
 class BrokerSettings(ProcessSettings, BusSettings, RedisSettings):
-    """Endpoints to bind, and the limits that depend on the machine."""
+    """Endpoints to bind, and limits that depend on the machine."""
 
     allow_public_bus: bool = False
-    """Without ``BUS_KEYS_DIR`` the bus is neither encrypted nor authenticated: endpoints that other
-    hosts can reach are refused unless this says that the network itself keeps strangers out."""
+    """Allow endpoints that other hosts can reach without ``BUS_KEYS_DIR``, that is, without
+    encryption and authentication."""
     broker_queue_audio_s_max: Annotated[float, Field(ge=1, le=86_400)] = 3_600.0
-    """Audio waiting for a worker, 32 kB of memory per second; then jobs are answered
-    ``overloaded`` and their gateways send them again later."""
+    """Audio of jobs waiting for a worker, 32 kB of memory per second. Further jobs are answered
+    with the error ``overloaded``, and gateways send them again later."""
     broker_queue_jobs_max: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
-    """Jobs waiting for a worker; then ``overloaded`` as well."""
+    """Jobs waiting for a worker. Further jobs are answered with the error ``overloaded``."""
     broker_lease_s: Annotated[float, Field(ge=2, le=60)] = 5.0
-    """A worker or gateway silent for longer is taken for gone."""
+    """A worker or gateway that is silent for longer loses its lease: its jobs are reassigned or
+    dropped."""
     broker_attempt_deadline_s: Annotated[float, Field(gt=0, le=600)] = 30.0
-    """A job that its worker has not answered in this time is given to another one. Raise it with
-    ``ASR_HANG_S`` for a big model on a slow CPU."""
+    """An attempt that takes longer is lost: the job is assigned to another worker, and this one
+    gets no further jobs until it makes progress. Raise it together with ``ASR_HANG_S`` for a large
+    model on a slow CPU."""
+
+    broker_memory_mb_max: Annotated[int, Field(ge=256)] = 2_048
+    """Memory of the process in MB. At the limit the process ends, is restarted by its supervisor,
+    and gateways send their unanswered jobs again. Only a peer with an allowed key can reach it, by
+    a message whose frames never end: libzmq keeps them until the last one."""
+
+    @model_validator(mode="after")
+    def _queue_fits_into_memory(self) -> BrokerSettings:
+        queue_mb = self.broker_queue_audio_s_max * PCM_BYTES_PER_S / 1e6
+        if self.broker_memory_mb_max < MEMORY_MB_WITHOUT_QUEUE + MEMORY_PER_QUEUED_AUDIO * queue_mb:
+            raise ValueError(
+                f"BROKER_MEMORY_MB_MAX={self.broker_memory_mb_max} is too small for a queue of "
+                f"{queue_mb:.0f} MB; raise it or lower BROKER_QUEUE_AUDIO_S_MAX"
+            )
+        return self
 
     @model_validator(mode="after")
     def _public_needs_consent(self) -> BrokerSettings:
@@ -36,14 +59,14 @@ class BrokerSettings(ProcessSettings, BusSettings, RedisSettings):
             private = url.scheme != "tcp" or is_loopback(url.hostname or "")
             if not (private or self.allow_public_bus or self.bus_keys_dir):
                 raise ValueError(
-                    f"{name.upper()} {url.geturl()} is not loopback, and whoever reaches the "
-                    "bus is trusted; set BUS_KEYS_DIR to keys (python -m tools.cli.keys), or "
-                    "ALLOW_PUBLIC_BUS=true if only workers can reach it"
+                    f"{name.upper()} {url.geturl()} is not a loopback address, and the bus trusts "
+                    "every peer; set BUS_KEYS_DIR (python -m tools.cli.keys creates keys), or "
+                    "ALLOW_PUBLIC_BUS=true if the network admits only peers of the bus"
                 )
         return self
 
     def server_keys(self) -> ServerKeys | None:
-        """None: everybody may come. Ends the process if the keys can't be had."""
+        """None if every peer may connect. Ends the process if the keys cannot be read."""
         if self.bus_keys_dir is None:
             return None
         try:

@@ -1,4 +1,4 @@
-"""The workers: what each holds, what it may take, who takes the next job, and how fast they are."""
+"""Registered workers: their jobs, credits, leases and throughput, and which one is next."""
 
 from __future__ import annotations
 
@@ -10,36 +10,33 @@ from broker import limits as limit
 from broker.jobs import PendingJob
 from wire.messages import Ready
 
-STALE_ENTRIES_MAX = 64
-"""Outdated heap entries kept beyond four per worker; then the heap is rebuilt."""
-
 Attempt = tuple[int, int]
 """Job id and attempt."""
 
 
 class Throughput:
-    """Seconds of audio per busy second, forgetting slowly.
+    """Seconds of audio per busy second, with exponential decay over busy time.
 
-    Busy time is counted when results come: a batch counts with all its audio at once, and a worker
-    that gives no result is none slower for it. It is its lease and deadlines that judge it.
+    Busy time is counted when results arrive: a batch counts with all its audio at once, and a
+    worker without results does not get slower. Its lease and its deadlines cover that case.
     """
 
-    def __init__(self, told_rtfx: float) -> None:
+    def __init__(self, reported_rtfx: float) -> None:
         self._busy_s = limit.THROUGHPUT_INITIAL_WEIGHT_S
-        self._audio_s = (told_rtfx or limit.THROUGHPUT_INITIAL_RTFX) * self._busy_s
+        self._audio_s = (reported_rtfx or limit.THROUGHPUT_INITIAL_RTFX) * self._busy_s
 
     @property
-    def factor(self) -> float:
+    def rtfx(self) -> float:
         return max(self._audio_s / self._busy_s, limit.THROUGHPUT_MIN_RTFX)
 
-    def note(self, audio_ms: int, busy_s: float) -> None:
+    def add(self, audio_ms: int, busy_s: float) -> None:
         keep = 0.5 ** (busy_s / limit.THROUGHPUT_HALF_LIFE_S)
         self._busy_s = self._busy_s * keep + busy_s
         self._audio_s = self._audio_s * keep + audio_ms / 1000
 
 
 class PastAttempts:
-    """Attempts that were a worker's and are not any more; a result of one is late, or double."""
+    """Attempts that a worker no longer holds. A result for one is late or a duplicate."""
 
     def __init__(self) -> None:
         self._attempts: OrderedDict[Attempt, None] = OrderedDict()
@@ -54,29 +51,30 @@ class PastAttempts:
 
 
 class Worker:
-    """One worker's standing. Changed by ``WorkerPool`` only."""
+    """State of one worker. Others read it; only ``WorkerPool`` changes it."""
 
     def __init__(self, identity: bytes, ready: Ready, past: PastAttempts, now_s: float) -> None:
         self.identity = identity
         self.worker_id = ready.worker_id
         self.model = ready.model
         self.credits = min(ready.credits, limit.CREDITS_MAX)
-        self.heard_s = now_s
+        self.renewed_s = now_s
+        """Time of its last message, from which its lease runs."""
         self.held: dict[int, PendingJob] = {}
         self.held_audio_ms = 0
         self.overdue: dict[Attempt, float] = {}
-        """Attempts given up though the worker may be busy with them, and since when."""
+        """Attempts taken away at their deadline that the worker may still run, and since when."""
         self.past = past
         self.throughput = Throughput(ready.throughput_rtfx)
         self.measured_s = now_s
         self.draining = False
         self.reserved = False
-        """Takes nothing more until it is idle, because a job must run alone."""
-        self.alone = False
-        """Has such a job."""
-        self.offences = 0
+        """Takes no further jobs until it is idle, for a job that must run exclusively."""
+        self.exclusive = False
+        """Holds such a job."""
+        self.protocol_errors = 0
         self.ticket = 0
-        """Number of its valid heap entry; 0: none, because it may take nothing."""
+        """Number of its valid heap entry; 0 if it takes no jobs and has none."""
 
     @property
     def free_credits(self) -> int:
@@ -88,17 +86,17 @@ class Worker:
 
     @property
     def takes_jobs(self) -> bool:
-        """An overdue attempt may mean that it hangs, and then more would hang with it."""
-        barred = self.draining or self.reserved or self.alone or self.overdue
+        """False with an overdue attempt: the worker may hang, and further jobs with it."""
+        barred = self.draining or self.reserved or self.exclusive or self.overdue
         return not barred and len(self.held) < self.credits
 
 
 class WorkerPool:
-    """Registered workers, the least loaded first; O(log workers)."""
+    """Registered workers, least loaded first; O(log workers)."""
 
     def __init__(self) -> None:
         self._workers: dict[bytes, Worker] = {}
-        self._gone: OrderedDict[bytes, PastAttempts] = OrderedDict()
+        self._unregistered: OrderedDict[bytes, PastAttempts] = OrderedDict()
         self._heap: list[tuple[int, int, Worker]] = []
         self._tickets = 0
         self._reserved: Worker | None = None
@@ -117,33 +115,53 @@ class WorkerPool:
         return self._workers.get(identity)
 
     def add(self, identity: bytes, ready: Ready, now_s: float) -> Worker:
-        """Register a worker that is not registered."""
+        """Register a worker, which must not be registered."""
         assert identity not in self._workers
-        past = self._gone.pop(identity, None) or PastAttempts()
+        past = self._unregistered.pop(identity, None) or PastAttempts()
         worker = self._workers[identity] = Worker(identity, ready, past, now_s)
         self.credits += worker.credits
         self._place(worker)
         return worker
 
     def remove(self, worker: Worker) -> list[PendingJob]:
-        """Forget a worker. Returns the jobs that it held, oldest first."""
+        """Unregister a worker. Returns the jobs that it held, oldest first."""
         jobs = list(worker.held.values())
         for entry in jobs:
             self.take_back(worker, entry)
         del self._workers[worker.identity]
-        self._gone[worker.identity] = worker.past
-        if len(self._gone) > limit.PAST_WORKERS_MAX:
-            self._gone.popitem(last=False)
+        self._unregistered[worker.identity] = worker.past
+        if len(self._unregistered) > limit.PAST_WORKERS_MAX:
+            self._unregistered.popitem(last=False)
         if self._reserved is worker:
             self._reserved = None
         self.credits -= worker.credits
         worker.ticket = 0
         return jobs
 
-    # ---------------------------------------------------------------------------- whose turn it is
+    # ------------------------------------------------------------------------------------- leases
+
+    def renew(self, worker: Worker, now_s: float) -> None:
+        """A message has arrived from the worker."""
+        worker.renewed_s = now_s
+
+    def expired(self, lease_s: float, now_s: float) -> list[Worker]:
+        """Workers whose lease has ended. The caller removes them."""
+        return [worker for worker in self if now_s - worker.renewed_s > lease_s]
+
+    def extend(self, pause_s: float, now_s: float) -> None:
+        """Extend all leases by the time for which the broker itself was stopped."""
+        for worker in self:
+            worker.renewed_s = min(now_s, worker.renewed_s + pause_s)
+
+    def add_protocol_error(self, worker: Worker) -> bool:
+        """Returns whether the worker has reached the limit and must be quarantined."""
+        worker.protocol_errors += 1
+        return worker.protocol_errors >= limit.PROTOCOL_ERRORS_MAX
+
+    # ---------------------------------------------------------------------------------- selection
 
     def least_loaded(self) -> Worker | None:
-        """The worker for the next job: of those that may take one, that with the least audio."""
+        """The worker for the next job: the one with the least audio among those that take jobs."""
         while self._heap:
             _, ticket, worker = self._heap[0]
             if worker.ticket == ticket:
@@ -152,8 +170,8 @@ class WorkerPool:
         return None
 
     def reserve_idle(self) -> Worker | None:
-        """An idle worker for a job that must run alone. If there is none now, one is kept free
-        from other work until it is idle; ask again after each change."""
+        """An idle worker for a job that must run exclusively. If there is none, one worker is
+        reserved: it takes no further jobs until it is idle. Call again after each change."""
         worker = self._reserved or self.least_loaded()
         if worker is None:
             return None
@@ -175,25 +193,25 @@ class WorkerPool:
     def takes_partials(self) -> bool:
         return self.held_partials < max(1, self.credits // limit.PARTIAL_CREDITS_SHARE)
 
-    # ------------------------------------------------------------------------------ what they hold
+    # ------------------------------------------------------------------------------- assignments
 
     @property
     def held(self) -> int:
-        """Jobs assigned and not answered."""
+        """Number of jobs assigned and not answered."""
         return len(self._assigned)
 
     @property
     def longest_held(self) -> PendingJob | None:
         return next(iter(self._assigned.values()), None)
 
-    def assign(self, worker: Worker, entry: PendingJob, now_s: float, *, alone: bool) -> None:
+    def assign(self, worker: Worker, entry: PendingJob, now_s: float, *, exclusive: bool) -> None:
         assert worker.takes_jobs and entry.place == "nowhere"
         if not worker.held:
             worker.measured_s = now_s
         entry.place = "assigned"
         entry.worker = worker.identity
         entry.assigned_s = now_s
-        worker.alone = alone
+        worker.exclusive = exclusive
         worker.held[entry.job_id] = entry
         worker.held_audio_ms += entry.audio_ms
         self._assigned[entry.job_id] = entry
@@ -202,64 +220,64 @@ class WorkerPool:
         self._place(worker)
 
     def complete(self, worker: Worker, entry: PendingJob, now_s: float, infer_ms: int) -> None:
-        """The worker's answer to ``entry`` has come, from a batch that took ``infer_ms``."""
-        # A worker lets jobs gather before it begins; then it has some, but is not busy. The half
-        # is for what rounding took: a batch of no time at all would mean boundless throughput.
+        """Take back ``entry``, answered by the worker from a batch that took ``infer_ms``."""
+        # A worker that collects a batch holds jobs but is not busy. The half millisecond makes up
+        # for rounding: a batch of 0 ms would mean unlimited throughput.
         busy_s = min(now_s - worker.measured_s, (infer_ms + 0.5) / 1000)
-        worker.throughput.note(entry.audio_ms, busy_s)
+        worker.throughput.add(entry.audio_ms, busy_s)
         worker.measured_s = now_s
         self.take_back(worker, entry)
 
     def take_back(self, worker: Worker, entry: PendingJob) -> None:
-        """``entry`` is the worker's no longer; the caller says what becomes of it."""
+        """Take ``entry`` from the worker. The caller queues it or ends it."""
         entry.place = "nowhere"
         del worker.held[entry.job_id]
         worker.past.add((entry.job_id, entry.attempt))
         worker.held_audio_ms -= entry.audio_ms
-        worker.alone = worker.alone and bool(worker.held)
+        worker.exclusive = worker.exclusive and bool(worker.held)
         del self._assigned[entry.job_id]
         self.held_audio_ms -= entry.audio_ms
         self.held_partials -= entry.job.partial
         self._place(worker)
 
     def give_up(self, worker: Worker, entry: PendingJob, now_s: float) -> None:
-        """Take ``entry`` back, though the worker may still be busy with it."""
+        """Take back ``entry`` at its deadline, though the worker may still run it."""
         worker.overdue[entry.job_id, entry.attempt] = now_s
         if self._reserved is worker:
             self.unreserve()
         self.take_back(worker, entry)
 
     def forget_overdue(self, worker: Worker, attempts: Iterable[Attempt]) -> None:
-        """The worker is not busy with these (any more)."""
+        """The worker does not run these attempts, or no longer."""
         for attempt in attempts:
             worker.overdue.pop(attempt, None)
         self._place(worker)
 
     def drain(self, worker: Worker) -> None:
-        """The worker takes nothing more."""
+        """Assign no further jobs to the worker."""
         worker.draining = True
         if self._reserved is worker:
             self.unreserve()
         self._place(worker)
 
     def _place(self, worker: Worker) -> None:
-        """Give ``worker`` its place in the heap, after whatever changed it."""
+        """Move ``worker`` to its place in the heap after a change."""
         worker.ticket = 0
         if not worker.takes_jobs:
             return
         self._tickets += 1
         worker.ticket = self._tickets
         heapq.heappush(self._heap, (worker.held_audio_ms, worker.ticket, worker))
-        if len(self._heap) > 4 * len(self._workers) + STALE_ENTRIES_MAX:
+        if len(self._heap) > 4 * len(self._workers) + limit.STALE_HEAP_ENTRIES_MAX:
             self._heap = [item for item in self._heap if item[2].ticket == item[1]]
             heapq.heapify(self._heap)
 
-    # ------------------------------------------------------------------------------- what is known
+    # -------------------------------------------------------------------------------------- totals
 
     @property
     def throughput_rtfx(self) -> float:
-        """Seconds of audio per second, all that take work together."""
-        return sum(worker.throughput.factor for worker in self if not worker.draining)
+        """Seconds of audio per second of all workers that are not draining."""
+        return sum(worker.throughput.rtfx for worker in self if not worker.draining)
 
     @property
     def has_reserved(self) -> bool:
@@ -270,10 +288,11 @@ class WorkerPool:
         return len(self._heap)
 
     def validate(self) -> None:
+        """Assert that all counts agree. For tests."""
         for worker in self:
             assert worker.free_credits >= 0, "more assigned than credits"
             assert worker.held_audio_ms == sum(e.audio_ms for e in worker.held.values())
-            assert not worker.alone or len(worker.held) == 1, "not alone"
+            assert not worker.exclusive or len(worker.held) == 1, "not exclusive"
             assert worker.reserved == (worker is self._reserved)
             assert worker.takes_jobs == bool(worker.ticket)
             for entry in worker.held.values():

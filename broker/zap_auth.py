@@ -1,7 +1,7 @@
-"""Who may connect: CURVE's keys, checked by ZAP (RFC 27) before a peer's first message.
+"""Authenticates peers by their CURVE keys with ZAP (https://rfc.zeromq.org/spec/27/).
 
-Without a ZAP handler CURVE encrypts but lets in whoever has the broker's public key; so the broker
-has one, with a list of roles for each of its sockets.
+Without a ZAP handler CURVE only encrypts: any client with the broker's public key may connect. The
+handler allows each socket a list of roles.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ ALLOWED: Final[dict[str, frozenset[Role]]] = {
     "back": frozenset({"worker"}),
     "events": frozenset({"persistence"}),
 }
-"""ZAP domain, the name of a socket: roles that may connect to it."""
-KEYS_TOLD_MAX = 100
-"""Refused keys logged for each socket; those that come then are only counted."""
+"""Roles that may connect to a socket, by ZAP domain, which is the name of the socket."""
+REFUSED_KEYS_LOGGED_MAX = 100
+"""Per socket; further keys are only counted."""
 
 
 class _Keys:
-    """pyzmq's ``CurveCallback``, for one domain."""
+    """A ``CurveCallback`` of pyzmq for one domain."""
 
     def __init__(self, domain: str, keys: ServerKeys) -> None:
         self._domain = domain
-        self._told: set[bytes] = set()
+        self._logged: set[bytes] = set()
         self._allowed = {keys.allowed[role] for role in ALLOWED[domain]}
         self._log = structlog.get_logger()
 
@@ -38,15 +38,15 @@ class _Keys:
         if key in self._allowed:
             return True
         KEYS_REFUSED.labels(self._domain).inc()
-        # Once for each key: a peer with the wrong one knocks again every second.
-        if key not in self._told and len(self._told) < KEYS_TOLD_MAX:
-            self._told.add(key)
+        # Each key is logged once: a peer with a wrong key reconnects every second.
+        if key not in self._logged and len(self._logged) < REFUSED_KEYS_LOGGED_MAX:
+            self._logged.add(key)
             self._log.warning("bus_key_refused", socket=self._domain, public_key=key.decode())
         return False
 
 
 class ZapAuthenticator:
-    """A thread that answers libzmq's questions; to be started before the sockets are bound."""
+    """A thread that answers the requests of libzmq. Create it before binding sockets."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], keys: ServerKeys) -> None:
         self._authenticator = ThreadAuthenticator(context)
@@ -55,5 +55,5 @@ class ZapAuthenticator:
             self._authenticator.configure_curve_callback(domain, _Keys(domain, keys))
 
     def close(self) -> None:
-        """Before the context ends."""
+        """Stop the thread. Call before terminating the context."""
         self._authenticator.stop()

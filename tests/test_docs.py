@@ -278,7 +278,6 @@ def test_no_setting_has_a_second_default() -> None:
     found = [
         place
         for package in PRODUCTION
-        if package != "broker"  # Its limits follow.
         for path in sorted((ROOT / package).rglob("*.py"))
         for place in second_defaults(path)
     ]

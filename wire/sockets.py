@@ -25,8 +25,8 @@ from wire.keys import ClientKeys, ServerKeys
 HIGH_WATER_MARK_MESSAGES = 10_000
 """Per peer and direction, above any worker's credits; at the limit a send answers ``EAGAIN``."""
 MESSAGE_BYTES_MAX = 8 << 20
-"""Per frame; a larger one makes libzmq drop that peer's connection. How many frames a message may
-have nothing limits here, see ``broker.endless``."""
+"""Per frame; a larger one makes libzmq drop that peer's connection. Nothing limits how many
+frames a message has, except the broker's memory limit (``BROKER_MEMORY_MB_MAX``)."""
 SUBSCRIPTION_BYTES_MAX = 4_096
 """Likewise of what a subscriber sends: topics, and what CURVE needs to begin. libzmq keeps each
 byte of a topic in a node of its own."""
@@ -116,20 +116,6 @@ def connect_sub(
     for topic in topics:
         socket.setsockopt(zmq.SUBSCRIBE, topic)
     return _connected(socket, endpoint, keys)
-
-
-def tcp_port(socket: zmq.Socket[bytes]) -> int | None:
-    """Where a bound socket listens; None if not on TCP."""
-    scheme, _, rest = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0").partition("://")
-    return int(rest.rpartition(":")[2]) if scheme == "tcp" else None
-
-
-def descriptor_of(frame: zmq.Frame) -> int:
-    """Of the connection by which a received message came; -1 if libzmq does not tell."""
-    try:
-        return int(frame.get(zmq.SRCFD))
-    except zmq.ZMQError:
-        return -1
 
 
 def _bound(socket: zmq.Socket[bytes], endpoint: str, access: Access | None) -> zmq.Socket[bytes]:

@@ -1,4 +1,4 @@
-"""Gateways, workers and persistence as bare sockets, against a real broker process."""
+"""Gateways, workers and persistence as plain sockets, for a real broker process."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def running_broker(endpoints: Endpoints, **environment: str) -> Iterator[LoggedP
 
 
 class Peer:
-    """One socket, closed with its context."""
+    """A socket and its context, closed together."""
 
     def __init__(self) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -98,7 +98,7 @@ class Dealer(Peer):
         self.socket.send_multipart(frames)
 
     def receive(self, kind: type[M]) -> M:
-        """The next message of this kind; others before it are skipped."""
+        """The next message of this kind. Skips others before it."""
         deadline_s = time.monotonic() + WAIT_S
         while time.monotonic() < deadline_s:
             message = codec.decode(self.frames())

@@ -1,4 +1,4 @@
-"""What tests of the routing core begin with."""
+"""Fixtures for tests of the routing core."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.broker.driving import Driver
 
 @pytest.fixture
 def driver() -> Driver:
-    """With a gateway and a worker."""
+    """A driver with a gateway and a worker."""
     driver = Driver()
     driver.hello()
     assert driver.ready() == []

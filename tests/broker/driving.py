@@ -1,10 +1,11 @@
-"""Short ways to say what reaches the routing core, and what comes out of it."""
+"""Builders of messages, and a driver of the routing core."""
 
 from __future__ import annotations
 
 from broker import events as e
 from broker.limits import Limits
 from broker.routing import Broker
+from broker.settings import BrokerSettings
 from wire import messages as m
 
 GATEWAY = b"gateway-1"
@@ -12,6 +13,7 @@ OTHER_GATEWAY = b"gateway-2"
 WORKER = b"worker-1"
 OTHER_WORKER = b"worker-2"
 WELCOME = m.Welcome(broker_epoch="epoch")
+DEFAULTS = BrokerSettings.model_construct().limits()
 LONG_MS = 600_000
 
 
@@ -94,35 +96,35 @@ def published(answer: m.Result, gateway: bytes = GATEWAY) -> e.Publish:
 
 
 class Driver:
-    """A broker with a subscriber, its clock, and everybody's messages. Validates after each."""
+    """A broker with a subscriber, and its clock. Validates the core after each event."""
 
     def __init__(self, limits: Limits | None = None, *, subscriber: bool = True) -> None:
         self.now_s = 100.0
         self.answered: list[e.Answered] = []
-        self.broker = Broker(epoch="epoch", limits=limits or Limits())
-        self.tell(e.Tick())
+        self.broker = Broker(epoch="epoch", limits=limits or DEFAULTS)
+        self.handle(e.Tick())
         if subscriber:
-            assert self.tell(e.SubscriptionChanged(b"", True)) == []
+            assert self.handle(e.SubscriptionChanged(b"", True)) == []
 
-    def tell(self, event: e.Event) -> list[e.Action]:
-        """What is to be done; what is only measured is in ``answered``."""
+    def handle(self, event: e.Event) -> list[e.Action]:
+        """The actions without ``Answered``, which are collected in ``answered``."""
         actions = self.broker.handle(event, self.now_s)
         self.broker.validate()
         self.answered += [action for action in actions if isinstance(action, e.Answered)]
         return [action for action in actions if not isinstance(action, e.Answered)]
 
     def front(self, message: m.Message, identity: bytes = GATEWAY) -> list[e.Action]:
-        return self.tell(e.FrontReceived(identity, message))
+        return self.handle(e.FrontReceived(identity, message))
 
     def back(self, message: m.Message, identity: bytes = WORKER) -> list[e.Action]:
-        return self.tell(e.BackReceived(identity, message))
+        return self.handle(e.BackReceived(identity, message))
 
     def hello(self, identity: bytes = GATEWAY) -> None:
         actions = self.front(m.Hello(gateway_id=identity.decode()), identity)
         assert actions == [e.SendFront(identity, WELCOME)]
 
     def ready(self, identity: bytes = WORKER, *, credits: int = 4) -> list[e.Action]:
-        """Returns what follows the Welcome."""
+        """Register a worker. Returns the actions besides the Welcome."""
         worker_id = identity.decode()
         ready = m.Ready(worker_id=worker_id, credits=credits, model="demo", device="cpu")
         actions = self.back(ready, identity)
@@ -162,7 +164,7 @@ class Driver:
         return self.back(bye, identity)
 
     def tick(self, after_s: float = 0.0, *, alive: tuple[bytes, ...] = ()) -> list[e.Action]:
-        """Let time pass in steps, in which the ``alive`` beat or say hello; returns what happened
+        """Advance the clock in steps, with heartbeats or hellos of ``alive``. Returns the actions
         besides Welcome and Load."""
         actions: list[e.Action] = []
         end_s = self.now_s + after_s
@@ -172,7 +174,7 @@ class Driver:
                     actions += self.front(m.Hello(gateway_id=identity.decode()), identity)
                 else:
                     actions += self.beat(identity, busy_ms=int(after_s * 1000))
-            actions += self.tell(e.Tick())
+            actions += self.handle(e.Tick())
             if self.now_s >= end_s:
                 break
             self.now_s = min(end_s, self.now_s + 0.5)

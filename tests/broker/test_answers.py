@@ -1,4 +1,4 @@
-"""Whatever peers say, those whom the broker tells of it can understand it."""
+"""Whatever peers send, receivers can decode the messages that follow from it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from msgspec import structs
 
 from broker import events as e
 from broker import limits as limit
-from broker.limits import Limits
 from broker.routing import Broker
-from tests.broker.driving import GATEWAY, WORKER, Driver, job
+from tests.broker.driving import DEFAULTS, GATEWAY, WORKER, Driver, job
 from tests.wire import generated
 from wire import codec, publication, validation
 from wire import messages as m
@@ -20,8 +19,8 @@ from wire import messages as m
 SMALLEST = 5e-324
 
 
-def told(actions: list[e.Action]) -> list[m.Message]:
-    """What is sent and published, as its receivers decode it.
+def decoded(actions: list[e.Action]) -> list[m.Message]:
+    """The sent and published messages, as their receivers decode them.
 
     Raises:
         WireError: if they cannot.
@@ -47,7 +46,7 @@ def ready(identity: bytes, throughput_rtfx: float = 0.0, model: str = "demo") ->
 
 @given(said=st.lists(st.tuples(st.booleans(), st.booleans(), generated.messages), max_size=12))
 def test_any_valid_messages(said: list[tuple[bool, bool, m.Message]]) -> None:
-    broker = Broker(epoch="epoch", limits=Limits())
+    broker = Broker(epoch="epoch", limits=DEFAULTS)
     broker.handle(e.SubscriptionChanged(b"", True), 0.0)
     broker.handle(e.FrontReceived(GATEWAY, m.Hello(gateway_id=GATEWAY.decode())), 0.0)
     broker.handle(e.BackReceived(WORKER, ready(WORKER)), 0.0)
@@ -59,11 +58,11 @@ def test_any_valid_messages(said: list[tuple[bool, bool, m.Message]]) -> None:
         elif registers and isinstance(message, m.Hello):
             message = structs.replace(message, gateway_id=GATEWAY.decode())
         event = e.FrontReceived(GATEWAY, message) if front else e.BackReceived(WORKER, message)
-        told([*broker.handle(event, now_s), *broker.handle(e.Tick(), now_s)])
+        decoded([*broker.handle(event, now_s), *broker.handle(e.Tick(), now_s)])
         broker.validate()
 
 
-def test_a_worker_that_says_it_is_infinitely_slow() -> None:
+def test_a_worker_that_reports_a_factor_of_almost_zero() -> None:
     driver = Driver()
     driver.hello()
     driver.back(ready(WORKER, SMALLEST))
@@ -79,14 +78,14 @@ def test_many_fast_workers_with_long_names() -> None:
         model = f"{number:04}".ljust(validation.NAME_CHARS_MAX, "界")
         identity = f"worker-{number}".encode()
         driver.back(ready(identity, validation.RATIO_MAX, model), identity)
-    driver.now_s += limit.LOAD_EVERY_S
-    (load,) = (load for load in told(driver.tell(e.Tick())) if isinstance(load, m.Load))
+    driver.now_s += limit.LOAD_INTERVAL_S
+    (load,) = (load for load in decoded(driver.handle(e.Tick())) if isinstance(load, m.Load))
     assert load.workers == limit.WORKERS_MAX
-    assert len(load.models) == limit.MODELS_TOLD_MAX
+    assert len(load.models) == limit.MODELS_REPORTED_MAX
 
 
 def largest_answer() -> m.WorkerResult:
-    """As many tokens as there may be, in a header as large as it may be."""
+    """An answer with the most tokens in the largest header."""
     count = codec.ITEMS_MAX
     tokens = [{"text": "", "start_ms": 0, "end_ms": 0}] * count
     header = {
@@ -114,7 +113,7 @@ def test_the_largest_answer_late_in_a_session() -> None:
     driver.hello()
     driver.ready()
     driver.front(job(100_000, session_id="界" * validation.NAME_CHARS_MAX))
-    result, published = told(driver.back(largest_answer()))
+    result, published = decoded(driver.back(largest_answer()))
     assert isinstance(result, m.Result) and isinstance(published, m.PublishedResult)
     assert published.result == result
 
@@ -126,6 +125,6 @@ def test_token_times_beyond_the_segment_are_its_end(late_ms: int) -> None:
     driver.ready()
     driver.front(job(2))
     token = m.Token(text="a", start_ms=500, end_ms=1_000 + late_ms)
-    result, _ = told(driver.answer(1, tokens=(token,)))
+    result, _ = decoded(driver.answer(1, tokens=(token,)))
     assert isinstance(result, m.Result)
     assert result.tokens == (m.Token(text="a", start_ms=20_500, end_ms=21_000),)

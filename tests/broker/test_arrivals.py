@@ -7,11 +7,10 @@ import pytest
 from broker.arrivals import ArrivalRate
 from broker.limits import (
     ARRIVALS_HALF_LIFE_S,
-    SPEAKING_SESSIONS_MAX,
-    SPOKEN_S_MAX,
-    Limits,
+    RATED_SESSIONS_MAX,
+    UTTERANCE_S_MAX,
 )
-from tests.broker.driving import GATEWAY, OTHER_GATEWAY, Driver, job
+from tests.broker.driving import DEFAULTS, GATEWAY, OTHER_GATEWAY, Driver, job
 from wire import messages as m
 
 
@@ -20,26 +19,26 @@ def test_a_steady_stream_is_measured() -> None:
     assert rate.per_s == 0
     for tick in range(1_000):
         rate.advance(tick * 0.05)
-        rate.note(f"session {tick}", 2_000, tick * 0.05)
+        rate.add(f"session {tick}", 2_000, tick * 0.05)
     assert rate.per_s == pytest.approx(2 / 0.05, rel=0.02)
 
 
-def test_what_ended_is_forgotten() -> None:
+def test_the_rate_decays_with_its_half_life() -> None:
     rate = ArrivalRate()
     rate.advance(0.0)
-    rate.note("a", 10_000, 0.0)
+    rate.add("a", 10_000, 0.0)
     before = rate.per_s
     rate.advance(ARRIVALS_HALF_LIFE_S)
     assert rate.per_s == pytest.approx(before / 2)
 
 
 def per_s(audio_s: float, every_s: float, sessions: int = 1) -> float:
-    """What is measured of sessions that each send so much audio so often, for a minute."""
+    """The rate of sessions that each send ``audio_s`` at each interval, for a minute."""
     rate = ArrivalRate()
     for turn in range(round(60 / every_s)):
         rate.advance(turn * every_s)
         for n in range(sessions):
-            rate.note(f"session {n}", round(1_000 * audio_s), turn * every_s)
+            rate.add(f"session {n}", round(1_000 * audio_s), turn * every_s)
     return rate.per_s
 
 
@@ -53,27 +52,27 @@ def test_a_session_faster_than_real_time_counts_as_one_that_speaks() -> None:
     assert per_s(15.0, every_s=0.05, sessions=10) == pytest.approx(10, rel=0.1)
 
 
-def test_its_first_utterance_counts_in_full_but_no_longest() -> None:
+def test_the_first_utterance_counts_in_full_up_to_the_longest() -> None:
     rate = ArrivalRate()
     rate.advance(0.0)
     for _ in range(100):
-        rate.note("a", 60_000, 0.0)
-    assert rate.per_s == pytest.approx(SPOKEN_S_MAX * math.log(2) / ARRIVALS_HALF_LIFE_S)
+        rate.add("a", 60_000, 0.0)
+    assert rate.per_s == pytest.approx(UTTERANCE_S_MAX * math.log(2) / ARRIVALS_HALF_LIFE_S)
 
 
-def test_of_many_sessions_those_silent_for_longest_are_forgotten() -> None:
+def test_beyond_the_limit_the_session_silent_for_longest_is_forgotten() -> None:
     rate = ArrivalRate()
     rate.advance(0.0)
-    for n in range(SPEAKING_SESSIONS_MAX + 1):
-        rate.note(f"session {n}", 20_000, 0.0)
+    for n in range(RATED_SESSIONS_MAX + 1):
+        rate.add(f"session {n}", 20_000, 0.0)
     before = rate.per_s
-    rate.note(f"session {SPEAKING_SESSIONS_MAX}", 20_000, 0.0)
+    rate.add(f"session {RATED_SESSIONS_MAX}", 20_000, 0.0)
     assert rate.per_s == before
-    rate.note("session 0", 20_000, 0.0)
+    rate.add("session 0", 20_000, 0.0)
     assert rate.per_s > before
 
 
-def test_live_audio_that_arrives_is_measured_and_what_gateways_expect_summed() -> None:
+def test_arriving_live_audio_is_measured_and_expected_audio_summed() -> None:
     driver = Driver()
     driver.hello()
     driver.hello(OTHER_GATEWAY)
@@ -87,11 +86,11 @@ def test_live_audio_that_arrives_is_measured_and_what_gateways_expect_summed() -
     load = driver.broker.load()
     assert load.arriving_audio_rate == pytest.approx(5 * math.log(2) / ARRIVALS_HALF_LIFE_S)
     assert load.expected_audio_rate == 7.5
-    driver.tick(Limits().lease_s + 1, alive=(GATEWAY,))
+    driver.tick(DEFAULTS.lease_s + 1, alive=(GATEWAY,))
     assert driver.broker.load().expected_audio_rate == 0.0
 
 
-def test_what_stands_behind_a_live_job_is_no_wait_for_it(driver: Driver) -> None:
+def test_bulk_jobs_do_not_count_in_the_wait_of_a_live_job(driver: Driver) -> None:
     for seq in range(4):
         driver.front(job(seq))
     before = driver.broker.load()

@@ -1,35 +1,47 @@
-"""Jobs of sessions that another gateway has taken over, as the routing core treats them."""
+"""Indexes of pending jobs, and the order of a session's jobs."""
 
 from __future__ import annotations
 
 from msgspec.structs import replace
 
-from broker import events as e
-from tests.broker.driving import GATEWAY, OTHER_GATEWAY, Driver, job
-from wire import messages as m
+from broker.jobs import JobIndex, timeline_key
+from tests.broker.driving import GATEWAY, OTHER_GATEWAY, job
+from tests.broker.test_queues import pending
 
 
-def test_a_newer_generation_replaces_the_job_and_an_older_is_refused() -> None:
-    driver = Driver()
-    old = job()
-    new = replace(old, generation=1, pcm=b"\1\0" * 100)
-    driver.front(old, GATEWAY)
-    assert e.Count("superseded_generation") in driver.front(new, OTHER_GATEWAY)
-    assert e.Count("stale_generation") in driver.front(old, GATEWAY)
-    (entry,) = driver.broker.scheduler.jobs
-    assert (entry.gateway, entry.job.pcm) == (OTHER_GATEWAY, new.pcm)
+def test_jobs_are_found_by_session_and_gateway_until_they_are_removed() -> None:
+    index = JobIndex()
+    final, partial = pending(job(0)), pending(job(1, partial=True))
+    other = pending(job(0, session_id="other"))
+    for entry in (final, partial, other):
+        index.add(entry)
+        index.validate()
+    assert index.final("session", 0) is final and index.final("session", 1) is None
+    assert index.partials("session") == [partial]
+    assert index.of_session("session") == [final, partial]
+    assert index.of_gateway(GATEWAY) == [final, partial, other]
+    for entry in (final, partial, other):
+        index.remove(entry)
+        index.validate()
+    assert len(index) == 0 and index.of_session("session") == [] == index.of_gateway(GATEWAY)
 
 
-def test_a_partial_of_an_older_generation_is_late() -> None:
-    driver = Driver()
-    driver.front(replace(job(partial=True, seq=0), generation=1), OTHER_GATEWAY)
-    assert e.Count("partial_late") in driver.front(job(partial=True, seq=3), GATEWAY)
+def test_a_moved_job_belongs_to_the_new_gateway() -> None:
+    index = JobIndex()
+    entry = pending(job())
+    index.add(entry)
+    index.move(entry, OTHER_GATEWAY)
+    index.validate()
+    assert entry.gateway == OTHER_GATEWAY
+    assert index.of_gateway(OTHER_GATEWAY) == [entry] and index.of_gateway(GATEWAY) == []
 
 
-def test_a_claim_is_told_to_every_other_gateway() -> None:
-    driver = Driver()
-    for gateway in (GATEWAY, OTHER_GATEWAY):
-        driver.front(m.Hello(gateway_id=gateway.decode(), expected_audio_rate=0.0), gateway)
-    claim = m.Claim(session_id="session", generation=2, resume_token_hash="h")
-    claimed = m.Claimed(session_id="session", generation=2, resume_token_hash="h")
-    assert driver.front(claim, GATEWAY) == [e.SendFront(OTHER_GATEWAY, claimed)]
+def test_jobs_are_ordered_by_generation_segment_and_end_with_finals_last() -> None:
+    ordered = [
+        job(0, partial=True, end_ms=100),
+        job(0, partial=True, end_ms=200),
+        job(0, end_ms=150),
+        job(1, partial=True, end_ms=10_100),
+        replace(job(0, partial=True, end_ms=100), generation=1),
+    ]
+    assert sorted([*ordered[2:], *ordered[:2]], key=timeline_key) == ordered

@@ -34,7 +34,7 @@ def test_the_end_of_each_final_job_is_measured() -> None:
     ]
 
 
-def test_a_job_that_no_worker_answers_is_counted_and_no_wait() -> None:
+def test_a_job_without_a_workers_answer_is_counted_without_a_waiting_time() -> None:
     driver = Driver()
     driver.hello()
     driver.front(job(0, deadline_ms=1_000))
@@ -48,14 +48,14 @@ def test_a_job_that_no_worker_answers_is_counted_and_no_wait() -> None:
     assert value("asr_broker_queue_seconds_count", lane="live") == waits + 1
 
 
-def test_what_alerts_watch_is_counted_somewhere() -> None:
+def test_each_watched_reason_is_counted_somewhere() -> None:
     code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "broker").glob("*.py"))
     code = code.replace((ROOT / "broker" / "metrics.py").read_text(encoding="utf-8"), "")
     sent = {f"unsent_{name.lower()}" for name in vars(m) if isinstance(vars(m)[name], type)}
     assert {name for name in metrics.WATCHED if f'"{name}"' not in code} <= sent
 
 
-def test_a_workers_own_words_add_no_series() -> None:
+def test_error_codes_of_workers_add_no_series() -> None:
     series = series_of_answers()
     before = value("asr_broker_answers_total", lane="live", outcome="other")
     for code in ("no such code", "nor this", WORKER.decode()):

@@ -1,4 +1,4 @@
-"""Whose turn it is: fairness between sessions, lanes, and what goes before them."""
+"""Order of waiting jobs: fairness between sessions, lanes, retries."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from itertools import count
 
 import pytest
 
-from broker import queues
+from broker import limits as limit
 from broker.jobs import PendingJob, audio_ms_of
-from broker.limits import BULK_EVERY_ASSIGNMENTS, Limits
+from broker.limits import BULK_EVERY_ASSIGNMENTS
 from broker.queues import FairQueue, JobQueue
-from tests.broker.driving import GATEWAY, job
+from tests.broker.driving import DEFAULTS, GATEWAY, job
 from wire.messages import Job
 
 _ids = count(1)
@@ -54,8 +54,8 @@ def test_turns_are_measured_in_audio() -> None:
     assert sessions(queue, 9) == "abbbabbba"
 
 
-def test_session_that_sends_one_by_one_owes_what_it_had() -> None:
-    """Else it would always be new, and pass by who has two waiting."""
+def test_a_session_that_sends_one_by_one_does_not_overtake() -> None:
+    """Its start time is remembered while it has no waiting jobs."""
     queue = FairQueue()
     for session_id in "aaab":
         queue.push(of(session_id))
@@ -67,7 +67,7 @@ def test_session_that_sends_one_by_one_owes_what_it_had() -> None:
     assert served == "ababab"
 
 
-def test_debts_end_when_nobody_waits() -> None:
+def test_start_times_are_forgotten_when_the_queue_is_empty() -> None:
     queue = FairQueue()
     queue.push(of("a", 60_000))
     queue.pop()
@@ -77,7 +77,7 @@ def test_debts_end_when_nobody_waits() -> None:
     assert sessions(queue, 2) == "ab"
 
 
-def test_removed_jobs_leave_nothing_behind() -> None:
+def test_removed_jobs_leave_no_bookkeeping() -> None:
     queue = FairQueue()
     stays = of("stays")
     queue.push(stays)
@@ -91,8 +91,8 @@ def test_removed_jobs_leave_nothing_behind() -> None:
     assert queue.heap_length == 0
 
 
-def test_remembered_debts_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queues, "SERVED_FLOWS_MAX", 10)
+def test_remembered_start_times_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limit, "SERVED_FLOWS_MAX", 10)
     queue = FairQueue()
     queue.push(of("last", 1_000_000))
     queue.push(of("last", 1_000_000))
@@ -113,8 +113,8 @@ def lanes(queue: JobQueue, turns: int) -> str:
     return out
 
 
-def test_bulk_gets_its_share_and_partials_what_is_left() -> None:
-    queue = JobQueue(Limits())
+def test_bulk_gets_its_share_and_partials_come_last() -> None:
+    queue = JobQueue(DEFAULTS)
     for index in range(20):
         queue.push(pending(job(index, session_id="live")))
         queue.push(pending(job(index, session_id="bulk", lane="bulk")))
@@ -124,8 +124,8 @@ def test_bulk_gets_its_share_and_partials_what_is_left() -> None:
     assert lanes(queue, 26) == "l" * 6 + "b" * 18 + "p" + "-"
 
 
-def test_what_comes_back_goes_first() -> None:
-    queue = JobQueue(Limits())
+def test_a_job_that_comes_back_is_first() -> None:
+    queue = JobQueue(DEFAULTS)
     back = of("a")
     queue.push(back)
     queue.pop(partials=False)
@@ -134,20 +134,20 @@ def test_what_comes_back_goes_first() -> None:
     assert queue.pop(partials=False) is back
 
 
-def test_before_the_last_attempt_it_is_set_apart() -> None:
-    queue = JobQueue(Limits())
+def test_a_job_before_its_last_attempt_must_run_exclusively() -> None:
+    queue = JobQueue(DEFAULTS)
     suspect = of("a")
     suspect.attempts_lost = 2
     queue.requeue(suspect)
     queue.validate()
-    assert queue.waits_alone
+    assert queue.has_exclusive
     assert queue.pop(partials=True) is None
-    assert queue.pop_alone() is suspect
+    assert queue.pop_exclusive() is suspect
     assert (len(queue), queue.audio_ms) == (0, 0)
 
 
-def test_jobs_can_be_removed_from_wherever_they_are() -> None:
-    queue = JobQueue(Limits())
+def test_jobs_can_be_removed_from_each_place() -> None:
+    queue = JobQueue(DEFAULTS)
     entries = [of("a"), pending(job(lane="bulk")), pending(job(partial=True))]
     for entry in entries:
         queue.push(entry)
@@ -156,12 +156,12 @@ def test_jobs_can_be_removed_from_wherever_they_are() -> None:
         entry.attempts_lost = attempts_lost
         queue.requeue(entry)
         entries.append(entry)
-    assert [entry.place for entry in entries] == ["live", "bulk", "partial", "retry", "alone"]
+    assert [entry.place for entry in entries] == ["live", "bulk", "partial", "retry", "exclusive"]
     for entry in entries:
         queue.remove(entry)
         queue.validate()
     assert (len(queue), queue.audio_ms) == (0, 0)
 
 
-def test_audio_that_is_empty_is_not_free() -> None:
+def test_empty_audio_is_not_free() -> None:
     assert audio_ms_of(job(audio_ms=0)) == 1

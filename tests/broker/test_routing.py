@@ -1,6 +1,8 @@
-"""The routing core: what each message leads to, as ``actions == [...]``."""
+"""The routing core: the actions that follow from each message."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 from msgspec import structs
@@ -8,8 +10,8 @@ from msgspec import structs
 from broker import answers
 from broker import events as e
 from broker import limits as limit
-from broker.limits import Limits
 from tests.broker.driving import (
+    DEFAULTS,
     GATEWAY,
     OTHER_GATEWAY,
     OTHER_WORKER,
@@ -36,7 +38,7 @@ def test_hello_is_answered_each_time() -> None:
     driver.hello()
 
 
-def test_hello_under_another_name_is_refused() -> None:
+def test_hello_with_another_identity_is_refused() -> None:
     driver = Driver()
     actions = driver.front(m.Hello(gateway_id="gateway-2"), GATEWAY)
     assert actions == [e.Count("identity_mismatch")]
@@ -69,14 +71,14 @@ def test_a_worker_without_a_common_protocol_version_is_refused() -> None:
     assert driver.beat() == [e.Count("unknown_worker"), e.SendBack(WORKER, WELCOME)]
 
 
-def test_any_message_introduces_a_gateway() -> None:
-    """After our restart, gateways go on under their names."""
+def test_any_message_begins_the_lease_of_a_gateway() -> None:
+    """After a restart of the broker, gateways go on with their identities."""
     driver = Driver()
     assert driver.front(job()) == [e.SendFront(GATEWAY, WELCOME)]
     assert GATEWAY in driver.broker.gateways
 
 
-def test_identity_that_is_no_text_is_not_served() -> None:
+def test_an_identity_that_is_not_utf_8_is_not_served() -> None:
     driver = Driver()
     assert driver.front(job(), b"\xff\x00") == [e.Count("identity_mismatch")]
 
@@ -88,26 +90,26 @@ def test_gateways_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert driver.front(job(), OTHER_GATEWAY) == [e.Count("gateways_full")]
 
 
-def test_silent_gateway_loses_what_is_queued(driver: Driver) -> None:
+def test_queued_jobs_of_a_silent_gateway_are_dropped(driver: Driver) -> None:
     driver.front(job(0))
     for seq in range(1, 6):
         driver.front(job(seq))
     assert len(driver.broker.scheduler.queue) == 2
     actions = driver.tick(5.5, alive=(WORKER,))
-    assert actions == [e.Count("gateway_lease_ended"), *[e.Count("gateway_gone")] * 2]
+    assert actions == [e.Count("gateway_lease_ended"), *[e.Count("gateway_lost")] * 2]
     answer = result(job(0))
-    assert driver.answer(1) == [e.Count("result_for_gone_gateway"), published(answer)]
+    assert driver.answer(1) == [e.Count("result_for_lost_gateway"), published(answer)]
 
 
 def test_back_socket_messages_on_front_are_counted(driver: Driver) -> None:
     beat = m.Heartbeat(worker_id="worker-1", busy_ms=0)
     assert driver.front(beat) == [e.Count("front_unexpected")]
-    assert driver.tell(e.FrontRejected(GATEWAY)) == [e.Count("front_malformed")]
+    assert driver.handle(e.FrontRejected(GATEWAY)) == [e.Count("front_malformed")]
 
 
 def test_refused_sends_to_gateways_are_counted(driver: Driver) -> None:
     refused = e.FrontUnsent(GATEWAY, result(job()))
-    assert driver.tell(refused) == [e.Count("unsent_result")]
+    assert driver.handle(refused) == [e.Count("unsent_result")]
     assert GATEWAY in driver.broker.gateways
 
 
@@ -122,7 +124,7 @@ def test_job_goes_to_the_worker_and_its_result_back(driver: Driver) -> None:
     assert len(driver.broker.scheduler.jobs) == 0
 
 
-def test_token_times_become_those_of_the_session(driver: Driver) -> None:
+def test_token_times_are_moved_to_the_timeline_of_the_session(driver: Driver) -> None:
     driver.front(job(2))
     actions = driver.answer(1, tokens=(m.Token(text="一", start_ms=10, end_ms=90),))
     tokens = (m.Token(text="一", start_ms=20_010, end_ms=20_090),)
@@ -138,12 +140,12 @@ def test_queue_ms_is_the_wait_for_a_worker() -> None:
     assert driver.answer(1)[0] == e.SendFront(GATEWAY, result(job(), queue_ms=250))
 
 
-def test_same_job_again_is_not_queued_twice(driver: Driver) -> None:
+def test_a_job_sent_again_is_not_queued_twice(driver: Driver) -> None:
     driver.front(job())
     assert driver.front(job()) == [e.Count("duplicate_job")]
 
 
-def test_newest_sender_gets_the_result(driver: Driver) -> None:
+def test_the_gateway_that_sent_a_job_last_gets_the_result(driver: Driver) -> None:
     driver.front(job())
     driver.hello(OTHER_GATEWAY)
     assert driver.front(job(), OTHER_GATEWAY) == [e.Count("duplicate_job")]
@@ -170,7 +172,7 @@ def test_workers_error_is_the_segments_result(driver: Driver) -> None:
 
 
 def test_full_queue_answers_overloaded() -> None:
-    driver = Driver(Limits(queue_audio_ms_max=2_000))
+    driver = Driver(replace(DEFAULTS, queue_audio_ms_max=2_000))
     driver.hello()
     assert driver.front(job(0)) == driver.front(job(1)) == []
     refusal = failure(job(2), answers.OVERLOADED, attempt=0)
@@ -178,8 +180,8 @@ def test_full_queue_answers_overloaded() -> None:
     assert driver.broker.load().failed_total == 0
 
 
-def test_queue_is_limited_in_jobs_too() -> None:
-    driver = Driver(Limits(queue_jobs_max=1))
+def test_the_number_of_queued_jobs_is_limited() -> None:
+    driver = Driver(replace(DEFAULTS, queue_jobs_max=1))
     driver.hello()
     driver.front(job(0))
     assert driver.front(job(1))[0] == e.Count("overloaded")
@@ -194,7 +196,7 @@ def test_deadline_ends_a_queued_job() -> None:
     assert driver.tick() == [e.SendFront(GATEWAY, answer), published(answer)]
 
 
-def test_deadline_ends_an_assigned_job_and_its_late_result(driver: Driver) -> None:
+def test_deadline_ends_an_assigned_job_and_its_result_is_abandoned(driver: Driver) -> None:
     driver.front(job(deadline_ms=900))
     driver.now_s += 0.9
     answer = failure(job(), answers.DEADLINE, attempt=1)
@@ -202,7 +204,7 @@ def test_deadline_ends_an_assigned_job_and_its_late_result(driver: Driver) -> No
     assert driver.answer(1) == [e.Count("abandoned_result")]
 
 
-def test_cancel_drops_what_waits_and_what_is_under_way(driver: Driver) -> None:
+def test_cancel_drops_queued_and_assigned_jobs(driver: Driver) -> None:
     for seq in range(5):
         driver.front(job(seq))
     cancel = m.Cancel(session_id="session")
@@ -214,6 +216,35 @@ def test_cancel_drops_what_waits_and_what_is_under_way(driver: Driver) -> None:
     assert driver.front(cancel) == []
 
 
+# -------------------------------------------------------------------------------- takeovers
+
+
+def test_a_newer_generation_replaces_the_job_and_an_older_is_refused() -> None:
+    driver = Driver()
+    old = job()
+    new = structs.replace(old, generation=1, pcm=b"\1\0" * 100)
+    driver.front(old, GATEWAY)
+    assert e.Count("superseded_generation") in driver.front(new, OTHER_GATEWAY)
+    assert e.Count("stale_generation") in driver.front(old, GATEWAY)
+    (entry,) = driver.broker.scheduler.jobs
+    assert (entry.gateway, entry.job.pcm) == (OTHER_GATEWAY, new.pcm)
+
+
+def test_a_partial_of_an_older_generation_is_late() -> None:
+    driver = Driver()
+    driver.front(structs.replace(job(partial=True, seq=0), generation=1), OTHER_GATEWAY)
+    assert e.Count("partial_late") in driver.front(job(partial=True, seq=3), GATEWAY)
+
+
+def test_a_claim_is_sent_to_each_other_gateway() -> None:
+    driver = Driver()
+    for gateway in (GATEWAY, OTHER_GATEWAY):
+        driver.front(m.Hello(gateway_id=gateway.decode(), expected_audio_rate=0.0), gateway)
+    claim = m.Claim(session_id="session", generation=2, resume_token_hash="h")
+    claimed = m.Claimed(session_id="session", generation=2, resume_token_hash="h")
+    assert driver.front(claim, GATEWAY) == [e.SendFront(OTHER_GATEWAY, claimed)]
+
+
 # ------------------------------------------------------------------------- records and storage
 
 
@@ -221,18 +252,18 @@ def test_record_is_published(driver: Driver) -> None:
     record = m.Record(session_id="session", record_seq=3, body={"type": "x"})
     expected = m.PublishedRecord(broker_epoch="epoch", gateway_id="gateway-1", record=record)
     assert driver.front(record) == [e.Publish(expected)]
-    assert driver.tell(e.Unpublished(expected)) == [e.Count("subscriber_full")]
+    assert driver.handle(e.Unpublished(expected)) == [e.Count("subscriber_full")]
 
 
-def test_nothing_is_published_to_nobody(driver: Driver) -> None:
+def test_nothing_is_published_without_a_subscriber(driver: Driver) -> None:
     record = m.Record(session_id="session", record_seq=3, body={})
-    driver.tell(e.SubscriptionChanged(b"", False))
+    driver.handle(e.SubscriptionChanged(b"", False))
     assert driver.front(record) == [e.Count("no_subscriber")]
-    driver.tell(e.SubscriptionChanged(b"result", True))
+    driver.handle(e.SubscriptionChanged(b"result", True))
     foreign = e.SubscriptionChanged(b"something else", True)
-    assert driver.tell(foreign) == [e.Count("foreign_topic")]
+    assert driver.handle(foreign) == [e.Count("foreign_topic")]
     assert driver.front(record) == [e.Count("no_subscriber")]
-    driver.tell(e.SubscriptionChanged(b"record", True))
+    driver.handle(e.SubscriptionChanged(b"record", True))
     assert isinstance(driver.front(record)[0], e.Publish)
 
 
@@ -257,7 +288,7 @@ def test_partial_is_delivered_and_not_published(driver: Driver) -> None:
     assert driver.answer(1) == [e.SendFront(GATEWAY, result(partial(100)))]
 
 
-def test_newer_partial_replaces_the_one_that_waits() -> None:
+def test_a_newer_partial_replaces_a_queued_one() -> None:
     driver = Driver()
     driver.hello()
     driver.front(partial(100))
@@ -278,8 +309,8 @@ def test_final_job_replaces_its_partials(driver: Driver) -> None:
     assert driver.front(partial(300)) == [e.Count("partial_late")]
 
 
-def test_partials_wait_for_finals_and_leave_room_for_them(driver: Driver) -> None:
-    """One credit in four, of four: one partial at a time."""
+def test_partials_wait_for_finals_and_leave_credits_for_them(driver: Driver) -> None:
+    """A quarter of four credits: one partial at a time."""
     driver.front(job(0, session_id="a", partial=True))
     assert driver.front(job(0, session_id="b", partial=True)) == []
     final = job(0, session_id="c")
@@ -294,7 +325,7 @@ def test_partial_that_waited_too_long_is_dropped() -> None:
 
 
 def test_lost_or_refused_partial_is_only_counted() -> None:
-    driver = Driver(Limits(queue_audio_ms_max=1_500))
+    driver = Driver(replace(DEFAULTS, queue_audio_ms_max=1_500))
     driver.hello()
     driver.front(job(0, session_id="a", audio_ms=1_450))
     assert driver.front(partial(100)) == [e.Count("partial_overloaded")]
@@ -323,7 +354,7 @@ def test_workers_have_a_limit(monkeypatch: pytest.MonkeyPatch, driver: Driver) -
     assert driver.back(ready, OTHER_WORKER) == [e.Count("workers_full")]
 
 
-def test_unknown_worker_is_told_the_epoch_once_in_a_while() -> None:
+def test_an_unknown_worker_gets_a_welcome_once_per_interval() -> None:
     driver = Driver()
     welcome = [e.Count("unknown_worker"), e.SendBack(WORKER, WELCOME)]
     assert driver.beat() == welcome
@@ -332,12 +363,12 @@ def test_unknown_worker_is_told_the_epoch_once_in_a_while() -> None:
     assert driver.beat() == welcome
 
 
-def test_lying_worker_is_quarantined(driver: Driver) -> None:
+def test_a_worker_with_too_many_protocol_errors_is_quarantined(driver: Driver) -> None:
     driver.front(job(0))
     driver.ready(OTHER_WORKER)
-    for job_id in range(limit.OFFENCES_MAX - 2):
+    for job_id in range(limit.PROTOCOL_ERRORS_MAX - 2):
         assert driver.answer(100 + job_id) == [e.Count("unheld_result")]
-    assert driver.tell(e.BackRejected(WORKER)) == [e.Count("back_malformed")]
+    assert driver.handle(e.BackRejected(WORKER)) == [e.Count("back_malformed")]
     assert driver.back(m.Hello(gateway_id="x")) == [
         e.Count("back_unexpected"),
         e.Count("worker_quarantined"),
@@ -348,10 +379,10 @@ def test_lying_worker_is_quarantined(driver: Driver) -> None:
     assert driver.back(ready) == [e.Count("quarantined")]
 
 
-def test_nobody_loses_a_lease_because_we_were_stopped(driver: Driver) -> None:
+def test_no_lease_ends_because_the_broker_was_stopped(driver: Driver) -> None:
     driver.front(job())
     driver.now_s += 60.0
-    actions = [a for a in driver.tell(e.Tick()) if not isinstance(a, e.SendFront)]
+    actions = [a for a in driver.handle(e.Tick()) if not isinstance(a, e.SendFront)]
     assert actions == [e.Count("attempt_deadline")]
     assert driver.broker.load().workers == 1
     assert GATEWAY in driver.broker.gateways
@@ -360,15 +391,15 @@ def test_nobody_loses_a_lease_because_we_were_stopped(driver: Driver) -> None:
 # ------------------------------------------------------------------------------------- load
 
 
-def test_load_is_told_four_times_a_second(driver: Driver) -> None:
-    told = 0
+def test_load_is_sent_four_times_a_second(driver: Driver) -> None:
+    sent = 0
     for _ in range(16):
         driver.now_s += 1 / 16
-        told += sum(
+        sent += sum(
             isinstance(a, e.SendFront) and isinstance(a.message, m.Load)
-            for a in driver.tell(e.Tick())
+            for a in driver.handle(e.Tick())
         )
-    assert told == 4
+    assert sent == 4
 
 
 def test_load_counts(driver: Driver) -> None:
@@ -394,7 +425,7 @@ def test_load_counts(driver: Driver) -> None:
 
 
 def test_throughput_is_measured(driver: Driver) -> None:
-    """2 s of audio every 10 ms, for long enough that the assumption is forgotten."""
+    """2 s of audio every 10 ms, until the initial assumption has decayed."""
     for seq in range(3_000):
         driver.broker.handle(e.FrontReceived(GATEWAY, job(seq, audio_ms=2_000)), driver.now_s)
         driver.now_s += 0.01

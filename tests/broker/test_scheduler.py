@@ -1,4 +1,4 @@
-"""Attempts: who gets a job, how attempts are lost or given back, and when a job has had enough."""
+"""Attempts: assignment, loss, return and the retry limit."""
 
 from __future__ import annotations
 
@@ -54,27 +54,29 @@ def test_silent_worker_loses_its_jobs_to_others(driver: Driver) -> None:
     )
 
 
-def test_worker_that_begins_anew_loses_what_it_held(driver: Driver) -> None:
+def test_a_worker_that_registers_again_loses_its_jobs(driver: Driver) -> None:
     driver.front(job())
     retry = e.SendBack(WORKER, worker_job(job(), 1, attempt=2))
-    assert driver.ready() == [e.Count("worker_began_anew"), retry]
+    assert driver.ready() == [e.Count("worker_registered_again"), retry]
 
 
-def test_unreachable_worker_is_gone_and_the_unsent_attempt_does_not_count(driver: Driver) -> None:
+def test_an_unreachable_worker_is_lost_and_the_unsent_attempt_does_not_count(
+    driver: Driver,
+) -> None:
     driver.front(job(0))
     driver.front(job(1))
     driver.ready(OTHER_WORKER)
-    actions = driver.tell(e.BackUnsent(WORKER, worker_job(job(1), 2)))
+    actions = driver.handle(e.BackUnsent(WORKER, worker_job(job(1), 2)))
     assert actions == [
         e.Count("unsent_workerjob"),
         e.Count("worker_unreachable"),
         e.SendBack(OTHER_WORKER, worker_job(job(1), 2)),
         e.SendBack(OTHER_WORKER, worker_job(job(0), 1, attempt=2)),
     ]
-    assert driver.tell(e.BackUnsent(WORKER, WELCOME)) == [e.Count("unsent_welcome")]
+    assert driver.handle(e.BackUnsent(WORKER, WELCOME)) == [e.Count("unsent_welcome")]
 
 
-def test_draining_worker_gives_back_and_finishes(driver: Driver) -> None:
+def test_a_draining_worker_returns_jobs_and_finishes_the_rest(driver: Driver) -> None:
     driver.front(job(0))
     driver.front(job(1))
     assert driver.bye((2, 1), (7, 1)) == [e.Count("stale_return")]
@@ -86,7 +88,7 @@ def test_draining_worker_gives_back_and_finishes(driver: Driver) -> None:
     assert driver.bye() == [e.Count("unknown_worker")]
 
 
-def test_bye_of_another_epoch_gives_nothing_back(driver: Driver) -> None:
+def test_bye_of_another_epoch_returns_nothing(driver: Driver) -> None:
     driver.front(job(0))
     assert driver.bye((1, 1), broker_epoch="before") == []
     assert driver.broker.load().in_flight == 1
@@ -95,23 +97,23 @@ def test_bye_of_another_epoch_gives_nothing_back(driver: Driver) -> None:
 def test_third_lost_attempt_ends_the_job(driver: Driver) -> None:
     driver.front(job())
     assert driver.ready() == [
-        e.Count("worker_began_anew"),
+        e.Count("worker_registered_again"),
         e.SendBack(WORKER, worker_job(job(), 1, attempt=2)),
     ]
     assert driver.ready() == [
-        e.Count("worker_began_anew"),
+        e.Count("worker_registered_again"),
         e.SendBack(WORKER, worker_job(job(), 1, attempt=3)),
     ]
     answer = failure(job(), answers.CHUNK_FAILED, attempt=3)
     assert driver.ready() == [
         e.SendFront(GATEWAY, answer),
         published(answer),
-        e.Count("worker_began_anew"),
+        e.Count("worker_registered_again"),
     ]
 
 
-def test_last_attempt_is_made_alone(driver: Driver) -> None:
-    """Jobs that were with a poison job in two dead workers don't die with it in a third."""
+def test_the_last_attempt_runs_exclusively(driver: Driver) -> None:
+    """Jobs that were lost together with a poison job twice are not lost with it again."""
     driver.front(job(0))
     driver.front(job(1))
     driver.ready()
@@ -122,21 +124,21 @@ def test_last_attempt_is_made_alone(driver: Driver) -> None:
     assert driver.answer(2, attempt=3)[-1] == e.SendBack(WORKER, worker_job(job(2), 3))
 
 
-def test_worker_is_kept_free_for_a_last_attempt(driver: Driver) -> None:
+def test_a_worker_is_reserved_for_a_last_attempt(driver: Driver) -> None:
     driver.front(job(0))
     driver.ready()
     driver.ready(OTHER_WORKER)
     driver.front(job(1, audio_ms=100))
-    driver.tell(e.BackUnsent(WORKER, worker_job(job(9), 9)))
-    # The only worker is busy with job 2: nothing more for it, until it is idle.
+    driver.handle(e.BackUnsent(WORKER, worker_job(job(9), 9)))
+    # The only worker holds job 2 and is reserved until it is idle.
     assert driver.front(job(2)) == []
     assert driver.answer(2, OTHER_WORKER)[-1] == e.SendBack(
         OTHER_WORKER, worker_job(job(0), 1, attempt=3)
     )
 
 
-def test_what_timed_out_together_is_tried_again_one_by_one(driver: Driver) -> None:
-    """One of them hangs workers: the others have their texts before it hangs the next."""
+def test_jobs_that_timed_out_together_are_retried_one_by_one(driver: Driver) -> None:
+    """One of them may hang workers; the others must not wait behind it."""
     for seq in range(3):
         driver.front(job(seq))
     driver.ready(OTHER_WORKER)
@@ -148,7 +150,7 @@ def test_what_timed_out_together_is_tried_again_one_by_one(driver: Driver) -> No
         assert following == e.SendBack(OTHER_WORKER, worker_job(job(seq), job_id, attempt=2))
 
 
-def test_overdue_attempt_goes_elsewhere_and_its_worker_gets_nothing(driver: Driver) -> None:
+def test_an_overdue_attempt_is_reassigned_and_its_worker_gets_no_jobs(driver: Driver) -> None:
     driver.front(job(0))
     driver.tick(29.0, alive=BOTH)
     driver.ready(OTHER_WORKER)
@@ -163,7 +165,7 @@ def test_overdue_attempt_goes_elsewhere_and_its_worker_gets_nothing(driver: Driv
     driver.now_s += 1.0
     driver.beat(busy_ms=31_500)
     assert driver.broker.load().in_flight == 4
-    # A batch that began after the attempt was given up: the worker moves.
+    # The current batch began after the attempt was taken away: the worker makes progress.
     driver.beat(busy_ms=10)
     assert driver.broker.load().in_flight == 8
 

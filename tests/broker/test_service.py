@@ -1,4 +1,4 @@
-"""The broker's process, by real sockets."""
+"""The broker's loop as a process, with real sockets."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def endpoints(tmp_path: Path) -> Endpoints:
 
 @pytest.fixture
 def broker(endpoints: Endpoints) -> Iterator[LoggedProcess]:
-    # These peers don't beat: no slow machine is to end their leases.
+    # The peers of these tests send no heartbeats.
     with running_broker(endpoints, BROKER_LEASE_S="60", **NO_REDIS) as process:
         yield process
 
@@ -78,7 +78,7 @@ def test_job_and_result(gateway: Dealer, worker: Dealer) -> None:
         check_round_trip(gateway, worker, seq)
 
 
-def test_load_is_told(gateway: Dealer, worker: Dealer) -> None:
+def test_load_is_sent(gateway: Dealer, worker: Dealer) -> None:
     while (load := gateway.receive(Load)).workers == 0:
         pass
     assert (load.workers, load.models, load.queued) == (1, ("demo",), 0)
@@ -89,7 +89,7 @@ def test_publications_and_their_confirmation(
 ) -> None:
     with Subscriber(endpoints.events) as subscriber:
         record = Record(session_id="session", record_seq=0, body={"type": "x"})
-        # The subscription is on its way: until it is there, records are counted and dropped.
+        # Until the subscription arrives, records are counted and dropped.
         while not subscriber.socket.poll(50):
             gateway.send(record)
         sequence, published = subscriber.receive()
@@ -111,7 +111,7 @@ def _counted(reason: str, incidents: dict[str, Any]) -> bool:
     return reason in incidents["counts"]
 
 
-def test_garbage_from_hostile_peers_harms_nobody(
+def test_invalid_frames_of_hostile_peers_affect_no_other_peer(
     endpoints: Endpoints, broker: LoggedProcess, gateway: Dealer, worker: Dealer
 ) -> None:
     rng = random.Random(1)
@@ -134,12 +134,12 @@ def test_garbage_from_hostile_peers_harms_nobody(
         with Dealer(endpoint, "hostile-1") as hostile:
             for frames in garbage:
                 hostile.send_frames(frames)
-            # Closing would take back what has not left yet.
+            # A plain close would drop frames that are not sent yet.
             hostile.socket.close(linger=5_000)
     for endpoint in (endpoints.frontend, endpoints.backend, endpoints.events):
         with socket.socket(socket.AF_UNIX) as stranger:
             stranger.connect(endpoint.removeprefix("ipc://"))
-            # It may be cut off before it has said all.
+            # The broker may disconnect it before the end.
             with suppress(BrokenPipeError, ConnectionResetError):
                 stranger.sendall(rng.randbytes(100_000))
     for reason in ("front_malformed", "back_malformed"):
@@ -155,7 +155,7 @@ def test_frame_over_the_limit_costs_the_hostile_peer_its_connection(
         check_round_trip(gateway, worker, 0)
 
 
-def test_jobs_of_a_vanished_worker_go_to_another(endpoints: Endpoints) -> None:
+def test_jobs_of_a_disconnected_worker_go_to_another(endpoints: Endpoints) -> None:
     with (
         running_broker(endpoints, **NO_REDIS),
         Dealer(endpoints.frontend, GATEWAY) as gateway,
@@ -181,7 +181,7 @@ def test_jobs_of_a_vanished_worker_go_to_another(endpoints: Endpoints) -> None:
         assert [gateway.receive(Result).text for _ in range(2)] == ["here", "here"]
 
 
-def test_restarted_broker_has_a_new_epoch_and_is_found_again(endpoints: Endpoints) -> None:
+def test_a_restarted_broker_has_a_new_epoch_and_peers_reconnect(endpoints: Endpoints) -> None:
     with Dealer(endpoints.frontend, GATEWAY) as gateway:
         with running_broker(endpoints, **NO_REDIS) as broker:
             gateway.send(Hello(gateway_id=GATEWAY))
@@ -197,12 +197,7 @@ def test_restarted_broker_has_a_new_epoch_and_is_found_again(endpoints: Endpoint
             check_round_trip(gateway, worker, 0)
 
 
-def test_sigterm_ends_it(broker: LoggedProcess) -> None:
-    assert broker.terminate() == exit_codes.OK
-    assert any(event["event"] == "broker_ended" for event in broker.events)
-
-
-def test_taken_endpoint_is_one_clear_line(endpoints: Endpoints) -> None:
+def test_an_endpoint_in_use_is_reported_in_one_line(endpoints: Endpoints) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
         environment = {**endpoints.environment, "BROKER_BACKEND": address}
@@ -213,14 +208,14 @@ def test_taken_endpoint_is_one_clear_line(endpoints: Endpoints) -> None:
     assert not any("Traceback" in line for line in process.lines)
 
 
-def test_impossible_endpoint_is_a_wrong_setting(endpoints: Endpoints) -> None:
+def test_an_invalid_endpoint_is_a_configuration_error(endpoints: Endpoints) -> None:
     environment = {**endpoints.environment, "BROKER_EVENTS": "tcp://127.0.0.1:port"}
     with LoggedProcess("broker", **environment, **NO_REDIS) as process:
         assert process.wait() == exit_codes.CONFIG
     assert any(line.startswith("error: BROKER_EVENTS: ") for line in process.lines)
 
 
-def test_redis_that_never_answers_holds_nothing_up(endpoints: Endpoints) -> None:
+def test_a_redis_that_never_answers_delays_nothing(endpoints: Endpoints) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
         with (

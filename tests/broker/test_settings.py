@@ -7,7 +7,7 @@ from runtime import settings
 from wire import keys
 
 
-def test_limits_in_the_cores_units(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_are_converted_to_the_units_of_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BROKER_QUEUE_AUDIO_S_MAX", "90")
     monkeypatch.setenv("BROKER_LEASE_S", "7.5")
     limits = BrokerSettings().limits()
@@ -16,7 +16,7 @@ def test_limits_in_the_cores_units(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["BROKER_FRONTEND", "BROKER_BACKEND", "BROKER_EVENTS"])
 @pytest.mark.parametrize("endpoint", ["tcp://0.0.0.0:7102", "tcp://*:7102", "tcp://10.0.0.5:7102"])
-def test_a_bus_that_others_can_reach_needs_consent(
+def test_a_public_bus_needs_consent(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     name: str,
@@ -32,7 +32,7 @@ def test_a_bus_that_others_can_reach_needs_consent(
     assert getattr(BrokerSettings(), name.lower()) == endpoint
 
 
-def test_keys_are_as_good_as_consent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_keys_replace_consent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     keys.generate(tmp_path)
     monkeypatch.setenv("BUS_KEYS_DIR", str(tmp_path))
     monkeypatch.setenv("BROKER_BACKEND", "tcp://0.0.0.0:7102")
@@ -43,7 +43,7 @@ def test_keys_are_as_good_as_consent(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     }
 
 
-def test_keys_that_are_not_there_are_told_in_one_line(
+def test_missing_keys_are_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setenv("BUS_KEYS_DIR", str(tmp_path))
@@ -56,6 +56,17 @@ def test_keys_that_are_not_there_are_told_in_one_line(
 @pytest.mark.parametrize(
     "endpoint", ["tcp://127.0.0.1:1", "tcp://localhost:1", "tcp://[::1]:1", "ipc:///tmp/x"]
 )
-def test_loopback_needs_none(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+def test_loopback_needs_no_consent(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     monkeypatch.setenv("BROKER_BACKEND", endpoint)
     assert BrokerSettings().broker_backend == endpoint
+
+
+def test_a_queue_that_does_not_fit_into_the_memory_limit_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BROKER_QUEUE_AUDIO_S_MAX", "86400")
+    with pytest.raises(SystemExit):
+        settings.load(BrokerSettings)
+    assert "BROKER_MEMORY_MB_MAX" in capsys.readouterr().err
+    monkeypatch.setenv("BROKER_MEMORY_MB_MAX", "6000")
+    assert BrokerSettings().broker_memory_mb_max == 6_000

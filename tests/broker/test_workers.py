@@ -1,9 +1,13 @@
-"""What workers hold and may take, beyond what the routing tests show."""
+"""Worker state: credits, leases, reservations, past attempts and throughput."""
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 
+import broker
 from broker import limits as limit
 from broker.workers import PastAttempts, Throughput, WorkerPool
 from tests.broker.test_queues import of
@@ -22,13 +26,13 @@ def test_past_attempts_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(job_id, 1) in past for job_id in range(3)] == [False, True, True]
 
 
-def test_past_of_gone_workers_is_kept_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_past_attempts_of_unregistered_workers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limit, "PAST_WORKERS_MAX", 1)
     pool = WorkerPool()
     for name in ("a", "b"):
         worker = pool.add(name.encode(), ready(name), 0.0)
         entry = of("s")
-        pool.assign(worker, entry, 0.0, alone=False)
+        pool.assign(worker, entry, 0.0, exclusive=False)
         assert pool.remove(worker) == [entry]
         pool.validate()
     assert (entry.job_id, 1) in pool.add(b"b", ready("b"), 0.0).past
@@ -48,16 +52,16 @@ def test_heap_does_not_grow_with_traffic() -> None:
         worker = pool.least_loaded()
         assert worker is not None
         entry = of("s")
-        pool.assign(worker, entry, 0.0, alone=False)
+        pool.assign(worker, entry, 0.0, exclusive=False)
         pool.complete(worker, entry, 0.0, infer_ms=1)
         pool.validate()
     assert pool.heap_length <= 4 * 3 + 64
 
 
-def test_reserved_worker_that_goes_frees_the_reservation() -> None:
+def test_removing_a_reserved_worker_frees_the_reservation() -> None:
     pool = WorkerPool()
     first = pool.add(b"a", ready("a"), 0.0)
-    pool.assign(first, of("s"), 0.0, alone=False)
+    pool.assign(first, of("s"), 0.0, exclusive=False)
     assert pool.reserve_idle() is None
     assert pool.least_loaded() is None
     pool.remove(first)
@@ -70,7 +74,7 @@ def test_overdue_worker_is_not_kept_reserved() -> None:
     pool = WorkerPool()
     worker = pool.add(b"a", ready("a"), 0.0)
     entry = of("s")
-    pool.assign(worker, entry, 0.0, alone=False)
+    pool.assign(worker, entry, 0.0, exclusive=False)
     pool.reserve_idle()
     pool.give_up(worker, entry, 30.0)
     pool.validate()
@@ -78,30 +82,56 @@ def test_overdue_worker_is_not_kept_reserved() -> None:
     assert pool.reserve_idle() is other
 
 
-def test_throughput_begins_with_what_the_worker_measured() -> None:
-    assert Throughput(told_rtfx=250.0).factor == pytest.approx(250)
-    assert Throughput(told_rtfx=0.0).factor == pytest.approx(limit.THROUGHPUT_INITIAL_RTFX)
+def test_throughput_starts_with_the_reported_factor() -> None:
+    assert Throughput(reported_rtfx=250.0).rtfx == pytest.approx(250)
+    assert Throughput(reported_rtfx=0.0).rtfx == pytest.approx(limit.THROUGHPUT_INITIAL_RTFX)
 
 
 def test_throughput_counts_a_batch_as_one() -> None:
-    """Ten utterances of 3 s come together after 0.5 s of work."""
-    throughput = Throughput(told_rtfx=0.0)
+    """The results of ten utterances of 3 s arrive together after 0.5 s."""
+    throughput = Throughput(reported_rtfx=0.0)
     for _ in range(200):
-        throughput.note(3_000, 0.5)
+        throughput.add(3_000, 0.5)
         for _ in range(9):
-            throughput.note(3_000, 0.0)
-    assert throughput.factor == pytest.approx(60, rel=0.1)
+            throughput.add(3_000, 0.0)
+    assert throughput.rtfx == pytest.approx(60, rel=0.1)
 
 
 @pytest.mark.parametrize(("infer_ms", "expected_audio_rate"), [(100, 30), (10_000, 3)])
-def test_time_in_which_jobs_gather_is_not_busy_time(
+def test_time_to_collect_a_batch_is_not_busy_time(
     infer_ms: int, expected_audio_rate: float
 ) -> None:
-    """3 s of audio each second; the worker says that it took a part of it, or more than all."""
+    """3 s of audio each second; the reported time is a part of that second, or more than it."""
     pool = WorkerPool()
     worker = pool.add(b"a", ready("a"), 0.0)
     for second in range(3_000):
         entry = of("s", audio_ms=3_000)
-        pool.assign(worker, entry, float(second), alone=False)
+        pool.assign(worker, entry, float(second), exclusive=False)
         pool.complete(worker, entry, second + 1.0, infer_ms)
     assert pool.throughput_rtfx == pytest.approx(expected_audio_rate, rel=0.05)
+
+
+def test_leases_and_protocol_errors() -> None:
+    pool = WorkerPool()
+    worker = pool.add(b"a", ready("a"), 0.0)
+    assert pool.expired(5.0, 5.0) == []
+    assert pool.expired(5.0, 5.5) == [worker]
+    pool.extend(2.0, 5.5)
+    assert pool.expired(5.0, 5.5) == []
+    pool.renew(worker, 6.0)
+    assert pool.expired(5.0, 11.0) == []
+    errors = [pool.add_protocol_error(worker) for _ in range(limit.PROTOCOL_ERRORS_MAX)]
+    assert errors == [False] * (limit.PROTOCOL_ERRORS_MAX - 1) + [True]
+
+
+def test_only_the_pool_changes_a_worker() -> None:
+    changes = [
+        f"{path.name}:{node.lineno}"
+        for path in Path(broker.__file__).parent.glob("*.py")
+        if path.stem != "workers"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and ast.unparse(node.value) == "worker"
+    ]
+    assert changes == []

@@ -31,7 +31,7 @@ def directory(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(directory: Path) -> Iterator[Context]:
-    """A context with a ZAP authenticator; peers have one of their own, as other processes do."""
+    """A context with a ZAP authenticator. Peers have another context, as other processes do."""
     context: Context = zmq.Context()
     zap = ZapAuthenticator(context, keys.server_keys(directory))
     yield context
@@ -51,10 +51,10 @@ def refused(domain: str) -> float:
     return value
 
 
-def gets_in(
+def is_admitted(
     server: Context, peers: Context, directory: Path, domain: str, client: ClientKeys | None
 ) -> bool:
-    """Whether a message of the peer arrives before one of a later peer that surely may come."""
+    """Whether a message of the peer arrives before one of a later peer that is allowed."""
     endpoint = f"ipc://{directory}/{domain}"
     access = sockets.Access(keys.server_keys(directory), domain)
     welcome = keys.client_keys(directory, min(ALLOWED[domain]))
@@ -79,22 +79,22 @@ def gets_in(
 
 @pytest.mark.parametrize("domain", sorted(ALLOWED))
 @pytest.mark.parametrize("role", CLIENTS)
-def test_roles_get_in_where_they_belong(
+def test_roles_are_admitted_to_their_sockets_only(
     server: Context, peers: Context, directory: Path, domain: str, role: Role
 ) -> None:
     before = refused(domain)
     client = keys.client_keys(directory, role)
-    assert gets_in(server, peers, directory, domain, client) == (role in ALLOWED[domain])
+    assert is_admitted(server, peers, directory, domain, client) == (role in ALLOWED[domain])
     assert (refused(domain) > before) == (role not in ALLOWED[domain])
 
 
-def test_a_stranger_does_not_get_in(server: Context, peers: Context, directory: Path) -> None:
+def test_an_unknown_key_is_refused(server: Context, peers: Context, directory: Path) -> None:
     public, secret = zmq.curve_keypair()
     own = ClientKeys(
         server=(directory / "broker.public").read_bytes().strip(), public=public, secret=secret
     )
-    assert not gets_in(server, peers, directory, "back", own)
+    assert not is_admitted(server, peers, directory, "back", own)
 
 
-def test_without_keys_nobody_gets_in(server: Context, peers: Context, directory: Path) -> None:
-    assert not gets_in(server, peers, directory, "back", None)
+def test_a_peer_without_keys_is_refused(server: Context, peers: Context, directory: Path) -> None:
+    assert not is_admitted(server, peers, directory, "back", None)

@@ -1,4 +1,4 @@
-"""A peer of the bus that says what libzmq never would (ZMTP 3.0, rfc.zeromq.org/spec/23)."""
+"""A peer of the bus that sends what libzmq never sends (ZMTP 3.0, rfc.zeromq.org/spec/23)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,21 @@ from urllib.parse import urlsplit
 
 GREETING = b"\xff" + bytes(8) + b"\x7f" + b"\3\0" + b"NULL".ljust(20, b"\0") + bytes(32)
 MORE_LONG = 3
-"""Flags of a frame with more to come, and its length in 8 bytes."""
+"""Flags of a frame that is not the last one and whose length has 8 bytes."""
 
 
 class RawDealer(socket.socket):
-    """Connected to a ROUTER under ``identity``, its handshake done."""
+    """A socket connected to a ROUTER as ``identity``, after the handshake."""
 
     def __init__(self, endpoint: str, identity: bytes) -> None:
         super().__init__()
+        try:
+            self._shake_hands(endpoint, identity)
+        except OSError:
+            self.close()
+            raise
+
+    def _shake_hands(self, endpoint: str, identity: bytes) -> None:
         address = urlsplit(endpoint)
         self.settimeout(20)
         self.connect((address.hostname, address.port))
@@ -28,5 +35,5 @@ class RawDealer(socket.socket):
         self.recv(4_096)
 
     def send_more(self, frame: bytes) -> None:
-        """A frame of a message that goes on."""
+        """Send a frame with the flag that more frames follow."""
         self.sendall(struct.pack(">BQ", MORE_LONG, len(frame)) + frame)

@@ -14,8 +14,8 @@ from functools import partial
 
 from asr_worker.recognizer import TRIAL_S
 from broker import events as e
-from broker.limits import Limits
 from broker.routing import Broker
+from broker.settings import BrokerSettings
 from gateway.admission.policy import Admission, AdmissionLimits
 from gateway.broker_client import HELLO_EVERY_S
 from wire import messages as m
@@ -58,7 +58,7 @@ class Crowd:
         self.refused = 0
         self.worker_rtfx = worker_rtfx
         self._rng = random.Random(seed)
-        self._broker = Broker(epoch="epoch", limits=Limits())
+        self._broker = Broker(epoch="epoch", limits=BrokerSettings.model_construct().limits())
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._asked: dict[tuple[str, int], tuple[float, float]] = {}

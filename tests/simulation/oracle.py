@@ -90,7 +90,7 @@ class Oracle:
             match action:
                 case e.Count(reason):
                     self.counts[reason] += 1
-                    drops += reason in ("gateway_gone", "superseded_generation")
+                    drops += reason in ("gateway_lost", "superseded_generation")
                 case e.SendBack(identity, m.WorkerJob() as job):
                     self._check_assignment(identity, job, now_s)
                 case e.SendFront(identity, m.Result() as result) if not result.partial:
@@ -299,7 +299,7 @@ class Oracle:
         }
         missing = self._open.keys() - kept
         # An answer whose gateway is gone and that no subscriber wants is seen only as a count.
-        unheard = sum(action == e.Count("result_for_gone_gateway") for action in actions)
+        unheard = sum(action == e.Count("result_for_lost_gateway") for action in actions)
         if len(missing) > drops + unheard:
             raise InvariantError(6, f"lost without a word: {missing}")
         for key in missing:
@@ -341,4 +341,4 @@ def _invariant_of(error: AssertionError) -> int:
     text = str(error)
     if "wait for each other" in text:
         return 11
-    return 5 if "credits" in text or "both" in text or "alone" in text else 6
+    return 5 if "credits" in text or "both" in text or "exclusive" in text else 6

@@ -160,7 +160,7 @@ def poison_takes_others_along(core: Broker) -> None:
         def requeue(entry: PendingJob) -> None:
             entry.place = "retry"
             queue._retries[entry.job_id] = entry
-            queue._enters(entry)
+            queue._added(entry)
 
         return requeue
 
@@ -184,7 +184,7 @@ def cancelled_jobs_are_answered(core: Broker) -> None:
 
 
 def first_sender_gets_the_result(core: Broker) -> None:
-    _patch(core.scheduler.jobs, "give_to", lambda _give: lambda _entry, _gateway: None)
+    _patch(core.scheduler.jobs, "move", lambda _move: lambda _entry, _gateway: None)
 
 
 def leases_never_end(core: Broker) -> None:
@@ -203,7 +203,7 @@ def overload_in_silence(core: Broker) -> None:
 
 
 def queue_unbounded(core: Broker) -> None:
-    _patch(core.scheduler.queue, "fits", lambda _fits: lambda _audio_ms: True)
+    _patch(core.scheduler.queue, "admits", lambda _admits: lambda _audio_ms: True)
 
 
 def credits_ignored(core: Broker) -> None:

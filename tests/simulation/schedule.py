@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from broker.limits import STALE_HEAP_ENTRIES_MAX
 from broker.routing import Broker
-from broker.workers import STALE_ENTRIES_MAX
 from tests.simulation.broker_host import BrokerHost, Plant
 from tests.simulation.gateways import Clients, SimSession
 from tests.simulation.options import ATTEMPT_DEADLINE_S, HEAL_S_MAX, LEASE_S
@@ -170,7 +170,7 @@ class _Schedule:
             raise InvariantError(12, f"gateways {set(core.gateways)}, alive {gateways}")
         assert self._broker.oracle is not None
         self._broker.oracle.check_idle()
-        if scheduler.bookkeeping_length > 4 * len(alive) + 3 * STALE_ENTRIES_MAX:
+        if scheduler.bookkeeping_length > 4 * len(alive) + 3 * STALE_HEAP_ENTRIES_MAX:
             raise InvariantError(9, f"{scheduler.bookkeeping_length} entries for nothing")
         for session in self._clients.sessions:
             self._check_session(session)

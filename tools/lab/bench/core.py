@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from msgspec.structs import replace
 
 from broker import events as e
-from broker.limits import Limits
 from broker.routing import Broker
+from broker.settings import BrokerSettings
 from tools.lab.bench.codec import JOB
 from tools.lab.bench.figures import Figure
 from wire import codec
@@ -57,7 +57,7 @@ def _pass_through(
 
 def microseconds(*, subscriber: bool) -> dict[str, float]:
     """Of one pair, by stage."""
-    core = Broker(epoch="epoch" * 6, limits=Limits())
+    core = Broker(epoch="epoch" * 6, limits=BrokerSettings.model_construct().limits())
     core.handle(e.FrontReceived(GATEWAY, m.Hello(gateway_id=GATEWAY.decode())), 0.0)
     ready = m.Ready(worker_id=WORKER.decode(), credits=2 * TOGETHER, model="", device="")
     core.handle(e.BackReceived(WORKER, ready), 0.0)
