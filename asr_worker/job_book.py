@@ -131,6 +131,8 @@ class JobBook:
                     text=recognition.text,
                     error=recognition.failure,
                     tokens=recognition.tokens,
+                    language=recognition.language,
+                    confidence=recognition.confidence,
                     infer_ms=infer_ms,
                     batch_jobs=len(batch),
                 )

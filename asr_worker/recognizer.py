@@ -51,6 +51,10 @@ class Recognition:
     text: str | None
     failure: Failure | None = None
     tokens: tuple[Token, ...] = ()
+    language: str = ""
+    """The language that the model detected; ``""``: unknown."""
+    confidence: float | None = None
+    """The model's own estimate, from 0 to 1, that the text is right; None: it has none."""
 
 
 class Recognizer(Protocol):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import asdict
+
 from broker.jobs import PendingJob
 from broker.limits import ATTEMPTS_MAX
 from wire import versions
@@ -9,7 +11,6 @@ from wire.messages import (
     Claim,
     Claimed,
     Failure,
-    Job,
     Refused,
     Result,
     Token,
@@ -54,56 +55,17 @@ def result_of(entry: PendingJob, answer: WorkerResult, worker_id: str) -> Result
     """A worker's answer as its gateway receives it. Token times are moved to the session's timeline
     and limited to the segment's end, whatever the worker reports."""
     job = entry.job
-    return Result(
-        session_id=job.session_id,
-        seq=job.seq,
-        partial=job.partial,
-        start_ms=job.start_ms,
-        end_ms=job.end_ms,
-        last_chunk_index=job.last_chunk_index,
-        text=answer.text,
-        error=answer.error,
-        tokens=tuple(
-            Token(
-                text=token.text,
-                start_ms=min(job.start_ms + token.start_ms, job.end_ms),
-                end_ms=min(job.start_ms + token.end_ms, job.end_ms),
-            )
-            for token in answer.tokens
-        ),
-        worker_id=worker_id,
-        attempt=entry.attempt,
-        queue_ms=_queue_ms(entry),
-        infer_ms=answer.infer_ms,
-        batch_jobs=answer.batch_jobs,
-        generation=job.generation,
-        provisional=job.provisional,
-        resume_chunk_index=job.resume_chunk_index,
-        resume_sample=job.resume_sample,
+    outcome = asdict(answer)
+    del outcome["broker_epoch"], outcome["job_id"]
+    outcome["tokens"] = tuple(
+        Token(
+            text=token.text,
+            start_ms=min(job.start_ms + token.start_ms, job.end_ms),
+            end_ms=min(job.start_ms + token.end_ms, job.end_ms),
+        )
+        for token in answer.tokens
     )
-
-
-def failure_of(job: Job, failure: Failure, *, attempt: int) -> Result:
-    """The answer to a job that ends without a worker's answer."""
-    return Result(
-        session_id=job.session_id,
-        seq=job.seq,
-        partial=job.partial,
-        start_ms=job.start_ms,
-        end_ms=job.end_ms,
-        last_chunk_index=job.last_chunk_index,
-        text=None,
-        error=failure,
-        tokens=(),
-        worker_id="",
-        attempt=attempt,
-        queue_ms=0,
-        infer_ms=0,
-        generation=job.generation,
-        provisional=job.provisional,
-        resume_chunk_index=job.resume_chunk_index,
-        resume_sample=job.resume_sample,
-    )
+    return job.result(worker_id=worker_id, queue_ms=_queue_ms(entry), **outcome)
 
 
 def _queue_ms(entry: PendingJob) -> int:

@@ -198,8 +198,7 @@ class Broker:
                     self.scheduler.drop(partial, "partial_superseded")
         else:
             self._count("overloaded")
-            refusal = answers.failure_of(job, answers.OVERLOADED, attempt=0)
-            self._act(e.SendFront(identity, refusal))
+            self._act(e.SendFront(identity, job.result(error=answers.OVERLOADED)))
 
     def _on_partial(self, identity: bytes, job: m.Job, now_s: float, *, superseded: bool) -> None:
         """The newest partial job of a session replaces those that wait. A partial job may be

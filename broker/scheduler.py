@@ -131,7 +131,7 @@ class Scheduler:
 
     def _fail(self, entry: PendingJob, failure: Failure, *, attempt: int) -> None:
         self._end(entry)
-        self._answer(entry, answers.failure_of(entry.job, failure, attempt=attempt))
+        self._answer(entry, entry.job.result(error=failure, attempt=attempt))
 
     # --------------------------------------------------------------------------------- deadlines
 

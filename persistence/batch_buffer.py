@@ -194,21 +194,8 @@ class BatchBuffer:
 
 def _content(message: publication.Publication) -> tuple[StoredKey, RecordBody]:
     if isinstance(message, PublishedRecord):
-        record = message.record
-        key = StoredKey(
-            session_id=record.session_id,
-            kind="record",
-            seq=record.record_seq,
-            generation=record.generation,
-        )
-        return key, parse_body(record.body)
+        return message.record.key, parse_body(message.record.body)
     result = message.result
     if result.partial:
         raise WireError("a partial result is not to be stored")
-    key = StoredKey(
-        session_id=result.session_id,
-        kind="result",
-        seq=result.seq,
-        generation=result.generation,
-    )
-    return key, segment_copy(result)
+    return result.key, segment_copy(result)

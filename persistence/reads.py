@@ -12,7 +12,9 @@ import structlog
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from persistence import segments
 from persistence.deadline import AsyncDeadlineConnection
+from wire.messages import Result
 
 CONNECTIONS_MAX = 4
 CONNECT_TIMEOUT_S = 2.0
@@ -55,13 +57,6 @@ _SESSION = f"""
 SELECT {_SESSION_COLUMNS} FROM asr_sessions s
 WHERE s.id = %s AND s.status <> 'deleted'
 """
-_SEGMENTS = """
-SELECT segment_index, start_ms, end_ms, text, tokens,
-       CASE WHEN error_code IS NOT NULL
-            THEN jsonb_build_object('code', error_code, 'message', error_message) END AS error,
-       worker_id, attempt, queue_ms, infer_ms
-FROM asr_segments WHERE session_id = %s ORDER BY segment_index LIMIT %s
-"""
 _CHUNKS = f"""
 SELECT chunk_index, byte_count AS bytes, offset_ms, duration_ms,
        {_ISO.format("received_at")} AS received_at
@@ -76,12 +71,6 @@ SELECT id AS session_id, status, started, generation, gateway_id, resume_token_h
                                       WHERE session_id = asr_sessions.id AND NOT provisional)
        AS has_all_segments
 FROM asr_sessions WHERE id = %s
-"""
-_RESUME_SEGMENTS = """
-SELECT segment_index, start_ms, end_ms, last_chunk_index, text, error_code, error_message, tokens,
-       worker_id, attempt, queue_ms, infer_ms, generation, provisional, resume_chunk_index,
-       resume_sample
-FROM asr_segments WHERE session_id = %s ORDER BY segment_index LIMIT %s
 """
 
 
@@ -159,7 +148,7 @@ class SessionReader:
                 return None
             return {
                 **found[0],
-                "segments": await _rows(connection, _SEGMENTS, session_id, SESSION_ROWS_MAX),
+                "segments": await _segments(connection, session_id),
                 "chunks": await _rows(connection, _CHUNKS, session_id, SESSION_ROWS_MAX),
             }
 
@@ -176,8 +165,7 @@ class SessionReader:
             found = await _rows(connection, _RESUME_STATE, session_id)
             if not found:
                 return None
-            segments = await _rows(connection, _RESUME_SEGMENTS, session_id, SESSION_ROWS_MAX)
-            return {**found[0], "segments": segments}
+            return {**found[0], "segments": await _segments(connection, session_id)}
 
         return await self._read(read) if "\0" not in session_id else None
 
@@ -243,3 +231,8 @@ class SessionReader:
 async def _rows(connection: Connection, query: str, *parameters: object) -> list[Row]:
     cursor = await connection.execute(query, parameters)
     return await cursor.fetchall()
+
+
+async def _segments(connection: Connection, session_id: str) -> list[Result]:
+    rows = await _rows(connection, segments.SELECT, session_id, SESSION_ROWS_MAX)
+    return [segments.result_of(row) for row in rows]

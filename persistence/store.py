@@ -26,9 +26,9 @@ from typing import Any, TypeAlias, TypeVar
 import psycopg
 import structlog
 
-from persistence import metrics
+from persistence import metrics, segments
 from persistence.batch_buffer import Entry
-from persistence.values import clean, tokens_json, wall_time
+from persistence.values import clean, wall_time
 from wire.records import (
     ChunkDetails,
     RecordBody,
@@ -107,31 +107,6 @@ INSERT INTO asr_chunks
 SELECT * FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],
                      %s::timestamptz[])
 ON CONFLICT DO NOTHING
-"""
-_SEGMENTS = """
-INSERT INTO asr_segments
-    (session_id, segment_index, start_ms, end_ms, last_chunk_index, text, error_code,
-     error_message, tokens, worker_id, attempt, queue_ms, infer_ms, generation, provisional,
-     resume_chunk_index, resume_sample)
-SELECT session_id, segment_index, start_ms, end_ms, last_chunk_index, text, error_code,
-       error_message, tokens::jsonb, worker_id, attempt, queue_ms, infer_ms, generation,
-       provisional, resume_chunk_index, resume_sample
-FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[],
-            %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[],
-            %s::bigint[], %s::bigint[], %s::boolean[], %s::bigint[], %s::bigint[])
-  AS row (session_id, segment_index, start_ms, end_ms, last_chunk_index, text, error_code,
-          error_message, tokens, worker_id, attempt, queue_ms, infer_ms, generation, provisional,
-          resume_chunk_index, resume_sample)
-ON CONFLICT (session_id, segment_index) DO UPDATE
-SET start_ms = excluded.start_ms, end_ms = excluded.end_ms,
-    last_chunk_index = excluded.last_chunk_index, text = excluded.text,
-    error_code = excluded.error_code, error_message = excluded.error_message,
-    tokens = excluded.tokens, worker_id = excluded.worker_id, attempt = excluded.attempt,
-    queue_ms = excluded.queue_ms, infer_ms = excluded.infer_ms, generation = excluded.generation,
-    provisional = excluded.provisional, resume_chunk_index = excluded.resume_chunk_index,
-    resume_sample = excluded.resume_sample, stored_at = now()
-WHERE asr_segments.generation < excluded.generation
-   OR (%s AND asr_segments.generation = excluded.generation)
 """
 _TOMBSTONES = """
 UPDATE asr_sessions
@@ -326,32 +301,11 @@ def _write_segments(cursor: Cursor, entries: list[Entry]) -> None:
                 continue
             key = entry.session_id, body.seq
             if key not in rows or rows[key][0] < entry.generation:
-                rows[key] = entry.generation, _segment_row(entry, body)
+                row = segments.row_of(entry.session_id, entry.generation, body)
+                rows[key] = entry.generation, row
         if rows:
             columns = _columns([row for _, row in rows.values()])
-            cursor.execute(_SEGMENTS, [*columns, from_gateway])
-
-
-def _segment_row(entry: Entry, body: SegmentCopy) -> tuple[Any, ...]:
-    return (
-        entry.session_id,
-        body.seq,
-        body.start_ms,
-        body.end_ms,
-        body.last_chunk_index,
-        None if body.failure else clean(body.segment_text),
-        clean(body.failure.code) if body.failure else None,
-        clean(body.failure.message) if body.failure else None,
-        tokens_json(body.tokens),
-        clean(body.worker_id),
-        body.attempt,
-        body.queue_ms,
-        body.infer_ms,
-        entry.generation,
-        body.provisional,
-        body.resume_chunk_index,
-        body.resume_sample,
-    )
+            cursor.execute(segments.UPSERT, [*columns, from_gateway])
 
 
 def _write_deleted(cursor: Cursor, entries: list[Entry]) -> None:

@@ -11,11 +11,12 @@ release that does not know the field".
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any, Literal
 
 from msgspec import Struct
 
-from wire.validation import Name, Ratio, Text, UFloat, UInt
+from wire.validation import Name, Probability, Ratio, Text, UFloat, UInt
 
 Lane = Literal["live", "bulk"]
 StoredKind = Literal["result", "record"]
@@ -47,6 +48,49 @@ class Failure(Struct, frozen=True, kw_only=True, gc=False):
     message: Text
 
 
+class Place(Struct, frozen=True, kw_only=True, gc=False):
+    """A segment's place in its session."""
+
+    seq: UInt
+    """The segment's index in its session; results leave the gateway in this order."""
+    start_ms: UInt
+    end_ms: UInt
+    last_chunk_index: UInt
+    """Index of the client's chunk in which the segment ends."""
+    provisional: bool = False
+    """The audio ends here only because the client or the gateway disconnected. A resumed session
+    recognises the whole utterance again."""
+    resume_chunk_index: UInt = 0
+    """The audio after this segment can be decoded again from this chunk on …"""
+    resume_sample: UInt = 0
+    """… which begins at this sample of the session's timeline."""
+
+
+class Segment(Place, frozen=True, kw_only=True, gc=False):
+    """A recognised segment, without its session and without its text or error.
+
+    This is the declaration of the columns of ``asr_segments``. Results, their copies
+    (``wire.records.SegmentCopy``), the SQL (``persistence.segments``) and the REST answer
+    (``gateway.web.schemas``) follow from it. A new column is a field here, a migration named
+    ``NNNN_add_…``, and, if a model finds it, the same field of ``WorkerResult``.
+    """
+
+    tokens: tuple[Token, ...]
+    worker_id: Name
+    """``""``: no worker answered."""
+    attempt: UInt
+    queue_ms: UInt
+    infer_ms: UInt
+    """Duration of the whole batch."""
+    language: Name = ""
+    """The language that the model detected; ``""``: unknown."""
+    confidence: Probability | None = None
+    """The model's own estimate that the text is right; None: the model has none."""
+
+
+_place_of = attrgetter(*Place.__struct_fields__)
+
+
 # ---------------------------------------------------------------- gateway → broker
 
 
@@ -63,18 +107,12 @@ class Hello(Struct, frozen=True, kw_only=True, gc=False):
     """Protocol versions that it speaks."""
 
 
-class Job(Struct, frozen=True, kw_only=True, gc=False):
+class Job(Place, frozen=True, kw_only=True, gc=False):
     """One utterance, or with ``partial`` the beginning of one, to be recognised."""
 
     session_id: Name
-    seq: UInt
-    """The segment's index in its session; results leave the gateway in this order."""
     partial: bool
     lane: Lane
-    start_ms: UInt
-    end_ms: UInt
-    last_chunk_index: UInt
-    """Index of the client's chunk in which the segment ends."""
     language: Name
     """``""`` lets the model decide."""
     hotwords: tuple[Text, ...]
@@ -82,14 +120,36 @@ class Job(Struct, frozen=True, kw_only=True, gc=False):
     """Longest time from the broker's receipt to the result, all attempts together."""
     pcm: bytes
     generation: UInt = 0
-    """How often the session has been taken over by another gateway; the highest counts."""
-    provisional: bool = False
-    """The audio ends here only because client or gateway went away: should the session go on, the
-    utterance is recognised anew, as a whole."""
-    resume_chunk_index: UInt = 0
-    """What follows this segment can be decoded again from this chunk on …"""
-    resume_sample: UInt = 0
-    """… whose audio begins at this sample of the session's timeline."""
+    """Number of times that another gateway has taken over the session; the highest counts."""
+
+    def result(
+        self,
+        *,
+        text: str | None = None,
+        error: Failure | None = None,
+        tokens: tuple[Token, ...] = (),
+        worker_id: str = "",
+        attempt: int = 0,
+        queue_ms: int = 0,
+        infer_ms: int = 0,
+        **recognised: Any,
+    ) -> Result:
+        """The job's result. ``recognised`` are further fields of ``Result``; token times are on the
+        session's timeline."""
+        return Result(
+            session_id=self.session_id,
+            partial=self.partial,
+            generation=self.generation,
+            text=text,
+            error=error,
+            tokens=tokens,
+            worker_id=worker_id,
+            attempt=attempt,
+            queue_ms=queue_ms,
+            infer_ms=infer_ms,
+            **recognised,
+            **dict(zip(Place.__struct_fields__, _place_of(self), strict=True)),
+        )
 
 
 class Cancel(Struct, frozen=True, kw_only=True, gc=False):
@@ -106,6 +166,16 @@ class Record(Struct, frozen=True, kw_only=True, gc=False):
     """From 0 in each generation."""
     body: dict[str, Any]
     generation: UInt = 0
+
+    @property
+    def key(self) -> StoredKey:
+        """What persistence confirms once the record is committed."""
+        return StoredKey(
+            session_id=self.session_id,
+            kind="record",
+            seq=self.record_seq,
+            generation=self.generation,
+        )
 
 
 class Claim(Struct, frozen=True, kw_only=True, gc=False):
@@ -147,33 +217,27 @@ class Refused(Struct, frozen=True, kw_only=True, gc=False):
     """Protocol versions that the broker speaks."""
 
 
-class Result(Struct, frozen=True, kw_only=True, gc=False):
+class Result(Segment, frozen=True, kw_only=True, gc=False):
     """The text of a job, or its failure; exactly one of ``text`` and ``error`` is set."""
 
     session_id: Name
-    seq: UInt
     partial: bool
-    start_ms: UInt
-    end_ms: UInt
-    last_chunk_index: UInt
     text: Text | None
     error: Failure | None
-    tokens: tuple[Token, ...]
-    worker_id: Name
-    attempt: UInt
-    queue_ms: UInt
-    infer_ms: UInt
     batch_jobs: UInt = 1
     """Jobs in the batch that took ``infer_ms``."""
     generation: UInt = 0
-    provisional: bool = False
-    resume_chunk_index: UInt = 0
-    resume_sample: UInt = 0
-    """These four as in the job."""
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.error is None):
             raise ValueError("needs either text or error")
+
+    @property
+    def key(self) -> StoredKey:
+        """What persistence confirms once the result's row is committed."""
+        return StoredKey(
+            session_id=self.session_id, kind="result", seq=self.seq, generation=self.generation
+        )
 
 
 class StoredKey(Struct, frozen=True, kw_only=True, gc=False):
@@ -254,9 +318,12 @@ class WorkerResult(Struct, frozen=True, kw_only=True, gc=False):
     error: Failure | None
     tokens: tuple[Token, ...]
     infer_ms: UInt
-    """Of the whole batch."""
+    """Duration of the whole batch."""
     batch_jobs: UInt = 1
-    """How many jobs that batch had."""
+    """Number of jobs in that batch."""
+    language: Name = ""
+    confidence: Probability | None = None
+    """As in ``Segment``."""
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.error is None):

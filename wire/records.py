@@ -6,12 +6,13 @@ reads them with ``parse_body``. A session's records may arrive late, twice or in
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
-from wire.messages import Failure, Result, Token
+from wire.messages import Failure, Result, Segment
 from wire.validation import LongText, Text, UInt, convert
 
 SessionStatus = Literal["completed", "failed", "abandoned", "interrupted"]
@@ -73,24 +74,12 @@ class SessionFinished(Struct, frozen=True, kw_only=True, gc=False, tag="finished
     were known would begin anew when its client resumes it elsewhere."""
 
 
-class SegmentCopy(Struct, frozen=True, kw_only=True, gc=False, tag="segment"):
-    """A whole row of ``asr_segments``, from the gateway, because persistence did not confirm
-    the one that the broker published."""
+class SegmentCopy(Segment, frozen=True, kw_only=True, gc=False, tag="segment"):
+    """A row of ``asr_segments`` from the gateway, because persistence did not confirm the one that
+    the broker published."""
 
-    seq: UInt
-    start_ms: UInt
-    end_ms: UInt
-    last_chunk_index: UInt
     segment_text: Text
     failure: Failure | None
-    tokens: tuple[Token, ...]
-    worker_id: Text
-    attempt: UInt
-    queue_ms: UInt
-    infer_ms: UInt
-    provisional: bool = False
-    resume_chunk_index: UInt = 0
-    resume_sample: UInt = 0
 
 
 class SessionDeleted(Struct, frozen=True, kw_only=True, gc=False, tag="deleted"):
@@ -110,22 +99,11 @@ class _Parsed(Struct, frozen=True, gc=False):
 
 def segment_copy(result: Result) -> SegmentCopy:
     """A final result as a row of ``asr_segments``."""
-    return SegmentCopy(
-        seq=result.seq,
-        start_ms=result.start_ms,
-        end_ms=result.end_ms,
-        last_chunk_index=result.last_chunk_index,
-        segment_text=result.text or "",
-        failure=result.error,
-        tokens=result.tokens,
-        worker_id=result.worker_id,
-        attempt=result.attempt,
-        queue_ms=result.queue_ms,
-        infer_ms=result.infer_ms,
-        provisional=result.provisional,
-        resume_chunk_index=result.resume_chunk_index,
-        resume_sample=result.resume_sample,
-    )
+    fields = dict(zip(Segment.__struct_fields__, _segment_of(result), strict=True))
+    return SegmentCopy(segment_text=result.text or "", failure=result.error, **fields)
+
+
+_segment_of = attrgetter(*Segment.__struct_fields__)
 
 
 def to_body(record: RecordBody) -> dict[str, Any]:

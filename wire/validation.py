@@ -27,6 +27,7 @@ UFloat = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
 """Finite: NaN and infinity are refused."""
 Ratio = Annotated[float, Meta(ge=0, le=RATIO_MAX)]
 """Seconds of audio per second. Limited, so that the sum over all peers is finite."""
+Probability = Annotated[float, Meta(ge=0, le=1)]
 Name = Annotated[str, Meta(max_length=NAME_CHARS_MAX)]
 """An id or another short name; one message can hold the names of many peers."""
 Text = Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]

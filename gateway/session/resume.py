@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway.session import events as e
 from gateway.session.transcript import join_texts
-from wire.messages import SAMPLE_RATE_HZ, Failure, Result, Token
+from wire.messages import SAMPLE_RATE_HZ, Result
 
 
 def is_complete(stored: dict[str, Any]) -> bool:
@@ -24,7 +24,7 @@ def text_of(stored: dict[str, Any]) -> str:
     text: str | None = stored["text"]
     if not text and stored["status"] not in ("active", "lost", "deleted"):
         # It was too long for the record of the end, or came after it.
-        return join_texts(row["text"] or "" for row in stored["segments"])
+        return join_texts(result.text or "" for result in stored["segments"])
     return text or ""
 
 
@@ -63,13 +63,13 @@ class ResumePoint:
 def resume_point_of(stored: dict[str, Any], generation: int) -> ResumePoint:
     """The resume point of a session of which ``stored`` is all that is stored
     (``SessionReader.resume_state``), and which is now of ``generation``."""
-    segments: Sequence[dict[str, Any]] = stored["segments"]
+    segments: Sequence[Result] = stored["segments"]
     if is_complete(stored):
         final = e.Finished(
             session_id=stored["session_id"],
             # And not that of its end: should a segment have been recognised twice, its row may
             # have the other spelling, and that is the one that is told.
-            text=join_texts(row["text"] or "" for row in segments),
+            text=join_texts(result.text or "" for result in segments),
             duration_ms=stored["duration_ms"] or 0,
             chunk_count=stored["chunk_count"] or 0,
             stored=True,
@@ -77,17 +77,17 @@ def resume_point_of(stored: dict[str, Any], generation: int) -> ResumePoint:
         return ResumePoint(
             generation=generation,
             resumed=True,
-            results=tuple(_result(stored["session_id"], row) for row in segments),
+            results=tuple(segments),
             next_chunk_index=final.chunk_count,
             started_at_ms=stored["created_at_ms"],
             final=final,
         )
     results: list[Result] = []
-    for row in segments:
-        # Behind a gap, and from where the audio was cut on, all is made again.
-        if row["segment_index"] != len(results) or row["provisional"]:
+    for result in segments:
+        # Segments after a gap, and from a provisional one on, are recognised again.
+        if result.seq != len(results) or result.provisional:
             break
-        results.append(_result(stored["session_id"], row))
+        results.append(result)
     if not results:
         return ResumePoint(
             generation=generation, resumed=True, started_at_ms=stored["created_at_ms"]
@@ -102,27 +102,4 @@ def resume_point_of(stored: dict[str, Any], generation: int) -> ResumePoint:
         heard_samples=last.end_ms * SAMPLE_RATE_HZ // 1000,
         heard_chunk_index=last.last_chunk_index,
         started_at_ms=stored["created_at_ms"],
-    )
-
-
-def _result(session_id: str, row: dict[str, Any]) -> Result:
-    failed = row["error_code"] is not None
-    error = Failure(code=row["error_code"], message=row["error_message"] or "") if failed else None
-    return Result(
-        session_id=session_id,
-        seq=row["segment_index"],
-        partial=False,
-        start_ms=row["start_ms"],
-        end_ms=row["end_ms"],
-        last_chunk_index=row["last_chunk_index"],
-        text=row["text"],
-        error=error,
-        tokens=tuple(Token(**token) for token in row["tokens"]),
-        worker_id=row["worker_id"],
-        attempt=row["attempt"],
-        queue_ms=row["queue_ms"],
-        infer_ms=row["infer_ms"],
-        generation=row["generation"],
-        resume_chunk_index=row["resume_chunk_index"],
-        resume_sample=row["resume_sample"],
     )

@@ -22,6 +22,7 @@ OVERLOADED_RETRY_MAX_S = 5.0
 DEADLINE_GRACE_S = 2.0
 """The broker answers at the deadline; when even that answer is missing, we do, this much later."""
 
+DEADLINE = Failure(code="deadline", message="no worker recognised this segment in time")
 RETRYABLE = frozenset({"overloaded"})
 """Failures that say "not now": the job is sent again until its deadline."""
 
@@ -125,7 +126,7 @@ class Segments:
                 continue
             left_s = pending.submitted_s + self._deadline_s - now_s
             if left_s <= -DEADLINE_GRACE_S:
-                failed.append(_deadline_failure(pending.job))
+                failed.append(pending.job.result(error=DEADLINE))
             elif left_s > 0 and now_s >= pending.resend_at_s:
                 pending.resend_at_s = now_s + RESEND_AFTER_S
                 pending.sent += 1
@@ -137,25 +138,3 @@ class Segments:
         for pending in self._pending:
             pending.resend_at_s = min(pending.resend_at_s, now_s)
         return self.due(now_s)[0]
-
-
-def _deadline_failure(job: Job) -> Result:
-    return Result(
-        session_id=job.session_id,
-        seq=job.seq,
-        partial=False,
-        start_ms=job.start_ms,
-        end_ms=job.end_ms,
-        last_chunk_index=job.last_chunk_index,
-        text=None,
-        error=Failure(code="deadline", message="no worker recognised this segment in time"),
-        tokens=(),
-        worker_id="",
-        attempt=0,
-        queue_ms=0,
-        infer_ms=0,
-        generation=job.generation,
-        provisional=job.provisional,
-        resume_chunk_index=job.resume_chunk_index,
-        resume_sample=job.resume_sample,
-    )

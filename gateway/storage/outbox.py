@@ -59,11 +59,11 @@ class Outbox:
 
     def put_record(self, record: Record, now_s: float) -> None:
         """Keep ``record``, which the caller sends now."""
-        self._put(_known(_key_of(record)), record, now_s)
+        self._put(_known(record.key), record, now_s)
 
     def restore(self, record: Record, now_s: float) -> None:
         """Keep a record of a gateway that has ended; it is due at once."""
-        self._put(_known(_key_of(record)), record, now_s, wait_s=0.0)
+        self._put(_known(record.key), record, now_s, wait_s=0.0)
 
     def records(self) -> list[Record]:
         """Everything that is not confirmed."""
@@ -79,7 +79,7 @@ class Outbox:
             body=to_body(segment_copy(result)),
             generation=result.generation,
         )
-        key = _known(_key_of(record))
+        key = _known(record.key)
         if contested:
             self._waiting.pop(key, None)
         self._put(key, record, now_s, contested=contested)
@@ -136,15 +136,6 @@ class Outbox:
             return
         self._waiting[key] = _Unconfirmed(record, now_s, RESEND_INITIAL_S, contested)
         heapq.heappush(self._due, (now_s + wait_s, next(self._order), key))
-
-
-def _key_of(record: Record) -> StoredKey:
-    return StoredKey(
-        session_id=record.session_id,
-        kind="record",
-        seq=record.record_seq,
-        generation=record.generation,
-    )
 
 
 def _known(key: StoredKey) -> Key:

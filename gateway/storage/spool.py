@@ -64,7 +64,7 @@ class Spool:
                 path.rename(path.with_suffix(".damaged"))
                 file.close()
                 continue
-            self._held[path] = file, {_key(record) for record in found}
+            self._held[path] = file, {record.key for record in found}
             self._log.info("spool_taken", file=path.name, records=len(found))
             records += found
         SPOOLED.labels("read").inc(len(records))
@@ -87,7 +87,7 @@ class Spool:
     def write(self, records: Iterable[Record]) -> int:
         """Keep ``records``, except those that are in a file already. Returns how many it wrote."""
         held = {key for _, left in self._held.values() for key in left}
-        new = [record for record in records if _key(record) not in held]
+        new = [record for record in records if record.key not in held]
         if not new:
             return 0
         try:
@@ -186,12 +186,3 @@ def _parse(data: bytes) -> Iterator[Record]:
         if not isinstance(message, Record):
             raise codec.WireError("an entry is not a record")
         yield message
-
-
-def _key(record: Record) -> StoredKey:
-    return StoredKey(
-        session_id=record.session_id,
-        kind="record",
-        seq=record.record_seq,
-        generation=record.generation,
-    )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_type_hints
 
-from pydantic import BaseModel
+from msgspec import to_builtins
+from pydantic import BaseModel, create_model
+
+from wire.messages import Result, Segment
 
 
 class ProblemAnswer(BaseModel):
@@ -37,17 +40,29 @@ class HealthAnswer(BaseModel):
     limits: dict[str, LimitAnswer]
 
 
-class SegmentAnswer(BaseModel):
-    segment_index: int
-    start_ms: int
-    end_ms: int
-    text: str | None
-    tokens: list[dict[str, Any]]
-    error: dict[str, str] | None
-    worker_id: str
-    attempt: int
-    queue_ms: int
-    infer_ms: int
+INTERNAL = frozenset(
+    ("seq", "last_chunk_index", "provisional", "resume_chunk_index", "resume_sample")
+)
+"""Fields of ``wire.messages.Segment`` that REST does not show; ``seq`` is ``segment_index``."""
+_SHOWN = {name: hint for name, hint in get_type_hints(Segment).items() if name not in INTERNAL}
+_segment_fields: dict[str, Any] = {
+    "segment_index": int,
+    "text": str | None,
+    "error": dict[str, str] | None,
+    **_SHOWN,
+    "tokens": list[dict[str, Any]],
+}
+SegmentAnswer = create_model("SegmentAnswer", **_segment_fields)
+
+
+def segment_answer(result: Result) -> dict[str, Any]:
+    """``result`` in the shape of ``SegmentAnswer``."""
+    return {
+        "segment_index": result.seq,
+        "text": result.text,
+        "error": to_builtins(result.error),
+        **{name: to_builtins(getattr(result, name)) for name in _SHOWN},
+    }
 
 
 class ChunkAnswer(BaseModel):
@@ -79,7 +94,7 @@ class HistoryAnswer(BaseModel):
 class SessionAnswer(HistoryRecord):
     live: bool = False
     """Still in this gateway's hands; what is stored may be less."""
-    segments: list[SegmentAnswer]
+    segments: list[SegmentAnswer]  # type: ignore[valid-type]
     chunks: list[ChunkAnswer]
 
 

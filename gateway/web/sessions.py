@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Path, Query, Response
 from fastapi.responses import JSONResponse
-from msgspec.structs import asdict
 
 from gateway.dialects.fields import SESSION_ID_PATTERN
 from gateway.dialects.subtitles import Segment, TimedText, to_srt, to_vtt
@@ -15,9 +14,14 @@ from gateway.server import Server
 from gateway.session.core import Session
 from gateway.session.resume import text_of
 from gateway.session.transcript import join_texts
-from gateway.web.schemas import DeletedAnswer, HistoryAnswer, ProblemAnswer, SessionAnswer
+from gateway.web.schemas import (
+    DeletedAnswer,
+    HistoryAnswer,
+    ProblemAnswer,
+    SessionAnswer,
+    segment_answer,
+)
 from persistence.reads import StoreUnavailable
-from wire.messages import Result
 
 HISTORY_LIMIT_MAX = 1_000
 NOT_FOUND = {"code": "not_found", "message": "no such session"}
@@ -61,7 +65,10 @@ def add_sessions(app: FastAPI, server: Server) -> None:
             stored = None  # A live session is known here; only its chunks' details are not.
         if host is not None:
             return live_session(host.session, stored)
-        return stored and {**stored, "text": text_of(stored)}
+        if stored is None:
+            return None
+        segments = [segment_answer(result) for result in stored["segments"]]
+        return {**stored, "text": text_of(stored), "segments": segments}
 
     @app.delete(
         "/api/v1/session/{session_id}",
@@ -105,23 +112,8 @@ def live_session(session: Session, stored: dict[str, Any] | None) -> dict[str, A
         "created_at": created_at,
         "completed_at": None,
         "live": True,
-        "segments": [_live_segment(result) for result in delivered],
+        "segments": [segment_answer(result) for result in delivered],
         "chunks": stored["chunks"] if stored is not None else [],
-    }
-
-
-def _live_segment(result: Result) -> dict[str, Any]:
-    return {
-        "segment_index": result.seq,
-        "start_ms": result.start_ms,
-        "end_ms": result.end_ms,
-        "text": result.text,
-        "tokens": [asdict(token) for token in result.tokens],
-        "error": asdict(result.error) if result.error is not None else None,
-        "worker_id": result.worker_id,
-        "attempt": result.attempt,
-        "queue_ms": result.queue_ms,
-        "infer_ms": result.infer_ms,
     }
 
 

@@ -54,13 +54,7 @@ def result(
     queue_ms: int = 0,
     infer_ms: int = 7,
 ) -> m.Result:
-    return m.Result(
-        session_id=of.session_id,
-        seq=of.seq,
-        partial=of.partial,
-        start_ms=of.start_ms,
-        end_ms=of.end_ms,
-        last_chunk_index=of.last_chunk_index,
+    return of.result(
         text=text,
         error=error,
         tokens=tokens,

@@ -144,22 +144,7 @@ def _key(kind: str, seq: int) -> StoredKey:
 
 
 def result_of(job: Job, text: str | None, error: Failure | None = None) -> Result:
-    return Result(
-        session_id=job.session_id,
-        seq=job.seq,
-        partial=job.partial,
-        start_ms=job.start_ms,
-        end_ms=job.end_ms,
-        last_chunk_index=job.last_chunk_index,
-        text=text,
-        error=error,
-        tokens=(),
-        worker_id="w",
-        attempt=1,
-        queue_ms=2,
-        infer_ms=3,
-        generation=job.generation,
-    )
+    return job.result(text=text, error=error, worker_id="w", attempt=1, queue_ms=2, infer_ms=3)
 
 
 def texts(answers: Iterable[e.Answer]) -> list[str]:

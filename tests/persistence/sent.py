@@ -49,7 +49,9 @@ def result(session_id: str = "s", seq: int = 0, **changes: Any) -> Result:
     return Result(session_id=session_id, seq=seq, **{**fields, **changes})
 
 
-def segment(seq: int = 0, text: str = "text", failure: Failure | None = None) -> SegmentCopy:
+def segment(
+    seq: int = 0, text: str = "text", failure: Failure | None = None, **changes: Any
+) -> SegmentCopy:
     return SegmentCopy(
         seq=seq,
         start_ms=seq * 1_000,
@@ -62,6 +64,7 @@ def segment(seq: int = 0, text: str = "text", failure: Failure | None = None) ->
         attempt=1,
         queue_ms=5,
         infer_ms=20,
+        **changes,
     )
 
 

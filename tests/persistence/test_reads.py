@@ -11,7 +11,7 @@ from persistence.migrate import migrate
 from persistence.reads import SessionReader, StoreUnavailable
 from persistence.store import write
 from tests.persistence import sent
-from wire.messages import Failure
+from wire.messages import Failure, Token
 from wire.records import RecordBody
 
 
@@ -66,20 +66,10 @@ async def test_a_whole_session(database: str, reader: SessionReader) -> None:
         "created_at": "2026-01-01T12:00:00.000Z",
         "completed_at": "2026-01-01T12:01:00.000Z",
     }
-    assert segments[0] == {
-        "segment_index": 0,
-        "start_ms": 0,
-        "end_ms": 900,
-        "text": "one",
-        "tokens": [{"text": "one", "start_ms": 0, "end_ms": 400}],
-        "error": None,
-        "worker_id": "worker-1",
-        "attempt": 1,
-        "queue_ms": 5,
-        "infer_ms": 20,
-    }
-    assert segments[1]["text"] is None
-    assert segments[1]["error"] == {"code": "chunk_failed", "message": "three times"}
+    assert segments == [
+        sent.result(tokens=(Token(text="one", start_ms=0, end_ms=400),), text="one"),
+        sent.result(seq=1, text=None, error=failure),
+    ]
     assert chunks == [
         {
             "chunk_index": index,

@@ -114,7 +114,7 @@ def contested_results_believed() -> Context:
 
 def provisional_rows_go_on() -> Context:
     def cut_or_not(stored: dict[str, Any], generation: int) -> Any:
-        rows = [{**row, "provisional": False} for row in stored["segments"]]
+        rows = [structs.replace(row, provisional=False) for row in stored["segments"]]
         return resume_point_of({**stored, "segments": rows}, generation)
 
     return patch("gateway.storage.takeover.resume_point_of", cut_or_not)

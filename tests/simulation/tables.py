@@ -6,12 +6,12 @@ compares.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from msgspec import structs
-
+from persistence import segments
 from persistence.batch_buffer import Entry
 from persistence.store import TIMELESS, first_superseded, starts_told_at_the_end
 from wire.records import (
@@ -91,7 +91,7 @@ class Tables:
         found = asdict(row)
         found["session_id"] = session_id
         rows = self.segments.get(session_id, {})
-        found["segments"] = [dict(rows[index]) for index in sorted(rows)]
+        found["segments"] = [segments.result_of(rows[index]) for index in sorted(rows)]
         found["has_all_segments"] = self._has_all_segments(session_id)
         return found
 
@@ -190,24 +190,7 @@ class Tables:
 
 
 def _segment_row(entry: Entry) -> Segment:
-    body = entry.body
-    assert isinstance(body, SegmentCopy)
-    failure = body.failure
-    return {
-        "segment_index": body.seq,
-        "start_ms": body.start_ms,
-        "end_ms": body.end_ms,
-        "last_chunk_index": body.last_chunk_index,
-        "text": None if failure else body.segment_text,
-        "error_code": failure.code if failure else None,
-        "error_message": failure.message if failure else None,
-        "tokens": [structs.asdict(token) for token in body.tokens],
-        "worker_id": body.worker_id,
-        "attempt": body.attempt,
-        "queue_ms": body.queue_ms,
-        "infer_ms": body.infer_ms,
-        "generation": entry.generation,
-        "provisional": body.provisional,
-        "resume_chunk_index": body.resume_chunk_index,
-        "resume_sample": body.resume_sample,
-    }
+    assert isinstance(entry.body, SegmentCopy)
+    row = segments.row_of(entry.session_id, entry.generation, entry.body)
+    found = dict(zip(segments.COLUMNS, row, strict=True))
+    return {**found, "tokens": json.loads(found["tokens"])}

@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.session import events as e
 from gateway.session.core import Session
@@ -20,7 +21,7 @@ from tests.gateway.session_driver import (
     speech,
     texts,
 )
-from wire.messages import Job
+from wire.messages import Failure, Job, Result
 from wire.records import SessionFinished, SessionStarted, parse_body
 
 
@@ -35,29 +36,11 @@ def said(rng: random.Random) -> bytes:
     return b"".join(pieces)
 
 
-def row(job: Job, text: str | None = "t", **changes: Any) -> dict[str, Any]:
-    return {
-        "segment_index": job.seq,
-        "start_ms": job.start_ms,
-        "end_ms": job.end_ms,
-        "last_chunk_index": job.last_chunk_index,
-        "text": text,
-        "error_code": None,
-        "error_message": None,
-        "tokens": [],
-        "worker_id": "w",
-        "attempt": 1,
-        "queue_ms": 2,
-        "infer_ms": 3,
-        "generation": job.generation,
-        "provisional": job.provisional,
-        "resume_chunk_index": job.resume_chunk_index,
-        "resume_sample": job.resume_sample,
-        **changes,
-    }
+def row(job: Job, text: str = "t") -> Result:
+    return job.result(text=text, worker_id="w", attempt=1, queue_ms=2, infer_ms=3)
 
 
-def stored(rows: list[dict[str, Any]], status: str = "active") -> dict[str, Any]:
+def stored(rows: list[Result], status: str = "active") -> dict[str, Any]:
     return {
         "session_id": "s",
         "status": status,
@@ -134,9 +117,10 @@ def test_only_gapless_segments_count_and_none_that_was_cut_off() -> None:
     assert len(resume_point_of(stored(rows), 1).results) == 4
     assert len(resume_point_of(stored([*rows[:2], rows[3]]), 1).results) == 2
     assert (
-        len(resume_point_of(stored([*rows[:3], {**rows[3], "provisional": True}]), 1).results) == 3
+        len(resume_point_of(stored([*rows[:3], replace(rows[3], provisional=True)]), 1).results)
+        == 3
     )
-    failed = row(driver.jobs[0], error_code="deadline", error_message="m", text=None)
+    failed = driver.jobs[0].result(error=Failure(code="deadline", message="m"))
     (result,) = resume_point_of(stored([failed]), 1).results
     assert result.error is not None and result.error.code == "deadline"
 
@@ -157,7 +141,7 @@ def test_a_text_too_long_for_its_record_is_that_of_the_segments(text: str | None
     driver = SessionDriver()
     driver.start()
     driver.chunk((speech(500) + silence(1000)) * 2)
-    rows = [{**row(job), "text": f"one {job.seq}"} for job in driver.jobs]
+    rows = [row(job, f"one {job.seq}") for job in driver.jobs]
     found = {**stored(rows, "completed"), "text": text}
     final = resume_point_of(found, 0).final
     assert final is not None and final.text == "one 0 one 1"

@@ -1,0 +1,93 @@
+"""Rows of ``asr_segments``: SQL and conversions, derived from ``wire.messages.Segment``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from operator import attrgetter
+from typing import Any, Final
+
+import msgspec
+from msgspec import inspect
+
+from persistence.values import clean, tokens_json
+from wire.messages import Result, Segment
+from wire.records import SegmentCopy
+
+
+def _column(field: str) -> str:
+    return "segment_index" if field == "seq" else field
+
+
+def _sql_type(kind: inspect.Type) -> str:
+    match kind:
+        case inspect.IntType():
+            return "bigint"
+        case inspect.FloatType():
+            return "double precision"
+        case inspect.BoolType():
+            return "boolean"
+        case inspect.StrType():
+            return "text"
+        case inspect.VarTupleType():
+            return "jsonb"
+        case inspect.UnionType(types=types):
+            (inner,) = [each for each in types if not isinstance(each, inspect.NoneType)]
+            return _sql_type(inner)
+    raise TypeError(f"no SQL type for {kind!r}")
+
+
+_KEY = ("session_id", "segment_index")
+_declared = inspect.type_info(Segment)
+assert isinstance(_declared, inspect.StructType)
+COLUMNS: Final[dict[str, str]] = {
+    "session_id": "text",
+    "generation": "bigint",
+    "text": "text",
+    "error_code": "text",
+    "error_message": "text",
+    **{_column(field.name): _sql_type(field.type) for field in _declared.fields},
+}
+"""Names and types of the columns, in the order of ``row_of``."""
+UPSERT: Final = f"""
+INSERT INTO asr_segments ({", ".join(COLUMNS)})
+SELECT * FROM unnest({", ".join(f"%s::{sql_type}[]" for sql_type in COLUMNS.values())})
+ON CONFLICT ({", ".join(_KEY)}) DO UPDATE
+SET {", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name not in _KEY)},
+    stored_at = now()
+WHERE asr_segments.generation < excluded.generation
+   OR (%s AND asr_segments.generation = excluded.generation)
+"""
+"""Parameters: an array for each column, and whether a row replaces one of its own generation."""
+SELECT: Final = """
+SELECT * FROM asr_segments WHERE session_id = %s ORDER BY segment_index LIMIT %s
+"""
+"""All columns that there are: a schema of the release before lacks some, see ``result_of``."""
+
+_fields_of = attrgetter(*Segment.__struct_fields__)
+
+
+def row_of(session_id: str, generation: int, segment: SegmentCopy) -> tuple[Any, ...]:
+    """``segment`` as values of ``COLUMNS``."""
+    failure = segment.failure
+    return (
+        session_id,
+        generation,
+        None if failure else clean(segment.segment_text),
+        clean(failure.code) if failure else None,
+        clean(failure.message) if failure else None,
+        *map(_stored, _fields_of(segment)),
+    )
+
+
+def _stored(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    return tokens_json(value) if isinstance(value, tuple) else value
+
+
+def result_of(row: Mapping[str, Any]) -> Result:
+    """The result that a row was written from. A missing column takes its field's default."""
+    code, message = row["error_code"], row["error_message"]
+    error = None if code is None else {"code": code, "message": message or ""}
+    fields = {**row, "seq": row["segment_index"], "partial": False, "error": error}
+    return msgspec.convert(fields, Result)

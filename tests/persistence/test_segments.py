@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from persistence import segments
+from persistence.migrate import load_migrations, migrate
+from persistence.store import write
+from tests.persistence import sent
+from wire.messages import Failure, Result
+from wire.records import segment_copy
+
+FOUND = sent.result(language="en", confidence=0.75, provisional=True, resume_sample=16_000)
+FAILED = sent.result(seq=1, text=None, error=Failure(code="deadline", message="late"), tokens=())
+
+
+def test_columns_are_declared_by_the_message() -> None:
+    assert segments.COLUMNS == {
+        "session_id": "text",
+        "generation": "bigint",
+        "text": "text",
+        "error_code": "text",
+        "error_message": "text",
+        "segment_index": "bigint",
+        "start_ms": "bigint",
+        "end_ms": "bigint",
+        "last_chunk_index": "bigint",
+        "provisional": "boolean",
+        "resume_chunk_index": "bigint",
+        "resume_sample": "bigint",
+        "tokens": "jsonb",
+        "worker_id": "text",
+        "attempt": "bigint",
+        "queue_ms": "bigint",
+        "infer_ms": "bigint",
+        "language": "text",
+        "confidence": "double precision",
+    }
+
+
+def test_the_schema_has_the_declared_columns(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        migrate(connection)
+        rows = connection.execute(
+            "SELECT column_name, data_type FROM information_schema.columns "
+            "WHERE table_name = 'asr_segments' AND column_name <> 'stored_at'"
+        )
+        assert dict(rows.fetchall()) == segments.COLUMNS
+
+
+def stored_row(connection: psycopg.Connection[Any]) -> dict[str, Any]:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        (row,) = cursor.execute(segments.SELECT, ("s", 10))
+    return row
+
+
+@pytest.mark.parametrize("result", [FOUND, FAILED], ids=["text", "error"])
+def test_a_result_is_read_as_it_was_written(database: str, result: Result) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        migrate(connection)
+        assert write(connection, [sent.entry(segment_copy(result))]) == []
+        row = stored_row(connection)
+    assert segments.result_of(row) == result
+
+
+def test_rows_of_the_schema_before_are_read(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        migrate(connection, load_migrations()[:2])
+        connection.execute("INSERT INTO asr_sessions (id) VALUES ('s')")
+        connection.execute(
+            "INSERT INTO asr_segments (session_id, segment_index, start_ms, end_ms, "
+            "last_chunk_index, text, tokens, worker_id, attempt, queue_ms, infer_ms) VALUES "
+            """('s', 0, 0, 900, 0, 'text 0', '[{"text": "text", "start_ms": 0, "end_ms": 400}]', """
+            "'worker-1', 1, 5, 20)"
+        )
+        before = stored_row(connection)
+        migrate(connection)
+        after = stored_row(connection)
+    assert segments.result_of(before) == segments.result_of(after) == sent.result()
