@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import hypothesis
-import psycopg
 import pytest
 import redis
 
 import gateway  # noqa: F401  # sets the threads of numpy, which is not imported before
 from runtime import settings
-from tests.logged_process import LoggedProcess
+from tools.lab.harness import database as databases
+from tools.lab.harness.process import LoggedProcess
 
-# hypothesis measures wall time, and a busy machine is not a failure.
+# hypothesis measures wall time, and a busy machine is no failure.
 hypothesis.settings.register_profile(
     "project", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -27,7 +25,7 @@ hypothesis.settings.load_profile("project")
 
 @dataclass(frozen=True)
 class EmbeddedServices:
-    """Where the run's PostgreSQL and Redis-protocol server are."""
+    """Addresses of the run's PostgreSQL and Redis-protocol server."""
 
     database_url: str
     redis_url: str
@@ -38,9 +36,8 @@ class EmbeddedServices:
 def embedded_services(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[EmbeddedServices]:
-    """``python -m tools.embedded`` in a directory of its own. TEST_DATABASE_URL and
-    TEST_REDIS_URL name servers to be used instead; the database role must be able to CREATE
-    DATABASE."""
+    """``python -m tools.embedded`` in a directory of its own, or the servers in TEST_DATABASE_URL
+    and TEST_REDIS_URL. The database role must be allowed to CREATE DATABASE."""
     data_dir = tmp_path_factory.mktemp("services") / "data"
     given = {
         name: url
@@ -60,19 +57,15 @@ def embedded_services(
 
 @pytest.fixture
 def database(embedded_services: EmbeddedServices) -> Iterator[str]:
-    """URL of a fresh, empty database, dropped after the test."""
-    name = f"test_{uuid.uuid4().hex}"
-    with psycopg.connect(embedded_services.database_url, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-    yield urlsplit(embedded_services.database_url)._replace(path=f"/{name}").geturl()
-    with psycopg.connect(embedded_services.database_url, autocommit=True) as connection:
-        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    """URL of an empty database, dropped after the test."""
+    with databases.temporary(embedded_services.database_url) as url:
+        yield url
 
 
 @pytest.fixture
 def redis_database(embedded_services: EmbeddedServices) -> str:
-    """URL of an empty Redis database that the shared pipeline does not use: what is summed over
-    all gateways there is of the test's own."""
+    """URL of an empty Redis database that the shared pipeline does not use: sums over all gateways
+    count the test's own gateways only."""
     separator = "&" if "?" in embedded_services.redis_url else "?"
     url = f"{embedded_services.redis_url}{separator}db=9"
     with redis.Redis.from_url(url) as client:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import zmq
 
-from tests.logged_process import LoggedProcess
+from tools.lab.harness.process import LoggedProcess
 from tools.ops.ports import free_range
 from wire import codec, publication, sockets
 from wire.messages import Heartbeat, Message, Ready, WorkerJob, WorkerResult

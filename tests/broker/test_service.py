@@ -17,7 +17,7 @@ from runtime import exit_codes
 from tests.broker.bus_peers import Dealer, Endpoints, Subscriber, running_broker
 from tests.broker.driving import job
 from tests.conftest import EmbeddedServices
-from tests.logged_process import LoggedProcess
+from tools.lab.harness.process import LoggedProcess
 from wire import codec
 from wire.messages import (
     Hello,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import urllib.request
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,6 +10,8 @@ from itertools import pairwise
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
+
+from tools.lab.harness.http import ask
 
 _SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("", "_sum", "_count")}
 
@@ -29,10 +30,9 @@ class Exposition:
 
 
 def scrape(port: int) -> Exposition:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
-        assert response.headers["content-type"].startswith("text/plain; version=")
-        text: str = response.read().decode()
-    return parse(text)
+    answer = ask(f"http://127.0.0.1:{port}/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    return parse(answer.body)
 
 
 def parse(text: str) -> Exposition:

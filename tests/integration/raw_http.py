@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from tests.integration.stack import Stack
+from tools.lab.harness.stack import Stack
 
 
 def http(stack: Stack, request: bytes, half: bool) -> bytes:

@@ -17,7 +17,7 @@ from websockets.asyncio.client import ClientConnection
 
 from gateway.session.transcript import join_texts
 from tests.integration.speech import Spoken
-from tests.integration.stack import Stack
+from tools.lab.harness.stack import Stack
 
 PATIENCE_S = 15.0
 """For so long a client that is refused asks again."""

@@ -28,10 +28,10 @@ from tests.gateway.encoded_audio import encode
 from tests.integration.browser import running_browser, screenshot
 from tests.integration.dialect_clients import funasr, funasr_start, vosk, vosk_texts
 from tests.integration.speech import Spoken, spoken
-from tests.integration.stack import Stack, wait_until
 from tests.integration.test_examples import EXAMPLES, SAMPLE, TEXT, node
-from tests.logged_process import LoggedProcess
 from tools.client import RefusedError, connect
+from tools.lab.harness.process import LoggedProcess
+from tools.lab.harness.stack import Stack, wait_until
 
 PATHS = ("/ws/asr", "/", "/vosk")
 WAIT_MS = 30_000

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.speech import chunks_of, spoken
-from tests.integration.stack import Answer, Stack, wait_until
 from tools.client import RefusedError, connect
+from tools.lab.harness.http import Answer
+from tools.lab.harness.stack import Stack, wait_until
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from tests.conftest import EmbeddedServices
 from tests.integration.raw_zmtp import RawDealer
 from tests.integration.resuming_client import ResumingClient, assert_stored_once
 from tests.integration.speech import chunks_of, spoken
-from tests.integration.stack import running_stack
-from tests.logged_process import LoggedProcess
-from tools.lab.fuzz.observe import look
+from tools.lab.harness.metrics import scrape
+from tools.lab.harness.process import LoggedProcess
+from tools.lab.harness.stack import running_stack
 from tools.ops.ports import free_range
 from wire import codec
 from wire.messages import Hello, Ready, Result, Welcome, WorkerJob, WorkerResult
@@ -54,7 +54,7 @@ def counted(metrics_port: int, reason: str, at_least: int = 1) -> int:
     """The broker's counter, once it shows so many: it does so every second."""
     deadline_s = time.monotonic() + WAIT_S
     while True:
-        count = look(metrics_port).total("asr_broker_incidents_total", reason=reason)
+        count = scrape(metrics_port).total("asr_broker_incidents_total", reason=reason)
         if count >= at_least:
             return int(count)
         assert time.monotonic() < deadline_s, f"{reason}: {count} counted"

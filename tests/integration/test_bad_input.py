@@ -7,14 +7,11 @@ import asyncio
 import json
 import random
 import struct
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
-import psycopg
 import pytest
 import websockets
 
@@ -27,9 +24,10 @@ from tests.integration.raw_http import status_of, upload
 from tests.integration.silent_client import SilentClient
 from tests.integration.slow_head import SlowHead
 from tests.integration.speech import chunk_message, spoken
-from tests.integration.stack import Stack, running_stack
 from tests.integration.test_protocol import talking
 from tools.lab.fuzz.run import Target, run
+from tools.lab.harness import database
+from tools.lab.harness.stack import Stack, running_stack
 from tools.ops.ports import free_range
 
 SESSION_AUDIO_S_MAX = 60
@@ -38,10 +36,7 @@ MESSAGE_BYTES_MAX = GatewaySettings.model_fields["chunk_bytes_max"].default * 3 
 
 @pytest.fixture(scope="module")
 def stack(embedded_services: EmbeddedServices) -> Iterator[Stack]:
-    name = f"bad_input_{uuid.uuid4().hex}"
-    with psycopg.connect(embedded_services.database_url, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-    url = urlsplit(embedded_services.database_url)._replace(path=f"/{name}").geturl()
+    url = database.create(embedded_services.database_url, "bad_input")
     with running_stack(
         url,
         embedded_services.redis_url,
@@ -371,13 +366,7 @@ async def test_an_upgrade_that_is_none(stack: Stack) -> None:
 
 def test_fuzzing(stack: Stack) -> None:
     """python -m tools.lab.fuzz, for some seconds."""
-    target = Target(
-        stack.http_url(),
-        stack.environment["BROKER_FRONTEND"],
-        stack.environment["BROKER_BACKEND"],
-        int(stack.environment["METRICS_PORT"]),
-    )
-    result = run(target, seed=3, bus=6_000, edge=400)
+    result = run(Target.of(stack), seed=3, bus=6_000, edge=400)
     assert result.problems == []
     # Of what a connection was to send, what came after the gateway had closed it was not sent.
     assert result.bus == 6_000 and 200 < result.edge <= 400

@@ -14,8 +14,8 @@ from playwright.sync_api import Page, Route, expect
 
 from tests.integration.browser import look_at, running_browser, visiting
 from tests.integration.speech import spoken
-from tests.integration.stack import Stack
 from tools.client import RefusedError, connect
+from tools.lab.harness.stack import Stack
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from tests.integration.dialect_clients import (
     vosk_texts,
 )
 from tests.integration.speech import Spoken, spoken
-from tests.integration.stack import Stack, wait_until
+from tools.lab.harness.stack import Stack, wait_until
 
 WAV_HEADER_BYTES = 44
 

@@ -15,7 +15,7 @@ import pytest
 from playwright._impl._driver import compute_driver_executable
 
 from tests.integration.browser import running_browser
-from tests.integration.stack import Stack
+from tools.lab.harness.stack import Stack
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"

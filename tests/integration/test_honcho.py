@@ -18,9 +18,9 @@ import pytest
 
 from runtime.settings import DatabaseSettings
 from tests.integration.speech import Spoken, chunks_of, spoken
-from tests.integration.stack import wait_until
-from tests.logged_process import CHECKOUT, OURS
 from tools.client import connect
+from tools.lab.harness.process import ROOT, inherited
+from tools.lab.harness.stack import wait_until
 from tools.ops.ports import free_port
 
 END_TIMEOUT_S = 10
@@ -30,14 +30,13 @@ class Honcho:
     def __init__(self, directory: Path) -> None:
         self.port = free_port()
         self.data_dir = directory / "data"
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(OURS)}
         self.log = directory / "log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "honcho", "start", "-c", "gateway=2,asr_worker=2"],
-                cwd=CHECKOUT,
+                cwd=ROOT,
                 env={
-                    **inherited,
+                    **inherited(),
                     "PORT": str(self.port),
                     "DATA_DIR": str(self.data_dir),
                     "BROKER_FRONTEND": f"ipc://{directory}/front",

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.integration.stack import Stack, running_stack
 from tests.test_tidy import ROOT
+from tools.lab.harness.stack import Stack, running_stack
 
 
 def loadtest(stack: Stack, out: Path, *options: str) -> tuple[int, dict[str, Any], str]:

@@ -8,14 +8,12 @@ import json
 import re
 import shutil
 import subprocess
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from urllib.parse import urlsplit
 
 import openai
-import psycopg
 import pytest
 from prometheus_client.samples import Sample
 
@@ -27,11 +25,12 @@ from tests.integration.collector import CollectedSpan, Collector, collector
 from tests.integration.exposition import Exposition, parse, problems, scrape
 from tests.integration.resuming_client import ResumingClient
 from tests.integration.speech import slices, spoken
-from tests.integration.stack import Stack, running_stack, wait_until
 from tests.promql import Query
 from tests.test_deploy import QUERIES, alerts
 from tests.test_metrics import METRICS, OWNERS
 from tools.client import FinalText, connect
+from tools.lab.harness import database
+from tools.lab.harness.stack import Stack, running_stack, wait_until
 from tools.ops.ports import free_port
 
 SELECTOR = re.compile(r"\b(?:asr|process)_\w+(?:\{[^}]*\})?|\bup\{[^}]*\}")
@@ -58,12 +57,9 @@ class Observed:
 
 @pytest.fixture(scope="module")
 def observed(embedded_services: EmbeddedServices) -> Iterator[Observed]:
-    name = f"observed_{uuid.uuid4().hex}"
-    with psycopg.connect(embedded_services.database_url, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-    parts = urlsplit(embedded_services.database_url)
+    parts = urlsplit(database.create(embedded_services.database_url, "observed"))
     login = f"{parts.username}:{PASSWORD}@{parts.netloc.rpartition('@')[2]}"
-    url = parts._replace(netloc=login, path=f"/{name}").geturl()
+    url = parts._replace(netloc=login).geturl()
     settings = {"METRICS_PORT": str(free_port()), "LOG_LEVEL": "debug"}
     with (
         collector() as spans,

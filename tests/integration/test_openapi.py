@@ -14,7 +14,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.integration.stack import Stack
+from tools.lab.harness.stack import Stack
 
 EXAMPLES = 8
 CHECKS = [

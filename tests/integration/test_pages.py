@@ -26,8 +26,8 @@ from tests.integration.browser import (
     write_recording,
 )
 from tests.integration.speech import Spoken, spoken
-from tests.integration.stack import Stack
 from tools.lab.digit_speech import expected_text, speak
+from tools.lab.harness.stack import Stack
 
 DIGITS, VOICE = "925173", "en_slt"
 

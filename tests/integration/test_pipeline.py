@@ -15,8 +15,8 @@ from psycopg.rows import dict_row
 
 from gateway.session.transcript import join_texts
 from tests.integration.speech import Shape, Spoken, chunks_of, spoken
-from tests.integration.stack import Stack, wait_until
 from tools.client import AsrSession, ChunkText, Event, FinalText, connect
+from tools.lab.harness.stack import Stack, wait_until
 
 SESSIONS = 40
 CHUNK_MS = (20, 60, 200, 1000, 5000)

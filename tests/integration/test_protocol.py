@@ -14,7 +14,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection
 
 from tests.integration.speech import chunk_message, chunks_of, spoken
-from tests.integration.stack import Stack
+from tools.lab.harness.stack import Stack
 
 
 class Talk:

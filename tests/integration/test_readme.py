@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.stack import Stack
+from tools.lab.harness.stack import Stack
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = re.findall(

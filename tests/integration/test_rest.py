@@ -10,8 +10,8 @@ import pytest
 
 from gateway.session.transcript import join_texts
 from tests.integration.speech import chunks_of, spoken
-from tests.integration.stack import Stack
 from tools.client import SessionError, connect
+from tools.lab.harness.stack import Stack
 
 
 async def _say(stack: Stack, seed: int, session_id: str | None = None) -> tuple[str, str]:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import uuid
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -15,8 +14,9 @@ import websockets
 from tests.conftest import EmbeddedServices
 from tests.integration.resuming_client import ResumingClient, assert_stored_once
 from tests.integration.speech import Shape, chunks_of, spoken
-from tests.integration.stack import Stack, running_stack
 from tools.client import connect
+from tools.lab.harness import database
+from tools.lab.harness.stack import Stack, running_stack
 
 # --------------------------------------------------------------------------------- the same gateway
 
@@ -102,10 +102,7 @@ async def test_the_connection_before_is_closed_and_strangers_are_refused(stack: 
 @pytest.fixture(scope="module")
 def two(embedded_services: EmbeddedServices) -> Iterator[Stack]:
     """A pipeline with two gateways that may be killed, and a database of its own."""
-    name = f"resume_{uuid.uuid4().hex}"
-    with psycopg.connect(embedded_services.database_url, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-    url = urlsplit(embedded_services.database_url)._replace(path=f"/{name}").geturl()
+    url = database.create(embedded_services.database_url, "resume")
     with running_stack(url, embedded_services.redis_url) as running:
         running.start_all(workers=1)
         running.start("gateway2")

@@ -13,8 +13,8 @@ import pytest
 import zmq
 
 from runtime import exit_codes, settings
-from tests.logged_process import LoggedProcess
 from tests.persistence import sent
+from tools.lab.harness.process import LoggedProcess
 from wire import codec, publication, sockets
 from wire.messages import Stored, StoredKey
 from wire.records import RecordBody

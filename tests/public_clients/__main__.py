@@ -11,7 +11,6 @@ something else is shown. docs/dialects.md has the last run's table.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import subprocess
 import sys
 import tempfile
@@ -21,9 +20,7 @@ from pathlib import Path
 
 from tests.public_clients import html5, scripts
 from tests.public_clients.said import Outcome
-from tools.cli.serve import wait_until_ready
-from tools.ops.ports import free_port
-from tools.ops.stack import Stack
+from tools.lab.harness.stack import supervised_stack
 
 FUNASR_COMMIT = "3c58cb56a"
 """Of August 2026, release 1.4.3."""
@@ -50,34 +47,13 @@ class Clone:
         return target / path
 
 
-@contextlib.contextmanager
-def running_system(origin: str) -> Iterator[int]:
-    """A whole system of its own; its gateway's port. Pages of ``origin`` may connect."""
-    with tempfile.TemporaryDirectory(prefix="asr-clients-") as directory:
-        port = free_port()
-        environment = {
-            "ALLOWED_ORIGINS": origin,
-            "BROKER_BACKEND": f"ipc://{directory}/back",
-            "BROKER_EVENTS": f"ipc://{directory}/events",
-            "BROKER_FRONTEND": f"ipc://{directory}/front",
-            "DATA_DIR": f"{directory}/data",
-            "LOG_LEVEL": "warning",
-            "PORT": str(port),
-        }
-        stack = Stack(lambda line: print(line, file=sys.stderr), environment=environment)
-        try:
-            wait_until_ready(stack, f"http://127.0.0.1:{port}")
-            yield port
-        finally:
-            stack.stop()
-
-
 def _outcomes(arguments: argparse.Namespace, folder: Path) -> Iterator[Outcome]:
     funasr = Clone(arguments.funasr, "HEAD" if arguments.head else FUNASR_COMMIT)
     before = Clone(arguments.funasr, FUNASR_COMMIT_BEFORE)
     vosk = Clone(arguments.vosk, "HEAD" if arguments.head else VOSK_COMMIT)
     page = html5.served(funasr.copy("runtime/html5/static", folder / "html5"))
-    with page as origin, running_system(origin) as port:
+    with page as origin, supervised_stack({"ALLOWED_ORIGINS": origin}) as stack:
+        port = stack.ports["gateway"]
         for clone in (funasr, before):
             script = clone.copy(scripts.FUNASR_CLIENT, folder / clone.commit)
             yield from scripts.funasr(script, clone.commit, port)

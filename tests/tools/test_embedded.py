@@ -19,9 +19,9 @@ import redis
 from runtime import exit_codes, settings
 from runtime.lifecycle import DRAIN_S
 from tests.conftest import EmbeddedServices
-from tests.logged_process import CHECKOUT, LoggedProcess
 from tools.embedded.postgres import Postgres
 from tools.embedded.valkey import Valkey
+from tools.lab.harness.process import ROOT, LoggedProcess
 
 
 def database_url(data_dir: Path) -> str:
@@ -237,7 +237,7 @@ raise SystemExit(main())
     try:
         process = subprocess.Popen(
             [sys.executable, "-c", script],
-            cwd=CHECKOUT,
+            cwd=ROOT,
             env={"DATA_DIR": str(data_dir), "LOG_FORMAT": "json", "PATH": os.environ["PATH"]},
             stderr=subprocess.PIPE,
             text=True,

@@ -22,7 +22,8 @@ from websockets.frames import Frame, Opcode
 
 from gateway.telemetry.metrics import CLOSED, REFUSED
 from gateway.web.handshake import READ_AHEAD_MESSAGES, Handshake
-from tools.lab.chaos.guests import UPGRADE, ask
+from tools.lab.chaos.guests import UPGRADE
+from tools.lab.harness.http import ask
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,15 @@ async def serving(**endpoints: Callable[[WebSocket], Awaitable[None]]) -> AsyncI
             await running
 
 
+def refused(port: int, path: str) -> tuple[int, str | None]:
+    """Status and ``Retry-After`` of the answer to an upgrade."""
+    answer = ask(f"http://127.0.0.1:{port}{path}", headers=UPGRADE)
+    return answer.status, answer.headers.get("retry-after")
+
+
 async def answer_of(path: str) -> tuple[int, str | None]:
-    """Status and ``Retry-After``."""
     async with serving(full=refuse, forgets=forget) as served:
-        return await asyncio.to_thread(ask, served.port, path, UPGRADE)
+        return await asyncio.to_thread(refused, served.port, path)
 
 
 async def test_a_refusal_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
@@ -93,7 +99,7 @@ async def test_who_is_not_let_in_yet_when_it_ends_shall_try_again() -> None:
         await ended.wait()
 
     async with serving(slow=slow) as served:
-        answer = asyncio.create_task(asyncio.to_thread(ask, served.port, "/slow", UPGRADE))
+        answer = asyncio.create_task(asyncio.to_thread(refused, served.port, "/slow"))
         await asked.wait()
         served.server.should_exit = True
         assert await answer == (503, "1")

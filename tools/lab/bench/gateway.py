@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import statistics
-import tempfile
 import time
 
 import psutil
@@ -14,17 +13,24 @@ import psutil
 from asr_worker.recognizer import Utterance, build
 from asr_worker.settings import WorkerSettings
 from tools import client as c
-from tools.cli.serve import wait_until_ready
 from tools.lab.bench import chunks
 from tools.lab.bench.figures import Figure
 from tools.lab.bench.worker import UTTERANCE_S, utterances
-from tools.ops.ports import free_port
-from tools.ops.stack import Stack
+from tools.lab.harness.stack import supervised_stack
 
 ROUND_TRIPS = 50
 IDLE_SESSIONS = 300
 PROMISED_ADDED_MS = 15.0
 PROMISED_SESSION_KB = 150.0
+SETTINGS = {
+    "ASR_MODEL": "demo",
+    "LOG_LEVEL": "error",
+    # What is measured here must not be refused.
+    "ADMIT_BUSY_MAX": "0",
+    "ADMIT_DELAY_MS_MAX": "0",
+    "ADMIT_SESSIONS_PER_S_MAX": "0",
+    "ADMIT_UTILISATION_MAX": "0",
+}
 
 
 def bare_call_ms(spoken: list[Utterance]) -> float:
@@ -67,43 +73,15 @@ async def session_kb(url: str, gateway: psutil.Process) -> float:
         return (await open_some(IDLE_SESSIONS) - before_kb) / IDLE_SESSIONS
 
 
-def gateway_of(stack: Stack) -> psutil.Process:
-    for process in psutil.Process(stack.pid).children(recursive=True):
-        if process.cmdline()[-2:] == ["-m", "gateway"]:
-            return process
-    raise AssertionError("no gateway")
-
-
 def measure() -> list[Figure]:
     spoken = utterances(ROUND_TRIPS)
     bare_ms = bare_call_ms(spoken)
-    with tempfile.TemporaryDirectory(prefix="asr-bench-") as directory:
-        port = free_port()
-        environment = {
-            "ASR_MODEL": "demo",
-            "BROKER_BACKEND": f"ipc://{directory}/back",
-            "BROKER_EVENTS": f"ipc://{directory}/events",
-            "BROKER_FRONTEND": f"ipc://{directory}/front",
-            "DATA_DIR": f"{directory}/data",
-            # What admission would refuse is not what is measured here.
-            "ADMIT_BUSY_MAX": "0",
-            "ADMIT_DELAY_MS_MAX": "0",
-            "ADMIT_SESSIONS_PER_S_MAX": "0",
-            "ADMIT_UTILISATION_MAX": "0",
-            "LOG_LEVEL": "error",
-            "PORT": str(port),
-        }
-        stack = Stack(lambda _line: None, environment=environment)
-        try:
-            wait_until_ready(stack, f"http://127.0.0.1:{port}")
-            url = f"ws://127.0.0.1:{port}/ws/asr"
-            whole_ms = asyncio.run(round_trip_ms(url, spoken))
-            gateway = gateway_of(stack)
-            speech = b"".join(utterance.pcm for utterance in spoken)
-            figures = chunks.measure(url, gateway, speech)
-            idle_kb = asyncio.run(session_kb(url, gateway))
-        finally:
-            stack.stop()
+    with supervised_stack(SETTINGS) as stack:
+        whole_ms = asyncio.run(round_trip_ms(stack.url(), spoken))
+        (gateway,) = stack.living("gateway")
+        speech = b"".join(utterance.pcm for utterance in spoken)
+        figures = chunks.measure(stack.url(), gateway, speech)
+        idle_kb = asyncio.run(session_kb(stack.url(), gateway))
     return [
         Figure(
             what=f"a chunk of {UTTERANCE_S} s to its text, added to the model's time (p50)",

@@ -5,11 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 import random
-import tempfile
 import time
-import urllib.request
 import uuid
 import wave
 from dataclasses import dataclass
@@ -18,12 +15,11 @@ from itertools import pairwise
 import numpy as np
 
 from tools import client as c
-from tools.cli.serve import wait_until_ready
 from tools.lab.bench.figures import Figure
 from tools.lab.digit_speech import VOICES, random_digits, speak
+from tools.lab.harness.http import ask
+from tools.lab.harness.stack import Stack, supervised_stack
 from tools.lab.loadtest.figures import percentile
-from tools.ops.ports import free_port
-from tools.ops.stack import Stack
 from wire.messages import SAMPLE_RATE_HZ
 
 FILE_S = 1_800
@@ -80,16 +76,13 @@ def transcribe(http_url: str, audio: bytes) -> tuple[float, list[tuple[float, st
         "Content-Type: audio/wav\r\n\r\n"
     )
     body = "".join([*parts, head]).encode() + audio + f"\r\n--{boundary}--\r\n".encode()
-    request = urllib.request.Request(
-        f"{http_url}/v1/audio/transcriptions",
-        data=body,
-        headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
-    )
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    url = f"{http_url}/v1/audio/transcriptions"
     began_s = time.perf_counter()
-    with urllib.request.urlopen(request, timeout=600) as response:
-        answer = json.load(response)
+    answer = ask(url, "POST", headers, body, timeout_s=600)
     took_s = time.perf_counter() - began_s
-    return took_s, [(float(one["start"]), str(one["text"])) for one in answer["segments"]]
+    assert answer.status == 200, answer.body
+    return took_s, [(float(one["start"]), str(one["text"])) for one in answer.body["segments"]]
 
 
 async def people(url: str, until: asyncio.Event) -> list[float]:
@@ -117,17 +110,16 @@ async def people(url: str, until: asyncio.Event) -> list[float]:
     return [ms for one in found for ms in one]
 
 
-async def _measured(port: int, audio: bytes) -> _Run:
-    url, http_url = f"ws://127.0.0.1:{port}/ws/asr", f"http://127.0.0.1:{port}"
+async def _measured(stack: Stack, audio: bytes) -> _Run:
     enough = asyncio.Event()
-    speaking = asyncio.create_task(people(url, enough))
+    speaking = asyncio.create_task(people(stack.url(), enough))
     await asyncio.sleep(ALONE_S)
     enough.set()
     alone_ms = await speaking
     done = asyncio.Event()
-    speaking = asyncio.create_task(people(url, done))
+    speaking = asyncio.create_task(people(stack.url(), done))
     try:
-        file_s, segments = await asyncio.to_thread(transcribe, http_url, audio)
+        file_s, segments = await asyncio.to_thread(transcribe, stack.http_url(), audio)
     finally:
         done.set()
     beside_ms = await speaking
@@ -135,26 +127,13 @@ async def _measured(port: int, audio: bytes) -> _Run:
 
 
 def run(workers: int, audio: bytes) -> _Run:
-    with tempfile.TemporaryDirectory(prefix="asr-bench-") as directory:
-        port = free_port()
-        environment = {
-            "ASR_BATCH_JOBS_MAX": "1",
-            "ASR_MODEL": f"fake:{SERVICE_MS}ms",
-            "ASR_WORKERS": str(workers),
-            "BROKER_BACKEND": f"ipc://{directory}/back",
-            "BROKER_EVENTS": f"ipc://{directory}/events",
-            "BROKER_FRONTEND": f"ipc://{directory}/front",
-            "DATA_DIR": f"{directory}/data",
-            "LOG_LEVEL": "error",
-            "MIN_WORKERS": str(workers),
-            "PORT": str(port),
-        }
-        stack = Stack(lambda _line: None, environment=environment)
-        try:
-            wait_until_ready(stack, f"http://127.0.0.1:{port}")
-            return asyncio.run(_measured(port, audio))
-        finally:
-            stack.stop()
+    settings = {
+        "ASR_BATCH_JOBS_MAX": "1",
+        "ASR_MODEL": f"fake:{SERVICE_MS}ms",
+        "LOG_LEVEL": "error",
+    }
+    with supervised_stack(settings, workers=workers) as stack:
+        return asyncio.run(_measured(stack, audio))
 
 
 def measure() -> list[Figure]:

@@ -1,4 +1,4 @@
-"""A gateway for benchmarks, and the broker's process that it talks to."""
+"""Parts of the system for benchmarks: a gateway that only sends jobs, and single processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HELLO_EVERY_S = 0.5
 
 @contextlib.contextmanager
 def running(*arguments: str, **environment: str) -> Iterator[psutil.Process]:
-    """Python with ``arguments`` as a child."""
+    """Run ``python ARGUMENTS`` as a child."""
     with subprocess.Popen(
         [sys.executable, *arguments],
         env={**os.environ, "LOG_LEVEL": "error", **environment},
@@ -36,22 +36,22 @@ def running(*arguments: str, **environment: str) -> Iterator[psutil.Process]:
 
 
 def cpu_s(process: psutil.Process) -> float:
-    """Processor time that the process itself has used."""
+    """Processor time of the process itself."""
     times = process.cpu_times()
     return float(times.user + times.system)
 
 
 @contextlib.contextmanager
 def bus_addresses() -> Iterator[dict[str, str]]:
-    """Settings for a bus of its own."""
-    # Not the usual temporary directory's long names: a socket's path is short.
+    """Settings of a bus of its own."""
+    # The path of a socket must be short, so TMPDIR is not used.
     with tempfile.TemporaryDirectory(prefix="asr-bench-", dir="/tmp") as directory:
         names = {"FRONTEND": "front", "BACKEND": "back", "EVENTS": "events"}
         yield {f"BROKER_{key}": f"ipc://{Path(directory, name)}" for key, name in names.items()}
 
 
 class Gateway:
-    """Sends jobs and takes what comes back, on the thread that made it."""
+    """Sends jobs and receives results, on the thread that created it."""
 
     def __init__(self, endpoint: str) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -69,16 +69,16 @@ class Gateway:
         self.socket.send_multipart(codec.encode(message), zmq.DONTWAIT)
 
     def greet(self) -> None:
-        """Say HELLO when it is due."""
+        """Send HELLO if it is due."""
         now_s = time.monotonic()
         if now_s >= self._hello_due_s:
             self._hello_due_s = now_s + HELLO_EVERY_S
             self.send(m.Hello(gateway_id=GATEWAY_ID))
 
     def receive(self) -> list[m.Message]:
-        """All that has arrived, after waiting for the first of it."""
+        """Wait for a message; return all that have arrived."""
         self.greet()
-        assert self.socket.poll(WAIT_MS), "nothing comes from the broker"
+        assert self.socket.poll(WAIT_MS), "the broker sends nothing"
         messages = []
         with contextlib.suppress(zmq.Again):
             while True:
@@ -94,11 +94,11 @@ class Gateway:
             for message in self.receive():
                 if isinstance(message, m.Load) and message.workers >= count:
                     return
-        raise AssertionError(f"fewer than {count} workers came")
+        raise AssertionError(f"fewer than {count} workers are ready")
 
 
 def job_of(pcm: bytes, number: int, *, sessions: int, lane: m.Lane = "live") -> m.Job:
-    """The ``number``-th of jobs that go round ``sessions``."""
+    """Job ``number``; consecutive jobs belong to ``sessions`` sessions in turn."""
     return m.Job(
         session_id=f"session-{number % sessions}",
         seq=number // sessions,

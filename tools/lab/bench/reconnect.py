@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import tempfile
 import time
 import uuid
 from collections import Counter
@@ -16,12 +15,9 @@ from urllib.parse import urlsplit
 import psutil
 
 from runtime import memory
-from tools.cli.serve import wait_until_ready
 from tools.lab.bench.figures import Figure
-from tools.lab.bench.gateway import gateway_of
+from tools.lab.harness.stack import supervised_stack
 from tools.lab.loadtest.wire import Wire
-from tools.ops.ports import free_port
-from tools.ops.stack import Stack
 
 CONNECTIONS = 2_000
 CONNECTIONS_MAX = 1_500
@@ -197,23 +193,12 @@ async def _measure(url: str, gateway: _Gateway) -> list[Figure]:
 
 
 def measure() -> list[Figure]:
-    with tempfile.TemporaryDirectory(prefix="asr-bench-") as directory:
-        port = free_port()
-        environment = {
-            "ASR_MODEL": "demo",
-            "BROKER_BACKEND": f"ipc://{directory}/back",
-            "BROKER_EVENTS": f"ipc://{directory}/events",
-            "BROKER_FRONTEND": f"ipc://{directory}/front",
-            "DATA_DIR": f"{directory}/data",
-            "LOG_LEVEL": "error",
-            "MAX_CONNECTIONS": str(CONNECTIONS_MAX),
-            "PORT": str(port),
-            "RESUME_WAIT_S": str(RESUME_WAIT_S),
-        }
-        stack = Stack(lambda _line: None, environment=environment)
-        try:
-            wait_until_ready(stack, f"http://127.0.0.1:{port}")
-            gateway = _Gateway(gateway_of(stack))
-            return asyncio.run(_measure(f"ws://127.0.0.1:{port}/ws/asr", gateway))
-        finally:
-            stack.stop()
+    settings = {
+        "ASR_MODEL": "demo",
+        "LOG_LEVEL": "error",
+        "MAX_CONNECTIONS": str(CONNECTIONS_MAX),
+        "RESUME_WAIT_S": str(RESUME_WAIT_S),
+    }
+    with supervised_stack(settings) as stack:
+        (gateway,) = stack.living("gateway")
+        return asyncio.run(_measure(stack.url(), _Gateway(gateway)))

@@ -1,5 +1,4 @@
-"""``python -m tools.lab.chaos``: faults on real processes, and whether every word still arrives
-once.
+"""``python -m tools.lab.chaos``: inject faults into real processes under verified load.
 
 Exit codes: 0 every row holds; 1 one does not; 2 wrong usage.
 """
@@ -21,31 +20,39 @@ from rich.console import Console
 
 from tools.lab.chaos import random_kills, report, shares
 from tools.lab.chaos.faults import BY_NAME, REFERENCE, Fault
-from tools.lab.chaos.load import Load
 from tools.lab.chaos.oracle import texts_wrong
 from tools.lab.chaos.poison import poisoned_session
 from tools.lab.chaos.rows import MOMENTS, SESSIONS, SPEECH_S, Moment, Row, Rows, full_set, quick_set
 from tools.lab.chaos.system import System
+from tools.lab.loadtest.load import Load
 
 POISON_NAME = "poison utterance"
 LOAD_END_S = 90.0
 
 console = Console(stderr=True, highlight=False)
 
-Full = Annotated[bool, typer.Option("--full", help="Every fault at every moment.")]
-Only = Annotated[str | None, typer.Option(help="One fault, by its name; see --list.")]
-MomentOption = Annotated[str | None, typer.Option(help=f"One of {', '.join(MOMENTS)}.")]
-List = Annotated[bool, typer.Option("--list", help="Show the faults.")]
-Random = Annotated[int, typer.Option(help="Instead: so many kill -9, of processes at random.")]
-Minutes = Annotated[float, typer.Option(min=0.1, help="For --random.")]
-Sessions = Annotated[int, typer.Option(min=1, help="For --random: at a time.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of texts and of --random.")]
-Out = Annotated[Path, typer.Option(help="Directory of the report.")]
-Docs = Annotated[bool, typer.Option("--docs", help="Write the results into docs/reliability.md.")]
-Add = Annotated[bool, typer.Option("--add", help="Keep the report's rows that are not repeated.")]
-Jobs = Annotated[int, typer.Option(min=1, help="So many systems side by side share the rows.")]
+Full = Annotated[bool, typer.Option("--full", help="Run every fault at every moment.")]
+Only = Annotated[str | None, typer.Option(help="Run one fault only; --list shows the names.")]
+MomentOption = Annotated[
+    str | None, typer.Option(help=f"Run one moment only: {', '.join(MOMENTS)}.")
+]
+List = Annotated[bool, typer.Option("--list", help="List the faults and exit.")]
+Random = Annotated[int, typer.Option(help="Instead, kill this many random processes with SIGKILL.")]
+Minutes = Annotated[float, typer.Option(min=0.1, help="Duration of --random.")]
+Sessions = Annotated[int, typer.Option(min=1, help="Concurrent sessions of --random.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the texts and of --random.")]
+Out = Annotated[Path, typer.Option(help="Directory for the report.")]
+Docs = Annotated[
+    bool, typer.Option("--docs", help="Also write the results to docs/reliability.md.")
+]
+Add = Annotated[
+    bool, typer.Option("--add", help="Keep the rows of an earlier report that are not run again.")
+]
+Jobs = Annotated[
+    int, typer.Option(min=1, help="Divide the rows among this many systems side by side.")
+]
 Share = Annotated[str | None, typer.Option(hidden=True)]
-Keep = Annotated[bool, typer.Option("--keep", help="Keep the directory with the log.")]
+Keep = Annotated[bool, typer.Option("--keep", help="Keep the directory with the logs.")]
 
 
 def main(
@@ -64,7 +71,7 @@ def main(
     share: Share = None,
     keep: Keep = False,
 ) -> None:
-    """Hurt the system in every way, and check every word."""
+    """Inject faults into a system of its own, and check every word of every session."""
     if list_faults:
         for name in [*BY_NAME, POISON_NAME]:
             print(name)
@@ -86,8 +93,9 @@ def main(
                 _report([*report.read(out), *tried] if add else tried, out, docs)
     finally:
         if keep:
-            shutil.copy(system.log_path, directory)  # From a disk that ends with us.
-            console.print(f"log: {directory / 'log'}")
+            # The disk they are on may end with this process.
+            shutil.copytree(system.logs, directory / "kept")
+            console.print(f"logs: {directory / 'kept'}")
         else:
             shutil.rmtree(directory, ignore_errors=True)
     raise typer.Exit(0 if right else 1)
@@ -141,11 +149,11 @@ def _rows(
     for number, (fault, moment) in enumerate(plan, 1):
         console.print(f"{number} of {len(plan) + with_poison}: {fault.name}, {moment}")
         rows.append(runner.run(fault, moment))
-        _tell(rows[-1])
+        _show(rows[-1])
     if with_poison:
         console.print(f"{POISON_NAME}, mid-job")
         rows.append(_poison_row(system, seed))
-        _tell(rows[-1])
+        _show(rows[-1])
     return rows
 
 
@@ -161,7 +169,7 @@ def _report(rows: Sequence[Row], out: Path, docs: bool) -> None:
         report.write_docs(Path("docs/reliability.md"), rows)
 
 
-def _tell(row: Row) -> None:
+def _show(row: Row) -> None:
     if row.skipped:
         console.print(f"  skipped: {row.skipped}", style="yellow", markup=False)
         return
@@ -174,7 +182,7 @@ def _tell(row: Row) -> None:
 
 
 def _poison_row(system: System, seed: int) -> Row:
-    system.wait_ready()
+    system.wait_all_ready()
     row = Row(POISON_NAME, "mid-job", SESSIONS + 1)
     load = Load(
         system.websocket_url,
@@ -182,7 +190,6 @@ def _poison_row(system: System, seed: int) -> Row:
         duration_s=SPEECH_S,
         ramp_s=0.0,
         seed=seed + 1_000,
-        ended=lambda _outcome: None,
     )
     row.problems += asyncio.run(poisoned_session(system.websocket_url, seed))
     row.problems += texts_wrong(load.wait(LOAD_END_S), SESSIONS)
@@ -198,7 +205,7 @@ def _random(
         minutes=minutes,
         sessions=sessions,
         seed=seed,
-        tell=lambda text: console.print(f"[dim]{text}[/]"),
+        show=lambda text: console.print(f"[dim]{text}[/]"),
     )
     console.print_json(data=figures)
     for problem in problems[: report.PROBLEMS_SHOWN_MAX]:

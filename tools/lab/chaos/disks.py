@@ -1,6 +1,7 @@
 """Small disks that can be filled: tmpfs, in a mount namespace that ends with this process.
 
-Needs root, and a kernel that lets root mount; the faults that need them are skipped elsewhere.
+They need root, and a kernel that allows root to mount. Elsewhere the faults that use them are
+skipped.
 """
 
 from __future__ import annotations
@@ -18,27 +19,27 @@ BLOCK_BYTES: Final = 1 << 20
 
 
 class NoSmallDisksError(Exception):
-    """This host does not let us mount; the message says why."""
+    """This host does not allow mounting; the message has the reason."""
 
 
 def enter_namespace() -> None:
-    """Give this thread, and the processes that it starts from now on, mounts of their own.
+    """Give this thread, and the processes it starts from now on, mounts of their own.
 
     Raises:
-        NoSmallDisksError: without the right to.
+        NoSmallDisksError: if this host does not allow it.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWNS) != 0:
         raise NoSmallDisksError(f"unshare: {os.strerror(ctypes.get_errno())}")
-    # Or what we mount would appear in everybody's namespace after all.
+    # Otherwise our mounts would propagate to the parent namespace.
     _mount("--make-rprivate", "/")
 
 
 def mount(path: Path, bytes_max: int) -> None:
-    """An empty disk at ``path``.
+    """Mount an empty disk at ``path``.
 
     Raises:
-        NoSmallDisksError: without the right to.
+        NoSmallDisksError: if this host does not allow it.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     _mount("-t", "tmpfs", "-o", f"size={bytes_max},mode=0700", "tmpfs", str(path))
@@ -54,11 +55,11 @@ def _mount(*arguments: str) -> None:
 
 
 def fill(path: Path) -> int:
-    """Leave not a byte; returns how many there were."""
+    """Fill the disk to the last byte; return the number of bytes written."""
     written = 0
     with (path / FILLER).open("wb", buffering=0) as filler:
         for size in (BLOCK_BYTES, 4_096, 1):
-            with contextlib.suppress(OSError):  # Full: what we came for.
+            with contextlib.suppress(OSError):  # Full, as intended.
                 while True:
                     written += filler.write(bytes(size))
     return written

@@ -1,4 +1,4 @@
-"""The faults: how each is made, for how long, and how it is mended."""
+"""The faults: how each is injected, how long it lasts, and how it is healed."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ import psycopg
 import redis
 
 from tools.lab.chaos import disks, guests
-from tools.lab.chaos.observe import connect
+from tools.lab.chaos.proxy import Proxy
 from tools.lab.chaos.system import System
+from tools.lab.harness.database import connect
 
 PAUSE_S = 10.0
 LATER_S_MAX = 1.0
-"""Where clients are to notice nothing: a text may come so much later than the latest of a run
-without any fault."""
+"""For faults that clients must not notice: how much later a text may arrive than the latest one of
+a run without a fault."""
 FLAPS = 5
 FLAP_S = 0.7
 DESCRIPTORS_LEFT = 2
-STRANGERS = 20
-"""Connections that take the last descriptors; the kernel spreads them over two gateways."""
+EXTRA_CONNECTIONS = 20
+"""They take the last descriptors; the kernel spreads them over two gateways."""
 
 Act = Callable[[System], None]
 
@@ -41,28 +42,28 @@ def _nothing_wrong(_system: System) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """``inject``, then ``check`` within ``hold_s`` or longer, then ``heal``."""
+    """``inject``, then ``check``, then ``heal``, at least ``hold_s`` after the injection."""
 
     name: str
     inject: Act
     heal: Act = _nothing
     hold_s: float = 0.0
     pause_s_max: float | None = None
-    """The longest silence of texts, over all sessions, that is promised."""
+    """The promised longest time without a text of any session."""
     full_only: bool = False
     """Not in the quick set."""
     unnoticed: bool = False
-    """It is promised that no text comes later than without a fault."""
+    """The promise is that texts arrive as early as without a fault."""
     check: Callable[[System], list[str]] = _nothing_wrong
-    """What is wrong with the answers that the system gives meanwhile."""
+    """What is wrong with the system's answers during the fault."""
     small_disks: bool = False
 
 
-def _signal(kind: str, number: signal.Signals, *, every: bool = False) -> Callable[[System], None]:
+def _signal(kind: str, number: signal.Signals, *, every: bool = False) -> Act:
     def send(system: System) -> None:
-        processes = system.processes(kind)
+        processes = system.living(kind)
         if not processes:
-            raise RuntimeError(f"there is no {kind} to hurt")
+            raise RuntimeError(f"no {kind} is running")
         for process in processes if every else processes[:1]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
@@ -70,79 +71,67 @@ def _signal(kind: str, number: signal.Signals, *, every: bool = False) -> Callab
     return send
 
 
-def _kill(kind: str, *, every: bool = False) -> Callable[[System], None]:
+def _kill(kind: str, *, every: bool = False) -> Act:
     return _signal(kind, signal.SIGKILL, every=every)
 
 
-def _resume(kind: str) -> Callable[[System], None]:
+def _resume(kind: str) -> Act:
     return _signal(kind, signal.SIGCONT, every=True)
 
 
-def _signal_database(number: signal.Signals) -> Act:
-    """To the server and to what serves its connections: without the latter they would go on."""
-
-    def send(system: System) -> None:
-        for server in system.processes("postgres"):
-            for process in (server, *server.children(recursive=True)):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.send_signal(number)
-
-    return send
-
-
 def _restart_workers(system: System) -> None:
-    system.restart("asr_worker")
+    system.restart_workers()
 
 
-def _order(name: str) -> Callable[[System], None]:
+def _order(name: str) -> Act:
     def order(system: System) -> None:
         (system.orders / name).write_text("")
 
     return order
 
 
-def _withdraw(name: str) -> Callable[[System], None]:
+def _withdraw(name: str) -> Act:
     def withdraw(system: System) -> None:
         (system.orders / name).unlink(missing_ok=True)
 
     return withdraw
 
 
-def _all_proxies(action: Callable[[System, str], None], *links: str) -> Callable[[System], None]:
+def _on_links(action: Callable[[Proxy], None], *links: str) -> Act:
     def act(system: System) -> None:
         for link in links:
-            action(system, link)
+            action(system.proxies[link])
 
     return act
 
 
-def _cut(*links: str) -> Callable[[System], None]:
-    return _all_proxies(lambda system, link: system.proxies[link].cut(), *links)
+def _cut(*links: str) -> Act:
+    return _on_links(lambda proxy: proxy.cut(), *links)
 
 
-def _deafen(*links: str) -> Callable[[System], None]:
-    return _all_proxies(lambda system, link: system.proxies[link].clog(out=False), *links)
+def _clog_back(*links: str) -> Act:
+    return _on_links(lambda proxy: proxy.clog(out=False), *links)
 
 
-def _clog(*links: str) -> Callable[[System], None]:
-    return _all_proxies(lambda system, link: system.proxies[link].clog(), *links)
+def _clog(*links: str) -> Act:
+    return _on_links(lambda proxy: proxy.clog(), *links)
 
 
-def _delay(delay_s: float, *links: str) -> Callable[[System], None]:
-    return _all_proxies(lambda system, link: system.proxies[link].delay(delay_s), *links)
+def _delay(delay_s: float, *links: str) -> Act:
+    return _on_links(lambda proxy: proxy.delay(delay_s), *links)
 
 
-def _hang_up(*links: str) -> Callable[[System], None]:
-    return _all_proxies(lambda system, link: system.proxies[link].hang_up(), *links)
+def _hang_up(*links: str) -> Act:
+    return _on_links(lambda proxy: proxy.hang_up(), *links)
 
 
-def _mend(*links: str) -> Callable[[System], None]:
-    return _all_proxies(lambda system, link: system.proxies[link].heal(), *links)
+def _heal(*links: str) -> Act:
+    return _on_links(lambda proxy: proxy.heal(), *links)
 
 
-def _database(statement: str) -> Callable[[System], None]:
+def _database(statement: str) -> Act:
     def execute(system: System) -> None:
-        with connect(system) as database:
+        with connect(system.database_url) as database:
             database.execute("SET default_transaction_read_only = off")
             database.execute(statement)
             database.execute("SELECT pg_reload_conf()")
@@ -151,7 +140,7 @@ def _database(statement: str) -> Callable[[System], None]:
 
 
 def _end_database_sessions(system: System) -> None:
-    with contextlib.suppress(psycopg.Error), connect(system) as database:
+    with contextlib.suppress(psycopg.Error), connect(system.database_url) as database:
         database.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
@@ -178,16 +167,16 @@ def _undo(system: System) -> None:
 
 
 def _lock_tables(system: System) -> None:
-    """Whoever wants to write waits; whoever reads, as the oracle does, need not."""
-    database = system.undo.enter_context(contextlib.closing(connect(system)))
+    """Writers wait; readers, such as the oracle, do not."""
+    database = system.undo.enter_context(contextlib.closing(connect(system.database_url)))
     database.autocommit = False
     database.execute("LOCK TABLE asr_sessions, asr_segments, asr_chunks IN EXCLUSIVE MODE")
 
 
 def _lose_all_workers(system: System) -> None:
-    """Their supervisor, stopped, starts no others."""
+    """The supervisor is stopped, so it starts no others."""
     _signal("worker_supervisor", signal.SIGSTOP)(system)
-    _kill("worker", every=True)(system)
+    _kill("asr_worker", every=True)(system)
 
 
 def _flap(*links: str) -> Act:
@@ -195,14 +184,14 @@ def _flap(*links: str) -> Act:
         for number in range(FLAPS):
             time.sleep(FLAP_S if number else 0.0)
             _cut(*links)(system)
-            _mend(*links)(system)
+            _heal(*links)(system)
 
     return act
 
 
 def _exhaust_descriptors(system: System) -> None:
-    """One gateway can open hardly a file more, and strangers take the last."""
-    gateway = system.processes("gateway")[0]
+    """Lower one gateway's limit to the descriptors it has open, and take the last ones."""
+    gateway = system.living("gateway")[0]
     soft, hard = gateway.rlimit(resource.RLIMIT_NOFILE)
 
     def restore() -> None:
@@ -211,15 +200,15 @@ def _exhaust_descriptors(system: System) -> None:
 
     system.undo.callback(restore)
     gateway.rlimit(resource.RLIMIT_NOFILE, (gateway.num_fds() + DESCRIPTORS_LEFT, hard))
-    for _ in range(STRANGERS):
+    for _ in range(EXTRA_CONNECTIONS):
         system.undo.enter_context(socket.create_connection(("127.0.0.1", system.http_port)))
 
 
 def _gateway_ended(system: System) -> list[str]:
-    """For a fault that a gateway has to bear for a while."""
-    before = {process.pid for process in system.processes("gateway")}
+    """Gateways that end within half of ``PAUSE_S``."""
+    before = {process.pid for process in system.living("gateway")}
     time.sleep(PAUSE_S / 2)
-    gone = before - {process.pid for process in system.processes("gateway")}
+    gone = before - {process.pid for process in system.living("gateway")}
     return [f"gateway {pid} ended" for pid in sorted(gone)]
 
 
@@ -237,16 +226,20 @@ def _free_disks(system: System) -> None:
 
 
 REFERENCE = Fault("none", _nothing)
-"""Said first of each report: what the others are compared with."""
+"""The first row of each report; the others are compared with it."""
 FAULTS = (
-    Fault("worker kill", _kill("worker"), pause_s_max=6.0),
+    Fault("worker kill", _kill("asr_worker"), pause_s_max=6.0),
     Fault(
-        "worker stopped 10 s", _signal("worker", signal.SIGSTOP), _resume("worker"), PAUSE_S, 6.0
+        "worker stopped 10 s",
+        _signal("asr_worker", signal.SIGSTOP),
+        _resume("asr_worker"),
+        PAUSE_S,
+        6.0,
     ),
-    Fault("worker SIGTERM", _signal("worker", signal.SIGTERM), pause_s_max=6.0, full_only=True),
+    Fault("worker SIGTERM", _signal("asr_worker", signal.SIGTERM), pause_s_max=6.0, full_only=True),
     Fault("worker hangs", _order("hang"), _withdraw("hang")),
     Fault("worker 10 times slower", _order("slow"), _withdraw("slow"), PAUSE_S, full_only=True),
-    Fault("all workers killed", _kill("worker", every=True)),
+    Fault("all workers killed", _kill("asr_worker", every=True)),
     Fault(
         "no workers for 10 s",
         _lose_all_workers,
@@ -280,8 +273,9 @@ FAULTS = (
     Fault("PostgreSQL kill", _kill("postgres"), unnoticed=True),
     Fault(
         "PostgreSQL stopped 10 s",
-        _signal_database(signal.SIGSTOP),
-        _signal_database(signal.SIGCONT),
+        # The processes that serve its connections would go on without it.
+        _signal("postgres", signal.SIGSTOP, every=True),
+        _resume("postgres"),
         PAUSE_S,
         full_only=True,
         unnoticed=True,
@@ -304,19 +298,19 @@ FAULTS = (
         unnoticed=True,
         small_disks=True,
     ),
-    Fault("Redis kill", _kill("redis"), unnoticed=True),
+    Fault("Redis kill", _kill("valkey"), unnoticed=True),
     Fault("Redis FLUSHALL", _flush_redis, unnoticed=True, full_only=True),
     Fault(
         "Redis stopped 10 s",
-        _signal("redis", signal.SIGSTOP),
-        _resume("redis"),
+        _signal("valkey", signal.SIGSTOP),
+        _resume("valkey"),
         PAUSE_S,
         full_only=True,
         unnoticed=True,
     ),
     *(
         Fault(
-            f"link {link} cut 3 s", _cut(link), _mend(link), 3.0, full_only=link != "client-gateway"
+            f"link {link} cut 3 s", _cut(link), _heal(link), 3.0, full_only=link != "client-gateway"
         )
         for link in (
             "gateway-broker",
@@ -329,29 +323,29 @@ FAULTS = (
         )
     ),
     *(
-        Fault(f"link {link} one way 5 s", _deafen(link), _mend(link), 5.0, full_only=True)
+        Fault(f"link {link} one way 5 s", _clog_back(link), _heal(link), 5.0, full_only=True)
         for link in ("gateway-broker", "worker-broker", "events", "persistence-broker")
     ),
     *(
-        Fault(f"link {link} clogged 5 s", _clog(link), _mend(link), 5.0, full_only=True)
+        Fault(f"link {link} clogged 5 s", _clog(link), _heal(link), 5.0, full_only=True)
         for link in ("gateway-broker", "worker-broker", "persistence-postgres", "gateway-redis")
     ),
     Fault(
         "every bus link delayed 0.3 s",
         _delay(0.3, "gateway-broker", "worker-broker", "events", "persistence-broker"),
-        _mend("gateway-broker", "worker-broker", "events", "persistence-broker"),
+        _heal("gateway-broker", "worker-broker", "events", "persistence-broker"),
         PAUSE_S,
         full_only=True,
     ),
     Fault(
         "link persistence-postgres delayed 0.5 s",
         _delay(0.5, "persistence-postgres"),
-        _mend("persistence-postgres"),
+        _heal("persistence-postgres"),
         PAUSE_S,
         full_only=True,
         unnoticed=True,
     ),
-    Fault("every client cut off", _hang_up("client-gateway"), full_only=True),
+    Fault("every client disconnected", _hang_up("client-gateway"), full_only=True),
     *(
         Fault(f"link {link} flaps", _flap(link), full_only=True)
         for link in ("client-gateway", "gateway-broker", "worker-broker", "persistence-broker")

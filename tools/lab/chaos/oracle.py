@@ -1,52 +1,31 @@
-"""What must hold after any fault (docs/reliability.md), as pure checks of what was found.
+"""What must hold after any fault (docs/reliability.md), as pure checks of what was observed.
 
-Each check returns what is wrong, as sentences; nothing found means that it holds. A check that has
-nothing to look at has failed: not seen is not right.
+Each check returns what is wrong, as sentences; an empty list means that it holds. A check that has
+nothing to look at has failed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from gateway.session.transcript import join_texts
+from tools.lab.harness.database import StoredSession
+from tools.lab.harness.usage import Usage
 from tools.lab.loadtest.user import Outcome
 
+CHECKED = ("gateway", "broker", "persistence", "asr_worker")
+"""Kinds of process that must not leak."""
 DESCRIPTORS_MORE_MAX = 24
 MEMORY_GROWTH_MAX = 1.35
 MEMORY_MORE_MB = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class StoredSegment:
-    segment_index: int
-    text: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class StoredSession:
-    """A session's rows."""
-
-    status: str
-    text: str | None
-    segments: tuple[StoredSegment, ...]
-    chunks: int
-
-
-@dataclass(slots=True)
-class Resources:
-    """Of the system at rest. By process id, so that a restarted process is not compared; memory of
-    processes that have had time to load everything only."""
-
-    descriptors: dict[int, int] = field(default_factory=dict)
-    memory_mb: dict[int, float] = field(default_factory=dict)
-    names: dict[int, str] = field(default_factory=dict)
+LOADED_S = 5.0
+"""A younger process has not loaded everything yet, so its memory is no baseline."""
 
 
 def texts_wrong(outcomes: Sequence[Outcome], sessions: int) -> list[str]:
-    """Every session ended with the text of a run without faults, each segment told once."""
+    """Every session ended with its whole text, and received each segment once."""
     found = [
-        f"session {o.session_id}: {o.status}: {o.reason}: expected {o.expected!r}, told {o.text!r}"
+        f"session {o.session_id}: {o.status}: {o.reason}: expected {o.expected!r}, got {o.text!r}"
         for o in outcomes
         if o.status != "succeeded"
     ]
@@ -56,8 +35,8 @@ def texts_wrong(outcomes: Sequence[Outcome], sessions: int) -> list[str]:
 
 
 def rows_wrong(outcomes: Sequence[Outcome], stored: Mapping[str, StoredSession]) -> list[str]:
-    """PostgreSQL holds each session complete, its segments each once and without a gap, and their
-    texts make up its text."""
+    """PostgreSQL holds each session complete, each of its segments once and without a gap, and the
+    segments' texts make up the session's text."""
     found = []
     for outcome in outcomes:
         session = stored.get(outcome.session_id)
@@ -76,7 +55,7 @@ def rows_wrong(outcomes: Sequence[Outcome], stored: Mapping[str, StoredSession])
             for segment in sorted(session.segments, key=lambda one: one.segment_index)
         )
         if joined != outcome.expected:
-            found.append(f"session {outcome.session_id}: segments say {joined!r}")
+            found.append(f"session {outcome.session_id}: segments make {joined!r}")
         if not session.chunks:
             found.append(f"session {outcome.session_id}: no chunks")
     if not outcomes:
@@ -84,17 +63,24 @@ def rows_wrong(outcomes: Sequence[Outcome], stored: Mapping[str, StoredSession])
     return found
 
 
-def promises_broken(told_stored: Mapping[str, bool]) -> list[str]:
-    """``told_stored``: for each session told ``stored: true``, whether its row was committed."""
+def promises_broken(
+    committed: Mapping[str, bool | None], stored: Mapping[str, StoredSession]
+) -> list[str]:
+    """Every session whose client received ``stored: true`` was committed at that moment.
+
+    ``committed`` has these sessions, with None where the database did not answer at that moment:
+    then the row in ``stored`` decides, if there is one.
+    """
     return [
-        f"session {session_id}: told stored, but it was not"
-        for session_id, committed in told_stored.items()
-        if not committed
+        f"session {session_id}: the client received stored: true before the commit"
+        for session_id, seen in committed.items()
+        if seen is False
+        or (seen is None and session_id in stored and stored[session_id].status != "completed")
     ]
 
 
 def left_over(queue: Mapping[str, object], gauges: Mapping[str, float]) -> list[str]:
-    """Queues and counters are back at nothing."""
+    """Queues and gauges are back at zero."""
     names = ("queued", "processing")
     found = [f"queue: {name} is {queue.get(name)!r}" for name in names if queue.get(name) != 0]
     if not gauges:
@@ -102,20 +88,19 @@ def left_over(queue: Mapping[str, object], gauges: Mapping[str, float]) -> list[
     return found + [f"{name} is {value:g}" for name, value in gauges.items() if value]
 
 
-def leaks(before: Resources, after: Resources) -> list[str]:
-    """No process that lived through it has many more descriptors or much more memory."""
-    found = []
-    if not after.descriptors:
-        found.append("no process to look at")
-    for pid in before.descriptors.keys() & after.descriptors.keys():
-        more = after.descriptors[pid] - before.descriptors[pid]
+def leaks(before: Sequence[Usage], after: Sequence[Usage]) -> list[str]:
+    """No process that survived the fault has many more descriptors or much more memory."""
+    survivors = [process for process in after if process.kind in CHECKED]
+    found = [] if survivors else ["no process to look at"]
+    earlier = {process.pid: process for process in before}
+    for now in survivors:
+        then = earlier.get(now.pid)
+        if then is None:
+            continue
+        more = now.descriptors - then.descriptors
         if more > DESCRIPTORS_MORE_MAX:
-            found.append(f"{after.names[pid]}: {more} more file descriptors")
-    for pid in before.memory_mb.keys() & after.memory_mb.keys():
-        name = after.names[pid]
-        limit_mb = before.memory_mb[pid] * MEMORY_GROWTH_MAX + MEMORY_MORE_MB
-        if after.memory_mb[pid] > limit_mb:
-            found.append(
-                f"{name}: {after.memory_mb[pid]:.0f} MB, {before.memory_mb[pid]:.0f} MB before"
-            )
+            found.append(f"{now.kind}: {more} more file descriptors")
+        limit_mb = then.rss_mb * MEMORY_GROWTH_MAX + MEMORY_MORE_MB
+        if then.age_s >= LOADED_S and now.rss_mb > limit_mb:
+            found.append(f"{now.kind}: {now.rss_mb:.0f} MB, {then.rss_mb:.0f} MB before")
     return found

@@ -1,5 +1,5 @@
-"""A session with one utterance that kills every worker that tries it, among others that must not
-notice."""
+"""A session with one utterance that kills every worker that gets it; other sessions must not be
+affected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FINAL_TIMEOUT_S = 90.0
 
 
 def poisoned_speech(rng: random.Random) -> tuple[list[str], bytes]:
-    """Three utterances: texts of the first and the last, and the PCM with poison in the second."""
+    """Three utterances, the second poisoned: texts of the first and the last, and the PCM."""
     digits = [random_digits(rng, 4) for _ in range(3)]
     spoken = [speak(text, VOICE, rng, lead_ms=PAUSE_MS // 2, tail_ms=PAUSE_MS) for text in digits]
     middle = spoken[1].tobytes()
@@ -31,9 +31,9 @@ def poisoned_speech(rng: random.Random) -> tuple[list[str], bytes]:
 
 
 async def poisoned_session(url: str, seed: int) -> list[str]:
-    """Speak it in real time; returns what is wrong with what was told."""
+    """Send it in real time; return what is wrong with the answers."""
     texts, pcm = poisoned_speech(random.Random(seed))
-    told: list[str] = []
+    received: list[str] = []
     async with c.connect(url) as session:
 
         async def send() -> None:
@@ -46,9 +46,13 @@ async def poisoned_session(url: str, seed: int) -> list[str]:
         async with asyncio.timeout(FINAL_TIMEOUT_S):
             async for event in session.events():
                 if isinstance(event, c.ChunkText):
-                    told.append(event.text)
+                    received.append(event.text)
                 elif isinstance(event, c.Problem):
-                    told.append(f"error {event.code}")
+                    received.append(f"error {event.code}")
         await sending
     expected = [texts[0], "error chunk_failed", texts[1]]
-    return [] if told == expected else [f"poisoned session: expected {expected}, told {told}"]
+    return (
+        []
+        if received == expected
+        else [f"poisoned session: expected {expected}, received {received}"]
+    )

@@ -1,6 +1,6 @@
-"""A relay between two processes of the system that can be cut, delayed, or deafened one way.
+"""A relay between two processes of the system that can cut, delay or block the connection.
 
-It runs its own thread and event loop; every method may be called from any other thread.
+It has a thread and an event loop of its own; call its methods from any other thread.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Address:
 
 
 class Proxy:
-    """Relays connections to ``listen`` on to ``target`` from ``start`` to ``stop``."""
+    """Relays connections from ``listen`` to ``target``, from ``start`` to ``stop``."""
 
     def __init__(self, listen: Address, target: Address) -> None:
         self._listen = listen
@@ -57,15 +57,15 @@ class Proxy:
         self._do(self._set(flowing=(True, True), refusing=True, hang_up=True))
 
     def clog(self, *, out: bool = True, back: bool = True) -> None:
-        """Nothing gets through any more, in one direction or both, but nobody is told."""
+        """Hold back all data in one direction or both, and keep connections open."""
         self._do(self._set(flowing=(not out, not back)))
 
     def delay(self, delay_s: float) -> None:
-        """Everything arrives later, in order."""
+        """Deliver everything later, in order."""
         self._do(self._set(delay_s=delay_s))
 
     def hang_up(self) -> None:
-        """End all connections; new ones are welcome."""
+        """End all connections, and accept new ones."""
         self._do(self._set(hang_up=True))
 
     def heal(self) -> None:
@@ -113,7 +113,7 @@ class Proxy:
         assert task is not None
         self._relays.add(task)
         try:
-            # An end that went away ends the relay, and so does the proxy's own end.
+            # The relay ends when either side hangs up, and when the proxy stops.
             with contextlib.suppress(OSError, asyncio.CancelledError):
                 if not self._refusing:
                     await self._relay(reader, writer)

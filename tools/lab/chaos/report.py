@@ -16,13 +16,13 @@ END = "<!-- end of results -->"
 
 
 def merged(earlier: Sequence[Row], later: Sequence[Row]) -> list[Row]:
-    """Rows of both; where the same was tried again, what came of it then."""
+    """Rows of both; of the same fault and moment, the later one."""
     latest = {(row.fault, row.moment): row for row in [*earlier, *later]}
     return list(latest.values())
 
 
 def read(directory: Path) -> list[Row]:
-    """What ``write`` has written there; nothing if there is no report."""
+    """The rows that ``write`` wrote there; none if there is no report."""
     path = directory / NAME.with_suffix(".json")
     if not path.exists():
         return []
@@ -76,7 +76,7 @@ def _summary(rows: Sequence[Row]) -> str:
 
 
 def write(directory: Path, rows: Sequence[Row], command: str) -> Path:
-    """``chaos_report.md`` and ``.json``; returns the path of the first."""
+    """Write ``chaos_report.md`` and ``.json``; return the path of the first."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / NAME
     path.write_text(markdown(rows, command), encoding="utf-8")
@@ -88,11 +88,11 @@ def write(directory: Path, rows: Sequence[Row], command: str) -> Path:
 
 
 def write_docs(page: Path, rows: Sequence[Row]) -> None:
-    """Replace the results in the documentation by ``rows``, a line for each fault."""
+    """Replace the results in the documentation page by ``rows``, one line for each fault."""
     text = page.read_text(encoding="utf-8")
     before, found, rest = text.partition(BEGIN)
     _, ended, after = rest.partition(END)
-    assert found and ended, f"{page} has no place for results"
+    assert found and ended, f"{page} has no results section"
     lines = [
         f"`python -m tools.lab.chaos`: {_summary(rows)}",
         "",

@@ -1,4 +1,4 @@
-"""One row of the report: a fault at a moment, under verified load, and what the oracle says."""
+"""One row of the report: a fault at a moment, under verified load, and the oracle's verdict."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tools.lab.chaos import observe, oracle
+from tools.lab.chaos import oracle
 from tools.lab.chaos.faults import FAULTS, LATER_S_MAX, REFERENCE, Fault
-from tools.lab.chaos.load import Load, longest_pause_s, slowest_ms
 from tools.lab.chaos.system import System
+from tools.lab.harness import database, usage
+from tools.lab.loadtest.load import Load, longest_pause_s, slowest_ms
 from tools.lab.loadtest.user import Outcome
 
 Moment = Literal["idle", "mid-job", "last chunk", "reconnecting", "twice"]
@@ -21,7 +22,7 @@ SPEECH_S = 12.0
 RAMP_S = 1.0
 MID_JOB_S = 5.0
 BETWEEN_S = 1.5
-"""Between a lost connection, or a first fault, and the fault."""
+"""From a lost connection, or from the first of two faults, to the fault."""
 HEAL_S_MAX = 30.0
 END_S_MAX = 120.0
 WATCHED_S = 20.0
@@ -41,66 +42,96 @@ class Row:
     settled_s: float = 0.0
     """From the end of the last session until everything was stored and at rest."""
     skipped: str = ""
-    """Why nothing was tried; such a row neither holds nor fails."""
+    """Why the fault was not injected; such a row neither holds nor fails."""
 
     @property
     def holds(self) -> bool:
         return not (self.problems or self.skipped)
 
 
+class Watch:
+    """What the oracle needs: usage before the fault, and each commit at the moment at which the
+    client received ``stored: true``."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._before = usage.usage(system.family())
+        self._committed: dict[str, bool | None] = {}
+
+    def ended(self, outcome: Outcome) -> None:
+        """Call it when a session has ended."""
+        if outcome.stored:
+            self._committed[outcome.session_id] = self._system.is_completed(outcome.session_id)
+
+    def problems(self, outcomes: list[Outcome], sessions: int) -> list[str]:
+        """Everything that is wrong, once the system is at rest."""
+        ids = [outcome.session_id for outcome in outcomes]
+        stored = database.stored_sessions(self._system.database_url, ids)
+        return [
+            *oracle.texts_wrong(outcomes, sessions),
+            *oracle.rows_wrong(outcomes, stored),
+            *oracle.promises_broken(self._committed, stored),
+            *oracle.leaks(self._before, usage.usage(self._system.family())),
+        ]
+
+
+def settle(system: System, timeout_s: float = HEAL_S_MAX) -> list[str]:
+    """Wait until queue and gauges are at rest; return what is not."""
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        left = oracle.left_over(system.queue(), system.gauges())
+        if not left or time.monotonic() > deadline_s:
+            return left
+        time.sleep(0.2)
+
+
 class Rows:
     """Runs rows on one system."""
 
-    def __init__(self, system: System, seed: int, tell: Callable[[str], None]) -> None:
+    def __init__(self, system: System, seed: int, show: Callable[[str], None]) -> None:
         self._system = system
         self._seed = seed
-        self._tell = tell
+        self._show = show
         self._reference_ms: float | None = None
 
     def run(self, fault: Fault, moment: Moment) -> Row:
-        """The first must be ``REFERENCE``, if a fault is to go unnoticed."""
+        """``REFERENCE`` must run first if a fault has ``unnoticed``."""
         system = self._system
         if fault.small_disks and system.no_small_disks:
             return Row(fault.name, moment, 0, skipped=f"no small disks: {system.no_small_disks}")
-        system.wait_ready()
-        self._settle()
-        before = observe.resources(system)
-        committed: dict[str, bool | None] = {}
-
-        def ended(outcome: Outcome) -> None:
-            if outcome.stored:
-                committed[outcome.session_id] = observe.is_committed(system, outcome.session_id)
-
+        system.wait_all_ready()
+        settle(system)
+        watch = Watch(system)
         self._seed += 1
         row = Row(fault.name, moment, SESSIONS)
         if moment == "idle":
-            row.problems += self._hurt(fault)
+            row.problems += self._inject(fault)
         load = Load(
             system.websocket_url,
             sessions=SESSIONS,
             duration_s=SPEECH_S,
             ramp_s=0.0 if moment == "last chunk" else RAMP_S,
             seed=self._seed,
-            ended=ended,
+            ended=watch.ended,
         )
-        hurt_s = self._at_moment(load, fault, row)
+        injected_s = self._at_moment(load, fault, row)
         outcomes = load.wait(END_S_MAX)
         ended_s = time.monotonic()
-        row.problems += self._settle()
+        row.problems += settle(system)
         row.settled_s = time.monotonic() - ended_s
         row.resumes = sum(outcome.resumes for outcome in outcomes)
         row.stored = sum(outcome.stored for outcome in outcomes)
-        self._judge(row, outcomes, committed, before)
+        row.problems += watch.problems(outcomes, SESSIONS)
         if moment == "mid-job":
-            row.pause_s = longest_pause_s(outcomes, hurt_s, hurt_s + WATCHED_S)
-            row.slowest_ms = slowest_ms(outcomes, hurt_s, hurt_s + WATCHED_S)
+            row.pause_s = longest_pause_s(outcomes, injected_s, injected_s + WATCHED_S)
+            row.slowest_ms = slowest_ms(outcomes, injected_s, injected_s + WATCHED_S)
             if fault is REFERENCE:
                 self._reference_ms = row.slowest_ms
             row.problems += late(fault, row, self._reference_ms)
         return row
 
     def _at_moment(self, load: Load, fault: Fault, row: Row) -> float:
-        """Hurt when it is time; returns when, in seconds since the load began."""
+        """Inject the fault at its moment; return when, in seconds since the load began."""
         moment = row.moment
         if moment == "idle":
             return 0.0
@@ -109,15 +140,15 @@ class Rows:
         if moment == "reconnecting":
             self._system.proxies["client-gateway"].hang_up()
             time.sleep(BETWEEN_S / 5)
-        hurt_s = time.monotonic() - load.began_s
-        row.problems += self._hurt(fault)
+        injected_s = time.monotonic() - load.began_s
+        row.problems += self._inject(fault)
         if moment == "twice":
             time.sleep(BETWEEN_S)
-            row.problems += self._hurt(fault)
-        return hurt_s
+            row.problems += self._inject(fault)
+        return injected_s
 
-    def _hurt(self, fault: Fault) -> list[str]:
-        self._tell(f"{fault.name}: now")
+    def _inject(self, fault: Fault) -> list[str]:
+        self._show(f"{fault.name}: now")
         began_s = time.monotonic()
         try:
             fault.inject(self._system)
@@ -127,38 +158,9 @@ class Rows:
             fault.heal(self._system)
         return found
 
-    def _settle(self) -> list[str]:
-        """Wait until queue and counters are at rest; returns what is not."""
-        deadline_s = time.monotonic() + HEAL_S_MAX
-        while True:
-            left = oracle.left_over(self._system.queue(), observe.gauges(self._system))
-            if not left or time.monotonic() > deadline_s:
-                return left
-            time.sleep(0.2)
-
-    def _judge(
-        self,
-        row: Row,
-        outcomes: list[Outcome],
-        committed: dict[str, bool | None],
-        before: oracle.Resources,
-    ) -> None:
-        system = self._system
-        stored = observe.stored_sessions(system, [o.session_id for o in outcomes])
-        told = {
-            # A database that was away when the client was told is asked now.
-            session_id: stored[session_id].status == "completed" if seen is None else seen
-            for session_id, seen in committed.items()
-            if seen is not None or session_id in stored
-        }
-        row.problems += oracle.texts_wrong(outcomes, SESSIONS)
-        row.problems += oracle.rows_wrong(outcomes, stored)
-        row.problems += oracle.promises_broken(told)
-        row.problems += oracle.leaks(before, observe.resources(system))
-
 
 def late(fault: Fault, row: Row, reference_ms: float | None) -> list[str]:
-    """What a fault promises of times, and did not keep."""
+    """The limits on time that the fault has and the row exceeds."""
     found = []
     if fault.pause_s_max is not None and row.pause_s > fault.pause_s_max:
         found.append(f"no text for {row.pause_s:.1f} s, promised {fault.pause_s_max:g} s")
@@ -173,7 +175,7 @@ def late(fault: Fault, row: Row, reference_ms: float | None) -> list[str]:
 
 
 def quick_set() -> list[tuple[Fault, Moment]]:
-    """Every kind of process once, at the moment at which most is under way."""
+    """Every kind of process once, at the moment when most is in progress."""
     moments: dict[str, Moment] = {
         "worker hangs": "mid-job",
         "all workers killed": "last chunk",

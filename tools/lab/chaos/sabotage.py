@@ -1,7 +1,7 @@
-"""What is done to a worker from inside: hang, slow down, or die of one utterance.
+"""Faults inside a worker: it hangs, slows down, or dies of one utterance.
 
-``System`` puts a ``sitecustomize`` that calls ``arm`` in front of the workers' import path, so that
-the product itself needs no hook. What is to happen is told by files in a directory.
+``System`` puts a ``sitecustomize`` that calls ``arm`` first on the workers' import path, so the
+product needs no hook. Files in a directory, the orders, say what a worker must do.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any, Final
 
 DIRECTORY_VARIABLE: Final = "CHAOS_DIRECTORY"
 POISON: Final = bytes.fromhex("ff7f0080") * 24
-"""Audio that kills a worker: samples that swing from end to end, as no voice does."""
+"""Audio that kills a worker: full-scale samples in a pattern that no voice produces."""
 HANG_S: Final = 3_600.0
 SLOWNESS: Final = 10.0
 SITECUSTOMIZE: Final = "from tools.lab.chaos import sabotage\n\nsabotage.arm()\n"
 
 
 def arm() -> None:
-    """In a worker child, put sabotage before its recogniser; elsewhere do nothing."""
+    """In a worker process, wrap its recogniser; in any other process, do nothing."""
     if "asr_worker.service" not in sys.orig_argv or DIRECTORY_VARIABLE not in os.environ:
         return
     from asr_worker import inference
@@ -32,9 +32,9 @@ def arm() -> None:
 
 
 def sabotaged(recognize: Callable[..., Any], directory: Path) -> Callable[..., Any]:
-    """``recognize(recognizer, jobs)`` as it is when ``directory`` asks for trouble."""
+    """``recognize(recognizer, jobs)`` that obeys the orders in ``directory``."""
 
-    def with_trouble(recognizer: Any, jobs: Sequence[Any]) -> Any:
+    def obeying(recognizer: Any, jobs: Sequence[Any]) -> Any:
         if any(POISON in job.pcm for job in jobs):
             os.abort()
         if take(directory / "hang"):
@@ -45,11 +45,11 @@ def sabotaged(recognize: Callable[..., Any], directory: Path) -> Callable[..., A
             time.sleep((SLOWNESS - 1) * (time.monotonic() - began_s))
         return recognitions
 
-    return with_trouble
+    return obeying
 
 
 def take(order: Path) -> bool:
-    """Whether this process is the one that carries out ``order``: the first that finds it."""
+    """Whether this process is the first to find ``order``, and must carry it out."""
     try:
         order.rename(order.with_suffix(f".{os.getpid()}"))
     except FileNotFoundError:
@@ -58,7 +58,7 @@ def take(order: Path) -> bool:
 
 
 def is_ours(order: Path) -> bool:
-    """The same for an order that lasts until it is withdrawn: its holder's pid is written in it."""
+    """The same for an order that lasts until it is withdrawn; it holds the pid of its process."""
     try:
         holder = order.read_text()
     except FileNotFoundError:

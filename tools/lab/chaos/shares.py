@@ -1,7 +1,7 @@
-"""The rows of a long plan shared out over several systems of their own, side by side.
+"""The rows of a long plan, divided among several systems side by side.
 
-A system under 24 sessions waits more than it computes, so that two of them hardly disturb each
-other. Each is a process of its own, for the small disks are mounted for a process.
+A system under 24 sessions waits more than it computes, so two of them hardly disturb each other.
+Each has a process of its own, because small disks are mounted per process.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from tools.lab.chaos import report
 from tools.lab.chaos.rows import Row
 
 END_S_MAX = 60.0
-"""For a share that is told to stop to take its system down; then it is killed."""
+"""From SIGINT to a share to SIGKILL: it has to stop its system."""
 FIRST_ROW = "1 of "
 
 T = TypeVar("T")
 
 
 def of_plan(plan: Sequence[T], share: str | None) -> list[T]:
-    """What share ``"2/3"`` has of ``plan``: every third, from the second on.
+    """The rows of share ``"2/3"``: every third row of ``plan``, from the second on.
 
     Raises:
-        ValueError: if it is not of that form.
+        ValueError: if ``share`` has another form.
     """
     if share is None:
         return list(plan)
@@ -39,13 +39,13 @@ def of_plan(plan: Sequence[T], share: str | None) -> list[T]:
 
 
 def run(
-    command: Sequence[str], count: int, directory: Path, tell: Callable[[str], None]
+    command: Sequence[str], count: int, directory: Path, show: Callable[[str], None]
 ) -> tuple[list[Row], list[str]]:
-    """``command --share n/count --out …`` for each n, side by side; what they print goes to
-    ``tell`` line by line, from threads.
+    """Run ``command --share n/count --out …`` for each n, side by side. ``show`` gets each line
+    they print, on other threads.
 
     Returns:
-        All rows, and what is wrong besides: shares that ended without a report.
+        All rows, and the problems of shares that ended without a report.
     """
     numbers = range(1, count + 1)
     rows: list[Row] = []
@@ -55,9 +55,9 @@ def run(
         for number in numbers:
             out = directory / str(number)
             arguments = [*command, "--share", f"{number}/{count}", "--out", str(out)]
-            child, begun = running.enter_context(_running(arguments, f"[{number}] ", tell))
+            child, begun = running.enter_context(_running(arguments, f"[{number}] ", show))
             shares[number] = child, out
-            # Free ports are only free as long as nobody else looks for some.
+            # Two systems that look for free ports at once could find the same ones.
             begun.wait()
         for number, (child, out) in shares.items():
             status = child.wait()
@@ -70,9 +70,9 @@ def run(
 
 @contextlib.contextmanager
 def _running(
-    arguments: Sequence[str], prefix: str, tell: Callable[[str], None]
+    arguments: Sequence[str], prefix: str, show: Callable[[str], None]
 ) -> Iterator[tuple[subprocess.Popen[str], threading.Event]]:
-    """The process, and whether its first row has begun, or it has ended."""
+    """The process, and an event that is set when its first row begins or it ends."""
     begun = threading.Event()
     child = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, errors="replace")
     assert child.stderr is not None
@@ -82,7 +82,7 @@ def _running(
         for line in pipe:
             if line.startswith(FIRST_ROW):
                 begun.set()
-            tell(prefix + line.rstrip("\n"))
+            show(prefix + line.rstrip("\n"))
         begun.set()
 
     reader = threading.Thread(target=read, daemon=True)
@@ -91,7 +91,7 @@ def _running(
         yield child, begun
     finally:
         if child.poll() is None:
-            # As a person does it, so that it takes its system down.
+            # It then stops its system.
             child.send_signal(signal.SIGINT)
         try:
             child.wait(END_S_MAX)

@@ -4,82 +4,55 @@ services, with a relay on every link."""
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-import psutil
-
-from runtime import lifecycle
 from runtime.settings import embedded_socket_dir
 from tools.lab.chaos import disks, sabotage
 from tools.lab.chaos.proxy import Address, Proxy
+from tools.lab.harness import database
+from tools.lab.harness.process import ROOT
+from tools.lab.harness.stack import Stack
 from tools.ops.ports import free_port, free_range
-from tools.ops.stack import ROOT
 
-READY_S_MAX: Final = 90.0
-STOP_S: Final = 10.0
-HTTP_TIMEOUT_S: Final = 3.0
-GATEWAYS_MAX: Final = 4
-"""Metrics ports that are asked: a new gateway may come before the old one's port is free."""
+WORKERS: Final = 2
+GATEWAYS: Final = ("gateway", "gateway2")
+GAUGES_AT_REST: Final = (
+    "asr_gateway_connections",
+    "asr_gateway_outbox_records",
+    "asr_broker_queued_jobs",
+)
 DATA_DISK_BYTES: Final = 768 << 20
 LOG_DISK_BYTES: Final = 64 << 20
 
-Command = tuple[str, ...]
-SUPERVISED: Final[dict[str, Command]] = {
-    "embedded": ("runtime.supervisor", "tools.embedded"),
-    "broker": ("runtime.supervisor", "broker"),
-    "asr_worker": ("asr_worker",),
-    "persistence": ("runtime.supervisor", "persistence"),
-    "gateway1": ("runtime.supervisor", "gateway"),
-    "gateway2": ("runtime.supervisor", "gateway"),
-}
-KINDS: Final[dict[str, Callable[[list[str], str], bool]]] = {
-    "gateway": lambda command, _name: command[1:3] == ["-m", "gateway"],
-    "broker": lambda command, _name: command[1:3] == ["-m", "broker"],
-    "persistence": lambda command, _name: command[1:3] == ["-m", "persistence"],
-    "worker": lambda command, _name: command[1:3] == ["-m", "asr_worker.service"],
-    "worker_supervisor": lambda command, _name: command[1:3] == ["-m", "asr_worker"],
-    "postgres": lambda command, name: name == "postgres" and "-D" in command,
-    "redis": lambda _command, name: name in ("valkey-server", "redis-server"),
-}
 
-
-class NotReadyError(Exception):
-    """The system does not come up; the message holds the end of its log."""
-
-
-class System:
-    """Use as a context manager, on the thread that starts every process. Logs go to
-    ``directory``/logs/log. With ``small_disks`` logs and data lie on small disks of their own, if
-    this host lets us mount; ``no_small_disks`` says why not."""
+class System(Stack):
+    """Use it as a context manager, on the thread that starts every process. With ``small_disks``
+    logs and data are on small disks of their own if this host allows mounting;
+    ``no_small_disks`` holds the reason if it does not."""
 
     def __init__(self, directory: Path, *, small_disks: bool = False) -> None:
-        self.directory = directory
-        self.logs = directory / "logs"
-        self.log_path = self.logs / "log"
         self.orders = directory / "orders"
-        self.data = directory / "data"
         self.undo = contextlib.ExitStack()
-        """How the fault that is under way is mended, where that needs what its beginning knew."""
-        self.no_small_disks = "" if small_disks else "not asked for"
+        """Undoes the fault in progress, where that needs state from its beginning."""
+        self.no_small_disks = "" if small_disks else "not requested"
+        self._port = {name: free_port() for name in ("front", "back", "events", "http")}
+        self._relayed = {
+            name: free_port() for name in ("front_g", "front_p", "back", "events", "http")
+        }
+        settings = {
+            "METRICS_PORT": str(free_range(100)),
+            "PORT": str(self._port["http"]),
+            "MAX_CONNECTIONS": "1000",
+            sabotage.DIRECTORY_VARIABLE: str(self.orders),
+            **_bus(self._port["front"], self._port["back"], self._port["events"]),
+        }
+        super().__init__(settings, supervised=True, directory=directory)
         sockets = embedded_socket_dir(self.data)
-        self.database_url = f"postgresql://postgres@/postgres?host={quote(str(sockets), safe='')}"
         self.redis_path = sockets / "redis.sock"
-        self.metrics_port = free_range(100)
-        ports = {name: free_port() for name in ("front", "back", "events", "http")}
-        self._ports = ports
-        relayed = {name: free_port() for name in ("front_g", "front_p", "back", "events", "http")}
-        self._relayed = relayed
         self.relay_sockets = directory / "relays"
+        ports, relayed = self._port, self._relayed
         self.proxies: dict[str, Proxy] = {
             "gateway-broker": Proxy(Address(relayed["front_g"]), Address(ports["front"])),
             "persistence-broker": Proxy(Address(relayed["front_p"]), Address(ports["front"])),
@@ -95,26 +68,15 @@ class System:
                 Address(path=sockets / "redis.sock"),
             ),
         }
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
-
-    @property
-    def http_url(self) -> str:
-        return f"http://127.0.0.1:{self._ports['http']}"
 
     @property
     def http_port(self) -> int:
-        return self._ports["http"]
+        return self._port["http"]
 
     @property
     def websocket_url(self) -> str:
-        """By way of the relay between clients and gateways."""
+        """Through the relay between clients and gateways."""
         return f"ws://127.0.0.1:{self._relayed['http']}/ws/asr"
-
-    @property
-    def broker_endpoints(self) -> tuple[str, str]:
-        """Front and back, past the relays."""
-        front, back = (f"tcp://127.0.0.1:{self._ports[name]}" for name in ("front", "back"))
-        return front, back
 
     def __enter__(self) -> System:
         site = self.directory / "site"
@@ -126,9 +88,7 @@ class System:
         try:
             for proxy in self.proxies.values():
                 proxy.start()
-            for name in SUPERVISED:
-                self.start(name)
-            self.wait_ready()
+            self.start_all(workers=WORKERS, gateway=len(GATEWAYS))
         except BaseException:
             self.stop()
             raise
@@ -147,128 +107,71 @@ class System:
 
     # ------------------------------------------------------------------------------------ processes
 
-    def start(self, name: str) -> None:
-        """Start one line of the system, such as ``gateway1``, with its supervisor."""
-        with self.log_path.open("ab") as log:
-            self._children[name] = subprocess.Popen(
-                [sys.executable, "-m", *SUPERVISED[name]],
-                cwd=ROOT,
-                env=self._environment(name),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                preexec_fn=lifecycle.die_with_parent,
-            )
-
-    def restart(self, name: str) -> None:
-        """Start a line again whose own process is gone."""
-        self._children[name].wait(STOP_S)
-        self.start(name)
-
-    def _environment(self, name: str) -> dict[str, str]:
-        ports, relayed = self._ports, self._relayed
-        front = relayed["front_p"] if name == "persistence" else relayed["front_g"]
-        bound = name == "broker"
-        relays = quote(str(self.relay_sockets), safe="")
-        environment = {
-            **os.environ,
-            "LOG_FORMAT": "json",
-            "DATA_DIR": str(self.data),
-            "METRICS_PORT": str(self.metrics_port),
-            "PORT": str(ports["http"]),
-            "ASR_WORKERS": "2",
-            "MAX_CONNECTIONS": "1000",
-            "BROKER_FRONTEND": f"tcp://127.0.0.1:{ports['front'] if bound else front}",
-            "BROKER_BACKEND": f"tcp://127.0.0.1:{ports['back'] if bound else relayed['back']}",
-            "BROKER_EVENTS": f"tcp://127.0.0.1:{ports['events'] if bound else relayed['events']}",
-            sabotage.DIRECTORY_VARIABLE: str(self.orders),
-        }
-        if name == "asr_worker":
-            environment["PYTHONPATH"] = f"{self.directory / 'site'}:{ROOT}"
+    def settings_of(self, name: str) -> dict[str, str]:
+        """Every process connects through the relays; the broker and the services bind."""
+        relayed = self._relayed
+        front = relayed["front_p" if name == "persistence" else "front_g"]
+        changes: dict[str, str] = {}
+        if name != "broker":
+            changes |= _bus(front, relayed["back"], relayed["events"])
         if name != "embedded":
-            environment["DATABASE_URL"] = f"postgresql://postgres@/postgres?host={relays}"
-            environment["REDIS_URL"] = f"unix://{self.relay_sockets}/redis.sock"
-        return environment
+            relays = quote(str(self.relay_sockets), safe="")
+            changes["DATABASE_URL"] = f"postgresql://postgres@/postgres?host={relays}"
+            changes["REDIS_URL"] = f"unix://{self.relay_sockets}/redis.sock"
+        if name == "asr_worker":
+            changes["PYTHONPATH"] = f"{self.directory / 'site'}:{ROOT}"
+        return {**self.environment, **changes}
+
+    def restart_workers(self) -> None:
+        """Start the workers' supervisor again after its end."""
+        self.processes.pop("asr_worker").wait()
+        self.start("asr_worker", ASR_WORKERS=str(WORKERS))
 
     def stop(self) -> None:
-        """End everything, gateways first; what does not end is killed."""
         self.undo.close()
-        order = ("gateway", "asr_worker", "persistence", "broker", "embedded")
-        for prefix in order:
-            children = [c for name, c in self._children.items() if name.startswith(prefix)]
-            for child in children:
-                for process in _family(child.pid):
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        process.resume()  # A stopped one hears no SIGTERM.
-                child.terminate()
-            for child in children:
-                family = _family(child.pid)
-                try:
-                    child.wait(STOP_S)
-                except subprocess.TimeoutExpired:
-                    child.kill()
-                    child.wait()
-                for process in family:
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        process.kill()
+        super().stop()
         for proxy in self.proxies.values():
             with contextlib.suppress(RuntimeError):  # It was never started.
                 proxy.stop()
 
-    def processes(self, kind: str) -> list[psutil.Process]:
-        """The living processes of a kind, oldest first."""
-        found = []
-        for child in self._children.values():
-            for process in _family(child.pid):
-                with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-                    if KINDS[kind](process.cmdline(), process.name()):
-                        found.append(process)
-        return sorted(found, key=lambda process: process.create_time())
+    # ------------------------------------------------------------------------------------ observing
 
-    # --------------------------------------------------------------------------------------- asking
-
-    def get(self, path: str, port: int | None = None) -> tuple[int, str]:
-        """Status and body; status 0 when nobody answers."""
-        url = f"http://127.0.0.1:{port or self._ports['http']}{path}"
-        try:
-            with urllib.request.urlopen(url, timeout=HTTP_TIMEOUT_S) as response:
-                return response.status, response.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-        except OSError:
-            return 0, ""
-
-    def health(self) -> dict[str, Any]:
-        status, body = self.get("/api/v1/health")
-        return json.loads(body) if status else {}
-
-    def queue(self) -> dict[str, Any]:
-        status, body = self.get("/api/v1/asr/queue/status")
-        return json.loads(body) if status == 200 else {}
-
-    def is_ready(self) -> bool:
-        health = self.health()
+    def is_ready(self, gateway: str, workers: int) -> bool:
+        health = self.get("/api/v1/health", gateway).body or {}
         return (
             health.get("status") == "ok"
-            and health.get("workers_ready", 0) >= 2
+            and health.get("workers_ready", 0) >= workers
             and bool(health.get("redis_ready"))
-            and len(self.processes("gateway")) == 2
+            and len(self.living("gateway")) == len(GATEWAYS)
         )
 
-    def wait_ready(self) -> None:
-        """Raises ``NotReadyError`` if it takes too long."""
-        deadline_s = time.monotonic() + READY_S_MAX
-        while not self.is_ready():
-            if time.monotonic() > deadline_s:
-                tail = self.log_path.read_text(errors="replace").splitlines()[-20:]
-                raise NotReadyError("the system does not become ready\n" + "\n".join(tail))
-            time.sleep(0.1)
+    def wait_all_ready(self) -> None:
+        """Wait until both gateways, all workers and the services are there.
+
+        Raises:
+            AssertionError: if that takes too long.
+        """
+        self.wait_ready(workers=WORKERS)
+
+    def queue(self) -> dict[str, Any]:
+        """The broker's counters in Redis; empty without an answer."""
+        answer = self.get("/api/v1/asr/queue/status")
+        return answer.body if answer.status == 200 else {}
+
+    def gauges(self) -> dict[str, float]:
+        """Gauges that are zero at rest, of the broker and of every gateway, by port offset."""
+        seen = self.metrics("broker", "gateway")
+        return {
+            f"{name}:{offset}": value
+            for name in GAUGES_AT_REST
+            for offset, value in seen.each(name).items()
+        }
+
+    def is_completed(self, session_id: str) -> bool | None:
+        """Whether the session's row is complete now; None if the database does not answer."""
+        return database.is_completed(self.database_url, session_id)
 
 
-def _family(pid: int) -> list[psutil.Process]:
-    try:
-        parent = psutil.Process(pid)
-        return [parent, *parent.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
+def _bus(front: int, back: int, events: int) -> dict[str, str]:
+    ports = {"BROKER_FRONTEND": front, "BROKER_BACKEND": back, "BROKER_EVENTS": events}
+    return {name: f"tcp://127.0.0.1:{port}" for name, port in ports.items()}

@@ -1,4 +1,4 @@
-"""Sends mutated frames to the broker's two sockets, as hostile gateways and workers would."""
+"""Sends mutated frames to the broker's two sockets, in the roles of gateways and workers."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from tools.lab.fuzz import messages
 from wire import sockets
 
 PEERS: Final = 4
-"""Hostile peers of each socket."""
+"""Hostile peers on each socket."""
 SEND_TIMEOUT_MS: Final = 60_000
-"""For one message: a broker that takes none for so long has failed."""
+"""For one message: a broker that accepts none for so long has failed."""
 ANSWERS_EVERY: Final = 200
-"""Messages after which the peers read what the broker told them."""
+"""Messages between two reads of the broker's answers."""
 LINGER_MS: Final = 30_000
 
 
 class BusFuzzer:
-    """Sends ``count`` messages in a thread of its own. Read the figures once ``join`` returned."""
+    """Sends ``count`` messages in a thread of its own. Read the figures after ``join``."""
 
     def __init__(self, front: str, back: str, *, seed: int, first: int, count: int) -> None:
         self.sent = 0
         self.expected: Counter[str] = Counter()
-        """By the counter that the broker must show each of them in."""
+        """Messages that the broker must count, by the label of its counter."""
         self.taken = 0
-        """Valid messages, which it may act upon."""
+        """Valid messages; the broker may act on them."""
         self.answers = 0
         self.problem: str | None = None
         self._endpoints: dict[messages.Socket, str] = {"front": front, "back": back}
@@ -45,7 +45,7 @@ class BusFuzzer:
         self._stop.set()
 
     def join(self, timeout_s: float | None = None) -> bool:
-        """Whether it has ended."""
+        """Wait; return whether the thread has ended."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -73,7 +73,7 @@ class BusFuzzer:
                 if self.sent % ANSWERS_EVERY == 0:
                     self._read(everyone)
         finally:
-            # What is still under way must not be lost by closing.
+            # Closing must not lose messages in transit.
             deadline_s = time.monotonic() + 1.0
             while time.monotonic() < deadline_s:
                 self._read(everyone)

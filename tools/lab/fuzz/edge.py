@@ -15,22 +15,22 @@ from websockets.asyncio.client import ClientConnection
 from tools.lab.fuzz import messages
 
 CONNECTIONS: Final = 6
-"""At a time."""
+"""Concurrent connections."""
 TALK_MESSAGES: Final = 12
-"""Of one connection, at most: it may be closed before."""
+"""At most, on one connection: the gateway may close it earlier."""
 ANSWERS_WAIT_S: Final = 0.3
-"""For what a connection is told after its last message."""
+"""For answers after a connection's last message."""
 ANSWER_S: Final = 2.0
-"""For an HTTP answer; longer waits only a request that is not complete."""
+"""For an HTTP answer; the gateway waits longer only for an incomplete request."""
 PATIENCE_S: Final = 30.0
 REFUSED_WAIT_S: Final = 0.2
 REQUESTS_SHARE: Final = 0.5
-"""Of the turns: an HTTP request, not a conversation."""
+"""Share of the turns that are an HTTP request; the others are a WebSocket conversation."""
 INTERNAL_ERROR: Final = 1011
 
 
 class EdgeFuzzer:
-    """``run`` sends about ``count`` messages. Problems are what no input may cause."""
+    """``run`` sends about ``count`` messages. ``problems`` holds what no input may cause."""
 
     def __init__(self, http_url: str, *, seed: int, first: int, count: int) -> None:
         self.sent = 0
@@ -79,7 +79,7 @@ class EdgeFuzzer:
         try:
             socket = await websockets.connect(url, compression=None, proxy=None, max_size=None)
         except websockets.InvalidStatus as refusal:
-            # Admission is another's duty: under this load it may well refuse.
+            # Admission may refuse under this load.
             self.refused += 1
             self.sent += length
             if refusal.response.status_code != 503:
@@ -111,7 +111,7 @@ class EdgeFuzzer:
                 writer.write(messages.request(self._seed, number))
                 await writer.drain()
             status_line = b""
-            # A body that is shorter than declared is waited for.
+            # The gateway waits for the rest of a body that is shorter than declared.
             with contextlib.suppress(ConnectionError, TimeoutError):
                 status_line = await asyncio.wait_for(reader.readline(), ANSWER_S)
                 while await reader.read(65_536):

@@ -1,4 +1,4 @@
-"""Messages that no correct peer sends, each made from the seed and its number alone."""
+"""Malformed messages, each generated from the seed and its number alone."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class BusMessage:
     socket: Socket
     frames: tuple[bytes, ...]
     expected: str | None
-    """The broker's counter that must count it; None: it is valid, and taken."""
+    """Label of the broker's counter that must count it; None: it is valid."""
 
 
 def random_of(seed: int, number: int) -> random.Random:
@@ -50,7 +50,7 @@ def bus_message(seed: int, number: int) -> BusMessage:
     socket: Socket = "front" if rng.random() < 0.5 else "back"
     expected = _expected(socket, frames)
     if expected is None and rng.random() < 0.95:
-        # Taken in earnest it costs workers and database time: few of them are enough.
+        # A valid message costs worker and database time: few of them are enough.
         frames = (*frames, b"")
         expected = _expected(socket, frames)
     return BusMessage(socket, frames, expected)
@@ -63,7 +63,7 @@ def _expected(socket: Socket, frames: tuple[bytes, ...]) -> str | None:
         return f"{socket}_malformed"
     if socket == "front":
         if isinstance(message, m.Hello):
-            return "identity_mismatch"  # Ours are never those of the socket that sends them.
+            return "identity_mismatch"  # A generated identity is never that of the sending socket.
         if isinstance(message, m.Stored):
             return "stored_for_unknown_gateway"
         return None if isinstance(message, FRONT_KINDS) else "front_unexpected"
@@ -172,11 +172,11 @@ PATHS: Final[tuple[Path, ...]] = ("/ws/asr", "/", "/vosk")
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """One connection's messages. Text may be anything but UTF-8, hence bytes."""
+    """One connection's messages. Text frames may be invalid UTF-8, hence bytes."""
 
     path: Path
     messages: tuple[tuple[bool, bytes], ...]
-    """Whether it is a text frame, and its payload."""
+    """Whether each is a text frame, and its payload."""
 
 
 def talk(seed: int, number: int, length: int) -> Talk:

@@ -1,4 +1,4 @@
-"""One run: fuzzers, verified sessions beside them, and what must hold afterwards."""
+"""One run: fuzzers, concurrent verified sessions, and the checks afterwards."""
 
 from __future__ import annotations
 
@@ -10,26 +10,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tools.lab.chaos.load import Load
 from tools.lab.chaos.oracle import texts_wrong
 from tools.lab.fuzz.bus import BusFuzzer
 from tools.lab.fuzz.edge import EdgeFuzzer
-from tools.lab.fuzz.observe import Look, kind_of, look
+from tools.lab.harness.metrics import Metrics, kind_at, scrape
+from tools.lab.harness.stack import Stack
+from tools.lab.loadtest.load import Load
 from tools.lab.loadtest.user import Outcome
 
 SESSIONS: Final = 4
-"""Verified sessions at a time …"""
+"""Concurrent verified sessions beside the fuzzers."""
 WARM_UP_SESSIONS: Final = 32
-"""… and before the first bad message."""
+"""Concurrent verified sessions before the first malformed message."""
 SPEECH_S: Final = 6.0
 LOAD_END_S: Final = 120.0
-LOOK_EVERY_S: Final = 0.5
+SCRAPE_EVERY_S: Final = 0.5
 SETTLE_S_MAX: Final = 60.0
-"""From the last message until all of them are counted."""
+"""From the last message until the broker has counted all of them."""
+STARTED: Final = "process_start_time_seconds"
+RESIDENT: Final = "process_resident_memory_bytes"
 GROWTH_SHARE_MAX: Final = 0.10
 GROWTH_MB_MAX: Final = 24.0
-"""Memory is flat if the last tenth of the run has at most so much more than the first, by share
-or, for what an allocator keeps, by amount."""
+"""Memory is flat if the last tenth of the run uses at most this much more than the first, by share
+or by amount (an allocator keeps some)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,16 @@ class Target:
     front: str
     back: str
     metrics_port: int
+
+    @classmethod
+    def of(cls, stack: Stack) -> Target:
+        settings = stack.environment
+        return cls(
+            stack.http_url(),
+            settings["BROKER_FRONTEND"],
+            settings["BROKER_BACKEND"],
+            int(settings["METRICS_PORT"]),
+        )
 
 
 @dataclass
@@ -52,43 +65,46 @@ class Result:
     statuses: dict[int, int] = field(default_factory=dict)
     refused: int = 0
     memory_mb: dict[str, list[float]] = field(default_factory=dict)
-    """By process: medians of each tenth of the run."""
+    """By process: the median of each tenth of the run."""
     problems: list[str] = field(default_factory=list)
 
 
 class _Watch:
-    """Looks at the processes' memory, and keeps verified sessions going, while fuzzers run."""
+    """Scrapes metrics, and keeps verified sessions running, while the fuzzers send."""
 
     def __init__(self, target: Target, seed: int) -> None:
-        self.looks: list[Look] = []
+        self.scrapes: list[Metrics] = []
         self.outcomes: list[Outcome] = []
         self.started = 0
         self._target = target
         self._seed = seed
         self._sessions = SESSIONS
         self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._look), threading.Thread(target=self._speak)]
+        self._threads = [
+            threading.Thread(target=self._scrape),
+            threading.Thread(target=self._speak),
+        ]
 
     def start(self, warm_up_s: float) -> None:
-        """Many sessions alone for so long. What processes allocate for their first ones, workers
-        for each new length of audio, is not the fuzzers' doing, and not looked at."""
+        """Run sessions alone first: processes allocate memory for their first sessions, and workers
+        for each new length of audio. That growth is not judged."""
         self._sessions = WARM_UP_SESSIONS if warm_up_s else SESSIONS
         for thread in self._threads:
             thread.start()
         time.sleep(warm_up_s)
         self._sessions = SESSIONS
-        del self.looks[:-1]
+        del self.scrapes[:-1]
 
     def end(self) -> None:
-        """The sessions under way are heard to their end."""
+        """Wait for the sessions in progress."""
         self._over.set()
         for thread in self._threads:
             thread.join()
 
-    def _look(self) -> None:
+    def _scrape(self) -> None:
         while not self._over.is_set():
-            self.looks.append(look(self._target.metrics_port))
-            self._over.wait(LOOK_EVERY_S)
+            self.scrapes.append(scrape(self._target.metrics_port))
+            self._over.wait(SCRAPE_EVERY_S)
 
     def _speak(self) -> None:
         url = self._target.http_url.replace("http", "ws", 1) + "/ws/asr"
@@ -100,7 +116,6 @@ class _Watch:
                 duration_s=SPEECH_S,
                 ramp_s=0.5,
                 seed=self._seed + self.started,
-                ended=lambda _outcome: None,
             )
             self.started += sessions
             self.outcomes += load.wait(LOAD_END_S)
@@ -114,11 +129,12 @@ def run(
     edge: int,
     first: int = 0,
     warm_up_s: float = 0.0,
-    tell: Callable[[int, int], Any] = lambda _bus, _edge: None,
+    show: Callable[[int, int], Any] = lambda _bus, _edge: None,
 ) -> Result:
-    """``warm_up_s``: how long verified sessions run before the first message. ``tell`` gets the
-    messages sent so far, twice a second."""
-    before = look(target.metrics_port)
+    """Send ``bus`` and ``edge`` messages, from number ``first`` on. Verified sessions run for
+    ``warm_up_s`` before the first message. ``show`` gets the messages sent so far, several times a
+    second."""
+    before = scrape(target.metrics_port)
     watch = _Watch(target, seed)
     watch.start(warm_up_s)
     began_s = time.monotonic()
@@ -130,7 +146,7 @@ def run(
     try:
         while not bus_fuzzer.join(0.25) or edge_thread.is_alive():
             edge_thread.join(0.25)
-            tell(bus_fuzzer.sent, edge_fuzzer.sent)
+            show(bus_fuzzer.sent, edge_fuzzer.sent)
     finally:
         bus_fuzzer.stop()
         edge_fuzzer.stop()
@@ -143,7 +159,7 @@ def run(
     result.counted = dict(bus_fuzzer.expected)
     result.closes, result.statuses = dict(edge_fuzzer.closes), dict(edge_fuzzer.statuses)
     result.refused = edge_fuzzer.refused
-    result.memory_mb = _memory(watch.looks)
+    result.memory_mb = _memory(watch.scrapes)
     result.problems = [
         *([bus_fuzzer.problem] if bus_fuzzer.problem else []),
         *edge_fuzzer.problems,
@@ -154,23 +170,23 @@ def run(
     ]
     failed = after.total("asr_gateway_failed_sessions_total")
     if failed > before.total("asr_gateway_failed_sessions_total"):
-        result.problems.append("a session was ended by a bug of the gateway")
+        result.problems.append("a bug of the gateway ended a session")
     return result
 
 
-def _settled(target: Target, before: Look, fuzzer: BusFuzzer) -> tuple[Look, list[str]]:
-    """The system when every message is counted, or what is not within the time."""
+def _settled(target: Target, before: Metrics, fuzzer: BusFuzzer) -> tuple[Metrics, list[str]]:
+    """Metrics once every message is counted, and what is not counted in time."""
     deadline_s = time.monotonic() + SETTLE_S_MAX
     while True:
-        after = look(target.metrics_port)
+        after = scrape(target.metrics_port)
         wrong = miscounted(before, after, fuzzer.expected)
         if not wrong or time.monotonic() > deadline_s:
             return after, wrong
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(SCRAPE_EVERY_S)
 
 
-def miscounted(before: Look, after: Look, expected: dict[str, int]) -> list[str]:
-    """Every message that the broker had to discard is in its counters, and no other one."""
+def miscounted(before: Metrics, after: Metrics, expected: dict[str, int]) -> list[str]:
+    """The broker's counters hold every message that it had to discard, and no other one."""
     name = "asr_broker_incidents_total"
     found = []
     for reason, count in sorted(expected.items()):
@@ -180,22 +196,22 @@ def miscounted(before: Look, after: Look, expected: dict[str, int]) -> list[str]
     return found
 
 
-def lives_changed(before: Look, after: Look) -> list[str]:
-    """No process has ended, or was started again."""
-    lives = after.lives()
+def lives_changed(before: Metrics, after: Metrics) -> list[str]:
+    """No process has ended or was restarted."""
+    lives = after.each(STARTED)
     return [
-        f"{kind_of(place)} at port offset {place} has ended"
-        for place, began in before.lives().items()
+        f"{kind_at(place)} at port offset {place} has ended"
+        for place, began in before.each(STARTED).items()
         if lives.get(place) != began
     ]
 
 
-def _memory(looks: Sequence[Look]) -> dict[str, list[float]]:
-    tenth = max(1, len(looks) // 10)
+def _memory(scrapes: Sequence[Metrics]) -> dict[str, list[float]]:
+    tenth = max(1, len(scrapes) // 10)
     found = {}
-    for place in looks[0].memory_mb() if looks else ():
-        all_mb = [mb[place] for each in looks if place in (mb := each.memory_mb())]
-        found[f"{kind_of(place)} +{place}"] = [
+    for place in scrapes[0].each(RESIDENT) if scrapes else ():
+        all_mb = [b[place] / 1e6 for each in scrapes if place in (b := each.each(RESIDENT))]
+        found[f"{kind_at(place)} +{place}"] = [
             statistics.median(all_mb[begin : begin + tenth])
             for begin in range(0, len(all_mb), tenth)
         ]

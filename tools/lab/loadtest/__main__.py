@@ -1,14 +1,14 @@
-"""``python -m tools.lab.loadtest``: paced sessions, each with its own text, every word checked.
+"""``python -m tools.lab.loadtest``: real-time sessions, each with a text of its own, every word
+checked.
 
-Exit codes: 0 every admitted session has its text (and, with ``--strict``, all were admitted and the
-latencies kept); 1 something is wrong or missing; 2 wrong usage.
+Exit codes: 0 every admitted session has its text (with ``--strict``: all sessions were admitted,
+and latencies are within the targets); 1 a text is wrong or missing; 2 wrong usage.
 """
 
 from __future__ import annotations
 
 import contextlib
-import tempfile
-from collections.abc import Iterator
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,93 +17,90 @@ import typer
 from rich.console import Console
 
 from runtime import lifecycle
-from tools.cli.serve import wait_until_ready
 from tools.client import TOKEN_VARIABLE
+from tools.lab.harness.stack import START_ORDER, Stack, supervised_stack
 from tools.lab.loadtest import report
 from tools.lab.loadtest.capacity import largest_that_holds
 from tools.lab.loadtest.figures import Summary, Targets, summary
 from tools.lab.loadtest.plan import LENGTH_S, Length, Plan, seconds, websocket_url
 from tools.lab.loadtest.run import Results, run
+from tools.lab.loadtest.samples import Samples
 from tools.lab.loadtest.screen import Screen
-from tools.lab.loadtest.system import System
 from tools.lab.loadtest.user import Behaviour
-from tools.ops.ports import free_port
-from tools.ops.stack import Stack
 
 CAPACITY_STEP = 25
 
 SessionsOption = Annotated[int, typer.Option("-c", "--sessions", min=1, max=20_000)]
 DurationOption = Annotated[
-    str | None, typer.Option("-d", "--duration", help="Of speech, such as 60s or 5m.")
+    str | None, typer.Option("-d", "--duration", help="Speech of each session, such as 60s or 5m.")
 ]
 ModeOption = Annotated[
-    Length, typer.Option(help="How long a session is: 1 min, 30 min or 1 h, unless -d says.")
+    Length, typer.Option(help="Length of a session without -d: 1 min, 30 min or 1 h.")
 ]
 ServerOption = Annotated[
-    str | None, typer.Option(help="HOST:PORT. Without it a stack of our own is started.")
+    str | None, typer.Option(help="HOST:PORT of a running gateway. By default a system is started.")
 ]
 TokenOption = Annotated[
     str | None,
     typer.Option(
         envvar=TOKEN_VARIABLE,
         show_envvar=False,
-        help="For a server that wants one. Others can read arguments: rather ASR_TOKEN.",
+        help="Access token. Other users can see arguments: prefer the variable ASR_TOKEN.",
     ),
 ]
-StackOption = Annotated[str, typer.Option(help="Processes of our own stack, as for honcho -c.")]
+StackOption = Annotated[str, typer.Option(help="Processes of the started system: KIND=NUMBER,…")]
 SessionModeOption = Annotated[
-    Literal["auto", "stream", "chunk"], typer.Option(help="The protocol's mode.")
+    Literal["auto", "stream", "chunk"], typer.Option(help="Mode of the sessions.")
 ]
 ChunkMsOption = Annotated[int, typer.Option(min=20, max=20_000, help="Audio per message.")]
-FramesOption = Annotated[Literal["binary", "json"], typer.Option(help="Kind of frames.")]
-PartialsOption = Annotated[bool, typer.Option(help="Ask for partial texts.")]
-SpeedOption = Annotated[float, typer.Option(min=0.1, max=1_000, help="Times real time.")]
-RampOption = Annotated[str, typer.Option(help="Sessions begin within this time.")]
+FramesOption = Annotated[Literal["binary", "json"], typer.Option(help="Frames of the chunks.")]
+PartialsOption = Annotated[bool, typer.Option(help="Request partial results.")]
+SpeedOption = Annotated[
+    float, typer.Option(min=0.1, max=1_000, help="Speed of speech, as a multiple of real time.")
+]
+RampOption = Annotated[str, typer.Option(help="Start all sessions within this time.")]
 RateOption = Annotated[
-    float, typer.Option(min=0, help="Instead: arrivals a second, at random times.")
+    float, typer.Option(min=0, help="Instead of a ramp: mean arrivals per second, at random times.")
 ]
 FilesOption = Annotated[
     Path | None, typer.Option(help="Recordings, each with its transcript in NAME.txt.")
 ]
-ResumeOption = Annotated[bool, typer.Option(help="Resume sessions that lose a connection.")]
-PatienceOption = Annotated[str, typer.Option(help="How long refused sessions come back.")]
-FinalTimeoutOption = Annotated[str, typer.Option(help="From finish to the final result.")]
-ProcessesOption = Annotated[int, typer.Option(min=1, max=64, help="Of the generator.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Of texts and arrivals.")]
-OutOption = Annotated[Path, typer.Option(help="Directory of the report.")]
+ResumeOption = Annotated[bool, typer.Option(help="Resume a session whose connection is lost.")]
+PatienceOption = Annotated[str, typer.Option(help="How long a refused session retries.")]
+FinalTimeoutOption = Annotated[str, typer.Option(help="Deadline from finish to the final result.")]
+ProcessesOption = Annotated[
+    int, typer.Option(min=1, max=64, help="Processes of the load generator.")
+]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of texts and arrivals.")]
+OutOption = Annotated[Path, typer.Option(help="Directory for the report.")]
 StrictOption = Annotated[
-    bool, typer.Option(help="Exit with 1 also for a missed latency target or a refused session.")
+    bool, typer.Option(help="Also exit with 1 for a missed latency target or a refused session.")
 ]
-FinalP95MsOption = Annotated[float, typer.Option(min=1, help="Target, finish to final.")]
-SegmentP95MsOption = Annotated[float, typer.Option(min=1, help="Target, end of speech to text.")]
+FinalP95MsOption = Annotated[
+    float, typer.Option(min=1, help="Target from finish to the final result.")
+]
+SegmentP95MsOption = Annotated[
+    float, typer.Option(min=1, help="Target from the end of speech to its text.")
+]
 FindCapacityOption = Annotated[
-    bool, typer.Option(help="Find the most sessions, up to -c, for which the targets hold.")
+    bool,
+    typer.Option(help="Find the largest number of sessions, up to -c, that meets the targets."),
 ]
-LeastOption = Annotated[int, typer.Option(min=1, help="For --find-capacity: the fewest to try.")]
+LeastOption = Annotated[
+    int, typer.Option(min=1, help="The smallest number that --find-capacity tries.")
+]
 
 
-@contextlib.contextmanager
-def own_stack(console: Console, concurrency: str) -> Iterator[tuple[str, int]]:
-    """A stack of our own with embedded services: its HOST:PORT, and the process above it all."""
-    with tempfile.TemporaryDirectory(prefix="asr-loadtest-") as directory:
-        port = free_port()
-        environment = {
-            "PORT": str(port),
-            "DATA_DIR": directory,
-            "AUTH_TOKENS_FILE": "",
-            **{
-                f"BROKER_{name}": f"ipc://{directory}/{name.lower()}"
-                for name in ("FRONTEND", "BACKEND", "EVENTS")
-            },
-        }
-        lines: list[str] = []
-        stack = Stack(lines.append, concurrency, environment=environment)
-        try:
-            wait_until_ready(stack, f"http://127.0.0.1:{port}")
-            console.print(f"[dim]stack ready on port {port}[/]")
-            yield f"127.0.0.1:{port}", stack.pid
-        finally:
-            stack.stop()
+def own_stack(console: Console, concurrency: str) -> contextlib.AbstractContextManager[Stack]:
+    """A ready system of our own, with ``concurrency`` as ``gateway=2,asr_worker=2``."""
+    try:
+        counts = {kind: int(n) for kind, _, n in (e.partition("=") for e in concurrency.split(","))}
+    except ValueError as error:
+        raise typer.BadParameter(f"not KIND=NUMBER,…: {concurrency!r}") from error
+    if unknown := counts.keys() - START_ORDER:
+        raise typer.BadParameter(f"not one of {', '.join(START_ORDER)}: {', '.join(unknown)}")
+    console.print("[dim]starting the system[/]")
+    return supervised_stack({}, workers=int(os.environ.get("ASR_WORKERS", "1")), **counts)
 
 
 def _duration(text: str) -> float:
@@ -140,13 +137,14 @@ def main(
     find_capacity: FindCapacityOption = False,
     least: LeastOption = CAPACITY_STEP,
 ) -> None:
-    """Load a gateway with sessions whose texts are known, and check every word."""
+    """Open sessions whose texts are known, speak in real time, and check every word."""
     console = Console(stderr=True, highlight=False)
     targets = Targets(final_p95_ms, segment_p95_ms)
     with contextlib.ExitStack() as exits:
-        pid = None
+        started = None
         if server is None:
-            server, pid = exits.enter_context(own_stack(console, stack))
+            started = exits.enter_context(own_stack(console, stack))
+            server = f"127.0.0.1:{started.ports['gateway']}"
         try:
             plan = Plan(
                 behaviour=Behaviour(
@@ -168,25 +166,27 @@ def main(
                 seed=seed,
                 files=files,
             )
-            plan.share(0, plan.sessions)[0][2]()  # What cannot be spoken is told before the run.
+            plan.share(0, plan.sessions)[0][2]()  # Unusable options fail here, before the run.
         except (ValueError, OSError) as error:
             raise typer.BadParameter(str(error)) from error
         if find_capacity:
-            raise typer.Exit(_find_capacity(console, plan, processes, pid, targets, out, least))
-        found, results = _trial(console, plan, processes, pid)
+            raise typer.Exit(_find_capacity(console, plan, processes, started, targets, out, least))
+        found, results = _trial(console, plan, processes, started)
     _conclude(console, found, results, targets, out)
     right = found.texts_right and not results.stopped
     raise typer.Exit(0 if right and (found.holds(targets) or not strict) else 1)
 
 
 def _trial(
-    console: Console, plan: Plan, processes: int, pid: int | None
+    console: Console, plan: Plan, processes: int, started: Stack | None
 ) -> tuple[Summary, Results]:
     address = plan.behaviour.url.split("/")[2]
-    system = System(f"http://{address}", pid, token=plan.behaviour.token)
+    samples = Samples(f"http://{address}", token=plan.behaviour.token)
+    if started is not None:
+        samples.processes = started.family
     title = f"{plan.sessions} sessions of {plan.duration_s:.0f} s at {address}"
     with Screen(console, title) as screen:
-        results = run(plan, processes, system, screen.show)
+        results = run(plan, processes, samples, screen.show)
     return summary(results.outcomes), results
 
 
@@ -195,7 +195,7 @@ def _conclude(
 ) -> None:
     written = report.write(out, found, results, targets)
     lines = [", ".join(f"{count} {status}" for status, count in found.statuses.items())]
-    lines.append(f"most at a time: {found.at_once} of {found.offered_at_once}")
+    lines.append(f"most at once: {found.at_once} of {found.offered_at_once}")
     lines += [
         f"{kind.name}: p50 {kind.p50:.0f}, p95 {kind.p95:.0f}, p99 {kind.p99:.0f} ms"
         for kind in found.latencies
@@ -211,17 +211,17 @@ def _find_capacity(
     console: Console,
     plan: Plan,
     processes: int,
-    pid: int | None,
+    started: Stack | None,
     targets: Targets,
     out: Path,
     least: int,
 ) -> int:
-    """Print the number; returns the exit code: 1 if a text was wrong, or no number holds."""
+    """Print the number; return the exit code: 1 if a text was wrong, or if no number holds."""
     right = True
 
     def holds(sessions: int) -> bool:
         nonlocal right
-        found, results = _trial(console, replace(plan, sessions=sessions), processes, pid)
+        found, results = _trial(console, replace(plan, sessions=sessions), processes, started)
         _conclude(console, found, results, targets, out / f"{sessions}")
         if results.stopped:
             raise typer.Abort

@@ -1,4 +1,4 @@
-"""Does a long run end as it began? Its first five minutes against its last, as pure functions."""
+"""Drift of a long run: its first five minutes against its last five, as pure functions."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from functools import partial
 
 from tools.lab.loadtest.figures import percentile
-from tools.lab.loadtest.system import Sample
+from tools.lab.loadtest.samples import Sample
 from tools.lab.loadtest.user import Outcome
 
 SPAN_S = 300.0
-"""Of the two parts that are compared. A run shorter than three of them has no such parts."""
+"""Length of the two parts that are compared. A run shorter than three of them has no drift."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """Something that must not grow."""
+    """A quantity that must not grow."""
 
     what: str
     first: float
@@ -25,15 +25,15 @@ class Drift:
 
     @property
     def growth_percent(self) -> float:
-        """Infinite if there was nothing at first and is something at last."""
+        """Infinite if it was zero in the first part only."""
         if self.first == self.last:
             return 0.0
         return 100.0 * (self.last / self.first - 1.0) if self.first else math.inf
 
 
 def drifts(outcomes: Sequence[Outcome], samples: Sequence[Sample]) -> list[Drift]:
-    """While all sessions speak: from the last one's begin to the first one's end. Medians of what
-    was sampled. Nothing for a run that is too short."""
+    """Compare the time in which all sessions speak, from the last one's start to the first one's
+    end. Samples are compared by their medians. Empty for a run that is too short."""
     done = [outcome for outcome in outcomes if outcome.status == "succeeded"]
     begin_s = max((outcome.began_s for outcome in done), default=0.0)
     end_s = min((outcome.ended_s for outcome in done), default=0.0)
@@ -62,7 +62,7 @@ def drifts(outcomes: Sequence[Outcome], samples: Sequence[Sample]) -> list[Drift
     for kind in sorted(samples[-1].rss_mb) if samples else []:
         found += [
             compared(f"memory of {kind}, MB", sampled(partial(_memory_mb, kind))),
-            compared("of it, no file's, MB", sampled(partial(_anonymous_mb, kind))),
+            compared("allocated, MB", sampled(partial(_anonymous_mb, kind))),
             compared(f"descriptors of {kind}", sampled(partial(_descriptors, kind))),
         ]
     waiting = sampled(lambda sample: float(sample.queue.get("queued") or 0))
@@ -86,7 +86,7 @@ def _descriptors(kind: str, sample: Sample) -> float:
 
 
 def table(found: Sequence[Drift]) -> list[str]:
-    """Markdown; empty for none."""
+    """A Markdown table; empty without drifts."""
     if not found:
         return []
     minutes = f"{SPAN_S / 60:.0f} minutes"

@@ -1,4 +1,4 @@
-"""The report of a run: Markdown for people, JSON for programs, a plot for those who would look."""
+"""The report of a run: Markdown, JSON and a plot."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import Any
 from tools.lab.loadtest.drift import drifts, table
 from tools.lab.loadtest.figures import Latency, Summary, Targets, difference, percentile
 from tools.lab.loadtest.run import Results
-from tools.lab.loadtest.system import System, write_samples
+from tools.lab.loadtest.samples import Sample, Samples
 from tools.lab.loadtest.user import Outcome
 
 WRONG_SHOWN_MAX = 20
-"""Wrong texts in the Markdown; all are in the JSON."""
+"""In the Markdown; the JSON holds all wrong texts."""
 PLOT_BIN_S = 1.0
 
 
 def write(directory: Path, summary: Summary, results: Results, targets: Targets) -> list[Path]:
-    """Write ``loadtest_report.md``, ``.json``, ``.png`` and the samples; returns their paths."""
+    """Write ``loadtest_report.md``, ``.json``, ``.png`` and the samples; return their paths."""
     directory.mkdir(parents=True, exist_ok=True)
     base = directory / "loadtest_report"
     plotted = plot(base.with_suffix(".png"), results)
@@ -34,13 +34,13 @@ def write(directory: Path, summary: Summary, results: Results, targets: Targets)
         encoding="utf-8",
     )
     samples = directory / "loadtest_samples.jsonl"
-    write_samples(samples, results.system.samples)
+    results.samples.write(samples)
     written = [base.with_suffix(".md"), base.with_suffix(".json"), samples]
     return [*written, base.with_suffix(".png")] if plotted else written
 
 
 def as_json(summary: Summary, results: Results, targets: Targets) -> dict[str, Any]:
-    system = results.system
+    samples = results.samples
     return {
         "command": command(),
         "holds": summary.holds(targets),
@@ -49,11 +49,11 @@ def as_json(summary: Summary, results: Results, targets: Targets) -> dict[str, A
         "wall_s": round(results.wall_s, 1),
         "generator_cores": round(results.generator_cpu_s / max(results.wall_s, 1e-3), 3),
         "generator_late_ms": round(results.late_ms, 1),
-        "cores": {kind: round(used, 3) for kind, used in sorted(system.cores_used().items())},
-        "rss_mb_max": {kind: round(mb) for kind, mb in sorted(system.rss_mb_max().items())},
-        "queued_max": system.queue_max("queued"),
-        "est_wait_ms_max": system.queue_max("est_wait_ms"),
-        "admission_closed_s": system.closed_s(),
+        "cores": {kind: round(used, 3) for kind, used in sorted(samples.cores_used().items())},
+        "rss_mb_max": {kind: round(mb) for kind, mb in sorted(samples.rss_mb_max().items())},
+        "queued_max": samples.queue_max("queued"),
+        "est_wait_ms_max": samples.queue_max("est_wait_ms"),
+        "admission_closed_s": samples.closed_s(),
     }
 
 
@@ -70,7 +70,7 @@ def markdown(summary: Summary, results: Results, targets: Targets, image: str | 
         "",
         f"{summary.sessions} sessions, {summary.audio_s / 60:.1f} minutes of audio, "
         f"{results.wall_s:.0f} s{' (stopped early)' if results.stopped else ''}: {verdict} "
-        f"(every session complete with every word right, as many at a time as were offered, "
+        f"(every session complete with every word right, as many at once as were offered, "
         f"finish → final p95 ≤ "
         f"{targets.final_p95_ms:.0f} ms, segment end → result p95 ≤ "
         f"{targets.segment_p95_ms:.0f} ms).",
@@ -78,20 +78,20 @@ def markdown(summary: Summary, results: Results, targets: Targets, image: str | 
         "| sessions | |",
         "| --- | --- |",
         *(f"| {name.replace('_', ' ')} | {count} |" for name, count in summary.statuses.items()),
-        f"| stored when told | {summary.stored} |",
-        f"| most at a time | {summary.at_once} of {summary.offered_at_once} |",
-        f"| answered 503 before they came in | {summary.refusals} times |",
-        f"| connections replaced | {summary.resumes} |",
+        f"| stored before the final result | {summary.stored} |",
+        f"| most at once | {summary.at_once} of {summary.offered_at_once} |",
+        f"| 503 answers before admission | {summary.refusals} |",
+        f"| resumed connections | {summary.resumes} |",
         f"| real-time factor (wall / audio), p50 | {_number(summary.rtf_p50, 3)} |",
         "",
         *latency_table(summary.latencies),
         "",
         *_system_table(results),
     ]
-    if drift := drifts(results.outcomes, results.system.samples):
+    if drift := drifts(results.outcomes, results.samples.taken):
         lines += ["", *table(drift)]
     if summary.reasons:
-        lines += ["", "| why not | sessions |", "| --- | --- |"]
+        lines += ["", "| reason | sessions |", "| --- | --- |"]
         lines += [f"| {reason} | {count} |" for reason, count in summary.reasons.items()]
     if summary.wrong:
         lines += ["", "Wrong texts, `[-missing-]` and `{+added+}`:", ""]
@@ -117,26 +117,26 @@ def latency_table(latencies: Sequence[Latency]) -> list[str]:
 
 
 def _system_table(results: Results) -> list[str]:
-    system = results.system
-    memory = system.rss_mb_max()
-    cores = system.cores_used()
+    samples = results.samples
+    memory = samples.rss_mb_max()
+    cores = samples.cores_used()
     generator = results.generator_cpu_s / max(results.wall_s, 1e-3)
     return [
-        "| process | cores, mean | memory, MB, most |",
+        "| process | cores, mean | memory, MB, max |",
         "| --- | --- | --- |",
         *(f"| {kind} | {cores.get(kind, 0):.2f} | {memory[kind]:.0f} |" for kind in sorted(memory)),
         f"| load generator | {generator:.2f} | |",
         "",
-        f"Queue: at most {system.queue_max('queued'):.0f} jobs waiting, estimated wait at most "
-        f"{system.queue_max('est_wait_ms'):.0f} ms. The generator was late by "
-        f"{results.late_ms:.0f} ms at most. {_yardstick(system)}",
+        f"Queue: at most {samples.queue_max('queued'):.0f} jobs waiting, estimated wait at most "
+        f"{samples.queue_max('est_wait_ms'):.0f} ms. The generator was late by "
+        f"{results.late_ms:.0f} ms at most. {_yardstick(samples)}",
         "",
-        f"Admission, looked at once a second: {_admission(system.closed_s())}.",
+        f"Admission, sampled once a second: {_admission(samples.closed_s())}.",
     ]
 
 
-def _yardstick(system: System) -> str:
-    all_us = [sample.yardstick_us for sample in system.samples]
+def _yardstick(samples: Samples) -> str:
+    all_us = [sample.yardstick_us for sample in samples.taken]
     return (
         f"The machine: a fixed computation took {percentile(all_us, 50):.0f} µs of processor time "
         f"in the median, {percentile(all_us, 0):.0f} to {percentile(all_us, 100):.0f} µs."
@@ -156,7 +156,7 @@ def _number(value: float, digits: int = 0) -> str:
 
 
 def plot(path: Path, results: Results) -> bool:
-    """Four panels over time. False, and nothing is written, without matplotlib (an extra)."""
+    """Plot four panels over time. Without matplotlib (an extra), write nothing, return False."""
     try:
         import matplotlib.figure
     except ImportError:
@@ -165,7 +165,7 @@ def plot(path: Path, results: Results) -> bool:
     latencies, sessions, queue, cores = figure.subplots(4, 1, sharex=True)
     _plot_latencies(latencies, results.outcomes)
     _plot_sessions(sessions, results.outcomes, results.wall_s)
-    _plot_system(queue, cores, results.system)
+    _plot_system(queue, cores, results.samples.taken)
     cores.set_xlabel("seconds")
     figure.savefig(path, dpi=110)
     return True
@@ -207,8 +207,7 @@ def _plot_sessions(axes: Any, outcomes: Sequence[Outcome], wall_s: float) -> Non
     axes.legend(loc="upper left", fontsize="small")
 
 
-def _plot_system(queue: Any, cores: Any, system: System) -> None:
-    samples = system.samples
+def _plot_system(queue: Any, cores: Any, samples: Sequence[Sample]) -> None:
     times = [sample.at_s for sample in samples]
     queue.plot(times, [sample.queue.get("queued", math.nan) for sample in samples], label="queued")
     processing = [sample.queue.get("processing", math.nan) for sample in samples]

@@ -1,4 +1,4 @@
-"""One run: generator processes, what they report meanwhile, and the system beside them."""
+"""One run: generator processes, their progress, and samples of the system meanwhile."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from typing import Any
 from runtime import lifecycle
 from tools.lab.loadtest.driver import Driver, Progress, cpu_s
 from tools.lab.loadtest.plan import Plan
-from tools.lab.loadtest.system import System
+from tools.lab.loadtest.samples import Samples
 from tools.lab.loadtest.user import Outcome
 
 PROGRESS_EVERY_S = 1.0
 START_S = 1.5
-"""From making the processes to the first session, so that all begin together."""
+"""From the start of the processes to the first session, so that all begin together."""
 GRACE_S = 5.0
 
 
 @dataclass(slots=True)
 class Results:
     outcomes: list[Outcome]
-    system: System
+    samples: Samples
     generator_cpu_s: float
-    """Of all generator processes, and of this one, which looks at the system."""
+    """Of all generator processes, and of this one, which looks at the samples."""
     wall_s: float
     late_ms: float
-    """How late the generators were at most; if that is much, they were the bottleneck."""
+    """The most by which a generator was late; if large, the generators were the bottleneck."""
     stopped: bool = False
 
 
@@ -68,10 +68,10 @@ class Overview:
 def run(
     plan: Plan,
     processes: int,
-    system: System,
-    show: Callable[[float, Progress, System], None],
+    samples: Samples,
+    show: Callable[[float, Progress, Samples], None],
 ) -> Results:
-    """Carry out ``plan``; ``KeyboardInterrupt`` ends it early with what there is.
+    """Carry out ``plan``. ``KeyboardInterrupt`` ends it early, with the results so far.
 
     Raises:
         RuntimeError: if a generator process dies.
@@ -80,7 +80,7 @@ def run(
     reports: Any = context.Queue()
     stop: Any = context.Event()
     began_s = time.monotonic() + START_S
-    system.began_s = began_s
+    samples.began_s = began_s
     children = [
         context.Process(
             target=_generate, args=(plan, number, processes, began_s, reports, stop), daemon=True
@@ -90,7 +90,7 @@ def run(
     for child in children:
         child.start()
     try:
-        return _collect(children, reports, stop, began_s, system, show)
+        return _collect(children, reports, stop, began_s, samples, show)
     finally:
         for child in children:
             child.join(GRACE_S)
@@ -102,8 +102,8 @@ def _collect(
     reports: Any,
     stop: Any,
     began_s: float,
-    system: System,
-    show: Callable[[float, Progress, System], None],
+    samples: Samples,
+    show: Callable[[float, Progress, Samples], None],
 ) -> Results:
     overview = Overview()
     cpu_before_s = cpu_s()
@@ -115,8 +115,8 @@ def _collect(
             now_s = time.monotonic()
             if now_s >= look_s:
                 look_s = now_s + PROGRESS_EVERY_S
-                system.look()
-                show(now_s - began_s, overview.total(), system)
+                samples.take()
+                show(now_s - began_s, overview.total(), samples)
             with contextlib.suppress(queue.Empty):
                 report: _Report = reports.get(timeout=max(0.0, look_s - time.monotonic()))
                 overview.parts[report.process] = report.progress
@@ -130,11 +130,11 @@ def _collect(
         for number, child in enumerate(children):
             if number not in final and child.exitcode not in (None, 0):
                 raise RuntimeError(f"generator {number} ended with exit code {child.exitcode}")
-    system.look()
-    show(time.monotonic() - began_s, overview.total(), system)
+    samples.take()
+    show(time.monotonic() - began_s, overview.total(), samples)
     return Results(
         outcomes=[outcome for report in final.values() for outcome in report.outcomes or ()],
-        system=system,
+        samples=samples,
         generator_cpu_s=cpu_s() - cpu_before_s + sum(r.cpu_s for r in final.values()),
         wall_s=time.monotonic() - began_s,
         late_ms=max(report.late_ms for report in final.values()),
@@ -148,7 +148,7 @@ def _generate(
     """Body of a generator process."""
     lifecycle.die_with_parent()
     for asked in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(asked, signal.SIG_IGN)  # The parent asks us to stop.
+        signal.signal(asked, signal.SIG_IGN)  # The parent sets ``stop``.
     asyncio.run(_drive(plan, number, processes, began_s, reports, stop))
 
 

@@ -1,4 +1,4 @@
-"""What a person sees while a load test runs: a live table, or a line now and then."""
+"""Progress of a load test: a live table on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from rich.table import Table
 
 from tools.lab.loadtest.driver import Progress
 from tools.lab.loadtest.figures import percentile
-from tools.lab.loadtest.system import System
+from tools.lab.loadtest.samples import Samples
 
 LINE_EVERY_S = 5.0
-"""Without a terminal."""
+"""Where there is no terminal."""
 
 
 class Screen:
@@ -39,37 +39,37 @@ class Screen:
         if self._live is not None:
             self._live.stop()
 
-    def show(self, at_s: float, progress: Progress, system: System) -> None:
+    def show(self, at_s: float, progress: Progress, samples: Samples) -> None:
         if self._live is not None:
-            self._live.update(self._table(at_s, progress, system), refresh=True)
+            self._live.update(self._table(at_s, progress, samples), refresh=True)
         elif at_s >= self._line_due_s:
             self._line_due_s = at_s + LINE_EVERY_S
-            self._console.print(line(at_s, progress, system))
+            self._console.print(line(at_s, progress, samples))
 
-    def _table(self, at_s: float, progress: Progress, system: System) -> Table:
+    def _table(self, at_s: float, progress: Progress, samples: Samples) -> Table:
         table = Table(title=f"{self._title} · {max(0.0, at_s):.0f} s", show_header=False)
         table.add_row("sessions speaking", str(progress.active))
-        table.add_row("to come or coming back", str(progress.waiting))
+        table.add_row("waiting to connect", str(progress.waiting))
         for status, count in sorted(progress.ended.items()):
             style = "green" if status == "succeeded" else "red"
             table.add_row(status.replace("_", " "), str(count), style=style)
         table.add_row("503 answers", str(progress.refusals))
-        table.add_row("connections replaced", str(progress.resumes))
+        table.add_row("resumed connections", str(progress.resumes))
         table.add_row("segment end → result", _recent(progress.recent_segment_ms))
         table.add_row("finish → final", _recent(progress.recent_final_ms))
-        if system.samples:
-            sample = system.samples[-1]
+        if samples.taken:
+            sample = samples.taken[-1]
             waiting, wait_ms = sample.queue.get("queued"), sample.queue.get("est_wait_ms")
             table.add_row("queue", f"{waiting} jobs, {wait_ms} ms")
-            cores = ", ".join(f"{kind} {used:.2f}" for kind, used in recent_cores(system).items())
+            cores = ", ".join(f"{kind} {used:.2f}" for kind, used in recent_cores(samples).items())
             table.add_row("cores", cores)
         return table
 
 
-def line(at_s: float, progress: Progress, system: System) -> str:
-    """The same in one line."""
+def line(at_s: float, progress: Progress, samples: Samples) -> str:
+    """The progress in one line."""
     ended = ", ".join(f"{count} {status}" for status, count in sorted(progress.ended.items()))
-    cores = sum(recent_cores(system).values())
+    cores = sum(recent_cores(samples).values())
     return (
         f"{max(0.0, at_s):5.0f} s  {progress.active} speaking, {progress.waiting} waiting; "
         f"{ended or 'none ended'}; segment end → result {_recent(progress.recent_segment_ms)}; "
@@ -77,11 +77,11 @@ def line(at_s: float, progress: Progress, system: System) -> str:
     )
 
 
-def recent_cores(system: System) -> dict[str, float]:
-    """Processor use by kind over the last seconds, in cores."""
-    if len(system.samples) < 2:
+def recent_cores(samples: Samples) -> dict[str, float]:
+    """Processor use by kind over the last samples, in cores."""
+    if len(samples.taken) < 2:
         return {}
-    before, now = system.samples[-min(4, len(system.samples))], system.samples[-1]
+    before, now = samples.taken[-min(4, len(samples.taken))], samples.taken[-1]
     span_s = max(now.at_s - before.at_s, 1e-3)
     return {
         kind: max(0.0, used_s - before.cpu_s.get(kind, 0.0)) / span_s

@@ -1,4 +1,4 @@
-"""What a fault really does is seen in test_rows, and in make chaos."""
+"""The table of faults. test_rows and ``make chaos`` test what a fault does to a system."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ PAIRS = {"cut": "cut", "clog": "clog", "one way": "clog", "delayed": "delay", "f
 
 
 class Links(dict[str, Any]):
-    """Proxies that note what is done to them."""
+    """Proxies that record the methods called."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.done: list[str] = []
+        self.called: list[str] = []
 
     def __missing__(self, _name: str) -> Any:
-        def note(what: str) -> Any:
-            return lambda *_args, **_options: self.done.append(what)
+        def record(what: str) -> Any:
+            return lambda *_args, **_options: self.called.append(what)
 
         return SimpleNamespace(
-            **{name: note(name) for name in ("cut", "clog", "delay", "hang_up", "heal")}
+            **{name: record(name) for name in ("cut", "clog", "delay", "hang_up", "heal")}
         )
 
 
-def test_names_are_given_once() -> None:
+def test_names_are_unique() -> None:
     assert len(BY_NAME) == len(FAULTS) + 1
     assert REFERENCE not in FAULTS
 
 
 @pytest.mark.parametrize("name", [name for name in BY_NAME if "link" in name])
-def test_a_fault_of_a_link_begins_and_is_mended(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_a_link_is_healed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _s: None)
     links = Links()
     system = cast(System, SimpleNamespace(proxies=links))
     fault = BY_NAME[name]
     fault.inject(system)
     expected = next(action for word, action in PAIRS.items() if word in name)
-    assert expected in links.done
+    assert expected in links.called
     if "flaps" not in name:
-        assert "heal" not in links.done
+        assert "heal" not in links.called
         fault.heal(system)
-    assert links.done[-1] == "heal"
+    assert links.called[-1] == "heal"
 
 
-def test_no_process_to_hurt_is_no_fault() -> None:
-    system = cast(System, SimpleNamespace(processes=lambda _kind: []))
-    with pytest.raises(RuntimeError, match="no worker"):
+def test_without_a_process_to_kill_the_fault_fails() -> None:
+    system = cast(System, SimpleNamespace(living=lambda _kind: []))
+    with pytest.raises(RuntimeError, match="no asr_worker"):
         BY_NAME["worker kill"].inject(system)

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from tools.lab.chaos import oracle
-from tools.lab.chaos.oracle import Resources, StoredSegment, StoredSession
+from tools.lab.harness.database import StoredSegment, StoredSession
+from tools.lab.harness.usage import Usage
 from tools.lab.loadtest.user import Outcome
 
 RIGHT = StoredSession(
@@ -23,7 +24,7 @@ def outcome(**changes: object) -> Outcome:
 def test_a_right_session_has_nothing_wrong() -> None:
     assert oracle.texts_wrong([outcome()], 1) == []
     assert oracle.rows_wrong([outcome()], {"s": RIGHT}) == []
-    assert oracle.promises_broken({"s": True}) == []
+    assert oracle.promises_broken({"s": True}, {"s": RIGHT}) == []
 
 
 @pytest.mark.parametrize(
@@ -78,10 +79,17 @@ def test_no_session_is_not_right() -> None:
     assert oracle.rows_wrong([], {"s": RIGHT})
 
 
-def test_a_promise_before_its_commit() -> None:
-    assert oracle.promises_broken({"s": True, "t": False}) == [
-        "session t: told stored, but it was not"
+def test_stored_before_the_commit_is_found() -> None:
+    assert oracle.promises_broken({"s": True, "t": False}, {}) == [
+        "session t: the client received stored: true before the commit"
     ]
+
+
+def test_without_an_answer_of_the_database_the_row_decides() -> None:
+    active = replace(RIGHT, status="active")
+    assert oracle.promises_broken({"s": None}, {"s": RIGHT}) == []
+    assert oracle.promises_broken({"s": None}, {"s": active})
+    assert oracle.promises_broken({"s": None}, {}) == []
 
 
 AT_REST = {"queued": 0, "processing": 0}
@@ -107,24 +115,28 @@ def test_what_is_left_over(queue: dict[str, object], gauges: dict[str, float]) -
     assert oracle.left_over(queue, gauges)
 
 
-def resources(**of_gateway: float) -> Resources:
-    found = Resources(names={1: "gateway"}, descriptors={1: 40}, memory_mb={1: 100.0})
-    if "descriptors" in of_gateway:
-        found.descriptors[1] = int(of_gateway["descriptors"])
-    if "memory_mb" in of_gateway:
-        found.memory_mb[1] = of_gateway["memory_mb"]
-    return found
+def of_gateway(**changes: object) -> list[Usage]:
+    used = Usage(1, "gateway", 60.0, 1.0, rss_mb=100.0, anonymous_mb=50.0, descriptors=40)
+    return [replace(used, **changes)]  # type: ignore[arg-type]
 
 
 def test_leaks() -> None:
-    assert oracle.leaks(resources(), resources(descriptors=50, memory_mb=150)) == []
-    assert oracle.leaks(resources(), resources(descriptors=100)) == [
+    assert oracle.leaks(of_gateway(), of_gateway(descriptors=50, rss_mb=150.0)) == []
+    assert oracle.leaks(of_gateway(), of_gateway(descriptors=100)) == [
         "gateway: 60 more file descriptors"
     ]
-    assert oracle.leaks(resources(), resources(memory_mb=400)) == ["gateway: 400 MB, 100 MB before"]
-    assert oracle.leaks(resources(), Resources()) == ["no process to look at"]
+    assert oracle.leaks(of_gateway(), of_gateway(rss_mb=400.0)) == [
+        "gateway: 400 MB, 100 MB before"
+    ]
+    assert oracle.leaks(of_gateway(), []) == ["no process to look at"]
+    assert oracle.leaks(of_gateway(), of_gateway(kind="postgres")) == ["no process to look at"]
 
 
 def test_a_restarted_process_is_not_compared() -> None:
-    after = Resources(names={2: "gateway"}, descriptors={2: 400}, memory_mb={2: 900.0})
-    assert oracle.leaks(resources(), after) == []
+    assert oracle.leaks(of_gateway(), of_gateway(pid=2, descriptors=400, rss_mb=900.0)) == []
+
+
+def test_the_memory_of_a_young_process_is_no_baseline() -> None:
+    young = of_gateway(age_s=oracle.LOADED_S - 1)
+    assert oracle.leaks(young, of_gateway(rss_mb=400.0)) == []
+    assert oracle.leaks(young, of_gateway(descriptors=100))

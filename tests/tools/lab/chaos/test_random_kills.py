@@ -1,4 +1,4 @@
-"""Victims that end by themselves."""
+"""Processes that end before the signal."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ def test_a_victim_that_has_just_ended_is_not_counted() -> None:
         [SimpleNamespace(pid=1, kill=gone)],
         [SimpleNamespace(pid=2, kill=lambda: None)],
     ]
-    system = cast(System, SimpleNamespace(processes=lambda _kind: looks.pop(0)))
-    assert random_kills._kill_one(system, random.Random(1), "postgres").pid == 2
+    system = cast(System, SimpleNamespace(living=lambda _kind: looks.pop(0)))
+    assert random_kills._kill_one(system, random.Random(1), "gateway").pid == 2
     assert looks == []

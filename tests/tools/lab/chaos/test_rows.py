@@ -1,4 +1,4 @@
-"""What a row makes of what it finds."""
+"""Rows: when they hold, and one on a real system."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any, cast
 
 import pytest
 
-from tools.lab.chaos import observe, oracle, rows
+from tools.lab.chaos import oracle, rows
 from tools.lab.chaos.faults import BY_NAME, FAULTS, LATER_S_MAX, REFERENCE, Fault
 from tools.lab.chaos.rows import MOMENTS, Row, Rows, full_set, late, quick_set
 from tools.lab.chaos.system import System
+from tools.lab.harness import database
 from tools.lab.loadtest.user import Outcome
 
 QUIET = Fault("quiet", lambda _system: None, unnoticed=True)
@@ -28,13 +29,13 @@ def rows_of(system: object) -> Rows:
     return Rows(cast(System, system), 1, lambda _text: None)
 
 
-def test_a_row_holds_only_if_it_was_tried_and_nothing_was_wrong() -> None:
+def test_a_row_holds_only_if_it_ran_and_nothing_was_wrong() -> None:
     assert row().holds
     assert not row(problems=["x"]).holds
     assert not row(skipped="no root").holds
 
 
-def test_promised_times() -> None:
+def test_promised_limits_on_time() -> None:
     assert late(SHORT, row(pause_s=6.0), None) == []
     assert late(SHORT, row(pause_s=6.1), None) == ["no text for 6.1 s, promised 6 s"]
     limit_ms = 1_500 + LATER_S_MAX * 1000
@@ -45,24 +46,24 @@ def test_promised_times() -> None:
     assert late(REFERENCE, row(pause_s=99.0, slowest_ms=99_000), None) == []
 
 
-def test_without_a_reference_nothing_is_called_unnoticed() -> None:
+def test_without_a_reference_unnoticed_cannot_hold() -> None:
     assert late(QUIET, row(slowest_ms=1), None)
 
 
-def test_a_fault_is_mended_even_if_it_cannot_be_made() -> None:
+def test_a_fault_is_healed_even_if_its_injection_fails() -> None:
     done: list[str] = []
 
     def inject(_system: System) -> None:
         done.append("inject")
-        raise RuntimeError("there is no worker to hurt")
+        raise RuntimeError("no worker is running")
 
     fault = Fault("f", inject, heal=lambda _system: done.append("heal"))
     with pytest.raises(RuntimeError):
-        rows_of(None)._hurt(fault)
+        rows_of(None)._inject(fault)
     assert done == ["inject", "heal"]
 
 
-def test_wrong_answers_meanwhile_are_found_before_it_is_mended() -> None:
+def test_answers_are_checked_before_the_fault_is_healed() -> None:
     done: list[str] = []
 
     def check(_system: System) -> list[str]:
@@ -70,11 +71,11 @@ def test_wrong_answers_meanwhile_are_found_before_it_is_mended() -> None:
         return ["admitted"]
 
     fault = dataclasses.replace(QUIET, check=check, heal=lambda _system: done.append("heal"))
-    assert rows_of(None)._hurt(fault) == ["admitted"]
+    assert rows_of(None)._inject(fault) == ["admitted"]
     assert done == ["check", "heal"]
 
 
-def test_without_small_disks_a_row_is_skipped_and_says_so() -> None:
+def test_without_small_disks_a_row_is_skipped_with_the_reason() -> None:
     full = next(fault for fault in FAULTS if fault.small_disks)
     row = rows_of(SimpleNamespace(no_small_disks="permission denied")).run(full, "mid-job")
     assert row.skipped == "no small disks: permission denied"
@@ -90,23 +91,23 @@ def test_the_sets() -> None:
 
 
 def test_a_row_on_the_real_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker is killed, and every word arrives; then a row is missing, and that is seen."""
+    """A worker is killed and every word arrives; a missing database row is then found."""
     for name, value in {"SESSIONS": 4, "SPEECH_S": 4.0, "MID_JOB_S": 2.0}.items():
         monkeypatch.setattr(rows, name, value)
     seen: list[Outcome] = []
     monkeypatch.setattr(oracle, "texts_wrong", _noting(seen, oracle.texts_wrong))
     with System(tmp_path) as system:
-        first = {process.pid for process in system.processes("worker")}
+        first = {process.pid for process in system.living("asr_worker")}
         killed = rows_of(system).run(BY_NAME["worker kill"], "mid-job")
         assert killed.problems == []
-        assert first - {process.pid for process in system.processes("worker")}
+        assert first - {process.pid for process in system.living("asr_worker")}
         ids = [outcome.session_id for outcome in seen]
-        assert oracle.rows_wrong(seen, observe.stored_sessions(system, ids)) == []
-        with observe.connect(system) as database:
-            database.execute(
+        assert oracle.rows_wrong(seen, database.stored_sessions(system.database_url, ids)) == []
+        with database.connect(system.database_url) as connection:
+            connection.execute(
                 "DELETE FROM asr_segments WHERE session_id = %s AND segment_index = 0", ids[:1]
             )
-        stored = observe.stored_sessions(system, ids)
+        stored = database.stored_sessions(system.database_url, ids)
         assert all(ids[0] in problem for problem in oracle.rows_wrong(seen, stored))
         assert oracle.rows_wrong(seen, stored)
 

@@ -7,13 +7,13 @@ from tests.tools.lab.loadtest.test_figures import outcome
 from tools.lab.loadtest import report
 from tools.lab.loadtest.figures import Targets, summary
 from tools.lab.loadtest.run import Results
-from tools.lab.loadtest.system import Sample, System
+from tools.lab.loadtest.samples import Sample, Samples
 from tools.lab.loadtest.user import Status
 
 
 def results(*statuses: Status) -> Results:
-    system = System("http://127.0.0.1:9", 1)
-    system.samples = [
+    samples = Samples("http://127.0.0.1:9")
+    samples.taken = [
         Sample(
             float(at),
             {"gateway": 0.1 * at},
@@ -26,7 +26,7 @@ def results(*statuses: Status) -> Results:
     ]
     return Results(
         outcomes=[outcome(status) for status in statuses],
-        system=system,
+        samples=samples,
         generator_cpu_s=1.0,
         wall_s=10.0,
         late_ms=3.0,
@@ -39,7 +39,7 @@ def test_a_report_in_all_its_forms(tmp_path: Path) -> None:
     assert all(path.stat().st_size for path in paths)
     assert {path.suffix for path in paths} == {".md", ".json", ".jsonl", ".png"}
     text = paths[0].read_text(encoding="utf-8")
-    assert "| most at a time | 2 of 2 |" in text
+    assert "| most at once | 2 of 2 |" in text
     assert "**holds**" in text and "| gateway | 0.10 | 50 |" in text
     stored = json.loads(paths[1].read_text(encoding="utf-8"))
     assert stored["holds"] and stored["queued_max"] == 2 and stored["generator_cores"] == 0.1

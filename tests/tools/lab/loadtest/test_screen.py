@@ -16,8 +16,8 @@ PROGRESS = Progress(
 def shown(*, terminal: bool) -> str:
     file = io.StringIO()
     with Screen(Console(file=file, force_terminal=terminal, width=120), "5 sessions") as screen:
-        screen.show(1.0, PROGRESS, results().system)
-        screen.show(2.0, PROGRESS, results().system)
+        screen.show(1.0, PROGRESS, results().samples)
+        screen.show(2.0, PROGRESS, results().samples)
     return file.getvalue()
 
 

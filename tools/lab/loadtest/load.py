@@ -1,5 +1,4 @@
-"""Verified sessions while a fault happens: those of the load test, in a thread, and what each
-told client and database the moment it ended."""
+"""Verified sessions in a thread of their own, beside whatever is done to the system meanwhile."""
 
 from __future__ import annotations
 
@@ -20,8 +19,10 @@ PATIENCE_S = 60.0
 
 
 class Load:
-    """``sessions`` of ``duration_s``, begun within ``ramp_s``. ``ended`` is called for each, on the
-    load's thread, before anything else happens to that session."""
+    """``sessions`` sessions of ``duration_s`` that begin within ``ramp_s``.
+
+    ``ended`` is called for each, on the load's thread, before that session does anything else.
+    """
 
     def __init__(
         self,
@@ -31,12 +32,13 @@ class Load:
         duration_s: float,
         ramp_s: float,
         seed: int,
-        ended: Callable[[Outcome], None],
+        binary: bool = True,
+        ended: Callable[[Outcome], None] = lambda _outcome: None,
     ) -> None:
         behaviour = Behaviour(
             url=url,
             mode="auto",
-            binary=True,
+            binary=binary,
             partials=False,
             resume=True,
             speed=1.0,
@@ -52,7 +54,6 @@ class Load:
             for number in range(sessions)
         ]
         self.began_s = time.monotonic()
-        self.duration_s = duration_s
         self._driver = Driver(speeches, behaviour, began_s=self.began_s, ended=ended)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
@@ -63,7 +64,7 @@ class Load:
         self._loop.close()
 
     def wait(self, timeout_s: float) -> list[Outcome]:
-        """Outcomes of all sessions; those that do not end in time have failed."""
+        """Outcomes of all sessions. A session that does not end in time has failed."""
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._driver.stop)
@@ -72,8 +73,8 @@ class Load:
 
 
 def longest_pause_s(outcomes: list[Outcome], from_s: float, until_s: float) -> float:
-    """The longest time without any session's text in a span, in seconds since the load began: how
-    long clients noticed a fault. A silence that begins in the span counts to its end."""
+    """The longest time without a text of any session in a span, in seconds since the load began:
+    how long clients noticed a fault. A pause that begins in the span counts to its end."""
     told = sorted(at_s for outcome in outcomes for at_s, _ in outcome.segment_ms)
     inside = [from_s, *(at_s for at_s in told if from_s <= at_s <= until_s)]
     inside += [at_s for at_s in told if at_s > until_s][:1]
@@ -81,7 +82,7 @@ def longest_pause_s(outcomes: list[Outcome], from_s: float, until_s: float) -> f
 
 
 def slowest_ms(outcomes: list[Outcome], from_s: float, until_s: float) -> float:
-    """The longest latency from the end of speech to its text, of those that waited in a span."""
+    """The longest latency from the end of speech to its text, of texts due in a span."""
     found = [
         latency_ms
         for outcome in outcomes
@@ -89,3 +90,12 @@ def slowest_ms(outcomes: list[Outcome], from_s: float, until_s: float) -> float:
         if from_s <= at_s and at_s - latency_ms / 1000 <= until_s
     ]
     return max(found, default=0.0)
+
+
+def audio_s(outcomes: list[Outcome], from_s: float, until_s: float) -> float:
+    """Seconds of audio that all sessions sent in a span, at the pace of speech."""
+    return sum(
+        max(0.0, min(until_s, o.came_in_s + o.spoken_in_s) - max(from_s, o.came_in_s))
+        for o in outcomes
+        if o.came_in_s is not None
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tools.lab.chaos.load import longest_pause_s, slowest_ms
+from tools.lab.loadtest.load import longest_pause_s, slowest_ms
 from tools.lab.loadtest.user import Outcome
 
 

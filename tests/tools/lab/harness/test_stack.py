@@ -1,0 +1,45 @@
+"""The starter of whole systems. The integration tests run on it; here are its promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tools.lab.harness.process import ROOT
+from tools.lab.harness.stack import START_ORDER, STOP_ORDER, Stack, procfile, supervised_stack
+from tools.ops.ports import free_range
+
+
+def test_the_commands_are_the_procfiles() -> None:
+    commands = procfile()
+    assert set(commands) == set(START_ORDER) == set(STOP_ORDER)
+    assert commands["gateway"] == ["runtime.supervisor", "gateway"]
+    assert commands["asr_worker"] == ["asr_worker"]
+
+
+def test_a_supervised_system_is_ready_observed_and_gone(tmp_path: Path) -> None:
+    with supervised_stack({"METRICS_PORT": str(free_range(100))}, gateway=2) as stack:
+        assert stack.ports["gateway"] == stack.ports["gateway2"]
+        for kind, count in (("gateway", 2), ("broker", 1), ("asr_worker", 1), ("valkey", 1)):
+            assert len(stack.living(kind)) == count, kind
+        assert stack.metrics("broker").total("asr_broker_workers") >= 1
+        assert stack.get("/api/v1/health").body["db_ready"]
+        members = stack.family()
+        assert len(members) > 10 and (stack.logs / "gateway2.log").stat().st_size > 0
+        directory = stack.directory
+    assert psutil.wait_procs(members, timeout=10)[1] == []
+    assert not directory.exists()
+
+
+def test_a_gateway_that_ends_is_not_waited_for(tmp_path: Path) -> None:
+    stack = Stack({"PORT": "99999"}, directory=tmp_path)
+    try:
+        stack.start("gateway")
+        with pytest.raises(AssertionError, match="PORT"):
+            stack.wait_ready()
+    finally:
+        stack.stop()
+    assert "PORT" in (tmp_path / "logs" / "gateway.log").read_text()
+    assert str(ROOT) not in str(tmp_path)
