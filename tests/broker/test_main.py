@@ -10,7 +10,7 @@ import pytest
 
 from runtime import exit_codes
 from tests.broker.bus_peers import Endpoints, running_broker
-from tests.logged_process import LoggedProcess
+from tools.lab.harness.process import LoggedProcess
 
 NO_REDIS = {"REDIS_URL": "unix:///nonexistent/redis.sock"}
 
