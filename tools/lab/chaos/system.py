@@ -17,7 +17,7 @@ from tools.lab.harness.stack import Stack
 from tools.ops.ports import free_port, free_range
 
 WORKERS: Final = 2
-GATEWAYS: Final = ("gateway", "gateway2")
+GATEWAYS: Final = 2
 GAUGES_AT_REST: Final = (
     "asr_gateway_connections",
     "asr_gateway_outbox_records",
@@ -88,7 +88,7 @@ class System(Stack):
         try:
             for proxy in self.proxies.values():
                 proxy.start()
-            self.start_all(workers=WORKERS, gateway=len(GATEWAYS))
+            self.start_all(workers=WORKERS, gateway=GATEWAYS)
         except BaseException:
             self.stop()
             raise
@@ -138,12 +138,8 @@ class System(Stack):
 
     def is_ready(self, gateway: str, workers: int) -> bool:
         health = self.get("/api/v1/health", gateway).body or {}
-        return (
-            health.get("status") == "ok"
-            and health.get("workers_ready", 0) >= workers
-            and bool(health.get("redis_ready"))
-            and len(self.living("gateway")) == len(GATEWAYS)
-        )
+        services_ready = health.get("status") == "ok" and bool(health.get("redis_ready"))
+        return services_ready and super().is_ready(gateway, workers)
 
     def wait_all_ready(self) -> None:
         """Wait until both gateways, all workers and the services are there.

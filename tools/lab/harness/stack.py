@@ -109,15 +109,19 @@ class Stack:
         self.wait_ready(workers=workers * counts.get("asr_worker", 1))
 
     def is_ready(self, gateway: str, workers: int) -> bool:
+        """Whether ``gateway`` answers, sees ``workers`` workers, and can have its records stored.
+        Supervised gateways share a port, so all of them must be running."""
         health = self.get("/api/v1/health", gateway)
+        lines = sum(name.startswith("gateway") for name in self.processes)
         return (
             health.status == 200
             and health.body["workers_ready"] >= workers
             and bool(health.body["db_ready"])
+            and (not self._supervised or len(self.living("gateway")) == lines)
         )
 
     def wait_ready(self, gateway: str = "gateway", *, workers: int = 1) -> None:
-        """Wait until ``gateway`` answers, sees ``workers`` workers, and its records are stored.
+        """Wait until ``is_ready``.
 
         Raises:
             AssertionError: if it ends, or is not ready in time; with the end of each log.

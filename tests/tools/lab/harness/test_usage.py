@@ -54,6 +54,7 @@ def test_usage_of_a_family(tmp_path: Path) -> None:
     assert used.cpu_s > 0 and used.descriptors >= 3 and 0 <= used.age_s < 60
     # A process has pages of its code as well as what it allocates.
     assert 0 < used.anonymous_mb < used.rss_mb
+    psutil.wait_procs(members, timeout=10)
     assert family(parent.pid) == [] and of_kind("gateway", members) == []
 
 
