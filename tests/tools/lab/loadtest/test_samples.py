@@ -13,13 +13,19 @@ from tools.lab.loadtest.samples import Sample, Samples
 
 
 def test_a_sample_sums_usage_by_kind(tmp_path: Path) -> None:
-    (tmp_path / "gateway.py").write_text("import sys\nsys.stdin.read()\n")
+    (tmp_path / "gateway.py").write_text("import sys\nprint(flush=True)\nsys.stdin.read()\n")
     command = [sys.executable, "-m", "gateway"]
     with ExitStack() as running:
         processes = [
-            running.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, cwd=tmp_path))
+            running.enter_context(
+                subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path
+                )
+            )
             for _ in range(2)
         ]
+        for process in processes:
+            assert process.stdout is not None and process.stdout.readline()
         samples = Samples("http://127.0.0.1:9", lambda: [psutil.Process(p.pid) for p in processes])
         both = samples.take()
         del processes[1:]
