@@ -23,13 +23,14 @@ help: ## Show this list.
 setup: $(INSTALLED) ## Make .venv with the pinned versions; does nothing the second time.
 
 # The stamp comes last: a setup that was interrupted or failed runs again.
-$(INSTALLED): pyproject.toml constraints.txt tools/ops/requirements.py
+$(INSTALLED): pyproject.toml constraints.txt tools/client/pyproject.toml tools/ops/requirements.py
 	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or later is needed, and PYTHON=$(PYTHON) is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	@echo "Installing into $(VENV); the first time takes some minutes."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python tools/ops/requirements.py pyproject.toml > $(REQUIREMENTS)
 	@$(PIP_INSTALL) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) torch
 	@$(PIP_INSTALL) -r $(REQUIREMENTS)
+	@$(PIP_INSTALL) --no-build-isolation -e tools/client
 	@touch $@
 
 run: $(INSTALLED) ## Start everything, transcribe a sample, serve on PORT (8080) until Ctrl-C.

@@ -60,7 +60,7 @@ class BrokerSettings(ProcessSettings, BusSettings, RedisSettings):
             if not (private or self.allow_public_bus or self.bus_keys_dir):
                 raise ValueError(
                     f"{name.upper()} {url.geturl()} is not a loopback address, and the bus trusts "
-                    "every peer; set BUS_KEYS_DIR (python -m tools.cli.keys creates keys), or "
+                    "every peer; set BUS_KEYS_DIR (asr keys creates keys), or "
                     "ALLOW_PUBLIC_BUS=true if the network admits only peers of the bus"
                 )
         return self

@@ -11,17 +11,13 @@ import asyncio
 import os
 import sys
 import wave
-from pathlib import Path
 
-# The examples are not installed; run them from the project's directory.
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from tools.client import AsrSession, ChunkText, FinalText, PartialText, Problem, connect
+from asr_client import FinalResult, PartialResult, Problem, Segment, Session, connect
 
 CHUNK_S = 0.2
 
 
-async def speak(session: AsrSession, path: str) -> None:
+async def speak(session: Session, path: str) -> None:
     """Send a WAV file's samples as a microphone would."""
     with wave.open(path) as file:
         while piece := file.readframes(round(file.getframerate() * CHUNK_S)):
@@ -39,11 +35,11 @@ async def main(path: str, url: str) -> None:
         # A lost connection is replaced meanwhile; each text still comes once.
         async for event in session.events():
             match event:
-                case PartialText():
+                case PartialResult():
                     print("…", event.text)
-                case ChunkText():
+                case Segment():
                     print(f"{event.start_ms / 1000:7.2f} s", event.text)
-                case FinalText():
+                case FinalResult():
                     print(event.text)
                     print("stored" if event.stored else "not stored yet")
                 case Problem():

@@ -34,7 +34,7 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
     """Address to serve on. Not loopback: needs tokens, or ``ALLOW_PUBLIC_WITHOUT_AUTH=true``."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8080
     auth_tokens_file: Annotated[Path | None, BeforeValidator(lambda value: value or None)] = None
-    """Who shows one of these tokens is let in (``python -m tools.cli.tokens``). Nothing set:
+    """Who shows one of these tokens is let in (``asr token``). Nothing set:
     everybody is."""
     allow_public_without_auth: bool = False
     allowed_origins: str = ""

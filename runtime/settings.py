@@ -71,7 +71,7 @@ class BusSettings(BaseSettings):
     broker_events: Endpoint = "tcp://127.0.0.1:7103"
     """Persistence subscribes here to results and records."""
     bus_keys_dir: Path | None = None
-    """Directory of CURVE keys (``python -m tools.cli.keys``). With it the bus is encrypted and
+    """Directory of CURVE keys (``asr keys``). With it the bus is encrypted and
     accepts only peers that hold the key of their role. Unset: neither."""
 
     def bus_keys(self, role: Role) -> ClientKeys | None:

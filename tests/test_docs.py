@@ -364,7 +364,7 @@ def test_every_dependency_has_its_reason() -> None:
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_used() -> None:
     by_module = importlib.metadata.packages_distributions()
-    ours = {*PACKAGES, "tests", *sys.stdlib_module_names}
+    ours = {*PACKAGES, "asr_client", "tests", *sys.stdlib_module_names}
     imported = {
         name.split(".")[0] for path in python_files(*PACKAGES, "tests") for name in imports_of(path)
     } - ours

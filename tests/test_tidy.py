@@ -12,11 +12,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("asr_worker", "broker", "gateway", "persistence", "runtime", "tools", "wire")
+CLIENT = "tools/client/asr_client"
+"""A package of its own, which can be installed without the others."""
 FUNCTION_LINES_MAX = 70
 LINE_CHARS_MAX = 100
 TEXT_BYTES_MAX = 400_000
 
 CORES = (
+    "asr_client.events",
+    "asr_client.protocol",
     "asr_worker.batching",
     "broker.arrivals",
     "broker.routing",
@@ -79,7 +83,8 @@ EVERYTHING = [*SOURCES, *python_files("tests")]
 
 def name_of(path: Path) -> str:
     """Of a module: ``gateway.session.core``."""
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    base = (ROOT / CLIENT).parent if path.is_relative_to(ROOT / CLIENT) else ROOT
+    return ".".join(path.relative_to(base).with_suffix("").parts).removesuffix(".__init__")
 
 
 MODULES = {name_of(path): path for path in EVERYTHING}
@@ -156,6 +161,15 @@ def test_cores_are_pure(core: str) -> None:
     )
 
 
+def test_the_client_needs_nothing_of_the_server() -> None:
+    places(
+        f"{name_of(path)} imports {imported}"
+        for path in python_files(CLIENT)
+        for imported in imports_of(path)
+        if imported.split(".")[0] in PACKAGES
+    )
+
+
 def test_the_bus_knows_none_of_its_users() -> None:
     others = set(PACKAGES) - {"wire"}
     places(
@@ -229,6 +243,12 @@ def test_no_module_is_dead() -> None:
     """A module is a command or used by one that is not its test; helpers of tests, by a test."""
     by_sources = set().union(*(imports_of(path) for path in SOURCES))
     by_tests = set().union(*(imports_of(path) for path in python_files("tests")))
+    by_sources |= {  # By its name, with importlib.
+        node.value
+        for path in SOURCES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
     places(
         name
         for name, path in MODULES.items()
@@ -243,7 +263,11 @@ def test_no_module_is_dead() -> None:
 def test_tests_mirror_modules(package: str) -> None:
     """``tests/gateway/session/test_core.py`` tests ``gateway/session/core.py``, and nothing else is
     there; a package's tests may be one module, and a module's in a package below need no folder."""
-    names = [name.removeprefix(f"{package}.").removesuffix(".__main__") for name in MODULES]
+    names = [
+        name.replace("asr_client", "tools.client").removeprefix(f"{package}.") for name in MODULES
+    ]
+    names += [name.replace("__main__", "main") for name in names]
+    names = [name.removesuffix(".__main__") for name in names]
     mirrored = {name.replace(".", "_").strip("_") for name in names}
     places(
         str(path.relative_to(ROOT))
@@ -296,6 +320,6 @@ def test_texts_end_with_one_newline_and_hold_no_tabs() -> None:
 def test_the_checks_themselves_see_the_code() -> None:
     # A moved folder must not turn every test above into one that cannot fail.
     assert len(SOURCES) > 50
-    assert {core.split(".")[0] for core in CORES} < set(PACKAGES)
+    assert {core.split(".")[0] for core in CORES} < {"asr_client", *PACKAGES}
     assert "gateway.session.states" in reached_from("gateway.session.core")
     assert OF_ONE_MACHINE.search("cd /home/" + "someone")

@@ -2,7 +2,7 @@
 
 ``ROLE.public`` holds a role's public key, ``ROLE.secret`` (mode 0600) the other half; both are one
 line in ZeroMQ's Z85 notation. The broker's host needs ``broker.secret`` and every ``.public``; any
-other host ``broker.public`` and the pair of its own role. ``python -m tools.cli.keys`` makes them.
+other host ``broker.public`` and the pair of its own role. ``asr keys`` makes them.
 """
 
 from __future__ import annotations

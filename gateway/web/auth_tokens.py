@@ -1,7 +1,7 @@
 """The file of access tokens, ``AUTH_TOKENS_FILE``: on each line a name and a token's hash.
 
 A token is 256 random bits. There is nothing in it to guess, so a plain SHA-256 keeps it; salts and
-slow hashes are for passwords that people choose. ``python -m tools.cli.tokens`` makes them.
+slow hashes are for passwords that people choose. ``asr token`` makes them.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class AuthTokens:
         self._hashes = read(path)
         self._look_s = -math.inf
         if not self._hashes:
-            raise AuthTokensError(f"{path} is empty; python -m tools.cli.tokens add NAME")
+            raise AuthTokensError(f"{path} is empty; asr token add NAME")
 
     def name_of(self, token: str, now_s: float) -> str | None:
         """The name of ``token``; None if it is none of ours. How long that takes tells nothing

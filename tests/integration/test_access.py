@@ -23,13 +23,13 @@ from websockets.asyncio.client import connect as connect_socket
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
+from asr_client import RefusedError, connect
 from gateway.web import auth_tokens
 from tests.gateway.encoded_audio import encode
 from tests.integration.browser import running_browser, screenshot
 from tests.integration.dialect_clients import funasr, funasr_start, vosk, vosk_texts
 from tests.integration.speech import Spoken, spoken
 from tests.integration.test_examples import EXAMPLES, SAMPLE, TEXT, node
-from tools.client import RefusedError, connect
 from tools.lab.harness.process import LoggedProcess
 from tools.lab.harness.stack import Stack, wait_until
 
@@ -183,7 +183,7 @@ def test_openai_s_client_has_a_key_anyway(guarded: Guarded) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        [sys.executable, "-m", "tools.transcribe", "--speed", "0", str(SAMPLE), "--url"],
+        [sys.executable, "-m", "asr_client", "transcribe", "--speed", "0", str(SAMPLE), "--url"],
         [node(), str(EXAMPLES / "stream.mjs"), str(SAMPLE)],
         ["sh", str(EXAMPLES / "files.sh"), str(SAMPLE)],
     ],

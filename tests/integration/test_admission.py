@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from asr_client import RefusedError, connect
 from tests.integration.speech import chunks_of, spoken
-from tools.client import RefusedError, connect
 from tools.lab.harness.http import Answer
 from tools.lab.harness.stack import Stack, wait_until
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import zmq
 
+from asr_client import connect
 from tests.conftest import EmbeddedServices
 from tests.integration.speech import chunks_of, spoken
-from tools.client import connect
 from tools.lab.harness.stack import running_stack
 from tools.ops.ports import free_port
 from wire import codec, keys, sockets

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, Route, expect
 
+from asr_client import RefusedError, connect
 from tests.integration.browser import look_at, running_browser, visiting
 from tests.integration.speech import spoken
-from tools.client import RefusedError, connect
 from tools.lab.harness.stack import Stack
 
 

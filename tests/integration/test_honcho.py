@@ -16,9 +16,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from asr_client import connect
 from runtime.settings import DatabaseSettings
 from tests.integration.speech import Spoken, chunks_of, spoken
-from tools.client import connect
 from tools.lab.harness.process import ROOT, inherited
 from tools.lab.harness.stack import wait_until
 from tools.ops.ports import free_port

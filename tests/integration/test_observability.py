@@ -17,6 +17,7 @@ import openai
 import pytest
 from prometheus_client.samples import Sample
 
+from asr_client import FinalResult, connect
 from runtime import tracing
 from runtime.metrics import PORT_OFFSETS
 from tests.conftest import EmbeddedServices
@@ -28,7 +29,6 @@ from tests.integration.speech import slices, spoken
 from tests.promql import Query
 from tests.test_deploy import QUERIES, alerts
 from tests.test_metrics import METRICS, OWNERS
-from tools.client import FinalText, connect
 from tools.lab.harness import database
 from tools.lab.harness.stack import Stack, running_stack, wait_until
 from tools.ops.ports import free_port
@@ -110,7 +110,7 @@ async def _say(stack: Stack) -> str:
         await session.finish()
         events = [event async for event in session.events()]
     final = events[-1]
-    assert isinstance(final, FinalText) and final.text == SAID.text and final.stored
+    assert isinstance(final, FinalResult) and final.text == SAID.text and final.stored
     return session.session_id
 
 

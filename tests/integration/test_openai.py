@@ -16,11 +16,11 @@ import openai
 import psycopg
 import pytest
 
+from asr_client import connect
 from gateway.session.transcript import join_texts
 from tests.gateway.encoded_audio import encode
 from tests.integration.dialect_clients import funasr, funasr_start
 from tests.integration.speech import Spoken, spoken
-from tools.client import connect
 from tools.lab.harness.stack import Stack
 
 LONG_FILE_S = 600

@@ -13,9 +13,9 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from asr_client import Event, FinalResult, Segment, Session, connect
 from gateway.session.transcript import join_texts
 from tests.integration.speech import Shape, Spoken, chunks_of, spoken
-from tools.client import AsrSession, ChunkText, Event, FinalText, connect
 from tools.lab.harness.stack import Stack, wait_until
 
 SESSIONS = 40
@@ -33,18 +33,18 @@ FORMATS = [
 
 async def _transcribe(
     stack: Stack, chunks: list[bytes], *, binary: bool, pace_s: float = 0.0
-) -> tuple[str, FinalText, list[Event]]:
+) -> tuple[str, FinalResult, list[Event]]:
     """A whole session: its id, its final result and every event before that."""
     async with connect(stack.url(), binary=binary) as session:
         sending = asyncio.create_task(_send(session, chunks, pace_s))
         events = [event async for event in session.events()]
         await sending
     final = events[-1]
-    assert isinstance(final, FinalText)
+    assert isinstance(final, FinalResult)
     return session.session_id, final, events
 
 
-async def _send(session: AsrSession, chunks: list[bytes], pace_s: float) -> None:
+async def _send(session: Session, chunks: list[bytes], pace_s: float) -> None:
     for chunk in chunks:
         await session.send(chunk)
         if pace_s:
@@ -76,7 +76,7 @@ def _stored(stack: Stack, session_id: str) -> tuple[dict[str, object], list[dict
     return session, segments
 
 
-def _assert_kept_everywhere(stack: Stack, session_id: str, final: FinalText) -> None:
+def _assert_kept_everywhere(stack: Stack, session_id: str, final: FinalResult) -> None:
     assert final.stored
     session, segments = _stored(stack, session_id)
     assert session["text"] == final.text
@@ -116,7 +116,7 @@ async def test_chunking_changes_neither_texts_nor_segments(stack: Stack) -> None
     ways = [chunks_of(audio, "raw", "", 16_000, 1, ms) for ms in CHUNK_MS] + [uneven]
     results = await asyncio.gather(*(_transcribe(stack, way, binary=True) for way in ways))
     segments = [
-        [(e.segment_index, e.start_ms, e.end_ms, e.text) for e in events if type(e) is ChunkText]
+        [(e.segment_index, e.start_ms, e.end_ms, e.text) for e in events if type(e) is Segment]
         for _, _, events in results
     ]
     assert len(segments[0]) >= 2
@@ -138,7 +138,7 @@ async def test_chunk_index_is_that_of_the_chunk_in_which_the_segment_ends(stack:
     audio = spoken(11, digits=(12, 12))
     chunks = chunks_of(audio, "raw", "", 16_000, 1, 200)
     _, _, events = await _transcribe(stack, chunks, binary=False)
-    texts = [event for event in events if isinstance(event, ChunkText)]
+    texts = [event for event in events if isinstance(event, Segment)]
     assert texts
     for event in texts:
         assert event.chunk_index * 200 < event.end_ms <= (event.chunk_index + 1) * 200
@@ -153,9 +153,9 @@ async def test_partials_grow_into_the_text(stack: Stack) -> None:
         events = [event async for event in session.events()]
         await sending
     kinds = [type(event).__name__ for event in events]
-    assert kinds.count("PartialText") >= 2
+    assert kinds.count("PartialResult") >= 2
     final = events[-1]
-    assert isinstance(final, FinalText) and final.text == audio.text
+    assert isinstance(final, FinalResult) and final.text == audio.text
 
 
 # ------------------------------------------------------------------------------- a worker is killed

@@ -36,8 +36,6 @@ def test_there_are_commands() -> None:
 def test_commands(language: str, block: str, stack: Stack) -> None:
     address = f"127.0.0.1:{stack.ports['gateway']}"
     text = block.replace("127.0.0.1:8080", address)
-    # The command's own default address is that of `make run`.
-    text = text.replace("tools.transcribe", f"tools.transcribe --url ws://{address}/ws/asr")
     # The interpreter that runs this test need not be in .venv.
     text = text.replace(". .venv/bin/activate\n", "")
     command = ["bash", "-euc", text] if language == "sh" else [sys.executable, "-c", text]
@@ -45,7 +43,7 @@ def test_commands(language: str, block: str, stack: Stack) -> None:
     shown = subprocess.run(
         command,
         cwd=ROOT,
-        env={**os.environ, **stack.environment, "PATH": path},
+        env={**os.environ, **stack.environment, "PATH": path, "ASR_URL": stack.url()},
         capture_output=True,
         text=True,
         encoding="utf-8",

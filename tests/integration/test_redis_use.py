@@ -8,9 +8,9 @@ import threading
 
 import redis
 
+from asr_client import connect
 from tests.conftest import EmbeddedServices
 from tests.integration.speech import chunks_of, spoken
-from tools.client import connect
 from tools.lab.harness.stack import Stack
 
 DOCUMENTED_KEYS = re.compile(r"asr:session:[A-Za-z0-9._:-]+|asr:queue|asr:gateways")

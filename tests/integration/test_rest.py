@@ -8,9 +8,9 @@ import uuid
 import psycopg
 import pytest
 
+from asr_client import SessionError, connect
 from gateway.session.transcript import join_texts
 from tests.integration.speech import chunks_of, spoken
-from tools.client import SessionError, connect
 from tools.lab.harness.stack import Stack
 
 

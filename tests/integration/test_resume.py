@@ -11,10 +11,10 @@ import psycopg
 import pytest
 import websockets
 
+from asr_client import connect
 from tests.conftest import EmbeddedServices
 from tests.integration.resuming_client import ResumingClient, assert_stored_once
 from tests.integration.speech import Shape, chunks_of, spoken
-from tools.client import connect
 from tools.lab.harness import database
 from tools.lab.harness.stack import Stack, running_stack
 

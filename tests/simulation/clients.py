@@ -1,4 +1,4 @@
-"""Clients that speak, lose their connections and come back: the real ``tools.client_session``."""
+"""Clients that speak, lose their connections and come back: the real ``asr_client.protocol``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+import asr_client as c
+from asr_client.protocol import (
+    RESUMABLE_CLOSE_CODES,
+    ClientProtocol,
+    ReplayBuffer,
+    start_fields,
+)
 from gateway.session.endpointer import EndpointerConfig
 from gateway.session.segmenter import Segmenter
 from tests.simulation.gateway_process import FRAME_BYTES, GatewayProcess
@@ -14,8 +21,6 @@ from tests.simulation.session_options import SessionOptions
 from tests.simulation.sockets import SimSocket
 from tests.simulation.speech import POISON, text_of, without_accent
 from tests.simulation.world import World
-from tools import client_session as c
-from tools.client import WORTH_RESUMING
 
 RETRY_S_MIN = 0.1
 RETRY_S_MAX = 1.0
@@ -87,7 +92,7 @@ class SimClient:
         self._said_all = said_all
         self.speech = Speech(world.rng, name, options)
         self.left = False
-        self.final: c.FinalText | None = None
+        self.final: c.FinalResult | None = None
         self.told: list[str | None] = []
         """Texts in order; None: a segment that failed."""
         self.session_ids: list[str] = []
@@ -103,7 +108,7 @@ class SimClient:
         self._options = options
         self._name = name
         self._pick = pick
-        self._chunks = c.ChunkLog()
+        self._chunks = ReplayBuffer()
         self._begin_anew()
         world.after(world.rng.uniform(0.0, 1.0), self._dial)
         world.after(world.rng.uniform(0.0, 1.0), self._speak)
@@ -124,8 +129,8 @@ class SimClient:
 
     def _begin_anew(self) -> None:
         self.session_ids.append(f"{self._name}-{len(self.session_ids)}")
-        start = c.start_fields(self.session_id, partials=self._options.partials)
-        self.core = c.ClientSession(start, self._chunks, binary=self._options.binary)
+        start = start_fields(self.session_id, partials=self._options.partials)
+        self.core = ClientProtocol(start, self._chunks, binary=self._options.binary)
         if len(self._chunks) == len(self.speech.chunks):
             self.core.finish()
 
@@ -169,7 +174,7 @@ class SimClient:
     def closed(self, socket: SimSocket, code: int) -> None:
         if socket is not self.socket:
             return
-        if self.final is None and code not in WORTH_RESUMING:
+        if self.final is None and code not in RESUMABLE_CLOSE_CODES:
             self._world.note("client gives up", (self._name, code))
             return
         socket.leave(0.0)
@@ -184,7 +189,7 @@ class SimClient:
 
     def _lost(self) -> None:
         self.socket = None
-        self.core.lost()
+        self.core.connection_lost()
         if self.core.resume_token is None:
             # Whether its start arrived it cannot know, and the id may be taken.
             self._begin_anew()
@@ -204,7 +209,7 @@ class SimClient:
         self._world.note(f"{self._name} is told", message)
         if self.final is not None:
             raise InvariantError(2, f"{self._name}: {message} after the final result")
-        told = self.core.told_segments
+        told = self.core.received_segments
         try:
             event = self.core.receive(message)
         except c.SessionError as error:
@@ -214,15 +219,15 @@ class SimClient:
         match event:
             case c.Started():
                 self._begun(event)
-            case c.ChunkText():
+            case c.Segment():
                 self._check_text(event)
                 self.told.append(event.text)
-            case c.PartialText():
+            case c.PartialResult():
                 if (self.session_id, without_accent(event.text)) not in self._heard.partials:
                     raise InvariantError(2, f"{self._name} never said {event}")
             case c.Problem():
-                self._take_problem(event, is_segment=self.core.told_segments > told)
-            case c.FinalText():
+                self._take_problem(event, is_segment=self.core.received_segments > told)
+            case c.FinalResult():
                 self._check_final(event)
         self._pump()
 
@@ -235,7 +240,7 @@ class SimClient:
         if not 0 <= event.next_chunk_index <= len(self._chunks):
             raise InvariantError(2, f"{self._name} shall send chunk {event.next_chunk_index}")
 
-    def _check_text(self, event: c.ChunkText) -> None:
+    def _check_text(self, event: c.Segment) -> None:
         if event.segment_index >= len(self.speech.segments):
             raise InvariantError(2, f"{self._name} never said {event}")
         said = self.speech.segments[event.segment_index]
@@ -256,7 +261,7 @@ class SimClient:
         else:
             raise InvariantError(2, f"{self._name} is told {problem}")
 
-    def _check_final(self, final: c.FinalText) -> None:
+    def _check_final(self, final: c.FinalResult) -> None:
         self.final = final
         said = [segment.text for segment in self.speech.segments]
         if len(self.told) != len(said):

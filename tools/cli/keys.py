@@ -1,4 +1,4 @@
-"""``python -m tools.cli.keys DIRECTORY``: keys for a bus that other hosts can reach."""
+"""``asr keys DIRECTORY``: generate the keys of a bus that other hosts can reach."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from rich.console import Console
 
 from wire import keys
 
-SessionTable = Annotated[Path, typer.Argument(help="Made if it is not there; BUS_KEYS_DIR.")]
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+Directory = Annotated[
+    Path, typer.Argument(help="Directory of the keys; created if it does not exist.")
+]
 
 
-def main(directory: SessionTable) -> None:
-    """Make a CURVE key pair for the broker, gateways, workers and persistence."""
+@app.command()
+def main(directory: Directory) -> None:
+    """Generate a CURVE key pair for each role: broker, gateway, worker and persistence."""
     console = Console(highlight=False)
     try:
         made = keys.generate(directory)
@@ -24,10 +29,10 @@ def main(directory: SessionTable) -> None:
     for path in made:
         console.print(str(path), markup=False)
     console.print(
-        "The broker's host needs broker.secret and every .public; any other broker.public\n"
-        "and the two files of its role. Set BUS_KEYS_DIR on each."
+        "Copy to the broker's host: broker.secret and all .public files. Copy to other hosts:\n"
+        "broker.public and the two files of the role. Set BUS_KEYS_DIR on each host."
     )
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

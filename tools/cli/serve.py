@@ -22,14 +22,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+import asr_client as c
+from asr_client import audio
+from asr_client.client import TOKEN_VARIABLE, authorization
 from asr_worker.settings import WorkerSettings
 from broker.settings import BrokerSettings
 from gateway.settings import GatewaySettings
 from gateway.web.auth_tokens import AuthTokens
 from persistence.settings import PersistenceSettings
 from runtime import exit_codes, lifecycle, settings
-from tools import audio_source
-from tools import client as c
 from tools.embedded.__main__ import EmbeddedSettings
 from tools.ops.stack import ROOT, Stack
 from wire.messages import SAMPLE_RATE_HZ
@@ -100,10 +101,10 @@ def check_token(tokens: AuthTokens | None) -> str | None:
     """
     if tokens is None:
         return None
-    token = os.environ.get(c.TOKEN_VARIABLE, "")
+    token = os.environ.get(TOKEN_VARIABLE, "")
     if tokens.name_of(token, time.monotonic()) is None:
         raise RunError(
-            f"AUTH_TOKENS_FILE is set, so set {c.TOKEN_VARIABLE} to one of its tokens: the "
+            f"AUTH_TOKENS_FILE is set, so set {TOKEN_VARIABLE} to one of its tokens: the "
             "self-check needs it",
             exit_codes.CONFIG,
         )
@@ -112,7 +113,7 @@ def check_token(tokens: AuthTokens | None) -> str | None:
 
 def ask_health(base_url: str, token: str | None = None) -> dict[str, Any] | None:
     """``/api/v1/health``'s body; None as long as no gateway answers."""
-    request = urllib.request.Request(f"{base_url}/api/v1/health", headers=c.authorization(token))
+    request = urllib.request.Request(f"{base_url}/api/v1/health", headers=authorization(token))
     try:
         with _OPENER.open(request, timeout=HEALTH_ANSWER_S_MAX) as answer:
             body = answer.read()
@@ -146,7 +147,7 @@ def wait_until_ready(
         now_s = time.monotonic()
         health = ask_health(base_url, token) or {}
         if health.get("code") == "unauthorized":
-            raise RunError(f"the gateway wants a token: set {c.TOKEN_VARIABLE}", exit_codes.CONFIG)
+            raise RunError(f"the gateway wants a token: set {TOKEN_VARIABLE}", exit_codes.CONFIG)
         if health.get("status") == "ok":
             return health
         if health.get("status") == "degraded":
@@ -166,7 +167,7 @@ def require_running(stack: Stack) -> None:
         raise RunError(reason, stack.exit_code or 1)
 
 
-async def hear(url: str, pieces: list[bytes], token: str | None) -> c.FinalText:
+async def hear(url: str, pieces: list[bytes], token: str | None) -> c.FinalResult:
     """The text of the audio in ``pieces``, sent as fast as possible."""
     connecting = c.connect(url, user_id="self-check", token=token)
     async with asyncio.timeout(SELF_CHECK_S_MAX), connecting as session:
@@ -183,8 +184,8 @@ def self_check(url: str, model: str, console: Console, token: str | None) -> Non
         RunError: if there is none, or the bundled model heard something else than was said.
     """
     for path in SAMPLES:
-        duration_s = audio_source.file_duration_s(path, SAMPLE_RATE_HZ)
-        pieces = audio_source.slices(path.read_bytes(), duration_s, SLICE_MS)
+        duration_s = audio.file_duration_s(path, SAMPLE_RATE_HZ)
+        pieces = audio.slices(path.read_bytes(), duration_s, SLICE_MS)
         try:
             final = asyncio.run(hear(url, pieces, token))
         except (c.SessionError, TimeoutError) as error:
@@ -245,12 +246,17 @@ def serve(
         require_running(stack)
 
 
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
 def main(
     concurrency: Annotated[
         str, typer.Option("-c", help="As honcho's: gateway=2,asr_worker=2")
     ] = "",
 ) -> None:
     """Start everything, transcribe the bundled samples, and serve until Ctrl-C."""
+    os.chdir(ROOT)
     console = Console(highlight=False)
     stop = lifecycle.StopSignal()
     values, worker_values = load_settings()
@@ -275,5 +281,4 @@ def main(
 
 
 if __name__ == "__main__":
-    os.chdir(ROOT)
-    typer.run(main)
+    app()

@@ -11,7 +11,12 @@ from rich.console import Console
 
 from gateway.web import auth_tokens
 
-app = typer.Typer(no_args_is_help=True, help="Access tokens of the gateway, kept as hashes.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Add, list and remove access tokens of the gateway.",
+)
 console = Console(highlight=False, stderr=True)
 
 File = Annotated[

@@ -10,9 +10,9 @@ import time
 
 import psutil
 
+import asr_client as c
 from asr_worker.recognizer import Utterance, build
 from asr_worker.settings import WorkerSettings
-from tools import client as c
 from tools.lab.bench import chunks
 from tools.lab.bench.figures import Figure
 from tools.lab.bench.worker import UTTERANCE_S, utterances
@@ -52,7 +52,7 @@ async def round_trip_ms(url: str, spoken: list[Utterance]) -> float:
         for utterance in spoken:
             began_s = time.perf_counter()
             await session.send(utterance.pcm)
-            while not isinstance(await anext(events), c.ChunkText):
+            while not isinstance(await anext(events), c.Segment):
                 pass
             times_ms.append((time.perf_counter() - began_s) * 1000)
         await session.finish()

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from tools import client as c
+import asr_client as c
 from tools.lab.bench.figures import Figure
 from tools.lab.digit_speech import VOICES, random_digits, speak
 from tools.lab.harness.http import ask
@@ -98,7 +98,7 @@ async def people(url: str, until: asyncio.Event) -> list[float]:
             while not until.is_set():
                 began_s = time.perf_counter()
                 await session.send(pcm)
-                while not isinstance(await anext(events), c.ChunkText):
+                while not isinstance(await anext(events), c.Segment):
                     pass
                 took_s = time.perf_counter() - began_s
                 found_ms.append(took_s * 1000)

@@ -8,7 +8,7 @@ import random
 
 import numpy as np
 
-from tools import client as c
+import asr_client as c
 from tools.lab.chaos.sabotage import POISON
 from tools.lab.digit_speech import SAMPLE_RATE_HZ, expected_text, random_digits, speak
 
@@ -45,7 +45,7 @@ async def poisoned_session(url: str, seed: int) -> list[str]:
         sending = asyncio.create_task(send())
         async with asyncio.timeout(FINAL_TIMEOUT_S):
             async for event in session.events():
-                if isinstance(event, c.ChunkText):
+                if isinstance(event, c.Segment):
                     received.append(event.text)
                 elif isinstance(event, c.Problem):
                     received.append(f"error {event.code}")

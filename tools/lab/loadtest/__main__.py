@@ -16,8 +16,8 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from asr_client.client import TOKEN_VARIABLE
 from runtime import lifecycle
-from tools.client import TOKEN_VARIABLE
 from tools.lab.harness.stack import START_ORDER, Stack, supervised_stack
 from tools.lab.loadtest import report
 from tools.lab.loadtest.capacity import largest_that_holds
@@ -110,6 +110,10 @@ def _duration(text: str) -> float:
         raise typer.BadParameter(str(error)) from error
 
 
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
 def main(
     sessions: SessionsOption = 50,
     duration: DurationOption = None,
@@ -138,6 +142,7 @@ def main(
     least: LeastOption = CAPACITY_STEP,
 ) -> None:
     """Open sessions whose texts are known, speak in real time, and check every word."""
+    lifecycle.be_interruptible()
     console = Console(stderr=True, highlight=False)
     targets = Targets(final_p95_ms, segment_p95_ms)
     with contextlib.ExitStack() as exits:
@@ -238,5 +243,4 @@ def _find_capacity(
 
 
 if __name__ == "__main__":
-    lifecycle.be_interruptible()
-    typer.run(main)
+    app()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tools.client_session import Mode
+from asr_client.protocol import Mode
 from tools.lab.loadtest.speech import DigitSpeech, Speech, recordings
 from tools.lab.loadtest.user import Behaviour
 

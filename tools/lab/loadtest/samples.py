@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from tools.client import authorization
+from asr_client.client import authorization
 from tools.lab.harness.http import Answer, ask
 from tools.lab.harness.usage import usage
 

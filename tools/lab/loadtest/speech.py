@@ -17,7 +17,7 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tools.audio_source import file_duration_s, slices
+from asr_client.audio import file_duration_s, slices
 from tools.lab.digit_speech import SAMPLE_RATE_HZ, VOICES, digit_clips, expected_text
 
 SAMPLES_PER_MS: Final = SAMPLE_RATE_HZ // 1000

@@ -13,10 +13,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+import asr_client as cs
+from asr_client.events import Acknowledged
+from asr_client.protocol import (
+    RESUMABLE_CLOSE_CODES,
+    RESUME_UNAVAILABLE,
+    ClientProtocol,
+    Mode,
+    start_fields,
+)
 from gateway.session.transcript import join_texts
 from runtime.backoff import Backoff
-from tools import client_session as cs
-from tools.client import RESUME_LATER, WORTH_RESUMING
 from tools.lab.loadtest.speech import Speech
 from tools.lab.loadtest.wire import Wire
 
@@ -32,7 +39,7 @@ class Behaviour:
     """What all users of a run have in common."""
 
     url: str
-    mode: cs.Mode
+    mode: Mode
     binary: bool
     partials: bool
     resume: bool
@@ -72,7 +79,7 @@ class Outcome:
 
 
 class _Due:
-    """The chunks that have been spoken so far, as ``ClientSession`` asks for them."""
+    """The chunks that have been spoken so far, as ``ClientProtocol`` asks for them."""
 
     def __init__(self, speech: Speech) -> None:
         self.speech = speech
@@ -106,10 +113,10 @@ class User:
         self._behaviour = behaviour
         self._speech = speech
         self._due = _Due(speech)
-        fields = cs.start_fields(
+        fields = start_fields(
             session_id, user_id="loadtest", mode=behaviour.mode, partials=behaviour.partials
         )
-        self._core = cs.ClientSession(fields, self._due, binary=behaviour.binary)
+        self._core = ClientProtocol(fields, self._due, binary=behaviour.binary)
         self._wake = wake
         self._ended = ended
         self._run_began_s = run_began_s
@@ -137,7 +144,7 @@ class User:
     def _dial(self) -> None:
         self._dial_at_s = None
         self._dialled_s = time.monotonic()
-        address = self._core.address(self._behaviour.url)
+        address = self._core.url(self._behaviour.url)
         self._wire = Wire(address, self, self._behaviour.token)
         self._dialling = asyncio.get_running_loop().create_task(self._connect(self._wire))
 
@@ -175,11 +182,11 @@ class User:
     def lost(self, code: int) -> None:
         if self._over:
             return
-        self._core.lost()
+        self._core.connection_lost()
         self._wire = None
         if self._core.resume_token is None:
             self._dial_later(self._backoff.next_delay_s(), f"not connected (code {code})")
-        elif self._behaviour.resume and code in WORTH_RESUMING:
+        elif self._behaviour.resume and code in RESUMABLE_CLOSE_CODES:
             if self._dial_at_s is None:
                 self._begin_to_resume()
             self._dial_later(self._backoff.next_delay_s(), f"not resumed (code {code})")
@@ -257,16 +264,16 @@ class User:
         match event:
             case cs.Started():
                 self._started(now_s)
-            case cs.Acknowledged():
+            case Acknowledged():
                 self._note_ack(event.chunk_index, now_s)
                 self._pump()
-            case cs.ChunkText():
+            case cs.Segment():
                 self._note_segment(event, now_s)
-            case cs.PartialText():
+            case cs.PartialResult():
                 self.outcome.partials += 1
             case cs.Problem():
                 self._note_problem(event)
-            case cs.FinalText():
+            case cs.FinalResult():
                 self._conclude(event, now_s)
 
     def _started(self, now_s: float) -> None:
@@ -289,7 +296,7 @@ class User:
         for index in [i for i in self._chunk_sent_s if i <= chunk_index]:
             del self._chunk_sent_s[index]
 
-    def _note_segment(self, event: cs.ChunkText, now_s: float) -> None:
+    def _note_segment(self, event: cs.Segment, now_s: float) -> None:
         self._told.append(event.text)
         spoken_ms = self._speech.spoken_until_ms(event.end_ms)
         if spoken_ms is None or self._speaking_since_s is None:
@@ -298,7 +305,7 @@ class User:
         self.outcome.segment_ms.append((now_s - self._run_began_s, (now_s - spoken_s) * 1000))
 
     def _note_problem(self, event: cs.Problem) -> None:
-        if self._core.resume_token is not None and event.code == RESUME_LATER:
+        if self._core.resume_token is not None and event.code == RESUME_UNAVAILABLE:
             assert self._wire is not None
             self._wire.close()
             self.lost(1013)
@@ -307,7 +314,7 @@ class User:
         if not self.active:
             self._end("failed", f"{event.code}: {event.message}")
 
-    def _conclude(self, event: cs.FinalText, now_s: float) -> None:
+    def _conclude(self, event: cs.FinalResult, now_s: float) -> None:
         self.outcome.text = event.text
         self.outcome.stored = event.stored
         if self._finished_s is not None:

@@ -16,7 +16,7 @@ from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from tools.client import authorization
+from asr_client.client import authorization
 
 MESSAGE_BYTES_MAX = 1 << 20
 CLOSED_ABNORMALLY = 1006

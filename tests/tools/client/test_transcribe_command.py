@@ -1,4 +1,4 @@
-"""The command against a scripted peer; tests/integration runs it against the whole system."""
+"""``asr transcribe`` against a scripted server."""
 
 from __future__ import annotations
 
@@ -18,9 +18,17 @@ import pytest
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
-from tools.transcribe import EXIT_BUSY, EXIT_INCOMPLETE
+from asr_client.audio import UnknownDurationError
+from asr_client.exceptions import RefusedError, UnreachableError
+from asr_client.transcribe_command import (
+    EXIT_BUSY,
+    EXIT_INCOMPLETE,
+    Options,
+    explain,
+    pieces_of,
+)
 
-SAMPLE = Path(__file__).parents[2] / "tools" / "samples" / "digits_en.wav"
+SAMPLE = Path(__file__).parents[3] / "tools" / "samples" / "digits_en.wav"
 
 
 class Peer:
@@ -93,7 +101,7 @@ def command(peer: Peer) -> Iterator[Command]:
 
         def start(*arguments: str) -> subprocess.Popen[bytes]:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tools.transcribe", "--url", peer.url, *arguments],
+                [sys.executable, "-m", "asr_client", "transcribe", "--url", peer.url, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -105,7 +113,7 @@ def command(peer: Peer) -> Iterator[Command]:
         yield start
 
 
-def test_a_file_goes_out_whole_and_only_its_text_comes_to_stdout(
+def test_a_file_is_sent_whole_and_only_its_text_goes_to_stdout(
     peer: Peer, command: Command
 ) -> None:
     process = command(
@@ -128,7 +136,7 @@ def test_mode_chunk_sends_a_file_as_one_chunk(peer: Peer, command: Command) -> N
     assert peer.started["mode"] == "chunk"
 
 
-def test_standard_input_goes_out_as_it_comes(peer: Peer, command: Command) -> None:
+def test_standard_input_is_sent_as_it_arrives(peer: Peer, command: Command) -> None:
     process = command("-")
     assert process.stdin is not None
     process.stdin.write(b"first ")
@@ -140,7 +148,9 @@ def test_standard_input_goes_out_as_it_comes(peer: Peer, command: Command) -> No
     assert peer.audio == [b"first ", b"second"]
 
 
-def test_interrupt_ends_the_audio_and_the_text_still_comes(peer: Peer, command: Command) -> None:
+def test_an_interrupt_ends_the_audio_and_the_text_is_still_printed(
+    peer: Peer, command: Command
+) -> None:
     process = command("-")
     assert process.stdin is not None
     process.stdin.write(b"never ending")
@@ -152,7 +162,7 @@ def test_interrupt_ends_the_audio_and_the_text_still_comes(peer: Peer, command: 
     assert process.wait() == 0
 
 
-def test_a_failed_segment_shows_in_the_exit_code(peer: Peer, command: Command) -> None:
+def test_a_failed_segment_is_shown_by_the_exit_code(peer: Peer, command: Command) -> None:
     peer.problem = {"code": "chunk_failed", "message": "three attempts", "chunk_index": 0}
     process = command(str(SAMPLE), "--speed", "0")
     stdout, stderr = process.communicate()
@@ -161,7 +171,7 @@ def test_a_failed_segment_shows_in_the_exit_code(peer: Peer, command: Command) -
     assert b"error: chunk_failed: three attempts" in stderr
 
 
-def test_a_busy_server_is_told_apart(peer: Peer, command: Command) -> None:
+def test_a_busy_server_has_an_exit_code_of_its_own(peer: Peer, command: Command) -> None:
     peer.busy = True
     process = command(str(SAMPLE))
     stdout, stderr = process.communicate()
@@ -169,9 +179,68 @@ def test_a_busy_server_is_told_apart(peer: Peer, command: Command) -> None:
     assert stderr == b"error: refused with 503: no worker is ready; try again in 3 s\n"
 
 
-def test_a_missing_file_is_one_line(command: Command) -> None:
+def test_a_missing_file_is_reported_in_one_line(command: Command) -> None:
     process = command("/nowhere/at/all.wav")
     _, stderr = process.communicate()
     assert process.returncode == EXIT_INCOMPLETE
     assert stderr.count(b"\n") == 1
     assert b"/nowhere/at/all.wav" in stderr
+
+
+def test_several_files_are_transcribed_in_turn_and_a_missing_one_is_skipped(
+    command: Command,
+) -> None:
+    process = command(str(SAMPLE), "/nowhere/at/all.wav", str(SAMPLE), "--speed", "0")
+    stdout, stderr = process.communicate()
+    assert process.returncode == EXIT_INCOMPLETE
+    assert stdout == b"one two\none two\n"
+    assert stderr.count(b"error: ") == 1
+
+
+def options(**changed: Any) -> Options:
+    values: dict[str, Any] = {
+        "url": "ws://h/ws/asr",
+        "speed": 1.0,
+        "partials": True,
+        "language": None,
+        "chunk_ms": 100,
+        "mode": "auto",
+        "rate_hz": 16_000,
+        "resume": True,
+        "token": None,
+    }
+    return Options(**{**values, **changed})
+
+
+@pytest.mark.parametrize(
+    "error, remedies",
+    [
+        (RefusedError(401, "show a token"), ["ASR_TOKEN", "--token"]),
+        (RefusedError(404, "not found"), ["--url", "/ws/asr"]),
+        (UnreachableError("cannot connect to ws://h"), ["--url", "ASR_URL"]),
+        (UnknownDurationError("the duration of a.mp3 is unknown"), ["--speed 0", "[av]"]),
+    ],
+)
+def test_errors_name_the_flag_and_the_remedy(error: Exception, remedies: list[str]) -> None:
+    message = explain(error)
+    assert message.startswith(str(error).partition(":")[0]) or str(error) in message
+    assert all(remedy in message for remedy in remedies)
+
+
+async def test_without_pyav_an_encoded_file_can_be_sent_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    path = tmp_path / "speech.mp3"
+    path.write_bytes(b"ID3" + bytes(9_999))
+    with pytest.raises(UnknownDurationError):
+        pieces_of(str(path), options())
+    pieces = [piece async for piece in pieces_of(str(path), options(speed=0.0))]
+    assert b"".join(pieces) == path.read_bytes() and len(pieces) > 1
+
+
+async def test_an_http_source_is_a_url_and_anything_else_a_file() -> None:
+    with pytest.raises(OSError, match="refused"):
+        await anext(pieces_of("http://127.0.0.1:1/speech.mp3", options()))
+    with pytest.raises(FileNotFoundError):
+        pieces_of("ftp://h/speech.mp3", options())

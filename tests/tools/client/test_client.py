@@ -1,4 +1,4 @@
-"""The client against scripted peers on real sockets; tests/integration has it against a gateway."""
+"""Sessions against scripted servers on real sockets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from tools import client as c
+import asr_client as c
+from asr_client.client import PROBLEMS_KEPT_MAX, UNACKNOWLEDGED_CHUNKS_MAX
 
 Script = Callable[[ServerConnection], Awaitable[None]]
 
@@ -100,11 +101,9 @@ async def test_session_from_start_to_final(binary: bool) -> None:
     assert session.resume_token == "secret"
     assert session.acknowledged_chunks == 2
     assert events == [
-        c.Acknowledged(0),
-        c.Acknowledged(1),
-        c.PartialText(0, "one"),
-        c.ChunkText(segment_index=0, chunk_index=0, start_ms=0, end_ms=900, text="one two"),
-        c.FinalText(text="one two", duration_s=1.5, chunk_count=2, stored=True),
+        c.PartialResult(0, "one"),
+        c.Segment(segment_index=0, chunk_index=0, start_ms=0, end_ms=900, text="one two"),
+        c.FinalResult(text="one two", duration_s=1.5, chunk_count=2, stored=True),
     ]
     first, *chunks, last = received
     assert first == {
@@ -124,12 +123,12 @@ async def test_session_from_start_to_final(binary: bool) -> None:
         assert [chunk["chunk_index"] for chunk in chunks] == [0, 1]
 
 
-async def test_send_waits_for_acknowledgements() -> None:
+async def test_send_waits_while_too_many_chunks_are_unacknowledged() -> None:
     release = asyncio.Event()
 
     async def script(socket: ServerConnection) -> None:
         await start(socket)
-        for _ in range(c.UNACKNOWLEDGED_CHUNKS_MAX):
+        for _ in range(UNACKNOWLEDGED_CHUNKS_MAX):
             await socket.recv()
         await release.wait()
         await acknowledge(socket, 0)
@@ -137,20 +136,20 @@ async def test_send_waits_for_acknowledgements() -> None:
         await end(socket)
 
     async with peer(script) as url, c.connect(url) as session:
-        for _ in range(c.UNACKNOWLEDGED_CHUNKS_MAX):
+        for _ in range(UNACKNOWLEDGED_CHUNKS_MAX):
             await session.send(b"..")
         blocked = asyncio.create_task(session.send(b".."))
         await asyncio.wait([blocked], timeout=0.05)
         assert not blocked.done()
         release.set()
-        assert await blocked == c.UNACKNOWLEDGED_CHUNKS_MAX
+        assert await blocked == UNACKNOWLEDGED_CHUNKS_MAX
         assert (await session.final()).text == "one two"
 
 
-async def test_a_problem_with_a_chunk_frees_its_place() -> None:
+async def test_an_error_about_a_chunk_acknowledges_it() -> None:
     async def script(socket: ServerConnection) -> None:
         await start(socket)
-        for index in range(c.UNACKNOWLEDGED_CHUNKS_MAX):
+        for index in range(UNACKNOWLEDGED_CHUNKS_MAX):
             await socket.recv()
             await tell(
                 socket, type="error", code="bad_audio", message="no audio", chunk_index=index
@@ -159,29 +158,29 @@ async def test_a_problem_with_a_chunk_frees_its_place() -> None:
         await end(socket)
 
     async with peer(script) as url, c.connect(url) as session:
-        for _ in range(c.UNACKNOWLEDGED_CHUNKS_MAX + 1):
+        for _ in range(UNACKNOWLEDGED_CHUNKS_MAX + 1):
             await session.send(b"..")
         events = [event async for event in session.events()]
     assert events[0] == c.Problem("bad_audio", "no audio", 0, None, None)
-    assert len(events) == c.UNACKNOWLEDGED_CHUNKS_MAX + 1
+    assert len(events) == UNACKNOWLEDGED_CHUNKS_MAX + 1
 
 
-async def test_a_waiting_sender_learns_of_a_lost_connection() -> None:
+async def test_a_waiting_sender_raises_when_the_connection_is_lost() -> None:
     async def script(socket: ServerConnection) -> None:
         await start(socket)
-        for _ in range(c.UNACKNOWLEDGED_CHUNKS_MAX):
+        for _ in range(UNACKNOWLEDGED_CHUNKS_MAX):
             await socket.recv()
         await socket.close(1012)
 
     async with peer(script) as url, c.connect(url, resume_s=0) as session:
         with pytest.raises(c.SessionLostError):
-            for _ in range(c.UNACKNOWLEDGED_CHUNKS_MAX + 1):
+            for _ in range(UNACKNOWLEDGED_CHUNKS_MAX + 1):
                 await session.send(b"..")
         with pytest.raises(c.SessionLostError):
             await session.final()
 
 
-async def test_a_lost_connection_is_replaced_and_nothing_is_told_twice() -> None:
+async def test_a_lost_connection_is_resumed_and_no_segment_repeated() -> None:
     starts: list[dict[str, Any]] = []
     heard: list[list[Any]] = []
 
@@ -221,11 +220,11 @@ async def test_a_lost_connection_is_replaced_and_nothing_is_told_twice() -> None
     assert starts[1]["next_segment_index"] == 1
     assert heard[0] == [b"aa", b"bb", b"cc"]
     assert heard[1] == [b"bb", b"cc", json.dumps({"action": "finish", "session_id": "s"})]
-    assert [event.text for event in events if isinstance(event, c.ChunkText)] == ["one", "two"]
+    assert [event.text for event in events if isinstance(event, c.Segment)] == ["one", "two"]
     assert session.connections == 2 and session.resume_token == "secret2"
 
 
-async def test_resuming_waits_for_a_server_that_is_busy_or_cannot_yet() -> None:
+async def test_resumption_is_retried_while_the_server_is_busy_or_unable() -> None:
     tries: list[str] = []
 
     def busy(socket: ServerConnection, _request: Request) -> Response | None:
@@ -254,7 +253,7 @@ async def test_resuming_waits_for_a_server_that_is_busy_or_cannot_yet() -> None:
 
 
 @pytest.mark.parametrize("code", [1000, 1008, 1009])
-async def test_a_session_that_the_server_ended_is_not_resumed(code: int) -> None:
+async def test_other_close_codes_end_the_session(code: int) -> None:
     connections = 0
 
     async def script(socket: ServerConnection) -> None:
@@ -269,7 +268,7 @@ async def test_a_session_that_the_server_ended_is_not_resumed(code: int) -> None
     assert connections == 1
 
 
-async def test_a_session_that_cannot_be_resumed_says_so() -> None:
+async def test_a_session_that_cannot_be_resumed() -> None:
     connections = 0
 
     async def script(socket: ServerConnection) -> None:
@@ -283,13 +282,14 @@ async def test_a_session_that_cannot_be_resumed_says_so() -> None:
         await tell(socket, type="error", code="not_resumable", message="not resumable")
 
     async with peer(script) as url, c.connect(url) as session:
-        with pytest.raises(c.SessionError, match="not_resumable"):
-            await session.final()
+        for _ in range(2):
+            with pytest.raises(c.SessionError, match="not_resumable"):
+                await session.final()
         with pytest.raises(c.SessionError, match="not_resumable"):
             await session.send(b"..")
 
 
-async def test_a_gateway_that_never_comes_back_is_given_up() -> None:
+async def test_resumption_ends_at_its_deadline() -> None:
     async def script(socket: ServerConnection) -> None:
         await start(socket)
         server.close(close_connections=False)
@@ -303,7 +303,7 @@ async def test_a_gateway_that_never_comes_back_is_given_up() -> None:
 
 
 @pytest.mark.parametrize("retry_after, expected", [("7", 7.0), (None, None), ("soon", None)])
-async def test_refusal_tells_when_to_come_back(
+async def test_a_busy_server_says_when_to_retry(
     retry_after: str | None, expected: float | None
 ) -> None:
     def refuse(socket: ServerConnection, _request: Request) -> Response:
@@ -313,7 +313,7 @@ async def test_refusal_tells_when_to_come_back(
         return response
 
     async with peer(end, process_request=refuse) as url:
-        with pytest.raises(c.RefusedError) as refused:
+        with pytest.raises(c.ServerBusyError) as refused:
             async with c.connect(url):
                 pytest.fail("connected")
     assert refused.value.status == 503
@@ -321,7 +321,7 @@ async def test_refusal_tells_when_to_come_back(
     assert "overloaded" in str(refused.value)
 
 
-async def test_a_start_that_fails_is_told() -> None:
+async def test_a_failed_start() -> None:
     async def script(socket: ServerConnection) -> None:
         await socket.recv()
         await tell(socket, type="error", code="bad_message", message="mode: unknown")
@@ -332,15 +332,54 @@ async def test_a_start_that_fails_is_told() -> None:
                 pytest.fail("started")
 
 
-async def test_nobody_listening_is_one_clear_error(unused_tcp_port: int) -> None:
-    with pytest.raises(c.SessionError, match="cannot connect to ws://"):
+async def test_an_unreachable_server(unused_tcp_port: int) -> None:
+    with pytest.raises(c.UnreachableError, match="cannot connect to ws://"):
         async with c.connect(f"ws://127.0.0.1:{unused_tcp_port}/ws/asr"):
             pytest.fail("connected")
 
 
-@pytest.mark.parametrize(
-    "message", ["", "[]", "{}", '{"type":"news"}', '{"type":"ack","status":"received"}', "[" * 9999]
-)
-def test_what_is_no_event_is_refused(message: str) -> None:
-    with pytest.raises(c.SessionError):
-        c.parse_event(message)
+async def test_a_refusal_for_another_reason() -> None:
+    def refuse(socket: ServerConnection, _request: Request) -> Response:
+        return socket.respond(HTTPStatus.UNAUTHORIZED, "show a token")
+
+    async with peer(end, process_request=refuse) as url:
+        with pytest.raises(c.RefusedError, match="show a token") as refused:
+            async with c.connect(url):
+                pytest.fail("connected")
+    assert refused.value.status == 401
+    assert not isinstance(refused.value, c.ServerBusyError)
+
+
+async def test_iteration_yields_segments_and_records_problems(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def script(socket: ServerConnection) -> None:
+        await start(socket)
+        await tell(socket, type="partial_result", segment_index=0, text="on")
+        await tell_segment(socket, 0, "one")
+        await tell(
+            socket, type="error", code="chunk_failed", message="three attempts", segment_index=1
+        )
+        await tell_segment(socket, 2, "two")
+        await end(socket)
+
+    async with peer(script) as url, c.connect(url) as session:
+        texts = [segment.text async for segment in session]
+        assert texts == ["one", "two"]
+        assert [problem.code for problem in session.problems] == ["chunk_failed"]
+        assert (await session.final()).text == "one two"
+        assert [segment async for segment in session] == []
+    assert "chunk_failed: three attempts" in caplog.text
+
+
+async def test_only_the_latest_problems_are_kept() -> None:
+    async def script(socket: ServerConnection) -> None:
+        await start(socket)
+        for index in range(PROBLEMS_KEPT_MAX + 1):
+            await tell(socket, type="error", code=f"e{index}", message="")
+        await end(socket)
+
+    async with peer(script) as url, c.connect(url) as session:
+        await session.final()
+    assert len(session.problems) == PROBLEMS_KEPT_MAX
+    assert session.problems[0].code == "e1"

@@ -1,0 +1,403 @@
+"""Sessions over WebSocket that resume after lost connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import random
+import time
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from urllib.parse import urlsplit
+
+import websockets
+from websockets.asyncio.client import ClientConnection
+
+from asr_client.events import Acknowledged, Event, FinalResult, Problem, Segment, Started
+from asr_client.exceptions import (
+    RefusedError,
+    ServerBusyError,
+    SessionError,
+    SessionLostError,
+    UnreachableError,
+)
+from asr_client.protocol import (
+    RESUMABLE_CLOSE_CODES,
+    RESUME_UNAVAILABLE,
+    ClientProtocol,
+    Mode,
+    ReplayBuffer,
+    start_fields,
+)
+
+DEFAULT_URL = "ws://127.0.0.1:8080/ws/asr"
+TOKEN_VARIABLE = "ASR_TOKEN"
+"""Environment variable from which programs take the access token. Unlike the arguments of a
+command, other users of the machine cannot read it."""
+UNACKNOWLEDGED_CHUNKS_MAX = 64
+"""Chunks sent and not acknowledged; at the limit ``send()`` waits. The server acknowledges binary
+frames at least every 10 chunks."""
+UNREAD_EVENTS_MAX = 4096
+"""Events received and not yet taken by the caller; at the limit the client stops reading, so that
+acknowledgements stop and ``send()`` waits."""
+PROBLEMS_KEPT_MAX = 100
+"""Length of ``Session.problems``; at the limit the oldest is dropped."""
+OPEN_TIMEOUT_S = 10.0
+MESSAGE_BYTES_MAX = 1 << 20
+RESUME_S = 60.0
+"""How long the client tries to resume a session, by default. The server keeps a disconnected
+session for as long (``RESUME_WAIT_S``). Then ``SessionLostError`` is raised."""
+RETRY_INITIAL_S = 0.2
+RETRY_MAX_S = 5.0
+BUSY_STATUS = 503
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+logger = logging.getLogger("asr_client")
+
+
+class _RetryableError(SessionError):
+    """The server cannot resume the session at the moment."""
+
+
+class Session:
+    """One started session. ``connect()`` creates and closes it.
+
+    Send audio with ``send()``, mark its end with ``finish()``, and iterate over the session to
+    receive its segments::
+
+        async for segment in session:
+            print(segment.start_ms, segment.text)
+
+    One task may send while another iterates. For audio that takes more than a few minutes, iterate
+    while sending: ``send()`` waits when ``UNREAD_EVENTS_MAX`` results have not been taken.
+
+    Attributes:
+        connections: Number of connections so far; above 1, the session was resumed.
+        problems: The latest errors that the server reported, failed segments among them.
+    """
+
+    def __init__(self, protocol: ClientProtocol, chunks: ReplayBuffer) -> None:
+        self.connections = 1
+        self.problems: deque[Problem] = deque(maxlen=PROBLEMS_KEPT_MAX)
+        self._protocol = protocol
+        self._chunks = chunks
+        self._events: asyncio.Queue[Event | SessionError] = asyncio.Queue(UNREAD_EVENTS_MAX)
+        self._progress = asyncio.Event()
+        self._to_send = asyncio.Event()
+        self._failure: SessionError | None = None
+        self._final: FinalResult | None = None
+
+    @property
+    def session_id(self) -> str:
+        return self._protocol.session_id
+
+    @property
+    def resume_token(self) -> str:
+        """Secret with which this session can be resumed, also from another process."""
+        assert self._protocol.resume_token is not None
+        return self._protocol.resume_token
+
+    @property
+    def acknowledged_chunks(self) -> int:
+        """Number of chunks that the server has received."""
+        return self._protocol.acknowledged_chunks
+
+    async def send(self, audio: bytes) -> int:
+        """Send the next chunk of audio and return its index.
+
+        The chunk is 16-bit little-endian mono PCM at the session's sample rate, or a slice of a
+        WAV, WebM, Ogg, FLAC or MP3 file. Chunks need not end at a word or frame boundary. The call
+        waits while ``UNACKNOWLEDGED_CHUNKS_MAX`` chunks are unacknowledged.
+
+        Raises:
+            SessionError: If the session is lost.
+        """
+        while len(self._chunks) - self._protocol.acknowledged_chunks >= UNACKNOWLEDGED_CHUNKS_MAX:
+            self._raise_failure()
+            self._progress.clear()
+            await self._progress.wait()
+        self._raise_failure()
+        index = len(self._chunks)
+        self._chunks.append(audio)
+        self._to_send.set()
+        return index
+
+    async def finish(self) -> None:
+        """Mark the end of the audio. After calling this you must not send; iterate to the end.
+
+        Raises:
+            SessionError: If the session is lost.
+        """
+        self._raise_failure()
+        self._protocol.finish()
+        self._to_send.set()
+
+    async def __aiter__(self) -> AsyncIterator[Segment]:
+        """Yield segments in order, each once, until the final result.
+
+        A failed segment is not yielded: it is logged as a warning and added to ``problems``.
+
+        Raises:
+            SessionError: If the session is lost before the final result.
+        """
+        async for event in self.events():
+            if isinstance(event, Segment):
+                yield event
+            elif isinstance(event, Problem):
+                logger.warning("%s: %s", event.code, event.message)
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Yield all events but acknowledgements, in order, up to ``FinalResult``.
+
+        ``Started`` is among them only when the session was resumed.
+
+        Raises:
+            SessionError: If the session is lost before the final result.
+        """
+        while self._final is None:
+            event = await self._events.get()
+            if isinstance(event, SessionError):
+                self._events.put_nowait(event)  # The next caller gets it, too.
+                raise event
+            if isinstance(event, Problem):
+                self.problems.append(event)
+            elif isinstance(event, FinalResult):
+                self._final = event
+            yield event
+
+    async def final(self) -> FinalResult:
+        """Wait for the final result; events before it are discarded.
+
+        Raises:
+            SessionError: If the session is lost before the final result.
+        """
+        async for _ in self.events():
+            pass
+        assert self._final is not None
+        return self._final
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    # ------------------------------------------------------------- run by connect() in its own task
+
+    async def _run(self, socket: ClientConnection, dialer: _Dialer, resume_s: float) -> None:
+        """Serve connection after connection until the final result, or until resumption fails."""
+        failure: SessionError = SessionLostError("the server closed the session")
+        try:
+            while True:
+                code = await self._serve(socket)
+                if self._protocol.final is not None:
+                    break
+                failure = SessionLostError(f"connection lost (close code {code})")
+                if code not in RESUMABLE_CLOSE_CODES or resume_s <= 0:
+                    break
+                logger.info("connection lost (close code %s), resuming %s", code, self.session_id)
+                socket, resumed = await dialer.redial(self._protocol, resume_s)
+                self.connections += 1
+                await self._events.put(resumed)
+        except SessionError as error:
+            failure = error
+        self._failure = failure
+        self._progress.set()
+        await self._events.put(failure)
+
+    async def _serve(self, socket: ClientConnection) -> int:
+        """Send and receive until the connection ends; return its close code."""
+        sending = asyncio.create_task(self._send_on(socket))
+        receiving = asyncio.create_task(self._receive(socket))
+        try:
+            await asyncio.wait([sending, receiving], return_when=asyncio.FIRST_COMPLETED)
+            if sending.done() and not receiving.done() and (error := sending.exception()):
+                raise error
+            await receiving
+        finally:
+            sending.cancel()
+            receiving.cancel()
+            await asyncio.gather(sending, receiving, return_exceptions=True)
+            await socket.close()
+            self._protocol.connection_lost()
+        return socket.close_code or 1006
+
+    async def _send_on(self, socket: ClientConnection) -> None:
+        while True:
+            self._to_send.clear()
+            while (message := self._protocol.next_message()) is not None:
+                try:
+                    await socket.send(message)
+                except websockets.ConnectionClosed:
+                    return  # The receiving task reports how the connection ended.
+            await self._to_send.wait()
+
+    async def _receive(self, socket: ClientConnection) -> None:
+        with contextlib.suppress(websockets.ConnectionClosed):
+            async for message in socket:
+                event = self._protocol.receive(message)
+                self._progress.set()
+                if event is not None and not isinstance(event, Acknowledged):
+                    await self._events.put(event)
+
+
+class _Dialer:
+    """Opens the connections of one session."""
+
+    def __init__(self, url: str, headers: Mapping[str, str] | None) -> None:
+        self._url = url
+        self._headers = headers
+
+    async def dial(self, protocol: ClientProtocol) -> tuple[ClientConnection, Started]:
+        """Open a connection and start the session on it.
+
+        Raises:
+            RefusedError: If the server refuses the connection.
+            SessionError: If the server cannot be reached or does not start the session.
+        """
+        socket = await _open(protocol.url(self._url), self._headers)
+        try:
+            return socket, await _start(socket, protocol)
+        except BaseException:
+            await socket.close()
+            raise
+
+    async def redial(
+        self, protocol: ClientProtocol, resume_s: float
+    ) -> tuple[ClientConnection, Started]:
+        """Resume the session on a new connection, retrying for ``resume_s`` seconds.
+
+        Raises:
+            SessionError: If the session cannot be resumed.
+        """
+        deadline_s = time.monotonic() + resume_s
+        ceiling_s = RETRY_INITIAL_S
+        while True:
+            try:
+                return await self.dial(protocol)
+            except (SessionLostError, _RetryableError, ServerBusyError) as error:
+                # Exponential backoff with jitter, so that a crowd of clients spreads out.
+                delay_s = random.uniform(ceiling_s / 2, ceiling_s)
+                ceiling_s = min(2 * ceiling_s, RETRY_MAX_S)
+                if isinstance(error, ServerBusyError):
+                    delay_s += error.retry_after_s or 0.0
+                if time.monotonic() + delay_s > deadline_s:
+                    message = f"not resumed within {resume_s:g} s: {error}"
+                    raise SessionLostError(message) from error
+            await asyncio.sleep(delay_s)
+
+
+@contextlib.asynccontextmanager
+async def connect(
+    url: str = DEFAULT_URL,
+    *,
+    token: str | None = None,
+    mode: Mode = "auto",
+    sample_rate_hz: int = 16_000,
+    language: str | None = None,
+    hotwords: Sequence[str] = (),
+    partials: bool = False,
+    session_id: str | None = None,
+    user_id: str | None = None,
+    binary: bool = True,
+    headers: Mapping[str, str] | None = None,
+    resume_s: float = RESUME_S,
+) -> AsyncIterator[Session]:
+    """Connect to ``url`` and start a session; close the connection on exit.
+
+    When the connection breaks, the client connects again, sends the audio that the server has not
+    received, and continues. Each segment is received once. For this, the client keeps the latest
+    64 MiB of audio.
+
+    Args:
+        token: Access token, if the server requires one.
+        mode: How the server reads chunks: ``auto``, ``stream`` or ``chunk``.
+        sample_rate_hz: Sample rate of raw PCM, 8,000 to 48,000. Encoded files state their own.
+        language: Such as ``zh`` or ``en``, for models that use it.
+        hotwords: Words that the model should prefer, for models that use them.
+        partials: Also receive partial results, as ``PartialResult`` among ``events()``.
+        session_id: Identifier of the session; a random UUID by default.
+        user_id: Name stored with the session.
+        binary: Send chunks as binary frames; otherwise as JSON with base64.
+        headers: Additional headers of the WebSocket handshake.
+        resume_s: How long to try to resume after a lost connection, in seconds; 0 disables it.
+
+    Raises:
+        ServerBusyError: If the server has no capacity; see its ``retry_after_s``.
+        RefusedError: If the server refuses the connection for another reason.
+        UnreachableError: If no connection can be opened.
+        SessionError: If the server does not start the session.
+    """
+    start = start_fields(
+        session_id or str(uuid.uuid4()),
+        user_id=user_id,
+        mode=mode,
+        sample_rate_hz=sample_rate_hz,
+        language=language,
+        hotwords=hotwords,
+        partials=partials,
+    )
+    chunks = ReplayBuffer()
+    protocol = ClientProtocol(start, chunks, binary=binary)
+    dialer = _Dialer(url, {**(headers or {}), **authorization(token)})
+    socket, _ = await dialer.dial(protocol)
+    session = Session(protocol, chunks)
+    running = asyncio.create_task(session._run(socket, dialer, resume_s))
+    try:
+        yield session
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await socket.close()
+
+
+def authorization(token: str | None) -> dict[str, str]:
+    """Return the HTTP headers that carry ``token``; none without one."""
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+async def _open(url: str, headers: Mapping[str, str] | None) -> ClientConnection:
+    try:
+        return await websockets.connect(
+            url,
+            additional_headers=headers,
+            compression=None,
+            max_size=MESSAGE_BYTES_MAX,
+            open_timeout=OPEN_TIMEOUT_S,
+            proxy=None if urlsplit(url).hostname in _LOOPBACK else True,
+        )
+    except websockets.InvalidStatus as error:
+        raise _refusal(error) from error
+    except ValueError as error:
+        raise SessionError(f"cannot connect to {url}: {error}") from error
+    except (OSError, websockets.WebSocketException) as error:
+        raise UnreachableError(f"cannot connect to {url}: {error}") from error
+
+
+def _refusal(error: websockets.InvalidStatus) -> RefusedError:
+    response = error.response
+    message = (response.body or b"").decode("utf-8", "replace").strip() or response.reason_phrase
+    if response.status_code != BUSY_STATUS:
+        return RefusedError(response.status_code, message)
+    try:
+        retry_after_s = float(response.headers.get("Retry-After", "nan"))
+    except ValueError:  # The header may also be a date (RFC 9110, 10.2.3); this server sends none.
+        retry_after_s = math.nan
+    return ServerBusyError(
+        response.status_code, message, retry_after_s if math.isfinite(retry_after_s) else None
+    )
+
+
+async def _start(socket: ClientConnection, protocol: ClientProtocol) -> Started:
+    try:
+        await socket.send(protocol.start_message())
+        event = protocol.receive(await socket.recv())
+    except websockets.ConnectionClosed as error:
+        raise SessionLostError(f"connection lost: {error}") from error
+    if isinstance(event, Problem):
+        failure = _RetryableError if event.code == RESUME_UNAVAILABLE else SessionError
+        raise failure(f"{event.code}: {event.message}")
+    if not isinstance(event, Started):
+        raise SessionError(f"the server did not start the session: {type(event).__name__}")
+    return event
