@@ -1,25 +1,25 @@
-// Stream a file from Node (22 or later), and print its words as they come.
+// Stream a file from Node (22 or later), and print its text while it is spoken.
 //
 //   node examples/stream.mjs FILE [ws://HOST:PORT/ws/asr]
 //
-// ASR_TOKEN in the environment, if the server wants a token.
+// The access token, if the server requires one, is taken from ASR_TOKEN.
 
 import { randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 
-const CHUNK_BYTES = 6_400; // 0.2 s of 16 kHz PCM; the server reads the WAV header by itself
+const CHUNK_BYTES = 6_400; // 0.2 s of PCM at 16 kHz; the server reads the WAV header
 
 const [path, url = "ws://127.0.0.1:8080/ws/asr"] = process.argv.slice(2);
 const audio = await readFile(path);
 const session = randomUUID();
-// This WebSocket lets nobody set a header, so the token goes as a subprotocol.
+// The WebSocket API cannot set headers, so the token is sent as a subprotocol.
 const token = process.env.ASR_TOKEN;
 const socket = new WebSocket(url, token ? ["asr", `bearer.${token}`] : []);
 
 async function speak() {
-  for (let place = 0; place < audio.length; place += CHUNK_BYTES) {
-    socket.send(audio.subarray(place, place + CHUNK_BYTES));
+  for (let offset = 0; offset < audio.length; offset += CHUNK_BYTES) {
+    socket.send(audio.subarray(offset, offset + CHUNK_BYTES));
     await sleep(200);
   }
   socket.send(JSON.stringify({ action: "finish", session_id: session }));
@@ -40,5 +40,5 @@ socket.onmessage = ({ data }) => {
   }
 };
 
-// Full (503), or gone: a client that lives longer tries again, with resume_token if it had begun.
+// The server is busy (503) or gone. A real client connects again, with resume_token once started.
 socket.onclose = ({ code }) => process.exit(code === 1000 || code === 1005 ? 0 : 1);

@@ -1,8 +1,8 @@
-"""Stream a file in real time, and print its words as they come.
+"""Stream a WAV file in real time, and print its text while it is spoken.
 
 python examples/stream.py FILE [ws://HOST:PORT/ws/asr]
 
-ASR_TOKEN in the environment, if the server wants a token.
+The access token, if the server requires one, is taken from ASR_TOKEN.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import os
 import sys
 import wave
 
-from asr_client import FinalResult, PartialResult, Problem, Segment, Session, connect
+import asr_client
 
 CHUNK_S = 0.2
 
 
-async def speak(session: Session, path: str) -> None:
-    """Send a WAV file's samples as a microphone would."""
+async def speak(session: asr_client.Session, path: str) -> None:
+    """Send the samples of a WAV file as a microphone would."""
     with wave.open(path) as file:
-        while piece := file.readframes(round(file.getframerate() * CHUNK_S)):
-            await session.send(piece)
+        while chunk := file.readframes(round(file.getframerate() * CHUNK_S)):
+            await session.send(chunk)
             await asyncio.sleep(CHUNK_S)
     await session.finish()
 
@@ -29,20 +29,21 @@ async def speak(session: Session, path: str) -> None:
 async def main(path: str, url: str) -> None:
     with wave.open(path) as file:
         rate_hz = file.getframerate()
-    token = os.environ.get("ASR_TOKEN")
-    async with connect(url, sample_rate_hz=rate_hz, partials=True, token=token) as session:
+    async with asr_client.connect(
+        url, sample_rate_hz=rate_hz, partials=True, token=os.environ.get("ASR_TOKEN")
+    ) as session:
         speaking = asyncio.create_task(speak(session, path))
-        # A lost connection is replaced meanwhile; each text still comes once.
+        # If the connection is lost, the session is resumed; each segment is received once.
         async for event in session.events():
             match event:
-                case PartialResult():
+                case asr_client.PartialResult():
                     print("…", event.text)
-                case Segment():
+                case asr_client.Segment():
                     print(f"{event.start_ms / 1000:7.2f} s", event.text)
-                case FinalResult():
+                case asr_client.FinalResult():
                     print(event.text)
                     print("stored" if event.stored else "not stored yet")
-                case Problem():
+                case asr_client.Problem():
                     print(event.code, event.message, file=sys.stderr)
         await speaking
 

@@ -1,4 +1,4 @@
-"""The examples, as they stand there, against a running system."""
+"""The examples, unchanged, against a running system."""
 
 from __future__ import annotations
 
@@ -33,18 +33,24 @@ def run(*command: str) -> str:
 
 
 def node() -> str:
-    """The one that Playwright brings along."""
+    """The Node that Playwright ships."""
     return str(compute_driver_executable()[0])
 
 
-def test_all_examples_are_run_here_and_listed() -> None:
+def test_all_examples_are_tested_and_listed() -> None:
     files = {path.name for path in EXAMPLES.iterdir()} - {"README.md", "__pycache__"}
-    assert files == {"stream.py", "stream.mjs", "page.html", "files.sh"}
+    assert files == {"transcribe.py", "stream.py", "stream.mjs", "page.html", "files.sh"}
     readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     assert all(f"[{name}]({name})" in readme for name in files)
 
 
-def test_python(stack: Stack) -> None:
+def test_transcribe(stack: Stack) -> None:
+    example = EXAMPLES / "transcribe.py"
+    lines = run(sys.executable, str(example), str(SAMPLE), stack.url()).splitlines()
+    assert " ".join(line.split(" ", 2)[2] for line in lines) == TEXT
+
+
+def test_stream(stack: Stack) -> None:
     lines = run(sys.executable, str(EXAMPLES / "stream.py"), str(SAMPLE), stack.url()).splitlines()
     assert lines[-2:] == [TEXT, "stored"]
     assert any(line.startswith("…") for line in lines)
@@ -65,7 +71,7 @@ def test_files_and_history(stack: Stack) -> None:
 
 @pytest.fixture
 def origin() -> Iterator[str]:
-    """Somebody's own web server, with the examples."""
+    """Another web server, with the examples."""
     handler = functools.partial(_Quiet, directory=str(EXAMPLES))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
