@@ -1,10 +1,14 @@
-"""Records that were not confirmed when a gateway had to end, on disk for the next one that starts.
+"""Records on disk that were not confirmed when a gateway stopped, for the next gateway to send.
 
-A file is written once, whole, and then only read: ``magic, entries, trailer``. An entry is a
-length and the frames of a ``Record``; the trailer holds their number and a checksum. Whoever has
-locked a file sends its records until all are stored, and removes it then. A gateway that dies
-meanwhile loses its lock, and the next one begins again, which does no harm: storing twice is
-storing once.
+A gateway writes at most one file, when it stops, and never changes it. Each gateway that starts
+locks the files that no other has locked, sends their records until all are stored, and then removes
+the files. If it dies before, its locks are released and the next gateway sends everything again.
+That is safe because storing a record is idempotent.
+
+File format: ``magic, entries, trailer``. An entry is a length and the two frames of a ``Record``
+(``wire.codec``). The trailer holds the number of entries and a CRC-32. SQLite was measured as an
+alternative, with 200,000 records of 0.6 kB: it reads and writes as fast (with WAL it writes a
+quarter slower), takes as much space, and needs a checksum of ours to detect a changed byte.
 """
 
 from __future__ import annotations
@@ -24,29 +28,35 @@ from wire import codec
 from wire.messages import Record, StoredKey
 
 SPOOL_BYTES_MAX = 256 << 20
-"""In all files together; what does not fit is lost, counted and logged."""
+"""Size of all files together. Records beyond it are lost, counted and logged."""
 TEMPORARY = ".tmp"
-"""Suffix of a file that is being written."""
+"""Suffix of a file while it is written."""
 _MAGIC = b"asr-spool-1\n"
 _LENGTH = struct.Struct(">I")
 _TRAILER = struct.Struct(">III")
 _END = 0xFFFF_FFFF
-"""Where an entry's length would stand, before count and checksum."""
+"""In place of an entry's length, before count and checksum."""
+_TAG_BYTES = 2
 
 
 class Spool:
-    """``take`` at the start, ``confirm`` what is stored, ``write`` and ``close`` at the end."""
+    """``take`` at start, ``confirm`` every stored key, ``write`` and ``close`` when stopping."""
 
     def __init__(self, directory: Path, gateway_id: str) -> None:
-        self._table = directory
+        self._directory = directory
         self._gateway_id = gateway_id
         self._held: dict[Path, tuple[BinaryIO, set[StoredKey]]] = {}
         self._log = structlog.get_logger()
 
+    def __len__(self) -> int:
+        """Number of files with records that are not stored yet."""
+        return len(self._held)
+
     def take(self) -> list[Record]:
-        """Records of all files that no other gateway has. Send them until they are stored."""
+        """Lock every file that no other gateway holds, and return the records. The caller sends
+        them until they are stored. A file that cannot be read is counted and left out."""
         records: list[Record] = []
-        for path in sorted(self._table.glob("*.spool")):
+        for path in sorted(self._directory.glob("*.spool")):
             try:
                 file = _lock(path)
                 if file is None:
@@ -72,7 +82,7 @@ class Spool:
         return records
 
     def confirm(self, keys: Iterable[StoredKey]) -> None:
-        """These are stored. A file of which all is stored is removed."""
+        """Note that ``keys`` are stored, and remove each file whose records all are."""
         if not self._held:
             return
         stored = set(keys)
@@ -85,13 +95,18 @@ class Spool:
                 self._log.info("spool_emptied", file=path.name)
 
     def write(self, records: Iterable[Record]) -> int:
-        """Keep ``records``, except those that are in a file already. Returns how many it wrote."""
+        """Write ``records`` to this gateway's file, except those already in a file that it holds.
+
+        Returns the number written. Records that do not fit, or that the disk does not take, are
+        counted and logged.
+        """
         held = {key for _, left in self._held.values() for key in left}
         new = [record for record in records if record.key not in held]
         if not new:
             return 0
         try:
-            content, count = self._content(new)
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            content, count = _content(new, SPOOL_BYTES_MAX - self._used_bytes())
             self._write(content)
         except OSError as error:
             SPOOL_DROPPED.labels("disk").inc(len(new))
@@ -105,27 +120,16 @@ class Spool:
         return count
 
     def close(self) -> None:
-        """Let other gateways have what is not stored yet."""
+        """Release the files that are not stored yet to other gateways."""
         for file, _ in self._held.values():
             file.close()
         self._held.clear()
 
-    def _content(self, records: list[Record]) -> tuple[bytes, int]:
-        self._table.mkdir(mode=0o700, parents=True, exist_ok=True)
-        whole = (path for path in self._table.iterdir() if path.suffix != TEMPORARY)
-        left = SPOOL_BYTES_MAX - sum(map(_size, whole))
-        content, count = bytearray(), 0
-        for record in records:
-            entry = b"".join(codec.encode(record))
-            if len(content) + len(entry) + _LENGTH.size > left:
-                break
-            content += _LENGTH.pack(len(entry)) + entry
-            count += 1
-        trailer = _TRAILER.pack(_END, count, zlib.crc32(content))
-        return _MAGIC + bytes(content) + trailer, count
+    def _used_bytes(self) -> int:
+        return sum(_size(path) for path in self._directory.iterdir() if path.suffix != TEMPORARY)
 
     def _write(self, content: bytes) -> None:
-        path = self._table / f"{self._gateway_id}.spool"
+        path = self._directory / f"{self._gateway_id}.spool"
         temporary = path.with_suffix(TEMPORARY)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
@@ -137,7 +141,7 @@ class Spool:
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
-        directory = os.open(self._table, os.O_RDONLY)
+        directory = os.open(self._directory, os.O_RDONLY)
         try:
             os.fsync(directory)
         finally:
@@ -145,22 +149,21 @@ class Spool:
 
 
 def _size(path: Path) -> int:
-    """0 if it is gone: another gateway has just stored all of it."""
     try:
         return path.stat().st_size
-    except FileNotFoundError:
+    except FileNotFoundError:  # Another gateway has just removed it.
         return 0
 
 
 def _lock(path: Path) -> BinaryIO | None:
-    """The opened file, locked; None if it is another gateway's, or gone."""
+    """The opened and locked file; None if another gateway holds it or has removed it."""
     try:
         file = path.open("rb")
     except FileNotFoundError:
         return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Its owner may have removed it between our opening and our locking it.
+        # Its holder may have removed it between our opening and our locking it.
         if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
             return file
     except (BlockingIOError, FileNotFoundError):
@@ -170,19 +173,37 @@ def _lock(path: Path) -> BinaryIO | None:
     return None
 
 
+def _content(records: list[Record], bytes_max: int) -> tuple[bytes, int]:
+    """A file of the first ``records``, as many as fit, and their number."""
+    entries, count = bytearray(), 0
+    for record in records:
+        entry = b"".join(codec.encode(record))
+        if len(entries) + len(entry) + _LENGTH.size > bytes_max:
+            break
+        entries += _LENGTH.pack(len(entry)) + entry
+        count += 1
+    return _MAGIC + bytes(entries) + _TRAILER.pack(_END, count, zlib.crc32(entries)), count
+
+
 def _parse(data: bytes) -> Iterator[Record]:
+    """The records of a file, also of an earlier release.
+
+    Raises:
+        WireError, struct.error: the file is damaged.
+    """
     if not data.startswith(_MAGIC) or len(data) < len(_MAGIC) + _TRAILER.size:
         raise codec.WireError("not a spool file")
-    content = data[len(_MAGIC) : -_TRAILER.size]
+    entries = data[len(_MAGIC) : -_TRAILER.size]
     end, count, checksum = _TRAILER.unpack(data[-_TRAILER.size :])
-    if end != _END or checksum != zlib.crc32(content):
-        raise codec.WireError("its end or its checksum is wrong")
+    if end != _END or checksum != zlib.crc32(entries):
+        raise codec.WireError("wrong trailer or checksum")
     place = 0
     for _ in range(count):
-        (length,) = _LENGTH.unpack_from(content, place)
-        entry = content[place + _LENGTH.size : place + _LENGTH.size + length]
-        place += _LENGTH.size + length
-        message = codec.decode([entry[:2], entry[2:]])
-        if not isinstance(message, Record):
-            raise codec.WireError("an entry is not a record")
-        yield message
+        (length,) = _LENGTH.unpack_from(entries, place)
+        place += _LENGTH.size
+        # Not the entry's own tag: it holds the protocol version of the release that wrote it.
+        header = entries[place + _TAG_BYTES : place + length]
+        record = codec.decode([codec.tag_of(Record), header])
+        assert isinstance(record, Record)
+        yield record
+        place += length

@@ -257,7 +257,7 @@ class GatewayProcess:
         counts = {
             "sessions": len(server.sessions),
             "outbox": len(server.outbox),
-            "spool": len(server.spool._held),
+            "spool": len(server.spool),
             "claims": len(server._takeover._claims),
             "connections": server.gate.connections,
         }

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client import REGISTRY
 
 from gateway.storage import spool
 from gateway.storage.spool import Spool
+from wire import codec
 from wire.messages import Record, StoredKey
 
 
@@ -20,7 +22,7 @@ def key(seq: int, generation: int = 0) -> StoredKey:
     return StoredKey(session_id="s", kind="record", seq=seq, generation=generation)
 
 
-def test_what_one_gateway_leaves_the_next_sends_until_it_is_stored(tmp_path: Path) -> None:
+def test_the_next_gateway_takes_records_until_they_are_stored(tmp_path: Path) -> None:
     directory = tmp_path / "spool"
     assert Spool(directory, "g1").write([]) == 0
     assert not directory.exists()
@@ -35,12 +37,12 @@ def test_what_one_gateway_leaves_the_next_sends_until_it_is_stored(tmp_path: Pat
     assert not path.exists()
 
 
-def test_a_file_is_taken_by_one_gateway_at_a_time(tmp_path: Path) -> None:
+def test_one_gateway_at_a_time_holds_a_file(tmp_path: Path) -> None:
     Spool(tmp_path, "g1").write([record(0)])
     second, third = Spool(tmp_path, "g2"), Spool(tmp_path, "g3")
     assert second.take() == [record(0)]
     assert third.take() == []
-    # What still is in a file is not written a second time.
+    # A record in a held file is not written a second time.
     assert second.write([record(0), record(1)]) == 1
     second.close()
     assert third.take() == [record(0), record(1)]
@@ -94,7 +96,7 @@ def test_a_disk_that_cannot_be_written_is_counted(tmp_path: Path) -> None:
     assert after == before + 1
 
 
-def test_what_cannot_be_read_keeps_nobody_from_the_rest(tmp_path: Path) -> None:
+def test_an_unreadable_file_does_not_affect_the_others(tmp_path: Path) -> None:
     Spool(tmp_path, "g2").write([record(0)])
     (tmp_path / "a.spool").mkdir()
     (tmp_path / "z.spool").symlink_to(tmp_path / "z.spool")
@@ -105,24 +107,42 @@ def test_what_cannot_be_read_keeps_nobody_from_the_rest(tmp_path: Path) -> None:
     assert REGISTRY.get_sample_value("asr_gateway_spool_damaged_files_total") == before + 2
 
 
-def test_files_that_go_while_one_is_written_do_no_harm(
+def test_files_may_vanish_while_one_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two gateways on one directory end, or one stores what another left, at the same moment."""
+    """Another gateway on the same directory stops, or empties a file, at the same moment."""
     iterdir = Path.iterdir
-    gone = tmp_path / "gone.spool"
+    vanished = tmp_path / "gone.spool"
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "iterdir", lambda path: iter([gone, *iterdir(path)]))
+        patch.setattr(Path, "iterdir", lambda path: iter([vanished, *iterdir(path)]))
         assert Spool(tmp_path, "g1").write([record(0)]) == 1
     after = Spool(tmp_path, "g2")
     assert after.take() == [record(0)]
     after.close()
 
 
-def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("gateway.storage.spool.os.fsync", full)
     assert Spool(tmp_path, "g1").write([record(0)]) == 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("version", [0, 2])
+def test_files_of_another_protocol_version_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    def encode(message: Record) -> list[bytes]:
+        _, header = codec.encode(message)
+        return [codec.tag_of(Record)[:1] + bytes([version]), header]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool, "codec", SimpleNamespace(encode=encode))
+        assert Spool(tmp_path, "g1").write([record(0), record(1)]) == 2
+    after = Spool(tmp_path, "g2")
+    assert after.take() == [record(0), record(1)]
+    assert len(after) == 1
+    after.close()
+    assert len(after) == 0
