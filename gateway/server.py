@@ -298,12 +298,15 @@ class Server:
         self._takeover.note_stored(message.keys)
         self.spool.confirm(message.keys)
         by_session: defaultdict[str, list[StoredKey]] = defaultdict(list)
-        for key in self.outbox.confirm(message.keys, time.monotonic()):
+        for confirmed in self.outbox.confirm(message.keys, time.monotonic()):
+            key = confirmed.key
+            if confirmed.waited_s is not None:
+                metrics.STORE_SECONDS.observe(confirmed.waited_s)
             by_session[key.session_id].append(key)
             if key.kind == "record" and key.seq == DELETED_RECORD_SEQ:
-                confirmed = self._deletions.get(key.session_id)
-                if confirmed is not None:
-                    confirmed.set()
+                deleted = self._deletions.get(key.session_id)
+                if deleted is not None:
+                    deleted.set()
         for session_id, keys in by_session.items():
             runner = self._table.find(session_id)
             if runner is not None:

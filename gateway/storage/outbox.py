@@ -1,8 +1,9 @@
-"""SANS-IO: everything of this gateway that is to be stored, kept until persistence says STORED.
+"""Core: every record of this gateway that awaits confirmation by persistence.
 
-Results are published by the broker itself; only when one is not confirmed in time is a copy of it
-sent from here. Records are sent from here at once. Both are sent again with back-off until they
-are confirmed, so that no process between us and PostgreSQL needs a journal.
+The broker publishes results itself. The outbox keeps a copy of each and sends it only if the result
+is not confirmed in time. The caller sends records at once. The outbox returns both for resending,
+with backoff, until they are confirmed. Hence no process between gateway and PostgreSQL needs a
+journal.
 """
 
 from __future__ import annotations
@@ -12,19 +13,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
 
-from gateway.telemetry.metrics import STORE_SECONDS
-from wire.messages import Record, Result, StoredKey, StoredKind
+from msgspec.structs import replace
+
+from wire.messages import Record, Result, StoredKey
 from wire.records import RESUMED_RECORD_SEQ, segment_copy, to_body
 
 RESEND_INITIAL_S = 3.0
 RESEND_MAX_S = 15.0
 RESENDS_PER_TICK_MAX = 500
-"""The rest waits for the next tick: a long outage's backlog must not flood the bus at once."""
+"""The rest waits for the next tick, so that the backlog of a long outage does not flood the bus."""
 SEGMENT_COPY_SEQ_OFFSET = 1 << 30
-"""record_seq of a segment's copy is this plus its seq, apart from the session's own records."""
-
-Key = tuple[StoredKind, str, int, int]
-"""Kind, session, number, generation."""
+"""The record_seq of a segment's copy is this plus the segment's seq. The session's own records have
+lower numbers."""
 
 
 @dataclass(slots=True)
@@ -35,13 +35,21 @@ class _Unconfirmed:
     contested: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A key that is stored, and how long it was in the outbox; None if it was not."""
+
+    key: StoredKey
+    waited_s: float | None
+
+
 class Outbox:
-    """What awaits STORED. ``limit`` is where ``full`` says that no new session may begin."""
+    """Records and copies of results, each until ``confirm``."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._waiting: dict[Key, _Unconfirmed] = {}
-        self._due: list[tuple[float, int, Key]] = []
+        self._waiting: dict[StoredKey, _Unconfirmed] = {}
+        self._due: list[tuple[float, int, StoredKey]] = []
         self._order = count()
 
     def __len__(self) -> int:
@@ -49,30 +57,33 @@ class Outbox:
 
     @property
     def full(self) -> bool:
-        """At the limit: admitted sessions still put their records here, new ones are refused."""
+        """Whether ``limit`` is reached. The caller then refuses new sessions; admitted ones still
+        add records."""
         return len(self._waiting) >= self._limit
 
     def age_s(self, now_s: float) -> float:
-        """How long the oldest has waited; 0 when nothing waits."""
+        """Age of the oldest record, 0 if there is none."""
         oldest = next(iter(self._waiting.values()), None)
         return 0.0 if oldest is None else max(0.0, now_s - oldest.since_s)
 
     def put_record(self, record: Record, now_s: float) -> None:
-        """Keep ``record``, which the caller sends now."""
+        """Add a record, which the caller sends now."""
         self._put(_known(record.key), record, now_s)
 
     def restore(self, record: Record, now_s: float) -> None:
-        """Keep a record of a gateway that has ended; it is due at once."""
+        """Add a record of a gateway that has stopped. It is due at once."""
         self._put(_known(record.key), record, now_s, wait_s=0.0)
 
     def records(self) -> list[Record]:
-        """Everything that is not confirmed."""
+        """All unconfirmed records."""
         return [entry.record for entry in self._waiting.values()]
 
     def put_result(self, result: Result, now_s: float, *, contested: bool = False) -> Record:
-        """Keep a copy of a result that the broker has published, and return it. ``contested``:
-        something else may be published for this segment, too, so that only the copy counts; the
-        caller sends it now."""
+        """Add and return a copy of a result that the broker has published.
+
+        ``contested``: another result may be published for the same segment, so only the copy's own
+        confirmation counts. The caller sends the copy now.
+        """
         record = Record(
             session_id=result.session_id,
             record_seq=SEGMENT_COPY_SEQ_OFFSET + result.seq,
@@ -85,33 +96,30 @@ class Outbox:
         self._put(key, record, now_s, contested=contested)
         return record
 
-    def confirm(self, keys: Iterable[StoredKey], now_s: float) -> list[StoredKey]:
-        """Forget what is committed. Returns the keys as sessions know them: a segment's copy is
-        that segment's result."""
+    def confirm(self, keys: Iterable[StoredKey], now_s: float) -> list[Confirmed]:
+        """Remove what is committed. The returned keys are those that sessions know: the key of a
+        segment's copy becomes that of its result."""
         confirmed = []
         for key in keys:
             known = _known(key)
             entry = self._waiting.get(known)
             if entry is not None and entry.contested and key.kind == "result":
-                continue  # What was published; the copy is still to come.
+                continue  # The published result. Its copy is not confirmed yet.
             if entry is not None:
                 del self._waiting[known]
-                STORE_SECONDS.observe(now_s - entry.since_s)
-            kind, session_id, seq, generation = known
-            confirmed.append(
-                StoredKey(session_id=session_id, kind=kind, seq=seq, generation=generation)
-            )
+            waited_s = None if entry is None else now_s - entry.since_s
+            confirmed.append(Confirmed(known, waited_s))
         return confirmed
 
     def forget_session(self, session_id: str) -> int:
-        """The session was deleted: nothing of it is to be stored. Returns how many were dropped."""
-        keys = [key for key in self._waiting if key[1] == session_id]
+        """Remove the records of a deleted session. Returns their number."""
+        keys = [key for key in self._waiting if key.session_id == session_id]
         for key in keys:
             del self._waiting[key]
         return len(keys)
 
     def due(self, now_s: float) -> list[Record]:
-        """Records to send again now."""
+        """Records to resend now, ``RESENDS_PER_TICK_MAX`` at most."""
         records: list[Record] = []
         while self._due and self._due[0][0] <= now_s and len(records) < RESENDS_PER_TICK_MAX:
             _, _, key = heapq.heappop(self._due)
@@ -125,7 +133,7 @@ class Outbox:
 
     def _put(
         self,
-        key: Key,
+        key: StoredKey,
         record: Record,
         now_s: float,
         *,
@@ -138,8 +146,8 @@ class Outbox:
         heapq.heappush(self._due, (now_s + wait_s, next(self._order), key))
 
 
-def _known(key: StoredKey) -> Key:
-    """A segment's copy goes by the name of its result."""
+def _known(key: StoredKey) -> StoredKey:
+    """``key``, or the result's key if it is that of a segment's copy."""
     if key.kind == "record" and SEGMENT_COPY_SEQ_OFFSET <= key.seq < RESUMED_RECORD_SEQ:
-        return "result", key.session_id, key.seq - SEGMENT_COPY_SEQ_OFFSET, key.generation
-    return key.kind, key.session_id, key.seq, key.generation
+        return replace(key, kind="result", seq=key.seq - SEGMENT_COPY_SEQ_OFFSET)
+    return key

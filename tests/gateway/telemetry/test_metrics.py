@@ -8,10 +8,8 @@ from prometheus_client import REGISTRY
 from gateway.session import events as e
 from gateway.session.delivery import MISSED_PROBLEMS_MAX, Delivery
 from gateway.session.segments import Segments
-from gateway.storage.outbox import Outbox
 from gateway.telemetry import metrics
 from tests.gateway.session.test_segments import job, result
-from tests.gateway.storage.test_outbox import key, record
 from tests.test_docs import DOCS, named, table
 from wire.messages import Failure
 
@@ -63,16 +61,3 @@ def test_errors_that_nobody_will_be_told_are_counted() -> None:
     # Acknowledgements are not missed: the answer to the client's return says more.
     delivery.tell(e.ChunkReceived(chunk_index=1))
     assert value("answers_discarded_total", reason="client_away") == before + 3
-
-
-def test_how_long_records_wait_is_measured() -> None:
-    box = Outbox(limit=10)
-    assert box.age_s(5.0) == 0.0
-    box.put_record(record(0), 1.0)
-    box.restore(record(1), 2.0)
-    assert box.age_s(5.0) == 4.0
-    count, seconds = value("store_seconds_count"), value("store_seconds_sum")
-    box.confirm([key("record", 0), key("record", 9)], 4.0)
-    assert value("store_seconds_count") == count + 1
-    assert value("store_seconds_sum") == seconds + 3.0
-    assert box.age_s(5.0) == 3.0
