@@ -1,11 +1,11 @@
-"""Redis: session metadata, and how many connections each gateway has. Nothing else.
+"""Session metadata and connection counts of all gateways in Redis.
 
-Redis is a convenience here. Every call has a short time limit, a failure is counted and answered
-with what this process knows by itself, and no session waits for it except at its admission.
+Redis is optional. Every call has a short timeout. A failed call is counted, and the caller gets the
+last known value. Only the admission of a session waits for Redis.
 
-``asr:gateways`` is a hash of gateway id → ``count:beat``. A gateway raises its beat every second;
-one whose beat has not changed for ``GATEWAY_STALE_S`` of *our* monotonic clock is not counted, so
-that neither wall clocks nor their jumps matter.
+``asr:gateways`` is a hash of gateway id → ``count:beat``. Each gateway increments its beat every
+second. A gateway is not counted once its beat has not changed for ``GATEWAY_STALE_S`` on the
+reader's monotonic clock. Wall clocks of different hosts are not compared.
 """
 
 from __future__ import annotations
@@ -32,21 +32,20 @@ GATEWAY_STALE_S = 5.0
 GATEWAY_PRUNE_S = 60.0
 CALL_TIMEOUT_S = 0.25
 PAUSE_AFTER_FAILURE_S = 1.0
-"""After a failure Redis is left alone for this long, so that admission does not slow down."""
+"""After a failure no call is made for this long, so that admission stays fast."""
 WRITES_QUEUED_MAX = 5_000
-"""Session updates waiting to be written; beyond it the newest is dropped and counted."""
-
+"""Session updates waiting to be written. Further ones are dropped and counted."""
 CONNECTIONS_MAX = 4
-"""To Redis; calls wait their turn. Without a limit a hundred sessions admitted at once open a
-hundred, and keep them."""
+"""Connections to Redis; further calls wait for a free one. Without a limit, a hundred sessions
+admitted at once would open a hundred connections and keep them."""
 RUNNING = frozenset({"active", "finishing", "confirming", "interrupted"})
-"""The statuses of sessions that a client may come back to."""
+"""Statuses of sessions that a client may resume."""
 
 T = TypeVar("T")
 
 
 class RedisMetadata:
-    """``ready`` tells whether the last call went well."""
+    """``ready``: whether the last call succeeded. Call ``open`` and ``close`` on one event loop."""
 
     def __init__(self, url: str, gateway_id: str) -> None:
         pool = redis.asyncio.BlockingConnectionPool.from_url(
@@ -73,7 +72,7 @@ class RedisMetadata:
         self._log = structlog.get_logger()
 
     def open(self, connections: Callable[[], int]) -> None:
-        """Begin to tell ``connections()`` and to write session updates."""
+        """Start to publish ``connections()`` every second and to write session updates."""
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._beat_on(connections)),
@@ -81,8 +80,8 @@ class RedisMetadata:
         ]
 
     async def close(self) -> None:
-        # The client library awaits with wait_for, which before Python 3.12 loses a cancellation
-        # that comes together with the answer: so our loops look for themselves.
+        # redis-py uses wait_for, which before Python 3.12 loses a cancellation that coincides with
+        # the reply (CPython issue 86296). Our loops therefore check a flag.
         self._closing = True
         for task in self._tasks:
             task.cancel()
@@ -91,35 +90,37 @@ class RedisMetadata:
         await self._redis.aclose()
 
     async def count_connections(self, own: int) -> int:
-        """Connections over all gateways, ``own`` included. Own is told first, so that of two
-        gateways admitting at once at least one sees both; without Redis, the last known sum."""
+        """Connections of all gateways, ``own`` included; without Redis, the last known sum.
+
+        ``own`` is published first: of two gateways that admit at once, at least one sees both.
+        """
         await self._exchange(own)
         return own + self._others
 
     def known_connections(self, own: int) -> int:
-        """The same, as of the last exchange, at most a second ago."""
+        """The same without a call, as of the last exchange, at most a second ago."""
         return own + self._others
 
     async def session_exists(self, session_id: str) -> bool | None:
-        """Whether the id is taken; None when Redis can't tell."""
+        """Whether the session is known; None without Redis."""
         key = SESSION_KEY.format(session_id)
         found: int | None = await self._try("exists", lambda: self._redis.exists(key))
         return None if found is None else bool(found)
 
     async def session_runs(self, session_id: str) -> bool:
-        """Whether the session is known and can go on; False when Redis can't tell."""
+        """Whether the session is known and can be resumed; False without Redis."""
         key = SESSION_KEY.format(session_id)
         return await self._try("status", lambda: self._redis.hget(key, "status")) in RUNNING
 
     def update_session(self, session_id: str, **fields: str | int) -> None:
-        """Write ``fields`` of the session's hash, soon."""
+        """Queue a write of ``fields`` to the session's hash."""
         try:
             self._writes.put_nowait((session_id, fields))
         except asyncio.QueueFull:
             REDIS_FAILURES.labels("update_dropped").inc()
 
     def forget_session(self, session_id: str) -> None:
-        """Remove the session's hash, soon."""
+        """Queue the removal of the session's hash."""
         self.update_session(session_id)
 
     async def _write(self) -> None:
@@ -145,7 +146,7 @@ class RedisMetadata:
                 await asyncio.sleep(1.0)
 
     async def _exchange(self, own: int) -> None:
-        counts = await self._try("gateways", lambda: self._tell_and_ask(own))
+        counts = await self._try("gateways", lambda: self._publish_and_read(own))
         if counts is None:
             return
         now_s = time.monotonic()
@@ -166,7 +167,7 @@ class RedisMetadata:
         if dead:
             await self._try("prune", lambda: self._redis.hdel(GATEWAYS_KEY, *dead))
 
-    async def _tell_and_ask(self, own: int) -> dict[str, str]:
+    async def _publish_and_read(self, own: int) -> dict[str, str]:
         async with self._redis.pipeline(transaction=False) as pipe:
             pipe.hset(GATEWAYS_KEY, self._gateway_id, f"{own}:{self._beat}")
             pipe.expire(GATEWAYS_KEY, GATEWAYS_TTL_S)
@@ -175,7 +176,7 @@ class RedisMetadata:
             return counts
 
     async def _try(self, call: str, do: Callable[[], Awaitable[T]]) -> T | None:
-        """``do()``, or None if Redis fails, is slow, or failed just now."""
+        """``do()``, or None on failure, timeout, or during the pause after a failure."""
         if time.monotonic() < self._paused_until_s:
             REDIS_FAILURES.labels(call).inc()
             return None

@@ -1,9 +1,9 @@
-"""Brings sessions here that were on another gateway, or that this one has let go.
+"""Takeover of sessions from other gateways, and of sessions that this gateway has released.
 
-The order of things is what makes it safe. The claim's record travels the same way as results and
-records do, from the broker to persistence, in order: when it is stored, everything published
-before is, too, and what an older generation still publishes will not be. What is read after that
-is therefore all that there is, and all that there will be.
+Safety follows from message order. The claim's record takes the same path as results and records,
+from the broker to persistence. Once it is stored, everything published before it is stored too, and
+anything that an older generation publishes later is rejected. A read after that returns the final
+state of the older generations.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from wire.messages import Claim, Message, Record, StoredKey
 from wire.records import RESUMED_RECORD_SEQ, SessionResumed, to_body
 
 TAKEOVER_S = 5.0
-"""For the claim to be stored and the session to be read; then ``resume_unavailable``."""
+"""Deadline for storing the claim and reading the session; then ``resume_unavailable``."""
 CLAIM_RESEND_S = 1.0
 
 NOT_RESUMABLE = e.Problem(code="not_resumable", message="this session cannot be resumed")
-"""The same whatever the reason: it must not tell strangers which sessions there are."""
+"""The same for every reason, so that it does not reveal which sessions exist."""
 UNAVAILABLE = e.Problem(
-    code="resume_unavailable", message="the session cannot be brought here now, try again later"
+    code="resume_unavailable", message="the session cannot be resumed now, try again later"
 )
 
 
 class Takeover:
-    """``send`` sends to the broker; every stored key is told to ``note_stored``."""
+    """``send`` sends to the broker. The caller passes every stored key to ``note_stored``."""
 
     def __init__(
         self, gateway_id: str, reader: SessionReader, send: Callable[[Message], bool]
@@ -48,11 +48,13 @@ class Takeover:
                     stored.set()
 
     async def take(self, session_id: str, resume_token: str) -> ResumePoint | e.Problem:
-        """Where the session of this token begins here, or why not. One of which nothing is known
-        begins anew, with the token shown: a new one could be lost on its way to the client, which
-        would be locked out then."""
+        """The resume point of the session, or the problem to answer.
+
+        An unknown session starts from the beginning and keeps ``resume_token``: if a new token were
+        lost on its way to the client, the client could not resume again.
+        """
         if session_id in self._claims:
-            return UNAVAILABLE  # Its client has asked twice at once.
+            return UNAVAILABLE  # The client has made two requests at once.
         self._claims[session_id] = (-1, asyncio.Event())
         try:
             async with asyncio.timeout(TAKEOVER_S):
@@ -76,13 +78,13 @@ class Takeover:
         if (answer := _settled(stored, shown_hash)) is not None:
             return answer
         if (stored["generation"], stored["gateway_id"]) != (generation, self._gateway_id):
-            return UNAVAILABLE  # Another gateway was faster.
+            return UNAVAILABLE  # Another gateway has claimed it in the meantime.
         if not stored["started"]:
             return ResumePoint(generation=generation)
         return resume_point_of(stored, generation)
 
     async def _claim(self, session_id: str, generation: int, shown_hash: str) -> None:
-        """Until the claim is stored."""
+        """Send the claim until it is stored."""
         stored = asyncio.Event()
         self._claims[session_id] = (generation, stored)
         claim = Claim(session_id=session_id, generation=generation, resume_token_hash=shown_hash)
@@ -104,7 +106,7 @@ class Takeover:
 
 
 def _settled(stored: Row, shown_hash: str) -> ResumePoint | e.Problem | None:
-    """The answer if it needs no claim."""
+    """The answer if no claim is needed."""
     if stored["status"] == "deleted":
         return NOT_RESUMABLE
     if stored["started"] and not same_hash(stored["resume_token_hash"], shown_hash):

@@ -1,4 +1,4 @@
-"""The registry against a real Redis-protocol server, and against none."""
+"""Session metadata against a real Redis-protocol server, and without one."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ async def client(embedded_services: EmbeddedServices) -> AsyncIterator[redis.asy
 async def pair(
     client: redis.asyncio.Redis, embedded_services: EmbeddedServices
 ) -> AsyncIterator[tuple[RedisMetadata, RedisMetadata]]:
-    registries = (
+    both = (
         RedisMetadata(embedded_services.redis_url, "gateway-a"),
         RedisMetadata(embedded_services.redis_url, "gateway-b"),
     )
-    yield registries
-    for redis_metadata in registries:
+    yield both
+    for redis_metadata in both:
         await redis_metadata.close()
 
 
@@ -54,7 +54,7 @@ async def test_connections_are_counted_over_all_gateways(
     assert one.ready and two.ready
 
 
-async def test_a_gateway_that_leaves_is_not_counted(
+async def test_a_closed_gateway_is_not_counted(
     client: redis.asyncio.Redis, embedded_services: EmbeddedServices
 ) -> None:
     one = RedisMetadata(embedded_services.redis_url, "gateway-a")
@@ -65,7 +65,7 @@ async def test_a_gateway_that_leaves_is_not_counted(
     await two.close()
 
 
-async def test_a_gateway_that_no_longer_beats_is_not_counted(
+async def test_a_gateway_without_a_beat_is_not_counted_and_later_removed(
     client: redis.asyncio.Redis,
     pair: tuple[RedisMetadata, RedisMetadata],
     monkeypatch: pytest.MonkeyPatch,
@@ -80,7 +80,7 @@ async def test_a_gateway_that_no_longer_beats_is_not_counted(
     assert not await client.hexists(r.GATEWAYS_KEY, "gateway-dead")
 
 
-async def test_session_hashes_are_written_read_and_forgotten(
+async def test_session_hashes_are_written_read_and_removed(
     client: redis.asyncio.Redis, embedded_services: EmbeddedServices
 ) -> None:
     redis_metadata = RedisMetadata(embedded_services.redis_url, "gateway-a")
@@ -101,7 +101,7 @@ async def test_session_hashes_are_written_read_and_forgotten(
     await redis_metadata.close()
 
 
-async def test_without_redis_everything_answers_at_once_from_what_is_known() -> None:
+async def test_without_redis_every_call_returns_the_last_known_value() -> None:
     redis_metadata = RedisMetadata(NOWHERE, "gateway-a")
     redis_metadata.open(lambda: 2)
     assert await redis_metadata.count_connections(2) == 2
@@ -111,7 +111,7 @@ async def test_without_redis_everything_answers_at_once_from_what_is_known() -> 
     await redis_metadata.close()
 
 
-async def test_many_that_ask_at_once_share_few_connections(
+async def test_concurrent_calls_share_a_limited_number_of_connections(
     client: redis.asyncio.Redis, embedded_services: EmbeddedServices
 ) -> None:
     before = int((await client.info("clients"))["connected_clients"])
@@ -123,7 +123,7 @@ async def test_many_that_ask_at_once_share_few_connections(
     await redis_metadata.close()
 
 
-async def test_only_unfinished_sessions_run(
+async def test_only_unfinished_sessions_are_resumable(
     pair: tuple[RedisMetadata, RedisMetadata],
 ) -> None:
     one, two = pair
@@ -133,20 +133,20 @@ async def test_only_unfinished_sessions_run(
     for status, runs in [("active", True), ("interrupted", True), ("finished", False)]:
         one.update_session(session_id, status=status)
 
-        async def told(runs: bool = runs) -> bool:
+        async def published(runs: bool = runs) -> bool:
             return await two.session_runs(session_id) is runs
 
-        await _eventually(told)
+        await _eventually(published)
     one.forget_session(session_id)
 
 
-async def test_without_redis_no_session_is_known_to_run() -> None:
+async def test_without_redis_no_session_is_resumable() -> None:
     redis_metadata = RedisMetadata(NOWHERE, "gateway-a")
     assert not await redis_metadata.session_runs("s")
     await redis_metadata.close()
 
 
-async def test_it_closes_at_any_moment_of_a_call(embedded_services: EmbeddedServices) -> None:
+async def test_close_works_at_any_moment_of_a_call(embedded_services: EmbeddedServices) -> None:
     for moment in range(60):
         redis_metadata = RedisMetadata(embedded_services.redis_url, f"gateway-{moment}")
         redis_metadata.open(lambda: 0)
