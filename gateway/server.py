@@ -21,9 +21,8 @@ from gateway.broker_client import BrokerClient
 from gateway.dialects.dialect import Traits
 from gateway.session import events as e
 from gateway.session.core import Session
-from gateway.session.resume import ResumePoint
+from gateway.session.resume import NEW_SESSION, ResumePoint
 from gateway.session.runner import SessionRunner
-from gateway.session.segmenter import NEW_SESSION
 from gateway.session.segments import RETRYABLE
 from gateway.session.states import SessionLimits
 from gateway.session.table import SessionTable
@@ -164,7 +163,7 @@ class Server:
             self.settings.endpointer_config(),
             resume_token=resume_token,
             client=client,
-            wall_ms=wall_ms,
+            wall_offset_ms=wall_ms() - int(time.monotonic() * 1000),
             resume_point=resume_point,
             lane=lane,
         )
@@ -228,7 +227,7 @@ class Server:
     def release(self, runner: SessionRunner) -> None:
         if self._table.end(runner, time.monotonic()):
             metrics.SESSIONS.labels("ended").inc()
-            self._update_metadata(runner.session, runner.session.gone or "finished")
+            self._update_metadata(runner.session, runner.session.early_end or "finished")
 
     def new_audio(self, start: e.Start, first_sample: int) -> AudioInput:
         return AudioInput(
@@ -238,16 +237,16 @@ class Server:
         )
 
     def submit_job(self, job: Job) -> None:
-        if not job.partial:
-            self.activity.note_submitted(job.session_id, job.seq, time.monotonic())
         self._broker.send(job)
 
     def submit_record(self, record: Record) -> None:
         self.outbox.put_record(record, time.monotonic())
         self._broker.send(record)
 
-    def keep_result(self, result: Result, *, contested: bool) -> None:
-        copy = self.outbox.put_result(result, time.monotonic(), contested=contested)
+    def keep_result(self, result: Result, *, contested: bool, waited_s: float) -> None:
+        now_s = time.monotonic()
+        self.activity.note_latency(waited_s, now_s)
+        copy = self.outbox.put_result(result, now_s, contested=contested)
         if contested:
             self._broker.send(copy)
 
@@ -279,8 +278,6 @@ class Server:
         if result.error is not None and result.error.code in RETRYABLE:
             return  # The broker had no room for the job, which comes again.
         self.activity.note_result(
-            session_id=result.session_id,
-            seq=result.seq,
             partial=result.partial,
             failed=result.error is not None,
             audio_ms=result.end_ms - result.start_ms,

@@ -3,15 +3,16 @@
 Model: Silero VAD v6 (https://github.com/snakers4/silero-vad, MIT), 512 new samples at 16 kHz per
 step with the 64 samples before them and a recurrent state.
 
-What it is fed is amplified and each stream begins as if in silence, because without that the model
-misses quiet speakers and first words: of 800 human digits recorded each in a file of its own 58, of
-800 at a tenth of their level 123; with both, and the segmenter's thresholds, 1 and 6. It misses no
-digit of the synthetic voices in ``tools/voices`` then, down to a hundredth of their level.
+The input is amplified, and each stream starts as if after silence. Without both, the model misses
+quiet speakers and first words: of 800 human digits, each recorded in a file of its own, 58, and of
+800 at a tenth of their level 123; with both, and the endpointer's thresholds, 1 and 6. It then
+misses no digit of the synthetic voices in ``tools/voices``, down to a hundredth of their level.
 
-The model runs on a thread of its own, in turns: all requests that came in since the last turn are
-one batch, one call of onnxruntime, during which the event loop goes on. Turns are bounded
-(``TURN_FRAMES_MAX``) and at least ``TURN_EVERY_S`` apart, so that many live sessions make large
-batches, which cost less, and the threads wait for each other a few times a turn only.
+A request of a client that speaks alone is answered at once, on the event loop: for a few frames the
+network takes less time than the change to another thread. All others are answered in turns, on a
+thread of their own: the requests since the last turn are one batch, one call of onnxruntime, during
+which the event loop continues. Turns are bounded (``TURN_FRAMES_MAX``) and at least
+``TURN_EVERY_S`` apart, so that many live sessions make large batches, which cost less per frame.
 """
 
 from __future__ import annotations
@@ -32,24 +33,27 @@ from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 FRAME_BYTES: Final = FRAME_SAMPLES * BYTES_PER_SAMPLE
 TURN_EVERY_S: Final = 0.025
 """Least time from one turn to the next, unless requests are left over. With 500 live sessions a
-batch then has some 400 frames. After a batch of few requests it is less: then there is time to
-spare, and a client that sends faster than in real time waits for each of its chunks."""
+batch then has some 400 frames. After a batch of few requests the time is shorter: the processor is
+idle, and a client that sends faster than in real time waits for each of its chunks."""
 TURN_REQUESTS_MANY: Final = 8
-"""From so many requests in a batch on, turns are ``TURN_EVERY_S`` apart."""
+"""Requests in a batch from which on turns are ``TURN_EVERY_S`` apart."""
 TURN_FRAMES_MAX: Final = 512
-"""Frames in one turn, about 5 ms, give or take one request's; the others wait for the next."""
+"""Frames in one turn, about 5 ms, plus at most one request's. Others wait for the next turn."""
 REQUEST_FRAMES_MAX: Final = 64
-"""Frames (2 s) of one request in one turn, so that one session's long file does not hold up live
+"""Frames (2 s) of one request in one turn, so that one session's long file does not delay live
 sessions."""
 REQUEST_FRAMES_MIN: Final = 8
-"""Frames of each request that a turn has room for. With fewer requests there is room for more; but
-all get the same, because the recurrent step goes through the most frames of any for all."""
+"""Frames of each request that a turn always has room for. With fewer requests there is room for
+more, the same for all: the recurrent step runs as often as the longest request has frames."""
+ALONE_FRAMES_MAX: Final = 16
+"""Frames of a request that are answered on the event loop, in about half a millisecond, if no other
+stream made a request within ``TURN_EVERY_S``."""
 REQUESTS_MAX: Final = 8_192
-"""Requests waiting; beyond it ``probabilities`` raises ``VadOverloadedError``. A session waits for
-its answer before it asks again, so more means more sessions than connections are admitted."""
+"""Requests waiting; beyond it ``probabilities`` raises ``VadOverloadedError``. A session has one
+request at a time, so more requests mean more sessions than connections are admitted."""
 
 _GAIN = 4.0
-"""Louder samples are clipped, which the model does not mind."""
+"""Louder samples are clipped, which does not affect the model."""
 _CONTEXT_BYTES = CONTEXT_SAMPLES * BYTES_PER_SAMPLE
 _PRIMING_FRAMES = 16
 """Silence (half a second) in the initial state of a stream."""
@@ -62,11 +66,11 @@ class VadOverloadedError(Exception):
 
 
 class VadClosedError(Exception):
-    """The engine was closed before the answer was there."""
+    """The engine was closed before it answered."""
 
 
 class VadStream:
-    """One session's place in the model: its recurrent state and the last samples heard."""
+    """One session's state in the model: the recurrent state and the last samples."""
 
     __slots__ = ("context", "state")
 
@@ -93,7 +97,7 @@ class _Request:
         return self.pcm[begin : begin + frames * FRAME_BYTES]
 
     def go_on(self, probabilities: list[float], state: Floats) -> None:
-        """Take in a turn's outcome."""
+        """Apply a turn's outcome."""
         self.probabilities += probabilities
         end = len(self.probabilities) * FRAME_BYTES
         self.stream.context = self.pcm[end - _CONTEXT_BYTES : end]
@@ -111,12 +115,14 @@ class VadEngine:
         self._batch: list[_Request] = []
         self._turns: asyncio.Task[None] | None = None
         self._next_turn_s = 0.0
+        self._last_stream: VadStream | None = None
+        self._last_request_s = 0.0
         self._frames = 0
         self._closed = False
 
     @property
     def heard_s(self) -> float:
-        """Seconds of audio heard so far."""
+        """Seconds of audio processed so far."""
         return self._frames * FRAME_SAMPLES / SAMPLE_RATE_HZ
 
     def start(self) -> None:
@@ -128,8 +134,8 @@ class VadEngine:
         self._initial_state = state[:, 0]
 
     def close(self) -> None:
-        """Requests still waiting fail with ``VadClosedError``. Waits for the turn under way, a few
-        milliseconds."""
+        """Fail waiting requests with ``VadClosedError``. Waits a few milliseconds for the turn in
+        progress."""
         self._closed = True
         if self._turns is not None:
             self._turns.cancel()
@@ -155,6 +161,8 @@ class VadEngine:
             return []
         if self._closed:
             raise VadClosedError
+        if self._is_alone(stream) and len(pcm) <= ALONE_FRAMES_MAX * FRAME_BYTES:
+            return self._answer_at_once(stream, pcm)
         if len(self._waiting) >= REQUESTS_MAX:
             raise VadOverloadedError(f"{REQUESTS_MAX} requests are waiting")
         request = _Request(stream, pcm, asyncio.get_running_loop().create_future())
@@ -162,6 +170,24 @@ class VadEngine:
         if self._turns is None:
             self._turns = asyncio.create_task(self._take_turns())
         return await request.answer
+
+    def _is_alone(self, stream: VadStream) -> bool:
+        now_s = asyncio.get_running_loop().time()
+        others = self._last_stream is not stream and now_s < self._last_request_s + TURN_EVERY_S
+        self._last_stream, self._last_request_s = stream, now_s
+        return not others and self._turns is None
+
+    def _answer_at_once(self, stream: VadStream, pcm: bytes) -> list[float]:
+        assert self._network is not None
+        state = self._initial_state if stream.state is None else stream.state
+        samples = np.frombuffer(pcm, "<i2").reshape(-1, FRAME_SAMPLES)
+        context = np.frombuffer(stream.context, "<i2").reshape(1, CONTEXT_SAMPLES)
+        (probabilities,), after = self._network.run(
+            samples, context, [len(samples)], state[:, np.newaxis]
+        )
+        stream.state, stream.context = after[:, 0], pcm[-_CONTEXT_BYTES:]
+        self._frames += len(samples)
+        return probabilities
 
     async def _take_turns(self) -> None:
         """Until no request waits."""
@@ -175,30 +201,30 @@ class VadEngine:
                 if self._batch:
                     await self._take_turn(frames)
                     left = left or any(request.frames_left for request in self._batch)
-                # What has no room in a turn does not wait for company.
+                # Requests that had no room in this turn do not wait for others.
                 self._next_turn_s = began_s + (0 if left else _pause_s(len(self._batch)))
         finally:
             self._batch, self._turns = [], None
 
     def _next_batch(self) -> tuple[list[_Request], list[int]]:
-        """Waiting requests, and how many frames of each come now."""
+        """Waiting requests, and the number of frames of each in this turn."""
         most = TURN_FRAMES_MAX // len(self._waiting)
         most = min(REQUEST_FRAMES_MAX, max(REQUEST_FRAMES_MIN, most))
         batch: list[_Request] = []
         frames: list[int] = []
         while self._waiting and sum(frames) < TURN_FRAMES_MAX:
             request = self._waiting.popleft()
-            if not request.answer.done():  # else whoever asked was cancelled meanwhile
+            if not request.answer.done():  # else its caller was cancelled
                 batch.append(request)
                 frames.append(min(request.frames_left, most))
         return batch, frames
 
     async def _take_turn(self, frames: list[int]) -> None:
-        """So many ``frames`` of the batch's requests; those with more left wait again."""
+        """Process ``frames`` of the batch's requests. Requests with frames left wait again."""
         try:
             outcome = await self._run(frames)
         except Exception as error:
-            # A bug of ours is for those who asked, not the end of speech detection.
+            # A bug of ours fails these requests and not all later ones.
             for request in self._batch:
                 if not request.answer.done():
                     request.answer.set_exception(error)
@@ -237,5 +263,5 @@ class VadEngine:
 
 
 def _pause_s(requests: int) -> float:
-    """From the begin of a turn with so many requests to the next."""
+    """Time from the begin of a turn with this many requests to the next."""
     return TURN_EVERY_S * min(1.0, requests / TURN_REQUESTS_MANY)

@@ -18,9 +18,6 @@ class Ignored:
     reason: str
 
 
-ClientEvent = e.Start | e.Chunk | e.Finish
-
-
 class MessageError(ValueError):
     """A message of the client is malformed. ``code`` and the text are the error answer.
 
@@ -61,7 +58,7 @@ class Dialect(Traits, Protocol):
     def stays_open(self) -> bool:
         """Whether the connection stays open for another session after the one that ended."""
 
-    def parse(self, message: str | bytes) -> Sequence[ClientEvent | Ignored]:
+    def parse(self, message: str | bytes) -> Sequence[e.ClientEvent | Ignored]:
         """Translate one WebSocket message of the client into events, in order.
 
         Raises:

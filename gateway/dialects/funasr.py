@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from gateway.dialects.dialect import ClientEvent, Ignored, MessageError
+from gateway.dialects.dialect import Ignored, MessageError
 from gateway.dialects.fields import (
     LANGUAGE_CHARS_MAX,
     in_range,
@@ -90,7 +90,7 @@ class Funasr:
 
     # -------------------------------------------------------------------------------------- parsing
 
-    def parse(self, message: str | bytes) -> Sequence[ClientEvent | Ignored]:
+    def parse(self, message: str | bytes) -> Sequence[e.ClientEvent | Ignored]:
         recording = self._recordings[-1] if self._recordings else None
         if isinstance(message, bytes):
             if recording is not None and recording.finished:
@@ -121,7 +121,7 @@ class Funasr:
             encoded=settings.encoded,
         )
 
-    def _end(self, *, wants_end: bool) -> Sequence[ClientEvent | Ignored]:
+    def _end(self, *, wants_end: bool) -> Sequence[e.ClientEvent | Ignored]:
         started = () if self._recordings else (self._begin(),)
         recording = self._recordings[-1]
         recording.wants_end |= wants_end

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gateway.dialects.dialect import ClientEvent, MessageError
+from gateway.dialects.dialect import MessageError
 from gateway.dialects.fields import (
     Hotwords,
     Index,
@@ -73,14 +73,14 @@ class Native:
     lane: Lane = "live"
     stays_open = False
 
-    def parse(self, message: str | bytes) -> Sequence[ClientEvent]:
+    def parse(self, message: str | bytes) -> Sequence[e.ClientEvent]:
         return (parse(message),)
 
     def encode(self, answer: e.Answer) -> Sequence[str]:
         return (encode(answer),)
 
 
-def parse(message: str | bytes) -> ClientEvent:
+def parse(message: str | bytes) -> e.ClientEvent:
     """Translate one WebSocket message of the client.
 
     Raises:
@@ -100,7 +100,7 @@ def parse(message: str | bytes) -> ClientEvent:
     )
 
 
-def _parse_any(text: str) -> ClientEvent:
+def _parse_any(text: str) -> e.ClientEvent:
     fields = parse_object(text)
     try:
         message: StartMessage | ChunkMessage | FinishMessage = msgspec.convert(

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gateway.dialects.dialect import ClientEvent, MessageError
+from gateway.dialects.dialect import MessageError
 from gateway.dialects.fields import in_range, storable_hotwords
 from gateway.dialects.strict_json import parse_object
 from gateway.session import events as e
@@ -48,7 +48,7 @@ class Vosk:
 
     # -------------------------------------------------------------------------------------- parsing
 
-    def parse(self, message: str | bytes) -> Sequence[ClientEvent]:
+    def parse(self, message: str | bytes) -> Sequence[e.ClientEvent]:
         if isinstance(message, bytes):
             started = self._begin()
             chunk = e.Chunk(
@@ -72,7 +72,7 @@ class Vosk:
             return (*started, finish)
         raise MessageError("a message is config, eof, reset or audio", fatal=True)
 
-    def _begin(self) -> Sequence[ClientEvent]:
+    def _begin(self) -> Sequence[e.ClientEvent]:
         if self._session_id:
             return ()
         self._session_id = self._new_session_id()

@@ -1,4 +1,4 @@
-"""SANS-IO: which chunks of a session are received."""
+"""SANS-IO: the chunk indexes that a session has received."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ from array import array
 from typing import Literal
 
 DIGESTS_KEPT_MAX = 512
-"""Chunks whose repeat is compared with what came before; an older one's counts as a repeat."""
+"""Latest chunks whose repetition is compared. An older chunk always counts as repeated."""
 
 Verdict = Literal["new", "repeated", "conflict", "gap"]
 
 
 class ChunkLedger:
-    """Chunk indexes are gapless from 0; a digest of each tells a repeat from a conflict.
+    """Chunk indexes have no gaps. A digest of each chunk tells a repetition from a conflict.
 
-    ``first_index`` is where a session begins that was elsewhere before; an earlier chunk counts as
-    a repeat.
+    A session taken over from another gateway begins at ``first_index``. An earlier chunk counts as
+    repeated.
     """
 
     def __init__(self, first_index: int = 0) -> None:
-        # All of its room from the start: a buffer that grows little by little, in every session of
-        # a crowd, leaves holes in between that nothing else fits into.
+        # Allocated in full: buffers that grow in many sessions at once fragment the heap.
         self._digests = array("q", bytes(8 * DIGESTS_KEPT_MAX))
         self._first_index = first_index
         self._next_index = first_index
         self._acked = first_index
         self.acked_at_s = 0.0
-        """When ``acknowledge`` was last called."""
+        """Time of the last call of ``acknowledge``."""
 
     @property
     def next_index(self) -> int:
@@ -38,7 +37,7 @@ class ChunkLedger:
         return self.next_index - self._acked
 
     def acknowledge(self, now_s: float) -> int | None:
-        """Index up to which to acknowledge now, or None when there is nothing new."""
+        """Index of the last chunk to acknowledge now, or None if no chunk is unacknowledged."""
         self.acked_at_s = now_s
         if not self.unacked:
             return None
@@ -46,13 +45,13 @@ class ChunkLedger:
         return self._acked - 1
 
     def receive(self, chunk_index: int, data: bytes) -> Verdict:
-        """Judge a chunk; a ``new`` one is taken note of."""
-        # 64 bits of SipHash under this process's own key: as good as a digest as long as indexes
-        # do not leave the process, and a quarter of BLAKE2's time.
+        """Check a chunk, and record a ``new`` one."""
+        # SipHash under this process's random key: a digest that never leaves the process, in a
+        # quarter of BLAKE2's time.
         digest = hash(data)
-        if chunk_index > self.next_index:
+        if chunk_index > self._next_index:
             return "gap"
-        if chunk_index < self.next_index:
+        if chunk_index < self._next_index:
             kept = chunk_index >= max(self._first_index, self._next_index - DIGESTS_KEPT_MAX)
             differs = kept and self._digests[chunk_index % DIGESTS_KEPT_MAX] != digest
             return "conflict" if differs else "repeated"

@@ -1,53 +1,58 @@
 """SANS-IO core of one client session: events in, actions out (see ``gateway.session.events``).
 
-The life of a session is the table ``life_cycle.LEGAL``: which client events each state takes. A
-client's event out of turn is answered ``bad_state``; an internal event out of turn is our own bug
-and asserts. Dialects translate, ``gateway.web.websocket`` performs; neither decides.
+``TRANSITIONS``, at the end, is a session's life as one table: (state, event) → (next state,
+handler). A client's event that the table does not have is answered ``bad_state``. Any other event
+that it does not have is a bug of ours and raises.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 from msgspec.structs import asdict
 
 from gateway.audio.timeline import samples_to_ms
 from gateway.session import events as e
-from gateway.session.answers import misplaced_chunk, out_of_turn, wrong_session
 from gateway.session.chunks import ChunkLedger
 from gateway.session.delivery import Delivery
 from gateway.session.endpointer import EndpointerConfig
-from gateway.session.front_end import FrontEnd, Output
-from gateway.session.partials import PartialPacing
-from gateway.session.records import Gone, SessionRecords
-from gateway.session.resume import ResumePoint
-from gateway.session.segmenter import NEW_SESSION, CutUtterance
-from gateway.session.segments import Segments
-from gateway.session.states import CLIENT_EVENTS, LEGAL, SessionLimits, State
+from gateway.session.records import EarlyEnd, SessionRecords
+from gateway.session.resume import NEW_SESSION, ResumePoint
+from gateway.session.segmenter import CutUtterance, Segmenter
+from gateway.session.segments import PartialPacing, Segments
+from gateway.session.states import SessionLimits, State
 from gateway.session.transcript import join_texts
-from gateway.telemetry.metrics import RESULTS_DISCARDED
-from wire.messages import Job, Lane
+from wire.messages import Job, Lane, Record, Result
 from wire.records import ChunkDetail
 
 ACK_EVERY_CHUNKS = 10
 ACK_EVERY_S = 1.0
-"""Binary frames are acknowledged cumulatively, after so many or so long."""
+"""Binary frames are acknowledged cumulatively, after this many or this long."""
 CLOSE_NORMAL = 1000
 CLOSE_GOING_AWAY = 1001
-BEFORE_THE_START = (e.Start, e.Disconnected)
-AFTER_THE_END = (e.Finish, e.Attached, e.Disconnected, e.KeysStored)
-"""What a session that is over still takes."""
+RECENT_EVENTS = 16
+"""Events named in the message of an assertion."""
+
+Actions = list[e.Action]
+Handler = Callable[["Session", Any, float], Actions]
 
 
 class Session:
-    """One session. Feed it with ``handle``; perform the actions in order.
+    """One session, over all connections of its client.
 
-    It outlives its client's connections: one that is lost leaves it waiting for the next.
+    The caller's duties:
 
-    The caller's duties: answer ``DecodeChunk``, ``FinishAudio`` and ``DetectSpeech`` with their
-    events before the next client event, send ``Tick`` about five times a second,
-    and stop reading the client while ``wants_audio`` is false.
+    - Call ``handle`` with each event and perform the returned actions in order.
+    - After a ``Chunk`` that makes the session ``busy``, and after the action ``FinishAudio``:
+      decode, handle the result, detect speech in ``take_frames``, and handle
+      ``SpeechProbabilities``. Send no other client event meanwhile.
+    - Send ``Tick`` about five times a second.
+    - Stop reading from the client while ``wants_audio`` is false.
+
+    ``wall_offset_ms`` is the wall clock less the monotonic clock of ``now_s``. It dates what is
+    stored, so that a session's actions follow from its events alone.
     """
 
     def __init__(
@@ -57,7 +62,7 @@ class Session:
         *,
         resume_token: str,
         client: str,
-        wall_ms: Callable[[], int],
+        wall_offset_ms: int,
         resume_point: ResumePoint = NEW_SESSION,
         lane: Lane = "live",
     ) -> None:
@@ -69,18 +74,24 @@ class Session:
         self.client = client
         self.lane: Lane = lane
         self.resume_token = resume_token
-        self._wall_ms = wall_ms
+        self.busy = False
+        """A chunk, or the end of the audio, is being decoded."""
+        self.early_end: EarlyEnd | None = None
+        self.delivery = Delivery("")
+        self._wall_offset_ms = wall_offset_ms
         self._endpointer_config = endpointer
         self._chunks = ChunkLedger(resume_point.next_chunk_index)
+        self._decoding = (0, 0)
+        """Index and size in bytes of the chunk being decoded."""
         self._segments = Segments(limits.segment_deadline_ms, len(resume_point.results))
-        self.delivery = Delivery("")
-        self.gone: Gone | None = None
-        self._over_here = False
-        self._storage = SessionRecords("")
         self._partials = PartialPacing(limits.partial_every_ms)
+        self._records = SessionRecords("")
+        self._audio_over = False
+        self._finished_at_s: float | None = None
         self._confirm_until_s = 0.0
+        self._recent: deque[tuple[float, str]] = deque(maxlen=RECENT_EVENTS)
 
-    # ----------------------------------------------------------------------------- what callers ask
+    # --------------------------------------------------------------------------------- the caller's
 
     @property
     def session_id(self) -> str:
@@ -88,16 +99,14 @@ class Session:
 
     @property
     def wants_audio(self) -> bool:
-        """False: too much audio awaits results; leave the client's bytes in its socket."""
+        """False: too much audio awaits results. Leave the client's bytes in its socket."""
         return self._segments.unanswered_audio_ms <= self.limits.unanswered_audio_ms_max
 
     @property
     def duration_ms(self) -> int:
-        return (
-            self._front_end.duration_ms
-            if self.start
-            else samples_to_ms(self.resume_point.first_sample)
-        )
+        if self.start is None:
+            return samples_to_ms(self.resume_point.first_sample)
+        return self._segmenter.duration_ms
 
     @property
     def chunk_count(self) -> int:
@@ -105,7 +114,7 @@ class Session:
 
     @property
     def segment_count(self) -> int:
-        """How many results were told so far."""
+        """The number of delivered results."""
         return len(self.delivery.results)
 
     @property
@@ -114,40 +123,69 @@ class Session:
         return join_texts(result.text or "" for result in self.delivery.results)
 
     @property
+    def over(self) -> bool:
+        return self.state in (State.DONE, State.RELEASED)
+
+    @property
     def resumable(self) -> bool:
-        """Whether its client may come back to it here."""
-        return self.start is not None and self.gone is None and not self._over_here
+        """Whether the client may resume the session here."""
+        started = self.start is not None and self.state is not State.RELEASED
+        return started and self.early_end is None
 
-    def handle(self, event: e.Event, now_s: float) -> list[e.Action]:
-        """Take one event; returns what is to be done, in order."""
-        if isinstance(event, CLIENT_EVENTS) and type(event) not in LEGAL[self.state]:
-            return self.delivery.tell(out_of_turn(event, self.state))
-        if self.state is State.NEW and not isinstance(event, BEFORE_THE_START):
-            return []
-        if self.state is State.DONE and not isinstance(event, AFTER_THE_END):
-            return []
-        return self._HANDLERS[type(event)](self, event, now_s)
+    def take_frames(self) -> bytes:
+        """Whole frames of 512 samples of the audio just decoded, for speech detection."""
+        return self._segmenter.take_frames()
 
-    # ---------------------------------------------------------------------------------- the client
+    def handle(self, event: e.Event, now_s: float) -> Actions:
+        """Take one event. Returns the actions to perform, in order.
 
-    def _on_start(self, event: e.Start, now_s: float) -> list[e.Action]:
-        self.start = event
-        self.state = State.ACTIVE
+        Raises:
+            AssertionError: an event that is no client's is impossible in this state.
+        """
+        kind = type(event)
+        row = TRANSITIONS.get((self.state, kind))
+        if row is None:
+            return self._out_of_turn(event, now_s)
+        self._recent.append((now_s, kind.__name__))
+        self.state, handler = row
+        return handler(self, event, now_s)
+
+    def release(self, now_s: float) -> None:
+        """End at once, without an answer or a record."""
+        self.handle(e.Released(), now_s)
+
+    def _out_of_turn(self, event: e.Event, now_s: float) -> Actions:
+        name = type(event).__name__
+        if not isinstance(event, e.ClientEvent):
+            story = ", ".join(f"{at_s - now_s:+.3f} s {kind}" for at_s, kind in self._recent)
+            raise AssertionError(f"{name} in state {self.state}, after: {story or 'nothing'}")
+        return self.delivery.send(
+            e.Problem(
+                code="bad_state",
+                message=f"{name.lower()} is not possible now: the session is {self.state}",
+                chunk_index=event.chunk_index if isinstance(event, e.Chunk) else None,
+            )
+        )
+
+    # ----------------------------------------------------------------------------------- the client
+
+    def _start(self, event: e.Start, now_s: float) -> Actions:
         resume_point = self.resume_point
+        self.start = event
         self.started_at_ms = (
-            self._wall_ms() if resume_point.started_at_ms is None else resume_point.started_at_ms
+            self._wall_ms(now_s)
+            if resume_point.started_at_ms is None
+            else resume_point.started_at_ms
         )
         self._chunks.acknowledge(now_s)
-        self._front_end = FrontEnd(
-            event, self.limits, self._endpointer_config, self._wall_ms, resume_point
-        )
-        self._storage = SessionRecords(event.session_id, resume_point.generation)
+        self._segmenter = Segmenter(event.mode, self._endpointer_config, self.limits, resume_point)
+        self._records = SessionRecords(event.session_id, resume_point.generation)
         self.delivery = Delivery(event.session_id, resume_point.results)
         if resume_point.resumed:
             if resume_point.final is not None:
-                self.state = State.DONE
-            return self._on_attached(e.Attached(next_segment_index=event.next_segment_index), now_s)
-        started = self._storage.started(
+                self.handle(e.AlreadyComplete(), now_s)
+            return self._attach(e.Attached(next_segment_index=event.next_segment_index), now_s)
+        started = self._records.started(
             event,
             client=self.client,
             started_at_ms=self.started_at_ms,
@@ -156,45 +194,46 @@ class Session:
         answer = e.Started(
             session_id=event.session_id, resume_token=self.resume_token, next_chunk_index=0
         )
-        return [*[e.SubmitRecord(record=r) for r in started], *self.delivery.tell(answer)]
+        return [*_submitted(started), *self.delivery.send(answer)]
 
-    def _on_chunk(self, event: e.Chunk, now_s: float) -> list[e.Action]:
-        index = self._chunks.next_index if event.chunk_index is None else event.chunk_index
-        if event.session_id not in (None, self.session_id):
-            return self.delivery.tell(wrong_session(index))
+    def _receive_chunk(self, event: e.Chunk, now_s: float) -> Actions:
         expected = self._chunks.next_index
+        index = expected if event.chunk_index is None else event.chunk_index
+        if event.session_id is not None and event.session_id != self.session_id:
+            return self.delivery.send(_wrong_session(index))
         verdict = self._chunks.receive(index, event.data)
         if verdict == "repeated":
-            return self.delivery.tell(e.ChunkReceived(chunk_index=index))
+            return self.delivery.send(e.ChunkReceived(chunk_index=index))
         if verdict != "new":
-            return self.delivery.tell(misplaced_chunk(verdict, index, expected))
-        acks = event.chunk_index is not None or self._chunks.unacked >= ACK_EVERY_CHUNKS
-        told = self._ack(now_s) if acks else []
-        return [*told, *self._pass_on(self._front_end.take(index, event.data), now_s)]
+            return self.delivery.send(_misplaced_chunk(verdict, index, expected))
+        self.busy = True
+        self._decoding = index, len(event.data)
+        self._segmenter.chunk_received()
+        if event.chunk_index is not None or self._chunks.unacked >= ACK_EVERY_CHUNKS:
+            return self._acknowledge(now_s)
+        return []
 
-    def _ack(self, now_s: float) -> list[e.Action]:
+    def _acknowledge(self, now_s: float) -> Actions:
         index = self._chunks.acknowledge(now_s)
-        return [] if index is None else self.delivery.tell(e.ChunkReceived(chunk_index=index))
+        return [] if index is None else self.delivery.send(e.ChunkReceived(chunk_index=index))
 
-    def _on_finish(self, event: e.Finish, now_s: float) -> list[e.Action]:
+    def _finish(self, event: e.Finish, now_s: float) -> Actions:
         if event.session_id != self.session_id:
-            return self.delivery.tell(wrong_session(None))
-        if self.state is State.ACTIVE:
-            return [*self._ack(now_s), *self._finish_audio(now_s)]
-        # It came before, on a connection that was lost; the answer is on its way, or was lost too.
-        return self._tell_final() if self.state is State.DONE else []
+            return self.delivery.send(_wrong_session(None))
+        self._finished_at_s = now_s
+        return [*self._acknowledge(now_s), *self.handle(e.AudioEnded(), now_s)]
 
-    def _finish_audio(self, now_s: float) -> list[e.Action]:
-        self.state = State.FINISHING
-        return self._pass_on(self._front_end.finish(), now_s)
+    def _finish_again(self, event: e.Finish, now_s: float) -> Actions:
+        """The client has resumed and cannot know whether its finish arrived."""
+        if event.session_id != self.session_id:
+            return self.delivery.send(_wrong_session(None))
+        return self._send_final(now_s) if self.state is State.DONE else []
 
-    def _on_disconnected(self, _event: e.Disconnected, now_s: float) -> list[e.Action]:
-        if self.state is State.NEW:
-            self.state = State.DONE
+    def _detach(self, _event: e.Disconnected, now_s: float) -> Actions:
         self.delivery.detach(now_s)
         return []
 
-    def _on_attached(self, event: e.Attached, now_s: float) -> list[e.Action]:
+    def _attach(self, event: e.Attached, now_s: float) -> Actions:
         self._chunks.acknowledge(now_s)
         next_segment_index = self.delivery.attach(event.next_segment_index)
         answer = e.Resumed(
@@ -203,60 +242,75 @@ class Session:
             next_chunk_index=self._chunks.next_index,
             next_segment_index=next_segment_index,
         )
-        return [answer, *self.delivery.catch_up()]
+        return [answer, *self.delivery.missed()]
 
-    def end_here(self) -> None:
-        """Without another word: by a bug of ours, or because it goes on at another gateway."""
-        self.state = State.DONE
-        self._over_here = True
+    def _note_written(self, event: e.SegmentWritten, _now_s: float) -> Actions:
+        self.delivery.note_written(event.segment_index)
+        return []
 
-    def _on_interrupted(self, _event: e.Interrupted, now_s: float) -> list[e.Action]:
-        """Stored at once, for there may be no time for what is recognised and stored after it."""
-        if self.state is State.ACTIVE:
-            self.delivery.detach(now_s)
-            self.gone = "interrupted"
-            return [*self._record_end(self.gone), *self._on_tick(e.Tick(), now_s)]
-        # All was said; if that is recognised in time, another end takes this one's place.
-        return self._record_end(self.gone or "interrupted") if self.state is State.FINISHING else []
-
-    def _on_deleted(self, _event: e.Deleted, now_s: float) -> list[e.Action]:
-        told = self.delivery.tell(e.Problem(code="deleted", message="the session was deleted"))
-        self.state = State.DONE
-        self._over_here = True
+    def _delete(self, _event: e.Deleted, _now_s: float) -> Actions:
+        problem = e.Problem(code="deleted", message="the session was deleted")
         cancel = e.CancelJobs(session_id=self.session_id)
-        return [cancel, *told, e.Close(code=CLOSE_GOING_AWAY, reason="deleted")]
+        close = e.Close(code=CLOSE_GOING_AWAY, reason="deleted")
+        return [cancel, *self.delivery.send(problem), close]
 
-    # ----------------------------------------------------------------------------------- the audio
+    # ------------------------------------------------------------------------------------ the audio
 
-    def _on_audio_decoded(self, event: e.AudioDecoded, now_s: float) -> list[e.Action]:
-        return self._pass_on(self._front_end.decoded(event, now_s), now_s)
+    def _append(self, event: e.AudioDecoded, now_s: float) -> Actions:
+        self._segmenter.append(self._decoding[0], event)
+        actions = self._record_chunk(now_s)
+        if event.tail_failure is not None:
+            failure = event.tail_failure
+            actions += self.delivery.send(e.Problem(code=failure.code, message=failure.message))
+        return actions
 
-    def _on_audio_failed(self, event: e.AudioFailed, now_s: float) -> list[e.Action]:
-        return self._pass_on(self._front_end.failed(event, now_s), now_s)
+    def _fail_chunk(self, event: e.AudioFailed, now_s: float) -> Actions:
+        index = self._decoding[0]
+        problem = e.Problem(code=event.code, message=event.message, chunk_index=index)
+        actions = self.delivery.send(problem)
+        if event.pcm:
+            audio = e.AudioDecoded(
+                tail=b"", pcm=event.pcm, starts_container=False, ends_container=False
+            )
+            return [*actions, *self._append(audio, now_s)]
+        self._segmenter.skip_chunk()
+        return [*actions, *self._record_chunk(now_s)]
 
-    def _on_audio_finished(self, event: e.AudioFinished, now_s: float) -> list[e.Action]:
-        return self._pass_on(self._front_end.finished(event, now_s), now_s)
+    def _record_chunk(self, now_s: float) -> Actions:
+        index, byte_count = self._decoding
+        detail = ChunkDetail(
+            chunk_index=index,
+            byte_count=byte_count,
+            offset_ms=samples_to_ms(self._segmenter.chunk_start_sample),
+            duration_ms=self._segmenter.chunk_duration_ms,
+            received_at_ms=self._wall_ms(now_s),
+        )
+        return _submitted(self._records.chunk(detail))
 
-    def _on_probabilities(self, event: e.SpeechProbabilities, now_s: float) -> list[e.Action]:
-        return self._pass_on(self._front_end.heard(event, now_s), now_s)
-
-    def _pass_on(self, outputs: Iterable[Output], now_s: float) -> list[e.Action]:
-        actions: list[e.Action] = []
-        for output in outputs:
-            if isinstance(output, CutUtterance):
-                actions.append(self._submit(output, now_s))
-            elif isinstance(output, ChunkDetail):
-                records = self._storage.chunk(output)
-                actions += [e.SubmitRecord(record=record) for record in records]
-            elif isinstance(output, e.Problem):
-                actions += self.delivery.tell(output)
-            else:
-                actions.append(output)
-        if self._front_end.over:
-            return [*actions, *self._deliver(now_s)]
+    def _segment(self, event: e.SpeechProbabilities, now_s: float) -> Actions:
+        self.busy = False
+        actions = self._submit(self._segmenter.take(event.probabilities, now_s), now_s)
         return [*actions, *self._partial()]
 
-    # ------------------------------------------------------------------------------------ the jobs
+    def _finish_audio(self, _event: e.AudioEnded | e.Abandoned, _now_s: float) -> Actions:
+        self.busy = True
+        return [e.FinishAudio()]
+
+    def _append_last(self, event: e.AudioFinished, _now_s: float) -> Actions:
+        self._segmenter.finish(event.tail)
+        return []
+
+    def _fail_last(self, event: e.AudioFailed, _now_s: float) -> Actions:
+        self._segmenter.finish(event.pcm)
+        return self.delivery.send(e.Problem(code=event.code, message=event.message))
+
+    def _segment_last(self, event: e.SpeechProbabilities, now_s: float) -> Actions:
+        self.busy = False
+        self._audio_over = True
+        actions = self._submit(self._segmenter.take(event.probabilities, now_s), now_s)
+        return [*actions, *self._deliver(now_s)]
+
+    # ------------------------------------------------------------------------------------- the jobs
 
     def _job(self, utterance: CutUtterance, *, partial: bool) -> Job:
         assert self.start is not None
@@ -269,139 +323,257 @@ class Session:
             hotwords=self.start.hotwords,
             deadline_ms=self.limits.segment_deadline_ms,
             generation=self.resume_point.generation,
-            provisional=self.gone is not None,
+            provisional=self.early_end is not None,
             **asdict(utterance),
         )
 
-    def _submit(self, utterance: CutUtterance, now_s: float) -> e.Action:
-        job = self._segments.add(self._job(utterance, partial=False), now_s)
-        self._storage.expect_result(job.seq)
-        self._partials.segment_ended(utterance.end_ms)
-        return e.SubmitJob(job=job)
-
-    def _partial(self) -> list[e.Action]:
+    def _submit(self, utterances: Iterable[CutUtterance], now_s: float) -> Actions:
         assert self.start is not None
-        if not self.start.partials:
-            return []
-        utterance = self._front_end.open_utterance
-        if utterance is None or not self._partials.ask(utterance):
-            return []
-        return [e.SubmitJob(job=self._job(utterance, partial=True))]
+        actions: Actions = []
+        limit_ms = self.limits.chunk_utterance_ms_max
+        for utterance in utterances:
+            if self.start.mode == "chunk" and utterance.end_ms - utterance.start_ms > limit_ms:
+                problem = e.Problem(
+                    code="audio_too_long",
+                    message=f"a chunk in mode chunk holds at most {limit_ms} ms",
+                    chunk_index=utterance.last_chunk_index,
+                )
+                actions += self.delivery.send(problem)
+                continue
+            job = self._segments.add(self._job(utterance, partial=False), now_s)
+            self._records.expect_result(job.seq)
+            self._partials.segment_ended(utterance.end_ms)
+            actions.append(e.SubmitJob(job=job))
+        return actions
 
-    def _on_result(self, event: e.ResultArrived, now_s: float) -> list[e.Action]:
+    def _partial(self) -> Actions:
+        assert self.start is not None
+        if not self.start.partials or (spoken := self._segmenter.open_utterance_ms) is None:
+            return []
+        if not self._partials.submit(*spoken):
+            return []
+        return [e.SubmitJob(job=self._job(self._segmenter.open_utterance(), partial=True))]
+
+    def _take_result(self, event: e.ResultArrived, now_s: float) -> Actions:
         result = event.result
         if result.partial:
-            current = result.seq == self._segments.next_seq
-            if not current or result.text is None or not self._partials.tell(result.end_ms):
-                RESULTS_DISCARDED.labels("late_partial").inc()
-                return []
-            return self.delivery.tell(e.PartialText(segment_index=result.seq, text=result.text))
-        if not self._segments.answer(result, now_s):
-            return []
+            return self._take_partial(result)
+        if discarded := self._segments.answer(result, now_s):
+            return [e.Count(discarded="result", reason=discarded)]
         contested = self._segments.is_contested(result.seq)
         if contested:
-            # What was published may be confirmed already, and be something else.
-            self._storage.expect_result(result.seq)
+            # The published result may be confirmed already, and differ from this one.
+            self._records.expect_result(result.seq)
         waited_s = self._segments.waited_s(result.seq, now_s)
         kept = e.KeepResult(result=result, contested=contested, waited_s=waited_s)
         return [kept, *self._deliver(now_s)]
 
-    def _on_broker_restarted(self, _event: e.BrokerRestarted, now_s: float) -> list[e.Action]:
+    def _take_partial(self, result: Result) -> Actions:
+        current = result.seq == self._segments.next_seq
+        if not current or result.text is None or not self._partials.send(result.end_ms):
+            return [e.Count(discarded="result", reason="late_partial")]
+        return self.delivery.send(e.PartialText(segment_index=result.seq, text=result.text))
+
+    def _resend_all(self, _event: e.BrokerRestarted, now_s: float) -> Actions:
         return [e.SubmitJob(job=job) for job in self._segments.resend_all(now_s)]
 
-    def _deliver(self, now_s: float) -> list[e.Action]:
-        """Tell the results whose turn it is; complete the session after the last."""
-        actions: list[e.Action] = []
-        for result in self._segments.pop_deliverable():
-            actions += self.delivery.deliver(result)
-        over = self._front_end.over and self._segments.all_delivered
-        if over and self.state is State.FINISHING:
-            actions += self._complete(now_s)
+    def _resend_due(self, now_s: float) -> Actions:
+        resend, failed = self._segments.due(now_s)
+        actions: Actions = [e.SubmitJob(job=job) for job in resend]
+        for result in failed:
+            actions += self._take_result(e.ResultArrived(result=result), now_s)
         return actions
 
-    def _complete(self, now_s: float) -> list[e.Action]:
-        self.state = State.CONFIRMING
-        self._confirm_until_s = now_s + self.limits.stored_wait_s
-        return self._record_end(self.gone)
+    def _deliver(self, now_s: float) -> Actions:
+        """Send the results that are next in order. The last one completes the session."""
+        actions: Actions = []
+        for result in self._segments.pop_deliverable():
+            actions += self.delivery.send_result(result)
+        if self._audio_over and self._segments.all_delivered:
+            actions += self.handle(e.AllDelivered(), now_s)
+        return actions
 
-    def _record_end(self, gone: Gone | None) -> list[e.Action]:
-        heard_here = self._chunks.next_index > self.resume_point.next_chunk_index
-        if self.gone is not None and self.resume_point.generation and not heard_here:
-            # Brought here for a client that was gone by then. The gateway before may have stored
-            # more since than we know of: its rows are to stay, and an end of ours would take them.
+    # -------------------------------------------------------------------------------------- the end
+
+    def _complete(self, _event: e.AllDelivered, now_s: float) -> Actions:
+        self._confirm_until_s = now_s + self.limits.stored_wait_s
+        return self._record_end(self.early_end, now_s)
+
+    def _record_end(self, early_end: EarlyEnd | None, now_s: float) -> Actions:
+        received_here = self._chunks.next_index > self.resume_point.next_chunk_index
+        if self.early_end is not None and self.resume_point.generation and not received_here:
+            # Taken over for a client that never continued. The previous gateway may have stored
+            # more since, and an end recorded here would replace its rows.
             return []
-        records = self._storage.finished(
+        records = self._records.finished(
             self.delivery.results,
-            gone=gone,
+            early_end=early_end,
             text=self.text,
             duration_ms=self.duration_ms,
             chunk_count=self.chunk_count,
-            completed_at_ms=self._wall_ms(),
+            completed_at_ms=self._wall_ms(now_s),
         )
-        return [e.SubmitRecord(record=record) for record in records]
+        return _submitted(records)
 
-    # ------------------------------------------------------------------------------------- storage
-
-    def _on_stored(self, event: e.KeysStored, now_s: float) -> list[e.Action]:
-        self._storage.confirm(event.keys)
-        if self.state is State.CONFIRMING and self._storage.complete:
-            return self._conclude()
+    def _confirm(self, event: e.KeysStored, now_s: float) -> Actions:
+        self._records.confirm(event.keys)
+        if self.state is State.CONFIRMING and self._records.complete:
+            return self.handle(e.AllStored(), now_s)
         return []
 
-    def _conclude(self) -> list[e.Action]:
-        self.state = State.DONE
-        return self._tell_final() if self.delivery.connected else []
+    def _conclude(self, _event: e.AllStored | e.ConfirmTimedOut, now_s: float) -> Actions:
+        return self._send_final(now_s) if self.delivery.connected else []
 
-    def _tell_final(self) -> list[e.Action]:
+    def _send_final(self, now_s: float) -> Actions:
         final = self.resume_point.final or e.Finished(
             session_id=self.session_id,
             text=self.text,
             duration_ms=self.duration_ms,
             chunk_count=self.chunk_count,
-            stored=self._storage.complete,
+            stored=self._records.complete,
         )
-        return [*self.delivery.tell(final), e.Close(code=CLOSE_NORMAL, reason="finished")]
-
-    def _on_tick(self, _event: e.Tick, now_s: float) -> list[e.Action]:
-        actions: list[e.Action] = []
-        if self.state is State.ACTIVE and now_s - self._chunks.acked_at_s >= ACK_EVERY_S:
-            actions += self._ack(now_s)
-        listens = self.delivery.connected and self.wants_audio
-        if utterances := self._front_end.tick(now_s, listens=listens):
-            actions += self._pass_on(utterances, now_s)
-        resend, failed = self._segments.due(now_s)
-        actions += [e.SubmitJob(job=job) for job in resend]
-        for result in failed:
-            actions += self._on_result(e.ResultArrived(result=result), now_s)
-        if self.state is State.CONFIRMING and now_s >= self._confirm_until_s:
-            actions += self._conclude()
-        if self._is_given_up(now_s):
-            self.gone = self.gone or "abandoned"
-            actions += self._finish_audio(now_s)
+        close = e.Close(code=CLOSE_NORMAL, reason="finished")
+        actions: Actions = [*self.delivery.send(final), close]
+        if self._finished_at_s is not None:
+            actions.insert(0, e.FinishAnswered(waited_s=now_s - self._finished_at_s))
+            self._finished_at_s = None
         return actions
 
-    def _is_given_up(self, now_s: float) -> bool:
-        """The client has been away too long: what it said is recognised and stored all the same."""
-        delivery = self.delivery
-        waits = self.state is State.ACTIVE and not delivery.connected and not self._front_end.busy
-        away_s = now_s - delivery.detached_at_s
-        return waits and (self.gone is not None or away_s >= self.limits.resume_wait_s)
+    def _interrupt(self, _event: e.Interrupted, now_s: float) -> Actions:
+        """Record the end at once: there may be no time for recognition and storage."""
+        self.delivery.detach(now_s)
+        self.early_end = "interrupted"
+        return [*self._record_end(self.early_end, now_s), *self._give_up_if_due(now_s)]
 
-    # Of the class: a session's own bound methods would be cycles, and outlive it.
-    _HANDLERS: ClassVar[dict[type, Callable[[Session, Any, float], list[e.Action]]]] = {
-        e.Start: _on_start,
-        e.Chunk: _on_chunk,
-        e.Finish: _on_finish,
-        e.Disconnected: _on_disconnected,
-        e.Attached: _on_attached,
-        e.AudioDecoded: _on_audio_decoded,
-        e.AudioFailed: _on_audio_failed,
-        e.AudioFinished: _on_audio_finished,
-        e.SpeechProbabilities: _on_probabilities,
-        e.ResultArrived: _on_result,
-        e.KeysStored: _on_stored,
-        e.BrokerRestarted: _on_broker_restarted,
-        e.Tick: _on_tick,
-        e.Interrupted: _on_interrupted,
-        e.Deleted: _on_deleted,
-    }
+    def _interrupt_finished(self, _event: e.Interrupted, now_s: float) -> Actions:
+        """All audio is here. If it is recognised in time, a second end replaces this one."""
+        return self._record_end(self.early_end or "interrupted", now_s)
+
+    def _give_up_if_due(self, now_s: float) -> Actions:
+        """The client is away for too long. What it sent is recognised and stored."""
+        if self.delivery.connected or self.busy:
+            return []
+        away_s = now_s - self.delivery.detached_at_s
+        if self.early_end is None and away_s < self.limits.resume_wait_s:
+            return []
+        self.early_end = self.early_end or "abandoned"
+        return self.handle(e.Abandoned(), now_s)
+
+    # ----------------------------------------------------------------------------------------- time
+
+    def _wall_ms(self, now_s: float) -> int:
+        return int(now_s * 1000) + self._wall_offset_ms
+
+    def _tick_active(self, _event: e.Tick, now_s: float) -> Actions:
+        actions: Actions = []
+        if now_s - self._chunks.acked_at_s >= ACK_EVERY_S:
+            actions += self._acknowledge(now_s)
+        listening = self.delivery.connected and self.wants_audio
+        if utterances := self._segmenter.tick(now_s, listening=listening):
+            actions += self._submit(utterances, now_s)
+        return [*actions, *self._resend_due(now_s), *self._give_up_if_due(now_s)]
+
+    def _tick_finishing(self, _event: e.Tick, now_s: float) -> Actions:
+        return self._resend_due(now_s)
+
+    def _tick_confirming(self, _event: e.Tick, now_s: float) -> Actions:
+        if now_s < self._confirm_until_s:
+            return []
+        return self.handle(e.ConfirmTimedOut(), now_s)
+
+    def _nothing(self, _event: e.Event, _now_s: float) -> Actions:
+        return []
+
+
+def _submitted(records: Iterable[Record]) -> Actions:
+    return [e.SubmitRecord(record=record) for record in records]
+
+
+def _wrong_session(chunk_index: int | None) -> e.Problem:
+    message = "session_id is not this connection's session"
+    return e.Problem(code="bad_message", message=message, chunk_index=chunk_index)
+
+
+def _misplaced_chunk(verdict: str, index: int, expected: int) -> e.Problem:
+    if verdict == "conflict":
+        message = f"chunk {index} was received before with other bytes"
+        return e.Problem(code="seq_conflict", message=message, chunk_index=index)
+    return e.Problem(
+        code="expected_seq",
+        message=f"received chunk {index}, expected chunk {expected}",
+        chunk_index=index,
+        expected_chunk_index=expected,
+    )
+
+
+_NEW, _ACTIVE, _FINISHING = State.NEW, State.ACTIVE, State.FINISHING
+_CONFIRMING, _DONE, _RELEASED = State.CONFIRMING, State.DONE, State.RELEASED
+
+TRANSITIONS: dict[tuple[State, type], tuple[State, Handler]] = {
+    (_NEW, e.Start): (_ACTIVE, Session._start),
+    (_NEW, e.Disconnected): (_DONE, Session._detach),
+    (_NEW, e.Released): (_RELEASED, Session._nothing),
+    #
+    (_ACTIVE, e.Chunk): (_ACTIVE, Session._receive_chunk),
+    (_ACTIVE, e.AudioDecoded): (_ACTIVE, Session._append),
+    (_ACTIVE, e.AudioFailed): (_ACTIVE, Session._fail_chunk),
+    (_ACTIVE, e.SpeechProbabilities): (_ACTIVE, Session._segment),
+    (_ACTIVE, e.ResultArrived): (_ACTIVE, Session._take_result),
+    (_ACTIVE, e.KeysStored): (_ACTIVE, Session._confirm),
+    (_ACTIVE, e.BrokerRestarted): (_ACTIVE, Session._resend_all),
+    (_ACTIVE, e.Tick): (_ACTIVE, Session._tick_active),
+    (_ACTIVE, e.Disconnected): (_ACTIVE, Session._detach),
+    (_ACTIVE, e.Attached): (_ACTIVE, Session._attach),
+    (_ACTIVE, e.SegmentWritten): (_ACTIVE, Session._note_written),
+    (_ACTIVE, e.Interrupted): (_ACTIVE, Session._interrupt),
+    (_ACTIVE, e.Finish): (_ACTIVE, Session._finish),
+    (_ACTIVE, e.AudioEnded): (_FINISHING, Session._finish_audio),
+    (_ACTIVE, e.Abandoned): (_FINISHING, Session._finish_audio),
+    (_ACTIVE, e.AlreadyComplete): (_DONE, Session._nothing),
+    (_ACTIVE, e.Deleted): (_RELEASED, Session._delete),
+    (_ACTIVE, e.Released): (_RELEASED, Session._nothing),
+    #
+    (_FINISHING, e.AudioFinished): (_FINISHING, Session._append_last),
+    (_FINISHING, e.AudioFailed): (_FINISHING, Session._fail_last),
+    (_FINISHING, e.SpeechProbabilities): (_FINISHING, Session._segment_last),
+    (_FINISHING, e.ResultArrived): (_FINISHING, Session._take_result),
+    (_FINISHING, e.KeysStored): (_FINISHING, Session._confirm),
+    (_FINISHING, e.BrokerRestarted): (_FINISHING, Session._resend_all),
+    (_FINISHING, e.Tick): (_FINISHING, Session._tick_finishing),
+    (_FINISHING, e.Disconnected): (_FINISHING, Session._detach),
+    (_FINISHING, e.Attached): (_FINISHING, Session._attach),
+    (_FINISHING, e.SegmentWritten): (_FINISHING, Session._note_written),
+    (_FINISHING, e.Interrupted): (_FINISHING, Session._interrupt_finished),
+    (_FINISHING, e.Finish): (_FINISHING, Session._finish_again),
+    (_FINISHING, e.AllDelivered): (_CONFIRMING, Session._complete),
+    (_FINISHING, e.Deleted): (_RELEASED, Session._delete),
+    (_FINISHING, e.Released): (_RELEASED, Session._nothing),
+    #
+    (_CONFIRMING, e.ResultArrived): (_CONFIRMING, Session._take_result),
+    (_CONFIRMING, e.KeysStored): (_CONFIRMING, Session._confirm),
+    (_CONFIRMING, e.BrokerRestarted): (_CONFIRMING, Session._nothing),
+    (_CONFIRMING, e.Tick): (_CONFIRMING, Session._tick_confirming),
+    (_CONFIRMING, e.Disconnected): (_CONFIRMING, Session._detach),
+    (_CONFIRMING, e.Attached): (_CONFIRMING, Session._attach),
+    (_CONFIRMING, e.SegmentWritten): (_CONFIRMING, Session._note_written),
+    (_CONFIRMING, e.Interrupted): (_CONFIRMING, Session._nothing),
+    (_CONFIRMING, e.Finish): (_CONFIRMING, Session._finish_again),
+    (_CONFIRMING, e.AllStored): (_DONE, Session._conclude),
+    (_CONFIRMING, e.ConfirmTimedOut): (_DONE, Session._conclude),
+    (_CONFIRMING, e.Deleted): (_RELEASED, Session._delete),
+    (_CONFIRMING, e.Released): (_RELEASED, Session._nothing),
+    #
+    (_DONE, e.Finish): (_DONE, Session._finish_again),
+    (_DONE, e.KeysStored): (_DONE, Session._confirm),
+    (_DONE, e.Disconnected): (_DONE, Session._detach),
+    (_DONE, e.Attached): (_DONE, Session._attach),
+    (_DONE, e.SegmentWritten): (_DONE, Session._note_written),
+    (_DONE, e.Released): (_RELEASED, Session._nothing),
+    # A chunk may still be in the decoder or in speech detection.
+    (_RELEASED, e.AudioDecoded): (_RELEASED, Session._nothing),
+    (_RELEASED, e.AudioFailed): (_RELEASED, Session._nothing),
+    (_RELEASED, e.AudioFinished): (_RELEASED, Session._nothing),
+    (_RELEASED, e.SpeechProbabilities): (_RELEASED, Session._nothing),
+    (_RELEASED, e.Disconnected): (_RELEASED, Session._nothing),
+    (_RELEASED, e.Released): (_RELEASED, Session._nothing),
+}

@@ -1,57 +1,54 @@
-"""SANS-IO: what one session's client is told, over all its connections."""
+"""SANS-IO: the answers to one session's client, over all its connections."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
 
 from gateway.session import events as e
-from gateway.session.answers import segment_answer
 from gateway.session.transcript_store import TranscriptStore
-from gateway.telemetry.metrics import ANSWERS_DISCARDED
 from wire.messages import Result
 
 MISSED_PROBLEMS_MAX = 100
-"""Error answers kept for a client that is away; more are counted only."""
+"""Error answers kept for a client that is away. Further ones are only counted."""
 
 
 class Delivery:
-    """Tells answers while the client is there. What it misses is told when it comes back: texts
-    because ``results`` are kept anyway, and errors; acknowledgements and partials are not missed,
-    because the answer to its return says more.
+    """Sends answers while the client is connected, and on resume those that it missed.
+
+    Missed answers are the texts, which ``results`` keeps anyway, and errors. Acknowledgements and
+    partial results are not sent again: ``Resumed`` replaces them.
     """
 
     def __init__(self, session_id: str, results: Iterable[Result] = ()) -> None:
-        """``results``: those of a session that was elsewhere before."""
+        """``results``: those of a session taken over from another gateway."""
         self.connected = True
         self.detached_at_s = 0.0
         self.results = TranscriptStore()
-        """Results whose turn came, in segment order from 0."""
+        """Delivered results, in segment order from 0."""
         for result in results:
             self.results.append(result)
         self._session_id = session_id
         self._written = 0
-        self._told_from = 0
+        self._sent_from = 0
         self._missed: list[e.Problem] = []
 
-    def tell(self, answer: e.Answer) -> list[e.Action]:
+    def send(self, answer: e.Answer) -> list[e.Action]:
         if self.connected:
-            return [cast(e.Action, answer)]
+            return [answer]
         if isinstance(answer, e.Problem):
-            if len(self._missed) < MISSED_PROBLEMS_MAX:
-                self._missed.append(answer)
-            else:
-                ANSWERS_DISCARDED.labels("client_away").inc()
+            if len(self._missed) >= MISSED_PROBLEMS_MAX:
+                return [e.Count(discarded="answer", reason="client_away")]
+            self._missed.append(answer)
         return []
 
-    def deliver(self, result: Result) -> list[e.Action]:
-        """Take the next result in segment order; tell it unless the client has it already."""
+    def send_result(self, result: Result) -> list[e.Action]:
+        """Deliver the next result in segment order."""
         assert result.seq == len(self.results)
         self.results.append(result)
-        return self._segment(result) if self.connected else []
+        return self._send_segment(result) if self.connected else []
 
     def note_written(self, segment_index: int) -> None:
-        """The answer to this segment went into the client's socket."""
+        """The answer for this segment was written to the client's socket."""
         self._written = max(self._written, segment_index + 1)
 
     def detach(self, now_s: float) -> None:
@@ -59,20 +56,38 @@ class Delivery:
         self.detached_at_s = now_s
 
     def attach(self, next_segment_index: int | None) -> int:
-        """The client is back and has this many segments' texts, or does not tell: then it has
-        those that were written to its sockets. Returns the index of the next that it gets."""
+        """The client has resumed. Returns the index of the first segment to send: its own
+        ``next_segment_index``, or by default the first that was not written to a socket."""
         self.connected = True
-        self._told_from = self._written if next_segment_index is None else next_segment_index
-        return self._told_from
+        self._sent_from = self._written if next_segment_index is None else next_segment_index
+        return self._sent_from
 
-    def catch_up(self) -> list[e.Action]:
-        """After ``attach``: what the client has missed."""
-        missing = self.results.since(self._told_from)
-        actions = [action for result in missing for action in self._segment(result)]
-        missed, self._missed = self._missed, []
-        return [*actions, *(cast(e.Action, problem) for problem in missed)]
+    def missed(self) -> list[e.Action]:
+        """After ``attach``: the answers that the client missed."""
+        actions = [a for r in self.results.since(self._sent_from) for a in self._send_segment(r)]
+        problems, self._missed = self._missed, []
+        return [*actions, *problems]
 
-    def _segment(self, result: Result) -> list[e.Action]:
-        if result.seq < self._told_from:
+    def _send_segment(self, result: Result) -> list[e.Action]:
+        if result.seq < self._sent_from:
             return []
-        return [cast(e.Action, segment_answer(self._session_id, result))]
+        return [segment_answer(self._session_id, result)]
+
+
+def segment_answer(session_id: str, result: Result) -> e.SegmentText | e.Problem:
+    if result.error is not None:
+        return e.Problem(
+            code=result.error.code,
+            message=result.error.message,
+            chunk_index=result.last_chunk_index,
+            segment_index=result.seq,
+        )
+    return e.SegmentText(
+        session_id=session_id,
+        chunk_index=result.last_chunk_index,
+        segment_index=result.seq,
+        start_ms=result.start_ms,
+        end_ms=result.end_ms,
+        text=result.text or "",
+        tokens=result.tokens,
+    )

@@ -1,8 +1,8 @@
-"""What a client session is told (events) and what it asks for (actions), as plain data.
+"""Events and actions of a session, as plain data.
 
-Client events come from a dialect, audio events from decoding and voice activity detection, bus
-events from the broker link. Actions are performed by ``gateway.web.websocket``, which decides
-nothing.
+A session is fed events: the client's come from a dialect, those of its audio from the runner, which
+decodes and detects speech, and those of the bus from the server. ``Session.handle`` returns the
+actions that follow. ``gateway.session.runner`` performs them and decides nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from wire.messages import Failure, Job, Record, Result, StoredKey, Token
 
 Mode = Literal["auto", "stream", "chunk"]
 
-# ------------------------------------------------------------------------- events: from the client
+# -------------------------------------------------------------------------- events: from the client
 
 
 class Start(Struct, frozen=True, kw_only=True):
@@ -23,22 +23,22 @@ class Start(Struct, frozen=True, kw_only=True):
     user_id: str
     mode: Mode
     sample_rate_hz: int
-    """Of raw PCM; containers know their own."""
+    """Sample rate of raw PCM. Containers carry their own."""
     language: str
     hotwords: tuple[str, ...]
     partials: bool
     resume_token: str | None
-    """Given: go on with a session that this token was issued for."""
+    """Set: resume the session that this token was issued for."""
     next_segment_index: int | None = None
-    """When going on: how many segments' texts the client has. None: it does not tell."""
+    """On resume: the number of segments whose text the client has. None: unknown."""
     encoded: bool = False
-    """The audio comes in containers; what is none is refused and not taken for raw PCM."""
+    """The audio is always in containers: anything else is ``bad_audio``, never raw PCM."""
 
 
 class Chunk(Struct, frozen=True, kw_only=True):
     data: bytes
     chunk_index: int | None
-    """None: a binary frame, whose index is the next one."""
+    """None: a binary frame. It takes the next index."""
     session_id: str | None
 
 
@@ -47,49 +47,53 @@ class Finish(Struct, frozen=True, kw_only=True):
 
 
 class Disconnected(Struct, frozen=True, kw_only=True):
-    """The client is gone, or is to be let go; nothing can be sent any more."""
+    """The client's connection is closed or detached. Nothing more can be sent on it."""
 
 
 class Attached(Struct, frozen=True, kw_only=True):
-    """The client is back, on a new connection, and has shown its token."""
+    """The client has resumed on a new connection; its token was checked."""
 
     next_segment_index: int | None
 
 
-# --------------------------------------------------------------- events: from the session's audio
+class SegmentWritten(Struct, frozen=True, kw_only=True):
+    """The answer for this segment was written to the client's socket."""
+
+    segment_index: int
+
+
+# ----------------------------------------------------------------- events: from the session's audio
 
 
 class AudioDecoded(Struct, frozen=True, kw_only=True):
-    """PCM of chunk ``chunk_index``; see ``gateway.audio.audio_input.Decoded`` for the parts."""
+    """PCM of the chunk being decoded; see ``gateway.audio.audio_input.Decoded`` for the parts."""
 
-    chunk_index: int
     tail: bytes
     pcm: bytes
     starts_container: bool
     ends_container: bool
     clean_start: bool = False
     tail_failure: Failure | None = None
-    """The previous container turned out to be bad at its end; this chunk is fine."""
+    """The previous container was invalid at its end. This chunk is valid."""
 
 
 class AudioFailed(Struct, frozen=True, kw_only=True):
-    """A chunk, or with no index the end of the audio, could not be decoded; ``pcm`` is what came
-    before the fault."""
+    """The chunk being decoded, or the end of the audio, is invalid; ``pcm`` precedes the fault."""
 
-    chunk_index: int | None
     code: str
     message: str
     pcm: bytes = b""
 
 
 class AudioFinished(Struct, frozen=True, kw_only=True):
-    """No more audio will come; ``tail`` is what the decoder still held."""
+    """The decoder is flushed; ``tail`` is the last PCM."""
 
     tail: bytes
 
 
 class SpeechProbabilities(Struct, frozen=True, kw_only=True):
-    """Answer to ``DetectSpeech``: one probability per 32 ms frame."""
+    """One probability for each frame that ``Session.take_frames`` returned. Ends the work on a
+    chunk, so it is sent without frames too."""
 
     probabilities: tuple[float, ...]
 
@@ -108,27 +112,61 @@ class KeysStored(Struct, frozen=True, kw_only=True):
 
 
 class BrokerRestarted(Struct, frozen=True, kw_only=True):
-    """A new broker epoch: it knows none of our jobs."""
+    """The broker has a new epoch and has lost all jobs."""
+
+
+# ------------------------------------------------------------------------- events: from the gateway
 
 
 class Tick(Struct, frozen=True, kw_only=True):
-    """Time has passed. Sent to every live session about five times a second."""
+    """Time has passed. Sent to every running session about five times a second."""
 
 
 class Interrupted(Struct, frozen=True, kw_only=True):
-    """This gateway stops, and the client has been told to go elsewhere."""
+    """The gateway is stopping. The client was sent close code 1012."""
 
 
 class Deleted(Struct, frozen=True, kw_only=True):
-    """The session is being deleted by REST: end it and store nothing more."""
+    """The session was deleted by REST."""
 
 
+class Released(Struct, frozen=True, kw_only=True):
+    """The session failed, or continues at another gateway."""
+
+
+# --------------------------------------------------------------- events: from the session to itself
+
+
+class AlreadyComplete(Struct, frozen=True, kw_only=True):
+    """The resume point has the final result."""
+
+
+class AudioEnded(Struct, frozen=True, kw_only=True):
+    """The client has finished."""
+
+
+class Abandoned(Struct, frozen=True, kw_only=True):
+    """The client did not resume in time, or the gateway is stopping."""
+
+
+class AllDelivered(Struct, frozen=True, kw_only=True):
+    """Every segment has its result."""
+
+
+class AllStored(Struct, frozen=True, kw_only=True):
+    """Every record and result is committed."""
+
+
+class ConfirmTimedOut(Struct, frozen=True, kw_only=True):
+    """COMMIT took longer than ``SessionLimits.stored_wait_s``."""
+
+
+ClientEvent = Start | Chunk | Finish
 Event = (
-    Start
-    | Chunk
-    | Finish
+    ClientEvent
     | Disconnected
     | Attached
+    | SegmentWritten
     | AudioDecoded
     | AudioFailed
     | AudioFinished
@@ -139,9 +177,16 @@ Event = (
     | Tick
     | Interrupted
     | Deleted
+    | Released
+    | AlreadyComplete
+    | AudioEnded
+    | Abandoned
+    | AllDelivered
+    | AllStored
+    | ConfirmTimedOut
 )
 
-# ---------------------------------------------------------------- actions: what the client is told
+# ------------------------------------------------------------------- actions: answers to the client
 
 
 class Started(Struct, frozen=True, kw_only=True):
@@ -151,7 +196,7 @@ class Started(Struct, frozen=True, kw_only=True):
 
 
 class Resumed(Struct, frozen=True, kw_only=True):
-    """Go on with this chunk; texts of segments from ``next_segment_index`` follow."""
+    """Continue with this chunk. Texts of segments from ``next_segment_index`` follow."""
 
     session_id: str
     resume_token: str
@@ -189,7 +234,7 @@ class Finished(Struct, frozen=True, kw_only=True):
 
 
 class Problem(Struct, frozen=True, kw_only=True):
-    """An error answer; the session goes on unless a ``Close`` follows."""
+    """An error answer. The session continues unless a ``Close`` follows."""
 
     code: str
     message: str
@@ -200,27 +245,11 @@ class Problem(Struct, frozen=True, kw_only=True):
 
 Answer = Started | Resumed | ChunkReceived | PartialText | SegmentText | Finished | Problem
 
-# ----------------------------------------------------------------- actions: what else is to be done
-
-
-class DecodeChunk(Struct, frozen=True, kw_only=True):
-    """Decode ``data``, then tell ``AudioDecoded`` or ``AudioFailed``. In order, one at a time."""
-
-    chunk_index: int
-    data: bytes
-    whole: bool
-    """Mode chunk: the chunk stands for itself; flush the decoder at its end."""
+# ------------------------------------------------------------------------------ actions: all others
 
 
 class FinishAudio(Struct, frozen=True, kw_only=True):
-    """Flush the decoder, then tell ``AudioFinished`` or ``AudioFailed``."""
-
-
-class DetectSpeech(Struct, frozen=True, kw_only=True):
-    """Run voice activity detection over these whole 512-sample frames, then tell
-    ``SpeechProbabilities``."""
-
-    pcm: bytes
+    """Flush the decoder, then send ``AudioFinished`` or ``AudioFailed``."""
 
 
 class SubmitJob(Struct, frozen=True, kw_only=True):
@@ -234,21 +263,34 @@ class SubmitRecord(Struct, frozen=True, kw_only=True):
 
 
 class KeepResult(Struct, frozen=True, kw_only=True):
-    """See that this result is stored, by a copy of it if need be. ``contested``: something else
-    may have been published for the segment, and this is what the client is told."""
+    """Keep ``result`` until it is stored, and send a copy if its publication is lost."""
 
     result: Result
     contested: bool = False
+    """Another result may have been published for the segment. The client gets this one."""
     waited_s: float = 0.0
-    """Since the segment's job was first sent, for the metrics."""
+    """Time since the segment's job was first sent."""
 
 
 class CancelJobs(Struct, frozen=True, kw_only=True):
     session_id: str
 
 
+class Count(Struct, frozen=True, kw_only=True):
+    """An answer or a result was discarded, for this reason."""
+
+    discarded: Literal["answer", "result"]
+    reason: str
+
+
+class FinishAnswered(Struct, frozen=True, kw_only=True):
+    """The final result follows, this long after the client's finish."""
+
+    waited_s: float
+
+
 class Close(Struct, frozen=True, kw_only=True):
-    """Close the connection with this WebSocket code once everything before it is sent."""
+    """Close the connection with this WebSocket code after all answers are sent."""
 
     code: int
     reason: str
@@ -256,12 +298,12 @@ class Close(Struct, frozen=True, kw_only=True):
 
 Action = (
     Answer
-    | DecodeChunk
     | FinishAudio
-    | DetectSpeech
     | SubmitJob
     | SubmitRecord
     | KeepResult
     | CancelJobs
+    | Count
+    | FinishAnswered
     | Close
 )

@@ -1,4 +1,4 @@
-"""SANS-IO: what one session wants stored, as records, and what of it is not confirmed yet."""
+"""SANS-IO: the records of one session, and which of its rows are not confirmed yet."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from wire.records import (
     to_body,
 )
 
-Gone = Literal["abandoned", "interrupted"]
-"""Why a session ends without its client's finish: client, or gateway, went away."""
+EarlyEnd = Literal["abandoned", "interrupted"]
+"""A session that ends without its client's finish: the client did not resume, or the gateway
+stopped."""
 CHUNK_DETAILS_PER_RECORD = 50
-"""The first record of a session is shorter, by its id: the sessions of a crowd that began together
-would all send their rows at once, and everybody's texts would wait for the database's processor."""
+"""The first record of a session has fewer, by its id. Otherwise sessions that began together would
+all send their rows at once, and results would wait for the database."""
 
 
 class SessionRecords:
-    """Numbers a session's records from 0, in each generation. ``complete`` once everything named
-    here is stored."""
+    """Numbers a session's records from 0 in each generation."""
 
     def __init__(self, session_id: str, generation: int = 0) -> None:
         self._session_id = session_id
@@ -43,13 +43,14 @@ class SessionRecords:
 
     @property
     def complete(self) -> bool:
+        """Every record and expected result is stored."""
         return not self._unstored
 
     def started(
         self, start: Start, *, client: str, started_at_ms: int, resume_token: str
     ) -> list[Record]:
-        """A session that begins anew in a later generation replaces what is stored of it. That
-        waits for the first chunk: its client may be gone for good by now."""
+        """The first record. In a later generation it replaces the stored session, so it is held
+        until the first chunk arrives: the client may never return."""
         self._started = SessionStarted(
             user_id=start.user_id,
             client=client,
@@ -62,31 +63,31 @@ class SessionRecords:
         return [] if self._generation else self._release()
 
     def chunk(self, detail: ChunkDetail) -> list[Record]:
-        """Take note of a chunk; details go out many at a time."""
+        """Add a chunk. Details are sent in batches."""
         self._chunks.append(detail)
         enough = len(self._chunks) >= self._chunks_enough
         return [*self._release(), *(self._chunk_details() if enough else ())]
 
     def expect_result(self, seq: int) -> None:
-        """Segment ``seq`` will be published by the broker and is to be stored as well."""
+        """The broker will publish segment ``seq``, and its row must be stored too."""
         self._unstored.add(("result", seq))
 
     def finished(
         self,
         results: Iterable[Result],
         *,
-        gone: Gone | None,
+        early_end: EarlyEnd | None,
         text: str,
         duration_ms: int,
         chunk_count: int,
         completed_at_ms: int,
     ) -> list[Record]:
-        """The last records: chunk details not sent yet, and the session's end."""
+        """The last records: the remaining chunk details and the session's end."""
         errors = [result.error for result in results]
         failures = [error for error in errors if error is not None]
         status: SessionStatus = "completed"
-        if gone is not None:
-            status = gone
+        if early_end is not None:
+            status = early_end
         elif failures and len(failures) == len(errors):
             status = "failed"
         ending = SessionFinished(

@@ -1,4 +1,4 @@
-"""SANS-IO: where a session begins: at its beginning, or where the gateway before left it."""
+"""SANS-IO: resumption from what is stored: who may resume a session, and at which point."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from wire.messages import SAMPLE_RATE_HZ, Result
 
 
 def is_complete(stored: dict[str, Any]) -> bool:
-    """Whether the stored session needs nothing more: its end may be stored and a segment not, if
-    its gateway was killed before all was confirmed."""
+    """Whether the end and every segment are stored. A killed gateway may have stored the end
+    without a segment."""
     return stored["status"] in ("completed", "failed") and bool(stored["has_all_segments"])
 
 
 def text_of(stored: dict[str, Any]) -> str:
-    """The stored session's text; empty while it has no end."""
+    """The stored session's text; empty until its end is stored."""
     text: str | None = stored["text"]
     if not text and stored["status"] not in ("active", "lost", "deleted"):
-        # It was too long for the record of the end, or came after it.
+        # Too long for the record of the end, or stored after it.
         return join_texts(result.text or "" for result in stored["segments"])
     return text or ""
 
 
 def token_hash(resume_token: str) -> str:
-    """What is stored of a token, so that the database does not hold the keys of sessions."""
+    """The stored form of a token, so that the database holds no credentials."""
     return hashlib.sha256(resume_token.encode()).hexdigest()
 
 
 def same_hash(one: str, other: str) -> bool:
-    """In a time that tells nothing of where they differ."""
+    """Compare in constant time."""
     return hmac.compare_digest(one.encode(), other.encode())
 
 
@@ -43,32 +43,35 @@ class ResumePoint:
     """Where a session begins on this gateway. The default is a new session."""
 
     generation: int = 0
-    """How often the session has been taken over, this time included."""
+    """How often the session has been taken over, including this time."""
     resumed: bool = False
     results: tuple[Result, ...] = ()
-    """Segments that are stored, from 0, and are not made again."""
+    """Stored results, from segment 0. They are not recognised again."""
     next_chunk_index: int = 0
-    """Audio is decoded again from this chunk on …"""
+    """Decoding restarts at this chunk …"""
     first_sample: int = 0
-    """… whose audio begins here on the session's timeline."""
+    """… whose audio begins at this sample of the session's timeline."""
     heard_samples: int = 0
-    """Audio before this is in ``results``: it only prepares speech detection."""
+    """Audio before this is in ``results`` and only warms up speech detection."""
     heard_chunk_index: int = -1
-    """In mode chunk, chunks up to this are in ``results``."""
+    """Mode chunk: chunks up to this index are in ``results``."""
     started_at_ms: int | None = None
     final: e.Finished | None = field(default=None)
-    """The session is complete, and this is its final result."""
+    """The final result of a complete session."""
+
+
+NEW_SESSION = ResumePoint()
 
 
 def resume_point_of(stored: dict[str, Any], generation: int) -> ResumePoint:
-    """The resume point of a session of which ``stored`` is all that is stored
-    (``SessionReader.resume_state``), and which is now of ``generation``."""
+    """The resume point of a session, from ``SessionReader.resume_state``, in its new
+    ``generation``."""
     segments: Sequence[Result] = stored["segments"]
     if is_complete(stored):
         final = e.Finished(
             session_id=stored["session_id"],
-            # And not that of its end: should a segment have been recognised twice, its row may
-            # have the other spelling, and that is the one that is told.
+            # Not the stored text of the end: if a segment was recognised twice, its row, which the
+            # client gets, may be spelled differently.
             text=join_texts(result.text or "" for result in segments),
             duration_ms=stored["duration_ms"] or 0,
             chunk_count=stored["chunk_count"] or 0,

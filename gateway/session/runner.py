@@ -1,15 +1,15 @@
-"""One session in this process: its core, and what the core needs that outlives a connection, which
-is the decoder, the place in speech detection, and whichever connection it has at the moment.
+"""One session in this process: its core, its decoder, its state in speech detection, and its
+current connection.
 
-Performs the session's actions and decides nothing.
+The runner performs the session's actions and decides nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
 
 import structlog
 
@@ -17,18 +17,20 @@ from gateway.audio.audio_input import AudioError, AudioInput
 from gateway.audio.vad import VadEngine, VadOverloadedError, VadStream
 from gateway.session import events as e
 from gateway.session.core import Session
-from gateway.session.states import State
 from gateway.session.traces import SessionTraces
 from gateway.telemetry.metrics import (
+    ANSWERS_DISCARDED,
     AUDIO_SECONDS,
+    CHUNK_SECONDS,
     FAILED_SESSIONS,
     FINISH_SECONDS,
     PROBLEM_CODES,
+    RESULTS_DISCARDED,
     SEGMENT_SECONDS,
     VAD_WAITS,
 )
 from runtime import tracing
-from wire.messages import Cancel, Failure, Job, Record, Result
+from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Cancel, Failure, Job, Record, Result
 
 VAD_RETRY_S = 0.05
 CLOSE_POLICY = 1008
@@ -37,13 +39,13 @@ CLOSE_RESTART = 1012
 
 
 class Services(Protocol):
-    """What a session needs of the gateway around it (``gateway.server.Server``)."""
+    """The gateway around a session (``gateway.server.Server``)."""
 
     vad: VadEngine
 
     def submit_job(self, job: Job) -> None: ...
     def submit_record(self, record: Record) -> None: ...
-    def keep_result(self, result: Result, *, contested: bool) -> None: ...
+    def keep_result(self, result: Result, *, contested: bool, waited_s: float) -> None: ...
     def cancel(self, cancel: Cancel) -> None: ...
     def new_audio(self, start: e.Start, first_sample: int) -> AudioInput: ...
     def release(self, runner: SessionRunner) -> None: ...
@@ -54,15 +56,15 @@ class Attachment(Protocol):
 
     def answer(self, answer: e.Answer) -> None: ...
     def close(self, code: int, reason: str) -> None:
-        """Close once everything before is sent, and take nothing more from the client."""
+        """Close after all answers are sent. Accept nothing more from the client."""
 
     def displace(self, code: int, reason: str) -> None:
-        """Likewise, but at once: what is not sent yet is for the connection that follows."""
+        """Close at once. Answers not sent yet are for the next connection."""
 
 
 class SessionRunner:
-    """Whoever feeds a client's event awaits ``settled`` before and ``do_audio`` after it. Events
-    that come from elsewhere (bus, clock) go to ``feed`` at any time."""
+    """A connection awaits ``take`` for each event of its client. Events of the bus and the clock
+    go to ``feed``, at any time."""
 
     def __init__(self, session: Session, services: Services) -> None:
         self.session = session
@@ -70,31 +72,28 @@ class SessionRunner:
         self._connection: Attachment | None = None
         self._audio: AudioInput | None = None
         self._vad = VadStream()
-        self._audio_actions: deque[e.Action] = deque()
-        self._performing = False
+        self._decoding = False
         self._changed = asyncio.Event()
-        self._audio_ms = 0
-        self._finish_s: float | None = None
         self._traces = SessionTraces(session.lane) if tracing.on() else None
         self._released = False
         self._failed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger()
 
-    # ------------------------------------------------------------------------------ its connections
+    # ---------------------------------------------------------------------------------- connections
 
     @property
     def attached(self) -> bool:
         return self._connection is not None
 
     def open(self, connection: Attachment) -> None:
-        """The new session's first connection."""
+        """Attach the first connection of a session that has not started."""
         self._connection = connection
 
     def begin(self, start: e.Start) -> None:
-        """The session may start: ``start`` is fed after that."""
-        self._audio = self._services.new_audio(start, self.session.resume_point.first_sample)
-        self._audio_ms = self.session.duration_ms
+        """Start the session; its id is reserved."""
+        first_sample = self.session.resume_point.first_sample
+        self._audio = self._services.new_audio(start, first_sample)
         self._log.info(
             "session_started",
             session_id=start.session_id,
@@ -102,65 +101,132 @@ class SessionRunner:
             lane=self.session.lane,
             generation=self.session.resume_point.generation,
         )
+        self.handle(start)
 
     def attach(self, connection: Attachment, next_segment_index: int | None) -> None:
-        """The client is back. A connection that it still has is closed with 1008."""
+        """The client has resumed. Its previous connection, if still open, is closed with 1008."""
         self._log.info("session_resumed", session_id=self.session.session_id)
-        old, self._connection = self._connection, connection
-        if old is not None:
-            old.displace(CLOSE_POLICY, "resumed elsewhere")
+        previous, self._connection = self._connection, connection
+        if previous is not None:
+            previous.displace(CLOSE_POLICY, "resumed elsewhere")
         self.handle(e.Attached(next_segment_index=next_segment_index))
 
     def detach(self, connection: Attachment) -> None:
-        """``connection`` is gone. Nothing happens if the session has another one by now."""
+        """``connection`` is closed. Does nothing if the session has another one."""
         if self._connection is connection:
             self._connection = None
             self.feed(e.Disconnected())
 
     def note_written(self, connection: Attachment, segment_index: int) -> None:
         if self._connection is connection:
-            self.session.delivery.note_written(segment_index)
+            self.feed(e.SegmentWritten(segment_index=segment_index))
+
+    # ------------------------------------------------------------------ from the client to the jobs
+
+    async def take(
+        self, connection: Attachment, event: e.ClientEvent, received_s: float | None = None
+    ) -> None:
+        """Take a client's event. A chunk goes all the way from here to its utterances' jobs.
+
+        Waits while the previous chunk is being decoded, or too much audio awaits results, so that
+        the caller reads nothing more from the client meanwhile. ``received_s``: when the chunk
+        arrived, for the metrics.
+        """
+        while (self.session.busy or not self.session.wants_audio) and not self.session.over:
+            self._changed.clear()
+            await self._changed.wait()
+        if self._connection is not connection:
+            return  # Displaced or closed while it waited.
+        self.handle(event)
+        if isinstance(event, e.Chunk):
+            if received_s is not None:
+                CHUNK_SECONDS.observe(time.monotonic() - received_s)
+            if self.session.busy:
+                await self._hear(event)
+
+    async def _hear(self, chunk: e.Chunk | None) -> None:
+        """Decode, append to the timeline, detect speech, cut utterances and submit them. None: the
+        end of the audio."""
+        self._decoding = True
+        try:
+            self.handle(await (self._flushed() if chunk is None else self._decoded(chunk.data)))
+            frames = self.session.take_frames()
+            probabilities = await self._detect_speech(frames) if frames else ()
+            self.handle(e.SpeechProbabilities(probabilities=tuple(probabilities)))
+        finally:
+            self._decoding = False
+        if self._released:
+            await self._close_audio()
+
+    async def _decoded(self, data: bytes) -> e.Event:
+        assert self._audio is not None and self.session.start is not None
+        try:
+            decoded = await self._audio.feed(data, whole=self.session.start.mode == "chunk")
+        except AudioError as error:
+            return e.AudioFailed(code=error.code, message=str(error), pcm=error.pcm)
+        byte_count = len(decoded.tail) + len(decoded.pcm)
+        AUDIO_SECONDS.inc(byte_count / (BYTES_PER_SAMPLE * SAMPLE_RATE_HZ))
+        return e.AudioDecoded(
+            tail=decoded.tail,
+            pcm=decoded.pcm,
+            starts_container=decoded.starts_container,
+            ends_container=decoded.ends_container,
+            clean_start=decoded.clean_start,
+            tail_failure=_failure(decoded.tail_error),
+        )
+
+    async def _flushed(self) -> e.Event:
+        assert self._audio is not None
+        try:
+            return e.AudioFinished(tail=await self._audio.finish())
+        except AudioError as error:
+            return e.AudioFailed(code=error.code, message=str(error), pcm=error.pcm)
+
+    async def _detect_speech(self, frames: bytes) -> list[float]:
+        while True:
+            try:
+                return await self._services.vad.probabilities(self._vad, frames)
+            except VadOverloadedError:
+                # The client's bytes stay in its socket meanwhile.
+                VAD_WAITS.inc()
+                await asyncio.sleep(VAD_RETRY_S)
 
     # --------------------------------------------------------------------------------------- events
 
     def handle(self, event: e.Event) -> None:
-        """Feed the session and perform what needs no waiting; the rest is for ``do_audio``."""
+        """Feed the session and perform its actions."""
         now_s = time.monotonic()
-        if isinstance(event, e.Finish) and self.session.state is State.ACTIVE:
-            self._finish_s = now_s
         if self._traces is not None:
             self._traces.note_event(event, now_s)
         for action in self.session.handle(event, now_s):
+            if self._traces is not None:
+                self._traces.note_action(action)
             self._perform(action)
         self._changed.set()
-        if self.session.state is State.DONE:
+        if self.session.over:
             self._release()
 
     def feed(self, event: e.Event) -> None:
-        """``handle`` and see to the audio, for events that no connection awaits. One session's bug
-        must not stop the link or the clock of all others."""
+        """``handle`` an event that no connection awaits. A bug in one session must not stop the bus
+        or the clock of all others."""
         if self._failed:
             return
         try:
             self.handle(event)
         except Exception:
             self.fail()
-        if self._audio_actions and not self._performing:
-            self._spawn_audio()
 
     def fail(self) -> None:
-        """Our own bug in this session: it ends, with 1011, and no other is touched."""
+        """End the session after a bug of ours, with 1011. No other session is affected."""
         self._failed = True
         FAILED_SESSIONS.inc()
         self._log.exception("session_failed", session_id=self.session.session_id)
-        self.session.end_here()
         if self._connection is not None:
             self._connection.close(CLOSE_INTERNAL_ERROR, "internal error")
-        self._changed.set()
-        self._release()
+        self._end()
 
     def interrupt(self) -> None:
-        """This gateway stops: the client is told to go elsewhere, and what it has said is kept."""
+        """The gateway is stopping: send the client to another one. What it sent is kept."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close(CLOSE_RESTART, "service restart")
@@ -168,143 +234,32 @@ class SessionRunner:
         self.feed(e.Interrupted())
 
     def let_go(self) -> None:
-        """The session goes on at another gateway, and not a word more of it is told or stored
-        from here. A client that is still here may not know: a claim that was delayed takes effect
-        after its client has come back to us. It is to come back once more, to wherever it is."""
-        self.session.end_here()
+        """The session continues at another gateway. Nothing more of it is sent or stored here.
+
+        A delayed claim takes effect after the client has come back here. It is closed with 1012 and
+        resumes once more, wherever it arrives.
+        """
         if self._connection is not None:
             self._connection.displace(CLOSE_RESTART, "resumed elsewhere")
+        self._end()
+
+    async def over(self) -> None:
+        """Wait for the session's last answer."""
+        while not self.session.over:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _end(self) -> None:
+        self._connection = None
+        self.session.release(time.monotonic())
         self._changed.set()
         self._release()
 
-    async def settled(self) -> None:
-        """Until the session has done with the audio it has, and wants more."""
-        while self._performing or self._audio_actions or not self.session.wants_audio:
-            if self.session.state is State.DONE:
-                return
-            self._changed.clear()
-            await self._changed.wait()
-
-    async def over(self) -> None:
-        """Until the session has told its last."""
-        while self.session.state is not State.DONE:
-            self._changed.clear()
-            await self._changed.wait()
-
-    # ---------------------------------------------------------------------------------------- audio
-
-    async def do_audio(self) -> None:
-        """Perform the session's audio actions, each answered by its event, until none is left."""
-        if self._performing:
-            return
-        self._performing = True
-        try:
-            while self._audio_actions:
-                self.handle(await self._audio_event(self._audio_actions.popleft()))
-        finally:
-            self._performing = False
-            self._changed.set()
+    def _release(self) -> None:
+        """Once, when the session is over."""
         if self._released:
-            await self._close_audio()
-
-    def _spawn_audio(self) -> None:
-        async def perform() -> None:
-            structlog.contextvars.bind_contextvars(session_id=self.session.session_id)
-            try:
-                await self.do_audio()
-            except Exception:
-                self.fail()
-
-        task = asyncio.create_task(perform())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _audio_event(self, action: e.Action) -> e.Event:
-        assert self._audio is not None
-        index = action.chunk_index if isinstance(action, e.DecodeChunk) else None
-        try:
-            if isinstance(action, e.DecodeChunk):
-                decoded = await self._audio.feed(action.data, whole=action.whole)
-                self._count_audio()
-                return e.AudioDecoded(
-                    chunk_index=action.chunk_index,
-                    tail=decoded.tail,
-                    pcm=decoded.pcm,
-                    starts_container=decoded.starts_container,
-                    ends_container=decoded.ends_container,
-                    clean_start=decoded.clean_start,
-                    tail_failure=_failure(decoded.tail_error),
-                )
-            if isinstance(action, e.FinishAudio):
-                return e.AudioFinished(tail=await self._audio.finish())
-            assert isinstance(action, e.DetectSpeech)
-            return await self._detect_speech(action.pcm)
-        except AudioError as error:
-            return e.AudioFailed(
-                chunk_index=index, code=error.code, message=str(error), pcm=error.pcm
-            )
-
-    async def _detect_speech(self, pcm: bytes) -> e.Event:
-        while True:
-            try:
-                probabilities = await self._services.vad.probabilities(self._vad, pcm)
-            except VadOverloadedError:
-                # Leaving this client's bytes in its socket is the answer.
-                VAD_WAITS.inc()
-                await asyncio.sleep(VAD_RETRY_S)
-                continue
-            return e.SpeechProbabilities(probabilities=tuple(probabilities))
-
-    def _count_audio(self) -> None:
-        duration_ms = self.session.duration_ms
-        AUDIO_SECONDS.inc((duration_ms - self._audio_ms) / 1000)
-        self._audio_ms = duration_ms
-
-    async def _close_audio(self) -> None:
-        if self._audio is not None:
-            await self._audio.close()
-
-    # -------------------------------------------------------------------------------------- actions
-
-    def _perform(self, action: e.Action) -> None:
-        if self._traces is not None:
-            self._traces.note_action(action)
-        if isinstance(action, e.DecodeChunk | e.FinishAudio | e.DetectSpeech):
-            self._audio_actions.append(action)
-        elif isinstance(action, e.SubmitJob):
-            self._services.submit_job(action.job)
-        elif isinstance(action, e.SubmitRecord):
-            self._services.submit_record(action.record)
-        elif isinstance(action, e.KeepResult):
-            self._note_result(action)
-            self._services.keep_result(action.result, contested=action.contested)
-        elif isinstance(action, e.CancelJobs):
-            self._services.cancel(Cancel(session_id=action.session_id))
-        elif self._connection is None:
-            assert isinstance(action, e.Close), "a session without a client tells nothing"
-        elif isinstance(action, e.Close):
-            self._connection.close(action.code, action.reason)
-        else:
-            if isinstance(action, e.Finished) and self._finish_s is not None:
-                waited_s = time.monotonic() - self._finish_s
-                FINISH_SECONDS.labels(self.session.lane).observe(waited_s)
-                self._finish_s = None
-            self._connection.answer(action)
-
-    def _note_result(self, kept: e.KeepResult) -> None:
-        SEGMENT_SECONDS.labels(self.session.lane).observe(kept.waited_s)
-        result = kept.result
-        if result.error is not None:
-            self._log.warning(
-                "segment_failed",
-                session_id=result.session_id,
-                segment_index=result.seq,
-                code=result.error.code if result.error.code in PROBLEM_CODES else "other",
-                worker_id=result.worker_id,
-                attempt=result.attempt,
-            )
-
-    def _log_end(self) -> None:
+            return
+        self._released = True
         session = self.session
         if session.session_id:
             self._log.info(
@@ -314,17 +269,93 @@ class SessionRunner:
                 chunks=session.chunk_count,
                 segments=session.segment_count,
             )
-
-    def _release(self) -> None:
-        """Once, when the session is over."""
-        if self._released:
-            return
-        self._released = True
-        self._log_end()
-        self._audio_actions.clear()
         self._services.release(self)
-        if not self._performing and self._audio is not None:
-            self._spawn_audio()
+        if self._audio is not None and not self._decoding:
+            self._spawn(self._close_audio)
+
+    async def _close_audio(self) -> None:
+        assert self._audio is not None
+        await self._audio.close()
+
+    def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
+        async def run() -> None:
+            structlog.contextvars.bind_contextvars(session_id=self.session.session_id)
+            try:
+                await work()
+            except Exception:
+                self.fail()
+
+        task = asyncio.create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -------------------------------------------------------------------------------------- actions
+
+    def _perform(self, action: e.Action) -> None:
+        perform = PERFORMERS.get(type(action))
+        if perform is None:
+            raise TypeError(f"no performer for {action!r}")
+        perform(self, action)
+
+    def _answer(self, answer: e.Answer) -> None:
+        assert self._connection is not None, "an answer without a connection"
+        self._connection.answer(answer)
+
+    def _close(self, action: e.Close) -> None:
+        if self._connection is not None:
+            self._connection.close(action.code, action.reason)
+
+    def _finish_audio(self, _action: e.FinishAudio) -> None:
+        self._spawn(lambda: self._hear(None))
+
+    def _submit_job(self, action: e.SubmitJob) -> None:
+        self._services.submit_job(action.job)
+
+    def _submit_record(self, action: e.SubmitRecord) -> None:
+        self._services.submit_record(action.record)
+
+    def _keep_result(self, action: e.KeepResult) -> None:
+        result = action.result
+        SEGMENT_SECONDS.labels(self.session.lane).observe(action.waited_s)
+        if result.error is not None:
+            self._log.warning(
+                "segment_failed",
+                session_id=result.session_id,
+                segment_index=result.seq,
+                code=result.error.code if result.error.code in PROBLEM_CODES else "other",
+                worker_id=result.worker_id,
+                attempt=result.attempt,
+            )
+        self._services.keep_result(result, contested=action.contested, waited_s=action.waited_s)
+
+    def _cancel_jobs(self, action: e.CancelJobs) -> None:
+        self._services.cancel(Cancel(session_id=action.session_id))
+
+    def _count(self, action: e.Count) -> None:
+        counter = RESULTS_DISCARDED if action.discarded == "result" else ANSWERS_DISCARDED
+        counter.labels(action.reason).inc()
+
+    def _observe_finish(self, action: e.FinishAnswered) -> None:
+        FINISH_SECONDS.labels(self.session.lane).observe(action.waited_s)
+
+
+PERFORMERS: Mapping[type, Callable[[SessionRunner, Any], None]] = {
+    e.Started: SessionRunner._answer,
+    e.Resumed: SessionRunner._answer,
+    e.ChunkReceived: SessionRunner._answer,
+    e.PartialText: SessionRunner._answer,
+    e.SegmentText: SessionRunner._answer,
+    e.Finished: SessionRunner._answer,
+    e.Problem: SessionRunner._answer,
+    e.Close: SessionRunner._close,
+    e.FinishAudio: SessionRunner._finish_audio,
+    e.SubmitJob: SessionRunner._submit_job,
+    e.SubmitRecord: SessionRunner._submit_record,
+    e.KeepResult: SessionRunner._keep_result,
+    e.CancelJobs: SessionRunner._cancel_jobs,
+    e.Count: SessionRunner._count,
+    e.FinishAnswered: SessionRunner._observe_finish,
+}
 
 
 def _failure(error: AudioError | None) -> Failure | None:

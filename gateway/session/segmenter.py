@@ -1,9 +1,12 @@
 """SANS-IO: decoded audio and speech probabilities in, utterances with their PCM out.
 
-File boundaries: where one container (a whole WAV, WebM … file) ended and another may begin. A file
-ending in silence ends its utterance there. A file ending in speech was probably cut by a recorder
-inside a word, so its audio is joined to the next file's; the session gives up waiting for that with
-``close_file_boundary``.
+A chunk takes three calls: ``append`` its PCM, detect speech in ``take_frames``, ``take`` the
+probabilities. In mode chunk there are no frames and each chunk is one utterance.
+
+File boundaries (mode auto) are where one container, such as a whole WAV or WebM file, ended and
+another may begin. A file that ends in silence ends its utterance there. A file that ends in speech
+was probably cut by a recorder inside a word, so its audio is joined to the next file's. If no file
+follows in time, ``tick`` ends the utterance.
 """
 
 from __future__ import annotations
@@ -14,11 +17,12 @@ from msgspec import Struct
 
 from gateway.audio.timeline import FRAME_SAMPLES, WARM_UP_SAMPLES, Timeline, samples_to_ms
 from gateway.session.endpointer import Endpointer, EndpointerConfig, Utterance
-from gateway.session.resume import ResumePoint
+from gateway.session.events import AudioDecoded, Mode
+from gateway.session.resume import NEW_SESSION, ResumePoint
+from gateway.session.states import SessionLimits
 
 FILE_BOUNDARY_SILENCE_MS = 192
-"""Silence at a file's end that says it was not cut inside a word."""
-NEW_SESSION = ResumePoint()
+"""Silence at a file's end that shows that it was not cut inside a word."""
 
 
 class CutUtterance(Struct, frozen=True, kw_only=True):
@@ -29,129 +33,190 @@ class CutUtterance(Struct, frozen=True, kw_only=True):
     last_chunk_index: int
     pcm: bytes
     resume_chunk_index: int
-    """What follows can be decoded again from this chunk on …"""
+    """Decoding of the audio that follows can restart at this chunk …"""
     resume_sample: int
-    """… whose audio begins here."""
+    """… whose audio begins at this sample."""
 
 
 class Segmenter:
-    """One session's way from audio to utterances.
-
-    The caller's duty: run speech detection over the frames that ``append`` and ``finish`` return
-    and hand the probabilities to ``take`` before the next call, when there are any.
-    """
+    """One session's path from audio to utterances."""
 
     def __init__(
         self,
+        mode: Mode,
         config: EndpointerConfig,
-        *,
-        file_boundaries_matter: bool,
+        limits: SessionLimits,
         resume_point: ResumePoint = NEW_SESSION,
     ) -> None:
         self.timeline = Timeline(resume_point.first_sample, resume_point.next_chunk_index)
+        self.chunk_start_sample = resume_point.first_sample
+        """Where the audio of the last chunk begins."""
+        self._mode = mode
+        self._limits = limits
         self._endpointer = Endpointer(
             config,
             first_sample=self.timeline.framed_samples,
             heard_samples=resume_point.heard_samples,
         )
-        self._file_boundaries_matter = file_boundaries_matter
-        self._file_boundaries: list[int] = []
+        self._frames = b""
         self._frames_seen = self.timeline.framed_samples // FRAME_SAMPLES
-        self._over = False
+        self._finished = False
+        self._whole_chunk: int | None = None
+        """Mode chunk: the index of the chunk that the next ``take`` returns."""
+        self._heard_chunk_index = resume_point.heard_chunk_index
+        self._last_chunk_index = 0
+        self._file_boundaries: list[int] = []
+        """Samples; those at the end of the audio wait for a further file."""
+        self._boundary_wait_s = 0.0
+        self._boundary_until_s: float | None = None
 
     @property
-    def waits_at_file_boundary(self) -> bool:
-        """The audio so far ends with a file that ended in speech."""
-        return bool(self._file_boundaries)
+    def duration_ms(self) -> int:
+        return samples_to_ms(self.timeline.total_samples)
 
-    def append(
-        self,
-        tail: bytes,
-        pcm: bytes,
-        *,
-        chunk_index: int,
-        starts: bool,
-        ends: bool,
-        clean_start: bool = False,
-    ) -> bytes:
-        """Add a chunk's audio (see ``gateway.audio.audio_input.Decoded``); returns frames for
-        detection."""
-        self.timeline.append(tail)
-        if starts and self._file_boundaries_matter:
-            self._add_file_boundary()
-        self.timeline.begin_chunk(chunk_index, clean_start=clean_start)
-        self.timeline.append(pcm)
-        self.timeline.end_chunk(chunk_index)
-        if ends and self._file_boundaries_matter:
-            self._add_file_boundary()
-        return self.timeline.take_frames()
+    @property
+    def chunk_duration_ms(self) -> int:
+        """Duration of the last chunk's audio."""
+        return samples_to_ms(self.timeline.total_samples - self.chunk_start_sample)
 
-    def finish(self, tail: bytes) -> bytes:
-        """No more audio; returns the last frames, the very last padded with silence."""
-        self.timeline.append(tail)
-        self._over = True
+    @property
+    def open_utterance_ms(self) -> tuple[int, int] | None:
+        """Start, and end so far, of the utterance being spoken; None in silence."""
+        start_sample = self._endpointer.speech_start_sample
+        return None if start_sample is None else (samples_to_ms(start_sample), self.duration_ms)
+
+    def open_utterance(self) -> CutUtterance:
+        """The utterance being spoken so far, for a partial result."""
+        start_sample = self._endpointer.speech_start_sample
+        assert start_sample is not None
+        return self._as_cut(start_sample, self.timeline.total_samples)
+
+    # ------------------------------------------------------------------------------------ one chunk
+
+    def chunk_received(self) -> None:
+        """A chunk is being decoded: an open file boundary waits for its audio."""
+        self._boundary_until_s = None
+
+    def append(self, chunk_index: int, audio: AudioDecoded) -> None:
+        """Add a chunk's audio."""
+        timeline = self.timeline
+        timeline.append(audio.tail)
+        if audio.starts_container:
+            self._add_file_boundary()
+        self.chunk_start_sample = timeline.total_samples
+        timeline.begin_chunk(chunk_index, clean_start=audio.clean_start)
+        timeline.append(audio.pcm)
+        timeline.end_chunk(chunk_index)
+        if audio.ends_container:
+            self._add_file_boundary()
+        self._last_chunk_index = chunk_index
+        if self._mode == "chunk":
+            self._whole_chunk = chunk_index
+        else:
+            self._frames = timeline.take_frames()
+
+    def skip_chunk(self) -> None:
+        """The chunk has no audio."""
+        self.chunk_start_sample = self.timeline.total_samples
+
+    def finish(self, tail: bytes) -> None:
+        """There is no more audio. The last frame is padded with silence."""
+        self._finished = True
         self._file_boundaries.clear()
-        return self.timeline.take_frames() + self.timeline.take_last_frame()
+        self.chunk_start_sample = self.timeline.total_samples
+        self.timeline.append(tail)
+        if self._mode != "chunk":
+            self._frames = self.timeline.take_frames() + self.timeline.take_last_frame()
+        elif tail:
+            self._whole_chunk = self._last_chunk_index
 
-    def take(self, probabilities: Sequence[float]) -> list[CutUtterance]:
-        """Utterances complete by now. Call it with no probabilities too, when there were no
-        frames: a file boundary may close an utterance all the same."""
+    def take_frames(self) -> bytes:
+        """Whole frames of the audio just appended; run speech detection over them."""
+        frames, self._frames = self._frames, b""
+        return frames
+
+    def take(self, probabilities: Sequence[float], now_s: float) -> list[CutUtterance]:
+        """Utterances that are complete. Call it without frames too: a file boundary may end an
+        utterance."""
+        if self._mode == "chunk":
+            return self._take_whole_chunk()
         utterances: list[Utterance] = []
-        place = 0
-        waiting: list[int] = []
-        for file_boundary in self._file_boundaries:
-            ahead = min(
-                max(0, file_boundary // FRAME_SAMPLES - self._frames_seen), len(probabilities)
-            )
-            utterances += self._push(probabilities[place : place + ahead])
-            place += ahead
-            if self._endpointer.trailing_silence_ms >= FILE_BOUNDARY_SILENCE_MS:
-                utterances += self._endpointer.end_in_silence()
-            elif file_boundary == self.timeline.total_samples:
-                waiting.append(file_boundary)
-        self._file_boundaries = waiting
-        utterances += self._push(probabilities[place:])
-        if self._over:
+        if self._file_boundaries:
+            utterances, probabilities = self._pass_file_boundaries(probabilities)
+            if self._file_boundaries and not self._finished:
+                wait_s = self.chunk_duration_ms / 1000 + self._limits.file_boundary_wait_extra_s
+                self._boundary_wait_s = min(wait_s, self._limits.file_boundary_wait_s_max)
+                self._boundary_until_s = now_s + self._boundary_wait_s
+        utterances += self._push(probabilities)
+        if self._finished:
             utterances += self._endpointer.boundary(self.timeline.total_samples)
         return self._cut(utterances)
-
-    def close_file_boundary(self) -> list[CutUtterance]:
-        """Nothing followed the file that ended in speech: its utterance ends there."""
-        self._file_boundaries.clear()
-        return self._cut(self._endpointer.boundary(self.timeline.total_samples))
-
-    def whole_chunk(self, start_sample: int, chunk_index: int) -> CutUtterance:
-        """Mode chunk: everything since ``start_sample`` is one utterance, silent or not."""
-        end_sample = self.timeline.total_samples
-        pcm = self.timeline.cut(start_sample, end_sample)
-        resume_sample, resume_chunk_index = self.timeline.clean_start_before(start_sample)
-        self.timeline.take_frames()
-        self.timeline.forget_before(end_sample)
-        return CutUtterance(
-            start_ms=samples_to_ms(start_sample),
-            end_ms=samples_to_ms(end_sample),
-            last_chunk_index=chunk_index,
-            pcm=pcm,
-            resume_chunk_index=resume_chunk_index,
-            resume_sample=resume_sample,
-        )
-
-    def open_utterance(self) -> CutUtterance | None:
-        """The utterance being spoken, as far as it goes: what a partial recognises."""
-        start_sample = self._endpointer.speech_start_sample
-        if start_sample is None:
-            return None
-        end_sample = self.timeline.total_samples
-        return self._as_cut(start_sample, end_sample)
-
-    def _add_file_boundary(self) -> None:
-        sample = self.timeline.total_samples
-        if sample > 0 and sample not in self._file_boundaries:
-            self._file_boundaries.append(sample)
 
     def _push(self, probabilities: Sequence[float]) -> list[Utterance]:
         self._frames_seen += len(probabilities)
         return self._endpointer.push(probabilities) if probabilities else []
+
+    def _take_whole_chunk(self) -> list[CutUtterance]:
+        """The last chunk as one utterance, silent or not."""
+        chunk_index, self._whole_chunk = self._whole_chunk, None
+        if chunk_index is None:
+            return []
+        end_sample = self.timeline.total_samples
+        resume_sample, resume_chunk_index = self.timeline.clean_start_before(
+            self.chunk_start_sample
+        )
+        utterance = CutUtterance(
+            start_ms=samples_to_ms(self.chunk_start_sample),
+            end_ms=samples_to_ms(end_sample),
+            last_chunk_index=chunk_index,
+            pcm=self.timeline.cut(self.chunk_start_sample, end_sample),
+            resume_chunk_index=resume_chunk_index,
+            resume_sample=resume_sample,
+        )
+        self.timeline.take_frames()
+        self.timeline.forget_before(end_sample)
+        # A chunk that already has a result was decoded again only for the audio that follows it.
+        return [utterance] if chunk_index > self._heard_chunk_index else []
+
+    # ------------------------------------------------------------------------------ file boundaries
+
+    def _add_file_boundary(self) -> None:
+        sample = self.timeline.total_samples
+        if self._mode == "auto" and sample > 0 and sample not in self._file_boundaries:
+            self._file_boundaries.append(sample)
+
+    def _pass_file_boundaries(
+        self, probabilities: Sequence[float]
+    ) -> tuple[list[Utterance], Sequence[float]]:
+        """Utterances that end at file boundaries, and the probabilities of the audio behind the
+        last. The boundaries that remain are those that wait for a further file."""
+        utterances: list[Utterance] = []
+        waiting: list[int] = []
+        for boundary in self._file_boundaries:
+            frames = max(0, boundary // FRAME_SAMPLES - self._frames_seen)
+            utterances += self._push(probabilities[:frames])
+            probabilities = probabilities[frames:]
+            if self._endpointer.trailing_silence_ms >= FILE_BOUNDARY_SILENCE_MS:
+                utterances += self._endpointer.end_in_silence()
+            elif boundary == self.timeline.total_samples:
+                waiting.append(boundary)
+        self._file_boundaries = waiting
+        return utterances, probabilities
+
+    def tick(self, now_s: float, *, listening: bool) -> list[CutUtterance]:
+        """The utterance of a file that no other followed in time. Time stops while the gateway is
+        not ``listening``: the client is away, or its next file waits in the socket."""
+        if self._boundary_until_s is None:
+            return []
+        if not listening:
+            self._boundary_until_s = now_s + self._boundary_wait_s
+        if now_s < self._boundary_until_s:
+            return []
+        self._boundary_until_s = None
+        self._file_boundaries.clear()
+        return self._cut(self._endpointer.boundary(self.timeline.total_samples))
+
+    # -------------------------------------------------------------------------------------- cutting
 
     def _cut(self, utterances: list[Utterance]) -> list[CutUtterance]:
         total = self.timeline.total_samples

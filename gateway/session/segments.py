@@ -1,7 +1,8 @@
-"""SANS-IO: the segments of one session, from the job's submission until the client has its text.
+"""SANS-IO: the jobs of one session.
 
-Keeps each segment's audio until its result is there, resends jobs that got no answer, and lets
-results out in segment order only.
+``Segments`` keeps each final job from its submission until the client has the result: it holds the
+audio until the result arrives, resends jobs without an answer, and returns results in segment order
+only. ``PartialPacing`` decides when a partial job is worth submitting.
 """
 
 from __future__ import annotations
@@ -9,22 +10,26 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from msgspec.structs import replace
 
-from gateway.telemetry.metrics import RESULTS_DISCARDED
 from wire.messages import Failure, Job, Result
 
 RESEND_AFTER_S = 10.0
-"""Without any answer for this long a job is sent again; the broker knows duplicates."""
+"""Time without an answer after which a job is sent again. The broker drops duplicates."""
 OVERLOADED_RETRY_INITIAL_S = 0.5
 OVERLOADED_RETRY_MAX_S = 5.0
+"""Backoff after ``overloaded``."""
 DEADLINE_GRACE_S = 2.0
-"""The broker answers at the deadline; when even that answer is missing, we do, this much later."""
+"""The broker reports a missed deadline. If that report is missing too, the segment fails here this
+much later."""
 
 DEADLINE = Failure(code="deadline", message="no worker recognised this segment in time")
 RETRYABLE = frozenset({"overloaded"})
-"""Failures that say "not now": the job is sent again until its deadline."""
+"""Failures after which a job is sent again until its deadline."""
+
+Discarded = Literal["unknown_segment", "repeated", "stale_generation", "overloaded"]
 
 
 @dataclass(slots=True)
@@ -34,12 +39,12 @@ class _Pending:
     resend_at_s: float
     refusals: int = 0
     sent: int = 1
-    """How often the job was sent and not refused: each time a result may be published."""
+    """How often the job was sent and not refused: each time, a result may be published."""
     result: Result | None = None
 
 
 class Segments:
-    """Final jobs of one session. Partials pass by: nothing of them is kept."""
+    """Final jobs of one session."""
 
     def __init__(self, deadline_ms: int, first_seq: int = 0) -> None:
         self._deadline_s = deadline_ms / 1000
@@ -62,28 +67,26 @@ class Segments:
         return not self._pending
 
     def add(self, job: Job, now_s: float) -> Job:
-        """Take ``job``, whose seq must be ``next_seq``; returns it as it is to be sent."""
+        """Keep ``job``; its seq must be ``next_seq``. Returns the job to send."""
         assert job.seq == self.next_seq and not job.partial
         job = replace(job, deadline_ms=self._deadline_ms)
         self._pending.append(_Pending(job, now_s, now_s + RESEND_AFTER_S))
         self._unanswered_audio_ms += job.end_ms - job.start_ms
         return job
 
-    def answer(self, result: Result, now_s: float) -> bool:
-        """Take a final result. Returns whether it is news: False for one that we have already,
-        never asked for, or that only says "not now"."""
+    def answer(self, result: Result, now_s: float) -> Discarded | None:
+        """Take a final result. Returns why it is discarded, or None if it is new."""
         place = result.seq - self._first_seq
-        if not 0 <= place < len(self._pending):
-            RESULTS_DISCARDED.labels("repeated" if place < 0 else "unknown_segment").inc()
-            return False
+        if place < 0:
+            return "repeated"
+        if place >= len(self._pending):
+            return "unknown_segment"
         pending = self._pending[place]
         if pending.result is not None:
-            RESULTS_DISCARDED.labels("repeated").inc()
-            return False
+            return "repeated"
         if result.generation != pending.job.generation:
-            # Asked for when the session was here before: its row will not be stored.
-            RESULTS_DISCARDED.labels("stale_generation").inc()
-            return False
+            # Its row will not be stored.
+            return "stale_generation"
         if result.error is not None and result.error.code in RETRYABLE:
             delay_s = min(
                 OVERLOADED_RETRY_MAX_S, OVERLOADED_RETRY_INITIAL_S * 2.0**pending.refusals
@@ -91,26 +94,25 @@ class Segments:
             pending.refusals = min(pending.refusals + 1, 30)
             pending.sent -= 1
             pending.resend_at_s = now_s + delay_s
-            RESULTS_DISCARDED.labels("overloaded").inc()
-            return False
+            return "overloaded"
         pending.result = result
         self._unanswered_audio_ms -= pending.job.end_ms - pending.job.start_ms
         # The audio was kept for resending only.
         pending.job = replace(pending.job, pcm=b"")
-        return True
+        return None
 
     def waited_s(self, seq: int, now_s: float) -> float:
-        """How long ago this pending segment's job was first sent."""
+        """Time since this pending segment's job was first sent."""
         return now_s - self._pending[seq - self._first_seq].submitted_s
 
     def is_contested(self, seq: int) -> bool:
-        """Whether more than one result may have been published for this pending segment, or
-        another than the one taken."""
+        """Whether a result other than the one taken may have been published for this pending
+        segment."""
         pending = self._pending[seq - self._first_seq]
         return pending.sent != 1 or (pending.result is not None and not pending.result.worker_id)
 
     def pop_deliverable(self) -> Iterator[Result]:
-        """Results that are next in segment order; each is returned once."""
+        """Results that are next in segment order. Each is returned once."""
         while self._pending and self._pending[0].result is not None:
             self._first_seq += 1
             result = self._pending.popleft().result
@@ -118,7 +120,7 @@ class Segments:
             yield result
 
     def due(self, now_s: float) -> tuple[list[Job], list[Result]]:
-        """Jobs to send again now, and failures for those whose time is over."""
+        """Jobs to send again now, and failures for jobs past their deadline."""
         resend: list[Job] = []
         failed: list[Result] = []
         for pending in self._pending:
@@ -134,7 +136,34 @@ class Segments:
         return resend, failed
 
     def resend_all(self, now_s: float) -> list[Job]:
-        """Every unanswered job, because the broker forgot them (new epoch)."""
+        """Every unanswered job: a broker of a new epoch has none of them."""
         for pending in self._pending:
             pending.resend_at_s = min(pending.resend_at_s, now_s)
         return self.due(now_s)[0]
+
+
+class PartialPacing:
+    """Times of one session's partial results, in ms of its timeline."""
+
+    def __init__(self, every_ms: int) -> None:
+        self._every_ms = every_ms
+        self._submitted_ms = 0
+        self._sent_ms = 0
+
+    def segment_ended(self, end_ms: int) -> None:
+        """A final segment ends at ``end_ms``: earlier partial results are obsolete."""
+        self._submitted_ms = self._sent_ms = end_ms
+
+    def submit(self, start_ms: int, end_ms: int) -> bool:
+        """Whether the open utterance has grown enough for a further partial job."""
+        if end_ms - max(self._submitted_ms, start_ms) < self._every_ms:
+            return False
+        self._submitted_ms = end_ms
+        return True
+
+    def send(self, end_ms: int) -> bool:
+        """Whether a partial result up to ``end_ms`` is newer than the last one sent."""
+        if end_ms <= self._sent_ms:
+            return False
+        self._sent_ms = end_ms
+        return True

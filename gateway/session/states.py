@@ -1,35 +1,26 @@
-"""The states of a client session, which client events each takes, and the session's limits."""
+"""States of a session, and the limits of one session."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
-
-from gateway.session import events as e
+from enum import StrEnum
 
 
-class State(Enum):
+class State(StrEnum):
+    """``gateway.session.core.TRANSITIONS`` is the table of what leads from one to another."""
+
     NEW = "new"
-    """Connected; nothing started."""
+    """Connected, not started."""
     ACTIVE = "active"
-    """Taking audio."""
+    """Accepts audio."""
     FINISHING = "finishing"
-    """No more audio; results are awaited."""
+    """The audio has ended. Results are pending."""
     CONFIRMING = "confirming"
-    """The text is complete; waiting, briefly, for COMMIT."""
+    """The transcript is complete. COMMIT is pending, for a limited time."""
     DONE = "done"
-    """Over; the final result can be told again. What is not stored yet is the outbox's business."""
-
-
-LEGAL: dict[State, frozenset[type]] = {
-    State.NEW: frozenset({e.Start}),
-    State.ACTIVE: frozenset({e.Chunk, e.Finish}),
-    # A client that comes back may not know that its finish arrived.
-    State.FINISHING: frozenset({e.Finish}),
-    State.CONFIRMING: frozenset({e.Finish}),
-    State.DONE: frozenset({e.Finish}),
-}
-CLIENT_EVENTS = (e.Start, e.Chunk, e.Finish)
+    """The final result can be sent again. The outbox keeps what is not stored yet."""
+    RELEASED = "released"
+    """Deleted, failed, or continued at another gateway. Nothing more is sent or stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +30,13 @@ class SessionLimits:
     segment_deadline_ms: int
     """From a segment's end to its text; then the segment fails with ``deadline``."""
     unanswered_audio_ms_max: int = 120_000
-    """Audio awaiting results; then the gateway stops reading the client's socket."""
+    """Audio that awaits results; then the gateway stops reading the client's socket."""
     resume_wait_s: float
-    """How long a session waits for a client that has gone; then it ends as ``abandoned``."""
+    """How long a session waits for its client to resume; then it ends as ``abandoned``."""
     stored_wait_s: float = 2.0
     """How long final_result waits for COMMIT; then it says ``stored: false``."""
     partial_every_ms: int = 600
-    """New audio between two partials of an open utterance."""
+    """New audio between two partial results of an open utterance."""
     chunk_utterance_ms_max: int = 30_000
     """Longest chunk in mode chunk; then ``audio_too_long`` for that chunk."""
     file_boundary_wait_extra_s: float = 0.5

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 SLOT_S = 10.0
 SLOTS_MAX = 90
 """15 minutes; an older slot is forgotten."""
-SUBMITTED_MAX = 100_000
-"""Utterances whose latency is being measured; the latency of one more is not."""
 WORKERS_MAX = 1_024
 """Workers told apart in a slot; what one more recognised counts, but in no worker's row."""
 
@@ -76,18 +74,14 @@ class Activity:
 
     def __init__(self) -> None:
         self._slots: deque[Slot] = deque(maxlen=SLOTS_MAX)
-        self._submitted_s: dict[tuple[str, int], float] = {}
 
-    def note_submitted(self, session_id: str, seq: int, now_s: float) -> None:
-        """An utterance ended. Sent again, it keeps the time of the first."""
-        if len(self._submitted_s) < SUBMITTED_MAX:
-            self._submitted_s.setdefault((session_id, seq), now_s)
+    def note_latency(self, waited_s: float, now_s: float) -> None:
+        """A segment has its result, this long after its job was first sent."""
+        self._slot(now_s).latencies[bisect.bisect_left(_BOUNDS_MS, waited_s * 1000)] += 1
 
     def note_result(
         self,
         *,
-        session_id: str,
-        seq: int,
         partial: bool,
         failed: bool,
         audio_ms: int,
@@ -109,10 +103,6 @@ class Activity:
         slot.results += 1
         slot.failures += failed
         slot.audio_ms += audio_ms
-        submitted_s = self._submitted_s.pop((session_id, seq), None)
-        if submitted_s is not None:
-            latency_ms = (now_s - submitted_s) * 1000
-            slot.latencies[bisect.bisect_left(_BOUNDS_MS, latency_ms)] += 1
 
     def note_refusal(self, code: str, now_s: float) -> None:
         self._slot(now_s).refused[code] += 1
@@ -133,9 +123,6 @@ class Activity:
         number = int(now_s // SLOT_S)
         if not self._slots or self._slots[-1].number < number:
             self._slots.append(Slot(number))
-            # Utterances of sessions that ended without their texts.
-            oldest_s = now_s - SLOTS_MAX * SLOT_S
-            self._submitted_s = {k: t for k, t in self._submitted_s.items() if t > oldest_s}
         return self._slots[-1]
 
 

@@ -9,10 +9,13 @@ from typing import Any
 
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
 from websockets.frames import Frame
+from websockets.http11 import Request
 
 from gateway.admission.policy import DRAINING
 from gateway.telemetry.metrics import CLOSED, REFUSED
+from gateway.web.websocket import WRITE_EXTENSION
 
 READ_AHEAD_MESSAGES = 2
 """Of a connection, received and not taken; beyond them it is not read from."""
@@ -26,6 +29,25 @@ class Handshake(WebSocketsSansIOProtocol):
         super().__init__(*arguments, **options)
         self._begun = bytearray()
         """A message in several frames, as far as it has come."""
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if self.response.status_code == 101:
+            extensions: Any = self.scope["extensions"]
+            extensions[WRITE_EXTENSION] = self.write_text
+
+    def write_text(self, text: str) -> bool:
+        """Send at once. False: the transport's buffer is full, or the connection is not open."""
+        if not self.writable.is_set() or self.close_sent or self.disconnected:
+            return False
+        if not self.handshake_complete or self.transport.is_closing():
+            return False
+        try:
+            self.conn.send_text(text.encode())
+        except InvalidState:
+            return False
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        return True
 
     async def send(self, message: ASGISendEvent) -> None:
         await super().send(message)

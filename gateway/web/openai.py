@@ -24,7 +24,6 @@ from gateway.dialects.subtitles import Segment
 from gateway.server import Server
 from gateway.session import events as e
 from gateway.session.runner import SessionRunner
-from gateway.session.states import State
 from gateway.telemetry.metrics import UPLOADS, count_problem
 from gateway.web.uploads import RefusedError, receive_form, text_fields
 
@@ -194,18 +193,17 @@ class Upload:
             found = await self._server.claim(runner, start)
             assert found is runner, "its id is new"
             runner.begin(start)
-            runner.handle(start)
             while data := await self._file.read(READ_BYTES):
+                if runner.session.over:
+                    return
                 await self._take(e.Chunk(data=data, chunk_index=None, session_id=None))
             await self._take(e.Finish(session_id=self.session_id))
         except Exception:
             runner.fail()
 
-    async def _take(self, event: e.Event) -> None:
-        await self._runner.settled()
-        if self._runner.session.state is State.ACTIVE:
-            self._runner.handle(event)
-            await self._runner.do_audio()
+    async def _take(self, event: e.ClientEvent) -> None:
+        # A chunk that was begun is recognised although the client has gone.
+        await asyncio.shield(self._runner.take(self._listener, event))
 
 
 async def _answer(upload: Upload, request: Request) -> Response:

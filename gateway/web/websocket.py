@@ -1,28 +1,30 @@
-"""One WebSocket connection: feeds its client's messages to its session, and writes the answers.
+"""One WebSocket connection: feeds its client's messages to its session, and sends the answers.
 
-Two tasks of one connection: reading (which also awaits decoding and speech detection, so that a
-busy gateway leaves bytes in the socket), and writing. The session outlives the connection; in some
-dialects a connection has one session after another.
+Reading waits for the session to take each message (``SessionRunner.take``), so that a busy gateway
+leaves bytes in the socket. Answers are written at once while the client reads them, and queued
+while it does not. The session outlives the connection; in some dialects a connection has one
+session after another.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from gateway.dialects.dialect import ClientEvent, Dialect, Ignored, MessageError
+from gateway.dialects.dialect import Dialect, Ignored, MessageError
 from gateway.session import events as e
 from gateway.session.core import CLOSE_NORMAL
 from gateway.session.runner import CLOSE_INTERNAL_ERROR, CLOSE_POLICY, SessionRunner
 from gateway.session.states import State
 from gateway.telemetry.metrics import (
     ANSWERS_DISCARDED,
-    CHUNK_SECONDS,
     CLOSED,
     INPUT_IGNORED,
     SLOW_CLIENTS,
@@ -30,37 +32,47 @@ from gateway.telemetry.metrics import (
 )
 
 ANSWERS_QUEUED_MAX = 1_000
-"""Answers waiting for a client that doesn't read; then the connection is closed with 1013."""
+"""Answers that wait for a client to read; then the connection is closed with 1013."""
 SEND_TIMEOUT_S = 30.0
-"""One answer's time to leave; then likewise."""
+"""Time to send the first of them; then likewise."""
 BAD_MESSAGES_IN_A_ROW_MAX = 3
 START_TIMEOUT_S = 30.0
-"""From the upgrade to ``start``, or from a session's end to the next; then the connection is closed
-with 1008."""
+"""Time from the upgrade to ``start``, or from the end of a session to the next ``start``; then the
+connection is closed with 1008."""
 NO_START = "no start in time"
 CLOSE_TOO_BIG = 1009
 CLOSE_TRY_LATER = 1013
 
 
+WRITE_EXTENSION = "asr.websocket.write"
+"""ASGI extension: a function that sends a text at once, or returns False if it would have to wait
+(``gateway.web.handshake``). Without it every answer is queued."""
+
+
 class Gateway(Protocol):
-    """What a connection needs of the gateway around it (``gateway.server.Server``)."""
+    """The gateway around a connection (``gateway.server.Server``)."""
 
     @property
     def chunk_bytes_max(self) -> int: ...
     def new_runner(self, client: str, dialect: Dialect) -> SessionRunner: ...
     async def claim(self, runner: SessionRunner, start: e.Start) -> SessionRunner | e.Problem:
-        """The session that ``start`` asks for: ``runner``'s new one, or one to go on with."""
+        """The session for ``start``: ``runner``'s new one, or the one that it resumes."""
 
 
 class Connection:
-    """``run`` serves one accepted WebSocket until it is closed, by whichever side."""
+    """``run`` serves one accepted WebSocket until either side closes it."""
 
     def __init__(self, websocket: WebSocket, dialect: Dialect, gateway: Gateway) -> None:
         self._websocket = websocket
         self._dialect = dialect
         self._gateway = gateway
-        self._runner = self._new_host()
-        self._outgoing: asyncio.Queue[_Answer | e.Close | None] = asyncio.Queue(ANSWERS_QUEUED_MAX)
+        self._chunk_bytes_max = gateway.chunk_bytes_max
+        self._runner = self._new_runner()
+        extensions = websocket.scope.get("extensions") or {}
+        self._write_at_once: Callable[[str], bool] = extensions.get(WRITE_EXTENSION, _never)
+        self._queue: deque[_Answer | e.Close] = deque()
+        self._writer: asyncio.Task[None] | None = None
+        """Runs while answers are queued."""
         self._closing = False
         self._receiving = False
         self._received_s = 0.0
@@ -70,7 +82,6 @@ class Connection:
         self._log = structlog.get_logger()
 
     async def run(self) -> None:
-        writer = asyncio.create_task(self._write())
         self._reader = asyncio.create_task(self._read())
         try:
             await asyncio.wait([self._reader])
@@ -79,18 +90,17 @@ class Connection:
             if self._idle is not None:
                 self._idle.cancel()
             self._runner.detach(self)
-            self._put(None)
-            # The writer ends after the last answer; a client that doesn't read can't hold it.
-            await asyncio.wait([writer], timeout=SEND_TIMEOUT_S)
-            writer.cancel()
+            if self._writer is not None:
+                await asyncio.wait([self._writer], timeout=SEND_TIMEOUT_S)
+                self._writer.cancel()
 
-    def _new_host(self) -> SessionRunner:
+    def _new_runner(self) -> SessionRunner:
         client = self._websocket.client
         runner = self._gateway.new_runner(client.host if client is not None else "", self._dialect)
         runner.open(self)
         return runner
 
-    # ------------------------------------------------------------------------ what the session says
+    # ------------------------------------------------------------------------ the session's answers
 
     def answer(self, answer: e.Answer) -> None:
         segment_index = None
@@ -99,10 +109,10 @@ class Connection:
             segment_index = answer.segment_index
         elif isinstance(answer, e.SegmentText):
             segment_index = answer.segment_index
-        self._put((tuple(self._dialect.encode(answer)), segment_index))
+        self._put(_Answer(list(self._dialect.encode(answer)), segment_index))
 
     def close(self, code: int, reason: str) -> None:
-        """Close once everything before is sent, and take nothing more from the client."""
+        """Close after all answers are sent. Accept nothing more from the client."""
         if code == CLOSE_NORMAL and self._dialect.stays_open:
             loop = asyncio.get_running_loop()
             self._idle = loop.call_later(START_TIMEOUT_S, self._end, CLOSE_POLICY, NO_START)
@@ -114,13 +124,13 @@ class Connection:
         self._stop_reading()
 
     def displace(self, code: int, reason: str) -> None:
-        """Likewise, but at once: what is not sent yet is for the connection that follows."""
+        """Close at once. Answers not sent yet are for the next connection."""
         self._drop_answers("displaced")
         self.close(code, reason)
 
     def _stop_reading(self) -> None:
         self._closing = True
-        # Only while it waits for the client: what was read is given to the session in full.
+        # Only while it waits for the client: the session gets every message that was read.
         if self._receiving and self._reader is not None:
             self._reader.cancel()
 
@@ -149,7 +159,7 @@ class Connection:
         except TimeoutError:
             self.close(CLOSE_POLICY, NO_START)
         except WebSocketDisconnect:
-            return  # ``run`` tells the session.
+            return  # ``run`` detaches the session.
         except Exception:
             self._runner.fail()
             self.close(CLOSE_INTERNAL_ERROR, "internal error")
@@ -159,11 +169,11 @@ class Connection:
         if error.fatal:
             self.close(CLOSE_POLICY, str(error))
 
-    async def _next_events(self) -> Sequence[ClientEvent | Ignored]:
+    async def _next_events(self) -> Sequence[e.ClientEvent | Ignored]:
         self._receiving = True
         try:
             if self._runner.session.state is State.NEW:
-                # However much else it says before.
+                # Other messages do not extend it.
                 async with asyncio.timeout_at(self._start_until_s):
                     message = await self._websocket.receive()
             else:
@@ -176,8 +186,8 @@ class Connection:
         payload = message.get("text")
         return self._dialect.parse(payload if payload is not None else message["bytes"])
 
-    async def _take(self, event: ClientEvent) -> None:
-        if isinstance(event, e.Chunk) and len(event.data) > self._gateway.chunk_bytes_max:
+    async def _take(self, event: e.ClientEvent) -> None:
+        if isinstance(event, e.Chunk) and len(event.data) > self._chunk_bytes_max:
             self.close(CLOSE_TOO_BIG, "chunk too large")
             return
         if isinstance(event, e.Start):
@@ -188,71 +198,74 @@ class Connection:
                 self.answer(found)
                 return
             self._runner = found
-            # For whatever is logged on its behalf further down, such as a crashed decoder.
+            # For log lines from deeper modules, such as a crashed decoder.
             structlog.contextvars.bind_contextvars(session_id=event.session_id)
             if found.session.state is not State.NEW:
                 found.attach(self, event.next_segment_index)
                 return
             found.open(self)
             found.begin(event)
-        # A connection before this one may have left the session in the middle of a chunk.
-        await self._runner.settled()
-        if self._closing:
             return
-        self._runner.handle(event)
-        if isinstance(event, e.Chunk):
-            CHUNK_SECONDS.observe(time.monotonic() - self._received_s)
-        await self._runner.do_audio()
+        await self._runner.take(self, event, self._received_s)
 
     async def _begin_next(self) -> None:
-        """In a dialect of many sessions: the one before is finished, another is to begin."""
-        finished = self._runner.session.state in (State.FINISHING, State.CONFIRMING, State.DONE)
-        if self._dialect.resumable or not finished:
+        """In a dialect of many sessions: after a finished session, begin the next."""
+        begins = self._runner.session.state in (State.NEW, State.ACTIVE)
+        if self._dialect.resumable or begins:
             return
         await self._runner.over()
         if self._idle is not None:
             self._idle.cancel()
         self._runner.detach(self)
-        self._runner = self._new_host()
+        self._runner = self._new_runner()
         self._start_until_s = asyncio.get_running_loop().time() + START_TIMEOUT_S
 
     # -------------------------------------------------------------------------------------- writing
 
-    def _put(self, item: _Answer | e.Close | None) -> None:
-        if self._closing and item is not None:
+    def _put(self, item: _Answer | e.Close) -> None:
+        if self._closing:
             if not isinstance(item, e.Close):
                 ANSWERS_DISCARDED.labels("closing").inc()
             return
-        try:
-            self._outgoing.put_nowait(item)
-        except asyncio.QueueFull:
+        if self._writer is None and not isinstance(item, e.Close) and self._write(item):
+            return
+        if len(self._queue) >= ANSWERS_QUEUED_MAX:
             self._drop_slow_client()
+            return
+        self._queue.append(item)
+        self._start_writer()
 
-    def _drop_answers(self, reason: str) -> None:
-        ANSWERS_DISCARDED.labels(reason).inc(self._outgoing.qsize())
-        while not self._outgoing.empty():
-            self._outgoing.get_nowait()
+    def _write(self, answer: _Answer) -> bool:
+        """Write without waiting. False: the answer, or what is left of it, must be queued."""
+        texts = answer.texts
+        while texts:
+            if not self._write_at_once(texts[0]):
+                return False
+            del texts[0]
+        self._note_written(answer)
+        return True
 
-    def _drop_slow_client(self) -> None:
-        if not self._closing:
-            SLOW_CLIENTS.inc()
-            session_id = self._runner.session.session_id
-            self._log.warning("slow_client_closed", session_id=session_id)
-        self._drop_answers("slow_client")
-        self._outgoing.put_nowait(e.Close(code=CLOSE_TRY_LATER, reason="answers are not read"))
-        self._outgoing.put_nowait(None)
-        self._stop_reading()
+    def _note_written(self, answer: _Answer) -> None:
+        if answer.segment_index is not None:
+            self._runner.note_written(self, answer.segment_index)
 
-    async def _write(self) -> None:
-        while (item := await self._outgoing.get()) is not None:
+    def _start_writer(self) -> None:
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write_queue())
+
+    async def _write_queue(self) -> None:
+        """Send the queued answers, waiting for the client."""
+        while self._queue:
+            item = self._queue.popleft()
             try:
                 async with asyncio.timeout(SEND_TIMEOUT_S):
                     await self._send(item)
             except TimeoutError:
                 self._drop_slow_client()
             except (WebSocketDisconnect, RuntimeError):
-                # The client may be gone at any moment; reading tells the session so.
+                # The client may disconnect at any moment. Reading tells the session.
                 self._note_unsent(item)
+        self._writer = None
 
     @staticmethod
     def _note_unsent(item: _Answer | e.Close) -> None:
@@ -262,17 +275,36 @@ class Connection:
     async def _send(self, item: _Answer | e.Close) -> None:
         if self._websocket.application_state is not WebSocketState.CONNECTED:
             self._note_unsent(item)
-            return
-        if isinstance(item, e.Close):
+        elif isinstance(item, e.Close):
             CLOSED.labels(item.code).inc()
             await self._websocket.close(item.code, item.reason)
-            return
-        texts, segment_index = item
-        for text in texts:
-            await self._websocket.send_text(text)
-        if segment_index is not None:
-            self._runner.note_written(self, segment_index)
+        else:
+            for text in item.texts:
+                await self._websocket.send_text(text)
+            self._note_written(item)
+
+    def _drop_answers(self, reason: str) -> None:
+        ANSWERS_DISCARDED.labels(reason).inc(len(self._queue))
+        self._queue.clear()
+
+    def _drop_slow_client(self) -> None:
+        if not self._closing:
+            SLOW_CLIENTS.inc()
+            session_id = self._runner.session.session_id
+            self._log.warning("slow_client_closed", session_id=session_id)
+        self._drop_answers("slow_client")
+        self._queue.append(e.Close(code=CLOSE_TRY_LATER, reason="answers are not read"))
+        self._start_writer()
+        self._stop_reading()
 
 
-_Answer = tuple[tuple[str, ...], int | None]
-"""An encoded answer's messages, and the segment that it tells."""
+@dataclass(slots=True)
+class _Answer:
+    """An encoded answer."""
+
+    texts: list[str]
+    segment_index: int | None
+
+
+def _never(_text: str) -> bool:
+    return False

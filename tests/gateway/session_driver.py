@@ -27,8 +27,14 @@ def silence(duration_ms: int) -> bytes:
     return SILENCE_MS * duration_ms
 
 
+def detect(frames: bytes) -> tuple[float, ...]:
+    assert len(frames) % _FRAME_BYTES == 0
+    at = range(0, len(frames), _FRAME_BYTES)
+    return tuple(0.9 if any(frames[n : n + _FRAME_BYTES]) else 0.0 for n in at)
+
+
 class SessionDriver:
-    """Feeds one session, answers its audio actions, and collects everything else."""
+    """Feeds one session, decodes and detects speech for it, and collects its actions."""
 
     def __init__(self, **limits: int | float) -> None:
         self.session = Session(
@@ -36,72 +42,64 @@ class SessionDriver:
             ENDPOINTER,
             resume_token="token",
             client="127.0.0.1",
-            wall_ms=lambda: 1_700_000_000_000,
+            wall_offset_ms=1_700_000_000_000,
         )
         self.now_s = 0.0
         self.answers: list[e.Answer] = []
         self.jobs: list[Job] = []
         self.records: list[Record] = []
         self.kept: list[Result] = []
+        self.counts: list[e.Count] = []
         self.others: list[e.Action] = []
         self.container_starts: set[int] = set()
         """Chunks before which a container ended."""
         self.container_ends: set[int] = set()
         self.clean_starts: set[int] | None = None
-        """Chunks at which decoding could begin anew; None: all."""
+        """Chunks at which decoding can restart; None: all."""
         self.failing: set[int] = set()
         self.audio_before_fault = b""
 
     def feed(self, event: e.Event) -> list[e.Answer]:
         """Handle ``event`` and all that follows from it; returns the new answers."""
         before = len(self.answers)
-        queue = self.session.handle(event, self.now_s)
-        while queue:
-            action = queue.pop(0)
-            answer = self._audio(action)
-            if answer is not None:
-                queue += self.session.handle(answer, self.now_s)
+        self._handle(event)
+        if isinstance(event, e.Chunk) and self.session.busy:
+            self._handle(self._decoded(event.data))
+            self._detect_speech()
+        return self.answers[before:]
+
+    def _handle(self, event: e.Event) -> None:
+        for action in self.session.handle(event, self.now_s):
+            if isinstance(action, e.FinishAudio):
+                self._handle(e.AudioFinished(tail=b""))
+                self._detect_speech()
             elif isinstance(action, e.SubmitJob):
                 self.jobs.append(action.job)
             elif isinstance(action, e.SubmitRecord):
                 self.records.append(action.record)
             elif isinstance(action, e.KeepResult):
                 self.kept.append(action.result)
-            elif isinstance(action, e.CancelJobs | e.Close):
+            elif isinstance(action, e.Count):
+                self.counts.append(action)
+            elif isinstance(action, e.CancelJobs | e.Close | e.FinishAnswered):
                 self.others.append(action)
             else:
-                self.answers.append(action)  # type: ignore[arg-type]
-        return self.answers[before:]
+                self.answers.append(action)
 
-    def _audio(self, action: e.Action) -> e.Event | None:
-        if isinstance(action, e.DecodeChunk):
-            index = action.chunk_index
-            if index in self.failing:
-                return e.AudioFailed(
-                    chunk_index=index,
-                    code="bad_audio",
-                    message="no audio",
-                    pcm=self.audio_before_fault,
-                )
-            return e.AudioDecoded(
-                chunk_index=index,
-                tail=b"",
-                pcm=action.data,
-                starts_container=index in self.container_starts,
-                ends_container=index in self.container_ends,
-                clean_start=self.clean_starts is None or index in self.clean_starts,
-            )
-        if isinstance(action, e.FinishAudio):
-            return e.AudioFinished(tail=b"")
-        if isinstance(action, e.DetectSpeech):
-            frames = range(0, len(action.pcm), _FRAME_BYTES)
-            assert len(action.pcm) % _FRAME_BYTES == 0
-            return e.SpeechProbabilities(
-                probabilities=tuple(
-                    0.9 if any(action.pcm[at : at + _FRAME_BYTES]) else 0.0 for at in frames
-                )
-            )
-        return None
+    def _decoded(self, data: bytes) -> e.Event:
+        index = self.session.chunk_count - 1
+        if index in self.failing:
+            return e.AudioFailed(code="bad_audio", message="no audio", pcm=self.audio_before_fault)
+        return e.AudioDecoded(
+            tail=b"",
+            pcm=data,
+            starts_container=index in self.container_starts,
+            ends_container=index in self.container_ends,
+            clean_start=self.clean_starts is None or index in self.clean_starts,
+        )
+
+    def _detect_speech(self) -> None:
+        self._handle(e.SpeechProbabilities(probabilities=detect(self.session.take_frames())))
 
     # --------------------------------------------------------------------------------- shorthands
 

@@ -14,7 +14,9 @@ from asr_client.protocol import (
     start_fields,
 )
 from gateway.session.endpointer import EndpointerConfig
+from gateway.session.events import AudioDecoded
 from gateway.session.segmenter import Segmenter
+from gateway.session.states import SessionLimits
 from tests.simulation.gateway_process import FRAME_BYTES, GatewayProcess
 from tests.simulation.oracle import Heard, InvariantError
 from tests.simulation.session_options import SessionOptions
@@ -62,10 +64,13 @@ class Speech:
 
 
 def _cut(audio: bytes) -> list[Said]:
-    segmenter = Segmenter(EndpointerConfig(endpoint_silence_ms=200), file_boundaries_matter=True)
-    heard = segmenter.append(b"", audio, chunk_index=0, starts=False, ends=False)
-    cut = segmenter.take(_probabilities(heard))
-    cut += segmenter.take(_probabilities(segmenter.finish(b"")))
+    limits = SessionLimits(segment_deadline_ms=60_000, resume_wait_s=60.0)
+    segmenter = Segmenter("auto", EndpointerConfig(endpoint_silence_ms=200), limits)
+    decoded = AudioDecoded(tail=b"", pcm=audio, starts_container=False, ends_container=False)
+    segmenter.append(0, decoded)
+    cut = segmenter.take(_probabilities(segmenter.take_frames()), 0.0)
+    segmenter.finish(b"")
+    cut += segmenter.take(_probabilities(segmenter.take_frames()), 0.0)
     return [Said(u.start_ms, u.end_ms, text_of(u.pcm)) for u in cut]
 
 
@@ -106,7 +111,7 @@ class SimClient:
         """The last that told it anything of its session, and of which generation."""
         self._world = world
         self._options = options
-        self._name = name
+        self.name = name
         self._pick = pick
         self._chunks = ReplayBuffer()
         self._begin_anew()
@@ -128,7 +133,7 @@ class SimClient:
         return len(_cut(b"".join(acknowledged))) if acknowledged else 0
 
     def _begin_anew(self) -> None:
-        self.session_ids.append(f"{self._name}-{len(self.session_ids)}")
+        self.session_ids.append(f"{self.name}-{len(self.session_ids)}")
         start = start_fields(self.session_id, partials=self._options.partials)
         self.core = ClientProtocol(start, self._chunks, binary=self._options.binary)
         if len(self._chunks) == len(self.speech.chunks):
@@ -175,7 +180,7 @@ class SimClient:
         if socket is not self.socket:
             return
         if self.final is None and code not in RESUMABLE_CLOSE_CODES:
-            self._world.note("client gives up", (self._name, code))
+            self._world.note("client gives up", (self.name, code))
             return
         socket.leave(0.0)
         self._lost()
@@ -183,7 +188,7 @@ class SimClient:
     def drop(self, noticed_s: float) -> None:
         """The network between is gone, and the gateway notices after so long."""
         if self.socket is not None and self.final is None:
-            self._world.note("client is cut off", (self._name, noticed_s))
+            self._world.note("client is cut off", (self.name, noticed_s))
             self.socket.leave(noticed_s)
             self._lost()
 
@@ -197,7 +202,7 @@ class SimClient:
 
     def leave(self) -> None:
         """For good."""
-        self._world.note("client leaves", self._name)
+        self._world.note("client leaves", self.name)
         self.drop(noticed_s=0.05)
         self.left = self.final is None
 
@@ -206,16 +211,16 @@ class SimClient:
     def receive(self, socket: SimSocket, message: str) -> None:
         if socket is not self.socket:
             return
-        self._world.note(f"{self._name} is told", message)
+        self._world.note(f"{self.name} is told", message)
         if self.final is not None:
-            raise InvariantError(2, f"{self._name}: {message} after the final result")
+            raise InvariantError(2, f"{self.name}: {message} after the final result")
         told = self.core.received_segments
         try:
             event = self.core.receive(message)
         except c.SessionError as error:
-            raise InvariantError(2, f"{self._name}: {error}") from error
+            raise InvariantError(2, f"{self.name}: {error}") from error
         if self.core.repeated_segments:
-            raise InvariantError(2, f"{self._name} is told segment again: {message}")
+            raise InvariantError(2, f"{self.name} is told segment again: {message}")
         match event:
             case c.Started():
                 self._begun(event)
@@ -224,7 +229,7 @@ class SimClient:
                 self.told.append(event.text)
             case c.PartialResult():
                 if (self.session_id, without_accent(event.text)) not in self._heard.partials:
-                    raise InvariantError(2, f"{self._name} never said {event}")
+                    raise InvariantError(2, f"{self.name} never said {event}")
             case c.Problem():
                 self._take_problem(event, is_segment=self.core.received_segments > told)
             case c.FinalResult():
@@ -236,17 +241,17 @@ class SimClient:
         assert self.gateway is not None
         self.served_by = (self.gateway.identity, self.gateway.generation_of(event.session_id))
         if event.session_id != self.session_id:
-            raise InvariantError(2, f"{self._name} is told of {event.session_id}")
+            raise InvariantError(2, f"{self.name} is told of {event.session_id}")
         if not 0 <= event.next_chunk_index <= len(self._chunks):
-            raise InvariantError(2, f"{self._name} shall send chunk {event.next_chunk_index}")
+            raise InvariantError(2, f"{self.name} shall send chunk {event.next_chunk_index}")
 
     def _check_text(self, event: c.Segment) -> None:
         if event.segment_index >= len(self.speech.segments):
-            raise InvariantError(2, f"{self._name} never said {event}")
+            raise InvariantError(2, f"{self.name} never said {event}")
         said = self.speech.segments[event.segment_index]
         heard = (event.start_ms, event.end_ms, without_accent(event.text))
         if heard != (said.start_ms, said.end_ms, said.text):
-            raise InvariantError(2, f"{self._name} is told {event} and said {said}")
+            raise InvariantError(2, f"{self.name} is told {event} and said {said}")
 
     def _take_problem(self, problem: c.Problem, *, is_segment: bool) -> None:
         if problem.code == "resume_unavailable" and not self._started:
@@ -255,26 +260,26 @@ class SimClient:
         elif problem.segment_index is not None and problem.code in FAILURES:
             keys = {(session_id, problem.segment_index) for session_id in self.session_ids}
             if not keys & self._heard.failed:
-                raise InvariantError(8, f"{self._name} is told {problem}, and nobody failed")
+                raise InvariantError(8, f"{self.name} is told {problem}, and nobody failed")
             if is_segment:
                 self.told.append(None)
         else:
-            raise InvariantError(2, f"{self._name} is told {problem}")
+            raise InvariantError(2, f"{self.name} is told {problem}")
 
     def _check_final(self, final: c.FinalResult) -> None:
         self.final = final
         said = [segment.text for segment in self.speech.segments]
         if len(self.told) != len(said):
-            raise InvariantError(2, f"{self._name}: {len(self.told)} of {len(said)} segments")
+            raise InvariantError(2, f"{self.name}: {len(self.told)} of {len(said)} segments")
         if final.chunk_count != len(self.speech.chunks):
-            raise InvariantError(2, f"{self._name}: {final}, {len(self.speech.chunks)} chunks")
+            raise InvariantError(2, f"{self.name}: {final}, {len(self.speech.chunks)} chunks")
         heard = without_accent(final.text).split()
         if final.stored:
             self._check_stored(self)
         ids = set(self.session_ids)
         failed = {seq for session_id, seq in self._heard.failed if session_id in ids}
         if not _continues(self.told, said, heard, failed):
-            raise InvariantError(2, f"{self._name} is told {final} and was told {self.told}")
+            raise InvariantError(2, f"{self.name} is told {final} and was told {self.told}")
 
 
 def _continues(told: list[str | None], said: list[str], final: list[str], failed: set[int]) -> bool:

@@ -24,6 +24,7 @@ from tests.simulation.broker_host import BrokerHost
 from tests.simulation.event_loop import WorldLoop
 from tests.simulation.oracle import InvariantError
 from tests.simulation.persistence_process import Database, Reader
+from tests.simulation.recording import RecordedSession
 from tests.simulation.sockets import SimSocket
 from tests.simulation.world import Link, World
 from wire import messages as m
@@ -289,8 +290,16 @@ async def _no_pulse(_vad: object, _admission: object) -> None: ...
 
 
 @contextlib.contextmanager
-def simulated(world: World, failed: Callable[[BaseException | str], None]) -> Iterator[None]:
-    """The modules of a gateway with the world's time, without logs and pulses."""
+def simulated(
+    world: World, failed: Callable[[BaseException | str], None]
+) -> Iterator[list[RecordedSession]]:
+    """The modules of a gateway with the world's time, without logs and pulses. The sessions that
+    they make are in the list."""
+    sessions: list[RecordedSession] = []
+
+    def recorded(*arguments: Any, **options: Any) -> RecordedSession:
+        sessions.append(RecordedSession(*arguments, **options))
+        return sessions[-1]
 
     def fail(runner: Any) -> None:
         # Where the real one logs and goes on, a bug has been found.
@@ -305,6 +314,7 @@ def simulated(world: World, failed: Callable[[BaseException | str], None]) -> It
         stack.callback(lambda: structlog.configure(**configured))
         for module in ("server", "admission.gate", "session.runner", "draining", "web.websocket"):
             stack.enter_context(patch(f"gateway.{module}.time", clock))
+        stack.enter_context(patch("gateway.server.Session", recorded))
         stack.enter_context(patch("gateway.server.secrets", _Secrets()))
         stack.enter_context(patch("gateway.server.TICK_S", TICK_S))
         stack.enter_context(patch("gateway.session.transcript_store.RESULTS_PER_BLOCK", 2))
@@ -312,7 +322,7 @@ def simulated(world: World, failed: Callable[[BaseException | str], None]) -> It
         stack.enter_context(patch.object(Server, "_show", lambda _server, _now_s: None))
         stack.enter_context(patch("gateway.session.runner.SessionRunner.fail", fail))
         stack.enter_context(patch("gateway.storage.spool.os.fsync", lambda _descriptor: None))
-        yield
+        yield sessions
 
 
 def _drop(_logger: object, _name: str, _event: object) -> Any:

@@ -15,7 +15,7 @@ from msgspec import structs
 
 from gateway.server import Server
 from gateway.session import events as e
-from gateway.session.core import Session
+from gateway.session.core import TRANSITIONS, Session
 from gateway.session.delivery import Delivery
 from gateway.session.records import SessionRecords
 from gateway.session.resume import resume_point_of
@@ -39,6 +39,13 @@ def _instead(owner: type, name: str, make: Callable[[Any], Any]) -> Context:
     return patch.object(owner, name, make(getattr(owner, name)))
 
 
+def _handled_instead(event: type, make: Callable[[Any], Any]) -> Context:
+    """``make`` gets the real handler of ``event`` in each state."""
+    rows = {key: row for key, row in TRANSITIONS.items() if key[1] is event}
+    changed = {key: (state, make(handler)) for key, (state, handler) in rows.items()}
+    return patch.dict(TRANSITIONS, changed)
+
+
 def record_forgotten_before_it_is_stored() -> Context:
     return patch.object(Outbox, "put_record", lambda _outbox, _record, _now_s: None)
 
@@ -48,24 +55,25 @@ def results_not_kept_until_stored() -> Context:
 
 
 def resume_acknowledges_one_chunk_too_many() -> Context:
-    attached = Session._HANDLERS[e.Attached]
+    def make(attach: Any) -> Any:
+        def on_attached(session: Session, event: e.Attached, now_s: float) -> list[e.Action]:
+            first, *rest = attach(session, event, now_s)
+            assert isinstance(first, e.Resumed)
+            return [replace(first, next_chunk_index=first.next_chunk_index + 1), *rest]
 
-    def on_attached(session: Session, event: e.Attached, now_s: float) -> list[e.Action]:
-        first, *rest = attached(session, event, now_s)
-        assert isinstance(first, e.Resumed)
-        return [structs.replace(first, next_chunk_index=first.next_chunk_index + 1), *rest]
+        return on_attached
 
-    return patch.dict(Session._HANDLERS, {e.Attached: on_attached})
+    return _handled_instead(e.Attached, make)
 
 
 def missed_texts_not_told() -> Context:
-    return patch.object(Delivery, "catch_up", lambda _delivery: [])
+    return patch.object(Delivery, "missed", lambda _delivery: [])
 
 
 def texts_told_again_after_resume() -> Context:
     def attach(delivery: Delivery, _next_segment_index: int | None) -> int:
         delivery.connected = True
-        delivery._told_from = 0
+        delivery._sent_from = 0
         return 0
 
     return patch.object(Delivery, "attach", attach)
@@ -75,7 +83,7 @@ def result_delivered_twice() -> Context:
     def make(segment: Any) -> Any:
         return lambda delivery, result: segment(delivery, result) * 2
 
-    return _instead(Delivery, "_segment", make)
+    return _instead(Delivery, "_send_segment", make)
 
 
 def final_before_the_last_segment() -> Context:
@@ -178,11 +186,17 @@ def old_connection_goes_on() -> Context:
         host._connection = connection
         host.handle(e.Attached(next_segment_index=next_segment_index))
 
-    return patch.object(SessionRunner, "attach", attach)
+    take = SessionRunner.take
+
+    async def take_of_any(host: SessionRunner, _connection: Any, event: Any, _at_s: Any) -> None:
+        assert host._connection is not None
+        await take(host, host._connection, event)
+
+    return patch.multiple(SessionRunner, attach=attach, take=take_of_any)
 
 
 def abandoned_sessions_wait_for_ever() -> Context:
-    return patch.object(Session, "_is_given_up", lambda _session, _now_s: False)
+    return patch.object(Session, "_give_up_if_due", lambda _session, _now_s: [])
 
 
 def known_entries_never_forgotten() -> Context:
@@ -212,60 +226,55 @@ def partials_of_others_are_told() -> Context:
 
         return lies
 
-    return _instead(Delivery, "tell", make)
+    return _instead(Delivery, "send", make)
 
 
 def abandoned_sessions_end_with_what_was_told() -> Context:
     def make(finish: Any) -> Any:
-        def ends(session: Session, now_s: float) -> Any:
-            if session.gone != "abandoned":
-                return finish(session, now_s)
+        def ends(session: Session, event: e.Event, now_s: float) -> Any:
+            if session.early_end != "abandoned":
+                return finish(session, event, now_s)
             session._segments._pending.clear()
             session._segments._unanswered_audio_ms = 0
-            return session._complete(now_s)
+            return session.handle(e.AllDelivered(), now_s)
 
         return ends
 
-    return _instead(Session, "_finish_audio", make)
+    return _handled_instead(e.Abandoned, make)
 
 
 def a_failure_takes_the_next_segment_along() -> Context:
-    on_result = Session._HANDLERS[e.ResultArrived]
+    def make(take_result: Any) -> Any:
+        def fails_two(session: Session, event: e.ResultArrived, now_s: float) -> list[e.Action]:
+            actions: list[e.Action] = take_result(session, event, now_s)
+            result = event.result
+            failed = result.error is not None and result.error.code == "chunk_failed"
+            later = [p.job for p in session._segments._pending if p.result is None]
+            if actions and failed and later and later[0].seq > result.seq:
+                job = later[0]
+                follows = structs.replace(
+                    result, seq=job.seq, start_ms=job.start_ms, end_ms=job.end_ms
+                )
+                actions += take_result(session, e.ResultArrived(result=follows), now_s)
+            return actions
 
-    def fails_two(session: Session, event: e.ResultArrived, now_s: float) -> list[e.Action]:
-        actions, result = on_result(session, event, now_s), event.result
-        failed = result.error is not None and result.error.code == "chunk_failed"
-        later = [p.job for p in session._segments._pending if p.result is None]
-        if actions and failed and later and later[0].seq > result.seq:
-            job = later[0]
-            follows = structs.replace(result, seq=job.seq, start_ms=job.start_ms, end_ms=job.end_ms)
-            also = e.ResultArrived(result=follows)
-            actions += on_result(session, also, now_s)
-        return actions
+        return fails_two
 
-    return patch.dict(Session._HANDLERS, {e.ResultArrived: fails_two})
+    return _handled_instead(e.ResultArrived, make)
 
 
 def sigterm_forgets_what_runs() -> Context:
     def interrupt(host: SessionRunner) -> None:
-        connection, host._connection = host._connection, None
-        if connection is not None:
-            connection.close(CLOSE_RESTART, "service restart")
-        host.session.end_here()
-        host._changed.set()
-        host._release()
+        if host._connection is not None:
+            host._connection.close(CLOSE_RESTART, "service restart")
+        host._end()
 
     return patch.object(SessionRunner, "interrupt", interrupt)
 
 
 def sigterm_forgets_who_has_finished() -> Context:
-    on_interrupted = Session._HANDLERS[e.Interrupted]
-
-    def only_active(session: Session, event: e.Interrupted, now_s: float) -> list[e.Action]:
-        active = session.state is State.ACTIVE
-        return on_interrupted(session, event, now_s) if active else []
-
-    return patch.dict(Session._HANDLERS, {e.Interrupted: only_active})
+    row = State.FINISHING, Session._nothing
+    return patch.dict(TRANSITIONS, {(State.FINISHING, e.Interrupted): row})
 
 
 SESSION_PLANTS: dict[str, SessionPlant] = {

@@ -36,11 +36,11 @@ class ScheduleError(AssertionError):
 
 
 def schedule_error(
-    seed: int, world: World, violation: InvariantError, *, options: str = ""
+    seed: int, world: World, violation: InvariantError, *, options: str = "", sessions: str = ""
 ) -> ScheduleError:
     text = (
         f"seed {seed}\noptions {world.options}\n{violation}\n"
-        f"last events:\n{world.trace_text()}\n"
+        f"last events:\n{world.trace_text()}\n{sessions}"
         f"replay: python -m tests.simulation {options}--seed {seed} --trace"
     )
     return ScheduleError(text, seed, violation.invariant)

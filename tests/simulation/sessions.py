@@ -19,6 +19,7 @@ from tests.simulation.gateway_process import GatewayProcess, settings_of, simula
 from tests.simulation.options import ATTEMPT_DEADLINE_S, LEASE_S
 from tests.simulation.oracle import InvariantError
 from tests.simulation.persistence_process import Database, PersistenceProcess
+from tests.simulation.recording import RecordedSession
 from tests.simulation.schedule import Outcome, no_bug, schedule_error
 from tests.simulation.session_faults import SessionFaults
 from tests.simulation.session_options import SessionOptions
@@ -50,11 +51,14 @@ def simulate_sessions(
 
     world = World(seed, echo=echo, draw=draw)
     world.note("options", str(world.options))
+    schedule = _SessionSchedule(seed, world, drawn[0])
     try:
-        with plant(), _SessionSchedule(seed, world, drawn[0]).running() as schedule:
+        with plant(), schedule.running():
             return schedule.run()
     except InvariantError as violation:
-        raise schedule_error(seed, world, violation) from violation
+        raise schedule_error(
+            seed, world, violation, sessions=schedule.recordings(str(violation))
+        ) from violation
 
 
 class _CheckedDatabase(Database):
@@ -79,17 +83,19 @@ class _SessionSchedule:
         self._names = count(1)
         self._failure: InvariantError | None = None
         self._all: list[GatewayProcess] = []
+        self._clients: list[SimClient] = []
+        self._sessions: list[RecordedSession] = []
         self._claimed_for_nobody = 0
         """Sessions that are the weakness described at ``_is_claimed_for_nobody``."""
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[_SessionSchedule]:
+    def running(self) -> Iterator[None]:
         world, options = self._world, self._options
         with contextlib.ExitStack() as stack:
             directory = NOWHERE
             if options.gateway_drains:
                 directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            stack.enter_context(simulated(world, self._fail))
+            self._sessions = stack.enter_context(simulated(world, self._fail))
             stack.callback(self._dispose)
             self._settings = settings_of(options.resume_wait_s, directory)
             self._broker = BrokerHost(world, no_bug, tells_load=True)
@@ -97,7 +103,6 @@ class _SessionSchedule:
             self._buffer = PersistenceProcess(world, self._broker, self._database, options)
             self._supervisor = Supervisor(world, self._broker)
             self._gateways = [self._new_gateway() for _ in range(options.gateways)]
-            self._clients: list[SimClient] = []
             self._faults = SessionFaults(
                 world=world,
                 options=options,
@@ -121,7 +126,19 @@ class _SessionSchedule:
                 )
                 for index in range(options.sessions)
             ]
-            yield self
+            yield
+
+    def recordings(self, violation: str) -> str:
+        """The events of the sessions of a client that ``violation`` names, one list for each
+        gateway that had the session."""
+        ids = {
+            session_id
+            for client in self._clients
+            for session_id in client.session_ids
+            if client.name in violation
+        }
+        found = [session for session in self._sessions if session.session_id in ids]
+        return "".join(f"events of {each.session_id}:\n{each.recording()}\n" for each in found)
 
     def run(self) -> Outcome:
         world = self._world

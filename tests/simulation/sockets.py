@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
+from gateway.web.websocket import WRITE_EXTENSION
 from tests.simulation.event_loop import WorldLoop
 from tests.simulation.world import DELAY_S_MAX, DELAY_S_MIN, World
 
@@ -59,6 +60,7 @@ class SimSocket:
         self._inbound: deque[dict[str, Any]] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._sent_clogged = 0
+        self.scope = {"extensions": {WRITE_EXTENSION: self._write_at_once}}
 
     # ------------------------------------------------------------------------- the gateway's side
 
@@ -73,6 +75,13 @@ class SimSocket:
             self._waiter = self._loop.create_future()
             await self._waiter
         return self._inbound.popleft()
+
+    def _write_at_once(self, text: str) -> bool:
+        clogged = self._down.clogged_until_s > self._world.now_s
+        if clogged or self.application_state is not WebSocketState.CONNECTED:
+            return False
+        self._down.send(lambda: self._end.receive(self, text))
+        return True
 
     async def send_text(self, text: str) -> None:
         if self._down.clogged_until_s > self._world.now_s:

@@ -163,10 +163,36 @@ async def test_the_event_loop_goes_on_during_a_turn(
         return run(*arguments)
 
     monkeypatch.setattr(network, "run", run_once_the_loop_went_on)
-    asked = asyncio.create_task(engine.probabilities(VadStream(), bytes(FRAME_BYTES)))
+    frames = vad.ALONE_FRAMES_MAX + 1
+    asked = asyncio.create_task(engine.probabilities(VadStream(), bytes(frames * FRAME_BYTES)))
     await asyncio.sleep(0.1)
     went_on.set()
-    assert len(await asked) == 1
+    assert len(await asked) == frames
+
+
+async def test_a_short_request_of_a_client_alone_is_answered_at_once(engine: VadEngine) -> None:
+    pcm = whole_frames(speak("31415926", "zh_lan", random.Random(1)))
+    expected = await engine.probabilities(VadStream(), pcm)
+    stream, found = VadStream(), []
+    await asyncio.sleep(2 * vad.TURN_EVERY_S)
+    for place in range(0, len(pcm), 6 * FRAME_BYTES):
+        answering = engine.probabilities(stream, pcm[place : place + 6 * FRAME_BYTES])
+        with pytest.raises(StopIteration) as answered:
+            answering.send(None)
+        found += answered.value.value
+    assert found == pytest.approx(expected, abs=1e-4)
+    assert engine.heard_s == pytest.approx(2 * len(pcm) / 32_000)
+
+
+async def test_clients_that_speak_together_share_turns(engine: VadEngine) -> None:
+    streams = [VadStream() for _ in range(3)]
+    for stream in streams:
+        assert len(await engine.probabilities(stream, bytes(FRAME_BYTES))) == 1
+    answering = [engine.probabilities(stream, bytes(FRAME_BYTES)) for stream in streams]
+    tasks = [asyncio.create_task(each) for each in answering]
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in tasks)
+    assert [len(each) for each in await asyncio.gather(*tasks)] == [1, 1, 1]
 
 
 async def test_too_many_waiting_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +201,7 @@ async def test_too_many_waiting_requests_are_refused(monkeypatch: pytest.MonkeyP
     try:
         monkeypatch.setattr(vad, "REQUESTS_MAX", 0)
         with pytest.raises(VadOverloadedError):
-            await engine.probabilities(VadStream(), bytes(FRAME_BYTES))
+            await engine.probabilities(VadStream(), bytes(FRAME_BYTES * 99))
     finally:
         engine.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.session import events as e
+from gateway.session.delivery import MISSED_PROBLEMS_MAX, Delivery
 from gateway.session.states import State
 from tests.gateway.session_driver import SessionDriver, silence, speech, texts
 from wire.records import SessionFinished, parse_body
@@ -61,7 +62,7 @@ def test_texts_missed_are_told_after_the_return_and_none_twice() -> None:
     driver.chunk(TWO_WORDS)
     first, second = driver.jobs
     assert texts(driver.recognise(first, "eins")) == ["eins"]
-    driver.session.delivery.note_written(0)
+    driver.feed(e.SegmentWritten(segment_index=0))
     driver.feed(e.Disconnected())
     assert driver.recognise(second, "zwei") == []
     answers = driver.feed(e.Attached(next_segment_index=None))
@@ -108,7 +109,7 @@ def test_a_final_result_lost_with_its_connection_is_told_again() -> None:
         assert driver.finish() == [
             e.Finished(session_id="s", text="eins", duration_ms=1500, chunk_count=1, stored=True)
         ]
-    assert [type(a) for a in driver.others] == [e.Close, e.Close]
+    assert [type(a) for a in driver.others] == [e.FinishAnswered, e.Close, e.Close]
 
 
 def test_a_finish_sent_twice_is_one() -> None:
@@ -140,3 +141,16 @@ def test_the_end_of_who_has_finished_is_stored_when_the_gateway_stops() -> None:
 def _ends(driver: SessionDriver) -> list[tuple[str, str | None]]:
     bodies = [parse_body(record.body) for record in driver.records]
     return [(body.status, body.text) for body in bodies if isinstance(body, SessionFinished)]
+
+
+def test_errors_beyond_the_limit_are_counted_for_a_client_that_is_away() -> None:
+    delivery = Delivery("s")
+    delivery.detach(0.0)
+    problem = e.Problem(code="bad_audio", message="")
+    for _ in range(MISSED_PROBLEMS_MAX):
+        assert delivery.send(problem) == []
+    assert delivery.send(problem) == [e.Count(discarded="answer", reason="client_away")]
+    # Acknowledgements are not missed: ``Resumed`` replaces them.
+    assert delivery.send(e.ChunkReceived(chunk_index=1)) == []
+    delivery.attach(None)
+    assert delivery.missed() == [problem] * MISSED_PROBLEMS_MAX

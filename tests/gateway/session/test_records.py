@@ -1,6 +1,6 @@
 import pytest
 
-from gateway.session.records import CHUNK_DETAILS_PER_RECORD, Gone, SessionRecords
+from gateway.session.records import CHUNK_DETAILS_PER_RECORD, EarlyEnd, SessionRecords
 from tests.gateway.session.test_segments import job
 from tests.gateway.session_driver import result_of
 from wire import codec
@@ -21,11 +21,11 @@ def chunk(index: int) -> ChunkDetail:
 
 
 def finish(
-    log: SessionRecords, *results: object, gone: Gone | None = None, text: str = "x"
+    log: SessionRecords, *results: object, early_end: EarlyEnd | None = None, text: str = "x"
 ) -> list[Record]:
     return log.finished(
         list(results),  # type: ignore[arg-type]
-        gone=gone,
+        early_end=early_end,
         text=text,
         duration_ms=1,
         chunk_count=1,
@@ -80,7 +80,7 @@ def test_how_a_session_ended() -> None:
     assert status(finish(SessionRecords("s"))) == "completed"
     assert status(finish(SessionRecords("s"), good, bad)) == "completed"
     assert status(finish(SessionRecords("s"), bad)) == "failed"
-    assert status(finish(SessionRecords("s"), good, gone="abandoned")) == "abandoned"
+    assert status(finish(SessionRecords("s"), good, early_end="abandoned")) == "abandoned"
 
 
 @pytest.mark.parametrize("character", ["x", "字", "\U00020000"])

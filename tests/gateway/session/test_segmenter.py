@@ -3,28 +3,32 @@ tests."""
 
 from __future__ import annotations
 
-from gateway.audio.timeline import FRAME_SAMPLES
+from gateway.session import events as e
+from gateway.session.events import AudioDecoded, Mode
 from gateway.session.segmenter import CutUtterance, Segmenter
-from tests.gateway.session_driver import ENDPOINTER, silence, speech
-
-
-def probabilities(frames: bytes) -> list[float]:
-    size = FRAME_SAMPLES * 2
-    return [0.9 if any(frames[at : at + size]) else 0.0 for at in range(0, len(frames), size)]
+from tests.gateway.session_driver import ENDPOINTER, LIMITS, SessionDriver, detect, silence, speech
 
 
 class Cutting:
-    def __init__(self, *, file_boundaries: bool = True) -> None:
-        self.segmenter = Segmenter(ENDPOINTER, file_boundaries_matter=file_boundaries)
+    def __init__(self, mode: Mode = "auto") -> None:
+        self.segmenter = Segmenter(mode, ENDPOINTER, LIMITS)
         self.chunks = 0
 
-    def add(self, pcm: bytes, *, starts: bool = False, ends: bool = False) -> list[CutUtterance]:
-        frames = self.segmenter.append(b"", pcm, chunk_index=self.chunks, starts=starts, ends=ends)
+    def add(
+        self, pcm: bytes, *, starts: bool = False, ends: bool = False, now_s: float = 0.0
+    ) -> list[CutUtterance]:
+        audio = AudioDecoded(tail=b"", pcm=pcm, starts_container=starts, ends_container=ends)
+        self.segmenter.chunk_received()
+        self.segmenter.append(self.chunks, audio)
         self.chunks += 1
-        return self.segmenter.take(probabilities(frames))
+        return self._take(now_s)
 
     def finish(self) -> list[CutUtterance]:
-        return self.segmenter.take(probabilities(self.segmenter.finish(b"")))
+        self.segmenter.finish(b"")
+        return self._take(0.0)
+
+    def _take(self, now_s: float) -> list[CutUtterance]:
+        return self.segmenter.take(detect(self.segmenter.take_frames()), now_s)
 
 
 def test_memory_holds_only_what_may_still_be_needed() -> None:
@@ -37,10 +41,10 @@ def test_memory_holds_only_what_may_still_be_needed() -> None:
 
 def test_an_open_utterance_can_be_looked_at() -> None:
     cutting = Cutting()
-    assert cutting.segmenter.open_utterance() is None
+    assert cutting.segmenter.open_utterance_ms is None
     cutting.add(speech(960))
+    assert cutting.segmenter.open_utterance_ms == (0, 960)
     utterance = cutting.segmenter.open_utterance()
-    assert utterance is not None
     assert (utterance.start_ms, utterance.end_ms, utterance.pcm) == (0, 960, speech(960))
 
 
@@ -48,31 +52,32 @@ def test_a_file_boundary_after_silence_ends_the_utterance_in_it() -> None:
     cutting = Cutting()
     (utterance,) = cutting.add(speech(500) + silence(300), ends=True)
     assert 600 <= utterance.end_ms <= 700
-    assert not cutting.segmenter.waits_at_file_boundary
+    assert cutting.segmenter.tick(99.0, listening=True) == []
 
 
 def test_a_file_boundary_in_speech_waits_and_is_forgotten_when_audio_follows() -> None:
     cutting = Cutting()
     assert cutting.add(speech(500), ends=True) == []
-    assert cutting.segmenter.waits_at_file_boundary
+    assert cutting.segmenter.tick(0.99, listening=True) == []
     assert cutting.add(speech(500)) == []
-    assert not cutting.segmenter.waits_at_file_boundary
+    assert cutting.segmenter.tick(99.0, listening=True) == []
     (utterance,) = cutting.finish()
     assert utterance.pcm == speech(1000)
 
 
-def test_closing_a_file_boundary_cuts_there() -> None:
+def test_a_file_that_no_other_follows_in_time_ends_its_utterance() -> None:
     cutting = Cutting()
     cutting.add(speech(500), ends=True)
-    (utterance,) = cutting.segmenter.close_file_boundary()
+    (utterance,) = cutting.segmenter.tick(1.0, listening=True)
+    assert cutting.segmenter.tick(2.0, listening=True) == []
     assert utterance.pcm == speech(500)
     cutting.add(speech(300))
     (rest,) = cutting.finish()
     assert rest.pcm == speech(300)
 
 
-def test_file_boundaries_can_be_switched_off() -> None:
-    cutting = Cutting(file_boundaries=False)
+def test_mode_stream_has_no_file_boundaries() -> None:
+    cutting = Cutting("stream")
     assert cutting.add(speech(500) + silence(300), ends=True) == []
 
 
@@ -82,3 +87,58 @@ def test_many_short_files_are_one_word_when_cut_inside_it() -> None:
         assert cutting.add(speech(20), starts=cutting.chunks > 0, ends=True) == []
     (utterance,) = cutting.finish()
     assert utterance.pcm == speech(1000)
+
+
+# --------------------------------------------------------------------- file boundaries of a session
+
+
+def test_mode_stream_knows_no_file_boundaries() -> None:
+    driver = SessionDriver()
+    driver.container_ends = {0, 1}
+    driver.start("stream")
+    driver.chunk(speech(500) + silence(200))
+    driver.chunk(speech(500))
+    assert driver.jobs == []
+
+
+def test_a_file_cut_inside_a_word_waits_for_the_next_only_so_long() -> None:
+    driver = SessionDriver(file_boundary_wait_extra_s=0.5)
+    driver.container_ends = {0}
+    driver.start()
+    driver.chunk(speech(2000))
+    driver.tick(2.4)
+    assert driver.jobs == []
+    driver.tick(2.5)
+    assert [j.pcm for j in driver.jobs] == [speech(2000)]
+    driver.chunk(speech(300))
+    driver.finish()
+    assert [j.pcm for j in driver.jobs[1:]] == [speech(300)]
+
+
+def test_it_waits_for_a_client_that_is_away() -> None:
+    driver = SessionDriver(file_boundary_wait_extra_s=0.5)
+    driver.container_ends = {0, 1}
+    driver.start()
+    driver.chunk(speech(2000))
+    driver.tick(2.0)
+    driver.feed(e.Disconnected())
+    for now_s in (2.2, 5.0, 20.0):
+        driver.tick(now_s)
+    driver.feed(e.Attached(next_segment_index=None))
+    driver.tick(22.4)
+    assert driver.jobs == []
+    driver.chunk(speech(300) + silence(1000))
+    (job,) = driver.jobs
+    assert speech(2300) in job.pcm
+
+
+def test_a_container_seen_to_have_ended_only_at_the_next_chunk() -> None:
+    driver = SessionDriver()
+    driver.container_starts = {1}
+    driver.start()
+    driver.chunk(speech(500) + silence(250))
+    assert driver.jobs == []
+    driver.chunk(speech(400) + silence(1000))
+    first, second = driver.jobs
+    assert speech(500) in first.pcm and first.end_ms < 750
+    assert speech(400) in second.pcm and second.start_ms < 750

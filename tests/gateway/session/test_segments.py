@@ -31,11 +31,11 @@ def test_results_leave_in_order_and_once() -> None:
     segments = s.Segments(deadline_ms=60_000)
     jobs = [segments.add(job(i), 0.0) for i in range(3)]
     assert segments.unanswered_audio_ms == 2400
-    assert segments.answer(result(jobs[2], "c"), 1.0)
+    assert segments.answer(result(jobs[2], "c"), 1.0) is None
     assert list(segments.pop_deliverable()) == []
-    assert segments.answer(result(jobs[0], "a"), 1.0)
+    assert segments.answer(result(jobs[0], "a"), 1.0) is None
     assert [r.text for r in segments.pop_deliverable()] == ["a"]
-    assert segments.answer(result(jobs[1], "b"), 1.0)
+    assert segments.answer(result(jobs[1], "b"), 1.0) is None
     assert [r.text for r in segments.pop_deliverable()] == ["b", "c"]
     assert segments.all_delivered
     assert segments.unanswered_audio_ms == 0
@@ -45,19 +45,19 @@ def test_results_leave_in_order_and_once() -> None:
 def test_a_second_answer_is_no_news() -> None:
     segments = s.Segments(deadline_ms=60_000)
     first = segments.add(job(0), 0.0)
-    assert segments.answer(result(first, "a"), 1.0)
-    assert not segments.answer(result(first, "b"), 1.0)
+    assert segments.answer(result(first, "a"), 1.0) is None
+    assert segments.answer(result(first, "b"), 1.0) == "repeated"
     assert [r.text for r in segments.pop_deliverable()] == ["a"]
-    assert not segments.answer(result(first, "b"), 1.0)
-    assert not segments.answer(result(job(7)), 1.0)
+    assert segments.answer(result(first, "b"), 1.0) == "repeated"
+    assert segments.answer(result(job(7)), 1.0) == "unknown_segment"
 
 
 def test_what_an_older_generation_asked_for_is_not_an_answer() -> None:
     """Its row would not be stored."""
     segments = s.Segments(deadline_ms=60_000)
     asked = segments.add(job(0, generation=2), 0.0)
-    assert not segments.answer(replace(result(asked, "old"), generation=1), 1.0)
-    assert segments.answer(result(asked, "new"), 1.0)
+    assert segments.answer(replace(result(asked, "old"), generation=1), 1.0) == "stale_generation"
+    assert segments.answer(result(asked, "new"), 1.0) is None
     assert [r.text for r in segments.pop_deliverable()] == ["new"]
 
 
@@ -83,10 +83,10 @@ def test_overloaded_is_retried_with_growing_delay_and_is_no_result() -> None:
     segments = s.Segments(deadline_ms=60_000)
     first = segments.add(job(0), 0.0)
     refusal = result(first, None, Failure(code="overloaded", message="full"))
-    assert not segments.answer(refusal, 1.0)
+    assert segments.answer(refusal, 1.0) == "overloaded"
     assert segments.due(1.4) == ([], [])
     assert [j.seq for j in segments.due(1.5)[0]] == [0]
-    assert not segments.answer(refusal, 2.0)
+    assert segments.answer(refusal, 2.0) == "overloaded"
     assert segments.due(2.9) == ([], [])
     assert [j.seq for j in segments.due(3.0)[0]] == [0]
 
@@ -105,3 +105,37 @@ def test_at_the_deadline_the_segment_fails_here() -> None:
     assert resend == []
     assert failed.error is not None and failed.error.code == "deadline"
     assert failed.last_chunk_index == 0
+
+
+def test_a_segment_knows_how_long_it_waited() -> None:
+    segments = s.Segments(deadline_ms=60_000)
+    segments.add(job(0), 3.0)
+    assert segments.waited_s(0, 5.0) == 2.0
+
+
+# ---------------------------------------------------------------------------------- partial results
+
+
+def test_a_partial_job_follows_enough_new_audio() -> None:
+    pacing = s.PartialPacing(every_ms=600)
+    assert [pacing.submit(100, end_ms) for end_ms in (200, 699, 700, 1200, 1300)] == [
+        False,
+        False,
+        True,
+        False,
+        True,
+    ]
+
+
+def test_the_pause_before_an_utterance_does_not_count() -> None:
+    pacing = s.PartialPacing(every_ms=600)
+    pacing.segment_ended(1000)
+    assert not pacing.submit(5000, 5500)
+    assert pacing.submit(5000, 5600)
+
+
+def test_partial_results_never_go_back() -> None:
+    pacing = s.PartialPacing(every_ms=600)
+    assert [pacing.send(end_ms) for end_ms in (700, 600, 700, 900)] == [True, False, False, True]
+    pacing.segment_ended(2000)
+    assert not pacing.send(1900)

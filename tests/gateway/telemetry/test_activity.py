@@ -9,8 +9,6 @@ from gateway.telemetry import activity as a
 
 def told(activity: a.Activity, **fields: Any) -> None:
     given = {
-        "session_id": "s",
-        "seq": 0,
         "partial": False,
         "failed": False,
         "audio_ms": 2_000,
@@ -29,20 +27,17 @@ def test_there_is_a_slot_for_all_of_the_window() -> None:
     assert a.percentile_ms(slots, 0.5) is None
 
 
-def test_latency_is_from_the_first_submission_to_the_result() -> None:
+def test_a_latency_is_in_the_slot_of_its_result() -> None:
     activity = a.Activity()
-    activity.note_submitted("s", 0, 10.0)
-    activity.note_submitted("s", 0, 10.2)
-    told(activity, now_s=10.4)
+    activity.note_latency(0.4, 10.4)
     found = a.percentile_ms(activity.slots(10.4), 0.5)
     assert found is not None and 400 <= found <= 400 * 1.15
 
 
 def test_percentiles_are_right_to_a_bucket() -> None:
     activity = a.Activity()
-    for seq in range(100):
-        activity.note_submitted("s", seq, 0.0)
-        told(activity, seq=seq, now_s=(seq + 1) / 100)
+    for n in range(100):
+        activity.note_latency((n + 1) / 100, 1.0)
     slots = activity.slots(1.0)
     for share in (0.5, 0.95, 0.99):
         found = a.percentile_ms(slots, share)
@@ -51,8 +46,7 @@ def test_percentiles_are_right_to_a_bucket() -> None:
 
 def test_a_latency_beyond_all_buckets_is_the_last_ones() -> None:
     activity = a.Activity()
-    activity.note_submitted("s", 0, 0.0)
-    told(activity, now_s=500.0)
+    activity.note_latency(500.0, 500.0)
     found = a.percentile_ms(activity.slots(500.0), 0.99)
     assert found is not None and found > 60_000
 
@@ -79,10 +73,10 @@ def test_a_slot_keeps_the_highest_values() -> None:
 def test_a_workers_speed_and_batches() -> None:
     """Two batches of a worker: of three jobs in 300 ms, and one job in 100 ms."""
     activity = a.Activity()
-    for seq in range(3):
-        told(activity, seq=seq, infer_ms=300, batch_jobs=3)
-    told(activity, seq=4, worker_id="w2", now_s=5.0)
-    told(activity, seq=3, failed=True, now_s=25.0)
+    for _ in range(3):
+        told(activity, infer_ms=300, batch_jobs=3)
+    told(activity, worker_id="w2", now_s=5.0)
+    told(activity, failed=True, now_s=25.0)
     workers = a.workers_of(activity.slots(25.0))
     figures, seen_s = workers["w1"]
     assert (figures.results, figures.failures, figures.batch_jobs_max) == (4, 1, 3)
@@ -93,10 +87,9 @@ def test_a_workers_speed_and_batches() -> None:
 
 def test_partials_are_work_but_no_results() -> None:
     activity = a.Activity()
-    activity.note_submitted("s", 0, 0.0)
     told(activity, partial=True, now_s=1.0)
     (slot,) = activity.slots(1.0)[-1:]
-    assert slot.results == 0 and not slot.latencies
+    assert slot.results == 0
     assert slot.workers["w1"].results == 1
 
 
@@ -108,22 +101,10 @@ def test_a_failure_without_a_worker_is_no_workers() -> None:
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(a, "SUBMITTED_MAX", 3)
     monkeypatch.setattr(a, "WORKERS_MAX", 2)
     activity = a.Activity()
-    for seq in range(5):
-        activity.note_submitted("s", seq, 0.0)
-    for seq in range(5):
-        told(activity, seq=seq, worker_id=f"w{seq}", now_s=0.1)
+    for n in range(5):
+        told(activity, worker_id=f"w{n}", now_s=0.1)
     (slot,) = activity.slots(0.1)[-1:]
     assert slot.results == 5
-    assert slot.latencies.total() == 3
     assert slot.workers.keys() == {"w0", "w1"}
-
-
-def test_texts_that_never_came_are_forgotten() -> None:
-    activity = a.Activity()
-    activity.note_submitted("s", 0, 0.0)
-    window_s = a.SLOTS_MAX * a.SLOT_S
-    told(activity, now_s=window_s + 1)
-    assert not activity.slots(window_s + 1)[-1].latencies

@@ -13,10 +13,8 @@ def test_without_a_broker_the_queue_is_empty_and_says_so() -> None:
 def test_recent_figures_fit_their_schema_and_the_window() -> None:
     activity = a.Activity()
     activity.note_refusal("overloaded", 1.0)
-    activity.note_submitted("s", 0, 1.0)
+    activity.note_latency(0.1, 1.1)
     activity.note_result(
-        session_id="s",
-        seq=0,
         partial=False,
         failed=False,
         audio_ms=1_500,

@@ -16,7 +16,7 @@ from gateway.audio.audio_input import Decoded
 from gateway.dialects.dialect import Dialect
 from gateway.dialects.native import Native
 from gateway.session import events as e
-from gateway.session.core import Session
+from gateway.session.core import TRANSITIONS, Session
 from gateway.session.runner import Services, SessionRunner
 from gateway.session.states import State
 from gateway.web.websocket import Connection, Gateway
@@ -35,6 +35,7 @@ class ScriptedSocket:
         self.closed: tuple[int, str] | None = None
         self.application_state = WebSocketState.CONNECTED
         self.client = None
+        self.scope: dict[str, Any] = {}
 
     async def receive(self) -> dict[str, Any]:
         return await self.incoming.get()
@@ -59,7 +60,7 @@ class NoServices:
 
     def submit_job(self, job: Job) -> None: ...
     def submit_record(self, record: Record) -> None: ...
-    def keep_result(self, result: Result, *, contested: bool) -> None: ...
+    def keep_result(self, result: Result, *, contested: bool, waited_s: float) -> None: ...
     def cancel(self, cancel: Cancel) -> None: ...
     def new_audio(self, start: e.Start, first_sample: int) -> object:
         class Audio:
@@ -79,7 +80,7 @@ class NoServices:
             ENDPOINTER,
             resume_token="t",
             client=client,
-            wall_ms=lambda: 0,
+            wall_offset_ms=0,
         )
         self.runners.append(SessionRunner(session, cast(Services, self)))
         return self.runners[-1]
@@ -108,10 +109,10 @@ async def test_a_bug_in_one_session_closes_it_with_1011(
         await asyncio.sleep(0)
     assert json.loads(socket.sent[0])["status"] == "session_started"
 
-    def broken(_event: e.Event, _now_s: float) -> list[e.Action]:
+    def broken(_session: Session, _event: e.Event, _now_s: float) -> list[e.Action]:
         raise AssertionError("a bug")
 
-    monkeypatch.setattr(runner.session, "handle", broken)
+    monkeypatch.setitem(TRANSITIONS, (State.ACTIVE, e.Tick), (State.ACTIVE, broken))
     runner.feed(e.Tick())
     async with asyncio.timeout(5):
         await running

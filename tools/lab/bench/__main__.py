@@ -31,6 +31,7 @@ PARTS = (
     "files",
     "long_file",
     "vad",
+    "chunks",
     "gateway",
     "cpu_budget",
     "reconnect",
@@ -42,7 +43,7 @@ QUICK: dict[str, dict[str, object]] = {
     "dispatch": {"WORKERS": (1, 2, 17), "MEASURE_S": 0.6, "WARM_S": 0.1},
     "worker": {"UTTERANCES": 32, "ONE_BY_ONE": 4, "ROUNDS": 1},
     "files": {"UTTERANCES": 64, "DIFFERENT": 16, "ROUNDS": 1},
-    "chunks": {"CHUNKS": 20},
+    "chunks": {"CHUNKS": 20, "CROWD": 10, "WARM_UP_S": 0.5, "MEASURED_S": 1.5, "ROUNDS": 1},
     "cpu_budget": {"SESSIONS": 4, "WARM_UP_S": 1.0, "MEASURED_S": 2.0},
     "gateway": {"ROUND_TRIPS": 5, "IDLE_SESSIONS": 15},
     "vad": {"ROUNDS": 1},
@@ -113,6 +114,10 @@ def main(
     quick: Annotated[
         bool, typer.Option("--quick", help="Only show that it works; promises are not judged.")
     ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", help="Another checkout, which chunks measures in turn."),
+    ] = None,
     save: Annotated[Path, typer.Option("--save", help="Where the results go.")] = RESULTS,
     docs: Annotated[
         Path | None,
@@ -134,6 +139,8 @@ def main(
             for constant, value in constants.items():
                 assert hasattr(modules[name], constant), f"{name}.{constant}"
                 setattr(modules[name], constant, value)
+    if against is not None:
+        modules["chunks"].AGAINST = against.resolve()  # type: ignore[attr-defined]
     measured = _measured(console, modules, parts or list(PARTS))
     results.write(measured, save)
     console.print(f"written: {save}")

@@ -1,114 +1,306 @@
-"""Chunks of audio and their acknowledgements through a gateway, beside a bare echo of the same
-messages by the same WebSocket library, each in a process of its own, one after the other."""
+"""Processor time of a gateway for a chunk of audio: one client that sends a chunk at a time, and a
+crowd that speaks in real time.
+
+The floor of the same run is a bare echo of the same messages by the same WebSocket library, and
+the speech detection of the same frames by the bare network. ``--against DIRECTORY`` measures
+another checkout in turn.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import statistics
 import time
 import uuid
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import psutil
 from websockets.asyncio.client import ClientConnection, connect
 
+from gateway.audio.silero import CONTEXT_SAMPLES, STATE_UNITS, SileroNetwork, model_path
+from gateway.audio.timeline import FRAME_SAMPLES
 from tools.lab.bench.figures import Figure
 from tools.lab.bench.peers import cpu_s, running
+from tools.lab.bench.worker import utterances
+from tools.lab.harness.process import ROOT
+from tools.lab.harness.stack import Stack
 from tools.ops.ports import free_port
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 
 CHUNK_MS = 200
 CHUNKS = 1_500
+CROWD = 300
+WARM_UP_S = 4.0
+MEASURED_S = 12.0
+ROUNDS = 2
+"""Each checkout, and the floor, is measured this often, in turn; the least counts."""
 OPEN_TIMEOUT_S = 20.0
+BATCH_CHUNKS = 37
+"""Chunks in one call of the network: of a crowd of 300, those of a turn of 25 ms."""
+DETECTION_ROUNDS = 300
+AGAINST: Path | None = None
+SETTINGS = {
+    "ASR_MODEL": "fake:1ms",
+    "LOG_LEVEL": "error",
+    # What is measured here must not be refused.
+    "ADMIT_BUSY_MAX": "0",
+    "ADMIT_DELAY_MS_MAX": "0",
+    "ADMIT_SESSIONS_PER_S_MAX": "0",
+    "ADMIT_UTILISATION_MAX": "0",
+    "EST_WAIT_MS_MAX": "1000000",
+}
+PROMISED_CROWD_RATIO = 1.6
+PROMISED_ALONE_RATIO = 0.5
 
 ECHO = """
-import asyncio, sys
+import asyncio, contextlib, sys
 from websockets.asyncio.server import serve
+from websockets.exceptions import ConnectionClosed
 
 async def echo(connection):
-    async for message in connection:
-        await connection.send(message)
+    with contextlib.suppress(ConnectionClosed):
+        async for message in connection:
+            await connection.send(message)
 
 async def main():
-    async with serve(echo, "127.0.0.1", int(sys.argv[1]), compression=None):
+    async with serve(echo, "127.0.0.1", int(sys.argv[1]), compression=None, backlog=2048):
         await asyncio.get_running_loop().create_future()
 
 asyncio.run(main())
 """
 
 
-def chunks_of(pcm: bytes) -> list[bytes]:
-    """``CHUNKS`` slices of ``CHUNK_MS``, going round ``pcm``."""
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one server: microseconds of processor time for a chunk, and milliseconds to its answer."""
+
+    alone_us: float
+    alone_ms: float
+    crowd_us: float
+
+    def least(self, other: Cost) -> Cost:
+        return Cost(
+            min(self.alone_us, other.alone_us),
+            min(self.alone_ms, other.alone_ms),
+            min(self.crowd_us, other.crowd_us),
+        )
+
+
+# ---------------------------------------------------------------------------------------- the audio
+
+
+def encoded_chunks() -> list[str]:
+    """Speech in slices of ``CHUNK_MS``, as base64."""
+    pcm = b"".join(utterance.pcm for utterance in utterances(20))
     size = CHUNK_MS * SAMPLE_RATE_HZ * BYTES_PER_SAMPLE // 1000
-    whole = len(pcm) // size
-    return [pcm[size * (n % whole) : size * (n % whole + 1)] for n in range(CHUNKS)]
+    whole = len(pcm) // size * size
+    return [base64.b64encode(pcm[at : at + size]).decode() for at in range(0, whole, size)]
 
 
-async def round_trips_ms(socket: ClientConnection, session: str, chunks: list[bytes]) -> float:
-    """Median time from a chunk to what answers it."""
-    times_ms = []
-    for index, chunk in enumerate(chunks):
-        message = {
-            "action": "chunk",
-            "session_id": session,
-            "chunk_index": index,
-            "audio_data": base64.b64encode(chunk).decode(),
-        }
-        text = json.dumps(message)
-        began_s = time.perf_counter()
-        await socket.send(text)
-        while json.loads(await socket.recv()).get("chunk_index") != index:
-            pass  # A result, or an acknowledgement that is not this one's.
-        times_ms.append((time.perf_counter() - began_s) * 1000)
-    return statistics.median(times_ms)
+def message_of(session: str, index: int, audio: list[str]) -> str:
+    message = {
+        "action": "chunk",
+        "session_id": session,
+        "chunk_index": index,
+        "audio_data": audio[index % len(audio)],
+    }
+    return json.dumps(message)
 
 
-async def through_gateway(url: str, chunks: list[bytes]) -> float:
-    async with connect(url, compression=None) as socket:
-        session = str(uuid.uuid4())
-        await socket.send(json.dumps({"action": "start", "session_id": session, "mode": "stream"}))
-        await socket.recv()
-        median_ms = await round_trips_ms(socket, session, chunks)
-        await socket.send(json.dumps({"action": "finish", "session_id": session}))
-        while json.loads(await socket.recv())["type"] != "final_result":
-            pass
-        return median_ms
+# -------------------------------------------------------------------------------------- the clients
 
 
-async def through_echo(port: int, chunks: list[bytes]) -> float:
+@contextlib.asynccontextmanager
+async def client(url: str, session: str, *, starts: bool) -> AsyncIterator[ClientConnection]:
     deadline_s = time.monotonic() + OPEN_TIMEOUT_S
     while True:
         try:
-            async with connect(f"ws://127.0.0.1:{port}", compression=None) as socket:
-                return await round_trips_ms(socket, "echo", chunks)
+            socket = await connect(url, compression=None, proxy=None)
+            break
         except OSError:
-            assert time.monotonic() < deadline_s, "the echo server does not start"
+            assert time.monotonic() < deadline_s, f"{url} does not answer"
             await asyncio.sleep(0.05)
+    async with socket:
+        if starts:
+            start = {"action": "start", "session_id": session, "mode": "stream"}
+            await socket.send(json.dumps(start))
+            await socket.recv()
+        yield socket
 
 
-def measure(url: str, gateway: psutil.Process, pcm: bytes) -> list[Figure]:
-    chunks = chunks_of(pcm)
-    before_s = cpu_s(gateway)
-    gateway_ms = asyncio.run(through_gateway(url, chunks))
-    gateway_us = (cpu_s(gateway) - before_s) / CHUNKS * 1e6
+async def wait_for(url: str) -> None:
+    async with client(url, "", starts=False):
+        pass
+
+
+async def alone_ms(url: str, audio: list[str], *, starts: bool) -> float:
+    """One client; each chunk follows the answer to the one before. Median time to the answer."""
+    session, times_ms = str(uuid.uuid4()), []
+    async with client(url, session, starts=starts) as socket:
+        for index in range(CHUNKS):
+            text = message_of(session, index, audio)
+            began_s = time.perf_counter()
+            await socket.send(text)
+            while json.loads(await socket.recv()).get("chunk_index") != index:
+                pass  # A result.
+            times_ms.append((time.perf_counter() - began_s) * 1000)
+    return statistics.median(times_ms)
+
+
+async def crowd_us(
+    url: str, audio: list[str], taken_s: Callable[[], float], *, starts: bool
+) -> float:
+    """``CROWD`` clients that speak in real time; processor time of the server for a chunk."""
+    loop = asyncio.get_running_loop()
+    begin_s = loop.time() + 3.0
+    end_s = begin_s + WARM_UP_S + MEASURED_S
+    sent = 0
+
+    async def read(socket: ClientConnection) -> None:
+        async for _ in socket:
+            pass
+
+    async def speak(number: int) -> None:
+        nonlocal sent
+        session = str(uuid.uuid4())
+        await asyncio.sleep(2.0 * number / CROWD)
+        async with client(url, session, starts=starts) as socket:
+            reading = asyncio.create_task(read(socket))
+            due_s, index = begin_s + CHUNK_MS / 1000 * number / CROWD, 0
+            while due_s < end_s:
+                await asyncio.sleep(due_s - loop.time())
+                await socket.send(message_of(session, index, audio))
+                sent += 1
+                index += 1
+                due_s += CHUNK_MS / 1000
+            reading.cancel()
+
+    async def measure() -> float:
+        await asyncio.sleep(begin_s + WARM_UP_S - loop.time())
+        before_s, sent_before = taken_s(), sent
+        await asyncio.sleep(end_s - 0.5 - loop.time())
+        return (taken_s() - before_s) / (sent - sent_before) * 1e6
+
+    measuring = asyncio.create_task(measure())
+    await asyncio.gather(*(speak(number) for number in range(CROWD)))
+    return await measuring
+
+
+def cost(url: str, process: psutil.Process, audio: list[str], *, starts: bool) -> Cost:
+    before_s = cpu_s(process)
+    median_ms = asyncio.run(alone_ms(url, audio, starts=starts))
+    alone_us = (cpu_s(process) - before_s) / CHUNKS * 1e6
+    return Cost(
+        alone_us=alone_us,
+        alone_ms=median_ms,
+        crowd_us=asyncio.run(crowd_us(url, audio, lambda: cpu_s(process), starts=starts)),
+    )
+
+
+# -------------------------------------------------------------------------------------- the servers
+
+
+def cost_of_gateway(checkout: Path, audio: list[str]) -> Cost:
+    """The whole system of ``checkout``, with a recogniser that takes no time."""
+    settings = {"PORT": str(free_port()), **SETTINGS}
+    stack = Stack(settings, supervised=True, checkout=checkout)
+    try:
+        stack.start_all()
+        (process,) = stack.living("gateway")
+        return cost(stack.url(), process, audio, starts=True)
+    finally:
+        stack.stop()
+
+
+def cost_of_echo(audio: list[str]) -> Cost:
     port = free_port()
-    with running("-c", ECHO, str(port)) as echo:
-        asyncio.run(through_echo(port, chunks[:1]))
-        before_s = cpu_s(echo)
-        echo_ms = asyncio.run(through_echo(port, chunks))
-        echo_us = (cpu_s(echo) - before_s) / CHUNKS * 1e6
+    url = f"ws://127.0.0.1:{port}"
+    with running("-c", ECHO, str(port)) as process:
+        asyncio.run(wait_for(url))
+        return cost(url, process, audio, starts=False)
+
+
+def detection_us(audio: list[str], streams: int) -> float:
+    """The bare network's time for the frames of one chunk, ``streams`` chunks in a call."""
+    network = SileroNetwork(model_path())
+    pcm = np.frombuffer(b"".join(map(base64.b64decode, audio)), "<i2")
+    frames = pcm[: len(pcm) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)
+    # 6 frames of 32 ms in one chunk of 200 ms, and 7 in every fourth.
+    counts = [6 + (number % 4 == 0) for number in range(streams)]
+    contexts = np.zeros((streams, CONTEXT_SAMPLES), np.int16)
+    state = np.zeros((2, streams, STATE_UNITS), np.float32)
+    taken_s, chunks = 0.0, 0
+    for turn in range(DETECTION_ROUNDS):
+        if streams == 1:
+            counts = [6 + (turn % 4 == 0)]
+        samples = np.take(frames, range(turn, turn + sum(counts)), axis=0, mode="wrap")
+        began_s = time.process_time()
+        network.run(samples, contexts, counts, state)
+        taken_s += time.process_time() - began_s
+        chunks += streams
+    return taken_s / chunks * 1e6
+
+
+# -------------------------------------------------------------------------------------- the figures
+
+
+def measure() -> list[Figure]:
+    audio = encoded_chunks()
+    costs: dict[Path | None, Cost] = {}
+    checkouts = [None, ROOT, *([AGAINST] if AGAINST is not None else [])]
+    one_us = many_us = float("inf")
+    for _ in range(ROUNDS):
+        for checkout in checkouts:
+            found = cost_of_echo(audio) if checkout is None else cost_of_gateway(checkout, audio)
+            costs[checkout] = found.least(costs.get(checkout, found))
+        one_us = min(one_us, detection_us(audio, 1))
+        many_us = min(many_us, detection_us(audio, BATCH_CHUNKS))
+    return figures(costs, one_us, many_us)
+
+
+def figures(costs: dict[Path | None, Cost], one_us: float, many_us: float) -> list[Figure]:
+    echo, ours = costs[None], costs[ROOT]
+    other = None if AGAINST is None else costs[AGAINST]
+    floor_us = echo.crowd_us + many_us
+    ratio = float("nan") if other is None else (ours.alone_us - one_us) / (other.alone_us - one_us)
+    compared = (
+        ""
+        if other is None
+        else (f"; {AGAINST}: {other.alone_us - one_us:.0f} µs, of which this is {ratio:.2f}")
+    )
+    crowd_compared = (
+        ""
+        if other is None
+        else (f"; {AGAINST}: {other.crowd_us:.0f} µs, {other.crowd_us / floor_us:.2f} × the floor")
+    )
     return [
         Figure(
             what=f"a chunk of {CHUNK_MS} ms as JSON to its acknowledgement (p50)",
-            value=gateway_ms,
+            value=ours.alone_ms,
             unit="ms",
-            reference=f"bare websockets echo of the same message: {echo_ms:.2f} ms",
+            reference=f"bare websockets echo of the same message: {echo.alone_ms:.2f} ms",
         ),
         Figure(
-            what="the same by the gateway's processor time, speech detection included",
-            value=gateway_us,
+            what="a gateway's processor time for a chunk alone, less its speech detection",
+            value=ours.alone_us - one_us,
             unit="µs",
-            reference=f"the echo server's: {echo_us:.0f} µs",
+            reference=f"speech detection: {one_us:.0f} µs; echo: {echo.alone_us:.0f} µs{compared}",
+            at_most=(None if other is None else PROMISED_ALONE_RATIO * (other.alone_us - one_us)),
+        ),
+        Figure(
+            what=f"a gateway's processor time for a chunk in a crowd of {CROWD}, over the floor",
+            value=ours.crowd_us / floor_us,
+            unit="×",
+            reference=(
+                f"{ours.crowd_us:.0f} µs; echo {echo.crowd_us:.0f} µs"
+                f" + speech detection {many_us:.0f} µs{crowd_compared}"
+            ),
+            at_most=PROMISED_CROWD_RATIO,
         ),
     ]

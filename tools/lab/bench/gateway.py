@@ -13,7 +13,6 @@ import psutil
 import asr_client as c
 from asr_worker.recognizer import Utterance, build
 from asr_worker.settings import WorkerSettings
-from tools.lab.bench import chunks
 from tools.lab.bench.figures import Figure
 from tools.lab.bench.worker import UTTERANCE_S, utterances
 from tools.lab.harness.stack import supervised_stack
@@ -79,8 +78,6 @@ def measure() -> list[Figure]:
     with supervised_stack(SETTINGS) as stack:
         whole_ms = asyncio.run(round_trip_ms(stack.url(), spoken))
         (gateway,) = stack.living("gateway")
-        speech = b"".join(utterance.pcm for utterance in spoken)
-        figures = chunks.measure(stack.url(), gateway, speech)
         idle_kb = asyncio.run(session_kb(stack.url(), gateway))
     return [
         Figure(
@@ -97,5 +94,4 @@ def measure() -> list[Figure]:
             reference="unique set size before and after",
             at_most=PROMISED_SESSION_KB,
         ),
-        *figures,
     ]

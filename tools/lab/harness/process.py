@@ -66,9 +66,16 @@ class LoggedProcess:
     the main thread starts dies with this one, even if this one is killed.
     """
 
-    def __init__(self, module: str, *arguments: str, log_path: str = "", **settings: str) -> None:
+    def __init__(
+        self,
+        module: str,
+        *arguments: str,
+        log_path: str = "",
+        checkout: str = str(ROOT),
+        **settings: str,
+    ) -> None:
         """``settings`` are added to the environment. The log is appended to ``log_path``, or kept
-        in an unnamed temporary file."""
+        in an unnamed temporary file. ``module`` is that of ``checkout``."""
         with tempfile.NamedTemporaryFile() as unnamed:  # Its name is gone once it is open.
             path = Path(log_path or unnamed.name)
             self._log = path.open("a+b", buffering=0)  # closed by wait
@@ -82,7 +89,7 @@ class LoggedProcess:
         on_main_thread = threading.current_thread() is threading.main_thread()
         self._child = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
-            cwd=ROOT,
+            cwd=checkout,
             env={**inherited(), "LOG_FORMAT": "json", **settings},
             stdin=subprocess.DEVNULL,
             stdout=self._log,

@@ -30,9 +30,9 @@ def wait_until(
     process.wait_until(condition, what, timeout_s)
 
 
-def procfile() -> dict[str, list[str]]:
+def procfile(checkout: Path = ROOT) -> dict[str, list[str]]:
     """The arguments of ``python -m`` in each line of the Procfile, by the line's name."""
-    lines = re.findall(r"^(\w+):.* -m (.+)$", (ROOT / "Procfile").read_text(), re.MULTILINE)
+    lines = re.findall(r"^(\w+):.* -m (.+)$", (checkout / "Procfile").read_text(), re.MULTILINE)
     return {name: arguments.split() for name, arguments in lines}
 
 
@@ -49,9 +49,11 @@ class Stack:
         *,
         supervised: bool = False,
         directory: Path | None = None,
+        checkout: Path = ROOT,
     ) -> None:
         """With ``supervised`` each process runs as the Procfile has it, and is restarted after a
-        crash. Data and logs are kept in ``directory``, or in a temporary one until ``stop``."""
+        crash. Data and logs are kept in ``directory``, or in a temporary one until ``stop``.
+        The code is that of ``checkout``."""
         self._temporary = None if directory else tempfile.TemporaryDirectory(prefix="asr-stack-")
         self.directory = Path(self._temporary.name) if self._temporary else directory or Path()
         self.data = self.directory / "data"
@@ -59,6 +61,7 @@ class Stack:
         self.processes: dict[str, LoggedProcess] = {}
         self.ports: dict[str, int] = {}
         self._supervised = supervised
+        self._checkout = checkout
         self.environment = {
             "DATA_DIR": str(self.data),
             "BROKER_FRONTEND": f"ipc://{self.directory}/front",
@@ -88,12 +91,15 @@ class Stack:
         if kind == "gateway":
             self.ports[name] = int(merged.get("PORT") or free_port())
             merged["PORT"] = str(self.ports[name])
-        arguments = procfile()[kind]
+        arguments = procfile(self._checkout)[kind]
         if not self._supervised:
             arguments = arguments[-1:]
         for folder in (self.logs, self.data):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        started = LoggedProcess(*arguments, log_path=f"{self.logs}/{name}.log", **merged)
+        log_path = f"{self.logs}/{name}.log"
+        started = LoggedProcess(
+            *arguments, log_path=log_path, checkout=str(self._checkout), **merged
+        )
         self.processes[name] = started
         return started
 

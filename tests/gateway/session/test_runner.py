@@ -1,0 +1,218 @@
+"""The path of a chunk, and what happens when it is interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from gateway.audio.audio_input import AudioError, Decoded
+from gateway.audio.vad import VadOverloadedError
+from gateway.session import events as e
+from gateway.session.core import Session
+from gateway.session.runner import Services, SessionRunner
+from gateway.session.states import State
+from tests.gateway.session_driver import ENDPOINTER, LIMITS, detect, silence, speech
+from wire.messages import Cancel, Job, Record, Result
+
+UTTERANCE = speech(500) + silence(1000)
+
+
+class Audio:
+    """Raw PCM. ``gate`` holds the decoder up."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.entered = 0
+        self.closed = 0
+
+    async def feed(self, data: bytes, *, whole: bool) -> Decoded:
+        self.entered += 1
+        await self.gate.wait()
+        if data == b"noise":
+            raise AudioError("bad_audio", "no audio")
+        return Decoded(tail=b"", pcm=data, starts_container=False, ends_container=False)
+
+    async def finish(self) -> bytes:
+        return b""
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+class Gateway:
+    """Services that only take notes; its own speech detection."""
+
+    def __init__(self) -> None:
+        self.vad = self
+        self.audio = Audio()
+        self.jobs: list[Job] = []
+        self.released = 0
+        self.overloaded = 0
+
+    async def probabilities(self, _stream: object, pcm: bytes) -> list[float]:
+        if self.overloaded:
+            self.overloaded -= 1
+            raise VadOverloadedError
+        await asyncio.sleep(0)
+        return list(detect(pcm))
+
+    def submit_job(self, job: Job) -> None:
+        self.jobs.append(job)
+
+    def submit_record(self, record: Record) -> None: ...
+    def keep_result(self, result: Result, *, contested: bool, waited_s: float) -> None: ...
+    def cancel(self, cancel: Cancel) -> None: ...
+    def new_audio(self, start: e.Start, first_sample: int) -> Audio:
+        return self.audio
+
+    def release(self, runner: SessionRunner) -> None:
+        self.released += 1
+
+
+class Client:
+    """A connection that keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.answers: list[e.Answer] = []
+        self.code = 0
+
+    def answer(self, answer: e.Answer) -> None:
+        self.answers.append(answer)
+
+    def close(self, code: int, reason: str) -> None:
+        self.code = code
+
+    displace = close
+
+
+def started(**limits: Any) -> tuple[SessionRunner, Gateway, Client]:
+    gateway, client = Gateway(), Client()
+    session = Session(LIMITS, ENDPOINTER, resume_token="t", client="c", wall_offset_ms=0, **limits)
+    runner = SessionRunner(session, cast(Services, gateway))
+    runner.open(client)
+    runner.begin(
+        e.Start(
+            session_id="s",
+            user_id="",
+            mode="auto",
+            sample_rate_hz=16_000,
+            language="",
+            hotwords=(),
+            partials=False,
+            resume_token=None,
+        )
+    )
+    return runner, gateway, client
+
+
+def chunk(data: bytes, index: int | None = None) -> e.Chunk:
+    return e.Chunk(data=data, chunk_index=index, session_id=None)
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_a_chunk_becomes_a_job_in_one_call() -> None:
+    runner, gateway, client = started()
+    await runner.take(client, chunk(UTTERANCE, 0))
+    assert [type(answer) for answer in client.answers] == [e.Started, e.ChunkReceived]
+    (job,) = gateway.jobs
+    assert speech(500) in job.pcm
+    await runner.take(client, e.Finish(session_id="s"))
+    await settle()
+    assert runner.session.state is State.FINISHING and not runner.session.busy
+
+
+async def test_chunks_of_two_connections_keep_their_order() -> None:
+    runner, gateway, client = started()
+    gateway.audio.gate.clear()
+    first = asyncio.create_task(runner.take(client, chunk(speech(500))))
+    await settle()
+    second_client = Client()
+    runner.attach(second_client, None)
+    assert client.code == 1008
+    second = asyncio.create_task(runner.take(second_client, chunk(silence(1000))))
+    await settle()
+    assert gateway.audio.entered == 1
+    gateway.audio.gate.set()
+    await asyncio.gather(first, second)
+    (job,) = gateway.jobs
+    assert job.pcm.startswith(speech(500))
+
+
+async def test_a_chunk_that_waited_on_a_displaced_connection_does_not_count() -> None:
+    runner, gateway, client = started()
+    gateway.audio.gate.clear()
+    first = asyncio.create_task(runner.take(client, chunk(speech(500))))
+    waiting = asyncio.create_task(runner.take(client, chunk(speech(500))))
+    await settle()
+    runner.attach(Client(), None)
+    gateway.audio.gate.set()
+    await asyncio.gather(first, waiting)
+    assert runner.session.chunk_count == 1
+
+
+async def test_nothing_more_is_taken_while_too_much_audio_awaits_results() -> None:
+    runner, gateway, client = started()
+    runner.session._segments._unanswered_audio_ms = LIMITS.unanswered_audio_ms_max + 1
+    waiting = asyncio.create_task(runner.take(client, chunk(UTTERANCE)))
+    await settle()
+    assert runner.session.chunk_count == 0
+    runner.session._segments._unanswered_audio_ms = 0
+    runner.feed(e.Tick())
+    await waiting
+    assert len(gateway.jobs) == 1
+
+
+async def test_speech_detection_without_room_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.session.runner.VAD_RETRY_S", 0.001)
+    runner, gateway, client = started()
+    gateway.overloaded = 3
+    await runner.take(client, chunk(UTTERANCE))
+    assert len(gateway.jobs) == 1
+
+
+async def test_a_client_that_leaves_while_its_chunk_is_decoded() -> None:
+    runner, gateway, client = started()
+    gateway.audio.gate.clear()
+    taking = asyncio.create_task(runner.take(client, chunk(UTTERANCE)))
+    await settle()
+    runner.detach(client)
+    assert not runner.attached
+    gateway.audio.gate.set()
+    await taking
+    assert len(gateway.jobs) == 1
+
+
+async def test_a_decoder_is_closed_after_its_last_chunk() -> None:
+    runner, gateway, client = started()
+    gateway.audio.gate.clear()
+    taking = asyncio.create_task(runner.take(client, chunk(UTTERANCE)))
+    await settle()
+    runner.let_go()
+    assert client.code == 1012 and gateway.released == 1
+    await settle()
+    assert gateway.audio.closed == 0
+    gateway.audio.gate.set()
+    await taking
+    assert gateway.audio.closed == 1 and gateway.jobs == []
+
+
+async def test_bad_audio_is_an_answer() -> None:
+    runner, _gateway, client = started()
+    await runner.take(client, chunk(b"noise", 0))
+    assert isinstance(client.answers[-1], e.Problem)
+    assert not runner.session.busy
+
+
+async def test_an_action_without_a_performer_is_our_bug() -> None:
+    runner, _gateway, _client = started()
+    with pytest.raises(TypeError, match="no performer for Tick"):
+        runner._perform(cast(e.Action, e.Tick()))
