@@ -1,7 +1,7 @@
 """``python -m asr_worker``: keep ``ASR_WORKERS`` worker processes running.
 
-This process imports neither torch nor FunASR: it starts at once and stays small. It restarts a
-worker that crashed or hangs, and ends with one clear line when a setting is wrong.
+This process imports neither torch nor FunASR, so it starts at once and stays small. It restarts a
+worker that crashed or hangs. It exits with one line on stderr if a setting is wrong.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from runtime import exit_codes, lifecycle, logging, settings
 from runtime.supervisor import Child, run_children
 
 SILENCE_S_MAX = 15.0
-"""A worker beats once a second, unless it hangs (``ASR_HANG_S``) or is stopped. This is longer
-than the broker's lease, so a worker that was only paused is not killed on top."""
+"""A worker without a heartbeat for this long is killed and restarted. Workers send heartbeats once
+a second, unless they hang (``ASR_HANG_S``) or are stopped. Longer than the broker's lease, so that
+a worker that was only paused is not killed as well."""
 ONEDNN_SHAPES_MAX = 64
-"""Compiled kernels that oneDNN keeps, one for each shape of a batch. Its default of 1,024 costs
-120 MB, and is slower."""
+"""Compiled kernels that oneDNN caches, one for each shape of a batch. Its default of 1,024 takes
+120 MB more and is slower."""
 WORKER = (sys.executable, "-m", "asr_worker.service")
 
 
@@ -27,10 +28,10 @@ def worker_children(
     command: Sequence[str] = WORKER,
     silence_s_max: float = SILENCE_S_MAX,
 ) -> list[Child]:
-    """One supervised child per worker.
+    """Return one supervised child per worker.
 
-    A worker that an operator ended by SIGTERM is restarted like a crashed one: only wrong
-    settings end the supervisor.
+    A worker that an operator ended by SIGTERM is restarted like a crashed one. Only wrong settings
+    end the supervisor.
     """
     return [
         Child(

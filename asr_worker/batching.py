@@ -1,10 +1,12 @@
-"""Which queued jobs form the next batch, and when. No clock and no I/O: a batch forms from what
-arrived while the previous one ran, so under load batches grow by themselves and idle costs no
-waiting. Where jobs crowd, a batch waits a little for more, see ``rest_s``.
+"""Core: which queued jobs form the next batch, and when it starts. No clock and no I/O.
 
-A padded batch costs about what its longest member costs times its size, so members should be of
-similar length. Around the *anchor*, which is always the oldest job that must not wait any longer,
-the queue's most similar jobs are added while the limits hold.
+A batch forms from the jobs that arrived while the previous one ran, so batches grow with the load
+and an idle worker adds no delay. Under load a batch waits briefly for more jobs, see
+``BatchPacing``.
+
+A padded batch costs about its longest member's duration times its size, so members should have
+similar lengths. The *anchor* of a batch is the oldest job that must not wait any longer; the jobs
+closest to it in length join it while the limits hold.
 """
 
 from __future__ import annotations
@@ -14,28 +16,16 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 PADDED_SHARE_MAX = 1.5
-"""Padded length of a batch over its real length. Above it two batches are cheaper than one."""
+"""Padded duration of a batch over its real duration. Above this, two batches are cheaper."""
 PARTIAL_PASSES_MAX = 4
-"""A partial passed over this often by batches of finals becomes the next anchor."""
+"""A partial passed over by this many batches of finals becomes the next anchor."""
 
 REST_SHARE = 2.0
+"""Rest after a batch, as a multiple of the batch's duration."""
 REST_S_MAX = 0.1
-"""Rest after a batch, unless of a client alone: a multiple of the time it took, and at most."""
+"""Longest rest after a batch."""
 
 K = TypeVar("K", bound=Hashable)
-
-
-def rest_s(jobs: int, took_s: float, *, waited: bool) -> float:
-    """How long to let jobs gather after a batch of ``jobs`` that took ``took_s``, unless a full
-    batch is waiting (``BatchQueue.fills_a_batch``). ``waited``: for the batch before it to end.
-
-    A batch has a price whatever its size: with the demo model 6 ms, as much as it takes for
-    another four utterances. Where jobs come faster than one by one, waiting for a few more is
-    processor time left to others, and batches that grow with the rest soon are large enough. A
-    client alone, whose next job comes after its result, never waits.
-    """
-    alone = jobs < 2 and not waited
-    return 0.0 if alone else min(REST_SHARE * took_s, REST_S_MAX)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +44,7 @@ class _Queued(Generic[K]):
 
 
 class BatchQueue(Generic[K]):
-    """Jobs by arrival, known by their keys. The caller bounds their number."""
+    """Queued jobs in order of arrival, identified by key. The caller bounds their number."""
 
     def __init__(self, limits: BatchLimits) -> None:
         self._limits = limits
@@ -63,7 +53,7 @@ class BatchQueue(Generic[K]):
 
     @property
     def fills_a_batch(self) -> bool:
-        """As much is queued as a batch holds; it may still be of too different lengths for one."""
+        """Whether the queue holds as much as one batch may, if its lengths allow one batch."""
         enough_jobs = len(self._queued) >= self._limits.jobs_max
         return enough_jobs or self._audio_ms >= self._limits.audio_ms_max
 
@@ -74,7 +64,7 @@ class BatchQueue(Generic[K]):
         return key in self._queued
 
     def add(self, key: K, *, audio_ms: int, partial: bool) -> None:
-        """Queue a job behind the others. The caller gives each key once."""
+        """Append a job. The caller adds each key once."""
         assert key not in self._queued, f"{key!r} is queued already"
         self._queued[key] = _Queued(key, audio_ms, partial)
         self._audio_ms += audio_ms
@@ -83,18 +73,18 @@ class BatchQueue(Generic[K]):
         self._audio_ms -= self._queued.pop(key).audio_ms
 
     def clear(self) -> list[K]:
-        """Take everything out; the keys in order of arrival."""
+        """Remove all jobs and return their keys in order of arrival."""
         keys = list(self._queued)
         self._queued.clear()
         self._audio_ms = 0
         return keys
 
     def take_batch(self) -> list[K]:
-        """Keys of the next batch, which leave the queue; empty if the queue is.
+        """Remove the jobs of the next batch and return their keys; empty if the queue is.
 
-        The anchor is the oldest final; a partial only when there is none, or when it was passed
-        over PARTIAL_PASSES_MAX times. So a final with n older ones is in one of the next n + 1
-        batches of finals, and no job starves.
+        The anchor is the oldest final. A partial is the anchor only if there is no final, or after
+        PARTIAL_PASSES_MAX batches of finals passed it over. So a final behind n others is in one
+        of the next n + 1 batches of finals, and no job starves.
         """
         if not self._queued:
             return []
@@ -117,7 +107,7 @@ class BatchQueue(Generic[K]):
         return oldest_final or next(iter(self._queued.values()))
 
     def _fill(self, anchor: _Queued[K]) -> list[_Queued[K]]:
-        # sorted() is stable: among equally similar jobs the older goes first.
+        # sorted() is stable: among equally similar jobs the older one comes first.
         others = sorted(
             (job for job in self._queued.values() if job is not anchor),
             key=lambda job: (job.partial, abs(job.audio_ms - anchor.audio_ms)),
@@ -137,3 +127,37 @@ class BatchQueue(Generic[K]):
             longest_ms = new_longest_ms
             total_ms += job.audio_ms
         return batch
+
+
+class BatchPacing:
+    """When the next batch may start, unless the queue fills a batch already.
+
+    Each batch has a fixed cost: 6 ms with the demo model, as much as four more utterances take.
+    Under load, resting after a batch frees processor time for other processes, and the batches
+    grow until they are large enough. A single client, which sends its next job after the result of
+    the last one, never waits.
+    """
+
+    def __init__(self) -> None:
+        self._rest_until_s = 0.0
+        self._jobs_waited = self._jobs_wait = False
+        """Whether jobs waited before the current batch, and whether some wait now."""
+
+    def wait_s(self, now_s: float) -> float:
+        """Remaining rest before the next batch; 0 or less if it may start."""
+        return self._rest_until_s - now_s
+
+    def batch_started(self) -> None:
+        self._jobs_waited, self._jobs_wait = self._jobs_wait, False
+
+    def jobs_wait(self) -> None:
+        """Call while a batch runs and jobs are queued.
+
+        Jobs that wait during a rest do not count: one rest would cause the next.
+        """
+        self._jobs_wait = True
+
+    def batch_ended(self, now_s: float, *, jobs: int, took_s: float) -> None:
+        """Rest after a batch of ``jobs``, unless a single client sent it."""
+        alone = jobs < 2 and not self._jobs_waited
+        self._rest_until_s = now_s + (0.0 if alone else min(REST_SHARE * took_s, REST_S_MAX))

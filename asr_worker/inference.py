@@ -1,7 +1,7 @@
-"""The inference loop: a thread that builds the recogniser and runs one batch after the other.
+"""The inference loop: a thread that builds the recognizer and runs one batch at a time.
 
-The thread that owns the socket hands over a batch, goes on receiving, and is woken when the batch
-is done. PyTorch releases the interpreter lock while it computes, so the two overlap.
+The thread that owns the socket submits a batch, continues to receive, and is woken when the batch
+has ended. PyTorch releases the interpreter lock while it computes, so the two threads overlap.
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ from dataclasses import dataclass
 import structlog
 
 from asr_worker.metrics import AUDIO_SECONDS, BATCH_SECONDS, BATCH_SIZE, RECOGNITIONS
-from asr_worker.recognizer import RECOGNITION_FAILED, Recognition, Recognizer, Utterance
+from asr_worker.recognizer.protocol import (
+    RECOGNITION_FAILED,
+    Recognition,
+    Recognizer,
+    Utterance,
+)
 from runtime import tracing
 from wire.messages import Failure, WorkerJob, pcm_duration_ms
 
@@ -29,10 +34,10 @@ class FinishedBatch:
 
 
 class InferenceLoop:
-    """Built, fed and asked by one thread, the owner; ``build`` and the recogniser run on another.
+    """One thread, the owner, calls the methods; ``build`` and the recognizer run on another.
 
-    The owner polls ``wake_fd`` for reading; when it is readable, it calls ``clear_wake`` and looks
-    at ``recognizer``, ``load_error`` and ``finished``. It submits a batch only when not ``busy``.
+    The owner polls ``wake_fd`` for reading. When it is readable, the owner calls ``clear_wake`` and
+    checks ``recognizer``, ``load_error`` and ``finished``. It submits a batch only if not ``busy``.
     """
 
     def __init__(self, build: Callable[[], Recognizer]) -> None:
@@ -45,7 +50,7 @@ class InferenceLoop:
         self._busy_since_s: float | None = None
         self.recognizer: Recognizer | None = None
         self.load_error: Exception | None = None
-        # A daemon, because a hung model must not keep the process from ending.
+        # A daemon thread: a hung model must not keep the process from exiting.
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._thread.start()
 
@@ -58,7 +63,7 @@ class InferenceLoop:
         return self._busy_since_s is not None
 
     def busy_s(self, now_s: float) -> float:
-        """How long the present batch has been running; 0 when waiting for one."""
+        """How long the current batch has been running; 0 without one."""
         return 0.0 if self._busy_since_s is None else now_s - self._busy_since_s
 
     def submit(self, jobs: Sequence[WorkerJob], now_s: float) -> None:
@@ -67,7 +72,7 @@ class InferenceLoop:
         self._batches.put(jobs)
 
     def finished(self) -> FinishedBatch | None:
-        """The batch that ended since the last call, if one did."""
+        """Return the batch that has ended since the last call, if any."""
         try:
             batch = self._finished.get_nowait()
         except queue.Empty:
@@ -76,21 +81,21 @@ class InferenceLoop:
         return batch
 
     def clear_wake(self) -> None:
-        """Take what made ``wake_fd`` readable."""
+        """Consume what made ``wake_fd`` readable."""
         try:
             os.read(self.wake_fd, 4096)
         except BlockingIOError:
             return
 
     def close(self) -> None:
-        """Ask the thread to end; don't wait, it may be in a long batch or hang."""
+        """Ask the thread to end. Does not wait, because its batch may take long or hang."""
         self._batches.put(None)
 
     def _wake(self) -> None:
         try:
             os.write(self._wake_write_fd, b"\0")
         except BlockingIOError:
-            return  # a full pipe is readable, which is all that a wake must achieve
+            return  # The pipe is full, so it is readable, which is all that a wake-up needs.
 
     def _run(self) -> None:
         try:
@@ -105,13 +110,13 @@ class InferenceLoop:
             recognitions = _recognize(self.recognizer, jobs)
             elapsed_s = time.monotonic() - started_s
             _count(jobs, recognitions, elapsed_s)
-            _tell(jobs, recognitions, started_s, elapsed_s)
+            _log_and_trace(jobs, recognitions, started_s, elapsed_s)
             self._finished.put(FinishedBatch(jobs, recognitions, round(elapsed_s * 1000)))
             self._wake()
 
 
 def _recognize(recognizer: Recognizer, jobs: Sequence[WorkerJob]) -> Sequence[Recognition]:
-    """A recogniser answers for each utterance; one that breaks that fails the batch, not us."""
+    """Recognise ``jobs``. A recognizer that raises or miscounts fails its batch, not the thread."""
     utterances = [
         Utterance(pcm=job.pcm, language=job.language, hotwords=job.hotwords) for job in jobs
     ]
@@ -123,7 +128,7 @@ def _recognize(recognizer: Recognizer, jobs: Sequence[WorkerJob]) -> Sequence[Re
     except Exception as error:
         structlog.get_logger().exception("recognizer_raised")
         reason = type(error).__name__
-    failure = Failure(code=RECOGNITION_FAILED, message=f"the recogniser failed ({reason})")
+    failure = Failure(code=RECOGNITION_FAILED, message=f"the recognizer failed ({reason})")
     return [Recognition(text=None, failure=failure)] * len(jobs)
 
 
@@ -138,13 +143,13 @@ def _count(
     BATCH_SECONDS.observe(elapsed_s)
 
 
-def _tell(
+def _log_and_trace(
     jobs: Sequence[WorkerJob],
     recognitions: Sequence[Recognition],
     started_s: float,
     elapsed_s: float,
 ) -> None:
-    """The log of the failures, and all of them of the traces."""
+    """Log the failures, and trace every final."""
     for job, recognition in zip(jobs, recognitions, strict=True):
         code = None if recognition.failure is None else recognition.failure.code
         if code is not None:

@@ -1,8 +1,8 @@
-"""The jobs of one worker, from arrival to answer, and its standing with the broker. No I/O.
+"""Core: the jobs of one worker, from arrival to result, and its registration with the broker.
 
-Messages go in, messages to send come out. A job is *held* from its arrival until its results are
-taken, and *running* once it is in a batch. What the broker sends is checked here: nothing it can
-send makes the book raise.
+Messages from the broker go in; messages to send and counts come out. A job is *held* from its
+arrival until its result is taken, and *running* once it is in a batch. The book validates what the
+broker sends: no message makes it raise.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from asr_worker.batching import BatchLimits, BatchQueue
-from asr_worker.metrics import FRAMES_REJECTED, JOBS_DISCARDED
-from asr_worker.recognizer import Recognition
+from asr_worker.recognizer.protocol import Recognition
 from wire import versions
 from wire.messages import (
     Bye,
@@ -28,15 +27,33 @@ from wire.messages import (
 )
 
 CREDITS_PER_BATCH_JOB = 2
-"""Enough to fill the next batch while the present one runs."""
+"""Enough to fill the next batch while the current one runs."""
 ANSWERED_MAX = 4_096
-"""Jobs remembered after their answer, so that a copy still under way is not run again; beyond it
-the oldest are forgotten, and the broker drops the second answer by its attempt."""
+"""Jobs remembered after their result, so that a copy still in transit does not run again. Beyond
+this the oldest is forgotten, and the broker drops the second result by its attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobsDiscarded:
+    """Action: count jobs dropped without a result."""
+
+    reason: str
+    jobs: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRejected:
+    """Action: count a message that is not for workers, or refuses this one."""
+
+    reason: str
+
+
+Action = Message | JobsDiscarded | MessageRejected
 
 
 @dataclass(frozen=True, slots=True)
 class JobKey:
-    """One attempt at one job in one life of the broker."""
+    """One attempt at one job in one epoch of the broker."""
 
     broker_epoch: str
     job_id: int
@@ -48,7 +65,11 @@ def key_of(job: WorkerJob) -> JobKey:
 
 
 class JobBook:
-    """Send what its methods return, in order. ``worker_id`` is this process's identity."""
+    """The caller performs the returned actions in order.
+
+    ``worker_id`` is this process's identity. ``throughput_rtfx`` is its measured inverse
+    real-time factor, 0 if unknown.
+    """
 
     def __init__(
         self,
@@ -70,7 +91,7 @@ class JobBook:
             version_min=versions.VERSION_MIN,
             version_max=versions.VERSION_MAX,
         )
-        # A broker that forgot us gives new credits while a batch of the old ones still runs.
+        # A broker that forgot this worker grants new credits while an older batch still runs.
         self._held_max = credits + limits.jobs_max
         self._queue: BatchQueue[JobKey] = BatchQueue(limits)
         self._jobs: dict[JobKey, WorkerJob] = {}
@@ -81,7 +102,7 @@ class JobBook:
 
     @property
     def queued(self) -> int:
-        """Jobs in no batch yet."""
+        """Jobs that are not in a batch yet."""
         return len(self._queue)
 
     @property
@@ -90,34 +111,32 @@ class JobBook:
         return self._queue.fills_a_batch
 
     def introduce(self) -> Ready:
-        """The first message, and the answer to a broker that doesn't know us."""
+        """Return the registration: the first message, and the answer to an unknown broker."""
         self._welcome_due = True
         return self._ready
 
-    def receive(self, message: Message) -> list[Message]:
-        """Answers to a message from the broker."""
+    def receive(self, message: Message) -> Sequence[Action]:
+        """Process a message from the broker."""
         match message:
             case WorkerJob():
                 return self._receive_job(message)
             case Welcome():
                 return self._receive_welcome(message)
             case Refused():
-                # The next Welcome, to a heartbeat, asks for another Ready.
+                # The next Welcome, in answer to a heartbeat, asks for another Ready.
                 self._welcome_due = False
-                FRAMES_REJECTED.labels(reason="version_refused").inc()
-                return []
+                return [MessageRejected("version_refused")]
             case _:
-                FRAMES_REJECTED.labels(reason="not_for_workers").inc()
-                return []
+                return [MessageRejected("not_for_workers")]
 
     def take_batch(self) -> list[WorkerJob]:
-        """The next jobs to run, none while draining. Hand their recognitions to ``answer``."""
+        """Start the next batch; empty while draining. Pass its recognitions to ``answer``."""
         return [self._jobs[key] for key in self._queue.take_batch()]
 
     def answer(
         self, batch: Sequence[WorkerJob], recognitions: Sequence[Recognition], infer_ms: int
     ) -> list[WorkerResult]:
-        """Results of a batch that ``take_batch`` gave, in its order."""
+        """End a batch of ``take_batch``: return its results, in the same order."""
         results = []
         for job, recognition in zip(batch, recognitions, strict=True):
             key = key_of(job)
@@ -142,12 +161,12 @@ class JobBook:
         return results
 
     def drain(self) -> Bye:
-        """Take no more jobs and give back those in no batch. What runs is still to be answered."""
+        """Accept no more jobs and return those that are not running. Running jobs get results."""
         self._draining = True
         return self._bye(self._forget_queue())
 
     def give_up(self) -> Bye:
-        """Give back what runs as well: its batch will not end in time."""
+        """Return the running jobs as well, because their batch will not end in time."""
         return self._bye(list(self._jobs))
 
     def _bye(self, keys: list[JobKey]) -> Bye:
@@ -161,53 +180,52 @@ class JobBook:
             ),
         )
 
-    def _receive_welcome(self, welcome: Welcome) -> list[Message]:
-        """The broker says Welcome to our Ready, or because it does not know us: after its restart
-        or after our silence. Either way it gave our jobs to others, and waits for our Ready.
+    def _receive_welcome(self, welcome: Welcome) -> Sequence[Action]:
+        """The broker sends Welcome in answer to Ready, or because it does not know this worker:
+        after its restart, or after this worker's silence. In the second case it has given this
+        worker's jobs to others and waits for Ready.
 
-        A Welcome while our Ready is under way may be meant either way. Taking it for the answer is
-        safe: a broker that does not know us says it again, whereas a second Ready would cost us
-        the jobs that came after the first.
+        A Welcome that arrives while a Ready is in transit can mean either. Treating it as the
+        answer is safe: a broker that does not know this worker repeats its Welcome, whereas a
+        second Ready would discard the jobs that arrived after the first.
         """
         was_due, self._welcome_due = self._welcome_due, False
         is_new, self._epoch = self._epoch != welcome.broker_epoch, welcome.broker_epoch
         if was_due and not is_new:
             return []
-        reason = "old_epoch" if is_new else "forgotten"
-        JOBS_DISCARDED.labels(reason=reason).inc(len(self._forget_queue()))
-        return [] if was_due or self._draining else [self.introduce()]
+        actions: list[Action] = []
+        if forgotten := len(self._forget_queue()):
+            actions.append(JobsDiscarded("old_epoch" if is_new else "forgotten", forgotten))
+        if not was_due and not self._draining:
+            actions.append(self.introduce())
+        return actions
 
-    def _receive_job(self, job: WorkerJob) -> list[Message]:
+    def _receive_job(self, job: WorkerJob) -> Sequence[Action]:
         key = key_of(job)
         if self._epoch is None:
             self._epoch = job.broker_epoch
         if key in self._jobs or key in self._answered:
-            return self._discard("duplicate")
+            return [JobsDiscarded("duplicate")]
         if job.broker_epoch != self._epoch:
-            return self._discard("old_epoch")
+            return [JobsDiscarded("old_epoch")]
         if self._draining:
-            # It was under way when we said Bye; said again, the broker need not wait for it.
-            JOBS_DISCARDED.labels(reason="draining").inc()
-            return [self._bye([key])]
+            # In transit when this worker sent Bye. A second Bye spares the broker the wait.
+            return [JobsDiscarded("draining"), self._bye([key])]
         if len(self._jobs) >= self._held_max:
-            # Only a broker that ignores our credits gets here; its deadline moves the job on.
-            return self._discard("over_credit")
-        self._drop_older_attempts(key)
+            # Only a broker that ignores the credits gets here; its deadline moves the job on.
+            return [JobsDiscarded("over_credit")]
+        superseded = self._drop_older_attempts(key)
         self._jobs[key] = job
         self._queue.add(key, audio_ms=pcm_duration_ms(job.pcm), partial=job.partial)
-        return []
+        return [JobsDiscarded("superseded", superseded)] if superseded else []
 
-    def _drop_older_attempts(self, key: JobKey) -> None:
-        """The broker accepts only the newest attempt's result."""
-        for held in list(self._jobs):
-            if held.job_id == key.job_id and held in self._queue:
-                self._queue.remove(held)
-                del self._jobs[held]
-                self._discard("superseded")
-
-    def _discard(self, reason: str) -> list[Message]:
-        JOBS_DISCARDED.labels(reason=reason).inc()
-        return []
+    def _drop_older_attempts(self, key: JobKey) -> int:
+        """Drop queued older attempts at this job: the broker accepts only the newest result."""
+        older = [held for held in self._jobs if held.job_id == key.job_id and held in self._queue]
+        for held in older:
+            self._queue.remove(held)
+            del self._jobs[held]
+        return len(older)
 
     def _forget_queue(self) -> list[JobKey]:
         keys = self._queue.clear()

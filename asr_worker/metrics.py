@@ -1,4 +1,4 @@
-"""What a worker counts."""
+"""Metrics of a worker. ``service`` and ``inference`` update them; the cores return counts."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ JOBS_DISCARDED = Counter(
 )
 FRAMES_REJECTED = Counter(
     "asr_worker_frames_rejected_total",
-    "Messages that are none of the protocol, by reason",
+    "Messages that are malformed or not for workers, by reason",
     ["reason"],
 )
 MESSAGES_UNSENT = Counter(
-    "asr_worker_messages_unsent_total", "Messages that the full bus did not take, by kind", ["kind"]
+    "asr_worker_messages_unsent_total",
+    "Messages dropped because the send queue was full, by kind",
+    ["kind"],
 )
 MODEL = Gauge(
-    "asr_worker_model_info", "Always 1: the model and the device it runs on", ["model", "device"]
+    "asr_worker_model_info", "Always 1; labelled with model and device", ["model", "device"]
 )
-LOAD_SECONDS = Gauge("asr_worker_model_load_seconds", "Time from the start to the loaded model")
-QUEUED = Gauge("asr_worker_queued_jobs", "Jobs that wait for a batch")
+LOAD_SECONDS = Gauge("asr_worker_model_load_seconds", "Duration of loading the model")
+QUEUED = Gauge("asr_worker_queued_jobs", "Jobs waiting for a batch")
 RECOGNITIONS = Counter(
-    "asr_worker_recognitions_total", "Utterances answered, by outcome", ["outcome"]
+    "asr_worker_recognitions_total", "Utterances processed, by outcome", ["outcome"]
 )
 AUDIO_SECONDS = Counter("asr_worker_audio_seconds_total", "Audio recognised")
 BATCH_SIZE = Histogram(
@@ -31,14 +33,13 @@ BATCH_SIZE = Histogram(
 )
 BATCH_SECONDS = Histogram(
     "asr_worker_batch_seconds",
-    "Time in the model per batch",
+    "Inference time per batch",
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
 )
 
 
-def _show_zeros() -> None:
-    """Series that alerts watch are there before their first event: an increase from nothing to 1
-    is none to Prometheus."""
+def _create_watched_series() -> None:
+    """Create the series that alerts watch: Prometheus ignores an increase from nothing to 1."""
     for outcome in ("text", "failure"):
         RECOGNITIONS.labels(outcome)
     for reason in ("duplicate", "old_epoch", "forgotten", "draining", "over_credit", "superseded"):
@@ -47,4 +48,4 @@ def _show_zeros() -> None:
         FRAMES_REJECTED.labels(reason)
 
 
-_show_zeros()
+_create_watched_series()

@@ -1,8 +1,8 @@
-"""One worker process: the broker's jobs in, results out (``python -m asr_worker.service``).
+"""One worker process: jobs from the broker in, results out (``python -m asr_worker.service``).
 
-The main thread owns the socket and decides nothing: the job book does. It beats for the inference
-loop, to the broker and to the supervisor, only while that loop waits for work or its present
-batch is younger than the hang limit: a stuck loop falls silent, and both act on silence.
+The main thread owns the socket and performs what the job book returns. It sends heartbeats to the
+broker and the supervisor only while the inference thread is idle or its current batch is younger
+than the hang limit. A stuck inference thread therefore silences the process, and both act on that.
 """
 
 from __future__ import annotations
@@ -11,15 +11,25 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 import structlog
 import zmq
 
-from asr_worker.batching import BatchLimits, rest_s
+from asr_worker.batching import BatchLimits, BatchPacing
 from asr_worker.inference import InferenceLoop
-from asr_worker.job_book import JobBook
-from asr_worker.metrics import FRAMES_REJECTED, LOAD_SECONDS, MESSAGES_UNSENT, MODEL, QUEUED
-from asr_worker.recognizer import ModelLoadError, Recognizer, build, trial_rtfx
+from asr_worker.job_book import Action, JobBook, JobsDiscarded, MessageRejected
+from asr_worker.metrics import (
+    FRAMES_REJECTED,
+    JOBS_DISCARDED,
+    LOAD_SECONDS,
+    MESSAGES_UNSENT,
+    MODEL,
+    QUEUED,
+)
+from asr_worker.recognizer.loading import build
+from asr_worker.recognizer.protocol import ModelLoadError, Recognizer
+from asr_worker.recognizer.trial import trial_rtfx
 from asr_worker.settings import WorkerSettings
 from runtime import exit_codes, lifecycle, logging, memory, metrics, settings, tracing
 from runtime.liveness import Liveness
@@ -29,17 +39,19 @@ from wire.sockets import connect_dealer, new_identity
 
 HEARTBEAT_S = 1.0
 POLL_S = 0.1
-"""Longest wait for messages, and so the longest time until SIGTERM is noticed."""
+"""Longest wait for messages, and so the longest delay before SIGTERM is noticed."""
+WAIT_S_MIN = 0.001
+"""Shortest wait during a rest between batches."""
 RECEIVE_MAX = 256
-"""Messages taken in one turn, so that a flood can't keep results from leaving."""
+"""Messages received per turn, so that a flood cannot delay results."""
 LOAD_S_MAX = 1_800.0
-"""Loading, including a download from a hub, longer than this is a hang."""
+"""Loading, including a download from a hub, counts as hanging after this."""
 FLUSH_S = 0.5
-"""Part of the drain time kept for the last messages to leave."""
+"""Part of the drain deadline reserved for sending the last messages."""
 
 
 class Worker:
-    """One process's life after its start. Made and run on the main thread."""
+    """The life of one worker process. Create and run it on the main thread."""
 
     def __init__(
         self,
@@ -55,12 +67,10 @@ class Worker:
         self._build_recognizer = build_recognizer
         self._trial_rtfx = 0.0
         self._loop = InferenceLoop(self._build)
-        self._rest_until_s = 0.0
-        self._waited = self._waiting = False
-        """Whether jobs had to wait for the present batch to begin; whether some wait now."""
+        self._pacing = BatchPacing()
 
     def run(self) -> int:
-        """Load the model, serve until told to stop, drain. Returns the exit code."""
+        """Load the model, serve until the stop signal, drain. Returns the exit code."""
         keys = self._values.bus_keys("worker")
         recognizer = self._load()
         if self._stop.requested:
@@ -89,14 +99,14 @@ class Worker:
                 code = self._drain(bus, book)
         finally:
             self._loop.close()
-            # Bounded, because the broker may be gone: then nobody waits for these messages.
+            # Bounded: without a broker these messages cannot be delivered.
             socket.close(linger=round(FLUSH_S * 1000))
             context.term()
         self._log.info("worker_ended", exit_code=code)
         return code
 
     def _build(self) -> Recognizer:
-        """On the inference thread."""
+        """Runs on the inference thread."""
         recognizer = self._build_recognizer(self._values)
         self._trial_rtfx = trial_rtfx(recognizer, self._values.asr_batch_jobs_max)
         return recognizer
@@ -120,15 +130,11 @@ class Worker:
         return exit_codes.FAILURE
 
     def _serve(self, bus: _Bus, book: JobBook) -> int:
-        bus.send([book.introduce()])
+        bus.perform([book.introduce()])
         next_beat_s = time.monotonic()
         sweeper = memory.Sweeper()
         while not self._stop.requested:
             bus.wait(self._wait_s(book))
-            for message in bus.receive():
-                if isinstance(message, Refused):
-                    self._log_refusal(message)
-                bus.send(book.receive(message))
             self._turn(bus, book)
             if not self._loop.alive:
                 self._log.error("inference_loop_died")
@@ -148,54 +154,56 @@ class Worker:
         )
 
     def _turn(self, bus: _Bus, book: JobBook) -> None:
-        """Keep the loop busy first, then send what it has finished."""
+        """Receive jobs, start the next batch, then send the results of the finished one."""
+        for message in bus.receive():
+            if isinstance(message, Refused):
+                self._log_refusal(message)
+            bus.perform(book.receive(message))
         now_s = time.monotonic()
         finished = self._loop.finished()
         if finished is not None:
-            took_s = finished.infer_ms / 1000
-            self._rest_until_s = now_s + rest_s(len(finished.jobs), took_s, waited=self._waited)
-        rested = now_s >= self._rest_until_s or book.fills_a_batch
-        if not self._loop.busy and book.queued and rested:
+            jobs, took_s = len(finished.jobs), finished.infer_ms / 1000
+            self._pacing.batch_ended(now_s, jobs=jobs, took_s=took_s)
+        may_start = book.fills_a_batch or self._pacing.wait_s(now_s) <= 0
+        if not self._loop.busy and book.queued and may_start:
             self._loop.submit(book.take_batch(), now_s)
-            self._waited, self._waiting = self._waiting, False
+            self._pacing.batch_started()
+        if self._loop.busy and book.queued:
+            self._pacing.jobs_wait()
         QUEUED.set(book.queued)
-        # Not while it rests: one rest would be the reason for the next.
-        self._waiting = self._waiting or (self._loop.busy and book.queued > 0)
         if finished is not None:
-            bus.send(book.answer(finished.jobs, finished.recognitions, finished.infer_ms))
+            bus.perform(book.answer(finished.jobs, finished.recognitions, finished.infer_ms))
 
     def _wait_s(self, book: JobBook) -> float:
-        """How long nothing is to be done unless something arrives."""
+        """Longest wait for messages until the next batch may start."""
         if self._loop.busy or not book.queued:
             return POLL_S
-        return min(POLL_S, max(0.001, self._rest_until_s - time.monotonic()))
+        return min(POLL_S, max(WAIT_S_MIN, self._pacing.wait_s(time.monotonic())))
 
     def _beat(self, bus: _Bus, now_s: float) -> None:
         busy_s = self._loop.busy_s(now_s)
         if busy_s < self._values.asr_hang_s:
             self._liveness.beat()
-            bus.send([Heartbeat(worker_id=self._worker_id, busy_ms=round(busy_s * 1000))])
+            bus.perform([Heartbeat(worker_id=self._worker_id, busy_ms=round(busy_s * 1000))])
         else:
             self._log.error("inference_hangs", busy_s=round(busy_s, 1))
 
     def _drain(self, bus: _Bus, book: JobBook) -> int:
-        """Give back what has not begun, finish what has, within the drain time."""
+        """Return the queued jobs and finish the running ones before the drain deadline."""
         deadline_s = time.monotonic() + lifecycle.DRAIN_S - FLUSH_S
-        bus.send([book.drain()])
+        bus.perform([book.drain()])
         while self._loop.busy and time.monotonic() < deadline_s:
             bus.wait(POLL_S)
-            for message in bus.receive():
-                bus.send(book.receive(message))
             self._turn(bus, book)
         if not self._loop.busy:
             return exit_codes.OK
         self._log.warning("batch_abandoned", busy_s=round(self._loop.busy_s(time.monotonic()), 1))
-        bus.send([book.give_up()])
+        bus.perform([book.give_up()])
         return exit_codes.FAILURE
 
 
 class _Bus:
-    """The socket to the broker, and the wake-up from the inference loop, in one poller."""
+    """The broker's socket and the inference thread's wake-up in one poller."""
 
     def __init__(self, socket: zmq.Socket[bytes], loop: InferenceLoop) -> None:
         self._socket = socket
@@ -205,13 +213,13 @@ class _Bus:
         self._poller.register(loop.wake_fd, zmq.POLLIN)
 
     def wait(self, timeout_s: float) -> None:
-        """Until something arrives, the inference loop wakes us, or the time is over."""
+        """Wait for a message, a wake-up by the inference thread, or the timeout."""
         events = dict(self._poller.poll(round(timeout_s * 1000)))
         if self._loop.wake_fd in events:
             self._loop.clear_wake()
 
     def receive(self) -> list[Message]:
-        """What has arrived and is of the protocol; the rest is counted."""
+        """Return the messages that have arrived; count those that are malformed."""
         messages = []
         for _ in range(RECEIVE_MAX):
             try:
@@ -225,16 +233,26 @@ class _Bus:
                 structlog.get_logger().warning("malformed_frames", error=str(error))
         return messages
 
-    def send(self, messages: Iterable[Message]) -> None:
-        for message in messages:
-            try:
-                self._socket.send_multipart(codec.encode(message), zmq.DONTWAIT)
-            except zmq.Again:
-                # The broker has been away for long. Its next life knows none of these jobs.
-                MESSAGES_UNSENT.labels(kind=type(message).__name__).inc()
+    def perform(self, actions: Iterable[Action]) -> None:
+        """Send the messages among ``actions``, count the rest."""
+        for action in actions:
+            match action:
+                case JobsDiscarded(reason, jobs):
+                    JOBS_DISCARDED.labels(reason).inc(jobs)
+                case MessageRejected(reason):
+                    FRAMES_REJECTED.labels(reason).inc()
+                case message:
+                    self._send(message)
+
+    def _send(self, message: Message) -> None:
+        try:
+            self._socket.send_multipart(codec.encode(message), zmq.DONTWAIT)
+        except zmq.Again:
+            # The broker has been away for long. Its next epoch knows none of these jobs.
+            MESSAGES_UNSENT.labels(kind=type(message).__name__).inc()
 
 
-def main(build_recognizer: Callable[[WorkerSettings], Recognizer] = build) -> int:
+def main(build_recognizer: Callable[[WorkerSettings], Recognizer] = build) -> NoReturn:
     values = settings.load(WorkerSettings)
     logging.configure(values.log_level, values.log_format, "asr_worker")
     stop = lifecycle.StopSignal()
@@ -243,8 +261,8 @@ def main(build_recognizer: Callable[[WorkerSettings], Recognizer] = build) -> in
     code = Worker(values, build_recognizer, stop).run()
     tracing.stop()
     sys.stderr.flush()
-    # Not sys.exit: the inference thread may be in a batch that never ends, and unloading torch
-    # under a running thread can crash.
+    # Not sys.exit: the inference thread may be stuck in a batch, and unloading torch under a
+    # running thread can crash.
     os._exit(code)
 
 

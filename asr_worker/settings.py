@@ -17,8 +17,10 @@ _FAKE = re.compile(r"fake:(\d{1,6})ms")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSource:
-    """Where a model comes from: ``location`` is a directory, a hub's name, or for ``fake`` the
-    milliseconds that each batch takes."""
+    """Where a model comes from.
+
+    ``location`` is a directory, a name on the hub, or for ``fake`` the milliseconds of each batch.
+    """
 
     name: str
     """As the operator wrote it."""
@@ -27,13 +29,13 @@ class ModelSource:
 
 
 def model_source(name: str) -> ModelSource:
-    """What the model setting ``name`` means.
+    """Parse the model setting ``name``.
 
-    A directory that exists is a directory, even if its name looks like a hub's (``iic/x``).
+    An existing directory takes precedence over the hub's model of the same name (``iic/x``).
 
     Raises:
-        ValueError: for what can be neither a hub's name nor a model directory, in words for the
-            operator.
+        ValueError: if ``name`` is neither a model directory nor a valid name on the hub. The
+            message is for the operator.
     """
     if name == "demo":
         _require_model(DEMO_MODEL_DIR)
@@ -59,20 +61,20 @@ def _require_model(directory: Path) -> None:
 
 
 class WorkerSettings(ProcessSettings, BusSettings):
-    """All of it comes from the environment, under the upper-case names of the fields."""
+    """Read from the environment, under the fields' names in upper case."""
 
     asr_model: str = "demo"
-    """``demo`` (bundled, spoken digits only), a model directory, or a hub's name such as
-    ``paraformer-zh`` or ``iic/SenseVoiceSmall``; ``fake:50ms`` recognises nothing, for load
+    """``demo`` (bundled, spoken digits only), a model directory, or a name on the hub such as
+    ``paraformer-zh`` or ``iic/SenseVoiceSmall``. ``fake:50ms`` recognises nothing, for load
     tests."""
     asr_punc_model: str = ""
-    """A punctuation model such as ``ct-punc``, or a directory; empty: none."""
+    """A punctuation model such as ``ct-punc``, or a directory; empty for none."""
     asr_device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps|npu(:\d+)?|xpu(:\d+)?)$")] = (
         "cpu"
     )
     asr_threads: Annotated[int, Field(ge=1, le=256)] = 1
-    """Torch threads of each worker. One, because a machine gains more from another worker, and
-    the other processes of a small machine need the other core."""
+    """Torch threads of each worker. One, because another worker gains more than another thread,
+    and the other processes of a small machine need the other core."""
     asr_workers: Annotated[
         int,
         Field(ge=1, le=64, validation_alias=AliasChoices("ASR_WORKERS", "MIN_WORKERS")),
@@ -80,10 +82,10 @@ class WorkerSettings(ProcessSettings, BusSettings):
     """Worker processes that ``python -m asr_worker`` keeps alive."""
     asr_batch_jobs_max: Annotated[int, Field(ge=1, le=512)] = 32
     asr_batch_audio_ms_max: Annotated[int, Field(ge=1_000, le=3_600_000)] = 64_000
-    """Longest batch, padding included; a single longer utterance is a batch of its own."""
+    """Longest batch, padding included. A single longer utterance is a batch of its own."""
     asr_hang_s: Annotated[float, Field(gt=0, le=3_600)] = 30.0
-    """A batch that runs longer is a hang: heartbeats stop, and the supervisor restarts the
-    worker. Raise it for a big model on a slow CPU."""
+    """A batch that runs longer counts as hanging: heartbeats stop, and the supervisor restarts
+    the worker. Raise it for a large model on a slow CPU."""
 
     @field_validator("asr_model")
     @classmethod
@@ -95,5 +97,5 @@ class WorkerSettings(ProcessSettings, BusSettings):
     @classmethod
     def _known_punctuation(cls, value: str) -> str:
         if value and model_source(value).kind in ("demo", "fake"):
-            raise ValueError(f"{value!r} is no punctuation model")
+            raise ValueError(f"{value!r} is not a punctuation model")
         return value

@@ -22,6 +22,7 @@ CORES = (
     "asr_client.events",
     "asr_client.protocol",
     "asr_worker.batching",
+    "asr_worker.job_book",
     "broker.arrivals",
     "broker.routing",
     "gateway.telemetry.activity",

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.asr_worker import tiny_model
 from tests.asr_worker.broker_side import BrokerSide
+from tests.asr_worker.recognizer import tiny_model
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from asr_worker import service
 from asr_worker.__main__ import worker_children
-from asr_worker.recognizer import FakeRecognizer, Recognition, Utterance
+from asr_worker.recognizer.fake import FakeRecognizer
+from asr_worker.recognizer.protocol import Recognition, Utterance
 from asr_worker.settings import WorkerSettings
 from runtime import lifecycle, logging, settings
 from runtime.supervisor import run_children

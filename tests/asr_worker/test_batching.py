@@ -10,26 +10,26 @@ from asr_worker.batching import (
     PARTIAL_PASSES_MAX,
     REST_S_MAX,
     BatchLimits,
+    BatchPacing,
     BatchQueue,
-    rest_s,
 )
 
 LIMITS = BatchLimits(jobs_max=4, audio_ms_max=10_000)
 
 
 def queue_of(*audio_ms: int, limits: BatchLimits = LIMITS) -> BatchQueue[int]:
-    """Finals of these lengths; the key of each is its place."""
+    """Finals of these lengths, each with its index as key."""
     queue: BatchQueue[int] = BatchQueue(limits)
     for key, length_ms in enumerate(audio_ms):
         queue.add(key, audio_ms=length_ms, partial=False)
     return queue
 
 
-def test_an_empty_queue_gives_no_batch() -> None:
+def test_an_empty_queue_returns_an_empty_batch() -> None:
     assert queue_of().take_batch() == []
 
 
-def test_alike_jobs_go_together_oldest_first_up_to_the_limit() -> None:
+def test_jobs_of_equal_length_share_a_batch_up_to_the_limit() -> None:
     queue = queue_of(2_000, 2_000, 2_000, 2_000, 2_000)
     assert queue.take_batch() == [0, 1, 2, 3]
     assert queue.take_batch() == [4]
@@ -47,18 +47,18 @@ def test_a_job_over_the_limit_is_a_batch_of_its_own() -> None:
     assert queue.take_batch() == [1]
 
 
-def test_jobs_of_other_lengths_wait_for_their_own_batch() -> None:
+def test_jobs_of_different_lengths_get_different_batches() -> None:
     queue = queue_of(500, 4_000, 600, 4_200, 550)
     assert queue.take_batch() == [0, 4, 2]
     assert queue.take_batch() == [1, 3]
 
 
-def test_the_oldest_leads_even_if_nothing_is_like_it() -> None:
+def test_the_oldest_job_is_the_anchor_even_if_no_other_is_similar() -> None:
     queue = queue_of(8_000, 500, 500, 500)
     assert queue.take_batch() == [0]
 
 
-def test_finals_go_before_partials_and_partials_fill_up() -> None:
+def test_finals_come_first_and_partials_fill_the_batch() -> None:
     queue: BatchQueue[str] = BatchQueue(LIMITS)
     queue.add("partial", audio_ms=2_000, partial=True)
     queue.add("final", audio_ms=2_000, partial=False)
@@ -71,7 +71,7 @@ def test_partials_alone_form_a_batch() -> None:
     assert queue.take_batch() == ["partial"]
 
 
-def test_a_partial_leads_after_it_was_passed_over_often_enough() -> None:
+def test_a_partial_passed_over_often_becomes_the_anchor() -> None:
     queue: BatchQueue[str] = BatchQueue(LIMITS)
     queue.add("partial", audio_ms=300, partial=True)
     for turn in range(PARTIAL_PASSES_MAX):
@@ -81,7 +81,7 @@ def test_a_partial_leads_after_it_was_passed_over_often_enough() -> None:
     assert queue.take_batch() == ["partial"]
 
 
-def test_what_is_removed_or_cleared_is_in_no_batch() -> None:
+def test_removed_jobs_are_in_no_batch() -> None:
     queue = queue_of(1_000, 1_000, 1_000)
     queue.remove(1)
     assert 1 not in queue
@@ -111,7 +111,7 @@ def test_every_job_is_in_one_batch_within_the_limits(
 
 
 @given(jobs)
-def test_a_final_with_n_older_ones_waits_for_n_batches_of_finals_at_most(
+def test_a_final_behind_n_others_waits_for_at_most_n_batches_of_finals(
     drawn: list[tuple[int, bool]],
 ) -> None:
     queue: BatchQueue[int] = BatchQueue(LIMITS)
@@ -126,14 +126,38 @@ def test_a_final_with_n_older_ones_waits_for_n_batches_of_finals_at_most(
                 assert batches_of_finals <= finals.index(key) + 1
 
 
-def test_only_where_jobs_crowd_does_a_rest_follow() -> None:
-    assert rest_s(1, 0.01, waited=False) == 0
-    assert rest_s(1, 0.01, waited=True) == 0.02
-    assert rest_s(2, 0.01, waited=False) == 0.02
-    assert rest_s(2, 10, waited=True) == REST_S_MAX
+def rest_after(pacing: BatchPacing, jobs: int, took_s: float) -> float:
+    pacing.batch_ended(100.0, jobs=jobs, took_s=took_s)
+    return round(pacing.wait_s(100.0), 9)
 
 
-def test_a_queue_that_fills_a_batch_is_known_by_jobs_or_by_audio() -> None:
+def test_a_batch_of_a_single_client_is_followed_by_no_rest() -> None:
+    pacing = BatchPacing()
+    assert pacing.wait_s(100.0) <= 0
+    pacing.batch_started()
+    assert rest_after(pacing, 1, 0.01) == 0
+
+
+def test_a_batch_of_several_jobs_is_followed_by_a_bounded_rest() -> None:
+    pacing = BatchPacing()
+    pacing.batch_started()
+    assert rest_after(pacing, 2, 0.01) == 0.02
+    assert pacing.wait_s(100.02) <= 0
+    assert rest_after(pacing, 2, 10.0) == REST_S_MAX
+
+
+def test_a_batch_whose_jobs_waited_is_followed_by_a_rest() -> None:
+    pacing = BatchPacing()
+    pacing.batch_started()
+    pacing.jobs_wait()
+    assert rest_after(pacing, 1, 0.01) == 0
+    pacing.batch_started()
+    assert rest_after(pacing, 1, 0.01) == 0.02
+    pacing.batch_started()
+    assert rest_after(pacing, 1, 0.01) == 0
+
+
+def test_a_batch_is_full_by_jobs_or_by_audio() -> None:
     queue: BatchQueue[int] = BatchQueue(BatchLimits(jobs_max=3, audio_ms_max=10_000))
     queue.add(1, audio_ms=4_000, partial=False)
     queue.add(2, audio_ms=4_000, partial=False)

@@ -7,7 +7,12 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from asr_worker.inference import FinishedBatch, InferenceLoop
-from asr_worker.recognizer import RECOGNITION_FAILED, Recognition, Recognizer, Utterance
+from asr_worker.recognizer.protocol import (
+    RECOGNITION_FAILED,
+    Recognition,
+    Recognizer,
+    Utterance,
+)
 from tests.asr_worker.broker_side import PATIENCE_S, worker_job
 
 

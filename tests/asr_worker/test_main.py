@@ -100,7 +100,7 @@ def test_a_killed_supervisor_leaves_no_orphan(broker_side: BrokerSide) -> None:
         ("ASR_MODEL", "/no/such/directory", "no such model directory: /no/such/directory"),
         ("ASR_DEVICE", "toaster", "ASR_DEVICE"),
         ("ASR_WORKERS", "0", "ASR_WORKERS"),
-        ("ASR_PUNC_MODEL", "fake:1ms", "no punctuation model"),
+        ("ASR_PUNC_MODEL", "fake:1ms", "not a punctuation model"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_line(

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from asr_worker.recognizer import RECOGNITION_FAILED, Utterance, build, fake_text
+from asr_worker.recognizer.fake import fake_text
+from asr_worker.recognizer.loading import build
+from asr_worker.recognizer.protocol import RECOGNITION_FAILED, Utterance
 from asr_worker.settings import WorkerSettings
 from runtime import exit_codes
 from tests.asr_worker import faulty_main

@@ -10,7 +10,7 @@ import pytest
 
 from asr_worker.batching import BatchLimits
 from asr_worker.job_book import JobBook
-from asr_worker.recognizer import Recognition
+from asr_worker.recognizer.protocol import Recognition
 from broker import events as e
 from gateway.web.schemas import SegmentAnswer, segment_answer
 from persistence.batch_buffer import BatchBuffer, Limits

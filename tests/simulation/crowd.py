@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from asr_worker.recognizer import TRIAL_S
+from asr_worker.recognizer.trial import TRIAL_S
 from broker import events as e
 from broker.routing import Broker
 from broker.settings import BrokerSettings

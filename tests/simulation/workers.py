@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import count
 
 from asr_worker.batching import BatchLimits
-from asr_worker.job_book import JobBook
-from asr_worker.recognizer import Recognition
+from asr_worker.job_book import Action, JobBook, JobsDiscarded, MessageRejected
+from asr_worker.recognizer.protocol import Recognition
 from tests.simulation.broker_host import BrokerHost
 from tests.simulation.speech import is_poison, text_of
 from tests.simulation.world import Link, World
@@ -162,9 +162,10 @@ class WorkerHost:
             self._world.after(0.2, self.kill)
         self._turn()
 
-    def _send(self, messages: Sequence[m.Message]) -> None:
-        for message in messages:
-            self._broker.to_back(self._to_broker, self.identity, message)
+    def _send(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            if not isinstance(action, JobsDiscarded | MessageRejected):
+                self._broker.to_back(self._to_broker, self.identity, action)
 
 
 class Supervisor:

@@ -12,7 +12,8 @@ from collections import defaultdict
 
 import psutil
 
-from asr_worker.recognizer import FakeRecognizer, Utterance
+from asr_worker.recognizer.fake import FakeRecognizer
+from asr_worker.recognizer.protocol import Utterance
 from tools.lab.bench.figures import Figure
 from tools.lab.bench.fleet import THREADED_MAX
 from tools.lab.bench.peers import Gateway, bus_addresses, cpu_s, job_of, running

@@ -7,7 +7,8 @@ from __future__ import annotations
 import contextlib
 import time
 
-from asr_worker.recognizer import Recognizer, Utterance, build
+from asr_worker.recognizer.loading import build
+from asr_worker.recognizer.protocol import Recognizer, Utterance
 from asr_worker.settings import WorkerSettings
 from tools.lab.bench.figures import Figure
 from tools.lab.bench.peers import Gateway, bus_addresses, cpu_s, job_of, running

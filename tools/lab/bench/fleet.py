@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 
-from asr_worker.recognizer import build
+from asr_worker.recognizer.loading import build
 from asr_worker.service import Worker
 from asr_worker.settings import WorkerSettings
 from runtime import lifecycle, logging

@@ -11,7 +11,8 @@ import time
 import psutil
 
 import asr_client as c
-from asr_worker.recognizer import Utterance, build
+from asr_worker.recognizer.loading import build
+from asr_worker.recognizer.protocol import Utterance
 from asr_worker.settings import WorkerSettings
 from tools.lab.bench.figures import Figure
 from tools.lab.bench.worker import UTTERANCE_S, utterances

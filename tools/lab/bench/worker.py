@@ -6,7 +6,8 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
-from asr_worker.recognizer import Recognizer, Utterance, build
+from asr_worker.recognizer.loading import build
+from asr_worker.recognizer.protocol import Recognizer, Utterance
 from asr_worker.settings import WorkerSettings
 from tools.lab.bench.figures import Figure
 from tools.lab.digit_speech import VOICES, random_digits, speak

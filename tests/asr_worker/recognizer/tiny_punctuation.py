@@ -1,4 +1,4 @@
-"""An untrained CT-Transformer as a FunASR model directory: it puts marks anywhere."""
+"""An untrained CT-Transformer as a FunASR model directory. Its punctuation means nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
-from tests.asr_worker.tiny_model import TOKENS, import_models, write
+from asr_worker.recognizer import funasr_repairs
+from asr_worker.recognizer.punctuation import Punctuator
+from tests.asr_worker.recognizer.tiny_model import TOKENS, write
 
 WIDTH = 64
 SETTINGS: dict[str, Any] = {
@@ -42,7 +44,7 @@ SETTINGS: dict[str, Any] = {
 
 def build(directory: Path) -> Path:
     """Write the model directory and return it."""
-    import_models("ct_transformer.model")
+    funasr_repairs.import_modules(Punctuator.modules)
     torch.manual_seed(4)
     network = sys.modules["funasr.models.ct_transformer.model"].CTTransformer(
         encoder=SETTINGS["encoder"],

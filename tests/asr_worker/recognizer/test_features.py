@@ -1,4 +1,4 @@
-"""Features of a batch against FunASR's own, made one by one with kaldi-native-fbank."""
+"""Features of a batch beside FunASR's, computed one by one with kaldi-native-fbank."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from asr_worker.features import BatchedFrontend, accelerate, mel_filters
-from asr_worker.funasr_loading import import_bare_funasr
+from asr_worker.recognizer import funasr_repairs
+from asr_worker.recognizer.features import BatchedFrontend, accelerate, mel_filters
 from tools.lab.digit_speech import VOICES, random_digits, speak
 
 DIFFERENCE_MAX = 2e-3
-"""In units of the natural logarithm; a model's features range over about 20 of them."""
+"""Natural logarithm; the features of a model range over about 20."""
 
 
 def frontend(**options: Any) -> Any:
-    import_bare_funasr()
+    funasr_repairs.import_modules(())
     from funasr.frontends.wav_frontend import WavFrontend
 
     return WavFrontend(**{"dither": 0.0, "lfr_m": 7, "lfr_n": 6, "window": "hamming", **options})
@@ -50,7 +50,7 @@ def waves_of_many_kinds() -> list[npt.NDArray[np.float32]]:
 
 
 @pytest.mark.parametrize("options", [{}, {"lfr_m": 1, "lfr_n": 1}, {"n_mels": 40}])
-def test_a_batch_has_the_features_of_each_alone(options: dict[str, int]) -> None:
+def test_features_of_a_batch_equal_those_of_single_utterances(options: dict[str, int]) -> None:
     original = frontend(**options)
     batched = BatchedFrontend(frontend(**options))
     waves = waves_of_many_kinds()
@@ -58,13 +58,13 @@ def test_a_batch_has_the_features_of_each_alone(options: dict[str, int]) -> None
     for row, length, wave in zip(features, lengths, waves, strict=True):
         alone, (frames,) = original(torch.from_numpy(wave)[None], [len(wave)])
         assert int(length) == int(frames)
-        # A pure tone leaves bands with nothing but rounding errors, whose logarithms differ.
+        # In a pure tone some bands hold only rounding errors, and their logarithms differ.
         heard = alone[0] > alone.max() - 25
         difference = (row[:length] - alone[0]).abs()[heard]
         assert float(difference.max()) < DIFFERENCE_MAX
 
 
-def test_the_filters_are_kaldis() -> None:
+def test_filters_equal_kaldis() -> None:
     options = kaldi_native_fbank.MelBanksOptions()
     options.num_bins, options.low_freq, options.high_freq = 80, 20.0, 0.0
     frame_options = kaldi_native_fbank.FrameExtractionOptions()
@@ -73,7 +73,7 @@ def test_the_filters_are_kaldis() -> None:
     np.testing.assert_allclose(mel_filters(80, 512, 16_000)[:256].T, kaldis[:, :256], atol=2e-5)
 
 
-def test_audio_shorter_than_a_window_is_left_to_funasr() -> None:
+def test_funasr_computes_audio_shorter_than_a_window() -> None:
     waves = [np.ones(300, np.float32), np.ones(16_000, np.float32)]
     original, batched = frontend(), BatchedFrontend(frontend())
     expected, _ = original(*padded(waves))
@@ -82,11 +82,11 @@ def test_audio_shorter_than_a_window_is_left_to_funasr() -> None:
 
 
 @pytest.mark.parametrize("options", [{"dither": 1.0}, {"snip_edges": False}, {"window": "povey"}])
-def test_a_frontend_with_other_options_is_left_alone(options: dict[str, Any]) -> None:
+def test_a_frontend_with_other_options_is_unchanged(options: dict[str, Any]) -> None:
     other = frontend(**options)
     assert not accelerate(other)
     assert "forward" not in vars(other)
 
 
-def test_no_frontend_is_none_to_accelerate() -> None:
+def test_a_model_without_frontend_is_not_accelerated() -> None:
     assert not accelerate(None)

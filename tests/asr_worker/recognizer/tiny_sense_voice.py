@@ -9,13 +9,14 @@ from pathlib import Path
 import sentencepiece
 import torch
 
-from tests.asr_worker.tiny_model import (
+from asr_worker.recognizer import funasr_repairs
+from asr_worker.recognizer.sense_voice import SenseVoice
+from tests.asr_worker.recognizer.tiny_model import (
     FEATURES,
     LFR_FRAMES,
     LFR_SHIFT,
     MELS,
     WORDS,
-    import_models,
     write,
     write_statistics,
 )
@@ -54,7 +55,7 @@ SETTINGS = {
 
 def build(directory: Path) -> Path:
     """Write the model directory and return it."""
-    import_models("sense_voice.model", "ctc.ctc")
+    funasr_repairs.import_modules(SenseVoice.modules)
     torch.manual_seed(3)
     network = sys.modules["funasr.models.sense_voice.model"].SenseVoiceSmall(
         encoder=SETTINGS["encoder"],

@@ -1,22 +1,21 @@
 """An untrained Paraformer of the demo model's shape, as a FunASR model directory.
 
-Its texts mean nothing, but they depend on every sample of the audio, which is what comparisons
-of batched with single recognition need. The seed is fixed: the same directory every time.
+Its texts mean nothing, but they depend on every sample of the audio, as comparisons of batched with
+single recognition need. The seed is fixed, so every build is equal.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 
-from asr_worker.funasr_loading import import_bare_funasr
+from asr_worker.recognizer import funasr_repairs
+from asr_worker.recognizer.paraformer import Paraformer
 
 MELS, LFR_FRAMES, LFR_SHIFT = 80, 7, 6
 FEATURES = MELS * LFR_FRAMES
@@ -67,7 +66,7 @@ def configuration(width: int = 128, encoder_blocks: int = 4) -> dict[str, Any]:
 
 def build(directory: Path, **shape: int) -> Path:
     """Write the model directory and return it."""
-    import_models("paraformer.model", "paraformer.cif_predictor", "paraformer.decoder")
+    funasr_repairs.import_modules(Paraformer.modules)
     paraformer = sys.modules["funasr.models.paraformer.model"].Paraformer
     settings = configuration(**shape)
     torch.manual_seed(20)
@@ -86,19 +85,10 @@ def build(directory: Path, **shape: int) -> Path:
     return directory
 
 
-def import_models(*names: str) -> None:
-    """Import ``funasr.models.*names``, which registers their classes."""
-    import_bare_funasr()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # FunASR's own, at import
-        for name in ("sanm.encoder", *names):
-            importlib.import_module(f"funasr.models.{name}")
-
-
 def write(
     directory: Path, settings: dict[str, Any], network: torch.nn.Module, files: dict[str, Any]
 ) -> None:
-    """Configuration and weights; ``files`` are the paths inside, as FunASR's hubs give them."""
+    """Write configuration and weights. ``files`` are paths inside, as FunASR's hubs have them."""
     directory.mkdir(parents=True, exist_ok=True)
     torch.save(network.state_dict(), directory / "model.pt")
     OmegaConf.save(settings, directory / "config.yaml")
@@ -116,7 +106,7 @@ def write_statistics(directory: Path) -> None:
 
 
 def _statistics(mean: float, scale: float) -> str:
-    """Kaldi's text form of mean and scale, which FunASR's frontend reads."""
+    """Mean and scale in Kaldi's text format, which FunASR's frontend reads."""
     shifts = " ".join([f"{-mean}"] * FEATURES)
     scales = " ".join([f"{scale}"] * FEATURES)
     return (

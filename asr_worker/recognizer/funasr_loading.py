@@ -1,0 +1,149 @@
+"""Load a FunASR model: device, import, weights, repairs, warm-up.
+
+``FAMILIES`` maps the classes of FunASR's models to ours. To add a family, write its module and add
+a line there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+import torch
+from omegaconf import OmegaConf
+
+from asr_worker.recognizer import features, funasr_repairs
+from asr_worker.recognizer.funasr_recognizer import FunasrRecognizer
+from asr_worker.recognizer.paraformer import (
+    BiCifParaformer,
+    ContextualParaformer,
+    Paraformer,
+    SeacoParaformer,
+)
+from asr_worker.recognizer.protocol import ModelLoadError
+from asr_worker.recognizer.punctuation import Punctuator
+from asr_worker.recognizer.sense_voice import SenseVoice
+from asr_worker.settings import ModelSource, WorkerSettings, model_source
+from wire.messages import SAMPLE_RATE_HZ
+
+FAMILIES: dict[str, type[FunasrRecognizer]] = {
+    "BiCifParaformer": BiCifParaformer,
+    "ContextualParaformer": ContextualParaformer,
+    "Paraformer": Paraformer,
+    "SeacoParaformer": SeacoParaformer,
+    "SenseVoiceSmall": SenseVoice,
+}
+"""By the name of the model's class in FunASR; other classes are plain FunasrRecognizers."""
+
+
+def load(settings: WorkerSettings, source: ModelSource) -> FunasrRecognizer:
+    """Load the model of ``source``. Use the result only on the calling thread.
+
+    Raises:
+        ModelLoadError: if the model cannot be loaded or its device is not available.
+    """
+    started_s = time.monotonic()
+    funasr_repairs.silence_logs()
+    _require_device(settings.asr_device)
+    auto = _load_model(settings, source)
+    model_class = type(auto.model).__name__
+    family = FAMILIES.get(model_class, FunasrRecognizer)
+    family.prepare()
+    repairs = funasr_repairs.repair_batching(auto.model)
+    _warm_up(auto)
+    # After the first call, in which AutoModel replaces its frontend by a copy.
+    accelerated = features.accelerate(auto.kwargs.get("frontend"))
+    punctuator = None
+    if settings.asr_punc_model:
+        punctuator = Punctuator(_load_model(settings, model_source(settings.asr_punc_model)))
+    log = structlog.get_logger()
+    log.info(
+        "model_loaded",
+        model=source.name,
+        model_class=model_class,
+        device=settings.asr_device,
+        load_s=round(time.monotonic() - started_s, 2),
+        batched_features=accelerated,
+        funasr_repairs=repairs,
+    )
+    if source.kind == "demo":
+        log.warning("demo_model", note="recognises spoken digits only, in Mandarin and English")
+    return family(auto, punctuator, model=source.name, device=settings.asr_device)
+
+
+def auto_model(directory: Path | None, **arguments: Any) -> Any:
+    """Return ``funasr.AutoModel(**arguments)``. ``directory`` holds the model; None for a hub.
+
+    Raises:
+        Exception: any that FunASR raises; it has no exception type of its own.
+    """
+    with funasr_repairs.quiet() as printed:
+        try:
+            return _auto_model(directory, arguments)
+        except Exception as error:
+            # FunASR prints why a download failed, continues, and fails for another reason.
+            for line in printed.getvalue().splitlines():
+                if line.startswith("Download:"):
+                    raise ConnectionError(line) from error
+            raise
+
+
+def _auto_model(directory: Path | None, arguments: dict[str, Any]) -> Any:
+    modules = () if directory is None else _modules_of(directory)
+    if modules:
+        try:
+            return funasr_repairs.import_modules(modules).AutoModel(**arguments)
+        except Exception as error:
+            structlog.get_logger().info("funasr_full_import", reason=type(error).__name__)
+    return funasr_repairs.import_all().AutoModel(**arguments)
+
+
+def _modules_of(directory: Path) -> tuple[str, ...]:
+    """The FunASR modules that the model in ``directory`` needs; empty if unknown."""
+    model_class = OmegaConf.load(directory / "config.yaml").get("model")
+    if model_class == Punctuator.model_class:
+        return Punctuator.modules
+    return FAMILIES.get(model_class, FunasrRecognizer).modules
+
+
+def _require_device(device: str) -> None:
+    """FunASR silently falls back to the CPU. An operator who asked for a GPU gets an error."""
+    backend = device.partition(":")[0]
+    if backend != "cpu":
+        with contextlib.suppress(RuntimeError, AssertionError, AttributeError):
+            torch.empty(1, device=device)
+            return
+        raise ModelLoadError(f"ASR_DEVICE: {device} is not available on this machine", final=True)
+
+
+def _load_model(settings: WorkerSettings, source: ModelSource) -> Any:
+    try:
+        return auto_model(
+            None if source.kind == "hub" else Path(source.location),
+            model=source.location,
+            device=settings.asr_device,
+            ncpu=settings.asr_threads,
+            disable_update=True,
+            disable_pbar=True,
+            disable_log=True,
+        )
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        # A hub may be unreachable for a while; a directory does not change by itself.
+        is_hub = source.kind == "hub"
+        message = f"model {source.name!r} can't be loaded: {reason}"
+        raise ModelLoadError(message, final=not is_hub) from error
+
+
+def _warm_up(auto: Any) -> None:
+    """Recognise one second of faint noise: the first call allocates and reveals a broken model."""
+    noise = np.random.default_rng(0).normal(0.0, 1e-3, SAMPLE_RATE_HZ).astype(np.float32)
+    try:
+        auto.generate(input=[noise], batch_size=1, disable_pbar=True)
+    except Exception as error:
+        reason = type(error).__name__
+        structlog.get_logger().warning("warm_up_failed", reason=reason)

@@ -1,0 +1,203 @@
+"""Any FunASR model as a recogniser: utterances of many sessions in one ``generate`` call.
+
+A batch that fails is halved until the utterance at fault is alone. A model that cannot process
+batches is remembered. Subclasses, one module a family, state what is special about their models.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from asr_worker.recognizer.protocol import RECOGNITION_FAILED, Recognition, Utterance
+from asr_worker.recognizer.punctuation import Punctuator
+from wire.codec import ITEMS_MAX
+from wire.messages import BYTES_PER_SAMPLE, Failure, Token, pcm_duration_ms
+from wire.validation import TEXT_CHARS_MAX
+
+UTTERANCE_MS_MIN = 85
+"""One frame of FunASR's models: seven stacked windows of 25 ms, 10 ms apart. Shorter audio holds
+no word, and some models fail on it; its text is empty."""
+BATCH_FAILURES_MAX = 8
+"""Consecutive batches that fail although each of their utterances succeeds alone. After these the
+model gets one utterance at a time."""
+
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_BESIDE_CJK = re.compile(f"(?<=[{_CJK}]) +| +(?=[{_CJK}])")
+
+Samples = npt.NDArray[np.float32]
+Options = tuple[tuple[str, Any], ...]
+"""Keyword arguments of ``generate``. Hashable: utterances with equal options share a call."""
+
+
+class FunasrRecognizer:
+    """A ``funasr.AutoModel``, with an optional punctuator, as a ``Recognizer``."""
+
+    modules: ClassVar[tuple[str, ...]] = ()
+    """The FunASR modules that register the family's classes; empty: import all of FunASR."""
+    takes_language: ClassVar[bool] = True
+    takes_hotwords: ClassVar[bool] = True
+    """Models that ignore an argument do not get it, so that more utterances share a call."""
+    fixed_options: ClassVar[Options] = ()
+    """Passed with every utterance."""
+
+    def __init__(
+        self, auto: Any, punctuator: Punctuator | None, *, model: str, device: str
+    ) -> None:
+        self.model = model
+        self.device = device
+        self.can_batch = True
+        self._auto = auto
+        self._punctuator = punctuator
+        self._failed_batches = 0
+        """Consecutive, although their utterances succeeded alone."""
+        self._succeeded_batches = 0
+
+    @classmethod
+    def prepare(cls) -> None:
+        """Called once FunASR is imported, before the model's first use."""
+
+    def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
+        """See ``Recognizer``. Utterances with different options are separate calls."""
+        recognitions = [Recognition(text="")] * len(utterances)
+        groups: defaultdict[Options, list[int]] = defaultdict(list)
+        for index, utterance in enumerate(utterances):
+            if pcm_duration_ms(utterance.pcm) >= UTTERANCE_MS_MIN:
+                groups[self._options(utterance)].append(index)
+        for options, indices in groups.items():
+            # Longest last: some of FunASR's predictors fail if the last of a batch has no token,
+            # which is more likely for a short one.
+            indices.sort(key=lambda index: len(utterances[index].pcm))
+            found = self._recognize_alike([utterances[index] for index in indices], options)
+            for index, recognition in zip(indices, found, strict=True):
+                recognitions[index] = recognition
+        return recognitions
+
+    def _options(self, utterance: Utterance) -> Options:
+        options = list(self.fixed_options)
+        if utterance.language and self.takes_language:
+            options.append(("language", utterance.language))
+        if utterance.hotwords and self.takes_hotwords:
+            # FunASR fetches a hotword "http://…" and reads one that is a path. With a leading
+            # space the client's words are only words.
+            options.append(("hotword", " " + " ".join(utterance.hotwords)))
+            options.append(("hotwords", utterance.hotwords))
+        return tuple(options)
+
+    def _recognize_alike(self, batch: list[Utterance], options: Options) -> list[Recognition]:
+        """Recognise ``batch`` in one call if possible, else by halves, down to one by one."""
+        if len(batch) > 1 and not self.can_batch:
+            return [self._recognize_alike([utterance], options)[0] for utterance in batch]
+        try:
+            found = self._generate(batch, options)
+        except NotImplementedError as error:
+            if len(batch) == 1:
+                return [_failed(error)]
+            self._stop_batching("not implemented by the model")
+            return self._recognize_alike(batch, options)
+        except Exception as error:
+            if len(batch) == 1:
+                return [_failed(error)]
+            return self._recognize_halves(batch, options, error)
+        if len(found) == len(batch):
+            self._succeeded_batches += len(batch) > 1
+            return [
+                self._recognition(result, utterance)
+                for result, utterance in zip(found, batch, strict=True)
+            ]
+        if len(batch) == 1:
+            return [_failed(ValueError(f"{len(found)} results for one utterance"))]
+        return self._recognize_miscounted(batch, options)
+
+    def _recognize_halves(
+        self, batch: list[Utterance], options: Options, error: Exception
+    ) -> list[Recognition]:
+        succeeded = self._succeeded_batches
+        middle = len(batch) // 2
+        found = self._recognize_alike(batch[:middle], options)
+        found += self._recognize_alike(batch[middle:], options)
+        structlog.get_logger().info("batch_halved", size=len(batch), reason=type(error).__name__)
+        if self._succeeded_batches > succeeded:
+            self._failed_batches = 0
+        elif self.can_batch and all(recognition.failure is None for recognition in found):
+            self._failed_batches += 1
+            if self._failed_batches >= BATCH_FAILURES_MAX:
+                self._stop_batching(type(error).__name__)
+        return found
+
+    def _recognize_miscounted(self, batch: list[Utterance], options: Options) -> list[Recognition]:
+        """The model returned fewer or more results than utterances: recognise one by one.
+
+        Paraformer returns one result for a batch without any token, so batching goes on then.
+        """
+        found = [self._recognize_alike([utterance], options)[0] for utterance in batch]
+        if any(recognition.text for recognition in found):
+            self._stop_batching("wrong number of results")
+        return found
+
+    def _stop_batching(self, reason: str) -> None:
+        self.can_batch = False
+        structlog.get_logger().warning("model_cannot_batch", model=self.model, reason=reason)
+
+    def _generate(self, batch: list[Utterance], options: Options) -> list[dict[str, Any]]:
+        samples = [_samples(utterance.pcm) for utterance in batch]
+        # On a CPU AutoModel sets batch_size to 1 when loading; this call overrides it.
+        found: list[dict[str, Any]] = self._auto.generate(
+            input=samples, batch_size=len(samples), disable_pbar=True, **dict(options)
+        )
+        return found
+
+    def _recognition(self, result: dict[str, Any], utterance: Utterance) -> Recognition:
+        text, words = self.text_and_words(result)
+        tokens = _tokens(words, result.get("timestamp"), pcm_duration_ms(utterance.pcm))
+        if self._punctuator is not None and text:
+            try:
+                text = self._punctuator.punctuate(text)
+            except Exception as error:
+                return _failed(error)
+        if len(text) > TEXT_CHARS_MAX or len(tokens) > ITEMS_MAX:
+            return _failed(ValueError("the text exceeds the limits of a message"))
+        return Recognition(text=text.strip(), tokens=tokens)
+
+    def text_and_words(self, result: dict[str, Any]) -> tuple[str, list[str]]:
+        """Return the text of FunASR's ``result`` as people write it, and the words that its times
+        refer to."""
+        raw = str(result.get("text", ""))
+        if "timestamp" not in result:
+            return raw, []
+        # With times, FunASR puts a space between all words, Chinese characters included. The text
+        # must not depend on whether times were requested.
+        return _BESIDE_CJK.sub("", raw), list(result.get("words") or raw.split())
+
+
+def _samples(pcm: bytes) -> Samples:
+    """Shape ``(samples,)``, values from −1 to 1."""
+    whole = len(pcm) - len(pcm) % BYTES_PER_SAMPLE
+    return np.frombuffer(pcm[:whole], "<i2").astype(np.float32) / np.float32(32768)
+
+
+def _tokens(words: list[str], times: Any, duration_ms: int) -> tuple[Token, ...]:
+    """Return the words with their times; empty if FunASR's times do not match the words."""
+    if not isinstance(times, list) or not words or len(times) != len(words):
+        return ()
+    return tuple(_clipped(words, times, duration_ms))
+
+
+def _clipped(words: list[str], times: list[Any], duration_ms: int) -> Iterator[Token]:
+    # FunASR shifts times back by a constant, so the first may be negative.
+    for word, (start, end) in zip(words, times, strict=True):
+        start_ms = min(max(int(start), 0), duration_ms)
+        end_ms = min(max(int(end), start_ms), duration_ms)
+        yield Token(text=word, start_ms=start_ms, end_ms=end_ms)
+
+
+def _failed(error: Exception) -> Recognition:
+    structlog.get_logger().warning("recognition_failed", error=type(error).__name__)
+    message = f"the model failed on this utterance ({type(error).__name__})"
+    return Recognition(text=None, failure=Failure(code=RECOGNITION_FAILED, message=message))

@@ -1,0 +1,72 @@
+"""The recognizer protocol: utterances in, recognitions out, in the same order.
+
+Pure data, imported by every part of the worker. ``asr_worker.recognizer.loading`` builds the
+recognizer that the settings ask for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from wire.messages import Failure, Token
+
+RECOGNITION_FAILED = "recognition_failed"
+"""Code of the failure of a single utterance that the model cannot process."""
+
+
+class ModelLoadError(Exception):
+    """The model cannot be loaded. The message is one line for the operator.
+
+    ``final`` means that a setting is wrong, so a retry cannot succeed.
+    """
+
+    def __init__(self, message: str, *, final: bool) -> None:
+        super().__init__(message)
+        self.final = final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Utterance:
+    """Audio to recognise: mono s16le 16 kHz ``pcm`` with the client's hints, empty if unset."""
+
+    pcm: bytes
+    language: str = ""
+    hotwords: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recognition:
+    """Exactly one of ``text`` and ``failure`` is set. Token times count from the audio's start."""
+
+    text: str | None
+    failure: Failure | None = None
+    tokens: tuple[Token, ...] = ()
+    language: str = ""
+    """The language that the model detected; empty if it detects none."""
+    confidence: float | None = None
+    """The model's own estimate, from 0 to 1, that the text is right; None without one."""
+
+
+class Recognizer(Protocol):
+    """A loaded model. Use it only on the thread that built it."""
+
+    @property
+    def model(self) -> str:
+        """The model's name as the operator wrote it."""
+
+    @property
+    def device(self) -> str:
+        """Where the model runs, such as ``cpu`` or ``cuda:0``."""
+
+    @property
+    def can_batch(self) -> bool:
+        """Whether several utterances share one pass; false once the model has failed at it."""
+
+    def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
+        """Return one recognition per utterance, in order.
+
+        An utterance that the model cannot process becomes a ``Recognition`` with a failure and
+        leaves the others unaffected.
+        """

@@ -1,0 +1,120 @@
+"""Paraformer: batches beside FunASR's single utterances, and token times beside known speech."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr_worker.recognizer.funasr_recognizer import FunasrRecognizer
+from asr_worker.recognizer.paraformer import token_times
+from asr_worker.recognizer.protocol import Utterance
+from asr_worker.settings import DEMO_MODEL_DIR
+from tests.asr_worker.recognizer.comparison import BATCH, load, plain_text, spoken, texts
+from tools.lab.digit_speech import VOICES, expected_text, random_digits, speak
+
+
+def test_batches_equal_funasr_one_by_one_on_500_utterances(
+    recognizer: FunasrRecognizer, plain: Any
+) -> None:
+    rng = random.Random(500)
+    audio = [spoken(seed, rng.randint(4_800, 128_000)) for seed in range(500)]
+    batched = []
+    for start in range(0, len(audio), BATCH):
+        batched += texts(recognizer, audio[start : start + BATCH])
+    different = [
+        index for index, samples in enumerate(audio) if batched[index] != plain_text(plain, samples)
+    ]
+    assert different == []
+    assert recognizer.can_batch
+
+
+@pytest.fixture(scope="module")
+def quiet_recognizer(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A model that finds no token in silence, like trained models."""
+    directory = tmp_path_factory.mktemp("models") / "quiet"
+    directory.mkdir()
+    for path in tiny_model_dir.iterdir():
+        (directory / path.name).write_bytes(path.read_bytes())
+    weights = torch.load(directory / "model.pt")
+    weights["predictor.cif_output.weight"].zero_()
+    weights["predictor.cif_output.bias"].fill_(-3.2)  # 0.04 tokens per frame of 60 ms
+    torch.save(weights, directory / "model.pt")
+    return load(directory)
+
+
+def test_an_utterance_without_tokens_does_not_change_its_batch(
+    quiet_recognizer: FunasrRecognizer,
+) -> None:
+    long, short = np.tile(spoken(7), 2)[:128_000], spoken(2, 8_000)
+    (alone,) = texts(quiet_recognizer, [long])
+    assert alone
+    assert texts(quiet_recognizer, [short]) == [""]
+    assert texts(quiet_recognizer, [short, long, short]) == ["", alone, ""]
+    assert texts(quiet_recognizer, [short, short]) == ["", ""]
+    assert quiet_recognizer.can_batch
+
+
+# ------------------------------------------------------------------------------------- token times
+
+
+def test_a_token_surrounds_the_middle_of_its_weight() -> None:
+    weights = np.zeros(40, np.float32)
+    weights[[10, 20]] = 1.0
+    # The middles of frames 10 and 20 are at 630 and 1,230 ms.
+    assert token_times(weights, 2) == [[330, 930], [930, 1530]]
+    weights[11] = weights[10] = 0.5
+    assert token_times(weights, 2)[0] == [360, 945]
+
+
+def test_tokens_left_out_of_the_text_do_not_shift_the_rest() -> None:
+    assert token_times(np.ones(4, np.float32), 2) == [[0, 60], [60, 390]]
+
+
+def test_tokens_without_weight_have_zero_times() -> None:
+    assert token_times(np.zeros(4, np.float32), 2) == [[0, 0], [0, 0]]
+    assert token_times(np.ones(4, np.float32), 0) == []
+
+
+@given(
+    st.lists(st.floats(0, 1, width=32), min_size=1, max_size=60),
+    st.integers(0, 40),
+)
+def test_times_are_in_order_without_overlap(weights: list[float], count: int) -> None:
+    times = token_times(np.array(weights, np.float32), count)
+    assert len(times) == count
+    assert all(0 <= start <= end for start, end in times)
+    assert all(a[1] <= b[0] for a, b in pairwise(times)) or not sum(weights)
+
+
+@pytest.fixture(scope="module")
+def demo() -> FunasrRecognizer:
+    return load(DEMO_MODEL_DIR)
+
+
+@pytest.mark.parametrize("voice", VOICES[::3])
+def test_times_match_the_places_of_spoken_digits(voice: str, demo: FunasrRecognizer) -> None:
+    rng = random.Random(3)
+    pcm: list[npt.NDArray[np.int16]] = []
+    spans: list[tuple[float, float]] = []
+    digits = random_digits(rng, 6)
+    for digit in digits:
+        one = speak(digit, voice, rng, lead_ms=150, tail_ms=150)
+        begin = sum(len(part) for part in pcm) / 16 + 150
+        spans.append((begin, begin + len(one) / 16 - 300))
+        pcm.append(one)
+    whole = Utterance(pcm=np.concatenate(pcm).tobytes(), language="", hotwords=())
+    (found,) = demo.recognize([whole])
+    assert found.text == expected_text(digits, voice)
+    assert [token.text for token in found.tokens] == [expected_text(d, voice) for d in digits]
+    for token, (begin, end) in zip(found.tokens, spans, strict=True):
+        overlap_ms = min(token.end_ms, end) - max(token.start_ms, begin)
+        assert overlap_ms > 0.5 * (end - begin)
