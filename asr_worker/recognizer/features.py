@@ -1,7 +1,7 @@
-"""Kaldi's log-mel features, N_TIMES times as fast as kaldi-native-fbank.
+"""Kaldi's log-mel features, seven times as fast as kaldi-native-fbank computes them.
 
-FunASR computes features with kaldi-native-fbank (or torchaudio), which takes almost half of the
-demo model's time. Here the frames of an utterance go through one FFT. Windows and filters are
+FunASR computes features with kaldi-native-fbank (or torchaudio), which takes half of the demo
+model's time. Here the frames of an utterance go through one FFT. Windows and filters are
 Kaldi's (``feature-window.cc`` and ``mel-computations.cc``); values differ by float rounding only:
 at most 0.002 (natural logarithm) on 500 utterances of speech.
 """
