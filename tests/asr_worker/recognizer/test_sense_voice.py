@@ -4,15 +4,19 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from asr_worker.recognizer.protocol import Utterance
 from asr_worker.recognizer.sense_voice import SenseVoice
 from tests.asr_worker.recognizer import tiny_sense_voice
 from tests.asr_worker.recognizer.comparison import BATCH, load, load_plain, plain_text, spoken
 
+AUTO: Any = None
+SENSE_VOICE = SenseVoice(AUTO, None, model="m", device="cpu")
+
 
 def text_and_words(raw: str) -> tuple[str, list[str]]:
-    model: Any = None
-    return SenseVoice(model, None, model="m", device="cpu").text_and_words({"text": raw})
+    return SENSE_VOICE.text_and_words({"text": raw})
 
 
 def test_batches_equal_funasr_one_by_one(tmp_path: Path) -> None:
@@ -32,3 +36,15 @@ def test_batches_equal_funasr_one_by_one(tmp_path: Path) -> None:
 def test_tags_are_removed_from_the_text() -> None:
     raw = "<|zh|><|NEUTRAL|><|Speech|><|withitn|>今天3点。"
     assert text_and_words(raw) == ("今天3点。", [])
+
+
+@pytest.mark.parametrize(
+    ("raw", "language"),
+    [
+        ("<|yue|><|NEUTRAL|><|Speech|><|withitn|>早晨。", "yue"),
+        ("<|nospeech|><|EMO_UNKNOWN|><|Event_UNK|><|withitn|>", ""),
+        ("", ""),
+    ],
+)
+def test_the_language_is_that_of_the_first_tag(raw: str, language: str) -> None:
+    assert SENSE_VOICE.detected_language({"text": raw}) == language
