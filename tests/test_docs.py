@@ -37,6 +37,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 README_ZH = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
 DOCS = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
 """Every page of docs/: a table or tree may be on any of them, and only once."""
+README_LINES_MAX = 250
 SETTINGS: tuple[type[ProcessSettings], ...] = (
     BrokerSettings,
     EmbeddedSettings,
@@ -130,20 +131,25 @@ def test_both_readmes_have_the_same_settings() -> None:
     assert rows(README) == rows(README_ZH)
 
 
-def test_both_readmes_compare_with_others_alike() -> None:
+def test_both_comparisons_are_alike() -> None:
     """The same projects, and in every row the same of them have something."""
 
-    def compared(text: str) -> tuple[list[str], list[list[bool]]]:
-        lines = text.splitlines()
+    def compared(name: str) -> tuple[list[str], list[list[bool]]]:
+        lines = (ROOT / "docs" / name).read_text(encoding="utf-8").splitlines()
         first = next(n for n, line in enumerate(lines) if line.startswith("| | "))
         (head, _, *rows) = itertools.takewhile(lambda line: line.startswith("|"), lines[first:])
         has = [[not cell.strip().startswith("–") for cell in row.split("|")[2:-1]] for row in rows]
         return re.findall(r"\]\((http[^)]+)\)", head), has
 
-    projects, has = compared(README)
+    projects, has = compared("comparison.md")
     assert len(projects) == 5 and len(has) > 10
     assert {len(row) for row in has} == {1 + len(projects)}
-    assert (projects, has) == compared(README_ZH)
+    assert (projects, has) == compared("comparison.zh-CN.md")
+
+
+def test_the_readmes_are_short() -> None:
+    assert len(README.splitlines()) <= README_LINES_MAX
+    assert len(README_ZH.splitlines()) <= README_LINES_MAX
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ BLOCKS = re.findall(
 
 
 def spoken(output: str) -> list[str]:
-    """Words of an output; subtitles' numbers and times are none."""
-    lines = (line for line in output.splitlines() if not re.fullmatch(r"\d+|.* --> .*", line))
-    return " ".join(lines).split()
+    """The words of an output, without numbers and times."""
+    lines = (line for line in output.splitlines() if " --> " not in line)
+    return [word for word in " ".join(lines).split() if not word.isascii() or not word.isdigit()]
 
 
 def test_there_are_commands() -> None:
