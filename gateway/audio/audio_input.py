@@ -1,8 +1,7 @@
-"""One session's audio: chunks in whatever form the client sends them in, and one continuous
-timeline of 16 kHz mono s16le PCM out.
+"""Decodes one session's audio: chunks in, one continuous stream of 16 kHz mono s16le PCM out.
 
-A chunk that begins with a container's magic begins a new container; anything else continues the
-current one, or is raw PCM if there is none. The PCM does not depend on where chunks were cut.
+A chunk that begins with a container's magic begins a new container. Any other chunk continues the
+current container, or is raw PCM if there is none. The PCM does not depend on where chunks were cut.
 """
 
 from __future__ import annotations
@@ -11,43 +10,22 @@ from typing import Final, Protocol
 
 import av
 import numpy as np
-from msgspec import Struct
 
 from gateway.audio.decoder_pool import DecoderPool, EncodedStream
 from gateway.audio.formats import AudioError, Container, OggPages, sniff
+from gateway.audio.timeline import AudioDecoded
 from gateway.audio.wav import WavReader
-from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
-
-__all__ = ["AudioError", "AudioInput", "Decoded"]
+from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Failure
 
 RAW_SAMPLE_RATE_HZ_MIN: Final = 8_000
 RAW_SAMPLE_RATE_HZ_MAX: Final = 48_000
 
 
-class Decoded(Struct, frozen=True, kw_only=True):
-    """What a chunk gave: mono s16le PCM at 16 kHz."""
-
-    tail: bytes
-    """Last PCM of the previous container, flushed because this chunk starts a new one."""
-    pcm: bytes
-    """PCM of this chunk."""
-    starts_container: bool
-    """A previous container (or raw PCM) ended just before this chunk."""
-    ends_container: bool
-    """It is known that the container ended with this chunk."""
-    clean_start: bool = False
-    """Decoding could begin anew with this chunk and give the same PCM: it begins a container, or
-    is raw PCM that begins with a whole sample."""
-    tail_error: AudioError | None = None
-    """The previous container turned out to be bad when it ended; this chunk is fine."""
-
-
 class AudioInput:
-    """Feed the session's chunks in order, one at a time; ``close`` it in any case.
+    """Feed the session's chunks in order, one at a time, and always ``close`` it.
 
-    ``raw_sample_rate_hz`` is that of raw PCM, 8,000 to 48,000; containers tell their own. None:
-    raw PCM is not expected, and what begins no container is ``bad_audio``.
-    ``duration_ms_max`` is the longest session.
+    ``raw_sample_rate_hz`` is the sample rate of raw PCM, 8,000 to 48,000; containers carry their
+    own. None: raw PCM is ``bad_audio``. ``duration_ms_max`` is the longest session.
     """
 
     def __init__(
@@ -63,19 +41,19 @@ class AudioInput:
         self._source: _Source | None = None
         self._source_chunks = 0
         self._held = b""
-        """First bytes of the session while they may still become a container's magic."""
+        """First bytes of the session that may still become a container's magic."""
         self._anything_before = False
         self._stream_is_broken = False
 
-    async def feed(self, data: bytes, *, whole: bool = False) -> Decoded:
-        """Decode one chunk. ``whole``: it stands for itself and all its PCM is returned now; only
-        half a sample of raw PCM is carried over.
+    async def feed(self, data: bytes, *, whole: bool = False) -> AudioDecoded:
+        """Decode one chunk. ``whole``: return all of its PCM now; only half a sample of raw PCM is
+        carried over.
 
         Raises:
-            AudioError: the chunk is unusable; ``pcm`` of the error is audio from before the
-                fault. The input stays usable: the container is abandoned and the next chunk
-                sniffed anew, except that what continues a broken stream is refused until a new
-                container begins, because it would be noise.
+            AudioError: the chunk is invalid; ``pcm`` of the error is the audio before the fault.
+                The input stays usable: the container is abandoned and the next chunk is sniffed.
+                Chunks that continue a broken stream are refused until a new container begins,
+                because they would decode to noise.
         """
         held_before = bool(self._held)
         data = self._held + data
@@ -84,40 +62,40 @@ class AudioInput:
         if self._source is None and found == "undecided" and not whole:
             self._refuse_broken_stream()
             self._held = data
-            return Decoded(
+            return AudioDecoded(
                 tail=b"",
                 pcm=b"",
                 starts_container=False,
                 ends_container=False,
                 clean_start=not held_before,
             )
-        tail, tail_error, starts = b"", None, False
+        tail, tail_failure, starts = b"", None, False
         begins = found not in (None, "undecided") and not self._continues(found, data)
         clean_start = not held_before and (begins or self._in_raw_pcm)
         if begins:
             starts = self._anything_before
-            tail, tail_error = await self._end_source()
+            tail, tail_failure = await self._end_source()
         try:
             pcm = await self._feed_source(data, None if found == "undecided" else found, whole)
         except AudioError as error:
             error.pcm = tail + error.pcm
             raise
         ends = whole or (self._source is not None and self._source.ended)
-        return Decoded(
+        return AudioDecoded(
             tail=tail,
             pcm=pcm,
             starts_container=starts,
             ends_container=ends,
             clean_start=clean_start,
-            tail_error=tail_error,
+            tail_failure=tail_failure,
         )
 
     async def finish(self) -> bytes:
-        """No more chunks; returns the PCM still held.
+        """End the audio. Returns the remaining PCM.
 
         Raises:
-            AudioError: ``bad_audio``, for half a sample left over or a container that never
-                became one; ``pcm`` of the error is what there is.
+            AudioError: ``bad_audio``, for half a sample left over or an incomplete container;
+                ``pcm`` of the error is the remaining PCM.
         """
         pcm = b""
         try:
@@ -134,19 +112,19 @@ class AudioInput:
         return pcm
 
     async def close(self) -> None:
-        """Free everything. At any time, and again and again."""
+        """Free the decoder. Idempotent."""
         source, self._source = self._source, None
         if source is not None:
             await source.close()
 
     def _continues(self, found: str | None, data: bytes) -> bool:
-        """Whether what looks like a container's beginning is only its next part: every frame of
+        """Whether the apparent beginning of a container continues the current one: every frame of
         an MP3 stream looks alike."""
         return found == "mp3" and not data.startswith(b"ID3") and self._container == "mp3"
 
     @property
     def _in_raw_pcm(self) -> bool:
-        """What comes next would be raw PCM, from the beginning of a sample on."""
+        """The next chunk would be raw PCM that begins with a whole sample."""
         if self._source is None:
             return not self._stream_is_broken
         return isinstance(self._source, _RawSource) and not self._source.half_sample
@@ -155,19 +133,19 @@ class AudioInput:
     def _container(self) -> Container | None:
         return self._source.container if self._source is not None else None
 
-    async def _end_source(self) -> tuple[bytes, AudioError | None]:
-        """The current source ends: its last PCM, and its error if it ends badly."""
+    async def _end_source(self) -> tuple[bytes, Failure | None]:
+        """End the current source. Returns its last PCM, and its error if it ends badly."""
         try:
             if self._source is None:
                 return b"", None
             return self._spend(await self._source.finish(self._samples_left)), None
         except AudioError as error:
-            return error.pcm, error
+            return error.pcm, Failure(code=error.code, message=str(error))
         finally:
             await self.close()
 
     async def _feed_source(self, data: bytes, found: Container | None, whole: bool) -> bytes:
-        """Give ``data`` to the source it belongs to, a new one if there is none."""
+        """Decode ``data`` with the current source, or with a new one if there is none."""
         pcm = b""
         try:
             if self._source is None:
@@ -184,8 +162,7 @@ class AudioInput:
         except AudioError as error:
             error.pcm = pcm + error.pcm
             # A container that fails in its first chunk was one bad chunk. One that fails later, or
-            # that nobody began to decode, is a stream, and its remaining slices would be noise if
-            # they were taken for PCM.
+            # before its decoder was opened, is a stream. Its further chunks would be noise as PCM.
             if self._source is not None:
                 self._stream_is_broken = self._container is not None and self._source_chunks > 1
             elif found is not None:
@@ -226,17 +203,17 @@ class AudioInput:
 
 
 class _Source(Protocol):
-    """One container, or raw PCM, being decoded. ``samples_left`` is what the session may take."""
+    """One container, or raw PCM, being decoded. ``samples_left``: the session's limit."""
 
     container: Container | None
 
     @property
     def ended(self) -> bool:
-        """It is known that the container ended with the bytes so far."""
+        """The container is known to end with the bytes so far."""
 
     async def feed(self, data: bytes, samples_left: int) -> bytes: ...
     async def finish_chunk(self, samples_left: int) -> bytes:
-        """All PCM of the bytes so far, flushed out of filters. Only raw PCM goes on after it."""
+        """All PCM of the bytes so far, flushed out of filters. Only raw PCM may continue."""
 
     async def finish(self, samples_left: int) -> bytes: ...
     async def close(self) -> None: ...
@@ -311,7 +288,7 @@ class _EncodedSource:
 
     async def feed(self, data: bytes, samples_left: int) -> bytes:
         if self.ended:
-            raise AudioError("bad_audio", "this is behind the end of the audio stream")
+            raise AudioError("bad_audio", "this follows the end of the audio stream")
         pcm = await self._stream.feed(data, samples_left)
         if self._pages is not None and self._pages.feed(data):
             pcm += await self.finish(samples_left - len(pcm) // BYTES_PER_SAMPLE)
@@ -334,14 +311,14 @@ class _EncodedSource:
 
 
 class _Resampler:
-    """Mono s16le PCM at any rate to 16 kHz, in pieces of any size (libswresample)."""
+    """Converts mono s16le PCM of any rate to 16 kHz, in pieces of any size (libswresample)."""
 
     def __init__(self, sample_rate_hz: int) -> None:
         self._rate_hz = sample_rate_hz
         self._inner: av.AudioResampler | None = None
 
     def convert(self, pcm: bytes) -> bytes:
-        """The PCM that is ready by now; a filter's length, about a millisecond, stays inside."""
+        """The PCM that is ready. The filter holds back its length, about a millisecond."""
         if self._rate_hz == SAMPLE_RATE_HZ or not pcm:
             return pcm
         if self._inner is None:
@@ -352,7 +329,7 @@ class _Resampler:
         return self._resample(frame)
 
     def flush(self) -> bytes:
-        """The rest; afterwards it begins anew."""
+        """The remaining PCM. Resets the filter."""
         if self._inner is None:
             return b""
         pcm = self._resample(None)

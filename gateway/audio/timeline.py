@@ -1,22 +1,23 @@
-"""One session's audio: a continuous timeline of 16 kHz mono s16le PCM, of which only the part
-that may still become an utterance is kept."""
+"""SANS-IO: one session's audio as a continuous timeline of 16 kHz mono s16le PCM. It keeps only the
+part that may still become an utterance."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
 
-from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
+from msgspec import Struct
+
+from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Failure
 
 FRAME_SAMPLES = 512
 """Voice activity detection works on frames of this many samples (32 ms)."""
 _FRAME_BYTES = FRAME_SAMPLES * BYTES_PER_SAMPLE
 
 PIECE_BYTES_MIN = 2_048
-"""Audio that comes in smaller pieces is joined to such ones, or a piece of two bytes would take
-fifty."""
+"""Smaller pieces are joined: a piece of two bytes would take fifty bytes of memory."""
 PIECE_BYTES_MAX = 65_536
-"""Larger ones are split: a piece is kept as long as any part of it is needed."""
+"""Larger pieces are split: a piece is kept as long as any part of it is needed."""
 
 
 def samples_to_ms(samples: int) -> int:
@@ -24,26 +25,43 @@ def samples_to_ms(samples: int) -> int:
 
 
 CLEAN_STARTS_EVERY_SAMPLES = SAMPLE_RATE_HZ // 4
-"""Chunks closer together than this are not told apart as places to begin decoding again."""
+"""Least distance between two places at which decoding can restart."""
 WARM_UP_SAMPLES = 2 * SAMPLE_RATE_HZ
-"""How much audio before a segment's end is decoded again when what follows it is: speech detection
-remembers that much."""
+"""Audio before a segment's end that is decoded again on resume, to warm up speech detection."""
+
+
+class AudioDecoded(Struct, frozen=True, kw_only=True):
+    """A decoded chunk: mono s16le PCM at 16 kHz."""
+
+    tail: bytes
+    """The last PCM of the previous container, flushed because this chunk begins a new one."""
+    pcm: bytes
+    """PCM of this chunk."""
+    starts_container: bool
+    """A previous container, or raw PCM, ended just before this chunk."""
+    ends_container: bool
+    """The container is known to end with this chunk."""
+    clean_start: bool = False
+    """Decoding that restarts at this chunk gives the same PCM: the chunk begins a container, or is
+    raw PCM that begins with a whole sample."""
+    tail_failure: Failure | None = None
+    """The previous container was invalid at its end. This chunk is valid."""
 
 
 class Timeline:
     """Append decoded PCM, take whole frames for detection, cut utterances, forget the rest.
 
-    The audio stays in the pieces in which it came: one long buffer would be copied whenever it
+    The audio stays in the pieces in which it arrived. One long buffer would be copied whenever it
     grows or loses its beginning.
 
-    ``first_sample`` and ``first_chunk_index``: where it begins, if the session was elsewhere
-    before. Frames stay where they would have been: they count from the session's beginning.
+    ``first_sample`` and ``first_chunk_index`` are the resume point of a session taken over. Frames
+    keep their places: they count from the session's beginning.
     """
 
     def __init__(self, first_sample: int = 0, first_chunk_index: int = 0) -> None:
         self._pieces: list[bytes] = []
         self._piece_starts: list[int] = []
-        """Of each piece its first sample."""
+        """The first sample of each piece."""
         self._first_sample = self._total_samples = first_sample
         self._framed_samples = -(-first_sample // FRAME_SAMPLES) * FRAME_SAMPLES
         self._clean_starts = deque([(first_sample, first_chunk_index)])
@@ -52,21 +70,21 @@ class Timeline:
 
     @property
     def total_samples(self) -> int:
-        """Length of the session so far, forgotten audio included."""
+        """Length of the session so far, including forgotten audio."""
         return self._total_samples
 
     @property
     def framed_samples(self) -> int:
-        """Where the next frame begins."""
+        """The first sample of the next frame."""
         return self._framed_samples
 
     @property
     def kept_bytes(self) -> int:
-        """At most one piece more than what is not forgotten."""
+        """Size of the kept audio: at most one piece more than necessary."""
         return sum(map(len, self._pieces))
 
     def append(self, pcm: bytes) -> None:
-        """``pcm`` must be whole samples."""
+        """Add ``pcm``, which must be whole samples."""
         assert len(pcm) % BYTES_PER_SAMPLE == 0
         if self._pieces and len(self._pieces[-1]) < PIECE_BYTES_MIN:
             pcm = self._pieces.pop() + pcm
@@ -78,13 +96,13 @@ class Timeline:
             self._total_samples += len(piece) // BYTES_PER_SAMPLE
 
     def begin_chunk(self, chunk_index: int, *, clean_start: bool) -> None:
-        """What is appended from now on is of this chunk; ``clean_start`` as in ``Decoded``."""
+        """The audio appended next belongs to this chunk; ``clean_start`` as in ``AudioDecoded``."""
         place = self.total_samples
         if clean_start and place - self._clean_starts[-1][0] >= CLEAN_STARTS_EVERY_SAMPLES:
             self._clean_starts.append((place, chunk_index))
 
     def clean_start_before(self, sample: int) -> tuple[int, int]:
-        """The last place at or before ``sample`` to begin decoding again: sample and chunk."""
+        """The last place at or before ``sample`` where decoding can restart: sample and chunk."""
         found = self._clean_starts[0]
         for start in self._clean_starts:
             if start[0] > sample:
@@ -93,8 +111,9 @@ class Timeline:
         return found
 
     def end_chunk(self, chunk_index: int) -> None:
-        """All audio so far belongs to chunks up to ``chunk_index``. Of chunks without audio only
-        the last is kept, for what the decoder still holds back: there may be any number of them."""
+        """All audio so far belongs to chunks up to ``chunk_index``. Of consecutive chunks without
+        audio, of which there may be any number, only the last is kept: the decoder may return its
+        audio later."""
         if self._chunk_ends[-2:] == [self.total_samples] * 2:
             self._chunk_indexes[-1] = chunk_index
             return
@@ -109,15 +128,15 @@ class Timeline:
         return self._chunk_indexes[min(place, len(self._chunk_indexes) - 1)]
 
     def take_frames(self) -> bytes:
-        """PCM of the whole frames that were not taken before; empty if there is none."""
+        """PCM of the whole frames not taken before; empty if there are none."""
         begin_sample = self._framed_samples
-        # Negative before the first frame of a session that was elsewhere before.
+        # Negative before the first frame of a session that was taken over.
         frames = max(0, (self._total_samples - begin_sample) // FRAME_SAMPLES)
         self._framed_samples += frames * FRAME_SAMPLES
         return self._between(begin_sample, self._framed_samples)
 
     def take_last_frame(self) -> bytes:
-        """What is left after ``take_frames``, padded with silence to one frame, or empty."""
+        """The remainder after ``take_frames``, padded with silence to one frame, or empty."""
         rest = self._between(self._framed_samples, self._total_samples)
         assert len(rest) < _FRAME_BYTES, "take_frames first"
         if not rest:
@@ -126,12 +145,12 @@ class Timeline:
         return rest.ljust(_FRAME_BYTES, b"\0")
 
     def cut(self, start_sample: int, end_sample: int) -> bytes:
-        """PCM from ``start_sample`` to ``end_sample``, which must not be forgotten yet."""
+        """PCM from ``start_sample`` to ``end_sample``, which must still be kept."""
         assert self._first_sample <= start_sample <= end_sample <= self.total_samples
         return self._between(start_sample, end_sample)
 
     def forget_before(self, sample: int) -> None:
-        """Free audio before ``sample``; frames not yet taken are kept whatever is asked."""
+        """Free audio before ``sample``, except frames not taken yet."""
         sample = min(sample, self._framed_samples, self.total_samples)
         if sample <= self._first_sample:
             return
@@ -140,8 +159,8 @@ class Timeline:
             gone = len(self._pieces)
         del self._pieces[:gone], self._piece_starts[:gone]
         self._first_sample = sample
-        # A later segment may begin exactly at `sample`, so the chunk ending there is not needed
-        # any more: segments end after they begin.
+        # A later segment may begin exactly at `sample` and ends after it, so the chunk that ends
+        # there is no longer needed.
         needed = sample - WARM_UP_SAMPLES
         while len(self._clean_starts) > 1 and self._clean_starts[1][0] <= needed:
             self._clean_starts.popleft()
@@ -150,7 +169,7 @@ class Timeline:
         del self._chunk_ends[:place], self._chunk_indexes[:place]
 
     def _between(self, start_sample: int, end_sample: int) -> bytes:
-        """PCM of what is kept, copied once."""
+        """PCM of kept audio, copied once."""
         if start_sample >= end_sample:
             return b""
         first = bisect_right(self._piece_starts, start_sample) - 1

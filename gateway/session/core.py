@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec.structs import asdict
 
-from gateway.audio.timeline import samples_to_ms
+from gateway.audio.timeline import AudioDecoded, samples_to_ms
 from gateway.session import events as e
 from gateway.session.chunks import ChunkLedger
 from gateway.session.delivery import Delivery
@@ -256,7 +256,7 @@ class Session:
 
     # ------------------------------------------------------------------------------------ the audio
 
-    def _append(self, event: e.AudioDecoded, now_s: float) -> Actions:
+    def _append(self, event: AudioDecoded, now_s: float) -> Actions:
         self._segmenter.append(self._decoding[0], event)
         actions = self._record_chunk(now_s)
         if event.tail_failure is not None:
@@ -269,7 +269,7 @@ class Session:
         problem = e.Problem(code=event.code, message=event.message, chunk_index=index)
         actions = self.delivery.send(problem)
         if event.pcm:
-            audio = e.AudioDecoded(
+            audio = AudioDecoded(
                 tail=b"", pcm=event.pcm, starts_container=False, ends_container=False
             )
             return [*actions, *self._append(audio, now_s)]
@@ -515,7 +515,7 @@ TRANSITIONS: dict[tuple[State, type], tuple[State, Handler]] = {
     (_NEW, e.Released): (_RELEASED, Session._nothing),
     #
     (_ACTIVE, e.Chunk): (_ACTIVE, Session._receive_chunk),
-    (_ACTIVE, e.AudioDecoded): (_ACTIVE, Session._append),
+    (_ACTIVE, AudioDecoded): (_ACTIVE, Session._append),
     (_ACTIVE, e.AudioFailed): (_ACTIVE, Session._fail_chunk),
     (_ACTIVE, e.SpeechProbabilities): (_ACTIVE, Session._segment),
     (_ACTIVE, e.ResultArrived): (_ACTIVE, Session._take_result),
@@ -570,7 +570,7 @@ TRANSITIONS: dict[tuple[State, type], tuple[State, Handler]] = {
     (_DONE, e.SegmentWritten): (_DONE, Session._note_written),
     (_DONE, e.Released): (_RELEASED, Session._nothing),
     # A chunk may still be in the decoder or in speech detection.
-    (_RELEASED, e.AudioDecoded): (_RELEASED, Session._nothing),
+    (_RELEASED, AudioDecoded): (_RELEASED, Session._nothing),
     (_RELEASED, e.AudioFailed): (_RELEASED, Session._nothing),
     (_RELEASED, e.AudioFinished): (_RELEASED, Session._nothing),
     (_RELEASED, e.SpeechProbabilities): (_RELEASED, Session._nothing),

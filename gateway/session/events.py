@@ -11,7 +11,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from wire.messages import Failure, Job, Record, Result, StoredKey, Token
+from gateway.audio.timeline import AudioDecoded
+from wire.messages import Job, Record, Result, StoredKey, Token
 
 Mode = Literal["auto", "stream", "chunk"]
 
@@ -63,18 +64,6 @@ class SegmentWritten(Struct, frozen=True, kw_only=True):
 
 
 # ----------------------------------------------------------------- events: from the session's audio
-
-
-class AudioDecoded(Struct, frozen=True, kw_only=True):
-    """PCM of the chunk being decoded; see ``gateway.audio.audio_input.Decoded`` for the parts."""
-
-    tail: bytes
-    pcm: bytes
-    starts_container: bool
-    ends_container: bool
-    clean_start: bool = False
-    tail_failure: Failure | None = None
-    """The previous container was invalid at its end. This chunk is valid."""
 
 
 class AudioFailed(Struct, frozen=True, kw_only=True):

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 import structlog
 
-from gateway.audio.audio_input import AudioError, AudioInput
+from gateway.audio.audio_input import AudioInput
+from gateway.audio.formats import AudioError
 from gateway.audio.vad import VadEngine, VadOverloadedError, VadStream
 from gateway.session import events as e
 from gateway.session.core import Session
@@ -30,7 +31,7 @@ from gateway.telemetry.metrics import (
     VAD_WAITS,
 )
 from runtime import tracing
-from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Cancel, Failure, Job, Record, Result
+from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Cancel, Job, Record, Result
 
 VAD_RETRY_S = 0.05
 CLOSE_POLICY = 1008
@@ -166,14 +167,7 @@ class SessionRunner:
             return e.AudioFailed(code=error.code, message=str(error), pcm=error.pcm)
         byte_count = len(decoded.tail) + len(decoded.pcm)
         AUDIO_SECONDS.inc(byte_count / (BYTES_PER_SAMPLE * SAMPLE_RATE_HZ))
-        return e.AudioDecoded(
-            tail=decoded.tail,
-            pcm=decoded.pcm,
-            starts_container=decoded.starts_container,
-            ends_container=decoded.ends_container,
-            clean_start=decoded.clean_start,
-            tail_failure=_failure(decoded.tail_error),
-        )
+        return decoded
 
     async def _flushed(self) -> e.Event:
         assert self._audio is not None
@@ -356,7 +350,3 @@ PERFORMERS: Mapping[type, Callable[[SessionRunner, Any], None]] = {
     e.Count: SessionRunner._count,
     e.FinishAnswered: SessionRunner._observe_finish,
 }
-
-
-def _failure(error: AudioError | None) -> Failure | None:
-    return None if error is None else Failure(code=error.code, message=str(error))

@@ -15,9 +15,15 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from gateway.audio.timeline import FRAME_SAMPLES, WARM_UP_SAMPLES, Timeline, samples_to_ms
+from gateway.audio.timeline import (
+    FRAME_SAMPLES,
+    WARM_UP_SAMPLES,
+    AudioDecoded,
+    Timeline,
+    samples_to_ms,
+)
 from gateway.session.endpointer import Endpointer, EndpointerConfig, Utterance
-from gateway.session.events import AudioDecoded, Mode
+from gateway.session.events import Mode
 from gateway.session.resume import NEW_SESSION, ResumePoint
 from gateway.session.states import SessionLimits
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from gateway.audio.timeline import FRAME_SAMPLES
+from gateway.audio.timeline import FRAME_SAMPLES, AudioDecoded
 from gateway.session import events as e
 from gateway.session.core import Session
 from gateway.session.endpointer import EndpointerConfig
@@ -90,7 +90,7 @@ class SessionDriver:
         index = self.session.chunk_count - 1
         if index in self.failing:
             return e.AudioFailed(code="bad_audio", message="no audio", pcm=self.audio_before_fault)
-        return e.AudioDecoded(
+        return AudioDecoded(
             tail=b"",
             pcm=data,
             starts_container=index in self.container_starts,

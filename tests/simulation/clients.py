@@ -13,8 +13,8 @@ from asr_client.protocol import (
     ReplayBuffer,
     start_fields,
 )
+from gateway.audio.timeline import AudioDecoded
 from gateway.session.endpointer import EndpointerConfig
-from gateway.session.events import AudioDecoded
 from gateway.session.segmenter import Segmenter
 from gateway.session.states import SessionLimits
 from tests.simulation.gateway_process import FRAME_BYTES, GatewayProcess

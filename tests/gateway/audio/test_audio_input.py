@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
-from gateway.audio.audio_input import AudioError, AudioInput, Decoded
+from gateway.audio.audio_input import AudioInput
 from gateway.audio.decoder_pool import DecoderPool
+from gateway.audio.formats import AudioError
+from gateway.audio.timeline import AudioDecoded
 from tests.gateway.encoded_audio import encode, resample
 from tools.lab.digit_speech import speak
 
@@ -56,7 +58,7 @@ async def timeline(pool: DecoderPool, chunks: list[bytes], rate_hz: int = 16_000
     return b"".join(d.tail + d.pcm for d in decoded) + await audio.finish()
 
 
-async def feed_all(audio: AudioInput, data: bytes, size: int) -> list[Decoded]:
+async def feed_all(audio: AudioInput, data: bytes, size: int) -> list[AudioDecoded]:
     return [await audio.feed(piece) for piece in sliced(data, [size])]
 
 
@@ -93,7 +95,7 @@ async def test_a_wav_file_gives_what_its_raw_pcm_gives(pool: DecoderPool) -> Non
 
 async def test_empty_chunks_are_nothing(pool: DecoderPool) -> None:
     audio = AudioInput(16_000, pool, HOUR_MS)
-    nothing = Decoded(
+    nothing = AudioDecoded(
         tail=b"", pcm=b"", starts_container=False, ends_container=False, clean_start=True
     )
     assert await audio.feed(b"") == nothing
@@ -162,8 +164,8 @@ async def test_raw_pcm_that_is_cut_by_a_container_loses_half_a_sample_only(
     audio = AudioInput(16_000, pool, HOUR_MS)
     await audio.feed(LOUD.tobytes() + b"\1")
     decoded = await audio.feed(WAV)
-    assert decoded.tail_error is not None
-    assert decoded.tail_error.code == "bad_audio"
+    assert decoded.tail_failure is not None
+    assert decoded.tail_failure.code == "bad_audio"
     assert decoded.pcm == SPEECH.tobytes()
 
 
@@ -263,8 +265,8 @@ async def test_a_bad_file_does_not_take_the_next_one_with_it(pool: DecoderPool) 
     audio = AudioInput(16_000, pool, HOUR_MS)
     await audio.feed(FILES["webm"][:60])
     decoded = await audio.feed(WAV)
-    assert decoded.tail_error is not None
-    assert decoded.tail_error.code == "bad_audio"
+    assert decoded.tail_failure is not None
+    assert decoded.tail_failure.code == "bad_audio"
     assert decoded.pcm == SPEECH.tobytes()
 
 

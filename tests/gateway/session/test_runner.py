@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.audio.audio_input import AudioError, Decoded
+from gateway.audio.formats import AudioError
+from gateway.audio.timeline import AudioDecoded
 from gateway.audio.vad import VadOverloadedError
 from gateway.session import events as e
 from gateway.session.core import Session
@@ -28,12 +29,12 @@ class Audio:
         self.entered = 0
         self.closed = 0
 
-    async def feed(self, data: bytes, *, whole: bool) -> Decoded:
+    async def feed(self, data: bytes, *, whole: bool) -> AudioDecoded:
         self.entered += 1
         await self.gate.wait()
         if data == b"noise":
             raise AudioError("bad_audio", "no audio")
-        return Decoded(tail=b"", pcm=data, starts_container=False, ends_container=False)
+        return AudioDecoded(tail=b"", pcm=data, starts_container=False, ends_container=False)
 
     async def finish(self) -> bytes:
         return b""

@@ -3,8 +3,9 @@ tests."""
 
 from __future__ import annotations
 
+from gateway.audio.timeline import AudioDecoded
 from gateway.session import events as e
-from gateway.session.events import AudioDecoded, Mode
+from gateway.session.events import Mode
 from gateway.session.segmenter import CutUtterance, Segmenter
 from tests.gateway.session_driver import ENDPOINTER, LIMITS, SessionDriver, detect, silence, speech
 

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import REGISTRY
 from starlette.websockets import WebSocket, WebSocketState
 
-from gateway.audio.audio_input import Decoded
+from gateway.audio.timeline import AudioDecoded
 from gateway.dialects.dialect import Dialect
 from gateway.dialects.native import Native
 from gateway.session import events as e
@@ -184,10 +184,10 @@ class SlowAudio:
         self.begun = asyncio.Event()
         self.go_on = asyncio.Event()
 
-    async def feed(self, data: bytes, *, whole: bool) -> Decoded:
+    async def feed(self, data: bytes, *, whole: bool) -> AudioDecoded:
         self.begun.set()
         await self.go_on.wait()
-        return Decoded(tail=b"", pcm=b"", starts_container=False, ends_container=False)
+        return AudioDecoded(tail=b"", pcm=b"", starts_container=False, ends_container=False)
 
     async def close(self) -> None: ...
 
