@@ -21,7 +21,7 @@ from gateway.broker_client import BrokerClient
 from gateway.dialects.dialect import Traits
 from gateway.session import events as e
 from gateway.session.core import Session
-from gateway.session.resume import NEW_SESSION, ResumePoint
+from gateway.session.resume import NEW_SESSION, NOT_RESUMABLE, UNAVAILABLE, ResumePoint
 from gateway.session.runner import SessionRunner
 from gateway.session.segments import RETRYABLE
 from gateway.session.states import SessionLimits
@@ -30,7 +30,7 @@ from gateway.settings import GatewaySettings
 from gateway.storage.outbox import Outbox
 from gateway.storage.redis_metadata import RedisMetadata
 from gateway.storage.spool import Spool
-from gateway.storage.takeover import NOT_RESUMABLE, UNAVAILABLE, Takeover
+from gateway.storage.takeover import Takeover
 from gateway.telemetry import metrics
 from gateway.telemetry.activity import Activity
 from persistence.reads import SessionReader, StoreUnavailable

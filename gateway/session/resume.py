@@ -12,6 +12,12 @@ from gateway.session import events as e
 from gateway.session.transcript import join_texts
 from wire.messages import SAMPLE_RATE_HZ, Result
 
+NOT_RESUMABLE = e.Problem(code="not_resumable", message="this session cannot be resumed")
+"""The same for every reason, so that it does not reveal which sessions exist."""
+UNAVAILABLE = e.Problem(
+    code="resume_unavailable", message="the session cannot be resumed now, try again later"
+)
+
 
 def is_complete(stored: dict[str, Any]) -> bool:
     """Whether the end and every segment are stored. A killed gateway may have stored the end
@@ -106,3 +112,34 @@ def resume_point_of(stored: dict[str, Any], generation: int) -> ResumePoint:
         heard_chunk_index=last.last_chunk_index,
         started_at_ms=stored["created_at_ms"],
     )
+
+
+def answer_without_claim(
+    stored: dict[str, Any] | None, shown_hash: str
+) -> ResumePoint | e.Problem | None:
+    """The answer to a client that shows a token with ``shown_hash``, from what is stored of its
+    session. None: the gateway must claim the session first."""
+    if stored is None:
+        return None
+    if stored["status"] == "deleted":
+        return NOT_RESUMABLE
+    if stored["started"] and not same_hash(stored["resume_token_hash"], shown_hash):
+        return NOT_RESUMABLE
+    if stored["started"] and is_complete(stored):
+        return resume_point_of(stored, stored["generation"])
+    return None
+
+
+def answer_after_claim(
+    stored: dict[str, Any] | None, shown_hash: str, generation: int, gateway_id: str
+) -> ResumePoint | e.Problem:
+    """The answer once the claim of ``gateway_id`` for ``generation`` is stored."""
+    if stored is None:
+        return UNAVAILABLE
+    if (answer := answer_without_claim(stored, shown_hash)) is not None:
+        return answer
+    if (stored["generation"], stored["gateway_id"]) != (generation, gateway_id):
+        return UNAVAILABLE  # Another gateway has claimed it in the meantime.
+    if not stored["started"]:
+        return ResumePoint(generation=generation)
+    return resume_point_of(stored, generation)

@@ -12,21 +12,21 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from gateway.session import events as e
-from gateway.session.resume import ResumePoint, is_complete, resume_point_of, same_hash, token_hash
+from gateway.session.resume import (
+    UNAVAILABLE,
+    ResumePoint,
+    answer_after_claim,
+    answer_without_claim,
+    token_hash,
+)
 from gateway.telemetry.metrics import TAKEOVERS
-from persistence.reads import Row, SessionReader, StoreUnavailable
+from persistence.reads import SessionReader, StoreUnavailable
 from wire.messages import Claim, Message, Record, StoredKey
 from wire.records import RESUMED_RECORD_SEQ, SessionResumed, to_body
 
 TAKEOVER_S = 5.0
 """Deadline for storing the claim and reading the session; then ``resume_unavailable``."""
 CLAIM_RESEND_S = 1.0
-
-NOT_RESUMABLE = e.Problem(code="not_resumable", message="this session cannot be resumed")
-"""The same for every reason, so that it does not reveal which sessions exist."""
-UNAVAILABLE = e.Problem(
-    code="resume_unavailable", message="the session cannot be resumed now, try again later"
-)
 
 
 class Takeover:
@@ -68,20 +68,12 @@ class Takeover:
 
     async def _take(self, session_id: str, shown_hash: str) -> ResumePoint | e.Problem:
         stored = await self._reader.resume_state(session_id)
-        if stored is not None and (answer := _settled(stored, shown_hash)) is not None:
+        if (answer := answer_without_claim(stored, shown_hash)) is not None:
             return answer
         generation = 1 if stored is None else stored["generation"] + 1
         await self._claim(session_id, generation, shown_hash)
         stored = await self._reader.resume_state(session_id)
-        if stored is None:
-            return UNAVAILABLE
-        if (answer := _settled(stored, shown_hash)) is not None:
-            return answer
-        if (stored["generation"], stored["gateway_id"]) != (generation, self._gateway_id):
-            return UNAVAILABLE  # Another gateway has claimed it in the meantime.
-        if not stored["started"]:
-            return ResumePoint(generation=generation)
-        return resume_point_of(stored, generation)
+        return answer_after_claim(stored, shown_hash, generation, self._gateway_id)
 
     async def _claim(self, session_id: str, generation: int, shown_hash: str) -> None:
         """Send the claim until it is stored."""
@@ -103,14 +95,3 @@ class Takeover:
                     await stored.wait()
             except TimeoutError:
                 continue
-
-
-def _settled(stored: Row, shown_hash: str) -> ResumePoint | e.Problem | None:
-    """The answer if no claim is needed."""
-    if stored["status"] == "deleted":
-        return NOT_RESUMABLE
-    if stored["started"] and not same_hash(stored["resume_token_hash"], shown_hash):
-        return NOT_RESUMABLE
-    if stored["started"] and is_complete(stored):
-        return resume_point_of(stored, stored["generation"])
-    return None

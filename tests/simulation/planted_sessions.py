@@ -125,7 +125,7 @@ def provisional_rows_go_on() -> Context:
         rows = [structs.replace(row, provisional=False) for row in stored["segments"]]
         return resume_point_of({**stored, "segments": rows}, generation)
 
-    return patch("gateway.storage.takeover.resume_point_of", cut_or_not)
+    return patch("gateway.session.resume.resume_point_of", cut_or_not)
 
 
 def claim_of_the_same_generation() -> Context:

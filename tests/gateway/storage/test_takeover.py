@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.session.resume import ResumePoint, token_hash
+from gateway.session.resume import NOT_RESUMABLE, UNAVAILABLE, ResumePoint, token_hash
 from gateway.storage import takeover as t
 from persistence.reads import SessionReader, StoreUnavailable
 from wire.messages import Claim, Message, Record, StoredKey
@@ -107,7 +107,7 @@ async def test_an_unknown_session_starts_from_the_beginning() -> None:
 )
 async def test_deleted_sessions_and_wrong_tokens_are_refused_alike(state: dict[str, Any]) -> None:
     bus = Bus()
-    assert await takeover(Database(state), bus).take("s", TOKEN) is t.NOT_RESUMABLE
+    assert await takeover(Database(state), bus).take("s", TOKEN) is NOT_RESUMABLE
     assert bus.sent == []
 
 
@@ -133,12 +133,12 @@ async def test_a_lost_race_or_a_lost_database_is_unavailable(
     after_the_claim: dict[str, Any] | Exception | None,
 ) -> None:
     database = Database(stored(), after_the_claim)
-    assert await takeover(database, Bus()).take("s", TOKEN) is t.UNAVAILABLE
+    assert await takeover(database, Bus()).take("s", TOKEN) is UNAVAILABLE
 
 
 async def test_a_session_deleted_during_the_claim_is_refused() -> None:
     database = Database(stored(), stored(status="deleted"))
-    assert await takeover(database, Bus()).take("s", TOKEN) is t.NOT_RESUMABLE
+    assert await takeover(database, Bus()).take("s", TOKEN) is NOT_RESUMABLE
 
 
 async def test_a_claim_that_is_not_stored_in_time_is_unavailable(
@@ -146,7 +146,7 @@ async def test_a_claim_that_is_not_stored_in_time_is_unavailable(
 ) -> None:
     monkeypatch.setattr(t, "TAKEOVER_S", 0.05)
     made = takeover(Database(stored()), Bus(confirm_at=None))
-    assert await made.take("s", TOKEN) is t.UNAVAILABLE
+    assert await made.take("s", TOKEN) is UNAVAILABLE
     assert not made._claims
 
 
@@ -168,7 +168,7 @@ async def test_only_the_claims_own_generation_confirms_it(monkeypatch: pytest.Mo
                 )
             ]
         )
-    assert await taking is t.UNAVAILABLE
+    assert await taking is UNAVAILABLE
 
 
 async def test_a_second_request_for_the_same_session_is_unavailable() -> None:
@@ -177,7 +177,7 @@ async def test_a_second_request_for_the_same_session_is_unavailable() -> None:
     first = asyncio.create_task(made.take("s", TOKEN))
     while not bus.sent:
         await asyncio.sleep(0)
-    assert await made.take("s", TOKEN) is t.UNAVAILABLE
+    assert await made.take("s", TOKEN) is UNAVAILABLE
     (record,) = (message for message in bus.sent if isinstance(message, Record))
     made.note_stored([record.key])
     assert isinstance(await first, ResumePoint)
