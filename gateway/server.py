@@ -202,7 +202,7 @@ class Server:
     ) -> SessionRunner | e.Problem:
         here = self._table.find(session_id)
         if here is not None:
-            if not self._table.is_clients_own(here, resume_token):
+            if not self._table.check_token(here, resume_token):
                 return NOT_RESUMABLE
             # One that is being given up is soon in the database, and can be brought back from it.
             return here if here.session.resumable else UNAVAILABLE
@@ -271,7 +271,7 @@ class Server:
                 runner.feed(e.ResultArrived(result=message))
         elif isinstance(message, Stored):
             self._on_stored(message)
-        elif isinstance(message, Claimed) and self._table.let_go(message):
+        elif isinstance(message, Claimed) and self._table.hand_over(message):
             metrics.SESSIONS.labels("moved").inc()
 
     def _note_result(self, result: Result) -> None:

@@ -1,15 +1,15 @@
 """The Silero VAD network (v6, 16 kHz) as one onnxruntime graph for many frames of many streams.
 
-The package's own graph takes one frame of each stream per run, because a frame's recurrent step
-needs the one before. But that step is a sixth of the work; the spectrum and the convolutions of a
-frame need nothing but its samples. The graph here, made of the package's weights, does those for
-all frames at hand in a few large matrix products, and leaves the steps to onnxruntime's LSTM, which
-takes streams of different lengths. That is four times as fast (``python -m tools.lab.bench vad``),
-and one call without Python in it, so that the interpreter is free for other threads meanwhile.
+The package's own graph takes one frame of each stream per run, because the recurrent step of a
+frame depends on the frame before. That step is a sixth of the work; the spectrum and the
+convolutions of a frame depend on its samples only. This graph, with the package's weights, computes
+them for all frames in a few large matrix products. onnxruntime's LSTM, which accepts streams of
+different lengths, runs the steps. The graph is four times as fast
+(``python -m tools.lab.bench vad``), and its one call releases the interpreter for other threads.
 
 Layers: 4 magnitude spectra (a Hann window of 256 samples each 128), 4 convolutions over time with
 ReLU (129 → 128 → 64 → 64 → 128 channels; the 2nd and 3rd halve the time, so that one vector is
-left), an LSTM of 128 units, and a logistic unit on its output. Tests compare with the package's.
+left), an LSTM of 128 units, and a logistic unit on its output. Tests compare it with the package.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import onnxruntime
 from gateway.audio.timeline import FRAME_SAMPLES
 
 CONTEXT_SAMPLES: Final = 64
-"""Samples before a frame that the network sees with it."""
+"""Samples before a frame that are part of the network's input."""
 STATE_UNITS: Final = 128
 
 _WINDOW = 256
@@ -38,9 +38,9 @@ _BINS = _WINDOW // 2 + 1
 Floats = npt.NDArray[np.float32]
 Samples = npt.NDArray[np.int16]
 
-# F frames, one stream's after the other's; S streams; T the most of any. Kernels are matrices
-# from (time, channel) to channel, so a convolution is a product with columns that lie side by side;
-# where a tap would fall on padding its rows are left out.
+# F is the number of frames of all streams, S of streams, T of the longest stream's frames. Kernels
+# are matrices from (time, channel) to channel, so a convolution is a product with adjacent columns.
+# The rows of taps that fall on padding are left out.
 _GRAPH = f"""
 silero (
     int16[F, {FRAME_SAMPLES}] samples, int16[S, {CONTEXT_SAMPLES}] contexts,
@@ -61,7 +61,7 @@ silero (
     int64[2] by_spectrum = {{-1, {_HOP}}}, int64[2] by_frame = {{-1, {_SPECTRA * _BINS}}}
 >
 {{
-    # The frames as they are heard: what is before each, and its end mirrored to fill a spectrum.
+    # The input of each frame: its context, its samples, and its end mirrored to fill a spectrum.
     tails = Slice (samples, c448, c512, by_column)
     all_contexts = Concat <axis = 0> (contexts, tails)
     before = Gather <axis = 0> (all_contexts, context_of_frame)
@@ -122,8 +122,8 @@ silero (
 
 
 def model_path() -> Path:
-    """The model file in the installed ``silero_vad`` package, which is located but never imported:
-    it would import torch."""
+    """The model file in the installed ``silero_vad`` package. The package is located and not
+    imported: it would import torch."""
     spec = importlib.util.find_spec("silero_vad")
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError("package silero-vad is not installed")
@@ -131,12 +131,12 @@ def model_path() -> Path:
 
 
 class SileroNetwork:
-    """``gain`` amplifies what is heard; what gets louder than a sample can be is clipped."""
+    """``gain`` amplifies the input. Samples beyond full scale are clipped."""
 
     def __init__(self, path: Path, *, gain: float = 1.0) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.enable_mem_pattern = False  # batches have ever other sizes
+        options.enable_mem_pattern = False  # batch sizes vary
         self._session = onnxruntime.InferenceSession(
             _model(path, gain).SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
@@ -144,12 +144,12 @@ class SileroNetwork:
     def run(
         self, samples: Samples, contexts: Samples, frames: Sequence[int], state: Floats
     ) -> tuple[list[list[float]], Floats]:
-        """Probability of speech in each frame of each stream, and the states after.
+        """Probability of speech in each frame of each stream, and the new states.
 
-        ``samples`` has shape ``(sum(frames), FRAME_SAMPLES)``, one stream's frames after the
-        other's; ``contexts``, shape ``(streams, CONTEXT_SAMPLES)``, what each stream had before;
-        ``state`` shape ``(2, streams, STATE_UNITS)``. A stream with fewer frames than another has
-        meaningless probabilities behind its own.
+        ``samples`` has shape ``(sum(frames), FRAME_SAMPLES)``, the frames of one stream after those
+        of another; ``contexts`` has shape ``(streams, CONTEXT_SAMPLES)``, the samples before each
+        stream's frames; ``state`` has shape ``(2, streams, STATE_UNITS)``. Behind the probabilities
+        of a stream with fewer frames than another follow meaningless ones.
         """
         steps = np.array(frames, np.int32)
         begins = np.cumsum(steps) - steps
@@ -190,7 +190,7 @@ def _weights(path: Path) -> dict[str, Floats]:
 
 
 def _matrices(weights: dict[str, Floats], gain: float) -> dict[str, Floats]:
-    """What ``_GRAPH`` takes as constants."""
+    """The constants of ``_GRAPH``."""
     kernels = [_rows(weights[f"encoder.{layer}.reparam_conv.weight"]) for layer in range(4)]
     biases = {f"bias_{n}": weights[f"encoder.{n}.reparam_conv.bias"] for n in range(4)}
     gate_biases = [_gates(weights[f"decoder.rnn.bias_{kind}"]) for kind in ("ih", "hh")]

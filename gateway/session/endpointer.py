@@ -1,8 +1,8 @@
 """SANS-IO: speech probabilities of 32 ms frames in, utterance boundaries out.
 
-Speech starts with one frame at ``start_threshold`` and goes on while frames reach the lower
-``end_threshold``; it ends with ``endpoint_silence_ms`` below that. Doubtful audio is included:
-what lies in no utterance is never recognised, while some silence around speech costs little.
+Speech starts with one frame at ``start_threshold``, continues while frames reach the lower
+``end_threshold``, and ends after ``endpoint_silence_ms`` below that. Doubtful audio is included:
+audio outside utterances is never recognised, while some silence around speech costs little.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ from typing import Literal
 from gateway.audio.timeline import FRAME_SAMPLES, samples_to_ms
 from wire.messages import SAMPLE_RATE_HZ
 
-__all__ = ["FRAME_SAMPLES", "Endpointer", "EndpointerConfig", "Utterance"]
-
 FRAME_MS = FRAME_SAMPLES * 1000 // SAMPLE_RATE_HZ
 LIMIT_SEARCH_MS = 5_000
-"""An utterance at its limit is cut at the most silent frame of its last this many milliseconds:
-long enough to hold a breath of most speakers."""
+"""An utterance at its limit is cut at the most silent frame of its last 5 s, in which most speakers
+take a breath."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,15 +28,15 @@ class EndpointerConfig:
     start_threshold: float = 0.15
     end_threshold: float = 0.1
     min_speech_ms: int = 64
-    """Less speech than this between two silences is a click and makes no utterance."""
+    """Less speech than this between two silences is a click and not an utterance."""
     endpoint_silence_ms: int
     """Silence that ends an utterance."""
     pre_roll_ms: int = 300
-    """Audio before the first speech frame that belongs to the utterance."""
+    """Audio before the first speech frame that is part of the utterance."""
     post_roll_ms: int = 300
-    """Likewise after the last speech frame; less than ``endpoint_silence_ms``."""
+    """Likewise after the last speech frame. Less than ``endpoint_silence_ms``."""
     utterance_ms_max: int = 20_000
-    """A longer utterance is cut, at the most silent place near its end."""
+    """A longer utterance is cut at the most silent place near its end."""
 
     def __post_init__(self) -> None:
         if not 0 < self.end_threshold <= self.start_threshold <= 1:
@@ -53,10 +51,10 @@ class EndpointerConfig:
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """A piece of the session's timeline that holds speech, in samples at 16 kHz.
+    """A part of the session's timeline that holds speech, in samples at 16 kHz.
 
-    ``reason`` is why it ends: ``endpoint``, silence; ``limit``, ``utterance_ms_max``; ``boundary``
-    and ``flush``, the caller said that the audio ends here (see ``Endpointer.boundary``).
+    ``reason`` is the cause of its end: ``endpoint``, silence; ``limit``, ``utterance_ms_max``;
+    ``boundary`` and ``flush``, the end of the audio (see ``Endpointer.boundary``).
     """
 
     start_sample: int
@@ -66,37 +64,37 @@ class Utterance:
 
 @dataclass(slots=True)
 class _Open:
-    """The utterance being spoken. Sample numbers are of the timeline."""
+    """The utterance being spoken, in samples of the timeline."""
 
     start_sample: int
     speech_end_sample: int
     """End of its last speech frame."""
     speech_samples: int
     is_rest: bool
-    """It goes on after a cut at the limit, so that any speech in it counts."""
+    """It continues after a cut at the limit, so that any speech in it counts."""
     recent: deque[float]
     """Probabilities of its last frames, for a cut at the limit."""
 
 
 class Endpointer:
-    """Utterances of one session. The result depends on the probabilities and on where between
-    them ``boundary`` was called, never on how the probabilities were grouped into ``push`` calls.
+    """Finds the utterances of one session.
 
-    Frame ``n`` since the session's beginning covers samples ``512 n`` to ``512 (n + 1)``, whatever
-    boundaries lie between. Returned utterances increase and share no audio.
+    The result depends on the probabilities and on the positions of ``boundary``, not on how the
+    probabilities are grouped into calls of ``push``. Frame ``n`` of the session covers samples
+    ``512 n`` to ``512 (n + 1)``, also behind boundaries. Utterances are in order and don't overlap.
     """
 
     def __init__(
         self, config: EndpointerConfig, *, first_sample: int = 0, heard_samples: int = 0
     ) -> None:
-        """``first_sample``: where the first frame begins, on the session's grid of frames. No
+        """``first_sample`` is the beginning of the first frame, a multiple of a frame's samples. No
         utterance begins in audio before ``heard_samples``."""
         assert first_sample % FRAME_SAMPLES == 0
         self._config = config
         self._pre_roll = _samples(config.pre_roll_ms)
         self._endpoint_silence = _samples(config.endpoint_silence_ms)
-        # One frame less than the silence that ends an utterance, so that no utterance ends in
-        # the frame just heard: the session's last frame may be padding in part.
+        # One frame less than the silence that ends an utterance, so that no utterance ends in the
+        # latest frame: the session's last frame may be padded.
         self._post_roll = min(_samples(config.post_roll_ms), self._endpoint_silence - FRAME_SAMPLES)
         self._length_max = _samples(config.utterance_ms_max)
         search_ms = min(LIMIT_SEARCH_MS, config.utterance_ms_max // 2)
@@ -109,12 +107,8 @@ class Endpointer:
         self._open: _Open | None = None
 
     @property
-    def in_speech(self) -> bool:
-        return self._open is not None
-
-    @property
     def speech_start_sample(self) -> int | None:
-        """Where the open utterance begins, pre-roll included; None when there is none."""
+        """Start of the open utterance, including pre-roll; None if there is none."""
         return None if self._open is None else self._open.start_sample
 
     @property
@@ -124,13 +118,13 @@ class Endpointer:
 
     @property
     def safe_to_forget_sample(self) -> int:
-        """Audio before this sample will be in no utterance returned later."""
+        """No later utterance contains audio before this sample."""
         if self._open is not None:
             return self._open.start_sample
         return max(self._floor, self._position - self._pre_roll)
 
     def push(self, probabilities: Sequence[float]) -> list[Utterance]:
-        """Take the next frames; returns the utterances that ended with them."""
+        """Take the probabilities of the next frames. Returns the utterances that ended in them."""
         utterances = []
         for probability in probabilities:
             utterance = self._step(probability)
@@ -141,11 +135,10 @@ class Endpointer:
     def boundary(
         self, total_samples: int, reason: Literal["boundary", "flush"] = "boundary"
     ) -> list[Utterance]:
-        """The audio ends at ``total_samples`` for good: no utterance will span it.
+        """The audio ends at ``total_samples``: no utterance spans it, and an open one ends there.
 
-        An open utterance is closed there. ``total_samples`` must lie less than a frame from the
-        end of the frames pushed: after it when the rest of the frame is still to come, before it
-        when the last frame was padded.
+        ``total_samples`` must be less than a frame away from the end of the pushed frames: behind
+        it while a part of a frame is missing, before it if the last frame was padded.
         """
         assert abs(total_samples - self._position) < FRAME_SAMPLES, "push the frames first"
         utterances = []
@@ -157,11 +150,10 @@ class Endpointer:
         return utterances
 
     def end_in_silence(self) -> list[Utterance]:
-        """End an open utterance in the middle of the silence that follows its last word.
+        """End an open utterance in the middle of the silence after its last word.
 
-        For a pause that the caller knows to be an end before ``endpoint_silence_ms`` shows it. The
-        second half of the silence is left to what comes next: the beginning of a soft consonant
-        sounds like silence.
+        For an end that the caller knows before ``endpoint_silence_ms`` has passed. The second half
+        of the silence is left to the next utterance: a soft initial consonant sounds like silence.
         """
         if self._open is None:
             return []
@@ -190,7 +182,7 @@ class Endpointer:
         return None
 
     def _open_at(self, start_sample: int, frames: list[float], *, is_rest: bool) -> None:
-        """Open an utterance whose frames up to now are ``frames``."""
+        """Open an utterance with the probabilities ``frames`` so far."""
         speech = [p >= self._config.end_threshold for p in frames]
         speech_end = start_sample
         if any(speech):
@@ -217,8 +209,8 @@ class Endpointer:
         return Utterance(utterance.start_sample, end_sample, reason)
 
     def _cut(self, utterance: _Open) -> Utterance:
-        """End ``utterance`` inside its most silent recent frame and go on behind it."""
-        # Not the last frame: it may be padding in part, and its middle past the audio's end.
+        """End ``utterance`` in the middle of its most silent recent frame, and open the rest."""
+        # Not the last frame: it may be padded, and its middle may lie behind the audio's end.
         frames = list(utterance.recent)
         quietest = min(range(len(frames) - 1), key=lambda n: (frames[n], -n))
         frames_behind = frames[quietest:]

@@ -227,7 +227,7 @@ class SessionRunner:
         self.feed(e.Disconnected())
         self.feed(e.Interrupted())
 
-    def let_go(self) -> None:
+    def hand_over(self) -> None:
         """The session continues at another gateway. Nothing more of it is sent or stored here.
 
         A delayed claim takes effect after the client has come back here. It is closed with 1012 and

@@ -1,4 +1,4 @@
-"""Sessions of this gateway: those that run, and those that ended a short while ago."""
+"""The sessions of this gateway: running ones, and ones that ended recently."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from gateway.session.runner import SessionRunner
 from wire.messages import Claimed
 
 FINISHED_KEPT_MAX = 10_000
-"""Sessions that ended here and could be asked for their final result again; beyond it the oldest
-is forgotten, and answered from the database."""
+"""Ended sessions whose final result can be sent again. Beyond it the oldest is forgotten and
+answered from the database."""
 
 
 class SessionTable:
-    """``keep_s``: how long a session that has ended is kept."""
+    """``keep_s`` is how long an ended session is kept."""
 
     def __init__(self, keep_s: float) -> None:
         self.running: dict[str, SessionRunner] = {}
@@ -22,17 +22,18 @@ class SessionTable:
         self._keep_s = keep_s
 
     def find(self, session_id: str) -> SessionRunner | None:
-        """The session, running or not."""
+        """The session, running or ended."""
         runner = self.running.get(session_id)
         if runner is None and session_id in self._finished:
             runner = self._finished[session_id][1]
         return runner
 
-    def is_clients_own(self, runner: SessionRunner, resume_token: str) -> bool:
+    def check_token(self, runner: SessionRunner, resume_token: str) -> bool:
+        """Whether ``resume_token`` was issued for the session."""
         return same_hash(token_hash(resume_token), token_hash(runner.session.resume_token))
 
     def end(self, runner: SessionRunner, now_s: float) -> bool:
-        """``runner`` has ended. False: it is not here any more."""
+        """``runner`` has ended. Returns False if it was handed over or forgotten before."""
         session_id = runner.session.session_id
         if self.running.get(session_id) is not runner:
             return False
@@ -42,21 +43,23 @@ class SessionTable:
         return True
 
     def forget(self, session_id: str) -> SessionRunner | None:
-        """The session is none of ours any more; returns it if it was."""
+        """Remove the session. Returns it if it was here."""
         runner = self.find(session_id)
         self.running.pop(session_id, None)
         self._finished.pop(session_id, None)
         return runner
 
     def forget_old(self, now_s: float) -> None:
+        """Remove ended sessions after ``keep_s``, or beyond ``FINISHED_KEPT_MAX``."""
         while self._finished:
             session_id, (keep_until_s, _) = next(iter(self._finished.items()))
             if now_s < keep_until_s and len(self._finished) <= FINISHED_KEPT_MAX:
                 return
             del self._finished[session_id]
 
-    def let_go(self, claimed: Claimed) -> bool:
-        """Another gateway has a session's client: whether it was here, and is let go now."""
+    def hand_over(self, claimed: Claimed) -> bool:
+        """Another gateway has claimed a session with its client's token. Returns whether the
+        session was here."""
         runner = self.find(claimed.session_id)
         if runner is None:
             return False
@@ -66,10 +69,11 @@ class SessionTable:
         return self.supersede(claimed.session_id, claimed.generation - 1)
 
     def supersede(self, session_id: str, generation: int) -> bool:
-        """This generation of a session is over: whether it was here, and is let go now."""
+        """A newer generation of a session is stored. Returns whether this ``generation``, or an
+        older one, was here."""
         runner = self.find(session_id)
         if runner is None or runner.session.resume_point.generation > generation:
             return False
         self.forget(session_id)
-        runner.let_go()
+        runner.hand_over()
         return True

@@ -1,4 +1,4 @@
-"""The traces of one session's utterances: from the chunk in which an utterance ends to its row."""
+"""The traces of one session's utterances, from the chunk in which an utterance ends to its row."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from runtime import tracing
 from wire.messages import Lane
 
 UTTERANCES_MAX = 4_096
-"""Utterances of a session that are sent and not stored yet; one more has no first span."""
+"""Utterances of a session that are sent and not stored yet. Further ones have no first span."""
 
 
 @dataclass(slots=True)
 class _Open:
     chunk_s: float
-    """When the chunk came in which the utterance's end was found."""
+    """When the chunk arrived in which the utterance ended."""
     code: str | None = None
-    """The error's, if there is no text."""
+    """The error code of an utterance without text."""
 
 
 class SessionTraces:
-    """Only made while traces are on. Tell it every event and action."""
+    """Exists only while tracing is on. Pass it every event and action of the session."""
 
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
@@ -45,7 +45,7 @@ class SessionTraces:
             self._open[action.result.seq].code = None if error is None else error.code
 
     def _begin(self, session_id: str, seq: int, now_s: float) -> None:
-        # A job that is sent again began before.
+        # A resent job has its span already.
         if seq not in self._open and len(self._open) < UTTERANCES_MAX:
             chunk_s = now_s if self._chunk_s is None else self._chunk_s
             self._open[seq] = _Open(chunk_s)

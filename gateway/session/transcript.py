@@ -1,4 +1,4 @@
-"""Joining the texts of segments into one."""
+"""Joins the texts of segments."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def is_cjk(character: str) -> bool:
 
 
 def join_texts(texts: Iterable[str]) -> str:
-    """One text: nothing between CJK characters, one space between any other words."""
+    """Join texts without a space between CJK characters and with one space between other words."""
     parts = [stripped for text in texts if (stripped := text.strip())]
     if not parts:
         return ""
@@ -41,12 +41,12 @@ def join_texts(texts: Iterable[str]) -> str:
 
 
 def gap(before: str, after: str) -> str:
-    """What stands between two texts when they are joined."""
+    """The separator of two texts when they are joined."""
     if not before or not after or (is_cjk(before[-1]) and is_cjk(after[0])):
         return ""
     return " "
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
-    """Where the words of ``text`` begin and end; each CJK character is a word."""
+    """Start and end of each word in ``text``. Each CJK character is a word."""
     return [match.span() for match in _WORD.finditer(text)]

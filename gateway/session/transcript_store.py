@@ -1,10 +1,10 @@
-"""SANS-IO: a session's results, in little room.
+"""SANS-IO: the delivered results of one session, packed.
 
-A live session may last for hours, and what it was told is needed again: for the transcript at its
-end, for a client that comes back, for those who look at it meanwhile. As objects its results take
-1.8 kB each, most of it times of words. The newest are kept as bytes, a quarter of that, and the
-others by columns, times as differences, and compressed: a fortieth. Compressed ones lie behind each
-other, because each by itself would hold on to a page of its own among what is freed around it.
+A live session may last for hours, and its results are needed again: for the transcript at its end,
+for a client that resumes, and for REST. As objects they take 1.8 kB each, most of it word times.
+The newest results are kept as bytes, a quarter of that. Older ones are stored in columns, with
+times as differences, and compressed to a fortieth. Compressed results are concatenated: separate
+ones would each keep a page of the heap from being freed.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from wire import codec
 from wire.messages import Failure, Result, Token
 
 RESULTS_PER_BLOCK = 32
-"""Of a session with fewer nothing is compressed."""
+"""Results compressed together. A session with fewer results compresses none."""
 
 _RISING = ("seq", "start_ms", "end_ms", "last_chunk_index", "resume_chunk_index", "resume_sample")
-"""Columns kept as differences; right for any numbers, and small for these."""
+"""Columns kept as differences. Correct for any numbers, and small for these."""
 _PLAIN = tuple(
     name for name in Result.__struct_fields__ if name not in (*_RISING, "error", "tokens")
 )
 
 
 class TranscriptStore:
-    """Append only; results are in segment order from 0."""
+    """Append only. Results are in segment order from 0."""
 
     def __init__(self) -> None:
         self._packed = bytearray()
         self._ends = array("q", [0])
-        """Of the blocks in ``_packed``; the first is where the first begins."""
+        """Ends of the blocks in ``_packed``, after the start of the first."""
         self._newest: list[bytes] = []
 
     def __len__(self) -> int:
@@ -46,7 +46,7 @@ class TranscriptStore:
         return self.since(0)
 
     def append(self, result: Result) -> None:
-        """Of ``result`` all is kept, tokens too."""
+        """Keep all fields of ``result``, including tokens."""
         self._newest.append(msgpack.packb(codec.encode(result)))
         if len(self._newest) == RESULTS_PER_BLOCK:
             self._packed += _block([_result(packed) for packed in self._newest])
@@ -54,7 +54,7 @@ class TranscriptStore:
             self._newest.clear()
 
     def since(self, index: int) -> Iterator[Result]:
-        """Results from ``index`` on."""
+        """Results from segment ``index`` on."""
         first, skipped = divmod(index, RESULTS_PER_BLOCK)
         for begin, end in pairwise(self._ends[first:]):
             yield from islice(_results(bytes(self._packed[begin:end])), skipped, None)

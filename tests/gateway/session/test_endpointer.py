@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.session.endpointer import FRAME_SAMPLES, Endpointer, EndpointerConfig, Utterance
+from gateway.audio.timeline import FRAME_SAMPLES
+from gateway.session.endpointer import Endpointer, EndpointerConfig, Utterance
 
 CONFIG = EndpointerConfig(
     start_threshold=0.5,
@@ -35,7 +36,7 @@ def test_speech_between_silences_is_one_utterance_with_its_rolls() -> None:
     endpointer = Endpointer(CONFIG)
     (utterance,) = endpointer.push(frames((0, 20), (0.9, 30), (0, 20)))
     assert utterance == Utterance(20 * 512 - ROLL, 50 * 512 + 128 * 16, "endpoint")
-    assert not endpointer.in_speech
+    assert endpointer.speech_start_sample is None
 
 
 def test_the_open_utterance_is_told_while_it_lasts() -> None:
@@ -43,7 +44,7 @@ def test_the_open_utterance_is_told_while_it_lasts() -> None:
     endpointer.push(frames((0, 20)))
     assert endpointer.speech_start_sample is None
     endpointer.push(frames((0.9, 1)))
-    assert endpointer.in_speech
+    assert endpointer.speech_start_sample is not None
     assert endpointer.speech_start_sample == 20 * 512 - ROLL == endpointer.safe_to_forget_sample
 
 

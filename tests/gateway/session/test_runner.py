@@ -197,7 +197,7 @@ async def test_a_decoder_is_closed_after_its_last_chunk() -> None:
     gateway.audio.gate.clear()
     taking = asyncio.create_task(runner.take(client, chunk(UTTERANCE)))
     await settle()
-    runner.let_go()
+    runner.hand_over()
     assert client.code == 1012 and gateway.released == 1
     await settle()
     assert gateway.audio.closed == 0

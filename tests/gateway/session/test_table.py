@@ -29,7 +29,7 @@ class Host:
         self.session = Session(generation)
         self.gone = False
 
-    def let_go(self) -> None:
+    def hand_over(self) -> None:
         self.gone = True
 
 
@@ -49,7 +49,7 @@ def test_a_claim_of_a_newer_generation_with_the_clients_token(
     runner = Host(1)
     directory = directory_of(runner)
     claimed = Claimed(session_id="s", generation=generation, resume_token_hash=token_hash(shown))
-    assert directory.let_go(claimed) is goes
+    assert directory.hand_over(claimed) is goes
     assert runner.gone is goes
     assert (directory.find("s") is None) is goes
 
@@ -71,4 +71,4 @@ def test_who_is_not_here_cannot_go() -> None:
     directory = SessionTable(keep_s=10.0)
     assert not directory.supersede("s", 1)
     claimed = Claimed(session_id="s", generation=2, resume_token_hash=token_hash(TOKEN))
-    assert not directory.let_go(claimed)
+    assert not directory.hand_over(claimed)
