@@ -1,1 +1,1 @@
-"""What every process does: settings, logging, metrics, signals, and being restarted."""
+"""Shared by all processes: settings, logging, metrics, traces, signals and supervision."""

@@ -1,5 +1,7 @@
-"""Waiting times between tries: exponential, bounded, with full jitter (AWS architecture blog,
-"Exponential Backoff And Jitter", 2015)."""
+"""Exponential backoff with equal jitter: delays are uniform between half the ceiling and all of it.
+
+Source: AWS Architecture Blog, "Exponential Backoff And Jitter", 2015.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from random import Random
 
 @dataclass
 class Backoff:
-    """``next_delay_s`` grows from ``initial_s`` to ``max_s``; ``reset`` after a success."""
+    """Delays grow from ``initial_s`` to ``max_s``. Call ``reset`` after a success."""
 
     initial_s: float
     max_s: float

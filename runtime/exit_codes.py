@@ -1,13 +1,13 @@
-"""Exit codes that mean something to the supervisor (values from BSD ``sysexits.h``)."""
+"""Exit codes that the supervisor interprets (values from BSD ``sysexits.h``)."""
 
 OK = 0
 FAILURE = 1
-"""A crash, or work that could not be finished in time."""
+"""A crash, or work left unfinished at a deadline."""
 UNAVAILABLE = 69
-"""Something this process needs for good is not to be had, such as its port: don't restart."""
+"""A required resource, such as the port, is not available. Not restarted."""
 CONFIG = 78
-"""A setting is wrong: restarting cannot help."""
+"""A setting is invalid. Not restarted."""
 
 FINAL = frozenset({UNAVAILABLE, CONFIG})
-"""A process that ended as it was asked to is started again, too: whoever asked it, and not its
-supervisor, wants a fresh one (``kill`` of a gateway must not end the whole system)."""
+"""Codes after which the supervisor ends, too. ``OK`` is not among them: a child that someone else
+stopped with SIGTERM is restarted, so that ``kill`` of a gateway does not end the whole system."""

@@ -1,4 +1,4 @@
-"""How a process ends: signals only set state, loops look at it, and no orphan stays behind."""
+"""Process termination: signals set a flag, loops poll it, and children die with their parent."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from types import FrameType
 _PR_SET_PDEATHSIG = 1
 
 DRAIN_S = 4.0
-"""Time a process may use to finish after SIGTERM. honcho kills what is left after 5 s."""
+"""Time to finish after SIGTERM. honcho kills its processes after 5 s."""
 
 
 class StopSignal:
-    """Set by SIGTERM and SIGINT; the handler does nothing else, so it is safe anywhere.
+    """A flag set by SIGTERM and SIGINT. Create it on the main thread.
 
-    Not a ``threading.Event``, whose lock is held when it is set and when it is waited for: a
-    process is told twice within a moment to end, by honcho and by its supervisor, and the second
-    handler would wait for the first one's lock forever.
-
-    Make it on the main thread. Loops poll ``requested`` or wait on it with a time limit.
+    Loops poll ``requested``, or ``wait`` with a timeout. The handlers only set the flag and write
+    to a pipe, which is safe at any point. A ``threading.Event`` is not: a process often receives
+    two signals at once, from honcho and from its supervisor, and the second handler would deadlock
+    on the lock that the first one holds.
     """
 
     def __init__(self) -> None:
@@ -41,33 +40,32 @@ class StopSignal:
         return self._requested
 
     def request(self) -> None:
-        """Ask for the same as SIGTERM does."""
+        """Set the flag, as SIGTERM does."""
         self._requested = True
-        with contextlib.suppress(BlockingIOError):  # A full pipe ends the waiting as well.
+        with contextlib.suppress(BlockingIOError):  # A full pipe wakes waiters, too.
             os.write(self._writing, b"\0")
 
     def wait(self, timeout_s: float) -> bool:
-        """Until it is requested, or the time is over; returns whether it is requested."""
+        """Wait until the flag is set or the timeout expires. Returns the flag."""
         poll = select.poll()
         poll.register(self._reading, select.POLLIN)
         if not self._requested and poll.poll(timeout_s * 1000):
-            # A forked child has our handler until it is another program: its bytes, too, are here.
+            # Until a forked child calls exec, it has our handler and writes to our pipe.
             with contextlib.suppress(BlockingIOError):
                 os.read(self._reading, 4_096)
         return self._requested
 
 
 def be_interruptible() -> None:
-    """Have SIGTERM and SIGINT raise ``KeyboardInterrupt``: for tools, which are ended by what they
-    are doing, not by loops that look. SIGINT too, because shells have it ignored in what they start
-    in the background."""
+    """Make SIGTERM and SIGINT raise ``KeyboardInterrupt``, for tools without a polling loop. SIGINT
+    included, because shells set it to ignored in background processes."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
 
 
 def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
-    """Have the kernel send ``number`` when the parent ends (Linux ``prctl``), so that killing a
-    supervisor with -9 leaves no orphan. Elsewhere a no-op: the parent's pipe closing must do."""
+    """Have the kernel send ``number`` to this process when its parent ends (Linux ``prctl``), so
+    that ``kill -9`` of a supervisor leaves no orphan. A no-op on other systems."""
     try:
         prctl = ctypes.CDLL(None, use_errno=True).prctl
     except (OSError, AttributeError):

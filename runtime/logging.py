@@ -1,4 +1,4 @@
-"""structlog for every process: readable on a terminal, JSON otherwise. Never audio or text."""
+"""Logging with structlog: human-readable on a terminal, else JSON. Never audio or transcripts."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from typing import Literal
 import structlog
 
 OURS = ["__main__", "asr_worker", "broker", "gateway", "persistence", "runtime", "tools", "wire"]
-"""Whose debug lines may be shown. Those of libraries quote what they handle: uvicorn's the frames
-of every WebSocket, with audio, texts and tokens in them."""
+"""Packages whose debug lines may be shown. Those of libraries quote their data: uvicorn logs the
+frames of every WebSocket, which contain audio, transcripts and tokens."""
 
 
 def configure(level: str, log_format: Literal["auto", "console", "json"], process: str) -> None:
-    """Route structlog and the standard library's logging to stderr in one format.
+    """Send structlog's and the standard library's log lines to standard error in one format.
 
-    Libraries that log through the standard library (uvicorn, funasr) come out alike, from the
-    level info on.
+    Lines of libraries (uvicorn, funasr) are shown from level info on, whatever ``level`` is.
     """
     if log_format == "auto":
-        log_format = "console" if _a_person_reads() else "json"
+        log_format = "console" if _is_interactive() else "json"
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -56,9 +55,9 @@ def configure(level: str, log_format: Literal["auto", "console", "json"], proces
         logging.getLogger(name).setLevel(number)
 
 
-def _a_person_reads() -> bool:
-    # honcho pipes its children's output to its own terminal and says so with nothing but its name
-    # in the environment; the terminal itself is then known only to whoever started honcho.
+def _is_interactive() -> bool:
+    # honcho pipes its children's output to its own terminal. A child can detect honcho only by this
+    # variable, and cannot detect whether honcho's own output is a terminal.
     return sys.stderr.isatty() or os.environ.get("HONCHO_PROCESS_NAME") is not None
 
 

@@ -1,7 +1,7 @@
-"""What Prometheus is told of every process: a port of its own, and what runs there.
+"""Prometheus endpoint and metrics of every process.
 
-The gateway shows its metrics on its HTTP port too, but several gateways share that one, and the
-kernel picks which of them answers a scrape. So each process of a host serves its own port.
+Each process of a host serves a port of its own. The gateway also serves ``/metrics`` on its HTTP
+port, but several gateways share that port, and the kernel chooses which of them answers a scrape.
 """
 
 from __future__ import annotations
@@ -14,26 +14,30 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 VERSION: Final = "0.1.0"
-"""As in pyproject.toml; the project runs from its checkout, without installed metadata."""
+"""As in pyproject.toml. The project runs from its checkout, without installed metadata."""
 
 PORT_OFFSETS: Final = {"broker": 0, "persistence": 10, "gateway": 20, "asr_worker": 40}
-"""From METRICS_PORT; instances take the next free one, so a scraper's targets can be listed."""
-INSTANCES_MAX = {"broker": 10, "persistence": 10, "gateway": 20, "asr_worker": 60}
-"""Processes of a kind on one host with metrics; a further one serves none and logs so."""
+"""First port of each process type, from METRICS_PORT. Instances take the next free one."""
+INSTANCES_MAX: Final = {"broker": 10, "persistence": 10, "gateway": 20, "asr_worker": 60}
+"""Processes of a type with an endpoint on one host. Further ones log ``no_metrics_port``."""
 
 SPANS = Counter("asr_trace_spans_total", "Spans for the trace collector, by outcome", ["outcome"])
 for _outcome in ("sent", "failed", "dropped"):
     SPANS.labels(_outcome)
-BUILD_INFO = Gauge("asr_build_info", "Always 1: what runs here", ["process", "version", "python"])
+BUILD_INFO = Gauge(
+    "asr_build_info",
+    "Always 1; its labels describe the running process",
+    ["process", "version", "python"],
+)
 
 
 def serve(process: str, first_port: int) -> int | None:
-    """Serve ``/metrics`` of this process on loopback, in a daemon thread; returns its port.
+    """Serve ``/metrics`` of this process on loopback, in a daemon thread, and return the port.
 
-    ``first_port`` is the host's METRICS_PORT, 0 for none. No free port is logged and the process
-    goes on: being measured is not worth failing for.
+    ``first_port`` is the host's METRICS_PORT; 0 disables the endpoint. If no port is free, the
+    process logs that and runs without an endpoint.
     """
-    # When a series began is told as a series of its own, which doubles their number for nothing.
+    # A ``_created`` series for each series would double their number.
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     BUILD_INFO.labels(process, VERSION, platform.python_version()).set(1)
     if first_port == 0:

@@ -1,9 +1,8 @@
-"""``python -m runtime.supervisor PACKAGE``: run ``python -m PACKAGE`` and restart it when it
-crashes. honcho stops everything when one of its processes ends, so each Procfile line restarts
-its own.
+"""``python -m runtime.supervisor PACKAGE``: run ``python -m PACKAGE`` and restart it when it exits.
 
-A wrong setting or a taken port (``exit_codes.FINAL``) is not a crash: it ends the supervisor with
-the same code, so that the operator sees one clear line instead of a crash loop.
+honcho stops all processes when one exits, so each line of the Procfile runs under a supervisor. An
+invalid setting or a port in use (``exit_codes.FINAL``) ends the supervisor with the same exit code:
+the operator sees one error message instead of a crash loop.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from runtime.liveness import LivenessWatch
 RESTART_DELAY_INITIAL_S = 0.2
 RESTART_DELAY_MAX_S = 5.0
 HEALTHY_AFTER_S = 10.0
-"""A child that lived this long starts the back-off anew."""
+"""A child that ran this long resets the backoff."""
 POLL_S = 0.1
 KILL_AFTER_S = lifecycle.DRAIN_S + 0.5
-"""After SIGTERM; beyond it the child is killed."""
+"""Time from SIGTERM to SIGKILL."""
 
 
 class Child:
-    """One command, kept running. ``check`` it several times a second."""
+    """One command that is kept running. Call ``check`` several times a second."""
 
     def __init__(
         self,
@@ -41,8 +40,9 @@ class Child:
         final: frozenset[int] = exit_codes.FINAL,
         silence_s_max: float | None = None,
     ) -> None:
-        """``environment`` is added to ours; an exit code in ``final`` is no crash; a child that
-        does not beat (``runtime.liveness``) for ``silence_s_max`` is killed and restarted."""
+        """``environment`` is added to the inherited one. An exit code in ``final`` ends the child
+        for good. A child without a beat (``runtime.liveness``) for ``silence_s_max`` is killed and
+        restarted; None disables the check."""
         self._command = command
         self._environment = dict(environment or {})
         self._final = final
@@ -56,18 +56,17 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """Of the running process; None between two lives."""
+        """Process id; None while the child is not running."""
         return None if self._process is None else self._process.pid
 
     def check(self, now_s: float) -> int | None:
-        """Start, restart or kill the process if it is time to. Returns its exit code if it ended
-        for good."""
+        """Start, restart or kill the process if due. Returns its exit code if that is final."""
         if self._process is None:
             if now_s >= self._start_at_s:
                 self._try_to_start(now_s)
             return None
         if self._watch is not None and self._watch.is_silent(now_s):
-            self._log.error("child_hangs", pid=self.pid, silence_s_max=self._silence_s_max)
+            self._log.error("child_unresponsive", pid=self.pid, silence_s_max=self._silence_s_max)
             self._process.kill()
             self._process.wait()
         code = self._process.poll()
@@ -78,11 +77,11 @@ class Child:
             return code
         if now_s - self._started_s >= HEALTHY_AFTER_S:
             self._backoff.reset()
-        self._log.error("child_ended", exit_code=code, restart_in_s=self._put_off(now_s))
+        self._log.error("child_exited", exit_code=code, restart_in_s=self._schedule_start(now_s))
         return None
 
-    def _put_off(self, now_s: float) -> float:
-        """For how long the next start is."""
+    def _schedule_start(self, now_s: float) -> float:
+        """Returns the delay until the next start."""
         delay_s = self._backoff.next_delay_s()
         self._start_at_s = now_s + delay_s
         return round(delay_s, 2)
@@ -90,19 +89,19 @@ class Child:
     def _try_to_start(self, now_s: float) -> None:
         try:
             self._start(now_s)
-        except OSError as error:  # No memory, or no process, to be had at the moment.
+        except OSError as error:  # Out of memory, or of processes.
             self._forget()
-            delay_s = self._put_off(now_s)
-            self._log.error("child_not_started", error=error.strerror, restart_in_s=delay_s)
+            delay_s = self._schedule_start(now_s)
+            self._log.error("child_start_failed", error=error.strerror, restart_in_s=delay_s)
 
     def terminate(self) -> None:
-        """SIGTERM; ``end`` collects what it leads to."""
+        """Send SIGTERM. Call ``end`` to reap the process."""
         if self._process is not None:
             self._process.terminate()
 
     def end(self, kill_after_s: float = KILL_AFTER_S) -> int:
-        """SIGTERM, wait, SIGKILL. Returns the exit code, 0 if it ended as asked or was not
-        running."""
+        """SIGTERM, then SIGKILL after ``kill_after_s``. Returns the exit code; 0 after a signal or
+        if it was not running."""
         if self._process is None:
             return exit_codes.OK
         code = end_child(self._process, kill_after_s)
@@ -131,21 +130,12 @@ class Child:
             self._watch = None
 
 
-def run(command: list[str], stop: lifecycle.StopSignal) -> int:
-    """Keep ``command`` running until it ends for good or ``stop`` is requested.
-
-    Returns:
-        The exit code for this process.
-    """
-    return run_children([Child(command)], stop)
-
-
 def run_children(children: Sequence[Child], stop: lifecycle.StopSignal) -> int:
-    """Keep all ``children`` running until one ends for good or ``stop`` is requested, then end
-    them all.
+    """Keep all ``children`` running until one exits with a final code or ``stop`` is requested,
+    then end them all.
 
     Returns:
-        The exit code for this process: that of the child that ended for good, else the highest.
+        The exit code for this process: the final one, else the highest.
     """
     while not stop.requested:
         for child in children:
@@ -158,7 +148,7 @@ def run_children(children: Sequence[Child], stop: lifecycle.StopSignal) -> int:
 
 
 def end_children(children: Sequence[Child], kill_after_s: float = KILL_AFTER_S) -> int:
-    """End all at once; together they get ``kill_after_s``. Returns the highest exit code."""
+    """End all children concurrently, within ``kill_after_s``. Returns the highest exit code."""
     deadline_s = time.monotonic() + kill_after_s
     for child in children:
         child.terminate()
@@ -166,7 +156,7 @@ def end_children(children: Sequence[Child], kill_after_s: float = KILL_AFTER_S) 
 
 
 def end_child(child: subprocess.Popen[bytes], kill_after_s: float = KILL_AFTER_S) -> int:
-    """SIGTERM, wait, SIGKILL. Returns the child's exit code, 0 if it ended as asked."""
+    """SIGTERM, then SIGKILL after ``kill_after_s``. Returns the exit code, 0 after a signal."""
     if child.poll() is None:
         child.terminate()
     try:
@@ -184,7 +174,8 @@ def main(arguments: list[str]) -> int:
     values = settings.load(settings.ProcessSettings)
     logging.configure(values.log_level, values.log_format, f"{arguments[0]}-supervisor")
     os.environ["PYTHONUNBUFFERED"] = "1"
-    return run([sys.executable, "-m", arguments[0]], lifecycle.StopSignal())
+    child = Child([sys.executable, "-m", arguments[0]])
+    return run_children([child], lifecycle.StopSignal())
 
 
 if __name__ == "__main__":

@@ -193,6 +193,6 @@ async def test_an_endless_message_ends_at_most_the_broker_and_sessions_go_on(
         await client.finish()
         assert_stored_once(stack, client, audio)
         ended = [
-            e for p in stack.processes.values() for e in p.events if e["event"] == "child_ended"
+            e for p in stack.processes.values() for e in p.events if e["event"] == "child_exited"
         ]
         assert all(event["process"] == "broker-supervisor" for event in ended)

@@ -16,7 +16,7 @@ def test_delays_grow_to_the_limit_and_are_never_zero(seed: int, failures: int) -
         assert ceiling_s / 2 <= backoff.next_delay_s() <= ceiling_s
 
 
-def test_reset_begins_anew() -> None:
+def test_reset_restores_the_initial_delay() -> None:
     backoff = Backoff(0.2, 5.0, Random(1))
     for _ in range(10):
         backoff.next_delay_s()
@@ -24,6 +24,6 @@ def test_reset_begins_anew() -> None:
     assert backoff.next_delay_s() <= 0.2
 
 
-def test_processes_do_not_return_all_at_once() -> None:
+def test_delays_of_processes_differ() -> None:
     delays = {Backoff(1.0, 1.0, Random(seed)).next_delay_s() for seed in range(20)}
     assert len(delays) == 20

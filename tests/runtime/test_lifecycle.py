@@ -23,7 +23,7 @@ def stop() -> Iterator[lifecycle.StopSignal]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_only_sets_state(stop: lifecycle.StopSignal, number: signal.Signals) -> None:
+def test_a_signal_only_sets_the_flag(stop: lifecycle.StopSignal, number: signal.Signals) -> None:
     assert not stop.requested
     os.kill(os.getpid(), number)
     assert stop.wait(30)
@@ -42,22 +42,22 @@ def run_apart(program: str, *arguments: str) -> None:
     )
 
 
-def test_a_signal_ends_the_waiting(stop: lifecycle.StopSignal) -> None:
+def test_a_signal_ends_the_wait(stop: lifecycle.StopSignal) -> None:
     threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
     assert stop.wait(60)
 
 
-def test_request_does_the_same(stop: lifecycle.StopSignal) -> None:
+def test_request_sets_the_flag(stop: lifecycle.StopSignal) -> None:
     stop.request()
     assert stop.wait(0)
 
 
-def test_waiting_has_an_end(stop: lifecycle.StopSignal) -> None:
+def test_the_wait_times_out(stop: lifecycle.StopSignal) -> None:
     assert not stop.wait(0.01)
 
 
-# Told to end by a child, as fast as it can, while it waits again and again.
-TOLD_OFTEN = """
+# A child sends signals in a tight loop while the parent waits repeatedly.
+SIGNALLED_OFTEN = """
 import os, signal
 from runtime import lifecycle
 stop = lifecycle.StopSignal()
@@ -71,12 +71,12 @@ assert stop.requested
 """
 
 
-def test_signals_may_come_at_any_moment_even_while_one_is_handled() -> None:
-    run_apart(TOLD_OFTEN)
+def test_a_signal_may_arrive_at_any_point_even_in_a_handler() -> None:
+    run_apart(SIGNALLED_OFTEN)
 
 
-# A child that has not yet become another program is told to end, and not its parent.
-CHILD_TOLD = """
+# A forked child receives SIGTERM before exec; its parent does not.
+CHILD_SIGNALLED = """
 import os, signal, time
 from runtime import lifecycle
 stop = lifecycle.StopSignal()
@@ -91,11 +91,11 @@ assert time.monotonic() - began_s >= 0.2
 """
 
 
-def test_what_a_forked_child_is_told_is_not_told_to_its_parent() -> None:
-    run_apart(CHILD_TOLD)
+def test_a_signal_to_a_forked_child_does_not_set_the_parents_flag() -> None:
+    run_apart(CHILD_SIGNALLED)
 
 
-# A parent that starts a child, waits for it to be ready, and ends without a word.
+# A parent that starts a child, waits until it is ready, and exits.
 PARENT = """
 import os, sys, time
 from runtime import lifecycle
@@ -110,10 +110,10 @@ os.read(reading, 1)
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_child_dies_with_its_parent(number: signal.Signals) -> None:
-    # Standard output ends, and with it this, when the last process that holds it does.
+    # Standard output is closed only when the last process that holds it has ended.
     run_apart(PARENT, str(int(number)))
 
 
-def test_draining_is_shorter_than_honchos_patience() -> None:
+def test_draining_ends_before_honcho_kills() -> None:
     honcho_kills_after_s = 5
     assert honcho_kills_after_s > lifecycle.DRAIN_S

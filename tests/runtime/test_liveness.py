@@ -27,12 +27,12 @@ def seconds(first: float, last: float) -> list[float]:
     return [first + step / 10 for step in range(int((last - first) * 10) + 1)]
 
 
-def test_silence_is_noticed_when_it_has_lasted(watch: LivenessWatch) -> None:
+def test_silence_counts_after_the_limit(watch: LivenessWatch) -> None:
     assert not any(watch.is_silent(now_s) for now_s in seconds(100.0, 105.0))
     assert watch.is_silent(105.1)
 
 
-def test_beats_keep_it_alive(watch: LivenessWatch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beats_reset_the_silence(watch: LivenessWatch, monkeypatch: pytest.MonkeyPatch) -> None:
     child = child_end(watch, monkeypatch)
     for now_s in seconds(100.0, 160.0):
         child.beat()
@@ -41,14 +41,14 @@ def test_beats_keep_it_alive(watch: LivenessWatch, monkeypatch: pytest.MonkeyPat
     assert any(watch.is_silent(now_s) for now_s in seconds(165.0, 166.0))
 
 
-def test_our_own_pause_is_not_the_childs_silence(watch: LivenessWatch) -> None:
+def test_a_pause_of_the_supervisor_is_not_silence_of_the_child(watch: LivenessWatch) -> None:
     assert not watch.is_silent(101.0)
     assert not watch.is_silent(200.0)
     assert not any(watch.is_silent(now_s) for now_s in seconds(200.1, 203.0))
     assert any(watch.is_silent(now_s) for now_s in seconds(203.1, 206.0))
 
 
-def test_beats_that_nobody_reads_do_not_block(
+def test_a_full_pipe_does_not_block_the_child(
     watch: LivenessWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     child = child_end(watch, monkeypatch)
@@ -57,12 +57,12 @@ def test_beats_that_nobody_reads_do_not_block(
     assert not watch.is_silent(100.0)
 
 
-def test_the_variable_is_not_handed_on(
+def test_the_variable_is_not_inherited_by_grandchildren(
     watch: LivenessWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     child_end(watch, monkeypatch)
     assert not watch.environment().keys() & os.environ.keys()
 
 
-def test_without_a_supervisor_beats_go_nowhere() -> None:
+def test_without_a_supervisor_beats_are_discarded() -> None:
     Liveness.from_environment().beat()

@@ -62,18 +62,18 @@ def test_level(level: str, count: int) -> None:
     assert len(logged(level, "json")) == count
 
 
-def test_libraries_do_not_tell_what_they_handle() -> None:
+def test_debug_lines_of_libraries_are_not_shown() -> None:
     shown = "".join(logged("debug", "json"))
     assert "ours" in shown and "what was said" not in shown
 
 
-def test_console_is_for_people() -> None:
+def test_console_is_human_readable() -> None:
     line = logged("info", "console")[0]
     assert "session_started" in line
     assert "note=数字" in line
     assert not line.startswith("{")
 
 
-def test_auto_is_json_where_nobody_reads_and_console_under_honcho() -> None:
+def test_auto_is_json_without_a_terminal_and_console_under_honcho() -> None:
     assert logged("info", "auto")[0].startswith("{")
     assert not logged("info", "auto", HONCHO_PROCESS_NAME="gateway.1")[0].startswith("{")

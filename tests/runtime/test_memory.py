@@ -40,7 +40,7 @@ memory.settle()
 node = Node()
 node.itself = node
 gone = weakref.ref(node)
-gc.collect()  # Now it is old.
+gc.collect()  # Moves it to the oldest generation.
 del node
 memory.sweep()
 assert gone() is None
@@ -62,16 +62,16 @@ print(resident - psutil.Process().memory_info().rss)
 """
 
 
-def test_what_lasts_is_left_alone_and_cycles_are_still_found() -> None:
-    # In a process of its own: the collector's settings are the whole process's.
+def test_settled_objects_are_not_scanned_and_cycles_are_collected() -> None:
+    # In a separate process, because the collector's settings are global.
     subprocess.run([sys.executable, "-c", PROGRAM], check=True, timeout=60)
 
 
-def test_a_sweep_finds_what_lived_for_long() -> None:
+def test_a_sweep_collects_old_objects() -> None:
     subprocess.run([sys.executable, "-c", SWEPT], check=True, timeout=60)
 
 
-def test_a_sweeper_sweeps_when_it_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweeper_sweeps_periodically(monkeypatch: pytest.MonkeyPatch) -> None:
     swept: list[int] = []
     monkeypatch.setattr(memory, "sweep", lambda: swept.append(1))
     sweeper = memory.Sweeper()
@@ -82,11 +82,11 @@ def test_a_sweeper_sweeps_when_it_is_time(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="glibc only")
-def test_large_buffers_are_given_back_at_once() -> None:
+def test_large_buffers_are_returned_to_the_system_when_freed() -> None:
     assert freed_bytes("mapped") > 25_000_000 > freed_bytes("not mapped")
 
 
 def freed_bytes(how: str) -> int:
-    """Of 30 MB of buffers that were freed between small ones, what the system has back."""
+    """Bytes returned to the system after 30 MB of buffers are freed between small objects."""
     command = [sys.executable, "-c", MAPPED, how]
     return int(subprocess.run(command, check=True, timeout=60, stdout=subprocess.PIPE).stdout)

@@ -23,7 +23,7 @@ print(urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
 
 
 def served(first_port: int) -> str:
-    # In a process of its own: the server's thread ends with it.
+    # In a separate process, with which the server's thread ends.
     shown = subprocess.run(
         [sys.executable, "-c", SERVE, str(first_port)],
         capture_output=True,
@@ -34,7 +34,7 @@ def served(first_port: int) -> str:
     return shown.stdout
 
 
-def test_metrics_are_served_on_loopback_with_what_runs_here(unused_tcp_port: int) -> None:
+def test_metrics_and_build_info_are_served_on_loopback(unused_tcp_port: int) -> None:
     shown = served(unused_tcp_port)
     assert f"port {unused_tcp_port}" in shown
     assert "words_total 1.0" in shown
@@ -50,11 +50,11 @@ def test_a_second_process_takes_the_next_port() -> None:
         assert f"port {first}\n" not in served(first)
 
 
-def test_port_0_serves_nothing() -> None:
+def test_port_0_disables_the_endpoint() -> None:
     assert metrics.serve("broker", 0) is None
 
 
-def test_no_free_port_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_runs_without_a_free_port(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -62,7 +62,7 @@ def test_no_free_port_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> N
         assert metrics.serve("broker", taken.getsockname()[1]) is None
 
 
-def test_ports_of_different_processes_do_not_meet() -> None:
+def test_port_ranges_do_not_overlap() -> None:
     ranges = sorted(
         (start, start + metrics.INSTANCES_MAX[name]) for name, start in metrics.PORT_OFFSETS.items()
     )

@@ -1,4 +1,4 @@
-"""Children as real processes: restarted when they crash, not when they end for good."""
+"""The supervisor with real child processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def program(source: str) -> list[str]:
 
 
 def check_until(child: Child, done: Callable[[], object]) -> int | None:
-    """Check ``child`` until ``done`` or it ended for good; its exit code in the latter case."""
+    """Check ``child`` until ``done``, or until it exits with a final code, which is returned."""
     deadline_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline_s:
         code = child.check(time.monotonic())
@@ -46,7 +46,7 @@ def lives(path: Path) -> int:
 
 
 def living(path: Path, then: str) -> list[str]:
-    """A program that leaves a mark at each start."""
+    """A program that writes a line to a file at each start."""
     return program(f"import sys, time; open({str(path)!r}, 'a').write('x'); {then}")
 
 
@@ -57,9 +57,7 @@ def test_a_crashed_child_is_restarted(tmp_path: Path) -> None:
     child.end()
 
 
-def test_a_child_that_cannot_be_started_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_start_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refusals = iter([True, True, False])
     popen = subprocess.Popen
 
@@ -75,26 +73,26 @@ def test_a_child_that_cannot_be_started_is_tried_again(
     child.end()
 
 
-def test_final_exit_codes_end_it_for_good() -> None:
+def test_a_final_exit_code_ends_the_child_for_good() -> None:
     for code in exit_codes.FINAL:
         assert check_until(Child(program(f"raise SystemExit({code})")), never) == code
 
 
-def test_what_is_final_can_be_told(tmp_path: Path) -> None:
+def test_the_final_exit_codes_can_be_set(tmp_path: Path) -> None:
     marks = tmp_path / "marks"
     child = Child(living(marks, "sys.exit(69)"), final=frozenset({exit_codes.CONFIG}))
     assert check_until(child, lambda: lives(marks) >= 2) is None
     child.end()
 
 
-def test_a_child_that_ended_as_somebody_asked_is_started_again(tmp_path: Path) -> None:
+def test_a_child_that_exits_after_sigterm_is_restarted(tmp_path: Path) -> None:
     marks = tmp_path / "marks"
     child = Child(living(marks, "sys.exit(0)"))
     assert check_until(child, lambda: lives(marks) >= 2) is None
     child.end()
 
 
-def test_a_child_that_does_not_beat_is_killed_and_restarted(tmp_path: Path) -> None:
+def test_a_child_without_beats_is_killed_and_restarted(tmp_path: Path) -> None:
     marks = tmp_path / "marks"
     child = Child(living(marks, "time.sleep(600)"), silence_s_max=0.5)
     check_until(child, lambda: child.pid is not None)
@@ -105,7 +103,7 @@ def test_a_child_that_does_not_beat_is_killed_and_restarted(tmp_path: Path) -> N
     child.end()
 
 
-def test_a_child_that_beats_lives(tmp_path: Path) -> None:
+def test_a_child_with_beats_is_kept(tmp_path: Path) -> None:
     marks = tmp_path / "marks"
     source = (
         "from runtime.liveness import Liveness; import time; beat = Liveness.from_environment()\n"
@@ -117,13 +115,13 @@ def test_a_child_that_beats_lives(tmp_path: Path) -> None:
     assert lives(marks) == 1
 
 
-def test_the_environment_is_added_to_ours() -> None:
+def test_the_environment_is_added_to_the_inherited_one() -> None:
     source = "import os; raise SystemExit(int(os.environ['A']) if 'PATH' in os.environ else 1)"
     child = Child(program(source), environment={"A": "78"})
     assert check_until(child, never) == 78
 
 
-def test_all_children_end_together(tmp_path: Path) -> None:
+def test_all_children_are_ended_concurrently(tmp_path: Path) -> None:
     stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
     marks = [tmp_path / name for name in ("a", "b")]
     children = [
@@ -171,14 +169,14 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize("code", sorted(exit_codes.FINAL))
-def test_the_command_passes_a_final_exit_code_on(tmp_path: Path, code: int) -> None:
+def test_the_command_returns_a_final_exit_code(tmp_path: Path, code: int) -> None:
     with supervise(tmp_path, f"raise SystemExit({code})") as command:
         _, told = command.communicate()
     assert command.returncode == code
     assert told == ""
 
 
-def test_the_command_reports_a_crash_and_starts_anew(tmp_path: Path) -> None:
+def test_the_command_logs_a_crash_and_restarts_the_child(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     source = f"""
 import pathlib
@@ -192,12 +190,12 @@ raise SystemExit(69)
         _, told = command.communicate()
     assert command.returncode == exit_codes.UNAVAILABLE
     (line,) = told.splitlines()
-    assert '"event": "child_ended"' in line
+    assert '"event": "child_exited"' in line
     assert '"exit_code": 7' in line
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_command_ends_its_child_when_asked(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_to_the_command_ends_its_child(tmp_path: Path, number: signal.Signals) -> None:
     with supervise(tmp_path, WAITS.format(code=0)) as command:
         child = psutil.Process(int(first_line(command)))
         command.send_signal(number)
@@ -206,7 +204,7 @@ def test_the_command_ends_its_child_when_asked(tmp_path: Path, number: signal.Si
     assert not child.is_running()
 
 
-def test_the_command_killed_leaves_no_orphan(tmp_path: Path) -> None:
+def test_kill_9_of_the_command_leaves_no_orphan(tmp_path: Path) -> None:
     with supervise(tmp_path, WAITS.format(code=0)) as command:
         child = psutil.Process(int(first_line(command)))
         command.kill()
@@ -216,7 +214,7 @@ def test_the_command_killed_leaves_no_orphan(tmp_path: Path) -> None:
         threading.Event().wait(0.01)
 
 
-def test_the_command_wants_one_package(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_requires_one_package(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ([], ["one", "two"]):
         with pytest.raises(SystemExit) as ended:
             supervisor.main(arguments)
