@@ -26,11 +26,11 @@ from gateway.session.runner import SessionRunner
 from gateway.session.segments import RETRYABLE
 from gateway.session.states import SessionLimits
 from gateway.session.table import SessionTable
+from gateway.session.takeover import Takeover
 from gateway.settings import GatewaySettings
 from gateway.storage.outbox import Outbox
 from gateway.storage.redis_metadata import RedisMetadata
 from gateway.storage.spool import Spool
-from gateway.storage.takeover import Takeover
 from gateway.telemetry import metrics
 from gateway.telemetry.activity import Activity
 from persistence.reads import SessionReader, StoreUnavailable

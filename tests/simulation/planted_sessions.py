@@ -23,9 +23,9 @@ from gateway.session.runner import CLOSE_RESTART, SessionRunner
 from gateway.session.segments import Segments
 from gateway.session.states import State
 from gateway.session.table import SessionTable
+from gateway.session.takeover import Takeover
 from gateway.storage.outbox import Outbox
 from gateway.storage.spool import Spool
-from gateway.storage.takeover import Takeover
 from persistence.batch_buffer import Batch, BatchBuffer
 from tests.simulation.persistence_process import PersistenceProcess
 from tests.simulation.sessions import SessionPlant

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
+from gateway.session import takeover as t
 from gateway.session.resume import NOT_RESUMABLE, UNAVAILABLE, ResumePoint, token_hash
-from gateway.storage import takeover as t
 from persistence.reads import SessionReader, StoreUnavailable
 from wire.messages import Claim, Message, Record, StoredKey
 from wire.records import RESUMED_RECORD_SEQ
