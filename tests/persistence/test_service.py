@@ -237,30 +237,3 @@ def test_stopped_database_gets_everything_when_it_goes_on(
             member.resume()
         assert broker.stored(200) == expected
         assert segment_count(database) == 200
-
-
-def test_ends_in_time_although_the_database_is_away(broker: Broker, tmp_path: Path) -> None:
-    broker.open_frontend()
-    with persistence(broker, f"postgresql://postgres@/postgres?host={tmp_path}") as process:
-        process.event("database_unavailable")
-        broker.await_subscriber()
-        broker.publish_segments("s", range(3))
-        assert process.terminate() == exit_codes.OK
-        assert process.events[-1]["event"] == "persistence_stopped"
-        assert broker.silent()
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("BROKER_EVENTS", "tcp://nonsense"), ("DATABASE_URL", "postgres//ann:secret@host/db")],
-)
-def test_a_wrong_setting_is_one_clear_line(
-    broker: Broker, database: str, name: str, value: str
-) -> None:
-    wrong = {"DATABASE_URL": database, "BROKER_EVENTS": broker.events, name: value}
-    with LoggedProcess("persistence", BROKER_FRONTEND=broker.frontend, **wrong) as process:
-        assert process.wait() == exit_codes.CONFIG
-    errors = [line for line in process.lines if not line.startswith("{")]
-    assert len(errors) == 1
-    assert errors[0].startswith("error: ") and name in errors[0]
-    assert "secret" not in errors[0]
