@@ -12,7 +12,7 @@ import av
 import numpy as np
 
 from gateway.audio.decoder_pool import DecoderPool, EncodedStream
-from gateway.audio.formats import AudioError, Container, OggPages, sniff
+from gateway.audio.formats import TITLES, AudioError, Container, OggPages, sniff
 from gateway.audio.timeline import AudioDecoded
 from gateway.audio.wav import WavReader
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Failure
@@ -182,7 +182,7 @@ class AudioInput:
     async def _new_source(self, container: Container | None) -> _Source:
         if container is None:
             if self._raw_rate_hz is None:
-                raise AudioError("bad_audio", "this is not WAV, WebM, Ogg, FLAC or MP3")
+                raise AudioError("bad_audio", f"this is not {TITLES}")
             return _RawSource(self._raw_rate_hz)
         if container == "wav":
             return _WavSource()

@@ -20,7 +20,7 @@ from typing import Final
 import structlog
 
 from gateway.audio import decoder_process
-from gateway.audio.formats import AudioError, Container
+from gateway.audio.formats import BLOCK_BYTES, AudioError, Container
 from gateway.telemetry.metrics import DECODER_FAILURES, DECODERS
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 
@@ -153,7 +153,8 @@ class EncodedStream:
         """Use ``connection`` to a new child; called by the pool."""
         self._reader, self._writer = await asyncio.open_connection(sock=connection)
         self._usable = True
-        self._send(decoder_process.OPEN, container.encode(), 0)
+        opening = f"{container} {BLOCK_BYTES[container]}"
+        self._send(decoder_process.OPEN, opening.encode(), 0)
 
     async def feed(self, data: bytes, samples_max: int) -> bytes:
         """All PCM that can be decoded from the bytes so far and was not returned yet.

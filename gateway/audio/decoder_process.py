@@ -53,12 +53,6 @@ SOUNDLESS_BYTES_MAX = 4 << 20
 next sound frame for ever. Not less, because MP3 files may begin with a picture."""
 CORRUPT = "the audio data is corrupt or not of its container's format"
 
-# The reader hands libavformat blocks of one size, aligned in the stream, whatever chunks the data
-# came in: so the same stream gives the same PCM by construction. Its MP3 demuxer loses the first
-# frame when a frame header is split between two short reads, hence a block longer than a frame.
-BLOCK_BYTES = 128
-MP3_BLOCK_BYTES = 2048
-
 
 class AudioTooLongError(Exception):
     """More samples than the parent allows for this exchange."""
@@ -69,9 +63,11 @@ class Stream:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        kind, self.container = self._receive()
+        kind, opening = self._receive()
         assert kind == OPEN
-        self._block_bytes = MP3_BLOCK_BYTES if self.container == b"mp3" else BLOCK_BYTES
+        container, block_bytes = opening.split()
+        self.container = container.decode()
+        self._block_bytes = int(block_bytes)
         self._data = bytearray()
         self._begin = 0
         self._begun = False
@@ -187,7 +183,7 @@ def run_child(connection: socket.socket) -> None:
     confine()
     stream = Stream(connection)
     try:
-        decode(stream, stream.container.decode(), stream.send_pcm)
+        decode(stream, stream.container, stream.send_pcm)
         if stream.is_corrupt:
             raise av.error.InvalidDataError(0, "no audio")
     except AudioTooLongError:

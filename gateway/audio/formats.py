@@ -1,21 +1,78 @@
-"""Which container a chunk of audio begins, by its magic, and where a stream ends by itself."""
+"""The list of audio containers, and how the first bytes of a file tell its container.
+
+This is the only list: what the decoder accepts, error messages, the REST description and the web
+page follow from ``FORMATS``. A new container is a line there and a name in ``Container``.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final, Literal
 
 Container = Literal["wav", "matroska", "ogg", "flac", "mp3"]
-"""Named as in libavformat; WebM is a kind of Matroska."""
+"""The name of a demuxer of libavformat."""
+Signature = tuple[tuple[int, bytes], ...]
+"""(offset, bytes) pairs, all of which are found in the file."""
 
 SNIFF_BYTES_MAX: Final = 4_400
-"""``sniff`` is never undecided about more than this: three MP3 frames and a header."""
+"""``sniff`` decides about this many bytes in any case: three MP3 frames and a header."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """One container."""
+
+    container: Container
+    title: str
+    """The name that users know."""
+    suffixes: tuple[str, ...]
+    signatures: tuple[Signature, ...]
+    block_bytes: int = 128
+    """Bytes that the decoder passes to libavformat at a time. Blocks are aligned in the stream, so
+    the PCM does not depend on where a client cut its chunks."""
+
+
+FORMATS: Final = (
+    Format(
+        container="wav",
+        title="WAV",
+        suffixes=(".wav",),
+        signatures=(((0, b"RIFF"), (8, b"WAVE")),),
+    ),
+    Format(
+        container="matroska",
+        title="WebM",  # A kind of Matroska.
+        suffixes=(".webm",),
+        signatures=(((0, b"\x1a\x45\xdf\xa3"),),),
+    ),
+    Format(
+        container="ogg",
+        title="Ogg",
+        suffixes=(".ogg", ".opus"),
+        # Every page of a stream begins with OggS; only its first page has these flags (RFC 3533).
+        signatures=(((0, b"OggS"), (4, b"\x00\x02")),),
+    ),
+    Format(container="flac", title="FLAC", suffixes=(".flac",), signatures=(((0, b"fLaC"),),)),
+    Format(
+        container="mp3",
+        title="MP3",
+        suffixes=(".mp3",),
+        signatures=(((0, b"ID3"),),),  # Files without a tag are known by their frames.
+        # libavformat's demuxer loses the first frame if its header is split between two reads, so
+        # a block is longer than a frame.
+        block_bytes=2_048,
+    ),
+)
+TITLES: Final = " or ".join([", ".join(known.title for known in FORMATS[:-1]), FORMATS[-1].title])
+"""The list in words: "WAV, WebM, Ogg, FLAC or MP3"."""
+BLOCK_BYTES: Final = {known.container: known.block_bytes for known in FORMATS}
 
 
 class AudioError(Exception):
-    """Audio that a client sent cannot be used.
+    """Audio of a client cannot be used.
 
     ``code`` is stable for programs: ``bad_audio``, ``audio_too_long``, ``overloaded``. ``pcm`` is
-    what the failing chunk gave before the fault: sound, and to be used.
+    the valid audio of the failing chunk before the fault; the caller uses it.
     """
 
     def __init__(self, code: str, message: str, pcm: bytes = b"") -> None:
@@ -25,36 +82,26 @@ class AudioError(Exception):
 
 
 def sniff(data: bytes) -> Container | Literal["undecided"] | None:
-    """The container whose beginning ``data`` is; None when it begins none that we know.
+    """Return the container that begins with ``data``; None if it is none of ``FORMATS``.
 
-    ``undecided``: ``data`` is too short to tell, and more may make it a container's beginning.
+    ``undecided``: ``data`` is too short, and more bytes may make it the beginning of a container.
     """
-    for name, magic, offset, mark in _MAGICS:
-        if (
-            data[: len(magic)] == magic[: len(data)]
-            and data[offset : offset + len(mark)] == (mark[: max(0, len(data) - offset)])
-        ):
-            if len(data) >= max(len(magic), offset + len(mark)):
-                return name
-            return "undecided"
+    for known in FORMATS:
+        for signature in known.signatures:
+            if all(
+                data[offset : offset + len(value)] == value[: max(0, len(data) - offset)]
+                for offset, value in signature
+            ):
+                length = max(offset + len(value) for offset, value in signature)
+                return known.container if len(data) >= length else "undecided"
     return _sniff_mp3_frames(data)
 
-
-_MAGICS: Final[tuple[tuple[Container, bytes, int, bytes], ...]] = (
-    # container, magic at 0, and another mark at an offset
-    ("wav", b"RIFF", 8, b"WAVE"),
-    ("matroska", b"\x1a\x45\xdf\xa3", 0, b""),
-    # Every page of an Ogg stream begins so, but only a first one has these flags (RFC 3533).
-    ("ogg", b"OggS", 4, b"\x00\x02"),
-    ("flac", b"fLaC", 0, b""),
-    ("mp3", b"ID3", 0, b""),
-)
 
 # ------------------------------------------------------------------------------------- MP3 frames
 
 _MP3_FRAMES_NEEDED: Final = 3
-"""Raw PCM may look like one frame header by chance; like three at the right distances, once in
-2**45 chunks."""
+"""Raw PCM looks like one frame header by chance; like three at the right distances in one of 2**45
+chunks."""
 _BITRATES_KBPS: Final = {
     1: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     2: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
@@ -67,12 +114,15 @@ _RATES_HZ: Final = {
 
 
 def is_mp3_frame(header: bytes) -> bool:
-    """Whether ``header`` begins with the header of an MPEG layer III frame."""
+    """Whether ``header`` begins with the header of an MPEG audio layer III frame."""
     return _mp3_frame(header) is not None
 
 
 def _mp3_frame(header: bytes) -> tuple[tuple[int, int], int] | None:
-    """(what all frames of a stream share, length in bytes) of the frame with this header."""
+    """Return ((version, rate), length in bytes) of the frame, or None if it is no frame header.
+
+    All frames of a stream have the same version and rate.
+    """
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
         return None
     version = header[1] >> 3 & 3
@@ -102,11 +152,11 @@ def _sniff_mp3_frames(data: bytes) -> Literal["mp3", "undecided"] | None:
     return "mp3"
 
 
-# ----------------------------------------------------------------------- ends that a stream tells
+# ------------------------------------------------------------------------------------ ends of Ogg
 
 
 class OggPages:
-    """Follows the pages of an Ogg stream to its last (RFC 3533), without looking into them."""
+    """Finds the last page of an Ogg stream (RFC 3533). It does not read what pages contain."""
 
     _HEADER_BYTES: Final = 27
     _FIRST, _LAST = 2, 4
@@ -118,7 +168,7 @@ class OggPages:
         self._lost = False
 
     def feed(self, data: bytes) -> bool:
-        """Take the next bytes; returns whether the stream ends exactly with them."""
+        """Take the next bytes; return whether the stream ends exactly after them."""
         place = 0
         while place < len(data) and not self._lost:
             skipped = min(self._skip_bytes, len(data) - place)
@@ -136,11 +186,11 @@ class OggPages:
         return not (self._lost or self._header or self._skip_bytes or self._open_streams)
 
     def _page(self) -> None:
-        """Take note of the page when its header is complete."""
+        """Process the page header once it is complete."""
         if len(self._header) < self._HEADER_BYTES:
             return
         if self._header[:4] != b"OggS":
-            self._lost = True  # the decoder will say what is wrong
+            self._lost = True  # The decoder will report the fault.
             return
         if len(self._header) < self._HEADER_BYTES + self._header[26]:
             return

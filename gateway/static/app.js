@@ -3,6 +3,7 @@
 import { getHealth, socketProtocols, socketUrl, whyRefused } from "./api.js";
 import { AsrSession } from "./asr-client.js";
 import { sourceOf } from "./audio-files.js";
+import { SUFFIXES } from "./audio-formats.js";
 import { clock } from "./formats.js";
 import { HistoryList } from "./history.js";
 import { onLanguage, problemText, setUpLanguage, t } from "./i18n.js";
@@ -225,6 +226,7 @@ const isBusy = () => !["idle", "done", "failed"].includes(state);
 function setUpControls() {
   $("record").addEventListener("click", () => (isBusy() ? stop() : speak()));
   $("choose").addEventListener("click", () => $("file").click());
+  $("file").accept = ["audio/*", "video/*", ".m4a", ...SUFFIXES].join();
   $("file").addEventListener("change", () => {
     const [file] = $("file").files;
     $("file").value = ""; // the same file may be chosen again

@@ -1,6 +1,7 @@
-// A file the user chose, as a source of chunks. What the server decodes goes as it is, in slices;
-// anything else the browser may know (MP4, say) is decoded here and goes as PCM.
+// A file the user chose, as a source of chunks. A file that the server decodes is sent unchanged, in
+// slices. Any other is decoded here, if the browser can (MP4, say), and sent as PCM.
 
+import { SIGNATURES } from "./audio-formats.js";
 import { FileSource } from "./sources.js";
 import { toInt16 } from "./resampler.js";
 
@@ -15,13 +16,9 @@ export class FileError extends Error {
   }
 }
 
-const ascii = (bytes, from, to) => String.fromCharCode(...bytes.subarray(from, to));
-
 function serverDecodes(head) {
-  const four = ascii(head, 0, 4);
-  if (four === "RIFF") return ascii(head, 8, 12) === "WAVE";
-  if (four === "OggS" || four === "fLaC" || four.startsWith("ID3")) return true;
-  if (head[0] === 0x1a && head[1] === 0x45 && head[2] === 0xdf && head[3] === 0xa3) return true;
+  const begins = ([offset, bytes]) => bytes.every((byte, i) => head[offset + i] === byte);
+  if (SIGNATURES.some((signature) => signature.every(begins))) return true;
   return head[0] === 0xff && (head[1] & 0xe6) === 0xe2; // MP3 without tags
 }
 

@@ -1,5 +1,6 @@
 // The page's own language: English or Chinese, remembered, and told to the browser.
 
+import { TITLES } from "./audio-formats.js";
 import { texts } from "./texts.js";
 
 const KEY = "page-language";
@@ -24,17 +25,17 @@ let language = initial();
 
 export const currentLanguage = () => language;
 
-// The text of `key`, with {name} replaced; a key that has none shows itself.
+// The text of `key`, with {name} replaced; `key` itself if it has no text.
 export function t(key, values = {}) {
   const text = texts[language][key] ?? texts.en[key] ?? key;
   return text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
 }
 
-// The text for an error code; the server's own words when there is none.
+// The text for an error code, or the message of the server if there is none.
 export function problemText(code, message = "") {
   const key = `problem.${code}`;
-  const text = texts[language][key];
-  return text ?? (message ? `${message} (${code})` : t("problem.unknown", { code }));
+  if (texts[language][key]) return t(key, { formats: TITLES.join(", ") });
+  return message ? `${message} (${code})` : t("problem.unknown", { code });
 }
 
 export function onLanguage(listener) {

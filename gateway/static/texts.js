@@ -98,8 +98,8 @@ export const texts = {
     "problem.microphone_lost": "The microphone was disconnected.",
     "problem.file_empty": "The file is empty.",
     "problem.file_unknown":
-      "This file cannot be read. WAV, WebM, Ogg, FLAC and MP3 work, " +
-      "and what your browser plays up to 64 MiB.",
+      "This file cannot be read. Supported: {formats}, " +
+      "and what your browser plays, up to 64 MiB.",
     "problem.no_broker": "The service is starting or restarting.",
     "problem.no_worker": "No recogniser is ready.",
     "problem.overloaded": "The service is busy.",
@@ -252,7 +252,7 @@ export const texts = {
     "problem.microphone_lost": "麦克风已断开。",
     "problem.file_empty": "文件是空的。",
     "problem.file_unknown":
-      "无法读取这个文件。支持 WAV、WebM、Ogg、FLAC、MP3，以及浏览器能播放的 64 MiB 以内的文件。",
+      "无法读取这个文件。支持 {formats}，以及浏览器能播放的 64 MiB 以内的文件。",
     "problem.no_broker": "服务正在启动或重启。",
     "problem.no_worker": "没有就绪的识别进程。",
     "problem.overloaded": "服务繁忙。",

@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.datastructures import FormData, UploadFile
 from starlette.types import Receive, Scope, Send
 
-from gateway.audio.formats import SNIFF_BYTES_MAX, sniff
+from gateway.audio.formats import SNIFF_BYTES_MAX, TITLES, sniff
 from gateway.dialects import openai
 from gateway.dialects.increments import Increments
 from gateway.dialects.subtitles import Segment
@@ -134,7 +134,7 @@ class Uploads:
             found = sniff(await file.read(SNIFF_BYTES_MAX))
             await file.seek(0)
             if found in (None, "undecided"):
-                message = "this is not WAV, WebM, Ogg, FLAC or MP3"
+                message = f"this is not {TITLES}"
                 raise RefusedError(415, "unsupported_format", message, "file")
         except openai.FieldError as error:
             await form.close()

@@ -1,29 +1,33 @@
-"""The pages at ``/``, ``/dashboard`` and ``/docs``, and the files in ``static/`` that they load.
-
-Everything is read once, at start: no path from a request ever reaches the file system.
-"""
+"""The pages at ``/``, ``/dashboard`` and ``/docs``, and the files in ``static/`` that they load."""
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-from dataclasses import dataclass
+import json
 from pathlib import Path
-from typing import Annotated
 
-from fastapi import FastAPI, Header, Response
-from fastapi import Path as PathParameter
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Response
+from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.audio import formats
 
 STATIC_DIR = Path(__file__).resolve().parents[1] / "static"
-_TYPES = {
+PAGES = {"/": "index.html", "/dashboard": "dashboard.html", "/docs": "reference.html"}
+FORMATS_MODULE = "audio-formats.js"
+"""Generated, so that the page takes the files that the server takes."""
+MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml; charset=utf-8",
 }
+"""Files of other types are not served. Not from ``mimetypes``, which differs between systems."""
 HEADERS = {
-    # Nothing from elsewhere, nothing inline, and no other page may put ours into a frame.
+    # Nothing from other hosts, nothing inline, and no frames around our pages.
     "Content-Security-Policy": (
         "default-src 'self'; base-uri 'none'; form-action 'self'; "
         "frame-ancestors 'none'; object-src 'none'"
@@ -33,76 +37,67 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
     "Cross-Origin-Opener-Policy": "same-origin",
-    # Asked for again each time, which costs a 304: files of two versions are never mixed for long.
+    # Browsers ask each time and get 304, so files of two versions are not mixed.
     "Cache-Control": "no-cache",
-    "Vary": "Accept-Encoding",
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A file as it is served, plain and compressed."""
-
-    media_type: str
-    content: bytes
-    compressed: bytes
-    etag: str
+def add_pages(app: FastAPI, directory: Path = STATIC_DIR) -> None:
+    """Add the routes of the pages and of their files."""
+    files = GZipMiddleware(StaticPages(directory=directory))
+    for path, name in PAGES.items():
+        app.router.routes.append(Route(path, File(files, name), methods=["GET"]))
+    app.router.routes.append(Route("/static/{name}", File(files), methods=["GET"]))
 
 
-def load_pages(directory: Path = STATIC_DIR) -> dict[str, Page]:
-    """Every servable file in ``directory``, by name."""
-    pages: dict[str, Page] = {}
-    for path in sorted(directory.iterdir()):
-        media_type = _TYPES.get(path.suffix)
-        if media_type is None:
-            continue
-        content = path.read_bytes()
-        digest = hashlib.sha256(content).hexdigest()[:32]
-        pages[path.name] = Page(media_type, content, gzip.compress(content, mtime=0), digest)
-    return pages
+class File:
+    """The endpoint of one file; without ``name``, of the file in the path parameter ``name``."""
+
+    def __init__(self, files: ASGIApp, name: str | None = None) -> None:
+        self._files = files
+        self._name = name
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = self._name or scope["path_params"]["name"]
+        await self._files({**scope, "root_path": "", "path": f"/{name}"}, receive, send)
 
 
-def answer(page: Page, *, if_none_match: str, accept_encoding: str) -> Response:
-    """``page``, or 304 when the client has it."""
-    compress = "gzip" in {part.partition(";")[0].strip() for part in accept_encoding.split(",")}
-    # A weak tag: the plain and the compressed bytes are the same page.
-    headers = {**HEADERS, "ETag": f'W/"{page.etag}"'}
-    if page.etag in {tag.strip().removeprefix("W/").strip('"') for tag in if_none_match.split(",")}:
-        return Response(status_code=304, headers=headers)
-    if compress:
-        headers["Content-Encoding"] = "gzip"
-    content = page.compressed if compress else page.content
-    return Response(content, headers=headers, media_type=page.media_type)
+class StaticPages(StaticFiles):
+    """Static files with ``HEADERS``, ``MEDIA_TYPES``, and an answer of ours for other paths."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        media_type = MEDIA_TYPES.get(Path(path).suffix)
+        try:
+            if media_type is None:
+                raise HTTPException(404)
+            if path == FORMATS_MODULE:
+                response = Response(formats_module())
+            else:
+                response = await super().get_response(path, scope)
+        except HTTPException as error:
+            body = {"code": "not_found", "message": "no such page"}
+            return JSONResponse(body, error.status_code, HEADERS)
+        headers = response.headers
+        headers.update(HEADERS)
+        if response.status_code == 200:
+            headers["Content-Type"] = media_type
+        if "ETag" in headers:
+            # Weak, because the plain and the compressed bytes are the same page.
+            headers["ETag"] = f"W/{headers['ETag'].removeprefix('W/')}"
+        return response
 
 
-def add_pages(app: FastAPI) -> None:
-    """Routes for the pages and their files."""
-    pages = load_pages()
-
-    def serve(name: str, if_none_match: str, accept_encoding: str) -> Response:
-        page = pages.get(name)
-        if page is None:
-            return JSONResponse({"code": "not_found", "message": "no such page"}, 404, HEADERS)
-        return answer(page, if_none_match=if_none_match, accept_encoding=accept_encoding)
-
-    given = Annotated[str, Header()]
-
-    @app.get("/", include_in_schema=False)
-    async def home(if_none_match: given = "", accept_encoding: given = "") -> Response:
-        return serve("index.html", if_none_match, accept_encoding)
-
-    @app.get("/dashboard", include_in_schema=False)
-    async def dashboard(if_none_match: given = "", accept_encoding: given = "") -> Response:
-        return serve("dashboard.html", if_none_match, accept_encoding)
-
-    @app.get("/docs", include_in_schema=False)
-    async def reference(if_none_match: given = "", accept_encoding: given = "") -> Response:
-        return serve("reference.html", if_none_match, accept_encoding)
-
-    @app.get("/static/{name}", include_in_schema=False)
-    async def static(
-        name: Annotated[str, PathParameter()],
-        if_none_match: given = "",
-        accept_encoding: given = "",
-    ) -> Response:
-        return serve(name, if_none_match, accept_encoding)
+def formats_module() -> str:
+    """The JavaScript module that tells the page which files the server decodes."""
+    signatures = [
+        [[offset, list(value)] for offset, value in signature]
+        for known in formats.FORMATS
+        for signature in known.signatures
+    ]
+    suffixes = [suffix for known in formats.FORMATS for suffix in known.suffixes]
+    return (
+        f"export const TITLES = {json.dumps([known.title for known in formats.FORMATS])};\n"
+        f"export const SUFFIXES = {json.dumps(suffixes)};\n"
+        "// Beginnings of files: each a list of [offset, bytes], all of which match.\n"
+        f"export const SIGNATURES = {json.dumps(signatures)};\n"
+    )

@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, Route, WebSocketRoute
 
-from gateway.web.pages import load_pages
+from tests.gateway.web.static_pages import served_pages
 from tests.integration.browser import running_browser
 
 ORIGIN = "http://127.0.0.1:1"
-PAGES = load_pages()
+PAGES = served_pages()
 
 
 @pytest.fixture(scope="module")

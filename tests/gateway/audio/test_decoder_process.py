@@ -18,9 +18,10 @@ import psutil
 import pytest
 
 from gateway.audio import decoder_process
-from gateway.audio.decoder_process import BLOCK_BYTES, DATA, END, MORE, OPEN, REPLY, REQUEST, Stream
+from gateway.audio.decoder_process import DATA, END, MORE, OPEN, REPLY, REQUEST, Stream
 from tests.gateway.encoded_audio import encode
 
+BLOCK_BYTES = 128
 OGG = encode(np.zeros(16_000, np.int16), "ogg", 48_000, 1)
 
 
@@ -57,7 +58,7 @@ def new_stream(server: socket.socket) -> socket.socket:
 def test_a_stream_is_answered_message_by_message(server: socket.socket) -> None:
     with new_stream(server) as connection:
         answers = replies(connection)
-        connection.sendall(request(OPEN, b"ogg") + request(DATA, OGG[:100]))
+        connection.sendall(request(OPEN, b"ogg 128") + request(DATA, OGG[:100]))
         assert next(answers) == (MORE, b"")
         connection.sendall(request(DATA, OGG[100:]) + request(END))
         kinds = [kind for kind, _ in answers]
@@ -69,7 +70,7 @@ def test_a_stream_is_answered_message_by_message(server: socket.socket) -> None:
 def test_streams_have_processes_of_their_own_that_end_with_them(server: socket.socket) -> None:
     connections = [new_stream(server) for _ in range(3)]
     for connection in connections:
-        connection.sendall(request(OPEN, b"ogg") + request(DATA, OGG[:100]))
+        connection.sendall(request(OPEN, b"ogg 128") + request(DATA, OGG[:100]))
         assert next(replies(connection)) == (MORE, b"")
     # The test run has other children, such as its databases.
     program = str(Path(decoder_process.__file__))
@@ -86,7 +87,7 @@ def test_the_server_ends_its_streams_when_the_control_socket_closes(
     server: socket.socket,
 ) -> None:
     with new_stream(server) as connection:
-        connection.sendall(request(OPEN, b"ogg") + request(DATA, OGG[:100]))
+        connection.sendall(request(OPEN, b"ogg 128") + request(DATA, OGG[:100]))
         answers = replies(connection)
         assert next(answers) == (MORE, b"")
         server.close()
@@ -103,9 +104,9 @@ def test_blocks_are_the_same_whatever_the_messages(
     data = bytes(n % 251 for n in range(10 * BLOCK_BYTES + 5))
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        ours.sendall(request(OPEN, b"flac"))
+        ours.sendall(request(OPEN, b"flac 128"))
         stream = Stream(theirs)
-        assert stream.container == b"flac"
+        assert stream.container == "flac"
         writer = threading.Thread(target=_send_sliced, args=(ours, data, sizes))
         writer.start()
         blocks = list(iter(lambda: stream.read(32_768), b""))
@@ -172,7 +173,7 @@ while True:
 WALL = """
 decoder.EXCHANGE_S_MAX = 1
 ours, theirs = socket.socketpair()
-ours.sendall(decoder.REQUEST.pack(decoder.OPEN, 3, 0) + b"ogg")
+ours.sendall(decoder.REQUEST.pack(decoder.OPEN, 7, 0) + b"ogg 128")
 ours.sendall(decoder.REQUEST.pack(decoder.DATA, 1_000, 0) + bytes(1_000))
 
 def stuck(file, _container, _use_frames):

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
+import av
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.audio.formats import OggPages, is_mp3_frame, sniff
+from gateway.audio.formats import (
+    FORMATS,
+    TITLES,
+    Container,
+    OggPages,
+    is_mp3_frame,
+    sniff,
+)
 from tests.gateway.encoded_audio import encode
 
 TONE = (8_000 * np.sin(np.arange(24_000) * 0.1)).astype(np.int16)
@@ -27,6 +37,13 @@ def without_id3(mp3: bytes) -> bytes:
 
 
 BARE_MP3 = without_id3(FILES["mp3"])
+
+
+def test_every_container_is_in_the_list_once() -> None:
+    assert [known.container for known in FORMATS] == list(get_args(Container))
+    assert set(FILES) == {known.container for known in FORMATS}
+    assert TITLES == "WAV, WebM, Ogg, FLAC or MP3"
+    assert all(known.container in av.formats_available for known in FORMATS)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -1,63 +1,110 @@
+"""The pages: how they are served, and what is in them."""
+
 from __future__ import annotations
 
-import gzip
+import json
 import re
 from pathlib import Path
 
 import pytest
 
-from gateway.web.pages import HEADERS, STATIC_DIR, Page, answer, load_pages
+from gateway.audio import formats
+from gateway.web.pages import FORMATS_MODULE, HEADERS, PAGES, STATIC_DIR, formats_module
+from tests.gateway.web.static_pages import client, served_pages
 
 ROOT = Path(__file__).resolve().parents[3]
-PAGES = load_pages()
+FILES = served_pages()
+VISITOR = client()
 
 
-def test_files_have_their_types(tmp_path: Path) -> None:
+def test_files_have_their_types_and_others_are_not_served(tmp_path: Path) -> None:
     for name in ("a.html", "b.js", "c.css", "d.svg", "notes.txt"):
         (tmp_path / name).write_text(name)
-    found = {name: page.media_type for name, page in load_pages(tmp_path).items()}
-    assert found == {
+    visitor = client(tmp_path)
+    for name, media_type in {
         "a.html": "text/html; charset=utf-8",
         "b.js": "text/javascript; charset=utf-8",
         "c.css": "text/css; charset=utf-8",
         "d.svg": "image/svg+xml; charset=utf-8",
-    }
+    }.items():
+        answer = visitor.get(f"/static/{name}")
+        assert (answer.headers["Content-Type"], answer.text) == (media_type, name)
+    assert visitor.get("/static/notes.txt").status_code == 404
 
 
-def test_a_page_comes_with_its_guards() -> None:
-    response = answer(PAGES["index.html"], if_none_match="", accept_encoding="")
-    assert response.status_code == 200
-    assert response.body == (STATIC_DIR / "index.html").read_bytes()
-    assert {name: response.headers[name] for name in HEADERS} == HEADERS
-    assert "unsafe" not in response.headers["Content-Security-Policy"]
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_comes_with_its_guards(path: str) -> None:
+    answer = VISITOR.get(path)
+    assert answer.status_code == 200
+    assert answer.content == (STATIC_DIR / PAGES[path]).read_bytes()
+    assert {name: answer.headers[name] for name in HEADERS} == HEADERS
+    assert "unsafe" not in answer.headers["Content-Security-Policy"]
+    assert VISITOR.head(path).headers["Content-Type"] == "text/html; charset=utf-8"
+    assert VISITOR.post(path).status_code == 405
 
 
-def test_it_is_compressed_for_those_who_can() -> None:
-    page = PAGES["app.js"]
-    response = answer(page, if_none_match="", accept_encoding="br;q=1.0, gzip;q=0.8")
-    assert response.headers["Content-Encoding"] == "gzip"
-    assert gzip.decompress(bytes(response.body)) == page.content
-    assert len(response.body) < len(page.content) / 2
+@pytest.mark.parametrize(
+    "name", ["nothing.js", "..%2Fpages.js", "..%2f..%2fapp.js", "%00.js", "", "a" * 5_000 + ".js"]
+)
+def test_no_other_file_can_be_had(name: str) -> None:
+    answer = VISITOR.get(f"/static/{name}")
+    assert answer.status_code == 404
 
 
-@pytest.mark.parametrize("form", ['W/"{}"', '"{}"', '"other", W/"{}"'])
-def test_who_has_it_is_told_so(form: str) -> None:
-    page = PAGES["style.css"]
-    tag = form.format(page.etag)
-    response = answer(page, if_none_match=tag, accept_encoding="gzip")
-    assert response.status_code == 304 and not response.body
-    assert response.headers["ETag"] == f'W/"{page.etag}"'
-    assert response.headers["Cache-Control"] == "no-cache"
+def test_an_unknown_file_is_answered_with_the_same_guards() -> None:
+    answer = VISITOR.get("/static/nothing.js")
+    assert answer.json() == {"code": "not_found", "message": "no such page"}
+    assert {name: answer.headers[name] for name in HEADERS} == HEADERS
 
 
-def test_another_content_is_another_tag() -> None:
-    changed = Page("text/css", b"x", b"x", "another")
-    response = answer(changed, if_none_match=f'W/"{PAGES["style.css"].etag}"', accept_encoding="")
-    assert response.status_code == 200
+@pytest.mark.parametrize("name", ["app.js", "style.css"])
+def test_files_are_compressed_if_the_browser_accepts_that(name: str) -> None:
+    with VISITOR.stream(
+        "GET", f"/static/{name}", headers={"Accept-Encoding": "br;q=1.0, gzip;q=0.8"}
+    ) as answer:
+        compressed = b"".join(answer.iter_raw())
+    plain = VISITOR.get(f"/static/{name}", headers={"Accept-Encoding": "identity"})
+    assert "Accept-Encoding" in plain.headers["Vary"]
+    assert answer.headers["Content-Encoding"] == "gzip"
+    assert len(compressed) < len(plain.content) / 2
+    assert "Content-Encoding" not in plain.headers
+
+
+@pytest.mark.parametrize("form", ["W/{}", "{}", '"other", W/{}'])
+def test_a_browser_that_has_the_file_gets_304(form: str) -> None:
+    tag = VISITOR.get("/static/style.css").headers["ETag"]
+    assert tag.startswith("W/")
+    answer = VISITOR.get(
+        "/static/style.css", headers={"If-None-Match": form.format(tag.removeprefix("W/"))}
+    )
+    assert answer.status_code == 304 and not answer.content
+    assert answer.headers["ETag"] == tag
+    assert answer.headers["Cache-Control"] == "no-cache"
+
+
+def test_another_content_has_another_tag(tmp_path: Path) -> None:
+    page = tmp_path / "a.css"
+    page.write_text("one")
+    visitor = client(tmp_path)
+    tag = visitor.get("/static/a.css").headers["ETag"]
+    page.write_text("another")
+    assert visitor.get("/static/a.css", headers={"If-None-Match": tag}).status_code == 200
+
+
+def test_the_page_knows_the_containers_that_the_server_decodes() -> None:
+    exports = dict(re.findall(r"export const (\w+) = (.*);", formats_module()))
+    assert json.loads(exports["TITLES"]) == [known.title for known in formats.FORMATS]
+    assert ".opus" in json.loads(exports["SUFFIXES"])
+    signatures = json.loads(exports["SIGNATURES"])
+    assert [[0, list(b"RIFF")], [8, list(b"WAVE")]] in signatures
+    assert len(signatures) == sum(len(known.signatures) for known in formats.FORMATS)
+    # No second list.
+    for name, page in FILES.items():
+        assert name == FORMATS_MODULE or "FLAC" not in page.content.decode(), name
 
 
 def test_nothing_is_asked_of_others_and_nothing_is_inline() -> None:
-    for name, page in PAGES.items():
+    for name, page in FILES.items():
         text = page.content.decode()
         outside = [url for url in re.findall(r"https?://[\w.-]+", text) if "www.w3.org" not in url]
         assert not outside, name
@@ -65,7 +112,7 @@ def test_nothing_is_asked_of_others_and_nothing_is_inline() -> None:
 
 
 def test_every_file_is_used() -> None:
-    texts = {name: page.content.decode() for name, page in PAGES.items()}
+    texts = {name: page.content.decode() for name, page in FILES.items()}
     for name in texts.keys() - {"index.html", "dashboard.html", "reference.html"}:
         assert any(name in text for other, text in texts.items() if other != name), name
 
@@ -77,7 +124,7 @@ def test_every_refusal_is_told_in_words() -> None:
     assert sentence
     codes = set(re.findall(r"`(\w+)`", sentence[0].partition("}`")[2]))
     assert {"no_worker", "draining"} <= codes
-    texts = PAGES["texts.js"].content.decode()
+    texts = FILES["texts.js"].content.decode()
     assert {code for code in codes if texts.count(f'"problem.{code}":') != 2} == set()
 
 
@@ -89,5 +136,5 @@ def test_every_status_in_the_history_is_told_in_words() -> None:
     *_, last = re.findall(r"CHECK \(status IN \((.*?)\)\)", schema, re.S)
     shown = set(re.findall(r"'(\w+)'", last)) - {"completed", "deleted"}
     assert {"active", "lost"} <= shown
-    texts = PAGES["texts.js"].content.decode()
+    texts = FILES["texts.js"].content.decode()
     assert {status for status in shown if texts.count(f'"status.{status}":') != 2} == set()
