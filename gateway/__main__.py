@@ -17,8 +17,8 @@ from gateway.server import Server
 from gateway.settings import GatewaySettings
 from gateway.telemetry.metrics import show_limits
 from gateway.web.app import create_app
-from gateway.web.handshake import Handshake
-from gateway.web.http_heads import HEAD_BYTES_MAX, HeadDeadline
+from gateway.web.auth_tokens import load_tokens
+from gateway.web.uvicorn_protocols import HEAD_BYTES_MAX, HttpProtocol, WebSocketProtocol
 from runtime import exit_codes, lifecycle, logging, memory, metrics, settings, tracing
 
 LISTEN_BACKLOG = 2_048
@@ -76,7 +76,7 @@ def main() -> int:
     stdlib_logging.getLogger("uvicorn").setLevel(stdlib_logging.WARNING)
     described = settings.describe(values)
     port_source = settings.http_port(os.environ)[1]
-    tokens = values.auth_tokens()
+    tokens = load_tokens(values.auth_tokens_file)
     settings.log_effective(values, port=f"{values.port} ({port_source})")
     try:
         listener = listening_socket(values.host, values.port)
@@ -95,9 +95,9 @@ def main() -> int:
     sources = {name: text.rpartition("(")[2].rstrip(")") for name, text in described.items()}
     config = uvicorn.Config(
         create_app(server, sources, tokens),
-        http=HeadDeadline,
+        http=HttpProtocol,
         h11_max_incomplete_event_size=HEAD_BYTES_MAX,
-        ws=Handshake,
+        ws=WebSocketProtocol,
         ws_max_size=values.message_bytes_max,
         ws_per_message_deflate=False,
         ws_ping_interval=PING_INTERVAL_S,

@@ -11,8 +11,8 @@ from dataclasses import replace
 import structlog
 
 from gateway.admission.gate import ConnectionGate
-from gateway.admission.load_probe import keep_pulse
 from gateway.admission.policy import Admission
+from gateway.admission.probes import probe_load
 from gateway.audio.audio_input import AudioInput
 from gateway.audio.decoder_pool import DecoderPool
 from gateway.audio.timeline import samples_to_ms
@@ -21,6 +21,7 @@ from gateway.broker_client import BrokerClient
 from gateway.dialects.dialect import Traits
 from gateway.session import events as e
 from gateway.session.core import Session
+from gateway.session.endpointer import EndpointerConfig
 from gateway.session.resume import NEW_SESSION, NOT_RESUMABLE, UNAVAILABLE, ResumePoint
 from gateway.session.runner import SessionRunner
 from gateway.session.segments import RETRYABLE
@@ -76,7 +77,7 @@ class Server:
         self.vad = VadEngine()
         self.reader = SessionReader(settings.database_address())
         self.redis_metadata = RedisMetadata(settings.redis_address(), self.gateway_id)
-        self.admission = Admission(settings.admission_limits())
+        self.admission = Admission(settings)
         self.activity = Activity()
         self.outbox = Outbox(settings.outbox_records_max)
         self._table = SessionTable(settings.resume_wait_s)
@@ -89,7 +90,7 @@ class Server:
             keys=settings.bus_keys("gateway"),
             on_message=self._on_message,
             on_broker_restart=self._on_broker_restart,
-            expected_audio_rate=lambda: self.admission.tell_expected_audio_rate(
+            expected_audio_rate=lambda: self.admission.next_expected_audio_rate(
                 time.monotonic(), own=self.gate.connections
             ),
         )
@@ -111,7 +112,7 @@ class Server:
             self.outbox.restore(record, now_s)
         self._tasks = [
             asyncio.create_task(self._tick_on()),
-            asyncio.create_task(keep_pulse(self.vad, self.admission)),
+            asyncio.create_task(probe_load(self.vad, self.admission)),
         ]
 
     async def close(self) -> None:
@@ -141,7 +142,7 @@ class Server:
 
     def new_runner(self, client: str, dialect: Traits) -> SessionRunner:
         """A new session for a client at this address, nothing started yet."""
-        limits = self.settings.session_limits()
+        limits = self._session_limits()
         if not dialect.resumable:
             client = f"{client} ({dialect.name})"
             limits = replace(limits, resume_wait_s=0.0, stored_wait_s=0.0)
@@ -149,6 +150,12 @@ class Server:
             limits = replace(limits, segment_deadline_ms=JOB_DEADLINE_MS_MAX)
         token = secrets.token_urlsafe(24)
         return self._session(client, token, NEW_SESSION, limits, dialect.lane)
+
+    def _session_limits(self) -> SessionLimits:
+        return SessionLimits(
+            segment_deadline_ms=int(self.settings.segment_deadline_s * 1000),
+            resume_wait_s=self.settings.resume_wait_s,
+        )
 
     def _session(
         self,
@@ -160,7 +167,7 @@ class Server:
     ) -> SessionRunner:
         session = Session(
             limits,
-            self.settings.endpointer_config(),
+            EndpointerConfig(endpoint_silence_ms=self.settings.endpoint_silence_ms),
             resume_token=resume_token,
             client=client,
             wall_offset_ms=wall_ms() - int(time.monotonic() * 1000),
@@ -336,7 +343,7 @@ class Server:
         metrics.SESSIONS_ACTIVE.set(len(self.sessions))
         metrics.OUTBOX.set(len(self.outbox))
         metrics.OUTBOX_AGE.set(self.outbox.age_s(now_s))
-        metrics.show_admission(self.admission, now_s, self.gate.connections)
+        self.gate.show(now_s)
 
     def _update_metadata(self, session: Session, status: str) -> None:
         self.redis_metadata.update_session(

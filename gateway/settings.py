@@ -8,17 +8,12 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from gateway.admission.policy import AdmissionLimits
-from gateway.session.endpointer import EndpointerConfig
-from gateway.session.states import SessionLimits
-from gateway.web.auth_tokens import AuthTokens, AuthTokensError
 from runtime.settings import (
     BusSettings,
     DatabaseSettings,
     ProcessSettings,
     RedisSettings,
     Renamed,
-    fail,
     http_port,
     is_loopback,
 )
@@ -106,37 +101,7 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
             )
         return self
 
-    def auth_tokens(self) -> AuthTokens | None:
-        """Who is let in; None: everybody. Ends the process if the file can't be used."""
-        if self.auth_tokens_file is None:
-            return None
-        try:
-            return AuthTokens(self.auth_tokens_file)
-        except AuthTokensError as error:
-            fail(f"AUTH_TOKENS_FILE: {error}")
-
     @property
     def message_bytes_max(self) -> int:
         """Largest WebSocket message: a chunk in base64 and the JSON around it."""
         return -(-self.chunk_bytes_max // 3) * 4 + JSON_BYTES_MAX
-
-    def admission_limits(self) -> AdmissionLimits:
-        return AdmissionLimits(
-            max_connections=self.max_connections,
-            min_workers=self.min_workers,
-            est_wait_ms_max=self.est_wait_ms_max,
-            utilisation_max=self.admit_utilisation_max,
-            session_audio_rate=self.admit_session_audio_rate,
-            sessions_per_s_max=self.admit_sessions_per_s_max,
-            delay_ms_max=self.admit_delay_ms_max,
-            busy_max=self.admit_busy_max,
-        )
-
-    def session_limits(self) -> SessionLimits:
-        return SessionLimits(
-            segment_deadline_ms=int(self.segment_deadline_s * 1000),
-            resume_wait_s=self.resume_wait_s,
-        )
-
-    def endpointer_config(self) -> EndpointerConfig:
-        return EndpointerConfig(endpoint_silence_ms=self.endpoint_silence_ms)

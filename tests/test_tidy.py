@@ -189,14 +189,6 @@ ALLOWED_IMPORTS = {
     "tools": SERVER | {"asr_client"},
 }
 GATEWAY_FLOORS_MAX = 8
-ARROWS_TO_REMOVE = frozenset(
-    {
-        ("gateway.settings", "gateway.web.auth_tokens"),
-        ("gateway.telemetry.metrics", "gateway.admission.policy"),
-    }
-)
-"""Imports that close a cycle of the gateway's packages, until they are gone."""
-
 Graph = dict[str, set[str]]
 
 
@@ -217,11 +209,8 @@ def gateway_rooms() -> Graph:
     for module, imported in import_graph().items():
         if module.startswith("gateway."):
             arrows = rooms.setdefault(room_of(module), set())
-            arrows |= {
-                room_of(other)
-                for other in imported
-                if other.startswith("gateway.") and (module, other) not in ARROWS_TO_REMOVE
-            } - {room_of(module)}
+            arrows |= {room_of(other) for other in imported if other.startswith("gateway.")}
+            arrows -= {room_of(module)}
     return rooms
 
 
@@ -253,14 +242,6 @@ def test_packages_import_only_packages_below() -> None:
 
 def test_the_gateway_has_few_floors_and_no_cycle_of_packages() -> None:
     assert max(floors(gateway_rooms()).values()) <= GATEWAY_FLOORS_MAX
-
-
-def test_arrows_to_remove_still_exist() -> None:
-    places(
-        f"{module} no longer imports {other}: remove it from ARROWS_TO_REMOVE"
-        for module, other in sorted(ARROWS_TO_REMOVE)
-        if other not in import_graph().get(module, ())
-    )
 
 
 def test_no_module_only_reexports() -> None:
@@ -354,7 +335,6 @@ def test_no_module_is_dead() -> None:
 UNTESTED = frozenset(
     {
         "gateway.__main__",
-        "gateway.admission.gate",
         "gateway.dialects.dialect",
         "gateway.draining",
         "gateway.web.openai",

@@ -1,4 +1,5 @@
-"""Lets connections in, and counts them: the admission of this gateway, with Redis' count of all."""
+"""Admits connections and counts them: this gateway's policy, with the count of all gateways from
+Redis."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from gateway.telemetry.activity import Activity
 
 
 class Sessions(Protocol):
-    """What the gate has to know of the gateway behind it (``gateway.server.Server``)."""
+    """The gateway's sessions, as far as the gate needs them."""
 
     @property
     def storage_backlog_full(self) -> bool: ...
@@ -21,7 +22,7 @@ class Sessions(Protocol):
 
 
 class ConnectionGate:
-    """``connections`` are those of this gateway; ``draining``: nobody comes in any more."""
+    """``connections`` counts those of this gateway; ``draining`` refuses all further ones."""
 
     def __init__(
         self,
@@ -38,15 +39,18 @@ class ConnectionGate:
         self._sessions = sessions
 
     async def enter(self, resume: str | None = None) -> Refusal | None:
-        """Whether one more may come in. None: it is counted, and ``leave`` must be called when it
-        ends. ``resume`` is the session that it says it comes back to; whether it is the client's
-        own is shown by the token in its ``start``, and what a stranger gains by naming one is a
-        connection, of which ``MAX_CONNECTIONS`` still is the limit."""
+        """Admit or refuse a connection. None: it is counted, and the caller must call ``leave``
+        when it ends.
+
+        ``resume`` is the session that the client wants to resume. It is only a hint: the resume
+        token in ``start`` proves the right to it. By naming a foreign session a client gains a
+        connection, which ``MAX_CONNECTIONS`` still limits.
+        """
         self.connections += 1
         try:
             refusal = await self._decide(resume)
         except BaseException:
-            # The client went away while we asked Redis: it must not be counted for ever.
+            # The client disconnected during the call to Redis.
             self.connections -= 1
             raise
         if refusal is not None:
@@ -57,15 +61,23 @@ class ConnectionGate:
         return refusal
 
     async def would_refuse(self, resume: str | None = None) -> Refusal | None:
-        """What ``enter`` would say now, but that others' connections are as last heard of."""
+        """Return what ``enter`` would, by the last known connections of other gateways."""
         own = self.connections + 1
         total = self._redis_metadata.known_connections(own)
         refusal = await self._by_load_or_return(own, resume)
         return refusal or self._admission.count(connections=total)
 
     def leave(self) -> None:
+        """An admitted connection has ended."""
         self.connections -= 1
         metrics.CONNECTIONS.set(self.connections)
+
+    def show(self, now_s: float) -> None:
+        """Update the metrics that new sessions are judged by."""
+        metrics.UTILISATION.set(self._admission.utilisation(now_s, own=self.connections))
+        metrics.BUSY.set(self._admission.busy(now_s, own=self.connections))
+        metrics.DELAY.set(self._admission.delay_ms(now_s) / 1000)
+        metrics.BROKER_UP.set(self._admission.load(now_s) is not None)
 
     async def _decide(self, resume: str | None) -> Refusal | None:
         refusal = await self._by_load_or_return(self.connections, resume)
@@ -80,7 +92,7 @@ class ConnectionGate:
     async def _by_load_or_return(self, own: int, resume: str | None) -> Refusal | None:
         here = resume is not None and self._sessions.is_here(resume)
         refusal = self._by_load(own, "here" if here else "no")
-        # Redis is asked last: of many that come at once, most are refused without it.
+        # Redis is asked last, so that most refusals under load do without it.
         if refusal is not None and await self._runs_elsewhere(resume):
             refusal = self._by_load(own, "elsewhere")
         return refusal

@@ -6,8 +6,6 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from gateway.admission.policy import Admission
-
 PROBLEM_CODES: Final = frozenset(
     {
         *("bad_message", "bad_state", "bad_base64", "bad_audio", "audio_too_long"),
@@ -179,14 +177,6 @@ REDIS_FAILURES = Counter(
 def count_problem(code: str) -> None:
     """One error answer."""
     PROBLEMS.labels(code if code in PROBLEM_CODES else "other").inc()
-
-
-def show_admission(admission: Admission, now_s: float, connections: int) -> None:
-    """What new sessions are judged by."""
-    UTILISATION.set(admission.utilisation(now_s, own=connections))
-    BUSY.set(admission.busy(now_s, own=connections))
-    DELAY.set(admission.delay_ms(now_s) / 1000)
-    BROKER_UP.set(admission.load(now_s) is not None)
 
 
 def show_limits(*, est_wait_ms_max: int, outbox_records_max: int) -> None:

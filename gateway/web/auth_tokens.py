@@ -18,6 +18,8 @@ from pathlib import Path
 
 import structlog
 
+from runtime.settings import fail
+
 TOKENS_MAX = 1_000
 """In the file: each request is compared with all of them."""
 FILE_BYTES_MAX = 1 << 18
@@ -138,6 +140,17 @@ class AuthTokens:
             log.error("auth_tokens_not_read", error=str(error))
             return
         log.info("auth_tokens_read", tokens=len(self._hashes))
+
+
+def load_tokens(path: Path | None) -> AuthTokens | None:
+    """Return the tokens of ``AUTH_TOKENS_FILE``; None without that setting. End the process with an
+    error message if the file cannot be used."""
+    if path is None:
+        return None
+    try:
+        return AuthTokens(path)
+    except AuthTokensError as error:
+        fail(f"AUTH_TOKENS_FILE: {error}")
 
 
 def _version(path: Path) -> tuple[int, ...] | None:

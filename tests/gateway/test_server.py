@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 import pytest
 from prometheus_client import REGISTRY
 
+from gateway.dialects.native import Native
+from gateway.dialects.openai import Openai
 from gateway.server import Server
 from gateway.settings import GatewaySettings
-from tests.gateway.admission.test_policy import LOAD
 from tests.gateway.session.test_segments import job
 from tests.gateway.session_driver import result_of
 from tests.gateway.storage.test_outbox import key, record
-from wire.messages import Failure, Stored
+from wire.messages import JOB_DEADLINE_MS_MAX, Failure, Stored
 
 
-async def test_a_client_that_leaves_during_admission_is_not_counted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+def test_settings_become_limits_of_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGMENT_DEADLINE_S", "2.5")
     server = Server(GatewaySettings())
-    asked = asyncio.Event()
-
-    async def never(_own: int) -> int:
-        asked.set()
-        await asyncio.Event().wait()
-        raise AssertionError("not reached")
-
-    monkeypatch.setattr(server.redis_metadata, "count_connections", never)
-    server.admission.note_load(LOAD, time.monotonic())
-    admitting = asyncio.create_task(server.gate.enter())
-    await asked.wait()
-    assert server.gate.connections == 1
-    admitting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await admitting
-    assert server.gate.connections == 0
+    assert server.new_runner("", Native()).session.limits.segment_deadline_ms == 2_500
+    bulk = server.new_runner("", Openai()).session.limits
+    assert bulk.segment_deadline_ms == JOB_DEADLINE_MS_MAX
+    assert (bulk.resume_wait_s, bulk.stored_wait_s) == (0, 0)
 
 
 @pytest.mark.parametrize(("code", "failures"), [("overloaded", 0), ("chunk_failed", 1)])

@@ -58,7 +58,7 @@ def test_a_public_address_needs_no_consent_with_tokens(
     auth_tokens.write(path, {"somebody": auth_tokens.hash_of("secret")})
     monkeypatch.setenv("HOST", "0.0.0.0")
     monkeypatch.setenv("AUTH_TOKENS_FILE", str(path))
-    found = settings.load(GatewaySettings).auth_tokens()
+    found = auth_tokens.load_tokens(settings.load(GatewaySettings).auth_tokens_file)
     assert found is not None and found.name_of("secret", 0.0) == "somebody"
 
 
@@ -67,7 +67,7 @@ def test_tokens_that_cannot_be_used_are_one_line(
 ) -> None:
     monkeypatch.setenv("AUTH_TOKENS_FILE", str(tmp_path / "none"))
     with pytest.raises(SystemExit) as caught:
-        settings.load(GatewaySettings).auth_tokens()
+        auth_tokens.load_tokens(settings.load(GatewaySettings).auth_tokens_file)
     assert caught.value.code == 78
     told = capsys.readouterr().err
     assert told.startswith("error: AUTH_TOKENS_FILE: ") and told.count("\n") == 1
@@ -75,14 +75,9 @@ def test_tokens_that_cannot_be_used_are_one_line(
 
 def test_an_empty_setting_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUTH_TOKENS_FILE", "")
-    assert GatewaySettings().auth_tokens() is None
+    assert GatewaySettings().auth_tokens_file is None
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
 def test_loopback(host: str) -> None:
     assert is_loopback(host)
-
-
-def test_segment_deadline_becomes_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEGMENT_DEADLINE_S", "2.5")
-    assert GatewaySettings().session_limits().segment_deadline_ms == 2500

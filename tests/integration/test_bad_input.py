@@ -16,7 +16,7 @@ import pytest
 import websockets
 
 from gateway.settings import GatewaySettings
-from gateway.web.http_heads import HEAD_S_MAX
+from gateway.web.uvicorn_protocols import HEAD_S_MAX
 from gateway.web.websocket import START_TIMEOUT_S
 from tests.conftest import EmbeddedServices
 from tests.gateway.encoded_audio import encode

@@ -159,7 +159,7 @@ class Crowd:
         self.at(self.now_s + TICK_S, self._tick)
 
     def _greet(self, identity: bytes) -> None:
-        expected_audio_rate = self._gateways[identity].tell_expected_audio_rate(
+        expected_audio_rate = self._gateways[identity].next_expected_audio_rate(
             self.now_s, own=self._own[identity]
         )
         hello = m.Hello(gateway_id=identity.decode(), expected_audio_rate=expected_audio_rate)

@@ -286,14 +286,14 @@ class _Secrets:
         return f"token-{next(self._tokens)}"
 
 
-async def _no_pulse(_vad: object, _admission: object) -> None: ...
+async def _no_probe(_vad: object, _admission: object) -> None: ...
 
 
 @contextlib.contextmanager
 def simulated(
     world: World, failed: Callable[[BaseException | str], None]
 ) -> Iterator[list[RecordedSession]]:
-    """The modules of a gateway with the world's time, without logs and pulses. The sessions that
+    """The modules of a gateway with the world's time, without logs and probes. The sessions that
     they make are in the list."""
     sessions: list[RecordedSession] = []
 
@@ -318,7 +318,7 @@ def simulated(
         stack.enter_context(patch("gateway.server.secrets", _Secrets()))
         stack.enter_context(patch("gateway.server.TICK_S", TICK_S))
         stack.enter_context(patch("gateway.session.transcript_store.RESULTS_PER_BLOCK", 2))
-        stack.enter_context(patch("gateway.server.keep_pulse", _no_pulse))
+        stack.enter_context(patch("gateway.server.probe_load", _no_probe))
         stack.enter_context(patch.object(Server, "_show", lambda _server, _now_s: None))
         stack.enter_context(patch("gateway.session.runner.SessionRunner.fail", fail))
         stack.enter_context(patch("gateway.storage.spool.os.fsync", lambda _descriptor: None))

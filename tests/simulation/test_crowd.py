@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import replace
 
 import pytest
 
 from gateway.settings import GatewaySettings
 from tests.simulation.crowd import BATCH_JOBS_MAX, BATCH_S, PAUSE_S, Crowd, Told
 
-LIMITS = replace(
-    GatewaySettings().admission_limits(), max_connections=0, delay_ms_max=0, busy_max=0
+LIMITS = GatewaySettings(max_connections=0, admit_delay_ms_max=0, admit_busy_max=0)
+NO_LIMITS = LIMITS.model_copy(
+    update={
+        "admit_utilisation_max": 0,
+        "admit_sessions_per_s_max": 0,
+        "est_wait_ms_max": 10**9,
+    }
 )
-NO_LIMITS = replace(LIMITS, utilisation_max=0, sessions_per_s_max=0, est_wait_ms_max=10**9)
 UTTERANCE_S = 4.0
 """On the average."""
 

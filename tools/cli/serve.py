@@ -28,7 +28,7 @@ from asr_client.client import TOKEN_VARIABLE, authorization
 from asr_worker.settings import WorkerSettings
 from broker.settings import BrokerSettings
 from gateway.settings import GatewaySettings
-from gateway.web.auth_tokens import AuthTokens
+from gateway.web.auth_tokens import AuthTokens, load_tokens
 from persistence.settings import PersistenceSettings
 from runtime import exit_codes, lifecycle, settings
 from tools.embedded.__main__ import EmbeddedSettings
@@ -268,7 +268,7 @@ def main(
             stop.request()
 
     try:
-        token = check_token(values.auth_tokens())
+        token = check_token(load_tokens(values.auth_tokens_file))
         check_port(values.host, values.port)
         stack = Stack(tell, concurrency)
         try:

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,10 +13,10 @@ from gateway.admission.policy import (
     SEEN_SESSION_S,
     SESSION_BUSY,
     Admission,
-    AdmissionLimits,
     Refusal,
     Return,
 )
+from gateway.settings import GatewaySettings
 from wire.messages import Load
 
 LOAD = Load(
@@ -32,20 +31,21 @@ LOAD = Load(
     est_wait_ms=0,
     models=("demo",),
 )
-LIMITS = AdmissionLimits(
+LIMITS = GatewaySettings(
     max_connections=5,
     min_workers=1,
     est_wait_ms_max=1000,
-    utilisation_max=0,
-    session_audio_rate=1.0,
-    sessions_per_s_max=0,
-    delay_ms_max=0,
-    busy_max=0,
+    admit_utilisation_max=0,
+    admit_session_audio_rate=1.0,
+    admit_sessions_per_s_max=0,
+    admit_delay_ms_max=0,
+    admit_busy_max=0,
 )
 
 
 def admission(load: Load | None = LOAD, **limits: Any) -> Admission:
-    subject = Admission(replace(LIMITS, **limits))
+    assert limits.keys() <= GatewaySettings.model_fields.keys()
+    subject = Admission(LIMITS.model_copy(update=limits))
     if load is not None:
         subject.note_load(load, 0.0)
     return subject
@@ -123,7 +123,7 @@ def test_backlog_and_draining() -> None:
 @pytest.mark.parametrize(
     ("load", "limits"),
     [
-        (LOAD, {"utilisation_max": 1e-9}),
+        (LOAD, {"admit_utilisation_max": 1e-9}),
         (structs.replace(LOAD, est_wait_ms=1001), {"est_wait_ms_max": 1000}),
     ],
 )
@@ -139,7 +139,7 @@ def test_who_comes_back_is_not_refused_for_want_of_capacity(
 def test_a_session_from_elsewhere_needs_a_broker_a_worker_and_its_turn() -> None:
     assert decide(admission(None), returns="elsewhere") == "no_broker"
     assert decide(admission(structs.replace(LOAD, workers=0)), returns="elsewhere") == "no_worker"
-    subject = admission(sessions_per_s_max=2)
+    subject = admission(admit_sessions_per_s_max=2)
     assert [decide(subject, returns="elsewhere") for _ in range(3)] == [None, None, "overloaded"]
 
 
@@ -155,23 +155,24 @@ def test_a_session_that_is_here_needs_nothing_but_a_gateway_that_goes_on() -> No
 
 def test_of_many_at_once_only_those_that_the_workers_can_take() -> None:
     """Nothing has arrived yet, and no queue has formed: what is expected of them counts."""
-    assert admitted_of(admission(utilisation_max=0.8), 1_500) == 80
-    assert admitted_of(admission(utilisation_max=0.8, session_audio_rate=0.5), 1_500) == 160
-    assert admitted_of(admission(utilisation_max=0), 1_500) == 1_500
+    assert admitted_of(admission(admit_utilisation_max=0.8), 1_500) == 80
+    half = admission(admit_utilisation_max=0.8, admit_session_audio_rate=0.5)
+    assert admitted_of(half, 1_500) == 160
+    assert admitted_of(admission(admit_utilisation_max=0), 1_500) == 1_500
 
 
 def test_to_ask_costs_nothing() -> None:
-    subject = admission(utilisation_max=0.8, sessions_per_s_max=50)
+    subject = admission(admit_utilisation_max=0.8, admit_sessions_per_s_max=50)
     for _ in range(200):
         assert subject.decide(0.0, own=1, backlog_full=False, draining=False) is None
 
 
 def test_audio_that_arrives_counts_as_well() -> None:
     busy = structs.replace(LOAD, arriving_audio_rate=30.0)
-    assert admitted_of(admission(busy, utilisation_max=0.8), 1_500) == 50
+    assert admitted_of(admission(busy, admit_utilisation_max=0.8), 1_500) == 50
     assert (
         admitted_of(
-            admission(structs.replace(LOAD, arriving_audio_rate=80.0), utilisation_max=0.8), 9
+            admission(structs.replace(LOAD, arriving_audio_rate=80.0), admit_utilisation_max=0.8), 9
         )
         == 0
     )
@@ -189,7 +190,7 @@ def test_what_is_expected_of_a_session_fades_as_it_grows_old() -> None:
 
 
 def test_nothing_is_expected_of_sessions_that_left() -> None:
-    subject = admission(utilisation_max=0.8)
+    subject = admission(admit_utilisation_max=0.8)
     for _ in range(1_000):
         assert decide(subject, own=1) is None  # One at a time: each has left before the next.
     assert subject.expected_audio_rate(0.0, own=0) == 0
@@ -199,7 +200,7 @@ def test_new_sessions_of_other_gateways_count_and_our_own_not_twice() -> None:
     subject = admission()
     for _ in range(10):
         decide(subject)
-    assert subject.tell_expected_audio_rate(0.0, own=10) == 10
+    assert subject.next_expected_audio_rate(0.0, own=10) == 10
     subject.note_load(structs.replace(LOAD, expected_audio_rate=10.0), 0.0)
     assert subject.utilisation(0.0, own=10) == pytest.approx(0.1)
     subject.note_load(structs.replace(LOAD, expected_audio_rate=40.0), 0.0)
@@ -207,7 +208,7 @@ def test_new_sessions_of_other_gateways_count_and_our_own_not_twice() -> None:
 
 
 def test_at_the_limit_it_stays_closed_until_there_is_room_to_speak_of() -> None:
-    subject = admission(utilisation_max=0.8)
+    subject = admission(admit_utilisation_max=0.8)
     subject.note_load(structs.replace(LOAD, arriving_audio_rate=80.0), 0.0)
     assert decide(subject) == "overloaded"
     nearly = 80 * REOPEN_UTILISATION_BELOW
@@ -224,15 +225,15 @@ def beat(subject: Admission, delay_s: float, from_s: float, seconds: float) -> f
     """Pulses four times a second, each late by ``delay_s``; returns when the last is over."""
     now_s = from_s
     while now_s < from_s + seconds:
-        subject.note_pulse_due(now_s + 0.25)
+        subject.note_probe_due(now_s + 0.25)
         now_s += 0.25 + delay_s
-        subject.note_pulse(now_s)
+        subject.note_probe(now_s)
         subject.note_load(LOAD, now_s)
     return now_s
 
 
 def test_a_gateway_that_takes_long_for_a_frame_refuses_until_it_does_not() -> None:
-    subject = admission(delay_ms_max=300)
+    subject = admission(admit_delay_ms_max=300)
     now_s = beat(subject, 0.02, 0.0, 3.0)
     assert decide(subject, now_s) is None
     now_s = beat(subject, 0.5, now_s, 4.0)
@@ -242,20 +243,20 @@ def test_a_gateway_that_takes_long_for_a_frame_refuses_until_it_does_not() -> No
 
 
 def test_one_pause_is_no_overload() -> None:
-    subject = admission(delay_ms_max=300)
+    subject = admission(admit_delay_ms_max=300)
     now_s = beat(subject, 0.02, 0.0, 3.0)
-    subject.note_pulse_due(now_s)
+    subject.note_probe_due(now_s)
     now_s += 0.5
     assert decide(subject, now_s - 0.4) is None
-    subject.note_pulse(now_s)
+    subject.note_probe(now_s)
     subject.note_load(LOAD, now_s)
     assert decide(subject, now_s) is None
 
 
-def test_a_pulse_that_never_comes_out_is_one() -> None:
-    subject = admission(delay_ms_max=300)
+def test_a_probe_that_never_returns_is_a_delay() -> None:
+    subject = admission(admit_delay_ms_max=300)
     now_s = beat(subject, 0.02, 0.0, 3.0)
-    subject.note_pulse_due(now_s)
+    subject.note_probe_due(now_s)
     later_s = now_s + DELAY_MEMORY_S + 0.4
     subject.note_load(LOAD, later_s)
     assert decide(subject, later_s) == "overloaded"
@@ -273,7 +274,7 @@ def busy(
 
 
 def test_a_busy_gateway_refuses_until_it_is_less_busy() -> None:
-    subject = admission(busy_max=0.8)
+    subject = admission(admit_busy_max=0.8)
     now_s = busy(subject, 0.7, 0.0, 5.0)
     assert decide(subject, now_s, own=300) is None
     now_s = busy(subject, 0.9, now_s, 10.0)
@@ -285,7 +286,7 @@ def test_a_busy_gateway_refuses_until_it_is_less_busy() -> None:
 
 
 def test_clients_faster_than_real_time_keep_nobody_out() -> None:
-    subject = admission(busy_max=0.8)
+    subject = admission(admit_busy_max=0.8)
     now_s = busy(subject, 1.0, 0.0, 10.0, audio_rate=300.0)
     # Of four connections, one of which sends as fast as it can, little of it is in real time.
     assert subject.busy(now_s, own=4) == pytest.approx(5 / 300)
@@ -296,7 +297,7 @@ def test_clients_faster_than_real_time_keep_nobody_out() -> None:
 
 
 def test_sessions_that_do_not_show_yet_count() -> None:
-    subject = admission(busy_max=0.8)
+    subject = admission(admit_busy_max=0.8)
     now_s = busy(subject, 0.5, 0.0, 10.0)
     # 500 make 0.5, so another 300 make 0.8.
     admitted = 0
@@ -309,13 +310,13 @@ def test_sessions_that_do_not_show_yet_count() -> None:
 
 
 def test_the_first_sessions_are_guessed() -> None:
-    subject = admission(busy_max=0.8)
+    subject = admission(admit_busy_max=0.8)
     now_s = busy(subject, 0.0, 0.0, 3.0)
     assert admitted_of(subject, 1_500, now_s) == pytest.approx(0.8 / SESSION_BUSY, abs=2)
 
 
 def test_sessions_come_in_no_faster_than_the_limit() -> None:
-    subject = admission(sessions_per_s_max=50)
+    subject = admission(admit_sessions_per_s_max=50)
     assert admitted_of(subject, 1_500) == 50
     assert admitted_of(subject, 1_500, now_s=0.5) == 25
     assert decide(subject, 0.501) == "overloaded"

@@ -1,7 +1,12 @@
+"""Limits that uvicorn does not have. Deadlines and sizes of heads are tested with a running gateway
+(tests/integration/test_bad_input.py)."""
+
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import inspect
 import logging
 import os
 import socket
@@ -9,21 +14,34 @@ import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
 import websockets
+from packaging.requirements import Requirement
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
 
-from gateway.telemetry.metrics import CLOSED, REFUSED
-from gateway.web.handshake import READ_AHEAD_MESSAGES, Handshake
+from gateway.telemetry.metrics import CLOSED, LATE_HEADS, REFUSED
+from gateway.web.uvicorn_protocols import (
+    READ_AHEAD_MESSAGES,
+    READ_BYTES_MAX,
+    HttpProtocol,
+    WebSocketProtocol,
+)
 from tools.lab.chaos.guests import UPGRADE
 from tools.lab.harness.http import ask
+from tools.ops.requirements import requirements
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @dataclass(frozen=True)
@@ -35,10 +53,10 @@ class Served:
         return websockets.connect(f"ws://127.0.0.1:{self.port}{path}", compression=None, proxy=None)
 
     @property
-    def protocol(self) -> Handshake:
+    def protocol(self) -> WebSocketProtocol:
         """The gateway's end of the only connection."""
         connections = self.server.server_state.connections
-        (protocol,) = [each for each in connections if isinstance(each, Handshake)]
+        (protocol,) = [each for each in connections if isinstance(each, WebSocketProtocol)]
         return protocol
 
 
@@ -53,7 +71,7 @@ async def forget(_websocket: WebSocket) -> None:
 @asynccontextmanager
 async def serving(**endpoints: Callable[[WebSocket], Awaitable[None]]) -> AsyncIterator[Served]:
     app = Starlette(routes=[WebSocketRoute(f"/{name}", to) for name, to in endpoints.items()])
-    config = uvicorn.Config(app, ws=Handshake, log_config=None, lifespan="off")
+    config = uvicorn.Config(app, ws=WebSocketProtocol, log_config=None, lifespan="off")
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         running = asyncio.create_task(server.serve([listener]))
@@ -199,7 +217,7 @@ async def test_a_message_of_any_number_of_frames_takes_the_room_of_its_bytes() -
         for _ in range(100):
             writer.write((empty + small) * (pieces // 100))
             await writer.drain()
-        while len(served.protocol._begun) < 5 + 2 * pieces:
+        while len(served.protocol._fragments) < 5 + 2 * pieces:
             await asyncio.sleep(0.01)
         room, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
@@ -251,3 +269,131 @@ async def test_who_does_not_answer_pings_is_counted() -> None:
         protocol.send_keepalive_ping()
         assert (1011).to_bytes(2, "big") in await reader.read()
     assert CLOSED.labels(1011)._value.get() == before + 1
+
+
+# ---------------------------------------------------------------------------------- the contract
+
+
+def digest(function: Callable[..., Any]) -> str:
+    return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:12]
+
+
+CONTRACT: dict[type, dict[str, str]] = {
+    H11Protocol: {
+        "__init__": "ad1ed8e837b2",
+        "connection_made": "6efb565ff3d3",
+        "connection_lost": "dbb688fa2b38",
+        "data_received": "e03b145518ca",
+        "handle_events": "e63a9d1492e3",
+        "send_400_response": "56937b748fc5",
+        "timeout_keep_alive_handler": "fcd7338529fe",
+    },
+    WebSocketsSansIOProtocol: {
+        "__init__": "631dcd744eab",
+        "handle_connect": "fc648c2161ff",
+        "handle_events": "b2c9351a5d13",
+        "handle_cont": "d96fe1479da6",
+        "handle_text": "6ae523180cf0",
+        "handle_bytes": "2b22b21bf8fe",
+        "handle_ping": "41bcf345d372",
+        "handle_parser_exception": "ff5cf13c764f",
+        "keepalive_timeout": "8e1ceb6ec446",
+        "pause_writing": "4830f7e0d81f",
+        "receive": "1dc0e7153900",
+        "run_asgi": "662375aa38d9",
+        "send": "d4919ed760ce",
+        "send_receive_event_to_app": "a2b10de91477",
+        "shutdown": "e8ace796ada6",
+    },
+}
+"""The methods of uvicorn 0.54 that ours override or rely on, as they were read for that."""
+
+
+@pytest.mark.parametrize(
+    ("base", "name"),
+    [(base, name) for base, methods in CONTRACT.items() for name in methods],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_uvicorn_is_as_it_was_read(base: type, name: str) -> None:
+    """If this fails, compare the method with the one of ours in ``uvicorn_protocols``: does uvicorn
+    do by itself now what it works around, and do its attributes still mean the same?"""
+    assert digest(getattr(base, name)) == CONTRACT[base][name]
+
+
+def test_the_version_is_bounded() -> None:
+    (line,) = [line for line in requirements(ROOT / "pyproject.toml") if "uvicorn" in line]
+    assert uvicorn.__version__ in Requirement(line).specifier
+    assert "0.55.0" not in Requirement(line).specifier
+
+
+# -------------------------------------------------------------------------------------------- HTTP
+
+
+async def nothing(_scope: Any, _receive: Any, _send: Any) -> None:
+    raise AssertionError("no request was sent")
+
+
+class Reads(HttpProtocol):
+    """Notes how much comes at once."""
+
+    def __init__(self, sizes: list[int], *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._sizes = sizes
+
+    def data_received(self, data: bytes) -> None:
+        self._sizes.append(len(data))
+
+
+@asynccontextmanager
+async def connected(
+    app: Any, protocol: Callable[..., asyncio.Protocol]
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    config, state = uvicorn.Config(app), ServerState()
+    config.load()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: protocol(config, state, {}), "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+
+
+async def test_a_socket_is_read_in_small_pieces() -> None:
+    sizes = list[int]()
+    sent = 8 * READ_BYTES_MAX
+    async with connected(nothing, lambda *given: Reads(sizes, *given)) as (_, writer):
+        writer.write(bytes(sent))
+        async with asyncio.timeout(10):
+            while sum(sizes) < sent:
+                await asyncio.sleep(0.01)
+    assert max(sizes) <= READ_BYTES_MAX
+
+
+async def test_the_rest_of_an_answered_request_has_a_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A byte of it ends uvicorn's keep-alive; no further byte begins anything anew."""
+    monkeypatch.setattr("gateway.web.uvicorn_protocols.HEAD_S_MAX", 0.5)
+    before = LATE_HEADS._value.get()
+    async with connected(PlainTextResponse("ok"), HttpProtocol) as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        while not reader.at_eof() and loop.time() < began_s + 10:
+            writer.write(b"x")
+            await asyncio.sleep(0.05)
+        assert 0.4 < loop.time() - began_s < 5
+    assert LATE_HEADS._value.get() == before + 1
+
+
+async def test_requests_in_a_row_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.web.uvicorn_protocols.HEAD_S_MAX", 0.2)
+    async with connected(PlainTextResponse("ok"), HttpProtocol) as (reader, writer):
+        for _ in range(5):
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc")
+            assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
+            await asyncio.sleep(0.1)

@@ -1,0 +1,203 @@
+"""uvicorn's HTTP and WebSocket protocols with limits that uvicorn does not have.
+
+``uvicorn.Config`` takes protocol classes, but what these override is private to uvicorn. So no
+other module touches it, pyproject.toml bounds uvicorn's version, and
+tests/gateway/web/test_uvicorn_protocols.py fails if a method they rely on has changed.
+
+* HTTP: a deadline and a size limit for a request's head. uvicorn's only deadline is between
+  requests (``timeout_keep_alive``), so a client that sends a header byte by byte holds its
+  connection for ever (Slowloris).
+* WebSocket: uvicorn logs each handshake that the application answers with HTTP as an error,
+  answers 500 to unfinished handshakes at shutdown, pauses reading at each message, and keeps
+  fragments and pongs without limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import h11
+from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
+from websockets.frames import Frame
+from websockets.http11 import Request
+
+from gateway.admission.policy import DRAINING
+from gateway.telemetry.metrics import BAD_REQUESTS, CLOSED, LATE_HEADS, REFUSED
+from gateway.web.websocket import WRITE_EXTENSION
+
+HEAD_S_MAX = 10.0
+"""From the connection, or the first byte of a later request, to the end of its headers. Then the
+connection is closed, with 408 if any byte arrived."""
+HEAD_BYTES_MAX = 16_384
+"""A request's line and headers. Beyond it (and a piece) 400, and the connection is closed."""
+PIECE_BYTES = 4_096
+READ_BYTES_MAX = 32_768
+"""Bytes read from a socket at once. asyncio allocates 256 KiB for every read and then truncates
+them, which fragments the heap at 2,500 chunks a second. This is below the size for which malloc
+makes a mapping (``runtime.memory.LARGE_BYTES``), which costs two system calls."""
+READ_AHEAD_MESSAGES = 2
+"""Messages of a connection that are received and not taken; then reading pauses."""
+_LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+class HttpProtocol(H11Protocol):
+    """HTTP/1.1 with a deadline for each request's head.
+
+    Between requests uvicorn's keep-alive timeout applies. The rest of a request that is already
+    answered has the deadline of a head, because its first byte ends the keep-alive timeout.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._received_anything = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if hasattr(transport, "max_size"):  # Only asyncio's own transports have it.
+            transport.max_size = READ_BYTES_MAX
+        self._deadline = self.loop.call_later(HEAD_S_MAX, self._close_late)
+
+    def data_received(self, data: bytes) -> None:
+        self._received_anything = True
+        # h11 measures only heads that are incomplete, so a long head in one piece would pass.
+        while data and self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+            super().data_received(data[:PIECE_BYTES])
+            data = data[PIECE_BYTES:]
+        if data and self._is_active():
+            super().data_received(data)
+        if not (self.conn.their_state is h11.IDLE or self._is_answered):
+            self._cancel_deadline()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(HEAD_S_MAX, self._close_late)
+
+    def send_400_response(self, msg: str) -> None:
+        BAD_REQUESTS.labels("not_http").inc()
+        super().send_400_response(msg)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_deadline()
+        super().connection_lost(exc)
+
+    @property
+    def _is_answered(self) -> bool:
+        """The answer is sent, and the body of the request is still arriving."""
+        arriving = self.conn.their_state is h11.SEND_BODY
+        return arriving and self.cycle is not None and self.cycle.response_complete
+
+    def _is_active(self) -> bool:
+        """Neither closing nor handed over to the WebSocket protocol. A client has nothing to send
+        before the answer to its upgrade."""
+        return not self.transport.is_closing() and self.transport.get_protocol() is self
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _close_late(self) -> None:
+        self._deadline = None
+        if self.transport.is_closing():
+            return
+        LATE_HEADS.inc()
+        if self._received_anything and not self._is_answered:
+            self.transport.write(_LATE)
+        self.transport.close()
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """The WebSocket protocol with bounded memory, reading that does not pause at each message, and
+    handshakes that end properly."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._fragments = bytearray()
+        """The received part of a fragmented message."""
+
+    def handle_connect(self, event: Request) -> None:
+        """Offer ``write_text`` to the application as an extension of the ASGI scope."""
+        super().handle_connect(event)
+        if self.response.status_code == 101:
+            extensions: Any = self.scope["extensions"]
+            extensions[WRITE_EXTENSION] = self.write_text
+
+    def write_text(self, text: str) -> bool:
+        """Send ``text`` at once. False: the write buffer is full, or the connection is not open."""
+        if not self.writable.is_set() or self.close_sent or self.disconnected:
+            return False
+        if not self.handshake_complete or self.transport.is_closing():
+            return False
+        try:
+            self.conn.send_text(text.encode())
+        except InvalidState:
+            return False
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        return True
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """uvicorn does not mark a handshake that was answered with HTTP (503, 403) as complete, and
+        logs "ASGI callable returned without completing handshake" as an error."""
+        await super().send(message)
+        refused = message["type"] == "websocket.http.response.body"
+        if refused and not message.get("more_body", False):
+            self.handshake_complete = True
+
+    def shutdown(self) -> None:
+        """uvicorn answers unfinished handshakes with 500, which clients take for permanent. Answer
+        503 with ``Retry-After``."""
+        if not (self.close_sent or self.handshake_complete or self.initial_response):
+            self.stop_keepalive()
+            answer = self.conn.reject(503, json.dumps(DRAINING.body()))
+            del answer.headers["Content-Type"]  # There may be several.
+            answer.headers["Content-Type"] = "application/json"
+            answer.headers["Retry-After"] = str(DRAINING.retry_after_s)
+            self.conn.send_response(answer)
+            REFUSED.labels(DRAINING.code).inc()
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
+            return
+        super().shutdown()
+
+    def send_receive_event_to_app(self) -> None:
+        """uvicorn pauses reading until each message is taken. That costs two system calls a
+        message, a tenth of the gateway's time. Pause only for a full queue."""
+        if self.read_paused or self.queue.qsize() + 1 >= READ_AHEAD_MESSAGES:
+            super().send_receive_event_to_app()
+            return
+        self.read_paused = True  # So that it does not pause.
+        super().send_receive_event_to_app()
+        self.read_paused = False
+
+    def handle_cont(self, event: Frame) -> None:
+        """uvicorn keeps the frames of a message in a list until the last. Their bytes are limited,
+        but not their number, and frames may be empty. Keep only their bytes."""
+        if self.frames:
+            self._fragments += self.frames.pop()
+        self._fragments += event.data
+        if event.fin:
+            self.frames, self._fragments = [bytes(self._fragments)], bytearray()
+            self.send_receive_event_to_app()
+
+    def handle_ping(self) -> None:
+        """Pongs for a client that does not read would fill the write buffer. Not every ping needs
+        a pong (RFC 6455, 5.5.3)."""
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self.conn.data_to_send()
+
+    def handle_parser_exception(self) -> None:
+        """The client violated the protocol or exceeded a size limit: count the close code."""
+        if self.conn.close_sent is not None:
+            CLOSED.labels(self.conn.close_sent.code).inc()
+        super().handle_parser_exception()
+
+    def keepalive_timeout(self) -> None:
+        if not (self.close_sent or self.transport.is_closing()):
+            CLOSED.labels(1011).inc()
+        super().keepalive_timeout()

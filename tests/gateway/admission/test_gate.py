@@ -1,0 +1,127 @@
+"""The gate: what is counted, and which of its sources decides."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import cast
+
+import pytest
+from msgspec.structs import replace
+from prometheus_client import REGISTRY
+
+from gateway.admission.gate import ConnectionGate
+from gateway.admission.policy import Admission
+from gateway.storage.redis_metadata import RedisMetadata
+from gateway.telemetry.activity import Activity
+from tests.gateway.admission.test_policy import LIMITS, LOAD
+
+
+@dataclass
+class Surroundings:
+    """Redis, and the gateway's sessions."""
+
+    total: int = 1
+    here: set[str] = field(default_factory=set)
+    elsewhere: set[str] = field(default_factory=set)
+    storage_backlog_full: bool = False
+    asked: list[str] = field(default_factory=list)
+
+    def is_here(self, session_id: str) -> bool:
+        return session_id in self.here
+
+    async def count_connections(self, own: int) -> int:
+        self.asked.append("count")
+        return self.total
+
+    def known_connections(self, own: int) -> int:
+        return self.total
+
+    async def session_runs(self, session_id: str) -> bool:
+        self.asked.append("runs")
+        return session_id in self.elsewhere
+
+
+def gate_of(around: Surroundings, *, workers: int = 2) -> ConnectionGate:
+    admission = Admission(LIMITS)
+    admission.note_load(replace(LOAD, workers=workers), time.monotonic())
+    return ConnectionGate(admission, cast(RedisMetadata, around), Activity(), around)
+
+
+def gauge() -> float | None:
+    return REGISTRY.get_sample_value("asr_gateway_connections")
+
+
+async def test_admitted_connections_are_counted_until_they_leave() -> None:
+    gate = gate_of(Surroundings())
+    assert await gate.enter() is None
+    assert (gate.connections, gauge()) == (1, 1)
+    gate.leave()
+    assert (gate.connections, gauge()) == (0, 0)
+
+
+async def test_a_refused_connection_is_not_counted() -> None:
+    gate = gate_of(Surroundings(total=LIMITS.max_connections + 1))
+    refusal = await gate.enter()
+    assert refusal is not None and refusal.code == "max_connections"
+    assert gate.connections == 0
+    gate.draining = True
+    refusal = await gate.enter()
+    assert refusal is not None and refusal.code == "draining"
+
+
+async def test_a_client_that_disconnects_during_admission_is_not_counted() -> None:
+    asked = asyncio.Event()
+
+    class Slow(Surroundings):
+        async def count_connections(self, own: int) -> int:
+            asked.set()
+            await asyncio.Event().wait()
+            raise AssertionError("not reached")
+
+    gate = gate_of(Slow())
+    admitting = asyncio.create_task(gate.enter())
+    await asked.wait()
+    assert gate.connections == 1
+    admitting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await admitting
+    assert gate.connections == 0
+
+
+async def test_a_resumed_session_here_is_admitted_without_workers() -> None:
+    gate = gate_of(Surroundings(here={"s"}), workers=0)
+    assert await gate.enter("s") is None
+    refusal = await gate.enter("other")
+    assert refusal is not None and refusal.code == "no_worker"
+
+
+async def test_a_session_elsewhere_is_resumed_in_spite_of_a_backlog() -> None:
+    around = Surroundings(elsewhere={"s"}, storage_backlog_full=True)
+    gate = gate_of(around)
+    assert await gate.enter("s") is None
+    refusal = await gate.enter("other")
+    assert refusal is not None and refusal.code == "storage_backlog"
+
+
+async def test_redis_is_not_asked_if_the_load_refuses_a_new_session() -> None:
+    around = Surroundings(storage_backlog_full=True)
+    assert await gate_of(around).enter() is not None
+    assert around.asked == []
+
+
+async def test_would_refuse_counts_nothing() -> None:
+    gate = gate_of(Surroundings(total=LIMITS.max_connections + 1))
+    refusal = await gate.would_refuse()
+    assert refusal is not None and refusal.code == "max_connections"
+    assert await gate_of(Surroundings()).would_refuse() is None
+    assert gate.connections == 0
+
+
+def test_the_figures_that_decide_are_shown() -> None:
+    gate = gate_of(Surroundings())
+    gate.show(time.monotonic())
+    assert REGISTRY.get_sample_value("asr_gateway_broker_up") == 1
+    gate.show(time.monotonic() + 60)
+    assert REGISTRY.get_sample_value("asr_gateway_broker_up") == 0
