@@ -28,7 +28,7 @@ from gateway.web import auth_tokens
 from tests.gateway.encoded_audio import encode
 from tests.integration.browser import running_browser, screenshot
 from tests.integration.dialect_clients import funasr, funasr_start, vosk, vosk_texts
-from tests.integration.speech import Spoken, spoken
+from tests.integration.speech import Spoken, say, spoken
 from tests.integration.test_examples import EXAMPLES, SAMPLE, TEXT, node
 from tools.lab.harness.process import LoggedProcess
 from tools.lab.harness.stack import Stack, wait_until
@@ -98,13 +98,11 @@ def said_by(audio: Spoken) -> bytes:
 async def test_with_a_token_everything_is_as_without(guarded: Guarded) -> None:
     audio = spoken(6_001)
     before = len(guarded.process.events)
-    async with connect(f"ws://{guarded.address}/ws/asr", token=guarded.token) as session:
-        await session.send(said_by(audio))
-        await session.finish()
-        final = await session.final()
-    assert final.text == audio.text and final.stored
+    url = f"ws://{guarded.address}/ws/asr"
+    session_id, final = await say(url, audio, token=guarded.token)
+    assert final.stored
     started = guarded.process.event("session_started", after=before)
-    assert (started["session_id"], started["token_name"]) == (session.session_id, "anna")
+    assert (started["session_id"], started["token_name"]) == (session_id, "anna")
 
 
 @pytest.mark.parametrize("path", PATHS)

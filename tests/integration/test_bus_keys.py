@@ -6,9 +6,8 @@ from pathlib import Path
 
 import zmq
 
-from asr_client import connect
 from tests.conftest import EmbeddedServices
-from tests.integration.speech import chunks_of, spoken
+from tests.integration.speech import say, spoken
 from tools.lab.harness.stack import running_stack
 from tools.ops.ports import free_port
 from wire import codec, keys, sockets
@@ -28,12 +27,8 @@ async def test_everything_works_over_tcp_with_keys_and_a_stranger_gets_nothing(
     with running_stack(services.database_url, services.redis_url, **environment) as stack:
         stack.start_all()
         audio = spoken(5_100)
-        async with connect(stack.url()) as session:
-            for chunk in chunks_of(audio, "raw", "", 16_000, 1, 200):
-                await session.send(chunk)
-            await session.finish()
-            final = await session.final()
-        assert final.text == audio.text and final.stored
+        _, final = await say(stack.url(), audio)
+        assert final.stored
 
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:

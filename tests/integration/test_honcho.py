@@ -16,9 +16,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from asr_client import connect
 from runtime.settings import DatabaseSettings
-from tests.integration.speech import Spoken, chunks_of, spoken
+from tests.integration.speech import say, spoken
 from tools.lab.harness.process import ROOT, inherited
 from tools.lab.harness.stack import wait_until
 from tools.ops.ports import free_port
@@ -29,6 +28,7 @@ END_TIMEOUT_S = 10
 class Honcho:
     def __init__(self, directory: Path) -> None:
         self.port = free_port()
+        self.url = f"ws://127.0.0.1:{self.port}/ws/asr"
         self.data_dir = directory / "data"
         self.log = directory / "log"
         with self.log.open("w") as log:
@@ -92,20 +92,11 @@ def honcho() -> Iterator[Honcho]:
         assert running.survivors() == []
 
 
-async def _say(honcho: Honcho, audio: Spoken) -> str:
-    async with connect(f"ws://127.0.0.1:{honcho.port}/ws/asr") as session:
-        for chunk in chunks_of(audio, "raw", "", 16_000, 1, 200):
-            await session.send(chunk)
-        await session.finish()
-        return (await session.final()).text
-
-
 @pytest.mark.timeout(240)
 async def test_two_gateways_and_two_workers_share_the_work(honcho: Honcho) -> None:
     audios = [spoken(5_000 + number, digits=(8, 12)) for number in range(24)]
 
-    texts = await asyncio.gather(*(_say(honcho, audio) for audio in audios))
-    assert texts == [audio.text for audio in audios]
+    await asyncio.gather(*(say(honcho.url, audio) for audio in audios))
     database = DatabaseSettings(data_dir=honcho.data_dir, database_url=None, db_host=None)
     with psycopg.connect(database.database_address()) as connection:
         workers = connection.execute("SELECT DISTINCT worker_id FROM asr_segments").fetchall()
@@ -146,6 +137,5 @@ async def test_a_crashed_process_is_restarted_by_its_own_line(honcho: Honcho) ->
         "its workers",
         30,
     )
-    audio = spoken(5_100)
-    assert await _say(honcho, audio) == audio.text
+    await say(honcho.url, spoken(5_100))
     assert honcho.process.poll() is None

@@ -16,11 +16,10 @@ import openai
 import psycopg
 import pytest
 
-from asr_client import connect
 from gateway.session.transcript import join_texts
 from tests.gateway.encoded_audio import encode
 from tests.integration.dialect_clients import funasr, funasr_start
-from tests.integration.speech import Spoken, spoken
+from tests.integration.speech import Spoken, say, spoken
 from tools.lab.harness.stack import Stack
 
 LONG_FILE_S = 600
@@ -192,10 +191,7 @@ async def test_a_long_file_goes_in_the_bulk_lane_while_people_speak(
         if n % 2:
             url = f"ws://127.0.0.1:{stack.ports['gateway']}"
             return (await funasr(url, audio.pcm.tobytes(), funasr_start("2pass"))).text
-        async with connect(stack.url()) as session:
-            await session.send(audio.pcm.tobytes())
-            await session.finish()
-            return (await session.final()).text
+        return (await say(stack.url(), audio))[1].text
 
     texts = await asyncio.gather(*(speak(n, audio) for n, audio in enumerate(said)))
     assert texts == [audio.text for audio in said]

@@ -8,24 +8,13 @@ import threading
 
 import redis
 
-from asr_client import connect
 from tests.conftest import EmbeddedServices
-from tests.integration.speech import chunks_of, spoken
+from tests.integration.speech import say, spoken
 from tools.lab.harness.stack import Stack
 
 DOCUMENTED_KEYS = re.compile(r"asr:session:[A-Za-z0-9._:-]+|asr:queue|asr:gateways")
 COMMANDS = {"HSET", "HGET", "HGETALL", "HDEL", "EXPIRE", "EXISTS", "DEL", "PING"}
 HANDSHAKE = {"HELLO", "CLIENT", "AUTH", "SELECT", "INFO"}
-
-
-async def _say(stack: Stack, seed: int) -> None:
-    audio = spoken(seed)
-    async with connect(stack.url()) as session:
-        for chunk in chunks_of(audio, "raw", "", 16_000, 1, 200):
-            await session.send(chunk)
-        await session.finish()
-        final = await session.final()
-    assert final.text == audio.text
 
 
 async def test_only_the_documented_keys_and_no_messaging(
@@ -45,8 +34,8 @@ async def test_only_the_documented_keys_and_no_messaging(
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        await _say(stack, 4_000)
-        await asyncio.sleep(1.5)  # The broker tells its counters once a second.
+        await say(stack.url(), spoken(4_000))
+        await asyncio.sleep(1.5)  # The broker writes its counters once a second.
         with redis.Redis.from_url(embedded_services.redis_url) as other:
             other.echo("the end")
         assert await asyncio.to_thread(stopped.wait, 10)
@@ -64,13 +53,9 @@ async def test_a_session_hash_has_metadata_and_a_ttl(
     stack: Stack, embedded_services: EmbeddedServices
 ) -> None:
     audio = spoken(4_001)
-    async with connect(stack.url()) as session:
-        for chunk in chunks_of(audio, "raw", "", 16_000, 1, 200):
-            await session.send(chunk)
-        await session.finish()
-        await session.final()
+    session_id, _ = await say(stack.url(), audio)
     with redis.Redis.from_url(embedded_services.redis_url, decode_responses=True) as client:
-        key = f"asr:session:{session.session_id}"
+        key = f"asr:session:{session_id}"
         fields = client.hgetall(key)
         assert fields["mode"] == "auto"
         assert audio.text not in " ".join(fields.values())
@@ -83,13 +68,8 @@ async def test_without_redis_sessions_go_on(stack: Stack) -> None:
     gone = "redis://127.0.0.1:1/0"
     with stack.start("gateway8", REDIS_URL=gone, MAX_CONNECTIONS="10") as process:
         stack.wait_ready("gateway8")
-        audio = spoken(4_002)
-        async with connect(stack.url("gateway8")) as session:
-            for chunk in chunks_of(audio, "raw", "", 16_000, 1, 200):
-                await session.send(chunk)
-            await session.finish()
-            final = await session.final()
-        assert final.text == audio.text and final.stored
+        _, final = await say(stack.url("gateway8"), spoken(4_002))
+        assert final.stored
         health = await asyncio.to_thread(stack.get, "/api/v1/health", "gateway8")
         assert health.status == 200
         assert health.body["status"] == "degraded" and not health.body["redis_ready"]

@@ -10,19 +10,15 @@ import pytest
 
 from asr_client import SessionError, connect
 from gateway.session.transcript import join_texts
-from tests.integration.speech import chunks_of, spoken
+from tests.integration.speech import chunks_of, say, spoken
 from tools.lab.harness.stack import Stack
 
 
 async def _say(stack: Stack, seed: int, session_id: str | None = None) -> tuple[str, str]:
     audio = spoken(seed, digits=(3, 4))
-    async with connect(stack.url(), session_id=session_id, user_id="tester") as session:
-        for chunk in chunks_of(audio, "raw", "", 16_000, 1, 200):
-            await session.send(chunk)
-        await session.finish()
-        final = await session.final()
-    assert final.text == audio.text and final.stored
-    return session.session_id, final.text
+    stored_id, final = await say(stack.url(), audio, session_id=session_id, user_id="tester")
+    assert final.stored
+    return stored_id, final.text
 
 
 def test_health_tells_parts_limits_and_model(stack: Stack) -> None:

@@ -2,8 +2,8 @@
 
 The bank in ``tools/voices`` holds, for each of a few synthetic voices, two takes of each of the
 ten digits. :func:`speak` joins takes into one recording, so that tests and load tests can give
-every session audio of its own whose right transcript is known (:func:`expected_text`): a result
-that is lost, doubled, reordered or sent to another session shows at once. The bundled demo model
+every session audio of its own with a known transcript (:func:`expected_text`): a result that is
+lost, duplicated, reordered or sent to another session is detected. The bundled demo model
 (``ASR_MODEL=demo``) was trained on these voices and is measured on them in its card.
 
 Example::
@@ -50,15 +50,19 @@ VOICES: Final[tuple[str, ...]] = (
     "en_awb",
     "en_sam",
 )
-"""Names of the bank's voices; the part before the underscore is the language."""
+"""Voices of the bank; the part before the underscore is the language."""
 
-# Silence is never digital zero in a real recording, and a detector tuned on real recordings may
-# behave oddly on it. About -78 dBFS: inaudible, and far below the quietest digit.
+# Silence in a real recording is never digital zero, and a detector tuned on real recordings may
+# behave oddly on digital zero. About -78 dBFS: inaudible, and far below the quietest digit.
 _ROOM_NOISE_RMS: Final = 4.0
 
 
 def voice_language(voice: str) -> Language:
-    """Language that ``voice`` speaks; raises ValueError for a voice the bank does not have."""
+    """Language of ``voice``.
+
+    Raises:
+        ValueError: for a voice that is not in the bank.
+    """
     if voice not in VOICES:
         raise ValueError(f"unknown voice {voice!r}; the bank has {', '.join(VOICES)}")
     return "zh" if voice.startswith("zh_") else "en"
@@ -72,7 +76,7 @@ def random_digits(rng: random.Random, n: int) -> str:
 
 
 def expected_text(digits: str, voice: str) -> str:
-    """Transcript of ``digits`` in the form in which FunASR returns it for the voice's language.
+    """Transcript of ``digits`` in the form that FunASR returns for the voice's language.
 
     ``"251"`` is ``"二五一"`` for a Mandarin voice and ``"two five one"`` for an English one.
     """
@@ -93,14 +97,16 @@ def speak(
 ) -> Samples:
     """Recording of ``digits`` by ``voice``: int16 samples, mono, 16 kHz, shape ``(samples,)``.
 
-    Between two digits lies silence (low room noise) of a length drawn from ``gap_ms``; before the
-    first and after the last digit ``lead_ms`` and ``tail_ms``. With ``pause_every``, a gap drawn
-    from ``pause_ms`` replaces the ordinary one after about that many digits (a quarter more or
-    fewer), each time drawn anew, so that an endpointer cuts the recording into utterances there.
+    Gaps between digits are silence (low room noise) of a length drawn from ``gap_ms``; ``lead_ms``
+    and ``tail_ms`` precede the first digit and follow the last one. With ``pause_every``, a gap
+    drawn from ``pause_ms`` replaces the ordinary one after about that many digits (up to a quarter
+    more or fewer), so that an endpointer cuts the recording into utterances there.
 
-    ``rng`` decides takes, gaps and noise, and is advanced by the call. Raises ValueError for an
-    unknown voice or for anything but the characters 0 to 9 in ``digits``; no digits give a
-    recording of silence.
+    ``rng`` chooses takes, gaps and noise, and is advanced by the call. Without digits the recording
+    is silence.
+
+    Raises:
+        ValueError: for an unknown voice, or for characters other than 0 to 9 in ``digits``.
     """
     voice_language(voice)
     clips = digit_clips(voice)
@@ -131,7 +137,7 @@ def _digit_values(digits: str) -> list[int]:
 
 
 def _draw_pause_distance(pause_every: int | None, rng: random.Random) -> int:
-    """Number of digits until the next pause; without pauses the value has no meaning."""
+    """Number of digits until the next pause; 0 without pauses."""
     if pause_every is None:
         return 0
     if pause_every < 1:

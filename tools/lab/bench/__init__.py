@@ -1,1 +1,1 @@
-"""``make bench``: figures, each beside a reference measured in the same run."""
+"""``make bench``: figures, each with a reference measured in the same run."""

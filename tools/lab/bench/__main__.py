@@ -1,7 +1,7 @@
-"""``python -m tools.lab.bench [PART]…``: all parts by default.
+"""``python -m tools.lab.bench [PART]…``: run benchmarks, by default all parts.
 
-Absolute figures depend on the machine and on what else it does: compare with the reference beside
-each. Exit code 1: a promise is not kept on this machine now.
+Figures depend on the machine and on its other load: compare each with its reference. Exit code 1: a
+promise is not kept on this machine now.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ QUICK: dict[str, dict[str, object]] = {
     "long_file": {"FILE_S": 60, "SERVICE_MS": 20, "ALONE_S": 1.0, "SPEAKERS": 2},
     "reconnect": {"CONNECTIONS": 20, "CONNECTIONS_MAX": 15, "ROUNDS": 1, "FORGOTTEN_S": 7.0},
 }
-"""Constants of the parts by which they only show that they work, in a fraction of the time."""
+"""Constants of the parts with which they only show that they work, in little time."""
 
 
 def _modules() -> dict[str, ModuleType]:
-    # Imported late: the worker's part takes seconds to import torch.
+    # Imported late: the import of torch takes seconds.
     from tools.lab.bench import (
         broker,
         chunks,
@@ -112,19 +112,20 @@ def main(
         list[str] | None, typer.Argument(metavar="PART", help=", ".join(PARTS))
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Only show that it works; promises are not judged.")
+        bool,
+        typer.Option("--quick", help="Only show that the parts work; promises are not judged."),
     ] = False,
     against: Annotated[
         Path | None,
-        typer.Option("--against", help="Another checkout, which chunks measures in turn."),
+        typer.Option("--against", help="Another checkout that the part chunks measures in turn."),
     ] = None,
-    save: Annotated[Path, typer.Option("--save", help="Where the results go.")] = RESULTS,
+    save: Annotated[Path, typer.Option("--save", help="File for the results.")] = RESULTS,
     docs: Annotated[
         Path | None,
-        typer.Option("--docs", help="Measure nothing; put these results into docs/performance.md."),
+        typer.Option("--docs", help="Measure nothing; write these results to docs/performance.md."),
     ] = None,
 ) -> None:
-    """Measure, and print each figure beside its reference of the same run."""
+    """Measure, and print each figure with its reference from the same run."""
     logging.configure("error", "console", "bench")
     console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH_CHARS)
     if docs is not None:
@@ -152,6 +153,6 @@ def main(
 
 if __name__ == "__main__":
     lifecycle.be_interruptible()
-    # One thread for each recogniser, as the workers have it: the bare loops are their reference.
+    # The bare loops are the workers' reference, so each recogniser has one thread, as in a worker.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     typer.run(main)

@@ -1,7 +1,7 @@
-"""Jobs and results through the broker's process, beside a bare ``zmq.proxy`` with the same driver.
+"""Jobs and results through the broker's process, compared with ``zmq.proxy`` and the same driver.
 
-The driver is this process: one thread that is gateway and worker at once. On a machine with few
-cores it and the broker share them, so the broker's own processor time is told as well.
+The driver is this process: one thread that acts as gateway and worker. On a machine with few cores
+it shares them with the broker, so the broker's own processor time is reported as well.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from wire import messages as m
 
 PAIRS = 30_000
 ROUNDS = 2
-"""The best counts: what else the machine does slows the others."""
+"""The best round counts: other load on the machine slows the others."""
 IN_FLIGHT_MAX = 1_000
 SESSIONS = 100
 CREDITS = 1_000
@@ -34,7 +34,7 @@ import sys, zmq
 context = zmq.Context()
 front, back = context.socket(zmq.ROUTER), context.socket(zmq.DEALER)
 for socket in (front, back):
-    socket.set_hwm(100_000)  # At the default of 1,000 it drops answers in silence.
+    socket.set_hwm(100_000)  # With the default of 1,000 it drops answers silently.
 front.bind(sys.argv[1])
 back.bind(sys.argv[2])
 zmq.proxy(front, back)
@@ -54,7 +54,7 @@ Answer = Callable[[list[bytes]], list[bytes]]
 
 
 def answer_as_proxied(frames: list[bytes]) -> list[bytes]:
-    """A worker behind a proxy sees the asker's identity first, and sends as much back."""
+    """The answer of a worker behind a proxy: the identity of the sender, and a payload as long."""
     return [frames[0], b"R", frames[2]]
 
 
@@ -80,7 +80,7 @@ def drive(
     answer: Answer,
     beat: Callable[[], None],
 ) -> float:
-    """Send ``jobs`` and answer them; returns the seconds until the last answer is back."""
+    """Send ``jobs`` and answer them; return the seconds until the last answer has arrived."""
     poller = zmq.Poller()
     poller.register(gateway, zmq.POLLIN)
     poller.register(worker, zmq.POLLIN)
@@ -91,7 +91,7 @@ def drive(
             gateway.send_multipart(jobs[sent], zmq.DONTWAIT)
             sent += 1
         ready = dict(poller.poll(WAIT_MS))
-        assert ready, f"nothing came back after {done} of {len(jobs)}"
+        assert ready, f"no answer after {done} of {len(jobs)}"
         if worker in ready:
             with contextlib.suppress(zmq.Again):
                 while True:
@@ -107,7 +107,7 @@ def drive(
 
 
 def through_broker(*, subscriber: bool) -> tuple[float, float]:
-    """Pairs a second, and pairs per second of the broker's processor time."""
+    """Pairs per second, and pairs per second of the broker's processor time."""
     jobs = [
         codec.encode(replace(JOB, session_id=f"session-{n % SESSIONS}", seq=n // SESSIONS))
         for n in range(PAIRS)
@@ -136,12 +136,12 @@ def through_broker(*, subscriber: bool) -> tuple[float, float]:
             worker.recv_multipart()
         before_s = cpu_s(process)
         took_s = drive(gateway, worker, jobs, answer_as_worker, beat)
-        # A process's time comes in hundredths of a second.
+        # The kernel counts processor time in hundredths of a second.
         return PAIRS / took_s, PAIRS / max(cpu_s(process) - before_s, 0.01)
 
 
 def through_proxy() -> float:
-    """Pairs a second through libzmq's own proxy."""
+    """Pairs per second through libzmq's own proxy."""
     jobs = [[b"J", bytes(200), JOB.pcm]] * PAIRS
     with contextlib.ExitStack() as stack:
         bus = stack.enter_context(bus_addresses())

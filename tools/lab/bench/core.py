@@ -1,4 +1,4 @@
-"""The broker's processor time for one pair without sockets, by stage: where to look first."""
+"""The broker's processor time for one job and its result without sockets, by stage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wire import messages as m
 
 PAIRS = 20_000
 TOGETHER = 500
-"""Jobs before their results come."""
+"""Jobs that are sent before their results."""
 ROUNDS = 3
 SESSIONS = 100
 GATEWAY, WORKER = b"bench-gateway", b"bench-worker"
@@ -40,7 +40,7 @@ class Stages:
 def _pass_through(
     core: Broker, stages: Stages, received: type, identity: bytes, frames: list[list[bytes]]
 ) -> None:
-    """Decode, route and encode a batch; by batches, because a clock costs as much as a stage."""
+    """Decode, route and encode a batch: timing each message would cost as much as a stage."""
     with stages.timed("decoding"):
         messages = [codec.decode(each) for each in frames]
     with stages.timed("routing"):
@@ -56,7 +56,7 @@ def _pass_through(
 
 
 def microseconds(*, subscriber: bool) -> dict[str, float]:
-    """Of one pair, by stage."""
+    """Processor time of one pair, by stage."""
     core = Broker(epoch="epoch" * 6, limits=BrokerSettings.model_construct().limits())
     core.handle(e.FrontReceived(GATEWAY, m.Hello(gateway_id=GATEWAY.decode())), 0.0)
     ready = m.Ready(worker_id=WORKER.decode(), credits=2 * TOGETHER, model="", device="")

@@ -1,7 +1,8 @@
-"""How much of the workers' time the broker keeps busy, with a recogniser of fixed service time.
+"""The share of the workers' time that the broker keeps busy, with a recogniser of fixed service
+time.
 
-Real broker, real workers, one utterance a batch, and always something waiting. Ideal is what the
-workers would do if the next job were there the moment that one is done.
+The broker and the workers are real, a batch is one utterance, and the queue is never empty. Ideal
+are workers that get their next job the moment the last one is done.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ PCM = bytes(2_048)
 
 
 def fleets(workers: int) -> list[int]:
-    """How many of them run in each process."""
+    """The number of workers in each process."""
     whole, rest = divmod(workers, THREADED_MAX)
     return [THREADED_MAX] * whole + [rest] * bool(rest)
 
 
 def jobs_per_s(workers: int) -> tuple[float, float]:
-    """Jobs done per second, and the broker's processor time for one, in seconds."""
+    """Jobs done per second, and the broker's processor time for one job, in seconds."""
     settings = {
         "ASR_MODEL": f"fake:{SERVICE_S * 1000:.0f}ms",
         "ASR_BATCH_JOBS_MAX": "1",
@@ -49,7 +50,7 @@ def jobs_per_s(workers: int) -> tuple[float, float]:
             )
         gateway = stack.enter_context(Gateway(bus["BROKER_FRONTEND"]))
         gateway.await_workers(workers)
-        # Enough that something waits until the end.
+        # Enough to keep the queue full until the end.
         jobs = round(workers * (WARM_S + MEASURE_S) / SERVICE_S * 1.1) + 4 * workers
         for number in range(jobs):
             gateway.send(job_of(PCM, number, sessions=SESSIONS))
@@ -70,13 +71,13 @@ def _measured(gateway: Gateway, broker: psutil.Process) -> tuple[float, float]:
                 done_s[result.worker_id].append(now_s)
     assert used_s is not None
     count = sum(map(len, done_s.values()))
-    # Each worker from one completion to another: a window would cut its service time.
+    # Each worker from one completion to another: a fixed window would cut a service time.
     rate = sum((len(each) - 1) / (each[-1] - each[0]) for each in done_s.values())
     return rate, (cpu_s(broker) - used_s) / count
 
 
 def bare_per_s() -> float:
-    """What one worker's recogniser does in a loop, nothing around it."""
+    """Jobs per second of one worker's recogniser in a bare loop."""
     recognizer = FakeRecognizer("fake", SERVICE_S)
     began_s = time.perf_counter()
     for _ in range(20):

@@ -1,4 +1,4 @@
-"""What a benchmark says: a figure, the reference of the same run, and the promise if any."""
+"""A figure of a benchmark, its reference from the same run, and its promise if it has one."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ class Figure:
     value: float
     unit: str
     reference: str
-    """What was measured for comparison in the same run, with its value."""
+    """The comparison measured in the same run, with its value."""
     at_least: float | None = None
     at_most: float | None = None
     points: tuple[tuple[float, float], ...] = ()
-    """What a plot shows, if there is one."""
+    """Points of the plot; empty without one."""
     labels: tuple[str, ...] = ()
-    """Of the points, where their x is only a number."""
+    """Names of the points, where x only counts them."""
 
     @property
     def kept(self) -> bool | None:
-        """Whether the promise is kept; None: there is none."""
+        """Whether the promise is kept; None without a promise."""
         if self.at_least is not None:
             return self.value >= self.at_least
         if self.at_most is not None:
@@ -30,7 +30,7 @@ class Figure:
 
     @property
     def shown(self) -> str:
-        """The value for people."""
+        """The value with its unit."""
         digits = 0 if self.value >= 100 else 1 if self.value >= 10 else 2
         return f"{self.value:,.{digits}f} {self.unit}"
 

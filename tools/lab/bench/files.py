@@ -1,6 +1,7 @@
-"""Transcribing files: utterances through broker and a worker process, beside the same recogniser in
-a bare loop of batches. Rounds alternate, and the best of each counts: what else the machine does
-slows one round or the other."""
+"""Utterances through broker and a worker process, compared with the same recogniser in a bare loop.
+
+Rounds alternate, and the best of each counts: other load on the machine slows some rounds.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ PROMISED_SHARE = 85.0
 
 
 def pipeline_rtfx(gateway: Gateway, spoken: list[Utterance], first: int) -> float:
-    """Seconds of audio transcribed in a second; job numbers begin with ``first``."""
+    """Inverse real-time factor of the pipeline; job numbers begin with ``first``."""
     began_s = time.perf_counter()
     sent = done = 0
     while done < len(spoken):

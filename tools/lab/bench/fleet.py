@@ -1,8 +1,7 @@
-"""``python -m tools.lab.bench.fleet COUNT``: so many real workers with a recogniser that only
-waits.
+"""``python -m tools.lab.bench.fleet COUNT``: run real workers with a recogniser that waits.
 
-They run as threads of a few processes, because sixty-four interpreters would measure the machine's
-memory instead of the dispatch. ``ASR_MODEL=fake:50ms`` sets the time that a batch takes.
+They are threads of one process: sixty-four interpreters would measure the machine's memory instead
+of the dispatch. ``ASR_MODEL=fake:50ms`` sets the time that a batch takes.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from asr_worker.settings import WorkerSettings
 from runtime import lifecycle, logging
 
 THREADED_MAX = 16
-"""Workers in one process: more would wait for each other's interpreter lock."""
+"""Workers in one process: more of them would contend for the interpreter lock."""
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
-"""The whole system: what the way through it adds to the model's time, and what an idle session
-costs a gateway."""
+"""The whole system: latency that it adds to the model's time, and a gateway's memory for an idle
+session."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def bare_call_ms(spoken: list[Utterance]) -> float:
 
 
 async def round_trip_ms(url: str, spoken: list[Utterance]) -> float:
-    """Median time from sending a chunk that is one utterance to its text."""
+    """Median time from a chunk that holds one utterance to its text."""
     times_ms = []
     async with c.connect(url, mode="chunk", user_id="bench") as session:
         events = session.events()
@@ -60,7 +60,7 @@ async def round_trip_ms(url: str, spoken: list[Utterance]) -> float:
 
 
 async def session_kb(url: str, gateway: psutil.Process) -> float:
-    """What one started session without audio adds to the gateway's own memory."""
+    """Memory that one started session without audio adds to the gateway."""
     async with contextlib.AsyncExitStack() as sessions:
 
         async def open_some(count: int) -> float:
@@ -68,7 +68,7 @@ async def session_kb(url: str, gateway: psutil.Process) -> float:
                 await sessions.enter_async_context(c.connect(url, user_id="bench"))
             return float(gateway.memory_full_info().uss) / 1000
 
-        # The first ones warm allocators up.
+        # The first sessions warm up allocators.
         before_kb = await open_some(IDLE_SESSIONS // 3)
         return (await open_some(IDLE_SESSIONS) - before_kb) / IDLE_SESSIONS
 

@@ -1,5 +1,5 @@
-"""A long file over HTTP on one worker and on two, each of fixed service time, while people speak:
-how much sooner it is done, whether its segments come in order, and what the people notice."""
+"""A long file over HTTP on one worker and on two, beside live sessions: the speed-up, the order of
+the segments, and the latency added to live sessions. Workers have a fixed service time."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from wire.messages import SAMPLE_RATE_HZ
 
 FILE_S = 1_800
 PIECE_S = 60
-"""Spoken once and repeated."""
+"""Length of the speech that is repeated."""
 SERVICE_MS = 100
-"""Of a worker for one utterance, whatever its length."""
+"""Time of a worker for one utterance of any length."""
 SPEAKERS = 4
 UTTERANCE_S = 2.0
 ALONE_S = 20.0
-"""People speak for so long before the file comes."""
+"""Live sessions run for this long before the file is sent."""
 PROMISED_SPEED_UP = 1.8
 PROMISED_ADDED_MS = 2.0 * SERVICE_MS
-"""An utterance that a worker has begun is not interrupted, and one more is on its way to it."""
+"""A worker does not interrupt an utterance, and one more may be on its way to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
     file_s: float
     segments: list[tuple[float, str]]
-    """Begin in seconds, and the fake recogniser's text: a hash of the audio."""
+    """Start in seconds, and the fake recogniser's text, a hash of the audio."""
     alone_ms: float
     beside_ms: float
-    """95th percentiles of people's texts, without and with the file."""
+    """95th percentiles of the live sessions' latency, without and with the file."""
 
 
 def wav_file(seconds: int) -> bytes:
@@ -64,7 +64,7 @@ def wav_file(seconds: int) -> bytes:
 
 
 def transcribe(http_url: str, audio: bytes) -> tuple[float, list[tuple[float, str]]]:
-    """Seconds that it took, and its segments."""
+    """The seconds that the file took, and its segments."""
     boundary = uuid.uuid4().hex
     fields = {"model": "demo", "response_format": "verbose_json"}
     parts = [
@@ -85,39 +85,39 @@ def transcribe(http_url: str, audio: bytes) -> tuple[float, list[tuple[float, st
     return took_s, [(float(one["start"]), str(one["text"])) for one in answer.body["segments"]]
 
 
-async def people(url: str, until: asyncio.Event) -> list[float]:
-    """Milliseconds from each utterance to its text, of all who speak."""
+async def live_sessions(url: str, until: asyncio.Event) -> list[float]:
+    """Milliseconds from each utterance to its text, of all live sessions."""
     rng = random.Random(5)
     pcm = speak(random_digits(rng, 4), VOICES[1], rng, tail_ms=200).astype("<i2").tobytes()
 
-    async def person(number: int) -> list[float]:
+    async def session(number: int) -> list[float]:
         found_ms = []
         await asyncio.sleep(UTTERANCE_S * number / SPEAKERS)
-        async with c.connect(url, mode="chunk", user_id="bench") as session:
-            events = session.events()
+        async with c.connect(url, mode="chunk", user_id="bench") as connection:
+            events = connection.events()
             while not until.is_set():
                 began_s = time.perf_counter()
-                await session.send(pcm)
+                await connection.send(pcm)
                 while not isinstance(await anext(events), c.Segment):
                     pass
                 took_s = time.perf_counter() - began_s
                 found_ms.append(took_s * 1000)
                 await asyncio.sleep(max(0.0, UTTERANCE_S - took_s))
-            await session.finish()
+            await connection.finish()
         return found_ms
 
-    found = await asyncio.gather(*(person(number) for number in range(SPEAKERS)))
+    found = await asyncio.gather(*(session(number) for number in range(SPEAKERS)))
     return [ms for one in found for ms in one]
 
 
 async def _measured(stack: Stack, audio: bytes) -> _Run:
     enough = asyncio.Event()
-    speaking = asyncio.create_task(people(stack.url(), enough))
+    speaking = asyncio.create_task(live_sessions(stack.url(), enough))
     await asyncio.sleep(ALONE_S)
     enough.set()
     alone_ms = await speaking
     done = asyncio.Event()
-    speaking = asyncio.create_task(people(stack.url(), done))
+    speaking = asyncio.create_task(live_sessions(stack.url(), done))
     try:
         file_s, segments = await asyncio.to_thread(transcribe, stack.http_url(), audio)
     finally:
@@ -152,7 +152,7 @@ def measure() -> list[Figure]:
             at_least=PROMISED_SPEED_UP,
         ),
         Figure(
-            what=f"what {SPEAKERS} people wait longer for their texts meanwhile (p95)",
+            what=f"latency that the file adds to {SPEAKERS} live sessions (p95)",
             value=max(0.0, two.beside_ms - two.alone_ms),
             unit="ms",
             reference=f"without the file {two.alone_ms:.0f} ms, beside it {two.beside_ms:.0f} ms;"

@@ -1,5 +1,5 @@
-"""A crowd of idle connections, dropped and back at once: is everybody answered, and does the
-gateway give everything back?"""
+"""A crowd of idle connections that are dropped and reconnect at once: every one must be answered,
+and the gateway must release all resources."""
 
 from __future__ import annotations
 
@@ -21,17 +21,16 @@ from tools.lab.loadtest.wire import Wire
 
 CONNECTIONS = 2_000
 CONNECTIONS_MAX = 1_500
-"""Of the gateway, so that it has to refuse some."""
+"""The gateway's limit, so that it must refuse some."""
 OPENING_S = 40.0
-"""From the first one's try on, with politely repeated tries."""
+"""From the first attempt on, with retries as ``Retry-After`` asks."""
 ANSWERED_S = 5.0
-"""From a try to 503 or the answer to start. Later counts as no answer."""
+"""From an attempt to 503, or to the answer to start. A later one counts as no answer."""
 REST_S = 20.0
 RESUME_WAIT_S = 2.0
-"""So long a session waits for a client that is gone, and as long its end is kept for one that asks
-again."""
+"""How long a session waits for its client, and how long its result is then kept."""
 FORGOTTEN_S = 2 * RESUME_WAIT_S + memory.SWEEP_EVERY_S + 3.0
-"""From the last connection's end until nothing of its session is left."""
+"""From the end of the last connection until its session is forgotten."""
 ROUNDS = 3
 MORE_DESCRIPTORS_MAX = 10.0
 MORE_MEMORY_PERCENT_MAX = 10.0
@@ -39,7 +38,7 @@ MORE_MEMORY_PERCENT_MAX = 10.0
 
 @dataclass
 class _Idler:
-    """Connects, says start, and then nothing."""
+    """Connects, sends start, and then nothing."""
 
     url: str
     answer: asyncio.Future[str] = field(default_factory=asyncio.Future)
@@ -76,7 +75,7 @@ class _Idler:
         self._answered(f"closed {code}")
 
     def writable(self) -> None:
-        """Nothing waits to be sent."""
+        """Nothing is waiting to be sent."""
 
     def _answered(self, answer: str) -> None:
         if not self.answer.done():
@@ -84,13 +83,13 @@ class _Idler:
 
 
 async def _answers(idlers: list[_Idler]) -> Counter[str]:
-    """Of all that have just begun to connect."""
+    """Count the answers to all that have just begun to connect."""
     done, late = await asyncio.wait([idler.answer for idler in idlers], timeout=ANSWERED_S)
     return Counter([future.result() for future in done] + ["no answer"] * len(late))
 
 
 async def _open(url: str, count: int) -> list[_Idler]:
-    """As many as are let in, those that are refused trying again when they were told to."""
+    """Connections that are admitted; refused ones retry as ``Retry-After`` asks."""
     deadline_s = time.monotonic() + OPENING_S
     inside: list[_Idler] = []
     while len(inside) < count and time.monotonic() < deadline_s:
@@ -112,7 +111,11 @@ def _drop(idlers: list[_Idler]) -> None:
 
 
 async def _storm(url: str, idlers: list[_Idler]) -> tuple[list[_Idler], Counter[str], float]:
-    """All gone and all back at once: who is back, their answers, and the slowest in seconds."""
+    """Drop all connections and open new ones at once.
+
+    Returns:
+        The new connections, their answers, and the seconds until the last answer.
+    """
     _drop(idlers)
     began_s = time.monotonic()
     back = [_Idler(url) for _ in range(CONNECTIONS)]
@@ -125,7 +128,7 @@ async def _storm(url: str, idlers: list[_Idler]) -> tuple[list[_Idler], Counter[
 async def _at_rest(is_at_rest: Callable[[], bool]) -> None:
     deadline_s = time.monotonic() + REST_S
     while not is_at_rest():
-        assert time.monotonic() < deadline_s, f"connections are left after {REST_S} s"
+        assert time.monotonic() < deadline_s, f"connections are still open after {REST_S} s"
         await asyncio.sleep(0.1)
 
 
@@ -138,12 +141,12 @@ class _Gateway:
         return not inside
 
     def look(self) -> tuple[int, float]:
-        """File descriptors, and MB of its own memory."""
+        """File descriptors, and MB of unique memory."""
         return self.process.num_fds(), self.process.memory_full_info().uss / 1e6
 
 
 async def _measure(url: str, gateway: _Gateway) -> list[Figure]:
-    # The first crowd warms allocators up: it is the baseline.
+    # The first crowd warms up allocators, and is the baseline.
     opened = await _open(url, CONNECTIONS_MAX)
     answers: Counter[str] = Counter()
     slowest_s = 0.0
@@ -167,8 +170,8 @@ async def _measure(url: str, gateway: _Gateway) -> list[Figure]:
     answered = answers["served"] + answers["refused"]
     return [
         Figure(
-            what=f"of {CONNECTIONS:,} that come at once, answered (with a session, or with 503 and"
-            " Retry-After)",
+            what=f"of {CONNECTIONS:,} simultaneous connections, answered (with a session, or with"
+            " 503 and Retry-After)",
             value=100.0 * answered / answers.total(),
             unit="%",
             reference=f"{ROUNDS} times, each after {inside:,} were dropped: {dict(answers)};"
@@ -176,14 +179,14 @@ async def _measure(url: str, gateway: _Gateway) -> list[Figure]:
             at_least=100.0,
         ),
         Figure(
-            what="file descriptors more than after the first crowd",
+            what="growth of file descriptors since the first crowd",
             value=max(0, descriptors - before[0]),
             unit="descriptors",
             reference=f"after the first: {before[0]}",
             at_most=MORE_DESCRIPTORS_MAX,
         ),
         Figure(
-            what="memory of the gateway more than after the first crowd",
+            what="growth of the gateway's memory since the first crowd",
             value=max(0.0, 100.0 * (memory_mb / before[1] - 1)),
             unit="%",
             reference=f"after the first: {before[1]:.0f} MB, after the last: {memory_mb:.0f} MB",

@@ -1,4 +1,4 @@
-"""``docs/performance.md``: its tables and plots, made from the results of one run."""
+"""Tables and plots of ``docs/performance.md``, from the results of one run."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ TITLES = {
     "dispatch": "Dispatch",
     "worker": "Recognition",
     "files": "Files through the pipeline",
-    "long_file": "A long file, and people who speak",
+    "long_file": "A long file beside live sessions",
     "vad": "Speech detection",
-    "gateway": "Gateway and the whole way",
-    "cpu_budget": "Where the processor time goes",
-    "reconnect": "Two thousand connections back at once",
+    "gateway": "Gateway and whole pipeline",
+    "cpu_budget": "Processor time by process",
+    "reconnect": "Two thousand simultaneous reconnections",
 }
 DOTS_PER_INCH = 120
 
@@ -43,11 +43,11 @@ def tables(results: Results) -> str:
 
 
 def write(results: Results, page: Path = PAGE) -> list[Path]:
-    """Put the results into ``page`` and plots beside it; returns what was written."""
+    """Write the results into ``page`` and plots beside it; return the paths written."""
     text = page.read_text()
     measured = f"{BEGIN}\n{tables(results)}\n{END}"
     pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
-    assert pattern.search(text), f"{page} has no place for the results"
+    assert pattern.search(text), f"{page} has no results section"
     page.write_text(pattern.sub(lambda _: measured, text))
     return [page, *_plots(results, page.parent)]
 
@@ -64,7 +64,7 @@ def _plots(results: Results, folder: Path) -> list[Path]:
 
 
 def _plot(figure: Figure, path: Path) -> None:
-    # Imported late: only those who write the page need it.
+    # Imported late: only writing the page needs it.
     from matplotlib.figure import Figure as Drawing
 
     drawing = Drawing(figsize=(7, 3.5), layout="constrained")

@@ -1,4 +1,4 @@
-"""Figures of one run as JSON, with the machine that they were measured on."""
+"""Figures of one run as JSON, with the machine that measured them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Results:
     measured_at: str
     machine: str
     load_average: float
-    """Of one minute, before the run: what else the machine did."""
+    """Load average of one minute before the run: other load on the machine."""
     figures: dict[str, list[Figure]]
-    """By part of the benchmark."""
+    """Figures by part of the benchmark."""
 
     @property
     def broken_promises(self) -> list[Figure]:
@@ -40,7 +40,7 @@ def machine() -> str:
 
 
 def begin() -> Results:
-    """Results of a run that begins now."""
+    """Empty results of a run that begins now."""
     return Results(
         measured_at=datetime.now(UTC).isoformat(timespec="minutes"),
         machine=machine(),

@@ -1,4 +1,4 @@
-"""Speech detection's processor time for a frame, beside that of the model's own graph."""
+"""Processor time of speech detection for a frame, compared with the model's own graph."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.audio.timeline import FRAME_SAMPLES
 from tools.lab.bench.figures import Figure
 
 STREAMS = 64
-"""As many have a chunk of ``FRAMES`` in a turn of 25 ms when 500 sessions are live."""
+"""With 500 live sessions this many have a chunk of ``FRAMES`` in a turn of 25 ms."""
 FRAMES = 6
 ROUNDS = 50
 
@@ -29,7 +29,8 @@ def package_graph() -> Any:
 
 
 def by_package(samples: npt.NDArray[np.int16]) -> Callable[[], object]:
-    """A run on ``samples``, shape ``(STREAMS, FRAMES, FRAME_SAMPLES)``, frame by frame."""
+    """A function that runs the graph on ``samples``, shape ``(STREAMS, FRAMES, FRAME_SAMPLES)``,
+    frame by frame."""
     graph = package_graph()
     heard = np.zeros((FRAMES, STREAMS, CONTEXT_SAMPLES + FRAME_SAMPLES), np.float32)
     heard[..., CONTEXT_SAMPLES:] = samples.transpose(1, 0, 2) / 32768
@@ -53,7 +54,7 @@ def by_ours(samples: npt.NDArray[np.int16]) -> Callable[[], object]:
 
 
 def least_us(run: Callable[[], object]) -> float:
-    """Processor time for a frame, in the best of ``ROUNDS``."""
+    """Processor time for a frame, µs, in the best of ``ROUNDS``."""
     times_s = []
     for _ in range(ROUNDS):
         began_s = time.process_time()

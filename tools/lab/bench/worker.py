@@ -1,4 +1,4 @@
-"""Recognition in batches with the demo model on one thread, beside the same one by one."""
+"""Recognition in batches with the demo model on one thread, compared with single utterances."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ UTTERANCE_S = 2
 UTTERANCES = 256
 ONE_BY_ONE = 32
 ROUNDS = 3
-"""The best counts: what else the machine does slows the others."""
+"""The best round counts: other load on the machine slows the others."""
 PROMISED_RTFX = 1_000
 
 
 def utterances(count: int) -> list[Utterance]:
-    """Digit strings, each of exactly ``UTTERANCE_S``."""
+    """Digit strings of exactly ``UTTERANCE_S`` each."""
     rng = random.Random(1)
     samples = UTTERANCE_S * SAMPLE_RATE_HZ
     made = []
@@ -37,7 +37,7 @@ def real_time_rtfx(
     batches: Sequence[Sequence[Utterance]],
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """Seconds of audio recognised in a second by ``clock``."""
+    """Inverse real-time factor: seconds of audio recognised per second of ``clock``."""
     began_s = clock()
     for batch in batches:
         recognizer.recognize(batch)
@@ -65,7 +65,7 @@ def measure() -> list[Figure]:
             value=by_cpu_rtfx,
             unit="× real time",
             reference=f"one by one: {alone_rtfx:,.0f} ×; batches by the clock on this machine, "
-            f"with what else it does: {by_clock_rtfx:,.0f} ×",
+            f"with its other load: {by_clock_rtfx:,.0f} ×",
             at_least=PROMISED_RTFX,
         )
     ]

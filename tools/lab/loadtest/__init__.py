@@ -1,1 +1,1 @@
-"""Verified load: sessions that each speak a text of their own, and a check of every word."""
+"""Verified load: each session speaks a text of its own, and every word is checked."""

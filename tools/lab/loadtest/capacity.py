@@ -1,4 +1,4 @@
-"""The largest number of sessions for which the targets hold, by bisection; trials are given."""
+"""The largest number of sessions that meets the targets, by bisection over trials."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from collections.abc import Callable
 def largest_that_holds(
     holds: Callable[[int], bool], low: int, high: int, step: int
 ) -> tuple[int, list[tuple[int, bool]]]:
-    """The largest multiple of ``step`` in ``low..high`` for which ``holds`` is true, 0 if none is,
-    and all trials in order. ``holds`` is taken to be true up to some number and false above."""
+    """Find the largest multiple of ``step`` in ``low..high`` for which ``holds`` is true. ``holds``
+    must be true up to some number and false above it.
+
+    Returns:
+        That number, or 0 if there is none, and all trials in order.
+    """
     trials: list[tuple[int, bool]] = []
 
     def tried(sessions: int) -> bool:
@@ -28,7 +32,7 @@ def largest_that_holds(
             held = low = middle
         else:
             high = middle
-    # Last, because it is the one that nearly always holds, and a trial takes minutes.
+    # The lowest number is tried last: it nearly always holds, and a trial takes minutes.
     if not held and low < high and tried(low):
         held = low
     return held, trials

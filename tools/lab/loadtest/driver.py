@@ -1,4 +1,4 @@
-"""Many users on one event loop, woken by one clock: what one generator process runs."""
+"""The body of a generator process: many users on one event loop, woken by one clock."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tools.lab.loadtest.speech import Speech
 from tools.lab.loadtest.user import Behaviour, Outcome, User
 
 TURN_S = 0.005
-"""Users are served in turns: whatever fell due meanwhile goes out together."""
+"""Least time between two turns. Chunks that fell due since the last turn are sent together."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """Where a run stands; cheap to make, and to send to another process."""
+    """Progress of a run; cheap to compute and to send to another process."""
 
     waiting: int = 0
     active: int = 0
@@ -32,7 +32,7 @@ class Progress:
 
 
 class Driver:
-    """Runs users, each beginning at its time. ``run`` returns when all have ended."""
+    """Runs users, each from its start time on. ``run`` returns when all have ended."""
 
     def __init__(
         self,
@@ -42,9 +42,9 @@ class Driver:
         began_s: float,
         ended: Callable[[Outcome], None] | None = None,
     ) -> None:
-        """``speeches``: session id, seconds from ``began_s`` (monotonic) at which it begins, and
-        what makes its speech, which is called only then. ``ended`` is called for each session the
-        moment it has ended."""
+        """``speeches``: session id, start time in seconds from ``began_s`` (monotonic), and a
+        factory of its speech, called at that time. ``ended`` is called for each session as it
+        ends."""
         self._tell_ended = ended
         self._behaviour = behaviour
         self._began_s = began_s
@@ -58,7 +58,7 @@ class Driver:
         self._stopping = False
         self.outcomes: list[Outcome] = []
         self.latest_wakening_ms = 0.0
-        """How late the generator itself was at most: above some ms, it is what is measured."""
+        """The most by which the generator was late: above some ms, it is the bottleneck."""
         for number, (_, begin_s, _) in enumerate(speeches):
             heapq.heappush(self._due, (began_s + begin_s, next(self._order), number))
 
@@ -83,7 +83,7 @@ class Driver:
         return self.outcomes
 
     def stop(self) -> None:
-        """End the run; sessions that are not complete are failures."""
+        """End the run. Sessions in progress fail."""
         self._stopping = True
         self._changed.set()
 

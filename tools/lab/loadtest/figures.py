@@ -1,4 +1,4 @@
-"""What a run amounts to: counts, percentiles, verdict. Pure functions of outcomes."""
+"""Counts, percentiles and verdict of a run, as pure functions of its outcomes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from tools.lab.loadtest.user import Outcome
 
 COME_IN_S = 1.0
-"""A session that is in so soon after it asked for it was not kept out."""
+"""A session that is admitted within this time of its first attempt was not kept waiting."""
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -26,7 +26,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def most_at_once(spans: Iterable[tuple[float, float]]) -> int:
-    """Of spans of time, each from its begin until before its end, the most at any time."""
+    """The largest number of half-open spans (begin, end) that overlap at any time."""
     steps = sorted(step for begin, end in spans for step in ((begin, 1), (end, -1)))
     return max(itertools.accumulate((step for _, step in steps), initial=0))
 
@@ -51,7 +51,7 @@ def latency(name: str, values: Iterable[float]) -> Latency:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What a run must keep to count as carried by the system."""
+    """Latencies that a run must not exceed for the verdict *holds*."""
 
     final_p95_ms: float = 1_000.0
     segment_p95_ms: float = 1_500.0
@@ -64,20 +64,20 @@ class Summary:
     reasons: dict[str, int]
     refusals: int
     at_once: int
-    """The most sessions that were in at any time."""
+    """The most sessions that were admitted at any time."""
     offered_at_once: int
-    """How many would have been, had each come in within ``COME_IN_S``."""
+    """``at_once`` if each session had been admitted within ``COME_IN_S``."""
     resumes: int
     stored: int
     audio_s: float
     rtf_p50: float
     latencies: list[Latency]
     wrong: list[tuple[str, str, str]] = field(default_factory=list)
-    """Session id, expected text, text told."""
+    """Session id, expected text, received text."""
 
     @property
     def texts_right(self) -> bool:
-        """Every session that was admitted has exactly its text, and at least one was."""
+        """At least one session was admitted, and every admitted session has exactly its text."""
         wrong = self.statuses.get("wrong_text", 0) + self.statuses.get("failed", 0)
         return not wrong and self.statuses.get("succeeded", 0) > 0
 
@@ -85,8 +85,8 @@ class Summary:
         return next(found for found in self.latencies if found.name == name)
 
     def holds(self, targets: Targets) -> bool:
-        """All sessions were admitted, as many at a time as were offered and not one after the
-        other, all texts are right, and the latencies are kept."""
+        """All sessions were admitted, as many at once as were offered; all texts are right; and
+        latencies are within the targets."""
         final, segment = self.latency("finish → final"), self.latency("segment end → result")
         return (
             self.statuses.get("succeeded", 0) == self.sessions
@@ -126,7 +126,7 @@ def _finite(value: float) -> float | None:
 
 
 def summary(outcomes: Sequence[Outcome]) -> Summary:
-    """The figures of a run. Percentiles are over all sessions that were admitted."""
+    """The figures of a run. Percentiles are over all admitted sessions."""
     done = [outcome for outcome in outcomes if outcome.status == "succeeded"]
     return Summary(
         sessions=len(outcomes),
@@ -157,9 +157,9 @@ def summary(outcomes: Sequence[Outcome]) -> Summary:
     )
 
 
-def difference(expected: str, told: str) -> str:
-    """The words that differ: ``one [-two-] {+three+} four``. CJK text is compared by character."""
-    left, right = _words(expected), _words(told)
+def difference(expected: str, received: str) -> str:
+    """Mark the words that differ, as ``one [-two-] {+three+} four``. CJK characters are words."""
+    left, right = _words(expected), _words(received)
     pieces: list[str] = []
     for tag, a, b, c, d in difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
         if tag == "equal":

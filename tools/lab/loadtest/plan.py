@@ -1,4 +1,4 @@
-"""What a run is to do: options checked, sessions with their beginnings, shares of processes."""
+"""The plan of a run: checked options, sessions with their start times, a share for each process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d
 
 
 def seconds(text: str) -> float:
-    """``90``, ``90s``, ``1m30s`` or ``1h`` in seconds.
+    """Parse ``90``, ``90s``, ``1m30s`` or ``1h``; return seconds.
 
     Raises:
         ValueError: for anything else.
@@ -34,8 +34,8 @@ def seconds(text: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run. ``rate_per_s`` 0 means ``sessions`` that begin within ``ramp_s``; otherwise they
-    arrive at random times, so many a second on average (a Poisson process, open loop)."""
+    """One run. With ``rate_per_s`` 0, all sessions start within ``ramp_s``. Otherwise they arrive
+    as a Poisson process of that rate, whether or not the system keeps up (open loop)."""
 
     behaviour: Behaviour
     sessions: int
@@ -47,7 +47,7 @@ class Plan:
     files: Path | None = None
 
     def beginnings_s(self) -> list[float]:
-        """When each session begins, from the run's beginning."""
+        """Start time of each session, from the start of the run."""
         if self.rate_per_s:
             rng = random.Random(self.seed)
             times_s, at_s = [], 0.0
@@ -58,7 +58,7 @@ class Plan:
         return [self.ramp_s * number / self.sessions for number in range(self.sessions)]
 
     def share(self, process: int, processes: int) -> list[tuple[str, float, Callable[[], Speech]]]:
-        """Sessions of one of several generator processes: id, beginning, and its speech."""
+        """Sessions of one generator process: id, start time, and a factory of its speech."""
         found = recordings(self.files, self.chunk_ms) if self.files else []
 
         def maker(number: int) -> Callable[[], Speech]:
@@ -82,7 +82,7 @@ def websocket_url(server: str) -> str:
     """``ws://HOST:PORT/ws/asr`` for ``HOST:PORT`` or a whole URL.
 
     Raises:
-        ValueError: for what is no such address, and for wss.
+        ValueError: for any other address, and for wss.
     """
     url = server if "://" in server else f"ws://{server}/ws/asr"
     if not re.fullmatch(r"ws://[^/:]+:\d+/\S*", url):

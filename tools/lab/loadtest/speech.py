@@ -1,8 +1,7 @@
-"""What the sessions of a load test say: random digits by bundled voices, made as they are sent.
+"""Audio of the sessions: random digits by bundled voices, or recordings.
 
-A session keeps where its clips lie, a few bytes a digit, and makes the samples of a chunk when it
-is asked for. So an hour of audio costs no memory, and a chunk can be made again when a lost
-connection was replaced.
+A session stores the positions of its clips, a few bytes for each digit, and makes the samples of a
+chunk on request. An hour of audio costs no memory, and a resumed session can send a chunk again.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ PAUSE_EVERY_DIGITS: Final = (4, 6)
 EDGE_MS: Final = 300
 """Silence before the first digit and after the last one."""
 CHUNK_EDGE_MS: Final = 80
-"""In mode ``chunk``, silence at least between a digit and its chunk's borders."""
+"""In mode ``chunk``, the least silence between a digit and a border of its chunk."""
 NOISE_RMS: Final = 4.0
 NOISE_SAMPLES: Final = 1 << 18
 
 
 class Speech(Protocol):
-    """What one session says, in chunks, each due when its last sample has been spoken."""
+    """The audio of one session in chunks, each due when its last sample has been spoken."""
 
     text: str
 
@@ -46,15 +45,15 @@ class Speech(Protocol):
     def chunk(self, index: int) -> bytes: ...
 
     def due_ms(self, index: int) -> float:
-        """When chunk ``index`` has been spoken, from the beginning."""
+        """When chunk ``index`` has been spoken, from the start of speech."""
 
     def spoken_until_ms(self, end_ms: int) -> float | None:
-        """The end of the last utterance that a segment ending at ``end_ms`` can hold."""
+        """The end of the last utterance that a segment with this end can contain."""
 
 
 @functools.cache
 def _noise() -> npt.NDArray[np.int16]:
-    # Silence is never digital zero in a real recording.
+    # Silence in a real recording is never digital zero.
     noise = np.random.default_rng(0).standard_normal(NOISE_SAMPLES, dtype=np.float32)
     return np.asarray(np.rint(NOISE_RMS * noise), dtype=np.int16)
 
@@ -151,7 +150,7 @@ class DigitSpeech:
         end = begin + self._chunk_samples
         offset = (self._noise_offset + begin) % (NOISE_SAMPLES - self._chunk_samples)
         samples = _noise()[offset : offset + self._chunk_samples].copy()
-        # The clip before the first one that starts in the chunk may reach into it.
+        # The last clip before the chunk may extend into it.
         number = max(0, bisect.bisect_right(self._starts, begin) - 1)
         while number < len(self._starts) and (start := self._starts[number]) < end:
             digit, take = self._takes[number]
@@ -171,7 +170,7 @@ class DigitSpeech:
 
 
 class FileSpeech:
-    """A recording with its transcript, in slices of the file as it is."""
+    """A recording with its transcript, sent in slices of the file."""
 
     def __init__(self, path: Path, text: str, chunk_ms: int) -> None:
         data = path.read_bytes()
@@ -194,12 +193,12 @@ class FileSpeech:
         return self._duration_s * 1000 * (index + 1) / len(self._slices)
 
     def spoken_until_ms(self, end_ms: int) -> float | None:
-        """Where speech ends in a recording is not known, only where the server heard it end."""
+        """Where speech ends in a recording is unknown, so the server's end is taken."""
         return float(end_ms)
 
 
 def recordings(directory: Path, chunk_ms: int) -> list[FileSpeech]:
-    """Every file of ``directory`` that has a transcript beside it, ``NAME.txt``.
+    """Every file of ``directory`` with a transcript ``NAME.txt`` beside it.
 
     Raises:
         ValueError: if there is none.

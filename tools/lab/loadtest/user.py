@@ -1,7 +1,7 @@
-"""One virtual user: speaks at its pace over a ``Wire``, comes back when refused or cut off, and
-checks every word.
+"""One virtual user: sends speech in real time over a ``Wire``, retries, resumes, and checks every
+word.
 
-Driven by ``driver.Driver``, which calls ``turn`` when the time it asked for has come.
+``driver.Driver`` calls ``turn`` at the times that the user requests.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ UNACKNOWLEDGED_CHUNKS_MAX = 64
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """What all users of a run have in common."""
+    """Options that all users of a run share."""
 
     url: str
     mode: Mode
@@ -45,15 +45,15 @@ class Behaviour:
     resume: bool
     speed: float
     patience_s: float
-    """For how long a refused user comes back."""
+    """How long a refused user retries."""
     final_timeout_s: float
-    """From finish to the final result; for a lost connection, until it is resumed."""
+    """Deadline from finish to the final result, and from a lost connection to its resumption."""
     token: str | None = field(default=None, repr=False)
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one session. Latencies are pairs of (seconds since the run began, ms)."""
+    """Outcome of one session. Latencies are pairs of (seconds since the run began, ms)."""
 
     session_id: str
     expected: str
@@ -65,10 +65,11 @@ class Outcome:
     stored: bool = False
     audio_s: float = 0.0
     spoken_in_s: float = 0.0
-    """How long it takes to speak it."""
+    """Duration of the audio at the session's speed."""
     began_s: float = 0.0
-    """When it first asked to come in."""
+    """When it first tried to connect."""
     came_in_s: float | None = None
+    """When it was admitted; None: never."""
     ended_s: float = 0.0
     refused_after_ms: list[float] = field(default_factory=list)
     ack_ms: list[tuple[float, float]] = field(default_factory=list)
@@ -79,7 +80,7 @@ class Outcome:
 
 
 class _Due:
-    """The chunks that have been spoken so far, as ``ClientProtocol`` asks for them."""
+    """The chunks spoken so far, as the ``Chunks`` of a ``ClientProtocol``."""
 
     def __init__(self, speech: Speech) -> None:
         self.speech = speech
@@ -93,7 +94,7 @@ class _Due:
 
 
 class User:
-    """``begin`` once; then ``turn`` whenever ``wake`` asked for it. ``ended`` is called once."""
+    """Call ``begin``, then ``turn`` at each time given to ``wake``. ``ended`` is called once."""
 
     def __init__(
         self,
@@ -130,7 +131,7 @@ class User:
         self._dial_at_s: float | None = None
         self._give_up_s = 0.0
         self._chunk_sent_s: dict[int, float] = {}
-        self._told: list[str] = []
+        self._received: list[str] = []
         self._over = False
 
     # --------------------------------------------------------------------------------- connecting
@@ -156,7 +157,7 @@ class User:
             self.lost(1006)
 
     def _dial_later(self, delay_s: float, why: str, status: Status = "failed") -> None:
-        """Try again, or end with ``status`` when patience is over."""
+        """Try again, or end with ``status`` when the time for it is over."""
         now_s = time.monotonic()
         if now_s + delay_s > self._give_up_s:
             self._end(status, why)
@@ -175,7 +176,7 @@ class User:
             self._end("failed", f"HTTP {status}")
             return
         delay_s = self._backoff.next_delay_s() + (retry_after_s or 0.0)
-        # A session that was admitted before has a right to its end.
+        # An admitted session that cannot resume has failed; it was not refused.
         admitted = self._core.resume_token is not None
         self._dial_later(delay_s, "HTTP 503", "failed" if admitted else "refused")
 
@@ -202,7 +203,7 @@ class User:
     # ------------------------------------------------------------------------------------ speaking
 
     def turn(self, now_s: float) -> None:
-        """Do what is due."""
+        """Do what is due at ``now_s``."""
         if self._over:
             return
         if self._dial_at_s is not None:
@@ -250,7 +251,7 @@ class User:
                 self._finished_s = now_s
             wire.send(message)
 
-    # ------------------------------------------------------------------------------------- hearing
+    # ----------------------------------------------------------------------------------- receiving
 
     def arrived(self, message: str) -> None:
         if self._over:
@@ -297,7 +298,7 @@ class User:
             del self._chunk_sent_s[index]
 
     def _note_segment(self, event: cs.Segment, now_s: float) -> None:
-        self._told.append(event.text)
+        self._received.append(event.text)
         spoken_ms = self._speech.spoken_until_ms(event.end_ms)
         if spoken_ms is None or self._speaking_since_s is None:
             return
@@ -322,9 +323,9 @@ class User:
         if event.text != self._speech.text:
             self._end("wrong_text", "the text differs")
         elif self._core.repeated_segments:
-            self._end("failed", f"{self._core.repeated_segments} segments were told twice")
-        elif (told := join_texts(self._told)) != self._speech.text:
-            self._end("wrong_text", f"the segments' texts differ: {told}")
+            self._end("failed", f"{self._core.repeated_segments} segments were sent twice")
+        elif (received := join_texts(self._received)) != self._speech.text:
+            self._end("wrong_text", f"the segments' texts differ: {received}")
         else:
             self._end("succeeded", "")
 
@@ -341,5 +342,5 @@ class User:
         self._ended(self)
 
     def give_up(self, reason: str) -> None:
-        """End it now, whatever it is doing."""
+        """End the session now, as a failure."""
         self._end("failed", reason)

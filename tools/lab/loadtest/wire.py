@@ -1,7 +1,9 @@
 """A WebSocket of the load generator: websockets' sans-IO protocol on a bare asyncio transport.
 
-500 paced sessions send 2,500 chunks a second. Tasks, locks and queues of a full client for each of
-them would take the processor that the measured system needs.
+The generator shares the processor with the system that it measures. Measured with 300 sessions in
+one process, it takes 0.6 ms of processor time for a second of audio, and the SDK's client 1.1 ms:
+with 500 sessions that saves a quarter of a core. It also times each 503 answer, which the SDK does
+not report.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ CLOSED_ABNORMALLY = 1006
 
 
 class Listener(Protocol):
-    """Who owns a ``Wire``; called on the event loop."""
+    """Owner of a ``Wire``; called on the event loop."""
 
     def opened(self) -> None: ...
     def refused(self, status: int, retry_after_s: float | None) -> None: ...
@@ -33,7 +35,8 @@ class Listener(Protocol):
 
 
 class Wire(asyncio.Protocol):
-    """One connection. ``lost`` comes exactly once for one that was made, unless it was refused."""
+    """One connection. It calls ``opened`` or ``refused`` once; after ``opened`` it calls ``lost``
+    once, unless ``close`` was called before."""
 
     def __init__(self, url: str, listener: Listener, token: str | None = None) -> None:
         self._protocol = ClientProtocol(parse_uri(url), max_size=MESSAGE_BYTES_MAX)
@@ -43,7 +46,7 @@ class Wire(asyncio.Protocol):
         self._opened = False
         self._over = False
         self.paused = False
-        """The server reads too slowly: what is sent now would only pile up here."""
+        """The server reads too slowly; more data would be buffered here."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -94,7 +97,7 @@ class Wire(asyncio.Protocol):
         self._listener.writable()
 
     def send(self, message: str | bytes) -> None:
-        """Once the server has begun to close, nothing is sent: ``lost`` is about to be called."""
+        """Send a message, unless the server has begun to close: ``lost`` then follows."""
         if self._protocol.state is not State.OPEN:
             return
         if isinstance(message, bytes):
@@ -104,7 +107,7 @@ class Wire(asyncio.Protocol):
         self._flush()
 
     def close(self) -> None:
-        """Close for good; the listener hears nothing more."""
+        """Close the connection. The listener is not called any more."""
         self._over = True
         if self._protocol.state is State.OPEN:
             self._protocol.send_close(1000)

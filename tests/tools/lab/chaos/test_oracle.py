@@ -31,7 +31,7 @@ def test_a_right_session_has_nothing_wrong() -> None:
     "outcomes",
     [
         [outcome(status="wrong_text", text="one two")],
-        [outcome(status="failed", reason="1 segments were told twice")],
+        [outcome(status="failed", reason="1 segments were sent twice")],
         [outcome(status="refused")],
         [],
         [outcome(), outcome()],

@@ -53,7 +53,7 @@ async def test_a_segment_told_twice_is_a_failure_although_the_text_is_right() ->
     gateway = Gateway([speech().text] * 2, segment_indices=[0, 0])
     async with serving(gateway) as url:
         outcome = await one_session(url)
-    assert (outcome.status, outcome.reason) == ("failed", "1 segments were told twice")
+    assert (outcome.status, outcome.reason) == ("failed", "1 segments were sent twice")
 
 
 async def test_segments_that_differ_are_a_failure_although_the_final_text_is_right() -> None:
