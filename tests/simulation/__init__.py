@@ -1,6 +1,6 @@
-"""Seeded simulators: faults first, then heal, invariants after every event.
+"""Seeded simulation of the whole system: faults first, then heal; invariants after each event.
 
-``sessions`` runs the real cores of clients, gateways, broker, workers and persistence together,
-``schedule`` the broker's routing core alone under more events, ``crowd`` admission under crowds.
+``schedule`` runs the real code of clients, gateways, broker, workers and persistence together, or
+the broker without real gateways under more jobs. ``crowd`` simulates admission of many clients.
 ``python -m tests.simulation --seed N --trace`` replays one schedule.
 """

@@ -2,19 +2,18 @@
 
 python -m tests.simulation --seed 17 --trace
 python -m tests.simulation --seeds 0:100000
-python -m tests.simulation --routing --seeds 0:100000
+python -m tests.simulation --without-gateways --seeds 0:100000
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 
-from tests.simulation.planted import PLANTED
-from tests.simulation.planted_sessions import SESSION_PLANTS
+from tests.simulation.planted import PLANTED, Planted
 from tests.simulation.schedule import Outcome, ScheduleError, simulate
-from tests.simulation.sessions import simulate_sessions
 
 
 def main() -> int:
@@ -24,16 +23,25 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     seeds = parser.add_mutually_exclusive_group(required=True)
-    seeds.add_argument("--seed", type=int, help="one schedule")
-    seeds.add_argument("--seeds", type=_range, metavar="FIRST:END", help="many, END not included")
-    parser.add_argument("--routing", action="store_true", help="the broker's core alone")
-    parser.add_argument("--trace", action="store_true", help="print every event")
-    parser.add_argument("--bug", choices=sorted({**PLANTED, **SESSION_PLANTS}), help="planted")
+    seeds.add_argument("--seed", type=int, help="run one schedule")
+    seeds.add_argument("--seeds", type=_range, metavar="FIRST:END", help="run many, without END")
+    parser.add_argument(
+        "--without-gateways",
+        action="store_true",
+        help="replace gateways and clients by gateways that only send jobs",
+    )
+    parser.add_argument("--trace", action="store_true", help="print each event")
+    parser.add_argument("--bug", choices=sorted(PLANTED), help="plant a bug")
     arguments = parser.parse_args()
-    routing = arguments.routing or arguments.bug in PLANTED
-    run = _routing(arguments.bug) if routing else _sessions(arguments.bug)
-    chosen = arguments.seeds or range(arguments.seed, arguments.seed + 1)
-    return _run_all(chosen, lambda seed: run(seed, arguments.trace))
+    planted = Planted(contextlib.nullcontext, not arguments.without_gateways)
+    if arguments.bug is not None:
+        planted = PLANTED[arguments.bug]
+    return _run_all(
+        arguments.seeds or range(arguments.seed, arguments.seed + 1),
+        lambda seed: simulate(
+            seed, planted.plant, real_gateways=planted.real_gateways, echo=arguments.trace
+        ),
+    )
 
 
 def _range(text: str) -> range:
@@ -41,20 +49,8 @@ def _range(text: str) -> range:
     return range(int(first), int(end))
 
 
-def _routing(bug: str | None) -> Callable[[int, bool], Outcome]:
-    if bug is None:
-        return lambda seed, trace: simulate(seed, echo=trace)
-    return lambda seed, trace: simulate(seed, PLANTED[bug], echo=trace)
-
-
-def _sessions(bug: str | None) -> Callable[[int, bool], Outcome]:
-    if bug is None:
-        return lambda seed, trace: simulate_sessions(seed, echo=trace)
-    return lambda seed, trace: simulate_sessions(seed, SESSION_PLANTS[bug], echo=trace)
-
-
 def _run_all(seeds: range, run: Callable[[int], Outcome]) -> int:
-    """Goes on behind a failure: one seed is seldom the whole story."""
+    """Goes on after a failure: more failing seeds tell more about its cause."""
     counts: Counter[str] = Counter()
     events = failed = 0
     for seed in seeds:

@@ -1,4 +1,4 @@
-"""Clients that speak, lose their connections and come back: the real ``asr_client.protocol``."""
+"""Clients that speak, lose their connections and resume, with the real ``asr_client.protocol``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from gateway.audio.timeline import AudioDecoded
 from gateway.session.endpointer import EndpointerConfig
 from gateway.session.segmenter import Segmenter
 from gateway.session.states import SessionLimits
+from tests.simulation.client_socket import SimSocket
 from tests.simulation.gateway_process import FRAME_BYTES, GatewayProcess
-from tests.simulation.oracle import Heard, InvariantError
-from tests.simulation.session_options import SessionOptions
-from tests.simulation.sockets import SimSocket
+from tests.simulation.options import Options
+from tests.simulation.oracle import InvariantError, Seen
 from tests.simulation.speech import POISON, text_of, without_accent
 from tests.simulation.world import World
 
@@ -28,16 +28,14 @@ RETRY_S_MIN = 0.1
 RETRY_S_MAX = 1.0
 TRY_LATER = 1013
 ANSWER_S = 8.0
-"""Without an answer to its start for so long a client tries another gateway."""
-SILENCE_S = 3.0
-"""A gateway that accepts nothing for so long is left."""
+"""After this time without an answer to its start a client tries another gateway."""
 FAILURES = ("chunk_failed",)
 BYTES_PER_MS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A segment of the run without faults."""
+    """A segment of a run without faults."""
 
     start_ms: int
     end_ms: int
@@ -45,9 +43,9 @@ class Said:
 
 
 class Speech:
-    """What one client says, and how it is cut and heard where nothing fails."""
+    """The audio of a client, and its segments and texts in a run without faults."""
 
-    def __init__(self, rng: Random, name: str, options: SessionOptions) -> None:
+    def __init__(self, rng: Random, name: str, options: Options) -> None:
         frames = [bytes(FRAME_BYTES)] * rng.randint(1, 12)
         for utterance in range(rng.randint(1, options.segments_max)):
             poison = rng.random() < options.poison
@@ -56,7 +54,7 @@ class Speech:
                 label += POISON if poison and frame == 3 else b""
                 frames.append(label.ljust(FRAME_BYTES, b"\0"))
             frames += [bytes(FRAME_BYTES)] * rng.randint(8, 25)
-        # Half a frame more or less: real recordings end anywhere.
+        # Recordings may end within a frame.
         audio = b"".join(frames)[: len(frames) * FRAME_BYTES - 2 * rng.randint(0, 600)]
         step = options.chunk_ms * BYTES_PER_MS
         self.chunks = [audio[i : i + step] for i in range(0, len(audio), step)]
@@ -79,42 +77,40 @@ def _probabilities(pcm: bytes) -> list[float]:
 
 
 class SimClient:
-    """One session over any number of connections, and what its user sees."""
+    """One session over any number of connections, and the checks of what it receives."""
 
     def __init__(
         self,
         world: World,
-        options: SessionOptions,
         name: str,
         pick: Callable[[], GatewayProcess],
         check_stored: Callable[[SimClient], None],
         *,
         said_all: Callable[[SimClient], None],
-        heard: Heard,
+        seen: Seen,
     ) -> None:
-        self._heard = heard
+        self._seen = seen
         self._check_stored = check_stored
         self._said_all = said_all
-        self.speech = Speech(world.rng, name, options)
+        self.speech = Speech(world.rng, name, world.options)
         self.left = False
         self.final: c.FinalResult | None = None
         self.told: list[str | None] = []
-        """Texts in order; None: a segment that failed."""
+        """Texts in order; None: a failed segment."""
         self.session_ids: list[str] = []
-        """The last is the present one. A session whose start was never answered is nobody's."""
+        """The last is the current one. Earlier ones are sessions whose start was never answered."""
         self.socket: SimSocket | None = None
         self.gateway: GatewayProcess | None = None
-        """The last that it came to."""
+        """The last one that it connected to."""
         self.gateways: list[GatewayProcess] = []
-        """All of them."""
+        """All that it connected to."""
         self.served_by = (b"", 0)
-        """The last that told it anything of its session, and of which generation."""
+        """The last gateway that answered its start, and the generation of the session there."""
         self._world = world
-        self._options = options
         self.name = name
         self._pick = pick
         self._chunks = ReplayBuffer()
-        self._begin_anew()
+        self._begin_session()
         world.after(world.rng.uniform(0.0, 1.0), self._dial)
         world.after(world.rng.uniform(0.0, 1.0), self._speak)
 
@@ -128,21 +124,23 @@ class SimClient:
 
     @property
     def utterances_acknowledged(self) -> int:
-        """In what of its audio it was told to be received, if the session ends there."""
+        """Number of utterances in the audio that was acknowledged."""
         acknowledged = self.speech.chunks[: self.core.acknowledged_chunks]
         return len(_cut(b"".join(acknowledged))) if acknowledged else 0
 
-    def _begin_anew(self) -> None:
+    def _begin_session(self) -> None:
         self.session_ids.append(f"{self.name}-{len(self.session_ids)}")
-        start = start_fields(self.session_id, partials=self._options.partials)
-        self.core = ClientProtocol(start, self._chunks, binary=self._options.binary)
+        start = start_fields(self.session_id, partials=self._world.options.partials)
+        self.core = ClientProtocol(start, self._chunks, binary=self._world.options.binary)
         if len(self._chunks) == len(self.speech.chunks):
             self.core.finish()
 
     def _speak(self) -> None:
         if len(self._chunks) < len(self.speech.chunks):
             self._chunks.append(self.speech.chunks[len(self._chunks)])
-            self._world.after(self._options.chunk_ms / 1000 / self._options.speed, self._speak)
+            self._world.after(
+                self._world.options.chunk_ms / 1000 / self._world.options.speed, self._speak
+            )
         else:
             self.core.finish()
             self._said_all(self)
@@ -152,7 +150,7 @@ class SimClient:
         while self.socket is not None and (message := self.core.next_message()) is not None:
             self.socket.send(message)
 
-    # ------------------------------------------------------------------------------ its connections
+    # --------------------------------------------------------------------------------- connections
 
     def _dial(self) -> None:
         if self.left or self.final is not None or self.socket is not None:
@@ -186,7 +184,7 @@ class SimClient:
         self._lost()
 
     def drop(self, noticed_s: float) -> None:
-        """The network between is gone, and the gateway notices after so long."""
+        """Lose the connection. The gateway notices after ``noticed_s``."""
         if self.socket is not None and self.final is None:
             self._world.note("client is cut off", (self.name, noticed_s))
             self.socket.leave(noticed_s)
@@ -196,17 +194,17 @@ class SimClient:
         self.socket = None
         self.core.connection_lost()
         if self.core.resume_token is None:
-            # Whether its start arrived it cannot know, and the id may be taken.
-            self._begin_anew()
+            # The start may have arrived, and its session id may be in use.
+            self._begin_session()
         self._world.after(self._world.rng.uniform(RETRY_S_MIN, RETRY_S_MAX), self._dial)
 
     def leave(self) -> None:
-        """For good."""
+        """Disconnect and never resume."""
         self._world.note("client leaves", self.name)
         self.drop(noticed_s=0.05)
         self.left = self.final is None
 
-    # ---------------------------------------------------------------------------- what it is told
+    # ------------------------------------------------------------------------------------ messages
 
     def receive(self, socket: SimSocket, message: str) -> None:
         if socket is not self.socket:
@@ -228,7 +226,7 @@ class SimClient:
                 self._check_text(event)
                 self.told.append(event.text)
             case c.PartialResult():
-                if (self.session_id, without_accent(event.text)) not in self._heard.partials:
+                if (self.session_id, without_accent(event.text)) not in self._seen.partials:
                     raise InvariantError(2, f"{self.name} never said {event}")
             case c.Problem():
                 self._take_problem(event, is_segment=self.core.received_segments > told)
@@ -259,7 +257,7 @@ class SimClient:
             self.closed(self.socket, TRY_LATER)
         elif problem.segment_index is not None and problem.code in FAILURES:
             keys = {(session_id, problem.segment_index) for session_id in self.session_ids}
-            if not keys & self._heard.failed:
+            if not keys & self._seen.failed:
                 raise InvariantError(8, f"{self.name} is told {problem}, and nobody failed")
             if is_segment:
                 self.told.append(None)
@@ -277,15 +275,15 @@ class SimClient:
         if final.stored:
             self._check_stored(self)
         ids = set(self.session_ids)
-        failed = {seq for session_id, seq in self._heard.failed if session_id in ids}
+        failed = {seq for session_id, seq in self._seen.failed if session_id in ids}
         if not _continues(self.told, said, heard, failed):
             raise InvariantError(2, f"{self.name} is told {final} and was told {self.told}")
 
 
 def _continues(told: list[str | None], said: list[str], final: list[str], failed: set[int]) -> bool:
-    """Whether the final text is what was told before. What its gateway had not stored when it was
-    killed was recognised anew: a segment that had failed may have a text by then, and one that
-    had a text may have failed."""
+    """Whether the final text matches the texts received before. Segments that a killed gateway had
+    not stored were recognised again: a failed segment may have a text in the final result, and the
+    other way round."""
     left = list(final)
     for place, (text, word) in enumerate(zip(told, said, strict=True)):
         if left[:1] == [word]:

@@ -1,7 +1,7 @@
-"""A crowd of clients before gateways whose admission, and the broker, are the real cores.
+"""A crowd of clients, with the real cores of admission and broker.
 
-Workers recognise in batches at a fixed speed, clients speak without an end and come back politely
-when refused. No processes and no clock: a minute of 1,500 clients takes a second.
+Workers recognise batches at a fixed speed. Clients speak without end, and retry after the time that
+a refusal names. A minute of 1,500 clients takes a second.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from wire import messages as m
 
 TICK_S = 0.05
 BATCH_S = 0.01
-"""What a batch costs besides its audio."""
+"""Fixed cost of a batch."""
 BATCH_JOBS_MAX = 32
 PAUSE_S = 0.6
-"""Of a speaker between two utterances."""
+"""Pause of a speaker between two utterances."""
 _SILENCE = bytes(32 * 6_000)
 
 
@@ -38,7 +38,7 @@ class _Worker:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What the broker estimated when a job came, and what it was."""
+    """The wait that the broker estimated for a job, and the wait that it had."""
 
     at_s: float
     estimated_s: float
@@ -46,7 +46,7 @@ class Told:
 
 
 class Crowd:
-    """``offer`` clients, then ``run``."""
+    """Call ``offer``, then ``run``."""
 
     def __init__(
         self, *, seed: int, limits: AdmissionLimits, gateways: int, workers: int, worker_rtfx: float
@@ -71,7 +71,7 @@ class Crowd:
         for identity in self._gateways:
             self._greet(identity)
         for identity in self._workers:
-            # As a worker measures itself: one utterance alone.
+            # As a worker measures itself: with one utterance.
             alone_rtfx = TRIAL_S / (BATCH_S + TRIAL_S / worker_rtfx)
             ready = m.Ready(
                 worker_id=identity.decode(),
@@ -96,7 +96,7 @@ class Crowd:
         self.now_s = until_s
 
     def offer(self, clients: int, *, speak_s: float, at_s: float, give_up_s: float) -> None:
-        """So many come at ``at_s``, and come back until ``give_up_s`` when they are refused."""
+        """Add clients that connect at ``at_s``. A refused one retries until ``give_up_s``."""
         for _ in range(clients):
             gateway = self._rng.choice(list(self._gateways))
             self.at(at_s, partial(self._knock, gateway, speak_s, give_up_s))
@@ -144,7 +144,7 @@ class Crowd:
             deadline_ms=60_000,
             pcm=_SILENCE[: 32 * audio_ms],
         )
-        # What the broker says before it knows of this job.
+        # The estimate before the broker receives this job.
         self._asked[session, seq] = (self.now_s, self._broker.load().est_wait_ms / 1000)
         self._tell(e.FrontReceived(gateway, job))
         self._begin(gateway, session, seq + 1, end_s)

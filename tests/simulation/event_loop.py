@@ -1,4 +1,4 @@
-"""An asyncio event loop in simulated time: one for each process that can be killed or stopped."""
+"""An asyncio event loop in simulated time, one for each process that can be killed or stopped."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.simulation.world import World
 
 
 class WorldLoop(asyncio.AbstractEventLoop):
-    """Runs callbacks when the world's clock says so. ``kill`` ends it as kill -9 would: not a
-    callback more, and no ``finally``; ``stop_for`` holds everything, as SIGSTOP does."""
+    """Runs callbacks at times of the simulated clock. ``kill`` ends it as kill -9 does: no further
+    callback runs, and no ``finally``. ``stop_for`` delays everything, as SIGSTOP does."""
 
     def __init__(self, world: World, failed: Callable[[BaseException | str], None]) -> None:
         self._world = world
@@ -45,7 +45,7 @@ class WorldLoop(asyncio.AbstractEventLoop):
         self._ready.clear()
 
     def dispose(self) -> None:
-        """Close what is left, so that the garbage collector finds nothing to complain about."""
+        """Close pending coroutines, so that the garbage collector reports none."""
         self.kill()
         with self.entered():
             for task in list(self._tasks):
@@ -56,14 +56,14 @@ class WorldLoop(asyncio.AbstractEventLoop):
 
     @contextlib.contextmanager
     def entered(self) -> Any:
-        """As the running loop of this thread."""
+        """Be the running loop of this thread."""
         asyncio._set_running_loop(self)
         try:
             yield
         finally:
             asyncio._set_running_loop(None)
 
-    # ------------------------------------------------------------------------------- what runs when
+    # ----------------------------------------------------------------------------------- scheduling
 
     def _schedule(self) -> None:
         if not self._scheduled and not self._dead:
@@ -93,7 +93,7 @@ class WorldLoop(asyncio.AbstractEventLoop):
             self._ready.append(handle)
             self._schedule()
 
-    # --------------------------------------------------------------- what asyncio asks of its loop
+    # ---------------------------------------------------------------------------- AbstractEventLoop
 
     def time(self) -> float:
         return self._world.now_s
@@ -149,7 +149,7 @@ class WorldLoop(asyncio.AbstractEventLoop):
         return False
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """Its turn comes all the same, and does nothing."""
+        """It stays scheduled and does nothing."""
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         if not self._dead:

@@ -1,5 +1,5 @@
-"""A gateway's process: the real server, its sessions, connections, takeovers and spool, on an event
-loop in simulated time. Simulated are the sockets, Redis, PostgreSQL and the voice's detector."""
+"""The gateway process: the real server, its sessions, connections, takeovers and spool, on an event
+loop in simulated time. Sockets, Redis, PostgreSQL and speech detection are simulated."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from gateway.draining import drain
 from gateway.server import Server
 from gateway.settings import GatewaySettings
 from gateway.web.websocket import Connection
-from tests.simulation.broker_host import BrokerHost
+from tests.simulation.broker_process import BrokerProcess
+from tests.simulation.client_socket import SimSocket
 from tests.simulation.event_loop import WorldLoop
 from tests.simulation.oracle import InvariantError
 from tests.simulation.persistence_process import Database, Reader
 from tests.simulation.recording import RecordedSession
-from tests.simulation.sockets import SimSocket
 from tests.simulation.world import Link, World
 from wire import messages as m
 
@@ -36,7 +36,7 @@ WALL_MS = 1_700_000_000_000
 
 
 class SimLink(BrokerClient):
-    """The real link's handling of messages, without its socket."""
+    """The real broker client without its socket."""
 
     def __init__(self, process: GatewayProcess, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -62,7 +62,7 @@ class SimLink(BrokerClient):
             if anew:
                 self._process.check_resent(self._jobs_sent)
         if isinstance(message, m.Stored):
-            self._process.check_stored(message)
+            self._process.database.check_stored(message)
         if not isinstance(message, m.Welcome):
             self._on_message(message)
 
@@ -72,21 +72,20 @@ class SimLink(BrokerClient):
 
 
 class _Detector:
-    """Speech is what is not zero, frame by frame."""
+    """Speech probability 1 for a frame that does not begin with zero."""
 
-    def __init__(self, world: World, detect_s_max: float) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
-        self._detect_s_max = detect_s_max
 
     def start(self) -> None: ...
 
     async def probabilities(self, _stream: object, pcm: bytes) -> Sequence[float]:
-        await asyncio.sleep(self._world.rng.uniform(0.0, self._detect_s_max))
+        await asyncio.sleep(self._world.rng.uniform(0.0, self._world.options.detect_s_max))
         return [1.0 if pcm[i] else 0.0 for i in range(0, len(pcm), FRAME_BYTES)]
 
 
-class _Registry:
-    """Redis is away: nothing depends on it."""
+class _RedisMetadata:
+    """Redis is unavailable: nothing depends on it."""
 
     ready = False
 
@@ -102,28 +101,26 @@ class _Decoders:
 
 
 class GatewayProcess:
-    """``alive`` ends for good; what comes next is another process."""
+    """One gateway process. After its end another one takes its place."""
 
     def __init__(
         self,
         world: World,
-        broker: BrokerHost,
+        broker: BrokerProcess,
         database: Database,
         settings: GatewaySettings,
         name: str,
-        detect_s_max: float,
     ) -> None:
         self.identity = name.encode()
         self.alive = True
         self.killed = False
         self.cut_short: frozenset[str] = frozenset()
-        """Sessions that it had not done with when SIGTERM's time was over."""
+        """Sessions that had not ended when the drain deadline was over."""
         self.from_broker = Link(world)
         self._to_broker = Link(world)
         self._world = world
         self._broker = broker
-        self._database = database
-        self._detect_s_max = detect_s_max
+        self.database = database
         self._sockets: list[SimSocket] = []
         self.loop = WorldLoop(world, self.failed)  # type: ignore[abstract]
         with self._made_of(name):
@@ -138,23 +135,23 @@ class GatewayProcess:
         return cast(SimLink, self.server._broker)
 
     def generation_of(self, session_id: str) -> int:
-        """Of the session as it is here. If it is not any more: as new as can be, so that nothing
-        is excused for it."""
+        """Generation of the session in this process; the highest possible one without the session,
+        so that no check is relaxed for it."""
         runner = self.server._table.find(session_id)
         return sys.maxsize if runner is None else runner.session.resume_point.generation
 
     def _made_of(self, name: str) -> contextlib.AbstractContextManager[Any]:
         return patch.multiple(
             "gateway.server",
-            VadEngine=lambda: _Detector(self._world, self._detect_s_max),
-            SessionReader=lambda _address: Reader(self._world, self._database),
-            RedisMetadata=lambda _address, _gateway_id: _Registry(),
+            VadEngine=lambda: _Detector(self._world),
+            SessionReader=lambda _address: Reader(self._world, self.database),
+            RedisMetadata=lambda _address, _gateway_id: _RedisMetadata(),
             DecoderPool=lambda _processes_max: _Decoders(),
             BrokerClient=lambda *given, **options: SimLink(self, *given, **options),
             new_identity=lambda _role: name,
         )
 
-    # ---------------------------------------------------------------------------------- its sockets
+    # ------------------------------------------------------------------------------------- sockets
 
     def send(self, message: m.Message) -> None:
         if self.alive:
@@ -165,7 +162,7 @@ class GatewayProcess:
             self.loop.call_soon(self.link.take, message)
 
     def serve(self, socket: SimSocket) -> None:
-        """A client's request for a WebSocket, as ``gateway.web.upgrade`` treats it."""
+        """A WebSocket upgrade of a client."""
 
         async def run() -> None:
             refusal = await self.server.gate.enter()
@@ -229,20 +226,15 @@ class GatewayProcess:
             self._world.note("gateway drains", self.identity)
             self.loop.call_soon(lambda: self.loop.create_task(run()))
 
-    # --------------------------------------------------------------------------- what must not be
+    # -------------------------------------------------------------------------------------- checks
 
     def failed(self, error: BaseException | str) -> None:
         if isinstance(error, InvariantError):
             raise error
         raise InvariantError(6, f"{self.identity!r} fails: {error!r}")
 
-    def check_stored(self, stored: m.Stored) -> None:
-        for key in stored.keys:
-            if (stored.gateway_id, key) not in self._database.committed:
-                raise InvariantError(3, f"{key} is said to be stored and is not")
-
     def check_resent(self, jobs: set[tuple[str, int]]) -> None:
-        """A broker of a new epoch must be told all that is unanswered."""
+        """All unanswered jobs must be sent to a broker of a new epoch."""
         for session_id, runner in self.server.sessions.items():
             for pending in runner.session._segments._pending:
                 if pending.result is None and (session_id, pending.job.seq) not in jobs:
@@ -253,7 +245,7 @@ class GatewayProcess:
             raise InvariantError(9, f"{len(self.server.outbox)} records wait")
 
     def left(self) -> str:
-        """What is not empty, in words."""
+        """A description of what has not ended."""
         server = self.server
         counts = {
             "sessions": len(server.sessions),
@@ -266,7 +258,7 @@ class GatewayProcess:
 
 
 class _Clock:
-    """In the place of the module ``time``."""
+    """Replaces the module ``time``."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -293,8 +285,8 @@ async def _no_probe(_vad: object, _admission: object) -> None: ...
 def simulated(
     world: World, failed: Callable[[BaseException | str], None]
 ) -> Iterator[list[RecordedSession]]:
-    """The modules of a gateway with the world's time, without logs and probes. The sessions that
-    they make are in the list."""
+    """The modules of a gateway with simulated time, without logs and load probes. Yields the list
+    of sessions that they create."""
     sessions: list[RecordedSession] = []
 
     def recorded(*arguments: Any, **options: Any) -> RecordedSession:
@@ -302,7 +294,7 @@ def simulated(
         return sessions[-1]
 
     def fail(runner: Any) -> None:
-        # Where the real one logs and goes on, a bug has been found.
+        # The real one logs and goes on; here it is a bug.
         failed(sys.exc_info()[1] or "session failed")
 
     clock = _Clock(world)

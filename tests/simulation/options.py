@@ -1,47 +1,71 @@
-"""What one seed means: the size of its world, and which kinds of fault it has.
+"""The options of a schedule: the size of its world, and its kinds of fault, drawn from the seed.
 
-Each kind of fault is off in many seeds: where everything fails all the time, what one kind alone
-can do stays hidden behind the others.
+Each kind of fault is off in many seeds: where everything fails all the time, the effects of one
+kind alone stay hidden.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from random import Random
+from typing import NamedTuple
 
 from broker.limits import Limits
 
+LEASE_S = 1.5
+ATTEMPT_DEADLINE_S = 2.5
+JOB_DEADLINE_MS = 120_000
+"""Longer than any schedule: no segment may end by its deadline, unless a check asks for it."""
 FOCUSED_SHARE = 0.4
-FAULTS: dict[str, tuple[float, float]] = {
-    "worker_kills": (0.3, 0.5),
-    "worker_stops": (0.2, 0.4),
-    "worker_hangs": (0.15, 0.3),
-    "worker_byes": (0.25, 0.5),
-    "worker_lies": (0.1, 1.0),
-    "gateway_kills": (0.2, 0.6),
-    "gateway_cuts": (0.15, 0.3),
-    "broker_restarts": (0.2, 1.0),
-    "broker_stops": (0.1, 0.2),
-    "persistence_restarts": (0.2, 0.3),
-    "cancels": (0.2, 0.4),
-    "moves": (0.2, 0.6),
-    "loss": (0.2, 0.08),
-    "duplication": (0.2, 0.15),
-    "poison": (0.15, 0.2),
+"""Share of seeds with one or two kinds of fault only."""
+
+
+class Rate(NamedTuple):
+    share: float
+    """Share of unfocused seeds that have this kind of fault."""
+    rate_max: float
+    """Per second of phase 1 over all peers."""
+
+
+FAULTS: dict[str, tuple[Rate | None, Rate | None]] = {
+    "worker_kills": (Rate(0.3, 0.5), Rate(0.3, 0.5)),
+    "worker_stops": (Rate(0.2, 0.4), Rate(0.2, 0.4)),
+    "worker_hangs": (Rate(0.15, 0.3), Rate(0.15, 0.3)),
+    "worker_byes": (Rate(0.25, 0.5), Rate(0.25, 0.5)),
+    "worker_lies": (None, Rate(0.1, 1.0)),
+    "gateway_cuts": (Rate(0.15, 0.3), Rate(0.15, 0.3)),
+    "broker_stops": (Rate(0.1, 0.2), Rate(0.1, 0.2)),
+    "duplication": (Rate(0.2, 0.15), Rate(0.2, 0.15)),
+    "loss": (Rate(0.4, 0.25), Rate(0.2, 0.08)),
+    "broker_restarts": (Rate(0.2, 0.6), Rate(0.3, 3.0)),
+    "persistence_restarts": (Rate(0.25, 0.6), Rate(0.2, 0.3)),
+    "gateway_kills": (Rate(0.4, 0.5), Rate(0.2, 0.6)),
+    "gateway_stops": (Rate(0.2, 0.4), None),
+    "gateway_drains": (Rate(0.3, 0.5), None),
+    "database_outages": (Rate(0.2, 0.4), Rate(0.1, 0.3)),
+    "client_drops": (Rate(0.4, 1.0), None),
+    "client_clogs": (Rate(0.2, 0.6), None),
+    "client_leaves": (Rate(0.25, 0.3), None),
+    "poison": (Rate(0.2, 0.2), Rate(0.15, 0.2)),
+    "cancels": (None, Rate(0.2, 0.4)),
+    "moves": (None, Rate(0.2, 0.6)),
 }
-"""Share of unfocused seeds that have this kind of fault, and how often it happens at most."""
+"""The kinds of fault with real gateways, and without. ``loss`` and ``duplication`` are shares of
+messages, ``poison`` is a share of segments."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
+    real_gateways: bool
+    """Real gateways and clients; else gateways that only send jobs (``job_gateways``)."""
     gateways: int
     workers: int
     sessions: int
     segments_max: int
-    """Per session; audio of each is 10 to 30 ms, because only proportions matter."""
+    """Per session."""
     greedy_segments: int
-    """Segments that the first session hands in at once, while the others hand in each of theirs
-    when the one before is answered: what a scheduler has to be fair to."""
+    """Segments that the first session sends at once, while each other session sends its next one
+    after the answer to the last: the case in which a scheduler has to be fair."""
     batch_jobs_max: int
     batch_s_max: float
     partials: bool
@@ -49,66 +73,99 @@ class Options:
     small_queue: bool
     fault_s: float
     """Length of phase 1, with faults."""
-    # How often each kind happens, per second of phase 1 and over all peers. 0: this kind is off.
-    worker_kills: float
-    worker_stops: float
-    worker_hangs: float
-    worker_byes: float
-    worker_lies: float
-    gateway_kills: float
-    gateway_cuts: float
-    broker_restarts: float
-    broker_stops: float
-    persistence_restarts: float
-    cancels: float
-    moves: float
-    # Per message.
-    loss: float
-    duplication: float
     reorder: bool
-    poison: float
-    """Share of segments that crash whoever recognises them."""
     slow_workers: bool
-    accents: bool
-    """Two workers spell the same audio differently, as models do in different batches."""
-    cost_ratio_max: int
-    """The longest segment is so many times the shortest."""
+    speed: float
+    """How much faster than real time clients send."""
+    chunk_ms: int
+    binary: bool
+    """Chunks as binary frames instead of JSON."""
+    detect_s_max: float
+    """The longest time that speech detection takes for a chunk."""
+    resume_wait_s: float
+    batch_rows_max: int
+    pending_rows_max: int
+    commit_s_max: float
+    # The kinds of fault. 0: off.
+    worker_kills: float = 0.0
+    worker_stops: float = 0.0
+    worker_hangs: float = 0.0
+    worker_byes: float = 0.0
+    worker_lies: float = 0.0
+    gateway_kills: float = 0.0
+    gateway_cuts: float = 0.0
+    gateway_stops: float = 0.0
+    gateway_drains: float = 0.0
+    broker_restarts: float = 0.0
+    broker_stops: float = 0.0
+    persistence_restarts: float = 0.0
+    database_outages: float = 0.0
+    client_drops: float = 0.0
+    client_clogs: float = 0.0
+    client_leaves: float = 0.0
+    cancels: float = 0.0
+    moves: float = 0.0
+    loss: float = 0.0
+    duplication: float = 0.0
+    poison: float = 0.0
+    """Share of segments that crash the worker that recognises them."""
 
     @classmethod
-    def draw(cls, rng: Random) -> Options:
-        faults = draw_faults(rng, FAULTS)
-        greedy = rng.random() < 0.08
+    def draw(cls, rng: Random, *, real_gateways: bool) -> Options:
+        """The order of the draws is part of the meaning of a seed."""
+        faults = _draw_faults(rng, real_gateways)
+        real = real_gateways
+        greedy = not real and rng.random() < 0.08
         return cls(
+            real_gateways=real,
             gateways=rng.randint(1, 3),
-            workers=rng.randint(1, 2) if greedy else rng.randint(1, 4),
-            sessions=rng.randint(4, 7) if greedy else rng.randint(1, 6),
+            workers=rng.randint(1, 3 if real else 2 if greedy else 4),
+            sessions=rng.randint(4, 7) if greedy else rng.randint(1, 3 if real else 6),
             segments_max=20 if greedy else rng.randint(1, 5),
             greedy_segments=90 if greedy else 0,
             batch_jobs_max=1 if greedy else rng.choice((1, 2, 4)),
             batch_s_max=0.1 if greedy else rng.choice((0.05, 0.1, 0.4)),
-            partials=rng.random() < 0.4,
-            bulk=rng.random() < 0.3,
-            small_queue=rng.random() < 0.25 and not greedy,
+            partials=rng.random() < (0.3 if real else 0.4),
+            bulk=not real and rng.random() < 0.3,
+            small_queue=rng.random() < (0.1 if real else 0.25) and not greedy,
             fault_s=rng.uniform(1.0, 3.0) if greedy else rng.uniform(2.0, 6.0),
-            reorder=rng.random() < 0.15,
-            slow_workers=rng.random() < 0.3 and not greedy,
-            accents=False,
-            cost_ratio_max=3,
+            reorder=not real and rng.random() < 0.15,
+            slow_workers=rng.random() < (0.2 if real else 0.3) and not greedy,
+            speed=rng.choice((1.0, 2.0, 8.0)),
+            chunk_ms=rng.choice((200, 300, 500)),
+            binary=rng.random() < 0.5,
+            detect_s_max=rng.choice((0.02, 0.02, 0.5)),
+            resume_wait_s=rng.choice((2.0, 6.0, 12.0)),
+            batch_rows_max=rng.choice((1, 4, 50)),
+            pending_rows_max=rng.choice((12, 1_000)),
+            commit_s_max=rng.choice((0.01, 0.05, 0.6)),
             **faults,
         )
 
     @property
+    def accents(self) -> bool:
+        """Two workers spell the same audio differently, as models do in different batches."""
+        return self.real_gateways
+
+    @property
+    def cost_ratio_max(self) -> int:
+        """Length of the longest segment over that of the shortest."""
+        return 100 if self.real_gateways else 3
+
+    @property
     def limits(self) -> Limits:
+        small_ms, large_ms = (4_000, 600_000) if self.real_gateways else (60, 100_000)
+        small_jobs = 2 if self.real_gateways else 4
         return Limits(
-            queue_audio_ms_max=60 if self.small_queue else 100_000,
-            queue_jobs_max=4 if self.small_queue else 1_000,
+            queue_audio_ms_max=small_ms if self.small_queue else large_ms,
+            queue_jobs_max=small_jobs if self.small_queue else 1_000,
             lease_s=LEASE_S,
             attempt_deadline_s=ATTEMPT_DEADLINE_S,
         )
 
     @property
     def only_poison(self) -> bool:
-        """No attempt can be lost but by a worker that a poison segment killed."""
+        """Attempts are lost only with workers that a poison segment killed."""
         return not (
             self.worker_kills
             or self.worker_stops
@@ -131,22 +188,15 @@ class Options:
         )
 
 
-def draw_faults(rng: Random, known: dict[str, tuple[float, float]]) -> dict[str, float]:
-    """How often each kind happens: not at all in many seeds."""
-    kinds = dict(known)
+def _draw_faults(rng: Random, real_gateways: bool) -> dict[str, float]:
+    """The rate of each kind of fault; 0 for many kinds in many seeds."""
+    rates = {name: with_or_without[not real_gateways] for name, with_or_without in FAULTS.items()}
+    kinds = {name: rate for name, rate in rates.items() if rate is not None}
+    shares = {name: rate.share for name, rate in kinds.items()}
     if rng.random() < FOCUSED_SHARE:
-        # One or two kinds alone, and surely.
-        chosen = rng.sample(sorted(known), rng.randint(1, 2))
-        kinds = {kind: (float(kind in chosen), most) for kind, (_, most) in known.items()}
+        chosen = rng.sample(sorted(kinds), rng.randint(1, 2))
+        shares = {name: float(name in chosen) for name in kinds}
     return {
-        kind: most * rng.uniform(0.3, 1.0) if rng.random() < share else 0.0
-        for kind, (share, most) in kinds.items()
+        name: kinds[name].rate_max * rng.uniform(0.3, 1.0) if rng.random() < share else 0.0
+        for name, share in shares.items()
     }
-
-
-LEASE_S = 1.5
-ATTEMPT_DEADLINE_S = 2.5
-JOB_DEADLINE_MS = 120_000
-"""Longer than any schedule: no segment may end by its deadline, except where a check asks."""
-HEAL_S_MAX = 90.0
-"""Everything has to be answered by then, counted from the end of the faults."""

@@ -1,17 +1,20 @@
-"""Watches the broker from outside, event by event, and says what must not happen.
+"""The invariants, and the checks of the broker after each event.
 
-It believes only what passes the broker's boundary. The numbers are those of the invariants that a
-schedule's failure names:
+The oracle believes only what passes the broker's boundary. Each failure names its invariant:
 
-4. a result counts only from the newest attempt's worker, in this epoch, and once
-5. no more in flight than credits, nothing both queued and in flight (the core's ``validate``)
-6. an accepted unanswered job is in exactly one place, and is dropped only with a counter
-7. jobs go only to workers that are there
-8. at most 3 attempts, then one terminal error
-9. every queue is within its limit, and a refused job leaves nothing
-10. nobody who waits is passed over for long
-11. pending work has somebody or something that will move it (``validate``)
-12. after the heal everything ends, and nothing is left (``tests.simulation.schedule``)
+1. each segment has at most one row, with the right text (``sessions``, ``job_gateways``)
+2. a client receives its own segments, once, in order and without gaps (``clients``)
+3. what is reported as stored is committed (``sessions``, ``persistence_process``)
+4. a result counts only from the worker of the newest attempt, in this epoch, and once
+5. a worker holds no more jobs than credits, and no job is both queued and assigned
+6. an accepted unanswered job is in exactly one place, is dropped only with a counter, and no
+   process fails
+7. jobs are assigned only to registered workers with a lease that do not hang
+8. a job has at most 3 attempts, then one terminal error
+9. each queue is within its limit, and a refused job leaves nothing behind
+10. no waiting session is passed over for long
+11. pending work has an event or timer that moves it, and is sent again to a broker of a new epoch
+12. after the heal everything ends, and nothing is left (``schedule``)
 """
 
 from __future__ import annotations
@@ -44,29 +47,29 @@ class _Assigned:
     partial: bool
     pcm: bytes
     worker: bytes | None
-    """None: the worker has given it back, or begun anew."""
+    """None: the worker has returned the job or registered again."""
     attempt: int
     begun: int = 1
-    """Attempts sent and neither given back nor refused by the socket."""
+    """Attempts sent, without those returned or refused by the socket."""
 
 
 @dataclass(slots=True)
-class Heard:
-    """What clients may be told."""
+class Seen:
+    """What the broker's oracles have seen and clients may therefore receive."""
 
     failed: set[Key] = field(default_factory=set)
-    """Segments that the broker gave up."""
+    """Segments that ended with ``chunk_failed``."""
     partials: set[tuple[str, str]] = field(default_factory=set)
-    """Session and text of every beginning of an utterance that a worker was given."""
+    """Session and text of each partial job assigned to a worker."""
 
 
-class Oracle:
-    """One for each life of the broker. ``heard`` outlives it."""
+class BrokerOracle:
+    """Observes one broker process; ``seen`` is shared with its successors."""
 
-    def __init__(self, core: Broker, options: Options, heard: Heard) -> None:
+    def __init__(self, core: Broker, options: Options, seen: Seen) -> None:
         self.core = core
         self._options = options
-        self._heard = heard
+        self._seen = seen
         self._open: dict[Key, bytes] = {}
         self._pcm: dict[Key, bytes] = {}
         self._generations: dict[Key, int] = {}
@@ -74,15 +77,15 @@ class Oracle:
         self._heard_s: dict[bytes, float] = {}
         self._credits: dict[bytes, int] = {}
         self._sent_s: dict[bytes, dict[tuple[int, int], float]] = {}
-        """By worker: attempts that it has not answered, and when they were sent."""
+        """By worker: unanswered attempts, and when they were sent."""
         self._overdue_s: dict[bytes, dict[tuple[int, int], float]] = {}
-        """Those of them that were out of time at a tick, and at which. Deadlines are looked at by
-        ticks, so that a broker that is stopped sees none pass."""
+        """By worker: attempts past their deadline at a tick, and the time of that tick. A stopped
+        broker has no ticks and sees no deadline pass."""
         self._waits: dict[tuple[str, str], tuple[int, int]] = {}
         self.counts: Counter[str] = Counter()
 
     def observe(self, event: e.Event, actions: list[e.Action], now_s: float) -> None:
-        """After every event. Raises InvariantError."""
+        """Call after each event. Raises InvariantError."""
         self._take_event(event, actions, now_s)
         drops = 0
         answered: Counter[tuple[Key, type]] = Counter()
@@ -113,7 +116,7 @@ class Oracle:
         except AssertionError as error:
             raise InvariantError(_invariant_of(error), f"validate: {error!r}") from error
 
-    # ---------------------------------------------------------------------- what is taken as known
+    # ------------------------------------------------------------------------------------ records
 
     def _take_event(self, event: e.Event, actions: list[e.Action], now_s: float) -> None:
         match event:
@@ -136,7 +139,7 @@ class Oracle:
                 self._void(identity)
             case e.BackReceived(identity, m.Bye() as bye):
                 self._heard_s.pop(identity, None)
-                # After the end of its lease all that it held is lost, begun or not.
+                # After the end of its lease all its attempts are lost, begun or not.
                 known = e.Count("unknown_worker") not in actions
                 for returned in bye.returned if known else ():
                     self._give_back(identity, returned.job_id, returned.attempt)
@@ -152,7 +155,7 @@ class Oracle:
         if isinstance(message, m.WorkerResult) and message.broker_epoch == self.core.epoch:
             self._forget(identity, (message.job_id, message.attempt))
         elif isinstance(message, m.Heartbeat):
-            # Its batch began after these were given up: they were lost on the way.
+            # Its batch began after their deadline: the jobs were lost on the way to it.
             began_s = now_s - message.busy_ms / 1000
             overdue_s = self._overdue_s[identity]
             for attempt in [a for a, since_s in overdue_s.items() if since_s < began_s]:
@@ -165,12 +168,12 @@ class Oracle:
                     self._overdue_s[identity].setdefault(attempt, now_s)
 
     def _forget(self, identity: bytes, attempt: tuple[int, int]) -> bool:
-        """The worker is not busy with it any more. Whether it was in time until now."""
+        """The worker no longer runs the attempt. Returns whether it was in time until now."""
         self._sent_s.get(identity, {}).pop(attempt, None)
         return self._overdue_s.get(identity, {}).pop(attempt, None) is None
 
     def _give_back(self, identity: bytes, job_id: int, attempt: int) -> None:
-        """One that was given up before stays an attempt: it had all its time."""
+        """The worker returned the attempt. After its deadline it counts as an attempt."""
         in_time = self._forget(identity, (job_id, attempt))
         assigned = self._assigned.get(job_id)
         if assigned is not None and (assigned.worker, assigned.attempt) == (identity, attempt):
@@ -183,10 +186,10 @@ class Oracle:
                 assigned.worker = None
 
     def excuse(self, now_s: float) -> None:
-        """The broker itself was stopped until now, and heard nobody."""
+        """The broker was stopped until now: it extends all leases."""
         self._heard_s = dict.fromkeys(self._heard_s, now_s)
 
-    # ----------------------------------------------------------------------------- what is checked
+    # ------------------------------------------------------------------------------------- checks
 
     def _check_assignment(self, identity: bytes, job: m.WorkerJob, now_s: float) -> None:
         heard_s = self._heard_s.get(identity)
@@ -205,7 +208,7 @@ class Oracle:
         if known is None:
             known = _Assigned(key, job.partial, job.pcm, identity, job.attempt)
             if job.partial:
-                self._heard.partials.add((job.session_id, text_of(job.pcm)))
+                self._seen.partials.add((job.session_id, text_of(job.pcm)))
             self._assigned[job.job_id] = known
         else:
             known.begun += 1
@@ -217,9 +220,8 @@ class Oracle:
         self._check_fair(job.session_id, job)
 
     def _check_fair(self, session_id: str, job: m.WorkerJob) -> None:
-        """Assignments of new jobs that went to others while a session waited in its lane. Fair by
-        audio means that while it pays for one job, each other gets ``cost_ratio_max`` + 1 at most.
-        """
+        """Count the assignments of new jobs to other sessions while a session waits in its lane.
+        Fairness by audio allows each other session ``cost_ratio_max`` + 1 of them."""
         if job.attempt > 1 or job.partial:
             return
         queue = self.core.scheduler.queue
@@ -253,7 +255,7 @@ class Oracle:
                     raise InvariantError(8, f"{key} failed for the sake of another")
             else:
                 raise InvariantError(8, f"{key} failed with {result.error}")
-            self._heard.failed.add(key)
+            self._seen.failed.add(key)
             return
         if not isinstance(event, e.BackReceived) or not isinstance(event.message, m.WorkerResult):
             raise InvariantError(4, f"a text for {key} out of nowhere")
@@ -289,7 +291,7 @@ class Oracle:
     def _close(
         self, event: e.Event, actions: list[e.Action], answered: set[Key], drops: int
     ) -> None:
-        """Compare what must be unanswered with what the core keeps."""
+        """Compare the jobs that must be unanswered with those that the core keeps."""
         for key in answered:
             del self._open[key]
         kept = {
@@ -298,7 +300,7 @@ class Oracle:
             if not entry.job.partial
         }
         missing = self._open.keys() - kept
-        # An answer whose gateway is gone and that no subscriber wants is seen only as a count.
+        # An answer without gateway and subscriber is visible only as a count.
         unheard = sum(action == e.Count("result_for_lost_gateway") for action in actions)
         if len(missing) > drops + unheard:
             raise InvariantError(6, f"lost without a word: {missing}")
@@ -308,14 +310,14 @@ class Oracle:
             raise InvariantError(6, f"kept though answered: {kept - self._open.keys()}")
 
     def check_idle(self) -> None:
-        """Every worker has all the credits that it came with."""
+        """Each worker has all the credits of its ``Ready``."""
         for worker in self.core.scheduler.workers:
             if worker.free_credits != self._credits[worker.identity]:
                 raise InvariantError(5, f"{worker.identity!r} has {worker.free_credits} credits")
 
     def _check_queues(self) -> None:
         queue, options = self.core.scheduler.queue, self._options
-        # What workers lost or gave back is let in again: it was in before.
+        # Jobs that come back from workers are always admitted.
         new = [entry for entry in queue if entry.place in ("live", "bulk", "partial")]
         if sum(entry.audio_ms for entry in new) > options.limits.queue_audio_ms_max:
             raise InvariantError(9, f"{len(new)} jobs queued")

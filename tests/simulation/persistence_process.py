@@ -1,9 +1,9 @@
-"""Persistence's process: the real batch buffer before tables in memory, and the database's
-faults."""
+"""The persistence process: the real batch buffer, tables in memory, and database outages."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
@@ -11,13 +11,13 @@ from broker.events import FrontReceived, SubscriptionChanged
 from gateway.session.records import CHUNK_DETAILS_PER_RECORD
 from persistence.batch_buffer import Batch, BatchBuffer, Entry, Limits
 from persistence.reads import StoreUnavailable
-from tests.simulation.broker_host import BrokerHost
+from tests.simulation.broker_process import BrokerProcess
 from tests.simulation.oracle import InvariantError
-from tests.simulation.session_options import SessionOptions
 from tests.simulation.tables import Tables
 from tests.simulation.world import Link, World
 from wire import messages as m
 from wire import publication
+from wire.records import SegmentCopy
 
 RETRY_S = 0.2
 SWEEP_EVERY_S = 5.0
@@ -26,12 +26,14 @@ Key = tuple[str, m.StoredKey]
 
 
 class Database:
-    """Rows that outlive every process, and when nobody reaches them."""
+    """Rows that outlive all processes, and outages."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, check: Callable[[str, SegmentCopy], None]) -> None:
+        """``check`` receives the session id and each row of ``asr_segments`` to be committed."""
         self.tables = Tables()
+        self._check = check
         self.committed: set[Key] = set()
-        """What persistence may say to be stored, by the gateway that is told."""
+        """Keys that persistence may confirm, with their gateways."""
         self._world = world
         self._down_until_s = 0.0
         world.after(SWEEP_EVERY_S, self._sweep)
@@ -49,10 +51,19 @@ class Database:
         self._down_until_s = 0.0
 
     def commit(self, batch: Batch) -> list[Entry]:
+        for entry in batch.entries:
+            if isinstance(entry.body, SegmentCopy):
+                self._check(entry.session_id, entry.body)
         self._world.note("commit", [(e.gateway_id, e.key, e.body) for e in batch.entries])
         superseded = self.tables.write(batch.entries, self._world.now_s)
         self.committed |= {(entry.gateway_id, entry.key) for entry in batch.entries}
         return superseded
+
+    def check_stored(self, stored: m.Stored) -> None:
+        """A gateway has received ``stored``. Raises InvariantError."""
+        for key in stored.keys:
+            if (stored.gateway_id, key) not in self.committed:
+                raise InvariantError(3, f"{key} is confirmed and not committed")
 
     def _sweep(self) -> None:
         if self.up:
@@ -89,13 +100,12 @@ class Reader:
 
 
 class PersistenceProcess:
-    """One persistence after the other."""
+    """Persistence and its restarts."""
 
     identity = b"persistence"
 
-    def __init__(
-        self, world: World, broker: BrokerHost, database: Database, options: SessionOptions
-    ) -> None:
+    def __init__(self, world: World, broker: BrokerProcess, database: Database) -> None:
+        options = world.options
         self.alive = True
         self.from_broker = Link(world)
         self._to_broker = Link(world)
@@ -134,7 +144,7 @@ class PersistenceProcess:
             self._broker.receive(SubscriptionChanged(b"", False))
             self._world.after(self._world.rng.uniform(0.1, 1.5), self._begin)
 
-    # ------------------------------------------------------------------------------------ its loop
+    # ------------------------------------------------------------------------------------ the loop
 
     def _begin(self) -> None:
         self.alive = True
@@ -156,7 +166,7 @@ class PersistenceProcess:
             self._in_this_life(max(0.0, due_s - self._world.now_s) + 1e-6, self._turn)
 
     def write(self, batch: Batch) -> None:
-        """The writer's thread. What reached the database is committed even if we die meanwhile."""
+        """The writer thread. A batch that reached the database may be committed after a kill."""
         life, rng = self._life, self._world.rng
 
         def attempt() -> None:

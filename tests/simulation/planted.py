@@ -1,22 +1,46 @@
-"""Bugs planted into the routing core: checkers that don't catch them check nothing.
+"""Bugs planted into the real code: a schedule must fail with each of them.
 
-Each function puts one bug into a fresh broker, by replacing a method of one of its parts.
+A bug of the broker is a function that changes the core of each broker that starts. The other bugs
+are contexts in which a method of the real code is replaced.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
+from unittest.mock import PropertyMock, patch
 
-from msgspec.structs import replace
+from msgspec import structs
 
 from broker import answers
 from broker.jobs import PendingJob
+from broker.limits import Limits
 from broker.queues import FairQueue
 from broker.routing import Broker
 from broker.workers import Worker
-from tests.simulation.broker_host import Plant
+from gateway.server import Server
+from gateway.session import events as e
+from gateway.session.core import TRANSITIONS, Session
+from gateway.session.delivery import Delivery
+from gateway.session.records import SessionRecords
+from gateway.session.resume import resume_point_of
+from gateway.session.runner import CLOSE_RESTART, SessionRunner
+from gateway.session.segments import Segments
+from gateway.session.states import State
+from gateway.session.table import SessionTable
+from gateway.storage.outbox import Outbox
+from gateway.storage.spool import Spool
+from gateway.storage.takeover import Takeover
+from persistence.batch_buffer import Batch, BatchBuffer
+from tests.simulation import broker_process
+from tests.simulation.persistence_process import PersistenceProcess
+from tests.simulation.schedule import Plant
+from tests.simulation.tables import Tables
 from wire import messages as m
+
+# -------------------------------------------------------------------------------- the broker
 
 
 def _patch(owner: object, name: str, make: Callable[[Any], Any]) -> None:
@@ -29,7 +53,7 @@ def no_epoch_check(core: Broker) -> None:
 
     def plant(check: Any) -> Any:
         def on_result(identity: bytes, answer: m.WorkerResult, now_s: float) -> None:
-            check(identity, replace(answer, broker_epoch=core.epoch), now_s)
+            check(identity, structs.replace(answer, broker_epoch=core.epoch), now_s)
 
         return on_result
 
@@ -41,7 +65,7 @@ def no_attempt_check(core: Broker) -> None:
         def any_attempt(worker: Worker, answer: m.WorkerResult, now_s: float) -> bool:
             entry = worker.held.get(answer.job_id)
             if entry is not None:
-                answer = replace(answer, attempt=entry.attempt)
+                answer = structs.replace(answer, attempt=entry.attempt)
             return bool(complete(worker, answer, now_s))
 
         return any_attempt
@@ -211,7 +235,9 @@ def credits_ignored(core: Broker) -> None:
 
     def plant(add: Any) -> Any:
         def adds(identity: bytes, ready: m.Ready, now_s: float) -> Worker:
-            worker: Worker = add(identity, replace(ready, credits=ready.credits * 50), now_s)
+            worker: Worker = add(
+                identity, structs.replace(ready, credits=ready.credits * 50), now_s
+            )
             return worker
 
         return adds
@@ -302,7 +328,7 @@ def foreign_partials(core: Broker) -> None:
             entry = worker.held.get(answer.job_id) if worker is not None else None
             if entry is not None and entry.job.partial and answer.text is not None:
                 before, texts[0] = texts[0], answer.text
-                answer = replace(answer, text=before or answer.text)
+                answer = structs.replace(answer, text=before or answer.text)
             check(identity, answer, now_s)
 
         return on_result
@@ -310,35 +336,339 @@ def foreign_partials(core: Broker) -> None:
     back[m.WorkerResult] = plant(back[m.WorkerResult])
 
 
-PLANTED: dict[str, Plant] = {
-    plant.__name__: plant
-    for plant in (
-        no_epoch_check,
-        no_attempt_check,
-        no_worker_check,
-        no_dedup,
-        stranded_jobs,
-        credit_leak,
-        partials_pile_up,
-        greedy_session,
-        debts_forgotten,
-        bulk_starves,
-        attempts_unbounded,
-        poison_takes_others_along,
-        drained_workers_get_jobs,
-        cancelled_jobs_are_answered,
-        first_sender_gets_the_result,
-        leases_never_end,
-        overload_in_silence,
-        queue_unbounded,
-        credits_ignored,
-        hung_workers_get_jobs,
-        stalled_for_ever,
-        idle_while_work_waits,
-        published_to_nobody,
-        lost_attempts_are_the_last,
-        given_up_attempts_cost_a_credit,
-        leases_last_a_second_longer,
-        foreign_partials,
-    )
+# ------------------------------------------------------------------- gateways and persistence
+
+Context = contextlib.AbstractContextManager[object]
+
+
+def _instead(owner: type, name: str, make: Callable[[Any], Any]) -> Context:
+    """``make`` gets the real method."""
+    return patch.object(owner, name, make(getattr(owner, name)))
+
+
+def _handled_instead(event: type, make: Callable[[Any], Any]) -> Context:
+    """``make`` gets the real handler of ``event`` in each state."""
+    rows = {key: row for key, row in TRANSITIONS.items() if key[1] is event}
+    changed = {key: (state, make(handler)) for key, (state, handler) in rows.items()}
+    return patch.dict(TRANSITIONS, changed)
+
+
+def record_forgotten_before_it_is_stored() -> Context:
+    return patch.object(Outbox, "put_record", lambda _outbox, _record, _now_s: None)
+
+
+def results_not_kept_until_stored() -> Context:
+    return patch.object(Outbox, "due", lambda _outbox, _now_s: [])
+
+
+def resume_acknowledges_one_chunk_too_many() -> Context:
+    def make(attach: Any) -> Any:
+        def on_attached(session: Session, event: e.Attached, now_s: float) -> list[e.Action]:
+            first, *rest = attach(session, event, now_s)
+            assert isinstance(first, e.Resumed)
+            return [replace(first, next_chunk_index=first.next_chunk_index + 1), *rest]
+
+        return on_attached
+
+    return _handled_instead(e.Attached, make)
+
+
+def missed_texts_not_told() -> Context:
+    return patch.object(Delivery, "missed", lambda _delivery: [])
+
+
+def texts_told_again_after_resume() -> Context:
+    def attach(delivery: Delivery, _next_segment_index: int | None) -> int:
+        delivery.connected = True
+        delivery._sent_from = 0
+        return 0
+
+    return patch.object(Delivery, "attach", attach)
+
+
+def result_delivered_twice() -> Context:
+    def make(segment: Any) -> Any:
+        return lambda delivery, result: segment(delivery, result) * 2
+
+    return _instead(Delivery, "_send_segment", make)
+
+
+def final_before_the_last_segment() -> Context:
+    return patch.object(Segments, "all_delivered", PropertyMock(return_value=True))
+
+
+def results_told_as_they_come() -> Context:
+    """Whatever is there, the earlier ones or not."""
+
+    def pop(segments: Segments) -> Iterable[Any]:
+        while any(pending.result is not None for pending in segments._pending):
+            found = next(p for p in segments._pending if p.result is not None)
+            segments._pending.remove(found)
+            segments._first_seq += 1
+            assert found.result is not None
+            yield found.result
+
+    return patch.object(Segments, "pop_deliverable", pop)
+
+
+def stored_always_said() -> Context:
+    return patch.object(SessionRecords, "complete", PropertyMock(return_value=True))
+
+
+def epoch_change_ignored() -> Context:
+    return patch.object(Server, "_on_broker_restart", lambda _server: None)
+
+
+def jobs_never_sent_again() -> Context:
+    return patch.object(Segments, "due", lambda _segments, _now_s: ([], []))
+
+
+def contested_results_believed() -> Context:
+    return patch.object(Segments, "is_contested", lambda _segments, _seq: False)
+
+
+def provisional_rows_go_on() -> Context:
+    def cut_or_not(stored: dict[str, Any], generation: int) -> Any:
+        rows = [structs.replace(row, provisional=False) for row in stored["segments"]]
+        return resume_point_of({**stored, "segments": rows}, generation)
+
+    return patch("gateway.storage.takeover.resume_point_of", cut_or_not)
+
+
+def claim_of_the_same_generation() -> Context:
+    """The takeover ignores what generation the session is of."""
+
+    def make(claim: Any) -> Any:
+        async def same(takeover: Any, session_id: str, generation: int, shown: str) -> None:
+            await claim(takeover, session_id, max(1, generation - 1), shown)
+
+        return same
+
+    return _instead(Takeover, "_claim", make)
+
+
+def older_generations_are_written() -> Context:
+    def make(write: Any) -> Any:
+        def newest(tables: Tables, entries: Any, now_s: float) -> Any:
+            newer = [replace(entry, key=_newer(tables, entry)) for entry in entries]
+            return write(tables, newer, now_s)
+
+        return newest
+
+    return _instead(Tables, "write", make)
+
+
+def _newer(tables: Tables, entry: Any) -> Any:
+    row = tables.sessions.get(entry.session_id)
+    generation = max(entry.generation, row.generation if row else 0)
+    return structs.replace(entry.key, generation=generation)
+
+
+def superseded_sessions_go_on() -> Context:
+    return patch.object(SessionTable, "supersede", lambda _table, _id, _generation: False)
+
+
+def acknowledged_before_commit() -> Context:
+    def make(write: Any) -> Any:
+        def early(host: PersistenceProcess, batch: Batch) -> None:
+            for stored in BatchBuffer(host._limits).committed(batch):
+                host._say(stored)
+            write(host, batch)
+
+        return early
+
+    return _instead(PersistenceProcess, "write", make)
+
+
+def spool_not_replayed() -> Context:
+    return patch.object(Spool, "take", lambda _spool: [])
+
+
+def nothing_spooled() -> Context:
+    return patch.object(Spool, "write", lambda _spool, _records: 0)
+
+
+def old_connection_goes_on() -> Context:
+    def attach(host: SessionRunner, connection: Any, next_segment_index: int | None) -> None:
+        host._connection = connection
+        host.handle(e.Attached(next_segment_index=next_segment_index))
+
+    take = SessionRunner.take
+
+    async def take_of_any(host: SessionRunner, _connection: Any, event: Any, _at_s: Any) -> None:
+        assert host._connection is not None
+        await take(host, host._connection, event)
+
+    return patch.multiple(SessionRunner, attach=attach, take=take_of_any)
+
+
+def abandoned_sessions_wait_for_ever() -> Context:
+    return patch.object(Session, "_give_up_if_due", lambda _session, _now_s: [])
+
+
+def known_entries_never_forgotten() -> Context:
+    """Persistence takes what it has committed for what is still to be written."""
+
+    def make(committed: Any) -> Any:
+        def keeps(buffer: BatchBuffer, batch: Batch, superseded: Any) -> Any:
+            stored = committed(buffer, batch, superseded)
+            buffer._known |= {(entry.gateway_id, entry.key) for entry in batch.entries}
+            return stored
+
+        return keeps
+
+    return _instead(BatchBuffer, "committed", make)
+
+
+def end_without_its_segments_is_complete() -> Context:
+    return patch.object(Tables, "_has_all_segments", lambda _tables, _session_id: True)
+
+
+def partials_of_others_are_told() -> Context:
+    def make(tell: Any) -> Any:
+        def lies(delivery: Delivery, answer: e.Answer) -> Any:
+            if isinstance(answer, e.PartialText):
+                answer = structs.replace(answer, text="of another session")
+            return tell(delivery, answer)
+
+        return lies
+
+    return _instead(Delivery, "send", make)
+
+
+def abandoned_sessions_end_with_what_was_told() -> Context:
+    def make(finish: Any) -> Any:
+        def ends(session: Session, event: e.Event, now_s: float) -> Any:
+            if session.early_end != "abandoned":
+                return finish(session, event, now_s)
+            session._segments._pending.clear()
+            session._segments._unanswered_audio_ms = 0
+            return session.handle(e.AllDelivered(), now_s)
+
+        return ends
+
+    return _handled_instead(e.Abandoned, make)
+
+
+def a_failure_takes_the_next_segment_along() -> Context:
+    def make(take_result: Any) -> Any:
+        def fails_two(session: Session, event: e.ResultArrived, now_s: float) -> list[e.Action]:
+            actions: list[e.Action] = take_result(session, event, now_s)
+            result = event.result
+            failed = result.error is not None and result.error.code == "chunk_failed"
+            later = [p.job for p in session._segments._pending if p.result is None]
+            if actions and failed and later and later[0].seq > result.seq:
+                job = later[0]
+                follows = structs.replace(
+                    result, seq=job.seq, start_ms=job.start_ms, end_ms=job.end_ms
+                )
+                actions += take_result(session, e.ResultArrived(result=follows), now_s)
+            return actions
+
+        return fails_two
+
+    return _handled_instead(e.ResultArrived, make)
+
+
+def sigterm_forgets_what_runs() -> Context:
+    def interrupt(host: SessionRunner) -> None:
+        if host._connection is not None:
+            host._connection.close(CLOSE_RESTART, "service restart")
+        host._end()
+
+    return patch.object(SessionRunner, "interrupt", interrupt)
+
+
+def sigterm_forgets_who_has_finished() -> Context:
+    row = State.FINISHING, Session._nothing
+    return patch.dict(TRANSITIONS, {(State.FINISHING, e.Interrupted): row})
+
+
+BROKER_BUGS: tuple[Callable[[Broker], None], ...] = (
+    no_epoch_check,
+    no_attempt_check,
+    no_worker_check,
+    no_dedup,
+    stranded_jobs,
+    credit_leak,
+    partials_pile_up,
+    greedy_session,
+    debts_forgotten,
+    bulk_starves,
+    attempts_unbounded,
+    poison_takes_others_along,
+    drained_workers_get_jobs,
+    cancelled_jobs_are_answered,
+    first_sender_gets_the_result,
+    leases_never_end,
+    overload_in_silence,
+    queue_unbounded,
+    credits_ignored,
+    hung_workers_get_jobs,
+    stalled_for_ever,
+    idle_while_work_waits,
+    published_to_nobody,
+    lost_attempts_are_the_last,
+    given_up_attempts_cost_a_credit,
+    leases_last_a_second_longer,
+    foreign_partials,
+)
+SESSION_BUGS: tuple[Plant, ...] = (
+    record_forgotten_before_it_is_stored,
+    results_not_kept_until_stored,
+    resume_acknowledges_one_chunk_too_many,
+    missed_texts_not_told,
+    texts_told_again_after_resume,
+    result_delivered_twice,
+    final_before_the_last_segment,
+    results_told_as_they_come,
+    stored_always_said,
+    epoch_change_ignored,
+    jobs_never_sent_again,
+    contested_results_believed,
+    provisional_rows_go_on,
+    claim_of_the_same_generation,
+    older_generations_are_written,
+    superseded_sessions_go_on,
+    acknowledged_before_commit,
+    spool_not_replayed,
+    nothing_spooled,
+    old_connection_goes_on,
+    abandoned_sessions_wait_for_ever,
+    known_entries_never_forgotten,
+    end_without_its_segments_is_complete,
+    partials_of_others_are_told,
+    abandoned_sessions_end_with_what_was_told,
+    a_failure_takes_the_next_segment_along,
+    sigterm_forgets_what_runs,
+    sigterm_forgets_who_has_finished,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Planted:
+    plant: Plant
+    real_gateways: bool
+    """The schedules that the bug must be found in."""
+
+
+def _in_each_broker(bug: Callable[[Broker], None]) -> Plant:
+    @contextlib.contextmanager
+    def plant() -> Iterator[None]:
+        real = broker_process.new_core
+
+        def new_core(epoch: str, limits: Limits) -> Broker:
+            core = real(epoch, limits)
+            bug(core)
+            return core
+
+        with patch.object(broker_process, "new_core", new_core):
+            yield
+
+    return plant
+
+
+PLANTED: dict[str, Planted] = {
+    **{bug.__name__: Planted(_in_each_broker(bug), False) for bug in BROKER_BUGS},
+    **{bug.__name__: Planted(bug, True) for bug in SESSION_BUGS},
 }

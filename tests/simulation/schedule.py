@@ -1,29 +1,34 @@
-"""One seed from beginning to end: phase 1 with faults, phase 2 without, then the final checks."""
+"""One seed from beginning to end: phase 1 with faults, phase 2 without, and the final checks."""
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from broker.limits import STALE_HEAP_ENTRIES_MAX
-from broker.routing import Broker
-from tests.simulation.broker_host import BrokerHost, Plant
-from tests.simulation.gateways import Clients, SimSession
-from tests.simulation.options import ATTEMPT_DEADLINE_S, HEAL_S_MAX, LEASE_S
+from tests.simulation.broker_process import BrokerProcess
+from tests.simulation.faults import Faults, JobFaults, Processes, SessionFaults
+from tests.simulation.job_gateways import JobSessions
+from tests.simulation.options import ATTEMPT_DEADLINE_S, LEASE_S
 from tests.simulation.oracle import InvariantError
-from tests.simulation.storage import StorageHost
-from tests.simulation.workers import HANG_S, Supervisor
+from tests.simulation.persistence_process import Database, PersistenceProcess
+from tests.simulation.sessions import Sessions
+from tests.simulation.worker_process import HANG_S, Supervisor
 from tests.simulation.world import World
-from wire import messages as m
 
-
-def no_bug(_core: Broker) -> None:
-    """The broker as it is."""
+Plant = Callable[[], contextlib.AbstractContextManager[object]]
+"""Puts a bug into the real code while a schedule runs."""
+HEAL_S_MAX = 90.0
+"""Everything must have ended by then, counted from the end of the faults."""
+QUIET_S = HANG_S + 2 * ATTEMPT_DEADLINE_S + 2 * LEASE_S
+"""By then abandoned attempts and the leases of silent peers have ended."""
+STEP_S = 0.5
 
 
 class ScheduleError(AssertionError):
-    """A seed whose schedule broke an invariant; its text is all that is needed to look into it."""
+    """A schedule broke an invariant. The text has all that is needed to look into it."""
 
     def __init__(self, text: str, seed: int, invariant: int) -> None:
         super().__init__(text)
@@ -33,17 +38,6 @@ class ScheduleError(AssertionError):
     def __reduce__(self) -> tuple[type, tuple[str, int, int]]:
         """Tests run seeds in other processes."""
         return type(self), (str(self), self.seed, self.invariant)
-
-
-def schedule_error(
-    seed: int, world: World, violation: InvariantError, *, options: str = "", sessions: str = ""
-) -> ScheduleError:
-    text = (
-        f"seed {seed}\noptions {world.options}\n{violation}\n"
-        f"last events:\n{world.trace_text()}\n{sessions}"
-        f"replay: python -m tests.simulation {options}--seed {seed} --trace"
-    )
-    return ScheduleError(text, seed, violation.invariant)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,139 +51,118 @@ class Outcome:
     failures: int
 
 
-def simulate(seed: int, plant: Plant = no_bug, *, echo: bool = False) -> Outcome:
+def simulate(
+    seed: int,
+    plant: Plant = contextlib.nullcontext,
+    *,
+    real_gateways: bool = True,
+    echo: bool = False,
+) -> Outcome:
     """Run one schedule.
+
+    Without real gateways a schedule takes a fraction of the time, and exercises the broker with
+    more jobs (see ``job_gateways``).
 
     Raises:
         ScheduleError: when an invariant does not hold.
     """
-    world = World(seed, echo=echo)
+    world = World(seed, real_gateways=real_gateways, echo=echo)
     world.note("options", str(world.options))
-    try:
-        return _Schedule(seed, world, plant).run()
-    except InvariantError as violation:
-        raise schedule_error(seed, world, violation, options="--routing ") from violation
+    with plant():
+        schedule = _Schedule(seed, world)
+        try:
+            return schedule.run()
+        except InvariantError as violation:
+            option = "" if real_gateways else "--without-gateways "
+            text = (
+                f"seed {seed}\noptions {world.options}\n{violation}\n"
+                f"last events:\n{world.trace_text()}\n"
+                f"{schedule.sessions.recordings(str(violation))}"
+                f"replay: python -m tests.simulation {option}--seed {seed} --trace"
+            )
+            raise ScheduleError(text, seed, violation.invariant) from violation
 
 
 class _Schedule:
-    def __init__(self, seed: int, world: World, plant: Plant) -> None:
+    def __init__(self, seed: int, world: World) -> None:
         self._seed = seed
         self._world = world
-        self._broker = BrokerHost(world, plant)
-        self._storage = StorageHost(world, self._broker)
+        self._broker = BrokerProcess(world)
+        self._database = Database(world, lambda *row: self.sessions.check_row(*row))
+        self._persistence = PersistenceProcess(world, self._broker, self._database)
         self._supervisor = Supervisor(world, self._broker)
-        self._clients = Clients(world, self._broker)
+        processes = Processes(
+            world, self._broker, self._database, self._persistence, self._supervisor
+        )
+        self.sessions: Sessions | JobSessions
+        self._faults: Faults
+        if world.options.real_gateways:
+            self.sessions = Sessions(world, self._broker, self._database)
+            self._faults = SessionFaults(processes, self.sessions)
+        else:
+            self.sessions = JobSessions(world, self._broker, self._database)
+            self._faults = JobFaults(processes, self.sessions)
 
     def run(self) -> Outcome:
         world = self._world
-        self._plan_faults()
-        world.run(world.options.fault_s)
-        self._heal()
-        world.run(world.now_s + HEAL_S_MAX, done=lambda: self._clients.complete)
-        if not self._clients.complete:
-            waiting = [s.waits_for for s in self._clients.sessions if not s.complete]
-            raise InvariantError(12, f"unfinished: {waiting}")
-        # What nobody waits for any more (abandoned attempts, silent peers) goes by its deadline.
-        world.run(world.now_s + HANG_S + 2 * ATTEMPT_DEADLINE_S + 2 * LEASE_S)
-        self._check_end()
-        return self._outcome()
+        with self.sessions.running():
+            self._faults.plan()
+            self._run(world.options.fault_s)
+            self._faults.heal()
+            self._run(world.now_s + HEAL_S_MAX, done=lambda: not self._left())
+            if left := self._left():
+                raise InvariantError(12, f"unfinished: {left}")
+            self._run(world.now_s + QUIET_S)
+            self._check_end()
+            return self._outcome()
 
-    # -------------------------------------------------------------------------------------- faults
+    def _run(self, until_s: float, done: Callable[[], bool] = lambda: False) -> None:
+        """In steps, because ``done`` is too slow to be called after each event."""
+        world = self._world
+        while world.now_s < until_s and not done():
+            world.run(min(until_s, world.now_s + STEP_S))
+            self.sessions.check()
 
-    def _plan_faults(self) -> None:
-        options = self._world.options
-        storage, clients, broker = self._storage, self._clients, self._broker
-        kinds: list[tuple[float, Callable[[], None]]] = [
-            (options.worker_kills, self._on_worker("kill")),
-            (options.worker_stops, self._on_worker("stop")),
-            (options.worker_hangs, self._on_worker("hang")),
-            (options.worker_byes, self._on_worker("bye")),
-            (options.worker_lies, self._on_worker("lie")),
-            (options.gateway_kills, clients.kill_gateway),
-            (
-                options.gateway_cuts,
-                lambda: clients.pick_gateway().cut(self._world.rng.uniform(0.2, 3)),
-            ),
-            (options.broker_restarts, broker.kill),
-            (options.broker_stops, broker.stop),
-            (options.persistence_restarts, storage.restart),
-            (options.cancels, lambda: clients.cancel(clients.pick_session())),
-            (options.moves, lambda: clients.move(clients.pick_session())),
-        ]
-        for per_s, fault in kinds:
-            self._repeat(per_s, fault)
-
-    def _on_worker(self, what: str) -> Callable[[], None]:
-        def fault() -> None:
-            worker = self._supervisor.pick()
-            if worker is not None and worker.alive:
-                getattr(worker, what)()
-
-        return fault
-
-    def _repeat(self, per_s: float, fault: Callable[[], None]) -> None:
-        """A Poisson process until the heal."""
-        if per_s == 0:
-            return
-
-        def strike() -> None:
-            if not self._world.healing:
-                fault()
-                self._repeat(per_s, fault)
-
-        self._world.after(self._world.rng.expovariate(per_s), strike)
-
-    def _heal(self) -> None:
-        self._world.healing = True
-        self._world.note("heal", "")
-        self._broker.cont()
-        for worker in self._supervisor.workers:
-            worker.cont()
-            if worker.liar:
-                # It may be in quarantine, which has no end but its own.
-                worker.kill()
-        for gateway in self._clients.gateways:
-            gateway.heal()
-
-    # ------------------------------------------------------------------------------- final checks
+    def _left(self) -> str:
+        left = self.sessions.left()
+        if rows := self._persistence.buffer.rows:
+            left.append(f"{rows} rows are not committed")
+        core = self._broker.core
+        if core is None or len(core.scheduler.jobs):
+            left.append("the broker has jobs")
+        return "; ".join(left)
 
     def _check_end(self) -> None:
-        core = self._broker.core
-        if core is None:
-            raise InvariantError(12, "no broker")
+        if left := self._left():
+            raise InvariantError(12, f"left: {left}")
+        core, oracle = self._broker.core, self._broker.oracle
+        assert core is not None and oracle is not None
         load, scheduler = core.load(), core.scheduler
-        left = (len(scheduler.jobs), load.queued, load.queued_audio_ms, load.in_flight)
-        if any(left) or any(worker.overdue for worker in scheduler.workers):
-            raise InvariantError(12, f"left: jobs, queued, audio, in flight = {left}")
+        idle = (load.queued, load.queued_audio_ms, load.in_flight) == (0, 0, 0)
+        if not idle or any(worker.overdue for worker in scheduler.workers):
+            raise InvariantError(12, f"left: {load}")
         registered = {worker.identity for worker in scheduler.workers if not worker.draining}
-        alive = {worker.identity for worker in self._supervisor.workers if worker.alive}
-        if registered != alive:
-            raise InvariantError(12, f"workers {registered}, alive {alive}")
-        gateways = {gateway.identity for gateway in self._clients.gateways}
+        workers = {worker.identity for worker in self._supervisor.workers if worker.alive}
+        if registered != workers:
+            raise InvariantError(12, f"workers {registered}, alive {workers}")
+        gateways = {gateway.identity for gateway in self.sessions.gateways}
         if set(core.gateways) != gateways:
             raise InvariantError(12, f"gateways {set(core.gateways)}, alive {gateways}")
-        assert self._broker.oracle is not None
-        self._broker.oracle.check_idle()
-        if scheduler.bookkeeping_length > 4 * len(alive) + 3 * STALE_HEAP_ENTRIES_MAX:
-            raise InvariantError(9, f"{scheduler.bookkeeping_length} entries for nothing")
-        for session in self._clients.sessions:
-            self._check_session(session)
-
-    def _check_session(self, session: SimSession) -> None:
-        for seq, result in session.results.items():
-            row = self._storage.rows.get(("result", session.session_id, seq))
-            if not isinstance(row, m.Result):
-                continue
-            if None not in (row.text, result.text) and row.text != result.text:
-                raise InvariantError(4, f"{session.session_id}: row {row}, result {result}")
+        oracle.check_idle()
+        if scheduler.bookkeeping_length > 4 * len(workers) + 3 * STALE_HEAP_ENTRIES_MAX:
+            raise InvariantError(9, f"{scheduler.bookkeeping_length} entries without jobs")
+        self.sessions.check_end()
 
     def _outcome(self) -> Outcome:
-        results = [r for session in self._clients.sessions for r in session.results.values()]
         assert self._broker.oracle is not None
+        counts = Counter(self._broker.counts + self._broker.oracle.counts)
+        counts.update(self.sessions.counts)
+        counts["stale_rows"] += self._database.tables.stale_rows
+        texts = self.sessions.texts
         return Outcome(
             seed=self._seed,
             events=self._world.events,
-            counts=self._broker.counts + self._broker.oracle.counts,
-            texts=sum(result.text is not None for result in results),
-            failures=sum(result.error is not None for result in results),
+            counts=counts,
+            texts=sum(text is not None for text in texts),
+            failures=texts.count(None),
         )

@@ -1,5 +1,4 @@
-"""One seed of whole sessions: the real cores of clients, gateways, broker, workers and persistence
-together. Phase 1 with faults, phase 2 without, then the final checks."""
+"""Real gateways and clients of a schedule, and the checks of rows against what clients said."""
 
 from __future__ import annotations
 
@@ -9,210 +8,126 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
-from random import Random
 
 from gateway.session.transcript import join_texts
-from persistence.batch_buffer import Batch, Entry
-from tests.simulation.broker_host import BrokerHost
+from tests.simulation.broker_process import BrokerProcess
 from tests.simulation.clients import SimClient
 from tests.simulation.gateway_process import GatewayProcess, settings_of, simulated
-from tests.simulation.options import ATTEMPT_DEADLINE_S, LEASE_S
 from tests.simulation.oracle import InvariantError
-from tests.simulation.persistence_process import Database, PersistenceProcess
+from tests.simulation.persistence_process import Database
 from tests.simulation.recording import RecordedSession
-from tests.simulation.schedule import Outcome, no_bug, schedule_error
-from tests.simulation.session_faults import SessionFaults
-from tests.simulation.session_options import SessionOptions
 from tests.simulation.speech import without_accent
-from tests.simulation.workers import HANG_S, Supervisor
 from tests.simulation.world import World
 from wire.records import SegmentCopy
 
-SessionPlant = Callable[[], contextlib.AbstractContextManager[object]]
-"""Puts a bug into the real code while a schedule runs."""
-HEAL_S_MAX = 90.0
-QUIET_S = HANG_S + 2 * ATTEMPT_DEADLINE_S + 2 * LEASE_S
 NOWHERE = Path("/nonexistent")
 
 
-def simulate_sessions(
-    seed: int, plant: SessionPlant = contextlib.nullcontext, *, echo: bool = False
-) -> Outcome:
-    """Run one schedule.
+class Sessions:
+    """Gateways and clients. A client's session is checked at each row, and at the end."""
 
-    Raises:
-        ScheduleError: when an invariant does not hold.
-    """
-    drawn: list[SessionOptions] = []
-
-    def draw(rng: Random) -> SessionOptions:
-        drawn.append(SessionOptions.draw(rng))
-        return drawn[0]
-
-    world = World(seed, echo=echo, draw=draw)
-    world.note("options", str(world.options))
-    schedule = _SessionSchedule(seed, world, drawn[0])
-    try:
-        with plant(), schedule.running():
-            return schedule.run()
-    except InvariantError as violation:
-        raise schedule_error(
-            seed, world, violation, sessions=schedule.recordings(str(violation))
-        ) from violation
-
-
-class _CheckedDatabase(Database):
-    """Looks at each row as it is committed."""
-
-    def __init__(self, world: World, check: Callable[[str, SegmentCopy], None]) -> None:
-        super().__init__(world)
-        self._check = check
-
-    def commit(self, batch: Batch) -> list[Entry]:
-        for entry in batch.entries:
-            if isinstance(entry.body, SegmentCopy):
-                self._check(entry.session_id, entry.body)
-        return super().commit(batch)
-
-
-class _SessionSchedule:
-    def __init__(self, seed: int, world: World, options: SessionOptions) -> None:
-        self._seed = seed
+    def __init__(self, world: World, broker: BrokerProcess, database: Database) -> None:
         self._world = world
-        self._options = options
+        self._broker = broker
+        self._database = database
         self._names = count(1)
         self._failure: InvariantError | None = None
         self._all: list[GatewayProcess] = []
-        self._clients: list[SimClient] = []
-        self._sessions: list[RecordedSession] = []
+        self._recorded: list[RecordedSession] = []
         self._claimed_for_nobody = 0
-        """Sessions that are the weakness described at ``_is_claimed_for_nobody``."""
+        """Sessions with the limitation that ``_is_claimed_for_nobody`` describes."""
+        self.on_last_chunk: Callable[[SimClient], None] = lambda _client: None
+        self.gateways: list[GatewayProcess] = []
+        self.clients: list[SimClient] = []
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        world, options = self._world, self._options
+        """Start the gateways and clients, in a patched environment."""
+        world, options = self._world, self._world.options
         with contextlib.ExitStack() as stack:
             directory = NOWHERE
             if options.gateway_drains:
                 directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            self._sessions = stack.enter_context(simulated(world, self._fail))
+            self._recorded = stack.enter_context(simulated(world, self._fail))
             stack.callback(self._dispose)
             self._settings = settings_of(options.resume_wait_s, directory)
-            self._broker = BrokerHost(world, no_bug, tells_load=True)
-            self._database = _CheckedDatabase(world, self._check_row)
-            self._buffer = PersistenceProcess(world, self._broker, self._database, options)
-            self._supervisor = Supervisor(world, self._broker)
-            self._gateways = [self._new_gateway() for _ in range(options.gateways)]
-            self._faults = SessionFaults(
-                world=world,
-                options=options,
-                broker=self._broker,
-                database=self._database,
-                buffer=self._buffer,
-                supervisor=self._supervisor,
-                gateways=self._gateways,
-                clients=self._clients,
-                new_gateway=self._new_gateway,
-            )
-            self._clients += [
+            self.gateways += [self._new_gateway() for _ in range(options.gateways)]
+            self.clients += [
                 SimClient(
                     world,
-                    options,
                     f"client-{index}",
                     self._pick_gateway,
                     self._check_stored,
-                    said_all=self._faults.on_last_chunk,
-                    heard=self._broker.heard,
+                    said_all=lambda client: self.on_last_chunk(client),
+                    seen=self._broker.seen,
                 )
                 for index in range(options.sessions)
             ]
             yield
 
+    def replace(self, gateway: GatewayProcess) -> None:
+        """Start a successor when ``gateway`` has ended, as its supervisor does."""
+        if gateway.alive:
+            self._world.after(0.2, lambda: self.replace(gateway))
+        elif gateway in self.gateways:
+            self.gateways[self.gateways.index(gateway)] = self._new_gateway()
+
     def recordings(self, violation: str) -> str:
         """The events of the sessions of a client that ``violation`` names, one list for each
-        gateway that had the session."""
+        gateway that had the session. ``recording.replay`` replays them."""
         ids = {
             session_id
-            for client in self._clients
+            for client in self.clients
             for session_id in client.session_ids
             if client.name in violation
         }
-        found = [session for session in self._sessions if session.session_id in ids]
+        found = [session for session in self._recorded if session.session_id in ids]
         return "".join(f"events of {each.session_id}:\n{each.recording()}\n" for each in found)
-
-    def run(self) -> Outcome:
-        world = self._world
-        self._faults.plan()
-        self._run(self._options.fault_s)
-        self._faults.heal()
-        self._run(world.now_s + HEAL_S_MAX, done=lambda: not self._left())
-        if left := self._left():
-            raise InvariantError(12, f"unfinished: {left}")
-        # What nobody waits for any more (abandoned attempts, silent peers) goes by its deadline.
-        self._run(world.now_s + QUIET_S)
-        self._check_end()
-        return self._outcome()
 
     def _dispose(self) -> None:
         for gateway in self._all:
             gateway.server.spool.close()
             gateway.loop.dispose()
 
-    def _run(self, until_s: float, done: Callable[[], bool] = lambda: False) -> None:
-        """In steps, because what is left is not looked for after each event."""
-        world = self._world
-        while world.now_s < until_s and not done():
-            world.run(min(until_s, world.now_s + 0.5))
-            if self._failure is not None:
-                raise self._failure
-            for gateway in self._gateways:
-                gateway.check_limits()
-
     def _fail(self, error: BaseException | str) -> None:
-        """Asyncio keeps what callbacks raise for itself."""
+        """Asyncio does not raise the exceptions of callbacks; ``check`` does."""
         violation = error if isinstance(error, InvariantError) else None
         if self._failure is None:
             self._failure = violation or InvariantError(6, f"a gateway fails: {error!r}")
 
     def _pick_gateway(self) -> GatewayProcess:
-        """Where a new connection arrives: the socket is shared by those that still accept."""
-        open_ones = [g for g in self._gateways if g.alive and not g.server.gate.draining]
-        return self._world.rng.choice(open_ones or self._gateways)
+        """The gateway of a new connection: all that accept connections share the port."""
+        accepting = [g for g in self.gateways if g.alive and not g.server.gate.draining]
+        return self._world.rng.choice(accepting or self.gateways)
 
     def _new_gateway(self) -> GatewayProcess:
         name = f"gateway-{next(self._names)}"
-        gateway = GatewayProcess(
-            self._world,
-            self._broker,
-            self._database,
-            self._settings,
-            name,
-            self._options.detect_s_max,
-        )
+        gateway = GatewayProcess(self._world, self._broker, self._database, self._settings, name)
         self._all.append(gateway)
         return gateway
 
-    # ------------------------------------------------------------------------------- final checks
+    # -------------------------------------------------------------------------------------- checks
 
-    def _left(self) -> str:
-        waiting = [
-            f"{client.session_id} is not over" for client in self._clients if not client.over
-        ]
-        for gateway in self._gateways:
+    def check(self) -> None:
+        """Call now and then. Raises InvariantError."""
+        if self._failure is not None:
+            raise self._failure
+        for gateway in self.gateways:
+            gateway.check_limits()
+
+    def left(self) -> list[str]:
+        """Descriptions of everything that has not ended."""
+        waiting = [f"{client.session_id} runs" for client in self.clients if not client.over]
+        for gateway in self.gateways:
             if not gateway.alive:
                 waiting.append(f"{gateway.identity.decode()} is dead")
             elif left := gateway.left():
                 waiting.append(f"{gateway.identity.decode()} has {left}")
-        if self._buffer.buffer.rows:
-            waiting.append(f"{self._buffer.buffer.rows} rows are to be written")
-        core = self._broker.core
-        if core is None or len(core.scheduler.jobs):
-            waiting.append("the broker has jobs")
-        return "; ".join(waiting)
+        return waiting
 
-    def _check_row(self, session_id: str, row: SegmentCopy) -> None:
-        """Of a client's own audio, at its place; and only the last may be cut short."""
-        client = next(c for c in self._clients if session_id in c.session_ids)
+    def check_row(self, session_id: str, row: SegmentCopy) -> None:
+        """Check a row that is committed: a segment of the client's own audio, at its place."""
+        client = next(c for c in self.clients if session_id in c.session_ids)
         if row.provisional:
             return
         segments = client.speech.segments
@@ -223,40 +138,30 @@ class _SessionSchedule:
         if not known or said is None or without_accent(row.segment_text) != said.text:
             raise InvariantError(1, f"{session_id} has row {row} and said {said}")
 
-    def _check_end(self) -> None:
-        if left := self._left():
-            raise InvariantError(12, f"left: {left}")
-        core = self._broker.core
-        assert core is not None
-        registered = {worker.identity for worker in core.scheduler.workers if not worker.draining}
-        alive = {worker.identity for worker in self._supervisor.workers if worker.alive}
-        if registered != alive:
-            raise InvariantError(12, f"workers {registered}, alive {alive}")
-        assert self._broker.oracle is not None
-        self._broker.oracle.check_idle()
+    def check_end(self) -> None:
         if files := [*self._settings.data_dir.glob("spool/*.spool")]:
             raise InvariantError(12, f"left: {files}")
-        for client in self._clients:
+        for client in self.clients:
             self._check_client(client)
             if client.left and not any(gateway.killed for gateway in client.gateways):
                 self._check_abandoned(client)
         if any(gateway.killed for gateway in self._all):
-            return  # What it had not sent is lost, unless its client comes back.
-        gone = {client.session_id for client in self._clients if client.left}
+            return  # Records that it had not sent are lost, unless the client resumes.
+        gone = {client.session_id for client in self.clients if client.left}
         for session_id, row in self._database.tables.sessions.items():
-            # One that was claimed, and whose client left, is marked lost by the sweep.
+            # A claimed session of a client that left is marked lost by the sweep.
             let_go = bool(row.generation) or (
                 session_id in gone and session_id in self._broker.claimed
             )
             if row.status == "active" and not let_go:
-                raise InvariantError(12, f"{session_id} is active for ever")
+                raise InvariantError(12, f"{session_id} is never ended")
 
     def _check_stored(self, client: SimClient) -> None:
         try:
-            # Which of two texts stays when workers spell differently may be settled a moment later.
+            # When two workers spelled a segment differently, the row may change once more.
             self._check_rows(client, exactly=False)
         except InvariantError as error:
-            raise InvariantError(3, f"told to be stored: {error}") from error
+            raise InvariantError(3, f"reported as stored: {error}") from error
 
     def _check_client(self, client: SimClient) -> None:
         if client.final is None:
@@ -267,17 +172,17 @@ class _SessionSchedule:
             gateway.killed and (gateway is client.gateway or gateway.identity == owner)
             for gateway in self._all
         ):
-            return  # It was not said to be stored, and only the killed one could still store it.
+            return  # It was not reported as stored, and only the killed gateway had its records.
         if self._is_claimed_for_nobody(client):
             return
-        # If not told to be stored, it may have come back to a gateway that had lost the session,
-        # and did not know yet.
+        # If not reported as stored, the client may have resumed at a gateway that had lost the
+        # session and had not received the claim yet.
         self._check_rows(client, exactly=client.final.stored)
 
     def _check_abandoned(self, client: SimClient) -> None:
-        """What a client was told before it left for good is stored, and so is what it was told to
-        be received, unless a gateway has claimed the session since, and told it nothing, or one
-        was ended before workers had done with it."""
+        """For a client that left: the texts that it received and the audio that was acknowledged
+        are stored, unless a gateway has claimed the session since without an answer to the client,
+        or a gateway ended before the results arrived."""
         if self._is_claimed_for_nobody(client):
             return
         rows = self._database.tables.segments.get(client.session_id, {})
@@ -296,10 +201,10 @@ class _SessionSchedule:
             raise InvariantError(1, f"{client.session_id} said more than {sorted(rows)}")
 
     def _is_claimed_for_nobody(self, client: SimClient) -> bool:
-        """A gateway claimed the session and never told its client anything, which was gone by then.
-        What the gateway before it had told, and not stored, was refused as of an older generation.
-        That is not promised (docs/reliability.md), but only this: never for what was told to be
-        stored, and what is there has to be what was told."""
+        """A gateway claimed the session of a client that had left, and never answered it. Records
+        of the gateway before it that were not stored yet were refused as of an older generation.
+        This is a documented limitation (docs/reliability.md). It never concerns records reported as
+        stored, and the stored rows must still be right."""
         tables, session_id = self._database.tables, client.session_id
         row = tables.sessions.get(session_id)
         if row is None or not row.generation:
@@ -336,27 +241,21 @@ class _SessionSchedule:
         told = client.final.text
         if not exactly:
             told, stored = without_accent(told), without_accent(stored)
-        # A killed gateway may have stored the end, and not the copy that it made of a text.
+        # A killed gateway may have stored the end, but not its copy of a text.
         whole = exactly and not any(gateway.killed for gateway in client.gateways)
         text = row.text if whole else without_accent(row.text or "")
         if told != stored or (exactly and text != (stored if whole else without_accent(stored))):
             raise InvariantError(1, f"{session_id}: told {client.final}, stored {row} {stored}")
 
-    def _outcome(self) -> Outcome:
-        assert self._broker.oracle is not None
-        counts = Counter(self._broker.counts + self._broker.oracle.counts)
-        statuses = [row.status for row in self._database.tables.sessions.values()]
-        counts.update(statuses)
-        counts["claimed_for_nobody"] += self._claimed_for_nobody
-        counts["stale_rows"] += self._database.tables.stale_rows
-        counts["taken_over"] += sum(
-            row.generation > 0 for row in self._database.tables.sessions.values()
-        )
-        told = [text for client in self._clients for text in client.told]
-        return Outcome(
-            seed=self._seed,
-            events=self._world.events,
-            counts=counts,
-            texts=sum(text is not None for text in told),
-            failures=told.count(None),
-        )
+    @property
+    def texts(self) -> list[str | None]:
+        """The results of segments that clients received; None: a failed segment."""
+        return [text for client in self.clients for text in client.told]
+
+    @property
+    def counts(self) -> Counter[str]:
+        rows = self._database.tables.sessions.values()
+        counts = Counter(row.status for row in rows)
+        counts["taken_over"] = sum(row.generation > 0 for row in rows)
+        counts["claimed_for_nobody"] = self._claimed_for_nobody
+        return counts

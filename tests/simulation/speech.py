@@ -1,5 +1,5 @@
-"""Simulated audio, and a recogniser whose text is a hash of it: a lost, doubled, swapped or
-cross-routed result shows as a wrong text."""
+"""Simulated audio, and a recogniser whose text is a hash of the audio: a lost, duplicated,
+reordered or wrongly routed result shows as a wrong text."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 BYTES_PER_MS = 32
 POISON = b"poison"
-"""Whoever recognises audio with this in it crashes."""
+"""Audio with this crashes the worker that recognises it."""
 _ACCENT = re.compile(r"~\S*")
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What an utterance's audio is made of."""
+    """The content of the audio of an utterance."""
 
     session_id: str
     seq: int
@@ -38,5 +38,5 @@ def text_of(pcm: bytes) -> str:
 
 
 def without_accent(text: str) -> str:
-    """Texts without the names of the workers that heard them (``Options.accents``)."""
+    """Texts without the names of the workers that recognised them (``Options.accents``)."""
     return _ACCENT.sub("", text)

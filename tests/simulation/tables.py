@@ -1,7 +1,6 @@
 """PostgreSQL's tables in memory, with the merge rules of ``persistence.store``.
 
-A model, because SQL needs a database: ``test_tables`` writes the same batches to a real one and
-compares.
+``test_tables`` writes the same batches to a real database and compares the rows.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class SessionRow:
     created_at_ms: int = 0
     completed_at_ms: float = float("-inf")
     heard_s: float = 0.0
-    """When something of it was last stored."""
+    """Time of the last commit for the session."""
 
 
 Segment = dict[str, Any]

@@ -1,4 +1,4 @@
-"""Admission under more clients than the workers can serve; the real cores, simulated people."""
+"""Admission of more clients than the workers can serve, with the real cores."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ NO_LIMITS = LIMITS.model_copy(
     }
 )
 UTTERANCE_S = 4.0
-"""On the average."""
+"""Mean length of an utterance."""
 
 
 def sessions_max(workers: int, worker_rtfx: float) -> float:
-    """How many speakers the workers can just keep up with, in full batches."""
+    """Number of speakers that the workers can just serve, with full batches."""
     batch_s = BATCH_JOBS_MAX * UTTERANCE_S
     batched_rtfx = batch_s / (BATCH_S + batch_s / worker_rtfx)
     return workers * batched_rtfx * (UTTERANCE_S + PAUSE_S) / UTTERANCE_S
@@ -46,7 +46,7 @@ def test_of_1500_at_once_the_admitted_are_served_in_time(
     crowd.offer(1_500, speak_s=60, at_s=1.0, give_up_s=55)
     crowd.run(50)
     waited_s = waits_s(crowd)
-    # The promise leaves 0.9 s besides the silence that ends an utterance.
+    # The documented latency leaves 0.9 s besides the silence that ends an utterance.
     assert waited_s[int(0.95 * len(waited_s))] < 0.8
     assert waited_s[-1] < 3.0
     assert (
@@ -56,7 +56,7 @@ def test_of_1500_at_once_the_admitted_are_served_in_time(
     )
 
 
-def test_without_these_limits_everybody_waits_for_ever() -> None:
+def test_without_limits_the_wait_grows_without_bound() -> None:
     """The test above can fail."""
     crowd = Crowd(seed=1, limits=NO_LIMITS, gateways=2, workers=2, worker_rtfx=150)
     crowd.offer(1_500, speak_s=60, at_s=1.0, give_up_s=55)
@@ -76,7 +76,7 @@ def test_when_the_load_falls_admission_reopens_within_5_s() -> None:
     assert len(crowd.admitted_s) == before + 20
 
 
-def test_slow_workers_are_not_overrun_before_they_have_shown_how_slow_they_are() -> None:
+def test_slow_workers_are_not_overloaded_before_their_speed_is_measured() -> None:
     crowd = Crowd(seed=1, limits=LIMITS, gateways=2, workers=2, worker_rtfx=20)
     crowd.offer(200, speak_s=60, at_s=1.0, give_up_s=55)
     crowd.run(50)
@@ -85,7 +85,7 @@ def test_slow_workers_are_not_overrun_before_they_have_shown_how_slow_they_are()
 
 
 def test_the_expected_wait_is_the_wait() -> None:
-    """Of utterances that came when a queue had formed, up to half a minute long."""
+    """For utterances that arrived after a queue had formed."""
     crowd = Crowd(seed=1, limits=NO_LIMITS, gateways=2, workers=2, worker_rtfx=150)
     crowd.offer(600, speak_s=60, at_s=1.0, give_up_s=2)
     crowd.run(120)
@@ -96,6 +96,6 @@ def test_the_expected_wait_is_the_wait() -> None:
     ratios = [ratio(told) for told in crowd.told if 1 < told.waited_s < 30]
     assert len(ratios) > 1_000
     assert statistics.median(ratios) == pytest.approx(1.0, rel=0.1)
-    # Fairness lets who has waited less overtake, so single ones differ more.
+    # Fairness lets jobs of other sessions overtake, so single jobs differ more.
     tenth = statistics.quantiles(ratios, n=10)
     assert tenth[0] > 0.5 and tenth[-1] < 2

@@ -6,10 +6,9 @@ import pytest
 
 from gateway.session import events as e
 from tests.gateway.session_driver import ENDPOINTER, LIMITS, SessionDriver, silence, speech
-from tests.simulation.planted_sessions import SESSION_PLANTS
+from tests.simulation.planted import PLANTED
 from tests.simulation.recording import RecordedSession, replay
-from tests.simulation.schedule import ScheduleError
-from tests.simulation.sessions import simulate_sessions
+from tests.simulation.schedule import ScheduleError, simulate
 
 
 class _Kept(RecordedSession):
@@ -50,7 +49,7 @@ def test_a_replay_has_the_same_actions() -> None:
 def test_a_failing_schedule_shows_events_that_can_be_replayed() -> None:
     with pytest.raises(ScheduleError) as failure:
         for seed in range(100):
-            simulate_sessions(seed, SESSION_PLANTS["result_delivered_twice"])
+            simulate(seed, PLANTED["result_delivered_twice"].plant)
     found = re.search(r"^\[\n    Session\(.*?^\]$", str(failure.value), re.DOTALL | re.MULTILINE)
     assert found
     actions = replay(found[0])

@@ -1,4 +1,4 @@
-"""The model of PostgreSQL's tables is one: the same random batches give the same rows in both."""
+"""The tables in memory behave as PostgreSQL: the same random batches give the same rows in both."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def random_entry(rng: random.Random, session_id: str) -> Entry:
 
 
 def shown(state: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What both tell of a session; a deleted one's start, and times of a clock, are not."""
+    """The fields that must agree: without clock times, and only the status of a deleted session."""
     if state is None:
         return None
     names = (

@@ -1,4 +1,4 @@
-"""Clock, randomness, links and the trace of one simulated schedule."""
+"""Clock, random numbers, links and trace of a schedule."""
 
 from __future__ import annotations
 
@@ -16,17 +16,12 @@ DELAY_REORDERED_S_MAX = 0.4
 
 
 class World:
-    """Everything happens in ``run``, one event at a time, in the order of its time."""
+    """An agenda of events. ``run`` performs them one at a time, in the order of their times."""
 
-    def __init__(
-        self,
-        seed: int,
-        *,
-        echo: bool = False,
-        draw: Callable[[Random], Options] = Options.draw,
-    ) -> None:
+    def __init__(self, seed: int, *, real_gateways: bool = True, echo: bool = False) -> None:
+        """``echo`` prints each event."""
         self.rng = Random(seed)
-        self.options = draw(self.rng)
+        self.options = Options.draw(self.rng, real_gateways=real_gateways)
         self.now_s = 0.0
         self.healing = False
         self.events = 0
@@ -39,7 +34,7 @@ class World:
         self.at(self.now_s + delay_s, act)
 
     def at(self, when_s: float, act: Callable[[], None]) -> None:
-        """What is given for the same time happens in the order in which it was given."""
+        """Events of the same time happen in the order of the calls."""
         self._order += 1
         heapq.heappush(self._agenda, (when_s, self._order, act))
 
@@ -65,13 +60,13 @@ class World:
 
 
 class Link:
-    """One direction between two peers. Its faults are those of the seed, until the heal."""
+    """One direction between two peers, with the faults of the options until the heal."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._last_s = 0.0
         self.cut = False
-        """What is sent is lost, and the sender is not told."""
+        """Messages are lost without a notice to the sender."""
 
     def send(self, deliver: Callable[[], None]) -> None:
         options = self._world.options

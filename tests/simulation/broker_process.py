@@ -1,19 +1,16 @@
-"""The broker's process: the real routing core, its sockets, its deaths and its stops."""
+"""The broker process: the real routing core, its sockets, kills and stops."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Protocol
 
 from broker import events as e
+from broker.limits import Limits
 from broker.routing import Broker
-from tests.simulation.oracle import TICK_S, Heard, InvariantError, Oracle
+from tests.simulation.oracle import TICK_S, BrokerOracle, InvariantError, Seen
 from tests.simulation.world import Link, World
 from wire import messages as m
-
-Plant = Callable[[Broker], None]
-"""Puts a bug into a broker, to see whether it is caught."""
 
 
 class Peer(Protocol):
@@ -26,14 +23,16 @@ class Peer(Protocol):
     def receive(self, message: m.Message) -> None: ...
 
 
-class BrokerHost:
-    """Peers register in ``front`` and ``back`` and send by ``to_front`` and ``to_back``."""
+def new_core(epoch: str, limits: Limits) -> Broker:
+    """The core of a broker that starts. Planted bugs replace this function."""
+    return Broker(epoch=epoch, limits=limits)
 
-    def __init__(self, world: World, plant: Plant, *, tells_load: bool = False) -> None:
-        """``tells_load``: gateways want to hear of it."""
-        self._tells_load = tells_load
+
+class BrokerProcess:
+    """Peers add themselves to ``front`` or ``back`` and send with ``to_front`` or ``to_back``."""
+
+    def __init__(self, world: World) -> None:
         self._world = world
-        self._plant = plant
         self._lives = 0
         self._stopped_until_s = 0.0
         self._inbox: list[e.Event] = []
@@ -42,22 +41,21 @@ class BrokerHost:
         self.back: dict[bytes, Peer] = {}
         self.subscriber: Peer | None = None
         self.core: Broker | None = None
-        self.oracle: Oracle | None = None
+        self.oracle: BrokerOracle | None = None
         self.counts: Counter[str] = Counter()
-        """Of lives that are over."""
-        self.heard = Heard()
+        """Of broker processes that have ended."""
+        self.seen = Seen()
         self.claimed: dict[str, int] = {}
-        """Sessions that a gateway was told to let go of, and for which generation, the newest."""
+        """Newest generation of each session for which a gateway received ``Claimed``."""
         self.start()
 
-    # ------------------------------------------------------------------------------ life and death
+    # ------------------------------------------------------------------------------ start and end
 
     def start(self) -> None:
         world = self._world
         self._lives += 1
-        self.core = Broker(epoch=f"epoch-{self._lives}", limits=world.options.limits)
-        self._plant(self.core)
-        self.oracle = Oracle(self.core, world.options, self.heard)
+        self.core = new_core(f"epoch-{self._lives}", world.options.limits)
+        self.oracle = BrokerOracle(self.core, world.options, self.seen)
         world.note("broker starts", self.core.epoch)
         if self.subscriber is not None and self.subscriber.alive:
             self.receive(e.SubscriptionChanged(b"", True))
@@ -74,7 +72,7 @@ class BrokerHost:
             self.counts += self.oracle.counts
             self.core = None
             self._inbox.clear()
-            # Often so quick that workers are still busy with what they got from the life before.
+            # Often so soon that workers are still busy with jobs of the epoch before.
             self._world.after(self._world.rng.choice((0.02, 0.1, 1.5)), self.start)
 
     def stop(self) -> None:
@@ -112,7 +110,7 @@ class BrokerHost:
 
     def receive(self, event: e.Event) -> None:
         if self.core is None:
-            # A DEALER keeps what it has not written yet; the rest is gone with the connection.
+            # A DEALER keeps what it has not written yet; the rest is lost with the connection.
             if (
                 isinstance(event, e.FrontReceived | e.BackReceived)
                 and self._world.rng.random() < 0.5
@@ -138,7 +136,7 @@ class BrokerHost:
             self._feed(refused)
 
     def _perform(self, action: e.Action) -> list[e.Event]:
-        """What the socket refused, as the service tells it."""
+        """Returns refused sends as events, as the service does."""
         match action:
             case e.SendFront(identity, message):
                 if not self._send(self.front.get(identity), message):
@@ -156,8 +154,8 @@ class BrokerHost:
             return False
         if not isinstance(message, m.Load):
             self._world.note(f"to {peer.identity.decode()}", message)
-        elif not self._tells_load:
-            return True
+        elif not self._world.options.real_gateways:
+            return True  # Gateways that only send jobs do not use it.
         if isinstance(message, m.Claimed):
             known = self.claimed.get(message.session_id, 0)
             self.claimed[message.session_id] = max(known, message.generation)

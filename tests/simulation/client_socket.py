@@ -14,7 +14,7 @@ from tests.simulation.event_loop import WorldLoop
 from tests.simulation.world import DELAY_S_MAX, DELAY_S_MIN, World
 
 CLOGGED_SENDS_MAX = 20
-"""Messages that the kernel takes of a side whose network is clogged."""
+"""Messages that the kernel buffers while the network is clogged."""
 CLOSED_ABNORMALLY = 1006
 
 
@@ -28,7 +28,7 @@ class End(Protocol):
 
 
 class Pipe:
-    """One direction of a TCP connection: ordered and whole, as long as it stands."""
+    """One direction of a TCP connection: ordered and without loss until it breaks."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -44,7 +44,7 @@ class Pipe:
 
 
 class SimSocket:
-    """What a gateway's connection needs of a ``starlette.websockets.WebSocket``."""
+    """The part of ``starlette.websockets.WebSocket`` that a gateway's connection uses."""
 
     client = None
 
@@ -106,8 +106,8 @@ class SimSocket:
         self._up.send(lambda: self._arrive({"type": "websocket.receive", kind: message}))
 
     def leave(self, server_notices_s: float) -> None:
-        """The client's network is gone; the gateway notices when its pings are not answered.
-        What was on its way is lost, or arrives, perhaps after the client has come back."""
+        """The client loses its network; the gateway notices when its pings are not answered.
+        Messages under way are lost, or arrive, perhaps after the client has resumed."""
         self.open = False
         self._down.broken = True
         self._up.broken = self._world.rng.random() < 0.5
@@ -123,7 +123,7 @@ class SimSocket:
         self._up.clogged_until_s = self._down.clogged_until_s = 0.0
 
     def reset(self) -> None:
-        """The gateway is dead; what it had written may still arrive, or not."""
+        """The gateway was killed; what it had written may still arrive."""
         self._up.broken = True
         if self._world.rng.random() < 0.5:
             self._down.broken = True

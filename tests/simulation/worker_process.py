@@ -1,4 +1,4 @@
-"""Workers' processes: the real job book, and an inference loop that takes simulated time."""
+"""Worker processes: the real job book, and an inference loop in simulated time."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from itertools import count
 from asr_worker.batching import BatchLimits
 from asr_worker.job_book import Action, JobBook, JobsDiscarded, MessageRejected
 from asr_worker.recognizer.protocol import Recognition
-from tests.simulation.broker_host import BrokerHost
+from tests.simulation.broker_process import BrokerProcess
 from tests.simulation.speech import is_poison, text_of
 from tests.simulation.world import Link, World
 from wire import messages as m
 
 BEAT_S = 0.5
 HANG_S = 2.0
-"""A batch that runs longer silences the worker; its supervisor kills it a little later."""
+"""A longer batch stops the heartbeats; the supervisor kills the worker a little later."""
 BATCH_S_MIN = 0.01
 BATCH_AUDIO_MS_MAX = 10_000
 SLOW_FACTOR = 10.0
 
 
-class WorkerHost:
-    """One worker process. ``alive`` ends for good: its supervisor makes a new one."""
+class WorkerProcess:
+    """One worker process. After its end its supervisor starts another one."""
 
-    def __init__(self, world: World, broker: BrokerHost, name: str) -> None:
+    def __init__(self, world: World, broker: BrokerProcess, name: str) -> None:
         options = world.options
         self.identity = name.encode()
         self.alive = True
@@ -80,8 +80,8 @@ class WorkerHost:
         self._hangs = True
 
     def lie(self) -> None:
-        """A result, in the present epoch, for a job that need not be ours. Its text is right: by
-        the time it arrives the job may have become ours."""
+        """Send a result in the current epoch for a job that another worker may hold. Its text is
+        right, because the job may be assigned to this worker before it arrives."""
         core = self._broker.core
         if core is None or self._stopped or not len(core.scheduler.jobs):
             return
@@ -99,7 +99,7 @@ class WorkerHost:
         self._send([lie])
 
     def bye(self) -> None:
-        """SIGTERM: give back what has not begun, finish the rest, or give that up as well."""
+        """SIGTERM: return jobs that have not begun, and finish or give up the rest."""
         if self._draining or self._stopped:
             return
         self._draining = True
@@ -171,17 +171,17 @@ class WorkerHost:
 class Supervisor:
     """Keeps ``options.workers`` workers running."""
 
-    def __init__(self, world: World, broker: BrokerHost) -> None:
+    def __init__(self, world: World, broker: BrokerProcess) -> None:
         self._world = world
         self._broker = broker
         self._names = count(1)
         self._starting = 0
-        self.workers: list[WorkerHost] = []
+        self.workers: list[WorkerProcess] = []
         for _ in range(world.options.workers):
             self._start()
         self._check()
 
-    def pick(self) -> WorkerHost | None:
+    def pick(self) -> WorkerProcess | None:
         return self._world.rng.choice(self.workers) if self.workers else None
 
     def _check(self) -> None:
@@ -199,4 +199,4 @@ class Supervisor:
     def _start(self) -> None:
         name = f"worker-{next(self._names)}"
         self._world.note("worker starts", name)
-        self.workers.append(WorkerHost(self._world, self._broker, name))
+        self.workers.append(WorkerProcess(self._world, self._broker, name))

@@ -1,19 +1,26 @@
-"""Gateways' processes and the sessions on them. A session here does what the broker can see of the
-real one: it hands in segments, sends again what is unanswered, moves, is cancelled, and keeps its
-record until it is stored. ``SimSession`` is the place for the real session core."""
+"""Gateways that only send jobs, for schedules without real gateways.
+
+They exercise what real gateways rarely or never do: thousands of jobs in little time, sessions that
+move between gateways in one generation, cancellation at any moment, and the bulk lane. A session
+sends segments, sends unanswered jobs again, and keeps its record until it is stored.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
 
-from tests.simulation.broker_host import BrokerHost
+from tests.simulation.broker_process import BrokerProcess
 from tests.simulation.options import JOB_DEADLINE_MS
 from tests.simulation.oracle import InvariantError
+from tests.simulation.persistence_process import Database
 from tests.simulation.speech import Segment, pcm_of, text_of
 from tests.simulation.world import Link, World
 from wire import messages as m
+from wire.records import SegmentCopy, SessionStarted, to_body
 
 HELLO_S = 0.5
 RESEND_S = 3.0
@@ -21,6 +28,9 @@ OVERLOADED_RETRY_S = 0.5
 AUDIO_MS_MIN = 10
 AUDIO_MS_MAX = 30
 PARTIALS_MAX = 3
+STARTED = to_body(
+    SessionStarted(user_id="", client="", mode="stream", language="", started_at_ms=0)
+)
 
 
 @dataclass(slots=True)
@@ -29,41 +39,41 @@ class _Unanswered:
     resend_s: float
 
 
-class SimSession:
-    """One client's session, on whichever gateway it is."""
+class JobSession:
+    """A session that can move between gateways."""
 
     def __init__(self, world: World, name: str, *, segments: int, lane: m.Lane) -> None:
         self.session_id = name
         self.cancelled = False
-        self.hands_in_on_answer = False
+        self.sends_on_answer = False
         self.results: dict[int, m.Result] = {}
         self._world = world
         self._lane = lane
         self._segments = segments
-        self._handed_in = 0
+        self._sent = 0
         self._unanswered: dict[int, _Unanswered] = {}
         self._pcm: dict[int, bytes] = {}
-        self.record = m.Record(session_id=name, record_seq=0, body={"type": "started"})
+        self.record = m.Record(session_id=name, record_seq=0, body=STARTED)
         self.record_stored = False
         self._record_resend_s = 0.0
-        self.gateway: GatewayHost | None = None
+        self.gateway: JobGateway | None = None
 
     @property
     def complete(self) -> bool:
         return self.cancelled or (
-            self.record_stored and self._handed_in == self._segments and not self._unanswered
+            self.record_stored and self._sent == self._segments and not self._unanswered
         )
 
     @property
     def waits_for(self) -> str:
         return f"{self.session_id}: {sorted(self._unanswered)}, record {self.record_stored}"
 
-    def hand_in(self) -> list[m.Job]:
-        """The next segment's jobs: its partials and then, last, the whole."""
-        if self.cancelled or self._handed_in == self._segments:
+    def send_segment(self) -> list[m.Job]:
+        """The jobs of the next segment: its partials, and the final one last."""
+        if self.cancelled or self._sent == self._segments:
             return []
-        seq, rng = self._handed_in, self._world.rng
-        self._handed_in += 1
+        seq, rng = self._sent, self._world.rng
+        self._sent += 1
         options = self._world.options
         poison = rng.random() < options.poison
         audio_ms = rng.randint(AUDIO_MS_MIN, AUDIO_MS_MAX)
@@ -78,7 +88,7 @@ class SimSession:
         return jobs
 
     def due(self, *, everything: bool = False) -> list[m.Job]:
-        """Jobs to send again."""
+        """Jobs that are due to be sent again."""
         now_s, jobs = self._world.now_s, []
         for entry in self._unanswered.values():
             if everything or now_s >= entry.resend_s:
@@ -94,8 +104,7 @@ class SimSession:
         return True
 
     def take(self, result: m.Result) -> bool:
-        """A result for this session; later ones for a segment must say the same. Returns whether
-        it is the first."""
+        """Take a result, and check its text. Returns whether it is the first one of its segment."""
         if result.partial:
             return False
         pcm = self._pcm.get(result.seq)
@@ -104,7 +113,7 @@ class SimSession:
                 4, f"a result for {self.session_id}, segment {result.seq}: never sent"
             )
         if result.text is not None and result.text != text_of(pcm):
-            raise InvariantError(4, f"{self.session_id} gets the text of other audio: {result}")
+            raise InvariantError(4, f"{self.session_id} receives the text of other audio: {result}")
         entry = self._unanswered.get(result.seq)
         if result.error is not None and result.error.code == "overloaded":
             if entry is not None:
@@ -115,6 +124,10 @@ class SimSession:
         del self._unanswered[result.seq]
         self.results[result.seq] = result
         return True
+
+    def text_of(self, seq: int) -> str:
+        """The text of a segment in a run without faults."""
+        return text_of(self._pcm[seq])
 
     def cancel(self) -> m.Cancel:
         self.cancelled = True
@@ -140,17 +153,18 @@ class SimSession:
         )
 
 
-class GatewayHost:
-    """One gateway process with its link to the broker."""
+class JobGateway:
+    """One process with its link to the broker."""
 
-    def __init__(self, world: World, broker: BrokerHost, name: str) -> None:
+    def __init__(self, world: World, broker: BrokerProcess, database: Database, name: str) -> None:
         self.identity = name.encode()
         self.alive = True
-        self.sessions: dict[str, SimSession] = {}
+        self.sessions: dict[str, JobSession] = {}
         self.from_broker = Link(world)
         self._to_broker = Link(world)
         self._world = world
         self._broker = broker
+        self._database = database
         self._epoch = ""
         broker.front[self.identity] = self
         self._hello()
@@ -168,25 +182,26 @@ class GatewayHost:
                     self._resend(session, everything=True)
             case m.Result(session_id=session_id) if session_id in self.sessions:
                 session = self.sessions[session_id]
-                if session.take(message) and session.hands_in_on_answer:
-                    self.hand_in(session)
+                if session.take(message) and session.sends_on_answer:
+                    self.send_segment(session)
             case m.Stored():
                 if message.gateway_id.encode() != self.identity:
                     raise InvariantError(6, f"{message} for {self.identity!r}")
+                self._database.check_stored(message)
                 for key in message.keys:
                     if key.kind == "record" and key.session_id in self.sessions:
                         self.sessions[key.session_id].record_stored = True
 
-    def adopt(self, session: SimSession) -> None:
-        """The client comes (from another gateway): what is unanswered is sent from here."""
+    def adopt(self, session: JobSession) -> None:
+        """Move the session here, and send its unanswered jobs from here."""
         if session.gateway is not None:
             session.gateway.sessions.pop(session.session_id, None)
         session.gateway = self
         self.sessions[session.session_id] = session
         self._resend(session, everything=True)
 
-    def hand_in(self, session: SimSession) -> None:
-        for job in session.hand_in():
+    def send_segment(self, session: JobSession) -> None:
+        for job in session.send_segment():
             self.send(job)
 
     def kill(self) -> None:
@@ -194,7 +209,7 @@ class GatewayHost:
         self.alive = False
 
     def cut(self, seconds: float) -> None:
-        """Nothing passes, either way."""
+        """Lose all messages in both directions for a while."""
         self._world.note("gateway is cut off", (self.identity, seconds))
         self.from_broker.cut = self._to_broker.cut = True
         self._world.after(seconds, self.heal)
@@ -210,44 +225,73 @@ class GatewayHost:
             self._resend(session)
         self._world.after(HELLO_S, self._hello)
 
-    def _resend(self, session: SimSession, *, everything: bool = False) -> None:
+    def _resend(self, session: JobSession, *, everything: bool = False) -> None:
         for job in session.due(everything=everything):
             self.send(job)
         if session.record_due():
             self.send(session.record)
 
 
-class Clients:
-    """All sessions, and the gateways that they are on. A killed gateway is replaced, and its
-    sessions resume elsewhere."""
+class JobSessions:
+    """All sessions and gateways. A killed gateway is replaced, and its sessions move to others."""
 
-    def __init__(self, world: World, broker: BrokerHost) -> None:
+    def __init__(self, world: World, broker: BrokerProcess, database: Database) -> None:
         self._world = world
         self._broker = broker
+        self._database = database
         self._names = count(1)
         options = world.options
         self.gateways = [self._new_gateway() for _ in range(options.gateways)]
-        self.sessions: list[SimSession] = []
+        self.sessions: list[JobSession] = []
         for index in range(options.sessions):
             greedy = options.greedy_segments if index == 0 else 0
             lane: m.Lane = "bulk" if options.bulk and index % 2 else "live"
-            segments = greedy or world.rng.randint(1, options.segments_max)
-            session = SimSession(world, f"session-{index}", segments=segments, lane=lane)
+            least = options.segments_max // 2 if options.greedy_segments else 1
+            segments = greedy or world.rng.randint(least, options.segments_max)
+            session = JobSession(world, f"session-{index}", segments=segments, lane=lane)
             self.sessions.append(session)
             world.rng.choice(self.gateways).adopt(session)
-            session.hands_in_on_answer = bool(options.greedy_segments) and not greedy
-            for _ in range(1 if session.hands_in_on_answer else segments):
+            session.sends_on_answer = bool(options.greedy_segments) and not greedy
+            for _ in range(1 if session.sends_on_answer else segments):
                 begin_s = 0.5 if greedy else world.rng.uniform(0, options.fault_s)
-                world.after(begin_s, partial(self._hand_in, session))
+                world.after(begin_s, partial(self._send_segment, session))
+
+    def running(self) -> contextlib.AbstractContextManager[None]:
+        """The counterpart of ``Sessions.running``."""
+        return contextlib.nullcontext()
+
+    def recordings(self, _violation: str) -> str:
+        """There are no sessions of gateways to record."""
+        return ""
+
+    def left(self) -> list[str]:
+        """Descriptions of everything that has not ended."""
+        return [session.waits_for for session in self.sessions if not session.complete]
+
+    def check(self) -> None:
+        """Sessions check each result when it arrives."""
+
+    def check_row(self, session_id: str, row: SegmentCopy) -> None:
+        session = next(s for s in self.sessions if s.session_id == session_id)
+        if row.failure is None and row.segment_text != session.text_of(row.seq):
+            raise InvariantError(1, f"{session_id} has row {row}, with the text of other audio")
+
+    def check_end(self) -> None:
+        """All is checked before."""
 
     @property
-    def complete(self) -> bool:
-        return all(session.complete for session in self.sessions)
+    def texts(self) -> list[str | None]:
+        """The results of segments; None: a failed segment."""
+        return [r.text for session in self.sessions for r in session.results.values()]
 
-    def pick_gateway(self) -> GatewayHost:
+    @property
+    def counts(self) -> Counter[str]:
+        return Counter()
+
+    def pick_gateway(self) -> JobGateway:
         return self._world.rng.choice(self.gateways)
 
-    def pick_session(self) -> SimSession:
+    def pick_session(self) -> JobSession:
         return self._world.rng.choice(self.sessions)
 
     def kill_gateway(self) -> None:
@@ -259,17 +303,18 @@ class Clients:
             delay_s = self._world.rng.uniform(0.1, 4.0)
             self._world.after(delay_s, partial(self.move, session))
 
-    def move(self, session: SimSession) -> None:
+    def move(self, session: JobSession) -> None:
         self._world.note("session moves", session.session_id)
         self.pick_gateway().adopt(session)
 
-    def cancel(self, session: SimSession) -> None:
+    def cancel(self, session: JobSession) -> None:
         if session.gateway is not None and not session.cancelled:
             session.gateway.send(session.cancel())
 
-    def _hand_in(self, session: SimSession) -> None:
+    def _send_segment(self, session: JobSession) -> None:
         if session.gateway is not None:
-            session.gateway.hand_in(session)
+            session.gateway.send_segment(session)
 
-    def _new_gateway(self) -> GatewayHost:
-        return GatewayHost(self._world, self._broker, f"gateway-{next(self._names)}")
+    def _new_gateway(self) -> JobGateway:
+        name = f"gateway-{next(self._names)}"
+        return JobGateway(self._world, self._broker, self._database, name)
