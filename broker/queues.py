@@ -96,7 +96,7 @@ class FairQueue:
         """Remove a session without waiting jobs. Remember its start time while that matters."""
         flow = self._flows.pop(session_id)
         if not self._flows:
-            # Without waiting jobs there is nobody to be fair to.
+            # Without waiting jobs there is no session to be fair to.
             self._heap.clear()
             self._served.clear()
             self._served_heap.clear()

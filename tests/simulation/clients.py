@@ -95,7 +95,7 @@ class SimClient:
         self.speech = Speech(world.rng, name, world.options)
         self.left = False
         self.final: c.FinalResult | None = None
-        self.told: list[str | None] = []
+        self.received: list[str | None] = []
         """Texts in order; None: a failed segment."""
         self.session_ids: list[str] = []
         """The last is the current one. Earlier ones are sessions whose start was never answered."""
@@ -209,27 +209,27 @@ class SimClient:
     def receive(self, socket: SimSocket, message: str) -> None:
         if socket is not self.socket:
             return
-        self._world.note(f"{self.name} is told", message)
+        self._world.note(f"{self.name} receives", message)
         if self.final is not None:
             raise InvariantError(2, f"{self.name}: {message} after the final result")
-        told = self.core.received_segments
+        before = self.core.received_segments
         try:
             event = self.core.receive(message)
         except c.SessionError as error:
             raise InvariantError(2, f"{self.name}: {error}") from error
         if self.core.repeated_segments:
-            raise InvariantError(2, f"{self.name} is told segment again: {message}")
+            raise InvariantError(2, f"{self.name} receives a segment again: {message}")
         match event:
             case c.Started():
                 self._begun(event)
             case c.Segment():
                 self._check_text(event)
-                self.told.append(event.text)
+                self.received.append(event.text)
             case c.PartialResult():
                 if (self.session_id, without_accent(event.text)) not in self._seen.partials:
                     raise InvariantError(2, f"{self.name} never said {event}")
             case c.Problem():
-                self._take_problem(event, is_segment=self.core.received_segments > told)
+                self._take_problem(event, is_segment=self.core.received_segments > before)
             case c.FinalResult():
                 self._check_final(event)
         self._pump()
@@ -239,9 +239,9 @@ class SimClient:
         assert self.gateway is not None
         self.served_by = (self.gateway.identity, self.gateway.generation_of(event.session_id))
         if event.session_id != self.session_id:
-            raise InvariantError(2, f"{self.name} is told of {event.session_id}")
+            raise InvariantError(2, f"{self.name} receives session {event.session_id}")
         if not 0 <= event.next_chunk_index <= len(self._chunks):
-            raise InvariantError(2, f"{self.name} shall send chunk {event.next_chunk_index}")
+            raise InvariantError(2, f"{self.name} is asked for chunk {event.next_chunk_index}")
 
     def _check_text(self, event: c.Segment) -> None:
         if event.segment_index >= len(self.speech.segments):
@@ -249,7 +249,7 @@ class SimClient:
         said = self.speech.segments[event.segment_index]
         heard = (event.start_ms, event.end_ms, without_accent(event.text))
         if heard != (said.start_ms, said.end_ms, said.text):
-            raise InvariantError(2, f"{self.name} is told {event} and said {said}")
+            raise InvariantError(2, f"{self.name} receives {event} and said {said}")
 
     def _take_problem(self, problem: c.Problem, *, is_segment: bool) -> None:
         if problem.code == "resume_unavailable" and not self._started:
@@ -258,17 +258,17 @@ class SimClient:
         elif problem.segment_index is not None and problem.code in FAILURES:
             keys = {(session_id, problem.segment_index) for session_id in self.session_ids}
             if not keys & self._seen.failed:
-                raise InvariantError(8, f"{self.name} is told {problem}, and nobody failed")
+                raise InvariantError(8, f"{self.name} receives {problem}, but no segment failed")
             if is_segment:
-                self.told.append(None)
+                self.received.append(None)
         else:
-            raise InvariantError(2, f"{self.name} is told {problem}")
+            raise InvariantError(2, f"{self.name} receives {problem}")
 
     def _check_final(self, final: c.FinalResult) -> None:
         self.final = final
         said = [segment.text for segment in self.speech.segments]
-        if len(self.told) != len(said):
-            raise InvariantError(2, f"{self.name}: {len(self.told)} of {len(said)} segments")
+        if len(self.received) != len(said):
+            raise InvariantError(2, f"{self.name}: {len(self.received)} of {len(said)} segments")
         if final.chunk_count != len(self.speech.chunks):
             raise InvariantError(2, f"{self.name}: {final}, {len(self.speech.chunks)} chunks")
         heard = without_accent(final.text).split()
@@ -276,16 +276,18 @@ class SimClient:
             self._check_stored(self)
         ids = set(self.session_ids)
         failed = {seq for session_id, seq in self._seen.failed if session_id in ids}
-        if not _continues(self.told, said, heard, failed):
-            raise InvariantError(2, f"{self.name} is told {final} and was told {self.told}")
+        if not _continues(self.received, said, heard, failed):
+            raise InvariantError(2, f"{self.name} receives {final} after {self.received}")
 
 
-def _continues(told: list[str | None], said: list[str], final: list[str], failed: set[int]) -> bool:
+def _continues(
+    received: list[str | None], said: list[str], final: list[str], failed: set[int]
+) -> bool:
     """Whether the final text matches the texts received before. Segments that a killed gateway had
     not stored were recognised again: a failed segment may have a text in the final result, and the
     other way round."""
     left = list(final)
-    for place, (text, word) in enumerate(zip(told, said, strict=True)):
+    for place, (text, word) in enumerate(zip(received, said, strict=True)):
         if left[:1] == [word]:
             del left[0]
         elif text is not None and place not in failed:

@@ -37,7 +37,7 @@ class _Worker:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Wait:
     """The wait that the broker estimated for a job, and the wait that it had."""
 
     at_s: float
@@ -52,7 +52,7 @@ class Crowd:
         self, *, seed: int, limits: AdmissionLimits, gateways: int, workers: int, worker_rtfx: float
     ) -> None:
         self.now_s = 0.0
-        self.told: list[Told] = []
+        self.answers: list[Wait] = []
         self.present = 0
         self.admitted_s: list[float] = []
         self.refused = 0
@@ -177,7 +177,7 @@ class Crowd:
             elif isinstance(action, e.SendFront) and isinstance(action.message, m.Result):
                 result = action.message
                 asked_s, estimated_s = self._asked.pop((result.session_id, result.seq))
-                self.told.append(Told(asked_s, estimated_s, self.now_s - asked_s))
+                self.answers.append(Wait(asked_s, estimated_s, self.now_s - asked_s))
 
     def _start(self, worker: _Worker) -> None:
         if worker.busy or not worker.jobs:

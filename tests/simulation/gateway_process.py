@@ -55,11 +55,11 @@ class SimLink(BrokerClient):
 
     def take(self, message: m.Message) -> None:
         if isinstance(message, m.Welcome | m.Load):
-            anew = message.broker_epoch != self._epoch
-            if anew:
+            is_new = message.broker_epoch != self._epoch
+            if is_new:
                 self._jobs_sent.clear()
             self._note_broker(message.broker_epoch)
-            if anew:
+            if is_new:
                 self._process.check_resent(self._jobs_sent)
         if isinstance(message, m.Stored):
             self._process.database.check_stored(message)

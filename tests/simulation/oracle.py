@@ -74,7 +74,7 @@ class BrokerOracle:
         self._pcm: dict[Key, bytes] = {}
         self._generations: dict[Key, int] = {}
         self._assigned: dict[int, _Assigned] = {}
-        self._heard_s: dict[bytes, float] = {}
+        self._renewed_s: dict[bytes, float] = {}
         self._credits: dict[bytes, int] = {}
         self._sent_s: dict[bytes, dict[tuple[int, int], float]] = {}
         """By worker: unanswered attempts, and when they were sent."""
@@ -133,22 +133,22 @@ class BrokerOracle:
                 for key in [key for key in self._open if key[0] == session_id]:
                     del self._open[key]
             case e.BackReceived(identity, m.Ready() as ready):
-                self._heard_s[identity] = now_s
+                self._renewed_s[identity] = now_s
                 self._credits[identity] = ready.credits
                 self._sent_s[identity], self._overdue_s[identity] = {}, {}
                 self._void(identity)
             case e.BackReceived(identity, m.Bye() as bye):
-                self._heard_s.pop(identity, None)
+                self._renewed_s.pop(identity, None)
                 # After the end of its lease all its attempts are lost, begun or not.
                 known = e.Count("unknown_worker") not in actions
                 for returned in bye.returned if known else ():
                     self._give_back(identity, returned.job_id, returned.attempt)
-            case e.BackReceived(identity, message) if identity in self._heard_s:
-                self._heard_s[identity] = now_s
+            case e.BackReceived(identity, message) if identity in self._renewed_s:
+                self._renewed_s[identity] = now_s
                 self._take_from_worker(identity, message, now_s)
             case e.BackUnsent(identity, m.WorkerJob() as unsent):
                 self._give_back(identity, unsent.job_id, unsent.attempt)
-                self._heard_s.pop(identity, None)
+                self._renewed_s.pop(identity, None)
                 self._void(identity)
 
     def _take_from_worker(self, identity: bytes, message: m.Message, now_s: float) -> None:
@@ -187,16 +187,16 @@ class BrokerOracle:
 
     def excuse(self, now_s: float) -> None:
         """The broker was stopped until now: it extends all leases."""
-        self._heard_s = dict.fromkeys(self._heard_s, now_s)
+        self._renewed_s = dict.fromkeys(self._renewed_s, now_s)
 
     # ------------------------------------------------------------------------------------- checks
 
     def _check_assignment(self, identity: bytes, job: m.WorkerJob, now_s: float) -> None:
-        heard_s = self._heard_s.get(identity)
-        if heard_s is None:
+        renewed_s = self._renewed_s.get(identity)
+        if renewed_s is None:
             raise InvariantError(7, f"job for {identity!r}, which is not there")
-        if now_s - heard_s > LEASE_S + 2 * TICK_S:
-            raise InvariantError(7, f"job for {identity!r}, silent for {now_s - heard_s:.2f} s")
+        if now_s - renewed_s > LEASE_S + 2 * TICK_S:
+            raise InvariantError(7, f"job for {identity!r}, silent for {now_s - renewed_s:.2f} s")
         sent_s = self._sent_s[identity]
         if self._overdue_s[identity]:
             raise InvariantError(7, f"job for {identity!r}, which may hang")
@@ -245,7 +245,7 @@ class BrokerOracle:
     def _check_answer(self, result: m.Result, event: e.Event) -> None:
         key = (result.session_id, result.seq)
         if key not in self._open:
-            raise InvariantError(4, f"answer to {key}, which nobody waits for")
+            raise InvariantError(4, f"answer to {key}, which has no open job")
         if result.error is not None:
             if result.error.code == "chunk_failed":
                 begun = [a.begun for a in self._assigned.values() if a.key == key]
@@ -301,8 +301,8 @@ class BrokerOracle:
         }
         missing = self._open.keys() - kept
         # An answer without gateway and subscriber is visible only as a count.
-        unheard = sum(action == e.Count("result_for_lost_gateway") for action in actions)
-        if len(missing) > drops + unheard:
+        unseen = sum(action == e.Count("result_for_lost_gateway") for action in actions)
+        if len(missing) > drops + unseen:
             raise InvariantError(6, f"lost without a word: {missing}")
         for key in missing:
             del self._open[key]

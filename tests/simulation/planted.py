@@ -30,9 +30,9 @@ from gateway.session.runner import CLOSE_RESTART, SessionRunner
 from gateway.session.segments import Segments
 from gateway.session.states import State
 from gateway.session.table import SessionTable
+from gateway.session.takeover import Takeover
 from gateway.storage.outbox import Outbox
 from gateway.storage.spool import Spool
-from gateway.storage.takeover import Takeover
 from persistence.batch_buffer import Batch, BatchBuffer
 from tests.simulation import broker_process
 from tests.simulation.persistence_process import PersistenceProcess
@@ -86,17 +86,17 @@ def no_worker_check(core: Broker) -> None:
     _patch(core.scheduler, "complete", plant)
 
 
-def no_dedup(core: Broker) -> None:
+def duplicates_accepted(core: Broker) -> None:
     _patch(core.scheduler.jobs, "final", lambda _final: lambda _session_id, _seq: None)
 
 
 def stranded_jobs(core: Broker) -> None:
-    """What a lost worker held is forgotten."""
+    """The jobs of a lost worker are dropped."""
     _patch(core.scheduler, "lose", lambda _lose: core.scheduler.workers.remove)
 
 
 def credit_leak(core: Broker) -> None:
-    """One answer in three doesn't give its credit back."""
+    """One answer in three does not free its credit."""
     pool = core.scheduler.workers
     answers = 0
 
@@ -115,7 +115,7 @@ def credit_leak(core: Broker) -> None:
 
 
 def partials_pile_up(core: Broker) -> None:
-    """Newer partials don't replace those that wait."""
+    """Newer partial jobs do not replace queued ones."""
 
     def plant(partials: Any) -> Any:
         return lambda _session_id: []
@@ -124,7 +124,7 @@ def partials_pile_up(core: Broker) -> None:
 
 
 def greedy_session(core: Broker) -> None:
-    """The session with the longest queue goes first."""
+    """The session with the most queued jobs is served first."""
 
     def pop_of(queue: FairQueue) -> Callable[[], PendingJob | None]:
         def pop() -> PendingJob | None:
@@ -142,8 +142,8 @@ def greedy_session(core: Broker) -> None:
     _patch(queue, "pop", lambda _pop: pop_of(queue))
 
 
-def debts_forgotten(core: Broker) -> None:
-    """A session that has nothing waiting starts anew, whatever it has had."""
+def start_times_forgotten(core: Broker) -> None:
+    """The start time of a session without waiting jobs is forgotten."""
     queue = core.scheduler.queue._live
 
     def plant(retire: Any) -> Any:
@@ -176,8 +176,8 @@ def attempts_unbounded(core: Broker) -> None:
     _patch(core.scheduler, "_attempt_lost", plant)
 
 
-def poison_takes_others_along(core: Broker) -> None:
-    """The last attempt is not made alone."""
+def poison_kills_other_jobs(core: Broker) -> None:
+    """The last attempt does not run exclusively."""
     queue = core.scheduler.queue
 
     def plant(_requeue: Any) -> Any:
@@ -196,7 +196,7 @@ def drained_workers_get_jobs(core: Broker) -> None:
 
 
 def cancelled_jobs_are_answered(core: Broker) -> None:
-    """CANCEL forgets only what is queued."""
+    """Cancel drops queued jobs only."""
     front: Any = core._front
 
     def on_cancel(_identity: bytes, cancel: m.Cancel, _now_s: float) -> None:
@@ -215,7 +215,7 @@ def leases_never_end(core: Broker) -> None:
     core._lease_s = 1e9
 
 
-def overload_in_silence(core: Broker) -> None:
+def overload_without_answer(core: Broker) -> None:
     def plant(accept: Any) -> Any:
         def accepts(gateway: bytes, job: m.Job, now_s: float) -> bool:
             accept(gateway, job, now_s)
@@ -246,7 +246,7 @@ def credits_ignored(core: Broker) -> None:
 
 
 def hung_workers_get_jobs(core: Broker) -> None:
-    """A worker's credit is free as soon as its attempt is given up."""
+    """An attempt past its deadline frees its credit at once."""
     pool = core.scheduler.workers
 
     def give_up(worker: Worker, entry: PendingJob, _now_s: float) -> None:
@@ -255,13 +255,13 @@ def hung_workers_get_jobs(core: Broker) -> None:
     _patch(pool, "give_up", lambda _give_up: give_up)
 
 
-def stalled_for_ever(core: Broker) -> None:
-    """A worker that showed progress after an overdue attempt gets nothing all the same."""
+def overdue_attempts_never_forgotten(core: Broker) -> None:
+    """A worker gets no more jobs after an overdue attempt, even if it makes progress."""
     _patch(core.scheduler.workers, "forget_overdue", lambda _forget: lambda _worker, _past: None)
 
 
 def idle_while_work_waits(core: Broker) -> None:
-    """Jobs are assigned only as new ones come."""
+    """Jobs are assigned only when new ones arrive."""
     dispatch = core.scheduler.dispatch
     _patch(core.scheduler, "dispatch", lambda _dispatch: lambda _now_s: None)
 
@@ -276,13 +276,13 @@ def idle_while_work_waits(core: Broker) -> None:
     _patch(core.scheduler, "accept", plant)
 
 
-def published_to_nobody(core: Broker) -> None:
+def answers_not_delivered(core: Broker) -> None:
     """Answers are published and not delivered."""
     _patch(core, "_is_owned", lambda _is_owned: lambda _entry: False)
 
 
 def lost_attempts_are_the_last(core: Broker) -> None:
-    """What a worker was lost with ends as if its time were over."""
+    """Jobs of a lost worker end with the error ``deadline``."""
     scheduler = core.scheduler
 
     def plant(attempt_lost: Any) -> Any:
@@ -298,7 +298,7 @@ def lost_attempts_are_the_last(core: Broker) -> None:
 
 
 def given_up_attempts_cost_a_credit(core: Broker) -> None:
-    """For ever, as long as the worker has more than it needs."""
+    """They cost it for good, while the worker has credits to spare."""
     pool = core.scheduler.workers
 
     def plant(give_up: Any) -> Any:
@@ -318,7 +318,7 @@ def leases_last_a_second_longer(core: Broker) -> None:
 
 
 def foreign_partials(core: Broker) -> None:
-    """A partial has the text of another one."""
+    """A partial result has the text of another one."""
     back: Any = core._back
     texts: list[str | None] = [None]
 
@@ -342,18 +342,18 @@ Context = contextlib.AbstractContextManager[object]
 
 
 def _instead(owner: type, name: str, make: Callable[[Any], Any]) -> Context:
-    """``make`` gets the real method."""
+    """Replace the method ``name`` of a class by ``make(the method)``."""
     return patch.object(owner, name, make(getattr(owner, name)))
 
 
 def _handled_instead(event: type, make: Callable[[Any], Any]) -> Context:
-    """``make`` gets the real handler of ``event`` in each state."""
+    """Replace the handler of ``event`` in each state by ``make(the handler)``."""
     rows = {key: row for key, row in TRANSITIONS.items() if key[1] is event}
     changed = {key: (state, make(handler)) for key, (state, handler) in rows.items()}
     return patch.dict(TRANSITIONS, changed)
 
 
-def record_forgotten_before_it_is_stored() -> Context:
+def records_not_kept_until_stored() -> Context:
     return patch.object(Outbox, "put_record", lambda _outbox, _record, _now_s: None)
 
 
@@ -373,11 +373,11 @@ def resume_acknowledges_one_chunk_too_many() -> Context:
     return _handled_instead(e.Attached, make)
 
 
-def missed_texts_not_told() -> Context:
+def missed_results_not_sent() -> Context:
     return patch.object(Delivery, "missed", lambda _delivery: [])
 
 
-def texts_told_again_after_resume() -> Context:
+def results_sent_again_after_resume() -> Context:
     def attach(delivery: Delivery, _next_segment_index: int | None) -> int:
         delivery.connected = True
         delivery._sent_from = 0
@@ -397,8 +397,8 @@ def final_before_the_last_segment() -> Context:
     return patch.object(Segments, "all_delivered", PropertyMock(return_value=True))
 
 
-def results_told_as_they_come() -> Context:
-    """Whatever is there, the earlier ones or not."""
+def results_sent_out_of_order() -> Context:
+    """A result is sent even if earlier segments have none."""
 
     def pop(segments: Segments) -> Iterable[Any]:
         while any(pending.result is not None for pending in segments._pending):
@@ -411,7 +411,7 @@ def results_told_as_they_come() -> Context:
     return patch.object(Segments, "pop_deliverable", pop)
 
 
-def stored_always_said() -> Context:
+def stored_always_reported() -> Context:
     return patch.object(SessionRecords, "complete", PropertyMock(return_value=True))
 
 
@@ -423,20 +423,20 @@ def jobs_never_sent_again() -> Context:
     return patch.object(Segments, "due", lambda _segments, _now_s: ([], []))
 
 
-def contested_results_believed() -> Context:
+def contested_results_accepted() -> Context:
     return patch.object(Segments, "is_contested", lambda _segments, _seq: False)
 
 
-def provisional_rows_go_on() -> Context:
+def provisional_rows_stay() -> Context:
     def cut_or_not(stored: dict[str, Any], generation: int) -> Any:
         rows = [structs.replace(row, provisional=False) for row in stored["segments"]]
         return resume_point_of({**stored, "segments": rows}, generation)
 
-    return patch("gateway.storage.takeover.resume_point_of", cut_or_not)
+    return patch("gateway.session.resume.resume_point_of", cut_or_not)
 
 
 def claim_of_the_same_generation() -> Context:
-    """The takeover ignores what generation the session is of."""
+    """The takeover ignores the generation of the session."""
 
     def make(claim: Any) -> Any:
         async def same(takeover: Any, session_id: str, generation: int, shown: str) -> None:
@@ -464,7 +464,7 @@ def _newer(tables: Tables, entry: Any) -> Any:
     return structs.replace(entry.key, generation=generation)
 
 
-def superseded_sessions_go_on() -> Context:
+def superseded_sessions_stay() -> Context:
     return patch.object(SessionTable, "supersede", lambda _table, _id, _generation: False)
 
 
@@ -488,7 +488,7 @@ def nothing_spooled() -> Context:
     return patch.object(Spool, "write", lambda _spool, _records: 0)
 
 
-def old_connection_goes_on() -> Context:
+def old_connection_stays_open() -> Context:
     def attach(host: SessionRunner, connection: Any, next_segment_index: int | None) -> None:
         host._connection = connection
         host.handle(e.Attached(next_segment_index=next_segment_index))
@@ -502,12 +502,12 @@ def old_connection_goes_on() -> Context:
     return patch.multiple(SessionRunner, attach=attach, take=take_of_any)
 
 
-def abandoned_sessions_wait_for_ever() -> Context:
+def abandoned_sessions_never_end() -> Context:
     return patch.object(Session, "_give_up_if_due", lambda _session, _now_s: [])
 
 
-def known_entries_never_forgotten() -> Context:
-    """Persistence takes what it has committed for what is still to be written."""
+def committed_entries_stay_known() -> Context:
+    """Persistence treats committed entries as pending."""
 
     def make(committed: Any) -> Any:
         def keeps(buffer: BatchBuffer, batch: Batch, superseded: Any) -> Any:
@@ -524,7 +524,7 @@ def end_without_its_segments_is_complete() -> Context:
     return patch.object(Tables, "_has_all_segments", lambda _tables, _session_id: True)
 
 
-def partials_of_others_are_told() -> Context:
+def partials_of_others_are_sent() -> Context:
     def make(tell: Any) -> Any:
         def lies(delivery: Delivery, answer: e.Answer) -> Any:
             if isinstance(answer, e.PartialText):
@@ -536,7 +536,7 @@ def partials_of_others_are_told() -> Context:
     return _instead(Delivery, "send", make)
 
 
-def abandoned_sessions_end_with_what_was_told() -> Context:
+def abandoned_sessions_drop_unanswered_segments() -> Context:
     def make(finish: Any) -> Any:
         def ends(session: Session, event: e.Event, now_s: float) -> Any:
             if session.early_end != "abandoned":
@@ -550,7 +550,7 @@ def abandoned_sessions_end_with_what_was_told() -> Context:
     return _handled_instead(e.Abandoned, make)
 
 
-def a_failure_takes_the_next_segment_along() -> Context:
+def a_failure_fails_the_next_segment() -> Context:
     def make(take_result: Any) -> Any:
         def fails_two(session: Session, event: e.ResultArrived, now_s: float) -> list[e.Action]:
             actions: list[e.Action] = take_result(session, event, now_s)
@@ -570,7 +570,7 @@ def a_failure_takes_the_next_segment_along() -> Context:
     return _handled_instead(e.ResultArrived, make)
 
 
-def sigterm_forgets_what_runs() -> Context:
+def sigterm_drops_running_sessions() -> Context:
     def interrupt(host: SessionRunner) -> None:
         if host._connection is not None:
             host._connection.close(CLOSE_RESTART, "service restart")
@@ -579,7 +579,7 @@ def sigterm_forgets_what_runs() -> Context:
     return patch.object(SessionRunner, "interrupt", interrupt)
 
 
-def sigterm_forgets_who_has_finished() -> Context:
+def sigterm_drops_finished_sessions() -> Context:
     row = State.FINISHING, Session._nothing
     return patch.dict(TRANSITIONS, {(State.FINISHING, e.Interrupted): row})
 
@@ -588,60 +588,60 @@ BROKER_BUGS: tuple[Callable[[Broker], None], ...] = (
     no_epoch_check,
     no_attempt_check,
     no_worker_check,
-    no_dedup,
+    duplicates_accepted,
     stranded_jobs,
     credit_leak,
     partials_pile_up,
     greedy_session,
-    debts_forgotten,
+    start_times_forgotten,
     bulk_starves,
     attempts_unbounded,
-    poison_takes_others_along,
+    poison_kills_other_jobs,
     drained_workers_get_jobs,
     cancelled_jobs_are_answered,
     first_sender_gets_the_result,
     leases_never_end,
-    overload_in_silence,
+    overload_without_answer,
     queue_unbounded,
     credits_ignored,
     hung_workers_get_jobs,
-    stalled_for_ever,
+    overdue_attempts_never_forgotten,
     idle_while_work_waits,
-    published_to_nobody,
+    answers_not_delivered,
     lost_attempts_are_the_last,
     given_up_attempts_cost_a_credit,
     leases_last_a_second_longer,
     foreign_partials,
 )
 SESSION_BUGS: tuple[Plant, ...] = (
-    record_forgotten_before_it_is_stored,
+    records_not_kept_until_stored,
     results_not_kept_until_stored,
     resume_acknowledges_one_chunk_too_many,
-    missed_texts_not_told,
-    texts_told_again_after_resume,
+    missed_results_not_sent,
+    results_sent_again_after_resume,
     result_delivered_twice,
     final_before_the_last_segment,
-    results_told_as_they_come,
-    stored_always_said,
+    results_sent_out_of_order,
+    stored_always_reported,
     epoch_change_ignored,
     jobs_never_sent_again,
-    contested_results_believed,
-    provisional_rows_go_on,
+    contested_results_accepted,
+    provisional_rows_stay,
     claim_of_the_same_generation,
     older_generations_are_written,
-    superseded_sessions_go_on,
+    superseded_sessions_stay,
     acknowledged_before_commit,
     spool_not_replayed,
     nothing_spooled,
-    old_connection_goes_on,
-    abandoned_sessions_wait_for_ever,
-    known_entries_never_forgotten,
+    old_connection_stays_open,
+    abandoned_sessions_never_end,
+    committed_entries_stay_known,
     end_without_its_segments_is_complete,
-    partials_of_others_are_told,
-    abandoned_sessions_end_with_what_was_told,
-    a_failure_takes_the_next_segment_along,
-    sigterm_forgets_what_runs,
-    sigterm_forgets_who_has_finished,
+    partials_of_others_are_sent,
+    abandoned_sessions_drop_unanswered_segments,
+    a_failure_fails_the_next_segment,
+    sigterm_drops_running_sessions,
+    sigterm_drops_finished_sessions,
 )
 
 
@@ -649,7 +649,7 @@ SESSION_BUGS: tuple[Plant, ...] = (
 class Planted:
     plant: Plant
     real_gateways: bool
-    """The schedules that the bug must be found in."""
+    """Whether schedules with real gateways must find the bug, or those without."""
 
 
 def _in_each_broker(bug: Callable[[Broker], None]) -> Plant:

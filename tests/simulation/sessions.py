@@ -147,11 +147,11 @@ class Sessions:
                 self._check_abandoned(client)
         if any(gateway.killed for gateway in self._all):
             return  # Records that it had not sent are lost, unless the client resumes.
-        gone = {client.session_id for client in self.clients if client.left}
+        left = {client.session_id for client in self.clients if client.left}
         for session_id, row in self._database.tables.sessions.items():
             # A claimed session of a client that left is marked lost by the sweep.
             let_go = bool(row.generation) or (
-                session_id in gone and session_id in self._broker.claimed
+                session_id in left and session_id in self._broker.claimed
             )
             if row.status == "active" and not let_go:
                 raise InvariantError(12, f"{session_id} is never ended")
@@ -186,10 +186,10 @@ class Sessions:
         if self._is_claimed_for_nobody(client):
             return
         rows = self._database.tables.segments.get(client.session_id, {})
-        for index, text in enumerate(client.told):
+        for index, text in enumerate(client.received):
             row = rows.get(index)
             if row is None or (text and without_accent(row["text"] or "") != without_accent(text)):
-                raise InvariantError(1, f"{client.session_id} was told {text}, stored {row}")
+                raise InvariantError(1, f"{client.session_id} received {text}, stored {row}")
         if len(rows) >= client.utterances_acknowledged:
             return
         _, generation = client.served_by
@@ -215,11 +215,13 @@ class Sessions:
         if client.final is not None and client.final.stored:
             return False
         rows = tables.segments.get(session_id, {})
-        missing = {(session_id, index) for index in range(len(client.told)) if index not in rows}
+        missing = {
+            (session_id, index) for index in range(len(client.received)) if index not in rows
+        }
         without_end = client.final is not None and session_id in tables.stale_ends
         if not (missing or without_end) or not missing <= tables.stale_segments:
             return False
-        for index, text in enumerate(client.told):
+        for index, text in enumerate(client.received):
             stored = rows[index]["text"] if index in rows else text
             if without_accent(stored or "") != without_accent(text or ""):
                 return False
@@ -238,19 +240,19 @@ class Sessions:
         if any(segment["provisional"] for segment in rows):
             raise InvariantError(1, f"{session_id} has provisional rows")
         stored = join_texts(segment["text"] or "" for segment in rows)
-        told = client.final.text
+        final = client.final.text
         if not exactly:
-            told, stored = without_accent(told), without_accent(stored)
+            final, stored = without_accent(final), without_accent(stored)
         # A killed gateway may have stored the end, but not its copy of a text.
         whole = exactly and not any(gateway.killed for gateway in client.gateways)
         text = row.text if whole else without_accent(row.text or "")
-        if told != stored or (exactly and text != (stored if whole else without_accent(stored))):
-            raise InvariantError(1, f"{session_id}: told {client.final}, stored {row} {stored}")
+        if final != stored or (exactly and text != (stored if whole else without_accent(stored))):
+            raise InvariantError(1, f"{session_id}: received {client.final}, stored {row} {stored}")
 
     @property
     def texts(self) -> list[str | None]:
         """The results of segments that clients received; None: a failed segment."""
-        return [text for client in self.clients for text in client.told]
+        return [text for client in self.clients for text in client.received]
 
     @property
     def counts(self) -> Counter[str]:

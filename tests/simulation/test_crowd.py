@@ -7,7 +7,7 @@ import statistics
 import pytest
 
 from gateway.settings import GatewaySettings
-from tests.simulation.crowd import BATCH_JOBS_MAX, BATCH_S, PAUSE_S, Crowd, Told
+from tests.simulation.crowd import BATCH_JOBS_MAX, BATCH_S, PAUSE_S, Crowd, Wait
 
 LIMITS = GatewaySettings(max_connections=0, admit_delay_ms_max=0, admit_busy_max=0)
 NO_LIMITS = LIMITS.model_copy(
@@ -29,7 +29,7 @@ def sessions_max(workers: int, worker_rtfx: float) -> float:
 
 
 def waits_s(crowd: Crowd) -> list[float]:
-    return sorted(told.waited_s for told in crowd.told)
+    return sorted(wait.waited_s for wait in crowd.answers)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -90,10 +90,10 @@ def test_the_expected_wait_is_the_wait() -> None:
     crowd.offer(600, speak_s=60, at_s=1.0, give_up_s=2)
     crowd.run(120)
 
-    def ratio(told: Told) -> float:
-        return told.estimated_s / told.waited_s
+    def ratio(wait: Wait) -> float:
+        return wait.estimated_s / wait.waited_s
 
-    ratios = [ratio(told) for told in crowd.told if 1 < told.waited_s < 30]
+    ratios = [ratio(wait) for wait in crowd.answers if 1 < wait.waited_s < 30]
     assert len(ratios) > 1_000
     assert statistics.median(ratios) == pytest.approx(1.0, rel=0.1)
     # Fairness lets jobs of other sessions overtake, so single jobs differ more.
