@@ -1,4 +1,4 @@
-"""What a gateway does between SIGTERM and its end."""
+"""Drain of a gateway: from SIGTERM to its exit."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from runtime import lifecycle
 
 DRAIN_POLL_S = 0.05
 DRAIN_SESSIONS_S = lifecycle.DRAIN_S - 2.0
-"""After SIGTERM sessions may finish for so long; the rest is closed with 1012."""
+"""Time for sessions to finish after SIGTERM. The others are closed with 1012."""
 DRAIN_RECORDS_S = 0.7
-"""For what is left to be recognised and stored after that; then it is written to disk."""
+"""Further time to recognise and store what is pending. The rest is written to the spool."""
 
 
 async def drain(server: Server) -> None:
-    """Refuse new sessions, let the running ones finish, send the clients of the rest elsewhere
-    (1012, "service restart"), and keep on disk what is not stored."""
+    """Refuse new sessions, let running ones finish, close the others with 1012 ("service restart"),
+    and write unconfirmed records to the spool."""
     structlog.get_logger().info("draining", sessions=len(server.sessions))
     server.gate.draining = True
-    # A session without its client waits for nobody who could still come.
+    # A session without a client is not waited for: its client cannot return to this gateway.
     await _until(lambda: not any(h.attached for h in server.sessions.values()), DRAIN_SESSIONS_S)
     for runner in list(server.sessions.values()):
         runner.interrupt()
     await _until(lambda: not server.sessions and not len(server.outbox), DRAIN_RECORDS_S)
-    # Those that have begun meanwhile, on connections that were there before.
+    # Sessions that started in the meantime, on connections that already existed.
     for runner in list(server.sessions.values()):
         if runner.session.state is State.ACTIVE:
             runner.interrupt()

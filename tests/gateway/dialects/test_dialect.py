@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from typing import get_args, get_type_hints
+
+import pytest
+
+from gateway.dialects.dialect import MessageError, Traits
+from gateway.dialects.openai import Openai
+from gateway.dialects.registry import DIALECTS
+from wire.messages import Lane
+
+
+def test_a_message_error_is_an_answer_unless_it_is_fatal() -> None:
+    error = MessageError("not JSON")
+    assert (str(error), error.code, error.chunk_index, error.fatal) == (
+        "not JSON",
+        "bad_message",
+        None,
+        False,
+    )
+    error = MessageError("odd length", "bad_audio", 7, fatal=True)
+    assert (error.code, error.chunk_index, error.fatal) == ("bad_audio", 7, True)
+
+
+@pytest.mark.parametrize("new_traits", [*DIALECTS.values(), Openai])
+def test_every_dialect_states_its_traits(new_traits: type[Traits]) -> None:
+    traits = new_traits()
+    assert set(get_type_hints(Traits)) == {"name", "resumable", "lane"}
+    assert traits.name == traits.name.lower() and traits.name
+    assert isinstance(traits.resumable, bool)
+    assert traits.lane in get_args(Lane)

@@ -1,0 +1,114 @@
+"""Refusals of uploads, and what they release. Transcripts: tests/integration/test_openai.py."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import cast
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+
+from gateway.admission.policy import Refusal
+from gateway.server import Server
+from gateway.web.openai import RETRY_AFTER_S, add_transcriptions
+
+
+class Gate:
+    def __init__(self) -> None:
+        self.refusal: Refusal | None = None
+        self.entered = 0
+
+    async def enter(self) -> Refusal | None:
+        if self.refusal is None:
+            self.entered += 1
+        return self.refusal
+
+    def leave(self) -> None:
+        self.entered -= 1
+
+
+class Gateway:
+    """The parts of ``Server`` that a refused upload reaches."""
+
+    def __init__(self, uploads_max: int = 1) -> None:
+        self.settings = SimpleNamespace(uploads_max=uploads_max, upload_bytes_max=1_000)
+        self.gate = Gate()
+        self.models: tuple[str, ...] | None = ("demo",)
+        self.admission = SimpleNamespace(
+            load=lambda _now_s: self.models and SimpleNamespace(models=self.models)
+        )
+
+
+@pytest.fixture
+def gateway() -> Gateway:
+    return Gateway()
+
+
+def client_of(gateway: Gateway) -> httpx2.AsyncClient:
+    app = FastAPI()
+    add_transcriptions(app, cast(Server, gateway))
+    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://gateway")
+
+
+async def post(gateway: Gateway, content: bytes = b"RIFF", **fields: str) -> httpx2.Response:
+    async with client_of(gateway) as client:
+        return await client.post(
+            "/v1/audio/transcriptions", files={"file": ("a.wav", content)}, data=fields
+        )
+
+
+def code_of(response: httpx2.Response) -> str:
+    return str(response.json()["error"]["code"])
+
+
+async def test_more_uploads_than_the_limit_are_refused() -> None:
+    response = await post(Gateway(uploads_max=0), model="demo")
+    assert (response.status_code, code_of(response)) == (429, "too_many_uploads")
+    assert response.headers["Retry-After"] == str(RETRY_AFTER_S)
+
+
+async def test_a_refused_admission_is_a_503_with_retry_after(gateway: Gateway) -> None:
+    gateway.gate.refusal = Refusal(code="no_worker", message="no worker", retry_after_s=1)
+    for _ in range(2):  # The first does not occupy the only place.
+        response = await post(gateway, model="demo")
+        assert (response.status_code, code_of(response)) == (503, "no_worker")
+        assert response.headers["Retry-After"] == str(RETRY_AFTER_S)
+    assert gateway.gate.entered == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "fields", "status", "code"),
+    [
+        (b"not audio at all" * 8, {"model": "demo"}, 415, "unsupported_format"),
+        (b"", {"model": "demo"}, 415, "unsupported_format"),
+        (bytes(2_000_000), {"model": "demo"}, 413, "file_too_large"),
+        (b"RIFF", {"model": "demo", "response_format": "pdf"}, 400, "invalid_value"),
+    ],
+)
+async def test_a_refused_file_releases_its_place(
+    gateway: Gateway, content: bytes, fields: dict[str, str], status: int, code: str
+) -> None:
+    for _ in range(2):
+        response = await post(gateway, content, **fields)
+        assert (response.status_code, code_of(response)) == (status, code)
+    assert gateway.gate.entered == 0
+
+
+async def test_a_form_without_a_file_is_refused(gateway: Gateway) -> None:
+    async with client_of(gateway) as client:
+        response = await client.post(
+            "/v1/audio/transcriptions", files={"model": (None, "demo")}, data={}
+        )
+    assert (response.status_code, code_of(response)) == (400, "missing_required_parameter")
+
+
+@pytest.mark.parametrize(("models", "listed"), [(("demo", "ct-punc"), 2), (None, 0)])
+async def test_the_models_are_those_of_the_workers(
+    gateway: Gateway, models: tuple[str, ...] | None, listed: int
+) -> None:
+    gateway.models = models
+    async with client_of(gateway) as client:
+        response = await client.get("/v1/models")
+    assert response.status_code == 200
+    assert len(response.json()["data"]) == listed
