@@ -1,17 +1,16 @@
-"""``make run``: start everything, wait until it is ready, transcribe the bundled samples as a
-self-check, and serve until Ctrl-C or SIGTERM.
+"""``asr serve`` and ``make run``: start a complete system on this machine.
 
-A wrong setting or a taken port is one line and a non-zero exit code, before anything starts.
+The command starts the processes of the Procfile, waits until they recognise speech, transcribes the
+bundled samples as a self-check, and serves until Ctrl-C or SIGTERM. A wrong setting or a port in
+use is reported in one line before any process starts.
 """
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import json
 import os
 import socket
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -19,11 +18,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-import asr_client as c
-from asr_client import audio
+import asr_client
 from asr_client.client import TOKEN_VARIABLE, authorization
 from asr_worker.settings import WorkerSettings
 from broker.settings import BrokerSettings
@@ -33,34 +32,36 @@ from persistence.settings import PersistenceSettings
 from runtime import exit_codes, lifecycle, settings
 from tools.embedded.__main__ import EmbeddedSettings
 from tools.ops.stack import ROOT, Stack
-from wire.messages import SAMPLE_RATE_HZ
 
 SAMPLES = (ROOT / "tools/samples/digits_zh.wav", ROOT / "tools/samples/digits_en.wav")
-SLICE_MS = 100
 READY_S_MAX = 600.0
-"""A first start may download a model; beyond this it is given up."""
+"""Limit on the start, which may include the download of a model."""
 DEGRADED_S_MAX = 10.0
-"""Speech is recognised, but the database or Redis is not there: after this it serves without."""
+"""How long to wait for PostgreSQL and Redis once speech is recognised; then serve without them."""
 POLL_S = 0.1
-HEALTH_ANSWER_S_MAX = 2.0
-SELF_CHECK_S_MAX = 60.0
-_ANYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+HEALTH_TIMEOUT_S = 2.0
+SELF_CHECK_TIMEOUT_S = 60.0
+_LOOPBACK_OF = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Address on which a server that listens on all addresses is reached from this machine."""
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-class RunError(Exception):
-    """Why the system does not run, in one line."""
+class ServeError(Exception):
+    """The system cannot be started, or has stopped. The message is one line."""
 
-    def __init__(self, message: str, code: int = 1) -> None:
+    def __init__(self, message: str, code: int = exit_codes.FAILURE) -> None:
         super().__init__(message)
         self.code = code
 
 
+# ---------------------------------------------------------------------------- before the processes
+
+
 def load_settings() -> tuple[GatewaySettings, WorkerSettings]:
-    """Every process's settings, checked before any process starts.
+    """Check the settings of all processes.
 
     Raises:
-        SystemExit: after one line that names the wrong setting.
+        SystemExit: After one line on standard error that names the wrong setting.
     """
     for other in (BrokerSettings, PersistenceSettings, EmbeddedSettings):
         settings.load(other)
@@ -68,140 +69,144 @@ def load_settings() -> tuple[GatewaySettings, WorkerSettings]:
 
 
 def check_port(host: str, port: int) -> None:
-    """Make sure that nobody serves on ``port``; our own gateways would share it with each other
-    (SO_REUSEPORT), and so with those of a system that already runs.
+    """Check that no server listens on ``port``. Gateways would share it (SO_REUSEPORT), also with
+    those of another system.
 
     Raises:
-        RunError: if it is taken, or ``host`` is no address of this machine.
+        ServeError: If the port is in use, or ``host`` is not an address of this machine.
     """
     if port == settings.HONCHO_DEFAULT_PORT:
-        raise RunError(
-            f"PORT {port} is honcho's default and cannot be told from it; choose another",
+        raise ServeError(
+            f"PORT must not be {port}: it is honcho's default and cannot be told from it",
             exit_codes.CONFIG,
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # Connections of an earlier run that still linger are nobody's listening socket.
+        # Connections of an earlier run in TIME_WAIT do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise RunError(
-                f"cannot serve on {host}:{port}: {error.strerror}; end what uses the port, "
-                f"or choose another: PORT={port + 1} make run",
+            raise ServeError(
+                f"cannot serve on {host}:{port}: {error.strerror}; stop the program that uses the "
+                f"port, or choose another one: PORT={port + 1} make run",
                 exit_codes.UNAVAILABLE,
             ) from error
 
 
 def check_token(tokens: AuthTokens | None) -> str | None:
-    """What the self-check shows to the gateway, from the environment; None where all are let in.
+    """Return the token of the self-check; ``None`` if the gateway requires none.
 
     Raises:
-        RunError: if it would not be let in.
+        ServeError: If the gateway would refuse it.
     """
     if tokens is None:
         return None
     token = os.environ.get(TOKEN_VARIABLE, "")
     if tokens.name_of(token, time.monotonic()) is None:
-        raise RunError(
-            f"AUTH_TOKENS_FILE is set, so set {TOKEN_VARIABLE} to one of its tokens: the "
-            "self-check needs it",
+        raise ServeError(
+            f"AUTH_TOKENS_FILE is set: set {TOKEN_VARIABLE} to one of its tokens, for the "
+            "self-check (asr token add NAME creates one)",
             exit_codes.CONFIG,
         )
     return token
 
 
-def ask_health(base_url: str, token: str | None = None) -> dict[str, Any] | None:
-    """``/api/v1/health``'s body; None as long as no gateway answers."""
+# ------------------------------------------------------------------------------------- readiness
+
+
+def get_health(base_url: str, token: str | None = None) -> dict[str, Any]:
+    """Return the answer of ``/api/v1/health``; an empty one if no gateway answers."""
     request = urllib.request.Request(f"{base_url}/api/v1/health", headers=authorization(token))
     try:
-        with _OPENER.open(request, timeout=HEALTH_ANSWER_S_MAX) as answer:
+        with _OPENER.open(request, timeout=HEALTH_TIMEOUT_S) as answer:
             body = answer.read()
     except urllib.error.HTTPError as error:
         body = error.read()
     except (OSError, http.client.HTTPException):
-        return None
+        return {}
     try:
         health = json.loads(body)
     except ValueError:
-        return None
-    return health if isinstance(health, dict) else None
+        return {}
+    return health if isinstance(health, dict) else {}
+
+
+def require_running(stack: Stack) -> None:
+    """Raise ``ServeError`` if a process has ended for good."""
+    if stack.exit_code is not None:
+        reason = stack.errors[0] if stack.errors else "a process ended; its last lines are above"
+        raise ServeError(reason, stack.exit_code or exit_codes.FAILURE)
 
 
 def wait_until_ready(
-    stack: Stack, base_url: str, stop: lifecycle.StopSignal | None = None, token: str | None = None
+    stack: Stack,
+    base_url: str,
+    stop: lifecycle.StopSignal,
+    status: Status,
+    token: str | None = None,
 ) -> dict[str, Any]:
-    """Wait for the system to recognise speech, and a little longer for its databases.
+    """Wait until the system recognises speech, and a little longer for its databases. ``status``
+    shows what is missing.
 
     Returns:
         The health answer; an empty one if ``stop`` was requested.
 
     Raises:
-        RunError: if a process ended for good, or it takes too long.
+        ServeError: If a process has ended for good, or ``READY_S_MAX`` is over.
     """
     began_s = time.monotonic()
-    recognises_since_s: float | None = None
-    waiting = stop or threading.Event()
-    while not waiting.wait(POLL_S):
+    degraded_since_s: float | None = None
+    while not stop.wait(POLL_S):
         require_running(stack)
-        now_s = time.monotonic()
-        health = ask_health(base_url, token) or {}
+        waited_s = time.monotonic() - began_s
+        health = get_health(base_url, token)
         if health.get("code") == "unauthorized":
-            raise RunError(f"the gateway wants a token: set {TOKEN_VARIABLE}", exit_codes.CONFIG)
+            message = f"the gateway requires a token: set {TOKEN_VARIABLE}"
+            raise ServeError(message, exit_codes.CONFIG)
         if health.get("status") == "ok":
             return health
+        reason = health.get("reason") or "the gateway does not answer yet"
+        status.update(f"Starting, {waited_s:.0f} s: {reason}")
         if health.get("status") == "degraded":
-            recognises_since_s = recognises_since_s or now_s
-            if now_s - recognises_since_s > DEGRADED_S_MAX:
+            degraded_since_s = waited_s if degraded_since_s is None else degraded_since_s
+            if waited_s - degraded_since_s > DEGRADED_S_MAX:
                 return health
-        elif now_s - began_s > READY_S_MAX:
-            reason = health.get("reason") or "the gateway does not answer"
-            raise RunError(f"not ready after {READY_S_MAX:.0f} s: {reason}")
+        elif waited_s > READY_S_MAX:
+            raise ServeError(f"not ready after {READY_S_MAX:.0f} s: {reason}; see the lines above")
     return {}
 
 
-def require_running(stack: Stack) -> None:
-    """Raises RunError if honcho has ended."""
-    if stack.exit_code is not None:
-        reason = stack.errors[0] if stack.errors else "a process ended; see its last lines above"
-        raise RunError(reason, stack.exit_code or 1)
-
-
-async def hear(url: str, pieces: list[bytes], token: str | None) -> c.FinalResult:
-    """The text of the audio in ``pieces``, sent as fast as possible."""
-    connecting = c.connect(url, user_id="self-check", token=token)
-    async with asyncio.timeout(SELF_CHECK_S_MAX), connecting as session:
-        for piece in pieces:
-            await session.send(piece)
-        await session.finish()
-        return await session.final()
+# ------------------------------------------------------------------------------------- self-check
 
 
 def self_check(url: str, model: str, console: Console, token: str | None) -> None:
     """Transcribe the samples and print their texts.
 
     Raises:
-        RunError: if there is none, or the bundled model heard something else than was said.
+        ServeError: If a text is missing, or the bundled model returns another one.
     """
     for path in SAMPLES:
-        duration_s = audio.file_duration_s(path, SAMPLE_RATE_HZ)
-        pieces = audio.slices(path.read_bytes(), duration_s, SLICE_MS)
         try:
-            final = asyncio.run(hear(url, pieces, token))
-        except (c.SessionError, TimeoutError) as error:
-            raise RunError(f"self-check: {path.name}: {error or 'no answer in time'}") from error
-        said = path.with_suffix(".txt").read_text(encoding="utf-8")
-        heard = final.text
-        # Other models may write digits as figures, so only the bundled one is held to its text.
-        if model == "demo" and heard.split() != said.split():
-            raise RunError(f"self-check: {path.name}: said {said.strip()!r}, heard {heard!r}")
-        stored = "stored" if final.stored else "not yet stored"
-        line = Text(f"{path.relative_to(ROOT)}  ({final.duration_s:.1f} s, {stored})  ")
-        console.print(line + Text(heard, style="bold green"), soft_wrap=True)
+            found = asr_client.transcribe(
+                path, url, token=token, user_id="self-check", timeout_s=SELF_CHECK_TIMEOUT_S
+            )
+        except (asr_client.SessionError, TimeoutError) as error:
+            reason = error if str(error) else f"no result within {SELF_CHECK_TIMEOUT_S:.0f} s"
+            raise ServeError(f"self-check: {path.name}: {reason}") from error
+        expected = path.with_suffix(".txt").read_text(encoding="utf-8")
+        # Other models may write digits as figures, so that only the bundled one is compared.
+        if model == "demo" and found.text.split() != expected.split():
+            raise ServeError(
+                f"self-check: {path.name}: expected {expected.strip()!r}, got {found.text!r}"
+            )
+        stored = "stored" if found.stored else "not yet stored"
+        line = Text(f"{path.relative_to(ROOT)}  ({found.duration_s:.1f} s, {stored})  ")
+        console.print(line + Text(found.text, style="bold green"), soft_wrap=True)
 
 
 def show_addresses(host: str, port: int, health: dict[str, Any], console: Console) -> None:
-    """Where the system serves, and what it lacks."""
+    """Print where the system serves, and which database is missing."""
     table = Table.grid(padding=(0, 2))
     for name, address in (
         ("Page", f"http://{host}:{port}/"),
@@ -226,21 +231,22 @@ def serve(
     console: Console,
     token: str | None,
 ) -> None:
-    """From started processes to the last Ctrl-C.
+    """Wait for the processes, check and announce the system, and return when ``stop`` is requested.
 
     Raises:
-        RunError: if the system does not come up, or ends by itself.
+        ServeError: If the system does not become ready, or a process ends for good.
     """
-    host = _ANYWHERE.get(values.host, values.host)
+    host = _LOOPBACK_OF.get(values.host, values.host)
     host = f"[{host}]" if ":" in host else host
     began_s = time.monotonic()
-    with console.status("Starting …"):
-        health = wait_until_ready(stack, f"http://{host}:{values.port}", stop, token)
+    with console.status("Starting") as status:
+        health = wait_until_ready(stack, f"http://{host}:{values.port}", stop, status, token)
         if stop.requested:
             return
         ready_s = time.monotonic() - began_s
+        status.update("Transcribing the samples")
         self_check(f"ws://{host}:{values.port}/ws/asr", model, console, token)
-    console.print(f"Ready after {ready_s:.1f} s, with the model {model}. Ctrl-C ends it.")
+    console.print(f"Ready after {ready_s:.1f} s with model {model}. Press Ctrl-C to stop.")
     show_addresses(host, values.port, health, console)
     while not stop.wait(POLL_S):
         require_running(stack)
@@ -252,31 +258,40 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 @app.command()
 def main(
     concurrency: Annotated[
-        str, typer.Option("-c", help="As honcho's: gateway=2,asr_worker=2")
+        str, typer.Option("-c", help="Processes of each kind, such as gateway=2,broker=1.")
     ] = "",
 ) -> None:
-    """Start everything, transcribe the bundled samples, and serve until Ctrl-C."""
+    """Start a complete system on this machine, and serve until Ctrl-C.
+
+    Settings are environment variables (docs/settings.md).
+
+    \b
+    Examples:
+      asr serve
+      PORT=8081 asr serve -c gateway=2
+      ASR_MODEL=paraformer-zh ASR_PUNC_MODEL=ct-punc asr serve
+    """
     os.chdir(ROOT)
     console = Console(highlight=False)
     stop = lifecycle.StopSignal()
     values, worker_values = load_settings()
 
-    def tell(line: str) -> None:
+    def show(line: str) -> None:
         try:
             console.print(Text(line, style="dim"), soft_wrap=True)
-        except (OSError, SystemExit):  # Nobody reads what we print any more (rich: SystemExit).
+        except (OSError, SystemExit):  # Standard output is closed; rich raises SystemExit then.
             stop.request()
 
     try:
         token = check_token(load_tokens(values.auth_tokens_file))
         check_port(values.host, values.port)
-        stack = Stack(tell, concurrency)
+        stack = Stack(show, concurrency)
         try:
             serve(stack, values, worker_values.asr_model, stop, console, token)
         finally:
-            with console.status("Ending …"):
+            with console.status("Stopping"):
                 stack.stop()
-    except RunError as error:
+    except ServeError as error:
         settings.fail(str(error), error.code)
 
 

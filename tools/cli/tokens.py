@@ -1,4 +1,4 @@
-"""``python -m tools.cli.tokens add NAME``: access tokens of the gateway, kept as hashes."""
+"""``asr token``: add, list and remove access tokens of the gateway. Only hashes are stored."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ app = typer.Typer(
 console = Console(highlight=False, stderr=True)
 
 File = Annotated[
-    Path, typer.Option(envvar="AUTH_TOKENS_FILE", help="Made by add if it is not there.")
+    Path, typer.Option(envvar="AUTH_TOKENS_FILE", help="File of the tokens; add creates it.")
 ]
-Name = Annotated[str, typer.Argument(help="Whose token it is; shown in logs.")]
+Name = Annotated[str, typer.Argument(help="Name of the token's owner, shown in logs.")]
 
 
 @app.command()
 def add(name: Name, file: File) -> None:
-    """Make a token, and print it: this once, as only its hash is kept."""
+    """Create a token and print it. It cannot be printed again: only its hash is stored."""
     known = _read(file) if os.path.lexists(file) else {}
     if not auth_tokens.NAME.fullmatch(name):
-        _fail("a name is 1 to 64 letters, digits, dots, hyphens and underscores")
+        _fail("a name is 1 to 64 letters, digits, dots, hyphens or underscores")
     if name in known:
-        _fail(f"{name} has a token; remove it first, or give another name")
+        _fail(f"{name} has a token: remove it first (asr token remove {name}), or use another name")
     if len(known) >= auth_tokens.TOKENS_MAX:
-        _fail(f"{file} holds {auth_tokens.TOKENS_MAX} tokens, which is the most")
+        _fail(f"{file} holds {auth_tokens.TOKENS_MAX} tokens, the maximum: remove one first")
     token = auth_tokens.new_token()
     _write(file, {**known, name: auth_tokens.hash_of(token)})
     print(token)
@@ -42,15 +42,14 @@ def add(name: Name, file: File) -> None:
 
 @app.command("list")
 def show(file: File) -> None:
-    """Print the names."""
+    """Print the names of all tokens."""
     for name in _read(file):
         print(name)
 
 
 @app.command()
 def remove(name: Name, file: File) -> None:
-    """Forget a token. Gateways let nobody in with it from the next second on; sessions that it
-    opened go on to their end."""
+    """Remove a token. Gateways refuse it within a second; its open sessions continue."""
     known = _read(file)
     if name not in known:
         _fail(f"{name} has no token in {file}")

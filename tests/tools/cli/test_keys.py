@@ -1,3 +1,5 @@
+"""``asr keys``."""
+
 from __future__ import annotations
 
 import subprocess
@@ -12,7 +14,7 @@ def run(directory: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_makes_keys_once(tmp_path: Path) -> None:
+def test_keys_are_generated_once(tmp_path: Path) -> None:
     made = run(tmp_path / "keys")
     assert made.returncode == 0
     assert keys.server_keys(tmp_path / "keys")

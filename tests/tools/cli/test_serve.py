@@ -1,3 +1,5 @@
+"""``asr serve``: checks before the start, readiness, and the whole command."""
+
 from __future__ import annotations
 
 import contextlib
@@ -18,6 +20,7 @@ from typing import Any, cast
 
 import psutil
 import pytest
+from rich.console import Console
 
 from gateway.web import auth_tokens
 from runtime import exit_codes, lifecycle
@@ -69,7 +72,7 @@ def listener(port: int = 0, *, shared: bool = False) -> socket.socket:
     return listening
 
 
-def test_a_taken_port_is_one_line_before_anything_starts() -> None:
+def test_a_port_in_use_is_one_line_before_anything_starts() -> None:
     with listener() as listening:
         port = listening.getsockname()[1]
         ended = run_command(PORT=str(port))
@@ -80,16 +83,16 @@ def test_a_taken_port_is_one_line_before_anything_starts() -> None:
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_port_that_somebody_serves_on_is_refused(shared: bool) -> None:
+def test_a_port_in_use_is_refused(shared: bool) -> None:
     with listener(shared=shared) as listening:
         port = listening.getsockname()[1]
-        with pytest.raises(serve.RunError) as refused:
+        with pytest.raises(serve.ServeError) as refused:
             serve.check_port("127.0.0.1", port)
         assert refused.value.code == exit_codes.UNAVAILABLE
     serve.check_port("127.0.0.1", port)
 
 
-def test_connections_of_an_earlier_run_do_not_take_the_port() -> None:
+def test_connections_in_time_wait_do_not_occupy_the_port() -> None:
     with listener() as listening:
         port = listening.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)):
@@ -97,14 +100,14 @@ def test_connections_of_an_earlier_run_do_not_take_the_port() -> None:
     serve.check_port("127.0.0.1", port)
 
 
-def test_honchos_default_port_is_refused() -> None:
-    with pytest.raises(serve.RunError) as refused:
+def test_the_default_port_of_honcho_is_refused() -> None:
+    with pytest.raises(serve.ServeError) as refused:
         serve.check_port("127.0.0.1", 5000)
     assert refused.value.code == exit_codes.CONFIG
 
 
-def test_no_address_of_this_machine() -> None:
-    with pytest.raises(serve.RunError, match=r"192\.0\.2\.1"):
+def test_an_address_of_another_machine_is_refused() -> None:
+    with pytest.raises(serve.ServeError, match=r"192\.0\.2\.1"):
         serve.check_port("192.0.2.1", 8080)
 
 
@@ -113,14 +116,19 @@ def test_no_address_of_this_machine() -> None:
 
 @dataclass
 class Ended:
-    """As much of a ``Stack`` as waiting for it looks at."""
+    """The attributes of a ``Stack`` that ``wait_until_ready`` uses."""
 
     exit_code: int | None = None
     errors: list[str] = field(default_factory=list)
 
 
+def ready(stack: Ended, url: str, stop: lifecycle.StopSignal) -> dict[str, Any]:
+    with Console(quiet=True).status("") as status:
+        return serve.wait_until_ready(cast(Stack, stack), url, stop, status)
+
+
 class Health(HTTPServer):
-    """Answers /api/v1/health with one body after another, the last one for ever."""
+    """Answers /api/v1/health with one body after another; the last one is repeated."""
 
     def __init__(self, *bodies: bytes) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
@@ -166,34 +174,34 @@ def stop() -> Iterator[lifecycle.StopSignal]:
 @pytest.mark.parametrize(
     "health", [[body("unavailable"), b"<html>", b"[]", body("degraded"), body("ok")]], indirect=True
 )
-def test_ready_when_health_says_ok(health: Health, stop: lifecycle.StopSignal) -> None:
-    assert serve.wait_until_ready(cast(Stack, Ended()), health.url, stop) == {"status": "ok"}
+def test_ready_when_the_health_is_ok(health: Health, stop: lifecycle.StopSignal) -> None:
+    assert ready(Ended(), health.url, stop) == {"status": "ok"}
 
 
 @pytest.mark.parametrize("health", [[b'{"code": "unauthorized"}']], indirect=True)
-def test_a_gateway_that_wants_a_token(health: Health, stop: lifecycle.StopSignal) -> None:
-    with pytest.raises(serve.RunError, match="set ASR_TOKEN"):
-        serve.wait_until_ready(cast(Stack, Ended()), health.url, stop)
+def test_a_gateway_that_requires_a_token(health: Health, stop: lifecycle.StopSignal) -> None:
+    with pytest.raises(serve.ServeError, match="set ASR_TOKEN"):
+        ready(Ended(), health.url, stop)
 
 
 @pytest.mark.parametrize("health", [[body("degraded")]], indirect=True)
-def test_a_missing_database_is_waited_for_a_little_only(
+def test_the_wait_for_a_missing_database_is_limited(
     health: Health, stop: lifecycle.StopSignal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serve, "DEGRADED_S_MAX", 0.2)
-    assert serve.wait_until_ready(cast(Stack, Ended()), health.url, stop) == {"status": "degraded"}
+    assert ready(Ended(), health.url, stop) == {"status": "degraded"}
 
 
 @pytest.mark.parametrize("health", [[body("unavailable")]], indirect=True)
-def test_never_ready_is_given_up(
+def test_the_wait_for_readiness_is_limited(
     health: Health, stop: lifecycle.StopSignal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serve, "READY_S_MAX", 0.2)
-    with pytest.raises(serve.RunError, match="not ready after"):
-        serve.wait_until_ready(cast(Stack, Ended()), health.url, stop)
+    with pytest.raises(serve.ServeError, match="not ready after"):
+        ready(Ended(), health.url, stop)
 
 
-def test_the_self_check_needs_a_token_where_everybody_does(
+def test_the_self_check_needs_a_token_if_clients_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert serve.check_token(None) is None
@@ -202,28 +210,28 @@ def test_the_self_check_needs_a_token_where_everybody_does(
     monkeypatch.setenv("ASR_TOKEN", "right")
     assert serve.check_token(known) == "right"
     monkeypatch.setenv("ASR_TOKEN", "wrong")
-    with pytest.raises(serve.RunError, match="ASR_TOKEN") as told:
+    with pytest.raises(serve.ServeError, match="ASR_TOKEN") as caught:
         serve.check_token(known)
-    assert told.value.code == exit_codes.CONFIG and "wrong" not in str(told.value)
+    assert caught.value.code == exit_codes.CONFIG and "wrong" not in str(caught.value)
 
 
-def test_an_ended_process_is_told_by_its_own_words(stop: lifecycle.StopSignal) -> None:
+def test_a_process_that_ended_is_reported_with_its_error(stop: lifecycle.StopSignal) -> None:
     ended = Ended(69, ["broker: cannot bind tcp://127.0.0.1:7101"])
-    with pytest.raises(serve.RunError, match="broker: cannot bind") as told:
-        serve.wait_until_ready(cast(Stack, ended), "http://127.0.0.1:1", stop)
-    assert told.value.code == 69
+    with pytest.raises(serve.ServeError, match="broker: cannot bind") as caught:
+        ready(ended, "http://127.0.0.1:1", stop)
+    assert caught.value.code == 69
 
 
-def test_stop_ends_the_waiting(stop: lifecycle.StopSignal) -> None:
+def test_a_stop_request_ends_the_wait(stop: lifecycle.StopSignal) -> None:
     stop.request()
-    assert serve.wait_until_ready(cast(Stack, Ended()), "http://127.0.0.1:1", stop) == {}
+    assert ready(Ended(), "http://127.0.0.1:1", stop) == {}
 
 
 # ------------------------------------------------------------------------------- the whole command
 
 
 class Started:
-    """``python -m tools.cli.serve`` on ports and with data of its own, as a terminal starts it."""
+    """The command with its own ports and data, in a process group as a terminal makes it."""
 
     def __init__(self, directory: Path) -> None:
         self.port = free_port()
@@ -269,7 +277,7 @@ class Started:
         return found
 
 
-def test_run_transcribes_the_samples_serves_and_ends_without_a_trace() -> None:
+def test_serve_transcribes_the_samples_and_leaves_no_process_behind() -> None:
     # Not tmp_path, which is too long for the path of a socket.
     with tempfile.TemporaryDirectory(prefix="asr-run-") as directory:
         for _ in range(2):  # The second start finds the first one's data.

@@ -1,3 +1,5 @@
+"""``asr token``."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -32,7 +34,7 @@ def test_add_list_and_remove(path: Path) -> None:
     assert auth_tokens.AuthTokens(path).name_of(other, 0.0) == "bo"
 
 
-def test_a_name_has_one_token(path: Path) -> None:
+def test_a_name_has_at_most_one_token(path: Path) -> None:
     run(path, "add", "anna")
     before = path.read_bytes()
     code, shown, why = run(path, "add", "anna")
@@ -41,13 +43,13 @@ def test_a_name_has_one_token(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["an na", "", "x" * 65, "a\nb", "ä"])
-def test_a_name_that_is_none(path: Path, name: str) -> None:
+def test_invalid_names_are_refused(path: Path, name: str) -> None:
     code, shown, why = run(path, "add", name)
     assert (code, shown) == (1, []) and "a name is" in why
     assert not path.exists()
 
 
-def test_what_is_wrong_is_one_line(path: Path) -> None:
+def test_errors_are_one_line(path: Path) -> None:
     assert "No such file" in run(path, "list")[2]
     run(path, "add", "anna")
     assert "bo has no token" in run(path, "remove", "bo")[2]
@@ -59,8 +61,8 @@ def test_what_is_wrong_is_one_line(path: Path) -> None:
     assert run(missing.parent.with_name("gone") / "tokens", "add", "bo")[0] == 1
 
 
-def test_no_more_than_a_gateway_takes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_tokens_is_limited(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auth_tokens, "TOKENS_MAX", 1)
     run(path, "add", "anna")
     code, shown, why = run(path, "add", "bo")
-    assert (code, shown) == (1, []) and "which is the most" in why
+    assert (code, shown) == (1, []) and "the maximum" in why

@@ -46,7 +46,7 @@ class Peer:
                 answers = self.answers
             for answer in answers:
                 socket.send(json.dumps(answer))
-            if answers is self.answers:
+            if answers is self.answers and self.close_code:
                 socket.close(self.close_code)
 
 
@@ -99,6 +99,14 @@ def test_a_lost_session_is_raised(peer: Peer, tmp_path: Path) -> None:
     peer.close_code = 1008
     with pytest.raises(asr_client.SessionLostError, match="1008"):
         asr_client.transcribe(path, peer.url)
+
+
+def test_a_limit_on_the_whole_call(peer: Peer, tmp_path: Path) -> None:
+    path = tmp_path / "speech.wav"
+    path.write_bytes(b"audio")
+    peer.close_code = 0
+    with pytest.raises(TimeoutError):
+        asr_client.transcribe(path, peer.url, timeout_s=0.2)
 
 
 def test_a_missing_file_is_raised_before_connecting() -> None:

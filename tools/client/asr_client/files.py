@@ -39,27 +39,33 @@ def transcribe(
     sample_rate_hz: int = 16_000,
     language: str | None = None,
     hotwords: Sequence[str] = (),
+    user_id: str | None = None,
+    timeout_s: float | None = None,
 ) -> Transcript:
     """Transcribe an audio file: WAV, WebM, Ogg, FLAC, MP3 or raw 16-bit mono PCM.
 
     The file is sent as fast as the server takes it. Must not be called from a running event loop:
-    use ``connect()`` there. The arguments are those of ``connect()``.
+    use ``connect()`` there. The arguments are those of ``connect()``, and ``timeout_s``, a limit on
+    the whole call.
 
     Raises:
         OSError: If the file cannot be read.
+        TimeoutError: If ``timeout_s`` is over.
         ServerBusyError: If the server has no capacity; see its ``retry_after_s``.
         SessionError: If the session cannot be started, or is lost and cannot be resumed.
     """
     data = Path(path).read_bytes()
 
     async def run() -> Transcript:
-        async with connect(
+        connecting = connect(
             url,
             token=token,
             sample_rate_hz=sample_rate_hz,
             language=language,
             hotwords=hotwords,
-        ) as session:
+            user_id=user_id,
+        )
+        async with asyncio.timeout(timeout_s), connecting as session:
             sending = asyncio.create_task(_send(session, data))
             try:
                 segments = [segment async for segment in session]
