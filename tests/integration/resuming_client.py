@@ -1,4 +1,4 @@
-"""A client of the native protocol that loses its connection when a test wants it to."""
+"""Drives the client's protocol step by step, and loses its connection when a test asks for it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ import websockets
 from psycopg.rows import dict_row
 from websockets.asyncio.client import ClientConnection
 
+from asr_client.events import Segment
+from asr_client.protocol import ClientProtocol, start_fields
 from gateway.session.transcript import join_texts
 from tests.integration.speech import Spoken
 from tools.lab.harness.stack import Stack
 
 PATIENCE_S = 15.0
-"""For so long a client that is refused asks again."""
+"""How long a refused client retries: a gateway may be busy with tests that run beside."""
 
 
 async def _admitted(url: str, patience_s: float) -> ClientConnection:
@@ -31,63 +33,78 @@ async def _admitted(url: str, patience_s: float) -> ClientConnection:
         except websockets.InvalidStatus as error:
             retry_after_s = float(error.response.headers.get("Retry-After", "inf"))
             if time.monotonic() + retry_after_s > deadline_s:
-                error.add_note(f"it said: {error.response.body!r}")
+                error.add_note(f"response: {error.response.body!r}")
                 raise
             await asyncio.sleep(retry_after_s)
 
 
 class ResumingClient:
-    """The least a client needs in order to lose nothing: its chunks, its token, its texts."""
+    """A session whose ``chunks`` are sent, and whose messages are received, one by one."""
 
-    def __init__(self, chunks: Sequence[bytes], **start: Any) -> None:
-        self.session_id = str(uuid.uuid4())
-        self.token: str | None = None
+    def __init__(
+        self, chunks: Sequence[bytes], session_id: str | None = None, **start: Any
+    ) -> None:
+        self.chunks = chunks
         self.texts: dict[int, str] = {}
         self.final: dict[str, Any] | None = None
-        self.next_chunk_index = 0
-        self._chunks = chunks
-        self._start = start
-        self._socket: ClientConnection | None = None
+        self.socket: ClientConnection | None = None
+        self._start = start_fields(session_id or str(uuid.uuid4()), **start)
+        self._released: list[bytes] = []
+        self._protocol = ClientProtocol(self._start, self._released, binary=True)
+
+    @property
+    def session_id(self) -> str:
+        return self._protocol.session_id
+
+    @property
+    def resume_token(self) -> str | None:
+        return self._protocol.resume_token
+
+    def take_over(self, resume_token: str | None) -> None:
+        """Know no more of the session than its token, as another process would."""
+        self.texts, self.final = {}, None
+        self._protocol = ClientProtocol(self._start, self._released, binary=True)
+        self._protocol.resume_token = resume_token
 
     async def connect(
         self, url: str, *, patience_s: float = PATIENCE_S, **fields: Any
     ) -> dict[str, Any]:
-        """Start, or with a token go on; returns the answer. Asks again when it is told to, until
-        its patience is over: a gateway may be busy with the tests that run beside."""
-        self._socket = await _admitted(url, patience_s)
-        message = {"action": "start", "session_id": self.session_id, **self._start, **fields}
-        if self.token is not None and "resume_token" not in fields:
-            message |= {"resume_token": self.token, "next_segment_index": len(self.texts)}
-        await self._socket.send(json.dumps(message))
-        answer: dict[str, Any] = json.loads(await self._socket.recv())
-        if answer["type"] == "ack":
-            self.token = answer["resume_token"]
-            self.next_chunk_index = answer["next_chunk_index"]
-        return answer
+        """Start or resume the session, with ``fields`` changed in the first message; return the
+        answer."""
+        self._protocol.connection_lost()
+        self.socket = await _admitted(url, patience_s)
+        await self.socket.send(json.dumps(json.loads(self._protocol.start_message()) | fields))
+        return await self.listen()
 
     async def send(self, count: int | None = None) -> None:
-        """The next ``count`` chunks, or all that are left."""
-        assert self._socket is not None
-        end = len(self._chunks) if count is None else self.next_chunk_index + count
-        while self.next_chunk_index < min(end, len(self._chunks)):
-            await self._socket.send(self._chunks[self.next_chunk_index])
-            self.next_chunk_index += 1
+        """Send the next ``count`` chunks, or all that are left."""
+        end = len(self.chunks) if count is None else self._protocol.sent_chunks + count
+        self._released += self.chunks[len(self._released) : end]
+        await self._send_messages()
+
+    async def _send_messages(self) -> None:
+        assert self.socket is not None
+        while (message := self._protocol.next_message()) is not None:
+            await self.socket.send(message)
 
     async def finish(self) -> dict[str, Any]:
-        assert self._socket is not None
-        await self._socket.send(json.dumps({"action": "finish", "session_id": self.session_id}))
+        """End the audio, wait for the final result and close the connection."""
+        self._protocol.finish()
+        await self._send_messages()
         while self.final is None:
             await self.listen()
-        await self._socket.close()
+        await self.close()
         return self.final
 
     async def listen(self) -> dict[str, Any]:
-        """Take one answer; each text must be news, and the next."""
-        assert self._socket is not None
-        answer: dict[str, Any] = json.loads(await self._socket.recv())
-        if answer["type"] == "chunk_result":
-            assert answer["segment_index"] == len(self.texts)
-            self.texts[len(self.texts)] = answer["text"]
+        """Receive one message; a segment must not be a repetition."""
+        assert self.socket is not None
+        message = await self.socket.recv()
+        event = self._protocol.receive(message)
+        assert event is not None, message
+        answer: dict[str, Any] = json.loads(message)
+        if isinstance(event, Segment):
+            self.texts[event.segment_index] = event.text
         elif answer["type"] == "final_result":
             self.final = answer
         return answer
@@ -97,25 +114,27 @@ class ResumingClient:
             await self.listen()
 
     async def lose_connection(self) -> None:
-        """As a network does it: without a close frame."""
-        assert self._socket is not None
-        self._socket.transport.abort()
-        await self._socket.wait_closed()
-
-    async def close_code(self) -> int | None:
-        assert self._socket is not None
-        with pytest.raises(websockets.ConnectionClosed) as caught:
-            while True:
-                await self._socket.recv()
-        return caught.value.rcvd.code if caught.value.rcvd is not None else None
+        """Abort the connection without a close frame, as a network does."""
+        assert self.socket is not None
+        self.socket.transport.abort()
+        await self.socket.wait_closed()
 
     async def close(self) -> None:
-        assert self._socket is not None
-        await self._socket.close()
+        assert self.socket is not None
+        await self.socket.close()
+
+
+async def close_code(socket: ClientConnection | None) -> int | None:
+    """Receive until the server closes the connection; ``None``: without a close frame."""
+    assert socket is not None
+    with pytest.raises(websockets.ConnectionClosed) as caught:
+        while True:
+            await socket.recv()
+    return caught.value.rcvd.code if caught.value.rcvd is not None else None
 
 
 def assert_stored_once(stack: Stack, client: ResumingClient, audio: Spoken) -> None:
-    """The text is that of a session without faults, told and stored, each segment once."""
+    """The text is that of a session without faults; each segment was received and stored once."""
     assert client.final is not None and client.final["stored"]
     assert client.final["text"] == audio.text == join_texts(client.texts.values())
     with psycopg.connect(stack.database_url, row_factory=dict_row) as connection:

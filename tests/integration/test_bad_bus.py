@@ -185,7 +185,7 @@ async def test_an_endless_message_ends_at_most_the_broker_and_sessions_go_on(
         audio = spoken(7_400, digits=(14, 14))
         client = ResumingClient(chunks_of(audio, "raw", "", 16_000, 1, 100))
         await client.connect(stack.url())
-        await client.send(len(client._chunks) // 2)
+        await client.send(len(client.chunks) // 2)
         with endless_message(endpoints.frontend) as disconnected:
             assert await asyncio.to_thread(disconnected.wait, WAIT_S)
         await asyncio.to_thread(stack.wait_ready)

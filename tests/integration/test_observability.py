@@ -126,14 +126,15 @@ async def _say_with_a_break(stack: Stack) -> tuple[str, dict[str, str]]:
     await client.connect(stack.url())
     await client.send()
     assert (await client.finish())["text"] == SAID.text
-    assert client.token is not None
-    return client.session_id, {"resume token": client.token, "wrong resume token": WRONG_TOKEN}
+    assert client.resume_token is not None
+    secrets = {"resume token": client.resume_token, "wrong resume token": WRONG_TOKEN}
+    return client.session_id, secrets
 
 
 async def _send_poison(stack: Stack) -> str:
     """A WebM file that is none, as one of the chunks."""
-    client = ResumingClient([POISON, *CHUNKS])
-    await client.connect(stack.url(), mode="chunk")
+    client = ResumingClient([POISON, *CHUNKS], mode="chunk")
+    await client.connect(stack.url())
     await client.send(1)
     while (await client.listen()).get("code") != "bad_audio":
         pass

@@ -13,7 +13,7 @@ import websockets
 
 from asr_client import connect
 from tests.conftest import EmbeddedServices
-from tests.integration.resuming_client import ResumingClient, assert_stored_once
+from tests.integration.resuming_client import ResumingClient, assert_stored_once, close_code
 from tests.integration.speech import Shape, chunks_of, spoken
 from tools.lab.harness import database
 from tools.lab.harness.stack import Stack, running_stack
@@ -67,7 +67,7 @@ async def test_a_final_result_that_was_lost_is_told_again(stack: Stack) -> None:
     assert again["status"] == "session_resumed"
     assert again["next_chunk_index"] == first["chunk_count"]
     assert await client.finish() == first
-    assert await client.close_code() == 1000
+    assert await close_code(client.socket) == 1000
     assert_stored_once(stack, client, audio)
 
 
@@ -77,8 +77,7 @@ async def test_the_connection_before_is_closed_and_strangers_are_refused(stack: 
     client = ResumingClient(chunks)
     await client.connect(stack.url())
     await client.send(5)
-    stranger = ResumingClient(chunks)
-    stranger.session_id = client.session_id
+    stranger = ResumingClient(chunks, client.session_id)
     refused = await stranger.connect(stack.url())
     assert (refused["type"], refused["code"]) == ("error", "session_exists")
     await stranger.close()
@@ -86,11 +85,10 @@ async def test_the_connection_before_is_closed_and_strangers_are_refused(stack: 
     assert (refused["type"], refused["code"]) == ("error", "not_resumable")
     await stranger.close()
 
-    old = ResumingClient(chunks)
-    old._socket = client._socket
+    old = client.socket
     resumed = await client.connect(stack.url())
     assert resumed["status"] == "session_resumed"
-    assert await old.close_code() == 1008
+    assert await close_code(old) == 1008
     await client.send()
     await client.finish()
     assert_stored_once(stack, client, audio)
@@ -124,14 +122,13 @@ async def test_a_client_lands_on_another_gateway_while_the_first_is_alive(two: S
     audio = spoken(7_100, digits=(14, 14))
     client = ResumingClient(chunks_of(audio, "raw", "", 16_000, 1, 100))
     await client.connect(two.url("gateway"))
-    await client.send(len(client._chunks) // 2)
+    await client.send(len(client.chunks) // 2)
     await client.listen_for_texts(1)
-    old = ResumingClient([])
-    old._socket = client._socket
+    old = client.socket
     resumed = await client.connect(two.url("gateway2"))
     assert resumed["status"] == "session_resumed"
     assert resumed["next_segment_index"] == len(client.texts)
-    assert await old.close_code() == 1012
+    assert await close_code(old) == 1012
     await client.send(3)
     await client.lose_connection()
     again = await client.connect(two.url("gateway"))
@@ -148,8 +145,8 @@ async def test_a_gateway_that_claims_a_session_too_late_costs_a_reconnection(two
     async with connect(two.url("gateway")) as session:
         for chunk in chunks[: len(chunks) // 2]:
             await session.send(chunk)
-        late = ResumingClient([])
-        late.session_id, late.token = session.session_id, session.resume_token
+        late = ResumingClient([], session.session_id)
+        late.take_over(session.resume_token)
         answer = await late.connect(two.url("gateway2"))
         assert answer["status"] == "session_resumed"
         await late.lose_connection()
@@ -174,11 +171,11 @@ async def test_a_gateway_is_killed_and_its_clients_go_on_at_the_other(
     ]
     for number, client in enumerate(clients):
         await client.connect(two.url("gateway"))
-        await client.send(len(client._chunks) * (number + 1) // 4)
+        await client.send(len(client.chunks) * (number + 1) // 4)
     await clients[-1].listen_for_texts(1)
     kill_gateway(two)
     for client in clients:
-        assert await client.close_code() is None
+        assert await close_code(client.socket) is None
         resumed = await client.connect(two.url("gateway2"))
         assert resumed["type"] == "ack"
         await client.send()
@@ -195,7 +192,7 @@ async def test_a_gateway_without_room_takes_only_those_who_come_back(two: Stack)
     full = await asyncio.to_thread(two.start, "gateway3", ADMIT_UTILISATION_MAX="1e-9")
     await asyncio.to_thread(two.wait_ready, "gateway3")
     await client.connect(two.url("gateway"))
-    await client.send(len(client._chunks) // 3)
+    await client.send(len(client.chunks) // 3)
     for suffix in ("", "?resume=" + str(uuid.uuid4()), "?resume="):
         stranger = ResumingClient([])
         with pytest.raises(websockets.InvalidStatus) as caught:
@@ -213,7 +210,7 @@ async def test_a_gateway_without_room_takes_only_those_who_come_back(two: Stack)
         assert (told.status, told.body) == (200, {"admitted": True})
         back = await client.connect(two.url("gateway3") + resume)
         assert back["status"] == "session_resumed"
-        await client.send(len(client._chunks) // 3)
+        await client.send(len(client.chunks) // 3)
     with pytest.raises(websockets.InvalidStatus):
         await ResumingClient([]).connect(two.url("gateway3"), patience_s=0)
     await client.send()
@@ -243,7 +240,7 @@ async def test_a_complete_session_is_told_again_by_any_gateway(two: Stack) -> No
     await client.connect(two.url("gateway"))
     await client.send()
     first = await client.finish()
-    client.final, client.texts = None, {}
+    client.take_over(client.resume_token)
     again = await client.connect(two.url("gateway2"))
     assert again["next_chunk_index"] == first["chunk_count"]
     assert await client.finish() == first
@@ -255,8 +252,7 @@ async def test_a_wrong_token_changes_nothing_anywhere(two: Stack) -> None:
     client = ResumingClient(chunks_of(audio, "raw", "", 16_000, 1, 100))
     await client.connect(two.url("gateway"))
     await client.send(5)
-    stranger = ResumingClient([])
-    stranger.session_id = client.session_id
+    stranger = ResumingClient([], client.session_id)
     refused = await stranger.connect(two.url("gateway2"), resume_token="guessed")
     assert refused["code"] == "not_resumable"
     await stranger.close()
@@ -283,10 +279,10 @@ async def test_a_gateway_that_is_told_to_stop_sends_its_clients_elsewhere(two: S
     audio = spoken(7_200, digits=(12, 12))
     client = ResumingClient(chunks_of(audio, "raw", "", 16_000, 1, 100))
     await client.connect(two.url("gateway"))
-    await client.send(len(client._chunks) // 2)
+    await client.send(len(client.chunks) // 2)
     gateway = two.processes.pop("gateway")
     stopping = asyncio.create_task(asyncio.to_thread(gateway.terminate))
-    assert await client.close_code() == 1012
+    assert await close_code(client.socket) == 1012
     assert await stopping == 0
     two.start("gateway")
     resumed = await client.connect(two.url("gateway2"))
