@@ -10,7 +10,7 @@ from tools.embedded.valkey import Valkey
 
 
 class EmbeddedSettings(settings.DatabaseSettings, settings.RedisSettings, settings.ProcessSettings):
-    """The same names the clients of these services use: what is set there is not started here."""
+    """Settings that its clients use, too. A server that they name elsewhere is not started."""
 
 
 def main() -> int:
@@ -21,8 +21,8 @@ def main() -> int:
     directory = DataDirectory(values.data_dir)
     try:
         servers: list[Server] = []
-        # Valkey first: the last started is the first stopped, and gateways that drain while
-        # PostgreSQL stops still keep their counters.
+        # Servers stop in reverse order: gateways that drain while PostgreSQL stops still need
+        # their counters in Valkey.
         if values.redis_url is None:
             servers.append(Valkey(directory))
         if values.database_is_embedded():

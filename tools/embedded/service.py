@@ -1,4 +1,4 @@
-"""Keeps the servers running: starts, watches, restarts with back-off, stops in order."""
+"""Supervision of the servers: start, restart with backoff, stop in order."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ POLL_S = 0.05
 RESTART_DELAY_INITIAL_S = 0.2
 RESTART_DELAY_MAX_S = 5.0
 HEALTHY_AFTER_S = 10.0
-"""A server that lived this long starts the back-off anew."""
+"""Uptime after which the backoff is reset."""
 SLOW_START_S = 15.0
-"""A server that does not answer by then is reported, and still waited for: recovery takes time."""
+"""Time after which a server that does not answer is logged. The wait continues, because recovery
+can take longer."""
 LAST_LINE_BYTES_MAX = 500
 
 StopSignals = tuple[tuple[signal.Signals, float], ...]
-"""Signals in order, each with the seconds to wait for its effect; after the last, SIGKILL."""
+"""Signals in order, each with a time limit in seconds. SIGKILL follows the last one."""
 
 log = structlog.get_logger()
 
 
 class Server(Protocol):
-    """What the supervisor needs to know of a server program."""
+    """A server program."""
 
     name: str
     stop_signals: StopSignals
@@ -46,8 +47,8 @@ class Server(Protocol):
 
 
 class Supervised:
-    """One server: not running, starting, or ready. Use it on the main thread only, because the
-    kernel ends a child when the *thread* that started it ends."""
+    """One server: not running, starting, or ready. You must use it on the main thread, because the
+    kernel kills a child when the thread that started it ends."""
 
     def __init__(self, server: Server, directory: DataDirectory) -> None:
         self.server = server
@@ -61,10 +62,10 @@ class Supervised:
         self._log = log.bind(server=server.name)
 
     def start(self) -> None:
-        """Start the program now.
+        """Start the program.
 
         Raises:
-            EmbeddedError: if it cannot be started at all.
+            EmbeddedError: If it cannot be started.
         """
         self.server.prepare()
         log_path = self._directory.log_file(self.server.name)
@@ -76,15 +77,15 @@ class Supervised:
                 stderr=output,
                 cwd=self._directory.root,
                 preexec_fn=self.server.before_exec,
-                # A group of its own: Ctrl-C and honcho signal whole groups, and the database
-                # must outlive its clients.
+                # Ctrl-C and honcho signal whole process groups, and the database must outlive its
+                # clients.
                 start_new_session=True,
             )
         self._started_s = time.monotonic()
         self._reported_slow = False
 
     def tick(self, now_s: float) -> None:
-        """Notice a crash, restart when it is time, notice readiness."""
+        """Detect a crash, restart when it is due, detect readiness."""
         if self._child is None:
             if now_s >= self._start_at_s:
                 self._restart(now_s)
@@ -94,6 +95,7 @@ class Supervised:
             self._probe(now_s)
 
     def stop(self) -> None:
+        """Stop the program and wait for its end."""
         child = self._child
         if child is None:
             return
@@ -144,10 +146,10 @@ class Supervised:
 
 
 def run(servers: Sequence[Server], directory: DataDirectory, stop: lifecycle.StopSignal) -> None:
-    """Run ``servers`` until ``stop`` is requested, then end them, last started first ended.
+    """Run ``servers`` until ``stop`` is requested, then stop them in reverse order.
 
     Raises:
-        EmbeddedError: if one of them cannot be started the first time.
+        EmbeddedError: If a server cannot be started for the first time.
     """
     supervised = [Supervised(server, directory) for server in servers]
     announced = False

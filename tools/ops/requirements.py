@@ -1,8 +1,7 @@
-"""What `make setup` installs: pyproject.toml's dependencies, development tools included, and the
-pinned versions of everything they need (constraints.txt).
+"""Print the requirements that `make setup` installs, or pin their versions in constraints.txt.
 
-Runs before anything is installed, so it needs the standard library only (for ``--pin``, which
-looks into an installed environment, also ``packaging``).
+The script runs before anything is installed, so that it needs only the standard library. With
+``--pin`` it reads an installed environment and needs ``packaging``.
 """
 
 from __future__ import annotations
@@ -14,22 +13,22 @@ from collections.abc import Iterable
 from pathlib import Path
 
 PIN_HEADER = """\
-# Every version `make setup` installs: the closure of pyproject.toml's dependencies, which was
-# tested together. `make constraints` writes this file anew from the present .venv.
+# Versions that `make setup` installs: all packages that pyproject.toml needs, tested together.
+# `make constraints` writes this file from the packages in .venv.
 """
 
 
 def requirements(pyproject: Path) -> list[str]:
-    """All requirements of the project in ``pyproject``, those of every extra included."""
+    """Return all requirements of the project in ``pyproject``, with those of all extras."""
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
     extras = project.get("optional-dependencies", {})
     return [*project["dependencies"], *(line for lines in extras.values() for line in lines)]
 
 
 def pins(roots: Iterable[str]) -> list[str]:
-    """``name==version`` of everything installed that ``roots`` need, directly or not.
+    """Return ``name==version`` of all installed packages that ``roots`` need, directly or not.
 
-    Local version labels (``+cpu``) are left out: they name a build, not a version.
+    Local version labels (``+cpu``) are omitted: they name a build, not a version.
     """
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name

