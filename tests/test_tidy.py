@@ -287,7 +287,7 @@ def test_no_exception_is_passed_over() -> None:
 
 WALL_CLOCKS = {
     "broker.queue_counters": "when the counters in Redis were written",
-    "gateway.server": "when sessions began, for their rows",
+    "gateway.session_registry": "when sessions began, for their rows",
     "runtime.tracing": "when spans began, as collectors want it",
 }
 

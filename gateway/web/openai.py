@@ -159,7 +159,7 @@ class Upload:
         self._listener = Listener()
         self._feeding: asyncio.Task[None] | None = None
         self._server = server
-        self._runner: SessionRunner = server.new_runner(client, openai.Openai())
+        self._runner: SessionRunner = server.registry.new_runner(client, openai.Openai())
         self._runner.open(self._listener)
 
     async def answers(self) -> AsyncIterator[e.SegmentText | e.Finished]:
@@ -190,7 +190,7 @@ class Upload:
     async def _feed(self) -> None:
         runner, start = self._runner, openai.start(self.request, self.session_id)
         try:
-            found = await self._server.claim(runner, start)
+            found = await self._server.registry.claim(runner, start)
             assert found is runner, "its id is new"
             runner.begin(start)
             while data := await self._file.read(READ_BYTES):

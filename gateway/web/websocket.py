@@ -23,6 +23,8 @@ from gateway.session import events as e
 from gateway.session.core import CLOSE_NORMAL
 from gateway.session.runner import CLOSE_INTERNAL_ERROR, CLOSE_POLICY, SessionRunner
 from gateway.session.states import State
+from gateway.session_registry import SessionRegistry
+from gateway.settings import GatewaySettings
 from gateway.telemetry.metrics import (
     ANSWERS_DISCARDED,
     CLOSED,
@@ -46,17 +48,14 @@ CLOSE_TRY_LATER = 1013
 
 WRITE_EXTENSION = "asr.websocket.write"
 """ASGI extension: a function that sends a text at once, or returns False if it would have to wait
-(``gateway.web.handshake``). Without it every answer is queued."""
+(``gateway.web.uvicorn_protocols``). Without it every answer is queued."""
 
 
 class Gateway(Protocol):
     """The gateway around a connection (``gateway.server.Server``)."""
 
-    @property
-    def chunk_bytes_max(self) -> int: ...
-    def new_runner(self, client: str, dialect: Dialect) -> SessionRunner: ...
-    async def claim(self, runner: SessionRunner, start: e.Start) -> SessionRunner | e.Problem:
-        """The session for ``start``: ``runner``'s new one, or the one that it resumes."""
+    settings: GatewaySettings
+    registry: SessionRegistry
 
 
 class Connection:
@@ -65,8 +64,8 @@ class Connection:
     def __init__(self, websocket: WebSocket, dialect: Dialect, gateway: Gateway) -> None:
         self._websocket = websocket
         self._dialect = dialect
-        self._gateway = gateway
-        self._chunk_bytes_max = gateway.chunk_bytes_max
+        self._registry = gateway.registry
+        self._settings = gateway.settings
         self._runner = self._new_runner()
         extensions = websocket.scope.get("extensions") or {}
         self._write_at_once: Callable[[str], bool] = extensions.get(WRITE_EXTENSION, _never)
@@ -96,7 +95,7 @@ class Connection:
 
     def _new_runner(self) -> SessionRunner:
         client = self._websocket.client
-        runner = self._gateway.new_runner(client.host if client is not None else "", self._dialect)
+        runner = self._registry.new_runner(client.host if client is not None else "", self._dialect)
         runner.open(self)
         return runner
 
@@ -187,13 +186,13 @@ class Connection:
         return self._dialect.parse(payload if payload is not None else message["bytes"])
 
     async def _take(self, event: e.ClientEvent) -> None:
-        if isinstance(event, e.Chunk) and len(event.data) > self._chunk_bytes_max:
+        if isinstance(event, e.Chunk) and len(event.data) > self._settings.chunk_bytes_max:
             self.close(CLOSE_TOO_BIG, "chunk too large")
             return
         if isinstance(event, e.Start):
             await self._begin_next()
         if isinstance(event, e.Start) and self._runner.session.state is State.NEW:
-            found = await self._gateway.claim(self._runner, event)
+            found = await self._registry.claim(self._runner, event)
             if isinstance(found, e.Problem):
                 self.answer(found)
                 return

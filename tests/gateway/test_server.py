@@ -7,23 +7,12 @@ import time
 import pytest
 from prometheus_client import REGISTRY
 
-from gateway.dialects.native import Native
-from gateway.dialects.openai import Openai
 from gateway.server import Server
 from gateway.settings import GatewaySettings
 from tests.gateway.session.test_segments import job
 from tests.gateway.session_driver import result_of
 from tests.gateway.storage.test_outbox import key, record
-from wire.messages import JOB_DEADLINE_MS_MAX, Failure, Stored
-
-
-def test_settings_become_limits_of_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEGMENT_DEADLINE_S", "2.5")
-    server = Server(GatewaySettings())
-    assert server.new_runner("", Native()).session.limits.segment_deadline_ms == 2_500
-    bulk = server.new_runner("", Openai()).session.limits
-    assert bulk.segment_deadline_ms == JOB_DEADLINE_MS_MAX
-    assert (bulk.resume_wait_s, bulk.stored_wait_s) == (0, 0)
+from wire.messages import Failure, Stored
 
 
 @pytest.mark.parametrize(("code", "failures"), [("overloaded", 0), ("chunk_failed", 1)])

@@ -137,7 +137,7 @@ class GatewayProcess:
     def generation_of(self, session_id: str) -> int:
         """Generation of the session in this process; the highest possible one without the session,
         so that no check is relaxed for it."""
-        runner = self.server._table.find(session_id)
+        runner = self.server.registry.find(session_id)
         return sys.maxsize if runner is None else runner.session.resume_point.generation
 
     def _made_of(self, name: str) -> contextlib.AbstractContextManager[Any]:
@@ -251,7 +251,7 @@ class GatewayProcess:
             "sessions": len(server.sessions),
             "outbox": len(server.outbox),
             "spool": len(server.spool),
-            "claims": len(server._takeover._claims),
+            "claims": len(server.registry._takeover._claims),
             "connections": server.gate.connections,
         }
         return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
@@ -304,10 +304,17 @@ def simulated(
             processors=[_drop], wrapper_class=structlog.BoundLogger, cache_logger_on_first_use=False
         )
         stack.callback(lambda: structlog.configure(**configured))
-        for module in ("server", "admission.gate", "session.runner", "draining", "web.websocket"):
+        for module in (
+            "server",
+            "session_registry",
+            "admission.gate",
+            "session.runner",
+            "draining",
+            "web.websocket",
+        ):
             stack.enter_context(patch(f"gateway.{module}.time", clock))
-        stack.enter_context(patch("gateway.server.Session", recorded))
-        stack.enter_context(patch("gateway.server.secrets", _Secrets()))
+        stack.enter_context(patch("gateway.session_registry.Session", recorded))
+        stack.enter_context(patch("gateway.session_registry.secrets", _Secrets()))
         stack.enter_context(patch("gateway.server.TICK_S", TICK_S))
         stack.enter_context(patch("gateway.session.transcript_store.RESULTS_PER_BLOCK", 2))
         stack.enter_context(patch("gateway.server.probe_load", _no_probe))

@@ -19,6 +19,7 @@ from gateway.session import events as e
 from gateway.session.core import TRANSITIONS, Session
 from gateway.session.runner import Services, SessionRunner
 from gateway.session.states import State
+from gateway.settings import GatewaySettings
 from gateway.web.websocket import Connection, Gateway
 from tests.gateway.session_driver import ENDPOINTER, LIMITS
 from wire.messages import Cancel, Job, Record, Result
@@ -52,10 +53,11 @@ class ScriptedSocket:
 class NoServices:
     """Takes everything, answers nothing: no audio is sent in these tests."""
 
-    chunk_bytes_max = 1 << 20
+    settings = GatewaySettings()
 
     def __init__(self) -> None:
         self.released = 0
+        self.registry = self
         self.runners: list[SessionRunner] = []
 
     def submit_job(self, job: Job) -> None: ...

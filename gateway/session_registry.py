@@ -1,0 +1,203 @@
+"""The sessions of this gateway: makes them, reserves their ids, resumes and releases them."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from gateway.dialects.dialect import Traits
+from gateway.session import events as e
+from gateway.session.core import Session
+from gateway.session.endpointer import EndpointerConfig
+from gateway.session.resume import NEW_SESSION, NOT_RESUMABLE, UNAVAILABLE, ResumePoint
+from gateway.session.runner import Services, SessionRunner
+from gateway.session.states import SessionLimits
+from gateway.session.table import SessionTable
+from gateway.session.takeover import Takeover
+from gateway.settings import GatewaySettings
+from gateway.storage.redis_metadata import RedisMetadata
+from gateway.telemetry import metrics
+from persistence.reads import SessionReader, StoreUnavailable
+from wire.messages import JOB_DEADLINE_MS_MAX, Claimed, Lane, Message, Stored
+
+ID_CHECK_TIMEOUT_S = 0.5
+METADATA_UPDATE_EVERY_S = 5.0
+
+
+def wall_ms() -> int:
+    """Milliseconds of the wall clock, for values that people read."""
+    return time.time_ns() // 1_000_000
+
+
+class SessionRegistry:
+    """``running`` maps ids to running sessions; ``find`` returns ended ones, too.
+
+    ``send`` sends a message to the broker, and ``services`` is the gateway for the sessions.
+    """
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        gateway_id: str,
+        *,
+        reader: SessionReader,
+        redis_metadata: RedisMetadata,
+        send: Callable[[Message], bool],
+        services: Services,
+    ) -> None:
+        self._settings = settings
+        self._gateway_id = gateway_id
+        self._reader = reader
+        self._redis_metadata = redis_metadata
+        self._services = services
+        self._takeover = Takeover(gateway_id, reader, send)
+        self._table = SessionTable(settings.resume_wait_s)
+        self.running = self._table.running
+        self.find = self._table.find
+        self._metadata_due_s = 0.0
+
+    # ----------------------------------------------------------------------------- their beginning
+
+    def new_runner(self, client: str, dialect: Traits) -> SessionRunner:
+        """Make a session for the client at the address ``client``. It has no id yet: see
+        ``claim``."""
+        limits = SessionLimits(
+            segment_deadline_ms=int(self._settings.segment_deadline_s * 1000),
+            resume_wait_s=self._settings.resume_wait_s,
+        )
+        if not dialect.resumable:
+            client = f"{client} ({dialect.name})"
+            limits = replace(limits, resume_wait_s=0.0, stored_wait_s=0.0)
+        if dialect.lane == "bulk":
+            limits = replace(limits, segment_deadline_ms=JOB_DEADLINE_MS_MAX)
+        token = secrets.token_urlsafe(24)
+        return self._session(client, token, NEW_SESSION, limits, dialect.lane)
+
+    def _session(
+        self,
+        client: str,
+        resume_token: str,
+        resume_point: ResumePoint,
+        limits: SessionLimits,
+        lane: Lane = "live",
+    ) -> SessionRunner:
+        session = Session(
+            limits,
+            EndpointerConfig(endpoint_silence_ms=self._settings.endpoint_silence_ms),
+            resume_token=resume_token,
+            client=client,
+            wall_offset_ms=wall_ms() - int(time.monotonic() * 1000),
+            resume_point=resume_point,
+            lane=lane,
+        )
+        return SessionRunner(session, self._services)
+
+    def is_here(self, session_id: str) -> bool:
+        """Whether the session runs here, or ended here recently."""
+        return self.find(session_id) is not None
+
+    async def claim(self, runner: SessionRunner, start: e.Start) -> SessionRunner | e.Problem:
+        """Return the session for ``start``: ``runner`` itself, its id now reserved, or the session
+        that the resume token belongs to. Otherwise a problem for the client."""
+        session_id = start.session_id
+        if start.resume_token is not None:
+            found = await self._resume(runner, session_id, start.resume_token)
+            refused = isinstance(found, e.Problem)
+            metrics.SESSIONS.labels("resume_refused" if refused else "resumed").inc()
+            return found
+        known = self.is_here(session_id) or await self._is_taken(session_id)
+        if known or self.is_here(session_id):
+            metrics.SESSIONS.labels("id_refused").inc()
+            return e.Problem(code="session_exists", message="this session_id is taken")
+        self._add(runner, session_id)
+        metrics.SESSIONS.labels("started").inc()
+        self._redis_metadata.update_session(
+            session_id,
+            user_id=start.user_id,
+            mode=start.mode,
+            language=start.language,
+            started_at_ms=wall_ms(),
+        )
+        return runner
+
+    def _add(self, runner: SessionRunner, session_id: str) -> None:
+        self.running[session_id] = runner
+        self._redis_metadata.update_session(
+            session_id, gateway_id=self._gateway_id, status="active"
+        )
+
+    async def _resume(
+        self, new: SessionRunner, session_id: str, resume_token: str
+    ) -> SessionRunner | e.Problem:
+        here = self._table.find(session_id)
+        if here is not None:
+            if not self._table.check_token(here, resume_token):
+                return NOT_RESUMABLE
+            # A session that is ending will soon be in the database, and can be resumed from there.
+            return here if here.session.resumable else UNAVAILABLE
+        resume_point = await self._takeover.take(session_id, resume_token)
+        if isinstance(resume_point, e.Problem):
+            return resume_point
+        fresh = new.session
+        runner = self._session(fresh.client, resume_token, resume_point, fresh.limits)
+        self._add(runner, session_id)
+        return runner
+
+    async def _is_taken(self, session_id: str) -> bool:
+        if await self._redis_metadata.session_exists(session_id):
+            return True
+        try:
+            async with asyncio.timeout(ID_CHECK_TIMEOUT_S):
+                return await self._reader.status(session_id) is not None
+        except (StoreUnavailable, TimeoutError):
+            # Sessions go on without the stores. If the id was taken, the first rows are kept.
+            return False
+
+    # ------------------------------------------------------------------------------------ their end
+
+    def release(self, runner: SessionRunner) -> None:
+        """``runner`` has ended."""
+        if self._table.end(runner, time.monotonic()):
+            metrics.SESSIONS.labels("ended").inc()
+            self._update_metadata(runner.session, runner.session.early_end or "finished")
+
+    def forget(self, session_id: str) -> None:
+        """Remove a deleted session."""
+        self._table.forget(session_id)
+        self._redis_metadata.forget_session(session_id)
+
+    def on_claimed(self, message: Claimed) -> None:
+        """Another gateway resumes a session: hand it over if it is here."""
+        if self._table.hand_over(message):
+            metrics.SESSIONS.labels("moved").inc()
+
+    def on_stored(self, message: Stored) -> None:
+        """Hand over sessions of which a newer generation is stored, and continue takeovers that
+        wait for their record."""
+        for place in message.superseded:
+            key = message.keys[place]
+            if self._table.supersede(key.session_id, key.generation):
+                metrics.SESSIONS.labels("moved").inc()
+        self._takeover.note_stored(message.keys)
+
+    def tick(self, now_s: float) -> None:
+        """Forget old sessions, and update the metadata of running ones."""
+        self._table.forget_old(now_s)
+        if now_s >= self._metadata_due_s:
+            self._metadata_due_s = now_s + METADATA_UPDATE_EVERY_S
+            for runner in self.running.values():
+                self._update_metadata(runner.session, runner.session.state.value)
+
+    def _update_metadata(self, session: Session, status: str) -> None:
+        self._redis_metadata.update_session(
+            session.session_id,
+            status=status,
+            gateway_id=self._gateway_id,
+            chunk_count=session.chunk_count,
+            segment_count=session.segment_count,
+            duration_ms=session.duration_ms,
+            updated_at_ms=wall_ms(),
+        )

@@ -1,0 +1,105 @@
+"""The registry of sessions, with its stores out of reach. Resumption: tests/integration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from gateway.dialects.native import Native
+from gateway.dialects.openai import Openai
+from gateway.server import Server
+from gateway.session import events as e
+from gateway.settings import GatewaySettings
+from wire.messages import JOB_DEADLINE_MS_MAX, Stored, StoredKey
+
+
+class Client:
+    """A connection that ignores its answers."""
+
+    def answer(self, answer: e.Answer) -> None: ...
+    def close(self, code: int, reason: str) -> None: ...
+    def displace(self, code: int, reason: str) -> None: ...
+
+
+START = e.Start(
+    session_id="s",
+    user_id="u",
+    mode="auto",
+    sample_rate_hz=16_000,
+    language="",
+    hotwords=(),
+    partials=False,
+    resume_token=None,
+)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setenv("SEGMENT_DEADLINE_S", "2.5")
+    made = Server(GatewaySettings())
+
+    async def no(*_arguments: Any) -> None:
+        return None
+
+    monkeypatch.setattr(made.redis_metadata, "session_exists", no)
+    monkeypatch.setattr(made.reader, "status", no)
+    monkeypatch.setattr(made._broker, "send", lambda _message: True)
+    return made
+
+
+def test_settings_become_limits_of_sessions(server: Server) -> None:
+    limits = server.registry.new_runner("", Native()).session.limits
+    assert (limits.segment_deadline_ms, limits.resume_wait_s) == (2_500, 60.0)
+    bulk = server.registry.new_runner("", Openai()).session.limits
+    assert bulk.segment_deadline_ms == JOB_DEADLINE_MS_MAX
+    assert (bulk.resume_wait_s, bulk.stored_wait_s) == (0, 0)
+
+
+async def test_a_claimed_id_is_taken_until_the_session_is_forgotten(server: Server) -> None:
+    first = server.registry.new_runner("", Native())
+    assert await server.registry.claim(first, START) is first
+    assert server.is_here("s") and server.sessions["s"] is first
+    second = await server.registry.claim(server.registry.new_runner("", Native()), START)
+    assert isinstance(second, e.Problem) and second.code == "session_exists"
+    server.registry.forget("s")
+    assert not server.is_here("s")
+
+
+async def test_an_id_that_a_store_knows_is_taken(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def active(_session_id: str) -> str:
+        return "active"
+
+    monkeypatch.setattr(server.reader, "status", active)
+    found = await server.registry.claim(server.registry.new_runner("", Native()), START)
+    assert isinstance(found, e.Problem) and found.code == "session_exists"
+
+
+async def test_a_session_here_is_resumed_with_its_token_only(server: Server) -> None:
+    runner = server.registry.new_runner("", Native())
+    await server.registry.claim(runner, START)
+    runner.open(Client())
+    runner.begin(START)
+    token = runner.session.resume_token
+    for shown, found in ((token, runner), ("another", None)):
+        fresh = server.registry.new_runner("", Native())
+        resumed = await server.registry.claim(fresh, _with_token(shown))
+        assert resumed is found or (found is None and isinstance(resumed, e.Problem))
+
+
+def _with_token(token: str) -> e.Start:
+    return replace(START, resume_token=token)
+
+
+async def test_a_session_of_a_newer_generation_elsewhere_is_handed_over(server: Server) -> None:
+    runner = server.registry.new_runner("", Native())
+    await server.registry.claim(runner, START)
+    runner.open(Client())
+    runner.begin(START)
+    key = StoredKey(kind="record", session_id="s", seq=0, generation=0)
+    server._on_message(Stored(gateway_id=server.gateway_id, keys=(key,), superseded=(0,)))
+    assert not server.is_here("s")
