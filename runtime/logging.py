@@ -26,7 +26,7 @@ def configure(level: str, log_format: Literal["auto", "console", "json"], proces
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _add_process(process),
+        lambda _logger, _method, event: {**event, "process": process},
         structlog.processors.format_exc_info,
     ]
     renderer: structlog.typing.Processor = (
@@ -59,13 +59,3 @@ def _is_interactive() -> bool:
     # honcho pipes its children's output to its own terminal. A child can detect honcho only by this
     # variable, and cannot detect whether honcho's own output is a terminal.
     return sys.stderr.isatty() or os.environ.get("HONCHO_PROCESS_NAME") is not None
-
-
-def _add_process(process: str) -> structlog.typing.Processor:
-    def add(
-        _logger: object, _method: str, event: structlog.typing.EventDict
-    ) -> structlog.typing.EventDict:
-        event["process"] = process
-        return event
-
-    return add

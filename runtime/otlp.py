@@ -53,8 +53,16 @@ class Exporter:
             shutdown_on_exit=False,  # It would wait up to 30 s for an unreachable collector.
             id_generator=self._ids,
         )
-        requests = _CountedRequests(endpoint.rstrip("/") + "/v1/traces")
-        self._provider.add_span_processor(_BoundedQueue(requests))
+        self._requests = _CountedRequests(endpoint.rstrip("/") + "/v1/traces")
+        self._queued_total = 0
+        self._provider.add_span_processor(
+            BatchSpanProcessor(
+                self._requests,
+                max_queue_size=SPANS_QUEUED_MAX,
+                schedule_delay_millis=EXPORT_INTERVAL_MS,
+                max_export_batch_size=SPANS_PER_REQUEST_MAX,
+            )
+        )
         self._tracer = self._provider.get_tracer("asr", VERSION)
 
     def record(
@@ -69,13 +77,20 @@ class Exporter:
         error: str | None,
         attributes: Mapping[str, str | int],
     ) -> None:
-        """Queue one span. Times are Unix times."""
+        """Queue one span, if its trace is sampled. Times are Unix times."""
         context = Context()
         if parent_id is not None:
             parent = trace.SpanContext(trace_id, parent_id, is_remote=True, trace_flags=_SAMPLED)
             context = trace.set_span_in_context(trace.NonRecordingSpan(parent), context)
         self._ids.trace_id, self._ids.span_id = trace_id, span_id
         span = self._tracer.start_span(name, context, attributes=attributes, start_time=start_ns)
+        if not span.is_recording():
+            return
+        # The SDK's queue would drop the oldest span and not count it.
+        if self._queued_total - self._requests.dequeued_total >= SPANS_QUEUED_MAX:
+            SPANS.labels("dropped").inc()
+            return
+        self._queued_total += 1
         if error is not None:
             span.set_status(trace.StatusCode.ERROR, error)
         span.end(end_ns)
@@ -108,14 +123,14 @@ class _CountedRequests(OTLPSpanExporter):
 
     def __init__(self, url: str) -> None:
         super().__init__(url, timeout=EXPORT_TIMEOUT_S)
-        self.dequeued = 0
+        self.dequeued_total = 0
         self._url = url
         self._failing = False
         self._log = structlog.get_logger()
         logging.getLogger(OTLPSpanExporter.__module__).setLevel(logging.CRITICAL)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        self.dequeued += len(spans)
+        self.dequeued_total += len(spans)
         result = super().export(spans)
         failed = result is not SpanExportResult.SUCCESS
         SPANS.labels("failed" if failed else "sent").inc(len(spans))
@@ -123,25 +138,3 @@ class _CountedRequests(OTLPSpanExporter):
             self._log.warning("trace_export_failed", url=self._url, spans=len(spans))
         self._failing = failed
         return result
-
-
-class _BoundedQueue(BatchSpanProcessor):
-    """Drops and counts new spans when the queue is full. The SDK would drop the oldest without
-    counting them."""
-
-    def __init__(self, requests: _CountedRequests) -> None:
-        super().__init__(
-            requests,
-            max_queue_size=SPANS_QUEUED_MAX,
-            schedule_delay_millis=EXPORT_INTERVAL_MS,
-            max_export_batch_size=SPANS_PER_REQUEST_MAX,
-        )
-        self._requests = requests
-        self._enqueued = 0
-
-    def on_end(self, span: ReadableSpan) -> None:
-        if self._enqueued - self._requests.dequeued >= SPANS_QUEUED_MAX:
-            SPANS.labels("dropped").inc()
-            return
-        self._enqueued += 1
-        super().on_end(span)

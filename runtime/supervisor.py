@@ -104,9 +104,15 @@ class Child:
         if it was not running."""
         if self._process is None:
             return exit_codes.OK
-        code = end_child(self._process, kill_after_s)
+        self.terminate()
+        try:
+            code = self._process.wait(kill_after_s)
+        except subprocess.TimeoutExpired:
+            self._log.error("child_killed", pid=self.pid, after_s=kill_after_s)
+            self._process.kill()
+            code = self._process.wait()
         self._forget()
-        return code
+        return max(code, exit_codes.OK)
 
     def _start(self, now_s: float) -> None:
         pass_fds: Sequence[int] = ()
@@ -153,19 +159,6 @@ def end_children(children: Sequence[Child], kill_after_s: float = KILL_AFTER_S) 
     for child in children:
         child.terminate()
     return max(child.end(max(0.0, deadline_s - time.monotonic())) for child in children)
-
-
-def end_child(child: subprocess.Popen[bytes], kill_after_s: float = KILL_AFTER_S) -> int:
-    """SIGTERM, then SIGKILL after ``kill_after_s``. Returns the exit code, 0 after a signal."""
-    if child.poll() is None:
-        child.terminate()
-    try:
-        child.wait(kill_after_s)
-    except subprocess.TimeoutExpired:
-        structlog.get_logger().error("child_killed", pid=child.pid, after_s=kill_after_s)
-        child.kill()
-        child.wait()
-    return max(child.returncode, 0)
 
 
 def main(arguments: list[str]) -> int:
