@@ -1,10 +1,10 @@
-# `make run` and `make test` need Python >= 3.11 and nothing else; `make help` lists the rest.
+# `make run` and `make test` need only Python >= 3.11. `make help` lists all targets.
 
 PYTHON ?= python3
-# Where to get torch, if not from pip's configured index: PyTorch's own index of CPU builds spares
-# several gigabytes of CUDA libraries on a machine without a GPU.
+# Index from which torch is installed; by default, pip's own. On a machine without a GPU, PyTorch's
+# index of CPU builds saves several gigabytes of CUDA libraries.
 TORCH_INDEX_URL ?=
-# Test files run side by side in so many processes, each with databases of its own.
+# Number of processes that run test files in parallel, each with its own databases.
 TEST_PROCESSES ?= 2
 
 VENV := .venv
@@ -20,11 +20,11 @@ PACKAGES := asr_worker broker examples gateway persistence runtime tests tools w
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
 
-setup: $(INSTALLED) ## Make .venv with the pinned versions; does nothing the second time.
+setup: $(INSTALLED) ## Install the pinned versions into .venv, unless that is up to date.
 
-# The stamp comes last: a setup that was interrupted or failed runs again.
+# The stamp is written last, so that an interrupted or failed setup is repeated.
 $(INSTALLED): pyproject.toml constraints.txt tools/client/pyproject.toml tools/ops/requirements.py
-	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or later is needed, and PYTHON=$(PYTHON) is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or later is needed, but PYTHON=$(PYTHON) is " + sys.version.split()[0] + ": set PYTHON to another one" if sys.version_info < (3, 11) else 0)'
 	@echo "Installing into $(VENV); the first time takes some minutes."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python tools/ops/requirements.py pyproject.toml > $(REQUIREMENTS)
@@ -33,37 +33,37 @@ $(INSTALLED): pyproject.toml constraints.txt tools/client/pyproject.toml tools/o
 	@$(PIP_INSTALL) --no-build-isolation -e tools/client
 	@touch $@
 
-run: $(INSTALLED) ## Start everything, transcribe a sample, serve on PORT (8080) until Ctrl-C.
-	@exec $(BIN)/python -m tools.cli.serve
+run: $(INSTALLED) ## Start the system, transcribe samples, serve on PORT (8080) until Ctrl-C.
+	@exec $(BIN)/asr serve
 
-test: $(INSTALLED) ## Every test: real processes, sockets, databases and the demo model.
+test: $(INSTALLED) ## Run all tests, with real processes, sockets, databases and the demo model.
 	@exec $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
-check: $(INSTALLED) ## Format, lint, types and tidiness.
+check: $(INSTALLED) ## Check format, lint, types and tidiness.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(PACKAGES)
 	$(BIN)/python -m pytest -q tests/test_tidy.py tests/test_docs.py
 
-format: $(INSTALLED) ## Let ruff format and fix what it can.
+format: $(INSTALLED) ## Format the code, and fix what ruff can.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED) ## Measure, each figure beside its reference of the same run.
+bench: $(INSTALLED) ## Measure performance, each figure with its reference of the same run.
 	@exec $(BIN)/python -m tools.lab.bench
 
-loadtest: $(INSTALLED) ## Verified sessions on a stack of its own; options in ARGS="-c 200 -d 60s".
-	@exec $(BIN)/python -m tools.lab.loadtest --out bench-results $(ARGS)
+loadtest: $(INSTALLED) ## Measure a new system under verified sessions; options in ARGS="-c 200 -d 60s".
+	@exec $(BIN)/asr loadtest --out bench-results $(ARGS)
 
-chaos: $(INSTALLED) ## Hurt two systems of its own in the commonest ways, and check every word.
+chaos: $(INSTALLED) ## Inject the most common faults into two systems, and check every word.
 	@exec $(BIN)/python -m tools.lab.chaos --jobs 2 $(ARGS)
 
-chaos-full: $(INSTALLED) ## Every fault at every moment, on three systems side by side: half an hour.
+chaos-full: $(INSTALLED) ## Inject all faults at all moments into three systems; takes half an hour.
 	@exec $(BIN)/python -m tools.lab.chaos --full --jobs 3 $(ARGS)
 
-constraints: $(INSTALLED) ## Write constraints.txt from what .venv holds.
+constraints: $(INSTALLED) ## Write constraints.txt from the packages in .venv.
 	$(BIN)/python tools/ops/requirements.py --pin constraints.txt pyproject.toml
 
-clean: ## Remove what tools made, but neither .venv nor .data.
+clean: ## Remove generated files, except .venv and .data.
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build bench-results
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

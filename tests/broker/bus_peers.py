@@ -12,8 +12,8 @@ from typing import TypeVar
 
 import zmq
 
+from tools.lab.harness.ports import free_range
 from tools.lab.harness.process import LoggedProcess
-from tools.ops.ports import free_range
 from wire import codec, publication, sockets
 from wire.messages import Heartbeat, Message, Ready, WorkerJob, WorkerResult
 

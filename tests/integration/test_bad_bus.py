@@ -19,9 +19,9 @@ from tests.integration.raw_zmtp import RawDealer
 from tests.integration.resuming_client import ResumingClient, assert_stored_once
 from tests.integration.speech import chunks_of, spoken
 from tools.lab.harness.metrics import scrape
+from tools.lab.harness.ports import free_range
 from tools.lab.harness.process import LoggedProcess
 from tools.lab.harness.stack import running_stack
-from tools.ops.ports import free_range
 from wire import codec
 from wire.messages import Hello, Ready, Result, Welcome, WorkerJob, WorkerResult
 

@@ -27,8 +27,8 @@ from tests.integration.speech import chunk_message, spoken
 from tests.integration.test_protocol import talking
 from tools.lab.fuzz.run import Target, run
 from tools.lab.harness import database
+from tools.lab.harness.ports import free_range
 from tools.lab.harness.stack import Stack, running_stack
-from tools.ops.ports import free_range
 
 SESSION_AUDIO_S_MAX = 60
 MESSAGE_BYTES_MAX = GatewaySettings.model_fields["chunk_bytes_max"].default * 3 // 2

@@ -8,8 +8,8 @@ import zmq
 
 from tests.conftest import EmbeddedServices
 from tests.integration.speech import say, spoken
+from tools.lab.harness.ports import free_port
 from tools.lab.harness.stack import running_stack
-from tools.ops.ports import free_port
 from wire import codec, keys, sockets
 from wire.messages import Hello
 

@@ -18,9 +18,9 @@ import pytest
 
 from runtime.settings import DatabaseSettings
 from tests.integration.speech import say, spoken
+from tools.lab.harness.ports import free_port
 from tools.lab.harness.process import ROOT, inherited
 from tools.lab.harness.stack import wait_until
-from tools.ops.ports import free_port
 
 END_TIMEOUT_S = 10
 

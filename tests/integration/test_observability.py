@@ -30,8 +30,8 @@ from tests.promql import Query
 from tests.test_deploy import QUERIES, alerts
 from tests.test_metrics import METRICS, OWNERS
 from tools.lab.harness import database
+from tools.lab.harness.ports import free_port
 from tools.lab.harness.stack import Stack, running_stack, wait_until
-from tools.ops.ports import free_port
 
 SELECTOR = re.compile(r"\b(?:asr|process)_\w+(?:\{[^}]*\})?|\bup\{[^}]*\}")
 SAID = spoken(77, digits=(8, 8), voice="en_slt")

@@ -25,7 +25,7 @@ from rich.console import Console
 from gateway.web import auth_tokens
 from runtime import exit_codes, lifecycle
 from tools.cli import serve
-from tools.ops.ports import free_port
+from tools.lab.harness.ports import free_port
 from tools.ops.stack import Stack
 
 ROOT = Path(__file__).parents[3]

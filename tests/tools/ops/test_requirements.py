@@ -1,3 +1,5 @@
+"""Requirements and pins of `make setup`."""
+
 from __future__ import annotations
 
 import re

@@ -1,3 +1,5 @@
+"""Prometheus targets of one host."""
+
 from __future__ import annotations
 
 import json
@@ -18,7 +20,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_every_instance_has_a_target_with_its_kinds_job() -> None:
+def test_every_instance_has_a_target_with_the_job_of_its_kind() -> None:
     found = json.loads(run("gateway=2", "asr_worker=3", "broker=0", METRICS_PORT="9000").stdout)
     assert {group["labels"]["job"]: group["targets"] for group in found} == {
         "asr-broker": [],
@@ -29,13 +31,13 @@ def test_every_instance_has_a_target_with_its_kinds_job() -> None:
 
 
 @pytest.mark.parametrize("argument", ["gateway", "gateway=x", "gateway=-1", "gateway=21", "gate=1"])
-def test_what_is_no_count_is_refused(argument: str) -> None:
+def test_invalid_counts_are_refused(argument: str) -> None:
     refused = run(argument)
     assert refused.returncode == 2 and refused.stdout == ""
     assert "gate" in refused.stderr
 
 
-def test_targets_of_different_kinds_do_not_meet() -> None:
+def test_targets_of_different_kinds_do_not_overlap() -> None:
     groups = scrape_targets(
         9_700, {"broker": 10, "persistence": 10, "gateway": 20, "asr_worker": 60}
     )

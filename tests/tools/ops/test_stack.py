@@ -1,3 +1,5 @@
+"""honcho as a child process."""
+
 from __future__ import annotations
 
 import contextlib
@@ -35,7 +37,7 @@ class Running:
 
 
 def assert_gone(processes: list[psutil.Process]) -> None:
-    """Each has ended or is about to; an orphan's zombie is the init process's business."""
+    """Each has ended or is ending; the init process reaps the zombies of orphans."""
     until_s = time.monotonic() + WAIT_S
     while alive := [process for process in processes if lives(process)]:
         assert time.monotonic() < until_s, alive
@@ -51,7 +53,7 @@ def lives(process: psutil.Process) -> bool:
 
 @pytest.fixture
 def processes(tmp_path: Path) -> Iterator[list[psutil.Process]]:
-    """Filled by the test; none of them may be left."""
+    """Processes that a test adds; all of them must have ended."""
     known: list[psutil.Process] = []
     yield known
     assert known
@@ -63,7 +65,7 @@ def descendants(running: Running) -> list[psutil.Process]:
     return [honcho, *honcho.children(recursive=True)]
 
 
-def test_stop_leaves_nothing(tmp_path: Path, processes: list[psutil.Process]) -> None:
+def test_stop_leaves_no_process(tmp_path: Path, processes: list[psutil.Process]) -> None:
     running = Running(tmp_path, f"one: {SLEEPS}\ntwo: {SLEEPS}\n", "two=2")
     for _ in range(3):
         running.await_line("| up")
@@ -73,7 +75,7 @@ def test_stop_leaves_nothing(tmp_path: Path, processes: list[psutil.Process]) ->
     assert running.stack.exit_code is not None
 
 
-def test_stop_kills_what_ignores_it(
+def test_stop_kills_processes_that_ignore_it(
     tmp_path: Path, processes: list[psutil.Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tools.ops.stack.STOP_S_MAX", 0.5)
@@ -83,7 +85,7 @@ def test_stop_kills_what_ignores_it(
     running.stack.stop()
 
 
-def test_one_end_ends_all_and_its_error_is_remembered(tmp_path: Path) -> None:
+def test_the_end_of_one_process_ends_all_and_its_error_is_kept(tmp_path: Path) -> None:
     fails = "sh -c 'echo error: PORT is taken >&2; exit 69'"
     running = Running(tmp_path, f"one: {SLEEPS}\ntwo: {fails}\n")
     running.await_line("one.1 stopped")
@@ -92,7 +94,7 @@ def test_one_end_ends_all_and_its_error_is_remembered(tmp_path: Path) -> None:
     assert running.stack.errors == ["two: PORT is taken"]
 
 
-def test_killed_honcho_leaves_nothing(tmp_path: Path, processes: list[psutil.Process]) -> None:
+def test_a_killed_honcho_leaves_no_process(tmp_path: Path, processes: list[psutil.Process]) -> None:
     running = Running(tmp_path, f"one: {SLEEPS}\n")
     running.await_line("| up")
     processes += descendants(running)
@@ -100,7 +102,7 @@ def test_killed_honcho_leaves_nothing(tmp_path: Path, processes: list[psutil.Pro
     running.stack.stop()
 
 
-def test_a_killed_owner_leaves_nothing(tmp_path: Path) -> None:
+def test_a_killed_parent_leaves_no_process(tmp_path: Path) -> None:
     (tmp_path / "Procfile").write_text(f"one: {SLEEPS}\n")
     owner = subprocess.Popen(
         [

@@ -28,9 +28,9 @@ from gateway.audio.timeline import FRAME_SAMPLES
 from tools.lab.bench.figures import Figure
 from tools.lab.bench.peers import cpu_s, running
 from tools.lab.bench.worker import utterances
+from tools.lab.harness.ports import free_port
 from tools.lab.harness.process import ROOT
 from tools.lab.harness.stack import Stack
-from tools.ops.ports import free_port
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 
 CHUNK_MS = 200

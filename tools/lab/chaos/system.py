@@ -12,9 +12,9 @@ from runtime.settings import embedded_socket_dir
 from tools.lab.chaos import disks, sabotage
 from tools.lab.chaos.proxy import Address, Proxy
 from tools.lab.harness import database
+from tools.lab.harness.ports import free_port, free_range
 from tools.lab.harness.process import ROOT
 from tools.lab.harness.stack import Stack
-from tools.ops.ports import free_port, free_range
 
 WORKERS: Final = 2
 GATEWAYS: Final = 2

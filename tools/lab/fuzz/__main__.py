@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tools.lab.fuzz.run import Result, Target, run
+from tools.lab.harness.ports import free_port, free_range
 from tools.lab.harness.stack import supervised_stack
-from tools.ops.ports import free_port, free_range
 
 EDGE_SHARE = 50
 """One message in 50 goes to a gateway: it costs a hundred times as much as one on the bus."""

@@ -15,8 +15,8 @@ from runtime.metrics import PORT_OFFSETS
 from runtime.settings import DatabaseSettings
 from tools.lab.harness import metrics, process, usage
 from tools.lab.harness.http import Answer, ask
+from tools.lab.harness.ports import free_port
 from tools.lab.harness.process import ROOT, LoggedProcess
-from tools.ops.ports import free_port
 
 READY_TIMEOUT_S: Final = 90.0
 START_ORDER: Final = ("embedded", "broker", "asr_worker", "persistence", "gateway")

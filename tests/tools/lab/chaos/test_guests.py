@@ -10,7 +10,7 @@ import pytest
 
 from tools.lab.chaos import guests
 from tools.lab.chaos.system import System
-from tools.ops.ports import free_port
+from tools.lab.harness.ports import free_port
 
 
 class Answer(BaseHTTPRequestHandler):

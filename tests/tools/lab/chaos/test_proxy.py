@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 import pytest
 
 from tools.lab.chaos.proxy import Address, Proxy
-from tools.ops.ports import free_port
+from tools.lab.harness.ports import free_port
 
 TIMEOUT_S = 10.0
 NOTHING_S = 0.3

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tools.lab.harness.http import Answer, ask
-from tools.ops.ports import free_port
+from tools.lab.harness.ports import free_port
 
 
 class Echo(BaseHTTPRequestHandler):

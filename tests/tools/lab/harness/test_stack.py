@@ -8,9 +8,9 @@ import psutil
 import pytest
 
 from runtime.metrics import PORT_OFFSETS
+from tools.lab.harness.ports import free_range
 from tools.lab.harness.process import ROOT
 from tools.lab.harness.stack import START_ORDER, STOP_ORDER, Stack, procfile, supervised_stack
-from tools.ops.ports import free_range
 
 
 def test_the_commands_are_the_procfiles() -> None:
