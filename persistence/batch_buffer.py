@@ -1,7 +1,7 @@
-"""SANS-IO: what was published and is not yet committed; batches of it; what to confirm.
+"""Core of persistence: publications that are not committed yet, their batches, and confirmations.
 
-Publications may be lost, repeated and reordered. What is lost is sent again by its gateway until
-it is confirmed, so dropping one at a limit costs time, never data.
+Publications may be lost, repeated and reordered. A gateway sends its data again until that is
+confirmed, so a publication dropped at a limit costs time, but no data.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from wire.records import ChunkDetails, RecordBody, parse_body, segment_copy
 
 SESSION_ID_CHARS_MAX = 128
 STORED_KEYS_MAX = 1_000
-"""Per STORED message, so that its header stays below ``wire.codec.HEADER_BYTES_MAX``."""
+"""Most keys in one ``Stored``, so that its header stays below ``wire.codec.HEADER_BYTES_MAX``."""
 
 Discard = Literal["bad_message", "bad_session_id", "repeated", "backlog_full"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """When a batch is written, and how much may wait."""
+    """When a batch is written, and how much is kept in memory."""
 
     batch_rows_max: int
     batch_wait_s: float
-    """A batch not full by then, counted from its oldest row, is written as it is."""
+    """An incomplete batch is written once its oldest row is this old."""
     pending_rows_max: int
-    """Beyond this, or beyond ``pending_bytes_max``, what newly arrives is dropped, unless nothing
-    else waits."""
+    """At this limit, or at ``pending_bytes_max``, new publications are dropped, unless nothing else
+    is waiting."""
     pending_bytes_max: int
 
 
@@ -41,7 +41,7 @@ class Entry:
     """One publication to be written."""
 
     gateway_id: str
-    """Who is to be told of the COMMIT."""
+    """The gateway that gets the confirmation."""
     key: StoredKey
     body: RecordBody
     byte_count: int
@@ -58,50 +58,51 @@ class Entry:
 
     @property
     def from_gateway(self) -> bool:
-        """It tells what its gateway has told its client; a result tells what the broker sent to
-        the gateway, which may have been lost on the way."""
+        """Whether the gateway sent it: then it holds what the client received. A published result
+        may have been lost on its way to the gateway, and another one delivered."""
         return self.key.kind == "record"
 
     @property
     def rows(self) -> int:
-        # At least 1, so that records of no chunks count towards the limits too.
+        # At least 1, so that records without chunks count towards the limits as well.
         return max(1, len(self.body.chunks)) if isinstance(self.body, ChunkDetails) else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reception:
-    """What became of a publication."""
+    """Outcome of ``receive``."""
 
     discarded: Discard | None = None
     lost: int = 0
-    """Publications missing in the broker's sequence before this one."""
+    """Number of publications missing in the broker's sequence before this one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Entries for one transaction; give it to ``committed`` after COMMIT."""
+    """Entries for one transaction. Pass it to ``committed`` after COMMIT."""
 
     entries: tuple[Entry, ...]
 
 
 class BatchBuffer:
-    """Call ``receive`` for each publication, ``take_batch`` whenever the writer is free, and
-    ``committed`` after each COMMIT. An entry leaves the backlog only then."""
+    """Call ``receive`` for each publication, ``take_batch`` whenever the writer is idle, and
+    ``committed`` after each COMMIT, which removes the batch from the backlog."""
 
     def __init__(self, limits: Limits) -> None:
         self.rows = 0
-        """Received and not committed, batches being written included."""
+        """Rows received and not committed, including those of batches being written."""
         self.bytes = 0
         self._limits = limits
         self._pending: deque[Entry] = deque()
         self._pending_rows = 0
-        # With the gateway: a resumed session's new gateway counts its records from 0 again.
+        # With the gateway's id, because the new gateway of a resumed session counts its records
+        # from 0 again.
         self._known: set[tuple[str, StoredKey]] = set()
         self._epoch: str | None = None
         self._next_sequence = 0
 
     def receive(self, frames: Sequence[bytes], now_s: float) -> Reception:
-        """Take one publication as the SUB socket received it."""
+        """Add a publication, in frames as received by the SUB socket."""
         try:
             sequence, message = publication.decode(frames)
             key, body = _content(message)
@@ -129,7 +130,7 @@ class BatchBuffer:
         return Reception(lost=lost)
 
     def batch_due_s(self) -> float | None:
-        """When ``take_batch`` will give one; None: when more arrives."""
+        """Return the time from which ``take_batch`` returns a batch; None: nothing is waiting."""
         if not self._pending:
             return None
         if self._pending_rows >= self._limits.batch_rows_max:
@@ -137,8 +138,8 @@ class BatchBuffer:
         return self._pending[0].received_s + self._limits.batch_wait_s
 
     def take_batch(self, now_s: float, *, draining: bool = False) -> Batch | None:
-        """The next batch, if it is full or has waited long enough; ``draining`` waits for
-        neither. A single entry of more rows than a batch may have is a batch of its own."""
+        """Return the next batch if it is complete or has waited long enough, or, with ``draining``,
+        in any case. An entry with more rows than a batch may have is a batch of its own."""
         due_s = self.batch_due_s()
         if due_s is None or (now_s < due_s and not draining):
             return None
@@ -154,8 +155,8 @@ class BatchBuffer:
         return Batch(entries=tuple(entries))
 
     def committed(self, batch: Batch, superseded: Iterable[Entry] = ()) -> list[Stored]:
-        """Forget ``batch``, which is committed, except for ``superseded`` ones of it, which the
-        database dropped. Returns the confirmations to send."""
+        """Remove ``batch`` from the backlog and return the confirmations to send. It is committed
+        but for the entries in ``superseded``, which were dropped."""
         dropped = {(entry.gateway_id, entry.key) for entry in superseded}
         keys: defaultdict[str, list[StoredKey]] = defaultdict(list)
         for entry in batch.entries:
@@ -177,15 +178,16 @@ class BatchBuffer:
         ]
 
     def _has_room_for(self, entry: Entry) -> bool:
-        # What is more than the limits alone goes when nothing else waits: dropped, it would be
-        # sent again and dropped again for ever.
+        # An entry larger than the limits is accepted if nothing else is waiting. Otherwise it would
+        # be dropped each time that it is sent.
         return not self.rows or (
             self.rows + entry.rows <= self._limits.pending_rows_max
             and self.bytes + entry.byte_count <= self._limits.pending_bytes_max
         )
 
     def _lost_before(self, epoch: str, sequence: int) -> int:
-        # The first publication of an epoch tells nothing: we may have subscribed in the middle.
+        # The first publication received in an epoch shows no loss: the subscription may have begun
+        # after others were sent.
         expected = self._next_sequence if epoch == self._epoch else sequence
         self._epoch = epoch
         self._next_sequence = sequence + 1

@@ -1,4 +1,4 @@
-"""What persistence counts."""
+"""Metrics of persistence."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ DATABASE_UP = Gauge("asr_persistence_database_up", "1: the last write or connect
 
 
 def _show_zeros() -> None:
-    """Series that alerts watch are there before their first event: an increase from nothing to 1
-    is none to Prometheus."""
+    """Create the series that alerts watch before their first event: Prometheus does not see an
+    increase from no series to 1."""
     for reason in ("bad_message", "bad_session_id", "repeated", "backlog_full"):
         DISCARDED.labels(reason)
     for body in get_args(RecordBody):

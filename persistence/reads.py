@@ -1,4 +1,4 @@
-"""What the gateway's REST reads: asynchronous, with short time limits, never waiting for long."""
+"""Reads of stored sessions, for REST and resumption: asynchronous, and with short deadlines."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ from wire.messages import Result
 
 CONNECTIONS_MAX = 4
 CONNECT_TIMEOUT_S = 2.0
-"""For a free connection, new ones included. libpq takes less than 2 s for 2 s."""
+"""To get a connection from the pool. libpq treats values below 2 s as 2 s."""
 READ_TIMEOUT_S = 2.0
 RECONNECT_TIMEOUT_S = 2.0
-"""After this the pool stops trying by itself, and tries anew at the next read: a database that
-was away for long is found as soon as somebody asks."""
+"""The pool stops reconnecting after this time. The next read makes it try again."""
 CLOSE_TIMEOUT_S = 1.0
 HISTORY_ROWS_MAX = 1_000
 SESSION_ROWS_MAX = 100_000
-"""Of segments, and of chunks, in one answer: hours of audio. What is beyond is left out."""
+"""Most segments, and most chunks, in one answer: hours of audio. Further ones are left out."""
 
 Row: TypeAlias = dict[str, Any]
 Connection: TypeAlias = AsyncDeadlineConnection[Row]
 T = TypeVar("T")
 
 _ISO = "to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
-# A session that has not finished has no counts of its own yet.
+# The row of a session that has not finished holds no counts.
 _SESSION_COLUMNS = f"""
 s.id AS session_id, s.user_id, s.status, coalesce(s.text, '') AS text,
 coalesce(s.duration_ms, (SELECT max(c.offset_ms + c.duration_ms) FROM asr_chunks c
@@ -75,18 +74,21 @@ FROM asr_sessions WHERE id = %s
 
 
 class StoreUnavailable(Exception):  # noqa: N818 - a state of the world, not an error of the caller
-    """The database does not answer, or has no tables yet. Trying again later may help."""
+    """The database does not answer, or has no tables yet. Try again later."""
 
 
 class SessionReader:
-    """Reads on a small pool. ``open`` and ``close`` on the event loop that uses it; ``open``
-    does not wait for the database, which may come and go at any time."""
+    """Reads sessions through a small pool of connections.
+
+    Call ``open`` and ``close`` on the event loop that uses it. ``open`` does not wait for the
+    database, which may become available or unavailable at any time.
+    """
 
     def __init__(self, conninfo: str) -> None:
         self._available: bool | None = None
         self._reading: set[asyncio.Future[Any]] = set()
         self._log = structlog.get_logger()
-        # The pool logs every failed try; we log when the state changes.
+        # The pool logs every failed attempt; this class logs changes of state.
         logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             conninfo,
@@ -113,7 +115,7 @@ class SessionReader:
         await self._pool.close(timeout=CLOSE_TIMEOUT_S)
 
     async def ping(self) -> bool:
-        """Whether the database answers and has its tables."""
+        """Return whether the database answers and has its tables."""
         try:
             await self._read(lambda connection: _rows(connection, _PING))
         except StoreUnavailable:
@@ -121,11 +123,11 @@ class SessionReader:
         return True
 
     async def history(self, limit: int) -> tuple[int, list[Row]]:
-        """How many sessions are stored, and the newest ``limit`` of them, at most
+        """Return the number of stored sessions, and the newest ``limit`` of them, at most
         ``HISTORY_ROWS_MAX``.
 
         Raises:
-            StoreUnavailable: no answer in ``READ_TIMEOUT_S``.
+            StoreUnavailable: if there is no answer within ``READ_TIMEOUT_S``.
         """
 
         async def read(connection: Connection) -> tuple[int, list[Row]]:
@@ -136,10 +138,11 @@ class SessionReader:
         return await self._read(read)
 
     async def session(self, session_id: str) -> Row | None:
-        """The session with its segments and chunks; None: unknown or deleted.
+        """Return the session with its segments (as ``Result``) and chunks; None: unknown or
+        deleted.
 
         Raises:
-            StoreUnavailable: no answer in ``READ_TIMEOUT_S``.
+            StoreUnavailable: if there is no answer within ``READ_TIMEOUT_S``.
         """
 
         async def read(connection: Connection) -> Row | None:
@@ -155,10 +158,10 @@ class SessionReader:
         return await self._read(read) if "\0" not in session_id else None
 
     async def resume_state(self, session_id: str) -> Row | None:
-        """All that a gateway needs to go on with a session; None: unknown.
+        """Return what a gateway needs to resume the session; None: unknown.
 
         Raises:
-            StoreUnavailable: no answer in ``READ_TIMEOUT_S``.
+            StoreUnavailable: if there is no answer within ``READ_TIMEOUT_S``.
         """
 
         async def read(connection: Connection) -> Row | None:
@@ -170,10 +173,10 @@ class SessionReader:
         return await self._read(read) if "\0" not in session_id else None
 
     async def status(self, session_id: str) -> str | None:
-        """The session's status, ``deleted`` included; None: unknown.
+        """Return the session's status, which can be ``deleted``; None: unknown.
 
         Raises:
-            StoreUnavailable: no answer in ``READ_TIMEOUT_S``.
+            StoreUnavailable: if there is no answer within ``READ_TIMEOUT_S``.
         """
         if "\0" in session_id:
             return None

@@ -1,5 +1,5 @@
-"""Moves publications from the broker to the batch buffer, batches to the writer, and confirmations
-back to the broker. Decides nothing."""
+"""Adapter: publications from the broker to the batch buffer, batches to the writer, confirmations
+to the broker."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from wire.messages import Stored
 from wire.records import SegmentCopy
 
 POLL_S_MAX = 0.1
-"""How late a SIGTERM is noticed at most."""
+"""Longest delay until a SIGTERM is noticed."""
 RECEIVE_PER_TURN_MAX = 2_000
-"""Then the writer gets its turn, however many more have come."""
+"""Publications received before the writer gets its turn."""
 DRAIN_S_MAX = lifecycle.DRAIN_S - 0.8
 DRAIN_QUIET_S = 0.5
-"""Nothing waiting and nothing new for this long: the gateways, which are told to stop at the same
-moment, have sent what they had."""
+"""Draining ends when nothing has been waiting and nothing has arrived for this long: gateways that
+stop at the same time have then sent their last records."""
 WRITER_STOP_S = 0.3
 
 _log = structlog.get_logger()
 
 
 class Service:
-    """Use as a context manager, on one thread; ``run`` until asked to stop.
+    """Use as a context manager, on one thread, and call ``run``.
 
     Raises:
-        zmq.ZMQError: for an endpoint that cannot be connected to, such as a malformed one.
+        zmq.ZMQError: if an endpoint is malformed.
     """
 
     def __init__(self, settings: PersistenceSettings) -> None:
@@ -80,14 +80,15 @@ class Service:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        # Quick: a database that is away must not keep a process that was told to end.
+        # An unavailable database must not delay the end of the process.
         self._writer.stop(WRITER_STOP_S)
         self._events.close()
         self._broker.close(linger=int(WRITER_STOP_S * 1_000))
         self._context.term()
 
     def run(self, stop: lifecycle.StopSignal) -> None:
-        """Until ``stop`` is requested; then until all is written, or the drain time is over."""
+        """Run until ``stop`` is requested, then drain: until everything is written, at most for
+        ``DRAIN_S_MAX``."""
         _log.info("persistence_ready")
         while not stop.requested:
             self._turn(draining=False)
@@ -149,7 +150,7 @@ class Service:
                 metrics.DISCARDED.labels(reception.discarded).inc()
 
     def _discard_answers(self) -> None:
-        # The broker has nothing to say to us; whatever comes must not fill its queue.
+        # The broker sends nothing to persistence; an unexpected message must not fill the queue.
         for _ in range(RECEIVE_PER_TURN_MAX):
             try:
                 self._broker.recv_multipart(zmq.DONTWAIT)
@@ -161,5 +162,5 @@ class Service:
         try:
             self._broker.send_multipart(codec.encode(stored), zmq.DONTWAIT)
         except zmq.Again:
-            # The gateway sends again what is not confirmed, and it is confirmed then.
+            # The gateway sends unconfirmed data again, and that is confirmed then.
             metrics.UNSENT.inc()

@@ -13,29 +13,29 @@ from runtime.settings import BusSettings, DatabaseSettings, ProcessSettings
 
 
 class PersistenceSettings(DatabaseSettings, BusSettings, ProcessSettings):
-    """All of it comes from the environment, under the upper-case names of the fields."""
+    """Read from environment variables, which have the upper-case names of the fields."""
 
     persistence_batch_rows_max: Annotated[int, Field(ge=1, le=10_000)] = 1_000
     persistence_batch_wait_ms: Annotated[int, Field(ge=0, le=5_000)] = 10
-    """How long a batch that is not full waits for more. While one batch is written the next
-    forms anyway, so this matters only when there is little to do."""
+    """Longest time that an incomplete batch waits for more rows. It matters only at low load: while
+    one batch is written, the next one fills."""
     persistence_pending_rows_max: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
-    """Kept in memory while the database is away; what comes then is dropped, and sent again by
-    the gateways."""
+    """Rows kept in memory while the database is unavailable. Further ones are dropped, and gateways
+    send them again."""
     persistence_pending_mib_max: Annotated[int, Field(ge=1, le=65_536)] = 256
     persistence_write_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
     """A batch that takes longer counts as a lost connection."""
 
     session_lost_s: Annotated[float, Field(ge=60, le=31_536_000)] = 3_600.0
-    """An active session of which nothing is stored for so long is marked ``lost``."""
+    """An active session is marked ``lost`` if nothing of it was stored for this long."""
 
     @model_validator(mode="after")
     def _address_can_be_read(self) -> Self:
         try:
             conninfo_to_dict(self.database_address())
         except psycopg.ProgrammingError:
-            # Not psycopg's words: they quote the URL, and with it the password.
-            raise ValueError("DATABASE_URL is no PostgreSQL connection URL") from None
+            # Not psycopg's message: it quotes the URL, which holds the password.
+            raise ValueError("DATABASE_URL is not a PostgreSQL connection URL") from None
         return self
 
     def limits(self) -> Limits:

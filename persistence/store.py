@@ -1,19 +1,21 @@
-"""All writing SQL. One transaction per batch; writing twice or in another order changes nothing.
+"""Writes batches to PostgreSQL, one transaction each. Writing data twice, or in another order,
+gives the same rows.
 
-How records of one session merge, whatever their order:
+The records of a session are merged by these rules, whatever their order:
 
-* started: the earliest one counts;
-* resumed: the session is of a new generation, and active again unless it is complete. What comes
-  from an older generation after that is dropped and counted, except chunks, which are the same;
-* finished: completed beats failed beats abandoned beats interrupted; of equals the latest counts;
-  it tells of the start as well;
-* chunks: the first stored row of an index stays;
-* segments: a newer generation's row replaces an older one's. In one generation a gateway's copy
-  replaces what was published, because it is what the client was told; else the first row stays.
-  The end takes what only an older generation had, and all of it if the session began anew;
-* deleted: a tombstone; content goes, and whatever comes later is dropped and counted.
+* started: the earliest record counts.
+* resumed: the session gets the new generation, and is active again unless it is complete. Later
+  data of an older generation is dropped and counted, except chunks, which do not differ.
+* finished: completed takes precedence over failed, failed over abandoned, abandoned over
+  interrupted. Of two equal ones the latest counts. The record can include the start.
+* chunks: the first row of an index stays.
+* segments: a row of a newer generation replaces one of an older generation. Within a generation, a
+  gateway's copy replaces the published row, because the client received the copy's text; otherwise
+  the first row stays. The end deletes segments that only an older generation had, and all segments
+  of older generations if the session was started again.
+* deleted: the row becomes a tombstone. Content is deleted, and later data is dropped and counted.
 
-Whatever comes first makes the session's row.
+The first record of any kind inserts the session's row.
 """
 
 from __future__ import annotations
@@ -44,16 +46,16 @@ Body = TypeVar("Body", bound=RecordBody)
 
 REJECTED_CODE = "unstorable"
 CONTENT_ERRORS = (psycopg.DataError, psycopg.IntegrityError, ValueError, OverflowError)
-"""What the database, or psycopg on the way to it, says about a row that it cannot take."""
+"""Raised by psycopg or PostgreSQL for a row that cannot be stored."""
 
 TIMELESS = (ChunkDetails, SessionDeleted)
-"""Records that count whatever their generation."""
+"""Records that are written whatever their generation."""
 
 _PLACEHOLDERS = """
 INSERT INTO asr_sessions (id) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING
 """
-# Always in the same order, so that two writers cannot wait for each other; and locked, so that no
-# deletion slips in between this look and our inserts.
+# In a fixed order, so that two writers cannot deadlock. The locks keep a concurrent deletion from
+# happening between this query and the inserts.
 _LOCK_LIVE = """
 SELECT id, generation FROM asr_sessions
 WHERE id = ANY (%s) AND status <> 'deleted'
@@ -67,10 +69,10 @@ SET user_id = %(user_id)s, client = %(client)s, mode = %(mode)s, language = %(la
 WHERE id = %(session_id)s AND status <> 'deleted'
   AND (NOT started OR created_at > %(at)s)
 """
-# The first gateway to claim a generation has it. Nobody claims what is complete, nor with a wrong
-# token. Complete is what has its end, its start and all its segments: should its gateway have been
-# killed before all was confirmed, its client brings the rest. Without a start there is no token to
-# compare.
+# The first gateway that claims a generation gets it. A complete session cannot be claimed, nor one
+# with another token. A session is complete if its start, its end and all its segments are stored:
+# if its gateway was killed before all of them were confirmed, its client sends the rest again.
+# Without a start there is no token to compare.
 _RESUMED = """
 UPDATE asr_sessions
 SET generation = %(generation)s, gateway_id = %(gateway_id)s, resumed_at = now(),
@@ -95,7 +97,7 @@ WHERE id = %(session_id)s AND status <> 'deleted'
     < (array_position(%(ranks)s, %(status)s::text), %(at)s)
 """
 _RANKS = ["active", "lost", "interrupted", "abandoned", "failed", "completed"]
-# What an older generation had cut otherwise, and the present one has fewer of.
+# Segments of an older generation that the present one, with fewer segments, has not replaced.
 _SUPERSEDED = """
 DELETE FROM asr_segments
 WHERE session_id = %(session_id)s AND segment_index >= %(first_index)s
@@ -124,16 +126,15 @@ WHERE id = %s AND status <> 'deleted' AND error_code IS NULL
 
 
 def write(connection: Connection, entries: Sequence[Entry]) -> list[Entry]:
-    """Write ``entries`` in one transaction; when this returns they are committed. Returns those
-    that were dropped because their session is of a newer generation.
+    """Write ``entries`` in one transaction, which is committed on return. Return the entries that
+    were dropped because their session has a newer generation.
 
-    Should the database refuse the batch for its content, each entry is tried alone. One that is
-    refused alone is logged, counted, and leaves the error ``unstorable`` on its session, in the
-    same transaction: it is then dealt with and may be confirmed, because sending it again could
-    only fail again, forever.
+    If the database refuses the batch because of its content, each entry is written separately. A
+    refused entry is logged and counted, and its session gets the error ``unstorable`` in the same
+    transaction. The entry can then be confirmed, because it would be refused again each time.
 
     Raises:
-        psycopg.Error: the database is not fit to write to; nothing was written, try again later.
+        psycopg.Error: if the database cannot be written to. Nothing was written; try again later.
     """
     try:
         with connection.transaction():
@@ -150,7 +151,7 @@ def _apply_alone(connection: Connection, entry: Entry) -> list[Entry]:
     except CONTENT_ERRORS as error:
         kind = type(entry.body).__name__
         metrics.REJECTED_ROWS.labels(kind).inc(entry.rows)
-        # The error's text may quote the row, and rows carry what people said.
+        # Not the error's text: it may quote the row, which holds what people said.
         state = error.sqlstate if isinstance(error, psycopg.Error) else None
         reason = state or type(error).__name__
         structlog.get_logger().error(
@@ -179,16 +180,16 @@ def _apply(connection: Connection, entries: Sequence[Entry]) -> list[Entry]:
             superseded.append(entry)
         else:
             groups[kind].append(entry)
-    groups[SessionStarted] += starts_told_at_the_end(groups[SessionFinished])
+    groups[SessionStarted] += starts_in_ends(groups[SessionFinished])
     with connection.cursor() as cursor:
         _write_started(cursor, groups[SessionStarted])
         _write_chunks(cursor, groups[ChunkDetails])
         _write_segments(cursor, groups[SegmentCopy])
         _write_finished(cursor, groups[SessionFinished])
-        # After everything of the generation before, which its gateway may have published later
-        # than this: the new gateway reads after the COMMIT, and goes by what it finds.
+        # After all data of the previous generation, even if that was published later: the new
+        # gateway reads the session after this COMMIT.
         _write_resumed(cursor, groups[SessionResumed])
-        # Last: it takes what the same batch has just written.
+        # Last, because it deletes rows that the same batch has just written.
         _write_deleted(cursor, groups[SessionDeleted])
     return superseded
 
@@ -269,8 +270,9 @@ def _write_finished(cursor: Cursor, entries: list[Entry]) -> None:
 
 
 def first_superseded(ending: SessionFinished) -> int:
-    """From which segment on the rows of older generations are void. All of them, if the session
-    began anew and is complete: then one may not stand for a row that is still to come."""
+    """Return the first index from which rows of older generations are deleted. It is 0 if the
+    session was started again and is complete: then a row of an older generation must not remain in
+    place of one that is still to be stored."""
     anew = ending.started is not None and ending.status in ("completed", "failed")
     return 0 if anew else ending.segment_count
 
@@ -294,7 +296,7 @@ def _write_chunks(cursor: Cursor, entries: list[Entry]) -> None:
 
 def _write_segments(cursor: Cursor, entries: list[Entry]) -> None:
     for from_gateway in (False, True):
-        # A statement must not meet a row twice: the newest generation's, and of that the first.
+        # A statement cannot update a row twice. The first row of the newest generation is kept.
         rows: dict[tuple[str, int], tuple[int, tuple[Any, ...]]] = {}
         for entry, body in _of(SegmentCopy, entries):
             if entry.from_gateway is not from_gateway:
@@ -320,8 +322,8 @@ def _write_deleted(cursor: Cursor, entries: list[Entry]) -> None:
         cursor.execute(f"DELETE FROM {table} WHERE session_id = ANY (%s)", (list(times),))
 
 
-def starts_told_at_the_end(finished: Iterable[Entry]) -> list[Entry]:
-    """What the ends of sessions tell of their starts, as if it came by itself."""
+def starts_in_ends(finished: Iterable[Entry]) -> list[Entry]:
+    """Return the starts included in ``finished``, as entries of their own."""
     return [
         replace(entry, body=body.started)
         for entry, body in _of(SessionFinished, finished)

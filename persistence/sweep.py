@@ -1,4 +1,4 @@
-"""Sessions whose gateway was killed and that nobody resumed."""
+"""Marks sessions ``lost`` whose gateway was killed and that were not resumed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ WHERE status = 'active' AND coalesce(resumed_at, created_at) < now() - %(after)s
 
 
 def mark_lost(connection: psycopg.Connection[Any], after_s: float) -> int:
-    """Sessions of which nothing was heard for so long are ``lost``: their gateway was killed, and
-    nobody resumed them. Only a word: whatever still comes of them counts. Returns how many."""
+    """Mark active sessions ``lost`` if nothing of them was stored for ``after_s``. Return their
+    number. The mark is not final: data that arrives later is still stored."""
     return connection.execute(_LOST, {"after": timedelta(seconds=after_s)}).rowcount

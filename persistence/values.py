@@ -1,4 +1,4 @@
-"""Values as PostgreSQL can store them."""
+"""Conversion of values to what PostgreSQL can store."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from persistence import metrics
 from wire.messages import Token
 
 TIME_MS_MAX = 253_402_300_799_000
-"""End of the year 9999: the last that ISO 8601 writes with four digits."""
+"""End of the year 9999, the last year that ISO 8601 writes with four digits."""
 
 
 def tokens_json(tokens: tuple[Token, ...]) -> str:
+    """Return ``tokens`` as JSON, with cleaned texts."""
     return json.dumps(
         [
             {"text": clean(token.text), "start_ms": token.start_ms, "end_ms": token.end_ms}
@@ -23,8 +24,8 @@ def tokens_json(tokens: tuple[Token, ...]) -> str:
 
 
 def clean(text: str) -> str:
-    """``text`` as PostgreSQL can store it: NUL and lone surrogates become U+FFFD, and that is
-    counted."""
+    """Return ``text`` with NUL and lone surrogates, which PostgreSQL cannot store, replaced by
+    U+FFFD. A replacement is counted."""
     cleaned = text.replace("\0", "\ufffd")
     try:
         cleaned.encode()
@@ -36,5 +37,5 @@ def clean(text: str) -> str:
 
 
 def wall_time(milliseconds: int) -> datetime:
-    """UTC time of ``milliseconds`` since 1970; what is later than year 9999 becomes that."""
+    """Return the UTC time of ``milliseconds`` since 1970, limited to ``TIME_MS_MAX``."""
     return datetime.fromtimestamp(min(milliseconds, TIME_MS_MAX) / 1000, UTC)

@@ -1,4 +1,4 @@
-"""The thread that talks to PostgreSQL: one batch at a time, again and again until it is in."""
+"""The thread that writes to PostgreSQL: one batch at a time, retried until it is committed."""
 
 from __future__ import annotations
 
@@ -23,21 +23,23 @@ CONNECT_TIMEOUT_S = 5
 MIGRATE_TIMEOUT_S = 300.0
 RETRY_INITIAL_S = 0.1
 SWEEP_EVERY_S = 60.0
-"""How often sessions are looked for of which nothing more comes."""
+"""Interval between searches for lost sessions."""
 RETRY_MAX_S = 3.0
 
 Written: TypeAlias = tuple[Batch, list[Entry]]
-"""A committed batch, and what of it was dropped because its session is of a newer generation."""
+"""A committed batch, and its entries that were dropped because their session has a newer
+generation."""
 
 _log = structlog.get_logger()
 
 
 class Writer:
-    """Owns the database connection. ``submit`` a batch when ``idle``; when ``wake`` becomes
-    readable, ``committed`` returns it.
+    """Owns the database connection. Call ``submit`` only if ``idle``; call ``committed`` when
+    ``wake`` becomes readable.
 
-    Database away: keeps its batch and tries again with back-off, for as long as it takes. The
-    thread is a daemon: a process that must end does not wait for a database that is away.
+    While the database is unavailable, the writer keeps its batch and retries with backoff, without
+    an end. Its thread is a daemon, so that an unavailable database does not delay the end of the
+    process.
     """
 
     def __init__(self, conninfo: str, *, write_timeout_s: float, lost_after_s: float) -> None:
@@ -62,7 +64,7 @@ class Writer:
 
     @property
     def alive(self) -> bool:
-        """False after ``stop``, or after a bug of ours ended the thread."""
+        """False after ``stop``, or after an unexpected exception in the thread."""
         return self._thread.is_alive()
 
     def submit(self, batch: Batch) -> None:
@@ -71,7 +73,7 @@ class Writer:
         self._inbox.put(batch)
 
     def committed(self) -> Written | None:
-        """The submitted batch once it is committed, else None. Never waits."""
+        """Return the submitted batch if it is committed, else None. Never waits."""
         try:
             self.wake.recv(64)
         except BlockingIOError:
@@ -80,8 +82,8 @@ class Writer:
         return self._outbox.get_nowait()
 
     def stop(self, timeout_s: float) -> bool:
-        """End the thread; whether it ended in time. What it had not committed is lost here and
-        sent again by the gateways."""
+        """End the thread; return whether it ended in time. A batch that is not committed is
+        discarded, and gateways send it again."""
         self._stopping.set()
         self._inbox.put(None)
         self._thread.join(timeout_s)
@@ -95,7 +97,7 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            # At once, not with the first batch: the gateways' reads need the tables.
+            # Before the first batch arrives, because the gateways' reads need the tables.
             self._until_done(None)
             while True:
                 self._sweep()
@@ -113,7 +115,8 @@ class Writer:
             self._disconnect()
 
     def _sweep(self) -> None:
-        """Once in a while; a database that is away is the next batch's business."""
+        """Mark lost sessions, every ``SWEEP_EVERY_S``. An error only disconnects: the next batch
+        reconnects."""
         if self._connection is None or time.monotonic() < self._sweep_due_s:
             return
         self._sweep_due_s = time.monotonic() + SWEEP_EVERY_S
@@ -128,7 +131,8 @@ class Writer:
             _log.warning("sessions_lost", sessions=lost)
 
     def _until_done(self, batch: Batch | None) -> list[Entry] | None:
-        """What ``store.write`` returns; None: we are told to stop."""
+        """Migrate and write, until it succeeds; return what ``store.write`` returns. None:
+        stopped."""
         superseded: list[Entry] = []
         while not self._stopping.is_set():
             try:
@@ -176,7 +180,8 @@ class Writer:
 
     def _failed(self, error: Exception) -> None:
         metrics.BATCHES.labels("failed").inc()
-        # What a connection attempt says is for the operator; what a write says may quote rows.
+        # The message of a failed connection is for the operator. That of a failed write is not
+        # logged, because it may quote rows.
         reason = "" if self._connection is not None else " ".join(str(error).split())
         sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
         self._disconnect()

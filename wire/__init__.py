@@ -1,4 +1,4 @@
-"""What travels between processes: messages, their encoding, and the sockets that carry them.
+"""The bus between processes: messages, their encoding, and the sockets that carry them.
 
-Imports none of the other packages, so that every process may depend on it.
+This package imports none of the others, so every process can depend on it.
 """

@@ -25,8 +25,10 @@ HEADER_BYTES_MAX = 1 << 20
 PASSED_ON_BYTES_MAX = HEADER_BYTES_MAX + (1 << 19)
 """Largest header from the broker: the largest one that it receives, and what it adds, such as names
 and token times on a session's timeline."""
+PACKER_BYTES = 1 << 12
+"""First size of the buffer of a header that is packed; it grows."""
 ITEMS_MAX = 1 << 14
-"""Items in one list or map of a header."""
+"""Most items in one list or map of a header."""
 PCM_BYTES_MAX = 60 * m.SAMPLE_RATE_HZ * m.BYTES_PER_SAMPLE
 """Longest utterance, 60 s. The gateway's endpointer cuts far below."""
 
@@ -51,27 +53,28 @@ _KINDS: dict[bytes, type[m.Message]] = {
     b"Q": m.PublishedRecord,
 }
 _FROM_BROKER = frozenset({m.Result, m.WorkerJob, m.Stored, m.PublishedResult, m.PublishedRecord})
+_WITH_PCM = (m.Job, m.WorkerJob)
 _TAGS = {cls: kind + bytes([versions.VERSION_MAX]) for kind, cls in _KINDS.items()}
 _CLASSES = {tag: cls for cls, tag in _TAGS.items()}
 
 
 def encode(message: m.Message) -> list[bytes]:
-    """Frames of ``message``, without routing id. PCM is passed on uncopied."""
+    """Return the frames of ``message``, without routing id. PCM is not copied."""
     tag = _TAGS[type(message)]
     header = asdict(message)
-    if isinstance(message, m.Job | m.WorkerJob):
+    if isinstance(message, _WITH_PCM):
         del header["pcm"]
         return [tag, _pack(header), message.pcm]
     return [tag, _pack(header)]
 
 
 def tag_of(kind: type[m.Message]) -> bytes:
-    """The first frame of messages of this class."""
+    """Return the first frame of messages of this class."""
     return _TAGS[kind]
 
 
 def decode(frames: Sequence[bytes]) -> m.Message:
-    """The message in ``frames`` (without routing id).
+    """Return the message in ``frames``, which are without routing id.
 
     Raises:
         WireError: for an unknown kind or version, and for a missing or invalid field.
@@ -81,7 +84,7 @@ def decode(frames: Sequence[bytes]) -> m.Message:
     except (IndexError, KeyError):
         raise WireError(_fault_of_tag(frames)) from None
     name = cls.__name__
-    with_pcm = cls is m.Job or cls is m.WorkerJob
+    with_pcm = cls in _WITH_PCM
     if len(frames) != 2 + with_pcm:
         raise WireError(f"{name}: wrong number of frames")
     if len(frames[1]) > (PASSED_ON_BYTES_MAX if cls in _FROM_BROKER else HEADER_BYTES_MAX):
@@ -107,7 +110,8 @@ def _fault_of_tag(frames: Sequence[bytes]) -> str:
 
 
 def _pack(header: dict[str, Any]) -> bytes:
-    return cast(bytes, msgpack.packb(header, default=asdict))
+    # A packer cannot be shared between threads. Its default buffer of 256 KiB is slow to allocate.
+    return cast(bytes, msgpack.Packer(default=asdict, buf_size=PACKER_BYTES).pack(header))
 
 
 def _unpack(data: bytes) -> Any:

@@ -1,8 +1,8 @@
 """CURVE keys of the bus: one pair for each role, in one directory.
 
-``ROLE.public`` holds a role's public key, ``ROLE.secret`` (mode 0600) the other half; both are one
-line in ZeroMQ's Z85 notation. The broker's host needs ``broker.secret`` and every ``.public``; any
-other host ``broker.public`` and the pair of its own role. ``asr keys`` makes them.
+``ROLE.public`` holds a role's public key, ``ROLE.secret`` (mode 0600) its secret key; each is one
+line in ZeroMQ's Z85 notation. The broker's host needs ``broker.secret`` and every ``.public`` file.
+Any other host needs ``broker.public`` and the pair of its own role. ``asr keys`` generates them.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Z85_KEY_CHARACTERS = 40
 
 
 class KeysError(ValueError):
-    """A key is missing, unreadable, or readable by others; the text is for the operator."""
+    """A key is missing, malformed, or readable by other users. The message is for the operator."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerKeys:
-    """The broker's: its secret, and the public key of every role that may come."""
+    """Keys of the broker: its secret key, and the public key of every role that may connect."""
 
     secret: bytes = field(repr=False)
     allowed: dict[Role, bytes]
@@ -34,7 +34,7 @@ class ServerKeys:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientKeys:
-    """Of a process that connects. ``server`` is the broker's public key."""
+    """Keys of a process that connects. ``server`` is the broker's public key."""
 
     server: bytes
     public: bytes
@@ -42,17 +42,17 @@ class ClientKeys:
 
 
 def generate(directory: Path) -> list[Path]:
-    """Make a pair for every role; returns the files.
+    """Generate a pair for every role; return the paths of the files.
 
     Raises:
-        KeysError: if a key is already there, before anything is written.
+        KeysError: if one of the files exists. Nothing is written then.
         OSError: if the directory cannot be written to.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     paths = [directory / f"{role}.{half}" for role in ROLES for half in ("public", "secret")]
     for path in paths:
         if path.exists():
-            raise KeysError(f"{path} exists; old keys have to be removed by hand")
+            raise KeysError(f"{path} exists; remove old keys first")
     for role in ROLES:
         public, secret = zmq.curve_keypair()
         _write(directory / f"{role}.public", public, 0o644)
@@ -61,10 +61,10 @@ def generate(directory: Path) -> list[Path]:
 
 
 def server_keys(directory: Path) -> ServerKeys:
-    """What the broker needs.
+    """Read the keys that the broker needs.
 
     Raises:
-        KeysError: for a key that is missing, malformed, or a secret that others may read.
+        KeysError: if a key is missing or malformed, or other users can read the secret key.
     """
     return ServerKeys(
         secret=_read_secret(directory, "broker"),
@@ -73,7 +73,7 @@ def server_keys(directory: Path) -> ServerKeys:
 
 
 def client_keys(directory: Path, role: Role) -> ClientKeys:
-    """What a process of ``role`` needs.
+    """Read the keys that a process of ``role`` needs.
 
     Raises:
         KeysError: as ``server_keys`` does.
@@ -89,10 +89,10 @@ def _read_secret(directory: Path, role: Role) -> bytes:
     path = directory / f"{role}.secret"
     secret = _read(path)
     if path.stat().st_mode & 0o077:
-        raise KeysError(f"{path} can be read by others; chmod 600 it")
-    # Else the broker would refuse us for ever, and say so only in its own log.
+        raise KeysError(f"other users can read {path}; run chmod 600 on it")
+    # With a wrong pair the broker would refuse this process, and only its own log would show it.
     if zmq.curve_public(secret) != _read(directory / f"{role}.public"):
-        raise KeysError(f"{path} does not belong to {role}.public")
+        raise KeysError(f"{path} and {role}.public are not a pair")
     return secret
 
 
@@ -102,7 +102,7 @@ def _read(path: Path) -> bytes:
     except OSError as error:
         raise KeysError(f"{path}: {error.strerror}") from None
     if len(key) != Z85_KEY_CHARACTERS or not set(key) <= set(z85.Z85CHARS):
-        raise KeysError(f"{path} holds no CURVE key")
+        raise KeysError(f"{path} does not hold a CURVE key")
     return key
 
 

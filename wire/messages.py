@@ -11,7 +11,6 @@ release that does not know the field".
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -34,7 +33,7 @@ def pcm_duration_ms(pcm: bytes) -> int:
 
 
 class Token(Struct, frozen=True, kw_only=True, gc=False):
-    """One recognised word or character with its place on the session's timeline."""
+    """One recognised word or character, with its times on the session's timeline."""
 
     text: Text
     start_ms: UInt
@@ -42,7 +41,8 @@ class Token(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Failure(Struct, frozen=True, kw_only=True, gc=False):
-    """Why something has no text. ``code`` is stable for programs, ``message`` is for people."""
+    """The reason why a segment has no text. ``code`` is stable, for programs; ``message`` is for
+    people."""
 
     code: Name
     message: Text
@@ -52,7 +52,7 @@ class Place(Struct, frozen=True, kw_only=True, gc=False):
     """A segment's place in its session."""
 
     seq: UInt
-    """The segment's index in its session; results leave the gateway in this order."""
+    """Index of the segment in its session. The gateway delivers results in this order."""
     start_ms: UInt
     end_ms: UInt
     last_chunk_index: UInt
@@ -88,23 +88,20 @@ class Segment(Place, frozen=True, kw_only=True, gc=False):
     """The model's own estimate that the text is right; None: the model has none."""
 
 
-_place_of = attrgetter(*Place.__struct_fields__)
-
-
 # ---------------------------------------------------------------- gateway → broker
 
 
 class Hello(Struct, frozen=True, kw_only=True, gc=False):
-    """A gateway is here. Sent at start and four times a second; answered by ``Welcome``, or by
-    ``Refused`` if there is no common protocol version."""
+    """Registers a gateway and renews its lease. Sent at start and four times a second. Answered by
+    ``Welcome``, or by ``Refused`` if there is no common protocol version."""
 
     gateway_id: Name
     expected_audio_rate: Ratio = 0.0
-    """Seconds of audio per second that its new sessions have not brought yet, see
+    """Seconds of audio per second expected from its new sessions and not received yet, see
     ``gateway.admission.policy``."""
     version_min: UInt = 1
     version_max: UInt = 1
-    """Protocol versions that it speaks."""
+    """Range of protocol versions that the gateway speaks."""
 
 
 class Job(Place, frozen=True, kw_only=True, gc=False):
@@ -117,7 +114,7 @@ class Job(Place, frozen=True, kw_only=True, gc=False):
     """``""`` lets the model decide."""
     hotwords: tuple[Text, ...]
     deadline_ms: UInt
-    """Longest time from the broker's receipt to the result, all attempts together."""
+    """Longest time from receipt by the broker to the result, over all attempts."""
     pcm: bytes
     generation: UInt = 0
     """Number of times that another gateway has taken over the session; the highest counts."""
@@ -134,8 +131,8 @@ class Job(Place, frozen=True, kw_only=True, gc=False):
         infer_ms: int = 0,
         **recognised: Any,
     ) -> Result:
-        """The job's result. ``recognised`` are further fields of ``Result``; token times are on the
-        session's timeline."""
+        """Return the job's result. ``recognised`` holds further fields of ``Result``. Token times
+        are on the session's timeline."""
         return Result(
             session_id=self.session_id,
             partial=self.partial,
@@ -147,29 +144,35 @@ class Job(Place, frozen=True, kw_only=True, gc=False):
             attempt=attempt,
             queue_ms=queue_ms,
             infer_ms=infer_ms,
+            seq=self.seq,
+            start_ms=self.start_ms,
+            end_ms=self.end_ms,
+            last_chunk_index=self.last_chunk_index,
+            provisional=self.provisional,
+            resume_chunk_index=self.resume_chunk_index,
+            resume_sample=self.resume_sample,
             **recognised,
-            **dict(zip(Place.__struct_fields__, _place_of(self), strict=True)),
         )
 
 
 class Cancel(Struct, frozen=True, kw_only=True, gc=False):
-    """Forget every job of a session; results still under way are not delivered."""
+    """Drop every job of a session. Results not sent yet are not delivered."""
 
     session_id: Name
 
 
 class Record(Struct, frozen=True, kw_only=True, gc=False):
-    """Something to be stored besides results: see ``wire.records`` for the bodies."""
+    """Data to store besides results; ``wire.records`` declares the bodies."""
 
     session_id: Name
     record_seq: UInt
-    """From 0 in each generation."""
+    """Counts from 0 in each generation."""
     body: dict[str, Any]
     generation: UInt = 0
 
     @property
     def key(self) -> StoredKey:
-        """What persistence confirms once the record is committed."""
+        """The key that persistence confirms after COMMIT."""
         return StoredKey(
             session_id=self.session_id,
             kind="record",
@@ -179,11 +182,12 @@ class Record(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Claim(Struct, frozen=True, kw_only=True, gc=False):
-    """The session's client is here now: whoever had it before lets go of it."""
+    """The session's client is now connected to this gateway. Another gateway that still has the
+    session must release it."""
 
     session_id: Name
     generation: UInt
-    """Of the session from now on."""
+    """The session's new generation."""
     resume_token_hash: Name
 
 
@@ -191,8 +195,8 @@ class Claim(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Claimed(Struct, frozen=True, kw_only=True, gc=False):
-    """Another gateway's ``Claim``. Whoever has the session in an older generation, and with this
-    token, lets go of it. Only saves work: what it still did would be of an old generation."""
+    """Another gateway's ``Claim``. A gateway that has the session in an older generation, with the
+    same token, releases it. This only saves work: results of an older generation are discarded."""
 
     session_id: Name
     generation: UInt
@@ -200,32 +204,33 @@ class Claimed(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Welcome(Struct, frozen=True, kw_only=True, gc=False):
-    """The broker's life: a new epoch means that it forgot everything. Also sent to workers."""
+    """Names the broker's epoch, to gateways and workers. A new epoch means that the broker has
+    restarted and lost its state."""
 
     broker_epoch: Name
     version: UInt = 1
-    """The protocol version to speak from now on. As long as the broker does not know the peer's
-    range, the lowest of its own."""
+    """Protocol version to use from now on. Until the broker knows the peer's range, this is the
+    lowest version of its own."""
 
 
 class Refused(Struct, frozen=True, kw_only=True, gc=False):
-    """The broker speaks none of the peer's protocol versions and does not serve it. Also sent to
-    workers."""
+    """Tells a gateway or worker that the broker does not serve it, because they have no common
+    protocol version."""
 
     version_min: UInt
     version_max: UInt
-    """Protocol versions that the broker speaks."""
+    """Range of protocol versions that the broker speaks."""
 
 
 class Result(Segment, frozen=True, kw_only=True, gc=False):
-    """The text of a job, or its failure; exactly one of ``text`` and ``error`` is set."""
+    """The text of a job, or its failure. Exactly one of ``text`` and ``error`` is set."""
 
     session_id: Name
     partial: bool
     text: Text | None
     error: Failure | None
     batch_jobs: UInt = 1
-    """Jobs in the batch that took ``infer_ms``."""
+    """Number of jobs in the batch that took ``infer_ms``."""
     generation: UInt = 0
 
     def __post_init__(self) -> None:
@@ -234,14 +239,14 @@ class Result(Segment, frozen=True, kw_only=True, gc=False):
 
     @property
     def key(self) -> StoredKey:
-        """What persistence confirms once the result's row is committed."""
+        """The key that persistence confirms after COMMIT."""
         return StoredKey(
             session_id=self.session_id, kind="result", seq=self.seq, generation=self.generation
         )
 
 
 class StoredKey(Struct, frozen=True, kw_only=True, gc=False):
-    """What was committed: segment ``seq`` (kind result) or record ``seq`` (kind record)."""
+    """Identifies committed data: segment ``seq`` (kind result) or record ``seq`` (kind record)."""
 
     session_id: Name
     kind: StoredKind
@@ -250,17 +255,19 @@ class StoredKey(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Stored(Struct, frozen=True, kw_only=True, gc=False):
-    """Committed keys. Persistence names the gateway that sent them; the broker only forwards."""
+    """Committed keys. Persistence names the gateway that sent the data; the broker forwards the
+    message to it."""
 
     gateway_id: Name
     keys: tuple[StoredKey, ...]
     superseded: tuple[UInt, ...] = ()
-    """Places of the keys of what was dropped, because the session is of a newer generation: it has
-    moved on to another gateway."""
+    """Indexes of the keys that were dropped instead, because the session has a newer generation:
+    another gateway has taken it over."""
 
 
 class Load(Struct, frozen=True, kw_only=True, gc=False):
-    """The broker's state, every 250 ms. None for 1 s means that there is no broker."""
+    """The broker's state, sent every 250 ms. Without one for 1 s, a gateway assumes that there is
+    no broker."""
 
     broker_epoch: Name
     queued_audio_ms: UInt
@@ -270,46 +277,48 @@ class Load(Struct, frozen=True, kw_only=True, gc=False):
     workers: UInt
     workers_busy: UInt
     throughput_rtfx: UFloat
-    """Seconds of audio recognised per second, all workers together, measured."""
+    """Measured seconds of audio recognised per second, over all workers."""
     est_wait_ms: UInt
     models: tuple[Name, ...]
-    """Names of what the ready workers recognise with."""
+    """Names of the ready workers' models."""
     arriving_audio_rate: UFloat = 0.0
-    """Seconds of live audio accepted per second, over the last few, partials apart."""
+    """Seconds of live audio accepted per second, a moving average without partials."""
     expected_audio_rate: UFloat = 0.0
-    """What all gateways' new sessions are yet to bring, as they told in ``Hello``."""
+    """Sum of the same field of all gateways' ``Hello``."""
     gateways: UInt = 1
-    """That are known to the broker."""
+    """Number of registered gateways."""
 
 
 # ---------------------------------------------------------------- worker → broker
 
 
 class Ready(Struct, frozen=True, kw_only=True, gc=False):
-    """A worker takes jobs, at most ``credits`` at a time. Sent again to a new broker epoch.
-    Answered by ``Welcome``, or by ``Refused`` if there is no common protocol version."""
+    """Registers a worker, which accepts at most ``credits`` jobs at a time. Sent again in each new
+    broker epoch. Answered by ``Welcome``, or by ``Refused`` if there is no common protocol
+    version."""
 
     worker_id: Name
     credits: UInt
     model: Name
     device: Name
     throughput_rtfx: Ratio = 0.0
-    """Seconds of audio per second, as it measured at its start; 0: not measured."""
+    """Seconds of audio recognised per second, measured at start; 0: not measured."""
     version_min: UInt = 1
     version_max: UInt = 1
-    """Protocol versions that it speaks."""
+    """Range of protocol versions that the worker speaks."""
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True, gc=False):
-    """The inference loop turns. ``busy_ms``: how long the present batch has been running."""
+    """The inference loop is alive."""
 
     worker_id: Name
     busy_ms: UInt
+    """Running time of the present batch; 0: idle."""
 
 
 class WorkerResult(Struct, frozen=True, kw_only=True, gc=False):
-    """A worker's answer. Exactly one of ``text`` and ``error`` is set; token times are
-    relative to the job's audio."""
+    """A worker's answer. Exactly one of ``text`` and ``error`` is set. Token times count from the
+    start of the job's audio."""
 
     broker_epoch: Name
     job_id: UInt
@@ -331,14 +340,15 @@ class WorkerResult(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class ReturnedJob(Struct, frozen=True, kw_only=True, gc=False):
-    """A job that a draining worker gives back unbegun."""
+    """A job that a draining worker returns without having started it."""
 
     job_id: UInt
     attempt: UInt
 
 
 class Bye(Struct, frozen=True, kw_only=True, gc=False):
-    """Draining: takes no more jobs, gives back what it has not begun, will finish the rest."""
+    """The worker drains: it accepts no more jobs, returns those it has not started, and finishes
+    the others."""
 
     worker_id: Name
     broker_epoch: Name
@@ -349,8 +359,8 @@ class Bye(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class WorkerJob(Struct, frozen=True, kw_only=True, gc=False):
-    """A job as a worker sees it: audio and how to recognise it. Of whom it is, is for the worker's
-    log and traces; nothing is kept of a session."""
+    """A job as sent to a worker. The worker keeps no state of a session: ``session_id`` and ``seq``
+    are for its log and traces only."""
 
     broker_epoch: Name
     job_id: UInt
@@ -367,7 +377,7 @@ class WorkerJob(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class PublishedResult(Struct, frozen=True, kw_only=True, gc=False):
-    """A final result with its job's segment fields: a whole row of ``asr_segments``."""
+    """A final result, which is a row of ``asr_segments``."""
 
     broker_epoch: Name
     gateway_id: Name
@@ -375,7 +385,7 @@ class PublishedResult(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class PublishedRecord(Struct, frozen=True, kw_only=True, gc=False):
-    """A gateway's record on its way to PostgreSQL."""
+    """A gateway's record, for PostgreSQL."""
 
     broker_epoch: Name
     gateway_id: Name

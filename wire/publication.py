@@ -1,8 +1,8 @@
-"""What the broker publishes to persistence: ``[topic][sequence][frames of the message]``.
+"""Publications of the broker for persistence: ``[topic][sequence][frames of the message]``.
 
-The sequence is 8 bytes, big-endian, and counts one broker life's publications over both topics,
-so that a subscriber to both can count what was lost on the way. What is lost is sent again by its
-gateway; the sequence only makes the loss visible.
+The sequence is 8 bytes, big-endian. It counts the publications of one broker epoch over both
+topics, so that a subscriber to both can count lost ones. The sequence only makes a loss visible:
+gateways send unconfirmed data again.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ def topic_of(message: Publication) -> bytes:
 
 
 def encode(sequence: int, message: Publication) -> list[bytes]:
-    """Frames for the XPUB socket. ``sequence`` is 0 to 2**64 - 1."""
+    """Return the frames for the XPUB socket. ``sequence`` is 0 to 2**64 - 1."""
     number = sequence.to_bytes(SEQUENCE_BYTES, "big")
     return [topic_of(message), number, *codec.encode(message)]
 
 
 def decode(frames: Sequence[bytes]) -> tuple[int, Publication]:
-    """The sequence and message in ``frames``, as a SUB socket receives them.
+    """Return the sequence and the message in ``frames``, as a SUB socket receives them.
 
     Raises:
-        WireError: for anything that ``encode`` cannot have produced.
+        WireError: if ``encode`` cannot have produced ``frames``.
     """
     if len(frames) < 2 or len(frames[1]) != SEQUENCE_BYTES:
         raise codec.WireError("publication: not enough frames, or no sequence number")

@@ -1,7 +1,7 @@
-"""Bodies of ``Record`` messages: what a gateway wants stored besides recognised segments.
+"""Bodies of ``Record`` messages: data of a session that is stored besides its results.
 
-Typed here because two processes share them: the gateway builds them with ``to_body``, persistence
-reads them with ``parse_body``. A session's records may arrive late, twice or in any order.
+The gateway builds them with ``to_body``, persistence reads them with ``parse_body``, and the broker
+passes them on unread. Records of a session may arrive late, twice, and in any order.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from wire.validation import LongText, Text, UInt, convert
 SessionStatus = Literal["completed", "failed", "abandoned", "interrupted"]
 
 DELETED_RECORD_SEQ = (1 << 31) - 1
-"""The record_seq of every SessionDeleted: a deletion may come from a gateway that never saw
-the session's other records, and doing it twice is harmless."""
-TRANSCRIPT_BYTES_MAX = 3 << 18
-"""Of a session's text in its end's record, as UTF-8: some 14 hours of speech. A longer one is not
-in ``asr_sessions``; who reads it joins the segments' texts."""
+"""The ``record_seq`` of every SessionDeleted. A fixed number, because the deletion may come from a
+gateway that has none of the session's other records. Deleting twice is harmless."""
 RESUMED_RECORD_SEQ = DELETED_RECORD_SEQ - 1
-"""The record_seq of every SessionResumed; each is the only one of its generation."""
+"""The ``record_seq`` of every SessionResumed, of which each generation has one."""
+TRANSCRIPT_BYTES_MAX = 3 << 18
+"""Longest text in SessionFinished, as UTF-8: about 14 hours of speech. A longer text is not stored
+in ``asr_sessions``; readers join the segments' texts."""
 
 
 class SessionStarted(Struct, frozen=True, kw_only=True, gc=False, tag="started"):
     user_id: Text
     client: Text
-    """The peer's address, for operators."""
+    """The client's address, for operators."""
     mode: Text
     language: Text
     started_at_ms: UInt
-    """Wall clock, milliseconds since 1970, UTC: for people, never for timeouts."""
+    """Wall clock, milliseconds since 1970 (UTC). Shown to people; no timeout depends on it."""
     resume_token_hash: Text = ""
-    """SHA-256 in hexadecimal of what the client shows to go on with the session."""
+    """SHA-256 of the client's resume token, in hexadecimal."""
 
 
 class SessionResumed(Struct, frozen=True, kw_only=True, gc=False, tag="resumed"):
-    """From the record's generation on the session is with this gateway. When it is stored, every
-    earlier publication is, too; what comes later from an older generation is not stored."""
+    """From the record's generation on, this gateway has the session. Once this record is stored,
+    every earlier publication is stored too, and later ones of an older generation are dropped."""
 
     gateway_id: Text
     resume_token_hash: Text
@@ -51,7 +51,7 @@ class ChunkDetail(Struct, frozen=True, kw_only=True, gc=False):
     chunk_index: UInt
     byte_count: UInt
     offset_ms: UInt
-    """Where the chunk's audio begins on the session's timeline."""
+    """Start of the chunk's audio on the session's timeline."""
     duration_ms: UInt
     received_at_ms: UInt
 
@@ -63,20 +63,20 @@ class ChunkDetails(Struct, frozen=True, kw_only=True, gc=False, tag="chunks"):
 class SessionFinished(Struct, frozen=True, kw_only=True, gc=False, tag="finished"):
     status: SessionStatus
     text: LongText | None
-    """None: longer than ``TRANSCRIPT_BYTES_MAX``, only its segments have it."""
+    """None: longer than ``TRANSCRIPT_BYTES_MAX``, see there."""
     duration_ms: UInt
     chunk_count: UInt
     segment_count: UInt
     completed_at_ms: UInt
     failure: Failure | None
     started: SessionStarted | None = None
-    """If it started at this gateway. Should that record be lost, a session of which only the end
-    were known would begin anew when its client resumes it elsewhere."""
+    """A copy of the session's SessionStarted, if it started at this gateway. Should that record be
+    lost, another gateway could not resume the session without this copy."""
 
 
 class SegmentCopy(Segment, frozen=True, kw_only=True, gc=False, tag="segment"):
-    """A row of ``asr_segments`` from the gateway, because persistence did not confirm the one that
-    the broker published."""
+    """A row of ``asr_segments``, sent by the gateway because persistence did not confirm the row
+    that the broker published."""
 
     segment_text: Text
     failure: Failure | None
@@ -92,13 +92,13 @@ RecordBody = (
 
 
 class _Parsed(Struct, frozen=True, gc=False):
-    """msgspec compiles a class once, a bare union at each call (9 µs)."""
+    """Holds any body. msgspec compiles a class once, but a bare union at each call (9 µs)."""
 
     body: RecordBody
 
 
 def segment_copy(result: Result) -> SegmentCopy:
-    """A final result as a row of ``asr_segments``."""
+    """Return a copy of a final result."""
     fields = dict(zip(Segment.__struct_fields__, _segment_of(result), strict=True))
     return SegmentCopy(segment_text=result.text or "", failure=result.error, **fields)
 
@@ -107,13 +107,13 @@ _segment_of = attrgetter(*Segment.__struct_fields__)
 
 
 def to_body(record: RecordBody) -> dict[str, Any]:
-    """``record`` as the map that a ``Record`` message carries; its key ``type`` names the class."""
+    """Return ``record`` as the body of a ``Record`` message; its key ``type`` names the class."""
     body: dict[str, Any] = msgspec.to_builtins(record)
     return body
 
 
 def parse_body(body: dict[str, Any]) -> RecordBody:
-    """The typed record in ``body``.
+    """Return the typed record in ``body``.
 
     Raises:
         WireError: for an unknown type, or a missing or invalid field.

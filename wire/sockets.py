@@ -1,16 +1,16 @@
-"""Every ZeroMQ socket of the system is made here; nowhere else are socket options set.
+"""Every ZeroMQ socket of the system is made here, and only here are socket options set.
 
-Why these options (measured on libzmq 4.3.5, see docs/architecture.md):
+Reasons for the options (measured on libzmq 4.3.5, see docs/architecture.md):
 
-* ROUTER_MANDATORY with DONTWAIT sends: a send to a full or unknown peer fails loudly
-  (``EAGAIN``, ``EHOSTUNREACH``) instead of vanishing.
-* ROUTER_HANDOVER: a peer that lost its connection and made another is heard on the new one even
-  if the old one's end has not been noticed yet, as after a pause of the broker. Without it libzmq
-  ignores the new connection for as long as it lives, and neither side is told.
-* XPUB_NODROP: the publisher is told that a subscriber is slow; plain PUB drops in silence.
-* Heartbeats notice a stopped or cut-off peer; they do not notice a stuck inference loop, which
-  is why workers send their own ``Heartbeat`` from that loop.
-* Options are set before bind or connect, else they do not apply.
+* ROUTER_MANDATORY with DONTWAIT: a send to a full or unknown peer fails with ``EAGAIN`` or
+  ``EHOSTUNREACH``. Without it the message is dropped silently.
+* ROUTER_HANDOVER: when a peer reconnects, its new connection replaces the old one, even if the
+  broker has not noticed the end of the old one yet. Without it libzmq ignores the new connection
+  for its whole life, and neither side gets an error.
+* XPUB_NODROP: a send to a slow subscriber fails with ``EAGAIN``. PUB drops the message silently.
+* Heartbeats detect a stopped or disconnected peer. They do not detect a stuck inference loop, so
+  workers send a ``Heartbeat`` message from that loop.
+* Options are set before bind or connect; later they have no effect.
 """
 
 from __future__ import annotations
@@ -23,34 +23,35 @@ import zmq
 from wire.keys import ClientKeys, ServerKeys
 
 HIGH_WATER_MARK_MESSAGES = 10_000
-"""Per peer and direction, above any worker's credits; at the limit a send answers ``EAGAIN``."""
+"""Per peer and direction, more than any worker's credits. At the limit a send fails with
+``EAGAIN``."""
 MESSAGE_BYTES_MAX = 8 << 20
 """Per frame; a larger one makes libzmq drop that peer's connection. Nothing limits how many
 frames a message has, except the broker's memory limit (``BROKER_MEMORY_MB_MAX``)."""
 SUBSCRIPTION_BYTES_MAX = 4_096
-"""Likewise of what a subscriber sends: topics, and what CURVE needs to begin. libzmq keeps each
-byte of a topic in a node of its own."""
+"""The same for messages from a subscriber: topics and the CURVE handshake. It is small, because
+libzmq stores each byte of a topic in a node of its own."""
 HEARTBEAT_INTERVAL_MS = 1_000
 HEARTBEAT_TIMEOUT_MS = 3_000
 HANDSHAKE_INTERVAL_MS = 2_000
 RECONNECT_INTERVAL_MS = 50
 RECONNECT_INTERVAL_MAX_MS = 1_000
 LINGER_RESULTS_MS = 2_000
-"""How long a closing worker or gateway lets its last messages leave."""
+"""Longest time that a closing gateway or worker takes to send its last messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Only peers with CURVE keys whose roles may come, by the ZAP handler's list for ``domain``.
-    Without a handler in the context nobody gets in."""
+    """Admits only peers whose CURVE key the ZAP handler accepts for ``domain``. Without a handler
+    in the context, every peer is refused."""
 
     keys: ServerKeys
     domain: str
 
 
 def new_identity(role: str) -> str:
-    """A fresh identity for one life of one process, such as ``gateway-3f9a…``: random, because
-    a reused identity would let a new process inherit an old one's results."""
+    """Return a new identity for one life of one process, such as ``gateway-3f9a…``. It is random,
+    because a process with a reused identity would receive its predecessor's results."""
     return f"{role}-{uuid.uuid4().hex[:16]}"
 
 
@@ -66,7 +67,7 @@ def _common(socket: zmq.Socket[bytes], *, linger_ms: int) -> None:
 def bind_router(
     context: zmq.Context[zmq.Socket[bytes]], endpoint: str, access: Access | None = None
 ) -> zmq.Socket[bytes]:
-    """A bound ROUTER. Send only with DONTWAIT; expect ``EAGAIN`` and ``EHOSTUNREACH``.
+    """Return a bound ROUTER. Send only with DONTWAIT, and handle ``EAGAIN`` and ``EHOSTUNREACH``.
 
     Raises:
         zmq.ZMQError: if the endpoint is taken or malformed.
@@ -82,7 +83,8 @@ def bind_router(
 def bind_xpub(
     context: zmq.Context[zmq.Socket[bytes]], endpoint: str, access: Access | None = None
 ) -> zmq.Socket[bytes]:
-    """A bound XPUB that reports subscriptions and refuses (``EAGAIN``) rather than drops."""
+    """Return a bound XPUB. It reports subscriptions; a send to a full subscriber fails with
+    ``EAGAIN``."""
     socket = context.socket(zmq.XPUB)
     _common(socket, linger_ms=0)
     socket.setsockopt(zmq.XPUB_NODROP, 1)
@@ -97,7 +99,7 @@ def connect_dealer(
     identity: str,
     keys: ClientKeys | None = None,
 ) -> zmq.Socket[bytes]:
-    """A DEALER known to the ROUTER by ``identity``; it reconnects by itself, with back-off."""
+    """Return a connected DEALER with the routing id ``identity``. It reconnects with backoff."""
     socket = context.socket(zmq.DEALER)
     _common(socket, linger_ms=LINGER_RESULTS_MS)
     socket.setsockopt(zmq.ROUTING_ID, identity.encode())
@@ -110,7 +112,7 @@ def connect_sub(
     topics: tuple[bytes, ...],
     keys: ClientKeys | None = None,
 ) -> zmq.Socket[bytes]:
-    """A SUB for ``topics``, subscribed before it connects."""
+    """Return a connected SUB, subscribed to ``topics``."""
     socket = context.socket(zmq.SUB)
     _common(socket, linger_ms=0)
     for topic in topics:
@@ -122,7 +124,7 @@ def _bound(socket: zmq.Socket[bytes], endpoint: str, access: Access | None) -> z
     if access is not None:
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, access.keys.secret)
-        # Enforced, because a peer that is asked about in no domain would pass unasked.
+        # Without enforcement, libzmq admits peers of an empty domain without asking the handler.
         socket.setsockopt(zmq.ZAP_DOMAIN, access.domain.encode())
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
     try:

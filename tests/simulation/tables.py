@@ -12,7 +12,7 @@ from typing import Any
 
 from persistence import segments
 from persistence.batch_buffer import Entry
-from persistence.store import TIMELESS, first_superseded, starts_told_at_the_end
+from persistence.store import TIMELESS, first_superseded, starts_in_ends
 from wire.records import (
     ChunkDetails,
     SegmentCopy,
@@ -75,7 +75,7 @@ class Tables:
             chosen = [entry for entry in kept if isinstance(entry.body, kind)]
             if kind is SessionStarted:
                 finished = [entry for entry in kept if isinstance(entry.body, SessionFinished)]
-                chosen += starts_told_at_the_end(finished)
+                chosen += starts_in_ends(finished)
             if chosen:
                 write(chosen)
         for entry in kept:

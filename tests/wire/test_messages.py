@@ -3,6 +3,7 @@ from __future__ import annotations
 from inspect import Parameter, signature
 
 import pytest
+from hypothesis import given
 
 from tests.wire import generated
 from wire import messages as m
@@ -22,6 +23,19 @@ def test_fields_are_named_by_keyword(cls: type) -> None:
     assert all(
         parameter.kind is Parameter.KEYWORD_ONLY for parameter in signature(cls).parameters.values()
     )
+
+
+@given(generated.of_class(m.Job))
+def test_a_result_has_the_place_of_its_job(job: m.Job) -> None:
+    result = job.result(text="one", language="en", batch_jobs=2)
+    for name in (*m.Place.__struct_fields__, "session_id", "partial", "generation"):
+        assert getattr(result, name) == getattr(job, name)
+    assert (result.text, result.language, result.batch_jobs) == ("one", "en", 2)
+
+
+def test_keys_name_what_is_stored() -> None:
+    record = m.Record(session_id="s", record_seq=3, body={}, generation=1)
+    assert record.key == m.StoredKey(session_id="s", kind="record", seq=3, generation=1)
 
 
 def test_a_message_cannot_be_changed() -> None:
