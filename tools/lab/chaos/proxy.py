@@ -30,8 +30,8 @@ class Proxy:
     def __init__(self, listen: Address, target: Address) -> None:
         self._listen = listen
         self._target = target
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._loop: asyncio.AbstractEventLoop
+        self._thread: threading.Thread | None = None
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._relays: set[asyncio.Task[Any]] = set()
@@ -40,11 +40,15 @@ class Proxy:
         self._refusing = False
 
     def start(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._do(self._open())
         self.heal()
 
     def stop(self) -> None:
+        if self._thread is None:
+            return
         self._do(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

@@ -131,8 +131,7 @@ class System(Stack):
         self.undo.close()
         super().stop()
         for proxy in self.proxies.values():
-            with contextlib.suppress(RuntimeError):  # It was never started.
-                proxy.stop()
+            proxy.stop()
 
     # ------------------------------------------------------------------------------------ observing
 

@@ -1,0 +1,56 @@
+"""Every part of the benchmark runs. The speed of this machine is not tested."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tools.lab.bench import __main__ as bench
+from tools.lab.bench import report, results
+from tools.lab.harness.process import ROOT
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tools.lab.bench", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> results.Results:
+    """The results of every part, in little time."""
+    path = tmp_path_factory.mktemp("bench") / "results.json"
+    done = run("--quick", "--save", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "JOB and RESULT" in done.stdout
+    return results.read(path)
+
+
+def test_every_part_measures_something(quick: results.Results) -> None:
+    assert tuple(quick.figures) == bench.PARTS
+    assert set(report.TITLES) == set(bench.PARTS)
+    figures = [each for part in quick.figures.values() for each in part]
+    # In so short a time what the gateway adds may come out below the model's own noise, and a
+    # process may use less than the hundredth of a second by which its time is counted.
+    assert all(each.value >= 0 for each in figures if "added to" not in each.what)
+    assert all(each.value > 0 for each in quick.figures["dispatch"] + quick.figures["worker"])
+
+
+def test_every_process_is_seen_and_the_broker_keeps_workers_busy(quick: results.Results) -> None:
+    plots = {
+        part: each for part, part_of in quick.figures.items() for each in part_of if each.points
+    }
+    assert set(plots) == {"dispatch", "cpu_budget"}
+    assert {"gateway", "broker", "asr_worker", "persistence"} <= set(plots["cpu_budget"].labels)
+    # Loosely: this machine may be busy with other things.
+    assert all(efficiency > 50 for _, efficiency in plots["dispatch"].points)
+
+
+def test_an_unknown_part_is_refused() -> None:
+    assert run("weather").returncode == 2
