@@ -339,13 +339,14 @@ def mirrored(module: str) -> Path:
 
 
 def test_every_module_has_a_test_module_and_every_test_module_a_module() -> None:
-    """Of the server. ``test_main.py`` tests ``__main__.py``."""
+    """Of the server and the laboratory. ``test_main.py`` tests ``__main__.py``."""
+    folders = (*SERVER, "tools/lab")
     modules = {
         mirrored(name_of(path)): name_of(path)
-        for path in python_files(*SERVER)
+        for path in python_files(*folders)
         if path.name != "__init__.py"
     }
-    tests = {path for name in SERVER for path in (ROOT / "tests" / name).rglob("test_*.py")}
+    tests = {path for name in folders for path in (ROOT / "tests" / name).rglob("test_*.py")}
     places(f"{name} has no test module" for path, name in modules.items() if path not in tests)
     places(f"{path.relative_to(ROOT)} tests no module" for path in sorted(tests - modules.keys()))
 
