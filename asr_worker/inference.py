@@ -1,4 +1,4 @@
-"""The inference loop: a thread that builds the recognizer and runs one batch at a time.
+"""The inference loop: a thread that builds the recogniser and runs one batch at a time.
 
 The thread that owns the socket submits a batch, continues to receive, and is woken when the batch
 has ended. PyTorch releases the interpreter lock while it computes, so the two threads overlap.
@@ -34,7 +34,7 @@ class FinishedBatch:
 
 
 class InferenceLoop:
-    """One thread, the owner, calls the methods; ``build`` and the recognizer run on another.
+    """One thread, the owner, calls the methods; ``build`` and the recogniser run on another.
 
     The owner polls ``wake_fd`` for reading. When it is readable, the owner calls ``clear_wake`` and
     checks ``recognizer``, ``load_error`` and ``finished``. It submits a batch only if not ``busy``.
@@ -116,7 +116,7 @@ class InferenceLoop:
 
 
 def _recognize(recognizer: Recognizer, jobs: Sequence[WorkerJob]) -> Sequence[Recognition]:
-    """Recognise ``jobs``. A recognizer that raises or miscounts fails its batch, not the thread."""
+    """Recognise ``jobs``. A recogniser that raises or miscounts fails its batch, not the thread."""
     utterances = [
         Utterance(pcm=job.pcm, language=job.language, hotwords=job.hotwords) for job in jobs
     ]
@@ -128,7 +128,7 @@ def _recognize(recognizer: Recognizer, jobs: Sequence[WorkerJob]) -> Sequence[Re
     except Exception as error:
         structlog.get_logger().exception("recognizer_raised")
         reason = type(error).__name__
-    failure = Failure(code=RECOGNITION_FAILED, message=f"the recognizer failed ({reason})")
+    failure = Failure(code=RECOGNITION_FAILED, message=f"the recogniser failed ({reason})")
     return [Recognition(text=None, failure=failure)] * len(jobs)
 
 

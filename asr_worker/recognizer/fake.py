@@ -1,4 +1,4 @@
-"""A recognizer without a model, for load tests of everything around the model."""
+"""A recogniser without a model, for load tests of everything around the model."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ class FakeRecognizer:
 
 
 def fake_text(pcm: bytes) -> str:
-    """Return the fake recognizer's text of ``pcm``."""
+    """Return the fake recogniser's text of ``pcm``."""
     return hashlib.blake2b(pcm, digest_size=8).hexdigest()

@@ -1,4 +1,4 @@
-"""Build the recognizer that the settings ask for."""
+"""Build the recogniser that the settings ask for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from asr_worker.settings import WorkerSettings, model_source
 def build(settings: WorkerSettings) -> Recognizer:
     """Load the model of ``settings``.
 
-    Loading takes seconds. Call this on the thread that will use the recognizer.
+    Loading takes seconds. Call this on the thread that will use the recogniser.
 
     Raises:
         ModelLoadError: if the model cannot be loaded or the device is not available.

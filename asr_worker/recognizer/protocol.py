@@ -1,7 +1,7 @@
-"""The recognizer protocol: utterances in, recognitions out, in the same order.
+"""The recogniser protocol: utterances in, recognitions out, in the same order.
 
 Pure data, imported by every part of the worker. ``asr_worker.recognizer.loading`` builds the
-recognizer that the settings ask for.
+recogniser that the settings ask for.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Measure a recognizer's throughput once, before its worker takes jobs."""
+"""Measure a recogniser's throughput once, before its worker takes jobs."""
 
 from __future__ import annotations
 

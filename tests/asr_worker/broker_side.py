@@ -16,20 +16,20 @@ from wire.messages import Heartbeat, Message, Ready, Welcome, WorkerJob, WorkerR
 from wire.sockets import bind_router
 
 PATIENCE_S = 60.0
-"""Longest wait for anything, on a busy machine; not an expectation."""
+"""Longest wait for any event on a busy machine; not an expected duration."""
 EPOCH = "epoch-1"
 
 M = TypeVar("M")
 
 
 class BrokerSide:
-    """Use as a context manager. What arrives is kept in ``heard`` as (identity, message)."""
+    """A context manager. ``received`` holds (identity, message) of all messages so far."""
 
     def __init__(self) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = bind_router(self._context, "tcp://127.0.0.1:*")
         self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        self.heard: list[tuple[bytes, Message]] = []
+        self.received: list[tuple[bytes, Message]] = []
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> BrokerSide:
@@ -44,11 +44,11 @@ class BrokerSide:
         self._context.term()
 
     def close(self) -> None:
-        """Be gone, as a broker that was killed."""
+        """Close the socket, as when a broker is killed."""
         self._socket.close(linger=0)
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-        """``python -m *arguments`` as a process of its own, connected to this broker's end."""
+        """Start ``python -m *arguments`` as a process connected to this socket."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("ASR_", "BROKER_"))}
         process = subprocess.Popen(
             [sys.executable, "-m", *arguments],
@@ -61,20 +61,20 @@ class BrokerSide:
 
     def next_message(self) -> tuple[bytes, Message]:
         if not self._socket.poll(round(PATIENCE_S * 1000)):
-            raise AssertionError(f"nothing heard for {PATIENCE_S} s")
+            raise AssertionError(f"nothing received for {PATIENCE_S} s")
         identity, *frames = self._socket.recv_multipart()
-        self.heard.append((identity, codec.decode(frames)))
-        return self.heard[-1]
+        self.received.append((identity, codec.decode(frames)))
+        return self.received[-1]
 
-    def hear_all(self) -> None:
-        """Take what has arrived already."""
+    def receive_all(self) -> None:
+        """Receive the messages that have arrived."""
         while self._socket.poll(0):
             self.next_message()
 
     def wait_for(
         self, kind: type[M], where: Callable[[M], bool] = lambda _: True
     ) -> tuple[bytes, M]:
-        """Wait for the next message of ``kind`` for which ``where`` holds, and who sent it."""
+        """Wait for a message of ``kind`` for which ``where`` holds. Returns (identity, message)."""
         deadline_s = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline_s:
             identity, message = self.next_message()
@@ -83,13 +83,13 @@ class BrokerSide:
         raise AssertionError(f"no such {kind.__name__} for {PATIENCE_S} s")
 
     def welcome(self) -> bytes:
-        """Wait for a worker's Ready and answer it; the worker's identity."""
+        """Wait for a worker's Ready and answer it. Returns the worker's identity."""
         identity, _ = self.wait_for(Ready)
         self.send(identity, Welcome(broker_epoch=EPOCH))
         return identity
 
     def results(self, job_ids: set[int]) -> dict[int, WorkerResult]:
-        """The results of these jobs, once all are there."""
+        """Wait for the results of these jobs."""
         found: dict[int, WorkerResult] = {}
         while found.keys() != job_ids:
             _, result = self.wait_for(WorkerResult)
@@ -99,7 +99,7 @@ class BrokerSide:
         return found
 
     def heartbeats_of(self, identity: bytes) -> list[Heartbeat]:
-        return [m for who, m in self.heard if who == identity and isinstance(m, Heartbeat)]
+        return [m for sender, m in self.received if sender == identity and isinstance(m, Heartbeat)]
 
     def send(self, identity: bytes, message: Message) -> None:
         self.send_frames(identity, codec.encode(message))

@@ -1,5 +1,4 @@
-"""Workers with faults that a job's audio asks for. Only tests start this module; the worker and
-the supervisor are the real ones, only the recogniser is not.
+"""A real worker and supervisor with a recogniser whose faults are triggered by a job's audio.
 
 ``python -m tests.asr_worker.faulty_main worker`` or ``… supervisor``.
 """

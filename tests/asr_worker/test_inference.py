@@ -17,7 +17,7 @@ from tests.asr_worker.broker_side import PATIENCE_S, worker_job
 
 
 class Scripted:
-    """Answers what ``script`` returns for the utterances."""
+    """A recogniser that returns what ``script`` returns."""
 
     model, device, can_batch = "scripted", "cpu", True
 
@@ -45,7 +45,7 @@ def loaded(script: Callable[[Sequence[Utterance]], list[Recognition]]) -> Infere
     return loop
 
 
-def test_a_batch_comes_back_with_its_recognitions() -> None:
+def test_a_finished_batch_has_its_recognitions() -> None:
     loop = loaded(lambda batch: [Recognition(text=str(len(each.pcm))) for each in batch])
     jobs = [worker_job(1, b"12"), worker_job(2, b"1234")]
     loop.submit(jobs, now_s=0.0)
@@ -57,7 +57,7 @@ def test_a_batch_comes_back_with_its_recognitions() -> None:
     loop.close()
 
 
-def test_busy_counts_from_the_submission_until_the_batch_is_taken() -> None:
+def test_busy_lasts_from_submission_until_the_batch_is_fetched() -> None:
     gate = threading.Event()
 
     def wait(batch: Sequence[Utterance]) -> list[Recognition]:
@@ -79,7 +79,7 @@ def raising(_batch: Sequence[Utterance]) -> list[Recognition]:
 
 
 @pytest.mark.parametrize("script", [raising, lambda _batch: []])
-def test_a_recogniser_that_breaks_its_promise_fails_the_batch(
+def test_a_recogniser_that_breaks_its_protocol_fails_the_batch(
     script: Callable[[Sequence[Utterance]], list[Recognition]],
 ) -> None:
     loop = loaded(script)
@@ -91,7 +91,7 @@ def test_a_recogniser_that_breaks_its_promise_fails_the_batch(
     loop.close()
 
 
-def test_a_model_that_cannot_be_loaded_leaves_its_error() -> None:
+def test_a_load_error_is_kept() -> None:
     def build() -> Recognizer:
         raise OSError("no such model")
 

@@ -16,7 +16,7 @@ from wire.messages import Bye, Ready
 
 
 def supervised(side: BrokerSide, **environment: str) -> tuple[subprocess.Popen[bytes], bytes]:
-    """A supervisor of workers with faults, and the identity of the first worker."""
+    """A supervisor of workers with faults, and the first worker's identity."""
     process = side.start(faulty_main.MODULE, "supervisor", ASR_MODEL="fake:0ms", **environment)
     return process, side.welcome()
 
@@ -40,7 +40,7 @@ def test_a_killed_worker_is_restarted_with_a_new_identity(broker_side: BrokerSid
     assert_works(broker_side, restarted, 1)
 
 
-def test_a_worker_that_a_job_crashed_is_restarted(broker_side: BrokerSide) -> None:
+def test_a_crashed_worker_is_restarted(broker_side: BrokerSide) -> None:
     _, identity = supervised(broker_side)
     broker_side.send(identity, worker_job(1, CRASH))
     restarted = broker_side.welcome()
@@ -67,7 +67,7 @@ def test_a_stopped_worker_is_killed_and_restarted(broker_side: BrokerSide) -> No
     assert not stopped.is_running()
 
 
-def test_a_worker_ended_by_an_operator_says_bye_and_is_restarted(broker_side: BrokerSide) -> None:
+def test_a_worker_that_got_sigterm_sends_bye_and_is_restarted(broker_side: BrokerSide) -> None:
     process, identity = supervised(broker_side)
     (child,) = children_of(process)
     child.terminate()
@@ -75,7 +75,7 @@ def test_a_worker_ended_by_an_operator_says_bye_and_is_restarted(broker_side: Br
     assert broker_side.wait_for(Ready)[0] != identity
 
 
-def test_two_workers_and_both_end_with_the_supervisor(broker_side: BrokerSide) -> None:
+def test_all_workers_end_with_the_supervisor(broker_side: BrokerSide) -> None:
     process, first = supervised(broker_side, ASR_WORKERS="2")
     assert broker_side.welcome() != first
     children = children_of(process)
@@ -103,7 +103,7 @@ def test_a_killed_supervisor_leaves_no_orphan(broker_side: BrokerSide) -> None:
         ("ASR_PUNC_MODEL", "fake:1ms", "not a punctuation model"),
     ],
 )
-def test_a_wrong_setting_is_one_clear_line(
+def test_a_wrong_setting_is_a_one_line_error(
     broker_side: BrokerSide, variable: str, value: str, reason: str
 ) -> None:
     environment = {"ASR_MODEL": "fake:0ms", variable: value}
@@ -115,7 +115,7 @@ def test_a_wrong_setting_is_one_clear_line(
     assert reason in line
 
 
-def test_a_device_that_is_not_there_ends_the_supervisor(
+def test_a_missing_device_ends_the_supervisor(
     broker_side: BrokerSide, tiny_model_dir: object
 ) -> None:
     process = broker_side.start("asr_worker", ASR_MODEL=str(tiny_model_dir), ASR_DEVICE="cuda:63")
@@ -130,7 +130,7 @@ def test_the_supervisor_does_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def test_workers_keep_few_kernels_and_use_as_many_threads_as_told(broker_side: BrokerSide) -> None:
+def test_workers_get_thread_count_and_kernel_cache_size(broker_side: BrokerSide) -> None:
     process, _ = supervised(broker_side, ASR_THREADS="3")
     (child,) = children_of(process)
     environment = child.environ()

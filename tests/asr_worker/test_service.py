@@ -37,7 +37,7 @@ def real_worker(tiny_model_dir: Path) -> Iterator[tuple[BrokerSide, bytes]]:
         process.terminate()
         stdout, stderr = process.communicate(timeout=60)
         assert process.returncode == exit_codes.OK, stderr.decode()
-        assert stdout == b"", "FunASR's notices must not reach stdout"
+        assert stdout == b"", "FunASR must not print to stdout"
 
 
 def test_each_job_gets_the_text_of_its_own_audio(
@@ -56,7 +56,7 @@ def test_each_job_gets_the_text_of_its_own_audio(
         assert results[job_id].broker_epoch == EPOCH
 
 
-def test_frames_that_are_no_message_change_nothing(
+def test_malformed_frames_are_ignored(
     real_worker: tuple[BrokerSide, bytes],
 ) -> None:
     side, identity = real_worker
@@ -78,7 +78,7 @@ def test_frames_that_are_no_message_change_nothing(
     assert side.results({101})[101].text
 
 
-def test_a_job_that_arrives_twice_is_answered_once(
+def test_a_job_that_arrives_twice_gets_one_result(
     real_worker: tuple[BrokerSide, bytes],
 ) -> None:
     side, identity = real_worker
@@ -100,7 +100,7 @@ def test_too_short_audio_has_an_empty_text(real_worker: tuple[BrokerSide, bytes]
     assert [results[job_id].text for job_id in (120, 121, 122)] == ["", "", ""]
 
 
-def test_a_new_epoch_makes_the_worker_ready_again(
+def test_a_new_epoch_makes_the_worker_register_again(
     real_worker: tuple[BrokerSide, bytes],
 ) -> None:
     side, identity = real_worker
@@ -125,12 +125,12 @@ def faulty_worker(side: BrokerSide, **environment: str) -> tuple[subprocess.Pope
 
 
 def begin_batch(side: BrokerSide, identity: bytes, job_id: int, pcm: bytes, **changes: str) -> None:
-    """Send a job, and wait until it is being worked on."""
+    """Send a job and wait until its batch runs."""
     side.send(identity, worker_job(job_id, pcm, **changes))
     side.wait_for(Heartbeat, lambda beat: beat.busy_ms > 0)
 
 
-def test_sigterm_returns_what_has_not_begun_and_finishes_the_rest(
+def test_sigterm_returns_queued_jobs_and_finishes_running_ones(
     broker_side: BrokerSide, tmp_path: Path
 ) -> None:
     process, identity = faulty_worker(broker_side)
@@ -141,7 +141,7 @@ def test_sigterm_returns_what_has_not_begun_and_finishes_the_rest(
     process.terminate()
     _, bye = broker_side.wait_for(Bye)
     returned = list(bye.returned)
-    # Under way when the worker said Bye: it comes back as well.
+    # In transit when the worker sent Bye: it is returned as well.
     broker_side.send(identity, worker_job(5, b"\0\0"))
     while len(returned) < 4:
         returned += broker_side.wait_for(Bye)[1].returned
@@ -151,7 +151,7 @@ def test_sigterm_returns_what_has_not_begun_and_finishes_the_rest(
     assert process.wait(60) == exit_codes.OK
 
 
-def test_sigterm_does_not_wait_for_a_batch_that_does_not_end(broker_side: BrokerSide) -> None:
+def test_sigterm_returns_the_jobs_of_a_hanging_batch(broker_side: BrokerSide) -> None:
     process, identity = faulty_worker(broker_side)
     begin_batch(broker_side, identity, 1, HANG)
     process.terminate()
@@ -162,7 +162,7 @@ def test_sigterm_does_not_wait_for_a_batch_that_does_not_end(broker_side: Broker
     assert process.wait(60) == exit_codes.FAILURE
 
 
-def test_sigterm_without_a_broker_ends_the_worker_too(broker_side: BrokerSide) -> None:
+def test_sigterm_ends_a_worker_without_a_broker(broker_side: BrokerSide) -> None:
     process, identity = faulty_worker(broker_side)
     broker_side.send(identity, worker_job(1, b"\0\0"))
     broker_side.results({1})
@@ -171,12 +171,12 @@ def test_sigterm_without_a_broker_ends_the_worker_too(broker_side: BrokerSide) -
     assert process.wait(60) == exit_codes.OK
 
 
-def test_heartbeats_stop_when_the_inference_hangs(broker_side: BrokerSide) -> None:
+def test_a_hanging_batch_stops_the_heartbeats(broker_side: BrokerSide) -> None:
     process, identity = faulty_worker(broker_side, ASR_HANG_S="1.5")
     begin_batch(broker_side, identity, 1, HANG)
-    # The log says each time a heartbeat is due and not sent; two are proof enough.
+    # One log event for each heartbeat that is withheld.
     wait_for_log(process, b"inference_hangs", times=2)
-    broker_side.hear_all()
+    broker_side.receive_all()
     beats = [beat.busy_ms for beat in broker_side.heartbeats_of(identity)]
     assert 0 < max(beats) < 1_500
 
@@ -190,7 +190,7 @@ def wait_for_log(process: subprocess.Popen[bytes], event: bytes, times: int) -> 
     raise AssertionError(f"the process ended without {event!r}")
 
 
-def test_a_recogniser_that_raises_fails_its_batch_and_nothing_else(
+def test_a_recogniser_that_raises_fails_only_its_batch(
     broker_side: BrokerSide,
 ) -> None:
     _, identity = faulty_worker(broker_side)

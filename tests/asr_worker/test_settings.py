@@ -9,17 +9,17 @@ from asr_worker.settings import WorkerSettings, model_source
 
 
 @pytest.mark.parametrize("name", ["paraformer-zh", "iic/SenseVoiceSmall", "fsmn_2.0"])
-def test_other_names_are_a_hubs(name: str) -> None:
+def test_other_names_are_those_of_a_hub(name: str) -> None:
     source = model_source(name)
     assert (source.kind, source.location) == ("hub", name)
 
 
-def test_a_fake_says_how_long_it_takes() -> None:
+def test_the_name_of_a_fake_holds_its_batch_duration() -> None:
     assert model_source("fake:50ms").kind == "fake"
     assert model_source("fake:50ms").location == "50"
 
 
-def test_a_directory_that_exists_wins_over_a_hubs_name(
+def test_an_existing_directory_takes_precedence_over_a_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = tmp_path / "iic" / "SenseVoiceSmall"
@@ -31,7 +31,7 @@ def test_a_directory_that_exists_wins_over_a_hubs_name(
 
 
 @pytest.mark.parametrize("name", ["/no/such/place", "./nowhere", "~/nowhere", "a/b/c", "x y"])
-def test_what_can_be_no_model_is_refused(name: str) -> None:
+def test_an_invalid_name_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"no such model directory|neither a model directory"):
         model_source(name)
 
@@ -46,7 +46,7 @@ def test_a_directory_without_a_configuration_is_refused(tmp_path: Path) -> None:
         model_source(str(tmp_path))
 
 
-def test_workers_have_two_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asr_workers_takes_precedence_over_min_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIN_WORKERS", "3")
     assert WorkerSettings(asr_model="fake:0ms").asr_workers == 3
     monkeypatch.setenv("ASR_WORKERS", "2")
@@ -54,6 +54,6 @@ def test_workers_have_two_names(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "CPU", "cuda:0 ", ""])
-def test_a_device_has_torchs_form(device: str) -> None:
+def test_a_device_that_torch_does_not_name_is_refused(device: str) -> None:
     with pytest.raises(ValidationError):
         WorkerSettings(asr_model="fake:0ms", asr_device=device)
