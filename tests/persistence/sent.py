@@ -1,4 +1,4 @@
-"""Messages as gateways and the broker send them, with every field given a plain value."""
+"""Messages of gateways and the broker with a value for every field."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def entry(
     generation: int = 0,
     kind: StoredKind = "record",
 ) -> Entry:
-    """What the batch buffer makes of a record with ``body``, or of a result."""
+    """The batch buffer's entry for a record with ``body``, or for a result."""
     return Entry(
         gateway_id="gateway-1",
         key=StoredKey(session_id=session_id, kind=kind, seq=seq, generation=generation),

@@ -32,7 +32,7 @@ def key(seq: int, kind: str = "result", session_id: str = "s") -> StoredKey:
     return StoredKey(session_id=session_id, kind=kind, seq=seq)  # type: ignore[arg-type]
 
 
-def test_a_full_batch_is_due_at_once_and_a_part_of_one_after_the_wait() -> None:
+def test_a_full_batch_is_due_at_once_and_a_partial_one_after_the_wait() -> None:
     core = buffer()
     assert core.batch_due_s() is None
     core.receive(sent.published_result(0, sent.result(seq=0)), 10.0)
@@ -43,7 +43,7 @@ def test_a_full_batch_is_due_at_once_and_a_part_of_one_after_the_wait() -> None:
     assert [e.key.seq for e in take(core, 10.46).entries] == [0, 1, 2]
 
 
-def test_draining_waits_for_nothing() -> None:
+def test_draining_makes_every_batch_due() -> None:
     core = buffer()
     core.receive(sent.published_result(0, sent.result()), 10.0)
     assert core.take_batch(10.0) is None
@@ -51,7 +51,7 @@ def test_draining_waits_for_nothing() -> None:
     assert core.take_batch(10.0, draining=True) is None
 
 
-def test_confirms_each_gateway_its_own_keys_and_only_after_the_commit() -> None:
+def test_each_gateway_gets_its_keys_after_the_commit() -> None:
     core = buffer()
     core.receive(sent.published_result(0, sent.result(), gateway_id="a"), 0.0)
     core.receive(sent.published_record(1, sent.started(), gateway_id="b", record_seq=4), 0.0)
@@ -64,7 +64,7 @@ def test_confirms_each_gateway_its_own_keys_and_only_after_the_commit() -> None:
     assert (core.rows, core.bytes) == (0, 0)
 
 
-def test_a_result_becomes_a_whole_row() -> None:
+def test_a_result_becomes_a_complete_row() -> None:
     core = buffer()
     core.receive(sent.published_result(0, sent.result(seq=7, text="seven")), 0.0)
     (entry,) = take(core).entries
@@ -76,7 +76,7 @@ def test_a_result_becomes_a_whole_row() -> None:
     )
 
 
-def test_repeated_while_waiting_or_being_written_is_dropped_and_later_written_again() -> None:
+def test_a_duplicate_is_dropped_until_its_batch_is_committed() -> None:
     core = buffer()
     frames = sent.published_result(0, sent.result())
     assert core.receive(frames, 0.0) == TAKEN
@@ -88,7 +88,7 @@ def test_repeated_while_waiting_or_being_written_is_dropped_and_later_written_ag
 
 
 def test_the_same_key_of_two_gateways_is_two_records() -> None:
-    """A resumed session's new gateway numbers its records from 0 again."""
+    """The new gateway of a resumed session numbers its records from 0."""
     core = buffer()
     assert core.receive(sent.published_record(0, sent.started(), gateway_id="a"), 0.0) == TAKEN
     other = sent.started(client="10.0.0.9")
@@ -96,7 +96,7 @@ def test_the_same_key_of_two_gateways_is_two_records() -> None:
     assert [m.gateway_id for m in core.committed(take(core))] == ["a", "b"]
 
 
-def test_chunks_count_as_rows_and_a_giant_record_is_a_batch_of_its_own() -> None:
+def test_chunks_count_as_rows_and_a_large_record_is_a_batch_of_its_own() -> None:
     core = buffer()
     core.receive(sent.published_record(0, sent.chunks(0, 1), record_seq=1), 0.0)
     core.receive(sent.published_record(1, sent.chunks(*range(2, 7)), record_seq=2), 0.0)
@@ -105,7 +105,7 @@ def test_chunks_count_as_rows_and_a_giant_record_is_a_batch_of_its_own() -> None
     assert [[e.rows for e in take(core).entries] for _ in range(3)] == [[2], [5], [1]]
 
 
-def test_at_the_row_limit_the_newest_is_dropped_until_a_commit_makes_room() -> None:
+def test_publications_over_the_row_limit_are_dropped_until_a_commit() -> None:
     core = buffer()
     for seq in range(10):
         assert core.receive(sent.published_result(seq, sent.result(seq=seq)), 0.0) == TAKEN
@@ -117,8 +117,8 @@ def test_at_the_row_limit_the_newest_is_dropped_until_a_commit_makes_room() -> N
     assert core.receive(sent.published_result(11, sent.result(seq=10)), 0.0) == TAKEN
 
 
-def test_a_record_beyond_the_limits_is_taken_when_nothing_else_waits() -> None:
-    """Dropped, it would come again and again, and never be stored."""
+def test_a_record_over_the_limits_is_accepted_by_an_empty_buffer() -> None:
+    """A dropped record is sent again forever and never stored."""
     core = buffer(pending_rows_max=3)
     giant = sent.published_record(0, sent.chunks(*range(5)), record_seq=1)
     assert core.receive(giant, 0.0) == TAKEN
@@ -129,7 +129,7 @@ def test_a_record_beyond_the_limits_is_taken_when_nothing_else_waits() -> None:
     assert core.receive(giant, 0.0).discarded == "backlog_full"
 
 
-def test_records_of_no_chunks_count_towards_the_limits() -> None:
+def test_records_without_chunks_count_towards_the_limits() -> None:
     core = buffer(pending_rows_max=2)
     for number in range(3):
         frames = sent.published_record(number, sent.chunks(), record_seq=number)
@@ -137,7 +137,7 @@ def test_records_of_no_chunks_count_towards_the_limits() -> None:
     assert reception.discarded == "backlog_full"
 
 
-def test_the_byte_limit_holds_too() -> None:
+def test_publications_over_the_byte_limit_are_dropped() -> None:
     core = buffer(pending_bytes_max=2_200)
     long = sent.result(seq=1, text="x" * 1_500)
     assert core.receive(sent.published_result(0, sent.result(seq=0)), 0.0) == TAKEN
@@ -146,7 +146,7 @@ def test_the_byte_limit_holds_too() -> None:
     assert core.receive(last, 0.0).discarded == "backlog_full"
 
 
-def test_gaps_are_counted_within_one_broker_life() -> None:
+def test_gaps_are_counted_within_one_broker_epoch() -> None:
     core = buffer()
     results = [sent.result(seq=seq) for seq in range(5)]
     assert core.receive(sent.published_result(40, results[0]), 0.0).lost == 0
@@ -156,7 +156,7 @@ def test_gaps_are_counted_within_one_broker_life() -> None:
     assert core.receive(sent.published_result(11, results[4], epoch="epoch-2"), 0.0).lost == 1
 
 
-def test_a_discarded_publication_is_no_gap() -> None:
+def test_a_discarded_publication_is_not_a_gap() -> None:
     core = buffer()
     core.receive(sent.published_result(0, sent.result()), 0.0)
     assert core.receive(sent.published_result(1, sent.result()), 0.0).discarded == "repeated"
@@ -177,7 +177,7 @@ def test_partial_results_and_unknown_records_are_refused() -> None:
     assert buffer().receive(frames, 0.0).discarded == "bad_message"
 
 
-def test_hostile_frames_never_raise() -> None:
+def test_random_frames_never_raise() -> None:
     rng = random.Random(7)
     good = sent.published_result(0, sent.result())
     core = buffer(pending_rows_max=1_000_000)
@@ -206,8 +206,8 @@ def test_confirmations_fit_into_a_message() -> None:
 
 
 @pytest.mark.parametrize("seed", range(50))
-def test_random_life_keeps_the_books_balanced(seed: int) -> None:
-    """Every taken publication is confirmed exactly once, within the limits, in whatever order."""
+def test_every_accepted_publication_is_confirmed_once(seed: int) -> None:
+    """In any order, and within the limits."""
     rng = random.Random(seed)
     core = buffer()
     now_s, sequence, writing = 0.0, 0, None

@@ -1,4 +1,4 @@
-"""Deadlines against a real PostgreSQL: slow, locked, stopped."""
+"""Deadlines with a real PostgreSQL that is slow, locked or stopped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from psycopg.errors import ConnectionTimeout
 from persistence.deadline import AsyncDeadlineConnection, DeadlineConnection
 
 SLACK_S = 5.0
-"""A machine under load may be late by this much, and psycopg's own bounds are longer."""
+"""Tolerance for a machine under load. psycopg's own time-outs are longer."""
 
 
 @contextmanager

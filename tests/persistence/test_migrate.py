@@ -21,20 +21,20 @@ def migrate_once(database: str) -> list[str]:
         return migrate(connection)
 
 
-def test_applies_everything_once(database: str) -> None:
+def test_each_migration_is_applied_once(database: str) -> None:
     names = [m.name for m in load_migrations()]
     assert migrate_once(database) == names
     assert migrate_once(database) == []
     assert applied_versions(database) == list(range(1, len(names) + 1))
 
 
-def test_many_processes_at_once(database: str) -> None:
+def test_concurrent_processes_apply_each_migration_once(database: str) -> None:
     with ThreadPoolExecutor(6) as threads:
         done = list(threads.map(migrate_once, [database] * 6))
     assert sorted(done, key=len) == [[]] * 5 + [[m.name for m in load_migrations()]]
 
 
-def test_a_failed_migration_leaves_nothing(database: str) -> None:
+def test_a_failed_migration_is_rolled_back(database: str) -> None:
     broken = Migration(
         version=2, name="0002_broken", sql="CREATE TABLE half (x integer); SELECT no_such_thing;"
     )
@@ -45,7 +45,7 @@ def test_a_failed_migration_leaves_nothing(database: str) -> None:
         assert found.fetchone() == (None, None)
 
 
-def test_only_what_is_missing_is_applied(database: str) -> None:
+def test_only_missing_migrations_are_applied(database: str) -> None:
     first = Migration(version=1, name="0001_a", sql="CREATE TABLE a (x integer)")
     second = Migration(version=2, name="0002_b", sql="CREATE TABLE b (x integer)")
     with psycopg.connect(database, autocommit=True) as connection:
@@ -67,7 +67,7 @@ def test_a_program_works_with_later_additive_migrations(database: str) -> None:
             migrate(connection, [first])
 
 
-def test_a_role_without_create_may_start_on_a_finished_schema(database: str) -> None:
+def test_a_role_without_create_privilege_starts_on_a_complete_schema(database: str) -> None:
     migrate_once(database)
     with psycopg.connect(database, autocommit=True) as connection:
         role = f"reader_{connection.info.dbname}"

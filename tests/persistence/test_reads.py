@@ -30,7 +30,7 @@ def store(database: str, session_id: str, *bodies: RecordBody) -> None:
         write(connection, [sent.entry(body, session_id) for body in bodies])
 
 
-async def test_a_session_whose_text_is_in_its_segments_only(
+async def test_a_session_without_a_transcript_is_read_from_its_segments(
     database: str, reader: SessionReader
 ) -> None:
     store(database, "s", sent.started(), sent.segment(0, "one"), sent.finished(text=None))
@@ -82,7 +82,7 @@ async def test_a_whole_session(database: str, reader: SessionReader) -> None:
     ]
 
 
-async def test_an_unfinished_session_has_counts_of_what_is_there(
+async def test_an_unfinished_session_has_the_counts_of_its_rows(
     database: str, reader: SessionReader
 ) -> None:
     store(database, "s", sent.chunks(0, 1, 2), sent.segment(0))
@@ -92,7 +92,7 @@ async def test_an_unfinished_session_has_counts_of_what_is_there(
     assert (session["chunk_count"], session["segment_count"], session["duration"]) == (3, 1, 0.3)
 
 
-async def test_history_is_newest_first_limited_and_without_deleted_ones(
+async def test_history_is_limited_newest_first_and_omits_deleted_sessions(
     database: str, reader: SessionReader
 ) -> None:
     for number in range(5):
@@ -128,7 +128,7 @@ async def test_without_tables_the_store_is_unavailable(database: str) -> None:
         await reader.close()
 
 
-async def test_no_server_is_unavailable_and_never_keeps_a_request(
+async def test_without_a_server_the_store_is_unavailable_before_the_deadline(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(reads, "CONNECT_TIMEOUT_S", 0.2)
@@ -142,7 +142,9 @@ async def test_no_server_is_unavailable_and_never_keeps_a_request(
         await reader.close()
 
 
-async def test_survives_the_loss_of_every_connection(database: str, reader: SessionReader) -> None:
+async def test_reads_recover_from_the_loss_of_all_connections(
+    database: str, reader: SessionReader
+) -> None:
     store(database, "s", sent.started())
     sessions = await asyncio.gather(*(reader.session("s") for _ in range(8)))
     assert all(session is not None for session in sessions)
@@ -154,7 +156,7 @@ async def test_survives_the_loss_of_every_connection(database: str, reader: Sess
     assert await reader.session("s") is not None
 
 
-async def test_a_silent_database_is_given_up_and_found_again(
+async def test_reads_recover_after_a_database_that_did_not_answer(
     database: str, reader: SessionReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reads, "READ_TIMEOUT_S", 0.2)
@@ -167,10 +169,10 @@ async def test_a_silent_database_is_given_up_and_found_again(
     assert await reader.history(1) == (0, [])
 
 
-async def test_a_caller_that_gives_up_goes_at_once(
+async def test_a_cancelled_read_returns_at_once(
     database: str, reader: SessionReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Although the server answers nobody, and so cannot be asked to cancel either."""
+    """Even if the server does not answer, and so cannot cancel the query."""
     with psycopg.connect(database) as connection:
         connection.execute("LOCK TABLE asr_sessions IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(TimeoutError):

@@ -1,4 +1,4 @@
-"""The process itself, against a real database and a broker's two sockets played by the test."""
+"""The process with a real database; the test plays the broker's two sockets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ANSWER_MS_MAX = 20_000
 
 
 class Broker:
-    """The events and the front socket, and nothing behind them."""
+    """The broker's events and front sockets, without a broker."""
 
     def __init__(self, directory: Path) -> None:
         self.events = f"ipc://{directory}/events"
@@ -37,7 +37,7 @@ class Broker:
         self._router = sockets.bind_router(self._context, self.frontend)
 
     def await_subscriber(self) -> None:
-        """Until both topics are subscribed to."""
+        """Wait for the subscriptions to both topics."""
         missing = set(publication.TOPICS)
         while missing:
             assert self._xpub.poll(ANSWER_MS_MAX)
@@ -46,7 +46,7 @@ class Broker:
                 missing.discard(message[1:])
 
     def publish_segments(self, session_id: str, seqs: Sequence[int]) -> set[StoredKey]:
-        """Results of ``session_id``; returns the keys that will be confirmed."""
+        """Publish results of ``session_id``. Returns their keys."""
         for seq in seqs:
             self._publish(sent.published_result(self._sequence, sent.result(session_id, seq)))
         return {StoredKey(session_id=session_id, kind="result", seq=seq) for seq in seqs}
@@ -63,7 +63,7 @@ class Broker:
         self._publish(frames)
 
     def stored(self, count: int) -> set[StoredKey]:
-        """Exactly ``count`` confirmed keys, waited for."""
+        """Wait for exactly ``count`` confirmed keys."""
         keys: list[StoredKey] = []
         assert self._router is not None
         while len(keys) < count:
@@ -116,7 +116,9 @@ def segment_count(database: str) -> int:
     return int(query(database, "SELECT count(*) FROM asr_segments")[0][0])
 
 
-def test_stores_confirms_and_ends(broker: Broker, database: str) -> None:
+def test_rows_are_stored_and_confirmed_before_sigterm_ends_the_process(
+    broker: Broker, database: str
+) -> None:
     broker.open_frontend()
     with persistence(broker, database) as process:
         broker.await_subscriber()
@@ -133,7 +135,7 @@ def test_stores_confirms_and_ends(broker: Broker, database: str) -> None:
         assert "text 7" not in "\n".join(process.lines)
 
 
-def test_confirms_only_after_commit(broker: Broker, database: str) -> None:
+def test_keys_are_confirmed_only_after_commit(broker: Broker, database: str) -> None:
     broker.open_frontend()
     with persistence(broker, database) as process:
         process.event("schema_migrated")
@@ -150,13 +152,13 @@ def test_confirms_only_after_commit(broker: Broker, database: str) -> None:
         assert segment_count(database) == 3
 
 
-def test_killed_between_commit_and_confirmation_leaves_one_row(
+def test_a_kill_between_commit_and_confirmation_leaves_one_row(
     broker: Broker, database: str
 ) -> None:
     with persistence(broker, database) as process:
         broker.await_subscriber()
         process.event("schema_migrated")
-        # Nobody is bound to the front endpoint yet, so the confirmation cannot leave.
+        # Nothing is bound to the front endpoint yet, so the confirmation cannot be sent.
         broker.publish_segments("s", range(5))
         while segment_count(database) < 5:
             assert process.events[-1]["event"] != "database_unavailable"
@@ -169,9 +171,9 @@ def test_killed_between_commit_and_confirmation_leaves_one_row(
         assert segment_count(database) == 5
 
 
-def test_what_is_there_at_sigterm_is_written_and_confirmed(broker: Broker, database: str) -> None:
+def test_waiting_rows_are_written_and_confirmed_at_sigterm(broker: Broker, database: str) -> None:
     broker.open_frontend()
-    # A batch that would wait for 5 s more of rows, were it not for the end.
+    # Without SIGTERM the batch would wait 5 s for more rows.
     with persistence(broker, database, PERSISTENCE_BATCH_WAIT_MS="5000") as process:
         process.event("schema_migrated")
         broker.await_subscriber()
@@ -184,7 +186,7 @@ def test_what_is_there_at_sigterm_is_written_and_confirmed(broker: Broker, datab
 
 @pytest.fixture
 def own_services(tmp_path: Path) -> Iterator[tuple[LoggedProcess, str]]:
-    """A PostgreSQL of this test's own, to be harmed."""
+    """A PostgreSQL server for this test alone, which kills or stops it."""
     data_dir = tmp_path / "data"
     address = settings.DatabaseSettings(data_dir=data_dir, db_host=None).database_address()
     with LoggedProcess("tools.embedded", DATA_DIR=str(data_dir), REDIS_URL="redis://x") as process:
@@ -197,7 +199,7 @@ def postgres_of(services: LoggedProcess) -> psutil.Process:
     return postmaster
 
 
-def test_killed_database_gets_everything_when_it_is_back(
+def test_all_rows_are_written_after_the_database_was_killed(
     broker: Broker, own_services: tuple[LoggedProcess, str]
 ) -> None:
     services, database = own_services
@@ -218,7 +220,7 @@ def test_killed_database_gets_everything_when_it_is_back(
         assert names.count("database_available") >= 2
 
 
-def test_stopped_database_gets_everything_when_it_goes_on(
+def test_all_rows_are_written_after_the_database_was_stopped(
     broker: Broker, own_services: tuple[LoggedProcess, str]
 ) -> None:
     services, database = own_services

@@ -16,7 +16,7 @@ def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     assert (limits.pending_rows_max, limits.pending_bytes_max) == (70, 2 << 20)
 
 
-def test_a_batch_of_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_size_of_zero_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERSISTENCE_BATCH_ROWS_MAX", "0")
     with pytest.raises(ValidationError):
         PersistenceSettings()

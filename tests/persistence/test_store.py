@@ -65,7 +65,7 @@ def test_a_whole_session(connection: Connection) -> None:
     assert value(connection, "SELECT array_agg(offset_ms ORDER BY 1) FROM asr_chunks") == [0, 100]
 
 
-def test_a_segment_before_its_session_makes_the_row(connection: Connection) -> None:
+def test_a_segment_before_its_session_creates_the_row(connection: Connection) -> None:
     write_bodies(connection, sent.segment(0))
     assert value(connection, "SELECT status, started FROM asr_sessions") == ("active", False)
     write_bodies(connection, sent.started())
@@ -94,7 +94,9 @@ def test_the_first_published_row_stays(connection: Connection) -> None:
     assert texts(connection) == ["first", "third"]
 
 
-def test_what_the_client_was_told_stays_whatever_was_published(connection: Connection) -> None:
+def test_a_delivered_segment_takes_precedence_over_published_results(
+    connection: Connection,
+) -> None:
     error = sent.segment(0, failure=Failure(code="chunk_failed", message="three times"))
     write(connection, [sent.entry(error, kind="result")])
     write(connection, [published(0, "heard"), sent.entry(sent.segment(0, "heard"))])
@@ -103,10 +105,10 @@ def test_what_the_client_was_told_stays_whatever_was_published(connection: Conne
     assert value(connection, "SELECT error_code FROM asr_segments") is None
 
 
-# ----------------------------------------------------------------------------------- being resumed
+# -------------------------------------------------------------------------------------- resumption
 
 
-def test_a_resumed_session_is_of_its_new_gateway(connection: Connection) -> None:
+def test_a_resumed_session_belongs_to_its_new_gateway(connection: Connection) -> None:
     write_bodies(connection, sent.started(), sent.finished(status="abandoned"))
     write(connection, [published(0, "one"), published(1, "two")])
     write(connection, [sent.entry(sent.resumed(), generation=1)])
@@ -125,8 +127,8 @@ def test_a_resumed_session_is_of_its_new_gateway(connection: Connection) -> None
     assert value(connection, "SELECT status FROM asr_sessions") == "completed"
 
 
-def test_an_end_tells_of_the_start(connection: Connection) -> None:
-    """Or a session of which only the end is known would begin anew, and lose its words."""
+def test_an_end_contains_the_start(connection: Connection) -> None:
+    """Otherwise a session of which only the end is stored would restart and lose its text."""
     write(connection, [sent.entry(sent.finished(started=sent.started())), published(0, "one")])
     found = value(connection, "SELECT started, user_id, resume_token_hash FROM asr_sessions")
     assert found == (True, "ann", "hash")
@@ -135,14 +137,14 @@ def test_an_end_tells_of_the_start(connection: Connection) -> None:
     assert value(connection, "SELECT status FROM asr_sessions") == "active"  # A segment is missing.
 
 
-def test_segments_that_only_an_older_generation_had_go_at_the_end(connection: Connection) -> None:
+def test_the_end_removes_segments_of_older_generations(connection: Connection) -> None:
     write(connection, [sent.entry(sent.started()), published(0, "one"), published(5, "leftover")])
     write(connection, [sent.entry(sent.resumed(), generation=1)])
     write(connection, [sent.entry(sent.finished(segment_count=1), generation=1)])
     assert texts(connection) == ["one"]
 
 
-def test_a_session_that_began_anew_is_not_complete_with_rows_of_before(
+def test_a_restarted_session_is_not_completed_by_older_rows(
     connection: Connection,
 ) -> None:
     write(connection, [published(0, "one"), sent.entry(sent.resumed(), generation=1)])
@@ -154,7 +156,7 @@ def test_a_session_that_began_anew_is_not_complete_with_rows_of_before(
 
 
 @pytest.mark.parametrize("status", ["completed", "failed"])
-def test_what_is_complete_is_not_taken_over(connection: Connection, status: Any) -> None:
+def test_a_complete_session_is_not_taken_over(connection: Connection, status: Any) -> None:
     write_bodies(connection, sent.started(), sent.finished(status=status, segment_count=0))
     write(connection, [sent.entry(sent.resumed(), generation=1)])
     assert value(connection, "SELECT status, generation FROM asr_sessions") == (status, 0)
@@ -173,7 +175,7 @@ def test_an_end_without_all_its_segments_is_taken_over(
 
 
 def test_an_end_without_its_start_is_taken_over(connection: Connection) -> None:
-    """No token can be compared, so the session begins anew; its client was not told ``stored``."""
+    """Without a resume token to compare, the session restarts; its client got no ``stored``."""
     write_bodies(connection, sent.finished(segment_count=0))
     write(connection, [sent.entry(sent.resumed("g", "any"), generation=1)])
     found = value(connection, "SELECT status, generation FROM asr_sessions")
@@ -191,7 +193,7 @@ def test_a_generation_is_claimed_once_and_with_the_right_token_only(
     assert value(connection, "SELECT generation, gateway_id FROM asr_sessions") == (1, "first")
 
 
-def test_a_session_whose_start_was_lost_begins_anew(connection: Connection) -> None:
+def test_a_session_without_its_start_is_restarted(connection: Connection) -> None:
     write(connection, [published(0, "unclaimed")])
     write(connection, [sent.entry(sent.resumed("g", "other"), generation=1)])
     write(connection, [sent.entry(sent.started(resume_token_hash="new"), generation=1)])
@@ -212,7 +214,7 @@ def test_an_abandoned_session_may_still_be_completed_but_not_the_reverse(
     assert value(connection, "SELECT status, text FROM asr_sessions") == ("completed", "one two")
 
 
-def test_a_deletion_takes_everything_and_nothing_brings_it_back(connection: Connection) -> None:
+def test_a_deletion_removes_all_rows_and_later_ones_are_dropped(connection: Connection) -> None:
     everything = (sent.started(), sent.chunks(0, 1), sent.segment(0), sent.finished())
     write_bodies(connection, *everything)
     write_bodies(connection, sent.started(), session_id="other")
@@ -268,8 +270,10 @@ HISTORIES: dict[str, list[RecordBody]] = {
 
 
 @pytest.mark.parametrize("name", HISTORIES)
-def test_order_repetition_and_batching_change_nothing(connection: Connection, name: str) -> None:
-    """Each shuffled, repeated and cut history ends in the state of the plain one."""
+def test_order_repetition_and_batching_do_not_change_the_rows(
+    connection: Connection, name: str
+) -> None:
+    """Each shuffled, repeated and split history ends in the same state as the original."""
     rng = random.Random(name)
     for number in range(25):
         bodies = list(HISTORIES[name])
@@ -292,7 +296,7 @@ def test_order_repetition_and_batching_change_nothing(connection: Connection, na
         assert len(states) == (0 if name == "deleted" and table != "asr_sessions" else 1), table
 
 
-def test_a_deletion_waits_for_the_batch_of_another_writer_and_takes_its_rows(
+def test_a_deletion_waits_for_another_writers_batch_and_removes_its_rows(
     database: str, connection: Connection
 ) -> None:
     with psycopg.connect(database) as slow, psycopg.connect(database, autocommit=True) as deleting:
@@ -330,7 +334,7 @@ def test_unstorable_characters_are_replaced(
     assert found == (stored, stored)
 
 
-def test_largest_numbers_of_the_bus_are_stored(connection: Connection) -> None:
+def test_the_largest_integers_of_messages_are_stored(connection: Connection) -> None:
     largest = (1 << 53) - 1
     write_bodies(
         connection,
@@ -342,7 +346,7 @@ def test_largest_numbers_of_the_bus_are_stored(connection: Connection) -> None:
     assert value(connection, "SELECT extract(year FROM completed_at) FROM asr_sessions") == 9999
 
 
-def test_a_bad_row_spoils_neither_its_batch_nor_its_session(connection: Connection) -> None:
+def test_an_invalid_row_does_not_affect_its_batch_or_session(connection: Connection) -> None:
     connection.execute("ALTER TABLE asr_segments ADD CHECK (text <> 'poison')")
     before = metrics.REJECTED_ROWS.labels("SegmentCopy")._value.get()
     entries = [sent.entry(sent.segment(seq, f"good {seq}"), f"s{seq}") for seq in range(5)]
@@ -359,7 +363,7 @@ def test_a_bad_row_spoils_neither_its_batch_nor_its_session(connection: Connecti
     assert value(connection, kept) == ("completed", "unstorable")
 
 
-def test_an_unfit_database_writes_nothing_and_says_so(connection: Connection) -> None:
+def test_an_incompatible_database_raises_and_gets_no_rows(connection: Connection) -> None:
     connection.execute("SET default_transaction_read_only = on")
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         write_bodies(connection, sent.started())

@@ -10,7 +10,7 @@ from tests.persistence import sent
 HOUR_S = 3_600.0
 
 
-def test_only_sessions_of_which_nothing_comes_are_lost(database: str) -> None:
+def test_only_sessions_without_recent_rows_are_marked_lost(database: str) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         migrate(connection)
         for session_id in ("silent", "speaking", "over", "resumed"):

@@ -44,7 +44,7 @@ def count_segments(database: str) -> int:
     return int(row[0])
 
 
-def test_one_batch_after_the_other(writer: Writer, database: str) -> None:
+def test_the_writer_writes_one_batch_at_a_time(writer: Writer, database: str) -> None:
     writer.start()
     for batch in (batch_of(0, 1), batch_of(2)):
         assert writer.idle
@@ -57,7 +57,7 @@ def test_one_batch_after_the_other(writer: Writer, database: str) -> None:
     assert not writer.alive
 
 
-def test_makes_the_tables_before_the_first_batch(writer: Writer, database: str) -> None:
+def test_tables_are_created_before_the_first_batch(writer: Writer, database: str) -> None:
     writer.start()
     with psycopg.connect(database, autocommit=True) as connection:
         found = "SELECT to_regclass('asr_segments') IS NOT NULL"
@@ -65,7 +65,7 @@ def test_makes_the_tables_before_the_first_batch(writer: Writer, database: str) 
             assert writer.alive
 
 
-def test_a_newer_schema_is_waited_for_and_said_once(
+def test_a_newer_schema_delays_batches_and_is_logged_once(
     writer: Writer, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with psycopg.connect(database) as connection:
@@ -88,7 +88,7 @@ def test_a_newer_schema_is_waited_for_and_said_once(
     assert "version 999" in said[0]["reason"]
 
 
-def test_a_server_that_never_appears_does_not_keep_the_process(tmp_path: Path) -> None:
+def test_a_missing_server_does_not_delay_the_end(tmp_path: Path) -> None:
     writer = Writer(
         f"postgresql://postgres@/x?host={tmp_path}", write_timeout_s=10.0, lost_after_s=3_600.0
     )
@@ -97,7 +97,7 @@ def test_a_server_that_never_appears_does_not_keep_the_process(tmp_path: Path) -
     assert writer.stop(ANSWER_S_MAX)
 
 
-def test_tables_dropped_under_it_are_made_again(writer: Writer, database: str) -> None:
+def test_dropped_tables_are_created_again(writer: Writer, database: str) -> None:
     writer.start()
     writer.submit(batch_of(0))
     wait_committed(writer)
@@ -108,7 +108,9 @@ def test_tables_dropped_under_it_are_made_again(writer: Writer, database: str) -
     assert count_segments(database) == 1
 
 
-def test_a_bug_ends_the_thread_visibly(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_exception_ends_the_thread(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_arguments: object) -> None:
         raise RuntimeError("a bug")
 
@@ -123,7 +125,7 @@ def test_a_bug_ends_the_thread_visibly(writer: Writer, monkeypatch: pytest.Monke
 
 
 def test_the_server_ends_the_transaction_of_an_unreachable_client(database: str) -> None:
-    """To the server, such a client is idle in a transaction."""
+    """For the server, such a client is idle in a transaction."""
     with psycopg.connect(database, autocommit=True) as cut_off, psycopg.connect(database) as other:
         limit_server_side(cut_off, 0.2)
         for statement in ("CREATE TABLE held ()", "BEGIN", "LOCK TABLE held"):

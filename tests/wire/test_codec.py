@@ -69,7 +69,7 @@ def test_kinds_differ() -> None:
     assert all(len(kind) == 1 for kind in kinds)
 
 
-def test_pcm_travels_beside_the_header() -> None:
+def test_pcm_is_a_frame_of_its_own() -> None:
     frames = encode(JOB)
     assert frames[2] is JOB.pcm
     assert "pcm" not in msgpack.unpackb(frames[1])
@@ -208,13 +208,13 @@ def test_refused(frames: list[bytes]) -> None:
     ],
     ids=repr,
 )
-def test_numbers_and_texts_in_bounds_only(changes: dict[str, Any]) -> None:
+def test_values_out_of_bounds_are_refused(changes: dict[str, Any]) -> None:
     assert decode(repacked(LOAD)) == LOAD
     with pytest.raises(WireError, match=r"^Load"):
         decode(repacked(LOAD, **changes))
 
 
-def test_a_ratio_has_a_limit_so_that_sums_are_numbers() -> None:
+def test_a_ratio_is_bounded_so_that_sums_stay_finite() -> None:
     hello = m.Hello(gateway_id="g", expected_audio_rate=RATIO_MAX)
     assert decode(encode(hello)) == hello
     for ratio in (1.7e308, RATIO_MAX * 1.001, float("nan"), -1.0, "1"):
@@ -237,12 +237,12 @@ def test_bad_pcm(pcm: bytes) -> None:
         decode([*frames[:2], pcm])
 
 
-def test_the_longest_pcm_is_taken() -> None:
+def test_pcm_of_the_maximum_length_is_accepted() -> None:
     longest = structs.replace(JOB, pcm=bytes(codec.PCM_BYTES_MAX))
     assert decode(encode(longest)) == longest
 
 
-def test_pcm_does_not_come_in_the_header_nor_without_a_frame() -> None:
+def test_pcm_in_the_header_or_without_a_frame_is_refused() -> None:
     with pytest.raises(WireError, match="PCM in the header"):
         decode(repacked(JOB, pcm=b"\1\2"))
     with pytest.raises(WireError, match="wrong number of frames"):
@@ -266,7 +266,7 @@ def test_a_result_has_either_text_or_error(changes: dict[str, Any]) -> None:
         decode(repacked(RESULT, **changes))
 
 
-def test_a_list_too_long_is_refused() -> None:
+def test_a_list_over_the_limit_is_refused() -> None:
     with pytest.raises(WireError):
         decode(repacked(JOB, hotwords=["x"] * (codec.ITEMS_MAX + 1)))
 

@@ -13,14 +13,14 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_role_has_a_pair_and_secrets_are_for_the_owner_only(directory: Path) -> None:
+def test_each_role_has_a_key_pair_and_only_the_owner_reads_secrets(directory: Path) -> None:
     names = {path.name for path in directory.iterdir()}
     assert names == {f"{role}.{half}" for role in keys.ROLES for half in ("public", "secret")}
     assert {p.stat().st_mode & 0o777 for p in directory.glob("*.secret")} == {0o600}
     assert len({p.read_bytes() for p in directory.iterdir()}) == 2 * len(keys.ROLES)
 
 
-def test_the_broker_knows_all_roles_but_its_own(directory: Path) -> None:
+def test_the_broker_allows_the_keys_of_all_other_roles(directory: Path) -> None:
     server = keys.server_keys(directory)
     assert set(server.allowed) == {"gateway", "worker", "persistence"}
     for role, public in server.allowed.items():
@@ -29,7 +29,7 @@ def test_the_broker_knows_all_roles_but_its_own(directory: Path) -> None:
         assert client.server == (directory / "broker.public").read_bytes().strip()
 
 
-def test_a_clients_host_needs_no_other_key(directory: Path) -> None:
+def test_a_client_needs_its_pair_and_the_brokers_public_key_only(directory: Path) -> None:
     for name in ("broker.secret", "gateway.public", "gateway.secret", "persistence.public"):
         (directory / name).unlink()
     assert keys.client_keys(directory, "worker")
@@ -51,7 +51,7 @@ def test_old_keys_are_not_overwritten(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"short", b"x" * 41, b'"' * 40, "é".encode() * 20])
-def test_what_is_no_key_is_refused(directory: Path, content: bytes) -> None:
+def test_an_invalid_key_is_refused(directory: Path, content: bytes) -> None:
     (directory / "broker.public").write_bytes(content)
     with pytest.raises(keys.KeysError, match=r"broker\.public does not hold a CURVE key"):
         keys.client_keys(directory, "worker")

@@ -1,4 +1,4 @@
-"""Publications survive the way, and nothing else passes for one."""
+"""Round trips of publications, and refusal of all other frames."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ RECORD = PublishedRecord(
 
 @pytest.mark.parametrize("message", [RESULT, RECORD])
 @pytest.mark.parametrize("sequence", [0, 1, 2**64 - 1])
-def test_comes_back_as_it_was(message: publication.Publication, sequence: int) -> None:
+def test_a_publication_survives_a_round_trip(
+    message: publication.Publication, sequence: int
+) -> None:
     frames = publication.encode(sequence, message)
     assert frames[0] in publication.TOPICS
     assert publication.decode(frames) == (sequence, message)

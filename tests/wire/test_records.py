@@ -69,8 +69,8 @@ def test_a_field_of_any_type_is_a_record_or_a_wire_error(
         assert records.parse_body(records.to_body(parsed)) == parsed
 
 
-def test_a_deletion_comes_after_every_other_record_and_may_come_twice() -> None:
-    # Its sequence number is the same from every gateway, and above any that a session reaches.
+def test_a_deletion_has_a_fixed_sequence_number() -> None:
+    # Every gateway uses the same number, which is above any that a session reaches.
     body = records.to_body(records.SessionDeleted(requested_at_ms=1))
     sent = Record(session_id="s", record_seq=records.DELETED_RECORD_SEQ, body=body)
     assert decode(encode(sent)) == sent

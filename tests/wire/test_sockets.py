@@ -18,7 +18,7 @@ Socket = zmq.Socket[bytes]
 def context() -> Iterator[Context]:
     context: Context = zmq.Context()
     yield context
-    # Hangs, and so fails, if a test left a socket open.
+    # Hangs, and so fails, if a test has left a socket open.
     context.term()
 
 
@@ -27,7 +27,7 @@ def endpoint(tmp_path: Path) -> str:
     return f"ipc://{tmp_path}/socket"
 
 
-def test_identities_differ_and_tell_the_role() -> None:
+def test_identities_are_unique_and_start_with_the_role() -> None:
     names = {sockets.new_identity("gateway") for _ in range(100)}
     assert len(names) == 100
     assert all(name.startswith("gateway-") for name in names)
@@ -46,11 +46,9 @@ def test_router_and_dealer_talk_by_identity(context: Context, endpoint: str) -> 
         assert dealer.recv_multipart() == [b"c"]
 
 
-def test_a_peer_that_connects_anew_is_heard_although_its_old_connection_lives(
-    context: Context, endpoint: str
-) -> None:
-    """As after a pause of the broker: the peer gave up its connection and made another, and the
-    broker finds both at once. Ignored, the peer would be cut off for good, and not know."""
+def test_a_new_connection_of_a_peer_replaces_its_old_one(context: Context, endpoint: str) -> None:
+    """After a pause of the broker, a peer may have replaced its connection, and the broker sees
+    both. If it ignored the new one, the peer would be cut off without noticing."""
     with (
         sockets.bind_router(context, endpoint) as router,
         sockets.connect_dealer(context, endpoint, "gateway-1") as old,
@@ -67,14 +65,14 @@ def test_a_peer_that_connects_anew_is_heard_although_its_old_connection_lives(
             assert new.recv() == b"answer"
 
 
-def test_router_says_when_a_peer_is_unknown(context: Context, endpoint: str) -> None:
+def test_router_reports_an_unknown_peer(context: Context, endpoint: str) -> None:
     with sockets.bind_router(context, endpoint) as router:
         with pytest.raises(zmq.ZMQError) as error:
             router.send_multipart([b"nobody", b"x"], zmq.DONTWAIT)
         assert error.value.errno == zmq.EHOSTUNREACH
 
 
-def test_router_says_when_a_peer_is_full(
+def test_router_reports_a_full_peer(
     context: Context, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sockets, "HIGH_WATER_MARK_MESSAGES", 10)
@@ -90,7 +88,7 @@ def test_router_says_when_a_peer_is_full(
                 router.send_multipart([b"slow", bytes(10_000)], zmq.DONTWAIT)
 
 
-def test_xpub_reports_its_subscribers_and_refuses_what_they_cannot_take(
+def test_xpub_reports_subscribers_and_refuses_messages_to_full_ones(
     context: Context, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sockets, "HIGH_WATER_MARK_MESSAGES", 10)
@@ -115,7 +113,7 @@ def test_xpub_reports_its_subscribers_and_refuses_what_they_cannot_take(
             received += 1
 
 
-def test_a_message_over_the_limit_costs_the_peer_its_connection(
+def test_a_message_over_the_size_limit_ends_the_connection(
     context: Context, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sockets, "MESSAGE_BYTES_MAX", 1_000)
@@ -124,8 +122,8 @@ def test_a_message_over_the_limit_costs_the_peer_its_connection(
         sockets.connect_dealer(context, endpoint, "worker-1") as dealer,
     ):
         dealer.send(bytes(1_001))
-        # It reconnects by itself, and what is within the limit comes through; what was sent
-        # before libzmq noticed is lost with the connection.
+        # libzmq reconnects, and messages within the limit arrive. Those sent before it noticed are
+        # lost with the connection.
         for _ in range(WAIT_MS // 10):
             dealer.send(bytes(1_000))
             if router.poll(10):
@@ -156,7 +154,7 @@ def test_options(context: Context, endpoint: str) -> None:
 
 
 @pytest.mark.parametrize("bind", [sockets.bind_router, sockets.bind_xpub])
-def test_a_taken_endpoint_raises_and_leaves_no_socket(
+def test_an_endpoint_in_use_raises_and_leaves_no_socket(
     context: Context, bind: Callable[[Context, str], Socket], unused_tcp_port: int
 ) -> None:
     endpoint = f"tcp://127.0.0.1:{unused_tcp_port}"

@@ -1,4 +1,4 @@
-"""Each kind of field; the codec's tests cover every message."""
+"""Each type of field. The tests of the codec cover every message."""
 
 from __future__ import annotations
 
