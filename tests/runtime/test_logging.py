@@ -41,7 +41,7 @@ def logged(level: str, log_format: str, **environment: str) -> list[str]:
     return shown.stderr.splitlines()
 
 
-def test_json_is_one_object_a_line() -> None:
+def test_json_logs_have_one_object_per_line() -> None:
     lines = [json.loads(line) for line in logged("info", "json")]
     assert [line["event"] for line in lines] == [
         "session_started",

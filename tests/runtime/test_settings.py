@@ -164,7 +164,7 @@ def test_deep_data_directories_do_not_share_sockets() -> None:
     assert one == settings.embedded_socket_dir(Path("/", "d" * 120, "a"))
 
 
-def test_a_relative_data_directory_means_the_same_to_every_process(
+def test_a_relative_data_directory_is_equal_for_every_process(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
