@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -30,6 +33,29 @@ def test_its_memory_is_limited(endpoints: Endpoints) -> None:
     with running_broker(endpoints, BROKER_MEMORY_MB_MAX="500", **NO_REDIS) as broker:
         limits = psutil.Process(broker.pid).rlimit(resource.RLIMIT_DATA)
         assert limits == (500_000_000, 500_000_000)
+
+
+@pytest.mark.parametrize("thread", ["main", "another"])
+def test_it_exits_at_the_limit(endpoints: Endpoints, thread: str) -> None:
+    """Even where an orderly exit would block."""
+    code = f"""
+import threading, broker.__main__ as main
+from broker.queue_counters import QueueCounters
+from broker.service import Service
+
+def allocate(*_arguments):
+    bytes(1 << 30)
+
+if {thread!r} == "main":
+    Service.turn = allocate
+else:
+    QueueCounters._run = allocate
+Service.close = lambda _service: threading.Event().wait()
+main.main()
+"""
+    environment = {**os.environ, **endpoints.environment, **NO_REDIS, "BROKER_MEMORY_MB_MAX": "400"}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, timeout=60, check=False)
+    assert ended.returncode == exit_codes.FAILURE
 
 
 def test_a_wrong_setting_is_one_line(endpoints: Endpoints) -> None:
