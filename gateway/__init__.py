@@ -1,7 +1,7 @@
-"""Connections, audio, sessions, REST."""
+"""The gateway: connections, audio, sessions, REST."""
 
 import os
 
-# Before anything here imports numpy, which would start threads for matrix products; there are none
-# here, and the cores are for the other processes.
+# Before numpy is imported, which would start threads for matrix products. The gateway has none, and
+# the processors are for other processes.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -27,10 +27,10 @@ PING_TIMEOUT_S = 20.0
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
-    """A bound socket that several gateways of one host share (SO_REUSEPORT).
+    """Return a bound socket. Several gateways on one host share a port (SO_REUSEPORT).
 
     Raises:
-        OSError: if the port is taken by anything else, or the host is not ours.
+        OSError: another program uses the port, or ``host`` is not an address of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -45,7 +45,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, with our signals: draining first, closing after."""
+    """uvicorn with our signal handling: drain, then exit."""
 
     def __init__(self, config: uvicorn.Config, server: Server) -> None:
         super().__init__(config)
@@ -72,7 +72,7 @@ def main() -> int:
     memory.map_large()
     values = settings.load(GatewaySettings)
     logging.configure(values.log_level, values.log_format, "gateway")
-    # At info uvicorn writes two lines for each connection, with its whole address.
+    # At level info uvicorn logs two lines for each connection, with its full address.
     stdlib_logging.getLogger("uvicorn").setLevel(stdlib_logging.WARNING)
     described = settings.describe(values)
     port_source = settings.http_port(os.environ)[1]

@@ -1,11 +1,11 @@
 """The gateway's DEALER link to the broker, driven by the asyncio event loop.
 
-libzmq signals readiness through an edge-triggered file descriptor: after it wakes us, and after
-every send, whatever has arrived must be drained, or the next wake-up may never come. Draining by
-DONTWAIT moves about 2.5 times as many messages as ``zmq.asyncio``'s ``await recv_multipart()``.
+libzmq signals readiness through an edge-triggered file descriptor. After each wake-up and each send
+all received messages must be drained, or there may be no further wake-up. Draining with DONTWAIT
+moves about 2.5 times as many messages as ``await recv_multipart()`` of ``zmq.asyncio``.
 
-Sends never wait: what the socket refuses (its queue is full, which takes a broker gone for long)
-is counted and sent again by its owner's timer.
+Sends never wait. A message that the socket refuses, because its queue is full after a long absence
+of the broker, is counted, and its owner sends it again later.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from collections.abc import Callable
 import structlog
 import zmq
 
-from gateway.telemetry.metrics import BUS_DROPPED, BUS_RECEIVED, BUS_SENT
+from gateway.telemetry.metrics import BUS_DROPPED, bus_received, bus_sent
 from wire import codec, sockets, versions
 from wire.keys import ClientKeys
 from wire.messages import Claimed, Hello, Load, Message, Refused, Result, Stored, Welcome
 
 HELLO_EVERY_S = 0.25
-"""As often as the broker tells its load: of sessions that other gateways admit, each gateway knows
-after half a second."""
+"""The interval of the broker's load reports. Each gateway knows the sessions that others admit
+within half a second."""
 DRAIN_MESSAGES_MAX = 200
-"""Messages handled before other tasks of the event loop get a turn."""
+"""Messages handled before other tasks of the event loop run."""
 
 SILENCE_S = 2.0
-"""Without a word of the broker for so long, though it tells its load four times a second, messages
-of both directions may be lost: libzmq drops a connection that is silent for 3 s, and what is in
-it."""
+"""Without messages from the broker for this long, messages of both directions may be lost: libzmq
+drops a connection that is silent for 3 s, with its queues. The broker reports its load four times a
+second."""
 SETTLE_S = 0.5
-"""After such a silence what did arrive is heard first."""
+"""Delay after such a silence, in which delivered messages arrive first."""
 
 Handler = Callable[[Message], None]
 
@@ -41,10 +41,9 @@ Handler = Callable[[Message], None]
 class BrokerClient:
     """One socket, owned by the event loop's thread.
 
-    ``on_message`` gets each Result, Stored, Claimed and Load; ``on_broker_restart`` is called when
-    the broker's epoch changes, which means that it has forgotten every job of ours, and after a
-    silence, because jobs or answers may be lost. ``expected_audio_rate`` is asked before each
-    HELLO, which tells it to the broker.
+    ``on_message`` gets each Result, Stored, Claimed and Load. ``on_broker_restart`` is called when
+    the broker's epoch changes, because the broker has lost all jobs, and after a silence, because
+    jobs or results may be lost. ``expected_audio_rate`` is called for each HELLO.
     """
 
     def __init__(
@@ -66,15 +65,15 @@ class BrokerClient:
         self._epoch: str | None = None
         self._refused: Refused | None = None
         """The broker's latest answer to HELLO, if it was a refusal."""
-        self._heard_s = math.inf
+        self._received_s = math.inf
         self._settled_s = math.inf
-        """When to act on a silence."""
+        """Time at which to call ``on_broker_restart``."""
         self._drain_scheduled = False
         self._hello: asyncio.Task[None] | None = None
         self._log = structlog.get_logger()
 
     def open(self) -> None:
-        """Connect and begin to say HELLO. Call it on the running event loop."""
+        """Connect, and start to send HELLO. Call it on the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = sockets.connect_dealer(
@@ -82,10 +81,10 @@ class BrokerClient:
         )
         self._descriptor = int(self._socket.getsockopt(zmq.FD))
         self._loop.add_reader(self._descriptor, self._drain)
-        self._hello = self._loop.create_task(self._say_hello())
+        self._hello = self._loop.create_task(self._send_hello())
 
     async def close(self) -> None:
-        """Let the last messages leave (``sockets.LINGER_RESULTS_MS``) and close."""
+        """Close after the last messages are sent, or ``sockets.LINGER_RESULTS_MS`` have passed."""
         if self._hello is not None:
             self._hello.cancel()
             await asyncio.gather(self._hello, return_exceptions=True)
@@ -94,7 +93,7 @@ class BrokerClient:
         await asyncio.to_thread(self._context.term)
 
     def send(self, message: Message) -> bool:
-        """Send without waiting. False: refused and counted; the owner's timer sends it again."""
+        """Send without waiting. False: the socket refused, and the caller sends it again later."""
         try:
             self._socket.send_multipart(codec.encode(message), zmq.DONTWAIT)
         except zmq.Again:
@@ -102,10 +101,10 @@ class BrokerClient:
             return False
         finally:
             self._schedule_drain()
-        BUS_SENT.labels(type(message).__name__).inc()
+        bus_sent(type(message)).inc()
         return True
 
-    async def _say_hello(self) -> None:
+    async def _send_hello(self) -> None:
         while True:
             self.send(
                 Hello(
@@ -141,7 +140,7 @@ class BrokerClient:
             BUS_DROPPED.labels("not_a_message").inc()
             self._log.warning("bus_message_refused", error=str(error))
             return
-        BUS_RECEIVED.labels(type(message).__name__).inc()
+        bus_received(type(message)).inc()
         if isinstance(message, Welcome):
             self._refused = None
             self._note_broker(message.broker_epoch)
@@ -157,7 +156,7 @@ class BrokerClient:
 
     def _note_refusal(self, refused: Refused) -> None:
         BUS_DROPPED.labels("version_refused").inc()
-        # Each HELLO is refused: the log gets the first refusal of many.
+        # The broker refuses each HELLO; log the first refusal.
         if refused != self._refused:
             self._refused = refused
             self._log.error(
@@ -168,14 +167,14 @@ class BrokerClient:
 
     def _note_broker(self, epoch: str) -> None:
         now_s = self._loop.time()
-        silent_s, self._heard_s = now_s - self._heard_s, now_s
+        silent_s, self._received_s = now_s - self._received_s, now_s
         if epoch != self._epoch:
             known, self._epoch = self._epoch, epoch
             self._log.info("broker_found" if known is None else "broker_restarted", epoch=epoch)
-            # Also at the first epoch: jobs may have gone to a broker that died before its WELCOME.
+            # At the first epoch, too: a broker that failed before its WELCOME may have got jobs.
             self._settled_s = now_s
         elif silent_s >= SILENCE_S:
-            self._log.info("broker_heard_again", silent_s=round(silent_s, 1))
+            self._log.info("broker_silence_ended", silent_s=round(silent_s, 1))
             self._settled_s = now_s + SETTLE_S
         if now_s >= self._settled_s:
             self._settled_s = math.inf

@@ -25,7 +25,9 @@ async def drain(server: Server) -> None:
     structlog.get_logger().info("draining", sessions=len(server.sessions))
     server.gate.draining = True
     # A session without a client is not waited for: its client cannot return to this gateway.
-    await _until(lambda: not any(h.attached for h in server.sessions.values()), DRAIN_SESSIONS_S)
+    await _until(
+        lambda: not any(runner.attached for runner in server.sessions.values()), DRAIN_SESSIONS_S
+    )
     for runner in list(server.sessions.values()):
         runner.interrupt()
     await _until(lambda: not server.sessions and not len(server.outbox), DRAIN_RECORDS_S)

@@ -1,7 +1,7 @@
-"""SANS-IO: what a gateway saw in the last quarter of an hour, for people who look at it now.
+"""SANS-IO: activity of a gateway in the last 15 minutes, for the dashboard.
 
-Time is cut into slots; a slot holds counts, the highest values, and a histogram of latencies, so
-that memory does not grow with the load. What must be kept for longer is Prometheus's business.
+Time is divided into slots. A slot holds counts, maxima, and a histogram of latencies, so memory
+does not grow with the load. Prometheus keeps the longer history.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from dataclasses import dataclass, field
 
 SLOT_S = 10.0
 SLOTS_MAX = 90
-"""15 minutes; an older slot is forgotten."""
+"""15 minutes. Older slots are dropped."""
 WORKERS_MAX = 1_024
-"""Workers told apart in a slot; what one more recognised counts, but in no worker's row."""
+"""Workers with figures of their own in a slot. Results of further ones count in the totals only."""
 
 _BOUNDS_MS = tuple(round(5 * 1.15**n, 3) for n in range(1, 70))
-"""Upper bounds of the histogram's buckets, 6 ms to 77 s: percentiles are right to 15 %."""
+"""Upper bounds of the histogram's buckets, 6 ms to 77 s. Percentiles are accurate to 15 %."""
 
 
 @dataclass(slots=True)
 class WorkerFigures:
-    """What one worker did, partials included."""
+    """Figures of one worker, partial results included."""
 
     results: int = 0
     failures: int = 0
     audio_ms: int = 0
     busy_ms: float = 0.0
-    """Time in batches; of a batch that other gateways share, only this gateway's part."""
+    """Time in batches. Of a batch shared with other gateways, this gateway's part."""
     batches: float = 0.0
     batch_jobs_max: int = 0
 
@@ -48,18 +48,18 @@ class WorkerFigures:
 
     @property
     def rtfx(self) -> float:
-        """Seconds of audio recognised in a second of work."""
+        """Inverse real-time factor: seconds of audio recognised per second of work."""
         return self.audio_ms / self.busy_ms if self.busy_ms else 0.0
 
 
 @dataclass(slots=True)
 class Slot:
-    """``SLOT_S`` seconds."""
+    """The figures of ``SLOT_S`` seconds."""
 
     number: int
-    """Of slots since the clock's zero."""
+    """Slots since the zero of the clock."""
     latencies: Counter[int] = field(default_factory=Counter)
-    """By bucket."""
+    """Results by bucket of the histogram."""
     results: int = 0
     failures: int = 0
     audio_ms: int = 0
@@ -70,7 +70,7 @@ class Slot:
 
 
 class Activity:
-    """Tell it what happens; ``slots`` is what was told in the last quarter of an hour."""
+    """Feed it with the ``note_…`` methods; ``slots`` returns the last 15 minutes."""
 
     def __init__(self) -> None:
         self._slots: deque[Slot] = deque(maxlen=SLOTS_MAX)
@@ -113,11 +113,11 @@ class Activity:
         slot.queued_max = max(slot.queued_max, queued)
 
     def slots(self, now_s: float) -> list[Slot]:
-        """``SLOTS_MAX`` slots, the present one last; empty ones where nothing was told."""
+        """Return ``SLOTS_MAX`` slots, the current one last. Slots without activity are empty."""
         last = self._slot(now_s).number
-        told = {slot.number: slot for slot in self._slots}
+        known = {slot.number: slot for slot in self._slots}
         numbers = range(last - SLOTS_MAX + 1, last + 1)
-        return [told.get(number) or Slot(number) for number in numbers]
+        return [known.get(number) or Slot(number) for number in numbers]
 
     def _slot(self, now_s: float) -> Slot:
         number = int(now_s // SLOT_S)
@@ -127,7 +127,7 @@ class Activity:
 
 
 def percentile_ms(slots: Iterable[Slot], share: float) -> float | None:
-    """The latency that ``share`` of the results did not exceed; None without results."""
+    """Return the latency that ``share`` of the results did not exceed; None without results."""
     latencies: Counter[int] = Counter()
     for slot in slots:
         latencies.update(slot.latencies)
@@ -140,8 +140,8 @@ def percentile_ms(slots: Iterable[Slot], share: float) -> float | None:
 
 
 def workers_of(slots: Sequence[Slot]) -> dict[str, tuple[WorkerFigures, float]]:
-    """Each worker's figures of all ``slots`` together, and how long ago, in seconds and to a
-    slot, it was last heard of."""
+    """Return each worker's figures over all ``slots``, and the age of its last result in seconds,
+    rounded to slots."""
     found: dict[str, tuple[WorkerFigures, float]] = {}
     for slot in slots:
         age_s = (slots[-1].number - slot.number) * SLOT_S

@@ -1,7 +1,8 @@
-"""What a gateway counts and shows. What each means is also told in docs/metrics.md."""
+"""Prometheus metrics of the gateway. docs/metrics.md describes each of them."""
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -13,29 +14,30 @@ PROBLEM_CODES: Final = frozenset(
         *("overloaded", "deadline", "chunk_failed", "recognition_failed", "deleted"),
     }
 )
-"""A code comes over the bus, too, and whoever is there must not be able to add series."""
+"""Codes also arrive over the bus, and a peer there must not be able to add series."""
 REFUSAL_CODES: Final = (
     *("no_broker", "no_worker", "overloaded", "max_connections", "storage_backlog", "draining"),
     *("origin_refused", "unauthorized"),
 )
 
 _LATENCY_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60)
-"""Of what a person waits for, in seconds; the last is a segment's deadline."""
+"""Buckets for waiting times of people; the last is the deadline of a segment."""
 
 # ------------------------------------------------------------------------------------------ clients
 
 CONNECTIONS = Gauge("asr_gateway_connections", "Open WebSockets, and files being transcribed")
 REFUSED = Counter(
     "asr_gateway_refused_connections_total",
-    "Connections, files and requests refused before anything was read of them, by code",
+    "Connections, files and requests refused before their content was read, by code",
     ["code"],
 )
 LATE_HEADS = Counter(
-    "asr_gateway_late_heads_total", "Connections closed because a request's headers did not come"
+    "asr_gateway_late_heads_total",
+    "Connections closed because the headers of a request did not arrive in time",
 )
 BAD_REQUESTS = Counter(
     "asr_gateway_bad_requests_total",
-    "Requests that are no HTTP (400), or not what the API describes (422), by reason",
+    "Requests that are not valid HTTP (400) or do not match the API (422), by reason",
     ["reason"],
 )
 CLOSED = Counter(
@@ -49,34 +51,34 @@ SLOW_CLIENTS = Counter(
 PROBLEMS = Counter("asr_gateway_problems_total", "Error answers to clients, by code", ["code"])
 ANSWERS_DISCARDED = Counter(
     "asr_gateway_answers_discarded_total",
-    "Answers that a client was not sent, by reason; texts among them are told when it resumes",
+    "Answers not sent to a client, by reason; results among them are sent when it resumes",
     ["reason"],
 )
 INPUT_IGNORED = Counter(
     "asr_gateway_input_ignored_total",
-    "Messages of clients that mean nothing where they came, and are not answered, by reason",
+    "Messages of clients that have no meaning at that point of the protocol, by reason",
     ["reason"],
 )
 UPLOADS = Counter(
-    "asr_gateway_uploads_total", "Files sent over HTTP, by the answer's status", ["status"]
+    "asr_gateway_uploads_total", "Files uploaded over HTTP, by status of the answer", ["status"]
 )
 
 # ----------------------------------------------------------------------------------------- sessions
 
-SESSIONS = Counter("asr_gateway_sessions_total", "Sessions, by what happened to them", ["event"])
+SESSIONS = Counter("asr_gateway_sessions_total", "Events of sessions", ["event"])
 SESSIONS_ACTIVE = Gauge("asr_gateway_active_sessions", "Sessions that are not finished")
 FAILED_SESSIONS = Counter(
     "asr_gateway_failed_sessions_total", "Sessions ended by a bug of the gateway"
 )
 TAKEOVERS = Counter(
     "asr_gateway_takeovers_total",
-    "Sessions that a client wanted to resume and that were not here, by outcome",
+    "Resumptions of sessions that were not on this gateway, by outcome",
     ["outcome"],
 )
 AUDIO_SECONDS = Counter("asr_gateway_audio_seconds_total", "Audio received")
 CHUNK_SECONDS = Histogram(
     "asr_gateway_chunk_seconds",
-    "From a chunk's arrival to its acknowledgement; a binary frame's: until it counts as received",
+    "From a chunk's arrival to its acknowledgement, or to its reception for a binary frame",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
 )
 SEGMENT_SECONDS = Histogram(
@@ -93,7 +95,7 @@ FINISH_SECONDS = Histogram(
 )
 RESULTS_DISCARDED = Counter(
     "asr_gateway_results_discarded_total",
-    "Results from the broker that told nothing new, by reason",
+    "Results from the broker that were not used, by reason",
     ["reason"],
 )
 
@@ -110,7 +112,7 @@ VAD_WAITS = Counter(
 )
 DELAY = Gauge(
     "asr_gateway_delay_seconds",
-    "Time that one frame of audio takes through event loop and speech detection",
+    "Time of one frame of audio through the event loop and speech detection",
 )
 BUSY = Gauge(
     "asr_gateway_busy_ratio",
@@ -127,7 +129,9 @@ WAIT_MAX = Gauge(
 
 # -------------------------------------------------------------------------------------- broker link
 
-BROKER_UP = Gauge("asr_gateway_broker_up", "1: the broker has told its load within the last second")
+BROKER_UP = Gauge(
+    "asr_gateway_broker_up", "1: the broker has reported its load within the last second"
+)
 BUS_RECEIVED = Counter(
     "asr_gateway_bus_messages_received_total", "Messages from the broker, by kind", ["kind"]
 )
@@ -136,7 +140,7 @@ BUS_SENT = Counter(
 )
 BUS_DROPPED = Counter(
     "asr_gateway_bus_messages_dropped_total",
-    "Messages to or from the broker that were given up here, by reason",
+    "Messages to or from the broker that were discarded, by reason",
     ["reason"],
 )
 
@@ -145,49 +149,61 @@ BUS_DROPPED = Counter(
 OUTBOX = Gauge("asr_gateway_outbox_records", "Records sent and not confirmed as stored")
 OUTBOX_MAX = Gauge(
     "asr_gateway_outbox_records_max",
-    "OUTBOX_RECORDS_MAX: new sessions are refused while so many records wait",
+    "OUTBOX_RECORDS_MAX: new sessions are refused while this many records wait",
 )
 OUTBOX_AGE = Gauge(
     "asr_gateway_outbox_age_seconds", "How long the oldest unconfirmed record has waited"
 )
 STORE_SECONDS = Histogram(
     "asr_gateway_store_seconds",
-    "From a record's or a result's arrival in the outbox to the news that it is committed",
+    "From a record's or a result's arrival in the outbox to the confirmation of its commit",
     buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300),
 )
 SPOOLED = Counter(
     "asr_gateway_spooled_records_total",
-    "Records read from disk at the start, or written to it at the end",
+    "Records read from the spool at start, or written to it at exit",
     ["direction"],
 )
 SPOOL_DROPPED = Counter(
     "asr_gateway_spool_dropped_records_total",
-    "Records that could not be kept on disk and are lost, by reason",
+    "Records that could not be written to the spool and are lost, by reason",
     ["reason"],
 )
 SPOOL_DAMAGED = Counter(
-    "asr_gateway_spool_damaged_files_total", "Spool files set aside because they are damaged"
+    "asr_gateway_spool_damaged_files_total", "Spool files renamed because they are damaged"
 )
-REDIS_UP = Gauge("asr_gateway_redis_up", "1: the last call to Redis went well")
+REDIS_UP = Gauge("asr_gateway_redis_up", "1: the last call to Redis succeeded")
 REDIS_FAILURES = Counter(
-    "asr_gateway_redis_failures_total", "Calls to Redis that were given up, by call", ["call"]
+    "asr_gateway_redis_failures_total", "Calls to Redis that failed or timed out, by call", ["call"]
 )
+
+
+@functools.cache
+def bus_received(kind: type) -> Counter:
+    """The counter of received messages of this class. Cached: the bus is a hot path."""
+    return BUS_RECEIVED.labels(kind.__name__)
+
+
+@functools.cache
+def bus_sent(kind: type) -> Counter:
+    """The counter of sent messages of this class."""
+    return BUS_SENT.labels(kind.__name__)
 
 
 def count_problem(code: str) -> None:
-    """One error answer."""
+    """Count an error answer to a client."""
     PROBLEMS.labels(code if code in PROBLEM_CODES else "other").inc()
 
 
 def show_limits(*, est_wait_ms_max: int, outbox_records_max: int) -> None:
-    """The settings that alerts compare with."""
+    """Export the settings that alerts compare with."""
     WAIT_MAX.set(est_wait_ms_max / 1000)
     OUTBOX_MAX.set(outbox_records_max)
 
 
 def _show_zeros() -> None:
-    """Series that alerts watch are there before their first event: an increase from nothing to 1
-    is none to Prometheus."""
+    """Create the series that alerts watch. To Prometheus, a series that appears with the value 1
+    has not increased."""
     for code in REFUSAL_CODES:
         REFUSED.labels(code)
     for code in PROBLEM_CODES:
