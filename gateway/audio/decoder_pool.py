@@ -1,9 +1,8 @@
-"""Decoding of WebM, Ogg, FLAC and MP3 in child processes: what a client sends is never decoded in
-the gateway's own process. ``gateway.audio.decoder_process`` is the program that runs there, and its
-protocol.
+"""Decodes containers in child processes, never in the gateway's own process.
 
-Each stream has a child of its own, so that a file that crashes, hangs or hijacks its decoder
-harms nothing but its own stream.
+``gateway.audio.decoder_process`` is the program of the children, and defines the protocol. Each
+stream has a child of its own, so a file that crashes, hangs or takes over its decoder affects no
+other stream.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from gateway.telemetry.metrics import DECODER_FAILURES, DECODERS
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 
 FEED_AUDIO_S_MAX: Final = 1_800
-"""Audio that one chunk may decode to, whatever the session may still take: a chunk of a few
-kilobytes can hold hours of silence, and all of it would be in memory at once."""
+"""Longest audio of one chunk. A chunk of a few kilobytes can contain hours of silence, which would
+all be in memory at once."""
 EXCHANGE_TIMEOUT_S: Final = decoder_process.EXCHANGE_S_MAX + 5
-"""A child is ended by its own alarm before this; then we stop waiting for it."""
+"""Timeout of an exchange. The child's own alarm ends it before."""
 CLOSE_TIMEOUT_S: Final = 2.0
 _ANSWER_BYTES_MAX: Final = 1 << 20
 _FAILURE_CODES: Final = frozenset({"bad_audio", "audio_too_long"})
@@ -37,10 +36,10 @@ assert decoder_process.SAMPLE_RATE_HZ == SAMPLE_RATE_HZ
 
 
 class DecoderPool:
-    """Decoder processes of one gateway, at most ``decoders_max`` at a time.
+    """The decoder processes of one gateway, at most ``decoders_max`` at a time.
 
-    ``start`` is optional: without it the first stream waits for it, about 0.3 s. ``close`` ends
-    every process; streams still open fail.
+    ``start`` is optional: without it the first stream waits about 0.3 s for the start. ``close``
+    ends every process, and streams that are still open fail.
     """
 
     def __init__(self, decoders_max: int) -> None:
@@ -65,16 +64,18 @@ class DecoderPool:
             self._control = ours
 
     async def open(self, container: Container) -> EncodedStream:
-        """A new stream of ``container``; the caller must ``close`` it.
+        """Open a stream of ``container``. The caller must ``close`` it.
 
         Raises:
-            AudioError: ``overloaded``, too many streams are being decoded.
+            AudioError: ``overloaded``, because ``decoders_max`` streams are open.
         """
         if len(self._streams) >= self._decoders_max:
             DECODER_FAILURES.labels("overloaded").inc()
-            raise AudioError("overloaded", "too many encoded streams at once; try again later")
+            raise AudioError(
+                "overloaded", "too many encoded streams are being decoded; try again later"
+            )
         stream = EncodedStream(self)
-        # Noted before anything is awaited, so that the limit holds.
+        # Added before the first await, so that the limit holds.
         self._streams.add(stream)
         DECODERS.set(len(self._streams))
         try:
@@ -89,7 +90,7 @@ class DecoderPool:
         return stream
 
     def forget(self, stream: EncodedStream) -> None:
-        """``stream`` is closed."""
+        """Remove ``stream``, which is closed."""
         self._streams.discard(stream)
         DECODERS.set(len(self._streams))
 
@@ -147,34 +148,34 @@ class EncodedStream:
         self._writer: asyncio.StreamWriter | None = None
         self._usable = False
         self._ended = False
-        """The child found the container's end by itself."""
+        """The child has found the end of the container."""
 
     async def connect(self, connection: socket.socket, container: Container) -> None:
-        """Use ``connection`` to a new child; called by the pool."""
+        """Use ``connection`` to a new child. The pool calls this."""
         self._reader, self._writer = await asyncio.open_connection(sock=connection)
         self._usable = True
         opening = f"{container} {BLOCK_BYTES[container]}"
         self._send(decoder_process.OPEN, opening.encode(), 0)
 
     async def feed(self, data: bytes, samples_max: int) -> bytes:
-        """All PCM that can be decoded from the bytes so far and was not returned yet.
+        """Return the PCM that can be decoded from the bytes so far and was not returned before.
 
         Raises:
-            AudioError: ``bad_audio``; ``audio_too_long``: this would be more than ``samples_max``
-                samples, or than ``FEED_AUDIO_S_MAX``. Its ``pcm`` is what came before the fault.
+            AudioError: ``bad_audio``, or ``audio_too_long`` for more than ``samples_max`` samples
+                or ``FEED_AUDIO_S_MAX``. Its ``pcm`` is the audio before the fault.
         """
         if self._ended:
-            raise AudioError("bad_audio", "this is behind the end of the audio stream")
+            raise AudioError("bad_audio", "data after the end of the audio stream")
         return await self._exchange(decoder_process.DATA, data, samples_max, decoder_process.MORE)
 
     async def finish(self, samples_max: int) -> bytes:
-        """The stream ends here: the PCM still held. Errors as for ``feed``."""
+        """End the stream and return the rest of its PCM. Errors as for ``feed``."""
         if self._ended:
             return b""
         return await self._exchange(decoder_process.END, b"", samples_max, decoder_process.ENDED)
 
     async def close(self) -> None:
-        """End the child. Safe at any time, again and again."""
+        """End the child. Safe to call at any time and repeatedly."""
         self._usable = False
         writer, self._writer = self._writer, None
         self._pool.forget(self)
@@ -188,7 +189,7 @@ class EncodedStream:
         self._writer.write(decoder_process.REQUEST.pack(kind, len(payload), samples_max) + payload)
 
     async def _exchange(self, kind: bytes, data: bytes, samples_max: int, wanted: bytes) -> bytes:
-        assert self._usable and self._writer is not None, "closed or failed before"
+        assert self._usable and self._writer is not None, "the stream is closed or has failed"
         self._usable = False
         samples_max = min(samples_max, FEED_AUDIO_S_MAX * SAMPLE_RATE_HZ)
         pcm = bytearray()
@@ -198,7 +199,7 @@ class EncodedStream:
                 await self._writer.drain()
                 answer = await self._receive(pcm, samples_max * BYTES_PER_SAMPLE)
         except (OSError, EOFError) as error:
-            # TimeoutError is an OSError; EOFError: the child crashed or was ended by a limit.
+            # TimeoutError is an OSError. EOFError: the child crashed or exceeded a limit.
             DECODER_FAILURES.labels("crashed").inc()
             structlog.get_logger().warning("decoder_crashed", error=type(error).__name__)
             raise AudioError("bad_audio", "the audio could not be decoded", bytes(pcm)) from error
@@ -209,14 +210,14 @@ class EncodedStream:
         return bytes(pcm)
 
     async def _receive(self, pcm: bytearray, pcm_bytes_max: int) -> bytes:
-        """Collect PCM in ``pcm`` up to the last message of the exchange, which is returned."""
+        """Append PCM to ``pcm``, and return the last message of the exchange."""
         assert self._reader is not None
         while True:
             head = await self._reader.readexactly(decoder_process.REPLY.size)
             kind: bytes
             length: int
             kind, length = decoder_process.REPLY.unpack(head)
-            # The child may be in the hands of whoever made the file: believe it nothing.
+            # The file may have taken over the child: trust no length.
             if length > _ANSWER_BYTES_MAX or len(pcm) + length > pcm_bytes_max + _ANSWER_BYTES_MAX:
                 raise EOFError
             payload = await self._reader.readexactly(length)

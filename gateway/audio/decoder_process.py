@@ -1,22 +1,23 @@
-"""Decoder processes: ``python decoder.py`` forks one child for each encoded stream.
+"""The decoder process: it forks a child for each encoded stream.
 
-Runs by itself, importing nothing of ours: the parent (``gateway.audio.decoder_pool``) starts it
-with a control socket as standard input and passes one socket for each stream over it (SCM_RIGHTS).
-It imports PyAV once; its children are forks that share this memory and start in milliseconds. It
-ends, and ends its children, when the control socket closes: with the gateway, however that ends.
+It is started as a script and imports nothing of this project. The parent
+(``gateway.audio.decoder_pool``) passes a control socket as standard input, and a socket for each
+stream over it (SCM_RIGHTS). PyAV is imported once; children are forks that share this memory and
+start in milliseconds. When the control socket closes, which the gateway's end implies, the process
+ends its children and itself.
 
-A child sees hostile input, so it is confined: limits on memory, processor time and wall time, no
-new file descriptors, hence neither files nor network; the format is forced, without options.
+A child parses hostile input, so it is confined: limits of memory, processor time and wall time, and
+no new file descriptors, hence neither files nor network. libavformat does not guess the container.
 
 Protocol of a stream, integers in network order:
 
 * to the child: ``kind, length, samples_max`` and ``length`` bytes. The first message is OPEN with
-  the container's name; then DATA, and END when there is no more.
-* from the child, after DATA or END: any number of PCM messages, then one of MORE (everything so
-  far is consumed), ENDED (after END, or by itself) or FAILED with ``code:message``, as
+  the container's name and the block size in bytes; then DATA, and END after the last.
+* from the child, after DATA or END: any number of PCM messages, then one of MORE (all bytes are
+  consumed), ENDED (after END, or at the end of the container) or FAILED with ``code:message``, as
   ``kind, length`` and the bytes.
 
-A child answers with at most ``samples_max`` samples to one message and fails beyond them.
+A child answers a message with at most ``samples_max`` samples, and fails beyond them.
 """
 
 from __future__ import annotations
@@ -43,23 +44,23 @@ REPLY = struct.Struct("!cI")
 
 SAMPLE_RATE_HZ = 16_000
 MEMORY_BYTES_MAX = 512 << 20
-"""Address space of a child (RLIMIT_AS); libraries and interpreter take about 140 MB of it."""
+"""Address space of a child (RLIMIT_AS). Libraries and interpreter use about 140 MB of it."""
 CPU_S_MAX = 600
-"""Processor time of a child in its life (RLIMIT_CPU): hours of audio."""
+"""Processor time of a child (RLIMIT_CPU), enough for hours of audio."""
 EXCHANGE_S_MAX = 15
-"""Wall time for one message; then the kernel's alarm ends the child."""
+"""Wall time for one message; then SIGALRM ends the child."""
 SOUNDLESS_BYTES_MAX = 4 << 20
-"""Bytes in a row that give no audio; then the stream is corrupt. libavformat would look for the
-next sound frame for ever. Not less, because MP3 files may begin with a picture."""
-CORRUPT = "the audio data is corrupt or not of its container's format"
+"""Consecutive bytes without audio; then the stream is corrupt. libavformat would search for a valid
+frame without end. The limit is high because MP3 files may begin with a picture."""
+CORRUPT = "the audio data is corrupt, or not in its container's format"
 
 
 class AudioTooLongError(Exception):
-    """More samples than the parent allows for this exchange."""
+    """The exchange exceeds the samples that the parent allows."""
 
 
 class Stream:
-    """The child's end of one stream; also the file-like object that libavformat reads."""
+    """The child's end of a stream, and the file object that libavformat reads."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -78,11 +79,11 @@ class Stream:
 
     @property
     def is_corrupt(self) -> bool:
-        """There is no audio in it, or none any more, though libavformat found no fault."""
+        """libavformat found no fault, and no audio either, or none for too long."""
         return self._gave_up or not self._heard_anything
 
     def read(self, size: int) -> bytes:
-        """One block, or what is left at the end; PyAV calls it. Blocks until there is one."""
+        """Return one block, or the rest at the end. Blocks until there is one. PyAV calls this."""
         size = min(size, self._block_bytes)
         while len(self._data) - self._begin < size and not self._no_more:
             self._await_data()
@@ -113,7 +114,7 @@ class Stream:
         signal.setitimer(signal.ITIMER_REAL, EXCHANGE_S_MAX)
         self._begun = True
         self._soundless_bytes += len(payload)
-        # Corrupt data ends here for libavformat.
+        # For libavformat corrupt data ends here.
         self._gave_up = self._soundless_bytes > SOUNDLESS_BYTES_MAX
         self._no_more = kind == END or self._gave_up
         del self._data[: self._begin]
@@ -138,18 +139,18 @@ class Stream:
 
 
 def hang_up() -> NoReturn:
-    """The parent is not interested any more. At once, because we are called by libavformat, and
-    PyAV takes any exception there for a fault of the file."""
+    """The parent has closed the stream. Exit at once, because PyAV takes any exception in a call
+    from libavformat for a fault of the file."""
     os._exit(0)
 
 
 def decode(file: Any, container_name: str, use_frames: Callable[[list[Any]], None]) -> None:
-    """Read ``file`` to its end and hand its audio on, mono s16 at 16 kHz."""
+    """Decode ``file`` to its end and pass its audio on, mono s16 at 16 kHz."""
     container = av.open(
         file,
         mode="r",
         format=container_name,
-        # Just enough to know the codec: PyAV's default would hold back seconds of a live stream.
+        # Enough to find the codec. The default would delay a live stream by seconds.
         options={"probesize": "2048", "analyzeduration": "0"},
     )
     if not container.streams.audio:
@@ -164,8 +165,8 @@ def decode(file: Any, container_name: str, use_frames: Callable[[list[Any]], Non
 
 
 def rehearse() -> None:
-    """Decode a silent WAV file: PyAV imports much of itself only when it is used, and children
-    may not open files any more."""
+    """Decode a silent WAV file: PyAV imports much of itself on first use, and children cannot open
+    files."""
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
         writer.setnchannels(2)
@@ -177,7 +178,7 @@ def rehearse() -> None:
 
 
 def run_child(connection: socket.socket) -> None:
-    """A child's life: one stream."""
+    """Decode one stream. This is all that a child does."""
     for number in (signal.SIGCHLD, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
     confine()
@@ -195,7 +196,7 @@ def run_child(connection: socket.socket) -> None:
 
 
 def confine() -> None:
-    """Take from this process what decoding does not need."""
+    """Restrict this process to what decoding needs."""
     for limit, value in (
         (resource.RLIMIT_AS, MEMORY_BYTES_MAX),
         (resource.RLIMIT_CPU, CPU_S_MAX),
@@ -210,7 +211,7 @@ def confine() -> None:
 
 
 def serve(control: socket.socket) -> None:
-    """Fork a child for every socket that comes over ``control``, until it closes."""
+    """Fork a child for every socket received over ``control``, until that closes."""
     children: set[int] = set()
 
     def reap(_number: int, _frame: object) -> None:
@@ -219,7 +220,7 @@ def serve(control: socket.socket) -> None:
                 children.discard(pid)
 
     signal.signal(signal.SIGCHLD, reap)
-    # Python objects stay where they are, in pages shared with the children.
+    # Existing objects stay in pages that the children share.
     gc.collect()
     gc.freeze()
     while True:
@@ -227,7 +228,7 @@ def serve(control: socket.socket) -> None:
         if not data:
             break
         for descriptor in descriptors:
-            # A child may end before its number is noted: it is reaped only after that.
+            # Block SIGCHLD: a child may exit before its process id is stored.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
             pid = fork_child(control, descriptor)
             if pid:
@@ -240,7 +241,7 @@ def serve(control: socket.socket) -> None:
 
 
 def fork_child(control: socket.socket, descriptor: int) -> int:
-    """The child's process id, or 0 when no process can be made: its socket just closes then."""
+    """Return the child's process id; 0 if the fork failed, and then the socket closes."""
     connection = socket.socket(fileno=descriptor)
     try:
         pid = os.fork()
@@ -261,7 +262,7 @@ def fork_child(control: socket.socket, descriptor: int) -> int:
 
 
 if __name__ == "__main__":
-    # The gateway decides when to end; a terminal's Ctrl-C and honcho's SIGTERM reach us as well.
+    # The gateway decides when to end; Ctrl-C and honcho's SIGTERM reach this process as well.
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     av.logging.set_level(None)

@@ -1,8 +1,8 @@
 """SANS-IO: an incremental, strict reader of RIFF/WAVE files (Microsoft, "Multimedia Programming
 Interface and Data Specifications 1.0", and "Multiple Channel Audio Data and WAVE Files").
 
-Own code instead of a library's, because clients stream WAV files with headers split over chunks
-and with wrong lengths, and because every number in a header is a stranger's claim.
+No library is used, because clients stream WAV files whose headers are split between chunks and
+have wrong lengths, and because no number in a header can be trusted.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ SAMPLE_RATE_HZ_MIN: Final = 4_000
 SAMPLE_RATE_HZ_MAX: Final = 192_000
 CHANNELS_MAX: Final = 8
 FORMAT_BYTES_MAX: Final = 4_096
-"""Longest ``fmt`` chunk."""
+"""Size limit of the ``fmt`` chunk."""
 HEADER_BYTES_MAX: Final = 1 << 20
-"""Bytes before the audio data; more is ``bad_audio``."""
+"""Bytes before the audio data; beyond it ``bad_audio``."""
 LENGTHS_UNKNOWN: Final = frozenset({0, 0xFFFFFFFF})
-"""What recorders write that don't know the length yet: the data goes on until the end."""
+"""Lengths that recorders write before they know the length: the data extends to the end."""
 
 _PCM, _FLOAT, _A_LAW, _MU_LAW, _EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
 _CODINGS: Final = {(_PCM, 8), (_PCM, 16), (_PCM, 24), (_PCM, 32), (_FLOAT, 32)} | {
@@ -38,7 +38,7 @@ _GUID_TAIL: Final = bytes.fromhex("000000001000800000aa00389b71")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WavFormat:
-    """What a ``fmt`` chunk says, checked."""
+    """The validated content of a ``fmt`` chunk."""
 
     coding: int
     channels: int
@@ -59,32 +59,32 @@ class _Expect(Enum):
 
 
 class WavReader:
-    """Bytes of one WAV file in, mono s16le PCM at the file's own rate out."""
+    """Converts the bytes of a WAV file to mono s16le PCM at the sample rate of the file."""
 
     def __init__(self) -> None:
         self.format: WavFormat | None = None
-        """None until the ``fmt`` chunk was read."""
+        """None until the ``fmt`` chunk is read."""
         self._buffer = bytearray()
         self._expect = _Expect.RIFF
         self._skip_bytes = 0
         self._format_bytes = 0
         self._data_bytes_left: int | None = None
-        """None: the data goes on until the end."""
+        """None: the data extends to the end."""
         self._pad_bytes = 0
         """RIFF chunks of odd length are followed by one byte."""
         self._header_bytes = 0
 
     @property
     def complete(self) -> bool:
-        """The file ends here as far as its lengths tell."""
+        """Whether the file ends here by its declared lengths."""
         at_end = self._expect is _Expect.TRAILER
         return at_end and not self._buffer and not self._skip_bytes
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes; returns their PCM.
+        """Take the next bytes and return their PCM.
 
-        Data behind the declared length is skipped if it looks like further RIFF chunks. Otherwise
-        it is audio: recorders that write the header first often declare the first part's length.
+        Data after the declared length is skipped if it looks like RIFF chunks. Otherwise it is
+        audio, because recorders often declare the length of the first part.
 
         Raises:
             AudioError: ``bad_audio``.
@@ -96,17 +96,16 @@ class WavReader:
         return bytes(pcm)
 
     def finish(self) -> None:
-        """The file ends here. What is left of a sample or a chunk is forgotten: a recorder was
-        stopped there.
+        """The file ends here. An incomplete sample or chunk is dropped.
 
         Raises:
-            AudioError: ``bad_audio``, the header is not complete.
+            AudioError: ``bad_audio``, because the header is incomplete.
         """
         if self._expect not in (_Expect.DATA, _Expect.TRAILER):
             raise _bad("the WAV header is incomplete")
 
     def _advance(self, pcm: bytearray) -> bool:
-        """One step; False when more bytes are needed."""
+        """Advance one step. False: more bytes are needed."""
         if self._skip_bytes:
             skipped = min(self._skip_bytes, len(self._buffer))
             del self._buffer[:skipped]
@@ -142,12 +141,12 @@ class WavReader:
             self._skip_bytes = length + (length & 1)
         elif name == b"fmt ":
             if not 16 <= length <= FORMAT_BYTES_MAX or self.format is not None:
-                raise _bad("the WAV fmt chunk has a wrong length, or comes twice")
+                raise _bad("the WAV fmt chunk has an invalid length, or is repeated")
             self._format_bytes = length
             self._expect = _Expect.FORMAT
         else:
             if self.format is None:
-                raise _bad("the WAV data comes before its format")
+                raise _bad("the WAV data chunk precedes the fmt chunk")
             self._data_bytes_left = None if length in LENGTHS_UNKNOWN else length
             self._pad_bytes = length & 1
             self._expect = _Expect.DATA
@@ -157,7 +156,7 @@ class WavReader:
             return
         self._header_bytes += count
         if self._header_bytes > HEADER_BYTES_MAX:
-            raise _bad("the WAV file has no audio data near its beginning")
+            raise _bad(f"the WAV file has no audio data in its first {HEADER_BYTES_MAX} bytes")
 
     def _read_data(self, pcm: bytearray) -> bool:
         assert self.format is not None
@@ -171,17 +170,17 @@ class WavReader:
         self._data_bytes_left = left = left - whole
         if left >= self.format.frame_bytes:
             return False
-        # A declared length that is no whole number of samples: what is over belongs to nothing.
+        # The declared length may end within a sample; its rest is skipped.
         self._skip_bytes = left + self._pad_bytes
         self._expect = _Expect.TRAILER
         return True
 
 
 def parse_format(body: bytes) -> WavFormat:
-    """The checked content of a ``fmt`` chunk.
+    """Return the validated content of a ``fmt`` chunk.
 
     Raises:
-        AudioError: ``bad_audio``, for anything that we don't decode.
+        AudioError: ``bad_audio`` for an unsupported format.
     """
     coding, channels, rate_hz, _, block_align, bits = struct.unpack_from("<HHIIHH", body)
     if coding == _EXTENSIBLE:
@@ -200,7 +199,7 @@ def parse_format(body: bytes) -> WavFormat:
 
 
 def to_mono_s16(data: bytes, wav_format: WavFormat) -> bytes:
-    """Whole frames of ``wav_format`` as mono s16le; channels are averaged."""
+    """Convert whole frames of ``wav_format`` to mono s16le. Channels are averaged."""
     if (wav_format.coding, wav_format.bits, wav_format.channels) == (_PCM, 16, 1):
         return data
     samples = _to_s16_scale(data, wav_format).reshape(-1, wav_format.channels)
@@ -212,7 +211,7 @@ def to_mono_s16(data: bytes, wav_format: WavFormat) -> bytes:
 def _to_s16_scale(data: bytes, wav_format: WavFormat) -> Floats:
     scaled: Floats
     if wav_format.coding == _FLOAT:
-        # A file may hold NaN and infinities; they are no sound.
+        # A file may contain NaN and infinities.
         finite = np.nan_to_num(np.frombuffer(data, "<f4"), posinf=1, neginf=-1)
         scaled = finite.clip(-1, 1) * np.float32(32768)
     elif wav_format.coding in _LAW_TABLES:
@@ -252,7 +251,7 @@ _LAW_TABLES: Final = {_A_LAW: _a_law_table(), _MU_LAW: _mu_law_table()}
 
 
 def _looks_like_chunk(head: bytes) -> bool:
-    """Whether 8 bytes behind the data are the header of another RIFF chunk."""
+    """Whether the 8 bytes after the data are the header of a RIFF chunk."""
     name, length = head[:4], int.from_bytes(head[4:], "little")
     return all(0x20 <= byte < 0x7F for byte in name) and length < HEADER_BYTES_MAX
 

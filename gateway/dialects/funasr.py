@@ -1,5 +1,5 @@
-"""The protocol of FunASR's runtime server (docs/dialects.md): what its Python, html5 and C++
-clients send and expect. One connection, one recording after another; each is a session."""
+"""The protocol of FunASR's runtime server (docs/dialects.md), as its Python, html5 and C++ clients
+use it. A connection has one recording after another; each is a session."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from wire.messages import Lane, Token
 
 WAV_NAME_CHARS_MAX = 256
 HOTWORDS_TEXT_CHARS_MAX = 65_536
-"""Of hotwords in one string, weights and spaces included; then ``bad_message``."""
+"""Length of hotwords in one string, weights and spaces included; then ``bad_message``."""
 RATE_DIGITS_MAX = 6
 BEHIND_THE_END = Ignored("behind_the_end")
 
@@ -34,7 +34,7 @@ _MODES: dict[str, RecordingMode] = {
     "offline": "offline",
     "online": "online",
     "2pass": "2pass",
-    "office": "offline",  # what a C# client writes
+    "office": "offline",  # Sent by a C# client.
 }
 _SENTENCE_MARKS = re.compile("[。？，、?. ,]")
 _ENGLISH = re.compile("[a-zA-Z]+")
@@ -42,8 +42,8 @@ _ENGLISH = re.compile("[a-zA-Z]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Settings:
-    """A start's fields. What the next start leaves out stays as it is: the C++ client sends its
-    hotwords with the first of its files only."""
+    """The fields of a start message. A later start keeps the values that it omits: the C++ client
+    sends its hotwords with the first file only."""
 
     mode: RecordingMode = "offline"
     wav_name: str = "demo"
@@ -51,30 +51,30 @@ class _Settings:
     sample_rate_hz: int = 16_000
     hotwords: tuple[str, ...] = ()
     language: str = ""
-    """Empty: the model finds out."""
+    """Empty: the model detects it."""
 
 
 @dataclass(slots=True)
 class _Recording:
-    """What is being said about one recording."""
+    """A recording, and its replies so far."""
 
     session_id: str
     settings: _Settings
     increments: Increments
     finished: bool = False
-    """Its end came."""
+    """Its end has been received."""
     wants_end: bool = False
-    """Its end is to be acknowledged with ``is_end``."""
+    """The client expects a reply with ``is_end``."""
     next_segment_index: int = 0
     error: str | None = None
     segments: list[e.SegmentText] = field(default_factory=list)
-    """Kept in mode offline only, whose reply needs them all."""
+    """Kept in mode offline only, whose single reply contains all of them."""
     held: Reply | None = None
-    """A text that came after the recording's end, as long as it may be the last reply of all."""
+    """A reply after the end of the recording, held back because it may be the last."""
 
 
 class Funasr:
-    """``new_session_id`` names each session: this protocol has no name for it."""
+    """``new_session_id`` makes the session ids, which the protocol does not have."""
 
     name = "funasr"
     resumable = False
@@ -85,8 +85,8 @@ class Funasr:
         self._new_session_id = new_session_id
         self._settings = _Settings()
         self._recordings: deque[_Recording] = deque()
-        """Those whose end is not told. Answers are about the first; what comes is the last one's:
-        the C++ client sends its next file without waiting for the text of the one before."""
+        """Recordings without a final reply. Answers concern the first, messages the last: the C++
+        client sends its next file without waiting for the result of the one before."""
 
     # -------------------------------------------------------------------------------------- parsing
 
@@ -162,7 +162,7 @@ def _settings(fields: dict[str, Any], before: _Settings) -> _Settings:
         changed["mode"] = _MODES[mode]
     if (name := fields.get("wav_name")) is not None:
         changed["wav_name"] = storable(str(name)[:WAV_NAME_CHARS_MAX], "wav_name")
-    # "others" is any container; html5 says PCM of a WAV file, which is recognised by its header.
+    # "others" is any container. html5 sends WAV files as "pcm"; their header is detected.
     changed["encoded"] = str(fields.get("wav_format") or "pcm").lower() not in ("pcm", "wav")
     if (rate := fields.get("audio_fs")) is not None:
         changed["sample_rate_hz"] = _sample_rate_hz(rate)
@@ -188,8 +188,8 @@ def _language(value: Any) -> str:
 
 
 def _hotwords(value: Any) -> tuple[str, ...]:
-    """Words of a JSON object (word to weight) or its text, or of words between commas or spaces.
-    Weights are not used: our models' hotwords have none."""
+    """Hotwords from a JSON object (word to weight), its text, or words separated by commas or
+    spaces. The models have no weights, so weights are ignored."""
     if isinstance(value, str):
         if len(value) > HOTWORDS_TEXT_CHARS_MAX:
             raise MessageError(f"hotwords must be at most {HOTWORDS_TEXT_CHARS_MAX} characters")
@@ -207,13 +207,13 @@ def _hotwords(value: Any) -> tuple[str, ...]:
 
 
 def _reply(settings: _Settings, mode: str, text: str, **more: Any) -> Reply:
-    # Older clients fail on a message without text, and on one without mode they do nothing.
+    # Older clients fail without ``text``, and ignore a message without ``mode``.
     fields = {"mode": mode, "text": text, "wav_name": settings.wav_name, "is_final": False}
     return {**fields, **more}
 
 
 def _released(recording: _Recording) -> list[Reply]:
-    """What was held back, now that something follows it."""
+    """Return the reply that was held back."""
     held, recording.held = recording.held, None
     return [held] if held is not None else []
 
@@ -243,8 +243,8 @@ def _segment(recording: _Recording, answer: e.SegmentText) -> Sequence[Reply]:
         reply = _reply(settings, "2pass-offline", text, **_times(text, [answer]))
     replies = [*_released(recording), reply]
     if recording.finished and not recording.wants_end:
-        # As of FunASR's own server, the last reply has the last text: a client may look at no
-        # other once it has told its end.
+        # As with FunASR's server, the last reply has the last text: after its end a client may read
+        # only one.
         recording.held = replies.pop()
     return replies
 
@@ -259,15 +259,15 @@ def _problem(
     if problem.segment_index is not None:
         recording.next_segment_index = problem.segment_index + 1
         recording.increments.final("")
-    # One damaged file is one error, not one for each of its slices.
+    # A damaged file is one error, not one for each of its slices.
     is_news, recording.error = recording.error is None, recording.error or error
     if settings.mode == "offline" or not is_news:
-        return ()  # Its clients count replies: the error comes with the last.
+        return ()  # Its clients count replies; the last one has the error.
     return (*_released(recording), _reply(settings, settings.mode, "", error=error))
 
 
 def _finished(recording: _Recording, answer: e.Finished) -> Sequence[Reply]:
-    """The last messages. An end that is to be acknowledged is, and only after all texts."""
+    """The last messages. ``is_end`` follows all texts, if the client expects it."""
     settings, error = recording.settings, recording.error
     replies = _released(recording)
     failure = {"error": error} if error is not None else {}
@@ -277,7 +277,7 @@ def _finished(recording: _Recording, answer: e.Finished) -> Sequence[Reply]:
         replies.append(_reply(settings, "offline", answer.text, **times, **last))
     mode = "2pass-offline" if settings.mode == "2pass" else settings.mode
     if recording.wants_end:
-        # The client raises on an end that is not final.
+        # The client raises an error for an ``is_end`` that is not final.
         is_final = error is None
         replies.append(_reply(settings, mode, "", is_end=True, is_final=is_final, **failure))
     elif settings.mode != "offline":
@@ -290,7 +290,7 @@ def _finished(recording: _Recording, answer: e.Finished) -> Sequence[Reply]:
 
 
 def _times(text: str, segments: Sequence[e.SegmentText]) -> dict[str, Any]:
-    """``timestamp`` and ``stamp_sents`` if the model gave times."""
+    """``timestamp`` and ``stamp_sents``, if the model returned times."""
     spoken = [segment for segment in segments if segment.text]
     tokens = [token for segment in spoken for token in segment.tokens]
     if not tokens or not all(segment.tokens for segment in spoken):
@@ -317,9 +317,9 @@ def _pairs(tokens: Sequence[Token]) -> list[list[int]]:
 
 
 def _html5_can_place(text: str, count: int) -> bool:
-    """Whether the html5 client finds a time for each word. It takes a run without spaces for as
-    many times as it has characters unless it is all English, and fails when there are fewer, so
-    that its user sees nothing: mixed text goes without times."""
+    """Whether the html5 client finds a time for each word. It expects one for each character of
+    a run without spaces, unless it is English. If there are fewer it fails and shows nothing, so
+    mixed text is sent without times."""
     place = 0
     for word in filter(None, _SENTENCE_MARKS.split(text)):
         if place >= count:

@@ -1,4 +1,4 @@
-"""Partial texts for protocols that can only append: each says what is new since the one before."""
+"""Partial results as increments, for protocols whose clients only append text."""
 
 from __future__ import annotations
 
@@ -6,57 +6,57 @@ from gateway.session.transcript import gap, word_spans
 
 
 class Increments:
-    """What a client that appends has been told, over a session's segments in order.
+    """The text sent to a client that appends, over the segments of a session in order.
 
-    ``revisable``: the client replaces a segment's increments by its final text, so everything new
-    is told at once. If not, a word is told when two partials in a row agree on it, because it
-    cannot be taken back.
+    ``revisable``: the client replaces the increments of a segment with its final text, so every new
+    word is sent at once. Otherwise a word is sent when two consecutive partial results agree on it,
+    because it cannot be corrected later.
     """
 
     def __init__(self, *, revisable: bool) -> None:
         self._revisable = revisable
         self._before = ""
-        """The last text of an earlier segment."""
-        self._told: list[str] = []
-        """Words of the present segment."""
+        """The text of the last segment that had one."""
+        self._sent: list[str] = []
+        """Words of the current segment that are sent."""
         self._previous: list[str] = []
 
     def partial(self, text: str) -> str:
-        """What is to be appended now that the segment reads ``text`` so far."""
+        """Return the text to append for a partial result of the segment."""
         words = _words(text)
         kept = len(words) if self._revisable else _common(words, self._previous)
         self._previous = words
-        if words[: len(self._told)] != self._told:
+        if words[: len(self._sent)] != self._sent:
             return ""
-        return self._tell(text, words, kept)
+        return self._advance(text, words, kept)
 
     def final(self, text: str) -> str:
-        """What is to be appended at the segment's end, which the next call begins anew."""
+        """Return the text to append for the final result of the segment, and end the segment."""
         text = text.strip()
-        rest = self._tell(text, _words(text), len(_words(text)))
-        self._begin_next(text)
+        rest = self._advance(text, _words(text), len(_words(text)))
+        self._end_segment(text)
         return rest
 
     def sentence(self, text: str) -> str:
-        """The segment's whole text, to be appended to those of the segments before."""
+        """Return the whole text of the segment, to append to the segments before, and end it."""
         text = text.strip()
         whole = gap(self._before, text) + text
-        self._begin_next(text)
+        self._end_segment(text)
         return whole
 
-    def _tell(self, text: str, words: list[str], kept: int) -> str:
-        told = len(self._told)
-        if kept <= told:
+    def _advance(self, text: str, words: list[str], kept: int) -> str:
+        sent = len(self._sent)
+        if kept <= sent:
             return ""
         spans = word_spans(text)
-        begin = spans[told - 1][1] if told else spans[0][0]
+        begin = spans[sent - 1][1] if sent else spans[0][0]
         piece = text[begin : spans[kept - 1][1]]
-        self._told = words[:kept]
-        return piece if told else gap(self._before, piece) + piece
+        self._sent = words[:kept]
+        return piece if sent else gap(self._before, piece) + piece
 
-    def _begin_next(self, text: str) -> None:
+    def _end_segment(self, text: str) -> None:
         self._before = text or self._before
-        self._told = []
+        self._sent = []
         self._previous = []
 
 
@@ -65,7 +65,7 @@ def _words(text: str) -> list[str]:
 
 
 def _common(words: list[str], others: list[str]) -> int:
-    """How many words both begin with."""
+    """Return the number of words that both begin with."""
     for count, (word, other) in enumerate(zip(words, others, strict=False)):
         if word != other:
             return count

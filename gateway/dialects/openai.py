@@ -1,6 +1,6 @@
-"""OpenAI's transcription API (docs/dialects.md): the form of a request, and each form of an answer.
+"""OpenAI's transcription API (docs/dialects.md): the fields of a request, and the answer formats.
 
-Only translates; ``gateway.web.openai`` receives the file and has it recognised.
+It only translates; ``gateway.web.openai`` receives the file and transcribes it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from wire.messages import Lane
 ResponseFormat = Literal["json", "text", "verbose_json", "srt", "vtt"]
 Granularity = Literal["segment", "word"]
 FIELD_BYTES_MAX = 65_536
-"""Of a field that is no file: a long prompt fits."""
+"""Size limit of a field other than the file, enough for a long prompt."""
 
 MEDIA_TYPES: dict[ResponseFormat, str] = {
     "json": "application/json",
@@ -30,7 +30,7 @@ MEDIA_TYPES: dict[ResponseFormat, str] = {
 
 
 class Openai:
-    """What the dialect means for its sessions (``Traits``)."""
+    """The properties of sessions of uploads (``Traits``)."""
 
     name = "openai"
     resumable = False
@@ -38,7 +38,7 @@ class Openai:
 
 
 class FieldError(ValueError):
-    """The field ``param`` of a form is wrong."""
+    """The field ``param`` of a form is invalid."""
 
     def __init__(self, param: str, message: str) -> None:
         super().__init__(f"{param}: {message}")
@@ -47,7 +47,7 @@ class FieldError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A request's fields besides the file."""
+    """The fields of a request other than the file."""
 
     response_format: ResponseFormat
     language: str
@@ -57,7 +57,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transcript:
-    """What a file said."""
+    """The transcript of a file."""
 
     text: str
     duration_ms: int
@@ -65,10 +65,10 @@ class Transcript:
 
 
 def parse(fields: Mapping[str, Sequence[str]]) -> Request:
-    """A form's text fields, by name.
+    """Read the text fields of a form, given by name.
 
     Raises:
-        FieldError: a field is wrong or missing.
+        FieldError: a field is invalid or missing.
     """
     if not _last(fields, "model"):
         raise FieldError("model", "you must provide a model")
@@ -77,7 +77,7 @@ def parse(fields: Mapping[str, Sequence[str]]) -> Request:
         raise FieldError("response_format", f"must be one of {', '.join(MEDIA_TYPES)}")
     language = _last(fields, "language")
     if not language.isprintable():
-        raise FieldError("language", "must be a language's name")
+        raise FieldError("language", "must be printable")
     if len(language) > LANGUAGE_CHARS_MAX:
         raise FieldError("language", f"is longer than {LANGUAGE_CHARS_MAX} characters")
     try:
@@ -142,7 +142,7 @@ def segment(answer: e.SegmentText) -> Segment:
 
 
 def encode(transcript: Transcript, request: Request) -> str:
-    """The body of the answer, in the format that was asked for."""
+    """Return the body of the answer in the requested format."""
     wanted = request.response_format
     if wanted == "text":
         return transcript.text + "\n"
@@ -181,7 +181,7 @@ def _segment(number: int, segment: Segment) -> dict[str, Any]:
         "start": segment.start_ms / 1000,
         "end": segment.end_ms / 1000,
         "text": segment.text,
-        # Numbers that clients filter by and our models do not give: such as keep every segment.
+        # Clients filter by these values, which the models do not return. These keep every segment.
         "tokens": [],
         "temperature": 0.0,
         "avg_logprob": 0.0,
@@ -191,17 +191,17 @@ def _segment(number: int, segment: Segment) -> dict[str, Any]:
 
 
 def delta(text: str) -> str:
-    """A server-sent event: more of the text."""
+    """Return a server-sent event with the next part of the text."""
     return _event({"type": "transcript.text.delta", "delta": text})
 
 
 def done(text: str) -> str:
-    """The last server-sent event: the whole text."""
+    """Return the last server-sent event, with the whole text."""
     return _event({"type": "transcript.text.done", "text": text})
 
 
 def failed(code: str, message: str) -> str:
-    """The last server-sent event when something went wrong after the first."""
+    """Return the last server-sent event after an error."""
     return _event({"type": "error", **error(500, code, message)})
 
 
@@ -210,13 +210,13 @@ def _event(body: dict[str, Any]) -> str:
 
 
 def error(status: int, code: str, message: str, param: str | None = None) -> dict[str, Any]:
-    """The body of an error answer."""
+    """Return the body of an error answer."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
     kind = "rate_limit_error" if status == 429 else kind
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def models(names: Sequence[str]) -> dict[str, Any]:
-    """The answer to ``GET /v1/models``."""
+    """Return the answer to ``GET /v1/models``."""
     data = [{"id": n, "object": "model", "created": 0, "owned_by": "funasr"} for n in names]
     return {"object": "list", "data": data}

@@ -1,7 +1,7 @@
-"""SRT and WebVTT from a session's segments, by the times of their words if the model gives them.
+"""SRT and WebVTT from the segments of a session, by the times of words if the model returns them.
 
-Lines and cues follow what broadcasters ask for: two lines of 42 columns (a CJK character takes
-two), at most seven seconds on the screen, no cue overlapping the next.
+Lines and cues follow broadcasters' guidelines: two lines of 42 columns (a CJK character has two),
+at most seven seconds on the screen, and no overlapping cues.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CUE_MS_MAX = 7_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimedText:
-    """A word, a segment, or a cue, on the session's timeline."""
+    """A word, a segment, or a cue on the session's timeline."""
 
     text: str
     start_ms: int
@@ -28,7 +28,7 @@ class TimedText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """An utterance's text. ``words`` are those of the model, none if it gives no times."""
+    """The text of an utterance. ``words`` are those of the model, empty if it returns no times."""
 
     text: str
     start_ms: int
@@ -37,9 +37,9 @@ class Segment:
 
 
 def to_srt(segments: Iterable[Segment]) -> str:
-    """A SubRip file."""
+    """Return a SubRip file."""
     blocks = [
-        # SubRip has no escapes; an arrow in the text would be taken for a line of times.
+        # SubRip has no escapes, and an arrow in the text would look like a line of times.
         f"{number}\n{_clock(cue.start_ms, ',')} --> {_clock(cue.end_ms, ',')}\n"
         + cue.text.replace("-->", "->")
         + "\n"
@@ -49,7 +49,7 @@ def to_srt(segments: Iterable[Segment]) -> str:
 
 
 def to_vtt(segments: Iterable[Segment]) -> str:
-    """A WebVTT file (W3C WebVTT 1)."""
+    """Return a WebVTT file (W3C WebVTT 1)."""
     blocks = ["WEBVTT\n"]
     for cue in cues(segments):
         text = cue.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -58,12 +58,12 @@ def to_vtt(segments: Iterable[Segment]) -> str:
 
 
 def cues(segments: Iterable[Segment]) -> list[TimedText]:
-    """What is shown, when: at most ``CUE_LINES_MAX`` lines, in order, without overlap."""
+    """Return cues of at most ``CUE_LINES_MAX`` lines, in order, without overlap."""
     found: list[TimedText] = []
     for segment in segments:
         for words in _groups(timed_words(segment)):
             start_ms = max(words[0].start_ms, found[-1].end_ms if found else 0)
-            # Times may be rounded to nothing; a cue must last.
+            # Rounding may leave no time; a cue needs some.
             end_ms = max(words[-1].end_ms, start_ms + 1)
             text = "\n".join(_lines(words))
             found.append(TimedText(text=text, start_ms=start_ms, end_ms=end_ms))
@@ -71,8 +71,8 @@ def cues(segments: Iterable[Segment]) -> list[TimedText]:
 
 
 def timed_words(segment: Segment) -> list[TimedText]:
-    """The words of the segment's text. Where the model's own do not match them (it gives none, or
-    punctuation was set after it) each gets its share of the segment's time."""
+    """Return the words of the segment's text with times. If the words of the model do not match
+    (there are none, or punctuation was added later), each gets its share of the segment's time."""
     words = _words(segment.text)
     if len(words) == len(segment.words):
         return [
@@ -92,7 +92,7 @@ def timed_words(segment: Segment) -> list[TimedText]:
 
 
 def _words(text: str) -> list[str]:
-    """Words with the punctuation that stands right behind them."""
+    """Return the words, with the punctuation that follows them."""
     words: list[str] = []
     before = -1
     for begin, end in word_spans(text):
@@ -107,7 +107,7 @@ def _words(text: str) -> list[str]:
 
 
 def _groups(words: Sequence[TimedText]) -> list[list[TimedText]]:
-    """Words that are shown together."""
+    """Return groups of words, one for each cue."""
     groups: list[list[TimedText]] = []
     for word in words:
         group = groups[-1] if groups else []

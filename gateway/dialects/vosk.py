@@ -1,5 +1,5 @@
-"""The protocol of vosk-server (docs/dialects.md). Lockstep: its clients wait for exactly one reply
-to each audio, ``eof`` and ``reset`` message, so each such reply says the most that is known."""
+"""The protocol of vosk-server (docs/dialects.md). Lockstep: clients wait for exactly one
+reply to each audio, ``eof`` and ``reset`` message, so each reply has the latest result."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from gateway.session.transcript import join_texts
 from wire.messages import Lane, Token
 
 CONFIDENCE = 1.0
-"""The protocol has a place for a confidence, and our models give none."""
+"""The protocol requires a confidence, and the models return none."""
 
 
 class Vosk:
-    """``new_session_id`` names each session: this protocol has no name for it.
+    """``new_session_id`` makes the session ids, which the protocol does not have.
 
-    A session acknowledges each chunk that has an index: the acknowledgement is the chance to
-    reply. ``Finished`` is that of ``eof`` and ``reset``.
+    Chunks have an index, so the session acknowledges each of them, and the acknowledgement becomes
+    the reply. ``Finished`` becomes the reply to ``eof`` and ``reset``.
     """
 
     name = "vosk"
@@ -39,11 +39,11 @@ class Vosk:
         self._with_alternatives = False
         self._phrases: tuple[str, ...] = ()
         self._session_id = ""
-        """Empty: audio begins a new session."""
+        """Empty: the next audio begins a session."""
         self._next_chunk_index = 0
         self._partial = ""
         self._next_segment_index = 0
-        self._untold: deque[e.SegmentText] = deque()
+        self._pending: deque[e.SegmentText] = deque()
         self._error: str | None = None
 
     # -------------------------------------------------------------------------------------- parsing
@@ -62,7 +62,7 @@ class Vosk:
                 self._configure(fields["config"])
                 return ()
         except MessageError as error:
-            error.fatal = True  # There is no reply that says so.
+            error.fatal = True  # The protocol has no error reply.
             raise
         if fields.get("eof") or fields.get("reset"):
             started = self._begin()
@@ -70,7 +70,7 @@ class Vosk:
             self.stays_open = not fields.get("eof")
             self._session_id = ""
             return (*started, finish)
-        raise MessageError("a message is config, eof, reset or audio", fatal=True)
+        raise MessageError("a message must be config, eof, reset or audio", fatal=True)
 
     def _begin(self) -> Sequence[e.ClientEvent]:
         if self._session_id:
@@ -94,7 +94,7 @@ class Vosk:
         if not isinstance(config, dict):
             raise MessageError("config must be an object")
         if "model" in config:
-            raise MessageError("config.model is refused: the model serves everybody")
+            raise MessageError("config.model is not supported: all clients share one model")
         rate = _number(config.get("sample_rate", self._sample_rate_hz))
         if rate is None:
             raise MessageError("sample_rate must be a number")
@@ -120,7 +120,7 @@ class Vosk:
         elif isinstance(answer, e.SegmentText):
             self._note_segment(answer.segment_index)
             if answer.text:
-                self._untold.append(answer)
+                self._pending.append(answer)
         elif isinstance(answer, e.Problem):
             if answer.segment_index is not None:
                 self._note_segment(answer.segment_index)
@@ -132,15 +132,15 @@ class Vosk:
         self._partial = ""
 
     def _reply(self) -> str:
-        if self._untold:
-            segment = self._untold.popleft()
+        if self._pending:
+            segment = self._pending.popleft()
             return self._result(segment.text, segment.tokens)
         return self._dump({"partial": self._partial})
 
     def _last_reply(self) -> str:
-        text = join_texts(segment.text for segment in self._untold)
-        tokens = [token for segment in self._untold for token in segment.tokens]
-        self._untold.clear()
+        text = join_texts(segment.text for segment in self._pending)
+        tokens = [token for segment in self._pending for token in segment.tokens]
+        self._pending.clear()
         return self._result(text, tokens)
 
     def _result(self, text: str, tokens: Sequence[Token]) -> str:
@@ -153,18 +153,18 @@ class Vosk:
 
     def _word(self, token: Token) -> dict[str, Any]:
         word = {"end": token.end_ms / 1000, "start": token.start_ms / 1000, "word": token.text}
-        # An alternative has one confidence for all of its words.
+        # An alternative has one confidence for all its words.
         return word if self._with_alternatives else {"conf": CONFIDENCE, **word}
 
     def _dump(self, reply: dict[str, Any]) -> str:
-        """``error`` is no field of this protocol, and its clients pass over it."""
+        """Add a pending error as ``error``, a field that clients of the protocol ignore."""
         if self._error is not None:
             reply, self._error = {**reply, "error": self._error}, None
         return json.dumps(reply, ensure_ascii=False)
 
 
 def _number(value: Any) -> float | None:
-    """A number, or one in a string, which vosk-server takes as well."""
+    """Return the number, also from a string, as vosk-server does; None if it is neither."""
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             return float(value)

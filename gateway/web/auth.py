@@ -1,7 +1,7 @@
-"""Who may use the gateway: a token, checked before a request reaches any route.
+"""Access control: a token, checked before a request reaches any route.
 
-Around the whole application, and closed unless ``OPEN`` says otherwise, so that no route can be
-forgotten. A WebSocket is refused before its upgrade.
+It wraps the whole application and allows nothing but ``OPEN`` without a token, so no new route can
+be forgotten. A WebSocket is refused before its upgrade.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from gateway.telemetry.metrics import REFUSED
 from gateway.web.auth_tokens import AuthTokens
 
 OPEN = frozenset({"/", "/dashboard", "/docs", "/openapi.json", "/livez", "/readyz"})
-"""What anybody may GET: pages, which hold no data and ask for a token; the description of the API;
-is this process alive, and ready. ``STATIC`` as well."""
+"""Paths that need no token for GET, besides ``STATIC``: the pages, which contain no data and ask
+for a token, the description of the API, and the probes."""
 STATIC = "/static/"
 PROTOCOL_PREFIX = "bearer."
-"""In front of a token that is offered as a WebSocket subprotocol, because browsers let a page set
-no header of an upgrade."""
+"""Prefix of a token that is offered as a WebSocket subprotocol. Browsers do not let a page set a
+header of an upgrade."""
 CODE = "unauthorized"
-MESSAGE = "show a token: Authorization: Bearer TOKEN"
+MESSAGE = "a token is required: Authorization: Bearer TOKEN"
 _SECRET_HEADERS = (b"authorization", b"sec-websocket-protocol")
 
 
 class Access:
-    """ASGI middleware that lets in whoever shows one of ``tokens``. What it lets in is told the
-    token's name, in ``token_name`` of its log lines, and never the token."""
+    """ASGI middleware that allows requests with one of ``tokens``. Log lines of an allowed request
+    have the name of its token as ``token_name``, never the token."""
 
     def __init__(self, app: ASGIApp, tokens: AuthTokens) -> None:
         self._app = app
@@ -57,15 +57,15 @@ class Access:
 
 
 def is_open(scope: Scope) -> bool:
-    """Whether anybody may have it. ``/`` is a page, and as a WebSocket a dialect."""
+    """Whether the request needs no token. ``/`` is a page, and as a WebSocket a dialect."""
     if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
         return False
     return scope["path"] in OPEN or scope["path"].startswith(STATIC)
 
 
 def shown_tokens(scope: Scope) -> list[str]:
-    """The tokens that a request shows, two at most: one in a header and, as a proxy in front may
-    have put its own password there, one as a subprotocol."""
+    """Return the tokens of a request, at most two: one of the header and one offered as a
+    subprotocol, because a reverse proxy may have put its own password into the header."""
     found = []
     header = Headers(scope=scope).get("authorization", "")
     scheme, _, credentials = header.strip().partition(" ")
@@ -79,7 +79,7 @@ def shown_tokens(scope: Scope) -> list[str]:
 
 
 def _password(credentials: str) -> list[str]:
-    """The password of HTTP Basic, whatever the user (RFC 7617); none if it is malformed."""
+    """Return the password of HTTP Basic (RFC 7617) for any user; none if it is malformed."""
     try:
         return [base64.b64decode(credentials.strip(), validate=True).decode().partition(":")[2]]
     except ValueError:
@@ -87,7 +87,7 @@ def _password(credentials: str) -> list[str]:
 
 
 def without_token(scope: Scope) -> Scope:
-    """``scope`` as whatever comes after gets it: what does not have a token cannot log it."""
+    """Return ``scope`` for the application: without the token, it cannot be logged."""
     headers = [item for item in scope["headers"] if item[0].lower() not in _SECRET_HEADERS]
     passed = {**scope, "headers": headers}
     if "subprotocols" in scope:
@@ -98,11 +98,11 @@ def without_token(scope: Scope) -> Scope:
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, *, wrong: bool) -> None:
-    # Not Basic, which is accepted: browsers would ask for a user in a window of their own.
+    # Basic is accepted but not offered, because browsers would open a login dialog.
     challenge = 'Bearer error="invalid_token"' if wrong else "Bearer"  # RFC 6750, section 3
     openai_body = scope["path"].startswith("/v1/")
     body = openai.error(401, CODE, MESSAGE) if openai_body else {"code": CODE, "message": MESSAGE}
-    # Without the close a stranger could go on sending the request's body for as long as he likes.
+    # Without the close a client could go on sending the body of the request.
     headers = {"WWW-Authenticate": challenge, "Connection": "close"}
     response = JSONResponse(body, 401, headers)
     if scope["type"] == "websocket":
@@ -112,7 +112,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, *, wrong: bool) ->
 
 
 def describe_access(app: FastAPI, *, required: bool) -> None:
-    """Have the OpenAPI description tell of tokens. Call it when every route is there."""
+    """Add access control to the OpenAPI description. Call it after all routes are added."""
     schema: dict[str, Any] = app.openapi()
     schema["components"]["securitySchemes"] = {
         "token": {"type": "http", "scheme": "bearer"},
@@ -125,6 +125,6 @@ def describe_access(app: FastAPI, *, required: bool) -> None:
         body = {"type": "object", "required": ["error"]} if path.startswith("/v1/") else problem
         for operation in operations.values():
             operation["responses"]["401"] = {
-                "description": "No token, or a wrong one",
+                "description": "No token, or an unknown one",
                 "content": {"application/json": {"schema": body}},
             }

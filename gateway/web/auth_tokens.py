@@ -1,7 +1,7 @@
 """The file of access tokens, ``AUTH_TOKENS_FILE``: on each line a name and a token's hash.
 
-A token is 256 random bits. There is nothing in it to guess, so a plain SHA-256 keeps it; salts and
-slow hashes are for passwords that people choose. ``asr token`` makes them.
+A token has 256 random bits and cannot be guessed, so a plain SHA-256 protects it. Salts and slow
+hashes are for passwords that people choose. ``asr token`` makes tokens.
 """
 
 from __future__ import annotations
@@ -21,65 +21,65 @@ import structlog
 from runtime.settings import fail
 
 TOKENS_MAX = 1_000
-"""In the file: each request is compared with all of them."""
+"""Tokens in the file. Each request is compared with all of them."""
 FILE_BYTES_MAX = 1 << 18
 CHECK_EVERY_S = 1.0
-"""How often it is looked whether the file has changed, at most."""
+"""Minimum interval between checks whether the file has changed."""
 TOKEN_BYTES = 32
 TOKEN_PREFIX = "asr_"
-"""By it a token is known where it should not stand, such as in a repository."""
+"""Lets scanners find a token where it should not be, such as in a repository."""
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LINE = re.compile(rf"({NAME.pattern}) ([0-9a-f]{{64}})")
 
 
 class AuthTokensError(ValueError):
-    """The file is missing, malformed, or open to others; the text is for the operator."""
+    """The file is missing, malformed, or accessible to others. The text is for the operator."""
 
 
 def new_token() -> str:
-    """A token to be handed out. Its characters may stand in any header, URL or subprotocol."""
+    """Return a new token. Its characters are valid in headers, URLs and subprotocols."""
     return TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
 
 
 def hash_of(token: str) -> bytes:
-    """What is kept of ``token``."""
-    # What a header holds need not be text, and then comes as surrogates.
+    """Return the hash that the file contains for ``token``."""
+    # A header need not be valid text; other bytes arrive as surrogates.
     return hashlib.sha256(token.encode(errors="surrogatepass")).digest()
 
 
 def read(path: Path) -> dict[str, bytes]:
-    """Hashes of tokens by name.
+    """Return the hashes of tokens by name.
 
     Raises:
-        TokensError: for a file that cannot be read, that others may use, or that holds anything
-            else. The text never shows a line: it may hold a token, put there by mistake.
+        AuthTokensError: the file cannot be read, is accessible to others, or is malformed. The text
+            never contains a line of it, which may be a token by mistake.
     """
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_mode & 0o077:
-                raise AuthTokensError(f"{path} can be read by others; chmod 600 it")
+                raise AuthTokensError(f"{path} is accessible to others; run chmod 600 on it")
             content = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
         raise AuthTokensError(f"{path}: {error.strerror}") from None
     lines = content.decode("ascii", "replace").splitlines()
     if len(content) > FILE_BYTES_MAX or len(lines) > TOKENS_MAX:
-        raise AuthTokensError(f"{path} holds more than {TOKENS_MAX} tokens")
+        raise AuthTokensError(f"{path} has more than {TOKENS_MAX} tokens")
     hashes: dict[str, bytes] = {}
     for number, line in enumerate(lines, 1):
         match = _LINE.fullmatch(line)
         if match is None:
             raise AuthTokensError(f"{path}: line {number} is not a name and a SHA-256 hash")
         if match[1] in hashes:
-            raise AuthTokensError(f"{path}: the name in line {number} is there twice")
+            raise AuthTokensError(f"{path}: the name in line {number} is repeated")
         hashes[match[1]] = bytes.fromhex(match[2])
     return hashes
 
 
 def write(path: Path, hashes: Mapping[str, bytes]) -> None:
-    """Replace the file by another, mode 0600, at once: a gateway never reads half of it.
+    """Replace the file atomically, with mode 0600: a gateway never reads a part of it.
 
     Raises:
-        OSError: if the directory cannot be written to.
+        OSError: the directory is not writable.
     """
     path = path.resolve()
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -90,7 +90,7 @@ def write(path: Path, hashes: Mapping[str, bytes]) -> None:
             file.flush()
             os.fsync(descriptor)
             if path.exists():
-                # root may run this for a gateway that is another user's.
+                # root may run this for a gateway of another user.
                 os.fchown(descriptor, path.stat().st_uid, path.stat().st_gid)
         temporary.replace(path)
     except BaseException:
@@ -99,23 +99,23 @@ def write(path: Path, hashes: Mapping[str, bytes]) -> None:
 
 
 class AuthTokens:
-    """The tokens that let in, as the file has them: it is read again when it has changed."""
+    """The tokens of a file. It is read again after it has changed."""
 
     def __init__(self, path: Path) -> None:
         """
         Raises:
-            TokensError: as ``read`` does, and for a file that lets nobody in.
+            AuthTokensError: as ``read`` does, and for an empty file.
         """
         self._path = path
         self._version = _version(path)
         self._hashes = read(path)
         self._look_s = -math.inf
         if not self._hashes:
-            raise AuthTokensError(f"{path} is empty; asr token add NAME")
+            raise AuthTokensError(f"{path} is empty; add a token: asr token add NAME")
 
     def name_of(self, token: str, now_s: float) -> str | None:
-        """The name of ``token``; None if it is none of ours. How long that takes tells nothing
-        of the hashes."""
+        """Return the name of ``token``; None if it is unknown. The time it takes does not depend on
+        the hashes."""
         self._read_again(now_s)
         shown = hash_of(token)
         found = None
@@ -136,7 +136,7 @@ class AuthTokens:
         try:
             self._hashes = read(self._path)
         except AuthTokensError as error:
-            # A slip of the editor must not lock everybody out; the tokens stay as they were.
+            # A typing error must not lock out all clients: keep the tokens.
             log.error("auth_tokens_not_read", error=str(error))
             return
         log.info("auth_tokens_read", tokens=len(self._hashes))
@@ -154,7 +154,7 @@ def load_tokens(path: Path | None) -> AuthTokens | None:
 
 
 def _version(path: Path) -> tuple[int, ...] | None:
-    """Differs once the file was written, replaced, or given another mode."""
+    """Changes when the file is written, replaced, or gets another mode."""
     try:
         found = path.stat()
     except OSError:

@@ -1,7 +1,10 @@
-"""``POST /v1/audio/transcriptions`` and ``GET /v1/models``: files over HTTP, as OpenAI's API does.
+"""``POST /v1/audio/transcriptions`` and ``GET /v1/models``, compatible with OpenAI's API.
 
-A file is a session like any other, in the bulk lane: it is decoded, cut into utterances and spread
-over all workers, as much of it at a time as ``SessionLimits.unanswered_audio_ms_max``.
+A file is transcribed by a session in the bulk lane. It is decoded, divided into utterances and
+recognised by all workers, at most ``SessionLimits.unanswered_audio_ms_max`` of it at a time.
+
+Limits of an upload: ``UPLOADS_MAX`` at a time (429), ``UPLOAD_BYTES_MAX`` (413), the time limits of
+``gateway.web.uploads`` (408), ``SESSION_AUDIO_S_MAX`` of audio (413 ``audio_too_long``).
 """
 
 from __future__ import annotations
@@ -28,16 +31,16 @@ from gateway.telemetry.metrics import UPLOADS, count_problem
 from gateway.web.uploads import RefusedError, receive_form, text_fields
 
 READ_BYTES = 32_768
-"""Of a file at a time: about a second of PCM, so that the gateway's other work is not held up."""
+"""Bytes of a file read at a time: about a second of PCM, so that other tasks are not delayed."""
 ALIVE_CHECK_S = 1.0
-"""How often it is asked whether the client still waits."""
+"""Interval of checks whether the client is still connected."""
 RETRY_AFTER_S = 5
 _STATUS = {"bad_audio": 400, "audio_too_long": 413, "overloaded": 503}
-"""Of errors in a file; others are a segment without a text, 500."""
+"""Status of the answer by error code. Other codes are failed segments: 500."""
 
 
 class Listener:
-    """The client's end of a session: its answers, in order. None: there are no more."""
+    """The connection of a session: a queue of its answers. None is the end."""
 
     def __init__(self) -> None:
         self.answers: asyncio.Queue[e.Answer | None] = asyncio.Queue()
@@ -58,7 +61,7 @@ def add_transcriptions(app: FastAPI, server: Server) -> None:
 
     @app.post(
         "/v1/audio/transcriptions",
-        summary="Transcribe a file, as OpenAI's API does",
+        summary="Transcribe a file, compatible with OpenAI's API",
         openapi_extra=_REQUEST_BODY,
         responses=_ANSWERS,
     )
@@ -70,7 +73,7 @@ def add_transcriptions(app: FastAPI, server: Server) -> None:
         UPLOADS.labels(response.status_code).inc()
         return response
 
-    @app.get("/v1/models", summary="The models that recognise, as OpenAI's API tells them")
+    @app.get("/v1/models", summary="List the models, compatible with OpenAI's API")
     async def models() -> JSONResponse:
         load = server.admission.load(time.monotonic())
         return JSONResponse(openai.models(load.models if load is not None else ()))
@@ -87,17 +90,21 @@ def _refused(error: RefusedError) -> Response:
 
 
 class Uploads:
-    """Requests being served by this gateway."""
+    """The uploads that this gateway is serving, at most ``UPLOADS_MAX``."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._running = 0
 
     async def serve(self, request: Request) -> Response:
-        """The answer to one request; a refusal raises ``RefusedError``."""
+        """Return the answer to a request.
+
+        Raises:
+            RefusedError: with the status and the body of an error answer.
+        """
         limit = self._server.settings.uploads_max
         if self._running >= limit:
-            message = f"{limit} files are being transcribed; try again later"
+            message = f"{limit} files are being transcribed, which is the limit; try again later"
             raise RefusedError(429, "too_many_uploads", message)
         self._running += 1
         held = True
@@ -119,7 +126,7 @@ class Uploads:
                 self._running -= 1
 
     def _leave(self) -> None:
-        """A streamed answer is over."""
+        """A streamed answer has ended."""
         self._server.gate.leave()
         self._running -= 1
 
@@ -147,7 +154,7 @@ class Uploads:
 
 
 class Upload:
-    """One received file on its way through a session."""
+    """A received file, and the session that transcribes it."""
 
     def __init__(
         self, server: Server, request: openai.Request, form: FormData, file: UploadFile, client: str
@@ -163,10 +170,10 @@ class Upload:
         self._runner.open(self._listener)
 
     async def answers(self) -> AsyncIterator[e.SegmentText | e.Finished]:
-        """Texts in order, and the end. Once; afterwards, and in any case, ``close``.
+        """Yield the segments in order, then the end. Call it once, and ``close`` in any case.
 
         Raises:
-            RefusedError: the file cannot be decoded, or a part of it has no text.
+            RefusedError: the file cannot be decoded, or recognition of a segment failed.
         """
         self._feeding = asyncio.create_task(self._feed())
         while (answer := await self._listener.answers.get()) is not None:
@@ -177,10 +184,10 @@ class Upload:
                 yield answer
             if isinstance(answer, e.Finished):
                 return
-        raise RefusedError(500, "ended", "the session ended without its text")
+        raise RefusedError(500, "ended", "the session ended without a final result")
 
     async def close(self) -> None:
-        """The client has its answer, or is gone: what is fed by now is recognised and stored."""
+        """End the session. Audio that it has received is still recognised and stored."""
         if self._feeding is not None:
             self._feeding.cancel()
             await asyncio.gather(self._feeding, return_exceptions=True)
@@ -191,7 +198,7 @@ class Upload:
         runner, start = self._runner, openai.start(self.request, self.session_id)
         try:
             found = await self._server.registry.claim(runner, start)
-            assert found is runner, "its id is new"
+            assert found is runner, "the id is new"
             runner.begin(start)
             while data := await self._file.read(READ_BYTES):
                 if runner.session.over:
@@ -207,13 +214,15 @@ class Upload:
 
 
 async def _answer(upload: Upload, request: Request) -> Response:
-    """The whole answer at once, unless the client has gone."""
+    """Return the complete answer, unless the client disconnects."""
     working = asyncio.create_task(_transcript(upload))
     try:
         while not working.done():
             await asyncio.wait([working], timeout=ALIVE_CHECK_S)
             if not working.done() and await request.is_disconnected():
-                raise RefusedError(499, "client_gone", "the client has closed the connection")
+                raise RefusedError(
+                    499, "client_disconnected", "the client has closed the connection"
+                )
         transcript = working.result()
     except RefusedError as error:
         error.session_id = upload.session_id
@@ -241,7 +250,7 @@ async def _transcript(upload: Upload) -> openai.Transcript:
 
 
 class Streamed(StreamingResponse):
-    """The answer as server-sent events, while it grows."""
+    """The answer as a stream of server-sent events."""
 
     def __init__(self, upload: Upload, leave: Callable[[], None]) -> None:
         headers = {"X-Session-Id": upload.session_id}
@@ -250,7 +259,7 @@ class Streamed(StreamingResponse):
         self._leave = leave
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Not in the generator: when the client is gone before it begins, it never ends.
+        # Not in the generator, which never runs if the client disconnects before.
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -279,7 +288,11 @@ _REQUEST_BODY = {
                     "type": "object",
                     "required": ["file", "model"],
                     "properties": {
-                        "file": {"type": "string", "format": "binary"},
+                        "file": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": f"A {TITLES} file of at most UPLOAD_BYTES_MAX bytes",
+                        },
                         "model": {"type": "string"},
                         "language": {"type": "string"},
                         "prompt": {"type": "string"},
@@ -305,14 +318,14 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     **{
         status: {"description": description, **_PROBLEM}
         for status, description in {
-            400: "A wrong field, no form, or audio that cannot be decoded",
-            408: "The upload has stopped",
-            413: "The file, or its audio, is too long",
-            415: "No form, or no audio file",
-            429: "Too many files at a time",
-            499: "The client has gone",
-            500: "A part of the audio got no text",
-            503: "Not now: see Retry-After",
+            400: "An invalid field or form, or audio that cannot be decoded",
+            408: "The upload has stopped, or is too slow",
+            413: "The file is larger than UPLOAD_BYTES_MAX, or its audio longer than allowed",
+            415: f"No multipart form, or a file that is not {TITLES}",
+            429: "UPLOADS_MAX files are being transcribed: see Retry-After",
+            499: "The client has disconnected",
+            500: "Recognition of a part of the audio failed",
+            503: "The gateway admits no new session: see Retry-After",
         }.items()
     },
 }

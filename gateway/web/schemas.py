@@ -1,4 +1,4 @@
-"""Bodies of the REST answers, as the OpenAPI description at ``/docs`` shows them."""
+"""Bodies of the REST answers, for the OpenAPI description at ``/docs``."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class AdmissionAnswer(BaseModel):
 class LimitAnswer(BaseModel):
     value: int
     source: str
-    """Where the value came from: environment or default."""
+    """Source of the value: environment or default."""
 
 
 class HealthAnswer(BaseModel):
     status: str
-    """ok; degraded: texts come, but storage or metadata is missing; unavailable: no worker."""
+    """ok; degraded: recognition works without storage or metadata; unavailable: no worker."""
     reason: str | None
     funasr_ready: bool
     redis_ready: bool
     db_ready: bool
     workers_ready: int
     models: list[str]
-    """What recognises. ``demo`` knows spoken digits only."""
+    """Models of the workers. ``demo`` recognises spoken digits only."""
     connections: int
     """WebSockets of this gateway."""
     limits: dict[str, LimitAnswer]
@@ -43,7 +43,7 @@ class HealthAnswer(BaseModel):
 INTERNAL = frozenset(
     ("seq", "last_chunk_index", "provisional", "resume_chunk_index", "resume_sample")
 )
-"""Fields of ``wire.messages.Segment`` that REST does not show; ``seq`` is ``segment_index``."""
+"""Fields of ``wire.messages.Segment`` that REST omits; ``seq`` is ``segment_index``."""
 _SHOWN = {name: hint for name, hint in get_type_hints(Segment).items() if name not in INTERNAL}
 _segment_fields: dict[str, Any] = {
     "segment_index": int,
@@ -56,7 +56,7 @@ SegmentAnswer = create_model("SegmentAnswer", **_segment_fields)
 
 
 def segment_answer(result: Result) -> dict[str, Any]:
-    """``result`` in the shape of ``SegmentAnswer``."""
+    """Return ``result`` as a ``SegmentAnswer``."""
     return {
         "segment_index": result.seq,
         "text": result.text,
@@ -93,7 +93,7 @@ class HistoryAnswer(BaseModel):
 
 class SessionAnswer(HistoryRecord):
     live: bool = False
-    """Still in this gateway's hands; what is stored may be less."""
+    """The session is running on this gateway, and not all of it is stored."""
     segments: list[SegmentAnswer]  # type: ignore[valid-type]
     chunks: list[ChunkAnswer]
 
@@ -101,7 +101,7 @@ class SessionAnswer(HistoryRecord):
 class DeletedAnswer(BaseModel):
     session_id: str
     deleted: bool
-    """False: accepted, not committed yet."""
+    """False: accepted, and not committed yet."""
 
 
 class QueueStatus(BaseModel):
@@ -121,27 +121,27 @@ class PercentilesAnswer(BaseModel):
 
 
 class WorkerAnswer(BaseModel):
-    """What a worker did for this gateway, partials included."""
+    """Figures of a worker for this gateway, partial results included."""
 
     worker_id: str
     results: int
     failures: int
     audio_seconds: float
     rtfx: float
-    """Seconds of audio in a second of work."""
+    """Inverse real-time factor: seconds of audio per second of work."""
     batch_jobs_mean: float
     batch_jobs_max: int
     seen_s: float
-    """Since its last result, to a slot."""
+    """Age of its last result, rounded to slots."""
 
 
 class SeriesAnswer(BaseModel):
-    """A value a slot, the present slot last."""
+    """One value per slot, the current slot last."""
 
     sessions: list[int]
-    """Most at a time."""
+    """Maximum at a time."""
     queued: list[int]
-    """Likewise, of the whole system."""
+    """Maximum at a time, in the whole system."""
     results: list[int]
     refused: list[int]
     latency_p50_ms: list[float | None]
@@ -149,7 +149,7 @@ class SeriesAnswer(BaseModel):
 
 
 class RecentAnswer(BaseModel):
-    """What this gateway saw in the last ``window_s`` seconds."""
+    """Activity of this gateway in the last ``window_s`` seconds."""
 
     window_s: float
     slot_s: float
@@ -157,9 +157,9 @@ class RecentAnswer(BaseModel):
     failures: int
     audio_seconds: float
     latency_ms: PercentilesAnswer
-    """From an utterance's end, as the gateway heard it, to its text at the gateway."""
+    """From the detected end of an utterance to its result, at the gateway."""
     refused: dict[str, int]
-    """Connections refused, by code."""
+    """Refused connections by code."""
     workers: list[WorkerAnswer]
     series: SeriesAnswer
 
@@ -169,15 +169,15 @@ class StatsAnswer(BaseModel):
     uptime_s: float
     connections: int
     connections_total: int
-    """Of all gateways, as of a second ago."""
+    """Connections of all gateways, up to a second old."""
     sessions_active: int
     sessions_started: int
     audio_seconds: float
     records_waiting: int
-    """To be stored; at ``records_waiting_max`` new sessions are refused."""
+    """Records to be stored. From ``records_waiting_max`` on new sessions are refused."""
     records_waiting_max: int
     queue: QueueStatus
     throughput_rtfx: float
-    """Seconds of audio that all workers recognise in a second, by the broker's measure."""
+    """Seconds of audio that all workers recognise per second, as the broker measures it."""
     models: list[str]
     recent: RecentAnswer

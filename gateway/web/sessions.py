@@ -48,8 +48,8 @@ def add_sessions(app: FastAPI, server: Server) -> None:
 
     @app.get("/api/v1/session/{session_id}", response_model=SessionAnswer, responses=problems)
     async def session(session_id: SessionId, format: TranscriptFormat = "json") -> Any:
-        """One session, live or stored, with its segments and chunks; or only its transcript as
-        text, SRT or WebVTT."""
+        """One session, running or stored, with its segments and chunks; or its transcript as text,
+        SRT or WebVTT."""
         found = await find(session_id)
         if found is None:
             return JSONResponse(NOT_FOUND, 404)
@@ -62,7 +62,7 @@ def add_sessions(app: FastAPI, server: Server) -> None:
         except StoreUnavailable:
             if host is None:
                 raise
-            stored = None  # A live session is known here; only its chunks' details are not.
+            stored = None  # Of a running session only the details of chunks are missing.
         if host is not None:
             return live_session(host.session, stored)
         if stored is None:
@@ -76,14 +76,14 @@ def add_sessions(app: FastAPI, server: Server) -> None:
         responses={**problems, 202: {"model": DeletedAnswer}},
     )
     async def delete(session_id: SessionId, response: Response) -> Any:
-        """Delete a session for good: no late result brings it back. 202: accepted, and done as
-        soon as the database is back."""
+        """Delete a session permanently. A late result does not restore it. 202: accepted, to be
+        done when the database is available."""
         if not server.is_here(session_id):
             try:
                 known = await server.reader.status(session_id) not in (None, "deleted")
             except StoreUnavailable:
                 if server.storage_backlog_full:
-                    raise  # One more record to keep, and perhaps of an id that nobody has.
+                    raise  # The id may not exist, and each deletion is a record to be kept.
                 known = True
             if not known:
                 return JSONResponse(NOT_FOUND, 404)
@@ -97,8 +97,8 @@ def add_sessions(app: FastAPI, server: Server) -> None:
 
 
 def live_session(session: Session, stored: dict[str, Any] | None) -> dict[str, Any]:
-    """``session`` as REST tells it. Chunk details come from ``stored``, since the gateway does
-    not keep what it has sent to be stored."""
+    """Return the running ``session`` as a ``SessionAnswer``. The details of chunks come from
+    ``stored``, because the gateway does not keep them."""
     delivered = session.delivery.results
     created_at = datetime.fromtimestamp(session.started_at_ms / 1000, UTC).isoformat()
     return {
@@ -121,8 +121,8 @@ def live_session(session: Session, stored: dict[str, Any] | None) -> dict[str, A
 
 
 def transcript_response(session: dict[str, Any], wanted: TranscriptFormat) -> Response:
-    """``session``, in the shape of ``GET /api/v1/session/{id}``, as a file. Segments without a
-    text are left out."""
+    """Return the transcript of ``session`` (a ``SessionAnswer``) as a file, without segments that
+    have no text."""
     segments = [_timed_segment(row) for row in session["segments"] if row["text"]]
     if wanted == "srt":
         return Response(to_srt(segments), media_type="application/x-subrip; charset=utf-8")

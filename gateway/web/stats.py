@@ -18,13 +18,13 @@ from wire.messages import Load
 def add_stats(app: FastAPI, server: Server) -> None:
     @app.get("/api/v1/asr/queue/status", response_model=QueueStatus)
     async def queue_status() -> dict[str, Any]:
-        """The broker's queue, as of its last report."""
+        """The queue of the broker, as last reported."""
         return queue_body(server.admission.load(time.monotonic()))
 
     @app.get("/api/v1/stats", response_model=StatsAnswer)
     async def stats() -> dict[str, Any]:
-        """Counters of this gateway since its start, what it saw in the last quarter of an hour,
-        and the broker's queue."""
+        """Counters of this gateway since its start, its activity in the last 15 minutes, and the
+        broker's queue."""
         return stats_body(server, time.monotonic())
 
 
@@ -65,7 +65,7 @@ def stats_body(server: Server, now_s: float) -> dict[str, Any]:
 
 
 def recent_body(slots: list[a.Slot]) -> dict[str, Any]:
-    """``slots`` as they are drawn: totals, a row a worker, and a series a curve."""
+    """Return ``slots`` as the dashboard shows them: totals, figures by worker, and series."""
     refused: Counter[str] = Counter()
     for slot in slots:
         refused.update(slot.refused)

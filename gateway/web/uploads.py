@@ -1,4 +1,4 @@
-"""The form of ``POST /v1/audio/transcriptions`` as it comes in: bounded in size and in time."""
+"""Receives the form of ``POST /v1/audio/transcriptions`` within limits of size and time."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from starlette.requests import ClientDisconnect
 from gateway.dialects import openai
 
 FORM_BYTES_MAX = 1 << 20
-"""What may stand around the file in a request."""
+"""Size limit of a request without the file."""
 FORM_FIELDS_MAX = 32
 UPLOAD_SILENCE_S_MAX = 30.0
-"""From one piece of a request to the next; then 408."""
+"""Time from one piece of a request to the next; then 408."""
 UPLOAD_BYTES_PER_S_MIN = 1_024
-"""On average, after that time; then 408, too: a client could hold one of few places for ever."""
+"""Minimum average rate after that time; else 408. A slower client would occupy one of the few
+``UPLOADS_MAX`` places for hours."""
 
 
 class RefusedError(MultiPartException):
-    """The request gets this error. A ``MultiPartException`` makes the parser close its files."""
+    """The answer to the request is this error. A ``MultiPartException`` makes the parser close its
+    files."""
 
     def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -31,11 +33,15 @@ class RefusedError(MultiPartException):
         self.code = code
         self.param = param
         self.session_id: str | None = None
-        """The session that it ended, if there was one."""
+        """The session that it ended, if any."""
 
 
 async def receive_form(request: Request, file_bytes_max: int) -> FormData:
-    """The request's form. The file goes to the disk as it comes (behind the first MiB)."""
+    """Return the form of the request. The parser writes a file beyond 1 MiB to disk.
+
+    Raises:
+        RefusedError: the request is no form, exceeds a limit, or stops.
+    """
     kind = request.headers.get("content-type", "")
     if not kind.startswith("multipart/form-data"):
         raise RefusedError(415, "unsupported_content_type", "send multipart/form-data")
@@ -54,14 +60,16 @@ async def receive_form(request: Request, file_bytes_max: int) -> FormData:
     except MultiPartException as error:
         raise RefusedError(400, "bad_form", error.message) from error
     except (UnicodeError, LookupError) as error:
-        raise RefusedError(400, "bad_form", "its charset does not fit its text") from error
+        raise RefusedError(400, "bad_form", "the charset does not match the text") from error
 
 
 async def bounded(request: Request, file_bytes_max: int) -> AsyncGenerator[bytes, None]:
-    """The request's body, as long as it is not too long and keeps coming."""
+    """Yield the body of the request, within the limits of size and time."""
     left = file_bytes_max + FORM_BYTES_MAX
     declared = request.headers.get("content-length", "")
-    too_large = RefusedError(413, "file_too_large", f"at most {file_bytes_max} bytes", "file")
+    too_large = RefusedError(
+        413, "file_too_large", f"the file may have at most {file_bytes_max} bytes", "file"
+    )
     if declared.isdecimal() and int(declared) > left:
         raise too_large
     pieces = aiter(request.stream())
@@ -74,11 +82,12 @@ async def bounded(request: Request, file_bytes_max: int) -> AsyncGenerator[bytes
         except StopAsyncIteration:
             return
         except ClientDisconnect as error:
-            raise RefusedError(
-                499, "client_gone", "the client has closed the connection"
-            ) from error
+            raise RefusedError(499, "client_disconnected", "the client has disconnected") from error
         except TimeoutError as error:
-            message = "the upload has stopped, or is too slow"
+            message = (
+                f"no data for {UPLOAD_SILENCE_S_MAX:.0f} s, or less than "
+                f"{UPLOAD_BYTES_PER_S_MIN} bytes/s on average"
+            )
             raise RefusedError(408, "upload_timeout", message) from error
         left -= len(piece)
         slowest_s += len(piece) / UPLOAD_BYTES_PER_S_MIN

@@ -123,7 +123,7 @@ async def test_without_one_no_socket_is_opened(
 
 
 async def test_our_client_says_what_is_missing(guarded: Guarded) -> None:
-    with pytest.raises(RefusedError, match="show a token") as caught:
+    with pytest.raises(RefusedError, match="a token is required") as caught:
         async with connect(f"ws://{guarded.address}/ws/asr"):
             pass
     assert caught.value.status == 401

@@ -64,7 +64,7 @@ def test_the_owner_stays(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (f"an/na {HASH}\n", "line 1 is not"),
         (f"ännä {HASH}\n", "line 1 is not"),
         ("anna asr_put_here_by_mistake\n", "line 1 is not"),
-        (f"anna {HASH}\nanna {HASH}\n", "line 2 is there twice"),
+        (f"anna {HASH}\nanna {HASH}\n", "line 2 is repeated"),
         ("".join(f"n{i} {HASH}\n" for i in range(TOKENS_MAX + 1)), "more than"),
         ("x" * (auth_tokens.FILE_BYTES_MAX + 1), "more than"),
     ],
