@@ -77,7 +77,7 @@ def check_port(host: str, port: int) -> None:
     """
     if port == settings.HONCHO_DEFAULT_PORT:
         raise ServeError(
-            f"PORT must not be {port}: it is honcho's default and cannot be told from it",
+            f"PORT must not be {port}: honcho sets it by default",
             exit_codes.CONFIG,
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -54,7 +54,7 @@ SYNTHETIC_WEIGHTS: Final[Mapping[str, float]] = {
     "accented": 4.0,
     "flite": 1.0,
 }
-HUMAN_WEIGHT: Final = 14.0  # 35 % of what is drawn: groups with two languages count twice
+HUMAN_WEIGHT: Final = 14.0  # 35 % of the utterances drawn: groups with two languages count twice
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, rich_markup_mode=None)
 console = Console()

@@ -27,13 +27,13 @@ async def peer(script: Script, **options: Any) -> AsyncIterator[str]:
         yield f"ws://127.0.0.1:{port}/ws/asr"
 
 
-async def tell(socket: ServerConnection, **fields: Any) -> None:
+async def send(socket: ServerConnection, **fields: Any) -> None:
     await socket.send(json.dumps(fields))
 
 
 async def start(socket: ServerConnection) -> dict[str, Any]:
     asked: dict[str, Any] = json.loads(await socket.recv())
-    await tell(
+    await send(
         socket,
         type="ack",
         status="session_started",
@@ -45,11 +45,11 @@ async def start(socket: ServerConnection) -> dict[str, Any]:
 
 
 async def acknowledge(socket: ServerConnection, index: int) -> None:
-    await tell(socket, type="ack", status="received", chunk_index=index)
+    await send(socket, type="ack", status="received", chunk_index=index)
 
 
-async def tell_segment(socket: ServerConnection, index: int, text: str) -> None:
-    await tell(
+async def send_segment(socket: ServerConnection, index: int, text: str) -> None:
+    await send(
         socket,
         type="chunk_result",
         session_id="s",
@@ -62,7 +62,7 @@ async def tell_segment(socket: ServerConnection, index: int, text: str) -> None:
 
 
 async def end(socket: ServerConnection) -> None:
-    await tell(
+    await send(
         socket,
         type="final_result",
         session_id="s",
@@ -84,8 +84,8 @@ async def test_session_from_start_to_final(binary: bool) -> None:
             received.append(message if isinstance(message, bytes) else json.loads(message))
             await acknowledge(socket, index)
         received.append(json.loads(await socket.recv()))
-        await tell(socket, type="partial_result", segment_index=0, text="one")
-        await tell_segment(socket, 0, "one two")
+        await send(socket, type="partial_result", segment_index=0, text="one")
+        await send_segment(socket, 0, "one two")
         await end(socket)
 
     async with (
@@ -151,7 +151,7 @@ async def test_an_error_about_a_chunk_acknowledges_it() -> None:
         await start(socket)
         for index in range(UNACKNOWLEDGED_CHUNKS_MAX):
             await socket.recv()
-            await tell(
+            await send(
                 socket, type="error", code="bad_audio", message="no audio", chunk_index=index
             )
         await socket.recv()
@@ -189,7 +189,7 @@ async def test_a_lost_connection_is_resumed_and_no_segment_repeated() -> None:
         starts.append(asked)
         heard.append([])
         resumed = len(starts) > 1
-        await tell(
+        await send(
             socket,
             type="ack",
             status="session_resumed" if resumed else "session_started",
@@ -200,13 +200,13 @@ async def test_a_lost_connection_is_resumed_and_no_segment_repeated() -> None:
         if not resumed:
             for _ in range(3):
                 heard[-1].append(await socket.recv())
-            await tell_segment(socket, 0, "one")
+            await send_segment(socket, 0, "one")
             await socket.close(1012)
             return
         for _ in range(3):
             heard[-1].append(await socket.recv())
-        await tell_segment(socket, 0, "one")
-        await tell_segment(socket, 1, "two")
+        await send_segment(socket, 0, "one")
+        await send_segment(socket, 1, "two")
         await end(socket)
 
     async with peer(script) as url, c.connect(url, session_id="s") as session:
@@ -238,7 +238,7 @@ async def test_resumption_is_retried_while_the_server_is_busy_or_unable() -> Non
     async def script(socket: ServerConnection) -> None:
         if len(tries) == 3:
             await socket.recv()
-            await tell(socket, type="error", code="resume_unavailable", message="database away")
+            await send(socket, type="error", code="resume_unavailable", message="database away")
             await socket.wait_closed()
             return
         await start(socket)
@@ -279,7 +279,7 @@ async def test_a_session_that_cannot_be_resumed() -> None:
             await socket.close(1012)
             return
         await socket.recv()
-        await tell(socket, type="error", code="not_resumable", message="not resumable")
+        await send(socket, type="error", code="not_resumable", message="not resumable")
 
     async with peer(script) as url, c.connect(url) as session:
         for _ in range(2):
@@ -324,7 +324,7 @@ async def test_a_busy_server_says_when_to_retry(
 async def test_a_failed_start() -> None:
     async def script(socket: ServerConnection) -> None:
         await socket.recv()
-        await tell(socket, type="error", code="bad_message", message="mode: unknown")
+        await send(socket, type="error", code="bad_message", message="mode: unknown")
 
     async with peer(script) as url:
         with pytest.raises(c.SessionError, match="bad_message: mode: unknown"):
@@ -355,12 +355,12 @@ async def test_iteration_yields_segments_and_records_problems(
 ) -> None:
     async def script(socket: ServerConnection) -> None:
         await start(socket)
-        await tell(socket, type="partial_result", segment_index=0, text="on")
-        await tell_segment(socket, 0, "one")
-        await tell(
+        await send(socket, type="partial_result", segment_index=0, text="on")
+        await send_segment(socket, 0, "one")
+        await send(
             socket, type="error", code="chunk_failed", message="three attempts", segment_index=1
         )
-        await tell_segment(socket, 2, "two")
+        await send_segment(socket, 2, "two")
         await end(socket)
 
     async with peer(script) as url, c.connect(url) as session:
@@ -376,7 +376,7 @@ async def test_only_the_latest_problems_are_kept() -> None:
     async def script(socket: ServerConnection) -> None:
         await start(socket)
         for index in range(PROBLEMS_KEPT_MAX + 1):
-            await tell(socket, type="error", code=f"e{index}", message="")
+            await send(socket, type="error", code=f"e{index}", message="")
         await end(socket)
 
     async with peer(script) as url, c.connect(url) as session:

@@ -32,7 +32,7 @@ SAMPLE = Path(__file__).parents[3] / "tools" / "samples" / "digits_en.wav"
 
 
 class Peer:
-    """A server that takes any audio and answers as told."""
+    """A server that accepts any audio; its answers are set by the test."""
 
     def __init__(self) -> None:
         self.url = ""

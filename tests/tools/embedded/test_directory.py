@@ -1,4 +1,4 @@
-"""The data directory: its lock, its log files, who may enter it."""
+"""The data directory: its lock, its log files, its permissions."""
 
 from __future__ import annotations
 

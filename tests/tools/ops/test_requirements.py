@@ -53,7 +53,7 @@ def test_the_file_is_what_pinning_writes(tmp_path: Path) -> None:
         return [line.partition("==")[0] for line in lines if not line.startswith("#")]
 
     kept = ROOT / "constraints.txt"
-    # A machine's own packages may differ (CUDA libraries of torch, say); what is kept is needed.
+    # The packages of machines differ, such as CUDA libraries of torch; pinned ones are needed.
     assert set(names(kept)) <= set(names(written))
     assert names(kept) == sorted(canonicalize_name(name) for name in names(kept))
     assert kept.read_text(encoding="utf-8").startswith(r.PIN_HEADER)

@@ -1,8 +1,8 @@
-"""Utterances made anew in every epoch from clips, as log mel features.
+"""Augmentation: new utterances from clips in every epoch, as log mel features.
 
-Everything is done on mel energies before frames are stacked, where speech, echo and noise add:
+All steps work on mel energies before frames are stacked, where speech, echo and noise add up:
 choosing and joining clips, vocal tract length, tempo, rooms, channels, noise, level. Drawing a
-second of speech costs well under a millisecond, so that no utterance is ever seen twice.
+second of speech costs well under a millisecond, so that no utterance is repeated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tools.lab.digit_speech import Language
 from tools.training.demo_model.clips import MELS, Clip, Features
 from tools.training.demo_model.network import token_ids
 
-LOG_FLOOR: Final = -15.942385  # what the frontend gives for digital silence
+LOG_FLOOR: Final = -15.942385  # the frontend's output for digital silence
 STRING_LENGTHS: Final = ((2, 4), (5, 8), (9, 14), (15, 20))
 STRING_SHARES: Final = (0.45, 0.35, 0.17, 0.03)
 FRAMES_MAX: Final = 1_400
@@ -68,7 +68,7 @@ def stretched(features: Features, factor: float) -> Features:
 
 
 class Mixer:
-    """Draws training utterances from clips, given how often each group of voices is to speak."""
+    """Draws training utterances from clips, given the weight of each group of voices."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
-"""Makes the digit speech bank (``tools/voices``, ``tools/samples``) from espeak-ng and flite.
+"""``python -m tools.training.demo_model.bank``: make the digit speech bank (``tools/voices``,
+``tools/samples``) with espeak-ng and flite.
 
-Needs both programs installed and is run only to change the bank; using the bank needs neither.
-Run as ``python -m tools.training.demo_model.bank``. The voices were chosen for clear digits, and
-both programs' licences let their output be distributed freely.
+The programs are needed only to change the bank, not to use it. The voices were chosen for clear
+digits. The licences of both programs permit free distribution of their output.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FADE_SAMPLES: Final = SAMPLE_RATE_HZ // 250
 
 
 class BankVoice(NamedTuple):
-    """A voice of the bank and the two settings in which it says every digit."""
+    """A voice of the bank and the two settings in which it speaks every digit."""
 
     takes: tuple[Voice, Voice]
     source: str

@@ -32,7 +32,7 @@ Features = npt.NDArray[np.float32]
 
 
 class Clip(NamedTuple):
-    """One recording: who says which digits, and its log mel features, shape ``(frames, 80)``."""
+    """One recording: speaker, digits and log mel features of shape ``(frames, 80)``."""
 
     group: str
     speaker: str
@@ -69,7 +69,7 @@ def levelled(samples: Waveform) -> Waveform:
 
 
 def synthesised_waveform(request: Request) -> Waveform | None:
-    """The recording asked for, trimmed and levelled; None if the engine gave next to nothing."""
+    """The requested recording, trimmed and levelled; None if the engine returned silence."""
     torch.set_num_threads(1)
     samples = synthesise_digits(request.voice, request.digits, request.language)
     if len(samples) < SAMPLE_RATE_HZ // 10 or float(np.abs(samples).max()) < 1e-3:
@@ -79,7 +79,7 @@ def synthesised_waveform(request: Request) -> Waveform | None:
 
 
 def synthesised_clip(request: Request) -> Clip | None:
-    """The clip of one request, or None if the engine gave next to nothing."""
+    """The clip of one request, or None if the engine returned silence."""
     samples = synthesised_waveform(request)
     if samples is None:
         return None
@@ -135,7 +135,7 @@ def save_clips(path: Path, clips: Iterable[Clip]) -> None:
 
 
 def load_clips(path: Path) -> list[Clip]:
-    """Read what :func:`save_clips` wrote."""
+    """Read clips that :func:`save_clips` wrote."""
     with np.load(path) as stored:
         labels, lengths, features = stored["labels"], stored["lengths"], stored["features"]
     pieces = np.split(features, np.cumsum(lengths)[:-1])

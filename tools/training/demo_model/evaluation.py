@@ -1,6 +1,6 @@
 """Digit error rates of a model directory, through FunASR as the worker runs it.
 
-Errors are substitutions, insertions and deletions over the number of digits said. Every set of
+Errors are substitutions, insertions and deletions over the number of digits spoken. Every set of
 recordings is made from a seed, so that two models are compared on the same sound.
 """
 
@@ -41,7 +41,7 @@ WORD: Final = re.compile("|".join(sorted(WORDS, key=len, reverse=True)))
 
 
 class Recording(NamedTuple):
-    """One test recording: float samples at 16 kHz, what is said in it, and by whom."""
+    """One test recording: float samples at 16 kHz, their speaker and the digits spoken."""
 
     speaker: str
     language: Language

@@ -1,4 +1,4 @@
-"""What is measured for the model card, and the file it is kept in."""
+"""Measurements of the model card, and the file that holds them."""
 
 from __future__ import annotations
 

@@ -53,8 +53,8 @@ class Voice(NamedTuple):
         return self.words_per_minute / NATURAL_WORDS_PER_MINUTE
 
 
-# Kokoro is given phonemes. Besides American and British, rows that speakers of German, French,
-# Spanish and Mandarin would produce: people who speak digits to a demo have all kinds of accents.
+# Phonemes for kokoro: American and British, and the accents of speakers of German, French, Spanish
+# and Mandarin.
 KOKORO_ENGLISH: Final[tuple[tuple[str, ...], ...]] = (
     ("zˈɪɹO", "wˈʌn", "tˈu", "θɹˈi", "fˈɔɹ", "fˈIv", "sˈɪks", "sˈɛvən", "ˈAt", "nˈIn"),
     ("zˈiɹO", "wˈʌn", "tˈu", "θɹˈi", "fˈɔɹ", "fˈIv", "sˈɪks", "sˈɛvᵊn", "ˈAt", "nˈIn"),
@@ -97,7 +97,7 @@ ESPEAK_FOREIGN: Final[dict[str, tuple[str, ...]]] = {
 }
 
 # Spellings that make an English voice of espeak-ng say a digit as some accent or other would; a
-# recording draws each word anew, so that no accent in particular is learnt.
+# recording draws each word again, so that no single accent is learnt.
 ACCENTED_ENGLISH: Final[tuple[tuple[str, ...], ...]] = (
     ("zero", "zeero", "zerro", "zirro", "zayro"),
     ("one", "wun", "wahn", "won", "wen"),
@@ -134,7 +134,7 @@ def synthesise(voice: Voice, text: str) -> Waveform:
 
 
 def _script(voice: Voice, digits: str, language: Language) -> str:
-    """What the voice's engine is given to read."""
+    """Return the text for the voice's engine."""
     if voice.engine == "kokoro":
         words = KOKORO_MANDARIN if language == "zh" else KOKORO_ENGLISH[voice.pitch]
         return " ".join(words[int(digit)] for digit in digits) + "."

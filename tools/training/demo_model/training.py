@@ -18,7 +18,7 @@ from tools.training.demo_model.clips import MELS, Clip, Features
 from tools.training.demo_model.network import LFR_FRAMES, LFR_SHIFT, Statistics
 
 BATCH: Final = 64
-POOL_BATCHES: Final = 16  # utterances are sorted by length within a pool of so many batches
+POOL_BATCHES: Final = 16  # batches of a pool, within which utterances are sorted by length
 IGNORED_TOKEN: Final = -1
 CLIP_NORM: Final = 5.0
 WARMUP_STEPS: Final = 50

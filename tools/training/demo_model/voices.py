@@ -1,7 +1,7 @@
-"""Which synthetic voices say what: those trained on, and those kept for the test.
+"""Synthetic voices of the training set and of the test set, and what they say.
 
-A voice of the test is left out of training whole: an espeak-ng variant in every language and
-accent, a kokoro style in every mixture. The list was fixed before the first training.
+A test voice is not used in training at all: an espeak-ng variant in no language and accent, a
+kokoro style in no mixture. The list was fixed before the first training.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def kokoro_requests(rng: random.Random, voices: int) -> list[Request]:
         language: Language = "zh" if number % 2 else "en"
         accent = rng.choice((0, 0, 0, 1, 2, 2, *range(3, len(KOKORO_ENGLISH))))
         voice = Voice("kokoro", style, rng.randint(130, 220), accent)
-        # Its connected Mandarin runs vowels together (一一, 五五) until nobody could count them,
-        # so Mandarin digits are synthesised alone and joined by the mixer.
+        # Its connected Mandarin merges equal vowels (一一, 五五), so that they cannot be counted,
+        # and Mandarin digits are synthesised alone and joined by the mixer.
         connected = _strings(rng, 3) if language == "en" else rng.sample("0123456789", 3)
         texts = [*rng.sample("0123456789", 3), *connected]
         requests += _requests("kokoro", voice, language, texts)
