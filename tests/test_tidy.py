@@ -334,37 +334,16 @@ def test_no_module_is_dead() -> None:
 
 def mirrored(module: str) -> Path:
     """``tests/gateway/session/test_core.py`` for ``gateway.session.core``."""
-    *folders, name = module.split(".")
+    *folders, name = module.replace("asr_client.", "tools.client.").split(".")
     return ROOT.joinpath("tests", *folders, f"test_{name.strip('_')}.py")
 
 
 def test_every_module_has_a_test_module_and_every_test_module_a_module() -> None:
-    """Of the server and the laboratory. ``test_main.py`` tests ``__main__.py``."""
-    folders = (*SERVER, "tools/lab")
-    modules = {
-        mirrored(name_of(path)): name_of(path)
-        for path in python_files(*folders)
-        if path.name != "__init__.py"
-    }
-    tests = {path for name in folders for path in (ROOT / "tests" / name).rglob("test_*.py")}
+    """``test_main.py`` tests ``__main__.py``."""
+    modules = {mirrored(name_of(p)): name_of(p) for p in SOURCES if p.name != "__init__.py"}
+    tests = {path for name in PACKAGES for path in (ROOT / "tests" / name).rglob("test_*.py")}
     places(f"{name} has no test module" for path, name in modules.items() if path not in tests)
     places(f"{path.relative_to(ROOT)} tests no module" for path in sorted(tests - modules.keys()))
-
-
-def test_tests_of_tools_mirror_modules() -> None:
-    """A package's tests may be one module, and a module's in a package below need no folder."""
-    names = [name.replace("asr_client", "tools.client").removeprefix("tools.") for name in MODULES]
-    names += [name.replace("__main__", "main") for name in names]
-    names = [name.removesuffix(".__main__") for name in names]
-    mirrored = {name.replace(".", "_").strip("_") for name in names}
-    places(
-        str(path.relative_to(ROOT))
-        for path in (ROOT / "tests" / "tools").rglob("test_*.py")
-        if "_".join(path.relative_to(ROOT / "tests" / "tools").with_suffix("").parts).replace(
-            "test_", "", 1
-        )
-        not in mirrored
-    )
 
 
 # --------------------------------------------------------------------------------------- all texts
