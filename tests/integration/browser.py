@@ -1,4 +1,4 @@
-"""A real Chromium whose microphone hears a file."""
+"""A real Chromium with a microphone that plays a file."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tests.integration.speech import Spoken
 
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
-"""Kept after the run, to be looked at."""
+"""Kept after the run for inspection."""
 WIDTHS = {"narrow": (390, 844), "wide": (1280, 800)}
 WAIT_MS = 30_000
-"""For what takes seconds on an idle machine."""
+"""For steps that take seconds on an idle machine."""
 expect.set_options(timeout=WAIT_MS)
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _SILENCE_S = 60
-"""After the speech; the fake microphone begins its file anew at the end."""
+"""After the speech: at the end of its file the fake microphone starts over."""
 
 
 def chromium() -> str:
-    """Where Chromium is. Without one the test is skipped, but never in continuous integration."""
+    """The path of Chromium. Without it the test is skipped; in continuous integration it fails."""
     for name in _NAMES:
         if found := shutil.which(name):
             return found
@@ -41,7 +41,7 @@ def chromium() -> str:
 
 
 def write_recording(path: Path, audio: Spoken) -> Path:
-    """``audio`` as a file for the fake microphone, silence after it."""
+    """Write ``audio``, followed by silence, as a file for the fake microphone."""
     with sf.SoundFile(path, "w", samplerate=16_000, channels=1, subtype="PCM_16") as file:
         file.write(audio.pcm)
         file.write(np.zeros(_SILENCE_S * 16_000, np.int16))
@@ -50,8 +50,8 @@ def write_recording(path: Path, audio: Spoken) -> Path:
 
 @contextlib.contextmanager
 def running_browser(recording: Path | None = None) -> Iterator[Browser]:
-    """Headless Chromium; its microphone plays ``recording`` from the start each time a page opens
-    it, and nobody is asked for permission."""
+    """Headless Chromium. Its microphone plays ``recording`` from the start each time a page opens
+    it, without asking for permission."""
     heard = [f"--use-file-for-fake-audio-capture={recording}"] if recording is not None else []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -72,8 +72,8 @@ def running_browser(recording: Path | None = None) -> Iterator[Browser]:
 
 @contextlib.contextmanager
 def visiting(browser: Browser, base_url: str) -> Iterator[Page]:
-    """A fresh visitor. Anything the browser complains of fails the test: an error in a script, a
-    violation of the content security policy, a request to elsewhere."""
+    """A new visitor. A script error, a violation of the content security policy or a request to
+    another host fails the test."""
     context = browser.new_context(base_url=base_url, locale="en-US", **size("wide"))
     context.set_default_timeout(WAIT_MS)
     complaints: list[str] = []
@@ -89,7 +89,7 @@ def visiting(browser: Browser, base_url: str) -> Iterator[Page]:
     )
     yield visitor
     context.close()
-    # What a lost or refusing server causes is for the test to judge.
+    # The test itself judges the effects of a lost or refusing server.
     of_the_server = ("Failed to load resource", "WebSocket connection to")
     assert not [text for text in complaints if not text.startswith(of_the_server)]
 
@@ -120,7 +120,7 @@ def assert_fits(page: Page) -> None:
 
 
 def look_at(page: Page, name: str) -> None:
-    """Screenshots of ``page`` as it is now, on a phone and on a desk; accessible on both."""
+    """Take screenshots in the sizes of a phone and a desktop; check accessibility in both."""
     for width in WIDTHS:
         page.set_viewport_size(size(width)["viewport"])
         screenshot(page, f"{name}-{width}")
@@ -129,6 +129,6 @@ def look_at(page: Page, name: str) -> None:
 
 
 def screenshot(page: Page, name: str) -> None:
-    """Keep what ``page`` looks like, in full height."""
+    """Save a screenshot of the full height."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)

@@ -1,5 +1,4 @@
-"""Clients of other protocols, as their public clients behave on the wire: what they send, what
-they wait for, and what they show to their user."""
+"""Clients of other protocols that send, wait and show text as their public clients do."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ Reply = dict[str, Any]
 
 @dataclass
 class FunasrView:
-    """What FunASR's Python client does with each reply."""
+    """Handles each reply as FunASR's Python client does."""
 
     replies: list[Reply] = field(default_factory=list)
     text: str = ""
@@ -66,7 +65,7 @@ async def funasr(
     acknowledged: bool = True,
     pace_s: float = 0.0,
 ) -> FunasrView:
-    """One recording, with the current client's end (``acknowledged``) or the older ones'."""
+    """Send one recording; end it as the current client (``acknowledged``) or older ones do."""
     view = FunasrView()
     async with connect(url, subprotocols=["binary"], ping_interval=None) as socket:  # type: ignore[list-item]
         await socket.send(json.dumps(start))

@@ -1,4 +1,4 @@
-"""What a process shows at /metrics, checked as promtool would and taken apart."""
+"""The metrics of a process, parsed and checked as promtool does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("", "_sum",
 
 @dataclass(frozen=True)
 class Exposition:
-    """One process's metrics."""
+    """The metrics of one process."""
 
     text: str
     families: dict[str, Metric]
@@ -45,7 +45,7 @@ def parse(text: str) -> Exposition:
 
 
 def problems(shown: Exposition) -> list[str]:
-    """What is wrong with the format or a family of it."""
+    """Errors of the format and of each family."""
     found = []
     helps = re.findall(r"^# HELP (\S+) (.*)$", shown.text, re.MULTILINE)
     types = re.findall(r"^# TYPE (\S+) (\S+)$", shown.text, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""HTTP requests as no client's library would send them."""
+"""Raw HTTP requests that no client library sends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tools.lab.harness.stack import Stack
 
 
 def http(stack: Stack, request: bytes, half: bool) -> bytes:
-    """The status line for raw bytes; empty if the connection was only closed."""
+    """The status line of the answer to raw bytes; empty if the connection was closed."""
     with socket.create_connection(("127.0.0.1", stack.ports["gateway"]), timeout=20) as client:
         try:
             client.sendall(request)

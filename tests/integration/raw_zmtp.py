@@ -1,4 +1,4 @@
-"""A peer of the bus that sends what libzmq never sends (ZMTP 3.0, rfc.zeromq.org/spec/23)."""
+"""A peer on the bus that sends what libzmq never does (ZMTP 3.0, rfc.zeromq.org/spec/23)."""
 
 from __future__ import annotations
 

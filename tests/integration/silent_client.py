@@ -1,4 +1,4 @@
-"""A client that opens a WebSocket and never says anything."""
+"""A client that opens a WebSocket and sends nothing."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from websockets.sync.client import connect
 
 
 class SilentClient(threading.Thread):
-    """It is over when the gateway ends it."""
+    """The thread ends when the gateway closes the connection."""
 
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)
-        # Before the gateway's own time begins, or a deadline kept to the millisecond looks early.
+        # Taken before the gateway's deadline starts, or an exact deadline would look early.
         self._began_s = time.monotonic()
         self._socket = connect(url, compression=None, proxy=None)
         self.lasted_s = 0.0

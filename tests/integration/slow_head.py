@@ -1,4 +1,4 @@
-"""A client whose headers never come to an end."""
+"""A client that sends its headers slowly and without end."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import time
 
 
 class SlowHead(threading.Thread):
-    """A client that sends a header a byte at a time; it is over when the gateway ends it."""
+    """Sends a header byte by byte. The thread ends when the gateway closes the connection."""
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
-        # Before the gateway's own time begins, or a deadline kept to the millisecond looks early.
+        # Taken before the gateway's deadline starts, or an exact deadline would look early.
         self._began_s = time.monotonic()
         self._socket = socket.create_connection(("127.0.0.1", port))
         self.lasted_s = 0.0

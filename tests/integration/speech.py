@@ -65,7 +65,7 @@ async def say(url: str, audio: Spoken, **options: Any) -> tuple[str, FinalResult
     refuses it, because the machine is busy, is asked again.
 
     Returns:
-        The session's id and its final result, whose text is right.
+        The session's id and its final result. Its text is the spoken one.
     """
     deadline_s = time.monotonic() + ADMITTED_S_MAX
     while True:

@@ -1,11 +1,11 @@
-"""Other projects' clients, as they are in their repositories, against a system of its own:
+"""Unmodified clients of other projects against a system of its own:
 
 python -m tests.public_clients --funasr ../FunASR --vosk ../vosk-server
 
-Nothing of them is changed but the address, which vosk-server's have in their source. Both options
-are git clones; their clients are taken from the commits in ``FUNASR_COMMIT`` and the like, or
-from ``HEAD`` with ``--head``. What a client shows to its user must be what was said. Ends with 1 if
-something else is shown. docs/dialects.md has the last run's table.
+Only the address is changed, which vosk-server's clients have in their source. Both options are git
+clones; the clients are taken from ``FUNASR_COMMIT``, ``FUNASR_COMMIT_BEFORE`` and ``VOSK_COMMIT``,
+or from ``HEAD`` with ``--head``. Each client must show exactly the spoken text; otherwise the exit
+code is 1. docs/dialects.md has the table of the last run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tools.lab.harness.stack import supervised_stack
 FUNASR_COMMIT = "3c58cb56a"
 """Of August 2026, release 1.4.3."""
 FUNASR_COMMIT_BEFORE = "ae49b2a8e"
-"""Of November 2024. Until February 2026 its client told its end without asking for an
+"""Of November 2024. Until February 2026 the client ended without waiting for an
 acknowledgement."""
 VOSK_COMMIT = "c2e82f029"
 """Of May 2025."""
@@ -70,7 +70,7 @@ def main() -> int:
     )
     parser.add_argument("--funasr", type=Path, required=True, help="a clone of modelscope/FunASR")
     parser.add_argument("--vosk", type=Path, required=True, help="a clone of alphacep/vosk-server")
-    parser.add_argument("--head", action="store_true", help="the newest that the clones have")
+    parser.add_argument("--head", action="store_true", help="use the newest commits of the clones")
     arguments = parser.parse_args()
     wrong = 0
     print("| client | commit | how | shown |\n| --- | --- | --- | --- |")

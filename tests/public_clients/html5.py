@@ -1,4 +1,4 @@
-"""FunASR's html5 page in a real browser, with a file and with a microphone that hears one."""
+"""FunASR's html5 page in a real browser, with a file and with a fake microphone."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _TIMES = re.compile(r"[\d.]+:")
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, format: str, *arguments: object) -> None:
-        """Nothing: only outcomes are printed."""
+        """Only outcomes are printed."""
 
 
 @contextlib.contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """``folder`` on a web server of its own; its origin."""
+    """Serve ``folder`` on a web server of its own; return its origin."""
     handler = functools.partial(_Quiet, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -62,7 +62,7 @@ def in_browser(origin: str, commit: str, port: int, folder: Path) -> Iterator[Ou
 
 
 def without_times(shown: str) -> str:
-    """The page writes a time in seconds before each word, if there is one."""
+    """The text without the time in seconds that the page writes before a word."""
     return _TIMES.sub("", shown)
 
 

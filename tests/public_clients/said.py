@@ -1,4 +1,4 @@
-"""The bundled recordings, and what a client showed of one."""
+"""The bundled recordings, and the text that a client showed for one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def text_of(sample: Path) -> str:
 
 
 def as_mp3(sample: Path, folder: Path) -> Path:
-    """A file that the server has to decode, with the same name."""
+    """An MP3 file of the same name, which the server must decode."""
     pcm, rate_hz = sf.read(sample, dtype="int16")
     file = folder / f"{sample.stem}.mp3"
     file.write_bytes(encode(pcm, "mp3", rate_hz, 1))
@@ -26,14 +26,13 @@ def as_mp3(sample: Path, folder: Path) -> Path:
 
 
 def same(shown: str, said: str) -> bool:
-    """The same characters in the same order; between them clients put spaces or lines as they
-    like."""
+    """Whether both have the same characters in the same order. Clients differ in white space."""
     return "".join(shown.split()) == "".join(said.split())
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """``how`` is what was done with the client, ``shown`` the whole text that it then showed."""
+    """``how``: the way the client was used; ``shown``: the whole text that it showed."""
 
     client: str
     commit: str

@@ -1,4 +1,4 @@
-"""Clients that are Python scripts: started as their users start them, their output read."""
+"""Clients that are Python scripts, run as their users run them; their output is read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHOWN = re.compile(r"^\r?pid\d+_\d+: (?:demo: )?(.*?)(?: timestamp: .*)?$", re.
 
 
 def funasr(script: Path, commit: str, port: int) -> Iterator[Outcome]:
-    """FunASR's client in each of its modes, and with a file that the server has to decode."""
+    """FunASR's client in each of its modes, and with a file that the server must decode."""
     for mode, sample in itertools.product(("offline", "online", "2pass"), (CHINESE, ENGLISH)):
         shown = _funasr_text(script, port, mode, sample)
         how = f"`--mode {mode}`, {sample.name}"
@@ -36,7 +36,7 @@ def funasr(script: Path, commit: str, port: int) -> Iterator[Outcome]:
 
 
 def _funasr_text(script: Path, port: int, mode: str, sample: Path) -> str:
-    """The last that it prints is the whole text."""
+    """The last line that it prints holds the whole text."""
     options = {"host": "127.0.0.1", "port": port, "ssl": 0, "mode": mode, "audio_in": sample}
     given = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     return last_shown(_output(script, *given))
@@ -70,7 +70,7 @@ def vosk_text(reply: dict[str, object]) -> str:
 
 
 def _output(script: Path, *arguments: str) -> str:
-    """What it prints; nothing if it hangs. Its errors go to ours."""
+    """Its output; empty if it hangs. Its errors go to standard error."""
     try:
         done = subprocess.run(
             [sys.executable, script, *arguments],

@@ -1,4 +1,4 @@
-"""What is taken for the text that a client showed, so that a wrong one is seen."""
+"""The text that counts as shown by a client; any other text must be found."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def test_only_the_whole_text_is_right(shown: str, right: bool) -> None:
         ("[MEETING 0_0] Exception: refused\n", ""),
     ],
 )
-def test_what_funasrs_client_prints(output: str, text: str) -> None:
+def test_the_output_of_funasrs_client(output: str, text: str) -> None:
     assert last_shown(output) == text
 
 
-def test_what_vosks_clients_print() -> None:
+def test_the_output_of_vosks_clients() -> None:
     lines = [
         '{"partial": "nine"}',
         '{"result": [], "text": "nine two"}',
@@ -52,5 +52,5 @@ def test_what_vosks_clients_print() -> None:
     assert [vosk_text(json.loads(line)) for line in lines] == ["", "nine two", "five"]
 
 
-def test_what_the_html5_page_shows() -> None:
+def test_the_text_of_the_html5_page() -> None:
     assert without_times("0.17:nine\n0.747:two\n2.8:五六").split() == ["nine", "two", "五六"]

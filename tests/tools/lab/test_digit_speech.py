@@ -50,7 +50,7 @@ def test_index_has_every_take_of_every_digit() -> None:
 
 
 @pytest.mark.parametrize("voice", VOICES)
-def test_same_seed_gives_the_same_samples(voice: str) -> None:
+def test_the_same_seed_returns_the_same_samples(voice: str) -> None:
     first = speak("90210", voice, random.Random(3))
     again = speak("90210", voice, random.Random(3))
     other = speak("90210", voice, random.Random(4))
@@ -101,7 +101,7 @@ def test_random_digits_uses_all_digits_and_only_its_generator() -> None:
 
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown voice"):
-        speak("1", "en_nobody", random.Random(0))
+        speak("1", "en_unknown", random.Random(0))
     with pytest.raises(ValueError, match="digits 0 to 9"):
         speak("1a", "en_slt", random.Random(0))
     with pytest.raises(ValueError, match="pause_every"):

@@ -91,12 +91,13 @@ def _least(*, subscriber: bool) -> dict[str, float]:
 
 def measure() -> list[Figure]:
     plain, published = _least(subscriber=False), _least(subscriber=True)
-    told = ", ".join(f"{stage} {value:.1f}" for stage, value in plain.items())
+    by_stage = ", ".join(f"{stage} {value:.1f}" for stage, value in plain.items())
     return [
         Figure(
             what="the broker's work for a pair without its sockets",
             value=sum(plain.values()),
             unit="µs",
-            reference=f"{told} µs; with the row for persistence {sum(published.values()):.1f} µs",
+            reference=f"{by_stage} µs; with the row for persistence "
+            f"{sum(published.values()):.1f} µs",
         )
     ]

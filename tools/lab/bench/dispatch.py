@@ -90,7 +90,7 @@ def measure() -> list[Figure]:
     rates = {workers: jobs_per_s(workers) for workers in WORKERS}
     efficiencies = {n: rate * SERVICE_S / n * 100 for n, (rate, _) in rates.items()}
     worst = min(efficiencies, key=lambda n: efficiencies[n])
-    told = ", ".join(f"{n}: {value:.1f}" for n, value in efficiencies.items())
+    by_workers = ", ".join(f"{n}: {value:.1f}" for n, value in efficiencies.items())
     speed_up = rates[2][0] / rates[1][0]
     return [
         Figure(
@@ -98,7 +98,7 @@ def measure() -> list[Figure]:
             f"{SERVICE_S * 1000:.0f} ms, the least",
             value=efficiencies[worst],
             unit="% of ideal",
-            reference=f"a bare loop: {bare * SERVICE_S * 100:.1f} %; by workers: {told}",
+            reference=f"a bare loop: {bare * SERVICE_S * 100:.1f} %; by workers: {by_workers}",
             at_least=PROMISED_EFFICIENCY,
             points=tuple((float(n), value) for n, value in efficiencies.items()),
         ),

@@ -96,8 +96,8 @@ def markdown(summary: Summary, results: Results, targets: Targets, image: str | 
     if summary.wrong:
         lines += ["", "Wrong texts, `[-missing-]` and `{+added+}`:", ""]
         lines += [
-            f"* `{session_id}`: {difference(expected, told)}"
-            for session_id, expected, told in summary.wrong[:WRONG_SHOWN_MAX]
+            f"* `{session_id}`: {difference(expected, received)}"
+            for session_id, expected, received in summary.wrong[:WRONG_SHOWN_MAX]
         ]
     if image is not None:
         lines += ["", f"![latencies, sessions, queue and processor use over time]({image})"]

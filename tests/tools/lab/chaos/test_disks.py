@@ -30,7 +30,7 @@ print(sorted(each.name for each in path.iterdir()))
 """
 
 
-def test_a_small_disk_is_filled_and_freed_and_ends_with_its_process(tmp_path: Path) -> None:
+def test_a_small_disk_is_filled_and_freed_and_vanishes_with_its_process(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     command = [sys.executable, "-c", SCRIPT, str(disk)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -40,6 +40,6 @@ def test_a_small_disk_is_filled_and_freed_and_ends_with_its_process(tmp_path: Pa
     assert list(disk.iterdir()) == []
 
 
-def test_a_refused_mount_is_told(tmp_path: Path) -> None:
+def test_a_refused_mount_raises(tmp_path: Path) -> None:
     with pytest.raises(disks.NoSmallDisksError):
         disks._mount("-t", "no-such-file-system", "nothing", str(tmp_path))

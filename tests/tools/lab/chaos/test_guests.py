@@ -43,13 +43,13 @@ def system(monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
         thread.join()
 
 
-def test_a_refusal_is_right(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_passes(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guests, "REFUSED_WITHIN_S", 20.0)
     assert guests.not_refused(system) == []
 
 
 @pytest.mark.parametrize(("status", "retry_after"), [(200, "5"), (503, None), (500, "5")])
-def test_any_other_answer_is_not(
+def test_any_other_answer_fails(
     system: System, monkeypatch: pytest.MonkeyPatch, status: int, retry_after: str | None
 ) -> None:
     monkeypatch.setattr(Answer, "status", status)
@@ -57,7 +57,7 @@ def test_any_other_answer_is_not(
     assert "503 was promised" in guests.not_refused(system)[0]
 
 
-def test_no_answer_is_not_either(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_answer_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guests, "REFUSED_WITHIN_S", 0.2)
     system = serving(free_port())
     assert guests.not_refused(system)

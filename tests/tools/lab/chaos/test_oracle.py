@@ -1,4 +1,4 @@
-"""Each planted violation is caught, and nothing else is."""
+"""Every check finds the violation planted for it, and nothing in a right session."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def outcome(**changes: object) -> Outcome:
     return replace(right, **changes)  # type: ignore[arg-type]
 
 
-def test_a_right_session_has_nothing_wrong() -> None:
+def test_a_right_session_passes_every_check() -> None:
     assert oracle.texts_wrong([outcome()], 1) == []
     assert oracle.rows_wrong([outcome()], {"s": RIGHT}) == []
     assert oracle.promises_broken({"s": True}, {"s": RIGHT}) == []
@@ -36,9 +36,9 @@ def test_a_right_session_has_nothing_wrong() -> None:
         [],
         [outcome(), outcome()],
     ],
-    ids=["wrong text", "told twice", "refused", "nothing", "one too many"],
+    ids=["wrong text", "sent twice", "refused", "nothing", "one too many"],
 )
-def test_what_a_client_must_not_see(outcomes: list[Outcome]) -> None:
+def test_outcomes_that_are_wrong(outcomes: list[Outcome]) -> None:
     assert oracle.texts_wrong(outcomes, 1)
 
 
@@ -75,7 +75,7 @@ def test_rows_that_are_wrong(stored: dict[str, StoredSession]) -> None:
     assert oracle.rows_wrong([outcome()], stored)
 
 
-def test_no_session_is_not_right() -> None:
+def test_without_a_session_the_check_fails() -> None:
     assert oracle.rows_wrong([], {"s": RIGHT})
 
 
@@ -95,7 +95,7 @@ def test_without_an_answer_of_the_database_the_row_decides() -> None:
 AT_REST = {"queued": 0, "processing": 0}
 
 
-def test_rest() -> None:
+def test_a_system_at_rest() -> None:
     assert oracle.left_over(AT_REST, {"asr_broker_queued_jobs:0": 0.0}) == []
 
 
@@ -109,9 +109,9 @@ def test_rest() -> None:
         (AT_REST, {"g": 1.0}),
         (AT_REST, {}),
     ],
-    ids=["queued", "processing", "not told", "no answer", "gauge", "no gauges"],
+    ids=["queued", "processing", "no count", "no answer", "gauge", "no gauges"],
 )
-def test_what_is_left_over(queue: dict[str, object], gauges: dict[str, float]) -> None:
+def test_a_system_not_at_rest(queue: dict[str, object], gauges: dict[str, float]) -> None:
     assert oracle.left_over(queue, gauges)
 
 

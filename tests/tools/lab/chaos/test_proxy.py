@@ -14,7 +14,7 @@ from tools.lab.harness.ports import free_port
 
 TIMEOUT_S = 10.0
 NOTHING_S = 0.3
-"""For so long nothing may come; too short a time would only make the test weaker."""
+"""How long nothing may arrive; a shorter time would only weaken the test."""
 
 
 class Echo(socketserver.BaseRequestHandler):
@@ -22,13 +22,13 @@ class Echo(socketserver.BaseRequestHandler):
         while data := self.request.recv(65_536):
             server = self.server
             assert isinstance(server, EchoServer)
-            server.heard += data
+            server.received += data
             self.request.sendall(data)
 
 
 class EchoServer(socketserver.ThreadingTCPServer):
     daemon_threads = True
-    heard = b""
+    received = b""
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def echoes(client: socket.socket) -> bool:
     return client.recv(100) == b"word"
 
 
-def hears_nothing(client: socket.socket) -> bool:
+def receives_nothing(client: socket.socket) -> bool:
     client.settimeout(NOTHING_S)
     try:
         return client.recv(100) == b"not even an end"
@@ -113,8 +113,8 @@ def test_clog_keeps_everything_until_healed(proxy: Proxy, port: int, server: Ech
         assert echoes(client)
         proxy.clog()
         client.sendall(b"later")
-        assert hears_nothing(client)
-        assert server.heard == b"word"
+        assert receives_nothing(client)
+        assert server.received == b"word"
         proxy.heal()
         assert client.recv(100) == b"later"
 
@@ -124,8 +124,8 @@ def test_one_way(proxy: Proxy, port: int, server: EchoServer) -> None:
         assert echoes(client)
         proxy.clog(out=False)
         client.sendall(b"later")
-        assert hears_nothing(client)
-        assert server.heard == b"wordlater"
+        assert receives_nothing(client)
+        assert server.received == b"wordlater"
         proxy.heal()
         assert client.recv(100) == b"later"
 
@@ -140,10 +140,10 @@ def test_delay_keeps_the_order(proxy: Proxy, port: int) -> None:
         assert time.monotonic() - began_s >= 0.2  # There and back.
         for number in range(3):
             client.sendall(b"%d" % number)
-        heard = b""
-        while len(heard) < 3:
-            heard += client.recv(100)
-        assert heard == b"012"
+        received = b""
+        while len(received) < 3:
+            received += client.recv(100)
+        assert received == b"012"
 
 
 def test_no_server_ends_the_connection(port: int) -> None:

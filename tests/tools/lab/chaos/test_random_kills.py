@@ -12,15 +12,15 @@ from tools.lab.chaos import random_kills
 from tools.lab.chaos.system import System
 
 
-def test_a_victim_that_has_just_ended_is_not_counted() -> None:
-    def gone() -> None:
+def test_a_process_that_has_just_ended_does_not_count() -> None:
+    def ended() -> None:
         raise psutil.NoSuchProcess(1)
 
-    looks: list[list[Any]] = [
+    found: list[list[Any]] = [
         [],
-        [SimpleNamespace(pid=1, kill=gone)],
+        [SimpleNamespace(pid=1, kill=ended)],
         [SimpleNamespace(pid=2, kill=lambda: None)],
     ]
-    system = cast(System, SimpleNamespace(living=lambda _kind: looks.pop(0)))
+    system = cast(System, SimpleNamespace(living=lambda _kind: found.pop(0)))
     assert random_kills._kill_one(system, random.Random(1), "gateway").pid == 2
-    assert looks == []
+    assert found == []

@@ -23,14 +23,14 @@ def test_the_report_names_what_is_wrong_and_what_was_skipped(tmp_path: Path) -> 
     assert json.loads(path.with_suffix(".json").read_text())[0]["fault"] == "worker kill"
 
 
-def test_rows_are_read_back_and_replaced_by_those_tried_again(tmp_path: Path) -> None:
+def test_rows_are_read_back_and_replaced_by_later_ones(tmp_path: Path) -> None:
     report.write(tmp_path, ROWS, "make chaos")
     again = Row("broker kill", "twice", 24)
     assert report.merged(report.read(tmp_path), [again]) == [HELD, again, SKIPPED]
     assert report.read(tmp_path / "nowhere") == []
 
 
-def test_the_page_has_a_line_for_each_fault(tmp_path: Path) -> None:
+def test_the_page_has_one_line_for_each_fault(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"before\n{report.BEGIN}\nstale\n{report.END}\nafter\n")
     idle = Row("worker kill", "idle", 24, resumes=2)

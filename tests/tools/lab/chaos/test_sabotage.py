@@ -67,11 +67,11 @@ def test_poison_ends_the_process(tmp_path: Path) -> None:
     assert ended.returncode == -6
 
 
-def test_only_workers_are_armed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_only_workers_are_sabotaged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from asr_worker import inference
 
     before = inference._recognize
-    monkeypatch.setattr(inference, "_recognize", before)  # To be undone.
+    monkeypatch.setattr(inference, "_recognize", before)  # Restored at the end.
     sabotage.arm()
     monkeypatch.setenv(sabotage.DIRECTORY_VARIABLE, str(tmp_path))
     sabotage.arm()

@@ -1,4 +1,4 @@
-"""Rows that are shared out are all tried, once, and a share that is missing is told."""
+"""Every row runs once in one share, and a missing share is a problem."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ def test_every_row_is_in_one_share() -> None:
 
 
 @pytest.mark.parametrize("share", ["0/2", "3/2", "1", "a/b"])
-def test_other_shares_are_refused(share: str) -> None:
+def test_a_malformed_share_is_refused(share: str) -> None:
     with pytest.raises(ValueError, match=r".*"):
         shares.of_plan([1], share)
 
 
-def test_the_rows_of_all_shares_come_back(tmp_path: Path) -> None:
-    told: list[str] = []
+def test_the_rows_of_all_shares_are_returned(tmp_path: Path) -> None:
+    printed: list[str] = []
     rows, problems = shares.run(
-        [sys.executable, "-c", PRETENDED, "1", "rows"], 2, tmp_path, told.append
+        [sys.executable, "-c", PRETENDED, "1", "rows"], 2, tmp_path, printed.append
     )
     assert [row.fault for row in rows] == ["fault 1/2", "fault 2/2"] and not problems
-    assert sorted(told) == ["[1] 1 of 1: some, mid-job", "[2] 1 of 1: some, mid-job"]
+    assert sorted(printed) == ["[1] 1 of 1: some, mid-job", "[2] 1 of 1: some, mid-job"]
 
 
 @pytest.mark.parametrize(("status", "left"), [("2", "rows"), ("0", "nothing"), ("-9", "nothing")])
-def test_a_share_that_broke_off_is_a_problem(tmp_path: Path, status: str, left: str) -> None:
+def test_a_share_that_ends_early_is_a_problem(tmp_path: Path, status: str, left: str) -> None:
     _, problems = shares.run(
         [sys.executable, "-c", PRETENDED, status, left], 2, tmp_path, lambda _text: None
     )

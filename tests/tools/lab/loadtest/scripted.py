@@ -1,4 +1,4 @@
-"""A gateway that does what a test says: the load generator's checks are tested against it."""
+"""A scripted gateway, against which the checks of the load generator are tested."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tools.lab.loadtest.user import Behaviour, Outcome
 
 @dataclass
 class Gateway:
-    """Tells ``texts`` as segments after finish, however many bytes came."""
+    """Sends ``texts`` as segments after finish, whatever audio it received."""
 
     texts: list[str]
     refusals: int = 0
     refusal_status: HTTPStatus = HTTPStatus.SERVICE_UNAVAILABLE
     cut_after_chunks: int | None = None
-    """The first connection is cut there, and the next one resumes from its middle."""
+    """The first connection is closed after this many chunks; the next one resumes there."""
     close_code: int = 1012
     silent: bool = False
     """Finish is never answered."""
@@ -50,7 +50,7 @@ class Gateway:
         self.starts.append(asked)
         resumed = "resume_token" in asked
         index = len(self.audio)
-        await _tell(
+        await _send(
             socket,
             type="ack",
             status="session_resumed" if resumed else "session_started",
@@ -61,7 +61,7 @@ class Gateway:
         async for message in socket:
             if isinstance(message, bytes):
                 self.audio.append(message)
-                await _tell(socket, type="ack", status="received", chunk_index=index)
+                await _send(socket, type="ack", status="received", chunk_index=index)
                 index += 1
                 if index == self.cut_after_chunks and not resumed:
                     await socket.close(self.close_code)
@@ -71,7 +71,7 @@ class Gateway:
     async def _conclude(self, socket: ServerConnection) -> None:
         indices = self.segment_indices or list(range(len(self.texts)))
         for index, text in zip(indices, self.texts, strict=True):
-            await _tell(
+            await _send(
                 socket,
                 type="chunk_result",
                 segment_index=index,
@@ -80,7 +80,7 @@ class Gateway:
                 end_ms=99_000,
                 text=text,
             )
-        await _tell(
+        await _send(
             socket,
             type="final_result",
             text=self.final_text or " ".join(dict.fromkeys(self.texts)),
@@ -90,7 +90,7 @@ class Gateway:
         )
 
 
-async def _tell(socket: ServerConnection, **fields: Any) -> None:
+async def _send(socket: ServerConnection, **fields: Any) -> None:
     await socket.send(json.dumps(fields))
 
 

@@ -12,7 +12,7 @@ RUN_S = 4 * SPAN_S
 
 
 def outcome(slower: float, until_s: float = RUN_S) -> Outcome:
-    """A session with a text every 10 s, in the last part ``slower`` times as late."""
+    """A session with a text every 10 s; latency is ``slower`` times as long in the last part."""
     found = Outcome(session_id="s", expected="one", began_s=5.0)
     found.status = "succeeded"
     found.ended_s = until_s
@@ -38,13 +38,13 @@ def growth(found: list[Drift], what: str) -> float:
     return one.growth_percent
 
 
-def test_what_stays_does_not_grow() -> None:
+def test_constant_values_do_not_grow() -> None:
     found = drifts([outcome(1.0), outcome(1.0)], samples(0.0))
     assert len(found) == 7
     assert all(each.growth_percent == 0.0 for each in found)
 
 
-def test_what_grows_is_seen() -> None:
+def test_growth_is_found() -> None:
     found = drifts([outcome(1.3), outcome(1.3)], samples(0.1))
     assert growth(found, "segment end → result, p95") == pytest.approx(30.0)
     assert growth(found, "memory of gateway") > 50.0
@@ -52,14 +52,14 @@ def test_what_grows_is_seen() -> None:
     assert growth(found, "descriptors of gateway") == 0.0
 
 
-def test_a_machine_that_became_slower_is_told_from_a_system_that_did() -> None:
+def test_a_slower_machine_shows_in_the_yardstick() -> None:
     looks = samples(0.0)
     for look in looks:
         look.yardstick_us = 500.0 if look.at_s < RUN_S / 2 else 600.0
     assert growth(drifts([outcome(1.2)], looks), "the machine") == pytest.approx(20.0)
 
 
-def test_something_out_of_nothing_is_infinite() -> None:
+def test_growth_from_zero_is_infinite() -> None:
     assert Drift("jobs", 0.0, 3.0).growth_percent == math.inf
     assert Drift("jobs", 0.0, 0.0).growth_percent == 0.0
 

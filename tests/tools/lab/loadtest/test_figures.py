@@ -59,7 +59,7 @@ def test_summary_of_a_good_run() -> None:
 
 
 @pytest.mark.parametrize("status", ["wrong_text", "failed"])
-def test_one_wrong_session_of_many_is_told(status: Status) -> None:
+def test_one_wrong_session_of_many_counts(status: Status) -> None:
     found = summary([*(outcome() for _ in range(99)), outcome(status)])
     assert not found.texts_right and not found.holds(Targets())
     assert found.reasons == {"why": 1}
@@ -91,13 +91,13 @@ def test_a_slow_run_does_not_hold(slow: Outcome) -> None:
     assert found.texts_right and not found.holds(Targets())
 
 
-def test_a_run_in_which_nobody_was_admitted_is_not_right() -> None:
+def test_a_run_without_an_admitted_session_is_not_right() -> None:
     for nothing in ([], [outcome("refused")]):
         assert not summary(nothing).texts_right and not summary(nothing).holds(Targets())
 
 
 @pytest.mark.parametrize(
-    "expected, told, shown",
+    "expected, received, shown",
     [
         ("one two three", "one three", "one [-two-] three"),
         ("one two", "one two two", "one two {+two+}"),
@@ -106,5 +106,5 @@ def test_a_run_in_which_nobody_was_admitted_is_not_right() -> None:
         ("a b c d e f g h x", "a b c d e f g h y", "a b c … f g h [-x-] {+y+}"),
     ],
 )
-def test_differences_are_shown_by_word(expected: str, told: str, shown: str) -> None:
-    assert difference(expected, told) == shown
+def test_differences_are_shown_by_word(expected: str, received: str, shown: str) -> None:
+    assert difference(expected, received) == shown

@@ -1,4 +1,4 @@
-"""A load test on a stack of its own, told to stop while sessions speak."""
+"""A load test on a system of its own is stopped while sessions speak."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 STOP_S_MAX = 30.0
 
 
-def begun(directory: Path) -> subprocess.Popen[str]:
+def running(directory: Path) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [
             sys.executable,
@@ -39,16 +39,16 @@ def begun(directory: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_with_a_report_and_leaves_nothing(
+def test_a_signal_ends_it_with_a_report_and_no_process_is_left(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    process = begun(tmp_path)
-    beneath = psutil.Process(process.pid).children(recursive=True)
-    assert len(beneath) > 5, "a whole stack, and the generator"
+    process = running(tmp_path)
+    descendants = psutil.Process(process.pid).children(recursive=True)
+    assert len(descendants) > 5, "a whole system and the generator"
     process.send_signal(number)
     _, errors = process.communicate(timeout=STOP_S_MAX)
     assert process.returncode == 1
     assert "stopped" in errors
     assert (tmp_path / "loadtest_report.md").is_file()
-    _, left = psutil.wait_procs(beneath, timeout=STOP_S_MAX)
+    _, left = psutil.wait_procs(descendants, timeout=STOP_S_MAX)
     assert not left

@@ -1,4 +1,4 @@
-"""One user against a scripted gateway: above all, that its checks can fail."""
+"""One user against a scripted gateway; its checks must fail for each violation."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_any_other_text_is_a_failure(change: object) -> None:
     assert (outcome.expected, outcome.text) == (speech().text, text)
 
 
-async def test_a_segment_told_twice_is_a_failure_although_the_text_is_right() -> None:
+async def test_a_segment_sent_twice_is_a_failure_although_the_text_is_right() -> None:
     gateway = Gateway([speech().text] * 2, segment_indices=[0, 0])
     async with serving(gateway) as url:
         outcome = await one_session(url)
@@ -78,20 +78,20 @@ async def test_no_final_result_is_a_failure() -> None:
     assert (outcome.status, outcome.reason) == ("failed", "no final result in time")
 
 
-async def test_a_refused_user_comes_back_and_that_is_no_failure() -> None:
+async def test_a_refused_user_retries_and_that_is_no_failure() -> None:
     gateway = Gateway([speech().text], refusals=2)
     async with serving(gateway) as url:
         outcome = await one_session(url)
     assert (outcome.status, outcome.refusals) == ("succeeded", 2)
     assert len(outcome.refused_after_ms) == 2
-    # It is in only when it was let in, not while it asks.
+    # It counts as admitted only after the refusals.
     assert outcome.came_in_s is not None
-    asked_s = sum(outcome.refused_after_ms) / 1000
-    assert outcome.began_s + asked_s < outcome.came_in_s < outcome.ended_s
+    refused_s = sum(outcome.refused_after_ms) / 1000
+    assert outcome.began_s + refused_s < outcome.came_in_s < outcome.ended_s
     assert outcome.spoken_in_s == outcome.audio_s / 50
 
 
-async def test_patience_ends() -> None:
+async def test_a_user_retries_for_a_limited_time() -> None:
     async with serving(Gateway([], refusals=99)) as url:
         outcome = await one_session(url, patience_s=0.1)
     assert (outcome.status, outcome.reason) == ("refused", "HTTP 503")
@@ -105,7 +105,7 @@ async def test_another_refusal_is_a_failure() -> None:
     assert (outcome.status, outcome.reason, gateway.upgrades) == ("failed", "HTTP 403", 1)
 
 
-async def test_nobody_there_is_a_failure(unused_tcp_port: int) -> None:
+async def test_without_a_server_the_session_fails(unused_tcp_port: int) -> None:
     outcome = await one_session(f"ws://127.0.0.1:{unused_tcp_port}/ws/asr", patience_s=0.1)
     assert outcome.status == "failed" and "not connected" in outcome.reason
 
