@@ -43,7 +43,7 @@ QUICK: dict[str, dict[str, object]] = {
     "dispatch": {"WORKERS": (1, 2, 17), "MEASURE_S": 0.6, "WARM_S": 0.1},
     "worker": {"UTTERANCES": 32, "ONE_BY_ONE": 4, "ROUNDS": 1},
     "files": {"UTTERANCES": 64, "DIFFERENT": 16, "ROUNDS": 1},
-    "chunks": {"CHUNKS": 20, "CROWD": 10, "WARM_UP_S": 0.5, "MEASURED_S": 1.5, "ROUNDS": 1},
+    "chunks": {"CHUNKS": 100, "CROWD": 10, "WARM_UP_S": 0.5, "MEASURED_S": 1.5, "ROUNDS": 1},
     "cpu_budget": {"SESSIONS": 4, "WARM_UP_S": 1.0, "MEASURED_S": 2.0},
     "gateway": {"ROUND_TRIPS": 5, "IDLE_SESSIONS": 15},
     "vad": {"ROUNDS": 1},

@@ -266,19 +266,17 @@ def measure() -> list[Figure]:
 
 def figures(costs: dict[Path | None, Cost], one_us: float, many_us: float) -> list[Figure]:
     echo, ours = costs[None], costs[ROOT]
-    other = None if AGAINST is None else costs[AGAINST]
+    alone_us = max(0.0, ours.alone_us - one_us)
     floor_us = echo.crowd_us + many_us
-    ratio = float("nan") if other is None else (ours.alone_us - one_us) / (other.alone_us - one_us)
-    compared = (
-        ""
-        if other is None
-        else (f"; {AGAINST}: {other.alone_us - one_us:.0f} µs, of which this is {ratio:.2f}")
-    )
-    crowd_compared = (
-        ""
-        if other is None
-        else (f"; {AGAINST}: {other.crowd_us:.0f} µs, {other.crowd_us / floor_us:.2f} × the floor")
-    )
+    alone_max_us, alone_other, crowd_other = None, "", ""
+    if AGAINST is not None:
+        other = costs[AGAINST]
+        other_us = other.alone_us - one_us
+        alone_max_us = PROMISED_ALONE_RATIO * other_us
+        alone_other = (
+            f"; {AGAINST.name}: {other_us:.0f} µs, of which this is {alone_us / other_us:.2f}"
+        )
+        crowd_other = f"; {AGAINST.name}: {other.crowd_us:.0f} µs"
     return [
         Figure(
             what=f"a chunk of {CHUNK_MS} ms as JSON to its acknowledgement (p50)",
@@ -288,19 +286,18 @@ def figures(costs: dict[Path | None, Cost], one_us: float, many_us: float) -> li
         ),
         Figure(
             what="a gateway's processor time for a chunk alone, less its speech detection",
-            value=ours.alone_us - one_us,
+            value=alone_us,
             unit="µs",
-            reference=f"speech detection: {one_us:.0f} µs; echo: {echo.alone_us:.0f} µs{compared}",
-            at_most=(None if other is None else PROMISED_ALONE_RATIO * (other.alone_us - one_us)),
+            reference=f"speech detection: {one_us:.0f} µs; echo: {echo.alone_us:.0f} µs"
+            f"{alone_other}",
+            at_most=alone_max_us,
         ),
         Figure(
             what=f"a gateway's processor time for a chunk in a crowd of {CROWD}, over the floor",
             value=ours.crowd_us / floor_us,
             unit="×",
-            reference=(
-                f"{ours.crowd_us:.0f} µs; echo {echo.crowd_us:.0f} µs"
-                f" + speech detection {many_us:.0f} µs{crowd_compared}"
-            ),
+            reference=f"{ours.crowd_us:.0f} µs; echo {echo.crowd_us:.0f} µs"
+            f" + speech detection {many_us:.0f} µs{crowd_other}",
             at_most=PROMISED_CROWD_RATIO,
         ),
     ]

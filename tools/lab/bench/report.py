@@ -19,6 +19,7 @@ TITLES = {
     "files": "Files through the pipeline",
     "long_file": "A long file beside live sessions",
     "vad": "Speech detection",
+    "chunks": "Cost of a chunk in the gateway",
     "gateway": "Gateway and whole pipeline",
     "cpu_budget": "Processor time by process",
     "reconnect": "Two thousand simultaneous reconnections",
