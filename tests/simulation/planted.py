@@ -366,7 +366,7 @@ def resume_acknowledges_one_chunk_too_many() -> Context:
         def on_attached(session: Session, event: e.Attached, now_s: float) -> list[e.Action]:
             first, *rest = attach(session, event, now_s)
             assert isinstance(first, e.Resumed)
-            return [replace(first, next_chunk_index=first.next_chunk_index + 1), *rest]
+            return [structs.replace(first, next_chunk_index=first.next_chunk_index + 1), *rest]
 
         return on_attached
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
@@ -36,6 +37,7 @@ FAILED_BEFORE = (
 )
 """Seeds beyond SEEDS that once failed."""
 SEEDS_TO_CATCH_A_BUG = 200
+TEXT_OF_A_FAILURE = r"(?s)seed \d+\noptions .*invariant.*replay: python"
 
 REACHED = {
     True: (
@@ -113,6 +115,8 @@ def test_a_seed_is_a_schedule(real_gateways: bool) -> None:
 @pytest.mark.parametrize("bug", sorted(PLANTED))
 def test_a_planted_bug_is_caught(bug: str) -> None:
     planted = PLANTED[bug]
-    with pytest.raises(ScheduleError, match=r"(?s)seed \d+\noptions .*invariant.*replay: python"):
+    with pytest.raises(ScheduleError, match=TEXT_OF_A_FAILURE) as caught:
         for seed in range(SEEDS_TO_CATCH_A_BUG):
             simulate(seed, planted.plant, real_gateways=planted.real_gateways)
+    # A plant that does not fit the code (any more) would be caught as well.
+    assert not re.search(r"fails: (Type|Attribute|Name|Key)Error", str(caught.value))
