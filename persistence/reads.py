@@ -97,6 +97,8 @@ class SessionReader:
                 "autocommit": True,
                 "row_factory": dict_row,
                 "connect_timeout": int(CONNECT_TIMEOUT_S),
+                # PostgreSQL refuses a prepared SELECT * once a migration has added a column.
+                "prepare_threshold": None,
             },
             min_size=1,
             max_size=CONNECTIONS_MAX,

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from persistence import reads
-from persistence.migrate import migrate
+from persistence.migrate import load_migrations, migrate
 from persistence.reads import SessionReader, StoreUnavailable
 from persistence.store import write
 from tests.persistence import sent
@@ -126,6 +126,26 @@ async def test_without_tables_the_store_is_unavailable(database: str) -> None:
             await reader.history(1)
     finally:
         await reader.close()
+
+
+async def test_reads_go_on_when_a_newer_release_adds_columns(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        migrate(connection, load_migrations()[:2])
+        connection.execute("INSERT INTO asr_sessions (id) VALUES ('s')")
+    opened = SessionReader(database)
+    await opened.open()
+    try:
+        # More often than psycopg executes a query before it prepares it.
+        for _ in range(4 * reads.CONNECTIONS_MAX):
+            assert await opened.resume_state("s") is not None
+        with psycopg.connect(database, autocommit=True) as connection:
+            migrate(connection)
+        store(database, "s", sent.started(), sent.segment(0, language="en"))
+        state = await opened.resume_state("s")
+    finally:
+        await opened.close()
+    assert state is not None
+    assert [result.language for result in state["segments"]] == ["en"]
 
 
 async def test_without_a_server_the_store_is_unavailable_before_the_deadline(

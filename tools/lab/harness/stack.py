@@ -53,7 +53,7 @@ class Stack:
     ) -> None:
         """With ``supervised`` each process runs as the Procfile has it, and is restarted after a
         crash. Data and logs are kept in ``directory``, or in a temporary one until ``stop``.
-        The code is that of ``checkout``."""
+        Processes run the code of ``checkout``, which may be changed between starts."""
         self._temporary = None if directory else tempfile.TemporaryDirectory(prefix="asr-stack-")
         self.directory = Path(self._temporary.name) if self._temporary else directory or Path()
         self.data = self.directory / "data"
@@ -61,7 +61,7 @@ class Stack:
         self.processes: dict[str, LoggedProcess] = {}
         self.ports: dict[str, int] = {}
         self._supervised = supervised
-        self._checkout = checkout
+        self.checkout = checkout
         self.environment = {
             "DATA_DIR": str(self.data),
             "BROKER_FRONTEND": f"ipc://{self.directory}/front",
@@ -91,14 +91,14 @@ class Stack:
         if kind == "gateway":
             self.ports[name] = int(merged.get("PORT") or free_port())
             merged["PORT"] = str(self.ports[name])
-        arguments = procfile(self._checkout)[kind]
+        arguments = procfile(self.checkout)[kind]
         if not self._supervised:
             arguments = arguments[-1:]
         for folder in (self.logs, self.data):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         log_path = f"{self.logs}/{name}.log"
         started = LoggedProcess(
-            *arguments, log_path=log_path, checkout=str(self._checkout), **merged
+            *arguments, log_path=log_path, checkout=str(self.checkout), **merged
         )
         self.processes[name] = started
         return started
