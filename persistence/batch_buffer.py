@@ -13,10 +13,9 @@ from typing import Literal
 
 from wire import publication
 from wire.codec import WireError
-from wire.messages import PublishedRecord, Stored, StoredKey
+from wire.messages import SESSION_ID_CHARS_MAX, PublishedRecord, Stored, StoredKey
 from wire.records import ChunkDetails, RecordBody, parse_body, segment_copy
 
-SESSION_ID_CHARS_MAX = 128
 STORED_KEYS_MAX = 1_000
 """Most keys in one ``Stored``, so that its header stays below ``wire.codec.HEADER_BYTES_MAX``."""
 

@@ -23,6 +23,8 @@ StoredKind = Literal["result", "record"]
 SAMPLE_RATE_HZ = 16_000
 """Every PCM payload is mono s16le at this rate."""
 BYTES_PER_SAMPLE = 2
+SESSION_ID_CHARS_MAX = 128
+"""Longest session id that a gateway accepts and that ``asr_sessions`` can hold."""
 JOB_DEADLINE_MS_MAX = 600_000
 """The broker shortens a longer deadline to this: every job must end."""
 

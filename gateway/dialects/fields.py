@@ -8,8 +8,9 @@ from typing import Annotated
 from msgspec import Meta
 
 from gateway.dialects.dialect import MessageError
+from wire.messages import SESSION_ID_CHARS_MAX
 
-SESSION_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
+SESSION_ID_PATTERN = rf"[A-Za-z0-9][A-Za-z0-9._:-]{{0,{SESSION_ID_CHARS_MAX - 1}}}"
 USER_ID_CHARS_MAX = 128
 LANGUAGE_CHARS_MAX = 32
 HOTWORDS_MAX = 200
