@@ -1,17 +1,17 @@
-"""Rows of ``asr_segments``: SQL and conversions, derived from ``wire.messages.Segment``."""
+"""Rows of ``asr_segments``: SQL and conversion, derived from ``wire.messages.Segment``.
+
+Gateways read rows with this module, so that it must not import the metrics of persistence.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
 from msgspec import inspect
 
-from persistence.values import clean, tokens_json
 from wire.messages import Result, Segment
-from wire.records import SegmentCopy
 
 
 def _column(field: str) -> str:
@@ -47,7 +47,7 @@ COLUMNS: Final[dict[str, str]] = {
     "error_message": "text",
     **{_column(field.name): _sql_type(field.type) for field in _declared.fields},
 }
-"""Names and types of the columns, in the order of ``row_of``."""
+"""Names and types of the columns, in the order of a row's values."""
 UPSERT: Final = f"""
 INSERT INTO asr_segments ({", ".join(COLUMNS)})
 SELECT * FROM unnest({", ".join(f"%s::{sql_type}[]" for sql_type in COLUMNS.values())})
@@ -62,27 +62,6 @@ SELECT: Final = """
 SELECT * FROM asr_segments WHERE session_id = %s ORDER BY segment_index LIMIT %s
 """
 """All columns that there are: a schema of the release before lacks some, see ``result_of``."""
-
-_fields_of = attrgetter(*Segment.__struct_fields__)
-
-
-def row_of(session_id: str, generation: int, segment: SegmentCopy) -> tuple[Any, ...]:
-    """``segment`` as values of ``COLUMNS``."""
-    failure = segment.failure
-    return (
-        session_id,
-        generation,
-        None if failure else clean(segment.segment_text),
-        clean(failure.code) if failure else None,
-        clean(failure.message) if failure else None,
-        *map(_stored, _fields_of(segment)),
-    )
-
-
-def _stored(value: Any) -> Any:
-    if isinstance(value, str):
-        return clean(value)
-    return tokens_json(value) if isinstance(value, tuple) else value
 
 
 def result_of(row: Mapping[str, Any]) -> Result:

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any, TypeAlias, TypeVar
 
 import psycopg
@@ -30,7 +31,8 @@ import structlog
 
 from persistence import metrics, segments
 from persistence.batch_buffer import Entry
-from persistence.values import clean, wall_time
+from persistence.values import clean, tokens_json, wall_time
+from wire.messages import Segment
 from wire.records import (
     ChunkDetails,
     RecordBody,
@@ -294,6 +296,28 @@ def _write_chunks(cursor: Cursor, entries: list[Entry]) -> None:
         cursor.execute(_CHUNKS, _columns(rows))
 
 
+_fields_of = attrgetter(*Segment.__struct_fields__)
+
+
+def segment_row(session_id: str, generation: int, segment: SegmentCopy) -> tuple[Any, ...]:
+    """``segment`` as values of ``segments.COLUMNS``."""
+    failure = segment.failure
+    return (
+        session_id,
+        generation,
+        None if failure else clean(segment.segment_text),
+        clean(failure.code) if failure else None,
+        clean(failure.message) if failure else None,
+        *map(_stored, _fields_of(segment)),
+    )
+
+
+def _stored(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    return tokens_json(value) if isinstance(value, tuple) else value
+
+
 def _write_segments(cursor: Cursor, entries: list[Entry]) -> None:
     for from_gateway in (False, True):
         # A statement cannot update a row twice. The first row of the newest generation is kept.
@@ -303,7 +327,7 @@ def _write_segments(cursor: Cursor, entries: list[Entry]) -> None:
                 continue
             key = entry.session_id, body.seq
             if key not in rows or rows[key][0] < entry.generation:
-                row = segments.row_of(entry.session_id, entry.generation, body)
+                row = segment_row(entry.session_id, entry.generation, body)
                 rows[key] = entry.generation, row
         if rows:
             columns = _columns([row for _, row in rows.values()])

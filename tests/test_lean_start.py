@@ -24,6 +24,13 @@ def test_no_process_but_the_worker_imports_torch(package: str) -> None:
     assert not unwanted & set(done.stdout.decode().split())
 
 
+def test_the_gateway_has_no_metrics_of_persistence() -> None:
+    """It reads the database with modules of persistence, which count nothing."""
+    program = "import sys, gateway.__main__; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert "persistence.metrics" not in done.stdout.decode().split()
+
+
 def test_opentelemetry_is_imported_only_with_an_endpoint() -> None:
     program = (
         "import sys; from runtime import tracing; "

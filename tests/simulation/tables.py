@@ -12,7 +12,7 @@ from typing import Any
 
 from persistence import segments
 from persistence.batch_buffer import Entry
-from persistence.store import TIMELESS, first_superseded, starts_in_ends
+from persistence.store import TIMELESS, first_superseded, segment_row, starts_in_ends
 from wire.records import (
     ChunkDetails,
     SegmentCopy,
@@ -190,6 +190,6 @@ class Tables:
 
 def _segment_row(entry: Entry) -> Segment:
     assert isinstance(entry.body, SegmentCopy)
-    row = segments.row_of(entry.session_id, entry.generation, entry.body)
+    row = segment_row(entry.session_id, entry.generation, entry.body)
     found = dict(zip(segments.COLUMNS, row, strict=True))
     return {**found, "tokens": json.loads(found["tokens"])}
