@@ -216,7 +216,7 @@ def options(**changed: Any) -> Options:
     "error, remedies",
     [
         (RefusedError(401, "show a token"), ["ASR_TOKEN", "--token"]),
-        (RefusedError(404, "not found"), ["--url", "/ws/asr"]),
+        (RefusedError(403, "Forbidden"), ["--url", "/ws/asr"]),
         (UnreachableError("cannot connect to ws://h"), ["--url", "ASR_URL"]),
         (UnknownDurationError("the duration of a.mp3 is unknown"), ["--speed 0", "[av]"]),
     ],

@@ -130,7 +130,10 @@ async def url_pieces(url: str) -> AsyncIterator[bytes]:
         OSError: If the URL cannot be opened or reading fails.
         ValueError: If ``url`` is not a valid HTTP URL.
     """
-    response = await asyncio.to_thread(urllib.request.urlopen, url, timeout=URL_TIMEOUT_S)
+    try:
+        response = await asyncio.to_thread(urllib.request.urlopen, url, timeout=URL_TIMEOUT_S)
+    except OSError as error:  # Its message does not name the URL.
+        raise OSError(f"{url}: {error}") from error
     with response:
         async for piece in _read_in_thread(lambda: response.read1(READ_BYTES)):
             yield piece

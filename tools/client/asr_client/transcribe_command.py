@@ -212,8 +212,8 @@ def explain(error: Exception) -> str:
             return f"{message}; try again in {error.retry_after_s:g} s"
         if error.status == 401:
             return f"{message}; set {TOKEN_VARIABLE} or pass --token"
-        if error.status == 404:
-            return f"{message}; --url needs the server's path, as in {DEFAULT_URL}"
+        if error.status in (403, 404):
+            return f"{message}; check --url, which needs the path, as in {DEFAULT_URL}"
         return message
     if isinstance(error, UnreachableError):
         return f"{error}; start the server, or name another one with --url or {URL_VARIABLE}"
