@@ -171,9 +171,9 @@ time.sleep(600)
 @pytest.mark.parametrize("code", sorted(exit_codes.FINAL))
 def test_the_command_returns_a_final_exit_code(tmp_path: Path, code: int) -> None:
     with supervise(tmp_path, f"raise SystemExit({code})") as command:
-        _, told = command.communicate()
+        _, errors = command.communicate()
     assert command.returncode == code
-    assert told == ""
+    assert errors == ""
 
 
 def test_the_command_logs_a_crash_and_restarts_the_child(tmp_path: Path) -> None:
@@ -187,9 +187,9 @@ if not mark.exists():
 raise SystemExit(69)
 """
     with supervise(tmp_path, source) as command:
-        _, told = command.communicate()
+        _, errors = command.communicate()
     assert command.returncode == exit_codes.UNAVAILABLE
-    (line,) = told.splitlines()
+    (line,) = errors.splitlines()
     assert '"event": "child_exited"' in line
     assert '"exit_code": 7' in line
 
