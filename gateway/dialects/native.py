@@ -6,10 +6,11 @@ Only translates; the session decides what a message means.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import asdict
 
 from gateway.dialects.dialect import MessageError
 from gateway.dialects.fields import (
@@ -149,85 +150,24 @@ def _message_error(problem: str, fields: dict[str, Any]) -> MessageError:
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
-def encode(answer: e.Answer) -> str:
-    """The message that tells the client ``answer``."""
-    if isinstance(answer, e.ChunkReceived):  # Most are; nothing in it needs to be escaped.
-        return f'{{"type":"ack","status":"received","chunk_index":{answer.chunk_index}}}'
-    return _ENCODER.encode(_ENCODERS[type(answer)](answer))
-
-
-def _started(answer: e.Started) -> dict[str, Any]:
-    return {
-        "type": "ack",
-        "status": "session_started",
-        "session_id": answer.session_id,
-        "resume_token": answer.resume_token,
-        "next_chunk_index": answer.next_chunk_index,
-    }
-
-
-def _resumed(answer: e.Resumed) -> dict[str, Any]:
-    return {
-        "type": "ack",
-        "status": "session_resumed",
-        "session_id": answer.session_id,
-        "resume_token": answer.resume_token,
-        "next_chunk_index": answer.next_chunk_index,
-        "next_segment_index": answer.next_segment_index,
-    }
-
-
-def _partial(answer: e.PartialText) -> dict[str, Any]:
-    return {
-        "type": "partial_result",
-        "segment_index": answer.segment_index,
-        "text": answer.text,
-    }
-
-
-def _segment(answer: e.SegmentText) -> dict[str, Any]:
-    return {
-        "type": "chunk_result",
-        "session_id": answer.session_id,
-        "chunk_index": answer.chunk_index,
-        "segment_index": answer.segment_index,
-        "start_ms": answer.start_ms,
-        "end_ms": answer.end_ms,
-        "text": answer.text,
-    }
-
-
-def _finished(answer: e.Finished) -> dict[str, Any]:
-    return {
-        "type": "final_result",
-        "session_id": answer.session_id,
-        "text": answer.text,
-        "duration": answer.duration_ms / 1000,
-        "chunk_count": answer.chunk_count,
-        "stored": answer.stored,
-    }
-
-
-def _problem(answer: e.Problem) -> dict[str, Any]:
-    encoded: dict[str, Any] = {
-        "type": "error",
-        "code": answer.code,
-        "message": answer.message,
-    }
-    if answer.chunk_index is not None:
-        encoded["chunk_index"] = answer.chunk_index
-    if answer.expected_chunk_index is not None:
-        encoded["expected_chunk_index"] = answer.expected_chunk_index
-    if answer.segment_index is not None:
-        encoded["segment_index"] = answer.segment_index
-    return encoded
-
-
-_ENCODERS: dict[type, Callable[[Any], dict[str, Any]]] = {
-    e.Started: _started,
-    e.Resumed: _resumed,
-    e.PartialText: _partial,
-    e.SegmentText: _segment,
-    e.Finished: _finished,
-    e.Problem: _problem,
+_HEADS: dict[type, dict[str, str]] = {
+    e.Started: {"type": "ack", "status": "session_started"},
+    e.Resumed: {"type": "ack", "status": "session_resumed"},
+    e.PartialText: {"type": "partial_result"},
+    e.SegmentText: {"type": "chunk_result"},
+    e.Finished: {"type": "final_result"},
+    e.Problem: {"type": "error"},
 }
+
+
+def encode(answer: e.Answer) -> str:
+    """Return the message for ``answer``: its fields, without those that are None."""
+    if isinstance(answer, e.ChunkReceived):  # The most frequent one. It needs no escapes.
+        return f'{{"type":"ack","status":"received","chunk_index":{answer.chunk_index}}}'
+    fields = asdict(answer)
+    if isinstance(answer, e.SegmentText):
+        del fields["tokens"]  # Not in this protocol.
+    elif isinstance(answer, e.Finished):
+        fields["duration"] = fields.pop("duration_ms") / 1000
+    said = {name: value for name, value in fields.items() if value is not None}
+    return _ENCODER.encode(_HEADS[type(answer)] | said)
