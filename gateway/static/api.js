@@ -1,4 +1,4 @@
-// The server's REST, in one place.
+// The REST API of the server.
 
 import { askForToken, currentToken } from "./token.js";
 
@@ -10,7 +10,7 @@ export class ApiError extends Error {
   }
 }
 
-// Asks for a token, and again, until the server takes it or nobody answers.
+// Asks for a token until the server accepts one, or the dialog is closed.
 async function request(path, method = "GET") {
   for (;;) {
     const token = currentToken();
@@ -37,14 +37,14 @@ export const deleteSession = (id) => call(session(id), "DELETE");
 export const getDescription = () => call("/openapi.json");
 export const getStats = () => call("/api/v1/stats");
 
-// Health tells its state with 503, too.
+// 503 has a body with the state, too.
 export async function getHealth() {
   const response = await request("/api/v1/health");
   return response.json();
 }
 
-// Why a WebSocket would be refused now; null if it would not, or nobody can say. Without
-// retryAfterS: for good. sessionId: of the session that it goes on with, or null.
+// The reason why a WebSocket would be refused now; null if it would not, or if that is unknown.
+// Without retryAfterS the refusal is permanent. sessionId: the session to resume, or null.
 export async function whyRefused(sessionId) {
   try {
     const resume = sessionId === null ? "" : `?resume=${encodeURIComponent(sessionId)}`;
@@ -60,6 +60,6 @@ export async function whyRefused(sessionId) {
 export const socketUrl = () =>
   `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws/asr`;
 
-// Browsers let no page set a header of an upgrade. A subprotocol is a header, too, and so stays out
-// of addresses, which are logged; the server takes "asr".
+// Browsers do not let a page set a header of an upgrade. A subprotocol is sent in a header, unlike a
+// parameter of the address, which would be logged. The server accepts "asr".
 export const socketProtocols = () => (currentToken() ? ["asr", `bearer.${currentToken()}`] : []);

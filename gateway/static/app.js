@@ -186,7 +186,7 @@ async function speak() {
 }
 
 async function keepAwake(mine) {
-  // A phone that goes to sleep stops recording. Where this is refused, it may.
+  // A phone that goes to sleep stops recording. The request may be refused.
   mine.wakeLock = await navigator.wakeLock?.request("screen").catch(() => null);
 }
 

@@ -1,6 +1,6 @@
-// A client of the native protocol at /ws/asr, for browsers and for Node. It keeps a session going
-// over lost connections: it connects again, resumes with the session's token, and sends again what
-// the server did not keep. No DOM, no dependencies.
+// A client of the native protocol at /ws/asr, for browsers and for Node. A session survives lost
+// connections: the client reconnects, resumes with the session's token, and sends the chunks again
+// that the server does not have. No DOM, no dependencies.
 //
 //   const source = new LiveSource();                       // or new FileSource(blob)
 //   const session = new AsrSession({ url, source });
@@ -9,12 +9,11 @@
 //
 // Events, each with its `detail`:
 //   state     "connecting" | "live" | "finishing" | "reconnecting" | "done" | "failed"
-//   refused   {code, message, retryAfterS}: not now; the session tries again by itself, unless
-//             retryAfterS is null
-//   restarted the server knows nothing of the session any more: what it told is void
-//   partial   {segment_index, text}: replaced by the next one, and at last by a segment
+//   refused   {code, message, retryAfterS}: the session tries again, unless retryAfterS is null
+//   restarted the server has lost the session: discard its earlier results
+//   partial   {segment_index, text}: replaced by the next one, and finally by a segment
 //   segment   {segment_index, start_ms, end_ms, text} or {segment_index, code, message}
-//   problem   {code, message}: an error answer that ends nothing
+//   problem   {code, message}: an error answer; the session continues
 
 export const CONNECT_AGAIN_S_MAX = 90; // without success for so long, the session fails
 export const BACKOFF_MS_MAX = 5_000;
@@ -59,11 +58,10 @@ export class AsrSession extends EventTarget {
   #wake = null;
 
   // options: mode, language, hotwords, user_id, sample_rate, partials, as in `start`.
-  // whyRefused: an async function of the id of the session to go on with, or null; it tells
-  // {code, message, retryAfterS} or null, because browsers do not show the answer to a refused
-  // upgrade.
-  // protocols: tells the subprotocols to offer, at each connection: ["asr", `bearer.${token}`] where
-  // the server wants a token.
+  // whyRefused: an async function of the id of the session to resume, or null. It returns
+  // {code, message, retryAfterS} or null. Browsers do not show the answer to a refused upgrade.
+  // protocols: a function that returns the subprotocols to offer at each connection:
+  // ["asr", `bearer.${token}`] if the server requires a token.
   constructor({
     url,
     source,
@@ -108,12 +106,12 @@ export class AsrSession extends EventTarget {
     return this.#final;
   }
 
-  // The network is back, say: do not wait for the next try.
+  // Try again at once, for example because the network is available again.
   retryNow() {
     this.#wake?.();
   }
 
-  // Give up without the text; the server stores what it has.
+  // End without a final result. The server stores what it has.
   abandon() {
     this.#failure ??= new SessionError("abandoned", "the session was left");
     this.#socket?.close();
@@ -190,7 +188,7 @@ export class AsrSession extends EventTarget {
     });
   }
 
-  // A server with no room for new sessions lets those in that come back.
+  // A server that refuses new sessions still admits sessions that resume.
   #address() {
     const address = new URL(this.#url, globalThis.location?.href);
     if (this.#token) address.searchParams.set("resume", this.sessionId);
@@ -252,7 +250,7 @@ export class AsrSession extends EventTarget {
   #onError(error) {
     if (error.code === "resume_unavailable") return "again";
     if (error.code === "session_exists" && !this.#token) {
-      // Our first start arrived and its answer was lost. Nothing was sent yet: begin anew.
+      // The first start arrived, and its answer was lost. No audio was sent yet: start another session.
       this.sessionId = newSessionId();
       return "again";
     }

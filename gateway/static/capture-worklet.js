@@ -1,5 +1,5 @@
-// On the audio thread: what the microphone gives becomes 16 kHz mono s16le, in chunks of 100 ms,
-// each with the loudness of its 20 ms frames.
+// On the audio thread: converts the microphone's audio to 16 kHz mono s16le in chunks of 100 ms, each
+// with the loudness of its 20 ms frames.
 
 import { Resampler, toInt16 } from "./resampler.js";
 

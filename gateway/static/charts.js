@@ -1,4 +1,4 @@
-// Small charts as SVG, without a library. What matters of them stands beside them as text.
+// Small SVG charts without a library. Their main values are beside them as text.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -43,7 +43,7 @@ function curve(values, { width, height, top, kind }) {
   return group;
 }
 
-// A curve without axes, beside its number.
+// A curve without axes, beside its value.
 export function sparkline(svg, values) {
   const box = { width: 120, height: 32, top: Math.max(1, ...values), kind: "first" };
   svg.setAttribute("viewBox", "-1 -2 122 36");
@@ -53,7 +53,7 @@ export function sparkline(svg, values) {
 
 const BOX = { width: 600, height: 150 };
 
-// Rules below what is drawn, their labels above it.
+// Grid lines below the curves, labels above them.
 function frame(svg, top, unit, ...drawn) {
   svg.setAttribute("viewBox", "0 -26 600 178");
   const label = (value) => node("text", { x: 0, y: BOX.height * (1 - value) - 5 }, unit(top * value));

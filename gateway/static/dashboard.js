@@ -1,4 +1,4 @@
-// The page at /dashboard: asks for the figures every two seconds while it can be seen.
+// The page at /dashboard. It requests the statistics every two seconds while it is visible.
 
 import { getStats } from "./api.js";
 import { bars, lines, sparkline } from "./charts.js";

@@ -37,7 +37,7 @@ export function asSrt(segments) {
     .join("\n");
 }
 
-// For the `lang` of a text, so that it is pronounced and drawn as what it is.
+// The `lang` of a text, so that browsers render it and screen readers pronounce it correctly.
 export const languageOf = (text) => (/[\u3400-\u9fff]/.test(text) ? "zh-CN" : "en");
 
 export function download(name, type, content) {

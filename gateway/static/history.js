@@ -1,4 +1,4 @@
-// Sessions that are stored: a list, one of them in a dialog, deletion after a question.
+// Stored sessions: a list, a dialog for one of them, and deletion after confirmation.
 
 import { deleteSession, getHistory, getSession } from "./api.js";
 import { clock, languageOf } from "./formats.js";
@@ -115,7 +115,7 @@ export class HistoryList {
       this.#note.hidden = false;
       this.#note.textContent = problemText(error.code);
     }
-    // The button that had the focus is gone with its row.
+    // The focused button was removed with its row.
     $("history-title").focus();
   }
 }

@@ -1,4 +1,4 @@
-// The page's own language: English or Chinese, remembered, and told to the browser.
+// The language of the page, English or Chinese. It is stored in the browser.
 
 import { TITLES } from "./audio-formats.js";
 import { texts } from "./texts.js";
@@ -66,7 +66,7 @@ export function setUpLanguage() {
       try {
         localStorage.setItem(KEY, language);
       } catch {
-        // Not remembered then; the choice still holds for this visit.
+        // Not stored; the choice applies to this visit.
       }
       translate();
     });

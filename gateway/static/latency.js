@@ -1,5 +1,5 @@
-// From the last sound of an utterance, as this page recorded it, to its text on this page. The
-// silence by which the server knows that an utterance is over is part of it.
+// Latency from the last sound of an utterance, as recorded by this page, to its text on this page. It
+// includes the silence that ends an utterance.
 
 const FRAME_MS = 20;
 const KEPT_FRAMES_MAX = 50 * 120; // two minutes
@@ -11,7 +11,7 @@ export class LatencyMeter {
   #endedMs = 0; // when the last frame had been recorded
   #measured = [];
 
-  // A chunk of the microphone: the loudness of its frames, and when it was complete.
+  // A chunk of the microphone: the loudness of its frames, and the time of its end.
   heard(levels, nowMs) {
     this.#levels.push(...levels);
     this.#endedMs = nowMs;
@@ -22,8 +22,8 @@ export class LatencyMeter {
     }
   }
 
-  // The text of start_ms to end_ms of the recording is here. Returns its latency in ms, or null
-  // when the recording of that time is not kept.
+  // The text of start_ms to end_ms of the recording has arrived. Returns its latency in ms, or null
+  // if that part of the recording is not kept.
   told(startMs, endMs, nowMs) {
     const from = Math.floor(startMs / FRAME_MS) - this.#firstFrame;
     const to = Math.min(Math.ceil(endMs / FRAME_MS) - this.#firstFrame, this.#levels.length);

@@ -1,4 +1,4 @@
-// What the microphone hears: the last seconds as bars. With reduced motion, one bar that grows.
+// The level of the microphone: the last seconds as bars; with reduced motion, a single bar.
 
 const BARS_PER_CHUNK = 2;
 const FLOOR_DB = -60;

@@ -1,4 +1,4 @@
-// The microphone as chunks of 16 kHz mono s16le. Ends the device's use in every case.
+// The microphone as chunks of 16 kHz mono s16le. It always releases the device.
 
 export class MicrophoneError extends Error {
   // code: "insecure", "denied", "missing", "failed"
@@ -16,10 +16,10 @@ export class Microphone {
   #node;
   #over;
 
-  // onChunk({pcm: ArrayBuffer, levels: number[]}) is called ten times a second; onLost() when the
-  // device goes away by itself. Throws MicrophoneError.
+  // Calls onChunk({pcm: ArrayBuffer, levels: number[]}) ten times a second, and onLost() if the
+  // device is disconnected. Throws MicrophoneError.
   static async open({ onChunk, onLost }) {
-    // Browsers hide the microphone from pages that did not come over https or from localhost.
+    // Browsers hide the microphone from pages not served over HTTPS or from localhost.
     if (!navigator.mediaDevices?.getUserMedia) throw new MicrophoneError("insecure");
     const microphone = new Microphone();
     try {
@@ -32,7 +32,7 @@ export class Microphone {
   }
 
   async #open(onChunk, onLost) {
-    // Models are trained on speech as it is: what cleans it up for human ears costs them words.
+    // Models are trained on unprocessed speech; noise suppression for human ears costs accuracy.
     const audio = { echoCancellation: false, noiseSuppression: false, autoGainControl: true };
     this.#stream = await navigator.mediaDevices.getUserMedia({ audio });
     this.#context = new AudioContext();
@@ -41,14 +41,14 @@ export class Microphone {
     this.#over = new Promise((resolve) => {
       this.#node.port.onmessage = ({ data }) => (data.over ? resolve() : onChunk(data));
     });
-    // Its output is silence; what leads nowhere is not run in every browser.
+    // Its output is silence. Some browsers do not run nodes without a connected output.
     this.#context.createMediaStreamSource(this.#stream).connect(this.#node);
     this.#node.connect(this.#context.destination);
     for (const track of this.#stream.getAudioTracks()) track.onended = onLost;
     await this.#context.resume();
   }
 
-  // Resolves when the last chunk was given to onChunk. Once is enough, twice does no harm.
+  // Resolves after onChunk got the last chunk. Further calls have no effect.
   async close() {
     if (!this.#stream) return;
     this.#node.port.postMessage("finish");

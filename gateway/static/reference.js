@@ -1,4 +1,4 @@
-// The page at /docs: the HTTP API as its own description, /openapi.json, tells it.
+// The page at /docs: the HTTP API, rendered from /openapi.json.
 
 import { getDescription } from "./api.js";
 import { onLanguage, setUpLanguage, t } from "./i18n.js";
@@ -26,7 +26,7 @@ function kindOf(schema = {}) {
   return schema.type ?? "–";
 }
 
-// Every named schema that `schema` leads to, itself included.
+// All named schemas that `schema` refers to, directly or not, itself included.
 function namesIn(schema, found = new Set()) {
   if (schema === null || typeof schema !== "object") return found;
   if (schema.$ref && !found.has(lastPart(schema.$ref))) {

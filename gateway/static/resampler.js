@@ -1,7 +1,7 @@
-// Any sample rate to another, low-passed below both Nyquist frequencies so that nothing folds back
-// into speech: a windowed-sinc filter, one phase of it for each fractional position.
+// Converts any sample rate to another with a low-pass below both Nyquist frequencies, which prevents
+// aliasing: a windowed-sinc filter with one phase for each fractional position.
 //
-// No DOM and no audio API: it runs in an AudioWorklet, in a page and in Node alike.
+// No DOM and no audio API: it runs in an AudioWorklet, in a page and in Node.
 
 const ZERO_CROSSINGS = 24; // of the sinc on each side: -60 dB from 8.4 kHz on, for 16 kHz
 const PASSBAND = 0.94; // of the lower Nyquist frequency: where the filter is at half height
@@ -59,7 +59,7 @@ export class Resampler {
     return taps.map((tap) => tap / sum); // a constant stays what it is, in every phase
   }
 
-  // Float32Array in, the samples that are complete by now out. Call `finish` for the rest.
+  // Takes a Float32Array and returns the samples that are complete. `finish` returns the rest.
   push(input) {
     const samples = new Float32Array(this.#held.length + input.length);
     samples.set(this.#held);
@@ -89,7 +89,7 @@ export class Resampler {
   }
 }
 
-// Float samples of -1 to 1 as 16-bit integers; what is louder is clipped, not wrapped around.
+// Converts float samples from -1 to 1 to 16-bit integers. Louder samples are clipped.
 export function toInt16(samples) {
   return Int16Array.from(samples, (sample) =>
     Math.max(-32768, Math.min(32767, Math.round(sample * 32767))),

@@ -1,11 +1,11 @@
-// Where a session's chunks come from. A source gives chunk N again when a resumed session needs it
-// again: `get(N)` resolves to its bytes, or to null when the audio ended before it.
+// Sources of a session's chunks. `get(N)` resolves to the bytes of chunk N, or to null if the audio
+// ends before it. A resumed session may request a chunk again.
 
 export const REPLAY_BYTES_MAX = 64 * 2 ** 20; // 35 minutes of 16 kHz PCM
 
 export class ReplayGoneError extends Error {}
 
-// Audio that is being recorded, kept for a replay until `bytesMax`; the oldest is dropped first.
+// Audio that is being recorded. Up to `bytesMax` are kept for a replay; the oldest is dropped first.
 export class LiveSource {
   #chunks = [];
   #first = 0;
@@ -51,7 +51,7 @@ export class LiveSource {
   }
 }
 
-// A file in slices. Nothing is kept: what is needed again is read again.
+// A file in slices. Nothing is kept: a chunk that is needed again is read again.
 export class FileSource {
   #blob;
   #chunkBytes;

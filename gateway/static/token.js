@@ -1,4 +1,4 @@
-// The token that the server wants: kept for this tab only, asked for when there is none that works.
+// The token for the server. It is kept for this tab only, and requested if there is no valid one.
 
 import { t } from "./i18n.js";
 
@@ -19,8 +19,8 @@ function remembered() {
 
 export const currentToken = () => token;
 
-// Resolves to whether there is another token than `refused`; several who ask share one dialog.
-// Who closes it without an answer is not asked again before the page is loaded anew.
+// Resolves to whether there is another token than `refused`. Concurrent calls share one dialog. After
+// it is closed without a token it does not open again until the page is reloaded.
 export async function askForToken(refused) {
   if (token !== refused) return true;
   if (declined) return false;
@@ -50,7 +50,7 @@ function keep(given) {
   try {
     sessionStorage.setItem(KEY, token);
   } catch {
-    // Not kept then; it still holds for this page.
+    // Not stored; it is valid for this page.
   }
 }
 

@@ -1,5 +1,5 @@
-// The lines of a transcript: final ones, announced to screen readers as they come, and the partial
-// one, which changes too often to be read out.
+// The lines of a transcript: final ones, which screen readers announce, and the partial one, which
+// changes too often to be announced.
 
 import { asSrt, asText, clock, download, languageOf } from "./formats.js";
 import { onLanguage, problemText } from "./i18n.js";
@@ -60,13 +60,13 @@ export class TranscriptView {
     else download(`${name}.txt`, "text/plain", asText(this.segments));
   }
 
-  // Only failures are in the page's language; anything else would be read out once more.
+  // Only failures are in the page's language; updating other lines would announce them again.
   #redraw() {
     if (!this.segments.some((segment) => segment.code)) return;
     this.#lines.replaceChildren(...this.segments.filter((s) => s.text || s.code).map(line));
   }
 
-  // Follow the text, unless the reader scrolled up to read.
+  // Follow the text, unless the user has scrolled up.
   #keepAtEnd(change) {
     const { scrollTop, clientHeight, scrollHeight } = this.#scroller;
     const atEnd = scrollTop + clientHeight >= scrollHeight - 24;

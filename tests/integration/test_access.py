@@ -239,14 +239,14 @@ def test_the_page_asks_for_a_token_and_keeps_it(page: Page, guarded: Guarded) ->
     audio = spoken(6_003, voice="en_rms", digits=(6, 6))
     page.goto("/")
     dialog = page.get_by_role("dialog", name="Access")
-    expect(dialog).to_contain_text("whoever has a token")
+    expect(dialog).to_contain_text("requires a token")
     screenshot(page, "token")
     found = Axe().run(page).response["violations"]
     assert not [v["id"] for v in found if v["impact"] in ("serious", "critical")]
     for wrong in ("wrong", "名"):
         page.get_by_label("Token").fill(wrong)
         page.keyboard.press("Enter")
-    expect(dialog).to_contain_text("does not know this token")
+    expect(dialog).to_contain_text("This token is not valid")
     page.get_by_label("Token").fill(f" {guarded.token} ")
     page.get_by_role("button", name="Continue").click()
     expect(dialog).to_have_count(0)
@@ -291,7 +291,7 @@ def test_who_gives_no_token_is_told_so(page: Page) -> None:
         page.goto(path)
         page.get_by_role("dialog", name="Access").wait_for()
         page.keyboard.press("Escape")
-        expect(page.locator(place)).to_contain_text("The server wants a token.")
+        expect(page.locator(place)).to_contain_text("The server requires a token.")
         expect(page.get_by_role("dialog")).to_have_count(0)
     page.goto("/docs")
     page.wait_for_selector("#operations section")

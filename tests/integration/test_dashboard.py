@@ -80,12 +80,12 @@ def test_what_happens_is_shown(page: Page, gateway_of_one: Stack) -> None:
         )
         expect(page.locator("#backlog")).to_have_text(re.compile(r"^\d+$"))
         expect(page.locator("#queue-note")).to_contain_text("wait about")
-        expect(page.locator("#workers-note")).to_contain_text("of 2 at work")
+        expect(page.locator("#workers-note")).to_contain_text("of 2 busy")
         figures = page.locator("#workers tr").first.locator("td").all_text_contents()
         assert re.fullmatch(r"[1-9]\d*", figures[0])
         assert re.fullmatch(r"[\d.,]+×", figures[1]) and figures[1] != "0×"
         assert re.fullmatch(r"[\d.]+ \([1-9]\d*\)", figures[2])
-        expect(page.locator("#refused dt")).to_have_text("All connections are taken.")
+        expect(page.locator("#refused dt")).to_have_text("All connections are in use.")
         expect(page.locator("#refused dd")).to_have_text("1")
         look_at(page, "dashboard-busy")
     finally:

@@ -219,7 +219,7 @@ def test_a_refusal_is_told_in_clear_words_and_waited_for(page: Page) -> None:
     page.goto("/")
     start_speaking(page)
     expect(page.get_by_role("alert")).to_have_text(
-        "All connections are taken. Trying again in 1 s."
+        "All connections are in use. Trying again in 1 s."
     )
     wait_for_state(page, "live")
     expect(page.locator("#problem")).to_be_hidden()
@@ -230,7 +230,7 @@ def test_a_refusal_is_told_in_clear_words_and_waited_for(page: Page) -> None:
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        ("Object.defineProperty(navigator, 'mediaDevices', {value: undefined})", "only to pages"),
+        ("Object.defineProperty(navigator, 'mediaDevices', {value: undefined})", "only on pages"),
         (
             "navigator.mediaDevices.getUserMedia = async () => "
             "{ throw new DOMException('', 'NotAllowedError') }",
