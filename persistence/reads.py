@@ -187,8 +187,8 @@ class SessionReader:
         return found[0]["status"] if found else None
 
     async def _read(self, read: Callable[[Connection], Awaitable[T]]) -> T:
-        # In a task of its own, because a cancelled psycopg call waits for the server's consent:
-        # a caller that gives up goes at once, and the task ends at READ_TIMEOUT_S.
+        # In a task of its own: a cancelled psycopg call waits until the server confirms. A
+        # cancelled caller returns at once instead, and the task ends after READ_TIMEOUT_S.
         task = asyncio.ensure_future(self._try_connections(read))
         self._reading.add(task)
         task.add_done_callback(self._done)
@@ -197,7 +197,7 @@ class SessionReader:
     def _done(self, task: asyncio.Future[Any]) -> None:
         self._reading.discard(task)
         if not task.cancelled():
-            task.exception()  # seen, also where the caller has gone
+            task.exception()  # Retrieved here, because a cancelled caller does not.
 
     async def _try_connections(self, read: Callable[[Connection], Awaitable[T]]) -> T:
         # After a restart of the database every pooled connection is dead, and each fails at once.

@@ -1,5 +1,5 @@
-"""Writes batches to PostgreSQL, one transaction each. Writing data twice, or in another order,
-gives the same rows.
+"""Writes batches to PostgreSQL, one transaction each. Data written twice, or in another
+order, results in the same rows.
 
 The records of a session are merged by these rules, whatever their order:
 
@@ -275,8 +275,8 @@ def first_superseded(ending: SessionFinished) -> int:
     """Return the first index from which rows of older generations are deleted. It is 0 if the
     session was started again and is complete: then a row of an older generation must not remain in
     place of one that is still to be stored."""
-    anew = ending.started is not None and ending.status in ("completed", "failed")
-    return 0 if anew else ending.segment_count
+    restarted = ending.started is not None and ending.status in ("completed", "failed")
+    return 0 if restarted else ending.segment_count
 
 
 def _write_chunks(cursor: Cursor, entries: list[Entry]) -> None:

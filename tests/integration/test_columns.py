@@ -41,7 +41,7 @@ def recognised(work: WorkerJob) -> Message:
     return on_the_bus(answer)
 
 
-def told_by_the_broker() -> tuple[Result, e.Publish]:
+def broker_output() -> tuple[Result, e.Publish]:
     """The result for the gateway, and its publication."""
     driver = Driver()
     driver.hello()
@@ -57,7 +57,7 @@ def told_by_the_broker() -> tuple[Result, e.Publish]:
 
 
 async def test_what_a_model_finds_is_stored_and_shown(database: str) -> None:
-    result, published = told_by_the_broker()
+    result, published = broker_output()
     buffer = BatchBuffer(BUFFER)
     buffer.receive(publication.encode(1, published.message), 0.0)
     batch = buffer.take_batch(0.0)
