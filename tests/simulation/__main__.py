@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from tests.simulation.planted import PLANTED, Planted
-from tests.simulation.schedule import Outcome, ScheduleError, simulate
+from tests.simulation.schedule import Outcome, ScheduleError
 
 
 def main() -> int:
@@ -38,9 +38,7 @@ def main() -> int:
         planted = PLANTED[arguments.bug]
     return _run_all(
         arguments.seeds or range(arguments.seed, arguments.seed + 1),
-        lambda seed: simulate(
-            seed, planted.plant, real_gateways=planted.real_gateways, echo=arguments.trace
-        ),
+        lambda seed: planted.simulate(seed, echo=arguments.trace),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import PropertyMock, patch
 
@@ -36,7 +36,7 @@ from gateway.storage.spool import Spool
 from persistence.batch_buffer import Batch, BatchBuffer
 from tests.simulation import broker_process
 from tests.simulation.persistence_process import PersistenceProcess
-from tests.simulation.schedule import Plant
+from tests.simulation.schedule import Outcome, Plant, simulate
 from tests.simulation.tables import Tables
 from wire import messages as m
 
@@ -643,6 +643,13 @@ SESSION_BUGS: tuple[Plant, ...] = (
     sigterm_drops_running_sessions,
     sigterm_drops_finished_sessions,
 )
+RARE: dict[str, dict[str, float]] = {
+    "end_without_its_segments_is_complete": {
+        "gateway_kills": 0.4,
+        "loss": 0.15,
+        "client_drops": 0.5,
+    },
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -650,6 +657,18 @@ class Planted:
     plant: Plant
     real_gateways: bool
     """Whether schedules with real gateways must find the bug, or those without."""
+    faults: dict[str, float] = field(default_factory=dict)
+    """Rates of faults for a bug that shows in one of hundreds of seeds otherwise."""
+
+    def simulate(self, seed: int, *, echo: bool = False) -> Outcome:
+        """A schedule with the bug. Raises ScheduleError when it is caught."""
+        return simulate(
+            seed,
+            self.plant,
+            real_gateways=self.real_gateways,
+            faults=self.faults,
+            echo=echo,
+        )
 
 
 def _in_each_broker(bug: Callable[[Broker], None]) -> Plant:
@@ -670,5 +689,5 @@ def _in_each_broker(bug: Callable[[Broker], None]) -> Plant:
 
 PLANTED: dict[str, Planted] = {
     **{bug.__name__: Planted(_in_each_broker(bug), False) for bug in BROKER_BUGS},
-    **{bug.__name__: Planted(bug, True) for bug in SESSION_BUGS},
+    **{bug.__name__: Planted(bug, True, RARE.get(bug.__name__, {})) for bug in SESSION_BUGS},
 }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from broker.limits import STALE_HEAP_ENTRIES_MAX
 from tests.simulation.broker_process import BrokerProcess
@@ -56,9 +57,10 @@ def simulate(
     plant: Plant = contextlib.nullcontext,
     *,
     real_gateways: bool = True,
+    faults: Mapping[str, float] = MappingProxyType({}),
     echo: bool = False,
 ) -> Outcome:
-    """Run one schedule.
+    """Run one schedule. ``faults`` replace rates of the seed's options.
 
     Without real gateways a schedule takes a fraction of the time, and exercises the broker with
     more jobs (see ``job_gateways``).
@@ -66,7 +68,7 @@ def simulate(
     Raises:
         ScheduleError: when an invariant does not hold.
     """
-    world = World(seed, real_gateways=real_gateways, echo=echo)
+    world = World(seed, real_gateways=real_gateways, faults=faults, echo=echo)
     world.note("options", str(world.options))
     with plant():
         schedule = _Schedule(seed, world)

@@ -118,6 +118,6 @@ def test_a_planted_bug_is_caught(bug: str) -> None:
     planted = PLANTED[bug]
     with pytest.raises(ScheduleError, match=TEXT_OF_A_FAILURE) as caught:
         for seed in range(SEEDS_TO_CATCH_A_BUG):
-            simulate(seed, planted.plant, real_gateways=planted.real_gateways)
+            planted.simulate(seed)
     # A plant that does not fit the code (any more) would be caught as well.
     assert not re.search(r"fails: (Type|Attribute|Name|Key)Error", str(caught.value))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from random import Random
+from typing import Any
 
 from tests.simulation.options import Options
 
@@ -18,10 +20,14 @@ DELAY_REORDERED_S_MAX = 0.4
 class World:
     """An agenda of events. ``run`` performs them one at a time, in the order of their times."""
 
-    def __init__(self, seed: int, *, real_gateways: bool = True, echo: bool = False) -> None:
-        """``echo`` prints each event."""
+    def __init__(
+        self, seed: int, *, real_gateways: bool, faults: Mapping[str, float], echo: bool
+    ) -> None:
+        """``faults`` replace those of the seed; ``echo`` prints each event."""
         self.rng = Random(seed)
-        self.options = Options.draw(self.rng, real_gateways=real_gateways)
+        drawn = Options.draw(self.rng, real_gateways=real_gateways)
+        changes: dict[str, Any] = dict(faults)
+        self.options = replace(drawn, **changes)
         self.now_s = 0.0
         self.healing = False
         self.events = 0
