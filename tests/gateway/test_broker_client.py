@@ -171,7 +171,7 @@ async def test_without_a_broker_sends_are_refused_in_the_end_not_lost_in_silence
     assert _dropped("send_queue_full") - refused == sent.count(False)
 
 
-async def test_after_a_silence_what_may_be_lost_is_sent_again_once(
+async def test_after_a_silence_the_restart_callback_runs_once(
     gateway: Gateway, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     identity, _ = await asyncio.to_thread(peer.receive)
@@ -189,7 +189,7 @@ async def test_after_a_silence_what_may_be_lost_is_sent_again_once(
     monkeypatch.setattr(link_module, "SILENCE_S", 0.0)
     monkeypatch.setattr(link_module, "SETTLE_S", 1_000.0)
     await hear()
-    assert gateway.restarts == 1  # What has arrived meanwhile is heard first.
+    assert gateway.restarts == 1  # Delivered messages are handled first.
     monkeypatch.setattr(link_module, "SETTLE_S", 0.0)
     await hear()
     assert gateway.restarts == 2

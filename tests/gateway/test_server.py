@@ -16,7 +16,7 @@ from wire.messages import Failure, Stored
 
 
 @pytest.mark.parametrize(("code", "failures"), [("overloaded", 0), ("chunk_failed", 1)])
-async def test_a_job_that_comes_again_has_not_failed(code: str, failures: int) -> None:
+async def test_a_job_that_is_sent_again_has_not_failed(code: str, failures: int) -> None:
     server = Server(GatewaySettings())
     server._on_message(result_of(job(0), None, Failure(code=code, message="")))
     assert sum(slot.failures for slot in server.activity.slots(time.monotonic())) == failures

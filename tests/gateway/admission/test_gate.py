@@ -1,4 +1,4 @@
-"""The gate: what is counted, and which of its sources decides."""
+"""The gate: counting of connections, and the order of its checks."""
 
 from __future__ import annotations
 

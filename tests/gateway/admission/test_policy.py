@@ -61,14 +61,14 @@ def decide(
 
 
 def admitted_of(subject: Admission, offered: int, now_s: float = 0.0) -> int:
-    """How many of so many that come at once are admitted, all of them to this gateway."""
+    """Return how many of ``offered`` simultaneous clients this gateway admits."""
     admitted = 0
     for _ in range(offered):
         admitted += decide(subject, now_s, own=admitted + 1) is None
     return admitted
 
 
-def test_without_a_broker_nobody_enters() -> None:
+def test_without_a_broker_sessions_are_refused() -> None:
     subject = admission(None)
     assert decide(subject) == "no_broker"
     subject.note_load(LOAD, 0.0)
@@ -127,7 +127,7 @@ def test_backlog_and_draining() -> None:
         (structs.replace(LOAD, est_wait_ms=1001), {"est_wait_ms_max": 1000}),
     ],
 )
-def test_who_comes_back_is_not_refused_for_want_of_capacity(
+def test_a_resumed_session_is_not_refused_for_lack_of_capacity(
     load: Load, limits: dict[str, Any]
 ) -> None:
     subject = admission(load, **limits)
@@ -143,7 +143,7 @@ def test_a_session_from_elsewhere_needs_a_broker_a_worker_and_its_turn() -> None
     assert [decide(subject, returns="elsewhere") for _ in range(3)] == [None, None, "overloaded"]
 
 
-def test_a_session_that_is_here_needs_nothing_but_a_gateway_that_goes_on() -> None:
+def test_a_session_on_this_gateway_is_refused_only_while_draining() -> None:
     assert decide(admission(None), returns="here") is None
     refusal = admission().decide(0.0, own=1, backlog_full=True, draining=True, returns="here")
     assert refusal is not None and refusal.code == "draining"
@@ -154,7 +154,7 @@ def test_a_session_that_is_here_needs_nothing_but_a_gateway_that_goes_on() -> No
 
 
 def test_of_many_at_once_only_those_that_the_workers_can_take() -> None:
-    """Nothing has arrived yet, and no queue has formed: what is expected of them counts."""
+    """No audio has arrived, and no queue has formed: the expected rate counts."""
     assert admitted_of(admission(admit_utilisation_max=0.8), 1_500) == 80
     half = admission(admit_utilisation_max=0.8, admit_session_audio_rate=0.5)
     assert admitted_of(half, 1_500) == 160
@@ -178,7 +178,7 @@ def test_audio_that_arrives_counts_as_well() -> None:
     )
 
 
-def test_what_is_expected_of_a_session_fades_as_it_grows_old() -> None:
+def test_the_expected_rate_of_a_session_fades_with_its_age() -> None:
     subject = admission()
     for _ in range(10):
         decide(subject)
@@ -222,7 +222,7 @@ def test_at_the_limit_it_stays_closed_until_there_is_room_to_speak_of() -> None:
 
 
 def beat(subject: Admission, delay_s: float, from_s: float, seconds: float) -> float:
-    """Pulses four times a second, each late by ``delay_s``; returns when the last is over."""
+    """Send four probes a second, each late by ``delay_s``; return the time after the last."""
     now_s = from_s
     while now_s < from_s + seconds:
         subject.note_probe_due(now_s + 0.25)
@@ -285,7 +285,7 @@ def test_a_busy_gateway_refuses_until_it_is_less_busy() -> None:
     assert decide(subject, now_s, own=300) is None
 
 
-def test_clients_faster_than_real_time_keep_nobody_out() -> None:
+def test_clients_faster_than_real_time_do_not_cause_refusals() -> None:
     subject = admission(admit_busy_max=0.8)
     now_s = busy(subject, 1.0, 0.0, 10.0, audio_rate=300.0)
     # Of four connections, one of which sends as fast as it can, little of it is in real time.

@@ -1,4 +1,4 @@
-"""Decoder processes: the same PCM whatever the chunks, and no harm from whatever a client sends."""
+"""Decoder processes: the PCM does not depend on chunks; hostile input affects its stream only."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def decode(pool: DecoderPool, container: Container, data: bytes, size: int
 
 
 async def child_of(pool: DecoderPool, stream: EncodedStream) -> psutil.Process:
-    """The only child that decodes, once it has begun."""
+    """Return the only decoding child, after its start."""
     await stream.feed(WEBM[:2_000], NO_LIMIT)
     (server,) = servers()
     (child,) = server.children()
@@ -76,7 +76,7 @@ async def test_slices_give_exactly_the_pcm_of_the_whole_file(pool: DecoderPool, 
 
 
 @pytest.mark.parametrize("name", FORMATS)
-async def test_the_speech_is_what_was_encoded(pool: DecoderPool, name: str) -> None:
+async def test_the_decoded_audio_equals_the_encoded(pool: DecoderPool, name: str) -> None:
     container, data = FORMATS[name]
     pcm = np.frombuffer(b"".join(await decode(pool, container, data, 8_000)), "<i2")
     assert abs(len(pcm) - len(SPEECH)) < 1_600
@@ -90,7 +90,7 @@ async def test_the_speech_is_what_was_encoded(pool: DecoderPool, name: str) -> N
 
 
 @pytest.mark.parametrize("name", FORMATS)
-async def test_pcm_comes_while_the_stream_goes_on(pool: DecoderPool, name: str) -> None:
+async def test_pcm_is_returned_while_the_stream_continues(pool: DecoderPool, name: str) -> None:
     container, data = FORMATS[name]
     pieces = await decode(pool, container, data, len(data) // 8)
     # A FLAC decoder looks some frames ahead; nothing waits for the end of the file.
@@ -182,7 +182,7 @@ async def test_playlists_and_urls_are_not_followed(
         await decode(pool, container, playlist, 1_000)
 
 
-async def test_a_decode_bomb_is_stopped_at_what_the_caller_allows(pool: DecoderPool) -> None:
+async def test_a_decode_bomb_stops_at_the_callers_limit(pool: DecoderPool) -> None:
     bomb = encode(np.zeros(16_000 * 300, np.int16), "webm", 48_000, 1)
     assert len(bomb) < 1 << 18
     stream = await pool.open("matroska")

@@ -196,7 +196,7 @@ def run_confined(script: str) -> subprocess.CompletedProcess[str]:
     [(MEMORY, ["no memory"]), (FILES, ["no file True", "no file True", "no socket"])],
     ids=["memory", "files"],
 )
-def test_it_is_given_no_more(script: str, said: list[str]) -> None:
+def test_a_child_is_confined(script: str, said: list[str]) -> None:
     assert run_confined(script).stdout.splitlines() == said
 
 

@@ -46,7 +46,7 @@ def pcm_of(data: bytes) -> np.ndarray:
     return np.frombuffer(pcm, "<i2")
 
 
-def test_sixteen_bit_mono_comes_out_as_it_is() -> None:
+def test_sixteen_bit_mono_is_unchanged() -> None:
     reader = WavReader()
     assert reader.feed(wav(fmt(rate_hz=22_050), chunk(b"data", RAMP.tobytes()))) == RAMP.tobytes()
     assert reader.complete
@@ -125,7 +125,7 @@ def test_an_unknown_length_means_until_the_end(length: int) -> None:
     reader.finish()
 
 
-def test_audio_behind_a_length_that_told_only_the_first_part() -> None:
+def test_audio_after_a_declared_length_of_the_first_part() -> None:
     reader = WavReader()
     assert reader.feed(wav(fmt(), chunk(b"data", RAMP.tobytes()))) == RAMP.tobytes()
     assert reader.complete
@@ -202,7 +202,7 @@ def test_a_header_cut_off_is_an_error_at_the_end(end: int) -> None:
 
 
 @given(st.binary(max_size=300), st.booleans())
-def test_whatever_comes_is_audio_or_an_audio_error(junk: bytes, has_format: bool) -> None:
+def test_any_bytes_are_audio_or_an_audio_error(junk: bytes, has_format: bool) -> None:
     reader = WavReader()
     try:
         reader.feed(b"RIFF\0\0\0\0WAVE" + (fmt() if has_format else b"") + junk)

@@ -1,4 +1,4 @@
-"""FunASR's runtime protocol: what each kind of client sends, and exactly what it is told."""
+"""FunASR's runtime protocol: the messages of each client, and the exact replies."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_offline_is_one_reply_and_an_end_if_asked_for() -> None:
             }
 
 
-def test_2pass_sentences_replace_what_was_appended() -> None:
+def test_2pass_sentences_replace_the_increments() -> None:
     talk = dialect()
     start(talk, mode="2pass")
     partial = told(talk, e.PartialText(segment_index=0, text="nine"))
@@ -185,7 +185,7 @@ def test_2pass_sentences_replace_what_was_appended() -> None:
 
 @pytest.mark.parametrize(("mode", "kind"), [("online", "online"), ("2pass", "2pass-offline")])
 def test_the_last_reply_has_the_last_text(mode: str, kind: str) -> None:
-    """FunASR's Python API returns the last message at its end, and nothing of those before."""
+    """FunASR's Python API returns only the last message."""
     talk = dialect()
     start(talk, mode=mode)
     assert [r["text"] for r in told(talk, segment(0, "one"))] == ["one"]
@@ -200,7 +200,7 @@ def test_the_last_reply_has_the_last_text(mode: str, kind: str) -> None:
     assert (last["mode"], last["text"], last["is_final"]) == (kind, ends[mode], True)
 
 
-def test_a_text_is_not_held_back_from_who_waits_for_an_acknowledgement() -> None:
+def test_a_text_is_not_held_back_if_the_client_expects_is_end() -> None:
     talk = dialect()
     start(talk, mode="2pass")
     talk.parse(END)
@@ -209,7 +209,7 @@ def test_a_text_is_not_held_back_from_who_waits_for_an_acknowledgement() -> None
     assert (last["text"], last["is_end"], last["is_final"]) == ("", True, True)
 
 
-def test_what_is_held_back_comes_before_an_error() -> None:
+def test_a_reply_held_back_precedes_an_error() -> None:
     talk = dialect()
     start(talk, mode="2pass")
     talk.parse(OLD_END)
@@ -243,7 +243,7 @@ def test_clients_that_count_replies_get_an_error_with_the_last() -> None:
     assert reply["is_final"] is True and reply["error"] == "bad_audio: why"
 
 
-def test_the_next_recording_keeps_what_its_start_leaves_out() -> None:
+def test_the_next_recording_keeps_omitted_settings() -> None:
     talk = dialect()
     start(talk, hotwords="one", audio_fs=8_000, mode="2pass", wav_format="others")
     talk.parse(OLD_END)
@@ -254,8 +254,8 @@ def test_the_next_recording_keeps_what_its_start_leaves_out() -> None:
     assert event.encoded is False
 
 
-def test_a_recording_that_begins_before_the_one_before_is_told() -> None:
-    """Answers are about the first, what comes is the second's."""
+def test_a_recording_that_begins_before_the_last_reply_of_the_one_before() -> None:
+    """Answers concern the first recording, messages the second."""
     talk = dialect()
     assert start(talk, wav_name="a").session_id == "session0"
     talk.parse(OLD_END)

@@ -1,4 +1,4 @@
-"""Increments: what appending clients are told, and never twice."""
+"""Increments: each word is sent once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.session.transcript import join_texts
 TEXTS = st.text(alphabet="一二三ab ，", max_size=12)
 
 
-def test_a_word_is_told_when_two_partials_agree() -> None:
+def test_a_word_is_sent_when_two_partial_results_agree() -> None:
     told = Increments(revisable=False)
     assert told.partial("二五") == ""
     assert told.partial("二五一") == "二五"
@@ -30,7 +30,7 @@ def test_english_words_keep_their_spaces() -> None:
     assert told.final("five") == ""
 
 
-def test_what_cannot_be_taken_back_is_completed() -> None:
+def test_sent_words_are_completed_by_the_final_result() -> None:
     told = Increments(revisable=False)
     told.partial("三五")
     assert told.partial("三五") == "三五"

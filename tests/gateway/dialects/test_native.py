@@ -1,4 +1,4 @@
-"""The native protocol: what clients may send, and what they are sent."""
+"""The native protocol: parsing of messages, and encoding of answers."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("text", BAD, ids=range(len(BAD)))
-def test_what_is_no_message_is_a_bad_message(text: str) -> None:
+def test_malformed_messages_are_bad_messages(text: str) -> None:
     with pytest.raises(MessageError) as caught:
         parse(text)
     assert caught.value.code == "bad_message"

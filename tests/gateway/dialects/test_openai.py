@@ -1,4 +1,4 @@
-"""OpenAI's API: forms and answers. That its own client reads them: tests/integration."""
+"""OpenAI's API: forms and answers. Its own client is tested in tests/integration."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def request(**fields: str) -> openai.Request:
     return openai.parse({"model": ["demo"], **{name: [value] for name, value in fields.items()}})
 
 
-def test_what_is_left_out_has_its_default() -> None:
+def test_omitted_fields_have_defaults() -> None:
     assert request(prompt="ignored", include="too") == openai.Request(
         response_format="json", language="", granularities=frozenset({"segment"}), stream=False
     )
@@ -64,7 +64,7 @@ def test_each_format() -> None:
     assert "00:00:00.100" in openai.encode(TRANSCRIPT, request(response_format="vtt"))
 
 
-def test_verbose_has_what_was_asked_for() -> None:
+def test_verbose_json_has_the_requested_granularities() -> None:
     verbose = {"response_format": "verbose_json", "language": "en"}
     body = json.loads(openai.encode(TRANSCRIPT, request(**verbose)))
     assert (body["task"], body["language"], body["duration"]) == ("transcribe", "en", 2.5)

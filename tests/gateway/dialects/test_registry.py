@@ -1,4 +1,4 @@
-"""The table of dialects, and what every dialect promises."""
+"""The table of dialects, and their common properties."""
 
 from __future__ import annotations
 

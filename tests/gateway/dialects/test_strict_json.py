@@ -1,4 +1,4 @@
-"""Strict JSON: what parsers disagree about is refused."""
+"""The strict JSON reader refuses whatever parsers disagree about."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SRT and WebVTT: what a player takes and a reader can follow."""
+"""SRT and WebVTT: valid files, readable cues."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def test_a_file_of_each_kind() -> None:
     )
 
 
-def test_nothing_was_said() -> None:
+def test_no_speech() -> None:
     assert to_srt([]) == ""
     assert to_vtt([Segment(text=" ", start_ms=0, end_ms=9)]) == "WEBVTT\n"
 
 
-def test_what_would_be_taken_for_markup_is_not() -> None:
+def test_markup_is_escaped() -> None:
     segments = [Segment(text="a --> b <c> &", start_ms=0, end_ms=1_000)]
     assert to_srt(segments).count("-->") == 1
     assert "a --&gt; b &lt;c&gt; &amp;" in to_vtt(segments)

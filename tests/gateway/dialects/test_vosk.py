@@ -1,4 +1,4 @@
-"""Vosk's protocol: one reply to each message, whatever the session has to say by then."""
+"""Vosk's protocol: exactly one reply to each message."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_numbers_in_strings_as_vosk_server_takes_them() -> None:
     assert "alternatives" in told(talk, RECEIVED)
 
 
-def test_reset_goes_on_and_eof_does_not() -> None:
+def test_the_connection_stays_open_after_reset_and_not_after_eof() -> None:
     talk = dialect()
     talk.parse(b"ab")
     assert talk.parse('{"reset" : 1}') == (e.Finish(session_id="session0"),)

@@ -51,7 +51,7 @@ def test_a_latency_beyond_all_buckets_is_the_last_ones() -> None:
     assert found is not None and found > 60_000
 
 
-def test_what_is_older_than_the_window_is_forgotten() -> None:
+def test_older_slots_are_dropped() -> None:
     activity = a.Activity()
     told(activity, now_s=5.0)
     activity.note_refusal("overloaded", 5.0)

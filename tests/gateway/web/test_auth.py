@@ -25,7 +25,7 @@ from gateway.web.auth_tokens import AuthTokens
 
 TOKEN = auth_tokens.new_token()
 OPEN = {"/", "/dashboard", "/docs", "/openapi.json", "/livez", "/readyz", "/static/{name}"}
-"""Written anew here: who opens a further path has to say so twice."""
+"""Repeated here on purpose: opening another path takes a change in two places."""
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ async def answer_of(app: Any, scope: dict[str, Any]) -> tuple[int, dict[str, str
 
 
 def of(route: BaseRoute) -> list[tuple[str, dict[str, Any]]]:
-    """Every request that ``route`` answers: its path as it stands in the code, and a scope."""
+    """Return each request that ``route`` answers: its path in the code, and a scope."""
     assert isinstance(route, Route | WebSocketRoute), "of any other kind the test knows nothing"
     path = re.sub(r"\{\w+\}", "x", route.path)
     if isinstance(route, WebSocketRoute):
@@ -127,11 +127,11 @@ async def test_no_route_is_forgotten(app: FastAPI) -> None:
     ],
     ids=lambda scope: f"{scope['type']}-{scope.get('method', '')}-{scope['path']}",
 )
-async def test_what_is_not_open_is_closed(app: FastAPI, scope: dict[str, Any]) -> None:
+async def test_other_paths_need_a_token(app: FastAPI, scope: dict[str, Any]) -> None:
     assert (await answer_of(app, scope))[0] == 401
 
 
-async def test_a_wrong_token_is_told_from_none(app: FastAPI) -> None:
+async def test_a_wrong_token_is_distinguished_from_none(app: FastAPI) -> None:
     async def challenge(*headers: tuple[bytes, bytes]) -> str:
         scope = request("/api/v1/history", "GET", *headers)
         return (await answer_of(app, scope))[1]["www-authenticate"]
@@ -198,7 +198,7 @@ def test_nothing_else_is_changed() -> None:
     assert without_token(scope) == scope
 
 
-async def test_what_is_no_text_is_refused_like_any_other(app: FastAPI) -> None:
+async def test_a_token_that_is_not_text_is_refused(app: FastAPI) -> None:
     scope = upgrade("/ws/asr", offers=("bearer.x",))
     scope["subprotocols"] = ["bearer.\udcff"]
     assert (await answer_of(app, scope))[0] == 401

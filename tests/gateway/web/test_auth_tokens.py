@@ -29,7 +29,7 @@ def test_a_token_may_stand_in_headers_urls_and_subprotocols() -> None:
     assert all(re.fullmatch(r"asr_[A-Za-z0-9_-]{43}", token) for token in made)
 
 
-def test_what_is_written_is_read(path: Path) -> None:
+def test_a_written_file_is_read_back(path: Path) -> None:
     known = {"anna": auth_tokens.hash_of("a"), "build.server-2": auth_tokens.hash_of("b")}
     auth_tokens.write(path, known)
     assert auth_tokens.read(path) == known
@@ -69,7 +69,7 @@ def test_the_owner_stays(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("x" * (auth_tokens.FILE_BYTES_MAX + 1), "more than"),
     ],
 )
-def test_what_is_wrong_is_told_and_not_shown(path: Path, text: str, why: str) -> None:
+def test_the_error_names_the_line_and_does_not_show_it(path: Path, text: str, why: str) -> None:
     with pytest.raises(AuthTokensError, match=why) as told:
         auth_tokens.read(fill(path, text))
     assert "by_mistake" not in str(told.value) and HASH not in str(told.value)
@@ -113,7 +113,7 @@ def test_a_changed_file_is_read_within_a_second(path: Path) -> None:
     assert known.name_of("b", 200.0) is None
 
 
-def test_a_file_that_became_wrong_locks_nobody_out(path: Path) -> None:
+def test_a_file_that_became_invalid_changes_nothing(path: Path) -> None:
     auth_tokens.write(path, {"anna": auth_tokens.hash_of("a")})
     known = AuthTokens(path)
     fill(path, "half a li")

@@ -33,7 +33,7 @@ def test_files_have_their_types_and_others_are_not_served(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_a_page_comes_with_its_guards(path: str) -> None:
+def test_a_page_has_its_security_headers(path: str) -> None:
     answer = VISITOR.get(path)
     assert answer.status_code == 200
     assert answer.content == (STATIC_DIR / PAGES[path]).read_bytes()
@@ -51,7 +51,7 @@ def test_no_other_file_can_be_had(name: str) -> None:
     assert answer.status_code == 404
 
 
-def test_an_unknown_file_is_answered_with_the_same_guards() -> None:
+def test_the_answer_for_an_unknown_file_has_them_too() -> None:
     answer = VISITOR.get("/static/nothing.js")
     assert answer.json() == {"code": "not_found", "message": "no such page"}
     assert {name: answer.headers[name] for name in HEADERS} == HEADERS
@@ -117,7 +117,7 @@ def test_every_file_is_used() -> None:
         assert any(name in text for other, text in texts.items() if other != name), name
 
 
-def test_every_refusal_is_told_in_words() -> None:
+def test_every_refusal_has_a_text() -> None:
     """In both languages; for an error that is not among them, the server's words are shown."""
     documented = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
     sentence = re.search(r"^Refused before the upgrade, .*?; with 403", documented, re.M | re.S)
@@ -128,7 +128,7 @@ def test_every_refusal_is_told_in_words() -> None:
     assert {code for code in codes if texts.count(f'"problem.{code}":') != 2} == set()
 
 
-def test_every_status_in_the_history_is_told_in_words() -> None:
+def test_every_status_in_the_history_has_a_text() -> None:
     schema = "".join(
         path.read_text(encoding="utf-8")
         for path in sorted((ROOT / "persistence" / "migrations").glob("*.sql"))

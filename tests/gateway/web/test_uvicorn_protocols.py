@@ -98,7 +98,7 @@ async def test_a_refusal_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-async def test_no_answer_is_one(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_missing_answer_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
     assert await answer_of("/forgets") == (500, None)
     assert "without completing handshake" in caplog.text
 
@@ -108,7 +108,7 @@ def _refused_as_draining() -> float:
     return value
 
 
-async def test_who_is_not_let_in_yet_when_it_ends_shall_try_again() -> None:
+async def test_an_unfinished_handshake_gets_503_at_shutdown() -> None:
     asked, ended = asyncio.Event(), asyncio.Event()
     before = _refused_as_draining()
 
@@ -147,7 +147,7 @@ async def test_reading_does_not_stop_while_messages_are_taken(
     assert stops == 0
 
 
-async def test_of_messages_that_are_not_taken_few_are_read() -> None:
+async def test_reading_pauses_while_messages_are_not_taken() -> None:
     """The kernel's buffers fill, and the client waits; then all arrive, in order."""
     count, size = 400, 65_536
     taking = asyncio.Event()
@@ -228,7 +228,7 @@ async def test_a_message_of_any_number_of_frames_takes_the_room_of_its_bytes() -
         assert answer[10:] == message
 
 
-async def test_who_does_not_read_gets_no_pongs() -> None:
+async def test_a_client_that_does_not_read_gets_no_pongs() -> None:
     """They would pile up, for as long as the keep-alive takes to notice."""
     async with (
         serving(takes=take_one) as served,
@@ -247,7 +247,7 @@ async def test_who_does_not_read_gets_no_pongs() -> None:
         assert transport.get_write_buffer_size() < 2 * high + len(pings)
 
 
-async def test_who_breaks_the_protocol_is_counted() -> None:
+async def test_a_protocol_violation_is_counted() -> None:
     before = CLOSED.labels(1002)._value.get()
     async with (
         serving(takes=take_one) as served,
@@ -258,7 +258,7 @@ async def test_who_breaks_the_protocol_is_counted() -> None:
     assert CLOSED.labels(1002)._value.get() == before + 1
 
 
-async def test_who_does_not_answer_pings_is_counted() -> None:
+async def test_a_keepalive_timeout_is_counted() -> None:
     before = CLOSED.labels(1011)._value.get()
     async with (
         serving(takes=take_one) as served,
@@ -314,7 +314,7 @@ CONTRACT: dict[type, dict[str, str]] = {
     [(base, name) for base, methods in CONTRACT.items() for name in methods],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
-def test_uvicorn_is_as_it_was_read(base: type, name: str) -> None:
+def test_uvicorns_methods_have_not_changed(base: type, name: str) -> None:
     """If this fails, compare the method with the one of ours in ``uvicorn_protocols``: does uvicorn
     do by itself now what it works around, and do its attributes still mean the same?"""
     assert digest(getattr(base, name)) == CONTRACT[base][name]
