@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from gateway.audio.timeline import FRAME_SAMPLES, samples_to_ms
 from wire.messages import SAMPLE_RATE_HZ
@@ -51,15 +50,10 @@ class EndpointerConfig:
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """A part of the session's timeline that holds speech, in samples at 16 kHz.
-
-    ``reason`` is the cause of its end: ``endpoint``, silence; ``limit``, ``utterance_ms_max``;
-    ``boundary`` and ``flush``, the end of the audio (see ``Endpointer.boundary``).
-    """
+    """A part of the session's timeline that holds speech, in samples at 16 kHz."""
 
     start_sample: int
     end_sample: int
-    reason: Literal["endpoint", "limit", "boundary", "flush"]
 
 
 @dataclass(slots=True)
@@ -125,29 +119,18 @@ class Endpointer:
 
     def push(self, probabilities: Sequence[float]) -> list[Utterance]:
         """Take the probabilities of the next frames. Returns the utterances that ended in them."""
-        utterances = []
-        for probability in probabilities:
-            utterance = self._step(probability)
-            if utterance is not None:
-                utterances.append(utterance)
-        return utterances
+        return [ended for each in probabilities if (ended := self._step(each)) is not None]
 
-    def boundary(
-        self, total_samples: int, reason: Literal["boundary", "flush"] = "boundary"
-    ) -> list[Utterance]:
+    def boundary(self, total_samples: int) -> list[Utterance]:
         """The audio ends at ``total_samples``: no utterance spans it, and an open one ends there.
 
         ``total_samples`` must be less than a frame away from the end of the pushed frames: behind
         it while a part of a frame is missing, before it if the last frame was padded.
         """
         assert abs(total_samples - self._position) < FRAME_SAMPLES, "push the frames first"
-        utterances = []
-        if self._open is not None:
-            utterance = self._close(total_samples, reason)
-            if utterance is not None:
-                utterances.append(utterance)
+        utterance = None if self._open is None else self._close(self._open, total_samples)
         self._floor = max(self._floor, total_samples)
-        return utterances
+        return [] if utterance is None else [utterance]
 
     def end_in_silence(self) -> list[Utterance]:
         """End an open utterance in the middle of the silence after its last word.
@@ -159,7 +142,7 @@ class Endpointer:
             return []
         speech_end = self._open.speech_end_sample
         half = (self._position - speech_end) // 2
-        utterance = self._close(speech_end + min(half, self._post_roll), "boundary")
+        utterance = self._close(self._open, speech_end + min(half, self._post_roll))
         return [] if utterance is None else [utterance]
 
     def _step(self, probability: float) -> Utterance | None:
@@ -176,7 +159,7 @@ class Endpointer:
             utterance.speech_samples += FRAME_SAMPLES
             utterance.speech_end_sample = self._speech_end = self._position
         elif self._position - utterance.speech_end_sample >= self._endpoint_silence:
-            return self._close(utterance.speech_end_sample + self._post_roll, "endpoint")
+            return self._close(utterance, utterance.speech_end_sample + self._post_roll)
         if self._position + FRAME_SAMPLES - utterance.start_sample > self._length_max:
             return self._cut(utterance)
         return None
@@ -196,17 +179,13 @@ class Endpointer:
             recent=deque(frames, maxlen=self._search_frames),
         )
 
-    def _close(
-        self, end_sample: int, reason: Literal["endpoint", "boundary", "flush"]
-    ) -> Utterance | None:
-        utterance = self._open
-        assert utterance is not None
+    def _close(self, utterance: _Open, end_sample: int) -> Utterance | None:
         self._open = None
         needed = 1 if utterance.is_rest else _samples(self._config.min_speech_ms)
         if utterance.speech_samples < needed or end_sample <= utterance.start_sample:
             return None
         self._floor = end_sample
-        return Utterance(utterance.start_sample, end_sample, reason)
+        return Utterance(utterance.start_sample, end_sample)
 
     def _cut(self, utterance: _Open) -> Utterance:
         """End ``utterance`` in the middle of its most silent recent frame, and open the rest."""
@@ -217,7 +196,7 @@ class Endpointer:
         cut_sample = self._position - len(frames_behind) * FRAME_SAMPLES + FRAME_SAMPLES // 2
         self._floor = cut_sample
         self._open_at(cut_sample, frames_behind, is_rest=True)
-        return Utterance(utterance.start_sample, cut_sample, "limit")
+        return Utterance(utterance.start_sample, cut_sample)
 
 
 def _samples(duration_ms: int) -> int:

@@ -35,7 +35,7 @@ def frames(*runs: tuple[float, int]) -> list[float]:
 def test_speech_between_silences_is_one_utterance_with_its_rolls() -> None:
     endpointer = Endpointer(CONFIG)
     (utterance,) = endpointer.push(frames((0, 20), (0.9, 30), (0, 20)))
-    assert utterance == Utterance(20 * 512 - ROLL, 50 * 512 + 128 * 16, "endpoint")
+    assert utterance == Utterance(20 * 512 - ROLL, 50 * 512 + 128 * 16)
     assert endpointer.speech_start_sample is None
 
 
@@ -73,25 +73,24 @@ def test_the_limit_cuts_inside_the_most_silent_frame_of_the_last_seconds() -> No
     endpointer = Endpointer(CONFIG)
     speech = frames((0.9, 90), (0.35, 1), (0.9, 60))
     (utterance,) = endpointer.push(speech)
-    assert utterance == Utterance(0, 90 * 512 + 256, "limit")
+    assert utterance == Utterance(0, 90 * 512 + 256)
     assert endpointer.speech_start_sample == 90 * 512 + 256
     (rest,) = endpointer.push(frames((0, 20)))
-    assert rest == Utterance(90 * 512 + 256, 151 * 512 + 128 * 16, "endpoint")
+    assert rest == Utterance(90 * 512 + 256, 151 * 512 + 128 * 16)
 
 
 def test_the_rest_after_a_limit_counts_however_short_its_speech_is() -> None:
     endpointer = Endpointer(CONFIG)
     # The last frame that fits is 125; the quietest before it is 123, so one frame of speech is
     # behind the cut, and silence follows.
-    utterances = endpointer.push(frames((0.9, 122), (0.1, 1), (0.9, 1), (0, 20)))
-    assert [u.reason for u in utterances] == ["limit", "endpoint"]
-    assert utterances[1].start_sample == utterances[0].end_sample
+    first, rest = endpointer.push(frames((0.9, 122), (0.1, 1), (0.9, 1), (0, 20)))
+    assert rest.start_sample == first.end_sample == 122 * 512 + 256
 
 
 def test_a_boundary_closes_the_utterance_exactly_there() -> None:
     endpointer = Endpointer(CONFIG)
     endpointer.push(frames((0.9, 10)))
-    assert endpointer.boundary(10 * 512 - 100) == [Utterance(0, 10 * 512 - 100, "boundary")]
+    assert endpointer.boundary(10 * 512 - 100) == [Utterance(0, 10 * 512 - 100)]
     (utterance,) = endpointer.push(frames((0.9, 10), (0, 20)))
     assert utterance.start_sample == 10 * 512 - 100
 
@@ -105,17 +104,10 @@ def test_a_boundary_in_silence_is_nothing_but_a_wall_for_the_next_pre_roll() -> 
     assert utterance.start_sample == 10 * 512 + 7
 
 
-def test_the_reason_of_the_last_utterance_can_be_flush() -> None:
-    endpointer = Endpointer(CONFIG)
-    endpointer.push(frames((0.9, 10)))
-    (utterance,) = endpointer.boundary(10 * 512, "flush")
-    assert utterance.reason == "flush"
-
-
 def test_a_known_end_leaves_half_of_the_silence_to_what_follows() -> None:
     endpointer = Endpointer(CONFIG)
     endpointer.push(frames((0.9, 10), (0, 4)))
-    assert endpointer.end_in_silence() == [Utterance(0, 12 * 512, "boundary")]
+    assert endpointer.end_in_silence() == [Utterance(0, 12 * 512)]
     assert endpointer.end_in_silence() == []
     (utterance,) = endpointer.push(frames((0.9, 10), (0, 20)))
     assert utterance.start_sample == 12 * 512
@@ -176,7 +168,7 @@ def test_no_speech_is_lost_nothing_is_sent_twice_and_lengths_keep_the_limit(
         assert endpointer.safe_to_forget_sample >= safe
         utterances += new
     total = max(0, len(probabilities) * FRAME_SAMPLES - padding)
-    utterances += endpointer.boundary(total, "flush")
+    utterances += endpointer.boundary(total)
     previous_end = 0
     for utterance in utterances:
         assert previous_end <= utterance.start_sample < utterance.end_sample <= total
