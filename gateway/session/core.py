@@ -83,7 +83,7 @@ class Session:
         self._chunks = ChunkLedger(resume_point.next_chunk_index)
         self._decoding = (0, 0)
         """Index and size in bytes of the chunk being decoded."""
-        self._segments = Segments(limits.segment_deadline_ms, len(resume_point.results))
+        self._segments = Segments(len(resume_point.results))
         self._partials = PartialPacing(limits.partial_every_ms)
         self._records = SessionRecords("")
         self._audio_over = False
@@ -340,7 +340,8 @@ class Session:
                 )
                 actions += self.delivery.send(problem)
                 continue
-            job = self._segments.add(self._job(utterance, partial=False), now_s)
+            job = self._job(utterance, partial=False)
+            self._segments.add(job, now_s)
             self._records.expect_result(job.seq)
             self._partials.segment_ended(utterance.end_ms)
             actions.append(e.SubmitJob(job=job))

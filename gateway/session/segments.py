@@ -46,12 +46,10 @@ class _Pending:
 class Segments:
     """Final jobs of one session."""
 
-    def __init__(self, deadline_ms: int, first_seq: int = 0) -> None:
-        self._deadline_s = deadline_ms / 1000
-        self._deadline_ms = deadline_ms
+    def __init__(self, first_seq: int = 0) -> None:
+        self.unanswered_audio_ms = 0
         self._pending: deque[_Pending] = deque()
         self._first_seq = first_seq
-        self._unanswered_audio_ms = 0
 
     @property
     def next_seq(self) -> int:
@@ -59,20 +57,14 @@ class Segments:
         return self._first_seq + len(self._pending)
 
     @property
-    def unanswered_audio_ms(self) -> int:
-        return self._unanswered_audio_ms
-
-    @property
     def all_delivered(self) -> bool:
         return not self._pending
 
-    def add(self, job: Job, now_s: float) -> Job:
-        """Keep ``job``; its seq must be ``next_seq``. Returns the job to send."""
+    def add(self, job: Job, now_s: float) -> None:
+        """Keep ``job``, which the caller sends now. Its seq must be ``next_seq``."""
         assert job.seq == self.next_seq and not job.partial
-        job = replace(job, deadline_ms=self._deadline_ms)
         self._pending.append(_Pending(job, now_s, now_s + RESEND_AFTER_S))
-        self._unanswered_audio_ms += job.end_ms - job.start_ms
-        return job
+        self.unanswered_audio_ms += job.end_ms - job.start_ms
 
     def answer(self, result: Result, now_s: float) -> Discarded | None:
         """Take a final result. Returns why it is discarded, or None if it is new."""
@@ -96,7 +88,7 @@ class Segments:
             pending.resend_at_s = now_s + delay_s
             return "overloaded"
         pending.result = result
-        self._unanswered_audio_ms -= pending.job.end_ms - pending.job.start_ms
+        self.unanswered_audio_ms -= pending.job.end_ms - pending.job.start_ms
         # The audio was kept for resending only.
         pending.job = replace(pending.job, pcm=b"")
         return None
@@ -126,7 +118,7 @@ class Segments:
         for pending in self._pending:
             if pending.result is not None:
                 continue
-            left_s = pending.submitted_s + self._deadline_s - now_s
+            left_s = pending.submitted_s + pending.job.deadline_ms / 1000 - now_s
             if left_s <= -DEADLINE_GRACE_S:
                 failed.append(pending.job.result(error=DEADLINE))
             elif left_s > 0 and now_s >= pending.resend_at_s:

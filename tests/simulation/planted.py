@@ -542,7 +542,7 @@ def abandoned_sessions_drop_unanswered_segments() -> Context:
             if session.early_end != "abandoned":
                 return finish(session, event, now_s)
             session._segments._pending.clear()
-            session._segments._unanswered_audio_ms = 0
+            session._segments.unanswered_audio_ms = 0
             return session.handle(e.AllDelivered(), now_s)
 
         return ends

@@ -17,10 +17,16 @@ def job(seq: int, **changes: object) -> Job:
         last_chunk_index=seq,
         language="",
         hotwords=(),
-        deadline_ms=1,
+        deadline_ms=60_000,
         pcm=b"\1\0" * 800,
     )
     return replace(made, **changes)
+
+
+def added(segments: s.Segments, seq: int, *, now_s: float, **changes: object) -> Job:
+    made = job(seq, **changes)
+    segments.add(made, now_s)
+    return made
 
 
 def result(of: Job, text: str | None = "one", error: Failure | None = None) -> Result:
@@ -28,8 +34,8 @@ def result(of: Job, text: str | None = "one", error: Failure | None = None) -> R
 
 
 def test_results_leave_in_order_and_once() -> None:
-    segments = s.Segments(deadline_ms=60_000)
-    jobs = [segments.add(job(i), 0.0) for i in range(3)]
+    segments = s.Segments()
+    jobs = [added(segments, i, now_s=0.0) for i in range(3)]
     assert segments.unanswered_audio_ms == 2400
     assert segments.answer(result(jobs[2], "c"), 1.0) is None
     assert list(segments.pop_deliverable()) == []
@@ -43,8 +49,8 @@ def test_results_leave_in_order_and_once() -> None:
 
 
 def test_a_second_answer_is_no_news() -> None:
-    segments = s.Segments(deadline_ms=60_000)
-    first = segments.add(job(0), 0.0)
+    segments = s.Segments()
+    first = added(segments, 0, now_s=0.0)
     assert segments.answer(result(first, "a"), 1.0) is None
     assert segments.answer(result(first, "b"), 1.0) == "repeated"
     assert [r.text for r in segments.pop_deliverable()] == ["a"]
@@ -54,17 +60,16 @@ def test_a_second_answer_is_no_news() -> None:
 
 def test_what_an_older_generation_asked_for_is_not_an_answer() -> None:
     """Its row would not be stored."""
-    segments = s.Segments(deadline_ms=60_000)
-    asked = segments.add(job(0, generation=2), 0.0)
+    segments = s.Segments()
+    asked = added(segments, 0, generation=2, now_s=0.0)
     assert segments.answer(replace(result(asked, "old"), generation=1), 1.0) == "stale_generation"
     assert segments.answer(result(asked, "new"), 1.0) is None
     assert [r.text for r in segments.pop_deliverable()] == ["new"]
 
 
 def test_an_unanswered_job_is_sent_again_with_the_time_it_has_left() -> None:
-    segments = s.Segments(deadline_ms=60_000)
-    sent = segments.add(job(0), 100.0)
-    assert sent.deadline_ms == 60_000
+    segments = s.Segments()
+    sent = added(segments, 0, now_s=100.0)
     assert segments.due(100.0 + s.RESEND_AFTER_S - 0.1) == ([], [])
     ((again,), failed) = segments.due(100.0 + s.RESEND_AFTER_S)
     assert failed == []
@@ -73,15 +78,15 @@ def test_an_unanswered_job_is_sent_again_with_the_time_it_has_left() -> None:
 
 
 def test_a_new_broker_epoch_resends_what_is_unanswered() -> None:
-    segments = s.Segments(deadline_ms=60_000)
-    jobs = [segments.add(job(i), 0.0) for i in range(2)]
+    segments = s.Segments()
+    jobs = [added(segments, i, now_s=0.0) for i in range(2)]
     segments.answer(result(jobs[0]), 0.5)
     assert [j.seq for j in segments.resend_all(1.0)] == [1]
 
 
 def test_overloaded_is_retried_with_growing_delay_and_is_no_result() -> None:
-    segments = s.Segments(deadline_ms=60_000)
-    first = segments.add(job(0), 0.0)
+    segments = s.Segments()
+    first = added(segments, 0, now_s=0.0)
     refusal = result(first, None, Failure(code="overloaded", message="full"))
     assert segments.answer(refusal, 1.0) == "overloaded"
     assert segments.due(1.4) == ([], [])
@@ -93,14 +98,14 @@ def test_overloaded_is_retried_with_growing_delay_and_is_no_result() -> None:
 
 @pytest.mark.parametrize("grace", [0.0, s.DEADLINE_GRACE_S - 0.01])
 def test_the_broker_has_a_grace_to_report_the_deadline_itself(grace: float) -> None:
-    segments = s.Segments(deadline_ms=1_000)
-    segments.add(job(0), 0.0)
+    segments = s.Segments()
+    added(segments, 0, now_s=0.0, deadline_ms=1_000)
     assert segments.due(1.0 + grace) == ([], [])
 
 
 def test_at_the_deadline_the_segment_fails_here() -> None:
-    segments = s.Segments(deadline_ms=1_000)
-    segments.add(job(0), 0.0)
+    segments = s.Segments()
+    added(segments, 0, now_s=0.0, deadline_ms=1_000)
     resend, (failed,) = segments.due(1.0 + s.DEADLINE_GRACE_S)
     assert resend == []
     assert failed.error is not None and failed.error.code == "deadline"
@@ -108,8 +113,8 @@ def test_at_the_deadline_the_segment_fails_here() -> None:
 
 
 def test_a_segment_knows_how_long_it_waited() -> None:
-    segments = s.Segments(deadline_ms=60_000)
-    segments.add(job(0), 3.0)
+    segments = s.Segments()
+    added(segments, 0, now_s=3.0)
     assert segments.waited_s(0, 5.0) == 2.0
 
 
