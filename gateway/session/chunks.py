@@ -22,14 +22,10 @@ class ChunkLedger:
         # Allocated in full: buffers that grow in many sessions at once fragment the heap.
         self._digests = array("q", bytes(8 * DIGESTS_KEPT_MAX))
         self._first_index = first_index
-        self._next_index = first_index
+        self.next_index = first_index
         self._acked = first_index
         self.acked_at_s = 0.0
         """Time of the last call of ``acknowledge``."""
-
-    @property
-    def next_index(self) -> int:
-        return self._next_index
 
     @property
     def unacked(self) -> int:
@@ -49,12 +45,12 @@ class ChunkLedger:
         # SipHash under this process's random key: a digest that never leaves the process, in a
         # quarter of BLAKE2's time.
         digest = hash(data)
-        if chunk_index > self._next_index:
+        if chunk_index > self.next_index:
             return "gap"
-        if chunk_index < self._next_index:
-            kept = chunk_index >= max(self._first_index, self._next_index - DIGESTS_KEPT_MAX)
+        if chunk_index < self.next_index:
+            kept = chunk_index >= max(self._first_index, self.next_index - DIGESTS_KEPT_MAX)
             differs = kept and self._digests[chunk_index % DIGESTS_KEPT_MAX] != digest
             return "conflict" if differs else "repeated"
         self._digests[chunk_index % DIGESTS_KEPT_MAX] = digest
-        self._next_index += 1
+        self.next_index += 1
         return "new"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway.session import events as e
@@ -62,7 +62,7 @@ class ResumePoint:
     heard_chunk_index: int = -1
     """Mode chunk: chunks up to this index are in ``results``."""
     started_at_ms: int | None = None
-    final: e.Finished | None = field(default=None)
+    final: e.Finished | None = None
     """The final result of a complete session."""
 
 
@@ -73,6 +73,9 @@ def resume_point_of(stored: dict[str, Any], generation: int) -> ResumePoint:
     """The resume point of a session, from ``SessionReader.resume_state``, in its new
     ``generation``."""
     segments: Sequence[Result] = stored["segments"]
+    beginning = ResumePoint(
+        generation=generation, resumed=True, started_at_ms=stored["created_at_ms"]
+    )
     if is_complete(stored):
         final = e.Finished(
             session_id=stored["session_id"],
@@ -83,12 +86,10 @@ def resume_point_of(stored: dict[str, Any], generation: int) -> ResumePoint:
             chunk_count=stored["chunk_count"] or 0,
             stored=True,
         )
-        return ResumePoint(
-            generation=generation,
-            resumed=True,
+        return replace(
+            beginning,
             results=tuple(segments),
             next_chunk_index=final.chunk_count,
-            started_at_ms=stored["created_at_ms"],
             final=final,
         )
     results: list[Result] = []
@@ -98,19 +99,15 @@ def resume_point_of(stored: dict[str, Any], generation: int) -> ResumePoint:
             break
         results.append(result)
     if not results:
-        return ResumePoint(
-            generation=generation, resumed=True, started_at_ms=stored["created_at_ms"]
-        )
+        return beginning
     last = results[-1]
-    return ResumePoint(
-        generation=generation,
-        resumed=True,
+    return replace(
+        beginning,
         results=tuple(results),
         next_chunk_index=last.resume_chunk_index,
         first_sample=last.resume_sample,
         heard_samples=last.end_ms * SAMPLE_RATE_HZ // 1000,
         heard_chunk_index=last.last_chunk_index,
-        started_at_ms=stored["created_at_ms"],
     )
 
 

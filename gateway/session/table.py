@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from gateway.session.resume import same_hash, token_hash
 from gateway.session.runner import SessionRunner
 from wire.messages import Claimed
@@ -18,19 +16,17 @@ class SessionTable:
 
     def __init__(self, keep_s: float) -> None:
         self.running: dict[str, SessionRunner] = {}
-        self._finished: OrderedDict[str, tuple[float, SessionRunner]] = OrderedDict()
+        self._finished: dict[str, tuple[float, SessionRunner]] = {}
         self._keep_s = keep_s
 
     def find(self, session_id: str) -> SessionRunner | None:
         """The session, running or ended."""
-        runner = self.running.get(session_id)
-        if runner is None and session_id in self._finished:
-            runner = self._finished[session_id][1]
-        return runner
+        _, ended = self._finished.get(session_id, (0.0, None))
+        return self.running.get(session_id, ended)
 
     def check_token(self, runner: SessionRunner, resume_token: str) -> bool:
         """Whether ``resume_token`` was issued for the session."""
-        return same_hash(token_hash(resume_token), token_hash(runner.session.resume_token))
+        return _has_token(runner, token_hash(resume_token))
 
     def end(self, runner: SessionRunner, now_s: float) -> bool:
         """``runner`` has ended. Returns False if it was handed over or forgotten before."""
@@ -42,12 +38,10 @@ class SessionTable:
             self._finished[session_id] = (now_s + self._keep_s, runner)
         return True
 
-    def forget(self, session_id: str) -> SessionRunner | None:
-        """Remove the session. Returns it if it was here."""
-        runner = self.find(session_id)
+    def forget(self, session_id: str) -> None:
+        """Remove the session if it is here."""
         self.running.pop(session_id, None)
         self._finished.pop(session_id, None)
-        return runner
 
     def forget_old(self, now_s: float) -> None:
         """Remove ended sessions after ``keep_s``, or beyond ``FINISHED_KEPT_MAX``."""
@@ -61,10 +55,7 @@ class SessionTable:
         """Another gateway has claimed a session with its client's token. Returns whether the
         session was here."""
         runner = self.find(claimed.session_id)
-        if runner is None:
-            return False
-        own_hash = token_hash(runner.session.resume_token)
-        if not same_hash(own_hash, claimed.resume_token_hash):
+        if runner is None or not _has_token(runner, claimed.resume_token_hash):
             return False
         return self.supersede(claimed.session_id, claimed.generation - 1)
 
@@ -77,3 +68,7 @@ class SessionTable:
         self.forget(session_id)
         runner.hand_over()
         return True
+
+
+def _has_token(runner: SessionRunner, shown_hash: str) -> bool:
+    return same_hash(token_hash(runner.session.resume_token), shown_hash)

@@ -17,8 +17,6 @@ _WIDE_RANGES = (
     (0xFF00, 0xFFEF),  # full-width forms
     (0x20000, 0x3FFFF),  # CJK extensions B and beyond
 )
-
-
 _WIDE = "".join(f"{chr(first)}-{chr(last)}" for first, last in _WIDE_RANGES)
 _WORD = re.compile(f"[{_WIDE}]|[^\\s{_WIDE}]+")
 
@@ -32,12 +30,7 @@ def is_cjk(character: str) -> bool:
 def join_texts(texts: Iterable[str]) -> str:
     """Join texts without a space between CJK characters and with one space between other words."""
     parts = [stripped for text in texts if (stripped := text.strip())]
-    if not parts:
-        return ""
-    joined = [parts[0]]
-    for before, after in pairwise(parts):
-        joined += (gap(before, after), after)
-    return "".join(joined)
+    return "".join(gap(before, after) + after for before, after in pairwise(["", *parts]))
 
 
 def gap(before: str, after: str) -> str:
