@@ -6,7 +6,7 @@ current container, or is raw PCM if there is none. The PCM does not depend on wh
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
 import av
 import numpy as np
@@ -62,13 +62,7 @@ class AudioInput:
         if self._source is None and found == "undecided" and not whole:
             self._refuse_broken_stream()
             self._held = data
-            return AudioDecoded(
-                tail=b"",
-                pcm=b"",
-                starts_container=False,
-                ends_container=False,
-                clean_start=not held_before,
-            )
+            return AudioDecoded(pcm=b"", clean_start=not held_before)
         tail, tail_failure, starts = b"", None, False
         begins = found not in (None, "undecided") and not self._continues(found, data)
         clean_start = not held_before and (begins or self._in_raw_pcm)
@@ -202,27 +196,28 @@ class AudioInput:
 # ----------------------------------------------------------------------------- where PCM comes from
 
 
-class _Source(Protocol):
+class _Source:
     """One container, or raw PCM, being decoded. ``samples_left``: the session's limit."""
 
-    container: Container | None
+    container: Container | None = None
+    ended: bool = False
+    """The container is known to end with the bytes so far."""
 
-    @property
-    def ended(self) -> bool:
-        """The container is known to end with the bytes so far."""
+    async def feed(self, data: bytes, samples_left: int) -> bytes:
+        raise NotImplementedError
 
-    async def feed(self, data: bytes, samples_left: int) -> bytes: ...
+    async def finish(self, samples_left: int) -> bytes:
+        raise NotImplementedError
+
     async def finish_chunk(self, samples_left: int) -> bytes:
         """All PCM of the bytes so far, flushed out of filters. Only raw PCM may continue."""
+        return await self.finish(samples_left)
 
-    async def finish(self, samples_left: int) -> bytes: ...
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        pass
 
 
-class _RawSource:
-    container: Container | None = None
-    ended = False
-
+class _RawSource(_Source):
     def __init__(self, sample_rate_hz: int) -> None:
         self._resampler = _Resampler(sample_rate_hz)
         self.half_sample = b""
@@ -242,20 +237,13 @@ class _RawSource:
             raise AudioError("bad_audio", "the PCM ends in the middle of a 16-bit sample", pcm)
         return pcm
 
-    async def close(self) -> None:
-        pass
 
-
-class _WavSource:
-    container: Container | None = "wav"
+class _WavSource(_Source):
+    container = "wav"
 
     def __init__(self) -> None:
         self._reader = WavReader()
         self._resampler: _Resampler | None = None
-
-    @property
-    def ended(self) -> bool:
-        return self._reader.complete
 
     async def feed(self, data: bytes, samples_left: int) -> bytes:
         pcm = self._reader.feed(data)
@@ -264,25 +252,17 @@ class _WavSource:
         if self._resampler is None:
             self._resampler = _Resampler(self._reader.format.sample_rate_hz)
         converted = self._resampler.convert(pcm)
+        self.ended = self._reader.complete
         return converted + self._resampler.flush() if self.ended else converted
-
-    async def finish_chunk(self, samples_left: int) -> bytes:
-        return await self.finish(samples_left)
 
     async def finish(self, samples_left: int) -> bytes:
         self._reader.finish()
         return b"" if self._resampler is None else self._resampler.flush()
 
-    async def close(self) -> None:
-        pass
 
-
-class _EncodedSource:
-    container: Container | None
-
+class _EncodedSource(_Source):
     def __init__(self, container: Container, stream: EncodedStream) -> None:
         self.container = container
-        self.ended = False
         self._stream = stream
         self._pages = OggPages() if container == "ogg" else None
 
@@ -293,9 +273,6 @@ class _EncodedSource:
         if self._pages is not None and self._pages.feed(data):
             pcm += await self.finish(samples_left - len(pcm) // BYTES_PER_SAMPLE)
         return pcm
-
-    async def finish_chunk(self, samples_left: int) -> bytes:
-        return await self.finish(samples_left)
 
     async def finish(self, samples_left: int) -> bytes:
         if self.ended:

@@ -33,13 +33,13 @@ WARM_UP_SAMPLES = 2 * SAMPLE_RATE_HZ
 class AudioDecoded(Struct, frozen=True, kw_only=True):
     """A decoded chunk: mono s16le PCM at 16 kHz."""
 
-    tail: bytes
+    tail: bytes = b""
     """The last PCM of the previous container, flushed because this chunk begins a new one."""
     pcm: bytes
     """PCM of this chunk."""
-    starts_container: bool
+    starts_container: bool = False
     """A previous container, or raw PCM, ended just before this chunk."""
-    ends_container: bool
+    ends_container: bool = False
     """The container is known to end with this chunk."""
     clean_start: bool = False
     """Decoding that restarts at this chunk gives the same PCM: the chunk begins a container, or is
@@ -62,21 +62,14 @@ class Timeline:
         self._pieces: list[bytes] = []
         self._piece_starts: list[int] = []
         """The first sample of each piece."""
-        self._first_sample = self._total_samples = first_sample
-        self._framed_samples = -(-first_sample // FRAME_SAMPLES) * FRAME_SAMPLES
+        self._first_sample = first_sample
+        self.total_samples = first_sample
+        """Length of the session so far, including forgotten audio."""
+        self.framed_samples = -(-first_sample // FRAME_SAMPLES) * FRAME_SAMPLES
+        """The first sample of the next frame."""
         self._clean_starts = deque([(first_sample, first_chunk_index)])
         self._chunk_ends: list[int] = []
         self._chunk_indexes: list[int] = []
-
-    @property
-    def total_samples(self) -> int:
-        """Length of the session so far, including forgotten audio."""
-        return self._total_samples
-
-    @property
-    def framed_samples(self) -> int:
-        """The first sample of the next frame."""
-        return self._framed_samples
 
     @property
     def kept_bytes(self) -> int:
@@ -88,12 +81,12 @@ class Timeline:
         assert len(pcm) % BYTES_PER_SAMPLE == 0
         if self._pieces and len(self._pieces[-1]) < PIECE_BYTES_MIN:
             pcm = self._pieces.pop() + pcm
-            self._total_samples = self._piece_starts.pop()
+            self.total_samples = self._piece_starts.pop()
         for begin in range(0, len(pcm), PIECE_BYTES_MAX):
             piece = pcm[begin : begin + PIECE_BYTES_MAX]
-            self._piece_starts.append(self._total_samples)
+            self._piece_starts.append(self.total_samples)
             self._pieces.append(piece)
-            self._total_samples += len(piece) // BYTES_PER_SAMPLE
+            self.total_samples += len(piece) // BYTES_PER_SAMPLE
 
     def begin_chunk(self, chunk_index: int, *, clean_start: bool) -> None:
         """The audio appended next belongs to this chunk; ``clean_start`` as in ``AudioDecoded``."""
@@ -129,19 +122,19 @@ class Timeline:
 
     def take_frames(self) -> bytes:
         """PCM of the whole frames not taken before; empty if there are none."""
-        begin_sample = self._framed_samples
+        begin_sample = self.framed_samples
         # Negative before the first frame of a session that was taken over.
-        frames = max(0, (self._total_samples - begin_sample) // FRAME_SAMPLES)
-        self._framed_samples += frames * FRAME_SAMPLES
-        return self._between(begin_sample, self._framed_samples)
+        frames = max(0, (self.total_samples - begin_sample) // FRAME_SAMPLES)
+        self.framed_samples += frames * FRAME_SAMPLES
+        return self._between(begin_sample, self.framed_samples)
 
     def take_last_frame(self) -> bytes:
         """The remainder after ``take_frames``, padded with silence to one frame, or empty."""
-        rest = self._between(self._framed_samples, self._total_samples)
+        rest = self._between(self.framed_samples, self.total_samples)
         assert len(rest) < _FRAME_BYTES, "take_frames first"
         if not rest:
             return b""
-        self._framed_samples = self.total_samples
+        self.framed_samples = self.total_samples
         return rest.ljust(_FRAME_BYTES, b"\0")
 
     def cut(self, start_sample: int, end_sample: int) -> bytes:
@@ -151,11 +144,11 @@ class Timeline:
 
     def forget_before(self, sample: int) -> None:
         """Free audio before ``sample``, except frames not taken yet."""
-        sample = min(sample, self._framed_samples, self.total_samples)
+        sample = min(sample, self.framed_samples, self.total_samples)
         if sample <= self._first_sample:
             return
         gone = bisect_right(self._piece_starts, sample) - 1
-        if sample == self._total_samples:
+        if sample == self.total_samples:
             gone = len(self._pieces)
         del self._pieces[:gone], self._piece_starts[:gone]
         self._first_sample = sample

@@ -269,10 +269,7 @@ class Session:
         problem = e.Problem(code=event.code, message=event.message, chunk_index=index)
         actions = self.delivery.send(problem)
         if event.pcm:
-            audio = AudioDecoded(
-                tail=b"", pcm=event.pcm, starts_container=False, ends_container=False
-            )
-            return [*actions, *self._append(audio, now_s)]
+            return [*actions, *self._append(AudioDecoded(pcm=event.pcm), now_s)]
         self._segmenter.skip_chunk()
         return [*actions, *self._record_chunk(now_s)]
 
