@@ -129,8 +129,8 @@ class Server:
             max(0, self.settings.session_audio_s_max * 1000 - samples_to_ms(first_sample)),
         )
 
-    def submit_job(self, job: Job) -> None:
-        self._broker.send(job)
+    def send(self, message: Job | Cancel) -> None:
+        self._broker.send(message)
 
     def submit_record(self, record: Record) -> None:
         self.outbox.put_record(record, time.monotonic())
@@ -142,9 +142,6 @@ class Server:
         copy = self.outbox.put_result(result, now_s, contested=contested)
         if contested:
             self._broker.send(copy)
-
-    def cancel(self, cancel: Cancel) -> None:
-        self._broker.send(cancel)
 
     # --------------------------------------------------------------------------- broker messages
 
@@ -166,15 +163,7 @@ class Server:
     def _on_result(self, result: Result) -> None:
         # After a retryable error the session sends the job again.
         if result.error is None or result.error.code not in RETRYABLE:
-            self.activity.note_result(
-                partial=result.partial,
-                failed=result.error is not None,
-                audio_ms=result.end_ms - result.start_ms,
-                worker_id=result.worker_id,
-                infer_ms=result.infer_ms,
-                batch_jobs=result.batch_jobs,
-                now_s=time.monotonic(),
-            )
+            self.activity.note_result(result, time.monotonic())
         runner = self.sessions.get(result.session_id)
         if runner is None:
             metrics.RESULTS_DISCARDED.labels("no_session").inc()

@@ -150,10 +150,6 @@ class Session:
         self.state, handler = row
         return handler(self, event, now_s)
 
-    def release(self, now_s: float) -> None:
-        """End at once, without an answer or a record."""
-        self.handle(e.Released(), now_s)
-
     def _out_of_turn(self, event: e.Event, now_s: float) -> Actions:
         name = type(event).__name__
         if not isinstance(event, e.ClientEvent):

@@ -120,7 +120,7 @@ class Deleted(Struct, frozen=True, kw_only=True):
 
 
 class Released(Struct, frozen=True, kw_only=True):
-    """The session failed, or continues at another gateway."""
+    """The session failed, or continues elsewhere. It ends without an answer or a record."""
 
 
 # --------------------------------------------------------------- events: from the session to itself

@@ -44,10 +44,11 @@ class Services(Protocol):
 
     vad: VadEngine
 
-    def submit_job(self, job: Job) -> None: ...
+    def send(self, message: Job | Cancel) -> None:
+        """Send ``message`` to the broker."""
+
     def submit_record(self, record: Record) -> None: ...
     def keep_result(self, result: Result, *, contested: bool, waited_s: float) -> None: ...
-    def cancel(self, cancel: Cancel) -> None: ...
     def new_audio(self, start: e.Start, first_sample: int) -> AudioInput: ...
     def release(self, runner: SessionRunner) -> None: ...
 
@@ -150,7 +151,7 @@ class SessionRunner:
         end of the audio."""
         self._decoding = True
         try:
-            self.handle(await (self._flushed() if chunk is None else self._decoded(chunk.data)))
+            self.handle(await self._decode(chunk))
             frames = self.session.take_frames()
             probabilities = await self._detect_speech(frames) if frames else ()
             self.handle(e.SpeechProbabilities(probabilities=tuple(probabilities)))
@@ -159,22 +160,17 @@ class SessionRunner:
         if self._released:
             await self._close_audio()
 
-    async def _decoded(self, data: bytes) -> e.Event:
+    async def _decode(self, chunk: e.Chunk | None) -> e.Event:
         assert self._audio is not None and self.session.start is not None
         try:
-            decoded = await self._audio.feed(data, whole=self.session.start.mode == "chunk")
+            if chunk is None:
+                return e.AudioFinished(tail=await self._audio.finish())
+            decoded = await self._audio.feed(chunk.data, whole=self.session.start.mode == "chunk")
         except AudioError as error:
             return e.AudioFailed(code=error.code, message=str(error), pcm=error.pcm)
         byte_count = len(decoded.tail) + len(decoded.pcm)
         AUDIO_SECONDS.inc(byte_count / (BYTES_PER_SAMPLE * SAMPLE_RATE_HZ))
         return decoded
-
-    async def _flushed(self) -> e.Event:
-        assert self._audio is not None
-        try:
-            return e.AudioFinished(tail=await self._audio.finish())
-        except AudioError as error:
-            return e.AudioFailed(code=error.code, message=str(error), pcm=error.pcm)
 
     async def _detect_speech(self, frames: bytes) -> list[float]:
         while True:
@@ -245,7 +241,7 @@ class SessionRunner:
 
     def _end(self) -> None:
         self._connection = None
-        self.session.release(time.monotonic())
+        self.session.handle(e.Released(), time.monotonic())
         self._changed.set()
         self._release()
 
@@ -303,7 +299,7 @@ class SessionRunner:
         self._spawn(lambda: self._hear(None))
 
     def _submit_job(self, action: e.SubmitJob) -> None:
-        self._services.submit_job(action.job)
+        self._services.send(action.job)
 
     def _submit_record(self, action: e.SubmitRecord) -> None:
         self._services.submit_record(action.record)
@@ -323,7 +319,7 @@ class SessionRunner:
         self._services.keep_result(result, contested=action.contested, waited_s=action.waited_s)
 
     def _cancel_jobs(self, action: e.CancelJobs) -> None:
-        self._services.cancel(Cancel(session_id=action.session_id))
+        self._services.send(Cancel(session_id=action.session_id))
 
     def _count(self, action: e.Count) -> None:
         counter = RESULTS_DISCARDED if action.discarded == "result" else ANSWERS_DISCARDED

@@ -12,6 +12,8 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from wire.messages import Result
+
 SLOT_S = 10.0
 SLOTS_MAX = 90
 """15 minutes. Older slots are dropped."""
@@ -79,30 +81,18 @@ class Activity:
         """A segment has its result, this long after its job was first sent."""
         self._slot(now_s).latencies[bisect.bisect_left(_BOUNDS_MS, waited_s * 1000)] += 1
 
-    def note_result(
-        self,
-        *,
-        partial: bool,
-        failed: bool,
-        audio_ms: int,
-        worker_id: str,
-        infer_ms: int,
-        batch_jobs: int,
-        now_s: float,
-    ) -> None:
+    def note_result(self, result: Result, now_s: float) -> None:
         slot = self._slot(now_s)
-        if worker_id:
-            share = 1 / max(1, batch_jobs)
-            figures = WorkerFigures(
-                1, int(failed), audio_ms, infer_ms * share, share, max(1, batch_jobs)
-            )
-            if worker_id in slot.workers or len(slot.workers) < WORKERS_MAX:
-                slot.workers.setdefault(worker_id, WorkerFigures()).add(figures)
-        if partial:
-            return
-        slot.results += 1
-        slot.failures += failed
-        slot.audio_ms += audio_ms
+        audio_ms, failed = result.end_ms - result.start_ms, result.error is not None
+        worker_id = result.worker_id
+        if worker_id and (worker_id in slot.workers or len(slot.workers) < WORKERS_MAX):
+            jobs = max(1, result.batch_jobs)
+            figures = WorkerFigures(1, failed, audio_ms, result.infer_ms / jobs, 1 / jobs, jobs)
+            slot.workers.setdefault(worker_id, WorkerFigures()).add(figures)
+        if not result.partial:
+            slot.results += 1
+            slot.failures += failed
+            slot.audio_ms += audio_ms
 
     def note_refusal(self, code: str, now_s: float) -> None:
         self._slot(now_s).refused[code] += 1

@@ -60,12 +60,12 @@ class Gateway:
         await asyncio.sleep(0)
         return list(detect(pcm))
 
-    def submit_job(self, job: Job) -> None:
-        self.jobs.append(job)
+    def send(self, message: Job | Cancel) -> None:
+        if isinstance(message, Job):
+            self.jobs.append(message)
 
     def submit_record(self, record: Record) -> None: ...
     def keep_result(self, result: Result, *, contested: bool, waited_s: float) -> None: ...
-    def cancel(self, cancel: Cancel) -> None: ...
     def new_audio(self, start: e.Start, first_sample: int) -> Audio:
         return self.audio
 

@@ -3,21 +3,33 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.telemetry import activity as a
+from wire.messages import Failure, Result
 
 
-def told(activity: a.Activity, **fields: Any) -> None:
-    given = {
-        "partial": False,
-        "failed": False,
-        "audio_ms": 2_000,
-        "worker_id": "w1",
-        "infer_ms": 100,
-        "batch_jobs": 1,
-        "now_s": 0.0,
-    }
-    activity.note_result(**{**given, **fields})
+def result(**changes: Any) -> Result:
+    """Two seconds of audio, recognised in 100 ms by the worker w1."""
+    made = Result(
+        session_id="s",
+        seq=0,
+        partial=False,
+        start_ms=500,
+        end_ms=2_500,
+        last_chunk_index=0,
+        text="one",
+        error=None,
+        tokens=(),
+        worker_id="w1",
+        attempt=1,
+        queue_ms=0,
+        infer_ms=100,
+    )
+    return replace(made, **changes)
+
+
+FAILED: dict[str, Any] = {"text": None, "error": Failure(code="deadline", message="")}
 
 
 def test_there_is_a_slot_for_all_of_the_window() -> None:
@@ -53,7 +65,7 @@ def test_a_latency_beyond_all_buckets_is_the_last_ones() -> None:
 
 def test_older_slots_are_dropped() -> None:
     activity = a.Activity()
-    told(activity, now_s=5.0)
+    activity.note_result(result(), 5.0)
     activity.note_refusal("overloaded", 5.0)
     window_s = a.SLOTS_MAX * a.SLOT_S
     assert sum(slot.results for slot in activity.slots(window_s - 1)) == 1
@@ -74,9 +86,9 @@ def test_a_workers_speed_and_batches() -> None:
     """Two batches of a worker: of three jobs in 300 ms, and one job in 100 ms."""
     activity = a.Activity()
     for _ in range(3):
-        told(activity, infer_ms=300, batch_jobs=3)
-    told(activity, worker_id="w2", now_s=5.0)
-    told(activity, failed=True, now_s=25.0)
+        activity.note_result(result(infer_ms=300, batch_jobs=3), 0.0)
+    activity.note_result(result(worker_id="w2"), 5.0)
+    activity.note_result(result(**FAILED), 25.0)
     workers = a.workers_of(activity.slots(25.0))
     figures, seen_s = workers["w1"]
     assert (figures.results, figures.failures, figures.batch_jobs_max) == (4, 1, 3)
@@ -87,7 +99,7 @@ def test_a_workers_speed_and_batches() -> None:
 
 def test_partials_are_work_but_no_results() -> None:
     activity = a.Activity()
-    told(activity, partial=True, now_s=1.0)
+    activity.note_result(result(partial=True), 1.0)
     (slot,) = activity.slots(1.0)[-1:]
     assert slot.results == 0
     assert slot.workers["w1"].results == 1
@@ -95,7 +107,7 @@ def test_partials_are_work_but_no_results() -> None:
 
 def test_a_failure_without_a_worker_is_no_workers() -> None:
     activity = a.Activity()
-    told(activity, failed=True, worker_id="")
+    activity.note_result(result(worker_id="", **FAILED), 0.0)
     (slot,) = activity.slots(0.0)[-1:]
     assert slot.failures == 1 and not slot.workers
 
@@ -104,7 +116,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(a, "WORKERS_MAX", 2)
     activity = a.Activity()
     for n in range(5):
-        told(activity, worker_id=f"w{n}", now_s=0.1)
+        activity.note_result(result(worker_id=f"w{n}"), 0.1)
     (slot,) = activity.slots(0.1)[-1:]
     assert slot.results == 5
     assert slot.workers.keys() == {"w0", "w1"}

@@ -3,6 +3,7 @@ from __future__ import annotations
 from gateway.telemetry import activity as a
 from gateway.web.schemas import RecentAnswer
 from gateway.web.stats import queue_body, recent_body
+from tests.gateway.telemetry.test_activity import result
 
 
 def test_without_a_broker_the_queue_is_empty_and_says_so() -> None:
@@ -14,15 +15,7 @@ def test_recent_figures_fit_their_schema_and_the_window() -> None:
     activity = a.Activity()
     activity.note_refusal("overloaded", 1.0)
     activity.note_latency(0.1, 1.1)
-    activity.note_result(
-        partial=False,
-        failed=False,
-        audio_ms=1_500,
-        worker_id="w1",
-        infer_ms=100,
-        batch_jobs=2,
-        now_s=1.1,
-    )
+    activity.note_result(result(end_ms=2_000, batch_jobs=2), 1.1)
     body = RecentAnswer.model_validate(recent_body(activity.slots(1.1))).model_dump()
     assert body["results"] == 1 and body["audio_seconds"] == 1.5
     assert body["refused"] == {"overloaded": 1}
