@@ -42,7 +42,6 @@ class BatchedFrontend:
     """Replaces ``WavFrontend.forward``, with the options of ``frontend``."""
 
     def __init__(self, frontend: Any) -> None:
-        self._original = frontend.forward
         self._frontend = frontend
         self._window_samples = frontend.frame_length * frontend.fs // 1000
         self._shift_samples = frontend.frame_shift * frontend.fs // 1000
@@ -59,18 +58,15 @@ class BatchedFrontend:
         """Return the features of padded ``waveforms`` and the number of frames of each.
 
         ``waveforms`` has the shape ``(batch, samples)``; the first ``lengths[i]`` samples of row i
-        are audio. The features have the shape ``(batch, frames, n_mels × lfr_m)``.
+        are audio, at least one window. The features have the shape
+        ``(batch, frames, n_mels × lfr_m)``.
         """
         from funasr.frontends.wav_frontend import apply_cmvn, apply_lfr
 
-        lengths = [int(length) for length in lengths]
-        if min(lengths) < self._window_samples:
-            result: tuple[torch.Tensor, torch.Tensor] = self._original(waveforms, lengths)
-            return result
         scale = float(1 << 15) if self._frontend.upsacle_samples else 1.0
         features = []
         for waveform, length in zip(waveforms, lengths, strict=True):
-            matrix = self._log_mel(waveform[:length] * scale)
+            matrix = self._log_mel(waveform[: int(length)] * scale)
             if self._frontend.lfr_m != 1 or self._frontend.lfr_n != 1:
                 matrix = apply_lfr(matrix, self._frontend.lfr_m, self._frontend.lfr_n)
             if self._frontend.cmvn is not None:

@@ -51,14 +51,18 @@ def import_modules(names: Iterable[str]) -> Any:
     Raises:
         ImportError: if a module is missing.
     """
-    with quiet():
-        if "funasr" not in sys.modules:
-            with _patched(pkgutil, "walk_packages", lambda *_args, **_kwargs: iter(())):
-                importlib.import_module("funasr")
-        with _absent(_DIARIZATION):
+    walk_packages = pkgutil.walk_packages
+    pkgutil.walk_packages = lambda *_arguments: iter(())
+    sys.modules.setdefault(_DIARIZATION, None)  # type: ignore[arg-type]
+    try:
+        with quiet():
             auto_model = importlib.import_module("funasr.auto.auto_model")
-        for name in names:
-            importlib.import_module(name)
+            for name in names:
+                importlib.import_module(name)
+    finally:
+        pkgutil.walk_packages = walk_packages
+        if sys.modules[_DIARIZATION] is None:
+            del sys.modules[_DIARIZATION]
     return auto_model
 
 
@@ -183,26 +187,3 @@ def replace_token_times(times: Callable[[Any, int], list[list[int]]]) -> None:
     module: Any = importlib.import_module("funasr.models.paraformer.model")
     assert hasattr(module, "ts_prediction_lfr6_standard")
     module.ts_prediction_lfr6_standard = replaced
-
-
-@contextlib.contextmanager
-def _patched(holder: Any, name: str, value: Any) -> Iterator[None]:
-    original = getattr(holder, name)
-    setattr(holder, name, value)
-    try:
-        yield
-    finally:
-        setattr(holder, name, original)
-
-
-@contextlib.contextmanager
-def _absent(module: str) -> Iterator[None]:
-    """Inside, importing ``module`` raises ImportError, unless it is imported already."""
-    if module in sys.modules:
-        yield
-        return
-    sys.modules[module] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[module]

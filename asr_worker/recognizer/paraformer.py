@@ -39,21 +39,21 @@ def token_times(weights: npt.NDArray[np.float32], count: int) -> list[list[int]]
     return times
 
 
-_PARTS = (
-    "funasr.models.sanm.encoder",
-    "funasr.models.specaug.specaug",
-    "funasr.models.paraformer.decoder",
-    "funasr.frontends.wav_frontend",
-    "funasr.tokenizer.char_tokenizer",
-)
-
-
-class Paraformer(FunasrRecognizer):
+class _Variant(FunasrRecognizer):
     modules: ClassVar = (
-        *_PARTS,
-        "funasr.models.paraformer.cif_predictor",
-        "funasr.models.paraformer.model",
+        "funasr.frontends.wav_frontend",
+        "funasr.models.bicif_paraformer.cif_predictor",
+        "funasr.models.contextual_paraformer.decoder",
+        "funasr.models.contextual_paraformer.model",
+        "funasr.models.paraformer.decoder",
+        "funasr.models.sanm.encoder",
+        "funasr.models.seaco_paraformer.model",
+        "funasr.models.specaug.specaug",
+        "funasr.tokenizer.char_tokenizer",
     )
+
+
+class Paraformer(_Variant):
     takes_language = False
     takes_hotwords = False
     fixed_options: ClassVar = (("pred_timestamp", True),)
@@ -63,29 +63,14 @@ class Paraformer(FunasrRecognizer):
         funasr_repairs.replace_token_times(token_times)
 
 
-class BiCifParaformer(FunasrRecognizer):
-    modules: ClassVar = (
-        *_PARTS,
-        "funasr.models.bicif_paraformer.cif_predictor",
-        "funasr.models.bicif_paraformer.model",
-    )
+class BiCifParaformer(_Variant):
     takes_language = False
     takes_hotwords = False
 
 
-class ContextualParaformer(FunasrRecognizer):
-    modules: ClassVar = (
-        *_PARTS,
-        "funasr.models.paraformer.cif_predictor",
-        "funasr.models.contextual_paraformer.decoder",
-        "funasr.models.contextual_paraformer.model",
-    )
+class ContextualParaformer(_Variant):
     takes_language = False
 
 
-class SeacoParaformer(FunasrRecognizer):
-    modules: ClassVar = (
-        *_PARTS,
-        "funasr.models.bicif_paraformer.cif_predictor",
-        "funasr.models.seaco_paraformer.model",
-    )
+class SeacoParaformer(_Variant):
+    pass

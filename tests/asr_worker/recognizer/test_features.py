@@ -73,14 +73,6 @@ def test_filters_equal_kaldis() -> None:
     np.testing.assert_allclose(mel_filters(80, 512, 16_000)[:256].T, kaldis[:, :256], atol=2e-5)
 
 
-def test_funasr_computes_audio_shorter_than_a_window() -> None:
-    waves = [np.ones(300, np.float32), np.ones(16_000, np.float32)]
-    original, batched = frontend(), BatchedFrontend(frontend())
-    expected, _ = original(*padded(waves))
-    features, _ = batched.forward(*padded(waves))
-    assert torch.equal(features, expected)
-
-
 @pytest.mark.parametrize("options", [{"dither": 1.0}, {"snip_edges": False}, {"window": "povey"}])
 def test_a_frontend_with_other_options_is_unchanged(options: dict[str, Any]) -> None:
     other = frontend(**options)
