@@ -19,7 +19,7 @@ a second, unless they hang (``ASR_HANG_S``) or are stopped. Longer than the brok
 a worker that was only paused is not killed as well."""
 ONEDNN_SHAPES_MAX = 64
 """Compiled kernels that oneDNN caches, one for each shape of a batch. Its default of 1,024 takes
-120 MB more and is slower."""
+35 MB more after 600 batches of random lengths, and is not faster."""
 WORKER = (sys.executable, "-m", "asr_worker.service")
 
 
