@@ -126,16 +126,11 @@ class Stream:
         return kind, self._receive_exactly(length)
 
     def _receive_exactly(self, length: int) -> bytes:
-        received = bytearray()
-        while len(received) < length:
-            try:
-                part = self._connection.recv(length - len(received))
-            except ConnectionError:
-                hang_up()
-            if not part:
-                hang_up()
-            received += part
-        return bytes(received)
+        with contextlib.suppress(ConnectionError):
+            received = self._connection.recv(length, socket.MSG_WAITALL)
+            if len(received) == length:
+                return received
+        hang_up()
 
 
 def hang_up() -> NoReturn:

@@ -31,8 +31,8 @@ lower numbers."""
 class _Unconfirmed:
     record: Record
     since_s: float
-    resend_s: float
     contested: bool
+    resend_s: float = RESEND_INITIAL_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +68,11 @@ class Outbox:
 
     def put_record(self, record: Record, now_s: float) -> None:
         """Add a record, which the caller sends now."""
-        self._put(_known(record.key), record, now_s)
+        self._put(record, now_s)
 
     def restore(self, record: Record, now_s: float) -> None:
         """Add a record of a gateway that has stopped. It is due at once."""
-        self._put(_known(record.key), record, now_s, wait_s=0.0)
+        self._put(record, now_s, wait_s=0.0)
 
     def records(self) -> list[Record]:
         """All unconfirmed records."""
@@ -90,10 +90,9 @@ class Outbox:
             body=to_body(segment_copy(result)),
             generation=result.generation,
         )
-        key = _known(record.key)
         if contested:
-            self._waiting.pop(key, None)
-        self._put(key, record, now_s, contested=contested)
+            self._waiting.pop(result.key, None)
+        self._put(record, now_s, contested=contested)
         return record
 
     def confirm(self, keys: Iterable[StoredKey], now_s: float) -> list[Confirmed]:
@@ -103,46 +102,42 @@ class Outbox:
         for key in keys:
             known = _known(key)
             entry = self._waiting.get(known)
-            if entry is not None and entry.contested and key.kind == "result":
-                continue  # The published result. Its copy is not confirmed yet.
-            if entry is not None:
+            if entry is None:
+                confirmed.append(Confirmed(known, None))
+            elif not entry.contested or key.kind == "record":
                 del self._waiting[known]
-            waited_s = None if entry is None else now_s - entry.since_s
-            confirmed.append(Confirmed(known, waited_s))
+                confirmed.append(Confirmed(known, now_s - entry.since_s))
+            # Else the published result. Its copy is not confirmed yet.
         return confirmed
 
-    def forget_session(self, session_id: str) -> int:
-        """Remove the records of a deleted session. Returns their number."""
-        keys = [key for key in self._waiting if key.session_id == session_id]
-        for key in keys:
+    def forget_session(self, session_id: str) -> None:
+        """Remove the records of a deleted session."""
+        for key in [key for key in self._waiting if key.session_id == session_id]:
             del self._waiting[key]
-        return len(keys)
 
     def due(self, now_s: float) -> list[Record]:
         """Records to resend now, ``RESENDS_PER_TICK_MAX`` at most."""
         records: list[Record] = []
         while self._due and self._due[0][0] <= now_s and len(records) < RESENDS_PER_TICK_MAX:
             _, _, key = heapq.heappop(self._due)
-            entry = self._waiting.get(key)
-            if entry is None:
-                continue
-            records.append(entry.record)
-            entry.resend_s = min(RESEND_MAX_S, entry.resend_s * 2)
-            heapq.heappush(self._due, (now_s + entry.resend_s, next(self._order), key))
+            if (entry := self._waiting.get(key)) is not None:
+                records.append(entry.record)
+                entry.resend_s = min(RESEND_MAX_S, entry.resend_s * 2)
+                heapq.heappush(self._due, (now_s + entry.resend_s, next(self._order), key))
         return records
 
     def _put(
         self,
-        key: StoredKey,
         record: Record,
         now_s: float,
         *,
         wait_s: float = RESEND_INITIAL_S,
         contested: bool = False,
     ) -> None:
+        key = _known(record.key)
         if key in self._waiting:
             return
-        self._waiting[key] = _Unconfirmed(record, now_s, RESEND_INITIAL_S, contested)
+        self._waiting[key] = _Unconfirmed(record, now_s, contested)
         heapq.heappush(self._due, (now_s + wait_s, next(self._order), key))
 
 

@@ -13,6 +13,7 @@ quarter slower), takes as much space, and needs a checksum of ours to detect a c
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import struct
@@ -161,14 +162,11 @@ def _lock(path: Path) -> BinaryIO | None:
         file = path.open("rb")
     except FileNotFoundError:
         return None
-    try:
+    with contextlib.suppress(BlockingIOError, FileNotFoundError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Its holder may have removed it between our opening and our locking it.
         if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
             return file
-    except (BlockingIOError, FileNotFoundError):
-        file.close()
-        return None
     file.close()
     return None
 

@@ -204,36 +204,23 @@ def show_limits(*, est_wait_ms_max: int, outbox_records_max: int) -> None:
 def _show_zeros() -> None:
     """Create the series that alerts watch. To Prometheus, a series that appears with the value 1
     has not increased."""
-    for code in REFUSAL_CODES:
-        REFUSED.labels(code)
-    for code in PROBLEM_CODES:
-        PROBLEMS.labels(code)
-    for event in (
-        "started",
-        "ended",
-        "id_refused",
-        "resumed",
-        "resume_refused",
-        "moved",
-        "deleted",
+    for counter, labels in (
+        (REFUSED, REFUSAL_CODES),
+        (PROBLEMS, PROBLEM_CODES),
+        (SESSIONS, ("started", "ended", "moved", "deleted")),
+        (SESSIONS, ("id_refused", "resumed", "resume_refused")),
+        (SPOOL_DROPPED, ("disk", "full")),
+        (BUS_DROPPED, ("send_queue_full", "not_a_message", "unexpected_kind", "version_refused")),
+        (RESULTS_DISCARDED, ("no_session", "unknown_segment", "stale_generation")),
+        (RESULTS_DISCARDED, ("repeated", "overloaded", "late_partial")),
+        (ANSWERS_DISCARDED, ("client_away", "displaced", "slow_client", "closing")),
+        (BAD_REQUESTS, ("not_http", "invalid")),
+        (INPUT_IGNORED, ("behind_the_end", "inside_a_recording")),
+        (SEGMENT_SECONDS, ("live", "bulk")),
+        (FINISH_SECONDS, ("live", "bulk")),
     ):
-        SESSIONS.labels(event)
-    for reason in ("disk", "full"):
-        SPOOL_DROPPED.labels(reason)
-    for reason in ("send_queue_full", "not_a_message", "unexpected_kind", "version_refused"):
-        BUS_DROPPED.labels(reason)
-    for reason in ("no_session", "unknown_segment", "repeated", "overloaded", "late_partial"):
-        RESULTS_DISCARDED.labels(reason)
-    RESULTS_DISCARDED.labels("stale_generation")
-    for reason in ("client_away", "displaced", "slow_client", "closing"):
-        ANSWERS_DISCARDED.labels(reason)
-    for reason in ("not_http", "invalid"):
-        BAD_REQUESTS.labels(reason)
-    for reason in ("behind_the_end", "inside_a_recording"):
-        INPUT_IGNORED.labels(reason)
-    for lane in ("live", "bulk"):
-        SEGMENT_SECONDS.labels(lane)
-        FINISH_SECONDS.labels(lane)
+        for label in labels:
+            counter.labels(label)
 
 
 _show_zeros()

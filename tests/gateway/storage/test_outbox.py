@@ -73,7 +73,7 @@ def test_records_of_a_deleted_session_are_removed() -> None:
     box = o.Outbox(limit=10)
     box.put_record(record(0), 0.0)
     box.put_record(record(0, "b"), 0.0)
-    assert box.forget_session("a") == 1
+    box.forget_session("a")
     assert [r.session_id for r in box.due(10.0)] == ["b"]
 
 
