@@ -95,7 +95,6 @@ class DecoderPool:
         DECODERS.set(len(self._streams))
 
     async def close(self) -> None:
-        """End every process."""
         self._closed = True
         for stream in tuple(self._streams):
             await stream.close()

@@ -20,8 +20,6 @@ SNIFF_BYTES_MAX: Final = 4_400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """One container."""
-
     container: Container
     title: str
     """The name that users know."""
@@ -113,13 +111,9 @@ _RATES_HZ: Final = {
 }
 
 
-def is_mp3_frame(header: bytes) -> bool:
-    """Whether ``header`` begins with the header of an MPEG audio layer III frame."""
-    return _mp3_frame(header) is not None
-
-
 def _mp3_frame(header: bytes) -> tuple[tuple[int, int], int] | None:
-    """Return ((version, rate), length in bytes) of the frame, or None if it is no frame header.
+    """Return ((version, rate), length in bytes) of the MPEG audio layer III frame that begins with
+    ``header``, or None if it is no frame header.
 
     All frames of a stream have the same version and rate.
     """

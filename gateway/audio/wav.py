@@ -28,10 +28,9 @@ LENGTHS_UNKNOWN: Final = frozenset({0, 0xFFFFFFFF})
 """Lengths that recorders write before they know the length: the data extends to the end."""
 
 _PCM, _FLOAT, _A_LAW, _MU_LAW, _EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
-_CODINGS: Final = {(_PCM, 8), (_PCM, 16), (_PCM, 24), (_PCM, 32), (_FLOAT, 32)} | {
-    (_A_LAW, 8),
-    (_MU_LAW, 8),
-}
+_CODINGS: Final = frozenset(
+    {*((_PCM, bits) for bits in (8, 16, 24, 32)), (_FLOAT, 32), (_A_LAW, 8), (_MU_LAW, 8)}
+)
 Floats = npt.NDArray[np.float32]
 _GUID_TAIL: Final = bytes.fromhex("000000001000800000aa00389b71")
 
@@ -217,9 +216,7 @@ def _to_s16_scale(data: bytes, wav_format: WavFormat) -> Floats:
     elif wav_format.coding in _LAW_TABLES:
         scaled = _LAW_TABLES[wav_format.coding][np.frombuffer(data, np.uint8)]
     elif wav_format.bits == 8:
-        scaled = np.frombuffer(data, np.uint8).astype(np.float32) * np.float32(256) - np.float32(
-            32768
-        )
+        scaled = np.frombuffer(data, np.uint8).astype(np.float32) * 256 - 32768
     elif wav_format.bits == 16:
         scaled = np.frombuffer(data, "<i2").astype(np.float32)
     elif wav_format.bits == 24:

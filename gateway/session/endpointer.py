@@ -93,7 +93,8 @@ class Endpointer:
         self._length_max = _samples(config.utterance_ms_max)
         search_ms = min(LIMIT_SEARCH_MS, config.utterance_ms_max // 2)
         self._search_frames = max(2, search_ms // FRAME_MS)
-        self._position = first_sample
+        self.position = first_sample
+        """End of the frames pushed so far."""
         self._heard = heard_samples
         self._floor = heard_samples
         """Audio before this is in an utterance or before a boundary."""
@@ -108,14 +109,14 @@ class Endpointer:
     @property
     def trailing_silence_ms(self) -> int:
         """Silence at the end of the frames pushed so far."""
-        return samples_to_ms(self._position - self._speech_end)
+        return samples_to_ms(self.position - self._speech_end)
 
     @property
     def safe_to_forget_sample(self) -> int:
         """No later utterance contains audio before this sample."""
         if self._open is not None:
             return self._open.start_sample
-        return max(self._floor, self._position - self._pre_roll)
+        return max(self._floor, self.position - self._pre_roll)
 
     def push(self, probabilities: Sequence[float]) -> list[Utterance]:
         """Take the probabilities of the next frames. Returns the utterances that ended in them."""
@@ -127,7 +128,7 @@ class Endpointer:
         ``total_samples`` must be less than a frame away from the end of the pushed frames: behind
         it while a part of a frame is missing, before it if the last frame was padded.
         """
-        assert abs(total_samples - self._position) < FRAME_SAMPLES, "push the frames first"
+        assert abs(total_samples - self.position) < FRAME_SAMPLES, "push the frames first"
         utterance = None if self._open is None else self._close(self._open, total_samples)
         self._floor = max(self._floor, total_samples)
         return [] if utterance is None else [utterance]
@@ -141,26 +142,26 @@ class Endpointer:
         if self._open is None:
             return []
         speech_end = self._open.speech_end_sample
-        half = (self._position - speech_end) // 2
+        half = (self.position - speech_end) // 2
         utterance = self._close(self._open, speech_end + min(half, self._post_roll))
         return [] if utterance is None else [utterance]
 
     def _step(self, probability: float) -> Utterance | None:
-        frame_start = self._position
-        self._position += FRAME_SAMPLES
+        frame_start = self.position
+        self.position += FRAME_SAMPLES
         utterance = self._open
         if utterance is None:
-            if probability >= self._config.start_threshold and self._position > self._heard:
+            if probability >= self._config.start_threshold and self.position > self._heard:
                 start = max(self._floor, frame_start - self._pre_roll)
                 self._open_at(start, [probability], is_rest=False)
             return None
         utterance.recent.append(probability)
         if probability >= self._config.end_threshold:
             utterance.speech_samples += FRAME_SAMPLES
-            utterance.speech_end_sample = self._speech_end = self._position
-        elif self._position - utterance.speech_end_sample >= self._endpoint_silence:
+            utterance.speech_end_sample = self._speech_end = self.position
+        elif self.position - utterance.speech_end_sample >= self._endpoint_silence:
             return self._close(utterance, utterance.speech_end_sample + self._post_roll)
-        if self._position + FRAME_SAMPLES - utterance.start_sample > self._length_max:
+        if self.position + FRAME_SAMPLES - utterance.start_sample > self._length_max:
             return self._cut(utterance)
         return None
 
@@ -170,7 +171,7 @@ class Endpointer:
         speech_end = start_sample
         if any(speech):
             silent_frames = speech[::-1].index(True)
-            speech_end = self._speech_end = self._position - silent_frames * FRAME_SAMPLES
+            speech_end = self._speech_end = self.position - silent_frames * FRAME_SAMPLES
         self._open = _Open(
             start_sample=start_sample,
             speech_end_sample=speech_end,
@@ -193,7 +194,7 @@ class Endpointer:
         frames = list(utterance.recent)
         quietest = min(range(len(frames) - 1), key=lambda n: (frames[n], -n))
         frames_behind = frames[quietest:]
-        cut_sample = self._position - len(frames_behind) * FRAME_SAMPLES + FRAME_SAMPLES // 2
+        cut_sample = self.position - len(frames_behind) * FRAME_SAMPLES + FRAME_SAMPLES // 2
         self._floor = cut_sample
         self._open_at(cut_sample, frames_behind, is_rest=True)
         return Utterance(utterance.start_sample, cut_sample)

@@ -85,11 +85,8 @@ class SessionRecords:
         """The last records: the remaining chunk details and the session's end."""
         errors = [result.error for result in results]
         failures = [error for error in errors if error is not None]
-        status: SessionStatus = "completed"
-        if early_end is not None:
-            status = early_end
-        elif failures and len(failures) == len(errors):
-            status = "failed"
+        all_failed = bool(failures) and len(failures) == len(errors)
+        status: SessionStatus = early_end or ("failed" if all_failed else "completed")
         ending = SessionFinished(
             status=status,
             text=text if len(text.encode()) <= TRANSCRIPT_BYTES_MAX else None,

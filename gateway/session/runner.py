@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import structlog
 
@@ -330,13 +330,7 @@ class SessionRunner:
 
 
 PERFORMERS: Mapping[type, Callable[[SessionRunner, Any], None]] = {
-    e.Started: SessionRunner._answer,
-    e.Resumed: SessionRunner._answer,
-    e.ChunkReceived: SessionRunner._answer,
-    e.PartialText: SessionRunner._answer,
-    e.SegmentText: SessionRunner._answer,
-    e.Finished: SessionRunner._answer,
-    e.Problem: SessionRunner._answer,
+    **dict.fromkeys(get_args(e.Answer), SessionRunner._answer),
     e.Close: SessionRunner._close,
     e.FinishAudio: SessionRunner._finish_audio,
     e.SubmitJob: SessionRunner._submit_job,

@@ -65,10 +65,9 @@ class Segmenter:
             heard_samples=resume_point.heard_samples,
         )
         self._frames = b""
-        self._frames_seen = self.timeline.framed_samples // FRAME_SAMPLES
         self._finished = False
-        self._whole_chunk: int | None = None
-        """Mode chunk: the index of the chunk that the next ``take`` returns."""
+        self._chunk_waits = False
+        """Mode chunk: the next ``take`` returns the last chunk."""
         self._heard_chunk_index = resume_point.heard_chunk_index
         self._last_chunk_index = 0
         self._file_boundaries: list[int] = []
@@ -104,7 +103,6 @@ class Segmenter:
         self._boundary_until_s = None
 
     def append(self, chunk_index: int, audio: AudioDecoded) -> None:
-        """Add a chunk's audio."""
         timeline = self.timeline
         timeline.append(audio.tail)
         if audio.starts_container:
@@ -117,7 +115,7 @@ class Segmenter:
             self._add_file_boundary()
         self._last_chunk_index = chunk_index
         if self._mode == "chunk":
-            self._whole_chunk = chunk_index
+            self._chunk_waits = True
         else:
             self._frames = timeline.take_frames()
 
@@ -134,7 +132,7 @@ class Segmenter:
         if self._mode != "chunk":
             self._frames = self.timeline.take_frames() + self.timeline.take_last_frame()
         elif tail:
-            self._whole_chunk = self._last_chunk_index
+            self._chunk_waits = True
 
     def take_frames(self) -> bytes:
         """Whole frames of the audio just appended; run speech detection over them."""
@@ -153,36 +151,22 @@ class Segmenter:
                 wait_s = self.chunk_duration_ms / 1000 + self._limits.file_boundary_wait_extra_s
                 self._boundary_wait_s = min(wait_s, self._limits.file_boundary_wait_s_max)
                 self._boundary_until_s = now_s + self._boundary_wait_s
-        utterances += self._push(probabilities)
+        utterances += self._endpointer.push(probabilities)
         if self._finished:
             utterances += self._endpointer.boundary(self.timeline.total_samples)
         return self._cut(utterances)
 
-    def _push(self, probabilities: Sequence[float]) -> list[Utterance]:
-        self._frames_seen += len(probabilities)
-        return self._endpointer.push(probabilities) if probabilities else []
-
     def _take_whole_chunk(self) -> list[CutUtterance]:
         """The last chunk as one utterance, silent or not."""
-        chunk_index, self._whole_chunk = self._whole_chunk, None
-        if chunk_index is None:
+        if not self._chunk_waits:
             return []
+        self._chunk_waits = False
         end_sample = self.timeline.total_samples
-        resume_sample, resume_chunk_index = self.timeline.clean_start_before(
-            self.chunk_start_sample
-        )
-        utterance = CutUtterance(
-            start_ms=samples_to_ms(self.chunk_start_sample),
-            end_ms=samples_to_ms(end_sample),
-            last_chunk_index=chunk_index,
-            pcm=self.timeline.cut(self.chunk_start_sample, end_sample),
-            resume_chunk_index=resume_chunk_index,
-            resume_sample=resume_sample,
-        )
+        utterance = self._as_cut(self.chunk_start_sample, end_sample)
         self.timeline.take_frames()
         self.timeline.forget_before(end_sample)
         # A chunk that already has a result was decoded again only for the audio that follows it.
-        return [utterance] if chunk_index > self._heard_chunk_index else []
+        return [utterance] if self._last_chunk_index > self._heard_chunk_index else []
 
     # ------------------------------------------------------------------------------ file boundaries
 
@@ -199,8 +183,8 @@ class Segmenter:
         utterances: list[Utterance] = []
         waiting: list[int] = []
         for boundary in self._file_boundaries:
-            frames = max(0, boundary // FRAME_SAMPLES - self._frames_seen)
-            utterances += self._push(probabilities[:frames])
+            frames = max(0, (boundary - self._endpointer.position) // FRAME_SAMPLES)
+            utterances += self._endpointer.push(probabilities[:frames])
             probabilities = probabilities[frames:]
             if self._endpointer.trailing_silence_ms >= FILE_BOUNDARY_SILENCE_MS:
                 utterances += self._endpointer.end_in_silence()
@@ -231,12 +215,15 @@ class Segmenter:
         return cut
 
     def _as_cut(self, start_sample: int, end_sample: int) -> CutUtterance:
-        warm_up = max(0, end_sample - WARM_UP_SAMPLES)
-        resume_sample, resume_chunk_index = self.timeline.clean_start_before(warm_up)
+        last_chunk_index, restart_sample = self._last_chunk_index, start_sample
+        if self._mode != "chunk":
+            last_chunk_index = self.timeline.chunk_index_at(end_sample)
+            restart_sample = max(0, end_sample - WARM_UP_SAMPLES)
+        resume_sample, resume_chunk_index = self.timeline.clean_start_before(restart_sample)
         return CutUtterance(
             start_ms=samples_to_ms(start_sample),
             end_ms=samples_to_ms(end_sample),
-            last_chunk_index=self.timeline.chunk_index_at(end_sample),
+            last_chunk_index=last_chunk_index,
             pcm=self.timeline.cut(start_sample, end_sample),
             resume_chunk_index=resume_chunk_index,
             resume_sample=resume_sample,
