@@ -21,13 +21,14 @@ The first record of any kind inserts the session's row.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from operator import attrgetter
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import psycopg
 import structlog
+from msgspec.structs import asdict
 
 from persistence import metrics, segments
 from persistence.batch_buffer import Entry
@@ -44,6 +45,7 @@ from wire.records import (
 )
 
 Connection: TypeAlias = psycopg.Connection[Any]
+Cursor: TypeAlias = psycopg.Cursor[Any]
 Body = TypeVar("Body", bound=RecordBody)
 
 REJECTED_CODE = "unstorable"
@@ -184,76 +186,42 @@ def _apply(connection: Connection, entries: Sequence[Entry]) -> list[Entry]:
             groups[kind].append(entry)
     groups[SessionStarted] += starts_in_ends(groups[SessionFinished])
     with connection.cursor() as cursor:
-        _write_started(cursor, groups[SessionStarted])
-        _write_chunks(cursor, groups[ChunkDetails])
-        _write_segments(cursor, groups[SegmentCopy])
-        _write_finished(cursor, groups[SessionFinished])
-        # After all data of the previous generation, even if that was published later: the new
-        # gateway reads the session after this COMMIT.
-        _write_resumed(cursor, groups[SessionResumed])
-        # Last, because it deletes rows that the same batch has just written.
-        _write_deleted(cursor, groups[SessionDeleted])
+        for kind, write_group in _WRITERS.items():
+            if groups[kind]:
+                write_group(cursor, groups[kind])
     return superseded
 
 
-Cursor: TypeAlias = psycopg.Cursor[Any]
+def _fields(entry: Entry) -> dict[str, Any]:
+    """Return the fields of a record and of its key as parameters of a query."""
+    fields = {name: _stored(value) for name, value in asdict(entry.body).items()}
+    return {**fields, "session_id": entry.session_id, "generation": entry.generation}
 
 
 def _write_started(cursor: Cursor, entries: list[Entry]) -> None:
-    if not entries:
-        return
     cursor.executemany(
         _STARTED,
         [
-            {
-                "session_id": entry.session_id,
-                "user_id": clean(body.user_id),
-                "client": clean(body.client),
-                "mode": clean(body.mode),
-                "language": clean(body.language),
-                "at": wall_time(body.started_at_ms),
-                "resume_token_hash": clean(body.resume_token_hash),
-                "generation": entry.generation,
-            }
+            {**_fields(entry), "at": wall_time(body.started_at_ms)}
             for entry, body in _of(SessionStarted, entries)
         ],
     )
 
 
 def _write_resumed(cursor: Cursor, entries: list[Entry]) -> None:
-    if not entries:
-        return
-    cursor.executemany(
-        _RESUMED,
-        [
-            {
-                "session_id": entry.session_id,
-                "generation": entry.generation,
-                "gateway_id": clean(body.gateway_id),
-                "resume_token_hash": clean(body.resume_token_hash),
-            }
-            for entry, body in _of(SessionResumed, entries)
-        ],
-    )
+    cursor.executemany(_RESUMED, [_fields(entry) for entry in entries])
 
 
 def _write_finished(cursor: Cursor, entries: list[Entry]) -> None:
-    if not entries:
-        return
     cursor.executemany(
         _FINISHED,
         [
             {
-                "session_id": entry.session_id,
-                "ranks": _RANKS,
-                "status": body.status,
-                "text": None if body.text is None else clean(body.text),
-                "duration_ms": body.duration_ms,
-                "chunk_count": body.chunk_count,
-                "segment_count": body.segment_count,
-                "at": wall_time(body.completed_at_ms),
+                **_fields(entry),
                 "error_code": clean(body.failure.code) if body.failure else None,
                 "error_message": clean(body.failure.message) if body.failure else None,
+                "ranks": _RANKS,
+                "at": wall_time(body.completed_at_ms),
             }
             for entry, body in _of(SessionFinished, entries)
         ],
@@ -335,8 +303,6 @@ def _write_segments(cursor: Cursor, entries: list[Entry]) -> None:
 
 
 def _write_deleted(cursor: Cursor, entries: list[Entry]) -> None:
-    if not entries:
-        return
     times = {
         entry.session_id: wall_time(body.requested_at_ms)
         for entry, body in _of(SessionDeleted, entries)
@@ -344,6 +310,19 @@ def _write_deleted(cursor: Cursor, entries: list[Entry]) -> None:
     cursor.execute(_TOMBSTONES, (list(times), list(times.values())))
     for table in ("asr_segments", "asr_chunks"):
         cursor.execute(f"DELETE FROM {table} WHERE session_id = ANY (%s)", (list(times),))
+
+
+_WRITERS: Final[dict[type, Callable[[Cursor, list[Entry]], None]]] = {
+    SessionStarted: _write_started,
+    ChunkDetails: _write_chunks,
+    SegmentCopy: _write_segments,
+    SessionFinished: _write_finished,
+    # After all data of the previous generation, even if that was published later: the new gateway
+    # reads the session after this COMMIT.
+    SessionResumed: _write_resumed,
+    # Last, because it deletes rows that the same batch has just written.
+    SessionDeleted: _write_deleted,
+}
 
 
 def starts_in_ends(finished: Iterable[Entry]) -> list[Entry]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
+
+import msgspec
+from msgspec.structs import replace
 
 from persistence import metrics
 from wire.messages import Token
@@ -14,13 +16,9 @@ TIME_MS_MAX = 253_402_300_799_000
 
 def tokens_json(tokens: tuple[Token, ...]) -> str:
     """Return ``tokens`` as JSON, with cleaned texts."""
-    return json.dumps(
-        [
-            {"text": clean(token.text), "start_ms": token.start_ms, "end_ms": token.end_ms}
-            for token in tokens
-        ],
-        ensure_ascii=False,
-    )
+    return msgspec.json.encode(
+        [replace(token, text=clean(token.text)) for token in tokens]
+    ).decode()
 
 
 def clean(text: str) -> str:
