@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
+from psycopg.pq.abc import PGconn
 from psycopg.rows import Row
 
 RV = TypeVar("RV")
@@ -24,6 +25,7 @@ WAKE_INTERVAL_S = 0.1
 
 
 class _Deadline:
+    pgconn: PGconn
     _due_s = math.inf
 
     @contextmanager
@@ -39,12 +41,18 @@ class _Deadline:
         finally:
             self._due_s = math.inf
 
-    def _left_s(self, timeout_s: float | None) -> float | None:
+    @contextmanager
+    def _limited(self, timeout_s: float | None) -> Iterator[float | None]:
+        """Yield the time that a round trip may take; translate the error of one that is late."""
         left_s = min(self._due_s - time.monotonic(), math.inf if timeout_s is None else timeout_s)
-        return None if left_s == math.inf else max(0.0, left_s)
-
-    def _is_over(self) -> bool:
-        return time.monotonic() >= self._due_s
+        try:
+            yield None if left_s == math.inf else max(0.0, left_s)
+        except psycopg.OperationalError:
+            if time.monotonic() < self._due_s:
+                raise
+            # In the middle of an answer it can be used for nothing else.
+            self.pgconn.finish()
+            raise psycopg.errors.ConnectionTimeout("the database does not answer") from None
 
 
 class DeadlineConnection(_Deadline, psycopg.Connection[Any]):
@@ -53,14 +61,8 @@ class DeadlineConnection(_Deadline, psycopg.Connection[Any]):
     def wait(
         self, gen: PQGen[RV], interval: float = WAKE_INTERVAL_S, timeout: float | None = None
     ) -> RV:
-        try:
-            return super().wait(gen, interval, self._left_s(timeout))
-        except psycopg.OperationalError:
-            if not self._is_over():
-                raise
-            # In the middle of an answer it can be used for nothing else.
-            self.close()
-            raise psycopg.errors.ConnectionTimeout("the database does not answer") from None
+        with self._limited(timeout) as left_s:
+            return super().wait(gen, interval, left_s)
 
 
 class AsyncDeadlineConnection(_Deadline, psycopg.AsyncConnection[Row]):
@@ -72,10 +74,5 @@ class AsyncDeadlineConnection(_Deadline, psycopg.AsyncConnection[Row]):
         interval: float = WAKE_INTERVAL_S,
         timeout: float | None = None,  # noqa: ASYNC109 - psycopg's signature
     ) -> RV:
-        try:
-            return await super().wait(gen, interval, self._left_s(timeout))
-        except psycopg.OperationalError:
-            if not self._is_over():
-                raise
-            await self.close()
-            raise psycopg.errors.ConnectionTimeout("the database does not answer") from None
+        with self._limited(timeout) as left_s:
+            return await super().wait(gen, interval, left_s)
