@@ -14,7 +14,6 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from persistence import segments
 from persistence.deadline import AsyncDeadlineConnection
-from wire.messages import Result
 
 CONNECTIONS_MAX = 4
 CONNECT_TIMEOUT_S = 2.0
@@ -61,8 +60,7 @@ SELECT chunk_index, byte_count AS bytes, offset_ms, duration_ms,
        {_ISO.format("received_at")} AS received_at
 FROM asr_chunks WHERE session_id = %s ORDER BY chunk_index LIMIT %s
 """
-
-
+_STATUS = "SELECT status FROM asr_sessions WHERE id = %s"
 _RESUME_STATE = """
 SELECT id AS session_id, status, started, generation, gateway_id, resume_token_hash, text,
        duration_ms, chunk_count, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
@@ -148,14 +146,10 @@ class SessionReader:
         """
 
         async def read(connection: Connection) -> Row | None:
-            found = await _rows(connection, _SESSION, session_id)
-            if not found:
-                return None
-            return {
-                **found[0],
-                "segments": await _segments(connection, session_id),
-                "chunks": await _rows(connection, _CHUNKS, session_id, SESSION_ROWS_MAX),
-            }
+            found = await _session(connection, _SESSION, session_id)
+            if found is not None:
+                found["chunks"] = await _rows(connection, _CHUNKS, session_id, SESSION_ROWS_MAX)
+            return found
 
         return await self._read(read) if "\0" not in session_id else None
 
@@ -165,14 +159,9 @@ class SessionReader:
         Raises:
             StoreUnavailable: if there is no answer within ``READ_TIMEOUT_S``.
         """
-
-        async def read(connection: Connection) -> Row | None:
-            found = await _rows(connection, _RESUME_STATE, session_id)
-            if not found:
-                return None
-            return {**found[0], "segments": await _segments(connection, session_id)}
-
-        return await self._read(read) if "\0" not in session_id else None
+        if "\0" in session_id:
+            return None
+        return await self._read(lambda connection: _session(connection, _RESUME_STATE, session_id))
 
     async def status(self, session_id: str) -> str | None:
         """Return the session's status, which can be ``deleted``; None: unknown.
@@ -182,8 +171,7 @@ class SessionReader:
         """
         if "\0" in session_id:
             return None
-        query = "SELECT status FROM asr_sessions WHERE id = %s"
-        found = await self._read(lambda connection: _rows(connection, query, session_id))
+        found = await self._read(lambda connection: _rows(connection, _STATUS, session_id))
         return found[0]["status"] if found else None
 
     async def _read(self, read: Callable[[Connection], Awaitable[T]]) -> T:
@@ -203,23 +191,18 @@ class SessionReader:
         # After a restart of the database every pooled connection is dead, and each fails at once.
         for _ in range(CONNECTIONS_MAX + 1):
             try:
-                answer = await self._read_once(read)
-            except psycopg.OperationalError:
-                continue
+                async with self._pool.connection() as connection:
+                    # Not asyncio.timeout: a cancelled psycopg call waits up to 10 s for the server.
+                    with connection.deadline(READ_TIMEOUT_S):
+                        answer = await read(connection)
             except psycopg.Error as error:
-                raise self._unavailable(error) from error
-            self._note(True)
-            return answer
+                late = isinstance(error, PoolTimeout | psycopg.errors.ConnectionTimeout)
+                if late or not isinstance(error, psycopg.OperationalError):
+                    raise self._unavailable(error) from error
+            else:
+                self._note(True)
+                return answer
         raise self._unavailable(None)
-
-    async def _read_once(self, read: Callable[[Connection], Awaitable[T]]) -> T:
-        try:
-            async with self._pool.connection() as connection:
-                # Not asyncio.timeout: a cancelled psycopg call waits up to 10 s for the server.
-                with connection.deadline(READ_TIMEOUT_S):
-                    return await read(connection)
-        except (PoolTimeout, psycopg.errors.ConnectionTimeout) as error:
-            raise self._unavailable(error) from error
 
     def _unavailable(self, error: psycopg.Error | None) -> StoreUnavailable:
         self._note(False, type(error).__name__ if error else "lost connections")
@@ -238,6 +221,9 @@ async def _rows(connection: Connection, query: str, *parameters: object) -> list
     return await cursor.fetchall()
 
 
-async def _segments(connection: Connection, session_id: str) -> list[Result]:
-    rows = await _rows(connection, segments.SELECT, session_id, SESSION_ROWS_MAX)
-    return [segments.result_of(row) for row in rows]
+async def _session(connection: Connection, query: str, session_id: str) -> Row | None:
+    """Return the row that ``query`` finds, with the session's segments."""
+    for row in await _rows(connection, query, session_id):
+        found = await _rows(connection, segments.SELECT, session_id, SESSION_ROWS_MAX)
+        return {**row, "segments": [segments.result_of(each) for each in found]}
+    return None
