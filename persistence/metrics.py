@@ -54,17 +54,11 @@ UNSENT = Counter(
 )
 DATABASE_UP = Gauge("asr_persistence_database_up", "1: the last write or connection succeeded")
 
-
-def _show_zeros() -> None:
-    """Create the series that alerts watch before their first event: Prometheus does not see an
-    increase from no series to 1."""
-    for reason in ("bad_message", "bad_session_id", "repeated", "backlog_full"):
-        DISCARDED.labels(reason)
-    for body in get_args(RecordBody):
-        for rows in (ROWS, REJECTED_ROWS, LATE_ROWS, STALE_ROWS):
-            rows.labels(body.__name__)
-    for outcome in ("committed", "failed"):
-        BATCHES.labels(outcome)
-
-
-_show_zeros()
+# Prometheus sees no increase from no series to 1: those that alerts watch exist from the start.
+for _reason in ("bad_message", "bad_session_id", "repeated", "backlog_full"):
+    DISCARDED.labels(_reason)
+for _body in get_args(RecordBody):
+    for _rows in (ROWS, REJECTED_ROWS, LATE_ROWS, STALE_ROWS):
+        _rows.labels(_body.__name__)
+for _outcome in ("committed", "failed"):
+    BATCHES.labels(_outcome)

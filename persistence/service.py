@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import time
-from types import TracebackType
 
 import structlog
 import zmq
@@ -74,12 +73,7 @@ class Service:
         self._writer.start()
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         # An unavailable database must not delay the end of the process.
         self._writer.stop(WRITER_STOP_S)
         self._events.close()
