@@ -75,7 +75,7 @@ class Service:
         self._log = structlog.get_logger()
         self._context: zmq.Context[Socket] = zmq.Context()
         self._bound: list[Socket] = []
-        self._keys = values.server_keys()
+        self._keys = values.bus_keys("broker")
         self._zap = ZapAuthenticator(self._context, self._keys) if self._keys else None
         bind = self._bind
         self._front = bind("BROKER_FRONTEND", values.broker_frontend, sockets.bind_router, "front")

@@ -8,8 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from broker.limits import Limits
-from runtime.settings import BusSettings, ProcessSettings, RedisSettings, fail, is_loopback
-from wire.keys import KeysError, ServerKeys, server_keys
+from runtime.settings import BusSettings, ProcessSettings, RedisSettings, is_loopback
 
 PCM_BYTES_PER_S = 32_000
 MEMORY_MB_WITHOUT_QUEUE = 160
@@ -64,15 +63,6 @@ class BrokerSettings(ProcessSettings, BusSettings, RedisSettings):
                     "ALLOW_PUBLIC_BUS=true if the network admits only peers of the bus"
                 )
         return self
-
-    def server_keys(self) -> ServerKeys | None:
-        """None if every peer may connect. Ends the process if the keys cannot be read."""
-        if self.bus_keys_dir is None:
-            return None
-        try:
-            return server_keys(self.bus_keys_dir)
-        except KeysError as error:
-            fail(f"BUS_KEYS_DIR: {error}")
 
     def limits(self) -> Limits:
         return Limits(

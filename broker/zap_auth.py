@@ -13,7 +13,7 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from broker.metrics import KEYS_REFUSED
-from wire.keys import Role, ServerKeys
+from wire.keys import Keys, Role
 
 ALLOWED: Final[dict[str, frozenset[Role]]] = {
     "front": frozenset({"gateway", "persistence"}),
@@ -28,10 +28,10 @@ REFUSED_KEYS_LOGGED_MAX = 100
 class _Keys:
     """A ``CurveCallback`` of pyzmq for one domain."""
 
-    def __init__(self, domain: str, keys: ServerKeys) -> None:
+    def __init__(self, domain: str, keys: Keys) -> None:
         self._domain = domain
         self._logged: set[bytes] = set()
-        self._allowed = {keys.allowed[role] for role in ALLOWED[domain]}
+        self._allowed = {keys.public[role] for role in ALLOWED[domain]}
         self._log = structlog.get_logger()
 
     def callback(self, _domain: str, key: bytes) -> bool:
@@ -48,7 +48,7 @@ class _Keys:
 class ZapAuthenticator:
     """A thread that answers the requests of libzmq. Create it before binding sockets."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], keys: ServerKeys) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], keys: Keys) -> None:
         self._authenticator = ThreadAuthenticator(context)
         self._authenticator.start()
         for domain in ALLOWED:

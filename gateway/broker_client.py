@@ -19,7 +19,7 @@ import zmq
 
 from gateway.telemetry.metrics import BUS_DROPPED, bus_received, bus_sent
 from wire import codec, sockets, versions
-from wire.keys import ClientKeys
+from wire.keys import Keys
 from wire.messages import Claimed, Hello, Load, Message, Refused, Result, Stored, Welcome
 
 HELLO_EVERY_S = 0.25
@@ -51,7 +51,7 @@ class BrokerClient:
         endpoint: str,
         gateway_id: str,
         *,
-        keys: ClientKeys | None = None,
+        keys: Keys | None = None,
         on_message: Handler,
         on_broker_restart: Callable[[], None],
         expected_audio_rate: Callable[[], float] = lambda: 0.0,

@@ -19,7 +19,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, Validation
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from runtime import exit_codes
-from wire.keys import ClientKeys, KeysError, Role, client_keys
+from wire import keys
 
 UNIX_SOCKET_PATH_BYTES_MAX = 107
 """Linux's limit on the path of a Unix socket (``man 7 unix``), less the terminating zero."""
@@ -74,14 +74,14 @@ class BusSettings(BaseSettings):
     """Directory of CURVE keys (``asr keys``). With it the bus is encrypted and
     accepts only peers that hold the key of their role. Unset: neither."""
 
-    def bus_keys(self, role: Role) -> ClientKeys | None:
+    def bus_keys(self, role: keys.Role) -> keys.Keys | None:
         """Keys of a process of ``role``, None without ``BUS_KEYS_DIR``. Ends the process if they
         cannot be read."""
         if self.bus_keys_dir is None:
             return None
         try:
-            return client_keys(self.bus_keys_dir, role)
-        except KeysError as error:
+            return keys.read(self.bus_keys_dir, role)
+        except keys.KeysError as error:
             fail(f"BUS_KEYS_DIR: {error}")
 
 

@@ -7,7 +7,6 @@ Any other host needs ``broker.public`` and the pair of its own role. ``asr keys`
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -25,20 +24,13 @@ class KeysError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerKeys:
-    """Keys of the broker: its secret key, and the public key of every role that may connect."""
+class Keys:
+    """The keys that a process of ``role`` needs."""
 
+    role: Role
     secret: bytes = field(repr=False)
-    allowed: dict[Role, bytes]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientKeys:
-    """Keys of a process that connects. ``server`` is the broker's public key."""
-
-    server: bytes
-    public: bytes
-    secret: bytes = field(repr=False)
+    public: dict[Role, bytes]
+    """The broker has those of all roles; a peer has its own and the broker's."""
 
 
 def generate(directory: Path) -> list[Path]:
@@ -54,46 +46,29 @@ def generate(directory: Path) -> list[Path]:
         if path.exists():
             raise KeysError(f"{path} exists; remove old keys first")
     for role in ROLES:
-        public, secret = zmq.curve_keypair()
-        _write(directory / f"{role}.public", public, 0o644)
-        _write(directory / f"{role}.secret", secret, 0o600)
+        for half, key in zip(("public", "secret"), zmq.curve_keypair(), strict=True):
+            path = directory / f"{role}.{half}"
+            path.touch(mode=0o644 if half == "public" else 0o600, exist_ok=False)
+            path.write_bytes(key + b"\n")
     return paths
 
 
-def server_keys(directory: Path) -> ServerKeys:
-    """Read the keys that the broker needs.
+def read(directory: Path, role: Role) -> Keys:
+    """Read the keys that a process of ``role`` needs.
 
     Raises:
         KeysError: if a key is missing or malformed, or other users can read the secret key.
     """
-    return ServerKeys(
-        secret=_read_secret(directory, "broker"),
-        allowed={role: _read(directory / f"{role}.public") for role in ROLES if role != "broker"},
-    )
-
-
-def client_keys(directory: Path, role: Role) -> ClientKeys:
-    """Read the keys that a process of ``role`` needs.
-
-    Raises:
-        KeysError: as ``server_keys`` does.
-    """
-    return ClientKeys(
-        server=_read(directory / "broker.public"),
-        public=_read(directory / f"{role}.public"),
-        secret=_read_secret(directory, role),
-    )
-
-
-def _read_secret(directory: Path, role: Role) -> bytes:
+    needed: tuple[Role, ...] = ROLES if role == "broker" else ("broker", role)
+    public = {each: _read(directory / f"{each}.public") for each in needed}
     path = directory / f"{role}.secret"
     secret = _read(path)
     if path.stat().st_mode & 0o077:
         raise KeysError(f"other users can read {path}; run chmod 600 on it")
     # With a wrong pair the broker would refuse this process, and only its own log would show it.
-    if zmq.curve_public(secret) != _read(directory / f"{role}.public"):
+    if zmq.curve_public(secret) != public[role]:
         raise KeysError(f"{path} and {role}.public are not a pair")
-    return secret
+    return Keys(role=role, secret=secret, public=public)
 
 
 def _read(path: Path) -> bytes:
@@ -104,9 +79,3 @@ def _read(path: Path) -> bytes:
     if len(key) != Z85_KEY_CHARACTERS or not set(key) <= set(z85.Z85CHARS):
         raise KeysError(f"{path} does not hold a CURVE key")
     return key
-
-
-def _write(path: Path, key: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(key + b"\n")

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import zmq
 
-from wire.keys import ClientKeys, ServerKeys
+from wire.keys import Keys
 
 HIGH_WATER_MARK_MESSAGES = 10_000
 """Per peer and direction, more than any worker's credits. At the limit a send fails with
@@ -45,7 +45,7 @@ class Access:
     """Admits only peers whose CURVE key the ZAP handler accepts for ``domain``. Without a handler
     in the context, every peer is refused."""
 
-    keys: ServerKeys
+    keys: Keys
     domain: str
 
 
@@ -97,7 +97,7 @@ def connect_dealer(
     context: zmq.Context[zmq.Socket[bytes]],
     endpoint: str,
     identity: str,
-    keys: ClientKeys | None = None,
+    keys: Keys | None = None,
 ) -> zmq.Socket[bytes]:
     """Return a connected DEALER with the routing id ``identity``. It reconnects with backoff."""
     socket = context.socket(zmq.DEALER)
@@ -110,7 +110,7 @@ def connect_sub(
     context: zmq.Context[zmq.Socket[bytes]],
     endpoint: str,
     topics: tuple[bytes, ...],
-    keys: ClientKeys | None = None,
+    keys: Keys | None = None,
 ) -> zmq.Socket[bytes]:
     """Return a connected SUB, subscribed to ``topics``."""
     socket = context.socket(zmq.SUB)
@@ -135,12 +135,10 @@ def _bound(socket: zmq.Socket[bytes], endpoint: str, access: Access | None) -> z
     return socket
 
 
-def _connected(
-    socket: zmq.Socket[bytes], endpoint: str, keys: ClientKeys | None
-) -> zmq.Socket[bytes]:
+def _connected(socket: zmq.Socket[bytes], endpoint: str, keys: Keys | None) -> zmq.Socket[bytes]:
     if keys is not None:
-        socket.setsockopt(zmq.CURVE_SERVERKEY, keys.server)
-        socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
+        socket.setsockopt(zmq.CURVE_SERVERKEY, keys.public["broker"])
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public[keys.role])
         socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
     socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_INTERVAL_MS)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_INTERVAL_MAX_MS)

@@ -36,11 +36,7 @@ def test_keys_replace_consent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     keys.generate(tmp_path)
     monkeypatch.setenv("BUS_KEYS_DIR", str(tmp_path))
     monkeypatch.setenv("BROKER_BACKEND", "tcp://0.0.0.0:7102")
-    assert set((BrokerSettings().server_keys() or pytest.fail()).allowed) == {
-        "gateway",
-        "worker",
-        "persistence",
-    }
+    assert set((BrokerSettings().bus_keys("broker") or pytest.fail()).public) == set(keys.ROLES)
 
 
 def test_missing_keys_are_reported_in_one_line(
@@ -48,7 +44,7 @@ def test_missing_keys_are_reported_in_one_line(
 ) -> None:
     monkeypatch.setenv("BUS_KEYS_DIR", str(tmp_path))
     with pytest.raises(SystemExit) as caught:
-        BrokerSettings().server_keys()
+        BrokerSettings().bus_keys("broker")
     assert caught.value.code == 78
     assert "BUS_KEYS_DIR" in capsys.readouterr().err
 

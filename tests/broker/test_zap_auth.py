@@ -9,7 +9,7 @@ import zmq
 from broker.metrics import KEYS_REFUSED
 from broker.zap_auth import ALLOWED, ZapAuthenticator
 from wire import keys, sockets
-from wire.keys import ClientKeys, Role
+from wire.keys import Keys, Role
 
 Context = zmq.Context[zmq.Socket[bytes]]
 WAIT_MS = 10_000
@@ -33,7 +33,7 @@ def directory(tmp_path: Path) -> Path:
 def server(directory: Path) -> Iterator[Context]:
     """A context with a ZAP authenticator. Peers have another context, as other processes do."""
     context: Context = zmq.Context()
-    zap = ZapAuthenticator(context, keys.server_keys(directory))
+    zap = ZapAuthenticator(context, keys.read(directory, "broker"))
     yield context
     zap.close()
     context.term()
@@ -52,12 +52,12 @@ def refused(domain: str) -> float:
 
 
 def is_admitted(
-    server: Context, peers: Context, directory: Path, domain: str, client: ClientKeys | None
+    server: Context, peers: Context, directory: Path, domain: str, client: Keys | None
 ) -> bool:
     """Whether a message of the peer arrives before one of a later peer that is allowed."""
     endpoint = f"ipc://{directory}/{domain}"
-    access = sockets.Access(keys.server_keys(directory), domain)
-    welcome = keys.client_keys(directory, min(ALLOWED[domain]))
+    access = sockets.Access(keys.read(directory, "broker"), domain)
+    welcome = keys.read(directory, min(ALLOWED[domain]))
     with (
         sockets.bind_router(server, endpoint, access) as router,
         sockets.connect_dealer(peers, endpoint, "peer", client) as peer,
@@ -83,16 +83,15 @@ def test_roles_are_admitted_to_their_sockets_only(
     server: Context, peers: Context, directory: Path, domain: str, role: Role
 ) -> None:
     before = refused(domain)
-    client = keys.client_keys(directory, role)
+    client = keys.read(directory, role)
     assert is_admitted(server, peers, directory, domain, client) == (role in ALLOWED[domain])
     assert (refused(domain) > before) == (role not in ALLOWED[domain])
 
 
 def test_an_unknown_key_is_refused(server: Context, peers: Context, directory: Path) -> None:
     public, secret = zmq.curve_keypair()
-    own = ClientKeys(
-        server=(directory / "broker.public").read_bytes().strip(), public=public, secret=secret
-    )
+    broker = keys.read(directory, "broker").public["broker"]
+    own = Keys(role="worker", secret=secret, public={"broker": broker, "worker": public})
     assert not is_admitted(server, peers, directory, "back", own)
 
 

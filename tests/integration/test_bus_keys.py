@@ -32,14 +32,14 @@ async def test_everything_works_over_tcp_with_keys_and_a_stranger_gets_nothing(
 
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
-            worker = keys.client_keys(tmp_path, "worker")
+            worker = keys.read(tmp_path, "worker")
             stranger = sockets.connect_dealer(
                 context, ends["BROKER_FRONTEND"], "gateway-stranger", worker
             )
             stranger.send_multipart(codec.encode(Hello(gateway_id="gateway-stranger")))
             refused = stack.processes["broker"].event("bus_key_refused")
             assert refused["socket"] == "front"
-            assert refused["public_key"] == worker.public.decode()
+            assert refused["public_key"] == worker.public["worker"].decode()
             assert not stranger.poll(0)
         finally:
             context.destroy(linger=0)

@@ -21,26 +21,25 @@ def test_each_role_has_a_key_pair_and_only_the_owner_reads_secrets(directory: Pa
 
 
 def test_the_broker_allows_the_keys_of_all_other_roles(directory: Path) -> None:
-    server = keys.server_keys(directory)
-    assert set(server.allowed) == {"gateway", "worker", "persistence"}
-    for role, public in server.allowed.items():
-        client = keys.client_keys(directory, role)
-        assert client.public == public
-        assert client.server == (directory / "broker.public").read_bytes().strip()
+    broker = keys.read(directory, "broker").public
+    assert set(broker) == set(keys.ROLES)
+    for role in keys.ROLES[1:]:
+        peer = keys.read(directory, role).public
+        assert peer == {"broker": broker["broker"], role: broker[role]}
+        assert broker[role] == (directory / f"{role}.public").read_bytes().strip()
 
 
 def test_a_client_needs_its_pair_and_the_brokers_public_key_only(directory: Path) -> None:
     for name in ("broker.secret", "gateway.public", "gateway.secret", "persistence.public"):
         (directory / name).unlink()
-    assert keys.client_keys(directory, "worker")
+    assert keys.read(directory, "worker")
     with pytest.raises(keys.KeysError, match=r"gateway\.public: No such file"):
-        keys.client_keys(directory, "gateway")
+        keys.read(directory, "gateway")
 
 
 def test_secrets_are_not_shown(directory: Path) -> None:
-    server, client = keys.server_keys(directory), keys.client_keys(directory, "worker")
-    assert server.secret.decode() not in repr(server)
-    assert client.secret.decode() not in repr(client)
+    worker = keys.read(directory, "worker")
+    assert worker.secret.decode() not in repr(worker)
 
 
 def test_old_keys_are_not_overwritten(directory: Path) -> None:
@@ -54,16 +53,16 @@ def test_old_keys_are_not_overwritten(directory: Path) -> None:
 def test_an_invalid_key_is_refused(directory: Path, content: bytes) -> None:
     (directory / "broker.public").write_bytes(content)
     with pytest.raises(keys.KeysError, match=r"broker\.public does not hold a CURVE key"):
-        keys.client_keys(directory, "worker")
+        keys.read(directory, "worker")
 
 
 def test_a_secret_that_others_can_read_is_refused(directory: Path) -> None:
     (directory / "broker.secret").chmod(0o640)
     with pytest.raises(keys.KeysError, match="chmod 600"):
-        keys.server_keys(directory)
+        keys.read(directory, "broker")
 
 
 def test_halves_of_different_pairs_are_refused(directory: Path) -> None:
     (directory / "worker.public").write_bytes((directory / "gateway.public").read_bytes())
     with pytest.raises(keys.KeysError, match=r"worker\.public are not a pair"):
-        keys.client_keys(directory, "worker")
+        keys.read(directory, "worker")

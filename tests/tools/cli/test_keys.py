@@ -17,7 +17,7 @@ def run(directory: Path) -> subprocess.CompletedProcess[str]:
 def test_keys_are_generated_once(tmp_path: Path) -> None:
     made = run(tmp_path / "keys")
     assert made.returncode == 0
-    assert keys.server_keys(tmp_path / "keys")
+    assert keys.read(tmp_path / "keys", "broker")
     assert all(f"{role}.secret" in made.stdout.replace("\n", "") for role in keys.ROLES)
     again = run(tmp_path / "keys")
     assert again.returncode == 1 and "exists" in again.stdout.replace("\n", " ")
