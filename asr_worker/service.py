@@ -35,7 +35,7 @@ from runtime import exit_codes, lifecycle, logging, memory, metrics, settings, t
 from runtime.liveness import Liveness
 from wire import codec, versions
 from wire.messages import Heartbeat, Message, Refused
-from wire.sockets import connect_dealer, new_identity
+from wire.sockets import Context, Socket, connect_dealer, new_identity
 
 HEARTBEAT_S = 1.0
 POLL_S = 0.1
@@ -77,7 +77,7 @@ class Worker:
             return exit_codes.OK
         if recognizer is None:
             return self._exit_code_without_model()
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        context: Context = zmq.Context()
         socket = connect_dealer(context, self._values.broker_backend, self._worker_id, keys)
         book = JobBook(
             worker_id=self._worker_id,
@@ -205,7 +205,7 @@ class Worker:
 class _Bus:
     """The broker's socket and the inference thread's wake-up in one poller."""
 
-    def __init__(self, socket: zmq.Socket[bytes], loop: InferenceLoop) -> None:
+    def __init__(self, socket: Socket, loop: InferenceLoop) -> None:
         self._socket = socket
         self._loop = loop
         self._poller = zmq.Poller()

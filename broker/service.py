@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 import structlog
 import zmq
 
-from broker import metrics
+from broker import metrics, zap_auth
 from broker.events import (
     Action,
     Answered,
@@ -37,10 +37,10 @@ from broker.events import (
 from broker.queue_counters import QueueCounters
 from broker.routing import Broker
 from broker.settings import BrokerSettings
-from broker.zap_auth import ZapAuthenticator
 from runtime import exit_codes, lifecycle, memory, settings, tracing
 from wire import codec, publication, sockets
 from wire.messages import Load, Message
+from wire.sockets import Context, Socket
 
 TICK_S = 0.05
 DRAIN_MESSAGES_MAX = 500
@@ -51,7 +51,6 @@ other work for a message; in a row only the first send does."""
 REPORT_INTERVAL_S = 1.0
 """Interval of metrics, Redis counters and the log event ``incidents``."""
 
-Socket = zmq.Socket[bytes]
 NOW = int(zmq.DONTWAIT)
 NOW_AND_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
 SEND = zmq.backend.Socket.send
@@ -73,10 +72,10 @@ class Service:
         self._core = core
         self._counters = counters
         self._log = structlog.get_logger()
-        self._context: zmq.Context[Socket] = zmq.Context()
+        self._context: Context = zmq.Context()
         self._bound: list[Socket] = []
         self._keys = values.bus_keys("broker")
-        self._zap = ZapAuthenticator(self._context, self._keys) if self._keys else None
+        self._zap = zap_auth.start(self._context, self._keys) if self._keys else None
         bind = self._bind
         self._front = bind("BROKER_FRONTEND", values.broker_frontend, sockets.bind_router, "front")
         self._back = bind("BROKER_BACKEND", values.broker_backend, sockets.bind_router, "back")
@@ -101,7 +100,7 @@ class Service:
         for socket in self._bound:
             socket.close(linger=0)
         if self._zap is not None:
-            self._zap.close()
+            self._zap.stop()
         self._context.term()
 
     def run(self, stop: lifecycle.StopSignal) -> None:
@@ -134,7 +133,7 @@ class Service:
         self,
         name: str,
         endpoint: str,
-        make: Callable[[zmq.Context[Socket], str, sockets.Access | None], Socket],
+        make: Callable[[Context, str, sockets.Access | None], Socket],
         domain: str,
     ) -> Socket:
         access = sockets.Access(self._keys, domain) if self._keys else None

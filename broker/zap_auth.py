@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Final
 
 import structlog
-import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from broker.metrics import KEYS_REFUSED
 from wire.keys import Keys, Role
+from wire.sockets import Context
 
 ALLOWED: Final[dict[str, frozenset[Role]]] = {
     "front": frozenset({"gateway", "persistence"}),
@@ -45,15 +45,11 @@ class _Keys:
         return False
 
 
-class ZapAuthenticator:
-    """A thread that answers the requests of libzmq. Create it before binding sockets."""
-
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], keys: Keys) -> None:
-        self._authenticator = ThreadAuthenticator(context)
-        self._authenticator.start()
-        for domain in ALLOWED:
-            self._authenticator.configure_curve_callback(domain, _Keys(domain, keys))
-
-    def close(self) -> None:
-        """Stop the thread. Call before terminating the context."""
-        self._authenticator.stop()
+def start(context: Context, keys: Keys) -> ThreadAuthenticator:
+    """Start and return a thread that answers the requests of libzmq. Call before binding sockets;
+    call ``stop`` of the thread before terminating the context."""
+    authenticator = ThreadAuthenticator(context)
+    authenticator.start()
+    for domain in ALLOWED:
+        authenticator.configure_curve_callback(domain, _Keys(domain, keys))
+    return authenticator

@@ -48,7 +48,7 @@ class Service:
             lost_after_s=settings.session_lost_s,
         )
         keys = settings.bus_keys("persistence")
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._context: sockets.Context = zmq.Context()
         try:
             self._events = sockets.connect_sub(
                 self._context, settings.broker_events, publication.TOPICS, keys

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import zmq
 
@@ -40,6 +41,10 @@ LINGER_RESULTS_MS = 2_000
 """Longest time that a closing gateway or worker takes to send its last messages."""
 
 
+Context: TypeAlias = zmq.Context[zmq.Socket[bytes]]
+Socket: TypeAlias = zmq.Socket[bytes]
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """Admits only peers whose CURVE key the ZAP handler accepts for ``domain``. Without a handler
@@ -55,38 +60,34 @@ def new_identity(role: str) -> str:
     return f"{role}-{uuid.uuid4().hex[:16]}"
 
 
-def _common(socket: zmq.Socket[bytes], *, linger_ms: int) -> None:
+def _socket(context: Context, kind: int, *, linger_ms: int) -> Socket:
+    socket = context.socket(kind)
     socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK_MESSAGES)
     socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK_MESSAGES)
     socket.setsockopt(zmq.LINGER, linger_ms)
     socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_INTERVAL_MS)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_INTERVAL_MS)
+    return socket
 
 
-def bind_router(
-    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, access: Access | None = None
-) -> zmq.Socket[bytes]:
+def bind_router(context: Context, endpoint: str, access: Access | None = None) -> Socket:
     """Return a bound ROUTER. Send only with DONTWAIT, and handle ``EAGAIN`` and ``EHOSTUNREACH``.
 
     Raises:
         zmq.ZMQError: if the endpoint is taken or malformed.
     """
-    socket = context.socket(zmq.ROUTER)
-    _common(socket, linger_ms=0)
+    socket = _socket(context, zmq.ROUTER, linger_ms=0)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
     socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
     return _bound(socket, endpoint, access)
 
 
-def bind_xpub(
-    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, access: Access | None = None
-) -> zmq.Socket[bytes]:
+def bind_xpub(context: Context, endpoint: str, access: Access | None = None) -> Socket:
     """Return a bound XPUB. It reports subscriptions; a send to a full subscriber fails with
     ``EAGAIN``."""
-    socket = context.socket(zmq.XPUB)
-    _common(socket, linger_ms=0)
+    socket = _socket(context, zmq.XPUB, linger_ms=0)
     socket.setsockopt(zmq.XPUB_NODROP, 1)
     socket.setsockopt(zmq.XPUB_VERBOSE, 1)
     socket.setsockopt(zmq.MAXMSGSIZE, SUBSCRIPTION_BYTES_MAX)
@@ -94,33 +95,25 @@ def bind_xpub(
 
 
 def connect_dealer(
-    context: zmq.Context[zmq.Socket[bytes]],
-    endpoint: str,
-    identity: str,
-    keys: Keys | None = None,
-) -> zmq.Socket[bytes]:
+    context: Context, endpoint: str, identity: str, keys: Keys | None = None
+) -> Socket:
     """Return a connected DEALER with the routing id ``identity``. It reconnects with backoff."""
-    socket = context.socket(zmq.DEALER)
-    _common(socket, linger_ms=LINGER_RESULTS_MS)
+    socket = _socket(context, zmq.DEALER, linger_ms=LINGER_RESULTS_MS)
     socket.setsockopt(zmq.ROUTING_ID, identity.encode())
     return _connected(socket, endpoint, keys)
 
 
 def connect_sub(
-    context: zmq.Context[zmq.Socket[bytes]],
-    endpoint: str,
-    topics: tuple[bytes, ...],
-    keys: Keys | None = None,
-) -> zmq.Socket[bytes]:
+    context: Context, endpoint: str, topics: tuple[bytes, ...], keys: Keys | None = None
+) -> Socket:
     """Return a connected SUB, subscribed to ``topics``."""
-    socket = context.socket(zmq.SUB)
-    _common(socket, linger_ms=0)
+    socket = _socket(context, zmq.SUB, linger_ms=0)
     for topic in topics:
         socket.setsockopt(zmq.SUBSCRIBE, topic)
     return _connected(socket, endpoint, keys)
 
 
-def _bound(socket: zmq.Socket[bytes], endpoint: str, access: Access | None) -> zmq.Socket[bytes]:
+def _bound(socket: Socket, endpoint: str, access: Access | None) -> Socket:
     if access is not None:
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, access.keys.secret)
@@ -135,7 +128,7 @@ def _bound(socket: zmq.Socket[bytes], endpoint: str, access: Access | None) -> z
     return socket
 
 
-def _connected(socket: zmq.Socket[bytes], endpoint: str, keys: Keys | None) -> zmq.Socket[bytes]:
+def _connected(socket: Socket, endpoint: str, keys: Keys | None) -> Socket:
     if keys is not None:
         socket.setsockopt(zmq.CURVE_SERVERKEY, keys.public["broker"])
         socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public[keys.role])

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import zmq
 
+from broker import zap_auth
 from broker.metrics import KEYS_REFUSED
-from broker.zap_auth import ALLOWED, ZapAuthenticator
+from broker.zap_auth import ALLOWED
 from wire import keys, sockets
 from wire.keys import Keys, Role
+from wire.sockets import Context
 
-Context = zmq.Context[zmq.Socket[bytes]]
 WAIT_MS = 10_000
 HANDSHAKE_OVER = (
     zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -33,9 +34,9 @@ def directory(tmp_path: Path) -> Path:
 def server(directory: Path) -> Iterator[Context]:
     """A context with a ZAP authenticator. Peers have another context, as other processes do."""
     context: Context = zmq.Context()
-    zap = ZapAuthenticator(context, keys.read(directory, "broker"))
+    zap = zap_auth.start(context, keys.read(directory, "broker"))
     yield context
-    zap.close()
+    zap.stop()
     context.term()
 
 
