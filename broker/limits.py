@@ -1,6 +1,6 @@
 """Limits of the routing core, each with its unit and what happens when it is reached.
 
-``Limits`` are those that operators may change; their defaults are in ``broker.settings``. The rest
+``Limits`` can be changed by operators; their defaults are in ``broker.settings``. The rest
 are constants.
 """
 
@@ -70,7 +70,7 @@ UTTERANCE_S_MAX = 20.0
 """Upper bound of what one utterance counts in the arrival rate: about the longest that gateways
 cut."""
 RATED_SESSIONS_MAX = 8_192
-"""Sessions that the arrival rate tells apart; beyond it the one silent for longest counts as new.
+"""Sessions tracked by the arrival rate; beyond it the one silent for longest counts as new.
 """
 PAUSE_S = 1.0
 """A longer time between two ticks means that the broker itself was stopped: leases are extended.

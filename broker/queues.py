@@ -168,7 +168,7 @@ class JobQueue:
         return self._live.heap_length + self._bulk.heap_length
 
     def admits(self, audio_ms: int) -> bool:
-        """Whether the queue has room for a new job. Jobs that come back are always admitted."""
+        """Whether the queue has room for a new job. Returned jobs are always admitted."""
         return (
             self.audio_ms + audio_ms <= self._limits.queue_audio_ms_max
             and len(self) < self._limits.queue_jobs_max

@@ -159,9 +159,9 @@ class Broker:
     def _renew_gateway(
         self, identity: bytes, now_s: float, version: int = versions.VERSION_MIN
     ) -> bool:
-        """Begin or extend the lease of a gateway. Any message may begin it: after a restart of the
-        broker, gateways go on and have to learn the epoch. Returns False if the gateway cannot be
-        served."""
+        """Start or extend the lease of a gateway. Any message may start it: after a restart of the
+        broker, gateways continue and have to learn the epoch. Returns False if the gateway cannot
+        be served."""
         if identity not in self.gateways:
             if self.gateways.full:
                 self._count("gateways_full")
@@ -394,7 +394,7 @@ class Broker:
         for gateway in self.gateways.expire(now_s):
             self._count("gateway_lease_ended")
             for entry in self._jobs.of_gateway(gateway):
-                # Assigned jobs go on, for persistence and for the gateway that resumes the session
+                # Assigned jobs continue, for persistence and for a gateway that resumes the session
                 # and sends the job again.
                 if entry.place != "assigned":
                     self.scheduler.drop(entry, "gateway_lost")

@@ -153,7 +153,7 @@ class SessionRegistry:
             async with asyncio.timeout(ID_CHECK_TIMEOUT_S):
                 return await self._reader.status(session_id) is not None
         except (StoreUnavailable, TimeoutError):
-            # Sessions go on without the stores. If the id was taken, the first rows are kept.
+            # Sessions continue without the stores. If the id was taken, the first rows are kept.
             return False
 
     # ------------------------------------------------------------------------------------ their end

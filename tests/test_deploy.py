@@ -41,7 +41,7 @@ def panels() -> list[dict[str, Any]]:
 
 
 def queries() -> dict[str, str]:
-    """Every expression in deploy/, by where it stands."""
+    """Every expression in deploy/, by its location."""
     found = {rule["alert"]: rule["expr"] for rule in alerts()}
     for panel in panels():
         for target in panel["targets"]:
@@ -87,7 +87,7 @@ def test_rules_are_complete_and_have_help() -> None:
         assert rule["annotations"]["runbook"] == f"docs/reliability.md#{rule['alert'].lower()}"
 
 
-def test_what_the_help_names_exists() -> None:
+def test_names_in_the_help_exist() -> None:
     page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
     assert set(re.findall(r"`(asr_\w+)`", page)) <= METRICS.keys()
 

@@ -67,7 +67,7 @@ def table(text: str, name: str) -> list[list[str]]:
 
 
 def named(cell: str) -> str:
-    """What stands in the backquotes of a table's cell."""
+    """The text in backquotes in a table's cell."""
     return cell.strip("`")
 
 
@@ -192,7 +192,7 @@ def test_the_record_table() -> None:
 
 
 def test_the_error_codes() -> None:
-    """Every code that stands in the code as one is in the table, and the other way round."""
+    """Every error code of the code is in the table, and the other way round."""
     said: set[str] = set()
     for path in python_files("gateway", "broker", "asr_worker"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -201,7 +201,7 @@ def test_the_error_codes() -> None:
 
 
 CARRIERS = {"Problem": 0, "Failure": 0, "AudioError": 0, "MessageError": 1, "AudioFailed": 0}
-"""What carries an error code to a client, and the code's place among positional arguments."""
+"""Callables that take an error code for a client, and its place among positional arguments."""
 UNNAMED = {"recognition_failed", "bad_message"}
 """Codes that are defaults or constants."""
 
@@ -368,7 +368,7 @@ def test_every_dependency_has_its_reason() -> None:
     assert all(row[1] for row in rows)
 
 
-def test_what_is_imported_is_declared_and_what_is_declared_is_used() -> None:
+def test_dependencies_are_the_imported_packages() -> None:
     by_module = importlib.metadata.packages_distributions()
     ours = {*PACKAGES, "asr_client", "tests", *sys.stdlib_module_names}
     imported = {

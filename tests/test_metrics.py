@@ -31,7 +31,7 @@ BOUNDED_LABELS = {
     *("call", "code", "direction", "event", "kind", "lane", "outcome", "reason", "socket"),
     *("status", "process", "version", "python", "model", "device"),
 }
-"""What may tell series apart. Whatever grows with sessions, clients or restarts may not."""
+"""Allowed labels. A label whose values grow with sessions, clients or restarts is not allowed."""
 
 
 def metrics_of_the_code() -> dict[str, MetricWrapperBase]:

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("asr_worker", "broker", "gateway", "persistence", "runtime", "tools", "wire")
 CLIENT = "tools/client/asr_client"
-"""A package of its own, which can be installed without the others."""
+"""A separate package, which can be installed without the others."""
 FUNCTION_LINES_MAX = 70
 LINE_CHARS_MAX = 100
 TEXT_BYTES_MAX = 400_000
@@ -131,7 +131,7 @@ def test_functions_fit_a_screen() -> None:
 
 
 def test_lines_fit_a_window() -> None:
-    """Without what they say to tools at their end."""
+    """Trailing comments for tools do not count."""
     places(
         f"{path.relative_to(ROOT)}:{number}: {len(line)} characters"
         for path in EVERYTHING
@@ -194,7 +194,7 @@ Graph = dict[str, set[str]]
 
 @functools.cache
 def import_graph() -> Graph:
-    """What each module of ours imports of ours, inside functions too."""
+    """Imports among our modules, those inside functions included."""
     names = {name_of(path) for path in SOURCES}
     return {name: imports_of(MODULES[name]) & names - {name} for name in sorted(names)}
 
@@ -274,7 +274,7 @@ def test_names_say_something() -> None:
     )
 
 
-def test_no_exception_is_passed_over() -> None:
+def test_no_exception_is_swallowed() -> None:
     places(
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in SOURCES

@@ -48,7 +48,7 @@ async def _detect(vad: VadEngine, stream: VadStream, pcm: bytes) -> bool:
 
 class LoopLoad:
     """How busy the event loop's thread is: the share of time in which it ran, or was ready to run
-    and waited for a processor. Near 1, whatever arrives waits longer and longer.
+    and waited for a processor. Near 1, waiting times grow without bound.
 
     Make it and call it on the event loop's thread. The kernel keeps both sums for each thread in
     ``/proc/PID/task/TID/schedstat`` (nanoseconds). Without that file only processor time counts,

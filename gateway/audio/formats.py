@@ -1,4 +1,4 @@
-"""The list of audio containers, and how the first bytes of a file tell its container.
+"""The list of audio containers, and how the first bytes of a file determine its container.
 
 This is the only list: what the decoder accepts, error messages, the REST description and the web
 page follow from ``FORMATS``. A new container is a line there and a name in ``Container``.

@@ -444,7 +444,7 @@ class Session:
         return self._record_end(self.early_end or "interrupted", now_s)
 
     def _give_up_if_due(self, now_s: float) -> Actions:
-        """The client is away for too long. What it sent is recognised and stored."""
+        """The client did not resume in time. Its audio is recognised and stored."""
         if self.delivery.connected or self.busy:
             return []
         away_s = now_s - self.delivery.detached_at_s

@@ -9,7 +9,7 @@ from gateway.session.transcript_store import TranscriptStore
 from wire.messages import Result
 
 MISSED_PROBLEMS_MAX = 100
-"""Error answers kept for a client that is away. Further ones are only counted."""
+"""Error answers kept for a disconnected client. Further ones are only counted."""
 
 
 class Delivery:

@@ -1,4 +1,4 @@
-"""SANS-IO: resumption from what is stored: who may resume a session, and at which point."""
+"""SANS-IO: whether a session may be resumed from its stored rows, and its resume point."""
 
 from __future__ import annotations
 

@@ -216,7 +216,7 @@ class SessionRunner:
         self._end()
 
     def interrupt(self) -> None:
-        """The gateway is stopping: send the client to another one. What it sent is kept."""
+        """The gateway is stopping: send the client to another one. Its audio is kept."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close(CLOSE_RESTART, "service restart")

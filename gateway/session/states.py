@@ -18,7 +18,7 @@ class State(StrEnum):
     CONFIRMING = "confirming"
     """The transcript is complete. COMMIT is pending, for a limited time."""
     DONE = "done"
-    """The final result can be sent again. The outbox keeps what is not stored yet."""
+    """The final result can be sent again. The outbox keeps records that are not stored yet."""
     RELEASED = "released"
     """Deleted, failed, or continued at another gateway. Nothing more is sent or stored."""
 

@@ -10,7 +10,7 @@ from runtime import tracing
 from wire.messages import Lane
 
 UTTERANCES_MAX = 4_096
-"""Utterances of a session that are sent and not stored yet. Further ones have no spans of the gateway."""
+"""Utterances of a session that are sent and not stored yet. Further ones have no spans."""
 
 
 @dataclass(slots=True)

@@ -209,7 +209,7 @@ class Upload:
             runner.fail()
 
     async def _take(self, event: e.ClientEvent) -> None:
-        # A chunk that was begun is recognised although the client has gone.
+        # A chunk that was started is recognised although the client has disconnected.
         await asyncio.shield(self._runner.take(self._listener, event))
 
 

@@ -88,7 +88,7 @@ class StaticPages(StaticFiles):
 
 
 def formats_module() -> str:
-    """The JavaScript module that tells the page which files the server decodes."""
+    """The JavaScript module with the audio formats that the server decodes."""
     signatures = [
         [[offset, list(value)] for offset, value in signature]
         for known in formats.FORMATS

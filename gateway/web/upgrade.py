@@ -81,5 +81,5 @@ def origin_allowed(websocket: WebSocket, allowed: str) -> bool:
 
 
 def refused(refusal: Refusal) -> JSONResponse:
-    """The HTTP answer that tells the client ``refusal``."""
+    """Return the HTTP answer for ``refusal``."""
     return JSONResponse(refusal.body(), 503, {"Retry-After": str(refusal.retry_after_s)})

@@ -124,7 +124,7 @@ def test_bulk_gets_its_share_and_partials_come_last() -> None:
     assert lanes(queue, 26) == "l" * 6 + "b" * 18 + "p" + "-"
 
 
-def test_a_job_that_comes_back_is_first() -> None:
+def test_a_returned_job_is_first() -> None:
     queue = JobQueue(DEFAULTS)
     back = of("a")
     queue.push(back)

@@ -71,8 +71,8 @@ def test_a_worker_without_a_common_protocol_version_is_refused() -> None:
     assert driver.beat() == [e.Count("unknown_worker"), e.SendBack(WORKER, WELCOME)]
 
 
-def test_any_message_begins_the_lease_of_a_gateway() -> None:
-    """After a restart of the broker, gateways go on with their identities."""
+def test_any_message_starts_the_lease_of_a_gateway() -> None:
+    """After a restart of the broker, gateways keep their identities."""
     driver = Driver()
     assert driver.front(job()) == [e.SendFront(GATEWAY, WELCOME)]
     assert GATEWAY in driver.broker.gateways
@@ -145,7 +145,7 @@ def test_a_job_sent_again_is_not_queued_twice(driver: Driver) -> None:
     assert driver.front(job()) == [e.Count("duplicate_job")]
 
 
-def test_the_gateway_that_sent_a_job_last_gets_the_result(driver: Driver) -> None:
+def test_the_gateway_that_sent_a_job_last_receives_the_result(driver: Driver) -> None:
     driver.front(job())
     driver.hello(OTHER_GATEWAY)
     assert driver.front(job(), OTHER_GATEWAY) == [e.Count("duplicate_job")]

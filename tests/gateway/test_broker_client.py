@@ -127,7 +127,7 @@ async def test_a_refusal_is_counted_each_time_and_logged_once(
     assert capsys.readouterr().out.count("protocol_version_refused") == 1
 
 
-async def test_a_flood_arrives_whole_and_in_order(gateway: Gateway, peer: Peer) -> None:
+async def test_a_burst_arrives_complete_and_in_order(gateway: Gateway, peer: Peer) -> None:
     identity, _ = await asyncio.to_thread(peer.receive)
     count = link_module.DRAIN_MESSAGES_MAX * 3 + 7
     for number in range(count):

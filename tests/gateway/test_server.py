@@ -1,4 +1,4 @@
-"""What the server must not lose count of; the rest is tested with real processes."""
+"""Counters of the server. Integration tests cover the rest."""
 
 from __future__ import annotations
 

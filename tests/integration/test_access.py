@@ -1,5 +1,5 @@
-"""Tokens: who has one is let in, by every way a client has to show it; nobody else is, and no
-token is ever written down."""
+"""Access tokens: every form in which a client can send one is accepted, requests without one are
+refused, and no token is logged."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ WAIT_MS = 30_000
 
 @dataclass(frozen=True)
 class Guarded:
-    """A gateway that wants a token, beside the shared one of the same pipeline."""
+    """A gateway that requires a token, beside the shared one of the same pipeline."""
 
     stack: Stack
     process: LoggedProcess
@@ -62,7 +62,7 @@ class Guarded:
         return {"Authorization": f"Bearer {self.token}"}
 
     def refused(self) -> float:
-        """How many were refused for want of a token."""
+        """The number of requests refused without a valid token."""
         shown = self.get("/metrics", **self.bearer()).text
         (family,) = [
             family
@@ -122,14 +122,14 @@ async def test_without_one_no_socket_is_opened(
     assert guarded.refused() == before + 1
 
 
-async def test_our_client_says_what_is_missing(guarded: Guarded) -> None:
+async def test_the_client_reports_a_missing_token(guarded: Guarded) -> None:
     with pytest.raises(RefusedError, match="a token is required") as caught:
         async with connect(f"ws://{guarded.address}/ws/asr"):
             pass
     assert caught.value.status == 401
 
 
-def test_what_is_open_and_what_is_not(guarded: Guarded) -> None:
+def test_open_paths_need_no_token_and_others_do(guarded: Guarded) -> None:
     for path in ("/", "/dashboard", "/docs", "/static/app.js", "/openapi.json", "/livez"):
         assert guarded.get(path).status_code == 200, path
     for path in ("/api/v1/health", "/api/v1/history", "/api/v1/stats", "/v1/models", "/metrics"):
@@ -209,7 +209,7 @@ def test_tools_and_examples_take_it_from_the_environment(
     assert run(ASR_TOKEN="wrong").returncode != 0
 
 
-def test_tokens_come_and_go_while_it_runs(guarded: Guarded) -> None:
+def test_tokens_are_added_and_removed_at_run_time(guarded: Guarded) -> None:
     def tool(*arguments: str) -> str:
         command = [sys.executable, "-m", "tools.cli.tokens", *arguments]
         environment = {**os.environ, "AUTH_TOKENS_FILE": str(guarded.file)}
@@ -261,8 +261,9 @@ def test_the_page_asks_for_a_token_and_keeps_it(page: Page, guarded: Guarded) ->
     assert guarded.token not in page.url
 
 
-def test_a_token_that_is_taken_away_is_asked_for_again(page: Page, guarded: Guarded) -> None:
-    """The socket is refused, the page finds out why, and the session goes on with another."""
+def test_the_page_asks_again_after_a_token_is_removed(page: Page, guarded: Guarded) -> None:
+    """The upgrade is refused, the page asks for the reason, and the session continues with a new
+    token."""
     kept = auth_tokens.read(guarded.file)
     other = auth_tokens.new_token()
     auth_tokens.write(guarded.file, {**kept, "bo": auth_tokens.hash_of(other)})
@@ -285,7 +286,7 @@ def test_a_token_that_is_taken_away_is_asked_for_again(page: Page, guarded: Guar
     assert " ".join(page.locator("#lines .line > span").all_text_contents()) == audio.text
 
 
-def test_who_gives_no_token_is_told_so(page: Page) -> None:
+def test_the_page_reports_a_missing_token(page: Page) -> None:
     page.evaluate("sessionStorage.clear()")
     for path, place in (("/", "#history-note"), ("/dashboard", "#stale")):
         page.goto(path)

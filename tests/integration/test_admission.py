@@ -1,4 +1,4 @@
-"""Who may come in: limits before the upgrade, and what a refusal looks like."""
+"""Admission: limits before the upgrade, and the form of a refusal."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_the_sixth_of_five_is_refused_with_503(gateway_of_five: Stack) -> 
 
 
 @pytest.mark.parametrize("limit", ["ADMIT_BUSY_MAX", "ADMIT_UTILISATION_MAX"])
-async def test_a_client_faster_than_real_time_keeps_nobody_out(stack: Stack, limit: str) -> None:
+async def test_a_client_faster_than_real_time_causes_no_refusals(stack: Stack, limit: str) -> None:
     """It makes gateway and workers as busy as one can, but gives way."""
     limits = {"ADMIT_DELAY_MS_MAX": "0", "ADMIT_BUSY_MAX": "0", "ADMIT_UTILISATION_MAX": "0"}
     with stack.start("gateway9", **{**limits, limit: "0.2"}) as process:

@@ -1,4 +1,4 @@
-"""Hostile peers on the bus: what the broker does with it, and what it counts."""
+"""Hostile peers on the bus: the broker's responses and counters."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def gateway(endpoints: Endpoints) -> Iterator[Dealer]:
 
 
 def counted(metrics_port: int, reason: str, at_least: int = 1) -> int:
-    """The broker's counter, once it shows so many: it does so every second."""
+    """The broker's counter, once it has reached this number. It is updated every second."""
     deadline_s = time.monotonic() + WAIT_S
     while True:
         count = scrape(metrics_port).total("asr_broker_incidents_total", reason=reason)
@@ -118,7 +118,7 @@ def test_malformed_messages_lead_a_worker_to_quarantine_and_its_job_to_another(
         assert counted(metrics_port, "back_malformed", PROTOCOL_ERRORS_MAX) == PROTOCOL_ERRORS_MAX
 
 
-def test_names_of_others_are_not_taken(
+def test_messages_with_another_peers_name_are_dropped(
     endpoints: Endpoints, gateway: Dealer, metrics_port: int
 ) -> None:
     with (
@@ -164,7 +164,7 @@ def endless_message(endpoint: str) -> Iterator[threading.Event]:
         sender.join(WAIT_S)
 
 
-async def test_an_endless_message_ends_at_most_the_broker_and_sessions_go_on(
+async def test_an_endless_message_at_most_restarts_the_broker_and_sessions_continue(
     embedded_services: EmbeddedServices,
 ) -> None:
     """At the memory limit libzmq fails to allocate a frame and disconnects the peer, or another

@@ -1,5 +1,5 @@
-"""docs/bad_input.md, row by row, against a running system: what clients get for what no correct
-client sends, and that nobody else notices."""
+"""docs/bad_input.md, row by row, against a running system: answers to
+input that no correct client sends, and no effect on other sessions."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def stack(embedded_services: EmbeddedServices) -> Iterator[Stack]:
         running.start_all()
         pids = {process: running.processes[process].pid for process in running.processes}
         yield running
-        # Whatever was sent here: nobody ended, and nothing was a bug.
+        # No input of this module ended a process or caused an internal error.
         assert {each: running.processes[each].pid for each in running.processes} == pids
         logs = [line for process in running.processes.values() for line in process.lines]
         # uvicorn tells of text that is no UTF-8 with its own.
@@ -122,7 +122,7 @@ def chunk_text(session_id: str, index: str, more: str = "") -> str:
         "",
     ],
 )
-async def test_no_message_at_all(stack: Stack, text: str) -> None:
+async def test_invalid_messages(stack: Stack, text: str) -> None:
     async with talking(stack) as talk:
         await talk.start()
         assert (await talk.ask(text.replace("SESSION", talk.session_id)))["code"] == "bad_message"
@@ -151,14 +151,14 @@ async def test_a_start_with_a_wrong_field(stack: Stack, fields: dict[str, Any]) 
         assert (await talk.start())["status"] == "session_started"
 
 
-async def test_text_that_is_no_utf_8_closes_with_1007(stack: Stack) -> None:
+async def test_text_that_is_not_utf_8_closes_with_1007(stack: Stack) -> None:
     async with unharmed(stack), talking(stack) as talk:
         await talk.start()
         await talk.socket.send(b'{"action":"\xff\xfe"}', text=True)
         assert await close_code(talk.socket) == 1007
 
 
-async def test_a_message_too_large_in_pieces_closes_with_1009(stack: Stack) -> None:
+async def test_a_fragmented_message_over_the_limit_closes_with_1009(stack: Stack) -> None:
     async with unharmed(stack), talking(stack) as talk:
         await talk.start()
 
@@ -171,7 +171,7 @@ async def test_a_message_too_large_in_pieces_closes_with_1009(stack: Stack) -> N
         await asyncio.gather(sending, return_exceptions=True)
 
 
-async def test_compression_is_not_agreed_to_so_no_bomb_is_unpacked(stack: Stack) -> None:
+async def test_compression_is_not_negotiated(stack: Stack) -> None:
     async with websockets.connect(stack.url(), compression="deflate", proxy=None) as compressing:
         assert compressing.response is not None
         assert "Sec-WebSocket-Extensions" not in compressing.response.headers
@@ -180,7 +180,7 @@ async def test_compression_is_not_agreed_to_so_no_bomb_is_unpacked(stack: Stack)
         assert await close_code(compressing) == 1002
 
 
-async def test_a_chunk_for_a_session_of_somebody_else(stack: Stack) -> None:
+async def test_a_chunk_for_another_clients_session(stack: Stack) -> None:
     audio = spoken(7_001, digits=(3, 3))
     async with talking(stack) as victim, talking(stack) as thief:
         await victim.start()
@@ -234,7 +234,7 @@ def wav(
     ],
     ids=lambda data: repr(data[:4]),
 )
-async def test_audio_that_is_none(stack: Stack, data: bytes) -> None:
+async def test_invalid_audio(stack: Stack, data: bytes) -> None:
     assert await problem_of(stack, data) == "bad_audio"
 
 
@@ -259,7 +259,7 @@ async def test_a_wav_without_an_end_is_a_stream(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("container", ["webm", "ogg", "flac", "mp3"])
-async def test_a_bomb_of_silence_is_too_long(stack: Stack, container: str) -> None:
+async def test_a_small_file_of_long_silence_is_audio_too_long(stack: Stack, container: str) -> None:
     silence = np.zeros(16_000 * (SESSION_AUDIO_S_MAX + 30), np.int16)
     bomb = encode(silence, container, 16_000 if container == "flac" else 48_000, 1)
     assert len(bomb) < 800_000
@@ -300,7 +300,7 @@ async def test_playlists_are_not_followed(stack: Stack, playlist: bytes) -> None
     ],
     ids=range(7),
 )
-def test_no_http(stack: Stack, request_bytes: bytes) -> None:
+def test_input_that_is_not_http(stack: Stack, request_bytes: bytes) -> None:
     assert status_of(stack, request_bytes) in (0, 400)
 
 
@@ -308,18 +308,18 @@ def test_no_http(stack: Stack, request_bytes: bytes) -> None:
     "piece", ["..%2f..%2fetc%2fpasswd", "%2e%2e", "a%00b", "%ff", "%F0%9F%8E%A4"]
 )
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-def test_ids_that_are_none(stack: Stack, method: str, piece: str) -> None:
+def test_invalid_ids(stack: Stack, method: str, piece: str) -> None:
     assert stack.get(f"/api/v1/session/{piece}", method=method).status in (404, 422)
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"--", b"--b\r\n\r\n", b"--b--", bytes(5_000), b"--b\r\nX\r\n\r\n\r\n--b--\r\n"]
 )
-def test_a_form_that_is_none(stack: Stack, body: bytes) -> None:
+def test_an_invalid_form(stack: Stack, body: bytes) -> None:
     assert upload(stack, body) == 400
 
 
-def test_what_is_no_request_is_counted(stack: Stack) -> None:
+def test_invalid_requests_are_counted(stack: Stack) -> None:
     def counted(reason: str) -> float:
         series = f'asr_gateway_bad_requests_total{{reason="{reason}"}} '
         (line,) = (x for x in stack.get("/metrics").body.splitlines() if x.startswith(series))
@@ -335,7 +335,7 @@ def test_a_body_shorter_than_declared(stack: Stack) -> None:
     assert upload(stack, b"--b\r\n", 100_000) in (0, 400)
 
 
-def test_a_charset_that_is_none(stack: Stack) -> None:
+def test_an_invalid_charset(stack: Stack) -> None:
     body = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nx\r\n--b--\r\n'
     for charset in (b"undefined", b"hex", b"idna", b"no-such", b'"'):
         head = b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
@@ -344,7 +344,7 @@ def test_a_charset_that_is_none(stack: Stack) -> None:
         assert status_of(stack, request) == 400
 
 
-async def test_an_origin_that_is_none(stack: Stack) -> None:
+async def test_an_invalid_origin(stack: Stack) -> None:
     head = b"GET /ws/asr HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     head += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     for origin in (b"http://[", b"http://[::1", b"\xff", b"null"):
@@ -352,7 +352,7 @@ async def test_an_origin_that_is_none(stack: Stack) -> None:
         assert await asyncio.to_thread(status_of, stack, request) == 403
 
 
-async def test_an_upgrade_that_is_none(stack: Stack) -> None:
+async def test_an_invalid_upgrade(stack: Stack) -> None:
     head = b"GET /ws/asr HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     for more in (b"", b"Sec-WebSocket-Key: x\r\n", b"Sec-WebSocket-Version: 99\r\n"):
         status = await asyncio.to_thread(status_of, stack, head + more + b"\r\n")
@@ -374,7 +374,7 @@ def test_fuzzing(stack: Stack) -> None:
     assert result.statuses and result.closes
 
 
-def test_who_never_says_start_is_closed(silent: SilentClient) -> None:
+def test_a_connection_without_start_is_closed(silent: SilentClient) -> None:
     silent.join(START_TIMEOUT_S + 30)
     assert not silent.is_alive()
     assert silent.close_code == 1008 and silent.lasted_s >= START_TIMEOUT_S

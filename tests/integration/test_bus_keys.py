@@ -1,4 +1,4 @@
-"""A bus with CURVE keys: the system works as without, and nobody else gets in."""
+"""A bus with CURVE keys: the system works as without keys, and other peers are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wire import codec, keys, sockets
 from wire.messages import Hello
 
 
-async def test_everything_works_over_tcp_with_keys_and_a_stranger_gets_nothing(
+async def test_the_bus_works_over_tcp_with_keys_and_refuses_unknown_keys(
     embedded_services: EmbeddedServices, tmp_path: Path
 ) -> None:
     keys.generate(tmp_path)

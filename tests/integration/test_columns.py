@@ -1,4 +1,4 @@
-"""What a model finds out about a segment, from the worker to the REST answer: the core of each
+"""Fields that a model adds to a segment, from the worker to the REST answer: the core of each
 process, and a real database."""
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def broker_output() -> tuple[Result, e.Publish]:
     return result, published
 
 
-async def test_what_a_model_finds_is_stored_and_shown(database: str) -> None:
+async def test_fields_of_a_model_are_stored_and_shown(database: str) -> None:
     result, published = broker_output()
     buffer = BatchBuffer(BUFFER)
     buffer.receive(publication.encode(1, published.message), 0.0)

@@ -1,5 +1,5 @@
-"""The dashboard in a real browser: what it shows of a gateway that one person uses and one wants
-to. Screenshots stay in build/screenshots."""
+"""The dashboard in a real browser: a gateway with one session and one refused client. Screenshots
+are written to build/screenshots."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def page(gateway_of_one: Stack) -> Iterator[Page]:
 
 
 class Someone(threading.Thread):
-    """Speaks, is there while another is refused, and stays until told to go."""
+    """Speaks, stays connected while another client is refused, and leaves on request."""
 
     def __init__(self, url: str) -> None:
         super().__init__()
@@ -65,7 +65,9 @@ class Someone(threading.Thread):
             await session.final()
 
 
-def test_what_happens_is_shown(page: Page, gateway_of_one: Stack) -> None:
+def test_the_dashboard_shows_sessions_latency_and_workers(
+    page: Page, gateway_of_one: Stack
+) -> None:
     someone = Someone(gateway_of_one.url("gateway8"))
     someone.start()
     try:

@@ -126,7 +126,7 @@ async def test_funasr_files_one_after_another_over_one_socket(stack: Stack, wait
     assert all(reply["mode"] == "offline" and reply["is_final"] for reply in replies)
 
 
-async def test_funasr_is_told_when_its_file_cannot_be_decoded(stack: Stack) -> None:
+async def test_a_file_that_cannot_be_decoded_is_an_error_to_funasr(stack: Stack) -> None:
     start = funasr_start("offline", wav_format="others")
     view = await funasr(funasr_url(stack), b"no audio at all" * 1_000, start)
     text, end = view.replies

@@ -47,7 +47,7 @@ def test_utterances_as_chunks_faster_than_real_time(stack: Stack, tmp_path: Path
     assert found["statuses"] == {"succeeded": 6}
 
 
-def test_refused_sessions_come_back_and_are_counted_apart(
+def test_refused_sessions_retry_and_are_counted_separately(
     redis_database: str, database: str, tmp_path: Path
 ) -> None:
     with running_stack(database, redis_database, MAX_CONNECTIONS="2") as small:

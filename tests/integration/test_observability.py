@@ -1,4 +1,4 @@
-"""What a running pipeline tells its operators: metrics of all four kinds of process."""
+"""Metrics, traces and logs of a running pipeline, for all four kinds of process."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Observed:
     sessions: tuple[str, ...]
     """Ids: one held in one piece, one resumed, one of bad audio."""
     secrets: dict[str, str]
-    """What must not be in any log, by what it is."""
+    """Secrets and texts that no log may contain, by their kind."""
     shown: dict[str, Exposition]
     """By process."""
     spans: Collector
@@ -78,7 +78,7 @@ def observed(embedded_services: EmbeddedServices) -> Iterator[Observed]:
         }
         _at_rest(ports["broker"])
         shown = {process: scrape(port) for process, port in ports.items()}
-        # What is said of a database that cannot be had.
+        # The log lines for an unreachable database.
         nowhere = f"postgresql://asr:{PASSWORD}@127.0.0.1:1/asr"
         stack.start("persistence2", DATABASE_URL=nowhere).event("database_unavailable")
         yield Observed(stack, sessions, secrets, shown, spans)
@@ -275,7 +275,7 @@ def test_every_log_line_is_an_event_with_its_time(observed: Observed) -> None:
         assert {"event", "level", "timestamp", "process", "logger"} <= event.keys(), line
 
 
-def test_no_log_tells_audio_texts_tokens_or_passwords(observed: Observed) -> None:
+def test_no_log_contains_audio_text_tokens_or_passwords(observed: Observed) -> None:
     """Even at the level debug."""
     secrets = {**observed.secrets, "password": PASSWORD, "text": SAID.text}
     words = SAID.text.split()
@@ -295,7 +295,7 @@ def test_no_log_tells_audio_texts_tokens_or_passwords(observed: Observed) -> Non
     assert len(silent) < len(secrets) / 2
 
 
-def test_what_happens_to_a_session_is_found_by_its_id(observed: Observed) -> None:
+def test_log_events_of_a_session_have_its_id(observed: Observed) -> None:
     for session_id in observed.sessions:
         events = [
             event["event"]

@@ -145,7 +145,7 @@ async def test_errors_in_the_shape_of_its_api(
         assert error["type"] == "invalid_request_error"
 
 
-async def test_requests_that_are_no_form(stack: Stack) -> None:
+async def test_requests_without_a_form(stack: Stack) -> None:
     async with httpx2.AsyncClient(base_url=stack.http_url(), timeout=30) as http:
         path = "/v1/audio/transcriptions"
         assert (await http.post(path, json={})).status_code == 415

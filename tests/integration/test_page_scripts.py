@@ -133,8 +133,8 @@ def test_a_transcript_as_srt_and_text(page: Page) -> None:
 
 @dataclass
 class Server:
-    """Answers each connection by the next of ``scripts``: a function of the connection that says
-    what a message is answered with. What came is kept, connection by connection."""
+    """Answers each connection with the next of ``scripts``, a function that answers a message.
+    Received messages are kept by connection."""
 
     scripts: list[Callable[[Server, WebSocketRoute, Any], None]]
     addresses: list[str] = field(default_factory=list)
@@ -254,7 +254,7 @@ def test_a_session_from_start_to_final_result(page: Page) -> None:
 
 
 def test_a_lost_connection_is_resumed_where_the_server_says(page: Page) -> None:
-    """Another gateway wants two chunks again, and tells a text again that we have."""
+    """Another gateway requests two chunks again, and repeats a result that the page has."""
 
     def resumes(server: Server, socket: WebSocketRoute, message: Any) -> None:
         if action(message) == "start":
@@ -277,7 +277,7 @@ def test_a_lost_connection_is_resumed_where_the_server_says(page: Page) -> None:
     assert not events(told, "restarted")
 
 
-def test_a_forgotten_session_begins_anew_with_a_new_token(page: Page) -> None:
+def test_an_unknown_session_starts_again_with_a_new_token(page: Page) -> None:
     server = Server([breaks_after_three, breaks_after_three, whole])
     told = talk(page, server)
     assert told["ended"]["text"] == "all"
@@ -316,12 +316,12 @@ def test_an_id_that_is_taken_by_our_own_lost_start_is_replaced(page: Page) -> No
     assert len({start["session_id"] for start in server.starts}) == 2
 
 
-def test_what_is_wanted_again_and_no_longer_kept_is_told(page: Page) -> None:
+def test_a_replay_of_dropped_audio_fails(page: Page) -> None:
     told = talk(page, Server([whole]), bytes_max=300)
     assert told["ended"] == {"failed": "replay_gone"}
 
 
-def test_a_refusal_is_told_and_waited_for(page: Page) -> None:
+def test_a_refusal_is_reported_and_retried(page: Page) -> None:
     def refuses(server: Server, socket: WebSocketRoute, message: Any) -> None:
         socket.close(code=1013)
 
@@ -338,7 +338,9 @@ def test_some_closes_are_the_end(page: Page, code: int) -> None:
     assert talk(page, Server([closes]))["ended"] == {"failed": f"close_{code}"}
 
 
-def test_a_refusal_for_good_ends_it_and_each_try_shows_the_token_of_then(page: Page) -> None:
+def test_a_permanent_refusal_ends_the_session_and_each_attempt_sends_the_current_token(
+    page: Page,
+) -> None:
     page.route_web_socket("**/ws/asr", lambda socket: socket.close(code=1013))
     page.goto("/")
     found = page.evaluate(

@@ -155,7 +155,8 @@ def own_gateway(stack: Stack) -> Iterator[Stack]:
 
 
 def test_a_killed_gateway_loses_no_word(page: Page, own_gateway: Stack, said: Spoken) -> None:
-    """Its session goes on at the next gateway with that address, with what this page kept."""
+    """The session continues at the next gateway with that address, from the audio that the page
+    kept."""
     page.goto(own_gateway.http_url("gateway7"))
     start_speaking(page)
     page.wait_for_selector("#lines .line")
@@ -198,7 +199,7 @@ def test_a_file_and_its_downloads(page: Page, container: str) -> None:
     assert page.evaluate("navigator.clipboard.readText()").split() == audio.text.split()
 
 
-def test_a_refusal_is_told_in_clear_words_and_waited_for(page: Page) -> None:
+def test_a_refusal_is_explained_and_retried(page: Page) -> None:
     refusal = {"code": "max_connections", "message": "all are taken", "retry_after_s": 1}
     answers = [json.dumps(refusal)]
 
@@ -244,7 +245,7 @@ def test_a_refusal_is_told_in_clear_words_and_waited_for(page: Page) -> None:
     ],
     ids=["insecure", "denied", "missing"],
 )
-def test_without_a_microphone_the_reason_is_told(page: Page, script: str, words: str) -> None:
+def test_a_missing_microphone_is_explained(page: Page, script: str, words: str) -> None:
     page.add_init_script(script)
     page.goto("/")
     start_speaking(page)
@@ -252,7 +253,7 @@ def test_without_a_microphone_the_reason_is_told(page: Page, script: str, words:
     expect(page.locator("#state")).to_have_text("Stopped")
 
 
-def test_a_file_that_is_no_audio_is_told_in_clear_words(page: Page) -> None:
+def test_a_file_without_audio_is_explained(page: Page) -> None:
     page.goto("/")
     page.set_input_files(
         "#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"no sound in here"}
@@ -261,7 +262,7 @@ def test_a_file_that_is_no_audio_is_told_in_clear_words(page: Page) -> None:
     expect(page.get_by_role("button", name="Start the microphone")).to_be_enabled()
 
 
-def test_chinese_is_remembered_and_told_to_the_browser(page: Page) -> None:
+def test_chinese_is_remembered_and_set_as_the_page_language(page: Page) -> None:
     page.goto("/")
     expect(page.locator("html")).to_have_attribute("lang", "en")
     page.get_by_role("button", name="中文").click()
@@ -292,7 +293,7 @@ def test_both_languages_say_everything(page: Page) -> None:
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("path", ["/", "/dashboard", "/docs"])
-def test_fits_and_is_accessible(page: Page, path: str, width: str) -> None:
+def test_pages_fit_the_screen_and_are_accessible(page: Page, path: str, width: str) -> None:
     page.set_viewport_size(size(width)["viewport"])
     page.goto(path)
     page.wait_for_load_state("networkidle")
@@ -303,7 +304,7 @@ def test_fits_and_is_accessible(page: Page, path: str, width: str) -> None:
         assert_accessible(page)
 
 
-def test_the_api_page_shows_every_operation_and_asks_nobody_else(page: Page, stack: Stack) -> None:
+def test_the_api_page_shows_every_operation_without_other_hosts(page: Page, stack: Stack) -> None:
     page.goto("/docs")
     paths = stack.get("/openapi.json").body["paths"]
     operations = {f"{method.upper()}{path}" for path in paths for method in paths[path]}
@@ -322,7 +323,7 @@ def test_the_accessibility_check_sees_a_violation(page: Page) -> None:
     assert [violation["id"] for violation in violations(page)] == ["button-name"]
 
 
-def test_keyboard_alone_is_enough(page: Page) -> None:
+def test_the_page_works_with_the_keyboard_alone(page: Page) -> None:
     page.goto("/")
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()

@@ -106,7 +106,7 @@ async def test_repeat_conflict_gap_and_recovery(stack: Stack) -> None:
         assert (await talk.finish())["text"] == audio.text
 
 
-async def test_out_of_turn(stack: Stack) -> None:
+async def test_messages_out_of_order_are_bad_state(stack: Stack) -> None:
     async with talking(stack) as talk:
         assert (await talk.chunk(0, b""))["code"] == "bad_state"
         assert (await talk.ask({"action": "finish", "session_id": "x"}))["code"] == "bad_state"
@@ -115,7 +115,7 @@ async def test_out_of_turn(stack: Stack) -> None:
         assert (await talk.finish())["text"] == ""
 
 
-async def test_a_chunk_after_finish_is_out_of_turn(stack: Stack) -> None:
+async def test_a_chunk_after_finish_is_bad_state(stack: Stack) -> None:
     audio = spoken(6_002, digits=(3, 3))
     async with talking(stack) as talk:
         await talk.start()
@@ -135,7 +135,7 @@ async def test_a_chunk_after_finish_is_out_of_turn(stack: Stack) -> None:
     "message",
     ["{", '{"action":"dance"}', "[" * 100_000, '{"action":"chunk","session_id":"a"}', "NaN"],
 )
-async def test_a_bad_message_is_answered_and_the_session_goes_on(
+async def test_a_bad_message_is_answered_and_the_session_continues(
     stack: Stack, message: str
 ) -> None:
     async with talking(stack) as talk:
@@ -155,7 +155,7 @@ async def test_three_bad_messages_in_a_row_close_with_1008(stack: Stack) -> None
         assert await _close_code(talk) == 1008
 
 
-async def test_too_large_a_message_closes_with_1009(stack: Stack) -> None:
+async def test_a_message_over_the_limit_closes_with_1009(stack: Stack) -> None:
     async with talking(stack) as talk:
         await talk.start()
         await talk.socket.send(b"\0" * ((1 << 20) + 1))
@@ -182,7 +182,7 @@ async def test_bad_base64_and_bad_audio_are_answered(stack: Stack) -> None:
         assert (await talk.finish())["type"] == "final_result"
 
 
-async def test_an_odd_byte_at_the_end_is_bad_audio_but_the_words_stay(stack: Stack) -> None:
+async def test_an_odd_byte_at_the_end_is_bad_audio_and_results_are_kept(stack: Stack) -> None:
     audio = spoken(6_002, digits=(3, 3))
     async with talking(stack) as talk:
         await talk.start()

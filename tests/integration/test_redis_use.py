@@ -1,4 +1,4 @@
-"""Redis holds session metadata and counters only, and sessions go on without it."""
+"""Redis holds session metadata and counters only, and sessions continue without it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_a_session_hash_has_metadata_and_a_ttl(
         assert client.type("asr:gateways") == "hash"
 
 
-async def test_without_redis_sessions_go_on(stack: Stack) -> None:
+async def test_without_redis_sessions_continue(stack: Stack) -> None:
     gone = "redis://127.0.0.1:1/0"
     with stack.start("gateway8", REDIS_URL=gone, MAX_CONNECTIONS="10") as process:
         stack.wait_ready("gateway8")

@@ -21,7 +21,7 @@ async def _say(stack: Stack, seed: int, session_id: str | None = None) -> tuple[
     return stored_id, final.text
 
 
-def test_health_tells_parts_limits_and_model(stack: Stack) -> None:
+def test_health_reports_parts_limits_and_model(stack: Stack) -> None:
     answer = stack.get("/api/v1/health")
     assert answer.status == 200
     body = answer.body
@@ -54,7 +54,7 @@ async def test_a_live_session_can_be_seen(stack: Stack) -> None:
         await session.final()
 
 
-async def test_deleted_is_gone_for_good(stack: Stack) -> None:
+async def test_a_deleted_session_stays_deleted(stack: Stack) -> None:
     session_id, _ = await _say(stack, 3_100)
     deleted = await asyncio.to_thread(stack.get, f"/api/v1/session/{session_id}", method="DELETE")
     assert deleted.status == 200 and deleted.body["deleted"]
@@ -99,7 +99,9 @@ async def test_a_taken_session_id_is_refused(stack: Stack) -> None:
 
 @pytest.mark.parametrize("session_id", [str(uuid.UUID(int=4)), "nobody", "0"])
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-def test_unknown_sessions_answer_alike(stack: Stack, session_id: str, method: str) -> None:
+def test_all_unknown_sessions_have_the_same_answer(
+    stack: Stack, session_id: str, method: str
+) -> None:
     answer = stack.get(f"/api/v1/session/{session_id}", method=method)
     assert answer.status == 404
     assert answer.body == {"code": "not_found", "message": "no such session"}
@@ -131,7 +133,7 @@ def test_queue_status_and_stats(stack: Stack) -> None:
     assert stats.body["queue"]["workers"] == 2
 
 
-async def test_stats_tell_what_workers_did_lately(stack: Stack) -> None:
+async def test_stats_report_recent_work_of_the_workers(stack: Stack) -> None:
     before = (await asyncio.to_thread(stack.get, "/api/v1/stats")).body["recent"]
     await _say(stack, 3_100)
     recent = (await asyncio.to_thread(stack.get, "/api/v1/stats")).body["recent"]

@@ -1,4 +1,4 @@
-"""Clients whose connection is lost go on where they were, on the same gateway or on another."""
+"""Clients resume after a lost connection, on the same gateway or on another."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_a_lost_connection_in_the_middle_of_an_utterance(stack: Stack) -> 
 
 
 @pytest.mark.parametrize("container", ["wav", "webm"])
-async def test_a_sliced_file_goes_on_in_its_middle(stack: Stack, container: str) -> None:
+async def test_a_sliced_file_continues_in_its_middle(stack: Stack, container: str) -> None:
     audio = spoken(7_001, digits=(8, 8))
     client = ResumingClient(chunks_of(audio, "sliced", container, 48_000, 1, 200))
     await client.connect(stack.url())
@@ -55,7 +55,7 @@ async def test_a_sliced_file_goes_on_in_its_middle(stack: Stack, container: str)
     assert_stored_once(stack, client, audio)
 
 
-async def test_a_final_result_that_was_lost_is_told_again(stack: Stack) -> None:
+async def test_a_lost_final_result_is_sent_again(stack: Stack) -> None:
     audio = spoken(7_002, digits=(4, 4))
     client = ResumingClient(chunks_of(audio, "raw", "", 16_000, 1, 500))
     await client.connect(stack.url())
@@ -162,7 +162,7 @@ async def test_a_gateway_that_claims_a_session_too_late_costs_a_reconnection(two
     ("shape", "container", "chunk_ms"),
     [("raw", "", 100), ("sliced", "wav", 100), ("sliced", "webm", 200), ("files", "wav", 1000)],
 )
-async def test_a_gateway_is_killed_and_its_clients_go_on_at_the_other(
+async def test_a_gateway_is_killed_and_its_clients_continue_at_the_other(
     two: Stack, shape: Shape, container: str, chunk_ms: int
 ) -> None:
     audios = [spoken(7_110 + n, digits=(12, 14)) for n in range(3)]
@@ -185,7 +185,7 @@ async def test_a_gateway_is_killed_and_its_clients_go_on_at_the_other(
     await gateway_is_back(two)
 
 
-async def test_a_gateway_without_room_takes_only_those_who_come_back(two: Stack) -> None:
+async def test_a_full_gateway_admits_only_resumed_sessions(two: Stack) -> None:
     """From another gateway, and to the one that they are on."""
     audio = spoken(7_150, digits=(14, 14))
     client = ResumingClient(chunks_of(audio, "raw", "", 16_000, 1, 100))
@@ -234,7 +234,7 @@ async def test_mode_chunk_makes_no_chunk_twice(two: Stack) -> None:
     assert final["chunk_count"] == 4
 
 
-async def test_a_complete_session_is_told_again_by_any_gateway(two: Stack) -> None:
+async def test_any_gateway_repeats_the_result_of_a_complete_session(two: Stack) -> None:
     audio = spoken(7_130, digits=(4, 4))
     client = ResumingClient(chunks_of(audio, "raw", "", 16_000, 1, 500))
     await client.connect(two.url("gateway"))
@@ -261,7 +261,7 @@ async def test_a_wrong_token_changes_nothing_anywhere(two: Stack) -> None:
     assert_stored_once(two, client, audio)
 
 
-async def test_a_session_that_nobody_knows_begins_anew_with_the_token_shown(two: Stack) -> None:
+async def test_an_unknown_session_starts_again_with_its_token(two: Stack) -> None:
     audio = spoken(7_132, digits=(4, 4))
     client = ResumingClient(chunks_of(audio, "raw", "", 16_000, 1, 500))
     started = await client.connect(two.url("gateway"), resume_token="of a life before")
@@ -275,7 +275,7 @@ async def test_a_session_that_nobody_knows_begins_anew_with_the_token_shown(two:
 # ---------------------------------------------------------------------------------- a gateway stops
 
 
-async def test_a_gateway_that_is_told_to_stop_sends_its_clients_elsewhere(two: Stack) -> None:
+async def test_a_stopping_gateway_sends_its_clients_to_another(two: Stack) -> None:
     audio = spoken(7_200, digits=(12, 12))
     client = ResumingClient(chunks_of(audio, "raw", "", 16_000, 1, 100))
     await client.connect(two.url("gateway"))
@@ -293,7 +293,7 @@ async def test_a_gateway_that_is_told_to_stop_sends_its_clients_elsewhere(two: S
     await gateway_is_back(two)
 
 
-async def test_what_is_not_stored_when_a_gateway_stops_is_stored_by_the_next(two: Stack) -> None:
+async def test_the_next_gateway_stores_the_spooled_records(two: Stack) -> None:
     audio = spoken(7_201, digits=(14, 14))
     client = ResumingClient(chunks_of(audio, "raw", "", 16_000, 1, 100))
     left = ResumingClient(chunks_of(audio, "raw", "", 16_000, 1, 100))

@@ -128,7 +128,7 @@ async def test_without_tables_the_store_is_unavailable(database: str) -> None:
         await reader.close()
 
 
-async def test_reads_go_on_when_a_newer_release_adds_columns(database: str) -> None:
+async def test_reads_continue_when_a_newer_release_adds_columns(database: str) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         migrate(connection, load_migrations()[:2])
         connection.execute("INSERT INTO asr_sessions (id) VALUES ('s')")

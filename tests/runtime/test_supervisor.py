@@ -73,7 +73,7 @@ def test_a_failed_start_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     child.end()
 
 
-def test_a_final_exit_code_ends_the_child_for_good() -> None:
+def test_a_final_exit_code_is_not_restarted() -> None:
     for code in exit_codes.FINAL:
         assert check_until(Child(program(f"raise SystemExit({code})")), never) == code
 

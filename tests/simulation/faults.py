@@ -30,7 +30,7 @@ Fault = Callable[[], None]
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """What schedules with and without real gateways have in common."""
+    """Faults of schedules with and without real gateways."""
 
     world: World
     broker: BrokerProcess

@@ -294,7 +294,7 @@ def simulated(
         return sessions[-1]
 
     def fail(runner: Any) -> None:
-        # The real one logs and goes on; here it is a bug.
+        # The real one logs and continues; here it is a bug.
         failed(sys.exc_info()[1] or "session failed")
 
     clock = _Clock(world)

@@ -55,7 +55,7 @@ class _Assigned:
 
 @dataclass(slots=True)
 class Seen:
-    """What the broker's oracles have seen and clients may therefore receive."""
+    """Texts that passed the broker's oracle, and that clients may therefore receive."""
 
     failed: set[Key] = field(default_factory=set)
     """Segments that ended with ``chunk_failed``."""

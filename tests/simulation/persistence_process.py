@@ -72,7 +72,7 @@ class Database:
 
 
 class Reader:
-    """What a gateway reads, in the shape of ``persistence.reads.SessionReader``."""
+    """A gateway's reads, with the interface of ``persistence.reads.SessionReader``."""
 
     def __init__(self, world: World, database: Database) -> None:
         self._world = world

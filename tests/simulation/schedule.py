@@ -43,7 +43,7 @@ class ScheduleError(AssertionError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a schedule went through, to see that seeds reach what they are meant to reach."""
+    """The events of a schedule, by which tests check that the seeds reach every kind of fault."""
 
     seed: int
     events: int

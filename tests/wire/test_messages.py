@@ -33,7 +33,7 @@ def test_a_result_has_the_place_of_its_job(job: m.Job) -> None:
     assert (result.text, result.language, result.batch_jobs) == ("one", "en", 2)
 
 
-def test_keys_name_what_is_stored() -> None:
+def test_keys_identify_stored_data() -> None:
     record = m.Record(session_id="s", record_seq=3, body={}, generation=1)
     assert record.key == m.StoredKey(session_id="s", kind="record", seq=3, generation=1)
 

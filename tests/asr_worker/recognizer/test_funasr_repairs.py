@@ -80,7 +80,7 @@ def test_import_funasr_still_imports_everything() -> None:
     assert run(program) == ["transformers", "sklearn"]
 
 
-def test_what_funasr_prints_is_logged_and_its_warnings_are_ignored(
+def test_output_of_funasr_is_logged_and_its_warnings_are_ignored(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with funasr_repairs.quiet() as printed:

@@ -77,7 +77,7 @@ def test_without_a_broker_sessions_are_refused() -> None:
     assert decide(subject, LOAD_SILENCE_S_MAX + 0.01) == "no_broker"
 
 
-def test_workers_are_needed() -> None:
+def test_fewer_workers_than_min_workers_are_no_worker() -> None:
     subject = admission(structs.replace(LOAD, workers=1), min_workers=2)
     assert decide(subject) == "no_worker"
     subject.note_load(structs.replace(LOAD, workers=2), 0.0)
@@ -153,7 +153,7 @@ def test_a_session_on_this_gateway_is_refused_only_while_draining() -> None:
 # ------------------------------------------------------------------------------------- utilisation
 
 
-def test_of_many_at_once_only_those_that_the_workers_can_take() -> None:
+def test_a_crowd_is_admitted_up_to_the_workers_capacity() -> None:
     """No audio has arrived, and no queue has formed: the expected rate counts."""
     assert admitted_of(admission(admit_utilisation_max=0.8), 1_500) == 80
     half = admission(admit_utilisation_max=0.8, admit_session_audio_rate=0.5)
@@ -189,7 +189,7 @@ def test_the_expected_rate_of_a_session_fades_with_its_age() -> None:
     assert subject.expected_audio_rate(KNOWN_SESSION_S, own=10) == 0
 
 
-def test_nothing_is_expected_of_sessions_that_left() -> None:
+def test_ended_sessions_have_no_expected_audio() -> None:
     subject = admission(admit_utilisation_max=0.8)
     for _ in range(1_000):
         assert decide(subject, own=1) is None  # One at a time: each has left before the next.
@@ -207,7 +207,7 @@ def test_new_sessions_of_other_gateways_count_and_our_own_not_twice() -> None:
     assert subject.utilisation(0.0, own=10) == pytest.approx(0.4)
 
 
-def test_at_the_limit_it_stays_closed_until_there_is_room_to_speak_of() -> None:
+def test_admission_closes_at_the_limit_and_reopens_with_hysteresis() -> None:
     subject = admission(admit_utilisation_max=0.8)
     subject.note_load(structs.replace(LOAD, arriving_audio_rate=80.0), 0.0)
     assert decide(subject) == "overloaded"
@@ -232,7 +232,7 @@ def beat(subject: Admission, delay_s: float, from_s: float, seconds: float) -> f
     return now_s
 
 
-def test_a_gateway_that_takes_long_for_a_frame_refuses_until_it_does_not() -> None:
+def test_a_gateway_refuses_while_a_frame_takes_too_long() -> None:
     subject = admission(admit_delay_ms_max=300)
     now_s = beat(subject, 0.02, 0.0, 3.0)
     assert decide(subject, now_s) is None
@@ -242,7 +242,7 @@ def test_a_gateway_that_takes_long_for_a_frame_refuses_until_it_does_not() -> No
     assert decide(subject, now_s) is None
 
 
-def test_one_pause_is_no_overload() -> None:
+def test_one_pause_is_not_an_overload() -> None:
     subject = admission(admit_delay_ms_max=300)
     now_s = beat(subject, 0.02, 0.0, 3.0)
     subject.note_probe_due(now_s)
@@ -291,7 +291,7 @@ def test_clients_faster_than_real_time_do_not_cause_refusals() -> None:
     # Of four connections, one of which sends as fast as it can, little of it is in real time.
     assert subject.busy(now_s, own=4) == pytest.approx(5 / 300)
     assert decide(subject, now_s, own=5) is None
-    # 350 in real time are nearly all that is heard.
+    # 350 clients in real time send nearly all of the audio.
     now_s = busy(subject, 1.0, now_s, 10.0, audio_rate=350.0)
     assert decide(subject, now_s, own=350) == "overloaded"
 
@@ -315,7 +315,7 @@ def test_the_first_sessions_are_guessed() -> None:
     assert admitted_of(subject, 1_500, now_s) == pytest.approx(0.8 / SESSION_BUSY, abs=2)
 
 
-def test_sessions_come_in_no_faster_than_the_limit() -> None:
+def test_sessions_are_admitted_no_faster_than_the_limit() -> None:
     subject = admission(admit_sessions_per_s_max=50)
     assert admitted_of(subject, 1_500) == 50
     assert admitted_of(subject, 1_500, now_s=0.5) == 25

@@ -74,7 +74,7 @@ async def test_raw_pcm_does_not_depend_on_its_chunks(pool: DecoderPool, rate_hz:
         assert await timeline(pool, sliced(raw, sizes), rate_hz) == whole
 
 
-async def test_raw_pcm_at_our_own_rate_is_left_alone(pool: DecoderPool) -> None:
+async def test_raw_pcm_at_16_khz_is_unchanged(pool: DecoderPool) -> None:
     assert await timeline(pool, sliced(LOUD.tobytes(), [333])) == LOUD.tobytes()
 
 
@@ -87,7 +87,7 @@ async def test_a_file_does_not_depend_on_its_chunks(pool: DecoderPool, name: str
         assert await timeline(pool, sliced(data, sizes)) == whole
 
 
-async def test_a_wav_file_gives_what_its_raw_pcm_gives(pool: DecoderPool) -> None:
+async def test_a_wav_file_decodes_to_its_raw_pcm(pool: DecoderPool) -> None:
     expected = await timeline(pool, [resample(SPEECH, 8_000).tobytes()], 8_000)
     assert await timeline(pool, [FILES["wav 8 kHz mono"]]) == expected
     assert await timeline(pool, [FILES["wav 16 kHz stereo"]]) == SPEECH.tobytes()
@@ -237,7 +237,7 @@ async def test_an_odd_byte_at_the_end_is_bad_audio(pool: DecoderPool) -> None:
     assert len(decoded.pcm + raised.value.pcm) == len(LOUD) * 4
 
 
-async def test_a_bad_chunk_is_forgotten_and_the_session_goes_on(pool: DecoderPool) -> None:
+async def test_a_bad_chunk_is_forgotten_and_the_session_continues(pool: DecoderPool) -> None:
     audio = AudioInput(16_000, pool, HOUR_MS)
     assert (await audio.feed(LOUD.tobytes())).pcm == LOUD.tobytes()
     with pytest.raises(AudioError) as raised:
@@ -252,7 +252,7 @@ async def test_a_broken_stream_is_refused_until_a_new_container(pool: DecoderPoo
     await audio.feed(b"RIFF\x24\0\0\0WAVEfmt ")
     with pytest.raises(AudioError):
         await audio.feed(b"\x10\0\0\0" + bytes(30))
-    # Its remaining slices would be heard as noise.
+    # As PCM its remaining slices would be noise.
     for slice_behind in (LOUD.tobytes(), b"O", b"\1\2\3"):
         with pytest.raises(AudioError, match="continues"):
             await audio.feed(slice_behind)
@@ -270,7 +270,7 @@ async def test_a_bad_file_does_not_take_the_next_one_with_it(pool: DecoderPool) 
     assert decoded.pcm == SPEECH.tobytes()
 
 
-async def test_what_came_before_a_fault_is_kept(pool: DecoderPool) -> None:
+async def test_audio_before_a_fault_is_kept(pool: DecoderPool) -> None:
     audio = AudioInput(16_000, pool, HOUR_MS)
     webm = await audio.feed(FILES["webm"])
     with pytest.raises(AudioError) as raised:
@@ -286,7 +286,7 @@ async def test_data_behind_the_end_of_a_stream_is_refused(pool: DecoderPool) -> 
 
 
 @pytest.mark.parametrize("name", ["raw", "wav 8 kHz mono", "webm", "flac"])
-async def test_a_session_longer_than_allowed_is_told_so(pool: DecoderPool, name: str) -> None:
+async def test_too_much_audio_is_audio_too_long(pool: DecoderPool, name: str) -> None:
     data = SPEECH.tobytes() if name == "raw" else FILES[name]
     audio = AudioInput(16_000, pool, 1_000)
     pcm = b""
@@ -301,7 +301,7 @@ async def test_a_session_longer_than_allowed_is_told_so(pool: DecoderPool, name:
     await audio.close()
 
 
-async def test_too_many_encoded_sessions_are_overloaded_and_raw_ones_go_on(
+async def test_without_a_free_decoder_encoded_sessions_are_overloaded_and_raw_ones_continue(
     pool: DecoderPool,
 ) -> None:
     inputs = [AudioInput(16_000, pool, HOUR_MS) for _ in range(5)]
@@ -317,7 +317,9 @@ async def test_too_many_encoded_sessions_are_overloaded_and_raw_ones_go_on(
         await audio.close()
 
 
-async def test_what_continues_a_file_that_found_no_decoder_is_no_pcm(pool: DecoderPool) -> None:
+async def test_the_rest_of_a_file_refused_as_overloaded_is_not_decoded_as_pcm(
+    pool: DecoderPool,
+) -> None:
     inputs = [AudioInput(16_000, pool, HOUR_MS) for _ in range(5)]
     for audio in inputs[:4]:
         await audio.feed(FILES["webm"][:2_000])

@@ -124,13 +124,13 @@ async def test_a_file_cut_off_in_its_header_is_bad_audio(
 
 
 @pytest.mark.parametrize("name", FORMATS)
-async def test_a_file_cut_off_in_the_middle_keeps_its_words(pool: DecoderPool, name: str) -> None:
+async def test_a_truncated_file_keeps_its_words(pool: DecoderPool, name: str) -> None:
     container, data = FORMATS[name]
     half = data[: len(data) // 2]
     try:
         pcm = b"".join(await decode(pool, container, half, 1_000))
     except AudioError as error:
-        # The last frame is broken: it may be told, but what came before it was returned.
+        # The truncated last frame may be reported; the frames before it were returned.
         assert error.code == "bad_audio"
     else:
         assert len(pcm) > len(SPEECH) // 2

@@ -1,5 +1,5 @@
-"""The program in the decoder processes, spoken to as the gateway does. What it does with good and
-bad audio is in ``test_decoding``."""
+"""The program of the decoder processes, over the gateway's own protocol. ``test_decoder_pool``
+tests what it decodes."""
 
 from __future__ import annotations
 

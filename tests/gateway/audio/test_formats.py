@@ -52,7 +52,7 @@ def test_too_few_bytes_are_undecided(name: str) -> None:
         assert sniff(FILES[name][:length]) == "undecided"
 
 
-def test_an_ogg_page_in_the_middle_of_a_stream_begins_nothing() -> None:
+def test_an_ogg_page_inside_a_stream_starts_no_container() -> None:
     second_page = FILES["ogg"].index(b"OggS", 4)
     assert sniff(FILES["ogg"][second_page:]) is None
 
@@ -111,7 +111,7 @@ def test_an_ogg_stream_followed_by_another_in_the_same_chunk_has_not_ended() -> 
     assert pages.feed(FILES["ogg"][40:])
 
 
-def test_an_ogg_stream_that_lost_its_way_never_ends() -> None:
+def test_an_ogg_stream_out_of_sync_never_ends() -> None:
     ogg = bytearray(FILES["ogg"])
     ogg[ogg.index(b"OggS", 4)] = 0
     assert not OggPages().feed(bytes(ogg))

@@ -84,7 +84,7 @@ def test_probabilities_are_those_of_the_package(gain: float) -> None:
     assert np.abs(np.array(found) - expected).max() < DIFFERENCE_MAX
 
 
-def test_streams_may_have_different_numbers_of_frames_and_go_on() -> None:
+def test_streams_may_have_different_numbers_of_frames_and_continue() -> None:
     """Every recording in pieces of random lengths, other recordings in the batch each time."""
     rng = random.Random(7)
     samples = recordings()

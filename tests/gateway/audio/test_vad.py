@@ -87,7 +87,7 @@ async def test_pauses_become_endpoints(engine: VadEngine) -> None:
 
 
 @pytest.mark.parametrize("rms", [0, 5, 100, 1000])
-async def test_steady_noise_is_no_speech_once_it_is_known(engine: VadEngine, rms: int) -> None:
+async def test_steady_noise_is_not_speech_after_adaptation(engine: VadEngine, rms: int) -> None:
     noise = np.random.default_rng(2).standard_normal(16_000 * 10) * rms
     utterances = await utterances_of(engine, noise.astype(np.int16))
     assert all(utterance.end_sample < 16_000 for utterance in utterances)
@@ -151,7 +151,7 @@ async def test_a_turn_takes_the_same_of_all_and_no_more_than_it_holds(
     assert len(batch) == min(requests, vad.TURN_FRAMES_MAX // each)
 
 
-async def test_the_event_loop_goes_on_during_a_turn(
+async def test_the_event_loop_continues_during_a_turn(
     engine: VadEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = engine._network
@@ -231,7 +231,7 @@ async def test_closing_answers_whoever_waits() -> None:
     engine.close()
 
 
-async def test_a_fault_is_for_those_who_asked_only(
+async def test_a_failed_batch_fails_only_its_own_requests(
     engine: VadEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:

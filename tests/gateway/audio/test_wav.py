@@ -75,7 +75,7 @@ def test_other_widths_have_the_same_scale(coding: int, bits: int, stored: bytes)
     assert np.abs(got - RAMP).max() <= (256 if bits == 8 else 0)
 
 
-def test_floats_that_are_no_sound_do_no_harm() -> None:
+def test_nan_infinite_and_too_large_floats_are_clipped() -> None:
     stored = np.array([np.nan, np.inf, -np.inf, 7.0, -7.0, 0.5], "<f4").tobytes()
     got = pcm_of(wav(fmt(coding=3, bits=32), chunk(b"data", stored)))
     assert got.tolist() == [0, 32_767, -32_768, 32_767, -32_768, 16_384]

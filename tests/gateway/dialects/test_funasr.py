@@ -131,7 +131,7 @@ def test_unusual_starts() -> None:
     assert isinstance(began, e.Start) and isinstance(end, e.Finish)
 
 
-def test_offline_is_one_reply_and_an_end_if_asked_for() -> None:
+def test_offline_is_one_reply_and_an_acknowledged_end_if_requested() -> None:
     for ending, count in ((END, 2), (OLD_END, 1)):
         talk = dialect()
         start(talk, mode="offline", wav_name="a")
@@ -254,7 +254,7 @@ def test_the_next_recording_keeps_omitted_settings() -> None:
     assert event.encoded is False
 
 
-def test_a_recording_that_begins_before_the_last_reply_of_the_one_before() -> None:
+def test_a_recording_that_starts_before_the_last_reply_of_its_predecessor() -> None:
     """Answers concern the first recording, messages the second."""
     talk = dialect()
     assert start(talk, wav_name="a").session_id == "session0"

@@ -55,7 +55,7 @@ def test_a_session_begins_with_its_audio() -> None:
     assert chunk == e.Chunk(data=b"cd", chunk_index=1, session_id="session0")
 
 
-def test_each_reply_says_the_most_that_is_known() -> None:
+def test_each_reply_has_the_newest_text() -> None:
     talk = dialect()
     talk.parse(b"ab")
     assert told(talk, RECEIVED) == {"partial": ""}

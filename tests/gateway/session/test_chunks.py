@@ -1,7 +1,7 @@
 from gateway.session.chunks import DIGESTS_KEPT_MAX, ChunkLedger
 
 
-def test_repeat_conflict_and_gap_are_told_apart() -> None:
+def test_repeat_conflict_and_gap_are_distinguished() -> None:
     ledger = ChunkLedger()
     assert ledger.receive(0, b"aa") == "new"
     assert ledger.receive(1, b"bb") == "new"
@@ -11,14 +11,14 @@ def test_repeat_conflict_and_gap_are_told_apart() -> None:
     assert ledger.next_index == 2
 
 
-def test_what_came_before_a_session_was_here_is_a_repeat() -> None:
+def test_chunks_before_the_resume_point_are_repeats() -> None:
     ledger = ChunkLedger(first_index=3)
     assert ledger.receive(2, b"x") == "repeated"
     assert ledger.receive(3, b"x") == "new"
     assert ledger.receive(2, b"y") == "repeated"
 
 
-def test_acknowledging_is_cumulative_and_told_once() -> None:
+def test_acknowledgements_are_cumulative_and_sent_once() -> None:
     ledger = ChunkLedger()
     assert ledger.acknowledge(1.0) is None
     ledger.receive(0, b"a")

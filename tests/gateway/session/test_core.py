@@ -82,7 +82,7 @@ def test_speech_up_to_the_very_end_is_flushed_by_finish() -> None:
     assert job.pcm == speech(1234)
 
 
-def test_records_tell_start_chunks_and_end() -> None:
+def test_records_hold_start_chunks_and_end() -> None:
     driver = SessionDriver()
     driver.start()
     driver.chunk(silence(100))
@@ -208,7 +208,7 @@ def test_a_file_cut_inside_a_word_is_joined_to_the_next() -> None:
 # ------------------------------------------------------------------------------------------ results
 
 
-def test_partials_only_when_asked_for_and_never_backwards() -> None:
+def test_partials_are_sent_on_request_and_in_order() -> None:
     driver = SessionDriver(partial_every_ms=600)
     driver.start(partials=True)
     for _ in range(30):
@@ -228,7 +228,7 @@ def test_partials_only_when_asked_for_and_never_backwards() -> None:
     assert quiet.jobs == []
 
 
-def test_a_failed_segment_is_told_in_its_place_and_stored() -> None:
+def test_a_failed_segment_is_sent_in_order_and_stored() -> None:
     driver = SessionDriver()
     driver.start()
     driver.chunk(TWO_WORDS)
@@ -291,7 +291,7 @@ def test_reading_stops_while_too_much_awaits_results() -> None:
 # ---------------------------------------------------------------------------------------- bad audio
 
 
-def test_bad_audio_is_an_answer_and_the_session_goes_on() -> None:
+def test_bad_audio_is_an_answer_and_the_session_continues() -> None:
     driver = SessionDriver()
     driver.failing = {0}
     driver.start()
@@ -303,7 +303,7 @@ def test_bad_audio_is_an_answer_and_the_session_goes_on() -> None:
     assert job.pcm == speech(500)
 
 
-def test_audio_that_came_before_the_fault_is_heard() -> None:
+def test_audio_before_a_fault_is_recognised() -> None:
     driver = SessionDriver()
     driver.failing = {1}
     driver.audio_before_fault = speech(300)

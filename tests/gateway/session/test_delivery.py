@@ -1,4 +1,4 @@
-"""What a client is told over all its connections, with the session that tells it."""
+"""Answers to one client over all its connections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _state(driver: SessionDriver) -> State:
     return driver.session.state
 
 
-def test_a_client_that_stays_away_has_its_words_stored_as_abandoned() -> None:
+def test_a_client_that_never_resumes_is_stored_as_abandoned() -> None:
     driver = SessionDriver(resume_wait_s=60.0)
     driver.start()
     driver.chunk(speech(500))
@@ -43,7 +43,7 @@ def _resumed(chunk_index: int, segment_index: int) -> e.Resumed:
     )
 
 
-def test_a_client_that_comes_back_goes_on_where_it_was() -> None:
+def test_a_client_that_resumes_continues_at_its_resume_point() -> None:
     driver = SessionDriver()
     driver.start()
     driver.chunk(speech(500))
@@ -56,7 +56,7 @@ def test_a_client_that_comes_back_goes_on_where_it_was() -> None:
     assert _state(driver) is State.ACTIVE
 
 
-def test_texts_missed_are_told_after_the_return_and_none_twice() -> None:
+def test_missed_results_are_sent_once_after_a_resume() -> None:
     driver = SessionDriver()
     driver.start()
     driver.chunk(TWO_WORDS)
@@ -72,7 +72,7 @@ def test_texts_missed_are_told_after_the_return_and_none_twice() -> None:
     assert texts(driver.feed(e.Attached(next_segment_index=2))) == []
 
 
-def test_a_text_told_but_not_written_is_told_again() -> None:
+def test_a_result_that_was_not_written_is_sent_again() -> None:
     driver = SessionDriver()
     driver.start()
     driver.chunk(TWO_WORDS)
@@ -81,7 +81,7 @@ def test_a_text_told_but_not_written_is_told_again() -> None:
     assert texts(driver.feed(e.Attached(next_segment_index=None))) == ["eins"]
 
 
-def test_an_error_missed_is_told_after_the_return() -> None:
+def test_a_missed_error_is_sent_after_a_resume() -> None:
     driver = SessionDriver()
     driver.failing = {0}
     driver.start()
@@ -92,7 +92,7 @@ def test_an_error_missed_is_told_after_the_return() -> None:
     assert driver.feed(e.Attached(next_segment_index=None)) == [_resumed(1, 0)]
 
 
-def test_a_final_result_lost_with_its_connection_is_told_again() -> None:
+def test_a_final_result_lost_with_its_connection_is_sent_again_after_a_resume() -> None:
     driver = SessionDriver()
     driver.start()
     driver.chunk(speech(500) + silence(1000))
@@ -121,7 +121,7 @@ def test_a_finish_sent_twice_is_one() -> None:
     assert len(driver.jobs) == 1
 
 
-def test_the_end_of_who_has_finished_is_stored_when_the_gateway_stops() -> None:
+def test_the_end_of_a_finished_session_is_stored_when_the_gateway_stops() -> None:
     driver = SessionDriver()
     driver.start()
     driver.chunk(speech(500))

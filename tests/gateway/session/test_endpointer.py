@@ -39,7 +39,7 @@ def test_speech_between_silences_is_one_utterance_with_its_rolls() -> None:
     assert endpointer.speech_start_sample is None
 
 
-def test_the_open_utterance_is_told_while_it_lasts() -> None:
+def test_the_open_utterance_is_reported_while_it_lasts() -> None:
     endpointer = Endpointer(CONFIG)
     endpointer.push(frames((0, 20)))
     assert endpointer.speech_start_sample is None
@@ -54,7 +54,7 @@ def test_hysteresis_a_doubtful_frame_continues_speech_but_does_not_start_it() ->
     assert utterance.end_sample == 50 * 512 + 128 * 16
 
 
-def test_a_click_is_no_utterance_and_speech_soon_after_keeps_it_as_pre_roll() -> None:
+def test_a_click_is_not_an_utterance_but_becomes_pre_roll_of_speech_soon_after() -> None:
     endpointer = Endpointer(CONFIG)
     assert endpointer.push(frames((0, 5), (0.9, 1), (0, 10))) == []
     (utterance,) = endpointer.push(frames((0.9, 5), (0, 20)))

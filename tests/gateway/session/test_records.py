@@ -40,7 +40,7 @@ def status(records: list[Record]) -> str:
 
 
 def sizes(log: SessionRecords, chunks: int) -> list[int]:
-    """Chunks in each record that goes out while so many come; each chunk goes out once."""
+    """Chunks in each record while chunks arrive at this rate. Each chunk is in one record."""
     bodies = [parse_body(r.body) for index in range(chunks) for r in log.chunk(chunk(index))]
     details = [body for body in bodies if isinstance(body, ChunkDetails)]
     assert len(details) == len(bodies)
@@ -74,7 +74,7 @@ def test_complete_once_every_record_and_result_is_stored() -> None:
     assert log.complete
 
 
-def test_how_a_session_ended() -> None:
+def test_the_status_of_an_ended_session() -> None:
     good = result_of(job(0), "eins")
     bad = result_of(job(1), None, Failure(code="chunk_failed", message="m"))
     assert status(finish(SessionRecords("s"))) == "completed"

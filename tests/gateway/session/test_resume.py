@@ -1,4 +1,4 @@
-"""A session that goes on from what is stored makes the utterances of one that never stopped."""
+"""A resumed session makes the same utterances as one that was never interrupted."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_only_gapless_segments_count_and_none_that_was_cut_off() -> None:
 
 
 @pytest.mark.parametrize("status", ["completed", "failed"])
-def test_a_session_whose_end_is_stored_and_a_segment_not_goes_on(status: str) -> None:
+def test_a_session_with_a_stored_end_and_a_missing_segment_continues(status: str) -> None:
     driver = SessionDriver()
     driver.start()
     driver.chunk((speech(500) + silence(1000)) * 2)
@@ -149,7 +149,7 @@ def test_a_text_too_long_for_its_record_is_that_of_the_segments(text: str | None
     assert text_of({**found, "status": "active"}) == (text or "")
 
 
-def test_what_was_heard_when_the_client_went_away_is_provisional() -> None:
+def test_the_open_utterance_at_a_disconnection_is_provisional() -> None:
     driver = SessionDriver()
     driver.start()
     driver.chunk(speech(500) + silence(1000) + speech(300))
@@ -158,7 +158,7 @@ def test_what_was_heard_when_the_client_went_away_is_provisional() -> None:
     assert not driver.session.resumable
 
 
-def test_a_complete_session_only_tells_its_end_again() -> None:
+def test_a_complete_session_only_repeats_its_final_result() -> None:
     driver = SessionDriver()
     driver.start()
     driver.chunk((speech(500) + silence(1000)) * 2)
@@ -190,10 +190,10 @@ def test_mode_chunk_makes_no_chunk_twice() -> None:
     assert places(after.jobs) == places(driver.jobs[2:])
 
 
-# ------------------------------------------------------------------ what the client is told, stored
+# --------------------------------------------------------------------- answers, and stored records
 
 
-def test_a_result_that_may_not_be_the_only_one_is_stored_as_it_is_told() -> None:
+def test_of_two_possible_results_the_delivered_one_is_stored() -> None:
     driver = SessionDriver()
     driver.start()
     driver.chunk(speech(500) + silence(1000))
@@ -206,11 +206,11 @@ def test_a_result_that_may_not_be_the_only_one_is_stored_as_it_is_told() -> None
 @pytest.mark.parametrize("ends", ["client stays away", "gateway stops"])
 @pytest.mark.parametrize("heard", [False, True])
 @pytest.mark.parametrize("anew", [False, True])
-def test_only_who_heard_something_ends_a_session_that_was_elsewhere(
+def test_a_taken_over_session_without_new_audio_stores_no_end(
     ends: str, heard: bool, anew: bool
 ) -> None:
-    """The gateway before may have stored more since, and an end from here would take it away; so
-    would a beginning, of one whose own was lost."""
+    """The previous gateway may have stored more meanwhile. An end from this gateway would replace
+    it, and so would a second start."""
     resumed = ResumePoint(generation=1, resumed=True, next_chunk_index=3)
     driver = resumed_driver(ResumePoint(generation=1) if anew else resumed)
     driver.start()

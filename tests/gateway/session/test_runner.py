@@ -213,7 +213,7 @@ async def test_bad_audio_is_an_answer() -> None:
     assert not runner.session.busy
 
 
-async def test_an_action_without_a_performer_is_our_bug() -> None:
+async def test_an_action_without_a_performer_is_a_bug() -> None:
     runner, _gateway, _client = started()
     with pytest.raises(TypeError, match="no performer for Tick"):
         runner._perform(cast(e.Action, e.Tick()))

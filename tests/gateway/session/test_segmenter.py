@@ -66,7 +66,7 @@ def test_a_file_boundary_in_speech_waits_and_is_forgotten_when_audio_follows() -
     assert utterance.pcm == speech(1000)
 
 
-def test_a_file_that_no_other_follows_in_time_ends_its_utterance() -> None:
+def test_a_file_without_a_successor_in_time_ends_its_utterance() -> None:
     cutting = Cutting()
     cutting.add(speech(500), ends=True)
     (utterance,) = cutting.segmenter.tick(1.0, listening=True)

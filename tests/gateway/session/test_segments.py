@@ -48,7 +48,7 @@ def test_results_leave_in_order_and_once() -> None:
     assert segments.next_seq == 3
 
 
-def test_a_second_answer_is_no_news() -> None:
+def test_a_second_result_is_ignored() -> None:
     segments = s.Segments()
     first = added(segments, 0, now_s=0.0)
     assert segments.answer(result(first, "a"), 1.0) is None
@@ -58,7 +58,7 @@ def test_a_second_answer_is_no_news() -> None:
     assert segments.answer(result(job(7)), 1.0) == "unknown_segment"
 
 
-def test_what_an_older_generation_asked_for_is_not_an_answer() -> None:
+def test_a_result_of_an_older_generation_is_ignored() -> None:
     """Its row would not be stored."""
     segments = s.Segments()
     asked = added(segments, 0, generation=2, now_s=0.0)
@@ -84,7 +84,7 @@ def test_a_new_broker_epoch_resends_what_is_unanswered() -> None:
     assert [j.seq for j in segments.resend_all(1.0)] == [1]
 
 
-def test_overloaded_is_retried_with_growing_delay_and_is_no_result() -> None:
+def test_overloaded_is_retried_with_backoff_and_not_delivered() -> None:
     segments = s.Segments()
     first = added(segments, 0, now_s=0.0)
     refusal = result(first, None, Failure(code="overloaded", message="full"))
@@ -139,7 +139,7 @@ def test_the_pause_before_an_utterance_does_not_count() -> None:
     assert pacing.submit(5000, 5600)
 
 
-def test_partial_results_never_go_back() -> None:
+def test_partial_results_are_monotonic() -> None:
     pacing = s.PartialPacing(every_ms=600)
     assert [pacing.send(end_ms) for end_ms in (700, 600, 700, 900)] == [True, False, False, True]
     pacing.segment_ended(2000)

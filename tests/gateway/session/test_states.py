@@ -21,7 +21,7 @@ CLIENT_EVENTS: dict[type, Callable[[SessionDriver], list[e.Answer]]] = {
 
 
 def diagram() -> str:
-    """What the table says of states that change, for Mermaid."""
+    """The table's changes of state, as Mermaid's lines."""
     names: defaultdict[tuple[State, State], list[str]] = defaultdict(list)
     for (state, event), (following, _) in TRANSITIONS.items():
         if following is not state:
@@ -59,7 +59,7 @@ def test_a_clients_event_that_the_table_does_not_have_is_bad_state(
     assert isinstance(problem, e.Problem) and problem.code == "bad_state"
 
 
-def test_any_other_event_that_the_table_does_not_have_is_our_bug() -> None:
+def test_an_internal_event_missing_in_the_table_is_a_bug() -> None:
     driver = SessionDriver()
     driver.start()
     driver.tick(1.5)

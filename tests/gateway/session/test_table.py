@@ -1,4 +1,4 @@
-"""Which sessions are here, and when one is let go."""
+"""Sessions at this gateway, and their release."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_claim_of_a_newer_generation_with_the_clients_token(
 @pytest.mark.parametrize("ended", [False, True])
 @pytest.mark.parametrize(("superseded", "goes"), [(0, False), (1, True), (2, True)])
 def test_a_superseded_generation_ends_here(superseded: int, goes: bool, ended: bool) -> None:
-    """What was of an older one may still be refused when the session is long back."""
+    """A late refusal of an older generation does not end a session that has resumed here."""
     runner = Host(1)
     directory = directory_of(runner)
     if ended:
@@ -67,7 +67,7 @@ def test_a_superseded_generation_ends_here(superseded: int, goes: bool, ended: b
     assert (directory.find("s") is None) is goes
 
 
-def test_who_is_not_here_cannot_go() -> None:
+def test_an_unknown_session_is_neither_superseded_nor_handed_over() -> None:
     directory = SessionTable(keep_s=10.0)
     assert not directory.supersede("s", 1)
     claimed = Claimed(session_id="s", generation=2, resume_token_hash=token_hash(TOKEN))

@@ -105,7 +105,9 @@ async def test_an_unknown_session_starts_from_the_beginning() -> None:
 @pytest.mark.parametrize(
     "state", [stored(status="deleted"), stored(resume_token_hash=token_hash("another"))]
 )
-async def test_deleted_sessions_and_wrong_tokens_are_refused_alike(state: dict[str, Any]) -> None:
+async def test_deleted_sessions_and_wrong_tokens_have_the_same_refusal(
+    state: dict[str, Any],
+) -> None:
     bus = Bus()
     assert await takeover(Database(state), bus).take("s", TOKEN) is NOT_RESUMABLE
     assert bus.sent == []

@@ -40,7 +40,7 @@ def log_of(count: int) -> TranscriptStore:
 
 
 @given(st.integers(0, 5 * RESULTS_PER_BLOCK), st.integers(0, 6 * RESULTS_PER_BLOCK))
-def test_everything_comes_out_as_it_went_in(count: int, index: int) -> None:
+def test_results_survive_packing(count: int, index: int) -> None:
     log = log_of(count)
     expected = [result(seq) for seq in range(count)]
     assert len(log) == count

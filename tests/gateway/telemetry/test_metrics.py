@@ -1,4 +1,4 @@
-"""What is counted where nothing else shows it: answers, results and records that go no further."""
+"""Counters of answers, results and records that are discarded without another sign."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def test_the_lifespan_opens_and_closes_the_server(monkeypatch: pytest.MonkeyPatc
     assert swept
 
 
-def test_without_the_database_503_says_when_to_try_again() -> None:
+def test_without_the_database_503_has_retry_after() -> None:
     client = TestClient(create_app(cast(Server, Stub()), {}))
     response = client.get("/api/v1/history")
     assert (response.status_code, response.headers["Retry-After"]) == (503, "2")

@@ -93,7 +93,7 @@ def of(route: BaseRoute) -> list[tuple[str, dict[str, Any]]]:
     return [(route.path, request(path, method)) for method in sorted(route.methods or ())]
 
 
-async def test_no_route_is_forgotten(app: FastAPI) -> None:
+async def test_every_route_needs_a_token_unless_listed_as_open(app: FastAPI) -> None:
     requests = [pair for route in app.routes for pair in of(route)]
     assert {path for path, scope in requests if scope["type"] == "websocket"} == {
         *("/", "/vosk", "/ws/asr")
@@ -204,7 +204,7 @@ async def test_a_token_that_is_not_text_is_refused(app: FastAPI) -> None:
     assert (await answer_of(app, scope))[0] == 401
 
 
-def test_the_description_tells_of_tokens(app: FastAPI) -> None:
+def test_openapi_describes_the_token(app: FastAPI) -> None:
     described = app.openapi()
     assert {scheme["scheme"] for scheme in described["components"]["securitySchemes"].values()} == {
         *("bearer", "basic")

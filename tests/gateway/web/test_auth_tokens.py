@@ -38,14 +38,14 @@ def test_a_written_file_is_read_back(path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_link_stays_a_link(path: Path) -> None:
+def test_a_symbolic_link_is_kept(path: Path) -> None:
     fill(path.with_name("elsewhere"), "")
     path.symlink_to("elsewhere")
     auth_tokens.write(path, {"anna": auth_tokens.hash_of("a")})
     assert path.is_symlink() and list(auth_tokens.read(path)) == ["anna"]
 
 
-def test_the_owner_stays(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_owner_of_the_file_is_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[tuple[int, int]] = []
     fill(path, "")
     monkeypatch.setattr(os, "fchown", lambda _file, user, group: given.append((user, group)))

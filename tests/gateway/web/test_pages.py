@@ -46,7 +46,7 @@ def test_a_page_has_its_security_headers(path: str) -> None:
 @pytest.mark.parametrize(
     "name", ["nothing.js", "..%2Fpages.js", "..%2f..%2fapp.js", "%00.js", "", "a" * 5_000 + ".js"]
 )
-def test_no_other_file_can_be_had(name: str) -> None:
+def test_no_other_file_is_served(name: str) -> None:
     answer = VISITOR.get(f"/static/{name}")
     assert answer.status_code == 404
 
@@ -103,7 +103,7 @@ def test_the_page_knows_the_containers_that_the_server_decodes() -> None:
         assert name == FORMATS_MODULE or "FLAC" not in page.content.decode(), name
 
 
-def test_nothing_is_asked_of_others_and_nothing_is_inline() -> None:
+def test_pages_use_no_other_host_and_nothing_inline() -> None:
     for name, page in FILES.items():
         text = page.content.decode()
         outside = [url for url in re.findall(r"https?://[\w.-]+", text) if "www.w3.org" not in url]

@@ -47,7 +47,7 @@ def test_every_dialect_is_mounted_at_its_path() -> None:
     assert mounted == set(DIALECTS)
 
 
-def test_a_refusal_says_when_to_try_again() -> None:
+def test_a_refusal_has_retry_after() -> None:
     response = refused(REFUSAL)
     assert (response.status_code, response.headers["Retry-After"]) == (503, "7")
     assert bytes(response.body) == b'{"code":"overloaded","message":"no","retry_after_s":7}'

@@ -46,7 +46,7 @@ async def test_one_that_has_stopped() -> None:
     assert refused.value.status == 408
 
 
-async def test_one_that_never_stops_and_never_ends() -> None:
+async def test_an_upload_in_small_pieces_without_end_is_refused() -> None:
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     with pytest.raises(RefusedError) as refused:

@@ -93,7 +93,7 @@ async def answer_of(path: str) -> tuple[int, str | None]:
         return await asyncio.to_thread(refused, served.port, path)
 
 
-async def test_a_refusal_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_refusal_logs_no_error(caplog: pytest.LogCaptureFixture) -> None:
     assert await answer_of("/full") == (503, "5")
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
@@ -178,7 +178,7 @@ async def test_reading_pauses_while_messages_are_not_taken() -> None:
 
 
 async def take_one(websocket: WebSocket) -> None:
-    """One message, and it comes back."""
+    """Send one message and receive its echo."""
     await websocket.accept()
     await websocket.send_bytes(await websocket.receive_bytes())
 
@@ -375,7 +375,7 @@ async def test_a_socket_is_read_in_small_pieces() -> None:
 async def test_the_rest_of_an_answered_request_has_a_deadline(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A byte of it ends uvicorn's keep-alive; no further byte begins anything anew."""
+    """Its first byte ends uvicorn's keep-alive timeout; further bytes restart no deadline."""
     monkeypatch.setattr("gateway.web.uvicorn_protocols.HEAD_S_MAX", 0.5)
     before = LATE_HEADS._value.get()
     async with connected(PlainTextResponse("ok"), HttpProtocol) as (reader, writer):

@@ -179,7 +179,7 @@ async def test_a_client_that_does_not_read_is_closed_with_1013(
 
 
 class SlowAudio:
-    """Decodes nothing before it is told to."""
+    """Decodes nothing until the test allows it."""
 
     def __init__(self) -> None:
         self.begun = asyncio.Event()
@@ -197,7 +197,7 @@ def received(message: dict[str, Any]) -> dict[str, Any]:
     return {"type": "websocket.receive", "text": json.dumps(message)}
 
 
-async def test_a_chunk_being_decoded_when_its_client_comes_back_counts_once(
+async def test_a_chunk_being_decoded_during_a_resume_counts_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     socket, services, runner, connection = make()

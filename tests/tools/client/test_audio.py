@@ -62,7 +62,7 @@ def test_duration_of_a_file_whose_header_has_none(tmp_path: Path) -> None:
     assert a.file_duration_s(path, 16_000) == pytest.approx(2.0, abs=0.1)
 
 
-def test_a_file_that_is_no_container_is_raw_pcm(tmp_path: Path) -> None:
+def test_a_file_without_a_known_container_is_raw_pcm(tmp_path: Path) -> None:
     path = tmp_path / "speech.pcm"
     path.write_bytes(np.random.default_rng(1).integers(-900, 900, 8_000, dtype="<i2").tobytes())
     assert a.file_duration_s(path, 8_000) == 1.0

@@ -303,7 +303,7 @@ async def test_resumption_ends_at_its_deadline() -> None:
 
 
 @pytest.mark.parametrize("retry_after, expected", [("7", 7.0), (None, None), ("soon", None)])
-async def test_a_busy_server_says_when_to_retry(
+async def test_a_busy_server_reports_retry_after(
     retry_after: str | None, expected: float | None
 ) -> None:
     def refuse(socket: ServerConnection, _request: Request) -> Response:

@@ -171,7 +171,7 @@ def test_a_failed_segment_is_shown_by_the_exit_code(peer: Peer, command: Command
     assert b"error: chunk_failed: three attempts" in stderr
 
 
-def test_a_busy_server_has_an_exit_code_of_its_own(peer: Peer, command: Command) -> None:
+def test_a_busy_server_has_a_distinct_exit_code(peer: Peer, command: Command) -> None:
     peer.busy = True
     process = command(str(SAMPLE))
     stdout, stderr = process.communicate()

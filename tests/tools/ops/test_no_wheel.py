@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.mark.parametrize("how", [[], ["--editable"]], ids=["wheel", "editable"])
 def test_pip_refuses_in_one_line(how: list[str], tmp_path: Path) -> None:
-    # What pip looks at; the whole checkout would be copied.
+    # Only the files that pip reads, instead of a copy of the whole checkout.
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / "tools" / "ops").mkdir(parents=True)
     shutil.copy(ROOT / "tools/ops/no_wheel.py", tmp_path / "tools" / "ops")

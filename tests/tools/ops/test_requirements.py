@@ -28,7 +28,7 @@ def test_all_requirements_are_printed_development_tools_included() -> None:
     assert {"pyzmq", "psycopg[binary]", "pytest"} <= names
 
 
-def test_pins_hold_what_is_needed_directly_and_not() -> None:
+def test_pins_hold_direct_and_indirect_requirements() -> None:
     pinned = dict(line.split("==") for line in r.pins(["psycopg[binary]", "pytest-asyncio"]))
     assert {"psycopg", "psycopg-binary", "pytest", "pluggy"} <= pinned.keys()
     assert "psycopg-pool" not in pinned

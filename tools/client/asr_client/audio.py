@@ -29,7 +29,7 @@ def file_duration_s(path: Path, pcm_rate_hz: int) -> float:
     """Return the duration of a file in seconds. It determines the pace only.
 
     WAV files are measured by their header. Files named ``*.pcm`` and ``*.raw`` are 16-bit mono PCM
-    at ``pcm_rate_hz``. PyAV measures all others; what it cannot open is taken as PCM, too.
+    at ``pcm_rate_hz``. PyAV measures all others; a file that it cannot open counts as PCM, too.
 
     Raises:
         OSError: If the file cannot be read.

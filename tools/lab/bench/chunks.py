@@ -48,7 +48,7 @@ AGAINST: Path | None = None
 SETTINGS = {
     "ASR_MODEL": "fake:1ms",
     "LOG_LEVEL": "error",
-    # What is measured here must not be refused.
+    # Measured sessions must not be refused.
     "ADMIT_BUSY_MAX": "0",
     "ADMIT_DELAY_MS_MAX": "0",
     "ADMIT_SESSIONS_PER_S_MAX": "0",

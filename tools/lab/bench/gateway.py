@@ -25,7 +25,7 @@ PROMISED_SESSION_KB = 150.0
 SETTINGS = {
     "ASR_MODEL": "demo",
     "LOG_LEVEL": "error",
-    # What is measured here must not be refused.
+    # Measured sessions must not be refused.
     "ADMIT_BUSY_MAX": "0",
     "ADMIT_DELAY_MS_MAX": "0",
     "ADMIT_SESSIONS_PER_S_MAX": "0",

@@ -55,7 +55,7 @@ class Fault:
     unnoticed: bool = False
     """The promise is that texts arrive as early as without a fault."""
     check: Callable[[System], list[str]] = _nothing_wrong
-    """What is wrong with the system's answers during the fault."""
+    """Problems with the system's answers during the fault."""
     small_disks: bool = False
 
 
@@ -273,7 +273,7 @@ FAULTS = (
     Fault("PostgreSQL kill", _kill("postgres"), unnoticed=True),
     Fault(
         "PostgreSQL stopped 10 s",
-        # The processes that serve its connections would go on without it.
+        # The processes that serve its connections would continue without it.
         _signal("postgres", signal.SIGSTOP, every=True),
         _resume("postgres"),
         PAUSE_S,

@@ -34,7 +34,7 @@ UPGRADE: Final = {
 
 
 def not_refused(system: System) -> list[str]:
-    """What is wrong unless every gateway soon answers new sessions and readiness probes with 503
+    """Problems, unless every gateway soon answers new sessions and readiness probes with 503
     and ``Retry-After``."""
     deadline_s = time.monotonic() + REFUSED_WITHIN_S
     for path, headers in (("/ws/asr", UPGRADE), ("/readyz", None)):

@@ -1,4 +1,4 @@
-"""What must hold after any fault (docs/reliability.md), as pure checks of what was observed.
+"""Promises that hold after any fault (docs/reliability.md), as pure checks of observations.
 
 Each check returns what is wrong, as sentences; an empty list means that it holds. A check that has
 nothing to look at has failed.

@@ -50,7 +50,7 @@ class Row:
 
 
 class Watch:
-    """What the oracle needs: usage before the fault, and each commit at the moment at which the
+    """Input of the oracle: usage before the fault, and each commit at the moment at which the
     client received ``stored: true``."""
 
     def __init__(self, system: System) -> None:

@@ -67,7 +67,7 @@ def of_kind(kind: str, processes: Iterable[psutil.Process]) -> list[psutil.Proce
 
 
 def usage(processes: Iterable[psutil.Process], other: str | None = None) -> list[Usage]:
-    """What each process of the system uses. A process of no kind counts as ``other``, or not."""
+    """Resources that each process uses. A process of no kind counts as ``other``, or not."""
     found = []
     for process in processes:
         # It may end meanwhile, or be another user's.

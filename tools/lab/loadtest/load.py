@@ -1,4 +1,4 @@
-"""Verified sessions in a thread of their own, beside whatever is done to the system meanwhile."""
+"""Verified sessions in a thread of their own, beside a fault or a measurement."""
 
 from __future__ import annotations
 

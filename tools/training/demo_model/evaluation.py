@@ -150,7 +150,7 @@ def bank_recordings(count: int, seed: int, digits_max: int = 20) -> list[Recordi
 
 
 def synthetic_recordings(requests: Sequence[Request], seed: int) -> list[Recording]:
-    """What the held-out voices say, with a little silence around.
+    """Recordings of the held-out voices, with a little silence around.
 
     Mandarin strings of kokoro are joined from single digits with pauses of 60 to 220 ms: said in
     one go they run together, in training voices and test voices alike.

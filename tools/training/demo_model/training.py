@@ -42,7 +42,7 @@ class Batch(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """What one training is made of; ``group_weights`` says how often each group is drawn."""
+    """Inputs of one training run; ``group_weights`` says how often each group is drawn."""
 
     steps: int
     peak_rate: float

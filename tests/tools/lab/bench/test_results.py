@@ -21,7 +21,7 @@ def test_a_run_has_broken_the_promises_that_it_has_not_kept() -> None:
     assert measured(kept, broken).broken_promises == [broken]
 
 
-def test_results_come_back_as_they_were_written(tmp_path: Path) -> None:
+def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
     drawn = Figure(what="x", value=1, unit="u", reference="r", points=((1.0, 2.0),), labels=("a",))
     written = measured(figure(at_least=1.0), drawn)
     results.write(written, tmp_path / "new" / "results.json")

@@ -12,7 +12,7 @@ SKIPPED = Row("log disk full", "mid-job", 0, skipped="no small disks")
 ROWS = [HELD, FAILED, SKIPPED]
 
 
-def test_the_report_names_what_is_wrong_and_what_was_skipped(tmp_path: Path) -> None:
+def test_the_report_names_failures_and_skipped_rows(tmp_path: Path) -> None:
     path = report.write(tmp_path / "out", ROWS, "make chaos")
     text = path.read_text()
     assert "1 of 3 rows hold" in text and "1 skipped" in text

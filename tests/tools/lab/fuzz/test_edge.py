@@ -34,7 +34,7 @@ async def fuzzed(close_code: int, status: HTTPStatus) -> EdgeFuzzer:
     return fuzzer
 
 
-async def test_refusals_and_errors_of_the_client_are_no_problem() -> None:
+async def test_refusals_and_client_errors_are_expected() -> None:
     fuzzer = await fuzzed(1008, HTTPStatus.SERVICE_UNAVAILABLE)
     assert fuzzer.problems == []
     assert fuzzer.closes[1008] and fuzzer.sent

@@ -49,7 +49,7 @@ def test_an_error_is_an_answer(url: str) -> None:
     assert answer.body == ["/a?b=c", "x", "body"]
 
 
-def test_a_body_that_is_no_json_stays_text(url: str) -> None:
+def test_a_body_that_is_not_json_is_text(url: str) -> None:
     assert ask(url).body == "no JSON"
 
 

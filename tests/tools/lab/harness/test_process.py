@@ -66,7 +66,7 @@ def test_a_log_file_is_appended_to_and_read_from_where_the_process_began(
     assert log.read_text().startswith("of an earlier process\n{")
 
 
-def test_stop_kills_what_ignores_it_and_its_children(
+def test_stop_kills_a_process_that_ignores_sigterm_and_its_children(
     module: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tools.lab.harness.process.STOP_S_MAX", 0.3)

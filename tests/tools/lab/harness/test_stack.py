@@ -20,7 +20,7 @@ def test_the_commands_are_the_procfiles() -> None:
     assert commands["asr_worker"] == ["asr_worker"]
 
 
-def test_a_supervised_system_is_ready_observed_and_gone(tmp_path: Path) -> None:
+def test_a_supervised_system_starts_is_observed_and_stops(tmp_path: Path) -> None:
     with supervised_stack({"METRICS_PORT": str(free_range(100))}, gateway=2) as stack:
         assert stack.ports["gateway"] == stack.ports["gateway2"]
         for kind, count in (("gateway", 2), ("broker", 1), ("asr_worker", 1), ("valkey", 1)):

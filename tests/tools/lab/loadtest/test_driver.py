@@ -40,7 +40,7 @@ async def test_users_begin_at_their_times_and_all_end() -> None:
     assert progress.ended == {"succeeded": 5} and progress.active == progress.waiting == 0
 
 
-async def test_a_stopped_run_fails_what_is_not_complete() -> None:
+async def test_a_stopped_run_fails_incomplete_sessions() -> None:
     async with serving(Gateway([], silent=True)) as url:
         driver = Driver(
             [("a", 0.0, speech), ("b", 60.0, speech)], behaviour(url), began_s=time.monotonic()

@@ -71,7 +71,7 @@ def test_refused_sessions_are_no_wrong_texts_but_the_target_is_missed() -> None:
     assert found.texts_right and not found.holds(Targets())
 
 
-def test_sessions_that_came_in_one_after_the_other_are_less_than_was_offered() -> None:
+def test_sessions_admitted_one_after_the_other_do_not_hold() -> None:
     second = replace(outcome(), came_in_s=11.5, ended_s=22.0)
     found = summary([outcome(), second])
     assert (found.at_once, found.offered_at_once) == (1, 2)

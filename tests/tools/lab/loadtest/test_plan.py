@@ -30,7 +30,7 @@ def test_durations(text: str, expected: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "s", "1d", "-1s", "1s1m"])
-def test_what_is_no_duration(text: str) -> None:
+def test_invalid_durations(text: str) -> None:
     with pytest.raises(ValueError, match="not a duration"):
         seconds(text)
 
@@ -48,7 +48,7 @@ def test_arrivals_at_a_rate_are_random_and_the_same_for_a_seed() -> None:
     assert statistics.stdev(gaps) == pytest.approx(1 / 20, rel=0.1)
 
 
-def test_processes_share_the_sessions_and_every_text_is_its_own() -> None:
+def test_processes_share_the_sessions_and_every_text_is_right() -> None:
     shares = [PLAN.share(process, 3) for process in range(3)]
     assert [len(share) for share in shares] == [4, 3, 3]
     texts = [make().text for share in shares for _, _, make in share]
@@ -66,6 +66,6 @@ def test_servers(server: str, url: str) -> None:
 
 
 @pytest.mark.parametrize("server", ["h", "", "http://h:1/", "wss://h:1/ws/asr"])
-def test_what_is_no_server(server: str) -> None:
+def test_invalid_servers(server: str) -> None:
     with pytest.raises(ValueError, match="not HOST:PORT"):
         websocket_url(server)

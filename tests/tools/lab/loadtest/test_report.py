@@ -45,7 +45,7 @@ def test_a_report_in_all_its_forms(tmp_path: Path) -> None:
     assert stored["holds"] and stored["queued_max"] == 2 and stored["generator_cores"] == 0.1
 
 
-def test_a_wrong_text_stands_in_the_report_with_its_difference() -> None:
+def test_the_report_shows_wrong_texts_with_their_differences() -> None:
     run = results("succeeded", "wrong_text")
     text = report.markdown(summary(run.outcomes), run, Targets(), None)
     assert "**does not hold**" in text

@@ -78,7 +78,7 @@ async def test_no_final_result_is_a_failure() -> None:
     assert (outcome.status, outcome.reason) == ("failed", "no final result in time")
 
 
-async def test_a_refused_user_retries_and_that_is_no_failure() -> None:
+async def test_a_refused_user_retries_without_a_failure() -> None:
     gateway = Gateway([speech().text], refusals=2)
     async with serving(gateway) as url:
         outcome = await one_session(url)
@@ -126,7 +126,7 @@ async def test_without_resuming_a_lost_connection_is_a_failure() -> None:
     assert (outcome.status, outcome.reason) == ("failed", "connection lost (code 1012)")
 
 
-async def test_a_connection_that_the_server_ends_for_good_is_a_failure() -> None:
+async def test_a_connection_closed_permanently_by_the_server_is_a_failure() -> None:
     async with serving(Gateway([speech().text], cut_after_chunks=7, close_code=1008)) as url:
         outcome = await one_session(url)
     assert (outcome.status, outcome.reason) == ("failed", "connection lost (code 1008)")

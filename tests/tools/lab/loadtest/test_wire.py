@@ -75,7 +75,7 @@ async def test_a_token_is_shown() -> None:
         await heard.until(1012)
 
 
-async def test_what_is_sent_after_the_server_began_to_close_is_dropped() -> None:
+async def test_messages_after_the_servers_close_are_dropped() -> None:
     async with serve(echo, "127.0.0.1", 0) as server:
         wire, heard = await connected(server.sockets[0].getsockname()[1])
         await heard.until("opened")
@@ -85,7 +85,7 @@ async def test_what_is_sent_after_the_server_began_to_close_is_dropped() -> None
     assert heard.calls == ["opened", "str 5", 1012]
 
 
-async def test_a_closed_wire_says_nothing_more() -> None:
+async def test_a_closed_wire_sends_nothing() -> None:
     async with serve(echo, "127.0.0.1", 0) as server:
         wire, heard = await connected(server.sockets[0].getsockname()[1])
         await heard.until("opened")

@@ -18,7 +18,7 @@ def test_stacking_is_that_of_the_frontend(frames: int) -> None:
     np.testing.assert_array_equal(training.stack_frames(features), expected)
 
 
-def test_a_batch_ends_with_an_utterance_that_says_something(mixer: Mixer) -> None:
+def test_the_last_utterance_of_a_batch_has_the_most_tokens(mixer: Mixer) -> None:
     padded, lengths, tokens, token_lengths = training.make_batch([mixer.draw() for _ in range(32)])
     assert padded.shape == (32, lengths.max(), 560)
     assert token_lengths[-1] == token_lengths.max() > 0
