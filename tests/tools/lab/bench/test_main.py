@@ -11,6 +11,9 @@ from tools.lab.bench import __main__ as bench
 from tools.lab.bench import report, results
 from tools.lab.harness.process import ROOT
 
+pytestmark = pytest.mark.timeout(600)
+"""Every part starts processes of its own, on a machine that may be busy."""
+
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
