@@ -40,5 +40,5 @@ socket.onmessage = ({ data }) => {
   }
 };
 
-// The server is busy (503) or gone. A real client connects again, with resume_token once started.
+// The server is busy (503) or unreachable. A real client connects again, with resume_token once started.
 socket.onclose = ({ code }) => process.exit(code === 1000 || code === 1005 ? 0 : 1);

@@ -1,6 +1,6 @@
 """Rows of ``asr_segments``: SQL and conversion, derived from ``wire.messages.Segment``.
 
-Gateways read rows with this module, so that it must not import the metrics of persistence.
+Gateways read rows with this module, so it must not import the metrics of persistence.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Typed messages of the bus, one frozen class per kind (docs/architecture.md, "Messages").
 
 Units are in the names. Building a message does not check its types, because our own code is
-trusted; ``wire.codec.decode`` checks whatever came from a peer. No message refers to itself, so the
+trusted; ``wire.codec.decode`` checks what peers send. No message refers to itself, so the
 garbage collector need not track any (``gc=False``).
 
 A field without a default is an essential of protocol version 1: every release sends it, and a

@@ -224,7 +224,7 @@ class VadEngine:
         try:
             outcome = await self._run(frames)
         except Exception as error:
-            # A bug of ours fails these requests and not all later ones.
+            # An internal error fails these requests and not all later ones.
             for request in self._batch:
                 if not request.answer.done():
                     request.answer.set_exception(error)

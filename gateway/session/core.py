@@ -2,7 +2,7 @@
 
 ``TRANSITIONS``, at the end, is a session's life as one table: (state, event) → (next state,
 handler). A client's event that the table does not have is answered ``bad_state``. Any other event
-that it does not have is a bug of ours and raises.
+that it does not have is a bug and raises.
 """
 
 from __future__ import annotations

@@ -207,7 +207,7 @@ class SessionRunner:
             self.fail()
 
     def fail(self) -> None:
-        """End the session after a bug of ours, with 1011. No other session is affected."""
+        """End the session after an internal error, with 1011. No other session is affected."""
         self._failed = True
         FAILED_SESSIONS.inc()
         self._log.exception("session_failed", session_id=self.session.session_id)
@@ -226,7 +226,7 @@ class SessionRunner:
     def hand_over(self) -> None:
         """The session continues at another gateway. Nothing more of it is sent or stored here.
 
-        A delayed claim takes effect after the client has come back here. It is closed with 1012 and
+        A delayed claim takes effect after the client has resumed here. It is closed with 1012 and
         resumes once more, wherever it arrives.
         """
         if self._connection is not None:

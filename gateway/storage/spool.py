@@ -8,7 +8,7 @@ That is safe because storing a record is idempotent.
 File format: ``magic, entries, trailer``. An entry is a length and the two frames of a ``Record``
 (``wire.codec``). The trailer holds the number of entries and a CRC-32. SQLite was measured as an
 alternative, with 200,000 records of 0.6 kB: it reads and writes as fast (with WAL it writes a
-quarter slower), takes as much space, and needs a checksum of ours to detect a changed byte.
+quarter slower), takes as much space, and needs an additional checksum to detect a changed byte.
 """
 
 from __future__ import annotations

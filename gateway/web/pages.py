@@ -63,7 +63,7 @@ class File:
 
 
 class StaticPages(StaticFiles):
-    """Static files with ``HEADERS``, ``MEDIA_TYPES``, and an answer of ours for other paths."""
+    """Static files with ``HEADERS``, ``MEDIA_TYPES``, and a JSON 404 for other paths."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         media_type = MEDIA_TYPES.get(Path(path).suffix)

@@ -8,7 +8,7 @@ CREATE TABLE asr_sessions (
     language      text NOT NULL DEFAULT '',
     status        text NOT NULL DEFAULT 'active'
                   CHECK (status IN ('active', 'abandoned', 'failed', 'completed', 'deleted')),
-    -- False: made for a segment or chunk that came before its session's first record.
+    -- False: made for a segment or chunk that arrived before its session's first record.
     started       boolean NOT NULL DEFAULT false,
     -- The next four are null until the session has finished.
     text          text,
@@ -19,7 +19,7 @@ CREATE TABLE asr_sessions (
     error_message text,
     created_at    timestamptz NOT NULL DEFAULT now(),
     completed_at  timestamptz,
-    -- The row of a deleted session stays as a tombstone, so that no late record brings it back.
+    -- The row of a deleted session stays as a tombstone, so that no late record restores it.
     deleted_at    timestamptz
 );
 

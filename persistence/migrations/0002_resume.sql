@@ -1,13 +1,13 @@
--- Sessions that go on elsewhere, and ends that a gateway could not tell.
+-- Sessions that continue at another gateway, and statuses of sessions without a stored end.
 
 ALTER TABLE asr_sessions
-    -- How often another gateway has taken the session over. What an older generation sends is not
-    -- written any more.
+    -- Number of times that another gateway has taken the session over. Records of an older
+    -- generation are not written.
     ADD generation        bigint NOT NULL DEFAULT 0,
     -- The gateway that took it over last, and when.
     ADD gateway_id        text NOT NULL DEFAULT '',
     ADD resumed_at        timestamptz,
-    -- SHA-256, in hexadecimal, of what the client must show to go on.
+    -- SHA-256, in hexadecimal, of the token that the client must send to resume.
     ADD resume_token_hash text NOT NULL DEFAULT '',
     DROP CONSTRAINT asr_sessions_status_check,
     ADD CONSTRAINT asr_sessions_status_check
@@ -18,8 +18,9 @@ CREATE INDEX asr_sessions_active ON asr_sessions (created_at) WHERE status = 'ac
 
 ALTER TABLE asr_segments
     ADD generation         bigint NOT NULL DEFAULT 0,
-    -- It ends only because client or gateway went away: a resumed session makes it anew.
+    -- Its audio ends only because the client or the gateway disconnected: a resumed session
+    -- recognises it again.
     ADD provisional        boolean NOT NULL DEFAULT false,
-    -- What follows it can be decoded again from this chunk on, whose audio begins at this sample.
+    -- The audio after it can be decoded again from this chunk on, which begins at this sample.
     ADD resume_chunk_index bigint NOT NULL DEFAULT 0,
     ADD resume_sample      bigint NOT NULL DEFAULT 0;

@@ -1,4 +1,4 @@
--- What the model found out about a segment.
+-- Fields that a model may detect for a segment.
 
 ALTER TABLE asr_segments
     -- The detected language; empty if the model detects none.

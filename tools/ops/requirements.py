@@ -1,6 +1,6 @@
 """Print the requirements that `make setup` installs, or pin their versions in constraints.txt.
 
-The script runs before anything is installed, so that it needs only the standard library. With
+The script runs before anything is installed, so it needs only the standard library. With
 ``--pin`` it reads an installed environment and needs ``packaging``.
 """
 

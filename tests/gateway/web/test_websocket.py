@@ -1,5 +1,5 @@
-"""A connection whose session fails by our own bug. Everything else about connections is tested
-with real clients in tests/integration."""
+"""A connection whose session fails by an internal error. Everything else about connections is
+tested with real clients in tests/integration."""
 
 from __future__ import annotations
 

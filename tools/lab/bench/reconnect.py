@@ -21,7 +21,7 @@ from tools.lab.loadtest.wire import Wire
 
 CONNECTIONS = 2_000
 CONNECTIONS_MAX = 1_500
-"""The gateway's limit, so that it must refuse some."""
+"""The gateway's limit. It is below the size of the crowd, so some connections are refused."""
 OPENING_S = 40.0
 """From the first attempt on, with retries as ``Retry-After`` asks."""
 ANSWERED_S = 5.0

@@ -61,7 +61,7 @@ def _noise() -> npt.NDArray[np.int16]:
 class DigitSpeech:
     """Random digits for ``duration_ms``, the same ones for the same ``seed``.
 
-    With ``chunks_are_utterances`` no digit lies across a border of two chunks.
+    With ``chunks_are_utterances`` no digit crosses a border of two chunks.
     """
 
     def __init__(
