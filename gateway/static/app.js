@@ -123,7 +123,7 @@ function onSegment(segment) {
   transcript.add(segment);
   if (run.file) run.durationMs = Math.max(run.durationMs, segment.end_ms ?? 0);
   else if (segment.text) {
-    const latencyMs = run.latency.told(segment.start_ms, segment.end_ms, performance.now());
+    const latencyMs = run.latency.measure(segment.start_ms, segment.end_ms, performance.now());
     run.lastLatencyMs = latencyMs ?? run.lastLatencyMs;
   }
   showTime();

@@ -242,7 +242,7 @@ export class AsrSession extends EventTarget {
   }
 
   #onSegment(segment) {
-    if (segment.segment_index < this.#nextSegment) return; // told before the connection was lost
+    if (segment.segment_index < this.#nextSegment) return; // received before the connection was lost
     this.#nextSegment = segment.segment_index + 1;
     this.#tell("segment", segment);
   }

@@ -24,7 +24,7 @@ export class LatencyMeter {
 
   // The text of start_ms to end_ms of the recording has arrived. Returns its latency in ms, or null
   // if that part of the recording is not kept.
-  told(startMs, endMs, nowMs) {
+  measure(startMs, endMs, nowMs) {
     const from = Math.floor(startMs / FRAME_MS) - this.#firstFrame;
     const to = Math.min(Math.ceil(endMs / FRAME_MS) - this.#firstFrame, this.#levels.length);
     if (from < 0 || to <= from) return null;

@@ -69,8 +69,8 @@ def test_tokens_that_cannot_be_used_are_one_line(
     with pytest.raises(SystemExit) as caught:
         auth_tokens.load_tokens(settings.load(GatewaySettings).auth_tokens_file)
     assert caught.value.code == 78
-    told = capsys.readouterr().err
-    assert told.startswith("error: AUTH_TOKENS_FILE: ") and told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: AUTH_TOKENS_FILE: ") and printed.count("\n") == 1
 
 
 def test_an_empty_setting_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

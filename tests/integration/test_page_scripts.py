@@ -100,8 +100,8 @@ def test_latency_is_counted_from_the_last_sound(page: Page) -> None:
             for (let chunk = 1; chunk <= 17; chunk += 1) {
                 meter.heard(Array(5).fill(chunk <= 10 ? 0.2 : 0.001), 5000 + 100 * chunk);
             }
-            const first = meter.told(0, 1300, 5000 + 1800);
-            return [first, meter.told(90_000, 91_000, 9000), meter.median];
+            const first = meter.measure(0, 1300, 5000 + 1800);
+            return [first, meter.measure(90_000, 91_000, 9000), meter.median];
         }"""
     )
     assert first == pytest.approx(800, abs=1)
@@ -232,8 +232,8 @@ def talk(page: Page, server: Server, *, bytes_max: int = 1_000, refusals: int = 
     )
 
 
-def events(told: Any, name: str) -> list[Any]:
-    return [detail for kind, detail in told["events"] if kind == name]
+def events(outcome: Any, name: str) -> list[Any]:
+    return [detail for kind, detail in outcome["events"] if kind == name]
 
 
 def numbers(chunks: list[bytes]) -> list[int]:
@@ -243,13 +243,13 @@ def numbers(chunks: list[bytes]) -> list[int]:
 
 def test_a_session_from_start_to_final_result(page: Page) -> None:
     server = Server([whole])
-    told = talk(page, server)
-    assert told["ended"]["text"] == "all"
+    outcome = talk(page, server)
+    assert outcome["ended"]["text"] == "all"
     assert numbers(server.chunks[0]) == [0, 1, 2, 3, 4]
-    assert [s["text"] for s in events(told, "segment")] == ["text 0", "text 1"]
-    assert events(told, "state") == ["connecting", "live", "finishing", "done"]
+    assert [s["text"] for s in events(outcome, "segment")] == ["text 0", "text 1"]
+    assert events(outcome, "state") == ["connecting", "live", "finishing", "done"]
     assert server.starts == [
-        {"action": "start", "session_id": told["id"], "partials": True},
+        {"action": "start", "session_id": outcome["id"], "partials": True},
     ]
 
 
@@ -265,23 +265,26 @@ def test_a_lost_connection_is_resumed_where_the_server_says(page: Page) -> None:
             finish(socket)
 
     server = Server([breaks_after_three, resumes])
-    told = talk(page, server)
-    assert told["ended"]["text"] == "all"
-    assert server.starts[1]["session_id"] == told["id"]
+    outcome = talk(page, server)
+    assert outcome["ended"]["text"] == "all"
+    assert server.starts[1]["session_id"] == outcome["id"]
     assert server.starts[1]["resume_token"] == "token-1"
-    assert [urlsplit(address).query for address in server.addresses] == ["", f"resume={told['id']}"]
+    assert [urlsplit(address).query for address in server.addresses] == [
+        "",
+        f"resume={outcome['id']}",
+    ]
     assert server.starts[1]["next_segment_index"] == 1
     assert numbers(server.chunks[1]) == [1, 2, 3, 4]
-    assert [s["text"] for s in events(told, "segment")] == ["text 0", "text 1"]
-    assert events(told, "state")[-4:] == ["reconnecting", "live", "finishing", "done"]
-    assert not events(told, "restarted")
+    assert [s["text"] for s in events(outcome, "segment")] == ["text 0", "text 1"]
+    assert events(outcome, "state")[-4:] == ["reconnecting", "live", "finishing", "done"]
+    assert not events(outcome, "restarted")
 
 
 def test_an_unknown_session_starts_again_with_a_new_token(page: Page) -> None:
     server = Server([breaks_after_three, breaks_after_three, whole])
-    told = talk(page, server)
-    assert told["ended"]["text"] == "all"
-    assert len(events(told, "restarted")) == 2
+    outcome = talk(page, server)
+    assert outcome["ended"]["text"] == "all"
+    assert len(events(outcome, "restarted")) == 2
     assert numbers(server.chunks[2]) == [0, 1, 2, 3, 4]
 
 
@@ -298,9 +301,9 @@ def test_some_errors_are_the_end(page: Page, code: str) -> None:
     def ends(server: Server, socket: WebSocketRoute, message: Any) -> None:
         tell(socket, "error", code=code, message="no")
 
-    told = talk(page, Server([breaks_after_three, ends]))
-    assert told["ended"] == {"failed": code}
-    assert events(told, "state")[-1] == "failed"
+    outcome = talk(page, Server([breaks_after_three, ends]))
+    assert outcome["ended"] == {"failed": code}
+    assert events(outcome, "state")[-1] == "failed"
 
 
 def test_an_id_that_is_taken_by_our_own_lost_start_is_replaced(page: Page) -> None:
@@ -311,23 +314,23 @@ def test_an_id_that_is_taken_by_our_own_lost_start_is_replaced(page: Page) -> No
         tell(socket, "error", code="session_exists", message="this session_id is taken")
 
     server = Server([lost, taken, whole])
-    told = talk(page, server)
-    assert told["ended"]["text"] == "all"
+    outcome = talk(page, server)
+    assert outcome["ended"]["text"] == "all"
     assert len({start["session_id"] for start in server.starts}) == 2
 
 
 def test_a_replay_of_dropped_audio_fails(page: Page) -> None:
-    told = talk(page, Server([whole]), bytes_max=300)
-    assert told["ended"] == {"failed": "replay_gone"}
+    outcome = talk(page, Server([whole]), bytes_max=300)
+    assert outcome["ended"] == {"failed": "replay_gone"}
 
 
 def test_a_refusal_is_reported_and_retried(page: Page) -> None:
     def refuses(server: Server, socket: WebSocketRoute, message: Any) -> None:
         socket.close(code=1013)
 
-    told = talk(page, Server([refuses, refuses, whole]), refusals=2)
-    assert told["ended"]["text"] == "all"
-    assert [refusal["code"] for refusal in events(told, "refused")] == ["overloaded"] * 2
+    outcome = talk(page, Server([refuses, refuses, whole]), refusals=2)
+    assert outcome["ended"]["text"] == "all"
+    assert [refusal["code"] for refusal in events(outcome, "refused")] == ["overloaded"] * 2
 
 
 @pytest.mark.parametrize("code", [1008, 1009])
@@ -375,9 +378,9 @@ def test_failed_segments_count_and_other_errors_end_nothing(page: Page) -> None:
             segment(socket, 1)
             finish(socket)
 
-    told = talk(page, Server([troubled]))
-    assert [problem["code"] for problem in events(told, "problem")] == ["bad_audio"]
-    assert [s["segment_index"] for s in events(told, "segment")] == [0, 1]
+    outcome = talk(page, Server([troubled]))
+    assert [problem["code"] for problem in events(outcome, "problem")] == ["bad_audio"]
+    assert [s["segment_index"] for s in events(outcome, "segment")] == [0, 1]
 
 
 def test_session_ids_without_a_secure_context(page: Page) -> None:

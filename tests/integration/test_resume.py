@@ -201,13 +201,13 @@ async def test_a_full_gateway_admits_only_resumed_sessions(two: Stack) -> None:
             pytest.fail(f"{suffix!r} came in: {answer}")
         assert caught.value.response.status_code == 503, suffix
         assert json.loads(caught.value.response.body)["code"] == "overloaded"
-        told = await asyncio.to_thread(two.get, "/api/v1/admission" + suffix, "gateway3")
-        assert (told.status, told.body["code"]) == (503, "overloaded")
+        reply = await asyncio.to_thread(two.get, "/api/v1/admission" + suffix, "gateway3")
+        assert (reply.status, reply.body["code"]) == (503, "overloaded")
     for _ in range(2):
         await client.lose_connection()
         resume = f"?resume={client.session_id}"
-        told = await asyncio.to_thread(two.get, "/api/v1/admission" + resume, "gateway3")
-        assert (told.status, told.body) == (200, {"admitted": True})
+        reply = await asyncio.to_thread(two.get, "/api/v1/admission" + resume, "gateway3")
+        assert (reply.status, reply.body) == (200, {"admitted": True})
         back = await client.connect(two.url("gateway3") + resume)
         assert back["status"] == "session_resumed"
         await client.send(len(client.chunks) // 3)

@@ -25,7 +25,7 @@ def start(talk: Funasr, **fields: Any) -> e.Start:
     return event
 
 
-def told(talk: Funasr, answer: e.Answer) -> list[dict[str, Any]]:
+def encode_all(talk: Funasr, answer: e.Answer) -> list[dict[str, Any]]:
     return [json.loads(message) for message in talk.encode(answer)]
 
 
@@ -114,7 +114,7 @@ def test_a_wrong_start_is_answered(fields: dict[str, Any]) -> None:
     talk = dialect()
     with pytest.raises(MessageError):
         start(talk, **fields)
-    (reply,) = told(talk, e.Problem(code="bad_message", message="why"))
+    (reply,) = encode_all(talk, e.Problem(code="bad_message", message="why"))
     assert reply["error"] == "bad_message: why"
     assert (reply["text"], reply["is_final"], reply["mode"]) == ("", False, "offline")
 
@@ -135,13 +135,13 @@ def test_offline_is_one_reply_and_an_acknowledged_end_if_requested() -> None:
     for ending, count in ((END, 2), (OLD_END, 1)):
         talk = dialect()
         start(talk, mode="offline", wav_name="a")
-        assert told(talk, e.PartialText(segment_index=0, text="no")) == []
-        assert told(talk, segment(0, "一二", *tokens("一", "二"))) == []
+        assert encode_all(talk, e.PartialText(segment_index=0, text="no")) == []
+        assert encode_all(talk, segment(0, "一二", *tokens("一", "二"))) == []
         (event,) = talk.parse(ending)
         assert event == e.Finish(session_id="session0")
         late = Ignored("behind_the_end")
         assert (*talk.parse(b"late"), *talk.parse(ending)) == (late, late)
-        replies = told(talk, finished("一二"))
+        replies = encode_all(talk, finished("一二"))
         assert len(replies) == count
         text = replies[0]
         assert (text["mode"], text["text"], text["wav_name"]) == ("offline", "一二", "a")
@@ -169,16 +169,16 @@ def test_offline_is_one_reply_and_an_acknowledged_end_if_requested() -> None:
 def test_2pass_sentences_replace_the_increments() -> None:
     talk = dialect()
     start(talk, mode="2pass")
-    partial = told(talk, e.PartialText(segment_index=0, text="nine"))
+    partial = encode_all(talk, e.PartialText(segment_index=0, text="nine"))
     assert [(r["mode"], r["text"]) for r in partial] == [("2pass-online", "nine")]
     # Of the next segment, whose turn is not yet.
-    assert told(talk, e.PartialText(segment_index=1, text="two")) == []
-    (first,) = told(talk, segment(0, "five"))
-    (second,) = told(talk, segment(1, "two"))
+    assert encode_all(talk, e.PartialText(segment_index=1, text="two")) == []
+    (first,) = encode_all(talk, segment(0, "five"))
+    (second,) = encode_all(talk, segment(1, "two"))
     assert [first["text"], second["text"]] == ["five", " two"]
     assert first["mode"] == "2pass-offline" and "timestamp" not in first
     talk.parse(OLD_END)
-    (last,) = told(talk, finished("five two"))
+    (last,) = encode_all(talk, finished("five two"))
     assert (last["mode"], last["text"], last["is_final"]) == ("2pass-offline", "", True)
     assert "is_end" not in last
 
@@ -188,15 +188,15 @@ def test_the_last_reply_has_the_last_text(mode: str, kind: str) -> None:
     """FunASR's Python API returns only the last message."""
     talk = dialect()
     start(talk, mode=mode)
-    assert [r["text"] for r in told(talk, segment(0, "one"))] == ["one"]
+    assert [r["text"] for r in encode_all(talk, segment(0, "one"))] == ["one"]
     talk.parse(OLD_END)
-    assert told(talk, segment(1, "two")) == []
-    before = told(talk, e.PartialText(segment_index=2, text="three"))
-    before += told(talk, e.PartialText(segment_index=2, text="three"))
+    assert encode_all(talk, segment(1, "two")) == []
+    before = encode_all(talk, e.PartialText(segment_index=2, text="three"))
+    before += encode_all(talk, e.PartialText(segment_index=2, text="three"))
     assert [r["text"] for r in before] == [" two", " three"]
     ends = {"online": "", "2pass": " three"}
-    assert told(talk, segment(2, "three")) == []
-    (last,) = told(talk, finished("one two three"))
+    assert encode_all(talk, segment(2, "three")) == []
+    (last,) = encode_all(talk, finished("one two three"))
     assert (last["mode"], last["text"], last["is_final"]) == (kind, ends[mode], True)
 
 
@@ -204,8 +204,8 @@ def test_a_text_is_not_held_back_if_the_client_expects_is_end() -> None:
     talk = dialect()
     start(talk, mode="2pass")
     talk.parse(END)
-    assert [r["text"] for r in told(talk, segment(0, "one"))] == ["one"]
-    (last,) = told(talk, finished("one"))
+    assert [r["text"] for r in encode_all(talk, segment(0, "one"))] == ["one"]
+    (last,) = encode_all(talk, finished("one"))
     assert (last["text"], last["is_end"], last["is_final"]) == ("", True, True)
 
 
@@ -213,10 +213,10 @@ def test_a_reply_held_back_precedes_an_error() -> None:
     talk = dialect()
     start(talk, mode="2pass")
     talk.parse(OLD_END)
-    assert told(talk, segment(0, "one")) == []
+    assert encode_all(talk, segment(0, "one")) == []
     problem = e.Problem(code="chunk_failed", message="why", segment_index=1)
-    assert [r["text"] for r in told(talk, problem)] == ["one", ""]
-    (last,) = told(talk, finished("one"))
+    assert [r["text"] for r in encode_all(talk, problem)] == ["one", ""]
+    (last,) = encode_all(talk, finished("one"))
     assert last["is_final"] is True and last["error"] == "chunk_failed: why"
 
 
@@ -224,12 +224,12 @@ def test_an_error_is_in_the_end_that_the_client_waits_for() -> None:
     talk = dialect()
     start(talk, mode="online")
     problem = e.Problem(code="chunk_failed", message="why", segment_index=0)
-    (reply,) = told(talk, problem)
+    (reply,) = encode_all(talk, problem)
     assert reply["error"] == "chunk_failed: why" and reply["is_final"] is False
-    assert told(talk, problem) == []
-    assert [r["text"] for r in told(talk, segment(1, "two"))] == ["two"]
+    assert encode_all(talk, problem) == []
+    assert [r["text"] for r in encode_all(talk, segment(1, "two"))] == ["two"]
     talk.parse(END)
-    (end,) = told(talk, finished("two"))
+    (end,) = encode_all(talk, finished("two"))
     assert (end["is_end"], end["is_final"]) == (True, False)
     assert end["error"] == "chunk_failed: why"
 
@@ -237,9 +237,9 @@ def test_an_error_is_in_the_end_that_the_client_waits_for() -> None:
 def test_clients_that_count_replies_get_an_error_with_the_last() -> None:
     talk = dialect()
     start(talk, mode="offline")
-    assert told(talk, e.Problem(code="bad_audio", message="why")) == []
+    assert encode_all(talk, e.Problem(code="bad_audio", message="why")) == []
     talk.parse(OLD_END)
-    (reply,) = told(talk, finished(""))
+    (reply,) = encode_all(talk, finished(""))
     assert reply["is_final"] is True and reply["error"] == "bad_audio: why"
 
 
@@ -247,7 +247,7 @@ def test_the_next_recording_keeps_omitted_settings() -> None:
     talk = dialect()
     start(talk, hotwords="one", audio_fs=8_000, mode="2pass", wav_format="others")
     talk.parse(OLD_END)
-    told(talk, finished(""))
+    encode_all(talk, finished(""))
     event = start(talk, wav_name="b")
     assert event.session_id == "session1"
     assert (event.hotwords, event.sample_rate_hz, event.partials) == (("one",), 8_000, True)
@@ -262,12 +262,12 @@ def test_a_recording_that_starts_before_the_last_reply_of_its_predecessor() -> N
     assert start(talk, wav_name="b").session_id == "session1"
     (chunk,) = talk.parse(b"pcm of b")
     assert isinstance(chunk, e.Chunk)
-    (reply,) = told(talk, finished(""))
+    (reply,) = encode_all(talk, finished(""))
     assert reply["wav_name"] == "a"
     assert talk.parse(OLD_END) == (e.Finish(session_id="session1"),)
-    (reply,) = told(talk, finished(""))
+    (reply,) = encode_all(talk, finished(""))
     assert reply["wav_name"] == "b"
-    assert told(talk, segment(0, "nobody's")) == []
+    assert encode_all(talk, segment(0, "nobody's")) == []
 
 
 @pytest.mark.parametrize(
@@ -284,5 +284,5 @@ def test_times_that_the_html5_client_fails_on_are_left_out(
 ) -> None:
     talk = dialect()
     start(talk, mode="2pass")
-    (reply,) = told(talk, segment(0, text, *tokens(*words)))
+    (reply,) = encode_all(talk, segment(0, text, *tokens(*words)))
     assert ("timestamp" in reply) is placed

@@ -19,7 +19,7 @@ def dialect() -> Vosk:
     return Vosk(lambda: f"session{next(numbers)}")
 
 
-def told(talk: Vosk, answer: e.Answer) -> dict[str, Any]:
+def encoded(talk: Vosk, answer: e.Answer) -> dict[str, Any]:
     (message,) = talk.encode(answer)
     reply: dict[str, Any] = json.loads(message)
     return reply
@@ -58,16 +58,16 @@ def test_a_session_begins_with_its_audio() -> None:
 def test_each_reply_has_the_newest_text() -> None:
     talk = dialect()
     talk.parse(b"ab")
-    assert told(talk, RECEIVED) == {"partial": ""}
+    assert encoded(talk, RECEIVED) == {"partial": ""}
     assert talk.encode(e.PartialText(segment_index=0, text="on")) == ()
-    assert told(talk, RECEIVED) == {"partial": "on"}
+    assert encoded(talk, RECEIVED) == {"partial": "on"}
     assert talk.encode(segment(0, "one")) == ()
     assert talk.encode(e.PartialText(segment_index=0, text="late")) == ()
     assert talk.encode(segment(1, "two")) == ()
     word = {"conf": 1.0, "end": 1.5, "start": 1.0, "word": "one"}
-    assert told(talk, RECEIVED) == {"result": [word], "text": "one"}
+    assert encoded(talk, RECEIVED) == {"result": [word], "text": "one"}
     talk.encode(segment(2, "three"))
-    last = told(talk, FINISHED)
+    last = encoded(talk, FINISHED)
     assert last["text"] == "two three"
     assert [word["word"] for word in last["result"]] == ["two", "three"]
 
@@ -77,10 +77,10 @@ def test_words_and_alternatives_as_configured() -> None:
     talk.parse('{"config":{"words":false,"max_alternatives":3}}')
     talk.parse(b"ab")
     talk.encode(segment(0, "one"))
-    assert told(talk, RECEIVED) == {"alternatives": [{"confidence": 1.0, "text": "one"}]}
+    assert encoded(talk, RECEIVED) == {"alternatives": [{"confidence": 1.0, "text": "one"}]}
     talk.parse('{"config":{"words":true}}')
     talk.encode(segment(1, "two"))
-    (alternative,) = told(talk, RECEIVED)["alternatives"]
+    (alternative,) = encoded(talk, RECEIVED)["alternatives"]
     assert alternative["result"] == [{"end": 1.5, "start": 1.0, "word": "two"}]
 
 
@@ -90,14 +90,14 @@ def test_numbers_in_strings_as_vosk_server_takes_them() -> None:
     (start, _) = talk.parse(b"ab")
     assert isinstance(start, e.Start) and start.sample_rate_hz == 16_000
     talk.encode(segment(0, "one"))
-    assert "alternatives" in told(talk, RECEIVED)
+    assert "alternatives" in encoded(talk, RECEIVED)
 
 
 def test_the_connection_stays_open_after_reset_and_not_after_eof() -> None:
     talk = dialect()
     talk.parse(b"ab")
     assert talk.parse('{"reset" : 1}') == (e.Finish(session_id="session0"),)
-    assert told(talk, FINISHED) == {"text": ""} and talk.stays_open
+    assert encoded(talk, FINISHED) == {"text": ""} and talk.stays_open
     start, finish = talk.parse('{"eof":1}')
     assert isinstance(start, e.Start) and finish == e.Finish(session_id="session1")
     assert not talk.stays_open
@@ -107,8 +107,8 @@ def test_an_error_is_an_extra_field_of_the_next_reply() -> None:
     talk = dialect()
     talk.parse(b"ab")
     assert talk.encode(e.Problem(code="deadline", message="late", segment_index=0)) == ()
-    assert told(talk, RECEIVED) == {"partial": "", "error": "deadline: late"}
-    assert told(talk, RECEIVED) == {"partial": ""}
+    assert encoded(talk, RECEIVED) == {"partial": "", "error": "deadline: late"}
+    assert encoded(talk, RECEIVED) == {"partial": ""}
 
 
 @pytest.mark.parametrize(

@@ -86,10 +86,10 @@ def test_the_status_of_an_ended_session() -> None:
 @pytest.mark.parametrize("character", ["x", "字", "\U00020000"])
 def test_a_transcript_of_any_length_can_be_stored(character: str) -> None:
     count = TRANSCRIPT_BYTES_MAX // len(character.encode())
-    for text, told in ((character * count, True), (character * (count + 1), False)):
+    for text, is_stored in ((character * count, True), (character * (count + 1), False)):
         (record,) = finish(SessionRecords("s"), text=text)
         received = codec.decode(codec.encode(record))
         assert isinstance(received, Record)
         body = parse_body(received.body)
         assert isinstance(body, SessionFinished)
-        assert body.text == (text if told else None)
+        assert body.text == (text if is_stored else None)

@@ -95,8 +95,8 @@ def test_going_on_from_any_place_changes_nothing(seed: int) -> None:
     assert len(resume_point.results) == kept
     after = resumed_driver(resume_point)
     after.clean_starts = clean
-    (answer, *told) = after.start()
-    assert isinstance(answer, e.Resumed) and len(texts(told)) == kept
+    (answer, *missed) = after.start()
+    assert isinstance(answer, e.Resumed) and len(texts(missed)) == kept
     for chunk in chunks[answer.next_chunk_index :]:
         after.chunk(chunk)
     after.finish()

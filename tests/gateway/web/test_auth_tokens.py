@@ -70,9 +70,9 @@ def test_the_owner_of_the_file_is_kept(path: Path, monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_the_error_names_the_line_and_does_not_show_it(path: Path, text: str, why: str) -> None:
-    with pytest.raises(AuthTokensError, match=why) as told:
+    with pytest.raises(AuthTokensError, match=why) as raised:
         auth_tokens.read(fill(path, text))
-    assert "by_mistake" not in str(told.value) and HASH not in str(told.value)
+    assert "by_mistake" not in str(raised.value) and HASH not in str(raised.value)
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o622])
