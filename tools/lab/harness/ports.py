@@ -39,11 +39,11 @@ def free_range(count: int, highest: int | None = None) -> int:
     end = _ephemeral_lowest() if highest is None else highest
     if end - count < LOWEST:
         end = 1 << 16  # The kernel's range begins below LOWEST: use all ports.
-    places = end - count - LOWEST + 1
     for _ in range(_TRIES_MAX):
-        first = LOWEST + (_START + _returned) % places
+        # One modulus for all counts, or ranges of different lengths would overlap.
+        first = LOWEST + (_START + _returned) % (end - LOWEST)
         _returned += count
-        if all(_is_free(port) for port in range(first, first + count)):
+        if first + count <= end and all(_is_free(port) for port in range(first, first + count)):
             return first
     raise OSError(f"no {count} free ports in a row between {LOWEST} and {end}")
 

@@ -19,6 +19,19 @@ def test_no_port_is_returned_twice() -> None:
     assert len(set(returned)) == len(returned)
 
 
+def test_ranges_of_different_lengths_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A start beyond the end of the range wraps around.
+    monkeypatch.setattr(ports, "_START", 65_000)
+    monkeypatch.setattr(ports, "_returned", 0)
+    returned = [
+        port + i
+        for count in (3, 1, 100, 2) * 5
+        for port in [ports.free_range(count)]
+        for i in range(count)
+    ]
+    assert len(set(returned)) == len(returned)
+
+
 def test_a_range_is_free_as_a_whole() -> None:
     first = ports.free_range(20)
     taken = socket.create_server(("127.0.0.1", first + 19))
