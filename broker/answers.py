@@ -7,16 +7,7 @@ from msgspec.structs import asdict
 from broker.jobs import PendingJob
 from broker.limits import ATTEMPTS_MAX
 from wire import versions
-from wire.messages import (
-    Claim,
-    Claimed,
-    Failure,
-    Refused,
-    Result,
-    Token,
-    WorkerJob,
-    WorkerResult,
-)
+from wire.messages import Failure, Refused, Result, Token, WorkerJob, WorkerResult
 
 REFUSED = Refused(version_min=versions.VERSION_MIN, version_max=versions.VERSION_MAX)
 
@@ -25,15 +16,6 @@ DEADLINE = Failure(code="deadline", message="not recognised within the job's dea
 CHUNK_FAILED = Failure(
     code="chunk_failed", message=f"{ATTEMPTS_MAX} workers were lost while they recognised this"
 )
-
-
-def claimed_of(claim: Claim) -> Claimed:
-    """The notice of a gateway's claim for the other gateways."""
-    return Claimed(
-        session_id=claim.session_id,
-        generation=claim.generation,
-        resume_token_hash=claim.resume_token_hash,
-    )
 
 
 def worker_job(entry: PendingJob, broker_epoch: str) -> WorkerJob:
@@ -65,8 +47,5 @@ def result_of(entry: PendingJob, answer: WorkerResult, worker_id: str) -> Result
         )
         for token in answer.tokens
     )
-    return job.result(worker_id=worker_id, queue_ms=_queue_ms(entry), **outcome)
-
-
-def _queue_ms(entry: PendingJob) -> int:
-    return round((entry.assigned_s - entry.received_s) * 1000)
+    queue_ms = round((entry.assigned_s - entry.received_s) * 1000)
+    return job.result(worker_id=worker_id, queue_ms=queue_ms, **outcome)

@@ -7,21 +7,23 @@ from msgspec import Struct
 from wire.messages import Lane, Message
 from wire.publication import Publication
 
+
+class _Addressed(Struct, frozen=True):
+    """A message, and the routing id of the peer that it comes from or goes to."""
+
+    identity: bytes
+    message: Message
+
+
 # ---------------------------------------------------------------------------------------- events
 
 
-class FrontReceived(Struct, frozen=True):
+class FrontReceived(_Addressed, frozen=True):
     """A message on the front socket, from a gateway or from persistence."""
 
-    identity: bytes
-    message: Message
 
-
-class BackReceived(Struct, frozen=True):
+class BackReceived(_Addressed, frozen=True):
     """A message on the back socket, from a worker."""
-
-    identity: bytes
-    message: Message
 
 
 class FrontRejected(Struct, frozen=True):
@@ -36,18 +38,12 @@ class BackRejected(Struct, frozen=True):
     identity: bytes
 
 
-class FrontUnsent(Struct, frozen=True):
+class FrontUnsent(_Addressed, frozen=True):
     """The socket refused a ``SendFront``: the peer is unknown or its queue is full."""
 
-    identity: bytes
-    message: Message
 
-
-class BackUnsent(Struct, frozen=True):
+class BackUnsent(_Addressed, frozen=True):
     """The socket refused a ``SendBack``: the peer is unknown or its queue is full."""
-
-    identity: bytes
-    message: Message
 
 
 class Unpublished(Struct, frozen=True):
@@ -82,18 +78,12 @@ Event = (
 # --------------------------------------------------------------------------------------- actions
 
 
-class SendFront(Struct, frozen=True):
+class SendFront(_Addressed, frozen=True):
     """Send to a gateway without waiting; report a refusal as ``FrontUnsent``."""
 
-    identity: bytes
-    message: Message
 
-
-class SendBack(Struct, frozen=True):
+class SendBack(_Addressed, frozen=True):
     """Send to a worker without waiting; report a refusal as ``BackUnsent``."""
-
-    identity: bytes
-    message: Message
 
 
 class Publish(Struct, frozen=True):

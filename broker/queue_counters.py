@@ -58,21 +58,19 @@ class QueueCounters:
         self._redis.close()
 
     def _write(self, load: Load) -> None:
+        failure = None
         try:
             self._redis.hset(QUEUE_KEY, mapping=fields_of(load, time.time()))
         except RedisError as error:
             REDIS_FAILURES.inc()
-            self._note_ready(False, error=type(error).__name__)
-        else:
-            self._note_ready(True)
-
-    def _note_ready(self, ready: bool, **why: str) -> None:
+            failure = type(error).__name__
+        ready = failure is None
         if ready != self._ready:
             log = structlog.get_logger()
             if ready:
                 log.info("redis_ready")
             else:
-                log.warning("redis_unavailable", **why)
+                log.warning("redis_unavailable", error=failure)
         self._ready = ready
 
 

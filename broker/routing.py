@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import asdict
+
 from broker import answers
 from broker import events as e
 from broker import limits as limit
@@ -222,7 +224,7 @@ class Broker:
     def _on_claim(self, identity: bytes, claim: m.Claim, now_s: float) -> None:
         if not self._renew_gateway(identity, now_s):
             return
-        claimed = answers.claimed_of(claim)
+        claimed = m.Claimed(**asdict(claim))
         for gateway in self.gateways:
             if gateway != identity:
                 self._act(e.SendFront(gateway, claimed))

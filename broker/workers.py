@@ -12,6 +12,8 @@ from wire.messages import Ready
 
 Attempt = tuple[int, int]
 """Job id and attempt."""
+PastAttempts = OrderedDict[Attempt, None]
+"""Attempts that a worker no longer holds. A result for one is late or a duplicate."""
 
 
 class Throughput:
@@ -33,21 +35,6 @@ class Throughput:
         keep = 0.5 ** (busy_s / limit.THROUGHPUT_HALF_LIFE_S)
         self._busy_s = self._busy_s * keep + busy_s
         self._audio_s = self._audio_s * keep + audio_ms / 1000
-
-
-class PastAttempts:
-    """Attempts that a worker no longer holds. A result for one is late or a duplicate."""
-
-    def __init__(self) -> None:
-        self._attempts: OrderedDict[Attempt, None] = OrderedDict()
-
-    def __contains__(self, attempt: Attempt) -> bool:
-        return attempt in self._attempts
-
-    def add(self, attempt: Attempt) -> None:
-        self._attempts[attempt] = None
-        if len(self._attempts) > limit.PAST_ATTEMPTS_MAX:
-            self._attempts.popitem(last=False)
 
 
 class Worker:
@@ -117,7 +104,7 @@ class WorkerPool:
     def add(self, identity: bytes, ready: Ready, now_s: float) -> Worker:
         """Register a worker, which must not be registered."""
         assert identity not in self._workers
-        past = self._unregistered.pop(identity, None) or PastAttempts()
+        past = self._unregistered.pop(identity, PastAttempts())
         worker = self._workers[identity] = Worker(identity, ready, past, now_s)
         self.credits += worker.credits
         self._place(worker)
@@ -232,7 +219,9 @@ class WorkerPool:
         """Take ``entry`` from the worker. The caller queues it or ends it."""
         entry.place = "nowhere"
         del worker.held[entry.job_id]
-        worker.past.add((entry.job_id, entry.attempt))
+        worker.past[entry.job_id, entry.attempt] = None
+        if len(worker.past) > limit.PAST_ATTEMPTS_MAX:
+            worker.past.popitem(last=False)
         worker.held_audio_ms -= entry.audio_ms
         worker.exclusive = worker.exclusive and bool(worker.held)
         del self._assigned[entry.job_id]

@@ -196,13 +196,9 @@ class Claim(Struct, frozen=True, kw_only=True, gc=False):
 # ---------------------------------------------------------------- broker → gateway
 
 
-class Claimed(Struct, frozen=True, kw_only=True, gc=False):
+class Claimed(Claim, frozen=True, kw_only=True, gc=False):
     """Another gateway's ``Claim``. A gateway that has the session in an older generation, with the
     same token, releases it. This only saves work: results of an older generation are discarded."""
-
-    session_id: Name
-    generation: UInt
-    resume_token_hash: Name
 
 
 class Welcome(Struct, frozen=True, kw_only=True, gc=False):

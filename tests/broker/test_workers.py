@@ -9,7 +9,7 @@ import pytest
 
 import broker
 from broker import limits as limit
-from broker.workers import PastAttempts, Throughput, WorkerPool
+from broker.workers import Throughput, WorkerPool
 from tests.broker.test_queues import of
 from wire.messages import Ready
 
@@ -20,10 +20,13 @@ def ready(name: str, credits: int = 2) -> Ready:
 
 def test_past_attempts_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limit, "PAST_ATTEMPTS_MAX", 2)
-    past = PastAttempts()
-    for job_id in range(3):
-        past.add((job_id, 1))
-    assert [(job_id, 1) in past for job_id in range(3)] == [False, True, True]
+    pool = WorkerPool()
+    worker = pool.add(b"a", ready("a"), 0.0)
+    entries = [of("s") for _ in range(3)]
+    for entry in entries:
+        pool.assign(worker, entry, 0.0, exclusive=False)
+        pool.take_back(worker, entry)
+    assert [(entry.job_id, 1) in worker.past for entry in entries] == [False, True, True]
 
 
 def test_past_attempts_of_unregistered_workers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
