@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from broker import limits as limit
-from broker.jobs import PendingJob
+from broker.jobs import PendingJob, Place
 
 
 @dataclass(slots=True, eq=False)
@@ -138,6 +138,12 @@ class JobQueue:
         self._retries: OrderedDict[int, PendingJob] = OrderedDict()
         self._exclusive: OrderedDict[int, PendingJob] = OrderedDict()
         self._partials: OrderedDict[int, PendingJob] = OrderedDict()
+        self._lanes: dict[Place, FairQueue] = {"live": self._live, "bulk": self._bulk}
+        self._fifos: dict[Place, OrderedDict[int, PendingJob]] = {
+            "exclusive": self._exclusive,
+            "retry": self._retries,
+            "partial": self._partials,
+        }
         self._live_since_bulk = 0
         self._length = 0
         self.audio_ms = 0
@@ -176,42 +182,20 @@ class JobQueue:
 
     def push(self, entry: PendingJob) -> None:
         """Add a new job."""
-        assert entry.place == "nowhere"
-        if entry.job.partial:
-            entry.place = "partial"
-            self._partials[entry.job_id] = entry
-        elif entry.job.lane == "live":
-            entry.place = "live"
-            self._live.push(entry)
-        else:
-            entry.place = "bulk"
-            self._bulk.push(entry)
-            self.bulk_audio_ms += entry.audio_ms
-        self._added(entry)
+        self._add(entry, "partial" if entry.job.partial else entry.job.lane)
 
     def requeue(self, entry: PendingJob) -> None:
         """Add a job that its worker lost or returned, at the front."""
-        assert entry.place == "nowhere" and not entry.job.partial
-        if entry.attempts_lost >= limit.ATTEMPTS_MAX - 1 or entry.timed_out:
-            entry.place = "exclusive"
-            self._exclusive[entry.job_id] = entry
-        else:
-            entry.place = "retry"
-            self._retries[entry.job_id] = entry
-        self._added(entry)
+        assert not entry.job.partial
+        alone = entry.attempts_lost >= limit.ATTEMPTS_MAX - 1 or entry.timed_out
+        self._add(entry, "exclusive" if alone else "retry")
 
     def remove(self, entry: PendingJob) -> None:
         """Remove a queued job. The caller assigns it or ends it."""
-        if entry.place == "live":
-            self._live.remove(entry)
-        elif entry.place == "bulk":
-            self._bulk.remove(entry)
-        elif entry.place == "partial":
-            del self._partials[entry.job_id]
-        elif entry.place == "retry":
-            del self._retries[entry.job_id]
+        if entry.place in self._lanes:
+            self._lanes[entry.place].remove(entry)
         else:
-            del self._exclusive[entry.job_id]
+            del self._fifos[entry.place][entry.job_id]
         self._removed(entry)
 
     @property
@@ -244,9 +228,17 @@ class JobQueue:
         self._live_since_bulk = 0
         return self._bulk.pop()
 
-    def _added(self, entry: PendingJob) -> None:
+    def _add(self, entry: PendingJob, place: Place) -> None:
+        assert entry.place == "nowhere"
+        entry.place = place
+        if place in self._lanes:
+            self._lanes[place].push(entry)
+        else:
+            self._fifos[place][entry.job_id] = entry
         self._length += 1
         self.audio_ms += entry.audio_ms
+        if place == "bulk":
+            self.bulk_audio_ms += entry.audio_ms
 
     def _removed(self, entry: PendingJob) -> PendingJob:
         if entry.place == "bulk":
@@ -264,8 +256,7 @@ class JobQueue:
         assert len(entries) == len(self) == len({entry.job_id for entry in entries})
         assert self.audio_ms == sum(entry.audio_ms for entry in entries)
         assert self.bulk_audio_ms == sum(entry.audio_ms for entry in self._bulk)
-        assert all(entry.place == "live" for entry in self._live)
-        assert all(entry.place == "bulk" for entry in self._bulk)
-        assert all(entry.place == "retry" for entry in self._retries.values())
-        assert all(entry.place == "exclusive" for entry in self._exclusive.values())
-        assert all(entry.place == "partial" for entry in self._partials.values())
+        for place, lane in self._lanes.items():
+            assert all(entry.place == place for entry in lane)
+        for place, fifo in self._fifos.items():
+            assert all(entry.place == place for entry in fifo.values())

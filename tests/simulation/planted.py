@@ -182,9 +182,7 @@ def poison_kills_other_jobs(core: Broker) -> None:
 
     def plant(_requeue: Any) -> Any:
         def requeue(entry: PendingJob) -> None:
-            entry.place = "retry"
-            queue._retries[entry.job_id] = entry
-            queue._added(entry)
+            queue._add(entry, "retry")
 
         return requeue
 
