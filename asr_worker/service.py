@@ -63,7 +63,7 @@ class Worker:
         self._stop = stop
         self._worker_id = new_identity("worker")
         self._log = structlog.get_logger().bind(worker_id=self._worker_id)
-        self._liveness = Liveness.from_environment()
+        self._liveness = Liveness()
         self._build_recognizer = build_recognizer
         self._trial_rtfx = 0.0
         self._loop = InferenceLoop(self._build)
@@ -146,18 +146,15 @@ class Worker:
                 sweeper.turn(now_s)
         return exit_codes.OK
 
-    def _log_refusal(self, refused: Refused) -> None:
-        self._log.error(
-            "protocol_version_refused",
-            spoken=[versions.VERSION_MIN, versions.VERSION_MAX],
-            broker=[refused.version_min, refused.version_max],
-        )
-
     def _turn(self, bus: _Bus, book: JobBook) -> None:
         """Receive jobs, start the next batch, then send the results of the finished one."""
         for message in bus.receive():
             if isinstance(message, Refused):
-                self._log_refusal(message)
+                self._log.error(
+                    "protocol_version_refused",
+                    spoken=[versions.VERSION_MIN, versions.VERSION_MAX],
+                    broker=[message.version_min, message.version_max],
+                )
             bus.perform(book.receive(message))
         now_s = time.monotonic()
         finished = self._loop.finished()

@@ -25,7 +25,7 @@ class StopSignal:
     """
 
     def __init__(self) -> None:
-        self._requested = False
+        self.requested = False
         self._reading, self._writing = os.pipe()
         for end in (self._reading, self._writing):
             os.set_blocking(end, False)
@@ -35,13 +35,9 @@ class StopSignal:
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self.request()
 
-    @property
-    def requested(self) -> bool:
-        return self._requested
-
     def request(self) -> None:
         """Set the flag, as SIGTERM does."""
-        self._requested = True
+        self.requested = True
         with contextlib.suppress(BlockingIOError):  # A full pipe wakes waiters, too.
             os.write(self._writing, b"\0")
 
@@ -49,11 +45,11 @@ class StopSignal:
         """Wait until the flag is set or the timeout expires. Returns the flag."""
         poll = select.poll()
         poll.register(self._reading, select.POLLIN)
-        if not self._requested and poll.poll(timeout_s * 1000):
+        if not self.requested and poll.poll(timeout_s * 1000):
             # Until a forked child calls exec, it has our handler and writes to our pipe.
             with contextlib.suppress(BlockingIOError):
                 os.read(self._reading, 4_096)
-        return self._requested
+        return self.requested
 
 
 def be_interruptible() -> None:

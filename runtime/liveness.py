@@ -12,18 +12,13 @@ _FD_VARIABLE = "SUPERVISOR_LIVENESS_FD"
 
 
 class Liveness:
-    """The child's end of the pipe."""
+    """The child's end of the pipe. Without one from a supervisor, beats are discarded."""
 
-    def __init__(self, fd: int | None) -> None:
-        self._fd = fd
-        if fd is not None:
-            os.set_blocking(fd, False)
-
-    @classmethod
-    def from_environment(cls) -> Liveness:
-        """The pipe inherited from the supervisor; without one, beats are discarded."""
+    def __init__(self) -> None:
         raw = os.environ.pop(_FD_VARIABLE, "")
-        return cls(int(raw) if raw.isdigit() else None)
+        self._fd = int(raw) if raw.isdigit() else None
+        if self._fd is not None:
+            os.set_blocking(self._fd, False)
 
     def beat(self) -> None:
         if self._fd is not None:

@@ -71,14 +71,14 @@ class Sweeper:
     """Calls ``sweep`` periodically from an existing loop."""
 
     def __init__(self) -> None:
-        self._due_s: float | None = None
+        self._swept_s: float | None = None
 
     def turn(self, now_s: float) -> bool:
         """Sweep if ``SWEEP_EVERY_S`` have passed. Returns whether it did."""
-        if self._due_s is None:
-            self._due_s = now_s + SWEEP_EVERY_S
-        if now_s < self._due_s:
+        if self._swept_s is None:
+            self._swept_s = now_s
+        if now_s < self._swept_s + SWEEP_EVERY_S:
             return False
-        self._due_s = now_s + SWEEP_EVERY_S
+        self._swept_s = now_s
         sweep()
         return True

@@ -63,7 +63,7 @@ class Child:
         """Start, restart or kill the process if due. Returns its exit code if that is final."""
         if self._process is None:
             if now_s >= self._start_at_s:
-                self._try_to_start(now_s)
+                self._start(now_s)
             return None
         if self._watch is not None and self._watch.is_silent(now_s):
             self._log.error("child_unresponsive", pid=self.pid, silence_s_max=self._silence_s_max)
@@ -86,9 +86,21 @@ class Child:
         self._start_at_s = now_s + delay_s
         return round(delay_s, 2)
 
-    def _try_to_start(self, now_s: float) -> None:
+    def _start(self, now_s: float) -> None:
+        pass_fds: Sequence[int] = ()
+        environment = {**os.environ, **self._environment}
+        self._started_s = now_s
         try:
-            self._start(now_s)
+            if self._silence_s_max is not None:
+                self._watch = LivenessWatch(self._silence_s_max, now_s)
+                pass_fds = self._watch.child_fds
+                environment.update(self._watch.environment())
+            self._process = subprocess.Popen(
+                self._command,
+                env=environment,
+                pass_fds=pass_fds,
+                preexec_fn=lifecycle.die_with_parent,
+            )
         except OSError as error:  # Out of memory, or of processes.
             self._forget()
             delay_s = self._schedule_start(now_s)
@@ -113,21 +125,6 @@ class Child:
             code = self._process.wait()
         self._forget()
         return max(code, exit_codes.OK)
-
-    def _start(self, now_s: float) -> None:
-        pass_fds: Sequence[int] = ()
-        environment = {**os.environ, **self._environment}
-        if self._silence_s_max is not None:
-            self._watch = LivenessWatch(self._silence_s_max, now_s)
-            pass_fds = self._watch.child_fds
-            environment.update(self._watch.environment())
-        self._started_s = now_s
-        self._process = subprocess.Popen(
-            self._command,
-            env=environment,
-            pass_fds=pass_fds,
-            preexec_fn=lifecycle.die_with_parent,
-        )
 
     def _forget(self) -> None:
         self._process = None

@@ -20,7 +20,7 @@ def watch() -> Iterator[LivenessWatch]:
 def child_end(watch: LivenessWatch, monkeypatch: pytest.MonkeyPatch) -> Liveness:
     for name, value in watch.environment().items():
         monkeypatch.setenv(name, value)
-    return Liveness.from_environment()
+    return Liveness()
 
 
 def seconds(first: float, last: float) -> list[float]:
@@ -65,4 +65,4 @@ def test_the_variable_is_not_inherited_by_grandchildren(
 
 
 def test_without_a_supervisor_beats_are_discarded() -> None:
-    Liveness.from_environment().beat()
+    Liveness().beat()

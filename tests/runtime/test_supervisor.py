@@ -106,7 +106,7 @@ def test_a_child_without_beats_is_killed_and_restarted(tmp_path: Path) -> None:
 def test_a_child_with_beats_is_kept(tmp_path: Path) -> None:
     marks = tmp_path / "marks"
     source = (
-        "from runtime.liveness import Liveness; import time; beat = Liveness.from_environment()\n"
+        "from runtime.liveness import Liveness; import time; beat = Liveness()\n"
         f"for _ in range(40): beat.beat(); time.sleep(0.05)\nopen({str(marks)!r}, 'a').write('x')\n"
         f"raise SystemExit({exit_codes.UNAVAILABLE})"
     )
