@@ -6,6 +6,7 @@ has ended. PyTorch releases the interpreter lock while it computes, so the two t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
@@ -82,20 +83,16 @@ class InferenceLoop:
 
     def clear_wake(self) -> None:
         """Consume what made ``wake_fd`` readable."""
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.read(self.wake_fd, 4096)
-        except BlockingIOError:
-            return
 
     def close(self) -> None:
         """Ask the thread to end. Does not wait, because its batch may take long or hang."""
         self._batches.put(None)
 
     def _wake(self) -> None:
-        try:
+        with contextlib.suppress(BlockingIOError):  # A full pipe is readable, too.
             os.write(self._wake_write_fd, b"\0")
-        except BlockingIOError:
-            return  # The pipe is full, so it is readable, which is all that a wake-up needs.
 
     def _run(self) -> None:
         try:

@@ -37,15 +37,10 @@ BATCH_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
 )
 
-
-def _create_watched_series() -> None:
-    """Create the series that alerts watch: Prometheus ignores an increase from nothing to 1."""
-    for outcome in ("text", "failure"):
-        RECOGNITIONS.labels(outcome)
-    for reason in ("duplicate", "old_epoch", "forgotten", "draining", "over_credit", "superseded"):
-        JOBS_DISCARDED.labels(reason)
-    for reason in ("malformed", "not_for_workers", "version_refused"):
-        FRAMES_REJECTED.labels(reason)
-
-
-_create_watched_series()
+# Prometheus sees no increase from no series to 1: those that alerts watch exist from the start.
+for _outcome in ("text", "failure"):
+    RECOGNITIONS.labels(_outcome)
+for _reason in ("duplicate", "old_epoch", "forgotten", "draining", "over_credit", "superseded"):
+    JOBS_DISCARDED.labels(_reason)
+for _reason in ("malformed", "not_for_workers", "version_refused"):
+    FRAMES_REJECTED.labels(_reason)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -189,17 +189,15 @@ def _samples(pcm: bytes) -> Samples:
 
 def _tokens(words: list[str], times: Any, duration_ms: int) -> tuple[Token, ...]:
     """Return the words with their times; empty if FunASR's times do not match the words."""
-    if not isinstance(times, list) or not words or len(times) != len(words):
+    if not isinstance(times, list) or len(times) != len(words):
         return ()
-    return tuple(_clipped(words, times, duration_ms))
-
-
-def _clipped(words: list[str], times: list[Any], duration_ms: int) -> Iterator[Token]:
+    tokens = []
     # FunASR shifts times back by a constant, so the first may be negative.
     for word, (start, end) in zip(words, times, strict=True):
         start_ms = min(max(int(start), 0), duration_ms)
         end_ms = min(max(int(end), start_ms), duration_ms)
-        yield Token(text=word, start_ms=start_ms, end_ms=end_ms)
+        tokens.append(Token(text=word, start_ms=start_ms, end_ms=end_ms))
+    return tuple(tokens)
 
 
 def _failed(error: Exception) -> Recognition:

@@ -52,17 +52,12 @@ class Recognition:
 class Recognizer(Protocol):
     """A loaded model. Use it only on the thread that built it."""
 
-    @property
-    def model(self) -> str:
-        """The model's name as the operator wrote it."""
-
-    @property
-    def device(self) -> str:
-        """Where the model runs, such as ``cpu`` or ``cuda:0``."""
-
-    @property
-    def can_batch(self) -> bool:
-        """Whether several utterances share one pass; false once the model has failed at it."""
+    model: str
+    """The model's name as the operator wrote it."""
+    device: str
+    """Where the model runs, such as ``cpu`` or ``cuda:0``."""
+    can_batch: bool
+    """Whether several utterances share one pass; false once the model has failed at it."""
 
     def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
         """Return one recognition per utterance, in order.
