@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 
 from broker.limits import Limits
 from runtime.settings import BusSettings, ProcessSettings, RedisSettings, is_loopback
+from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 
-PCM_BYTES_PER_S = 32_000
 MEMORY_MB_WITHOUT_QUEUE = 160
 """Address space for data of an idle broker, measured at 71 MB, and as much again."""
 MEMORY_PER_QUEUED_AUDIO = 2
@@ -43,7 +43,7 @@ class BrokerSettings(ProcessSettings, BusSettings, RedisSettings):
 
     @model_validator(mode="after")
     def _queue_fits_into_memory(self) -> BrokerSettings:
-        queue_mb = self.broker_queue_audio_s_max * PCM_BYTES_PER_S / 1e6
+        queue_mb = self.broker_queue_audio_s_max * SAMPLE_RATE_HZ * BYTES_PER_SAMPLE / 1e6
         if self.broker_memory_mb_max < MEMORY_MB_WITHOUT_QUEUE + MEMORY_PER_QUEUED_AUDIO * queue_mb:
             raise ValueError(
                 f"BROKER_MEMORY_MB_MAX={self.broker_memory_mb_max} is too small for a queue of "

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 
 import structlog
 import zmq
@@ -98,7 +99,6 @@ class Service:
         assert self._writer.alive, "the writer's thread has ended; its traceback is above"
         self._poller.poll(math.ceil(self._poll_s() * 1_000))
         self._receive()
-        self._discard_answers()
         written = self._writer.committed()
         if written is not None:
             batch, superseded = written
@@ -131,25 +131,14 @@ class Service:
 
     def _receive(self) -> None:
         now_s = time.monotonic()
-        for _ in range(RECEIVE_PER_TURN_MAX):
-            try:
-                frames = self._events.recv_multipart(zmq.DONTWAIT)
-            except zmq.Again:
-                return
+        for frames in _received(self._events):
             reception = self._buffer.receive(frames, now_s)
             self._last_received_s = now_s
-            if reception.lost:
-                metrics.PUBLICATIONS_LOST.inc(reception.lost)
+            metrics.PUBLICATIONS_LOST.inc(reception.lost)
             if reception.discarded is not None:
                 metrics.DISCARDED.labels(reception.discarded).inc()
-
-    def _discard_answers(self) -> None:
         # The broker sends nothing to persistence; an unexpected message must not fill the queue.
-        for _ in range(RECEIVE_PER_TURN_MAX):
-            try:
-                self._broker.recv_multipart(zmq.DONTWAIT)
-            except zmq.Again:
-                return
+        for _ in _received(self._broker):
             metrics.DISCARDED.labels("unexpected_answer").inc()
 
     def _send(self, stored: Stored) -> None:
@@ -158,3 +147,12 @@ class Service:
         except zmq.Again:
             # The gateway sends unconfirmed data again, and that is confirmed then.
             metrics.UNSENT.inc()
+
+
+def _received(socket: sockets.Socket) -> Iterator[list[bytes]]:
+    """The messages that have arrived, up to the limit."""
+    for _ in range(RECEIVE_PER_TURN_MAX):
+        try:
+            yield socket.recv_multipart(zmq.DONTWAIT)
+        except zmq.Again:
+            return
