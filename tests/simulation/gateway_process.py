@@ -318,7 +318,6 @@ def simulated(
         stack.enter_context(patch("gateway.server.TICK_S", TICK_S))
         stack.enter_context(patch("gateway.session.transcript_store.RESULTS_PER_BLOCK", 2))
         stack.enter_context(patch("gateway.server.probe_load", _no_probe))
-        stack.enter_context(patch.object(Server, "_show", lambda _server, _now_s: None))
         stack.enter_context(patch("gateway.session.runner.SessionRunner.fail", fail))
         stack.enter_context(patch("gateway.storage.spool.os.fsync", lambda _descriptor: None))
         yield sessions
