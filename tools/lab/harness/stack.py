@@ -200,11 +200,11 @@ def running_stack(database_url: str, redis_url: str, **environment: str) -> Iter
 
 @contextlib.contextmanager
 def supervised_stack(
-    environment: Mapping[str, str], *, workers: int = 1, **counts: int
+    environment: Mapping[str, str], *, workers: int = 1, checkout: Path = ROOT, **counts: int
 ) -> Iterator[Stack]:
     """A whole system as ``make run`` starts it, ready, with embedded services and one port;
     ``workers`` and ``counts`` are those of ``start_all``."""
-    stack = Stack({"PORT": str(free_port()), **environment}, supervised=True)
+    stack = Stack({"PORT": str(free_port()), **environment}, supervised=True, checkout=checkout)
     try:
         stack.start_all(workers=workers, **counts)
         yield stack

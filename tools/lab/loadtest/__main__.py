@@ -18,6 +18,7 @@ from rich.console import Console
 
 from asr_client.client import TOKEN_VARIABLE
 from runtime import lifecycle
+from tools.lab.harness.process import ROOT
 from tools.lab.harness.stack import START_ORDER, Stack, supervised_stack
 from tools.lab.loadtest import report
 from tools.lab.loadtest.capacity import largest_that_holds
@@ -49,6 +50,9 @@ TokenOption = Annotated[
     ),
 ]
 StackOption = Annotated[str, typer.Option(help="Processes of the started system: KIND=NUMBER,…")]
+CheckoutOption = Annotated[
+    Path, typer.Option(help="Checkout whose code the started system runs, to compare two.")
+]
 SessionModeOption = Annotated[
     Literal["auto", "stream", "chunk"], typer.Option(help="Mode of the sessions.")
 ]
@@ -91,7 +95,9 @@ LeastOption = Annotated[
 ]
 
 
-def own_stack(console: Console, concurrency: str) -> contextlib.AbstractContextManager[Stack]:
+def own_stack(
+    console: Console, concurrency: str, checkout: Path
+) -> contextlib.AbstractContextManager[Stack]:
     """A ready system of our own, with ``concurrency`` as ``gateway=2,asr_worker=2``."""
     try:
         counts = {kind: int(n) for kind, _, n in (e.partition("=") for e in concurrency.split(","))}
@@ -100,7 +106,8 @@ def own_stack(console: Console, concurrency: str) -> contextlib.AbstractContextM
     if unknown := counts.keys() - START_ORDER:
         raise typer.BadParameter(f"not one of {', '.join(START_ORDER)}: {', '.join(unknown)}")
     console.print("[dim]starting the system[/]")
-    return supervised_stack({}, workers=int(os.environ.get("ASR_WORKERS", "1")), **counts)
+    workers = int(os.environ.get("ASR_WORKERS", "1"))
+    return supervised_stack({}, workers=workers, checkout=checkout.resolve(), **counts)
 
 
 def _duration(text: str) -> float:
@@ -121,6 +128,7 @@ def main(
     server: ServerOption = None,
     token: TokenOption = None,
     stack: StackOption = "gateway=1,asr_worker=1",
+    checkout: CheckoutOption = ROOT,
     session_mode: SessionModeOption = "auto",
     chunk_ms: ChunkMsOption = 200,
     frames: FramesOption = "binary",
@@ -148,7 +156,7 @@ def main(
     with contextlib.ExitStack() as exits:
         started = None
         if server is None:
-            started = exits.enter_context(own_stack(console, stack))
+            started = exits.enter_context(own_stack(console, stack, checkout))
             server = f"127.0.0.1:{started.ports['gateway']}"
         try:
             plan = Plan(

@@ -50,6 +50,7 @@ def as_json(summary: Summary, results: Results, targets: Targets) -> dict[str, A
         "generator_cores": round(results.generator_cpu_s / max(results.wall_s, 1e-3), 3),
         "generator_late_ms": round(results.late_ms, 1),
         "cores": {kind: round(used, 3) for kind, used in sorted(samples.cores_used().items())},
+        "cpu_ms_per_audio_s": round(_cpu_ms(summary, samples), 3),
         "rss_mb_max": {kind: round(mb) for kind, mb in sorted(samples.rss_mb_max().items())},
         "queued_max": samples.queue_max("queued"),
         "est_wait_ms_max": samples.queue_max("est_wait_ms"),
@@ -87,6 +88,9 @@ def markdown(summary: Summary, results: Results, targets: Targets, image: str | 
         *latency_table(summary.latencies),
         "",
         *_system_table(results),
+        "",
+        f"Processor time of the system for a second of audio: "
+        f"{_number(_cpu_ms(summary, results.samples), 2)} ms.",
     ]
     if drift := drifts(results.outcomes, results.samples.taken):
         lines += ["", *table(drift)]
@@ -133,6 +137,11 @@ def _system_table(results: Results) -> list[str]:
         "",
         f"Admission, sampled once a second: {_admission(samples.closed_s())}.",
     ]
+
+
+def _cpu_ms(summary: Summary, samples: Samples) -> float:
+    """Processor time of the system for a second of audio, in ms; 0 without audio."""
+    return 1000 * sum(samples.cpu_s_used().values()) / summary.audio_s if summary.audio_s else 0.0
 
 
 def _yardstick(samples: Samples) -> str:

@@ -84,16 +84,22 @@ class Samples:
         headers = authorization(self.token)
         return ask(self.http_url + path, headers=headers, timeout_s=ANSWER_TIMEOUT_S)
 
+    def cpu_s_used(self) -> dict[str, float]:
+        """Processor time by kind between the first and the last sample."""
+        if not self.taken:
+            return {}
+        first, last = self.taken[0], self.taken[-1]
+        return {
+            kind: max(0.0, used_s - first.cpu_s.get(kind, 0.0))
+            for kind, used_s in last.cpu_s.items()
+        }
+
     def cores_used(self) -> dict[str, float]:
         """Mean processor use by kind, in cores, between the first and the last sample."""
         if len(self.taken) < 2:
             return {}
-        first, last = self.taken[0], self.taken[-1]
-        span_s = last.at_s - first.at_s
-        return {
-            kind: max(0.0, used_s - first.cpu_s.get(kind, 0.0)) / span_s
-            for kind, used_s in last.cpu_s.items()
-        }
+        span_s = self.taken[-1].at_s - self.taken[0].at_s
+        return {kind: used_s / span_s for kind, used_s in self.cpu_s_used().items()}
 
     def rss_mb_max(self) -> dict[str, float]:
         kinds = {kind for sample in self.taken for kind in sample.rss_mb}

@@ -46,6 +46,7 @@ def test_cores_and_memory_over_samples(tmp_path: Path) -> None:
         ),
         Sample(10.0, {"gateway": 6.0, "broker": 1.0}, {"gateway": 40}, {}, {"gateway": 9}, {}),
     ]
+    assert samples.cpu_s_used() == {"gateway": 5.0, "broker": 1.0}
     assert samples.cores_used() == {"gateway": 0.5, "broker": 0.1}
     assert samples.rss_mb_max() == {"gateway": 50}
     assert samples.queue_max("queued") == 3
