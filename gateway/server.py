@@ -206,7 +206,10 @@ class Server:
                 runner.feed(TICK)
         for record in self.outbox.due(now_s):
             self._broker.send(record)
+        self._show(now_s)
         self.registry.tick(now_s)
+
+    def _show(self, now_s: float) -> None:
         metrics.SESSIONS_ACTIVE.set(len(self.sessions))
         metrics.OUTBOX.set(len(self.outbox))
         metrics.OUTBOX_AGE.set(self.outbox.age_s(now_s))
