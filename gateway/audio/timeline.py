@@ -51,8 +51,8 @@ class AudioDecoded(Struct, frozen=True, kw_only=True):
 class Timeline:
     """Append decoded PCM, take whole frames for detection, cut utterances, forget the rest.
 
-    The audio stays in the pieces in which it arrived. One long buffer would be copied whenever it
-    grows or loses its beginning.
+    The audio stays in the pieces in which it arrived, at most one more than necessary. One long
+    buffer would be copied whenever it grows or loses its beginning.
 
     ``first_sample`` and ``first_chunk_index`` are the resume point of a session taken over. Frames
     keep their places: they count from the session's beginning.
@@ -70,11 +70,6 @@ class Timeline:
         self._clean_starts = deque([(first_sample, first_chunk_index)])
         self._chunk_ends: list[int] = []
         self._chunk_indexes: list[int] = []
-
-    @property
-    def kept_bytes(self) -> int:
-        """Size of the kept audio: at most one piece more than necessary."""
-        return sum(map(len, self._pieces))
 
     def append(self, pcm: bytes) -> None:
         """Add ``pcm``, which must be whole samples."""

@@ -71,23 +71,21 @@ class Delivery:
     def _send_segment(self, result: Result) -> list[e.Action]:
         if result.seq < self._sent_from:
             return []
-        return [segment_answer(self._session_id, result)]
-
-
-def segment_answer(session_id: str, result: Result) -> e.SegmentText | e.Problem:
-    if result.error is not None:
-        return e.Problem(
-            code=result.error.code,
-            message=result.error.message,
+        if result.error is not None:
+            problem = e.Problem(
+                code=result.error.code,
+                message=result.error.message,
+                chunk_index=result.last_chunk_index,
+                segment_index=result.seq,
+            )
+            return [problem]
+        segment = e.SegmentText(
+            session_id=self._session_id,
             chunk_index=result.last_chunk_index,
             segment_index=result.seq,
+            start_ms=result.start_ms,
+            end_ms=result.end_ms,
+            text=result.text or "",
+            tokens=result.tokens,
         )
-    return e.SegmentText(
-        session_id=session_id,
-        chunk_index=result.last_chunk_index,
-        segment_index=result.seq,
-        start_ms=result.start_ms,
-        end_ms=result.end_ms,
-        text=result.text or "",
-        tokens=result.tokens,
-    )
+        return [segment]

@@ -1,4 +1,4 @@
-"""Runs a session core without any I/O: audio is PCM as it is, speech is whatever is not zero."""
+"""Runs a session core without any I/O: chunks are PCM, and samples other than zero are speech."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class SessionDriver:
         self.audio_before_fault = b""
 
     def feed(self, event: e.Event) -> list[e.Answer]:
-        """Handle ``event`` and all that follows from it; returns the new answers."""
+        """Handle ``event`` and the events that follow from it. Returns the new answers."""
         before = len(self.answers)
         self._handle(event)
         if isinstance(event, e.Chunk) and self.session.busy:

@@ -29,7 +29,7 @@ def test_acknowledgements_are_cumulative_and_sent_once() -> None:
     assert ledger.acknowledge(3.0) is None
 
 
-def test_of_a_long_session_the_latest_chunks_are_compared() -> None:
+def test_only_the_latest_chunks_of_a_long_session_are_compared() -> None:
     ledger = ChunkLedger(first_index=7)
     count = 3 * DIGESTS_KEPT_MAX
     for index in range(7, 7 + count):

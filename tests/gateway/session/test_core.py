@@ -55,7 +55,7 @@ def _state(driver: SessionDriver) -> State:
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_chunking_changes_nothing(seed: int) -> None:
+def test_the_result_does_not_depend_on_chunk_sizes(seed: int) -> None:
     whole = SessionDriver()
     whole.start()
     whole.chunk(TWO_WORDS)
@@ -103,7 +103,7 @@ def test_records_hold_start_chunks_and_end() -> None:
     assert (finished.status, finished.chunk_count, finished.duration_ms) == ("completed", 2, 300)
 
 
-def test_chunk_details_go_out_in_batches() -> None:
+def test_chunk_details_are_sent_in_batches() -> None:
     driver = SessionDriver()
     driver.start()
     for _ in range(CHUNK_DETAILS_PER_RECORD):
@@ -114,7 +114,7 @@ def test_chunk_details_go_out_in_batches() -> None:
 # ------------------------------------------------------------------------------------ chunk indexes
 
 
-def test_repeats_conflicts_and_gaps() -> None:
+def test_answers_to_repeated_conflicting_and_missing_chunks() -> None:
     driver = SessionDriver()
     driver.start()
     driver.chunk(speech(100), 0)
@@ -142,7 +142,7 @@ def test_binary_frames_are_acknowledged_cumulatively() -> None:
     assert driver.finish() == [e.ChunkReceived(chunk_index=ACK_EVERY_CHUNKS + 1)]
 
 
-def test_another_sessions_id_is_refused() -> None:
+def test_the_id_of_another_session_is_refused() -> None:
     driver = SessionDriver()
     driver.start()
     (problem,) = driver.feed(e.Chunk(data=b"", chunk_index=0, session_id="other"))
@@ -174,7 +174,7 @@ def test_mode_chunk_makes_one_utterance_of_each_chunk_silent_or_not() -> None:
     assert indexes == [0, 1, 2]
 
 
-def test_mode_chunk_has_a_longest_chunk() -> None:
+def test_mode_chunk_limits_the_duration_of_a_chunk() -> None:
     driver = SessionDriver(chunk_utterance_ms_max=1000)
     driver.start("chunk")
     driver.chunk(speech(1000))
@@ -266,7 +266,7 @@ def test_a_new_broker_epoch_sends_unanswered_jobs_again() -> None:
     assert [(j.seq, j.pcm) for j in driver.jobs] == [(1, second.pcm)]
 
 
-def test_without_any_answer_the_session_still_ends() -> None:
+def test_a_session_ends_without_any_answer_from_the_broker() -> None:
     driver = SessionDriver(segment_deadline_ms=5_000)
     driver.start()
     driver.chunk(TWO_WORDS)
@@ -278,7 +278,7 @@ def test_without_any_answer_the_session_still_ends() -> None:
     assert isinstance(body, SessionFinished) and body.status == "failed"
 
 
-def test_reading_stops_while_too_much_awaits_results() -> None:
+def test_reading_stops_while_too_much_audio_awaits_results() -> None:
     driver = SessionDriver(unanswered_audio_ms_max=800)
     driver.start()
     driver.chunk(TWO_WORDS)
@@ -316,10 +316,10 @@ def test_audio_before_a_fault_is_recognised() -> None:
     assert driver.session.chunk_count == 2
 
 
-# --------------------------------------------------------------------------------------- going away
+# ------------------------------------------------------------------------------------- disconnects
 
 
-def test_going_away_before_start_leaves_nothing() -> None:
+def test_a_disconnect_before_start_leaves_nothing() -> None:
     driver = SessionDriver()
     driver.feed(e.Disconnected())
     assert driver.session.state is State.DONE

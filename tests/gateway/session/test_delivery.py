@@ -112,7 +112,7 @@ def test_a_final_result_lost_with_its_connection_is_sent_again_after_a_resume() 
     assert [type(a) for a in driver.others] == [e.FinishAnswered, e.Close, e.Close]
 
 
-def test_a_finish_sent_twice_is_one() -> None:
+def test_a_repeated_finish_has_no_effect() -> None:
     driver = SessionDriver()
     driver.start()
     driver.chunk(speech(500))

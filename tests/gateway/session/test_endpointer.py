@@ -32,7 +32,7 @@ def frames(*runs: tuple[float, int]) -> list[float]:
     return [p for probability, count in runs for p in [probability] * count]
 
 
-def test_speech_between_silences_is_one_utterance_with_its_rolls() -> None:
+def test_speech_between_silences_is_one_utterance_with_pre_and_post_roll() -> None:
     endpointer = Endpointer(CONFIG)
     (utterance,) = endpointer.push(frames((0, 20), (0.9, 30), (0, 20)))
     assert utterance == Utterance(20 * 512 - ROLL, 50 * 512 + 128 * 16)
@@ -79,7 +79,7 @@ def test_the_limit_cuts_inside_the_most_silent_frame_of_the_last_seconds() -> No
     assert rest == Utterance(90 * 512 + 256, 151 * 512 + 128 * 16)
 
 
-def test_the_rest_after_a_limit_counts_however_short_its_speech_is() -> None:
+def test_the_rest_after_a_limit_counts_with_any_amount_of_speech() -> None:
     endpointer = Endpointer(CONFIG)
     # The last frame that fits is 125; the quietest before it is 123, so one frame of speech is
     # behind the cut, and silence follows.
@@ -95,7 +95,7 @@ def test_a_boundary_closes_the_utterance_exactly_there() -> None:
     assert utterance.start_sample == 10 * 512 - 100
 
 
-def test_a_boundary_in_silence_is_nothing_but_a_wall_for_the_next_pre_roll() -> None:
+def test_a_boundary_in_silence_only_limits_the_next_pre_roll() -> None:
     endpointer = Endpointer(CONFIG)
     endpointer.push(frames((0, 10)))
     assert endpointer.boundary(10 * 512 + 7) == []
@@ -113,7 +113,7 @@ def test_a_known_end_leaves_half_of_the_silence_to_what_follows() -> None:
     assert utterance.start_sample == 12 * 512
 
 
-def test_trailing_silence_is_that_since_the_last_speech_frame() -> None:
+def test_trailing_silence_begins_after_the_last_speech_frame() -> None:
     endpointer = Endpointer(CONFIG)
     assert endpointer.trailing_silence_ms == 0
     endpointer.push(frames((0.9, 3), (0.1, 4)))
@@ -132,7 +132,7 @@ def test_trailing_silence_is_that_since_the_last_speech_frame() -> None:
         {"utterance_ms_max": 500},
     ],
 )
-def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
+def test_contradictory_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"threshold|negative|endpoint_silence|utterance"):
         replace(CONFIG, **wrong)  # type: ignore[arg-type]
 
@@ -156,7 +156,7 @@ def test_grouping_into_calls_makes_no_difference(
 
 
 @given(probabilities=PROBABILITIES, padding=st.integers(0, FRAME_SAMPLES - 1))
-def test_no_speech_is_lost_nothing_is_sent_twice_and_lengths_keep_the_limit(
+def test_no_speech_is_lost_or_repeated_and_no_utterance_exceeds_the_limit(
     probabilities: list[float], padding: int
 ) -> None:
     endpointer = Endpointer(CONFIG)

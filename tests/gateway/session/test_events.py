@@ -1,4 +1,4 @@
-"""No event and no action without a use."""
+"""Every event has a transition, and every action a performer."""
 
 from __future__ import annotations
 

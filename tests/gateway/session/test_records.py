@@ -49,7 +49,7 @@ def sizes(log: SessionRecords, chunks: int) -> list[int]:
     return [len(body.chunks) for body in details]
 
 
-def test_chunk_details_go_out_many_at_a_time_and_once() -> None:
+def test_chunk_details_are_sent_in_batches_and_once() -> None:
     log = SessionRecords("s")
     first, *others = sizes(log, 3 * CHUNK_DETAILS_PER_RECORD)
     assert 1 <= first <= CHUNK_DETAILS_PER_RECORD
@@ -58,7 +58,7 @@ def test_chunk_details_go_out_many_at_a_time_and_once() -> None:
     assert len(finish(log)) == (2 if left else 1)
 
 
-def test_sessions_that_began_together_do_not_send_together() -> None:
+def test_sessions_that_began_together_send_at_different_times() -> None:
     firsts = {sizes(SessionRecords(f"s{n}"), CHUNK_DETAILS_PER_RECORD)[0] for n in range(200)}
     assert len(firsts) > CHUNK_DETAILS_PER_RECORD // 2
 

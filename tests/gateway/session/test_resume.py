@@ -80,7 +80,7 @@ def chunked(rng: random.Random, audio: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_going_on_from_any_place_changes_nothing(seed: int) -> None:
+def test_resuming_at_any_point_does_not_change_the_transcript(seed: int) -> None:
     rng = random.Random(seed)
     chunks = chunked(rng, said(rng))
     clean = {n for n in range(len(chunks)) if rng.random() < 0.7} if seed % 2 else None
@@ -109,7 +109,7 @@ def test_going_on_from_any_place_changes_nothing(seed: int) -> None:
     assert len(after.session.delivery.results) == len(whole.jobs)
 
 
-def test_only_gapless_segments_count_and_none_that_was_cut_off() -> None:
+def test_only_segments_before_a_gap_or_a_provisional_one_count() -> None:
     driver = SessionDriver()
     driver.start()
     driver.chunk((speech(500) + silence(1000)) * 4)
@@ -137,7 +137,7 @@ def test_a_session_with_a_stored_end_and_a_missing_segment_continues(status: str
 
 
 @pytest.mark.parametrize("text", [None, "", "as stored"])
-def test_a_text_too_long_for_its_record_is_that_of_the_segments(text: str | None) -> None:
+def test_a_text_too_long_for_its_record_is_joined_from_the_segments(text: str | None) -> None:
     driver = SessionDriver()
     driver.start()
     driver.chunk((speech(500) + silence(1000)) * 2)
@@ -177,7 +177,7 @@ def test_a_complete_session_only_repeats_its_final_result() -> None:
     assert after.records == [] and after.jobs == []
 
 
-def test_mode_chunk_makes_no_chunk_twice() -> None:
+def test_mode_chunk_recognises_no_chunk_twice() -> None:
     driver = SessionDriver()
     driver.start("chunk")
     for length_ms in (300, 100, 400):

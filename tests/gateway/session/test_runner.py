@@ -21,7 +21,7 @@ UTTERANCE = speech(500) + silence(1000)
 
 
 class Audio:
-    """Raw PCM. ``gate`` holds the decoder up."""
+    """Decodes raw PCM. The decoder waits while ``gate`` is not set."""
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
@@ -44,7 +44,7 @@ class Audio:
 
 
 class Gateway:
-    """Services that only take notes; its own speech detection."""
+    """Services that record jobs, with speech detection by level."""
 
     def __init__(self) -> None:
         self.vad = self
@@ -74,7 +74,7 @@ class Gateway:
 
 
 class Client:
-    """A connection that keeps what it is sent."""
+    """A connection that records its answers."""
 
     def __init__(self) -> None:
         self.answers: list[e.Answer] = []
@@ -170,7 +170,7 @@ async def test_nothing_more_is_taken_while_too_much_audio_awaits_results() -> No
     assert len(gateway.jobs) == 1
 
 
-async def test_speech_detection_without_room_is_tried_again(
+async def test_overloaded_speech_detection_is_retried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("gateway.session.runner.VAD_RETRY_S", 0.001)
@@ -180,7 +180,7 @@ async def test_speech_detection_without_room_is_tried_again(
     assert len(gateway.jobs) == 1
 
 
-async def test_a_client_that_leaves_while_its_chunk_is_decoded() -> None:
+async def test_a_client_that_disconnects_while_its_chunk_is_decoded() -> None:
     runner, gateway, client = started()
     gateway.audio.gate.clear()
     taking = asyncio.create_task(runner.take(client, chunk(UTTERANCE)))
@@ -206,7 +206,7 @@ async def test_a_decoder_is_closed_after_its_last_chunk() -> None:
     assert gateway.audio.closed == 1 and gateway.jobs == []
 
 
-async def test_bad_audio_is_an_answer() -> None:
+async def test_bad_audio_is_answered() -> None:
     runner, _gateway, client = started()
     await runner.take(client, chunk(b"noise", 0))
     assert isinstance(client.answers[-1], e.Problem)

@@ -33,7 +33,7 @@ def result(of: Job, text: str | None = "one", error: Failure | None = None) -> R
     return result_of(of, text, error)
 
 
-def test_results_leave_in_order_and_once() -> None:
+def test_results_are_delivered_in_order_and_once() -> None:
     segments = s.Segments()
     jobs = [added(segments, i, now_s=0.0) for i in range(3)]
     assert segments.unanswered_audio_ms == 2400
@@ -67,7 +67,7 @@ def test_a_result_of_an_older_generation_is_ignored() -> None:
     assert [r.text for r in segments.pop_deliverable()] == ["new"]
 
 
-def test_an_unanswered_job_is_sent_again_with_the_time_it_has_left() -> None:
+def test_an_unanswered_job_is_resent_with_its_remaining_time() -> None:
     segments = s.Segments()
     sent = added(segments, 0, now_s=100.0)
     assert segments.due(100.0 + s.RESEND_AFTER_S - 0.1) == ([], [])
@@ -77,7 +77,7 @@ def test_an_unanswered_job_is_sent_again_with_the_time_it_has_left() -> None:
     assert segments.due(100.0 + s.RESEND_AFTER_S) == ([], [])
 
 
-def test_a_new_broker_epoch_resends_what_is_unanswered() -> None:
+def test_a_new_broker_epoch_resends_unanswered_jobs() -> None:
     segments = s.Segments()
     jobs = [added(segments, i, now_s=0.0) for i in range(2)]
     segments.answer(result(jobs[0]), 0.5)
@@ -97,7 +97,7 @@ def test_overloaded_is_retried_with_backoff_and_not_delivered() -> None:
 
 
 @pytest.mark.parametrize("grace", [0.0, s.DEADLINE_GRACE_S - 0.01])
-def test_the_broker_has_a_grace_to_report_the_deadline_itself(grace: float) -> None:
+def test_the_broker_has_time_to_report_the_deadline_itself(grace: float) -> None:
     segments = s.Segments()
     added(segments, 0, now_s=0.0, deadline_ms=1_000)
     assert segments.due(1.0 + grace) == ([], [])
@@ -112,7 +112,7 @@ def test_at_the_deadline_the_segment_fails_here() -> None:
     assert failed.last_chunk_index == 0
 
 
-def test_a_segment_knows_how_long_it_waited() -> None:
+def test_the_waiting_time_of_a_segment() -> None:
     segments = s.Segments()
     added(segments, 0, now_s=3.0)
     assert segments.waited_s(0, 5.0) == 2.0
@@ -132,7 +132,7 @@ def test_a_partial_job_follows_enough_new_audio() -> None:
     ]
 
 
-def test_the_pause_before_an_utterance_does_not_count() -> None:
+def test_the_pause_before_an_utterance_does_not_count_as_new_audio() -> None:
     pacing = s.PartialPacing(every_ms=600)
     pacing.segment_ended(1000)
     assert not pacing.submit(5000, 5500)

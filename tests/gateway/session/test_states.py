@@ -21,7 +21,7 @@ CLIENT_EVENTS: dict[type, Callable[[SessionDriver], list[e.Answer]]] = {
 
 
 def diagram() -> str:
-    """The table's changes of state, as Mermaid's lines."""
+    """The transitions of the table, as lines of a Mermaid diagram."""
     names: defaultdict[tuple[State, State], list[str]] = defaultdict(list)
     for (state, event), (following, _) in TRANSITIONS.items():
         if following is not state:
@@ -30,7 +30,7 @@ def diagram() -> str:
     return "\n".join(["```mermaid", "stateDiagram-v2", "    [*] --> new", *lines, "```"])
 
 
-def test_the_diagram_is_that_of_the_table() -> None:
+def test_the_diagram_matches_the_table() -> None:
     architecture = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     _, _, after = architecture.partition("<!-- diagram: session -->\n")
     assert after.startswith(diagram()), f"put this into docs/architecture.md:\n{diagram()}"

@@ -23,7 +23,7 @@ class Session:
 
 
 class Host:
-    """Of a ``SessionRunner``, what the directory needs."""
+    """The part of a ``SessionRunner`` that the table uses."""
 
     def __init__(self, generation: int) -> None:
         self.session = Session(generation)

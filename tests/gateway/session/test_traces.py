@@ -42,7 +42,7 @@ def test_from_the_chunk_to_the_row(recorded: list[tuple[str, int, dict[str, Any]
     assert utterance[2] == {"start_s": 5.0, "end_s": 9.0, "error": "deadline", "lane": "live"}
 
 
-def test_beyond_the_limit_nothing_is_kept(
+def test_utterances_beyond_the_limit_have_no_first_span(
     recorded: list[tuple[str, int, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(traces, "UTTERANCES_MAX", 2)

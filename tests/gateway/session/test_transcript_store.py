@@ -49,7 +49,7 @@ def test_results_survive_packing(count: int, index: int) -> None:
 
 
 @pytest.mark.parametrize("count", [2_000])
-def test_a_long_session_takes_little_room(count: int) -> None:
+def test_a_long_session_takes_little_memory(count: int) -> None:
     log = log_of(count)
     packed = sys.getsizeof(log._packed) + sys.getsizeof(log._ends)
     assert packed / count < 50
