@@ -14,6 +14,7 @@ from msgspec.structs import asdict
 
 from gateway.dialects.dialect import MessageError
 from gateway.dialects.fields import (
+    INDEX_MAX,
     Hotwords,
     Index,
     Language,
@@ -139,7 +140,10 @@ def _message_error(problem: str, fields: dict[str, Any]) -> MessageError:
     name = path.rstrip("`")
     if name != "audio_data":
         return MessageError(f"{name}: {text}" if name else text)
-    index = fields["chunk_index"]  # It is valid, because fields are checked in their order.
+    # Fields are checked in the client's order: the index may be missing or invalid as well.
+    index = fields.get("chunk_index")
+    if type(index) is not int or not 0 <= index <= INDEX_MAX:
+        index = None
     if isinstance(fields["audio_data"], str):
         return MessageError(f"{name}: {text}", "bad_base64", index)
     return MessageError(f"{name}: {text}", chunk_index=index)

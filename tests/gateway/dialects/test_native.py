@@ -167,6 +167,23 @@ def test_the_fast_way_of_chunks_takes_no_more_than_the_general_way(
     assert outcome(parse, f"{{{text}}}") == outcome(_parse_any, f"{{{text}}}")
 
 
+@pytest.mark.parametrize(
+    ("index", "named"),
+    [
+        (',"chunk_index":7', 7),
+        ("", None),
+        (',"chunk_index":"x"', None),
+        (',"chunk_index":-1', None),
+    ],
+)
+def test_bad_audio_data_before_its_index_is_answered(index: str, named: int | None) -> None:
+    """Clients order their fields as they like."""
+    for audio, code in (('"?"', "bad_base64"), ("7", "bad_message")):
+        with pytest.raises(MessageError) as raised:
+            parse(f'{{"action":"chunk","session_id":"a","audio_data":{audio}{index}}}')
+        assert (raised.value.code, raised.value.chunk_index) == (code, named)
+
+
 def outcome(reader: Callable[[str], Any], text: str) -> Any:
     try:
         return reader(text)
