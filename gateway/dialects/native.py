@@ -110,6 +110,8 @@ def _parse_any(text: str) -> e.ClientEvent:
         )
     except msgspec.ValidationError as error:
         raise _message_error(str(error), fields) from error
+    except UnicodeEncodeError as error:
+        raise MessageError("a string has a lone surrogate") from error
     if isinstance(message, StartMessage):
         return _start(message)
     if isinstance(message, FinishMessage):

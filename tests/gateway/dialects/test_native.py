@@ -184,6 +184,15 @@ def test_bad_audio_data_before_its_index_is_answered(index: str, named: int | No
         assert (raised.value.code, raised.value.chunk_index) == (code, named)
 
 
+@pytest.mark.parametrize("field", ["action", "session_id", "mode", "audio_data", "language"])
+def test_a_lone_surrogate_is_a_bad_message(field: str) -> None:
+    fields: dict[str, Any] = {"action": "start", "session_id": "a", field: "\ud800"}
+    if field == "audio_data":
+        fields |= {"action": "chunk", "chunk_index": 0}
+    with pytest.raises(MessageError):
+        parse(json.dumps(fields))
+
+
 def outcome(reader: Callable[[str], Any], text: str) -> Any:
     try:
         return reader(text)
