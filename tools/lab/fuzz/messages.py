@@ -66,7 +66,8 @@ def _expected(socket: Socket, frames: tuple[bytes, ...]) -> str | None:
             return "identity_mismatch"  # A generated identity is never that of the sending socket.
         if isinstance(message, m.Stored):
             return "stored_for_unknown_gateway"
-        return None if isinstance(message, FRONT_KINDS) else "front_unexpected"
+        # By its exact type: ``Claimed`` extends ``Claim``.
+        return None if type(message) in FRONT_KINDS else "front_unexpected"
     if isinstance(message, m.Ready):
         return "bad_ready"
     known = isinstance(message, m.Heartbeat | m.WorkerResult | m.Bye)
