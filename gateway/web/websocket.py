@@ -89,9 +89,9 @@ class Connection:
             if self._idle is not None:
                 self._idle.cancel()
             self._runner.detach(self)
-            if self._writer is not None:
-                await asyncio.wait([self._writer], timeout=SEND_TIMEOUT_S)
-                self._writer.cancel()
+            if (writer := self._writer) is not None:
+                await asyncio.wait([writer], timeout=SEND_TIMEOUT_S)
+                writer.cancel()
 
     def _new_runner(self) -> SessionRunner:
         client = self._websocket.client

@@ -178,6 +178,30 @@ async def test_a_client_that_does_not_read_is_closed_with_1013(
     assert runner.session.state is State.ACTIVE and not runner.attached
 
 
+async def test_a_connection_that_is_lost_during_a_send_ends_without_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    socket, _services, runner, connection = make()
+    sending, sent = asyncio.Event(), asyncio.Event()
+
+    async def slow(_text: str) -> None:
+        sending.set()
+        await sent.wait()
+
+    monkeypatch.setattr(socket, "send_text", slow)
+    socket.incoming.put_nowait(
+        {"type": "websocket.receive", "text": '{"action":"start","session_id":"a"}'}
+    )
+    running = asyncio.create_task(connection.run())
+    async with asyncio.timeout(5):
+        await sending.wait()
+        socket.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
+        while runner.attached:
+            await asyncio.sleep(0)
+        sent.set()
+        await running
+
+
 class SlowAudio:
     """Decodes nothing until the test allows it."""
 
