@@ -110,6 +110,7 @@ class GatewayProcess:
         database: Database,
         settings: GatewaySettings,
         name: str,
+        failed: Callable[[BaseException | str], None],
     ) -> None:
         self.identity = name.encode()
         self.alive = True
@@ -122,7 +123,7 @@ class GatewayProcess:
         self._broker = broker
         self.database = database
         self._sockets: list[SimSocket] = []
-        self.loop = WorldLoop(world, self.failed)  # type: ignore[abstract]
+        self.loop = WorldLoop(world, failed)  # type: ignore[abstract]
         with self._made_of(name):
             self.server = Server(settings)
         broker.front[self.identity] = self
@@ -227,11 +228,6 @@ class GatewayProcess:
             self.loop.call_soon(lambda: self.loop.create_task(run()))
 
     # -------------------------------------------------------------------------------------- checks
-
-    def failed(self, error: BaseException | str) -> None:
-        if isinstance(error, InvariantError):
-            raise error
-        raise InvariantError(6, f"{self.identity!r} fails: {error!r}")
 
     def check_resent(self, jobs: set[tuple[str, int]]) -> None:
         """All unanswered jobs must be sent to a broker of a new epoch."""

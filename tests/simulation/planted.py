@@ -33,6 +33,7 @@ from gateway.session.table import SessionTable
 from gateway.session.takeover import Takeover
 from gateway.storage.outbox import Outbox
 from gateway.storage.spool import Spool
+from gateway.web.websocket import Connection
 from persistence.batch_buffer import Batch, BatchBuffer
 from tests.simulation import broker_process
 from tests.simulation.persistence_process import PersistenceProcess
@@ -582,6 +583,19 @@ def sigterm_drops_finished_sessions() -> Context:
     return patch.dict(TRANSITIONS, {(State.FINISHING, e.Interrupted): row})
 
 
+def connections_end_with_an_error() -> Context:
+    """Asyncio reports it when it deletes the task."""
+
+    def make(run: Any) -> Any:
+        async def fails(connection: Connection) -> None:
+            await run(connection)
+            raise RuntimeError("a bug")
+
+        return fails
+
+    return _instead(Connection, "run", make)
+
+
 BROKER_BUGS: tuple[Callable[[Broker], None], ...] = (
     no_epoch_check,
     no_attempt_check,
@@ -612,6 +626,7 @@ BROKER_BUGS: tuple[Callable[[Broker], None], ...] = (
     foreign_partials,
 )
 SESSION_BUGS: tuple[Plant, ...] = (
+    connections_end_with_an_error,
     records_not_kept_until_stored,
     results_not_kept_until_stored,
     resume_acknowledges_one_chunk_too_many,

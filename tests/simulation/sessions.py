@@ -102,7 +102,9 @@ class Sessions:
 
     def _new_gateway(self) -> GatewayProcess:
         name = f"gateway-{next(self._names)}"
-        gateway = GatewayProcess(self._world, self._broker, self._database, self._settings, name)
+        gateway = GatewayProcess(
+            self._world, self._broker, self._database, self._settings, name, self._fail
+        )
         self._all.append(gateway)
         return gateway
 
