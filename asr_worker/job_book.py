@@ -152,6 +152,8 @@ class JobBook:
                     tokens=recognition.tokens,
                     language=recognition.language,
                     confidence=recognition.confidence,
+                    emotion=recognition.emotion,
+                    events=recognition.events,
                     infer_ms=infer_ms,
                     batch_jobs=len(batch),
                 )

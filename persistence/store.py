@@ -32,7 +32,7 @@ from msgspec.structs import asdict
 
 from persistence import metrics, segments
 from persistence.batch_buffer import Entry
-from persistence.values import clean, tokens_json, wall_time
+from persistence.values import clean, items_json, wall_time
 from wire.messages import Segment
 from wire.records import (
     ChunkDetails,
@@ -283,7 +283,7 @@ def segment_row(session_id: str, generation: int, segment: SegmentCopy) -> tuple
 def _stored(value: Any) -> Any:
     if isinstance(value, str):
         return clean(value)
-    return tokens_json(value) if isinstance(value, tuple) else value
+    return items_json(value) if isinstance(value, tuple) else value
 
 
 def _write_segments(cursor: Cursor, entries: list[Entry]) -> None:

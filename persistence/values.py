@@ -14,11 +14,13 @@ TIME_MS_MAX = 253_402_300_799_000
 """End of the year 9999, the last year that ISO 8601 writes with four digits."""
 
 
-def tokens_json(tokens: tuple[Token, ...]) -> str:
-    """Return ``tokens`` as JSON, with cleaned texts."""
-    return msgspec.json.encode(
-        [replace(token, text=clean(token.text)) for token in tokens]
-    ).decode()
+def items_json(items: tuple[Token | str, ...]) -> str:
+    """Return ``items`` as JSON, with cleaned texts."""
+    return msgspec.json.encode([_clean_item(item) for item in items]).decode()
+
+
+def _clean_item(item: Token | str) -> Token | str:
+    return clean(item) if isinstance(item, str) else replace(item, text=clean(item.text))
 
 
 def clean(text: str) -> str:

@@ -18,6 +18,7 @@ from msgspec import Struct
 from wire.validation import Name, Probability, Ratio, Text, UFloat, UInt
 
 Lane = Literal["live", "bulk"]
+HotwordUse = Literal["none", "words", "weights"]
 StoredKind = Literal["result", "record"]
 
 SAMPLE_RATE_HZ = 16_000
@@ -48,6 +49,30 @@ class Failure(Struct, frozen=True, kw_only=True, gc=False):
 
     code: Name
     message: Text
+
+
+class Abilities(Struct, frozen=True, kw_only=True, gc=False):
+    """What a model can do, as its worker found out when it loaded it."""
+
+    languages: tuple[Name, ...] = ()
+    """Codes such as ``zh``; empty: unknown."""
+    takes_language: bool = False
+    """A session's language option changes the result."""
+    detects_language: bool = False
+    hotwords: HotwordUse = "none"
+    word_times: bool = False
+    punctuation: bool = False
+    """Texts have punctuation, of the model's own or of the worker's punctuation model."""
+    itn: bool = False
+    """Inverse text normalisation ("twenty" → "20") is possible."""
+    tags: bool = False
+    """Results have an emotion and events."""
+    streaming: bool = False
+    """Partial results come from a streaming model."""
+    speakers: bool = False
+    """Results have a speaker embedding."""
+    batch_jobs: UInt = 1
+    """Batch size with the best throughput; 1: the model takes one utterance at a time."""
 
 
 class Place(Struct, frozen=True, kw_only=True, gc=False):
@@ -88,6 +113,10 @@ class Segment(Place, frozen=True, kw_only=True, gc=False):
     """The language that the model detected; ``""``: unknown."""
     confidence: Probability | None = None
     """The model's own estimate that the text is right; None: the model has none."""
+    emotion: Name = ""
+    """The speaker's emotion, such as ``happy``; ``""``: unknown."""
+    events: tuple[Name, ...] = ()
+    """Other sounds that the model recognised, such as ``laughter``."""
 
 
 # ---------------------------------------------------------------- gateway → broker
@@ -120,6 +149,8 @@ class Job(Place, frozen=True, kw_only=True, gc=False):
     pcm: bytes
     generation: UInt = 0
     """Number of times that another gateway has taken over the session; the highest counts."""
+    model: Name = ""
+    """The served name of the model that must recognise it; ``""``: any worker."""
 
     def result(
         self,
@@ -263,6 +294,22 @@ class Stored(Struct, frozen=True, kw_only=True, gc=False):
     another gateway has taken it over."""
 
 
+class ServedModel(Struct, frozen=True, kw_only=True, gc=False):
+    """The state of the workers that serve one model."""
+
+    name: Name
+    """Served name: what a session asks for, and what jobs are routed by."""
+    model: Name
+    workers: UInt
+    workers_busy: UInt = 0
+    throughput_rtfx: UFloat = 0.0
+    queued_audio_ms: UInt = 0
+    est_wait_ms: UInt = 0
+    arriving_audio_rate: UFloat = 0.0
+    abilities: Abilities = Abilities()
+    """Those that all of its workers have."""
+
+
 class Load(Struct, frozen=True, kw_only=True, gc=False):
     """The broker's state, sent every 250 ms. Without one for 1 s, a gateway assumes that there is
     no broker."""
@@ -285,6 +332,8 @@ class Load(Struct, frozen=True, kw_only=True, gc=False):
     """Sum of the same field of all gateways' ``Hello``."""
     gateways: UInt = 1
     """Number of registered gateways."""
+    served: tuple[ServedModel, ...] = ()
+    """Each model that ready workers serve, by its served name, in alphabetical order."""
 
 
 # ---------------------------------------------------------------- worker → broker
@@ -301,6 +350,9 @@ class Ready(Struct, frozen=True, kw_only=True, gc=False):
     device: Name
     throughput_rtfx: Ratio = 0.0
     """Seconds of audio recognised per second, measured at start; 0: not measured."""
+    served_name: Name = ""
+    """What sessions call the model; ``""``: ``model``."""
+    abilities: Abilities = Abilities()
     version_min: UInt = 1
     version_max: UInt = 1
     """Range of protocol versions that the worker speaks."""
@@ -330,6 +382,8 @@ class WorkerResult(Struct, frozen=True, kw_only=True, gc=False):
     """Number of jobs in that batch."""
     language: Name = ""
     confidence: Probability | None = None
+    emotion: Name = ""
+    events: tuple[Name, ...] = ()
     """As in ``Segment``."""
 
     def __post_init__(self) -> None:

@@ -47,6 +47,9 @@ class Recognition:
     """The language that the model detected; empty if it detects none."""
     confidence: float | None = None
     """The model's own estimate, from 0 to 1, that the text is right; None without one."""
+    emotion: str = ""
+    events: tuple[str, ...] = ()
+    """As in ``wire.messages.Segment``."""
 
 
 class Recognizer(Protocol):
