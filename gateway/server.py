@@ -190,7 +190,7 @@ class Server:
 
     def _on_broker_restart(self) -> None:
         for runner in list(self.sessions.values()):
-            runner.feed(e.BrokerRestarted())
+            runner.feed(e.JobsMayBeLost())
 
     # ----------------------------------------------------------------------------------- the clock
 

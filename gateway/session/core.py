@@ -45,7 +45,7 @@ class Session:
     The caller's duties:
 
     - Call ``handle`` with each event and perform the returned actions in order.
-    - After a ``Chunk`` that makes the session ``busy``, and after the action ``FinishAudio``:
+    - After a ``Chunk`` that makes the session ``busy``, and after the action ``FlushDecoder``:
       decode, handle the result, detect speech in ``take_frames``, and handle
       ``SpeechProbabilities``. Send no other client event meanwhile.
     - Send ``Tick`` about five times a second.
@@ -217,7 +217,7 @@ class Session:
         if event.session_id != self.session_id:
             return self.delivery.send(_wrong_session(None))
         self._finished_at_s = now_s
-        return [*self._acknowledge(now_s), *self.handle(e.AudioEnded(), now_s)]
+        return [*self._acknowledge(now_s), *self.handle(e.InputEnded(), now_s)]
 
     def _finish_again(self, event: e.Finish, now_s: float) -> Actions:
         """The client has resumed and cannot know whether its finish arrived."""
@@ -285,11 +285,11 @@ class Session:
         actions = self._submit(self._segmenter.take(event.probabilities, now_s), now_s)
         return [*actions, *self._partial()]
 
-    def _finish_audio(self, _event: e.AudioEnded | e.Abandoned, _now_s: float) -> Actions:
+    def _flush_decoder(self, _event: e.InputEnded | e.Abandoned, _now_s: float) -> Actions:
         self.busy = True
-        return [e.FinishAudio()]
+        return [e.FlushDecoder()]
 
-    def _append_last(self, event: e.AudioFinished, _now_s: float) -> Actions:
+    def _append_last(self, event: e.DecoderFlushed, _now_s: float) -> Actions:
         self._segmenter.finish(event.tail)
         return []
 
@@ -368,7 +368,7 @@ class Session:
             return [e.Count(discarded="result", reason="late_partial")]
         return self.delivery.send(e.PartialText(segment_index=result.seq, text=result.text))
 
-    def _resend_all(self, _event: e.BrokerRestarted, now_s: float) -> Actions:
+    def _resend_all(self, _event: e.JobsMayBeLost, now_s: float) -> Actions:
         return [e.SubmitJob(job=job) for job in self._segments.resend_all(now_s)]
 
     def _resend_due(self, now_s: float) -> Actions:
@@ -429,7 +429,7 @@ class Session:
         close = e.Close(code=CLOSE_NORMAL, reason="finished")
         actions: Actions = [*self.delivery.send(final), close]
         if self._finished_at_s is not None:
-            actions.insert(0, e.FinishAnswered(waited_s=now_s - self._finished_at_s))
+            actions.insert(0, e.ObserveFinish(waited_s=now_s - self._finished_at_s))
             self._finished_at_s = None
         return actions
 
@@ -514,25 +514,25 @@ TRANSITIONS: dict[tuple[State, type], tuple[State, Handler]] = {
     (_ACTIVE, e.SpeechProbabilities): (_ACTIVE, Session._segment),
     (_ACTIVE, e.ResultArrived): (_ACTIVE, Session._take_result),
     (_ACTIVE, e.KeysStored): (_ACTIVE, Session._confirm),
-    (_ACTIVE, e.BrokerRestarted): (_ACTIVE, Session._resend_all),
+    (_ACTIVE, e.JobsMayBeLost): (_ACTIVE, Session._resend_all),
     (_ACTIVE, e.Tick): (_ACTIVE, Session._tick_active),
     (_ACTIVE, e.Disconnected): (_ACTIVE, Session._detach),
     (_ACTIVE, e.Attached): (_ACTIVE, Session._attach),
     (_ACTIVE, e.SegmentWritten): (_ACTIVE, Session._note_written),
     (_ACTIVE, e.Interrupted): (_ACTIVE, Session._interrupt),
     (_ACTIVE, e.Finish): (_ACTIVE, Session._finish),
-    (_ACTIVE, e.AudioEnded): (_FINISHING, Session._finish_audio),
-    (_ACTIVE, e.Abandoned): (_FINISHING, Session._finish_audio),
+    (_ACTIVE, e.InputEnded): (_FINISHING, Session._flush_decoder),
+    (_ACTIVE, e.Abandoned): (_FINISHING, Session._flush_decoder),
     (_ACTIVE, e.AlreadyComplete): (_DONE, Session._nothing),
     (_ACTIVE, e.Deleted): (_RELEASED, Session._delete),
     (_ACTIVE, e.Released): (_RELEASED, Session._nothing),
     #
-    (_FINISHING, e.AudioFinished): (_FINISHING, Session._append_last),
+    (_FINISHING, e.DecoderFlushed): (_FINISHING, Session._append_last),
     (_FINISHING, e.AudioFailed): (_FINISHING, Session._fail_last),
     (_FINISHING, e.SpeechProbabilities): (_FINISHING, Session._segment_last),
     (_FINISHING, e.ResultArrived): (_FINISHING, Session._take_result),
     (_FINISHING, e.KeysStored): (_FINISHING, Session._confirm),
-    (_FINISHING, e.BrokerRestarted): (_FINISHING, Session._resend_all),
+    (_FINISHING, e.JobsMayBeLost): (_FINISHING, Session._resend_all),
     (_FINISHING, e.Tick): (_FINISHING, Session._tick_finishing),
     (_FINISHING, e.Disconnected): (_FINISHING, Session._detach),
     (_FINISHING, e.Attached): (_FINISHING, Session._attach),
@@ -545,7 +545,7 @@ TRANSITIONS: dict[tuple[State, type], tuple[State, Handler]] = {
     #
     (_CONFIRMING, e.ResultArrived): (_CONFIRMING, Session._take_result),
     (_CONFIRMING, e.KeysStored): (_CONFIRMING, Session._confirm),
-    (_CONFIRMING, e.BrokerRestarted): (_CONFIRMING, Session._nothing),
+    (_CONFIRMING, e.JobsMayBeLost): (_CONFIRMING, Session._nothing),
     (_CONFIRMING, e.Tick): (_CONFIRMING, Session._tick_confirming),
     (_CONFIRMING, e.Disconnected): (_CONFIRMING, Session._detach),
     (_CONFIRMING, e.Attached): (_CONFIRMING, Session._attach),
@@ -566,7 +566,7 @@ TRANSITIONS: dict[tuple[State, type], tuple[State, Handler]] = {
     # A chunk may still be in the decoder or in speech detection.
     (_RELEASED, AudioDecoded): (_RELEASED, Session._nothing),
     (_RELEASED, e.AudioFailed): (_RELEASED, Session._nothing),
-    (_RELEASED, e.AudioFinished): (_RELEASED, Session._nothing),
+    (_RELEASED, e.DecoderFlushed): (_RELEASED, Session._nothing),
     (_RELEASED, e.SpeechProbabilities): (_RELEASED, Session._nothing),
     (_RELEASED, e.Disconnected): (_RELEASED, Session._nothing),
     (_RELEASED, e.Released): (_RELEASED, Session._nothing),

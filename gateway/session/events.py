@@ -74,8 +74,8 @@ class AudioFailed(Struct, frozen=True, kw_only=True):
     pcm: bytes = b""
 
 
-class AudioFinished(Struct, frozen=True, kw_only=True):
-    """The decoder is flushed; ``tail`` is the last PCM."""
+class DecoderFlushed(Struct, frozen=True, kw_only=True):
+    """There is no more audio; ``tail`` is the last PCM."""
 
     tail: bytes
 
@@ -100,8 +100,8 @@ class KeysStored(Struct, frozen=True, kw_only=True):
     keys: tuple[StoredKey, ...]
 
 
-class BrokerRestarted(Struct, frozen=True, kw_only=True):
-    """The broker has a new epoch and has lost all jobs."""
+class JobsMayBeLost(Struct, frozen=True, kw_only=True):
+    """The broker has restarted, or was silent so long that messages may be lost."""
 
 
 # ------------------------------------------------------------------------- events: from the gateway
@@ -130,8 +130,8 @@ class AlreadyComplete(Struct, frozen=True, kw_only=True):
     """The resume point has the final result."""
 
 
-class AudioEnded(Struct, frozen=True, kw_only=True):
-    """The client has finished."""
+class InputEnded(Struct, frozen=True, kw_only=True):
+    """The client has sent all audio."""
 
 
 class Abandoned(Struct, frozen=True, kw_only=True):
@@ -158,17 +158,17 @@ Event = (
     | SegmentWritten
     | AudioDecoded
     | AudioFailed
-    | AudioFinished
+    | DecoderFlushed
     | SpeechProbabilities
     | ResultArrived
     | KeysStored
-    | BrokerRestarted
+    | JobsMayBeLost
     | Tick
     | Interrupted
     | Deleted
     | Released
     | AlreadyComplete
-    | AudioEnded
+    | InputEnded
     | Abandoned
     | AllDelivered
     | AllStored
@@ -237,8 +237,8 @@ Answer = Started | Resumed | ChunkReceived | PartialText | SegmentText | Finishe
 # ------------------------------------------------------------------------------ actions: all others
 
 
-class FinishAudio(Struct, frozen=True, kw_only=True):
-    """Flush the decoder, then send ``AudioFinished`` or ``AudioFailed``."""
+class FlushDecoder(Struct, frozen=True, kw_only=True):
+    """Flush the decoder, then send ``DecoderFlushed`` or ``AudioFailed``."""
 
 
 class SubmitJob(Struct, frozen=True, kw_only=True):
@@ -272,7 +272,7 @@ class Count(Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class FinishAnswered(Struct, frozen=True, kw_only=True):
+class ObserveFinish(Struct, frozen=True, kw_only=True):
     """The final result follows, this long after the client's finish."""
 
     waited_s: float
@@ -287,12 +287,12 @@ class Close(Struct, frozen=True, kw_only=True):
 
 Action = (
     Answer
-    | FinishAudio
+    | FlushDecoder
     | SubmitJob
     | SubmitRecord
     | KeepResult
     | CancelJobs
     | Count
-    | FinishAnswered
+    | ObserveFinish
     | Close
 )

@@ -164,7 +164,7 @@ class SessionRunner:
         assert self._audio is not None and self.session.start is not None
         try:
             if chunk is None:
-                return e.AudioFinished(tail=await self._audio.finish())
+                return e.DecoderFlushed(tail=await self._audio.finish())
             decoded = await self._audio.feed(chunk.data, whole=self.session.start.mode == "chunk")
         except AudioError as error:
             return e.AudioFailed(code=error.code, message=str(error), pcm=error.pcm)
@@ -295,7 +295,7 @@ class SessionRunner:
         if self._connection is not None:
             self._connection.close(action.code, action.reason)
 
-    def _finish_audio(self, _action: e.FinishAudio) -> None:
+    def _flush_decoder(self, _action: e.FlushDecoder) -> None:
         self._spawn(lambda: self._hear(None))
 
     def _submit_job(self, action: e.SubmitJob) -> None:
@@ -325,18 +325,18 @@ class SessionRunner:
         counter = RESULTS_DISCARDED if action.discarded == "result" else ANSWERS_DISCARDED
         counter.labels(action.reason).inc()
 
-    def _observe_finish(self, action: e.FinishAnswered) -> None:
+    def _observe_finish(self, action: e.ObserveFinish) -> None:
         FINISH_SECONDS.labels(self.session.lane).observe(action.waited_s)
 
 
 PERFORMERS: Mapping[type, Callable[[SessionRunner, Any], None]] = {
     **dict.fromkeys(get_args(e.Answer), SessionRunner._answer),
     e.Close: SessionRunner._close,
-    e.FinishAudio: SessionRunner._finish_audio,
+    e.FlushDecoder: SessionRunner._flush_decoder,
     e.SubmitJob: SessionRunner._submit_job,
     e.SubmitRecord: SessionRunner._submit_record,
     e.KeepResult: SessionRunner._keep_result,
     e.CancelJobs: SessionRunner._cancel_jobs,
     e.Count: SessionRunner._count,
-    e.FinishAnswered: SessionRunner._observe_finish,
+    e.ObserveFinish: SessionRunner._observe_finish,
 }

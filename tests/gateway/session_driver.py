@@ -70,8 +70,8 @@ class SessionDriver:
 
     def _handle(self, event: e.Event) -> None:
         for action in self.session.handle(event, self.now_s):
-            if isinstance(action, e.FinishAudio):
-                self._handle(e.AudioFinished(tail=b""))
+            if isinstance(action, e.FlushDecoder):
+                self._handle(e.DecoderFlushed(tail=b""))
                 self._detect_speech()
             elif isinstance(action, e.SubmitJob):
                 self.jobs.append(action.job)
@@ -81,7 +81,7 @@ class SessionDriver:
                 self.kept.append(action.result)
             elif isinstance(action, e.Count):
                 self.counts.append(action)
-            elif isinstance(action, e.CancelJobs | e.Close | e.FinishAnswered):
+            elif isinstance(action, e.CancelJobs | e.Close | e.ObserveFinish):
                 self.others.append(action)
             else:
                 self.answers.append(action)

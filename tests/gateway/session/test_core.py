@@ -262,7 +262,7 @@ def test_a_new_broker_epoch_sends_unanswered_jobs_again() -> None:
     first, second = driver.jobs
     driver.recognise(first, "eins")
     driver.jobs.clear()
-    driver.feed(e.BrokerRestarted())
+    driver.feed(e.JobsMayBeLost())
     assert [(j.seq, j.pcm) for j in driver.jobs] == [(1, second.pcm)]
 
 

@@ -109,7 +109,7 @@ def test_a_final_result_lost_with_its_connection_is_sent_again_after_a_resume() 
         assert driver.finish() == [
             e.Finished(session_id="s", text="eins", duration_ms=1500, chunk_count=1, stored=True)
         ]
-    assert [type(a) for a in driver.others] == [e.FinishAnswered, e.Close, e.Close]
+    assert [type(a) for a in driver.others] == [e.ObserveFinish, e.Close, e.Close]
 
 
 def test_a_repeated_finish_has_no_effect() -> None:

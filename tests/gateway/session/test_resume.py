@@ -198,7 +198,7 @@ def test_of_two_possible_results_the_delivered_one_is_stored() -> None:
     driver.start()
     driver.chunk(speech(500) + silence(1000))
     (job,) = driver.jobs
-    driver.feed(e.BrokerRestarted())
+    driver.feed(e.JobsMayBeLost())
     kept = driver.session.handle(e.ResultArrived(result=result_of(job, "eins")), 1.0)
     assert e.KeepResult(result=result_of(job, "eins"), contested=True, waited_s=1.0) in kept
 
