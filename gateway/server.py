@@ -21,7 +21,7 @@ from gateway.audio.vad import VadEngine
 from gateway.broker_client import BrokerClient
 from gateway.session import events as e
 from gateway.session.runner import SessionRunner
-from gateway.session.segments import RETRYABLE
+from gateway.session.session_jobs import RETRYABLE
 from gateway.session_registry import SessionRegistry, wall_ms
 from gateway.settings import GatewaySettings
 from gateway.storage.outbox import Outbox

@@ -21,7 +21,7 @@ from gateway.session.endpointer import EndpointerConfig
 from gateway.session.records import EarlyEnd, SessionRecords
 from gateway.session.resume import NEW_SESSION, ResumePoint
 from gateway.session.segmenter import CutUtterance, Segmenter
-from gateway.session.segments import PartialPacing, Segments
+from gateway.session.session_jobs import PartialPacing, SessionJobs
 from gateway.session.states import SessionLimits, State
 from gateway.session.transcript import join_texts
 from wire.messages import Job, Lane, Record, Result
@@ -83,7 +83,7 @@ class Session:
         self._chunks = ChunkLedger(resume_point.next_chunk_index)
         self._decoding = (0, 0)
         """Index and size in bytes of the chunk being decoded."""
-        self._segments = Segments(len(resume_point.results))
+        self._jobs = SessionJobs(len(resume_point.results))
         self._partials = PartialPacing(limits.partial_every_ms)
         self._records = SessionRecords("")
         self._audio_over = False
@@ -100,7 +100,7 @@ class Session:
     @property
     def wants_audio(self) -> bool:
         """False: too much audio awaits results. Leave the client's bytes in its socket."""
-        return self._segments.unanswered_audio_ms <= self.limits.unanswered_audio_ms_max
+        return self._jobs.unanswered_audio_ms <= self.limits.unanswered_audio_ms_max
 
     @property
     def duration_ms(self) -> int:
@@ -309,7 +309,7 @@ class Session:
         assert self.start is not None
         return Job(
             session_id=self.session_id,
-            seq=self._segments.next_seq,
+            seq=self._jobs.next_seq,
             partial=partial,
             lane=self.lane,
             language=self.start.language,
@@ -334,7 +334,7 @@ class Session:
                 actions += self.delivery.send(problem)
                 continue
             job = self._job(utterance, partial=False)
-            self._segments.add(job, now_s)
+            self._jobs.add(job, now_s)
             self._records.expect_result(job.seq)
             self._partials.segment_ended(utterance.end_ms)
             actions.append(e.SubmitJob(job=job))
@@ -352,27 +352,27 @@ class Session:
         result = event.result
         if result.partial:
             return self._take_partial(result)
-        if discarded := self._segments.answer(result, now_s):
+        if discarded := self._jobs.take_result(result, now_s):
             return [e.Count(discarded="result", reason=discarded)]
-        contested = self._segments.is_contested(result.seq)
+        contested = self._jobs.is_contested(result.seq)
         if contested:
             # The published result may be confirmed already, and differ from this one.
             self._records.expect_result(result.seq)
-        waited_s = self._segments.waited_s(result.seq, now_s)
+        waited_s = self._jobs.waited_s(result.seq, now_s)
         kept = e.KeepResult(result=result, contested=contested, waited_s=waited_s)
         return [kept, *self._deliver(now_s)]
 
     def _take_partial(self, result: Result) -> Actions:
-        current = result.seq == self._segments.next_seq
+        current = result.seq == self._jobs.next_seq
         if not current or result.text is None or not self._partials.send(result.end_ms):
             return [e.Count(discarded="result", reason="late_partial")]
         return self.delivery.send(e.PartialText(segment_index=result.seq, text=result.text))
 
     def _resend_all(self, _event: e.JobsMayBeLost, now_s: float) -> Actions:
-        return [e.SubmitJob(job=job) for job in self._segments.resend_all(now_s)]
+        return [e.SubmitJob(job=job) for job in self._jobs.resend_all(now_s)]
 
     def _resend_due(self, now_s: float) -> Actions:
-        resend, failed = self._segments.due(now_s)
+        resend, failed = self._jobs.due(now_s)
         actions: Actions = [e.SubmitJob(job=job) for job in resend]
         for result in failed:
             actions += self._take_result(e.ResultArrived(result=result), now_s)
@@ -381,9 +381,9 @@ class Session:
     def _deliver(self, now_s: float) -> Actions:
         """Send the results that are next in order. The last one completes the session."""
         actions: Actions = []
-        for result in self._segments.pop_deliverable():
+        for result in self._jobs.pop_deliverable():
             actions += self.delivery.send_result(result)
-        if self._audio_over and self._segments.all_delivered:
+        if self._audio_over and self._jobs.all_delivered:
             actions += self.handle(e.AllDelivered(), now_s)
         return actions
 

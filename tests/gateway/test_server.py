@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 
 from gateway.server import Server
 from gateway.settings import GatewaySettings
-from tests.gateway.session.test_segments import job
+from tests.gateway.session.test_session_jobs import job
 from tests.gateway.session_driver import result_of
 from tests.gateway.storage.test_outbox import key, record
 from wire.messages import Failure, Stored

@@ -232,7 +232,7 @@ class GatewayProcess:
     def check_resent(self, jobs: set[tuple[str, int]]) -> None:
         """All unanswered jobs must be sent to a broker of a new epoch."""
         for session_id, runner in self.server.sessions.items():
-            for pending in runner.session._segments._pending:
+            for pending in runner.session._jobs._pending:
                 if pending.result is None and (session_id, pending.job.seq) not in jobs:
                     raise InvariantError(11, f"{session_id}, {pending.job.seq}: not sent again")
 

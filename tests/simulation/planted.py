@@ -27,7 +27,7 @@ from gateway.session.delivery import Delivery
 from gateway.session.records import SessionRecords
 from gateway.session.resume import resume_point_of
 from gateway.session.runner import CLOSE_RESTART, SessionRunner
-from gateway.session.segments import Segments
+from gateway.session.session_jobs import SessionJobs
 from gateway.session.states import State
 from gateway.session.table import SessionTable
 from gateway.session.takeover import Takeover
@@ -393,21 +393,21 @@ def result_delivered_twice() -> Context:
 
 
 def final_before_the_last_segment() -> Context:
-    return patch.object(Segments, "all_delivered", PropertyMock(return_value=True))
+    return patch.object(SessionJobs, "all_delivered", PropertyMock(return_value=True))
 
 
 def results_sent_out_of_order() -> Context:
     """A result is sent even if earlier segments have none."""
 
-    def pop(segments: Segments) -> Iterable[Any]:
-        while any(pending.result is not None for pending in segments._pending):
-            found = next(p for p in segments._pending if p.result is not None)
-            segments._pending.remove(found)
-            segments._first_seq += 1
+    def pop(jobs: SessionJobs) -> Iterable[Any]:
+        while any(pending.result is not None for pending in jobs._pending):
+            found = next(p for p in jobs._pending if p.result is not None)
+            jobs._pending.remove(found)
+            jobs._first_seq += 1
             assert found.result is not None
             yield found.result
 
-    return patch.object(Segments, "pop_deliverable", pop)
+    return patch.object(SessionJobs, "pop_deliverable", pop)
 
 
 def stored_always_reported() -> Context:
@@ -419,11 +419,11 @@ def epoch_change_ignored() -> Context:
 
 
 def jobs_never_sent_again() -> Context:
-    return patch.object(Segments, "due", lambda _segments, _now_s: ([], []))
+    return patch.object(SessionJobs, "due", lambda _jobs, _now_s: ([], []))
 
 
 def contested_results_accepted() -> Context:
-    return patch.object(Segments, "is_contested", lambda _segments, _seq: False)
+    return patch.object(SessionJobs, "is_contested", lambda _jobs, _seq: False)
 
 
 def provisional_rows_stay() -> Context:
@@ -540,8 +540,8 @@ def abandoned_sessions_drop_unanswered_segments() -> Context:
         def ends(session: Session, event: e.Event, now_s: float) -> Any:
             if session.early_end != "abandoned":
                 return finish(session, event, now_s)
-            session._segments._pending.clear()
-            session._segments.unanswered_audio_ms = 0
+            session._jobs._pending.clear()
+            session._jobs.unanswered_audio_ms = 0
             return session.handle(e.AllDelivered(), now_s)
 
         return ends
@@ -555,7 +555,7 @@ def a_failure_fails_the_next_segment() -> Context:
             actions: list[e.Action] = take_result(session, event, now_s)
             result = event.result
             failed = result.error is not None and result.error.code == "chunk_failed"
-            later = [p.job for p in session._segments._pending if p.result is None]
+            later = [p.job for p in session._jobs._pending if p.result is None]
             if actions and failed and later and later[0].seq > result.seq:
                 job = later[0]
                 follows = structs.replace(

@@ -1,7 +1,7 @@
 import pytest
 
 from gateway.session.records import CHUNK_DETAILS_PER_RECORD, EarlyEnd, SessionRecords
-from tests.gateway.session.test_segments import job
+from tests.gateway.session.test_session_jobs import job
 from tests.gateway.session_driver import result_of
 from wire import codec
 from wire.messages import Failure, Record, StoredKey

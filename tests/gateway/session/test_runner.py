@@ -160,11 +160,11 @@ async def test_a_chunk_that_waited_on_a_displaced_connection_does_not_count() ->
 
 async def test_nothing_more_is_taken_while_too_much_audio_awaits_results() -> None:
     runner, gateway, client = started()
-    runner.session._segments.unanswered_audio_ms = LIMITS.unanswered_audio_ms_max + 1
+    runner.session._jobs.unanswered_audio_ms = LIMITS.unanswered_audio_ms_max + 1
     waiting = asyncio.create_task(runner.take(client, chunk(UTTERANCE)))
     await settle()
     assert runner.session.chunk_count == 0
-    runner.session._segments.unanswered_audio_ms = 0
+    runner.session._jobs.unanswered_audio_ms = 0
     runner.feed(e.Tick())
     await waiting
     assert len(gateway.jobs) == 1

@@ -7,7 +7,7 @@ import pytest
 from gateway.session import events as e
 from gateway.session import traces
 from runtime import tracing
-from tests.gateway.session.test_segments import job, result
+from tests.gateway.session.test_session_jobs import job, result
 from wire.messages import Failure, StoredKey
 
 

@@ -1,5 +1,5 @@
 from gateway.storage import outbox as o
-from tests.gateway.session.test_segments import job, result
+from tests.gateway.session.test_session_jobs import job, result
 from wire.messages import Record, StoredKey
 from wire.records import SegmentCopy, parse_body
 

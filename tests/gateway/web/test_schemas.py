@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from gateway.web import schemas
-from tests.gateway.session.test_segments import job, result
+from tests.gateway.session.test_session_jobs import job, result
 from wire.messages import Failure, Result, Segment, Token
 
 

@@ -1,8 +1,8 @@
 """SANS-IO: the jobs of one session.
 
-``Segments`` keeps each final job from its submission until the client has the result: it holds the
-audio until the result arrives, resends jobs without an answer, and returns results in segment order
-only. ``PartialPacing`` decides when a partial job is worth submitting.
+``SessionJobs`` keeps each final job from its submission until the client has the result: it holds
+the audio until the result arrives, resends jobs without an answer, and returns results in segment
+order only. ``PartialPacing`` decides when a partial job is worth submitting.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Pending:
     result: Result | None = None
 
 
-class Segments:
+class SessionJobs:
     """Final jobs of one session."""
 
     def __init__(self, first_seq: int = 0) -> None:
@@ -66,7 +66,7 @@ class Segments:
         self._pending.append(_Pending(job, now_s, now_s + RESEND_AFTER_S))
         self.unanswered_audio_ms += job.end_ms - job.start_ms
 
-    def answer(self, result: Result, now_s: float) -> Discarded | None:
+    def take_result(self, result: Result, now_s: float) -> Discarded | None:
         """Take a final result. Returns why it is discarded, or None if it is new."""
         place = result.seq - self._first_seq
         if place < 0:
