@@ -67,4 +67,5 @@ def _result(values: list[Any]) -> Result:
         Token(text=text, start_ms=start_ms, end_ms=end_ms)
         for text, start_ms, end_ms in fields["tokens"]
     )
+    fields["events"] = tuple(fields["events"])
     return Result(**fields)

@@ -28,6 +28,7 @@ def result(seq: int) -> Result:
         queue_ms=2,
         infer_ms=3,
         generation=1,
+        events=("music",) if seq == 3 else (),
         resume_sample=seq * 16_000,
     )
 
