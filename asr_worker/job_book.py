@@ -15,6 +15,7 @@ from asr_worker.batching import BatchLimits, BatchQueue
 from asr_worker.recognizer.protocol import Recognition
 from wire import versions
 from wire.messages import (
+    Abilities,
     Bye,
     Message,
     Ready,
@@ -68,7 +69,7 @@ class JobBook:
     """The caller performs the returned actions in order.
 
     ``worker_id`` is this process's identity. ``throughput_rtfx`` is its measured inverse
-    real-time factor, 0 if unknown.
+    real-time factor, 0 if unknown. ``abilities`` is what its model can do.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class JobBook:
         model: str,
         device: str,
         limits: BatchLimits,
+        abilities: Abilities,
         throughput_rtfx: float = 0.0,
     ) -> None:
         self._worker_id = worker_id
@@ -88,6 +90,7 @@ class JobBook:
             model=model,
             device=device,
             throughput_rtfx=throughput_rtfx,
+            abilities=abilities,
             version_min=versions.VERSION_MIN,
             version_max=versions.VERSION_MAX,
         )

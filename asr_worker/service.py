@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import structlog
 import zmq
+from msgspec.structs import replace
 
 from asr_worker.batching import BatchLimits, BatchPacing
 from asr_worker.inference import InferenceLoop
@@ -29,7 +30,7 @@ from asr_worker.metrics import (
 )
 from asr_worker.recognizer.loading import build
 from asr_worker.recognizer.protocol import ModelLoadError, Recognizer
-from asr_worker.recognizer.trial import trial_rtfx
+from asr_worker.recognizer.trial import Trial, measure
 from asr_worker.settings import WorkerSettings
 from runtime import exit_codes, lifecycle, logging, memory, metrics, settings, tracing
 from runtime.liveness import Liveness
@@ -65,7 +66,7 @@ class Worker:
         self._log = structlog.get_logger().bind(worker_id=self._worker_id)
         self._liveness = Liveness()
         self._build_recognizer = build_recognizer
-        self._trial_rtfx = 0.0
+        self._trial: Trial | None = None
         self._loop = InferenceLoop(self._build)
         self._pacing = BatchPacing()
 
@@ -75,7 +76,8 @@ class Worker:
         recognizer = self._load()
         if self._stop.requested:
             return exit_codes.OK
-        if recognizer is None:
+        trial = self._trial
+        if recognizer is None or trial is None:
             return self._exit_code_without_model()
         context: Context = zmq.Context()
         socket = connect_dealer(context, self._values.broker_backend, self._worker_id, keys)
@@ -87,7 +89,8 @@ class Worker:
                 jobs_max=self._values.asr_batch_jobs_max,
                 audio_ms_max=self._values.asr_batch_audio_ms_max,
             ),
-            throughput_rtfx=self._trial_rtfx,
+            throughput_rtfx=trial.throughput_rtfx,
+            abilities=replace(recognizer.abilities, batch_jobs=trial.batch_jobs),
         )
         MODEL.labels(recognizer.model, recognizer.device).set(1)
         memory.settle()
@@ -108,7 +111,7 @@ class Worker:
     def _build(self) -> Recognizer:
         """Runs on the inference thread."""
         recognizer = self._build_recognizer(self._values)
-        self._trial_rtfx = trial_rtfx(recognizer, self._values.asr_batch_jobs_max)
+        self._trial = measure(recognizer, self._values.asr_batch_jobs_max)
         return recognizer
 
     def _load(self) -> Recognizer | None:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, field_validator
 
+from asr_worker.recognizer.protocol import BATCH_JOBS_MAX
 from runtime.settings import BusSettings, ProcessSettings
 
 DEMO_MODEL_DIR = Path(__file__).parent / "models" / "demo"
@@ -80,7 +81,7 @@ class WorkerSettings(ProcessSettings, BusSettings):
         Field(ge=1, le=64, validation_alias=AliasChoices("ASR_WORKERS", "MIN_WORKERS")),
     ] = 1
     """Worker processes that ``python -m asr_worker`` keeps alive."""
-    asr_batch_jobs_max: Annotated[int, Field(ge=1, le=512)] = 32
+    asr_batch_jobs_max: Annotated[int, Field(ge=1, le=BATCH_JOBS_MAX)] = 32
     asr_batch_audio_ms_max: Annotated[int, Field(ge=1_000, le=3_600_000)] = 64_000
     """Longest batch, padding included. A single longer utterance is a batch of its own."""
     asr_hang_s: Annotated[float, Field(gt=0, le=3_600)] = 30.0

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import structlog
 
-from asr_worker.recognizer.protocol import Recognition, Utterance
+from asr_worker.recognizer.protocol import BATCH_JOBS_MAX, Recognition, Utterance
+from wire.messages import Abilities
 
 
 class FakeRecognizer:
@@ -17,7 +18,7 @@ class FakeRecognizer:
     The hash reveals a lost, duplicated or misrouted result as reliably as a transcript.
     """
 
-    can_batch = True
+    abilities = Abilities(batch_jobs=BATCH_JOBS_MAX)
     device = "none"
 
     def __init__(self, model: str, batch_s: float) -> None:

@@ -14,11 +14,17 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import structlog
+from msgspec.structs import replace
 
-from asr_worker.recognizer.protocol import RECOGNITION_FAILED, Recognition, Utterance
+from asr_worker.recognizer.protocol import (
+    BATCH_JOBS_MAX,
+    RECOGNITION_FAILED,
+    Recognition,
+    Utterance,
+)
 from asr_worker.recognizer.punctuation import Punctuator
 from wire.codec import ITEMS_MAX
-from wire.messages import BYTES_PER_SAMPLE, Failure, Token, pcm_duration_ms
+from wire.messages import BYTES_PER_SAMPLE, Abilities, Failure, Token, pcm_duration_ms
 from wire.validation import TEXT_CHARS_MAX
 
 UTTERANCE_MS_MIN = 85
@@ -41,9 +47,9 @@ class FunasrRecognizer:
 
     modules: ClassVar[tuple[str, ...]] = ()
     """The FunASR modules that register the family's classes; empty: import all of FunASR."""
-    takes_language: ClassVar[bool] = True
-    takes_hotwords: ClassVar[bool] = True
-    """Models that ignore an argument do not get it, so that more utterances share a call."""
+    can: ClassVar[Abilities] = Abilities(takes_language=True, hotwords="words")
+    """What the family's models can do. Models that ignore an argument do not get it, so that more
+    utterances share a call."""
     fixed_options: ClassVar[Options] = ()
     """Passed with every utterance."""
 
@@ -52,7 +58,11 @@ class FunasrRecognizer:
     ) -> None:
         self.model = model
         self.device = device
-        self.can_batch = True
+        self.abilities = replace(
+            self.can,
+            batch_jobs=BATCH_JOBS_MAX,
+            punctuation=self.can.punctuation or punctuator is not None,
+        )
         self._auto = auto
         self._punctuator = punctuator
         self._failed_batches = 0
@@ -81,9 +91,9 @@ class FunasrRecognizer:
 
     def _options(self, utterance: Utterance) -> Options:
         options = list(self.fixed_options)
-        if utterance.language and self.takes_language:
+        if utterance.language and self.abilities.takes_language:
             options.append(("language", utterance.language))
-        if utterance.hotwords and self.takes_hotwords:
+        if utterance.hotwords and self.abilities.hotwords != "none":
             # FunASR fetches a hotword "http://…" and reads one that is a path. With a leading
             # space the client's words are only words.
             options.append(("hotword", " " + " ".join(utterance.hotwords)))
@@ -92,7 +102,7 @@ class FunasrRecognizer:
 
     def _recognize_alike(self, batch: list[Utterance], options: Options) -> list[Recognition]:
         """Recognise ``batch`` in one call if possible, else by halves, down to one by one."""
-        if len(batch) > 1 and not self.can_batch:
+        if len(batch) > 1 and self.abilities.batch_jobs == 1:
             return [self._recognize_alike([utterance], options)[0] for utterance in batch]
         try:
             found = self._generate(batch, options)
@@ -125,7 +135,9 @@ class FunasrRecognizer:
         structlog.get_logger().info("batch_halved", size=len(batch), reason=type(error).__name__)
         if self._succeeded_batches > succeeded:
             self._failed_batches = 0
-        elif self.can_batch and all(recognition.failure is None for recognition in found):
+        elif self.abilities.batch_jobs > 1 and all(
+            recognition.failure is None for recognition in found
+        ):
             self._failed_batches += 1
             if self._failed_batches >= BATCH_FAILURES_MAX:
                 self._stop_batching(type(error).__name__)
@@ -142,7 +154,7 @@ class FunasrRecognizer:
         return found
 
     def _stop_batching(self, reason: str) -> None:
-        self.can_batch = False
+        self.abilities = replace(self.abilities, batch_jobs=1)
         structlog.get_logger().warning("model_cannot_batch", model=self.model, reason=reason)
 
     def _generate(self, batch: list[Utterance], options: Options) -> list[dict[str, Any]]:

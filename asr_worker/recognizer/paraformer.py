@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from asr_worker.recognizer import funasr_repairs
 from asr_worker.recognizer.funasr_recognizer import FunasrRecognizer
+from wire.messages import Abilities
 
 FRAME_MS = 60
 """One encoder frame: six windows, 10 ms apart."""
@@ -54,8 +55,7 @@ class _Variant(FunasrRecognizer):
 
 
 class Paraformer(_Variant):
-    takes_language = False
-    takes_hotwords = False
+    can: ClassVar = Abilities(word_times=True)
     fixed_options: ClassVar = (("pred_timestamp", True),)
 
     @classmethod
@@ -64,13 +64,12 @@ class Paraformer(_Variant):
 
 
 class BiCifParaformer(_Variant):
-    takes_language = False
-    takes_hotwords = False
+    can: ClassVar = Abilities(word_times=True)
 
 
 class ContextualParaformer(_Variant):
-    takes_language = False
+    can: ClassVar = Abilities(hotwords="words")
 
 
 class SeacoParaformer(_Variant):
-    pass
+    can: ClassVar = Abilities(hotwords="words", word_times=True)

@@ -10,10 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from wire.messages import Failure, Token
+from wire.messages import Abilities, Failure, Token
 
 RECOGNITION_FAILED = "recognition_failed"
 """Code of the failure of a single utterance that the model cannot process."""
+
+
+BATCH_JOBS_MAX = 512
+"""Largest batch that the settings allow."""
 
 
 class ModelLoadError(Exception):
@@ -59,8 +63,9 @@ class Recognizer(Protocol):
     """The model's name as the operator wrote it."""
     device: str
     """Where the model runs, such as ``cpu`` or ``cuda:0``."""
-    can_batch: bool
-    """Whether several utterances share one pass; false once the model has failed at it."""
+    abilities: Abilities
+    """What the model can do, found out when it was loaded. ``batch_jobs`` is the largest batch that
+    shares one pass, 1 if none does; the best size is up to ``asr_worker.recognizer.trial``."""
 
     def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
         """Return one recognition per utterance, in order.

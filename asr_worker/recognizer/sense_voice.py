@@ -6,6 +6,7 @@ import re
 from typing import Any, ClassVar
 
 from asr_worker.recognizer.funasr_recognizer import FunasrRecognizer
+from wire.messages import Abilities
 
 _LANGUAGE = re.compile(r"<\|(zh|en|yue|ja|ko)\|>")
 """The tag for the language; without speech the model writes ``nospeech`` in its place."""
@@ -18,7 +19,13 @@ class SenseVoice(FunasrRecognizer):
         "funasr.frontends.wav_frontend",
         "funasr.tokenizer.sentencepiece_tokenizer",
     )
-    takes_hotwords = False
+    can: ClassVar = Abilities(
+        languages=("zh", "en", "yue", "ja", "ko"),
+        takes_language=True,
+        detects_language=True,
+        punctuation=True,
+        itn=True,
+    )
     fixed_options: ClassVar = (("use_itn", True),)
     """Inverse text normalisation, as FunASR's documentation recommends."""
 

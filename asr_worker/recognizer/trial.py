@@ -1,46 +1,113 @@
-"""Measure a recogniser's throughput once, before its worker takes jobs."""
+"""Measure a recogniser once, before its worker takes jobs: best batch size and cost."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import structlog
 
-from asr_worker.recognizer.protocol import Recognizer, Utterance
+from asr_worker.recognizer.protocol import ModelLoadError, Recognizer, Utterance
 from wire.messages import SAMPLE_RATE_HZ
 
 TRIAL_S = 2.0
 """Duration of each utterance in the trial."""
-TRIAL_JOBS = 8
-"""Utterances in the trial batch, typical of a loaded worker."""
-TRIAL_ALONE_S = 0.25
-"""A model that takes longer than this for one utterance is not tried with a batch: the worker
-should start soon."""
+SHORT_S = 0.5
+"""Duration of the utterance that separates the cost of an utterance from that of a second."""
+BATCH_SIZES = (2, 8, 32, 128)
+"""Batch sizes tried, each only if the one before was not clearly slower."""
+BATCH_S_MAX = 5.0
+"""A batch expected to take longer is not tried: the worker should start soon."""
+SLOWER = 1.25
+"""A batch size whose time for an utterance exceeds the best by this factor ends the trial."""
+REPEATS_MAX = 3
+"""Runs of each measurement, the fastest of which counts …"""
+REPEATS_S_MAX = 0.3
+"""… unless they take longer than this together."""
 TRIAL_S_MIN = 0.001
 """Shortest duration that a measurement is trusted with."""
 
 
-def trial_rtfx(recognizer: Recognizer, jobs_max: int) -> float:
-    """Return the inverse real-time factor of a batch of at most ``jobs_max``; 0 if it fails.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """Processing times are those of one utterance in a batch of the best size."""
 
-    The broker schedules by this value until it has measured the worker's results.
+    batch_jobs: int
+    """Batch size with the best throughput."""
+    throughput_rtfx: float
+    """Seconds of audio recognised per second."""
+    utterance_s: float
+    """Processing time of an utterance, whatever its length …"""
+    second_s: float
+    """… and in addition for each second of its audio."""
+
+
+def measure(recognizer: Recognizer, jobs_max: int) -> Trial:
+    """Measure ``recognizer`` with batches of at most ``jobs_max`` and the model's own limit.
+
+    The trial takes at most a few times BATCH_S_MAX, or three utterances of a slower model.
+
+    Raises:
+        ModelLoadError: if the model cannot recognise a single utterance.
     """
-    noise = np.random.default_rng(0).normal(0.0, 30.0, round(TRIAL_S * SAMPLE_RATE_HZ))
-    utterance = Utterance(pcm=noise.astype("<i2").tobytes())
-
-    def measured_rtfx(jobs: int) -> float:
-        started_s = time.monotonic()
-        recognizer.recognize([utterance] * jobs)
-        return jobs * TRIAL_S / max(time.monotonic() - started_s, TRIAL_S_MIN)
-
     try:
-        measured_rtfx(1)  # The first call may allocate.
-        alone_rtfx = measured_rtfx(1)
-        jobs = min(TRIAL_JOBS, jobs_max) if recognizer.can_batch else 1
-        if jobs == 1 or TRIAL_S / alone_rtfx > TRIAL_ALONE_S:
-            return alone_rtfx
-        return max(alone_rtfx, measured_rtfx(jobs), measured_rtfx(jobs))
+        _run_s(recognizer, TRIAL_S, 1)  # The first call may allocate.
+        short_s = _fastest_s(recognizer, SHORT_S, 1)
+        alone_s = _fastest_s(recognizer, TRIAL_S, 1)
     except Exception as error:
-        structlog.get_logger().warning("trial_failed", reason=type(error).__name__)
-        return 0.0
+        message = f"model {recognizer.model!r} can't recognise speech: {error}".splitlines()[0]
+        raise ModelLoadError(message, final=True) from error
+    batch_jobs, each_s = _best_batch(recognizer, alone_s, jobs_max)
+    second_s = min(max(alone_s - short_s, 0.0) / (TRIAL_S - SHORT_S), alone_s / TRIAL_S)
+    gain = each_s / alone_s
+    return Trial(
+        batch_jobs=batch_jobs,
+        throughput_rtfx=TRIAL_S / each_s,
+        utterance_s=(alone_s - TRIAL_S * second_s) * gain,
+        second_s=second_s * gain,
+    )
+
+
+def _best_batch(recognizer: Recognizer, alone_s: float, jobs_max: int) -> tuple[int, float]:
+    """Return the best batch size and its time for one utterance."""
+    jobs_max = min(jobs_max, recognizer.abilities.batch_jobs)
+    best_jobs, best_s = 1, alone_s
+    for jobs in sorted({min(size, jobs_max) for size in BATCH_SIZES} - {1}):
+        if jobs * best_s > BATCH_S_MAX:
+            break
+        try:
+            each_s = _fastest_s(recognizer, TRIAL_S, jobs) / jobs
+        except Exception as error:
+            structlog.get_logger().warning("trial_batch_failed", jobs=jobs, reason=str(error))
+            break
+        if each_s > SLOWER * best_s:
+            break
+        if each_s < best_s:
+            best_jobs, best_s = jobs, each_s
+    return best_jobs, best_s
+
+
+def _fastest_s(recognizer: Recognizer, audio_s: float, jobs: int) -> float:
+    times_s = [_run_s(recognizer, audio_s, jobs)]
+    while len(times_s) < REPEATS_MAX and sum(times_s) < REPEATS_S_MAX:
+        times_s.append(_run_s(recognizer, audio_s, jobs))
+    return min(times_s)
+
+
+def _run_s(recognizer: Recognizer, audio_s: float, jobs: int) -> float:
+    """Time a batch of ``jobs`` utterances of faint noise.
+
+    Raises:
+        ValueError: if the recogniser fails on one of them.
+        Exception: any that the recogniser raises.
+    """
+    noise = np.random.default_rng(0).normal(0.0, 30.0, round(audio_s * SAMPLE_RATE_HZ))
+    batch = [Utterance(pcm=noise.astype("<i2").tobytes())] * jobs
+    started_s = time.monotonic()
+    recognitions = recognizer.recognize(batch)
+    took_s = time.monotonic() - started_s
+    for recognition in recognitions:
+        if recognition.failure is not None:
+            raise ValueError(recognition.failure.message)
+    return max(took_s, TRIAL_S_MIN)

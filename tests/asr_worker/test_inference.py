@@ -14,12 +14,13 @@ from asr_worker.recognizer.protocol import (
     Utterance,
 )
 from tests.asr_worker.broker_side import PATIENCE_S, worker_job
+from wire.messages import Abilities
 
 
 class Scripted:
     """A recogniser that returns what ``script`` returns."""
 
-    model, device, can_batch = "scripted", "cpu", True
+    model, device, abilities = "scripted", "cpu", Abilities()
 
     def __init__(self, script: Callable[[Sequence[Utterance]], list[Recognition]]) -> None:
         self.recognize = script

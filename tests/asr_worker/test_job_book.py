@@ -14,14 +14,33 @@ from asr_worker.job_book import (
     MessageRejected,
 )
 from asr_worker.recognizer.protocol import Recognition
-from wire.messages import Bye, Hello, Message, Ready, Refused, ReturnedJob, Welcome, WorkerJob
+from wire.messages import (
+    Abilities,
+    Bye,
+    Hello,
+    Message,
+    Ready,
+    Refused,
+    ReturnedJob,
+    Welcome,
+    WorkerJob,
+)
 
 LIMITS = BatchLimits(jobs_max=4, audio_ms_max=60_000)
-READY = Ready(worker_id="worker-1", credits=CREDITS_PER_BATCH_JOB * 4, model="demo", device="cpu")
+ABILITIES = Abilities(hotwords="words", batch_jobs=4)
+READY = Ready(
+    worker_id="worker-1",
+    credits=CREDITS_PER_BATCH_JOB * 4,
+    model="demo",
+    device="cpu",
+    abilities=ABILITIES,
+)
 
 
 def new_book() -> JobBook:
-    return JobBook(worker_id="worker-1", model="demo", device="cpu", limits=LIMITS)
+    return JobBook(
+        worker_id="worker-1", model="demo", device="cpu", limits=LIMITS, abilities=ABILITIES
+    )
 
 
 def welcomed_book() -> JobBook:

@@ -19,7 +19,7 @@ from persistence.reads import SessionReader
 from persistence.store import write
 from tests.broker.driving import WELCOME, Driver, job
 from wire import codec, publication
-from wire.messages import Message, Result, WorkerJob
+from wire.messages import Abilities, Message, Result, WorkerJob
 
 BUFFER = Limits(batch_rows_max=1, batch_wait_s=0.0, pending_rows_max=9, pending_bytes_max=9_999)
 FOUND = {"language": "en", "confidence": 0.875}
@@ -32,7 +32,9 @@ def on_the_bus(message: Message) -> Message:
 def recognised(work: WorkerJob) -> Message:
     """The answer of a worker whose model found ``FOUND``."""
     limits = BatchLimits(jobs_max=1, audio_ms_max=60_000)
-    book = JobBook(worker_id="worker-1", model="m", device="cpu", limits=limits)
+    book = JobBook(
+        worker_id="worker-1", model="m", device="cpu", limits=limits, abilities=Abilities()
+    )
     book.introduce()
     book.receive(WELCOME)
     book.receive(on_the_bus(work))

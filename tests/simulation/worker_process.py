@@ -37,6 +37,7 @@ class WorkerProcess:
             model="hash",
             device="none",
             limits=BatchLimits(jobs_max=options.batch_jobs_max, audio_ms_max=BATCH_AUDIO_MS_MAX),
+            abilities=m.Abilities(batch_jobs=options.batch_jobs_max),
         )
         self._accent = f"~{name}" if options.accents else ""
         self._slow = options.slow_workers and world.rng.random() < 0.5 and not world.healing

@@ -92,7 +92,7 @@ def test_only_the_utterance_at_fault_fails(plain: Any) -> None:
             assert "poison" not in recognition.failure.message
         else:
             assert recognition.text == plain_text(plain, audio[index])
-    assert recognizer.can_batch
+    assert recognizer.abilities.batch_jobs > 1
     assert auto.sizes.count(1) < 8, "the others were not all run one by one"
 
 
@@ -106,7 +106,7 @@ def test_not_implemented_ends_batching_at_once(plain: Any) -> None:
     audio = [spoken(seed, 8_000) for seed in range(4)]
     alone = [plain_text(plain, samples) for samples in audio]
     assert texts(recognizer, audio) == alone
-    assert not recognizer.can_batch
+    assert recognizer.abilities.batch_jobs == 1
     auto.sizes.clear()
     assert texts(recognizer, audio) == alone
     assert auto.sizes == [1, 1, 1, 1]
@@ -121,9 +121,9 @@ def test_repeated_failures_of_batches_end_batching(plain: Any) -> None:
     _, recognizer = misbehaving(plain, crash_on_batches)
     audio = [spoken(seed, 8_000) for seed in range(2)]
     for _ in range(BATCH_FAILURES_MAX):
-        assert recognizer.can_batch
+        assert recognizer.abilities.batch_jobs > 1
         assert all(texts(recognizer, audio))
-    assert not recognizer.can_batch
+    assert recognizer.abilities.batch_jobs == 1
 
 
 def test_a_wrong_number_of_results_ends_batching(plain: Any) -> None:
@@ -136,7 +136,7 @@ def test_a_wrong_number_of_results_ends_batching(plain: Any) -> None:
     )
     audio = [spoken(seed, 8_000) for seed in range(3)]
     assert texts(recognizer, audio) == [plain_text(plain, samples) for samples in audio]
-    assert not recognizer.can_batch
+    assert recognizer.abilities.batch_jobs == 1
 
 
 # ------------------------------------------------------------------ options, texts, times
@@ -156,7 +156,9 @@ class Recording:
 
 def calls_for(model_class: str, *utterances: Utterance) -> list[dict[str, Any]]:
     auto = Recording({"text": "x"})
-    FAMILIES[model_class](auto, None, model="m", device="cpu").recognize(utterances)
+    FAMILIES.get(model_class, FunasrRecognizer)(auto, None, model="m", device="cpu").recognize(
+        utterances
+    )
     return auto.calls
 
 
@@ -169,7 +171,7 @@ SECOND = b"\0\0" * 16_000
 
 def test_different_languages_and_hotwords_are_separate_calls() -> None:
     calls = calls_for(
-        "SeacoParaformer",
+        "Unknown",
         Utterance(pcm=SECOND, language="zh"),
         Utterance(pcm=SECOND, language="zh"),
         Utterance(pcm=SECOND, language="en"),
@@ -179,6 +181,14 @@ def test_different_languages_and_hotwords_are_separate_calls() -> None:
     assert [call["count"] for call in calls] == [2, 1, 1, 1]
     assert [call.get("language") for call in calls] == ["zh", "en", "zh", None]
     assert [call.get("hotword") for call in calls] == [None, None, " a b", None]
+
+
+def test_abilities_are_those_of_the_family_and_its_punctuator() -> None:
+    seaco = FAMILIES["SeacoParaformer"](None, None, model="m", device="cpu").abilities
+    assert (seaco.hotwords, seaco.word_times, seaco.takes_language) == ("words", True, False)
+    assert not seaco.punctuation
+    punctuator = Punctuator(Recording({"text": "x"}))
+    assert FAMILIES["Paraformer"](None, punctuator, model="m", device="cpu").abilities.punctuation
 
 
 def test_a_model_that_takes_neither_gets_one_call() -> None:

@@ -1,48 +1,121 @@
+"""The trial, with recognisers that take the time of a clock of their own."""
+
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+import time
+from collections.abc import Callable, Sequence
 
 import pytest
 
-from asr_worker.recognizer.fake import FakeRecognizer
-from asr_worker.recognizer.protocol import Recognition, Utterance
-from asr_worker.recognizer.trial import (
-    TRIAL_ALONE_S,
-    TRIAL_JOBS,
-    TRIAL_S,
-    TRIAL_S_MIN,
-    trial_rtfx,
+from asr_worker.recognizer.protocol import (
+    RECOGNITION_FAILED,
+    ModelLoadError,
+    Recognition,
+    Utterance,
 )
-from wire.messages import pcm_duration_ms
+from asr_worker.recognizer.trial import BATCH_S_MAX, TRIAL_S, TRIAL_S_MIN, Trial, measure
+from wire.messages import Abilities, Failure, pcm_duration_ms
+
+Cost = Callable[[int, float], float]
+"""Seconds that a batch takes, by its size and the duration of each utterance."""
+FAILED = Recognition(text=None, failure=Failure(code=RECOGNITION_FAILED, message="no decoder"))
+
+
+class Timed:
+    """A recogniser without a model, whose batches take what ``cost`` says."""
+
+    model, device = "timed", "none"
+
+    def __init__(self, cost: Cost, batch_jobs: int = 512) -> None:
+        self.abilities = Abilities(batch_jobs=batch_jobs)
+        self.sizes: list[int] = []
+        self.now_s = 0.0
+        self._cost = cost
+
+    def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
+        self.sizes.append(len(utterances))
+        self.now_s += self._cost(len(utterances), pcm_duration_ms(utterances[0].pcm) / 1000)
+        return [Recognition(text="")] * len(utterances)
+
+
+def measured(
+    monkeypatch: pytest.MonkeyPatch, cost: Cost, jobs_max: int = 32, batch_jobs: int = 512
+) -> tuple[Trial, Timed]:
+    recognizer = Timed(cost, batch_jobs)
+    monkeypatch.setattr(time, "monotonic", lambda: recognizer.now_s)
+    return measure(recognizer, jobs_max), recognizer
+
+
+def test_the_cost_of_an_utterance_is_separated_from_that_of_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, _ = measured(monkeypatch, lambda jobs, audio_s: jobs * (0.3 + 0.1 * audio_s))
+    assert found.utterance_s == pytest.approx(0.3)
+    assert found.second_s == pytest.approx(0.1)
+    assert found.throughput_rtfx == pytest.approx(TRIAL_S / 0.5)
+
+
+def test_costs_are_those_in_the_best_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cost(jobs: int, audio_s: float) -> float:
+        return (0.1 + 0.05 * audio_s) * (1 + jobs / 8)
+
+    found, _ = measured(monkeypatch, cost)
+    assert found.batch_jobs == 32
+    each_s = cost(32, TRIAL_S) / 32
+    assert found.throughput_rtfx == pytest.approx(TRIAL_S / each_s)
+    assert found.utterance_s + TRIAL_S * found.second_s == pytest.approx(each_s)
 
 
 @pytest.mark.parametrize(
-    ("batch_s", "jobs_max", "expected"),
-    [(0.02, 32, TRIAL_JOBS), (0.02, 3, 3), (0.02, 1, 1), (TRIAL_ALONE_S + 0.05, 32, 1)],
+    ("jobs_max", "batch_jobs", "expected"),
+    [(32, 512, 32), (200, 512, 128), (3, 512, 3), (1, 512, 1), (32, 1, 1), (32, 8, 8)],
 )
-def test_a_trial_measures_a_batch(batch_s: float, jobs_max: int, expected: int) -> None:
-    class Noted(FakeRecognizer):
-        batches: ClassVar[list[list[int]]] = []
+def test_batches_keep_to_the_limits_of_the_settings_and_the_model(
+    monkeypatch: pytest.MonkeyPatch, jobs_max: int, batch_jobs: int, expected: int
+) -> None:
+    found, recognizer = measured(monkeypatch, lambda *_: 0.02, jobs_max, batch_jobs)
+    assert found.batch_jobs == max(recognizer.sizes) == expected
 
+
+def test_a_size_that_is_clearly_slower_ends_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    each_s = {1: 0.10, 2: 0.09, 8: 0.06, 32: 0.08}
+    found, recognizer = measured(monkeypatch, lambda jobs, _: jobs * each_s[jobs], jobs_max=200)
+    assert found.batch_jobs == 8
+    assert max(recognizer.sizes) == 32
+
+
+def test_a_slow_model_is_not_tried_with_long_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, recognizer = measured(monkeypatch, lambda jobs, _: 0.4 * BATCH_S_MAX * jobs)
+    assert found.batch_jobs == 1
+    assert recognizer.sizes == [1, 1, 1, 2]
+
+
+def test_the_measured_factor_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, _ = measured(monkeypatch, lambda *_: 0.0, jobs_max=1)
+    assert found.throughput_rtfx == TRIAL_S / TRIAL_S_MIN
+
+
+def test_a_model_that_fails_alone_is_a_final_load_error_of_one_line() -> None:
+    class Raising(Timed):
         def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
-            self.batches.append([pcm_duration_ms(utterance.pcm) for utterance in utterances])
-            return super().recognize(utterances)
+            raise ValueError("no encoder\nand more")
 
-    Noted.batches.clear()
-    measured_rtfx = trial_rtfx(Noted("fake", batch_s), jobs_max)
-    assert Noted.batches[0] == [TRIAL_S * 1000]
-    assert Noted.batches[-1] == [TRIAL_S * 1000] * expected
-    assert 0 < measured_rtfx <= expected * TRIAL_S / batch_s
-
-
-def test_the_measured_factor_is_bounded() -> None:
-    assert trial_rtfx(FakeRecognizer("fake:0ms", 0.0), 1) <= TRIAL_S / TRIAL_S_MIN
-
-
-def test_a_failed_trial_measures_zero() -> None:
-    class Broken(FakeRecognizer):
+    class Failing(Timed):
         def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
-            raise ValueError("not this one")
+            return [FAILED] * len(utterances)
 
-    assert trial_rtfx(Broken("fake:0ms", 0.0), 32) == 0
+    for recognizer, reason in ((Raising, "no encoder"), (Failing, "no decoder")):
+        with pytest.raises(ModelLoadError, match=f"'timed' can't recognise speech: {reason}$") as e:
+            measure(recognizer(lambda *_: 0.0), 32)
+        assert e.value.final
+
+
+def test_a_batch_size_that_fails_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Limited(Timed):
+        def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
+            found = super().recognize(utterances)
+            return found if len(utterances) < 32 else [FAILED] * len(utterances)
+
+    recognizer = Limited(lambda *_: 0.02)
+    monkeypatch.setattr(time, "monotonic", lambda: recognizer.now_s)
+    assert measure(recognizer, 200).batch_jobs == 8
