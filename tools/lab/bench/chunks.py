@@ -15,8 +15,9 @@ import json
 import statistics
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,10 +37,11 @@ from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 CHUNK_MS = 200
 CHUNKS = 1_500
 CROWD = 300
-WARM_UP_S = 4.0
-MEASURED_S = 12.0
-ROUNDS = 2
-"""Each checkout, and the floor, is measured this often, in turn; the least counts."""
+WARM_UP_S = 2.0
+MEASURED_S = 6.0
+ROUNDS = 5
+"""All servers run at the same time and are measured in turn, this often. A shared machine changes
+its speed from minute to minute, so ratios are taken within a round, and their median counts."""
 OPEN_TIMEOUT_S = 20.0
 BATCH_CHUNKS = 37
 """Chunks in one call of the network: of a crowd of 300, those of a turn of 25 ms."""
@@ -84,12 +86,34 @@ class Cost:
     alone_ms: float
     crowd_us: float
 
-    def least(self, other: Cost) -> Cost:
-        return Cost(
-            min(self.alone_us, other.alone_us),
-            min(self.alone_ms, other.alone_ms),
-            min(self.crowd_us, other.crowd_us),
-        )
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The costs of all servers, measured one after the other."""
+
+    echo: Cost
+    ours: Cost
+    detection_us: float
+    """The bare network, one chunk in a call …"""
+    crowd_detection_us: float
+    """… and for each of ``BATCH_CHUNKS``."""
+    other: Cost | None = None
+    """The gateway of ``AGAINST``."""
+
+    @property
+    def alone_us(self) -> float:
+        """Of our gateway, less the speech detection."""
+        return max(0.0, self.ours.alone_us - self.detection_us)
+
+    @property
+    def other_alone_us(self) -> float:
+        assert self.other is not None
+        return self.other.alone_us - self.detection_us
+
+    @property
+    def crowd_ratio(self) -> float:
+        """Our gateway over the floor, in a crowd."""
+        return self.ours.crowd_us / (self.echo.crowd_us + self.crowd_detection_us)
 
 
 # ---------------------------------------------------------------------------------------- the audio
@@ -192,7 +216,7 @@ async def crowd_us(
     return await measuring
 
 
-def cost(url: str, process: psutil.Process, audio: list[str], *, starts: bool) -> Cost:
+def cost(url: str, process: psutil.Process, starts: bool, audio: list[str]) -> Cost:
     before_s = cpu_s(process)
     median_ms = asyncio.run(alone_ms(url, audio, starts=starts))
     alone_us = (cpu_s(process) - before_s) / CHUNKS * 1e6
@@ -205,25 +229,30 @@ def cost(url: str, process: psutil.Process, audio: list[str], *, starts: bool) -
 
 # -------------------------------------------------------------------------------------- the servers
 
+Server = tuple[str, psutil.Process, bool]
+"""URL, process, and whether its clients must start a session."""
 
-def cost_of_gateway(checkout: Path, audio: list[str]) -> Cost:
+
+@contextlib.contextmanager
+def gateway(checkout: Path) -> Iterator[Server]:
     """The whole system of ``checkout``, with a recogniser that takes no time."""
     settings = {"PORT": str(free_port()), **SETTINGS}
     stack = Stack(settings, supervised=True, checkout=checkout)
     try:
         stack.start_all()
         (process,) = stack.living("gateway")
-        return cost(stack.url(), process, audio, starts=True)
+        yield stack.url(), process, True
     finally:
         stack.stop()
 
 
-def cost_of_echo(audio: list[str]) -> Cost:
+@contextlib.contextmanager
+def echo() -> Iterator[Server]:
     port = free_port()
     url = f"ws://127.0.0.1:{port}"
     with running("-c", ECHO, str(port)) as process:
         asyncio.run(wait_for(url))
-        return cost(url, process, audio, starts=False)
+        yield url, process, False
 
 
 def detection_us(audio: list[str], streams: int) -> float:
@@ -252,52 +281,63 @@ def detection_us(audio: list[str], streams: int) -> float:
 
 def measure() -> list[Figure]:
     audio = encoded_chunks()
-    costs: dict[Path | None, Cost] = {}
-    checkouts = [None, ROOT, *([AGAINST] if AGAINST is not None else [])]
-    one_us = many_us = float("inf")
-    for _ in range(ROUNDS):
-        for checkout in checkouts:
-            found = cost_of_echo(audio) if checkout is None else cost_of_gateway(checkout, audio)
-            costs[checkout] = found.least(costs.get(checkout, found))
-        one_us = min(one_us, detection_us(audio, 1))
-        many_us = min(many_us, detection_us(audio, BATCH_CHUNKS))
-    return figures(costs, one_us, many_us)
+    checkouts = [ROOT, *([AGAINST] if AGAINST is not None else [])]
+    with contextlib.ExitStack() as exits:
+        servers = [exits.enter_context(each) for each in (echo(), *map(gateway, checkouts))]
+        return figures([measured_round(servers, audio) for _ in range(ROUNDS)])
 
 
-def figures(costs: dict[Path | None, Cost], one_us: float, many_us: float) -> list[Figure]:
-    echo, ours = costs[None], costs[ROOT]
-    alone_us = max(0.0, ours.alone_us - one_us)
-    floor_us = echo.crowd_us + many_us
-    alone_max_us, alone_other, crowd_other = None, "", ""
-    if AGAINST is not None:
-        other = costs[AGAINST]
-        other_us = other.alone_us - one_us
-        alone_max_us = PROMISED_ALONE_RATIO * other_us
-        alone_other = (
-            f"; {AGAINST.name}: {other_us:.0f} µs, of which this is {alone_us / other_us:.2f}"
-        )
-        crowd_other = f"; {AGAINST.name}: {other.crowd_us:.0f} µs"
+def measured_round(servers: Sequence[Server], audio: list[str]) -> Round:
+    echo_cost, ours, *others = (cost(*server, audio) for server in servers)
+    return Round(
+        echo=echo_cost,
+        ours=ours,
+        detection_us=detection_us(audio, 1),
+        crowd_detection_us=detection_us(audio, BATCH_CHUNKS),
+        other=others[0] if others else None,
+    )
+
+
+def median_of(rounds: Sequence[Round], value: Callable[[Round], float]) -> float:
+    return statistics.median(map(value, rounds))
+
+
+def figures(rounds: Sequence[Round]) -> list[Figure]:
+    middle = partial(median_of, rounds)
+    against = rounds[0].other is not None
+    alone_other = crowd_other = ""
+    if against:
+        ratio = middle(lambda each: each.alone_us / each.other_alone_us)
+        other_us = middle(lambda each: each.other_alone_us)
+        alone_other = f"; {AGAINST}: {other_us:.0f} µs, of which this is {ratio:.2f}"
+        crowd_other_us = middle(lambda each: each.other.crowd_us if each.other else 0.0)
+        crowd_other = f"; {AGAINST}: {crowd_other_us:.0f} µs"
+    alone_us = middle(lambda each: each.alone_us)
     return [
         Figure(
             what=f"a chunk of {CHUNK_MS} ms as JSON to its acknowledgement (p50)",
-            value=ours.alone_ms,
+            value=middle(lambda each: each.ours.alone_ms),
             unit="ms",
-            reference=f"bare websockets echo of the same message: {echo.alone_ms:.2f} ms",
+            reference="bare websockets echo of the same message: "
+            f"{middle(lambda each: each.echo.alone_ms):.2f} ms",
         ),
         Figure(
             what="a gateway's processor time for a chunk alone, less its speech detection",
             value=alone_us,
             unit="µs",
-            reference=f"speech detection: {one_us:.0f} µs; echo: {echo.alone_us:.0f} µs"
-            f"{alone_other}",
-            at_most=alone_max_us,
+            reference=f"speech detection: {middle(lambda each: each.detection_us):.0f} µs; "
+            f"echo: {middle(lambda each: each.echo.alone_us):.0f} µs{alone_other}",
+            at_most=PROMISED_ALONE_RATIO * alone_us / ratio if against else None,
         ),
         Figure(
             what=f"a gateway's processor time for a chunk in a crowd of {CROWD}, over the floor",
-            value=ours.crowd_us / floor_us,
+            value=middle(lambda each: each.crowd_ratio),
             unit="×",
-            reference=f"{ours.crowd_us:.0f} µs; echo {echo.crowd_us:.0f} µs"
-            f" + speech detection {many_us:.0f} µs{crowd_other}",
+            reference=f"{middle(lambda each: each.ours.crowd_us):.0f} µs; "
+            f"echo {middle(lambda each: each.echo.crowd_us):.0f} µs + speech detection "
+            f"{middle(lambda each: each.crowd_detection_us):.0f} µs; rounds "
+            f"{min(each.crowd_ratio for each in rounds):.2f} to "
+            f"{max(each.crowd_ratio for each in rounds):.2f} ×{crowd_other}",
             at_most=PROMISED_CROWD_RATIO,
         ),
     ]
