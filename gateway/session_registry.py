@@ -63,7 +63,7 @@ class SessionRegistry:
 
     def new_runner(self, client: str, dialect: Traits) -> SessionRunner:
         """Make a session for the client at the address ``client``. It has no id yet: see
-        ``claim``."""
+        ``reserve_or_resume``."""
         limits = SessionLimits(
             segment_deadline_ms=int(self._settings.segment_deadline_s * 1000),
             resume_wait_s=self._settings.resume_wait_s,
@@ -99,7 +99,9 @@ class SessionRegistry:
         """Whether the session runs here, or ended here recently."""
         return self.find(session_id) is not None
 
-    async def claim(self, runner: SessionRunner, start: e.Start) -> SessionRunner | e.Problem:
+    async def reserve_or_resume(
+        self, runner: SessionRunner, start: e.Start
+    ) -> SessionRunner | e.Problem:
         """Return the session for ``start``: ``runner`` itself, its id now reserved, or the session
         that the resume token belongs to. Otherwise a problem for the client."""
         session_id = start.session_id

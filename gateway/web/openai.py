@@ -197,7 +197,7 @@ class Upload:
     async def _feed(self) -> None:
         runner, start = self._runner, openai.start(self.request, self.session_id)
         try:
-            found = await self._server.registry.claim(runner, start)
+            found = await self._server.registry.reserve_or_resume(runner, start)
             assert found is runner, "the id is new"
             runner.begin(start)
             while data := await self._file.read(READ_BYTES):

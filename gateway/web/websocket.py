@@ -192,7 +192,7 @@ class Connection:
         if isinstance(event, e.Start):
             await self._begin_next()
         if isinstance(event, e.Start) and self._runner.session.state is State.NEW:
-            found = await self._registry.claim(self._runner, event)
+            found = await self._registry.reserve_or_resume(self._runner, event)
             if isinstance(found, e.Problem):
                 self.answer(found)
                 return

@@ -60,9 +60,11 @@ def test_settings_become_limits_of_sessions(server: Server) -> None:
 
 async def test_a_claimed_id_is_taken_until_the_session_is_forgotten(server: Server) -> None:
     first = server.registry.new_runner("", Native())
-    assert await server.registry.claim(first, START) is first
+    assert await server.registry.reserve_or_resume(first, START) is first
     assert server.is_here("s") and server.sessions["s"] is first
-    second = await server.registry.claim(server.registry.new_runner("", Native()), START)
+    second = await server.registry.reserve_or_resume(
+        server.registry.new_runner("", Native()), START
+    )
     assert isinstance(second, e.Problem) and second.code == "session_exists"
     server.registry.forget("s")
     assert not server.is_here("s")
@@ -75,19 +77,19 @@ async def test_an_id_that_a_store_knows_is_taken(
         return "active"
 
     monkeypatch.setattr(server.reader, "status", active)
-    found = await server.registry.claim(server.registry.new_runner("", Native()), START)
+    found = await server.registry.reserve_or_resume(server.registry.new_runner("", Native()), START)
     assert isinstance(found, e.Problem) and found.code == "session_exists"
 
 
 async def test_a_session_here_is_resumed_with_its_token_only(server: Server) -> None:
     runner = server.registry.new_runner("", Native())
-    await server.registry.claim(runner, START)
+    await server.registry.reserve_or_resume(runner, START)
     runner.open(Client())
     runner.begin(START)
     token = runner.session.resume_token
     for shown, found in ((token, runner), ("another", None)):
         fresh = server.registry.new_runner("", Native())
-        resumed = await server.registry.claim(fresh, _with_token(shown))
+        resumed = await server.registry.reserve_or_resume(fresh, _with_token(shown))
         assert resumed is found or (found is None and isinstance(resumed, e.Problem))
 
 
@@ -97,7 +99,7 @@ def _with_token(token: str) -> e.Start:
 
 async def test_a_session_of_a_newer_generation_elsewhere_is_handed_over(server: Server) -> None:
     runner = server.registry.new_runner("", Native())
-    await server.registry.claim(runner, START)
+    await server.registry.reserve_or_resume(runner, START)
     runner.open(Client())
     runner.begin(START)
     key = StoredKey(kind="record", session_id="s", seq=0, generation=0)

@@ -72,7 +72,7 @@ class NoServices:
 
         return Audio()
 
-    async def claim(self, runner: SessionRunner, start: e.Start) -> SessionRunner:
+    async def reserve_or_resume(self, runner: SessionRunner, start: e.Start) -> SessionRunner:
         return runner
 
     def new_runner(self, client: str, dialect: Dialect) -> SessionRunner:
@@ -235,10 +235,10 @@ async def test_a_chunk_being_decoded_during_a_resume_counts_once(
 
     socket2, services2, _fresh, connection2 = make()
 
-    async def claim(_runner: SessionRunner, _start: e.Start) -> SessionRunner:
+    async def reserve_or_resume(_runner: SessionRunner, _start: e.Start) -> SessionRunner:
         return runner
 
-    monkeypatch.setattr(services2, "claim", claim)
+    monkeypatch.setattr(services2, "reserve_or_resume", reserve_or_resume)
     second = asyncio.create_task(connection2.run())
     resume = {"action": "start", "session_id": "a", "resume_token": "t"}
     socket2.incoming.put_nowait(received(resume))
