@@ -20,9 +20,9 @@ from gateway.audio.timeline import samples_to_ms
 from gateway.audio.vad import VadEngine
 from gateway.broker_client import BrokerClient
 from gateway.session import events as e
+from gateway.session.registry import SessionRegistry, wall_ms
 from gateway.session.runner import SessionRunner
 from gateway.session.session_jobs import RETRYABLE
-from gateway.session_registry import SessionRegistry, wall_ms
 from gateway.settings import GatewaySettings
 from gateway.storage.outbox import Outbox
 from gateway.storage.redis_metadata import RedisMetadata

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.session import events as e
-from wire.messages import Lane
+from gateway.session.limits import Traits
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +36,6 @@ class MessageError(ValueError):
         self.code = code
         self.chunk_index = chunk_index
         self.fatal = fatal
-
-
-class Traits(Protocol):
-    """Properties of a dialect that its sessions depend on."""
-
-    name: str
-    """Shown to operators, and stored with the session unless it is the native one."""
-    resumable: bool
-    """Clients can resume a session and learn whether it is stored. If not, a lost connection ends
-    the session, and a ``Start`` after ``Finish`` begins another."""
-    lane: Lane
-    """``bulk``: its audio is recognised after that of live speech."""
 
 
 class Dialect(Traits, Protocol):

@@ -18,11 +18,12 @@ from gateway.session import events as e
 from gateway.session.chunks import ChunkLedger
 from gateway.session.delivery import Delivery
 from gateway.session.endpointer import EndpointerConfig
+from gateway.session.limits import SessionLimits
 from gateway.session.records import EarlyEnd, SessionRecords
 from gateway.session.resume import NEW_SESSION, ResumePoint
 from gateway.session.segmenter import CutUtterance, Segmenter
 from gateway.session.session_jobs import PartialPacing, SessionJobs
-from gateway.session.states import SessionLimits, State
+from gateway.session.states import State
 from gateway.session.transcript import join_texts
 from wire.messages import Job, Lane, Record, Result
 from wire.records import ChunkDetail
@@ -91,7 +92,7 @@ class Session:
         self._confirm_until_s = 0.0
         self._recent: deque[tuple[float, str]] = deque(maxlen=RECENT_EVENTS)
 
-    # --------------------------------------------------------------------------------- the caller's
+    # ----------------------------------------------------------------------------- public interface
 
     @property
     def session_id(self) -> str:

@@ -24,8 +24,8 @@ from gateway.audio.timeline import (
 )
 from gateway.session.endpointer import Endpointer, EndpointerConfig, Utterance
 from gateway.session.events import Mode
+from gateway.session.limits import SessionLimits
 from gateway.session.resume import NEW_SESSION, ResumePoint
-from gateway.session.states import SessionLimits
 
 FILE_BOUNDARY_SILENCE_MS = 192
 """Silence at a file's end that shows that it was not cut inside a word."""

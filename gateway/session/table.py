@@ -1,4 +1,4 @@
-"""The sessions of this gateway: running ones, and ones that ended recently."""
+"""Lookup of running and recently ended sessions."""
 
 from __future__ import annotations
 
@@ -23,10 +23,6 @@ class SessionTable:
         """The session, running or ended."""
         _, ended = self._finished.get(session_id, (0.0, None))
         return self.running.get(session_id, ended)
-
-    def check_token(self, runner: SessionRunner, resume_token: str) -> bool:
-        """Whether ``resume_token`` was issued for the session."""
-        return _has_token(runner, token_hash(resume_token))
 
     def end(self, runner: SessionRunner, now_s: float) -> bool:
         """``runner`` has ended. Returns False if it was handed over or forgotten before."""
@@ -55,7 +51,7 @@ class SessionTable:
         """Another gateway has claimed a session with its client's token. Returns whether the
         session was here."""
         runner = self.find(claimed.session_id)
-        if runner is None or not _has_token(runner, claimed.resume_token_hash):
+        if runner is None or not has_token(runner, claimed.resume_token_hash):
             return False
         return self.supersede(claimed.session_id, claimed.generation - 1)
 
@@ -70,5 +66,6 @@ class SessionTable:
         return True
 
 
-def _has_token(runner: SessionRunner, shown_hash: str) -> bool:
+def has_token(runner: SessionRunner, shown_hash: str) -> bool:
+    """Whether a token with ``shown_hash`` is the one issued for the session."""
     return same_hash(token_hash(runner.session.resume_token), shown_hash)

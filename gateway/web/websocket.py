@@ -21,9 +21,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from gateway.dialects.dialect import Dialect, Ignored, MessageError
 from gateway.session import events as e
 from gateway.session.core import CLOSE_NORMAL
+from gateway.session.registry import SessionRegistry
 from gateway.session.runner import CLOSE_INTERNAL_ERROR, CLOSE_POLICY, SessionRunner
 from gateway.session.states import State
-from gateway.session_registry import SessionRegistry
 from gateway.settings import GatewaySettings
 from gateway.telemetry.metrics import (
     ANSWERS_DISCARDED,

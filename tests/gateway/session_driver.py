@@ -9,7 +9,7 @@ from gateway.audio.timeline import FRAME_SAMPLES, AudioDecoded
 from gateway.session import events as e
 from gateway.session.core import Session
 from gateway.session.endpointer import EndpointerConfig
-from gateway.session.states import SessionLimits
+from gateway.session.limits import SessionLimits
 from wire.messages import Failure, Job, Record, Result, StoredKey
 
 LIMITS = SessionLimits(segment_deadline_ms=60_000, resume_wait_s=60.0)

@@ -15,8 +15,8 @@ from asr_client.protocol import (
 )
 from gateway.audio.timeline import AudioDecoded
 from gateway.session.endpointer import EndpointerConfig
+from gateway.session.limits import SessionLimits
 from gateway.session.segmenter import Segmenter
-from gateway.session.states import SessionLimits
 from tests.simulation.client_socket import SimSocket
 from tests.simulation.gateway_process import FRAME_BYTES, GatewayProcess
 from tests.simulation.options import Options

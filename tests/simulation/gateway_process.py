@@ -302,15 +302,15 @@ def simulated(
         stack.callback(lambda: structlog.configure(**configured))
         for module in (
             "server",
-            "session_registry",
+            "session.registry",
             "admission.gate",
             "session.runner",
             "draining",
             "web.websocket",
         ):
             stack.enter_context(patch(f"gateway.{module}.time", clock))
-        stack.enter_context(patch("gateway.session_registry.Session", recorded))
-        stack.enter_context(patch("gateway.session_registry.secrets", _Secrets()))
+        stack.enter_context(patch("gateway.session.registry.Session", recorded))
+        stack.enter_context(patch("gateway.session.registry.secrets", _Secrets()))
         stack.enter_context(patch("gateway.server.TICK_S", TICK_S))
         stack.enter_context(patch("gateway.session.transcript_store.RESULTS_PER_BLOCK", 2))
         stack.enter_context(patch("gateway.server.probe_load", _no_probe))

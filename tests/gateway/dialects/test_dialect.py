@@ -4,9 +4,10 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from gateway.dialects.dialect import MessageError, Traits
+from gateway.dialects.dialect import MessageError
 from gateway.dialects.openai import Openai
 from gateway.dialects.registry import DIALECTS
+from gateway.session.limits import Traits
 from wire.messages import Lane
 
 

@@ -22,7 +22,7 @@ class Session:
         self.resume_point = ResumePoint(generation=generation)
 
 
-class Host:
+class Runner:
     """The part of a ``SessionRunner`` that the table uses."""
 
     def __init__(self, generation: int) -> None:
@@ -33,10 +33,10 @@ class Host:
         self.gone = True
 
 
-def directory_of(runner: Host) -> SessionTable:
-    directory = SessionTable(keep_s=10.0)
-    directory.running["s"] = cast(Any, runner)
-    return directory
+def table_of(runner: Runner) -> SessionTable:
+    table = SessionTable(keep_s=10.0)
+    table.running["s"] = cast(Any, runner)
+    return table
 
 
 @pytest.mark.parametrize(
@@ -46,29 +46,29 @@ def directory_of(runner: Host) -> SessionTable:
 def test_a_claim_of_a_newer_generation_with_the_clients_token(
     generation: int, shown: str, goes: bool
 ) -> None:
-    runner = Host(1)
-    directory = directory_of(runner)
+    runner = Runner(1)
+    table = table_of(runner)
     claimed = Claimed(session_id="s", generation=generation, resume_token_hash=token_hash(shown))
-    assert directory.hand_over(claimed) is goes
+    assert table.hand_over(claimed) is goes
     assert runner.gone is goes
-    assert (directory.find("s") is None) is goes
+    assert (table.find("s") is None) is goes
 
 
 @pytest.mark.parametrize("ended", [False, True])
 @pytest.mark.parametrize(("superseded", "goes"), [(0, False), (1, True), (2, True)])
 def test_a_superseded_generation_ends_here(superseded: int, goes: bool, ended: bool) -> None:
     """A late refusal of an older generation does not end a session that has resumed here."""
-    runner = Host(1)
-    directory = directory_of(runner)
+    runner = Runner(1)
+    table = table_of(runner)
     if ended:
-        assert directory.end(cast(Any, runner), 0.0)
-    assert directory.supersede("s", superseded) is goes
+        assert table.end(cast(Any, runner), 0.0)
+    assert table.supersede("s", superseded) is goes
     assert runner.gone is goes
-    assert (directory.find("s") is None) is goes
+    assert (table.find("s") is None) is goes
 
 
 def test_an_unknown_session_is_neither_superseded_nor_handed_over() -> None:
-    directory = SessionTable(keep_s=10.0)
-    assert not directory.supersede("s", 1)
+    table = SessionTable(keep_s=10.0)
+    assert not table.supersede("s", 1)
     claimed = Claimed(session_id="s", generation=2, resume_token_hash=token_hash(TOKEN))
-    assert not directory.hand_over(claimed)
+    assert not table.hand_over(claimed)

@@ -1,4 +1,4 @@
-"""The sessions of this gateway: makes them, reserves their ids, resumes and releases them."""
+"""Makes the sessions of this gateway, reserves their ids, resumes and releases them."""
 
 from __future__ import annotations
 
@@ -6,22 +6,20 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
-from gateway.dialects.dialect import Traits
 from gateway.session import events as e
 from gateway.session.core import Session
 from gateway.session.endpointer import EndpointerConfig
-from gateway.session.resume import NEW_SESSION, NOT_RESUMABLE, UNAVAILABLE, ResumePoint
+from gateway.session.limits import SessionLimits, Traits
+from gateway.session.resume import NEW_SESSION, NOT_RESUMABLE, UNAVAILABLE, ResumePoint, token_hash
 from gateway.session.runner import Services, SessionRunner
-from gateway.session.states import SessionLimits
-from gateway.session.table import SessionTable
+from gateway.session.table import SessionTable, has_token
 from gateway.session.takeover import Takeover
 from gateway.settings import GatewaySettings
 from gateway.storage.redis_metadata import RedisMetadata
 from gateway.telemetry import metrics
 from persistence.reads import SessionReader, StoreUnavailable
-from wire.messages import JOB_DEADLINE_MS_MAX, Claimed, Lane, Message, Stored
+from wire.messages import Claimed, Lane, Message, Stored
 
 ID_CHECK_TIMEOUT_S = 0.5
 METADATA_UPDATE_EVERY_S = 5.0
@@ -59,7 +57,7 @@ class SessionRegistry:
         self.find = self._table.find
         self._metadata_due_s = 0.0
 
-    # ----------------------------------------------------------------------------- their beginning
+    # ------------------------------------------------------------------------------------- creation
 
     def new_runner(self, client: str, dialect: Traits) -> SessionRunner:
         """Make a session for the client at the address ``client``. It has no id yet: see
@@ -70,11 +68,8 @@ class SessionRegistry:
         )
         if not dialect.resumable:
             client = f"{client} ({dialect.name})"
-            limits = replace(limits, resume_wait_s=0.0, stored_wait_s=0.0)
-        if dialect.lane == "bulk":
-            limits = replace(limits, segment_deadline_ms=JOB_DEADLINE_MS_MAX)
         token = secrets.token_urlsafe(24)
-        return self._session(client, token, NEW_SESSION, limits, dialect.lane)
+        return self._session(client, token, NEW_SESSION, limits.for_protocol(dialect), dialect.lane)
 
     def _session(
         self,
@@ -136,7 +131,7 @@ class SessionRegistry:
     ) -> SessionRunner | e.Problem:
         here = self._table.find(session_id)
         if here is not None:
-            if not self._table.check_token(here, resume_token):
+            if not has_token(here, token_hash(resume_token)):
                 return NOT_RESUMABLE
             # A session that is ending will soon be in the database, and can be resumed from there.
             return here if here.session.resumable else UNAVAILABLE
@@ -158,7 +153,7 @@ class SessionRegistry:
             # Sessions continue without the stores. If the id was taken, the first rows are kept.
             return False
 
-    # ------------------------------------------------------------------------------------ their end
+    # ------------------------------------------------------------------------------------------ end
 
     def release(self, runner: SessionRunner) -> None:
         """``runner`` has ended."""

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from gateway.dialects.native import Native
+from gateway.dialects.openai import Openai
+from gateway.dialects.registry import DIALECTS
+from tests.gateway.session_driver import LIMITS
+from wire.messages import JOB_DEADLINE_MS_MAX
+
+
+def test_sessions_that_cannot_be_resumed_do_not_wait_for_their_client_or_commit() -> None:
+    limits = LIMITS.for_protocol(DIALECTS["/vosk"]())
+    assert (limits.resume_wait_s, limits.stored_wait_s) == (0, 0)
+    assert limits.segment_deadline_ms == LIMITS.segment_deadline_ms
+    assert LIMITS.for_protocol(Native()) == LIMITS
+
+
+def test_bulk_audio_has_the_longest_deadline() -> None:
+    assert LIMITS.for_protocol(Openai()).segment_deadline_ms == JOB_DEADLINE_MS_MAX
