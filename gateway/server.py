@@ -119,8 +119,8 @@ class Server:
     def is_here(self, session_id: str) -> bool:
         return self.registry.is_here(session_id)
 
-    def release(self, runner: SessionRunner) -> None:
-        self.registry.release(runner)
+    def session_ended(self, runner: SessionRunner) -> None:
+        self.registry.end(runner)
 
     def new_audio(self, start: e.Start, first_sample: int) -> AudioInput:
         return AudioInput(

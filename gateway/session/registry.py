@@ -1,4 +1,4 @@
-"""Makes the sessions of this gateway, reserves their ids, resumes and releases them."""
+"""Makes the sessions of this gateway, reserves their ids, resumes and ends them."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class SessionRegistry:
 
     # ------------------------------------------------------------------------------------------ end
 
-    def release(self, runner: SessionRunner) -> None:
+    def end(self, runner: SessionRunner) -> None:
         """``runner`` has ended."""
         if self._table.end(runner, time.monotonic()):
             metrics.SESSIONS.labels("ended").inc()

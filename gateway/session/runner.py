@@ -50,10 +50,10 @@ class Services(Protocol):
     def submit_record(self, record: Record) -> None: ...
     def keep_result(self, result: Result, *, contested: bool, waited_s: float) -> None: ...
     def new_audio(self, start: e.Start, first_sample: int) -> AudioInput: ...
-    def release(self, runner: SessionRunner) -> None: ...
+    def session_ended(self, runner: SessionRunner) -> None: ...
 
 
-class Attachment(Protocol):
+class ClientConnection(Protocol):
     """The connection of a session's client."""
 
     def answer(self, answer: e.Answer) -> None: ...
@@ -71,13 +71,13 @@ class SessionRunner:
     def __init__(self, session: Session, services: Services) -> None:
         self.session = session
         self._services = services
-        self._connection: Attachment | None = None
+        self._connection: ClientConnection | None = None
         self._audio: AudioInput | None = None
         self._vad = VadStream()
         self._decoding = False
         self._changed = asyncio.Event()
         self._traces = SessionTraces(session.lane) if tracing.on() else None
-        self._released = False
+        self._ended = False
         self._failed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger()
@@ -88,7 +88,7 @@ class SessionRunner:
     def attached(self) -> bool:
         return self._connection is not None
 
-    def open(self, connection: Attachment) -> None:
+    def open(self, connection: ClientConnection) -> None:
         """Attach the first connection of a session that has not started."""
         self._connection = connection
 
@@ -105,7 +105,7 @@ class SessionRunner:
         )
         self.handle(start)
 
-    def attach(self, connection: Attachment, next_segment_index: int | None) -> None:
+    def attach(self, connection: ClientConnection, next_segment_index: int | None) -> None:
         """The client has resumed. Its previous connection, if still open, is closed with 1008."""
         self._log.info("session_resumed", session_id=self.session.session_id)
         previous, self._connection = self._connection, connection
@@ -113,20 +113,20 @@ class SessionRunner:
             previous.displace(CLOSE_POLICY, "resumed elsewhere")
         self.handle(e.Attached(next_segment_index=next_segment_index))
 
-    def detach(self, connection: Attachment) -> None:
+    def detach(self, connection: ClientConnection) -> None:
         """``connection`` is closed. Does nothing if the session has another one."""
         if self._connection is connection:
             self._connection = None
             self.feed(e.Disconnected())
 
-    def note_written(self, connection: Attachment, segment_index: int) -> None:
+    def note_written(self, connection: ClientConnection, segment_index: int) -> None:
         if self._connection is connection:
             self.feed(e.SegmentWritten(segment_index=segment_index))
 
     # ------------------------------------------------------------------ from the client to the jobs
 
     async def take(
-        self, connection: Attachment, event: e.ClientEvent, received_s: float | None = None
+        self, connection: ClientConnection, event: e.ClientEvent, received_s: float | None = None
     ) -> None:
         """Take a client's event. A chunk goes all the way from here to its utterances' jobs.
 
@@ -157,7 +157,7 @@ class SessionRunner:
             self.handle(e.SpeechProbabilities(probabilities=tuple(probabilities)))
         finally:
             self._decoding = False
-        if self._released:
+        if self._ended:
             await self._close_audio()
 
     async def _decode(self, chunk: e.Chunk | None) -> e.Event:
@@ -194,7 +194,7 @@ class SessionRunner:
             self._perform(action)
         self._changed.set()
         if self.session.over:
-            self._release()
+            self._end_once()
 
     def feed(self, event: e.Event) -> None:
         """``handle`` an event that no connection awaits. A bug in one session must not stop the bus
@@ -213,7 +213,7 @@ class SessionRunner:
         self._log.exception("session_failed", session_id=self.session.session_id)
         if self._connection is not None:
             self._connection.close(CLOSE_INTERNAL_ERROR, "internal error")
-        self._end()
+        self._release()
 
     def interrupt(self) -> None:
         """The gateway is stopping: send the client to another one. Its audio is kept."""
@@ -231,25 +231,25 @@ class SessionRunner:
         """
         if self._connection is not None:
             self._connection.displace(CLOSE_RESTART, "resumed elsewhere")
-        self._end()
+        self._release()
 
-    async def over(self) -> None:
+    async def wait_over(self) -> None:
         """Wait for the session's last answer."""
         while not self.session.over:
             self._changed.clear()
             await self._changed.wait()
 
-    def _end(self) -> None:
+    def _release(self) -> None:
         self._connection = None
         self.session.handle(e.Released(), time.monotonic())
         self._changed.set()
-        self._release()
+        self._end_once()
 
-    def _release(self) -> None:
-        """Once, when the session is over."""
-        if self._released:
+    def _end_once(self) -> None:
+        """When the session is over. Does nothing the second time."""
+        if self._ended:
             return
-        self._released = True
+        self._ended = True
         session = self.session
         if session.session_id:
             self._log.info(
@@ -259,7 +259,7 @@ class SessionRunner:
                 chunks=session.chunk_count,
                 segments=session.segment_count,
             )
-        self._services.release(self)
+        self._services.session_ended(self)
         if self._audio is not None and not self._decoding:
             self._spawn(self._close_audio)
 

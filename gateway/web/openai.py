@@ -39,7 +39,7 @@ _STATUS = {"bad_audio": 400, "audio_too_long": 413, "overloaded": 503}
 """Status of the answer by error code. Other codes are failed segments: 500."""
 
 
-class Listener:
+class AnswerQueue:
     """The connection of a session: a queue of its answers. None is the end."""
 
     def __init__(self) -> None:
@@ -163,11 +163,11 @@ class Upload:
         self.session_id = str(uuid.uuid4())
         self._form = form
         self._file = file
-        self._listener = Listener()
+        self._queue = AnswerQueue()
         self._feeding: asyncio.Task[None] | None = None
         self._server = server
         self._runner: SessionRunner = server.registry.new_runner(client, openai.Openai())
-        self._runner.open(self._listener)
+        self._runner.open(self._queue)
 
     async def answers(self) -> AsyncIterator[e.SegmentText | e.Finished]:
         """Yield the segments in order, then the end. Call it once, and ``close`` in any case.
@@ -176,7 +176,7 @@ class Upload:
             RefusedError: the file cannot be decoded, or recognition of a segment failed.
         """
         self._feeding = asyncio.create_task(self._feed())
-        while (answer := await self._listener.answers.get()) is not None:
+        while (answer := await self._queue.answers.get()) is not None:
             if isinstance(answer, e.Problem):
                 status = _STATUS.get(answer.code, 500)
                 raise RefusedError(status, answer.code, answer.message, "file")
@@ -191,7 +191,7 @@ class Upload:
         if self._feeding is not None:
             self._feeding.cancel()
             await asyncio.gather(self._feeding, return_exceptions=True)
-        self._runner.detach(self._listener)
+        self._runner.detach(self._queue)
         await self._form.close()
 
     async def _feed(self) -> None:
@@ -210,7 +210,7 @@ class Upload:
 
     async def _take(self, event: e.ClientEvent) -> None:
         # A chunk that was started is recognised although the client has disconnected.
-        await asyncio.shield(self._runner.take(self._listener, event))
+        await asyncio.shield(self._runner.take(self._queue, event))
 
 
 async def _answer(upload: Upload, request: Request) -> Response:

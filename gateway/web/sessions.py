@@ -56,15 +56,15 @@ def add_sessions(app: FastAPI, server: Server) -> None:
         return found if format == "json" else transcript_response(found, format)
 
     async def find(session_id: str) -> dict[str, Any] | None:
-        host = server.sessions.get(session_id)
+        runner = server.sessions.get(session_id)
         try:
             stored = await server.reader.session(session_id)
         except StoreUnavailable:
-            if host is None:
+            if runner is None:
                 raise
             stored = None  # Of a running session only the details of chunks are missing.
-        if host is not None:
-            return live_session(host.session, stored)
+        if runner is not None:
+            return live_session(runner.session, stored)
         if stored is None:
             return None
         segments = [segment_answer(result) for result in stored["segments"]]

@@ -19,7 +19,7 @@ from gateway.dialects.registry import DIALECTS
 from gateway.server import Server
 from gateway.telemetry import metrics
 from gateway.web.schemas import AdmissionAnswer, ProblemAnswer
-from gateway.web.websocket import Connection
+from gateway.web.websocket import WebSocketConnection
 
 SUBPROTOCOLS = ("binary", "asr")
 """Accepted if offered, without further meaning. FunASR's clients offer the first. Clients that
@@ -60,7 +60,7 @@ def _mount(app: FastAPI, server: Server, path: str, new_dialect: Callable[[], Di
         try:
             offered = websocket.scope.get("subprotocols", [])
             await websocket.accept(next((name for name in SUBPROTOCOLS if name in offered), None))
-            await Connection(websocket, new_dialect(), server).run()
+            await WebSocketConnection(websocket, new_dialect(), server).run()
         finally:
             server.gate.leave()
 

@@ -58,7 +58,7 @@ class Gateway(Protocol):
     registry: SessionRegistry
 
 
-class Connection:
+class WebSocketConnection:
     """``run`` serves one accepted WebSocket until either side closes it."""
 
     def __init__(self, websocket: WebSocket, dialect: Dialect, gateway: Gateway) -> None:
@@ -212,7 +212,7 @@ class Connection:
         begins = self._runner.session.state in (State.NEW, State.ACTIVE)
         if self._dialect.resumable or begins:
             return
-        await self._runner.over()
+        await self._runner.wait_over()
         if self._idle is not None:
             self._idle.cancel()
         self._runner.detach(self)

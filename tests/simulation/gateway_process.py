@@ -19,7 +19,7 @@ from gateway.dialects.native import Native
 from gateway.draining import drain
 from gateway.server import Server
 from gateway.settings import GatewaySettings
-from gateway.web.websocket import Connection
+from gateway.web.websocket import WebSocketConnection
 from tests.simulation.broker_process import BrokerProcess
 from tests.simulation.client_socket import SimSocket
 from tests.simulation.event_loop import WorldLoop
@@ -173,7 +173,7 @@ class GatewayProcess:
                 return
             try:
                 socket.accept()
-                await Connection(cast(Any, socket), Native(), self.server).run()
+                await WebSocketConnection(cast(Any, socket), Native(), self.server).run()
             finally:
                 self.server.gate.leave()
 

@@ -33,7 +33,7 @@ from gateway.session.table import SessionTable
 from gateway.session.takeover import Takeover
 from gateway.storage.outbox import Outbox
 from gateway.storage.spool import Spool
-from gateway.web.websocket import Connection
+from gateway.web.websocket import WebSocketConnection
 from persistence.batch_buffer import Batch, BatchBuffer
 from tests.simulation import broker_process
 from tests.simulation.persistence_process import PersistenceProcess
@@ -488,15 +488,15 @@ def nothing_spooled() -> Context:
 
 
 def old_connection_stays_open() -> Context:
-    def attach(host: SessionRunner, connection: Any, next_segment_index: int | None) -> None:
-        host._connection = connection
-        host.handle(e.Attached(next_segment_index=next_segment_index))
+    def attach(runner: SessionRunner, connection: Any, next_segment_index: int | None) -> None:
+        runner._connection = connection
+        runner.handle(e.Attached(next_segment_index=next_segment_index))
 
     take = SessionRunner.take
 
-    async def take_of_any(host: SessionRunner, _connection: Any, event: Any, _at_s: Any) -> None:
-        assert host._connection is not None
-        await take(host, host._connection, event)
+    async def take_of_any(runner: SessionRunner, _connection: Any, event: Any, _at_s: Any) -> None:
+        assert runner._connection is not None
+        await take(runner, runner._connection, event)
 
     return patch.multiple(SessionRunner, attach=attach, take=take_of_any)
 
@@ -570,10 +570,10 @@ def a_failure_fails_the_next_segment() -> Context:
 
 
 def sigterm_drops_running_sessions() -> Context:
-    def interrupt(host: SessionRunner) -> None:
-        if host._connection is not None:
-            host._connection.close(CLOSE_RESTART, "service restart")
-        host._end()
+    def interrupt(runner: SessionRunner) -> None:
+        if runner._connection is not None:
+            runner._connection.close(CLOSE_RESTART, "service restart")
+        runner._release()
 
     return patch.object(SessionRunner, "interrupt", interrupt)
 
@@ -587,13 +587,13 @@ def connections_end_with_an_error() -> Context:
     """Asyncio reports it when it deletes the task."""
 
     def make(run: Any) -> Any:
-        async def fails(connection: Connection) -> None:
+        async def fails(connection: WebSocketConnection) -> None:
             await run(connection)
             raise RuntimeError("a bug")
 
         return fails
 
-    return _instead(Connection, "run", make)
+    return _instead(WebSocketConnection, "run", make)
 
 
 BROKER_BUGS: tuple[Callable[[Broker], None], ...] = (

@@ -69,7 +69,7 @@ class Gateway:
     def new_audio(self, start: e.Start, first_sample: int) -> Audio:
         return self.audio
 
-    def release(self, runner: SessionRunner) -> None:
+    def session_ended(self, runner: SessionRunner) -> None:
         self.released += 1
 
 

@@ -20,7 +20,7 @@ from gateway.session.core import TRANSITIONS, Session
 from gateway.session.runner import Services, SessionRunner
 from gateway.session.states import State
 from gateway.settings import GatewaySettings
-from gateway.web.websocket import Connection, Gateway
+from gateway.web.websocket import Gateway, WebSocketConnection
 from tests.gateway.session_driver import ENDPOINTER, LIMITS
 from wire.messages import Cancel, Job, Record, Result
 
@@ -86,13 +86,13 @@ class NoServices:
         self.runners.append(SessionRunner(session, cast(Services, self)))
         return self.runners[-1]
 
-    def release(self, runner: SessionRunner) -> None:
+    def session_ended(self, runner: SessionRunner) -> None:
         self.released += 1
 
 
-def make() -> tuple[ScriptedSocket, NoServices, SessionRunner, Connection]:
+def make() -> tuple[ScriptedSocket, NoServices, SessionRunner, WebSocketConnection]:
     socket, services = ScriptedSocket(), NoServices()
-    connection = Connection(cast(WebSocket, socket), Native(), cast(Gateway, services))
+    connection = WebSocketConnection(cast(WebSocket, socket), Native(), cast(Gateway, services))
     (runner,) = services.runners
     return socket, services, runner, connection
 
