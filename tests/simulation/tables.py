@@ -192,4 +192,7 @@ def _segment_row(entry: Entry) -> Segment:
     assert isinstance(entry.body, SegmentCopy)
     row = segment_row(entry.session_id, entry.generation, entry.body)
     found = dict(zip(segments.COLUMNS, row, strict=True))
-    return {**found, "tokens": json.loads(found["tokens"])}
+    return {
+        name: json.loads(value) if segments.COLUMNS[name] == "jsonb" else value
+        for name, value in found.items()
+    }
