@@ -30,6 +30,8 @@ $(INSTALLED): pyproject.toml constraints.txt tools/client/pyproject.toml tools/o
 	@$(BIN)/python tools/ops/requirements.py pyproject.toml > $(REQUIREMENTS)
 	@$(PIP_INSTALL) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) torch
 	@$(PIP_INSTALL) -r $(REQUIREMENTS)
+	@$(BIN)/python tools/ops/requirements.py --alone pyproject.toml > $(REQUIREMENTS)
+	@$(PIP_INSTALL) --no-deps -r $(REQUIREMENTS)
 	@$(PIP_INSTALL) --no-build-isolation -e tools/client
 	@touch $@
 

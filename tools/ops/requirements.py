@@ -25,15 +25,29 @@ def requirements(pyproject: Path) -> list[str]:
     return [*project["dependencies"], *(line for lines in extras.values() for line in lines)]
 
 
-def pins(roots: Iterable[str]) -> list[str]:
-    """Return ``name==version`` of all installed packages that ``roots`` need, directly or not.
+def alone(pyproject: Path) -> list[str]:
+    """Return the requirements that are installed without their own requirements."""
+    found: list[str] = tomllib.loads(pyproject.read_text(encoding="utf-8"))["tool"]["setup"][
+        "alone"
+    ]
+    return found
+
+
+def pins(roots: Iterable[str], alone: Iterable[str] = ()) -> list[str]:
+    """Return ``name==version`` of all installed packages that ``roots`` need, directly or not, and
+    of ``alone``.
 
     Local version labels (``+cpu``) are omitted: they name a build, not a version.
     """
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    found: dict[str, str] = {}
+    def version_of(name: str) -> str:
+        return importlib.metadata.distribution(name).version.partition("+")[0]
+
+    found = {
+        name: version_of(name) for name in (canonicalize_name(Requirement(a).name) for a in alone)
+    }
     done: set[tuple[str, frozenset[str]]] = set()
     waiting = [Requirement(root) for root in roots]
     while waiting:
@@ -42,9 +56,8 @@ def pins(roots: Iterable[str]) -> list[str]:
         if (name, extras) in done:
             continue
         done.add((name, extras))
-        distribution = importlib.metadata.distribution(name)
-        found[name] = distribution.version.partition("+")[0]
-        for line in distribution.requires or []:
+        found[name] = version_of(name)
+        for line in importlib.metadata.distribution(name).requires or []:
             need = Requirement(line)
             environments = [{"extra": extra} for extra in ("", *extras)]
             if need.marker is None or any(need.marker.evaluate(e) for e in environments):
@@ -56,12 +69,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Print pyproject.toml's requirements.")
     parser.add_argument("pyproject", type=Path)
     parser.add_argument("--pin", type=Path, metavar="FILE", help="write their versions to FILE")
+    parser.add_argument(
+        "--alone", action="store_true", help="print those to install without their requirements"
+    )
     arguments = parser.parse_args()
-    lines = requirements(arguments.pyproject)
     if arguments.pin is None:
-        print(*lines, sep="\n")
+        wanted = alone if arguments.alone else requirements
+        print(*wanted(arguments.pyproject), sep="\n")
     else:
-        text = PIN_HEADER + "\n".join(pins(lines)) + "\n"
+        found = pins(requirements(arguments.pyproject), alone(arguments.pyproject))
+        text = PIN_HEADER + "\n".join(found) + "\n"
         arguments.pin.write_text(text, encoding="utf-8")
 
 

@@ -28,7 +28,6 @@ def load_plain(directory: Path, **more: Any) -> Any:
     """A ``funasr.AutoModel`` without repairs."""
     return funasr_loading.auto_model(
         directory,
-        model=str(directory),
         device="cpu",
         ncpu=1,
         disable_update=True,

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from asr_worker.recognizer import funasr_loading, funasr_repairs
+from asr_worker.recognizer import funasr_loading
 from asr_worker.recognizer.funasr_loading import FAMILIES
+from asr_worker.recognizer.protocol import ModelLoadError
 from asr_worker.recognizer.punctuation import Punctuator
+from asr_worker.settings import WorkerSettings, model_source
 from tests.asr_worker.recognizer.test_funasr_repairs import run
 
 PROGRAM = """
@@ -49,13 +51,17 @@ def test_an_unknown_class_needs_all_of_funasr(tmp_path: Path) -> None:
     assert funasr_loading._modules_of(tmp_path) == Punctuator.modules
 
 
-def test_an_unreachable_hub_is_named_as_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(*_args: object, **_options: object) -> str:
-        raise OSError("no route to host")
+def test_a_model_that_was_not_pulled_names_the_command(tmp_path: Path) -> None:
+    """Workers fetch nothing."""
+    values = WorkerSettings(asr_model="whisper-tiny.en", asr_model_dir=tmp_path)
+    with pytest.raises(ModelLoadError, match=r"`asr models pull whisper-tiny\.en`") as caught:
+        funasr_loading.load(values, model_source(values.asr_model))
+    assert caught.value.final
+    assert "\n" not in str(caught.value)
 
-    funasr_repairs.import_modules(())
-    from funasr.download import download_model_from_hub
 
-    monkeypatch.setattr(download_model_from_hub, "get_or_download_model_dir", unreachable)
-    with pytest.raises(ConnectionError, match=r"paraformer.*no route to host"):
-        funasr_loading.auto_model(None, model="paraformer-zh", device="cpu", disable_update=True)
+def test_a_pulled_model_is_loaded_from_its_directory(tmp_path: Path, tiny_model_dir: Path) -> None:
+    (tmp_path / "someone").mkdir()
+    (tmp_path / "someone" / "tiny").symlink_to(tiny_model_dir)
+    values = WorkerSettings(asr_model="someone/tiny", asr_model_dir=tmp_path)
+    assert funasr_loading.load(values, model_source(values.asr_model)).model == "someone/tiny"

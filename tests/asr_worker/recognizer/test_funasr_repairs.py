@@ -37,7 +37,7 @@ from asr_worker.recognizer import funasr_loading, funasr_repairs
 
 def build():
     return funasr_loading.auto_model(
-        Path(sys.argv[1]), model=sys.argv[1], device="cpu", ncpu=1,
+        Path(sys.argv[1]), device="cpu", ncpu=1,
         disable_update=True, disable_pbar=True,
     )
 

@@ -28,6 +28,23 @@ def test_all_requirements_are_printed_development_tools_included() -> None:
     assert {"pyzmq", "psycopg[binary]", "pytest"} <= names
 
 
+def test_packages_without_their_requirements_are_printed_apart() -> None:
+    printed = subprocess.run(
+        [sys.executable, "-I", "-S", "tools/ops/requirements.py", "--alone", "pyproject.toml"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert printed == r.alone(ROOT / "pyproject.toml")
+    assert not set(printed) & set(r.requirements(ROOT / "pyproject.toml"))
+
+
+def test_what_a_package_alone_requires_is_not_pinned() -> None:
+    names = {line.partition("==")[0] for line in r.pins([], ["openai-whisper==20250625"])}
+    assert names == {"openai-whisper"}
+
+
 def test_pins_hold_direct_and_indirect_requirements() -> None:
     pinned = dict(line.split("==") for line in r.pins(["psycopg[binary]", "pytest-asyncio"]))
     assert {"psycopg", "psycopg-binary", "pytest", "pluggy"} <= pinned.keys()

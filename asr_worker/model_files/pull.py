@@ -1,0 +1,116 @@
+"""Bring a model into the cache: fetch it from the first source that has it, check and convert it.
+
+Only commands call this, never a worker: workers contact nobody.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from asr_worker.model_files import sources
+from asr_worker.model_files.cache import ModelCache
+from asr_worker.model_files.catalogue import Form, HubModel, Model, WhisperModel, model_named
+from asr_worker.model_files.download import NoSpaceError, Progress, SourceError
+from asr_worker.model_files.sources import Place
+from runtime import exit_codes
+
+
+class PullError(Exception):
+    """The model cannot be had. The message is one line for the operator.
+
+    ``code`` is ``exit_codes.UNAVAILABLE`` if a later try may succeed: a source did not answer, or
+    the disk is full. Else it is ``exit_codes.CONFIG``.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def pull(name: str, cache: ModelCache, places: Sequence[Place], progress: Progress) -> Path:
+    """Return the directory of the model ``name``, after fetching it unless it is there.
+
+    Raises:
+        UnknownModelError: if ``name`` is no model's name.
+        PullError: if no source delivers the model.
+    """
+    model = model_named(name)
+    if found := cache.find(name):
+        return found
+    try:
+        with cache.locked(
+            model, lambda: progress.step(f"waiting for another process that pulls {name}")
+        ) as partial:
+            # Another process may have pulled it meanwhile.
+            if found := cache.find(name):
+                return found
+            made = _fetch(model, places, partial, progress)
+            path = cache.install(model, made)
+            shutil.rmtree(partial)
+            return path
+    except NoSpaceError as error:
+        raise PullError(f"{name}: {error}", exit_codes.UNAVAILABLE) from error
+    except OSError as error:
+        reason = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+        raise PullError(f"ASR_MODEL_DIR: {reason}", exit_codes.UNAVAILABLE) from error
+
+
+def _fetch(model: Model, places: Sequence[Place], partial: Path, progress: Progress) -> Path:
+    failures: dict[str, SourceError] = {}
+    for place in places:
+        try:
+            if isinstance(model, WhisperModel):
+                made = _whisper(model, place, partial, progress)
+            else:
+                made = _repository(model, place, partial, progress)
+        except SourceError as error:
+            failures[place.source] = error
+        else:
+            if made is not None:
+                return made
+    if not failures:
+        raise PullError(
+            f"{model.name}: no entry of ASR_MODEL_SOURCES has this model", exit_codes.CONFIG
+        )
+    reasons = "; ".join(f"{source}: {error}" for source, error in failures.items())
+    if all(error.is_missing for error in failures.values()):
+        raise PullError(f"{model.name}: no such model ({reasons})", exit_codes.CONFIG)
+    raise PullError(f"{model.name}: no source delivers it ({reasons})", exit_codes.UNAVAILABLE)
+
+
+def _whisper(model: WhisperModel, place: Place, partial: Path, progress: Progress) -> Path | None:
+    """The model's directory from ``place``; None if that has none of its files."""
+    for file in model.files:
+        if file.source == place.source:
+            progress.step(f"{model.name} from {place.source}")
+            weights = sources.fetch_weights(place, file, partial, progress)
+            progress.step(f"converting {model.name}")
+            return _converted(model, weights, file.form, partial / "model")
+    return None
+
+
+def _converted(model: WhisperModel, path: Path, form: Form, made: Path) -> Path:
+    # It imports torch, which takes seconds and 200 MB.
+    from asr_worker.model_files import whisper_weights
+
+    try:
+        weights = whisper_weights.read(path, form)
+    except whisper_weights.WeightsError as error:
+        raise SourceError(str(error)) from error
+    heads = whisper_weights.alignment_heads(model.size, weights.dimensions)
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir()
+    whisper_weights.write_funasr_directory(weights, made, heads)
+    return made
+
+
+def _repository(model: HubModel, place: Place, partial: Path, progress: Progress) -> Path | None:
+    """The model's directory from ``place``; None if that is no hub."""
+    if place.source not in ("modelscope", "huggingface"):
+        return None
+    progress.step(f"{model.name} from {place.source}")
+    made = partial / place.source
+    sources.fetch_repository(place, model, made)
+    return made
