@@ -115,7 +115,14 @@ class InferenceLoop:
 def _recognize(recognizer: Recognizer, jobs: Sequence[WorkerJob]) -> Sequence[Recognition]:
     """Recognise ``jobs``. A recogniser that raises or miscounts fails its batch, not the thread."""
     utterances = [
-        Utterance(pcm=job.pcm, language=job.language, hotwords=job.hotwords) for job in jobs
+        Utterance(
+            pcm=job.pcm,
+            language=job.language,
+            hotwords=job.hotwords,
+            partial=job.partial,
+            stream=(job.session_id, job.seq) if job.session_id else None,
+        )
+        for job in jobs
     ]
     try:
         recognitions = recognizer.recognize(utterances)

@@ -24,6 +24,7 @@ from asr_worker.recognizer.paraformer import (
     Paraformer,
     SeacoParaformer,
 )
+from asr_worker.recognizer.paraformer_streaming import ParaformerStreaming
 from asr_worker.recognizer.protocol import ModelLoadError
 from asr_worker.recognizer.punctuation import Punctuator
 from asr_worker.recognizer.sense_voice import SenseVoice
@@ -34,6 +35,7 @@ FAMILIES: dict[str, type[FunasrRecognizer]] = {
     "BiCifParaformer": BiCifParaformer,
     "ContextualParaformer": ContextualParaformer,
     "Paraformer": Paraformer,
+    "ParaformerStreaming": ParaformerStreaming,
     "SeacoParaformer": SeacoParaformer,
     "SenseVoiceSmall": SenseVoice,
 }

@@ -38,6 +38,11 @@ class Utterance:
     pcm: bytes
     language: str = ""
     hotwords: tuple[str, ...] = ()
+    partial: bool = False
+    """The audio is the beginning of an utterance that goes on."""
+    stream: tuple[str, int] | None = None
+    """Names the utterance, by session and segment: its partial results have the same name, and
+    their audio is the beginning of this one's. None: it has no other results."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
