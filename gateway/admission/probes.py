@@ -25,13 +25,13 @@ async def probe_load(vad: VadEngine, admission: Admission) -> None:
     """
     stream, silence = VadStream(), bytes(FRAME_BYTES)
     load = LoopLoad()
-    heard_s, noted_s = vad.heard_s, time.monotonic()
+    processed_s, noted_s = vad.processed_s, time.monotonic()
     while True:
         due_s = time.monotonic() + PROBE_EVERY_S
         admission.note_probe_due(due_s)
         await asyncio.sleep(PROBE_EVERY_S)
-        audio_s, span_s = vad.heard_s - heard_s, time.monotonic() - noted_s
-        heard_s, noted_s = heard_s + audio_s, noted_s + span_s
+        audio_s, span_s = vad.processed_s - processed_s, time.monotonic() - noted_s
+        processed_s, noted_s = processed_s + audio_s, noted_s + span_s
         admission.note_busy(load.busy(), noted_s, audio_rate=audio_s / span_s)
         while not await _detect(vad, stream, silence):  # noqa: ASYNC110
             await asyncio.sleep(RETRY_S)

@@ -131,18 +131,18 @@ def _mp3_frame(header: bytes) -> tuple[tuple[int, int], int] | None:
 
 
 def _sniff_mp3_frames(data: bytes) -> Literal["mp3", "undecided"] | None:
-    place = 0
+    offset = 0
     shared = None
     for _ in range(_MP3_FRAMES_NEEDED):
-        header = data[place : place + 4]
+        header = data[offset : offset + 4]
         if len(header) < 4:
             plausible = not header or header[0] == 0xFF
-            return "undecided" if plausible and (data or place) else None
+            return "undecided" if plausible and (data or offset) else None
         frame = _mp3_frame(header)
         if frame is None or shared not in (None, frame[0]):
             return None
         shared = frame[0]
-        place += frame[1]
+        offset += frame[1]
     return "mp3"
 
 
@@ -163,19 +163,19 @@ class OggPages:
 
     def feed(self, data: bytes) -> bool:
         """Take the next bytes; return whether the stream ends exactly after them."""
-        place = 0
-        while place < len(data) and not self._lost:
-            skipped = min(self._skip_bytes, len(data) - place)
+        offset = 0
+        while offset < len(data) and not self._lost:
+            skipped = min(self._skip_bytes, len(data) - offset)
             self._skip_bytes -= skipped
-            place += skipped
-            if self._skip_bytes or place == len(data):
+            offset += skipped
+            if self._skip_bytes or offset == len(data):
                 break
             wanted = self._HEADER_BYTES
             if len(self._header) >= wanted:
                 wanted += self._header[26]
-            taken = data[place : place + wanted - len(self._header)]
+            taken = data[offset : offset + wanted - len(self._header)]
             self._header += taken
-            place += len(taken)
+            offset += len(taken)
             self._page()
         return not (self._lost or self._header or self._skip_bytes or self._open_streams)
 

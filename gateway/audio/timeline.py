@@ -85,9 +85,9 @@ class Timeline:
 
     def begin_chunk(self, chunk_index: int, *, clean_start: bool) -> None:
         """The audio appended next belongs to this chunk; ``clean_start`` as in ``AudioDecoded``."""
-        place = self.total_samples
-        if clean_start and place - self._clean_starts[-1][0] >= CLEAN_STARTS_EVERY_SAMPLES:
-            self._clean_starts.append((place, chunk_index))
+        sample = self.total_samples
+        if clean_start and sample - self._clean_starts[-1][0] >= CLEAN_STARTS_EVERY_SAMPLES:
+            self._clean_starts.append((sample, chunk_index))
 
     def clean_start_before(self, sample: int) -> tuple[int, int]:
         """The last place at or before ``sample`` where decoding can restart: sample and chunk."""
@@ -112,8 +112,8 @@ class Timeline:
         """Index of the chunk in which a segment ending at ``end_sample`` ends."""
         if not self._chunk_indexes:
             return 0
-        place = bisect_left(self._chunk_ends, end_sample)
-        return self._chunk_indexes[min(place, len(self._chunk_indexes) - 1)]
+        index = bisect_left(self._chunk_ends, end_sample)
+        return self._chunk_indexes[min(index, len(self._chunk_indexes) - 1)]
 
     def take_frames(self) -> bytes:
         """PCM of the whole frames not taken before; empty if there are none."""
@@ -152,9 +152,9 @@ class Timeline:
         needed = sample - WARM_UP_SAMPLES
         while len(self._clean_starts) > 1 and self._clean_starts[1][0] <= needed:
             self._clean_starts.popleft()
-        place = bisect_left(self._chunk_ends, sample)
-        place = min(place, len(self._chunk_ends) - 1)
-        del self._chunk_ends[:place], self._chunk_indexes[:place]
+        index = bisect_left(self._chunk_ends, sample)
+        index = min(index, len(self._chunk_ends) - 1)
+        del self._chunk_ends[:index], self._chunk_indexes[:index]
 
     def _between(self, start_sample: int, end_sample: int) -> bytes:
         """PCM of kept audio, copied once."""

@@ -121,7 +121,7 @@ class VadEngine:
         self._closed = False
 
     @property
-    def heard_s(self) -> float:
+    def processed_s(self) -> float:
         """Seconds of audio processed so far."""
         return self._frames * FRAME_SAMPLES / SAMPLE_RATE_HZ
 

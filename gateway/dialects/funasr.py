@@ -320,9 +320,9 @@ def _html5_can_place(text: str, count: int) -> bool:
     """Whether the html5 client finds a time for each word. It expects one for each character of
     a run without spaces, unless it is English. If there are fewer it fails and shows nothing, so
     mixed text is sent without times."""
-    place = 0
+    index = 0
     for word in filter(None, _SENTENCE_MARKS.split(text)):
-        if place >= count:
+        if index >= count:
             return False
-        place += 1 if _ENGLISH.fullmatch(word) else len(word)
+        index += 1 if _ENGLISH.fullmatch(word) else len(word)
     return True

@@ -48,7 +48,7 @@ class Session:
     - Call ``handle`` with each event and perform the returned actions in order.
     - After a ``Chunk`` that makes the session ``busy``, and after the action ``FlushDecoder``:
       decode, handle the result, detect speech in ``take_frames``, and handle
-      ``SpeechProbabilities``. Send no other client event meanwhile.
+      ``SpeechProbabilities``. Handle no other client event meanwhile.
     - Send ``Tick`` about five times a second.
     - Stop reading from the client while ``wants_audio`` is false.
 

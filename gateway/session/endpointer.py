@@ -79,10 +79,10 @@ class Endpointer:
     """
 
     def __init__(
-        self, config: EndpointerConfig, *, first_sample: int = 0, heard_samples: int = 0
+        self, config: EndpointerConfig, *, first_sample: int = 0, recognised_samples: int = 0
     ) -> None:
         """``first_sample`` is the beginning of the first frame, a multiple of a frame's samples. No
-        utterance begins in audio before ``heard_samples``."""
+        utterance begins in audio before ``recognised_samples``."""
         assert first_sample % FRAME_SAMPLES == 0
         self._config = config
         self._pre_roll = _samples(config.pre_roll_ms)
@@ -95,8 +95,8 @@ class Endpointer:
         self._search_frames = max(2, search_ms // FRAME_MS)
         self.position = first_sample
         """End of the frames pushed so far."""
-        self._heard = heard_samples
-        self._floor = heard_samples
+        self._recognised = recognised_samples
+        self._floor = recognised_samples
         """Audio before this is in an utterance or before a boundary."""
         self._speech_end = first_sample
         self._open: _Open | None = None
@@ -151,7 +151,7 @@ class Endpointer:
         self.position += FRAME_SAMPLES
         utterance = self._open
         if utterance is None:
-            if probability >= self._config.start_threshold and self.position > self._heard:
+            if probability >= self._config.start_threshold and self.position > self._recognised:
                 start = max(self._floor, frame_start - self._pre_roll)
                 self._open_at(start, [probability], is_rest=False)
             return None

@@ -174,8 +174,8 @@ class SessionRegistry:
     def on_stored(self, message: Stored) -> None:
         """Hand over sessions of which a newer generation is stored, and continue takeovers that
         wait for their record."""
-        for place in message.superseded:
-            key = message.keys[place]
+        for index in message.superseded:
+            key = message.keys[index]
             if self._table.supersede(key.session_id, key.generation):
                 metrics.SESSIONS.labels("moved").inc()
         self._takeover.note_stored(message.keys)

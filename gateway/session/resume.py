@@ -57,9 +57,9 @@ class ResumePoint:
     """Decoding restarts at this chunk …"""
     first_sample: int = 0
     """… whose audio begins at this sample of the session's timeline."""
-    heard_samples: int = 0
+    recognised_samples: int = 0
     """Audio before this is in ``results`` and only warms up speech detection."""
-    heard_chunk_index: int = -1
+    recognised_chunk_index: int = -1
     """Mode chunk: chunks up to this index are in ``results``."""
     started_at_ms: int | None = None
     final: e.Finished | None = None
@@ -106,8 +106,8 @@ def resume_point_of(stored: dict[str, Any], generation: int) -> ResumePoint:
         results=tuple(results),
         next_chunk_index=last.resume_chunk_index,
         first_sample=last.resume_sample,
-        heard_samples=last.end_ms * SAMPLE_RATE_HZ // 1000,
-        heard_chunk_index=last.last_chunk_index,
+        recognised_samples=last.end_ms * SAMPLE_RATE_HZ // 1000,
+        recognised_chunk_index=last.last_chunk_index,
     )
 
 

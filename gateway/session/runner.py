@@ -1,6 +1,14 @@
 """One session in this process: its core, its decoder, its state in speech detection, and its
 current connection.
 
+A chunk goes from its connection to the broker in one call of ``SessionRunner.take``:
+
+1. ``Session.handle(Chunk)`` checks its index, and acknowledges it. The session is now ``busy``.
+2. ``AudioInput.feed`` decodes it. ``Session.handle(AudioDecoded)`` appends the PCM to the timeline.
+3. ``VadEngine.probabilities`` detects speech in ``Session.take_frames``.
+4. ``Session.handle(SpeechProbabilities)`` cuts utterances. The action ``SubmitJob`` sends each to
+   the broker. The session takes the next chunk.
+
 The runner performs the session's actions and decides nothing.
 """
 
@@ -144,9 +152,9 @@ class SessionRunner:
             if received_s is not None:
                 CHUNK_SECONDS.observe(time.monotonic() - received_s)
             if self.session.busy:
-                await self._hear(event)
+                await self._process_audio(event)
 
-    async def _hear(self, chunk: e.Chunk | None) -> None:
+    async def _process_audio(self, chunk: e.Chunk | None) -> None:
         """Decode, append to the timeline, detect speech, cut utterances and submit them. None: the
         end of the audio."""
         self._decoding = True
@@ -296,7 +304,7 @@ class SessionRunner:
             self._connection.close(action.code, action.reason)
 
     def _flush_decoder(self, _action: e.FlushDecoder) -> None:
-        self._spawn(lambda: self._hear(None))
+        self._spawn(lambda: self._process_audio(None))
 
     def _submit_job(self, action: e.SubmitJob) -> None:
         self._services.send(action.job)

@@ -62,13 +62,13 @@ class Segmenter:
         self._endpointer = Endpointer(
             config,
             first_sample=self.timeline.framed_samples,
-            heard_samples=resume_point.heard_samples,
+            recognised_samples=resume_point.recognised_samples,
         )
         self._frames = b""
         self._finished = False
         self._chunk_waits = False
         """Mode chunk: the next ``take`` returns the last chunk."""
-        self._heard_chunk_index = resume_point.heard_chunk_index
+        self._recognised_chunk_index = resume_point.recognised_chunk_index
         self._last_chunk_index = 0
         self._file_boundaries: list[int] = []
         """Samples; those at the end of the audio wait for a further file."""
@@ -166,7 +166,7 @@ class Segmenter:
         self.timeline.take_frames()
         self.timeline.forget_before(end_sample)
         # A chunk that already has a result was decoded again only for the audio that follows it.
-        return [utterance] if self._last_chunk_index > self._heard_chunk_index else []
+        return [utterance] if self._last_chunk_index > self._recognised_chunk_index else []
 
     # ------------------------------------------------------------------------------ file boundaries
 

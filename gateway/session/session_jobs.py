@@ -68,12 +68,12 @@ class SessionJobs:
 
     def take_result(self, result: Result, now_s: float) -> Discarded | None:
         """Take a final result. Returns why it is discarded, or None if it is new."""
-        place = result.seq - self._first_seq
-        if place < 0:
+        index = result.seq - self._first_seq
+        if index < 0:
             return "repeated"
-        if place >= len(self._pending):
+        if index >= len(self._pending):
             return "unknown_segment"
-        pending = self._pending[place]
+        pending = self._pending[index]
         if pending.result is not None:
             return "repeated"
         if result.generation != pending.job.generation:

@@ -195,13 +195,13 @@ def _parse(data: bytes) -> Iterator[Record]:
     end, count, checksum = _TRAILER.unpack(data[-_TRAILER.size :])
     if end != _END or checksum != zlib.crc32(entries):
         raise codec.WireError("wrong trailer or checksum")
-    place = 0
+    offset = 0
     for _ in range(count):
-        (length,) = _LENGTH.unpack_from(entries, place)
-        place += _LENGTH.size
+        (length,) = _LENGTH.unpack_from(entries, offset)
+        offset += _LENGTH.size
         # Not the entry's own tag: it holds the protocol version of the release that wrote it.
-        header = entries[place + _TAG_BYTES : place + length]
+        header = entries[offset + _TAG_BYTES : offset + length]
         record = codec.decode([codec.tag_of(Record), header])
         assert isinstance(record, Record)
         yield record
-        place += length
+        offset += length

@@ -181,7 +181,7 @@ async def test_a_short_request_of_a_client_alone_is_answered_at_once(engine: Vad
             answering.send(None)
         found += answered.value.value
     assert found == pytest.approx(expected, abs=1e-4)
-    assert engine.heard_s == pytest.approx(2 * len(pcm) / 32_000)
+    assert engine.processed_s == pytest.approx(2 * len(pcm) / 32_000)
 
 
 async def test_clients_that_speak_together_share_turns(engine: VadEngine) -> None:
