@@ -6,33 +6,58 @@ and an idle worker adds no delay. Under load a batch waits briefly for more jobs
 
 A padded batch costs about its longest member's duration times its size, so members should have
 similar lengths. The *anchor* of a batch is the oldest job that must not wait any longer; the jobs
-closest to it in length join it while the limits hold.
+closest to it in length join it while the limits hold. All have the same options, so that a batch is
+one pass of the model, and its results are sent when that pass ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
+
+from wire.messages import Cost
 
 PADDED_SHARE_MAX = 1.5
 """Padded duration of a batch over its real duration. Above this, two batches are cheaper."""
 PARTIAL_PASSES_MAX = 4
 """A partial passed over by this many batches of finals becomes the next anchor."""
+MIXED_BATCH_S_MAX = 0.25
+"""Longest expected duration of a batch of finals that partials join: they must hardly delay it."""
+BATCH_S_MAX = 1.0
+"""Longest expected duration of a batch of several jobs: a final that arrives meanwhile waits for
+it."""
+HANG_TIMES_EXPECTED = 10.0
+"""A batch that takes longer than this multiple of its expected duration, and longer than
+``ASR_HANG_S``, hangs."""
 
 REST_SHARE = 2.0
 """Rest after a batch, as a multiple of the batch's duration."""
 REST_S_MAX = 0.1
 """Longest rest after a batch."""
+RESTLESS_BATCH_S = 0.25
+"""A batch that takes longer is followed by no rest: jobs have collected while it ran."""
 
 K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchLimits:
+    """Limits of a batch, and the cost that tells how long it will take. A single job may exceed all
+    of them."""
+
     jobs_max: int
     audio_ms_max: int
-    """Longest member × members. A single longer job is a batch of its own."""
+    """Longest member × members."""
+    cost: Cost = field(default_factory=Cost)
+
+    def share(self, jobs: int, padded_ms: int) -> float:
+        """How full such a batch is: at 1 it is full, above 1 it exceeds a limit."""
+        return max(
+            jobs / self.jobs_max,
+            padded_ms / self.audio_ms_max,
+            self.cost.expected_s(jobs, padded_ms) / BATCH_S_MAX,
+        )
 
 
 @dataclass(slots=True)
@@ -40,6 +65,7 @@ class _Queued(Generic[K]):
     key: K
     audio_ms: int
     partial: bool
+    options: Hashable
     passes: int = 0
 
 
@@ -53,9 +79,8 @@ class BatchQueue(Generic[K]):
 
     @property
     def fills_a_batch(self) -> bool:
-        """Whether the queue holds as much as one batch may, if its lengths allow one batch."""
-        enough_jobs = len(self._queued) >= self._limits.jobs_max
-        return enough_jobs or self._audio_ms >= self._limits.audio_ms_max
+        """Whether the queue holds as much as one batch may, if its jobs can form one batch."""
+        return self._limits.share(len(self._queued), self._audio_ms) >= 1
 
     def __len__(self) -> int:
         return len(self._queued)
@@ -63,10 +88,11 @@ class BatchQueue(Generic[K]):
     def __contains__(self, key: K) -> bool:
         return key in self._queued
 
-    def add(self, key: K, *, audio_ms: int, partial: bool) -> None:
-        """Append a job. The caller adds each key once."""
+    def add(self, key: K, *, audio_ms: int, partial: bool, options: Hashable = None) -> None:
+        """Append a job. The caller adds each key once. Only jobs with equal ``options`` share a
+        batch."""
         assert key not in self._queued, f"{key!r} is queued already"
-        self._queued[key] = _Queued(key, audio_ms, partial)
+        self._queued[key] = _Queued(key, audio_ms, partial, options)
         self._audio_ms += audio_ms
 
     def remove(self, key: K) -> None:
@@ -78,6 +104,11 @@ class BatchQueue(Generic[K]):
         self._queued.clear()
         self._audio_ms = 0
         return keys
+
+    def limit_jobs(self, jobs_max: int) -> None:
+        """The model has turned out to take fewer jobs in a batch."""
+        if jobs_max < self._limits.jobs_max:
+            self._limits = replace(self._limits, jobs_max=jobs_max)
 
     def take_batch(self) -> list[K]:
         """Remove the jobs of the next batch and return their keys; empty if the queue is.
@@ -109,17 +140,25 @@ class BatchQueue(Generic[K]):
     def _fill(self, anchor: _Queued[K]) -> list[_Queued[K]]:
         # sorted() is stable: among equally similar jobs the older one comes first.
         others = sorted(
-            (job for job in self._queued.values() if job is not anchor),
+            (
+                job
+                for job in self._queued.values()
+                if job is not anchor and job.options == anchor.options
+            ),
             key=lambda job: (job.partial, abs(job.audio_ms - anchor.audio_ms)),
         )
         batch = [anchor]
         longest_ms = total_ms = anchor.audio_ms
         for job in others:
-            if len(batch) == self._limits.jobs_max:
-                break
             new_longest_ms = max(longest_ms, job.audio_ms)
             padded_ms = new_longest_ms * (len(batch) + 1)
-            if padded_ms > self._limits.audio_ms_max:
+            if self._limits.share(len(batch) + 1, padded_ms) > 1:
+                continue
+            mixed = job.partial and not anchor.partial
+            if (
+                mixed
+                and self._limits.cost.expected_s(len(batch) + 1, padded_ms) > MIXED_BATCH_S_MAX
+            ):
                 continue
             if padded_ms > PADDED_SHARE_MAX * (total_ms + job.audio_ms):
                 continue
@@ -158,6 +197,7 @@ class BatchPacing:
         self._jobs_wait = True
 
     def batch_ended(self, now_s: float, *, jobs: int, took_s: float) -> None:
-        """Rest after a batch of ``jobs``, unless a single client sent it."""
+        """Rest after a batch of ``jobs``, unless a single client sent it or it took long."""
         alone = jobs < 2 and not self._jobs_waited
-        self._rest_until_s = now_s + (0.0 if alone else min(REST_SHARE * took_s, REST_S_MAX))
+        rests = not alone and took_s <= RESTLESS_BATCH_S
+        self._rest_until_s = now_s + (min(REST_SHARE * took_s, REST_S_MAX) if rests else 0.0)

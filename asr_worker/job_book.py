@@ -83,6 +83,8 @@ class JobBook:
         throughput_rtfx: float = 0.0,
     ) -> None:
         self._worker_id = worker_id
+        self._abilities = abilities
+        self._limits = limits
         credits = CREDITS_PER_BATCH_JOB * limits.jobs_max
         self._ready = Ready(
             worker_id=worker_id,
@@ -90,6 +92,7 @@ class JobBook:
             model=model,
             device=device,
             throughput_rtfx=throughput_rtfx,
+            cost=limits.cost,
             abilities=abilities,
             version_min=versions.VERSION_MIN,
             version_max=versions.VERSION_MAX,
@@ -132,9 +135,18 @@ class JobBook:
             case _:
                 return [MessageRejected("not_for_workers")]
 
+    def limit_jobs(self, jobs_max: int) -> None:
+        """The model has turned out to take at most ``jobs_max`` utterances in a batch."""
+        self._queue.limit_jobs(jobs_max)
+
     def take_batch(self) -> list[WorkerJob]:
         """Start the next batch; empty while draining. Pass its recognitions to ``answer``."""
         return [self._jobs[key] for key in self._queue.take_batch()]
+
+    def expected_s(self, batch: Sequence[WorkerJob]) -> float:
+        """Expected duration of a batch, by the trial."""
+        longest_ms = max(pcm_duration_ms(job.pcm) for job in batch)
+        return self._limits.cost.expected_s(len(batch), longest_ms * len(batch))
 
     def answer(
         self, batch: Sequence[WorkerJob], recognitions: Sequence[Recognition], infer_ms: int
@@ -221,8 +233,21 @@ class JobBook:
             return [JobsDiscarded("over_credit")]
         superseded = self._drop_older_attempts(key)
         self._jobs[key] = job
-        self._queue.add(key, audio_ms=pcm_duration_ms(job.pcm), partial=job.partial)
+        self._queue.add(
+            key,
+            audio_ms=pcm_duration_ms(job.pcm),
+            partial=job.partial,
+            options=self._options(job),
+        )
         return [JobsDiscarded("superseded", superseded)] if superseded else []
+
+    def _options(self, job: WorkerJob) -> tuple[str, tuple[str, ...]]:
+        """What makes the model's call for ``job`` differ from that for other jobs."""
+        can = self._abilities
+        return (
+            job.language if can.takes_language else "",
+            job.hotwords if can.hotwords != "none" else (),
+        )
 
     def _drop_older_attempts(self, key: JobKey) -> int:
         """Drop queued older attempts at this job: the broker accepts only the newest result."""

@@ -17,7 +17,7 @@ import structlog
 import zmq
 from msgspec.structs import replace
 
-from asr_worker.batching import BatchLimits, BatchPacing
+from asr_worker.batching import HANG_TIMES_EXPECTED, BatchLimits, BatchPacing
 from asr_worker.inference import InferenceLoop
 from asr_worker.job_book import Action, JobBook, JobsDiscarded, MessageRejected
 from asr_worker.metrics import (
@@ -67,6 +67,8 @@ class Worker:
         self._liveness = Liveness()
         self._build_recognizer = build_recognizer
         self._trial: Trial | None = None
+        self._hang_s = values.asr_hang_s
+        """The current batch hangs if it takes longer."""
         self._loop = InferenceLoop(self._build)
         self._pacing = BatchPacing()
 
@@ -86,8 +88,9 @@ class Worker:
             model=recognizer.model,
             device=recognizer.device,
             limits=BatchLimits(
-                jobs_max=self._values.asr_batch_jobs_max,
+                jobs_max=trial.batch_jobs,
                 audio_ms_max=self._values.asr_batch_audio_ms_max,
+                cost=trial.cost,
             ),
             throughput_rtfx=trial.throughput_rtfx,
             abilities=replace(recognizer.abilities, batch_jobs=trial.batch_jobs),
@@ -166,13 +169,22 @@ class Worker:
             self._pacing.batch_ended(now_s, jobs=jobs, took_s=took_s)
         may_start = book.fills_a_batch or self._pacing.wait_s(now_s) <= 0
         if not self._loop.busy and book.queued and may_start:
-            self._loop.submit(book.take_batch(), now_s)
-            self._pacing.batch_started()
+            self._start_batch(book, now_s)
         if self._loop.busy and book.queued:
             self._pacing.jobs_wait()
         QUEUED.set(book.queued)
         if finished is not None:
             bus.perform(book.answer(finished.jobs, finished.recognitions, finished.infer_ms))
+
+    def _start_batch(self, book: JobBook, now_s: float) -> None:
+        recognizer = self._loop.recognizer
+        assert recognizer is not None
+        book.limit_jobs(recognizer.abilities.batch_jobs)
+        batch = book.take_batch()
+        expected_s = book.expected_s(batch)
+        self._hang_s = max(self._values.asr_hang_s, HANG_TIMES_EXPECTED * expected_s)
+        self._loop.submit(batch, now_s)
+        self._pacing.batch_started()
 
     def _wait_s(self, book: JobBook) -> float:
         """Longest wait for messages until the next batch may start."""
@@ -182,7 +194,7 @@ class Worker:
 
     def _beat(self, bus: _Bus, now_s: float) -> None:
         busy_s = self._loop.busy_s(now_s)
-        if busy_s < self._values.asr_hang_s:
+        if busy_s < self._hang_s:
             self._liveness.beat()
             bus.perform([Heartbeat(worker_id=self._worker_id, busy_ms=round(busy_s * 1000))])
         else:

@@ -17,14 +17,17 @@ from asr_worker.recognizer.protocol import BATCH_JOBS_MAX
 from runtime.settings import BusSettings, ProcessSettings
 
 DEMO_MODEL_DIR = Path(__file__).parent / "models" / "demo"
-_FAKE = re.compile(r"fake:(\d{1,6})ms")
+FAKE = re.compile(
+    r"fake:(?P<batch_ms>\d{1,6})ms(\+(?P<second_ms>\d{1,6})ms/s)?(\*(?P<jobs>[1-9]\d{0,2}))?"
+)
+"""Names of recognisers without a model: ``asr_worker.recognizer.fake`` explains them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSource:
     """Where a model comes from.
 
-    ``location`` is a directory, a model's name, or for ``fake`` the milliseconds of each batch.
+    ``location`` is a directory, a model's name, or for ``fake`` its name, see ``FAKE``.
     """
 
     name: str
@@ -45,8 +48,8 @@ def model_source(name: str) -> ModelSource:
     if name == "demo":
         _require_model(DEMO_MODEL_DIR)
         return ModelSource(name=name, kind="demo", location=str(DEMO_MODEL_DIR))
-    if match := _FAKE.fullmatch(name):
-        return ModelSource(name=name, kind="fake", location=match[1])
+    if FAKE.fullmatch(name):
+        return ModelSource(name=name, kind="fake", location=name)
     path = Path(name).expanduser()
     if not name:
         raise ValueError("it is empty; leave it unset for the bundled demo model")
@@ -91,8 +94,8 @@ class WorkerSettings(ModelFilesSettings, BusSettings):
 
     asr_model: str = "demo"
     """``demo`` (bundled, spoken digits only), a model directory, or the name of a pulled model such
-    as ``whisper-base`` or ``iic/SenseVoiceSmall``. ``fake:50ms`` recognises nothing, for load
-    tests."""
+    as ``whisper-base`` or ``iic/SenseVoiceSmall``. ``fake:50ms+10ms/s*8`` recognises nothing, for
+    load tests, see ``asr_worker.recognizer.fake``."""
     asr_punc_model: str = ""
     """A punctuation model such as ``ct-punc``, or a directory; empty for none."""
     asr_device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps|npu(:\d+)?|xpu(:\d+)?)$")] = (
@@ -110,8 +113,8 @@ class WorkerSettings(ModelFilesSettings, BusSettings):
     asr_batch_audio_ms_max: Annotated[int, Field(ge=1_000, le=3_600_000)] = 64_000
     """Longest batch, padding included. A single longer utterance is a batch of its own."""
     asr_hang_s: Annotated[float, Field(gt=0, le=3_600)] = 30.0
-    """A batch that runs longer counts as hanging: heartbeats stop, and the supervisor restarts
-    the worker. Raise it for a large model on a slow CPU."""
+    """A batch that runs longer, and ten times as long as the trial at start lets expect, counts as
+    hanging: heartbeats stop, and the supervisor restarts the worker."""
 
     def named_models(self) -> list[str]:
         """Names of the models that must be pulled before a worker starts."""

@@ -75,6 +75,22 @@ class Abilities(Struct, frozen=True, kw_only=True, gc=False):
     """Batch size with the best throughput; 1: the model takes one utterance at a time."""
 
 
+class Cost(Struct, frozen=True, kw_only=True, gc=False):
+    """Processing time of a batch, as its worker measured it when it loaded the model. All zero: not
+    measured."""
+
+    batch_s: Ratio = 0.0
+    """For each batch …"""
+    utterance_s: Ratio = 0.0
+    """… in addition for each of its utterances, whatever its length …"""
+    second_s: Ratio = 0.0
+    """… and in addition for each second of its audio, padding included."""
+
+    def expected_s(self, jobs: int, audio_ms: int) -> float:
+        """Processing time of a batch of ``jobs`` with ``audio_ms`` in all."""
+        return self.batch_s + self.utterance_s * jobs + self.second_s * audio_ms / 1000
+
+
 class Place(Struct, frozen=True, kw_only=True, gc=False):
     """A segment's place in its session."""
 
@@ -349,7 +365,9 @@ class Ready(Struct, frozen=True, kw_only=True, gc=False):
     model: Name
     device: Name
     throughput_rtfx: Ratio = 0.0
-    """Seconds of audio recognised per second, measured at start; 0: not measured."""
+    """Seconds of audio recognised per second in batches of the best size, measured at start; 0: not
+    measured."""
+    cost: Cost = Cost()
     served_name: Name = ""
     """What sessions call the model; ``""``: ``model``."""
     abilities: Abilities = Abilities()

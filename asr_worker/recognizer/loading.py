@@ -17,7 +17,7 @@ def build(settings: WorkerSettings) -> Recognizer:
     """
     source = model_source(settings.asr_model)
     if source.kind == "fake":
-        return FakeRecognizer(source.name, int(source.location) / 1000)
+        return FakeRecognizer(source.location)
     # A fake worker must start without torch and FunASR, which take seconds and 200 MB.
     from asr_worker.recognizer.funasr_loading import load
 

@@ -9,7 +9,7 @@ import numpy as np
 import structlog
 
 from asr_worker.recognizer.protocol import ModelLoadError, Recognizer, Utterance
-from wire.messages import SAMPLE_RATE_HZ
+from wire.messages import SAMPLE_RATE_HZ, Cost
 
 TRIAL_S = 2.0
 """Duration of each utterance in the trial."""
@@ -31,16 +31,13 @@ TRIAL_S_MIN = 0.001
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """Processing times are those of one utterance in a batch of the best size."""
+    """What a trial has found."""
 
     batch_jobs: int
     """Batch size with the best throughput."""
     throughput_rtfx: float
-    """Seconds of audio recognised per second."""
-    utterance_s: float
-    """Processing time of an utterance, whatever its length …"""
-    second_s: float
-    """… and in addition for each second of its audio."""
+    """Seconds of audio recognised per second in batches of that size."""
+    cost: Cost
 
 
 def measure(recognizer: Recognizer, jobs_max: int) -> Trial:
@@ -59,14 +56,21 @@ def measure(recognizer: Recognizer, jobs_max: int) -> Trial:
         message = f"model {recognizer.model!r} can't recognise speech: {error}".splitlines()[0]
         raise ModelLoadError(message, final=True) from error
     batch_jobs, each_s = _best_batch(recognizer, alone_s, jobs_max)
-    second_s = min(max(alone_s - short_s, 0.0) / (TRIAL_S - SHORT_S), alone_s / TRIAL_S)
-    gain = each_s / alone_s
     return Trial(
         batch_jobs=batch_jobs,
         throughput_rtfx=TRIAL_S / each_s,
-        utterance_s=(alone_s - TRIAL_S * second_s) * gain,
-        second_s=second_s * gain,
+        cost=_cost(short_s, alone_s, each_s, batch_jobs),
     )
+
+
+def _cost(short_s: float, alone_s: float, each_s: float, batch_jobs: int) -> Cost:
+    """The cost that explains the three measurements: that of a short utterance, that of a longer
+    one, and the latter's share of a batch. What a batch saves is its own cost."""
+    saved_s = alone_s - each_s
+    batch_s = min(saved_s * batch_jobs / (batch_jobs - 1), alone_s) if batch_jobs > 1 else 0.0
+    rest_s = alone_s - batch_s
+    second_s = min(max(alone_s - short_s, 0.0) / (TRIAL_S - SHORT_S), rest_s / TRIAL_S)
+    return Cost(batch_s=batch_s, utterance_s=rest_s - TRIAL_S * second_s, second_s=second_s)
 
 
 def _best_batch(recognizer: Recognizer, alone_s: float, jobs_max: int) -> tuple[int, float]:

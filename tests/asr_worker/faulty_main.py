@@ -44,7 +44,7 @@ def wait_for_file(path: Path) -> None:
 
 
 def build(values: WorkerSettings) -> FaultyRecognizer:
-    return FaultyRecognizer(values.asr_model, 0.0)
+    return FaultyRecognizer(values.asr_model)
 
 
 def supervise() -> int:

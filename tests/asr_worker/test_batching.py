@@ -1,18 +1,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_worker.batching import (
+    BATCH_S_MAX,
+    MIXED_BATCH_S_MAX,
     PADDED_SHARE_MAX,
     PARTIAL_PASSES_MAX,
     REST_S_MAX,
+    RESTLESS_BATCH_S,
     BatchLimits,
     BatchPacing,
     BatchQueue,
 )
+from wire.messages import Cost
 
 LIMITS = BatchLimits(jobs_max=4, audio_ms_max=10_000)
 
@@ -63,6 +69,48 @@ def test_finals_come_first_and_partials_fill_the_batch() -> None:
     queue.add("partial", audio_ms=2_000, partial=True)
     queue.add("final", audio_ms=2_000, partial=False)
     assert queue.take_batch() == ["final", "partial"]
+
+
+def test_partials_join_finals_only_if_they_hardly_delay_them() -> None:
+    limits = replace(LIMITS, cost=Cost(second_s=MIXED_BATCH_S_MAX / 4))
+    queue: BatchQueue[str] = BatchQueue(limits)
+    queue.add("short partial", audio_ms=2_000, partial=True)
+    queue.add("other short partial", audio_ms=2_000, partial=True)
+    queue.add("short final", audio_ms=2_000, partial=False)
+    assert queue.take_batch() == ["short final", "short partial"]
+    assert queue.take_batch() == ["other short partial"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        # 0.4 s for each utterance, or for each second.
+        (replace(LIMITS, cost=Cost(utterance_s=0.4 * BATCH_S_MAX)), [0, 1]),
+        (replace(LIMITS, cost=Cost(second_s=0.4 * BATCH_S_MAX)), [0, 1]),
+        (replace(LIMITS, cost=Cost(utterance_s=2 * BATCH_S_MAX)), [0]),
+        (LIMITS, [0, 1, 2]),
+    ],
+)
+def test_a_batch_is_not_expected_to_take_long(limits: BatchLimits, expected: list[int]) -> None:
+    queue = queue_of(1_000, 1_000, 1_000, limits=limits)
+    assert queue.fills_a_batch == (limits is not LIMITS)
+    assert queue.take_batch() == expected
+
+
+def test_only_jobs_with_equal_options_share_a_batch() -> None:
+    queue: BatchQueue[int] = BatchQueue(LIMITS)
+    for key, options in enumerate(["zh", "en", "zh", "en"]):
+        queue.add(key, audio_ms=1_000, partial=False, options=options)
+    assert queue.take_batch() == [0, 2]
+    assert queue.take_batch() == [1, 3]
+
+
+def test_a_model_that_stops_batching_gets_one_job_at_a_time() -> None:
+    queue = queue_of(1_000, 1_000, 1_000)
+    queue.limit_jobs(1)
+    assert queue.fills_a_batch
+    queue.limit_jobs(3)
+    assert [queue.take_batch() for _ in range(3)] == [[0], [1], [2]]
 
 
 def test_partials_alone_form_a_batch() -> None:
@@ -143,7 +191,13 @@ def test_a_batch_of_several_jobs_is_followed_by_a_bounded_rest() -> None:
     pacing.batch_started()
     assert rest_after(pacing, 2, 0.01) == 0.02
     assert pacing.wait_s(100.02) <= 0
-    assert rest_after(pacing, 2, 10.0) == REST_S_MAX
+    assert rest_after(pacing, 2, RESTLESS_BATCH_S) == REST_S_MAX
+
+
+def test_a_long_batch_is_followed_by_no_rest() -> None:
+    pacing = BatchPacing()
+    pacing.batch_started()
+    assert rest_after(pacing, 2, RESTLESS_BATCH_S + 0.01) == 0
 
 
 def test_a_batch_whose_jobs_waited_is_followed_by_a_rest() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +21,7 @@ from asr_worker.recognizer.protocol import Recognition
 from wire.messages import (
     Abilities,
     Bye,
+    Cost,
     Hello,
     Message,
     Ready,
@@ -50,16 +55,15 @@ def welcomed_book() -> JobBook:
     return book
 
 
-def job(job_id: int, attempt: int = 1, epoch: str = "a") -> WorkerJob:
-    return WorkerJob(
-        broker_epoch=epoch,
-        job_id=job_id,
-        attempt=attempt,
-        partial=False,
-        language="",
-        hotwords=(),
-        pcm=b"\0\0" * 16_000,
-    )
+def job(job_id: int, attempt: int = 1, epoch: str = "a", **changes: Any) -> WorkerJob:
+    fields = {
+        "partial": False,
+        "language": "",
+        "hotwords": (),
+        "pcm": b"\0\0" * 16_000,
+        **changes,
+    }
+    return WorkerJob(broker_epoch=epoch, job_id=job_id, attempt=attempt, **fields)
 
 
 def answer(book: JobBook, batch: list[WorkerJob]) -> list[int]:
@@ -154,6 +158,26 @@ def test_jobs_beyond_the_credits_are_discarded() -> None:
     actions = [action for job_id in range(100) for action in book.receive(job(job_id))]
     assert book.queued <= READY.credits + LIMITS.jobs_max
     assert actions == [JobsDiscarded("over_credit")] * (100 - book.queued)
+
+
+def test_jobs_share_a_batch_unless_the_model_takes_an_option_in_which_they_differ() -> None:
+    book = welcomed_book()
+    book.receive(job(0, language="zh"))
+    book.receive(job(1, language="en"))
+    book.receive(job(2, hotwords=("word",)))
+    book.receive(job(3))
+    # The model takes hotwords and no language.
+    assert [each.job_id for each in book.take_batch()] == [0, 1, 3]
+    assert [each.job_id for each in book.take_batch()] == [2]
+
+
+def test_the_expected_duration_of_a_batch_is_by_the_longest_job() -> None:
+    limits = replace(LIMITS, cost=Cost(batch_s=0.25, utterance_s=0.5, second_s=0.1))
+    book = JobBook(
+        worker_id="worker-1", model="demo", device="cpu", limits=limits, abilities=ABILITIES
+    )
+    batch = [job(1, pcm=bytes(32_000)), job(2, pcm=bytes(64_000))]
+    assert book.expected_s(batch) == pytest.approx(0.25 + 2 * 0.5 + 4 * 0.1)
 
 
 def test_a_message_not_for_workers_is_rejected() -> None:

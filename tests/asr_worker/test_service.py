@@ -190,6 +190,21 @@ def wait_for_log(process: subprocess.Popen[bytes], event: bytes, times: int) -> 
     raise AssertionError(f"the process ended without {event!r}")
 
 
+def test_a_model_that_cannot_batch_gets_one_utterance_at_a_time_and_does_not_hang(
+    broker_side: BrokerSide,
+) -> None:
+    """Each utterance takes longer than ASR_HANG_S, as the trial has told."""
+    broker_side.start("asr_worker.service", ASR_MODEL="fake:300ms*1", ASR_HANG_S="0.05")
+    identity = broker_side.welcome()
+    jobs = {job_id: b"\0\0" * job_id for job_id in range(1, 6)}
+    for job_id, pcm in jobs.items():
+        broker_side.send(identity, worker_job(job_id, pcm))
+    results = broker_side.results(set(jobs))
+    assert list(results) == list(jobs), "not answered one by one"
+    assert [result.batch_jobs for result in results.values()] == [1] * len(jobs)
+    assert broker_side.heartbeats_of(identity)
+
+
 def test_a_recogniser_that_raises_fails_only_its_batch(
     broker_side: BrokerSide,
 ) -> None:

@@ -16,7 +16,7 @@ def test_other_names_are_those_of_models(name: str) -> None:
 
 def test_the_name_of_a_fake_holds_its_batch_duration() -> None:
     assert model_source("fake:50ms").kind == "fake"
-    assert model_source("fake:50ms").location == "50"
+    assert model_source("fake:50ms+10ms/s*8").location == "fake:50ms+10ms/s*8"
 
 
 def test_an_existing_directory_takes_precedence_over_a_name(

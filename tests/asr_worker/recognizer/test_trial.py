@@ -16,7 +16,7 @@ from asr_worker.recognizer.protocol import (
 from asr_worker.recognizer.trial import BATCH_S_MAX, TRIAL_S, TRIAL_S_MIN, Trial, measure
 from wire.messages import Abilities, Failure, pcm_duration_ms
 
-Cost = Callable[[int, float], float]
+Duration = Callable[[int, float], float]
 """Seconds that a batch takes, by its size and the duration of each utterance."""
 FAILED = Recognition(text=None, failure=Failure(code=RECOGNITION_FAILED, message="no decoder"))
 
@@ -26,7 +26,7 @@ class Timed:
 
     model, device = "timed", "none"
 
-    def __init__(self, cost: Cost, batch_jobs: int = 512) -> None:
+    def __init__(self, cost: Duration, batch_jobs: int = 512) -> None:
         self.abilities = Abilities(batch_jobs=batch_jobs)
         self.sizes: list[int] = []
         self.now_s = 0.0
@@ -39,31 +39,51 @@ class Timed:
 
 
 def measured(
-    monkeypatch: pytest.MonkeyPatch, cost: Cost, jobs_max: int = 32, batch_jobs: int = 512
+    monkeypatch: pytest.MonkeyPatch, cost: Duration, jobs_max: int = 32, batch_jobs: int = 512
 ) -> tuple[Trial, Timed]:
     recognizer = Timed(cost, batch_jobs)
     monkeypatch.setattr(time, "monotonic", lambda: recognizer.now_s)
     return measure(recognizer, jobs_max), recognizer
 
 
+@pytest.mark.parametrize("batch_jobs", [1, 32])
 def test_the_cost_of_an_utterance_is_separated_from_that_of_a_second(
+    monkeypatch: pytest.MonkeyPatch, batch_jobs: int
+) -> None:
+    def duration_s(jobs: int, audio_s: float) -> float:
+        return jobs * (0.02 + 0.01 * audio_s)
+
+    found, _ = measured(monkeypatch, duration_s, batch_jobs=batch_jobs)
+    assert found.cost.batch_s == pytest.approx(0.0, abs=1e-9)
+    assert found.cost.utterance_s == pytest.approx(0.02)
+    assert found.cost.second_s == pytest.approx(0.01)
+    assert found.throughput_rtfx == pytest.approx(TRIAL_S / 0.04)
+
+
+@pytest.mark.parametrize(
+    "duration_s",
+    [
+        lambda jobs, audio_s: 0.05 + jobs * (0.02 + 0.01 * audio_s),
+        lambda jobs, audio_s: (0.1 + 0.05 * audio_s) * (1 + jobs / 8),
+    ],
+)
+def test_the_cost_explains_an_utterance_alone_and_the_best_batch(
+    monkeypatch: pytest.MonkeyPatch, duration_s: Duration
+) -> None:
+    found, _ = measured(monkeypatch, duration_s)
+    assert found.batch_jobs == 32
+    batch_s = duration_s(32, TRIAL_S)
+    assert found.throughput_rtfx == pytest.approx(32 * TRIAL_S / batch_s)
+    assert found.cost.expected_s(32, round(32_000 * TRIAL_S)) == pytest.approx(batch_s)
+    assert found.cost.expected_s(1, round(1_000 * TRIAL_S)) == pytest.approx(duration_s(1, TRIAL_S))
+
+
+def test_a_batch_of_constant_duration_costs_nothing_for_its_utterances(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    found, _ = measured(monkeypatch, lambda jobs, audio_s: jobs * (0.3 + 0.1 * audio_s))
-    assert found.utterance_s == pytest.approx(0.3)
-    assert found.second_s == pytest.approx(0.1)
-    assert found.throughput_rtfx == pytest.approx(TRIAL_S / 0.5)
-
-
-def test_costs_are_those_in_the_best_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    def cost(jobs: int, audio_s: float) -> float:
-        return (0.1 + 0.05 * audio_s) * (1 + jobs / 8)
-
-    found, _ = measured(monkeypatch, cost)
-    assert found.batch_jobs == 32
-    each_s = cost(32, TRIAL_S) / 32
-    assert found.throughput_rtfx == pytest.approx(TRIAL_S / each_s)
-    assert found.utterance_s + TRIAL_S * found.second_s == pytest.approx(each_s)
+    found, _ = measured(monkeypatch, lambda *_: 0.02)
+    assert found.cost.batch_s == pytest.approx(0.02)
+    assert found.cost.expected_s(500, 1_000_000) == pytest.approx(0.02)
 
 
 @pytest.mark.parametrize(

@@ -39,4 +39,4 @@ def test_every_utterance_is_sent_once_and_few_at_a_time() -> None:
 
 
 def test_the_bare_loop_recognises_all_of_it() -> None:
-    assert bare_rtfx(FakeRecognizer("fake", 0.0), SPOKEN) > 0
+    assert bare_rtfx(FakeRecognizer("fake:0ms"), SPOKEN) > 0

@@ -24,5 +24,5 @@ def test_batches_hold_every_utterance() -> None:
 def test_seconds_of_audio_for_a_second_of_the_clock() -> None:
     clock = itertools.count(step=10).__next__
     batches = in_batches(utterances(3), 2)
-    rtfx = real_time_rtfx(FakeRecognizer("fake", 0.0), batches, clock)
+    rtfx = real_time_rtfx(FakeRecognizer("fake:0ms"), batches, clock)
     assert rtfx == pytest.approx(3 * UTTERANCE_S / 10)
