@@ -1,4 +1,4 @@
-"""``python -m asr_worker``: keep ``ASR_WORKERS`` worker processes running.
+"""``python -m asr_worker``: keep ``ASR_WORKERS`` worker processes of each model running.
 
 This process imports neither torch nor FunASR, so it starts at once and stays small. It restarts a
 worker that crashed or hangs. It exits with one line on stderr if a setting is wrong.
@@ -28,7 +28,7 @@ def worker_children(
     command: Sequence[str] = WORKER,
     silence_s_max: float = SILENCE_S_MAX,
 ) -> list[Child]:
-    """Return one supervised child per worker.
+    """Return one supervised child per worker. Each has one model.
 
     A worker that an operator ended by SIGTERM is restarted like a crashed one. Only wrong settings
     end the supervisor.
@@ -39,10 +39,14 @@ def worker_children(
             environment={
                 "OMP_NUM_THREADS": str(values.asr_threads),
                 "ONEDNN_PRIMITIVE_CACHE_CAPACITY": str(ONEDNN_SHAPES_MAX),
+                "ASR_MODELS": "",
+                "ASR_MODEL": model,
+                "ASR_SERVED_NAME": name if values.asr_models else values.asr_served_name,
             },
             final=frozenset({exit_codes.CONFIG}),
             silence_s_max=silence_s_max,
         )
+        for name, model in values.served_models.items()
         for _ in range(values.asr_workers)
     ]
 

@@ -68,8 +68,9 @@ def key_of(job: WorkerJob) -> JobKey:
 class JobBook:
     """The caller performs the returned actions in order.
 
-    ``worker_id`` is this process's identity. ``throughput_rtfx`` is its measured inverse
-    real-time factor, 0 if unknown. ``abilities`` is what its model can do.
+    ``worker_id`` is this process's identity, and ``served_name`` what sessions call its model.
+    ``throughput_rtfx`` is its measured inverse real-time factor, 0 if unknown. ``abilities`` is
+    what the model can do.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class JobBook:
         worker_id: str,
         model: str,
         device: str,
+        served_name: str,
         limits: BatchLimits,
         abilities: Abilities,
         throughput_rtfx: float = 0.0,
@@ -94,6 +96,7 @@ class JobBook:
             throughput_rtfx=throughput_rtfx,
             cost=limits.cost,
             abilities=abilities,
+            served_name=served_name,
             version_min=versions.VERSION_MIN,
             version_max=versions.VERSION_MAX,
         )

@@ -94,6 +94,7 @@ class Worker:
             ),
             throughput_rtfx=trial.throughput_rtfx,
             abilities=replace(recognizer.abilities, batch_jobs=trial.batch_jobs),
+            served_name=self._values.asr_served_name or recognizer.model,
         )
         MODEL.labels(recognizer.model, recognizer.device).set(1)
         memory.settle()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from asr_worker.model_files.cache import ModelCache
 from asr_worker.model_files.catalogue import model_named
@@ -89,6 +89,37 @@ class ModelFilesSettings(ProcessSettings):
         return value
 
 
+_SERVED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def served_models(entries: str) -> dict[str, str]:
+    """Parse ``name=model,name=model``: the models by the names that sessions ask for.
+
+    Raises:
+        ValueError: if an entry, a name or a model is invalid, or a name is given twice. The
+            message is for the operator.
+    """
+    models: dict[str, str] = {}
+    for entry in entries.split(","):
+        name, found, model = (part.strip() for part in entry.partition("="))
+        if not found:
+            raise ValueError(f"{entry.strip()!r} is not name=model")
+        _require_served_name(name)
+        if name in models:
+            raise ValueError(f"the name {name!r} is given twice")
+        try:
+            model_source(model)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        models[name] = model
+    return models
+
+
+def _require_served_name(name: str) -> None:
+    if not _SERVED_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is not a name of letters, digits, '.', '_' and '-'")
+
+
 class WorkerSettings(ModelFilesSettings, BusSettings):
     """Read from the environment, under the fields' names in upper case."""
 
@@ -96,6 +127,11 @@ class WorkerSettings(ModelFilesSettings, BusSettings):
     """``demo`` (bundled, spoken digits only), a model directory, or the name of a pulled model such
     as ``whisper-base`` or ``iic/SenseVoiceSmall``. ``fake:50ms+10ms/s*8`` recognises nothing, for
     load tests, see ``asr_worker.recognizer.fake``."""
+    asr_models: str = ""
+    """Several models, as ``zh=paraformer-zh,en=whisper-base``: each has a name, which sessions ask
+    for, and ``ASR_WORKERS`` processes. It replaces ``ASR_MODEL``."""
+    asr_served_name: str = ""
+    """What sessions call the model of ``ASR_MODEL``; empty: as it is written there."""
     asr_punc_model: str = ""
     """A punctuation model such as ``ct-punc``, or a directory; empty for none."""
     asr_device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps|npu(:\d+)?|xpu(:\d+)?)$")] = (
@@ -108,7 +144,7 @@ class WorkerSettings(ModelFilesSettings, BusSettings):
         int,
         Field(ge=1, le=64, validation_alias=AliasChoices("ASR_WORKERS", "MIN_WORKERS")),
     ] = 1
-    """Worker processes that ``python -m asr_worker`` keeps alive."""
+    """Worker processes that ``python -m asr_worker`` keeps alive, of each model."""
     asr_batch_jobs_max: Annotated[int, Field(ge=1, le=BATCH_JOBS_MAX)] = 32
     asr_batch_audio_ms_max: Annotated[int, Field(ge=1_000, le=3_600_000)] = 64_000
     """Longest batch, padding included. A single longer utterance is a batch of its own."""
@@ -126,6 +162,35 @@ class WorkerSettings(ModelFilesSettings, BusSettings):
     def _known_model(cls, value: str) -> str:
         model_source(value)
         return value
+
+    @property
+    def served_models(self) -> dict[str, str]:
+        """The models of ``python -m asr_worker`` by the names that sessions ask for."""
+        if self.asr_models:
+            return served_models(self.asr_models)
+        return {self.asr_served_name or self.asr_model: self.asr_model}
+
+    @field_validator("asr_models")
+    @classmethod
+    def _known_models(cls, value: str) -> str:
+        if value:
+            served_models(value)
+        return value
+
+    @field_validator("asr_served_name")
+    @classmethod
+    def _valid_name(cls, value: str) -> str:
+        if value:
+            _require_served_name(value)
+        return value
+
+    @model_validator(mode="after")
+    def _one_list_of_models(self) -> WorkerSettings:
+        given = {"asr_model", "asr_served_name"} & self.model_fields_set
+        if self.asr_models and given:
+            names = " and ".join(sorted(name.upper() for name in given))
+            raise ValueError(f"set either ASR_MODELS or {names}")
+        return self
 
     @field_validator("asr_punc_model")
     @classmethod

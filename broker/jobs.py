@@ -28,6 +28,8 @@ class PendingJob:
     audio_ms: int
     received_s: float
     deadline_s: float
+    model: str = ""
+    """Served name of the model whose queue or worker has it."""
     place: Place = "nowhere"
     attempts_lost: int = 0
     timed_out: bool = False

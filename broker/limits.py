@@ -62,8 +62,11 @@ THROUGHPUT_MIN_RTFX = 0.01
 """Lower bound of a worker's factor: waiting times are divided by it."""
 THROUGHPUT_HALF_LIFE_S = 5.0
 """Busy time after which a measurement counts for half."""
-MODELS_REPORTED_MAX = 64
-"""Different models named in ``Load``; workers with further models work, unnamed."""
+MODELS_MAX = 64
+"""Served models. Workers of a further one are not registered, its jobs are refused, both counted.
+"""
+MODEL_REMEMBERED_S = 600.0
+"""A model without workers and jobs is reported as unavailable for so long, then it is unknown."""
 ARRIVALS_HALF_LIFE_S = 3.0
 """Time after which arrived audio counts for half in the arrival rate."""
 UTTERANCE_S_MAX = 20.0

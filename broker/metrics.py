@@ -44,6 +44,20 @@ _EST_WAIT = Gauge(
     "asr_broker_expected_wait_seconds", "Expected wait of a live job that arrives now"
 )
 
+_MODEL_WORKERS = Gauge(
+    "asr_broker_model_workers", "Workers that take jobs of a model, by its served name", ["model"]
+)
+_MODEL_QUEUED = Gauge(
+    "asr_broker_model_queued_audio_seconds",
+    "Audio waiting for the workers of a model, by its served name",
+    ["model"],
+)
+_MODEL_WAIT = Gauge(
+    "asr_broker_model_expected_wait_seconds",
+    "Expected wait of a live job that arrives now, by the served name of its model",
+    ["model"],
+)
+
 WATCHED = (
     *("worker_lease_ended", "worker_unreachable", "attempt_deadline", "worker_quarantined"),
     *("front_malformed", "back_malformed", "front_unexpected", "back_unexpected"),
@@ -57,6 +71,7 @@ _OUTCOMES = frozenset({"text", "chunk_failed", "deadline", "recognition_failed"}
 BY_A_WORKER = frozenset({"text", "recognition_failed"})
 """Outcomes that a worker's answer leads to. For the others no waiting time is defined."""
 
+_shown_models: set[str] = set()
 _LANES = ("live", "bulk")
 _answers = {(lane, o): ANSWERS.labels(lane, o) for lane in _LANES for o in (*_OUTCOMES, "other")}
 _waits = {lane: QUEUE_SECONDS.labels(lane) for lane in _LANES}
@@ -79,6 +94,16 @@ def set_gauges(load: Load) -> None:
     _THROUGHPUT.set(load.throughput_rtfx)
     _ARRIVING.set(load.arriving_audio_rate)
     _EST_WAIT.set(load.est_wait_ms / 1000)
+    for model in load.served:
+        _MODEL_WORKERS.labels(model.name).set(model.workers)
+        _MODEL_QUEUED.labels(model.name).set(model.queued_audio_ms / 1000)
+        _MODEL_WAIT.labels(model.name).set(model.est_wait_ms / 1000)
+    served = {model.name for model in load.served}
+    for name in _shown_models - served:
+        for gauge in (_MODEL_WORKERS, _MODEL_QUEUED, _MODEL_WAIT):
+            gauge.remove(name)
+    _shown_models.clear()
+    _shown_models.update(served)
 
 
 for _reason in WATCHED:

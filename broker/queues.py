@@ -123,7 +123,7 @@ class FairQueue:
 
 
 class JobQueue:
-    """All jobs that are accepted and not assigned.
+    """The jobs of one model that are accepted and not assigned.
 
     Jobs that come back from workers are first, in the order of their return. The lanes follow, live
     before bulk without starving it. Partial jobs are assigned only when no other job waits. A job
@@ -173,11 +173,13 @@ class JobQueue:
     def bookkeeping_length(self) -> int:
         return self._live.heap_length + self._bulk.heap_length
 
-    def admits(self, audio_ms: int) -> bool:
-        """Whether the queue has room for a new job. Returned jobs are always admitted."""
-        return (
-            self.audio_ms + audio_ms <= self._limits.queue_audio_ms_max
-            and len(self) < self._limits.queue_jobs_max
+    def admits(self, audio_ms: int, models: int) -> bool:
+        """Whether the queue has room for a new job: each of ``models`` has an equal share of the
+        limits, so that jobs without workers leave room for others. An empty queue has room, and
+        returned jobs are always admitted."""
+        return not len(self) or (
+            self.audio_ms + audio_ms <= self._limits.queue_audio_ms_max // models
+            and len(self) < self._limits.queue_jobs_max // models
         )
 
     def push(self, entry: PendingJob) -> None:
@@ -189,6 +191,12 @@ class JobQueue:
         assert not entry.job.partial
         alone = entry.attempts_lost >= limit.ATTEMPTS_MAX - 1 or entry.timed_out
         self._add(entry, "exclusive" if alone else "retry")
+
+    def move(self, entry: PendingJob, to: JobQueue) -> None:
+        """Move a queued job to the same place of another queue."""
+        place = entry.place
+        self.remove(entry)
+        to._add(entry, place)
 
     def remove(self, entry: PendingJob) -> None:
         """Remove a queued job. The caller assigns it or ends it."""

@@ -9,6 +9,7 @@ counted with the reason.
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from msgspec.structs import asdict
@@ -16,7 +17,6 @@ from msgspec.structs import asdict
 from broker import answers
 from broker import events as e
 from broker import limits as limit
-from broker.arrivals import ArrivalRate
 from broker.jobs import PendingJob, timeline_key
 from broker.peers import Gateways, Subscriptions, UnregisteredWorkers, is_utf8
 from broker.scheduler import Scheduler
@@ -44,10 +44,9 @@ class Broker:
         )
         self._lease_s = limits.lease_s
         self._jobs = self.scheduler.jobs
-        self._workers = self.scheduler.workers
+        self._models = self.scheduler.models
         self._unregistered = UnregisteredWorkers()
         self._subscriptions = Subscriptions()
-        self._arrivals = ArrivalRate()
         self._failed_total = 0
         self._ticked_s: float | None = None
         self._load_due_s = 0.0
@@ -87,26 +86,24 @@ class Broker:
 
     def load(self) -> m.Load:
         """The state of the broker, as gateways receive it."""
-        workers = [worker for worker in self._workers if not worker.draining]
-        queue = self.scheduler.queue
-        throughput_rtfx = self._workers.throughput_rtfx
-        # A live job that arrives now waits for these; it goes before all bulk jobs.
-        waiting_ms = queue.audio_ms - queue.bulk_audio_ms + self._workers.held_audio_ms
-        wait_ms = round(waiting_ms / throughput_rtfx) if workers else limit.EST_WAIT_MS_MAX
+        served = [model.state() for model in self._models]
+        workers = [worker for worker in self._models.workers if not worker.draining]
+        waits_ms = [model.est_wait_ms for model in served if model.workers or not workers]
         return m.Load(
             broker_epoch=self.epoch,
-            queued_audio_ms=queue.audio_ms,
-            queued=len(queue),
-            in_flight=self._workers.held,
+            queued_audio_ms=sum(model.queued_audio_ms for model in served),
+            queued=sum(len(model.queue) for model in self._models),
+            in_flight=sum(model.workers.held for model in self._models),
             failed_total=self._failed_total,
             workers=len(workers),
-            workers_busy=sum(bool(worker.held) for worker in workers),
-            throughput_rtfx=throughput_rtfx,
-            est_wait_ms=min(wait_ms, limit.EST_WAIT_MS_MAX) if waiting_ms else 0,
-            models=tuple(sorted({w.model for w in workers})[: limit.MODELS_REPORTED_MAX]),
-            arriving_audio_rate=self._arrivals.per_s,
+            workers_busy=sum(model.workers_busy for model in served),
+            throughput_rtfx=sum(model.throughput_rtfx for model in served),
+            est_wait_ms=max(waits_ms, default=0),
+            models=tuple(sorted({worker.model for worker in workers})[: limit.MODELS_MAX]),
+            arriving_audio_rate=sum(model.arriving_audio_rate for model in served),
             expected_audio_rate=self.gateways.expected_audio_rate,
             gateways=len(self.gateways),
+            served=tuple(sorted((s for s in served if s.name), key=attrgetter("name"))),
         )
 
     def validate(self) -> None:
@@ -114,9 +111,11 @@ class Broker:
         assert not self._actions
         self.scheduler.validate()
         assert all(
-            not self._unregistered.is_quarantined(worker.identity) for worker in self._workers
+            not self._unregistered.is_quarantined(worker.identity)
+            for worker in self._models.workers
         )
-        assert len(self.gateways) <= limit.GATEWAYS_MAX and len(self._workers) <= limit.WORKERS_MAX
+        assert len(self.gateways) <= limit.GATEWAYS_MAX
+        assert self._models.worker_count <= limit.WORKERS_MAX
 
     def _act(self, action: e.Action) -> None:
         self._actions.append(action)
@@ -193,8 +192,6 @@ class Broker:
             self._jobs.move(known, identity)
             self._count("duplicate_job")
         elif self.scheduler.accept(identity, job, now_s):
-            if job.lane == "live":
-                self._arrivals.add(job.session_id, m.pcm_duration_ms(job.pcm), now_s)
             for partial in self._jobs.partials(job.session_id):
                 if timeline_key(partial.job) <= timeline_key(job):
                     self.scheduler.drop(partial, "partial_superseded")
@@ -299,7 +296,7 @@ class Broker:
         again. The job that could not be sent has not reached it."""
         message = event.message
         self._count(f"unsent_{type(message).__name__.lower()}")
-        worker = self._workers.get(event.identity)
+        worker = self._models.worker(event.identity)
         if worker is not None and isinstance(message, m.WorkerJob):
             if message.job_id in worker.held:
                 self.scheduler.take_returned(worker, [(message.job_id, message.attempt)])
@@ -309,8 +306,8 @@ class Broker:
     def _on_protocol_error(self, identity: bytes, reason: str) -> None:
         """A message that no correct worker sends."""
         self._count(reason)
-        worker = self._workers.get(identity)
-        if worker is not None and self._workers.add_protocol_error(worker):
+        worker = self._models.worker(identity)
+        if worker is not None and self._models.pool(worker).add_protocol_error(worker):
             self._unregistered.quarantine(identity)
             self.scheduler.lose(worker)
             self._count("worker_quarantined")
@@ -324,26 +321,27 @@ class Broker:
             self._count("version_refused")
             self._act(e.SendBack(identity, answers.REFUSED))
             return
-        worker = self._workers.get(identity)
+        worker = self._models.worker(identity)
         if worker is not None:
             # It starts again and may have lost the jobs that it held.
             self.scheduler.lose(worker)
             self._count("worker_registered_again")
-        if len(self._workers) >= limit.WORKERS_MAX:
+        if self._models.worker_count >= limit.WORKERS_MAX:
             self._count("workers_full")
-            return
-        self._workers.add(identity, ready, now_s)
-        self._act(e.SendBack(identity, self._welcome(version)))
+        elif not self.scheduler.register(identity, ready, now_s):
+            self._count("models_full")
+        else:
+            self._act(e.SendBack(identity, self._welcome(version)))
 
     def _known_worker(self, identity: bytes, now_s: float) -> Worker | None:
         """The worker, with its lease extended; or None, after a ``Welcome`` if one is due."""
-        worker = self._workers.get(identity)
+        worker = self._models.worker(identity)
         if worker is None:
             self._count("unknown_worker")
             if self._unregistered.take_welcome(identity, now_s):
                 self._act(e.SendBack(identity, self._welcome()))
         else:
-            self._workers.renew(worker, now_s)
+            self._models.pool(worker).renew(worker, now_s)
         return worker
 
     def _on_heartbeat(self, identity: bytes, heartbeat: m.Heartbeat, now_s: float) -> None:
@@ -352,7 +350,7 @@ class Broker:
             # An attempt taken away before the current batch began does not block the worker.
             began_s = now_s - heartbeat.busy_ms / 1000
             past = [attempt for attempt, since_s in worker.overdue.items() if since_s < began_s]
-            self._workers.forget_overdue(worker, past)
+            self._models.pool(worker).forget_overdue(worker, past)
 
     def _on_worker_result(self, identity: bytes, answer: m.WorkerResult, now_s: float) -> None:
         worker = self._known_worker(identity, now_s)
@@ -365,17 +363,17 @@ class Broker:
             self._unregister_if_drained(worker)
         elif attempt in worker.past:
             self._count("stale_result")
-            self._workers.forget_overdue(worker, [attempt])
+            self._models.pool(worker).forget_overdue(worker, [attempt])
         else:
             self._on_protocol_error(identity, "unheld_result")
 
     def _on_bye(self, identity: bytes, bye: m.Bye, now_s: float) -> None:
-        worker = self._workers.get(identity)
+        worker = self._models.worker(identity)
         if worker is None:
             self._count("unknown_worker")
             return
-        self._workers.renew(worker, now_s)
-        self._workers.drain(worker)
+        self._models.pool(worker).renew(worker, now_s)
+        self._models.pool(worker).drain(worker)
         if bye.broker_epoch == self.epoch:
             returned = [(job.job_id, job.attempt) for job in bye.returned]
             self.scheduler.take_returned(worker, returned)
@@ -389,10 +387,12 @@ class Broker:
 
     def _on_tick(self, _event: e.Tick, now_s: float) -> None:
         self._extend_leases_after_pause(now_s)
-        self._arrivals.advance(now_s)
-        for worker in self._workers.expired(self._lease_s, now_s):
-            self.scheduler.lose(worker)
-            self._count("worker_lease_ended")
+        for model in self._models:
+            model.arrivals.advance(now_s)
+            for worker in model.workers.expired(self._lease_s, now_s):
+                self.scheduler.lose(worker)
+                self._count("worker_lease_ended")
+        self._models.forget_unused(now_s)
         for gateway in self.gateways.expire(now_s):
             self._count("gateway_lease_ended")
             for entry in self._jobs.of_gateway(gateway):
@@ -413,4 +413,5 @@ class Broker:
         self._ticked_s = now_s
         if pause_s > limit.PAUSE_S:
             self.gateways.extend(pause_s, now_s)
-            self._workers.extend(pause_s, now_s)
+            for model in self._models:
+                model.workers.extend(pause_s, now_s)

@@ -12,13 +12,14 @@ from broker import answers
 from broker import limits as limit
 from broker.events import Action, Count, SendBack
 from broker.jobs import JobIndex, PendingJob, audio_ms_of
-from broker.queues import JobQueue
-from broker.workers import Attempt, Worker, WorkerPool
-from wire.messages import JOB_DEADLINE_MS_MAX, Failure, Job, Result, WorkerResult
+from broker.models import Model, Models
+from broker.workers import Attempt, Worker
+from wire.messages import JOB_DEADLINE_MS_MAX, Failure, Job, Ready, Result, WorkerResult
 
 
 class Scheduler:
-    """Keeps each job in exactly one place: in ``queue``, or held by one of ``workers``.
+    """Keeps each job in exactly one place: in the queue of its model, or held by one of the model's
+    workers.
 
     ``act`` receives actions. ``answer`` receives the result of each job, once. ``owned`` returns
     whether the gateway of a job has a lease.
@@ -39,17 +40,17 @@ class Scheduler:
         self._answer = answer
         self._owned = owned
         self.jobs = JobIndex()
-        self.queue = JobQueue(limits)
-        self.workers = WorkerPool()
+        self.models = Models(limits)
         self._deadlines: list[tuple[float, int, PendingJob]] = []
         self._next_job_id = 1
 
     # ----------------------------------------------------------------------------- from gateways
 
     def accept(self, gateway: bytes, job: Job, now_s: float) -> bool:
-        """Queue a new job. Returns False, with nothing changed, if the queue is full."""
+        """Queue a new job. Returns False if the queue of its model is full."""
         audio_ms = audio_ms_of(job)
-        if not self.queue.admits(audio_ms):
+        model = self.models.route(job.model)
+        if model is None or not model.queue.admits(audio_ms, len(self.models)):
             return False
         entry = PendingJob(
             job_id=self._next_job_id,
@@ -58,10 +59,13 @@ class Scheduler:
             audio_ms=audio_ms,
             received_s=now_s,
             deadline_s=now_s + min(job.deadline_ms, JOB_DEADLINE_MS_MAX) / 1000,
+            model=model.name,
         )
         self._next_job_id += 1
         self.jobs.add(entry)
-        self.queue.push(entry)
+        model.queue.push(entry)
+        if job.lane == "live" and not job.partial:
+            model.arrivals.add(job.session_id, audio_ms, now_s)
         if not job.partial:
             heapq.heappush(self._deadlines, (entry.deadline_s, entry.job_id, entry))
             if len(self._deadlines) > 2 * len(self.jobs) + limit.STALE_HEAP_ENTRIES_MAX:
@@ -80,16 +84,37 @@ class Scheduler:
         if entry.place == "assigned":
             entry.abandoned = True
         elif entry.place != "nowhere":
-            self.queue.remove(entry)
+            self.models[entry.model].queue.remove(entry)
 
     # ------------------------------------------------------------------------------ from workers
+
+    def register(self, identity: bytes, ready: Ready, now_s: float) -> bool:
+        """Register a worker, which must not be registered. Returns False if there are too many
+        models."""
+        served = self.models.add(identity, ready, now_s)
+        if served is None:
+            return False
+        if len(served.workers) == 1:
+            for model in self.models:
+                self._move_unnamed(model)
+        return True
+
+    def _move_unnamed(self, model: Model) -> None:
+        """Jobs that any model may take do not wait for one without workers."""
+        if len(model.workers) or not len(model.queue):
+            return
+        for entry in [entry for entry in model.queue if not entry.job.model]:
+            to = self.models.route("")
+            if to is not None and to is not model:
+                model.queue.move(entry, to.queue)
+                entry.model = to.name
 
     def complete(self, worker: Worker, answer: WorkerResult, now_s: float) -> bool:
         """Take a worker's answer. Returns False if the worker does not hold that attempt."""
         entry = worker.held.get(answer.job_id)
         if entry is None or entry.attempt != answer.attempt:
             return False
-        self.workers.complete(worker, entry, now_s, answer.infer_ms)
+        self.models.pool(worker).complete(worker, entry, now_s, answer.infer_ms)
         if entry.abandoned:
             self._act(Count("abandoned_result"))
             return True
@@ -104,13 +129,14 @@ class Scheduler:
             if entry is None or entry.attempt != attempt:
                 self._act(Count("stale_return"))
                 continue
-            self.workers.take_back(worker, entry)
+            self.models.pool(worker).take_back(worker, entry)
             self._requeue(entry)
 
     def lose(self, worker: Worker) -> None:
         """Unregister a worker. The attempts that it held are lost."""
-        for entry in self.workers.remove(worker):
+        for entry in self.models.remove(worker):
             self._attempt_lost(entry)
+        self._move_unnamed(self.models[worker.served_name])
 
     def _attempt_lost(self, entry: PendingJob) -> None:
         entry.attempts_lost += 1
@@ -127,7 +153,7 @@ class Scheduler:
         elif not self._owned(entry):
             self.drop(entry, "gateway_lost")
         else:
-            self.queue.requeue(entry)
+            self.models[entry.model].queue.requeue(entry)
 
     def _fail(self, entry: PendingJob, failure: Failure, *, attempt: int) -> None:
         self._end(entry)
@@ -137,20 +163,22 @@ class Scheduler:
 
     def expire(self, now_s: float) -> None:
         """End attempts, jobs and waiting partials whose time is over."""
-        self._expire_attempts(now_s)
+        for model in self.models:
+            self._expire_attempts(model, now_s)
         self._expire_jobs(now_s)
-        while (partial := self.queue.oldest_partial) is not None:
-            if now_s - partial.received_s <= limit.PARTIAL_WAIT_S_MAX:
-                break
-            self.drop(partial, "partial_expired")
+        for model in self.models:
+            while (partial := model.queue.oldest_partial) is not None:
+                if now_s - partial.received_s <= limit.PARTIAL_WAIT_S_MAX:
+                    break
+                self.drop(partial, "partial_expired")
 
-    def _expire_attempts(self, now_s: float) -> None:
-        while (entry := self.workers.longest_held) is not None:
+    def _expire_attempts(self, model: Model, now_s: float) -> None:
+        while (entry := model.workers.longest_held) is not None:
             if now_s - entry.assigned_s <= self._limits.attempt_deadline_s:
                 break
-            worker = self.workers.get(entry.worker)
+            worker = model.workers.get(entry.worker)
             assert worker is not None
-            self.workers.give_up(worker, entry, now_s)
+            model.workers.give_up(worker, entry, now_s)
             entry.timed_out = True
             self._act(Count("attempt_deadline"))
             self._attempt_lost(entry)
@@ -165,47 +193,63 @@ class Scheduler:
     # ---------------------------------------------------------------------------------- dispatch
 
     def dispatch(self, now_s: float) -> None:
-        """Assign jobs while any wait and a worker has a free credit."""
-        if not len(self.queue):
-            self.workers.unreserve()
+        """Assign jobs of each model while any wait and one of its workers has a free credit."""
+        for model in self.models:
+            self._dispatch(model, now_s)
+
+    def _dispatch(self, model: Model, now_s: float) -> None:
+        queue, workers = model.queue, model.workers
+        if not len(queue):
+            workers.unreserve()
             return
-        self._dispatch_exclusive(now_s)
-        while len(self.queue) and (worker := self.workers.least_loaded()) is not None:
-            entry = self.queue.pop(partials=self.workers.takes_partials)
+        self._dispatch_exclusive(model, now_s)
+        while len(queue) and (worker := workers.least_loaded()) is not None:
+            entry = queue.pop(partials=workers.takes_partials)
             if entry is None:
                 return
-            self._assign(worker, entry, now_s, exclusive=False)
+            self._assign(model, worker, entry, now_s, exclusive=False)
 
-    def _dispatch_exclusive(self, now_s: float) -> None:
-        while self.queue.has_exclusive:
-            worker = self.workers.reserve_idle()
+    def _dispatch_exclusive(self, model: Model, now_s: float) -> None:
+        while model.queue.has_exclusive:
+            worker = model.workers.reserve_idle()
             if worker is None:
                 return
-            self._assign(worker, self.queue.pop_exclusive(), now_s, exclusive=True)
-        self.workers.unreserve()
+            self._assign(model, worker, model.queue.pop_exclusive(), now_s, exclusive=True)
+        model.workers.unreserve()
 
-    def _assign(self, worker: Worker, entry: PendingJob, now_s: float, *, exclusive: bool) -> None:
-        self.workers.assign(worker, entry, now_s, exclusive=exclusive)
+    def _assign(
+        self, model: Model, worker: Worker, entry: PendingJob, now_s: float, *, exclusive: bool
+    ) -> None:
+        model.workers.assign(worker, entry, now_s, exclusive=exclusive)
         self._act(SendBack(worker.identity, answers.worker_job(entry, self._epoch)))
 
     @property
     def bookkeeping_length(self) -> int:
         """Heap entries, stale ones included: bounded by the number of jobs and workers."""
-        return len(self._deadlines) + self.queue.bookkeeping_length + self.workers.heap_length
+        return len(self._deadlines) + sum(
+            model.queue.bookkeeping_length + model.workers.heap_length for model in self.models
+        )
 
     def validate(self) -> None:
         """Assert that each job is in one place. For tests."""
         self.jobs.validate()
-        self.queue.validate()
-        self.workers.validate()
-        queued = {entry.job_id for entry in self.queue}
-        held = {entry.job_id: entry for worker in self.workers for entry in worker.held.values()}
+        self.models.validate()
+        queued = {entry.job_id for model in self.models for entry in model.queue}
+        workers = self.models.workers
+        held = {entry.job_id: entry for worker in workers for entry in worker.held.values()}
         assert not queued & held.keys(), "both queued and assigned"
         waited_for = queued | {job_id for job_id, entry in held.items() if not entry.abandoned}
         assert waited_for == {entry.job_id for entry in self.jobs}, "a job is in no place"
         timed = {job_id for _, job_id, _ in self._deadlines}
         assert all(entry.job_id in timed for entry in self.jobs if not entry.job.partial)
         assert all(entry.attempts_lost < limit.ATTEMPTS_MAX for entry in self.jobs)
-        can_assign = self.workers.least_loaded() is not None
-        waits = self.queue.finals or (self.queue.has_exclusive and not self.workers.has_reserved)
-        assert not (can_assign and waits), "a worker and a job wait for each other"
+        for model in self.models:
+            can_assign = model.workers.least_loaded() is not None
+            reserved = model.workers.has_reserved
+            waits = model.queue.finals or (model.queue.has_exclusive and not reserved)
+            assert not (can_assign and waits), "a worker and a job wait for each other"
+        if any(model.takes_jobs for model in self.models):
+            stuck = [
+                e for m in self.models if not len(m.workers) for e in m.queue if not e.job.model
+            ]
+            assert not stuck, "a job for any model and a worker wait for each other"

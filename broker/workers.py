@@ -1,4 +1,4 @@
-"""Registered workers: their jobs, credits, leases and throughput, and which one is next."""
+"""The workers of one model: their jobs, credits, leases and throughput, and which one is next."""
 
 from __future__ import annotations
 
@@ -44,6 +44,8 @@ class Worker:
         self.identity = identity
         self.worker_id = ready.worker_id
         self.model = ready.model
+        self.served_name = ready.served_name or ready.model
+        self.abilities = ready.abilities
         self.credits = min(ready.credits, limit.CREDITS_MAX)
         self.renewed_s = now_s
         """Time of its last message, from which its lease runs."""
@@ -79,7 +81,7 @@ class Worker:
 
 
 class WorkerPool:
-    """Registered workers, least loaded first; O(log workers)."""
+    """The registered workers of one model, least loaded first; O(log workers)."""
 
     def __init__(self) -> None:
         self._workers: dict[bytes, Worker] = {}

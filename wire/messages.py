@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from wire.validation import Name, Probability, Ratio, Text, UFloat, UInt
+from wire.validation import Languages, Name, Probability, Ratio, Text, UFloat, UInt
 
 Lane = Literal["live", "bulk"]
 HotwordUse = Literal["none", "words", "weights"]
@@ -54,7 +54,7 @@ class Failure(Struct, frozen=True, kw_only=True, gc=False):
 class Abilities(Struct, frozen=True, kw_only=True, gc=False):
     """What a model can do, as its worker found out when it loaded it."""
 
-    languages: tuple[Name, ...] = ()
+    languages: Languages = ()
     """Codes such as ``zh``; empty: unknown."""
     takes_language: bool = False
     """A session's language option changes the result."""
@@ -166,7 +166,7 @@ class Job(Place, frozen=True, kw_only=True, gc=False):
     generation: UInt = 0
     """Number of times that another gateway has taken over the session; the highest counts."""
     model: Name = ""
-    """The served name of the model that must recognise it; ``""``: any worker."""
+    """The served name of the model that must recognise it; ``""``: any model."""
 
     def result(
         self,
@@ -349,7 +349,8 @@ class Load(Struct, frozen=True, kw_only=True, gc=False):
     gateways: UInt = 1
     """Number of registered gateways."""
     served: tuple[ServedModel, ...] = ()
-    """Each model that ready workers serve, by its served name, in alphabetical order."""
+    """Each model, by its served name, in alphabetical order: those of ready workers, and those that
+    had workers or jobs within the last ten minutes."""
 
 
 # ---------------------------------------------------------------- worker → broker

@@ -15,6 +15,8 @@ from msgspec import Meta
 TEXT_CHARS_MAX: Final = 1 << 16
 LONG_TEXT_CHARS_MAX: Final = 1 << 20
 NAME_CHARS_MAX: Final = 256
+LANGUAGE_CHARS_MAX: Final = 32
+LANGUAGES_MAX: Final = 128
 RATIO_MAX: Final = 1e6
 INTEGER_MAX: Final = (1 << 53) - 1
 """A larger integer does not survive JSON, the other protocol we speak."""
@@ -30,6 +32,9 @@ Ratio = Annotated[float, Meta(ge=0, le=RATIO_MAX)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Name = Annotated[str, Meta(max_length=NAME_CHARS_MAX)]
 """An id or another short name; one message can hold the names of many peers."""
+LanguageCode = Annotated[str, Meta(max_length=LANGUAGE_CHARS_MAX)]
+Languages = Annotated[tuple[LanguageCode, ...], Meta(max_length=LANGUAGES_MAX)]
+"""Those of a model. Limited, because one message can hold those of all models."""
 Text = Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]
 LongText = Annotated[str, Meta(max_length=LONG_TEXT_CHARS_MAX)]
 """A whole transcript. The limit of a header in bytes is the narrower one."""

@@ -39,12 +39,18 @@ READY = Ready(
     model="demo",
     device="cpu",
     abilities=ABILITIES,
+    served_name="digits",
 )
 
 
 def new_book() -> JobBook:
     return JobBook(
-        worker_id="worker-1", model="demo", device="cpu", limits=LIMITS, abilities=ABILITIES
+        worker_id="worker-1",
+        model="demo",
+        device="cpu",
+        served_name="digits",
+        limits=LIMITS,
+        abilities=ABILITIES,
     )
 
 
@@ -174,7 +180,12 @@ def test_jobs_share_a_batch_unless_the_model_takes_an_option_in_which_they_diffe
 def test_the_expected_duration_of_a_batch_is_by_the_longest_job() -> None:
     limits = replace(LIMITS, cost=Cost(batch_s=0.25, utterance_s=0.5, second_s=0.1))
     book = JobBook(
-        worker_id="worker-1", model="demo", device="cpu", limits=limits, abilities=ABILITIES
+        worker_id="worker-1",
+        model="demo",
+        device="cpu",
+        served_name="digits",
+        limits=limits,
+        abilities=ABILITIES,
     )
     batch = [job(1, pcm=bytes(32_000)), job(2, pcm=bytes(64_000))]
     assert book.expected_s(batch) == pytest.approx(0.25 + 2 * 0.5 + 4 * 0.1)

@@ -136,3 +136,14 @@ def test_workers_get_thread_count_and_kernel_cache_size(broker_side: BrokerSide)
     environment = child.environ()
     assert environment["OMP_NUM_THREADS"] == "3"
     assert environment["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "64"
+
+
+def test_each_model_has_its_workers(broker_side: BrokerSide) -> None:
+    broker_side.start(
+        faulty_main.MODULE, "supervisor", ASR_MODELS="a=fake:0ms,b=fake:1ms", ASR_WORKERS="2"
+    )
+    readies = [broker_side.wait_for(Ready)[1] for _ in range(4)]
+    assert sorted((ready.served_name, ready.model) for ready in readies) == [
+        *[("a", "fake:0ms")] * 2,
+        *[("b", "fake:1ms")] * 2,
+    ]

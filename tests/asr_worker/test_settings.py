@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from asr_worker.settings import ModelFilesSettings, WorkerSettings, model_source
+from asr_worker.settings import ModelFilesSettings, WorkerSettings, model_source, served_models
 
 
 @pytest.mark.parametrize("name", ["paraformer-zh", "iic/SenseVoiceSmall", "whisper-base"])
@@ -82,3 +82,41 @@ def test_asr_workers_takes_precedence_over_min_workers(monkeypatch: pytest.Monke
 def test_a_device_that_torch_does_not_name_is_refused(device: str) -> None:
     with pytest.raises(ValidationError):
         WorkerSettings(asr_model="fake:0ms", asr_device=device)
+
+
+def test_several_models_have_names() -> None:
+    assert served_models("zh=paraformer-zh, en = demo,x.1=fake:5ms") == {
+        "zh": "paraformer-zh",
+        "en": "demo",
+        "x.1": "fake:5ms",
+    }
+
+
+def test_one_model_is_called_as_it_is_written() -> None:
+    one = WorkerSettings(asr_model="iic/SenseVoiceSmall")
+    assert one.served_models == {"iic/SenseVoiceSmall": "iic/SenseVoiceSmall"}
+    named = WorkerSettings(asr_model="demo", asr_served_name="digits")
+    assert named.served_models == {"digits": "demo"}
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ("demo", "'demo' is not name=model"),
+        ("a=demo,", "'' is not name=model"),
+        ("a b=demo", "'a b' is not a name of letters"),
+        ("=demo", "'' is not a name of letters"),
+        ("a=demo,a=fake:1ms", "the name 'a' is given twice"),
+        ("a=", "a: it is empty"),
+        ("a=/no/such/place", "a: no such model directory"),
+    ],
+)
+def test_a_wrong_list_of_models_is_refused(entries: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        WorkerSettings(asr_models=entries)
+
+
+@pytest.mark.parametrize("other", ["asr_model", "asr_served_name"])
+def test_one_model_and_several_are_not_given_together(other: str) -> None:
+    with pytest.raises(ValidationError, match=f"set either ASR_MODELS or {other.upper()}"):
+        WorkerSettings.model_validate({"asr_models": "a=demo", other: "demo"})

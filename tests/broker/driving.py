@@ -15,6 +15,7 @@ OTHER_WORKER = b"worker-2"
 WELCOME = m.Welcome(broker_epoch="epoch")
 DEFAULTS = BrokerSettings.model_construct().limits()
 LONG_MS = 600_000
+NO_ABILITIES = m.Abilities()
 
 
 def job(
@@ -26,6 +27,7 @@ def job(
     audio_ms: int = 1_000,
     end_ms: int | None = None,
     deadline_ms: int = LONG_MS,
+    model: str = "",
 ) -> m.Job:
     start_ms = seq * 10_000
     return m.Job(
@@ -40,6 +42,7 @@ def job(
         hotwords=("word",),
         deadline_ms=deadline_ms,
         pcm=b"\0" * (32 * audio_ms),
+        model=model,
     )
 
 
@@ -117,10 +120,24 @@ class Driver:
         actions = self.front(m.Hello(gateway_id=identity.decode()), identity)
         assert actions == [e.SendFront(identity, WELCOME)]
 
-    def ready(self, identity: bytes = WORKER, *, credits: int = 4) -> list[e.Action]:
+    def ready(
+        self,
+        identity: bytes = WORKER,
+        *,
+        credits: int = 4,
+        served_name: str = "",
+        abilities: m.Abilities = NO_ABILITIES,
+    ) -> list[e.Action]:
         """Register a worker. Returns the actions besides the Welcome."""
         worker_id = identity.decode()
-        ready = m.Ready(worker_id=worker_id, credits=credits, model="demo", device="cpu")
+        ready = m.Ready(
+            worker_id=worker_id,
+            credits=credits,
+            model="demo",
+            device="cpu",
+            served_name=served_name,
+            abilities=abilities,
+        )
         actions = self.back(ready, identity)
         assert e.SendBack(identity, WELCOME) in actions
         return [action for action in actions if action != e.SendBack(identity, WELCOME)]

@@ -75,13 +75,13 @@ def test_many_fast_workers_with_long_names() -> None:
     driver = Driver()
     driver.hello()
     for number in range(limit.WORKERS_MAX):
-        model = f"{number:04}".ljust(validation.NAME_CHARS_MAX, "界")
+        model = f"{number % limit.MODELS_MAX:04}".ljust(validation.NAME_CHARS_MAX, "界")
         identity = f"worker-{number}".encode()
         driver.back(ready(identity, validation.RATIO_MAX, model), identity)
     driver.now_s += limit.LOAD_INTERVAL_S
     (load,) = (load for load in decoded(driver.handle(e.Tick())) if isinstance(load, m.Load))
     assert load.workers == limit.WORKERS_MAX
-    assert len(load.models) == limit.MODELS_REPORTED_MAX
+    assert len(load.models) == len(load.served) == limit.MODELS_MAX
 
 
 def largest_answer() -> m.WorkerResult:

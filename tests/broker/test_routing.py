@@ -94,7 +94,7 @@ def test_queued_jobs_of_a_silent_gateway_are_dropped(driver: Driver) -> None:
     driver.front(job(0))
     for seq in range(1, 6):
         driver.front(job(seq))
-    assert len(driver.broker.scheduler.queue) == 2
+    assert len(driver.broker.scheduler.models["demo"].queue) == 2
     actions = driver.tick(5.5, alive=(WORKER,))
     assert actions == [e.Count("gateway_lease_ended"), *[e.Count("gateway_lost")] * 2]
     answer = result(job(0))
@@ -416,6 +416,14 @@ def test_load_counts(driver: Driver) -> None:
         models=("demo",),
         arriving_audio_rate=0.0,
         expected_audio_rate=0.0,
+        served=(
+            m.ServedModel(
+                name="demo",
+                model="demo",
+                workers=1,
+                throughput_rtfx=limit.THROUGHPUT_INITIAL_RTFX,
+            ),
+        ),
     )
     for seq in range(6):
         driver.front(job(seq))

@@ -84,7 +84,7 @@ def test_a_draining_worker_returns_jobs_and_finishes_the_rest(driver: Driver) ->
     assert driver.ready(OTHER_WORKER) == [e.SendBack(OTHER_WORKER, worker_job(job(1), 2))]
     answer = result(job(0))
     assert driver.answer(1) == [e.SendFront(GATEWAY, answer), published(answer)]
-    assert driver.broker.scheduler.workers.get(WORKER) is None
+    assert driver.broker.scheduler.models.worker(WORKER) is None
     assert driver.bye() == [e.Count("unknown_worker")]
 
 

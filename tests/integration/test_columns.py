@@ -33,7 +33,12 @@ def recognised(work: WorkerJob) -> Message:
     """The answer of a worker whose model found ``FOUND``."""
     limits = BatchLimits(jobs_max=1, audio_ms_max=60_000)
     book = JobBook(
-        worker_id="worker-1", model="m", device="cpu", limits=limits, abilities=Abilities()
+        worker_id="worker-1",
+        model="m",
+        device="cpu",
+        served_name="m",
+        limits=limits,
+        abilities=Abilities(),
     )
     book.introduce()
     book.receive(WELCOME)

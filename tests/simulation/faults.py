@@ -63,6 +63,7 @@ class Faults:
             "persistence_restarts": self._persistence.kill,
             "database_outages": self._database.fail,
             **self._client_kinds(),
+            "model_outages": self._supervisor.outage,
         }
         rates = {name: getattr(self._world.options, name) for name in kinds}
         self._kinds = [fault for name, fault in kinds.items() if rates[name]]

@@ -18,6 +18,7 @@ from tests.simulation.options import JOB_DEADLINE_MS
 from tests.simulation.oracle import InvariantError
 from tests.simulation.persistence_process import Database
 from tests.simulation.speech import Segment, pcm_of, text_of
+from tests.simulation.worker_process import model_names
 from tests.simulation.world import Link, World
 from wire import messages as m
 from wire.records import SegmentCopy, SessionStarted, to_body
@@ -42,13 +43,14 @@ class _Unanswered:
 class JobSession:
     """A session that can move between gateways."""
 
-    def __init__(self, world: World, name: str, *, segments: int, lane: m.Lane) -> None:
+    def __init__(self, world: World, name: str, *, segments: int, lane: m.Lane, model: str) -> None:
         self.session_id = name
         self.cancelled = False
         self.sends_on_answer = False
         self.results: dict[int, m.Result] = {}
         self._world = world
         self._lane = lane
+        self._model = model
         self._segments = segments
         self._sent = 0
         self._unanswered: dict[int, _Unanswered] = {}
@@ -150,6 +152,7 @@ class JobSession:
             hotwords=(),
             deadline_ms=JOB_DEADLINE_MS,
             pcm=pcm_of(segment, audio_ms),
+            model=self._model,
         )
 
 
@@ -248,7 +251,15 @@ class JobSessions:
             lane: m.Lane = "bulk" if options.bulk and index % 2 else "live"
             least = options.segments_max // 2 if options.greedy_segments else 1
             segments = greedy or world.rng.randint(least, options.segments_max)
-            session = JobSession(world, f"session-{index}", segments=segments, lane=lane)
+            # In turn each model, and any.
+            models = ("", *model_names(options.models))
+            session = JobSession(
+                world,
+                f"session-{index}",
+                segments=segments,
+                lane=lane,
+                model=models[(index + 1) % len(models)],
+            )
             self.sessions.append(session)
             world.rng.choice(self.gateways).adopt(session)
             session.sends_on_answer = bool(options.greedy_segments) and not greedy

@@ -6,7 +6,7 @@ kind alone stay hidden.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from random import Random
 from typing import NamedTuple
 
@@ -60,6 +60,8 @@ class Options:
     """Real gateways and clients; else gateways that only send jobs (``job_gateways``)."""
     gateways: int
     workers: int
+    models: int
+    """Workers and sessions are divided among them."""
     sessions: int
     segments_max: int
     """Per session."""
@@ -109,6 +111,8 @@ class Options:
     duplication: float = 0.0
     poison: float = 0.0
     """Share of segments that crash the worker that recognises them."""
+    model_outages: float = 0.0
+    """A model loses all its workers for a while. The supervisor does not restart them."""
 
     @classmethod
     def draw(cls, rng: Random, *, real_gateways: bool) -> Options:
@@ -120,6 +124,7 @@ class Options:
             real_gateways=real,
             gateways=rng.randint(1, 3),
             workers=rng.randint(1, 3 if real else 2 if greedy else 4),
+            models=1,
             sessions=rng.randint(4, 7) if greedy else rng.randint(1, 3 if real else 6),
             segments_max=20 if greedy else rng.randint(1, 5),
             greedy_segments=90 if greedy else 0,
@@ -141,6 +146,15 @@ class Options:
             commit_s_max=rng.choice((0.01, 0.05, 0.6)),
             **faults,
         )
+
+    def with_models(self, rng: Random) -> Options:
+        """Several models in some schedules. ``rng`` is not that of ``draw``, so that seeds of the
+        time before models keep their meaning."""
+        if self.real_gateways or self.workers < 2 or self.greedy_segments or rng.random() < 0.5:
+            return self
+        outages = rng.uniform(0.1, 0.5) if rng.random() < 0.6 else 0.0
+        models = rng.randint(2, self.workers)
+        return replace(self, models=models, model_outages=outages)
 
     @property
     def accents(self) -> bool:
@@ -172,6 +186,7 @@ class Options:
             or self.worker_hangs
             or self.worker_byes
             or self.worker_lies
+            or self.model_outages
             or self.loss
             or self.duplication
             or self.reorder

@@ -9,9 +9,11 @@ The oracle believes only what passes the broker's boundary. Each failure names i
 5. a worker holds no more jobs than credits, and no job is both queued and assigned
 6. an accepted unanswered job is in exactly one place, is dropped only with a counter, and no
    process fails
-7. jobs are assigned only to registered workers with a lease that do not hang
+7. jobs are assigned only to registered workers with a lease that do not hang and serve the job's
+   model
 8. a job has at most 3 attempts, then one terminal error
-9. each queue is within its limit, and a refused job leaves nothing behind
+9. each queue is within its limit, a refused job leaves nothing behind, and jobs of one model take
+   no room from those of another
 10. no waiting session is passed over for long
 11. pending work has an event or timer that moves it, and is sent again to a broker of a new epoch
 12. after the heal everything ends, and nothing is left (``schedule``)
@@ -24,6 +26,7 @@ from dataclasses import dataclass, field
 
 from broker import events as e
 from broker.limits import ATTEMPTS_MAX, BULK_EVERY_ASSIGNMENTS
+from broker.queues import JobQueue
 from broker.routing import Broker
 from tests.simulation.options import ATTEMPT_DEADLINE_S, LEASE_S, Options
 from tests.simulation.speech import is_poison, text_of, without_accent
@@ -76,12 +79,15 @@ class BrokerOracle:
         self._assigned: dict[int, _Assigned] = {}
         self._renewed_s: dict[bytes, float] = {}
         self._credits: dict[bytes, int] = {}
+        self._serves: dict[bytes, str] = {}
+        self._models: dict[str, str] = {}
+        """By session: the model that its jobs ask for."""
         self._sent_s: dict[bytes, dict[tuple[int, int], float]] = {}
         """By worker: unanswered attempts, and when they were sent."""
         self._overdue_s: dict[bytes, dict[tuple[int, int], float]] = {}
         """By worker: attempts past their deadline at a tick, and the time of that tick. A stopped
         broker has no ticks and sees no deadline pass."""
-        self._waits: dict[tuple[str, str], tuple[int, int]] = {}
+        self._waits: dict[tuple[str, str, str], tuple[int, int]] = {}
         self.counts: Counter[str] = Counter()
 
     def observe(self, event: e.Event, actions: list[e.Action], now_s: float) -> None:
@@ -124,6 +130,9 @@ class BrokerOracle:
                 self._note_overdue(now_s)
             case e.FrontReceived(identity, m.Job() as job):
                 key = (job.session_id, job.seq)
+                self._models[job.session_id] = job.model
+                if _refused(job, actions):
+                    self._check_refusal(job)
                 older = key in self._open and job.generation < self._generations[key]
                 if not job.partial and not older and not _refused(job, actions):
                     self._open[key] = identity
@@ -135,6 +144,7 @@ class BrokerOracle:
             case e.BackReceived(identity, m.Ready() as ready):
                 self._renewed_s[identity] = now_s
                 self._credits[identity] = ready.credits
+                self._serves[identity] = ready.served_name
                 self._sent_s[identity], self._overdue_s[identity] = {}, {}
                 self._void(identity)
             case e.BackReceived(identity, m.Bye() as bye):
@@ -197,6 +207,8 @@ class BrokerOracle:
             raise InvariantError(7, f"job for {identity!r}, which is not there")
         if now_s - renewed_s > LEASE_S + 2 * TICK_S:
             raise InvariantError(7, f"job for {identity!r}, silent for {now_s - renewed_s:.2f} s")
+        if self._models[job.session_id] not in ("", self._serves[identity]):
+            raise InvariantError(7, f"job for {identity!r}, which serves another model")
         sent_s = self._sent_s[identity]
         if self._overdue_s[identity]:
             raise InvariantError(7, f"job for {identity!r}, which may hang")
@@ -217,25 +229,25 @@ class BrokerOracle:
             raise InvariantError(8, f"attempt {job.attempt}, begun {known.begun} times")
         if known.key != key:
             raise InvariantError(6, f"job {job.job_id} is {known.key} and {key}")
-        self._check_fair(job.session_id, job)
+        self._check_fair(job.session_id, job, self._serves[identity])
 
-    def _check_fair(self, session_id: str, job: m.WorkerJob) -> None:
+    def _check_fair(self, session_id: str, job: m.WorkerJob, model: str) -> None:
         """Count the assignments of new jobs to other sessions while a session waits in its lane.
         Fairness by audio allows each other session ``cost_ratio_max`` + 1 of them."""
         if job.attempt > 1 or job.partial:
             return
-        queue = self.core.scheduler.queue
+        queue = self.core.scheduler.models[model].queue
         lanes: dict[str, set[str]] = {"live": set(), "bulk": set()}
         for entry in queue:
             if entry.place in lanes:
                 lanes[entry.place].add(entry.job.session_id)
-        waits: dict[tuple[str, str], tuple[int, int]] = {}
+        waits = {key: waited for key, waited in self._waits.items() if key[0] != model}
         for lane, names in lanes.items():
             for name in names:
-                turns, most = self._waits.get((name, lane), (0, 0))
+                turns, most = self._waits.get((model, name, lane), (0, 0))
                 most = max(most, len(names | {session_id}))
                 turns = 0 if name == session_id else turns + 1
-                waits[name, lane] = (turns, most)
+                waits[model, name, lane] = (turns, most)
                 own_lane = (most - 1) * (self._options.cost_ratio_max + 1) + 1
                 every = BULK_EVERY_ASSIGNMENTS if lane == "bulk" else 2
                 if turns > own_lane * every:
@@ -311,12 +323,26 @@ class BrokerOracle:
 
     def check_idle(self) -> None:
         """Each worker has all the credits of its ``Ready``."""
-        for worker in self.core.scheduler.workers:
+        for worker in self.core.scheduler.models.workers:
             if worker.free_credits != self._credits[worker.identity]:
                 raise InvariantError(5, f"{worker.identity!r} has {worker.free_credits} credits")
 
+    def _check_refusal(self, job: m.Job) -> None:
+        models, limits = self.core.scheduler.models, self._options.limits
+        if not job.model:
+            return
+        queue, share = models[job.model].queue, len(models)
+        audio_ms = queue.audio_ms + m.pcm_duration_ms(job.pcm)
+        has_room = audio_ms <= limits.queue_audio_ms_max // share
+        if not len(queue) or (has_room and len(queue) < limits.queue_jobs_max // share):
+            raise InvariantError(9, f"refused, though {job.model} has room: {job}")
+
     def _check_queues(self) -> None:
-        queue, options = self.core.scheduler.queue, self._options
+        for model in self.core.scheduler.models:
+            self._check_queue(model.queue)
+
+    def _check_queue(self, queue: JobQueue) -> None:
+        options = self._options
         # Jobs that come back from workers are always admitted.
         new = [entry for entry in queue if entry.place in ("live", "bulk", "partial")]
         if sum(entry.audio_ms for entry in new) > options.limits.queue_audio_ms_max:

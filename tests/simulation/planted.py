@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 from unittest.mock import PropertyMock, patch
 
@@ -17,6 +18,7 @@ from msgspec import structs
 from broker import answers
 from broker.jobs import PendingJob
 from broker.limits import Limits
+from broker.models import Model
 from broker.queues import FairQueue
 from broker.routing import Broker
 from broker.workers import Worker
@@ -49,6 +51,24 @@ def _patch(owner: object, name: str, make: Callable[[Any], Any]) -> None:
     setattr(owner, name, make(getattr(owner, name)))
 
 
+def _in_each_model(core: Broker, plant: Callable[[Model], None]) -> None:
+    """Plant a bug into each model of the core, once it exists."""
+
+    def plants(opened: Any) -> Any:
+        planted: set[Model] = set()
+
+        def opens(name: str) -> Model | None:
+            model: Model | None = opened(name)
+            if model is not None and model not in planted:
+                planted.add(model)
+                plant(model)
+            return model
+
+        return opens
+
+    _patch(core.scheduler.models, "open", plants)
+
+
 def no_epoch_check(core: Broker) -> None:
     back: Any = core._back
 
@@ -77,7 +97,7 @@ def no_attempt_check(core: Broker) -> None:
 def no_worker_check(core: Broker) -> None:
     def plant(complete: Any) -> Any:
         def any_worker(worker: Worker, answer: m.WorkerResult, now_s: float) -> bool:
-            for other in core.scheduler.workers:
+            for other in core.scheduler.models.workers:
                 if answer.job_id in other.held:
                     worker = other
             return bool(complete(worker, answer, now_s))
@@ -93,26 +113,24 @@ def duplicates_accepted(core: Broker) -> None:
 
 def stranded_jobs(core: Broker) -> None:
     """The jobs of a lost worker are dropped."""
-    _patch(core.scheduler, "lose", lambda _lose: core.scheduler.workers.remove)
+    _patch(core.scheduler, "lose", lambda _lose: core.scheduler.models.remove)
 
 
 def credit_leak(core: Broker) -> None:
     """One answer in three does not free its credit."""
-    pool = core.scheduler.workers
-    answers = 0
 
-    def plant(complete: Any) -> Any:
-        def leaks(worker: Worker, entry: PendingJob, *rest: float) -> None:
-            nonlocal answers
-            answers += 1
-            if answers % 3 == 0 and worker.credits > 0:
+    def plant(model: Model) -> None:
+        pool, complete, answers = model.workers, model.workers.complete, count(1)
+
+        def leaks(worker: Worker, entry: PendingJob, now_s: float, infer_ms: int) -> None:
+            if next(answers) % 3 == 0 and worker.credits > 0:
                 worker.credits -= 1
                 pool.credits -= 1
-            complete(worker, entry, *rest)
+            complete(worker, entry, now_s, infer_ms)
 
-        return leaks
+        _patch(pool, "complete", lambda _complete: leaks)
 
-    _patch(pool, "complete", plant)
+    _in_each_model(core, plant)
 
 
 def partials_pile_up(core: Broker) -> None:
@@ -139,31 +157,32 @@ def greedy_session(core: Broker) -> None:
 
         return pop
 
-    queue = core.scheduler.queue._live
-    _patch(queue, "pop", lambda _pop: pop_of(queue))
+    _in_each_model(
+        core, lambda model: _patch(model.queue._live, "pop", lambda _: pop_of(model.queue._live))
+    )
 
 
 def start_times_forgotten(core: Broker) -> None:
     """The start time of a session without waiting jobs is forgotten."""
-    queue = core.scheduler.queue._live
 
-    def plant(retire: Any) -> Any:
+    def plant(model: Model) -> None:
+        queue, retire = model.queue._live, model.queue._live._retire
+
         def forgets(session_id: str) -> None:
             retire(session_id)
             queue._served.pop(session_id, None)
 
-        return forgets
+        _patch(queue, "_retire", lambda _retire: forgets)
 
-    _patch(queue, "_retire", plant)
+    _in_each_model(core, plant)
 
 
 def bulk_starves(core: Broker) -> None:
-    queue = core.scheduler.queue
+    def plant(model: Model) -> None:
+        queue = model.queue
+        _patch(queue, "_pop_lane", lambda _: lambda: queue._live.pop() or queue._bulk.pop())
 
-    def pop_lane() -> PendingJob | None:
-        return queue._live.pop() or queue._bulk.pop()
-
-    _patch(queue, "_pop_lane", lambda _pop: pop_lane)
+    _in_each_model(core, plant)
 
 
 def attempts_unbounded(core: Broker) -> None:
@@ -179,19 +198,18 @@ def attempts_unbounded(core: Broker) -> None:
 
 def poison_kills_other_jobs(core: Broker) -> None:
     """The last attempt does not run exclusively."""
-    queue = core.scheduler.queue
 
-    def plant(_requeue: Any) -> Any:
-        def requeue(entry: PendingJob) -> None:
-            queue._add(entry, "retry")
+    def plant(model: Model) -> None:
+        queue = model.queue
+        _patch(queue, "requeue", lambda _: lambda entry: queue._add(entry, "retry"))
 
-        return requeue
-
-    _patch(queue, "requeue", plant)
+    _in_each_model(core, plant)
 
 
 def drained_workers_get_jobs(core: Broker) -> None:
-    _patch(core.scheduler.workers, "drain", lambda _drain: lambda _worker: None)
+    _in_each_model(
+        core, lambda model: _patch(model.workers, "drain", lambda _: lambda _worker: None)
+    )
 
 
 def cancelled_jobs_are_answered(core: Broker) -> None:
@@ -226,12 +244,12 @@ def overload_without_answer(core: Broker) -> None:
 
 
 def queue_unbounded(core: Broker) -> None:
-    _patch(core.scheduler.queue, "admits", lambda _admits: lambda _audio_ms: True)
+    _in_each_model(
+        core, lambda model: _patch(model.queue, "admits", lambda _: lambda _audio_ms, _models: True)
+    )
 
 
 def credits_ignored(core: Broker) -> None:
-    pool = core.scheduler.workers
-
     def plant(add: Any) -> Any:
         def adds(identity: bytes, ready: m.Ready, now_s: float) -> Worker:
             worker: Worker = add(
@@ -241,22 +259,29 @@ def credits_ignored(core: Broker) -> None:
 
         return adds
 
-    _patch(pool, "add", plant)
+    _in_each_model(core, lambda model: _patch(model.workers, "add", plant))
 
 
 def hung_workers_get_jobs(core: Broker) -> None:
     """An attempt past its deadline frees its credit at once."""
-    pool = core.scheduler.workers
 
-    def give_up(worker: Worker, entry: PendingJob, _now_s: float) -> None:
-        pool.take_back(worker, entry)
+    def plant(model: Model) -> None:
+        take_back = model.workers.take_back
+        _patch(
+            model.workers, "give_up", lambda _: lambda worker, entry, _s: take_back(worker, entry)
+        )
 
-    _patch(pool, "give_up", lambda _give_up: give_up)
+    _in_each_model(core, plant)
 
 
 def overdue_attempts_never_forgotten(core: Broker) -> None:
     """A worker gets no more jobs after an overdue attempt, even if it makes progress."""
-    _patch(core.scheduler.workers, "forget_overdue", lambda _forget: lambda _worker, _past: None)
+    _in_each_model(
+        core,
+        lambda model: _patch(
+            model.workers, "forget_overdue", lambda _forget: lambda _worker, _past: None
+        ),
+    )
 
 
 def idle_while_work_waits(core: Broker) -> None:
@@ -298,22 +323,51 @@ def lost_attempts_are_the_last(core: Broker) -> None:
 
 def given_up_attempts_cost_a_credit(core: Broker) -> None:
     """They cost it for good, while the worker has credits to spare."""
-    pool = core.scheduler.workers
 
-    def plant(give_up: Any) -> Any:
+    def plant(model: Model) -> None:
+        pool, give_up = model.workers, model.workers.give_up
+
         def takes_one(worker: Worker, entry: PendingJob, now_s: float) -> None:
             if worker.credits > 1 + len(worker.held) + len(worker.overdue):
                 worker.credits -= 1
                 pool.credits -= 1
             give_up(worker, entry, now_s)
 
-        return takes_one
+        _patch(pool, "give_up", lambda _give_up: takes_one)
 
-    _patch(pool, "give_up", plant)
+    _in_each_model(core, plant)
 
 
 def leases_last_a_second_longer(core: Broker) -> None:
     core._lease_s += 1.0
+
+
+def jobs_of_other_models(core: Broker) -> None:
+    """A job goes to any model, whatever it asks for."""
+    _patch(core.scheduler.models, "route", lambda route: lambda _name: route(""))
+
+
+def jobs_for_any_model_stay(core: Broker) -> None:
+    """They wait for the model whose workers were lost."""
+    _patch(core.scheduler, "_move_unnamed", lambda _move: lambda _model: None)
+
+
+def full_for_all_models(core: Broker) -> None:
+    """Jobs that wait for one model fill the queues of the others."""
+
+    def plant(model: Model) -> None:
+        def admits(audio_ms: int, _models: int) -> bool:
+            queues = [each.queue for each in core.scheduler.models]
+            limits = model.queue._limits
+            waiting_ms = sum(queue.audio_ms for queue in queues)
+            return (
+                waiting_ms + audio_ms <= limits.queue_audio_ms_max
+                and sum(len(queue) for queue in queues) < limits.queue_jobs_max
+            )
+
+        _patch(model.queue, "admits", lambda _admits: admits)
+
+    _in_each_model(core, plant)
 
 
 def foreign_partials(core: Broker) -> None:
@@ -323,7 +377,7 @@ def foreign_partials(core: Broker) -> None:
 
     def plant(check: Any) -> Any:
         def on_result(identity: bytes, answer: m.WorkerResult, now_s: float) -> None:
-            worker = core.scheduler.workers.get(identity)
+            worker = core.scheduler.models.worker(identity)
             entry = worker.held.get(answer.job_id) if worker is not None else None
             if entry is not None and entry.job.partial and answer.text is not None:
                 before, texts[0] = texts[0], answer.text
@@ -624,6 +678,9 @@ BROKER_BUGS: tuple[Callable[[Broker], None], ...] = (
     given_up_attempts_cost_a_credit,
     leases_last_a_second_longer,
     foreign_partials,
+    jobs_of_other_models,
+    full_for_all_models,
+    jobs_for_any_model_stay,
 )
 SESSION_BUGS: tuple[Plant, ...] = (
     connections_end_with_an_error,

@@ -141,9 +141,10 @@ class _Schedule:
         assert core is not None and oracle is not None
         load, scheduler = core.load(), core.scheduler
         idle = (load.queued, load.queued_audio_ms, load.in_flight) == (0, 0, 0)
-        if not idle or any(worker.overdue for worker in scheduler.workers):
+        if not idle or any(worker.overdue for worker in scheduler.models.workers):
             raise InvariantError(12, f"left: {load}")
-        registered = {worker.identity for worker in scheduler.workers if not worker.draining}
+        models = scheduler.models
+        registered = {worker.identity for worker in models.workers if not worker.draining}
         workers = {worker.identity for worker in self._supervisor.workers if worker.alive}
         if registered != workers:
             raise InvariantError(12, f"workers {registered}, alive {workers}")
@@ -151,7 +152,10 @@ class _Schedule:
         if set(core.gateways) != gateways:
             raise InvariantError(12, f"gateways {set(core.gateways)}, alive {gateways}")
         oracle.check_idle()
-        if scheduler.bookkeeping_length > 4 * len(workers) + 3 * STALE_HEAP_ENTRIES_MAX:
+        if (
+            scheduler.bookkeeping_length
+            > 4 * len(workers) + 3 * len(models) * STALE_HEAP_ENTRIES_MAX
+        ):
             raise InvariantError(9, f"{scheduler.bookkeeping_length} entries without jobs")
         self.sessions.check_end()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from itertools import count
 
 from asr_worker.batching import BatchLimits
@@ -24,9 +26,10 @@ SLOW_FACTOR = 10.0
 class WorkerProcess:
     """One worker process. After its end its supervisor starts another one."""
 
-    def __init__(self, world: World, broker: BrokerProcess, name: str) -> None:
+    def __init__(self, world: World, broker: BrokerProcess, name: str, model: str) -> None:
         options = world.options
         self.identity = name.encode()
+        self.model = model
         self.alive = True
         self.from_broker = Link(world)
         self._to_broker = Link(world)
@@ -35,6 +38,7 @@ class WorkerProcess:
         self._book = JobBook(
             worker_id=name,
             model="hash",
+            served_name=model,
             device="none",
             limits=BatchLimits(jobs_max=options.batch_jobs_max, audio_ms_max=BATCH_AUDIO_MS_MAX),
             abilities=m.Abilities(batch_jobs=options.batch_jobs_max),
@@ -169,17 +173,24 @@ class WorkerProcess:
                 self._broker.to_back(self._to_broker, self.identity, action)
 
 
+def model_names(models: int) -> list[str]:
+    return [f"model-{index}" for index in range(models)]
+
+
 class Supervisor:
-    """Keeps ``options.workers`` workers running."""
+    """Keeps ``options.workers`` workers running, in turn one of each model."""
 
     def __init__(self, world: World, broker: BrokerProcess) -> None:
         self._world = world
         self._broker = broker
         self._names = count(1)
-        self._starting = 0
+        self._starting: Counter[str] = Counter()
+        self._away_until_s: dict[str, float] = {}
         self.workers: list[WorkerProcess] = []
-        for _ in range(world.options.workers):
-            self._start()
+        names = model_names(world.options.models)
+        self._wanted = [names[slot % len(names)] for slot in range(world.options.workers)]
+        for model in self._wanted:
+            self._start(model)
         self._check()
 
     def pick(self) -> WorkerProcess | None:
@@ -187,17 +198,30 @@ class Supervisor:
 
     def _check(self) -> None:
         self.workers = [worker for worker in self.workers if worker.alive]
-        missing = self._world.options.workers - len(self.workers) - self._starting
-        for _ in range(missing):
-            self._starting += 1
-            self._world.after(self._world.rng.uniform(0.1, 0.8), self._restart)
+        missing = Counter(self._wanted)
+        missing.subtract(Counter(worker.model for worker in self.workers))
+        missing.subtract(self._starting)
+        for model in missing.elements():
+            if self._world.healing or self._world.now_s >= self._away_until_s.get(model, 0.0):
+                self._starting[model] += 1
+                delay_s = self._world.rng.uniform(0.1, 0.8)
+                self._world.after(delay_s, partial(self._restart, model))
         self._world.after(0.2, self._check)
 
-    def _restart(self) -> None:
-        self._starting -= 1
-        self._start()
+    def outage(self) -> None:
+        """All workers of a model end, and none is started for a while."""
+        model = self._world.rng.choice(self._wanted)
+        self._away_until_s[model] = self._world.now_s + self._world.rng.uniform(1.0, 8.0)
+        self._world.note("model has no workers", model)
+        for worker in self.workers:
+            if worker.alive and worker.model == model:
+                worker.kill()
 
-    def _start(self) -> None:
+    def _restart(self, model: str) -> None:
+        self._starting[model] -= 1
+        self._start(model)
+
+    def _start(self, model: str) -> None:
         name = f"worker-{next(self._names)}"
-        self._world.note("worker starts", name)
-        self.workers.append(WorkerProcess(self._world, self._broker, name))
+        self._world.note("worker starts", (name, model))
+        self.workers.append(WorkerProcess(self._world, self._broker, name, model))

@@ -27,7 +27,7 @@ class World:
         self.rng = Random(seed)
         drawn = Options.draw(self.rng, real_gateways=real_gateways)
         changes: dict[str, Any] = dict(faults)
-        self.options = replace(drawn, **changes)
+        self.options = replace(drawn.with_models(Random(f"models of {seed}")), **changes)
         self.now_s = 0.0
         self.healing = False
         self.events = 0

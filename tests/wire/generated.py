@@ -35,8 +35,8 @@ def _of(kind: inspect.Type) -> st.SearchStrategy[Any]:
             return st.integers(low, high)
         case inspect.FloatType(ge=low, le=high):
             return st.floats(low, high, allow_nan=False)
-        case inspect.StrType():
-            return st.text(max_size=40)
+        case inspect.StrType(max_length=longest):
+            return st.text(max_size=min(40, longest or 40))
         case inspect.BoolType():
             return st.booleans()
         case inspect.NoneType():

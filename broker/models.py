@@ -1,0 +1,177 @@
+"""The served models. Each has a queue and workers of its own, so that a model whose workers are
+lost or slow delays no job of another model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from msgspec.structs import asdict
+
+from broker import limits as limit
+from broker.arrivals import ArrivalRate
+from broker.jobs import PendingJob
+from broker.queues import JobQueue
+from broker.workers import Worker, WorkerPool
+from wire.messages import Abilities, HotwordUse, Ready, ServedModel
+
+HOTWORD_USES: tuple[HotwordUse, ...] = ("none", "words", "weights")
+"""Each includes those before it."""
+
+
+class Model:
+    """One served model: the jobs that wait for it, and its workers."""
+
+    def __init__(self, name: str, limits: limit.Limits) -> None:
+        self.name = name
+        self.queue = JobQueue(limits)
+        self.workers = WorkerPool()
+        self.arrivals = ArrivalRate()
+        self.unused_since_s: float | None = None
+        """Since when it has neither a worker nor a waiting job; None: it has."""
+
+    @property
+    def takes_jobs(self) -> bool:
+        """False: its jobs wait for the first worker."""
+        return any(not worker.draining for worker in self.workers)
+
+    @property
+    def est_wait_ms(self) -> int:
+        """Expected wait of a live job that arrives now: it goes before all bulk jobs."""
+        waiting_ms = self.queue.audio_ms - self.queue.bulk_audio_ms + self.workers.held_audio_ms
+        if not waiting_ms:
+            return 0
+        if not self.takes_jobs:
+            return limit.EST_WAIT_MS_MAX
+        return min(round(waiting_ms / self.workers.throughput_rtfx), limit.EST_WAIT_MS_MAX)
+
+    def state(self) -> ServedModel:
+        """The model as gateways receive it in ``Load``."""
+        workers = [worker for worker in self.workers if not worker.draining]
+        return ServedModel(
+            name=self.name,
+            model=min((worker.model for worker in workers), default=""),
+            workers=len(workers),
+            workers_busy=sum(bool(worker.held) for worker in workers),
+            throughput_rtfx=self.workers.throughput_rtfx,
+            queued_audio_ms=self.queue.audio_ms,
+            est_wait_ms=self.est_wait_ms,
+            arriving_audio_rate=self.arrivals.per_s,
+            abilities=common_abilities(worker.abilities for worker in workers),
+        )
+
+    def validate(self) -> None:
+        """Assert that all its jobs and workers are its own. For tests."""
+        self.queue.validate()
+        self.workers.validate()
+        held = [entry for worker in self.workers for entry in worker.held.values()]
+        for entry in (*self.queue, *held):
+            assert entry.model == self.name and entry.job.model in ("", self.name)
+        assert all(worker.served_name == self.name for worker in self.workers)
+
+
+def common_abilities(all_of: Iterable[Abilities]) -> Abilities:
+    """Return what every one of ``all_of`` can do. Without any, nothing is known."""
+    different = list(dict.fromkeys(all_of))
+    if not different:
+        return Abilities()
+    first, *others = different
+    languages = [name for name in first.languages if all(name in o.languages for o in others)]
+    flags = {
+        name: all(getattr(each, name) for each in different)
+        for name, value in asdict(first).items()
+        if isinstance(value, bool)
+    }
+    return Abilities(
+        languages=tuple(languages),
+        hotwords=min((each.hotwords for each in different), key=HOTWORD_USES.index),
+        batch_jobs=min(each.batch_jobs for each in different),
+        **flags,
+    )
+
+
+class Models:
+    """All models, at most ``MODELS_MAX``, and their workers by identity.
+
+    A model exists from its first worker or job until it has had neither for
+    ``MODEL_REMEMBERED_S``. One named ``""`` holds the jobs for any model while there is no worker.
+    """
+
+    def __init__(self, limits: limit.Limits) -> None:
+        self._limits = limits
+        self._models: dict[str, Model] = {}
+        self._of_worker: dict[bytes, Model] = {}
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def __iter__(self) -> Iterator[Model]:
+        """The models of this moment: the loop may open or forget some."""
+        return iter(tuple(self._models.values()))
+
+    def __getitem__(self, name: str) -> Model:
+        return self._models[name]
+
+    def open(self, name: str) -> Model | None:
+        """The model, new if there was none. None: there are too many."""
+        model = self._models.get(name)
+        if model is None and len(self._models) < limit.MODELS_MAX:
+            model = self._models[name] = Model(name, self._limits)
+        return model
+
+    def route(self, name: str) -> Model | None:
+        """The model for a job that asks for ``name``; ``""`` asks for any, and gets the one with
+        the shortest expected wait among those with workers. None: there are too many."""
+        if not name:
+            served = [model for model in self if model.takes_jobs]
+            if served:
+                return min(served, key=lambda model: model.est_wait_ms)
+        return self.open(name)
+
+    def forget_unused(self, now_s: float) -> None:
+        for model in self:
+            if len(model.workers) or len(model.queue):
+                model.unused_since_s = None
+            elif model.unused_since_s is None:
+                model.unused_since_s = now_s
+            elif now_s - model.unused_since_s > limit.MODEL_REMEMBERED_S:
+                del self._models[model.name]
+
+    # ------------------------------------------------------------------------------------- workers
+
+    @property
+    def workers(self) -> Iterator[Worker]:
+        """All registered workers."""
+        return (worker for model in self for worker in model.workers)
+
+    @property
+    def worker_count(self) -> int:
+        return len(self._of_worker)
+
+    def worker(self, identity: bytes) -> Worker | None:
+        model = self._of_worker.get(identity)
+        return None if model is None else model.workers.get(identity)
+
+    def pool(self, worker: Worker) -> WorkerPool:
+        """The workers among which ``worker`` is chosen."""
+        return self._models[worker.served_name].workers
+
+    def add(self, identity: bytes, ready: Ready, now_s: float) -> Model | None:
+        """Register a worker, which must not be registered. None: there are too many models."""
+        model = self.open(ready.served_name or ready.model)
+        if model is not None:
+            model.workers.add(identity, ready, now_s)
+            self._of_worker[identity] = model
+        return model
+
+    def remove(self, worker: Worker) -> list[PendingJob]:
+        """Unregister a worker. Returns the jobs that it held, oldest first."""
+        return self._of_worker.pop(worker.identity).workers.remove(worker)
+
+    def validate(self) -> None:
+        """Assert that all counts agree. For tests."""
+        assert len(self._models) <= limit.MODELS_MAX
+        for name, model in self._models.items():
+            assert model.name == name
+            model.validate()
+        found = {worker.identity: model for model in self for worker in model.workers}
+        assert found == self._of_worker

@@ -1,0 +1,186 @@
+"""Several models: each has its own queue, workers and figures."""
+
+from __future__ import annotations
+
+from dataclasses import replace as replace_limits
+
+import pytest
+from msgspec.structs import replace
+
+from broker import answers
+from broker import events as e
+from broker import limits as limit
+from broker.models import common_abilities
+from tests.broker.driving import (
+    DEFAULTS,
+    GATEWAY,
+    LONG_MS,
+    OTHER_WORKER,
+    WELCOME,
+    WORKER,
+    Driver,
+    failure,
+    job,
+    worker_job,
+)
+from wire.messages import Abilities, Load, Ready, ServedModel
+
+ZH, EN = WORKER, OTHER_WORKER
+
+
+@pytest.fixture
+def two() -> Driver:
+    """A worker of each of two models."""
+    driver = Driver()
+    driver.hello()
+    driver.ready(ZH, served_name="zh", credits=1)
+    driver.ready(EN, served_name="en", credits=1)
+    return driver
+
+
+def served(load: Load) -> dict[str, ServedModel]:
+    return {model.name: model for model in load.served}
+
+
+def test_a_job_goes_to_a_worker_of_its_model(two: Driver) -> None:
+    for seq, (name, identity) in enumerate([("zh", ZH), ("en", EN), ("en", EN), ("zh", ZH)]):
+        asked = job(seq, session_id=name, model=name)
+        assert two.front(asked) == [e.SendBack(identity, worker_job(asked, seq + 1))]
+        two.answer(seq + 1, identity)
+
+
+def test_a_worker_without_a_served_name_serves_its_model() -> None:
+    """A worker of an earlier release."""
+    driver = Driver()
+    driver.hello()
+    driver.ready()
+    asked = job(model="demo")
+    assert driver.front(asked) == [e.SendBack(WORKER, worker_job(asked, 1))]
+
+
+def test_jobs_of_a_model_without_workers_wait_and_delay_no_others(two: Driver) -> None:
+    two.bye(identity=ZH)
+    waiting = job(0, session_id="a", model="zh", deadline_ms=20_000)
+    assert two.front(waiting) == []
+    other = job(0, session_id="b", model="en")
+    assert two.front(other) == [e.SendBack(EN, worker_job(other, 2))]
+    answer = failure(waiting, answers.DEADLINE, attempt=0)
+    assert two.tick(19.0, alive=(GATEWAY, EN)) == []
+    assert e.SendFront(GATEWAY, answer) in two.tick(2.0, alive=(GATEWAY, EN))
+
+
+def test_jobs_wait_for_the_next_worker_of_their_model(two: Driver) -> None:
+    two.bye(identity=ZH)
+    waiting = job(model="zh")
+    two.front(waiting)
+    assert two.ready(b"worker-3", served_name="en") == []
+    actions = two.ready(b"worker-4", served_name="zh")
+    assert actions == [e.SendBack(b"worker-4", worker_job(waiting, 1))]
+
+
+def test_a_lost_job_is_retried_by_its_model_only(two: Driver) -> None:
+    asked = job(model="zh")
+    two.front(asked)
+    actions = two.tick(6.0, alive=(GATEWAY, EN))
+    assert actions == [e.Count("worker_lease_ended")]
+    retry = e.SendBack(b"worker-3", worker_job(asked, 1, attempt=2))
+    assert two.ready(b"worker-3", served_name="zh") == [retry]
+
+
+def test_a_job_for_any_model_goes_where_it_waits_least(two: Driver) -> None:
+    first, second = job(0), job(1)
+    (sent,) = two.front(first)
+    assert isinstance(sent, e.SendBack)
+    (other,) = {ZH, EN} - {sent.identity}
+    assert two.front(second) == [e.SendBack(other, worker_job(second, 2))]
+
+
+def test_jobs_for_any_model_do_not_wait_for_one_without_workers(two: Driver) -> None:
+    two.bye(identity=EN)
+    running, waiting, named = job(0), job(1), job(2, session_id="named", model="zh")
+    two.front(running)
+    two.front(waiting)
+    two.front(named)
+    two.bye((1, 1), identity=ZH)
+    # The first worker, of whatever model, gets those for any.
+    assert two.ready(b"worker-3", served_name="fr") == [
+        e.SendBack(b"worker-3", worker_job(running, 1)),
+        e.SendBack(b"worker-3", worker_job(waiting, 2)),
+    ]
+
+
+def test_the_queue_is_shared_equally() -> None:
+    driver = Driver(replace_limits(DEFAULTS, queue_jobs_max=4))
+    driver.hello()
+    driver.ready(EN, served_name="en", credits=1)
+    refused = e.Count("overloaded")
+    for seq in range(2):
+        driver.front(job(seq, session_id="a", model="zh"))
+    assert refused in driver.front(job(2, session_id="a", model="zh"))
+    for seq in range(3):  # One is assigned.
+        assert refused not in driver.front(job(seq, session_id="b", model="en"))
+    assert refused in driver.front(job(3, session_id="b", model="en"))
+
+
+def test_each_model_is_reported(two: Driver) -> None:
+    two.ready(b"worker-3", served_name="en")
+    two.front(job(0, session_id="a", model="zh", audio_ms=4_000))
+    two.front(job(1, session_id="a", model="zh", audio_ms=2_000))
+    two.handle(e.Tick())
+    load = two.broker.load()
+    zh, en = served(load)["zh"], served(load)["en"]
+    assert [model.name for model in load.served] == ["en", "zh"]
+    assert (zh.workers, zh.workers_busy, zh.queued_audio_ms) == (1, 1, 2_000)
+    assert (en.workers, en.workers_busy, en.queued_audio_ms) == (2, 0, 0)
+    assert zh.est_wait_ms == 300 and en.est_wait_ms == 0
+    assert zh.arriving_audio_rate > 0 and en.arriving_audio_rate == 0
+    assert (load.workers, load.est_wait_ms, load.models) == (3, 300, ("demo",))
+    assert load.throughput_rtfx == zh.throughput_rtfx + en.throughput_rtfx
+
+
+def test_a_model_is_remembered_for_a_while_without_workers(two: Driver) -> None:
+    two.front(job(model="zh"))
+    two.bye((1, 1), identity=ZH)
+    zh = served(two.broker.load())["zh"]
+    assert (zh.workers, zh.queued_audio_ms, zh.est_wait_ms) == (0, 1_000, limit.EST_WAIT_MS_MAX)
+    assert zh.abilities == Abilities()
+    # Its jobs do not count where work goes on.
+    assert two.broker.load().est_wait_ms == 0
+    two.tick(LONG_MS / 1000 + 1, alive=(GATEWAY, EN))
+    assert "zh" in served(two.broker.load())
+    two.tick(limit.MODEL_REMEMBERED_S, alive=(GATEWAY, EN))
+    assert "zh" not in served(two.broker.load())
+
+
+def test_models_have_a_limit(two: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limit, "MODELS_MAX", 2)
+    ready = Ready(worker_id="worker-3", credits=1, model="fr", device="cpu")
+    assert two.back(ready, b"worker-3") == [e.Count("models_full")]
+    assert e.Count("overloaded") in two.front(job(model="fr"))
+    assert two.back(replace(ready, model="zh"), b"worker-3") == [e.SendBack(b"worker-3", WELCOME)]
+
+
+ABLE = Abilities(
+    languages=("zh", "en"), hotwords="weights", word_times=True, tags=True, batch_jobs=32
+)
+
+
+@pytest.mark.parametrize(
+    ("all_of", "expected"),
+    [
+        ([], Abilities()),
+        ([ABLE, ABLE], ABLE),
+        ([ABLE, Abilities()], Abilities()),
+        (
+            [ABLE, Abilities(languages=("en",), hotwords="words", tags=True, batch_jobs=8)],
+            Abilities(languages=("en",), hotwords="words", tags=True, batch_jobs=8),
+        ),
+    ],
+)
+def test_a_model_can_do_what_all_its_workers_can(
+    all_of: list[Abilities], expected: Abilities
+) -> None:
+    assert common_abilities(all_of) == expected
+    backwards = common_abilities(reversed(all_of))
+    assert set(backwards.languages) == set(expected.languages)
+    assert replace(backwards, languages=expected.languages) == expected
