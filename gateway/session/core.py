@@ -284,7 +284,7 @@ class Session:
     def _segment(self, event: e.SpeechProbabilities, now_s: float) -> Actions:
         self.busy = False
         actions = self._submit(self._segmenter.take(event.probabilities, now_s), now_s)
-        return [*actions, *self._partial()]
+        return [*actions, *self._partial(now_s)]
 
     def _flush_decoder(self, _event: e.InputEnded | e.Abandoned, _now_s: float) -> Actions:
         self.busy = True
@@ -341,18 +341,18 @@ class Session:
             actions.append(e.SubmitJob(job=job))
         return actions
 
-    def _partial(self) -> Actions:
+    def _partial(self, now_s: float) -> Actions:
         assert self.start is not None
         if not self.start.partials or (spoken := self._segmenter.open_utterance_ms) is None:
             return []
-        if not self._partials.submit(*spoken):
+        if not self._partials.submit(*spoken, now_s):
             return []
         return [e.SubmitJob(job=self._job(self._segmenter.open_utterance(), partial=True))]
 
     def _take_result(self, event: e.ResultArrived, now_s: float) -> Actions:
         result = event.result
         if result.partial:
-            return self._take_partial(result)
+            return self._take_partial(result, now_s)
         if discarded := self._jobs.take_result(result, now_s):
             return [e.Count(discarded="result", reason=discarded)]
         contested = self._jobs.is_contested(result.seq)
@@ -363,7 +363,8 @@ class Session:
         kept = e.KeepResult(result=result, contested=contested, waited_s=waited_s)
         return [kept, *self._deliver(now_s)]
 
-    def _take_partial(self, result: Result) -> Actions:
+    def _take_partial(self, result: Result, now_s: float) -> Actions:
+        self._partials.answered(result.end_ms, now_s)
         current = result.seq == self._jobs.next_seq
         if not current or result.text is None or not self._partials.send(result.end_ms):
             return [e.Count(discarded="result", reason="late_partial")]

@@ -25,6 +25,11 @@ DEADLINE_GRACE_S = 2.0
 """The broker reports a missed deadline. If that report is missing too, the segment fails here this
 much later."""
 
+PARTIAL_INTERVAL_TIMES = 3.0
+"""Interval between two partial jobs of a session, as a multiple of the time to the last answer."""
+PARTIAL_ANSWER_S_MAX = 3.0
+"""The broker may drop a partial job without an answer. It is not waited for after this time."""
+
 DEADLINE = Failure(code="deadline", message="no worker recognised this segment in time")
 RETRYABLE = frozenset({"overloaded"})
 """Failures after which a job is sent again until its deadline."""
@@ -135,23 +140,46 @@ class SessionJobs:
 
 
 class PartialPacing:
-    """Times of one session's partial results, in ms of its timeline."""
+    """When one session asks for partial results, and which of them it sends. Positions are in ms of
+    its timeline.
+
+    At most one partial job is in flight. The slower it is answered, because the model is slow or
+    has much to do, the longer the interval to the next.
+    """
 
     def __init__(self, every_ms: int) -> None:
         self._every_ms = every_ms
+        self._interval_ms = every_ms
+        self._segment_end_ms = 0
         self._submitted_ms = 0
+        self._submitted_s: float | None = None
+        """When the job in flight was submitted; None: there is none."""
         self._sent_ms = 0
 
     def segment_ended(self, end_ms: int) -> None:
         """A final segment ends at ``end_ms``: earlier partial results are obsolete."""
-        self._submitted_ms = self._sent_ms = end_ms
+        self._segment_end_ms = self._sent_ms = end_ms
+        self._submitted_s = None
 
-    def submit(self, start_ms: int, end_ms: int) -> bool:
-        """Whether the open utterance has grown enough for a further partial job."""
-        if end_ms - max(self._submitted_ms, start_ms) < self._every_ms:
+    def submit(self, start_ms: int, end_ms: int, now_s: float) -> bool:
+        """Whether to submit a partial job for the open utterance from ``start_ms`` to ``end_ms``.
+        If so, the caller submits it at once."""
+        if end_ms - max(self._segment_end_ms, start_ms) < self._every_ms:
+            return False
+        if end_ms - self._submitted_ms < self._interval_ms:
+            return False
+        if self._submitted_s is not None and now_s - self._submitted_s < PARTIAL_ANSWER_S_MAX:
             return False
         self._submitted_ms = end_ms
+        self._submitted_s = now_s
         return True
+
+    def answered(self, end_ms: int, now_s: float) -> None:
+        """The result of the job up to ``end_ms`` has arrived."""
+        if self._submitted_s is not None and end_ms == self._submitted_ms:
+            took_ms = (now_s - self._submitted_s) * 1000
+            self._interval_ms = max(self._every_ms, round(PARTIAL_INTERVAL_TIMES * took_ms))
+            self._submitted_s = None
 
     def send(self, end_ms: int) -> bool:
         """Whether a partial result up to ``end_ms`` is newer than the last one sent."""

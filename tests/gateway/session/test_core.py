@@ -9,7 +9,7 @@ from gateway.session.core import ACK_EVERY_CHUNKS, ACK_EVERY_S
 from gateway.session.records import CHUNK_DETAILS_PER_RECORD
 from gateway.session.states import State
 from tests.gateway.session_driver import SessionDriver, result_of, silence, speech, texts
-from wire.messages import Failure
+from wire.messages import Failure, Job
 from wire.records import ChunkDetails, SessionFinished, SessionStarted, parse_body
 
 TWO_WORDS = silence(400) + speech(500) + silence(1000) + speech(700, 2) + silence(1000)
@@ -211,14 +211,17 @@ def test_a_file_cut_inside_a_word_is_joined_to_the_next() -> None:
 def test_partials_are_sent_on_request_and_in_order() -> None:
     driver = SessionDriver(partial_every_ms=600)
     driver.start(partials=True)
-    for _ in range(30):
-        driver.chunk(speech(100))
-    partials = [job for job in driver.jobs if job.partial]
-    assert len(partials) >= 3
-    assert all(job.seq == 0 for job in partials)
-    assert driver.recognise(partials[1], "zwei drei") == [
-        e.PartialText(segment_index=0, text="zwei drei")
-    ]
+    partials: list[Job] = []
+    for text in ("zwei", "zwei drei", "zwei drei vier"):
+        for _ in range(10):
+            driver.chunk(speech(100))
+        # One at a time.
+        *_, partial = [job for job in driver.jobs if job.partial]
+        assert partial.seq == 0 and partial not in partials
+        partials.append(partial)
+        if len(partials) < 3:
+            answer = e.PartialText(segment_index=0, text=text)
+            assert driver.recognise(partial, text) == [answer]
     assert driver.recognise(partials[0], "zwei") == []
     driver.finish()
     assert driver.recognise(partials[2], "zwei drei vier") == []

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 from msgspec.structs import replace
 
@@ -121,22 +123,66 @@ def test_the_waiting_time_of_a_segment() -> None:
 # ---------------------------------------------------------------------------------- partial results
 
 
+def submitted(pacing: s.PartialPacing, *ends_ms: int, answer_s: float = 0.0) -> list[int]:
+    """Speak from 100 ms on; return the ends of the partial jobs, each answered after ``answer_s``
+    at the latest when the next would be due."""
+    ends = []
+    answers: list[tuple[float, int]] = []
+    for end_ms in ends_ms:
+        now_s = end_ms / 1000
+        while answers and answers[0][0] <= now_s:
+            at_s, answered_ms = answers.pop(0)
+            pacing.answered(answered_ms, at_s)
+        if pacing.submit(100, end_ms, now_s):
+            ends.append(end_ms)
+            answers.append((now_s + answer_s, end_ms))
+    return ends
+
+
 def test_a_partial_job_follows_enough_new_audio() -> None:
     pacing = s.PartialPacing(every_ms=600)
-    assert [pacing.submit(100, end_ms) for end_ms in (200, 699, 700, 1200, 1300)] == [
-        False,
-        False,
-        True,
-        False,
-        True,
-    ]
+    assert submitted(pacing, 200, 699, 700, 1200, 1300) == [700, 1300]
 
 
 def test_the_pause_before_an_utterance_does_not_count_as_new_audio() -> None:
     pacing = s.PartialPacing(every_ms=600)
     pacing.segment_ended(1000)
-    assert not pacing.submit(5000, 5500)
-    assert pacing.submit(5000, 5600)
+    assert not pacing.submit(5000, 5500, 5.5)
+    assert pacing.submit(5000, 5600, 5.6)
+
+
+def test_one_partial_job_is_in_flight_until_its_answer_or_the_end_of_its_segment() -> None:
+    pacing = s.PartialPacing(every_ms=600)
+    assert pacing.submit(0, 600, 0.6)
+    assert not pacing.submit(0, 1800, 1.8)
+    pacing.segment_ended(2000)
+    assert pacing.submit(2500, 3100, 3.1)
+    # The answer of the partial job before is no answer to this one.
+    pacing.answered(600, 3.2)
+    assert not pacing.submit(2500, 3700, 3.7)
+
+
+def test_a_partial_job_that_the_broker_drops_is_not_waited_for() -> None:
+    pacing = s.PartialPacing(every_ms=600)
+    assert pacing.submit(0, 600, 0.6)
+    late_ms = round(600 + 1000 * s.PARTIAL_ANSWER_S_MAX)
+    assert not pacing.submit(0, late_ms - 100, late_ms / 1000 - 0.1)
+    assert pacing.submit(0, late_ms, late_ms / 1000)
+
+
+@pytest.mark.parametrize(("answer_s", "every_ms"), [(0.1, 600), (0.4, 1_200), (1.5, 4_500)])
+def test_partial_jobs_that_are_answered_slowly_become_rarer(answer_s: float, every_ms: int) -> None:
+    pacing = s.PartialPacing(every_ms=600)
+    ends = submitted(pacing, *range(100, 20_000, 100), answer_s=answer_s)
+    assert {after - before for before, after in itertools.pairwise(ends)} == {every_ms}
+
+
+def test_after_a_slow_answer_the_next_utterance_has_its_first_partial_soon() -> None:
+    pacing = s.PartialPacing(every_ms=600)
+    assert pacing.submit(0, 600, 0.6)
+    pacing.answered(600, 1.1)
+    pacing.segment_ended(1500)
+    assert pacing.submit(2500, 3100, 3.1)
 
 
 def test_partial_results_are_monotonic() -> None:
