@@ -52,7 +52,7 @@ WELCOME_INTERVAL_S = 1.0
 """Minimum interval of ``Welcome`` to one unregistered worker."""
 LOAD_INTERVAL_S = 0.25
 """Interval of ``Load`` to each gateway."""
-EST_WAIT_MS_MAX = 600_000
+EST_WAIT_REPORTED_MS_MAX = 600_000
 """Reported when work waits and there is no worker."""
 THROUGHPUT_INITIAL_RTFX = 20.0
 """Inverse real-time factor assumed of a worker that does not report a measured one."""

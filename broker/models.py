@@ -41,8 +41,8 @@ class Model:
         if not waiting_ms:
             return 0
         if not self.takes_jobs:
-            return limit.EST_WAIT_MS_MAX
-        return min(round(waiting_ms / self.workers.throughput_rtfx), limit.EST_WAIT_MS_MAX)
+            return limit.EST_WAIT_REPORTED_MS_MAX
+        return min(round(waiting_ms / self.workers.throughput_rtfx), limit.EST_WAIT_REPORTED_MS_MAX)
 
     def state(self) -> ServedModel:
         """The model as gateways receive it in ``Load``."""
