@@ -6,26 +6,29 @@ current container, or is raw PCM if there is none. The PCM does not depend on wh
 
 from __future__ import annotations
 
-from typing import Final
-
 import av
 import numpy as np
 
 from gateway.audio.decoder_pool import DecoderPool, EncodedStream
-from gateway.audio.formats import TITLES, AudioError, Container, OggPages, sniff
+from gateway.audio.formats import (
+    RAW_SAMPLE_RATE_HZ_MAX,
+    RAW_SAMPLE_RATE_HZ_MIN,
+    TITLES,
+    AudioError,
+    Container,
+    OggPages,
+    sniff,
+)
 from gateway.audio.timeline import AudioDecoded
 from gateway.audio.wav import WavReader
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Failure
-
-RAW_SAMPLE_RATE_HZ_MIN: Final = 8_000
-RAW_SAMPLE_RATE_HZ_MAX: Final = 48_000
 
 
 class AudioInput:
     """Feed the session's chunks in order, one at a time, and always ``close`` it.
 
-    ``raw_sample_rate_hz`` is the sample rate of raw PCM, 8,000 to 48,000; containers carry their
-    own. None: raw PCM is ``bad_audio``. ``duration_ms_max`` is the longest session.
+    ``raw_sample_rate_hz`` is the sample rate of raw PCM; containers carry their own. None: raw PCM
+    is ``bad_audio``. ``duration_ms_max`` is the longest session.
     """
 
     def __init__(

@@ -14,6 +14,9 @@ Container = Literal["wav", "matroska", "ogg", "flac", "mp3"]
 Signature = tuple[tuple[int, bytes], ...]
 """(offset, bytes) pairs, all of which are found in the file."""
 
+RAW_SAMPLE_RATE_HZ_MIN: Final = 8_000
+RAW_SAMPLE_RATE_HZ_MAX: Final = 48_000
+"""Sample rates of raw PCM. Containers carry their own."""
 SNIFF_BYTES_MAX: Final = 4_400
 """``sniff`` decides about this many bytes in any case: three MP3 frames and a header."""
 

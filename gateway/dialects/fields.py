@@ -7,6 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from gateway.audio.formats import RAW_SAMPLE_RATE_HZ_MAX, RAW_SAMPLE_RATE_HZ_MIN
 from gateway.dialects.dialect import MessageError
 from wire.messages import SESSION_ID_CHARS_MAX
 
@@ -16,8 +17,6 @@ LANGUAGE_CHARS_MAX = 32
 HOTWORDS_MAX = 200
 HOTWORD_CHARS_MAX = 64
 RESUME_TOKEN_CHARS_MAX = 128
-SAMPLE_RATE_HZ_MIN = 8_000
-SAMPLE_RATE_HZ_MAX = 48_000
 INDEX_MAX = (1 << 31) - 1
 
 SessionId = Annotated[str, Meta(pattern=rf"\A{SESSION_ID_PATTERN}\Z")]
@@ -26,7 +25,7 @@ Language = Annotated[str, Meta(max_length=LANGUAGE_CHARS_MAX)]
 Hotword = Annotated[str, Meta(max_length=HOTWORD_CHARS_MAX)]
 Hotwords = Annotated[tuple[Hotword, ...], Meta(max_length=HOTWORDS_MAX)]
 ResumeToken = Annotated[str, Meta(max_length=RESUME_TOKEN_CHARS_MAX)]
-SampleRateHz = Annotated[int, Meta(ge=SAMPLE_RATE_HZ_MIN, le=SAMPLE_RATE_HZ_MAX)]
+SampleRateHz = Annotated[int, Meta(ge=RAW_SAMPLE_RATE_HZ_MIN, le=RAW_SAMPLE_RATE_HZ_MAX)]
 Index = Annotated[int, Meta(ge=0, le=INDEX_MAX)]
 
 
@@ -59,8 +58,10 @@ def in_range(rate_hz: float, name: str) -> int:
     """Return the sample rate as an integer.
 
     Raises:
-        MessageError: it is outside ``SAMPLE_RATE_HZ_MIN`` to ``SAMPLE_RATE_HZ_MAX``, or NaN.
+        MessageError: it is not one that raw PCM may have, or NaN.
     """
-    if not SAMPLE_RATE_HZ_MIN <= rate_hz <= SAMPLE_RATE_HZ_MAX:
-        raise MessageError(f"{name} must be from {SAMPLE_RATE_HZ_MIN} to {SAMPLE_RATE_HZ_MAX}")
+    if not RAW_SAMPLE_RATE_HZ_MIN <= rate_hz <= RAW_SAMPLE_RATE_HZ_MAX:
+        raise MessageError(
+            f"{name} must be from {RAW_SAMPLE_RATE_HZ_MIN} to {RAW_SAMPLE_RATE_HZ_MAX}"
+        )
     return int(rate_hz)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from msgspec.structs import asdict
@@ -35,7 +35,7 @@ class StartMessage(msgspec.Struct, frozen=True, tag_field="action", tag="start")
 
     session_id: SessionId
     user_id: UserId | None = None
-    mode: Literal["auto", "stream", "chunk"] = "auto"
+    mode: e.Mode = "auto"
     sample_rate: SampleRateHz = 16_000
     language: Language | None = None
     hotwords: Hotwords = ()

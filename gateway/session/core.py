@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from msgspec.structs import asdict
+from websockets.frames import CloseCode
 
 from gateway.audio.timeline import AudioDecoded, samples_to_ms
 from gateway.session import events as e
@@ -31,8 +32,6 @@ from wire.records import ChunkDetail
 ACK_EVERY_CHUNKS = 10
 ACK_EVERY_S = 1.0
 """Binary frames are acknowledged cumulatively, after this many or this long."""
-CLOSE_NORMAL = 1000
-CLOSE_GOING_AWAY = 1001
 RECENT_EVENTS = 16
 """Events named in the message of an assertion."""
 
@@ -179,9 +178,9 @@ class Session:
         self._records = SessionRecords(event.session_id, resume_point.generation)
         self.delivery = Delivery(event.session_id, resume_point.results)
         if resume_point.resumed:
-            if resume_point.final is not None:
-                self.handle(e.AlreadyComplete(), now_s)
-            return self._attach(e.Attached(next_segment_index=event.next_segment_index), now_s)
+            complete = self.handle(e.AlreadyComplete(), now_s) if resume_point.final else []
+            attached = e.Attached(next_segment_index=event.next_segment_index)
+            return [*complete, *self._attach(attached, now_s)]
         started = self._records.started(
             event,
             client=self.client,
@@ -248,7 +247,7 @@ class Session:
     def _delete(self, _event: e.Deleted, _now_s: float) -> Actions:
         problem = e.Problem(code="deleted", message="the session was deleted")
         cancel = e.CancelJobs(session_id=self.session_id)
-        close = e.Close(code=CLOSE_GOING_AWAY, reason="deleted")
+        close = e.Close(code=CloseCode.GOING_AWAY, reason="deleted")
         return [cancel, *self.delivery.send(problem), close]
 
     # ------------------------------------------------------------------------------------ the audio
@@ -428,7 +427,7 @@ class Session:
             chunk_count=self.chunk_count,
             stored=self._records.complete,
         )
-        close = e.Close(code=CLOSE_NORMAL, reason="finished")
+        close = e.Close(code=CloseCode.NORMAL_CLOSURE, reason="finished")
         actions: Actions = [*self.delivery.send(final), close]
         if self._finished_at_s is not None:
             actions.insert(0, e.ObserveFinish(waited_s=now_s - self._finished_at_s))

@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, get_args
 
 import structlog
+from websockets.frames import CloseCode
 
 from gateway.audio.audio_input import AudioInput
 from gateway.audio.formats import AudioError
@@ -42,9 +43,6 @@ from runtime import tracing
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Cancel, Job, Record, Result
 
 VAD_RETRY_S = 0.05
-CLOSE_POLICY = 1008
-CLOSE_INTERNAL_ERROR = 1011
-CLOSE_RESTART = 1012
 
 
 class Services(Protocol):
@@ -118,7 +116,7 @@ class SessionRunner:
         self._log.info("session_resumed", session_id=self.session.session_id)
         previous, self._connection = self._connection, connection
         if previous is not None:
-            previous.displace(CLOSE_POLICY, "resumed elsewhere")
+            previous.displace(CloseCode.POLICY_VIOLATION, "resumed elsewhere")
         self.handle(e.Attached(next_segment_index=next_segment_index))
 
     def detach(self, connection: ClientConnection) -> None:
@@ -220,14 +218,14 @@ class SessionRunner:
         FAILED_SESSIONS.inc()
         self._log.exception("session_failed", session_id=self.session.session_id)
         if self._connection is not None:
-            self._connection.close(CLOSE_INTERNAL_ERROR, "internal error")
+            self._connection.close(CloseCode.INTERNAL_ERROR, "internal error")
         self._release()
 
     def interrupt(self) -> None:
         """The gateway is stopping: send the client to another one. Its audio is kept."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close(CLOSE_RESTART, "service restart")
+            connection.close(CloseCode.SERVICE_RESTART, "service restart")
         self.feed(e.Disconnected())
         self.feed(e.Interrupted())
 
@@ -238,7 +236,7 @@ class SessionRunner:
         resumes once more, wherever it arrives.
         """
         if self._connection is not None:
-            self._connection.displace(CLOSE_RESTART, "resumed elsewhere")
+            self._connection.displace(CloseCode.SERVICE_RESTART, "resumed elsewhere")
         self._release()
 
     async def wait_over(self) -> None:

@@ -21,9 +21,8 @@ from gateway.web.schemas import (
     SessionAnswer,
     segment_answer,
 )
-from persistence.reads import StoreUnavailable
+from persistence.reads import HISTORY_ROWS_MAX, StoreUnavailable
 
-HISTORY_LIMIT_MAX = 1_000
 NOT_FOUND = {"code": "not_found", "message": "no such session"}
 
 SessionId = Annotated[
@@ -40,7 +39,7 @@ def add_sessions(app: FastAPI, server: Server) -> None:
 
     @app.get("/api/v1/history", response_model=HistoryAnswer, responses={503: problems[503]})
     async def history(
-        limit: Annotated[int, Query(ge=1, le=HISTORY_LIMIT_MAX)] = 50,
+        limit: Annotated[int, Query(ge=1, le=HISTORY_ROWS_MAX)] = 50,
     ) -> dict[str, Any]:
         """The latest sessions, newest first."""
         total, records = await server.reader.history(limit)

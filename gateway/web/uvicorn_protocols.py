@@ -23,7 +23,7 @@ from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
-from websockets.frames import Frame
+from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request
 
 from gateway.admission.policy import DRAINING
@@ -199,5 +199,5 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def keepalive_timeout(self) -> None:
         if not (self.close_sent or self.transport.is_closing()):
-            CLOSED.labels(1011).inc()
+            CLOSED.labels(CloseCode.INTERNAL_ERROR).inc()
         super().keepalive_timeout()

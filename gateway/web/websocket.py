@@ -17,12 +17,12 @@ from typing import Protocol
 
 import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from websockets.frames import CloseCode
 
 from gateway.dialects.dialect import Dialect, Ignored, MessageError
 from gateway.session import events as e
-from gateway.session.core import CLOSE_NORMAL
 from gateway.session.registry import SessionRegistry
-from gateway.session.runner import CLOSE_INTERNAL_ERROR, CLOSE_POLICY, SessionRunner
+from gateway.session.runner import SessionRunner
 from gateway.session.states import State
 from gateway.settings import GatewaySettings
 from gateway.telemetry.metrics import (
@@ -42,8 +42,6 @@ START_TIMEOUT_S = 30.0
 """Time from the upgrade to ``start``, or from the end of a session to the next ``start``; then the
 connection is closed with 1008."""
 NO_START = "no start in time"
-CLOSE_TOO_BIG = 1009
-CLOSE_TRY_LATER = 1013
 
 
 WRITE_EXTENSION = "asr.websocket.write"
@@ -112,9 +110,11 @@ class WebSocketConnection:
 
     def close(self, code: int, reason: str) -> None:
         """Close after all answers are sent. Accept nothing more from the client."""
-        if code == CLOSE_NORMAL and self._dialect.stays_open:
+        if code == CloseCode.NORMAL_CLOSURE and self._dialect.stays_open:
             loop = asyncio.get_running_loop()
-            self._idle = loop.call_later(START_TIMEOUT_S, self._end, CLOSE_POLICY, NO_START)
+            self._idle = loop.call_later(
+                START_TIMEOUT_S, self._end, CloseCode.POLICY_VIOLATION, NO_START
+            )
         else:
             self._end(code, reason)
 
@@ -145,7 +145,7 @@ class WebSocketConnection:
                     bad_in_a_row += 1
                     self._refuse(error)
                     if bad_in_a_row >= BAD_MESSAGES_IN_A_ROW_MAX:
-                        self.close(CLOSE_POLICY, "too many bad messages")
+                        self.close(CloseCode.POLICY_VIOLATION, "too many bad messages")
                     continue
                 bad_in_a_row = 0
                 for event in events:
@@ -156,17 +156,17 @@ class WebSocketConnection:
                     else:
                         await self._take(event)
         except TimeoutError:
-            self.close(CLOSE_POLICY, NO_START)
+            self.close(CloseCode.POLICY_VIOLATION, NO_START)
         except WebSocketDisconnect:
             return  # ``run`` detaches the session.
         except Exception:
             self._runner.fail()
-            self.close(CLOSE_INTERNAL_ERROR, "internal error")
+            self.close(CloseCode.INTERNAL_ERROR, "internal error")
 
     def _refuse(self, error: MessageError) -> None:
         self.answer(e.Problem(code=error.code, message=str(error), chunk_index=error.chunk_index))
         if error.fatal:
-            self.close(CLOSE_POLICY, str(error))
+            self.close(CloseCode.POLICY_VIOLATION, str(error))
 
     async def _next_events(self) -> Sequence[e.ClientEvent | Ignored]:
         self._receiving = True
@@ -187,7 +187,7 @@ class WebSocketConnection:
 
     async def _take(self, event: e.ClientEvent) -> None:
         if isinstance(event, e.Chunk) and len(event.data) > self._settings.chunk_bytes_max:
-            self.close(CLOSE_TOO_BIG, "chunk too large")
+            self.close(CloseCode.MESSAGE_TOO_BIG, "chunk too large")
             return
         if isinstance(event, e.Start):
             await self._begin_next()
@@ -292,7 +292,7 @@ class WebSocketConnection:
             session_id = self._runner.session.session_id
             self._log.warning("slow_client_closed", session_id=session_id)
         self._drop_answers("slow_client")
-        self._queue.append(e.Close(code=CLOSE_TRY_LATER, reason="answers are not read"))
+        self._queue.append(e.Close(code=CloseCode.TRY_AGAIN_LATER, reason="answers are not read"))
         self._start_writer()
         self._stop_reading()
 

@@ -14,6 +14,7 @@ from typing import Any
 from unittest.mock import PropertyMock, patch
 
 from msgspec import structs
+from websockets.frames import CloseCode
 
 from broker import answers
 from broker.jobs import PendingJob
@@ -28,7 +29,7 @@ from gateway.session.core import TRANSITIONS, Session
 from gateway.session.delivery import Delivery
 from gateway.session.records import SessionRecords
 from gateway.session.resume import resume_point_of
-from gateway.session.runner import CLOSE_RESTART, SessionRunner
+from gateway.session.runner import SessionRunner
 from gateway.session.session_jobs import SessionJobs
 from gateway.session.states import State
 from gateway.session.table import SessionTable
@@ -626,7 +627,7 @@ def a_failure_fails_the_next_segment() -> Context:
 def sigterm_drops_running_sessions() -> Context:
     def interrupt(runner: SessionRunner) -> None:
         if runner._connection is not None:
-            runner._connection.close(CLOSE_RESTART, "service restart")
+            runner._connection.close(CloseCode.SERVICE_RESTART, "service restart")
         runner._release()
 
     return patch.object(SessionRunner, "interrupt", interrupt)

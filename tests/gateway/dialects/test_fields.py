@@ -6,12 +6,11 @@ import math
 
 import pytest
 
+from gateway.audio.formats import RAW_SAMPLE_RATE_HZ_MAX, RAW_SAMPLE_RATE_HZ_MIN
 from gateway.dialects.dialect import MessageError
 from gateway.dialects.fields import (
     HOTWORD_CHARS_MAX,
     HOTWORDS_MAX,
-    SAMPLE_RATE_HZ_MAX,
-    SAMPLE_RATE_HZ_MIN,
     in_range,
     storable,
     storable_hotwords,
@@ -39,13 +38,14 @@ def test_hotwords_have_limits() -> None:
             storable_hotwords(words, "hotwords")
 
 
-@pytest.mark.parametrize("rate", [SAMPLE_RATE_HZ_MIN, 16_000.0, SAMPLE_RATE_HZ_MAX])
+@pytest.mark.parametrize("rate", [RAW_SAMPLE_RATE_HZ_MIN, 16_000.0, RAW_SAMPLE_RATE_HZ_MAX])
 def test_a_rate_in_range(rate: float) -> None:
     assert in_range(rate, "rate") == rate
 
 
 @pytest.mark.parametrize(
-    "rate", [SAMPLE_RATE_HZ_MIN - 1, SAMPLE_RATE_HZ_MAX + 0.5, math.nan, math.inf, -math.inf]
+    "rate",
+    [RAW_SAMPLE_RATE_HZ_MIN - 1, RAW_SAMPLE_RATE_HZ_MAX + 0.5, math.nan, math.inf, -math.inf],
 )
 def test_a_rate_out_of_range(rate: float) -> None:
     with pytest.raises(MessageError, match="rate must be from 8000 to 48000"):
