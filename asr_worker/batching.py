@@ -1,4 +1,4 @@
-"""Core: which queued jobs form the next batch, and when it starts. No clock and no I/O.
+"""Core: which queued jobs form the next batch, and when it starts.
 
 A batch forms from the jobs that arrived while the previous one ran, so batches grow with the load
 and an idle worker adds no delay. Under load a batch waits briefly for more jobs, see

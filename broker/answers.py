@@ -1,4 +1,4 @@
-"""The messages that follow from a job: to its worker and to its gateway."""
+"""Core: the messages that follow from a job: to its worker and to its gateway."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rate at which live audio arrives, which admission compares with the workers' throughput.
+"""Core: the rate at which live audio arrives. Admission compares it with the workers' throughput.
 
 A session that sends faster than real time uses spare capacity and slows down when others arrive.
 It therefore counts no more than one that speaks in real time.

@@ -1,4 +1,4 @@
-"""Jobs that the broker has accepted and not answered, and their indexes."""
+"""Core: jobs that the broker has accepted and not answered, and their indexes."""
 
 from __future__ import annotations
 

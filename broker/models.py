@@ -1,4 +1,4 @@
-"""The served models. Each has a queue and workers of its own, so that a model whose workers are
+"""Core: the served models. Each has a queue and workers of its own, so that a model whose workers are
 lost or slow delays no job of another model."""
 
 from __future__ import annotations

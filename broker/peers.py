@@ -1,5 +1,5 @@
-"""Peers besides registered workers: gateways and their leases, unregistered workers, and topic
-subscriptions."""
+"""Core: peers besides registered workers: gateways and their leases, unregistered workers, and
+topic subscriptions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs that wait for a worker, and their order. Uses no clock."""
+"""Core: jobs that wait for a worker, and their order."""
 
 from __future__ import annotations
 

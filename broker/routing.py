@@ -1,4 +1,4 @@
-"""Core of the broker without I/O: events in, actions out (see ``broker.events``).
+"""Core: the routing of jobs and results, events in, actions out (see ``broker.events``).
 
 The broker assigns each job to a worker and routes the answer to its gateway. It keeps a job until
 it is answered, and no results or records: gateways can send again all that it loses. A job ends

@@ -1,4 +1,4 @@
-"""The life of a job: accepted, assigned, lost, returned, answered or expired.
+"""Core: the life of a job: accepted, assigned, lost, returned, answered or expired.
 
 The scheduler knows jobs and workers; ``broker.routing`` knows messages and gateways.
 """

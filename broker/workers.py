@@ -1,4 +1,4 @@
-"""The workers of one model: their jobs, credits, leases and throughput, and which one is next."""
+"""Core: workers of one model: their jobs, credits, leases and throughput, and which is next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Core of persistence: publications that are not committed yet, their batches, and confirmations.
+"""Core: publications that are not committed yet, their batches, and confirmations.
 
 Publications may be lost, repeated and reordered. A gateway sends its data again until that is
 confirmed, so a publication dropped at a limit costs time, but no data.

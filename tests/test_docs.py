@@ -28,7 +28,7 @@ from gateway.settings import GatewaySettings
 from gateway.web.pages import STATIC_DIR
 from persistence.settings import PersistenceSettings
 from runtime.settings import ProcessSettings
-from tests.test_tidy import PACKAGES, ROOT, SOURCES, imports_of, python_files
+from tests.test_tidy import CORES, MODULES, PACKAGES, ROOT, SOURCES, imports_of, python_files
 from tools.embedded.__main__ import EmbeddedSettings
 from tools.ops.requirements import alone, requirements
 from wire import messages, records
@@ -71,17 +71,18 @@ def named(cell: str) -> str:
     return cell.strip("`")
 
 
-def tree(text: str, name: str) -> set[str]:
-    """Paths in the fenced block that ``<!-- tree: name -->`` announces, by their indentation."""
+def tree(text: str, name: str) -> dict[str, str]:
+    """Paths in the fenced block that ``<!-- tree: name -->`` announces, by their indentation, and
+    what is said about each."""
     _, found, after = text.partition(f"<!-- tree: {name} -->\n")
     assert found, f"no tree {name}"
-    paths: set[str] = set()
+    paths: dict[str, str] = {}
     parents: list[str] = []
     for line in fenced(after)[0].splitlines()[1:-1]:
         depth = (len(line) - len(line.lstrip())) // 2
-        entry = line.split()[0]
+        entry, _, said = line.strip().partition(" ")
         del parents[depth:]
-        paths.add("".join(parents) + entry)
+        paths["".join(parents) + entry] = said.strip()
         if entry.endswith("/"):
             parents.append(entry)
     return paths
@@ -100,6 +101,12 @@ def test_the_modules_are_those_of_the_code() -> None:
     assert all((ROOT / folder).is_dir() for folder in shown_folders)
 
 
+def test_the_cores_are_those_of_the_code() -> None:
+    """Modules whose docstring begins with "Core:" have "core:" in the tree, and no other has."""
+    shown = {path for path, text in tree(DOCS, "modules").items() if text.startswith("core: ")}
+    assert shown == {str(MODULES[name].relative_to(ROOT)) for name in CORES}
+
+
 def test_the_pages_modules_are_those_of_the_code() -> None:
     shown = {path for path in tree(DOCS, "modules") if path.endswith(".js")}
     assert shown == {str(path.relative_to(ROOT)) for path in STATIC_DIR.glob("*.js")}
@@ -107,7 +114,7 @@ def test_the_pages_modules_are_those_of_the_code() -> None:
 
 @pytest.mark.parametrize("readme", [README, README_ZH], ids=["en", "zh"])
 def test_the_folders_are_those_of_the_code(readme: str) -> None:
-    assert tree(readme, "folders") == {
+    assert tree(readme, "folders").keys() == {
         f"{name}/" for name in (*PACKAGES, "examples", "deploy", "tests", "docs")
     }
 

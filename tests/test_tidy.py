@@ -19,34 +19,6 @@ FUNCTION_LINES_MAX = 70
 LINE_CHARS_MAX = 100
 TEXT_BYTES_MAX = 400_000
 
-CORES = (
-    "asr_client.events",
-    "asr_client.protocol",
-    "asr_worker.batching",
-    "asr_worker.job_book",
-    "broker.arrivals",
-    "broker.routing",
-    "gateway.telemetry.activity",
-    "gateway.admission.policy",
-    "gateway.dialects.funasr",
-    "gateway.dialects.fields",
-    "gateway.dialects.native",
-    "gateway.dialects.openai",
-    "gateway.dialects.strict_json",
-    "gateway.dialects.vosk",
-    "gateway.storage.outbox",
-    "gateway.session.endpointer",
-    "gateway.session.core",
-    "gateway.session.transcript_store",
-    "gateway.session.records",
-    "gateway.dialects.subtitles",
-    "persistence.batch_buffer",
-    "wire.codec",
-    "wire.records",
-    "wire.validation",
-)
-"""No I/O, no clock, no chance: they are fed events and the time, and return actions. So is all
-that they import of ours."""
 IMPURE = frozenset(
     {
         "asyncio",
@@ -141,6 +113,14 @@ def test_lines_fit_a_window() -> None:
 
 
 # ------------------------------------------------------------------------------------------ purity
+
+CORES = [
+    name
+    for name, path in MODULES.items()
+    if (ast.get_docstring(tree_of(path)) or "").startswith("Core: ")
+]
+"""No I/O, no clock, no chance: they are fed events and the time, and return actions. So is all
+that they import of ours."""
 
 
 def reached_from(core: str) -> dict[str, list[str]]:
@@ -387,7 +367,7 @@ def test_texts_end_with_one_newline_and_hold_no_tabs() -> None:
 def test_the_checks_themselves_see_the_code() -> None:
     # A moved folder must not turn every test above into one that cannot fail.
     assert len(SOURCES) > 50
-    assert {core.split(".")[0] for core in CORES} < {"asr_client", *PACKAGES}
+    assert len(CORES) > 30
     assert "gateway.session.states" in reached_from("gateway.session.core")
     assert {name.split(".")[0] for name in import_graph()} == ALLOWED_IMPORTS.keys()
     assert "runtime.otlp" in import_graph()["runtime.tracing"], "an import inside a function"

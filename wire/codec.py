@@ -1,4 +1,4 @@
-"""Frames of the bus: ``[kind and protocol version: 2 bytes][header: msgpack][PCM, jobs only]``.
+"""Core: frames of the bus, ``[kind and version: 2 bytes][header: msgpack][PCM, jobs only]``.
 
 ``decode`` trusts nothing. It checks every field against the annotations of the message's class and
 raises ``WireError`` for anything invalid, never another exception. Unknown fields are ignored and

@@ -1,4 +1,4 @@
-"""SANS-IO: whether a gateway admits another session.
+"""Core: whether a gateway admits another session.
 
 The decision is made before the WebSocket upgrade, so that a refusal is plain HTTP 503 with
 ``Retry-After``. An admitted session is never refused work for lack of capacity, because its audio

@@ -1,4 +1,4 @@
-"""SANS-IO: one session's audio as a continuous timeline of 16 kHz mono s16le PCM. It keeps only the
+"""Core: one session's audio as a continuous timeline of 16 kHz mono s16le PCM. It keeps only the
 part that may still become an utterance."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""SANS-IO: an incremental, strict reader of RIFF/WAVE files (Microsoft, "Multimedia Programming
+"""Core: an incremental, strict reader of RIFF/WAVE files (Microsoft, "Multimedia Programming
 Interface and Data Specifications 1.0", and "Multiple Channel Audio Data and WAVE Files").
 
 No library is used, because clients stream WAV files whose headers are split between chunks and

@@ -1,4 +1,4 @@
-"""Fields that several protocols have, checked alike: limits, types, and readers of lax forms."""
+"""Core: fields that several protocols have: limits, types, and readers of lax forms."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The protocol of FunASR's runtime server (docs/dialects.md), as its Python, html5 and C++ clients
-use it. A connection has one recording after another; each is a session."""
+"""Core: the protocol of FunASR's runtime server (docs/dialects.md), as its Python, html5 and C++
+clients use it. A connection has one recording after another; each is a session."""
 
 from __future__ import annotations
 

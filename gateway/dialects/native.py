@@ -1,4 +1,4 @@
-"""The native protocol of ``/ws/asr`` (docs/protocol.md): JSON or binary messages in, JSON out.
+"""Core: the native protocol of ``/ws/asr`` (docs/protocol.md): JSON or binary in, JSON out.
 
 Only translates; the session decides what a message means.
 """

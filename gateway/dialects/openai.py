@@ -1,4 +1,4 @@
-"""OpenAI's transcription API (docs/dialects.md): the fields of a request, and the answer formats.
+"""Core: OpenAI's transcription API (docs/dialects.md): fields of a request, and formats of answers.
 
 It only translates; ``gateway.web.openai`` receives the file and transcribes it.
 """

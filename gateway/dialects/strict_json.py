@@ -1,4 +1,5 @@
-"""A strict JSON reader: it refuses whatever parsers disagree about (RFC 8259, section 4 and 6)."""
+"""Core: a strict JSON reader, which refuses whatever parsers disagree about (RFC 8259, sections 4
+and 6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""SRT and WebVTT from the segments of a session, by the times of words if the model returns them.
+"""Core: SRT and WebVTT from the segments of a session, by the times of words if the model returns
+them.
 
 Lines and cues follow broadcasters' guidelines: two lines of 42 columns (a CJK character has two),
 at most seven seconds on the screen, and no overlapping cues.

@@ -1,4 +1,4 @@
-"""The protocol of vosk-server (docs/dialects.md). Lockstep: clients wait for exactly one
+"""Core: the protocol of vosk-server (docs/dialects.md). Lockstep: clients wait for exactly one
 reply to each audio, ``eof`` and ``reset`` message, so each reply has the latest result."""
 
 from __future__ import annotations

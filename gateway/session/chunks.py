@@ -1,4 +1,4 @@
-"""SANS-IO: the chunk indexes that a session has received."""
+"""Core: the chunk indexes that a session has received."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SANS-IO core of one client session: events in, actions out (see ``gateway.session.events``).
+"""Core: one client session, events in, actions out (see ``gateway.session.events``).
 
 ``TRANSITIONS``, at the end, is a session's life as one table: (state, event) → (next state,
 handler). A client's event that the table does not have is answered ``bad_state``. Any other event

@@ -1,4 +1,4 @@
-"""SANS-IO: the answers to one session's client, over all its connections."""
+"""Core: the answers to one session's client, over all its connections."""
 
 from __future__ import annotations
 

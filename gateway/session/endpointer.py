@@ -1,4 +1,4 @@
-"""SANS-IO: speech probabilities of 32 ms frames in, utterance boundaries out.
+"""Core: speech probabilities of 32 ms frames in, utterance boundaries out.
 
 Speech starts with one frame at ``start_threshold``, continues while frames reach the lower
 ``end_threshold``, and ends after ``endpoint_silence_ms`` below that. Doubtful audio is included:

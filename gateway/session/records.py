@@ -1,4 +1,4 @@
-"""SANS-IO: the records of one session, and which of its rows are not confirmed yet."""
+"""Core: the records of one session, and which of its rows are not confirmed yet."""
 
 from __future__ import annotations
 

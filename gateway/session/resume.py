@@ -1,4 +1,4 @@
-"""SANS-IO: whether a session may be resumed from its stored rows, and its resume point."""
+"""Core: whether a session may be resumed from its stored rows, and its resume point."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SANS-IO: decoded audio and speech probabilities in, utterances with their PCM out.
+"""Core: decoded audio and speech probabilities in, utterances with their PCM out.
 
 A chunk takes three calls: ``append`` its PCM, detect speech in ``take_frames``, ``take`` the
 probabilities. In mode chunk there are no frames and each chunk is one utterance.

@@ -1,4 +1,4 @@
-"""SANS-IO: the jobs of one session.
+"""Core: the jobs of one session.
 
 ``SessionJobs`` keeps each final job from its submission until the client has the result: it holds
 the audio until the result arrives, resends jobs without an answer, and returns results in segment

@@ -1,4 +1,4 @@
-"""SANS-IO: the delivered results of one session, packed.
+"""Core: the delivered results of one session, packed.
 
 A live session may last for hours, and its results are needed again: for the transcript at its end,
 for a client that resumes, and for REST. As objects they take 1.8 kB each, most of it word times.

@@ -1,4 +1,4 @@
-"""SANS-IO: activity of a gateway in the last 15 minutes, for the dashboard.
+"""Core: activity of a gateway in the last 15 minutes, for the dashboard.
 
 Time is divided into slots. A slot holds counts, maxima, and a histogram of latencies, so memory
 does not grow with the load. Prometheus keeps the longer history.

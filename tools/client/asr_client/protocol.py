@@ -1,4 +1,4 @@
-"""Sans-I/O core of a session of the native protocol: which message to send, and what was received.
+"""Core: a session of the native protocol, which message to send, and what was received.
 
 A session outlives its connections. On each connection, send ``start_message()`` first, pass every
 received message to ``receive()``, send the messages that ``next_message()`` returns, and call

@@ -1,4 +1,4 @@
-"""The largest number of sessions that meets the targets, by bisection over trials."""
+"""Core: the largest number of sessions that meets the targets, by bisection over trials."""
 
 from __future__ import annotations
 
