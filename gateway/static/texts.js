@@ -288,7 +288,7 @@ export const texts = {
     "board.backlog_note": "条记录；到 {max} 条时拒绝新会话",
     "board.latency_chart": "最近 15 分钟的延迟",
     "board.latency_about": "从网关检测到一句话结束，到结果返回网关；误差在 15% 以内。",
-    "board.throughput_chart": "最近 15 分钟的语句",
+    "board.throughput_chart": "最近 15 分钟的语音段",
     "board.throughput_about": "每 10 秒的结果数：共 {results} 个，失败 {failures} 个。",
     "board.workers": "工作进程",
     "board.workers_note":
