@@ -1,5 +1,5 @@
-"""Core: the served models. Each has a queue and workers of its own, so that a model whose workers are
-lost or slow delays no job of another model."""
+"""Core: the served models. Each has a queue and workers of its own, so that a model whose workers
+are lost or slow delays no job of another model."""
 
 from __future__ import annotations
 

@@ -142,7 +142,11 @@ def test_a_model_is_remembered_for_a_while_without_workers(two: Driver) -> None:
     two.front(job(model="zh"))
     two.bye((1, 1), identity=ZH)
     zh = served(two.broker.load())["zh"]
-    assert (zh.workers, zh.queued_audio_ms, zh.est_wait_ms) == (0, 1_000, limit.EST_WAIT_REPORTED_MS_MAX)
+    assert (zh.workers, zh.queued_audio_ms, zh.est_wait_ms) == (
+        0,
+        1_000,
+        limit.EST_WAIT_REPORTED_MS_MAX,
+    )
     assert zh.abilities == Abilities()
     # Its jobs do not count where work goes on.
     assert two.broker.load().est_wait_ms == 0
