@@ -21,7 +21,7 @@ from asr_worker.recognizer.streaming_network import (
 )
 from tests.asr_worker.recognizer import tiny_streaming
 from tests.asr_worker.recognizer.comparison import load_plain
-from tests.asr_worker.recognizer.tiny_model import FEATURES
+from tools.lab.streaming_model import FEATURES, TINY, configuration
 
 SHAPE = ChunkShape()
 
@@ -105,7 +105,7 @@ def test_a_network_with_other_options_is_refused(
 
 
 def test_a_decoder_that_looks_ahead_is_refused(tmp_path: Path) -> None:
-    settings = tiny_streaming.streaming_configuration()
+    settings = configuration(TINY)
     settings["decoder_conf"]["sanm_shfit"] = 0
     auto = load_plain(tiny_streaming.build(tmp_path / "model", settings))
     with pytest.raises(UnsupportedNetworkError, match="sanm_shfit"):

@@ -28,6 +28,7 @@ PARTS = (
     "broker",
     "dispatch",
     "worker",
+    "streaming",
     "files",
     "long_file",
     "vad",
@@ -42,6 +43,7 @@ QUICK: dict[str, dict[str, object]] = {
     "broker": {"PAIRS": 2_500, "ROUNDS": 1},
     "dispatch": {"WORKERS": (1, 2, 17), "MEASURE_S": 0.6, "WARM_S": 0.1},
     "worker": {"UTTERANCES": 32, "ONE_BY_ONE": 4, "ROUNDS": 1},
+    "streaming": {"BLOCKS": (2, 1), "BATCHES": (1, 4), "FUNASR_CHUNKS": 4, "COMPARED": 4},
     "files": {"UTTERANCES": 64, "DIFFERENT": 16, "ROUNDS": 1},
     "chunks": {"CHUNKS": 100, "CROWD": 10, "WARM_UP_S": 0.5, "MEASURED_S": 1.5, "ROUNDS": 1},
     "cpu_budget": {"SESSIONS": 4, "WARM_UP_S": 1.0, "MEASURED_S": 2.0},
@@ -66,6 +68,7 @@ def _modules() -> dict[str, ModuleType]:
         gateway,
         long_file,
         reconnect,
+        streaming,
         vad,
         worker,
     )
@@ -81,6 +84,7 @@ def _modules() -> dict[str, ModuleType]:
         gateway,
         long_file,
         reconnect,
+        streaming,
         vad,
         worker,
     )

@@ -16,6 +16,7 @@ TITLES = {
     "broker": "The broker with its sockets",
     "dispatch": "Dispatch",
     "worker": "Recognition",
+    "streaming": "Streaming recognition",
     "files": "Files through the pipeline",
     "long_file": "A long file beside live sessions",
     "vad": "Speech detection",
