@@ -41,6 +41,7 @@ def worker_children(
                 "ONEDNN_PRIMITIVE_CACHE_CAPACITY": str(ONEDNN_SHAPES_MAX),
                 "ASR_MODELS": "",
                 "ASR_MODEL": model,
+                "ASR_ONLINE_MODEL": values.online_models.get(name, ""),
                 "ASR_SERVED_NAME": name if values.asr_models else values.asr_served_name,
             },
             final=frozenset({exit_codes.CONFIG}),

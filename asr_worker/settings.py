@@ -132,6 +132,10 @@ class WorkerSettings(ModelFilesSettings, BusSettings):
     for, and ``ASR_WORKERS`` processes. It replaces ``ASR_MODEL``."""
     asr_served_name: str = ""
     """What sessions call the model of ``ASR_MODEL``; empty: as it is written there."""
+    asr_online_model: str = ""
+    """A streaming model such as ``paraformer-zh-streaming``, or a directory, loaded beside
+    ``ASR_MODEL`` for the partial results; empty: they come from ``ASR_MODEL``. Beside
+    ``ASR_MODELS``: as ``zh=paraformer-zh-streaming``, for some of them."""
     asr_punc_model: str = ""
     """A punctuation model such as ``ct-punc``, or a directory; empty for none."""
     asr_device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps|npu(:\d+)?|xpu(:\d+)?)$")] = (
@@ -154,8 +158,10 @@ class WorkerSettings(ModelFilesSettings, BusSettings):
 
     def named_models(self) -> list[str]:
         """Names of the models that must be pulled before a worker starts."""
-        names = [name for name in (self.asr_model, self.asr_punc_model) if name]
-        return [name for name in names if model_source(name).kind == "named"]
+        models = [*self.served_models.values(), *self.online_models.values()]
+        if self.asr_punc_model:
+            models.append(self.asr_punc_model)
+        return [name for name in models if model_source(name).kind == "named"]
 
     @field_validator("asr_model")
     @classmethod
@@ -190,6 +196,24 @@ class WorkerSettings(ModelFilesSettings, BusSettings):
         if self.asr_models and given:
             names = " and ".join(sorted(name.upper() for name in given))
             raise ValueError(f"set either ASR_MODELS or {names}")
+        return self
+
+    @property
+    def online_models(self) -> dict[str, str]:
+        """The streaming models beside some of ``served_models``, by the same names."""
+        if not self.asr_online_model:
+            return {}
+        if self.asr_models:
+            return served_models(self.asr_online_model)
+        return dict.fromkeys(self.served_models, self.asr_online_model)
+
+    @model_validator(mode="after")
+    def _known_online_models(self) -> WorkerSettings:
+        for name, model in self.online_models.items():
+            if name not in self.served_models:
+                raise ValueError(f"ASR_ONLINE_MODEL: ASR_MODELS has no {name!r}")
+            if model_source(model).kind in ("demo", "fake"):
+                raise ValueError(f"ASR_ONLINE_MODEL: {model!r} is not a streaming model")
         return self
 
     @field_validator("asr_punc_model")

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from asr_worker.recognizer.fake import FakeRecognizer
-from asr_worker.recognizer.protocol import Recognizer
+from asr_worker.recognizer.protocol import ModelLoadError, Recognizer
+from asr_worker.recognizer.two_pass import TwoPass
 from asr_worker.settings import WorkerSettings, model_source
 
 
 def build(settings: WorkerSettings) -> Recognizer:
-    """Load the model of ``settings``.
+    """Load the models of ``settings``.
 
     Loading takes seconds. Call this on the thread that will use the recogniser.
 
     Raises:
-        ModelLoadError: if the model cannot be loaded or the device is not available.
+        ModelLoadError: if a model cannot be loaded, the device is not available, or the online
+            model is not a streaming one.
     """
+    recognizer = _build(settings)
+    if not settings.asr_online_model:
+        return recognizer
+    name = settings.asr_online_model
+    online = _build(settings.model_copy(update={"asr_model": name, "asr_punc_model": ""}))
+    if not online.abilities.streaming:
+        raise ModelLoadError(f"ASR_ONLINE_MODEL: {name!r} is not a streaming model", final=True)
+    return TwoPass(recognizer, online)
+
+
+def _build(settings: WorkerSettings) -> Recognizer:
     source = model_source(settings.asr_model)
     if source.kind == "fake":
         return FakeRecognizer(source.location)

@@ -68,9 +68,12 @@ class Recognizer(Protocol):
     """The model's name as the operator wrote it."""
     device: str
     """Where the model runs, such as ``cpu`` or ``cuda:0``."""
-    abilities: Abilities
-    """What the model can do, found out when it was loaded. ``batch_jobs`` is the largest batch that
-    shares one pass, 1 if none does; the best size is up to ``asr_worker.recognizer.trial``."""
+
+    @property
+    def abilities(self) -> Abilities:
+        """What the model can do, found out when it was loaded. ``batch_jobs`` is the largest batch
+        that shares one pass, 1 if none does; ``asr_worker.recognizer.trial`` finds the best size.
+        """
 
     def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
         """Return one recognition per utterance, in order.

@@ -100,6 +100,7 @@ def test_a_killed_supervisor_leaves_no_orphan(broker_side: BrokerSide) -> None:
         ("ASR_MODEL", "/no/such/directory", "no such model directory: /no/such/directory"),
         ("ASR_DEVICE", "toaster", "ASR_DEVICE"),
         ("ASR_WORKERS", "0", "ASR_WORKERS"),
+        ("ASR_ONLINE_MODEL", "fake:1ms", "not a streaming model"),
         ("ASR_PUNC_MODEL", "fake:1ms", "not a punctuation model"),
     ],
 )

@@ -49,9 +49,12 @@ def test_a_directory_without_a_configuration_is_refused(tmp_path: Path) -> None:
 def test_named_models_are_those_to_pull(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").touch()
     assert WorkerSettings(asr_model="demo").named_models() == []
-    assert WorkerSettings(asr_model=str(tmp_path), asr_punc_model="ct-punc").named_models() == [
-        "ct-punc"
-    ]
+    settings = WorkerSettings(
+        asr_model=str(tmp_path), asr_online_model="paraformer-zh-streaming", asr_punc_model="ct-punc"
+    )
+    assert settings.named_models() == ["paraformer-zh-streaming", "ct-punc"]
+    several = WorkerSettings(asr_models="zh=paraformer-zh,a=demo")
+    assert several.named_models() == ["paraformer-zh"]
 
 
 def test_models_are_kept_in_the_users_cache(
@@ -120,3 +123,17 @@ def test_a_wrong_list_of_models_is_refused(entries: str, message: str) -> None:
 def test_one_model_and_several_are_not_given_together(other: str) -> None:
     with pytest.raises(ValidationError, match=f"set either ASR_MODELS or {other.upper()}"):
         WorkerSettings.model_validate({"asr_models": "a=demo", other: "demo"})
+
+
+def test_an_online_model_beside_several_models_is_of_one_of_them() -> None:
+    one = WorkerSettings(asr_model="fake:1ms", asr_online_model="paraformer-zh-streaming")
+    assert one.online_models == {"fake:1ms": "paraformer-zh-streaming"}
+    models = "zh=paraformer-zh,en=whisper-base"
+    several = WorkerSettings(asr_models=models, asr_online_model="zh=paraformer-zh-streaming")
+    assert several.online_models == {"zh": "paraformer-zh-streaming"}
+    with pytest.raises(ValidationError, match="ASR_ONLINE_MODEL: ASR_MODELS has no 'de'"):
+        WorkerSettings(asr_models=models, asr_online_model="de=paraformer-zh-streaming")
+    with pytest.raises(ValidationError, match="is not name=model"):
+        WorkerSettings(asr_models=models, asr_online_model="paraformer-zh-streaming")
+    with pytest.raises(ValidationError, match="'demo' is not a streaming model"):
+        WorkerSettings(asr_models=models, asr_online_model="zh=demo")

@@ -9,8 +9,10 @@ import pytest
 from asr_worker.recognizer.fake import FakeRecognizer
 from asr_worker.recognizer.loading import build
 from asr_worker.recognizer.paraformer import Paraformer
-from asr_worker.recognizer.protocol import ModelLoadError
+from asr_worker.recognizer.protocol import ModelLoadError, Utterance
 from asr_worker.settings import WorkerSettings
+from tests.asr_worker.recognizer import tiny_streaming
+from tests.asr_worker.recognizer.comparison import spoken
 
 
 def test_a_fake_is_named_as_in_the_settings() -> None:
@@ -26,6 +28,26 @@ def test_a_fake_worker_does_not_import_torch() -> None:
 
 def test_a_directory_is_a_model_of_its_family(tiny_model_dir: Path) -> None:
     assert isinstance(build(WorkerSettings(asr_model=str(tiny_model_dir))), Paraformer)
+
+
+def test_partial_results_are_of_the_online_model(tiny_model_dir: Path, tmp_path: Path) -> None:
+    directory = str(tiny_streaming.build(tmp_path / "streaming"))
+    both = build(WorkerSettings(asr_model=str(tiny_model_dir), asr_online_model=directory))
+    assert both.model == str(tiny_model_dir)
+    assert both.abilities.streaming
+    assert both.abilities.word_times
+    final = build(WorkerSettings(asr_model=str(tiny_model_dir)))
+    online = build(WorkerSettings(asr_model=directory))
+    pcm = spoken(1, 48_000).tobytes()
+    found = both.recognize([Utterance(pcm=pcm), Utterance(pcm=pcm, partial=True)])
+    assert found[0] == final.recognize([Utterance(pcm=pcm)])[0]
+    assert found[1] == online.recognize([Utterance(pcm=pcm, partial=True)])[0]
+
+
+def test_an_online_model_that_does_not_stream_is_refused(tiny_model_dir: Path) -> None:
+    directory = str(tiny_model_dir)
+    with pytest.raises(ModelLoadError, match=r"ASR_ONLINE_MODEL: .* is not a streaming model"):
+        build(WorkerSettings(asr_model=directory, asr_online_model=directory))
 
 
 def test_a_directory_that_cannot_be_loaded_is_a_one_line_error(tmp_path: Path) -> None:
