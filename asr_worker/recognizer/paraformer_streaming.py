@@ -1,4 +1,4 @@
-"""ParaformerStreaming, such as ``paraformer-zh-online``: the streams of many utterances in a batch.
+"""ParaformerStreaming (``paraformer-zh-streaming``): the streams of many utterances in a batch.
 
 A partial job has the audio of its utterance from the beginning. The recogniser keeps the state of
 a stream for the audio that it has heard, and processes only what is new. Without a state, because
@@ -37,7 +37,7 @@ STREAMS_MAX = 256
 """Streams whose state is kept; beyond it the one unused for longest is evicted."""
 STATES_BYTES_MAX = 1 << 30
 """Memory for the states of streams: fewer than ``STREAMS_MAX`` are kept if theirs is larger. A
-stream of paraformer-zh-online takes 9.2 MB."""
+stream of paraformer-zh-streaming takes 9.2 MB."""
 IDLE_S_MAX = 60.0
 """A stream without new audio for this long is forgotten, with the audio that it has heard."""
 
@@ -199,6 +199,8 @@ class ParaformerStreaming(FunasrRecognizer):
         count = chunks - stream.chunks + is_last
         if not count:
             return []
+        # Without a frame behind the last whole chunk, the last row has only what that saw ahead.
+        # FunASR scales this twice, which the first layer's normalisation undoes.
         first = stream.chunks * shape.frames - shape.ahead
         inputs = self._inputs(utterance.pcm, first, frames)
         rows = []

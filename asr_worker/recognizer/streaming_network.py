@@ -32,7 +32,7 @@ _ZERO_FRAME = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkShape:
-    """Frames of 60 ms. The defaults are those of FunASR's documentation of paraformer-zh-online."""
+    """Frames of 60 ms. The defaults are those of FunASR's examples for paraformer-zh-streaming."""
 
     frames: int = 10
     """New frames of a chunk, and frames whose tokens it gives."""
@@ -103,13 +103,13 @@ class StreamingNetwork:
         self._encoder_layers = [*model.encoder.encoders0, *model.encoder.encoders]
         self._decoder_layers = list(model.decoder.decoders)
         weight = model.encoder.after_norm.weight
-        self._device, width = weight.device, weight.shape[0]
+        self._device, self._dtype, width = weight.device, weight.dtype, weight.shape[0]
         self._ignored = {model.blank_id, model.sos, model.eos}
         self._context = self._decoder_layers[0].self_attn.kernel_size - 1
 
         def states(*shape: int) -> Tensor:
             # Not touched before use: a CPU gives memory only to slots that had a stream.
-            return torch.empty(slots, *shape, device=self._device)
+            return torch.empty(slots, *shape, device=self._device, dtype=self._dtype)
 
         attention = self._encoder_layers[0].self_attn
         kept = attention.h, shape.kept_frames, attention.d_k
@@ -133,7 +133,7 @@ class StreamingNetwork:
         )
         context = model.decoder.decoders[0].self_attn.kernel_size - 1
         frames += (2 * shape.frames + context) * len(model.decoder.decoders)
-        return int(frames * width * 4)
+        return int(frames * width * model.encoder.after_norm.weight.itemsize)
 
     def open(self, slot: int) -> None:
         """A new stream begins in ``slot``."""
@@ -162,7 +162,8 @@ class StreamingNetwork:
         for inputs, row in zip(hidden, rows, strict=True):
             inputs[: len(row.inputs)] = row.inputs
         heard = (torch.arange(self.shape.row_frames) < lengths[:, None]).to(self._device)
-        hidden = self._encode(hidden.to(self._device), heard, self._encoder_waves(rows))
+        hidden = hidden.to(self._device, self._dtype)
+        hidden = self._encode(hidden, heard, self._encoder_waves(rows))
         embeddings, counts = self._integrate(hidden * heard[..., None], lengths, rows)
         return self._decode(hidden, heard, embeddings, counts, rows)
 
@@ -373,7 +374,7 @@ def _summed(bank: Tensor, sums: list[_Sum]) -> Tensor:
         torch.from_numpy(np.array(column)).to(bank.device) for column in zip(*terms, strict=True)
     )
     summed = bank.new_zeros(len(sums), bank.shape[1])
-    summed.index_add_(0, places, bank[frames] * weights[:, None])
+    summed.index_add_(0, places, bank[frames] * weights[:, None].to(bank.dtype))
     return summed
 
 

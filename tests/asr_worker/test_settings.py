@@ -50,7 +50,9 @@ def test_named_models_are_those_to_pull(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").touch()
     assert WorkerSettings(asr_model="demo").named_models() == []
     settings = WorkerSettings(
-        asr_model=str(tmp_path), asr_online_model="paraformer-zh-streaming", asr_punc_model="ct-punc"
+        asr_model=str(tmp_path),
+        asr_online_model="paraformer-zh-streaming",
+        asr_punc_model="ct-punc",
     )
     assert settings.named_models() == ["paraformer-zh-streaming", "ct-punc"]
     several = WorkerSettings(asr_models="zh=paraformer-zh,a=demo")

@@ -25,7 +25,7 @@ KERNEL = 11
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSize:
-    """The defaults are those of Paraformer-large-online (paraformer-zh-online)."""
+    """The defaults are those of Paraformer-large-online (paraformer-zh-streaming)."""
 
     width: int = 512
     inner: int = 2_048

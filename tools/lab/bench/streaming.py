@@ -1,6 +1,6 @@
 """Streams of a streaming Paraformer that a core carries, in batches and by FunASR one by one.
 
-The model has the configuration of Paraformer-large-online (paraformer-zh-online) and random
+The model has the configuration of Paraformer-large-online (paraformer-zh-streaming) and random
 weights; its predictor gives 4.5 tokens a second, as Mandarin speech does. A small model shows that
 the texts are FunASR's.
 """
