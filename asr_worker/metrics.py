@@ -37,7 +37,8 @@ BATCH_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
 )
 
-# Prometheus sees no increase from no series to 1: those that alerts watch exist from the start.
+# A series that first appears with 1 shows no increase, so series used by alerts are created at
+# start.
 for _outcome in ("text", "failure"):
     RECOGNITIONS.labels(_outcome)
 for _reason in ("duplicate", "old_epoch", "forgotten", "draining", "over_credit", "superseded"):

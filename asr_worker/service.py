@@ -232,7 +232,7 @@ class _Bus:
             self._loop.clear_wake()
 
     def receive(self) -> list[Message]:
-        """Return the messages that have arrived; count those that are malformed."""
+        """Return the messages that have arrived. Malformed ones are counted."""
         messages = []
         for _ in range(RECEIVE_MAX):
             try:

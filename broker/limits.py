@@ -73,8 +73,8 @@ UTTERANCE_S_MAX = 20.0
 """Upper bound of what one utterance counts in the arrival rate: about the longest that gateways
 cut."""
 RATED_SESSIONS_MAX = 8_192
-"""Sessions tracked by the arrival rate; beyond it the one silent for longest counts as new.
-"""
+"""Sessions tracked by the arrival rate; beyond it the session idle longest counts as
+new."""
 PAUSE_S = 1.0
 """A longer time between two ticks means that the broker itself was stopped: leases are extended.
 """

@@ -24,9 +24,9 @@ class FairQueue:
 
     Start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996). Virtual time is the start time of
     the job served last. The start time of a session's next job is that of its last job plus the
-    cost of that, but not before virtual time. The earliest start time is served. A session without
-    waiting jobs saves up no claim; but its start time is remembered while it lies ahead of virtual
-    time, else a session that sends its jobs one by one would overtake all that have two waiting.
+    cost of that, but not before virtual time. The earliest start time is served. An idle session
+    earns no credit. Its start time is kept while ahead of virtual time; otherwise one-at-a-time
+    senders would overtake sessions with two jobs waiting.
     """
 
     def __init__(self) -> None:

@@ -200,7 +200,7 @@ class Broker:
             self._act(e.SendFront(identity, job.result(error=answers.OVERLOADED)))
 
     def _on_partial(self, identity: bytes, job: m.Job, now_s: float, *, superseded: bool) -> None:
-        """The newest partial job of a session replaces those that wait. A partial job may be
+        """The newest partial job of a session replaces the waiting ones. A partial job may be
         dropped anywhere, counted and unanswered: the next one, or the final job, covers it."""
         partials = self._jobs.partials(job.session_id)
         if superseded or any(timeline_key(p.job) >= timeline_key(job) for p in partials):

@@ -204,7 +204,7 @@ class Service:
         self._perform(self._core.handle(event, now_s), now_s)
 
     def _perform(self, actions: Iterable[Action], now_s: float) -> None:
-        """Perform actions, and those that follow from refused sends."""
+        """Perform actions, and further ones that follow from refused sends."""
         while actions:
             refused = self._try(actions)
             actions = [action for event in refused for action in self._core.handle(event, now_s)]

@@ -150,7 +150,7 @@ class WorkerPool:
     # ---------------------------------------------------------------------------------- selection
 
     def least_loaded(self) -> Worker | None:
-        """The worker for the next job: the one with the least audio among those that take jobs."""
+        """The worker for the next job: of all that take jobs, the one with the least audio."""
         while self._heap:
             _, ticket, worker = self._heap[0]
             if worker.ticket == ticket:

@@ -94,8 +94,8 @@ class BatchBuffer:
         self._limits = limits
         self._pending: deque[Entry] = deque()
         self._pending_rows = 0
-        # With the gateway's id, because the new gateway of a resumed session counts its records
-        # from 0 again.
+        # With the gateway's id: two gateways may send the same key, such as that of a deletion, and
+        # each needs its confirmation.
         self._known: set[tuple[str, StoredKey]] = set()
         self._epoch: str | None = None
         self._next_sequence = 0

@@ -47,14 +47,15 @@ STALE_ROWS = Counter(
     ["kind"],
 )
 LOST_SESSIONS = Counter(
-    "asr_persistence_lost_sessions_total", "Active sessions of which nothing more came"
+    "asr_persistence_lost_sessions_total", "Active sessions marked lost: no further record arrived"
 )
 UNSENT = Counter(
     "asr_persistence_messages_unsent_total", "STORED messages that the full bus did not take"
 )
 DATABASE_UP = Gauge("asr_persistence_database_up", "1: the last write or connection succeeded")
 
-# Prometheus sees no increase from no series to 1: those that alerts watch exist from the start.
+# A series that first appears with 1 shows no increase, so series used by alerts are created at
+# start.
 for _reason in ("bad_message", "bad_session_id", "repeated", "backlog_full"):
     DISCARDED.labels(_reason)
 for _body in get_args(RecordBody):

@@ -123,6 +123,7 @@ class Segment(Place, frozen=True, kw_only=True, gc=False):
     """``""``: no worker answered."""
     attempt: UInt
     queue_ms: UInt
+    """From the broker's receipt of the job to the start of the answered attempt."""
     infer_ms: UInt
     """Duration of the whole batch."""
     language: Name = ""

@@ -1,6 +1,6 @@
 """Every ZeroMQ socket of the system is made here, and only here are socket options set.
 
-Reasons for the options (measured on libzmq 4.3.5, see docs/architecture.md):
+Reasons for the options (measured on libzmq 4.3.5, see docs/development.md):
 
 * ROUTER_MANDATORY with DONTWAIT: a send to a full or unknown peer fails with ``EAGAIN`` or
   ``EHOSTUNREACH``. Without it the message is dropped silently.

@@ -1,7 +1,9 @@
 """The list of audio containers, and how the first bytes of a file determine its container.
 
-This is the only list: what the decoder accepts, error messages, the REST description and the web
-page follow from ``FORMATS``. A new container is a line there and a name in ``Container``.
+What the decoder accepts, error messages, the REST description and the web page follow from
+``FORMATS``. A new container is a line there, a name in ``Container``, and its name in
+docs/protocol.md and docs/dialects.md. MP3 without tags has no signature: ``sniff`` and
+static/audio-files.js recognise it.
 """
 
 from __future__ import annotations

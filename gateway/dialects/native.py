@@ -167,7 +167,7 @@ _HEADS: dict[type, dict[str, str]] = {
 
 
 def encode(answer: e.Answer) -> str:
-    """Return the message for ``answer``: its fields, without those that are None."""
+    """Return the message for ``answer``: its fields except None."""
     if isinstance(answer, e.ChunkReceived):  # The most frequent one. It needs no escapes.
         return f'{{"type":"ack","status":"received","chunk_index":{answer.chunk_index}}}'
     fields = asdict(answer)

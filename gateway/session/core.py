@@ -51,8 +51,10 @@ class Session:
     - Send ``Tick`` about five times a second.
     - Stop reading from the client while ``wants_audio`` is false.
 
-    ``wall_offset_ms`` is the wall clock less the monotonic clock of ``now_s``. It dates what is
-    stored, so that a session's actions follow from its events alone.
+    ``limits`` are those of its protocol. ``client`` is the client's address, which is stored with
+    the session. Jobs of the ``bulk`` lane wait for all live ones. ``wall_offset_ms`` is the wall
+    clock less the monotonic clock of ``now_s``. It dates what is stored, so that a session's
+    actions follow from its events alone.
     """
 
     def __init__(

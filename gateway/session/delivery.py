@@ -13,7 +13,7 @@ MISSED_PROBLEMS_MAX = 100
 
 
 class Delivery:
-    """Sends answers while the client is connected, and on resume those that it missed.
+    """Sends answers while the client is connected, and missed answers when it resumes.
 
     Missed answers are the texts, which ``results`` keeps anyway, and errors. Acknowledgements and
     partial results are not sent again: ``Resumed`` replaces them.

@@ -75,7 +75,8 @@ class Endpointer:
 
     The result depends on the probabilities and on the positions of ``boundary``, not on how the
     probabilities are grouped into calls of ``push``. Frame ``n`` of the session covers samples
-    ``512 n`` to ``512 (n + 1)``, also behind boundaries. Utterances are in order and don't overlap.
+    ``512 n`` to ``512 (n + 1)``, including after boundaries. Utterances are in order and do not
+    overlap.
     """
 
     def __init__(

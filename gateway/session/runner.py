@@ -51,12 +51,20 @@ class Services(Protocol):
     vad: VadEngine
 
     def send(self, message: Job | Cancel) -> None:
-        """Send ``message`` to the broker."""
+        """Send ``message`` to the broker, or drop it if its queue is full."""
 
-    def submit_record(self, record: Record) -> None: ...
-    def keep_result(self, result: Result, *, contested: bool, waited_s: float) -> None: ...
-    def new_audio(self, start: e.Start, first_sample: int) -> AudioInput: ...
-    def session_ended(self, runner: SessionRunner) -> None: ...
+    def submit_record(self, record: Record) -> None:
+        """Send ``record`` until it is stored."""
+
+    def keep_result(self, result: Result, *, contested: bool, waited_s: float) -> None:
+        """Keep ``result`` until it is stored. Send a copy of it if its publication is lost, or at
+        once if it is ``contested``. ``waited_s``: since its job was first sent."""
+
+    def new_audio(self, start: e.Start, first_sample: int) -> AudioInput:
+        """Return the decoder of a session that begins at ``first_sample`` of its timeline."""
+
+    def session_ended(self, runner: SessionRunner) -> None:
+        """The session is over. If it finished, it still answers a client that resumes."""
 
 
 class ClientConnection(Protocol):

@@ -71,7 +71,7 @@ class Segmenter:
         self._recognised_chunk_index = resume_point.recognised_chunk_index
         self._last_chunk_index = 0
         self._file_boundaries: list[int] = []
-        """Samples; those at the end of the audio wait for a further file."""
+        """Samples. A boundary at the end of the audio waits for a further file."""
         self._boundary_wait_s = 0.0
         self._boundary_until_s: float | None = None
 
@@ -178,8 +178,8 @@ class Segmenter:
     def _pass_file_boundaries(
         self, probabilities: Sequence[float]
     ) -> tuple[list[Utterance], Sequence[float]]:
-        """Utterances that end at file boundaries, and the probabilities of the audio behind the
-        last. The boundaries that remain are those that wait for a further file."""
+        """Utterances that end at file boundaries, and the probabilities of the audio after the
+        last. The boundaries that remain wait for a further file."""
         utterances: list[Utterance] = []
         waiting: list[int] = []
         for boundary in self._file_boundaries:
@@ -194,8 +194,9 @@ class Segmenter:
         return utterances, probabilities
 
     def tick(self, now_s: float, *, listening: bool) -> list[CutUtterance]:
-        """The utterance of a file that no other followed in time. Time stops while the gateway is
-        not ``listening``: the client is away, or its next file waits in the socket."""
+        """Return the utterance of the last file if no further file arrived in time. Time stops
+        while the gateway is not ``listening``: the client is disconnected, or its next file waits
+        in the socket."""
         if self._boundary_until_s is None:
             return []
         if not listening:

@@ -22,7 +22,7 @@ function serverDecodes(head) {
   return head[0] === 0xff && (head[1] & 0xe6) === 0xe2; // MP3 without tags
 }
 
-// Returns {source, decoded}. Throws FileError.
+// Returns {source, options}; the options are those of the session. Throws FileError.
 export async function sourceOf(file) {
   if (!file.size) throw new FileError("file_empty");
   const head = new Uint8Array(await file.slice(0, 12).arrayBuffer());

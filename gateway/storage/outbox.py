@@ -96,7 +96,7 @@ class Outbox:
         return record
 
     def confirm(self, keys: Iterable[StoredKey], now_s: float) -> list[Confirmed]:
-        """Remove what is committed. The returned keys are those that sessions know: the key of a
+        """Remove what is committed. The returned keys are as sessions know them: the key of a
         segment's copy becomes that of its result."""
         confirmed = []
         for key in keys:

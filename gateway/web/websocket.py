@@ -36,7 +36,7 @@ from gateway.telemetry.metrics import (
 ANSWERS_QUEUED_MAX = 1_000
 """Answers that wait for a client to read; then the connection is closed with 1013."""
 SEND_TIMEOUT_S = 30.0
-"""Time to send the first of them; then likewise."""
+"""Timeout for sending one queued answer; then 1013."""
 BAD_MESSAGES_IN_A_ROW_MAX = 3
 START_TIMEOUT_S = 30.0
 """Time from the upgrade to ``start``, or from the end of a session to the next ``start``; then the

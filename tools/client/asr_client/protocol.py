@@ -218,7 +218,7 @@ def start_fields(
     hotwords: Sequence[str] = (),
     partials: bool = False,
 ) -> dict[str, Any]:
-    """Return the fields of a ``start`` message, without those that are not set."""
+    """Return the fields of a ``start`` message, only the ones that are set."""
     start: dict[str, Any] = {
         "session_id": session_id,
         "mode": mode,
