@@ -1,6 +1,6 @@
 // The REST API of the server.
 
-import { askForToken, currentToken } from "./token.js";
+import { askForToken, currentToken } from "./auth-token.js";
 
 export class ApiError extends Error {
   constructor(status, code) {

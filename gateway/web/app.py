@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 
 from gateway.server import Server
 from gateway.telemetry import metrics
-from gateway.web.auth import Access, describe_access
+from gateway.web.auth import TokenCheck, describe_access
 from gateway.web.auth_tokens import AuthTokens
 from gateway.web.health import add_health
 from gateway.web.openai import add_transcriptions
@@ -64,7 +64,7 @@ def create_app(
     add_pages(app)
     describe_access(app, required=tokens is not None)
     if tokens is not None:
-        app.add_middleware(Access, tokens=tokens)
+        app.add_middleware(TokenCheck, tokens=tokens)
     return app
 
 

@@ -33,9 +33,12 @@ MESSAGE = "a token is required: Authorization: Bearer TOKEN"
 _SECRET_HEADERS = (b"authorization", b"sec-websocket-protocol")
 
 
-class Access:
-    """ASGI middleware that allows requests with one of ``tokens``. Log lines of an allowed request
-    have the name of its token as ``token_name``, never the token."""
+class TokenCheck:
+    """ASGI middleware that allows requests with one of ``tokens``.
+
+    The name of the token, never the token, is ``token_name`` in log lines and in the state of an
+    allowed request (``request.state``, ``websocket.state``).
+    """
 
     def __init__(self, app: ASGIApp, tokens: AuthTokens) -> None:
         self._app = app
@@ -53,7 +56,8 @@ class Access:
             await _refuse(scope, receive, send, wrong=bool(shown))
             return
         with structlog.contextvars.bound_contextvars(token_name=names[0]):
-            await self._app(without_token(scope), receive, send)
+            state = {**scope.get("state", {}), "token_name": names[0]}
+            await self._app({**without_token(scope), "state": state}, receive, send)
 
 
 def is_open(scope: Scope) -> bool:

@@ -211,7 +211,7 @@ def test_tools_and_examples_take_it_from_the_environment(
 
 def test_tokens_are_added_and_removed_at_run_time(guarded: Guarded) -> None:
     def tool(*arguments: str) -> str:
-        command = [sys.executable, "-m", "tools.cli.tokens", *arguments]
+        command = [sys.executable, "-m", "tools.cli.auth_tokens", *arguments]
         environment = {**os.environ, "AUTH_TOKENS_FILE": str(guarded.file)}
         return subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=60, check=True

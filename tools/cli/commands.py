@@ -11,7 +11,7 @@ import typer
 COMMANDS: Final = {
     "serve": ("tools.cli.serve", "Start a complete system on this machine."),
     "models": ("tools.cli.models", "List, pull and remove models."),
-    "token": ("tools.cli.tokens", "Add, list and remove access tokens."),
+    "token": ("tools.cli.auth_tokens", "Add, list and remove access tokens."),
     "keys": ("tools.cli.keys", "Generate the keys of a bus that other hosts can reach."),
     "loadtest": ("tools.lab.loadtest.__main__", "Measure a system under verified sessions."),
 }

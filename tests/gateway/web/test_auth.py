@@ -20,7 +20,7 @@ from gateway.server import Server
 from gateway.telemetry.metrics import REFUSED
 from gateway.web import auth_tokens
 from gateway.web.app import create_app
-from gateway.web.auth import MESSAGE, Access, is_open, shown_tokens, without_token
+from gateway.web.auth import MESSAGE, TokenCheck, is_open, shown_tokens, without_token
 from gateway.web.auth_tokens import AuthTokens
 
 TOKEN = auth_tokens.new_token()
@@ -179,7 +179,7 @@ async def test_a_caller_has_a_name_and_no_token(known: AuthTokens, scope: dict[s
     async def inner(scope: Any, _receive: Any, _send: Any) -> None:
         passed.append((scope, structlog.contextvars.get_contextvars()))
 
-    await Access(inner, known)(scope, cast(Any, None), cast(Any, None))
+    await TokenCheck(inner, known)(scope, cast(Any, None), cast(Any, None))
     (got, variables) = passed[0]
     assert variables["token_name"] == "anna"
     assert "token_name" not in structlog.contextvars.get_contextvars()
@@ -187,6 +187,7 @@ async def test_a_caller_has_a_name_and_no_token(known: AuthTokens, scope: dict[s
     assert got["path"] == "/x"
     assert [name for name, _ in got["headers"]] in ([b"accept"], [])
     assert got.get("subprotocols") in (None, ["binary"], ["asr"])
+    assert got.pop("state") == {"token_name": "anna"}
     assert scope == {
         **got,
         **{name: scope[name] for name in ("headers", "subprotocols") & scope.keys()},

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.web import auth_tokens
-from tools.cli.tokens import app
+from tools.cli.auth_tokens import app
 
 
 @pytest.fixture
