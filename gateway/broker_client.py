@@ -11,12 +11,12 @@ of the broker, is counted, and its owner sends it again later.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable
 
 import structlog
 import zmq
 
+from gateway.broker_contact import BrokerContact, JobsLost
 from gateway.telemetry.metrics import BUS_DROPPED, bus_received, bus_sent
 from wire import codec, sockets, versions
 from wire.keys import Keys
@@ -28,22 +28,14 @@ within half a second."""
 DRAIN_MESSAGES_MAX = 200
 """Messages handled before other tasks of the event loop run."""
 
-SILENCE_S = 2.0
-"""Without messages from the broker for this long, messages of both directions may be lost: libzmq
-drops a connection that is silent for 3 s, with its queues. The broker reports its load four times a
-second."""
-SETTLE_S = 0.5
-"""Delay after such a silence, in which delivered messages arrive first."""
-
 Handler = Callable[[Message], None]
 
 
 class BrokerClient:
     """One socket, owned by the event loop's thread.
 
-    ``on_message`` gets each Result, Stored, Claimed and Load. ``on_broker_restart`` is called when
-    the broker's epoch changes, because the broker has lost all jobs, and after a silence, because
-    jobs or results may be lost. ``expected_audio_rate`` is called for each HELLO.
+    ``on_message`` gets each Result, Stored, Claimed and Load. ``on_jobs_lost`` is called when jobs
+    or their results may be lost. ``expected_audio_rate`` is called for each HELLO.
     """
 
     def __init__(
@@ -53,21 +45,18 @@ class BrokerClient:
         *,
         keys: Keys | None = None,
         on_message: Handler,
-        on_broker_restart: Callable[[], None],
+        on_jobs_lost: Callable[[], None],
         expected_audio_rate: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._endpoint = endpoint
         self._gateway_id = gateway_id
         self._keys = keys
         self._on_message = on_message
-        self._on_broker_restart = on_broker_restart
+        self._on_jobs_lost = on_jobs_lost
         self._expected_audio_rate = expected_audio_rate
-        self._epoch: str | None = None
+        self._contact = BrokerContact()
         self._refused: Refused | None = None
         """The broker's latest answer to HELLO, if it was a refusal."""
-        self._received_s = math.inf
-        self._settled_s = math.inf
-        """Time at which to call ``on_broker_restart``."""
         self._drain_scheduled = False
         self._hello: asyncio.Task[None] | None = None
         self._log = structlog.get_logger()
@@ -166,16 +155,8 @@ class BrokerClient:
             )
 
     def _note_broker(self, epoch: str) -> None:
-        now_s = self._loop.time()
-        silent_s, self._received_s = now_s - self._received_s, now_s
-        if epoch != self._epoch:
-            known, self._epoch = self._epoch, epoch
-            self._log.info("broker_found" if known is None else "broker_restarted", epoch=epoch)
-            # At the first epoch, too: a broker that failed before its WELCOME may have got jobs.
-            self._settled_s = now_s
-        elif silent_s >= SILENCE_S:
-            self._log.info("broker_silence_ended", silent_s=round(silent_s, 1))
-            self._settled_s = now_s + SETTLE_S
-        if now_s >= self._settled_s:
-            self._settled_s = math.inf
-            self._on_broker_restart()
+        for action in self._contact.note(epoch, self._loop.time()):
+            if isinstance(action, JobsLost):
+                self._on_jobs_lost()
+            else:
+                self._log.info(action.event, epoch=action.epoch, silent_s=round(action.silent_s, 1))

@@ -67,7 +67,7 @@ class Server:
             self.gateway_id,
             keys=settings.bus_keys("gateway"),
             on_message=self._on_message,
-            on_broker_restart=self._on_broker_restart,
+            on_jobs_lost=self._on_jobs_lost,
             expected_audio_rate=lambda: self.admission.next_expected_audio_rate(
                 time.monotonic(), own=self.gate.connections
             ),
@@ -188,7 +188,7 @@ class Server:
             if runner is not None:
                 runner.feed(e.KeysStored(keys=tuple(keys)))
 
-    def _on_broker_restart(self) -> None:
+    def _on_jobs_lost(self) -> None:
         for runner in list(self.sessions.values()):
             runner.feed(e.JobsMayBeLost())
 

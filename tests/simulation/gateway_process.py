@@ -55,7 +55,7 @@ class SimLink(BrokerClient):
 
     def take(self, message: m.Message) -> None:
         if isinstance(message, m.Welcome | m.Load):
-            is_new = message.broker_epoch != self._epoch
+            is_new = message.broker_epoch != self._contact.epoch
             if is_new:
                 self._jobs_sent.clear()
             self._note_broker(message.broker_epoch)

@@ -470,7 +470,7 @@ def stored_always_reported() -> Context:
 
 
 def epoch_change_ignored() -> Context:
-    return patch.object(Server, "_on_broker_restart", lambda _server: None)
+    return patch.object(Server, "_on_jobs_lost", lambda _server: None)
 
 
 def jobs_never_sent_again() -> Context:
