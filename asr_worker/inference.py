@@ -120,6 +120,7 @@ def _recognize(recognizer: Recognizer, jobs: Sequence[WorkerJob]) -> Sequence[Re
             language=job.language,
             hotwords=job.hotwords,
             partial=job.partial,
+            speakers=job.speakers,
             stream=(job.session_id, job.seq) if job.session_id else None,
         )
         for job in jobs

@@ -172,6 +172,7 @@ class JobBook:
                     confidence=recognition.confidence,
                     emotion=recognition.emotion,
                     events=recognition.events,
+                    embedding=recognition.embedding,
                     infer_ms=infer_ms,
                     batch_jobs=len(batch),
                 )

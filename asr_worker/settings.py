@@ -138,6 +138,9 @@ class WorkerSettings(ModelFilesSettings, BusSettings):
     ``ASR_MODELS``: as ``zh=paraformer-zh-streaming``, for some of them."""
     asr_punc_model: str = ""
     """A punctuation model such as ``ct-punc``, or a directory; empty for none."""
+    asr_spk_model: str = ""
+    """A speaker model such as ``cam++``, or a directory, for sessions that ask for speakers; empty
+    for none."""
     asr_device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps|npu(:\d+)?|xpu(:\d+)?)$")] = (
         "cpu"
     )
@@ -161,6 +164,8 @@ class WorkerSettings(ModelFilesSettings, BusSettings):
         models = [*self.served_models.values(), *self.online_models.values()]
         if self.asr_punc_model:
             models.append(self.asr_punc_model)
+        if self.asr_spk_model:
+            models.append(self.asr_spk_model)
         return [name for name in models if model_source(name).kind == "named"]
 
     @field_validator("asr_model")
@@ -215,6 +220,13 @@ class WorkerSettings(ModelFilesSettings, BusSettings):
             if model_source(model).kind in ("demo", "fake"):
                 raise ValueError(f"ASR_ONLINE_MODEL: {model!r} is not a streaming model")
         return self
+
+    @field_validator("asr_spk_model")
+    @classmethod
+    def _known_speaker_model(cls, value: str) -> str:
+        if value and model_source(value).kind in ("demo", "fake"):
+            raise ValueError(f"{value!r} is not a speaker model")
+        return value
 
     @field_validator("asr_punc_model")
     @classmethod

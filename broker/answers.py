@@ -30,6 +30,7 @@ def worker_job(entry: PendingJob, broker_epoch: str) -> WorkerJob:
         pcm=job.pcm,
         session_id=job.session_id,
         seq=job.seq,
+        speakers=job.speakers,
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from broker import answers
 from broker import events as e
@@ -257,8 +257,9 @@ class Broker:
             self._count("result_for_lost_gateway")
         if not result.partial:
             gateway_id = entry.gateway.decode()
+            stored = replace(result, embedding=b"") if result.embedding else result
             self._publish(
-                m.PublishedResult(broker_epoch=self.epoch, gateway_id=gateway_id, result=result)
+                m.PublishedResult(broker_epoch=self.epoch, gateway_id=gateway_id, result=stored)
             )
 
     # -------------------------------------------------------------------------------- publications

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from wire.validation import Languages, Name, Probability, Ratio, Text, UFloat, UInt
+from wire.validation import Embedding, Languages, Name, Probability, Ratio, Text, UFloat, UInt
 
 Lane = Literal["live", "bulk"]
 HotwordUse = Literal["none", "words", "weights"]
@@ -168,6 +168,8 @@ class Job(Place, frozen=True, kw_only=True, gc=False):
     """Number of times that another gateway has taken over the session; the highest counts."""
     model: Name = ""
     """The served name of the model that must recognise it; ``""``: any model."""
+    speakers: bool = False
+    """The result needs a speaker embedding, if the worker can make one."""
 
     def result(
         self,
@@ -278,6 +280,9 @@ class Result(Segment, frozen=True, kw_only=True, gc=False):
     batch_jobs: UInt = 1
     """Number of jobs in the batch that took ``infer_ms``."""
     generation: UInt = 0
+    embedding: Embedding = b""
+    """The speaker embedding, of length 1. It is for the session's gateway only: a voice print is
+    not published."""
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.error is None):
@@ -405,6 +410,8 @@ class WorkerResult(Struct, frozen=True, kw_only=True, gc=False):
     emotion: Name = ""
     events: tuple[Name, ...] = ()
     """As in ``Segment``."""
+    embedding: Embedding = b""
+    """As in ``Result``. Empty unless the job asks for it."""
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.error is None):
@@ -443,6 +450,7 @@ class WorkerJob(Struct, frozen=True, kw_only=True, gc=False):
     pcm: bytes
     session_id: Name = ""
     seq: UInt = 0
+    speakers: bool = False
 
 
 # ---------------------------------------------------------------- broker → persistence (XPUB)

@@ -18,6 +18,8 @@ NAME_CHARS_MAX: Final = 256
 LANGUAGE_CHARS_MAX: Final = 32
 LANGUAGES_MAX: Final = 128
 RATIO_MAX: Final = 1e6
+EMBEDDING_BYTES_MAX: Final = 4_096
+"""1,024 values of a speaker embedding."""
 INTEGER_MAX: Final = (1 << 53) - 1
 """A larger integer does not survive JSON, the other protocol we speak."""
 ERROR_CHARS_MAX: Final = 200
@@ -38,6 +40,8 @@ Languages = Annotated[tuple[LanguageCode, ...], Meta(max_length=LANGUAGES_MAX)]
 Text = Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]
 LongText = Annotated[str, Meta(max_length=LONG_TEXT_CHARS_MAX)]
 """A whole transcript. The limit of a header in bytes is the narrower one."""
+Embedding = Annotated[bytes, Meta(max_length=EMBEDDING_BYTES_MAX)]
+"""A speaker embedding: float32, little-endian; empty: none."""
 
 T = TypeVar("T")
 

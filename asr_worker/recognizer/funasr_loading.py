@@ -28,6 +28,7 @@ from asr_worker.recognizer.paraformer_streaming import ParaformerStreaming
 from asr_worker.recognizer.protocol import ModelLoadError
 from asr_worker.recognizer.punctuation import Punctuator
 from asr_worker.recognizer.sense_voice import SenseVoice
+from asr_worker.recognizer.speaker_embedding import SpeakerEmbedder
 from asr_worker.settings import ModelSource, WorkerSettings, model_source
 from wire.messages import SAMPLE_RATE_HZ
 
@@ -77,6 +78,18 @@ def load(settings: WorkerSettings, source: ModelSource) -> FunasrRecognizer:
     return family(auto, punctuator, model=source.name, device=settings.asr_device)
 
 
+def load_embedder(settings: WorkerSettings) -> SpeakerEmbedder:
+    """Load the speaker model. Use the result only on the calling thread.
+
+    Raises:
+        ModelLoadError: if it cannot be loaded or is not a speaker model.
+    """
+    funasr_repairs.silence_logs()
+    _require_device(settings.asr_device)
+    source = model_source(settings.asr_spk_model)
+    return SpeakerEmbedder(_load_model(settings, source), source.name)
+
+
 def auto_model(directory: Path, **arguments: Any) -> Any:
     """Return ``funasr.AutoModel(**arguments)`` of the model in ``directory``.
 
@@ -98,6 +111,8 @@ def _modules_of(directory: Path) -> tuple[str, ...]:
     model_class = OmegaConf.load(directory / "config.yaml").get("model")
     if model_class == Punctuator.model_class:
         return Punctuator.modules
+    if model_class == SpeakerEmbedder.model_class:
+        return SpeakerEmbedder.modules
     return FAMILIES.get(model_class, FunasrRecognizer).modules
 
 

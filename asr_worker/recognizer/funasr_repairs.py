@@ -57,11 +57,13 @@ def import_modules(names: Iterable[str]) -> Any:
     try:
         with quiet():
             auto_model = importlib.import_module("funasr.auto.auto_model")
+            if sys.modules[_DIARIZATION] is None:  # A speaker model needs it.
+                del sys.modules[_DIARIZATION]
             for name in names:
                 importlib.import_module(name)
     finally:
         pkgutil.walk_packages = walk_packages
-        if sys.modules[_DIARIZATION] is None:
+        if sys.modules.get(_DIARIZATION, ...) is None:
             del sys.modules[_DIARIZATION]
     return auto_model
 

@@ -14,17 +14,22 @@ def build(settings: WorkerSettings) -> Recognizer:
     Loading takes seconds. Call this on the thread that will use the recogniser.
 
     Raises:
-        ModelLoadError: if a model cannot be loaded, the device is not available, or the online
-            model is not a streaming one.
+        ModelLoadError: if a model cannot be loaded, the device is not available, the online
+            model is not a streaming one, or the speaker model makes no embeddings.
     """
     recognizer = _build(settings)
-    if not settings.asr_online_model:
-        return recognizer
-    name = settings.asr_online_model
-    online = _build(settings.model_copy(update={"asr_model": name, "asr_punc_model": ""}))
-    if not online.abilities.streaming:
-        raise ModelLoadError(f"ASR_ONLINE_MODEL: {name!r} is not a streaming model", final=True)
-    return TwoPass(recognizer, online)
+    if settings.asr_online_model:
+        name = settings.asr_online_model
+        online = _build(settings.model_copy(update={"asr_model": name, "asr_punc_model": ""}))
+        if not online.abilities.streaming:
+            raise ModelLoadError(f"ASR_ONLINE_MODEL: {name!r} is not a streaming model", final=True)
+        recognizer = TwoPass(recognizer, online)
+    if settings.asr_spk_model:
+        from asr_worker.recognizer.funasr_loading import load_embedder
+        from asr_worker.recognizer.speaker_embedding import WithSpeakers
+
+        recognizer = WithSpeakers(recognizer, load_embedder(settings))
+    return recognizer
 
 
 def _build(settings: WorkerSettings) -> Recognizer:

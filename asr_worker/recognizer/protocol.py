@@ -40,6 +40,8 @@ class Utterance:
     hotwords: tuple[str, ...] = ()
     partial: bool = False
     """The audio is the beginning of an utterance that goes on."""
+    speakers: bool = False
+    """The recognition needs a speaker embedding, if there is a speaker model."""
     stream: tuple[str, int] | None = None
     """Names the utterance, by session and segment: its partial results have the same name, and
     their audio is the beginning of this one's. None: it has no other results."""
@@ -59,6 +61,8 @@ class Recognition:
     emotion: str = ""
     events: tuple[str, ...] = ()
     """As in ``wire.messages.Segment``."""
+    embedding: bytes = b""
+    """As in ``wire.messages.Result``."""
 
 
 class Recognizer(Protocol):

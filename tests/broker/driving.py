@@ -155,6 +155,7 @@ class Driver:
         error: m.Failure | None = None,
         tokens: tuple[m.Token, ...] = (),
         broker_epoch: str = "epoch",
+        embedding: bytes = b"",
     ) -> list[e.Action]:
         answer = m.WorkerResult(
             broker_epoch=broker_epoch,
@@ -164,6 +165,7 @@ class Driver:
             error=error,
             tokens=tokens,
             infer_ms=7,
+            embedding=embedding,
         )
         return self.back(answer, identity)
 

@@ -131,6 +131,21 @@ def test_token_times_are_moved_to_the_timeline_of_the_session(driver: Driver) ->
     assert actions[0] == e.SendFront(GATEWAY, result(job(2), tokens=tokens))
 
 
+def test_a_voice_print_is_for_the_gateway_and_not_published(driver: Driver) -> None:
+    driver.front(structs.replace(job(), speakers=True))
+    sent, stored = driver.answer(1, embedding=b"\0\0\x80?")
+    answer = result(job())
+    assert sent == e.SendFront(GATEWAY, structs.replace(answer, embedding=b"\0\0\x80?"))
+    assert stored == published(answer)
+
+
+def test_a_worker_is_asked_for_speakers(driver: Driver) -> None:
+    for wanted in (True, False):
+        (sent,) = driver.front(structs.replace(job(int(wanted)), speakers=wanted))
+        assert isinstance(sent, e.SendBack) and isinstance(sent.message, m.WorkerJob)
+        assert sent.message.speakers is wanted
+
+
 def test_queue_ms_is_the_wait_for_a_worker() -> None:
     driver = Driver()
     driver.hello()
