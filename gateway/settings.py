@@ -80,6 +80,9 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
     """Records waiting to be stored; from then on new sessions get 503 ``storage_backlog``."""
     endpoint_silence_ms: Annotated[int, Field(ge=200, le=3000)] = 600
     """Silence that ends an utterance (endpoint)."""
+    speaker_similarity_min: Annotated[float, Field(gt=0, lt=1)] = 0.4
+    """Mean cosine of speaker embeddings from which on two groups of utterances are one speaker.
+    Lower: fewer speakers."""
 
     @model_validator(mode="before")
     @classmethod

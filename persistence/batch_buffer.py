@@ -14,7 +14,7 @@ from typing import Literal
 from wire import publication
 from wire.codec import WireError
 from wire.messages import SESSION_ID_CHARS_MAX, PublishedRecord, Stored, StoredKey
-from wire.records import ChunkDetails, RecordBody, parse_body, segment_copy
+from wire.records import ChunkDetails, RecordBody, SpeakerLabels, parse_body, segment_copy
 
 STORED_KEYS_MAX = 1_000
 """Most keys in one ``Stored``, so that its header stays below ``wire.codec.HEADER_BYTES_MAX``."""
@@ -64,7 +64,10 @@ class Entry:
     @property
     def rows(self) -> int:
         # At least 1, so that records without chunks count towards the limits as well.
-        return max(1, len(self.body.chunks)) if isinstance(self.body, ChunkDetails) else 1
+        match self.body:
+            case ChunkDetails(chunks=items) | SpeakerLabels(speakers=items):
+                return max(1, len(items))
+        return 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

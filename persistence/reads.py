@@ -12,7 +12,7 @@ import structlog
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from persistence import segments
+from persistence import segments, speakers
 from persistence.deadline import AsyncDeadlineConnection
 
 CONNECTIONS_MAX = 4
@@ -138,8 +138,8 @@ class SessionReader:
         return await self._read(read)
 
     async def session(self, session_id: str) -> Row | None:
-        """Return the session with its segments (as ``Result``) and chunks; None: unknown or
-        deleted.
+        """Return the session with its segments (as ``Result``), their speakers by index, and
+        chunks; None: unknown or deleted.
 
         Raises:
             StoreUnavailable: if there is no answer within ``READ_TIMEOUT_S``.
@@ -154,14 +154,23 @@ class SessionReader:
         return await self._read(read) if "\0" not in session_id else None
 
     async def resume_state(self, session_id: str) -> Row | None:
-        """Return what a gateway needs to resume the session; None: unknown.
+        """Return what a gateway needs to resume the session, centroids of its speakers included;
+        None: unknown.
 
         Raises:
             StoreUnavailable: if there is no answer within ``READ_TIMEOUT_S``.
         """
         if "\0" in session_id:
             return None
-        return await self._read(lambda connection: _session(connection, _RESUME_STATE, session_id))
+
+        async def read(connection: Connection) -> Row | None:
+            found = await _session(connection, _RESUME_STATE, session_id)
+            if found is not None:
+                rows = await _added(connection, speakers.SELECT_CENTROIDS, session_id)
+                found["centroids"] = speakers.centroids_of(rows[0]) if rows else ()
+            return found
+
+        return await self._read(read)
 
     async def status(self, session_id: str) -> str | None:
         """Return the session's status, which can be ``deleted``; None: unknown.
@@ -225,5 +234,18 @@ async def _session(connection: Connection, query: str, session_id: str) -> Row |
     """Return the row that ``query`` finds, with the session's segments."""
     for row in await _rows(connection, query, session_id):
         found = await _rows(connection, segments.SELECT, session_id, SESSION_ROWS_MAX)
-        return {**row, "segments": [segments.result_of(each) for each in found]}
+        labels = await _added(connection, speakers.SELECT_LABELS, session_id, SESSION_ROWS_MAX)
+        return {
+            **row,
+            "segments": [segments.result_of(each) for each in found],
+            "speakers": {each["segment_index"]: each["speaker"] for each in labels},
+        }
     return None
+
+
+async def _added(connection: Connection, query: str, *parameters: object) -> list[Row]:
+    """Rows of a table that the schema of the release before does not have."""
+    try:
+        return await _rows(connection, query, *parameters)
+    except psycopg.errors.UndefinedTable:
+        return []

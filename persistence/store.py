@@ -13,6 +13,7 @@ The records of a session are merged by these rules, whatever their order:
   gateway's copy replaces the published row, because the client received the copy's text; otherwise
   the first row stays. The end deletes segments that only an older generation had, and all segments
   of older generations if the session was started again.
+* speakers: see ``persistence.speakers``. The end deletes labels as it deletes segments.
 * deleted: the row becomes a tombstone. Content is deleted, and later data is dropped and counted.
 
 The first record of any kind inserts the session's row.
@@ -30,7 +31,7 @@ import psycopg
 import structlog
 from msgspec.structs import asdict
 
-from persistence import metrics, segments
+from persistence import metrics, segments, speakers
 from persistence.batch_buffer import Entry
 from persistence.values import clean, items_json, wall_time
 from wire.messages import Segment
@@ -42,6 +43,7 @@ from wire.records import (
     SessionFinished,
     SessionResumed,
     SessionStarted,
+    SpeakerLabels,
 )
 
 Connection: TypeAlias = psycopg.Connection[Any]
@@ -103,7 +105,7 @@ WHERE id = %(session_id)s AND status <> 'deleted'
 _RANKS = ["active", "lost", "interrupted", "abandoned", "failed", "completed"]
 # Segments of an older generation that the present one, with fewer segments, has not replaced.
 _SUPERSEDED = """
-DELETE FROM asr_segments
+DELETE FROM {}
 WHERE session_id = %(session_id)s AND segment_index >= %(first_index)s
   AND generation < %(generation)s
 """
@@ -236,7 +238,9 @@ def _write_finished(cursor: Cursor, entries: list[Entry]) -> None:
         if entry.generation and body.status != "interrupted"
     ]
     if superseding:
-        cursor.executemany(_SUPERSEDED, superseding)
+        for table in ("asr_segments", "asr_speakers"):
+            cursor.executemany(_SUPERSEDED.format(table), superseding)
+    speakers.erase(cursor, [entry.session_id for entry in entries])
 
 
 def first_superseded(ending: SessionFinished) -> int:
@@ -308,7 +312,7 @@ def _write_deleted(cursor: Cursor, entries: list[Entry]) -> None:
         for entry, body in _of(SessionDeleted, entries)
     }
     cursor.execute(_TOMBSTONES, (list(times), list(times.values())))
-    for table in ("asr_segments", "asr_chunks"):
+    for table in ("asr_segments", "asr_chunks", "asr_speakers", "asr_speaker_centroids"):
         cursor.execute(f"DELETE FROM {table} WHERE session_id = ANY (%s)", (list(times),))
 
 
@@ -316,6 +320,7 @@ _WRITERS: Final[dict[type, Callable[[Cursor, list[Entry]], None]]] = {
     SessionStarted: _write_started,
     ChunkDetails: _write_chunks,
     SegmentCopy: _write_segments,
+    SpeakerLabels: speakers.write,
     SessionFinished: _write_finished,
     # After all data of the previous generation, even if that was published later: the new gateway
     # reads the session after this COMMIT.

@@ -16,6 +16,7 @@ from persistence import metrics, store
 from persistence.batch_buffer import Batch, Entry
 from persistence.deadline import DeadlineConnection
 from persistence.migrate import SchemaTooNewError, migrate
+from persistence.speakers import erase_old
 from persistence.sweep import mark_lost
 from runtime.backoff import Backoff
 
@@ -123,6 +124,7 @@ class Writer:
         try:
             with self._connection.deadline(self._write_timeout_s):
                 lost = mark_lost(self._connection, self._lost_after_s)
+                erase_old(self._connection, self._lost_after_s)
         except psycopg.Error as error:
             self._failed(error)
             return

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from wire.messages import Failure, Result, Segment
-from wire.validation import LongText, Text, UInt, convert
+from wire.validation import Embedding, LongText, Text, UInt, convert
 
 SessionStatus = Literal["completed", "failed", "abandoned", "interrupted"]
 
@@ -82,12 +82,41 @@ class SegmentCopy(Segment, frozen=True, kw_only=True, gc=False, tag="segment"):
     failure: Failure | None
 
 
+class SpeakerCentroid(Struct, frozen=True, kw_only=True, gc=False):
+    """The voice of a speaker: what a gateway that takes the session over needs to recognise it."""
+
+    speaker: UInt
+    weight_ms: UInt
+    """Duration of the utterances in ``vector``."""
+    vector: Embedding
+    """The mean of their embeddings, as float32, little-endian."""
+
+
+class SpeakerLabels(Struct, frozen=True, kw_only=True, gc=False, tag="speakers"):
+    """Speakers of consecutive segments. Of two labels of a segment, the later record's counts.
+
+    Centroids are voice prints. Only those of the latest record are kept, until the session ends.
+    """
+
+    first_segment_index: UInt
+    speakers: tuple[UInt, ...]
+    """0: unknown."""
+    centroids: tuple[SpeakerCentroid, ...] = ()
+    """Empty: those stored before remain."""
+
+
 class SessionDeleted(Struct, frozen=True, kw_only=True, gc=False, tag="deleted"):
     requested_at_ms: UInt
 
 
 RecordBody = (
-    SessionStarted | SessionResumed | ChunkDetails | SessionFinished | SegmentCopy | SessionDeleted
+    SessionStarted
+    | SessionResumed
+    | ChunkDetails
+    | SessionFinished
+    | SegmentCopy
+    | SpeakerLabels
+    | SessionDeleted
 )
 
 

@@ -40,6 +40,7 @@ class StartMessage(msgspec.Struct, frozen=True, tag_field="action", tag="start")
     language: Language | None = None
     hotwords: Hotwords = ()
     partials: bool = False
+    speakers: bool = False
     resume_token: ResumeToken | None = None
     next_segment_index: Index | None = None
 
@@ -131,6 +132,7 @@ def _start(message: StartMessage) -> e.Start:
         language=storable(message.language or "", "language"),
         hotwords=storable_hotwords(message.hotwords, "hotwords"),
         partials=message.partials,
+        speakers=message.speakers,
         resume_token=None if token is None else storable(token, "resume_token"),
         next_segment_index=message.next_segment_index,
     )

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 from websockets.frames import CloseCode
 
 from gateway.audio.timeline import AudioDecoded, samples_to_ms
@@ -24,6 +24,7 @@ from gateway.session.records import EarlyEnd, SessionRecords
 from gateway.session.resume import NEW_SESSION, ResumePoint
 from gateway.session.segmenter import CutUtterance, Segmenter
 from gateway.session.session_jobs import PartialPacing, SessionJobs
+from gateway.session.speakers import UNKNOWN, Speakers
 from gateway.session.states import State
 from gateway.session.transcript import join_texts
 from wire.messages import Job, Lane, Record, Result
@@ -32,6 +33,9 @@ from wire.records import ChunkDetail
 ACK_EVERY_CHUNKS = 10
 ACK_EVERY_S = 1.0
 """Binary frames are acknowledged cumulatively, after this many or this long."""
+SPEAKER_LABELS_PER_RECORD = 8
+"""Labels that a gateway may lose when it is killed. A new speaker is recorded at once, so that no
+other voice gets its label."""
 RECENT_EVENTS = 16
 """Events named in the message of an assertion."""
 
@@ -88,6 +92,9 @@ class Session:
         self._jobs = SessionJobs(len(resume_point.results))
         self._partials = PartialPacing(limits.partial_every_ms)
         self._records = SessionRecords("")
+        self._speakers: Speakers | None = None
+        """None: not asked for."""
+        self._labels_recorded = 0
         self._audio_over = False
         self._finished_at_s: float | None = None
         self._confirm_until_s = 0.0
@@ -178,7 +185,16 @@ class Session:
         self._chunks.acknowledge(now_s)
         self._segmenter = Segmenter(event.mode, self._endpointer_config, self.limits, resume_point)
         self._records = SessionRecords(event.session_id, resume_point.generation)
-        self.delivery = Delivery(event.session_id, resume_point.results)
+        if event.speakers or resume_point.speaker_max:
+            self._speakers = Speakers(
+                self.limits.speaker_similarity_min,
+                resume_point.speakers or [UNKNOWN] * len(resume_point.results),
+                resume_point.centroids,
+                resume_point.speaker_max,
+            )
+            self._labels_recorded = len(self._speakers.labels)
+        labels = self._speakers.labels if self._speakers is not None else ()
+        self.delivery = Delivery(event.session_id, resume_point.results, labels)
         if resume_point.resumed:
             complete = self.handle(e.AlreadyComplete(), now_s) if resume_point.final else []
             attached = e.Attached(next_segment_index=event.next_segment_index)
@@ -316,6 +332,7 @@ class Session:
             lane=self.lane,
             language=self.start.language,
             hotwords=self.start.hotwords,
+            speakers=self._speakers is not None and not partial,
             deadline_ms=self.limits.segment_deadline_ms,
             generation=self.resume_point.generation,
             provisional=self.early_end is not None,
@@ -361,7 +378,9 @@ class Session:
             # The published result may be confirmed already, and differ from this one.
             self._records.expect_result(result.seq)
         waited_s = self._jobs.waited_s(result.seq, now_s)
-        kept = e.KeepResult(result=result, contested=contested, waited_s=waited_s)
+        kept = e.KeepResult(
+            result=_without_embedding(result), contested=contested, waited_s=waited_s
+        )
         return [kept, *self._deliver(now_s)]
 
     def _take_partial(self, result: Result, now_s: float) -> Actions:
@@ -385,15 +404,41 @@ class Session:
         """Send the results that are next in order. The last one completes the session."""
         actions: Actions = []
         for result in self._jobs.pop_deliverable():
-            actions += self.delivery.send_result(result)
+            actions += self._label(result)
+            actions += self.delivery.send_result(_without_embedding(result))
         if self._audio_over and self._jobs.all_delivered:
             actions += self.handle(e.AllDelivered(), now_s)
         return actions
+
+    def _label(self, result: Result) -> Actions:
+        """Find the speaker of the next result in order."""
+        if (speakers := self._speakers) is None:
+            return []
+        known = speakers.count
+        if unusable := speakers.add(result.embedding, result.end_ms - result.start_ms):
+            return [e.Count(discarded="embedding", reason=unusable)]
+        unrecorded = len(speakers.labels) - self._labels_recorded
+        if speakers.count > known or unrecorded >= SPEAKER_LABELS_PER_RECORD:
+            return self._record_labels()
+        return []
+
+    def _record_labels(self) -> Actions:
+        """Record the labels that are not recorded yet, or were corrected."""
+        if self._speakers is None:
+            return []
+        first, labels = self._labels_recorded, self._speakers.labels
+        self._labels_recorded = len(labels)
+        # Another gateway needs the voices, unless this was the last record of the session.
+        ended = self.state is State.CONFIRMING and self.early_end != "interrupted"
+        centroids = () if ended else self._speakers.centroids()
+        return _submitted(self._records.speakers(first, labels[first:], centroids))
 
     # -------------------------------------------------------------------------------------- the end
 
     def _complete(self, _event: e.AllDelivered, now_s: float) -> Actions:
         self._confirm_until_s = now_s + self.limits.stored_wait_s
+        if self._speakers is not None and (corrected := self._speakers.recluster()):
+            self._labels_recorded = min(self._labels_recorded, corrected[0])
         return self._record_end(self.early_end, now_s)
 
     def _record_end(self, early_end: EarlyEnd | None, now_s: float) -> Actions:
@@ -402,6 +447,7 @@ class Session:
             # Taken over for a client that never continued. The previous gateway may have stored
             # more since, and an end recorded here would replace its rows.
             return []
+        labelled = self._record_labels()
         records = self._records.finished(
             self.delivery.results,
             early_end=early_end,
@@ -410,7 +456,7 @@ class Session:
             chunk_count=self.chunk_count,
             completed_at_ms=self._wall_ms(now_s),
         )
-        return _submitted(records)
+        return [*labelled, *_submitted(records)]
 
     def _confirm(self, event: e.KeysStored, now_s: float) -> Actions:
         self._records.confirm(event.keys)
@@ -428,6 +474,7 @@ class Session:
             duration_ms=self.duration_ms,
             chunk_count=self.chunk_count,
             stored=self._records.complete,
+            speakers=self._speaker_of_each(),
         )
         close = e.Close(code=CloseCode.NORMAL_CLOSURE, reason="finished")
         actions: Actions = [*self.delivery.send(final), close]
@@ -435,6 +482,11 @@ class Session:
             actions.insert(0, e.ObserveFinish(waited_s=now_s - self._finished_at_s))
             self._finished_at_s = None
         return actions
+
+    def _speaker_of_each(self) -> tuple[int | None, ...] | None:
+        if self._speakers is None:
+            return None
+        return tuple(map(self.delivery.speaker, range(self.segment_count)))
 
     def _interrupt(self, _event: e.Interrupted, now_s: float) -> Actions:
         """Record the end at once: there may be no time for recognition and storage."""
@@ -484,6 +536,11 @@ class Session:
 
 def _submitted(records: Iterable[Record]) -> Actions:
     return [e.SubmitRecord(record=record) for record in records]
+
+
+def _without_embedding(result: Result) -> Result:
+    """A voice print is needed for the speaker's label only."""
+    return replace(result, embedding=b"") if result.embedding else result
 
 
 def _wrong_session(chunk_index: int | None) -> e.Problem:

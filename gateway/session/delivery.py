@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from gateway.session import events as e
 from gateway.session.transcript_store import TranscriptStore
@@ -19,8 +19,11 @@ class Delivery:
     partial results are not sent again: ``Resumed`` replaces them.
     """
 
-    def __init__(self, session_id: str, results: Iterable[Result] = ()) -> None:
-        """``results``: those of a session taken over from another gateway."""
+    def __init__(
+        self, session_id: str, results: Iterable[Result] = (), speakers: Sequence[int] = ()
+    ) -> None:
+        """``results``: those of a session taken over from another gateway. ``speakers``: labels of
+        all segments; the caller adds that of each result before it, and may correct them."""
         self.connected = True
         self.detached_at_s = 0.0
         self.results = TranscriptStore()
@@ -28,6 +31,7 @@ class Delivery:
         for result in results:
             self.results.append(result)
         self._session_id = session_id
+        self._speakers = speakers
         self._written = 0
         self._sent_from = 0
         self._missed: list[e.Problem] = []
@@ -46,6 +50,10 @@ class Delivery:
         assert result.seq == len(self.results)
         self.results.append(result)
         return self._send_segment(result) if self.connected else []
+
+    def speaker(self, segment_index: int) -> int | None:
+        """The speaker of a delivered segment; None: unknown, or not asked for."""
+        return self._speakers[segment_index] or None if self._speakers else None
 
     def note_written(self, segment_index: int) -> None:
         """The answer for this segment was written to the client's socket."""
@@ -87,5 +95,6 @@ class Delivery:
             end_ms=result.end_ms,
             text=result.text or "",
             tokens=result.tokens,
+            speaker=self.speaker(result.seq),
         )
         return [segment]

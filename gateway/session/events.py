@@ -32,6 +32,8 @@ class Start(Struct, frozen=True, kw_only=True):
     """Set: resume the session that this token was issued for."""
     next_segment_index: int | None = None
     """On resume: the number of segments whose text the client has. None: unknown."""
+    speakers: bool = False
+    """Tell which speaker says each segment."""
     encoded: bool = False
     """The audio is always in containers: anything else is ``bad_audio``, never raw PCM."""
 
@@ -212,6 +214,8 @@ class SegmentText(Struct, frozen=True, kw_only=True):
     end_ms: int
     text: str
     tokens: tuple[Token, ...] = ()
+    speaker: int | None = None
+    """Counts from 1 in order of appearance; None: unknown, or not asked for."""
 
 
 class Finished(Struct, frozen=True, kw_only=True):
@@ -220,6 +224,9 @@ class Finished(Struct, frozen=True, kw_only=True):
     duration_ms: int
     chunk_count: int
     stored: bool
+    speakers: tuple[int | None, ...] | None = None
+    """The speaker of each segment, by its index. Labels sent before may be corrected here. None:
+    not asked for."""
 
 
 class Problem(Struct, frozen=True, kw_only=True):
@@ -266,9 +273,9 @@ class CancelJobs(Struct, frozen=True, kw_only=True):
 
 
 class Count(Struct, frozen=True, kw_only=True):
-    """An answer or a result was discarded, for this reason."""
+    """An answer, a result or a speaker embedding was discarded, for this reason."""
 
-    discarded: Literal["answer", "result"]
+    discarded: Literal["answer", "result", "embedding"]
     reason: str
 
 

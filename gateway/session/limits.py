@@ -28,6 +28,9 @@ class SessionLimits:
     """From a segment's end to its text; then the segment fails with ``deadline``."""
     unanswered_audio_ms_max: int = 120_000
     """Audio that awaits results; then the gateway stops reading the client's socket."""
+    speaker_similarity_min: float
+    """Mean cosine of the speaker embeddings of two groups of utterances from which on they are one
+    speaker. It depends on the speaker model."""
     resume_wait_s: float
     """How long a session waits for its client to resume; then it ends as ``abandoned``."""
     stored_wait_s: float = 2.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from gateway.session.events import Start
@@ -17,6 +17,8 @@ from wire.records import (
     SessionFinished,
     SessionStarted,
     SessionStatus,
+    SpeakerCentroid,
+    SpeakerLabels,
     to_body,
 )
 
@@ -26,6 +28,8 @@ stopped."""
 CHUNK_DETAILS_PER_RECORD = 50
 """The first record of a session has fewer, by its id. Otherwise sessions that began together would
 all send their rows at once, and results would wait for the database."""
+
+SPEAKER_LABELS_PER_RECORD_MAX = 4_096
 
 
 class SessionRecords:
@@ -67,6 +71,26 @@ class SessionRecords:
         self._chunks.append(detail)
         enough = len(self._chunks) >= self._chunks_enough
         return [*self._release(), *(self._chunk_details() if enough else ())]
+
+    def speakers(
+        self,
+        first_segment_index: int,
+        labels: Sequence[int],
+        centroids: tuple[SpeakerCentroid, ...],
+    ) -> list[Record]:
+        """Labels of segments, and the voices that they stand for while the session may be
+        resumed."""
+        step = SPEAKER_LABELS_PER_RECORD_MAX
+        return [
+            self._record(
+                SpeakerLabels(
+                    first_segment_index=first_segment_index + start,
+                    speakers=tuple(labels[start : start + step]),
+                    centroids=centroids,
+                )
+            )
+            for start in range(0, len(labels), step)
+        ]
 
     def expect_result(self, seq: int) -> None:
         """The broker will publish segment ``seq``, and its row must be stored too."""

@@ -64,6 +64,7 @@ class SessionRegistry:
         ``reserve_or_resume``."""
         limits = SessionLimits(
             segment_deadline_ms=int(self._settings.segment_deadline_s * 1000),
+            speaker_similarity_min=self._settings.speaker_similarity_min,
             resume_wait_s=self._settings.resume_wait_s,
         )
         if not dialect.resumable:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway.session import events as e
+from gateway.session.speakers import UNKNOWN
 from gateway.session.transcript import join_texts
 from wire.messages import SAMPLE_RATE_HZ, Result
+from wire.records import SpeakerCentroid
 
 NOT_RESUMABLE = e.Problem(code="not_resumable", message="this session cannot be resumed")
 """The same for every reason, so that it does not reveal which sessions exist."""
@@ -61,6 +63,12 @@ class ResumePoint:
     """Audio before this is in ``results`` and only warms up speech detection."""
     recognised_chunk_index: int = -1
     """Mode chunk: chunks up to this index are in ``results``."""
+    speakers: tuple[int, ...] = ()
+    """Labels of ``results``, see ``gateway.session.speakers``; empty: not asked for."""
+    centroids: tuple[SpeakerCentroid, ...] = ()
+    """The voices of speakers; empty if none are stored."""
+    speaker_max: int = 0
+    """The highest label given, also to segments that are recognised again."""
     started_at_ms: int | None = None
     final: e.Finished | None = None
     """The final result of a complete session."""
@@ -73,8 +81,13 @@ def resume_point_of(stored: dict[str, Any], generation: int) -> ResumePoint:
     """The resume point of a session, from ``SessionReader.resume_state``, in its new
     ``generation``."""
     segments: Sequence[Result] = stored["segments"]
+    labels: dict[int, int] = stored["speakers"]
     beginning = ResumePoint(
-        generation=generation, resumed=True, started_at_ms=stored["created_at_ms"]
+        generation=generation,
+        resumed=True,
+        started_at_ms=stored["created_at_ms"],
+        centroids=stored["centroids"],
+        speaker_max=max(labels.values(), default=0),
     )
     if is_complete(stored):
         final = e.Finished(
@@ -85,10 +98,12 @@ def resume_point_of(stored: dict[str, Any], generation: int) -> ResumePoint:
             duration_ms=stored["duration_ms"] or 0,
             chunk_count=stored["chunk_count"] or 0,
             stored=True,
+            speakers=tuple(map(labels.get, range(len(segments)))) if labels else None,
         )
         return replace(
             beginning,
             results=tuple(segments),
+            speakers=_labels_of(segments, labels),
             next_chunk_index=final.chunk_count,
             final=final,
         )
@@ -104,11 +119,16 @@ def resume_point_of(stored: dict[str, Any], generation: int) -> ResumePoint:
     return replace(
         beginning,
         results=tuple(results),
+        speakers=_labels_of(results, labels),
         next_chunk_index=last.resume_chunk_index,
         first_sample=last.resume_sample,
         recognised_samples=last.end_ms * SAMPLE_RATE_HZ // 1000,
         recognised_chunk_index=last.last_chunk_index,
     )
+
+
+def _labels_of(results: Sequence[Result], labels: Mapping[int, int]) -> tuple[int, ...]:
+    return tuple(labels.get(result.seq, UNKNOWN) for result in results) if labels else ()
 
 
 def answer_without_claim(

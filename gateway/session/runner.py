@@ -32,6 +32,7 @@ from gateway.telemetry.metrics import (
     ANSWERS_DISCARDED,
     AUDIO_SECONDS,
     CHUNK_SECONDS,
+    EMBEDDINGS_DISCARDED,
     FAILED_SESSIONS,
     FINISH_SECONDS,
     PROBLEM_CODES,
@@ -336,13 +337,17 @@ class SessionRunner:
         self._services.send(Cancel(session_id=action.session_id))
 
     def _count(self, action: e.Count) -> None:
-        counter = RESULTS_DISCARDED if action.discarded == "result" else ANSWERS_DISCARDED
-        counter.labels(action.reason).inc()
+        _DISCARDED[action.discarded].labels(action.reason).inc()
 
     def _observe_finish(self, action: e.ObserveFinish) -> None:
         FINISH_SECONDS.labels(self.session.lane).observe(action.waited_s)
 
 
+_DISCARDED = {
+    "answer": ANSWERS_DISCARDED,
+    "result": RESULTS_DISCARDED,
+    "embedding": EMBEDDINGS_DISCARDED,
+}
 PERFORMERS: Mapping[type, Callable[[SessionRunner, Any], None]] = {
     **dict.fromkeys(get_args(e.Answer), SessionRunner._answer),
     e.Close: SessionRunner._close,

@@ -98,6 +98,11 @@ RESULTS_DISCARDED = Counter(
     "Results from the broker that were not used, by reason",
     ["reason"],
 )
+EMBEDDINGS_DISCARDED = Counter(
+    "asr_gateway_embeddings_discarded_total",
+    "Speaker embeddings that were not used, by reason",
+    ["reason"],
+)
 
 # -------------------------------------------------------------------------------- audio, admission
 
@@ -213,6 +218,7 @@ def _show_zeros() -> None:
         (BUS_DROPPED, ("send_queue_full", "not_a_message", "unexpected_kind", "version_refused")),
         (RESULTS_DISCARDED, ("no_session", "unknown_segment", "stale_generation")),
         (RESULTS_DISCARDED, ("repeated", "overloaded", "late_partial")),
+        (EMBEDDINGS_DISCARDED, ("invalid", "dimension")),
         (ANSWERS_DISCARDED, ("client_away", "displaced", "slow_client", "closing")),
         (BAD_REQUESTS, ("not_http", "invalid")),
         (INPUT_IGNORED, ("behind_the_end", "inside_a_recording")),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from msgspec import structs
+
 from gateway.audio.timeline import FRAME_SAMPLES, AudioDecoded
 from gateway.session import events as e
 from gateway.session.core import Session
@@ -12,7 +14,7 @@ from gateway.session.endpointer import EndpointerConfig
 from gateway.session.limits import SessionLimits
 from wire.messages import Failure, Job, Record, Result, StoredKey
 
-LIMITS = SessionLimits(segment_deadline_ms=60_000, resume_wait_s=60.0)
+LIMITS = SessionLimits(segment_deadline_ms=60_000, resume_wait_s=60.0, speaker_similarity_min=0.4)
 ENDPOINTER = EndpointerConfig(endpoint_silence_ms=600)
 _FRAME_BYTES = FRAME_SAMPLES * 2
 SILENCE_MS = b"\0\0" * 16
@@ -103,7 +105,9 @@ class SessionDriver:
 
     # --------------------------------------------------------------------------------- shorthands
 
-    def start(self, mode: e.Mode = "auto", *, partials: bool = False) -> list[e.Answer]:
+    def start(
+        self, mode: e.Mode = "auto", *, partials: bool = False, speakers: bool = False
+    ) -> list[e.Answer]:
         return self.feed(
             e.Start(
                 session_id="s",
@@ -113,6 +117,7 @@ class SessionDriver:
                 language="",
                 hotwords=(),
                 partials=partials,
+                speakers=speakers,
                 resume_token=None,
             )
         )
@@ -128,8 +133,9 @@ class SessionDriver:
         self.now_s = now_s
         return self.feed(e.Tick())
 
-    def recognise(self, job: Job, text: str) -> list[e.Answer]:
-        return self.feed(e.ResultArrived(result=result_of(job, text)))
+    def recognise(self, job: Job, text: str, embedding: bytes = b"") -> list[e.Answer]:
+        result = structs.replace(result_of(job, text), embedding=embedding)
+        return self.feed(e.ResultArrived(result=result))
 
     def store_all(self) -> list[e.Answer]:
         keys = [_key("record", record.record_seq) for record in self.records]

@@ -25,6 +25,8 @@ from wire.records import (
     SessionFinished,
     SessionResumed,
     SessionStarted,
+    SpeakerCentroid,
+    SpeakerLabels,
     to_body,
 )
 
@@ -110,6 +112,18 @@ def chunks(*indexes: int) -> ChunkDetails:
 
 def deleted() -> SessionDeleted:
     return SessionDeleted(requested_at_ms=NOON_MS + 120_000)
+
+
+def labels(first: int, *speakers: int, centroids: tuple[bytes, ...] = ()) -> SpeakerLabels:
+    """Each centroid is of one second, the first is of speaker 1."""
+    return SpeakerLabels(
+        first_segment_index=first,
+        speakers=speakers,
+        centroids=tuple(
+            SpeakerCentroid(speaker=speaker, weight_ms=1_000, vector=vector)
+            for speaker, vector in enumerate(centroids, 1)
+        ),
+    )
 
 
 def resumed(gateway_id: str = "gateway-2", token_hash: str = "hash") -> SessionResumed:

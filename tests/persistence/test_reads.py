@@ -54,6 +54,7 @@ async def test_a_whole_session(database: str, reader: SessionReader) -> None:
     session = await reader.session("s")
     assert session is not None
     segments, chunks = session.pop("segments"), session.pop("chunks")
+    assert session.pop("speakers") == {}
     assert session == {
         "session_id": "s",
         "user_id": "ann",

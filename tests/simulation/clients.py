@@ -62,7 +62,9 @@ class Speech:
 
 
 def _cut(audio: bytes) -> list[Said]:
-    limits = SessionLimits(segment_deadline_ms=60_000, resume_wait_s=60.0)
+    limits = SessionLimits(
+        segment_deadline_ms=60_000, resume_wait_s=60.0, speaker_similarity_min=0.4
+    )
     segmenter = Segmenter("auto", EndpointerConfig(endpoint_silence_ms=200), limits)
     decoded = AudioDecoded(tail=b"", pcm=audio, starts_container=False, ends_container=False)
     segmenter.append(0, decoded)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,6 +20,8 @@ from wire.records import (
     SessionFinished,
     SessionResumed,
     SessionStarted,
+    SpeakerCentroid,
+    SpeakerLabels,
 )
 
 RANKS = ("active", "lost", "interrupted", "abandoned", "failed", "completed")
@@ -43,6 +45,8 @@ class SessionRow:
 
 
 Segment = dict[str, Any]
+Version = tuple[int, int]
+"""Generation and number of a record."""
 
 
 @dataclass(slots=True)
@@ -50,6 +54,9 @@ class Tables:
     sessions: dict[str, SessionRow] = field(default_factory=dict)
     segments: dict[str, dict[int, Segment]] = field(default_factory=dict)
     chunks: set[tuple[str, int]] = field(default_factory=set)
+    labels: dict[str, dict[int, tuple[Version, int]]] = field(default_factory=dict)
+    """The speaker of each segment, and the record that says so."""
+    centroids: dict[str, tuple[Version, tuple[SpeakerCentroid, ...]]] = field(default_factory=dict)
     stale_rows: int = 0
     stale_segments: set[tuple[str, int]] = field(default_factory=set)
     stale_ends: set[str] = field(default_factory=set)
@@ -68,6 +75,7 @@ class Tables:
             (SessionStarted, self._started),
             (ChunkDetails, self._chunks),
             (SegmentCopy, self._segments),
+            (SpeakerLabels, self._speakers),
             (SessionFinished, self._finished),
             (SessionResumed, self._resumed),
             (SessionDeleted, self._deleted),
@@ -91,6 +99,11 @@ class Tables:
         found["session_id"] = session_id
         rows = self.segments.get(session_id, {})
         found["segments"] = [segments.result_of(rows[index]) for index in sorted(rows)]
+        labels = self.labels.get(session_id, {})
+        found["speakers"] = {
+            index: labels[index][1] for index in sorted(labels) if labels[index][1]
+        }
+        found["centroids"] = self.centroids.get(session_id, (None, ()))[1]
         found["has_all_segments"] = self._has_all_segments(session_id)
         return found
 
@@ -104,6 +117,7 @@ class Tables:
             if row.status == "active" and row.heard_s < now_s - after_s:
                 row.status = "lost"
                 row.completed_at_ms = now_s * 1000
+        self._erase_centroids(self.sessions)
 
     def _counts(self, entry: Entry, live: dict[str, int]) -> bool:
         if entry.session_id not in live:
@@ -169,6 +183,30 @@ class Tables:
                 for seq in [s for s in rows if s >= first_superseded(body)]:
                     if rows[seq]["generation"] < entry.generation:
                         del rows[seq]
+                labels = self.labels.get(entry.session_id, {})
+                for seq in [s for s in labels if s >= first_superseded(body)]:
+                    if labels[seq][0][0] < entry.generation:
+                        del labels[seq]
+        self._erase_centroids(entry.session_id for entry in entries)
+
+    def _speakers(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            body, version = entry.body, (entry.generation, entry.key.seq)
+            assert isinstance(body, SpeakerLabels)
+            labels = self.labels.setdefault(entry.session_id, {})
+            for index, speaker in enumerate(body.speakers, body.first_segment_index):
+                if index not in labels or labels[index][0] < version:
+                    labels[index] = version, speaker
+            before = self.centroids.get(entry.session_id)
+            if body.centroids and (before is None or before[0] < version):
+                self.centroids[entry.session_id] = version, body.centroids
+        self._erase_centroids(entry.session_id for entry in entries)
+
+    def _erase_centroids(self, session_ids: Iterable[str]) -> None:
+        """As ``persistence.speakers``. Interrupted sessions keep theirs here for any time."""
+        for session_id in session_ids:
+            if self.sessions[session_id].status not in ("active", "interrupted"):
+                self.centroids.pop(session_id, None)
 
     def _resumed(self, entries: list[Entry]) -> None:
         for entry in entries:
@@ -185,6 +223,8 @@ class Tables:
         for entry in entries:
             self.sessions[entry.session_id] = SessionRow(status="deleted")
             self.segments.pop(entry.session_id, None)
+            self.labels.pop(entry.session_id, None)
+            self.centroids.pop(entry.session_id, None)
             self.chunks = {chunk for chunk in self.chunks if chunk[0] != entry.session_id}
 
 

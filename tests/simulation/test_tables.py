@@ -23,14 +23,21 @@ STATUSES: tuple[SessionStatus, ...] = ("completed", "failed", "abandoned", "inte
 def random_entry(rng: random.Random, session_id: str) -> Entry:
     generation = rng.choice((0, 0, 1, 2))
     what = rng.random()
-    if what < 0.5:
+    if what < 0.45:
         seq = rng.randrange(3)
         failure = Failure(code="chunk_failed", message="?") if rng.random() < 0.1 else None
-        body = sent.segment(seq, f"text-{rng.random()}", failure)
+        segment = sent.segment(seq, f"text-{rng.random()}", failure)
         if rng.random() < 0.5:
-            return sent.entry(body, session_id, seq, generation=generation, kind="result")
+            return sent.entry(segment, session_id, seq, generation=generation, kind="result")
+        return sent.entry(segment, session_id, seq, generation=generation)
+    if what < 0.6:
+        # As in reality, records of one key are equal.
+        seq = rng.randrange(9)
+        voice = bytes([generation, seq, 0, 0])
+        labels = [(generation + seq + index) % 4 for index in range(1 + seq % 3)]
+        body = sent.labels(seq % 2, *labels, centroids=(voice,) if seq % 4 else ())
         return sent.entry(body, session_id, seq, generation=generation)
-    if what < 0.65:
+    if what < 0.7:
         started = sent.started(
             started_at_ms=sent.NOON_MS + rng.randrange(3),
             resume_token_hash=rng.choice(("hash", "hash", "other")),
@@ -66,6 +73,8 @@ def shown(state: dict[str, Any] | None) -> dict[str, Any] | None:
         "chunk_count",
         "has_all_segments",
         "segments",
+        "speakers",
+        "centroids",
     )
     return {name: state[name] for name in names if state["status"] != "deleted" or name == "status"}
 

@@ -1,3 +1,4 @@
+import array
 import gc
 import random
 import weakref
@@ -5,12 +6,19 @@ import weakref
 import pytest
 
 from gateway.session import events as e
-from gateway.session.core import ACK_EVERY_CHUNKS, ACK_EVERY_S
+from gateway.session.core import ACK_EVERY_CHUNKS, ACK_EVERY_S, SPEAKER_LABELS_PER_RECORD
 from gateway.session.records import CHUNK_DETAILS_PER_RECORD
 from gateway.session.states import State
 from tests.gateway.session_driver import SessionDriver, result_of, silence, speech, texts
 from wire.messages import Failure, Job
-from wire.records import ChunkDetails, SessionFinished, SessionStarted, parse_body
+from wire.records import (
+    ChunkDetails,
+    RecordBody,
+    SessionFinished,
+    SessionStarted,
+    SpeakerLabels,
+    parse_body,
+)
 
 TWO_WORDS = silence(400) + speech(500) + silence(1000) + speech(700, 2) + silence(1000)
 
@@ -339,3 +347,120 @@ def test_a_deleted_session_ends_at_once() -> None:
     assert driver.session.state is State.RELEASED
     with pytest.raises(AssertionError, match=r"ResultArrived in state released, after: .* Chunk,"):
         driver.recognise(driver.jobs[0], "eins")
+
+
+# ---------------------------------------------------------------------------------------- speakers
+
+ANN, BOB = array.array("f", [1, 0, 0]).tobytes(), array.array("f", [0, 1, 0]).tobytes()
+
+
+def _turns(driver: SessionDriver, *embeddings: bytes) -> list[int | None]:
+    """The labels that the client gets at once, if these voices speak 1.5 s each."""
+    driver.start(speakers=True)
+    driver.chunk(b"".join(speech(1500) + silence(1000) for _ in embeddings), 0)
+    assert len(driver.jobs) == len(embeddings)
+    answers = [
+        answer
+        for job, embedding in zip(driver.jobs, embeddings, strict=True)
+        for answer in driver.recognise(job, "text", embedding)
+    ]
+    return [answer.speaker for answer in answers if isinstance(answer, e.SegmentText)]
+
+
+def _recorded(driver: SessionDriver) -> dict[int, int]:
+    labels: dict[int, int] = {}
+    for body in _bodies(driver):
+        if isinstance(body, SpeakerLabels):
+            labels |= dict(enumerate(body.speakers, body.first_segment_index))
+    return labels
+
+
+def _bodies(driver: SessionDriver) -> list[RecordBody]:
+    return [parse_body(record.body) for record in driver.records]
+
+
+def test_segments_have_speakers_if_they_are_asked_for() -> None:
+    driver = SessionDriver()
+    assert _turns(driver, ANN, BOB, b"", ANN) == [1, 2, None, 1]
+    assert all(job.speakers for job in driver.jobs)
+    driver.finish()
+    (final,) = driver.store_all()
+    assert isinstance(final, e.Finished) and final.speakers == (1, 2, None, 1)
+    assert _recorded(driver) == {0: 1, 1: 2, 2: 0, 3: 1}
+    last = _bodies(driver)[-1]
+    assert isinstance(last, SessionFinished) and last.status == "completed"
+
+
+def test_without_asking_there_are_no_speakers() -> None:
+    driver = SessionDriver()
+    driver.start()
+    driver.chunk(TWO_WORDS, 0)
+    assert not any(job.speakers for job in driver.jobs)
+    answers = [a for job in driver.jobs for a in driver.recognise(job, "text", ANN)]
+    assert [a.speaker for a in answers if isinstance(a, e.SegmentText)] == [None, None]
+    driver.finish()
+    (final,) = driver.store_all()
+    assert isinstance(final, e.Finished) and final.speakers is None
+    assert _recorded(driver) == {}
+
+
+def test_partials_need_no_embedding() -> None:
+    driver = SessionDriver()
+    driver.start(partials=True, speakers=True)
+    driver.chunk(speech(2_000), 0)
+    assert [job.partial for job in driver.jobs] == [True]
+    assert not driver.jobs[0].speakers
+
+
+def test_the_end_corrects_labels_in_the_final_result_and_in_storage() -> None:
+    loud, low = (array.array("f", [1, 0, high]).tobytes() for high in (0.9, -0.9))
+    driver = SessionDriver()
+    # Ann's first two utterances differ. The others connect them.
+    assert _turns(driver, loud, low, BOB, ANN, ANN, ANN) == [1, 2, 3, 1, 1, 1]
+    driver.finish()
+    (final,) = driver.store_all()
+    assert isinstance(final, e.Finished) and final.speakers == (1, 1, 3, 1, 1, 1)
+    assert _recorded(driver) == dict(enumerate(final.speakers))
+
+
+def test_a_client_that_resumes_gets_corrected_labels() -> None:
+    driver = SessionDriver()
+    _turns(driver, ANN, BOB)
+    driver.feed(e.Disconnected())
+    driver.session._speakers.labels[1] = 5  # type: ignore[union-attr]
+    answers = driver.feed(e.Attached(next_segment_index=0))
+    assert [a.speaker for a in answers if isinstance(a, e.SegmentText)] == [1, 5]
+
+
+def test_a_voice_print_is_neither_kept_nor_recorded_with_a_segment() -> None:
+    driver = SessionDriver()
+    _turns(driver, ANN, BOB)
+    assert all(not result.embedding for result in driver.kept)
+    assert all(not result.embedding for result in driver.session.delivery.results)
+
+
+def test_a_new_speaker_is_recorded_at_once_and_other_labels_in_batches() -> None:
+    driver = SessionDriver()
+    _turns(driver, ANN, *[ANN] * SPEAKER_LABELS_PER_RECORD, BOB, BOB)
+    records = [body for body in _bodies(driver) if isinstance(body, SpeakerLabels)]
+    assert [len(record.speakers) for record in records] == [1, SPEAKER_LABELS_PER_RECORD, 1]
+    assert [len(record.centroids) for record in records] == [1, 1, 2]
+    driver.finish()
+    # The session has ended: nobody needs the voices.
+    last = [body for body in _bodies(driver) if isinstance(body, SpeakerLabels)][-1]
+    assert last.speakers == (2,) and last.centroids == ()
+
+
+def test_an_interrupted_session_records_its_voices() -> None:
+    driver = SessionDriver()
+    _turns(driver, ANN, ANN)
+    driver.feed(e.Interrupted())
+    last = [body for body in _bodies(driver) if isinstance(body, SpeakerLabels)][-1]
+    assert last.first_segment_index == 1 and [c.speaker for c in last.centroids] == [1]
+
+
+def test_an_unusable_embedding_is_counted() -> None:
+    driver = SessionDriver()
+    assert _turns(driver, ANN, b"12345678", BOB + BOB, BOB) == [1, None, None, 2]
+    reasons = [count.reason for count in driver.counts if count.discarded == "embedding"]
+    assert reasons == ["dimension", "dimension"]

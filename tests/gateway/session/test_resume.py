@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
 
@@ -22,7 +23,7 @@ from tests.gateway.session_driver import (
     texts,
 )
 from wire.messages import Failure, Job, Result
-from wire.records import SessionFinished, SessionStarted, parse_body
+from wire.records import SessionFinished, SessionStarted, SpeakerCentroid, parse_body
 
 
 def said(rng: random.Random) -> bytes:
@@ -50,6 +51,8 @@ def stored(rows: list[Result], status: str = "active") -> dict[str, Any]:
         "created_at_ms": 5,
         "has_all_segments": True,
         "segments": rows,
+        "speakers": {},
+        "centroids": (),
     }
 
 
@@ -231,3 +234,79 @@ def test_a_taken_over_session_without_new_audio_stores_no_end(
     if not driver.session.over:
         driver.tick(LIMITS.resume_wait_s + LIMITS.stored_wait_s)
     assert driver.session.state is State.DONE
+
+
+# ---------------------------------------------------------------------------------------- speakers
+
+
+def _labels(driver: SessionDriver, answers: list[e.Answer]) -> list[int | None]:
+    return [answer.speaker for answer in answers if isinstance(answer, e.SegmentText)]
+
+
+def _resumed_with_speakers(state: dict[str, Any]) -> tuple[SessionDriver, list[Job]]:
+    driver = resumed_driver(resume_point_of(state, 1))
+    driver.start(speakers=True)
+    driver.chunk(turns(4), 0)
+    return driver, driver.jobs
+
+
+def turns(count: int) -> bytes:
+    return b"".join(speech(1500) + silence(1000) for _ in range(count))
+
+
+def _stored_turns() -> dict[str, Any]:
+    """Three segments of two speakers, the last of which was not stored."""
+    driver = SessionDriver()
+    driver.start(speakers=True)
+    driver.chunk(turns(3), 0)
+    return {**stored([row(job) for job in driver.jobs[:2]]), "speakers": {0: 1, 1: 2, 2: 3}}
+
+
+def voice(*values: float) -> bytes:
+    return np.array(values, "<f4").tobytes()
+
+
+def centroid(speaker: int, *values: float) -> SpeakerCentroid:
+    return SpeakerCentroid(speaker=speaker, weight_ms=3_000, vector=voice(*values))
+
+
+def test_another_gateway_recognises_the_speakers() -> None:
+    voices = (centroid(1, 1, 0, 0), centroid(2, 0, 1, 0), centroid(3, 0, 0, 1))
+    driver, jobs = _resumed_with_speakers({**_stored_turns(), "centroids": voices})
+    answers = driver.recognise(jobs[0], "t", voice(0, 0, 1))
+    answers += driver.recognise(jobs[1], "t", voice(0, 1, 0))
+    assert _labels(driver, answers)[-2:] == [3, 2]
+
+
+def test_without_their_voices_another_gateway_gives_no_label_again() -> None:
+    """Not even that of a segment whose row was not stored: its client may have it."""
+    driver, jobs = _resumed_with_speakers(_stored_turns())
+    answers = driver.recognise(jobs[0], "t", voice(0, 0, 1))
+    answers += driver.recognise(jobs[1], "t", voice(0, 1, 0))
+    assert _labels(driver, answers)[-2:] == [4, 5]
+
+
+def test_a_client_that_resumes_gets_stored_labels() -> None:
+    driver = resumed_driver(resume_point_of(_stored_turns(), 1))
+    start = e.Start(
+        session_id="s",
+        user_id="u",
+        mode="auto",
+        sample_rate_hz=16_000,
+        language="",
+        hotwords=(),
+        partials=False,
+        resume_token="token",
+        next_segment_index=0,
+    )
+    # The session has speakers although this start does not say so again.
+    assert _labels(driver, driver.feed(start)) == [1, 2]
+    driver.chunk(turns(3), 0)
+    assert driver.jobs[0].speakers
+
+
+def test_a_complete_session_has_its_speakers() -> None:
+    state = {**_stored_turns(), "status": "completed"}
+    final = resume_point_of(state, 1).final
+    assert final is not None and final.speakers == (1, 2)
+    assert resume_point_of({**state, "speakers": {}}, 1).final.speakers is None  # type: ignore[union-attr]

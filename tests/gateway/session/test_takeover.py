@@ -44,6 +44,8 @@ def stored(**changes: Any) -> dict[str, Any]:
         "created_at_ms": 1_000,
         "has_all_segments": True,
         "segments": [],
+        "speakers": {},
+        "centroids": (),
         **changes,
     }
 
