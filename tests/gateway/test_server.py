@@ -1,18 +1,94 @@
-"""Counters of the server. Integration tests cover the rest."""
+"""What the server does with messages of the broker, and deletion."""
 
 from __future__ import annotations
 
+import asyncio
 import time
+from typing import Any, cast
 
 import pytest
 from prometheus_client import REGISTRY
 
 from gateway.server import Server
+from gateway.session import events as e
 from gateway.settings import GatewaySettings
 from tests.gateway.session.test_session_jobs import job
 from tests.gateway.session_driver import result_of
 from tests.gateway.storage.test_outbox import key, record
-from wire.messages import Failure, Stored
+from wire.messages import Failure, Message, Record, Stored
+from wire.records import DELETED_RECORD_SEQ
+
+
+class Runner:
+    """Takes the events of one session."""
+
+    def __init__(self) -> None:
+        self.events: list[e.Event] = []
+
+    def feed(self, event: e.Event) -> None:
+        self.events.append(event)
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
+    """Messages sent to the broker."""
+    messages: list[Message] = []
+
+    def send(_client: Any, message: Message) -> bool:
+        messages.append(message)
+        return True
+
+    monkeypatch.setattr("gateway.broker_client.BrokerClient.send", send)
+    return messages
+
+
+def running(server: Server, session_id: str) -> Runner:
+    runner = Runner()
+    server.sessions[session_id] = cast(Any, runner)
+    return runner
+
+
+async def test_messages_of_the_broker_reach_their_sessions() -> None:
+    server = Server(GatewaySettings())
+    one, other = running(server, "a"), running(server, "b")
+    result = result_of(job(0), "one")
+    server._on_message(result)
+    assert (one.events, other.events) == ([e.ResultArrived(result=result)], [])
+    server._on_message(Stored(gateway_id=server.gateway_id, keys=(key("record", 0, "b"),)))
+    assert other.events == [e.KeysStored(keys=(key("record", 0, "b"),))]
+    server._on_jobs_lost()
+    assert one.events[-1] == other.events[-1] == e.JobsMayBeLost()
+
+
+async def test_a_result_without_a_session_is_counted() -> None:
+    def discarded() -> float:
+        labels = {"reason": "no_session"}
+        return REGISTRY.get_sample_value("asr_gateway_results_discarded_total", labels) or 0.0
+
+    before = discarded()
+    Server(GatewaySettings())._on_message(result_of(job(0), "one"))
+    assert discarded() == before + 1
+
+
+async def test_a_deletion_is_done_when_it_is_committed(sent: list[Message]) -> None:
+    server = Server(GatewaySettings())
+    runner = running(server, "a")
+    deletion = asyncio.create_task(server.delete("a"))
+    await asyncio.sleep(0)
+    assert runner.events == [e.Deleted()] and "a" not in server.sessions
+    (message,) = sent
+    assert isinstance(message, Record) and message.record_seq == DELETED_RECORD_SEQ
+    server._on_message(Stored(gateway_id=server.gateway_id, keys=(message.key,)))
+    assert await deletion
+
+
+async def test_a_deletion_without_commit_is_sent_again(
+    sent: list[Message], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.server.DELETE_CONFIRM_S", 0.0)
+    server = Server(GatewaySettings())
+    assert not await server.delete("a")
+    assert server.outbox.due(time.monotonic() + 60) == sent
 
 
 @pytest.mark.parametrize(("code", "failures"), [("overloaded", 0), ("chunk_failed", 1)])

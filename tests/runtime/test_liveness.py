@@ -64,5 +64,8 @@ def test_the_variable_is_not_inherited_by_grandchildren(
     assert not watch.environment().keys() & os.environ.keys()
 
 
-def test_without_a_supervisor_beats_are_discarded() -> None:
+def test_without_a_supervisor_beats_are_discarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+    monkeypatch.setattr(os, "write", lambda fd, _data: written.append(fd))
     Liveness().beat()
+    assert written == []

@@ -120,27 +120,30 @@ def test_blocks_are_the_same_whatever_the_messages(
 
 
 def _send_sliced(connection: socket.socket, data: bytes, sizes: list[int]) -> None:
-    place = 0
+    offset = 0
     for size in itertools.cycle(sizes):
-        connection.sendall(request(DATA, data[place : place + size]))
+        connection.sendall(request(DATA, data[offset : offset + size]))
         assert connection.recv(REPLY.size, socket.MSG_WAITALL) == REPLY.pack(MORE, 0)
-        place += size
-        if place >= len(data):
+        offset += size
+        if offset >= len(data):
             break
     connection.sendall(request(END))
 
 
-def test_the_rehearsal_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    formats: list[Any] = []
+def test_the_rehearsal_decodes_a_whole_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples: list[int] = []
     original = decoder_process.decode
 
     def noted(file: Any, name: str, use_frames: Any) -> None:
-        formats.append(name)
-        original(file, name, use_frames)
+        def use(frames: list[Any]) -> None:
+            samples.append(sum(frame.samples for frame in frames))
+            use_frames(frames)
+
+        original(file, name, use)
 
     monkeypatch.setattr(decoder_process, "decode", noted)
     decoder_process.rehearse()
-    assert formats == ["wav"]
+    assert sum(samples) == 2 * 800, "0.1 s of audio, resampled to 16 kHz"
 
 
 # ------------------------------------------------------- what ends one that goes beyond its limits
