@@ -4,28 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from tests.persistence import sent
 from wire import codec, publication
-from wire.messages import Hello, PublishedRecord, PublishedResult, Record, Result
+from wire.messages import Hello, PublishedRecord, PublishedResult, Record
 
-RESULT = PublishedResult(
-    broker_epoch="e1",
-    gateway_id="gateway-1",
-    result=Result(
-        session_id="s",
-        seq=3,
-        partial=False,
-        start_ms=10,
-        end_ms=900,
-        last_chunk_index=7,
-        text="一 two",
-        error=None,
-        tokens=(),
-        worker_id="worker-1",
-        attempt=1,
-        queue_ms=2,
-        infer_ms=30,
-    ),
-)
+RESULT = PublishedResult(broker_epoch="e1", gateway_id="gateway-1", result=sent.result())
 RECORD = PublishedRecord(
     broker_epoch="e1",
     gateway_id="gateway-1",

@@ -7,26 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.session.transcript_store import RESULTS_PER_BLOCK, TranscriptStore
+from tests.persistence import sent
 from wire.messages import Failure, Result, Token
 
 
 def result(seq: int) -> Result:
     words = tuple(Token(text=f"w{i}", start_ms=seq * 900 + i, end_ms=seq + i) for i in range(6))
     failed = seq % 5 == 4
-    return Result(
-        session_id="s",
+    return sent.result(
         seq=seq,
-        partial=False,
-        start_ms=seq * 1_000,
-        end_ms=seq * 1_000 + 800,
-        last_chunk_index=seq * 5,
         text=None if failed else f"one 二 {seq}",
         error=Failure(code="chunk_failed", message="three times") if failed else None,
         tokens=() if failed else words,
-        worker_id="w",
-        attempt=1,
-        queue_ms=2,
-        infer_ms=3,
         generation=1,
         events=("music",) if seq == 3 else (),
         resume_sample=seq * 16_000,

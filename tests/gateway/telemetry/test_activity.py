@@ -3,30 +3,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from gateway.telemetry import activity as a
+from tests.persistence import sent
 from wire.messages import Failure, Result
 
 
 def result(**changes: Any) -> Result:
     """Two seconds of audio, recognised in 100 ms by the worker w1."""
-    made = Result(
-        session_id="s",
-        seq=0,
-        partial=False,
-        start_ms=500,
-        end_ms=2_500,
-        last_chunk_index=0,
-        text="one",
-        error=None,
-        tokens=(),
-        worker_id="w1",
-        attempt=1,
-        queue_ms=0,
-        infer_ms=100,
-    )
-    return replace(made, **changes)
+    made = {"start_ms": 500, "end_ms": 2_500, "text": "one", "worker_id": "w1", "infer_ms": 100}
+    return sent.result(**{**made, **changes})
 
 
 FAILED: dict[str, Any] = {"text": None, "error": Failure(code="deadline", message="")}
