@@ -44,7 +44,7 @@ class Model:
             return limit.EST_WAIT_REPORTED_MS_MAX
         return min(round(waiting_ms / self.workers.throughput_rtfx), limit.EST_WAIT_REPORTED_MS_MAX)
 
-    def state(self) -> ServedModel:
+    def state(self, *, expected_audio_rate: float) -> ServedModel:
         """The model as gateways receive it in ``Load``."""
         workers = [worker for worker in self.workers if not worker.draining]
         return ServedModel(
@@ -56,6 +56,7 @@ class Model:
             queued_audio_ms=self.queue.audio_ms,
             est_wait_ms=self.est_wait_ms,
             arriving_audio_rate=self.arrivals.per_s,
+            expected_audio_rate=expected_audio_rate,
             abilities=common_abilities(worker.abilities for worker in workers),
         )
 
@@ -133,7 +134,7 @@ class Models:
                 model.unused_since_s = None
             elif model.unused_since_s is None:
                 model.unused_since_s = now_s
-            elif now_s - model.unused_since_s > limit.MODEL_REMEMBERED_S:
+            elif not model.name or now_s - model.unused_since_s > limit.MODEL_REMEMBERED_S:
                 del self._models[model.name]
 
     # ------------------------------------------------------------------------------------- workers

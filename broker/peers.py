@@ -3,11 +3,12 @@ topic subscriptions."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 
 from broker import limits as limit
 from wire import publication
+from wire.messages import ExpectedAudio, Hello
 
 
 class Gateways:
@@ -16,7 +17,7 @@ class Gateways:
     def __init__(self, lease_s: float) -> None:
         self._lease_s = lease_s
         self._renewed_s: dict[bytes, float] = {}
-        self._expected_audio_rate: dict[bytes, float] = {}
+        self._expected: dict[bytes, Hello] = {}
 
     def __len__(self) -> int:
         return len(self._renewed_s)
@@ -35,20 +36,31 @@ class Gateways:
         """Begin or extend a lease."""
         self._renewed_s[identity] = now_s
 
-    def expect(self, identity: bytes, expected_audio_rate: float) -> None:
-        """Note the audio that a gateway expects from its new sessions, in seconds per second."""
-        self._expected_audio_rate[identity] = expected_audio_rate
+    def expect(self, identity: bytes, hello: Hello) -> None:
+        """Note the audio that a gateway expects from its new sessions."""
+        self._expected[identity] = hello
 
     @property
     def expected_audio_rate(self) -> float:
-        return sum(self._expected_audio_rate.values())
+        """Seconds of audio per second, over all gateways and models."""
+        return sum(hello.expected_audio_rate for hello in self._expected.values())
+
+    @property
+    def expected_audio_rates(self) -> dict[str, float]:
+        """The same by served name; ``""``: of gateways that do not know their models."""
+        rates: defaultdict[str, float] = defaultdict(float)
+        for hello in self._expected.values():
+            unnamed = ExpectedAudio(model="", audio_rate=hello.expected_audio_rate)
+            for each in hello.expected or (unnamed,):
+                rates[each.model] += each.audio_rate
+        return rates
 
     def expire(self, now_s: float) -> list[bytes]:
         """Remove and return the gateways whose lease has ended."""
         expired = [i for i, seen_s in self._renewed_s.items() if now_s - seen_s > self._lease_s]
         for identity in expired:
             del self._renewed_s[identity]
-            self._expected_audio_rate.pop(identity, None)
+            self._expected.pop(identity, None)
         return expired
 
     def extend(self, pause_s: float, now_s: float) -> None:

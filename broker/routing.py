@@ -86,12 +86,19 @@ class Broker:
 
     def load(self) -> m.Load:
         """The state of the broker, as gateways receive it."""
-        served = [model.state() for model in self._models]
+        expected = self.gateways.expected_audio_rates
+        named = [model for model in self._models if model.name]
+        # What gateways of an earlier release expect is that of the only model.
+        unnamed = expected.get("", 0.0) if len(named) == 1 else 0.0
+        served = [
+            model.state(expected_audio_rate=expected.get(model.name, 0.0) + unnamed)
+            for model in named
+        ]
         workers = [worker for worker in self._models.workers if not worker.draining]
-        waits_ms = [model.est_wait_ms for model in served if model.workers or not workers]
+        waits_ms = [model.est_wait_ms for model in self._models if model.takes_jobs or not workers]
         return m.Load(
             broker_epoch=self.epoch,
-            queued_audio_ms=sum(model.queued_audio_ms for model in served),
+            queued_audio_ms=sum(model.queue.audio_ms for model in self._models),
             queued=sum(len(model.queue) for model in self._models),
             in_flight=sum(model.workers.held for model in self._models),
             failed_total=self._failed_total,
@@ -100,10 +107,10 @@ class Broker:
             throughput_rtfx=sum(model.throughput_rtfx for model in served),
             est_wait_ms=max(waits_ms, default=0),
             models=tuple(sorted({worker.model for worker in workers})[: limit.MODELS_MAX]),
-            arriving_audio_rate=sum(model.arriving_audio_rate for model in served),
+            arriving_audio_rate=sum(model.arrivals.per_s for model in self._models),
             expected_audio_rate=self.gateways.expected_audio_rate,
             gateways=len(self.gateways),
-            served=tuple(sorted((s for s in served if s.name), key=attrgetter("name"))),
+            served=tuple(sorted(served, key=attrgetter("name"))),
         )
 
     def validate(self) -> None:
@@ -152,7 +159,7 @@ class Broker:
         if identity in self.gateways:
             self._act(e.SendFront(identity, self._welcome(version)))
         if self._renew_gateway(identity, now_s, version):
-            self.gateways.expect(identity, hello.expected_audio_rate)
+            self.gateways.expect(identity, hello)
 
     def _welcome(self, version: int = versions.VERSION_MIN) -> m.Welcome:
         return m.Welcome(broker_epoch=self.epoch, version=version)

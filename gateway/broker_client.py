@@ -20,7 +20,17 @@ from gateway.broker_contact import BrokerContact, JobsLost
 from gateway.telemetry.metrics import BUS_DROPPED, bus_received, bus_sent
 from wire import codec, sockets, versions
 from wire.keys import Keys
-from wire.messages import Claimed, Hello, Load, Message, Refused, Result, Stored, Welcome
+from wire.messages import (
+    Claimed,
+    ExpectedAudio,
+    Hello,
+    Load,
+    Message,
+    Refused,
+    Result,
+    Stored,
+    Welcome,
+)
 
 HELLO_EVERY_S = 0.25
 """The interval of the broker's load reports. Each gateway knows the sessions that others admit
@@ -35,7 +45,7 @@ class BrokerClient:
     """One socket, owned by the event loop's thread.
 
     ``on_message`` gets each Result, Stored, Claimed and Load. ``on_jobs_lost`` is called when jobs
-    or their results may be lost. ``expected_audio_rate`` is called for each HELLO.
+    or their results may be lost. ``expected_audio`` is called for each HELLO.
     """
 
     def __init__(
@@ -46,14 +56,14 @@ class BrokerClient:
         keys: Keys | None = None,
         on_message: Handler,
         on_jobs_lost: Callable[[], None],
-        expected_audio_rate: Callable[[], float] = lambda: 0.0,
+        expected_audio: Callable[[], tuple[ExpectedAudio, ...]] = tuple,
     ) -> None:
         self._endpoint = endpoint
         self._gateway_id = gateway_id
         self._keys = keys
         self._on_message = on_message
         self._on_jobs_lost = on_jobs_lost
-        self._expected_audio_rate = expected_audio_rate
+        self._expected_audio = expected_audio
         self._contact = BrokerContact()
         self._refused: Refused | None = None
         """The broker's latest answer to HELLO, if it was a refusal."""
@@ -95,10 +105,12 @@ class BrokerClient:
 
     async def _send_hello(self) -> None:
         while True:
+            expected = self._expected_audio()
             self.send(
                 Hello(
                     gateway_id=self._gateway_id,
-                    expected_audio_rate=self._expected_audio_rate(),
+                    expected_audio_rate=sum(each.audio_rate for each in expected),
+                    expected=expected,
                     version_min=versions.VERSION_MIN,
                     version_max=versions.VERSION_MAX,
                 )

@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 
 from gateway.admission.gate import ConnectionGate
-from gateway.admission.policy import Admission
+from gateway.admission.policy import Admission, served_by
 from gateway.admission.probes import probe_load
 from gateway.audio.audio_input import AudioInput
 from gateway.audio.decoder_pool import DecoderPool
@@ -20,6 +20,7 @@ from gateway.audio.timeline import samples_to_ms
 from gateway.audio.vad import VadEngine
 from gateway.broker_client import BrokerClient
 from gateway.session import events as e
+from gateway.session.models import ServedModels
 from gateway.session.registry import SessionRegistry, wall_ms
 from gateway.session.runner import SessionRunner
 from gateway.session.session_jobs import RETRYABLE
@@ -68,10 +69,11 @@ class Server:
             keys=settings.bus_keys("gateway"),
             on_message=self._on_message,
             on_jobs_lost=self._on_jobs_lost,
-            expected_audio_rate=lambda: self.admission.next_expected_audio_rate(
+            expected_audio=lambda: self.admission.next_expected_audio_rates(
                 time.monotonic(), own=self.gate.connections
             ),
         )
+        self.models = ServedModels(settings.default_model, settings.model_names)
         self.registry = SessionRegistry(
             settings,
             self.gateway_id,
@@ -79,6 +81,7 @@ class Server:
             redis_metadata=self.redis_metadata,
             send=self._broker.send,
             services=self,
+            models=self.models,
         )
         self.sessions = self.registry.running
         self._deletions: dict[str, asyncio.Event] = {}
@@ -156,6 +159,7 @@ class Server:
             case Load():
                 now_s = time.monotonic()
                 self.admission.note_load(message, now_s)
+                self.models.note(served_by(message), now_s)
                 self.activity.note_level(
                     sessions=len(self.sessions), queued=message.queued, now_s=now_s
                 )

@@ -37,7 +37,12 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
     max_connections: Annotated[int, Field(ge=0)] = 1_000
     """WebSockets of all gateways; further ones get 503. 0: no limit."""
     min_workers: Annotated[int, Field(ge=0)] = 1
-    """With fewer ready workers new sessions get 503."""
+    """With fewer ready workers of its model a new session gets 503."""
+    asr_default_model: str = ""
+    """Served name of the model of sessions that ask for none. Empty: the first of ``ASR_MODELS``,
+    if the gateway has that setting, else the first one served in alphabetical order."""
+    asr_models: str = ""
+    """As of the workers."""
     est_wait_ms_max: Annotated[int, Field(ge=0)] = 3_000
     """Expected wait for a result; above it new sessions get 503."""
     admit_utilisation_max: Annotated[float, Field(ge=0)] = 0.88
@@ -102,6 +107,17 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
                 "authenticates clients"
             )
         return self
+
+    @property
+    def model_names(self) -> list[str]:
+        """The served names in ``ASR_MODELS``."""
+        names = [entry.partition("=")[0].strip() for entry in self.asr_models.split(",")]
+        return [name for name in names if name]
+
+    @property
+    def default_model(self) -> str:
+        """Served name; empty if no setting names one."""
+        return self.asr_default_model or next(iter(self.model_names), "")
 
     @property
     def message_bytes_max(self) -> int:

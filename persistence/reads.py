@@ -32,8 +32,12 @@ T = TypeVar("T")
 
 _ISO = "to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
 # The row of a session that has not finished holds no counts.
+# Gateways may be newer than persistence, which migrates the database: without the column, ``model``
+# is that of ``_BEFORE_MODELS``.
+_MODEL = "(SELECT model FROM asr_sessions AS own WHERE own.id = s.id) AS model"
+_BEFORE_MODELS = "(SELECT ''::text AS model) AS before_models"
 _SESSION_COLUMNS = f"""
-s.id AS session_id, s.user_id, s.status, coalesce(s.text, '') AS text,
+s.id AS session_id, s.user_id, s.status, {_MODEL}, coalesce(s.text, '') AS text,
 coalesce(s.duration_ms, (SELECT max(c.offset_ms + c.duration_ms) FROM asr_chunks c
                          WHERE c.session_id = s.id), 0)::float8 / 1000 AS duration,
 coalesce(s.chunk_count, (SELECT count(*) FROM asr_chunks c
@@ -48,11 +52,11 @@ CASE WHEN s.error_code IS NOT NULL
 _PING = "SELECT FROM asr_sessions LIMIT 1"
 _TOTAL = "SELECT count(*) AS total FROM asr_sessions WHERE status <> 'deleted'"
 _HISTORY = f"""
-SELECT {_SESSION_COLUMNS} FROM asr_sessions s WHERE s.status <> 'deleted'
+SELECT {_SESSION_COLUMNS} FROM asr_sessions s, {_BEFORE_MODELS} WHERE s.status <> 'deleted'
 ORDER BY s.created_at DESC, s.id LIMIT %s
 """
 _SESSION = f"""
-SELECT {_SESSION_COLUMNS} FROM asr_sessions s
+SELECT {_SESSION_COLUMNS} FROM asr_sessions s, {_BEFORE_MODELS}
 WHERE s.id = %s AND s.status <> 'deleted'
 """
 _CHUNKS = f"""
@@ -61,13 +65,13 @@ SELECT chunk_index, byte_count AS bytes, offset_ms, duration_ms,
 FROM asr_chunks WHERE session_id = %s ORDER BY chunk_index LIMIT %s
 """
 _STATUS = "SELECT status FROM asr_sessions WHERE id = %s"
-_RESUME_STATE = """
-SELECT id AS session_id, status, started, generation, gateway_id, resume_token_hash, text,
+_RESUME_STATE = f"""
+SELECT id AS session_id, status, started, generation, gateway_id, resume_token_hash, {_MODEL}, text,
        duration_ms, chunk_count, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
        coalesce(segment_count, 0) <= (SELECT count(*) FROM asr_segments
-                                      WHERE session_id = asr_sessions.id AND NOT provisional)
+                                      WHERE session_id = s.id AND NOT provisional)
        AS has_all_segments
-FROM asr_sessions WHERE id = %s
+FROM asr_sessions s, {_BEFORE_MODELS} WHERE id = %s
 """
 
 

@@ -70,7 +70,8 @@ ORDER BY id FOR UPDATE
 _STARTED = """
 UPDATE asr_sessions
 SET user_id = %(user_id)s, client = %(client)s, mode = %(mode)s, language = %(language)s,
-    created_at = %(at)s, resume_token_hash = %(resume_token_hash)s, started = true,
+    created_at = %(at)s, resume_token_hash = %(resume_token_hash)s, model = %(model)s,
+    started = true,
     generation = greatest(generation, %(generation)s)
 WHERE id = %(session_id)s AND status <> 'deleted'
   AND (NOT started OR created_at > %(at)s)
@@ -121,7 +122,7 @@ UPDATE asr_sessions
 SET status = 'deleted', user_id = '', client = '', mode = '', language = '', text = NULL,
     duration_ms = NULL, chunk_count = NULL, segment_count = NULL, error_code = NULL,
     error_message = NULL, completed_at = NULL, started = false, deleted_at = row.at,
-    resume_token_hash = '', gateway_id = ''
+    resume_token_hash = '', gateway_id = '', model = ''
 FROM unnest(%s::text[], %s::timestamptz[]) AS row (session_id, at)
 WHERE asr_sessions.id = row.session_id AND status <> 'deleted'
 """

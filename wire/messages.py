@@ -139,6 +139,15 @@ class Segment(Place, frozen=True, kw_only=True, gc=False):
 # ---------------------------------------------------------------- gateway → broker
 
 
+class ExpectedAudio(Struct, frozen=True, kw_only=True, gc=False):
+    """Audio that a gateway expects from its new sessions of one model and has not received yet."""
+
+    model: Name
+    """Served name."""
+    audio_rate: Ratio
+    """Seconds of audio per second."""
+
+
 class Hello(Struct, frozen=True, kw_only=True, gc=False):
     """Registers a gateway and renews its lease. Sent at start and four times a second. Answered by
     ``Welcome``, or by ``Refused`` if there is no common protocol version."""
@@ -147,6 +156,8 @@ class Hello(Struct, frozen=True, kw_only=True, gc=False):
     expected_audio_rate: Ratio = 0.0
     """Seconds of audio per second expected from its new sessions and not received yet, see
     ``gateway.admission.policy``."""
+    expected: tuple[ExpectedAudio, ...] = ()
+    """The same by model."""
     version_min: UInt = 1
     version_max: UInt = 1
     """Range of protocol versions that the gateway speaks."""
@@ -328,6 +339,7 @@ class ServedModel(Struct, frozen=True, kw_only=True, gc=False):
     queued_audio_ms: UInt = 0
     est_wait_ms: UInt = 0
     arriving_audio_rate: UFloat = 0.0
+    expected_audio_rate: UFloat = 0.0
     abilities: Abilities = Abilities()
     """Those that all of its workers have."""
 

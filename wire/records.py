@@ -37,6 +37,8 @@ class SessionStarted(Struct, frozen=True, kw_only=True, gc=False, tag="started")
     """Wall clock, milliseconds since 1970 (UTC). Shown to people; no timeout depends on it."""
     resume_token_hash: Text = ""
     """SHA-256 of the client's resume token, in hexadecimal."""
+    model: Text = ""
+    """Served name of its model; ``""``: any."""
 
 
 class SessionResumed(Struct, frozen=True, kw_only=True, gc=False, tag="resumed"):

@@ -13,6 +13,9 @@ It watches three resources, each by the earliest sign that it runs out:
   the time of one frame of audio through the event loop and speech detection. A delay, too, grows
   only after it is too late.
 
+Each model has workers of its own, so throughput and wait are those of one model. A connection may
+name its model only after the upgrade; then it is admitted twice, by this gateway and by its model.
+
 A session's audio shows in the measured rate some seconds after its admission. Until then a new
 session counts with an expected rate, which fades as it gets older; gateways exchange the sum of
 theirs through the broker. And each gateway admits a limited number of sessions per second, because
@@ -23,10 +26,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from wire.messages import Load
+from wire.messages import ExpectedAudio, Load, ServedModel
 
 LOAD_SILENCE_S_MAX = 1.0
 """The broker reports its load every 250 ms. Without a report for this long there is no broker."""
@@ -100,27 +104,44 @@ class AdmissionLimits(Protocol):
     admit_busy_max: float
 
 
-class Admission:
-    """Feed it with the ``note_…`` methods, and ask ``decide`` for each new connection.
+def served_by(load: Load) -> Sequence[ServedModel]:
+    """The models of ``load``. A broker of an earlier release reports the sum of all: one model,
+    without a name."""
+    if load.served or not load.workers:
+        return load.served
+    whole = ServedModel(
+        name="",
+        model=", ".join(load.models),
+        workers=load.workers,
+        workers_busy=load.workers_busy,
+        throughput_rtfx=load.throughput_rtfx,
+        queued_audio_ms=load.queued_audio_ms,
+        est_wait_ms=load.est_wait_ms,
+        arriving_audio_rate=load.arriving_audio_rate,
+        expected_audio_rate=load.expected_audio_rate,
+    )
+    return (whole,)
 
-    In all methods ``own`` is the number of connections of this gateway.
+
+class Admission:
+    """Feed it with the ``note_…`` methods, and ask ``decide`` for each new connection, and
+    ``decide_model`` once its model is known, if that was not known before.
+
+    In all methods ``own`` is the number of connections of this gateway, and ``model`` a served
+    name; None: not known yet.
     """
 
     def __init__(self, limits: AdmissionLimits) -> None:
         self._limits = limits
         self._load: Load | None = None
         self._load_at_s = float("-inf")
-        self._wait = _Switch(limits.est_wait_ms_max, REOPEN_BELOW)
-        self._utilisation = _Switch(limits.admit_utilisation_max, REOPEN_UTILISATION_BELOW)
+        self._models: dict[str, _Model] = {}
         self._delay = _Switch(limits.admit_delay_ms_max, REOPEN_BELOW)
         self._busy_switch = _Switch(limits.admit_busy_max, REOPEN_UTILISATION_BELOW)
         self._ramp = _Ramp(limits.admit_sessions_per_s_max)
-        self._new = _NewSessions(NEW_SESSION_S, KNOWN_SESSION_S)
         self._unseen = _NewSessions(UNSEEN_SESSION_S, SEEN_SESSION_S)
         self._busy = self._audio_rate = 0.0
         self._busy_at_s = float("-inf")
-        self._sent_audio_rate = self._in_load_audio_rate = 0.0
-        """The expected rate last sent to the broker, and the part of it in the broker's load."""
         self._delay_ms = 0.0
         self._delay_at_s = float("-inf")
         self._probe_due_s: float | None = None
@@ -129,8 +150,15 @@ class Admission:
 
     def note_load(self, load: Load, now_s: float) -> None:
         self._load, self._load_at_s = load, now_s
-        self._in_load_audio_rate = self._sent_audio_rate
-        self._wait.note(load.est_wait_ms)
+        served = {model.name: model for model in served_by(load)}
+        self._models = {name: self._models.get(name) or _Model(self._limits) for name in served}
+        for name, model in self._models.items():
+            model.note(served[name], load.gateways)
+
+    @property
+    def models(self) -> Sequence[str]:
+        """Served names in the last load."""
+        return tuple(self._models)
 
     def note_probe_due(self, due_s: float) -> None:
         """A probe frame will enter the event loop and speech detection at ``due_s``."""
@@ -180,43 +208,38 @@ class Admission:
         each = busy / seen if seen >= MEASURED_SESSIONS_MIN else SESSION_BUSY
         return busy + unseen * each
 
-    def expected_audio_rate(self, now_s: float, *, own: int) -> float:
-        """Seconds of audio per second expected of new sessions and not yet measured."""
-        # Sessions that have ended count no more: at most one share for each connection.
-        return self._limits.admit_session_audio_rate * min(self._new.shares(now_s), own)
-
-    def next_expected_audio_rate(self, now_s: float, *, own: int) -> float:
-        """The same, to be sent to the broker now. It sends the sum of all gateways in its load."""
-        self._sent_audio_rate = self.expected_audio_rate(now_s, own=own)
-        return self._sent_audio_rate
-
-    def utilisation(self, now_s: float, *, own: int) -> float:
-        """Utilisation of the workers soon: by arriving audio and expected audio."""
-        load = self.load(now_s)
-        if load is None or load.throughput_rtfx <= 0:
-            return 0.0
-        since_audio_rate = self.expected_audio_rate(now_s, own=own) - self._in_load_audio_rate
-        # Each of the other gateways has probably admitted as many since then.
-        since_audio_rate *= max(1, load.gateways) if since_audio_rate > 0 else 1
-        return (
-            max(0.0, load.arriving_audio_rate + load.expected_audio_rate + since_audio_rate)
-            / load.throughput_rtfx
+    def next_expected_audio_rates(self, now_s: float, *, own: int) -> tuple[ExpectedAudio, ...]:
+        """Seconds of audio per second expected of new sessions and not yet measured, of each model,
+        to be sent to the broker now. It sends the sums of all gateways in its load."""
+        return tuple(
+            ExpectedAudio(model=name, audio_rate=model.next_expected_audio_rate(now_s, own=own))
+            for name, model in self._models.items()
         )
 
-    def readiness(self, now_s: float) -> Refusal | None:
-        """Why this gateway is not ready, if it is not: no broker, or too few workers."""
-        load = self.load(now_s)
-        if load is None:
+    def utilisation(self, now_s: float, *, own: int) -> float:
+        """Utilisation of the workers of the busiest model soon: by arriving and expected audio."""
+        if self.load(now_s) is None:
+            return 0.0
+        used = (model.utilisation(now_s, own=own) for model in self._models.values())
+        return max(used, default=0.0)
+
+    def readiness(self, now_s: float, model: str | None = None) -> Refusal | None:
+        """Why this gateway is not ready, if it is not: no broker, or too few workers of ``model``,
+        or of each model."""
+        if self.load(now_s) is None:
             return Refusal(
                 code="no_broker",
                 message="the broker does not answer",
                 retry_after_s=RETRY_AFTER_NO_WORKER_S,
             )
         needed = max(1, self._limits.min_workers)
-        if load.workers < needed:
+        ready = {name: each.served.workers for name, each in self._models.items()}
+        workers = max(ready.values(), default=0) if model is None else ready.get(model, 0)
+        if workers < needed:
+            of_model = f" of model {model}" if model and len(ready) > 1 else ""
             return Refusal(
                 code="no_worker",
-                message=f"{load.workers} workers are ready, {needed} are needed",
+                message=f"{workers} workers{of_model} are ready, {needed} are needed",
                 retry_after_s=RETRY_AFTER_NO_WORKER_S,
             )
         return None
@@ -231,6 +254,7 @@ class Admission:
         backlog_full: bool,
         draining: bool,
         returns: Return = "no",
+        model: str | None = None,
     ) -> Refusal | None:
         """Decide by what this gateway knows; ``own`` includes the connection in question.
 
@@ -250,13 +274,25 @@ class Admission:
                 message="too many records wait to be stored",
                 retry_after_s=RETRY_AFTER_BACKLOG_S,
             )
-        return self.readiness(now_s) or self._overloaded(now_s, own)
+        return self._by_model(now_s, own, model) or self._overloaded(now_s, own)
 
-    def note_admitted(self, now_s: float) -> None:
+    def decide_model(self, now_s: float, *, own: int, model: str) -> Refusal | None:
+        """Decide by the workers of ``model`` alone, for a connection that was admitted without it.
+        None: admitted, and the caller must call ``note_model`` at once."""
+        refusal = self.readiness(now_s, model)
+        return refusal or self._models[model].overloaded(now_s, own=own)
+
+    def note_admitted(self, now_s: float, model: str | None = None) -> None:
         """A session is admitted, and counts as new from now on."""
         self._ramp.take(now_s)
-        self._new.add(now_s)
         self._unseen.add(now_s)
+        if model is not None:
+            self.note_model(now_s, model)
+
+    def note_model(self, now_s: float, model: str) -> None:
+        """A new session has this model."""
+        if model in self._models:
+            self._models[model].new.add(now_s)
 
     @property
     def counts_connections(self) -> bool:
@@ -274,17 +310,16 @@ class Admission:
             )
         return None
 
+    def _by_model(self, now_s: float, own: int, model: str | None) -> Refusal | None:
+        """Without a model: whether there is room for another session of any."""
+        if model is not None:
+            return self.decide_model(now_s, own=own, model=model)
+        if (refusal := self.readiness(now_s)) is not None:
+            return refusal
+        refusals = [self.decide_model(now_s, own=own, model=name) for name in self._models]
+        return None if None in refusals else refusals[0]
+
     def _overloaded(self, now_s: float, own: int) -> Refusal | None:
-        load = self.load(now_s)
-        assert load is not None
-        if self._wait.on:
-            retry_s = max(1, -(-load.est_wait_ms // 1000))
-            return _overload(f"results would take about {load.est_wait_ms} ms", retry_s)
-        # With this session included, so that the limit is not exceeded by one.
-        used = self.utilisation(now_s, own=own)
-        used += self._limits.admit_session_audio_rate / max(load.throughput_rtfx, 1e-9)
-        if self._utilisation.note(used):
-            return _overload("the workers are at capacity", RETRY_AFTER_BUSY_S)
         busy = self._busy_switch.note(self.busy(now_s, own=own))
         if self._delay.note(self.delay_ms(now_s)) or busy:
             return _overload("this gateway is at capacity", RETRY_AFTER_BUSY_S)
@@ -298,6 +333,57 @@ class Admission:
 
 def _overload(message: str, retry_after_s: int) -> Refusal:
     return Refusal(code="overloaded", message=message, retry_after_s=retry_after_s)
+
+
+class _Model:
+    """The load of one model's workers, and the sessions that this gateway has added to it."""
+
+    def __init__(self, limits: AdmissionLimits) -> None:
+        self.served = ServedModel(name="", model="", workers=0)
+        self.new = _NewSessions(NEW_SESSION_S, KNOWN_SESSION_S)
+        self._gateways = 1
+        self._session_audio_rate = limits.admit_session_audio_rate
+        self._wait = _Switch(limits.est_wait_ms_max, REOPEN_BELOW)
+        self._utilisation = _Switch(limits.admit_utilisation_max, REOPEN_UTILISATION_BELOW)
+        self._sent_audio_rate = self._in_load_audio_rate = 0.0
+        """The expected rate last sent to the broker, and the part of it in the broker's load."""
+
+    def note(self, served: ServedModel, gateways: int) -> None:
+        self.served, self._gateways = served, gateways
+        self._in_load_audio_rate = self._sent_audio_rate
+        self._wait.note(served.est_wait_ms)
+
+    def expected_audio_rate(self, now_s: float, *, own: int) -> float:
+        """Seconds of audio per second expected of new sessions and not yet measured."""
+        # Sessions that have ended count no more: at most one share for each connection.
+        return self._session_audio_rate * min(self.new.shares(now_s), own)
+
+    def next_expected_audio_rate(self, now_s: float, *, own: int) -> float:
+        """The same, to be sent to the broker now."""
+        self._sent_audio_rate = self.expected_audio_rate(now_s, own=own)
+        return self._sent_audio_rate
+
+    def utilisation(self, now_s: float, *, own: int) -> float:
+        served = self.served
+        if served.throughput_rtfx <= 0:
+            return 0.0
+        since_audio_rate = self.expected_audio_rate(now_s, own=own) - self._in_load_audio_rate
+        # Each of the other gateways has probably admitted as many since then.
+        since_audio_rate *= max(1, self._gateways) if since_audio_rate > 0 else 1
+        used = served.arriving_audio_rate + served.expected_audio_rate + since_audio_rate
+        return max(0.0, used) / served.throughput_rtfx
+
+    def overloaded(self, now_s: float, *, own: int) -> Refusal | None:
+        wait_ms = self.served.est_wait_ms
+        if self._wait.on:
+            retry_s = max(1, -(-wait_ms // 1000))
+            return _overload(f"results would take about {wait_ms} ms", retry_s)
+        # With this session included, so that the limit is not exceeded by one.
+        used = self.utilisation(now_s, own=own)
+        used += self._session_audio_rate / max(self.served.throughput_rtfx, 1e-9)
+        if self._utilisation.note(used):
+            return _overload("the workers are at capacity", RETRY_AFTER_BUSY_S)
+        return None
 
 
 class _Switch:

@@ -14,6 +14,8 @@ from wire.messages import SESSION_ID_CHARS_MAX
 SESSION_ID_PATTERN = rf"[A-Za-z0-9][A-Za-z0-9._:-]{{0,{SESSION_ID_CHARS_MAX - 1}}}"
 USER_ID_CHARS_MAX = 128
 LANGUAGE_CHARS_MAX = 32
+MODEL_CHARS_MAX = 256
+"""Of a served name, which can be the path of a directory."""
 HOTWORDS_MAX = 200
 HOTWORD_CHARS_MAX = 64
 RESUME_TOKEN_CHARS_MAX = 128
@@ -22,6 +24,7 @@ INDEX_MAX = (1 << 31) - 1
 SessionId = Annotated[str, Meta(pattern=rf"\A{SESSION_ID_PATTERN}\Z")]
 UserId = Annotated[str, Meta(max_length=USER_ID_CHARS_MAX)]
 Language = Annotated[str, Meta(max_length=LANGUAGE_CHARS_MAX)]
+Model = Annotated[str, Meta(max_length=MODEL_CHARS_MAX)]
 Hotword = Annotated[str, Meta(max_length=HOTWORD_CHARS_MAX)]
 Hotwords = Annotated[tuple[Hotword, ...], Meta(max_length=HOTWORDS_MAX)]
 ResumeToken = Annotated[str, Meta(max_length=RESUME_TOKEN_CHARS_MAX)]

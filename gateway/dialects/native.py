@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec import to_builtins
 from msgspec.structs import asdict
 
 from gateway.dialects.dialect import MessageError
@@ -18,6 +19,7 @@ from gateway.dialects.fields import (
     Hotwords,
     Index,
     Language,
+    Model,
     ResumeToken,
     SampleRateHz,
     SessionId,
@@ -37,6 +39,7 @@ class StartMessage(msgspec.Struct, frozen=True, tag_field="action", tag="start")
     user_id: UserId | None = None
     mode: e.Mode = "auto"
     sample_rate: SampleRateHz = 16_000
+    model: Model | None = None
     language: Language | None = None
     hotwords: Hotwords = ()
     partials: bool = False
@@ -63,6 +66,11 @@ class _PlainChunk(ChunkMessage, frozen=True, tag="chunk", forbid_unknown_fields=
     pass
 
 
+_START_FIELDS = frozenset({"action", *StartMessage.__struct_fields__})
+UNKNOWN_FIELDS_MAX = 16
+"""Fields of a start that a warning names."""
+UNKNOWN_FIELD_CHARS_MAX = 64
+"""Characters of each name."""
 _PLAIN_CHUNK = msgspec.json.Decoder(_PlainChunk)
 _PLAIN_CHUNK_QUOTES = 14
 """Of four keys and three strings. With a key that is repeated there would be more."""
@@ -114,7 +122,7 @@ def _parse_any(text: str) -> e.ClientEvent:
     except UnicodeEncodeError as error:
         raise MessageError("a string has a lone surrogate") from error
     if isinstance(message, StartMessage):
-        return _start(message)
+        return _start(message, fields)
     if isinstance(message, FinishMessage):
         return e.Finish(session_id=message.session_id)
     return e.Chunk(
@@ -122,19 +130,22 @@ def _parse_any(text: str) -> e.ClientEvent:
     )
 
 
-def _start(message: StartMessage) -> e.Start:
+def _start(message: StartMessage, fields: dict[str, Any]) -> e.Start:
     token = message.resume_token
+    unknown = [name for name in fields if name not in _START_FIELDS][:UNKNOWN_FIELDS_MAX]
     return e.Start(
         session_id=message.session_id,
         user_id=storable(message.user_id or "", "user_id"),
         mode=message.mode,
         sample_rate_hz=message.sample_rate,
+        model=storable(message.model or "", "model"),
         language=storable(message.language or "", "language"),
         hotwords=storable_hotwords(message.hotwords, "hotwords"),
         partials=message.partials,
         speakers=message.speakers,
         resume_token=None if token is None else storable(token, "resume_token"),
         next_segment_index=message.next_segment_index,
+        ignored_fields=tuple(name[:UNKNOWN_FIELD_CHARS_MAX] for name in unknown),
     )
 
 
@@ -168,13 +179,21 @@ _HEADS: dict[type, dict[str, str]] = {
 }
 
 
+_RECOGNISED = ("language", "emotion", "events")
+"""Fields of a segment that are left out if the model does not know them."""
+
+
 def encode(answer: e.Answer) -> str:
-    """Return the message for ``answer``: its fields except None."""
+    """Return the message for ``answer``: its fields, without those that are None or unknown."""
     if isinstance(answer, e.ChunkReceived):  # The most frequent one. It needs no escapes.
         return f'{{"type":"ack","status":"received","chunk_index":{answer.chunk_index}}}'
+    if isinstance(answer, e.Started | e.Resumed):
+        return _ENCODER.encode(_HEADS[type(answer)] | to_builtins(answer))
     fields = asdict(answer)
     if isinstance(answer, e.SegmentText):
         del fields["tokens"]  # Not in this protocol.
+        for name in _RECOGNISED:
+            fields[name] = fields[name] or None
     elif isinstance(answer, e.Finished):
         fields["duration"] = fields.pop("duration_ms") / 1000
     said = {name: value for name, value in fields.items() if value is not None}

@@ -10,15 +10,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
+from msgspec import to_builtins
+
 from gateway.dialects.fields import LANGUAGE_CHARS_MAX
 from gateway.dialects.subtitles import Segment, TimedText, to_srt, to_vtt
 from gateway.session import events as e
-from wire.messages import Lane
+from wire.messages import Lane, ServedModel
 
 ResponseFormat = Literal["json", "text", "verbose_json", "srt", "vtt"]
 Granularity = Literal["segment", "word"]
 FIELD_BYTES_MAX = 65_536
 """Size limit of a field other than the file, enough for a long prompt."""
+
+OPENAI_MODELS = frozenset(
+    {"whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-transcribe-diarize"}
+)
+"""OpenAI's own models, which clients name by default: then the language decides."""
 
 MEDIA_TYPES: dict[ResponseFormat, str] = {
     "json": "application/json",
@@ -50,6 +57,8 @@ class Request:
     """The fields of a request other than the file."""
 
     response_format: ResponseFormat
+    model: str
+    """Served name; empty: the name of a model of OpenAI, which means any."""
     language: str
     granularities: frozenset[Granularity]
     stream: bool
@@ -70,7 +79,8 @@ def parse(fields: Mapping[str, Sequence[str]]) -> Request:
     Raises:
         FieldError: a field is invalid or missing.
     """
-    if not _last(fields, "model"):
+    model = _last(fields, "model")
+    if not model:
         raise FieldError("model", "you must provide a model")
     response_format = _last(fields, "response_format") or "json"
     if response_format not in MEDIA_TYPES:
@@ -91,6 +101,7 @@ def parse(fields: Mapping[str, Sequence[str]]) -> Request:
         raise FieldError("stream", "must be true or false")
     return Request(
         response_format=response_format,
+        model="" if model in OPENAI_MODELS else model,
         language=language,
         granularities=_granularities(fields, response_format),
         stream=stream in ("true", "1"),
@@ -122,6 +133,7 @@ def start(request: Request, session_id: str) -> e.Start:
         user_id="",
         mode="stream",
         sample_rate_hz=16_000,
+        model=request.model,
         language=request.language,
         hotwords=(),
         partials=False,
@@ -216,7 +228,19 @@ def error(status: int, code: str, message: str, param: str | None = None) -> dic
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def models(names: Sequence[str]) -> dict[str, Any]:
+def models(served: Sequence[ServedModel]) -> dict[str, Any]:
     """Return the answer to ``GET /v1/models``."""
-    data = [{"id": n, "object": "model", "created": 0, "owned_by": "funasr"} for n in names]
-    return {"object": "list", "data": data}
+    return {"object": "list", "data": [model(each) for each in served]}
+
+
+def model(served: ServedModel) -> dict[str, Any]:
+    """Return the answer to ``GET /v1/models/{id}``. The last three fields are ours."""
+    return {
+        "id": served.name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "funasr",
+        "model": served.model,
+        "workers": served.workers,
+        "abilities": to_builtins(served.abilities),
+    }

@@ -25,6 +25,7 @@ from gateway.session.resume import NEW_SESSION, ResumePoint
 from gateway.session.segmenter import CutUtterance, Segmenter
 from gateway.session.session_jobs import PartialPacing, SessionJobs
 from gateway.session.speakers import UNKNOWN, Speakers
+from gateway.session.start_warnings import warnings_of
 from gateway.session.states import State
 from gateway.session.transcript import join_texts
 from wire.messages import Job, Lane, Record, Result
@@ -206,7 +207,12 @@ class Session:
             resume_token=self.resume_token,
         )
         answer = e.Started(
-            session_id=event.session_id, resume_token=self.resume_token, next_chunk_index=0
+            session_id=event.session_id,
+            resume_token=self.resume_token,
+            next_chunk_index=0,
+            model=event.model,
+            abilities=event.abilities,
+            warnings=warnings_of(event, event.abilities),
         )
         return [*_submitted(started), *self.delivery.send(answer)]
 
@@ -248,6 +254,7 @@ class Session:
         return []
 
     def _attach(self, event: e.Attached, now_s: float) -> Actions:
+        assert self.start is not None
         self._chunks.acknowledge(now_s)
         next_segment_index = self.delivery.attach(event.next_segment_index)
         answer = e.Resumed(
@@ -255,6 +262,9 @@ class Session:
             resume_token=self.resume_token,
             next_chunk_index=self._chunks.next_index,
             next_segment_index=next_segment_index,
+            model=self.start.model,
+            abilities=self.start.abilities,
+            warnings=warnings_of(self.start, self.start.abilities),
         )
         return [answer, *self.delivery.missed()]
 
@@ -333,6 +343,7 @@ class Session:
             language=self.start.language,
             hotwords=self.start.hotwords,
             speakers=self._speakers is not None and not partial,
+            model=self.start.model,
             deadline_ms=self.limits.segment_deadline_ms,
             generation=self.resume_point.generation,
             provisional=self.early_end is not None,

@@ -96,5 +96,9 @@ class Delivery:
             text=result.text or "",
             tokens=result.tokens,
             speaker=self.speaker(result.seq),
+            language=result.language,
+            confidence=result.confidence,
+            emotion=result.emotion,
+            events=result.events,
         )
         return [segment]

@@ -12,11 +12,18 @@ from typing import Literal
 from msgspec import Struct
 
 from gateway.audio.timeline import AudioDecoded
-from wire.messages import Job, Record, Result, StoredKey, Token
+from wire.messages import Abilities, Job, Record, Result, StoredKey, Token
 
 Mode = Literal["auto", "stream", "chunk"]
 
 # -------------------------------------------------------------------------- events: from the client
+
+
+class StartWarning(Struct, frozen=True, kw_only=True):
+    """Something that the client asks for and does not get. The session starts all the same."""
+
+    code: str
+    message: str
 
 
 class Start(Struct, frozen=True, kw_only=True):
@@ -34,6 +41,13 @@ class Start(Struct, frozen=True, kw_only=True):
     """On resume: the number of segments whose text the client has. None: unknown."""
     speakers: bool = False
     """Tell which speaker says each segment."""
+    model: str = ""
+    """The served name that the client asks for; ``""``: by language, or the default. Once the
+    session begins, the model that it has."""
+    abilities: Abilities = Abilities()
+    """Those of its model."""
+    ignored_fields: tuple[str, ...] = ()
+    """Names of fields in the client's message that have no effect, such as misspelt ones."""
     encoded: bool = False
     """The audio is always in containers: anything else is ``bad_audio``, never raw PCM."""
 
@@ -184,6 +198,10 @@ class Started(Struct, frozen=True, kw_only=True):
     session_id: str
     resume_token: str
     next_chunk_index: int
+    model: str = ""
+    """Served name."""
+    abilities: Abilities = Abilities()
+    warnings: tuple[StartWarning, ...] = ()
 
 
 class Resumed(Struct, frozen=True, kw_only=True):
@@ -193,6 +211,9 @@ class Resumed(Struct, frozen=True, kw_only=True):
     resume_token: str
     next_chunk_index: int
     next_segment_index: int
+    model: str = ""
+    abilities: Abilities = Abilities()
+    warnings: tuple[StartWarning, ...] = ()
 
 
 class ChunkReceived(Struct, frozen=True, kw_only=True):
@@ -216,6 +237,12 @@ class SegmentText(Struct, frozen=True, kw_only=True):
     tokens: tuple[Token, ...] = ()
     speaker: int | None = None
     """Counts from 1 in order of appearance; None: unknown, or not asked for."""
+    language: str = ""
+    """What was recognised; ``""``: unknown. So are the following, as in ``wire.messages.Segment``.
+    """
+    confidence: float | None = None
+    emotion: str = ""
+    events: tuple[str, ...] = ()
 
 
 class Finished(Struct, frozen=True, kw_only=True):

@@ -62,6 +62,7 @@ class SessionRecords:
             language=start.language,
             started_at_ms=started_at_ms,
             resume_token_hash=token_hash(resume_token),
+            model=start.model,
         )
         self._held = [self._record(self._started)]
         return [] if self._generation else self._release()

@@ -11,6 +11,7 @@ from gateway.session import events as e
 from gateway.session.core import Session
 from gateway.session.endpointer import EndpointerConfig
 from gateway.session.limits import SessionLimits, Traits
+from gateway.session.models import ServedModels
 from gateway.session.resume import NEW_SESSION, NOT_RESUMABLE, UNAVAILABLE, ResumePoint, token_hash
 from gateway.session.runner import Services, SessionRunner
 from gateway.session.table import SessionTable, has_token
@@ -45,12 +46,14 @@ class SessionRegistry:
         redis_metadata: RedisMetadata,
         send: Callable[[Message], bool],
         services: Services,
+        models: ServedModels,
     ) -> None:
         self._settings = settings
         self._gateway_id = gateway_id
         self._reader = reader
         self._redis_metadata = redis_metadata
         self._services = services
+        self._models = models
         self._takeover = Takeover(gateway_id, reader, send)
         self._table = SessionTable(settings.resume_wait_s)
         self.running = self._table.running
@@ -96,20 +99,30 @@ class SessionRegistry:
         return self.find(session_id) is not None
 
     async def reserve_or_resume(
-        self, runner: SessionRunner, start: e.Start
+        self,
+        runner: SessionRunner,
+        start: e.Start,
+        admit: Callable[[str], e.Problem | None] = lambda _model: None,
     ) -> SessionRunner | e.Problem:
-        """Return the session for ``start``: ``runner`` itself, its id now reserved, or the session
-        that the resume token belongs to. Otherwise a problem for the client."""
+        """Return the session for ``start``: ``runner`` itself, its model chosen and its id now
+        reserved, or the session that the resume token belongs to. Otherwise a problem for the
+        client. ``admit`` decides whether the model may have another session."""
         session_id = start.session_id
         if start.resume_token is not None:
-            found = await self._resume(runner, session_id, start.resume_token)
+            found = await self._resume(runner, start, start.resume_token)
             refused = isinstance(found, e.Problem)
             metrics.SESSIONS.labels("resume_refused" if refused else "resumed").inc()
             return found
+        model = self._models.choose(start)
+        if isinstance(model, e.Problem):
+            return model
         known = self.is_here(session_id) or await self._is_taken(session_id)
         if known or self.is_here(session_id):
             metrics.SESSIONS.labels("id_refused").inc()
             return e.Problem(code="session_exists", message="this session_id is taken")
+        if (no_room := admit(model.name)) is not None:
+            return no_room
+        runner.model = model
         self._add(runner, session_id)
         metrics.SESSIONS.labels("started").inc()
         self._redis_metadata.update_session(
@@ -128,8 +141,9 @@ class SessionRegistry:
         )
 
     async def _resume(
-        self, new: SessionRunner, session_id: str, resume_token: str
+        self, new: SessionRunner, start: e.Start, resume_token: str
     ) -> SessionRunner | e.Problem:
+        session_id = start.session_id
         here = self._table.find(session_id)
         if here is not None:
             if not has_token(here, token_hash(resume_token)):
@@ -139,8 +153,14 @@ class SessionRegistry:
         resume_point = await self._takeover.take(session_id, resume_token)
         if isinstance(resume_point, e.Problem):
             return resume_point
+        # A session keeps its model. One that was stored before models has none.
+        model = self._models.of_stored(resume_point.model) if resume_point.model else None
+        chosen = model or self._models.choose(start)
+        if isinstance(chosen, e.Problem):
+            return chosen
         fresh = new.session
         runner = self._session(fresh.client, resume_token, resume_point, fresh.limits)
+        runner.model = chosen
         self._add(runner, session_id)
         return runner
 

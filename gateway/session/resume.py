@@ -70,6 +70,8 @@ class ResumePoint:
     speaker_max: int = 0
     """The highest label given, also to segments that are recognised again."""
     started_at_ms: int | None = None
+    model: str = ""
+    """Served name of its model; ``""``: stored by a release without models."""
     final: e.Finished | None = None
     """The final result of a complete session."""
 
@@ -88,6 +90,7 @@ def resume_point_of(stored: dict[str, Any], generation: int) -> ResumePoint:
         started_at_ms=stored["created_at_ms"],
         centroids=stored["centroids"],
         speaker_max=max(labels.values(), default=0),
+        model=stored["model"],
     )
     if is_complete(stored):
         final = e.Finished(

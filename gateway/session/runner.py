@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, get_args
 
 import structlog
+from msgspec import structs
 from websockets.frames import CloseCode
 
 from gateway.audio.audio_input import AudioInput
@@ -27,6 +28,7 @@ from gateway.audio.formats import AudioError
 from gateway.audio.vad import VadEngine, VadOverloadedError, VadStream
 from gateway.session import events as e
 from gateway.session.core import Session
+from gateway.session.models import ANY_MODEL
 from gateway.session.traces import SessionTraces
 from gateway.telemetry.metrics import (
     ANSWERS_DISCARDED,
@@ -85,6 +87,8 @@ class SessionRunner:
 
     def __init__(self, session: Session, services: Services) -> None:
         self.session = session
+        self.model = ANY_MODEL
+        """The model of its utterances."""
         self._services = services
         self._connection: ClientConnection | None = None
         self._audio: AudioInput | None = None
@@ -108,13 +112,15 @@ class SessionRunner:
         self._connection = connection
 
     def begin(self, start: e.Start) -> None:
-        """Start the session; its id is reserved."""
+        """Start the session; its id is reserved, and ``model`` is set."""
+        start = structs.replace(start, model=self.model.name, abilities=self.model.abilities)
         first_sample = self.session.resume_point.first_sample
         self._audio = self._services.new_audio(start, first_sample)
         self._log.info(
             "session_started",
             session_id=start.session_id,
             mode=start.mode,
+            model=start.model,
             lane=self.session.lane,
             generation=self.session.resume_point.generation,
         )

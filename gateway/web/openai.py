@@ -10,7 +10,6 @@ Limits of an upload: ``UPLOADS_MAX`` at a time (429), ``UPLOAD_BYTES_MAX`` (413)
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -35,6 +34,7 @@ READ_BYTES = 32_768
 ALIVE_CHECK_S = 1.0
 """Interval of checks whether the client is still connected."""
 RETRY_AFTER_S = 5
+MODEL_NOT_FOUND = "model_not_found"
 _STATUS = {"bad_audio": 400, "audio_too_long": 413, "overloaded": 503}
 """Status of the answer by error code. Other codes are failed segments: 500."""
 
@@ -75,8 +75,21 @@ def add_transcriptions(app: FastAPI, server: Server) -> None:
 
     @app.get("/v1/models", summary="List the models, compatible with OpenAI's API")
     async def models() -> JSONResponse:
-        load = server.admission.load(time.monotonic())
-        return JSONResponse(openai.models(load.models if load is not None else ()))
+        return JSONResponse(openai.models(server.models.all))
+
+    @app.get(
+        "/v1/models/{name:path}",
+        summary="Describe a model, compatible with OpenAI's API",
+        responses={404: _PROBLEM},
+    )
+    async def model(name: str) -> JSONResponse:
+        found = server.models.get(name)
+        if found is None:
+            problem = openai.error(
+                404, MODEL_NOT_FOUND, f"the model {name!r} does not exist", "model"
+            )
+            return JSONResponse(problem, 404)
+        return JSONResponse(openai.model(found))
 
 
 def _refused(error: RefusedError) -> Response:
@@ -109,11 +122,13 @@ class Uploads:
         self._running += 1
         held = True
         try:
-            refusal = await self._server.gate.enter()
+            # Without a model, unless there is only one: the form is not read yet.
+            admitted = self._server.gate.model_of("")
+            refusal = await self._server.gate.enter(model=admitted)
             if refusal is not None:
                 raise RefusedError(503, refusal.code, refusal.message)
             try:
-                upload = await self._receive(request)
+                upload = await self._receive(request, admitted)
                 if upload.request.stream:
                     held = False
                     return Streamed(upload, self._leave)
@@ -130,7 +145,7 @@ class Uploads:
         self._server.gate.leave()
         self._running -= 1
 
-    async def _receive(self, request: Request) -> Upload:
+    async def _receive(self, request: Request, admitted: str | None) -> Upload:
         form = await receive_form(request, self._server.settings.upload_bytes_max)
         file = form.get("file")
         if not isinstance(file, UploadFile):
@@ -138,6 +153,7 @@ class Uploads:
             raise RefusedError(400, "missing_required_parameter", "you must provide a file", "file")
         try:
             wanted = openai.parse(text_fields(form))
+            self._admit(wanted, admitted)
             found = sniff(await file.read(SNIFF_BYTES_MAX))
             await file.seek(0)
             if found in (None, "undecided"):
@@ -151,6 +167,20 @@ class Uploads:
             raise
         client = request.client.host if request.client is not None else ""
         return Upload(self._server, wanted, form, file, client)
+
+    def _admit(self, wanted: openai.Request, admitted: str | None) -> None:
+        """Admit a session of the model, unless the gate has admitted it with the request.
+
+        Raises:
+            RefusedError: there is no such model, or it has no room.
+        """
+        model = self._server.models.choose(openai.start(wanted, ""))
+        if isinstance(model, e.Problem):
+            raise RefusedError(404, MODEL_NOT_FOUND, model.message, "model")
+        if model.name != admitted:
+            refusal = self._server.gate.enter_model(model.name)
+            if refusal is not None:
+                raise RefusedError(503, refusal.code, refusal.message)
 
 
 class Upload:
@@ -198,7 +228,9 @@ class Upload:
         runner, start = self._runner, openai.start(self.request, self.session_id)
         try:
             found = await self._server.registry.reserve_or_resume(runner, start)
-            assert found is runner, "the id is new"
+            if isinstance(found, e.Problem):  # The model has been forgotten since.
+                self._queue.answer(found)
+                return
             runner.begin(start)
             while data := await self._file.read(READ_BYTES):
                 if runner.session.over:
@@ -319,6 +351,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
         status: {"description": description, **_PROBLEM}
         for status, description in {
             400: "An invalid field or form, or audio that cannot be decoded",
+            404: "No worker serves the model",
             408: "The upload has stopped, or is too slow",
             413: "The file is larger than UPLOAD_BYTES_MAX, or its audio longer than allowed",
             415: f"No multipart form, or a file that is not {TITLES}",

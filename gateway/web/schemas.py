@@ -7,7 +7,7 @@ from typing import Any, get_type_hints
 from msgspec import to_builtins
 from pydantic import BaseModel, create_model
 
-from wire.messages import Result, Segment
+from wire.messages import Abilities, Result, Segment, ServedModel
 
 
 class ProblemAnswer(BaseModel):
@@ -25,9 +25,26 @@ class LimitAnswer(BaseModel):
     """Source of the value: environment or default."""
 
 
+AbilitiesAnswer = create_model("AbilitiesAnswer", **get_type_hints(Abilities))
+
+
+class ModelAnswer(BaseModel):
+    """A served model."""
+
+    name: str
+    """What sessions ask for."""
+    model: str
+    """Empty without workers."""
+    workers: int
+    workers_busy: int
+    est_wait_ms: int
+    abilities: AbilitiesAnswer  # type: ignore[valid-type]
+
+
 class HealthAnswer(BaseModel):
     status: str
-    """ok; degraded: recognition works without storage or metadata; unavailable: no worker."""
+    """ok; degraded: without storage or metadata, or a model has no worker; unavailable: no worker.
+    """
     reason: str | None
     funasr_ready: bool
     redis_ready: bool
@@ -35,9 +52,16 @@ class HealthAnswer(BaseModel):
     workers_ready: int
     models: list[str]
     """Models of the workers. ``demo`` recognises spoken digits only."""
+    served: list[ModelAnswer]
+    """Each model that sessions can ask for."""
     connections: int
     """WebSockets of this gateway."""
     limits: dict[str, LimitAnswer]
+
+
+def model_answer(served: ServedModel) -> dict[str, Any]:
+    """Return ``served`` as a ``ModelAnswer``."""
+    return {name: to_builtins(getattr(served, name)) for name in ModelAnswer.model_fields}
 
 
 INTERNAL = frozenset(
@@ -77,6 +101,8 @@ class HistoryRecord(BaseModel):
     session_id: str
     user_id: str
     status: str
+    model: str = ""
+    """Served name; empty: stored by a release without models."""
     text: str
     duration: float
     """Seconds of audio."""

@@ -104,6 +104,7 @@ def live_session(session: Session, stored: dict[str, Any] | None) -> dict[str, A
         "session_id": session.session_id,
         "user_id": session.start.user_id if session.start is not None else "",
         "status": session.state.value,
+        "model": session.start.model if session.start is not None else "",
         "text": session.text,
         "duration": session.duration_ms / 1000,
         "chunk_count": session.chunk_count,

@@ -37,11 +37,14 @@ def add_dialects(app: FastAPI, server: Server) -> None:
         response_model=AdmissionAnswer,
         responses={503: {"model": ProblemAnswer}},
     )
-    async def admission(resume: Annotated[str | None, Query(max_length=200)] = None) -> Any:
+    async def admission(
+        resume: Annotated[str | None, Query(max_length=200)] = None,
+        model: Annotated[str, Query(max_length=200)] = "",
+    ) -> Any:
         """Whether a WebSocket would be accepted now. Browsers do not show the answer to a refused
-        upgrade; this request gets the same 503 with ``Retry-After``. ``resume`` is the parameter
-        of the WebSocket's address."""
-        refusal = await server.gate.would_refuse(resume or None)
+        upgrade; this request gets the same 503 with ``Retry-After``. ``resume`` and ``model`` are
+        parameters of the WebSocket's address."""
+        refusal = await server.gate.would_refuse(resume or None, server.gate.model_of(model))
         return refused(refusal) if refusal is not None else {"admitted": True}
 
 
@@ -53,14 +56,19 @@ def _mount(app: FastAPI, server: Server, path: str, new_dialect: Callable[[], Di
             body = {"code": "origin_refused", "message": "this web origin may not connect"}
             await websocket.send_denial_response(JSONResponse(body, 403))
             return
-        refusal = await server.gate.enter(websocket.query_params.get("resume") or None)
+        asked = websocket.query_params.get("model", "")
+        model = server.gate.model_of(asked)
+        refusal = await server.gate.enter(websocket.query_params.get("resume") or None, model)
         if refusal is not None:
             await websocket.send_denial_response(refused(refusal))
             return
         try:
             offered = websocket.scope.get("subprotocols", [])
             await websocket.accept(next((name for name in SUBPROTOCOLS if name in offered), None))
-            await WebSocketConnection(websocket, new_dialect(), server).run()
+            connection = WebSocketConnection(
+                websocket, new_dialect(), server, asked=asked, admitted=model
+            )
+            await connection.run()
         finally:
             server.gate.leave()
 

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
+from msgspec import structs
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from websockets.frames import CloseCode
 
+from gateway.admission.gate import ConnectionGate
 from gateway.dialects.dialect import Dialect, Ignored, MessageError
 from gateway.session import events as e
 from gateway.session.registry import SessionRegistry
@@ -54,13 +56,29 @@ class Gateway(Protocol):
 
     settings: GatewaySettings
     registry: SessionRegistry
+    gate: ConnectionGate
 
 
 class WebSocketConnection:
     """``run`` serves one accepted WebSocket until either side closes it."""
 
-    def __init__(self, websocket: WebSocket, dialect: Dialect, gateway: Gateway) -> None:
+    def __init__(
+        self,
+        websocket: WebSocket,
+        dialect: Dialect,
+        gateway: Gateway,
+        *,
+        asked: str = "",
+        admitted: str | None = None,
+    ) -> None:
+        """``asked``: the model that the address names, for sessions that name none. ``admitted``:
+        the model that the gate has admitted; None: it did not know the model."""
         self._websocket = websocket
+        self._asked = asked
+        self._admitted = admitted
+        self._try_later = False
+        """The model of the session has no room."""
+        self._gate = gateway.gate
         self._dialect = dialect
         self._registry = gateway.registry
         self._settings = gateway.settings
@@ -192,9 +210,10 @@ class WebSocketConnection:
         if isinstance(event, e.Start):
             await self._begin_next()
         if isinstance(event, e.Start) and self._runner.session.state is State.NEW:
-            found = await self._registry.reserve_or_resume(self._runner, event)
+            event = structs.replace(event, model=event.model or self._asked)
+            found = await self._registry.reserve_or_resume(self._runner, event, self._admit)
             if isinstance(found, e.Problem):
-                self.answer(found)
+                self._refuse_start(found)
                 return
             self._runner = found
             # For log lines from deeper modules, such as a crashed decoder.
@@ -206,6 +225,25 @@ class WebSocketConnection:
             found.begin(event)
             return
         await self._runner.take(self, event, self._received_s)
+
+    def _admit(self, model: str) -> e.Problem | None:
+        """Admit a session of this model, unless the gate has admitted it with the connection."""
+        if model == self._admitted:
+            return None
+        refusal = self._gate.enter_model(model)
+        if refusal is not None:
+            self._try_later = True
+            return e.Problem(code=refusal.code, message=refusal.message)
+        self._admitted = model
+        return None
+
+    def _refuse_start(self, problem: e.Problem) -> None:
+        """A client of the native protocol may start otherwise on the same connection."""
+        self.answer(problem)
+        if self._try_later:
+            self.close(CloseCode.TRY_AGAIN_LATER, problem.message)
+        elif not self._dialect.resumable:
+            self.close(CloseCode.POLICY_VIOLATION, problem.message)
 
     async def _begin_next(self) -> None:
         """In a dialect of many sessions: after a finished session, begin the next."""

@@ -86,6 +86,10 @@ def test_arriving_live_audio_is_measured_and_expected_audio_summed() -> None:
     load = driver.broker.load()
     assert load.arriving_audio_rate == pytest.approx(5 * math.log(2) / ARRIVALS_HALF_LIFE_S)
     assert load.expected_audio_rate == 7.5
+    driver.ready()
+    # Sent without names, it is that of the only model.
+    (model,) = driver.broker.load().served
+    assert model.expected_audio_rate == 7.5
     driver.tick(DEFAULTS.lease_s + 1, alive=(GATEWAY,))
     assert driver.broker.load().expected_audio_rate == 0.0
 

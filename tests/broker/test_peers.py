@@ -7,7 +7,7 @@ import pytest
 from broker import limits as limit
 from broker.peers import Gateways, Subscriptions, UnregisteredWorkers, is_utf8
 from tests.broker.driving import job, published, result
-from wire.messages import PublishedRecord, Record
+from wire.messages import ExpectedAudio, Hello, PublishedRecord, Record
 
 RECORD = PublishedRecord(
     broker_epoch="epoch",
@@ -20,11 +20,21 @@ def test_a_lease_ends_after_its_time_and_takes_the_expected_audio_with_it() -> N
     gateways = Gateways(lease_s=5.0)
     for identity in (b"a", b"b"):
         gateways.renew(identity, 0.0)
-        gateways.expect(identity, 2.0)
+        gateways.expect(identity, Hello(gateway_id="g", expected_audio_rate=2.0))
     gateways.renew(b"b", 1.0)
     assert gateways.expire(5.0) == []
     assert gateways.expire(5.5) == [b"a"]
     assert (list(gateways), gateways.expected_audio_rate) == ([b"b"], 2.0)
+
+
+def test_expected_audio_is_summed_by_model() -> None:
+    gateways = Gateways(lease_s=5.0)
+    zh, en = ExpectedAudio(model="zh", audio_rate=1.0), ExpectedAudio(model="en", audio_rate=2.0)
+    for identity, expected in ((b"a", (zh, en)), (b"b", (en,)), (b"older", ())):
+        gateways.renew(identity, 0.0)
+        hello = Hello(gateway_id="g", expected_audio_rate=3.0, expected=expected)
+        gateways.expect(identity, hello)
+    assert gateways.expected_audio_rates == {"zh": 1.0, "en": 4.0, "": 3.0}
 
 
 def test_leases_are_extended_by_a_pause_but_not_into_the_future() -> None:

@@ -33,6 +33,7 @@ OPERATIONS = [
     ("GET", "/api/v1/asr/queue/status"),
     ("GET", "/api/v1/stats"),
     ("GET", "/v1/models"),
+    ("GET", "/v1/models/{name}"),
     ("POST", "/v1/audio/transcriptions"),
 ]
 

@@ -68,11 +68,14 @@ async def test_a_conversation_as_documented(stack: Stack) -> None:
     async with talking(stack) as talk:
         started = await talk.start()
         assert started.pop("resume_token")
+        assert started.pop("abilities")["batch_jobs"] >= 1
         assert started == {
             "type": "ack",
             "status": "session_started",
             "session_id": talk.session_id,
             "next_chunk_index": 0,
+            "model": "demo",
+            "warnings": [],
         }
         chunks = chunks_of(audio, "raw", "", 16_000, 1, 500)
         for index, chunk in enumerate(chunks):

@@ -45,7 +45,7 @@ async def test_a_whole_session(database: str, reader: SessionReader) -> None:
     store(
         database,
         "s",
-        sent.started(),
+        sent.started(model="digits"),
         sent.chunks(1, 0),
         sent.segment(1, failure=failure),
         sent.segment(0, "one"),
@@ -59,6 +59,7 @@ async def test_a_whole_session(database: str, reader: SessionReader) -> None:
         "session_id": "s",
         "user_id": "ann",
         "status": "completed",
+        "model": "digits",
         "text": "one two",
         "duration": 2.5,
         "chunk_count": 2,
@@ -141,11 +142,11 @@ async def test_reads_continue_when_a_newer_release_adds_columns(database: str) -
             assert await opened.resume_state("s") is not None
         with psycopg.connect(database, autocommit=True) as connection:
             migrate(connection)
-        store(database, "s", sent.started(), sent.segment(0, language="en"))
+        store(database, "s", sent.started(model="digits"), sent.segment(0, language="en"))
         state = await opened.resume_state("s")
     finally:
         await opened.close()
-    assert state is not None
+    assert state is not None and state["model"] == "digits"
     assert [result.language for result in state["segments"]] == ["en"]
 
 

@@ -30,6 +30,8 @@ TRY_LATER = 1013
 ANSWER_S = 8.0
 """After this time without an answer to its start a client tries another gateway."""
 FAILURES = ("chunk_failed",)
+MODEL_REFUSED = ("no_broker", "no_worker")
+"""Answers to a start whose model has no room, on a connection that was admitted without it."""
 BYTES_PER_MS = 32
 
 
@@ -90,10 +92,12 @@ class SimClient:
         *,
         said_all: Callable[[SimClient], None],
         seen: Seen,
+        model: str | None,
     ) -> None:
         self._seen = seen
         self._check_stored = check_stored
         self._said_all = said_all
+        self.model = model
         self.speech = Speech(world.rng, name, world.options)
         self.left = False
         self.final: c.FinalResult | None = None
@@ -132,7 +136,9 @@ class SimClient:
 
     def _begin_session(self) -> None:
         self.session_ids.append(f"{self.name}-{len(self.session_ids)}")
-        start = start_fields(self.session_id, partials=self._world.options.partials)
+        start = start_fields(
+            self.session_id, partials=self._world.options.partials, model=self.model
+        )
         self.core = ClientProtocol(start, self._chunks, binary=self._world.options.binary)
         if len(self._chunks) == len(self.speech.chunks):
             self.core.finish()
@@ -240,6 +246,8 @@ class SimClient:
         self._started = True
         assert self.gateway is not None
         self.served_by = (self.gateway.identity, self.gateway.generation_of(event.session_id))
+        if self.model is not None and event.model != self.model:
+            raise InvariantError(2, f"{self.name} asked for {self.model} and gets {event.model}")
         if event.session_id != self.session_id:
             raise InvariantError(2, f"{self.name} receives session {event.session_id}")
         if not 0 <= event.next_chunk_index <= len(self._chunks):
@@ -257,6 +265,8 @@ class SimClient:
         if problem.code == "resume_unavailable" and not self._started:
             assert self.socket is not None
             self.closed(self.socket, TRY_LATER)
+        elif problem.code in MODEL_REFUSED and not self._started:
+            return  # The gateway closes the connection with TRY_LATER.
         elif problem.segment_index is not None and problem.code in FAILURES:
             keys = {(session_id, problem.segment_index) for session_id in self.session_ids}
             if not keys & self._seen.failed:

@@ -106,10 +106,10 @@ class Crowd:
     def _knock(self, gateway: bytes, speak_s: float, give_up_s: float) -> None:
         own = self._own[gateway] + 1
         refusal = self._gateways[gateway].decide(
-            self.now_s, own=own, backlog_full=False, draining=False
+            self.now_s, own=own, backlog_full=False, draining=False, model="m"
         )
         if refusal is None:
-            self._gateways[gateway].note_admitted(self.now_s)
+            self._gateways[gateway].note_admitted(self.now_s, "m")
             self._own[gateway] += 1
             self.present += 1
             self.admitted_s.append(self.now_s)
@@ -159,10 +159,10 @@ class Crowd:
         self.at(self.now_s + TICK_S, self._tick)
 
     def _greet(self, identity: bytes) -> None:
-        expected_audio_rate = self._gateways[identity].next_expected_audio_rate(
+        expected = self._gateways[identity].next_expected_audio_rates(
             self.now_s, own=self._own[identity]
         )
-        hello = m.Hello(gateway_id=identity.decode(), expected_audio_rate=expected_audio_rate)
+        hello = m.Hello(gateway_id=identity.decode(), expected=expected)
         self._tell(e.FrontReceived(identity, hello))
         self.at(self.now_s + HELLO_EVERY_S, lambda: self._greet(identity))
 

@@ -166,14 +166,18 @@ class GatewayProcess:
         """A WebSocket upgrade of a client."""
 
         async def run() -> None:
-            refusal = await self.server.gate.enter()
+            model = self.server.gate.model_of("")
+            refusal = await self.server.gate.enter(model=model)
             if refusal is not None:
                 self._world.note("refused", refusal.code)
                 socket.refuse()
                 return
             try:
                 socket.accept()
-                await WebSocketConnection(cast(Any, socket), Native(), self.server).run()
+                connection = WebSocketConnection(
+                    cast(Any, socket), Native(), self.server, admitted=model
+                )
+                await connection.run()
             finally:
                 self.server.gate.leave()
 
@@ -323,8 +327,9 @@ def _drop(_logger: object, _name: str, _event: object) -> Any:
     raise structlog.DropEvent
 
 
-def settings_of(resume_wait_s: float, data_dir: Path) -> GatewaySettings:
+def settings_of(resume_wait_s: float, data_dir: Path, models: Sequence[str]) -> GatewaySettings:
     return GatewaySettings(
+        asr_models=",".join(f"{name}=hash" for name in models),
         data_dir=data_dir,
         resume_wait_s=resume_wait_s,
         endpoint_silence_ms=200,

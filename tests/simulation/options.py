@@ -150,7 +150,7 @@ class Options:
     def with_models(self, rng: Random) -> Options:
         """Several models in some schedules. ``rng`` is not that of ``draw``, so that seeds of the
         time before models keep their meaning."""
-        if self.real_gateways or self.workers < 2 or self.greedy_segments or rng.random() < 0.5:
+        if self.workers < 2 or self.greedy_segments or rng.random() < 0.6:
             return self
         outages = rng.uniform(0.1, 0.5) if rng.random() < 0.6 else 0.0
         models = rng.randint(2, self.workers)

@@ -130,7 +130,8 @@ class BrokerOracle:
                 self._note_overdue(now_s)
             case e.FrontReceived(identity, m.Job() as job):
                 key = (job.session_id, job.seq)
-                self._models[job.session_id] = job.model
+                if self._models.setdefault(job.session_id, job.model) != job.model:
+                    raise InvariantError(7, f"{job.session_id} changes to model {job.model!r}")
                 if _refused(job, actions):
                     self._check_refusal(job)
                 older = key in self._open and job.generation < self._generations[key]

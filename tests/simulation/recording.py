@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from gateway.session import endpointer, events, resume, states
+from gateway.session import endpointer, events, limits, resume
 from gateway.session.core import Session
 from wire import messages
 
@@ -50,7 +50,7 @@ class RecordedSession(Session):
 def replay(recording: str) -> list[list[events.Action]]:
     """The actions after each event of ``recording``, of a new session."""
     names = {"Session": Session, "z": _bytes}
-    for module in (endpointer, events, messages, resume, states):
+    for module in (endpointer, events, limits, messages, resume):
         names |= vars(module)
     session, *recorded = eval(recording, names)
     return [session.handle(event, now_s) for now_s, event in recorded]

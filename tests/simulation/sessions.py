@@ -17,6 +17,7 @@ from tests.simulation.oracle import InvariantError
 from tests.simulation.persistence_process import Database
 from tests.simulation.recording import RecordedSession
 from tests.simulation.speech import without_accent
+from tests.simulation.worker_process import model_names
 from tests.simulation.world import World
 from wire.records import SegmentCopy
 
@@ -50,8 +51,12 @@ class Sessions:
                 directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             self._recorded = stack.enter_context(simulated(world, self._fail))
             stack.callback(self._dispose)
-            self._settings = settings_of(options.resume_wait_s, directory)
+            self._settings = settings_of(
+                options.resume_wait_s, directory, model_names(options.models)
+            )
             self.gateways += [self._new_gateway() for _ in range(options.gateways)]
+            # In turn each model, and none: then the gateway chooses.
+            models = (None, *model_names(options.models))
             self.clients += [
                 SimClient(
                     world,
@@ -60,6 +65,7 @@ class Sessions:
                     self._check_stored,
                     said_all=lambda client: self.on_last_chunk(client),
                     seen=self._broker.seen,
+                    model=models[(index + 1) % len(models)],
                 )
                 for index in range(options.sessions)
             ]

@@ -34,6 +34,7 @@ class SessionRow:
     generation: int = 0
     gateway_id: str = ""
     resume_token_hash: str = ""
+    model: str = ""
     text: str | None = None
     duration_ms: int | None = None
     chunk_count: int | None = None
@@ -141,6 +142,7 @@ class Tables:
             row.started = True
             row.created_at_ms = body.started_at_ms
             row.resume_token_hash = body.resume_token_hash
+            row.model = body.model
             row.generation = max(row.generation, entry.generation)
 
     def _chunks(self, entries: list[Entry]) -> None:

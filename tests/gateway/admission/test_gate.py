@@ -16,6 +16,7 @@ from gateway.admission.policy import Admission
 from gateway.storage.redis_metadata import RedisMetadata
 from gateway.telemetry.activity import Activity
 from tests.gateway.admission.test_policy import LIMITS, LOAD
+from wire.messages import ServedModel
 
 
 @dataclass
@@ -125,3 +126,25 @@ def test_the_figures_that_decide_are_shown() -> None:
     assert REGISTRY.get_sample_value("asr_gateway_broker_up") == 1
     gate.show(time.monotonic() + 60)
     assert REGISTRY.get_sample_value("asr_gateway_broker_up") == 0
+
+
+async def test_a_connection_is_admitted_by_its_model_when_that_is_known() -> None:
+    zh = ServedModel(name="zh", model="p", workers=1, throughput_rtfx=9.0)
+    en = ServedModel(name="en", model="w", workers=0)
+    admission = Admission(LIMITS)
+    admission.note_load(replace(LOAD, served=(en, zh)), time.monotonic())
+    gate = ConnectionGate(
+        admission, cast(RedisMetadata, Surroundings()), Activity(), Surroundings()
+    )
+    assert (gate.model_of("zh"), gate.model_of(""), gate.model_of("fr")) == ("zh", None, None)
+    refusal = await gate.enter(model="en")
+    assert refusal is not None and (refusal.code, gate.connections) == ("no_worker", 0)
+    assert await gate.enter(model=None) is None
+    refusal = gate.enter_model("en")
+    assert refusal is not None and refusal.code == "no_worker"
+    assert gate.enter_model("zh") is None
+    assert gate.connections == 1
+
+
+def test_the_only_model_is_known_before_the_start() -> None:
+    assert gate_of(Surroundings()).model_of("") == ""

@@ -15,9 +15,10 @@ from gateway.admission.policy import (
     Admission,
     Refusal,
     Return,
+    served_by,
 )
 from gateway.settings import GatewaySettings
-from wire.messages import Load
+from wire.messages import Load, ServedModel
 
 LOAD = Load(
     broker_epoch="e",
@@ -52,12 +53,23 @@ def admission(load: Load | None = LOAD, **limits: Any) -> Admission:
 
 
 def decide(
-    subject: Admission, now_s: float = 0.0, own: int = 1, returns: Return = "no"
+    subject: Admission,
+    now_s: float = 0.0,
+    own: int = 1,
+    returns: Return = "no",
+    model: str | None = "",
 ) -> str | None:
-    refusal = subject.decide(now_s, own=own, backlog_full=False, draining=False, returns=returns)
+    refusal = subject.decide(
+        now_s, own=own, backlog_full=False, draining=False, returns=returns, model=model
+    )
     if refusal is None:
-        subject.note_admitted(now_s)
+        subject.note_admitted(now_s, model)
     return None if refusal is None else refusal.code
+
+
+def expected_of(subject: Admission, now_s: float, own: int) -> dict[str, float]:
+    rates = subject.next_expected_audio_rates(now_s, own=own)
+    return {each.model: each.audio_rate for each in rates}
 
 
 def admitted_of(subject: Admission, offered: int, now_s: float = 0.0) -> int:
@@ -107,7 +119,7 @@ def test_a_long_wait_refuses_until_it_is_clearly_shorter() -> None:
 
 def test_retry_after_is_the_wait_in_whole_seconds() -> None:
     subject = admission(structs.replace(LOAD, est_wait_ms=2_100))
-    refusal = subject.decide(0.0, own=1, backlog_full=False, draining=False)
+    refusal = subject.decide(0.0, own=1, backlog_full=False, draining=False, model="")
     assert refusal is not None and refusal.retry_after_s == 3
 
 
@@ -182,25 +194,25 @@ def test_the_expected_rate_of_a_session_fades_with_its_age() -> None:
     subject = admission()
     for _ in range(10):
         decide(subject)
-    assert subject.expected_audio_rate(0.0, own=10) == 10
-    assert subject.expected_audio_rate(NEW_SESSION_S, own=10) == 10
+    assert expected_of(subject, 0.0, own=10) == {"": 10}
+    assert expected_of(subject, NEW_SESSION_S, own=10) == {"": 10}
     halfway_s = (NEW_SESSION_S + KNOWN_SESSION_S) / 2
-    assert subject.expected_audio_rate(halfway_s, own=10) == pytest.approx(5)
-    assert subject.expected_audio_rate(KNOWN_SESSION_S, own=10) == 0
+    assert expected_of(subject, halfway_s, own=10) == {"": pytest.approx(5)}
+    assert expected_of(subject, KNOWN_SESSION_S, own=10) == {"": 0}
 
 
 def test_ended_sessions_have_no_expected_audio() -> None:
     subject = admission(admit_utilisation_max=0.8)
     for _ in range(1_000):
         assert decide(subject, own=1) is None  # One at a time: each has left before the next.
-    assert subject.expected_audio_rate(0.0, own=0) == 0
+    assert expected_of(subject, 0.0, own=0) == {"": 0}
 
 
 def test_new_sessions_of_other_gateways_count_and_our_own_not_twice() -> None:
     subject = admission()
     for _ in range(10):
         decide(subject)
-    assert subject.next_expected_audio_rate(0.0, own=10) == 10
+    assert expected_of(subject, 0.0, own=10) == {"": 10}
     subject.note_load(structs.replace(LOAD, expected_audio_rate=10.0), 0.0)
     assert subject.utilisation(0.0, own=10) == pytest.approx(0.1)
     subject.note_load(structs.replace(LOAD, expected_audio_rate=40.0), 0.0)
@@ -323,3 +335,65 @@ def test_sessions_are_admitted_no_faster_than_the_limit() -> None:
     for second in range(1, 4):
         subject.note_load(LOAD, second * 10.0)
         assert admitted_of(subject, 1_500, now_s=second * 10.0) == 50
+
+
+# ----------------------------------------------------------------------------------- several models
+
+
+def of_two(zh: ServedModel, en: ServedModel) -> Load:
+    return structs.replace(LOAD, workers=zh.workers + en.workers, served=(en, zh))
+
+
+ZH = ServedModel(name="zh", model="p", workers=1, throughput_rtfx=50.0)
+EN = ServedModel(name="en", model="w", workers=1, throughput_rtfx=20.0)
+
+
+def test_a_model_without_workers_refuses_its_sessions_only() -> None:
+    subject = admission(of_two(ZH, structs.replace(EN, workers=0, throughput_rtfx=0.0)))
+    assert decide(subject, model="en") == "no_worker"
+    assert decide(subject, model="zh") is None
+    assert decide(subject, model=None) is None
+    refusal = subject.readiness(0.0, "en")
+    assert refusal is not None and "of model en" in refusal.message
+    assert subject.readiness(0.0) is None
+    assert decide(subject, model="fr") == "no_worker"
+
+
+def test_a_model_with_a_long_wait_refuses_its_sessions_only() -> None:
+    subject = admission(of_two(ZH, structs.replace(EN, est_wait_ms=1001)), est_wait_ms_max=1000)
+    assert decide(subject, model="en") == "overloaded"
+    assert decide(subject, model="zh") is None
+    assert decide(subject, model=None) is None
+
+
+def test_each_model_is_filled_up_to_its_own_capacity() -> None:
+    subject = admission(of_two(ZH, EN), admit_utilisation_max=0.8)
+    assert [decide(subject, own=99, model="en") for _ in range(17)] == [*[None] * 16, "overloaded"]
+    assert [decide(subject, own=99, model="zh") for _ in range(41)] == [*[None] * 40, "overloaded"]
+    assert decide(subject, own=99, model=None) == "overloaded"
+    assert expected_of(subject, 0.0, own=99) == {"en": 16, "zh": 40}
+    assert subject.utilisation(0.0, own=99) == pytest.approx(0.8)
+
+
+def test_a_session_counts_once_its_model_is_known() -> None:
+    subject = admission(of_two(ZH, EN), admit_utilisation_max=0.8)
+    assert [decide(subject, own=99, model=None) for _ in range(50)] == [None] * 50
+    assert expected_of(subject, 0.0, own=99) == {"en": 0, "zh": 0}
+    assert subject.decide_model(0.0, own=99, model="en") is None
+    subject.note_model(0.0, "en")
+    assert expected_of(subject, 0.0, own=99) == {"en": 1, "zh": 0}
+
+
+def test_what_other_gateways_expect_of_a_model_counts_for_it() -> None:
+    full = structs.replace(EN, expected_audio_rate=18.0)
+    subject = admission(of_two(ZH, full), admit_utilisation_max=0.8)
+    assert decide(subject, model="en") == "overloaded"
+    assert decide(subject, model="zh") is None
+
+
+def test_a_broker_of_an_earlier_release_serves_one_model_without_a_name() -> None:
+    (whole,) = served_by(structs.replace(LOAD, est_wait_ms=7, expected_audio_rate=3.0))
+    assert (whole.name, whole.model, whole.workers) == ("", "demo", 2)
+    assert (whole.est_wait_ms, whole.expected_audio_rate) == (7, 3.0)
+    assert served_by(structs.replace(LOAD, workers=0)) == ()
+    assert served_by(of_two(ZH, EN)) == (EN, ZH)

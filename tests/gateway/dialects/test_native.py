@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gateway.dialects.dialect import MessageError
 from gateway.dialects.native import _parse_any, encode, parse
 from gateway.session import events as e
+from wire.messages import Abilities
 
 START = {"action": "start", "session_id": "6f1c"}
 
@@ -38,6 +40,7 @@ def test_start_with_everything() -> None:
         "user_id": "u",
         "mode": "stream",
         "sample_rate": 8000,
+        "model": "mandarin",
         "language": "zh",
         "hotwords": ["阿里"],
         "partials": True,
@@ -48,11 +51,42 @@ def test_start_with_everything() -> None:
         user_id="u",
         mode="stream",
         sample_rate_hz=8_000,
+        model="mandarin",
         language="zh",
         hotwords=("阿里",),
         partials=True,
         resume_token="t",
     )
+
+
+def test_fields_of_a_start_that_have_no_effect_are_named() -> None:
+    message = START | {"langauge": "zh", "x" * 99: 2, "hotword": None}
+    start = parse(json.dumps(message))
+    assert isinstance(start, e.Start)
+    assert start.ignored_fields == ("langauge", "x" * 64, "hotword")
+    many = parse(json.dumps(START | {f"field{n}": n for n in range(40)}))
+    assert isinstance(many, e.Start) and len(many.ignored_fields) == 16
+
+
+SEGMENT = e.SegmentText(
+    session_id="a", chunk_index=7, segment_index=1, start_ms=2, end_ms=3, text="x"
+)
+
+
+def test_a_result_has_what_the_model_knows_and_nothing_else() -> None:
+    plain = {
+        "type": "chunk_result",
+        "session_id": "a",
+        "chunk_index": 7,
+        "segment_index": 1,
+        "start_ms": 2,
+        "end_ms": 3,
+        "text": "x",
+    }
+    assert json.loads(encode(SEGMENT)) == plain
+    known = {"language": "zh", "confidence": 0.0, "emotion": "happy", "events": ["laughter"]}
+    full = replace(SEGMENT, **{**known, "events": ("laughter",)})
+    assert json.loads(encode(full)) == plain | known
 
 
 def test_chunks_as_json_and_as_binary() -> None:
@@ -218,13 +252,28 @@ def test_an_error_names_its_field(text: str, named: str) -> None:
     ("answer", "expected"),
     [
         (
-            e.Started(session_id="a", resume_token="t", next_chunk_index=0),
+            e.Started(
+                session_id="a",
+                resume_token="t",
+                next_chunk_index=0,
+                model="zh",
+                abilities=Abilities(languages=("zh",), hotwords="words", batch_jobs=8),
+                warnings=(e.StartWarning(code="field_ignored", message="x"),),
+            ),
             {
                 "type": "ack",
                 "status": "session_started",
                 "session_id": "a",
                 "resume_token": "t",
                 "next_chunk_index": 0,
+                "model": "zh",
+                "abilities": {
+                    **dict.fromkeys(Abilities.__struct_fields__, False),
+                    "languages": ["zh"],
+                    "hotwords": "words",
+                    "batch_jobs": 8,
+                },
+                "warnings": [{"code": "field_ignored", "message": "x"}],
             },
         ),
         (e.ChunkReceived(chunk_index=9), {"type": "ack", "status": "received", "chunk_index": 9}),

@@ -10,7 +10,7 @@ from gateway.dialects import openai
 from gateway.dialects.openai import FieldError, Transcript
 from gateway.dialects.subtitles import Segment, TimedText
 from gateway.session import events as e
-from wire.messages import Token
+from wire.messages import ServedModel, Token
 
 WORD = TimedText(text="one", start_ms=100, end_ms=400)
 TRANSCRIPT = Transcript(
@@ -29,8 +29,13 @@ def request(**fields: str) -> openai.Request:
 
 def test_omitted_fields_have_defaults() -> None:
     assert request(prompt="ignored", include="too") == openai.Request(
-        response_format="json", language="", granularities=frozenset({"segment"}), stream=False
+        response_format="json",
+        model="demo",
+        language="",
+        granularities=frozenset({"segment"}),
+        stream=False,
     )
+    assert openai.parse({"model": ["whisper-1"]}).model == ""
     start = openai.start(request(language="en"), "id")
     assert (start.session_id, start.language, start.encoded) == ("id", "en", True)
 
@@ -106,4 +111,6 @@ def test_events_and_models() -> None:
     }
     assert openai.done("一").endswith("\n\n")
     assert json.loads(openai.failed("code", "why")[6:])["error"]["message"] == "why"
-    assert [model["id"] for model in openai.models(["demo"])["data"]] == ["demo"]
+    served = ServedModel(name="zh", model="paraformer-zh", workers=2)
+    assert openai.models([served]) == {"object": "list", "data": [openai.model(served)]}
+    assert (openai.model(served)["id"], openai.model(served)["model"]) == ("zh", "paraformer-zh")

@@ -48,6 +48,7 @@ def stored(rows: list[Result], status: str = "active") -> dict[str, Any]:
         "text": "t t",
         "duration_ms": 1234,
         "chunk_count": 9,
+        "model": "zh",
         "created_at_ms": 5,
         "has_all_segments": True,
         "segments": rows,

@@ -41,6 +41,7 @@ def stored(**changes: Any) -> dict[str, Any]:
         "text": None,
         "duration_ms": None,
         "chunk_count": None,
+        "model": "",
         "created_at_ms": 1_000,
         "has_all_segments": True,
         "segments": [],

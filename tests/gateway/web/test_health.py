@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,16 +12,26 @@ from fastapi import Response
 from gateway.admission.policy import Refusal
 from gateway.web.schemas import HealthAnswer
 from tests.gateway.web.endpoints import endpoint
+from wire.messages import Abilities, ServedModel
 
+DEMO = ServedModel(name="demo", model="demo", workers=2, abilities=Abilities(word_times=True))
+AWAY = ServedModel(name="zh", model="", workers=0)
 NO_WORKER = Refusal(code="no_worker", message="0 workers are ready, 1 are needed", retry_after_s=5)
 
 
-def server(*, refusal: Refusal | None = None, redis: bool = True, db: bool = True) -> Any:
+def server(
+    *,
+    refusal: Refusal | None = None,
+    redis: bool = True,
+    db: bool = True,
+    models: Sequence[ServedModel] = (DEMO,),
+) -> Any:
     async def ping() -> bool:
         return db
 
     load = SimpleNamespace(workers=0 if refusal else 2, models=("demo",))
     return SimpleNamespace(
+        models=SimpleNamespace(all=models),
         admission=SimpleNamespace(readiness=lambda _now_s: refusal, load=lambda _now_s: load),
         reader=SimpleNamespace(ping=ping),
         redis_metadata=SimpleNamespace(ready=redis),
@@ -35,6 +46,7 @@ def server(*, refusal: Refusal | None = None, redis: bool = True, db: bool = Tru
         ({}, "ok", 200),
         ({"redis": False}, "degraded", 200),
         ({"db": False}, "degraded", 200),
+        ({"models": (DEMO, AWAY)}, "degraded", 200),
         ({"refusal": NO_WORKER}, "unavailable", 503),
         ({"refusal": NO_WORKER, "db": False}, "unavailable", 503),
     ],
@@ -45,7 +57,12 @@ async def test_health(parts: dict[str, Any], status: str, code: int) -> None:
     answer = HealthAnswer.model_validate(body)
     assert (answer.status, response.status_code) == (status, code)
     assert answer.funasr_ready is (status != "unavailable")
-    assert answer.reason == (NO_WORKER.message if "refusal" in parts else None)
+    reasons = {"refusal": NO_WORKER.message, "models": "no worker serves zh"}
+    assert answer.reason == next((reasons[part] for part in parts if part in reasons), None)
+    assert [model.name for model in answer.served] == [
+        model.name for model in parts.get("models", (DEMO,))
+    ]
+    assert body["served"][0]["abilities"]["word_times"] is True
     assert answer.limits["max_connections"].source == "default"
 
 

@@ -11,15 +11,29 @@ from fastapi import FastAPI
 
 from gateway.admission.policy import Refusal
 from gateway.server import Server
+from gateway.session.models import ServedModels
 from gateway.web.openai import RETRY_AFTER_S, add_transcriptions
+from wire.messages import Abilities, ServedModel
+
+DEMO = ServedModel(name="demo", model="demo", workers=1)
+OTHER = ServedModel(
+    name="iic/other", model="iic/other", workers=2, abilities=Abilities(hotwords="words")
+)
 
 
 class Gate:
     def __init__(self) -> None:
         self.refusal: Refusal | None = None
+        self.refusals: dict[str, Refusal] = {}
         self.entered = 0
 
-    async def enter(self) -> Refusal | None:
+    def model_of(self, asked: str) -> str | None:
+        return None
+
+    def enter_model(self, model: str) -> Refusal | None:
+        return self.refusals.get(model)
+
+    async def enter(self, model: str | None) -> Refusal | None:
         if self.refusal is None:
             self.entered += 1
         return self.refusal
@@ -34,10 +48,8 @@ class Gateway:
     def __init__(self, uploads_max: int = 1) -> None:
         self.settings = SimpleNamespace(uploads_max=uploads_max, upload_bytes_max=1_000)
         self.gate = Gate()
-        self.models: tuple[str, ...] | None = ("demo",)
-        self.admission = SimpleNamespace(
-            load=lambda _now_s: self.models and SimpleNamespace(models=self.models)
-        )
+        self.models = ServedModels("demo")
+        self.models.note((DEMO, OTHER), 0.0)
 
 
 @pytest.fixture
@@ -103,12 +115,29 @@ async def test_a_form_without_a_file_is_refused(gateway: Gateway) -> None:
     assert (response.status_code, code_of(response)) == (400, "missing_required_parameter")
 
 
-@pytest.mark.parametrize(("models", "listed"), [(("demo", "ct-punc"), 2), (None, 0)])
-async def test_the_models_are_those_of_the_workers(
-    gateway: Gateway, models: tuple[str, ...] | None, listed: int
-) -> None:
-    gateway.models = models
+async def test_the_models_are_those_of_the_workers(gateway: Gateway) -> None:
     async with client_of(gateway) as client:
-        response = await client.get("/v1/models")
-    assert response.status_code == 200
-    assert len(response.json()["data"]) == listed
+        listed = (await client.get("/v1/models")).json()["data"]
+        one = await client.get("/v1/models/iic/other")
+        none = await client.get("/v1/models/nope")
+    assert [model["id"] for model in listed] == ["demo", "iic/other"]
+    assert one.json() == listed[1]
+    assert (one.json()["workers"], one.json()["abilities"]["hotwords"]) == (2, "words")
+    assert (none.status_code, code_of(none)) == (404, "model_not_found")
+
+
+async def test_an_unknown_model_is_answered_with_the_list(gateway: Gateway) -> None:
+    response = await post(gateway, model="nope")
+    assert (response.status_code, code_of(response)) == (404, "model_not_found")
+    assert "served models: demo, iic/other" in response.json()["error"]["message"]
+    assert gateway.gate.entered == 0
+
+
+@pytest.mark.parametrize("model", ["iic/other", "whisper-1"])
+async def test_a_model_without_room_refuses_its_files_only(gateway: Gateway, model: str) -> None:
+    gateway.gate.refusals["iic/other"] = Refusal(code="no_worker", message="", retry_after_s=1)
+    response = await post(gateway, b"no audio", model=model)
+    # The name of a model of OpenAI means the default.
+    expected = (503, "no_worker") if model == "iic/other" else (415, "unsupported_format")
+    assert (response.status_code, code_of(response)) == expected
+    assert gateway.gate.entered == 0

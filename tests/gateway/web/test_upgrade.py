@@ -54,14 +54,14 @@ def test_a_refusal_has_retry_after() -> None:
 
 
 async def test_admission_answers_as_the_upgrade_would() -> None:
-    asked: list[str | None] = []
+    asked: list[tuple[str | None, str | None]] = []
 
-    async def would_refuse(resume: str | None) -> Refusal | None:
-        asked.append(resume)
+    async def would_refuse(resume: str | None, model: str | None) -> Refusal | None:
+        asked.append((resume, model))
         return REFUSAL if resume is None else None
 
-    server = SimpleNamespace(gate=SimpleNamespace(would_refuse=would_refuse))
-    ask = endpoint(server, "/api/v1/admission")
-    assert (await ask(resume="")).status_code == 503
-    assert await ask(resume="s") == {"admitted": True}
-    assert asked == [None, "s"]
+    gate = SimpleNamespace(would_refuse=would_refuse, model_of=lambda asked: asked or None)
+    ask = endpoint(SimpleNamespace(gate=gate), "/api/v1/admission")
+    assert (await ask(resume="", model="zh")).status_code == 503
+    assert await ask(resume="s", model="") == {"admitted": True}
+    assert asked == [(None, "zh"), ("s", None)]

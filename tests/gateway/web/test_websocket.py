@@ -6,12 +6,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 from prometheus_client import REGISTRY
 from starlette.websockets import WebSocket, WebSocketState
 
+from gateway.admission.policy import Refusal
 from gateway.audio.timeline import AudioDecoded
 from gateway.dialects.dialect import Dialect
 from gateway.dialects.native import Native
@@ -57,7 +59,9 @@ class NoServices:
 
     def __init__(self) -> None:
         self.released = 0
-        self.registry = self
+        self.registry = self.gate = self
+        self.refusal: Refusal | None = None
+        self.asked: list[str] = []
         self.runners: list[SessionRunner] = []
 
     def send(self, message: Job | Cancel) -> None: ...
@@ -72,8 +76,14 @@ class NoServices:
 
         return Audio()
 
-    async def reserve_or_resume(self, runner: SessionRunner, start: e.Start) -> SessionRunner:
-        return runner
+    async def reserve_or_resume(
+        self, runner: SessionRunner, start: e.Start, admit: Callable[[str], e.Problem | None]
+    ) -> SessionRunner | e.Problem:
+        self.asked.append(start.model)
+        return admit("demo") or runner
+
+    def enter_model(self, model: str) -> Refusal | None:
+        return self.refusal
 
     def new_runner(self, client: str, dialect: Dialect) -> SessionRunner:
         session = Session(
@@ -235,7 +245,9 @@ async def test_a_chunk_being_decoded_during_a_resume_counts_once(
 
     socket2, services2, _fresh, connection2 = make()
 
-    async def reserve_or_resume(_runner: SessionRunner, _start: e.Start) -> SessionRunner:
+    async def reserve_or_resume(
+        _runner: SessionRunner, _start: e.Start, _admit: object
+    ) -> SessionRunner:
         return runner
 
     monkeypatch.setattr(services2, "reserve_or_resume", reserve_or_resume)

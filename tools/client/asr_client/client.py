@@ -295,6 +295,7 @@ async def connect(
     token: str | None = None,
     mode: Mode = "auto",
     sample_rate_hz: int = 16_000,
+    model: str | None = None,
     language: str | None = None,
     hotwords: Sequence[str] = (),
     partials: bool = False,
@@ -314,6 +315,7 @@ async def connect(
         token: Access token, if the server requires one.
         mode: How the server reads chunks: ``auto``, ``stream`` or ``chunk``.
         sample_rate_hz: Sample rate of raw PCM, 8,000 to 48,000. Encoded files state their own.
+        model: Name of one of the server's models; by default the server chooses by language.
         language: Such as ``zh`` or ``en``, for models that use it.
         hotwords: Words that the model should prefer, for models that use them.
         partials: Also receive partial results, as ``PartialResult`` among ``events()``.
@@ -334,6 +336,7 @@ async def connect(
         user_id=user_id,
         mode=mode,
         sample_rate_hz=sample_rate_hz,
+        model=model,
         language=language,
         hotwords=hotwords,
         partials=partials,

@@ -22,6 +22,10 @@ class Started:
     resume_token: str
     next_chunk_index: int
     resumed: bool = False
+    model: str = ""
+    """Name of the session's model."""
+    warnings: tuple[str, ...] = ()
+    """What the client asked for and does not get."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,11 @@ class Segment:
     start_ms: int
     end_ms: int
     text: str
+    language: str | None = None
+    """What was recognised; ``None``: the model does not tell. So are the following."""
+    confidence: float | None = None
+    emotion: str | None = None
+    events: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +113,8 @@ def _event_of(fields: Mapping[str, Any]) -> Event:
             fields["resume_token"],
             fields["next_chunk_index"],
             resumed=fields["status"] == "session_resumed",
+            model=fields.get("model", ""),
+            warnings=tuple(warning["message"] for warning in fields.get("warnings", ())),
         )
     if kind == "partial_result":
         return PartialResult(fields["segment_index"], fields["text"])
@@ -114,6 +125,10 @@ def _event_of(fields: Mapping[str, Any]) -> Event:
             start_ms=fields["start_ms"],
             end_ms=fields["end_ms"],
             text=fields["text"],
+            language=fields.get("language"),
+            confidence=fields.get("confidence"),
+            emotion=fields.get("emotion"),
+            events=tuple(fields.get("events", ())),
         )
     if kind == "final_result":
         return FinalResult(

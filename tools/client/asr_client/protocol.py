@@ -115,11 +115,14 @@ class ClientProtocol:
         """Return the URL of the next connection, given the server's ``url``.
 
         A session to be resumed is named in the query, because a server without capacity for new
-        sessions still admits it.
+        sessions still admits it; so is the model of a new one, whose capacity counts.
         """
-        if self.resume_token is None:
+        query = {"model": self._start["model"]} if "model" in self._start else {}
+        if self.resume_token is not None:
+            query["resume"] = self.session_id
+        if not query:
             return url
-        return f"{url}{'&' if urlsplit(url).query else '?'}{urlencode({'resume': self.session_id})}"
+        return f"{url}{'&' if urlsplit(url).query else '?'}{urlencode(query)}"
 
     def start_message(self) -> str:
         """Return the first message of a connection: start the session, or resume it."""
@@ -214,6 +217,7 @@ def start_fields(
     user_id: str | None = None,
     mode: Mode = "auto",
     sample_rate_hz: int = 16_000,
+    model: str | None = None,
     language: str | None = None,
     hotwords: Sequence[str] = (),
     partials: bool = False,
@@ -227,6 +231,8 @@ def start_fields(
     }
     if user_id is not None:
         start["user_id"] = user_id
+    if model is not None:
+        start["model"] = model
     if language is not None:
         start["language"] = language
     if hotwords:

@@ -47,6 +47,7 @@ class Options:
     url: str
     speed: float
     partials: bool
+    model: str | None
     language: str | None
     chunk_ms: int
     mode: Mode
@@ -159,6 +160,7 @@ async def transcribe_source(
         options.url,
         mode=options.mode,
         sample_rate_hz=options.rate_hz,
+        model=options.model,
         language=options.language,
         partials=options.partials,
         token=options.token,
@@ -243,6 +245,7 @@ def transcribe(
     speed: Annotated[
         float, typer.Option(min=0, help="Pace of files, times real time; 0: as fast as possible.")
     ] = 1.0,
+    model: Annotated[str | None, typer.Option(help="Name of one of the server's models.")] = None,
     language: Annotated[str | None, typer.Option(help="Language, such as zh or en.")] = None,
     partials: Annotated[bool, typer.Option(help="Show text while it is being spoken.")] = True,
     mode: Annotated[Mode, typer.Option(help="How the server reads chunks.")] = "auto",
@@ -270,6 +273,7 @@ def transcribe(
         url=url,
         speed=speed,
         partials=partials,
+        model=model,
         language=language,
         chunk_ms=chunk_ms,
         mode=mode,

@@ -1,0 +1,89 @@
+"""Core: the models that the workers serve, and which one a session gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from gateway.session import events as e
+from wire.messages import ServedModel
+
+KNOWN_MODEL_S = 60.0
+"""A model that the broker no longer reports is known for this long: after a restart of the broker
+its workers have to register again."""
+
+
+ANY_MODEL = ServedModel(name="", model="", workers=0)
+"""Any worker may recognise the session: the broker reports no names."""
+
+
+class ServedModels:
+    """Feed it with ``note``.
+
+    ``default`` is the served name for sessions that ask for no model; ``""``: the first in
+    alphabetical order. ``expected`` are names that are known before a worker serves them.
+    """
+
+    def __init__(self, default: str, expected: Iterable[str] = ()) -> None:
+        self._default = default
+        self._expected = {name for name in (default, *expected) if name}
+        self._known: dict[str, tuple[ServedModel, float]] = {}
+        """By served name, and when the broker last reported it."""
+
+    def note(self, served: Iterable[ServedModel], now_s: float) -> None:
+        """The broker has reported these models."""
+        self._known |= {model.name: (model, now_s) for model in served}
+        for name, (_, seen_s) in list(self._known.items()):
+            if now_s - seen_s > KNOWN_MODEL_S:
+                del self._known[name]
+
+    @property
+    def all(self) -> Sequence[ServedModel]:
+        """Known models in alphabetical order, with those that have no workers."""
+        names = sorted(self._known.keys() | self._expected)
+        return [self.of_stored(name) for name in names]
+
+    def get(self, name: str) -> ServedModel | None:
+        """The model of this name; None: unknown."""
+        if name in self._known:
+            return self._known[name][0]
+        return _unserved(name) if name in self._expected else None
+
+    def of_stored(self, name: str) -> ServedModel:
+        """The model of a stored session, which waits if no worker serves it any more."""
+        return self.get(name) or _unserved(name)
+
+    def choose(self, start: e.Start) -> ServedModel | e.Problem:
+        """The model for a session: the one that it names; else, if it gives a language, the most
+        specialised one that is known to recognise it; else the default."""
+        if start.model:
+            named = self.get(start.model)
+            return named if named is not None else self._unknown(start.model)
+        default = self.default
+        code = language_code(start.language)
+        able = [model for model in self.all if code in model.abilities.languages]
+        if not able:
+            return default
+        return min(able, key=lambda m: (m.name != code, len(m.abilities.languages), m != default))
+
+    @property
+    def default(self) -> ServedModel:
+        """The model of a session that asks for none. Its name is ``""``, which any worker may
+        serve, if none is known."""
+        if self._default:
+            return self.of_stored(self._default)
+        return next(iter(self.all), ANY_MODEL)
+
+    def _unknown(self, name: str) -> e.Problem:
+        served = ", ".join(model.name for model in self.all) or "none"
+        return e.Problem(
+            code="unknown_model", message=f"no model is called {name!r}; served models: {served}"
+        )
+
+
+def language_code(language: str) -> str:
+    """The primary language of a tag: ``zh`` of ``zh-CN``."""
+    return language.replace("_", "-").partition("-")[0].lower()
+
+
+def _unserved(name: str) -> ServedModel:
+    return ServedModel(name=name, model="", workers=0)

@@ -1,0 +1,51 @@
+"""What a client asks for, and does not get: one row for each option and kind of model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from gateway.session.start_warnings import warnings_of
+from tests.gateway.session.test_registry import START
+from wire.messages import Abilities
+
+PLAIN = Abilities(batch_jobs=8)
+ZH = Abilities(languages=("zh",))
+TAKES = Abilities(languages=("zh", "en"), takes_language=True, hotwords="words")
+
+
+@pytest.mark.parametrize(
+    ("asked", "abilities", "codes"),
+    [
+        ({}, PLAIN, []),
+        ({"language": "en"}, TAKES, []),
+        ({"language": "en-US"}, TAKES, []),
+        ({"language": "fr"}, TAKES, ["language_unknown"]),
+        ({"language": "auto"}, PLAIN, []),
+        ({"language": "en"}, PLAIN, ["language_ignored"]),
+        ({"language": "zh-CN"}, ZH, []),  # It always recognises this language.
+        ({"language": "en"}, ZH, ["language_unknown"]),
+        ({"hotwords": ("a",)}, TAKES, []),
+        ({"hotwords": ("a",)}, PLAIN, ["hotwords_ignored"]),
+        ({"ignored_fields": ("langauge", "x")}, TAKES, ["field_ignored", "field_ignored"]),
+        ({"speakers": True}, Abilities(speakers=True), []),
+        ({"speakers": True}, TAKES, ["speakers_unknown"]),
+        # Nothing is known of the model: its worker is of an earlier release, or away.
+        ({"language": "en", "hotwords": ("a",)}, Abilities(), []),
+        ({"ignored_fields": ("x",)}, Abilities(), ["field_ignored"]),
+    ],
+)
+def test_warnings(asked: dict[str, Any], abilities: Abilities, codes: list[str]) -> None:
+    start = replace(START, model="m", **asked)
+    assert [warning.code for warning in warnings_of(start, abilities)] == codes
+
+
+def test_a_warning_says_what_is_ignored_and_why() -> None:
+    start = replace(START, model="m", language="fr", hotwords=("a",), ignored_fields=("langauge",))
+    assert [warning.message for warning in warnings_of(start, ZH)] == [
+        "langauge: this field has no effect",
+        "model m does not know fr, but zh",
+        "model m takes no hotwords, they are ignored",
+    ]
