@@ -43,14 +43,15 @@ TEXTS_CLEANED = Counter(
 LATE_ROWS = Counter("asr_persistence_late_rows_total", "Rows for sessions deleted before", ["kind"])
 STALE_ROWS = Counter(
     "asr_persistence_stale_rows_total",
-    "Rows of a session that another gateway has taken over meanwhile",
+    "Rows of a session that another gateway has taken over",
     ["kind"],
 )
 LOST_SESSIONS = Counter(
     "asr_persistence_lost_sessions_total", "Active sessions marked lost: no further record arrived"
 )
 UNSENT = Counter(
-    "asr_persistence_messages_unsent_total", "STORED messages that the full bus did not take"
+    "asr_persistence_messages_unsent_total",
+    "STORED messages dropped because the send queue was full",
 )
 DATABASE_UP = Gauge("asr_persistence_database_up", "1: the last write or connection succeeded")
 
