@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from asr_worker.model_files.cache import ModelCache
-from asr_worker.model_files.catalogue import model_named
+from asr_worker.model_files.catalogue import DEFAULT_MODEL, model_named
 from asr_worker.model_files.sources import DEFAULT_SOURCES, Place, parse_sources
 from asr_worker.recognizer.protocol import BATCH_JOBS_MAX
 from runtime.settings import BusSettings, ProcessSettings
@@ -52,7 +52,7 @@ def model_source(name: str) -> ModelSource:
         return ModelSource(name=name, kind="fake", location=name)
     path = Path(name).expanduser()
     if not name:
-        raise ValueError("it is empty; leave it unset for the bundled demo model")
+        raise ValueError(f"it is empty; leave it unset for {DEFAULT_MODEL}")
     if path.is_dir() or path.is_absolute() or name.startswith((".", "~")):
         _require_model(path)
         return ModelSource(name=name, kind="directory", location=str(path.absolute()))
@@ -123,7 +123,7 @@ def _require_served_name(name: str) -> None:
 class WorkerSettings(ModelFilesSettings, BusSettings):
     """Read from the environment, under the fields' names in upper case."""
 
-    asr_model: str = "demo"
+    asr_model: str = DEFAULT_MODEL
     """``demo`` (bundled, spoken digits only), a model directory, or the name of a pulled model such
     as ``whisper-base`` or ``iic/SenseVoiceSmall``. ``fake:50ms+10ms/s*8`` recognises nothing, for
     load tests, see ``asr_worker.recognizer.fake``."""
@@ -161,12 +161,14 @@ class WorkerSettings(ModelFilesSettings, BusSettings):
 
     def named_models(self) -> list[str]:
         """Names of the models that must be pulled before a worker starts."""
-        models = [*self.served_models.values(), *self.online_models.values()]
-        if self.asr_punc_model:
-            models.append(self.asr_punc_model)
-        if self.asr_spk_model:
-            models.append(self.asr_spk_model)
-        return [name for name in models if model_source(name).kind == "named"]
+        names = [
+            *self.served_models.values(),
+            *self.online_models.values(),
+            self.asr_punc_model,
+            self.asr_spk_model,
+        ]
+        unique = dict.fromkeys(filter(None, names))
+        return [name for name in unique if model_source(name).kind == "named"]
 
     @field_validator("asr_model")
     @classmethod

@@ -8,9 +8,9 @@ from pathlib import Path
 import soundfile as sf
 
 from tests.gateway.encoded_audio import encode
-from tools.cli.serve import SAMPLES
+from tools.cli.self_check import DIGITS
 
-CHINESE, ENGLISH = SAMPLES
+CHINESE, ENGLISH = DIGITS
 
 
 def text_of(sample: Path) -> str:

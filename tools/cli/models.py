@@ -36,6 +36,7 @@ Names = Annotated[
     list[str], typer.Argument(help="Models of `asr models list`, or owner/repository on a hub.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Do not print the directories.")]
 
 
 class ShownProgress:
@@ -101,7 +102,7 @@ def show(as_json: Json = False) -> None:
 
 
 @app.command("pull")
-def fetch(names: Names, as_json: Json = False) -> None:
+def fetch(names: Names, as_json: Json = False, quiet: Quiet = False) -> None:
     """Fetch models from ASR_MODEL_SOURCES, check and convert them. What is here is kept.
 
     \b
@@ -120,7 +121,8 @@ def fetch(names: Names, as_json: Json = False) -> None:
         _fail(str(error), exit_codes.CONFIG)
     except PullError as error:
         _fail(str(error), error.code)
-    print(json.dumps(found, ensure_ascii=False) if as_json else "\n".join(found.values()))
+    if not quiet:
+        print(json.dumps(found, ensure_ascii=False) if as_json else "\n".join(found.values()))
 
 
 @app.command("rm")

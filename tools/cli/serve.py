@@ -1,8 +1,9 @@
 """``asr serve`` and ``make run``: start a complete system on this machine.
 
-The command starts the processes of the Procfile, waits until they recognise speech, transcribes the
-bundled samples as a self-check, and serves until Ctrl-C or SIGTERM. A wrong setting or a port in
-use is reported in one line before any process starts.
+The command pulls the models that are not on this machine, starts the processes of the Procfile,
+waits until they recognise speech, transcribes bundled recordings as a self-check, and serves until
+Ctrl-C or SIGTERM. A wrong setting or a port in use is reported in one line before any process
+starts.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import http.client
 import json
 import os
 import socket
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -22,32 +25,33 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-import asr_client
 from asr_client.client import TOKEN_VARIABLE, authorization
+from asr_worker.model_files.catalogue import DEFAULT_MODEL
 from asr_worker.settings import WorkerSettings
 from broker.settings import BrokerSettings
 from gateway.settings import GatewaySettings
 from gateway.web.auth_tokens import AuthTokens, load_tokens
 from persistence.settings import PersistenceSettings
 from runtime import exit_codes, lifecycle, settings
+from tools.cli import self_check
 from tools.embedded.__main__ import EmbeddedSettings
 from tools.ops.stack import ROOT, Stack
 
-SAMPLES = (ROOT / "tools/samples/digits_zh.wav", ROOT / "tools/samples/digits_en.wav")
+FALLBACK_MODEL = "demo"
 READY_S_MAX = 600.0
-"""Limit on the start, which may include the download of a model."""
+"""Limit on the start, which includes the loading of a model."""
 DEGRADED_S_MAX = 10.0
 """How long to wait for PostgreSQL and Redis once speech is recognised; then serve without them."""
 POLL_S = 0.1
 HEALTH_TIMEOUT_S = 2.0
-SELF_CHECK_TIMEOUT_S = 60.0
 _LOOPBACK_OF = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 """Address on which a server that listens on all addresses is reached from this machine."""
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class ServeError(Exception):
-    """The system cannot be started, or has stopped. The message is one line."""
+    """The system cannot be started, or has stopped. The message is one line; empty if the reason
+    has been printed."""
 
     def __init__(self, message: str, code: int = exit_codes.FAILURE) -> None:
         super().__init__(message)
@@ -110,6 +114,47 @@ def check_token(tokens: AuthTokens | None) -> str | None:
             exit_codes.CONFIG,
         )
     return token
+
+
+# ---------------------------------------------------------------------------------------- models
+
+
+def pull_models(values: WorkerSettings, stop: lifecycle.StopSignal, console: Console) -> list[str]:
+    """Pull the models that are not on this machine, in a process of its own, which shows progress
+    and whose imports do not stay in this one.
+
+    Returns:
+        The models to serve: those of the settings. If these name none and no source of the default
+        answers, the bundled one. Of no meaning if ``stop`` was requested.
+
+    Raises:
+        ServeError: If a model that was asked for cannot be had. Its reason has been printed.
+    """
+    served = list(values.served_models.values())
+    cache = values.model_cache()
+    missing = [name for name in values.named_models() if cache.find(name) is None]
+    if not missing:
+        return served
+    console.print(f"Pulling {', '.join(missing)} into {cache.root}", soft_wrap=True)
+    command = [sys.executable, "-m", "tools.cli.models", "pull", "--quiet", *missing]
+    puller = subprocess.Popen(command, preexec_fn=lifecycle.die_with_parent)
+    while (code := puller.poll()) is None:
+        if stop.wait(POLL_S):
+            puller.terminate()
+            puller.wait()
+            return served
+    if code == exit_codes.OK:
+        return served
+    is_default = not {"asr_model", "asr_models"} & values.model_fields_set
+    if not (is_default and missing == served and code == exit_codes.UNAVAILABLE):
+        raise ServeError("", code if code > 0 else exit_codes.FAILURE)
+    console.print(
+        f"No source of {DEFAULT_MODEL} answers: serving the bundled model, which recognises spoken "
+        "digits only.",
+        style="yellow",
+        soft_wrap=True,
+    )
+    return [FALLBACK_MODEL]
 
 
 # ------------------------------------------------------------------------------------- readiness
@@ -180,29 +225,37 @@ def wait_until_ready(
 # ------------------------------------------------------------------------------------- self-check
 
 
-def self_check(url: str, model: str, console: Console, token: str | None) -> None:
-    """Transcribe the samples and print their texts.
+def check(
+    url: str, models: list[str], stop: lifecycle.StopSignal, console: Console, token: str | None
+) -> None:
+    """Transcribe the recordings one after the other, and print their texts.
 
     Raises:
-        ServeError: If a text is missing, or the bundled model returns another one.
+        ServeError: If one cannot be transcribed, or if the bundled or the default model recognises
+            none of them. Of another model nobody knows what it should hear.
     """
-    for path in SAMPLES:
+    heard = []
+    for path in self_check.recordings_for(models):
+        # Several models are told apart by the session's language.
+        language = path.stem[-2:] if len(models) > 1 else None
         try:
-            found = asr_client.transcribe(
-                path, url, token=token, user_id="self-check", timeout_s=SELF_CHECK_TIMEOUT_S
-            )
-        except (asr_client.SessionError, TimeoutError) as error:
-            reason = error if str(error) else f"no result within {SELF_CHECK_TIMEOUT_S:.0f} s"
-            raise ServeError(f"self-check: {path.name}: {reason}") from error
-        expected = path.with_suffix(".txt").read_text(encoding="utf-8")
-        # Other models may write digits as figures, so that only the bundled one is compared.
-        if model == "demo" and found.text.split() != expected.split():
-            raise ServeError(
-                f"self-check: {path.name}: expected {expected.strip()!r}, got {found.text!r}"
-            )
+            found = self_check.hear(path, url, token, language, stop.wait)
+        except self_check.SelfCheckError as error:
+            raise ServeError(str(error)) from error
+        if found is None:
+            return
+        heard.append(found)
         stored = "stored" if found.stored else "not yet stored"
         line = Text(f"{path.relative_to(ROOT)}  ({found.duration_s:.1f} s, {stored})  ")
-        console.print(line + Text(found.text, style="bold green"), soft_wrap=True)
+        style = "bold green" if found.is_recognised else "yellow"
+        console.print(line + Text(found.text, style=style), soft_wrap=True)
+    if any(found.is_recognised for found in heard):
+        return
+    expected = "; ".join(f"{found.path.name}: {found.expected!r}" for found in heard)
+    message = f"self-check: none of the recordings is recognised; expected {expected}"
+    if {FALLBACK_MODEL, DEFAULT_MODEL} & set(models):
+        raise ServeError(message)
+    console.print(message, style="yellow", markup=False, soft_wrap=True)
 
 
 def show_addresses(host: str, port: int, health: dict[str, Any], console: Console) -> None:
@@ -226,7 +279,7 @@ def show_addresses(host: str, port: int, health: dict[str, Any], console: Consol
 def serve(
     stack: Stack,
     values: GatewaySettings,
-    model: str,
+    models: list[str],
     stop: lifecycle.StopSignal,
     console: Console,
     token: str | None,
@@ -245,8 +298,10 @@ def serve(
             return
         ready_s = time.monotonic() - began_s
         status.update("Transcribing the samples")
-        self_check(f"ws://{host}:{values.port}/ws/asr", model, console, token)
-    console.print(f"Ready after {ready_s:.1f} s with model {model}. Press Ctrl-C to stop.")
+        check(f"ws://{host}:{values.port}/ws/asr", models, stop, console, token)
+        if stop.requested:
+            return
+    console.print(f"Ready after {ready_s:.1f} s with {', '.join(models)}. Press Ctrl-C to stop.")
     show_addresses(host, values.port, health, console)
     while not stop.wait(POLL_S):
         require_running(stack)
@@ -285,13 +340,19 @@ def main(
     try:
         token = check_token(load_tokens(values.auth_tokens_file))
         check_port(values.host, values.port)
-        stack = Stack(show, concurrency)
+        models = pull_models(worker_values, stop, console)
+        if stop.requested:
+            return
+        changed = {"ASR_MODEL": FALLBACK_MODEL} if models == [FALLBACK_MODEL] else {}
+        stack = Stack(show, concurrency, environment=changed)
         try:
-            serve(stack, values, worker_values.asr_model, stop, console, token)
+            serve(stack, values, models, stop, console, token)
         finally:
             with console.status("Stopping"):
                 stack.stop()
     except ServeError as error:
+        if not str(error):
+            raise typer.Exit(error.code) from error
         settings.fail(str(error), error.code)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -22,9 +23,10 @@ import psutil
 import pytest
 from rich.console import Console
 
+from asr_worker.settings import WorkerSettings
 from gateway.web import auth_tokens
 from runtime import exit_codes, lifecycle
-from tools.cli import serve
+from tools.cli import self_check, serve
 from tools.lab.harness.ports import free_port
 from tools.ops.stack import Stack
 
@@ -51,6 +53,8 @@ def run_command(**environment: str) -> subprocess.CompletedProcess[str]:
         ("PORT", "http"),
         ("MAX_CONNECTIONS", "many"),
         ("ASR_MODEL", "/no/such/model"),
+        ("ASR_MODEL", "paraformr-zh"),
+        ("ASR_MODEL_SOURCES", "ftp"),
         ("ASR_WORKERS", "0"),
     ],
 )
@@ -227,13 +231,128 @@ def test_a_stop_request_ends_the_wait(stop: lifecycle.StopSignal) -> None:
     assert ready(Ended(), "http://127.0.0.1:1", stop) == {}
 
 
+# ------------------------------------------------------------------------------------------ models
+
+
+def pulled(stop: lifecycle.StopSignal, tmp_path: Path, **settings: str) -> tuple[list[str], str]:
+    """Models to serve, and what was printed."""
+    shown = io.StringIO()
+    values = WorkerSettings(asr_model_dir=tmp_path, **settings)  # type: ignore[arg-type]
+    models = serve.pull_models(values, stop, Console(file=shown, width=200))
+    return models, shown.getvalue()
+
+
+@pytest.fixture
+def unreachable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """For the process that pulls."""
+    monkeypatch.delenv("ASR_MODEL", raising=False)
+    monkeypatch.setenv("ASR_MODEL_DIR", str(tmp_path))
+    monkeypatch.setenv("ASR_MODEL_SOURCES", "openai=http://127.0.0.1:1")
+
+
+def test_models_that_are_here_are_not_pulled(stop: lifecycle.StopSignal, tmp_path: Path) -> None:
+    assert pulled(stop, tmp_path, asr_model="demo") == (["demo"], "")
+    (tmp_path / "whisper-base").mkdir()
+    assert pulled(stop, tmp_path, asr_models="a=whisper-base,b=demo") == (
+        ["whisper-base", "demo"],
+        "",
+    )
+
+
+@pytest.mark.usefixtures("unreachable")
+def test_without_a_source_the_bundled_model_serves(
+    stop: lifecycle.StopSignal, tmp_path: Path
+) -> None:
+    models, shown = pulled(stop, tmp_path)
+    assert models == ["demo"]
+    assert "No source of whisper-base answers" in shown
+
+
+@pytest.mark.usefixtures("unreachable")
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ({"asr_model": "whisper-base"}, exit_codes.UNAVAILABLE),
+        ({"asr_punc_model": "ct-punc"}, exit_codes.UNAVAILABLE),
+        ({"asr_model": "paraformer-zh"}, exit_codes.CONFIG),
+    ],
+)
+def test_a_model_that_was_asked_for_has_no_substitute(
+    settings: dict[str, str],
+    code: int,
+    stop: lifecycle.StopSignal,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(serve.ServeError) as caught:
+        pulled(stop, tmp_path, **settings)
+    assert caught.value.code == code
+    assert capfd.readouterr().err.splitlines()[-1].startswith("error: ")
+
+
+def test_a_stop_ends_the_pulling(
+    stop: lifecycle.StopSignal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with listener() as silent:
+        monkeypatch.setenv("ASR_MODEL_DIR", str(tmp_path))
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("ASR_MODEL_SOURCES", f"openai={address}")
+        stop.request()
+        pulled(stop, tmp_path, asr_model="whisper-base")
+
+
+# -------------------------------------------------------------------------------------- self-check
+
+
+def heard(path: Path, text: str) -> self_check.Heard:
+    expected = path.with_suffix(".txt").read_text(encoding="utf-8").strip()
+    return self_check.Heard(path=path, text=text, expected=expected, duration_s=5.0, stored=True)
+
+
+def checked(
+    models: list[str],
+    stop: lifecycle.StopSignal,
+    monkeypatch: pytest.MonkeyPatch,
+    **texts: str,
+) -> str:
+    """What is printed if the system hears ``texts``, by the recordings' names."""
+
+    def hear(path: Path, *_arguments: object) -> self_check.Heard:
+        return heard(path, texts[path.stem])
+
+    monkeypatch.setattr(self_check, "hear", hear)
+    shown = io.StringIO()
+    serve.check("ws://x", models, stop, Console(file=shown, width=300), None)
+    return shown.getvalue()
+
+
+def test_a_small_error_or_one_language_is_enough(
+    stop: lifecycle.StopSignal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {"speech_en": "Good morning, the train to city is late", "speech_zh": "Oh my"}
+    shown = checked(["whisper-base"], stop, monkeypatch, **texts)
+    assert "speech_en.flac  (5.0 s, stored)  Good morning" in shown
+    assert "none of" not in shown
+
+
+def test_the_default_model_must_hear_something(
+    stop: lifecycle.StopSignal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {"speech_en": "", "speech_zh": "Thank you."}
+    with pytest.raises(serve.ServeError, match="none of the recordings is recognised"):
+        checked(["whisper-base"], stop, monkeypatch, **texts)
+    assert "none of the recordings is recognised" in checked(
+        ["/my/model"], stop, monkeypatch, **texts
+    )
+
+
 # ------------------------------------------------------------------------------- the whole command
 
 
 class Started:
     """The command with its own ports and data, in a process group as a terminal makes it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **environment: str) -> None:
         self.port = free_port()
         self.marker = f"DATA_DIR={directory / 'data'}"
         self.lines: list[str] = []
@@ -242,8 +361,10 @@ class Started:
             cwd=ROOT,
             env={
                 **os.environ,
+                "ASR_MODEL": "demo",
                 "PORT": str(self.port),
                 "DATA_DIR": str(directory / "data"),
+                **environment,
                 "BROKER_FRONTEND": f"ipc://{directory}/front",
                 "BROKER_BACKEND": f"ipc://{directory}/back",
                 "BROKER_EVENTS": f"ipc://{directory}/events",
@@ -285,7 +406,7 @@ def test_serve_transcribes_the_samples_and_leaves_no_process_behind() -> None:
             try:
                 started.read_until("Metrics")
                 shown = "\n".join(started.lines)
-                for sample in serve.SAMPLES:
+                for sample in self_check.DIGITS:
                     text = sample.with_suffix(".txt").read_text(encoding="utf-8").strip()
                     assert text in shown
                 assert f"ws://127.0.0.1:{started.port}/ws/asr" in shown
@@ -296,4 +417,4 @@ def test_serve_transcribes_the_samples_and_leaves_no_process_behind() -> None:
                 code = started.interrupt()
             assert code == 0
             assert started.survivors() == []
-    assert stored == 2 * len(serve.SAMPLES)
+    assert stored == 2 * len(self_check.DIGITS)

@@ -81,8 +81,13 @@ def test_stop_kills_a_process_that_ignores_sigterm_and_its_children(
 
 def test_settings_of_another_system_are_not_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BROKER_FRONTEND", "tcp://production:1")
-    monkeypatch.setenv("ASR_MODEL", "demo")
+    monkeypatch.setenv("ASR_MODEL", "fake:1ms")
     assert "BROKER_FRONTEND" not in inherited()
+    assert inherited()["ASR_MODEL"] == "fake:1ms"
+
+
+def test_a_process_under_test_fetches_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ASR_MODEL", raising=False)
     assert inherited()["ASR_MODEL"] == "demo"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from tools.cli.serve import SAMPLES
+from tools.cli.self_check import DIGITS
 from tools.lab.digit_speech import VOICES, expected_text, random_digits, speak, voice_language
 from tools.training.__main__ import MODEL_DIR
 from tools.training.demo_model.clips import log_mel
@@ -66,7 +66,7 @@ def test_silence_and_noise_have_no_text(transcriber: Transcriber) -> None:
 
 
 def test_samples_of_the_self_check_are_recognised(transcriber: Transcriber) -> None:
-    for path in SAMPLES:
+    for path in DIGITS:
         samples, sample_rate_hz = sf.read(path, dtype="float32")
         assert sample_rate_hz == 16_000
         assert transcriber.texts([samples]) == [path.with_suffix(".txt").read_text().strip()]
