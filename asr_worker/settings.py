@@ -141,9 +141,12 @@ class WorkerSettings(ModelFilesSettings, BusSettings):
     asr_spk_model: str = ""
     """A speaker model such as ``cam++``, or a directory, for sessions that ask for speakers; empty
     for none."""
-    asr_device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps|npu(:\d+)?|xpu(:\d+)?)$")] = (
-        "cpu"
-    )
+    asr_device: Annotated[
+        str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps|npu(:\d+)?|xpu(:\d+)?)$")
+    ] = "auto"
+    """``auto``: a GPU if there is one, else the CPU."""
+    asr_precision: Literal["float32", "half", "int8"] = "float32"
+    """``int8`` on CPUs and ``half`` on GPUs are faster, and change some texts."""
     asr_threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Torch threads of each worker. One, because another worker gains more than another thread,
     and the other processes of a small machine need the other core."""

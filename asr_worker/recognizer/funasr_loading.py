@@ -6,18 +6,18 @@ a line there.
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import structlog
-import torch
 from omegaconf import OmegaConf
 
-from asr_worker.recognizer import features, funasr_repairs
+from asr_worker.recognizer import features, funasr_repairs, precision
 from asr_worker.recognizer.funasr_recognizer import FunasrRecognizer
+from asr_worker.recognizer.load_errors import load_error
 from asr_worker.recognizer.paraformer import (
     BiCifParaformer,
     ContextualParaformer,
@@ -42,6 +42,9 @@ FAMILIES: dict[str, type[FunasrRecognizer]] = {
 }
 """By the name of the model's class in FunASR; other classes are plain FunasrRecognizers."""
 
+WEIGHTS = frozenset({".bin", ".onnx", ".pb", ".pt", ".pth", ".safetensors"})
+"""Suffixes of files with weights."""
+
 
 def load(settings: WorkerSettings, source: ModelSource) -> FunasrRecognizer:
     """Load the model of ``source``. Use the result only on the calling thread.
@@ -51,31 +54,35 @@ def load(settings: WorkerSettings, source: ModelSource) -> FunasrRecognizer:
     """
     started_s = time.monotonic()
     funasr_repairs.silence_logs()
-    _require_device(settings.asr_device)
-    auto = _load_model(settings, source)
+    device = precision.available_device(settings.asr_device)
+    auto = _load_model(settings, source, device)
     model_class = type(auto.model).__name__
     family = FAMILIES.get(model_class, FunasrRecognizer)
     family.prepare()
     repairs = funasr_repairs.repair_batching(auto.model)
+    precision.apply(auto.model, settings.asr_precision, device)
     _warm_up(auto)
     # After the first call, in which AutoModel replaces its frontend by a copy.
     accelerated = features.accelerate(auto.kwargs.get("frontend"))
     punctuator = None
     if settings.asr_punc_model:
-        punctuator = Punctuator(_load_model(settings, model_source(settings.asr_punc_model)))
+        punctuator = Punctuator(
+            _load_model(settings, model_source(settings.asr_punc_model), device)
+        )
     log = structlog.get_logger()
     log.info(
         "model_loaded",
         model=source.name,
         model_class=model_class,
-        device=settings.asr_device,
+        device=device,
+        precision=settings.asr_precision,
         load_s=round(time.monotonic() - started_s, 2),
         batched_features=accelerated,
         funasr_repairs=repairs,
     )
     if source.kind == "demo":
         log.warning("demo_model", note="recognises spoken digits only, in Mandarin and English")
-    return family(auto, punctuator, model=source.name, device=settings.asr_device)
+    return family(auto, punctuator, model=source.name, device=device)
 
 
 def load_embedder(settings: WorkerSettings) -> SpeakerEmbedder:
@@ -85,9 +92,9 @@ def load_embedder(settings: WorkerSettings) -> SpeakerEmbedder:
         ModelLoadError: if it cannot be loaded or is not a speaker model.
     """
     funasr_repairs.silence_logs()
-    _require_device(settings.asr_device)
+    device = precision.available_device(settings.asr_device)
     source = model_source(settings.asr_spk_model)
-    return SpeakerEmbedder(_load_model(settings, source), source.name)
+    return SpeakerEmbedder(_load_model(settings, source, device), source.name)
 
 
 def auto_model(directory: Path, **arguments: Any) -> Any:
@@ -97,13 +104,23 @@ def auto_model(directory: Path, **arguments: Any) -> Any:
         Exception: any that FunASR raises; it has no exception type of its own.
     """
     arguments["model"] = str(directory)
+    if not any(file.suffix in WEIGHTS for file in directory.rglob("*")):
+        # FunASR would go on with random weights.
+        raise FileNotFoundError(errno.ENOENT, "no weights", f"no weights in {directory}")
     with funasr_repairs.quiet():
         if modules := _modules_of(directory):
             try:
                 return funasr_repairs.import_modules(modules).AutoModel(**arguments)
             except Exception as error:
+                if _is_missing_package(error):
+                    raise  # All of FunASR would hide it, and fail for another reason.
                 structlog.get_logger().info("funasr_full_import", reason=type(error).__name__)
         return funasr_repairs.import_all().AutoModel(**arguments)
+
+
+def _is_missing_package(error: Exception) -> bool:
+    """Whether a package other than FunASR, whose modules may move, is not installed."""
+    return isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("funasr")
 
 
 def _modules_of(directory: Path) -> tuple[str, ...]:
@@ -114,16 +131,6 @@ def _modules_of(directory: Path) -> tuple[str, ...]:
     if model_class == SpeakerEmbedder.model_class:
         return SpeakerEmbedder.modules
     return FAMILIES.get(model_class, FunasrRecognizer).modules
-
-
-def _require_device(device: str) -> None:
-    """FunASR silently falls back to the CPU. An operator who asked for a GPU gets an error."""
-    backend = device.partition(":")[0]
-    if backend != "cpu":
-        with contextlib.suppress(RuntimeError, AssertionError, AttributeError):
-            torch.empty(1, device=device)
-            return
-        raise ModelLoadError(f"ASR_DEVICE: {device} is not available on this machine", final=True)
 
 
 def _directory(settings: WorkerSettings, source: ModelSource) -> Path:
@@ -141,22 +148,19 @@ def _directory(settings: WorkerSettings, source: ModelSource) -> Path:
     return found
 
 
-def _load_model(settings: WorkerSettings, source: ModelSource) -> Any:
+def _load_model(settings: WorkerSettings, source: ModelSource, device: str) -> Any:
     directory = _directory(settings, source)
     try:
         return auto_model(
             directory,
-            device=settings.asr_device,
+            device=device,
             ncpu=settings.asr_threads,
             disable_update=True,
             disable_pbar=True,
             disable_log=True,
         )
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        message = f"model {source.name!r} can't be loaded: {reason}"
-        # A directory does not change by itself.
-        raise ModelLoadError(message, final=True) from error
+        raise load_error(source, error) from error
 
 
 def _warm_up(auto: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -98,7 +99,9 @@ def test_a_killed_supervisor_leaves_no_orphan(broker_side: BrokerSide) -> None:
     ("variable", "value", "reason"),
     [
         ("ASR_MODEL", "/no/such/directory", "no such model directory: /no/such/directory"),
+        ("ASR_MODEL", "paraformr-zh", "did you mean 'paraformer-zh'?"),
         ("ASR_DEVICE", "toaster", "ASR_DEVICE"),
+        ("ASR_PRECISION", "int4", "ASR_PRECISION"),
         ("ASR_WORKERS", "0", "ASR_WORKERS"),
         ("ASR_ONLINE_MODEL", "fake:1ms", "not a streaming model"),
         ("ASR_PUNC_MODEL", "fake:1ms", "not a punctuation model"),
@@ -126,6 +129,16 @@ def test_a_missing_device_ends_the_supervisor(
     assert errors == ["error: ASR_DEVICE: cuda:63 is not available on this machine"]
 
 
+def test_a_model_that_was_not_pulled_ends_the_supervisor(
+    broker_side: BrokerSide, tmp_path: Path
+) -> None:
+    process = broker_side.start("asr_worker", ASR_MODEL="whisper-base", ASR_MODEL_DIR=str(tmp_path))
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == exit_codes.CONFIG
+    (error,) = [line for line in stderr.decode().splitlines() if line.startswith("error: ")]
+    assert "`asr models pull whisper-base`" in error
+
+
 def test_the_supervisor_does_not_import_torch() -> None:
     program = "import sys, asr_worker.__main__; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
@@ -137,6 +150,7 @@ def test_workers_get_thread_count_and_kernel_cache_size(broker_side: BrokerSide)
     environment = child.environ()
     assert environment["OMP_NUM_THREADS"] == "3"
     assert environment["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "64"
+    assert environment["HF_HUB_OFFLINE"] == "1"
 
 
 def test_each_model_has_its_workers(broker_side: BrokerSide) -> None:
