@@ -1,8 +1,10 @@
-"""Changes to FunASR's own code, each with its reason; nothing else of the worker changes it.
+"""Changes to FunASR's own code, each with its reason. One more is in
+``asr_worker.recognizer.features``, which replaces a frontend's ``forward``.
 
-Each repair detects its fault in the installed FunASR and does nothing without it. The tests of this
-module fail when FunASR no longer has a fault, or has changed in a way that breaks a repair. Remove
-the repair then. pyproject.toml bounds FunASR's version.
+Repairs detect their fault in the installed FunASR and do nothing without it. The other changes, to
+imports, logs and token times, are made in any case. The tests of this module fail when FunASR no
+longer has a fault, or has changed in a way that breaks a repair. Remove the repair then.
+pyproject.toml bounds FunASR's version.
 """
 
 from __future__ import annotations
