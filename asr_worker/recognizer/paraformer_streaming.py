@@ -2,8 +2,8 @@
 
 A partial job has the audio of its utterance from the beginning. The recogniser keeps the state of
 a stream for the audio that it has heard, and processes only what is new. Without a state, because
-another worker heard the beginning or the state was evicted, it processes all of the audio: states
-save time, and losing one loses nothing.
+another worker heard the beginning or the state was evicted, it processes the audio from the
+beginning: states save time, and losing one loses nothing.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ FRAME_SAMPLES = 960
 PASS_ROWS_MAX = 64
 """Chunks that go through the network at once; further ones follow in another pass. Larger passes
 gain nothing on a CPU."""
+PARTIAL_CHUNKS_MAX = 4
+"""Chunks that one partial result processes. A stream whose state was lost catches up over several,
+with the text so far, so that the streams of a lost worker do not delay final results."""
 STREAMS_MAX = 256
 """Streams whose state is kept; beyond it the one unused for longest is evicted."""
 STATES_BYTES_MAX = 1 << 30
@@ -164,8 +167,8 @@ class ParaformerStreaming(FunasrRecognizer):
     # --------------------------------------------------------------------------------- recognition
 
     def _process(self, streams: list[_Stream], utterances: list[Utterance]) -> None:
-        """Bring each stream to the end of its utterance's whole chunks; with a final one, to the
-        end of its audio."""
+        """Process the whole chunks that are new of each stream, of a partial one at most
+        ``PARTIAL_CHUNKS_MAX``; of a final one all audio."""
         rows = [
             (row, stream)
             for stream, utterance in zip(streams, utterances, strict=True)
@@ -177,18 +180,21 @@ class ParaformerStreaming(FunasrRecognizer):
             found = self._network.run([row for row, _ in part])
             for tokens, (_, stream) in zip(found, part, strict=True):
                 stream.tokens.extend(tokens)
-        chunk_bytes = self.chunk_samples * BYTES_PER_SAMPLE
+        for _, stream in rows:
+            stream.chunks += 1
         for stream, utterance in zip(streams, utterances, strict=True):
-            stream.chunks = len(utterance.pcm) // chunk_bytes
-            stream.heard = utterance.pcm[: stream.chunks * chunk_bytes]
+            heard = stream.chunks * self.chunk_samples * BYTES_PER_SAMPLE
+            stream.heard = utterance.pcm[:heard]
 
     def _rows(self, stream: _Stream, utterance: Utterance) -> list[Row]:
         """The chunks of ``utterance`` that ``stream`` has not heard."""
         shape = self._shape
         samples = len(utterance.pcm) // BYTES_PER_SAMPLE
         chunks = samples // self.chunk_samples
-        frames = chunks * shape.frames
         is_last = not utterance.partial
+        if utterance.partial:
+            chunks = min(chunks, stream.chunks + PARTIAL_CHUNKS_MAX)
+        frames = chunks * shape.frames
         if is_last and samples % self.chunk_samples >= FRAME_SAMPLES:
             windows = self._frontend.compute_frame_num(
                 samples,
