@@ -29,6 +29,7 @@ from asr_worker.recognizer.protocol import ModelLoadError
 from asr_worker.recognizer.punctuation import Punctuator
 from asr_worker.recognizer.sense_voice import SenseVoice
 from asr_worker.recognizer.speaker_embedding import SpeakerEmbedder
+from asr_worker.recognizer.whisper import Whisper
 from asr_worker.settings import ModelSource, WorkerSettings, model_source
 from wire.messages import SAMPLE_RATE_HZ
 
@@ -39,6 +40,7 @@ FAMILIES: dict[str, type[FunasrRecognizer]] = {
     "ParaformerStreaming": ParaformerStreaming,
     "SeacoParaformer": SeacoParaformer,
     "SenseVoiceSmall": SenseVoice,
+    "WhisperWarp": Whisper,
 }
 """By the name of the model's class in FunASR; other classes are plain FunasrRecognizers."""
 

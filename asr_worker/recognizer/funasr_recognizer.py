@@ -158,7 +158,7 @@ class FunasrRecognizer:
         structlog.get_logger().warning("model_cannot_batch", model=self.model, reason=reason)
 
     def _generate(self, batch: list[Utterance], options: Options) -> list[dict[str, Any]]:
-        samples = [_samples(utterance.pcm) for utterance in batch]
+        samples = [samples_of(utterance.pcm) for utterance in batch]
         # On a CPU AutoModel sets batch_size to 1 when loading; this call overrides it.
         found: list[dict[str, Any]] = self._auto.generate(
             input=samples, batch_size=len(samples), disable_pbar=True, **dict(options)
@@ -193,7 +193,7 @@ class FunasrRecognizer:
         return _BESIDE_CJK.sub("", raw), list(result.get("words") or raw.split())
 
 
-def _samples(pcm: bytes) -> Samples:
+def samples_of(pcm: bytes) -> Samples:
     """Shape ``(samples,)``, values from −1 to 1."""
     whole = len(pcm) - len(pcm) % BYTES_PER_SAMPLE
     return np.frombuffer(pcm[:whole], "<i2").astype(np.float32) / np.float32(32768)

@@ -16,6 +16,8 @@ import torch
 from asr_worker.recognizer.protocol import ModelLoadError
 from asr_worker.settings import ModelSource
 
+_PACKAGES = {"whisper": "openai-whisper"}
+"""Packages with another name than their module."""
 _NOT_REGISTERED = re.compile(r"(\w+) '([^']+)' is not registered")
 _NO_MEMORY = re.compile(r"can't allocate memory|out of memory", re.IGNORECASE)
 _DAMAGED = re.compile(
@@ -38,7 +40,8 @@ def load_error(source: ModelSource, error: Exception) -> ModelLoadError:
         if match := _NOT_REGISTERED.search(text):
             return _error(source, f"FunASR has no {match[1]} of the class {match[2]!r}")
         if isinstance(each, ModuleNotFoundError) and each.name:
-            return _error(source, f"it needs the package {each.name!r}, which is not installed")
+            package = _PACKAGES.get(each.name, each.name)
+            return _error(source, f"it needs the package {package!r}, which is not installed")
         if isinstance(each, FileNotFoundError) or getattr(each, "errno", 0) == errno.ENOENT:
             return _error(source, f"a file is missing: {getattr(each, 'filename', None) or text}")
         damaged = isinstance(each, EOFError | pickle.UnpicklingError | zipfile.BadZipFile)

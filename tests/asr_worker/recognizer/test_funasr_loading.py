@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from asr_worker.recognizer.funasr_loading import FAMILIES
 from asr_worker.recognizer.protocol import ModelLoadError
 from asr_worker.recognizer.punctuation import Punctuator
 from asr_worker.settings import WorkerSettings, model_source
+from tests.asr_worker.recognizer import tiny_whisper
+from tests.asr_worker.recognizer.comparison import load
 from tests.asr_worker.recognizer.test_funasr_repairs import run
 
 PROGRAM = """
@@ -65,3 +68,16 @@ def test_a_pulled_model_is_loaded_from_its_directory(tmp_path: Path, tiny_model_
     (tmp_path / "someone" / "tiny").symlink_to(tiny_model_dir)
     values = WorkerSettings(asr_model="someone/tiny", asr_model_dir=tmp_path)
     assert funasr_loading.load(values, model_source(values.asr_model)).model == "someone/tiny"
+
+
+def test_a_missing_package_of_a_model_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tiny_whisper.build(tmp_path)
+    for module in [name for name in sys.modules if name.startswith("funasr.models.whisper.")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "whisper", None)
+    with pytest.raises(ModelLoadError, match="needs the package 'openai-whisper'") as error:
+        load(directory)
+    assert error.value.final
+    assert "\n" not in str(error.value)
