@@ -18,6 +18,7 @@ from gateway.dialects.fields import (
     storable_hotwords,
 )
 from gateway.dialects.increments import Increments
+from gateway.dialects.speakers import speaker_name, with_speakers
 from gateway.dialects.strict_json import parse_object
 from gateway.session import events as e
 from wire.messages import Lane, Token
@@ -52,6 +53,7 @@ class _Settings:
     hotwords: tuple[str, ...] = ()
     language: str = ""
     """Empty: the model detects it."""
+    speakers: bool = False
 
 
 @dataclass(slots=True)
@@ -118,6 +120,7 @@ class Funasr:
             hotwords=settings.hotwords,
             partials=settings.mode != "offline",
             resume_token=None,
+            speakers=settings.speakers,
             encoded=settings.encoded,
         )
 
@@ -170,6 +173,10 @@ def _settings(fields: dict[str, Any], before: _Settings) -> _Settings:
         changed["hotwords"] = _hotwords(hotwords)
     if (language := fields.get("svs_lang")) is not None:
         changed["language"] = _language(language)
+    if (speakers := fields.get("speakers")) is not None:
+        if not isinstance(speakers, bool):
+            raise MessageError("speakers must be true or false")
+        changed["speakers"] = speakers
     return replace(before, **changed)
 
 
@@ -237,10 +244,11 @@ def _segment(recording: _Recording, answer: e.SegmentText) -> Sequence[Reply]:
         text = recording.increments.final(answer.text)
         if not text:
             return ()
-        reply = _reply(settings, "online", text)
+        reply = _reply(settings, "online", text, **_speaker(answer))
     else:
         text = recording.increments.sentence(answer.text)
-        reply = _reply(settings, "2pass-offline", text, **_times(text, [answer]))
+        more = _times(text, [answer]) | _speaker(answer)
+        reply = _reply(settings, "2pass-offline", text, **more)
     replies = [*_released(recording), reply]
     if recording.finished and not recording.wants_end:
         # As with FunASR's server, the last reply has the last text: after its end a client may read
@@ -272,7 +280,8 @@ def _finished(recording: _Recording, answer: e.Finished) -> Sequence[Reply]:
     replies = _released(recording)
     failure = {"error": error} if error is not None else {}
     if settings.mode == "offline":
-        times = _times(answer.text, recording.segments)
+        segments = with_speakers(recording.segments, answer)
+        times = _times(answer.text, segments) | _sentences(segments)
         last = {} if recording.wants_end else {"is_final": True, **failure}
         replies.append(_reply(settings, "offline", answer.text, **times, **last))
     mode = "2pass-offline" if settings.mode == "2pass" else settings.mode
@@ -306,9 +315,34 @@ def _times(text: str, segments: Sequence[e.SegmentText]) -> dict[str, Any]:
                 "start": segment.tokens[0].start_ms,
                 "end": segment.tokens[-1].end_ms,
                 "ts_list": _pairs(segment.tokens),
+                **_spk(segment),
             }
             for segment in spoken
         ],
+    }
+
+
+def _spk(segment: e.SegmentText) -> dict[str, int]:
+    """FunASR counts speakers from 0."""
+    return {} if segment.speaker is None else {"spk": segment.speaker - 1}
+
+
+def _speaker(segment: e.SegmentText) -> dict[str, Any]:
+    if segment.speaker is None:
+        return {}
+    return {"spk_name": speaker_name(segment.speaker), **_spk(segment)}
+
+
+def _sentences(segments: Sequence[e.SegmentText]) -> dict[str, Any]:
+    """``sentence_info`` as ``funasr.AutoModel`` returns it with a speaker model."""
+    if all(segment.speaker is None for segment in segments):
+        return {}
+    return {
+        "sentence_info": [
+            {"text": each.text, "start": each.start_ms, "end": each.end_ms, **_spk(each)}
+            for each in segments
+            if each.text
+        ]
     }
 
 

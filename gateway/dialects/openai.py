@@ -6,6 +6,8 @@ It only translates; ``gateway.web.openai`` receives the file and transcribes it.
 from __future__ import annotations
 
 import json
+import math
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
@@ -17,7 +19,7 @@ from gateway.dialects.subtitles import Segment, TimedText, to_srt, to_vtt
 from gateway.session import events as e
 from wire.messages import Lane, ServedModel
 
-ResponseFormat = Literal["json", "text", "verbose_json", "srt", "vtt"]
+ResponseFormat = Literal["json", "text", "verbose_json", "diarized_json", "srt", "vtt"]
 Granularity = Literal["segment", "word"]
 FIELD_BYTES_MAX = 65_536
 """Size limit of a field other than the file, enough for a long prompt."""
@@ -31,6 +33,7 @@ MEDIA_TYPES: dict[ResponseFormat, str] = {
     "json": "application/json",
     "text": "text/plain; charset=utf-8",
     "verbose_json": "application/json",
+    "diarized_json": "application/json",
     "srt": "text/plain; charset=utf-8",
     "vtt": "text/vtt; charset=utf-8",
 }
@@ -62,6 +65,8 @@ class Request:
     language: str
     granularities: frozenset[Granularity]
     stream: bool
+    speakers: bool
+    """The format has speakers, or the name of the model asks for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +110,7 @@ def parse(fields: Mapping[str, Sequence[str]]) -> Request:
         language=language,
         granularities=_granularities(fields, response_format),
         stream=stream in ("true", "1"),
+        speakers=response_format == "diarized_json" or "diarize" in model.lower(),
     )
 
 
@@ -138,6 +144,7 @@ def start(request: Request, session_id: str) -> e.Start:
         hotwords=(),
         partials=False,
         resume_token=None,
+        speakers=request.speakers,
         encoded=True,
     )
 
@@ -150,7 +157,13 @@ def segment(answer: e.SegmentText) -> Segment:
         TimedText(text=token.text, start_ms=token.start_ms, end_ms=token.end_ms)
         for token in answer.tokens
     )
-    return Segment(text=answer.text, start_ms=answer.start_ms, end_ms=answer.end_ms, words=words)
+    return Segment(
+        text=answer.text,
+        start_ms=answer.start_ms,
+        end_ms=answer.end_ms,
+        words=words,
+        speaker=answer.speaker,
+    )
 
 
 def encode(transcript: Transcript, request: Request) -> str:
@@ -164,6 +177,8 @@ def encode(transcript: Transcript, request: Request) -> str:
         return to_vtt(transcript.segments)
     if wanted == "json":
         return json.dumps({"text": transcript.text}, ensure_ascii=False)
+    if wanted == "diarized_json":
+        return json.dumps(_diarized(transcript), ensure_ascii=False)
     return json.dumps(_verbose(transcript, request), ensure_ascii=False)
 
 
@@ -200,6 +215,40 @@ def _segment(number: int, segment: Segment) -> dict[str, Any]:
         "compression_ratio": 1.0,
         "no_speech_prob": 0.0,
     }
+
+
+def _diarized(transcript: Transcript) -> dict[str, Any]:
+    spoken = [segment for segment in transcript.segments if segment.text]
+    return {
+        "task": "transcribe",
+        "duration": transcript.duration_ms / 1000,
+        "text": transcript.text,
+        "segments": [_turn(number, segment) for number, segment in enumerate(spoken)],
+        "usage": {"type": "duration", "seconds": math.ceil(transcript.duration_ms / 1000)},
+    }
+
+
+def _turn(number: int, segment: Segment) -> dict[str, Any]:
+    return {
+        "type": "transcript.text.segment",
+        "id": f"seg_{number:03}",
+        "start": segment.start_ms / 1000,
+        "end": segment.end_ms / 1000,
+        "text": segment.text,
+        "speaker": _letter(segment.speaker),
+    }
+
+
+def _letter(speaker: int | None) -> str:
+    """OpenAI labels speakers A, B, …; the field is a string in any case."""
+    if speaker is None:
+        return "unknown"
+    return string.ascii_uppercase[speaker - 1 : speaker] or str(speaker)
+
+
+def turn(number: int, segment: Segment) -> str:
+    """Return a server-sent event with a segment and its speaker, of diarized_json."""
+    return _event(_turn(number, segment))
 
 
 def delta(text: str) -> str:

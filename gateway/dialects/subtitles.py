@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from gateway.dialects.speakers import speaker_name
 from gateway.session.transcript import gap, is_cjk, word_spans
 
 LINE_COLUMNS_MAX = 42
@@ -25,6 +26,8 @@ class TimedText:
     text: str
     start_ms: int
     end_ms: int
+    speaker: int | None = None
+    """Of a cue; None: unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,39 +38,48 @@ class Segment:
     start_ms: int
     end_ms: int
     words: tuple[TimedText, ...] = ()
+    speaker: int | None = None
 
 
 def to_srt(segments: Iterable[Segment]) -> str:
-    """Return a SubRip file."""
+    """Return a SubRip file. It has no field for speakers: a segment's text begins with its own."""
     blocks = [
         # SubRip has no escapes, and an arrow in the text would look like a line of times.
         f"{number}\n{_clock(cue.start_ms, ',')} --> {_clock(cue.end_ms, ',')}\n"
         + cue.text.replace("-->", "->")
         + "\n"
-        for number, cue in enumerate(cues(segments), 1)
+        for number, cue in enumerate(cues(segments, named=True), 1)
     ]
     return "\n".join(blocks)
 
 
 def to_vtt(segments: Iterable[Segment]) -> str:
-    """Return a WebVTT file (W3C WebVTT 1)."""
+    """Return a WebVTT file (W3C WebVTT 1). Speakers are its voices."""
     blocks = ["WEBVTT\n"]
     for cue in cues(segments):
         text = cue.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        text = text if cue.speaker is None else f"<v {speaker_name(cue.speaker)}>{text}"
         blocks.append(f"{_clock(cue.start_ms, '.')} --> {_clock(cue.end_ms, '.')}\n{text}\n")
     return "\n".join(blocks)
 
 
-def cues(segments: Iterable[Segment]) -> list[TimedText]:
-    """Return cues of at most ``CUE_LINES_MAX`` lines, in order, without overlap."""
+def cues(segments: Iterable[Segment], *, named: bool = False) -> list[TimedText]:
+    """Return cues of at most ``CUE_LINES_MAX`` lines, in order, without overlap. ``named``: the
+    text of a segment begins with its speaker."""
     found: list[TimedText] = []
     for segment in segments:
-        for words in _groups(timed_words(segment)):
+        spoken = timed_words(segment)
+        if named and spoken and segment.speaker is not None:
+            text = f"{speaker_name(segment.speaker)}: {spoken[0].text}"
+            spoken[0] = replace(spoken[0], text=text)
+        for words in _groups(spoken):
             start_ms = max(words[0].start_ms, found[-1].end_ms if found else 0)
             # Rounding may leave no time; a cue needs some.
             end_ms = max(words[-1].end_ms, start_ms + 1)
             text = "\n".join(_lines(words))
-            found.append(TimedText(text=text, start_ms=start_ms, end_ms=end_ms))
+            found.append(
+                TimedText(text=text, start_ms=start_ms, end_ms=end_ms, speaker=segment.speaker)
+            )
     return found
 
 

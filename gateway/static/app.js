@@ -89,7 +89,7 @@ async function transcribe({ source, options = {}, file = null, microphone = null
   const session = new AsrSession({
     url: socketUrl(),
     source,
-    options,
+    options: { speakers: true, ...options },
     whyRefused,
     protocols: socketProtocols,
   });
@@ -110,6 +110,7 @@ async function transcribe({ source, options = {}, file = null, microphone = null
   });
   try {
     const final = await session.run();
+    transcript.showSpeakers(final.speakers ?? []);
     Object.assign(run, { stored: final.stored, durationMs: final.duration * 1000 });
     run.tookMs = performance.now() - run.startedMs;
     end("done");

@@ -12,7 +12,7 @@
 //   refused   {code, message, retryAfterS}: the session tries again, unless retryAfterS is null
 //   restarted the server has lost the session: discard its earlier results
 //   partial   {segment_index, text}: replaced by the next one, and finally by a segment
-//   segment   {segment_index, start_ms, end_ms, text} or {segment_index, code, message}
+//   segment   {segment_index, start_ms, end_ms, text, speaker?} or {segment_index, code, message}
 //   problem   {code, message}: an error answer; the session continues
 
 export const CONNECT_AGAIN_S_MAX = 90; // without success for so long, the session fails
@@ -57,7 +57,7 @@ export class AsrSession extends EventTarget {
   #final = null;
   #wake = null;
 
-  // options: mode, language, hotwords, user_id, sample_rate, partials, as in `start`.
+  // options: mode, language, hotwords, user_id, sample_rate, partials, speakers, as in `start`.
   // whyRefused: an async function of the id of the session to resume, or null. It returns
   // {code, message, retryAfterS} or null. Browsers do not show the answer to a refused upgrade.
   // protocols: a function that returns the subprotocols to offer at each connection:

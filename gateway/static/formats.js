@@ -31,8 +31,8 @@ export function asText(segments) {
 export function asSrt(segments) {
   return spoken(segments)
     .map(
-      ({ start_ms: start, end_ms: end, text }, i) =>
-        `${i + 1}\n${srtTime(start)} --> ${srtTime(end)}\n${text}\n`,
+      ({ start_ms: start, end_ms: end, text, speaker }, i) =>
+        `${i + 1}\n${srtTime(start)} --> ${srtTime(end)}\n${speaker ? `Speaker ${speaker}: ` : ""}${text}\n`,
     )
     .join("\n");
 }

@@ -61,6 +61,7 @@ export const texts = {
     "state.done_unstored": "Done; not stored yet",
     "state.done_silent": "Done; no speech was heard",
     "state.failed": "Stopped",
+    "speaker": "Speaker {speaker}",
     "demo":
       "The bundled demo model recognises spoken digits only, in Mandarin and English. " +
       "It transcribes any other speech as digits.",
@@ -218,6 +219,7 @@ export const texts = {
     "state.done_unstored": "完成，尚未存储",
     "state.done_silent": "完成，没有听到语音",
     "state.failed": "已停止",
+    "speaker": "说话人 {speaker}",
     "demo": "自带的演示模型只能识别读出的数字（普通话和英语），其他语音也会被识别成数字。",
     "history.heading": "历史记录",
     "history.reload": "重新加载",

@@ -2,7 +2,7 @@
 // changes too often to be announced.
 
 import { asSrt, asText, clock, download, languageOf } from "./formats.js";
-import { onLanguage, problemText } from "./i18n.js";
+import { onLanguage, problemText, t } from "./i18n.js";
 
 export class TranscriptView {
   #lines; // element with role="log"
@@ -40,6 +40,15 @@ export class TranscriptView {
     }
   }
 
+  // The speaker of each segment, by its index: at the end of a session some are corrected.
+  showSpeakers(speakers) {
+    for (const segment of this.#segments.values()) {
+      segment.speaker = speakers[segment.segment_index] ?? segment.speaker;
+      const row = this.#lines.querySelector(`[data-segment="${segment.segment_index}"]`);
+      if (row && segment.speaker) showSpeaker(row, segment.speaker);
+    }
+  }
+
   showPartial(text) {
     if (!this.#partial) return;
     this.#keepAtEnd(() => {
@@ -60,9 +69,9 @@ export class TranscriptView {
     else download(`${name}.txt`, "text/plain", asText(this.segments));
   }
 
-  // Only failures are in the page's language; updating other lines would announce them again.
+  // Failures and speakers are in the page's language; updating other lines would announce them again.
   #redraw() {
-    if (!this.segments.some((segment) => segment.code)) return;
+    if (!this.segments.some((segment) => segment.code || segment.speaker)) return;
     this.#lines.replaceChildren(...this.segments.filter((s) => s.text || s.code).map(line));
   }
 
@@ -88,5 +97,21 @@ function line(segment) {
   words.textContent = segment.text ?? problemText(segment.code, segment.message);
   if (segment.text) words.lang = languageOf(segment.text);
   row.append(words);
+  row.dataset.segment = segment.segment_index;
+  if (segment.text && segment.speaker) showSpeaker(row, segment.speaker);
   return row;
+}
+
+// Changes the name only, as the words of a changed line would be announced again.
+function showSpeaker(row, speaker) {
+  let name = row.querySelector(".speaker");
+  if (!name) {
+    name = document.createElement("span");
+    name.className = "speaker";
+    row.lastChild.prepend(name);
+  }
+  if (name.dataset.speaker === String(speaker)) return;
+  name.dataset.speaker = speaker;
+  name.style.setProperty("--hue", (speaker - 1) * 67 + 210);
+  name.textContent = `${t("speaker", { speaker })}: `;
 }

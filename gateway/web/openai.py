@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.audio.formats import SNIFF_BYTES_MAX, TITLES, sniff
 from gateway.dialects import openai
 from gateway.dialects.increments import Increments
-from gateway.dialects.subtitles import Segment
+from gateway.dialects.speakers import with_speakers
 from gateway.server import Server
 from gateway.session import events as e
 from gateway.session.runner import SessionRunner
@@ -271,13 +271,15 @@ async def _answer(upload: Upload, request: Request) -> Response:
 
 
 async def _transcript(upload: Upload) -> openai.Transcript:
-    segments: list[Segment] = []
+    segments: list[e.SegmentText] = []
     async for answer in upload.answers():
         if isinstance(answer, e.Finished):
             return openai.Transcript(
-                text=answer.text, duration_ms=answer.duration_ms, segments=tuple(segments)
+                text=answer.text,
+                duration_ms=answer.duration_ms,
+                segments=tuple(map(openai.segment, with_speakers(segments, answer))),
             )
-        segments.append(openai.segment(answer))
+        segments.append(answer)
     raise AssertionError("the last answer is Finished")
 
 
@@ -301,12 +303,16 @@ class Streamed(StreamingResponse):
 
 async def _deltas(upload: Upload) -> AsyncIterator[str]:
     increments = Increments(revisable=True)
+    diarized = upload.request.response_format == "diarized_json"
     try:
         async for answer in upload.answers():
             if isinstance(answer, e.Finished):
                 yield openai.done(answer.text)
-            elif text := increments.sentence(answer.text):
+                continue
+            if text := increments.sentence(answer.text):
                 yield openai.delta(text)
+            if diarized and answer.text:
+                yield openai.turn(answer.segment_index, openai.segment(answer))
     except RefusedError as error:
         yield openai.failed(error.code, error.message)
 

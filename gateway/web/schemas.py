@@ -73,18 +73,21 @@ _segment_fields: dict[str, Any] = {
     "segment_index": int,
     "text": str | None,
     "error": dict[str, str] | None,
+    "speaker": (int | None, None),
     **_SHOWN,
     "tokens": list[dict[str, Any]],
 }
 SegmentAnswer = create_model("SegmentAnswer", **_segment_fields)
 
 
-def segment_answer(result: Result) -> dict[str, Any]:
-    """Return ``result`` as a ``SegmentAnswer``."""
+def segment_answer(result: Result, speaker: int | None = None) -> dict[str, Any]:
+    """Return ``result`` as a ``SegmentAnswer``. ``speaker`` counts from 1; None: unknown, or not
+    asked for."""
     return {
         "segment_index": result.seq,
         "text": result.text,
         "error": to_builtins(result.error),
+        "speaker": speaker,
         **{name: to_builtins(getattr(result, name)) for name in _SHOWN},
     }
 

@@ -66,7 +66,10 @@ def add_sessions(app: FastAPI, server: Server) -> None:
             return live_session(runner.session, stored)
         if stored is None:
             return None
-        segments = [segment_answer(result) for result in stored["segments"]]
+        speakers = stored["speakers"]
+        segments = [
+            segment_answer(result, speakers.get(result.seq)) for result in stored["segments"]
+        ]
         return {**stored, "text": text_of(stored), "segments": segments}
 
     @app.delete(
@@ -112,7 +115,9 @@ def live_session(session: Session, stored: dict[str, Any] | None) -> dict[str, A
         "created_at": created_at,
         "completed_at": None,
         "live": True,
-        "segments": [segment_answer(result) for result in delivered],
+        "segments": [
+            segment_answer(result, session.delivery.speaker(result.seq)) for result in delivered
+        ],
         "chunks": stored["chunks"] if stored is not None else [],
     }
 
@@ -141,4 +146,5 @@ def _timed_segment(row: dict[str, Any]) -> Segment:
             TimedText(text=token["text"], start_ms=token["start_ms"], end_ms=token["end_ms"])
             for token in row["tokens"]
         ),
+        speaker=row["speaker"],
     )

@@ -116,13 +116,14 @@ def test_a_transcript_as_srt_and_text(page: Page) -> None:
             const segments = [
                 { start_ms: 0, end_ms: 1234.4, text: "one two" },
                 { start_ms: 2000, end_ms: 3000, code: "deadline" },
-                { start_ms: 3_725_040, end_ms: 3_726_000, text: "三四" },
+                { start_ms: 3_725_040, end_ms: 3_726_000, text: "三四", speaker: 2 },
             ];
             return [asSrt(segments), asText(segments), [0, 65_400, 3_725_040].map(clock)];
         }"""
     )
     assert srt == (
-        "1\n00:00:00,000 --> 00:00:01,234\none two\n\n2\n01:02:05,040 --> 01:02:06,000\n三四\n"
+        "1\n00:00:00,000 --> 00:00:01,234\none two\n\n"
+        "2\n01:02:05,040 --> 01:02:06,000\nSpeaker 2: 三四\n"
     )
     assert text == "one two\n三四\n"
     assert clocks == ["0:00", "1:05", "1:02:05"]

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gateway.dialects.dialect import Ignored, MessageError
 from gateway.dialects.funasr import Funasr
@@ -286,3 +287,40 @@ def test_times_that_the_html5_client_fails_on_are_left_out(
     start(talk, mode="2pass")
     (reply,) = encode_all(talk, segment(0, text, *tokens(*words)))
     assert ("timestamp" in reply) is placed
+
+
+# ---------------------------------------------------------------------------------------- speakers
+
+
+def said_by(speaker: int | None, index: int, *words: str) -> e.SegmentText:
+    return structs.replace(segment(index, " ".join(words), *tokens(*words)), speaker=speaker)
+
+
+def test_a_start_can_ask_for_speakers() -> None:
+    assert start(dialect(), speakers=True).speakers
+    assert not start(dialect()).speakers
+    with pytest.raises(MessageError):
+        start(dialect(), speakers="yes")
+
+
+@pytest.mark.parametrize("mode", ["online", "2pass"])
+def test_a_sentence_has_its_speaker(mode: str) -> None:
+    talk = dialect()
+    start(talk, mode=mode, speakers=True)
+    (reply,) = encode_all(talk, said_by(2, 0, "one", "two"))
+    assert (reply["spk_name"], reply["spk"]) == ("Speaker 2", 1)
+    (reply,) = encode_all(talk, said_by(None, 1, "one"))
+    assert "spk" not in reply and "spk_name" not in reply
+
+
+def test_a_recording_has_its_sentences_with_corrected_speakers() -> None:
+    talk = dialect()
+    start(talk, mode="offline", speakers=True)
+    talk.parse(OLD_END)
+    for answer in (said_by(1, 0, "one"), said_by(2, 1, "two"), said_by(None, 2, "three")):
+        assert encode_all(talk, answer) == []
+    end = structs.replace(finished("one two three"), speakers=(1, 1, None))
+    (reply,) = encode_all(talk, end)
+    assert [sentence.get("spk") for sentence in reply["sentence_info"]] == [0, 0, None]
+    assert [sentence.get("spk") for sentence in reply["stamp_sents"]] == [0, 0, None]
+    assert reply["sentence_info"][0] == {"text": "one", "start": 0, "end": 9, "spk": 0}

@@ -44,6 +44,7 @@ def test_start_with_everything() -> None:
         "language": "zh",
         "hotwords": ["阿里"],
         "partials": True,
+        "speakers": True,
         "resume_token": "t",
     }
     assert parse(json.dumps(message)) == e.Start(
@@ -55,6 +56,7 @@ def test_start_with_everything() -> None:
         language="zh",
         hotwords=("阿里",),
         partials=True,
+        speakers=True,
         resume_token="t",
     )
 

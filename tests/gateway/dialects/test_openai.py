@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from openai.types.audio import TranscriptionDiarized, TranscriptionTextSegmentEvent
 
 from gateway.dialects import openai
 from gateway.dialects.openai import FieldError, Transcript
@@ -34,10 +35,17 @@ def test_omitted_fields_have_defaults() -> None:
         language="",
         granularities=frozenset({"segment"}),
         stream=False,
+        speakers=False,
     )
     assert openai.parse({"model": ["whisper-1"]}).model == ""
     start = openai.start(request(language="en"), "id")
     assert (start.session_id, start.language, start.encoded) == ("id", "en", True)
+
+
+def test_the_format_or_the_models_name_asks_for_speakers() -> None:
+    for fields in ({"response_format": "diarized_json"}, {"model": "gpt-4o-transcribe-diarize"}):
+        assert openai.start(request(**fields), "id").speakers
+    assert not openai.start(request(), "id").speakers
 
 
 @pytest.mark.parametrize(
@@ -80,6 +88,21 @@ def test_verbose_json_has_the_requested_granularities() -> None:
     body = json.loads(openai.encode(TRANSCRIPT, asked))
     assert body["words"] == [{"word": "one", "start": 0.1, "end": 0.4}]
     assert "segments" not in body
+
+
+def test_diarized_json() -> None:
+    numbers = (1, 27, None)
+    turns = [Segment(text="one", start_ms=0, end_ms=500, speaker=number) for number in numbers]
+    transcript = Transcript(text="one one one", duration_ms=2_500, segments=tuple(turns))
+    asked = request(response_format="diarized_json")
+    body = TranscriptionDiarized.model_validate_json(openai.encode(transcript, asked))
+    assert [turn.speaker for turn in body.segments] == ["A", "27", "unknown"]
+    assert [turn.id for turn in body.segments] == ["seg_000", "seg_001", "seg_002"]
+    assert (body.duration, body.text, body.segments[0].end) == (2.5, "one one one", 0.5)
+    assert body.usage is not None and body.usage.type == "duration" and body.usage.seconds == 3
+    event = openai.turn(3, turns[0])
+    found = TranscriptionTextSegmentEvent.model_validate_json(event.removeprefix("data: "))
+    assert (found.id, found.speaker) == ("seg_003", "A")
 
 
 def test_a_segment_keeps_its_tokens() -> None:

@@ -43,6 +43,21 @@ def test_a_file_of_each_kind() -> None:
     )
 
 
+def test_speakers_are_named() -> None:
+    segments = [
+        Segment(text="one", start_ms=0, end_ms=1_000, speaker=1),
+        Segment(text="word " * 30, start_ms=1_000, end_ms=5_000, speaker=2),
+        Segment(text="three", start_ms=6_000, end_ms=7_000),
+    ]
+    srt, vtt = to_srt(segments), to_vtt(segments)
+    assert "\nSpeaker 1: one\n" in srt and "\n<v Speaker 1>one\n" in vtt
+    # Each cue of an utterance has its voice; its text begins with the name once.
+    assert srt.count("Speaker 2: word") == 1
+    assert vtt.count("<v Speaker 2>word") == 2
+    assert "\nthree\n" in srt and "\nthree\n" in vtt
+    assert all(columns(line) <= LINE_COLUMNS_MAX for line in srt.splitlines())
+
+
 def test_no_speech() -> None:
     assert to_srt([]) == ""
     assert to_vtt([Segment(text=" ", start_ms=0, end_ms=9)]) == "WEBVTT\n"

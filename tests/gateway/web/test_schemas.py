@@ -18,7 +18,7 @@ def test_a_segment_shows_every_field_that_is_not_internal() -> None:
     fields = set(Segment.__struct_fields__)
     assert fields >= schemas.INTERNAL
     body = shown(result(job(3), "drei"))
-    assert body.keys() == fields - schemas.INTERNAL | {"segment_index", "text", "error"}
+    assert body.keys() == fields - schemas.INTERNAL | {"segment_index", "text", "error", "speaker"}
     assert (body["segment_index"], body["text"], body["error"]) == (3, "drei", None)
 
 

@@ -9,7 +9,7 @@ from fastapi import Response
 
 from gateway.web.sessions import transcript_response
 from persistence.reads import StoreUnavailable
-from tests.gateway.session_driver import SessionDriver, silence
+from tests.gateway.session_driver import SessionDriver, silence, speech
 from tests.gateway.web.endpoints import endpoint
 
 
@@ -57,7 +57,7 @@ async def test_deletions_of_unknown_sessions_are_limited_without_the_database() 
 
 
 def test_a_transcript_as_a_file_has_no_segments_without_a_text() -> None:
-    row = {"text": "one", "start_ms": 0, "end_ms": 900, "tokens": []}
+    row = {"text": "one", "start_ms": 0, "end_ms": 900, "tokens": [], "speaker": None}
     failed = {**row, "text": None}
     session = {"segments": [row, failed, {**row, "start_ms": 1_000, "end_ms": 1_900}]}
     text = transcript_response(session, "text")
@@ -65,3 +65,20 @@ def test_a_transcript_as_a_file_has_no_segments_without_a_text() -> None:
     srt = bytes(transcript_response(session, "srt").body)
     assert srt.count(b"-->") == 2 and b"00:00:01,000 --> 00:00:01,900" in srt
     assert bytes(transcript_response(session, "vtt").body).startswith(b"WEBVTT\n")
+
+
+def test_a_transcript_as_a_file_names_speakers() -> None:
+    row = {"text": "one", "start_ms": 0, "end_ms": 900, "tokens": [], "speaker": 2}
+    session = {"segments": [row]}
+    assert b"Speaker 2: one" in bytes(transcript_response(session, "srt").body)
+    assert b"<v Speaker 2>one" in bytes(transcript_response(session, "vtt").body)
+
+
+async def test_a_live_session_shows_its_speakers() -> None:
+    driver = SessionDriver()
+    driver.start(speakers=True)
+    driver.chunk(speech(1_500) + silence(1_000))
+    driver.recognise(driver.jobs[0], "one", b"\0\0\x80?")
+    server = SimpleNamespace(reader=NoDatabase(), sessions={"s": driver})
+    answer = await endpoint(server, "/api/v1/session/{session_id}")(session_id="s")
+    assert [segment["speaker"] for segment in answer["segments"]] == [1]

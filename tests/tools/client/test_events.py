@@ -16,6 +16,16 @@ from asr_client.exceptions import SessionError
             '"next_chunk_index":3,"next_segment_index":1}',
             events.Started("s", "t", 3, resumed=True),
         ),
+        (
+            '{"type":"chunk_result","segment_index":1,"chunk_index":2,"start_ms":3,"end_ms":4,'
+            '"text":"one","speaker":2}',
+            events.Segment(1, 2, 3, 4, "one", speaker=2),
+        ),
+        (
+            '{"type":"final_result","text":"one","duration":1.5,"chunk_count":2,"stored":true,'
+            '"speakers":[1,null]}',
+            events.FinalResult("one", 1.5, 2, True, speakers=(1, None)),
+        ),
         ('{"type":"ack","status":"received","chunk_index":4}', events.Acknowledged(4)),
         (
             '{"type":"partial_result","segment_index":0,"text":"on","new_field":1}',

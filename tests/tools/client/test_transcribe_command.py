@@ -202,6 +202,8 @@ def options(**changed: Any) -> Options:
         "url": "ws://h/ws/asr",
         "speed": 1.0,
         "partials": True,
+        "model": None,
+        "speakers": False,
         "language": None,
         "chunk_ms": 100,
         "mode": "auto",

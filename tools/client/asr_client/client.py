@@ -299,6 +299,7 @@ async def connect(
     language: str | None = None,
     hotwords: Sequence[str] = (),
     partials: bool = False,
+    speakers: bool = False,
     session_id: str | None = None,
     user_id: str | None = None,
     binary: bool = True,
@@ -319,6 +320,7 @@ async def connect(
         language: Such as ``zh`` or ``en``, for models that use it.
         hotwords: Words that the model should prefer, for models that use them.
         partials: Also receive partial results, as ``PartialResult`` among ``events()``.
+        speakers: Segments have a ``speaker``, if the server has a speaker model.
         session_id: Identifier of the session; a random UUID by default.
         user_id: Name stored with the session.
         binary: Send chunks as binary frames; otherwise as JSON with base64.
@@ -340,6 +342,7 @@ async def connect(
         language=language,
         hotwords=hotwords,
         partials=partials,
+        speakers=speakers,
     )
     chunks = ReplayBuffer()
     protocol = ClientProtocol(start, chunks, binary=binary)

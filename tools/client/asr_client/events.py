@@ -48,7 +48,8 @@ class Segment:
     """Text of one utterance. Segments arrive in order.
 
     ``start_ms`` and ``end_ms`` count from the beginning of the audio. ``chunk_index`` is the chunk
-    in which the utterance ends.
+    in which the utterance ends. ``speaker`` counts from 1 in order of appearance; None: unknown, or
+    not asked for.
     """
 
     segment_index: int
@@ -61,16 +62,22 @@ class Segment:
     confidence: float | None = None
     emotion: str | None = None
     events: tuple[str, ...] = ()
+    speaker: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FinalResult:
-    """Text of the whole session. ``stored``: it is committed to the server's database."""
+    """Text of the whole session. ``stored``: it is committed to the server's database.
+
+    ``speakers`` has the speaker of each segment, by its index, where some labels of segments are
+    corrected; it is empty if speakers were not asked for.
+    """
 
     text: str
     duration_s: float
     chunk_count: int
     stored: bool
+    speakers: tuple[int | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +136,7 @@ def _event_of(fields: Mapping[str, Any]) -> Event:
             confidence=fields.get("confidence"),
             emotion=fields.get("emotion"),
             events=tuple(fields.get("events", ())),
+            speaker=fields.get("speaker"),
         )
     if kind == "final_result":
         return FinalResult(
@@ -136,6 +144,7 @@ def _event_of(fields: Mapping[str, Any]) -> Event:
             duration_s=fields["duration"],
             chunk_count=fields["chunk_count"],
             stored=fields["stored"],
+            speakers=tuple(fields.get("speakers", ())),
         )
     if kind == "error":
         optional = ("chunk_index", "segment_index", "expected_chunk_index")

@@ -221,6 +221,7 @@ def start_fields(
     language: str | None = None,
     hotwords: Sequence[str] = (),
     partials: bool = False,
+    speakers: bool = False,
 ) -> dict[str, Any]:
     """Return the fields of a ``start`` message, only the ones that are set."""
     start: dict[str, Any] = {
@@ -235,6 +236,8 @@ def start_fields(
         start["model"] = model
     if language is not None:
         start["language"] = language
+    if speakers:
+        start["speakers"] = True
     if hotwords:
         start["hotwords"] = list(hotwords)
     return start

@@ -48,6 +48,7 @@ class Options:
     speed: float
     partials: bool
     model: str | None
+    speakers: bool
     language: str | None
     chunk_ms: int
     mode: Mode
@@ -77,7 +78,8 @@ class Screen:
             case Segment():
                 self._live.update(Text(""), refresh=True)
                 span = f"{event.start_ms / 1000:7.2f} to {event.end_ms / 1000:7.2f} s  "
-                self.console.print(Text(span, style="cyan") + Text(event.text))
+                speaker = "" if event.speaker is None else f"Speaker {event.speaker}: "
+                self.console.print(Text(span, style="cyan") + Text(speaker + event.text))
             case Problem():
                 print_error(self.console, f"{event.code}: {event.message}")
 
@@ -163,6 +165,7 @@ async def transcribe_source(
         model=options.model,
         language=options.language,
         partials=options.partials,
+        speakers=options.speakers,
         token=options.token,
         resume_s=RESUME_S if options.resume else 0,
     ) as session:
@@ -248,6 +251,7 @@ def transcribe(
     model: Annotated[str | None, typer.Option(help="Name of one of the server's models.")] = None,
     language: Annotated[str | None, typer.Option(help="Language, such as zh or en.")] = None,
     partials: Annotated[bool, typer.Option(help="Show text while it is being spoken.")] = True,
+    speakers: Annotated[bool, typer.Option(help="Show who speaks, if the server knows.")] = False,
     mode: Annotated[Mode, typer.Option(help="How the server reads chunks.")] = "auto",
     chunk_ms: Annotated[
         int, typer.Option(min=10, max=10_000, help="Audio in each chunk of a file, in ms.")
@@ -274,6 +278,7 @@ def transcribe(
         speed=speed,
         partials=partials,
         model=model,
+        speakers=speakers,
         language=language,
         chunk_ms=chunk_ms,
         mode=mode,
