@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from msgspec import to_builtins
+
 from gateway.dialects.dialect import Ignored, MessageError
 from gateway.dialects.fields import (
     LANGUAGE_CHARS_MAX,
@@ -18,6 +20,7 @@ from gateway.dialects.fields import (
     storable_hotwords,
 )
 from gateway.dialects.increments import Increments
+from gateway.dialects.recognised import recognised
 from gateway.dialects.speakers import speaker_name, with_speakers
 from gateway.dialects.strict_json import parse_object
 from gateway.session import events as e
@@ -71,6 +74,8 @@ class _Recording:
     error: str | None = None
     segments: list[e.SegmentText] = field(default_factory=list)
     """Kept in mode offline only, whose single reply contains all of them."""
+    warnings: tuple[e.StartWarning, ...] = ()
+    """Told in the next reply."""
     held: Reply | None = None
     """A reply after the end of the recording, held back because it may be the last."""
 
@@ -136,7 +141,14 @@ class Funasr:
     # ------------------------------------------------------------------------------------- encoding
 
     def encode(self, answer: e.Answer) -> Sequence[str]:
-        return [json.dumps(reply, ensure_ascii=False) for reply in self._replies(answer)]
+        recording = self._recordings[0] if self._recordings else None
+        if isinstance(answer, e.Started) and recording is not None:
+            recording.warnings = answer.warnings
+        replies = list(self._replies(answer))
+        if replies and recording is not None and recording.warnings:
+            replies[0] = {**replies[0], "warnings": to_builtins(recording.warnings)}
+            recording.warnings = ()
+        return [json.dumps(reply, ensure_ascii=False) for reply in replies]
 
     def _replies(self, answer: e.Answer) -> Sequence[Reply]:
         recording = self._recordings[0] if self._recordings else None
@@ -244,10 +256,11 @@ def _segment(recording: _Recording, answer: e.SegmentText) -> Sequence[Reply]:
         text = recording.increments.final(answer.text)
         if not text:
             return ()
-        reply = _reply(settings, "online", text, **_speaker(answer))
+        more = recognised([answer]) | _speaker(answer)
+        reply = _reply(settings, "online", text, **more)
     else:
         text = recording.increments.sentence(answer.text)
-        more = _times(text, [answer]) | _speaker(answer)
+        more = _times(text, [answer]) | recognised([answer]) | _speaker(answer)
         reply = _reply(settings, "2pass-offline", text, **more)
     replies = [*_released(recording), reply]
     if recording.finished and not recording.wants_end:
@@ -281,9 +294,9 @@ def _finished(recording: _Recording, answer: e.Finished) -> Sequence[Reply]:
     failure = {"error": error} if error is not None else {}
     if settings.mode == "offline":
         segments = with_speakers(recording.segments, answer)
-        times = _times(answer.text, segments) | _sentences(segments)
+        more = _times(answer.text, segments) | _sentences(segments) | recognised(segments)
         last = {} if recording.wants_end else {"is_final": True, **failure}
-        replies.append(_reply(settings, "offline", answer.text, **times, **last))
+        replies.append(_reply(settings, "offline", answer.text, **more, **last))
     mode = "2pass-offline" if settings.mode == "2pass" else settings.mode
     if recording.wants_end:
         # The client raises an error for an ``is_end`` that is not final.

@@ -15,6 +15,7 @@ from typing import Any, Literal, cast, get_args
 from msgspec import to_builtins
 
 from gateway.dialects.fields import LANGUAGE_CHARS_MAX
+from gateway.dialects.recognised import main_language, recognised
 from gateway.dialects.subtitles import Segment, TimedText, to_srt, to_vtt
 from gateway.session import events as e
 from wire.messages import Lane, ServedModel
@@ -28,6 +29,15 @@ OPENAI_MODELS = frozenset(
     {"whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-transcribe-diarize"}
 )
 """OpenAI's own models, which clients name by default: then the language decides."""
+
+_USED = frozenset(
+    {
+        *("model", "language", "response_format", "stream", "temperature"),
+        *("timestamp_granularities", "timestamp_granularities[]"),
+    }
+)
+CONFIDENCE_MIN = 1e-6
+"""Its logarithm is the lowest that a segment can have."""
 
 MEDIA_TYPES: dict[ResponseFormat, str] = {
     "json": "application/json",
@@ -67,6 +77,8 @@ class Request:
     stream: bool
     speakers: bool
     """The format has speakers, or the name of the model asks for them."""
+    ignored: tuple[str, ...] = ()
+    """Names of fields that have no effect."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +87,8 @@ class Transcript:
 
     text: str
     duration_ms: int
-    segments: tuple[Segment, ...]
+    segments: tuple[e.SegmentText, ...]
+    warnings: tuple[e.StartWarning, ...] = ()
 
 
 def parse(fields: Mapping[str, Sequence[str]]) -> Request:
@@ -111,6 +124,7 @@ def parse(fields: Mapping[str, Sequence[str]]) -> Request:
         granularities=_granularities(fields, response_format),
         stream=stream in ("true", "1"),
         speakers=response_format == "diarized_json" or "diarize" in model.lower(),
+        ignored=tuple(sorted({*fields} - _USED | ({"temperature"} if temperature else set()))),
     )
 
 
@@ -141,6 +155,7 @@ def start(request: Request, session_id: str) -> e.Start:
         sample_rate_hz=16_000,
         model=request.model,
         language=request.language,
+        ignored_fields=request.ignored,
         hotwords=(),
         partials=False,
         resume_token=None,
@@ -152,7 +167,7 @@ def start(request: Request, session_id: str) -> e.Start:
 # --------------------------------------------------------------------------------------- answers
 
 
-def segment(answer: e.SegmentText) -> Segment:
+def _timed(answer: e.SegmentText) -> Segment:
     words = tuple(
         TimedText(text=token.text, start_ms=token.start_ms, end_ms=token.end_ms)
         for token in answer.tokens
@@ -172,20 +187,31 @@ def encode(transcript: Transcript, request: Request) -> str:
     if wanted == "text":
         return transcript.text + "\n"
     if wanted == "srt":
-        return to_srt(transcript.segments)
+        return to_srt(map(_timed, transcript.segments))
     if wanted == "vtt":
-        return to_vtt(transcript.segments)
+        return to_vtt(map(_timed, transcript.segments))
     if wanted == "json":
-        return json.dumps({"text": transcript.text}, ensure_ascii=False)
-    if wanted == "diarized_json":
-        return json.dumps(_diarized(transcript), ensure_ascii=False)
-    return json.dumps(_verbose(transcript, request), ensure_ascii=False)
+        body: dict[str, Any] = {"text": transcript.text}
+    elif wanted == "diarized_json":
+        body = _diarized(transcript)
+    else:
+        body = _verbose(transcript, request)
+    return json.dumps(body | _warnings(transcript.warnings), ensure_ascii=False)
+
+
+def warnings_header(warnings: Sequence[e.StartWarning]) -> dict[str, str]:
+    """Return the header of formats that have no field for warnings: JSON in ASCII."""
+    return {"X-Warnings": json.dumps(to_builtins(warnings))} if warnings else {}
+
+
+def _warnings(warnings: Sequence[e.StartWarning]) -> dict[str, Any]:
+    return {"warnings": to_builtins(warnings)} if warnings else {}
 
 
 def _verbose(transcript: Transcript, request: Request) -> dict[str, Any]:
     body: dict[str, Any] = {
         "task": "transcribe",
-        "language": request.language,
+        "language": main_language(transcript.segments) or request.language,
         "duration": transcript.duration_ms / 1000,
         "text": transcript.text,
     }
@@ -196,24 +222,26 @@ def _verbose(transcript: Transcript, request: Request) -> dict[str, Any]:
         body["words"] = [
             {"word": word.text, "start": word.start_ms / 1000, "end": word.end_ms / 1000}
             for segment in transcript.segments
-            for word in segment.words
+            for word in _timed(segment).words
         ]
     return body
 
 
-def _segment(number: int, segment: Segment) -> dict[str, Any]:
+def _segment(number: int, segment: e.SegmentText) -> dict[str, Any]:
+    sure = segment.confidence
     return {
         "id": number,
         "seek": 0,
         "start": segment.start_ms / 1000,
         "end": segment.end_ms / 1000,
         "text": segment.text,
-        # Clients filter by these values, which the models do not return. These keep every segment.
+        # Clients filter by these values. Where the model returns none, they keep the segment.
         "tokens": [],
         "temperature": 0.0,
-        "avg_logprob": 0.0,
+        "avg_logprob": 0.0 if sure is None else math.log(max(sure, CONFIDENCE_MIN)),
         "compression_ratio": 1.0,
         "no_speech_prob": 0.0,
+        **recognised([segment]),
     }
 
 
@@ -228,7 +256,7 @@ def _diarized(transcript: Transcript) -> dict[str, Any]:
     }
 
 
-def _turn(number: int, segment: Segment) -> dict[str, Any]:
+def _turn(number: int, segment: e.SegmentText) -> dict[str, Any]:
     return {
         "type": "transcript.text.segment",
         "id": f"seg_{number:03}",
@@ -246,7 +274,7 @@ def _letter(speaker: int | None) -> str:
     return string.ascii_uppercase[speaker - 1 : speaker] or str(speaker)
 
 
-def turn(number: int, segment: Segment) -> str:
+def turn(number: int, segment: e.SegmentText) -> str:
     """Return a server-sent event with a segment and its speaker, of diarized_json."""
     return _event(_turn(number, segment))
 
@@ -256,9 +284,9 @@ def delta(text: str) -> str:
     return _event({"type": "transcript.text.delta", "delta": text})
 
 
-def done(text: str) -> str:
+def done(text: str, warnings: Sequence[e.StartWarning]) -> str:
     """Return the last server-sent event, with the whole text."""
-    return _event({"type": "transcript.text.done", "text": text})
+    return _event({"type": "transcript.text.done", "text": text, **_warnings(warnings)})
 
 
 def failed(code: str, message: str) -> str:

@@ -9,15 +9,23 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from msgspec import to_builtins
+
 from gateway.dialects.dialect import MessageError
-from gateway.dialects.fields import in_range, storable_hotwords
+from gateway.dialects.fields import MODEL_CHARS_MAX, in_range, storable, storable_hotwords
+from gateway.dialects.recognised import confidence
 from gateway.dialects.strict_json import parse_object
 from gateway.session import events as e
 from gateway.session.transcript import join_texts
 from wire.messages import Lane, Token
 
+_CONFIG = frozenset({"sample_rate", "words", "max_alternatives", "phrase_list", "model"})
+IGNORED_MAX = 16
+"""Fields of a configuration that a warning names."""
+IGNORED_CHARS_MAX = 64
+"""Characters of each name."""
 CONFIDENCE = 1.0
-"""The protocol requires a confidence, and the models return none."""
+"""The protocol requires a confidence; this is sent if the model returns none."""
 
 
 class Vosk:
@@ -38,6 +46,9 @@ class Vosk:
         self._with_words = True
         self._with_alternatives = False
         self._phrases: tuple[str, ...] = ()
+        self._model = ""
+        self._ignored: tuple[str, ...] = ()
+        """Fields of the configuration that have no effect."""
         self._session_id = ""
         """Empty: the next audio begins a session."""
         self._next_chunk_index = 0
@@ -45,6 +56,7 @@ class Vosk:
         self._next_segment_index = 0
         self._pending: deque[e.SegmentText] = deque()
         self._error: str | None = None
+        self._warnings: tuple[e.StartWarning, ...] = ()
 
     # -------------------------------------------------------------------------------------- parsing
 
@@ -83,6 +95,8 @@ class Vosk:
             user_id="",
             mode="stream",
             sample_rate_hz=self._sample_rate_hz,
+            model=self._model,
+            ignored_fields=self._ignored,
             language="",
             hotwords=self._phrases,
             partials=True,
@@ -93,8 +107,12 @@ class Vosk:
     def _configure(self, config: Any) -> None:
         if not isinstance(config, dict):
             raise MessageError("config must be an object")
-        if "model" in config:
-            raise MessageError("config.model is not supported: all clients share one model")
+        unknown = (storable(name, "config") for name in config if name not in _CONFIG)
+        self._ignored = tuple(name[:IGNORED_CHARS_MAX] for name in unknown)[:IGNORED_MAX]
+        model = config.get("model", self._model)
+        if not isinstance(model, str) or len(model) > MODEL_CHARS_MAX:
+            raise MessageError(f"model must be a string of at most {MODEL_CHARS_MAX} characters")
+        self._model = storable(model, "model")
         rate = _number(config.get("sample_rate", self._sample_rate_hz))
         if rate is None:
             raise MessageError("sample_rate must be a number")
@@ -121,6 +139,8 @@ class Vosk:
             self._note_segment(answer.segment_index)
             if answer.text:
                 self._pending.append(answer)
+        elif isinstance(answer, e.Started):
+            self._warnings = answer.warnings
         elif isinstance(answer, e.Problem):
             if answer.segment_index is not None:
                 self._note_segment(answer.segment_index)
@@ -133,34 +153,42 @@ class Vosk:
 
     def _reply(self) -> str:
         if self._pending:
-            segment = self._pending.popleft()
-            return self._result(segment.text, segment.tokens)
+            return self._result([self._pending.popleft()])
         return self._dump({"partial": self._partial})
 
     def _last_reply(self) -> str:
-        text = join_texts(segment.text for segment in self._pending)
-        tokens = [token for segment in self._pending for token in segment.tokens]
+        segments = list(self._pending)
         self._pending.clear()
-        return self._result(text, tokens)
+        return self._result(segments)
 
-    def _result(self, text: str, tokens: Sequence[Token]) -> str:
-        result: dict[str, Any] = {"text": text}
-        if self._with_words and tokens:
-            result = {"result": [self._word(token) for token in tokens], **result}
+    def _result(self, segments: Sequence[e.SegmentText]) -> str:
+        result: dict[str, Any] = {"text": join_texts(segment.text for segment in segments)}
+        if self._with_words and any(segment.tokens for segment in segments):
+            words = [self._word(token, s.confidence) for s in segments for token in s.tokens]
+            result = {"result": words, **result}
         if self._with_alternatives:
-            result = {"alternatives": [{"confidence": CONFIDENCE, **result}]}
+            sure = confidence(segments)
+            result = {"alternatives": [{"confidence": _or_sure(sure), **result}]}
         return self._dump(result)
 
-    def _word(self, token: Token) -> dict[str, Any]:
+    def _word(self, token: Token, sure: float | None) -> dict[str, Any]:
+        """``sure``: the confidence of the word's utterance; the models return none for words."""
         word = {"end": token.end_ms / 1000, "start": token.start_ms / 1000, "word": token.text}
         # An alternative has one confidence for all its words.
-        return word if self._with_alternatives else {"conf": CONFIDENCE, **word}
+        return word if self._with_alternatives else {"conf": _or_sure(sure), **word}
 
     def _dump(self, reply: dict[str, Any]) -> str:
-        """Add a pending error as ``error``, a field that clients of the protocol ignore."""
+        """Add warnings, and a pending error as ``error``: fields that clients of the protocol
+        ignore."""
+        if self._warnings:
+            reply, self._warnings = {**reply, "warnings": to_builtins(self._warnings)}, ()
         if self._error is not None:
             reply, self._error = {**reply, "error": self._error}, None
         return json.dumps(reply, ensure_ascii=False)
+
+
+def _or_sure(sure: float | None) -> float:
+    return CONFIDENCE if sure is None else sure
 
 
 def _number(value: Any) -> float | None:

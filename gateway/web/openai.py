@@ -191,6 +191,8 @@ class Upload:
     ) -> None:
         self.request = request
         self.session_id = str(uuid.uuid4())
+        self.warnings: tuple[e.StartWarning, ...] = ()
+        """Known once the session has started."""
         self._form = form
         self._file = file
         self._queue = AnswerQueue()
@@ -210,6 +212,8 @@ class Upload:
             if isinstance(answer, e.Problem):
                 status = _STATUS.get(answer.code, 500)
                 raise RefusedError(status, answer.code, answer.message, "file")
+            if isinstance(answer, e.Started):
+                self.warnings = answer.warnings
             if isinstance(answer, e.SegmentText | e.Finished):
                 yield answer
             if isinstance(answer, e.Finished):
@@ -266,7 +270,7 @@ async def _answer(upload: Upload, request: Request) -> Response:
     return Response(
         openai.encode(transcript, upload.request),
         media_type=openai.MEDIA_TYPES[upload.request.response_format],
-        headers={"X-Session-Id": upload.session_id},
+        headers={"X-Session-Id": upload.session_id, **openai.warnings_header(upload.warnings)},
     )
 
 
@@ -277,7 +281,8 @@ async def _transcript(upload: Upload) -> openai.Transcript:
             return openai.Transcript(
                 text=answer.text,
                 duration_ms=answer.duration_ms,
-                segments=tuple(map(openai.segment, with_speakers(segments, answer))),
+                segments=tuple(with_speakers(segments, answer)),
+                warnings=upload.warnings,
             )
         segments.append(answer)
     raise AssertionError("the last answer is Finished")
@@ -307,12 +312,12 @@ async def _deltas(upload: Upload) -> AsyncIterator[str]:
     try:
         async for answer in upload.answers():
             if isinstance(answer, e.Finished):
-                yield openai.done(answer.text)
+                yield openai.done(answer.text, upload.warnings)
                 continue
             if text := increments.sentence(answer.text):
                 yield openai.delta(text)
             if diarized and answer.text:
-                yield openai.turn(answer.segment_index, openai.segment(answer))
+                yield openai.turn(answer.segment_index, answer)
     except RefusedError as error:
         yield openai.failed(error.code, error.message)
 

@@ -289,6 +289,34 @@ def test_times_that_the_html5_client_fails_on_are_left_out(
     assert ("timestamp" in reply) is placed
 
 
+def test_what_the_model_recognised_besides_words_is_in_the_reply() -> None:
+    known = {"language": "zh", "confidence": 0.5, "emotion": "happy", "events": ["music"]}
+    told = structs.replace(segment(0, "一"), **{**known, "events": ("music",)})
+    for mode in ("offline", "2pass", "online"):
+        talk = dialect()
+        start(talk, mode=mode)
+        talk.parse(b"ab")
+        replies = encode_all(talk, told)
+        talk.parse(END)
+        replies += encode_all(talk, finished("一"))
+        (reply,) = [reply for reply in replies if reply["text"]]
+        assert reply | known == reply
+
+
+def test_warnings_are_in_the_next_reply_once() -> None:
+    talk = dialect()
+    start(talk, mode="2pass")
+    warning = e.StartWarning(code="hotwords_ignored", message="m")
+    started = e.Started(
+        session_id="session0", resume_token="", next_chunk_index=0, warnings=(warning,)
+    )
+    assert encode_all(talk, started) == []
+    (first,) = encode_all(talk, segment(0, "one"))
+    assert first["warnings"] == [{"code": "hotwords_ignored", "message": "m"}]
+    (second,) = encode_all(talk, segment(1, "two"))
+    assert "warnings" not in second
+
+
 # ---------------------------------------------------------------------------------------- speakers
 
 

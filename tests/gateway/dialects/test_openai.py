@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 
 import pytest
+from msgspec import structs
 from openai.types.audio import TranscriptionDiarized, TranscriptionTextSegmentEvent
 
 from gateway.dialects import openai
 from gateway.dialects.openai import FieldError, Transcript
-from gateway.dialects.subtitles import Segment, TimedText
 from gateway.session import events as e
 from wire.messages import ServedModel, Token
 
-WORD = TimedText(text="one", start_ms=100, end_ms=400)
+SEGMENT = e.SegmentText(
+    session_id="id",
+    chunk_index=0,
+    segment_index=0,
+    start_ms=50,
+    end_ms=450,
+    text="one",
+    tokens=(Token(text="one", start_ms=100, end_ms=400),),
+)
 TRANSCRIPT = Transcript(
     text="one",
     duration_ms=2_500,
     segments=(
-        Segment(text="one", start_ms=50, end_ms=450, words=(WORD,)),
-        Segment(text="", start_ms=900, end_ms=950),
+        SEGMENT,
+        structs.replace(SEGMENT, start_ms=900, end_ms=950, text="", tokens=()),
     ),
 )
+WARNING = e.StartWarning(code="language_ignored", message="模型")
 
 
 def request(**fields: str) -> openai.Request:
@@ -36,6 +47,7 @@ def test_omitted_fields_have_defaults() -> None:
         granularities=frozenset({"segment"}),
         stream=False,
         speakers=False,
+        ignored=("include", "prompt"),
     )
     assert openai.parse({"model": ["whisper-1"]}).model == ""
     start = openai.start(request(language="en"), "id")
@@ -92,7 +104,7 @@ def test_verbose_json_has_the_requested_granularities() -> None:
 
 def test_diarized_json() -> None:
     numbers = (1, 27, None)
-    turns = [Segment(text="one", start_ms=0, end_ms=500, speaker=number) for number in numbers]
+    turns = [structs.replace(SEGMENT, start_ms=0, end_ms=500, speaker=number) for number in numbers]
     transcript = Transcript(text="one one one", duration_ms=2_500, segments=tuple(turns))
     asked = request(response_format="diarized_json")
     body = TranscriptionDiarized.model_validate_json(openai.encode(transcript, asked))
@@ -105,17 +117,39 @@ def test_diarized_json() -> None:
     assert (found.id, found.speaker) == ("seg_003", "A")
 
 
-def test_a_segment_keeps_its_tokens() -> None:
-    answer = e.SegmentText(
-        session_id="id",
-        chunk_index=0,
-        segment_index=0,
-        start_ms=50,
-        end_ms=450,
-        text="one",
-        tokens=(Token(text="one", start_ms=100, end_ms=400),),
-    )
-    assert openai.segment(answer) == TRANSCRIPT.segments[0]
+def test_what_the_model_recognised_besides_words() -> None:
+    plain = json.loads(openai.encode(TRANSCRIPT, request(response_format="verbose_json")))
+    assert (plain["language"], plain["segments"][0]["avg_logprob"]) == ("", 0.0)
+    known = structs.replace(SEGMENT, language="zh", confidence=0.5, events=("music",))
+    transcript = replace(TRANSCRIPT, segments=(known,))
+    asked = request(response_format="verbose_json", language="en")
+    body = json.loads(openai.encode(transcript, asked))
+    assert body["language"] == "zh"
+    (segment,) = body["segments"]
+    assert segment["avg_logprob"] == pytest.approx(math.log(0.5))
+    assert (segment["language"], segment["confidence"], segment["events"]) == ("zh", 0.5, ["music"])
+    nothing = replace(TRANSCRIPT, segments=(structs.replace(known, confidence=0.0),))
+    assert json.loads(openai.encode(nothing, asked))["segments"][0]["avg_logprob"] < -10
+
+
+def test_warnings_are_in_the_body_or_in_a_header() -> None:
+    warned = replace(TRANSCRIPT, warnings=(WARNING,))
+    told = [{"code": "language_ignored", "message": "模型"}]
+    for wanted in ("json", "verbose_json"):
+        assert (
+            json.loads(openai.encode(warned, request(response_format=wanted)))["warnings"] == told
+        )
+    assert json.loads(openai.done("", (WARNING,))[6:])["warnings"] == told
+    (header,) = openai.warnings_header((WARNING,)).values()
+    assert header.isascii() and json.loads(header) == told
+    assert openai.warnings_header(()) == {}
+
+
+def test_fields_without_an_effect_are_named() -> None:
+    asked = request(prompt="p", temperature="0.5", langauge="zh", stream="true")
+    assert asked.ignored == ("langauge", "prompt", "temperature")
+    assert openai.start(asked, "id").ignored_fields == asked.ignored
+    assert request(temperature="0").ignored == ()
 
 
 @pytest.mark.parametrize(
@@ -132,7 +166,7 @@ def test_events_and_models() -> None:
         "type": "transcript.text.delta",
         "delta": "一",
     }
-    assert openai.done("一").endswith("\n\n")
+    assert openai.done("一", ()).endswith("\n\n")
     assert json.loads(openai.failed("code", "why")[6:])["error"]["message"] == "why"
     served = ServedModel(name="zh", model="paraformer-zh", workers=2)
     assert openai.models([served]) == {"object": "list", "data": [openai.model(served)]}

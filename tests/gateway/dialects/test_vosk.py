@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gateway.dialects.dialect import MessageError
 from gateway.dialects.vosk import Vosk
@@ -84,6 +85,34 @@ def test_words_and_alternatives_as_configured() -> None:
     assert alternative["result"] == [{"end": 1.5, "start": 1.0, "word": "two"}]
 
 
+def test_the_confidence_is_that_of_the_model() -> None:
+    talk = dialect()
+    talk.parse(b"ab")
+    talk.encode(structs.replace(segment(0, "one"), confidence=0.25))
+    (word,) = encoded(talk, RECEIVED)["result"]
+    assert word["conf"] == 0.25
+    talk.parse('{"config":{"max_alternatives":1}}')
+    talk.encode(structs.replace(segment(1, "two"), confidence=0.5))
+    (alternative,) = encoded(talk, RECEIVED)["alternatives"]
+    assert alternative["confidence"] == 0.5
+
+
+def test_the_model_is_part_of_the_configuration_and_warnings_of_the_next_reply() -> None:
+    talk = dialect()
+    talk.parse('{"config":{"model":"zh","phrase_list":["one"],"phrases":[]}}')
+    (start, _) = talk.parse(b"ab")
+    assert isinstance(start, e.Start)
+    assert (start.model, start.ignored_fields) == ("zh", ("phrases",))
+    warning = e.StartWarning(code="field_ignored", message="phrases")
+    started = e.Started(
+        session_id="session0", resume_token="", next_chunk_index=0, warnings=(warning,)
+    )
+    assert talk.encode(started) == ()
+    told = [{"code": "field_ignored", "message": "phrases"}]
+    assert encoded(talk, RECEIVED) == {"partial": "", "warnings": told}
+    assert encoded(talk, RECEIVED) == {"partial": ""}
+
+
 def test_numbers_in_strings_as_vosk_server_takes_them() -> None:
     talk = dialect()
     talk.parse('{"config":{"sample_rate":"16000","max_alternatives":"1"}}')
@@ -118,7 +147,8 @@ def test_an_error_is_an_extra_field_of_the_next_reply() -> None:
         "[]",
         "{}",
         '{"config":7}',
-        '{"config":{"model":"other"}}',
+        '{"config":{"model":7}}',
+        '{"config":{"model":"%s"}}' % ("x" * 257),
         '{"config":{"sample_rate":"8k"}}',
         '{"config":{"sample_rate":"nan"}}',
         '{"config":{"sample_rate":1%s}}' % ("0" * 400),
