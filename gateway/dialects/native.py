@@ -71,7 +71,8 @@ UNKNOWN_FIELDS_MAX = 16
 """Fields of a start that a warning names."""
 UNKNOWN_FIELD_CHARS_MAX = 64
 """Characters of each name."""
-_PLAIN_CHUNK = msgspec.json.Decoder(_PlainChunk)
+_PLAIN_CHUNK = msgspec.json.Decoder(_PlainChunk | FinishMessage)
+"""A union, because msgspec accepts a single class without its ``action``."""
 _PLAIN_CHUNK_QUOTES = 14
 """Of four keys and three strings. With a key that is repeated there would be more."""
 
@@ -102,9 +103,10 @@ def parse(message: str | bytes) -> e.ClientEvent:
     # Most messages are chunks in this form. The general way takes 60 % longer.
     try:
         chunk = _PLAIN_CHUNK.decode(message)
-    except (msgspec.MsgspecError, UnicodeEncodeError):
+    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
         return _parse_any(message)
-    if message.count('"') != _PLAIN_CHUNK_QUOTES or "\\" in message:
+    quotes = message.count('"')
+    if not isinstance(chunk, _PlainChunk) or quotes != _PLAIN_CHUNK_QUOTES or "\\" in message:
         return _parse_any(message)
     return e.Chunk(
         data=chunk.audio_data, chunk_index=chunk.chunk_index, session_id=chunk.session_id

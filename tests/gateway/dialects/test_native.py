@@ -188,6 +188,10 @@ FIELDS = st.one_of(
 WHOLE = [("action", "chunk"), ("session_id", "a"), ("chunk_index", 7), ("audio_data", "YQ==")]
 
 
+@example(
+    fields=[("session_id", "a"), ("session_id", "a"), ("chunk_index", 0), ("audio_data", "")],
+    separators=(",", ":"),
+)
 @given(
     fields=st.one_of(
         st.lists(FIELDS, max_size=6),
