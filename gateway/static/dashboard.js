@@ -78,12 +78,17 @@ function cell(text, name = "td") {
   return element;
 }
 
+/** A served model, with its workers if there are several models. */
+function modelText({ name, workers }, _place, all) {
+  return all.length > 1 ? `${name} (${number(workers)})` : name;
+}
+
 function drawWorkers(queue, workers) {
   $("workers-note").textContent = t("board.workers_note", {
     busy: number(queue.workers_busy),
     workers: number(queue.workers),
     speed: number(stats.throughput_rtfx),
-    models: stats.models.join(", ") || "–",
+    models: stats.served.map(modelText).join(", ") || "–",
   });
   const rows = workers.map((worker) => {
     const row = document.createElement("tr");

@@ -209,4 +209,5 @@ class StatsAnswer(BaseModel):
     throughput_rtfx: float
     """Seconds of audio that all workers recognise per second, as the broker measures it."""
     models: list[str]
+    served: list[ModelAnswer]
     recent: RecentAnswer

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from gateway.server import Server
 from gateway.telemetry import activity as a
-from gateway.web.schemas import QueueStatus, StatsAnswer
+from gateway.web.schemas import QueueStatus, StatsAnswer, model_answer
 from wire.messages import Load
 
 
@@ -60,6 +60,7 @@ def stats_body(server: Server, now_s: float) -> dict[str, Any]:
         "queue": queue_body(load),
         "throughput_rtfx": round(load.throughput_rtfx, 1) if load is not None else 0.0,
         "models": list(load.models) if load is not None else [],
+        "served": [model_answer(model) for model in server.models.all],
         "recent": recent_body(server.activity.slots(now_s)),
     }
 

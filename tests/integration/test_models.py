@@ -28,6 +28,7 @@ def two(embedded_services: EmbeddedServices) -> Iterator[Stack]:
     url = database.create(embedded_services.database_url, "two_models")
     settings = {"ASR_DEFAULT_MODEL": "a", "BROKER_LEASE_S": "2"}
     with running_stack(url, embedded_services.redis_url, **settings) as stack:
+        del stack.environment["ASR_MODEL"]
         stack.start("broker")
         stack.start("asr_worker", ASR_MODELS="a=demo")
         stack.start("asr_worker2", ASR_MODELS="b=fake:50ms")
