@@ -176,7 +176,8 @@ class WorkerSettings(ModelFilesSettings, BusSettings):
     @field_validator("asr_model")
     @classmethod
     def _known_model(cls, value: str) -> str:
-        model_source(value)
+        if value:
+            model_source(value)
         return value
 
     @property
@@ -202,10 +203,13 @@ class WorkerSettings(ModelFilesSettings, BusSettings):
 
     @model_validator(mode="after")
     def _one_list_of_models(self) -> WorkerSettings:
-        given = {"asr_model", "asr_served_name"} & self.model_fields_set
+        """An empty one counts as not set, as a container's environment may hold it."""
+        names = ("asr_model", "asr_served_name")
+        given = [n.upper() for n in names if n in self.model_fields_set and getattr(self, n)]
         if self.asr_models and given:
-            names = " and ".join(sorted(name.upper() for name in given))
-            raise ValueError(f"set either ASR_MODELS or {names}")
+            raise ValueError(f"set either ASR_MODELS or {' and '.join(given)}")
+        if not self.asr_models and not self.asr_model:
+            raise ValueError("ASR_MODEL is empty; leave it unset, or set ASR_MODELS")
         return self
 
     @property

@@ -139,3 +139,10 @@ def test_an_online_model_beside_several_models_is_of_one_of_them() -> None:
         WorkerSettings(asr_models=models, asr_online_model="paraformer-zh-streaming")
     with pytest.raises(ValidationError, match="'demo' is not a streaming model"):
         WorkerSettings(asr_models=models, asr_online_model="zh=demo")
+
+
+def test_an_empty_model_counts_as_not_set() -> None:
+    several = WorkerSettings.model_validate({"asr_model": "", "asr_models": "a=demo"})
+    assert several.served_models == {"a": "demo"}
+    with pytest.raises(ValidationError, match="ASR_MODEL is empty"):
+        WorkerSettings(asr_model="")

@@ -18,6 +18,7 @@ from tools.lab.harness.stack import Stack, running_stack, wait_until
 
 HASH = re.compile(r"[0-9a-f]{16}( [0-9a-f]{16})*")
 """Texts of the fake recogniser."""
+B = {"ASR_MODEL": "", "ASR_MODELS": "b=fake:50ms"}
 WAIT_S = 30.0
 AUDIO = spoken(8_100, digits=(4, 4))
 
@@ -28,10 +29,9 @@ def two(embedded_services: EmbeddedServices) -> Iterator[Stack]:
     url = database.create(embedded_services.database_url, "two_models")
     settings = {"ASR_DEFAULT_MODEL": "a", "BROKER_LEASE_S": "2"}
     with running_stack(url, embedded_services.redis_url, **settings) as stack:
-        del stack.environment["ASR_MODEL"]
         stack.start("broker")
-        stack.start("asr_worker", ASR_MODELS="a=demo")
-        stack.start("asr_worker2", ASR_MODELS="b=fake:50ms")
+        stack.start("asr_worker", ASR_MODEL="", ASR_MODELS="a=demo")
+        stack.start("asr_worker2", **B)
         stack.start("persistence")
         stack.start("gateway")
         stack.wait_ready(workers=2)
@@ -91,7 +91,7 @@ async def test_only_the_sessions_of_a_model_without_workers_wait(two: Stack) -> 
             await text_of(two, "b")
         assert json.loads(str(refused.value))["code"] == "no_worker"
         assert not finishing.done()
-        await asyncio.to_thread(two.start, "asr_worker2", ASR_MODELS="b=fake:50ms")
+        await asyncio.to_thread(two.start, "asr_worker2", **B)
         async with asyncio.timeout(WAIT_S):
             final = await finishing
     assert HASH.fullmatch(final.text) and final.stored
