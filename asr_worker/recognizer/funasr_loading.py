@@ -1,4 +1,4 @@
-"""Load a FunASR model: device, import, weights, repairs, warm-up.
+"""Load a FunASR model: device, import, weights, repairs.
 
 ``FAMILIES`` maps the classes of FunASR's models to ours. To add a family, write its module and add
 a line there.
@@ -11,11 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import structlog
 from omegaconf import OmegaConf
 
 from asr_worker.recognizer import features, funasr_repairs, precision
+from asr_worker.recognizer import features, funasr_repairs
+from asr_worker.recognizer.beam_search import BeamSearch
+from asr_worker.recognizer.fun_asr_nano import FunAsrNano
 from asr_worker.recognizer.funasr_recognizer import FunasrRecognizer
 from asr_worker.recognizer.load_errors import load_error
 from asr_worker.recognizer.paraformer import (
@@ -27,19 +29,28 @@ from asr_worker.recognizer.paraformer import (
 from asr_worker.recognizer.paraformer_streaming import ParaformerStreaming
 from asr_worker.recognizer.protocol import ModelLoadError
 from asr_worker.recognizer.punctuation import Punctuator
+from asr_worker.recognizer.qwen_asr import QwenAsr
 from asr_worker.recognizer.sense_voice import SenseVoice
 from asr_worker.recognizer.speaker_embedding import SpeakerEmbedder
 from asr_worker.recognizer.whisper import Whisper
+from asr_worker.recognizer.written_form import WrittenForm
 from asr_worker.settings import ModelSource, WorkerSettings, model_source
-from wire.messages import SAMPLE_RATE_HZ
 
 FAMILIES: dict[str, type[FunasrRecognizer]] = {
     "BiCifParaformer": BiCifParaformer,
+    "Branchformer": BeamSearch,
+    "Conformer": BeamSearch,
     "ContextualParaformer": ContextualParaformer,
+    "EBranchformer": BeamSearch,
+    "FunASRNano": FunAsrNano,
     "Paraformer": Paraformer,
     "ParaformerStreaming": ParaformerStreaming,
+    "Qwen3ASR": QwenAsr,
+    "SANM": BeamSearch,
     "SeacoParaformer": SeacoParaformer,
     "SenseVoiceSmall": SenseVoice,
+    "Transformer": BeamSearch,
+    "UniASR": BeamSearch,
     "WhisperWarp": Whisper,
 }
 """By the name of the model's class in FunASR; other classes are plain FunasrRecognizers."""
@@ -48,7 +59,7 @@ WEIGHTS = frozenset({".bin", ".onnx", ".pb", ".pt", ".pth", ".safetensors"})
 """Suffixes of files with weights."""
 
 
-def load(settings: WorkerSettings, source: ModelSource) -> FunasrRecognizer:
+def load(settings: WorkerSettings, source: ModelSource) -> WrittenForm:
     """Load the model of ``source``. Use the result only on the calling thread.
 
     Raises:
@@ -66,6 +77,17 @@ def load(settings: WorkerSettings, source: ModelSource) -> FunasrRecognizer:
     _warm_up(auto)
     # After the first call, in which AutoModel replaces its frontend by a copy.
     accelerated = features.accelerate(auto.kwargs.get("frontend"))
+    funasr_repairs.restore_configuration(auto)
+    frontend = auto.kwargs.get("frontend")
+    if hasattr(frontend, "dither"):
+        frontend.dither = 0.0  # FunASR's default adds noise: each call would have its own text.
+    accelerated = features.accelerate(frontend)
+    recognizer = family(auto, model=source.name, device=settings.asr_device)
+    try:
+        recognizer.warm_up()
+    except Exception as error:
+        message = f"model {source.name!r} ({model_class}) recognises no speech: {_reason(error)}"
+        raise ModelLoadError(message, final=True) from error
     punctuator = None
     if settings.asr_punc_model:
         punctuator = Punctuator(
@@ -85,6 +107,7 @@ def load(settings: WorkerSettings, source: ModelSource) -> FunasrRecognizer:
     if source.kind == "demo":
         log.warning("demo_model", note="recognises spoken digits only, in Mandarin and English")
     return family(auto, punctuator, model=source.name, device=device)
+    return WrittenForm(recognizer, punctuator)
 
 
 def load_embedder(settings: WorkerSettings) -> SpeakerEmbedder:
@@ -163,13 +186,10 @@ def _load_model(settings: WorkerSettings, source: ModelSource, device: str) -> A
         )
     except Exception as error:
         raise load_error(source, error) from error
+        message = f"model {source.name!r} can't be loaded: {_reason(error)}"
+        # A directory does not change by itself.
+        raise ModelLoadError(message, final=True) from error
 
 
-def _warm_up(auto: Any) -> None:
-    """Recognise one second of faint noise: the first call allocates and reveals a broken model."""
-    noise = np.random.default_rng(0).normal(0.0, 1e-3, SAMPLE_RATE_HZ).astype(np.float32)
-    try:
-        auto.generate(input=[noise], batch_size=1, disable_pbar=True)
-    except Exception as error:
-        reason = type(error).__name__
-        structlog.get_logger().warning("warm_up_failed", reason=reason)
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -1,7 +1,8 @@
 """Any FunASR model as a recogniser: utterances of many sessions in one ``generate`` call.
 
 A batch that fails is halved until the utterance at fault is alone. A model that cannot process
-batches is remembered. Subclasses, one module a family, state what is special about their models.
+batches gets one utterance at a time. Subclasses, one module a family, state what is special about
+their models; a class of FunASR without a family is a plain ``FunasrRecognizer``.
 """
 
 from __future__ import annotations
@@ -22,9 +23,15 @@ from asr_worker.recognizer.protocol import (
     Recognition,
     Utterance,
 )
-from asr_worker.recognizer.punctuation import Punctuator
 from wire.codec import ITEMS_MAX
-from wire.messages import BYTES_PER_SAMPLE, Abilities, Failure, Token, pcm_duration_ms
+from wire.messages import (
+    BYTES_PER_SAMPLE,
+    SAMPLE_RATE_HZ,
+    Abilities,
+    Failure,
+    Token,
+    pcm_duration_ms,
+)
 from wire.validation import TEXT_CHARS_MAX
 
 UTTERANCE_MS_MIN = 85
@@ -35,6 +42,7 @@ BATCH_FAILURES_MAX = 8
 model gets one utterance at a time."""
 
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_HAN, _WORD = re.compile("[\u4e00-\u9fff]"), re.compile("[a-z]{2,}(@@)?")
 _BESIDE_CJK = re.compile(f"(?<=[{_CJK}]) +| +(?=[{_CJK}])")
 
 Samples = npt.NDArray[np.float32]
@@ -43,28 +51,26 @@ Options = tuple[tuple[str, Any], ...]
 
 
 class FunasrRecognizer:
-    """A ``funasr.AutoModel``, with an optional punctuator, as a ``Recognizer``."""
+    """A ``funasr.AutoModel`` as a ``Recognizer``."""
 
     modules: ClassVar[tuple[str, ...]] = ()
     """The FunASR modules that register the family's classes; empty: import all of FunASR."""
-    can: ClassVar[Abilities] = Abilities(takes_language=True, hotwords="words")
-    """What the family's models can do. Models that ignore an argument do not get it, so that more
-    utterances share a call."""
+    can: ClassVar[Abilities] = Abilities()
+    """What all models of the family can do. Models that ignore an argument do not get it, so that
+    more utterances share a call."""
+    batches: ClassVar[bool | None] = None
+    """Whether several utterances share one call of the model, with the texts that each has alone;
+    None: to be tried."""
     fixed_options: ClassVar[Options] = ()
     """Passed with every utterance."""
 
-    def __init__(
-        self, auto: Any, punctuator: Punctuator | None, *, model: str, device: str
-    ) -> None:
+    def __init__(self, auto: Any, *, model: str, device: str) -> None:
         self.model = model
         self.device = device
-        self.abilities = replace(
-            self.can,
-            batch_jobs=BATCH_JOBS_MAX,
-            punctuation=self.can.punctuation or punctuator is not None,
-        )
         self._auto = auto
-        self._punctuator = punctuator
+        self.abilities = self.found_abilities(self.can)
+        if self.batches is not False:
+            self.abilities = replace(self.abilities, batch_jobs=BATCH_JOBS_MAX)
         self._failed_batches = 0
         """Consecutive, although their utterances succeeded alone."""
         self._succeeded_batches = 0
@@ -72,6 +78,31 @@ class FunasrRecognizer:
     @classmethod
     def prepare(cls) -> None:
         """Called once FunASR is imported, before the model's first use."""
+
+    def found_abilities(self, family: Abilities) -> Abilities:
+        """Return what the loaded model can do, by ``family``'s abilities and its tokenizer."""
+        return replace(family, languages=family.languages or _languages(self._auto))
+
+    def warm_up(self) -> None:
+        """Recognise faint noise. Reveals a model that recognises no speech, and one that cannot
+        process batches if its family does not say so.
+
+        Raises:
+            Exception: any that FunASR raises; ValueError if the model returns no text.
+        """
+        noise = np.random.default_rng(0).normal(0.0, 30.0, 2 * SAMPLE_RATE_HZ).astype("<i2")
+        batch = [Utterance(pcm=noise[:end].tobytes()) for end in (SAMPLE_RATE_HZ, len(noise))]
+        options = self._options(batch[0])
+        alone = [_texts(self._generate([each], options)) for each in batch]
+        if self.batches is not None:
+            return
+        try:
+            together = _texts(self._generate(batch, options))
+        except Exception as error:
+            self._stop_batching(type(error).__name__)
+            return
+        if any(alone) and together != [text for texts in alone for text in texts]:
+            self._stop_batching("other texts in a batch")
 
     def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
         """See ``Recognizer``. Utterances with different options are separate calls."""
@@ -91,14 +122,26 @@ class FunasrRecognizer:
 
     def _options(self, utterance: Utterance) -> Options:
         options = list(self.fixed_options)
-        if utterance.language and self.abilities.takes_language:
-            options.append(("language", utterance.language))
+        code, languages = language_code(utterance.language), self.abilities.languages
+        if self.abilities.takes_language and code and (not languages or code in languages):
+            options += self.language_options(code)
         if utterance.hotwords and self.abilities.hotwords != "none":
-            # FunASR fetches a hotword "http://…" and reads one that is a path. With a leading
-            # space the client's words are only words.
-            options.append(("hotword", " " + " ".join(utterance.hotwords)))
-            options.append(("hotwords", utterance.hotwords))
-        return tuple(options)
+            options += self.hotword_options(utterance.hotwords)
+        return (*options, *self.form_options(utterance))
+
+    def language_options(self, code: str) -> Options:
+        """Return the arguments of ``generate`` for a language of the model, such as ``zh``."""
+        return (("language", code),)
+
+    def hotword_options(self, hotwords: tuple[str, ...]) -> Options:
+        """Return the arguments of ``generate`` for ``hotwords``."""
+        # FunASR fetches hotwords "http://…", and reads or ignores those that end like a file's
+        # name. Between spaces the client's words are only words.
+        return (("hotword", f" {' '.join(hotwords)} "),)
+
+    def form_options(self, _utterance: Utterance) -> Options:
+        """Return the arguments of ``generate`` for the written form: punctuation, numbers."""
+        return ()
 
     def _recognize_alike(self, batch: list[Utterance], options: Options) -> list[Recognition]:
         """Recognise ``batch`` in one call if possible, else by halves, down to one by one."""
@@ -122,6 +165,8 @@ class FunasrRecognizer:
                 for result, utterance in zip(found, batch, strict=True)
             ]
         if len(batch) == 1:
+            if not found:  # SeacoParaformer's answer to audio without a token, such as a cough.
+                return [Recognition(text="")]
             return [_failed(ValueError(f"{len(found)} results for one utterance"))]
         return self._recognize_miscounted(batch, options)
 
@@ -167,20 +212,18 @@ class FunasrRecognizer:
 
     def _recognition(self, result: dict[str, Any], utterance: Utterance) -> Recognition:
         text, words = self.text_and_words(result)
-        tokens = _tokens(words, result.get("timestamp"), pcm_duration_ms(utterance.pcm))
-        if self._punctuator is not None and text:
-            try:
-                text = self._punctuator.punctuate(text)
-            except Exception as error:
-                return _failed(error)
+        tokens = _tokens(words, self.times(result), pcm_duration_ms(utterance.pcm))
         if len(text) > TEXT_CHARS_MAX or len(tokens) > ITEMS_MAX:
             return _failed(ValueError("the text exceeds the limits of a message"))
-        language = self.detected_language(result)
-        return Recognition(text=text.strip(), tokens=tokens, language=language)
+        return Recognition(text=text.strip(), tokens=tokens, **self.found_beside_the_text(result))
 
-    def detected_language(self, _result: dict[str, Any]) -> str:
-        """Return the language that the model detected, such as ``en``; empty if it detects none."""
-        return ""
+    def found_beside_the_text(self, _result: dict[str, Any]) -> dict[str, Any]:
+        """Return further fields of the ``Recognition``, such as the detected language."""
+        return {}
+
+    def times(self, result: dict[str, Any]) -> Any:
+        """Return start and end in ms of each word of ``text_and_words``; None without times."""
+        return result.get("timestamp")
 
     def text_and_words(self, result: dict[str, Any]) -> tuple[str, list[str]]:
         """Return the text of FunASR's ``result`` as people write it, and the words that its times
@@ -191,6 +234,31 @@ class FunasrRecognizer:
         # With times, FunASR puts a space between all words, Chinese characters included. The text
         # must not depend on whether times were requested.
         return _BESIDE_CJK.sub("", raw), list(result.get("words") or raw.split())
+
+
+def _texts(results: list[dict[str, Any]]) -> list[str]:
+    """Return the texts that are not empty.
+
+    Raises:
+        ValueError: a result has no text, such as a speaker model's.
+    """
+    if any("text" not in result for result in results):
+        raise ValueError("it returns no text")
+    return [result["text"] for result in results if result["text"]]
+
+
+def language_code(language: str) -> str:
+    """Return the code of a client's language: ``zh`` for ``zh-CN``; empty for ``auto``."""
+    code = language.strip().lower().replace("_", "-").partition("-")[0]
+    return "" if code == "auto" else code
+
+
+def _languages(auto: Any) -> tuple[str, ...]:
+    """Return the languages that a tokenizer of characters and words tells; empty if it doesn't."""
+    tokens = getattr(getattr(auto, "kwargs", {}).get("tokenizer"), "token_list", None)
+    if not isinstance(tokens, list | tuple) or not any(_HAN.fullmatch(t) for t in tokens):
+        return ()
+    return ("zh", "en") if any(_WORD.fullmatch(token) for token in tokens) else ("zh",)
 
 
 def samples_of(pcm: bytes) -> Samples:

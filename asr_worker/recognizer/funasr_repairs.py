@@ -90,6 +90,15 @@ def silence_logs() -> None:
         handler.addFilter(is_kept)
 
 
+def restore_configuration(auto: Any) -> None:
+    """Have ``auto.kwargs`` hold the frontend and the tokenizer that ``auto``'s calls use.
+
+    Each call of an AutoModel begins with its first configuration, a copy of ``auto.kwargs`` made
+    when it was loaded: a change to ``auto.kwargs["frontend"]`` before the first call has no effect.
+    """
+    auto._reset_runtime_configs()
+
+
 def repair_batching(model: Any) -> list[str]:
     """Make batched results of Paraformer's CIF predictor equal to those of single utterances.
 
@@ -104,10 +113,70 @@ def repair_batching(model: Any) -> list[str]:
         predictor.register_forward_pre_hook(_zero_padding)
         repairs.append("padding")
     module: Any = sys.modules[type(predictor).__module__]
-    if last_row_needs_a_token(module.cif_v1):
+    # CifPredictorV3 has a loop of its own over the frames instead.
+    if hasattr(module, "cif_v1") and last_row_needs_a_token(module.cif_v1):
         module.cif_v1 = _with_guard_row(module.cif_v1)
         repairs.append("last_row")
+    if hasattr(predictor, "blstm") and padding_changes_times(predictor):
+        predictor.get_upsample_timestamp = _with_packed_lstm(predictor)
+        repairs.append("times")
     return repairs
+
+
+def padding_changes_times(predictor: Any) -> bool:
+    """Whether padding changes the weights that token times follow from.
+
+    CifPredictorV3's LSTM runs backwards from the end of the padding, not of the utterance.
+    """
+    frames, width = 4, predictor.cif_conv1d.in_channels
+    device = predictor.cif_conv1d.weight.device
+    hidden = torch.randn(2, 2 * frames, width, generator=torch.Generator().manual_seed(0))
+    hidden, mask = hidden.to(device), torch.ones(2, 1, 2 * frames, device=device)
+    mask[1, :, frames:] = 0
+    one = torch.ones(2, device=device)
+    with torch.inference_mode():
+        padded = predictor.get_upsample_timestamp(hidden, mask, one)[2]
+        alone = predictor.get_upsample_timestamp(
+            hidden[1:, :frames], mask[1:, :, :frames], one[1:]
+        )[2]
+    difference = (padded[1:, : alone.shape[1]] - alone).abs().max()
+    return bool(difference > _TOLERANCE)
+
+
+def _with_packed_lstm(predictor: Any) -> Callable[..., Any]:
+    """The predictor's times, with an LSTM that does not see padding."""
+    times = predictor.get_upsample_timestamp
+
+    @functools.wraps(times)
+    def repaired(hidden: Any, mask: Any, token_num: Any) -> Any:
+        if len(hidden) == 1:
+            return times(hidden, mask, token_num)
+        lengths = (mask.sum(dim=(1, 2)) * predictor.upsample_times).long().cpu()
+
+        def pack(_lstm: Any, arguments: tuple[Any, ...]) -> Any:
+            packed = torch.nn.utils.rnn.pack_padded_sequence(
+                arguments[0], lengths, batch_first=True, enforce_sorted=False
+            )
+            return (packed,)
+
+        def unpack(_lstm: Any, _arguments: Any, outcome: Any) -> Any:
+            length = hidden.shape[1] * predictor.upsample_times
+            padded, _ = torch.nn.utils.rnn.pad_packed_sequence(
+                outcome[0], batch_first=True, total_length=length
+            )
+            return padded, outcome[1]
+
+        hooks = [
+            predictor.blstm.register_forward_pre_hook(pack),
+            predictor.blstm.register_forward_hook(unpack),
+        ]
+        try:
+            return times(hidden, mask, token_num)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    return repaired
 
 
 def padding_changes_weights(predictor: Any) -> bool:
@@ -163,6 +232,33 @@ def _with_guard_row(cif: Callable[..., Any]) -> Callable[..., Any]:
         return embeddings[:-1], fires[:-1]
 
     return guarded
+
+
+def align_decoded_tokens(tokenizer: Any) -> bool:
+    """Have FunASR's SenseVoice compute times of the tokens that it has decoded.
+
+    FunASR splits the text again and encodes each piece alone, with the prefix of a word. Pieces
+    inside words become two tokens then, and all times are lost with an IndexError. It also takes
+    the first four pieces for tags, whatever they are. Returns False without this fault.
+    """
+    pieces = [tokenizer.sp.id_to_piece(token) for token in range(tokenizer.get_vocab_size())]
+    if tokenizer.tokens2ids(pieces) == [[token] for token in range(len(pieces))]:
+        return False
+    decode = tokenizer.decode
+    decoded: list[int] = []
+    is_text = [
+        not piece.startswith("<|") and not tokenizer.sp.is_control(token)
+        for token, piece in enumerate(pieces)
+    ]
+
+    def decode_and_note(tokens: list[int]) -> Any:
+        decoded[:] = [token for token in tokens if is_text[token]]
+        return decode(tokens)
+
+    tokenizer.decode = decode_and_note
+    tokenizer.text2tokens = lambda _text: [*[""] * 4, *(pieces[token] for token in decoded)]
+    tokenizer.tokens2ids = lambda _pieces: [[token] for token in decoded]
+    return True
 
 
 def replace_token_times(times: Callable[[Any, int], list[list[int]]]) -> None:

@@ -41,6 +41,7 @@ def token_times(weights: npt.NDArray[np.float32], count: int) -> list[list[int]]
 
 
 class _Variant(FunasrRecognizer):
+    batches: ClassVar = True
     modules: ClassVar = (
         "funasr.frontends.wav_frontend",
         "funasr.models.bicif_paraformer.cif_predictor",

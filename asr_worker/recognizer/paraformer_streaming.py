@@ -19,7 +19,6 @@ import torch
 
 from asr_worker.recognizer.funasr_recognizer import FunasrRecognizer, Options
 from asr_worker.recognizer.protocol import ModelLoadError, Utterance
-from asr_worker.recognizer.punctuation import Punctuator
 from asr_worker.recognizer.streaming_network import (
     ChunkShape,
     Row,
@@ -68,17 +67,17 @@ class ParaformerStreaming(FunasrRecognizer):
         "funasr.tokenizer.char_tokenizer",
     )
     can: ClassVar = Abilities(streaming=True)
+    batches: ClassVar = True
 
     def __init__(
         self,
         auto: Any,
-        punctuator: Punctuator | None,
         *,
         model: str,
         device: str,
         shape: ChunkShape | None = None,
     ) -> None:
-        super().__init__(auto, punctuator, model=model, device=device)
+        super().__init__(auto, model=model, device=device)
         self._frontend = auto.kwargs["frontend"]
         self._frontend.dither = 0.0
         self._tokenizer = auto.kwargs["tokenizer"]

@@ -45,6 +45,12 @@ class Utterance:
     stream: tuple[str, int] | None = None
     """Names the utterance, by session and segment: its partial results have the same name, and
     their audio is the beginning of this one's. None: it has no other results."""
+    punctuation: bool | None = None
+    itn: bool | None = None
+    """Whether the text should have punctuation, and be inverse text normalised; None: as the model
+    and the settings have it."""
+    context: str = ""
+    """The end of the session's text before this utterance, if it is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

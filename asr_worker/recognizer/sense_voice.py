@@ -5,11 +5,17 @@ from __future__ import annotations
 import re
 from typing import Any, ClassVar
 
-from asr_worker.recognizer.funasr_recognizer import FunasrRecognizer
+from asr_worker.recognizer import funasr_repairs
+from asr_worker.recognizer.funasr_recognizer import FunasrRecognizer, Options
+from asr_worker.recognizer.protocol import Utterance
 from wire.messages import Abilities
 
-_LANGUAGE = re.compile(r"<\|(zh|en|yue|ja|ko)\|>")
-"""The tag for the language; without speech the model writes ``nospeech`` in its place."""
+_TAG = re.compile(r"<\|([^|<>]*)\|>")
+_LANGUAGES = ("zh", "en", "yue", "ja", "ko")
+_EMOTIONS = frozenset(
+    ("happy", "sad", "angry", "neutral", "fearful", "disgusted", "surprised"),
+)
+_NO_EVENTS = frozenset((*_LANGUAGES, "nospeech", "withitn", "woitn", "speech", "event_unk"))
 
 
 class SenseVoice(FunasrRecognizer):
@@ -20,22 +26,49 @@ class SenseVoice(FunasrRecognizer):
         "funasr.tokenizer.sentencepiece_tokenizer",
     )
     can: ClassVar = Abilities(
-        languages=("zh", "en", "yue", "ja", "ko"),
+        languages=_LANGUAGES,
         takes_language=True,
         detects_language=True,
+        word_times=True,
         punctuation=True,
         itn=True,
+        tags=True,
     )
-    fixed_options: ClassVar = (("use_itn", True),)
-    """Inverse text normalisation, as FunASR's documentation recommends."""
+    batches: ClassVar = True
+    fixed_options: ClassVar = (("output_timestamp", True),)
 
-    def detected_language(self, result: dict[str, Any]) -> str:
-        found = _LANGUAGE.match(str(result.get("text", "")))
-        return found[1] if found else ""
+    def __init__(self, auto: Any, *, model: str, device: str) -> None:
+        super().__init__(auto, model=model, device=device)
+        if tokenizer := auto.kwargs.get("tokenizer"):
+            funasr_repairs.align_decoded_tokens(tokenizer)
+
+    def form_options(self, utterance: Utterance) -> Options:
+        """The model has one switch for inverse text normalisation and punctuation; FunASR's
+        documentation recommends it."""
+        return (("use_itn", utterance.itn is not False),)
+
+    def found_beside_the_text(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Return language, emotion and events by the tags. Of several emotions the first counts."""
+        tags = [tag.lower() for tag in _TAG.findall(str(result["text"]))]
+        emotions = [tag for tag in tags if tag in _EMOTIONS]
+        # Sounds may be marked by their start and end: <|Laughter|>…<|/Laughter|>.
+        sounds = (tag for tag in tags if not tag.startswith(("/", "emo_")))
+        return {
+            "language": next((tag for tag in tags if tag in _LANGUAGES), ""),
+            "emotion": emotions[0] if emotions else "",
+            "events": tuple(dict.fromkeys(s for s in sounds if s not in _NO_EVENTS | _EMOTIONS)),
+        }
 
     def text_and_words(self, result: dict[str, Any]) -> tuple[str, list[str]]:
-        """See ``FunasrRecognizer``. The tags for language, emotion and events are removed."""
-        from funasr.utils.postprocess_utils import rich_transcription_postprocess
+        """See ``FunasrRecognizer``. The tags are removed from the text."""
+        return _TAG.sub("", str(result["text"])), [word for word, _ in _timed_words(result)]
 
-        text: str = rich_transcription_postprocess(str(result.get("text", "")))
-        return text, list(result.get("words") or ())
+    def times(self, result: dict[str, Any]) -> Any:
+        return [times for _, times in _timed_words(result)]
+
+
+def _timed_words(result: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Return the words with their times, without punctuation and SentencePiece's mark of words."""
+    timed = zip(result.get("words") or (), result.get("timestamp") or (), strict=True)
+    words = ((str(word).strip("▁"), times) for word, times in timed)
+    return [(word, times) for word, times in words if any(map(str.isalnum, word))]

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from asr_worker.recognizer.funasr_recognizer import FunasrRecognizer
+from asr_worker.recognizer.written_form import WrittenForm
 from tests.asr_worker.recognizer.comparison import load, load_plain
 
 
 @pytest.fixture(scope="package")
-def recognizer(tiny_model_dir: Path) -> FunasrRecognizer:
+def recognizer(tiny_model_dir: Path) -> WrittenForm:
     return load(tiny_model_dir)
 
 

@@ -11,7 +11,7 @@ from asr_worker.recognizer.funasr_loading import FAMILIES
 from asr_worker.recognizer.protocol import ModelLoadError
 from asr_worker.recognizer.punctuation import Punctuator
 from asr_worker.settings import WorkerSettings, model_source
-from tests.asr_worker.recognizer import tiny_whisper
+from tests.asr_worker.recognizer import tiny_punctuation, tiny_variants, tiny_whisper
 from tests.asr_worker.recognizer.comparison import load
 from tests.asr_worker.recognizer.test_funasr_repairs import run
 
@@ -43,8 +43,24 @@ def test_modules_of_families_register_the_classes_of_the_full_import() -> None:
     modules |= set(Punctuator.modules)
     different, registered = run(PROGRAM, json.dumps(sorted(modules)))
     assert different == []
-    for model_class in (*FAMILIES, Punctuator.model_class):
+    expected = [model_class for model_class, family in FAMILIES.items() if family.modules]
+    for model_class in (*expected, Punctuator.model_class):
         assert f"model_classes {model_class}" in registered
+
+
+def test_a_speaker_model_is_no_recogniser(tmp_path: Path) -> None:
+    directory = tiny_variants.build(tmp_path / "model", "CAMPPlus")
+    with pytest.raises(ModelLoadError, match=r"\(CAMPPlus\) recognises no speech: .*no text") as e:
+        load(directory)
+    assert e.value.final
+
+
+def test_a_punctuation_model_is_no_recogniser(tmp_path: Path) -> None:
+    directory = tiny_punctuation.build(tmp_path / "model")
+    with pytest.raises(ModelLoadError, match=r"\(CTTransformer\) recognises no speech") as e:
+        load(directory)
+    assert e.value.final
+    assert "\n" not in str(e.value)
 
 
 def test_an_unknown_class_needs_all_of_funasr(tmp_path: Path) -> None:

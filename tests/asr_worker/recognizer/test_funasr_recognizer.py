@@ -16,22 +16,22 @@ from asr_worker.recognizer.funasr_recognizer import (
     UTTERANCE_MS_MIN,
     FunasrRecognizer,
     _tokens,
+    language_code,
 )
-from asr_worker.recognizer.protocol import RECOGNITION_FAILED, Utterance
-from asr_worker.recognizer.punctuation import Punctuator
+from asr_worker.recognizer.protocol import RECOGNITION_FAILED, Recognizer, Utterance
 from tests.asr_worker.recognizer.comparison import plain_text, spoken, texts
 from wire.messages import Token
 from wire.validation import TEXT_CHARS_MAX
 
 
-def test_results_are_in_the_order_of_the_utterances(recognizer: FunasrRecognizer) -> None:
+def test_results_are_in_the_order_of_the_utterances(recognizer: Recognizer) -> None:
     audio = [spoken(seed, samples) for seed, samples in enumerate((90_000, 5_000, 40_000, 6_000))]
     together = texts(recognizer, audio)
     assert together == [texts(recognizer, [samples])[0] for samples in audio]
     assert texts(recognizer, audio[::-1]) == together[::-1]
 
 
-def test_audio_shorter_than_one_frame_has_an_empty_text(recognizer: FunasrRecognizer) -> None:
+def test_audio_shorter_than_one_frame_has_an_empty_text(recognizer: Recognizer) -> None:
     shortest = UTTERANCE_MS_MIN * 16
     audio = [np.ones(samples, np.int16) for samples in (0, 1, 399, shortest - 1, shortest)]
     found = texts(recognizer, audio)
@@ -40,7 +40,7 @@ def test_audio_shorter_than_one_frame_has_an_empty_text(recognizer: FunasrRecogn
     assert texts(recognizer, []) == []
 
 
-def test_full_scale_audio_and_an_odd_byte_count(recognizer: FunasrRecognizer) -> None:
+def test_full_scale_audio_and_an_odd_byte_count(recognizer: Recognizer) -> None:
     loudest = np.tile(np.array([32_767, -32_768], np.int16), 8_000)
     odd = Utterance(pcm=loudest.tobytes() + b"\1")
     even, cut = recognizer.recognize([Utterance(pcm=loudest.tobytes()), odd])
@@ -70,7 +70,7 @@ class Misbehaving:
 
 def misbehaving(plain: Any, fault: Callable[[list[Any]], None]) -> tuple[Any, FunasrRecognizer]:
     auto = Misbehaving(plain, fault)
-    return auto, FunasrRecognizer(auto, None, model="misbehaving", device="cpu")
+    return auto, FunasrRecognizer(auto, model="misbehaving", device="cpu")
 
 
 def refuse_poison(batch: list[Any]) -> None:
@@ -132,7 +132,7 @@ def test_a_wrong_number_of_results_ends_batching(plain: Any) -> None:
             return super().generate(input, **options)[:1]
 
     recognizer = FunasrRecognizer(
-        Miscounting(plain, lambda _: None), None, model="miscounting", device="cpu"
+        Miscounting(plain, lambda _: None), model="miscounting", device="cpu"
     )
     audio = [spoken(seed, 8_000) for seed in range(3)]
     assert texts(recognizer, audio) == [plain_text(plain, samples) for samples in audio]
@@ -147,6 +147,7 @@ class Recording:
 
     def __init__(self, result: dict[str, Any]) -> None:
         self.calls: list[dict[str, Any]] = []
+        self.kwargs: dict[str, Any] = {}
         self._result = result
 
     def generate(self, input: list[Any], **options: Any) -> list[dict[str, Any]]:
@@ -156,39 +157,27 @@ class Recording:
 
 def calls_for(model_class: str, *utterances: Utterance) -> list[dict[str, Any]]:
     auto = Recording({"text": "x"})
-    FAMILIES.get(model_class, FunasrRecognizer)(auto, None, model="m", device="cpu").recognize(
-        utterances
-    )
+    FAMILIES[model_class](auto, model="m", device="cpu").recognize(utterances)
     return auto.calls
 
 
 def text_and_words(result: dict[str, Any]) -> tuple[str, list[str]]:
-    return FunasrRecognizer(None, None, model="m", device="cpu").text_and_words(result)
+    return FunasrRecognizer(None, model="m", device="cpu").text_and_words(result)
 
 
 SECOND = b"\0\0" * 16_000
 
 
-def test_different_languages_and_hotwords_are_separate_calls() -> None:
+def test_different_hotwords_are_separate_calls() -> None:
     calls = calls_for(
-        "Unknown",
+        "SeacoParaformer",
+        Utterance(pcm=SECOND),
         Utterance(pcm=SECOND, language="zh"),
-        Utterance(pcm=SECOND, language="zh"),
-        Utterance(pcm=SECOND, language="en"),
-        Utterance(pcm=SECOND, language="zh", hotwords=("a", "b")),
+        Utterance(pcm=SECOND, hotwords=("a", "b")),
         Utterance(pcm=SECOND),
     )
-    assert [call["count"] for call in calls] == [2, 1, 1, 1]
-    assert [call.get("language") for call in calls] == ["zh", "en", "zh", None]
-    assert [call.get("hotword") for call in calls] == [None, None, " a b", None]
-
-
-def test_abilities_are_those_of_the_family_and_its_punctuator() -> None:
-    seaco = FAMILIES["SeacoParaformer"](None, None, model="m", device="cpu").abilities
-    assert (seaco.hotwords, seaco.word_times, seaco.takes_language) == ("words", True, False)
-    assert not seaco.punctuation
-    punctuator = Punctuator(Recording({"text": "x"}))
-    assert FAMILIES["Paraformer"](None, punctuator, model="m", device="cpu").abilities.punctuation
+    assert [call["count"] for call in calls] == [3, 1]
+    assert [call.get("hotword") for call in calls] == [None, " a b "]
 
 
 def test_a_model_that_takes_neither_gets_one_call() -> None:
@@ -241,18 +230,80 @@ def test_funasrs_times_match_its_words(plain: Any) -> None:
     assert all(a.start_ms <= a.end_ms <= b.end_ms for a, b in pairwise(tokens))
 
 
-def test_punctuation_is_added_to_texts_that_are_not_empty() -> None:
-    punctuator = Recording({"text": "x。"})
-    auto = Recording({"text": "x"})
-    recognizer = FunasrRecognizer(auto, Punctuator(punctuator), model="m", device="cpu")
-    found = recognizer.recognize([Utterance(pcm=SECOND), Utterance(pcm=b"")])
-    assert [recognition.text for recognition in found] == ["x。", ""]
-    assert len(punctuator.calls) == 1
-
-
 def test_a_text_longer_than_a_message_allows_is_a_failure() -> None:
     auto = Recording({"text": "x" * (TEXT_CHARS_MAX + 1)})
-    recognizer = FunasrRecognizer(auto, None, model="m", device="cpu")
+    recognizer = FunasrRecognizer(auto, model="m", device="cpu")
     (found,) = recognizer.recognize([Utterance(pcm=SECOND)])
     assert found.text is None
     assert found.failure is not None
+
+
+# ------------------------------------------------------------------ what a model can do
+
+
+class Sized:
+    """A stand-in for a model without a family: ``texts`` has its answer to each size of batch."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.kwargs: dict[str, Any] = {}
+        self._answers = answers
+
+    def generate(self, input: list[Any], **_options: Any) -> Any:
+        answer = self._answers[len(input) - 1]
+        if isinstance(answer, Exception):
+            raise answer
+        return [{"text": text} if isinstance(text, str) else text for text in answer]
+
+
+def warmed_up(*answers: Any) -> FunasrRecognizer:
+    recognizer = FunasrRecognizer(Sized(*answers), model="sized", device="cpu")
+    recognizer.warm_up()
+    return recognizer
+
+
+@pytest.mark.parametrize("answer", [["x"], ["x", "y"], ValueError("batch_size must be 1")])
+def test_a_model_that_cannot_batch_is_found_out_before_its_first_job(answer: Any) -> None:
+    assert warmed_up(["x"], answer).abilities.batch_jobs == 1
+
+
+@pytest.mark.parametrize("answers", [(["x"], ["x", "x"]), ([""], [""]), ([], [])])
+def test_a_model_that_hears_nothing_in_noise_may_batch(answers: Any) -> None:
+    assert warmed_up(*answers).abilities.batch_jobs > 1
+
+
+@pytest.mark.parametrize("answers", [(ValueError("no encoder"),), ([{"spk_embedding": 1}],)])
+def test_a_model_that_returns_no_text_fails_its_warm_up(answers: Any) -> None:
+    with pytest.raises(ValueError, match=r"no (encoder|text)"):
+        warmed_up(*answers)
+
+
+def test_no_result_for_an_utterance_is_an_empty_text() -> None:
+    recognizer = FunasrRecognizer(Sized([], []), model="silent", device="cpu")
+    found = recognizer.recognize([Utterance(pcm=SECOND)] * 2)
+    assert [recognition.text for recognition in found] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "languages"),
+    [
+        (["<blank>", "你", "hel@@", "lo"], ("zh", "en")),
+        (["<blank>", "你"], ("zh",)),
+        (["<blank>", "hel", "lo"], ()),
+        (None, ()),
+    ],
+)
+def test_languages_follow_from_the_tokens(tokens: Any, languages: tuple[str, ...]) -> None:
+    class Tokenizer:
+        token_list = tokens
+
+    auto = Recording({"text": "x"})
+    auto.kwargs["tokenizer"] = Tokenizer()
+    assert FunasrRecognizer(auto, model="m", device="cpu").abilities.languages == languages
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [("zh", "zh"), ("zh-CN", "zh"), (" EN_us", "en"), ("auto", ""), ("", "")],
+)
+def test_a_language_is_its_first_part(asked: str, code: str) -> None:
+    assert language_code(asked) == code

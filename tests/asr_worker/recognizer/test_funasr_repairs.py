@@ -13,13 +13,15 @@ import random
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
 from asr_worker.recognizer import funasr_repairs
 from asr_worker.recognizer.funasr_recognizer import FunasrRecognizer
+from asr_worker.recognizer.written_form import WrittenForm
+from tests.asr_worker.recognizer import tiny_sense_voice, tiny_variants
 from tests.asr_worker.recognizer.comparison import (
     BATCH,
     load_plain,
@@ -107,9 +109,7 @@ def test_funasrs_log_records_below_error_are_dropped(monkeypatch: pytest.MonkeyP
 
 
 def test_batches_still_differ_without_repair(tiny_model_dir: Path, plain: Any) -> None:
-    unrepaired = FunasrRecognizer(
-        load_plain(tiny_model_dir), None, model="unrepaired", device="cpu"
-    )
+    unrepaired = FunasrRecognizer(load_plain(tiny_model_dir), model="unrepaired", device="cpu")
     rng = random.Random(500)
     audio = [spoken(seed, rng.randint(4_800, 128_000)) for seed in range(BATCH)]
     alone = [plain_text(plain, samples) for samples in audio]
@@ -132,7 +132,7 @@ def plain_cif() -> Any:
     return inspect.unwrap(cif)
 
 
-def test_the_last_row_still_needs_a_token(recognizer: FunasrRecognizer) -> None:
+def test_the_last_row_still_needs_a_token(recognizer: WrittenForm) -> None:
     cif = plain_cif()
     assert funasr_repairs.last_row_needs_a_token(cif)
     guarded = funasr_repairs._with_guard_row(cif)
@@ -144,15 +144,60 @@ def test_the_last_row_still_needs_a_token(recognizer: FunasrRecognizer) -> None:
         assert torch.equal(found, expected)
 
 
-def test_a_repaired_model_needs_no_repair(recognizer: FunasrRecognizer) -> None:
-    assert funasr_repairs.repair_batching(recognizer._auto.model) == []
+def test_a_repaired_model_needs_no_repair(recognizer: WrittenForm) -> None:
+    auto = cast(FunasrRecognizer, recognizer._recognizer)._auto
+    assert funasr_repairs.repair_batching(auto.model) == []
 
 
 def test_a_model_without_cif_predictor_needs_no_repair() -> None:
     assert funasr_repairs.repair_batching(torch.nn.Linear(1, 1)) == []
 
 
+@pytest.fixture(scope="module")
+def bicif(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """FunASR's BiCifParaformer as it is."""
+    directory = tmp_path_factory.mktemp("models") / "bicif"
+    return load_plain(tiny_variants.build(directory, "BiCifParaformer"))
+
+
+def test_padding_still_changes_times_and_a_packed_lstm_does_not(bicif: Any) -> None:
+    predictor = bicif.model.predictor
+    assert funasr_repairs.padding_changes_times(predictor)
+    predictor.get_upsample_timestamp = funasr_repairs._with_packed_lstm(predictor)
+    assert not funasr_repairs.padding_changes_times(predictor)
+    del predictor.get_upsample_timestamp
+
+
+def test_a_change_of_the_configuration_still_has_no_effect_before_the_first_call(
+    bicif: Any, tmp_path: Path
+) -> None:
+    auto = load_plain(tiny_variants.build(tmp_path / "model", "Paraformer"))
+    auto.kwargs["frontend"].dither = 0.0
+    first = auto.kwargs["frontend"]
+    funasr_repairs.restore_configuration(auto)
+    used = auto.kwargs["frontend"]
+    assert used is not first
+    assert used.dither == 1.0
+    plain_text(auto, spoken(1))
+    assert auto.kwargs["frontend"] is used
+
+
 # ------------------------------------------------------------------------------------- token times
+
+
+def test_sense_voice_still_encodes_its_tokens_again(tmp_path: Path) -> None:
+    auto = load_plain(tiny_sense_voice.build(tmp_path / "model"))
+    funasr_repairs.restore_configuration(auto)
+    tokenizer = auto.kwargs["tokenizer"]
+    inside = next(
+        token
+        for token in range(tokenizer.get_vocab_size())
+        if tokenizer.sp.id_to_piece(token).isalpha()
+    )
+    assert tokenizer.tokens2ids([tokenizer.sp.id_to_piece(inside)]) != [[inside]]
+    assert funasr_repairs.align_decoded_tokens(tokenizer)
+    tokenizer.decode([inside, tokenizer.sp.piece_to_id("<|zh|>")])
+    assert tokenizer.tokens2ids(tokenizer.text2tokens("")[4:]) == [[inside]]
 
 
 @pytest.fixture

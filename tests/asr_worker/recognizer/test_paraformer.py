@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +17,22 @@ from hypothesis import strategies as st
 from asr_worker.recognizer.funasr_recognizer import FunasrRecognizer
 from asr_worker.recognizer.paraformer import token_times
 from asr_worker.recognizer.protocol import Utterance
+from asr_worker.recognizer.written_form import WrittenForm
 from asr_worker.settings import DEMO_MODEL_DIR
-from tests.asr_worker.recognizer.comparison import BATCH, load, plain_text, spoken, texts
+from tests.asr_worker.recognizer import tiny_variants
+from tests.asr_worker.recognizer.comparison import (
+    BATCH,
+    load,
+    plain_text,
+    spoken,
+    texts,
+)
+from tests.asr_worker.recognizer.tiny_model import TOKENS
 from tools.lab.digit_speech import VOICES, expected_text, random_digits, speak
 
 
 def test_batches_equal_funasr_one_by_one_on_500_utterances(
-    recognizer: FunasrRecognizer, plain: Any
+    recognizer: WrittenForm, plain: Any
 ) -> None:
     rng = random.Random(500)
     audio = [spoken(seed, rng.randint(4_800, 128_000)) for seed in range(500)]
@@ -37,30 +46,69 @@ def test_batches_equal_funasr_one_by_one_on_500_utterances(
     assert recognizer.abilities.batch_jobs > 1
 
 
-@pytest.fixture(scope="module")
-def quiet_recognizer(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A model that finds no token in silence, like trained models."""
-    directory = tmp_path_factory.mktemp("models") / "quiet"
-    directory.mkdir()
-    for path in tiny_model_dir.iterdir():
-        (directory / path.name).write_bytes(path.read_bytes())
+def quieted(directory: Path) -> Path:
+    """Have the model find no token in short audio, as trained models do in silence."""
     weights = torch.load(directory / "model.pt")
     weights["predictor.cif_output.weight"].zero_()
     weights["predictor.cif_output.bias"].fill_(-3.2)  # 0.04 tokens per frame of 60 ms
     torch.save(weights, directory / "model.pt")
-    return load(directory)
+    return directory
 
 
-def test_an_utterance_without_tokens_does_not_change_its_batch(
-    quiet_recognizer: FunasrRecognizer,
-) -> None:
+# -------------------------------------------------------------------------------------- variants
+
+BATCHING = ("BiCifParaformer", "ContextualParaformer", "SeacoParaformer")
+UTTERANCES = 200
+
+
+@pytest.mark.parametrize("variant", BATCHING)
+def test_batches_equal_one_by_one_on_200_utterances(variant: str, tmp_path: Path) -> None:
+    """With FunASR's default dither in the configuration, which is random noise."""
+    loaded = load(tiny_variants.build(tmp_path / "model", variant))
+    rng = random.Random(200)
+    utterances = [
+        Utterance(pcm=spoken(seed, rng.randint(4_800, 64_000)).tobytes())
+        for seed in range(UTTERANCES)
+    ]
+    batched = [
+        recognition
+        for start in range(0, UTTERANCES, BATCH)
+        for recognition in loaded.recognize(utterances[start : start + BATCH])
+    ]
+    alone = [loaded.recognize([utterance])[0] for utterance in utterances]
+    assert batched == alone
+    assert sum(bool(recognition.text) for recognition in alone) > 0.9 * UTTERANCES
+    assert loaded.abilities.batch_jobs > 1
+    has_times = variant != "ContextualParaformer"
+    assert loaded.abilities.word_times == has_times
+    assert has_times == any(recognition.tokens for recognition in alone)
+
+
+@pytest.mark.parametrize("variant", ["Paraformer", *BATCHING])
+def test_a_cough_has_an_empty_text(variant: str, tmp_path: Path) -> None:
+    directory = quieted(tiny_variants.build(tmp_path / "model", variant))
+    loaded = load(directory)
     long, short = np.tile(spoken(7), 2)[:128_000], spoken(2, 8_000)
-    (alone,) = texts(quiet_recognizer, [long])
+    (alone,) = texts(loaded, [long])
     assert alone
-    assert texts(quiet_recognizer, [short]) == [""]
-    assert texts(quiet_recognizer, [short, long, short]) == ["", alone, ""]
-    assert texts(quiet_recognizer, [short, short]) == ["", ""]
-    assert quiet_recognizer.abilities.batch_jobs > 1
+    assert texts(loaded, [short]) == [""]
+    assert texts(loaded, [short, long, short]) == ["", alone, ""]
+    assert texts(loaded, [short, short]) == ["", ""]
+    assert loaded.abilities.batch_jobs > 1
+
+
+@pytest.mark.parametrize("variant", ["ContextualParaformer", "SeacoParaformer"])
+def test_hotwords_reach_the_model(variant: str, tmp_path: Path) -> None:
+    loaded = load(tiny_variants.build(tmp_path / "model", variant))
+    assert loaded.abilities.hotwords == "words"
+    model = cast(FunasrRecognizer, loaded._recognizer)._auto.model
+    hotwords = ("五六", "seven eight", "x.txt")
+    (found,) = loaded.recognize([Utterance(pcm=spoken(3).tobytes(), hotwords=hotwords)])
+    assert found.text
+    words = [["五", "六"], ["seven"], ["eight"], ["<unk>"], ["<s>"]]
+    assert model.hotword_list == [[TOKENS.index(token) for token in word] for word in words]
+    loaded.recognize([Utterance(pcm=spoken(3).tobytes())])
+    assert model.hotword_list is None
 
 
 # ------------------------------------------------------------------------------------- token times
@@ -96,12 +144,12 @@ def test_times_are_in_order_without_overlap(weights: list[float], count: int) ->
 
 
 @pytest.fixture(scope="module")
-def demo() -> FunasrRecognizer:
+def demo() -> WrittenForm:
     return load(DEMO_MODEL_DIR)
 
 
 @pytest.mark.parametrize("voice", VOICES[::3])
-def test_times_match_the_places_of_spoken_digits(voice: str, demo: FunasrRecognizer) -> None:
+def test_times_match_the_places_of_spoken_digits(voice: str, demo: WrittenForm) -> None:
     rng = random.Random(3)
     pcm: list[npt.NDArray[np.int16]] = []
     spans: list[tuple[float, float]] = []

@@ -38,7 +38,7 @@ def plain(directory: Path) -> Any:
 
 @pytest.fixture
 def recognizer(directory: Path) -> ParaformerStreaming:
-    loaded = load(directory)
+    loaded = load(directory)._recognizer
     assert isinstance(loaded, ParaformerStreaming)
     return loaded
 
@@ -139,9 +139,7 @@ def test_a_partial_result_has_the_tokens_of_whole_chunks(
 
 def test_another_chunk_shape(directory: Path, plain: Any) -> None:
     shape = ChunkShape(frames=8, ahead=4, look_back=2)
-    recognizer = ParaformerStreaming(
-        load_plain(directory), None, model="tiny", device="cpu", shape=shape
-    )
+    recognizer = ParaformerStreaming(load_plain(directory), model="tiny", device="cpu", shape=shape)
     rng = random.Random(42)
     audio = [speech(seed) for seed in range(1, 9)]
     alone = [streamed_text(plain, samples, rng, shape) for samples in audio]
@@ -166,7 +164,7 @@ def test_without_a_state_a_stream_is_processed_from_its_beginning(
     samples = speech(6)
     texts(recognizer, [partial(samples[: 2 * CHUNK], ("s", 0))])
     continued = texts(recognizer, [partial(samples[: 4 * CHUNK], ("s", 0))])
-    other_worker = load(directory)
+    other_worker = load(directory)._recognizer
     assert isinstance(other_worker, ParaformerStreaming)
     assert texts(other_worker, [partial(samples[: 4 * CHUNK], ("s", 0))]) == continued
 
@@ -213,7 +211,7 @@ def test_the_stream_unused_for_longest_is_evicted(
     directory: Path, monkeypatch: pytest.MonkeyPatch, processed: list[Row]
 ) -> None:
     monkeypatch.setattr(paraformer_streaming, "STREAMS_MAX", 2)
-    recognizer = load(directory)
+    recognizer = load(directory)._recognizer
     assert isinstance(recognizer, ParaformerStreaming)
     audio = [speech(seed)[: 2 * CHUNK] for seed in range(11, 16)]
     expected = [texts(recognizer, [partial(samples)])[0] for samples in audio]
@@ -232,7 +230,7 @@ def test_states_fit_into_their_memory(directory: Path, monkeypatch: pytest.Monke
     auto = load_plain(directory)
     size = StreamingNetwork.bytes_per_stream(auto.model, ChunkShape())
     monkeypatch.setattr(paraformer_streaming, "STATES_BYTES_MAX", 3 * size + 1)
-    recognizer = ParaformerStreaming(auto, None, model="tiny", device="cpu")
+    recognizer = ParaformerStreaming(auto, model="tiny", device="cpu")
     network = recognizer._network
     kept = [*network._encoder_kept, *network._decoder_kept]
     tensors = [*(tensor for pair in kept for tensor in pair), *network._inputs_kept]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,41 +11,77 @@ from asr_worker.recognizer.protocol import Utterance
 from asr_worker.recognizer.sense_voice import SenseVoice
 from tests.asr_worker.recognizer import tiny_sense_voice
 from tests.asr_worker.recognizer.comparison import BATCH, load, load_plain, plain_text, spoken
+from tests.asr_worker.recognizer.test_funasr_recognizer import SECOND, Recording
 
-AUTO: Any = None
-SENSE_VOICE = SenseVoice(AUTO, None, model="m", device="cpu")
+SENSE_VOICE = SenseVoice(Recording({}), model="m", device="cpu")
 
 
-def text_and_words(raw: str) -> tuple[str, list[str]]:
-    return SENSE_VOICE.text_and_words({"text": raw})
+def text_of(raw: str) -> str:
+    return SENSE_VOICE.text_and_words({"text": raw})[0]
+
+
+def beside(raw: str) -> dict[str, Any]:
+    return SENSE_VOICE.found_beside_the_text({"text": raw})
 
 
 def test_batches_equal_funasr_one_by_one(tmp_path: Path) -> None:
     directory = tiny_sense_voice.build(tmp_path / "sense_voice")
     sense_voice, plain = load(directory), load_plain(directory)
-    assert isinstance(sense_voice, SenseVoice)
     rng = random.Random(50)
     audio = [spoken(seed, rng.randint(4_800, 96_000)) for seed in range(BATCH)]
     utterances = [Utterance(pcm=samples.tobytes(), language="zh") for samples in audio]
     for samples, recognition in zip(audio, sense_voice.recognize(utterances), strict=True):
         tagged = plain_text(plain, samples, language="zh", use_itn=True)
         assert recognition.text
-        assert recognition.text == text_and_words(tagged)[0].strip()
+        assert recognition.text == text_of(tagged).strip()
+    alone = [sense_voice.recognize([utterance])[0] for utterance in utterances]
+    assert sense_voice.recognize(utterances) == alone
+    for recognition in alone:
+        words = "".join(token.text for token in recognition.tokens)
+        assert words == str(recognition.text).replace(" ", "")
+        assert all(a.end_ms <= b.start_ms for a, b in pairwise(recognition.tokens))
     assert sense_voice.abilities.batch_jobs > 1
 
 
+@pytest.mark.parametrize(
+    ("utterance", "language", "use_itn"),
+    [
+        (Utterance(pcm=SECOND), None, True),
+        (Utterance(pcm=SECOND, language="ja-JP", itn=True), "ja", True),
+        (Utterance(pcm=SECOND, language="fr", itn=False), None, False),
+    ],
+)
+def test_language_and_written_form_are_arguments(
+    utterance: Utterance, language: str | None, use_itn: bool
+) -> None:
+    auto = Recording({"text": "x"})
+    SenseVoice(auto, model="m", device="cpu").recognize([utterance])
+    (call,) = auto.calls
+    assert (call.get("language"), call["use_itn"]) == (language, use_itn)
+    assert call["output_timestamp"]
+
+
 def test_tags_are_removed_from_the_text() -> None:
-    raw = "<|zh|><|NEUTRAL|><|Speech|><|withitn|>今天3点。"
-    assert text_and_words(raw) == ("今天3点。", [])
+    assert text_of("<|zh|><|NEUTRAL|><|Speech|><|withitn|>今天3点。") == "今天3点。"
 
 
 @pytest.mark.parametrize(
-    ("raw", "language"),
+    ("raw", "found"),
     [
-        ("<|yue|><|NEUTRAL|><|Speech|><|withitn|>早晨。", "yue"),
-        ("<|nospeech|><|EMO_UNKNOWN|><|Event_UNK|><|withitn|>", ""),
-        ("", ""),
+        (
+            "<|yue|><|HAPPY|><|Speech|><|withitn|>早晨。",
+            {"language": "yue", "emotion": "happy", "events": ()},
+        ),
+        (
+            "<|nospeech|><|EMO_UNKNOWN|><|Event_UNK|><|withitn|>",
+            {"language": "", "emotion": "", "events": ()},
+        ),
+        (
+            "<|en|><|NEUTRAL|><|BGM|><|woitn|>la <|Laughter|>ha<|/Laughter|><|Laughter|>",
+            {"language": "en", "emotion": "neutral", "events": ("bgm", "laughter")},
+        ),
+        ("", {"language": "", "emotion": "", "events": ()}),
     ],
 )
-def test_the_language_is_that_of_the_first_tag(raw: str, language: str) -> None:
-    assert SENSE_VOICE.detected_language({"text": raw}) == language
+def test_tags_become_language_emotion_and_events(raw: str, found: dict[str, Any]) -> None:
+    assert beside(raw) == found

@@ -101,7 +101,7 @@ def test_a_network_with_other_options_is_refused(
     with pytest.raises(UnsupportedNetworkError, match="smooth_factor"):
         StreamingNetwork(auto.model, SHAPE, slots=1)
     with pytest.raises(ModelLoadError, match=r"model 'tiny': .*smooth_factor is not supported"):
-        ParaformerStreaming(auto, None, model="tiny", device="cpu")
+        ParaformerStreaming(auto, model="tiny", device="cpu")
 
 
 def test_a_decoder_that_looks_ahead_is_refused(tmp_path: Path) -> None:

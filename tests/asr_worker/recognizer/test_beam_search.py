@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.asr_worker.recognizer import tiny_variants
+from tests.asr_worker.recognizer.comparison import (
+    load,
+    load_plain,
+    plain_text,
+    spoken,
+    texts,
+    without_dither,
+)
+
+
+def test_utterances_of_a_batch_get_the_decoders_own_texts(tmp_path: Path) -> None:
+    directory = tiny_variants.build(tmp_path / "model", "SANM")
+    loaded, plain = load(directory), load_plain(directory)
+    without_dither(plain)
+    audio = [spoken(seed, 4_800) for seed in range(2)]
+    assert loaded.abilities.batch_jobs == 1
+    assert texts(loaded, audio) == [plain_text(plain, samples) for samples in audio]
