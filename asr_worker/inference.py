@@ -121,6 +121,9 @@ def _recognize(recognizer: Recognizer, jobs: Sequence[WorkerJob]) -> Sequence[Re
             hotwords=job.hotwords,
             partial=job.partial,
             speakers=job.speakers,
+            punctuation=job.punctuation,
+            itn=job.itn,
+            context=job.context,
             stream=(job.session_id, job.seq) if job.session_id else None,
         )
         for job in jobs

@@ -31,6 +31,9 @@ def worker_job(entry: PendingJob, broker_epoch: str) -> WorkerJob:
         session_id=job.session_id,
         seq=job.seq,
         speakers=job.speakers,
+        punctuation=job.punctuation,
+        itn=job.itn,
+        context=job.context,
     )
 
 

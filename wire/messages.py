@@ -181,6 +181,12 @@ class Job(Place, frozen=True, kw_only=True, gc=False):
     """The served name of the model that must recognise it; ``""``: any model."""
     speakers: bool = False
     """The result needs a speaker embedding, if the worker can make one."""
+    punctuation: bool | None = None
+    itn: bool | None = None
+    """Whether the text should have punctuation, and numbers in digits (inverse text normalisation);
+    None: as the model and its worker have it."""
+    context: Text = ""
+    """The end of the text just before the segment; ``""``: unknown."""
 
     def result(
         self,
@@ -463,6 +469,10 @@ class WorkerJob(Struct, frozen=True, kw_only=True, gc=False):
     session_id: Name = ""
     seq: UInt = 0
     speakers: bool = False
+    punctuation: bool | None = None
+    itn: bool | None = None
+    context: Text = ""
+    """As in ``Job``."""
 
 
 # ---------------------------------------------------------------- broker → persistence (XPUB)

@@ -15,7 +15,6 @@ import structlog
 from omegaconf import OmegaConf
 
 from asr_worker.recognizer import features, funasr_repairs, precision
-from asr_worker.recognizer import features, funasr_repairs
 from asr_worker.recognizer.beam_search import BeamSearch
 from asr_worker.recognizer.fun_asr_nano import FunAsrNano
 from asr_worker.recognizer.funasr_recognizer import FunasrRecognizer
@@ -74,19 +73,17 @@ def load(settings: WorkerSettings, source: ModelSource) -> WrittenForm:
     family.prepare()
     repairs = funasr_repairs.repair_batching(auto.model)
     precision.apply(auto.model, settings.asr_precision, device)
-    _warm_up(auto)
-    # After the first call, in which AutoModel replaces its frontend by a copy.
-    accelerated = features.accelerate(auto.kwargs.get("frontend"))
     funasr_repairs.restore_configuration(auto)
     frontend = auto.kwargs.get("frontend")
     if hasattr(frontend, "dither"):
         frontend.dither = 0.0  # FunASR's default adds noise: each call would have its own text.
     accelerated = features.accelerate(frontend)
-    recognizer = family(auto, model=source.name, device=settings.asr_device)
+    recognizer = family(auto, model=source.name, device=device)
     try:
         recognizer.warm_up()
     except Exception as error:
-        message = f"model {source.name!r} ({model_class}) recognises no speech: {_reason(error)}"
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        message = f"model {source.name!r} ({model_class}) recognises no speech: {reason}"
         raise ModelLoadError(message, final=True) from error
     punctuator = None
     if settings.asr_punc_model:
@@ -106,7 +103,6 @@ def load(settings: WorkerSettings, source: ModelSource) -> WrittenForm:
     )
     if source.kind == "demo":
         log.warning("demo_model", note="recognises spoken digits only, in Mandarin and English")
-    return family(auto, punctuator, model=source.name, device=device)
     return WrittenForm(recognizer, punctuator)
 
 
@@ -186,10 +182,3 @@ def _load_model(settings: WorkerSettings, source: ModelSource, device: str) -> A
         )
     except Exception as error:
         raise load_error(source, error) from error
-        message = f"model {source.name!r} can't be loaded: {_reason(error)}"
-        # A directory does not change by itself.
-        raise ModelLoadError(message, final=True) from error
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -75,7 +75,8 @@ class WrittenForm:
             recognitions[index] = replace_field(recognitions[index], text=text)
 
     def _written(self, utterance: Utterance, recognition: Recognition, text: str) -> Recognition:
-        if utterance.itn and not self._recognizer.abilities.itn:
+        # Partial results keep their words: "twenty" is not 20 if "five" follows.
+        if utterance.itn and not utterance.partial and not self._recognizer.abilities.itn:
             text = inverse_normalization.written(text)
         if utterance.punctuation is False:
             text = without_marks(text)

@@ -57,6 +57,7 @@ class _Settings:
     language: str = ""
     """Empty: the model detects it."""
     speakers: bool = False
+    itn: bool | None = None
 
 
 @dataclass(slots=True)
@@ -126,6 +127,8 @@ class Funasr:
             partials=settings.mode != "offline",
             resume_token=None,
             speakers=settings.speakers,
+            # As in FunASR's server, increments that cannot be corrected stay as they are spoken.
+            itn=settings.itn if settings.mode != "online" else None,
             encoded=settings.encoded,
         )
 
@@ -189,6 +192,12 @@ def _settings(fields: dict[str, Any], before: _Settings) -> _Settings:
         if not isinstance(speakers, bool):
             raise MessageError("speakers must be true or false")
         changed["speakers"] = speakers
+    # ``svs_itn`` is the same wish, to SenseVoice.
+    for name in ("svs_itn", "itn"):
+        if (itn := fields.get(name)) is not None:
+            if not isinstance(itn, bool):
+                raise MessageError(f"{name} must be true or false")
+            changed["itn"] = itn
     return replace(before, **changed)
 
 

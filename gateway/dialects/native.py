@@ -44,6 +44,8 @@ class StartMessage(msgspec.Struct, frozen=True, tag_field="action", tag="start")
     hotwords: Hotwords = ()
     partials: bool = False
     speakers: bool = False
+    punctuation: bool | None = None
+    itn: bool | None = None
     resume_token: ResumeToken | None = None
     next_segment_index: Index | None = None
 
@@ -145,6 +147,8 @@ def _start(message: StartMessage, fields: dict[str, Any]) -> e.Start:
         hotwords=storable_hotwords(message.hotwords, "hotwords"),
         partials=message.partials,
         speakers=message.speakers,
+        punctuation=message.punctuation,
+        itn=message.itn,
         resume_token=None if token is None else storable(token, "resume_token"),
         next_segment_index=message.next_segment_index,
         ignored_fields=tuple(name[:UNKNOWN_FIELD_CHARS_MAX] for name in unknown),

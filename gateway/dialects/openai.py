@@ -33,7 +33,7 @@ OPENAI_MODELS = frozenset(
 _USED = frozenset(
     {
         *("model", "language", "response_format", "stream", "temperature"),
-        *("timestamp_granularities", "timestamp_granularities[]"),
+        *("timestamp_granularities", "timestamp_granularities[]", "punctuation", "itn"),
     }
 )
 CONFIDENCE_MIN = 1e-6
@@ -79,6 +79,8 @@ class Request:
     """The format has speakers, or the name of the model asks for them."""
     ignored: tuple[str, ...] = ()
     """Names of fields that have no effect."""
+    punctuation: bool | None = None
+    itn: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,18 +116,26 @@ def parse(fields: Mapping[str, Sequence[str]]) -> Request:
         temperature = -1.0
     if not 0 <= temperature <= 1:
         raise FieldError("temperature", "must be a number from 0 to 1")
-    stream = (_last(fields, "stream") or "false").lower()
-    if stream not in ("true", "false", "1", "0"):
-        raise FieldError("stream", "must be true or false")
     return Request(
         response_format=response_format,
         model="" if model in OPENAI_MODELS else model,
         language=language,
         granularities=_granularities(fields, response_format),
-        stream=stream in ("true", "1"),
         speakers=response_format == "diarized_json" or "diarize" in model.lower(),
         ignored=tuple(sorted({*fields} - _USED | ({"temperature"} if temperature else set()))),
+        stream=_boolean(fields, "stream") or False,
+        # Two fields that OpenAI's API does not have.
+        punctuation=_boolean(fields, "punctuation"),
+        itn=_boolean(fields, "itn"),
     )
+
+
+def _boolean(fields: Mapping[str, Sequence[str]], name: str) -> bool | None:
+    """The field's value; None without one."""
+    value = _last(fields, name).lower()
+    if value not in ("true", "false", "1", "0", ""):
+        raise FieldError(name, "must be true or false")
+    return value in ("true", "1") if value else None
 
 
 def _last(fields: Mapping[str, Sequence[str]], name: str) -> str:
@@ -158,6 +168,8 @@ def start(request: Request, session_id: str) -> e.Start:
         ignored_fields=request.ignored,
         hotwords=(),
         partials=False,
+        punctuation=request.punctuation,
+        itn=request.itn,
         resume_token=None,
         speakers=request.speakers,
         encoded=True,

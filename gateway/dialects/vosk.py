@@ -19,7 +19,12 @@ from gateway.session import events as e
 from gateway.session.transcript import join_texts
 from wire.messages import Lane, Token
 
-_CONFIG = frozenset({"sample_rate", "words", "max_alternatives", "phrase_list", "model"})
+_CONFIG = frozenset(
+    {
+        *("sample_rate", "words", "max_alternatives", "phrase_list", "model"),
+        *("punctuation", "itn"),
+    }
+)
 IGNORED_MAX = 16
 """Fields of a configuration that a warning names."""
 IGNORED_CHARS_MAX = 64
@@ -49,6 +54,8 @@ class Vosk:
         self._model = ""
         self._ignored: tuple[str, ...] = ()
         """Fields of the configuration that have no effect."""
+        self._punctuation: bool | None = None
+        self._itn: bool | None = None
         self._session_id = ""
         """Empty: the next audio begins a session."""
         self._next_chunk_index = 0
@@ -100,6 +107,8 @@ class Vosk:
             language="",
             hotwords=self._phrases,
             partials=True,
+            punctuation=self._punctuation,
+            itn=self._itn,
             resume_token=None,
         )
         return (start,)
@@ -122,6 +131,11 @@ class Vosk:
         if alternatives is None or not alternatives >= 0:
             raise MessageError("max_alternatives must be a number from 0")
         self._with_alternatives = alternatives >= 1
+        # Two fields that vosk-server does not have.
+        if "punctuation" in config:
+            self._punctuation = bool(config["punctuation"])
+        if "itn" in config:
+            self._itn = bool(config["itn"])
         if "phrase_list" in config:
             self._phrases = _phrases(config["phrase_list"])
 

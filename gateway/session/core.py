@@ -335,15 +335,19 @@ class Session:
 
     def _job(self, utterance: CutUtterance, *, partial: bool) -> Job:
         assert self.start is not None
+        seq = self._jobs.next_seq
         return Job(
             session_id=self.session_id,
-            seq=self._jobs.next_seq,
+            seq=seq,
             partial=partial,
             lane=self.lane,
             language=self.start.language,
             hotwords=self.start.hotwords,
             speakers=self._speakers is not None and not partial,
             model=self.start.model,
+            punctuation=self.start.punctuation,
+            itn=self.start.itn,
+            context=self.delivery.text_before(seq),
             deadline_ms=self.limits.segment_deadline_ms,
             generation=self.resume_point.generation,
             provisional=self.early_end is not None,

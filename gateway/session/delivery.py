@@ -12,6 +12,11 @@ MISSED_PROBLEMS_MAX = 100
 """Error answers kept for a disconnected client. Further ones are only counted."""
 
 
+CONTEXT_CHARS_MAX = 120
+"""End of a text that the next job gets as its context, enough for a punctuation model's 20 words.
+"""
+
+
 class Delivery:
     """Sends answers while the client is connected, and missed answers when it resumes.
 
@@ -28,8 +33,9 @@ class Delivery:
         self.detached_at_s = 0.0
         self.results = TranscriptStore()
         """Delivered results, in segment order from 0."""
+        self._text_end = ""
         for result in results:
-            self.results.append(result)
+            self._keep(result)
         self._session_id = session_id
         self._speakers = speakers
         self._written = 0
@@ -48,12 +54,19 @@ class Delivery:
     def send_result(self, result: Result) -> list[e.Action]:
         """Deliver the next result in segment order."""
         assert result.seq == len(self.results)
-        self.results.append(result)
+        self._keep(result)
         return self._send_segment(result) if self.connected else []
 
     def speaker(self, segment_index: int) -> int | None:
         """The speaker of a delivered segment; None: unknown, or not asked for."""
         return self._speakers[segment_index] or None if self._speakers else None
+    def text_before(self, seq: int) -> str:
+        """The end of the text of the segment before ``seq``; empty until it is delivered."""
+        return self._text_end if seq == len(self.results) else ""
+
+    def _keep(self, result: Result) -> None:
+        self.results.append(result)
+        self._text_end = (result.text or "")[-CONTEXT_CHARS_MAX:]
 
     def note_written(self, segment_index: int) -> None:
         """The answer for this segment was written to the client's socket."""

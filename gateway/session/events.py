@@ -48,6 +48,9 @@ class Start(Struct, frozen=True, kw_only=True):
     """Those of its model."""
     ignored_fields: tuple[str, ...] = ()
     """Names of fields in the client's message that have no effect, such as misspelt ones."""
+    punctuation: bool | None = None
+    itn: bool | None = None
+    """Whether texts should have punctuation, and numbers in digits; None: as the model has it."""
     encoded: bool = False
     """The audio is always in containers: anything else is ``bad_audio``, never raw PCM."""
 

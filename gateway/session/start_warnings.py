@@ -17,7 +17,7 @@ def warnings_of(start: Start, abilities: Abilities) -> tuple[StartWarning, ...]:
     with ``abilities`` ignores."""
     found = [*_fields(start)]
     if abilities != UNKNOWN:
-        for check in (_language, _hotwords, _speakers):
+        for check in (_language, _hotwords, _speakers, _written_form):
             found += check(start, abilities)
     return tuple(StartWarning(code=code, message=message) for code, message in found)
 
@@ -46,3 +46,10 @@ def _hotwords(start: Start, abilities: Abilities) -> Iterator[tuple[str, str]]:
 def _speakers(start: Start, abilities: Abilities) -> Iterator[tuple[str, str]]:
     if start.speakers and not abilities.speakers:
         yield "speakers_unknown", f"workers of model {start.model} have no speaker model"
+
+
+def _written_form(start: Start, abilities: Abilities) -> Iterator[tuple[str, str]]:
+    if start.punctuation and not abilities.punctuation:
+        yield "punctuation_missing", f"workers of model {start.model} have no punctuation model"
+    if start.itn and not abilities.itn:
+        yield "itn_ignored", f"workers of model {start.model} leave numbers as they are spoken"

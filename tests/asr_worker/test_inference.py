@@ -3,8 +3,10 @@ from __future__ import annotations
 import select
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from asr_worker.inference import FinishedBatch, InferenceLoop
 from asr_worker.recognizer.protocol import (
@@ -55,6 +57,27 @@ def test_a_finished_batch_has_its_recognitions() -> None:
     assert [recognition.text for recognition in batch.recognitions] == ["2", "4"]
     assert not loop.busy
     assert loop.finished() is None
+    loop.close()
+
+
+def test_utterances_have_the_wishes_of_their_jobs() -> None:
+    heard: list[Utterance] = []
+
+    def script(batch: Sequence[Utterance]) -> list[Recognition]:
+        heard.extend(batch)
+        return [Recognition(text="")] * len(batch)
+
+    loop = loaded(script)
+    wishes: dict[str, Any] = {
+        "language": "zh",
+        "hotwords": ("a",),
+        "punctuation": False,
+        "itn": True,
+    }
+    job = replace(worker_job(1, b"12"), **wishes, context="before", session_id="s", seq=3)
+    loop.submit([job], now_s=0.0)
+    finished_batch(loop)
+    assert heard == [Utterance(pcm=b"12", **wishes, context="before", stream=("s", 3))]
     loop.close()
 
 

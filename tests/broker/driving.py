@@ -40,6 +40,9 @@ def job(
         last_chunk_index=seq,
         language="zh",
         hotwords=("word",),
+        punctuation=False,
+        itn=True,
+        context="before",
         deadline_ms=deadline_ms,
         pcm=b"\0" * (32 * audio_ms),
         model=model,
@@ -83,6 +86,9 @@ def worker_job(of: m.Job, job_id: int, *, attempt: int = 1) -> m.WorkerJob:
         pcm=of.pcm,
         session_id=of.session_id,
         seq=of.seq,
+        punctuation=of.punctuation,
+        itn=of.itn,
+        context=of.context,
     )
 
 

@@ -51,7 +51,7 @@ def funasr_start(mode: str | None, **more: Any) -> Reply:
         "wav_format": "pcm",
         "is_speaking": True,
         "hotwords": "",
-        "itn": True,
+        "itn": False,
         **more,
     }
     return {name: value for name, value in fields.items() if value is not None}
@@ -98,7 +98,7 @@ async def funasr_files(
     replies: list[Reply] = []
     async with connect(url, ping_interval=None) as socket:
         for name, audio in recordings:
-            start = funasr_start(None, wav_name=name, svs_itn=True)
+            start = funasr_start(None, wav_name=name, svs_itn=False)
             await socket.send(json.dumps(start))
             for block in slices(audio, 204_800):
                 await socket.send(block)

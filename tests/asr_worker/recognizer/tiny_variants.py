@@ -82,5 +82,6 @@ def build(directory: Path, variant: str, **changes: Any) -> Path:
     # Contextual models split hotwords by this dictionary.
     (directory / "seg_dict").write_text("".join(f"{t} {t}\n" for t in TOKENS), "utf-8")
     write_statistics(directory)
+    torch.save({}, directory / "model.pt")  # Without a file of weights there is no model.
     torch.save(load_plain(directory).model.state_dict(), directory / "model.pt")
     return directory

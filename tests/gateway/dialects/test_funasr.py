@@ -87,6 +87,23 @@ def test_hotwords_in_every_form(hotwords: Any, words: tuple[str, ...]) -> None:
     assert start(dialect(), hotwords=hotwords).hotwords == words
 
 
+@pytest.mark.parametrize(
+    ("fields", "itn"),
+    [
+        ({}, None),
+        ({"itn": True}, True),
+        ({"itn": False, "svs_itn": True}, False),
+        ({"svs_itn": True}, True),
+        ({"itn": True, "mode": "2pass"}, True),
+        ({"itn": True, "mode": "online"}, None),
+    ],
+)
+def test_numbers_in_digits_where_a_text_can_be_corrected(
+    fields: dict[str, Any], itn: bool | None
+) -> None:
+    assert start(dialect(), **fields).itn is itn
+
+
 @pytest.mark.parametrize(("told_language", "language"), [("auto", ""), ("zh", "zh"), (None, "")])
 def test_the_language_of_a_model_that_takes_one(told_language: Any, language: str) -> None:
     assert start(dialect(), svs_lang=told_language).language == language
@@ -96,6 +113,7 @@ def test_the_language_of_a_model_that_takes_one(told_language: Any, language: st
     "fields",
     [
         {"mode": "fast"},
+        {"itn": "yes"},
         {"mode": ["2pass"]},
         {"audio_fs": "many"},
         {"audio_fs": "9" * 5_000},

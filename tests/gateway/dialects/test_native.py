@@ -45,6 +45,8 @@ def test_start_with_everything() -> None:
         "hotwords": ["阿里"],
         "partials": True,
         "speakers": True,
+        "punctuation": False,
+        "itn": True,
         "resume_token": "t",
     }
     assert parse(json.dumps(message)) == e.Start(
@@ -57,6 +59,8 @@ def test_start_with_everything() -> None:
         hotwords=("阿里",),
         partials=True,
         speakers=True,
+        punctuation=False,
+        itn=True,
         resume_token="t",
     )
 

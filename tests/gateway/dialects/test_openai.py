@@ -52,6 +52,12 @@ def test_omitted_fields_have_defaults() -> None:
     assert openai.parse({"model": ["whisper-1"]}).model == ""
     start = openai.start(request(language="en"), "id")
     assert (start.session_id, start.language, start.encoded) == ("id", "en", True)
+    assert (start.punctuation, start.itn) == (None, None)
+
+
+def test_the_written_form_is_an_option() -> None:
+    start = openai.start(request(punctuation="False", itn="1"), "id")
+    assert (start.punctuation, start.itn) == (False, True)
 
 
 def test_the_format_or_the_models_name_asks_for_speakers() -> None:
@@ -71,6 +77,8 @@ def test_the_format_or_the_models_name_asks_for_speakers() -> None:
         ({"temperature": "nan"}, "temperature"),
         ({"temperature": "2"}, "temperature"),
         ({"stream": "maybe"}, "stream"),
+        ({"itn": "maybe"}, "itn"),
+        ({"punctuation": "2"}, "punctuation"),
         ({"timestamp_granularities[]": "letter"}, "timestamp_granularities[]"),
         ({"timestamp_granularities": "word"}, "timestamp_granularities[]"),
     ],

@@ -50,10 +50,19 @@ def test_a_session_begins_with_its_audio() -> None:
     assert isinstance(start, e.Start)
     assert (start.session_id, start.sample_rate_hz) == ("session0", 16_000)
     assert start.hotwords == ("zero one",) and start.partials
+    assert (start.punctuation, start.itn) == (None, None)
     # With an index, so that each is acknowledged.
     assert chunk == e.Chunk(data=b"ab", chunk_index=0, session_id="session0")
     (chunk,) = talk.parse(b"cd")
     assert chunk == e.Chunk(data=b"cd", chunk_index=1, session_id="session0")
+
+
+def test_the_written_form_is_configured() -> None:
+    talk = dialect()
+    talk.parse('{"config": {"punctuation": false, "itn": 1}}')
+    start, _ = talk.parse(b"ab")
+    assert isinstance(start, e.Start)
+    assert (start.punctuation, start.itn) == (False, True)
 
 
 def test_each_reply_has_the_newest_text() -> None:

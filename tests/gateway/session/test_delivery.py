@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.session import events as e
-from gateway.session.delivery import MISSED_PROBLEMS_MAX, Delivery
+from gateway.session.delivery import CONTEXT_CHARS_MAX, MISSED_PROBLEMS_MAX, Delivery
 from gateway.session.states import State
 from tests.gateway.session_driver import SessionDriver, silence, speech, texts
 from wire.records import SessionFinished, parse_body
@@ -154,3 +154,18 @@ def test_errors_beyond_the_limit_are_counted_for_a_client_that_is_away() -> None
     assert delivery.send(e.ChunkReceived(chunk_index=1)) == []
     delivery.attach(None)
     assert delivery.missed() == [problem] * MISSED_PROBLEMS_MAX
+
+
+def test_a_job_has_the_end_of_the_text_before_it_if_that_is_delivered() -> None:
+    driver = SessionDriver()
+    driver.start()
+    driver.chunk(TWO_WORDS)
+    first, second = driver.jobs
+    assert (first.context, second.context) == ("", "")
+    driver.recognise(second, "zwei")
+    driver.recognise(first, "eins")
+    driver.chunk(speech(500, 3) + silence(1000))
+    assert driver.jobs[-1].context == "zwei"
+    driver.recognise(driver.jobs[-1], "d" * CONTEXT_CHARS_MAX + "rei")
+    driver.chunk(speech(500, 4) + silence(1000))
+    assert driver.jobs[-1].context == "d" * (CONTEXT_CHARS_MAX - 3) + "rei"

@@ -32,6 +32,9 @@ TAKES = Abilities(languages=("zh", "en"), takes_language=True, hotwords="words")
         ({"ignored_fields": ("langauge", "x")}, TAKES, ["field_ignored", "field_ignored"]),
         ({"speakers": True}, Abilities(speakers=True), []),
         ({"speakers": True}, TAKES, ["speakers_unknown"]),
+        ({"punctuation": True, "itn": True}, Abilities(punctuation=True, itn=True), []),
+        ({"punctuation": True, "itn": True}, PLAIN, ["punctuation_missing", "itn_ignored"]),
+        ({"punctuation": False, "itn": False}, PLAIN, []),
         # Nothing is known of the model: its worker is of an earlier release, or away.
         ({"language": "en", "hotwords": ("a",)}, Abilities(), []),
         ({"ignored_fields": ("x",)}, Abilities(), ["field_ignored"]),
