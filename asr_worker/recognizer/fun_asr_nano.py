@@ -6,9 +6,15 @@ from __future__ import annotations
 import re
 from typing import Any, ClassVar
 
+import torch
 from msgspec.structs import replace
 
-from asr_worker.recognizer.funasr_recognizer import FunasrRecognizer, Options
+from asr_worker.recognizer.funasr_recognizer import (
+    FunasrRecognizer,
+    Options,
+    in_a_prompt,
+    samples_of,
+)
 from asr_worker.recognizer.protocol import BATCH_JOBS_MAX, Utterance
 from wire.messages import Abilities
 
@@ -53,7 +59,11 @@ class FunAsrNano(FunasrRecognizer):
         return (("language", _NAMES[code]),) if code in _NAMES else ()
 
     def hotword_options(self, hotwords: tuple[str, ...]) -> Options:
-        return (("hotwords", hotwords),)
+        return (("hotwords", in_a_prompt(hotwords)),)
+
+    def audio(self, utterance: Utterance) -> Any:
+        """FunASR's class takes tensors or file names, nothing else."""
+        return torch.from_numpy(samples_of(utterance.pcm))
 
     def form_options(self, utterance: Utterance) -> Options:
         return (("itn", utterance.itn is not False),)

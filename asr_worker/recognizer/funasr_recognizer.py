@@ -139,6 +139,10 @@ class FunasrRecognizer:
         # name. Between spaces the client's words are only words.
         return (("hotword", f" {' '.join(hotwords)} "),)
 
+    def audio(self, utterance: Utterance) -> Any:
+        """Return the audio as ``generate`` takes it."""
+        return samples_of(utterance.pcm)
+
     def form_options(self, _utterance: Utterance) -> Options:
         """Return the arguments of ``generate`` for the written form: punctuation, numbers."""
         return ()
@@ -203,7 +207,7 @@ class FunasrRecognizer:
         structlog.get_logger().warning("model_cannot_batch", model=self.model, reason=reason)
 
     def _generate(self, batch: list[Utterance], options: Options) -> list[dict[str, Any]]:
-        samples = [samples_of(utterance.pcm) for utterance in batch]
+        samples = [self.audio(utterance) for utterance in batch]
         # On a CPU AutoModel sets batch_size to 1 when loading; this call overrides it.
         found: list[dict[str, Any]] = self._auto.generate(
             input=samples, batch_size=len(samples), disable_pbar=True, **dict(options)
@@ -245,6 +249,12 @@ def _texts(results: list[dict[str, Any]]) -> list[str]:
     if any("text" not in result for result in results):
         raise ValueError("it returns no text")
     return [result["text"] for result in results if result["text"]]
+
+
+def in_a_prompt(hotwords: tuple[str, ...]) -> tuple[str, ...]:
+    """Return ``hotwords`` without the signs of a language model's commands, such as ``<|im_end|>``.
+    FunASR would even open a file that they name."""
+    return tuple(re.sub("[<|>]", "", hotword) for hotword in hotwords)
 
 
 def language_code(language: str) -> str:

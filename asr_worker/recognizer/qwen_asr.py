@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from msgspec.structs import replace
 
-from asr_worker.recognizer.funasr_recognizer import FunasrRecognizer, Options
+from asr_worker.recognizer.funasr_recognizer import FunasrRecognizer, Options, in_a_prompt
 from wire.messages import Abilities
 
 
@@ -34,7 +34,7 @@ class QwenAsr(FunasrRecognizer):
 
     def hotword_options(self, hotwords: tuple[str, ...]) -> Options:
         """The model has no hotwords, but a text that it expects words of."""
-        return (("context", " ".join(hotwords)),)
+        return (("context", " ".join(in_a_prompt(hotwords))),)
 
     def found_beside_the_text(self, result: dict[str, Any]) -> dict[str, Any]:
         """Return the language; the model names several, separated by commas."""

@@ -68,7 +68,14 @@ class SenseVoice(FunasrRecognizer):
 
 
 def _timed_words(result: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Return the words with their times, without punctuation and SentencePiece's mark of words."""
+    """Return the words with their times, without punctuation and SentencePiece's mark of words.
+    Empty if some words have no times."""
     timed = zip(result.get("words") or (), result.get("timestamp") or (), strict=True)
-    words = ((str(word).strip("▁"), times) for word, times in timed)
-    return [(word, times) for word, times in words if any(map(str.isalnum, word))]
+    marked = ((str(word).strip("▁"), times) for word, times in timed)
+    words = [(word, times) for word, times in marked if any(map(str.isalnum, word))]
+    letters = _letters(_TAG.sub("", str(result["text"])))
+    return words if _letters("".join(word for word, _ in words)) == letters else []
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text))

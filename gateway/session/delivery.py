@@ -10,8 +10,6 @@ from wire.messages import Result
 
 MISSED_PROBLEMS_MAX = 100
 """Error answers kept for a disconnected client. Further ones are only counted."""
-
-
 CONTEXT_CHARS_MAX = 120
 """End of a text that the next job gets as its context, enough for a punctuation model's 20 words.
 """
@@ -60,6 +58,7 @@ class Delivery:
     def speaker(self, segment_index: int) -> int | None:
         """The speaker of a delivered segment; None: unknown, or not asked for."""
         return self._speakers[segment_index] or None if self._speakers else None
+
     def text_before(self, seq: int) -> str:
         """The end of the text of the segment before ``seq``; empty until it is delivered."""
         return self._text_end if seq == len(self.results) else ""

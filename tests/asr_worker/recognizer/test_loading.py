@@ -10,6 +10,7 @@ from asr_worker.recognizer.fake import FakeRecognizer
 from asr_worker.recognizer.loading import build
 from asr_worker.recognizer.paraformer import Paraformer
 from asr_worker.recognizer.protocol import ModelLoadError, Utterance
+from asr_worker.recognizer.written_form import WrittenForm
 from asr_worker.settings import WorkerSettings
 from tests.asr_worker.recognizer import tiny_streaming
 from tests.asr_worker.recognizer.comparison import spoken
@@ -27,7 +28,9 @@ def test_a_fake_worker_does_not_import_torch() -> None:
 
 
 def test_a_directory_is_a_model_of_its_family(tiny_model_dir: Path) -> None:
-    assert isinstance(build(WorkerSettings(asr_model=str(tiny_model_dir))), Paraformer)
+    loaded = build(WorkerSettings(asr_model=str(tiny_model_dir)))
+    assert isinstance(loaded, WrittenForm)
+    assert isinstance(loaded._recognizer, Paraformer)
 
 
 def test_partial_results_are_of_the_online_model(tiny_model_dir: Path, tmp_path: Path) -> None:

@@ -283,7 +283,7 @@ def test_passes_are_bounded(
 def test_half_precision(directory: Path) -> None:
     auto = load_plain(directory)
     auto.model.to(torch.bfloat16)
-    recognizer = ParaformerStreaming(auto, None, model="tiny", device="cpu")
+    recognizer = ParaformerStreaming(auto, model="tiny", device="cpu")
     samples = speech(25)
     (whole,) = texts(recognizer, [final(samples)])
     assert whole

@@ -59,7 +59,7 @@ def equal_texts(count: int) -> int:
     send them in chunks of random size."""
     rng = random.Random(3)
     auto = loaded(TINY, tokens_per_frame=TOKENS_PER_FRAME, spread=20.0)
-    recognizer = ParaformerStreaming(auto, None, model="streaming", device="cpu")
+    recognizer = ParaformerStreaming(auto, model="streaming", device="cpu")
     equal = 0
     for begin in range(0, count, COMPARED_BATCH):
         spoken = [utterance(rng) for _ in range(min(COMPARED_BATCH, count - begin))]
@@ -73,7 +73,7 @@ def equal_texts(count: int) -> int:
 
 def batch_s(auto: Any, streams: int) -> float:
     """Processor time of one chunk of each of ``streams`` streams in a batch."""
-    recognizer = ParaformerStreaming(auto, None, model="streaming", device="cpu")
+    recognizer = ParaformerStreaming(auto, model="streaming", device="cpu")
     pcm = utterance(random.Random(1)).tobytes()[: 2 * CHUNK_SAMPLES * CHUNKS]
     times_s = []
     for chunk in range(1, CHUNKS + 1):
