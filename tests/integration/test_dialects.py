@@ -11,6 +11,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from asr_worker.recognizer.inverse_normalization import written
 from gateway.session.transcript import join_texts
 from tests.gateway.encoded_audio import encode
 from tests.integration.dialect_clients import (
@@ -197,6 +198,16 @@ async def test_vosk_has_no_errors_so_it_is_closed(stack: Stack, message: str) ->
         with pytest.raises(ConnectionClosed) as closed:
             await socket.recv()
     assert closed.value.rcvd is not None and closed.value.rcvd.code == 1008
+
+
+async def test_numbers_in_digits_for_clients_that_ask_for_them(stack: Stack) -> None:
+    audio = spoken(2_900, digits=(4, 4), voice="zh_mei")
+    digits = written(audio.text)
+    assert digits.isascii() and digits.isdecimal()
+    view = await funasr(funasr_url(stack), raw(audio), funasr_start("2pass", itn=True))
+    assert view.text == digits
+    replies = await vosk(vosk_url(stack), raw(audio), 16_000, itn=True)
+    assert join_texts(vosk_texts(replies)) == digits
 
 
 async def test_all_dialects_at_once(stack: Stack) -> None:
