@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from asr_worker.recognizer import funasr_loading, funasr_repairs
+from asr_worker.recognizer.funasr_recognizer import FunasrRecognizer
 from asr_worker.recognizer.protocol import Recognizer, Utterance
 from asr_worker.recognizer.written_form import WrittenForm
 from asr_worker.settings import WorkerSettings, model_source
@@ -22,6 +23,11 @@ BATCH = 25
 def load(directory: Path, punctuation: str = "") -> WrittenForm:
     values = WorkerSettings(asr_model=str(directory), asr_punc_model=punctuation)
     return funasr_loading.load(values, model_source(values.asr_model))
+
+
+def network_of(recognizer: WrittenForm) -> Any:
+    """FunASR's model."""
+    return cast(FunasrRecognizer, recognizer._recognizer)._auto.model
 
 
 def load_plain(directory: Path, **more: Any) -> Any:

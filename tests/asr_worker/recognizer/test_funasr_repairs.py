@@ -13,7 +13,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +25,7 @@ from tests.asr_worker.recognizer import tiny_sense_voice, tiny_variants
 from tests.asr_worker.recognizer.comparison import (
     BATCH,
     load_plain,
+    network_of,
     plain_text,
     spoken,
     texts,
@@ -145,8 +146,7 @@ def test_the_last_row_still_needs_a_token(recognizer: WrittenForm) -> None:
 
 
 def test_a_repaired_model_needs_no_repair(recognizer: WrittenForm) -> None:
-    auto = cast(FunasrRecognizer, recognizer._recognizer)._auto
-    assert funasr_repairs.repair_batching(auto.model) == []
+    assert funasr_repairs.repair_batching(network_of(recognizer)) == []
 
 
 def test_a_model_without_cif_predictor_needs_no_repair() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_worker.recognizer.funasr_recognizer import FunasrRecognizer
 from asr_worker.recognizer.paraformer import token_times
 from asr_worker.recognizer.protocol import Utterance
 from asr_worker.recognizer.written_form import WrittenForm
@@ -23,6 +22,7 @@ from tests.asr_worker.recognizer import tiny_variants
 from tests.asr_worker.recognizer.comparison import (
     BATCH,
     load,
+    network_of,
     plain_text,
     spoken,
     texts,
@@ -101,7 +101,7 @@ def test_a_cough_has_an_empty_text(variant: str, tmp_path: Path) -> None:
 def test_hotwords_reach_the_model(variant: str, tmp_path: Path) -> None:
     loaded = load(tiny_variants.build(tmp_path / "model", variant))
     assert loaded.abilities.hotwords == "words"
-    model = cast(FunasrRecognizer, loaded._recognizer)._auto.model
+    model = network_of(loaded)
     hotwords = ("五六", "seven eight", "x.txt")
     (found,) = loaded.recognize([Utterance(pcm=spoken(3).tobytes(), hotwords=hotwords)])
     assert found.text

@@ -11,7 +11,7 @@ from whisper.model import Linear
 from asr_worker.recognizer import funasr_loading, precision
 from asr_worker.recognizer.protocol import ModelLoadError
 from asr_worker.settings import WorkerSettings, model_source
-from tests.asr_worker.recognizer.comparison import load, spoken, texts
+from tests.asr_worker.recognizer.comparison import load, network_of, spoken, texts
 
 
 def test_auto_is_the_gpu_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,8 +46,8 @@ def test_int8_recognises_most_digits_alike() -> None:
     expected = texts(load(Path(model_source("demo").location)), audio)
     values = WorkerSettings(asr_model="demo", asr_precision="int8")
     quantised = funasr_loading.load(values, model_source("demo"))
-    layers = [type(module).__name__ for module in quantised._auto.model.modules()]
-    assert layers.count("Linear") > 20 and "DynamicQuantizedLinear" in str(quantised._auto.model)
+    layers = [type(module).__name__ for module in network_of(quantised).modules()]
+    assert layers.count("Linear") > 20 and "DynamicQuantizedLinear" in str(network_of(quantised))
     same = sum(a == b for a, b in zip(texts(quantised, audio), expected, strict=True))
     assert same >= 19
 
@@ -66,10 +66,10 @@ def test_half_runs_the_encoder_alone_in_half_precision() -> None:
     recognizer = load(Path(model_source("demo").location))
     expected = texts(recognizer, audio)
     seen: list[torch.dtype] = []
-    encoder = recognizer._auto.model.encoder
+    encoder = network_of(recognizer).encoder
     layer = next(m for m in encoder.modules() if isinstance(m, torch.nn.Linear))
     layer.register_forward_hook(lambda _m, _i, output: seen.append(output.dtype))
-    precision.halve_encoder(recognizer._auto.model, "cpu")
+    precision.halve_encoder(network_of(recognizer), "cpu")
     same = sum(a == b for a, b in zip(texts(recognizer, audio), expected, strict=True))
     assert set(seen) == {torch.float16}
     assert same >= 5

@@ -47,6 +47,7 @@ def build(directory: Path) -> Path:
         '{"model": {"type": "funasr"}, '
         '"file_path_metas": {"init_param": "model.pt", "config": "config.yaml"}}'
     )
+    torch.save({}, directory / "model.pt")  # Without a file of weights there is no model.
     network = load_plain(directory).model
     network.audio_adaptor.linear2.weight.data *= 30  # Texts depend on the audio more.
     torch.save(network.state_dict(), directory / "model.pt")
