@@ -61,6 +61,7 @@ class Whisper(FunasrRecognizer):
         "funasr.tokenizer.whisper_tokenizer",
     )
     can: ClassVar = Abilities(word_times=True, punctuation=True)
+    batches: ClassVar = True
 
     def __init__(self, auto: Any, *arguments: Any, **options: Any) -> None:
         super().__init__(auto, *arguments, **options)

@@ -21,7 +21,7 @@ BATCH = 20
 
 @pytest.fixture(scope="module")
 def recognizer(tmp_path_factory: pytest.TempPathFactory) -> Whisper:
-    loaded = load(tiny_whisper.build(tmp_path_factory.mktemp("whisper")))
+    loaded = load(tiny_whisper.build(tmp_path_factory.mktemp("whisper")))._recognizer
     assert isinstance(loaded, Whisper)
     return loaded
 
