@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import asr_client
-from tools.ops.stack import ROOT
+from tools.ops.procfile import ROOT
 
 DIGITS = (ROOT / "tools/samples/digits_zh.wav", ROOT / "tools/samples/digits_en.wav")
 """For the bundled model."""

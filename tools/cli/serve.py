@@ -35,7 +35,7 @@ from persistence.settings import PersistenceSettings
 from runtime import exit_codes, lifecycle, settings
 from tools.cli import self_check
 from tools.embedded.__main__ import EmbeddedSettings
-from tools.ops.stack import ROOT, Stack
+from tools.ops.procfile import ROOT, Honcho
 
 FALLBACK_MODEL = "demo"
 READY_S_MAX = 600.0
@@ -177,15 +177,15 @@ def get_health(base_url: str, token: str | None = None) -> dict[str, Any]:
     return health if isinstance(health, dict) else {}
 
 
-def require_running(stack: Stack) -> None:
+def require_running(honcho: Honcho) -> None:
     """Raise ``ServeError`` if a process has ended for good."""
-    if stack.exit_code is not None:
-        reason = stack.errors[0] if stack.errors else "a process ended; its last lines are above"
-        raise ServeError(reason, stack.exit_code or exit_codes.FAILURE)
+    if honcho.exit_code is not None:
+        reason = honcho.errors[0] if honcho.errors else "a process ended; its last lines are above"
+        raise ServeError(reason, honcho.exit_code or exit_codes.FAILURE)
 
 
 def wait_until_ready(
-    stack: Stack,
+    honcho: Honcho,
     base_url: str,
     stop: lifecycle.StopSignal,
     status: Status,
@@ -203,7 +203,7 @@ def wait_until_ready(
     began_s = time.monotonic()
     degraded_since_s: float | None = None
     while not stop.wait(POLL_S):
-        require_running(stack)
+        require_running(honcho)
         waited_s = time.monotonic() - began_s
         health = get_health(base_url, token)
         if health.get("code") == "unauthorized":
@@ -277,7 +277,7 @@ def show_addresses(host: str, port: int, health: dict[str, Any], console: Consol
 
 
 def serve(
-    stack: Stack,
+    honcho: Honcho,
     values: GatewaySettings,
     models: list[str],
     stop: lifecycle.StopSignal,
@@ -293,7 +293,7 @@ def serve(
     host = f"[{host}]" if ":" in host else host
     began_s = time.monotonic()
     with console.status("Starting") as status:
-        health = wait_until_ready(stack, f"http://{host}:{values.port}", stop, status, token)
+        health = wait_until_ready(honcho, f"http://{host}:{values.port}", stop, status, token)
         if stop.requested:
             return
         ready_s = time.monotonic() - began_s
@@ -304,7 +304,7 @@ def serve(
     console.print(f"Ready after {ready_s:.1f} s with {', '.join(models)}. Press Ctrl-C to stop.")
     show_addresses(host, values.port, health, console)
     while not stop.wait(POLL_S):
-        require_running(stack)
+        require_running(honcho)
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -344,12 +344,12 @@ def main(
         if stop.requested:
             return
         changed = {"ASR_MODEL": FALLBACK_MODEL} if models == [FALLBACK_MODEL] else {}
-        stack = Stack(show, concurrency, environment=changed)
+        honcho = Honcho(show, concurrency, environment=changed)
         try:
-            serve(stack, values, models, stop, console, token)
+            serve(honcho, values, models, stop, console, token)
         finally:
             with console.status("Stopping"):
-                stack.stop()
+                honcho.stop()
     except ServeError as error:
         if not str(error):
             raise typer.Exit(error.code) from error

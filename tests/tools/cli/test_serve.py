@@ -28,7 +28,7 @@ from gateway.web import auth_tokens
 from runtime import exit_codes, lifecycle
 from tools.cli import self_check, serve
 from tools.lab.harness.ports import free_port
-from tools.ops.stack import Stack
+from tools.ops.procfile import Honcho
 
 ROOT = Path(__file__).parents[3]
 
@@ -120,15 +120,15 @@ def test_an_address_of_another_machine_is_refused() -> None:
 
 @dataclass
 class Ended:
-    """The attributes of a ``Stack`` that ``wait_until_ready`` uses."""
+    """The attributes of a ``Honcho`` that ``wait_until_ready`` uses."""
 
     exit_code: int | None = None
     errors: list[str] = field(default_factory=list)
 
 
-def ready(stack: Ended, url: str, stop: lifecycle.StopSignal) -> dict[str, Any]:
+def ready(honcho: Ended, url: str, stop: lifecycle.StopSignal) -> dict[str, Any]:
     with Console(quiet=True).status("") as status:
-        return serve.wait_until_ready(cast(Stack, stack), url, stop, status)
+        return serve.wait_until_ready(cast(Honcho, honcho), url, stop, status)
 
 
 class Health(HTTPServer):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tools.lab.chaos import disks
-from tools.ops.stack import ROOT
+from tools.ops.procfile import ROOT
 
 SCRIPT = """
 import sys

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tools.lab.chaos import sabotage
-from tools.ops.stack import ROOT
+from tools.ops.procfile import ROOT
 
 
 @dataclass

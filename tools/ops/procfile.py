@@ -25,7 +25,7 @@ _STARTED = re.compile(r"system\s*\| (\w+)\.\d+ started \(pid=(\d+)\)$")
 _ERROR = re.compile(r"\d\d:\d\d:\d\d (\w+)\.\d+\s*\| error: (.*)$")
 
 
-class Stack:
+class Honcho:
     """honcho and the processes that it runs. You must call ``stop()`` in the end."""
 
     def __init__(

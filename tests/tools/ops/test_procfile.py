@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tools.ops.stack import Stack
+from tools.ops.procfile import Honcho
 
 SLEEPS = "exec python -c 'import time; print(\"up\", flush=True); time.sleep(600)'"
 STUBBORN = (
@@ -28,7 +28,7 @@ class Running:
     def __init__(self, directory: Path, procfile: str, concurrency: str = "") -> None:
         (directory / "Procfile").write_text(procfile)
         self.lines: queue.Queue[str] = queue.Queue()
-        self.stack = Stack(self.lines.put, concurrency, directory)
+        self.honcho = Honcho(self.lines.put, concurrency, directory)
 
     def await_line(self, text: str) -> str:
         while text not in (line := self.lines.get(timeout=WAIT_S)):
@@ -61,8 +61,8 @@ def processes(tmp_path: Path) -> Iterator[list[psutil.Process]]:
 
 
 def descendants(running: Running) -> list[psutil.Process]:
-    honcho = psutil.Process(running.stack.pid)
-    return [honcho, *honcho.children(recursive=True)]
+    process = psutil.Process(running.honcho.pid)
+    return [process, *process.children(recursive=True)]
 
 
 def test_stop_leaves_no_process(tmp_path: Path, processes: list[psutil.Process]) -> None:
@@ -70,36 +70,36 @@ def test_stop_leaves_no_process(tmp_path: Path, processes: list[psutil.Process])
     for _ in range(3):
         running.await_line("| up")
     processes += descendants(running)
-    assert running.stack.exit_code is None
-    running.stack.stop()
-    assert running.stack.exit_code is not None
+    assert running.honcho.exit_code is None
+    running.honcho.stop()
+    assert running.honcho.exit_code is not None
 
 
 def test_stop_kills_processes_that_ignore_it(
     tmp_path: Path, processes: list[psutil.Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tools.ops.stack.STOP_S_MAX", 0.5)
+    monkeypatch.setattr("tools.ops.procfile.STOP_S_MAX", 0.5)
     running = Running(tmp_path, f"one: {STUBBORN}\n")
     running.await_line("| up")
     processes += descendants(running)
-    running.stack.stop()
+    running.honcho.stop()
 
 
 def test_the_end_of_one_process_ends_all_and_its_error_is_kept(tmp_path: Path) -> None:
     fails = "sh -c 'echo error: PORT is taken >&2; exit 69'"
     running = Running(tmp_path, f"one: {SLEEPS}\ntwo: {fails}\n")
     running.await_line("one.1 stopped")
-    running.stack.stop()
-    assert running.stack.exit_code == 69
-    assert running.stack.errors == ["two: PORT is taken"]
+    running.honcho.stop()
+    assert running.honcho.exit_code == 69
+    assert running.honcho.errors == ["two: PORT is taken"]
 
 
 def test_a_killed_honcho_leaves_no_process(tmp_path: Path, processes: list[psutil.Process]) -> None:
     running = Running(tmp_path, f"one: {SLEEPS}\n")
     running.await_line("| up")
     processes += descendants(running)
-    psutil.Process(running.stack.pid).kill()
-    running.stack.stop()
+    psutil.Process(running.honcho.pid).kill()
+    running.honcho.stop()
 
 
 def test_a_killed_parent_leaves_no_process(tmp_path: Path) -> None:
@@ -108,8 +108,8 @@ def test_a_killed_parent_leaves_no_process(tmp_path: Path) -> None:
         [
             sys.executable,
             "-c",
-            "import pathlib, sys, time; from tools.ops.stack import Stack;"
-            "Stack(lambda line: print(line, flush=True), '', pathlib.Path(sys.argv[1]));"
+            "import pathlib, sys, time; from tools.ops.procfile import Honcho;"
+            "Honcho(lambda line: print(line, flush=True), '', pathlib.Path(sys.argv[1]));"
             "time.sleep(600)",
             str(tmp_path),
         ],
