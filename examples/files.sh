@@ -14,8 +14,8 @@ curl() {
 }
 
 # OpenAI's API: text, or verbose_json, srt and vtt with times.
-curl -sf -F model=demo -F response_format=text -F "file=@$file" "$server/v1/audio/transcriptions"
-curl -sf -F model=demo -F response_format=srt -F "file=@$file" "$server/v1/audio/transcriptions"
+curl -sf -F model=whisper-1 -F response_format=text -F "file=@$file" "$server/v1/audio/transcriptions"
+curl -sf -F model=whisper-1 -F response_format=srt -F "file=@$file" "$server/v1/audio/transcriptions"
 
 # Sessions of all clients, newest first.
 curl -sf "$server/api/v1/history?limit=3"
