@@ -27,6 +27,8 @@ MIXED_BATCH_S_MAX = 0.25
 BATCH_S_MAX = 1.0
 """Longest expected duration of a batch of several jobs: a final that arrives meanwhile waits for
 it."""
+USUAL_MS = 3_000
+"""Length of a usual utterance."""
 HANG_TIMES_EXPECTED = 10.0
 """A batch that takes longer than this multiple of its expected duration, and longer than
 ``ASR_HANG_S``, hangs."""
@@ -50,6 +52,12 @@ class BatchLimits:
     audio_ms_max: int
     """Longest member × members."""
     cost: Cost = field(default_factory=Cost)
+
+    @property
+    def usual_jobs(self) -> int:
+        """Size of a full batch of utterances of the usual length."""
+        fits = range(self.jobs_max, 1, -1)
+        return next((jobs for jobs in fits if self.share(jobs, jobs * USUAL_MS) <= 1), 1)
 
     def share(self, jobs: int, padded_ms: int) -> float:
         """How full such a batch is: at 1 it is full, above 1 it exceeds a limit."""

@@ -83,17 +83,18 @@ class Worker:
             return self._exit_code_without_model()
         context: Context = zmq.Context()
         socket = connect_dealer(context, self._values.broker_backend, self._worker_id, keys)
+        limits = BatchLimits(
+            jobs_max=trial.batch_jobs,
+            audio_ms_max=self._values.asr_batch_audio_ms_max,
+            cost=trial.cost,
+        )
         book = JobBook(
             worker_id=self._worker_id,
             model=recognizer.model,
             device=recognizer.device,
-            limits=BatchLimits(
-                jobs_max=trial.batch_jobs,
-                audio_ms_max=self._values.asr_batch_audio_ms_max,
-                cost=trial.cost,
-            ),
+            limits=limits,
             throughput_rtfx=trial.throughput_rtfx,
-            abilities=replace(recognizer.abilities, batch_jobs=trial.batch_jobs),
+            abilities=replace(recognizer.abilities, batch_jobs=limits.usual_jobs),
             served_name=self._values.asr_served_name or recognizer.model,
         )
         MODEL.labels(recognizer.model, recognizer.device).set(1)

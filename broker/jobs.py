@@ -37,6 +37,10 @@ class PendingJob:
     worker: bytes = b""
     """Identity of its worker while assigned."""
     assigned_s: float = 0.0
+    work_s: float = 0.0
+    """Expected time that its worker takes for it …"""
+    expected_s: float = 0.0
+    """… and for everything that the worker held when it was assigned, itself included."""
     abandoned: bool = False
     """The result is no longer needed. The job holds a credit until its worker answers."""
 

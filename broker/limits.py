@@ -19,6 +19,9 @@ class Limits:
     attempt_deadline_s: float
 
 
+ATTEMPT_TIMES_EXPECTED = 5.0
+"""An attempt is not lost before this multiple of the time that its worker is expected to take for
+all that it holds."""
 ATTEMPTS_MAX = 3
 """Attempts lost by workers; then the job ends with the error ``chunk_failed``."""
 BULK_EVERY_ASSIGNMENTS = 8
@@ -28,6 +31,16 @@ PARTIAL_WAIT_S_MAX = 2.0
 PARTIAL_CREDITS_SHARE = 4
 """Partial jobs hold at most a quarter of all credits (at least one), so that final jobs find room.
 """
+PARTIAL_DELAY_S_MAX = 0.25
+"""A worker that holds other jobs gets a partial job only if all of it is expected to take no
+longer: a final job that arrives next waits for it."""
+BULK_DELAY_S_MAX = 0.5
+"""A worker that holds more work than this gets no bulk job, unless one is due: a live job that
+arrives next waits for what the worker holds."""
+PARTIAL_SPARE_SHARE = 0.5
+"""Partial jobs take at most this share of the time that final jobs leave to the workers …"""
+PARTIAL_BURST_S = 2.0
+"""… of which each worker saves up at most this, for many utterances that begin at once."""
 SERVED_FLOWS_MAX = 20_000
 """Sessions without waiting jobs whose virtual start time is remembered; beyond it the earliest is
 forgotten."""
@@ -60,6 +73,16 @@ THROUGHPUT_INITIAL_WEIGHT_S = 0.2
 """Busy time that the initial or reported factor counts for."""
 THROUGHPUT_MIN_RTFX = 0.01
 """Lower bound of a worker's factor: waiting times are divided by it."""
+THROUGHPUT_EXPECTED_S_MIN = 1e-9
+"""Lower bound of a job's expected time: speeds and slowness are divided by it."""
+COST_S_MAX = 600.0
+"""Upper bound of the time that a worker reports for a batch or an utterance."""
+BATCH_PADDING = 0.25
+"""Padding of a large batch as a share of its audio: expected, as utterances differ in length."""
+UTTERANCE_MS_INITIAL = 3_000.0
+"""Average length assumed of utterances until some are answered."""
+UTTERANCE_WEIGHT = 1 / 32
+"""Weight of one answered utterance in the average length."""
 THROUGHPUT_HALF_LIFE_S = 5.0
 """Busy time after which a measurement counts for half."""
 MODELS_MAX = 64

@@ -10,6 +10,7 @@ from msgspec.structs import asdict
 from broker import limits as limit
 from broker.arrivals import ArrivalRate
 from broker.jobs import PendingJob
+from broker.partials import PartialBudget
 from broker.queues import JobQueue
 from broker.workers import Worker, WorkerPool
 from wire.messages import Abilities, HotwordUse, Ready, ServedModel
@@ -26,6 +27,7 @@ class Model:
         self.queue = JobQueue(limits)
         self.workers = WorkerPool()
         self.arrivals = ArrivalRate()
+        self.partials = PartialBudget()
         self.unused_since_s: float | None = None
         """Since when it has neither a worker nor a waiting job; None: it has."""
 
@@ -34,15 +36,39 @@ class Model:
         """False: its jobs wait for the first worker."""
         return any(not worker.draining for worker in self.workers)
 
+    def advance(self, now_s: float) -> None:
+        """Update the averages over time."""
+        self.arrivals.advance(now_s)
+        workers = sum(not worker.draining for worker in self.workers)
+        utilisation = self.arrivals.per_s / self.workers.throughput_rtfx if workers else 1.0
+        self.partials.advance(now_s, workers=workers, utilisation=utilisation)
+
+    def next_for(self, worker: Worker) -> PendingJob | None:
+        """Take the next job that ``worker`` may get from the queue. Partial jobs are for spare
+        capacity: they must hardly delay the next final job."""
+        partial = self.queue.oldest_partial
+        may_be_partial = (
+            not self.queue.finals
+            and partial is not None
+            and self.partials.left
+            and self.workers.takes_partial(worker, partial)
+        )
+        may_be_bulk = worker.held_s <= limit.BULK_DELAY_S_MAX
+        entry = self.queue.pop(bulk=may_be_bulk, partials=may_be_partial)
+        if entry is not None and entry.job.partial:
+            self.partials.spend(worker.throughput.work_s(1, entry.audio_ms))
+        return entry
+
     @property
     def est_wait_ms(self) -> int:
-        """Expected wait of a live job that arrives now: it goes before all bulk jobs."""
-        waiting_ms = self.queue.audio_ms - self.queue.bulk_audio_ms + self.workers.held_audio_ms
-        if not waiting_ms:
+        """Expected wait of a live job that arrives now: it goes before bulk and partial jobs."""
+        jobs = self.queue.urgent_jobs + self.workers.held
+        if not jobs:
             return 0
         if not self.takes_jobs:
             return limit.EST_WAIT_REPORTED_MS_MAX
-        return min(round(waiting_ms / self.workers.throughput_rtfx), limit.EST_WAIT_REPORTED_MS_MAX)
+        wait_s = self.workers.wait_s(jobs, self.queue.urgent_audio_ms + self.workers.held_audio_ms)
+        return min(round(1000 * wait_s), limit.EST_WAIT_REPORTED_MS_MAX)
 
     def state(self, *, expected_audio_rate: float) -> ServedModel:
         """The model as gateways receive it in ``Load``."""
@@ -55,8 +81,10 @@ class Model:
             throughput_rtfx=self.workers.throughput_rtfx,
             queued_audio_ms=self.queue.audio_ms,
             est_wait_ms=self.est_wait_ms,
+            utterance_ms=round(1000 * self.workers.utterance_s),
             arriving_audio_rate=self.arrivals.per_s,
             expected_audio_rate=expected_audio_rate,
+            partials_busy=self.partials.per_s,
             abilities=common_abilities(worker.abilities for worker in workers),
         )
 

@@ -19,6 +19,10 @@ class _Flow:
     jobs: OrderedDict[int, PendingJob] = field(default_factory=OrderedDict)
 
 
+LATER: frozenset[Place] = frozenset({"bulk", "partial"})
+"""Places whose jobs let all others pass."""
+
+
 class FairQueue:
     """Fair between sessions by audio, in order within one; O(log sessions).
 
@@ -126,8 +130,8 @@ class JobQueue:
     """The jobs of one model that are accepted and not assigned.
 
     Jobs that come back from workers are first, in the order of their return. The lanes follow, live
-    before bulk without starving it. Partial jobs are assigned only when no other job waits. A job
-    before its last attempt, or after an attempt that timed out, must run *exclusively* on its
+    before bulk without starving it. Partial jobs are assigned only when no other live job waits. A
+    job before its last attempt, or after an attempt that timed out, must run *exclusively* on its
     worker, so that other jobs are not lost with it again if it kills or hangs the worker.
     """
 
@@ -147,8 +151,8 @@ class JobQueue:
         self._live_since_bulk = 0
         self._length = 0
         self.audio_ms = 0
-        self.bulk_audio_ms = 0
-        """The part of ``audio_ms`` that waits behind the live lane."""
+        self.urgent_audio_ms = 0
+        """The part of ``audio_ms`` that goes before the bulk lane and partial jobs."""
 
     def __len__(self) -> int:
         return self._length
@@ -162,8 +166,13 @@ class JobQueue:
 
     @property
     def finals(self) -> int:
-        """Number of jobs, without partials, that any worker with a free credit may take."""
-        return len(self._retries) + len(self._live) + len(self._bulk)
+        """Number of live and returned final jobs that any worker with a free credit may take."""
+        return len(self._retries) + len(self._live)
+
+    @property
+    def urgent_jobs(self) -> int:
+        """Number of jobs that go before the bulk lane and partial jobs."""
+        return len(self._exclusive) + len(self._retries) + len(self._live)
 
     @property
     def oldest_partial(self) -> PendingJob | None:
@@ -215,26 +224,22 @@ class JobQueue:
         _, entry = self._exclusive.popitem(last=False)
         return self._removed(entry)
 
-    def pop(self, *, partials: bool) -> PendingJob | None:
-        """Remove and return the next job for any worker. ``partials``: it may be a partial job."""
+    def pop(self, *, bulk: bool, partials: bool) -> PendingJob | None:
+        """Remove and return the next job for any worker. Without ``bulk`` it is no bulk job that is
+        not due, and without ``partials`` no partial job."""
+        entry: PendingJob | None = None
+        bulk_is_due = self._bulk and self._live_since_bulk >= limit.BULK_EVERY_ASSIGNMENTS - 1
         if self._retries:
             _, entry = self._retries.popitem(last=False)
-            return self._removed(entry)
-        final = self._pop_lane()
-        if final is not None:
-            return self._removed(final)
-        if partials and self._partials:
-            _, entry = self._partials.popitem(last=False)
-            return self._removed(entry)
-        return None
-
-    def _pop_lane(self) -> PendingJob | None:
-        bulk_is_due = self._live_since_bulk >= limit.BULK_EVERY_ASSIGNMENTS - 1
-        if self._live and not (bulk_is_due and self._bulk):
+        elif self._live and not bulk_is_due:
             self._live_since_bulk = self._live_since_bulk + 1 if self._bulk else 0
-            return self._live.pop()
-        self._live_since_bulk = 0
-        return self._bulk.pop()
+            entry = self._live.pop()
+        elif partials and self._partials and not bulk_is_due:
+            _, entry = self._partials.popitem(last=False)
+        elif bulk or bulk_is_due:
+            self._live_since_bulk = 0
+            entry = self._bulk.pop()
+        return None if entry is None else self._removed(entry)
 
     def _add(self, entry: PendingJob, place: Place) -> None:
         assert entry.place == "nowhere"
@@ -245,12 +250,12 @@ class JobQueue:
             self._fifos[place][entry.job_id] = entry
         self._length += 1
         self.audio_ms += entry.audio_ms
-        if place == "bulk":
-            self.bulk_audio_ms += entry.audio_ms
+        if place not in LATER:
+            self.urgent_audio_ms += entry.audio_ms
 
     def _removed(self, entry: PendingJob) -> PendingJob:
-        if entry.place == "bulk":
-            self.bulk_audio_ms -= entry.audio_ms
+        if entry.place not in LATER:
+            self.urgent_audio_ms -= entry.audio_ms
         entry.place = "nowhere"
         self._length -= 1
         self.audio_ms -= entry.audio_ms
@@ -263,7 +268,8 @@ class JobQueue:
         entries = list(self)
         assert len(entries) == len(self) == len({entry.job_id for entry in entries})
         assert self.audio_ms == sum(entry.audio_ms for entry in entries)
-        assert self.bulk_audio_ms == sum(entry.audio_ms for entry in self._bulk)
+        urgent = [entry.audio_ms for entry in entries if entry.place not in LATER]
+        assert (self.urgent_jobs, self.urgent_audio_ms) == (len(urgent), sum(urgent))
         for place, lane in self._lanes.items():
             assert all(entry.place == place for entry in lane)
         for place, fifo in self._fifos.items():

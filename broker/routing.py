@@ -396,7 +396,7 @@ class Broker:
     def _on_tick(self, _event: e.Tick, now_s: float) -> None:
         self._extend_leases_after_pause(now_s)
         for model in self._models:
-            model.arrivals.advance(now_s)
+            model.advance(now_s)
             for worker in model.workers.expired(self._lease_s, now_s):
                 self.scheduler.lose(worker)
                 self._count("worker_lease_ended")

@@ -114,7 +114,8 @@ class Scheduler:
         entry = worker.held.get(answer.job_id)
         if entry is None or entry.attempt != answer.attempt:
             return False
-        self.models.pool(worker).complete(worker, entry, now_s, answer.infer_ms)
+        pool = self.models.pool(worker)
+        pool.complete(worker, entry, now_s, answer.infer_ms, answer.batch_jobs)
         if entry.abandoned:
             self._act(Count("abandoned_result"))
             return True
@@ -173,15 +174,15 @@ class Scheduler:
                 self.drop(partial, "partial_expired")
 
     def _expire_attempts(self, model: Model, now_s: float) -> None:
-        while (entry := model.workers.longest_held) is not None:
-            if now_s - entry.assigned_s <= self._limits.attempt_deadline_s:
-                break
-            worker = model.workers.get(entry.worker)
-            assert worker is not None
-            model.workers.give_up(worker, entry, now_s)
-            entry.timed_out = True
-            self._act(Count("attempt_deadline"))
-            self._attempt_lost(entry)
+        for worker in list(model.workers):
+            while (entry := worker.longest_held) is not None:
+                expected_s = limit.ATTEMPT_TIMES_EXPECTED * entry.expected_s
+                if now_s - entry.assigned_s <= max(self._limits.attempt_deadline_s, expected_s):
+                    break
+                model.workers.give_up(worker, entry, now_s)
+                entry.timed_out = True
+                self._act(Count("attempt_deadline"))
+                self._attempt_lost(entry)
 
     def _expire_jobs(self, now_s: float) -> None:
         while self._deadlines and self._deadlines[0][0] <= now_s:
@@ -204,7 +205,7 @@ class Scheduler:
             return
         self._dispatch_exclusive(model, now_s)
         while len(queue) and (worker := workers.least_loaded()) is not None:
-            entry = queue.pop(partials=workers.takes_partials)
+            entry = model.next_for(worker)
             if entry is None:
                 return
             self._assign(model, worker, entry, now_s, exclusive=False)

@@ -32,9 +32,9 @@ class BrokerSettings(ProcessSettings, BusSettings, RedisSettings):
     """A worker or gateway that is silent for longer loses its lease: its jobs are reassigned or
     dropped."""
     broker_attempt_deadline_s: Annotated[float, Field(gt=0, le=600)] = 30.0
-    """An attempt that takes longer is lost: the job is assigned to another worker, and this one
-    gets no further jobs until it makes progress. Raise it together with ``ASR_HANG_S`` for a large
-    model on a slow CPU."""
+    """An attempt that takes longer, and five times as long as the worker is expected to take for
+    all that it holds, is lost: the job is assigned to another worker, and this one gets no further
+    jobs until it makes progress."""
 
     broker_memory_mb_max: Annotated[int, Field(ge=256)] = 2_048
     """Memory of the process in MB. At the limit the process ends, is restarted by its supervisor,

@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
 from broker import limits as limit
 from broker.jobs import PendingJob
+from broker.throughput import Throughput
 from wire.messages import Ready
 
 Attempt = tuple[int, int]
 """Job id and attempt."""
 PastAttempts = OrderedDict[Attempt, None]
 """Attempts that a worker no longer holds. A result for one is late or a duplicate."""
-
-
-class Throughput:
-    """Seconds of audio per busy second, with exponential decay over busy time.
-
-    Busy time is counted when results arrive: a batch counts with all its audio at once, and a
-    worker without results does not get slower. Its lease and its deadlines cover that case.
-    """
-
-    def __init__(self, reported_rtfx: float) -> None:
-        self._busy_s = limit.THROUGHPUT_INITIAL_WEIGHT_S
-        self._audio_s = (reported_rtfx or limit.THROUGHPUT_INITIAL_RTFX) * self._busy_s
-
-    @property
-    def rtfx(self) -> float:
-        return max(self._audio_s / self._busy_s, limit.THROUGHPUT_MIN_RTFX)
-
-    def add(self, audio_ms: int, busy_s: float) -> None:
-        keep = 0.5 ** (busy_s / limit.THROUGHPUT_HALF_LIFE_S)
-        self._busy_s = self._busy_s * keep + busy_s
-        self._audio_s = self._audio_s * keep + audio_ms / 1000
 
 
 class Worker:
@@ -50,11 +31,12 @@ class Worker:
         self.renewed_s = now_s
         """Time of its last message, from which its lease runs."""
         self.held: dict[int, PendingJob] = {}
-        self.held_audio_ms = 0
+        self.held_s = 0.0
+        """Expected time that it takes for all jobs that it holds."""
         self.overdue: dict[Attempt, float] = {}
         """Attempts taken away at their deadline that the worker may still run, and since when."""
         self.past = past
-        self.throughput = Throughput(ready.throughput_rtfx)
+        self.throughput = Throughput(ready)
         self.measured_s = now_s
         self.draining = False
         self.reserved = False
@@ -68,6 +50,10 @@ class Worker:
     @property
     def free_credits(self) -> int:
         return self.credits - len(self.held) - len(self.overdue)
+
+    @property
+    def longest_held(self) -> PendingJob | None:
+        return next(iter(self.held.values()), None)
 
     @property
     def idle(self) -> bool:
@@ -86,10 +72,12 @@ class WorkerPool:
     def __init__(self) -> None:
         self._workers: dict[bytes, Worker] = {}
         self._unregistered: OrderedDict[bytes, PastAttempts] = OrderedDict()
-        self._heap: list[tuple[int, int, Worker]] = []
+        self._heap: list[tuple[float, int, Worker]] = []
         self._tickets = 0
         self._reserved: Worker | None = None
-        self._assigned: OrderedDict[int, PendingJob] = OrderedDict()
+        self._utterance_ms = limit.UTTERANCE_MS_INITIAL
+        self.held = 0
+        """Number of jobs assigned and not answered."""
         self.held_audio_ms = 0
         self.held_partials = 0
         self.credits = 0
@@ -150,7 +138,8 @@ class WorkerPool:
     # ---------------------------------------------------------------------------------- selection
 
     def least_loaded(self) -> Worker | None:
-        """The worker for the next job: of all that take jobs, the one with the least audio."""
+        """The worker for the next job: the one expected to be idle first among those that take
+        jobs."""
         while self._heap:
             _, ticket, worker = self._heap[0]
             if worker.ticket == ticket:
@@ -178,20 +167,15 @@ class WorkerPool:
             worker.reserved = False
             self._place(worker)
 
-    @property
-    def takes_partials(self) -> bool:
-        return self.held_partials < max(1, self.credits // limit.PARTIAL_CREDITS_SHARE)
+    def takes_partial(self, worker: Worker, entry: PendingJob) -> bool:
+        """Whether ``worker``, which takes jobs, may get this partial job besides what it holds."""
+        if worker.idle:
+            return True
+        held_s = worker.held_s + worker.throughput.work_s(1, entry.audio_ms)
+        credits_left = self.held_partials < max(1, self.credits // limit.PARTIAL_CREDITS_SHARE)
+        return credits_left and held_s <= limit.PARTIAL_DELAY_S_MAX
 
     # ------------------------------------------------------------------------------- assignments
-
-    @property
-    def held(self) -> int:
-        """Number of jobs assigned and not answered."""
-        return len(self._assigned)
-
-    @property
-    def longest_held(self) -> PendingJob | None:
-        return next(iter(self._assigned.values()), None)
 
     def assign(self, worker: Worker, entry: PendingJob, now_s: float, *, exclusive: bool) -> None:
         assert worker.takes_jobs and entry.place == "nowhere"
@@ -202,18 +186,25 @@ class WorkerPool:
         entry.assigned_s = now_s
         worker.exclusive = exclusive
         worker.held[entry.job_id] = entry
-        worker.held_audio_ms += entry.audio_ms
-        self._assigned[entry.job_id] = entry
+        entry.work_s = worker.throughput.work_s(1, entry.audio_ms)
+        worker.held_s += entry.work_s
+        entry.expected_s = worker.held_s
+        self.held += 1
         self.held_audio_ms += entry.audio_ms
         self.held_partials += entry.job.partial
         self._place(worker)
 
-    def complete(self, worker: Worker, entry: PendingJob, now_s: float, infer_ms: int) -> None:
-        """Take back ``entry``, answered by the worker from a batch that took ``infer_ms``."""
+    def complete(
+        self, worker: Worker, entry: PendingJob, now_s: float, infer_ms: int, batch_jobs: int = 1
+    ) -> None:
+        """Take back ``entry``, answered by the worker from a batch of ``batch_jobs`` that took
+        ``infer_ms``."""
         # A worker that collects a batch holds jobs but is not busy. The half millisecond makes up
         # for rounding: a batch of 0 ms would mean unlimited throughput.
         busy_s = min(now_s - worker.measured_s, (infer_ms + 0.5) / 1000)
-        worker.throughput.add(entry.audio_ms, busy_s)
+        worker.throughput.add(entry.audio_ms, batch_jobs, busy_s)
+        if not entry.job.partial:
+            self._utterance_ms += limit.UTTERANCE_WEIGHT * (entry.audio_ms - self._utterance_ms)
         worker.measured_s = now_s
         self.take_back(worker, entry)
 
@@ -224,9 +215,10 @@ class WorkerPool:
         worker.past[entry.job_id, entry.attempt] = None
         if len(worker.past) > limit.PAST_ATTEMPTS_MAX:
             worker.past.popitem(last=False)
-        worker.held_audio_ms -= entry.audio_ms
+        # An idle worker holds exactly nothing, whatever rounding has left.
+        worker.held_s = worker.held_s - entry.work_s if worker.held else 0.0
         worker.exclusive = worker.exclusive and bool(worker.held)
-        del self._assigned[entry.job_id]
+        self.held -= 1
         self.held_audio_ms -= entry.audio_ms
         self.held_partials -= entry.job.partial
         self._place(worker)
@@ -258,7 +250,7 @@ class WorkerPool:
             return
         self._tickets += 1
         worker.ticket = self._tickets
-        heapq.heappush(self._heap, (worker.held_audio_ms, worker.ticket, worker))
+        heapq.heappush(self._heap, (worker.held_s, worker.ticket, worker))
         if len(self._heap) > 4 * len(self._workers) + limit.STALE_HEAP_ENTRIES_MAX:
             self._heap = [item for item in self._heap if item[2].ticket == item[1]]
             heapq.heapify(self._heap)
@@ -267,8 +259,25 @@ class WorkerPool:
 
     @property
     def throughput_rtfx(self) -> float:
-        """Seconds of audio per second of all workers that are not draining."""
-        return sum(worker.throughput.rtfx for worker in self if not worker.draining)
+        """Seconds of audio per second of all workers that are not draining, in batches of the best
+        size, with utterances as long as those answered recently."""
+        return sum(worker.throughput.rtfx(self._utterance_ms) for worker in self._taking)
+
+    @property
+    def utterance_s(self) -> float:
+        """Time that a worker takes for such an utterance by itself, on average; 0: no workers."""
+        each_s = [worker.throughput.alone_s(round(self._utterance_ms)) for worker in self._taking]
+        return sum(each_s) / len(each_s) if each_s else 0.0
+
+    def wait_s(self, jobs: int, audio_ms: int) -> float:
+        """Time that all workers that are not draining take together for ``jobs``, at least one,
+        with ``audio_ms`` in all. There must be such a worker."""
+        work_s = [worker.throughput.work_s(jobs, audio_ms) for worker in self._taking]
+        return 1 / sum(1 / max(each_s, limit.THROUGHPUT_EXPECTED_S_MIN) for each_s in work_s)
+
+    @property
+    def _taking(self) -> Iterator[Worker]:
+        return (worker for worker in self if not worker.draining)
 
     @property
     def has_reserved(self) -> bool:
@@ -282,7 +291,8 @@ class WorkerPool:
         """Assert that all counts agree. For tests."""
         for worker in self:
             assert worker.free_credits >= 0, "more assigned than credits"
-            assert worker.held_audio_ms == sum(e.audio_ms for e in worker.held.values())
+            held_s = sum(entry.work_s for entry in worker.held.values())
+            assert math.isclose(worker.held_s, held_s, rel_tol=1e-6, abs_tol=1e-6)
             assert not worker.exclusive or len(worker.held) == 1, "not exclusive"
             assert worker.reserved == (worker is self._reserved)
             assert worker.takes_jobs == bool(worker.ticket)
@@ -291,8 +301,7 @@ class WorkerPool:
         tickets = {ticket for _, ticket, worker in self._heap if worker.ticket == ticket}
         assert tickets == {worker.ticket for worker in self if worker.ticket}
         held = [entry for worker in self for entry in worker.held.values()]
-        assert len(held) == len(self._assigned) == self.held
-        assert all(self._assigned[entry.job_id] is entry for entry in held)
-        assert self.held_audio_ms == sum(worker.held_audio_ms for worker in self)
+        assert len(held) == self.held
+        assert self.held_audio_ms == sum(entry.audio_ms for entry in held)
         assert self.credits == sum(worker.credits for worker in self)
         assert self.held_partials == sum(entry.job.partial for entry in held)

@@ -344,8 +344,12 @@ class ServedModel(Struct, frozen=True, kw_only=True, gc=False):
     throughput_rtfx: UFloat = 0.0
     queued_audio_ms: UInt = 0
     est_wait_ms: UInt = 0
+    utterance_ms: UInt = 0
+    """Time that a worker takes for an utterance of average length by itself."""
     arriving_audio_rate: UFloat = 0.0
     expected_audio_rate: UFloat = 0.0
+    partials_busy: UFloat = 0.0
+    """Workers that partial jobs keep busy, a moving average."""
     abilities: Abilities = Abilities()
     """Those that all of its workers have."""
 

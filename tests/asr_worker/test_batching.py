@@ -97,6 +97,19 @@ def test_a_batch_is_not_expected_to_take_long(limits: BatchLimits, expected: lis
     assert queue.take_batch() == expected
 
 
+@pytest.mark.parametrize(
+    ("limits", "jobs"),
+    [
+        (BatchLimits(jobs_max=8, audio_ms_max=64_000), 8),
+        (BatchLimits(jobs_max=8, audio_ms_max=10_000), 3),
+        (BatchLimits(jobs_max=8, audio_ms_max=64_000, cost=Cost(second_s=BATCH_S_MAX / 13)), 4),
+        (BatchLimits(jobs_max=8, audio_ms_max=64_000, cost=Cost(utterance_s=BATCH_S_MAX)), 1),
+    ],
+)
+def test_the_usual_batch_is_within_all_limits(limits: BatchLimits, jobs: int) -> None:
+    assert limits.usual_jobs == jobs
+
+
 def test_only_jobs_with_equal_options_share_a_batch() -> None:
     queue: BatchQueue[int] = BatchQueue(LIMITS)
     for key, options in enumerate(["zh", "en", "zh", "en"]):

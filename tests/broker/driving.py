@@ -16,6 +16,7 @@ WELCOME = m.Welcome(broker_epoch="epoch")
 DEFAULTS = BrokerSettings.model_construct().limits()
 LONG_MS = 600_000
 NO_ABILITIES = m.Abilities()
+NO_COST = m.Cost()
 
 
 def job(
@@ -133,6 +134,7 @@ class Driver:
         credits: int = 4,
         served_name: str = "",
         abilities: m.Abilities = NO_ABILITIES,
+        cost: m.Cost = NO_COST,
     ) -> list[e.Action]:
         """Register a worker. Returns the actions besides the Welcome."""
         worker_id = identity.decode()
@@ -143,6 +145,7 @@ class Driver:
             device="cpu",
             served_name=served_name,
             abilities=abilities,
+            cost=cost,
         )
         actions = self.back(ready, identity)
         assert e.SendBack(identity, WELCOME) in actions

@@ -23,7 +23,7 @@ from tests.broker.driving import (
     job,
     worker_job,
 )
-from wire.messages import Abilities, Load, Ready, ServedModel
+from wire.messages import Abilities, Cost, Job, Load, Ready, ServedModel, WorkerResult
 
 ZH, EN = WORKER, OTHER_WORKER
 
@@ -188,3 +188,94 @@ def test_a_model_can_do_what_all_its_workers_can(
     backwards = common_abilities(reversed(all_of))
     assert set(backwards.languages) == set(expected.languages)
     assert replace(backwards, languages=expected.languages) == expected
+
+
+# ------------------------------------------------------------------------- cost, partial jobs
+
+
+def slow(cost: Cost, workers: tuple[bytes, ...] = (WORKER,), credits: int = 4) -> Driver:
+    driver = Driver()
+    driver.hello()
+    for identity in workers:
+        driver.ready(identity, cost=cost, credits=credits)
+    return driver
+
+
+def partial(session_id: str, audio_ms: int = 1_000) -> Job:
+    return job(session_id=session_id, partial=True, audio_ms=audio_ms)
+
+
+def sent(actions: list[e.Action]) -> int:
+    return sum(isinstance(action, e.SendBack) for action in actions)
+
+
+def answer_after(driver: Driver, job_id: int, took_s: float) -> None:
+    driver.now_s += took_s
+    driver.back(
+        WorkerResult(
+            broker_epoch="epoch",
+            job_id=job_id,
+            attempt=1,
+            text="",
+            error=None,
+            tokens=(),
+            infer_ms=round(took_s * 1000),
+        )
+    )
+
+
+def test_the_expected_wait_counts_each_utterance() -> None:
+    driver = slow(Cost(utterance_s=1.5), (WORKER, OTHER_WORKER), credits=1)
+    for seq in range(4):
+        driver.front(job(seq, audio_ms=100))
+    driver.front(job(9, lane="bulk"))
+    driver.front(partial("other"))
+    load = driver.broker.load()
+    assert load.est_wait_ms == 3_000
+    assert load.served[0].utterance_ms == 1_500
+
+
+def test_throughput_is_that_of_recent_utterances() -> None:
+    driver = slow(Cost(utterance_s=0.5))
+    assert driver.broker.load().throughput_rtfx == pytest.approx(6)
+    for seq in range(300):
+        driver.front(job(seq, audio_ms=1_000))
+        answer_after(driver, seq + 1, 0.5)
+    assert driver.broker.load().throughput_rtfx == pytest.approx(2, rel=0.02)
+
+
+def test_a_slow_worker_gets_a_partial_only_if_it_is_idle() -> None:
+    driver = slow(Cost(second_s=0.3))
+    assert sent(driver.front(job())) == 1
+    assert sent(driver.front(partial("a"))) == 0
+    assert sent(driver.answer(1)) == 1
+    assert sent(driver.front(partial("b"))) == 0
+    assert sent(driver.front(job(session_id="c"))) == 1
+
+
+def test_a_fast_worker_gets_partials_besides_other_jobs() -> None:
+    driver = slow(Cost(second_s=0.001), credits=64)
+    driver.front(job())
+    assert [sent(driver.front(partial(name))) for name in "abc"] == [1, 1, 1]
+
+
+def test_partials_wait_for_spare_time() -> None:
+    driver = slow(Cost(second_s=limit.PARTIAL_BURST_S / 2))
+    for name, job_id in (("a", 1), ("b", 2)):
+        assert sent(driver.front(partial(name))) == 1
+        answer_after(driver, job_id, limit.PARTIAL_BURST_S / 2)
+    # The two have used up what was saved.
+    assert sent(driver.front(partial("c"))) == 0
+    assert driver.broker.load().served[0].partials_busy > 0
+    assert sent(driver.tick(1.0, alive=(WORKER, GATEWAY))) == 1
+
+
+def test_a_slow_worker_gets_bulk_jobs_one_by_one() -> None:
+    """A live job that arrives next does not wait for many of them."""
+    driver = slow(Cost(second_s=0.6))
+    assert [sent(driver.front(job(seq, lane="bulk"))) for seq in range(3)] == [1, 0, 0]
+    assert sent(driver.front(job(session_id="live"))) == 1
+    answer_after(driver, 1, 0.6)
+    assert driver.broker.load().in_flight == 1
+    answer_after(driver, 4, 0.6)
+    assert driver.broker.load().in_flight == 1

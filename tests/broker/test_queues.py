@@ -105,7 +105,7 @@ def test_remembered_start_times_have_a_limit(monkeypatch: pytest.MonkeyPatch) ->
 def lanes(queue: JobQueue, turns: int) -> str:
     out = ""
     for _ in range(turns):
-        entry = queue.pop(partials=True)
+        entry = queue.pop(bulk=True, partials=True)
         queue.validate()
         if entry is None:
             return out + "-"
@@ -113,7 +113,7 @@ def lanes(queue: JobQueue, turns: int) -> str:
     return out
 
 
-def test_bulk_gets_its_share_and_partials_come_last() -> None:
+def test_bulk_gets_its_share_and_partials_come_after_live_jobs() -> None:
     queue = JobQueue(DEFAULTS)
     for index in range(20):
         queue.push(pending(job(index, session_id="live")))
@@ -121,17 +121,27 @@ def test_bulk_gets_its_share_and_partials_come_last() -> None:
     queue.push(pending(job(99, session_id="live", partial=True)))
     live = "l" * (BULK_EVERY_ASSIGNMENTS - 1)
     assert lanes(queue, 16) == (live + "b") * 2
-    assert lanes(queue, 26) == "l" * 6 + "b" * 18 + "p" + "-"
+    assert lanes(queue, 26) == "l" * 6 + "p" + "b" * 18 + "-"
+
+
+def test_a_bulk_job_that_is_not_due_waits_if_it_must() -> None:
+    queue = JobQueue(DEFAULTS)
+    queue.push(pending(job(0, session_id="bulk", lane="bulk")))
+    assert queue.pop(bulk=False, partials=True) is None
+    for index in range(BULK_EVERY_ASSIGNMENTS):
+        queue.push(pending(job(index, session_id="live")))
+    out = [queue.pop(bulk=False, partials=True) for _ in range(BULK_EVERY_ASSIGNMENTS)]
+    assert [entry.job.lane for entry in out if entry] == ["live"] * 7 + ["bulk"]
 
 
 def test_a_returned_job_is_first() -> None:
     queue = JobQueue(DEFAULTS)
     back = of("a")
     queue.push(back)
-    queue.pop(partials=False)
+    queue.pop(bulk=True, partials=False)
     queue.push(of("b"))
     queue.requeue(back)
-    assert queue.pop(partials=False) is back
+    assert queue.pop(bulk=True, partials=False) is back
 
 
 def test_a_job_before_its_last_attempt_must_run_exclusively() -> None:
@@ -141,7 +151,7 @@ def test_a_job_before_its_last_attempt_must_run_exclusively() -> None:
     queue.requeue(suspect)
     queue.validate()
     assert queue.has_exclusive
-    assert queue.pop(partials=True) is None
+    assert queue.pop(bulk=True, partials=True) is None
     assert queue.pop_exclusive() is suspect
     assert (len(queue), queue.audio_ms) == (0, 0)
 

@@ -418,6 +418,8 @@ def test_load_is_sent_four_times_a_second(driver: Driver) -> None:
 
 
 def test_load_counts(driver: Driver) -> None:
+    throughput_rtfx = driver.broker.load().throughput_rtfx
+    assert throughput_rtfx == pytest.approx(limit.THROUGHPUT_INITIAL_RTFX)
     assert driver.broker.load() == m.Load(
         broker_epoch="epoch",
         queued_audio_ms=0,
@@ -426,7 +428,7 @@ def test_load_counts(driver: Driver) -> None:
         failed_total=0,
         workers=1,
         workers_busy=0,
-        throughput_rtfx=limit.THROUGHPUT_INITIAL_RTFX,
+        throughput_rtfx=throughput_rtfx,
         est_wait_ms=0,
         models=("demo",),
         arriving_audio_rate=0.0,
@@ -436,7 +438,8 @@ def test_load_counts(driver: Driver) -> None:
                 name="demo",
                 model="demo",
                 workers=1,
-                throughput_rtfx=limit.THROUGHPUT_INITIAL_RTFX,
+                throughput_rtfx=throughput_rtfx,
+                utterance_ms=round(limit.UTTERANCE_MS_INITIAL / limit.THROUGHPUT_INITIAL_RTFX),
             ),
         ),
     )

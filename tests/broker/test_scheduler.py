@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from broker import answers
 from broker import events as e
+from broker import limits as limit
 from tests.broker.driving import (
     GATEWAY,
     OTHER_WORKER,
@@ -16,6 +17,7 @@ from tests.broker.driving import (
     result,
     worker_job,
 )
+from wire.messages import Cost
 
 BOTH = (GATEWAY, WORKER)
 
@@ -36,6 +38,17 @@ def test_least_loaded_worker_by_audio_gets_the_job(driver: Driver) -> None:
     assert driver.front(long) == [e.SendBack(WORKER, worker_job(long, 1))]
     assert driver.front(short) == [e.SendBack(OTHER_WORKER, worker_job(short, 2))]
     assert driver.front(next_) == [e.SendBack(OTHER_WORKER, worker_job(next_, 3))]
+
+
+def test_jobs_are_divided_by_expected_time() -> None:
+    """The other worker takes three times as long."""
+    driver = Driver()
+    driver.hello()
+    driver.ready(credits=8, cost=Cost(utterance_s=0.5))
+    driver.ready(OTHER_WORKER, credits=8, cost=Cost(utterance_s=1.5))
+    sent = [action for seq in range(8) for action in driver.front(job(seq))]
+    to = [action.identity for action in sent if isinstance(action, e.SendBack)]
+    assert to.count(WORKER) == 6 and to.count(OTHER_WORKER) == 2
 
 
 def test_silent_worker_loses_its_jobs_to_others(driver: Driver) -> None:
@@ -168,6 +181,28 @@ def test_an_overdue_attempt_is_reassigned_and_its_worker_gets_no_jobs(driver: Dr
     # The current batch began after the attempt was taken away: the worker makes progress.
     driver.beat(busy_ms=10)
     assert driver.broker.load().in_flight == 8
+
+
+def test_honest_work_of_a_slow_worker_is_not_taken_away() -> None:
+    """Eight seconds for each of four jobs: more than BROKER_ATTEMPT_DEADLINE_S in all."""
+    driver = Driver()
+    driver.hello()
+    driver.ready(cost=Cost(utterance_s=8.0))
+    for seq in range(4):
+        driver.front(job(seq))
+    for seq in range(4):
+        assert driver.tick(8.5, alive=BOTH) == []
+        assert len(driver.answer(seq + 1)) == 2
+
+
+def test_a_worker_that_is_slower_than_it_told_loses_its_job_in_the_end() -> None:
+    driver = Driver()
+    driver.hello()
+    driver.ready(cost=Cost(utterance_s=8.0))
+    driver.front(job())
+    late_s = 8.0 * limit.ATTEMPT_TIMES_EXPECTED
+    assert driver.tick(late_s - 1.0, alive=BOTH) == []
+    assert driver.tick(1.5, alive=BOTH) == [e.Count("attempt_deadline")]
 
 
 def test_late_result_of_an_overdue_attempt_frees_its_worker(driver: Driver) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 import broker
 from broker import limits as limit
-from broker.workers import Throughput, WorkerPool
+from broker.workers import WorkerPool
 from tests.broker.test_queues import of
 from wire.messages import Ready
 
@@ -83,21 +83,6 @@ def test_overdue_worker_is_not_kept_reserved() -> None:
     pool.validate()
     other = pool.add(b"b", ready("b"), 0.0)
     assert pool.reserve_idle() is other
-
-
-def test_throughput_starts_with_the_reported_factor() -> None:
-    assert Throughput(reported_rtfx=250.0).rtfx == pytest.approx(250)
-    assert Throughput(reported_rtfx=0.0).rtfx == pytest.approx(limit.THROUGHPUT_INITIAL_RTFX)
-
-
-def test_throughput_counts_a_batch_as_one() -> None:
-    """The results of ten utterances of 3 s arrive together after 0.5 s."""
-    throughput = Throughput(reported_rtfx=0.0)
-    for _ in range(200):
-        throughput.add(3_000, 0.5)
-        for _ in range(9):
-            throughput.add(3_000, 0.0)
-    assert throughput.rtfx == pytest.approx(60, rel=0.1)
 
 
 @pytest.mark.parametrize(("infer_ms", "expected_audio_rate"), [(100, 30), (10_000, 3)])
