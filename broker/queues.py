@@ -228,7 +228,7 @@ class JobQueue:
         """Remove and return the next job for any worker. Without ``bulk`` it is no bulk job that is
         not due, and without ``partials`` no partial job."""
         entry: PendingJob | None = None
-        bulk_is_due = self._bulk and self._live_since_bulk >= limit.BULK_EVERY_ASSIGNMENTS - 1
+        bulk_is_due = self._bulk_is_due()
         if self._retries:
             _, entry = self._retries.popitem(last=False)
         elif self._live and not bulk_is_due:
@@ -240,6 +240,10 @@ class JobQueue:
             self._live_since_bulk = 0
             entry = self._bulk.pop()
         return None if entry is None else self._removed(entry)
+
+    def _bulk_is_due(self) -> bool:
+        due = self._live_since_bulk >= limit.BULK_EVERY_ASSIGNMENTS - 1
+        return due and bool(self._bulk)
 
     def _add(self, entry: PendingJob, place: Place) -> None:
         assert entry.place == "nowhere"

@@ -47,7 +47,11 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
     """Expected wait for a result; above it new sessions get 503."""
     admit_utilisation_max: Annotated[float, Field(ge=0)] = 0.88
     """Utilisation of the workers: audio arriving per second, new sessions included, over audio
-    recognised per second; above it new sessions get 503. 0: no limit."""
+    recognised per second, and the share of their time that partial results take; above it new
+    sessions get 503. 0: no limit."""
+    admit_p95_ms_max: Annotated[int, Field(ge=0)] = 3_000
+    """Expected 95th percentile of the time from the end of an utterance to its result; above it new
+    sessions get 503. 0: no limit."""
     admit_session_audio_rate: Annotated[
         float,
         Field(

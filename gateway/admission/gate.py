@@ -10,6 +10,7 @@ from gateway.admission.policy import Admission, Refusal, Return
 from gateway.storage.redis_metadata import RedisMetadata
 from gateway.telemetry import metrics
 from gateway.telemetry.activity import Activity
+from wire.messages import Lane
 
 
 class Sessions(Protocol):
@@ -38,7 +39,9 @@ class ConnectionGate:
         self._activity = activity
         self._sessions = sessions
 
-    async def enter(self, resume: str | None = None, model: str | None = None) -> Refusal | None:
+    async def enter(
+        self, resume: str | None = None, model: str | None = None, lane: Lane = "live"
+    ) -> Refusal | None:
         """Admit or refuse a connection. None: it is counted, and the caller must call ``leave``
         when it ends. ``model`` is that of ``model_of``; if it is None, the caller must call
         ``enter_model`` as soon as it knows the model.
@@ -49,7 +52,7 @@ class ConnectionGate:
         """
         self.connections += 1
         try:
-            refusal = await self._decide(resume, model)
+            refusal = await self._decide(resume, model, lane)
         except BaseException:
             # The client disconnected during the call to Redis.
             self.connections -= 1
@@ -60,10 +63,10 @@ class ConnectionGate:
         metrics.CONNECTIONS.set(self.connections)
         return refusal
 
-    def enter_model(self, model: str) -> Refusal | None:
+    def enter_model(self, model: str, lane: Lane = "live") -> Refusal | None:
         """Admit or refuse the session of a connection that was admitted without its model."""
         now_s = time.monotonic()
-        refusal = self._admission.decide_model(now_s, own=self.connections, model=model)
+        refusal = self._admission.decide_model(now_s, own=self.connections, model=model, lane=lane)
         if refusal is None:
             self._admission.note_model(now_s, model)
         else:
@@ -103,8 +106,8 @@ class ConnectionGate:
         metrics.DELAY.set(self._admission.delay_ms(now_s) / 1000)
         metrics.BROKER_UP.set(self._admission.load(now_s) is not None)
 
-    async def _decide(self, resume: str | None, model: str | None) -> Refusal | None:
-        refusal = await self._by_load_or_return(self.connections, resume, model)
+    async def _decide(self, resume: str | None, model: str | None, lane: Lane) -> Refusal | None:
+        refusal = await self._by_load_or_return(self.connections, resume, model, lane)
         if refusal is not None:
             return refusal
         self._admission.note_admitted(time.monotonic(), model)
@@ -114,19 +117,19 @@ class ConnectionGate:
         return self._admission.count(connections=total)
 
     async def _by_load_or_return(
-        self, own: int, resume: str | None, model: str | None
+        self, own: int, resume: str | None, model: str | None, lane: Lane = "live"
     ) -> Refusal | None:
         here = resume is not None and self._sessions.is_here(resume)
-        refusal = self._by_load(own, "here" if here else "no", model)
+        refusal = self._by_load(own, "here" if here else "no", model, lane)
         # Redis is asked last, so that most refusals under load do without it.
         if refusal is not None and await self._runs_elsewhere(resume):
-            refusal = self._by_load(own, "elsewhere", model)
+            refusal = self._by_load(own, "elsewhere", model, lane)
         return refusal
 
     async def _runs_elsewhere(self, resume: str | None) -> bool:
         return resume is not None and await self._redis_metadata.session_runs(resume)
 
-    def _by_load(self, own: int, returns: Return, model: str | None) -> Refusal | None:
+    def _by_load(self, own: int, returns: Return, model: str | None, lane: Lane) -> Refusal | None:
         return self._admission.decide(
             time.monotonic(),
             own=own,
@@ -134,4 +137,5 @@ class ConnectionGate:
             draining=self.draining,
             returns=returns,
             model=model,
+            lane=lane,
         )

@@ -4,10 +4,13 @@ The decision is made before the WebSocket upgrade, so that a refusal is plain HT
 ``Retry-After``. An admitted session is never refused work for lack of capacity, because its audio
 arrives in real time. So admission has to refuse before the capacity is used up.
 
-It watches three resources, each by the earliest sign that it runs out:
+It watches the following, each by the earliest sign that it runs out:
 
 * the throughput of the workers, by *utilisation*: audio arriving per second over audio recognised
-  per second. A queue, and with it the expected wait, grows only after it is too late.
+  per second, and the share of their time that partial results take. A queue, and with it the
+  expected wait, grows only after it is too late.
+* the time to a result, as it follows from utilisation. A slow model lets utterances wait long
+  before its workers are used up, because each occupies its worker for long.
 * the expected wait nevertheless, for workers that fail or slow down.
 * the event loop of this gateway, by how *busy* it is with clients in real time, and by its *delay*:
   the time of one frame of audio through the event loop and speech detection. A delay, too, grows
@@ -15,6 +18,9 @@ It watches three resources, each by the earliest sign that it runs out:
 
 Each model has workers of its own, so throughput and wait are those of one model. A connection may
 name its model only after the upgrade; then it is admitted twice, by this gateway and by its model.
+
+The first session is admitted whenever a worker is ready. Files wait behind live sessions, so they
+are not refused for lack of capacity.
 
 A session's audio shows in the measured rate some seconds after its admission. Until then a new
 session counts with an expected rate, which fades as it gets older; gateways exchange the sum of
@@ -30,14 +36,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from wire.messages import ExpectedAudio, Load, ServedModel
+from wire.messages import ExpectedAudio, Lane, Load, ServedModel
 
 LOAD_SILENCE_S_MAX = 1.0
 """The broker reports its load every 250 ms. Without a report for this long there is no broker."""
+RATE_MEMORY_S = 15.0
+"""Time constant with which a peak of the rate of arriving audio fades. A few speakers who pause at
+the same time are no spare capacity."""
 NEW_SESSION_S = 5.0
 """Age up to which a session's audio hardly shows in the measured rate: its first utterance has to
 end, and the broker averages over some seconds. From then on its expected rate fades."""
-KNOWN_SESSION_S = 15.0
+KNOWN_SESSION_S = 20.0
 """Age from which it shows in full, and its expected rate is zero."""
 NEW_SESSIONS_STEP_S = 0.25
 """Sessions admitted within one step share an age."""
@@ -53,6 +62,11 @@ SESSION_BUSY = 0.002
 docs/performance.md."""
 MEASURED_SESSIONS_MIN = 50
 """Sessions from which on their average busyness is used instead."""
+WAIT_SPREAD = 0.75
+"""Mean remaining time of an utterance that is being recognised, over the mean time of one: half,
+and more because long utterances are met more often."""
+WAIT_P95_TIMES = 3.0
+"""The 95th percentile of a wait over its mean: -ln(0.05), of an exponential distribution."""
 RETRY_AFTER_NO_WORKER_S = 5
 RETRY_AFTER_FULL_S = 5
 RETRY_AFTER_BACKLOG_S = 15
@@ -98,6 +112,8 @@ class AdmissionLimits(Protocol):
     min_workers: int
     est_wait_ms_max: int
     admit_utilisation_max: float
+    admit_p95_ms_max: int
+    endpoint_silence_ms: int
     admit_session_audio_rate: float
     admit_sessions_per_s_max: float
     admit_delay_ms_max: int
@@ -153,7 +169,7 @@ class Admission:
         served = {model.name: model for model in served_by(load)}
         self._models = {name: self._models.get(name) or _Model(self._limits) for name in served}
         for name, model in self._models.items():
-            model.note(served[name], load.gateways)
+            model.note(served[name], load.gateways, now_s)
 
     @property
     def models(self) -> Sequence[str]:
@@ -217,7 +233,8 @@ class Admission:
         )
 
     def utilisation(self, now_s: float, *, own: int) -> float:
-        """Utilisation of the workers of the busiest model soon: by arriving and expected audio."""
+        """Utilisation of the workers of the busiest model soon: by arriving and expected audio, and
+        by partial results."""
         if self.load(now_s) is None:
             return 0.0
         used = (model.utilisation(now_s, own=own) for model in self._models.values())
@@ -255,8 +272,10 @@ class Admission:
         draining: bool,
         returns: Return = "no",
         model: str | None = None,
+        lane: Lane = "live",
     ) -> Refusal | None:
-        """Decide by what this gateway knows; ``own`` includes the connection in question.
+        """Decide by what this gateway knows; ``own`` includes the connection in question. A file is
+        of the lane ``bulk``.
 
         None: it is admitted unless ``count`` refuses it, and the caller must call
         ``note_admitted`` at once.
@@ -274,13 +293,21 @@ class Admission:
                 message="too many records wait to be stored",
                 retry_after_s=RETRY_AFTER_BACKLOG_S,
             )
-        return self._by_model(now_s, own, model) or self._overloaded(now_s, own)
+        if (refusal := self._by_model(now_s, own, model, lane)) is not None:
+            return refusal
+        if lane == "bulk" or own <= 1:
+            return self._too_many_at_once(now_s)
+        return self._overloaded(now_s, own)
 
-    def decide_model(self, now_s: float, *, own: int, model: str) -> Refusal | None:
+    def decide_model(
+        self, now_s: float, *, own: int, model: str, lane: Lane = "live"
+    ) -> Refusal | None:
         """Decide by the workers of ``model`` alone, for a connection that was admitted without it.
         None: admitted, and the caller must call ``note_model`` at once."""
         refusal = self.readiness(now_s, model)
-        return refusal or self._models[model].overloaded(now_s, own=own)
+        if refusal is not None or lane == "bulk" or own <= 1:
+            return refusal
+        return self._models[model].overloaded(now_s, own=own)
 
     def note_admitted(self, now_s: float, model: str | None = None) -> None:
         """A session is admitted, and counts as new from now on."""
@@ -310,13 +337,15 @@ class Admission:
             )
         return None
 
-    def _by_model(self, now_s: float, own: int, model: str | None) -> Refusal | None:
+    def _by_model(self, now_s: float, own: int, model: str | None, lane: Lane) -> Refusal | None:
         """Without a model: whether there is room for another session of any."""
         if model is not None:
-            return self.decide_model(now_s, own=own, model=model)
+            return self.decide_model(now_s, own=own, model=model, lane=lane)
         if (refusal := self.readiness(now_s)) is not None:
             return refusal
-        refusals = [self.decide_model(now_s, own=own, model=name) for name in self._models]
+        refusals = [
+            self.decide_model(now_s, own=own, model=name, lane=lane) for name in self._models
+        ]
         return None if None in refusals else refusals[0]
 
     def _overloaded(self, now_s: float, own: int) -> Refusal | None:
@@ -342,14 +371,21 @@ class _Model:
         self.served = ServedModel(name="", model="", workers=0)
         self.new = _NewSessions(NEW_SESSION_S, KNOWN_SESSION_S)
         self._gateways = 1
+        self._noted_s = 0.0
+        self._arriving = 0.0
+        """Recent peak of the rate of arriving audio."""
         self._session_audio_rate = limits.admit_session_audio_rate
+        self._endpoint_silence_ms = limits.endpoint_silence_ms
         self._wait = _Switch(limits.est_wait_ms_max, REOPEN_BELOW)
         self._utilisation = _Switch(limits.admit_utilisation_max, REOPEN_UTILISATION_BELOW)
+        self._result = _Switch(limits.admit_p95_ms_max, REOPEN_UTILISATION_BELOW)
         self._sent_audio_rate = self._in_load_audio_rate = 0.0
         """The expected rate last sent to the broker, and the part of it in the broker's load."""
 
-    def note(self, served: ServedModel, gateways: int) -> None:
-        self.served, self._gateways = served, gateways
+    def note(self, served: ServedModel, gateways: int, now_s: float) -> None:
+        faded = self._arriving * math.exp((self._noted_s - now_s) / RATE_MEMORY_S)
+        self._arriving = max(served.arriving_audio_rate, faded)
+        self.served, self._gateways, self._noted_s = served, gateways, now_s
         self._in_load_audio_rate = self._sent_audio_rate
         self._wait.note(served.est_wait_ms)
 
@@ -364,26 +400,55 @@ class _Model:
         return self._sent_audio_rate
 
     def utilisation(self, now_s: float, *, own: int) -> float:
+        return self._by_finals(now_s, own) + self._by_partials
+
+    def _by_finals(self, now_s: float, own: int) -> float:
+        """Share of the workers' time that final results take soon."""
         served = self.served
         if served.throughput_rtfx <= 0:
             return 0.0
         since_audio_rate = self.expected_audio_rate(now_s, own=own) - self._in_load_audio_rate
         # Each of the other gateways has probably admitted as many since then.
         since_audio_rate *= max(1, self._gateways) if since_audio_rate > 0 else 1
-        used = served.arriving_audio_rate + served.expected_audio_rate + since_audio_rate
+        # The peak counts as far as the sessions that it includes are still here.
+        present_audio_rate = self._session_audio_rate * own * max(1, self._gateways)
+        arriving = max(served.arriving_audio_rate, min(self._arriving, present_audio_rate))
+        used = arriving + served.expected_audio_rate + since_audio_rate
         return max(0.0, used) / served.throughput_rtfx
+
+    @property
+    def _by_partials(self) -> float:
+        """Share of the workers' time that partial results take."""
+        return self.served.partials_busy / max(1, self.served.workers)
 
     def overloaded(self, now_s: float, *, own: int) -> Refusal | None:
         wait_ms = self.served.est_wait_ms
         if self._wait.on:
             retry_s = max(1, -(-wait_ms // 1000))
             return _overload(f"results would take about {wait_ms} ms", retry_s)
-        # With this session included, so that the limit is not exceeded by one.
-        used = self.utilisation(now_s, own=own)
-        used += self._session_audio_rate / max(self.served.throughput_rtfx, 1e-9)
-        if self._utilisation.note(used):
+        # With this session included, so that the limits are not exceeded by one.
+        finals = self._by_finals(now_s, own)
+        finals += self._session_audio_rate / max(self.served.throughput_rtfx, 1e-9)
+        late = self._result.note(self._result_p95_ms(finals))
+        if self._utilisation.note(finals + self._by_partials) or late:
             return _overload("the workers are at capacity", RETRY_AFTER_BUSY_S)
         return None
+
+    def _result_p95_ms(self, finals: float) -> float:
+        """Expected 95th percentile of the time from the end of an utterance to its result, when
+        final results use this share of the workers.
+
+        An utterance waits if all workers are busy, with partial results as well; it waits for one
+        of them and for the utterances before it (M/G/c queue, the approximation of Sakasegawa 1977,
+        doi:10.1007/BF02532808).
+        """
+        if finals >= 1:
+            return math.inf
+        workers, utterance_ms = max(1, self.served.workers), self.served.utterance_ms
+        busy = min(1.0, finals + self._by_partials)
+        all_busy = math.pow(busy, math.sqrt(2 * (workers + 1)) - 1)
+        wait_ms = all_busy * WAIT_SPREAD * utterance_ms / workers / (1 - finals)
+        return self._endpoint_silence_ms + utterance_ms + WAIT_P95_TIMES * wait_ms
 
 
 class _Switch:

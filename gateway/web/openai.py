@@ -124,7 +124,7 @@ class Uploads:
         try:
             # Without a model, unless there is only one: the form is not read yet.
             admitted = self._server.gate.model_of("")
-            refusal = await self._server.gate.enter(model=admitted)
+            refusal = await self._server.gate.enter(model=admitted, lane="bulk")
             if refusal is not None:
                 raise RefusedError(503, refusal.code, refusal.message)
             try:
@@ -178,7 +178,7 @@ class Uploads:
         if isinstance(model, e.Problem):
             raise RefusedError(404, MODEL_NOT_FOUND, model.message, "model")
         if model.name != admitted:
-            refusal = self._server.gate.enter_model(model.name)
+            refusal = self._server.gate.enter_model(model.name, "bulk")
             if refusal is not None:
                 raise RefusedError(503, refusal.code, refusal.message)
 

@@ -1,7 +1,7 @@
-"""A crowd of clients, with the real cores of admission and broker.
+"""A crowd of clients, with the real cores of admission, broker and the workers' batches.
 
-Workers recognise batches at a fixed speed. Clients speak without end, and retry after the time that
-a refusal names. A minute of 1,500 clients takes a second.
+Batches take the time that the workers' cost tells. Clients speak without end, and retry after the
+time that a refusal names. A minute of 1,500 clients takes a second.
 """
 
 from __future__ import annotations
@@ -12,18 +12,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from asr_worker.recognizer.trial import TRIAL_S
+from msgspec import structs
+
+from asr_worker.batching import BatchLimits, BatchQueue
+from asr_worker.job_book import CREDITS_PER_BATCH_JOB
 from broker import events as e
 from broker.routing import Broker
 from broker.settings import BrokerSettings
 from gateway.admission.policy import Admission, AdmissionLimits
 from gateway.broker_client import HELLO_EVERY_S
+from gateway.session.session_jobs import PartialPacing
 from wire import messages as m
 
 TICK_S = 0.05
-BATCH_S = 0.01
-"""Fixed cost of a batch."""
-BATCH_JOBS_MAX = 32
+CHUNK_MS = 100
+PARTIAL_EVERY_MS = 600
+BATCH_AUDIO_MS_MAX = 64_000
+BULK_UNANSWERED_MAX = 12
+"""Utterances of a file that await results."""
 PAUSE_S = 0.6
 """Pause of a speaker between two utterances."""
 _SILENCE = bytes(32 * 6_000)
@@ -32,7 +38,8 @@ _SILENCE = bytes(32 * 6_000)
 @dataclass(slots=True)
 class _Worker:
     identity: bytes
-    jobs: list[m.WorkerJob] = field(default_factory=list)
+    queue: BatchQueue[int]
+    jobs: dict[int, m.WorkerJob] = field(default_factory=dict)
     busy: bool = False
 
 
@@ -49,36 +56,57 @@ class Crowd:
     """Call ``offer``, then ``run``."""
 
     def __init__(
-        self, *, seed: int, limits: AdmissionLimits, gateways: int, workers: int, worker_rtfx: float
+        self,
+        *,
+        seed: int,
+        limits: AdmissionLimits,
+        gateways: int,
+        workers: int,
+        cost: m.Cost,
+        batch_jobs: int,
+        slowness: float = 1.0,
+        partials: bool = False,
     ) -> None:
+        """``slowness``: batches take this multiple of ``cost``, which the workers report."""
         self.now_s = 0.0
         self.answers: list[Wait] = []
         self.present = 0
         self.admitted_s: list[float] = []
         self.refused = 0
-        self.worker_rtfx = worker_rtfx
+        self.first_partials_s: list[float] = []
+        """From the beginning of each session's first utterance to its first partial result."""
+        self.file_utterances = 0
+        """Answered, of all files."""
+        self._cost = cost
+        self._slowness = slowness
+        self._wants_partials = partials
+        self._pacing: dict[str, PartialPacing] = {}
+        self._spoken: dict[str, tuple[int, float]] = {}
+        """By session: the first utterance, and when it began, until its first partial result."""
         self._rng = random.Random(seed)
         self._broker = Broker(epoch="epoch", limits=BrokerSettings.model_construct().limits())
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._asked: dict[tuple[str, int], tuple[float, float]] = {}
+        self._files: dict[tuple[str, int], Callable[[], None]] = {}
+        """By utterance of a file, what follows its answer."""
         self._gateways = {f"gateway-{n}".encode(): Admission(limits) for n in range(gateways)}
         self._own = dict.fromkeys(self._gateways, 0)
+        batches = BatchLimits(jobs_max=batch_jobs, audio_ms_max=BATCH_AUDIO_MS_MAX, cost=cost)
         self._workers = {
-            identity: _Worker(identity)
+            identity: _Worker(identity, BatchQueue(batches))
             for identity in (f"worker-{n}".encode() for n in range(workers))
         }
         for identity in self._gateways:
             self._greet(identity)
         for identity in self._workers:
-            # As a worker measures itself: with one utterance.
-            alone_rtfx = TRIAL_S / (BATCH_S + TRIAL_S / worker_rtfx)
             ready = m.Ready(
                 worker_id=identity.decode(),
-                credits=64,
+                credits=CREDITS_PER_BATCH_JOB * batch_jobs,
                 model="m",
                 device="d",
-                throughput_rtfx=alone_rtfx,
+                cost=cost,
+                abilities=m.Abilities(batch_jobs=batches.usual_jobs),
             )
             self._tell(e.BackReceived(identity, ready))
         self._tick()
@@ -122,32 +150,57 @@ class Crowd:
             self.at(again_s, lambda: self._knock(gateway, speak_s, give_up_s))
 
     def _begin(self, gateway: bytes, session: str, seq: int, end_s: float) -> None:
-        audio_ms = 1_000 * self._rng.randint(2, 6)
+        audio_ms = self._rng.randint(2_000, 6_000)
         said_s = self.now_s + audio_ms / 1000 + PAUSE_S
         if said_s > end_s:
             self._own[gateway] -= 1
             self.present -= 1
             return
         self.at(said_s, lambda: self._say(gateway, session, seq, end_s, audio_ms))
+        if self._wants_partials:
+            if seq == 0:
+                self._spoken[session] = (seq, self.now_s)
+            for spoken_ms in range(CHUNK_MS, audio_ms + 1, CHUNK_MS):
+                more = partial(self._say_more, gateway, session, seq, self.now_s, spoken_ms)
+                self.at(self.now_s + spoken_ms / 1000, more)
 
     def _say(self, gateway: bytes, session: str, seq: int, end_s: float, audio_ms: int) -> None:
-        job = m.Job(
-            session_id=session,
-            seq=seq,
-            partial=False,
-            lane="live",
-            start_ms=0,
-            end_ms=audio_ms,
-            last_chunk_index=0,
-            language="",
-            hotwords=(),
-            deadline_ms=60_000,
-            pcm=_SILENCE[: 32 * audio_ms],
-        )
+        start_ms = round(1000 * (self.now_s - PAUSE_S)) - audio_ms
+        job = _job(session, seq, start_ms, audio_ms)
         # The estimate before the broker receives this job.
         self._asked[session, seq] = (self.now_s, self._broker.load().est_wait_ms / 1000)
+        if self._wants_partials:
+            self._pacing_of(session).segment_ended(job.end_ms)
         self._tell(e.FrontReceived(gateway, job))
         self._begin(gateway, session, seq + 1, end_s)
+
+    def _say_more(
+        self, gateway: bytes, session: str, seq: int, began_s: float, spoken_ms: int
+    ) -> None:
+        start_ms = round(1000 * began_s)
+        if self._pacing_of(session).submit(start_ms, start_ms + spoken_ms, self.now_s):
+            job = structs.replace(_job(session, seq, start_ms, spoken_ms), partial=True)
+            self._tell(e.FrontReceived(gateway, job))
+
+    def _pacing_of(self, session: str) -> PartialPacing:
+        return self._pacing.setdefault(session, PartialPacing(PARTIAL_EVERY_MS))
+
+    def transcribe(self, name: str, utterances: int, audio_ms: int) -> None:
+        """Upload a file now. It counts as a connection to the end."""
+        gateway = next(iter(self._gateways))
+        self._own[gateway] += 1
+        for seq in range(min(utterances, BULK_UNANSWERED_MAX)):
+            self._send_file(gateway, name, seq, utterances, audio_ms)
+
+    def _send_file(
+        self, gateway: bytes, name: str, seq: int, utterances: int, audio_ms: int
+    ) -> None:
+        if seq < utterances:
+            job = structs.replace(_job(name, seq, seq * audio_ms, audio_ms), lane="bulk")
+            self._files[name, seq] = partial(
+                self._send_file, gateway, name, seq + BULK_UNANSWERED_MAX, utterances, audio_ms
+            )
+            self._tell(e.FrontReceived(gateway, job))
 
     # ------------------------------------------------------------------------------------- the bus
 
@@ -169,23 +222,49 @@ class Crowd:
     def _tell(self, event: e.Event) -> None:
         for action in self._broker.handle(event, self.now_s):
             if isinstance(action, e.SendBack) and isinstance(action.message, m.WorkerJob):
-                worker = self._workers[action.identity]
-                worker.jobs.append(action.message)
-                self._start(worker)
+                worker, job = self._workers[action.identity], action.message
+                worker.jobs[job.job_id] = job
+                audio_ms = m.pcm_duration_ms(job.pcm)
+                worker.queue.add(job.job_id, audio_ms=audio_ms, partial=job.partial)
+                # After what else arrives at this time.
+                self.at(self.now_s, partial(self._start, worker))
             elif isinstance(action, e.SendFront) and isinstance(action.message, m.Load):
                 self._gateways[action.identity].note_load(action.message, self.now_s)
             elif isinstance(action, e.SendFront) and isinstance(action.message, m.Result):
-                result = action.message
-                asked_s, estimated_s = self._asked.pop((result.session_id, result.seq))
-                self.answers.append(Wait(asked_s, estimated_s, self.now_s - asked_s))
+                self._take(action.message)
+
+    def _take(self, result: m.Result) -> None:
+        place = result.session_id, result.seq
+        if result.partial:
+            self._pacing_of(result.session_id).answered(result.end_ms, self.now_s)
+            seq, began_s = self._spoken.get(result.session_id, (-1, 0.0))
+            if seq == result.seq:
+                del self._spoken[result.session_id]
+                self.first_partials_s.append(self.now_s - began_s)
+        elif place in self._files:
+            self.file_utterances += 1
+            self._files.pop(place)()
+        else:
+            asked_s, estimated_s = self._asked.pop(place)
+            self.answers.append(Wait(asked_s, estimated_s, self.now_s - asked_s))
+
+    @property
+    def unanswered(self) -> int:
+        """Utterances of live sessions that have no result."""
+        return len(self._asked)
+
+    @property
+    def without_partial(self) -> int:
+        """Sessions that have had no partial result of their first utterance."""
+        return len(self._spoken)
 
     def _start(self, worker: _Worker) -> None:
-        if worker.busy or not worker.jobs:
+        if worker.busy or not len(worker.queue):
             return
-        batch, worker.jobs = worker.jobs[:BATCH_JOBS_MAX], worker.jobs[BATCH_JOBS_MAX:]
+        batch = [worker.jobs.pop(job_id) for job_id in worker.queue.take_batch()]
         worker.busy = True
-        audio_s = sum(m.pcm_duration_ms(job.pcm) for job in batch) / 1000
-        took_s = BATCH_S + audio_s / self.worker_rtfx
+        longest_ms = max(m.pcm_duration_ms(job.pcm) for job in batch)
+        took_s = self._slowness * self._cost.expected_s(len(batch), longest_ms * len(batch))
         infer_ms = round(took_s * 1000)
         self.at(self.now_s + took_s, lambda: self._finish(worker, batch, infer_ms))
 
@@ -201,5 +280,22 @@ class Crowd:
                 error=None,
                 tokens=(),
                 infer_ms=infer_ms,
+                batch_jobs=len(batch),
             )
             self._tell(e.BackReceived(worker.identity, answer))
+
+
+def _job(session: str, seq: int, start_ms: int, audio_ms: int) -> m.Job:
+    return m.Job(
+        session_id=session,
+        seq=seq,
+        partial=False,
+        lane="live",
+        start_ms=start_ms,
+        end_ms=start_ms + audio_ms,
+        last_chunk_index=0,
+        language="",
+        hotwords=(),
+        deadline_ms=600_000,
+        pcm=_SILENCE[: 32 * audio_ms],
+    )

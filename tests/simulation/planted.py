@@ -180,8 +180,7 @@ def start_times_forgotten(core: Broker) -> None:
 
 def bulk_starves(core: Broker) -> None:
     def plant(model: Model) -> None:
-        queue = model.queue
-        _patch(queue, "_pop_lane", lambda _: lambda: queue._live.pop() or queue._bulk.pop())
+        _patch(model.queue, "_bulk_is_due", lambda _: lambda: False)
 
     _in_each_model(core, plant)
 

@@ -44,9 +44,10 @@ class Surroundings:
         return session_id in self.elsewhere
 
 
-def gate_of(around: Surroundings, *, workers: int = 2) -> ConnectionGate:
+def gate_of(around: Surroundings, *, workers: int = 2, est_wait_ms: int = 0) -> ConnectionGate:
     admission = Admission(LIMITS)
-    admission.note_load(replace(LOAD, workers=workers), time.monotonic())
+    load = replace(LOAD, workers=workers, est_wait_ms=est_wait_ms)
+    admission.note_load(load, time.monotonic())
     return ConnectionGate(admission, cast(RedisMetadata, around), Activity(), around)
 
 
@@ -70,6 +71,14 @@ async def test_a_refused_connection_is_not_counted() -> None:
     gate.draining = True
     refusal = await gate.enter()
     assert refusal is not None and refusal.code == "draining"
+
+
+async def test_a_file_is_admitted_where_a_live_session_is_refused() -> None:
+    gate = gate_of(Surroundings(), est_wait_ms=60_000)
+    gate.connections = 1
+    refusal = await gate.enter()
+    assert refusal is not None and refusal.code == "overloaded"
+    assert await gate.enter(lane="bulk") is None
 
 
 async def test_a_client_that_disconnects_during_admission_is_not_counted() -> None:

@@ -18,7 +18,7 @@ from gateway.admission.policy import (
     served_by,
 )
 from gateway.settings import GatewaySettings
-from wire.messages import Load, ServedModel
+from wire.messages import Lane, Load, ServedModel
 
 LOAD = Load(
     broker_epoch="e",
@@ -37,6 +37,7 @@ LIMITS = GatewaySettings(
     min_workers=1,
     est_wait_ms_max=1000,
     admit_utilisation_max=0,
+    admit_p95_ms_max=0,
     admit_session_audio_rate=1.0,
     admit_sessions_per_s_max=0,
     admit_delay_ms_max=0,
@@ -55,12 +56,20 @@ def admission(load: Load | None = LOAD, **limits: Any) -> Admission:
 def decide(
     subject: Admission,
     now_s: float = 0.0,
-    own: int = 1,
+    own: int = 2,
     returns: Return = "no",
     model: str | None = "",
+    lane: Lane = "live",
 ) -> str | None:
+    """``own``: another session is here."""
     refusal = subject.decide(
-        now_s, own=own, backlog_full=False, draining=False, returns=returns, model=model
+        now_s,
+        own=own,
+        backlog_full=False,
+        draining=False,
+        returns=returns,
+        model=model,
+        lane=lane,
     )
     if refusal is None:
         subject.note_admitted(now_s, model)
@@ -119,7 +128,7 @@ def test_a_long_wait_refuses_until_it_is_clearly_shorter() -> None:
 
 def test_retry_after_is_the_wait_in_whole_seconds() -> None:
     subject = admission(structs.replace(LOAD, est_wait_ms=2_100))
-    refusal = subject.decide(0.0, own=1, backlog_full=False, draining=False, model="")
+    refusal = subject.decide(0.0, own=2, backlog_full=False, draining=False, model="")
     assert refusal is not None and refusal.retry_after_s == 3
 
 
@@ -162,6 +171,51 @@ def test_a_session_on_this_gateway_is_refused_only_while_draining() -> None:
     assert admission().decide(0.0, own=1, backlog_full=True, draining=False, returns="here") is None
 
 
+def load_of(
+    *,
+    workers: int = 2,
+    throughput_rtfx: float = 100.0,
+    arriving: float = 0.0,
+    utterance_ms: int = 0,
+    partials_busy: float = 0.0,
+    est_wait_ms: int = 0,
+) -> Load:
+    """The load of one model without a name."""
+    served = ServedModel(
+        name="",
+        model="demo",
+        workers=workers,
+        throughput_rtfx=throughput_rtfx,
+        arriving_audio_rate=arriving,
+        utterance_ms=utterance_ms,
+        partials_busy=partials_busy,
+        est_wait_ms=est_wait_ms,
+    )
+    return structs.replace(LOAD, workers=workers, served=(served,))
+
+
+def test_the_first_session_is_admitted_whenever_a_worker_is_ready() -> None:
+    """A model so slow that one session is more than it can do."""
+    slow = load_of(throughput_rtfx=0.5, arriving=1.0, utterance_ms=9_000, est_wait_ms=9_000)
+    subject = admission(slow, admit_utilisation_max=0.8, admit_p95_ms_max=3_000)
+    assert decide(subject, own=1) is None
+    assert decide(subject, own=2) == "overloaded"
+    assert subject.decide_model(0.0, own=1, model="") is None
+    assert decide(admission(load_of(workers=0)), own=1) == "no_worker"
+
+
+def test_files_wait_and_are_not_refused_for_lack_of_capacity() -> None:
+    full = load_of(arriving=99.0, est_wait_ms=9_000)
+    subject = admission(full, admit_utilisation_max=0.8, admit_p95_ms_max=3_000)
+    assert decide(subject) == "overloaded"
+    assert decide(subject, lane="bulk") is None
+    assert decide(subject, lane="bulk", model=None) is None
+    assert subject.decide_model(0.0, own=2, model="", lane="bulk") is None
+    refusal = subject.decide(0.0, own=2, backlog_full=True, draining=False, lane="bulk")
+    assert refusal is not None and refusal.code == "storage_backlog"
+    assert decide(admission(None), lane="bulk") == "no_broker"
+
+
 # ------------------------------------------------------------------------------------- utilisation
 
 
@@ -186,8 +240,8 @@ def test_audio_that_arrives_counts_as_well() -> None:
         admitted_of(
             admission(structs.replace(LOAD, arriving_audio_rate=80.0), admit_utilisation_max=0.8), 9
         )
-        == 0
-    )
+        == 1
+    ), "the first one is admitted, and no other"
 
 
 def test_the_expected_rate_of_a_session_fades_with_its_age() -> None:
@@ -228,6 +282,51 @@ def test_admission_closes_at_the_limit_and_reopens_with_hysteresis() -> None:
     assert decide(subject) == "overloaded"
     subject.note_load(structs.replace(LOAD, arriving_audio_rate=nearly - 1.5), 0.0)
     assert decide(subject) is None
+
+
+def test_the_share_of_partial_results_counts_as_well() -> None:
+    subject = admission(load_of(arriving=30.0, partials_busy=0.8), admit_utilisation_max=0.8)
+    # Of two workers, partial results keep 0.8 busy.
+    assert subject.utilisation(0.0, own=0) == pytest.approx(0.7)
+    assert admitted_of(subject, 1_500) == 10
+
+
+def test_a_pause_of_present_speakers_is_no_spare_capacity() -> None:
+    subject = admission(load_of(arriving=90.0), admit_utilisation_max=0.85)
+    subject.note_load(load_of(arriving=60.0), 1.0)
+    assert decide(subject, 1.0, own=91) == "overloaded"
+    # They have left.
+    assert decide(subject, 1.0, own=11) is None
+
+
+# --------------------------------------------------------------------------------- time to a result
+
+
+@pytest.mark.parametrize(
+    ("load", "expected"),
+    [
+        # Whisper base: 1.5 s for an utterance of 3 s.
+        (load_of(workers=1, throughput_rtfx=2.0, utterance_ms=1_500, arriving=0.7), "overloaded"),
+        (load_of(workers=2, throughput_rtfx=4.0, utterance_ms=1_500, arriving=0.7), None),
+        (load_of(workers=2, throughput_rtfx=4.0, utterance_ms=1_500, arriving=1.5), "overloaded"),
+        # Paraformer with 220 M parameters.
+        (load_of(workers=1, throughput_rtfx=10.0, utterance_ms=350, arriving=4.2), None),
+        (
+            load_of(
+                workers=1,
+                throughput_rtfx=10.0,
+                utterance_ms=350,
+                arriving=4.2,
+                partials_busy=0.3,
+            ),
+            None,
+        ),
+        (load_of(workers=1, throughput_rtfx=10.0, utterance_ms=350, arriving=8.0), "overloaded"),
+        (load_of(arriving=90.0, utterance_ms=10), None),
+    ],
+)
+def test_nobody_is_admitted_whose_results_would_be_late(load: Load, expected: str | None) -> None:
+    assert decide(admission(load, admit_p95_ms_max=3_000)) == expected
 
 
 # -------------------------------------------------------------------------- this gateway's own work

@@ -13,7 +13,7 @@ from gateway.admission.policy import Refusal
 from gateway.server import Server
 from gateway.session.models import ServedModels
 from gateway.web.openai import RETRY_AFTER_S, add_transcriptions
-from wire.messages import Abilities, ServedModel
+from wire.messages import Abilities, Lane, ServedModel
 
 DEMO = ServedModel(name="demo", model="demo", workers=1)
 OTHER = ServedModel(
@@ -30,10 +30,12 @@ class Gate:
     def model_of(self, asked: str) -> str | None:
         return None
 
-    def enter_model(self, model: str) -> Refusal | None:
+    def enter_model(self, model: str, lane: Lane) -> Refusal | None:
+        assert lane == "bulk"
         return self.refusals.get(model)
 
-    async def enter(self, model: str | None) -> Refusal | None:
+    async def enter(self, model: str | None, lane: Lane) -> Refusal | None:
+        assert lane == "bulk"
         if self.refusal is None:
             self.entered += 1
         return self.refusal
