@@ -31,6 +31,7 @@ PARTS = (
     "streaming",
     "files",
     "long_file",
+    "partials",
     "vad",
     "chunks",
     "gateway",
@@ -50,6 +51,7 @@ QUICK: dict[str, dict[str, object]] = {
     "gateway": {"ROUND_TRIPS": 5, "IDLE_SESSIONS": 15},
     "vad": {"ROUNDS": 1},
     "long_file": {"FILE_S": 60, "SERVICE_MS": 20, "ALONE_S": 1.0, "SPEAKERS": 2},
+    "partials": {"MODEL": "fake:20ms+10ms/s*8", "SESSIONS": 2, "DURATION_S": 6.0, "RAMP_S": 0.5},
     "reconnect": {"CONNECTIONS": 20, "CONNECTIONS_MAX": 15, "ROUNDS": 1, "FORGOTTEN_S": 7.0},
 }
 """Constants of the parts with which they only show that they work, in little time."""
@@ -67,6 +69,7 @@ def _modules() -> dict[str, ModuleType]:
         files,
         gateway,
         long_file,
+        partials,
         reconnect,
         streaming,
         vad,
@@ -83,6 +86,7 @@ def _modules() -> dict[str, ModuleType]:
         files,
         gateway,
         long_file,
+        partials,
         reconnect,
         streaming,
         vad,

@@ -19,6 +19,7 @@ TITLES = {
     "streaming": "Streaming recognition",
     "files": "Files through the pipeline",
     "long_file": "A long file beside live sessions",
+    "partials": "Partial results of a slow model",
     "vad": "Speech detection",
     "chunks": "Cost of a chunk in the gateway",
     "gateway": "Gateway and whole pipeline",

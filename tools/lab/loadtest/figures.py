@@ -147,6 +147,7 @@ def summary(outcomes: Sequence[Outcome]) -> Summary:
             latency("chunk ack", (ms for o in outcomes for _, ms in o.ack_ms)),
             latency("segment end → result", (ms for o in outcomes for _, ms in o.segment_ms)),
             latency("finish → final", (o.final_ms for o in outcomes if o.final_ms is not None)),
+            latency("start → first partial", (o.first_partial_ms for o in outcomes if o.partials)),
             latency("connect → 503", (ms for o in outcomes for ms in o.refused_after_ms)),
         ],
         wrong=[

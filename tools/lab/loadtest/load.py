@@ -33,13 +33,14 @@ class Load:
         ramp_s: float,
         seed: int,
         binary: bool = True,
+        partials: bool = False,
         ended: Callable[[Outcome], None] = lambda _outcome: None,
     ) -> None:
         behaviour = Behaviour(
             url=url,
             mode="auto",
             binary=binary,
-            partials=False,
+            partials=partials,
             resume=True,
             speed=1.0,
             patience_s=PATIENCE_S,

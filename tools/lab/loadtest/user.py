@@ -7,6 +7,7 @@ word.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable
@@ -76,6 +77,8 @@ class Outcome:
     segment_ms: list[tuple[float, float]] = field(default_factory=list)
     final_ms: float | None = None
     partials: int = 0
+    first_partial_ms: float = math.inf
+    """From the beginning of the audio to the first partial result; infinite without one."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -271,7 +274,7 @@ class User:
             case cs.Segment():
                 self._note_segment(event, now_s)
             case cs.PartialResult():
-                self.outcome.partials += 1
+                self._note_partial(now_s)
             case cs.Problem():
                 self._note_problem(event)
             case cs.FinalResult():
@@ -304,6 +307,12 @@ class User:
             return
         spoken_s = self._speaking_since_s + spoken_ms / 1000 / self._behaviour.speed
         self.outcome.segment_ms.append((now_s - self._run_began_s, (now_s - spoken_s) * 1000))
+
+    def _note_partial(self, now_s: float) -> None:
+        assert self._speaking_since_s is not None
+        self.outcome.partials += 1
+        waited_ms = (now_s - self._speaking_since_s) * 1000
+        self.outcome.first_partial_ms = min(self.outcome.first_partial_ms, waited_ms)
 
     def _note_problem(self, event: cs.Problem) -> None:
         if self._core.resume_token is not None and event.code == RESUME_UNAVAILABLE:

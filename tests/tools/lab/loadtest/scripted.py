@@ -63,6 +63,8 @@ class Gateway:
                 self.audio.append(message)
                 await _send(socket, type="ack", status="received", chunk_index=index)
                 index += 1
+                if asked["partials"]:
+                    await _send(socket, type="partial_result", segment_index=0, text="o")
                 if index == self.cut_after_chunks and not resumed:
                     await socket.close(self.close_code)
             elif not self.silent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from http import HTTPStatus
 
 import pytest
@@ -23,10 +24,18 @@ async def test_a_right_text_is_a_success() -> None:
     assert (outcome.status, outcome.reason) == ("succeeded", "")
     assert outcome.stored and outcome.final_ms is not None
     assert len(outcome.segment_ms) == 1
+    assert (outcome.partials, outcome.first_partial_ms) == (0, math.inf)
     assert len(outcome.ack_ms) == SPEECH_MS // CHUNK_MS
     whole = b"".join(speech().chunk(index) for index in range(speech().chunk_count))
     assert b"".join(gateway.audio) == whole
     assert gateway.starts[0]["mode"] == "auto" and gateway.starts[0]["partials"] is False
+
+
+async def test_the_first_partial_result_is_timed() -> None:
+    async with serving(Gateway([speech().text])) as url:
+        outcome = await one_session(url, partials=True)
+    assert outcome.partials == SPEECH_MS // CHUNK_MS
+    assert 0 < outcome.first_partial_ms < math.inf
 
 
 @pytest.mark.parametrize(
