@@ -66,7 +66,7 @@ def wav_file(seconds: int) -> bytes:
 def transcribe(http_url: str, audio: bytes) -> tuple[float, list[tuple[float, str]]]:
     """The seconds that the file took, and its segments."""
     boundary = uuid.uuid4().hex
-    fields = {"model": "demo", "response_format": "verbose_json"}
+    fields = {"model": "whisper-1", "response_format": "verbose_json"}
     parts = [
         f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
         for name, value in fields.items()
