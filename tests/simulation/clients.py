@@ -17,11 +17,18 @@ from gateway.audio.timeline import AudioDecoded
 from gateway.session.endpointer import EndpointerConfig
 from gateway.session.limits import SessionLimits
 from gateway.session.segmenter import Segmenter
+from gateway.session.speakers import NEW_SPEAKER_MS_MIN, Speakers
 from tests.simulation.client_socket import SimSocket
 from tests.simulation.gateway_process import FRAME_BYTES, GatewayProcess
 from tests.simulation.options import Options
 from tests.simulation.oracle import InvariantError, Seen
-from tests.simulation.speech import POISON, text_of, without_accent
+from tests.simulation.speech import (
+    POISON,
+    embedding_of_voice,
+    text_of,
+    voice_of,
+    without_accent,
+)
 from tests.simulation.world import World
 
 RETRY_S_MIN = 0.1
@@ -33,6 +40,9 @@ FAILURES = ("chunk_failed",)
 MODEL_REFUSED = ("no_broker", "no_worker")
 """Answers to a start whose model has no room, on a connection that was admitted without it."""
 BYTES_PER_MS = 32
+SPEAKER_SIMILARITY_MIN = 0.4
+LONGER = 4
+"""Utterances are this much longer if speakers are told: a short one opens no speaker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +52,7 @@ class Said:
     start_ms: int
     end_ms: int
     text: str
+    voice: int
 
 
 class Speech:
@@ -51,7 +62,8 @@ class Speech:
         frames = [bytes(FRAME_BYTES)] * rng.randint(1, 12)
         for utterance in range(rng.randint(1, options.segments_max)):
             poison = rng.random() < options.poison
-            for frame in range(rng.randint(6, 25)):
+            length = rng.randint(6, 25) * (LONGER if options.speakers else 1)
+            for frame in range(length):
                 label = f"{name}|{utterance}|{frame}|".encode()
                 label += POISON if poison and frame == 3 else b""
                 frames.append(label.ljust(FRAME_BYTES, b"\0"))
@@ -65,7 +77,9 @@ class Speech:
 
 def _cut(audio: bytes) -> list[Said]:
     limits = SessionLimits(
-        segment_deadline_ms=60_000, resume_wait_s=60.0, speaker_similarity_min=0.4
+        segment_deadline_ms=60_000,
+        resume_wait_s=60.0,
+        speaker_similarity_min=SPEAKER_SIMILARITY_MIN,
     )
     segmenter = Segmenter("auto", EndpointerConfig(endpoint_silence_ms=200), limits)
     decoded = AudioDecoded(tail=b"", pcm=audio, starts_container=False, ends_container=False)
@@ -73,7 +87,7 @@ def _cut(audio: bytes) -> list[Said]:
     cut = segmenter.take(_probabilities(segmenter.take_frames()), 0.0)
     segmenter.finish(b"")
     cut += segmenter.take(_probabilities(segmenter.take_frames()), 0.0)
-    return [Said(u.start_ms, u.end_ms, text_of(u.pcm)) for u in cut]
+    return [Said(u.start_ms, u.end_ms, text_of(u.pcm), voice_of(u.pcm)) for u in cut]
 
 
 def _probabilities(pcm: bytes) -> list[float]:
@@ -137,7 +151,10 @@ class SimClient:
     def _begin_session(self) -> None:
         self.session_ids.append(f"{self.name}-{len(self.session_ids)}")
         start = start_fields(
-            self.session_id, partials=self._world.options.partials, model=self.model
+            self.session_id,
+            partials=self._world.options.partials,
+            speakers=self._world.options.speakers,
+            model=self.model,
         )
         self.core = ClientProtocol(start, self._chunks, binary=self._world.options.binary)
         if len(self._chunks) == len(self.speech.chunks):
@@ -288,8 +305,36 @@ class SimClient:
             self._check_stored(self)
         ids = set(self.session_ids)
         failed = {seq for session_id, seq in self._seen.failed if session_id in ids}
+        if self._world.options.speakers:
+            certain = not failed and len(set(self.gateways)) == 1
+            self._check_speakers(final.speakers, certain=certain)
         if not _continues(self.received, said, heard, failed):
             raise InvariantError(2, f"{self.name} receives {final} after {self.received}")
+
+    def _check_speakers(self, labels: tuple[int | None, ...], *, certain: bool) -> None:
+        """At one gateway, and if no segment failed, labels are those of a run without faults.
+        Otherwise no label stands for two voices. Labels may be missing, and a voice may have a
+        further one: a gateway was killed, or the next one resumed, before labels were stored. Short
+        utterances are left out: each has the label of a longer one.
+        """
+        said = self.speech.segments
+        if len(labels) != len(said) or (certain and labels != _labels(said)):
+            raise InvariantError(2, f"{self.name} receives speakers {labels} of {said}")
+        voices: dict[int, int] = {}
+        for segment, label in zip(said, labels, strict=True):
+            short = segment.end_ms - segment.start_ms < NEW_SPEAKER_MS_MIN
+            if short or label is None:
+                continue
+            if voices.setdefault(label, segment.voice) != segment.voice:
+                raise InvariantError(2, f"{self.name}: label {label} of two voices: {labels}")
+
+
+def _labels(said: list[Said]) -> tuple[int | None, ...]:
+    speakers = Speakers(SPEAKER_SIMILARITY_MIN)
+    for segment in said:
+        speakers.add(embedding_of_voice(segment.voice), segment.end_ms - segment.start_ms)
+    speakers.recluster()
+    return tuple(speakers.labels)
 
 
 def _continues(

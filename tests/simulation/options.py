@@ -62,6 +62,8 @@ class Options:
     workers: int
     models: int
     """Workers and sessions are divided among them."""
+    speakers: bool
+    """Clients ask for speakers, and speak for longer."""
     sessions: int
     segments_max: int
     """Per session."""
@@ -125,6 +127,7 @@ class Options:
             gateways=rng.randint(1, 3),
             workers=rng.randint(1, 3 if real else 2 if greedy else 4),
             models=1,
+            speakers=False,
             sessions=rng.randint(4, 7) if greedy else rng.randint(1, 3 if real else 6),
             segments_max=20 if greedy else rng.randint(1, 5),
             greedy_segments=90 if greedy else 0,
@@ -155,6 +158,10 @@ class Options:
         outages = rng.uniform(0.1, 0.5) if rng.random() < 0.6 else 0.0
         models = rng.randint(2, self.workers)
         return replace(self, models=models, model_outages=outages)
+
+    def with_speakers(self, rng: Random) -> Options:
+        """Speakers in some schedules with real gateways. ``rng`` is not that of ``draw``."""
+        return replace(self, speakers=self.real_gateways and rng.random() < 0.3)
 
     @property
     def accents(self) -> bool:

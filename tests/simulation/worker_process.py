@@ -11,7 +11,7 @@ from asr_worker.batching import BatchLimits
 from asr_worker.job_book import Action, JobBook, JobsDiscarded, MessageRejected
 from asr_worker.recognizer.protocol import Recognition
 from tests.simulation.broker_process import BrokerProcess
-from tests.simulation.speech import is_poison, text_of
+from tests.simulation.speech import embedding_of_voice, is_poison, text_of, voice_of
 from tests.simulation.world import Link, World
 from wire import messages as m
 
@@ -41,7 +41,7 @@ class WorkerProcess:
             served_name=model,
             device="none",
             limits=BatchLimits(jobs_max=options.batch_jobs_max, audio_ms_max=BATCH_AUDIO_MS_MAX),
-            abilities=m.Abilities(batch_jobs=options.batch_jobs_max),
+            abilities=m.Abilities(batch_jobs=options.batch_jobs_max, speakers=options.speakers),
         )
         self._accent = f"~{name}" if options.accents else ""
         self._slow = options.slow_workers and world.rng.random() < 0.5 and not world.healing
@@ -160,7 +160,13 @@ class WorkerProcess:
             self.kill()
             return
         batch, self._batch = self._batch, []
-        recognitions = [Recognition(text=text_of(job.pcm) + self._accent) for job in batch]
+        recognitions = [
+            Recognition(
+                text=text_of(job.pcm) + self._accent,
+                embedding=embedding_of_voice(voice_of(job.pcm)) if job.speakers else b"",
+            )
+            for job in batch
+        ]
         infer_ms = round((self._world.now_s - self._batch_began_s) * 1000)
         self._send(self._book.answer(batch, recognitions, infer_ms))
         if self._draining:

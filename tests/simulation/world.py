@@ -32,6 +32,7 @@ class World:
         changes: dict[str, Any] = dict(faults)
         if not real_gateways or seed < ONE_MODEL_SEED:
             drawn = drawn.with_models(Random(f"models of {seed}"))
+            drawn = drawn.with_speakers(Random(f"speakers of {seed}"))
         self.options = replace(drawn, **changes)
         self.now_s = 0.0
         self.healing = False
