@@ -489,8 +489,8 @@ class Session:
             duration_ms=self.duration_ms,
             chunk_count=self.chunk_count,
             stored=self._records.complete,
-            speakers=self._speaker_of_each(),
         )
+        final = replace(final, speakers=self._speaker_of_each())
         close = e.Close(code=CloseCode.NORMAL_CLOSURE, reason="finished")
         actions: Actions = [*self.delivery.send(final), close]
         if self._finished_at_s is not None:

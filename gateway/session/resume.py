@@ -101,7 +101,6 @@ def resume_point_of(stored: dict[str, Any], generation: int) -> ResumePoint:
             duration_ms=stored["duration_ms"] or 0,
             chunk_count=stored["chunk_count"] or 0,
             stored=True,
-            speakers=tuple(map(labels.get, range(len(segments)))) if labels else None,
         )
         return replace(
             beginning,

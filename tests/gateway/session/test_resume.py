@@ -308,6 +308,12 @@ def test_a_client_that_resumes_gets_stored_labels() -> None:
 
 def test_a_complete_session_has_its_speakers() -> None:
     state = {**_stored_turns(), "status": "completed"}
-    final = resume_point_of(state, 1).final
-    assert final is not None and final.speakers == (1, 2)
-    assert resume_point_of({**state, "speakers": {}}, 1).final.speakers is None  # type: ignore[union-attr]
+    for labels, asked, found in (
+        (state["speakers"], False, (1, 2)),
+        ({}, True, (None, None)),  # They were lost.
+        ({}, False, None),
+    ):
+        driver = resumed_driver(resume_point_of({**state, "speakers": labels}, 1))
+        driver.start(speakers=asked)
+        (final,) = [a for a in driver.finish() if isinstance(a, e.Finished)]
+        assert final.speakers == found
