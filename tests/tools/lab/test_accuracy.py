@@ -62,4 +62,7 @@ def test_funasr_recognises_one_by_one() -> None:
             assert len(input) == 1
             return [{"text": "hello"}]
 
-    assert accuracy.funasr_texts(Auto())([clip("a", "x"), clip("b", "y")]) == ["hello", "hello"]
+    assert accuracy.funasr_texts(Auto(), None)([clip("a", "x"), clip("b", "y")]) == [
+        "hello",
+        "hello",
+    ]
