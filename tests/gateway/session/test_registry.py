@@ -11,14 +11,20 @@ from gateway.dialects.native import Native
 from gateway.dialects.openai import Openai
 from gateway.server import Server
 from gateway.session import events as e
+from gateway.session.resume import ResumePoint
 from gateway.settings import GatewaySettings
-from wire.messages import JOB_DEADLINE_MS_MAX, Stored, StoredKey
+from wire.messages import JOB_DEADLINE_MS_MAX, Abilities, ServedModel, Stored, StoredKey
 
 
 class Client:
-    """A connection that ignores its answers."""
+    """A connection that keeps its answers."""
 
-    def answer(self, answer: e.Answer) -> None: ...
+    def __init__(self) -> None:
+        self.answers: list[e.Answer] = []
+
+    def answer(self, answer: e.Answer) -> None:
+        self.answers.append(answer)
+
     def close(self, code: int, reason: str) -> None: ...
     def displace(self, code: int, reason: str) -> None: ...
 
@@ -105,3 +111,60 @@ async def test_a_session_of_a_newer_generation_elsewhere_is_handed_over(server: 
     key = StoredKey(kind="record", session_id="s", seq=0, generation=0)
     server._on_message(Stored(gateway_id=server.gateway_id, keys=(key,), superseded=(0,)))
     assert not server.is_here("s")
+
+
+# ------------------------------------------------------------------------------------------- models
+
+ZH = ServedModel(
+    name="zh", model="paraformer-zh", workers=1, abilities=Abilities(languages=("zh",))
+)
+
+
+@pytest.fixture
+def served(server: Server) -> Server:
+    server.models.note((ServedModel(name="en", model="whisper-base", workers=1), ZH), 0.0)
+    return server
+
+
+async def test_a_session_begins_with_its_model(served: Server) -> None:
+    asked: list[str] = []
+
+    def admit(model: str) -> None:
+        asked.append(model)
+
+    runner = served.registry.new_runner("", Native())
+    start = replace(START, language="zh-CN", hotwords=("a",))
+    found = await served.registry.reserve_or_resume(runner, start, admit)
+    assert found is runner and runner.model == ZH and asked == ["zh"]
+    client = Client()
+    runner.open(client)
+    runner.begin(start)
+    (started,) = client.answers
+    assert isinstance(started, e.Started)
+    assert (started.model, started.abilities) == ("zh", ZH.abilities)
+    assert [warning.code for warning in started.warnings] == ["hotwords_ignored"]
+    assert runner.session.start is not None and runner.session.start.model == "zh"
+
+
+async def test_an_unknown_model_or_one_without_room_takes_no_id(served: Server) -> None:
+    runner = served.registry.new_runner("", Native())
+    unknown = await served.registry.reserve_or_resume(runner, replace(START, model="fr"))
+    assert isinstance(unknown, e.Problem) and unknown.code == "unknown_model"
+    full = e.Problem(code="overloaded", message="")
+    assert await served.registry.reserve_or_resume(runner, START, lambda _model: full) is full
+    assert not served.is_here("s")
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked", "model"), [("zh", "en", "zh"), ("gone", "", "gone"), ("", "zh", "zh")]
+)
+async def test_a_session_that_is_taken_over_keeps_its_model(
+    served: Server, monkeypatch: pytest.MonkeyPatch, stored: str, asked: str, model: str
+) -> None:
+    async def take(_session_id: str, _token: str) -> ResumePoint:
+        return ResumePoint(generation=1, resumed=True, started_at_ms=1, model=stored)
+
+    monkeypatch.setattr(served.registry._takeover, "take", take)
+    start = replace(_with_token("t"), model=asked)
+    found = await served.registry.reserve_or_resume(served.registry.new_runner("", Native()), start)
+    assert not isinstance(found, e.Problem) and found.model.name == model

@@ -16,6 +16,7 @@ from starlette.websockets import WebSocket, WebSocketState
 from gateway.admission.policy import Refusal
 from gateway.audio.timeline import AudioDecoded
 from gateway.dialects.dialect import Dialect
+from gateway.dialects.funasr import Funasr
 from gateway.dialects.native import Native
 from gateway.session import events as e
 from gateway.session.core import TRANSITIONS, Session
@@ -100,9 +101,17 @@ class NoServices:
         self.released += 1
 
 
-def make() -> tuple[ScriptedSocket, NoServices, SessionRunner, WebSocketConnection]:
+def make(
+    dialect: Dialect | None = None, *, asked: str = "", admitted: str | None = None
+) -> tuple[ScriptedSocket, NoServices, SessionRunner, WebSocketConnection]:
     socket, services = ScriptedSocket(), NoServices()
-    connection = WebSocketConnection(cast(WebSocket, socket), Native(), cast(Gateway, services))
+    connection = WebSocketConnection(
+        cast(WebSocket, socket),
+        dialect or Native(),
+        cast(Gateway, services),
+        asked=asked,
+        admitted=admitted,
+    )
     (runner,) = services.runners
     return socket, services, runner, connection
 
@@ -277,3 +286,60 @@ async def test_a_chunk_being_decoded_during_a_resume_counts_once(
 def chunk_fields(index: int, data: bytes) -> dict[str, Any]:
     audio = base64.b64encode(data).decode()
     return {"session_id": "a", "chunk_index": index, "audio_data": audio}
+
+
+START = {"action": "start", "session_id": "a"}
+NO_WORKER = Refusal(code="no_worker", message="none", retry_after_s=1)
+
+
+async def test_a_model_without_room_refuses_the_start_with_1013() -> None:
+    socket, services, runner, connection = make()
+    services.refusal = NO_WORKER
+    socket.incoming.put_nowait(received(START))
+    async with asyncio.timeout(5):
+        await connection.run()
+    assert json.loads(socket.sent[0])["code"] == "no_worker"
+    assert socket.closed == (1013, "none")
+    assert runner.session.state is State.DONE
+
+
+async def test_a_model_that_the_gate_has_admitted_is_not_refused() -> None:
+    socket, services, _, connection = make(admitted="demo")
+    services.refusal = NO_WORKER
+    socket.incoming.put_nowait(received(START))
+    running = asyncio.create_task(connection.run())
+    async with asyncio.timeout(5):
+        while not socket.sent:
+            await asyncio.sleep(0)
+    assert json.loads(socket.sent[0])["status"] == "session_started"
+    socket.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
+    async with asyncio.timeout(5):
+        await running
+
+
+@pytest.mark.parametrize(("named", "model"), [({}, "en"), ({"model": "zh"}, "zh")])
+async def test_the_address_names_the_model_of_a_start_that_names_none(
+    named: dict[str, str], model: str
+) -> None:
+    socket, services, _, connection = make(asked="en")
+    socket.incoming.put_nowait(received(START | named))
+    socket.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
+    async with asyncio.timeout(5):
+        await connection.run()
+    assert services.asked == [model]
+
+
+async def test_a_client_that_cannot_start_again_is_closed_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    socket, services, _, connection = make(Funasr(lambda: "a"))
+
+    async def unknown(*_arguments: object) -> e.Problem:
+        return e.Problem(code="unknown_model", message="no such model")
+
+    monkeypatch.setattr(services, "reserve_or_resume", unknown)
+    socket.incoming.put_nowait(received({"mode": "2pass", "is_speaking": True}))
+    async with asyncio.timeout(5):
+        await connection.run()
+    assert json.loads(socket.sent[0])["error"] == "unknown_model: no such model"
+    assert socket.closed == (1008, "no such model")
