@@ -128,14 +128,13 @@ class Models:
     def __init__(self, limits: limit.Limits) -> None:
         self._limits = limits
         self._models: dict[str, Model] = {}
-        self._of_worker: dict[bytes, Model] = {}
+        self._workers: dict[bytes, Worker] = {}
 
     def __len__(self) -> int:
         return len(self._models)
 
     def __iter__(self) -> Iterator[Model]:
-        """The models of this moment: the loop may open or forget some."""
-        return iter(tuple(self._models.values()))
+        return iter(self._models.values())
 
     def __getitem__(self, name: str) -> Model:
         return self._models[name]
@@ -157,7 +156,7 @@ class Models:
         return self.open(name)
 
     def forget_unused(self, now_s: float) -> None:
-        for model in self:
+        for model in list(self):
             if len(model.workers) or len(model.queue):
                 model.unused_since_s = None
             elif model.unused_since_s is None:
@@ -170,15 +169,14 @@ class Models:
     @property
     def workers(self) -> Iterator[Worker]:
         """All registered workers."""
-        return (worker for model in self for worker in model.workers)
+        return iter(self._workers.values())
 
     @property
     def worker_count(self) -> int:
-        return len(self._of_worker)
+        return len(self._workers)
 
     def worker(self, identity: bytes) -> Worker | None:
-        model = self._of_worker.get(identity)
-        return None if model is None else model.workers.get(identity)
+        return self._workers.get(identity)
 
     def pool(self, worker: Worker) -> WorkerPool:
         """The workers among which ``worker`` is chosen."""
@@ -188,13 +186,13 @@ class Models:
         """Register a worker, which must not be registered. None: there are too many models."""
         model = self.open(ready.served_name or ready.model)
         if model is not None:
-            model.workers.add(identity, ready, now_s)
-            self._of_worker[identity] = model
+            self._workers[identity] = model.workers.add(identity, ready, now_s)
         return model
 
     def remove(self, worker: Worker) -> list[PendingJob]:
         """Unregister a worker. Returns the jobs that it held, oldest first."""
-        return self._of_worker.pop(worker.identity).workers.remove(worker)
+        del self._workers[worker.identity]
+        return self.pool(worker).remove(worker)
 
     def validate(self) -> None:
         """Assert that all counts agree. For tests."""
@@ -202,5 +200,5 @@ class Models:
         for name, model in self._models.items():
             assert model.name == name
             model.validate()
-        found = {worker.identity: model for model in self for worker in model.workers}
-        assert found == self._of_worker
+        found = {worker.identity: worker for model in self for worker in model.workers}
+        assert found == self._workers

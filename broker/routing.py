@@ -395,7 +395,7 @@ class Broker:
 
     def _on_tick(self, _event: e.Tick, now_s: float) -> None:
         self._extend_leases_after_pause(now_s)
-        for model in self._models:
+        for model in list(self._models):  # One may be opened for the jobs of a lost worker.
             model.advance(now_s)
             for worker in model.workers.expired(self._lease_s, now_s):
                 self.scheduler.lose(worker)
