@@ -52,6 +52,10 @@ class BatchLimits:
     audio_ms_max: int
     """Longest member × members."""
     cost: Cost = field(default_factory=Cost)
+    streamed_jobs_max: int = 0
+    """Partial jobs of a streaming model, which form batches of their own; 0: it is not one."""
+    streamed_s: float = 0.0
+    """Processing time of one in such a batch."""
 
     @property
     def usual_jobs(self) -> int:
@@ -59,8 +63,10 @@ class BatchLimits:
         fits = range(self.jobs_max, 1, -1)
         return next((jobs for jobs in fits if self.share(jobs, jobs * USUAL_MS) <= 1), 1)
 
-    def share(self, jobs: int, padded_ms: int) -> float:
+    def share(self, jobs: int, padded_ms: int, *, streamed: bool = False) -> float:
         """How full such a batch is: at 1 it is full, above 1 it exceeds a limit."""
+        if streamed:
+            return jobs / self.streamed_jobs_max
         return max(
             jobs / self.jobs_max,
             padded_ms / self.audio_ms_max,
@@ -74,6 +80,7 @@ class _Queued(Generic[K]):
     audio_ms: int
     partial: bool
     options: Hashable
+    streamed: bool
     passes: int = 0
 
 
@@ -96,11 +103,19 @@ class BatchQueue(Generic[K]):
     def __contains__(self, key: K) -> bool:
         return key in self._queued
 
-    def add(self, key: K, *, audio_ms: int, partial: bool, options: Hashable = None) -> None:
+    def add(
+        self,
+        key: K,
+        *,
+        audio_ms: int,
+        partial: bool,
+        options: Hashable = None,
+        streamed: bool = False,
+    ) -> None:
         """Append a job. The caller adds each key once. Only jobs with equal ``options`` share a
-        batch."""
+        batch, and ``streamed`` ones, partial jobs of a streaming model, only with each other."""
         assert key not in self._queued, f"{key!r} is queued already"
-        self._queued[key] = _Queued(key, audio_ms, partial, options)
+        self._queued[key] = _Queued(key, audio_ms, partial, options, streamed)
         self._audio_ms += audio_ms
 
     def remove(self, key: K) -> None:
@@ -151,7 +166,8 @@ class BatchQueue(Generic[K]):
             (
                 job
                 for job in self._queued.values()
-                if job is not anchor and job.options == anchor.options
+                if job is not anchor
+                and (job.options, job.streamed) == (anchor.options, anchor.streamed)
             ),
             key=lambda job: (job.partial, abs(job.audio_ms - anchor.audio_ms)),
         )
@@ -160,7 +176,7 @@ class BatchQueue(Generic[K]):
         for job in others:
             new_longest_ms = max(longest_ms, job.audio_ms)
             padded_ms = new_longest_ms * (len(batch) + 1)
-            if self._limits.share(len(batch) + 1, padded_ms) > 1:
+            if self._limits.share(len(batch) + 1, padded_ms, streamed=anchor.streamed) > 1:
                 continue
             mixed = job.partial and not anchor.partial
             if (

@@ -15,6 +15,7 @@ from asr_worker.batching import BatchLimits, BatchQueue
 from asr_worker.recognizer.protocol import Recognition
 from wire import versions
 from wire.messages import (
+    STREAMED_PARTIAL_MS,
     Abilities,
     Bye,
     Message,
@@ -88,6 +89,7 @@ class JobBook:
         self._abilities = abilities
         self._limits = limits
         credits = CREDITS_PER_BATCH_JOB * limits.jobs_max
+        streamed_credits = CREDITS_PER_BATCH_JOB * limits.streamed_jobs_max
         self._ready = Ready(
             worker_id=worker_id,
             credits=credits,
@@ -95,13 +97,15 @@ class JobBook:
             device=device,
             throughput_rtfx=throughput_rtfx,
             cost=limits.cost,
+            streamed_credits=streamed_credits,
+            streamed_s=limits.streamed_s,
             abilities=abilities,
             served_name=served_name,
             version_min=versions.VERSION_MIN,
             version_max=versions.VERSION_MAX,
         )
         # A broker that forgot this worker grants new credits while an older batch still runs.
-        self._held_max = credits + limits.jobs_max
+        self._held_max = credits + limits.jobs_max + streamed_credits + limits.streamed_jobs_max
         self._queue: BatchQueue[JobKey] = BatchQueue(limits)
         self._jobs: dict[JobKey, WorkerJob] = {}
         self._answered: OrderedDict[JobKey, None] = OrderedDict()
@@ -237,11 +241,14 @@ class JobBook:
             return [JobsDiscarded("over_credit")]
         superseded = self._drop_older_attempts(key)
         self._jobs[key] = job
+        audio_ms = pcm_duration_ms(job.pcm)
+        streamed = job.partial and self._limits.streamed_jobs_max > 0
         self._queue.add(
             key,
-            audio_ms=pcm_duration_ms(job.pcm),
+            audio_ms=min(audio_ms, STREAMED_PARTIAL_MS) if streamed else audio_ms,
             partial=job.partial,
-            options=self._options(job),
+            options=None if streamed else self._options(job),
+            streamed=streamed,
         )
         return [JobsDiscarded("superseded", superseded)] if superseded else []
 

@@ -87,6 +87,8 @@ class Worker:
             jobs_max=trial.batch_jobs,
             audio_ms_max=self._values.asr_batch_audio_ms_max,
             cost=trial.cost,
+            streamed_jobs_max=trial.streamed_jobs,
+            streamed_s=trial.streamed_s,
         )
         book = JobBook(
             worker_id=self._worker_id,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from wire.messages import Job, pcm_duration_ms
+from wire.messages import STREAMED_PARTIAL_MS, Job, pcm_duration_ms
 
 K = TypeVar("K")
 L = TypeVar("L")
@@ -50,9 +50,11 @@ class PendingJob:
         return self.attempts_lost + 1
 
 
-def audio_ms_of(job: Job) -> int:
-    """Cost of the job for fairness and load balancing. At least 1, so that no job is free."""
-    return max(1, pcm_duration_ms(job.pcm))
+def audio_ms_of(job: Job, *, streamed: bool = False) -> int:
+    """Cost of the job for fairness and load balancing. At least 1, so that no job is free.
+    ``streamed``: partial jobs go to a streaming model."""
+    audio_ms = max(1, pcm_duration_ms(job.pcm))
+    return min(audio_ms, STREAMED_PARTIAL_MS) if streamed and job.partial else audio_ms
 
 
 def timeline_key(job: Job) -> tuple[int, int, float]:

@@ -44,6 +44,9 @@ PARTIAL_BURST_S = 2.0
 SERVED_FLOWS_MAX = 20_000
 """Sessions without waiting jobs whose virtual start time is remembered; beyond it the earliest is
 forgotten."""
+STREAMS_REMEMBERED_MAX = 8_192
+"""Sessions of a model whose worker of the last partial job is remembered; beyond it the one without
+a partial job for longest is forgotten, and its next one goes to any worker."""
 STALE_HEAP_ENTRIES_MAX = 64
 """Stale entries of a heap beyond its share of live ones; then the heap is rebuilt."""
 CREDITS_MAX = 1_024

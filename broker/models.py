@@ -49,6 +49,7 @@ class Model:
         partial = self.queue.oldest_partial
         may_be_partial = (
             not self.queue.finals
+            and not self.workers.stream
             and partial is not None
             and self.partials.left
             and self.workers.takes_partial(worker, partial)
@@ -59,10 +60,23 @@ class Model:
             self.partials.spend(worker.throughput.work_s(1, entry.audio_ms))
         return entry
 
+    def next_streamed(self) -> tuple[Worker, PendingJob] | None:
+        """Take the next partial job for a streaming model from the queue, with its worker. Such
+        jobs have credits of their own; final jobs still go first, and the budget is the same."""
+        entry = self.queue.oldest_partial
+        if entry is None or self.queue.finals or not self.workers.stream or not self.partials.left:
+            return None
+        worker = self.workers.for_stream(entry)
+        if worker is None:
+            return None
+        self.queue.remove(entry)
+        self.partials.spend(self.workers.work_s(worker, entry))
+        return worker, entry
+
     @property
     def est_wait_ms(self) -> int:
         """Expected wait of a live job that arrives now: it goes before bulk and partial jobs."""
-        jobs = self.queue.urgent_jobs + self.workers.held
+        jobs = self.queue.urgent_jobs + self.workers.held - self.workers.held_streamed
         if not jobs:
             return 0
         if not self.takes_jobs:

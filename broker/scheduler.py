@@ -48,9 +48,11 @@ class Scheduler:
 
     def accept(self, gateway: bytes, job: Job, now_s: float) -> bool:
         """Queue a new job. Returns False if the queue of its model is full."""
-        audio_ms = audio_ms_of(job)
         model = self.models.route(job.model)
-        if model is None or not model.queue.admits(audio_ms, len(self.models)):
+        if model is None:
+            return False
+        audio_ms = audio_ms_of(job, streamed=model.workers.stream)
+        if not model.queue.admits(audio_ms, len(self.models)):
             return False
         entry = PendingJob(
             job_id=self._next_job_id,
@@ -207,8 +209,10 @@ class Scheduler:
         while len(queue) and (worker := workers.least_loaded()) is not None:
             entry = model.next_for(worker)
             if entry is None:
-                return
+                break
             self._assign(model, worker, entry, now_s, exclusive=False)
+        while (streamed := model.next_streamed()) is not None:
+            self._assign(model, *streamed, now_s, exclusive=False)
 
     def _dispatch_exclusive(self, model: Model, now_s: float) -> None:
         while model.queue.has_exclusive:

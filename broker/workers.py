@@ -28,9 +28,13 @@ class Worker:
         self.served_name = ready.served_name or ready.model
         self.abilities = ready.abilities
         self.credits = min(ready.credits, limit.CREDITS_MAX)
+        self.streamed_credits = min(ready.streamed_credits, limit.CREDITS_MAX)
+        self.streamed_s = min(ready.streamed_s, limit.COST_S_MAX)
         self.renewed_s = now_s
         """Time of its last message, from which its lease runs."""
         self.held: dict[int, PendingJob] = {}
+        self.held_streamed = 0
+        """Partial jobs among them that take ``streamed_credits``."""
         self.held_s = 0.0
         """Expected time that it takes for all jobs that it holds."""
         self.overdue: dict[Attempt, float] = {}
@@ -49,7 +53,7 @@ class Worker:
 
     @property
     def free_credits(self) -> int:
-        return self.credits - len(self.held) - len(self.overdue)
+        return self.credits + self.streamed_credits - len(self.held) - len(self.overdue)
 
     @property
     def longest_held(self) -> PendingJob | None:
@@ -62,8 +66,15 @@ class Worker:
     @property
     def takes_jobs(self) -> bool:
         """False with an overdue attempt: the worker may hang, and further jobs with it."""
-        barred = self.draining or self.reserved or self.exclusive or self.overdue
-        return not barred and len(self.held) < self.credits
+        return not self._barred and len(self.held) - self.held_streamed < self.credits
+
+    @property
+    def takes_streamed(self) -> bool:
+        return not self._barred and self.held_streamed < self.streamed_credits
+
+    @property
+    def _barred(self) -> bool:
+        return bool(self.draining or self.reserved or self.exclusive or self.overdue)
 
 
 class WorkerPool:
@@ -78,7 +89,12 @@ class WorkerPool:
         self._utterance_ms = limit.UTTERANCE_MS_INITIAL
         self.held = 0
         """Number of jobs assigned and not answered."""
+        self._streams: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
+        """By session: the segment of its last partial job, and the worker with that stream's state.
+        """
+        self.held_streamed = 0
         self.held_audio_ms = 0
+        """Without streamed partial jobs."""
         self.held_partials = 0
         self.credits = 0
 
@@ -167,6 +183,22 @@ class WorkerPool:
             worker.reserved = False
             self._place(worker)
 
+    @property
+    def stream(self) -> bool:
+        """Whether all have streaming models for partial jobs."""
+        return bool(self._workers) and all(worker.streamed_credits for worker in self)
+
+    def for_stream(self, entry: PendingJob) -> Worker | None:
+        """The worker for a streamed partial job: the one with the state of its utterance, if it
+        takes the job. Any other one processes the utterance from its beginning, which the job has.
+        """
+        seq, identity = self._streams.get(entry.job.session_id, (-1, b""))
+        worker = self._workers.get(identity)
+        if worker is not None and seq == entry.job.seq and worker.takes_streamed:
+            return worker
+        free = [worker for worker in self if worker.takes_streamed]
+        return min(free, key=lambda worker: worker.held_s, default=None)
+
     def takes_partial(self, worker: Worker, entry: PendingJob) -> bool:
         """Whether ``worker``, which takes jobs, may get this partial job besides what it holds."""
         if worker.idle:
@@ -178,7 +210,9 @@ class WorkerPool:
     # ------------------------------------------------------------------------------- assignments
 
     def assign(self, worker: Worker, entry: PendingJob, now_s: float, *, exclusive: bool) -> None:
-        assert worker.takes_jobs and entry.place == "nowhere"
+        streamed = self.is_streamed(worker, entry)
+        assert worker.takes_streamed if streamed else worker.takes_jobs
+        assert entry.place == "nowhere"
         if not worker.held:
             worker.measured_s = now_s
         entry.place = "assigned"
@@ -186,12 +220,19 @@ class WorkerPool:
         entry.assigned_s = now_s
         worker.exclusive = exclusive
         worker.held[entry.job_id] = entry
-        entry.work_s = worker.throughput.work_s(1, entry.audio_ms)
+        entry.work_s = self.work_s(worker, entry)
         worker.held_s += entry.work_s
         entry.expected_s = worker.held_s
         self.held += 1
-        self.held_audio_ms += entry.audio_ms
+        self.held_audio_ms += 0 if streamed else entry.audio_ms
         self.held_partials += entry.job.partial
+        worker.held_streamed += streamed
+        self.held_streamed += streamed
+        if streamed:
+            self._streams[entry.job.session_id] = entry.job.seq, worker.identity
+            self._streams.move_to_end(entry.job.session_id)
+            if len(self._streams) > limit.STREAMS_REMEMBERED_MAX:
+                self._streams.popitem(last=False)
         self._place(worker)
 
     def complete(
@@ -202,7 +243,8 @@ class WorkerPool:
         # A worker that collects a batch holds jobs but is not busy. The half millisecond makes up
         # for rounding: a batch of 0 ms would mean unlimited throughput.
         busy_s = min(now_s - worker.measured_s, (infer_ms + 0.5) / 1000)
-        worker.throughput.add(entry.audio_ms, batch_jobs, busy_s)
+        if not self.is_streamed(worker, entry):
+            worker.throughput.add(entry.audio_ms, batch_jobs, busy_s)
         if not entry.job.partial:
             self._utterance_ms += limit.UTTERANCE_WEIGHT * (entry.audio_ms - self._utterance_ms)
         worker.measured_s = now_s
@@ -218,10 +260,24 @@ class WorkerPool:
         # An idle worker holds exactly nothing, whatever rounding has left.
         worker.held_s = worker.held_s - entry.work_s if worker.held else 0.0
         worker.exclusive = worker.exclusive and bool(worker.held)
+        streamed = self.is_streamed(worker, entry)
+        worker.held_streamed -= streamed
+        self.held_streamed -= streamed
         self.held -= 1
-        self.held_audio_ms -= entry.audio_ms
+        self.held_audio_ms -= 0 if streamed else entry.audio_ms
         self.held_partials -= entry.job.partial
         self._place(worker)
+
+    @staticmethod
+    def is_streamed(worker: Worker, entry: PendingJob) -> bool:
+        """Whether the job takes one of the worker's ``streamed_credits``."""
+        return entry.job.partial and worker.streamed_credits > 0
+
+    def work_s(self, worker: Worker, entry: PendingJob) -> float:
+        """Expected processing time of a job of this worker."""
+        if self.is_streamed(worker, entry):
+            return worker.streamed_s * worker.throughput.slowness
+        return worker.throughput.work_s(1, entry.audio_ms)
 
     def give_up(self, worker: Worker, entry: PendingJob, now_s: float) -> None:
         """Take back ``entry`` at its deadline, though the worker may still run it."""
@@ -293,6 +349,9 @@ class WorkerPool:
             assert worker.free_credits >= 0, "more assigned than credits"
             held_s = sum(entry.work_s for entry in worker.held.values())
             assert math.isclose(worker.held_s, held_s, rel_tol=1e-6, abs_tol=1e-6)
+            assert worker.held_streamed <= worker.streamed_credits
+            streamed = [e for e in worker.held.values() if self.is_streamed(worker, e)]
+            assert worker.held_streamed == len(streamed)
             assert not worker.exclusive or len(worker.held) == 1, "not exclusive"
             assert worker.reserved == (worker is self._reserved)
             assert worker.takes_jobs == bool(worker.ticket)
@@ -302,6 +361,14 @@ class WorkerPool:
         assert tickets == {worker.ticket for worker in self if worker.ticket}
         held = [entry for worker in self for entry in worker.held.values()]
         assert len(held) == self.held
-        assert self.held_audio_ms == sum(entry.audio_ms for entry in held)
+        assert self.held_streamed == sum(worker.held_streamed for worker in self)
+        waited_for = [
+            entry.audio_ms
+            for worker in self
+            for entry in worker.held.values()
+            if not self.is_streamed(worker, entry)
+        ]
+        assert self.held_audio_ms == sum(waited_for)
         assert self.credits == sum(worker.credits for worker in self)
         assert self.held_partials == sum(entry.job.partial for entry in held)
+        assert len(self._streams) <= limit.STREAMS_REMEMBERED_MAX

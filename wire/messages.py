@@ -26,6 +26,9 @@ SAMPLE_RATE_HZ = 16_000
 BYTES_PER_SAMPLE = 2
 SESSION_ID_CHARS_MAX = 128
 """Longest session id that a gateway accepts and that ``asr_sessions`` can hold."""
+STREAMED_PARTIAL_MS = 600
+"""What a partial job of a streaming model counts as, whatever its audio: the model processes only
+what is new since the last one, about as much as gateways wait for."""
 JOB_DEADLINE_MS_MAX = 600_000
 """The broker shortens a longer deadline to this: every job must end."""
 
@@ -397,6 +400,11 @@ class Ready(Struct, frozen=True, kw_only=True, gc=False):
     """Seconds of audio recognised per second in batches of the best size, measured at start; 0: not
     measured."""
     cost: Cost = Cost()
+    streamed_credits: UInt = 0
+    """Partial jobs that it accepts at a time besides, for a streaming model; 0: they take credits.
+    """
+    streamed_s: Ratio = 0.0
+    """Processing time of such a job in a batch of them."""
     served_name: Name = ""
     """What sessions call the model; ``""``: ``model``."""
     abilities: Abilities = Abilities()
@@ -460,8 +468,9 @@ class Bye(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class WorkerJob(Struct, frozen=True, kw_only=True, gc=False):
-    """A job as sent to a worker. The worker keeps no state of a session: ``session_id`` and ``seq``
-    are for its log and traces only."""
+    """A job as sent to a worker. The worker keeps no state of a session that it cannot lose:
+    ``session_id`` and ``seq`` are for its log and traces, and a streaming model finds by them what
+    it has processed of the audio already."""
 
     broker_epoch: Name
     job_id: UInt

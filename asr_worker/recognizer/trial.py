@@ -9,7 +9,7 @@ import numpy as np
 import structlog
 
 from asr_worker.recognizer.protocol import ModelLoadError, Recognizer, Utterance
-from wire.messages import SAMPLE_RATE_HZ, Cost
+from wire.messages import SAMPLE_RATE_HZ, STREAMED_PARTIAL_MS, Cost
 
 TRIAL_S = 2.0
 """Duration of each utterance in the trial."""
@@ -21,6 +21,9 @@ BATCH_S_MAX = 5.0
 """A batch expected to take longer is not tried: the worker should start soon."""
 SLOWER = 1.25
 """A batch size whose time for an utterance exceeds the best by this factor ends the trial."""
+STREAMED_BATCH_S_MAX = 0.5
+"""Longest batch of partial results of a streaming model: a final that arrives meanwhile waits for
+it."""
 REPEATS_MAX = 3
 """Runs of each measurement, the fastest of which counts …"""
 REPEATS_S_MAX = 0.3
@@ -38,6 +41,10 @@ class Trial:
     throughput_rtfx: float
     """Seconds of audio recognised per second in batches of that size."""
     cost: Cost
+    streamed_jobs: int = 0
+    """Largest batch of partial results of a streaming model; 0: it is not one."""
+    streamed_s: float = 0.0
+    """Processing time of one in such a batch."""
 
 
 def measure(recognizer: Recognizer, jobs_max: int) -> Trial:
@@ -52,6 +59,7 @@ def measure(recognizer: Recognizer, jobs_max: int) -> Trial:
         _run_s(recognizer, TRIAL_S, 1)  # The first call may allocate.
         short_s = _fastest_s(recognizer, SHORT_S, 1)
         alone_s = _fastest_s(recognizer, TRIAL_S, 1)
+        streamed_jobs, streamed_s = _streamed(recognizer, jobs_max)
     except Exception as error:
         message = f"model {recognizer.model!r} can't recognise speech: {error}".splitlines()[0]
         raise ModelLoadError(message, final=True) from error
@@ -60,6 +68,8 @@ def measure(recognizer: Recognizer, jobs_max: int) -> Trial:
         batch_jobs=batch_jobs,
         throughput_rtfx=TRIAL_S / each_s,
         cost=_cost(short_s, alone_s, each_s, batch_jobs),
+        streamed_jobs=streamed_jobs,
+        streamed_s=streamed_s,
     )
 
 
@@ -92,14 +102,30 @@ def _best_batch(recognizer: Recognizer, alone_s: float, jobs_max: int) -> tuple[
     return best_jobs, best_s
 
 
-def _fastest_s(recognizer: Recognizer, audio_s: float, jobs: int) -> float:
-    times_s = [_run_s(recognizer, audio_s, jobs)]
+def _streamed(recognizer: Recognizer, jobs_max: int) -> tuple[int, float]:
+    """Return how many partial results a batch may have to take STREAMED_BATCH_S_MAX at most, and
+    the time for each; zeros if the model does not stream."""
+    if not recognizer.abilities.streaming:
+        return 0, 0.0
+    jobs, each_s = 0, 0.0
+    while jobs < jobs_max and (jobs + 1) * each_s <= STREAMED_BATCH_S_MAX:
+        affordable = int(STREAMED_BATCH_S_MAX / each_s) if each_s else 1
+        jobs = min(max(1, 4 * jobs), affordable, jobs_max)
+        batch_s = _fastest_s(recognizer, STREAMED_PARTIAL_MS / 1000, jobs, partial=True)
+        each_s = batch_s / jobs
+    return max(1, min(jobs, int(STREAMED_BATCH_S_MAX / each_s))), each_s
+
+
+def _fastest_s(
+    recognizer: Recognizer, audio_s: float, jobs: int, *, partial: bool = False
+) -> float:
+    times_s = [_run_s(recognizer, audio_s, jobs, partial=partial)]
     while len(times_s) < REPEATS_MAX and sum(times_s) < REPEATS_S_MAX:
-        times_s.append(_run_s(recognizer, audio_s, jobs))
+        times_s.append(_run_s(recognizer, audio_s, jobs, partial=partial))
     return min(times_s)
 
 
-def _run_s(recognizer: Recognizer, audio_s: float, jobs: int) -> float:
+def _run_s(recognizer: Recognizer, audio_s: float, jobs: int, *, partial: bool = False) -> float:
     """Time a batch of ``jobs`` utterances of faint noise.
 
     Raises:
@@ -107,7 +133,7 @@ def _run_s(recognizer: Recognizer, audio_s: float, jobs: int) -> float:
         Exception: any that the recogniser raises.
     """
     noise = np.random.default_rng(0).normal(0.0, 30.0, round(audio_s * SAMPLE_RATE_HZ))
-    batch = [Utterance(pcm=noise.astype("<i2").tobytes())] * jobs
+    batch = [Utterance(pcm=noise.astype("<i2").tobytes(), partial=partial)] * jobs
     started_s = time.monotonic()
     recognitions = recognizer.recognize(batch)
     took_s = time.monotonic() - started_s

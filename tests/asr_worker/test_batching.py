@@ -241,3 +241,22 @@ def test_a_batch_is_full_by_jobs_or_by_audio() -> None:
     assert queue.fills_a_batch
     assert queue.take_batch() == [5]
     assert not queue.fills_a_batch
+
+
+def test_streamed_partials_share_batches_with_each_other_only() -> None:
+    limits = replace(LIMITS, streamed_jobs_max=3)
+    queue = queue_of(600, limits=limits)
+    for key in range(10, 15):
+        queue.add(key, audio_ms=600, partial=True, streamed=True)
+    assert queue.take_batch() == [0]
+    assert queue.take_batch() == [10, 11, 12]
+    assert queue.take_batch() == [13, 14]
+
+
+def test_streamed_partials_have_a_limit_of_their_own() -> None:
+    """Whatever the limits of the model of the finals, such as one utterance at a time."""
+    limits = BatchLimits(jobs_max=1, audio_ms_max=1_000, streamed_jobs_max=8)
+    queue: BatchQueue[int] = BatchQueue(limits)
+    for key in range(8):
+        queue.add(key, audio_ms=600, partial=True, streamed=True)
+    assert queue.take_batch() == list(range(8))

@@ -265,3 +265,26 @@ def test_no_message_raises_or_causes_a_second_result(steps: list[Message | str])
             assert all(isinstance(action, allowed) for action in book.receive(step))
     returned = book.drain().returned
     assert len(returned) == len(set(returned))
+
+
+def test_a_streaming_model_takes_partials_beside_its_credits() -> None:
+    abilities = Abilities(batch_jobs=4, streaming=True)
+    book = JobBook(
+        worker_id="worker-1",
+        model="demo",
+        device="cpu",
+        served_name="digits",
+        limits=replace(LIMITS, streamed_jobs_max=3),
+        abilities=abilities,
+    )
+    ready = book.introduce()
+    assert (ready.credits, ready.streamed_credits) == (8, 6)
+    book.receive(Welcome(broker_epoch="a"))
+    assert book.receive(job(1)) == []
+    # Of any length and with any options: only what is new of each is processed.
+    for number, seconds in enumerate((1, 20, 3, 7), start=2):
+        partial = job(number, partial=True, pcm=bytes(32_000 * seconds), hotwords=(str(number),))
+        assert book.receive(partial) == []
+    assert [job.job_id for job in book.take_batch()] == [1]
+    assert [job.job_id for job in book.take_batch()] == [2, 3, 4]
+    assert [job.job_id for job in book.take_batch()] == [5]

@@ -16,6 +16,7 @@ WELCOME = m.Welcome(broker_epoch="epoch")
 DEFAULTS = BrokerSettings.model_construct().limits()
 LONG_MS = 600_000
 NO_ABILITIES = m.Abilities()
+STREAMED_S = 0.02
 NO_COST = m.Cost()
 
 
@@ -132,6 +133,7 @@ class Driver:
         identity: bytes = WORKER,
         *,
         credits: int = 4,
+        streamed_credits: int = 0,
         served_name: str = "",
         abilities: m.Abilities = NO_ABILITIES,
         cost: m.Cost = NO_COST,
@@ -141,6 +143,8 @@ class Driver:
         ready = m.Ready(
             worker_id=worker_id,
             credits=credits,
+            streamed_credits=streamed_credits,
+            streamed_s=STREAMED_S if streamed_credits else 0.0,
             model="demo",
             device="cpu",
             served_name=served_name,

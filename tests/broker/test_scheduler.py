@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
+
 from broker import answers
 from broker import events as e
 from broker import limits as limit
 from tests.broker.driving import (
     GATEWAY,
     OTHER_WORKER,
+    STREAMED_S,
     WELCOME,
     WORKER,
     Driver,
@@ -17,7 +22,7 @@ from tests.broker.driving import (
     result,
     worker_job,
 )
-from wire.messages import Cost
+from wire import messages as m
 
 BOTH = (GATEWAY, WORKER)
 
@@ -44,8 +49,8 @@ def test_jobs_are_divided_by_expected_time() -> None:
     """The other worker takes three times as long."""
     driver = Driver()
     driver.hello()
-    driver.ready(credits=8, cost=Cost(utterance_s=0.5))
-    driver.ready(OTHER_WORKER, credits=8, cost=Cost(utterance_s=1.5))
+    driver.ready(credits=8, cost=m.Cost(utterance_s=0.5))
+    driver.ready(OTHER_WORKER, credits=8, cost=m.Cost(utterance_s=1.5))
     sent = [action for seq in range(8) for action in driver.front(job(seq))]
     to = [action.identity for action in sent if isinstance(action, e.SendBack)]
     assert to.count(WORKER) == 6 and to.count(OTHER_WORKER) == 2
@@ -187,7 +192,7 @@ def test_honest_work_of_a_slow_worker_is_not_taken_away() -> None:
     """Eight seconds for each of four jobs: more than BROKER_ATTEMPT_DEADLINE_S in all."""
     driver = Driver()
     driver.hello()
-    driver.ready(cost=Cost(utterance_s=8.0))
+    driver.ready(cost=m.Cost(utterance_s=8.0))
     for seq in range(4):
         driver.front(job(seq))
     for seq in range(4):
@@ -198,7 +203,7 @@ def test_honest_work_of_a_slow_worker_is_not_taken_away() -> None:
 def test_a_worker_that_is_slower_than_it_told_loses_its_job_in_the_end() -> None:
     driver = Driver()
     driver.hello()
-    driver.ready(cost=Cost(utterance_s=8.0))
+    driver.ready(cost=m.Cost(utterance_s=8.0))
     driver.front(job())
     late_s = 8.0 * limit.ATTEMPT_TIMES_EXPECTED
     assert driver.tick(late_s - 1.0, alive=BOTH) == []
@@ -219,3 +224,111 @@ def test_result_of_another_epoch_or_attempt_or_twice_is_stale(driver: Driver) ->
     assert driver.answer(1, attempt=1) == [e.Count("stale_result")]
     assert len(driver.answer(1, attempt=2)) == 2
     assert driver.answer(1, attempt=2) == [e.Count("stale_result")]
+
+
+# ------------------------------------------------------------------------------ streamed partials
+
+
+def streamed(session_id: str, end_ms: int = 600, seq: int = 0) -> m.Job:
+    return job(seq, session_id=session_id, partial=True, audio_ms=end_ms, end_ms=end_ms)
+
+
+@pytest.fixture
+def streaming() -> Driver:
+    """Two workers with streaming models."""
+    driver = Driver()
+    driver.hello()
+    for worker in (WORKER, OTHER_WORKER):
+        driver.ready(worker, credits=2, streamed_credits=2)
+    return driver
+
+
+def workers_of(actions: list[e.Action]) -> list[bytes]:
+    return [action.identity for action in actions if isinstance(action, e.SendBack)]
+
+
+def test_partial_jobs_of_an_utterance_go_to_the_worker_with_its_state(streaming: Driver) -> None:
+    (first,) = workers_of(streaming.front(streamed("a")))
+    (other,) = workers_of(streaming.front(streamed("b")))
+    assert {first, other} == {WORKER, OTHER_WORKER}
+    streaming.answer(1, first)
+    streaming.answer(2, other)
+    for number, end_ms in enumerate((1_200, 1_800, 2_400)):
+        assert workers_of(streaming.front(streamed("b", end_ms))) == [other]
+        assert workers_of(streaming.front(streamed("a", end_ms))) == [first]
+        streaming.answer(3 + 2 * number, other)
+        streaming.answer(4 + 2 * number, first)
+
+
+def test_the_next_utterance_may_go_to_any_worker(streaming: Driver) -> None:
+    (first,) = workers_of(streaming.front(streamed("a")))
+    streaming.answer(1, first)
+    (busy,) = workers_of(streaming.front(job(0, session_id="b", audio_ms=5_000)))
+    (least_loaded,) = {WORKER, OTHER_WORKER} - {busy}
+    assert workers_of(streaming.front(streamed("a", 20_600, seq=1))) == [least_loaded]
+
+
+def test_another_worker_continues_when_the_one_with_the_state_has_no_credit(
+    streaming: Driver,
+) -> None:
+    (first,) = workers_of(streaming.front(streamed("a")))
+    (other,) = workers_of(streaming.front(streamed("b")))
+    streaming.answer(1, first)
+    for name in ("c", "d"):
+        streaming.front(streamed(name))
+    streaming.front(streamed("e"))
+    assert workers_of(streaming.front(streamed("a", 1_200))) == [], "no credit at all"
+    assert workers_of(streaming.answer(2, other)) == [other]
+
+
+def test_another_worker_continues_when_the_one_with_the_state_is_lost(streaming: Driver) -> None:
+    (first,) = workers_of(streaming.front(streamed("a")))
+    streaming.answer(1, first)
+    streaming.bye(identity=first)
+    (other,) = {WORKER, OTHER_WORKER} - {first}
+    assert workers_of(streaming.front(streamed("a", 1_200))) == [other]
+
+
+def test_streamed_partials_leave_all_credits_to_finals(streaming: Driver) -> None:
+    for name in ("a", "b", "c", "d"):
+        assert len(workers_of(streaming.front(streamed(name)))) == 1
+    assert workers_of(streaming.front(streamed("e"))) == []
+    finals = [workers_of(streaming.front(job(0, session_id=f"final {n}"))) for n in range(5)]
+    assert [len(sent) for sent in finals] == [1, 1, 1, 1, 0]
+
+
+def test_streamed_partials_wait_for_finals(streaming: Driver) -> None:
+    for number in range(5):
+        streaming.front(job(0, session_id=f"final {number}"))
+    assert workers_of(streaming.front(streamed("a"))) == []
+    assert len(workers_of(streaming.answer(1))) == 2, "the last final, and the partial"
+
+
+def test_streamed_partials_have_a_cost_of_their_own(streaming: Driver) -> None:
+    """It neither counts as work that finals wait for nor as their speed."""
+    before = streaming.broker.load()
+    streaming.front(streamed("a", 15_000))
+    (model,) = streaming.broker.load().served
+    assert model.est_wait_ms == 0
+    busy = STREAMED_S * math.log(2) / limit.ARRIVALS_HALF_LIFE_S
+    assert model.partials_busy == pytest.approx(busy)
+    streaming.now_s += 5.0
+    streaming.answer(1)
+    assert streaming.broker.load().throughput_rtfx == before.throughput_rtfx
+
+
+def test_streamed_partials_keep_to_the_budget(streaming: Driver) -> None:
+    (model,) = streaming.broker.scheduler.models
+    model.partials.spend(limit.PARTIAL_BURST_S)
+    assert workers_of(streaming.front(streamed("a"))) == []
+
+
+def test_without_a_streaming_model_everywhere_partials_take_credits() -> None:
+    """As in a rolling upgrade."""
+    driver = Driver()
+    driver.hello()
+    driver.ready(WORKER, credits=4, streamed_credits=2)
+    driver.ready(OTHER_WORKER, credits=4)
+    assert len(workers_of(driver.front(streamed("a")))) == 1
+    assert len(workers_of(driver.front(streamed("b")))) == 1
+    assert workers_of(driver.front(streamed("c"))) == [], "a quarter of eight credits"

@@ -73,6 +73,10 @@ class Options:
     batch_jobs_max: int
     batch_s_max: float
     partials: bool
+    streamed_jobs_max: int
+    """Partial jobs in a batch of a worker with a streaming model; 0: no such workers."""
+    streaming_share: float
+    """Share of the workers with a streaming model, as in a rolling upgrade."""
     bulk: bool
     small_queue: bool
     fault_s: float
@@ -134,6 +138,8 @@ class Options:
             batch_jobs_max=1 if greedy else rng.choice((1, 2, 4)),
             batch_s_max=0.1 if greedy else rng.choice((0.05, 0.1, 0.4)),
             partials=rng.random() < (0.3 if real else 0.4),
+            streamed_jobs_max=0,
+            streaming_share=0.0,
             bulk=not real and rng.random() < 0.3,
             small_queue=rng.random() < (0.1 if real else 0.25) and not greedy,
             fault_s=rng.uniform(1.0, 3.0) if greedy else rng.uniform(2.0, 6.0),
@@ -162,6 +168,14 @@ class Options:
     def with_speakers(self, rng: Random) -> Options:
         """Speakers in some schedules with real gateways. ``rng`` is not that of ``draw``."""
         return replace(self, speakers=self.real_gateways and rng.random() < 0.3)
+
+    def with_streams(self, rng: Random) -> Options:
+        """Streaming models in half of the schedules with partial jobs. ``rng`` is not that of
+        ``draw``, as in ``with_models``."""
+        if not self.partials or rng.random() < 0.5:
+            return self
+        share = 1.0 if rng.random() < 0.7 else 0.5
+        return replace(self, streamed_jobs_max=rng.choice((1, 2, 4)), streaming_share=share)
 
     @property
     def accents(self) -> bool:

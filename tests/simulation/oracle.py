@@ -144,7 +144,7 @@ class BrokerOracle:
                     del self._open[key]
             case e.BackReceived(identity, m.Ready() as ready):
                 self._renewed_s[identity] = now_s
-                self._credits[identity] = ready.credits
+                self._credits[identity] = ready.credits + ready.streamed_credits
                 self._serves[identity] = ready.served_name
                 self._sent_s[identity], self._overdue_s[identity] = {}, {}
                 self._void(identity)

@@ -338,6 +338,22 @@ def given_up_attempts_cost_a_credit(core: Broker) -> None:
     _in_each_model(core, plant)
 
 
+def streamed_jobs_cost_a_credit(core: Broker) -> None:
+    """They cost it for good, while the worker has credits to spare."""
+
+    def plant(model: Model) -> None:
+        pool, take_back = model.workers, model.workers.take_back
+
+        def takes_one(worker: Worker, entry: PendingJob) -> None:
+            take_back(worker, entry)
+            if entry.job.partial and worker.held_streamed + 1 < worker.streamed_credits:
+                worker.streamed_credits -= 1
+
+        _patch(pool, "take_back", lambda _take_back: takes_one)
+
+    _in_each_model(core, plant)
+
+
 def leases_last_a_second_longer(core: Broker) -> None:
     core._lease_s += 1.0
 
@@ -676,6 +692,7 @@ BROKER_BUGS: tuple[Callable[[Broker], None], ...] = (
     answers_not_delivered,
     lost_attempts_are_the_last,
     given_up_attempts_cost_a_credit,
+    streamed_jobs_cost_a_credit,
     leases_last_a_second_longer,
     foreign_partials,
     jobs_of_other_models,

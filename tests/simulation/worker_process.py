@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from itertools import count
+from random import Random
 
 from asr_worker.batching import BatchLimits
 from asr_worker.job_book import Action, JobBook, JobsDiscarded, MessageRejected
@@ -35,13 +36,20 @@ class WorkerProcess:
         self._to_broker = Link(world)
         self._world = world
         self._broker = broker
+        streams = Random(f"streaming model of {name}").random() < options.streaming_share
         self._book = JobBook(
             worker_id=name,
             model="hash",
             served_name=model,
             device="none",
-            limits=BatchLimits(jobs_max=options.batch_jobs_max, audio_ms_max=BATCH_AUDIO_MS_MAX),
-            abilities=m.Abilities(batch_jobs=options.batch_jobs_max, speakers=options.speakers),
+            limits=BatchLimits(
+                jobs_max=options.batch_jobs_max,
+                audio_ms_max=BATCH_AUDIO_MS_MAX,
+                streamed_jobs_max=options.streamed_jobs_max if streams else 0,
+            ),
+            abilities=m.Abilities(
+                batch_jobs=options.batch_jobs_max, streaming=streams, speakers=options.speakers
+            ),
         )
         self._accent = f"~{name}" if options.accents else ""
         self._slow = options.slow_workers and world.rng.random() < 0.5 and not world.healing

@@ -33,6 +33,7 @@ class World:
         if not real_gateways or seed < ONE_MODEL_SEED:
             drawn = drawn.with_models(Random(f"models of {seed}"))
             drawn = drawn.with_speakers(Random(f"speakers of {seed}"))
+        drawn = drawn.with_streams(Random(f"streams of {seed}"))
         self.options = replace(drawn, **changes)
         self.now_s = 0.0
         self.healing = False

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import pytest
+from msgspec.structs import replace
 
 from asr_worker.recognizer.protocol import (
     RECOGNITION_FAILED,
@@ -139,3 +140,21 @@ def test_a_batch_size_that_fails_is_not_used(monkeypatch: pytest.MonkeyPatch) ->
     recognizer = Limited(lambda *_: 0.02)
     monkeypatch.setattr(time, "monotonic", lambda: recognizer.now_s)
     assert measure(recognizer, 200).batch_jobs == 8
+
+
+@pytest.mark.parametrize(
+    ("chunk_s", "jobs_max", "expected"),
+    [(0.05, 32, 10), (0.001, 32, 32), (0.9, 32, 1), (0.05, 4, 4)],
+)
+def test_a_batch_of_partial_results_is_short(
+    monkeypatch: pytest.MonkeyPatch, chunk_s: float, jobs_max: int, expected: int
+) -> None:
+    recognizer = Timed(lambda jobs, _audio_s: jobs * chunk_s, batch_jobs=1)
+    recognizer.abilities = replace(recognizer.abilities, streaming=True)
+    monkeypatch.setattr(time, "monotonic", lambda: recognizer.now_s)
+    assert measure(recognizer, jobs_max).streamed_jobs == expected
+
+
+def test_a_model_that_does_not_stream_has_no_such_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, _ = measured(monkeypatch, lambda jobs, _audio_s: jobs * 0.01)
+    assert found.streamed_jobs == 0
