@@ -77,11 +77,11 @@ def halve_encoder(model: Any, device_type: str) -> None:
     """Run the encoder of ``model`` under autocast to float16.
 
     Raises:
-        ModelLoadError: if it has none.
+        ModelLoadError: if it has none, or one whose layers are called one by one.
     """
     encoder: Any = getattr(getattr(model, "model", model), "encoder", None)
-    if encoder is None:
-        name = type(model).__name__
+    name = type(model).__name__
+    if encoder is None or name == "ParaformerStreaming":
         raise ModelLoadError(f"ASR_PRECISION: half is not possible with {name}", final=True)
     encoder.forward = _autocast(encoder.forward, device_type)
 

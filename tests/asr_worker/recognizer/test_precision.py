@@ -12,6 +12,7 @@ from asr_worker.recognizer import funasr_loading, precision
 from asr_worker.recognizer.protocol import ModelLoadError
 from asr_worker.settings import WorkerSettings, model_source
 from tests.asr_worker.recognizer.comparison import load, network_of, spoken, texts
+from tools.lab.streaming_model import TINY, loaded
 
 
 def test_auto_is_the_gpu_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,6 +74,13 @@ def test_half_runs_the_encoder_alone_in_half_precision() -> None:
     same = sum(a == b for a, b in zip(texts(recognizer, audio), expected, strict=True))
     assert set(seen) == {torch.float16}
     assert same >= 5
+
+
+def test_a_streaming_model_has_no_half_precision() -> None:
+    """Its recogniser does not call the encoder as a whole, so that ``half`` would do nothing."""
+    model = loaded(TINY, tokens_per_frame=0.2, spread=0.0).model
+    with pytest.raises(ModelLoadError, match="half is not possible with ParaformerStreaming"):
+        precision.halve_encoder(model, "cuda")
 
 
 def test_a_model_without_an_encoder_has_no_half_precision() -> None:
