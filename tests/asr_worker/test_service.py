@@ -196,7 +196,7 @@ def test_a_model_that_cannot_batch_gets_one_utterance_at_a_time_and_does_not_han
     """Each utterance takes longer than ASR_HANG_S, as the trial has told."""
     broker_side.start("asr_worker.service", ASR_MODEL="fake:300ms*1", ASR_HANG_S="0.05")
     identity = broker_side.welcome()
-    jobs = {job_id: b"\0\0" * job_id for job_id in range(1, 6)}
+    jobs = {job_id: b"\0\0" * job_id for job_id in (1, 2)}  # As many as it has credits.
     for job_id, pcm in jobs.items():
         broker_side.send(identity, worker_job(job_id, pcm))
     results = broker_side.results(set(jobs))
