@@ -68,6 +68,11 @@ FORMATS: Final = (
 )
 TITLES: Final = " or ".join([", ".join(known.title for known in FORMATS[:-1]), FORMATS[-1].title])
 """The list in words: "WAV, WebM, Ogg, FLAC or MP3"."""
+_FIRST_BYTES: Final = frozenset(
+    [b"\xff", *(value[:1] for known in FORMATS for ((_, value), *_) in known.signatures)]
+)
+"""The first bytes of all containers; 0xFF: of an MP3 frame. ``sniff`` is called for every chunk,
+and nearly all are raw PCM."""
 BLOCK_BYTES: Final = {known.container: known.block_bytes for known in FORMATS}
 
 
@@ -89,6 +94,8 @@ def sniff(data: bytes) -> Container | Literal["undecided"] | None:
 
     ``undecided``: ``data`` is too short, and more bytes may make it the beginning of a container.
     """
+    if data and data[:1] not in _FIRST_BYTES:
+        return None
     for known in FORMATS:
         for signature in known.signatures:
             if all(
