@@ -73,15 +73,19 @@ def quantise(model: torch.nn.Module) -> None:
         )
 
 
+_ENCODED_BY_LAYER = frozenset({"ParaformerStreaming", "WhisperWarp"})
+"""Models whose recogniser calls the layers of the encoder, not the encoder."""
+
+
 def halve_encoder(model: Any, device_type: str) -> None:
     """Run the encoder of ``model`` under autocast to float16.
 
     Raises:
-        ModelLoadError: if it has none, or one whose layers are called one by one.
+        ModelLoadError: if it has none, or is one of ``_ENCODED_BY_LAYER``.
     """
     encoder: Any = getattr(getattr(model, "model", model), "encoder", None)
     name = type(model).__name__
-    if encoder is None or name == "ParaformerStreaming":
+    if encoder is None or name in _ENCODED_BY_LAYER:
         raise ModelLoadError(f"ASR_PRECISION: half is not possible with {name}", final=True)
     encoder.forward = _autocast(encoder.forward, device_type)
 

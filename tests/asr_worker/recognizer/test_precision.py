@@ -83,6 +83,15 @@ def test_a_streaming_model_has_no_half_precision() -> None:
         precision.halve_encoder(model, "cuda")
 
 
+def test_whisper_has_no_half_precision() -> None:
+    """Likewise: its recogniser cuts the encoder's positions and joins stored silence."""
+    model = torch.nn.Module()
+    model.__class__ = type("WhisperWarp", (torch.nn.Module,), {})
+    model.encoder = torch.nn.Linear(2, 2)
+    with pytest.raises(ModelLoadError, match="half is not possible with WhisperWarp"):
+        precision.halve_encoder(model, "cuda")
+
+
 def test_a_model_without_an_encoder_has_no_half_precision() -> None:
     with pytest.raises(ModelLoadError, match="half is not possible with Linear"):
         precision.halve_encoder(torch.nn.Linear(2, 2), "cuda")
