@@ -12,6 +12,7 @@ PROBLEM_CODES: Final = frozenset(
         *("bad_message", "bad_state", "bad_base64", "bad_audio", "audio_too_long"),
         *("expected_seq", "seq_conflict", "session_exists", "not_resumable", "resume_unavailable"),
         *("overloaded", "deadline", "chunk_failed", "recognition_failed", "deleted"),
+        "unknown_model",
     }
 )
 """Codes also arrive over the bus, and a peer there must not be able to add series."""

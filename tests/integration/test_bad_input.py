@@ -280,7 +280,10 @@ async def test_playlists_are_not_followed(stack: Stack, playlist: bytes) -> None
             answer = json.loads(await funasr.recv())
     assert answer["error"].startswith("bad_audio")
     form = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.m3u8"\r\n\r\n'
-    form += playlist + b'\r\n--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nx\r\n--b--'
+    form += (
+        playlist
+        + b'\r\n--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n--b--'
+    )
     assert await asyncio.to_thread(upload, stack, form) == 415
 
 

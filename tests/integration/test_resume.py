@@ -189,6 +189,8 @@ async def test_a_full_gateway_admits_only_resumed_sessions(two: Stack) -> None:
     client = ResumingClient(chunks_of(audio, "raw", "", 16_000, 1, 100))
     full = await asyncio.to_thread(two.start, "gateway3", ADMIT_UTILISATION_MAX="1e-9")
     await asyncio.to_thread(two.wait_ready, "gateway3")
+    first = ResumingClient([])  # It is admitted whenever a worker is ready.
+    await first.connect(two.url("gateway3"), patience_s=0)
     await client.connect(two.url("gateway"))
     await client.send(len(client.chunks) // 3)
     for suffix in ("", "?resume=" + str(uuid.uuid4()), "?resume="):
@@ -211,6 +213,7 @@ async def test_a_full_gateway_admits_only_resumed_sessions(two: Stack) -> None:
         await client.send(len(client.chunks) // 3)
     with pytest.raises(websockets.InvalidStatus):
         await ResumingClient([]).connect(two.url("gateway3"), patience_s=0)
+    await first.close()
     await client.send()
     await client.finish()
     assert_stored_once(two, client, audio)

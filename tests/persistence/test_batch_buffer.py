@@ -138,7 +138,7 @@ def test_records_without_chunks_count_towards_the_limits() -> None:
 
 
 def test_publications_over_the_byte_limit_are_dropped() -> None:
-    core = buffer(pending_bytes_max=2_200)
+    core = buffer(pending_bytes_max=2_500)
     long = sent.result(seq=1, text="x" * 1_500)
     assert core.receive(sent.published_result(0, sent.result(seq=0)), 0.0) == TAKEN
     assert core.receive(sent.published_result(1, long), 0.0).discarded is None

@@ -102,7 +102,10 @@ def test_dropped_tables_are_created_again(writer: Writer, database: str) -> None
     writer.submit(batch_of(0))
     wait_committed(writer)
     with psycopg.connect(database) as connection:
-        connection.execute("DROP TABLE asr_segments, asr_chunks, asr_sessions, asr_schema_versions")
+        connection.execute(
+            "DROP TABLE asr_segments, asr_chunks, asr_speakers, asr_speaker_centroids,"
+            " asr_sessions, asr_schema_versions"
+        )
     writer.submit(batch_of(1))
     wait_committed(writer)
     assert count_segments(database) == 1

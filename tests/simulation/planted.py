@@ -123,11 +123,11 @@ def credit_leak(core: Broker) -> None:
     def plant(model: Model) -> None:
         pool, complete, answers = model.workers, model.workers.complete, count(1)
 
-        def leaks(worker: Worker, entry: PendingJob, now_s: float, infer_ms: int) -> None:
+        def leaks(worker: Worker, *arguments: Any, **options: Any) -> None:
             if next(answers) % 3 == 0 and worker.credits > 0:
                 worker.credits -= 1
                 pool.credits -= 1
-            complete(worker, entry, now_s, infer_ms)
+            complete(worker, *arguments, **options)
 
         _patch(pool, "complete", lambda _complete: leaks)
 

@@ -127,6 +127,8 @@ def _maker(kind: inspect.Type) -> Callable[[random.Random], Any]:
             return lambda rng: rng.choice((0.0, 5e-324, rng.random(), RATIO_MAX, 1.7e308))
         case inspect.BoolType():
             return lambda rng: rng.random() < 0.5
+        case inspect.BytesType():
+            return lambda rng: rng.randbytes(rng.choice((0, 1, 4, 768)))
         case inspect.LiteralType(values=values):
             return lambda rng: rng.choice(values)
         case inspect.DictType():
