@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+import numpy as np
 import psycopg
 import pytest
 from websockets.asyncio.client import connect
@@ -137,17 +138,20 @@ async def test_a_file_that_cannot_be_decoded_is_an_error_to_funasr(stack: Stack)
 
 
 async def test_a_microphone_that_only_hangs_up_is_stored(stack: Stack) -> None:
-    """The microphone mode of the Python client never says that it ends."""
-    audio = spoken(2_400)
+    """The microphone mode of the Python client never says that it ends. The client hangs up in the
+    second of two utterances, after the text of the first."""
+    first, second = spoken(2_400), spoken(2_401)
+    pcm = np.concatenate([first.pcm, np.zeros(16_000, first.pcm.dtype), second.pcm])
     async with connect(funasr_url(stack)) as socket:
         await socket.send(json.dumps(funasr_start("2pass", audio_fs=None, wav_format=None)))
-        for place in range(0, len(audio.pcm), 960):
-            await socket.send(audio.pcm[place : place + 960].tobytes())
+        for place in range(0, len(pcm), 960):
+            await socket.send(pcm[place : place + 960].tobytes())
         await socket.recv()
+    text = join_texts([first.text, second.text])
 
     def stored() -> bool:
         return any(
-            session["text"] == audio.text and session["status"] == "abandoned"
+            session["text"] == text and session["status"] == "abandoned"
             for session in sessions_by(stack, "funasr")
         )
 
