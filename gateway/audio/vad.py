@@ -31,8 +31,8 @@ from gateway.audio.timeline import FRAME_SAMPLES
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 
 FRAME_BYTES: Final = FRAME_SAMPLES * BYTES_PER_SAMPLE
-TURN_EVERY_S: Final = 0.05
-"""Least time from one turn to the next, unless requests are left over. With 250 live sessions a
+TURN_EVERY_S: Final = 0.025
+"""Least time from one turn to the next, unless requests are left over. With 500 live sessions a
 batch then has some 400 frames. After a batch of few requests the time is shorter: the processor is
 idle, and a client that sends faster than in real time waits for each of its chunks."""
 TURN_REQUESTS_MANY: Final = 8
