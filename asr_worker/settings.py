@@ -131,7 +131,7 @@ class WorkerSettings(ModelFilesSettings, BusSettings):
     """Several models, as ``zh=paraformer-zh,en=whisper-base``: each has a name, which sessions ask
     for, and ``ASR_WORKERS`` processes. It replaces ``ASR_MODEL``."""
     asr_served_name: str = ""
-    """What sessions call the model of ``ASR_MODEL``; empty: as it is written there."""
+    """The name by which sessions request the model; empty: that of ``ASR_MODEL``."""
     asr_online_model: str = ""
     """A streaming model such as ``paraformer-zh-streaming``, or a directory, loaded beside
     ``ASR_MODEL`` for the partial results; empty: they come from ``ASR_MODEL``. Beside

@@ -354,7 +354,7 @@ class ServedModel(Struct, frozen=True, kw_only=True, gc=False):
     partials_busy: UFloat = 0.0
     """Workers that partial jobs keep busy, a moving average."""
     abilities: Abilities = Abilities()
-    """Those that all of its workers have."""
+    """The abilities that all workers of the model have in common."""
 
 
 class Load(Struct, frozen=True, kw_only=True, gc=False):
@@ -406,7 +406,7 @@ class Ready(Struct, frozen=True, kw_only=True, gc=False):
     streamed_s: Ratio = 0.0
     """Processing time of such a job in a batch of them."""
     served_name: Name = ""
-    """What sessions call the model; ``""``: ``model``."""
+    """The name by which sessions request the model; ``""``: the same as ``model``."""
     abilities: Abilities = Abilities()
     version_min: UInt = 1
     version_max: UInt = 1

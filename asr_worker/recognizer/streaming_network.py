@@ -59,7 +59,7 @@ class Row:
     chunk: int
     """Number of the stream's chunks before this one."""
     wave: int
-    """Number of those that the same call of ``run`` takes."""
+    """Position of this chunk among the stream's chunks in one call of ``run``, from 0."""
     inputs: Tensor
     """The encoder's inputs, shape ``(frames, width)``: ``row_frames`` but in a last chunk."""
     last: bool
@@ -119,7 +119,7 @@ class StreamingNetwork:
         self._decoder_kept = [(states(*kept), states(*kept)) for _ in self._decoder_layers]
         self._inputs_kept = [states(self._context, width) for _ in self._decoder_layers]
         self._frames_carried = states(width)
-        """What the predictor has integrated of the next token, weighted …"""
+        """Weighted sum of the frames that belong to the next, incomplete token (CIF) …"""
         self._weight_carried = np.zeros(slots, np.float32)
         """… and the sum of those weights."""
         self._has_decoded = np.zeros(slots, bool)

@@ -34,7 +34,7 @@ TRIAL_S_MIN = 0.001
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What a trial has found."""
+    """Result of a trial."""
 
     batch_jobs: int
     """Batch size with the best throughput."""

@@ -35,11 +35,11 @@ log probability. Breaths, clicks, beeps and noise have 0.93 or more, short words
 TEMPERATURES = (0.4, 0.8)
 """Tried in turn for an utterance whose text is not credible."""
 AUDIO_S_MAX = 30
-"""What the network takes at once. A longer utterance is cut …"""
+"""Longest input of the network. A longer utterance is cut …"""
 CUT_S = 5
-"""… where it is quietest in so many last seconds …"""
+"""… at the quietest window of the last seconds before that limit …"""
 CUT_WINDOW_MS = 100
-"""… in windows of this duration."""
+"""… with windows of this duration."""
 
 _LANGUAGE_CODES = {"cmn": "zh", "fil": "tl", "iw": "he", "jv": "jw", "nb": "no"}
 """Whisper's codes for those of BCP 47 that it lacks."""

@@ -58,7 +58,7 @@ class Encoded:
     """Zero, or −∞ for positions that an utterance does not have: shape
     ``(utterances, 1, 1, positions)``."""
     silences: tuple[list[Heads], ...]
-    """For each utterance. Those of one level are one object."""
+    """Stored states of silence, for each utterance; utterances of one level share a list."""
     audio_s: tuple[float, ...]
 
     def only(self, indices: list[int]) -> Encoded:

@@ -190,7 +190,7 @@ _RECOGNISED = ("language", "emotion", "events")
 
 
 def encode(answer: e.Answer) -> str:
-    """Return the message for ``answer``: its fields, without those that are None or unknown."""
+    """Return ``answer`` as a JSON message. Fields without a value are omitted."""
     if isinstance(answer, e.ChunkReceived):  # The most frequent one. It needs no escapes.
         return f'{{"type":"ack","status":"received","chunk_index":{answer.chunk_index}}}'
     if isinstance(answer, e.Started | e.Resumed):

@@ -45,7 +45,7 @@ class Start(Struct, frozen=True, kw_only=True):
     """The served name that the client asks for; ``""``: by language, or the default. Once the
     session begins, the model that it has."""
     abilities: Abilities = Abilities()
-    """Those of its model."""
+    """Abilities of the session's model."""
     ignored_fields: tuple[str, ...] = ()
     """Names of fields in the client's message that have no effect, such as misspelt ones."""
     punctuation: bool | None = None

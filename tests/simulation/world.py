@@ -13,8 +13,8 @@ from tests.simulation.options import Options
 
 TRACE_EVENTS = 50
 ONE_MODEL_SEED = 300_000
-"""Schedules with real gateways have one model from this seed on: those that failed before there
-were several keep their meaning."""
+"""From this seed on, schedules with real gateways have one model. Seeds recorded before the
+simulation had several models then still produce the same schedule."""
 DELAY_S_MIN = 0.001
 DELAY_S_MAX = 0.02
 DELAY_REORDERED_S_MAX = 0.4

@@ -33,7 +33,7 @@ class SelfCheckError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """What the system made of one recording."""
+    """The transcript of one recording, beside the expected text."""
 
     path: Path
     text: str

@@ -25,7 +25,7 @@ class Started:
     model: str = ""
     """Name of the session's model."""
     warnings: tuple[str, ...] = ()
-    """What the client asked for and does not get."""
+    """Options that the client requested and the server cannot provide."""
 
 
 @dataclass(frozen=True, slots=True)
