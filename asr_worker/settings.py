@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, ValidationInfo, field_validator, model_validator
 
 from asr_worker.model_files.cache import ModelCache
 from asr_worker.model_files.catalogue import DEFAULT_MODEL, model_named
@@ -230,16 +230,12 @@ class WorkerSettings(ModelFilesSettings, BusSettings):
                 raise ValueError(f"ASR_ONLINE_MODEL: {model!r} is not a streaming model")
         return self
 
-    @field_validator("asr_spk_model")
+    @field_validator("asr_spk_model", "asr_punc_model")
     @classmethod
-    def _known_speaker_model(cls, value: str) -> str:
+    def _known_further_model(cls, value: str, info: ValidationInfo) -> str:
         if value and model_source(value).kind in ("demo", "fake"):
-            raise ValueError(f"{value!r} is not a speaker model")
-        return value
-
-    @field_validator("asr_punc_model")
-    @classmethod
-    def _known_punctuation(cls, value: str) -> str:
-        if value and model_source(value).kind in ("demo", "fake"):
-            raise ValueError(f"{value!r} is not a punctuation model")
+            kind = {"asr_spk_model": "speaker", "asr_punc_model": "punctuation"}[
+                info.field_name or ""
+            ]
+            raise ValueError(f"{value!r} is not a {kind} model")
         return value
