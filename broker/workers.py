@@ -104,9 +104,6 @@ class WorkerPool:
     def __iter__(self) -> Iterator[Worker]:
         return iter(self._workers.values())
 
-    def get(self, identity: bytes) -> Worker | None:
-        return self._workers.get(identity)
-
     def add(self, identity: bytes, ready: Ready, now_s: float) -> Worker:
         """Register a worker, which must not be registered."""
         assert identity not in self._workers

@@ -17,13 +17,14 @@ import structlog
 import torch
 from msgspec import structs
 
+from asr_worker.recognizer.funasr_recognizer import Samples, samples_of
 from asr_worker.recognizer.protocol import (
     ModelLoadError,
     Recognition,
     Recognizer,
     Utterance,
 )
-from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Abilities, pcm_duration_ms
+from wire.messages import SAMPLE_RATE_HZ, Abilities, pcm_duration_ms
 from wire.validation import EMBEDDING_BYTES_MAX
 
 EMBEDDED_MS_MIN = 300
@@ -33,8 +34,6 @@ WINDOWS_MAX = 4
 """Windows of an utterance, spread evenly. CAM++ needs about 0.1 s of a core for each."""
 BATCH_WINDOWS_MAX = 32
 """Windows in one call of the model, which keeps 20 MB for each in CAM++."""
-
-Samples = npt.NDArray[np.float32]
 
 
 class SpeakerEmbedder:
@@ -102,8 +101,7 @@ def _width(result: dict[str, Any]) -> int:
 def _windows(pcm: bytes) -> list[Samples]:
     if pcm_duration_ms(pcm) < EMBEDDED_MS_MIN:
         return []
-    whole = len(pcm) - len(pcm) % BYTES_PER_SAMPLE
-    samples = np.frombuffer(pcm[:whole], "<i2").astype(np.float32) / np.float32(32768)
+    samples = samples_of(pcm)
     if len(samples) < WINDOW_SAMPLES:
         return [np.resize(samples, WINDOW_SAMPLES)]
     count = min(WINDOWS_MAX, -(-len(samples) // WINDOW_SAMPLES))

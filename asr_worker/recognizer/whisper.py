@@ -20,7 +20,7 @@ from asr_worker.recognizer.funasr_recognizer import FunasrRecognizer, Options, S
 from asr_worker.recognizer.protocol import Recognition, Utterance
 from wire.messages import SAMPLE_RATE_HZ, Abilities, Token
 
-BATCH_JOBS_MAX = 32
+DECODED_JOBS_MAX = 32
 """Most utterances that are decoded together."""
 COMPRESSION_RATIO_MAX = 2.4
 """A text that compresses better repeats itself (openai/whisper, ``transcribe.py``)."""
@@ -75,7 +75,7 @@ class Whisper(FunasrRecognizer):
             languages=self._network.languages,
             takes_language=self._network.multilingual,
             detects_language=self._network.multilingual,
-            batch_jobs=BATCH_JOBS_MAX,
+            batch_jobs=DECODED_JOBS_MAX,
         )
 
     def _options(self, utterance: Utterance) -> Options:
@@ -93,8 +93,8 @@ class Whisper(FunasrRecognizer):
             for samples in parts
         ]
         heard: list[dict[str, Any]] = []
-        for begin in range(0, len(waiting), BATCH_JOBS_MAX):
-            part = waiting[begin : begin + BATCH_JOBS_MAX]
+        for begin in range(0, len(waiting), DECODED_JOBS_MAX):
+            part = waiting[begin : begin + DECODED_JOBS_MAX]
             heard += self._hear(part, dict(options).get("language"))
         remaining = iter(heard)
         return [_joined([(piece, next(remaining)) for piece in parts]) for parts in pieces]

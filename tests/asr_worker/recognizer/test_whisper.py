@@ -118,7 +118,7 @@ def test_abilities_are_those_of_the_network(recognizer: Whisper, tmp_path: Path)
     assert not english.takes_language and not english.detects_language
     for abilities in (english, recognizer.abilities):
         assert abilities.word_times and abilities.punctuation
-        assert abilities.batch_jobs == whisper.BATCH_JOBS_MAX
+        assert abilities.batch_jobs == whisper.DECODED_JOBS_MAX
 
 
 def test_an_english_model_ignores_another_language(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from asr_client.protocol import Mode
 from tools.lab.loadtest.speech import DigitSpeech, Speech, recordings
 from tools.lab.loadtest.user import Behaviour
 
@@ -88,8 +87,3 @@ def websocket_url(server: str) -> str:
     if not re.fullmatch(r"ws://[^/:]+:\d+/\S*", url):
         raise ValueError(f"not HOST:PORT or ws://HOST:PORT/PATH: {server!r}")
     return url
-
-
-def mode_of(text: str) -> Mode:
-    modes: dict[str, Mode] = {"auto": "auto", "stream": "stream", "chunk": "chunk"}
-    return modes[text]
