@@ -9,6 +9,10 @@ import contextlib
 import os
 
 _FD_VARIABLE = "SUPERVISOR_LIVENESS_FD"
+START_FACTOR = 8
+"""Before its first beat a child may be silent for this many times as long. It imports its packages
+then, which takes long on a busy host. If it were killed, it would start again, and never get ready.
+"""
 
 
 class Liveness:
@@ -33,7 +37,7 @@ class LivenessWatch:
 
     def __init__(self, silence_s_max: float, now_s: float) -> None:
         self._silence_s_max = silence_s_max
-        self._last_beat_s = now_s
+        self._last_beat_s = now_s + (START_FACTOR - 1) * silence_s_max
         self._last_call_s = now_s
         self._read_fd, self._child_fd = os.pipe()
         os.set_blocking(self._read_fd, False)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import Literal
 
 import structlog
@@ -20,7 +22,7 @@ def configure(level: str, log_format: Literal["auto", "console", "json"], proces
     Lines of libraries (uvicorn, funasr) are shown from level info on, whatever ``level`` is.
     """
     if log_format == "auto":
-        log_format = "console" if _is_interactive() else "json"
+        log_format = "console" if is_interactive() else "json"
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -55,7 +57,27 @@ def configure(level: str, log_format: Literal["auto", "console", "json"], proces
         logging.getLogger(name).setLevel(number)
 
 
-def _is_interactive() -> bool:
-    # honcho pipes its children's output to its own terminal. A child can detect honcho only by this
-    # variable, and cannot detect whether honcho's own output is a terminal.
-    return sys.stderr.isatty() or os.environ.get("HONCHO_PROCESS_NAME") is not None
+def is_interactive() -> bool:
+    """Whether a person reads standard error: it is a terminal, or honcho passes it to one."""
+    if sys.stderr.isatty():
+        return True
+    return os.environ.get("HONCHO_PROCESS_NAME") is not None and _honcho_has_a_terminal()
+
+
+def _honcho_has_a_terminal() -> bool:
+    # honcho pipes its children's output to its own standard output, so the children look at that.
+    pid = os.getppid()
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        while pid > 1:
+            process = Path(f"/proc/{pid}")
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if any(word == b"honcho" or word.endswith(b"/honcho") for word in words):
+                return _is_terminal(process / "fd" / "1")
+            # The name of the program, in brackets, may have spaces.
+            pid = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    return False
+
+
+def _is_terminal(path: Path) -> bool:
+    # Not isatty: opening another process's terminal could make it our controlling terminal.
+    return str(path.readlink()).startswith(("/dev/pts/", "/dev/tty", "/dev/console"))

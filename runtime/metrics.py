@@ -31,8 +31,8 @@ BUILD_INFO = Gauge(
 )
 
 
-def serve(process: str, first_port: int) -> int | None:
-    """Serve ``/metrics`` of this process on loopback, in a daemon thread, and return the port.
+def serve(process: str, first_port: int, host: str) -> int | None:
+    """Serve ``/metrics`` of this process on ``host``, in a daemon thread, and return the port.
 
     ``first_port`` is the host's METRICS_PORT; 0 disables the endpoint. If no port is free, the
     process logs that and runs without an endpoint.
@@ -46,10 +46,10 @@ def serve(process: str, first_port: int) -> int | None:
     start = first_port + PORT_OFFSETS[process]
     for port in range(start, start + INSTANCES_MAX[process]):
         try:
-            prometheus_client.start_http_server(port, addr="127.0.0.1")
+            prometheus_client.start_http_server(port, addr=host)
         except OSError:
             continue
-        log.info("metrics_served", port=port)
+        log.info("metrics_served", host=host, port=port)
         return port
     log.warning("no_metrics_port", first=start, ports=INSTANCES_MAX[process])
     return None

@@ -6,29 +6,34 @@ invalid value ends the process with a one-line message and the exit code ``exit_
 
 from __future__ import annotations
 
-import hashlib
-import ipaddress
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar
 from urllib.parse import quote
 
 import structlog
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from runtime import exit_codes
+from runtime import endpoints, exit_codes, redis_address
+from runtime.run_directory import run_directory
 from wire import keys
-
-UNIX_SOCKET_PATH_BYTES_MAX = 107
-"""Linux's limit on the path of a Unix socket (``man 7 unix``), less the terminating zero."""
 
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error", "critical"],
     BeforeValidator(lambda value: value.strip().lower() if isinstance(value, str) else value),
 ]
-Endpoint = Annotated[str, Field(pattern=r"^(tcp|ipc|inproc)://.+")]
+Endpoints = Annotated[str, AfterValidator(endpoints.check_list)]
 
 
 class Renamed(AliasChoices):
@@ -50,11 +55,17 @@ class ProcessSettings(BaseSettings):
     data_dir: Path = Path(".data")
     """Directory of the embedded services' files and sockets, and of the gateways' spool."""
     metrics_port: Annotated[int, Field(ge=0, le=65_435)] = 0  # The 100 ports above it are used too.
-    """First port of the Prometheus endpoints on loopback. 0: no endpoint."""
+    """First port of the Prometheus endpoints. 0: no endpoint."""
+    metrics_host: str = "127.0.0.1"
+    """Address that they listen on. Whoever reaches it can read them."""
     otel_exporter_otlp_endpoint: Annotated[str, Field(pattern=r"^(https?://.+)?$")] = ""
     """Base URL of an OTLP/HTTP trace collector. Empty: no traces."""
     otel_traces_sampler_arg: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the utterances that are traced."""
+
+    def metrics_address(self) -> tuple[int, str]:
+        """Arguments of ``runtime.metrics.serve``: first port and host."""
+        return self.metrics_port, self.metrics_host
 
     def traces(self) -> tuple[str, float]:
         """Arguments of ``runtime.tracing.start``: endpoint and sampling ratio."""
@@ -62,25 +73,38 @@ class ProcessSettings(BaseSettings):
 
 
 class BusSettings(BaseSettings):
-    """Addresses and keys of the bus."""
+    """Addresses and keys of the bus: of all brokers, separated by commas, or of the broker itself.
+    An endpoint that is not set is a Unix socket in the run directory of ``data_dir``, which only
+    the system's user can enter."""
 
-    broker_frontend: Endpoint = "tcp://127.0.0.1:7101"
+    data_dir: Path = Path(".data")
+    broker_frontend: Endpoints = ""
     """Gateways send jobs and records here, persistence confirmations."""
-    broker_backend: Endpoint = "tcp://127.0.0.1:7102"
+    broker_backend: Endpoints = ""
     """Workers connect here."""
-    broker_events: Endpoint = "tcp://127.0.0.1:7103"
+    broker_events: Endpoints = ""
     """Persistence subscribes here to results and records."""
     bus_keys_dir: Path | None = None
     """Directory of CURVE keys (``asr keys``). With it the bus is encrypted and
     accepts only peers that hold the key of their role. Unset: neither."""
+    system_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "asr"
+    """Name of the system. The broker serves no peers of a system with another name."""
 
-    def bus_keys(self, role: keys.Role) -> keys.Keys | None:
+    @model_validator(mode="after")
+    def _endpoints_in_data_dir(self) -> Self:
+        """Endpoints that are not set are Unix sockets of this system's user."""
+        for name in ("frontend", "backend", "events"):
+            if not getattr(self, f"broker_{name}"):
+                setattr(self, f"broker_{name}", endpoints.local(self.data_dir, name))
+        return self
+
+    def bus_keys(self, role: keys.Role) -> keys.KeyFiles | None:
         """Keys of a process of ``role``, None without ``BUS_KEYS_DIR``. Ends the process if they
         cannot be read."""
         if self.bus_keys_dir is None:
             return None
         try:
-            return keys.read(self.bus_keys_dir, role)
+            return keys.KeyFiles(self.bus_keys_dir, role)
         except keys.KeysError as error:
             fail(f"BUS_KEYS_DIR: {error}")
 
@@ -91,11 +115,19 @@ class RedisSettings(BaseSettings):
     data_dir: Path = Path(".data")
     redis_url: SecretStr | None = None
 
+    @field_validator("redis_url")
+    @classmethod
+    def _known_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
+        """The message does not quote the URL, which may hold a password."""
+        if value is not None:
+            redis_address.parse(value.get_secret_value())
+        return value
+
     def redis_address(self) -> str:
-        """URL for ``redis.from_url``."""
+        """URL for ``runtime.redis_clients``."""
         if self.redis_url is not None:
             return self.redis_url.get_secret_value()
-        return f"unix://{embedded_socket_dir(self.data_dir)}/redis.sock"
+        return f"unix://{run_directory(self.data_dir)}/redis.sock"
 
 
 class DatabaseSettings(BaseSettings):
@@ -119,38 +151,12 @@ class DatabaseSettings(BaseSettings):
             login = f"{user}:{password}" if password else user
             host = quote(self.db_host, safe="")
             return f"postgresql://{login}@{host}:{self.db_port}/{quote(self.db_name, safe='')}"
-        directory = quote(str(embedded_socket_dir(self.data_dir)), safe="")
+        directory = quote(str(run_directory(self.data_dir)), safe="")
         # The port is part of the socket's name. PGPORT in the environment must not change it.
         return f"postgresql://postgres@/postgres?host={directory}&port=5432"
 
     def database_is_embedded(self) -> bool:
         return self.database_url is None and self.db_host is None
-
-
-def embedded_socket_dir(data_dir: Path) -> Path:
-    """Directory of the embedded services' Unix sockets.
-
-    It is a function of ``data_dir`` alone, so that every process finds it without communication.
-    If paths in ``data_dir`` would exceed the limit, it is a directory under ``/tmp`` named after
-    a hash of ``data_dir``.
-    """
-    absolute = data_dir.absolute()
-    directory = absolute / "run"
-    longest = directory / ".s.PGSQL.5432.lock"
-    if len(os.fsencode(longest)) <= UNIX_SOCKET_PATH_BYTES_MAX:
-        return directory
-    digest = hashlib.sha256(os.fsencode(absolute)).hexdigest()[:16]
-    return Path("/tmp") / f"asr-{os.getuid()}-{digest}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether ``host`` is reachable from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 HONCHO_DEFAULT_PORT = 5000

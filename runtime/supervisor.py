@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -77,7 +78,8 @@ class Child:
             return code
         if now_s - self._started_s >= HEALTHY_AFTER_S:
             self._backoff.reset()
-        self._log.error("child_exited", exit_code=code, restart_in_s=self._schedule_start(now_s))
+        delay_s = self._schedule_start(now_s)
+        self._log.error("child_exited", exit_code=code, **_ended_by(code), restart_in_s=delay_s)
         return None
 
     def _schedule_start(self, now_s: float) -> float:
@@ -133,6 +135,34 @@ class Child:
             self._watch = None
 
 
+def _ended_by(code: int) -> dict[str, str]:
+    """Fields of the log for a child that a signal has ended."""
+    if code >= 0:
+        return {}
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = str(-code)
+    if -code != signal.SIGKILL:
+        return {"signal": name}
+    return {"signal": name, "hint": "the kernel does this if memory is short, see dmesg"}
+
+
+def reap_orphans(children: Sequence[Child]) -> None:
+    """As process 1 of a container: collect the exit codes of processes whose parent has ended.
+    Without that they stay as zombies."""
+    own = {child.pid for child in children}
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        # The supervised ones are collected by ``Child.check``, before the next call.
+        if found is None or found.si_pid in own:
+            return
+        os.waitpid(found.si_pid, 0)
+
+
 def run_children(children: Sequence[Child], stop: lifecycle.StopSignal) -> int:
     """Keep all ``children`` running until one exits with a final code or ``stop`` is requested,
     then end them all.
@@ -146,6 +176,8 @@ def run_children(children: Sequence[Child], stop: lifecycle.StopSignal) -> int:
             if code is not None:
                 end_children(children)
                 return code
+        if os.getpid() == 1:
+            reap_orphans(children)
         stop.wait(POLL_S)
     return end_children(children)
 

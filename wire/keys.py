@@ -1,13 +1,20 @@
-"""CURVE keys of the bus: one pair for each role, in one directory.
+"""CURVE keys of the bus, in one directory.
 
 ``ROLE.public`` holds a role's public key, ``ROLE.secret`` (mode 0600) its secret key; each is one
 line in ZeroMQ's Z85 notation. The broker's host needs ``broker.secret`` and every ``.public`` file.
 Any other host needs ``broker.public`` and the pair of its own role. ``asr keys`` generates them.
+
+A role may have further keys, such as one for each host: the broker also allows those of
+``ROLE.d/NAME.public``. It follows changes of the directory. A key that is not there any more is
+not allowed any more.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import contextlib
+import os
+import re
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -17,6 +24,9 @@ from zmq.utils import z85
 Role = Literal["broker", "gateway", "worker", "persistence"]
 ROLES: tuple[Role, ...] = get_args(Role)
 Z85_KEY_CHARACTERS = 40
+
+
+_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 class KeysError(ValueError):
@@ -30,7 +40,9 @@ class Keys:
     role: Role
     secret: bytes = field(repr=False)
     public: dict[Role, bytes]
-    """The broker has those of all roles; a peer has its own and the broker's."""
+    """Of the broker, and a peer's own."""
+    allowed: dict[Role, frozenset[bytes]] = field(default_factory=dict)
+    """The keys of all other roles, for the broker."""
 
 
 def generate(directory: Path) -> list[Path]:
@@ -59,16 +71,103 @@ def read(directory: Path, role: Role) -> Keys:
     Raises:
         KeysError: if a key is missing or malformed, or other users can read the secret key.
     """
-    needed: tuple[Role, ...] = ROLES if role == "broker" else ("broker", role)
+    needed: tuple[Role, ...] = ("broker", role)
     public = {each: _read(directory / f"{each}.public") for each in needed}
     path = directory / f"{role}.secret"
     secret = _read(path)
-    if path.stat().st_mode & 0o077:
+    if others_can_read(path.stat(), os.geteuid()):
         raise KeysError(f"other users can read {path}; run chmod 600 on it")
     # With a wrong pair the broker would refuse this process, and only its own log would show it.
     if zmq.curve_public(secret) != public[role]:
         raise KeysError(f"{path} and {role}.public are not a pair")
-    return Keys(role=role, secret=secret, public=public)
+    allowed = {each: _allowed(directory, each) for each in ROLES[1:]} if role == "broker" else {}
+    return Keys(role=role, secret=secret, public=public, allowed=allowed)
+
+
+class KeyFiles:
+    """The keys of a process of ``role``, whose files may change while it runs."""
+
+    def __init__(self, directory: Path, role: Role) -> None:
+        """Reads the keys.
+
+        Raises:
+            KeysError: as ``read`` does.
+        """
+        self._directory = directory
+        self._role = role
+        self._state = self._state_of_files()
+        self.keys = read(directory, role)
+        self.error: KeysError | None = None
+        """Why the files as they are now cannot be used; ``keys`` are then the last usable ones."""
+
+    def read_again(self) -> Keys:
+        """Read the keys if their files have changed since the last call; return ``keys``."""
+        state = self._state_of_files()
+        if state != self._state:
+            self._state = state
+            try:
+                self.keys, self.error = read(self._directory, self._role), None
+            except KeysError as error:
+                self.error = error
+                # A key is removed even if another one is damaged at the same time.
+                allowed = {each: _allowed(self._directory, each) for each in self.keys.allowed}
+                self.keys = replace(self.keys, allowed=allowed)
+        return self.keys
+
+    def _state_of_files(self) -> frozenset[tuple[str, int, int, int]]:
+        """Changes whenever a key is added, removed or replaced."""
+        found = set()
+        for path in [*self._directory.glob("*"), *self._directory.glob("*.d/*")]:
+            with contextlib.suppress(OSError):
+                status = path.stat()
+                found.add((str(path), status.st_ino, status.st_mtime_ns, status.st_size))
+        return frozenset(found)
+
+
+def _allowed(directory: Path, role: Role) -> frozenset[bytes]:
+    """The keys of ``role``. A file that holds none allows none."""
+    paths = [directory / f"{role}.public", *directory.glob(f"{role}.d/*.public")]
+    found = set()
+    for path in paths:
+        with contextlib.suppress(KeysError):
+            found.add(_read(path))
+    return frozenset(found)
+
+
+def generate_for_host(directory: Path, role: Role, host: str) -> Path:
+    """Generate a further pair for ``role``, allowed by the broker as ``ROLE.d/HOST.public``; return
+    the directory with all that ``host`` needs, to be moved there.
+
+    Raises:
+        KeysError: if there is one of that name, or the broker has no key. Nothing is written then.
+        OSError: if the directory cannot be written to.
+    """
+    if not _HOST.fullmatch(host) or role == "broker":
+        raise KeysError(f"no key can be made for a {role} named {host!r}")
+    broker = _read(directory / "broker.public")
+    allowed = directory / f"{role}.d" / f"{host}.public"
+    own = directory / "hosts" / host
+    if allowed.exists() or (own / f"{role}.secret").exists():
+        raise KeysError(f"{allowed} exists; remove the old key first")
+    public, secret = zmq.curve_keypair()
+    for path in (own, allowed.parent):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (own / f"{role}.secret").touch(mode=0o600, exist_ok=False)
+    (own / f"{role}.secret").write_bytes(secret + b"\n")
+    (own / f"{role}.public").write_bytes(public + b"\n")
+    (own / "broker.public").write_bytes(broker + b"\n")
+    # Complete when it appears: the broker may be watching.
+    unfinished = allowed.with_suffix(".unfinished")
+    unfinished.write_bytes(public + b"\n")
+    unfinished.replace(allowed)
+    return own
+
+
+def others_can_read(status: os.stat_result, user: int) -> bool:
+    """Whether others than ``user`` can read or change a file of secrets. The group may read a file
+    of root that a process of another user reads, as in libpq: so Kubernetes mounts secrets."""
+    allowed = 0o640 if status.st_uid == 0 != user else 0o600
+    return bool(status.st_mode & 0o777 & ~allowed & 0o077)
 
 
 def _read(path: Path) -> bytes:

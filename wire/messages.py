@@ -90,7 +90,7 @@ class Cost(Struct, frozen=True, kw_only=True, gc=False):
     """… and in addition for each second of its audio, padding included."""
 
     def expected_s(self, jobs: int, audio_ms: int) -> float:
-        """Processing time of a batch of ``jobs`` with ``audio_ms`` in all."""
+        """Processing time of a batch of ``jobs`` with ``audio_ms`` in total."""
         return self.batch_s + self.utterance_s * jobs + self.second_s * audio_ms / 1000
 
 
@@ -152,8 +152,8 @@ class ExpectedAudio(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Hello(Struct, frozen=True, kw_only=True, gc=False):
-    """Registers a gateway and renews its lease. Sent at start and four times a second. Answered by
-    ``Welcome``, or by ``Refused`` if there is no common protocol version."""
+    """Registers a gateway and renews its lease. Sent at start, four times a second, and after
+    audio. Answered by ``Welcome``, or by ``Refused`` if there is no common protocol version."""
 
     gateway_id: Name
     expected_audio_rate: Ratio = 0.0
@@ -164,6 +164,12 @@ class Hello(Struct, frozen=True, kw_only=True, gc=False):
     version_min: UInt = 1
     version_max: UInt = 1
     """Range of protocol versions that the gateway speaks."""
+    system_id: Name = ""
+    """The gateway's SYSTEM_ID; ``""``: of a release that has none."""
+    number: UInt = 0
+    """Counts from 1; ``Welcome`` repeats it. 0: of a release that does not count them."""
+    padding: bytes = b""
+    """Meaningless bytes that fill the link, so that its capacity can be measured."""
 
 
 class Job(Place, frozen=True, kw_only=True, gc=False):
@@ -261,6 +267,8 @@ class Claim(Struct, frozen=True, kw_only=True, gc=False):
     generation: UInt
     """The session's new generation."""
     resume_token_hash: Name
+    deleted: bool = False
+    """The session is being deleted instead, whatever its generation."""
 
 
 # ---------------------------------------------------------------- broker → gateway
@@ -279,15 +287,21 @@ class Welcome(Struct, frozen=True, kw_only=True, gc=False):
     version: UInt = 1
     """Protocol version to use from now on. Until the broker knows the peer's range, this is the
     lowest version of its own."""
+    hello: UInt = 0
+    """The ``number`` of the ``Hello`` that it answers; 0: none, or one without a number."""
+    received_ms: UInt = 0
+    """When that arrived, on the broker's monotonic clock; 0: unknown, because it did not run."""
 
 
 class Refused(Struct, frozen=True, kw_only=True, gc=False):
     """Tells a gateway or worker that the broker does not serve it, because they have no common
-    protocol version."""
+    protocol version, or are of different systems."""
 
     version_min: UInt
     version_max: UInt
     """Range of protocol versions that the broker speaks."""
+    system_id: Name = ""
+    """The broker's SYSTEM_ID if the peer has another one; else ``""``."""
 
 
 class Result(Segment, frozen=True, kw_only=True, gc=False):
@@ -330,6 +344,8 @@ class Stored(Struct, frozen=True, kw_only=True, gc=False):
     message to it."""
 
     gateway_id: Name
+    system_id: Name = ""
+    """As in ``Hello``: of persistence."""
     keys: tuple[StoredKey, ...]
     superseded: tuple[UInt, ...] = ()
     """Indexes of the keys that were dropped instead, because the session has a newer generation:
@@ -379,12 +395,26 @@ class Load(Struct, frozen=True, kw_only=True, gc=False):
     """Sum of the same field of all gateways' ``Hello``."""
     gateways: UInt = 1
     """Number of registered gateways."""
+    workers_sent_rate: UFloat = 0.0
+    """Bytes of audio sent to workers per second, a moving average, …"""
+    workers_sent_peak_rate: UFloat = 0.0
+    """… and its recent peak."""
+    workers_link_rate: UFloat = 0.0
+    """Capacity of the links to workers together, in bytes per second, measured while they are full;
+    0: they never were."""
     served: tuple[ServedModel, ...] = ()
     """Each model, by its served name, in alphabetical order: those of ready workers, and those that
     had workers or jobs within the last ten minutes."""
 
 
 # ---------------------------------------------------------------- worker → broker
+
+
+class JobAttempt(Struct, frozen=True, kw_only=True, gc=False):
+    """One attempt at a job."""
+
+    job_id: UInt
+    attempt: UInt
 
 
 class Ready(Struct, frozen=True, kw_only=True, gc=False):
@@ -401,8 +431,8 @@ class Ready(Struct, frozen=True, kw_only=True, gc=False):
     measured."""
     cost: Cost = Cost()
     streamed_credits: UInt = 0
-    """Partial jobs that it accepts at a time besides, for a streaming model; 0: they take credits.
-    """
+    """Partial jobs that a streaming model accepts at a time in addition; 0: partial jobs take
+    ``credits``."""
     streamed_s: Ratio = 0.0
     """Processing time of such a job in a batch of them."""
     served_name: Name = ""
@@ -411,6 +441,31 @@ class Ready(Struct, frozen=True, kw_only=True, gc=False):
     version_min: UInt = 1
     version_max: UInt = 1
     """Range of protocol versions that the worker speaks."""
+    system_id: Name = ""
+    """As in ``Hello``."""
+    broker_epoch: Name = ""
+    held: tuple[JobAttempt, ...] = ()
+    """On a new connection to the broker of this epoch: the jobs that have arrived and have no
+    result yet. Other jobs that the broker has assigned, or their results, were lost with the
+    previous connection."""
+
+
+class Usage(Struct, frozen=True, kw_only=True, gc=False):
+    """Where a process runs and what it uses. None: unknown."""
+
+    host: Name = ""
+    pid: UInt = 0
+    version: Name = ""
+    uptime_s: UInt = 0
+    cpu_cores: UFloat = 0.0
+    """Processor seconds per second, of this process without its children."""
+    memory_bytes: UInt | None = None
+    """Resident memory."""
+    gpu: Name = ""
+    """Name of the accelerator; empty: none, or unknown."""
+    gpu_memory_bytes: UInt | None = None
+    """In use on the accelerator, by all processes."""
+    gpu_memory_total_bytes: UInt | None = None
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True, gc=False):
@@ -419,6 +474,12 @@ class Heartbeat(Struct, frozen=True, kw_only=True, gc=False):
     worker_id: Name
     busy_ms: UInt
     """Running time of the present batch; 0: idle."""
+    usage: Usage | None = None
+    """Every few seconds."""
+    credits: UInt = 0
+    streamed_credits: UInt = 0
+    """The present values of these fields of ``Ready``: lower if the worker serves several brokers.
+    ``credits`` of 0: those of ``Ready`` still hold, of a release that serves one broker."""
 
 
 class WorkerResult(Struct, frozen=True, kw_only=True, gc=False):
@@ -434,7 +495,12 @@ class WorkerResult(Struct, frozen=True, kw_only=True, gc=False):
     infer_ms: UInt
     """Duration of the whole batch."""
     batch_jobs: UInt = 1
-    """Number of jobs in that batch."""
+    """Number of jobs in that batch …"""
+    broker_jobs: UInt = 0
+    """… and of those from this broker; 0: all, of a release that serves one."""
+    held_ms: UInt | None = None
+    """From the job's arrival to this answer; None: not measured, because the broker is on the same
+    host, or by an earlier release."""
     language: Name = ""
     confidence: Probability | None = None
     emotion: Name = ""
@@ -448,29 +514,22 @@ class WorkerResult(Struct, frozen=True, kw_only=True, gc=False):
             raise ValueError("needs either text or error")
 
 
-class ReturnedJob(Struct, frozen=True, kw_only=True, gc=False):
-    """A job that a draining worker returns without having started it."""
-
-    job_id: UInt
-    attempt: UInt
-
-
 class Bye(Struct, frozen=True, kw_only=True, gc=False):
     """The worker drains: it accepts no more jobs, returns those it has not started, and finishes
     the others."""
 
     worker_id: Name
     broker_epoch: Name
-    returned: tuple[ReturnedJob, ...]
+    returned: tuple[JobAttempt, ...]
 
 
 # ---------------------------------------------------------------- broker → worker
 
 
 class WorkerJob(Struct, frozen=True, kw_only=True, gc=False):
-    """A job as sent to a worker. The worker keeps no state of a session that it cannot lose:
-    ``session_id`` and ``seq`` are for its log and traces, and a streaming model finds by them what
-    it has processed of the audio already."""
+    """A job as sent to a worker. ``session_id`` and ``seq`` are for the worker's log and traces. A
+    streaming model also finds by them how much of the audio it has processed already; that is a
+    cache, which may be lost."""
 
     broker_epoch: Name
     job_id: UInt
@@ -496,6 +555,8 @@ class PublishedResult(Struct, frozen=True, kw_only=True, gc=False):
 
     broker_epoch: Name
     gateway_id: Name
+    system_id: Name = ""
+    """As in ``Hello``: of the broker."""
     result: Result
 
 
@@ -504,6 +565,8 @@ class PublishedRecord(Struct, frozen=True, kw_only=True, gc=False):
 
     broker_epoch: Name
     gateway_id: Name
+    system_id: Name = ""
+    """As in ``Hello``: of the broker."""
     record: Record
 
 

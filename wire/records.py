@@ -22,6 +22,9 @@ DELETED_RECORD_SEQ = (1 << 31) - 1
 gateway that has none of the session's other records. Deleting twice is harmless."""
 RESUMED_RECORD_SEQ = DELETED_RECORD_SEQ - 1
 """The ``record_seq`` of every SessionResumed, of which each generation has one."""
+DEFAULT_TENANT = "default"
+"""The tenant of clients without a token or with a token that names none, and of all sessions that
+were stored before there were tenants."""
 TRANSCRIPT_BYTES_MAX = 3 << 18
 """Longest text in SessionFinished, as UTF-8: about 14 hours of speech. A longer text is not stored
 in ``asr_sessions``; readers join the segments' texts."""
@@ -39,6 +42,8 @@ class SessionStarted(Struct, frozen=True, kw_only=True, gc=False, tag="started")
     """SHA-256 of the client's resume token, in hexadecimal."""
     model: Text = ""
     """Served name of its model; ``""``: any."""
+    tenant: Text = DEFAULT_TENANT
+    """To whom the session belongs: only clients of this tenant may use it."""
 
 
 class SessionResumed(Struct, frozen=True, kw_only=True, gc=False, tag="resumed"):

@@ -15,8 +15,13 @@ Reasons for the options (measured on libzmq 4.3.5, see docs/development.md):
 
 from __future__ import annotations
 
+import errno
+import re
+import socket as host_socket
+import time
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import zmq
@@ -41,6 +46,15 @@ LINGER_RESULTS_MS = 2_000
 """Longest time that a closing gateway or worker takes to send its last messages."""
 
 
+HOST_CHARS_MAX = 40
+"""Of the host's name in an identity."""
+UNBIND_S_MAX = 1.0
+"""Limit on the time that libzmq takes to close a Unix socket …"""
+UNBIND_POLL_S = 0.001
+"""… how often that is checked …"""
+UNLINK_S = 0.02
+"""… and the time in which it then removes the file, if this build does."""
+
 Context: TypeAlias = zmq.Context[zmq.Socket[bytes]]
 Socket: TypeAlias = zmq.Socket[bytes]
 
@@ -55,9 +69,10 @@ class Access:
 
 
 def new_identity(role: str) -> str:
-    """Return a new identity for one life of one process, such as ``gateway-3f9a…``. It is random,
-    because a process with a reused identity would receive its predecessor's results."""
-    return f"{role}-{uuid.uuid4().hex[:16]}"
+    """Return a new identity for one life of one process, such as ``gateway-host-3f9a…``. It is
+    random, because a process with a reused identity would receive its predecessor's results."""
+    host = re.sub(r"[^a-z0-9-]+", "-", host_socket.gethostname().lower())[:HOST_CHARS_MAX]
+    return f"{role}-{host}-{uuid.uuid4().hex[:16]}"
 
 
 def _socket(context: Context, kind: int, *, linger_ms: int) -> Socket:
@@ -95,25 +110,32 @@ def bind_xpub(context: Context, endpoint: str, access: Access | None = None) -> 
 
 
 def connect_dealer(
-    context: Context, endpoint: str, identity: str, keys: Keys | None = None
+    context: Context, endpoint: str, identity: str, keys: Keys | None = None, *, events: int = 0
 ) -> Socket:
-    """Return a connected DEALER with the routing id ``identity``. It reconnects with backoff."""
+    """Return a connected DEALER with the routing id ``identity``. It reconnects with backoff. With
+    ``events`` it has a monitor of these, from the first connection on."""
     socket = _socket(context, zmq.DEALER, linger_ms=LINGER_RESULTS_MS)
     socket.setsockopt(zmq.ROUTING_ID, identity.encode())
-    return _connected(socket, endpoint, keys)
+    return _connected(socket, endpoint, keys, events)
 
 
 def connect_sub(
-    context: Context, endpoint: str, topics: tuple[bytes, ...], keys: Keys | None = None
+    context: Context,
+    endpoint: str,
+    topics: tuple[bytes, ...],
+    keys: Keys | None = None,
+    *,
+    events: int = 0,
 ) -> Socket:
-    """Return a connected SUB, subscribed to ``topics``."""
+    """Return a connected SUB, subscribed to ``topics``; ``events`` as of ``connect_dealer``."""
     socket = _socket(context, zmq.SUB, linger_ms=0)
     for topic in topics:
         socket.setsockopt(zmq.SUBSCRIBE, topic)
-    return _connected(socket, endpoint, keys)
+    return _connected(socket, endpoint, keys, events)
 
 
 def _bound(socket: Socket, endpoint: str, access: Access | None) -> Socket:
+    _allow_ipv6(socket, endpoint)
     if access is not None:
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, access.keys.secret)
@@ -121,6 +143,8 @@ def _bound(socket: Socket, endpoint: str, access: Access | None) -> Socket:
         socket.setsockopt(zmq.ZAP_DOMAIN, access.domain.encode())
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
     try:
+        if _is_listening(endpoint):
+            raise zmq.ZMQError(errno.EADDRINUSE)
         socket.bind(endpoint)
     except zmq.ZMQError:
         socket.close(linger=0)
@@ -128,13 +152,51 @@ def _bound(socket: Socket, endpoint: str, access: Access | None) -> Socket:
     return socket
 
 
-def _connected(socket: Socket, endpoint: str, keys: Keys | None) -> Socket:
+def _allow_ipv6(socket: Socket, endpoint: str) -> None:
+    """For addresses only: libzmq would use no IPv4 address of a name that has both."""
+    socket.setsockopt(zmq.IPV6, endpoint.startswith("tcp://["))
+
+
+def unbind(socket: Socket) -> None:
+    """Close a bound socket and end all its connections, so that its endpoint can be bound again:
+    libzmq closes it on another thread, and might then remove the new socket's file."""
+    endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+    socket.close(linger=0)
+    if endpoint.startswith("ipc://"):
+        path = Path(endpoint.removeprefix("ipc://"))
+        deadline_s = time.monotonic() + UNBIND_S_MAX
+        while _is_listening(endpoint) and time.monotonic() < deadline_s:
+            time.sleep(UNBIND_POLL_S)
+        if path.exists():
+            time.sleep(UNLINK_S)
+
+
+def _is_listening(endpoint: str) -> bool:
+    """Whether a process listens on the Unix socket ``endpoint``. libzmq would replace its file, and
+    that process would get no further peers."""
+    if not endpoint.startswith("ipc://"):
+        return False
+    with host_socket.socket(host_socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(endpoint.removeprefix("ipc://"))
+        except BlockingIOError:
+            return True  # It is stopped, and its queue of connections is full.
+        except OSError:
+            return False
+        return True
+
+
+def _connected(socket: Socket, endpoint: str, keys: Keys | None, events: int) -> Socket:
     if keys is not None:
         socket.setsockopt(zmq.CURVE_SERVERKEY, keys.public["broker"])
         socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public[keys.role])
         socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
     socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_INTERVAL_MS)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_INTERVAL_MAX_MS)
+    if events:
+        socket.get_monitor_socket(events)
+    _allow_ipv6(socket, endpoint)
     try:
         socket.connect(endpoint)
     except zmq.ZMQError:

@@ -11,7 +11,9 @@ that releases without a common version still understand the refusal.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
+
+from wire.messages import Refused
 
 VERSION_MIN: Final = 1
 VERSION_MAX: Final = 1
@@ -21,3 +23,19 @@ def choose(peer_min: int, peer_max: int) -> int | None:
     """The highest version that this release and a peer both speak; None if there is none."""
     version = min(peer_max, VERSION_MAX)
     return version if version >= max(peer_min, VERSION_MIN) else None
+
+
+def explain(refused: Refused, system_id: str) -> tuple[str, dict[str, Any]]:
+    """The log event of a refused peer and its fields. ``system_id`` is the peer's own."""
+    if refused.system_id:
+        return "system_refused", {"system_id": system_id, "broker": refused.system_id}
+    return "protocol_version_refused", {
+        "spoken": [VERSION_MIN, VERSION_MAX],
+        "broker": [refused.version_min, refused.version_max],
+    }
+
+
+def of_one_system(own: str, other: str) -> bool:
+    """Whether two processes may work together, by their SYSTEM_ID. One without an id, of a release
+    before there were any, may work with every other."""
+    return own == other or not own or not other

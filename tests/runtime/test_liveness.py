@@ -5,16 +5,24 @@ from collections.abc import Iterator
 
 import pytest
 
-from runtime.liveness import Liveness, LivenessWatch
+from runtime.liveness import START_FACTOR, Liveness, LivenessWatch
 
 SILENCE_S = 5.0
 
 
 @pytest.fixture
-def watch() -> Iterator[LivenessWatch]:
+def starting() -> Iterator[LivenessWatch]:
     watch = LivenessWatch(SILENCE_S, now_s=100.0)
     yield watch
     watch.close()
+
+
+@pytest.fixture
+def watch(starting: LivenessWatch) -> LivenessWatch:
+    """Of a child that has beaten once."""
+    os.write(starting.child_fds[0], b"\0")
+    assert not starting.is_silent(100.0)
+    return starting
 
 
 def child_end(watch: LivenessWatch, monkeypatch: pytest.MonkeyPatch) -> Liveness:
@@ -30,6 +38,12 @@ def seconds(first: float, last: float) -> list[float]:
 def test_silence_counts_after_the_limit(watch: LivenessWatch) -> None:
     assert not any(watch.is_silent(now_s) for now_s in seconds(100.0, 105.0))
     assert watch.is_silent(105.1)
+
+
+def test_a_start_may_take_longer(starting: LivenessWatch) -> None:
+    end_s = 100.0 + START_FACTOR * SILENCE_S
+    assert not any(starting.is_silent(now_s) for now_s in seconds(100.0, end_s))
+    assert starting.is_silent(end_s + 0.1)
 
 
 def test_beats_reset_the_silence(watch: LivenessWatch, monkeypatch: pytest.MonkeyPatch) -> None:

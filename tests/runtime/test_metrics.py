@@ -16,7 +16,7 @@ import sys, urllib.request
 import prometheus_client
 from runtime import metrics
 prometheus_client.Counter("words", "Words heard.").inc()
-port = metrics.serve("broker", int(sys.argv[1]))
+port = metrics.serve("broker", int(sys.argv[1]), "127.0.0.1")
 print("port", port)
 print(urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode())
 """
@@ -51,7 +51,7 @@ def test_a_second_process_takes_the_next_port() -> None:
 
 
 def test_port_0_disables_the_endpoint() -> None:
-    assert metrics.serve("broker", 0) is None
+    assert metrics.serve("broker", 0, "127.0.0.1") is None
 
 
 def test_the_process_runs_without_a_free_port(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +59,7 @@ def test_the_process_runs_without_a_free_port(monkeypatch: pytest.MonkeyPatch) -
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         monkeypatch.setitem(metrics.INSTANCES_MAX, "broker", 1)
-        assert metrics.serve("broker", taken.getsockname()[1]) is None
+        assert metrics.serve("broker", taken.getsockname()[1], "127.0.0.1") is None
 
 
 def test_port_ranges_do_not_overlap() -> None:

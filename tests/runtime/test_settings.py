@@ -57,6 +57,10 @@ LOAD = "from runtime import settings; settings.load(settings.{}); print('went on
         ("METRICS_PORT", "", "ProcessSettings"),
         ("BROKER_FRONTEND", "127.0.0.1:7101", "BusSettings"),
         ("BROKER_EVENTS", "udp://127.0.0.1:7101", "BusSettings"),
+        ("BROKER_BACKEND", "tcp://host", "BusSettings"),
+        ("SYSTEM_ID", "two words", "BusSettings"),
+        ("REDIS_URL", "localhost:6379", "RedisSettings"),
+        ("REDIS_URL", "redis+sentinel://host:26379/0", "RedisSettings"),
         ("DB_PORT", "0", "DatabaseSettings"),
     ],
 )
@@ -144,32 +148,14 @@ def test_redis_url() -> None:
     assert values.redis_address() == "redis://:p@cache.example/1"
 
 
-# ------------------------------------------------------------------------------------- socket paths
+# ---------------------------------------------------------------------------------------- endpoints
 
 
-@pytest.mark.parametrize("depth", range(0, 140, 7))
-def test_embedded_sockets_always_have_a_path_short_enough(depth: int) -> None:
-    directory = settings.embedded_socket_dir(Path("/") / ("d" * depth))
-    longest = directory / ".s.PGSQL.5432.lock"
-    assert len(os.fsencode(longest)) <= settings.UNIX_SOCKET_PATH_BYTES_MAX
-
-
-def test_a_short_data_directory_holds_its_sockets() -> None:
-    assert settings.embedded_socket_dir(Path("/srv/asr")) == Path("/srv/asr/run")
-
-
-def test_deep_data_directories_do_not_share_sockets() -> None:
-    one, two = (settings.embedded_socket_dir(Path("/", "d" * 120, name)) for name in "ab")
-    assert one != two
-    assert one == settings.embedded_socket_dir(Path("/", "d" * 120, "a"))
-
-
-def test_a_relative_data_directory_is_equal_for_every_process(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    relative = settings.embedded_socket_dir(Path(".data"))
-    assert relative == settings.embedded_socket_dir(tmp_path / ".data")
+def test_endpoints_that_are_not_set_are_sockets_in_the_data_directory(tmp_path: Path) -> None:
+    values = Everything(data_dir=tmp_path, broker_events="tcp://127.0.0.1:7103", broker_backend="")
+    assert values.broker_frontend == f"ipc://{tmp_path}/run/frontend.sock"
+    assert values.broker_backend == f"ipc://{tmp_path}/run/backend.sock"
+    assert values.broker_events == "tcp://127.0.0.1:7103"
 
 
 # ---------------------------------------------------------------------------------------- http port

@@ -220,3 +220,39 @@ def test_the_command_requires_one_package(capsys: pytest.CaptureFixture[str]) ->
             supervisor.main(arguments)
         assert ended.value.code == exit_codes.CONFIG
         assert capsys.readouterr().err == "error: usage: python -m runtime.supervisor PACKAGE\n"
+
+
+def test_a_child_that_the_kernel_kills_is_told_as_such(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    source = f"""
+import os, pathlib, signal
+mark = pathlib.Path({str(mark)!r})
+if not mark.exists():
+    mark.touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+raise SystemExit(69)
+"""
+    with supervise(tmp_path, source) as command:
+        _, errors = command.communicate()
+    (line,) = errors.splitlines()
+    assert '"exit_code": -9' in line and '"signal": "SIGKILL"' in line and "memory" in line
+
+
+def test_orphans_are_collected_and_supervised_children_are_not() -> None:
+    """In a process of its own, which adopts orphans as process 1 does."""
+    program = """
+import ctypes, os, subprocess, sys, time
+from runtime.supervisor import Child, reap_orphans
+PR_SET_CHILD_SUBREAPER = 36
+ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+child = Child([sys.executable, "-c", "raise SystemExit(69)"])
+child.check(0.0)
+os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+reap_orphans([child])
+assert child.check(1.0) == 69, "its exit code was taken"
+orphan = int(subprocess.check_output(["sh", "-c", "sleep 0 & echo $!"]))
+os.waitid(os.P_PID, orphan, os.WEXITED | os.WNOWAIT)
+reap_orphans([])
+assert not os.path.exists(f"/proc/{orphan}"), "a zombie is left"
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

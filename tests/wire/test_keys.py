@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -21,12 +22,44 @@ def test_each_role_has_a_key_pair_and_only_the_owner_reads_secrets(directory: Pa
 
 
 def test_the_broker_allows_the_keys_of_all_other_roles(directory: Path) -> None:
-    broker = keys.read(directory, "broker").public
-    assert set(broker) == set(keys.ROLES)
+    broker = keys.read(directory, "broker")
+    assert set(broker.allowed) == set(keys.ROLES[1:])
     for role in keys.ROLES[1:]:
-        peer = keys.read(directory, role).public
-        assert peer == {"broker": broker["broker"], role: broker[role]}
-        assert broker[role] == (directory / f"{role}.public").read_bytes().strip()
+        peer = keys.read(directory, role)
+        own = (directory / f"{role}.public").read_bytes().strip()
+        assert peer.public == {"broker": broker.public["broker"], role: own}
+        assert broker.allowed[role] == {own} and not peer.allowed
+
+
+def test_a_role_may_have_a_key_for_each_host(directory: Path) -> None:
+    moved = keys.generate_for_host(directory, "worker", "host-1")
+    assert {path.name for path in moved.iterdir()} == {
+        *("broker.public", "worker.public", "worker.secret")
+    }
+    assert (moved / "worker.secret").stat().st_mode & 0o777 == 0o600
+    host = keys.read(moved, "worker")
+    role = keys.read(directory, "worker")
+    both = {host.public["worker"], role.public["worker"]}
+    assert len(both) == 2 and keys.read(directory, "broker").allowed["worker"] == both
+    with pytest.raises(keys.KeysError, match="exists"):
+        keys.generate_for_host(directory, "worker", "host-1")
+
+
+def test_the_broker_follows_the_files(directory: Path) -> None:
+    files = keys.KeyFiles(directory, "broker")
+    first = files.keys
+    assert files.read_again() is first
+    keys.generate_for_host(directory, "worker", "host-1")
+    assert len(files.read_again().allowed["worker"]) == 2
+    (directory / "worker.public").unlink()
+    assert files.read_again().allowed["worker"] == keys.read(directory, "broker").allowed["worker"]
+    assert len(files.keys.allowed["worker"]) == 1
+    # A key that is removed while another one is damaged.
+    (directory / "broker.public").write_text("damaged")
+    (directory / "worker.d" / "host-1.public").unlink()
+    assert files.read_again().allowed["worker"] == frozenset()
+    assert "broker.public does not hold a CURVE key" in str(files.error)
+    assert files.keys.secret == first.secret
 
 
 def test_a_client_needs_its_pair_and_the_brokers_public_key_only(directory: Path) -> None:
@@ -60,6 +93,22 @@ def test_a_secret_that_others_can_read_is_refused(directory: Path) -> None:
     (directory / "broker.secret").chmod(0o640)
     with pytest.raises(keys.KeysError, match="chmod 600"):
         keys.read(directory, "broker")
+
+
+@pytest.mark.parametrize(
+    ("owner", "mode", "refused"),
+    [
+        (10001, 0o600, False),
+        (10001, 0o640, True),
+        (0, 0o640, False),
+        (0, 0o660, True),
+        (0, 0o644, True),
+    ],
+)
+def test_the_group_may_read_a_secret_of_root(owner: int, mode: int, refused: bool) -> None:
+    status = os.stat_result((mode, 0, 0, 0, owner, 0, 0, 0, 0, 0))
+    assert keys.others_can_read(status, 10001) is refused
+    assert keys.others_can_read(status, 0) is (mode != 0o600)
 
 
 def test_halves_of_different_pairs_are_refused(directory: Path) -> None:

@@ -1,17 +1,29 @@
 from __future__ import annotations
 
+import socket as host_socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import zmq
 
+from tools.lab.harness.ports import free_port
 from wire import sockets
 
 WAIT_MS = 10_000
 
 Context = zmq.Context[zmq.Socket[bytes]]
 Socket = zmq.Socket[bytes]
+
+
+def has_ipv6() -> bool:
+    try:
+        with host_socket.socket(host_socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 @pytest.fixture
@@ -30,7 +42,18 @@ def endpoint(tmp_path: Path) -> str:
 def test_identities_are_unique_and_start_with_the_role() -> None:
     names = {sockets.new_identity("gateway") for _ in range(100)}
     assert len(names) == 100
-    assert all(name.startswith("gateway-") for name in names)
+    host = host_socket.gethostname().lower()[: sockets.HOST_CHARS_MAX]
+    assert all(name.startswith(f"gateway-{host}-") for name in names)
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="the host has no IPv6")
+def test_an_endpoint_may_be_an_ipv6_address(context: Context) -> None:
+    with sockets.bind_router(context, f"tcp://[::1]:{free_port()}") as router:
+        address = router.getsockopt_string(zmq.LAST_ENDPOINT)
+        with sockets.connect_dealer(context, address, "worker-1") as dealer:
+            dealer.send(b"here")
+            assert router.poll(WAIT_MS)
+            assert router.recv_multipart() == [b"worker-1", b"here"]
 
 
 def test_router_and_dealer_talk_by_identity(context: Context, endpoint: str) -> None:
@@ -160,6 +183,34 @@ def test_an_endpoint_in_use_raises_and_leaves_no_socket(
     endpoint = f"tcp://127.0.0.1:{unused_tcp_port}"
     with sockets.bind_router(context, endpoint), pytest.raises(zmq.ZMQError) as error:
         bind(context, endpoint)
+    assert error.value.errno == zmq.EADDRINUSE
+
+
+def test_an_endpoint_can_be_bound_again_at_once(
+    context: Context, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only after the limit: peers wait meanwhile."""
+    monkeypatch.setattr(sockets, "UNBIND_S_MAX", 120.0)
+    began_s = time.monotonic()
+    sockets.unbind(sockets.bind_router(context, endpoint))
+    with (
+        sockets.bind_router(context, endpoint) as router,
+        sockets.connect_dealer(context, endpoint, "worker-1") as dealer,
+    ):
+        dealer.send(b"here")
+        assert router.recv_multipart() == [b"worker-1", b"here"]
+    assert time.monotonic() - began_s < 60.0
+
+
+def test_the_endpoint_of_a_stopped_process_is_in_use(context: Context, endpoint: str) -> None:
+    path = endpoint.removeprefix("ipc://")
+    unix = host_socket.AF_UNIX
+    with host_socket.socket(unix) as stopped, host_socket.socket(unix) as waiting:
+        stopped.bind(path)
+        stopped.listen(0)
+        waiting.connect(path)
+        with pytest.raises(zmq.ZMQError) as error:
+            sockets.bind_router(context, endpoint)
     assert error.value.errno == zmq.EADDRINUSE
 
 

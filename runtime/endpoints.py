@@ -1,0 +1,80 @@
+"""Endpoints of the bus, as the settings hold them: ``tcp://HOST:PORT`` or ``ipc://PATH``, one of
+each broker, separated by commas."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from runtime.run_directory import UNIX_SOCKET_PATH_BYTES_MAX, run_directory
+
+PORT_MAX: Final = 65_535
+_TCP = re.compile(r"tcp://(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\[\]:/;\s]+):(\d{1,5})")
+_WITHOUT_PORT = re.compile(r"tcp://(?:\[[^\]]*\]|[^\[\]:/]+)/?")
+_FORMS = "tcp://HOST:PORT, tcp://[IPV6]:PORT or ipc://PATH"
+SEPARATOR: Final = ","
+
+
+def local(data_dir: Path, name: str) -> str:
+    """Return the endpoint ``name`` of the system in ``data_dir``, for its user on this host."""
+    return f"ipc://{run_directory(data_dir)}/{name}.sock"
+
+
+def check(endpoint: str) -> str:
+    """Return ``endpoint`` if a socket can be bound or connected to it.
+
+    Raises:
+        ValueError: if it has another form. The message is for the operator.
+    """
+    if "," in endpoint or endpoint.count("://") > 1:
+        raise ValueError("must be one endpoint, not a list")
+    if endpoint.startswith("ipc://") and len(endpoint) > len("ipc://"):
+        length = len(os.fsencode(endpoint.removeprefix("ipc://")))
+        if length > UNIX_SOCKET_PATH_BYTES_MAX:
+            raise ValueError(
+                f"the path has {length} bytes; at most {UNIX_SOCKET_PATH_BYTES_MAX} are possible"
+            )
+        return endpoint
+    if _WITHOUT_PORT.fullmatch(endpoint):
+        raise ValueError(f"the port is missing; the forms are {_FORMS}")
+    found = _TCP.fullmatch(endpoint)
+    if found is None:
+        raise ValueError(f"must be {_FORMS}")
+    if not 1 <= int(found[1]) <= PORT_MAX:
+        raise ValueError(f"the port must be between 1 and {PORT_MAX}")
+    return endpoint
+
+
+def split(endpoints: str) -> tuple[str, ...]:
+    """Return the endpoints of a list, each once, in its order."""
+    each = (endpoint.strip() for endpoint in endpoints.split(SEPARATOR))
+    return tuple(dict.fromkeys(endpoint for endpoint in each if endpoint))
+
+
+def check_list(endpoints: str) -> str:
+    """Return the list in its shortest form if each endpoint in it is one.
+
+    Raises:
+        ValueError: as ``check``.
+    """
+    return SEPARATOR.join(check(endpoint) for endpoint in split(endpoints))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is reachable from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def leaves_host(endpoint: str) -> bool:
+    """Whether what is sent to ``endpoint`` may reach another host."""
+    url = urlsplit(endpoint)
+    return url.scheme == "tcp" and not is_loopback(url.hostname or "")

@@ -1,0 +1,100 @@
+"""Core: the forms of ``REDIS_URL``: one server, Sentinel, or a cluster."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+
+Form = Literal["server", "sentinel", "cluster"]
+FORMS: Final = (
+    "redis://HOST:PORT/DB, unix://PATH, redis+sentinel://HOST:PORT,…/SERVICE/DB or "
+    "redis+cluster://HOST:PORT,…; rediss instead of redis for TLS"
+)
+SCHEMES: Final[dict[str, tuple[str, Form]]] = {
+    "redis": ("redis", "server"),
+    "rediss": ("rediss", "server"),
+    "unix": ("unix", "server"),
+    "redis+sentinel": ("redis", "sentinel"),
+    "rediss+sentinel": ("rediss", "sentinel"),
+    "redis+cluster": ("redis", "cluster"),
+    "rediss+cluster": ("rediss", "cluster"),
+}
+"""The scheme of each server, and the form."""
+PORTS: Final[dict[Form, int]] = {"server": 6379, "sentinel": 26_379, "cluster": 6379}
+SENTINEL_PREFIX: Final = "sentinel_"
+SENTINEL_OPTIONS: Final = frozenset({"sentinel_username", "sentinel_password"})
+OPTIONS: Final = frozenset(
+    {
+        *("db", "username", "password", "protocol", "client_name"),
+        *("socket_timeout", "socket_connect_timeout", "socket_keepalive", "health_check_interval"),
+        *("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_password", "ssl_cert_reqs"),
+        *("ssl_check_hostname", "ssl_ca_path"),
+    }
+)
+"""Query parameters, by redis-py's names."""
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]\s]+))(?::(\d{1,5}))?")
+_IN_PATH = re.compile(r"/(?!\d+/?$)([^/]+)(?:/(\d+))?/?")
+
+
+@dataclass(frozen=True, slots=True)
+class RedisAddress:
+    form: Form
+    url: str
+    """Of the first server, for ``redis.from_url``; of Sentinel, its port is that of a sentinel."""
+    hosts: tuple[tuple[str, int], ...] = ()
+    """Of a cluster or of sentinels, each with its port."""
+    service: str = ""
+    """The name that the sentinels have for the servers."""
+    sentinel_login: tuple[tuple[str, str], ...] = ()
+    """``username`` and ``password`` at the sentinels; they may have others than the servers."""
+
+
+def parse(url: str) -> RedisAddress:
+    """Parse ``REDIS_URL``.
+
+    Raises:
+        ValueError: if it has another form. The message does not quote it, for it may hold a
+            password.
+    """
+    scheme, form = SCHEMES.get(url.partition("://")[0], ("", "server"))
+    if not scheme or not url.partition("://")[2]:
+        raise ValueError(f"must be {FORMS}")
+    if scheme == "unix":
+        return RedisAddress("server", url)
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    known = OPTIONS | SENTINEL_OPTIONS if form == "sentinel" else OPTIONS
+    if unknown := sorted(query.keys() - known):
+        raise ValueError(f"unknown options {', '.join(unknown)}; the forms are {FORMS}")
+    login, at, names = parts.netloc.rpartition("@")
+    hosts = tuple(_host(name, PORTS[form]) for name in names.split(","))
+    if form == "server":
+        if len(hosts) > 1:
+            raise ValueError("has several hosts: use redis+sentinel:// or redis+cluster://")
+        return RedisAddress(form, url)
+    path, service = parts.path, ""
+    if form == "sentinel":
+        found = _IN_PATH.fullmatch(parts.path)
+        if found is None:
+            raise ValueError("must name the service: redis+sentinel://HOST:PORT,…/SERVICE/DB")
+        service, path = unquote(found[1]), f"/{found[2] or 0}"
+    elif path.strip("/") not in ("", "0") or query.get("db", "0") != "0":
+        raise ValueError("a cluster has database 0 only")
+    sentinel_login = tuple(
+        (name.removeprefix(SENTINEL_PREFIX), query.pop(name))
+        for name in sorted(SENTINEL_OPTIONS & query.keys())
+    )
+    first = names.split(",")[0]
+    server = parts._replace(
+        scheme=scheme, netloc=f"{login}{at}{first}", path=path, query=urlencode(query)
+    )
+    return RedisAddress(form, server.geturl(), hosts, service, sentinel_login)
+
+
+def _host(name: str, port: int) -> tuple[str, int]:
+    found = _HOST.fullmatch(name)
+    if found is None or int(found[3] or port) not in range(1, 65_536):
+        raise ValueError(f"has no valid host and port; the forms are {FORMS}")
+    return found[1] or found[2], int(found[3] or port)

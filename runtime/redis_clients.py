@@ -1,0 +1,89 @@
+"""Clients of Redis for each form of ``REDIS_URL``. Calls have a short timeout and no second try."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import redis
+import redis.asyncio
+import redis.asyncio.cluster
+import redis.asyncio.sentinel
+import redis.cluster
+import redis.sentinel
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException, RedisError
+from redis.retry import Retry
+
+from runtime.redis_address import RedisAddress, parse
+
+CALL_TIMEOUT_S: Final = 0.25
+ERRORS: Final = (RedisError, RedisClusterException, OSError)
+"""What a call raises if there is no answer."""
+UNTYPED: Final[Any] = redis
+
+
+def blocking(url: str) -> redis.Redis:
+    """A client for threads. One of a cluster connects at once; others at their first call.
+
+    Raises:
+        ERRORS: of a cluster, if no node answers.
+    """
+    address = parse(url)
+    options = _options(address, Retry(NoBackoff(), 0))
+    client: redis.Redis
+    if address.form == "sentinel":
+        of_sentinels = _of_sentinels(address, options)
+        client = UNTYPED.sentinel.Sentinel(address.hosts, sentinel_kwargs=of_sentinels).master_for(
+            address.service, **options
+        )
+    elif address.form == "cluster":
+        nodes = [UNTYPED.cluster.ClusterNode(host, port) for host, port in address.hosts]
+        # Its calls that are used here have the same signatures.
+        client = UNTYPED.RedisCluster(startup_nodes=nodes, **options)
+    else:
+        client = redis.from_url(address.url, **_limits(Retry(NoBackoff(), 0)))
+    return client
+
+
+def asynchronous(url: str) -> redis.asyncio.Redis:
+    """A client for one event loop, which connects at its first call; answers are text."""
+    address = parse(url)
+    retry = AsyncRetry(NoBackoff(), 0)
+    options = {**_options(address, retry), "decode_responses": True}
+    client: redis.asyncio.Redis
+    if address.form == "sentinel":
+        of_sentinels = _of_sentinels(address, options)
+        client = UNTYPED.asyncio.sentinel.Sentinel(
+            address.hosts, sentinel_kwargs=of_sentinels
+        ).master_for(address.service, **options)
+    elif address.form == "cluster":
+        nodes = [UNTYPED.asyncio.cluster.ClusterNode(host, port) for host, port in address.hosts]
+        client = UNTYPED.asyncio.RedisCluster(startup_nodes=nodes, **options)
+    else:
+        client = redis.asyncio.from_url(address.url, **_limits(retry), decode_responses=True)
+    return client
+
+
+def _limits(retry: Any) -> dict[str, Any]:
+    return {
+        "socket_timeout": CALL_TIMEOUT_S,
+        "socket_connect_timeout": CALL_TIMEOUT_S,
+        "retry": retry,
+    }
+
+
+def _options(address: RedisAddress, retry: Any) -> dict[str, Any]:
+    """The options of each server's connections: those in the URL, and limits."""
+    if address.form == "server":
+        return {}
+    options = dict(UNTYPED.connection.parse_url(address.url))
+    encrypted = options.pop("connection_class", None) is not None
+    for name in ("host", "port", *(("db",) if address.form == "cluster" else ())):
+        options.pop(name, None)
+    return {**_limits(retry), **options, **({"ssl": True} if encrypted else {})}
+
+
+def _of_sentinels(address: RedisAddress, options: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in options.items() if name.startswith(("ssl", "socket"))}
+    return {**kept, "retry": options["retry"], **dict(address.sentinel_login)}

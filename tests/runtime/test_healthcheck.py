@@ -1,0 +1,68 @@
+"""The health check of a container, with the metrics of a real process."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from runtime import exit_codes
+from tools.lab.harness.ports import free_port
+
+SERVES = """
+import sys, time
+from runtime import metrics
+
+print(metrics.serve("broker", int(sys.argv[1]), sys.argv[2]), flush=True)
+time.sleep(60)
+"""
+
+
+def check(process: str, port: int, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "runtime.healthcheck", process],
+        env={"METRICS_PORT": str(port), "PATH": "/usr/bin", **env},
+        capture_output=True,
+        text=True,
+    )
+
+
+@contextlib.contextmanager
+def broker(port: int, host: str) -> Iterator[None]:
+    """A process that serves the metrics of a broker."""
+    serves = subprocess.Popen(
+        [sys.executable, "-c", SERVES, str(port), host], stdout=subprocess.PIPE
+    )
+    try:
+        assert serves.stdout is not None and serves.stdout.readline()
+        yield
+    finally:
+        serves.kill()
+        serves.communicate()
+
+
+def test_a_process_is_healthy_while_its_metrics_answer() -> None:
+    port = free_port()
+    with broker(port, "0.0.0.0"):
+        assert check("broker", port).returncode == exit_codes.OK
+        gone = check("persistence", port)
+        assert gone.returncode == exit_codes.FAILURE and "/metrics" in gone.stderr
+    assert check("broker", port).returncode == exit_codes.FAILURE
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.2"])
+def test_the_metrics_are_asked_where_they_listen_and_not_through_a_proxy(host: str) -> None:
+    port = free_port()
+    with broker(port, host):
+        found = check("broker", port, METRICS_HOST=host, http_proxy="http://127.0.0.1:9")
+    assert (found.returncode, found.stderr) == (exit_codes.OK, "")
+
+
+@pytest.mark.parametrize(("process", "port"), [("proxy", 9700), ("broker", 0)])
+def test_a_wrong_call_is_told_in_one_line(process: str, port: int) -> None:
+    told = check(process, port)
+    assert told.returncode == exit_codes.CONFIG
+    assert told.stderr.startswith("error: ") and told.stderr.count("\n") == 1

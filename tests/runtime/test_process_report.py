@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import json
+import socket
+import time
+
+import redis
+
+from runtime import process_report, redis_clients
+from runtime.process_report import PROCESS_KEY, PROCESSES_KEY, ProcessReport
+from tools.lab.harness.process import wait_until
+
+
+def test_a_process_is_written_with_an_end(redis_database: str) -> None:
+    report = ProcessReport(redis_database, "broker", "broker-1")
+    report.details = {"workers": []}
+    report.start()
+    key = PROCESS_KEY.format("broker-1")
+    with redis.Redis.from_url(redis_database, decode_responses=True) as client:
+        wait_until(lambda: client.exists(key) == 1, "the report", 20)
+        written = json.loads(str(client.get(key)))
+        assert 0 < client.ttl(key) <= process_report.TTL_S
+        assert client.smembers(PROCESSES_KEY) == {"broker-1"}
+    report.close()
+    assert written["kind"] == "broker" and written["workers"] == []
+    assert written["usage"]["memory_bytes"] > 0
+
+
+def test_close_returns_while_redis_does_not_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        report = ProcessReport(f"redis://127.0.0.1:{silent.getsockname()[1]}", "broker", "b")
+        report.start()
+        began_s = time.monotonic()
+        report.close()
+        assert time.monotonic() - began_s < 2 * redis_clients.CALL_TIMEOUT_S + 1.0
