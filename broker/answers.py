@@ -42,7 +42,8 @@ def result_of(entry: PendingJob, answer: WorkerResult, worker_id: str) -> Result
     and limited to the segment's end, whatever the worker reports."""
     job = entry.job
     outcome = asdict(answer)
-    del outcome["broker_epoch"], outcome["job_id"]
+    for name in ("broker_epoch", "job_id", "broker_jobs", "held_ms"):
+        del outcome[name]
     outcome["tokens"] = tuple(
         Token(
             text=token.text,

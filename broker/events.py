@@ -110,4 +110,12 @@ class Answered(Struct, frozen=True):
     received_s: float
 
 
-Action = SendFront | SendBack | Publish | Count | Answered
+class LeaseEnded(Struct, frozen=True):
+    """A worker or gateway was silent for too long, and is served no more. For the log."""
+
+    identity: bytes
+    jobs: int
+    """Jobs that it held, or that wait for it."""
+
+
+Action = SendFront | SendBack | Publish | Count | Answered | LeaseEnded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from wire.messages import STREAMED_PARTIAL_MS, Job, pcm_duration_ms
@@ -32,6 +32,11 @@ class PendingJob:
     """Served name of the model whose queue or worker has it."""
     place: Place = "nowhere"
     attempts_lost: int = 0
+    lost_by: set[bytes] = field(default_factory=set)
+    """Workers that may have ended because of it: they held it when they became unreachable."""
+    excused: int = 0
+    """Lost attempts of workers that are back. An identity is that of one process, so the job has
+    not ended it; only its connection was lost."""
     timed_out: bool = False
     """An attempt reached its deadline: this job, or another one of its batch, may hang workers."""
     worker: bytes = b""
@@ -43,6 +48,11 @@ class PendingJob:
     """… and for everything that the worker held when it was assigned, itself included."""
     abandoned: bool = False
     """The result is no longer needed. The job holds a credit until its worker answers."""
+
+    @property
+    def charged(self) -> int:
+        """Lost attempts that the job itself may have caused; at ``ATTEMPTS_MAX`` it fails."""
+        return self.attempts_lost - self.excused
 
     @property
     def attempt(self) -> int:

@@ -28,6 +28,12 @@ KEYS_REFUSED = Counter(
     "Connections refused for their CURVE key, by socket",
     ["socket"],
 )
+HANDSHAKES_FAILED = Counter(
+    "asr_broker_failed_handshakes_total",
+    "Connections that ended before a key was seen, of peers without keys or with another key of "
+    "the broker, and of programs that are no peers, by socket",
+    ["socket"],
+)
 REDIS_FAILURES = Counter("asr_broker_redis_failures_total", "Queue counters not written to Redis")
 
 _QUEUED = Gauge("asr_broker_queued_jobs", "Jobs waiting for a worker")
@@ -44,6 +50,12 @@ _EST_WAIT = Gauge(
     "asr_broker_expected_wait_seconds", "Expected wait of a live job that arrives now"
 )
 
+_LINK_CAPACITY = Gauge(
+    "asr_broker_link_bytes_per_second",
+    "Capacity of all links to workers together, in bytes of audio per second, measured while they "
+    "are full; 0: they never were",
+)
+
 _MODEL_WORKERS = Gauge(
     "asr_broker_model_workers", "Workers that take jobs of a model, by its served name", ["model"]
 )
@@ -57,14 +69,35 @@ _MODEL_WAIT = Gauge(
     "Expected wait of a live job that arrives now, by the served name of its model",
     ["model"],
 )
+_MODEL_THROUGHPUT = Gauge(
+    "asr_broker_model_throughput_ratio",
+    "Measured seconds of audio that a model's workers recognise per second, by its served name",
+    ["model"],
+)
+_MODEL_ARRIVING = Gauge(
+    "asr_broker_model_arriving_ratio",
+    "Measured live audio that arrives per second for a model, by its served name",
+    ["model"],
+)
+_BY_MODEL = (_MODEL_WORKERS, _MODEL_QUEUED, _MODEL_WAIT, _MODEL_THROUGHPUT, _MODEL_ARRIVING)
 
 WATCHED = (
     *("worker_lease_ended", "worker_unreachable", "attempt_deadline", "worker_quarantined"),
     *("front_malformed", "back_malformed", "front_unexpected", "back_unexpected"),
     *("identity_mismatch", "bad_ready", "unheld_result", "version_refused"),
+    *("system_refused", "refused_gateway"),
     *("subscriber_full", "no_subscriber", "unsent_result", "unsent_workerjob", "unsent_stored"),
 )
 """Incidents with an alert. Their series exist from the start, so that the first one is visible."""
+USUAL = frozenset(
+    {
+        *("partial_superseded", "partial_late", "partial_overloaded", "partial_expired"),
+        *("partial_lost", "cancelled"),
+    }
+)
+"""Incidents of normal work, which are counted and not logged: a partial result that a later one or
+the final one replaces, or for which there is no spare capacity; jobs of a session that was deleted
+or left."""
 _OUTCOMES = frozenset({"text", "chunk_failed", "deadline", "recognition_failed"})
 """Outcomes with series of their own. Others count as ``other``: a worker can send any code."""
 
@@ -94,13 +127,16 @@ def set_gauges(load: Load) -> None:
     _THROUGHPUT.set(load.throughput_rtfx)
     _ARRIVING.set(load.arriving_audio_rate)
     _EST_WAIT.set(load.est_wait_ms / 1000)
+    _LINK_CAPACITY.set(load.workers_link_rate)
     for model in load.served:
         _MODEL_WORKERS.labels(model.name).set(model.workers)
         _MODEL_QUEUED.labels(model.name).set(model.queued_audio_ms / 1000)
         _MODEL_WAIT.labels(model.name).set(model.est_wait_ms / 1000)
+        _MODEL_THROUGHPUT.labels(model.name).set(model.throughput_rtfx)
+        _MODEL_ARRIVING.labels(model.name).set(model.arriving_audio_rate)
     served = {model.name for model in load.served}
     for name in _shown_models - served:
-        for gauge in (_MODEL_WORKERS, _MODEL_QUEUED, _MODEL_WAIT):
+        for gauge in _BY_MODEL:
             gauge.remove(name)
     _shown_models.clear()
     _shown_models.update(served)

@@ -18,6 +18,7 @@ class Gateways:
         self._lease_s = lease_s
         self._renewed_s: dict[bytes, float] = {}
         self._expected: dict[bytes, Hello] = {}
+        self._refused: OrderedDict[bytes, None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._renewed_s)
@@ -31,6 +32,20 @@ class Gateways:
     @property
     def full(self) -> bool:
         return len(self._renewed_s) >= limit.GATEWAYS_MAX
+
+    def refuse(self, identity: bytes) -> None:
+        """End the lease, and serve the gateway no more until it is admitted."""
+        self._renewed_s.pop(identity, None)
+        self._expected.pop(identity, None)
+        self._refused[identity] = None
+        if len(self._refused) > limit.GATEWAYS_MAX:
+            self._refused.popitem(last=False)
+
+    def admit(self, identity: bytes) -> None:
+        self._refused.pop(identity, None)
+
+    def is_refused(self, identity: bytes) -> bool:
+        return identity in self._refused
 
     def renew(self, identity: bytes, now_s: float) -> None:
         """Begin or extend a lease."""

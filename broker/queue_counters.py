@@ -1,39 +1,45 @@
-"""Writes the state of the queue to the Redis hash ``asr:queue`` once a second, for monitoring.
+"""Writes the state of the queue to Redis once a second, for monitoring: that of this broker to a
+hash of its own, and the sum over all brokers to ``asr:queue``.
 
-A thread of its own with short timeouts writes the hash, so that a stopped or slow Redis never
-delays the broker's loop. Only the newest state matters, so there is no queue.
+All brokers write the same sum, at most a second old, so that none has to lead. A thread of its own
+with short timeouts writes, so that a stopped or slow Redis never delays the broker's loop. Only the
+newest state matters, so there is no queue.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import redis
 import structlog
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from broker.metrics import REDIS_FAILURES
+from runtime import redis_clients
 from wire.messages import Load
 
 QUEUE_KEY = "asr:queue"
+BROKERS_KEY = "asr:queues"
+"""A set of the epochs of brokers."""
+BROKER_KEY = "asr:queue:{}"
+"""The hash of the broker of this epoch."""
+BROKER_TTL_S = 10
+"""A broker that has written nothing for this long does not count."""
+SHARED = ("workers", "throughput_rtfx")
+"""All brokers have the same workers, so that these are not summed: the largest counts."""
 WRITE_INTERVAL_S = 1.0
-CALL_TIMEOUT_S = 0.25
 
 
 class QueueCounters:
     """Call ``update`` at any rate. ``close`` returns within two call timeouts."""
 
-    def __init__(self, url: str) -> None:
-        self._redis = redis.from_url(
-            url,
-            socket_timeout=CALL_TIMEOUT_S,
-            socket_connect_timeout=CALL_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-        )
+    def __init__(self, url: str, epoch: str) -> None:
+        self._epoch = epoch
+        # Made on the thread: that of a cluster connects at once.
+        self._client = functools.cache(functools.partial(redis_clients.blocking, url))
         self._load: Load | None = None
         self._ready: bool | None = None
         self._stopped = threading.Event()
@@ -49,19 +55,20 @@ class QueueCounters:
 
     def close(self) -> None:
         self._stopped.set()
-        self._thread.join(2 * CALL_TIMEOUT_S)
+        self._thread.join(2 * redis_clients.CALL_TIMEOUT_S)
 
     def _run(self) -> None:
         while not self._stopped.wait(WRITE_INTERVAL_S):
             if self._load is not None:
                 self._write(self._load)
-        self._redis.close()
+        with contextlib.suppress(*redis_clients.ERRORS):
+            self._client().close()
 
     def _write(self, load: Load) -> None:
         failure = None
         try:
-            self._redis.hset(QUEUE_KEY, mapping=fields_of(load, time.time()))
-        except RedisError as error:
+            self._exchange(fields_of(load, time.time()))
+        except redis_clients.ERRORS as error:
             REDIS_FAILURES.inc()
             failure = type(error).__name__
         ready = failure is None
@@ -72,6 +79,40 @@ class QueueCounters:
             else:
                 log.warning("redis_unavailable", error=failure)
         self._ready = ready
+
+    def _exchange(self, own: dict[Any, Any]) -> None:
+        client, key = self._client(), BROKER_KEY.format(self._epoch)
+        # In a cluster each key may be on another server, so there are no transactions.
+        with client.pipeline(transaction=False) as pipe:
+            pipe.hset(key, mapping=own)
+            pipe.expire(key, BROKER_TTL_S)
+            pipe.sadd(BROKERS_KEY, self._epoch)
+            pipe.execute()
+        others = []
+        for epoch in {_text(one) for one in client.smembers(BROKERS_KEY)} - {self._epoch}:
+            found = client.hgetall(BROKER_KEY.format(epoch))
+            if found:
+                others.append({_text(name): _text(value) for name, value in found.items()})
+            else:
+                client.srem(BROKERS_KEY, epoch)
+        client.hset(QUEUE_KEY, mapping=sum_of([own, *others]))
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def sum_of(brokers: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:
+    """The fields of ``asr:queue``, from those of each broker, the own one first."""
+    own, *others = brokers
+    total = dict(own)
+    for fields in others:
+        for name in own.keys() & fields.keys() - {"updated_at"}:
+            values = float(total[name]), float(fields[name])
+            joined = max(values) if name in SHARED else sum(values)
+            total[name] = f"{joined:.1f}" if name == "throughput_rtfx" else round(joined)
+    total["workers_busy"] = min(total["workers_busy"], total["workers"])
+    return total
 
 
 def fields_of(load: Load, wall_s: float) -> dict[Any, Any]:

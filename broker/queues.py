@@ -198,7 +198,7 @@ class JobQueue:
     def requeue(self, entry: PendingJob) -> None:
         """Add a job that its worker lost or returned, at the front."""
         assert not entry.job.partial
-        alone = entry.attempts_lost >= limit.ATTEMPTS_MAX - 1 or entry.timed_out
+        alone = entry.charged >= limit.ATTEMPTS_MAX - 1 or entry.timed_out
         self._add(entry, "exclusive" if alone else "retry")
 
     def move(self, entry: PendingJob, to: JobQueue) -> None:

@@ -1,13 +1,14 @@
 """Core: the routing of jobs and results, events in, actions out (see ``broker.events``).
 
 The broker assigns each job to a worker and routes the answer to its gateway. It keeps a job until
-it is answered, and no results or records: gateways can send again all that it loses. A job ends
+it is answered, and no results or records: gateways can send again whatever it loses. A job ends
 with one answer to its gateway, and a final job with one publication as well; or it is dropped, and
 counted with the reason.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
@@ -21,6 +22,7 @@ from broker.jobs import PendingJob, timeline_key
 from broker.peers import Gateways, Subscriptions, UnregisteredWorkers, is_utf8
 from broker.scheduler import Scheduler
 from broker.workers import Worker
+from runtime.link_rate import LinkUse
 from wire import messages as m
 from wire import versions
 from wire.publication import Publication
@@ -36,8 +38,12 @@ class Broker:
     must be random for each start of the broker.
     """
 
-    def __init__(self, *, epoch: str, limits: limit.Limits) -> None:
+    def __init__(self, *, epoch: str, limits: limit.Limits, system_id: str) -> None:
         self.epoch = epoch
+        self.is_late = False
+        """The messages of this turn have arrived some time before ``now_s``, because the broker did
+        not run."""
+        self._system_id = system_id
         self.gateways = Gateways(limits.lease_s)
         self.scheduler = Scheduler(
             epoch, limits, act=self._act, answer=self._answer, owned=self._is_owned
@@ -50,6 +56,8 @@ class Broker:
         self._failed_total = 0
         self._ticked_s: float | None = None
         self._load_due_s = 0.0
+        self._link = LinkUse()
+        """Use of the links to workers at the last tick."""
         self._actions: list[e.Action] = []
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             e.FrontReceived: self._on_front,
@@ -86,6 +94,7 @@ class Broker:
 
     def load(self) -> m.Load:
         """The state of the broker, as gateways receive it."""
+        link = self._link
         expected = self.gateways.expected_audio_rates
         named = [model for model in self._models if model.name]
         # What gateways of an earlier release expect is that of the only model.
@@ -110,8 +119,26 @@ class Broker:
             arriving_audio_rate=sum(model.arrivals.per_s for model in self._models),
             expected_audio_rate=self.gateways.expected_audio_rate,
             gateways=len(self.gateways),
+            workers_sent_rate=link.sent,
+            workers_sent_peak_rate=link.sent_peak,
+            workers_link_rate=0.0 if math.isinf(link.capacity) else link.capacity,
             served=tuple(sorted(served, key=attrgetter("name"))),
         )
+
+    def worker_states(self) -> list[dict[str, Any]]:
+        """Each registered worker, for the dashboard."""
+        return [
+            {
+                "worker_id": worker.worker_id,
+                "model": worker.served_name,
+                "device": worker.device,
+                "jobs": len(worker.held),
+                "credits": worker.credits,
+                "draining": worker.draining,
+                "usage": None if worker.usage is None else asdict(worker.usage),
+            }
+            for worker in self._models.workers
+        ]
 
     def validate(self) -> None:
         """Assert the invariants between events. For tests: it looks at all jobs and workers."""
@@ -151,25 +178,45 @@ class Broker:
         if hello.gateway_id.encode() != identity:
             self._count("identity_mismatch")
             return
-        version = versions.choose(hello.version_min, hello.version_max)
+        version = self._version_with(hello)
+        if isinstance(version, m.Refused):
+            self.gateways.refuse(identity)
+            self._act(e.SendFront(identity, version))
+            return
+        self.gateways.admit(identity)
+        welcome = m.Welcome(
+            broker_epoch=self.epoch,
+            version=version,
+            hello=hello.number,
+            received_ms=0 if self.is_late else round(now_s * 1000),
+        )
+        if self._renew_gateway(identity, now_s, welcome):
+            self.gateways.expect(identity, hello)
+
+    def _version_with(self, peer: m.Hello | m.Ready) -> int | m.Refused:
+        """The protocol version to use with a peer; or the answer to one that cannot be served,
+        which is counted."""
+        if not versions.of_one_system(self._system_id, peer.system_id):
+            self._count("system_refused")
+            return replace(answers.REFUSED, system_id=self._system_id)
+        version = versions.choose(peer.version_min, peer.version_max)
         if version is None:
             self._count("version_refused")
-            self._act(e.SendFront(identity, answers.REFUSED))
-            return
-        if identity in self.gateways:
-            self._act(e.SendFront(identity, self._welcome(version)))
-        if self._renew_gateway(identity, now_s, version):
-            self.gateways.expect(identity, hello)
+            return answers.REFUSED
+        return version
 
     def _welcome(self, version: int = versions.VERSION_MIN) -> m.Welcome:
         return m.Welcome(broker_epoch=self.epoch, version=version)
 
     def _renew_gateway(
-        self, identity: bytes, now_s: float, version: int = versions.VERSION_MIN
+        self, identity: bytes, now_s: float, answer: m.Welcome | None = None
     ) -> bool:
         """Start or extend the lease of a gateway. Any message may start it: after a restart of the
-        broker, gateways continue and have to learn the epoch. Returns False if the gateway cannot
-        be served."""
+        broker, gateways continue and have to learn the epoch. ``answer``: the
+        answer to a HELLO. Returns False if the gateway cannot be served."""
+        if self.gateways.is_refused(identity):
+            self._count("refused_gateway")
+            return False
         if identity not in self.gateways:
             if self.gateways.full:
                 self._count("gateways_full")
@@ -177,7 +224,9 @@ class Broker:
             if not is_utf8(identity):
                 self._count("identity_mismatch")
                 return False
-            self._act(e.SendFront(identity, self._welcome(version)))
+            answer = answer or self._welcome()
+        if answer is not None:
+            self._act(e.SendFront(identity, answer))
         self.gateways.renew(identity, now_s)
         return True
 
@@ -237,13 +286,18 @@ class Broker:
         if self._renew_gateway(identity, now_s):
             self._publish(
                 m.PublishedRecord(
-                    broker_epoch=self.epoch, gateway_id=identity.decode(), record=record
+                    broker_epoch=self.epoch,
+                    gateway_id=identity.decode(),
+                    system_id=self._system_id,
+                    record=record,
                 )
             )
 
     def _on_stored(self, _identity: bytes, stored: m.Stored, _now_s: float) -> None:
         gateway = stored.gateway_id.encode()
-        if gateway in self.gateways:
+        if not versions.of_one_system(self._system_id, stored.system_id):
+            self._count("system_refused")
+        elif gateway in self.gateways:
             self._act(e.SendFront(gateway, stored))
         else:
             self._count("stored_for_unknown_gateway")
@@ -266,7 +320,12 @@ class Broker:
             gateway_id = entry.gateway.decode()
             stored = replace(result, embedding=b"") if result.embedding else result
             self._publish(
-                m.PublishedResult(broker_epoch=self.epoch, gateway_id=gateway_id, result=stored)
+                m.PublishedResult(
+                    broker_epoch=self.epoch,
+                    gateway_id=gateway_id,
+                    system_id=self._system_id,
+                    result=stored,
+                )
             )
 
     # -------------------------------------------------------------------------------- publications
@@ -324,12 +383,15 @@ class Broker:
         if ready.worker_id.encode() != identity or ready.credits == 0:
             self._on_protocol_error(identity, "bad_ready")
             return
-        version = versions.choose(ready.version_min, ready.version_max)
-        if version is None:
-            self._count("version_refused")
-            self._act(e.SendBack(identity, answers.REFUSED))
+        version = self._version_with(ready)
+        if isinstance(version, m.Refused):
+            self._act(e.SendBack(identity, version))
             return
         worker = self._models.worker(identity)
+        if worker is not None and ready.broker_epoch == self.epoch:
+            self._on_new_connection(worker, ready, now_s)
+            self._act(e.SendBack(identity, self._welcome(version)))
+            return
         if worker is not None:
             # It starts again and may have lost the jobs that it held.
             self.scheduler.lose(worker)
@@ -340,6 +402,15 @@ class Broker:
             self._count("models_full")
         else:
             self._act(e.SendBack(identity, self._welcome(version)))
+
+    def _on_new_connection(self, worker: Worker, ready: m.Ready, now_s: float) -> None:
+        """The worker continues, but jobs and results that were in transit are lost."""
+        self._models.pool(worker).renew(worker, now_s)
+        held = {(job.job_id, job.attempt) for job in ready.held}
+        assigned = [(entry.job_id, entry.attempt) for entry in worker.held.values()]
+        lost = [attempt for attempt in assigned if attempt not in held]
+        self.scheduler.take_returned(worker, lost)
+        self._count("worker_reconnected")
 
     def _known_worker(self, identity: bytes, now_s: float) -> Worker | None:
         """The worker, with its lease extended; or None, after a ``Welcome`` if one is due."""
@@ -354,6 +425,11 @@ class Broker:
 
     def _on_heartbeat(self, identity: bytes, heartbeat: m.Heartbeat, now_s: float) -> None:
         worker = self._known_worker(identity, now_s)
+        if worker is not None and heartbeat.usage is not None:
+            self._models.pool(worker).note_usage(worker, heartbeat.usage)
+        if worker is not None and heartbeat.credits:
+            pool = self._models.pool(worker)
+            pool.grant(worker, heartbeat.credits, heartbeat.streamed_credits)
         if worker is not None and worker.overdue:
             # An attempt taken away before the current batch began does not block the worker.
             began_s = now_s - heartbeat.busy_ms / 1000
@@ -395,15 +471,19 @@ class Broker:
 
     def _on_tick(self, _event: e.Tick, now_s: float) -> None:
         self._extend_leases_after_pause(now_s)
+        self._link = self.scheduler.link.use(now_s)
         for model in list(self._models):  # One may be opened for the jobs of a lost worker.
             model.advance(now_s)
             for worker in model.workers.expired(self._lease_s, now_s):
+                self._act(e.LeaseEnded(worker.identity, len(worker.held)))
                 self.scheduler.lose(worker)
                 self._count("worker_lease_ended")
         self._models.forget_unused(now_s)
         for gateway in self.gateways.expire(now_s):
             self._count("gateway_lease_ended")
-            for entry in self._jobs.of_gateway(gateway):
+            entries = self._jobs.of_gateway(gateway)
+            self._act(e.LeaseEnded(gateway, len(entries)))
+            for entry in entries:
                 # Assigned jobs continue, for persistence and for a gateway that resumes the session
                 # and sends the job again.
                 if entry.place != "assigned":

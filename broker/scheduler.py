@@ -14,6 +14,7 @@ from broker.events import Action, Count, SendBack
 from broker.jobs import JobIndex, PendingJob, audio_ms_of
 from broker.models import Model, Models
 from broker.workers import Attempt, Worker
+from runtime.link_rate import LinkRate
 from wire.messages import JOB_DEADLINE_MS_MAX, Failure, Job, Ready, Result, WorkerResult
 
 
@@ -41,6 +42,8 @@ class Scheduler:
         self._owned = owned
         self.jobs = JobIndex()
         self.models = Models(limits)
+        self.link = LinkRate()
+        """The links to all workers."""
         self._deadlines: list[tuple[float, int, PendingJob]] = []
         self._next_job_id = 1
 
@@ -96,6 +99,10 @@ class Scheduler:
         served = self.models.add(identity, ready, now_s)
         if served is None:
             return False
+        for entry in self.jobs:
+            if identity in entry.lost_by:
+                entry.lost_by.remove(identity)
+                entry.excused += 1
         if len(served.workers) == 1:
             for model in self.models:
                 self._move_unnamed(model)
@@ -117,13 +124,24 @@ class Scheduler:
         if entry is None or entry.attempt != answer.attempt:
             return False
         pool = self.models.pool(worker)
-        pool.complete(worker, entry, now_s, answer.infer_ms, answer.batch_jobs)
+        jobs = max(1, answer.batch_jobs)
+        own = min(jobs, answer.broker_jobs or jobs)
+        self._note_arrival(worker, answer, now_s)
+        pool.complete(worker, entry, now_s, answer.infer_ms * own / jobs, jobs)
         if entry.abandoned:
             self._act(Count("abandoned_result"))
             return True
         self._end(entry)
         self._answer(entry, answers.result_of(entry, answer, worker.worker_id))
         return True
+
+    def _note_arrival(self, worker: Worker, answer: WorkerResult, now_s: float) -> None:
+        key = answer.job_id, answer.attempt
+        if answer.held_ms is None:
+            self.link.drop(key)
+            return
+        arrived_s = now_s - answer.held_ms / 1000
+        self.link.note_arrival(key, arrived_s, now_s, receiver=worker.identity, same_clock=True)
 
     def take_returned(self, worker: Worker, attempts: Iterable[Attempt]) -> None:
         """Queue attempts again that the worker has not begun. They do not count."""
@@ -137,13 +155,15 @@ class Scheduler:
 
     def lose(self, worker: Worker) -> None:
         """Unregister a worker. The attempts that it held are lost."""
+        self.link.forget(worker.identity)
         for entry in self.models.remove(worker):
+            entry.lost_by.add(worker.identity)
             self._attempt_lost(entry)
         self._move_unnamed(self.models[worker.served_name])
 
     def _attempt_lost(self, entry: PendingJob) -> None:
         entry.attempts_lost += 1
-        if entry.attempts_lost < limit.ATTEMPTS_MAX or entry.abandoned or entry.job.partial:
+        if entry.charged < limit.ATTEMPTS_MAX or entry.abandoned or entry.job.partial:
             self._requeue(entry)
         else:
             self._fail(entry, answers.CHUNK_FAILED, attempt=entry.attempts_lost)
@@ -226,6 +246,8 @@ class Scheduler:
         self, model: Model, worker: Worker, entry: PendingJob, now_s: float, *, exclusive: bool
     ) -> None:
         model.workers.assign(worker, entry, now_s, exclusive=exclusive)
+        self.link.note_sent(len(entry.job.pcm), now_s)
+        self.link.note_mark((entry.job_id, entry.attempt), now_s)
         self._act(SendBack(worker.identity, answers.worker_job(entry, self._epoch)))
 
     @property
@@ -247,7 +269,7 @@ class Scheduler:
         assert waited_for == {entry.job_id for entry in self.jobs}, "a job is in no place"
         timed = {job_id for _, job_id, _ in self._deadlines}
         assert all(entry.job_id in timed for entry in self.jobs if not entry.job.partial)
-        assert all(entry.attempts_lost < limit.ATTEMPTS_MAX for entry in self.jobs)
+        assert all(entry.charged < limit.ATTEMPTS_MAX for entry in self.jobs)
         for model in self.models:
             can_assign = model.workers.least_loaded() is not None
             reserved = model.workers.has_reserved

@@ -7,6 +7,8 @@ refused send is passed to the core as an event.
 from __future__ import annotations
 
 import errno
+import functools
+import logging
 import math
 import time
 from collections import Counter
@@ -15,7 +17,7 @@ from collections.abc import Callable, Iterable
 import structlog
 import zmq
 
-from broker import metrics, zap_auth
+from broker import metrics
 from broker.events import (
     Action,
     Answered,
@@ -27,6 +29,7 @@ from broker.events import (
     FrontReceived,
     FrontRejected,
     FrontUnsent,
+    LeaseEnded,
     Publish,
     SendBack,
     SendFront,
@@ -34,11 +37,15 @@ from broker.events import (
     Tick,
     Unpublished,
 )
+from broker.handshakes import Handshakes
 from broker.queue_counters import QueueCounters
 from broker.routing import Broker
 from broker.settings import BrokerSettings
+from broker.zap_auth import ZapAuth
 from runtime import exit_codes, lifecycle, memory, settings, tracing
+from runtime.process_report import ProcessReport
 from wire import codec, publication, sockets
+from wire.keys import KeyFiles
 from wire.messages import Load, Message
 from wire.sockets import Context, Socket
 
@@ -48,6 +55,11 @@ DRAIN_MESSAGES_MAX = 500
 BURST_ACTIONS_MAX = 128
 """Actions performed in a row. A send to a sleeping I/O thread wakes it, which costs more than all
 other work for a message; in a row only the first send does."""
+KEYS_CHECK_S = 0.25
+"""Interval at which changes of the keys on disk are noticed."""
+REBIND_S_MAX = 2.0
+"""Limit on the time that libzmq takes to close a socket, whose endpoint is then bound again."""
+REBIND_RETRY_S = 0.01
 REPORT_INTERVAL_S = 1.0
 """Interval of metrics, Redis counters and the log event ``incidents``."""
 
@@ -63,7 +75,9 @@ REFUSALS = frozenset({zmq.EAGAIN, zmq.EHOSTUNREACH})
 class Service:
     """Use as a context manager, and call ``run``."""
 
-    def __init__(self, values: BrokerSettings, core: Broker, counters: QueueCounters) -> None:
+    def __init__(
+        self, values: BrokerSettings, core: Broker, counters: QueueCounters, report: ProcessReport
+    ) -> None:
         """Binds the three sockets.
 
         Raises:
@@ -71,21 +85,24 @@ class Service:
         """
         self._core = core
         self._counters = counters
+        self._process_report = report
         self._log = structlog.get_logger()
         self._context: Context = zmq.Context()
         self._bound: list[Socket] = []
-        self._keys = values.bus_keys("broker")
-        self._zap = zap_auth.start(self._context, self._keys) if self._keys else None
-        bind = self._bind
-        self._front = bind("BROKER_FRONTEND", values.broker_frontend, sockets.bind_router, "front")
-        self._back = bind("BROKER_BACKEND", values.broker_backend, sockets.bind_router, "back")
-        self._events = bind("BROKER_EVENTS", values.broker_events, sockets.bind_xpub, "events")
+        self._handshakes = Handshakes()
+        self._values = values
+        self._key_files = values.bus_keys("broker")
+        self._keys = self._key_files.keys if self._key_files else None
+        self._zap_auth = ZapAuth(self._context, self._keys) if self._keys else None
+        self._warn_of_missing_keys()
         self._poller = zmq.Poller()
-        for socket in self._bound:
-            self._poller.register(socket, zmq.POLLIN)
+        self._bind_all()
+        self._keys_due_s = 0.0
         self._sequence = 0
         self._incidents: Counter[str] = Counter()
+        self._debugs = logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
         self._workers = 0
+        self._polled_s = time.monotonic()
         self._tick_due_s = 0.0
         self._report_due_s = 0.0
         self._sweeper = memory.Sweeper()
@@ -97,10 +114,11 @@ class Service:
         self.close()
 
     def close(self) -> None:
+        self._handshakes.forget()
         for socket in self._bound:
             socket.close(linger=0)
-        if self._zap is not None:
-            self._zap.stop()
+        if self._zap_auth is not None:
+            self._zap_auth.stop()
         self._context.term()
 
     def run(self, stop: lifecycle.StopSignal) -> None:
@@ -113,6 +131,10 @@ class Service:
         """Wait for messages or the next tick, and process the messages up to the limit."""
         wait_s = max(0.0, self._tick_due_s - time.monotonic())
         ready = dict(self._poller.poll(math.ceil(wait_s * 1000)))
+        # Messages may have arrived at any time since the last poll. If that was unusually long ago,
+        # the process was not running, and their time of arrival is unknown.
+        before_s, self._polled_s = self._polled_s, time.monotonic()
+        self._core.is_late = self._polled_s - before_s > 2 * TICK_S
         # Workers first: their results free credits for the jobs of gateways.
         if self._back in ready:
             self._drain_peers(self._back, "back", BackReceived, BackRejected)
@@ -121,13 +143,67 @@ class Service:
         if self._events in ready:
             self._drain_subscriptions()
         now_s = time.monotonic()
+        if self._key_files is not None and now_s >= self._keys_due_s:
+            self._keys_due_s = now_s + KEYS_CHECK_S
+            self._follow_keys(self._key_files, now_s)
         if now_s >= self._tick_due_s:
             self._tick_due_s = now_s + TICK_S
             self._handle(Tick(), now_s)
             if now_s >= self._report_due_s:
                 self._report_due_s = now_s + REPORT_INTERVAL_S
+                self._handshakes.turn(now_s)
                 self._report(self._core.load())
                 self._sweeper.turn(now_s)
+
+    # ---------------------------------------------------------------------------------------- keys
+
+    def _follow_keys(self, files: KeyFiles, now_s: float) -> None:
+        """Allow the keys that are on disk now. If one is gone, or the broker has another one, bind
+        the sockets anew: ZMQ cannot end a single connection. Peers with allowed keys are back
+        within a second or two, and gateways send unanswered jobs again."""
+        before, self._keys = self._keys, files.read_again()
+        if before is self._keys or before is None or self._zap_auth is None:
+            return
+        if files.error is not None:
+            self._log.error("bus_keys_unusable", error=str(files.error))
+        self._zap_auth.allow(self._keys)
+        removed = sum(len(keys - self._keys.allowed[role]) for role, keys in before.allowed.items())
+        added = sum(len(keys - before.allowed[role]) for role, keys in self._keys.allowed.items())
+        own = before.secret != self._keys.secret
+        self._log.info("bus_keys_changed", added=added, removed=removed, own=own)
+        self._warn_of_missing_keys()
+        if removed or own:
+            self._unbind_all()
+            for topic in publication.TOPICS:
+                self._handle(SubscriptionChanged(topic, False), now_s)
+            self._bind_all(time.monotonic() + REBIND_S_MAX)
+
+    def _warn_of_missing_keys(self) -> None:
+        allowed = self._keys.allowed if self._keys else {}
+        missing = [role for role, keys in allowed.items() if not keys]
+        if missing:
+            self._log.warning("bus_roles_without_keys", roles=missing)
+
+    # ------------------------------------------------------------------------------------- binding
+
+    def _bind_all(self, until_s: float = 0.0) -> None:
+        """Bind the three sockets. An endpoint that is in use is tried again until ``until_s``."""
+        values = self._values
+        bind = functools.partial(self._bind, until_s=until_s)
+        self._front = bind("BROKER_FRONTEND", values.broker_frontend, sockets.bind_router, "front")
+        self._back = bind("BROKER_BACKEND", values.broker_backend, sockets.bind_router, "back")
+        self._events = bind("BROKER_EVENTS", values.broker_events, sockets.bind_xpub, "events")
+        for socket in self._bound:
+            self._poller.register(socket, zmq.POLLIN)
+        for name, socket in zip(("front", "back", "events"), self._bound, strict=True):
+            self._handshakes.watch(name, socket)
+
+    def _unbind_all(self) -> None:
+        self._handshakes.forget()
+        for socket in self._bound:
+            self._poller.unregister(socket)
+            sockets.unbind(socket)
+        self._bound.clear()
 
     def _bind(
         self,
@@ -135,16 +211,26 @@ class Service:
         endpoint: str,
         make: Callable[[Context, str, sockets.Access | None], Socket],
         domain: str,
+        until_s: float,
     ) -> Socket:
         access = sockets.Access(self._keys, domain) if self._keys else None
         try:
-            socket = make(self._context, endpoint, access)
+            while True:
+                try:
+                    socket = make(self._context, endpoint, access)
+                    break
+                except zmq.ZMQError as error:
+                    if error.errno != errno.EADDRINUSE or time.monotonic() >= until_s:
+                        raise
+                    time.sleep(REBIND_RETRY_S)
         except zmq.ZMQError as error:
             self.close()
             taken = error.errno in (errno.EADDRINUSE, errno.EACCES)
             code = exit_codes.UNAVAILABLE if taken else exit_codes.CONFIG
             why = zmq.strerror(error.errno or 0)
-            settings.fail(f"{name}: cannot bind {endpoint}: {why}", code)
+            other = "DATA_DIR" if endpoint.startswith("ipc:") else f"{name}, for its peers too"
+            advice = f"; stop the other broker, or set another {other}" if taken else ""
+            settings.fail(f"{name}: cannot bind {endpoint}: {why}{advice}", code)
         self._bound.append(socket)
         return socket
 
@@ -225,11 +311,26 @@ class Service:
                         refused.append(Unpublished(message))
                 case Count(reason):
                     self._incidents[reason] += 1
+                case LeaseEnded(identity, jobs):
+                    name = identity.decode(errors="replace")
+                    self._log.warning("lease_ended", peer=name, jobs=jobs)
                 case Answered():
                     metrics.count_answer(action)
+                    self._log_answer(action)
                     if tracing.on():
                         _trace(action)
         return refused
+
+    def _log_answer(self, answered: Answered) -> None:
+        failed = answered.outcome != "text"
+        if failed or self._debugs:
+            (self._log.warning if failed else self._log.debug)(
+                "job_failed" if failed else "job_answered",
+                session_id=answered.session_id,
+                segment_index=answered.seq,
+                outcome=answered.outcome,
+                queue_ms=answered.queue_ms,
+            )
 
     def _publish(self, message: publication.Publication) -> bool:
         # A refused publication uses a number, so that subscribers notice that it is missing.
@@ -254,11 +355,12 @@ class Service:
     def _report(self, load: Load) -> None:
         metrics.set_gauges(load)
         self._counters.update(load)
+        self._process_report.details = {"workers": self._core.worker_states()}
         for reason, count in self._incidents.items():
             metrics.INCIDENTS.labels(reason).inc(count)
-        if self._incidents:
-            self._log.info("incidents", counts=dict(self._incidents))
-            self._incidents.clear()
+        if unusual := {k: n for k, n in self._incidents.items() if k not in metrics.USUAL}:
+            self._log.info("incidents", counts=unusual)
+        self._incidents.clear()
         if load.workers != self._workers:
             self._log.info("workers_changed", workers=load.workers, before=self._workers)
             self._workers = load.workers

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from broker.limits import Limits
-from runtime.settings import BusSettings, ProcessSettings, RedisSettings, is_loopback
+from runtime import endpoints
+from runtime.settings import BusSettings, ProcessSettings, RedisSettings
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 
 MEMORY_MB_WITHOUT_QUEUE = 160
@@ -51,14 +51,21 @@ class BrokerSettings(ProcessSettings, BusSettings, RedisSettings):
             )
         return self
 
+    @field_validator("broker_frontend", "broker_backend", "broker_events")
+    @classmethod
+    def _its_own(cls, value: str) -> str:
+        if len(endpoints.split(value)) > 1:
+            raise ValueError("must be the one endpoint that this broker binds, not a list")
+        return value
+
     @model_validator(mode="after")
     def _public_needs_consent(self) -> BrokerSettings:
         for name in ("broker_frontend", "broker_backend", "broker_events"):
-            url = urlsplit(getattr(self, name))
-            private = url.scheme != "tcp" or is_loopback(url.hostname or "")
-            if not (private or self.allow_public_bus or self.bus_keys_dir):
+            endpoint = getattr(self, name)
+            consent = self.allow_public_bus or self.bus_keys_dir
+            if endpoints.leaves_host(endpoint) and not consent:
                 raise ValueError(
-                    f"{name.upper()} {url.geturl()} is not a loopback address, and the bus trusts "
+                    f"{name.upper()} {endpoint} is not a loopback address, and the bus trusts "
                     "every peer; set BUS_KEYS_DIR (asr keys creates keys), or "
                     "ALLOW_PUBLIC_BUS=true if the network admits only peers of the bus"
                 )

@@ -42,7 +42,7 @@ class Throughput:
         self._expected_s = max(expected_s, limit.THROUGHPUT_EXPECTED_S_MIN)
 
     def work_s(self, jobs: int, audio_ms: int) -> float:
-        """Processing time of ``jobs`` with ``audio_ms`` in all, in batches of the best size."""
+        """Processing time of ``jobs`` with ``audio_ms`` in total, in batches of the best size."""
         return self._share_s(jobs, audio_ms, self._batch_jobs) * self.slowness
 
     def alone_s(self, audio_ms: int) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from broker import limits as limit
 from broker.jobs import PendingJob
 from broker.throughput import Throughput
-from wire.messages import Ready
+from wire.messages import Ready, Usage
 
 Attempt = tuple[int, int]
 """Job id and attempt."""
@@ -25,6 +25,7 @@ class Worker:
         self.identity = identity
         self.worker_id = ready.worker_id
         self.model = ready.model
+        self.device = ready.device
         self.served_name = ready.served_name or ready.model
         self.abilities = ready.abilities
         self.credits = min(ready.credits, limit.CREDITS_MAX)
@@ -47,6 +48,8 @@ class Worker:
         """Takes no further jobs until it is idle, for a job that must run exclusively."""
         self.exclusive = False
         """Holds such a job."""
+        self.usage: Usage | None = None
+        """As its last heartbeats had it."""
         self.protocol_errors = 0
         self.ticket = 0
         """Number of its valid heap entry; 0 if it takes no jobs and has none."""
@@ -127,6 +130,20 @@ class WorkerPool:
         self.credits -= worker.credits
         worker.ticket = 0
         return jobs
+
+    def grant(self, worker: Worker, credits: int, streamed_credits: int) -> None:
+        """Set the credits of the worker. It may hold more jobs than that, assigned before."""
+        credits = min(credits, limit.CREDITS_MAX)
+        if worker.streamed_credits:
+            # Whether partial jobs have credits of their own is settled by its registration.
+            worker.streamed_credits = max(1, min(streamed_credits, limit.CREDITS_MAX))
+        if credits != worker.credits:
+            self.credits += credits - worker.credits
+            worker.credits = credits
+            self._place(worker)
+
+    def note_usage(self, worker: Worker, usage: Usage) -> None:
+        worker.usage = usage
 
     # ------------------------------------------------------------------------------------- leases
 
@@ -233,10 +250,15 @@ class WorkerPool:
         self._place(worker)
 
     def complete(
-        self, worker: Worker, entry: PendingJob, now_s: float, infer_ms: int, batch_jobs: int = 1
+        self,
+        worker: Worker,
+        entry: PendingJob,
+        now_s: float,
+        infer_ms: float,
+        batch_jobs: int = 1,
     ) -> None:
-        """Take back ``entry``, answered by the worker from a batch of ``batch_jobs`` that took
-        ``infer_ms``."""
+        """Remove ``entry`` from the worker that has answered it. Its batch had ``batch_jobs`` jobs
+        of this broker, and they took ``infer_ms``."""
         # A worker that collects a batch holds jobs but is not busy. The half millisecond makes up
         # for rounding: a batch of 0 ms would mean unlimited throughput.
         busy_s = min(now_s - worker.measured_s, (infer_ms + 0.5) / 1000)
@@ -324,7 +346,7 @@ class WorkerPool:
 
     def wait_s(self, jobs: int, audio_ms: int) -> float:
         """Time that all workers that are not draining take together for ``jobs``, at least one,
-        with ``audio_ms`` in all. There must be such a worker."""
+        with ``audio_ms`` in total. There must be such a worker."""
         work_s = [worker.throughput.work_s(jobs, audio_ms) for worker in self._taking]
         return 1 / sum(1 / max(each_s, limit.THROUGHPUT_EXPECTED_S_MIN) for each_s in work_s)
 
@@ -343,10 +365,8 @@ class WorkerPool:
     def validate(self) -> None:
         """Assert that all counts agree. For tests."""
         for worker in self:
-            assert worker.free_credits >= 0, "more assigned than credits"
             held_s = sum(entry.work_s for entry in worker.held.values())
             assert math.isclose(worker.held_s, held_s, rel_tol=1e-6, abs_tol=1e-6)
-            assert worker.held_streamed <= worker.streamed_credits
             streamed = [e for e in worker.held.values() if self.is_streamed(worker, e)]
             assert worker.held_streamed == len(streamed)
             assert not worker.exclusive or len(worker.held) == 1, "not exclusive"

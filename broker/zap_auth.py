@@ -25,17 +25,41 @@ REFUSED_KEYS_LOGGED_MAX = 100
 """Per socket; further keys are only counted."""
 
 
-class _Keys:
-    """A ``CurveCallback`` of pyzmq for one domain."""
+class ZapAuth:
+    """Allows the keys that it was given last, on a thread of its own."""
 
-    def __init__(self, domain: str, keys: Keys) -> None:
+    def __init__(self, context: Context, keys: Keys) -> None:
+        """Start the thread. Call before binding sockets."""
+        self._authenticator = ThreadAuthenticator(context)
+        self._authenticator.start()
+        self._domains = {domain: _Domain(domain) for domain in ALLOWED}
+        self.allow(keys)
+        for name, domain in self._domains.items():
+            self._authenticator.configure_curve_callback(name, domain)
+
+    def allow(self, keys: Keys) -> None:
+        """Allow these keys, and no others, to new connections."""
+        for name, domain in self._domains.items():
+            roles = sorted(ALLOWED[name])
+            domain.allowed = frozenset(key for role in roles for key in keys.allowed[role])
+
+    def stop(self) -> None:
+        """Stop the thread. Call before terminating the context."""
+        self._authenticator.stop()
+
+
+class _Domain:
+    """A ``CurveCallback`` of pyzmq for one socket."""
+
+    def __init__(self, domain: str) -> None:
+        self.allowed: frozenset[bytes] = frozenset()
+        """Replaced as a whole, for it is read on another thread."""
         self._domain = domain
         self._logged: set[bytes] = set()
-        self._allowed = {keys.public[role] for role in ALLOWED[domain]}
         self._log = structlog.get_logger()
 
     def callback(self, _domain: str, key: bytes) -> bool:
-        if key in self._allowed:
+        if key in self.allowed:
             return True
         KEYS_REFUSED.labels(self._domain).inc()
         # Each key is logged once: a peer with a wrong key reconnects every second.
@@ -43,13 +67,3 @@ class _Keys:
             self._logged.add(key)
             self._log.warning("bus_key_refused", socket=self._domain, public_key=key.decode())
         return False
-
-
-def start(context: Context, keys: Keys) -> ThreadAuthenticator:
-    """Start and return a thread that answers the requests of libzmq. Call before binding sockets;
-    call ``stop`` of the thread before terminating the context."""
-    authenticator = ThreadAuthenticator(context)
-    authenticator.start()
-    for domain in ALLOWED:
-        authenticator.configure_curve_callback(domain, _Keys(domain, keys))
-    return authenticator

@@ -12,10 +12,11 @@ from typing import TypeVar
 
 import zmq
 
+from runtime import endpoints
 from tools.lab.harness.ports import free_range
 from tools.lab.harness.process import LoggedProcess
 from wire import codec, publication, sockets
-from wire.messages import Heartbeat, Message, Ready, WorkerJob, WorkerResult
+from wire.messages import Failure, Heartbeat, Message, Ready, WorkerJob, WorkerResult
 
 M = TypeVar("M", bound=Message)
 WAIT_S = 20
@@ -30,6 +31,10 @@ class Endpoints:
     @classmethod
     def under(cls, directory: Path) -> Endpoints:
         return cls(*(f"ipc://{directory}/{name}" for name in ("front", "back", "events")))
+
+    @classmethod
+    def local(cls, data_dir: Path) -> Endpoints:
+        return cls(*(endpoints.local(data_dir, name) for name in ("frontend", "backend", "events")))
 
     @classmethod
     def on_tcp(cls) -> Endpoints:
@@ -106,18 +111,21 @@ class Dealer(Peer):
                 return message
         raise AssertionError(f"no {kind.__name__} came")
 
-    def answer(self, job: WorkerJob, text: str) -> None:
+    def answer(self, job: WorkerJob, text: str | None, error: Failure | None = None) -> None:
         self.send(
             WorkerResult(
                 broker_epoch=job.broker_epoch,
                 job_id=job.job_id,
                 attempt=job.attempt,
                 text=text,
-                error=None,
+                error=error,
                 tokens=(),
                 infer_ms=1,
             )
         )
+
+    def fail(self, job: WorkerJob, code: str) -> None:
+        self.answer(job, None, Failure(code=code, message="it cannot be recognised"))
 
     def ready(self, credits: int = 4) -> None:
         self.send(Ready(worker_id=self.identity, credits=credits, model="demo", device="cpu"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from broker import events as e
 from broker.limits import Limits
 from broker.routing import Broker
@@ -103,20 +105,26 @@ def published(answer: m.Result, gateway: bytes = GATEWAY) -> e.Publish:
 class Driver:
     """A broker with a subscriber, and its clock. Validates the core after each event."""
 
-    def __init__(self, limits: Limits | None = None, *, subscriber: bool = True) -> None:
+    def __init__(
+        self, limits: Limits | None = None, *, subscriber: bool = True, system_id: str = ""
+    ) -> None:
         self.now_s = 100.0
         self.answered: list[e.Answered] = []
-        self.broker = Broker(epoch="epoch", limits=limits or DEFAULTS)
+        self.ended: list[e.LeaseEnded] = []
+        self.broker = Broker(epoch="epoch", limits=limits or DEFAULTS, system_id=system_id)
         self.handle(e.Tick())
         if subscriber:
             assert self.handle(e.SubscriptionChanged(b"", True)) == []
 
     def handle(self, event: e.Event) -> list[e.Action]:
-        """The actions without ``Answered``, which are collected in ``answered``."""
+        """The actions without ``Answered`` and ``LeaseEnded``, which are collected in ``answered``
+        and ``ended``."""
         actions = self.broker.handle(event, self.now_s)
         self.broker.validate()
         self.answered += [action for action in actions if isinstance(action, e.Answered)]
-        return [action for action in actions if not isinstance(action, e.Answered)]
+        self.ended += [action for action in actions if isinstance(action, e.LeaseEnded)]
+        told = (e.Answered, e.LeaseEnded)
+        return [action for action in actions if not isinstance(action, told)]
 
     def front(self, message: m.Message, identity: bytes = GATEWAY) -> list[e.Action]:
         return self.handle(e.FrontReceived(identity, message))
@@ -126,7 +134,11 @@ class Driver:
 
     def hello(self, identity: bytes = GATEWAY) -> None:
         actions = self.front(m.Hello(gateway_id=identity.decode()), identity)
-        assert actions == [e.SendFront(identity, WELCOME)]
+        assert actions == [e.SendFront(identity, self.answer_to_hello)]
+
+    @property
+    def answer_to_hello(self) -> m.Welcome:
+        return replace(WELCOME, received_ms=round(self.now_s * 1000))
 
     def ready(
         self,
@@ -169,6 +181,7 @@ class Driver:
         tokens: tuple[m.Token, ...] = (),
         broker_epoch: str = "epoch",
         embedding: bytes = b"",
+        held_ms: int | None = None,
     ) -> list[e.Action]:
         answer = m.WorkerResult(
             broker_epoch=broker_epoch,
@@ -179,13 +192,14 @@ class Driver:
             tokens=tokens,
             infer_ms=7,
             embedding=embedding,
+            held_ms=held_ms,
         )
         return self.back(answer, identity)
 
     def bye(
         self, *returned: tuple[int, int], identity: bytes = WORKER, broker_epoch: str = "epoch"
     ) -> list[e.Action]:
-        jobs = tuple(m.ReturnedJob(job_id=job_id, attempt=attempt) for job_id, attempt in returned)
+        jobs = tuple(m.JobAttempt(job_id=job_id, attempt=attempt) for job_id, attempt in returned)
         bye = m.Bye(worker_id=identity.decode(), broker_epoch=broker_epoch, returned=jobs)
         return self.back(bye, identity)
 

@@ -46,7 +46,7 @@ def ready(identity: bytes, throughput_rtfx: float = 0.0, model: str = "demo") ->
 
 @given(said=st.lists(st.tuples(st.booleans(), st.booleans(), generated.messages), max_size=12))
 def test_any_valid_messages(said: list[tuple[bool, bool, m.Message]]) -> None:
-    broker = Broker(epoch="epoch", limits=DEFAULTS)
+    broker = Broker(epoch="epoch", limits=DEFAULTS, system_id="")
     broker.handle(e.SubscriptionChanged(b"", True), 0.0)
     broker.handle(e.FrontReceived(GATEWAY, m.Hello(gateway_id=GATEWAY.decode())), 0.0)
     broker.handle(e.BackReceived(WORKER, ready(WORKER)), 0.0)

@@ -12,7 +12,7 @@ from tests.broker.driving import DEFAULTS
 
 
 def test_the_core_has_a_handler_for_each_event() -> None:
-    core = Broker(epoch="epoch", limits=DEFAULTS)
+    core = Broker(epoch="epoch", limits=DEFAULTS, system_id="")
     assert set(core._handlers) == set(get_args(e.Event))
 
 

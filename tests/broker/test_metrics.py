@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from msgspec import structs
 from prometheus_client import REGISTRY
 
 from broker import events as e
@@ -62,3 +63,16 @@ def test_error_codes_of_workers_add_no_series() -> None:
         metrics.count_answer(e.Answered("live", code, 0, "", 0, 0.0))
     assert value("asr_broker_answers_total", lane="live", outcome="other") == before + 3
     assert series_of_answers() == series
+
+
+def test_a_model_has_series_as_long_as_it_is_served() -> None:
+    served = m.ServedModel(
+        name="zh", model="m", workers=2, throughput_rtfx=80.0, arriving_audio_rate=12.5
+    )
+    load = Driver().broker.load()
+    metrics.set_gauges(structs.replace(load, served=(served,)))
+    assert value("asr_broker_model_throughput_ratio", model="zh") == 80.0
+    assert value("asr_broker_model_arriving_ratio", model="zh") == 12.5
+    metrics.set_gauges(structs.replace(load, served=()))
+    for name in ("throughput_ratio", "arriving_ratio", "workers"):
+        assert REGISTRY.get_sample_value(f"asr_broker_model_{name}", {"model": "zh"}) is None

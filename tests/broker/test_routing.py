@@ -35,7 +35,14 @@ BOTH = (GATEWAY, WORKER)
 def test_hello_is_answered_each_time() -> None:
     driver = Driver()
     driver.hello()
+    driver.now_s += 1.5
     driver.hello()
+    numbered = m.Hello(gateway_id=GATEWAY.decode(), number=7)
+    answer = structs.replace(WELCOME, hello=7, received_ms=round(driver.now_s * 1000))
+    assert driver.front(numbered) == [e.SendFront(GATEWAY, answer)]
+    driver.broker.is_late = True
+    unknown = structs.replace(answer, received_ms=0)
+    assert driver.front(numbered) == [e.SendFront(GATEWAY, unknown)]
 
 
 def test_hello_with_another_identity_is_refused() -> None:
@@ -51,7 +58,9 @@ def test_a_gateway_without_a_common_protocol_version_is_refused() -> None:
     refused = e.SendFront(GATEWAY, m.Refused(version_min=1, version_max=1))
     assert driver.front(hello) == [e.Count("version_refused"), refused]
     assert len(driver.broker.gateways) == 0
-    assert driver.front(structs.replace(hello, version_min=1)) == [e.SendFront(GATEWAY, WELCOME)]
+    assert driver.front(structs.replace(hello, version_min=1)) == [
+        e.SendFront(GATEWAY, driver.answer_to_hello)
+    ]
 
 
 def test_a_worker_without_a_common_protocol_version_is_refused() -> None:
@@ -69,6 +78,53 @@ def test_a_worker_without_a_common_protocol_version_is_refused() -> None:
     assert driver.broker.load().workers == 0
     # Its heartbeats make the broker ask for another Ready, which a newer broker may accept.
     assert driver.beat() == [e.Count("unknown_worker"), e.SendBack(WORKER, WELCOME)]
+
+
+def test_jobs_lost_with_a_workers_connection_are_assigned_at_once(driver: Driver) -> None:
+    for seq in range(3):
+        driver.front(job(seq))
+    ready = m.Ready(
+        worker_id=WORKER.decode(),
+        credits=4,
+        model="demo",
+        device="cpu",
+        broker_epoch="epoch",
+        held=(m.JobAttempt(job_id=2, attempt=1),),
+    )
+    actions = driver.back(ready)
+    assert e.Count("worker_reconnected") in actions and e.SendBack(WORKER, WELCOME) in actions
+    again = [a.message for a in actions if isinstance(a, e.SendBack) and a.message != WELCOME]
+    assert [(j.job_id, j.attempt) for j in again if isinstance(j, m.WorkerJob)] == [(1, 1), (3, 1)]
+    # The one that it holds continues, and none counts as lost by the worker.
+    answer = result(job(1))
+    assert driver.answer(2) == [e.SendFront(GATEWAY, answer), published(answer)]
+    assert driver.answer(1)[0] == e.SendFront(GATEWAY, result(job(0)))
+
+
+def test_peers_of_another_system_are_not_served() -> None:
+    driver = Driver(system_id="one")
+    refused = m.Refused(version_min=1, version_max=1, system_id="one")
+    driver.hello()
+    foreign = m.Hello(gateway_id=GATEWAY.decode(), system_id="two")
+    assert driver.front(foreign) == [e.Count("system_refused"), e.SendFront(GATEWAY, refused)]
+    assert len(driver.broker.gateways) == 0
+    # Nor by anything else that it sends.
+    assert driver.front(job()) == [e.Count("refused_gateway")]
+    assert driver.front(structs.replace(foreign, system_id="one")) == [
+        e.SendFront(GATEWAY, driver.answer_to_hello)
+    ]
+    ready = m.Ready(worker_id=WORKER.decode(), credits=1, model="demo", device="cpu")
+    of_two = structs.replace(ready, system_id="two")
+    assert driver.back(of_two) == [e.Count("system_refused"), e.SendBack(WORKER, refused)]
+    assert driver.broker.load().workers == 0
+    stored = m.Stored(gateway_id=GATEWAY.decode(), system_id="two", keys=())
+    assert driver.front(stored, b"persistence") == [e.Count("system_refused")]
+
+
+def test_peers_of_a_release_without_system_ids_are_served() -> None:
+    driver = Driver(system_id="one")
+    driver.hello()
+    assert driver.ready() == []
 
 
 def test_any_message_starts_the_lease_of_a_gateway() -> None:
@@ -97,6 +153,7 @@ def test_queued_jobs_of_a_silent_gateway_are_dropped(driver: Driver) -> None:
     assert len(driver.broker.scheduler.models["demo"].queue) == 2
     actions = driver.tick(5.5, alive=(WORKER,))
     assert actions == [e.Count("gateway_lease_ended"), *[e.Count("gateway_lost")] * 2]
+    assert driver.ended == [e.LeaseEnded(GATEWAY, 6)]
     answer = result(job(0))
     assert driver.answer(1) == [e.Count("result_for_lost_gateway"), published(answer)]
 

@@ -10,6 +10,7 @@ from broker import answers
 from broker import events as e
 from broker import limits as limit
 from tests.broker.driving import (
+    DEFAULTS,
     GATEWAY,
     OTHER_WORKER,
     STREAMED_S,
@@ -78,6 +79,52 @@ def test_a_worker_that_registers_again_loses_its_jobs(driver: Driver) -> None:
     assert driver.ready() == [e.Count("worker_registered_again"), retry]
 
 
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_job_is_not_blamed_for_the_lost_connections_of_a_worker_that_comes_back(
+    comes_back: bool,
+) -> None:
+    """An identity is that of one process: had the job ended it, another one would come."""
+    driver = Driver()
+    driver.hello()
+    driver.front(job(0))
+    ended: list[m.Result] = []
+    for number in range(4):
+        identity = WORKER if comes_back else f"worker-{number}".encode()
+        actions = driver.ready(identity)
+        actions += driver.handle(e.BackUnsent(identity, worker_job(job(9), 9)))
+        ended += [
+            action.message
+            for action in actions
+            if isinstance(action, e.SendFront) and isinstance(action.message, m.Result)
+        ]
+    if comes_back:
+        driver.ready()
+        assert not ended
+        assert driver.answer(1, attempt=5)
+    else:
+        (result,) = ended
+        assert result.error is not None and result.error.code == "chunk_failed"
+
+
+def test_a_job_survives_any_number_of_cuts_one_after_the_other() -> None:
+    """The lease of each worker that has it ends; each is back before the next one's ends."""
+    driver = Driver()
+    driver.hello()
+    workers = (WORKER, OTHER_WORKER, b"worker-3")
+    for identity in workers:
+        driver.ready(identity)
+    assigned = driver.front(job(0))
+    for _ in range(2 * limit.ATTEMPTS_MAX):
+        (holder,) = (action.identity for action in assigned if isinstance(action, e.SendBack))
+        others = tuple(identity for identity in workers if identity != holder)
+        assigned = driver.tick(DEFAULTS.lease_s + 1, alive=(GATEWAY, *others))
+        assert e.Count("worker_lease_ended") in assigned
+        driver.ready(holder)
+    (holder,) = (action.identity for action in assigned if isinstance(action, e.SendBack))
+    answered = driver.answer(1, holder, attempt=1 + 2 * limit.ATTEMPTS_MAX)
+    assert any(isinstance(action, e.SendFront) for action in answered)
+
+
 def test_an_unreachable_worker_is_lost_and_the_unsent_attempt_does_not_count(
     driver: Driver,
 ) -> None:
@@ -112,42 +159,42 @@ def test_bye_of_another_epoch_returns_nothing(driver: Driver) -> None:
     assert driver.broker.load().in_flight == 1
 
 
+def replace_worker(driver: Driver, ended: bytes, started: bytes) -> list[e.Action]:
+    """A worker ends, which shows when the next message can't be sent; another one is started."""
+    actions = driver.handle(e.BackUnsent(ended, worker_job(job(9), 9)))
+    return actions[2:] + driver.ready(started)
+
+
 def test_third_lost_attempt_ends_the_job(driver: Driver) -> None:
     driver.front(job())
-    assert driver.ready() == [
-        e.Count("worker_registered_again"),
-        e.SendBack(WORKER, worker_job(job(), 1, attempt=2)),
-    ]
-    assert driver.ready() == [
-        e.Count("worker_registered_again"),
-        e.SendBack(WORKER, worker_job(job(), 1, attempt=3)),
-    ]
+    for attempt, (ended, started) in enumerate([(WORKER, b"worker-b"), (b"worker-b", b"worker-c")]):
+        again = e.SendBack(started, worker_job(job(), 1, attempt=attempt + 2))
+        assert replace_worker(driver, ended, started) == [again]
     answer = failure(job(), answers.CHUNK_FAILED, attempt=3)
-    assert driver.ready() == [
-        e.SendFront(GATEWAY, answer),
-        published(answer),
-        e.Count("worker_registered_again"),
-    ]
+    ended_with_it = driver.handle(e.BackUnsent(b"worker-c", worker_job(job(9), 9)))
+    assert e.SendFront(GATEWAY, answer) in ended_with_it and published(answer) in ended_with_it
 
 
 def test_the_last_attempt_runs_exclusively(driver: Driver) -> None:
     """Jobs that were lost together with a poison job twice are not lost with it again."""
     driver.front(job(0))
     driver.front(job(1))
-    driver.ready()
-    driver.ready()
+    replace_worker(driver, WORKER, OTHER_WORKER)
+    replace_worker(driver, OTHER_WORKER, b"worker-c")
     driver.front(job(2))
     assert driver.broker.load().in_flight == 1
-    assert driver.answer(1, attempt=3)[-1] == e.SendBack(WORKER, worker_job(job(1), 2, attempt=3))
-    assert driver.answer(2, attempt=3)[-1] == e.SendBack(WORKER, worker_job(job(2), 3))
+    then = e.SendBack(b"worker-c", worker_job(job(1), 2, attempt=3))
+    assert driver.answer(1, b"worker-c", attempt=3)[-1] == then
+    then = e.SendBack(b"worker-c", worker_job(job(2), 3))
+    assert driver.answer(2, b"worker-c", attempt=3)[-1] == then
 
 
 def test_a_worker_is_reserved_for_a_last_attempt(driver: Driver) -> None:
     driver.front(job(0))
-    driver.ready()
+    replace_worker(driver, WORKER, b"worker-b")
     driver.ready(OTHER_WORKER)
     driver.front(job(1, audio_ms=100))
-    driver.handle(e.BackUnsent(WORKER, worker_job(job(9), 9)))
+    driver.handle(e.BackUnsent(b"worker-b", worker_job(job(9), 9)))
     # The only worker holds job 2 and is reserved until it is idle.
     assert driver.front(job(2)) == []
     assert driver.answer(2, OTHER_WORKER)[-1] == e.SendBack(
@@ -332,3 +379,48 @@ def test_without_a_streaming_model_everywhere_partials_take_credits() -> None:
     assert len(workers_of(driver.front(streamed("a")))) == 1
     assert len(workers_of(driver.front(streamed("b")))) == 1
     assert workers_of(driver.front(streamed("c"))) == [], "a quarter of eight credits"
+
+
+# --------------------------------------------------------------------------- links to workers
+
+
+def run_on_link(bytes_per_s: float, *, held_ms: int | None) -> m.Load:
+    """Live jobs of one second, then of ten, reach two workers over one link."""
+    driver = Driver()
+    driver.hello()
+    for worker in (WORKER, OTHER_WORKER):
+        driver.ready(worker)
+    free_s, results = 0.0, []
+    for tick in range(1_200):
+        driver.now_s += 0.05
+        actions = driver.handle(e.Tick())
+        if tick % 100 == 0:
+            audio_ms = 1_000 if tick < 200 else 10_000
+            actions += driver.front(job(tick, audio_ms=audio_ms))
+            actions += driver.front(job(tick, audio_ms=audio_ms, session_id="other"))
+        for worker in (WORKER, OTHER_WORKER):
+            actions += driver.beat(worker)
+        for action in actions:
+            if isinstance(action, e.SendBack) and isinstance(action.message, m.WorkerJob):
+                free_s = max(free_s, driver.now_s) + len(action.message.pcm) / bytes_per_s
+                results.append((free_s + (held_ms or 0) / 1000, action))
+        for due in [due for due in results if due[0] <= driver.now_s]:
+            results.remove(due)
+            driver.now_s, later_s = due[0], driver.now_s
+            assert isinstance(due[1].message, m.WorkerJob)
+            driver.answer(due[1].message.job_id, due[1].identity, held_ms=held_ms)
+            driver.now_s = later_s
+    driver.handle(e.Tick())
+    return driver.broker.load()
+
+
+def test_what_the_links_to_workers_carry_is_measured_while_they_are_full() -> None:
+    load = run_on_link(240_000.0, held_ms=500)
+    assert load.workers_link_rate == pytest.approx(240_000.0, rel=0.06)
+    assert load.workers_sent_rate <= load.workers_sent_peak_rate
+    assert 64_000.0 < load.workers_sent_peak_rate < 5 * 64_000.0
+
+
+def test_slow_workers_are_no_full_link_nor_are_those_that_do_not_tell() -> None:
+    assert run_on_link(100e6, held_ms=2_000).workers_link_rate == 0.0
+    assert run_on_link(240_000.0, held_ms=None).workers_link_rate == 0.0

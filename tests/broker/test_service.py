@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -22,6 +24,7 @@ from tests.conftest import EmbeddedServices
 from tools.lab.harness.process import LoggedProcess
 from wire import codec
 from wire.messages import (
+    Cancel,
     Hello,
     Load,
     PublishedRecord,
@@ -111,6 +114,27 @@ def test_publications_and_their_confirmation(
 
 def _counted(reason: str, incidents: dict[str, Any]) -> bool:
     return reason in incidents["counts"]
+
+
+def test_a_failed_job_is_logged_with_its_session(
+    broker: LoggedProcess, gateway: Dealer, worker: Dealer
+) -> None:
+    gateway.send(job(0))
+    worker.fail(worker.receive(WorkerJob), "recognition_failed")
+    failed = broker.event("job_failed")
+    assert failed["session_id"] == job(0).session_id
+    assert (failed["segment_index"], failed["outcome"]) == (0, "recognition_failed")
+
+
+def test_what_happens_in_normal_work_is_counted_and_not_logged(
+    broker: LoggedProcess, gateway: Dealer
+) -> None:
+    gateway.send(job(0))
+    gateway.send(Cancel(session_id=job(0).session_id))
+    gateway.send_frames([b"garbage"])
+    logged = broker.event("incidents", where=partial(_counted, "front_malformed"))
+    assert "cancelled" not in logged["counts"]
+    assert not [line for line in broker.events if _counted("cancelled", {"counts": {}, **line})]
 
 
 def test_invalid_frames_of_hostile_peers_affect_no_other_peer(
@@ -215,6 +239,25 @@ def test_a_restarted_broker_has_a_new_epoch_and_peers_reconnect(endpoints: Endpo
             check_round_trip(gateway, worker, 0)
 
 
+def test_of_a_hello_that_arrives_while_the_broker_is_stopped_no_time_is_told(
+    endpoints: Endpoints,
+) -> None:
+    """The link is not to blame."""
+    with (
+        running_broker(endpoints, **NO_REDIS) as broker,
+        Dealer(endpoints.frontend, GATEWAY) as gateway,
+    ):
+        gateway.send(Hello(gateway_id=GATEWAY, number=1))
+        first = gateway.receive(Welcome)
+        assert first.hello == 1 and first.received_ms <= 1000 * time.monotonic()
+        broker.send_signal(signal.SIGSTOP)
+        gateway.send(Hello(gateway_id=GATEWAY, number=2))
+        time.sleep(1.0)
+        broker.send_signal(signal.SIGCONT)
+        answer = gateway.receive(Welcome)
+        assert (answer.hello, answer.received_ms) == (2, 0)
+
+
 def test_an_endpoint_in_use_is_reported_in_one_line(endpoints: Endpoints) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
@@ -222,8 +265,30 @@ def test_an_endpoint_in_use_is_reported_in_one_line(endpoints: Endpoints) -> Non
         with LoggedProcess("broker", **environment, **NO_REDIS) as process:
             assert process.wait() == exit_codes.UNAVAILABLE
     (line,) = [line for line in process.lines if line.startswith("error: ")]
-    assert line == f"error: BROKER_BACKEND: cannot bind {address}: Address already in use"
+    assert line.startswith(f"error: BROKER_BACKEND: cannot bind {address}: Address already in use")
+    assert "set another BROKER_BACKEND" in line
     assert not any("Traceback" in line for line in process.lines)
+
+
+def test_endpoints_that_are_not_set_belong_to_the_data_directory(tmp_path: Path) -> None:
+    with LoggedProcess("broker", DATA_DIR=str(tmp_path)) as first:
+        first.event("broker_ready")
+        run = tmp_path / "run"
+        assert {path.name for path in run.iterdir()} == {
+            *("frontend.sock", "backend.sock", "events.sock")
+        }
+        assert run.stat().st_mode & 0o777 == 0o700
+        # libzmq would replace the socket files, and the first broker would get no more peers.
+        with LoggedProcess("broker", DATA_DIR=str(tmp_path)) as second:
+            assert second.wait() == exit_codes.UNAVAILABLE
+        (line,) = (line for line in second.lines if line.startswith("error: "))
+        assert "stop the other broker, or set another DATA_DIR" in line
+        with Dealer(Endpoints.local(tmp_path).backend, "worker-1") as worker:
+            worker.ready()
+            worker.receive(Welcome)
+    first.kill()
+    with LoggedProcess("broker", DATA_DIR=str(tmp_path)) as after_a_crash:
+        after_a_crash.event("broker_ready")
 
 
 def test_an_invalid_endpoint_is_a_configuration_error(endpoints: Endpoints) -> None:

@@ -36,7 +36,8 @@ def test_keys_replace_consent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     keys.generate(tmp_path)
     monkeypatch.setenv("BUS_KEYS_DIR", str(tmp_path))
     monkeypatch.setenv("BROKER_BACKEND", "tcp://0.0.0.0:7102")
-    assert set((BrokerSettings().bus_keys("broker") or pytest.fail()).public) == set(keys.ROLES)
+    files = BrokerSettings().bus_keys("broker")
+    assert files is not None and set(files.keys.allowed) == set(keys.ROLES[1:])
 
 
 def test_missing_keys_are_reported_in_one_line(
@@ -66,3 +67,10 @@ def test_a_queue_that_does_not_fit_into_the_memory_limit_is_refused(
     assert "BROKER_MEMORY_MB_MAX" in capsys.readouterr().err
     monkeypatch.setenv("BROKER_MEMORY_MB_MAX", "6000")
     assert BrokerSettings().broker_memory_mb_max == 6_000
+
+
+@pytest.mark.parametrize("name", ["BROKER_FRONTEND", "BROKER_BACKEND", "BROKER_EVENTS"])
+def test_a_broker_binds_one_endpoint(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "tcp://127.0.0.1:7101,tcp://127.0.0.1:7102")
+    with pytest.raises(ValueError, match="the one endpoint that this broker binds"):
+        BrokerSettings()

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 import zmq
 
-from broker import zap_auth
 from broker.metrics import KEYS_REFUSED
-from broker.zap_auth import ALLOWED
+from broker.zap_auth import ALLOWED, ZapAuth
 from wire import keys, sockets
 from wire.keys import Keys, Role
 from wire.sockets import Context
@@ -34,7 +33,7 @@ def directory(tmp_path: Path) -> Path:
 def server(directory: Path) -> Iterator[Context]:
     """A context with a ZAP authenticator. Peers have another context, as other processes do."""
     context: Context = zmq.Context()
-    zap = zap_auth.start(context, keys.read(directory, "broker"))
+    zap = ZapAuth(context, keys.read(directory, "broker"))
     yield context
     zap.stop()
     context.term()
