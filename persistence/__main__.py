@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
+
 import zmq
 
 from persistence.service import Service
 from persistence.settings import PersistenceSettings
 from runtime import exit_codes, lifecycle, logging, memory, metrics, settings, tracing
+from runtime.process_report import ProcessReport
 
 
 def main() -> int:
@@ -14,15 +17,18 @@ def main() -> int:
     logging.configure(values.log_level, values.log_format, "persistence")
     settings.log_effective(values)
     stop = lifecycle.StopSignal()
-    metrics.serve("persistence", values.metrics_port)
+    metrics.serve("persistence", *values.metrics_address())
     tracing.start("persistence", *values.traces())
     try:
         service = Service(values)
     except zmq.ZMQError as error:
         settings.fail(f"BROKER_EVENTS or BROKER_FRONTEND: {error}")
+    report = ProcessReport(values.redis_address(), "persistence", f"persistence-{uuid.uuid4().hex}")
+    report.start()
     with service:
         memory.settle()
         service.run(stop)
+    report.close()
     tracing.stop()
     return exit_codes.OK
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from wire import publication
+from wire import publication, versions
 from wire.codec import WireError
 from wire.messages import SESSION_ID_CHARS_MAX, PublishedRecord, Stored, StoredKey
 from wire.records import ChunkDetails, RecordBody, SpeakerLabels, parse_body, segment_copy
@@ -19,7 +19,7 @@ from wire.records import ChunkDetails, RecordBody, SpeakerLabels, parse_body, se
 STORED_KEYS_MAX = 1_000
 """Most keys in one ``Stored``, so that its header stays below ``wire.codec.HEADER_BYTES_MAX``."""
 
-Discard = Literal["bad_message", "bad_session_id", "repeated", "backlog_full"]
+Discard = Literal["foreign_system", "bad_message", "bad_session_id", "repeated", "backlog_full"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +46,8 @@ class Entry:
     byte_count: int
     """Its size on the bus."""
     received_s: float
+    broker: str = ""
+    """The broker that published it, by its place; its gateway is connected to that one."""
 
     @property
     def session_id(self) -> str:
@@ -90,7 +92,9 @@ class BatchBuffer:
     """Call ``receive`` for each publication, ``take_batch`` whenever the writer is idle, and
     ``committed`` after each COMMIT, which removes the batch from the backlog."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, system_id: str) -> None:
+        """Publications of a system with another ``system_id`` are discarded."""
+        self._system_id = system_id
         self.rows = 0
         """Rows received and not committed, including those of batches being written."""
         self.bytes = 0
@@ -100,17 +104,19 @@ class BatchBuffer:
         # With the gateway's id: two gateways may send the same key, such as that of a deletion, and
         # each needs its confirmation.
         self._known: set[tuple[str, StoredKey]] = set()
-        self._epoch: str | None = None
-        self._next_sequence = 0
+        self._next_sequence: dict[str, tuple[str, int]] = {}
+        """By broker: its epoch, and the sequence number that it will use next."""
 
-    def receive(self, frames: Sequence[bytes], now_s: float) -> Reception:
-        """Add a publication, in frames as received by the SUB socket."""
+    def receive(self, frames: Sequence[bytes], now_s: float, broker: str = "") -> Reception:
+        """Add a publication, in frames as received by the SUB socket of ``broker``."""
         try:
             sequence, message = publication.decode(frames)
             key, body = _content(message)
         except WireError:
             return Reception(discarded="bad_message")
-        lost = self._lost_before(message.broker_epoch, sequence)
+        if not versions.of_one_system(self._system_id, message.system_id):
+            return Reception(discarded="foreign_system")
+        lost = self._lost_before(broker, message.broker_epoch, sequence)
         if not 1 <= len(key.session_id) <= SESSION_ID_CHARS_MAX or "\0" in key.session_id:
             return Reception(discarded="bad_session_id", lost=lost)
         if (message.gateway_id, key) in self._known:
@@ -121,6 +127,7 @@ class BatchBuffer:
             body=body,
             byte_count=sum(map(len, frames)),
             received_s=now_s,
+            broker=broker,
         )
         if not self._has_room_for(entry):
             return Reception(discarded="backlog_full", lost=lost)
@@ -156,27 +163,31 @@ class BatchBuffer:
         self._pending_rows -= rows
         return Batch(entries=tuple(entries))
 
-    def committed(self, batch: Batch, superseded: Iterable[Entry] = ()) -> list[Stored]:
-        """Remove ``batch`` from the backlog and return the confirmations to send. It is committed
-        but for the entries in ``superseded``, which were dropped."""
+    def committed(self, batch: Batch, superseded: Iterable[Entry] = ()) -> list[tuple[str, Stored]]:
+        """Remove ``batch`` from the backlog and return the confirmations to send, each with its
+        broker. It is committed but for the entries in ``superseded``, which were dropped."""
         dropped = {(entry.gateway_id, entry.key) for entry in superseded}
-        keys: defaultdict[str, list[StoredKey]] = defaultdict(list)
+        keys: defaultdict[tuple[str, str], list[StoredKey]] = defaultdict(list)
         for entry in batch.entries:
             self._known.discard((entry.gateway_id, entry.key))
             self.rows -= entry.rows
             self.bytes -= entry.byte_count
-            keys[entry.gateway_id].append(entry.key)
+            keys[entry.broker, entry.gateway_id].append(entry.key)
         return [
-            Stored(
-                gateway_id=gateway_id,
-                keys=some,
-                superseded=tuple(
-                    place for place, key in enumerate(some) if (gateway_id, key) in dropped
+            (
+                broker,
+                Stored(
+                    gateway_id=gateway_id,
+                    system_id=self._system_id,
+                    keys=part,
+                    superseded=tuple(
+                        index for index, key in enumerate(part) if (gateway_id, key) in dropped
+                    ),
                 ),
             )
-            for gateway_id, of_one in keys.items()
-            for i in range(0, len(of_one), STORED_KEYS_MAX)
-            if (some := tuple(of_one[i : i + STORED_KEYS_MAX]))
+            for (broker, gateway_id), stored in keys.items()
+            for begin in range(0, len(stored), STORED_KEYS_MAX)
+            if (part := tuple(stored[begin : begin + STORED_KEYS_MAX]))
         ]
 
     def _has_room_for(self, entry: Entry) -> bool:
@@ -187,13 +198,12 @@ class BatchBuffer:
             and self.bytes + entry.byte_count <= self._limits.pending_bytes_max
         )
 
-    def _lost_before(self, epoch: str, sequence: int) -> int:
+    def _lost_before(self, broker: str, epoch: str, sequence: int) -> int:
         # The first publication received in an epoch shows no loss: the subscription may have begun
         # after others were sent.
-        expected = self._next_sequence if epoch == self._epoch else sequence
-        self._epoch = epoch
-        self._next_sequence = sequence + 1
-        return max(0, sequence - expected)
+        known_epoch, expected = self._next_sequence.get(broker, (None, sequence))
+        self._next_sequence[broker] = epoch, sequence + 1
+        return max(0, sequence - expected) if epoch == known_epoch else 0
 
 
 def _content(message: publication.Publication) -> tuple[StoredKey, RecordBody]:

@@ -49,6 +49,13 @@ STALE_ROWS = Counter(
 LOST_SESSIONS = Counter(
     "asr_persistence_lost_sessions_total", "Active sessions marked lost: no further record arrived"
 )
+INDEXED_SESSIONS = Counter(
+    "asr_persistence_indexed_sessions_total",
+    "Sessions made searchable after they were stored: of older releases, lost, or very long",
+)
+EXPIRED_SESSIONS = Counter(
+    "asr_persistence_expired_sessions_total", "Sessions deleted RETENTION_DAYS after their start"
+)
 UNSENT = Counter(
     "asr_persistence_messages_unsent_total",
     "STORED messages dropped because the send queue was full",
@@ -57,7 +64,7 @@ DATABASE_UP = Gauge("asr_persistence_database_up", "1: the last write or connect
 
 # A series that first appears with 1 shows no increase, so series used by alerts are created at
 # start.
-for _reason in ("bad_message", "bad_session_id", "repeated", "backlog_full"):
+for _reason in ("foreign_system", "bad_message", "bad_session_id", "repeated", "backlog_full"):
     DISCARDED.labels(_reason)
 for _body in get_args(RecordBody):
     for _rows in (ROWS, REJECTED_ROWS, LATE_ROWS, STALE_ROWS):

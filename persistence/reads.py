@@ -1,10 +1,14 @@
-"""Reads of stored sessions, for REST and resumption: asynchronous, and with short deadlines."""
+"""Reads of stored sessions, for REST and resumption: asynchronous, and with short deadlines.
+
+Each read names a tenant, and the SQL finds that tenant's sessions only.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
 import psycopg
@@ -14,6 +18,9 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from persistence import segments, speakers
 from persistence.deadline import AsyncDeadlineConnection
+from persistence.history import HistoryPage, HistoryQuery, page_of
+from persistence.link_warning import warn_if_plain
+from wire.records import DEFAULT_TENANT
 
 CONNECTIONS_MAX = 4
 CONNECT_TIMEOUT_S = 2.0
@@ -22,7 +29,9 @@ READ_TIMEOUT_S = 2.0
 RECONNECT_TIMEOUT_S = 2.0
 """The pool stops reconnecting after this time. The next read makes it try again."""
 CLOSE_TIMEOUT_S = 1.0
-HISTORY_ROWS_MAX = 1_000
+TOTALS_KEPT_S = 10.0
+"""Figures over all sessions are read again after this time: reading them takes long in a large
+database."""
 SESSION_ROWS_MAX = 100_000
 """Most segments, and most chunks, in one answer: hours of audio. Further ones are left out."""
 
@@ -31,13 +40,13 @@ Connection: TypeAlias = AsyncDeadlineConnection[Row]
 T = TypeVar("T")
 
 _ISO = "to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
-# The row of a session that has not finished holds no counts.
 # Gateways may be newer than persistence, which migrates the database: without the column, ``model``
 # is that of ``_BEFORE_MODELS``.
 _MODEL = "(SELECT model FROM asr_sessions AS own WHERE own.id = s.id) AS model"
 _BEFORE_MODELS = "(SELECT ''::text AS model) AS before_models"
+# The row of a session that has not finished holds no counts.
 _SESSION_COLUMNS = f"""
-s.id AS session_id, s.user_id, s.status, {_MODEL}, coalesce(s.text, '') AS text,
+s.id AS session_id, s.user_id, s.status, {_MODEL},
 coalesce(s.duration_ms, (SELECT max(c.offset_ms + c.duration_ms) FROM asr_chunks c
                          WHERE c.session_id = s.id), 0)::float8 / 1000 AS duration,
 coalesce(s.chunk_count, (SELECT count(*) FROM asr_chunks c
@@ -49,29 +58,66 @@ CASE WHEN s.error_code IS NOT NULL
 {_ISO.format("s.created_at")} AS created_at,
 {_ISO.format("s.completed_at")} AS completed_at
 """
+_OWN = "s.tenant = %(tenant)s"
+"""Sessions of the tenant that asks."""
+_OWN_BEFORE_TENANTS = f"%(tenant)s = '{DEFAULT_TENANT}'"
+"""The same if persistence, which migrates the database, is of a release without tenants."""
 _PING = "SELECT FROM asr_sessions LIMIT 1"
-_TOTAL = "SELECT count(*) AS total FROM asr_sessions WHERE status <> 'deleted'"
+_VISIBLE = "s.status <> 'deleted'"
+"""Sessions that a client may see."""
+_TOTAL = """
+SELECT count(*) AS total
+FROM (SELECT FROM asr_sessions s WHERE {where} LIMIT %(total_max)s) AS found
+"""
+_PAGE = """
+SELECT s.* FROM asr_sessions s WHERE {where}
+ORDER BY s.created_at DESC, s.id LIMIT %(limit)s + 1 OFFSET %(offset)s
+"""
+# Of a session without a text of its own, the preview is that of its first segments.
 _HISTORY = f"""
-SELECT {_SESSION_COLUMNS} FROM asr_sessions s, {_BEFORE_MODELS} WHERE s.status <> 'deleted'
-ORDER BY s.created_at DESC, s.id LIMIT %s
+SELECT found.* FROM (
+    SELECT {_SESSION_COLUMNS}, CASE WHEN %(texts)s THEN coalesce(s.text, '') END AS text,
+           (extract(epoch FROM s.created_at) * 1000000)::bigint AS created_us,
+           begins.at AS preview_at, substr(whole.text, begins.at, %(preview_chars)s + 1) AS preview,
+           sum(octet_length(coalesce(s.text, ''))) OVER (
+               ORDER BY s.created_at DESC, s.id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+           ) AS bytes_before,
+           count(*) OVER () AS rows_found
+    FROM ({_PAGE}) AS s, {_BEFORE_MODELS},
+    LATERAL (SELECT coalesce(nullif(s.text, ''), (
+        SELECT string_agg(first.text, ' ') FROM (
+            SELECT g.text FROM asr_segments g WHERE g.session_id = s.id AND g.text <> ''
+            ORDER BY g.segment_index LIMIT %(preview_segments)s) AS first), '')) AS whole (text),
+    LATERAL (SELECT greatest(1, strpos(lower(whole.text), %(preview_word)s)
+                                - %(preview_before)s)) AS begins (at)
+) AS found
+WHERE NOT %(texts)s OR coalesce(bytes_before, 0) < %(text_bytes)s
+ORDER BY created_us DESC, session_id
 """
 _SESSION = f"""
-SELECT {_SESSION_COLUMNS} FROM asr_sessions s, {_BEFORE_MODELS}
-WHERE s.id = %s AND s.status <> 'deleted'
+SELECT {_SESSION_COLUMNS}, coalesce(s.text, '') AS text FROM asr_sessions s, {_BEFORE_MODELS}
+WHERE s.id = %(session_id)s AND {_VISIBLE} AND {{own}}
 """
 _CHUNKS = f"""
 SELECT chunk_index, byte_count AS bytes, offset_ms, duration_ms,
        {_ISO.format("received_at")} AS received_at
 FROM asr_chunks WHERE session_id = %s ORDER BY chunk_index LIMIT %s
 """
-_STATUS = "SELECT status FROM asr_sessions WHERE id = %s"
+_TOTALS = """
+SELECT count(*) AS sessions, coalesce(sum(duration_ms), 0)::float8 / 1000 AS audio_s,
+       pg_database_size(current_database()) AS database_bytes
+FROM asr_sessions WHERE status <> 'deleted'
+"""
+_EXISTS = "SELECT FROM asr_sessions WHERE id = %s"
+_STATUS = "SELECT status FROM asr_sessions s WHERE id = %(session_id)s AND {own}"
 _RESUME_STATE = f"""
 SELECT id AS session_id, status, started, generation, gateway_id, resume_token_hash, {_MODEL}, text,
        duration_ms, chunk_count, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
        coalesce(segment_count, 0) <= (SELECT count(*) FROM asr_segments
                                       WHERE session_id = s.id AND NOT provisional)
        AS has_all_segments
-FROM asr_sessions s, {_BEFORE_MODELS} WHERE id = %s
+FROM asr_sessions s, {_BEFORE_MODELS}
+WHERE id = %(session_id)s AND ({{own}} OR NOT started)
 """
 
 
@@ -88,6 +134,8 @@ class SessionReader:
 
     def __init__(self, conninfo: str) -> None:
         self._available: bool | None = None
+        self._totals: Row | None = None
+        self._totals_until_s = float("-inf")
         self._reading: set[asyncio.Future[Any]] = set()
         self._log = structlog.get_logger()
         # The pool logs every failed attempt; this class logs changes of state.
@@ -106,6 +154,7 @@ class SessionReader:
             max_size=CONNECTIONS_MAX,
             timeout=CONNECT_TIMEOUT_S,
             reconnect_timeout=RECONNECT_TIMEOUT_S,
+            configure=_warn_if_plain,
             name="reads",
             open=False,
         )
@@ -126,40 +175,43 @@ class SessionReader:
             return False
         return True
 
-    async def history(self, limit: int) -> tuple[int, list[Row]]:
-        """Return the number of stored sessions, and the newest ``limit`` of them, at most
-        ``HISTORY_ROWS_MAX``.
+    async def history(self, wanted: HistoryQuery) -> HistoryPage:
+        """Return a page of the sessions that are ``wanted``, newest first.
 
         Raises:
             StoreUnavailable: if there is no answer within ``READ_TIMEOUT_S``.
         """
+        conditions, parameters = wanted.conditions()
+        after, place = wanted.place()
 
-        async def read(connection: Connection) -> tuple[int, list[Row]]:
-            (total,) = await _rows(connection, _TOTAL)
-            records = await _rows(connection, _HISTORY, min(limit, HISTORY_ROWS_MAX))
-            return int(total["total"]), records
+        async def read(connection: Connection, own: str) -> HistoryPage:
+            where = " AND ".join([_VISIBLE, own, *conditions])
+            page = " AND ".join([where, *after])
+            (total,) = await _named_rows(connection, _TOTAL.format(where=where), parameters)
+            rows = await _named_rows(connection, _HISTORY.format(where=page), parameters | place)
+            return page_of(rows, int(total["total"]), wanted.limit)
 
-        return await self._read(read)
+        return await self._read_own(read)
 
-    async def session(self, session_id: str) -> Row | None:
+    async def session(self, session_id: str, tenant: str, *, chunks: bool = False) -> Row | None:
         """Return the session with its segments (as ``Result``), their speakers by index, and
-        chunks; None: unknown or deleted.
+        its ``chunks`` if asked for; None: unknown, deleted, or of another tenant.
 
         Raises:
             StoreUnavailable: if there is no answer within ``READ_TIMEOUT_S``.
         """
 
-        async def read(connection: Connection) -> Row | None:
-            found = await _session(connection, _SESSION, session_id)
-            if found is not None:
+        async def read(connection: Connection, own: str) -> Row | None:
+            found = await _session(connection, _SESSION.format(own=own), session_id, tenant)
+            if found is not None and chunks:
                 found["chunks"] = await _rows(connection, _CHUNKS, session_id, SESSION_ROWS_MAX)
             return found
 
-        return await self._read(read) if "\0" not in session_id else None
+        return await self._read_own(read) if "\0" not in session_id else None
 
-    async def resume_state(self, session_id: str) -> Row | None:
+    async def resume_state(self, session_id: str, tenant: str) -> Row | None:
         """Return what a gateway needs to resume the session, centroids of its speakers included;
-        None: unknown.
+        None: unknown, or of another tenant. A session whose start is not stored belongs to nobody.
 
         Raises:
             StoreUnavailable: if there is no answer within ``READ_TIMEOUT_S``.
@@ -167,25 +219,63 @@ class SessionReader:
         if "\0" in session_id:
             return None
 
-        async def read(connection: Connection) -> Row | None:
-            found = await _session(connection, _RESUME_STATE, session_id)
+        async def read(connection: Connection, own: str) -> Row | None:
+            found = await _session(connection, _RESUME_STATE.format(own=own), session_id, tenant)
             if found is not None:
                 rows = await _added(connection, speakers.SELECT_CENTROIDS, session_id)
                 found["centroids"] = speakers.centroids_of(rows[0]) if rows else ()
             return found
 
-        return await self._read(read)
+        return await self._read_own(read)
 
-    async def status(self, session_id: str) -> str | None:
-        """Return the session's status, which can be ``deleted``; None: unknown.
+    async def exists(self, session_id: str) -> bool:
+        """Return whether the id is taken, by whatever tenant.
+
+        Raises:
+            StoreUnavailable: if there is no answer within ``READ_TIMEOUT_S``.
+        """
+        if "\0" in session_id:
+            return False
+        return bool(await self._read(lambda connection: _rows(connection, _EXISTS, session_id)))
+
+    async def status(self, session_id: str, tenant: str) -> str | None:
+        """Return the session's status, None: unknown, or of another tenant. A deleted session is
+        either unknown or ``deleted``.
 
         Raises:
             StoreUnavailable: if there is no answer within ``READ_TIMEOUT_S``.
         """
         if "\0" in session_id:
             return None
-        found = await self._read(lambda connection: _rows(connection, _STATUS, session_id))
+        parameters = {"session_id": session_id, "tenant": tenant}
+        found = await self._read_own(
+            lambda connection, own: _named_rows(connection, _STATUS.format(own=own), parameters)
+        )
         return found[0]["status"] if found else None
+
+    async def totals(self) -> Row | None:
+        """Return ``sessions``, ``audio_s`` of the finished ones, and ``database_bytes``, up to
+        ``TOTALS_KEPT_S`` old; None: there was no answer."""
+        now_s = time.monotonic()
+        if now_s >= self._totals_until_s:
+            # Before the query, so that further callers do not wait for a silent database, too.
+            self._totals_until_s = now_s + TOTALS_KEPT_S
+            try:
+                (self._totals,) = await self._read(lambda connection: _rows(connection, _TOTALS))
+            except StoreUnavailable:
+                self._totals = None
+        return self._totals
+
+    async def _read_own(self, read: Callable[[Connection, str], Awaitable[T]]) -> T:
+        """``read`` gets the condition that a session is the tenant's."""
+
+        async def either(connection: Connection) -> T:
+            try:
+                return await read(connection, _OWN)
+            except psycopg.errors.UndefinedColumn:
+                return await read(connection, _OWN_BEFORE_TENANTS)
+
+        return await self._read(either)
 
     async def _read(self, read: Callable[[Connection], Awaitable[T]]) -> T:
         # In a task of its own: a cancelled psycopg call waits until the server confirms. A
@@ -229,14 +319,26 @@ class SessionReader:
         self._available = available
 
 
+async def _warn_if_plain(connection: Connection) -> None:
+    warn_if_plain(connection)
+
+
 async def _rows(connection: Connection, query: str, *parameters: object) -> list[Row]:
     cursor = await connection.execute(query, parameters)
     return await cursor.fetchall()
 
 
-async def _session(connection: Connection, query: str, session_id: str) -> Row | None:
+async def _named_rows(
+    connection: Connection, query: str, parameters: Mapping[str, object]
+) -> list[Row]:
+    cursor = await connection.execute(query, parameters)
+    return await cursor.fetchall()
+
+
+async def _session(connection: Connection, query: str, session_id: str, tenant: str) -> Row | None:
     """Return the row that ``query`` finds, with the session's segments."""
-    for row in await _rows(connection, query, session_id):
+    parameters = {"session_id": session_id, "tenant": tenant}
+    for row in await _named_rows(connection, query, parameters):
         found = await _rows(connection, segments.SELECT, session_id, SESSION_ROWS_MAX)
         labels = await _added(connection, speakers.SELECT_LABELS, session_id, SESSION_ROWS_MAX)
         return {

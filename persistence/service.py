@@ -5,19 +5,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import structlog
 import zmq
 
 from persistence import metrics
-from persistence.batch_buffer import BatchBuffer
+from persistence.batch_buffer import Batch, BatchBuffer, Entry
 from persistence.settings import PersistenceSettings
 from persistence.writer import Writer
 from runtime import lifecycle, memory, tracing
+from runtime.bus_link import Links
 from wire import codec, publication, sockets
 from wire.messages import Stored
-from wire.records import SegmentCopy
+from wire.records import SegmentCopy, SessionDeleted, SessionFinished
 
 POLL_S_MAX = 0.1
 """Longest delay until a SIGTERM is noticed."""
@@ -33,7 +34,7 @@ _log = structlog.get_logger()
 
 
 class Service:
-    """Use as a context manager, on one thread, and call ``run``.
+    """Use as a context manager, on one thread, and call ``run``. It subscribes to every broker.
 
     Raises:
         zmq.ZMQError: if an endpoint is malformed.
@@ -42,30 +43,40 @@ class Service:
     def __init__(self, settings: PersistenceSettings) -> None:
         limits = settings.limits()
         metrics.BACKLOG_ROWS_MAX.set(limits.pending_rows_max)
-        self._buffer = BatchBuffer(limits)
+        self._buffer = BatchBuffer(limits, settings.system_id)
         self._writer = Writer(
             settings.database_address(),
             write_timeout_s=settings.persistence_write_timeout_s,
             lost_after_s=settings.session_lost_s,
+            retention_days=settings.retention_days,
         )
         keys = settings.bus_keys("persistence")
         self._context: sockets.Context = zmq.Context()
+        identity = sockets.new_identity("persistence")
+        now_s = time.monotonic()
+        self._poller = zmq.Poller()
         try:
-            self._events = sockets.connect_sub(
-                self._context, settings.broker_events, publication.TOPICS, keys
-            )
-            self._broker = sockets.connect_dealer(
-                self._context,
-                settings.broker_frontend,
-                sockets.new_identity("persistence"),
+            self._events = Links(
+                settings.broker_events,
+                lambda endpoint, keys, monitored: sockets.connect_sub(
+                    self._context, endpoint, publication.TOPICS, keys, events=monitored
+                ),
                 keys,
+                self._poller,
+                now_s,
+            )
+            self._brokers = Links(
+                settings.broker_frontend,
+                lambda endpoint, keys, monitored: sockets.connect_dealer(
+                    self._context, endpoint, identity, keys, events=monitored
+                ),
+                keys,
+                self._poller,
+                now_s,
             )
         except zmq.ZMQError:
             self._context.destroy(linger=0)
             raise
-        self._poller = zmq.Poller()
-        self._poller.register(self._events, zmq.POLLIN)
-        self._poller.register(self._broker, zmq.POLLIN)
         self._poller.register(self._writer.wake.fileno(), zmq.POLLIN)
         self._last_received_s = 0.0
         self._sweeper = memory.Sweeper()
@@ -78,7 +89,7 @@ class Service:
         # An unavailable database must not delay the end of the process.
         self._writer.stop(WRITER_STOP_S)
         self._events.close()
-        self._broker.close(linger=int(WRITER_STOP_S * 1_000))
+        self._brokers.close(linger_ms=int(WRITER_STOP_S * 1_000))
         self._context.term()
 
     def run(self, stop: lifecycle.StopSignal) -> None:
@@ -98,13 +109,16 @@ class Service:
     def _turn(self, *, draining: bool) -> None:
         assert self._writer.alive, "the writer's thread has ended; its traceback is above"
         self._poller.poll(math.ceil(self._poll_s() * 1_000))
+        for links in (self._events, self._brokers):
+            links.turn(time.monotonic())
         self._receive()
         written = self._writer.committed()
         if written is not None:
             batch, superseded = written
-            for stored in self._buffer.committed(batch, superseded):
-                self._send(stored)
+            for broker, stored in self._buffer.committed(batch, superseded):
+                self._send(broker, stored)
             now_s = time.monotonic()
+            _log_ends(batch, superseded)
             for entry in batch.entries:
                 metrics.STORE_SECONDS.observe(now_s - entry.received_s)
                 if tracing.on() and isinstance(entry.body, SegmentCopy):
@@ -131,22 +145,46 @@ class Service:
 
     def _receive(self) -> None:
         now_s = time.monotonic()
-        for frames in _received(self._events):
-            reception = self._buffer.receive(frames, now_s)
-            self._last_received_s = now_s
-            metrics.PUBLICATIONS_LOST.inc(reception.lost)
-            if reception.discarded is not None:
-                metrics.DISCARDED.labels(reception.discarded).inc()
-        # The broker sends nothing to persistence; an unexpected message must not fill the queue.
-        for _ in _received(self._broker):
-            metrics.DISCARDED.labels("unexpected_answer").inc()
+        for broker, link in self._events:
+            for frames in _received(link.socket):
+                reception = self._buffer.receive(frames, now_s, broker)
+                self._last_received_s = now_s
+                metrics.PUBLICATIONS_LOST.inc(reception.lost)
+                if reception.discarded is not None:
+                    metrics.DISCARDED.labels(reception.discarded).inc()
+        # Brokers send nothing to persistence; an unexpected message must not fill the queue.
+        for _, link in self._brokers:
+            for _ in _received(link.socket):
+                metrics.DISCARDED.labels("unexpected_answer").inc()
 
-    def _send(self, stored: Stored) -> None:
-        try:
-            self._broker.send_multipart(codec.encode(stored), zmq.DONTWAIT)
-        except zmq.Again:
-            # The gateway sends unconfirmed data again, and that is confirmed then.
-            metrics.UNSENT.inc()
+    def _send(self, broker: str, stored: Stored) -> None:
+        """Send through the broker that published the data; if that is away, through all others: the
+        gateway may be connected to any of them."""
+        origin = self._brokers.get(broker)
+        if origin is not None and (origin.connected or self._brokers.connected == 0):
+            links = [origin]
+        else:
+            links = [link for _, link in self._brokers if link.connected]
+        unsent = not links
+        for link in links:
+            try:
+                link.socket.send_multipart(codec.encode(stored), zmq.DONTWAIT)
+            except zmq.Again:
+                unsent = True
+        # The gateway sends unconfirmed data again, and gets its confirmation then.
+        metrics.UNSENT.inc(unsent)
+
+
+def _log_ends(batch: Batch, superseded: Iterable[Entry]) -> None:
+    """Log the ends of sessions that are stored now."""
+    dropped = {id(entry) for entry in superseded}
+    for entry in batch.entries:
+        if id(entry) in dropped:
+            continue
+        if isinstance(entry.body, SessionFinished):
+            _log.info("session_stored", session_id=entry.session_id, status=entry.body.status)
+        elif isinstance(entry.body, SessionDeleted):
+            _log.info("session_deleted", session_id=entry.session_id)
 
 
 def _received(socket: sockets.Socket) -> Iterator[list[bytes]]:

@@ -9,10 +9,11 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import Field, model_validator
 
 from persistence.batch_buffer import Limits
-from runtime.settings import BusSettings, DatabaseSettings, ProcessSettings
+from runtime import endpoints
+from runtime.settings import BusSettings, DatabaseSettings, ProcessSettings, RedisSettings
 
 
-class PersistenceSettings(DatabaseSettings, BusSettings, ProcessSettings):
+class PersistenceSettings(DatabaseSettings, RedisSettings, BusSettings, ProcessSettings):
     """Read from environment variables, which have the upper-case names of the fields."""
 
     persistence_batch_rows_max: Annotated[int, Field(ge=1, le=10_000)] = 1_000
@@ -28,6 +29,16 @@ class PersistenceSettings(DatabaseSettings, BusSettings, ProcessSettings):
 
     session_lost_s: Annotated[float, Field(ge=60, le=31_536_000)] = 3_600.0
     """An active session is marked ``lost`` if nothing of it was stored for this long."""
+
+    retention_days: Annotated[float, Field(ge=0, le=36_500)] = 0.0
+    """Sessions and their texts are deleted this long after their start, once they have ended. 0:
+    never."""
+
+    @model_validator(mode="after")
+    def _endpoints_in_pairs(self) -> Self:
+        if len(endpoints.split(self.broker_events)) != len(endpoints.split(self.broker_frontend)):
+            raise ValueError("BROKER_EVENTS and BROKER_FRONTEND must list the same brokers")
+        return self
 
     @model_validator(mode="after")
     def _address_can_be_read(self) -> Self:

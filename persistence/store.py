@@ -16,14 +16,15 @@ The records of a session are merged by these rules, whatever their order:
 * speakers: see ``persistence.speakers``. The end deletes labels as it deletes segments.
 * deleted: the row becomes a tombstone. Content is deleted, and later data is dropped and counted.
 
-The first record of any kind inserts the session's row.
+The first record of any kind inserts the session's row. It belongs to no tenant before the start.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from operator import attrgetter
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -33,6 +34,7 @@ from msgspec.structs import asdict
 
 from persistence import metrics, segments, speakers
 from persistence.batch_buffer import Entry
+from persistence.search_terms import terms_of
 from persistence.values import clean, items_json, wall_time
 from wire.messages import Segment
 from wire.records import (
@@ -58,7 +60,7 @@ TIMELESS = (ChunkDetails, SessionDeleted)
 """Records that are written whatever their generation."""
 
 _PLACEHOLDERS = """
-INSERT INTO asr_sessions (id) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING
+INSERT INTO asr_sessions (id, tenant) SELECT unnest(%s::text[]), '' ON CONFLICT DO NOTHING
 """
 # In a fixed order, so that two writers cannot deadlock. The locks keep a concurrent deletion from
 # happening between this query and the inserts.
@@ -71,10 +73,10 @@ _STARTED = """
 UPDATE asr_sessions
 SET user_id = %(user_id)s, client = %(client)s, mode = %(mode)s, language = %(language)s,
     created_at = %(at)s, resume_token_hash = %(resume_token_hash)s, model = %(model)s,
-    started = true,
+    tenant = %(tenant)s, started = true,
     generation = greatest(generation, %(generation)s)
 WHERE id = %(session_id)s AND status <> 'deleted'
-  AND (NOT started OR created_at > %(at)s)
+  AND (NOT started OR created_at > %(at)s OR tenant = '')
 """
 # The first gateway that claims a generation gets it. A complete session cannot be claimed, nor one
 # with another token. A session is complete if its start, its end and all its segments are stored:
@@ -93,8 +95,9 @@ WHERE id = %(session_id)s AND status <> 'deleted' AND generation < %(generation)
 """
 _FINISHED = """
 UPDATE asr_sessions
-SET status = %(status)s, text = %(text)s, duration_ms = %(duration_ms)s,
-    chunk_count = %(chunk_count)s, segment_count = %(segment_count)s, completed_at = %(at)s,
+SET status = %(status)s, text = %(text)s, terms = array_to_tsvector(%(terms)s::text[]),
+    duration_ms = %(duration_ms)s, chunk_count = %(chunk_count)s,
+    segment_count = %(segment_count)s, completed_at = %(at)s,
     error_code = CASE WHEN error_code = 'unstorable' THEN error_code
                       ELSE %(error_code)s END,
     error_message = CASE WHEN error_code = 'unstorable' THEN error_message
@@ -120,9 +123,9 @@ ON CONFLICT DO NOTHING
 _TOMBSTONES = """
 UPDATE asr_sessions
 SET status = 'deleted', user_id = '', client = '', mode = '', language = '', text = NULL,
-    duration_ms = NULL, chunk_count = NULL, segment_count = NULL, error_code = NULL,
-    error_message = NULL, completed_at = NULL, started = false, deleted_at = row.at,
-    resume_token_hash = '', gateway_id = '', model = ''
+    terms = NULL, duration_ms = NULL, chunk_count = NULL, segment_count = NULL,
+    error_code = NULL, error_message = NULL, completed_at = NULL, started = false,
+    deleted_at = row.at, resume_token_hash = '', gateway_id = '', model = '', tenant = ''
 FROM unnest(%s::text[], %s::timestamptz[]) AS row (session_id, at)
 WHERE asr_sessions.id = row.session_id AND status <> 'deleted'
 """
@@ -221,6 +224,7 @@ def _write_finished(cursor: Cursor, entries: list[Entry]) -> None:
         [
             {
                 **_fields(entry),
+                "terms": _terms(body),
                 "error_code": clean(body.failure.code) if body.failure else None,
                 "error_message": clean(body.failure.message) if body.failure else None,
                 "ranks": _RANKS,
@@ -242,6 +246,13 @@ def _write_finished(cursor: Cursor, entries: list[Entry]) -> None:
         for table in ("asr_segments", "asr_speakers"):
             cursor.executemany(_SUPERSEDED.format(table), superseding)
     speakers.erase(cursor, [entry.session_id for entry in entries])
+
+
+def _terms(ending: SessionFinished) -> list[str] | None:
+    """None: the session's text is that of its segments, see ``persistence.text_index``."""
+    if not ending.text and ending.segment_count:
+        return None
+    return terms_of([ending.text or ""])
 
 
 def first_superseded(ending: SessionFinished) -> int:
@@ -312,6 +323,11 @@ def _write_deleted(cursor: Cursor, entries: list[Entry]) -> None:
         entry.session_id: wall_time(body.requested_at_ms)
         for entry, body in _of(SessionDeleted, entries)
     }
+    delete_sessions(cursor, times)
+
+
+def delete_sessions(cursor: Cursor, times: Mapping[str, datetime]) -> None:
+    """Leave tombstones of the sessions, which are deleted at these times."""
     cursor.execute(_TOMBSTONES, (list(times), list(times.values())))
     for table in ("asr_segments", "asr_chunks", "asr_speakers", "asr_speaker_centroids"):
         cursor.execute(f"DELETE FROM {table} WHERE session_id = ANY (%s)", (list(times),))

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 
 _LOST = """
-UPDATE asr_sessions s SET status = 'lost', completed_at = now()
+UPDATE asr_sessions s SET status = 'lost', completed_at = now(), terms = NULL
 WHERE status = 'active' AND coalesce(resumed_at, created_at) < now() - %(after)s
   AND NOT EXISTS (SELECT FROM asr_segments g
                   WHERE g.session_id = s.id AND g.stored_at >= now() - %(after)s)

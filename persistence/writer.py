@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import random
 import socket
@@ -15,16 +16,23 @@ import structlog
 from persistence import metrics, store
 from persistence.batch_buffer import Batch, Entry
 from persistence.deadline import DeadlineConnection
+from persistence.link_warning import warn_if_plain
 from persistence.migrate import SchemaTooNewError, migrate
+from persistence.retention import delete_old
 from persistence.speakers import erase_old
 from persistence.sweep import mark_lost
+from persistence.text_index import SESSIONS_MAX, index_texts
 from runtime.backoff import Backoff
 
 CONNECT_TIMEOUT_S = 5
 MIGRATE_TIMEOUT_S = 300.0
 RETRY_INITIAL_S = 0.1
 SWEEP_EVERY_S = 60.0
-"""Interval between searches for lost sessions."""
+"""Interval between searches for lost sessions, texts that are not indexed, and sessions that are
+old enough to be deleted."""
+INDEX_EVERY_S = 0.2
+"""Interval between batches of the latter two while there are more. New rows are written in between.
+"""
 RETRY_MAX_S = 3.0
 
 Written: TypeAlias = tuple[Batch, list[Entry]]
@@ -43,12 +51,25 @@ class Writer:
     process.
     """
 
-    def __init__(self, conninfo: str, *, write_timeout_s: float, lost_after_s: float) -> None:
+    def __init__(
+        self,
+        conninfo: str,
+        *,
+        write_timeout_s: float,
+        lost_after_s: float,
+        retention_days: float,
+    ) -> None:
+        """``retention_days``: sessions are deleted this long after their start; 0: never."""
         self.idle = True
         self._conninfo = conninfo
         self._write_timeout_s = write_timeout_s
         self._lost_after_s = lost_after_s
+        self._retention_days = retention_days
         self._sweep_due_s = 0.0
+        self._delete_due_s = 0.0 if retention_days else math.inf
+        self._deleted = 0
+        self._index_due_s = 0.0
+        self._indexed = 0
         self._inbox: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[Written] = queue.SimpleQueue()
         self.wake, self._waker = socket.socketpair()
@@ -102,8 +123,10 @@ class Writer:
             self._until_done(None)
             while True:
                 self._sweep()
+                self._index_texts()
+                self._delete_old()
                 try:
-                    batch = self._inbox.get(timeout=SWEEP_EVERY_S)
+                    batch = self._inbox.get(timeout=self._idle_s())
                 except queue.Empty:
                     continue
                 if batch is None:
@@ -132,6 +155,45 @@ class Writer:
             metrics.LOST_SESSIONS.inc(lost)
             _log.warning("sessions_lost", sessions=lost)
 
+    def _index_texts(self) -> None:
+        """Index some of the texts that are not indexed yet. Errors as in ``_sweep``."""
+        if self._connection is None or time.monotonic() < self._index_due_s:
+            return
+        try:
+            with self._connection.deadline(self._write_timeout_s):
+                indexed = index_texts(self._connection)
+        except psycopg.Error as error:
+            self._failed(error)
+            return
+        self._indexed += indexed
+        metrics.INDEXED_SESSIONS.inc(indexed)
+        more = indexed == SESSIONS_MAX
+        self._index_due_s = time.monotonic() + (INDEX_EVERY_S if more else SWEEP_EVERY_S)
+        if self._indexed and not more:
+            _log.info("sessions_indexed", sessions=self._indexed)
+            self._indexed = 0
+
+    def _delete_old(self) -> None:
+        """Delete some of the sessions that are old enough. Errors as in ``_sweep``."""
+        if self._connection is None or time.monotonic() < self._delete_due_s:
+            return
+        try:
+            with self._connection.deadline(self._write_timeout_s):
+                deleted = delete_old(self._connection, self._retention_days)
+        except psycopg.Error as error:
+            self._failed(error)
+            return
+        self._deleted += deleted
+        metrics.EXPIRED_SESSIONS.inc(deleted)
+        self._delete_due_s = time.monotonic() + (INDEX_EVERY_S if deleted else SWEEP_EVERY_S)
+        if self._deleted and not deleted:
+            _log.info("sessions_expired", sessions=self._deleted)
+            self._deleted = 0
+
+    def _idle_s(self) -> float:
+        due_s = min(self._sweep_due_s, self._index_due_s, self._delete_due_s)
+        return min(SWEEP_EVERY_S, max(INDEX_EVERY_S, due_s - time.monotonic()))
+
     def _until_done(self, batch: Batch | None) -> list[Entry] | None:
         """Migrate and write, until it succeeds; return what ``store.write`` returns. None:
         stopped."""
@@ -157,7 +219,11 @@ class Writer:
             autocommit=True,
             connect_timeout=CONNECT_TIMEOUT_S,
             application_name="asr-persistence",
+            # A pooler such as PgBouncer in transaction mode may change the server connection, and
+            # with it the prepared statements, between two transactions.
+            prepare_threshold=None,
         )
+        warn_if_plain(connection)
         try:
             with connection.deadline(MIGRATE_TIMEOUT_S):
                 applied = migrate(connection)

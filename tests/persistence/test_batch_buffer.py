@@ -3,12 +3,13 @@ from __future__ import annotations
 import random
 
 import pytest
+from msgspec import structs
 
 from persistence.batch_buffer import STORED_KEYS_MAX, Batch, BatchBuffer, Limits, Reception
 from tests.persistence import sent
 from wire import codec
 from wire.messages import PublishedRecord, Record, Stored, StoredKey
-from wire.publication import encode
+from wire.publication import decode, encode
 from wire.records import SegmentCopy
 
 LIMITS = Limits(
@@ -19,7 +20,7 @@ TAKEN = Reception()
 
 def buffer(**changes: float) -> BatchBuffer:
     fields = {name: getattr(LIMITS, name) for name in Limits.__slots__}
-    return BatchBuffer(Limits(**{**fields, **changes}))
+    return BatchBuffer(Limits(**{**fields, **changes}), "")
 
 
 def take(core: BatchBuffer, now_s: float = 1_000.0) -> Batch:
@@ -58,10 +59,23 @@ def test_each_gateway_gets_its_keys_after_the_commit() -> None:
     batch = take(core)
     assert core.rows == 2
     assert core.committed(batch) == [
-        Stored(gateway_id="a", keys=(key(0),)),
-        Stored(gateway_id="b", keys=(key(4, "record"),)),
+        ("", Stored(gateway_id="a", keys=(key(0),))),
+        ("", Stored(gateway_id="b", keys=(key(4, "record"),))),
     ]
     assert (core.rows, core.bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("other, taken", [("one", True), ("", True), ("two", False)])
+def test_publications_of_another_system_are_neither_stored_nor_confirmed(
+    other: str, taken: bool
+) -> None:
+    core = BatchBuffer(LIMITS, "one")
+    _, message = decode(sent.published_result(0, sent.result()))
+    reception = core.receive(encode(0, structs.replace(message, system_id=other)), 0.0)
+    assert reception.discarded == (None if taken else "foreign_system")
+    assert core.rows == taken
+    if taken:
+        assert [stored.system_id for _, stored in core.committed(take(core))] == ["one"]
 
 
 def test_a_result_becomes_a_complete_row() -> None:
@@ -93,7 +107,7 @@ def test_the_same_key_of_two_gateways_is_two_records() -> None:
     assert core.receive(sent.published_record(0, sent.started(), gateway_id="a"), 0.0) == TAKEN
     other = sent.started(client="10.0.0.9")
     assert core.receive(sent.published_record(1, other, gateway_id="b"), 0.0) == TAKEN
-    assert [m.gateway_id for m in core.committed(take(core))] == ["a", "b"]
+    assert [m.gateway_id for _, m in core.committed(take(core))] == ["a", "b"]
 
 
 def test_chunks_count_as_rows_and_a_large_record_is_a_batch_of_its_own() -> None:
@@ -198,7 +212,7 @@ def test_confirmations_fit_into_a_message() -> None:
     for seq in range(2_500):
         core.receive(sent.published_result(seq, sent.result(session_id, seq)), 0.0)
     batch = take(core)
-    messages = core.committed(batch, batch.entries)
+    messages = [stored for _, stored in core.committed(batch, batch.entries)]
     assert [len(m.keys) for m in messages] == [STORED_KEYS_MAX, STORED_KEYS_MAX, 500]
     for message in messages:
         assert message.superseded == tuple(range(len(message.keys)))
@@ -227,16 +241,32 @@ def test_every_accepted_publication_is_confirmed_once(seed: int) -> None:
             if writing is not None:
                 assert 1 <= sum(e.rows for e in writing.entries) <= LIMITS.batch_rows_max
         else:
-            for message_out in core.committed(writing):
+            for _, message_out in core.committed(writing):
                 confirmed.extend(message_out.keys)
             writing = None
         assert 0 <= core.rows <= LIMITS.pending_rows_max
         assert core.rows == len(taken) - len(confirmed)
     if writing is not None:
-        for message_out in core.committed(writing):
+        for _, message_out in core.committed(writing):
             confirmed.extend(message_out.keys)
     while (batch := core.take_batch(now_s, draining=True)) is not None:
-        for message_out in core.committed(batch):
+        for _, message_out in core.committed(batch):
             confirmed.extend(message_out.keys)
     assert confirmed == taken
     assert (core.rows, core.bytes) == (0, 0)
+
+
+def test_each_broker_has_a_sequence_and_confirms_what_it_published() -> None:
+    core = buffer()
+    first = sent.published_result(5, sent.result(seq=0), gateway_id="g")
+    second = sent.published_result(90, sent.result(seq=1), gateway_id="g")
+    again = sent.published_result(91, sent.result(seq=0), gateway_id="g")
+    assert core.receive(first, 0.0, "one") == TAKEN
+    assert core.receive(second, 0.0, "two") == TAKEN
+    assert core.receive(again, 0.0, "two").discarded == "repeated"
+    later = sent.published_result(8, sent.result(seq=2), gateway_id="g")
+    assert core.receive(later, 0.0, "one").lost == 2
+    assert core.committed(take(core)) == [
+        ("one", Stored(gateway_id="g", keys=(key(0), key(2)))),
+        ("two", Stored(gateway_id="g", keys=(key(1),))),
+    ]

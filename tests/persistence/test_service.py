@@ -130,6 +130,8 @@ def test_rows_are_stored_and_confirmed_before_sigterm_ends_the_process(
         assert broker.stored(len(expected)) == expected
         assert segment_count(database) == 100
         assert query(database, "SELECT status, started FROM asr_sessions") == [("completed", True)]
+        stored = process.event("session_stored")
+        assert (stored["session_id"], stored["status"]) == ("s", "completed")
         assert process.terminate() == exit_codes.OK
         assert process.events[-1]["event"] == "persistence_stopped"
         assert "text 7" not in "\n".join(process.lines)

@@ -29,3 +29,10 @@ def test_a_malformed_url_is_refused_without_its_password(monkeypatch: pytest.Mon
     messages = str(caught.value.errors(include_input=False, include_context=False))
     assert "DATABASE_URL" in messages
     assert "secret" not in messages
+
+
+def test_both_lists_of_brokers_have_the_same_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROKER_FRONTEND", "tcp://one:7101,tcp://two:7101")
+    monkeypatch.setenv("BROKER_EVENTS", "tcp://one:7103")
+    with pytest.raises(ValidationError, match="must list the same brokers"):
+        PersistenceSettings()

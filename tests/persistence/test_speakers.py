@@ -14,6 +14,7 @@ from persistence.reads import SessionReader
 from persistence.speakers import erase_old
 from persistence.store import write
 from tests.persistence import sent
+from wire.records import DEFAULT_TENANT
 
 Connection = psycopg.Connection[Any]
 VOICE, OTHER = b"\0\0\x80?\0\0\0\0", b"\0\0\0\0\0\0\x80?"
@@ -144,8 +145,8 @@ async def test_labels_and_centroids_are_read(connection: Connection, database: s
     reader = SessionReader(database)
     await reader.open()
     try:
-        session = await reader.session("s")
-        state = await reader.resume_state("s")
+        session = await reader.session("s", DEFAULT_TENANT)
+        state = await reader.resume_state("s", DEFAULT_TENANT)
     finally:
         await reader.close()
     assert session is not None and state is not None
@@ -160,7 +161,7 @@ async def test_a_schema_without_speakers_is_read(database: str) -> None:
     reader = SessionReader(database)
     await reader.open()
     try:
-        state = await reader.resume_state("s")
+        state = await reader.resume_state("s", DEFAULT_TENANT)
     finally:
         await reader.close()
     assert state is not None and state["speakers"] == {} and state["centroids"] == ()

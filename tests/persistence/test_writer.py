@@ -10,7 +10,11 @@ import pytest
 import structlog
 
 from persistence import store
+from persistence import writer as writer_module
 from persistence.batch_buffer import Batch
+from persistence.migrate import load_migrations, migrate
+from persistence.retention import SESSIONS_MAX as OLD_SESSIONS_MAX
+from persistence.text_index import SESSIONS_MAX
 from persistence.writer import Writer, limit_server_side
 from tests.persistence import sent
 
@@ -19,7 +23,7 @@ ANSWER_S_MAX = 20.0
 
 @pytest.fixture
 def writer(database: str) -> Iterator[Writer]:
-    opened = Writer(database, write_timeout_s=10.0, lost_after_s=3_600.0)
+    opened = Writer(database, write_timeout_s=10.0, lost_after_s=3_600.0, retention_days=0.0)
     yield opened
     opened.stop(ANSWER_S_MAX)
 
@@ -90,11 +94,57 @@ def test_a_newer_schema_delays_batches_and_is_logged_once(
 
 def test_a_missing_server_does_not_delay_the_end(tmp_path: Path) -> None:
     writer = Writer(
-        f"postgresql://postgres@/x?host={tmp_path}", write_timeout_s=10.0, lost_after_s=3_600.0
+        f"postgresql://postgres@/x?host={tmp_path}",
+        write_timeout_s=10.0,
+        lost_after_s=3_600.0,
+        retention_days=0.0,
     )
     writer.start()
     writer.submit(batch_of(0))
     assert writer.stop(ANSWER_S_MAX)
+
+
+def test_texts_stored_before_are_indexed_in_the_background(
+    writer: Writer, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "INDEX_EVERY_S", 0.001)
+    count = SESSIONS_MAX + 1
+    with psycopg.connect(database, autocommit=True) as connection:
+        migrate(connection, load_migrations()[:6])
+        connection.execute(
+            "INSERT INTO asr_sessions (id, status, text)"
+            " SELECT 's' || i, 'completed', 'nine two' FROM generate_series(1, %s) AS i",
+            (count,),
+        )
+        writer.start()
+        writer.submit(batch_of(0))
+        wait_committed(writer)
+        indexed = "SELECT count(*) = %s FROM asr_sessions WHERE terms @@ 'nine'"
+        while connection.execute(indexed, (count,)).fetchone() == (False,):
+            assert writer.alive
+
+
+def test_old_sessions_are_deleted_in_the_background(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "INDEX_EVERY_S", 0.001)
+    count = OLD_SESSIONS_MAX + 1
+    with psycopg.connect(database, autocommit=True) as connection:
+        migrate(connection)
+        connection.execute(
+            "INSERT INTO asr_sessions (id, status, created_at)"
+            " SELECT 's' || i, 'completed', now() - interval '8 days'"
+            " FROM generate_series(1, %s) AS i",
+            (count,),
+        )
+        writer = Writer(database, write_timeout_s=10.0, lost_after_s=3_600.0, retention_days=7)
+        writer.start()
+        try:
+            deleted = "SELECT count(*) = %s FROM asr_sessions WHERE status = 'deleted'"
+            while connection.execute(deleted, (count,)).fetchone() == (False,):
+                assert writer.alive
+        finally:
+            writer.stop(ANSWER_S_MAX)
 
 
 def test_dropped_tables_are_created_again(writer: Writer, database: str) -> None:

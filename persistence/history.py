@@ -1,0 +1,157 @@
+"""Core: a page of the history of sessions: what is asked for, as conditions of a query, and what
+its rows become.
+
+Pages are found by the last session of the page before, not by a number of rows, so that sessions
+stored in the meantime move none from one page to another.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from persistence.search_terms import first_word, query_of
+
+LIMIT_MAX = 1_000
+"""Sessions of a page."""
+OFFSET_MAX = 10_000
+"""Sessions skipped, each of which the database reads. Use cursors to read on."""
+TOTAL_MAX = 5_000
+"""Sessions counted. ``total`` is this number if there are as many or more."""
+PREVIEW_CHARS_MAX = 200
+"""Characters of a text that a list shows."""
+PREVIEW_BEFORE_CHARS = 40
+"""Of these, characters before the first word that is searched for."""
+PREVIEW_SEGMENTS = 8
+"""Segments of which a session without a text of its own has its preview."""
+TEXT_BYTES_MAX = 8 << 20
+"""UTF-8 bytes of whole texts, after which a page ends early."""
+_CURSOR = re.compile(r"(\d{1,18}) (.{1,128})", re.DOTALL)
+_CREATED_US_MAX = 253_402_300_799_999_999
+"""End of the year 9999."""
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cursor:
+    """A place in the history: after this session."""
+
+    created_us: int
+    """Microseconds since 1970."""
+    session_id: str
+
+    def encode(self) -> str:
+        packed = f"{self.created_us} {self.session_id}".encode()
+        return base64.urlsafe_b64encode(packed).decode().rstrip("=")
+
+    @staticmethod
+    def decode(text: str) -> Cursor:
+        """Raises:
+        ValueError: not a cursor that ``encode`` made.
+        """
+        try:
+            packed = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
+        except ValueError:
+            packed = ""
+        match = _CURSOR.fullmatch(packed)
+        if match is not None and "\0" not in packed:
+            cursor = Cursor(created_us=int(match[1]), session_id=match[2])
+            # The decoder ignores characters that it does not know.
+            if cursor.encode() == text and cursor.created_us <= _CREATED_US_MAX:
+                return cursor
+        raise ValueError("not a next_cursor of this server")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryQuery:
+    """The sessions asked for. None, and an empty tuple, are no condition."""
+
+    tenant: str
+    """To whom the sessions belong."""
+    limit: int = 50
+    """At most ``LIMIT_MAX``."""
+    offset: int = 0
+    cursor: Cursor | None = None
+    since: datetime | None = None
+    """Sessions that began at this time or later …"""
+    until: datetime | None = None
+    """… and before this one. Both are aware of their time zone."""
+    user_id: str | None = None
+    statuses: tuple[str, ...] = ()
+    model: str | None = None
+    words: str = ""
+    """Words that the text has; ``""``: any text. Only the texts of ended sessions are found."""
+    texts: bool = False
+    """Return whole texts besides previews."""
+
+    def conditions(self) -> tuple[list[str], dict[str, Any]]:
+        """Return the conditions on ``asr_sessions s`` besides that of the tenant, and the
+        parameters of the query."""
+        asked: list[tuple[str, str, Any]] = [
+            ("s.created_at >= %(since)s", "since", self.since),
+            ("s.created_at < %(until)s", "until", self.until),
+            ("s.user_id = %(user_id)s", "user_id", self.user_id),
+            ("s.status = ANY (%(statuses)s)", "statuses", list(self.statuses) or None),
+            ("s.model = %(model)s", "model", self.model),
+            ("s.terms @@ %(terms)s::tsquery", "terms", query_of(self.words) or None),
+        ]
+        used = [each for each in asked if each[2] is not None]
+        parameters = {
+            "tenant": self.tenant,
+            "limit": min(self.limit, LIMIT_MAX),
+            "offset": min(self.offset, OFFSET_MAX),
+            "total_max": TOTAL_MAX,
+            "texts": self.texts,
+            "text_bytes": TEXT_BYTES_MAX,
+            "preview_chars": PREVIEW_CHARS_MAX,
+            "preview_before": PREVIEW_BEFORE_CHARS,
+            "preview_segments": PREVIEW_SEGMENTS,
+            "preview_word": first_word(self.words),
+        }
+        return [condition for condition, _, _ in used], parameters | {
+            name: value for _, name, value in used
+        }
+
+    def place(self) -> tuple[list[str], dict[str, Any]]:
+        """Return the condition of the cursor, likewise."""
+        if self.cursor is None:
+            return [], {}
+        # The first part is what the index can use.
+        after = "s.created_at <= %(last_at)s AND (s.created_at < %(last_at)s OR s.id > %(last_id)s)"
+        last_at = _EPOCH + timedelta(microseconds=self.cursor.created_us)
+        return [after], {"last_at": last_at, "last_id": self.cursor.session_id}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryPage:
+    total: int
+    """Sessions on all pages, at most ``TOTAL_MAX``."""
+    records: tuple[dict[str, Any], ...]
+    next_cursor: str | None
+    """None: there are no more."""
+
+
+def page_of(rows: Sequence[Mapping[str, Any]], total: int, limit: int) -> HistoryPage:
+    """Return the page that ``rows`` make; each row has the number of rows that there are."""
+    shown = rows[: min(limit, LIMIT_MAX)]
+    more = bool(shown) and shown[0]["rows_found"] > len(shown)
+    next_cursor = None
+    if more:
+        last = Cursor(created_us=shown[-1]["created_us"], session_id=shown[-1]["session_id"])
+        next_cursor = last.encode()
+    return HistoryPage(total=total, records=tuple(map(_record, shown)), next_cursor=next_cursor)
+
+
+def _record(row: Mapping[str, Any]) -> dict[str, Any]:
+    record = dict(row)
+    for name in ("created_us", "bytes_before", "rows_found"):
+        del record[name]
+    begin, preview = record.pop("preview_at"), record["preview"]
+    before, after = "…" if begin > 1 else "", "…" if len(preview) > PREVIEW_CHARS_MAX else ""
+    shown = before + preview[:PREVIEW_CHARS_MAX].strip() + after
+    text = record["text"] if record["text"] is not None else shown
+    return record | {"preview": shown, "text": text}
