@@ -1,4 +1,4 @@
-"""``python -m asr_worker``: keep ``ASR_WORKERS`` worker processes of each model running.
+"""``python -m asr_worker``: keep ``ASR_WORKERS`` workers of each model running, or as many as fit.
 
 This process imports neither torch nor FunASR, so it starts at once and stays small. It restarts a
 worker that crashed or hangs. It exits with one line on stderr if a setting is wrong.
@@ -9,7 +9,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from asr_worker.settings import WorkerSettings
+import structlog
+
+from asr_worker.settings import NotPulledError, WorkerSettings, model_source
+from asr_worker.worker_count import this_machine, worker_count
 from runtime import exit_codes, lifecycle, logging, settings
 from runtime.supervisor import Child, run_children
 
@@ -20,17 +23,18 @@ a worker that was only paused is not killed as well."""
 ONEDNN_SHAPES_MAX = 64
 """Compiled kernels that oneDNN caches, one for each shape of a batch. Its default of 1,024 takes
 35 MB more after 600 batches of random lengths, and is not faster."""
-OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TRANSFORMERS_OFFLINE": "1"}
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 """Workers contact nobody; a class of FunASR that would fetch a part of its model fails at once."""
 WORKER = (sys.executable, "-m", "asr_worker.service")
 
 
 def worker_children(
     values: WorkerSettings,
+    workers: int,
     command: Sequence[str] = WORKER,
     silence_s_max: float = SILENCE_S_MAX,
 ) -> list[Child]:
-    """Return one supervised child per worker. Each has one model.
+    """Return one supervised child per worker, ``workers`` of each model. Each has one model.
 
     A worker that an operator ended by SIGTERM is restarted like a crashed one. Only wrong settings
     end the supervisor.
@@ -51,7 +55,7 @@ def worker_children(
             silence_s_max=silence_s_max,
         )
         for name, model in values.served_models.items()
-        for _ in range(values.asr_workers)
+        for _ in range(workers)
     ]
 
 
@@ -59,7 +63,15 @@ def main() -> int:
     values = settings.load(WorkerSettings)
     logging.configure(values.log_level, values.log_format, "asr_worker-supervisor")
     settings.log_effective(values)
-    return run_children(worker_children(values), lifecycle.StopSignal())
+    try:
+        # Here and not in each worker, so that the error is printed once.
+        for name in values.named_models():
+            values.model_directory(model_source(name))
+    except NotPulledError as error:
+        settings.fail(str(error))
+    found = worker_count(values, this_machine())
+    structlog.get_logger().info("workers", of_each_model=found.workers, reason=found.reason)
+    return run_children(worker_children(values, found.workers), lifecycle.StopSignal())
 
 
 if __name__ == "__main__":

@@ -45,8 +45,8 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchLimits:
-    """Limits of a batch, and the cost that tells how long it will take. A single job may exceed all
-    of them."""
+    """Limits of a batch, and the cost from which its duration is estimated. A single job may exceed
+    all of them."""
 
     jobs_max: int
     audio_ms_max: int
@@ -120,13 +120,6 @@ class BatchQueue(Generic[K]):
 
     def remove(self, key: K) -> None:
         self._audio_ms -= self._queued.pop(key).audio_ms
-
-    def clear(self) -> list[K]:
-        """Remove all jobs and return their keys in order of arrival."""
-        keys = list(self._queued)
-        self._queued.clear()
-        self._audio_ms = 0
-        return keys
 
     def limit_jobs(self, jobs_max: int) -> None:
         """The model has turned out to take fewer jobs in a batch."""

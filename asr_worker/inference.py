@@ -7,6 +7,7 @@ has ended. PyTorch releases the interpreter lock while it computes, so the two t
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import queue
 import threading
@@ -134,7 +135,8 @@ def _recognize(recognizer: Recognizer, jobs: Sequence[WorkerJob]) -> Sequence[Re
             return recognitions
         reason = f"{len(recognitions)} recognitions for {len(jobs)} utterances"
     except Exception as error:
-        structlog.get_logger().exception("recognizer_raised")
+        sessions = sorted({job.session_id for job in jobs})
+        structlog.get_logger().exception("recognizer_raised", session_ids=sessions)
         reason = type(error).__name__
     failure = Failure(code=RECOGNITION_FAILED, message=f"the recogniser failed ({reason})")
     return [Recognition(text=None, failure=failure)] * len(jobs)
@@ -157,7 +159,8 @@ def _log_and_trace(
     started_s: float,
     elapsed_s: float,
 ) -> None:
-    """Log the failures, and trace every final."""
+    """Log the failures, with debug lines the other utterances, too; and trace every final."""
+    debugs = logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
     for job, recognition in zip(jobs, recognitions, strict=True):
         code = None if recognition.failure is None else recognition.failure.code
         if code is not None:
@@ -167,6 +170,13 @@ def _log_and_trace(
                 segment_index=job.seq,
                 attempt=job.attempt,
                 code=code,
+            )
+        elif debugs and not job.partial:
+            structlog.get_logger().debug(
+                "utterance_recognised",
+                session_id=job.session_id,
+                segment_index=job.seq,
+                attempt=job.attempt,
             )
         if tracing.on() and not job.partial:
             tracing.record(

@@ -1,15 +1,24 @@
-"""Core: the jobs of one worker, from arrival to result, and its registration with the broker.
+"""Core: the jobs of one worker, from arrival to result, and its registration with each broker.
 
 Messages from the broker go in; messages to send and counts come out. A job is *held* from its
 arrival until its result is taken, and *running* once it is in a batch. The book validates what the
 broker sends: no message makes it raise.
+
+Several brokers share a worker. Each is granted an equal part of the credits, so that the worker
+holds no more jobs than with one broker, and none of them can take the place of another. No broker
+knows what the others have assigned. The jobs of all form one queue and share batches, so that a
+broker without jobs leaves its part of the *time* to the others. With a second broker, the credits
+of one still fill a batch.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import copy
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from asr_worker.batching import BatchLimits, BatchQueue
 from asr_worker.recognizer.protocol import Recognition
@@ -18,10 +27,10 @@ from wire.messages import (
     STREAMED_PARTIAL_MS,
     Abilities,
     Bye,
+    JobAttempt,
     Message,
     Ready,
     Refused,
-    ReturnedJob,
     Welcome,
     WorkerJob,
     WorkerResult,
@@ -62,12 +71,14 @@ class JobKey:
     attempt: int
 
 
-def key_of(job: WorkerJob) -> JobKey:
+def key_of(job: WorkerJob | WorkerResult) -> JobKey:
     return JobKey(job.broker_epoch, job.job_id, job.attempt)
 
 
 class JobBook:
-    """The caller performs the returned actions in order.
+    """The book of one broker. ``another`` makes that of a further one, with the same jobs: each
+    book's ``queued``, ``take_batch`` and ``answer`` are those of all. The caller performs the
+    returned actions in order; results go to the broker with the ``epoch`` that they name.
 
     ``worker_id`` is this process's identity, and ``served_name`` what sessions call its model.
     ``throughput_rtfx`` is its measured inverse real-time factor, 0 if unknown. ``abilities`` is
@@ -84,6 +95,7 @@ class JobBook:
         limits: BatchLimits,
         abilities: Abilities,
         throughput_rtfx: float = 0.0,
+        system_id: str,
     ) -> None:
         self._worker_id = worker_id
         self._abilities = abilities
@@ -103,15 +115,37 @@ class JobBook:
             served_name=served_name,
             version_min=versions.VERSION_MIN,
             version_max=versions.VERSION_MAX,
+            system_id=system_id,
         )
         # A broker that forgot this worker grants new credits while an older batch still runs.
         self._held_max = credits + limits.jobs_max + streamed_credits + limits.streamed_jobs_max
         self._queue: BatchQueue[JobKey] = BatchQueue(limits)
         self._jobs: dict[JobKey, WorkerJob] = {}
         self._answered: OrderedDict[JobKey, None] = OrderedDict()
-        self._epoch: str | None = None
+        self.epoch: str | None = None
+        """That of the broker; None: not known yet."""
+        self._brokers = 1
         self._welcome_due = False
         self._draining = False
+
+    def another(self) -> JobBook:
+        """Return a book for a further broker, of which nothing is known yet."""
+        book = copy.copy(self)
+        book.epoch, book._welcome_due = None, False
+        return book
+
+    def share(self, brokers: int) -> None:
+        """So many brokers share the worker now."""
+        self._brokers = max(1, brokers)
+
+    @property
+    def credits(self) -> int:
+        """Jobs that this broker may assign now, at least one."""
+        return -(-self._ready.credits // self._brokers)
+
+    @property
+    def streamed_credits(self) -> int:
+        return -(-self._ready.streamed_credits // self._brokers)
 
     @property
     def queued(self) -> int:
@@ -126,7 +160,19 @@ class JobBook:
     def introduce(self) -> Ready:
         """Return the registration: the first message, and the answer to an unknown broker."""
         self._welcome_due = True
-        return self._ready
+        return replace(self._ready, credits=self.credits, streamed_credits=self.streamed_credits)
+
+    def reconnected(self) -> Sequence[Action]:
+        """A new connection to the broker was made. Messages in transit on the previous connection
+        are lost in both directions, so the worker reports the jobs that it holds."""
+        if self._draining:
+            return [self._bye([])]
+        # A copy of an answered job is no longer in transit: its result was lost.
+        for key in [key for key in self._answered if key.broker_epoch == self.epoch]:
+            del self._answered[key]
+        held = [key for key in self._jobs if key.broker_epoch == self.epoch]
+        attempts = (JobAttempt(job_id=key.job_id, attempt=key.attempt) for key in held)
+        return [replace(self.introduce(), broker_epoch=self.epoch or "", held=tuple(attempts))]
 
     def receive(self, message: Message) -> Sequence[Action]:
         """Process a message from the broker."""
@@ -138,7 +184,8 @@ class JobBook:
             case Refused():
                 # The next Welcome, in answer to a heartbeat, asks for another Ready.
                 self._welcome_due = False
-                return [MessageRejected("version_refused")]
+                reason = "system_refused" if message.system_id else "version_refused"
+                return [MessageRejected(reason)]
             case _:
                 return [MessageRejected("not_for_workers")]
 
@@ -160,6 +207,7 @@ class JobBook:
     ) -> list[WorkerResult]:
         """End a batch of ``take_batch``: return its results, in the same order."""
         results = []
+        of_broker = Counter(job.broker_epoch for job in batch)
         for job, recognition in zip(batch, recognitions, strict=True):
             key = key_of(job)
             del self._jobs[key]
@@ -179,6 +227,7 @@ class JobBook:
                     embedding=recognition.embedding,
                     infer_ms=infer_ms,
                     batch_jobs=len(batch),
+                    broker_jobs=of_broker[job.broker_epoch],
                 )
             )
         while len(self._answered) > ANSWERED_MAX:
@@ -188,7 +237,7 @@ class JobBook:
     def drain(self) -> Bye:
         """Accept no more jobs and return those that are not running. Running jobs get results."""
         self._draining = True
-        return self._bye(self._forget_queue())
+        return self._bye(self.forget_queue())
 
     def give_up(self) -> Bye:
         """Return the running jobs as well, because their batch will not end in time."""
@@ -197,11 +246,11 @@ class JobBook:
     def _bye(self, keys: list[JobKey]) -> Bye:
         return Bye(
             worker_id=self._worker_id,
-            broker_epoch=self._epoch or "",
+            broker_epoch=self.epoch or "",
             returned=tuple(
-                ReturnedJob(job_id=key.job_id, attempt=key.attempt)
+                JobAttempt(job_id=key.job_id, attempt=key.attempt)
                 for key in keys
-                if key.broker_epoch == self._epoch
+                if key.broker_epoch == self.epoch
             ),
         )
 
@@ -215,11 +264,13 @@ class JobBook:
         second Ready would discard the jobs that arrived after the first.
         """
         was_due, self._welcome_due = self._welcome_due, False
-        is_new, self._epoch = self._epoch != welcome.broker_epoch, welcome.broker_epoch
+        is_new = self.epoch != welcome.broker_epoch
         if was_due and not is_new:
             return []
         actions: list[Action] = []
-        if forgotten := len(self._forget_queue()):
+        forgotten = len(self.forget_queue())
+        self.epoch = welcome.broker_epoch
+        if forgotten:
             actions.append(JobsDiscarded("old_epoch" if is_new else "forgotten", forgotten))
         if not was_due and not self._draining:
             actions.append(self.introduce())
@@ -227,16 +278,16 @@ class JobBook:
 
     def _receive_job(self, job: WorkerJob) -> Sequence[Action]:
         key = key_of(job)
-        if self._epoch is None:
-            self._epoch = job.broker_epoch
+        if self.epoch is None:
+            self.epoch = job.broker_epoch
         if key in self._jobs or key in self._answered:
             return [JobsDiscarded("duplicate")]
-        if job.broker_epoch != self._epoch:
+        if job.broker_epoch != self.epoch:
             return [JobsDiscarded("old_epoch")]
         if self._draining:
             # In transit when this worker sent Bye. A second Bye spares the broker the wait.
             return [JobsDiscarded("draining"), self._bye([key])]
-        if len(self._jobs) >= self._held_max:
+        if self._held() >= self._held_max:
             # Only a broker that ignores the credits gets here; its deadline moves the job on.
             return [JobsDiscarded("over_credit")]
         superseded = self._drop_older_attempts(key)
@@ -262,14 +313,24 @@ class JobBook:
 
     def _drop_older_attempts(self, key: JobKey) -> int:
         """Drop queued older attempts at this job: the broker accepts only the newest result."""
-        older = [held for held in self._jobs if held.job_id == key.job_id and held in self._queue]
+        older = [
+            held
+            for held in self._jobs
+            if (held.broker_epoch, held.job_id) == (key.broker_epoch, key.job_id)
+            and held in self._queue
+        ]
         for held in older:
             self._queue.remove(held)
             del self._jobs[held]
         return len(older)
 
-    def _forget_queue(self) -> list[JobKey]:
-        keys = self._queue.clear()
+    def forget_queue(self) -> list[JobKey]:
+        """Forget the broker's jobs that are not running, and return them in order of arrival."""
+        keys = [k for k in self._jobs if k.broker_epoch == self.epoch and k in self._queue]
         for key in keys:
+            self._queue.remove(key)
             del self._jobs[key]
         return keys
+
+    def _held(self) -> int:
+        return sum(key.broker_epoch == self.epoch for key in self._jobs)

@@ -25,6 +25,9 @@ QUEUED = Gauge("asr_worker_queued_jobs", "Jobs waiting for a batch")
 RECOGNITIONS = Counter(
     "asr_worker_recognitions_total", "Utterances processed, by outcome", ["outcome"]
 )
+PUNCTUATION_FAILURES = Counter(
+    "asr_worker_punctuation_failures_total", "Texts whose punctuation failed: they have no marks"
+)
 AUDIO_SECONDS = Counter("asr_worker_audio_seconds_total", "Audio recognised")
 BATCH_SIZE = Histogram(
     "asr_worker_batch_size",
@@ -43,5 +46,5 @@ for _outcome in ("text", "failure"):
     RECOGNITIONS.labels(_outcome)
 for _reason in ("duplicate", "old_epoch", "forgotten", "draining", "over_credit", "superseded"):
     JOBS_DISCARDED.labels(_reason)
-for _reason in ("malformed", "not_for_workers", "version_refused"):
+for _reason in ("malformed", "not_for_workers", "version_refused", "system_refused"):
     FRAMES_REJECTED.labels(_reason)

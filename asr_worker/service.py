@@ -2,7 +2,8 @@
 
 The main thread owns the socket and performs what the job book returns. It sends heartbeats to the
 broker and the supervisor only while the inference thread is idle or its current batch is younger
-than the hang limit. A stuck inference thread therefore silences the process, and both act on that.
+than the hang limit. If the thread is stuck, the silence makes the broker reassign the jobs and the
+supervisor restart the process.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
@@ -18,8 +20,16 @@ import zmq
 from msgspec.structs import replace
 
 from asr_worker.batching import HANG_TIMES_EXPECTED, BatchLimits, BatchPacing
+from asr_worker.gpu import gpu_usage
 from asr_worker.inference import InferenceLoop
-from asr_worker.job_book import Action, JobBook, JobsDiscarded, MessageRejected
+from asr_worker.job_book import (
+    Action,
+    JobBook,
+    JobKey,
+    JobsDiscarded,
+    MessageRejected,
+    key_of,
+)
 from asr_worker.metrics import (
     FRAMES_REJECTED,
     JOBS_DISCARDED,
@@ -33,16 +43,23 @@ from asr_worker.recognizer.protocol import ModelLoadError, Recognizer
 from asr_worker.recognizer.trial import Trial, measure
 from asr_worker.settings import WorkerSettings
 from runtime import exit_codes, lifecycle, logging, memory, metrics, settings, tracing
+from runtime.bus_link import Links
 from runtime.liveness import Liveness
+from runtime.usage import UsageMeter
 from wire import codec, versions
-from wire.messages import Heartbeat, Message, Refused
-from wire.sockets import Context, Socket, connect_dealer, new_identity
+from wire.messages import Heartbeat, Message, Refused, Usage, WorkerJob, WorkerResult
+from wire.sockets import Context, connect_dealer, new_identity
 
 HEARTBEAT_S = 1.0
+USAGE_S = 2.0
+"""Interval of heartbeats that report what the process uses."""
 POLL_S = 0.1
 """Longest wait for messages, and so the longest delay before SIGTERM is noticed."""
 WAIT_S_MIN = 0.001
 """Shortest wait during a rest between batches."""
+ARRIVALS_MAX = 4_096
+"""Jobs without a result whose times of arrival are kept; beyond it the oldest is forgotten, and its
+result has no ``held_ms``."""
 RECEIVE_MAX = 256
 """Messages received per turn, so that a flood cannot delay results."""
 LOAD_S_MAX = 1_800.0
@@ -70,11 +87,14 @@ class Worker:
         self._hang_s = values.asr_hang_s
         """The current batch hangs if it takes longer."""
         self._loop = InferenceLoop(self._build)
+        self._usage = UsageMeter()
+        self._usage_due_s = 0.0
         self._pacing = BatchPacing()
+        self._refused: Refused | None = None
 
     def run(self) -> int:
         """Load the model, serve until the stop signal, drain. Returns the exit code."""
-        keys = self._values.bus_keys("worker")
+        key_files = self._values.bus_keys("worker")
         recognizer = self._load()
         if self._stop.requested:
             return exit_codes.OK
@@ -82,7 +102,16 @@ class Worker:
         if recognizer is None or trial is None:
             return self._exit_code_without_model()
         context: Context = zmq.Context()
-        socket = connect_dealer(context, self._values.broker_backend, self._worker_id, keys)
+        poller = zmq.Poller()
+        links = Links(
+            self._values.broker_backend,
+            lambda endpoint, keys, events: connect_dealer(
+                context, endpoint, self._worker_id, keys, events=events
+            ),
+            key_files,
+            poller,
+            time.monotonic(),
+        )
         limits = BatchLimits(
             jobs_max=trial.batch_jobs,
             audio_ms_max=self._values.asr_batch_audio_ms_max,
@@ -98,11 +127,12 @@ class Worker:
             throughput_rtfx=trial.throughput_rtfx,
             abilities=replace(recognizer.abilities, batch_jobs=limits.usual_jobs),
             served_name=self._values.asr_served_name or recognizer.model,
+            system_id=self._values.system_id,
         )
         MODEL.labels(recognizer.model, recognizer.device).set(1)
         memory.settle()
         self._log.info("worker_ready", model=recognizer.model, device=recognizer.device)
-        bus = _Bus(socket, self._loop)
+        bus = _Bus(links, poller, self._loop, book)
         try:
             code = self._serve(bus, book)
             if code == exit_codes.OK:
@@ -110,7 +140,7 @@ class Worker:
         finally:
             self._loop.close()
             # Bounded: without a broker these messages cannot be delivered.
-            socket.close(linger=round(FLUSH_S * 1000))
+            links.close(linger_ms=round(FLUSH_S * 1000))
             context.term()
         self._log.info("worker_ended", exit_code=code)
         return code
@@ -140,7 +170,6 @@ class Worker:
         return exit_codes.FAILURE
 
     def _serve(self, bus: _Bus, book: JobBook) -> int:
-        bus.perform([book.introduce()])
         next_beat_s = time.monotonic()
         sweeper = memory.Sweeper()
         while not self._stop.requested:
@@ -158,14 +187,11 @@ class Worker:
 
     def _turn(self, bus: _Bus, book: JobBook) -> None:
         """Receive jobs, start the next batch, then send the results of the finished one."""
-        for message in bus.receive():
+        bus.follow()
+        for place, message in bus.receive():
             if isinstance(message, Refused):
-                self._log.error(
-                    "protocol_version_refused",
-                    spoken=[versions.VERSION_MIN, versions.VERSION_MAX],
-                    broker=[message.version_min, message.version_max],
-                )
-            bus.perform(book.receive(message))
+                self._note_refusal(message)
+            bus.perform(bus.books[place].receive(message), place)
         now_s = time.monotonic()
         finished = self._loop.finished()
         if finished is not None:
@@ -178,7 +204,14 @@ class Worker:
             self._pacing.jobs_wait()
         QUEUED.set(book.queued)
         if finished is not None:
-            bus.perform(book.answer(finished.jobs, finished.recognitions, finished.infer_ms))
+            bus.answer(book.answer(finished.jobs, finished.recognitions, finished.infer_ms))
+
+    def _note_refusal(self, refused: Refused) -> None:
+        # The broker refuses each READY; log the first refusal.
+        if refused != self._refused:
+            self._refused = refused
+            event, details = versions.explain(refused, self._values.system_id)
+            self._log.error(event, **details)
 
     def _start_batch(self, book: JobBook, now_s: float) -> None:
         recognizer = self._loop.recognizer
@@ -200,33 +233,67 @@ class Worker:
         busy_s = self._loop.busy_s(now_s)
         if busy_s < self._hang_s:
             self._liveness.beat()
-            bus.perform([Heartbeat(worker_id=self._worker_id, busy_ms=round(busy_s * 1000))])
+            usage = None
+            if now_s >= self._usage_due_s:
+                self._usage_due_s = now_s + USAGE_S
+                usage = Usage(**self._usage.read(), **gpu_usage())
+            for place, book in bus.books.items():
+                beat = Heartbeat(
+                    worker_id=self._worker_id,
+                    busy_ms=round(busy_s * 1000),
+                    usage=usage,
+                    credits=book.credits,
+                    streamed_credits=book.streamed_credits,
+                )
+                bus.perform([beat], place)
         else:
             self._log.error("inference_hangs", busy_s=round(busy_s, 1))
 
     def _drain(self, bus: _Bus, book: JobBook) -> int:
         """Return the queued jobs and finish the running ones before the drain deadline."""
         deadline_s = time.monotonic() + lifecycle.DRAIN_S - FLUSH_S
-        bus.perform([book.drain()])
+        for place, each in bus.books.items():
+            bus.perform([each.drain()], place)
         while self._loop.busy and time.monotonic() < deadline_s:
             bus.wait(POLL_S)
             self._turn(bus, book)
         if not self._loop.busy:
             return exit_codes.OK
         self._log.warning("batch_abandoned", busy_s=round(self._loop.busy_s(time.monotonic()), 1))
-        bus.perform([book.give_up()])
+        for place, each in bus.books.items():
+            bus.perform([each.give_up()], place)
         return exit_codes.FAILURE
 
 
 class _Bus:
-    """The broker's socket and the inference thread's wake-up in one poller."""
+    """The brokers' sockets and the inference thread's wake-up in one poller, and a book for each
+    broker, by its place."""
 
-    def __init__(self, socket: Socket, loop: InferenceLoop) -> None:
-        self._socket = socket
+    def __init__(
+        self, links: Links, poller: zmq.Poller, loop: InferenceLoop, first: JobBook
+    ) -> None:
+        """``first``: the book from which the others are made."""
+        self.books: dict[str, JobBook] = {}
+        self._links = links
         self._loop = loop
-        self._poller = zmq.Poller()
-        self._poller.register(socket, zmq.POLLIN)
+        self._poller = poller
+        self._first = first
+        self._arrived_s: OrderedDict[JobKey, float] = OrderedDict()
+        """Times of arrival of the jobs that have no result yet."""
         self._poller.register(loop.wake_fd, zmq.POLLIN)
+
+    def follow(self) -> None:
+        """Follow the connections. Each broker has a part of the credits of those connected."""
+        new = self._links.turn(time.monotonic())
+        for place, _ in self._links:
+            self.books.setdefault(place, self._first.another())
+        for place in [place for place in self.books if self._links.get(place) is None]:
+            lost = self.books.pop(place).forget_queue()
+            JOBS_DISCARDED.labels("forgotten").inc(len(lost))
+        for book in self.books.values():
+            book.share(self._links.connected)
+        for place in new:
+            self.perform(self.books[place].reconnected(), place)
 
     def wait(self, timeout_s: float) -> None:
         """Wait for a message, a wake-up by the inference thread, or the timeout."""
@@ -234,23 +301,49 @@ class _Bus:
         if self._loop.wake_fd in events:
             self._loop.clear_wake()
 
-    def receive(self) -> list[Message]:
-        """Return the messages that have arrived. Malformed ones are counted."""
+    def receive(self) -> list[tuple[str, Message]]:
+        """Return the messages that have arrived, with the places of their brokers. Malformed ones
+        are counted."""
         messages = []
-        for _ in range(RECEIVE_MAX):
-            try:
-                frames = self._socket.recv_multipart(zmq.DONTWAIT)
-            except zmq.Again:
-                break
-            try:
-                messages.append(codec.decode(frames))
-            except codec.WireError as error:
-                FRAMES_REJECTED.labels(reason="malformed").inc()
-                structlog.get_logger().warning("malformed_frames", error=str(error))
+        now_s = time.monotonic()
+        for place, link in self._links:
+            for _ in range(RECEIVE_MAX):
+                try:
+                    frames = link.socket.recv_multipart(zmq.DONTWAIT)
+                except zmq.Again:
+                    break
+                try:
+                    message = codec.decode(frames)
+                except codec.WireError as error:
+                    FRAMES_REJECTED.labels(reason="malformed").inc()
+                    structlog.get_logger().warning("malformed_frames", error=str(error))
+                    continue
+                messages.append((place, message))
+                if isinstance(message, WorkerJob) and link.leaves_host:
+                    self._note_arrival(key_of(message), now_s)
         return messages
 
-    def perform(self, actions: Iterable[Action]) -> None:
-        """Send the messages among ``actions``, count the rest."""
+    def _note_arrival(self, job: JobKey, now_s: float) -> None:
+        self._arrived_s[job] = now_s
+        if len(self._arrived_s) > ARRIVALS_MAX:
+            self._arrived_s.popitem(last=False)
+
+    def answer(self, results: Iterable[WorkerResult]) -> None:
+        """Send each result to the broker that assigned its job."""
+        places = {book.epoch: place for place, book in self.books.items()}
+        now_s = time.monotonic()
+        for result in results:
+            arrived_s = self._arrived_s.pop(key_of(result), None)
+            if arrived_s is not None:
+                result = replace(result, held_ms=round((now_s - arrived_s) * 1000))
+            if (place := places.get(result.broker_epoch)) is None:
+                # Its broker is gone or has restarted; gateways send the job again.
+                JOBS_DISCARDED.labels("old_epoch").inc()
+            else:
+                self.perform([result], place)
+
+    def perform(self, actions: Iterable[Action], place: str) -> None:
+        """Send the messages among ``actions`` to the broker at ``place``, count the rest."""
         for action in actions:
             match action:
                 case JobsDiscarded(reason, jobs):
@@ -258,11 +351,13 @@ class _Bus:
                 case MessageRejected(reason):
                     FRAMES_REJECTED.labels(reason).inc()
                 case message:
-                    self._send(message)
+                    self._send(message, place)
 
-    def _send(self, message: Message) -> None:
+    def _send(self, message: Message, place: str) -> None:
+        link = self._links.get(place)
+        assert link is not None
         try:
-            self._socket.send_multipart(codec.encode(message), zmq.DONTWAIT)
+            link.socket.send_multipart(codec.encode(message), zmq.DONTWAIT)
         except zmq.Again:
             # The broker has been away for long. Its next epoch knows none of these jobs.
             MESSAGES_UNSENT.labels(kind=type(message).__name__).inc()
@@ -272,7 +367,7 @@ def main(build_recognizer: Callable[[WorkerSettings], Recognizer] = build) -> No
     values = settings.load(WorkerSettings)
     logging.configure(values.log_level, values.log_format, "asr_worker")
     stop = lifecycle.StopSignal()
-    metrics.serve("asr_worker", values.metrics_port)
+    metrics.serve("asr_worker", *values.metrics_address())
     tracing.start("asr_worker", *values.traces())
     code = Worker(values, build_recognizer, stop).run()
     tracing.stop()

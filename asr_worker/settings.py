@@ -21,6 +21,8 @@ FAKE = re.compile(
     r"fake:(?P<batch_ms>\d{1,6})ms(\+(?P<second_ms>\d{1,6})ms/s)?(\*(?P<jobs>[1-9]\d{0,2}))?"
 )
 """Names of recognisers without a model: ``asr_worker.recognizer.fake`` explains them."""
+WORKERS_MAX = 64
+"""Of each model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,10 @@ def model_source(name: str) -> ModelSource:
     return ModelSource(name=name, kind="named", location=model_named(name).name)
 
 
+class NotPulledError(ValueError):
+    """A model is not on this machine. The message is for the operator."""
+
+
 def _require_model(directory: Path) -> None:
     if not directory.is_dir():
         raise ValueError(f"no such model directory: {directory}")
@@ -78,6 +84,23 @@ class ModelFilesSettings(ProcessSettings):
     def model_cache(self) -> ModelCache:
         cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         return ModelCache(self.asr_model_dir or Path(cache_home) / "asr-pipeline" / "models")
+
+    def model_directory(self, source: ModelSource) -> Path:
+        """Return where the files of a model are.
+
+        Raises:
+            NotPulledError: if it was not pulled. Workers fetch nothing, so the setting is wrong.
+        """
+        if source.kind != "named":
+            return Path(source.location)
+        cache = self.model_cache()
+        found = cache.find(source.location)
+        if found is None:
+            raise NotPulledError(
+                f"model {source.name!r} is not in {cache.root}: fetch it with "
+                f"`asr models pull {source.name}`"
+            )
+        return found
 
     def model_places(self) -> list[Place]:
         return parse_sources(self.asr_model_sources)
@@ -151,10 +174,11 @@ class WorkerSettings(ModelFilesSettings, BusSettings):
     """Torch threads of each worker. One, because another worker gains more than another thread,
     and the other processes of a small machine need the other core."""
     asr_workers: Annotated[
-        int,
-        Field(ge=1, le=64, validation_alias=AliasChoices("ASR_WORKERS", "MIN_WORKERS")),
-    ] = 1
-    """Worker processes that ``python -m asr_worker`` keeps alive, of each model."""
+        int | None,
+        Field(ge=1, le=WORKERS_MAX, validation_alias=AliasChoices("ASR_WORKERS", "MIN_WORKERS")),
+    ] = None
+    """Worker processes that ``python -m asr_worker`` keeps alive, of each model. Unset: as many as
+    the machine has room for (``asr_worker.worker_count``)."""
     asr_batch_jobs_max: Annotated[int, Field(ge=1, le=BATCH_JOBS_MAX)] = 32
     asr_batch_audio_ms_max: Annotated[int, Field(ge=1_000, le=3_600_000)] = 64_000
     """Longest batch, padding included. A single longer utterance is a batch of its own."""

@@ -33,7 +33,7 @@ from asr_worker.recognizer.sense_voice import SenseVoice
 from asr_worker.recognizer.speaker_embedding import SpeakerEmbedder
 from asr_worker.recognizer.whisper import Whisper
 from asr_worker.recognizer.written_form import WrittenForm
-from asr_worker.settings import ModelSource, WorkerSettings, model_source
+from asr_worker.settings import ModelSource, NotPulledError, WorkerSettings, model_source
 
 FAMILIES: dict[str, type[FunasrRecognizer]] = {
     "BiCifParaformer": BiCifParaformer,
@@ -155,18 +155,10 @@ def _modules_of(directory: Path) -> tuple[str, ...]:
 
 
 def _directory(settings: WorkerSettings, source: ModelSource) -> Path:
-    """Workers fetch nothing: a model that was not pulled is a wrong setting."""
-    if source.kind != "named":
-        return Path(source.location)
-    cache = settings.model_cache()
-    found = cache.find(source.location)
-    if found is None:
-        raise ModelLoadError(
-            f"model {source.name!r} is not in {cache.root}: fetch it with "
-            f"`asr models pull {source.name}`",
-            final=True,
-        )
-    return found
+    try:
+        return settings.model_directory(source)
+    except NotPulledError as error:
+        raise ModelLoadError(str(error), final=True) from None
 
 
 def _load_model(settings: WorkerSettings, source: ModelSource, device: str) -> Any:

@@ -24,6 +24,7 @@ from asr_worker.recognizer.protocol import (
     Utterance,
 )
 from wire.codec import ITEMS_MAX
+from wire.languages import primary_language
 from wire.messages import (
     BYTES_PER_SAMPLE,
     SAMPLE_RATE_HZ,
@@ -259,12 +260,12 @@ def in_a_prompt(hotwords: tuple[str, ...]) -> tuple[str, ...]:
 
 def language_code(language: str) -> str:
     """Return the code of a client's language: ``zh`` for ``zh-CN``; empty for ``auto``."""
-    code = language.strip().lower().replace("_", "-").partition("-")[0]
+    code = primary_language(language)
     return "" if code == "auto" else code
 
 
 def _languages(auto: Any) -> tuple[str, ...]:
-    """Return the languages that a tokenizer of characters and words tells; empty if it doesn't."""
+    """Return the languages that follow from a tokenizer of characters and words; empty: unknown."""
     tokens = getattr(getattr(auto, "kwargs", {}).get("tokenizer"), "token_list", None)
     if not isinstance(tokens, list | tuple) or not any(_HAN.fullmatch(t) for t in tokens):
         return ()

@@ -18,6 +18,7 @@ from opencc import OpenCC
 
 from asr_worker.recognizer.funasr_recognizer import FunasrRecognizer, Options, Samples, samples_of
 from asr_worker.recognizer.protocol import Recognition, Utterance
+from wire.languages import primary_language
 from wire.messages import SAMPLE_RATE_HZ, Abilities, Token
 
 DECODED_JOBS_MAX = 32
@@ -41,7 +42,7 @@ CUT_S = 5
 CUT_WINDOW_MS = 100
 """… with windows of this duration."""
 
-_LANGUAGE_CODES = {"cmn": "zh", "fil": "tl", "iw": "he", "jv": "jw", "nb": "no"}
+_LANGUAGE_CODES = {"jv": "jw", "nb": "no"}
 """Whisper's codes for those of BCP 47 that it lacks."""
 _SCRIPTS = {"zh-hant": "s2t", "zh-tw": "s2tw", "zh-hk": "s2hk", "zh-mo": "s2hk"}
 """OpenCC's conversion for a requested language; other Chinese is simplified."""
@@ -80,7 +81,7 @@ class Whisper(FunasrRecognizer):
 
     def _options(self, utterance: Utterance) -> Options:
         """A language that the model does not know is detected; the session's ack warns of it."""
-        language = _primary_language(utterance.language)
+        language = _whisper_language(utterance.language)
         if self.abilities.takes_language and language in self.abilities.languages:
             return (("language", language),)
         return ()
@@ -140,9 +141,9 @@ class Whisper(FunasrRecognizer):
         )
 
 
-def _primary_language(requested: str) -> str:
-    """The language of a BCP 47 tag, such as ``zh`` of ``zh-CN``, in Whisper's code."""
-    primary = requested.lower().replace("_", "-").partition("-")[0]
+def _whisper_language(requested: str) -> str:
+    """The language of a tag in Whisper's code."""
+    primary = primary_language(requested)
     return _LANGUAGE_CODES.get(primary, primary)
 
 

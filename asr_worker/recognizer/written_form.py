@@ -12,15 +12,11 @@ from dataclasses import replace as replace_field
 import structlog
 from msgspec.structs import replace
 
+from asr_worker.metrics import PUNCTUATION_FAILURES
 from asr_worker.recognizer import inverse_normalization
-from asr_worker.recognizer.protocol import (
-    RECOGNITION_FAILED,
-    Recognition,
-    Recognizer,
-    Utterance,
-)
+from asr_worker.recognizer.protocol import Recognition, Recognizer, Utterance
 from asr_worker.recognizer.punctuation import Punctuator, has_marks, without_marks
-from wire.messages import Abilities, Failure
+from wire.messages import Abilities
 
 
 class WrittenForm:
@@ -62,17 +58,28 @@ class WrittenForm:
                 contexts.append(utterance.context)
         if not chosen:
             return
-        try:
-            written = self._punctuator.punctuate(texts, contexts)
-        except Exception as error:
-            structlog.get_logger().exception("punctuation_failed")
-            message = f"the punctuation model failed ({type(error).__name__})"
-            failure = Failure(code=RECOGNITION_FAILED, message=message)
-            for index in chosen:
-                recognitions[index] = Recognition(text=None, failure=failure)
-            return
+        written = self._marked(self._punctuator, texts, contexts)
         for index, text in zip(chosen, written, strict=True):
             recognitions[index] = replace_field(recognitions[index], text=text)
+
+    def _marked(
+        self, punctuator: Punctuator, texts: list[str], contexts: list[str]
+    ) -> Sequence[str]:
+        """``texts`` with marks. After a failure each is tried alone; one that fails alone keeps its
+        words, which are worth more than its marks."""
+        try:
+            return punctuator.punctuate(texts, contexts)
+        except Exception as error:
+            structlog.get_logger().warning(
+                "punctuation_failed", texts=len(texts), error=type(error).__name__
+            )
+            if len(texts) == 1:
+                PUNCTUATION_FAILURES.inc()
+                return texts
+        return [
+            self._marked(punctuator, [text], [context])[0]
+            for text, context in zip(texts, contexts, strict=True)
+        ]
 
     def _written(self, utterance: Utterance, recognition: Recognition, text: str) -> Recognition:
         # Partial results keep their words: "twenty" is not 20 if "five" follows.

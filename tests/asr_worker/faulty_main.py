@@ -51,7 +51,9 @@ def supervise() -> int:
     values = settings.load(WorkerSettings)
     logging.configure(values.log_level, values.log_format, "test-supervisor")
     command = [sys.executable, "-m", MODULE, "worker"]
-    children = worker_children(values, command, silence_s_max=SILENCE_S_MAX)
+    children = worker_children(
+        values, values.asr_workers or 1, command, silence_s_max=SILENCE_S_MAX
+    )
     return run_children(children, lifecycle.StopSignal())
 
 

@@ -23,10 +23,10 @@ from wire.messages import (
     Bye,
     Cost,
     Hello,
+    JobAttempt,
     Message,
     Ready,
     Refused,
-    ReturnedJob,
     Welcome,
     WorkerJob,
 )
@@ -45,6 +45,7 @@ READY = Ready(
 
 def new_book() -> JobBook:
     return JobBook(
+        system_id="",
         worker_id="worker-1",
         model="demo",
         device="cpu",
@@ -159,6 +160,43 @@ def test_after_a_refusal_a_welcome_asks_for_another_ready() -> None:
     assert book.receive(Welcome(broker_epoch="a")) == []
 
 
+def test_on_a_new_connection_the_broker_learns_what_the_worker_holds() -> None:
+    book = welcomed_book()
+    for job_id in (1, 2, 3):
+        book.receive(job(job_id))
+    book.take_batch()
+    book.receive(job(4))
+    (ready,) = book.reconnected()
+    assert isinstance(ready, Ready)
+    assert ready.broker_epoch == "a"
+    assert {each.job_id for each in ready.held} == {1, 2, 3, 4}
+    assert book.receive(Welcome(broker_epoch="a")) == [], "nothing is forgotten"
+
+
+def test_a_result_lost_with_its_connection_is_made_again() -> None:
+    book = welcomed_book()
+    book.receive(job(1))
+    assert answer(book, book.take_batch()) == [1]
+    assert book.receive(job(1)) == [JobsDiscarded("duplicate")]
+    (ready,) = book.reconnected()
+    assert isinstance(ready, Ready) and ready.held == ()
+    assert book.receive(job(1)) == []
+    assert answer(book, book.take_batch()) == [1]
+
+
+def test_a_draining_worker_stays_draining_on_a_new_connection() -> None:
+    book = welcomed_book()
+    book.drain()
+    (bye,) = book.reconnected()
+    assert isinstance(bye, Bye) and bye.returned == ()
+
+
+def test_a_broker_of_another_system_refuses_the_worker() -> None:
+    book = new_book()
+    refused = Refused(version_min=1, version_max=1, system_id="two")
+    assert book.receive(refused) == [MessageRejected("system_refused")]
+
+
 def test_jobs_beyond_the_credits_are_discarded() -> None:
     book = welcomed_book()
     actions = [action for job_id in range(100) for action in book.receive(job(job_id))]
@@ -180,6 +218,7 @@ def test_jobs_share_a_batch_unless_the_model_takes_an_option_in_which_they_diffe
 def test_the_expected_duration_of_a_batch_is_by_the_longest_job() -> None:
     limits = replace(LIMITS, cost=Cost(batch_s=0.25, utterance_s=0.5, second_s=0.1))
     book = JobBook(
+        system_id="",
         worker_id="worker-1",
         model="demo",
         device="cpu",
@@ -200,9 +239,9 @@ def test_draining_returns_the_queue_and_later_jobs() -> None:
     for job_id in range(6):
         book.receive(job(job_id))
     running = book.take_batch()
-    returned = (ReturnedJob(job_id=4, attempt=1), ReturnedJob(job_id=5, attempt=1))
+    returned = (JobAttempt(job_id=4, attempt=1), JobAttempt(job_id=5, attempt=1))
     assert book.drain() == Bye(worker_id="worker-1", broker_epoch="a", returned=returned)
-    late = (ReturnedJob(job_id=6, attempt=3),)
+    late = (JobAttempt(job_id=6, attempt=3),)
     assert book.receive(job(6, attempt=3)) == [
         JobsDiscarded("draining"),
         Bye(worker_id="worker-1", broker_epoch="a", returned=late),
@@ -217,7 +256,7 @@ def test_giving_up_returns_the_running_jobs() -> None:
     book.receive(job(1))
     book.take_batch()
     assert book.drain().returned == ()
-    assert book.give_up().returned == (ReturnedJob(job_id=1, attempt=1),)
+    assert book.give_up().returned == (JobAttempt(job_id=1, attempt=1),)
 
 
 def test_draining_before_any_contact_returns_no_jobs() -> None:
@@ -270,6 +309,7 @@ def test_no_message_raises_or_causes_a_second_result(steps: list[Message | str])
 def test_a_streaming_model_takes_partials_beside_its_credits() -> None:
     abilities = Abilities(batch_jobs=4, streaming=True)
     book = JobBook(
+        system_id="",
         worker_id="worker-1",
         model="demo",
         device="cpu",
@@ -288,3 +328,64 @@ def test_a_streaming_model_takes_partials_beside_its_credits() -> None:
     assert [job.job_id for job in book.take_batch()] == [1]
     assert [job.job_id for job in book.take_batch()] == [2, 3, 4]
     assert [job.job_id for job in book.take_batch()] == [5]
+
+
+def two_books() -> tuple[JobBook, JobBook]:
+    """The books of two brokers, with the epochs ``a`` and ``b``."""
+    one = new_book()
+    other = one.another()
+    for book, epoch in ((one, "a"), (other, "b")):
+        book.share(2)
+        book.introduce()
+        assert book.receive(Welcome(broker_epoch=epoch)) == []
+    return one, other
+
+
+def test_brokers_share_the_credits_and_each_has_at_least_one() -> None:
+    one, other = two_books()
+    assert one.introduce().credits == other.introduce().credits == READY.credits // 2
+    for brokers in (0, 1, 3, 1_000):
+        one.share(brokers)
+        assert one.credits == max(1, -(-READY.credits // max(1, brokers)))
+
+
+def test_jobs_of_two_brokers_share_a_batch_and_their_ids_do_not_collide() -> None:
+    one, other = two_books()
+    for job_id in (1, 2):
+        assert one.receive(job(job_id)) == []
+    assert other.receive(job(1, attempt=2, epoch="b")) == []
+    batch = one.take_batch()
+    assert [(each.broker_epoch, each.job_id) for each in batch] == [("a", 1), ("a", 2), ("b", 1)]
+    results = other.answer(batch, [Recognition(text="")] * 3, infer_ms=7)
+    assert [(each.broker_epoch, each.broker_jobs) for each in results] == [
+        *[("a", 2)] * 2,
+        ("b", 1),
+    ]
+    assert one.queued == other.queued == 0
+
+
+def test_a_broker_that_lives_anew_takes_no_jobs_of_another() -> None:
+    one, other = two_books()
+    one.receive(job(1))
+    other.receive(job(1, epoch="b"))
+    actions = one.receive(Welcome(broker_epoch="c"))
+    assert JobsDiscarded("old_epoch") in actions
+    assert [each.broker_epoch for each in other.take_batch()] == ["b"]
+
+
+def test_each_broker_learns_what_is_held_and_returned_of_its_own() -> None:
+    one, other = two_books()
+    one.receive(job(1))
+    other.receive(job(2, epoch="b"))
+    (ready,) = one.reconnected()
+    assert isinstance(ready, Ready) and ready.held == (JobAttempt(job_id=1, attempt=1),)
+    assert one.drain().returned == (JobAttempt(job_id=1, attempt=1),)
+    assert other.queued == 1
+    assert other.drain().returned == (JobAttempt(job_id=2, attempt=1),)
+
+
+def test_the_jobs_of_one_broker_take_no_place_from_another() -> None:
+    one, other = two_books()
+    for job_id in range(100):
+        one.receive(job(job_id))
+    assert [other.receive(job(n, epoch="b")) for n in range(READY.credits)] == [[]] * READY.credits

@@ -132,7 +132,9 @@ def test_a_missing_device_ends_the_supervisor(
 def test_a_model_that_was_not_pulled_ends_the_supervisor(
     broker_side: BrokerSide, tmp_path: Path
 ) -> None:
-    process = broker_side.start("asr_worker", ASR_MODEL="whisper-base", ASR_MODEL_DIR=str(tmp_path))
+    process = broker_side.start(
+        "asr_worker", ASR_MODEL="whisper-base", ASR_MODEL_DIR=str(tmp_path), ASR_WORKERS="2"
+    )
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == exit_codes.CONFIG
     (error,) = [line for line in stderr.decode().splitlines() if line.startswith("error: ")]

@@ -20,7 +20,7 @@ from asr_worker.recognizer.protocol import Utterance
 from asr_worker.recognizer.streaming_network import ChunkShape, Row, StreamingNetwork
 from tests.asr_worker.recognizer import tiny_streaming
 from tests.asr_worker.recognizer.comparison import Samples, load, load_plain, spoken
-from tools.lab.streaming_model import random_chunks, stream
+from tools.lab.random_paraformer import random_chunks, stream
 
 CHUNK = 9_600
 TOKENS_MIN = 5

@@ -12,7 +12,7 @@ from asr_worker.recognizer import funasr_loading, precision
 from asr_worker.recognizer.protocol import ModelLoadError
 from asr_worker.settings import WorkerSettings, model_source
 from tests.asr_worker.recognizer.comparison import load, network_of, spoken, texts
-from tools.lab.streaming_model import TINY, loaded
+from tools.lab.random_paraformer import TINY, loaded
 
 
 def test_auto_is_the_gpu_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

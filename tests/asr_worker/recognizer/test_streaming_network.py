@@ -21,7 +21,7 @@ from asr_worker.recognizer.streaming_network import (
 )
 from tests.asr_worker.recognizer import tiny_streaming
 from tests.asr_worker.recognizer.comparison import load_plain
-from tools.lab.streaming_model import FEATURES, TINY, configuration
+from tools.lab.random_paraformer import FEATURES, TINY, configuration
 
 SHAPE = ChunkShape()
 

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from asr_worker.metrics import PUNCTUATION_FAILURES
 from asr_worker.recognizer.protocol import RECOGNITION_FAILED, Recognition, Utterance
 from asr_worker.recognizer.punctuation import Punctuator
 from asr_worker.recognizer.written_form import WrittenForm
@@ -92,9 +93,11 @@ def test_a_models_own_digits_are_left_to_it() -> None:
     assert written(said("twenty five", itn=True), itn=True) == ["twenty five"]
 
 
-def test_a_failed_punctuation_fails_the_texts_that_needed_it() -> None:
+def test_a_text_whose_punctuation_fails_keeps_its_words_and_the_others_get_marks() -> None:
+    before = PUNCTUATION_FAILURES._value.get()
     texts = written(said("fail"), said("one"), said("Done."), marking=Marking())
-    assert texts == [None, None, "Done."]
+    assert texts == ["fail", "one.", "Done."]
+    assert PUNCTUATION_FAILURES._value.get() == before + 1
 
 
 def test_abilities_are_the_models_with_what_is_added() -> None:

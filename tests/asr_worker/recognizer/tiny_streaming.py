@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.asr_worker.recognizer.tiny_model import write, write_statistics
-from tools.lab.streaming_model import TINY, configuration, network
+from tools.lab.random_paraformer import TINY, configuration, network
 
 
 def build(directory: Path, settings: dict[str, Any] | None = None) -> Path:

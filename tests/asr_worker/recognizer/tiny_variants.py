@@ -32,6 +32,25 @@ CIF_WITH_TIMES = {
 }
 PARAFORMER = {"ctc_weight": 0.0, "predictor_bias": 1, "sampling_ratio": 0.75}
 WITH_WORDS = {"inner_dim": WIDTH, "bias_encoder_type": "lstm", "bias_encoder_bid": False}
+CHUNKED = {
+    **ATTENTION,
+    "output_size": WIDTH,
+    "num_blocks": 2,
+    "input_layer": "pe",
+    "sanm_shfit": 0,
+    "pad_left": [5, 10],
+    "encoder_att_look_back_factor": [0, 0],
+    "decoder_att_look_back_factor": [0, 0],
+}
+SCAMA = {
+    **ATTENTION,
+    "attention_dim": WIDTH,
+    "num_blocks": 2,
+    "att_layer_num": 2,
+    "sanm_shfit": 5,
+    "concat_embeds": True,
+}
+CIF_WITHOUT_TAIL = {**CIF, "tail_threshold": 0.0}
 VARIANTS: dict[str, dict[str, Any]] = {
     "Paraformer": {},
     "BiCifParaformer": CIF_WITH_TIMES,
@@ -56,6 +75,23 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model_conf": {"ctc_weight": 0.3, "lsm_weight": 0.1},
         "decoder": "FsmnDecoder",
         "decoder_conf": {**ATTENTION, "num_blocks": 2, "att_layer_num": 2, "sanm_shfit": 0},
+    },
+    "UniASR": {
+        "model_conf": {"ctc_weight": 0.0, "ctc2_weight": 0.0},
+        "encoder": "SANMEncoderChunkOpt",
+        "encoder_conf": {**CHUNKED, "chunk_size": [20, 60], "stride": [10, 40]},
+        "encoder2": "SANMEncoderChunkOpt",
+        "encoder2_conf": {**CHUNKED, "chunk_size": [45, 70], "stride": [35, 50]},
+        "decoder": "FsmnDecoderSCAMAOpt",
+        "decoder_conf": SCAMA,
+        "decoder2": "FsmnDecoderSCAMAOpt",
+        "decoder2_conf": SCAMA,
+        "predictor": "CifPredictor",
+        "predictor_conf": CIF_WITHOUT_TAIL,
+        "predictor2": "CifPredictor",
+        "predictor2_conf": CIF_WITHOUT_TAIL,
+        "stride_conv": "stride_conv1d",
+        "stride_conv_conf": {"kernel_size": 2, "stride": 2, "pad": [0, 1]},
     },
     "CAMPPlus": {"model_conf": {"feat_dim": 80, "embedding_size": 32}},
 }

@@ -1,0 +1,93 @@
+"""How many worker processes this machine has room for, if ``ASR_WORKERS`` is not set.
+
+A worker uses one core (``ASR_THREADS``), and two on one core gain nothing. One worker fills a GPU
+with its batches. The bundled model and recognisers without a model are faster than a gateway, so
+one worker is enough for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from asr_worker.settings import WORKERS_MAX, WorkerSettings, model_source
+
+RUNTIME_BYTES = 700 << 20
+"""Memory of a worker without its model: torch, FunASR, and the buffers of a batch."""
+WEIGHTS_TIMES = 2
+"""Memory of a model over its files: its weights, and again while they are read."""
+MEMORY_SHARE = 0.75
+"""Of the available memory, for workers. The rest is for all other processes."""
+CGROUP = Path("/sys/fs/cgroup")
+MEMINFO = Path("/proc/meminfo")
+NVIDIA = Path("/proc/driver/nvidia/version")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What this process may use."""
+
+    cores: float
+    memory_bytes: int
+    gpu: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerCount:
+    """Workers of each model, and why so many."""
+
+    workers: int
+    reason: str
+
+
+def this_machine(cgroup: Path = CGROUP, meminfo: Path = MEMINFO, nvidia: Path = NVIDIA) -> Machine:
+    """Cores and memory of the machine, or of the container if they are less."""
+    cores = float(len(os.sched_getaffinity(0)))
+    memory_bytes = 0
+    with contextlib.suppress(OSError, ValueError):
+        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        memory_bytes = int(fields.get("MemAvailable", "0 kB").split()[0]) * 1024
+    # Files of cgroup v2. They hold "max" without a limit, and are missing at its root.
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (cgroup / "cpu.max").read_text().split()
+        cores = min(cores, int(quota) / int(period))
+    with contextlib.suppress(OSError, ValueError):
+        limit = int((cgroup / "memory.max").read_text())
+        used = int((cgroup / "memory.current").read_text())
+        memory_bytes = min(memory_bytes, max(0, limit - used))
+    return Machine(cores, memory_bytes, nvidia.exists())
+
+
+def worker_count(values: WorkerSettings, machine: Machine) -> WorkerCount:
+    """Return ``ASR_WORKERS``, or what ``machine`` has room for, at least one. The models must be
+    pulled."""
+    if values.asr_workers is not None:
+        return WorkerCount(values.asr_workers, "ASR_WORKERS")
+    models = list(values.served_models.values())
+    if all(model_source(model).kind in ("demo", "fake") for model in models):
+        return WorkerCount(1, "one is enough for this model")
+    if values.asr_device not in ("auto", "cpu") or (values.asr_device == "auto" and machine.gpu):
+        return WorkerCount(1, "one on a GPU")
+    by_cores = int(machine.cores / (values.asr_threads * len(models)))
+    files = [*models, *values.online_models.values()]
+    further = [name for name in (values.asr_punc_model, values.asr_spk_model) if name]
+    weights_bytes = sum(_bytes_of(values, files)) + len(models) * sum(_bytes_of(values, further))
+    needed_bytes = len(models) * RUNTIME_BYTES + WEIGHTS_TIMES * weights_bytes
+    by_memory = int(MEMORY_SHARE * machine.memory_bytes / needed_bytes)
+    reason = (
+        f"{machine.cores:g} cores have room for {by_cores} of each model, "
+        f"{machine.memory_bytes >> 20:,} MiB of memory for {by_memory}"
+    )
+    return WorkerCount(min(max(1, min(by_cores, by_memory)), WORKERS_MAX), reason)
+
+
+def _bytes_of(values: WorkerSettings, models: Sequence[str]) -> list[int]:
+    """Bytes of the files of each model."""
+    found = []
+    for name in models:
+        files = values.model_directory(model_source(name)).rglob("*")
+        found.append(sum(each.stat().st_size for each in files if each.is_file()))
+    return found
