@@ -1,26 +1,37 @@
 """Decodes one session's audio: chunks in, one continuous stream of 16 kHz mono s16le PCM out.
 
 A chunk that begins with a container's magic begins a new container. Any other chunk continues the
-current container, or is raw PCM if there is none. The PCM does not depend on where chunks were cut.
+current container. If there is none, it is raw PCM if it can be (``gateway.audio.raw_pcm``), else a
+stream of frames that was joined late, or a container that libavformat recognises. The PCM does not
+depend on where chunks were cut.
 """
 
 from __future__ import annotations
 
+from typing import Final, Literal
+
 import av
 import numpy as np
 
-from gateway.audio.decoder_pool import DecoderPool, EncodedStream
+from gateway.audio import raw_pcm
+from gateway.audio.decoder_pool import FEED_AUDIO_S_MAX, DecoderPool, EncodedStream
+from gateway.audio.file_ends import NextFile
+from gateway.audio.foreign_files import foreign
 from gateway.audio.formats import (
     RAW_SAMPLE_RATE_HZ_MAX,
     RAW_SAMPLE_RATE_HZ_MIN,
+    SNIFF_BYTES_MAX,
     TITLES,
     AudioError,
     Container,
     OggPages,
+    find_frames,
+    has_signature,
+    repeats,
     sniff,
 )
-from gateway.audio.timeline import AudioDecoded
-from gateway.audio.wav import WavReader
+from gateway.audio.timeline import AudioDecoded, DecoderFlushed
+from gateway.audio.wav import OtherCodecError, WavPcm, WavReader
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Failure
 
 
@@ -28,67 +39,109 @@ class AudioInput:
     """Feed the session's chunks in order, one at a time, and always ``close`` it.
 
     ``raw_sample_rate_hz`` is the sample rate of raw PCM; containers carry their own. None: raw PCM
-    is ``bad_audio``. ``duration_ms_max`` is the longest session.
+    is ``bad_audio``. ``declared_raw``: the client says that it sends raw PCM, so that bytes without
+    a magic are not judged. ``duration_ms_max`` is the longest session.
     """
 
     def __init__(
-        self, raw_sample_rate_hz: int | None, decoders: DecoderPool, duration_ms_max: int
+        self,
+        raw_sample_rate_hz: int | None,
+        decoders: DecoderPool,
+        duration_ms_max: int,
+        *,
+        declared_raw: bool = False,
     ) -> None:
         assert (
             raw_sample_rate_hz is None
             or RAW_SAMPLE_RATE_HZ_MIN <= raw_sample_rate_hz <= RAW_SAMPLE_RATE_HZ_MAX
         )
         self._raw_rate_hz = raw_sample_rate_hz
+        self._declared_raw = declared_raw
         self._decoders = decoders
         self._samples_left = duration_ms_max * SAMPLE_RATE_HZ // 1000
         self._source: _Source | None = None
-        self._source_chunks = 0
         self._held = b""
-        """First bytes of the session that may still become a container's magic."""
+        """First bytes of what may be a container or raw PCM: too few to decide."""
         self._anything_before = False
-        self._stream_is_broken = False
+        self.took_raw = False
+        """Whether anything was raw PCM."""
+        self._ignores = False
+        """The last container or stream was refused: what continues it would be noise."""
+        self._notices: list[str] = []
 
-    async def feed(self, data: bytes, *, whole: bool = False) -> AudioDecoded:
-        """Decode one chunk. ``whole``: return all of its PCM now; only half a sample of raw PCM is
-        carried over.
+    async def feed(
+        self,
+        data: bytes,
+        *,
+        whole: bool = False,
+        continues: bool = False,
+        more: bool = False,
+        ends: bool = False,
+    ) -> AudioDecoded:
+        """Decode one chunk, or a piece of it. ``whole``: return all of its PCM now; only half a
+        sample of raw PCM is carried over. ``continues``: ``data`` is not the chunk's first piece,
+        so that no container begins in it. ``more``: nor is it the last. ``ends``: the container
+        ends with ``data``.
 
         Raises:
             AudioError: the chunk is invalid; ``pcm`` of the error is the audio before the fault.
-                The input stays usable: the container is abandoned and the next chunk is sniffed.
-                Chunks that continue a broken stream are refused until a new container begins,
-                because they would decode to noise.
+                The input stays usable. Chunks that continue what was refused are ignored until a
+                new container begins, because they would decode to noise. With ``whole`` the next
+                chunk is on its own.
         """
-        held_before = bool(self._held)
-        data = self._held + data
-        self._held = b""
-        found = sniff(data)
-        if self._source is None and found == "undecided" and not whole:
-            self._refuse_broken_stream()
-            self._held = data
-            return AudioDecoded(pcm=b"", clean_start=not held_before)
-        tail, tail_failure, starts = b"", None, False
-        begins = found not in (None, "undecided") and not self._continues(found, data)
-        clean_start = not held_before and (begins or self._in_raw_pcm)
+        if continues and self._source is not None:
+            pcm = await self._feed_source(data, None, whole, more, ends)
+            over = whole or (self._source is not None and self._source.ended)
+            notice = self._take_notice()
+            return AudioDecoded(pcm=pcm, more=more, ends_container=over, notice=notice)
+        held, self._held = self._held, b""
+        had_source = self._source is not None
+        found, held, tail, tail_failure = await self._end_before(held, data)
+        starts = had_source and self._source is None
+        data = held + data
+        if self._source is None and found in (None, "undecided") and not whole:
+            if self._must_hold(found, data):
+                self._held = data
+                return AudioDecoded(
+                    tail=tail,
+                    pcm=b"",
+                    more=more,
+                    starts_container=starts,
+                    clean_start=not held,
+                    tail_failure=tail_failure,
+                    notice=self._take_notice(),
+                )
+            if self._ignores:
+                return AudioDecoded(pcm=b"", more=more)
+        if found == "undecided":
+            found = None
+        begins = starts or self._begins(found, data)
+        clean_start = not held and (begins or self._in_raw_pcm)
         if begins:
-            starts = self._anything_before
-            tail, tail_failure = await self._end_source()
+            starts = starts or self._anything_before
+            last, failure = await self._end_source()
+            tail, tail_failure = tail + last, tail_failure or failure
         try:
-            pcm = await self._feed_source(data, None if found == "undecided" else found, whole)
+            pcm = await self._feed_source(data, found, whole, more, ends)
         except AudioError as error:
             error.pcm = tail + error.pcm
             raise
-        ends = whole or (self._source is not None and self._source.ended)
+        over = whole or (self._source is not None and self._source.ended)
         return AudioDecoded(
             tail=tail,
             pcm=pcm,
+            more=more,
+            begins_container=begins,
             starts_container=starts,
-            ends_container=ends,
+            ends_container=over,
             clean_start=clean_start,
             tail_failure=tail_failure,
+            notice=self._take_notice(),
         )
 
-    async def finish(self) -> bytes:
-        """End the audio. Returns the remaining PCM.
+    async def finish(self) -> DecoderFlushed:
+        """End the audio. Returns the remaining PCM, or a part of it: call it again while it has
+        ``more``.
 
         Raises:
             AudioError: ``bad_audio``, for half a sample left over or an incomplete container;
@@ -96,74 +149,135 @@ class AudioInput:
         """
         pcm = b""
         try:
-            if self._held:
+            if self._held and not self._ignores:
                 held, self._held = self._held, b""
                 pcm = await self._feed_source(held, None, whole=False)
             if self._source is not None:
                 pcm += self._spend(await self._source.finish(self._samples_left))
+                while self._source.rest:
+                    pcm += await self._feed_rest()
+                    pcm += self._spend(await self._source.finish(self._samples_left))
+                if self._source.more:
+                    return DecoderFlushed(tail=pcm, more=True)
         except AudioError as error:
             error.pcm = pcm + error.pcm
-            raise
-        finally:
             await self.close()
-        return pcm
+            raise
+        except BaseException:
+            await self.close()
+            raise
+        await self.close()
+        return DecoderFlushed(tail=pcm, notice=self._take_notice())
 
     async def close(self) -> None:
         """Free the decoder. Idempotent."""
         source, self._source = self._source, None
         if source is not None:
             await source.close()
+            if source.notice:
+                self._notices.append(source.notice)
 
-    def _continues(self, found: str | None, data: bytes) -> bool:
-        """Whether the apparent beginning of a container continues the current one: every frame of
-        an MP3 stream looks alike."""
-        return found == "mp3" and not data.startswith(b"ID3") and self._container == "mp3"
+    def _take_notice(self) -> str:
+        """What of the containers that ended since the last call was used, if not all."""
+        notices, self._notices = self._notices, []
+        return "; ".join(dict.fromkeys(notices))
+
+    def _must_hold(self, found: str | None, data: bytes) -> bool:
+        """Whether more bytes are needed to tell what begins with ``data``."""
+        if found == "undecided" or not data:
+            return True
+        if self._ignores or self._declared_raw:
+            return False
+        if self._raw_rate_hz is None:
+            return len(data) < SNIFF_BYTES_MAX
+        if len(data) >= self._judged_bytes and raw_pcm.is_plausible(data[: self._judged_bytes]):
+            return False
+        return len(data) < max(self._judged_bytes, SNIFF_BYTES_MAX)
+
+    @property
+    def _judged_bytes(self) -> int:
+        return int(raw_pcm.JUDGED_S * (self._raw_rate_hz or 0)) * BYTES_PER_SAMPLE
+
+    def _begins(self, found: Container | None, data: bytes) -> bool:
+        """Whether ``data`` begins a new container."""
+        source = self._source
+        if source is None or found is None:
+            return found is not None
+        if source.container is not None and not source.ended and not has_signature(found, data):
+            return False  # A slice of MP4, say, may begin with a frame of MP3.
+        return not source.continues(found, data)
 
     @property
     def _in_raw_pcm(self) -> bool:
         """The next chunk would be raw PCM that begins with a whole sample."""
         if self._source is None:
-            return not self._stream_is_broken
+            return not self._ignores
         return isinstance(self._source, _RawSource) and not self._source.half_sample
 
-    @property
-    def _container(self) -> Container | None:
-        return self._source.container if self._source is not None else None
+    async def _end_before(
+        self, held: bytes, data: bytes
+    ) -> tuple[Container | Literal["undecided"] | None, bytes, bytes, Failure | None]:
+        """Find what begins with ``held`` and ``data``, and end what is over before it. Returns the
+        container, what it has of ``held``, and the last PCM and error of what was over."""
+        found = sniff(held + data)
+        if found not in (None, "undecided"):
+            return found, held, b"", None
+        if held and (next_file := sniff(data)) not in (None, "undecided"):
+            # The bytes held were all of something; this is the next file.
+            return next_file, b"", *await self._end_held(held)
+        if self._source is not None and self._source.is_over(held + data):
+            # The new bytes may be of any kind again, as at the beginning of the session.
+            return found, held, *await self._end_source()
+        return found, held, b"", None
+
+    async def _end_held(self, held: bytes) -> tuple[bytes, Failure | None]:
+        """Decode bytes that were too few to decide, now that nothing follows them."""
+        if self._ignores:
+            return b"", None
+        try:
+            return await self._feed_source(held, None, whole=False), None
+        except AudioError as error:
+            return error.pcm, Failure(code=error.code, message=str(error))
 
     async def _end_source(self) -> tuple[bytes, Failure | None]:
         """End the current source. Returns its last PCM, and its error if it ends badly."""
         try:
             if self._source is None:
                 return b"", None
-            return self._spend(await self._source.finish(self._samples_left)), None
+            return self._spend(await self._source.finish_all(self._samples_left)), None
         except AudioError as error:
             return error.pcm, Failure(code=error.code, message=str(error))
         finally:
             await self.close()
 
-    async def _feed_source(self, data: bytes, found: Container | None, whole: bool) -> bytes:
+    async def _feed_source(
+        self,
+        data: bytes,
+        found: Container | None,
+        whole: bool,
+        more: bool = False,
+        ends: bool = False,
+    ) -> bytes:
         """Decode ``data`` with the current source, or with a new one if there is none."""
         pcm = b""
         try:
-            if self._source is None:
-                self._refuse_broken_stream(found)
-                self._source = await self._new_source(found)
-                self._source_chunks = 0
-            self._source_chunks += 1
-            self._anything_before = True
-            pcm = self._spend(await self._source.feed(data, self._samples_left))
-            if whole:
-                pcm += self._spend(await self._source.finish_chunk(self._samples_left))
-                if found is not None:
-                    await self.close()
+            if self._source is None and data:
+                self._ignores = False
+                self._source, data = self._new_source(found, data)
+                self._anything_before = True
+            if self._source is not None:
+                pcm = self._spend(await self._source.feed(data, self._samples_left))
+                while self._source.rest:
+                    pcm += await self._feed_rest()
+                if whole and not more:
+                    pcm += self._spend(await self._source.finish_chunk(self._samples_left))
+                    if self._source.container is not None:
+                        await self.close()
+                elif ends and self._source.container is not None and not self._source.ended:
+                    pcm += self._spend(await self._source.finish_all(self._samples_left))
         except AudioError as error:
             error.pcm = pcm + error.pcm
-            # A container that fails in its first chunk was one bad chunk. One that fails later, or
-            # before its decoder was opened, is a stream. Its further chunks would be noise as PCM.
-            if self._source is not None:
-                self._stream_is_broken = self._container is not None and self._source_chunks > 1
-            elif found is not None:
-                self._stream_is_broken = True
+            self._ignores = not whole
             await self.close()
             raise
         except BaseException:
@@ -171,19 +285,45 @@ class AudioInput:
             raise
         return pcm
 
-    def _refuse_broken_stream(self, found: Container | None = None) -> None:
-        if self._stream_is_broken and found is None:
-            raise AudioError("bad_audio", "this continues a container that could not be decoded")
-        self._stream_is_broken = False
+    async def _feed_rest(self) -> bytes:
+        """A file of another container follows the end of the current one."""
+        assert self._source is not None
+        rest = self._source.rest
+        pcm = self._spend(await self._source.finish_all(self._samples_left))
+        await self.close()
+        found = sniff(rest)
+        assert found is not None and found != "undecided"
+        self._source, rest = self._new_source(found, rest)
+        try:
+            return pcm + self._spend(await self._source.feed(rest, self._samples_left))
+        except AudioError as error:
+            error.pcm = pcm + error.pcm
+            raise
 
-    async def _new_source(self, container: Container | None) -> _Source:
-        if container is None:
-            if self._raw_rate_hz is None:
-                raise AudioError("bad_audio", f"this is not {TITLES}")
-            return _RawSource(self._raw_rate_hz)
-        if container == "wav":
-            return _WavSource()
-        return _EncodedSource(container, await self._decoders.open(container))
+    def _new_source(self, found: Container | None, data: bytes) -> tuple[_Source, bytes]:
+        """Return the source of ``data``, and what of ``data`` it takes."""
+        if found == "wav":
+            return _WavSource(self._decoders), data
+        if found is not None:
+            return _EncodedSource(found, self._decoders), data
+        if self._raw_rate_hz is not None and self._declared_raw:
+            self.took_raw = True
+            return _RawSource(self._raw_rate_hz), data
+        if (name := foreign(data)) is not None:
+            raise AudioError("bad_audio", f"this is {name}, and not {TITLES}")
+        judged = data[: self._judged_bytes]
+        if self._raw_rate_hz is not None and raw_pcm.is_plausible(judged):
+            self.took_raw = True
+            return _RawSource(self._raw_rate_hz, judged=True), data
+        if (frames := find_frames(data)) is not None:
+            container, offset = frames
+            return _EncodedSource(container, self._decoders), data[offset:]
+        why = f"this is not {TITLES}"
+        if self._raw_rate_hz is not None:
+            form = raw_pcm.other_form(judged)
+            why += ", and no 16-bit PCM: "
+            why += f"it looks like {form}" if form else "its samples do not depend on each other"
+        return _EncodedSource(None, self._decoders, why), data
 
     def _spend(self, pcm: bytes) -> bytes:
         """Count ``pcm`` against the session's limit."""
@@ -203,29 +343,64 @@ class _Source:
     """One container, or raw PCM, being decoded. ``samples_left``: the session's limit."""
 
     container: Container | None = None
+    """None: raw PCM."""
     ended: bool = False
-    """The container is known to end with the bytes so far."""
+    """The container seems to end with the bytes so far."""
+    more: bool = False
+    """``finish`` has further PCM."""
+    rest: bytes = b""
+    """The first bytes of a file of another container, found behind this one."""
+    notice: str = ""
+    """What of it was used, if not all; known at the end."""
+
+    def continues(self, found: Container, data: bytes) -> bool:
+        """Whether ``data``, which looks like the beginning of a container, continues this one."""
+        return False
+
+    def is_over(self, data: bytes) -> bool:
+        """Whether ``data``, which begins no container, cannot belong to this one."""
+        return False
 
     async def feed(self, data: bytes, samples_left: int) -> bytes:
         raise NotImplementedError
 
     async def finish(self, samples_left: int) -> bytes:
+        """The rest of the PCM, or a part of it if there is ``more``."""
         raise NotImplementedError
+
+    async def finish_all(self, samples_left: int) -> bytes:
+        """The rest of the PCM, at most ``FEED_AUDIO_S_MAX`` of it."""
+        samples_left = min(samples_left, FEED_AUDIO_S_MAX * SAMPLE_RATE_HZ)
+        pcm = bytearray()
+        while True:
+            try:
+                pcm += await self.finish(samples_left - len(pcm) // BYTES_PER_SAMPLE)
+            except AudioError as error:
+                error.pcm = bytes(pcm) + error.pcm
+                raise
+            if not self.more:
+                return bytes(pcm)
 
     async def finish_chunk(self, samples_left: int) -> bytes:
         """All PCM of the bytes so far, flushed out of filters. Only raw PCM may continue."""
-        return await self.finish(samples_left)
+        return await self.finish_all(samples_left)
 
     async def close(self) -> None:
         pass
 
 
 class _RawSource(_Source):
-    def __init__(self, sample_rate_hz: int) -> None:
+    """``judged``: refuse what proves to have other samples, once there is sound."""
+
+    def __init__(self, sample_rate_hz: int, *, judged: bool = False) -> None:
         self._resampler = _Resampler(sample_rate_hz)
+        self._form = raw_pcm.FormJudge(sample_rate_hz) if judged else None
         self.half_sample = b""
 
     async def feed(self, data: bytes, samples_left: int) -> bytes:
+        if self._form is not None and (name := self._form.feed(data)) is not None:
+            message = f"this is no mono 16-bit PCM: it looks like {name}"
+            raise AudioError("bad_audio", message, was_noise=True)
         data = self.half_sample + data
         whole = len(data) - len(data) % BYTES_PER_SAMPLE
         self.half_sample = data[whole:]
@@ -244,68 +419,166 @@ class _RawSource(_Source):
 class _WavSource(_Source):
     container = "wav"
 
-    def __init__(self) -> None:
+    def __init__(self, decoders: DecoderPool) -> None:
+        self._decoders = decoders
         self._reader = WavReader()
-        self._resampler: _Resampler | None = None
+        self._resampler = _Resampler(SAMPLE_RATE_HZ)
+        self._other: _EncodedSource | None = None
+        """Decodes a file whose codec the reader does not know."""
+        self._form: raw_pcm.FormJudge | None = None
 
     async def feed(self, data: bytes, samples_left: int) -> bytes:
-        pcm = self._reader.feed(data)
-        if self._reader.format is None:
-            return b""
-        if self._resampler is None:
-            self._resampler = _Resampler(self._reader.format.sample_rate_hz)
-        converted = self._resampler.convert(pcm)
-        self.ended = self._reader.complete
-        return converted + self._resampler.flush() if self.ended else converted
+        if self._other is None:
+            try:
+                pieces = self._reader.feed(data)
+            except OtherCodecError as other:
+                self._other = _EncodedSource("wav", self._decoders)
+                data = other.data
+            else:
+                return self._converted(pieces)
+        return await self._other.feed(data, samples_left)
 
     async def finish(self, samples_left: int) -> bytes:
-        self._reader.finish()
-        return b"" if self._resampler is None else self._resampler.flush()
+        if self._other is not None:
+            pcm = await self._other.finish(samples_left)
+            self.more = self._other.more
+            return pcm
+        self.rest = b""
+        pcm = self._resampler.convert(self._reader.finish()) + self._resampler.flush()
+        self.notice = self._reader.notice
+        return self._checked(pcm)
+
+    def _converted(self, pieces: list[WavPcm]) -> bytes:
+        pcm = b"".join(self._convert(piece.sample_rate_hz, piece.pcm) for piece in pieces)
+        for piece in pieces:
+            self._judge(piece)
+        self.ended = self._reader.complete
+        return self._checked(pcm + self._resampler.flush() if self.ended else pcm)
+
+    def _judge(self, piece: WavPcm) -> None:
+        """The header may be wrong about the samples."""
+        if self._form is None:
+            self._form = raw_pcm.FormJudge(piece.sample_rate_hz, raw_pcm.DECLARED_NOISE_STRETCHES)
+        if (name := self._form.feed(piece.pcm)) is not None:
+            message = f"the WAV file is not what its header says: it looks like {name}"
+            raise AudioError("bad_audio", message, was_noise=True)
+
+    def _checked(self, pcm: bytes) -> bytes:
+        """Take over the next file or the error that the reader found behind the audio."""
+        self.rest = self._reader.rest
+        self._reader.rest = b""
+        if (fault := self._reader.fault) is not None:
+            fault.pcm = pcm + self._resampler.flush()
+            raise fault
+        return pcm
+
+    async def close(self) -> None:
+        if self._other is not None:
+            await self._other.close()
+            self.notice = self._other.notice
+
+    def _convert(self, sample_rate_hz: int, pcm: bytes) -> bytes:
+        flushed = b""
+        if sample_rate_hz != self._resampler.rate_hz:
+            flushed = self._resampler.flush()
+            self._resampler = _Resampler(sample_rate_hz)
+        return flushed + self._resampler.convert(pcm)
+
+
+KEEPS_HEADER: Final = frozenset({"wv", "ape", "flac"})
+"""Before the audio they may have the header of the file that they were made of."""
 
 
 class _EncodedSource(_Source):
-    def __init__(self, container: Container, stream: EncodedStream) -> None:
+    """``container`` None: libavformat looks for it. ``unknown``: what to say if it finds none."""
+
+    def __init__(
+        self, container: Container | None, decoders: DecoderPool, unknown: str = ""
+    ) -> None:
         self.container = container
-        self._stream = stream
+        self._decoders = decoders
+        self._unknown = unknown
+        self._stream: EncodedStream | None = None
+        self._heard = False
         self._pages = OggPages() if container == "ogg" else None
+        self._next = NextFile(container) if container in NextFile.CONTAINERS else None
+
+    def continues(self, found: Container, data: bytes) -> bool:
+        if not self._heard and self.container in KEEPS_HEADER and found in ("wav", "aiff"):
+            return True
+        return found == self.container and repeats(found, data)
+
+    def is_over(self, data: bytes) -> bool:
+        # A page behind the last one shows that it was not the last.
+        return self.ended and (self._pages is None or not b"OggS".startswith(data[:4]))
 
     async def feed(self, data: bytes, samples_left: int) -> bytes:
-        if self.ended:
-            raise AudioError("bad_audio", "this follows the end of the audio stream")
-        pcm = await self._stream.feed(data, samples_left)
+        if self._next is not None:
+            data, self.rest = self._next.feed(data)
+        if not data:
+            return b""
+        opening = b""
+        if self._stream is None:
+            self._stream = await self._decoders.open(self.container)
+            if self.ended and self._pages is not None:
+                self.ended = False
+                opening = bytes(self._pages.headers)
+        try:
+            pcm = await self._stream.feed(opening + data, samples_left)
+        except AudioError as error:
+            raise self._named(error) from error
+        self._heard = self._heard or bool(pcm)
+        self.ended = self._stream.ended
         if self._pages is not None and self._pages.feed(data):
-            pcm += await self.finish(samples_left - len(pcm) // BYTES_PER_SAMPLE)
+            pcm += await self.finish_all(samples_left - len(pcm) // BYTES_PER_SAMPLE)
         return pcm
 
     async def finish(self, samples_left: int) -> bytes:
-        if self.ended:
-            return b""
+        self.rest = b""
+        held, self._next = b"" if self._next is None else self._next.held, None
+        pcm = await self.feed(held, samples_left) if held else b""
         self.ended = True
+        if self._stream is None:
+            return pcm
+        self.more = False
         try:
-            return await self._stream.finish(samples_left)
+            pcm += await self._stream.finish(samples_left)
+            self.more = not self._stream.ended
+        except AudioError as error:
+            raise self._named(error) from error
         finally:
-            await self._stream.close()
+            if not self.more:
+                await self.close()
+        return pcm
 
     async def close(self) -> None:
-        await self._stream.close()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            self.notice = stream.notice or self.notice
+            await stream.close()
+
+    def _named(self, error: AudioError) -> AudioError:
+        if self._unknown and error.code == "bad_audio" and not error.pcm:
+            return AudioError(error.code, self._unknown)
+        return error
 
 
 class _Resampler:
     """Converts mono s16le PCM of any rate to 16 kHz, in pieces of any size (libswresample)."""
 
     def __init__(self, sample_rate_hz: int) -> None:
-        self._rate_hz = sample_rate_hz
+        self.rate_hz = sample_rate_hz
         self._inner: av.AudioResampler | None = None
 
     def convert(self, pcm: bytes) -> bytes:
         """The PCM that is ready. The filter holds back its length, about a millisecond."""
-        if self._rate_hz == SAMPLE_RATE_HZ or not pcm:
+        if self.rate_hz == SAMPLE_RATE_HZ or not pcm:
             return pcm
         if self._inner is None:
             self._inner = av.AudioResampler("s16", "mono", SAMPLE_RATE_HZ)
         samples = np.frombuffer(pcm, "<i2").reshape(1, -1)
         frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
-        frame.sample_rate = self._rate_hz
+        frame.sample_rate = self.rate_hz
         return self._resample(frame)
 
     def flush(self) -> bytes:

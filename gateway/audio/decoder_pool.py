@@ -19,7 +19,7 @@ from typing import Final
 import structlog
 
 from gateway.audio import decoder_process
-from gateway.audio.formats import BLOCK_BYTES, AudioError, Container
+from gateway.audio.formats import BY_CONTAINER, AudioError, Container, Format
 from gateway.telemetry.metrics import DECODER_FAILURES, DECODERS
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 
@@ -27,9 +27,10 @@ FEED_AUDIO_S_MAX: Final = 1_800
 """Longest audio of one chunk. A chunk of a few kilobytes can contain hours of silence, which would
 all be in memory at once."""
 EXCHANGE_TIMEOUT_S: Final = decoder_process.EXCHANGE_S_MAX + 5
-"""Timeout of an exchange. The child's own alarm ends it before."""
+"""Timeout of an exchange: of one part of the audio. The child's own alarm ends it before."""
 CLOSE_TIMEOUT_S: Final = 2.0
-_ANSWER_BYTES_MAX: Final = 1 << 20
+_ANSWER_BYTES_MAX: Final = decoder_process.REPLY_BYTES_MAX
+_NOTICE_CHARS_MAX: Final = 200
 _FAILURE_CODES: Final = frozenset({"bad_audio", "audio_too_long"})
 
 assert decoder_process.SAMPLE_RATE_HZ == SAMPLE_RATE_HZ
@@ -63,8 +64,8 @@ class DecoderPool:
             ours.setblocking(False)
             self._control = ours
 
-    async def open(self, container: Container) -> EncodedStream:
-        """Open a stream of ``container``. The caller must ``close`` it.
+    async def open(self, container: Container | None) -> EncodedStream:
+        """Open a stream of ``container``; None: libavformat finds it. The caller must ``close`` it.
 
         Raises:
             AudioError: ``overloaded``, because ``decoders_max`` streams are open.
@@ -124,10 +125,24 @@ class DecoderPool:
             await asyncio.to_thread(server.wait)
 
 
+_PROBE: Final = decoder_process.Opening(
+    decoder_process.PROBE, block_bytes=2_048, probe_bytes=1 << 18, needs_all=0
+)
+
+
+def _opening(known: Format) -> decoder_process.Opening:
+    return decoder_process.Opening(
+        known.container, known.block_bytes, known.probe_bytes, int(known.needs_all)
+    )
+
+
 def _start_server(control: socket.socket) -> subprocess.Popen[bytes]:
-    # -P: the program's own folder is our package, whose modules must not shadow others.
+    # -P: not the current folder, whatever it is.
+    root = Path(decoder_process.__file__).resolve().parents[2]
     return subprocess.Popen(
-        [sys.executable, "-P", str(Path(decoder_process.__file__).resolve())],
+        [sys.executable, "-P", "-m", decoder_process.__name__],
+        # One thread: its forks have only that one.
+        env={**os.environ, "PYTHONPATH": str(root), "OPENBLAS_NUM_THREADS": "1"},
         stdin=control.fileno(),
         stdout=subprocess.DEVNULL,
         start_new_session=True,
@@ -146,15 +161,19 @@ class EncodedStream:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._usable = False
-        self._ended = False
-        """The child has found the end of the container."""
+        self.ended = False
+        """The child has found the end of the container, and given all of its audio."""
+        self._in_part = False
+        """The child waits until it is asked for the next part."""
+        self.notice = ""
+        """Known at the end: what of the file was used, such as one of its tracks."""
 
-    async def connect(self, connection: socket.socket, container: Container) -> None:
+    async def connect(self, connection: socket.socket, container: Container | None) -> None:
         """Use ``connection`` to a new child. The pool calls this."""
         self._reader, self._writer = await asyncio.open_connection(sock=connection)
         self._usable = True
-        opening = f"{container} {BLOCK_BYTES[container]}"
-        self._send(decoder_process.OPEN, opening.encode(), 0)
+        opening = _PROBE if container is None else _opening(BY_CONTAINER[container])
+        self._send(decoder_process.OPEN, " ".join(map(str, opening)).encode(), 0)
 
     async def feed(self, data: bytes, samples_max: int) -> bytes:
         """Return the PCM that can be decoded from the bytes so far and was not returned before.
@@ -163,15 +182,28 @@ class EncodedStream:
             AudioError: ``bad_audio``, or ``audio_too_long`` for more than ``samples_max`` samples
                 or ``FEED_AUDIO_S_MAX``. Its ``pcm`` is the audio before the fault.
         """
-        if self._ended:
+        if self.ended:
             raise AudioError("bad_audio", "data after the end of the audio stream")
-        return await self._exchange(decoder_process.DATA, data, samples_max, decoder_process.MORE)
+        samples_max = min(samples_max, FEED_AUDIO_S_MAX * SAMPLE_RATE_HZ)
+        pcm = bytearray()
+        kind = decoder_process.DATA
+        while kind == decoder_process.DATA or self._in_part:
+            left = samples_max - len(pcm) // BYTES_PER_SAMPLE
+            try:
+                pcm += await self._exchange(kind, data, left, decoder_process.MORE)
+            except AudioError as error:
+                error.pcm = bytes(pcm) + error.pcm
+                raise
+            kind, data = decoder_process.NEXT, b""
+        return bytes(pcm)
 
     async def finish(self, samples_max: int) -> bytes:
-        """End the stream and return the rest of its PCM. Errors as for ``feed``."""
-        if self._ended:
+        """End the stream and return the next part of the rest of its PCM, about ``PART_S`` of it.
+        Call it until it has ``ended``. Errors as for ``feed``."""
+        if self.ended:
             return b""
-        return await self._exchange(decoder_process.END, b"", samples_max, decoder_process.ENDED)
+        kind = decoder_process.NEXT if self._in_part else decoder_process.END
+        return await self._exchange(kind, b"", samples_max, decoder_process.ENDED)
 
     async def close(self) -> None:
         """End the child. Safe to call at any time and repeatedly."""
@@ -190,7 +222,6 @@ class EncodedStream:
     async def _exchange(self, kind: bytes, data: bytes, samples_max: int, wanted: bytes) -> bytes:
         assert self._usable and self._writer is not None, "the stream is closed or has failed"
         self._usable = False
-        samples_max = min(samples_max, FEED_AUDIO_S_MAX * SAMPLE_RATE_HZ)
         pcm = bytearray()
         try:
             async with asyncio.timeout(EXCHANGE_TIMEOUT_S):
@@ -202,8 +233,9 @@ class EncodedStream:
             DECODER_FAILURES.labels("crashed").inc()
             structlog.get_logger().warning("decoder_crashed", error=type(error).__name__)
             raise AudioError("bad_audio", "the audio could not be decoded", bytes(pcm)) from error
-        self._ended = answer == decoder_process.ENDED
-        if answer != wanted and not self._ended:
+        self.ended = answer == decoder_process.ENDED
+        self._in_part = answer == decoder_process.PART
+        if answer != wanted and not self.ended and not self._in_part:
             raise self._failure(answer, bytes(pcm))
         self._usable = True
         return bytes(pcm)
@@ -220,6 +252,9 @@ class EncodedStream:
             if length > _ANSWER_BYTES_MAX or len(pcm) + length > pcm_bytes_max + _ANSWER_BYTES_MAX:
                 raise EOFError
             payload = await self._reader.readexactly(length)
+            if kind == decoder_process.NOTICE:
+                self.notice = payload.decode(errors="replace")[:_NOTICE_CHARS_MAX]
+                continue
             if kind != decoder_process.PCM:
                 return kind + payload if kind == decoder_process.FAILED else kind
             pcm += payload

@@ -1,21 +1,23 @@
 """The decoder process: it forks a child for each encoded stream.
 
-It is started as a script and imports nothing of this project. The parent
+It imports nothing of this project but ``gateway.audio.downmix``. The parent
 (``gateway.audio.decoder_pool``) passes a control socket as standard input, and a socket for each
 stream over it (SCM_RIGHTS). PyAV is imported once; children are forks that share this memory and
 start in milliseconds. When the control socket closes, which the gateway's end implies, the process
 ends its children and itself.
 
 A child parses hostile input, so it is confined: limits of memory, processor time and wall time, and
-no new file descriptors, hence neither files nor network. libavformat does not guess the container.
+no new file descriptors, hence neither files nor network. libavformat guesses the container only of
+streams opened as ``PROBE``, among ``PROBED``.
 
 Protocol of a stream, integers in network order:
 
 * to the child: ``kind, length, samples_max`` and ``length`` bytes. The first message is OPEN with
-  the container's name and the block size in bytes; then DATA, and END after the last.
-* from the child, after DATA or END: any number of PCM messages, then one of MORE (all bytes are
-  consumed), ENDED (after END, or at the end of the container) or FAILED with ``code:message``, as
-  ``kind, length`` and the bytes.
+  the fields of ``Opening``, separated by spaces; then DATA, and END after the last.
+* from the child, after DATA, END or NEXT: any number of PCM messages, then one of MORE (all bytes
+  are consumed), PART (after about ``PART_S`` of audio: NEXT asks for the following part), ENDED
+  (after END, or at the end of the container) or FAILED with ``code:message``, as ``kind, length``
+  and the bytes. Before ENDED may come a NOTICE: what of the file was used.
 
 A child answers a message with at most ``samples_max`` samples, and fails beyond them.
 """
@@ -32,31 +34,78 @@ import socket
 import struct
 import traceback
 import wave
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, NoReturn
 
 import av
+import numpy as np
 
-OPEN, DATA, END = b"O", b"D", b"E"
-PCM, MORE, ENDED, FAILED = b"P", b"M", b"N", b"F"
+from gateway.audio.downmix import Downmix, notice
+
+OPEN, DATA, END, NEXT = b"O", b"D", b"E", b"X"
+PCM, MORE, PART, ENDED, FAILED, NOTICE = b"P", b"M", b"A", b"N", b"F", b"I"
 REQUEST = struct.Struct("!cIQ")
 REPLY = struct.Struct("!cI")
 
 SAMPLE_RATE_HZ = 16_000
-MEMORY_BYTES_MAX = 512 << 20
-"""Address space of a child (RLIMIT_AS). Libraries and interpreter use about 140 MB of it."""
+MEMORY_BYTES_MAX = 640 << 20
+"""Address space of a child (RLIMIT_AS). Libraries and interpreter use about 200 MB of it."""
 CPU_S_MAX = 600
 """Processor time of a child (RLIMIT_CPU), enough for hours of audio."""
 EXCHANGE_S_MAX = 15
 """Wall time for one message; then SIGALRM ends the child."""
-SOUNDLESS_BYTES_MAX = 4 << 20
-"""Consecutive bytes without audio; then the stream is corrupt. libavformat would search for a valid
-frame without end. The limit is high because MP3 files may begin with a picture."""
+PART_S = 60
+"""Audio after which a child waits until it is asked for more. A file whose index is at its end is
+decoded when all of it is there: an hour of it takes longer than one exchange may, and would all be
+in memory."""
+SOUNDLESS_BYTES_MAX = 64 << 20
+"""Consecutive bytes without audio; then the file is refused. libavformat would search for a valid
+frame without end. The limit is high because files may begin with pictures, or contain fonts."""
+KEPT_BYTES_MAX = 128 << 20
+"""Longest file that is kept until its end, because its index may be there."""
+BAD_FRAMES_FIRST = 8
+"""Frames at the beginning of a stream that may be undecodable: they can depend on earlier ones."""
+TRAILING_BYTES_MAX = 2_048
+"""Undecodable bytes behind the last frame, such as a part of one. Zeros and tags do not count."""
+TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
+"""They may follow the audio of MP3 and AAC."""
+CHECKED_CODECS = frozenset({"flac", "tta", "wavpack"})
+"""Their frames have checksums, which libavcodec checks on request; damaged ones would be noise."""
+WASTE_BYTES = 1 << 16
+TRACK_LAG_S_MAX = 2
+"""A track that is so much shorter than another is silent from there on, for now."""
+PAUSE_BYTES_MAX = 7
+"""Of a frame of AMR that holds no speech. Those with speech have at least 13."""
+PROBE = "probe"
+PROBED = "ac3,adx,dsf,dtshd,eac3,gsm,hcom,loas,mpc,mpc8,mpeg,mpegts,mxf,nut,oma,qcp,sbc,shn,tak"
+"""Containers without a signature in ``gateway.audio.formats`` that libavformat may find."""
+PROBE_BYTES = 1 << 16
+REPLY_BYTES_MAX = 1 << 20
+"""A longer answer is sent in parts."""
 CORRUPT = "the audio data is corrupt, or not in its container's format"
 
 
 class AudioTooLongError(Exception):
     """The exchange exceeds the samples that the parent allows."""
+
+
+class RefusedError(Exception):
+    """The file cannot be decoded, for this reason."""
+
+
+class Opening(NamedTuple):
+    container: str
+    """The name of a demuxer, or ``PROBE``."""
+    block_bytes: int
+    probe_bytes: int
+    needs_all: int
+    """1: the file is kept until its end."""
+
+    @classmethod
+    def parse(cls, payload: bytes) -> Opening:
+        container, *numbers = payload.decode().split()
+        return cls(container, *map(int, numbers))
 
 
 class Stream:
@@ -66,11 +115,14 @@ class Stream:
         self._connection = connection
         kind, opening = self._receive()
         assert kind == OPEN
-        container, block_bytes = opening.split()
-        self.container = container.decode()
-        self._block_bytes = int(block_bytes)
+        self.opening = Opening.parse(opening)
+        self.keeps = bool(self.opening.needs_all)
+        """Everything is kept, and libavformat may seek."""
+        self.refusal = ""
         self._data = bytearray()
-        self._begin = 0
+        self._data_begin = 0
+        """Place of the data in the file."""
+        self._position = 0
         self._begun = False
         self._no_more = False
         self._soundless_bytes = 0
@@ -84,12 +136,43 @@ class Stream:
 
     def read(self, size: int) -> bytes:
         """Return one block, or the rest at the end. Blocks until there is one. PyAV calls this."""
-        size = min(size, self._block_bytes)
-        while len(self._data) - self._begin < size and not self._no_more:
-            self._await_data()
-        block = bytes(self._data[self._begin : self._begin + size])
-        self._begin += len(block)
+        block = self._peek(self._position, min(size, self.opening.block_bytes))
+        self._position += len(block)
         return block
+
+    def seekable(self) -> bool:
+        return self.keeps
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        whence &= 3  # libavformat adds flags.
+        if whence == os.SEEK_CUR:
+            offset += self._position
+        elif whence == os.SEEK_END:
+            while not self._no_more:
+                self._await_data()
+            offset += len(self._data)
+        if offset < 0:
+            raise OSError
+        self._position = offset
+        return offset
+
+    def keep_unless_index_is_first(self) -> None:
+        """Keep an MP4 file unless its index (``moov``) precedes its media, as in a live stream."""
+        self.keeps = True
+        offset = 0
+        while len(head := self._peek(offset, 16)) >= 8:
+            length, name = int.from_bytes(head[:4], "big"), head[4:8]
+            if name in (b"moov", b"moof"):
+                self.keeps = False
+                return
+            if length == 1:
+                length = int.from_bytes(head[8:16], "big")
+            if name == b"mdat" or length < 8:
+                return
+            offset += length
 
     def send(self, kind: bytes, payload: bytes = b"") -> None:
         try:
@@ -97,14 +180,34 @@ class Stream:
         except ConnectionError:
             hang_up()
 
-    def send_pcm(self, frames: list[Any]) -> None:
-        for frame in frames:
-            self._heard_anything = True
-            self._soundless_bytes = 0
-            self._samples_left -= frame.samples
-            if self._samples_left < 0:
-                raise AudioTooLongError
-            self.send(PCM, bytes(frame.planes[0])[: 2 * frame.samples])
+    def send_pcm(self, pcm: bytes) -> None:
+        if not pcm:
+            return
+        self._heard_anything = True
+        self._soundless_bytes = 0
+        samples = len(pcm) // 2
+        self._samples_left -= samples
+        if self._samples_left < 0:
+            raise AudioTooLongError
+        for begin in range(0, len(pcm), REPLY_BYTES_MAX):
+            self.send(PCM, pcm[begin : begin + REPLY_BYTES_MAX])
+        self._part_samples += samples
+        if self._part_samples >= PART_S * SAMPLE_RATE_HZ:
+            self._ask_before_more()
+
+    def _peek(self, position: int, size: int) -> bytes:
+        """Bytes at ``position``, fewer at the end. Blocks until they are there."""
+        while len(self._data) < position - self._data_begin + size and not self._no_more:
+            self._await_data()
+        begin = position - self._data_begin
+        return bytes(self._data[begin : begin + size])
+
+    def _ask_before_more(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        self.send(PART)
+        kind, _ = self._receive()
+        assert kind == NEXT
+        signal.setitimer(signal.ITIMER_REAL, EXCHANGE_S_MAX)
 
     def _await_data(self) -> None:
         if self._begun:
@@ -114,15 +217,27 @@ class Stream:
         signal.setitimer(signal.ITIMER_REAL, EXCHANGE_S_MAX)
         self._begun = True
         self._soundless_bytes += len(payload)
-        # For libavformat corrupt data ends here.
-        self._gave_up = self._soundless_bytes > SOUNDLESS_BYTES_MAX
+        if not self.keeps:
+            del self._data[: self._position - self._data_begin]
+            self._data_begin = self._position
+            # For libavformat corrupt data ends here.
+            self._gave_up = self._soundless_bytes > SOUNDLESS_BYTES_MAX
+            if self._gave_up:
+                self.refusal = (
+                    f"no audio was found in {SOUNDLESS_BYTES_MAX} bytes (SOUNDLESS_BYTES_MAX)"
+                )
+        elif len(self._data) + len(payload) > KEPT_BYTES_MAX:
+            self._gave_up = True
+            self.refusal = (
+                f"the file's index is not at its beginning, and the file is longer than "
+                f"{KEPT_BYTES_MAX} bytes (KEPT_BYTES_MAX)"
+            )
         self._no_more = kind == END or self._gave_up
-        del self._data[: self._begin]
-        self._begin = 0
         self._data += payload
 
     def _receive(self) -> tuple[bytes, bytes]:
         kind, length, self._samples_left = REQUEST.unpack(self._receive_exactly(REQUEST.size))
+        self._part_samples = 0
         return kind, self._receive_exactly(length)
 
     def _receive_exactly(self, length: int) -> bytes:
@@ -139,24 +254,196 @@ def hang_up() -> NoReturn:
     os._exit(0)
 
 
-def decode(file: Any, container_name: str, use_frames: Callable[[list[Any]], None]) -> None:
-    """Decode ``file`` to its end and pass its audio on, mono s16 at 16 kHz."""
+class Track:
+    """One audio track to mono at 16 kHz."""
+
+    def __init__(self) -> None:
+        self._resampler: av.AudioResampler | None = None
+        self._form: tuple[Any, ...] = ()
+        self._downmix: Downmix | None = None
+        self.blocks: Counter[int | None] = Counter()
+        """As ``Downmix.blocks``; empty if there was one channel only."""
+
+    def convert(self, frame: av.AudioFrame) -> np.ndarray[Any, Any]:
+        flushed = NOTHING
+        form = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if form != self._form:  # The first frame, or the next file of a chain.
+            flushed = self.flush()
+            self._form = form
+            channels = frame.layout.nb_channels
+            layout = "mono" if channels == 1 else frame.layout
+            self._resampler = av.AudioResampler("s16", layout, SAMPLE_RATE_HZ)
+            self._downmix = Downmix(channels, SAMPLE_RATE_HZ) if channels > 1 else None
+        return np.concatenate([flushed, self._resampled(frame)])
+
+    def flush(self) -> np.ndarray[Any, Any]:
+        if self._resampler is None:
+            return NOTHING
+        rest = self._resampled(None)
+        if self._downmix is not None:
+            rest = np.concatenate([rest, _to_s16(self._downmix.flush())])
+            self.blocks += self._downmix.blocks
+        self._resampler = None
+        self._form = ()
+        return rest
+
+    def _resampled(self, frame: av.AudioFrame | None) -> np.ndarray[Any, Any]:
+        assert self._resampler is not None
+        parts = [np.asarray(part.to_ndarray()[0]) for part in self._resampler.resample(frame)]
+        samples = np.concatenate([NOTHING, *parts])
+        if self._downmix is None:
+            return samples
+        channels = len(self._downmix.powers)
+        return _to_s16(self._downmix.feed(samples.reshape(-1, channels).astype(np.float32)))
+
+
+NOTHING = np.empty(0, np.int16)
+
+
+def _to_s16(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    s16: np.ndarray[Any, Any] = np.clip(np.rint(samples), -32768, 32767).astype(np.int16)
+    return s16
+
+
+class Tracks:
+    """Several tracks side by side: the loudest is heard."""
+
+    def __init__(self, count: int) -> None:
+        self._waiting = [NOTHING] * count
+        self._downmix = Downmix(count, SAMPLE_RATE_HZ, mix=False)
+
+    def add(self, number: int, pcm: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        self._waiting[number] = np.concatenate([self._waiting[number], pcm])
+        longest = max(map(len, self._waiting))
+        shortest = min(map(len, self._waiting))
+        ready = max(shortest, longest - TRACK_LAG_S_MAX * SAMPLE_RATE_HZ)
+        return _to_s16(self._downmix.feed(self._take(ready)))
+
+    def flush(self) -> np.ndarray[Any, Any]:
+        last = self._downmix.feed(self._take(max(map(len, self._waiting))))
+        return _to_s16(np.concatenate([last, self._downmix.flush()]))
+
+    @property
+    def blocks(self) -> Counter[int | None]:
+        return self._downmix.blocks
+
+    def _take(self, samples: int) -> np.ndarray[Any, Any]:
+        taken = np.zeros((samples, len(self._waiting)), np.float32)
+        for number, waiting in enumerate(self._waiting):
+            part = waiting[:samples]
+            taken[: len(part), number] = part
+            self._waiting[number] = waiting[samples:]
+        return taken
+
+
+def decode(file: Any, opening: Opening, use_pcm: Callable[[bytes], None]) -> str:
+    """Decode ``file`` to its end and pass its audio on, mono s16 at 16 kHz. Returns a notice of
+    what was used, if that is not all."""
+    options = {"probesize": str(opening.probe_bytes), "analyzeduration": "0"}
+    probes = opening.container == PROBE
+    if probes:
+        options |= {"formatprobesize": str(PROBE_BYTES), "format_whitelist": PROBED}
     container = av.open(
-        file,
-        mode="r",
-        format=container_name,
-        # Enough to find the codec. The default would delay a live stream by seconds.
-        options={"probesize": "2048", "analyzeduration": "0"},
+        file, mode="r", format=None if probes else opening.container, options=options
     )
-    if not container.streams.audio:
-        raise av.error.InvalidDataError(0, "no audio stream")
-    audio = container.streams.audio[0]
-    audio.codec_context.thread_count = 1
-    resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE_HZ)
-    for packet in container.demux(audio):
-        for frame in packet.decode():
-            use_frames(resampler.resample(frame))
-    use_frames(resampler.resample(None))
+    audio = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    if not audio:
+        raise RefusedError(
+            "its audio codec is not supported"
+            if container.streams.audio
+            else "the file has no audio track"
+        )
+    tracks = {stream.index: Track() for stream in audio}
+    side_by_side = Tracks(len(audio))
+    numbers = {stream.index: number for number, stream in enumerate(audio)}
+    for stream in audio:
+        stream.codec_context.thread_count = 1
+        if stream.codec_context.name in CHECKED_CODECS:
+            stream.codec_context.options = {"err_detect": "crccheck"}
+    for index, frame in _frames(container, audio, file):
+        pcm = tracks[index].convert(frame)
+        if len(audio) > 1:
+            pcm = side_by_side.add(numbers[index], pcm)
+        use_pcm(pcm.tobytes())
+    for index, track in tracks.items():
+        pcm = track.flush()
+        if len(audio) > 1:
+            pcm = side_by_side.add(numbers[index], pcm)
+        use_pcm(pcm.tobytes())
+    if len(audio) > 1:
+        use_pcm(side_by_side.flush().tobytes())
+        return notice("track", len(audio), side_by_side.blocks)
+    ((stream, track),) = zip(audio, tracks.values(), strict=True)
+    return notice("channel", stream.codec_context.channels, track.blocks)
+
+
+def _frames(container: Any, audio: list[Any], file: Any) -> Iterator[tuple[int, av.AudioFrame]]:
+    heard = skipped = trailing_bytes = 0
+    fault: Exception | None = None
+    packets = container.demux(audio)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except (av.error.FFmpegError, NotImplementedError):
+            if not heard or not _ends(container, file):
+                raise
+            return
+        if _is_pause(packet):
+            yield packet.stream.index, _silence(packet)
+            continue
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError as error:
+            if heard < BAD_FRAMES_FIRST:
+                skipped += 1
+                if skipped > BAD_FRAMES_FIRST:
+                    raise
+            elif not _is_padding(bytes(packet)):
+                # It may be the end: a part of a frame.
+                fault = error
+                trailing_bytes += packet.size
+                if trailing_bytes > TRAILING_BYTES_MAX:
+                    raise
+            continue
+        for frame in frames:
+            if fault is not None:
+                raise fault
+            heard += 1
+            yield packet.stream.index, frame
+
+
+def _ends(container: Any, file: Any) -> bool:
+    """Whether the audio has ended where the demuxer fails: at a tag, or at the last few bytes."""
+    if container.format.name != "wv":
+        left = 0
+        while left <= TRAILING_BYTES_MAX and (block := file.read(WASTE_BYTES)):
+            left += len(block)
+        return left <= TRAILING_BYTES_MAX
+    while file.read(WASTE_BYTES):
+        pass
+    return True
+
+
+def _is_padding(data: bytes) -> bool:
+    return data.startswith(TAGS) or not any(data)
+
+
+def _is_pause(packet: Any) -> bool:
+    """Whether it is one of the short frames of AMR that stand for pauses (3GPP TS 26.101, 26.201:
+    SID, NO_DATA). libavcodec does not decode them."""
+    codec: str = packet.stream.codec_context.name
+    return codec.startswith("amr") and 0 < packet.size <= PAUSE_BYTES_MAX
+
+
+def _silence(packet: Any) -> av.AudioFrame:
+    context = packet.stream.codec_context
+    samples = round((packet.duration or 0) * packet.time_base * context.sample_rate)
+    silence = np.zeros((1, max(1, samples)), np.int16)
+    frame = av.AudioFrame.from_ndarray(silence, format="s16", layout="mono")
+    frame.sample_rate = context.sample_rate
+    return frame
 
 
 def rehearse() -> None:
@@ -169,7 +456,7 @@ def rehearse() -> None:
         writer.setframerate(8_000)
         writer.writeframes(bytes(4 * 800))
     file.seek(0)
-    decode(file, "wav", lambda frames: None)
+    decode(file, Opening("wav", 4_096, 2_048, 0), lambda pcm: None)
 
 
 def run_child(connection: socket.socket) -> None:
@@ -179,15 +466,27 @@ def run_child(connection: socket.socket) -> None:
     confine()
     stream = Stream(connection)
     try:
-        decode(stream, stream.container, stream.send_pcm)
+        if stream.opening.container == "mov":
+            stream.keep_unless_index_is_first()
+        notice = decode(stream, stream.opening, stream.send_pcm)
         if stream.is_corrupt:
             raise av.error.InvalidDataError(0, "no audio")
     except AudioTooLongError:
         stream.send(FAILED, b"audio_too_long:the audio is longer than allowed")
-    except (av.error.FFmpegError, ValueError, MemoryError) as error:
-        stream.send(FAILED, f"bad_audio:{CORRUPT} ({type(error).__name__})".encode())
+    except (RefusedError, av.error.FFmpegError, ValueError, MemoryError) as error:
+        stream.send(FAILED, f"bad_audio:{_reason(stream, error)}".encode())
     else:
+        if notice:
+            stream.send(NOTICE, notice.encode())
         stream.send(ENDED)
+
+
+def _reason(stream: Stream, error: Exception) -> str:
+    if stream.refusal:
+        return stream.refusal
+    if isinstance(error, RefusedError):
+        return str(error)
+    return f"{CORRUPT} ({type(error).__name__})"
 
 
 def confine() -> None:

@@ -2,16 +2,56 @@
 
 What the decoder accepts, error messages, the REST description and the web page follow from
 ``FORMATS``. A new container is a line there, a name in ``Container``, and its name in
-docs/protocol.md and docs/dialects.md. MP3 without tags has no signature: ``sniff`` and
-static/audio-files.js recognise it.
+docs/protocol.md. MP3 without tags and AAC have no signature: ``sniff`` knows them by their frames.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Container = Literal["wav", "matroska", "ogg", "flac", "mp3"]
+from gateway.audio.frames import aac_frame, flac_frame, mp3_frame
+
+Container = Literal[
+    "wav",
+    "matroska",
+    "ogg",
+    "flac",
+    "mp3",
+    "mov",
+    "aac",
+    "amr",
+    "aiff",
+    "caf",
+    "asf",
+    "au",
+    "avi",
+    "flv",
+    "wv",
+    "ape",
+    "tta",
+    "w64",
+    "rm",
+    "voc",
+    "nistsphere",
+    "iff",
+    "ircam",
+    "epaf",
+    "pvf",
+    "sox",
+    "avr",
+    "gxf",
+    "wtv",
+    "dts",
+    "mlp",
+    "truehd",
+    "nut",
+    "mpeg",
+    "mxf",
+    "ast",
+    "smjpeg",
+]
 """The name of a demuxer of libavformat."""
 Signature = tuple[tuple[int, bytes], ...]
 """(offset, bytes) pairs, all of which are found in the file."""
@@ -19,8 +59,6 @@ Signature = tuple[tuple[int, bytes], ...]
 RAW_SAMPLE_RATE_HZ_MIN: Final = 8_000
 RAW_SAMPLE_RATE_HZ_MAX: Final = 48_000
 """Sample rates of raw PCM. Containers carry their own."""
-SNIFF_BYTES_MAX: Final = 4_400
-"""``sniff`` decides about this many bytes in any case: three MP3 frames and a header."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,25 +71,63 @@ class Format:
     block_bytes: int = 128
     """Bytes that the decoder passes to libavformat at a time. Blocks are aligned in the stream, so
     the PCM does not depend on where a client cut its chunks."""
+    probe_bytes: int = 2_048
+    """Bytes in which libavformat looks for the codecs. More delay a live stream."""
+    needs_all: bool = False
+    """The decoder keeps the file until its end, where its index may be."""
+    repeats: bool = False
+    """Every frame or block of a stream looks like a beginning."""
+    rare: bool = False
+    """Messages do not name it."""
 
 
+def _rare(
+    container: Container,
+    title: str,
+    suffix: str,
+    *signatures: Signature,
+    probe_bytes: int = 1 << 16,
+    needs_all: bool = False,
+    repeats: bool = False,
+) -> Format:
+    return Format(
+        container=container,
+        title=title,
+        suffixes=(suffix,),
+        signatures=signatures,
+        block_bytes=2_048,
+        probe_bytes=probe_bytes,
+        needs_all=needs_all,
+        repeats=repeats,
+        rare=True,
+    )
+
+
+_IRCAM: Final = [
+    magic
+    for machine in b"\1\2\3\4"
+    for magic in (bytes([100, 163, machine, 0]), bytes([0, machine, 163, 100]))
+]
+"""By the machine that wrote it, little- and big-endian."""
 FORMATS: Final = (
     Format(
         container="wav",
         title="WAV",
         suffixes=(".wav",),
-        signatures=(((0, b"RIFF"), (8, b"WAVE")),),
+        signatures=tuple(
+            ((0, name), (8, b"WAVE")) for name in (b"RIFF", b"RF64", b"BW64", b"RIFX")
+        ),
     ),
     Format(
         container="matroska",
         title="WebM",  # A kind of Matroska.
-        suffixes=(".webm",),
+        suffixes=(".webm", ".mkv", ".mka"),
         signatures=(((0, b"\x1a\x45\xdf\xa3"),),),
     ),
     Format(
         container="ogg",
         title="Ogg",
-        suffixes=(".ogg", ".opus"),
+        suffixes=(".ogg", ".opus", ".oga", ".spx"),
         # Every page of a stream begins with OggS; only its first page has these flags (RFC 3533).
         signatures=(((0, b"OggS"), (4, b"\x00\x02")),),
     ),
@@ -60,102 +136,277 @@ FORMATS: Final = (
         container="mp3",
         title="MP3",
         suffixes=(".mp3",),
-        signatures=(((0, b"ID3"),),),  # Files without a tag are known by their frames.
+        # Files without a tag are known by their frames.
+        signatures=tuple(((0, b"ID3"), (3, bytes([version, 0]))) for version in (2, 3, 4)),
         # libavformat's demuxer loses the first frame if its header is split between two reads, so
         # a block is longer than a frame.
         block_bytes=2_048,
+        repeats=True,
     ),
+    Format(
+        container="mov",
+        title="MP4",
+        suffixes=(".m4a", ".mp4", ".mov", ".3gp", ".m4b", ".m4v"),
+        signatures=(
+            *(((4, name),) for name in (b"ftyp", b"moov", b"mdat")),
+            # Words that a text may have there, after a length that it cannot have.
+            *(((4, name), (0, b"\0")) for name in (b"wide", b"skip", b"free")),
+        ),
+    ),
+    Format(
+        container="aac",
+        title="AAC",
+        suffixes=(".aac",),
+        signatures=(),  # Known by its frames.
+        block_bytes=2_048,
+        repeats=True,
+    ),
+    Format(
+        container="amr",
+        title="AMR",
+        suffixes=(".amr", ".awb"),
+        signatures=(((0, b"#!AMR\n"),), ((0, b"#!AMR-WB\n"),)),
+    ),
+    Format(
+        container="aiff",
+        title="AIFF",
+        suffixes=(".aiff", ".aif", ".aifc"),
+        signatures=(((0, b"FORM"), (8, b"AIFF")), ((0, b"FORM"), (8, b"AIFC"))),
+    ),
+    Format(
+        container="caf",
+        title="CAF",
+        suffixes=(".caf",),
+        signatures=(((0, b"caff\0\1"),),),
+        needs_all=True,
+    ),
+    Format(
+        container="asf",
+        title="WMA",
+        suffixes=(".wma", ".asf", ".wmv"),
+        signatures=(((0, bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")),),),
+        block_bytes=2_048,
+    ),
+    Format(container="au", title="AU", suffixes=(".au", ".snd"), signatures=(((0, b".snd"),),)),
+    Format(
+        container="avi",
+        title="AVI",
+        suffixes=(".avi",),
+        signatures=(((0, b"RIFF"), (8, b"AVI ")),),
+        probe_bytes=1 << 18,
+    ),
+    Format(
+        container="flv",
+        title="FLV",
+        suffixes=(".flv",),
+        signatures=(((0, b"FLV\1"),),),
+        probe_bytes=1 << 16,
+    ),
+    Format(
+        container="wv",
+        title="WavPack",
+        suffixes=(".wv",),
+        signatures=(((0, b"wvpk"),),),
+        repeats=True,
+    ),
+    Format(
+        container="ape",
+        title="APE",
+        suffixes=(".ape",),
+        signatures=(((0, b"MAC "), (5, b"\x0f")),),
+        block_bytes=2_048,
+    ),
+    Format(container="tta", title="TTA", suffixes=(".tta",), signatures=(((0, b"TTA1"),),)),
+    Format(
+        container="w64",
+        title="W64",
+        suffixes=(".w64",),
+        signatures=(((0, bytes.fromhex("726966662e91cf11a5d628db04c10000")),),),
+    ),
+    Format(
+        container="rm",
+        title="RealMedia",
+        suffixes=(".rm", ".ra"),
+        signatures=(((0, b".RMF"),), ((0, b".ra\xfd"),)),
+        probe_bytes=1 << 16,
+    ),
+    Format(
+        container="voc",
+        title="VOC",
+        suffixes=(".voc",),
+        signatures=(((0, b"Creative Voice File\x1a"),),),
+    ),
+    Format(
+        container="nistsphere",
+        title="NIST SPHERE",
+        suffixes=(".sph",),
+        signatures=(((0, b"NIST_1A\n"),),),
+    ),
+    # Those with PCM would be taken for raw PCM, at a wrong rate.
+    _rare(
+        "iff",
+        "IFF",
+        ".8svx",
+        ((0, b"FORM"), (8, b"8SVX")),
+        ((0, b"FORM"), (8, b"MAUD")),
+        needs_all=True,
+    ),
+    _rare("ircam", "IRCAM", ".sf", *(((0, magic),) for magic in _IRCAM)),
+    _rare("epaf", "PAF", ".paf", ((0, b" paf"),), ((0, b"fap "),)),
+    _rare("pvf", "PVF", ".pvf", ((0, b"PVF1\n"),)),
+    _rare("sox", "SoX", ".sox", ((0, b".SoX"),), ((0, b"XoS."),)),
+    _rare("avr", "AVR", ".avr", ((0, b"2BIT"),)),
+    _rare("gxf", "GXF", ".gxf", ((4, b"\1\xbc\0\0"), (0, b"\0\0\0\0")), probe_bytes=1 << 18),
+    _rare(
+        "wtv",
+        "WTV",
+        ".wtv",
+        ((0, bytes.fromhex("b7d800203749da11a64e0007e95ead8d")),),
+        needs_all=True,
+    ),
+    _rare(
+        "dts",
+        "DTS",
+        ".dts",
+        *(((0, bytes.fromhex(sync)),) for sync in ("7ffe8001", "fe7f0180", "1fffe800", "ff1f00e8")),
+        repeats=True,
+    ),
+    _rare("mlp", "MLP", ".mlp", ((4, b"\xf8\x72\x6f\xbb"),), repeats=True),
+    _rare("truehd", "TrueHD", ".thd", ((4, b"\xf8\x72\x6f\xba"),), repeats=True),
+    _rare("nut", "NUT", ".nut", ((0, b"nut/multimedia container\0"),)),
+    _rare("mpeg", "MPEG", ".mpg", ((0, b"\0\0\1\xba"),), probe_bytes=1 << 18, repeats=True),
+    _rare("mxf", "MXF", ".mxf", ((0, bytes.fromhex("060e2b34020501010d010201")),)),
+    _rare("ast", "AST", ".ast", ((0, b"STRM"), (8, b"\0\1\0\x10"))),
+    _rare("smjpeg", "SMJPEG", ".mjpg", ((0, b"\0\x0aSMJPEG"),)),
 )
-TITLES: Final = " or ".join([", ".join(known.title for known in FORMATS[:-1]), FORMATS[-1].title])
-"""The list in words: "WAV, WebM, Ogg, FLAC or MP3"."""
-_FIRST_BYTES: Final = frozenset(
-    [b"\xff", *(value[:1] for known in FORMATS for ((_, value), *_) in known.signatures)]
-)
-"""The first bytes of all containers; 0xFF: of an MP3 frame. ``sniff`` is called for every chunk,
-and nearly all are raw PCM."""
-BLOCK_BYTES: Final = {known.container: known.block_bytes for known in FORMATS}
+TITLED: Final = [known.title for known in FORMATS if not known.rare]
+TITLES: Final = " or ".join([", ".join(TITLED[:-1]), TITLED[-1]])
+"""The list in words: "WAV, WebM, … or NIST SPHERE"."""
+BY_CONTAINER: Final[dict[str, Format]] = {known.container: known for known in FORMATS}
+Candidate = tuple[Container, Signature]
+_CANDIDATES: Final[list[Candidate]] = [
+    (known.container, signature) for known in FORMATS for signature in known.signatures
+]
+
+
+def _by_first(offset: int, count: int) -> dict[bytes, list[Candidate]]:
+    """The candidates whose first pair is at ``offset``, by its first ``count`` bytes."""
+    found: dict[bytes, list[Candidate]] = {}
+    for container, signature in _CANDIDATES:
+        if signature[0][0] == offset:
+            found.setdefault(signature[0][1][:count], []).append((container, signature))
+    return found
+
+
+# ``sniff`` is called for every chunk, and nearly all are raw PCM.
+_BY_FIRST_BYTE: Final = _by_first(0, 1)
+_BY_BOX: Final = _by_first(4, 4)
+"""A container that begins with its first box's length has the box's name there."""
 
 
 class AudioError(Exception):
     """Audio of a client cannot be used.
 
     ``code`` is stable for programs: ``bad_audio``, ``audio_too_long``, ``overloaded``. ``pcm`` is
-    the valid audio of the failing chunk before the fault; the caller uses it.
+    the valid audio of the failing chunk before the fault; the caller uses it. ``was_noise``: the
+    audio before it was wrong as well, as far as it is not recognised yet.
     """
 
-    def __init__(self, code: str, message: str, pcm: bytes = b"") -> None:
+    def __init__(
+        self, code: str, message: str, pcm: bytes = b"", *, was_noise: bool = False
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.pcm = pcm
+        self.was_noise = was_noise
 
 
 def sniff(data: bytes) -> Container | Literal["undecided"] | None:
     """Return the container that begins with ``data``; None if it is none of ``FORMATS``.
 
     ``undecided``: ``data`` is too short, and more bytes may make it the beginning of a container.
+    ``SNIFF_BYTES_MAX`` bytes are enough in any case.
     """
-    if data and data[:1] not in _FIRST_BYTES:
-        return None
-    for known in FORMATS:
-        for signature in known.signatures:
-            if all(
-                data[offset : offset + len(value)] == value[: max(0, len(data) - offset)]
-                for offset, value in signature
-            ):
-                length = max(offset + len(value) for offset, value in signature)
-                return known.container if len(data) >= length else "undecided"
-    return _sniff_mp3_frames(data)
+    candidates = _CANDIDATES
+    if len(data) >= 8:
+        candidates = [*_BY_FIRST_BYTE.get(data[:1], ()), *_BY_BOX.get(data[4:8], ())]
+    undecided = False
+    for container, signature in candidates:
+        if all(
+            data[offset : offset + len(value)] == value[: max(0, len(data) - offset)]
+            for offset, value in signature
+        ):
+            if len(data) >= max(offset + len(value) for offset, value in signature):
+                return container
+            undecided = True
+    if data[:1] == FRAME_FIRST_BYTE:
+        for container, parse in _FRAMED:
+            verdict = _sniff_frames(data, parse)
+            if verdict == "yes":
+                return container
+            undecided = undecided or verdict == "undecided"
+    return "undecided" if undecided and data else None
 
 
-# ------------------------------------------------------------------------------------- MP3 frames
+def has_signature(container: Container, data: bytes) -> bool:
+    """Whether ``sniff`` finds ``container`` by its signature, and not by frames."""
+    return any(
+        all(data.startswith(value, offset) for offset, value in signature)
+        for signature in BY_CONTAINER[container].signatures
+    )
 
-_MP3_FRAMES_NEEDED: Final = 3
-"""Raw PCM looks like one frame header by chance; like three at the right distances in one of 2**45
+
+def repeats(container: Container, data: bytes) -> bool:
+    """Whether ``data``, in which ``sniff`` finds ``container``, may continue such a stream."""
+    if container == "mov":
+        return data[4:8] != b"ftyp"
+    return BY_CONTAINER[container].repeats and not data.startswith(b"ID3")
+
+
+# ------------------------------------------------------------------------------------------ frames
+
+FRAMES_NEEDED: Final = 3
+"""Raw PCM looks like one frame header by chance; like three at the right distances in one of 2**40
 chunks."""
-_BITRATES_KBPS: Final = {
-    1: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    2: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
-_RATES_HZ: Final = {
-    3: (44_100, 48_000, 32_000),
-    2: (22_050, 24_000, 16_000),
-    0: (11_025, 12_000, 8_000),
-}
+FRAME_HEADER_BYTES: Final = 7
+"""Of AAC; those of MP3 have four."""
+FRAME_FIRST_BYTE: Final = b"\xff"
+FRAME_BYTES_MAX: Final = 8_191
+"""Of an AAC frame; those of MP3 are shorter."""
+SNIFF_BYTES_MAX: Final = FRAMES_NEEDED * FRAME_BYTES_MAX
+"""``sniff`` decides about this many bytes in any case."""
+FrameParser = Callable[[bytes], tuple[object, int] | None]
+_FRAMED: Final[tuple[tuple[Container, FrameParser], ...]] = (("mp3", mp3_frame), ("aac", aac_frame))
 
 
-def _mp3_frame(header: bytes) -> tuple[tuple[int, int], int] | None:
-    """Return ((version, rate), length in bytes) of the MPEG audio layer III frame that begins with
-    ``header``, or None if it is no frame header.
-
-    All frames of a stream have the same version and rate.
-    """
-    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
-        return None
-    version = header[1] >> 3 & 3
-    bitrate, rate = header[2] >> 4, header[2] >> 2 & 3
-    if version == 1 or bitrate in (0, 15) or rate == 3 or header[3] & 3 == 2:
-        return None
-    rate_hz = _RATES_HZ[version][rate]
-    bitrate_bps = _BITRATES_KBPS[1 if version == 3 else 2][bitrate - 1] * 1000
-    samples = 1152 if version == 3 else 576
-    length = samples // 8 * bitrate_bps // rate_hz + (header[2] >> 1 & 1)
-    return (version, rate), length
-
-
-def _sniff_mp3_frames(data: bytes) -> Literal["mp3", "undecided"] | None:
+def _sniff_frames(data: bytes, parse: FrameParser) -> Literal["yes", "no", "undecided"]:
     offset = 0
     shared = None
-    for _ in range(_MP3_FRAMES_NEEDED):
-        header = data[offset : offset + 4]
-        if len(header) < 4:
-            plausible = not header or header[0] == 0xFF
-            return "undecided" if plausible and (data or offset) else None
-        frame = _mp3_frame(header)
+    for _ in range(FRAMES_NEEDED):
+        header = data[offset : offset + FRAME_HEADER_BYTES]
+        if len(header) < FRAME_HEADER_BYTES:
+            # All beginnings of a header are plausible.
+            return "undecided" if header[:1] in (b"", FRAME_FIRST_BYTE) else "no"
+        frame = parse(header)
         if frame is None or shared not in (None, frame[0]):
-            return None
+            return "no"
         shared = frame[0]
         offset += frame[1]
-    return "mp3"
+    return "yes"
+
+
+def find_frames(data: bytes) -> tuple[Container, int] | None:
+    """Find where a stream of frames begins in ``data``, which begins within a frame: a live stream
+    that is joined late. Returns its container and offset."""
+    offset = data.find(b"\xff")
+    while 0 <= offset < SNIFF_BYTES_MAX:
+        for container, parse in _FRAMED:
+            if _sniff_frames(data[offset:], parse) == "yes":
+                return container, offset
+        if flac_frame(data[offset:]):
+            return "flac", offset
+        offset = data.find(b"\xff", offset + 1)
+    return None
 
 
 # ------------------------------------------------------------------------------------ ends of Ogg
@@ -166,8 +417,15 @@ class OggPages:
 
     _HEADER_BYTES: Final = 27
     _FIRST, _LAST = 2, 4
+    HEADERS_BYTES_MAX: Final = 1 << 20
+    """Length of ``headers`` that is kept."""
 
     def __init__(self) -> None:
+        self.headers = bytearray()
+        """The pages before the first audio, without which no later page can be decoded. Empty if
+        they are too long."""
+        self._in_headers = True
+        self._bytes = 0
         self._header = bytearray()
         self._skip_bytes = 0
         self._open_streams = 0
@@ -175,6 +433,8 @@ class OggPages:
 
     def feed(self, data: bytes) -> bool:
         """Take the next bytes; return whether the stream ends exactly after them."""
+        if self._in_headers:
+            self.headers += data
         offset = 0
         while offset < len(data) and not self._lost:
             skipped = min(self._skip_bytes, len(data) - offset)
@@ -188,11 +448,15 @@ class OggPages:
             taken = data[offset : offset + wanted - len(self._header)]
             self._header += taken
             offset += len(taken)
-            self._page()
+            self._page(self._bytes + offset)
+        self._bytes += len(data)
+        if self._in_headers and len(self.headers) > self.HEADERS_BYTES_MAX:
+            self._in_headers = False
+            self.headers.clear()
         return not (self._lost or self._header or self._skip_bytes or self._open_streams)
 
-    def _page(self) -> None:
-        """Process the page header once it is complete."""
+    def _page(self, end: int) -> None:
+        """Process the page header, which ends at ``end``, once it is complete."""
         if len(self._header) < self._HEADER_BYTES:
             return
         if self._header[:4] != b"OggS":
@@ -201,6 +465,11 @@ class OggPages:
         if len(self._header) < self._HEADER_BYTES + self._header[26]:
             return
         flags = self._header[5]
+        if self._in_headers and any(self._header[6:14]):  # The position of its last sample.
+            self._in_headers = False
+            del self.headers[end - len(self._header) :]
+        if not self._open_streams and not flags & self._FIRST:
+            self._lost = True  # The last page was not the last: such flags tell nothing here.
         self._open_streams += bool(flags & self._FIRST) - bool(flags & self._LAST)
         self._skip_bytes = sum(self._header[self._HEADER_BYTES :])
         self._header.clear()

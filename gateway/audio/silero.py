@@ -43,7 +43,7 @@ Samples = npt.NDArray[np.int16]
 # The rows of taps that fall on padding are left out.
 _GRAPH = f"""
 silero (
-    int16[F, {FRAME_SAMPLES}] samples, int16[S, {CONTEXT_SAMPLES}] contexts,
+    int16[F, {FRAME_SAMPLES}] samples, int16[S, {CONTEXT_SAMPLES}] contexts, float[F, 1] gains,
     int64[F] context_of_frame, int64[T, S] frame_of_step, int32[S] steps,
     float[1, S, {STATE_UNITS}] hidden, float[1, S, {STATE_UNITS}] cell
 ) => (
@@ -67,8 +67,7 @@ silero (
     before = Gather <axis = 0> (all_contexts, context_of_frame)
     mirrored = Slice (samples, c510, c446, by_column, back)
     heard = Concat <axis = 1> (before, samples, mirrored)
-    unclipped = Cast <to = 1> (heard)
-    signal = Clip (unclipped, lowest, highest)
+    signal = Cast <to = 1> (heard)
 
     # Cosines are even in time around the middle of a window, sines odd, so that both need half the
     # products. The Hann window is 0 at its first sample.
@@ -85,7 +84,8 @@ silero (
     imaginary_power = Mul (imaginary, imaginary)
     power = Add (real_power, imaginary_power)
     magnitude = Sqrt (power)
-    spectra = Reshape (magnitude, by_frame)
+    unscaled = Reshape (magnitude, by_frame)
+    spectra = Mul (unscaled, gains)
 
     around_0 = Slice (spectra, c0, c258, by_column)
     around_1 = Slice (spectra, c0, c387, by_column)
@@ -131,24 +131,28 @@ def model_path() -> Path:
 
 
 class SileroNetwork:
-    """``gain`` amplifies the input. Samples beyond full scale are clipped."""
-
-    def __init__(self, path: Path, *, gain: float = 1.0) -> None:
+    def __init__(self, path: Path) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.enable_mem_pattern = False  # batch sizes vary
         self._session = onnxruntime.InferenceSession(
-            _model(path, gain).SerializeToString(), options, providers=["CPUExecutionProvider"]
+            _model(path).SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
 
     def run(
-        self, samples: Samples, contexts: Samples, frames: Sequence[int], state: Floats
+        self,
+        samples: Samples,
+        contexts: Samples,
+        frames: Sequence[int],
+        state: Floats,
+        gains: Floats | None = None,
     ) -> tuple[list[list[float]], Floats]:
         """Probability of speech in each frame of each stream, and the new states.
 
         ``samples`` has shape ``(sum(frames), FRAME_SAMPLES)``, the frames of one stream after those
         of another; ``contexts`` has shape ``(streams, CONTEXT_SAMPLES)``, the samples before each
-        stream's frames; ``state`` has shape ``(2, streams, STATE_UNITS)``. Behind the probabilities
+        stream's frames; ``state`` has shape ``(2, streams, STATE_UNITS)``; ``gains``, by which each
+        frame is amplified, has shape ``(sum(frames),)``. Behind the probabilities
         of a stream with fewer frames than another follow meaningless ones.
         """
         steps = np.array(frames, np.int32)
@@ -161,6 +165,7 @@ class SileroNetwork:
             {
                 "samples": samples,
                 "contexts": contexts,
+                "gains": _amplified(len(samples), gains),
                 "context_of_frame": context_of_frame,
                 "frame_of_step": np.minimum(frame_of_step, len(samples) - 1),
                 "steps": steps,
@@ -171,11 +176,15 @@ class SileroNetwork:
         return speech[:, 0, :, 0].T.tolist(), np.concatenate([hidden, cell])
 
 
-def _model(path: Path, gain: float) -> onnx.ModelProto:
+def _amplified(frames: int, gains: Floats | None) -> Floats:
+    return np.ones((frames, 1), np.float32) if gains is None else gains[:, np.newaxis]
+
+
+def _model(path: Path) -> onnx.ModelProto:
     graph = onnx.parser.parse_graph(_GRAPH)
     graph.initializer.extend(
         onnx.numpy_helper.from_array(np.ascontiguousarray(matrix, np.float32), name)
-        for name, matrix in _matrices(_weights(path), gain).items()
+        for name, matrix in _matrices(_weights(path)).items()
     )
     return onnx.helper.make_model(
         graph, ir_version=9, opset_imports=[onnx.helper.make_opsetid("", 18)]
@@ -189,16 +198,14 @@ def _weights(path: Path) -> dict[str, Floats]:
     }
 
 
-def _matrices(weights: dict[str, Floats], gain: float) -> dict[str, Floats]:
+def _matrices(weights: dict[str, Floats]) -> dict[str, Floats]:
     """The constants of ``_GRAPH``."""
     kernels = [_rows(weights[f"encoder.{layer}.reparam_conv.weight"]) for layer in range(4)]
     biases = {f"bias_{n}": weights[f"encoder.{n}.reparam_conv.bias"] for n in range(4)}
     gate_biases = [_gates(weights[f"decoder.rnn.bias_{kind}"]) for kind in ("ih", "hh")]
     cosines, sines = _half_transforms()
-    scale = gain / 32768
+    scale = 1 / 32768
     return biases | {
-        "lowest": np.array(-1 / scale),
-        "highest": np.array(1 / scale),
         "cosines": scale * cosines,
         "sines": scale * sines,
         "kernel_0": kernels[0],

@@ -31,12 +31,16 @@ WARM_UP_SAMPLES = 2 * SAMPLE_RATE_HZ
 
 
 class AudioDecoded(Struct, frozen=True, kw_only=True):
-    """A decoded chunk: mono s16le PCM at 16 kHz."""
+    """A decoded chunk, or a piece of a large one: mono s16le PCM at 16 kHz."""
 
     tail: bytes = b""
     """The last PCM of the previous container, flushed because this chunk begins a new one."""
     pcm: bytes
     """PCM of this chunk."""
+    more: bool = False
+    """Further pieces of the chunk follow. Its end is in the last one."""
+    begins_container: bool = False
+    """The chunk begins with the beginning of a container."""
     starts_container: bool = False
     """A previous container, or raw PCM, ended just before this chunk."""
     ends_container: bool = False
@@ -46,6 +50,18 @@ class AudioDecoded(Struct, frozen=True, kw_only=True):
     raw PCM that begins with a whole sample."""
     tail_failure: Failure | None = None
     """The previous container was invalid at its end. This chunk is valid."""
+    notice: str = ""
+    """Which channel or track was used, if not all were, of the containers that ended."""
+
+
+class DecoderFlushed(Struct, frozen=True, kw_only=True):
+    """There is no more audio; ``tail`` is the last PCM, or a part of it."""
+
+    tail: bytes
+    more: bool = False
+    """Further parts follow."""
+    notice: str = ""
+    """As ``AudioDecoded.notice``."""
 
 
 class Timeline:

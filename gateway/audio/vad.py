@@ -3,10 +3,11 @@
 Model: Silero VAD v6 (https://github.com/snakers4/silero-vad, MIT), 512 new samples at 16 kHz per
 step with the 64 samples before them and a recurrent state.
 
-The input is amplified, and each stream starts as if after silence. Without both, the model misses
-quiet speakers and first words: of 800 human digits, each recorded in a file of its own, 58, and of
-800 at a tenth of their level 123; with both, and the endpointer's thresholds, 1 and 6. It then
-misses no digit of the synthetic voices in ``tools/voices``, down to a hundredth of their level.
+Quiet input is amplified, as long as it is not clipped, and each stream starts as if after silence.
+Without both, the model misses quiet speakers and first words: of 800 human digits, each recorded in
+a file of its own, 58, and of 800 at a tenth of their level 123; with both, and the endpointer's
+thresholds, 1 and 6. It then misses no digit of the synthetic voices in ``tools/voices``, down to a
+hundredth of their level. Clipped tones would be heard as speech.
 
 A request of a client that speaks alone is answered at once, on the event loop: for a few frames the
 network takes less time than the change to another thread. All others are answered in turns, on a
@@ -52,8 +53,10 @@ REQUESTS_MAX: Final = 8_192
 """Requests waiting; beyond it ``probabilities`` raises ``VadOverloadedError``. A session has one
 request at a time, so more requests mean more sessions than connections are admitted."""
 
-_GAIN = 4.0
-"""Louder samples are clipped, which does not affect the model."""
+GAIN_MAX: Final = 4.0
+PEAK_DECAY: Final = 0.99
+"""Of a stream's peak, by frame: two seconds after a loud noise the gain is half of what it was."""
+_PEAK_MAX: Final = 32_768.0
 _CONTEXT_BYTES = CONTEXT_SAMPLES * BYTES_PER_SAMPLE
 _PRIMING_FRAMES = 16
 """Silence (half a second) in the initial state of a stream."""
@@ -70,14 +73,25 @@ class VadClosedError(Exception):
 
 
 class VadStream:
-    """One session's state in the model: the recurrent state and the last samples."""
+    """One session's state in the model: the recurrent state, the last samples, and the level."""
 
-    __slots__ = ("context", "state")
+    __slots__ = ("context", "peak", "state")
 
     def __init__(self) -> None:
         self.state: Floats | None = None
         """Shape (2, STATE_UNITS); None before the first call."""
         self.context = bytes(_CONTEXT_BYTES)
+        self.peak = 0.0
+        """Largest sample of the last seconds."""
+
+    def gains(self, frame_peaks: Floats) -> list[float]:
+        """Amplification of the next frames, whose largest samples these are. None is clipped."""
+        peak, gains = self.peak, []
+        for each in frame_peaks.tolist():
+            peak = max(each, peak * PEAK_DECAY)
+            gains.append(min(GAIN_MAX, _PEAK_MAX / peak) if peak else GAIN_MAX)
+        self.peak = peak
+        return gains
 
 
 @dataclass(slots=True, eq=False)
@@ -127,7 +141,7 @@ class VadEngine:
 
     def start(self) -> None:
         """Load the model, about 20 ms."""
-        self._network = network = SileroNetwork(model_path(), gain=_GAIN)
+        self._network = network = SileroNetwork(model_path())
         silence = np.zeros((_PRIMING_FRAMES, FRAME_SAMPLES), np.int16)
         state = np.zeros((2, 1, STATE_UNITS), np.float32)
         _, state = network.run(silence, silence[:1, :CONTEXT_SAMPLES], [_PRIMING_FRAMES], state)
@@ -183,7 +197,11 @@ class VadEngine:
         samples = np.frombuffer(pcm, "<i2").reshape(-1, FRAME_SAMPLES)
         context = np.frombuffer(stream.context, "<i2").reshape(1, CONTEXT_SAMPLES)
         (probabilities,), after = self._network.run(
-            samples, context, [len(samples)], state[:, np.newaxis]
+            samples,
+            context,
+            [len(samples)],
+            state[:, np.newaxis],
+            np.array(stream.gains(_peaks(samples)), np.float32),
         )
         stream.state, stream.context = after[:, 0], pcm[-_CONTEXT_BYTES:]
         self._frames += len(samples)
@@ -251,13 +269,21 @@ class VadEngine:
             self._initial_state if request.stream.state is None else request.stream.state
             for request in self._batch
         ]
+        samples = np.frombuffer(pcm, "<i2").reshape(-1, FRAME_SAMPLES)
+        peaks = np.split(_peaks(samples), np.cumsum(frames)[:-1])
+        gains = [
+            gain
+            for request, part in zip(self._batch, peaks, strict=True)
+            for gain in request.stream.gains(part)
+        ]
         probabilities, state = await asyncio.get_running_loop().run_in_executor(
             self._thread,
             network.run,
-            np.frombuffer(pcm, "<i2").reshape(-1, FRAME_SAMPLES),
+            samples,
             np.frombuffer(contexts, "<i2").reshape(-1, CONTEXT_SAMPLES),
             frames,
             np.stack(states, axis=1),
+            np.array(gains, np.float32),
         )
         return [(each, state[:, n].copy()) for n, each in enumerate(probabilities)]
 
@@ -265,3 +291,11 @@ class VadEngine:
 def _pause_s(requests: int) -> float:
     """Time from the begin of a turn with this many requests to the next."""
     return TURN_EVERY_S * min(1.0, requests / TURN_REQUESTS_MANY)
+
+
+def _peaks(samples: npt.NDArray[np.int16]) -> Floats:
+    """The largest magnitude in each frame."""
+    highest = samples.max(axis=1).astype(np.float32)
+    lowest = samples.min(axis=1).astype(np.float32)
+    peaks: Floats = np.maximum(highest, -lowest)
+    return peaks

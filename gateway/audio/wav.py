@@ -1,8 +1,9 @@
-"""Core: an incremental, strict reader of RIFF/WAVE files (Microsoft, "Multimedia Programming
-Interface and Data Specifications 1.0", and "Multiple Channel Audio Data and WAVE Files").
+"""Core: an incremental reader of RIFF/WAVE files (Microsoft, "Multimedia Programming Interface and
+Data Specifications 1.0", and "Multiple Channel Audio Data and WAVE Files"; EBU Tech 3306: RF64).
 
 No library is used, because clients stream WAV files whose headers are split between chunks and
-have wrong lengths, and because no number in a header can be trusted.
+have wrong lengths, and because no number in a header can be trusted. Files with a codec other than
+PCM, floats, A-law and µ-law are left to libavformat.
 """
 
 from __future__ import annotations
@@ -10,29 +11,68 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from gateway.audio.formats import AudioError
+from gateway.audio import g711, raw_pcm
+from gateway.audio.downmix import Downmix
+from gateway.audio.foreign_files import foreign
+from gateway.audio.formats import AudioError, sniff
 
 SAMPLE_RATE_HZ_MIN: Final = 4_000
 SAMPLE_RATE_HZ_MAX: Final = 192_000
-CHANNELS_MAX: Final = 8
+CHANNELS_MAX: Final = 64
 FORMAT_BYTES_MAX: Final = 4_096
 """Size limit of the ``fmt`` chunk."""
-HEADER_BYTES_MAX: Final = 1 << 20
-"""Bytes before the audio data; beyond it ``bad_audio``."""
+HEADER_BYTES_MAX: Final = 64 << 20
+"""Bytes before the audio data, such as pictures; beyond it ``bad_audio``."""
+UNNAMED_CHUNK_BYTES_MAX: Final = 1 << 20
+"""Length up to which any chunk after the audio data is believed. Longer ones have a known name."""
 LENGTHS_UNKNOWN: Final = frozenset({0, 0xFFFFFFFF})
 """Lengths that recorders write before they know the length: the data extends to the end."""
 
 _PCM, _FLOAT, _A_LAW, _MU_LAW, _EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
+_LAWS: Final[dict[int, g711.Law]] = {_A_LAW: "alaw", _MU_LAW: "ulaw"}
 _CODINGS: Final = frozenset(
-    {*((_PCM, bits) for bits in (8, 16, 24, 32)), (_FLOAT, 32), (_A_LAW, 8), (_MU_LAW, 8)}
+    {
+        *((_PCM, bits) for bits in (8, 16, 24, 32)),
+        *((_FLOAT, bits) for bits in (32, 64)),
+        *((law, 8) for law in _LAWS),
+    }
+)
+_MISREAD_CODECS: Final = {0x38: "NMS ADPCM", 0x40: "G.721 ADPCM"}
+"""libavcodec takes the first for AMR, and the bits of the second in the wrong order."""
+_BIG_ENDIAN_NAME: Final = b"RIFX"
+_RIFF_NAMES: Final = frozenset({b"RIFF", b"RF64", b"BW64", _BIG_ENDIAN_NAME})
+_LONG_CHUNKS: Final = frozenset(
+    {
+        b"LIST",
+        b"id3 ",
+        b"ID3 ",
+        b"JUNK",
+        b"junk",
+        b"PAD ",
+        b"FLLR",
+        b"bext",
+        b"iXML",
+        b"axml",
+        b"_PMX",
+    }
 )
 Floats = npt.NDArray[np.float32]
+ByteOrder = Literal["little", "big"]
 _GUID_TAIL: Final = bytes.fromhex("000000001000800000aa00389b71")
+
+
+class OtherCodecError(Exception):
+    """The file is valid so far, but only libavformat knows its codec. ``data`` is a file that
+    begins with the same format, and the bytes that follow."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__()
+        self.data = data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,65 +83,117 @@ class WavFormat:
     channels: int
     sample_rate_hz: int
     bits: int
+    order: ByteOrder = "little"
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the samples are s16le mono."""
+        form = (self.coding, self.bits, self.channels, self.order)
+        return form == (_PCM, 16, 1, "little")
 
     @property
     def frame_bytes(self) -> int:
         return self.channels * self.bits // 8
 
 
+@dataclass(frozen=True, slots=True)
+class WavPcm:
+    """Mono s16le PCM of one file."""
+
+    sample_rate_hz: int
+    pcm: bytes
+
+
 class _Expect(Enum):
     RIFF = auto()
     CHUNK = auto()
-    FORMAT = auto()
+    WHOLE = auto()
+    """The content of a chunk that is read as a whole."""
     DATA = auto()
     TRAILER = auto()
 
 
 class WavReader:
-    """Converts the bytes of a WAV file to mono s16le PCM at the sample rate of the file."""
+    """Converts the bytes of WAV files, one behind the other, to mono s16le PCM at their rates."""
 
     def __init__(self) -> None:
         self.format: WavFormat | None = None
-        """None until the ``fmt`` chunk is read."""
+        """Of the current file; None until its ``fmt`` chunk is read."""
+        self._downmix: Downmix | None = None
+        self._earlier_notice = ""
         self._buffer = bytearray()
+        self._order: ByteOrder = "little"
         self._expect = _Expect.RIFF
         self._skip_bytes = 0
-        self._format_bytes = 0
+        self._chunk: tuple[bytes, int] = (b"", 0)
+        """Name and length of the chunk that is read as a whole."""
+        self._long_data_bytes: int | None = None
+        """Length of the audio data according to the ``ds64`` chunk of RF64."""
         self._data_bytes_left: int | None = None
         """None: the data extends to the end."""
         self._pad_bytes = 0
         """RIFF chunks of odd length are followed by one byte."""
         self._header_bytes = 0
+        self.rest = b""
+        """The first bytes of a file of another container, found behind this one."""
+        self.fault: AudioError | None = None
+        """The error of bytes behind the audio that are no audio."""
 
     @property
     def complete(self) -> bool:
         """Whether the file ends here by its declared lengths."""
         at_end = self._expect is _Expect.TRAILER
-        return at_end and not self._buffer and not self._skip_bytes
+        return at_end and len(self._buffer) <= self._pad_bytes and not self._skip_bytes
 
-    def feed(self, data: bytes) -> bytes:
-        """Take the next bytes and return their PCM.
+    def feed(self, data: bytes) -> list[WavPcm]:
+        """Take the next bytes and return their PCM, that of each file on its own.
 
-        Data after the declared length is skipped if it looks like RIFF chunks. Otherwise it is
-        audio, because recorders often declare the length of the first part.
+        Data after the declared length is skipped if it looks like RIFF chunks, and is the next file
+        if it looks like one. Otherwise it is audio if it can be, because recorders often declare
+        the length of the first part; a file of another container is the ``rest``.
 
         Raises:
             AudioError: ``bad_audio``.
+            OtherCodecError: before any PCM.
         """
         self._buffer += data
+        pieces: list[WavPcm] = []
         pcm = bytearray()
         while self._advance(pcm):
-            pass
-        return bytes(pcm)
+            if self._expect is _Expect.RIFF or self.complete:
+                self._end_piece(pieces, pcm)
+        self._end_piece(pieces, pcm)
+        return pieces
 
-    def finish(self) -> None:
-        """The file ends here. An incomplete sample or chunk is dropped.
+    def finish(self) -> bytes:
+        """The file ends here. Returns its last PCM. An incomplete sample or chunk is dropped.
 
         Raises:
             AudioError: ``bad_audio``, because the header is incomplete.
         """
         if self._expect not in (_Expect.DATA, _Expect.TRAILER):
             raise _bad("the WAV header is incomplete")
+        pcm = bytearray()
+        is_beyond = self._expect is _Expect.TRAILER and not self._skip_bytes
+        if is_beyond and len(self._buffer) >= 12 and self._read_beyond():
+            self._read_data(pcm)
+        return bytes(pcm) + self._flush()
+
+    @property
+    def notice(self) -> str:
+        """Which channel was used, if it is not the mean of all; of the last file that has any."""
+        found = "" if self._downmix is None else self._downmix.notice("channel")
+        return found or self._earlier_notice
+
+    def _end_piece(self, pieces: list[WavPcm], pcm: bytearray) -> None:
+        if self._expect in (_Expect.RIFF, _Expect.TRAILER):
+            pcm += self._flush()
+        if pcm and self.format is not None:
+            pieces.append(WavPcm(self.format.sample_rate_hz, bytes(pcm)))
+        pcm.clear()
+
+    def _flush(self) -> bytes:
+        return b"" if self._downmix is None else _to_bytes(self._downmix.flush())
 
     def _advance(self, pcm: bytearray) -> bool:
         """Advance one step. False: more bytes are needed."""
@@ -113,56 +205,139 @@ class WavReader:
             return skipped > 0 and not self._skip_bytes
         if self._expect is _Expect.DATA:
             return self._read_data(pcm)
-        needed = {_Expect.RIFF: 12, _Expect.FORMAT: self._format_bytes}.get(self._expect, 8)
+        if self._expect is _Expect.TRAILER:
+            return self._read_trailer()
+        needed = {_Expect.RIFF: 12, _Expect.WHOLE: self._chunk[1]}.get(self._expect, 8)
         if len(self._buffer) < needed:
             return False
         head = bytes(self._buffer[:needed])
-        if self._expect is _Expect.TRAILER and not _looks_like_chunk(head):
-            self._expect = _Expect.DATA
-            self._data_bytes_left = None
-            return True
         del self._buffer[:needed]
         self._count_header(needed)
         if self._expect is _Expect.RIFF:
-            if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+            if head[:4] not in _RIFF_NAMES or head[8:] != b"WAVE":
                 raise _bad("not a WAV file")
+            # libavformat takes the samples of RIFX for little-endian ones.
+            self._order = "big" if head[:4] == _BIG_ENDIAN_NAME else "little"
+            self._earlier_notice = self.notice
+            self.format = self._long_data_bytes = self._downmix = None
+            self._header_bytes = 0
             self._expect = _Expect.CHUNK
-        elif self._expect is _Expect.FORMAT:
-            self.format = parse_format(head)
-            self._skip_bytes = self._format_bytes & 1
-            self._expect = _Expect.CHUNK
+        elif self._expect is _Expect.WHOLE:
+            self._take_chunk(head)
         else:
-            self._begin_chunk(head[:4], int.from_bytes(head[4:], "little"))
+            self._begin_chunk(head[:4], int.from_bytes(head[4:], self._order))
+        return True
+
+    def _take_chunk(self, body: bytes) -> None:
+        name, length = self._chunk
+        self._expect = _Expect.CHUNK
+        self._skip_bytes = length & 1
+        if name == b"ds64":
+            self._long_data_bytes = int.from_bytes(body[8:16], "little")
+            return
+        self.format = parse_format(body, self._order)
+        if self.format is None:
+            form = _BIG_ENDIAN_NAME if self._order == "big" else b"RIFF"
+            head = form + b"\xff\xff\xff\xffWAVEfmt " + length.to_bytes(4, self._order) + body
+            raise OtherCodecError(head + self._buffer)
+        if self.format.channels > 1:
+            self._downmix = Downmix(self.format.channels, self.format.sample_rate_hz)
+
+    def _read_trailer(self) -> bool:
+        """A chunk after the audio data, the next file, or audio beyond the declared length."""
+        if len(self._buffer) < self._pad_bytes + 12:
+            # A short last chunk may be skipped without another one behind it.
+            return self._skip_short_trailer()
+        if self._pad_bytes:
+            if bytes(self._buffer[:4]) not in _RIFF_NAMES:  # Some writers forget it.
+                del self._buffer[:1]
+            self._pad_bytes = 0
+        head = bytes(self._buffer[:12])
+        if head[:4] in _RIFF_NAMES and head[8:] == b"WAVE":
+            self._expect = _Expect.RIFF
+        elif sniff(head) not in (None, "undecided"):
+            self._end_with(bytes(self._buffer))
+        elif _looks_like_chunk(head, self._order):
+            length = int.from_bytes(head[4:8], self._order)
+            del self._buffer[:8]
+            self._skip_bytes = length + (length & 1)
+        elif len(self._buffer) >= self._judged_bytes:
+            self._read_beyond()
+        else:
+            return False
+        return True
+
+    @property
+    def _judged_bytes(self) -> int:
+        assert self.format is not None
+        return int(raw_pcm.JUDGED_S * self.format.sample_rate_hz) * self.format.frame_bytes
+
+    def _read_beyond(self) -> bool:
+        """Judge data beyond the declared length. Returns whether it is audio."""
+        assert self.format is not None
+        data = bytes(self._buffer[: self._judged_bytes])
+        if sniff(data) not in (None, "undecided"):
+            self._end_with(bytes(self._buffer))
+            return False
+        whole = data[: len(data) // self.format.frame_bytes * self.format.frame_bytes]
+        samples = to_s16_scale(whole, self.format).reshape(-1, self.format.channels)[:, 0]
+        if (name := foreign(data)) or not raw_pcm.is_plausible(_to_bytes(samples)):
+            self.fault = _bad(f"what follows the audio of the WAV file is {name or 'no audio'}")
+            self._end_with(b"")
+            return False
+        self._expect = _Expect.DATA
+        self._data_bytes_left = None
+        return True
+
+    def _end_with(self, rest: bytes) -> None:
+        self.rest = rest
+        self._buffer.clear()
+
+    def _skip_short_trailer(self) -> bool:
+        head = bytes(self._buffer[self._pad_bytes :])
+        length = int.from_bytes(head[4:8], self._order)
+        if len(head) < 8 or not _looks_like_chunk(head, self._order) or length > 4:
+            return False
+        del self._buffer[: self._pad_bytes + 8]
+        self._pad_bytes = 0
+        self._skip_bytes = length + (length & 1)
         return True
 
     def _begin_chunk(self, name: bytes, length: int) -> None:
-        if self._expect is _Expect.TRAILER or name not in (b"fmt ", b"data"):
-            self._skip_bytes = length + (length & 1)
-        elif name == b"fmt ":
-            if not 16 <= length <= FORMAT_BYTES_MAX or self.format is not None:
-                raise _bad("the WAV fmt chunk has an invalid length, or is repeated")
-            self._format_bytes = length
-            self._expect = _Expect.FORMAT
-        else:
+        if name in (b"fmt ", b"ds64"):
+            if not 16 <= length <= FORMAT_BYTES_MAX or (
+                name == b"fmt " and self.format is not None
+            ):
+                raise _bad(f"the WAV {name.decode()} chunk has an invalid length, or is repeated")
+            self._chunk = (name, length)
+            self._expect = _Expect.WHOLE
+        elif name == b"data":
             if self.format is None:
                 raise _bad("the WAV data chunk precedes the fmt chunk")
+            if length == 0xFFFFFFFF and self._long_data_bytes is not None:
+                length = self._long_data_bytes
             self._data_bytes_left = None if length in LENGTHS_UNKNOWN else length
             self._pad_bytes = length & 1
             self._expect = _Expect.DATA
+        else:
+            self._skip_bytes = length + (length & 1)
 
     def _count_header(self, count: int) -> None:
         if self._expect is _Expect.TRAILER:
             return
         self._header_bytes += count
         if self._header_bytes > HEADER_BYTES_MAX:
-            raise _bad(f"the WAV file has no audio data in its first {HEADER_BYTES_MAX} bytes")
+            raise _bad(
+                f"the WAV file has no audio data in its first {HEADER_BYTES_MAX} bytes "
+                "(HEADER_BYTES_MAX)"
+            )
 
     def _read_data(self, pcm: bytearray) -> bool:
         assert self.format is not None
         left = self._data_bytes_left
         available = len(self._buffer) if left is None else min(left, len(self._buffer))
         whole = available - available % self.format.frame_bytes
-        pcm += to_mono_s16(bytes(self._buffer[:whole]), self.format)
+        pcm += self._to_mono(bytes(self._buffer[:whole]))
         del self._buffer[:whole]
         if left is None:
             return False
@@ -170,51 +345,71 @@ class WavReader:
         if left >= self.format.frame_bytes:
             return False
         # The declared length may end within a sample; its rest is skipped.
-        self._skip_bytes = left + self._pad_bytes
+        self._skip_bytes = left
         self._expect = _Expect.TRAILER
         return True
 
+    def _to_mono(self, data: bytes) -> bytes:
+        assert self.format is not None
+        if self.format.is_wanted:
+            return data
+        samples = to_s16_scale(data, self.format)
+        if self._downmix is None:
+            return _to_bytes(samples)
+        return _to_bytes(self._downmix.feed(samples.reshape(-1, self.format.channels)))
 
-def parse_format(body: bytes) -> WavFormat:
-    """Return the validated content of a ``fmt`` chunk.
+
+def parse_format(body: bytes, order: ByteOrder = "little") -> WavFormat | None:
+    """Return the validated content of a ``fmt`` chunk; None if only a library knows its codec.
+
+    Its block and byte rates follow from the rest, and recorders write wrong ones, so they are
+    believed only where both say that 24 bits are in 32.
 
     Raises:
-        AudioError: ``bad_audio`` for an unsupported format.
+        AudioError: ``bad_audio`` for an impossible format.
     """
-    coding, channels, rate_hz, _, block_align, bits = struct.unpack_from("<HHIIHH", body)
-    if coding == _EXTENSIBLE:
-        if len(body) < 40 or body[26:40] != _GUID_TAIL:
-            raise _bad("the WAV file's codec is not supported")
-        coding = int.from_bytes(body[24:26], "little")
-    if (coding, bits) not in _CODINGS:
-        raise _bad(f"the WAV file's codec is not supported (format {coding}, {bits} bits)")
+    layout = ">HHIIHH" if order == "big" else "<HHIIHH"
+    coding, channels, rate_hz, byte_rate, block, bits = struct.unpack_from(layout, body)
+    if coding == _EXTENSIBLE and len(body) >= 40 and body[26:40] == _GUID_TAIL:
+        coding = int.from_bytes(body[24:26], order)
+    if coding in _MISREAD_CODECS:
+        raise _bad(f"the WAV file's codec is not supported ({_MISREAD_CODECS[coding]})")
+    if coding in _LAWS:
+        bits = 8
+    elif coding == _PCM:
+        bits = (bits + 7) // 8 * 8  # 20 bits, say, are in 24.
+        if bits == 24 and block == 4 * channels and byte_rate == rate_hz * block:
+            bits = 32
     if not 1 <= channels <= CHANNELS_MAX:
         raise _bad(f"the WAV file has {channels} channels; 1 to {CHANNELS_MAX} are supported")
     if not SAMPLE_RATE_HZ_MIN <= rate_hz <= SAMPLE_RATE_HZ_MAX:
-        raise _bad(f"the WAV file's sample rate of {rate_hz} Hz is not supported")
-    if block_align != channels * bits // 8:
-        raise _bad("the WAV header contradicts itself (block_align)")
-    return WavFormat(coding=coding, channels=channels, sample_rate_hz=rate_hz, bits=bits)
+        raise _bad(
+            f"the WAV file's sample rate of {rate_hz} Hz is not supported; "
+            f"{SAMPLE_RATE_HZ_MIN} to {SAMPLE_RATE_HZ_MAX} are"
+        )
+    if coding in (_PCM, _FLOAT) and (coding, bits) not in _CODINGS:
+        raise _bad(f"the WAV file's codec is not supported (format {coding}, {bits} bits)")
+    if (coding, bits) not in _CODINGS:
+        return None
+    return WavFormat(
+        coding=coding, channels=channels, sample_rate_hz=rate_hz, bits=bits, order=order
+    )
 
 
-def to_mono_s16(data: bytes, wav_format: WavFormat) -> bytes:
-    """Convert whole frames of ``wav_format`` to mono s16le. Channels are averaged."""
-    if (wav_format.coding, wav_format.bits, wav_format.channels) == (_PCM, 16, 1):
-        return data
-    samples = _to_s16_scale(data, wav_format).reshape(-1, wav_format.channels)
-    mono = samples.mean(axis=1, dtype=np.float32)
-    pcm: bytes = np.clip(np.rint(mono), -32768, 32767).astype("<i2").tobytes()
-    return pcm
-
-
-def _to_s16_scale(data: bytes, wav_format: WavFormat) -> Floats:
+def to_s16_scale(data: bytes, wav_format: WavFormat) -> Floats:
+    """Whole frames of ``wav_format`` as numbers on the scale of 16 bits."""
     scaled: Floats
+    if wav_format.order == "big":
+        width = wav_format.bits // 8
+        data = np.frombuffer(data, np.uint8).reshape(-1, width)[:, ::-1].tobytes()
     if wav_format.coding == _FLOAT:
         # A file may contain NaN and infinities.
-        finite = np.nan_to_num(np.frombuffer(data, "<f4"), posinf=1, neginf=-1)
-        scaled = finite.clip(-1, 1) * np.float32(32768)
-    elif wav_format.coding in _LAW_TABLES:
-        scaled = _LAW_TABLES[wav_format.coding][np.frombuffer(data, np.uint8)]
+        floats = np.frombuffer(data, "<f4" if wav_format.bits == 32 else "<f8")
+        finite = np.nan_to_num(floats, posinf=1, neginf=-1).clip(-1, 1)
+        scaled = finite.astype(np.float32) * np.float32(32768)
+    elif wav_format.coding in _LAWS:
+        pcm = g711.to_pcm(data, _LAWS[wav_format.coding])
+        scaled = np.frombuffer(pcm, "<i2").astype(np.float32)
     elif wav_format.bits == 8:
         scaled = np.frombuffer(data, np.uint8).astype(np.float32) * 256 - 32768
     elif wav_format.bits == 16:
@@ -228,29 +423,16 @@ def _to_s16_scale(data: bytes, wav_format: WavFormat) -> Floats:
     return scaled
 
 
-def _a_law_table() -> Floats:
-    """ITU-T G.711 A-law, code to s16."""
-    codes = np.arange(256) ^ 0x55
-    exponent, mantissa = codes >> 4 & 7, codes & 15
-    small = (mantissa << 4) + 8
-    magnitude = np.where(exponent == 0, small, (small + 256) << np.maximum(exponent - 1, 0))
-    return np.where(codes & 0x80, magnitude, -magnitude).astype(np.float32)
+def _to_bytes(samples: Floats) -> bytes:
+    pcm: bytes = np.clip(np.rint(samples), -32768, 32767).astype("<i2").tobytes()
+    return pcm
 
 
-def _mu_law_table() -> Floats:
-    """ITU-T G.711 µ-law, code to s16."""
-    codes = ~np.arange(256) & 255
-    magnitude = (((codes & 15) << 3) + 132 << (codes >> 4 & 7)) - 132
-    return np.where(codes & 0x80, -magnitude, magnitude).astype(np.float32)
-
-
-_LAW_TABLES: Final = {_A_LAW: _a_law_table(), _MU_LAW: _mu_law_table()}
-
-
-def _looks_like_chunk(head: bytes) -> bool:
+def _looks_like_chunk(head: bytes, order: ByteOrder) -> bool:
     """Whether the 8 bytes after the data are the header of a RIFF chunk."""
-    name, length = head[:4], int.from_bytes(head[4:], "little")
-    return all(0x20 <= byte < 0x7F for byte in name) and length < HEADER_BYTES_MAX
+    name, length = head[:4], int.from_bytes(head[4:8], order)
+    longest = HEADER_BYTES_MAX if name in _LONG_CHUNKS else UNNAMED_CHUNK_BYTES_MAX
+    return all(0x20 <= byte < 0x7F for byte in name) and length < longest
 
 
 def _bad(message: str) -> AudioError:

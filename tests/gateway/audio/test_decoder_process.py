@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,11 @@ import psutil
 import pytest
 
 from gateway.audio import decoder_process
-from gateway.audio.decoder_process import DATA, END, MORE, OPEN, REPLY, REQUEST, Stream
-from tests.gateway.encoded_audio import encode
+from gateway.audio.decoder_process import DATA, END, MORE, OPEN, REPLY, REQUEST, Opening, Stream
+from tools.lab.encoded_audio import encode
 
 BLOCK_BYTES = 128
+PROGRAM = decoder_process.__name__
 OGG = encode(np.zeros(16_000, np.int16), "ogg", 48_000, 1)
 
 
@@ -40,9 +40,8 @@ def replies(connection: socket.socket) -> Iterator[tuple[bytes, bytes]]:
 def server() -> Iterator[socket.socket]:
     """The control socket of a server of its own."""
     ours, theirs = socket.socketpair()
-    program = str(Path(decoder_process.__file__))
     with theirs:
-        process = subprocess.Popen([sys.executable, "-P", program], stdin=theirs.fileno())
+        process = subprocess.Popen([sys.executable, "-m", PROGRAM], stdin=theirs.fileno())
     with ours:
         yield ours
     assert process.wait(10) == 0
@@ -58,7 +57,7 @@ def new_stream(server: socket.socket) -> socket.socket:
 def test_a_stream_is_answered_message_by_message(server: socket.socket) -> None:
     with new_stream(server) as connection:
         answers = replies(connection)
-        connection.sendall(request(OPEN, b"ogg 128") + request(DATA, OGG[:100]))
+        connection.sendall(request(OPEN, b"ogg 128 2048 0") + request(DATA, OGG[:100]))
         assert next(answers) == (MORE, b"")
         connection.sendall(request(DATA, OGG[100:]) + request(END))
         kinds = [kind for kind, _ in answers]
@@ -70,11 +69,10 @@ def test_a_stream_is_answered_message_by_message(server: socket.socket) -> None:
 def test_streams_have_processes_of_their_own_that_end_with_them(server: socket.socket) -> None:
     connections = [new_stream(server) for _ in range(3)]
     for connection in connections:
-        connection.sendall(request(OPEN, b"ogg 128") + request(DATA, OGG[:100]))
+        connection.sendall(request(OPEN, b"ogg 128 2048 0") + request(DATA, OGG[:100]))
         assert next(replies(connection)) == (MORE, b"")
     # The test run has other children, such as its databases.
-    program = str(Path(decoder_process.__file__))
-    (process,) = (c for c in psutil.Process().children() if program in c.cmdline())
+    (process,) = (c for c in psutil.Process().children() if PROGRAM in c.cmdline())
     children = process.children()
     assert len(children) == 3
     for connection in connections:
@@ -87,7 +85,7 @@ def test_the_server_ends_its_streams_when_the_control_socket_closes(
     server: socket.socket,
 ) -> None:
     with new_stream(server) as connection:
-        connection.sendall(request(OPEN, b"ogg 128") + request(DATA, OGG[:100]))
+        connection.sendall(request(OPEN, b"ogg 128 2048 0") + request(DATA, OGG[:100]))
         answers = replies(connection)
         assert next(answers) == (MORE, b"")
         server.close()
@@ -104,9 +102,9 @@ def test_blocks_are_the_same_whatever_the_messages(
     data = bytes(n % 251 for n in range(10 * BLOCK_BYTES + 5))
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        ours.sendall(request(OPEN, b"flac 128"))
+        ours.sendall(request(OPEN, b"flac 128 2048 0"))
         stream = Stream(theirs)
-        assert stream.container == "flac"
+        assert stream.opening.container == "flac"
         writer = threading.Thread(target=_send_sliced, args=(ours, data, sizes))
         writer.start()
         blocks = list(iter(lambda: stream.read(32_768), b""))
@@ -134,12 +132,12 @@ def test_the_rehearsal_decodes_a_whole_file(monkeypatch: pytest.MonkeyPatch) -> 
     samples: list[int] = []
     original = decoder_process.decode
 
-    def noted(file: Any, name: str, use_frames: Any) -> None:
-        def use(frames: list[Any]) -> None:
-            samples.append(sum(frame.samples for frame in frames))
-            use_frames(frames)
+    def noted(file: Any, opening: Opening, use_pcm: Any) -> str:
+        def use(pcm: bytes) -> None:
+            samples.append(len(pcm) // 2)
+            use_pcm(pcm)
 
-        original(file, name, use)
+        return original(file, opening, use)
 
     monkeypatch.setattr(decoder_process, "decode", noted)
     decoder_process.rehearse()
@@ -176,7 +174,7 @@ while True:
 WALL = """
 decoder.EXCHANGE_S_MAX = 1
 ours, theirs = socket.socketpair()
-ours.sendall(decoder.REQUEST.pack(decoder.OPEN, 7, 0) + b"ogg 128")
+ours.sendall(decoder.REQUEST.pack(decoder.OPEN, 14, 0) + b"ogg 128 2048 0")
 ours.sendall(decoder.REQUEST.pack(decoder.DATA, 1_000, 0) + bytes(1_000))
 
 def stuck(file, _container, _use_frames):

@@ -49,7 +49,7 @@ def recordings() -> Samples:
 
 def heard_of(frames: Samples, gain: float) -> Floats:
     """With the samples before each, shape ``(recordings, frames, context and frame)``."""
-    loud = np.clip(gain / 32768 * frames, -1, 1)
+    loud = gain / 32768 * frames
     before = np.concatenate([np.zeros_like(loud[:, :1]), loud[:, :-1]], axis=1)
     return np.concatenate([before[..., -CONTEXT_SAMPLES:], loud], axis=2).astype(np.float32)
 
@@ -78,9 +78,12 @@ def test_probabilities_are_those_of_the_package(gain: float) -> None:
     expected = probabilities_of_the_package(heard_of(samples, gain))
     assert expected.min() < 0.01
     assert expected.max() > 0.99
-    network = SileroNetwork(model_path(), gain=gain)
+    network = SileroNetwork(model_path())
     contexts, state = nothing_before(streams)
-    found, _ = network.run(samples.reshape(-1, FRAME_SAMPLES), contexts, [frames] * streams, state)
+    gains = np.full(streams * frames, gain, np.float32)
+    found, _ = network.run(
+        samples.reshape(-1, FRAME_SAMPLES), contexts, [frames] * streams, state, gains
+    )
     assert np.abs(np.array(found) - expected).max() < DIFFERENCE_MAX
 
 

@@ -1,0 +1,95 @@
+"""Core: many channels, or many tracks, to one, in which speech on any of them is heard.
+
+The mean of all channels holds the speech of each, but channels in opposite phase cancel each other,
+and a single speaker among many channels becomes quiet. So the mean is used as long as it is about
+as loud as it must be, and otherwise the loudest channel. Tracks, such as two languages of a film,
+are never mixed: the loudest is used.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+BLOCK_S: Final = 0.032
+"""The choice is made for blocks of this length, aligned in the stream, so that it does not depend
+on how the audio arrives."""
+DECAY: Final = 0.9
+"""Of the power of earlier blocks, by block: the choice follows the last third of a second."""
+MEAN_POWER_MIN: Final = 1 / 4.5
+"""Power of the mean, of that of the loudest channel, from which on the mean is used. It has 1/4 if
+all but one of two channels are silent."""
+
+Samples = npt.NDArray[np.float32]
+
+
+class Downmix:
+    """Mono of ``channels`` at ``sample_rate_hz``. Holds back less than a block until ``flush``."""
+
+    def __init__(self, channels: int, sample_rate_hz: int, *, mix: bool = True) -> None:
+        self._block = max(1, round(BLOCK_S * sample_rate_hz))
+        self._mix = mix
+        self.powers = [0.0] * channels
+        self._mean_power = 0.0
+        self._held: Samples = np.empty((0, channels), np.float32)
+        self.blocks: Counter[int | None] = Counter()
+        """Number of audible blocks by the channel that was used, counted from 0; None: the mean."""
+
+    def feed(self, samples: Samples) -> Samples:
+        """Take samples of shape ``(n, channels)``. Returns those of the blocks that are full."""
+        samples = np.concatenate([self._held, samples]) if len(self._held) else samples
+        whole = len(samples) - len(samples) % self._block
+        self._held = samples[whole:].copy()
+        return self._choose(samples[:whole])
+
+    def flush(self) -> Samples:
+        """The samples held back."""
+        held, self._held = self._held, self._held[:0]
+        return self._choose(held)
+
+    def _choose(self, samples: Samples) -> Samples:
+        if not len(samples):
+            return np.empty(0, np.float32)
+        mean = samples.mean(axis=1, dtype=np.float32)
+        starts = range(0, len(samples), self._block)
+        sums = np.add.reduceat(samples.astype(np.float64) ** 2, starts, axis=0)
+        mean_sums = np.add.reduceat(mean.astype(np.float64) ** 2, starts)
+        chosen = mean
+        for start, powers, mean_power in zip(
+            starts, sums.tolist(), mean_sums.tolist(), strict=True
+        ):
+            used = self._choice(powers, mean_power)
+            if used is not None:
+                if chosen is mean:
+                    chosen = mean.copy()
+                chosen[start : start + self._block] = samples[start : start + self._block, used]
+        result: Samples = chosen
+        return result
+
+    def _choice(self, powers: list[float], mean_power: float) -> int | None:
+        self.powers = [
+            DECAY * before + now for before, now in zip(self.powers, powers, strict=True)
+        ]
+        self._mean_power = DECAY * self._mean_power + mean_power
+        loudest = max(self.powers)
+        used: int | None = self.powers.index(loudest)
+        if self._mix and self._mean_power >= MEAN_POWER_MIN * loudest:
+            used = None
+        if loudest > 0:
+            self.blocks[used] += 1
+        return used
+
+    def notice(self, kind: str) -> str:
+        """Tell which ``kind`` ("channel" or "track") was used, if it is not the mean of all."""
+        return notice(kind, len(self.powers), self.blocks)
+
+
+def notice(kind: str, count: int, blocks: Counter[int | None]) -> str:
+    used = sorted(number for number in blocks if number is not None)
+    if not used or blocks[None] > blocks.total() / 2 or (kind == "track" and used == [0]):
+        return ""
+    numbers = ", ".join(str(number + 1) for number in used)
+    return f"of {count} audio {kind}s, the loudest alone was used: number {numbers}"

@@ -1,0 +1,77 @@
+"""Core: frame headers of formats that need no container: MP3, AAC in ADTS, FLAC.
+
+A parser returns what all frames of a stream share, and the frame's length in bytes; None if the
+bytes are no frame header.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_BITRATES_KBPS: Final = {
+    # MPEG 1, layer II and III; the extensions to lower rates, both layers.
+    0: (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    1: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    2: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+_RATES_HZ: Final = {
+    3: (44_100, 48_000, 32_000),
+    2: (22_050, 24_000, 16_000),
+    0: (11_025, 12_000, 8_000),
+}
+_AAC_RATES: Final = 13
+_ADTS_HEADER_BYTES: Final = 7
+
+
+def mp3_frame(header: bytes) -> tuple[tuple[int, int, int], int] | None:
+    """MPEG audio layer III or II (ISO 11172-3). All frames of a stream have the same version, layer
+    and rate."""
+    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
+        return None
+    version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
+    if layer not in (2, 3):
+        return None
+    bitrate, rate = header[2] >> 4, header[2] >> 2 & 3
+    if version == 1 or bitrate in (0, 15) or rate == 3 or header[3] & 3 == 2:
+        return None
+    rate_hz = _RATES_HZ[version][rate]
+    table = 2 if version != 3 else 1 if layer == 3 else 0
+    bitrate_bps = _BITRATES_KBPS[table][bitrate - 1] * 1000
+    samples = 576 if version != 3 and layer == 3 else 1152
+    length = samples // 8 * bitrate_bps // rate_hz + (header[2] >> 1 & 1)
+    return (version, layer, rate), length
+
+
+def aac_frame(header: bytes) -> tuple[tuple[int, ...], int] | None:
+    """AAC in ADTS (ISO 13818-7). Frames of a stream have the same profile, rate and channels."""
+    if len(header) < _ADTS_HEADER_BYTES or header[0] != 0xFF or header[1] & 0xF6 != 0xF0:
+        return None
+    rate = header[2] >> 2 & 15
+    length = (header[3] & 3) << 11 | header[4] << 3 | header[5] >> 5
+    if rate >= _AAC_RATES or length <= _ADTS_HEADER_BYTES:
+        return None
+    return (header[1], header[2] & 0xFD, header[3] & 0xC0), length
+
+
+def flac_frame(data: bytes) -> bool:
+    """Whether ``data`` begins with a frame header of FLAC (RFC 9639), by its checksum."""
+    if len(data) < 6 or data[0] != 0xFF or data[1] & 0xFE != 0xF8:
+        return False
+    # The number of the frame or sample, coded like UTF-8.
+    first = data[4]
+    number_bytes = 1 if first < 0x80 else 8 - (first ^ 0xFF).bit_length()
+    if first & 0xC0 == 0x80 or number_bytes > 7:
+        return False
+    length = 4 + number_bytes
+    length += {6: 1, 7: 2}.get(data[2] >> 4, 0)
+    length += {12: 1, 13: 2, 14: 2}.get(data[2] & 15, 0)
+    return len(data) > length and _crc_8(data[:length]) == data[length]
+
+
+def _crc_8(data: bytes) -> int:
+    checksum = 0
+    for byte in data:
+        checksum ^= byte
+        for _ in range(8):
+            checksum = (checksum << 1 ^ (0x07 if checksum & 0x80 else 0)) & 0xFF
+    return checksum

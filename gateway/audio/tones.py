@@ -1,0 +1,78 @@
+"""Core: whether a stretch of sound is a tone, such as a busy or ringback tone (ITU-T E.180). Speech
+detection takes one for speech where it begins and ends.
+
+A tone is one or two sine waves: nearly all power of nearly each frame is in two narrow bands. Of
+speech, in which a voice has many harmonics, this is true of fewer frames: at most 64 % of the
+audible ones in 780 digits of 12 voices, against 80 % or more in tones with pauses. A vowel alone
+can have more of them: 7 of 8, the most in 1,284 pieces of digits.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.audio.timeline import FRAME_SAMPLES
+
+FRAMES_MAX: Final = 64
+"""Frames that are looked at."""
+FIRST_FRAMES: Final = 12
+"""Frames of a first, cheaper look, which most speech does not pass."""
+FIRST_TONE_FRAMES_MIN: Final = 0.4
+"""Share of them that must be tones for the second look. In tones with pauses it is at least 0.5."""
+AUDIBLE_SHARE: Final = 1e-3
+"""Frames with less power, of that of the loudest frame, are pauses."""
+BANDS: Final = 2
+BAND_BINS: Final = 2
+"""Bins of 31 Hz on each side of a band's middle."""
+BANDS_POWER_MIN: Final = 0.99
+TONE_FRAMES_MIN: Final = 0.75
+WORD_FRAMES: Final = 38
+"""A shorter sound, below 1.2 s, may be a single word, whose vowel resembles a tone …"""
+WORD_TONE_FRAMES_MIN: Final = 0.88
+"""… so that nearly all of it must be one."""
+_PLACES = np.arange(FRAMES_MAX) * 0.618_034 % 1
+"""Places of the frames, as a share of the sound. Multiples of the golden ratio are spread evenly,
+and do not coincide with the regular pauses of a tone."""
+_BAND = np.arange(-BAND_BINS, BAND_BINS + 1)
+_WINDOW = np.hanning(FRAME_SAMPLES).astype(np.float32)
+
+
+def is_tone(pcm: bytes) -> bool:
+    """Whether ``pcm``, mono s16le at 16 kHz, is a tone, with or without pauses."""
+    whole = len(pcm) // (2 * FRAME_SAMPLES) * FRAME_SAMPLES
+    frames = np.frombuffer(pcm, "<i2")[:whole].reshape(-1, FRAME_SAMPLES)
+    needed = WORD_TONE_FRAMES_MIN if len(frames) < WORD_FRAMES else TONE_FRAMES_MIN
+    return (
+        _tone_share(_spread(frames, FIRST_FRAMES)) >= FIRST_TONE_FRAMES_MIN
+        and _tone_share(_spread(frames, FRAMES_MAX)) >= needed
+    )
+
+
+def _spread(frames: NDArray[np.int16], count: int) -> NDArray[np.int16]:
+    if len(frames) <= count:
+        return frames
+    spread: NDArray[np.int16] = frames[(_PLACES[:count] * len(frames)).astype(int)]
+    return spread
+
+
+def _tone_share(frames: NDArray[np.int16]) -> float:
+    """Of the audible ones of ``frames``, the share that are tones; 0 without any."""
+    centred = frames - frames.mean(axis=1, keepdims=True, dtype=np.float32)
+    spectrum = np.fft.rfft(centred * _WINDOW, axis=1)
+    power = np.zeros((len(frames), spectrum.shape[1] + 2 * BAND_BINS), np.float32)
+    power[:, BAND_BINS:-BAND_BINS] = spectrum.real**2 + spectrum.imag**2
+    totals = power.sum(axis=1)
+    audible = totals > max(1.0, AUDIBLE_SHARE * totals.max(initial=0.0))
+    if not audible.any():
+        return 0.0
+    power, totals = power[audible], totals[audible]
+    in_bands = np.zeros(len(power), np.float32)
+    rows = np.arange(len(power))[:, None]
+    for _ in range(BANDS):
+        bins = power.argmax(axis=1)[:, None] + _BAND
+        in_bands += power[rows, bins].sum(axis=1)
+        power[rows, bins] = 0
+    return float((in_bands >= BANDS_POWER_MIN * totals).mean())

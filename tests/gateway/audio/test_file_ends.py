@@ -1,0 +1,84 @@
+"""Which chunks hold one whole file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gateway.audio.file_ends import WHOLE_FILE_BYTES_MAX, NextFile, holds_whole_file
+from gateway.audio.formats import Container
+from tools.lab.encoded_audio import encode
+
+TONE = (8_000 * np.sin(np.arange(48_000) * 0.1)).astype(np.int16)
+NAMES = ["m4a", "mov", "mp3", "flac", "webm", "mkv"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("rate_hz", [16_000, 44_100, 48_000])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_whole_file_is_known_by_its_header(name: str, rate_hz: int, channels: int) -> None:
+    assert holds_whole_file(encode(TONE, name, rate_hz, channels))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_slice_of_a_file_is_one(name: str) -> None:
+    data = encode(TONE, name, 16_000, 1)
+    for end in (*range(0, len(data), 97), *range(len(data) - 300, len(data))):
+        assert not holds_whole_file(data[:end])
+    assert not holds_whole_file(data[1:])
+    # Two files in a row end there, too, but only one of the codecs shows it.
+    assert holds_whole_file(data + data) == (name == "flac")
+
+
+@pytest.mark.parametrize("name", ["webm", "mp3", "flac"])
+def test_a_live_stream_tells_no_end(name: str) -> None:
+    assert not holds_whole_file(encode(TONE, name, 48_000, 1, live=True))
+
+
+def test_a_fragmented_file_may_go_on() -> None:
+    assert not holds_whole_file(encode(TONE, "fragmented mp4", 48_000, 1))
+
+
+def test_an_mp3_may_end_with_an_old_tag() -> None:
+    data = encode(TONE, "mp3", 16_000, 1)
+    assert holds_whole_file(data + b"TAG" + bytes(125))
+    assert not holds_whole_file(data + b"TAG" + bytes(124))
+
+
+def test_other_bytes_and_long_files_are_not_looked_at() -> None:
+    for data in (b"", b"fLaC", b"\x1a\x45\xdf\xa3", bytes(100), encode(TONE, "wav", 16_000, 1)):
+        assert not holds_whole_file(data)
+    long = np.random.default_rng(1).integers(-9_999, 9_999, WHOLE_FILE_BYTES_MAX).astype(np.int16)
+    assert not holds_whole_file(encode(long, "flac", 16_000, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "container"),
+    [("m4a", "mov"), ("fragmented mp4", "mov"), ("mov", "mov"), ("aiff", "aiff"), ("au", "au")],
+)
+@pytest.mark.parametrize("following", ["m4a", "aiff", "au", "flac", "wav"])
+@pytest.mark.parametrize("size", [1, 7, 640, 1_000_000])
+def test_another_file_is_found_behind_one(
+    name: str, container: Container, following: str, size: int
+) -> None:
+    first, second = (encode(TONE, each, 16_000, 1) for each in (name, following))
+    ends, own, rest = NextFile(container), b"", b""
+    data = first + second
+    place = 0
+    while not rest and place < len(data):
+        taken, rest = ends.feed(data[place : place + size])
+        own += taken
+        place += size
+    assert own == first
+    assert rest and second.startswith(rest)
+
+
+@pytest.mark.parametrize("name", ["m4a", "aiff", "au"])
+def test_without_another_file_nothing_is_lost(name: str) -> None:
+    data = encode(TONE, name, 16_000, 1)
+    container: Container = "mov" if name == "m4a" else name  # type: ignore[assignment]
+    for whole in (data, data + b"abc", data + bytes(50), data[:-5]):
+        ends = NextFile(container)
+        found = [ends.feed(whole[n : n + 9]) for n in range(0, len(whole), 9)]
+        assert b"".join(taken for taken, _ in found) + ends.held == whole
+        assert not any(rest for _, rest in found)

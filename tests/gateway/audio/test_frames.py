@@ -1,0 +1,70 @@
+"""Frame headers, in streams that encoders wrote."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gateway.audio.formats import find_frames
+from gateway.audio.frames import aac_frame, flac_frame, mp3_frame
+from tools.lab.encoded_audio import encode
+
+TONE = (8_000 * np.sin(np.arange(48_000) * 0.1)).astype(np.int16)
+
+
+@pytest.mark.parametrize("rate_hz", [16_000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_aac_frames_follow_each_other(rate_hz: int, channels: int) -> None:
+    data, offset, shared = encode(TONE, "aac", rate_hz, channels), 0, set()
+    while offset < len(data):
+        frame = aac_frame(data[offset:])
+        assert frame is not None
+        shared.add(frame[0])
+        offset += frame[1]
+    assert offset == len(data)
+    assert len(shared) == 1
+
+
+@pytest.mark.parametrize("name", ["mp2", "mp3"])
+@pytest.mark.parametrize("rate_hz", [16_000, 22_050, 44_100, 48_000])
+def test_frames_of_layers_two_and_three_follow_each_other(name: str, rate_hz: int) -> None:
+    data = encode(TONE, name, rate_hz, 1)
+    offset = data.index(b"\xff") if name == "mp3" else 0
+    shared = set()
+    while offset < len(data):
+        frame = mp3_frame(data[offset:])
+        assert frame is not None
+        shared.add(frame[0])
+        offset += frame[1]
+    assert len(shared) == 1
+
+
+@pytest.mark.parametrize("rate_hz", [16_000, 44_100, 48_000, 11_025])
+def test_flac_frames_are_known_by_their_checksum(rate_hz: int) -> None:
+    data = encode(TONE, "flac", rate_hz, 1)
+    found = [n for n in range(len(data) - 20) if flac_frame(data[n : n + 20])]
+    samples = 4_608 if rate_hz > 32_000 else 1_152
+    assert len(found) >= len(TONE) * rate_hz // 16_000 // samples
+    wrong = bytearray(data[found[0] : found[0] + 20])
+    wrong[4] ^= 1
+    assert not flac_frame(bytes(wrong))
+
+
+@pytest.mark.parametrize("header", [b"", b"\xff", b"\xff\xff\xff\xff\xff\xff\xff", bytes(7)])
+def test_other_bytes_are_no_header(header: bytes) -> None:
+    assert (mp3_frame(header), aac_frame(header), flac_frame(header)) == (None, None, False)
+
+
+@pytest.mark.parametrize("name", ["mp3", "aac", "flac"])
+@pytest.mark.parametrize("cut", [3_001, 4_444, 7_777])
+def test_a_stream_joined_late_is_found(name: str, cut: int) -> None:
+    data = encode(TONE, name, 16_000, 1)[cut:]
+    found = find_frames(data)
+    assert found is not None
+    container, offset = found
+    assert container == name
+    assert offset < (8_000 if name == "flac" else 1_500)
+
+
+def test_noise_is_no_stream() -> None:
+    assert find_frames(np.random.default_rng(1).bytes(30_000)) is None

@@ -1,0 +1,82 @@
+"""Tones of a telephone line are no speech, and speech is no tone."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+
+from gateway.audio.tones import is_tone
+from gateway.audio.vad import VadEngine, VadStream
+from gateway.session.endpointer import EndpointerConfig
+from gateway.session.segmenter import Segmenter
+from tests.gateway.session_driver import LIMITS
+from tools.lab.digit_speech import VOICES, digit_clips, speak
+
+# ITU-T E.180, supplement 2: Hz, seconds on, seconds off.
+TONES = {
+    "dial, North America": ((350, 440), 8.0, 0.0),
+    "busy, North America": ((480, 620), 0.5, 0.5),
+    "reorder, North America": ((480, 620), 0.25, 0.25),
+    "ringback, North America": ((440, 480), 2.0, 4.0),
+    "busy, Europe": ((425,), 0.5, 0.5),
+    "ringback, Europe": ((425,), 1.0, 4.0),
+    "busy, China": ((450,), 0.35, 0.35),
+    "ringback, United Kingdom": ((400, 450), 0.4, 0.2),
+    "beep": ((1_000,), 0.4, 1.0),
+}
+
+
+def tone(name: str, level: float, noise: float = 0.0) -> np.ndarray:
+    frequencies, on_s, off_s = TONES[name]
+    time_s = np.arange(8 * 16_000) / 16_000
+    sound = sum(np.sin(2 * np.pi * hz * time_s) for hz in frequencies) / len(frequencies)
+    sound = np.where(time_s % (on_s + off_s) < on_s, sound, 0) * level
+    sound += noise * np.random.default_rng(1).standard_normal(len(sound))
+    return (32_767 * sound).clip(-32_768, 32_767).astype("<i2")
+
+
+@pytest.mark.parametrize("name", TONES)
+@pytest.mark.parametrize("level", [0.05, 0.3, 0.95])
+async def test_a_tone_at_any_level_gives_no_utterance(name: str, level: float) -> None:
+    pcm = tone(name, level)
+    engine = VadEngine()
+    engine.start()
+    segmenter = Segmenter("stream", EndpointerConfig(endpoint_silence_ms=700), LIMITS)
+    segmenter.finish(pcm.tobytes())
+    probabilities = await engine.probabilities(VadStream(), segmenter.take_frames())
+    assert segmenter.take(probabilities, 0.0) == []
+    engine.close()
+
+
+@pytest.mark.parametrize("name", TONES)
+def test_a_noisy_line_makes_no_difference(name: str) -> None:
+    assert is_tone(tone(name, 0.3, noise=0.001).tobytes())
+
+
+@pytest.mark.parametrize("voice", VOICES)
+def test_digits_are_no_tones(voice: str) -> None:
+    rng = random.Random(3)
+    for digit in "0123456789":
+        assert not is_tone(speak(digit, voice, rng).tobytes())
+
+
+def test_silence_and_noise_are_no_tones() -> None:
+    assert not is_tone(b"")
+    assert not is_tone(bytes(32_000))
+    noise = np.random.default_rng(2).standard_normal(16_000) * 1_000
+    assert not is_tone(noise.astype("<i2").tobytes())
+
+
+def test_a_word_is_no_tone_wherever_its_utterance_begins() -> None:
+    """The vowel of "three" alone has most of its power in two bands."""
+    shares = [
+        is_tone(clip[start:].tobytes())
+        for voice in VOICES
+        for clip in itertools.chain.from_iterable(digit_clips(voice))
+        for start in range(0, len(clip) // 2, 512)
+    ]
+    assert len(shares) > 1_000
+    assert sum(shares) == 0
