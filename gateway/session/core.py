@@ -14,7 +14,7 @@ from typing import Any
 from msgspec.structs import asdict, replace
 from websockets.frames import CloseCode
 
-from gateway.audio.timeline import AudioDecoded, samples_to_ms
+from gateway.audio.timeline import AudioDecoded, DecoderFlushed, samples_to_ms
 from gateway.session import events as e
 from gateway.session.chunks import ChunkLedger
 from gateway.session.delivery import Delivery
@@ -28,15 +28,17 @@ from gateway.session.speakers import UNKNOWN, Speakers
 from gateway.session.start_warnings import warnings_of
 from gateway.session.states import State
 from gateway.session.transcript import join_texts
-from wire.messages import Job, Lane, Record, Result
-from wire.records import ChunkDetail
+from wire.messages import Failure, Job, Lane, Record, Result
+from wire.records import DEFAULT_TENANT, ChunkDetail
 
 ACK_EVERY_CHUNKS = 10
 ACK_EVERY_S = 1.0
 """Binary frames are acknowledged cumulatively, after this many or this long."""
 SPEAKER_LABELS_PER_RECORD = 8
-"""Labels that a gateway may lose when it is killed. A new speaker is recorded at once, so that no
+"""Labels that may be lost if the gateway is killed. A new speaker is recorded at once, so that no
 other voice gets its label."""
+WARNINGS_MAX = 8
+"""Different warnings about the audio in the final result."""
 RECENT_EVENTS = 16
 """Events named in the message of an assertion."""
 
@@ -52,7 +54,8 @@ class Session:
     - Call ``handle`` with each event and perform the returned actions in order.
     - After a ``Chunk`` that makes the session ``busy``, and after the action ``FlushDecoder``:
       decode, handle the result, detect speech in ``take_frames``, and handle
-      ``SpeechProbabilities``. Handle no other client event meanwhile.
+      ``SpeechProbabilities``; of a large chunk one piece after the other. Handle no other client
+      event meanwhile.
     - Send ``Tick`` about five times a second.
     - Stop reading from the client while ``wants_audio`` is false.
 
@@ -69,6 +72,7 @@ class Session:
         *,
         resume_token: str,
         client: str,
+        tenant: str = DEFAULT_TENANT,
         wall_offset_ms: int,
         resume_point: ResumePoint = NEW_SESSION,
         lane: Lane = "live",
@@ -79,6 +83,7 @@ class Session:
         self.resume_point = resume_point
         self.started_at_ms = 0
         self.client = client
+        self.tenant = tenant
         self.lane: Lane = lane
         self.resume_token = resume_token
         self.busy = False
@@ -90,13 +95,22 @@ class Session:
         self._chunks = ChunkLedger(resume_point.next_chunk_index)
         self._decoding = (0, 0)
         """Index and size in bytes of the chunk being decoded."""
+        self._more = False
+        """Pieces of the chunk being decoded follow."""
         self._jobs = SessionJobs(len(resume_point.results))
         self._partials = PartialPacing(limits.partial_every_ms)
         self._records = SessionRecords("")
         self._speakers: Speakers | None = None
         """None: not asked for."""
         self._labels_recorded = 0
+        self._speech_told = False
+        """The client knows that speech has started, and not yet that it has ended."""
+        self._silence_awaited = False
+        """Speech has ended, and the client does not know yet that a long silence followed."""
         self._audio_over = False
+        self._warnings: list[e.SessionWarning] = []
+        """About the audio, for the final result."""
+        self._audio_failure: Failure | None = None
         self._finished_at_s: float | None = None
         self._confirm_until_s = 0.0
         self._recent: deque[tuple[float, str]] = deque(maxlen=RECENT_EVENTS)
@@ -163,8 +177,8 @@ class Session:
     def _out_of_turn(self, event: e.Event, now_s: float) -> Actions:
         name = type(event).__name__
         if not isinstance(event, e.ClientEvent):
-            story = ", ".join(f"{at_s - now_s:+.3f} s {kind}" for at_s, kind in self._recent)
-            raise AssertionError(f"{name} in state {self.state}, after: {story or 'nothing'}")
+            recent = ", ".join(f"{at_s - now_s:+.3f} s {kind}" for at_s, kind in self._recent)
+            raise AssertionError(f"{name} in state {self.state}, after: {recent or 'nothing'}")
         return self.delivery.send(
             e.Problem(
                 code="bad_state",
@@ -184,7 +198,8 @@ class Session:
             else resume_point.started_at_ms
         )
         self._chunks.acknowledge(now_s)
-        self._segmenter = Segmenter(event.mode, self._endpointer_config, self.limits, resume_point)
+        endpointer = self._endpointer_config.chosen(event.endpointing)
+        self._segmenter = Segmenter(event.mode, endpointer, self.limits, resume_point)
         self._records = SessionRecords(event.session_id, resume_point.generation)
         if event.speakers or resume_point.speaker_max:
             self._speakers = Speakers(
@@ -203,6 +218,7 @@ class Session:
         started = self._records.started(
             event,
             client=self.client,
+            tenant=self.tenant,
             started_at_ms=self.started_at_ms,
             resume_token=self.resume_token,
         )
@@ -237,11 +253,27 @@ class Session:
         index = self._chunks.acknowledge(now_s)
         return [] if index is None else self.delivery.send(e.ChunkReceived(chunk_index=index))
 
+    def _end_utterance(self, event: e.EndUtterance, now_s: float) -> Actions:
+        utterances = self._segmenter.end_utterance()
+        actions = [] if event.discard else self._submit(utterances, now_s)
+        self._partials.segment_ended(self.duration_ms)
+        return [*actions, *self._tell_speech_ended(self.duration_ms, requested=True)]
+
     def _finish(self, event: e.Finish, now_s: float) -> Actions:
         if event.session_id != self.session_id:
             return self.delivery.send(_wrong_session(None))
         self._finished_at_s = now_s
         return [*self._acknowledge(now_s), *self.handle(e.InputEnded(), now_s)]
+
+    def _refuse_audio(self, event: e.AudioRefused, now_s: float) -> Actions:
+        """The session has failed, with the texts of all audio before."""
+        self._audio_failure = Failure(code=event.code, message=event.message)
+        problem = e.Problem(code=event.code, message=event.message)
+        return [
+            *self._acknowledge(now_s),
+            *self.delivery.send(problem),
+            *self.handle(e.InputEnded(), now_s),
+        ]
 
     def _finish_again(self, event: e.Finish, now_s: float) -> Actions:
         """The client has resumed and cannot know whether its finish arrived."""
@@ -281,8 +313,14 @@ class Session:
     # ------------------------------------------------------------------------------------ the audio
 
     def _append(self, event: AudioDecoded, now_s: float) -> Actions:
+        self._note(event.notice)
         self._segmenter.append(self._decoding[0], event)
-        actions = self._record_chunk(now_s)
+        self._more = event.more
+        assert self.start is not None
+        if self.start.result_per_file and event.begins_container:
+            start_ms = samples_to_ms(self._segmenter.chunk_start_sample)
+            self.delivery.begin_file(self._decoding[0], start_ms)
+        actions = [] if event.more else self._end_chunk(now_s)
         if event.tail_failure is not None:
             failure = event.tail_failure
             actions += self.delivery.send(e.Problem(code=failure.code, message=failure.message))
@@ -291,14 +329,35 @@ class Session:
     def _fail_chunk(self, event: e.AudioFailed, now_s: float) -> Actions:
         index = self._decoding[0]
         problem = e.Problem(code=event.code, message=event.message, chunk_index=index)
+        self._note_audio_failure(event)
         actions = self.delivery.send(problem)
+        if event.was_noise:
+            actions += self._drop_utterance()
         if event.pcm:
             return [*actions, *self._append(AudioDecoded(pcm=event.pcm), now_s)]
         self._segmenter.skip_chunk()
-        return [*actions, *self._record_chunk(now_s)]
+        self._more = False
+        return [*actions, *self._end_chunk(now_s)]
 
-    def _record_chunk(self, now_s: float) -> Actions:
+    def _drop_utterance(self) -> Actions:
+        """The open utterance turned out to be no speech."""
+        assert self.start is not None
+        self._segmenter.end_utterance()
+        self._partials.segment_ended(self.duration_ms)
+        if not self.start.speech_events or not self._speech_told:
+            return []
+        return self._tell_speech_ended(self.duration_ms)
+
+    def _note_audio_failure(self, event: e.AudioFailed) -> None:
+        """A session of one file fails with it. Other sessions continue with the next file."""
+        assert self.start is not None
+        if self.start.encoded and self._audio_failure is None:
+            self._audio_failure = Failure(code=event.code, message=event.message)
+
+    def _end_chunk(self, now_s: float) -> Actions:
+        """The chunk is decoded."""
         index, byte_count = self._decoding
+        end_ms = self.duration_ms if self._segmenter.whole_file else None
         detail = ChunkDetail(
             chunk_index=index,
             byte_count=byte_count,
@@ -306,36 +365,55 @@ class Session:
             duration_ms=self._segmenter.chunk_duration_ms,
             received_at_ms=self._wall_ms(now_s),
         )
-        return _submitted(self._records.chunk(detail))
+        ended = self.delivery.end_file(index, end_ms)
+        return [*ended, *_submitted(self._records.chunk(detail))]
 
     def _segment(self, event: e.SpeechProbabilities, now_s: float) -> Actions:
-        self.busy = False
-        actions = self._submit(self._segmenter.take(event.probabilities, now_s), now_s)
-        return [*actions, *self._partial(now_s)]
+        self.busy = self._more
+        utterances = self._segmenter.take(event.probabilities, now_s)
+        actions = self._submit_and_tell(utterances, now_s)
+        return [*actions, *self._complete_files(), *self._partial(now_s)]
 
     def _flush_decoder(self, _event: e.InputEnded | e.Abandoned, _now_s: float) -> Actions:
         self.busy = True
         return [e.FlushDecoder()]
 
-    def _append_last(self, event: e.DecoderFlushed, _now_s: float) -> Actions:
-        self._segmenter.finish(event.tail)
+    def _append_last(self, event: DecoderFlushed, _now_s: float) -> Actions:
+        self._note(event.notice)
+        self._more = event.more
+        self._segmenter.finish(event.tail, more=event.more)
         return []
 
     def _fail_last(self, event: e.AudioFailed, _now_s: float) -> Actions:
+        self._more = False
         self._segmenter.finish(event.pcm)
+        self._note_audio_failure(event)
         return self.delivery.send(e.Problem(code=event.code, message=event.message))
 
+    def _note(self, notice: str) -> None:
+        """The final result says which part of the audio was used."""
+        warning = e.SessionWarning(code="loudest_only", message=notice)
+        if notice and warning not in self._warnings and len(self._warnings) < WARNINGS_MAX:
+            self._warnings.append(warning)
+
     def _segment_last(self, event: e.SpeechProbabilities, now_s: float) -> Actions:
-        self.busy = False
-        self._audio_over = True
-        actions = self._submit(self._segmenter.take(event.probabilities, now_s), now_s)
-        return [*actions, *self._deliver(now_s)]
+        self.busy = self._more
+        self._audio_over = not self._more
+        utterances = self._segmenter.take(event.probabilities, now_s)
+        actions = self._submit_and_tell(utterances, now_s)
+        return [*actions, *self._complete_files(), *self._deliver(now_s)]
+
+    def _complete_files(self) -> Actions:
+        """Answer chunks that hold one whole file, if all their segments are known."""
+        return self.delivery.complete_files(self._segmenter.settled_ms, self._jobs.next_seq)
 
     # ------------------------------------------------------------------------------------- the jobs
 
     def _job(self, utterance: CutUtterance, *, partial: bool) -> Job:
         assert self.start is not None
         seq = self._jobs.next_seq
+        place = asdict(utterance)
+        del place["continues"], place["silence_before_ms"]
         return Job(
             session_id=self.session_id,
             seq=seq,
@@ -351,7 +429,7 @@ class Session:
             deadline_ms=self.limits.segment_deadline_ms,
             generation=self.resume_point.generation,
             provisional=self.early_end is not None,
-            **asdict(utterance),
+            **place,
         )
 
     def _submit(self, utterances: Iterable[CutUtterance], now_s: float) -> Actions:
@@ -374,13 +452,58 @@ class Session:
             actions.append(e.SubmitJob(job=job))
         return actions
 
+    def _submit_and_tell(self, utterances: Iterable[CutUtterance], now_s: float) -> Actions:
+        """Submit ``utterances``, and tell the client when speech started and ended."""
+        assert self.start is not None
+        if not self.start.speech_events:
+            return self._submit(utterances, now_s)
+        actions: Actions = []
+        for utterance in utterances:
+            start = utterance.start_ms, utterance.silence_before_ms
+            actions += self._tell_speech_started(*start)
+            actions += self._submit([utterance], now_s)
+            if not utterance.continues:
+                actions += self._tell_speech_ended(utterance.end_ms)
+        if (spoken := self._segmenter.speech_start_ms) is not None:
+            actions += self._tell_speech_started(*spoken)
+        elif self._speech_told and self._segmenter.open_utterance_ms is None:
+            # Silence after a cut at the limit.
+            actions += self._tell_speech_ended(self.duration_ms)
+        return [*actions, *self._tell_long_silence(self._segmenter.trailing_silence_ms)]
+
+    def _tell_speech_started(self, start_ms: int, silence_before_ms: int) -> Actions:
+        if self._speech_told:
+            return []
+        before = self._tell_long_silence(silence_before_ms)
+        self._speech_told, self._silence_awaited = True, False
+        return [*before, *self.delivery.send(e.SpeechStarted(start_ms=start_ms))]
+
+    def _tell_long_silence(self, silence_ms: int) -> Actions:
+        assert self.start is not None
+        limit_ms = self.start.long_silence_ms
+        if not self._silence_awaited or limit_ms is None or silence_ms < limit_ms:
+            return []
+        self._silence_awaited = False
+        return self.delivery.send(e.LongSilence(next_segment_index=self._jobs.next_seq))
+
+    def _tell_speech_ended(self, end_ms: int, *, requested: bool = False) -> Actions:
+        self._silence_awaited |= self._speech_told
+        self._speech_told = False
+        next_index = self._jobs.next_seq
+        ended = e.SpeechEnded(end_ms=end_ms, next_segment_index=next_index, requested=requested)
+        return self.delivery.send(ended)
+
     def _partial(self, now_s: float) -> Actions:
         assert self.start is not None
         if not self.start.partials or (spoken := self._segmenter.open_utterance_ms) is None:
             return []
         if not self._partials.submit(*spoken, now_s):
             return []
-        return [e.SubmitJob(job=self._job(self._segmenter.open_utterance(), partial=True))]
+        utterance = self._segmenter.open_utterance()
+        if utterance is None:
+            self._partials.answered(spoken[1], now_s)
+            return []
+        return [e.SubmitJob(job=self._job(utterance, partial=True))]
 
     def _take_result(self, event: e.ResultArrived, now_s: float) -> Actions:
         result = event.result
@@ -401,9 +524,20 @@ class Session:
     def _take_partial(self, result: Result, now_s: float) -> Actions:
         self._partials.answered(result.end_ms, now_s)
         current = result.seq == self._jobs.next_seq
-        if not current or result.text is None or not self._partials.send(result.end_ms):
+        if (
+            not current
+            or result.text is None
+            or not self._partials.send(result.end_ms, result.text)
+        ):
             return [e.Count(discarded="result", reason="late_partial")]
-        return self.delivery.send(e.PartialText(segment_index=result.seq, text=result.text))
+        answer = e.PartialText(
+            segment_index=result.seq,
+            text=result.text,
+            start_ms=result.start_ms,
+            end_ms=result.end_ms,
+            tokens=result.tokens,
+        )
+        return self.delivery.send(answer)
 
     def _resend_all(self, _event: e.JobsMayBeLost, now_s: float) -> Actions:
         return [e.SubmitJob(job=job) for job in self._jobs.resend_all(now_s)]
@@ -421,6 +555,7 @@ class Session:
         for result in self._jobs.pop_deliverable():
             actions += self._label(result)
             actions += self.delivery.send_result(_without_embedding(result))
+        actions += self.delivery.send_files()
         if self._audio_over and self._jobs.all_delivered:
             actions += self.handle(e.AllDelivered(), now_s)
         return actions
@@ -466,6 +601,7 @@ class Session:
         records = self._records.finished(
             self.delivery.results,
             early_end=early_end,
+            audio_failure=self._audio_failure,
             text=self.text,
             duration_ms=self.duration_ms,
             chunk_count=self.chunk_count,
@@ -489,6 +625,7 @@ class Session:
             duration_ms=self.duration_ms,
             chunk_count=self.chunk_count,
             stored=self._records.complete,
+            warnings=tuple(self._warnings),
         )
         final = replace(final, speakers=self._speaker_of_each())
         close = e.Close(code=CloseCode.NORMAL_CLOSURE, reason="finished")
@@ -534,7 +671,7 @@ class Session:
             actions += self._acknowledge(now_s)
         listening = self.delivery.connected and self.wants_audio
         if utterances := self._segmenter.tick(now_s, listening=listening):
-            actions += self._submit(utterances, now_s)
+            actions += [*self._submit_and_tell(utterances, now_s), *self._complete_files()]
         return [*actions, *self._resend_due(now_s), *self._give_up_if_due(now_s)]
 
     def _tick_finishing(self, _event: e.Tick, now_s: float) -> Actions:
@@ -584,6 +721,7 @@ TRANSITIONS: dict[tuple[State, type], tuple[State, Handler]] = {
     (_NEW, e.Released): (_RELEASED, Session._nothing),
     #
     (_ACTIVE, e.Chunk): (_ACTIVE, Session._receive_chunk),
+    (_ACTIVE, e.EndUtterance): (_ACTIVE, Session._end_utterance),
     (_ACTIVE, AudioDecoded): (_ACTIVE, Session._append),
     (_ACTIVE, e.AudioFailed): (_ACTIVE, Session._fail_chunk),
     (_ACTIVE, e.SpeechProbabilities): (_ACTIVE, Session._segment),
@@ -596,13 +734,14 @@ TRANSITIONS: dict[tuple[State, type], tuple[State, Handler]] = {
     (_ACTIVE, e.SegmentWritten): (_ACTIVE, Session._note_written),
     (_ACTIVE, e.Interrupted): (_ACTIVE, Session._interrupt),
     (_ACTIVE, e.Finish): (_ACTIVE, Session._finish),
+    (_ACTIVE, e.AudioRefused): (_ACTIVE, Session._refuse_audio),
     (_ACTIVE, e.InputEnded): (_FINISHING, Session._flush_decoder),
     (_ACTIVE, e.Abandoned): (_FINISHING, Session._flush_decoder),
     (_ACTIVE, e.AlreadyComplete): (_DONE, Session._nothing),
     (_ACTIVE, e.Deleted): (_RELEASED, Session._delete),
     (_ACTIVE, e.Released): (_RELEASED, Session._nothing),
     #
-    (_FINISHING, e.DecoderFlushed): (_FINISHING, Session._append_last),
+    (_FINISHING, DecoderFlushed): (_FINISHING, Session._append_last),
     (_FINISHING, e.AudioFailed): (_FINISHING, Session._fail_last),
     (_FINISHING, e.SpeechProbabilities): (_FINISHING, Session._segment_last),
     (_FINISHING, e.ResultArrived): (_FINISHING, Session._take_result),
@@ -641,7 +780,7 @@ TRANSITIONS: dict[tuple[State, type], tuple[State, Handler]] = {
     # A chunk may still be in the decoder or in speech detection.
     (_RELEASED, AudioDecoded): (_RELEASED, Session._nothing),
     (_RELEASED, e.AudioFailed): (_RELEASED, Session._nothing),
-    (_RELEASED, e.DecoderFlushed): (_RELEASED, Session._nothing),
+    (_RELEASED, DecoderFlushed): (_RELEASED, Session._nothing),
     (_RELEASED, e.SpeechProbabilities): (_RELEASED, Session._nothing),
     (_RELEASED, e.Disconnected): (_RELEASED, Session._nothing),
     (_RELEASED, e.Released): (_RELEASED, Session._nothing),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from gateway.session import events as e
 from gateway.session.transcript_store import TranscriptStore
+from gateway.session.whole_files import WholeFiles
 from wire.messages import Result
 
 MISSED_PROBLEMS_MAX = 100
@@ -39,6 +40,7 @@ class Delivery:
         self._written = 0
         self._sent_from = 0
         self._missed: list[e.Problem] = []
+        self._files = WholeFiles(session_id)
 
     def send(self, answer: e.Answer) -> list[e.Action]:
         if self.connected:
@@ -55,6 +57,24 @@ class Delivery:
         self._keep(result)
         return self._send_segment(result) if self.connected else []
 
+    def begin_file(self, chunk_index: int, start_ms: int) -> None:
+        """The chunk begins with a file. If it holds all of it, it gets one answer."""
+        self._files.begin(chunk_index, start_ms)
+
+    def end_file(self, chunk_index: int, end_ms: int | None) -> list[e.Action]:
+        """The chunk is decoded; ``end_ms``: it has held one whole file, which ends here."""
+        segments = self._files.end(chunk_index, end_ms)
+        return [*segments] if self.connected else []
+
+    def complete_files(self, until_ms: int, next_segment_index: int) -> list[e.Action]:
+        """No utterance to come begins before ``until_ms``; it has this index."""
+        self._files.complete(until_ms, next_segment_index)
+        return self.send_files()
+
+    def send_files(self) -> list[e.Action]:
+        """Send the answers of files all of whose segments are delivered."""
+        return [*self._files.due(0, len(self.results))] if self.connected else []
+
     def speaker(self, segment_index: int) -> int | None:
         """The speaker of a delivered segment; None: unknown, or not asked for."""
         return self._speakers[segment_index] or None if self._speakers else None
@@ -70,6 +90,7 @@ class Delivery:
     def note_written(self, segment_index: int) -> None:
         """The answer for this segment was written to the client's socket."""
         self._written = max(self._written, segment_index + 1)
+        self._files.note_written(segment_index)
 
     def detach(self, now_s: float) -> None:
         self.connected = False
@@ -80,25 +101,28 @@ class Delivery:
         ``next_segment_index``, or by default the first that was not written to a socket."""
         self.connected = True
         self._sent_from = self._written if next_segment_index is None else next_segment_index
+        self._files.begin_again(self._sent_from)
         return self._sent_from
 
     def missed(self) -> list[e.Action]:
         """After ``attach``: the answers that the client missed."""
         actions = [a for r in self.results.since(self._sent_from) for a in self._send_segment(r)]
-        problems, self._missed = self._missed, []
-        return [*actions, *problems]
+        missed, self._missed = self._missed, []
+        return [*actions, *self.send_files(), *missed]
 
     def _send_segment(self, result: Result) -> list[e.Action]:
         if result.seq < self._sent_from:
             return []
+        before: list[e.Action] = [*self._files.due(result.last_chunk_index, result.seq)]
         if result.error is not None:
+            self._files.note_failure(result.last_chunk_index)
             problem = e.Problem(
                 code=result.error.code,
                 message=result.error.message,
                 chunk_index=result.last_chunk_index,
                 segment_index=result.seq,
             )
-            return [problem]
+            return [*before, problem]
         segment = e.SegmentText(
             session_id=self._session_id,
             chunk_index=result.last_chunk_index,
@@ -113,4 +137,7 @@ class Delivery:
             emotion=result.emotion,
             events=result.events,
         )
-        return [segment]
+        if not self._files.holds(segment.chunk_index):
+            return [*before, segment]
+        self._files.take(segment)
+        return before

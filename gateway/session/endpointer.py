@@ -9,22 +9,52 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+
+from msgspec import Struct
 
 from gateway.audio.timeline import FRAME_SAMPLES, samples_to_ms
 from wire.messages import SAMPLE_RATE_HZ
 
 FRAME_MS = FRAME_SAMPLES * 1000 // SAMPLE_RATE_HZ
+START_THRESHOLD = 0.15
+CLIENT_SILENCE_MS_MIN = 100
+CLIENT_SILENCE_MS_MAX = 3_000
+CLIENT_PRE_ROLL_MS_MAX = 2_000
+CLIENT_THRESHOLD_MIN = 0.01
+"""Limits of ``Endpointing``."""
 LIMIT_SEARCH_MS = 5_000
 """An utterance at its limit is cut at the most silent frame of its last 5 s, in which most speakers
 take a breath."""
+
+
+class Endpointing(Struct, frozen=True, kw_only=True):
+    """What a client chooses of its session's ``EndpointerConfig``; None: as the gateway has it."""
+
+    silence_ms: int | None = None
+    pre_roll_ms: int | None = None
+    start_threshold: float | None = None
+    """``end_threshold`` changes in proportion."""
+
+    def within_limits(self) -> Endpointing:
+        """Return the nearest values that are allowed."""
+        silence_ms, pre_roll_ms, threshold = self.silence_ms, self.pre_roll_ms, self.start_threshold
+        if silence_ms is not None:
+            silence_ms = min(max(silence_ms, CLIENT_SILENCE_MS_MIN), CLIENT_SILENCE_MS_MAX)
+        if pre_roll_ms is not None:
+            pre_roll_ms = min(max(pre_roll_ms, 0), CLIENT_PRE_ROLL_MS_MAX)
+        if threshold is not None:
+            threshold = min(max(threshold, CLIENT_THRESHOLD_MIN), 1.0)
+        return Endpointing(
+            silence_ms=silence_ms, pre_roll_ms=pre_roll_ms, start_threshold=threshold
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointerConfig:
     """When speech starts and ends. Thresholds are probabilities, see ``gateway.audio.vad``."""
 
-    start_threshold: float = 0.15
+    start_threshold: float = START_THRESHOLD
     end_threshold: float = 0.1
     min_speech_ms: int = 64
     """Less speech than this between two silences is a click and not an utterance."""
@@ -47,6 +77,19 @@ class EndpointerConfig:
         if self.utterance_ms_max < self.pre_roll_ms + self.endpoint_silence_ms + 500:
             raise ValueError("utterance_ms_max leaves no room for speech")
 
+    def chosen(self, by_client: Endpointing) -> EndpointerConfig:
+        """Return this configuration with what the client has chosen, within its limits."""
+        by_client = by_client.within_limits()
+        start = by_client.start_threshold or self.start_threshold
+        silence_ms, pre_roll_ms = by_client.silence_ms, by_client.pre_roll_ms
+        return replace(
+            self,
+            start_threshold=start,
+            end_threshold=self.end_threshold * start / self.start_threshold,
+            endpoint_silence_ms=self.endpoint_silence_ms if silence_ms is None else silence_ms,
+            pre_roll_ms=self.pre_roll_ms if pre_roll_ms is None else pre_roll_ms,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
@@ -54,6 +97,10 @@ class Utterance:
 
     start_sample: int
     end_sample: int
+    continues: bool = False
+    """It was cut at the limit, and the speech goes on."""
+    silence_before: int = field(default=0, compare=False)
+    """Samples of silence before its first speech."""
 
 
 @dataclass(slots=True)
@@ -66,6 +113,7 @@ class _Open:
     speech_samples: int
     is_rest: bool
     """It continues after a cut at the limit, so that any speech in it counts."""
+    silence_before: int
     recent: deque[float]
     """Probabilities of its last frames, for a cut at the limit."""
 
@@ -106,6 +154,15 @@ class Endpointer:
     def speech_start_sample(self) -> int | None:
         """Start of the open utterance, including pre-roll; None if there is none."""
         return None if self._open is None else self._open.start_sample
+
+    @property
+    def certain_start(self) -> tuple[int, int] | None:
+        """Start of the open utterance and samples of silence before its speech, if it is certainly
+        no click; else None."""
+        utterance = self._open
+        if utterance is None or utterance.speech_samples < self._speech_needed(utterance):
+            return None
+        return utterance.start_sample, utterance.silence_before
 
     @property
     def trailing_silence_ms(self) -> int:
@@ -154,7 +211,8 @@ class Endpointer:
         if utterance is None:
             if probability >= self._config.start_threshold and self.position > self._recognised:
                 start = max(self._floor, frame_start - self._pre_roll)
-                self._open_at(start, [probability], is_rest=False)
+                silence = frame_start - self._speech_end
+                self._open_at(start, [probability], is_rest=False, silence_before=silence)
             return None
         utterance.recent.append(probability)
         if probability >= self._config.end_threshold:
@@ -166,7 +224,9 @@ class Endpointer:
             return self._cut(utterance)
         return None
 
-    def _open_at(self, start_sample: int, frames: list[float], *, is_rest: bool) -> None:
+    def _open_at(
+        self, start_sample: int, frames: list[float], *, is_rest: bool, silence_before: int = 0
+    ) -> None:
         """Open an utterance with the probabilities ``frames`` so far."""
         speech = [p >= self._config.end_threshold for p in frames]
         speech_end = start_sample
@@ -178,16 +238,23 @@ class Endpointer:
             speech_end_sample=speech_end,
             speech_samples=sum(speech) * FRAME_SAMPLES,
             is_rest=is_rest,
+            silence_before=silence_before,
             recent=deque(frames, maxlen=self._search_frames),
         )
 
     def _close(self, utterance: _Open, end_sample: int) -> Utterance | None:
         self._open = None
-        needed = 1 if utterance.is_rest else _samples(self._config.min_speech_ms)
-        if utterance.speech_samples < needed or end_sample <= utterance.start_sample:
+        is_click = utterance.speech_samples < self._speech_needed(utterance)
+        if is_click or end_sample <= utterance.start_sample:
             return None
         self._floor = end_sample
-        return Utterance(utterance.start_sample, end_sample)
+        return Utterance(
+            utterance.start_sample, end_sample, silence_before=utterance.silence_before
+        )
+
+    def _speech_needed(self, utterance: _Open) -> int:
+        """Samples of speech from which on it is an utterance, and not a click."""
+        return 1 if utterance.is_rest else _samples(self._config.min_speech_ms)
 
     def _cut(self, utterance: _Open) -> Utterance:
         """End ``utterance`` in the middle of its most silent recent frame, and open the rest."""
@@ -198,7 +265,12 @@ class Endpointer:
         cut_sample = self.position - len(frames_behind) * FRAME_SAMPLES + FRAME_SAMPLES // 2
         self._floor = cut_sample
         self._open_at(cut_sample, frames_behind, is_rest=True)
-        return Utterance(utterance.start_sample, cut_sample)
+        return Utterance(
+            utterance.start_sample,
+            cut_sample,
+            continues=True,
+            silence_before=utterance.silence_before,
+        )
 
 
 def _samples(duration_ms: int) -> int:

@@ -11,7 +11,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from gateway.audio.timeline import AudioDecoded
+from gateway.audio.timeline import AudioDecoded, DecoderFlushed
+from gateway.session.endpointer import Endpointing
 from wire.messages import Abilities, Job, Record, Result, StoredKey, Token
 
 Mode = Literal["auto", "stream", "chunk"]
@@ -19,8 +20,9 @@ Mode = Literal["auto", "stream", "chunk"]
 # -------------------------------------------------------------------------- events: from the client
 
 
-class StartWarning(Struct, frozen=True, kw_only=True):
-    """Something that the client asks for and does not get. The session starts all the same."""
+class SessionWarning(Struct, frozen=True, kw_only=True):
+    """Something that the client asks for and does not get, or audio that is not used. The session
+    goes on all the same."""
 
     code: str
     message: str
@@ -28,14 +30,14 @@ class StartWarning(Struct, frozen=True, kw_only=True):
 
 class Start(Struct, frozen=True, kw_only=True):
     session_id: str
-    user_id: str
+    user_id: str = ""
     mode: Mode
     sample_rate_hz: int
     """Sample rate of raw PCM. Containers carry their own."""
-    language: str
-    hotwords: tuple[str, ...]
-    partials: bool
-    resume_token: str | None
+    language: str = ""
+    hotwords: tuple[str, ...] = ()
+    partials: bool = False
+    resume_token: str | None = None
     """Set: resume the session that this token was issued for."""
     next_segment_index: int | None = None
     """On resume: the number of segments whose text the client has. None: unknown."""
@@ -51,8 +53,20 @@ class Start(Struct, frozen=True, kw_only=True):
     punctuation: bool | None = None
     itn: bool | None = None
     """Whether texts should have punctuation, and numbers in digits; None: as the model has it."""
+    result_per_file: bool = False
+    """In mode auto: a chunk that holds one whole file gets exactly one ``SegmentText``, or
+    ``SilentFile``."""
     encoded: bool = False
     """The audio is always in containers: anything else is ``bad_audio``, never raw PCM."""
+    declared_raw: bool = False
+    """Audio without a container's magic is raw PCM: the client says so."""
+    endpointing: Endpointing = Endpointing()
+    speech_events: bool = False
+    """Tell when speech starts and ends."""
+    long_silence_ms: int | None = None
+    """With ``speech_events``: tell when this much silence has followed speech."""
+    model_optional: bool = False
+    """If no ``model`` has this name, another one will do, as if none had been named."""
 
 
 class Chunk(Struct, frozen=True, kw_only=True):
@@ -60,6 +74,14 @@ class Chunk(Struct, frozen=True, kw_only=True):
     chunk_index: int | None
     """None: a binary frame. It takes the next index."""
     session_id: str | None
+
+
+class EndUtterance(Struct, frozen=True, kw_only=True):
+    """The open utterance ends with the audio so far; the session continues. Answered by
+    ``SpeechEnded``, also in silence."""
+
+    discard: bool = False
+    """Do not recognise it."""
 
 
 class Finish(Struct, frozen=True, kw_only=True):
@@ -86,17 +108,13 @@ class SegmentWritten(Struct, frozen=True, kw_only=True):
 
 
 class AudioFailed(Struct, frozen=True, kw_only=True):
-    """The chunk being decoded, or the end of the audio, is invalid; ``pcm`` precedes the fault."""
+    """The chunk being decoded, or the end of the audio, is invalid; ``pcm`` precedes the fault.
+    ``was_noise``: so is the audio before it that is not recognised yet."""
 
     code: str
     message: str
     pcm: bytes = b""
-
-
-class DecoderFlushed(Struct, frozen=True, kw_only=True):
-    """There is no more audio; ``tail`` is the last PCM."""
-
-    tail: bytes
+    was_noise: bool = False
 
 
 class SpeechProbabilities(Struct, frozen=True, kw_only=True):
@@ -134,6 +152,13 @@ class Interrupted(Struct, frozen=True, kw_only=True):
     """The gateway is stopping. The client was sent close code 1012."""
 
 
+class AudioRefused(Struct, frozen=True, kw_only=True):
+    """The client may send no more audio: the session ends with what it has."""
+
+    code: str
+    message: str
+
+
 class Deleted(Struct, frozen=True, kw_only=True):
     """The session was deleted by REST."""
 
@@ -169,7 +194,7 @@ class ConfirmTimedOut(Struct, frozen=True, kw_only=True):
     """COMMIT took longer than ``SessionLimits.stored_wait_s``."""
 
 
-ClientEvent = Start | Chunk | Finish
+ClientEvent = Start | Chunk | EndUtterance | Finish
 Event = (
     ClientEvent
     | Disconnected
@@ -177,6 +202,7 @@ Event = (
     | SegmentWritten
     | AudioDecoded
     | AudioFailed
+    | AudioRefused
     | DecoderFlushed
     | SpeechProbabilities
     | ResultArrived
@@ -204,7 +230,7 @@ class Started(Struct, frozen=True, kw_only=True):
     model: str = ""
     """Served name."""
     abilities: Abilities = Abilities()
-    warnings: tuple[StartWarning, ...] = ()
+    warnings: tuple[SessionWarning, ...] = ()
 
 
 class Resumed(Struct, frozen=True, kw_only=True):
@@ -216,7 +242,7 @@ class Resumed(Struct, frozen=True, kw_only=True):
     next_segment_index: int
     model: str = ""
     abilities: Abilities = Abilities()
-    warnings: tuple[StartWarning, ...] = ()
+    warnings: tuple[SessionWarning, ...] = ()
 
 
 class ChunkReceived(Struct, frozen=True, kw_only=True):
@@ -225,15 +251,47 @@ class ChunkReceived(Struct, frozen=True, kw_only=True):
     chunk_index: int
 
 
+class SpeechStarted(Struct, frozen=True, kw_only=True):
+    """Only with ``Start.speech_events``."""
+
+    start_ms: int
+    """Including audio before the speech, as in the utterance."""
+
+
+class SpeechEnded(Struct, frozen=True, kw_only=True):
+    """With ``Start.speech_events``, and as the answer to ``EndUtterance``."""
+
+    end_ms: int
+    next_segment_index: int
+    """What was said before is in the segments up to this one, whose texts may still follow."""
+    requested: bool = False
+    """By ``EndUtterance``."""
+
+
+class LongSilence(Struct, frozen=True, kw_only=True):
+    """``Start.long_silence_ms`` of silence have followed the speech before ``next_segment_index``,
+    whose texts may still follow."""
+
+    next_segment_index: int
+
+
 class PartialText(Struct, frozen=True, kw_only=True):
     segment_index: int
     text: str
+    start_ms: int = 0
+    end_ms: int = 0
+    tokens: tuple[Token, ...] = ()
 
 
 class SegmentText(Struct, frozen=True, kw_only=True):
+    """One segment; or all those that end in a chunk, see ``Start.result_per_file``."""
+
     session_id: str
     chunk_index: int
     segment_index: int
+    """Of the last one."""
+    first_segment_index: int | None = None
+    """If there are several."""
     start_ms: int
     end_ms: int
     text: str
@@ -241,11 +299,21 @@ class SegmentText(Struct, frozen=True, kw_only=True):
     speaker: int | None = None
     """Counts from 1 in order of appearance; None: unknown, or not asked for."""
     language: str = ""
-    """What was recognised; ``""``: unknown. So are the following, as in ``wire.messages.Segment``.
-    """
+    """The recognised language; ``""``: unknown. This field and the next three are those of
+    ``wire.messages.Segment``."""
     confidence: float | None = None
     emotion: str = ""
     events: tuple[str, ...] = ()
+
+
+class SilentFile(Struct, frozen=True, kw_only=True):
+    """No segment ends in the chunk, which holds one whole file."""
+
+    session_id: str
+    chunk_index: int
+    start_ms: int
+    end_ms: int
+    text: str = ""
 
 
 class Finished(Struct, frozen=True, kw_only=True):
@@ -257,6 +325,8 @@ class Finished(Struct, frozen=True, kw_only=True):
     speakers: tuple[int | None, ...] | None = None
     """The speaker of each segment, by its index. Labels sent before may be corrected here. None:
     not asked for."""
+    warnings: tuple[SessionWarning, ...] = ()
+    """The parts of the audio that were not used, as far as this gateway decoded it."""
 
 
 class Problem(Struct, frozen=True, kw_only=True):
@@ -269,7 +339,19 @@ class Problem(Struct, frozen=True, kw_only=True):
     segment_index: int | None = None
 
 
-Answer = Started | Resumed | ChunkReceived | PartialText | SegmentText | Finished | Problem
+Answer = (
+    Started
+    | Resumed
+    | ChunkReceived
+    | SpeechStarted
+    | SpeechEnded
+    | LongSilence
+    | PartialText
+    | SegmentText
+    | SilentFile
+    | Finished
+    | Problem
+)
 
 # ------------------------------------------------------------------------------ actions: all others
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from gateway.session import events as e
+from wire.languages import primary_language
 from wire.messages import ServedModel
 
 KNOWN_MODEL_S = 60.0
@@ -40,7 +41,7 @@ class ServedModels:
     def all(self) -> Sequence[ServedModel]:
         """Known models in alphabetical order, with those that have no workers."""
         names = sorted(self._known.keys() | self._expected)
-        return [self.of_stored(name) for name in names]
+        return [self.get_or_unserved(name) for name in names]
 
     def get(self, name: str) -> ServedModel | None:
         """The model of this name; None: unknown."""
@@ -48,18 +49,19 @@ class ServedModels:
             return self._known[name][0]
         return _unserved(name) if name in self._expected else None
 
-    def of_stored(self, name: str) -> ServedModel:
-        """The model of a stored session, which waits if no worker serves it any more."""
+    def get_or_unserved(self, name: str) -> ServedModel:
+        """The model of this name; if it is unknown, one without workers, whose sessions wait."""
         return self.get(name) or _unserved(name)
 
     def choose(self, start: e.Start) -> ServedModel | e.Problem:
-        """The model for a session: the one that it names; else, if it gives a language, the most
-        specialised one that is known to recognise it; else the default."""
+        """The model for a session: the one that it names; else, if it names none or an optional
+        one, the most specialised one that is known to recognise its language; else the default."""
         if start.model:
             named = self.get(start.model)
-            return named if named is not None else self._unknown(start.model)
+            if named is not None or not start.model_optional:
+                return named if named is not None else self._unknown(start.model)
         default = self.default
-        code = language_code(start.language)
+        code = primary_language(start.language)
         able = [model for model in self.all if code in model.abilities.languages]
         if not able:
             return default
@@ -70,7 +72,7 @@ class ServedModels:
         """The model of a session that asks for none. Its name is ``""``, which any worker may
         serve, if none is known."""
         if self._default:
-            return self.of_stored(self._default)
+            return self.get_or_unserved(self._default)
         return next(iter(self.all), ANY_MODEL)
 
     def _unknown(self, name: str) -> e.Problem:
@@ -78,11 +80,6 @@ class ServedModels:
         return e.Problem(
             code="unknown_model", message=f"no model is called {name!r}; served models: {served}"
         )
-
-
-def language_code(language: str) -> str:
-    """The primary language of a tag: ``zh`` of ``zh-CN``."""
-    return language.replace("_", "-").partition("-")[0].lower()
 
 
 def _unserved(name: str) -> ServedModel:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from gateway.session.events import Start
 from gateway.session.resume import token_hash
-from wire.messages import Record, Result, StoredKey
+from wire.messages import Failure, Record, Result, StoredKey
 from wire.records import (
     TRANSCRIPT_BYTES_MAX,
     ChunkDetail,
@@ -51,7 +51,7 @@ class SessionRecords:
         return not self._unstored
 
     def started(
-        self, start: Start, *, client: str, started_at_ms: int, resume_token: str
+        self, start: Start, *, client: str, tenant: str, started_at_ms: int, resume_token: str
     ) -> list[Record]:
         """The first record. In a later generation it replaces the stored session, so it is held
         until the first chunk arrives: the client may never return."""
@@ -63,6 +63,7 @@ class SessionRecords:
             started_at_ms=started_at_ms,
             resume_token_hash=token_hash(resume_token),
             model=start.model,
+            tenant=tenant,
         )
         self._held = [self._record(self._started)]
         return [] if self._generation else self._release()
@@ -102,16 +103,21 @@ class SessionRecords:
         results: Iterable[Result],
         *,
         early_end: EarlyEnd | None,
+        audio_failure: Failure | None = None,
         text: str,
         duration_ms: int,
         chunk_count: int,
         completed_at_ms: int,
     ) -> list[Record]:
-        """The last records: the remaining chunk details and the session's end."""
+        """The last records: the remaining chunk details and the session's end. With an
+        ``audio_failure`` it has failed, whatever was recognised before."""
         errors = [result.error for result in results]
         failures = [error for error in errors if error is not None]
         all_failed = bool(failures) and len(failures) == len(errors)
-        status: SessionStatus = early_end or ("failed" if all_failed else "completed")
+        if audio_failure is not None:
+            failures.insert(0, audio_failure)
+        failed = all_failed or audio_failure is not None
+        status: SessionStatus = early_end or ("failed" if failed else "completed")
         ending = SessionFinished(
             status=status,
             text=text if len(text.encode()) <= TRANSCRIPT_BYTES_MAX else None,

@@ -17,10 +17,11 @@ from gateway.session.runner import Services, SessionRunner
 from gateway.session.table import SessionTable, has_token
 from gateway.session.takeover import Takeover
 from gateway.settings import GatewaySettings
+from gateway.storage.callers import Caller
 from gateway.storage.redis_metadata import RedisMetadata
 from gateway.telemetry import metrics
 from persistence.reads import SessionReader, StoreUnavailable
-from wire.messages import Claimed, Lane, Message, Stored
+from wire.messages import Claim, Claimed, Lane, Record, Stored
 
 ID_CHECK_TIMEOUT_S = 0.5
 METADATA_UPDATE_EVERY_S = 5.0
@@ -44,7 +45,7 @@ class SessionRegistry:
         *,
         reader: SessionReader,
         redis_metadata: RedisMetadata,
-        send: Callable[[Message], bool],
+        send: Callable[[Claim | Record], bool],
         services: Services,
         models: ServedModels,
     ) -> None:
@@ -54,33 +55,38 @@ class SessionRegistry:
         self._redis_metadata = redis_metadata
         self._services = services
         self._models = models
+        self._send = send
         self._takeover = Takeover(gateway_id, reader, send)
         self._table = SessionTable(settings.resume_wait_s)
         self.running = self._table.running
         self.find = self._table.find
+        self.find_own = self._table.find_own
         self._metadata_due_s = 0.0
 
     # ------------------------------------------------------------------------------------- creation
 
-    def new_runner(self, client: str, dialect: Traits) -> SessionRunner:
-        """Make a session for the client at the address ``client``. It has no id yet: see
-        ``reserve_or_resume``."""
+    def new_runner(self, caller: Caller, dialect: Traits) -> SessionRunner:
+        """Make a session for ``caller``. It has no id yet: see ``reserve_or_resume``."""
         limits = SessionLimits(
             segment_deadline_ms=int(self._settings.segment_deadline_s * 1000),
             speaker_similarity_min=self._settings.speaker_similarity_min,
             resume_wait_s=self._settings.resume_wait_s,
         )
-        if not dialect.resumable:
-            client = f"{client} ({dialect.name})"
+        client = caller.address if dialect.resumable else f"{caller.address} ({dialect.name})"
         token = secrets.token_urlsafe(24)
-        return self._session(client, token, NEW_SESSION, limits.for_protocol(dialect), dialect.lane)
+        own_limits = limits.for_protocol(dialect)
+        return self._session(
+            client, caller, token, NEW_SESSION, own_limits, dialect.name, dialect.lane
+        )
 
     def _session(
         self,
         client: str,
+        caller: Caller,
         resume_token: str,
         resume_point: ResumePoint,
         limits: SessionLimits,
+        dialect: str,
         lane: Lane = "live",
     ) -> SessionRunner:
         session = Session(
@@ -88,15 +94,16 @@ class SessionRegistry:
             EndpointerConfig(endpoint_silence_ms=self._settings.endpoint_silence_ms),
             resume_token=resume_token,
             client=client,
+            tenant=caller.tenant,
             wall_offset_ms=wall_ms() - int(time.monotonic() * 1000),
             resume_point=resume_point,
             lane=lane,
         )
-        return SessionRunner(session, self._services)
+        return SessionRunner(session, self._services, dialect, caller)
 
-    def is_here(self, session_id: str) -> bool:
-        """Whether the session runs here, or ended here recently."""
-        return self.find(session_id) is not None
+    def is_here(self, session_id: str, tenant: str) -> bool:
+        """Whether the tenant's session runs here, or ended here recently."""
+        return self.find_own(session_id, tenant) is not None
 
     async def reserve_or_resume(
         self,
@@ -116,8 +123,9 @@ class SessionRegistry:
         model = self._models.choose(start)
         if isinstance(model, e.Problem):
             return model
-        known = self.is_here(session_id) or await self._is_taken(session_id)
-        if known or self.is_here(session_id):
+        # Ids are unique over all tenants; the answer does not tell whose it is.
+        known = self.find(session_id) is not None or await self._is_taken(session_id)
+        if known or self.find(session_id) is not None:
             metrics.SESSIONS.labels("id_refused").inc()
             return e.Problem(code="session_exists", message="this session_id is taken")
         if (no_room := admit(model.name)) is not None:
@@ -137,7 +145,10 @@ class SessionRegistry:
     def _add(self, runner: SessionRunner, session_id: str) -> None:
         self.running[session_id] = runner
         self._redis_metadata.update_session(
-            session_id, gateway_id=self._gateway_id, status="active"
+            session_id,
+            gateway_id=self._gateway_id,
+            tenant=runner.session.tenant,
+            status="active",
         )
 
     async def _resume(
@@ -146,20 +157,29 @@ class SessionRegistry:
         session_id = start.session_id
         here = self._table.find(session_id)
         if here is not None:
-            if not has_token(here, token_hash(resume_token)):
+            own = here.session.tenant == new.session.tenant
+            if not own or not has_token(here, token_hash(resume_token)):
                 return NOT_RESUMABLE
             # A session that is ending will soon be in the database, and can be resumed from there.
             return here if here.session.resumable else UNAVAILABLE
-        resume_point = await self._takeover.take(session_id, resume_token)
+        resume_point = await self._takeover.take(session_id, resume_token, new.session.tenant)
         if isinstance(resume_point, e.Problem):
             return resume_point
         # A session keeps its model. One that was stored before models has none.
-        model = self._models.of_stored(resume_point.model) if resume_point.model else None
+        model = self._models.get_or_unserved(resume_point.model) if resume_point.model else None
         chosen = model or self._models.choose(start)
         if isinstance(chosen, e.Problem):
             return chosen
         fresh = new.session
-        runner = self._session(fresh.client, resume_token, resume_point, fresh.limits)
+        runner = self._session(
+            fresh.client,
+            new.caller,
+            resume_token,
+            resume_point,
+            fresh.limits,
+            new.summary.dialect,
+            fresh.lane,
+        )
         runner.model = chosen
         self._add(runner, session_id)
         return runner
@@ -169,7 +189,7 @@ class SessionRegistry:
             return True
         try:
             async with asyncio.timeout(ID_CHECK_TIMEOUT_S):
-                return await self._reader.status(session_id) is not None
+                return await self._reader.exists(session_id)
         except (StoreUnavailable, TimeoutError):
             # Sessions continue without the stores. If the id was taken, the first rows are kept.
             return False
@@ -186,6 +206,33 @@ class SessionRegistry:
         """Remove a deleted session."""
         self._table.forget(session_id)
         self._redis_metadata.forget_session(session_id)
+
+    async def claim_deleted(self, session_id: str, tenant: str) -> None:
+        """Have other gateways end the session, if it runs at one of them. Its rows are deleted in
+        any case; without the database it ends there when its client does."""
+        try:
+            stored = await self._reader.resume_state(session_id, tenant)
+        except StoreUnavailable:
+            return
+        if stored is not None and stored["status"] == "active":
+            self._send(
+                Claim(
+                    session_id=session_id,
+                    generation=stored["generation"],
+                    resume_token_hash=stored["resume_token_hash"],
+                    deleted=True,
+                )
+            )
+
+    def on_deleted(self, message: Claimed) -> bool:
+        """Another gateway deletes a session: end it. Return whether it is here."""
+        runner = self._table.claimed(message)
+        if runner is None:
+            return False
+        if not runner.session.over:
+            runner.feed(e.Deleted())
+        self.forget(message.session_id)
+        return True
 
     def on_claimed(self, message: Claimed) -> None:
         """Another gateway resumes a session: hand it over if it is here."""

@@ -24,12 +24,17 @@ from msgspec import structs
 from websockets.frames import CloseCode
 
 from gateway.audio.audio_input import AudioInput
+from gateway.audio.file_ends import holds_whole_file
 from gateway.audio.formats import AudioError
+from gateway.audio.timeline import DecoderFlushed
 from gateway.audio.vad import VadEngine, VadOverloadedError, VadStream
 from gateway.session import events as e
 from gateway.session.core import Session
 from gateway.session.models import ANY_MODEL
+from gateway.session.states import State
+from gateway.session.summary import SessionSummary
 from gateway.session.traces import SessionTraces
+from gateway.storage.callers import NOBODY, Caller
 from gateway.telemetry.metrics import (
     ANSWERS_DISCARDED,
     AUDIO_SECONDS,
@@ -46,6 +51,8 @@ from runtime import tracing
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Cancel, Job, Record, Result
 
 VAD_RETRY_S = 0.05
+PIECE_BYTES = 131_072
+"""Bytes of a chunk that are decoded at once: about 4 s of PCM, some milliseconds of work."""
 
 
 class Services(Protocol):
@@ -62,6 +69,12 @@ class Services(Protocol):
     def keep_result(self, result: Result, *, contested: bool, waited_s: float) -> None:
         """Keep ``result`` until it is stored. Send a copy of it if its publication is lost, or at
         once if it is ``contested``. ``waited_s``: since its job was first sent."""
+
+    def note_audio(self, caller: Caller, audio_s: float) -> None:
+        """``caller`` has sent this much audio."""
+
+    def refused_audio(self, caller: Caller) -> e.AudioRefused | None:
+        """Return why ``caller`` may send no more audio, if so."""
 
     def new_audio(self, start: e.Start, first_sample: int) -> AudioInput:
         """Return the decoder of a session that begins at ``first_sample`` of its timeline."""
@@ -85,11 +98,15 @@ class SessionRunner:
     """A connection awaits ``take`` for each event of its client. Events of the bus and the clock
     go to ``feed``, at any time."""
 
-    def __init__(self, session: Session, services: Services) -> None:
+    def __init__(
+        self, session: Session, services: Services, dialect: str = "", caller: Caller = NOBODY
+    ) -> None:
         self.session = session
+        self.summary = SessionSummary(dialect)
         self.model = ANY_MODEL
         """The model of its utterances."""
         self._services = services
+        self.caller = caller
         self._connection: ClientConnection | None = None
         self._audio: AudioInput | None = None
         self._vad = VadStream()
@@ -114,6 +131,8 @@ class SessionRunner:
     def begin(self, start: e.Start) -> None:
         """Start the session; its id is reserved, and ``model`` is set."""
         start = structs.replace(start, model=self.model.name, abilities=self.model.abilities)
+        self.summary.began_s = time.monotonic()
+        self.summary.token_name = self.caller.token_name
         first_sample = self.session.resume_point.first_sample
         self._audio = self._services.new_audio(start, first_sample)
         self._log.info(
@@ -129,6 +148,7 @@ class SessionRunner:
     def attach(self, connection: ClientConnection, next_segment_index: int | None) -> None:
         """The client has resumed. Its previous connection, if still open, is closed with 1008."""
         self._log.info("session_resumed", session_id=self.session.session_id)
+        self.summary.resumes += 1
         previous, self._connection = self._connection, connection
         if previous is not None:
             previous.displace(CloseCode.POLICY_VIOLATION, "resumed elsewhere")
@@ -155,11 +175,14 @@ class SessionRunner:
         the caller reads nothing more from the client meanwhile. ``received_s``: when the chunk
         arrived, for the metrics.
         """
-        while (self.session.busy or not self.session.wants_audio) and not self.session.over:
-            self._changed.clear()
-            await self._changed.wait()
+        await self._wait(lambda: self.session.wants_audio and not self.session.busy)
         if self._connection is not connection:
             return  # Displaced or closed while it waited.
+        if isinstance(event, e.Chunk) and self.session.state is State.ACTIVE:
+            refused = self._services.refused_audio(self.caller)
+            if refused is not None:
+                self.handle(refused)
+                return
         self.handle(event)
         if isinstance(event, e.Chunk):
             if received_s is not None:
@@ -172,26 +195,81 @@ class SessionRunner:
         end of the audio."""
         self._decoding = True
         try:
-            self.handle(await self._decode(chunk))
-            frames = self.session.take_frames()
-            probabilities = await self._detect_speech(frames) if frames else ()
-            self.handle(e.SpeechProbabilities(probabilities=tuple(probabilities)))
+            if chunk is None:
+                await self._process_rest()
+            else:
+                await self._process_chunk(chunk.data)
         finally:
             self._decoding = False
         if self._ended:
             await self._close_audio()
 
-    async def _decode(self, chunk: e.Chunk | None) -> e.Event:
+    async def _process_chunk(self, data: bytes) -> None:
+        """Process the chunk in pieces, so that a large one delays no other session, and its audio
+        does not wait for results longer than that of many small ones."""
+        start = self.session.start
+        whole_file = start is not None and start.result_per_file and holds_whole_file(data)
+        for begin in range(0, max(1, len(data)), PIECE_BYTES):
+            end = begin + PIECE_BYTES
+            last = end >= len(data)
+            decoded = await self._decode(data[begin:end], begin > 0, not last, whole_file and last)
+            await self._process(decoded)
+            if isinstance(decoded, e.AudioFailed):
+                return
+            if end < len(data):
+                await self._wait(lambda: self.session.wants_audio)
+            if self.session.over:
+                return
+
+    async def _process_rest(self) -> None:
+        """Process what the decoder still holds, one part after another: all the audio of a file
+        whose index is at its end."""
+        more = True
+        while more and not self.session.over:
+            flushed = await self._flush()
+            await self._process(flushed)
+            more = isinstance(flushed, DecoderFlushed) and flushed.more
+            if more:
+                await self._wait(lambda: self.session.wants_audio)
+
+    async def _process(self, decoded: e.Event) -> None:
+        self.handle(decoded)
+        frames = self.session.take_frames()
+        probabilities = await self._detect_speech(frames) if frames else ()
+        self.handle(e.SpeechProbabilities(probabilities=tuple(probabilities)))
+
+    async def _decode(self, data: bytes, continues: bool, more: bool, ends: bool) -> e.Event:
         assert self._audio is not None and self.session.start is not None
+        whole = self.session.start.mode == "chunk"
         try:
-            if chunk is None:
-                return e.DecoderFlushed(tail=await self._audio.finish())
-            decoded = await self._audio.feed(chunk.data, whole=self.session.start.mode == "chunk")
+            decoded = await self._audio.feed(
+                data, whole=whole, continues=continues, more=more, ends=ends
+            )
         except AudioError as error:
-            return e.AudioFailed(code=error.code, message=str(error), pcm=error.pcm)
-        byte_count = len(decoded.tail) + len(decoded.pcm)
-        AUDIO_SECONDS.inc(byte_count / (BYTES_PER_SAMPLE * SAMPLE_RATE_HZ))
+            return _failed(error)
+        self._log_notice(decoded.notice)
+        self._note_audio(len(decoded.tail) + len(decoded.pcm))
         return decoded
+
+    async def _flush(self) -> e.Event:
+        assert self._audio is not None
+        try:
+            flushed = await self._audio.finish()
+        except AudioError as error:
+            return _failed(error)
+        self._log_notice(flushed.notice)
+        self._note_audio(len(flushed.tail))
+        return flushed
+
+    def _note_audio(self, byte_count: int) -> None:
+        audio_s = byte_count / (BYTES_PER_SAMPLE * SAMPLE_RATE_HZ)
+        AUDIO_SECONDS.inc(audio_s)
+        self._services.note_audio(self.caller, audio_s)
+
+    def _log_notice(self, notice: str) -> None:
+        if notice:
+            session_id = self.session.session_id
+            self._log.info("audio_partly_used", session_id=session_id, message=notice)
 
     async def _detect_speech(self, frames: bytes) -> list[float]:
         while True:
@@ -230,6 +308,7 @@ class SessionRunner:
     def fail(self) -> None:
         """End the session after an internal error, with 1011. No other session is affected."""
         self._failed = True
+        self.summary.cause = "internal_error"
         FAILED_SESSIONS.inc()
         self._log.exception("session_failed", session_id=self.session.session_id)
         if self._connection is not None:
@@ -252,11 +331,16 @@ class SessionRunner:
         """
         if self._connection is not None:
             self._connection.displace(CloseCode.SERVICE_RESTART, "resumed elsewhere")
+        self.summary.cause = "handed_over"
         self._release()
 
     async def wait_over(self) -> None:
         """Wait for the session's last answer."""
-        while not self.session.over:
+        await self._wait(lambda: False)
+
+    async def _wait(self, ready: Callable[[], bool]) -> None:
+        """Wait until ``ready``, or until the session is over."""
+        while not (ready() or self.session.over):
             self._changed.clear()
             await self._changed.wait()
 
@@ -267,19 +351,14 @@ class SessionRunner:
         self._end_once()
 
     def _end_once(self) -> None:
-        """When the session is over. Does nothing the second time."""
+        """Log the end and free the decoder. Does nothing the second time."""
         if self._ended:
             return
         self._ended = True
         session = self.session
         if session.session_id:
-            self._log.info(
-                "session_ended",
-                session_id=session.session_id,
-                duration_ms=session.duration_ms,
-                chunks=session.chunk_count,
-                segments=session.segment_count,
-            )
+            fields = self.summary.fields(session, time.monotonic())
+            self._log.info("session_ended", session_id=session.session_id, **fields)
         self._services.session_ended(self)
         if self._audio is not None and not self._decoding:
             self._spawn(self._close_audio)
@@ -310,6 +389,7 @@ class SessionRunner:
 
     def _answer(self, answer: e.Answer) -> None:
         assert self._connection is not None, "an answer without a connection"
+        self.summary.note_answer(answer)
         self._connection.answer(answer)
 
     def _close(self, action: e.Close) -> None:
@@ -323,10 +403,12 @@ class SessionRunner:
         self._services.send(action.job)
 
     def _submit_record(self, action: e.SubmitRecord) -> None:
+        self.summary.note_record(action.record)
         self._services.submit_record(action.record)
 
     def _keep_result(self, action: e.KeepResult) -> None:
         result = action.result
+        self.summary.note_result(result, action.waited_s)
         SEGMENT_SECONDS.labels(self.session.lane).observe(action.waited_s)
         if result.error is not None:
             self._log.warning(
@@ -365,3 +447,9 @@ PERFORMERS: Mapping[type, Callable[[SessionRunner, Any], None]] = {
     e.Count: SessionRunner._count,
     e.ObserveFinish: SessionRunner._observe_finish,
 }
+
+
+def _failed(error: AudioError) -> e.AudioFailed:
+    return e.AudioFailed(
+        code=error.code, message=str(error), pcm=error.pcm, was_noise=error.was_noise
+    )

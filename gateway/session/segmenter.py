@@ -1,7 +1,8 @@
 """Core: decoded audio and speech probabilities in, utterances with their PCM out.
 
 A chunk takes three calls: ``append`` its PCM, detect speech in ``take_frames``, ``take`` the
-probabilities. In mode chunk there are no frames and each chunk is one utterance.
+probabilities. A large chunk takes them for each of its pieces. In mode chunk there are no frames
+and each chunk is one utterance.
 
 File boundaries (mode auto) are where one container, such as a whole WAV or WebM file, ended and
 another may begin. A file that ends in silence ends its utterance there. A file that ends in speech
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.audio.timeline import (
     FRAME_SAMPLES,
@@ -22,13 +24,18 @@ from gateway.audio.timeline import (
     Timeline,
     samples_to_ms,
 )
+from gateway.audio.tones import is_tone
 from gateway.session.endpointer import Endpointer, EndpointerConfig, Utterance
 from gateway.session.events import Mode
 from gateway.session.limits import SessionLimits
 from gateway.session.resume import NEW_SESSION, ResumePoint
+from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 
 FILE_BOUNDARY_SILENCE_MS = 192
 """Silence at a file's end that shows that it was not cut inside a word."""
+
+END_SILENCE = bytes(SAMPLE_RATE_HZ * 300 // 1000 * BYTES_PER_SAMPLE)
+"""Follows an utterance that ends with the audio, in speech: models lose a last word without it."""
 
 
 class CutUtterance(Struct, frozen=True, kw_only=True):
@@ -42,6 +49,10 @@ class CutUtterance(Struct, frozen=True, kw_only=True):
     """Decoding of the audio that follows can restart at this chunk …"""
     resume_sample: int
     """… whose audio begins at this sample."""
+    continues: bool = False
+    """It was cut at the limit, and the speech goes on."""
+    silence_before_ms: int = 0
+    """Silence before its first speech."""
 
 
 class Segmenter:
@@ -65,9 +76,16 @@ class Segmenter:
             recognised_samples=resume_point.recognised_samples,
         )
         self._frames = b""
+        self._no_tone_sample = -1
+        """Start of the open utterance, once it was found to be no tone."""
         self._finished = False
         self._chunk_waits = False
         """Mode chunk: the next ``take`` returns the last chunk."""
+        self.whole_file = False
+        """The last chunk holds one whole file."""
+        self._begins_file = False
+        self._in_chunk = False
+        """A piece of a chunk was appended, and further ones follow."""
         self._recognised_chunk_index = resume_point.recognised_chunk_index
         self._last_chunk_index = 0
         self._file_boundaries: list[int] = []
@@ -90,11 +108,42 @@ class Segmenter:
         start_sample = self._endpointer.speech_start_sample
         return None if start_sample is None else (samples_to_ms(start_sample), self.duration_ms)
 
-    def open_utterance(self) -> CutUtterance:
-        """The utterance being spoken so far, for a partial result."""
+    @property
+    def settled_ms(self) -> int:
+        """No utterance to come begins before this, but for its pre-roll."""
+        start_sample = self._endpointer.speech_start_sample
+        return samples_to_ms(self.timeline.total_samples if start_sample is None else start_sample)
+
+    @property
+    def speech_start_ms(self) -> tuple[int, int] | None:
+        """Start of the utterance being spoken, and the silence before its speech, once it is
+        certainly no click; else None."""
+        start = self._endpointer.certain_start
+        return None if start is None else (samples_to_ms(start[0]), samples_to_ms(start[1]))
+
+    @property
+    def trailing_silence_ms(self) -> int:
+        return self._endpointer.trailing_silence_ms
+
+    def open_utterance(self) -> CutUtterance | None:
+        """The utterance being spoken so far, for a partial result; None if it is a tone."""
         start_sample = self._endpointer.speech_start_sample
         assert start_sample is not None
-        return self._as_cut(start_sample, self.timeline.total_samples)
+        utterance = self._as_cut(start_sample, self.timeline.total_samples)
+        # Once is enough: it takes half a millisecond of the event loop.
+        if start_sample != self._no_tone_sample:
+            if is_tone(utterance.pcm):
+                return None
+            self._no_tone_sample = start_sample
+        return utterance
+
+    def end_utterance(self) -> list[CutUtterance]:
+        """The open utterance ends with the audio so far."""
+        if self._mode == "chunk":
+            return []
+        self._boundary_until_s = None
+        self._file_boundaries.clear()
+        return self._cut(self._endpointer.boundary(self.timeline.total_samples))
 
     # ------------------------------------------------------------------------------------ one chunk
 
@@ -104,33 +153,42 @@ class Segmenter:
 
     def append(self, chunk_index: int, audio: AudioDecoded) -> None:
         timeline = self.timeline
-        timeline.append(audio.tail)
-        if audio.starts_container:
-            self._add_file_boundary()
-        self.chunk_start_sample = timeline.total_samples
-        timeline.begin_chunk(chunk_index, clean_start=audio.clean_start)
+        if not self._in_chunk:
+            timeline.append(audio.tail)
+            if audio.starts_container:
+                self._add_file_boundary()
+            self.chunk_start_sample = timeline.total_samples
+            timeline.begin_chunk(chunk_index, clean_start=audio.clean_start)
+            self._begins_file = audio.begins_container
+        self._in_chunk = audio.more
+        self.whole_file = self._begins_file and audio.ends_container and not audio.more
         timeline.append(audio.pcm)
         timeline.end_chunk(chunk_index)
-        if audio.ends_container:
+        if audio.ends_container and not audio.more:
             self._add_file_boundary()
         self._last_chunk_index = chunk_index
-        if self._mode == "chunk":
-            self._chunk_waits = True
-        else:
+        if self._mode != "chunk":
             self._frames = timeline.take_frames()
+        elif not audio.more:
+            self._chunk_waits = True
 
     def skip_chunk(self) -> None:
-        """The chunk has no audio."""
-        self.chunk_start_sample = self.timeline.total_samples
+        """The chunk has no audio, or no more than its pieces so far."""
+        if not self._in_chunk:
+            self.chunk_start_sample = self.timeline.total_samples
+        self._in_chunk = self.whole_file = False
 
-    def finish(self, tail: bytes) -> None:
-        """There is no more audio. The last frame is padded with silence."""
-        self._finished = True
+    def finish(self, tail: bytes, *, more: bool = False) -> None:
+        """There is no more audio than ``tail``, unless ``more`` of it follows. The last frame is
+        padded with silence."""
+        self._finished = not more
         self._file_boundaries.clear()
         self.chunk_start_sample = self.timeline.total_samples
         self.timeline.append(tail)
         if self._mode != "chunk":
-            self._frames = self.timeline.take_frames() + self.timeline.take_last_frame()
+            self._frames = self.timeline.take_frames()
+            if not more:
+                self._frames += self.timeline.take_last_frame()
         elif tail:
             self._chunk_waits = True
 
@@ -162,7 +220,7 @@ class Segmenter:
             return []
         self._chunk_waits = False
         end_sample = self.timeline.total_samples
-        utterance = self._as_cut(self.chunk_start_sample, end_sample)
+        utterance = _with_silence(self._as_cut(self.chunk_start_sample, end_sample))
         self.timeline.take_frames()
         self.timeline.forget_before(end_sample)
         # A chunk that already has a result was decoded again only for the audio that follows it.
@@ -203,17 +261,26 @@ class Segmenter:
             self._boundary_until_s = now_s + self._boundary_wait_s
         if now_s < self._boundary_until_s:
             return []
-        self._boundary_until_s = None
-        self._file_boundaries.clear()
-        return self._cut(self._endpointer.boundary(self.timeline.total_samples))
+        return self.end_utterance()
 
     # -------------------------------------------------------------------------------------- cutting
 
     def _cut(self, utterances: list[Utterance]) -> list[CutUtterance]:
         total = self.timeline.total_samples
-        cut = [self._as_cut(u.start_sample, min(u.end_sample, total)) for u in utterances]
+        cut = [
+            replace(
+                self._as_cut(u.start_sample, min(u.end_sample, total)),
+                continues=u.continues,
+                silence_before_ms=samples_to_ms(u.silence_before),
+            )
+            for u in utterances
+        ]
         self.timeline.forget_before(self._endpointer.safe_to_forget_sample)
-        return cut
+        return [
+            _with_silence(each) if u.end_sample >= total else each
+            for u, each in zip(utterances, cut, strict=True)
+            if not is_tone(each.pcm)
+        ]
 
     def _as_cut(self, start_sample: int, end_sample: int) -> CutUtterance:
         last_chunk_index, restart_sample = self._last_chunk_index, start_sample
@@ -229,3 +296,7 @@ class Segmenter:
             resume_chunk_index=resume_chunk_index,
             resume_sample=resume_sample,
         )
+
+
+def _with_silence(utterance: CutUtterance) -> CutUtterance:
+    return replace(utterance, pcm=utterance.pcm + END_SILENCE)

@@ -155,10 +155,12 @@ class PartialPacing:
         self._submitted_s: float | None = None
         """When the job in flight was submitted; None: there is none."""
         self._sent_ms = 0
+        self._sent_text = ""
 
     def segment_ended(self, end_ms: int) -> None:
         """A final segment ends at ``end_ms``: earlier partial results are obsolete."""
         self._segment_end_ms = self._sent_ms = end_ms
+        self._sent_text = ""
         self._submitted_s = None
 
     def submit(self, start_ms: int, end_ms: int, now_s: float) -> bool:
@@ -181,9 +183,12 @@ class PartialPacing:
             self._interval_ms = max(self._every_ms, round(PARTIAL_INTERVAL_TIMES * took_ms))
             self._submitted_s = None
 
-    def send(self, end_ms: int) -> bool:
-        """Whether a partial result up to ``end_ms`` is newer than the last one sent."""
-        if end_ms <= self._sent_ms:
+    def send(self, end_ms: int, text: str) -> bool:
+        """Whether a partial result up to ``end_ms`` is newer than the last one sent. One that is
+        the beginning of that is not: it is of a worker that hears a lost worker's stream from its
+        beginning and has not caught up."""
+        behind = len(text) < len(self._sent_text) and self._sent_text.startswith(text)
+        if end_ms <= self._sent_ms or behind:
             return False
-        self._sent_ms = end_ms
+        self._sent_ms, self._sent_text = end_ms, text
         return True

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway.session.events import Start, StartWarning
-from gateway.session.models import language_code
+from gateway.session.events import SessionWarning, Start
+from wire.languages import primary_language
 from wire.messages import Abilities
 
 UNKNOWN = Abilities()
 """Those of a model whose workers are of an earlier release, or away."""
 
 
-def warnings_of(start: Start, abilities: Abilities) -> tuple[StartWarning, ...]:
+def warnings_of(start: Start, abilities: Abilities) -> tuple[SessionWarning, ...]:
     """Return a warning for each field that has no effect, and for each option that a model
     with ``abilities`` ignores."""
     found = [*_fields(start)]
     if abilities != UNKNOWN:
         for check in (_language, _hotwords, _speakers, _written_form):
             found += check(start, abilities)
-    return tuple(StartWarning(code=code, message=message) for code, message in found)
+    return tuple(SessionWarning(code=code, message=message) for code, message in found)
 
 
 def _fields(start: Start) -> Iterator[tuple[str, str]]:
@@ -28,7 +28,7 @@ def _fields(start: Start) -> Iterator[tuple[str, str]]:
 
 
 def _language(start: Start, abilities: Abilities) -> Iterator[tuple[str, str]]:
-    code, known = language_code(start.language), abilities.languages
+    code, known = primary_language(start.language), abilities.languages
     if not code or code == "auto":
         return
     if known and code not in known:

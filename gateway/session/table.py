@@ -20,9 +20,14 @@ class SessionTable:
         self._keep_s = keep_s
 
     def find(self, session_id: str) -> SessionRunner | None:
-        """The session, running or ended."""
+        """The session, running or ended, of whatever tenant."""
         _, ended = self._finished.get(session_id, (0.0, None))
         return self.running.get(session_id, ended)
+
+    def find_own(self, session_id: str, tenant: str) -> SessionRunner | None:
+        """The session, running or ended, if it is the tenant's."""
+        runner = self.find(session_id)
+        return runner if runner is not None and runner.session.tenant == tenant else None
 
     def end(self, runner: SessionRunner, now_s: float) -> bool:
         """``runner`` has ended. Returns False if it was handed over or forgotten before."""
@@ -50,10 +55,16 @@ class SessionTable:
     def hand_over(self, claimed: Claimed) -> bool:
         """Another gateway has claimed a session with its client's token. Returns whether the
         session was here."""
-        runner = self.find(claimed.session_id)
-        if runner is None or not has_token(runner, claimed.resume_token_hash):
+        if self.claimed(claimed) is None:
             return False
         return self.supersede(claimed.session_id, claimed.generation - 1)
+
+    def claimed(self, claimed: Claimed) -> SessionRunner | None:
+        """The claimed session, if it is here and the token is its own."""
+        runner = self.find(claimed.session_id)
+        if runner is None or not has_token(runner, claimed.resume_token_hash):
+            return None
+        return runner
 
     def supersede(self, session_id: str, generation: int) -> bool:
         """A newer generation of a session is stored. Returns whether this ``generation``, or an

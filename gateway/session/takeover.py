@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 
 from gateway.session import events as e
 from gateway.session.resume import (
+    NOT_RESUMABLE,
     UNAVAILABLE,
     ResumePoint,
     answer_after_claim,
@@ -21,19 +22,20 @@ from gateway.session.resume import (
 )
 from gateway.telemetry.metrics import TAKEOVERS
 from persistence.reads import SessionReader, StoreUnavailable
-from wire.messages import Claim, Message, Record, StoredKey
+from wire.messages import Claim, Record, StoredKey
 from wire.records import RESUMED_RECORD_SEQ, SessionResumed, to_body
 
 TAKEOVER_S = 5.0
 """Deadline for storing the claim and reading the session; then ``resume_unavailable``."""
 CLAIM_RESEND_S = 1.0
+"""Interval at which a claim is sent until it is stored."""
 
 
 class Takeover:
     """``send`` sends to the broker. The caller passes every stored key to ``note_stored``."""
 
     def __init__(
-        self, gateway_id: str, reader: SessionReader, send: Callable[[Message], bool]
+        self, gateway_id: str, reader: SessionReader, send: Callable[[Claim | Record], bool]
     ) -> None:
         self._gateway_id = gateway_id
         self._reader = reader
@@ -47,8 +49,10 @@ class Takeover:
                 if stored is not None and generation == key.generation:
                     stored.set()
 
-    async def take(self, session_id: str, resume_token: str) -> ResumePoint | e.Problem:
-        """The resume point of the session, or the problem to answer.
+    async def take(
+        self, session_id: str, resume_token: str, tenant: str
+    ) -> ResumePoint | e.Problem:
+        """The resume point of the tenant's session, or the problem to answer.
 
         An unknown session starts from the beginning and keeps ``resume_token``: if a new token were
         lost on its way to the client, the client could not resume again.
@@ -58,7 +62,7 @@ class Takeover:
         self._claims[session_id] = (-1, asyncio.Event())
         try:
             async with asyncio.timeout(TAKEOVER_S):
-                taken = await self._take(session_id, token_hash(resume_token))
+                taken = await self._take(session_id, token_hash(resume_token), tenant)
         except (StoreUnavailable, TimeoutError):
             taken = UNAVAILABLE
         finally:
@@ -66,13 +70,18 @@ class Takeover:
         TAKEOVERS.labels(taken.code if isinstance(taken, e.Problem) else "taken").inc()
         return taken
 
-    async def _take(self, session_id: str, shown_hash: str) -> ResumePoint | e.Problem:
-        stored = await self._reader.resume_state(session_id)
+    async def _take(self, session_id: str, shown_hash: str, tenant: str) -> ResumePoint | e.Problem:
+        stored = await self._reader.resume_state(session_id, tenant)
+        if stored is None and await self._reader.exists(session_id):
+            # Another tenant's, unless it was stored between the two reads.
+            stored = await self._reader.resume_state(session_id, tenant)
+            if stored is None:
+                return NOT_RESUMABLE
         if (answer := answer_without_claim(stored, shown_hash)) is not None:
             return answer
         generation = 1 if stored is None else stored["generation"] + 1
         await self._claim(session_id, generation, shown_hash)
-        stored = await self._reader.resume_state(session_id)
+        stored = await self._reader.resume_state(session_id, tenant)
         return answer_after_claim(stored, shown_hash, generation, self._gateway_id)
 
     async def _claim(self, session_id: str, generation: int, shown_hash: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 from gateway.session import events as e
 from gateway.session.core import ACK_EVERY_CHUNKS, ACK_EVERY_S, SPEAKER_LABELS_PER_RECORD
 from gateway.session.records import CHUNK_DETAILS_PER_RECORD
+from gateway.session.segmenter import END_SILENCE
 from gateway.session.states import State
 from tests.gateway.session_driver import SessionDriver, result_of, silence, speech, texts
 from wire.messages import Failure, Job
@@ -39,6 +40,94 @@ def test_a_session_from_start_to_final_result() -> None:
         e.Finished(session_id="s", text="eins zwei", duration_ms=3600, chunk_count=1, stored=True)
     ]
     assert _state(driver) is State.DONE
+
+
+def test_the_client_ends_an_utterance() -> None:
+    driver = SessionDriver()
+    driver.start()
+    driver.chunk(silence(400) + speech(500))
+    assert driver.jobs == []
+    assert driver.feed(e.EndUtterance()) == [
+        e.SpeechEnded(end_ms=900, next_segment_index=1, requested=True)
+    ]
+    (job,) = driver.jobs
+    assert job.end_ms == 900
+    # In silence as well, and what follows does not reach back.
+    driver.chunk(speech(500, 2))
+    assert driver.feed(e.EndUtterance()) == [
+        e.SpeechEnded(end_ms=1_400, next_segment_index=2, requested=True)
+    ]
+    assert driver.jobs[1].start_ms == 900 and driver.jobs[1].pcm == speech(500, 2) + END_SILENCE
+    assert driver.feed(e.EndUtterance()) == [
+        e.SpeechEnded(end_ms=1_400, next_segment_index=2, requested=True)
+    ]
+
+
+def test_the_client_discards_an_utterance() -> None:
+    driver = SessionDriver()
+    driver.start(partials=True)
+    driver.chunk(speech(900))
+    (partial,) = driver.jobs
+    assert partial.partial
+    assert driver.feed(e.EndUtterance(discard=True)) == [
+        e.SpeechEnded(end_ms=900, next_segment_index=0, requested=True)
+    ]
+    assert driver.recognise(partial, "gone") == []
+    driver.chunk(speech(500, 2) + silence(1_000))
+    assert [job.pcm[:2] for job in driver.jobs if not job.partial] == [speech(1, 2)[:2]]
+
+
+def test_the_client_is_told_when_speech_starts_and_ends() -> None:
+    driver = SessionDriver()
+    driver.start(speech_events=True)
+    told = driver.chunk(silence(416) + speech(32)) + driver.chunk(speech(32))
+    assert told == [e.SpeechStarted(start_ms=116)]
+    assert driver.chunk(speech(320)) == []
+    (ended,) = driver.chunk(silence(700))
+    assert ended == e.SpeechEnded(end_ms=driver.jobs[0].end_ms, next_segment_index=1)
+    # A click is no speech.
+    assert driver.chunk(silence(4) + speech(32) + silence(1_000)) == []
+    # Two utterances in one chunk, the second of which the client ends.
+    one = speech(320) + silence(1_000)
+    assert [type(answer) for answer in driver.chunk(one + speech(320))] == [
+        *(e.SpeechStarted, e.SpeechEnded, e.SpeechStarted),
+    ]
+    (ended,) = driver.feed(e.EndUtterance())
+    assert isinstance(ended, e.SpeechEnded) and ended.requested
+
+
+def test_speech_that_is_cut_at_the_limit_has_not_ended() -> None:
+    driver = SessionDriver()
+    driver.start(speech_events=True)
+    assert driver.chunk(speech(25_000)) == [e.SpeechStarted(start_ms=0)]
+    assert len(driver.jobs) == 1
+    (ended,) = driver.chunk(silence(1_000))
+    assert isinstance(ended, e.SpeechEnded) and ended.next_segment_index == 2
+
+
+def test_silence_behind_a_cut_at_the_limit_ends_speech() -> None:
+    driver = SessionDriver()
+    driver.start(speech_events=True)
+    # The limit of 20 s is reached in the pause, whose rest has no speech.
+    driver.chunk(speech(19_500) + silence(480))
+    assert [type(answer) for answer in driver.chunk(silence(700))] == [e.SpeechEnded]
+    assert len(driver.jobs) == 1
+
+
+PAUSES = speech(512) + silence(1504) + speech(704) + silence(800) + speech(320) + silence(1600)
+
+
+@pytest.mark.parametrize("step_ms", [20, 320, 10_000])
+def test_a_long_silence_is_told_once_whatever_the_chunks(step_ms: int) -> None:
+    driver, step = SessionDriver(), 32 * step_ms
+    driver.start(speech_events=True, long_silence_ms=1_000)
+    for place in range(0, len(PAUSES), step):
+        driver.chunk(PAUSES[place : place + step])
+    driver.chunk(silence(5_000))
+    told = [a for a in driver.answers if isinstance(a, e.SpeechStarted | e.LongSilence)]
+    assert [getattr(answer, "next_segment_index", None) for answer in told] == [
+        *(None, 1, None, None, 3)
+    ]
 
 
 def test_a_session_leaves_nothing_for_the_garbage_collector() -> None:
@@ -87,7 +176,7 @@ def test_speech_up_to_the_very_end_is_flushed_by_finish() -> None:
     assert driver.jobs == []
     driver.finish()
     (job,) = driver.jobs
-    assert job.pcm == speech(1234)
+    assert job.pcm == speech(1234) + END_SILENCE
 
 
 def test_records_hold_start_chunks_and_end() -> None:
@@ -228,7 +317,7 @@ def test_partials_are_sent_on_request_and_in_order() -> None:
         assert partial.seq == 0 and partial not in partials
         partials.append(partial)
         if len(partials) < 3:
-            answer = e.PartialText(segment_index=0, text=text)
+            answer = e.PartialText(segment_index=0, text=text, end_ms=partial.end_ms)
             assert driver.recognise(partial, text) == [answer]
     assert driver.recognise(partials[0], "zwei") == []
     driver.finish()
@@ -311,7 +400,7 @@ def test_bad_audio_is_an_answer_and_the_session_continues() -> None:
     driver.chunk(speech(500), 1)
     driver.finish()
     (job,) = driver.jobs
-    assert job.pcm == speech(500)
+    assert job.pcm == speech(500) + END_SILENCE
 
 
 def test_audio_before_a_fault_is_recognised() -> None:
@@ -323,8 +412,39 @@ def test_audio_before_a_fault_is_recognised() -> None:
     driver.chunk(b"broken from here")
     driver.finish()
     (job,) = driver.jobs
-    assert job.pcm == speech(800)
+    assert job.pcm == speech(800) + END_SILENCE
     assert driver.session.chunk_count == 2
+
+
+def test_noise_that_was_taken_for_speech_is_not_recognised() -> None:
+    driver = SessionDriver()
+    driver.failing, driver.was_noise = {1}, True
+    driver.start(speech_events=True)
+    driver.chunk(speech(500))
+    answers = driver.chunk(b"it is noise")
+    assert [type(answer) for answer in answers] == [e.Problem, e.SpeechEnded]
+    driver.chunk(speech(600))
+    driver.finish()
+    (job,) = driver.jobs
+    assert job.pcm == speech(600) + END_SILENCE
+
+
+@pytest.mark.parametrize(("encoded", "status"), [(True, "failed"), (False, "completed")])
+def test_a_session_of_one_file_fails_with_it(encoded: bool, status: str) -> None:
+    """Others go on with the next file."""
+    driver = SessionDriver()
+    driver.failing = {1}
+    driver.start(encoded=encoded)
+    driver.chunk(speech(500))
+    driver.chunk(b"broken from here")
+    driver.finish()
+    driver.recognise(driver.jobs[0], "eins")
+    ending = parse_body(driver.records[-1].body)
+    assert isinstance(ending, SessionFinished)
+    assert (ending.status, ending.text) == (status, "eins")
+    assert (ending.failure is not None) is encoded
+    if ending.failure is not None:
+        assert (ending.failure.code, ending.failure.message) == ("bad_audio", "no audio")
 
 
 # ------------------------------------------------------------------------------------- disconnects

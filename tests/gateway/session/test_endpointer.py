@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.audio.timeline import FRAME_SAMPLES
-from gateway.session.endpointer import Endpointer, EndpointerConfig, Utterance
+from gateway.session.endpointer import Endpointer, EndpointerConfig, Endpointing, Utterance
 
 CONFIG = EndpointerConfig(
     start_threshold=0.5,
@@ -73,7 +73,7 @@ def test_the_limit_cuts_inside_the_most_silent_frame_of_the_last_seconds() -> No
     endpointer = Endpointer(CONFIG)
     speech = frames((0.9, 90), (0.35, 1), (0.9, 60))
     (utterance,) = endpointer.push(speech)
-    assert utterance == Utterance(0, 90 * 512 + 256)
+    assert utterance == Utterance(0, 90 * 512 + 256, continues=True)
     assert endpointer.speech_start_sample == 90 * 512 + 256
     (rest,) = endpointer.push(frames((0, 20)))
     assert rest == Utterance(90 * 512 + 256, 151 * 512 + 128 * 16)
@@ -85,6 +85,33 @@ def test_the_rest_after_a_limit_counts_with_any_amount_of_speech() -> None:
     # behind the cut, and silence follows.
     first, rest = endpointer.push(frames((0.9, 122), (0.1, 1), (0.9, 1), (0, 20)))
     assert rest.start_sample == first.end_sample == 122 * 512 + 256
+
+
+def test_speech_is_certain_once_it_is_no_click() -> None:
+    endpointer = Endpointer(CONFIG)
+    endpointer.push(frames((0, 20), (0.9, 1)))
+    assert endpointer.certain_start is None
+    endpointer.push(frames((0.9, 1)))
+    assert endpointer.speech_start_sample == 20 * 512 - ROLL
+    assert endpointer.certain_start == (20 * 512 - ROLL, 20 * 512)
+
+
+def test_a_client_chooses_what_it_names() -> None:
+    assert CONFIG.chosen(Endpointing()) == CONFIG
+    chosen = CONFIG.chosen(Endpointing(silence_ms=200, pre_roll_ms=0, start_threshold=0.25))
+    assert (chosen.endpoint_silence_ms, chosen.pre_roll_ms) == (200, 0)
+    assert chosen.start_threshold == 0.25
+    assert chosen.end_threshold == pytest.approx(0.15)
+
+
+def test_the_choice_of_a_client_has_limits() -> None:
+    least = Endpointing(silence_ms=-1, pre_roll_ms=-1, start_threshold=0.0).within_limits()
+    assert least == Endpointing(silence_ms=100, pre_roll_ms=0, start_threshold=0.01)
+    most = Endpointing(silence_ms=1 << 60, pre_roll_ms=1 << 60, start_threshold=7.0)
+    assert most.within_limits() == Endpointing(
+        silence_ms=3_000, pre_roll_ms=2_000, start_threshold=1.0
+    )
+    EndpointerConfig(endpoint_silence_ms=600).chosen(most)
 
 
 def test_a_boundary_closes_the_utterance_exactly_there() -> None:

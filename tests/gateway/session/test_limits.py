@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from gateway.dialects.dialect import Handshake
 from gateway.dialects.native import Native
 from gateway.dialects.openai import Openai
 from gateway.dialects.registry import DIALECTS
@@ -8,7 +9,7 @@ from wire.messages import JOB_DEADLINE_MS_MAX
 
 
 def test_sessions_that_cannot_be_resumed_do_not_wait_for_their_client_or_commit() -> None:
-    limits = LIMITS.for_protocol(DIALECTS["/vosk"]())
+    limits = LIMITS.for_protocol(DIALECTS["/vosk"](Handshake()))
     assert (limits.resume_wait_s, limits.stored_wait_s) == (0, 0)
     assert limits.segment_deadline_ms == LIMITS.segment_deadline_ms
     assert LIMITS.for_protocol(Native()) == LIMITS

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.session import events as e
-from gateway.session.models import ANY_MODEL, KNOWN_MODEL_S, ServedModels, language_code
+from gateway.session.models import ANY_MODEL, KNOWN_MODEL_S, ServedModels
 from tests.gateway.session.test_registry import START
 from wire.messages import Abilities, ServedModel
 
@@ -62,6 +62,13 @@ def test_an_unknown_name_is_answered_with_those_that_are_served() -> None:
     assert problem.message == "no model is called 'nope'; served models: en, mandarin, whisper"
 
 
+def test_an_optional_name_that_is_unknown_counts_as_none() -> None:
+    optional = replace(START, model="nova-3", model_optional=True)
+    assert models().choose(optional) == WHISPER
+    assert models().choose(replace(optional, language="zh")) == MANDARIN
+    assert models().choose(replace(optional, model="en")) == EN
+
+
 def test_the_default_is_the_first_in_alphabetical_order() -> None:
     assert models("").choose(START) == EN
     assert ServedModels("").choose(START) == ANY_MODEL
@@ -80,8 +87,8 @@ def test_names_that_are_expected_are_known_before_a_worker_serves_them() -> None
 
 
 def test_a_stored_session_keeps_a_model_that_is_gone() -> None:
-    assert models().of_stored("gone") == ServedModel(name="gone", model="", workers=0)
-    assert models().of_stored("mandarin") == MANDARIN
+    assert models().get_or_unserved("gone") == ServedModel(name="gone", model="", workers=0)
+    assert models().get_or_unserved("mandarin") == MANDARIN
 
 
 def test_a_model_is_known_for_a_while_after_its_last_report() -> None:
@@ -91,10 +98,3 @@ def test_a_model_is_known_for_a_while_after_its_last_report() -> None:
     subject.note((EN,), KNOWN_MODEL_S + 0.1)
     # The default is always known.
     assert [(model.name, model.workers) for model in subject.all] == [("en", 1), ("whisper", 0)]
-
-
-@pytest.mark.parametrize(
-    ("tag", "code"), [("zh-CN", "zh"), ("EN", "en"), ("pt_BR", "pt"), ("", "")]
-)
-def test_the_code_of_a_language(tag: str, code: str) -> None:
-    assert language_code(tag) == code

@@ -6,14 +6,18 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from websockets.frames import CloseCode
 
 from gateway.dialects.native import Native
 from gateway.dialects.openai import Openai
 from gateway.server import Server
 from gateway.session import events as e
-from gateway.session.resume import ResumePoint
+from gateway.session.resume import ResumePoint, token_hash
+from gateway.session.states import State
 from gateway.settings import GatewaySettings
-from wire.messages import JOB_DEADLINE_MS_MAX, Abilities, ServedModel, Stored, StoredKey
+from gateway.storage.callers import NOBODY, Caller
+from wire.messages import JOB_DEADLINE_MS_MAX, Abilities, Claimed, ServedModel, Stored, StoredKey
+from wire.records import DEFAULT_TENANT
 
 
 class Client:
@@ -21,11 +25,14 @@ class Client:
 
     def __init__(self) -> None:
         self.answers: list[e.Answer] = []
+        self.code = 0
 
     def answer(self, answer: e.Answer) -> None:
         self.answers.append(answer)
 
-    def close(self, code: int, reason: str) -> None: ...
+    def close(self, code: int, reason: str) -> None:
+        self.code = code
+
     def displace(self, code: int, reason: str) -> None: ...
 
 
@@ -52,49 +59,55 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
 
     monkeypatch.setattr(made.redis_metadata, "session_exists", no)
     monkeypatch.setattr(made.reader, "status", no)
-    monkeypatch.setattr(made._broker, "send", lambda _message: True)
+    monkeypatch.setattr(made.brokers, "send", lambda _message: True)
     return made
 
 
 def test_settings_become_limits_of_sessions(server: Server) -> None:
-    limits = server.registry.new_runner("", Native()).session.limits
+    limits = server.registry.new_runner(NOBODY, Native()).session.limits
     assert (limits.segment_deadline_ms, limits.resume_wait_s) == (2_500, 60.0)
-    bulk = server.registry.new_runner("", Openai()).session.limits
+    bulk = server.registry.new_runner(NOBODY, Openai()).session.limits
     assert bulk.segment_deadline_ms == JOB_DEADLINE_MS_MAX
     assert (bulk.resume_wait_s, bulk.stored_wait_s) == (0, 0)
 
 
 async def test_a_claimed_id_is_taken_until_the_session_is_forgotten(server: Server) -> None:
-    first = server.registry.new_runner("", Native())
+    first = server.registry.new_runner(NOBODY, Native())
     assert await server.registry.reserve_or_resume(first, START) is first
-    assert server.is_here("s") and server.sessions["s"] is first
+    assert server.is_here("s", DEFAULT_TENANT) and server.sessions["s"] is first
     second = await server.registry.reserve_or_resume(
-        server.registry.new_runner("", Native()), START
+        server.registry.new_runner(NOBODY, Native()), START
     )
     assert isinstance(second, e.Problem) and second.code == "session_exists"
     server.registry.forget("s")
-    assert not server.is_here("s")
+    assert not server.is_here("s", DEFAULT_TENANT)
 
 
 async def test_an_id_that_a_store_knows_is_taken(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def active(_session_id: str) -> str:
-        return "active"
+    async def taken(_session_id: str) -> bool:
+        return True
 
-    monkeypatch.setattr(server.reader, "status", active)
-    found = await server.registry.reserve_or_resume(server.registry.new_runner("", Native()), START)
+    monkeypatch.setattr(server.reader, "exists", taken)
+    found = await server.registry.reserve_or_resume(
+        server.registry.new_runner(NOBODY, Native()), START
+    )
     assert isinstance(found, e.Problem) and found.code == "session_exists"
 
 
-async def test_a_session_here_is_resumed_with_its_token_only(server: Server) -> None:
-    runner = server.registry.new_runner("", Native())
+async def test_a_session_here_is_resumed_with_its_token_by_its_tenant_only(server: Server) -> None:
+    runner = server.registry.new_runner(NOBODY, Native())
     await server.registry.reserve_or_resume(runner, START)
     runner.open(Client())
     runner.begin(START)
     token = runner.session.resume_token
-    for shown, found in ((token, runner), ("another", None)):
-        fresh = server.registry.new_runner("", Native())
+    for shown, tenant, found in (
+        (token, DEFAULT_TENANT, runner),
+        ("another", DEFAULT_TENANT, None),
+        (token, "acme", None),
+    ):
+        fresh = server.registry.new_runner(Caller(tenant=tenant), Native())
         resumed = await server.registry.reserve_or_resume(fresh, _with_token(shown))
         assert resumed is found or (found is None and isinstance(resumed, e.Problem))
 
@@ -104,13 +117,29 @@ def _with_token(token: str) -> e.Start:
 
 
 async def test_a_session_of_a_newer_generation_elsewhere_is_handed_over(server: Server) -> None:
-    runner = server.registry.new_runner("", Native())
+    runner = server.registry.new_runner(NOBODY, Native())
     await server.registry.reserve_or_resume(runner, START)
     runner.open(Client())
     runner.begin(START)
     key = StoredKey(kind="record", session_id="s", seq=0, generation=0)
     server._on_message(Stored(gateway_id=server.gateway_id, keys=(key,), superseded=(0,)))
-    assert not server.is_here("s")
+    assert not server.is_here("s", DEFAULT_TENANT)
+
+
+async def test_a_session_that_is_deleted_elsewhere_ends_here(server: Server) -> None:
+    client = Client()
+    runner = server.registry.new_runner(NOBODY, Native())
+    await server.registry.reserve_or_resume(runner, START)
+    runner.open(client)
+    runner.begin(START)
+    for token, here in (("another", True), (runner.session.resume_token, False)):
+        server._on_message(
+            Claimed(session_id="s", generation=0, resume_token_hash=token_hash(token), deleted=True)
+        )
+        assert server.is_here("s", DEFAULT_TENANT) is here
+    assert runner.session.state is State.RELEASED
+    assert client.code == CloseCode.GOING_AWAY
+    assert isinstance(client.answers[-1], e.Problem) and client.answers[-1].code == "deleted"
 
 
 # ------------------------------------------------------------------------------------------- models
@@ -132,7 +161,7 @@ async def test_a_session_begins_with_its_model(served: Server) -> None:
     def admit(model: str) -> None:
         asked.append(model)
 
-    runner = served.registry.new_runner("", Native())
+    runner = served.registry.new_runner(NOBODY, Native())
     start = replace(START, language="zh-CN", hotwords=("a",))
     found = await served.registry.reserve_or_resume(runner, start, admit)
     assert found is runner and runner.model == ZH and asked == ["zh"]
@@ -147,12 +176,12 @@ async def test_a_session_begins_with_its_model(served: Server) -> None:
 
 
 async def test_an_unknown_model_or_one_without_room_takes_no_id(served: Server) -> None:
-    runner = served.registry.new_runner("", Native())
+    runner = served.registry.new_runner(NOBODY, Native())
     unknown = await served.registry.reserve_or_resume(runner, replace(START, model="fr"))
     assert isinstance(unknown, e.Problem) and unknown.code == "unknown_model"
     full = e.Problem(code="overloaded", message="")
     assert await served.registry.reserve_or_resume(runner, START, lambda _model: full) is full
-    assert not served.is_here("s")
+    assert not served.is_here("s", DEFAULT_TENANT)
 
 
 @pytest.mark.parametrize(
@@ -161,10 +190,12 @@ async def test_an_unknown_model_or_one_without_room_takes_no_id(served: Server) 
 async def test_a_session_that_is_taken_over_keeps_its_model(
     served: Server, monkeypatch: pytest.MonkeyPatch, stored: str, asked: str, model: str
 ) -> None:
-    async def take(_session_id: str, _token: str) -> ResumePoint:
+    async def take(_session_id: str, _token: str, _tenant: str) -> ResumePoint:
         return ResumePoint(generation=1, resumed=True, started_at_ms=1, model=stored)
 
     monkeypatch.setattr(served.registry._takeover, "take", take)
     start = replace(_with_token("t"), model=asked)
-    found = await served.registry.reserve_or_resume(served.registry.new_runner("", Native()), start)
+    found = await served.registry.reserve_or_resume(
+        served.registry.new_runner(NOBODY, Native()), start
+    )
     assert not isinstance(found, e.Problem) and found.model.name == model

@@ -6,15 +6,17 @@ import asyncio
 from typing import Any, cast
 
 import pytest
+import structlog
 
 from gateway.audio.formats import AudioError
-from gateway.audio.timeline import AudioDecoded
+from gateway.audio.timeline import AudioDecoded, DecoderFlushed
 from gateway.audio.vad import VadOverloadedError
 from gateway.session import events as e
 from gateway.session.core import Session
 from gateway.session.runner import Services, SessionRunner
 from gateway.session.states import State
-from tests.gateway.session_driver import ENDPOINTER, LIMITS, detect, silence, speech
+from gateway.storage.callers import NOBODY, Caller
+from tests.gateway.session_driver import ENDPOINTER, LIMITS, detect, result_of, silence, speech
 from wire.messages import Cancel, Job, Record, Result
 
 UTTERANCE = speech(500) + silence(1000)
@@ -28,16 +30,20 @@ class Audio:
         self.gate.set()
         self.entered = 0
         self.closed = 0
+        self.rest = [DecoderFlushed(tail=b"")]
+        """Parts of the audio that the decoder gives in the end."""
 
-    async def feed(self, data: bytes, *, whole: bool) -> AudioDecoded:
+    async def feed(
+        self, data: bytes, *, whole: bool, continues: bool, more: bool, ends: bool
+    ) -> AudioDecoded:
         self.entered += 1
         await self.gate.wait()
         if data == b"noise":
             raise AudioError("bad_audio", "no audio")
         return AudioDecoded(tail=b"", pcm=data, starts_container=False, ends_container=False)
 
-    async def finish(self) -> bytes:
-        return b""
+    async def finish(self) -> DecoderFlushed:
+        return self.rest.pop(0)
 
     async def close(self) -> None:
         self.closed += 1
@@ -52,6 +58,8 @@ class Gateway:
         self.jobs: list[Job] = []
         self.released = 0
         self.overloaded = 0
+        self.audio_s = 0.0
+        self.refused: e.AudioRefused | None = None
 
     async def probabilities(self, _stream: object, pcm: bytes) -> list[float]:
         if self.overloaded:
@@ -66,6 +74,12 @@ class Gateway:
 
     def submit_record(self, record: Record) -> None: ...
     def keep_result(self, result: Result, *, contested: bool, waited_s: float) -> None: ...
+    def note_audio(self, caller: Caller, audio_s: float) -> None:
+        self.audio_s += audio_s
+
+    def refused_audio(self, caller: Caller) -> e.AudioRefused | None:
+        return self.refused
+
     def new_audio(self, start: e.Start, first_sample: int) -> Audio:
         return self.audio
 
@@ -89,10 +103,10 @@ class Client:
     displace = close
 
 
-def started(**limits: Any) -> tuple[SessionRunner, Gateway, Client]:
+def started(caller: Caller = NOBODY, **limits: Any) -> tuple[SessionRunner, Gateway, Client]:
     gateway, client = Gateway(), Client()
     session = Session(LIMITS, ENDPOINTER, resume_token="t", client="c", wall_offset_ms=0, **limits)
-    runner = SessionRunner(session, cast(Services, gateway))
+    runner = SessionRunner(session, cast(Services, gateway), caller=caller)
     runner.open(client)
     runner.begin(
         e.Start(
@@ -127,6 +141,37 @@ async def test_a_chunk_becomes_a_job_in_one_call() -> None:
     await runner.take(client, e.Finish(session_id="s"))
     await settle()
     assert runner.session.state is State.FINISHING and not runner.session.busy
+
+
+async def test_audio_that_comes_at_the_end_is_taken_in_parts() -> None:
+    """As that of a file whose index is at its end."""
+    runner, gateway, client = started()
+    await runner.take(client, chunk(b"", 0))
+    gateway.audio.rest = [
+        DecoderFlushed(tail=UTTERANCE, more=True),
+        DecoderFlushed(tail=UTTERANCE, more=True),
+        DecoderFlushed(tail=speech(500), notice="n"),
+    ]
+    await runner.take(client, e.Finish(session_id="s"))
+    await settle()
+    assert len(gateway.jobs) == 3 and not gateway.audio.rest
+    assert runner.session.duration_ms == 2 * len(UTTERANCE) // 32 + 500
+    assert runner.session.state is State.FINISHING and not runner.session.busy
+
+
+async def test_parts_wait_for_results() -> None:
+    runner, gateway, client = started()
+    await runner.take(client, chunk(b"", 0))
+    many = UTTERANCE * (LIMITS.unanswered_audio_ms_max // 500 + 2)
+    gateway.audio.rest = [DecoderFlushed(tail=many, more=True), DecoderFlushed(tail=b"")]
+    await runner.take(client, e.Finish(session_id="s"))
+    await settle()
+    assert gateway.jobs and not runner.session.wants_audio
+    assert len(gateway.audio.rest) == 1
+    for job in gateway.jobs:
+        runner.handle(e.ResultArrived(result=result_of(job, "one")))
+    await settle()
+    assert not gateway.audio.rest
 
 
 async def test_chunks_of_two_connections_keep_their_order() -> None:
@@ -217,3 +262,30 @@ async def test_an_action_without_a_performer_is_a_bug() -> None:
     runner, _gateway, _client = started()
     with pytest.raises(TypeError, match="no performer for Tick"):
         runner._perform(cast(e.Action, e.Tick()))
+
+
+async def test_one_line_tells_the_story_of_a_session() -> None:
+    with structlog.testing.capture_logs() as logs:
+        runner, _, client = started(caller=Caller(token_name="anna"))
+        await runner.take(client, chunk(UTTERANCE, 0))
+        runner.detach(client)
+        runner.attach(client, None)
+        runner.fail()
+    (ended,) = [line for line in logs if line["event"] == "session_ended"]
+    assert (ended["session_id"], ended["status"]) == ("s", "internal_error")
+    assert (ended["token_name"], ended["resumes"], ended["chunks"]) == ("anna", 1, 1)
+
+
+async def test_a_session_without_audio_left_ends_with_an_error_and_its_texts() -> None:
+    runner, gateway, client = started()
+    await runner.take(client, e.Chunk(data=speech(500), chunk_index=0, session_id="s"))
+    assert gateway.audio_s == 0.5
+    gateway.refused = e.AudioRefused(code="audio_limit_reached", message="no more today")
+    await runner.take(client, e.Chunk(data=speech(500), chunk_index=1, session_id="s"))
+    problem = client.answers[-1]
+    assert isinstance(problem, e.Problem) and problem.code == "audio_limit_reached"
+    assert runner.session.state is State.FINISHING
+    async with asyncio.timeout(10):
+        while not gateway.jobs:
+            await asyncio.sleep(0.01)
+    assert gateway.audio_s == 0.5 and runner.session.chunk_count == 1

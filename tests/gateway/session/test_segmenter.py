@@ -3,10 +3,12 @@ tests."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from gateway.audio.timeline import AudioDecoded
 from gateway.session import events as e
 from gateway.session.events import Mode
-from gateway.session.segmenter import CutUtterance, Segmenter
+from gateway.session.segmenter import END_SILENCE, CutUtterance, Segmenter
 from tests.gateway.session_driver import ENDPOINTER, LIMITS, SessionDriver, detect, silence, speech
 
 
@@ -46,7 +48,20 @@ def test_an_open_utterance_can_be_read() -> None:
     cutting.add(speech(960))
     assert cutting.segmenter.open_utterance_ms == (0, 960)
     utterance = cutting.segmenter.open_utterance()
+    assert utterance is not None
     assert (utterance.start_ms, utterance.end_ms, utterance.pcm) == (0, 960, speech(960))
+
+
+def test_a_tone_hides_an_open_utterance_only_before_its_speech() -> None:
+    tone = (10_000 * np.sin(np.arange(3 * 16_000) / 6)).astype("<i2").tobytes()
+    cutting = Cutting()
+    cutting.add(tone)
+    assert cutting.segmenter.open_utterance() is None
+    cutting = Cutting()
+    cutting.add(speech(960))
+    assert cutting.segmenter.open_utterance() is not None
+    cutting.add(tone)
+    assert cutting.segmenter.open_utterance() is not None
 
 
 def test_a_file_boundary_after_silence_ends_the_utterance_in_it() -> None:
@@ -63,7 +78,7 @@ def test_a_file_boundary_in_speech_waits_and_is_dropped_when_audio_follows() -> 
     assert cutting.add(speech(500)) == []
     assert cutting.segmenter.tick(99.0, listening=True) == []
     (utterance,) = cutting.finish()
-    assert utterance.pcm == speech(1000)
+    assert utterance.pcm == speech(1000) + END_SILENCE
 
 
 def test_a_file_without_a_successor_in_time_ends_its_utterance() -> None:
@@ -71,10 +86,10 @@ def test_a_file_without_a_successor_in_time_ends_its_utterance() -> None:
     cutting.add(speech(500), ends=True)
     (utterance,) = cutting.segmenter.tick(1.0, listening=True)
     assert cutting.segmenter.tick(2.0, listening=True) == []
-    assert utterance.pcm == speech(500)
+    assert utterance.pcm == speech(500) + END_SILENCE
     cutting.add(speech(300))
     (rest,) = cutting.finish()
-    assert rest.pcm == speech(300)
+    assert rest.pcm == speech(300) + END_SILENCE
 
 
 def test_mode_stream_has_no_file_boundaries() -> None:
@@ -87,7 +102,7 @@ def test_many_short_files_cut_inside_one_word_are_one_utterance() -> None:
     for _ in range(50):
         assert cutting.add(speech(20), starts=cutting.chunks > 0, ends=True) == []
     (utterance,) = cutting.finish()
-    assert utterance.pcm == speech(1000)
+    assert utterance.pcm == speech(1000) + END_SILENCE
 
 
 # --------------------------------------------------------------------- file boundaries of a session
@@ -110,10 +125,10 @@ def test_a_file_cut_inside_a_word_waits_for_the_next_for_a_limited_time() -> Non
     driver.tick(2.4)
     assert driver.jobs == []
     driver.tick(2.5)
-    assert [j.pcm for j in driver.jobs] == [speech(2000)]
+    assert [j.pcm for j in driver.jobs] == [speech(2000) + END_SILENCE]
     driver.chunk(speech(300))
     driver.finish()
-    assert [j.pcm for j in driver.jobs[1:]] == [speech(300)]
+    assert [j.pcm for j in driver.jobs[1:]] == [speech(300) + END_SILENCE]
 
 
 def test_a_file_boundary_waits_while_the_client_is_disconnected() -> None:

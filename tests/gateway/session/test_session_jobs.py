@@ -187,6 +187,16 @@ def test_after_a_slow_answer_the_next_utterance_has_its_first_partial_soon() -> 
 
 def test_partial_results_are_monotonic() -> None:
     pacing = s.PartialPacing(every_ms=600)
-    assert [pacing.send(end_ms) for end_ms in (700, 600, 700, 900)] == [True, False, False, True]
+    sent = [pacing.send(end_ms, str(end_ms)) for end_ms in (700, 600, 700, 900)]
+    assert sent == [True, False, False, True]
     pacing.segment_ended(2000)
-    assert not pacing.send(1900)
+    assert not pacing.send(1900, "text")
+
+
+def test_a_worker_that_has_not_caught_up_takes_no_words_back() -> None:
+    pacing = s.PartialPacing(every_ms=600)
+    texts = ["one", "one two", "one", "", "one two three", "two"]
+    sent = [pacing.send(600 * n, text) for n, text in enumerate(texts, 1)]
+    assert sent == [True, True, False, False, True, True]
+    pacing.segment_ended(4_200)
+    assert pacing.send(4_800, "t"), "of the next segment"

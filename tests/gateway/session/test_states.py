@@ -16,6 +16,7 @@ from tests.test_tidy import ROOT
 CLIENT_EVENTS: dict[type, Callable[[SessionDriver], list[e.Answer]]] = {
     e.Start: lambda driver: driver.start(),
     e.Chunk: lambda driver: driver.chunk(silence(10)),
+    e.EndUtterance: lambda driver: driver.feed(e.EndUtterance()),
     e.Finish: lambda driver: driver.finish(),
 }
 

@@ -17,6 +17,7 @@ class Session:
     session_id = "s"
     resume_token = TOKEN
     resumable = True
+    tenant = "acme"
 
     def __init__(self, generation: int) -> None:
         self.resume_point = ResumePoint(generation=generation)
@@ -72,3 +73,11 @@ def test_an_unknown_session_is_neither_superseded_nor_handed_over() -> None:
     assert not table.supersede("s", 1)
     claimed = Claimed(session_id="s", generation=2, resume_token_hash=token_hash(TOKEN))
     assert not table.hand_over(claimed)
+
+
+def test_a_client_finds_sessions_of_its_tenant_only() -> None:
+    runner = Runner(0)
+    table = table_of(runner)
+    assert table.find_own("s", "acme") is cast(Any, runner)
+    assert table.find_own("s", "default") is None
+    assert table.find("s") is cast(Any, runner)

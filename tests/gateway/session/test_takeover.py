@@ -12,7 +12,7 @@ from gateway.session import takeover as t
 from gateway.session.resume import NOT_RESUMABLE, UNAVAILABLE, ResumePoint, token_hash
 from persistence.reads import SessionReader, StoreUnavailable
 from wire.messages import Claim, Message, Record, StoredKey
-from wire.records import RESUMED_RECORD_SEQ
+from wire.records import DEFAULT_TENANT, RESUMED_RECORD_SEQ
 
 TOKEN = "token"
 
@@ -20,14 +20,18 @@ TOKEN = "token"
 class Database:
     """Answers ``resume_state`` with each of ``states`` in turn, then with the last one again."""
 
-    def __init__(self, *states: dict[str, Any] | Exception | None) -> None:
+    def __init__(self, *states: dict[str, Any] | Exception | None, taken: bool = False) -> None:
         self._states = list(states)
+        self.taken = taken
 
-    async def resume_state(self, _session_id: str) -> dict[str, Any] | None:
+    async def resume_state(self, _session_id: str, _tenant: str) -> dict[str, Any] | None:
         state = self._states.pop(0) if len(self._states) > 1 else self._states[0]
         if isinstance(state, Exception):
             raise state
         return state
+
+    async def exists(self, _session_id: str) -> bool:
+        return self.taken
 
 
 def stored(**changes: Any) -> dict[str, Any]:
@@ -81,7 +85,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_session_of_another_gateway_is_claimed_and_read_again() -> None:
     bus = Bus()
     database = Database(stored(), stored(generation=1, gateway_id="g2"))
-    point = await takeover(database, bus).take("s", TOKEN)
+    point = await takeover(database, bus).take("s", TOKEN, DEFAULT_TENANT)
     assert point == ResumePoint(generation=1, resumed=True, started_at_ms=1_000)
     claim, record = bus.sent
     assert isinstance(claim, Claim) and isinstance(record, Record)
@@ -93,16 +97,16 @@ async def test_a_session_of_another_gateway_is_claimed_and_read_again() -> None:
 async def test_a_claim_is_resent_until_it_is_stored() -> None:
     bus = Bus(confirm_at=3)
     database = Database(stored(), stored(generation=1, gateway_id="g2"))
-    point = await takeover(database, bus).take("s", TOKEN)
+    point = await takeover(database, bus).take("s", TOKEN, DEFAULT_TENANT)
     assert isinstance(point, ResumePoint)
     assert len(bus.sent) == 6
 
 
 async def test_an_unknown_session_starts_from_the_beginning() -> None:
     claimed = stored(generation=1, gateway_id="g2", started=False, resume_token_hash="")
-    assert await takeover(Database(None, claimed), Bus()).take("s", TOKEN) == ResumePoint(
-        generation=1
-    )
+    assert await takeover(Database(None, claimed), Bus()).take(
+        "s", TOKEN, DEFAULT_TENANT
+    ) == ResumePoint(generation=1)
 
 
 @pytest.mark.parametrize(
@@ -112,14 +116,14 @@ async def test_deleted_sessions_and_wrong_tokens_have_the_same_refusal(
     state: dict[str, Any],
 ) -> None:
     bus = Bus()
-    assert await takeover(Database(state), bus).take("s", TOKEN) is NOT_RESUMABLE
+    assert await takeover(Database(state), bus).take("s", TOKEN, DEFAULT_TENANT) is NOT_RESUMABLE
     assert bus.sent == []
 
 
 async def test_a_complete_session_needs_no_claim() -> None:
     bus = Bus()
     complete = stored(status="completed", generation=3, chunk_count=7, duration_ms=900)
-    point = await takeover(Database(complete), bus).take("s", TOKEN)
+    point = await takeover(Database(complete), bus).take("s", TOKEN, DEFAULT_TENANT)
     assert isinstance(point, ResumePoint) and point.final is not None
     assert (point.generation, point.final.chunk_count) == (3, 7)
     assert bus.sent == []
@@ -138,12 +142,12 @@ async def test_a_lost_race_or_a_lost_database_is_unavailable(
     after_the_claim: dict[str, Any] | Exception | None,
 ) -> None:
     database = Database(stored(), after_the_claim)
-    assert await takeover(database, Bus()).take("s", TOKEN) is UNAVAILABLE
+    assert await takeover(database, Bus()).take("s", TOKEN, DEFAULT_TENANT) is UNAVAILABLE
 
 
 async def test_a_session_deleted_during_the_claim_is_refused() -> None:
     database = Database(stored(), stored(status="deleted"))
-    assert await takeover(database, Bus()).take("s", TOKEN) is NOT_RESUMABLE
+    assert await takeover(database, Bus()).take("s", TOKEN, DEFAULT_TENANT) is NOT_RESUMABLE
 
 
 async def test_a_claim_that_is_not_stored_in_time_is_unavailable(
@@ -151,7 +155,7 @@ async def test_a_claim_that_is_not_stored_in_time_is_unavailable(
 ) -> None:
     monkeypatch.setattr(t, "TAKEOVER_S", 0.05)
     made = takeover(Database(stored()), Bus(confirm_at=None))
-    assert await made.take("s", TOKEN) is UNAVAILABLE
+    assert await made.take("s", TOKEN, DEFAULT_TENANT) is UNAVAILABLE
     assert not made._claims
 
 
@@ -159,7 +163,7 @@ async def test_only_the_claims_own_generation_confirms_it(monkeypatch: pytest.Mo
     monkeypatch.setattr(t, "TAKEOVER_S", 0.05)
     bus = Bus(confirm_at=None)
     made = takeover(Database(stored()), bus)
-    taking = asyncio.create_task(made.take("s", TOKEN))
+    taking = asyncio.create_task(made.take("s", TOKEN, DEFAULT_TENANT))
     while not bus.sent:
         await asyncio.sleep(0)
     for generation, kind in ((2, "record"), (1, "result")):
@@ -179,10 +183,24 @@ async def test_only_the_claims_own_generation_confirms_it(monkeypatch: pytest.Mo
 async def test_a_second_request_for_the_same_session_is_unavailable() -> None:
     bus = Bus(confirm_at=None)
     made = takeover(Database(stored(), stored(generation=1, gateway_id="g2")), bus)
-    first = asyncio.create_task(made.take("s", TOKEN))
+    first = asyncio.create_task(made.take("s", TOKEN, DEFAULT_TENANT))
     while not bus.sent:
         await asyncio.sleep(0)
-    assert await made.take("s", TOKEN) is UNAVAILABLE
+    assert await made.take("s", TOKEN, DEFAULT_TENANT) is UNAVAILABLE
     (record,) = (message for message in bus.sent if isinstance(message, Record))
     made.note_stored([record.key])
     assert isinstance(await first, ResumePoint)
+
+
+async def test_a_session_of_another_tenant_is_refused_without_a_claim() -> None:
+    bus = Bus()
+    database = Database(None, taken=True)
+    assert await takeover(database, bus).take("s", TOKEN, "acme") is NOT_RESUMABLE
+    assert bus.sent == []
+
+
+async def test_a_session_that_is_stored_between_two_reads_is_no_other_tenants() -> None:
+    claimed = stored(generation=1, gateway_id="g2")
+    database = Database(None, stored(), claimed, taken=True)
+    point = await takeover(database, Bus()).take("s", TOKEN, DEFAULT_TENANT)
+    assert point == ResumePoint(generation=1, resumed=True, started_at_ms=1_000)
