@@ -4,9 +4,14 @@ Redis."""
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.admission.policy import Admission, Refusal, Return
+from gateway.admission.idle import IdleConnections
+from gateway.admission.policy import Admission, Refusal, ResumedAt
+from gateway.admission.quotas import Quotas
+from gateway.admission.token_uses import SESSIONS_CODE
+from gateway.storage.callers import NOBODY, Caller
 from gateway.storage.redis_metadata import RedisMetadata
 from gateway.telemetry import metrics
 from gateway.telemetry.activity import Activity
@@ -18,8 +23,16 @@ class Sessions(Protocol):
 
     @property
     def storage_backlog_full(self) -> bool: ...
-    def is_here(self, session_id: str) -> bool:
-        """Whether the session is on this gateway, with or without its client."""
+    def is_here(self, session_id: str, tenant: str) -> bool:
+        """Whether the tenant's session is on this gateway, with or without its client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """The session that a client of ``tenant`` wants to resume."""
+
+    session_id: str
+    tenant: str
 
 
 class ConnectionGate:
@@ -31,6 +44,8 @@ class ConnectionGate:
         redis_metadata: RedisMetadata,
         activity: Activity,
         sessions: Sessions,
+        idle: IdleConnections,
+        quotas: Quotas,
     ) -> None:
         self.connections = 0
         self.draining = False
@@ -38,35 +53,62 @@ class ConnectionGate:
         self._redis_metadata = redis_metadata
         self._activity = activity
         self._sessions = sessions
+        self._idle = idle
+        self._quotas = quotas
 
     async def enter(
-        self, resume: str | None = None, model: str | None = None, lane: Lane = "live"
+        self,
+        resume: Resumption | None = None,
+        model: str | None = None,
+        lane: Lane = "live",
+        address: str | None = None,
+        caller: Caller = NOBODY,
     ) -> Refusal | None:
-        """Admit or refuse a connection. None: it is counted, and the caller must call ``leave``
-        when it ends. ``model`` is that of ``model_of``; if it is None, the caller must call
-        ``enter_model`` as soon as it knows the model.
+        """Admit or refuse a connection of ``caller``. None: it is counted, and ``leave`` must be
+        called when it ends. ``model`` is that of ``model_of``; if it is None, the caller must call
+        ``enter_model`` as soon as it knows the model. ``address`` is that of a client that has no
+        session yet, see ``note_idle``.
 
         ``resume`` is the session that the client wants to resume. It is only a hint: the resume
-        token in ``start`` proves the right to it. By naming a foreign session a client gains a
-        connection, which ``MAX_CONNECTIONS`` still limits.
+        token in ``start`` proves the right to it. By naming a session of its tenant a client
+        gains a connection, which ``MAX_CONNECTIONS`` still limits.
         """
         self.connections += 1
+        self._quotas.enter(caller)
         try:
-            refusal = await self._decide(resume, model, lane)
+            refusal = await self._by_quota(resume, caller)
+            refusal = refusal or await self._decide(resume, model, lane, address)
         except BaseException:
             # The client disconnected during the call to Redis.
-            self.connections -= 1
+            self.leave(caller)
             raise
         if refusal is not None:
-            self.connections -= 1
+            self.leave(caller)
             self._note(refusal)
         metrics.CONNECTIONS.set(self.connections)
+        return refusal
+
+    def enter_session(self, caller: Caller) -> Refusal | None:
+        """Admit or refuse a new session on a connection of ``caller``, whose limits may have been
+        reached since it was admitted, or which was admitted to resume another session."""
+        refusal = self._quotas.known_refusal(caller)
+        if refusal is not None:
+            self._note(refusal)
+        return refusal
+
+    def refuse_audio(self, caller: Caller) -> Refusal | None:
+        """Refuse a file of ``caller`` that would be recognised later, if so."""
+        refusal = self._quotas.audio_refusal(caller)
+        if refusal is not None:
+            self._note(refusal)
         return refusal
 
     def enter_model(self, model: str, lane: Lane = "live") -> Refusal | None:
         """Admit or refuse the session of a connection that was admitted without its model."""
         now_s = time.monotonic()
-        refusal = self._admission.decide_model(now_s, own=self.connections, model=model, lane=lane)
+        refusal = self._admission.decide_model(
+            now_s, own=self.connections, total=self._total, model=model, lane=lane
+        )
         if refusal is None:
             self._admission.note_model(now_s, model)
         else:
@@ -86,56 +128,112 @@ class ConnectionGate:
         self._activity.note_refusal(refusal.code, time.monotonic())
 
     async def would_refuse(
-        self, resume: str | None = None, model: str | None = None
+        self,
+        resume: Resumption | None = None,
+        model: str | None = None,
+        caller: Caller = NOBODY,
     ) -> Refusal | None:
         """Return what ``enter`` would, by the last known connections of other gateways."""
         own = self.connections + 1
         total = self._redis_metadata.known_connections(own)
-        refusal = await self._by_load_or_return(own, resume, model)
+        refusal = await self._quotas.refuse_session(caller, more=1)
+        if refusal is not None and not await self._needs_no_place(refusal, resume):
+            return refusal
+        refusal = await self._by_load_or_resumption(own, resume, model)
+        refusal = refusal or self._by_idle(resume, caller.address)
         return refusal or self._admission.count(connections=total)
 
-    def leave(self) -> None:
-        """An admitted connection has ended."""
+    def note_idle(self, address: str, count: int) -> None:
+        """``count`` more connections from ``address`` have no session; negative: fewer."""
+        self._idle.add(address, count)
+        metrics.IDLE_CONNECTIONS.set(self._idle.total)
+
+    def leave(self, caller: Caller = NOBODY) -> None:
+        """An admitted connection of ``caller`` has ended."""
         self.connections -= 1
+        self._quotas.leave(caller)
         metrics.CONNECTIONS.set(self.connections)
 
     def show(self, now_s: float) -> None:
         """Update the metrics that new sessions are judged by."""
-        metrics.UTILISATION.set(self._admission.utilisation(now_s, own=self.connections))
+        utilisation = self._admission.utilisation(now_s, own=self.connections, total=self._total)
+        metrics.UTILISATION.set(utilisation)
+        links = self._admission.link_utilisation(now_s, own=self.connections, total=self._total)
+        metrics.LINK_UTILISATION.set(links)
         metrics.BUSY.set(self._admission.busy(now_s, own=self.connections))
         metrics.DELAY.set(self._admission.delay_ms(now_s) / 1000)
         metrics.BROKER_UP.set(self._admission.load(now_s) is not None)
 
-    async def _decide(self, resume: str | None, model: str | None, lane: Lane) -> Refusal | None:
-        refusal = await self._by_load_or_return(self.connections, resume, model, lane)
+    @property
+    def _total(self) -> int:
+        """Connections of all gateways, as last known."""
+        return self._redis_metadata.known_connections(self.connections)
+
+    async def _decide(
+        self, resume: Resumption | None, model: str | None, lane: Lane, address: str | None
+    ) -> Refusal | None:
+        refusal = await self._by_load_or_resumption(self.connections, resume, model, lane)
+        refusal = refusal or self._by_idle(resume, address)
         if refusal is not None:
             return refusal
         self._admission.note_admitted(time.monotonic(), model)
-        if not self._admission.counts_connections:
-            return None
-        total = await self._redis_metadata.count_connections(self.connections)
-        return self._admission.count(connections=total)
+        known = self._redis_metadata
+        if self._admission.must_count(
+            connections=self._total,
+            gateways=known.gateways,
+            known_s=known.known_s,
+        ):
+            total = await known.count_connections(self.connections)
+            # Others may have become idle during the call to Redis.
+            refusal = self._admission.count(connections=total) or self._by_idle(resume, address)
+        return refusal
 
-    async def _by_load_or_return(
-        self, own: int, resume: str | None, model: str | None, lane: Lane = "live"
+    async def _by_quota(self, resume: Resumption | None, caller: Caller) -> Refusal | None:
+        refusal = await self._quotas.refuse_session(caller)
+        if refusal is None or await self._needs_no_place(refusal, resume):
+            return None
+        return refusal
+
+    async def _needs_no_place(self, refusal: Refusal, resume: Resumption | None) -> bool:
+        """Whether the session that the client resumes has a place among those of its token. Its
+        last connection may be lost, and still count."""
+        if refusal.code != SESSIONS_CODE or resume is None:
+            return False
+        return self._is_here(resume) or await self._runs_elsewhere(resume)
+
+    def _by_idle(self, resume: Resumption | None, address: str | None) -> Refusal | None:
+        if resume is not None or address is None:
+            return None
+        return self._idle.refusal(address)
+
+    async def _by_load_or_resumption(
+        self, own: int, resume: Resumption | None, model: str | None, lane: Lane = "live"
     ) -> Refusal | None:
-        here = resume is not None and self._sessions.is_here(resume)
-        refusal = self._by_load(own, "here" if here else "no", model, lane)
+        here = resume is not None and self._is_here(resume)
+        refusal = self._by_load(own, "here" if here else "nowhere", model, lane)
         # Redis is asked last, so that most refusals under load do without it.
         if refusal is not None and await self._runs_elsewhere(resume):
             refusal = self._by_load(own, "elsewhere", model, lane)
         return refusal
 
-    async def _runs_elsewhere(self, resume: str | None) -> bool:
-        return resume is not None and await self._redis_metadata.session_runs(resume)
+    def _is_here(self, resume: Resumption) -> bool:
+        return self._sessions.is_here(resume.session_id, resume.tenant)
 
-    def _by_load(self, own: int, returns: Return, model: str | None, lane: Lane) -> Refusal | None:
+    async def _runs_elsewhere(self, resume: Resumption | None) -> bool:
+        return resume is not None and await self._redis_metadata.session_runs(
+            resume.session_id, resume.tenant
+        )
+
+    def _by_load(
+        self, own: int, resumed_at: ResumedAt, model: str | None, lane: Lane
+    ) -> Refusal | None:
         return self._admission.decide(
             time.monotonic(),
             own=own,
+            total=self._redis_metadata.known_connections(own),
             backlog_full=self._sessions.storage_backlog_full,
             draining=self.draining,
-            returns=returns,
+            resumed_at=resumed_at,
             model=model,
             lane=lane,
         )

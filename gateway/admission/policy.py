@@ -11,10 +11,14 @@ It watches the following, each by the earliest sign that it runs out:
   expected wait, grows only after it is too late.
 * the time to a result, as it follows from utilisation. A slow model lets utterances wait long
   before its workers are used up, because each occupies its worker for long.
+* the links to the brokers, and from brokers to workers, by *their* utilisation: bytes sent over
+  bytes carried while the link was full. In addition, by how late a broker answers a HELLO, which
+  queues behind the jobs sent before.
 * the expected wait nevertheless, for workers that fail or slow down.
-* the event loop of this gateway, by how *busy* it is with clients in real time, and by its *delay*:
-  the time of one frame of audio through the event loop and speech detection. A delay, too, grows
-  only after it is too late.
+* the event loop of this gateway, by the share of time in which it is *busy* with clients in real
+  time, and by its *delay*: the time of one frame of audio through the event loop and speech
+  detection. A delay, too, grows only after it is too late. The busy time for starting sessions is
+  estimated apart from that for their audio, because only the latter lasts.
 
 Each model has workers of its own, so throughput and wait are those of one model. A connection may
 name its model only after the upgrade; then it is admitted twice, by this gateway and by its model.
@@ -24,8 +28,9 @@ are not refused for lack of capacity.
 
 A session's audio shows in the measured rate some seconds after its admission. Until then a new
 session counts with an expected rate, which fades as it gets older; gateways exchange the sum of
-theirs through the broker. And each gateway admits a limited number of sessions per second, because
-the cost of an admission shows later.
+theirs through the broker. Measured and expected audio together are no more than the expected rate
+of all sessions present, unless more is measured. And each gateway admits a limited number of
+sessions per second, because the cost of an admission shows later.
 """
 
 from __future__ import annotations
@@ -36,6 +41,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from gateway.admission import links
+from runtime.link_rate import LinkUse
 from wire.messages import ExpectedAudio, Lane, Load, ServedModel
 
 LOAD_SILENCE_S_MAX = 1.0
@@ -53,53 +60,57 @@ NEW_SESSIONS_STEP_S = 0.25
 DELAY_MEMORY_S = 1.0
 """Time constant of the average delay: a single pause is no overload."""
 BUSY_MEMORY_S = 2.0
-"""Time constant of the average busyness."""
+"""Time constant of the average busy share."""
 UNSEEN_SESSION_S = 1.0
-"""Age up to which a session hardly shows in the busyness; it shows in full at the next."""
+"""Age up to which a session's audio hardly shows in the busy share …"""
 SEEN_SESSION_S = 4.0
+"""… and from which it shows in full."""
 SESSION_BUSY = 0.002
-"""Busyness expected of a session until enough are measured: twice that of one on the machine of
+"""Seconds of the event loop per second of audio, until it is measured: twice that of the machine of
 docs/performance.md."""
-MEASURED_SESSIONS_MIN = 50
-"""Sessions from which on their average busyness is used instead."""
+JOIN_BUSY = 0.004
+"""Seconds of the event loop for the start of a session, without its audio, until it is measured."""
+PRIOR_SESSIONS = 25.0
+"""These two expectations weigh as much as a measurement with this many sessions, and one with this
+many new sessions per second."""
+COST_MEMORY_S = 20.0
+"""Time constant with which the measurements of both fade."""
 WAIT_SPREAD = 0.75
 """Mean remaining time of an utterance that is being recognised, over the mean time of one: half,
 and more because long utterances are met more often."""
 WAIT_P95_TIMES = 3.0
 """The 95th percentile of a wait over its mean: -ln(0.05), of an exponential distribution."""
+BROKER_DELAY_S_MAX = 1.0
+"""The broker answers a HELLO in milliseconds. A longer delay means that jobs wait for the link to
+it, or answers for the link back, and results will be late."""
 RETRY_AFTER_NO_WORKER_S = 5
 RETRY_AFTER_FULL_S = 5
 RETRY_AFTER_BACKLOG_S = 15
 RETRY_AFTER_BUSY_S = 2
 RETRY_AFTER_RAMP_S = 1
+RAMP_S = 1.0
+"""Sessions that may be admitted at once: those of this time at the maximum rate."""
 REOPEN_BELOW = 0.7
 """Hysteresis: once the wait or the delay exceeds its limit, admission refuses until it is below
 this share of the limit."""
 REOPEN_UTILISATION_BELOW = 0.9
-"""The same for utilisation and busyness. Higher, because the capacity in between is unused."""
+"""The same for utilisation and busy share. Higher, because the capacity in between is unused."""
 
 
-Return = Literal["no", "here", "elsewhere"]
-"""Whether a client resumes a session, and where that session is. Its capacity was found at its
-admission, so only what the resumption needs can refuse it: nothing for a session on this gateway, a
-broker and a worker for one elsewhere."""
+ResumedAt = Literal["nowhere", "here", "elsewhere"]
+"""Where the session is that a client resumes; ``nowhere``: it resumes none. The session's capacity
+was found at its admission, so it is refused only for lack of what the resumption needs: nothing for
+a session on this gateway, a broker and a worker for one elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """HTTP 503: the reason, for programs and for people, and when to try again."""
+    """The reason, for programs and for people, and when to try again."""
 
     code: str
     message: str
     retry_after_s: int
-
-    def body(self) -> dict[str, str | int]:
-        """The JSON body of the answer."""
-        return {
-            "code": self.code,
-            "message": self.message,
-            "retry_after_s": self.retry_after_s,
-        }
+    status: int = 503
 
 
 DRAINING = Refusal(code="draining", message="this gateway is stopping", retry_after_s=1)
@@ -143,8 +154,8 @@ class Admission:
     """Feed it with the ``note_…`` methods, and ask ``decide`` for each new connection, and
     ``decide_model`` once its model is known, if that was not known before.
 
-    In all methods ``own`` is the number of connections of this gateway, and ``model`` a served
-    name; None: not known yet.
+    In all methods ``own`` is the number of connections of this gateway, ``total`` that of all
+    gateways as far as it is known, and ``model`` a served name; None: not known yet.
     """
 
     def __init__(self, limits: AdmissionLimits) -> None:
@@ -153,10 +164,17 @@ class Admission:
         self._load_at_s = float("-inf")
         self._models: dict[str, _Model] = {}
         self._delay = _Switch(limits.admit_delay_ms_max, REOPEN_BELOW)
+        self._broker_delay = _Switch(BROKER_DELAY_S_MAX, REOPEN_BELOW)
+        self._links: Sequence[LinkUse] = ()
         self._busy_switch = _Switch(limits.admit_busy_max, REOPEN_UTILISATION_BELOW)
         self._ramp = _Ramp(limits.admit_sessions_per_s_max)
         self._unseen = _NewSessions(UNSEEN_SESSION_S, SEEN_SESSION_S)
-        self._busy = self._audio_rate = 0.0
+        self._loop_cost = _LoopCost()
+        self._joined = 0
+        """Sessions admitted since the last ``note_busy``."""
+        self._audio_rate = self._other = 0.0
+        """Recent averages: seconds of audio per second, and the busy share that neither audio nor
+        new sessions explain."""
         self._busy_at_s = float("-inf")
         self._delay_ms = 0.0
         self._delay_at_s = float("-inf")
@@ -176,6 +194,14 @@ class Admission:
         """Served names in the last load."""
         return tuple(self._models)
 
+    def note_broker_delay(self, delay_s: float) -> None:
+        """``delay_s``: age of the oldest HELLO without an answer; 0: all are answered."""
+        self._broker_delay.note(delay_s)
+
+    def note_links(self, uses: Sequence[LinkUse]) -> None:
+        """``uses``: of the link to each live broker."""
+        self._links = uses
+
     def note_probe_due(self, due_s: float) -> None:
         """A probe frame will enter the event loop and speech detection at ``due_s``."""
         self._probe_due_s = due_s
@@ -190,12 +216,16 @@ class Admission:
         self._probe_due_s = None
 
     def note_busy(self, share: float, now_s: float, *, audio_rate: float) -> None:
-        """The event loop was busy for this ``share`` of the time since the last call, from 0 to 1,
-        and processed this many seconds of audio per second."""
-        weight = min(1.0, (now_s - self._busy_at_s) / BUSY_MEMORY_S)
-        self._busy += weight * (share - self._busy)
+        """Since the last call the event loop was busy for this ``share`` of the time, from 0 to 1,
+        and processed ``audio_rate`` seconds of audio per second."""
+        span_s = now_s - self._busy_at_s
+        joins_per_s = self._joined / span_s
+        self._loop_cost.note(share, audio_rate, joins_per_s, span_s)
+        other = share - self._loop_cost.expected(audio_rate, joins_per_s)
+        weight = min(1.0, span_s / BUSY_MEMORY_S)
         self._audio_rate += weight * (audio_rate - self._audio_rate)
-        self._busy_at_s = now_s
+        self._other += weight * (other - self._other)
+        self._busy_at_s, self._joined = now_s, 0
 
     # -------------------------------------------------------------------------------------- figures
 
@@ -212,17 +242,18 @@ class Admission:
         return max(self._delay_ms, (pending_s - DELAY_MEMORY_S) * 1000)
 
     def busy(self, now_s: float, *, own: int) -> float:
-        """How busy the event loop will be soon, new sessions included.
+        """How busy the event loop will be once the new sessions are running.
 
         Clients that send faster than in real time use all the time there is, and slow down when
         others arrive. So at most one second of audio per second counts for each connection, and one
         for the probe.
         """
-        busy = self._busy * min(1.0, (own + 1) / max(self._audio_rate, 1.0))
         unseen = min(self._unseen.shares(now_s), own)
-        seen = own - unseen
-        each = busy / seen if seen >= MEASURED_SESSIONS_MIN else SESSION_BUSY
-        return busy + unseen * each
+        in_real_time = min(self._audio_rate, own - unseen + 1)
+        other = max(0.0, self._other)
+        if self._audio_rate > in_real_time:
+            other *= in_real_time / self._audio_rate
+        return self._loop_cost.expected(in_real_time + unseen, 0.0) + other
 
     def next_expected_audio_rates(self, now_s: float, *, own: int) -> tuple[ExpectedAudio, ...]:
         """Seconds of audio per second expected of new sessions and not yet measured, of each model,
@@ -232,13 +263,44 @@ class Admission:
             for name, model in self._models.items()
         )
 
-    def utilisation(self, now_s: float, *, own: int) -> float:
-        """Utilisation of the workers of the busiest model soon: by arriving and expected audio, and
-        by partial results."""
+    def utilisation(self, now_s: float, *, own: int, total: int) -> float:
+        """Utilisation to expect of the workers of the busiest model: by arriving audio, by expected
+        audio, and by partial results."""
         if self.load(now_s) is None:
             return 0.0
-        used = (model.utilisation(now_s, own=own) for model in self._models.values())
+        used = (model.utilisation(now_s, own=own, total=total) for model in self._models.values())
         return max(used, default=0.0)
+
+    def link_utilisation(self, now_s: float, *, own: int, total: int, more: int = 0) -> float:
+        """Utilisation to expect of the fullest link to a broker, or from it to its workers, with
+        ``more`` sessions than now; 0: none was ever full."""
+        each = self._limits.admit_session_audio_rate
+        expected = [model.expected_audio_rate(now_s, own=own) for model in self._models.values()]
+        to_brokers = links.utilisation(
+            self._links,
+            sharing=len(self._links),
+            expected_audio_rate=sum(expected),
+            present_audio_rate=each * own,
+            next_audio_rate=each * more,
+        )
+        load = self.load(now_s)
+        if load is None or not load.workers_link_rate:
+            return to_brokers
+        # The audio that other gateways expect is as of the last report.
+        of_all = max(sum(expected), load.expected_audio_rate)
+        workers = LinkUse(
+            sent=load.workers_sent_rate,
+            sent_peak=load.workers_sent_peak_rate,
+            capacity=load.workers_link_rate,
+        )
+        to_workers = links.utilisation(
+            [workers],
+            sharing=len(self._links),
+            expected_audio_rate=of_all,
+            present_audio_rate=each * max(total, own * load.gateways),
+            next_audio_rate=each * more,
+        )
+        return max(to_brokers, to_workers)
 
     def readiness(self, now_s: float, model: str | None = None) -> Refusal | None:
         """Why this gateway is not ready, if it is not: no broker, or too few workers of ``model``,
@@ -268,23 +330,24 @@ class Admission:
         now_s: float,
         *,
         own: int,
+        total: int,
         backlog_full: bool,
         draining: bool,
-        returns: Return = "no",
+        resumed_at: ResumedAt = "nowhere",
         model: str | None = None,
         lane: Lane = "live",
     ) -> Refusal | None:
-        """Decide by what this gateway knows; ``own`` includes the connection in question. A file is
-        of the lane ``bulk``.
+        """Decide by what this gateway knows; ``own`` and ``total`` include the connection in
+        question. A file is of the lane ``bulk``.
 
         None: it is admitted unless ``count`` refuses it, and the caller must call
         ``note_admitted`` at once.
         """
         if draining:
             return DRAINING
-        if returns == "here":
+        if resumed_at == "here":
             return None
-        if returns == "elsewhere":
+        if resumed_at == "elsewhere":
             # The sessions of a killed gateway arrive together; each costs a claim and a query.
             return self.readiness(now_s) or self._too_many_at_once(now_s)
         if backlog_full:
@@ -293,26 +356,27 @@ class Admission:
                 message="too many records wait to be stored",
                 retry_after_s=RETRY_AFTER_BACKLOG_S,
             )
-        if (refusal := self._by_model(now_s, own, model, lane)) is not None:
+        if (refusal := self._by_model(now_s, own, total, model, lane)) is not None:
             return refusal
         if lane == "bulk" or own <= 1:
             return self._too_many_at_once(now_s)
-        return self._overloaded(now_s, own)
+        return self._overloaded(now_s, own, total)
 
     def decide_model(
-        self, now_s: float, *, own: int, model: str, lane: Lane = "live"
+        self, now_s: float, *, own: int, total: int, model: str, lane: Lane = "live"
     ) -> Refusal | None:
         """Decide by the workers of ``model`` alone, for a connection that was admitted without it.
         None: admitted, and the caller must call ``note_model`` at once."""
         refusal = self.readiness(now_s, model)
         if refusal is not None or lane == "bulk" or own <= 1:
             return refusal
-        return self._models[model].overloaded(now_s, own=own)
+        return self._models[model].overloaded(now_s, own=own, total=total)
 
     def note_admitted(self, now_s: float, model: str | None = None) -> None:
         """A session is admitted, and counts as new from now on."""
         self._ramp.take(now_s)
         self._unseen.add(now_s)
+        self._joined += 1
         if model is not None:
             self.note_model(now_s, model)
 
@@ -321,10 +385,15 @@ class Admission:
         if model in self._models:
             self._models[model].new.add(now_s)
 
-    @property
-    def counts_connections(self) -> bool:
-        """Whether ``count`` can refuse at all."""
-        return self._limits.max_connections > 0
+    def must_count(self, *, connections: int, gateways: int, known_s: float) -> bool:
+        """Whether ``count`` may refuse: all gateways, of which there are this many or one more, had
+        this many connections ``known_s`` ago, and none is faster than the limit of new sessions per
+        second."""
+        connections_max, per_s = self._limits.max_connections, self._limits.admit_sessions_per_s_max
+        if not (connections_max and per_s):
+            return connections_max > 0
+        since = (gateways + 1) * per_s * (known_s + RAMP_S)
+        return connections + since > connections_max
 
     def count(self, *, connections: int) -> Refusal | None:
         """Decide by the connections of all gateways, the one in question included."""
@@ -337,18 +406,24 @@ class Admission:
             )
         return None
 
-    def _by_model(self, now_s: float, own: int, model: str | None, lane: Lane) -> Refusal | None:
+    def _by_model(
+        self, now_s: float, own: int, total: int, model: str | None, lane: Lane
+    ) -> Refusal | None:
         """Without a model: whether there is room for another session of any."""
         if model is not None:
-            return self.decide_model(now_s, own=own, model=model, lane=lane)
+            return self.decide_model(now_s, own=own, total=total, model=model, lane=lane)
         if (refusal := self.readiness(now_s)) is not None:
             return refusal
         refusals = [
-            self.decide_model(now_s, own=own, model=name, lane=lane) for name in self._models
+            self.decide_model(now_s, own=own, total=total, model=name, lane=lane)
+            for name in self._models
         ]
         return None if None in refusals else refusals[0]
 
-    def _overloaded(self, now_s: float, own: int) -> Refusal | None:
+    def _overloaded(self, now_s: float, own: int, total: int) -> Refusal | None:
+        link = self.link_utilisation(now_s, own=own - 1, total=total - 1, more=1)
+        if self._broker_delay.on or link > links.LINK_UTILISATION_MAX:
+            return _overload("a link of the bus is saturated", RETRY_AFTER_BUSY_S)
         busy = self._busy_switch.note(self.busy(now_s, own=own))
         if self._delay.note(self.delay_ms(now_s)) or busy:
             return _overload("this gateway is at capacity", RETRY_AFTER_BUSY_S)
@@ -399,10 +474,10 @@ class _Model:
         self._sent_audio_rate = self.expected_audio_rate(now_s, own=own)
         return self._sent_audio_rate
 
-    def utilisation(self, now_s: float, *, own: int) -> float:
-        return self._by_finals(now_s, own) + self._by_partials
+    def utilisation(self, now_s: float, *, own: int, total: int) -> float:
+        return self._by_finals(now_s, own, total) + self._by_partials
 
-    def _by_finals(self, now_s: float, own: int) -> float:
+    def _by_finals(self, now_s: float, own: int, total: int) -> float:
         """Share of the workers' time that final results take soon."""
         served = self.served
         if served.throughput_rtfx <= 0:
@@ -410,24 +485,25 @@ class _Model:
         since_audio_rate = self.expected_audio_rate(now_s, own=own) - self._in_load_audio_rate
         # Each of the other gateways has probably admitted as many since then.
         since_audio_rate *= max(1, self._gateways) if since_audio_rate > 0 else 1
-        # The peak counts as far as the sessions that it includes are still here.
-        present_audio_rate = self._session_audio_rate * own * max(1, self._gateways)
-        arriving = max(served.arriving_audio_rate, min(self._arriving, present_audio_rate))
-        used = arriving + served.expected_audio_rate + since_audio_rate
-        return max(0.0, used) / served.throughput_rtfx
+        used = self._arriving + served.expected_audio_rate + since_audio_rate
+        # A session that is new and heard already counts twice in this sum, and one that has left
+        # counts in the peak. Present ones say no more than this, unless more arrives.
+        present = max(total, own * self._gateways)
+        used = max(served.arriving_audio_rate, min(used, self._session_audio_rate * present))
+        return used / served.throughput_rtfx
 
     @property
     def _by_partials(self) -> float:
         """Share of the workers' time that partial results take."""
         return self.served.partials_busy / max(1, self.served.workers)
 
-    def overloaded(self, now_s: float, *, own: int) -> Refusal | None:
+    def overloaded(self, now_s: float, *, own: int, total: int) -> Refusal | None:
         wait_ms = self.served.est_wait_ms
         if self._wait.on:
             retry_s = max(1, -(-wait_ms // 1000))
             return _overload(f"results would take about {wait_ms} ms", retry_s)
         # With this session included, so that the limits are not exceeded by one.
-        finals = self._by_finals(now_s, own)
+        finals = self._by_finals(now_s, own - 1, total - 1)
         finals += self._session_audio_rate / max(self.served.throughput_rtfx, 1e-9)
         late = self._result.note(self._result_p95_ms(finals))
         if self._utilisation.note(finals + self._by_partials) or late:
@@ -451,6 +527,39 @@ class _Model:
         return self._endpoint_silence_ms + utterance_ms + WAIT_P95_TIMES * wait_ms
 
 
+class _LoopCost:
+    """Estimates the event loop's time for a second of audio (steady) and for the start of a session
+    (join): the least squares, recent measurements weighing more, of
+
+    busy share = steady × audio rate + join × new sessions per second
+    """
+
+    def __init__(self) -> None:
+        # Weighted sums of squares and products, as the normal equations need them.
+        self._audio2 = self._joins2 = PRIOR_SESSIONS**2
+        self._audio_joins = 0.0
+        self._audio_share = PRIOR_SESSIONS**2 * SESSION_BUSY
+        self._joins_share = PRIOR_SESSIONS**2 * JOIN_BUSY
+
+    def note(self, share: float, audio_rate: float, joins_per_s: float, span_s: float) -> None:
+        keep = math.exp(-span_s / COST_MEMORY_S)
+        # The expectations do not fade.
+        rest = (1 - keep) * PRIOR_SESSIONS**2
+        self._audio2 = keep * self._audio2 + rest + audio_rate**2
+        self._joins2 = keep * self._joins2 + rest + joins_per_s**2
+        self._audio_joins = keep * self._audio_joins + audio_rate * joins_per_s
+        self._audio_share = keep * self._audio_share + rest * SESSION_BUSY + audio_rate * share
+        self._joins_share = keep * self._joins_share + rest * JOIN_BUSY + joins_per_s * share
+
+    def expected(self, audio_rate: float, joins_per_s: float) -> float:
+        """Return the busy share for this much audio, and so many new sessions, per second."""
+        determinant = self._audio2 * self._joins2 - self._audio_joins**2
+        steady = self._audio_share * self._joins2 - self._joins_share * self._audio_joins
+        join = self._joins_share * self._audio2 - self._audio_share * self._audio_joins
+        steady_s, join_s = max(0.0, steady / determinant), max(0.0, join / determinant)
+        return audio_rate * steady_s + joins_per_s * join_s
+
+
 class _Switch:
     """On above a limit, off below a share of it (hysteresis)."""
 
@@ -468,11 +577,11 @@ class _Switch:
 
 
 class _Ramp:
-    """A token bucket: ``per_s`` tokens a second, and as many at most."""
+    """A token bucket: ``per_s`` tokens a second, and at most those of ``RAMP_S``."""
 
     def __init__(self, per_s: float) -> None:
         self._per_s = per_s
-        self._left = self._most = max(1.0, per_s)
+        self._left = self._most = max(1.0, per_s * RAMP_S)
         self._at_s: float | None = None
 
     def left(self, now_s: float) -> float:

@@ -17,7 +17,7 @@ RETRY_S = 0.05
 
 
 async def probe_load(vad: VadEngine, admission: Admission) -> None:
-    """Report delay and busyness to ``admission`` until cancelled.
+    """Report the delay and the busy share to ``admission`` until cancelled.
 
     The delay is that of a frame of silence from when it is due, through the event loop's other work
     and the queue of speech detection, as a session's frame would take it. Four frames a second cost

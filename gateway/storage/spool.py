@@ -24,14 +24,13 @@ from typing import BinaryIO
 
 import structlog
 
+from gateway.storage import durable
 from gateway.telemetry.metrics import SPOOL_DAMAGED, SPOOL_DROPPED, SPOOLED
 from wire import codec
 from wire.messages import Record, StoredKey
 
 SPOOL_BYTES_MAX = 256 << 20
 """Size of all files together. Records beyond it are lost, counted and logged."""
-TEMPORARY = ".tmp"
-"""Suffix of a file while it is written."""
 _MAGIC = b"asr-spool-1\n"
 _LENGTH = struct.Struct(">I")
 _TRAILER = struct.Struct(">III")
@@ -108,7 +107,8 @@ class Spool:
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             content, count = _content(new, SPOOL_BYTES_MAX - self._used_bytes())
-            self._write(content)
+            with durable.new_file(self._directory / f"{self._gateway_id}.spool") as file:
+                file.write(content)
         except OSError as error:
             SPOOL_DROPPED.labels("disk").inc(len(new))
             self._log.error("spool_failed", records=len(new), error=error.strerror)
@@ -127,26 +127,9 @@ class Spool:
         self._held.clear()
 
     def _used_bytes(self) -> int:
-        return sum(_size(path) for path in self._directory.iterdir() if path.suffix != TEMPORARY)
-
-    def _write(self, content: bytes) -> None:
-        path = self._directory / f"{self._gateway_id}.spool"
-        temporary = path.with_suffix(TEMPORARY)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.rename(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        directory = os.open(self._directory, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        return sum(
+            _size(path) for path in self._directory.iterdir() if path.suffix != durable.TEMPORARY
+        )
 
 
 def _size(path: Path) -> int:

@@ -19,6 +19,8 @@ SLOTS_MAX = 90
 """15 minutes. Older slots are dropped."""
 WORKERS_MAX = 1_024
 """Workers with figures of their own in a slot. Results of further ones count in the totals only."""
+ERROR_CODES_MAX = 32
+"""Codes counted apart in a slot: a worker can send any code. Further ones count as ``other``."""
 
 _BOUNDS_MS = tuple(round(5 * 1.15**n, 3) for n in range(1, 70))
 """Upper bounds of the histogram's buckets, 6 ms to 77 s. Percentiles are accurate to 15 %."""
@@ -68,7 +70,13 @@ class Slot:
     sessions_max: int = 0
     queued_max: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    """Failed utterances by code."""
     workers: dict[str, WorkerFigures] = field(default_factory=dict)
+
+    def note_error(self, code: str) -> None:
+        known = code in self.errors or len(self.errors) < ERROR_CODES_MAX
+        self.errors[code if known else "other"] += 1
 
 
 class Activity:
@@ -92,6 +100,8 @@ class Activity:
         if not result.partial:
             slot.results += 1
             slot.failures += failed
+            if result.error is not None:
+                slot.note_error(result.error.code)
             slot.audio_ms += audio_ms
 
     def note_refusal(self, code: str, now_s: float) -> None:

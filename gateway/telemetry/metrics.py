@@ -12,13 +12,16 @@ PROBLEM_CODES: Final = frozenset(
         *("bad_message", "bad_state", "bad_base64", "bad_audio", "audio_too_long"),
         *("expected_seq", "seq_conflict", "session_exists", "not_resumable", "resume_unavailable"),
         *("overloaded", "deadline", "chunk_failed", "recognition_failed", "deleted"),
-        "unknown_model",
+        *("unknown_model", "audio_limit_reached"),
     }
 )
 """Codes also arrive over the bus, and a peer there must not be able to add series."""
 REFUSAL_CODES: Final = (
-    *("no_broker", "no_worker", "overloaded", "max_connections", "storage_backlog", "draining"),
-    *("origin_refused", "unauthorized"),
+    *("no_broker", "no_worker", "overloaded", "max_connections"),
+    *("idle_connections", "storage_backlog", "draining"),
+    *("origin_refused", "host_refused", "unauthorized"),
+    "insufficient_scope",
+    *("too_many_sessions", "audio_limit_reached", "too_many_requests"),
 )
 
 _LATENCY_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60)
@@ -27,6 +30,7 @@ _LATENCY_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60)
 # ------------------------------------------------------------------------------------------ clients
 
 CONNECTIONS = Gauge("asr_gateway_connections", "Open WebSockets, and files being transcribed")
+IDLE_CONNECTIONS = Gauge("asr_gateway_idle_connections", "Open WebSockets without a session")
 REFUSED = Counter(
     "asr_gateway_refused_connections_total",
     "Connections, files and requests refused before their content was read, by code",
@@ -60,8 +64,17 @@ INPUT_IGNORED = Counter(
     "Messages of clients that have no meaning at that point of the protocol, by reason",
     ["reason"],
 )
+AUDIT_OMITTED = Counter(
+    "asr_gateway_audit_omitted_total",
+    "Refused requests that were not logged, because there were too many in a second",
+)
 UPLOADS = Counter(
     "asr_gateway_uploads_total", "Files uploaded over HTTP, by status of the answer", ["status"]
+)
+FILE_JOBS = Counter(
+    "asr_gateway_file_jobs_total",
+    "Files submitted for later, and what became of them",
+    ["event"],
 )
 
 # ----------------------------------------------------------------------------------------- sessions
@@ -136,7 +149,38 @@ WAIT_MAX = Gauge(
 # -------------------------------------------------------------------------------------- broker link
 
 BROKER_UP = Gauge(
-    "asr_gateway_broker_up", "1: the broker has reported its load within the last second"
+    "asr_gateway_broker_up", "1: a broker has reported its load within the last second"
+)
+BROKER_LIVE = Gauge(
+    "asr_gateway_broker_live",
+    "1: this broker has reported its load within the last two seconds",
+    ["broker"],
+)
+BROKER_SESSIONS = Gauge(
+    "asr_gateway_broker_sessions", "Sessions of this gateway that belong to this broker", ["broker"]
+)
+SESSIONS_MOVED = Counter(
+    "asr_gateway_sessions_moved_total",
+    "Sessions that went to another broker, because theirs was silent or had no workers",
+)
+ACCEPT_FAILURES = Counter(
+    "asr_gateway_accept_failures_total",
+    "Connections that could not be accepted yet, for lack of descriptors or memory",
+)
+BROKER_DELAY = Gauge(
+    "asr_gateway_broker_delay_seconds",
+    "How long the oldest HELLO has waited for a live broker's answer; above 1 new sessions get 503",
+)
+LINK_CAPACITY = Gauge(
+    "asr_gateway_link_bytes_per_second",
+    "Capacity of the link to this broker, in bytes per second, measured while it is full; 0: it "
+    "never was",
+    ["broker"],
+)
+LINK_UTILISATION = Gauge(
+    "asr_gateway_link_utilisation",
+    "Expected use of the fullest link of the bus, as a share of its capacity; new sessions get 503 "
+    "if one more would raise it above LINK_UTILISATION_MAX",
 )
 BUS_RECEIVED = Counter(
     "asr_gateway_bus_messages_received_total", "Messages from the broker, by kind", ["kind"]
@@ -216,13 +260,14 @@ def _show_zeros() -> None:
         (SESSIONS, ("started", "ended", "moved", "deleted")),
         (SESSIONS, ("id_refused", "resumed", "resume_refused")),
         (SPOOL_DROPPED, ("disk", "full")),
-        (BUS_DROPPED, ("send_queue_full", "not_a_message", "unexpected_kind", "version_refused")),
+        (BUS_DROPPED, ("send_queue_full", "no_broker", "not_a_message", "unexpected_kind")),
+        (BUS_DROPPED, ("version_refused", "system_refused")),
         (RESULTS_DISCARDED, ("no_session", "unknown_segment", "stale_generation")),
         (RESULTS_DISCARDED, ("repeated", "overloaded", "late_partial")),
         (EMBEDDINGS_DISCARDED, ("invalid", "dimension")),
         (ANSWERS_DISCARDED, ("client_away", "displaced", "slow_client", "closing")),
         (BAD_REQUESTS, ("not_http", "invalid")),
-        (INPUT_IGNORED, ("behind_the_end", "inside_a_recording")),
+        (INPUT_IGNORED, ("behind_the_end", "inside_a_recording", "too_many_waiting")),
         (SEGMENT_SECONDS, ("live", "bulk")),
         (FINISH_SECONDS, ("live", "bulk")),
     ):

@@ -106,3 +106,13 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     (slot,) = activity.slots(0.1)[-1:]
     assert slot.results == 5
     assert slot.workers.keys() == {"w0", "w1"}
+
+
+def test_a_worker_that_invents_codes_does_not_fill_the_memory() -> None:
+    activity = a.Activity()
+    for n in range(a.ERROR_CODES_MAX + 3):
+        failed = {**FAILED, "error": Failure(code=f"code_{n}", message="")}
+        activity.note_result(result(**failed), 1.0)
+    errors = activity.slots(1.0)[-1].errors
+    assert len(errors) == a.ERROR_CODES_MAX + 1
+    assert errors["other"] == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 import zmq
 from prometheus_client import REGISTRY
 
-from gateway import broker_client as link_module
-from gateway.broker_client import BrokerClient
+from gateway.brokers import client as link_module
+from gateway.brokers.client import BrokerClient
+from runtime.link_rate import SENT_MEMORY_S, TRIAL_BYTES, LinkUse
+from tools.lab.harness.ports import free_port
 from wire import codec
 from wire.messages import Cancel, Hello, Load, Message, Refused, Stored, Welcome
 from wire.sockets import bind_router
@@ -34,6 +37,10 @@ class Peer:
         identity, *frames = self._socket.recv_multipart()
         return identity, codec.decode(frames)
 
+    def waits(self) -> bool:
+        """Whether a message has arrived."""
+        return bool(self._socket.poll(0))
+
     def send(self, identity: bytes, frames: list[bytes]) -> None:
         self._socket.send_multipart([identity, *frames], zmq.DONTWAIT)
 
@@ -48,7 +55,7 @@ class Gateway:
         self.losses = 0
         self.changed = asyncio.Event()
         self.link = BrokerClient(
-            endpoint, "gateway-1", on_message=self._take, on_jobs_lost=self._note_lost
+            endpoint, "gateway-1", system_id="", on_message=self._take, on_jobs_lost=self._note_lost
         )
 
     def _take(self, message: Message) -> None:
@@ -67,8 +74,10 @@ class Gateway:
 
 
 @pytest.fixture
-def endpoint(tmp_path: Path) -> str:
-    return f"ipc://{tmp_path}/front"
+def endpoint(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """0.0.0.0 reaches this host, and counts as another."""
+    form: str = getattr(request, "param", "ipc://{}")
+    return form.format(free_port() if form.startswith("tcp") else tmp_path / "front")
 
 
 @pytest.fixture
@@ -103,7 +112,7 @@ def load(epoch: str) -> Load:
 
 async def test_hello_by_its_identity_and_epochs(gateway: Gateway, peer: Peer) -> None:
     identity, hello = await asyncio.to_thread(peer.receive)
-    assert (identity, hello) == (b"gateway-1", Hello(gateway_id="gateway-1"))
+    assert (identity, hello) == (b"gateway-1", Hello(gateway_id="gateway-1", number=1))
     peer.send(identity, codec.encode(Welcome(broker_epoch="one")))
     await gateway.until(messages=0, losses=1)
     peer.send(identity, codec.encode(load("one")))
@@ -112,6 +121,38 @@ async def test_hello_by_its_identity_and_epochs(gateway: Gateway, peer: Peer) ->
     peer.send(identity, codec.encode(load("two")))
     await gateway.until(messages=2, losses=2)
     assert gateway.messages == [load("one"), load("two")]
+
+
+async def paddings_of_hellos(gateway: Gateway, peer: Peer) -> list[int]:
+    """Sizes of the padding of the first four, all of which are answered."""
+    paddings = []
+    for number in range(1, 5):
+        identity, hello = await asyncio.to_thread(peer.receive)
+        assert isinstance(hello, Hello) and hello.number == number
+        paddings.append(len(hello.padding))
+        received_ms = round(time.monotonic() * 1000)
+        welcome = Welcome(broker_epoch="one", hello=number, received_ms=received_ms)
+        peer.send(identity, codec.encode(welcome))
+        await gateway.until(messages=0, losses=1)
+    return paddings
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://0.0.0.0:{}"], indirect=True)
+async def test_a_link_that_is_not_used_is_tried_once_the_way_is_known(
+    gateway: Gateway, peer: Peer
+) -> None:
+    paddings = await paddings_of_hellos(gateway, peer)
+    assert paddings[0] == 0 and sorted(paddings) == [0, 0, 0, TRIAL_BYTES]
+    assert gateway.link.link_use.sent < TRIAL_BYTES / SENT_MEMORY_S, "a trial is no use"
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://127.0.0.1:{}", "ipc://{}"], indirect=True)
+async def test_a_link_within_the_host_is_neither_tried_nor_measured(
+    gateway: Gateway, peer: Peer
+) -> None:
+    assert await paddings_of_hellos(gateway, peer) == [0, 0, 0, 0]
+    gateway.link.send(Cancel(session_id="s"))
+    assert gateway.link.link_use == LinkUse()
 
 
 async def test_a_refusal_is_counted_each_time_and_logged_once(
@@ -125,6 +166,18 @@ async def test_a_refusal_is_counted_each_time_and_logged_once(
     await gateway.until(messages=0, losses=1)
     assert _dropped("version_refused") == refused + 2
     assert capsys.readouterr().out.count("protocol_version_refused") == 1
+
+
+async def test_the_broker_of_another_system(
+    gateway: Gateway, peer: Peer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    identity, _ = await asyncio.to_thread(peer.receive)
+    refused = _dropped("system_refused")
+    peer.send(identity, codec.encode(Refused(version_min=1, version_max=1, system_id="two")))
+    peer.send(identity, codec.encode(Welcome(broker_epoch="one")))
+    await gateway.until(messages=0, losses=1)
+    assert _dropped("system_refused") == refused + 1
+    assert "system_refused" in capsys.readouterr().out
 
 
 async def test_a_burst_arrives_complete_and_in_order(gateway: Gateway, peer: Peer) -> None:

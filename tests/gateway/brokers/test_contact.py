@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.broker_contact import (
+from gateway.brokers.contact import (
     SETTLE_S,
     SILENCE_S,
     BrokerContact,
@@ -44,3 +44,24 @@ def test_jobs_are_lost_once_if_the_broker_restarts_after_a_silence(contact: Brok
 
 def test_a_shorter_silence_loses_nothing(contact: BrokerContact) -> None:
     assert contact.note("one", SILENCE_S - 0.1) == []
+
+
+def test_the_answer_to_the_oldest_hello_is_late(contact: BrokerContact) -> None:
+    assert contact.answer_delay_s(9.0) == 0
+    contact.note_hello(1.0)
+    contact.note_hello(1.25)
+    assert contact.answer_delay_s(3.0) == 2.0
+    contact.note_welcome()
+    assert contact.answer_delay_s(3.0) == 1.75
+    contact.note_welcome()
+    contact.note_welcome()
+    assert contact.answer_delay_s(9.0) == 0
+
+
+def test_on_a_new_connection_no_answer_is_expected_and_jobs_are_lost(
+    contact: BrokerContact,
+) -> None:
+    contact.note_hello(0.5)
+    contact.reconnected(1.0)
+    assert contact.answer_delay_s(9.0) == 0
+    assert contact.note("one", 1.0 + SETTLE_S) == [JobsLost()]

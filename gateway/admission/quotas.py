@@ -1,0 +1,77 @@
+"""Enforces the limits of access tokens: this gateway's uses, and those of all gateways from Redis.
+
+The wall clock only selects the day and the second that are counted. Gateways whose clocks differ
+count requests in different seconds, and each of them keeps to the limit by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from gateway.admission.policy import Refusal
+from gateway.admission.token_uses import DAY_S, OwnUse, TokenUses
+from gateway.storage.callers import NO_LIMITS, Caller
+from gateway.storage.redis_metadata import EXCHANGE_EVERY_S, RedisMetadata
+
+
+class Quotas:
+    """Call ``run`` on the event loop, until cancelled."""
+
+    def __init__(self, redis_metadata: RedisMetadata) -> None:
+        self._redis_metadata = redis_metadata
+        self._uses = TokenUses()
+        self.enter = self._uses.enter
+        self.leave = self._uses.leave
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(EXCHANGE_EVERY_S)
+            if changes := self._uses.changes(time.time()):
+                await self._exchange(changes)
+
+    async def refuse_request(self, caller: Caller) -> Refusal | None:
+        """Count a request of ``caller``, and return why it is refused, if it is."""
+        if caller.limits.requests_per_s is None:
+            return None
+        wall_s = time.time()
+        refusal = self._uses.requests_refusal(caller, self._uses.note_request(caller, wall_s))
+        if refusal is not None:
+            return refusal
+        count = await self._redis_metadata.count_request(caller.token_name, int(wall_s))
+        return self._uses.requests_refusal(caller, count or 0)
+
+    async def refuse_session(self, caller: Caller, *, more: int = 0) -> Refusal | None:
+        """Return why a connection of ``caller`` may have no session. It has entered, or is one of
+        ``more`` to come.
+
+        Own uses are published first: of two gateways that decide at once, one sees both.
+        """
+        if caller.limits == NO_LIMITS:
+            return None
+        await self._exchange([self._uses.own(caller, time.time())])
+        return self.known_refusal(caller, more=more)
+
+    def known_refusal(self, caller: Caller, *, more: int = 0) -> Refusal | None:
+        """The same without a call to Redis. While ``caller`` has a connection, what is known of
+        other gateways is at most ``EXCHANGE_EVERY_S`` old."""
+        return self.audio_refusal(caller) or self._uses.sessions_refusal(caller, more=more)
+
+    def audio_refusal(self, caller: Caller) -> Refusal | None:
+        """Return why ``caller`` may send no more audio, if so."""
+        return self._uses.audio_refusal(caller, time.time())
+
+    def note_audio(self, caller: Caller, audio_s: float) -> None:
+        self._uses.note_audio(caller, audio_s, time.time())
+
+    async def _exchange(self, own: Sequence[OwnUse]) -> None:
+        wall_s = time.time()
+        elsewhere = await self._redis_metadata.exchange_uses(
+            {use.token_name: (use.sessions, use.audio_s) for use in own}, int(wall_s) // DAY_S
+        )
+        if elsewhere is None:
+            self._uses.note_redis_lost()
+            return
+        for use in own:
+            self._uses.note_elsewhere(use, *elsewhere[use.token_name], wall_s)

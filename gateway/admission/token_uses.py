@@ -1,0 +1,159 @@
+"""Core: what limited access tokens use, at this gateway and at the others, and what is refused.
+
+Each gateway publishes its own sums and reads those of the others, so that a sum published twice
+counts once. Without Redis only this gateway's sessions and requests count, and of the others the
+audio that was known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.admission.policy import RETRY_AFTER_FULL_S, Refusal
+from gateway.storage.callers import NO_LIMITS, Caller
+
+TOO_MANY_REQUESTS = 429
+DAY_S = 86_400
+SESSIONS_CODE = "too_many_sessions"
+AUDIO_CODE = "audio_limit_reached"
+REQUESTS_CODE = "too_many_requests"
+
+
+@dataclass(slots=True)
+class _Use:
+    sessions: int = 0
+    sessions_elsewhere: int = 0
+    day: int = 0
+    audio_s: float = 0.0
+    """Of ``day``."""
+    audio_elsewhere_s: float = 0.0
+    second: int = 0
+    requests: int = 0
+    """Of ``second``."""
+    changed: bool = False
+    """Since ``changes`` were noted as published."""
+
+    def of_day(self, day: int) -> _Use:
+        if day != self.day:
+            self.day, self.audio_s, self.audio_elsewhere_s = day, 0.0, 0.0
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnUse:
+    """Usage of one token at this gateway."""
+
+    token_name: str
+    sessions: int
+    audio_s: float
+
+
+class TokenUses:
+    """Uses of tokens with limits, by their names. ``wall_s`` is seconds since the epoch: days begin
+    at midnight, UTC."""
+
+    def __init__(self) -> None:
+        self._uses: dict[str, _Use] = {}
+
+    def enter(self, caller: Caller) -> None:
+        """A connection begins that may have a session."""
+        if caller.limits != NO_LIMITS:
+            use = self._use(caller)
+            use.sessions, use.changed = use.sessions + 1, True
+
+    def leave(self, caller: Caller) -> None:
+        """It has ended."""
+        if caller.limits != NO_LIMITS:
+            use = self._use(caller)
+            use.sessions, use.changed = use.sessions - 1, True
+
+    def note_audio(self, caller: Caller, audio_s: float, wall_s: float) -> None:
+        if caller.limits != NO_LIMITS:
+            use = self._use(caller).of_day(_day(wall_s))
+            use.audio_s, use.changed = use.audio_s + audio_s, True
+
+    def note_request(self, caller: Caller, wall_s: float) -> int:
+        """Return the number of this second's requests here."""
+        use = self._use(caller)
+        if int(wall_s) != use.second:
+            use.second, use.requests = int(wall_s), 0
+        use.requests += 1
+        return use.requests
+
+    def requests_refusal(self, caller: Caller, count: int) -> Refusal | None:
+        """Why the request that makes ``count`` in this second is refused, if it is."""
+        limit = caller.limits.requests_per_s
+        if limit is None or count <= limit:
+            return None
+        message = f"this token may send {limit} requests a second"
+        return Refusal(
+            code=REQUESTS_CODE, message=message, retry_after_s=1, status=TOO_MANY_REQUESTS
+        )
+
+    def sessions_refusal(self, caller: Caller, *, more: int) -> Refusal | None:
+        """Why ``more`` connections than there are would be refused, if they would."""
+        limit = caller.limits.sessions
+        if limit is None:
+            return None
+        use = self._use(caller)
+        if use.sessions + use.sessions_elsewhere + more <= limit:
+            return None
+        message = f"this token may have {limit} sessions at a time"
+        return Refusal(
+            code=SESSIONS_CODE,
+            message=message,
+            retry_after_s=RETRY_AFTER_FULL_S,
+            status=TOO_MANY_REQUESTS,
+        )
+
+    def audio_refusal(self, caller: Caller, wall_s: float) -> Refusal | None:
+        """Why more audio is refused today, if it is."""
+        limit_s = caller.limits.audio_s_per_day
+        if limit_s is None:
+            return None
+        use = self._use(caller).of_day(_day(wall_s))
+        if use.audio_s + use.audio_elsewhere_s < limit_s:
+            return None
+        message = f"this token may send {limit_s} s of audio a day; the day begins at 00:00 UTC"
+        return Refusal(
+            code=AUDIO_CODE,
+            message=message,
+            retry_after_s=DAY_S - int(wall_s) % DAY_S,
+            status=TOO_MANY_REQUESTS,
+        )
+
+    def own(self, caller: Caller, wall_s: float) -> OwnUse:
+        return _own(caller.token_name, self._use(caller).of_day(_day(wall_s)))
+
+    def changes(self, wall_s: float) -> list[OwnUse]:
+        """Return what must be published: what has changed, or is in use."""
+        return [
+            _own(name, use.of_day(_day(wall_s)))
+            for name, use in self._uses.items()
+            if use.changed or use.sessions
+        ]
+
+    def note_elsewhere(
+        self, published: OwnUse, sessions: int, audio_s: float, wall_s: float
+    ) -> None:
+        """``published`` is known to the others, which use this much."""
+        use = self._uses[published.token_name].of_day(_day(wall_s))
+        use.sessions_elsewhere, use.audio_elsewhere_s = sessions, audio_s
+        if _own(published.token_name, use) == published:
+            use.changed = False
+
+    def note_redis_lost(self) -> None:
+        """Nobody knows how many sessions of other gateways have ended."""
+        for use in self._uses.values():
+            use.sessions_elsewhere = 0
+
+    def _use(self, caller: Caller) -> _Use:
+        return self._uses.setdefault(caller.token_name, _Use())
+
+
+def _own(name: str, use: _Use) -> OwnUse:
+    return OwnUse(token_name=name, sessions=use.sessions, audio_s=use.audio_s)
+
+
+def _day(wall_s: float) -> int:
+    return int(wall_s) // DAY_S

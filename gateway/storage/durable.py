@@ -1,0 +1,39 @@
+"""Files that are complete, and on the disk, when they appear under their names."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+TEMPORARY = ".tmp"
+"""Suffix of a file while it is written."""
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Write a file, for its user only, which replaces ``path`` at the end of the block. An error
+    leaves ``path`` as it was.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    temporary = path.with_suffix(TEMPORARY)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    # The name is on the disk with its directory only.
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,192 @@
+"""Core: the figures that each gateway publishes, and their sum over all gateways."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from gateway.telemetry.activity import SLOTS_MAX, Slot, WorkerFigures, workers_of
+from wire.messages import Usage
+
+
+class SlotFigures(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A ``Slot`` without its workers. ``age`` counts slots before the current one."""
+
+    age: int
+    latencies: dict[int, int] = {}
+    results: int = 0
+    failures: int = 0
+    audio_ms: int = 0
+    sessions_max: int = 0
+    queued_max: int = 0
+    refused: dict[str, int] = {}
+    errors: dict[str, int] = {}
+
+
+class RecentWorker(Struct, frozen=True, kw_only=True):
+    """A worker's results for one gateway in the last 15 minutes."""
+
+    results: int
+    failures: int
+    audio_ms: int
+    busy_ms: float
+    batches: float
+    batch_jobs_max: int
+    seen_s: float
+
+
+class GatewayFigures(Struct, frozen=True, kw_only=True, tag_field="kind", tag="gateway"):
+    gateway_id: str
+    usage: Usage
+    connections: int
+    sessions_active: int
+    sessions_started: int
+    audio_seconds: float
+    records_waiting: int
+    records_waiting_max: int
+    slots: tuple[SlotFigures, ...]
+    workers: dict[str, RecentWorker]
+
+
+class WorkerState(Struct, frozen=True, kw_only=True):
+    """A worker as the broker knows it."""
+
+    worker_id: str
+    model: str
+    device: str
+    jobs: int
+    credits: int
+    draining: bool
+    usage: Usage | None = None
+
+
+class BrokerFigures(Struct, frozen=True, kw_only=True, tag_field="kind", tag="broker"):
+    usage: Usage
+    workers: tuple[WorkerState, ...] = ()
+
+
+class PersistenceFigures(Struct, frozen=True, kw_only=True, tag_field="kind", tag="persistence"):
+    usage: Usage
+
+
+Figures = GatewayFigures | BrokerFigures | PersistenceFigures
+_DECODER = msgspec.json.Decoder(Figures)
+
+
+def decoded(texts: Iterable[str]) -> list[Figures]:
+    """Return the figures in ``texts``, without those of releases that write another form."""
+    found = []
+    for text in texts:
+        try:
+            found.append(_DECODER.decode(text))
+        except (msgspec.MsgspecError, UnicodeEncodeError):
+            continue
+    return found
+
+
+def slot_figures(slots: Sequence[Slot]) -> tuple[SlotFigures, ...]:
+    """Return ``slots``, the current one last, as they are published: without empty ones."""
+    last = slots[-1].number
+    published = (
+        SlotFigures(
+            age=last - slot.number,
+            latencies=dict(slot.latencies),
+            results=slot.results,
+            failures=slot.failures,
+            audio_ms=slot.audio_ms,
+            sessions_max=slot.sessions_max,
+            queued_max=slot.queued_max,
+            refused=dict(slot.refused),
+            errors=dict(slot.errors),
+        )
+        for slot in slots
+    )
+    return tuple(slot for slot in published if slot != SlotFigures(age=slot.age))
+
+
+def recent_workers(slots: Sequence[Slot]) -> dict[str, RecentWorker]:
+    """Return the workers of ``slots`` as they are published."""
+    return {
+        worker_id: RecentWorker(
+            results=figures.results,
+            failures=figures.failures,
+            audio_ms=figures.audio_ms,
+            busy_ms=figures.busy_ms,
+            batches=figures.batches,
+            batch_jobs_max=figures.batch_jobs_max,
+            seen_s=seen_s,
+        )
+        for worker_id, (figures, seen_s) in workers_of(slots).items()
+    }
+
+
+def summed_slots(gateways: Iterable[GatewayFigures]) -> list[Slot]:
+    """Return the sum of the slots of all gateways, the current one last. Maxima of sessions are
+    summed as well, so they are upper bounds; the queue is that of the system."""
+    slots = [Slot(number) for number in range(SLOTS_MAX)]
+    for gateway in gateways:
+        for part in gateway.slots:
+            if not 0 <= part.age < SLOTS_MAX:
+                continue
+            slot = slots[SLOTS_MAX - 1 - part.age]
+            slot.latencies.update(part.latencies)
+            slot.results += part.results
+            slot.failures += part.failures
+            slot.audio_ms += part.audio_ms
+            slot.sessions_max += part.sessions_max
+            slot.queued_max = max(slot.queued_max, part.queued_max)
+            slot.refused.update(part.refused)
+            slot.errors.update(part.errors)
+    return slots
+
+
+def summed_states(brokers: Iterable[BrokerFigures]) -> list[WorkerState]:
+    """Return each worker once, by its id: a worker has jobs and credits of each broker."""
+    found: dict[str, WorkerState] = {}
+    for worker in (worker for broker in brokers for worker in broker.workers):
+        known = found.get(worker.worker_id)
+        if known is not None:
+            worker = replace(
+                worker,
+                jobs=known.jobs + worker.jobs,
+                credits=known.credits + worker.credits,
+                draining=known.draining or worker.draining,
+                usage=worker.usage or known.usage,
+            )
+        found[worker.worker_id] = worker
+    return [found[worker_id] for worker_id in sorted(found)]
+
+
+def summed_workers(
+    gateways: Iterable[GatewayFigures],
+) -> dict[str, tuple[WorkerFigures, float]]:
+    """Return the sum of each worker's figures, and the age of its last result in seconds."""
+    found: dict[str, tuple[WorkerFigures, float]] = {}
+    for gateway in gateways:
+        for worker_id, part in gateway.workers.items():
+            total, seen_s = found.get(worker_id, (WorkerFigures(), part.seen_s))
+            total.add(
+                WorkerFigures(
+                    part.results,
+                    part.failures,
+                    part.audio_ms,
+                    part.busy_ms,
+                    part.batches,
+                    part.batch_jobs_max,
+                )
+            )
+            found[worker_id] = (total, min(seen_s, part.seen_s))
+    return found
+
+
+def errors_of(slots: Iterable[Slot]) -> dict[str, int]:
+    """Failed utterances and refused connections by code."""
+    errors: Counter[str] = Counter()
+    for slot in slots:
+        errors.update(slot.errors)
+        errors.update(slot.refused)
+    return dict(errors)
