@@ -16,10 +16,17 @@ from gateway.draining import drain
 from gateway.server import Server
 from gateway.settings import GatewaySettings
 from gateway.telemetry.metrics import show_limits
+from gateway.web.accept_errors import AcceptErrors
 from gateway.web.app import create_app
 from gateway.web.auth_tokens import load_tokens
+from gateway.web.certificates import Certificates, load_certificates
+from gateway.web.forwarded import Forwarded
+from gateway.web.jwt_tokens import JwtTokens
+from gateway.web.large_messages import LargeMessages
+from gateway.web.origins import WebOrigins
 from gateway.web.uvicorn_protocols import HEAD_BYTES_MAX, HttpProtocol, WebSocketProtocol
-from runtime import exit_codes, lifecycle, logging, memory, metrics, settings, tracing
+from runtime import descriptors, exit_codes, lifecycle, logging, memory, metrics, settings, tracing
+from runtime.event_loop import new_event_loop
 
 LISTEN_BACKLOG = 2_048
 PING_INTERVAL_S = 20.0
@@ -47,9 +54,12 @@ def listening_socket(host: str, port: int) -> socket.socket:
 class _Server(uvicorn.Server):
     """uvicorn with our signal handling: drain, then exit."""
 
-    def __init__(self, config: uvicorn.Config, server: Server) -> None:
+    def __init__(
+        self, config: uvicorn.Config, server: Server, certificates: Certificates | None
+    ) -> None:
         super().__init__(config)
         self._server = server
+        self._certificates = certificates
         self._draining: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
@@ -57,7 +67,11 @@ class _Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._begin_drain)
+        loop.set_exception_handler(AcceptErrors())
+        following = self._certificates and loop.create_task(self._certificates.follow())
         yield
+        if following:
+            following.cancel()
 
     def _begin_drain(self) -> None:
         if self._draining is None:
@@ -68,8 +82,20 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
+def identity_provider(values: GatewaySettings) -> JwtTokens | None:
+    if not values.jwt_keys_url:
+        return None
+    return JwtTokens(
+        keys_url=values.jwt_keys_url,
+        issuer=values.jwt_issuer,
+        audience=values.jwt_audience,
+        tenant_claim=values.jwt_tenant_claim,
+    )
+
+
 def main() -> int:
     memory.map_large()
+    descriptors.raise_limit()
     values = settings.load(GatewaySettings)
     logging.configure(values.log_level, values.log_format, "gateway")
     # At level info uvicorn logs two lines for each connection, with its full address.
@@ -77,6 +103,8 @@ def main() -> int:
     described = settings.describe(values)
     port_source = settings.http_port(os.environ)[1]
     tokens = load_tokens(values.auth_tokens_file)
+    provider = identity_provider(values)
+    certificates = load_certificates(values.tls_cert_file, values.tls_key_file)
     settings.log_effective(values, port=f"{values.port} ({port_source})")
     try:
         listener = listening_socket(values.host, values.port)
@@ -86,18 +114,25 @@ def main() -> int:
             "is another program using the port? Set PORT to a free one",
             exit_codes.UNAVAILABLE,
         )
-    metrics.serve("gateway", values.metrics_port)
+    metrics.serve("gateway", *values.metrics_address())
     tracing.start("gateway", *values.traces())
     show_limits(
         est_wait_ms_max=values.est_wait_ms_max, outbox_records_max=values.outbox_records_max
     )
     server = Server(values)
     sources = {name: text.rpartition("(")[2].rstrip(")") for name, text in described.items()}
+    origins = WebOrigins(values.allowed_origins)
     config = uvicorn.Config(
-        create_app(server, sources, tokens),
+        Forwarded(
+            create_app(server, sources, tokens, values.host_names, origins, provider),
+            values.forwarded_allow_ips,
+        ),
+        proxy_headers=False,  # They are those of ``Forwarded``.
         http=HttpProtocol,
         h11_max_incomplete_event_size=HEAD_BYTES_MAX,
-        ws=WebSocketProtocol,
+        ws=WebSocketProtocol.sharing(
+            LargeMessages(values.large_messages_bytes_max, values.message_bytes_max)
+        ),
         ws_max_size=values.message_bytes_max,
         ws_per_message_deflate=False,
         ws_ping_interval=PING_INTERVAL_S,
@@ -109,9 +144,14 @@ def main() -> int:
         timeout_graceful_shutdown=1,
     )
     structlog.get_logger().info(
-        "serving", url=f"http://{values.host}:{values.port}", gateway_id=server.gateway_id
+        "serving",
+        url=f"{values.scheme}://{values.host}:{values.port}",
+        gateway_id=server.gateway_id,
     )
-    _Server(config, server).run(sockets=[listener])
+    if certificates is not None:
+        config.ssl_context_factory = lambda _config, _default: certificates.context
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_Server(config, server, certificates).serve(sockets=[listener]))
     tracing.stop()
     return exit_codes.OK
 

@@ -1,6 +1,6 @@
 """One gateway: its parts, its messages from the broker, and its clock.
 
-A result goes from ``BrokerClient`` through ``Server._on_result`` and ``SessionRunner.feed`` to the
+A result goes from ``Brokers`` through ``Server._on_result`` and ``SessionRunner.feed`` to the
 session's core. The runner performs the actions of the core: it answers the client and calls
 ``Server.keep_result``.
 """
@@ -10,21 +10,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 
 from gateway.admission.gate import ConnectionGate
+from gateway.admission.idle import IdleConnections
 from gateway.admission.policy import Admission, served_by
 from gateway.admission.probes import probe_load
+from gateway.admission.quotas import Quotas
 from gateway.audio.audio_input import AudioInput
 from gateway.audio.decoder_pool import DecoderPool
 from gateway.audio.timeline import samples_to_ms
 from gateway.audio.vad import VadEngine
-from gateway.broker_client import BrokerClient
+from gateway.brokers.brokers import Brokers
 from gateway.session import events as e
 from gateway.session.models import ServedModels
 from gateway.session.registry import SessionRegistry, wall_ms
 from gateway.session.runner import SessionRunner
 from gateway.session.session_jobs import RETRYABLE
 from gateway.settings import GatewaySettings
+from gateway.storage.callers import Caller
 from gateway.storage.outbox import Outbox
 from gateway.storage.redis_metadata import RedisMetadata
 from gateway.storage.spool import Spool
@@ -57,16 +61,27 @@ class Server:
         self.vad = VadEngine()
         self.reader = SessionReader(settings.database_address())
         self.redis_metadata = RedisMetadata(settings.redis_address(), self.gateway_id)
+        self.quotas = Quotas(self.redis_metadata)
         self.admission = Admission(settings)
         self.activity = Activity()
         self.outbox = Outbox(settings.outbox_records_max)
         self.spool = Spool(settings.data_dir / "spool", self.gateway_id)
-        self.gate = ConnectionGate(self.admission, self.redis_metadata, self.activity, self)
+        self.gate = ConnectionGate(
+            self.admission,
+            self.redis_metadata,
+            self.activity,
+            self,
+            IdleConnections(
+                settings.idle_connections_max, settings.idle_connections_per_address_max
+            ),
+            self.quotas,
+        )
         self._decoders = DecoderPool(settings.decoders_max)
-        self._broker = BrokerClient(
+        self.brokers = Brokers(
             settings.broker_frontend,
             self.gateway_id,
             keys=settings.bus_keys("gateway"),
+            system_id=settings.system_id,
             on_message=self._on_message,
             on_jobs_lost=self._on_jobs_lost,
             expected_audio=lambda: self.admission.next_expected_audio_rates(
@@ -79,7 +94,7 @@ class Server:
             self.gateway_id,
             reader=self.reader,
             redis_metadata=self.redis_metadata,
-            send=self._broker.send,
+            send=self.brokers.send,
             services=self,
             models=self.models,
         )
@@ -92,7 +107,7 @@ class Server:
         self.vad.start()
         await self._decoders.start()
         await self.reader.open()
-        self._broker.open()
+        self.brokers.open()
         self.redis_metadata.open(lambda: self.gate.connections)
         now_s = time.monotonic()
         for record in self.spool.take():
@@ -100,6 +115,7 @@ class Server:
         self._tasks = [
             asyncio.create_task(self._run_clock()),
             asyncio.create_task(probe_load(self.vad, self.admission)),
+            asyncio.create_task(self.quotas.run()),
         ]
 
     async def close(self) -> None:
@@ -107,7 +123,7 @@ class Server:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.redis_metadata.close()
-        await self._broker.close()
+        await self.brokers.close()
         await self._decoders.close()
         await self.reader.close()
         self.vad.close()
@@ -119,32 +135,43 @@ class Server:
     def storage_backlog_full(self) -> bool:
         return self.outbox.full
 
-    def is_here(self, session_id: str) -> bool:
-        return self.registry.is_here(session_id)
+    def is_here(self, session_id: str, tenant: str) -> bool:
+        return self.registry.is_here(session_id, tenant)
 
     def session_ended(self, runner: SessionRunner) -> None:
         self.registry.end(runner)
+        self.brokers.forget(runner.session.session_id)
 
     def new_audio(self, start: e.Start, first_sample: int) -> AudioInput:
         return AudioInput(
             None if start.encoded else start.sample_rate_hz,
             self._decoders,
             max(0, self.settings.session_audio_s_max * 1000 - samples_to_ms(first_sample)),
+            declared_raw=start.declared_raw,
         )
 
     def send(self, message: Job | Cancel) -> None:
-        self._broker.send(message)
+        self.brokers.send(message)
+
+    def note_audio(self, caller: Caller, audio_s: float) -> None:
+        self.quotas.note_audio(caller, audio_s)
+
+    def refused_audio(self, caller: Caller) -> e.AudioRefused | None:
+        refusal = self.quotas.audio_refusal(caller)
+        if refusal is None:
+            return None
+        return e.AudioRefused(code=refusal.code, message=refusal.message)
 
     def submit_record(self, record: Record) -> None:
         self.outbox.put_record(record, time.monotonic())
-        self._broker.send(record)
+        self.brokers.send(record)
 
     def keep_result(self, result: Result, *, contested: bool, waited_s: float) -> None:
         now_s = time.monotonic()
         self.activity.note_latency(waited_s, now_s)
         copy = self.outbox.put_result(result, now_s, contested=contested)
         if contested:
-            self._broker.send(copy)
+            self.brokers.send(copy)
 
     # --------------------------------------------------------------------------- broker messages
 
@@ -154,6 +181,9 @@ class Server:
                 self._on_result(message)
             case Stored():
                 self._on_stored(message)
+            case Claimed(deleted=True):
+                if self.registry.on_deleted(message):
+                    self.outbox.forget_session(message.session_id)
             case Claimed():
                 self.registry.on_claimed(message)
             case Load():
@@ -192,9 +222,10 @@ class Server:
             if runner is not None:
                 runner.feed(e.KeysStored(keys=tuple(keys)))
 
-    def _on_jobs_lost(self) -> None:
-        for runner in list(self.sessions.values()):
-            runner.feed(e.JobsMayBeLost())
+    def _on_jobs_lost(self, session_ids: Iterable[str]) -> None:
+        for session_id in session_ids:
+            if (runner := self.sessions.get(session_id)) is not None:
+                runner.feed(e.JobsMayBeLost())
 
     # ----------------------------------------------------------------------------------- the clock
 
@@ -209,7 +240,9 @@ class Server:
             for runner in list(self.sessions.values()):
                 runner.feed(TICK)
         for record in self.outbox.due(now_s):
-            self._broker.send(record)
+            self.brokers.send(record)
+        self.admission.note_broker_delay(self.brokers.answer_delay_s)
+        self.admission.note_links(tuple(self.brokers.link_uses.values()))
         self._show(now_s)
         self.registry.tick(now_s)
 
@@ -217,16 +250,19 @@ class Server:
         metrics.SESSIONS_ACTIVE.set(len(self.sessions))
         metrics.OUTBOX.set(len(self.outbox))
         metrics.OUTBOX_AGE.set(self.outbox.age_s(now_s))
+        metrics.BROKER_DELAY.set(self.brokers.answer_delay_s)
         self.gate.show(now_s)
 
     # ------------------------------------------------------------------------------------- deletion
 
-    async def delete(self, session_id: str) -> bool:
-        """End the session if it runs here, and delete its rows. Return whether that is committed;
+    async def delete(self, session_id: str, tenant: str) -> bool:
+        """End the session, wherever it runs, and delete its rows. Return whether that is committed;
         if not, it will be."""
         runner = self.sessions.get(session_id)
         if runner is not None:
             runner.feed(e.Deleted())
+        else:
+            await self.registry.claim_deleted(session_id, tenant)
         self.registry.forget(session_id)
         self.outbox.forget_session(session_id)
         confirmed = self._deletions.setdefault(session_id, asyncio.Event())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from runtime.endpoints import is_loopback
 from runtime.settings import (
     BusSettings,
     DatabaseSettings,
@@ -15,11 +17,27 @@ from runtime.settings import (
     RedisSettings,
     Renamed,
     http_port,
-    is_loopback,
 )
 
 JSON_BYTES_MAX = 4_096
 """Size limit of a chunk message without its base64."""
+
+
+OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
+
+
+def _networks(listed: str) -> str:
+    names = [name.strip() for name in listed.split(",") if name.strip()]
+    for name in names:
+        if name != "*":
+            ipaddress.ip_network(name)
+    return ",".join(names)
+
+
+def _http_url(address: str) -> str:
+    if address and not address.startswith(("https://", "http://")):
+        raise ValueError("it begins with https:// or http://")
+    return address
 
 
 class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSettings):
@@ -28,14 +46,38 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
     host: str = "127.0.0.1"
     """Address to serve on. Not loopback: needs tokens, or ``ALLOW_PUBLIC_WITHOUT_AUTH=true``."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8080
-    auth_tokens_file: Annotated[Path | None, BeforeValidator(lambda value: value or None)] = None
+    auth_tokens_file: OptionalPath = None
     """Requests need one of these tokens (``asr token``). Not set: every request is allowed."""
+    jwt_keys_url: Annotated[str, AfterValidator(_http_url)] = ""
+    """URL of an identity provider's keys (a JWK set). Its signed JWTs are tokens, too."""
+    jwt_issuer: str = ""
+    """The claim ``iss`` of these JWTs. Needed with ``JWT_KEYS_URL``."""
+    jwt_audience: str = ""
+    """Their claim ``aud``. Needed with ``JWT_KEYS_URL``."""
+    jwt_tenant_claim: str = ""
+    """Name of the claim with the tenant. Empty: all have the tenant ``default``."""
     allow_public_without_auth: bool = False
+    tls_cert_file: OptionalPath = None
+    """Certificate chain in PEM: the gateway serves HTTPS and WSS only. Needs ``TLS_KEY_FILE``."""
+    tls_key_file: OptionalPath = None
+    """Its private key in PEM, without a password."""
+    forwarded_allow_ips: Annotated[str, AfterValidator(_networks)] = "127.0.0.1,::1"
+    """Comma-separated addresses and networks of reverse proxies, whose ``X-Forwarded-For``,
+    ``-Proto`` and ``-Host`` are believed; ``*``: everybody's."""
     allowed_origins: str = ""
     """Comma-separated web origins that may open a WebSocket, besides the gateway's; ``*``: all."""
 
+    allowed_hosts: str = ""
+    """Comma-separated names, besides those without a dot and the machine's, under which clients
+    reach the gateway; ``*.example.org``: all below that one, ``*``: all. Not used where
+    requests need a token."""
+
     max_connections: Annotated[int, Field(ge=0)] = 1_000
     """WebSockets of all gateways; further ones get 503. 0: no limit."""
+    idle_connections_max: Annotated[int, Field(ge=0)] = 500
+    """WebSockets of each gateway that have no session; further ones get 503. 0: no limit."""
+    idle_connections_per_address_max: Annotated[int, Field(ge=0)] = 250
+    """The same from one client address. 0: no limit."""
     min_workers: Annotated[int, Field(ge=0)] = 1
     """With fewer ready workers of its model a new session gets 503."""
     asr_default_model: str = ""
@@ -63,15 +105,18 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
     """Seconds of audio per second expected of a new session until it is measured."""
     admit_sessions_per_s_max: Annotated[float, Field(ge=0)] = 100.0
     """New sessions per second and gateway; further ones get 503. 0: no limit."""
-    admit_busy_max: Annotated[float, Field(ge=0, le=1)] = 0.82
+    admit_busy_max: Annotated[float, Field(ge=0, le=1)] = 0.86
     """Share of time in which the gateway's event loop runs or waits for a processor, new sessions
     included, audio that arrives faster than real time excluded; above it new sessions get 503. 0:
     no limit."""
     admit_delay_ms_max: Annotated[int, Field(ge=0)] = 300
     """Time that the gateway takes for one frame of audio; above it new sessions get 503. 0: no
     limit."""
-    chunk_bytes_max: Annotated[int, Field(ge=1024, le=1 << 26)] = 1 << 20
+    chunk_bytes_max: Annotated[int, Field(ge=1024, le=1 << 26)] = 1 << 26
     """Largest chunk of audio, decoded; a larger one closes the connection with 1009."""
+    large_messages_bytes_max: Annotated[int, Field(ge=1 << 20)] = 256 << 20
+    """Bytes of large messages of all connections of a gateway, being received or processed. Beyond
+    it connections wait, but for one; at least one message is always received."""
     session_audio_s_max: Annotated[int, Field(ge=1)] = 4 * 3600
     """Longest audio of a session; then ``audio_too_long``."""
     resume_wait_s: Annotated[float, Field(ge=0, le=86_400)] = 60.0
@@ -85,6 +130,10 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
     """Concurrent uploads of each gateway; further ones get 429 ``too_many_uploads``."""
     upload_bytes_max: Annotated[int, Field(ge=1024)] = 512 << 20
     """Largest upload; a larger one gets 413 ``file_too_large``. It is kept in ``TMPDIR``."""
+    jobs_max: Annotated[int, Field(ge=0)] = 1_000
+    """Files submitted for later in ``DATA_DIR/jobs``; further ones get 429 ``too_many_jobs``."""
+    jobs_bytes_max: Annotated[int, Field(ge=1024)] = 8 << 30
+    """Their bytes; a file that does not fit gets the same."""
     outbox_records_max: Annotated[int, Field(ge=100)] = 200_000
     """Records waiting to be stored; from then on new sessions get 503 ``storage_backlog``."""
     endpoint_silence_ms: Annotated[int, Field(ge=200, le=3000)] = 600
@@ -103,14 +152,41 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
 
     @model_validator(mode="after")
     def _public_needs_consent(self) -> GatewaySettings:
-        consent = self.auth_tokens_file is not None or self.allow_public_without_auth
+        consent = self.needs_tokens or self.allow_public_without_auth
         if not consent and not is_loopback(self.host):
             raise ValueError(
                 f"HOST {self.host} is not loopback and every request would be allowed; set "
-                "AUTH_TOKENS_FILE, or ALLOW_PUBLIC_WITHOUT_AUTH=true if a reverse proxy "
-                "authenticates clients"
+                "AUTH_TOKENS_FILE or JWT_KEYS_URL, or ALLOW_PUBLIC_WITHOUT_AUTH=true if a reverse "
+                "proxy authenticates clients"
             )
         return self
+
+    @model_validator(mode="after")
+    def _certificate_has_key(self) -> GatewaySettings:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("TLS_CERT_FILE and TLS_KEY_FILE are needed together")
+        return self
+
+    @model_validator(mode="after")
+    def _jwt_needs_issuer_and_audience(self) -> GatewaySettings:
+        if self.jwt_keys_url and not (self.jwt_issuer and self.jwt_audience):
+            raise ValueError("JWT_KEYS_URL needs JWT_ISSUER and JWT_AUDIENCE")
+        return self
+
+    @property
+    def needs_tokens(self) -> bool:
+        """Whether requests need an access token."""
+        return self.auth_tokens_file is not None or bool(self.jwt_keys_url)
+
+    @property
+    def scheme(self) -> str:
+        return "http" if self.tls_cert_file is None else "https"
+
+    @property
+    def host_names(self) -> list[str]:
+        """Names under which clients may reach the gateway without a token."""
+        listed = [name.strip() for name in self.allowed_hosts.split(",")]
+        return [name for name in (*listed, self.host) if name]
 
     @property
     def model_names(self) -> list[str]:

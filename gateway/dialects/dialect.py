@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from gateway.session import events as e
 from gateway.session.limits import Traits
@@ -16,6 +16,45 @@ class Ignored:
     not answered."""
 
     reason: str
+
+
+WAITING_MAX = 2_000
+"""Requests of a connection, such as to end an utterance, that wait for texts to be answered. More
+than the turns of 100 ms in ``SessionLimits.unanswered_audio_ms_max``."""
+TOO_MANY = Ignored("too_many_waiting")
+"""One more of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A text message that the dialect itself sends at once: the protocol has it, and sessions do
+    not. ``problem``: it is an error answer, which is counted by this code."""
+
+    text: str
+    problem: str | None = None
+
+
+Parsed = e.ClientEvent | Ignored | Reply
+Query = Mapping[str, Sequence[str]]
+"""The query of a connection's address: each name with all of its values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """What the client says before its first message."""
+
+    query: Query = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """By lower-case name; without access tokens."""
+    subprotocols: Sequence[str] = ()
+
+
+class QueryError(ValueError):
+    """The query is invalid: the upgrade is answered with status 400 and ``body``."""
+
+    def __init__(self, message: str, body: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.body = body
 
 
 class MessageError(ValueError):
@@ -42,16 +81,31 @@ class Dialect(Traits, Protocol):
     """The dialect of one connection. It translates and decides nothing; its only state is what the
     protocol leaves implicit."""
 
-    @property
-    def stays_open(self) -> bool:
-        """Whether the connection stays open for another session after the one that ended."""
+    stays_open: bool
+    """Whether the connection stays open for another session after the one that ended."""
+    may_start_again: bool = False
+    """Whether the connection stays open after a refused start, for a corrected one."""
 
-    def parse(self, message: str | bytes) -> Sequence[e.ClientEvent | Ignored]:
-        """Translate one WebSocket message of the client into events, in order.
+    def served_name(self, asked: str) -> str:
+        """Return the served name that ``?model=`` of the address asks for; empty: any. The names
+        of another service's models are none of ours."""
+        return asked
+
+    def greeting(self) -> Sequence[str]:
+        """The messages that the server sends first."""
+        return ()
+
+    def parse(self, message: str | bytes) -> Sequence[Parsed]:
+        """Translate one WebSocket message of the client into events and replies, in order.
 
         Raises:
             MessageError: with the code and the text of the error answer.
         """
+
+    def hung_up(self) -> Sequence[e.ClientEvent]:
+        """The client has closed the connection properly. Returns what that means where it is the
+        protocol's way to end a session; otherwise the session is interrupted."""
+        return ()
 
     def encode(self, answer: e.Answer) -> Sequence[str]:
         """Translate ``answer`` into WebSocket text messages; none if the protocol has none."""

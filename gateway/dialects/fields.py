@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import json
+import re
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -20,6 +24,13 @@ HOTWORDS_MAX = 200
 HOTWORD_CHARS_MAX = 64
 RESUME_TOKEN_CHARS_MAX = 128
 INDEX_MAX = (1 << 31) - 1
+NAMES_SHOWN_MAX = 16
+"""Names without effect, of fields or parameters, that warnings show."""
+NAME_CHARS_SHOWN_MAX = 64
+"""Characters of each."""
+BINARY_JSON_BYTES_MAX = 4_096
+"""Of a JSON object in a binary message, in protocols whose texts are JSON and whose audio is
+binary."""
 
 SessionId = Annotated[str, Meta(pattern=rf"\A{SESSION_ID_PATTERN}\Z")]
 UserId = Annotated[str, Meta(max_length=USER_ID_CHARS_MAX)]
@@ -57,6 +68,23 @@ def storable_hotwords(words: Iterable[str], name: str) -> tuple[str, ...]:
     return tuple(storable(word, name) for word in kept)
 
 
+def shown_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the first of ``names``, cut, as warnings show them: a client may send any number."""
+    return tuple(name[:NAME_CHARS_SHOWN_MAX] for name in itertools.islice(names, NAMES_SHOWN_MAX))
+
+
+def as_text(message: str | bytes) -> str | bytes:
+    """Return ``message`` as a text if it is a short JSON object. Some clients send all of their
+    messages as binary ones. Audio cannot look like this."""
+    if not isinstance(message, bytes) or len(message) > BINARY_JSON_BYTES_MAX:
+        return message
+    if message[:1] == b"{" and message.rstrip()[-1:] == b"}":
+        with contextlib.suppress(ValueError):
+            text = message.decode()
+            return text if isinstance(json.loads(text), dict) else message
+    return message
+
+
 def in_range(rate_hz: float, name: str) -> int:
     """Return the sample rate as an integer.
 
@@ -68,3 +96,23 @@ def in_range(rate_hz: float, name: str) -> int:
             f"{name} must be from {RAW_SAMPLE_RATE_HZ_MIN} to {RAW_SAMPLE_RATE_HZ_MAX}"
         )
     return int(rate_hz)
+
+
+_BETWEEN_PHRASES = re.compile(r"[,;，；、\n]+|[.。!?！？]+(?:\s+|$)")
+_CHINESE = re.compile("[\u4e00-\u9fff]")
+PHRASE_WORDS_MAX = 4
+PHRASE_CHINESE_CHARS_MAX = 8
+"""More are a sentence, whose common words would be no hotwords."""
+
+
+def prompt_hotwords(prompt: str) -> tuple[str, ...]:
+    """Return the words and short phrases that ``prompt`` lists; none if it is prose, or exceeds
+    the limits of ``Hotwords``."""
+    phrases = tuple(filter(None, map(str.strip, _BETWEEN_PHRASES.split(prompt))))
+    listed = len(phrases) <= HOTWORDS_MAX and all(
+        len(phrase) <= HOTWORD_CHARS_MAX
+        and len(phrase.split()) <= PHRASE_WORDS_MAX
+        and len(_CHINESE.findall(phrase)) <= PHRASE_CHINESE_CHARS_MAX
+        for phrase in phrases
+    )
+    return phrases if listed else ()

@@ -3,8 +3,10 @@ clients use it. A connection has one recording after another; each is a session.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,27 +14,29 @@ from typing import Any, Literal
 
 from msgspec import to_builtins
 
-from gateway.dialects.dialect import Ignored, MessageError
+from gateway.dialects.dialect import Dialect, Ignored, MessageError, Parsed, Reply
 from gateway.dialects.fields import (
     LANGUAGE_CHARS_MAX,
+    as_text,
     in_range,
     storable,
     storable_hotwords,
 )
 from gateway.dialects.increments import Increments
-from gateway.dialects.recognised import recognised
 from gateway.dialects.speakers import speaker_name, with_speakers
 from gateway.dialects.strict_json import parse_object
 from gateway.session import events as e
+from gateway.session.recognised import recognised
 from wire.messages import Lane, Token
 
 WAV_NAME_CHARS_MAX = 256
 HOTWORDS_TEXT_CHARS_MAX = 65_536
 """Length of hotwords in one string, weights and spaces included; then ``bad_message``."""
-RATE_DIGITS_MAX = 6
+RATE_CHARS_MAX = 16
 BEHIND_THE_END = Ignored("behind_the_end")
+WEIGHTS = e.SessionWarning(code="weights_ignored", message="weights of hotwords are ignored")
 
-Reply = dict[str, Any]
+Message = dict[str, Any]
 RecordingMode = Literal["offline", "online", "2pass"]
 _MODES: dict[str, RecordingMode] = {
     "offline": "offline",
@@ -58,6 +62,11 @@ class _Settings:
     """Empty: the model detects it."""
     speakers: bool = False
     itn: bool | None = None
+    utterance_ends: bool = True
+    """In mode online each utterance ends with ``is_final``. FunASR's C++ clients, which alone send
+    ``svs_itn``, close the connection on the first one."""
+    weighted: bool = False
+    """Hotwords have weights."""
 
 
 @dataclass(slots=True)
@@ -75,13 +84,13 @@ class _Recording:
     error: str | None = None
     segments: list[e.SegmentText] = field(default_factory=list)
     """Kept in mode offline only, whose single reply contains all of them."""
-    warnings: tuple[e.StartWarning, ...] = ()
+    warnings: tuple[e.SessionWarning, ...] = ()
     """Told in the next reply."""
-    held: Reply | None = None
+    held: Message | None = None
     """A reply after the end of the recording, held back because it may be the last."""
 
 
-class Funasr:
+class Funasr(Dialect):
     """``new_session_id`` makes the session ids, which the protocol does not have."""
 
     name = "funasr"
@@ -95,37 +104,57 @@ class Funasr:
         self._recordings: deque[_Recording] = deque()
         """Recordings without a final reply. Answers concern the first, messages the last: the C++
         client sends its next file without waiting for the result of the one before."""
+        self._refusal = ""
+        """Why the last start was refused. Its audio is ignored, and its end is answered."""
 
     # -------------------------------------------------------------------------------------- parsing
 
-    def parse(self, message: str | bytes) -> Sequence[e.ClientEvent | Ignored]:
+    def parse(self, message: str | bytes) -> Sequence[Parsed]:
         recording = self._recordings[-1] if self._recordings else None
+        message = as_text(message)
         if isinstance(message, bytes):
-            if recording is not None and recording.finished:
+            if self._refusal or (recording is not None and recording.finished):
                 return (BEHIND_THE_END,)  # The last frame of a microphone.
             chunk = e.Chunk(data=message, chunk_index=None, session_id=None)
             return (chunk,) if recording is not None else (self._begin(), chunk)
         fields = parse_object(message)
-        if fields.get("is_speaking") is False or fields.get("is_end") is True:
-            return self._end(wants_end=fields.get("is_end") is True)
+        wants_end = _truth(fields.get("is_end")) is True
+        if wants_end or _truth(fields.get("is_speaking")) is False:
+            if self._refusal:
+                return self._end_refused(wants_end=wants_end)
+            return self._end(wants_end=wants_end)
         if recording is not None and not recording.finished:
             return (Ignored("inside_a_recording"),)  # Settings belong to the start.
-        self._settings = _settings(fields, self._settings)
+        try:
+            self._settings = _settings(fields, self._settings)
+        except MessageError as error:
+            self._refusal = f"{error.code}: {error}"
+            raise
+        self._refusal = ""
         return (self._begin(),)
+
+    def _end_refused(self, *, wants_end: bool) -> Sequence[Parsed]:
+        """The last reply of a recording that was not taken: its client waits for one."""
+        refusal, self._refusal = self._refusal, ""
+        settings = self._settings
+        more: Message = {"is_end": True} if wants_end else {"is_final": True}
+        last = _reply(settings, settings.mode, "", error=refusal, **more)
+        return (Reply(json.dumps(last, ensure_ascii=False)),)
 
     def _begin(self) -> e.Start:
         settings, session_id = self._settings, self._new_session_id()
-        increments = Increments(revisable=settings.mode == "2pass")
+        increments = Increments(
+            revisable=settings.mode == "2pass",
+            keeps_last=settings.mode == "online" and settings.utterance_ends,
+        )
         self._recordings.append(_Recording(session_id, settings, increments))
         return e.Start(
             session_id=session_id,
-            user_id="",
             mode="stream",
             sample_rate_hz=settings.sample_rate_hz,
             language=settings.language,
             hotwords=settings.hotwords,
             partials=settings.mode != "offline",
-            resume_token=None,
             speakers=settings.speakers,
             # As in FunASR's server, increments that cannot be corrected stay as they are spoken.
             itn=settings.itn if settings.mode != "online" else None,
@@ -146,14 +175,17 @@ class Funasr:
     def encode(self, answer: e.Answer) -> Sequence[str]:
         recording = self._recordings[0] if self._recordings else None
         if isinstance(answer, e.Started) and recording is not None:
-            recording.warnings = answer.warnings
+            weights = (WEIGHTS,) if recording.settings.weighted else ()
+            recording.warnings = (*answer.warnings, *weights)
+        if isinstance(answer, e.Finished) and recording is not None:
+            recording.warnings += answer.warnings
         replies = list(self._replies(answer))
         if replies and recording is not None and recording.warnings:
             replies[0] = {**replies[0], "warnings": to_builtins(recording.warnings)}
             recording.warnings = ()
         return [json.dumps(reply, ensure_ascii=False) for reply in replies]
 
-    def _replies(self, answer: e.Answer) -> Sequence[Reply]:
+    def _replies(self, answer: e.Answer) -> Sequence[Message]:
         recording = self._recordings[0] if self._recordings else None
         if isinstance(answer, e.Problem):
             return _problem(recording, self._settings, answer)
@@ -185,7 +217,7 @@ def _settings(fields: dict[str, Any], before: _Settings) -> _Settings:
     if (rate := fields.get("audio_fs")) is not None:
         changed["sample_rate_hz"] = _sample_rate_hz(rate)
     if (hotwords := fields.get("hotwords")) is not None:
-        changed["hotwords"] = _hotwords(hotwords)
+        changed["hotwords"], changed["weighted"] = _hotwords(hotwords)
     if (language := fields.get("svs_lang")) is not None:
         changed["language"] = _language(language)
     if (speakers := fields.get("speakers")) is not None:
@@ -198,15 +230,26 @@ def _settings(fields: dict[str, Any], before: _Settings) -> _Settings:
             if not isinstance(itn, bool):
                 raise MessageError(f"{name} must be true or false")
             changed["itn"] = itn
+    if "mode" in fields:
+        changed["utterance_ends"] = "svs_itn" not in fields
     return replace(before, **changed)
 
 
 def _sample_rate_hz(value: Any) -> int:
-    digits = isinstance(value, str) and value.isascii() and value.isdigit()
-    rate = int(value) if digits and len(value) <= RATE_DIGITS_MAX else value
-    if type(rate) is not int:
-        raise MessageError("audio_fs must be an integer")
-    return in_range(rate, "audio_fs")
+    """Any number, also as a text."""
+    if isinstance(value, str) and len(value) <= RATE_CHARS_MAX:
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    if type(value) not in (int, float):
+        raise MessageError("audio_fs must be a number")
+    return in_range(value, "audio_fs")
+
+
+def _truth(value: Any) -> bool | None:
+    """What a client means by ``true``, 1 or ``"true"``, and the opposites; None: neither."""
+    if isinstance(value, str):
+        return {"true": True, "1": True, "false": False, "0": False}.get(value.strip().lower())
+    return bool(value) if type(value) in (bool, int, float) and value in (0, 1) else None
 
 
 def _language(value: Any) -> str:
@@ -215,9 +258,9 @@ def _language(value: Any) -> str:
     return "" if value == "auto" else storable(value, "svs_lang")
 
 
-def _hotwords(value: Any) -> tuple[str, ...]:
+def _hotwords(value: Any) -> tuple[tuple[str, ...], bool]:
     """Hotwords from a JSON object (word to weight), its text, or words separated by commas or
-    spaces. The models have no weights, so weights are ignored."""
+    spaces; and whether they differ in weight, which the models do not take."""
     if isinstance(value, str):
         if len(value) > HOTWORDS_TEXT_CHARS_MAX:
             raise MessageError(f"hotwords must be at most {HOTWORDS_TEXT_CHARS_MAX} characters")
@@ -227,26 +270,27 @@ def _hotwords(value: Any) -> tuple[str, ...]:
             value = re.split(r"[,，\n]" if re.search(r"[,，\n]", value) else r"\s", value)
     if not isinstance(value, dict | list):
         raise MessageError("hotwords must be a string or an object")
+    weighted = isinstance(value, dict) and len({str(weight) for weight in value.values()}) > 1
     stripped = (str(word).strip() for word in value)
-    return storable_hotwords((word for word in stripped if word), "hotwords")
+    return storable_hotwords((word for word in stripped if word), "hotwords"), weighted
 
 
 # ------------------------------------------------------------------------------------------ replies
 
 
-def _reply(settings: _Settings, mode: str, text: str, **more: Any) -> Reply:
+def _reply(settings: _Settings, mode: str, text: str, **more: Any) -> Message:
     # Older clients fail without ``text``, and ignore a message without ``mode``.
     fields = {"mode": mode, "text": text, "wav_name": settings.wav_name, "is_final": False}
     return {**fields, **more}
 
 
-def _released(recording: _Recording) -> list[Reply]:
+def _released(recording: _Recording) -> list[Message]:
     """Return the reply that was held back."""
     held, recording.held = recording.held, None
     return [held] if held is not None else []
 
 
-def _partial(recording: _Recording, answer: e.PartialText) -> Sequence[Reply]:
+def _partial(recording: _Recording, answer: e.PartialText) -> Sequence[Message]:
     settings = recording.settings
     if settings.mode == "offline" or answer.segment_index != recording.next_segment_index:
         return ()
@@ -255,7 +299,7 @@ def _partial(recording: _Recording, answer: e.PartialText) -> Sequence[Reply]:
     return (*_released(recording), _reply(settings, mode, text)) if text else ()
 
 
-def _segment(recording: _Recording, answer: e.SegmentText) -> Sequence[Reply]:
+def _segment(recording: _Recording, answer: e.SegmentText) -> Sequence[Message]:
     recording.next_segment_index = answer.segment_index + 1
     settings = recording.settings
     if settings.mode == "offline":
@@ -263,10 +307,11 @@ def _segment(recording: _Recording, answer: e.SegmentText) -> Sequence[Reply]:
         return ()
     if settings.mode == "online":
         text = recording.increments.final(answer.text)
-        if not text:
+        if not answer.text or not (text or settings.utterance_ends):
             return ()
         more = recognised([answer]) | _speaker(answer)
         reply = _reply(settings, "online", text, **more)
+        reply["is_final"] = settings.utterance_ends
     else:
         text = recording.increments.sentence(answer.text)
         more = _times(text, [answer]) | recognised([answer]) | _speaker(answer)
@@ -281,7 +326,7 @@ def _segment(recording: _Recording, answer: e.SegmentText) -> Sequence[Reply]:
 
 def _problem(
     recording: _Recording | None, settings: _Settings, problem: e.Problem
-) -> Sequence[Reply]:
+) -> Sequence[Message]:
     error = f"{problem.code}: {problem.message}"
     if recording is None:
         return (_reply(settings, settings.mode, "", error=error),)
@@ -296,7 +341,7 @@ def _problem(
     return (*_released(recording), _reply(settings, settings.mode, "", error=error))
 
 
-def _finished(recording: _Recording, answer: e.Finished) -> Sequence[Reply]:
+def _finished(recording: _Recording, answer: e.Finished) -> Sequence[Message]:
     """The last messages. ``is_end`` follows all texts, if the client expects it."""
     settings, error = recording.settings, recording.error
     replies = _released(recording)
@@ -333,7 +378,7 @@ def _times(text: str, segments: Sequence[e.SegmentText]) -> dict[str, Any]:
         "stamp_sents": [
             {
                 "text_seg": " ".join(token.text for token in segment.tokens),
-                "punc": "",
+                "punc": _punctuation(segment.text),
                 "start": segment.tokens[0].start_ms,
                 "end": segment.tokens[-1].end_ms,
                 "ts_list": _pairs(segment.tokens),
@@ -342,6 +387,12 @@ def _times(text: str, segments: Sequence[e.SegmentText]) -> dict[str, Any]:
             for segment in spoken
         ],
     }
+
+
+def _punctuation(text: str) -> str:
+    """The mark at the end of a sentence."""
+    last = text.strip()[-1:]
+    return last if unicodedata.category(last or " ")[0] == "P" else ""
 
 
 def _spk(segment: e.SegmentText) -> dict[str, int]:

@@ -10,11 +10,13 @@ class Increments:
 
     ``revisable``: the client replaces the increments of a segment with its final text, so every new
     word is sent at once. Otherwise a word is sent when two consecutive partial results agree on it,
-    because it cannot be corrected later.
+    because it cannot be corrected later. ``keeps_last``: the last word of a partial result is kept
+    back, so that the final result has some.
     """
 
-    def __init__(self, *, revisable: bool) -> None:
+    def __init__(self, *, revisable: bool, keeps_last: bool = False) -> None:
         self._revisable = revisable
+        self._keeps_last = keeps_last
         self._before = ""
         """The text of the last segment that had one."""
         self._sent: list[str] = []
@@ -26,6 +28,8 @@ class Increments:
         words = _words(text)
         kept = len(words) if self._revisable else _common(words, self._previous)
         self._previous = words
+        if self._keeps_last:
+            kept = min(kept, len(words) - 1)
         if words[: len(self._sent)] != self._sent:
             return ""
         return self._advance(text, words, kept)

@@ -5,15 +5,17 @@ Only translates; the session decides what a message means.
 
 from __future__ import annotations
 
+import binascii
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
-from msgspec import to_builtins
+from msgspec import structs, to_builtins
 from msgspec.structs import asdict
 
-from gateway.dialects.dialect import MessageError
+from gateway.dialects import base64_audio
+from gateway.dialects.dialect import Dialect, Handshake, MessageError
 from gateway.dialects.fields import (
     INDEX_MAX,
     Hotwords,
@@ -24,6 +26,7 @@ from gateway.dialects.fields import (
     SampleRateHz,
     SessionId,
     UserId,
+    shown_names,
     storable,
     storable_hotwords,
 )
@@ -39,6 +42,7 @@ class StartMessage(msgspec.Struct, frozen=True, tag_field="action", tag="start")
     user_id: UserId | None = None
     mode: e.Mode = "auto"
     sample_rate: SampleRateHz = 16_000
+    encoding: Literal["pcm_s16le"] | None = None
     model: Model | None = None
     language: Language | None = None
     hotwords: Hotwords = ()
@@ -69,26 +73,36 @@ class _PlainChunk(ChunkMessage, frozen=True, tag="chunk", forbid_unknown_fields=
 
 
 _START_FIELDS = frozenset({"action", *StartMessage.__struct_fields__})
-UNKNOWN_FIELDS_MAX = 16
-"""Fields of a start that a warning names."""
-UNKNOWN_FIELD_CHARS_MAX = 64
-"""Characters of each name."""
+_PARAMETERS = ("model", "resume")
+"""Of the address."""
 _PLAIN_CHUNK = msgspec.json.Decoder(_PlainChunk | FinishMessage)
 """A union, because msgspec accepts a single class without its ``action``."""
+LARGE_CHARS = 1 << 20
+"""Length from which on the audio of a message is decoded in pieces of this length."""
+_AUDIO_KEY = '"audio_data"'
 _PLAIN_CHUNK_QUOTES = 14
 """Of four keys and three strings. With a key that is repeated there would be more."""
 
 
-class Native:
-    """The native protocol as a ``Dialect``. It keeps no state."""
+class Native(Dialect):
+    """The native protocol as a ``Dialect``. Its state does not change."""
 
     name = "native"
     resumable = True
     lane: Lane = "live"
-    stays_open = False
+    stays_open = True
+    may_start_again = True
+
+    def __init__(self, handshake: Handshake = Handshake()) -> None:  # noqa: B008 - frozen
+        unknown = [f"?{name}" for name in handshake.query if name not in _PARAMETERS]
+        self._ignored = shown_names(unknown)
+        """Parameters of the address that have no effect."""
 
     def parse(self, message: str | bytes) -> Sequence[e.ClientEvent]:
-        return (parse(message),)
+        event = parse(message)
+        if self._ignored and isinstance(event, e.Start):
+            event = structs.replace(event, ignored_fields=self._ignored + event.ignored_fields)
+        return (event,)
 
     def encode(self, answer: e.Answer) -> Sequence[str]:
         return (encode(answer),)
@@ -102,27 +116,48 @@ def parse(message: str | bytes) -> e.ClientEvent:
     """
     if isinstance(message, bytes):
         return e.Chunk(data=message, chunk_index=None, session_id=None)
+    if len(message) > LARGE_CHARS and (chunk := _parse_large(message)) is not None:
+        return chunk
     # Most messages are chunks in this form. The general way takes 60 % longer.
     try:
-        chunk = _PLAIN_CHUNK.decode(message)
+        plain = _PLAIN_CHUNK.decode(message)
     except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
         return _parse_any(message)
     quotes = message.count('"')
-    if not isinstance(chunk, _PlainChunk) or quotes != _PLAIN_CHUNK_QUOTES or "\\" in message:
+    if not isinstance(plain, _PlainChunk) or quotes != _PLAIN_CHUNK_QUOTES or "\\" in message:
         return _parse_any(message)
     return e.Chunk(
-        data=chunk.audio_data, chunk_index=chunk.chunk_index, session_id=chunk.session_id
+        data=plain.audio_data, chunk_index=plain.chunk_index, session_id=plain.session_id
     )
+
+
+def _parse_large(text: str) -> e.ClientEvent | None:
+    """Translate a chunk in the usual form. It decodes the audio piece by piece, so that in a thread
+    it gives way to the event loop. None: it has another form."""
+    key = text.find(_AUDIO_KEY)
+    begin = text.find('"', key + len(_AUDIO_KEY)) + 1
+    end = text.find('"', begin)
+    if key < 0 or end < 0:
+        return None
+    chunk = parse(text[:begin] + text[end:])
+    if not isinstance(chunk, e.Chunk) or chunk.data:
+        return None
+    pieces: list[bytes] = []
+    try:
+        for at in range(begin, end, LARGE_CHARS):
+            piece = text[at : min(end, at + LARGE_CHARS)]
+            pieces.append(binascii.a2b_base64(piece, strict_mode=True))
+    except ValueError:
+        return None
+    if any(len(piece) != LARGE_CHARS // 4 * 3 for piece in pieces[:-1]):
+        return None  # There is padding before the end.
+    return structs.replace(chunk, data=b"".join(pieces))
 
 
 def _parse_any(text: str) -> e.ClientEvent:
     fields = parse_object(text)
     try:
-        message: StartMessage | ChunkMessage | FinishMessage = msgspec.convert(
-            fields, StartMessage | ChunkMessage | FinishMessage
-        )
-    except msgspec.ValidationError as error:
-        raise _message_error(str(error), fields) from error
+        message = _convert(fields)
     except UnicodeEncodeError as error:
         raise MessageError("a string has a lone surrogate") from error
     if isinstance(message, StartMessage):
@@ -134,9 +169,28 @@ def _parse_any(text: str) -> e.ClientEvent:
     )
 
 
+def _convert(fields: dict[str, Any]) -> StartMessage | ChunkMessage | FinishMessage:
+    try:
+        return msgspec.convert(fields, StartMessage | ChunkMessage | FinishMessage)
+    except msgspec.ValidationError as error:
+        problem = _message_error(str(error), fields)
+        if problem.code != "bad_base64":
+            raise problem from error
+    try:
+        fields["audio_data"] = base64_audio.decode(fields["audio_data"], "audio_data")
+    except MessageError as error:
+        error.chunk_index = problem.chunk_index
+        raise
+    return _convert(fields)
+
+
 def _start(message: StartMessage, fields: dict[str, Any]) -> e.Start:
     token = message.resume_token
-    unknown = [name for name in fields if name not in _START_FIELDS][:UNKNOWN_FIELDS_MAX]
+    unknown = [name for name in fields if name not in _START_FIELDS]
+    # The rate of 16 kHz may be a default that the client never thought of.
+    is_explicit = "sample_rate" in fields or message.mode == "stream"
+    if message.encoding is not None and not is_explicit:
+        unknown.append("encoding (without sample_rate or mode stream)")
     return e.Start(
         session_id=message.session_id,
         user_id=storable(message.user_id or "", "user_id"),
@@ -146,12 +200,14 @@ def _start(message: StartMessage, fields: dict[str, Any]) -> e.Start:
         language=storable(message.language or "", "language"),
         hotwords=storable_hotwords(message.hotwords, "hotwords"),
         partials=message.partials,
+        result_per_file=message.mode == "auto",
         speakers=message.speakers,
         punctuation=message.punctuation,
         itn=message.itn,
         resume_token=None if token is None else storable(token, "resume_token"),
         next_segment_index=message.next_segment_index,
-        ignored_fields=tuple(name[:UNKNOWN_FIELD_CHARS_MAX] for name in unknown),
+        declared_raw=message.encoding is not None and is_explicit,
+        ignored_fields=shown_names(unknown),
     )
 
 
@@ -175,14 +231,16 @@ def _message_error(problem: str, fields: dict[str, Any]) -> MessageError:
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
-_HEADS: dict[type, dict[str, str]] = {
+HEADS: dict[type, dict[str, str]] = {
     e.Started: {"type": "ack", "status": "session_started"},
     e.Resumed: {"type": "ack", "status": "session_resumed"},
     e.PartialText: {"type": "partial_result"},
     e.SegmentText: {"type": "chunk_result"},
+    e.SilentFile: {"type": "chunk_result"},
     e.Finished: {"type": "final_result"},
     e.Problem: {"type": "error"},
 }
+"""First fields of the answers' messages."""
 
 
 _RECOGNISED = ("language", "emotion", "events")
@@ -194,13 +252,16 @@ def encode(answer: e.Answer) -> str:
     if isinstance(answer, e.ChunkReceived):  # The most frequent one. It needs no escapes.
         return f'{{"type":"ack","status":"received","chunk_index":{answer.chunk_index}}}'
     if isinstance(answer, e.Started | e.Resumed):
-        return _ENCODER.encode(_HEADS[type(answer)] | to_builtins(answer))
+        return _ENCODER.encode(HEADS[type(answer)] | to_builtins(answer))
     fields = asdict(answer)
-    if isinstance(answer, e.SegmentText):
+    if isinstance(answer, e.PartialText):
+        fields = {"segment_index": answer.segment_index, "text": answer.text}
+    elif isinstance(answer, e.SegmentText):
         del fields["tokens"]  # Not in this protocol.
         for name in _RECOGNISED:
             fields[name] = fields[name] or None
     elif isinstance(answer, e.Finished):
         fields["duration"] = fields.pop("duration_ms") / 1000
+        fields["warnings"] = to_builtins(answer.warnings) or None
     said = {name: value for name, value in fields.items() if value is not None}
-    return _ENCODER.encode(_HEADS[type(answer)] | said)
+    return _ENCODER.encode(HEADS[type(answer)] | said)

@@ -14,10 +14,16 @@ from typing import Any, Literal, cast, get_args
 
 from msgspec import to_builtins
 
-from gateway.dialects.fields import LANGUAGE_CHARS_MAX
-from gateway.dialects.recognised import main_language, recognised
-from gateway.dialects.subtitles import Segment, TimedText, to_srt, to_vtt
+from gateway.dialects.dialect import MessageError
+from gateway.dialects.fields import (
+    LANGUAGE_CHARS_MAX,
+    prompt_hotwords,
+    shown_names,
+    storable_hotwords,
+)
+from gateway.dialects.subtitles import segment_of, to_srt, to_vtt
 from gateway.session import events as e
+from gateway.session.recognised import main_language, recognised
 from wire.messages import Lane, ServedModel
 
 ResponseFormat = Literal["json", "text", "verbose_json", "diarized_json", "srt", "vtt"]
@@ -25,19 +31,24 @@ Granularity = Literal["segment", "word"]
 FIELD_BYTES_MAX = 65_536
 """Size limit of a field other than the file, enough for a long prompt."""
 
-OPENAI_MODELS = frozenset(
-    {"whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-transcribe-diarize"}
-)
-"""OpenAI's own models, which clients name by default: then the language decides."""
+
+def is_openais(model: str) -> bool:
+    """Whether this is a model of OpenAI, which clients name by default: then the language
+    decides."""
+    return model == "whisper-1" or model.startswith("gpt-")
+
 
 _USED = frozenset(
     {
         *("model", "language", "response_format", "stream", "temperature"),
         *("timestamp_granularities", "timestamp_granularities[]", "punctuation", "itn"),
+        *("prompt", "keywords", "keywords[]", "languages", "languages[]"),
     }
 )
 CONFIDENCE_MIN = 1e-6
 """Its logarithm is the lowest that a segment can have."""
+
+MISSING = "missing_required_parameter"
 
 MEDIA_TYPES: dict[ResponseFormat, str] = {
     "json": "application/json",
@@ -58,11 +69,12 @@ class Openai:
 
 
 class FieldError(ValueError):
-    """The field ``param`` of a form is invalid."""
+    """The field ``param`` of a form is invalid or missing."""
 
-    def __init__(self, param: str, message: str) -> None:
+    def __init__(self, param: str, message: str, code: str = "invalid_value") -> None:
         super().__init__(f"{param}: {message}")
         self.param = param
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +85,7 @@ class Request:
     model: str
     """Served name; empty: the name of a model of OpenAI, which means any."""
     language: str
+    hotwords: tuple[str, ...] = ()
     granularities: frozenset[Granularity]
     stream: bool
     speakers: bool
@@ -90,7 +103,7 @@ class Transcript:
     text: str
     duration_ms: int
     segments: tuple[e.SegmentText, ...]
-    warnings: tuple[e.StartWarning, ...] = ()
+    warnings: tuple[e.SessionWarning, ...] = ()
 
 
 def parse(fields: Mapping[str, Sequence[str]]) -> Request:
@@ -101,11 +114,15 @@ def parse(fields: Mapping[str, Sequence[str]]) -> Request:
     """
     model = _last(fields, "model")
     if not model:
-        raise FieldError("model", "you must provide a model")
+        raise FieldError("model", "you must provide a model", MISSING)
     response_format = _last(fields, "response_format") or "json"
     if response_format not in MEDIA_TYPES:
         raise FieldError("response_format", f"must be one of {', '.join(MEDIA_TYPES)}")
-    language = _last(fields, "language")
+    ignored = {*fields} - _USED
+    language, more = _language(fields)
+    ignored |= more
+    hotwords, more = _hotwords(fields)
+    ignored |= more
     if not language.isprintable():
         raise FieldError("language", "must be printable")
     if len(language) > LANGUAGE_CHARS_MAX:
@@ -116,13 +133,18 @@ def parse(fields: Mapping[str, Sequence[str]]) -> Request:
         temperature = -1.0
     if not 0 <= temperature <= 1:
         raise FieldError("temperature", "must be a number from 0 to 1")
+    if temperature:
+        ignored.add("temperature")
+    granularities, more = _granularities(fields, response_format)
+    ignored |= more
     return Request(
         response_format=response_format,
-        model="" if model in OPENAI_MODELS else model,
+        model="" if is_openais(model) else model,
         language=language,
-        granularities=_granularities(fields, response_format),
+        hotwords=hotwords,
+        granularities=granularities,
         speakers=response_format == "diarized_json" or "diarize" in model.lower(),
-        ignored=tuple(sorted({*fields} - _USED | ({"temperature"} if temperature else set()))),
+        ignored=tuple(sorted(ignored)),
         stream=_boolean(fields, "stream") or False,
         # Two fields that OpenAI's API does not have.
         punctuation=_boolean(fields, "punctuation"),
@@ -143,34 +165,56 @@ def _last(fields: Mapping[str, Sequence[str]], name: str) -> str:
     return values[-1].strip() if values else ""
 
 
+def _all(fields: Mapping[str, Sequence[str]], name: str) -> list[str]:
+    """The values of a list, with or without brackets behind its name."""
+    return [*fields.get(f"{name}[]", ()), *fields.get(name, ())]
+
+
+Ignored = set[str]
+"""Names of fields without effect."""
+
+
 def _granularities(
     fields: Mapping[str, Sequence[str]], response_format: str
-) -> frozenset[Granularity]:
-    name = "timestamp_granularities[]"
-    asked = [*fields.get(name, ()), *fields.get("timestamp_granularities", ())]
-    if not asked:
-        return frozenset({"segment"})
+) -> tuple[frozenset[Granularity], Ignored]:
+    name = "timestamp_granularities"
+    asked = _all(fields, name)
+    if not asked or response_format != "verbose_json":
+        # Vercel's AI SDK asks for them with every format.
+        return frozenset({"segment"}), {f"{name}[]"} if asked else set()
     if not set(asked) <= set(get_args(Granularity)):
-        raise FieldError(name, "must be segment or word")
-    if response_format != "verbose_json":
-        raise FieldError(name, "needs response_format verbose_json")
-    return frozenset(cast(list[Granularity], asked))
+        raise FieldError(f"{name}[]", "must be segment or word")
+    return frozenset(cast(list[Granularity], asked)), set()
+
+
+def _language(fields: Mapping[str, Sequence[str]]) -> tuple[str, Ignored]:
+    languages = _all(fields, "languages")
+    one = languages[0] if len(languages) == 1 else ""
+    language = _last(fields, "language") or one
+    return language, {"languages[]"} if languages and languages != [language] else set()
+
+
+def _hotwords(fields: Mapping[str, Sequence[str]]) -> tuple[tuple[str, ...], Ignored]:
+    prompt = _last(fields, "prompt")
+    listed = prompt_hotwords(prompt)
+    try:
+        hotwords = storable_hotwords([*_all(fields, "keywords"), *listed], "keywords")
+    except MessageError as error:
+        raise FieldError("keywords[]", str(error)) from error
+    return hotwords, {"prompt"} if prompt and not listed else set()
 
 
 def start(request: Request, session_id: str) -> e.Start:
     return e.Start(
         session_id=session_id,
-        user_id="",
         mode="stream",
         sample_rate_hz=16_000,
         model=request.model,
         language=request.language,
-        ignored_fields=request.ignored,
-        hotwords=(),
-        partials=False,
+        ignored_fields=shown_names(request.ignored),
+        hotwords=request.hotwords,
         punctuation=request.punctuation,
         itn=request.itn,
-        resume_token=None,
         speakers=request.speakers,
         encoded=True,
     )
@@ -179,31 +223,17 @@ def start(request: Request, session_id: str) -> e.Start:
 # --------------------------------------------------------------------------------------- answers
 
 
-def _timed(answer: e.SegmentText) -> Segment:
-    words = tuple(
-        TimedText(text=token.text, start_ms=token.start_ms, end_ms=token.end_ms)
-        for token in answer.tokens
-    )
-    return Segment(
-        text=answer.text,
-        start_ms=answer.start_ms,
-        end_ms=answer.end_ms,
-        words=words,
-        speaker=answer.speaker,
-    )
-
-
 def encode(transcript: Transcript, request: Request) -> str:
     """Return the body of the answer in the requested format."""
     wanted = request.response_format
     if wanted == "text":
         return transcript.text + "\n"
     if wanted == "srt":
-        return to_srt(map(_timed, transcript.segments))
+        return to_srt(map(segment_of, transcript.segments))
     if wanted == "vtt":
-        return to_vtt(map(_timed, transcript.segments))
+        return to_vtt(map(segment_of, transcript.segments))
     if wanted == "json":
-        body: dict[str, Any] = {"text": transcript.text}
+        body: dict[str, Any] = {"text": transcript.text, "usage": _usage(transcript)}
     elif wanted == "diarized_json":
         body = _diarized(transcript)
     else:
@@ -211,12 +241,12 @@ def encode(transcript: Transcript, request: Request) -> str:
     return json.dumps(body | _warnings(transcript.warnings), ensure_ascii=False)
 
 
-def warnings_header(warnings: Sequence[e.StartWarning]) -> dict[str, str]:
+def warnings_header(warnings: Sequence[e.SessionWarning]) -> dict[str, str]:
     """Return the header of formats that have no field for warnings: JSON in ASCII."""
     return {"X-Warnings": json.dumps(to_builtins(warnings))} if warnings else {}
 
 
-def _warnings(warnings: Sequence[e.StartWarning]) -> dict[str, Any]:
+def _warnings(warnings: Sequence[e.SessionWarning]) -> dict[str, Any]:
     return {"warnings": to_builtins(warnings)} if warnings else {}
 
 
@@ -226,6 +256,7 @@ def _verbose(transcript: Transcript, request: Request) -> dict[str, Any]:
         "language": main_language(transcript.segments) or request.language,
         "duration": transcript.duration_ms / 1000,
         "text": transcript.text,
+        "usage": _usage(transcript),
     }
     if "segment" in request.granularities:
         spoken = [segment for segment in transcript.segments if segment.text]
@@ -234,7 +265,7 @@ def _verbose(transcript: Transcript, request: Request) -> dict[str, Any]:
         body["words"] = [
             {"word": word.text, "start": word.start_ms / 1000, "end": word.end_ms / 1000}
             for segment in transcript.segments
-            for word in _timed(segment).words
+            for word in segment_of(segment).words
         ]
     return body
 
@@ -264,8 +295,12 @@ def _diarized(transcript: Transcript) -> dict[str, Any]:
         "duration": transcript.duration_ms / 1000,
         "text": transcript.text,
         "segments": [_turn(number, segment) for number, segment in enumerate(spoken)],
-        "usage": {"type": "duration", "seconds": math.ceil(transcript.duration_ms / 1000)},
+        "usage": _usage(transcript),
     }
+
+
+def _usage(transcript: Transcript) -> dict[str, Any]:
+    return {"type": "duration", "seconds": math.ceil(transcript.duration_ms / 1000)}
 
 
 def _turn(number: int, segment: e.SegmentText) -> dict[str, Any]:
@@ -296,7 +331,7 @@ def delta(text: str) -> str:
     return _event({"type": "transcript.text.delta", "delta": text})
 
 
-def done(text: str, warnings: Sequence[e.StartWarning]) -> str:
+def done(text: str, warnings: Sequence[e.SessionWarning]) -> str:
     """Return the last server-sent event, with the whole text."""
     return _event({"type": "transcript.text.done", "text": text, **_warnings(warnings)})
 

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Final
 
-from gateway.dialects.dialect import Dialect
-from gateway.dialects.funasr import Funasr
+from gateway.dialects.deepgram import Deepgram
+from gateway.dialects.deepgram_file import DeepgramFile
+from gateway.dialects.dialect import Dialect, Handshake, Query
+from gateway.dialects.funasr_either import FunasrEither
 from gateway.dialects.native import Native
+from gateway.dialects.realtime import Realtime
 from gateway.dialects.vosk import Vosk
 
 
@@ -19,9 +23,22 @@ def _new_session_id() -> str:
     return str(uuid.uuid4())
 
 
-DIALECTS: Final[Mapping[str, Callable[[], Dialect]]] = {
+def _deepgram(handshake: Handshake) -> Deepgram:
+    return Deepgram(handshake.query, _new_session_id(), datetime.now(UTC))
+
+
+def deepgram_file(query: Query) -> DeepgramFile:
+    """Make what translates one file of Deepgram's API. It raises ``QueryError``."""
+    return DeepgramFile(query, _new_session_id(), datetime.now(UTC))
+
+
+NewDialect = Callable[[Handshake], Dialect]
+"""Makes the dialect of one connection. Raises ``QueryError``."""
+
+DIALECTS: Final[Mapping[str, NewDialect]] = {
     "/ws/asr": Native,
-    "/": lambda: Funasr(_new_session_id),
-    "/vosk": lambda: Vosk(_new_session_id),
+    "/": lambda _handshake: FunasrEither(_new_session_id),
+    "/v1/listen": _deepgram,
+    "/v1/realtime": lambda handshake: Realtime(handshake, _new_session_id),
+    "/vosk": lambda _handshake: Vosk(_new_session_id),
 }
-"""Each makes the dialect of one connection."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.dialects.speakers import speaker_name
+from gateway.session import events as e
 from gateway.session.transcript import gap, is_cjk, word_spans
 
 LINE_COLUMNS_MAX = 42
@@ -39,6 +40,20 @@ class Segment:
     end_ms: int
     words: tuple[TimedText, ...] = ()
     speaker: int | None = None
+
+
+def segment_of(answer: e.SegmentText | e.PartialText) -> Segment:
+    """The segment of an answer."""
+    return Segment(
+        text=answer.text,
+        start_ms=answer.start_ms,
+        end_ms=answer.end_ms,
+        words=tuple(
+            TimedText(text=token.text, start_ms=token.start_ms, end_ms=token.end_ms)
+            for token in answer.tokens
+        ),
+        speaker=answer.speaker if isinstance(answer, e.SegmentText) else None,
+    )
 
 
 def to_srt(segments: Iterable[Segment]) -> str:

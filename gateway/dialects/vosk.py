@@ -11,11 +11,18 @@ from typing import Any
 
 from msgspec import to_builtins
 
-from gateway.dialects.dialect import MessageError
-from gateway.dialects.fields import MODEL_CHARS_MAX, in_range, storable, storable_hotwords
-from gateway.dialects.recognised import confidence
+from gateway.dialects.dialect import Dialect, MessageError
+from gateway.dialects.fields import (
+    MODEL_CHARS_MAX,
+    as_text,
+    in_range,
+    shown_names,
+    storable,
+    storable_hotwords,
+)
 from gateway.dialects.strict_json import parse_object
 from gateway.session import events as e
+from gateway.session.recognised import confidence
 from gateway.session.transcript import join_texts
 from wire.messages import Lane, Token
 
@@ -25,15 +32,14 @@ _CONFIG = frozenset(
         *("punctuation", "itn"),
     }
 )
-IGNORED_MAX = 16
-"""Fields of a configuration that a warning names."""
-IGNORED_CHARS_MAX = 64
-"""Characters of each name."""
+GRAMMAR = e.SessionWarning(
+    code="grammar_open", message="phrase_list is used as hotwords: other words are recognised, too"
+)
 CONFIDENCE = 1.0
 """The protocol requires a confidence; this is sent if the model returns none."""
 
 
-class Vosk:
+class Vosk(Dialect):
     """``new_session_id`` makes the session ids, which the protocol does not have.
 
     Chunks have an index, so the session acknowledges each of them, and the acknowledgement becomes
@@ -63,11 +69,12 @@ class Vosk:
         self._next_segment_index = 0
         self._pending: deque[e.SegmentText] = deque()
         self._error: str | None = None
-        self._warnings: tuple[e.StartWarning, ...] = ()
+        self._warnings: tuple[e.SessionWarning, ...] = ()
 
     # -------------------------------------------------------------------------------------- parsing
 
     def parse(self, message: str | bytes) -> Sequence[e.ClientEvent]:
+        message = as_text(message)
         if isinstance(message, bytes):
             started = self._begin()
             chunk = e.Chunk(
@@ -99,17 +106,14 @@ class Vosk:
         self._partial = ""
         start = e.Start(
             session_id=self._session_id,
-            user_id="",
             mode="stream",
             sample_rate_hz=self._sample_rate_hz,
             model=self._model,
             ignored_fields=self._ignored,
-            language="",
             hotwords=self._phrases,
             partials=True,
             punctuation=self._punctuation,
             itn=self._itn,
-            resume_token=None,
         )
         return (start,)
 
@@ -117,7 +121,7 @@ class Vosk:
         if not isinstance(config, dict):
             raise MessageError("config must be an object")
         unknown = (storable(name, "config") for name in config if name not in _CONFIG)
-        self._ignored = tuple(name[:IGNORED_CHARS_MAX] for name in unknown)[:IGNORED_MAX]
+        self._ignored = shown_names(unknown)
         model = config.get("model", self._model)
         if not isinstance(model, str) or len(model) > MODEL_CHARS_MAX:
             raise MessageError(f"model must be a string of at most {MODEL_CHARS_MAX} characters")
@@ -145,6 +149,7 @@ class Vosk:
         if isinstance(answer, e.ChunkReceived):
             return (self._reply(),)
         if isinstance(answer, e.Finished):
+            self._warnings += answer.warnings
             return (self._last_reply(),)
         if isinstance(answer, e.PartialText):
             if answer.segment_index >= self._next_segment_index:
@@ -155,6 +160,8 @@ class Vosk:
                 self._pending.append(answer)
         elif isinstance(answer, e.Started):
             self._warnings = answer.warnings
+            if self._phrases:
+                self._warnings += (GRAMMAR,)
         elif isinstance(answer, e.Problem):
             if answer.segment_index is not None:
                 self._note_segment(answer.segment_index)

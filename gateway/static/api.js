@@ -11,36 +11,56 @@ export class ApiError extends Error {
 }
 
 // Asks for a token until the server accepts one, or the dialog is closed.
-async function request(path, method = "GET") {
+async function request(path, method = "GET", body = null) {
   for (;;) {
     const token = currentToken();
     const headers = token ? { Authorization: `Bearer ${token}` } : {};
-    const response = await fetch(path, { method, headers, cache: "no-store" }).catch(() => null);
+    if (body !== null) headers["Content-Type"] = "application/json";
+    const options = { method, headers, body, cache: "no-store" };
+    const response = await fetch(path, options).catch(() => null);
     if (!response) throw new ApiError(0, "unreachable");
     if (response.status !== 401) return response;
     if (!(await askForToken(token))) throw new ApiError(401, "unauthorized");
   }
 }
 
-async function call(path, method = "GET") {
-  const response = await request(path, method);
+async function accepted(response) {
+  if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw new ApiError(response.status, body.code ?? "failed");
-  return body;
+  throw new ApiError(response.status, body.code ?? "failed");
+}
+
+async function call(path, method = "GET") {
+  return (await accepted(await request(path, method))).json();
 }
 
 const session = (id) => `/api/v1/session/${encodeURIComponent(id)}`;
 
-export const getHistory = (limit) => call(`/api/v1/history?limit=${limit}`);
-export const getSession = (id) => call(session(id));
-export const deleteSession = (id) => call(session(id), "DELETE");
-export const getDescription = () => call("/openapi.json");
-export const getStats = () => call("/api/v1/stats");
+// query: {limit, cursor, q}; empty ones are left out.
+export function getHistory(query) {
+  const given = Object.entries(query).filter(([, value]) => value);
+  return call(`/api/v1/history?${new URLSearchParams(given)}`);
+}
 
-// 503 has a body with the state, too.
+export const getSession = (id) => call(session(id));
+export const getExport = async (id, format) =>
+  (await accepted(await request(`${session(id)}?format=${format}`))).blob();
+export const makeExport = async (segments, format) => {
+  const body = JSON.stringify({ segments });
+  return (await accepted(await request(`/api/v1/export?format=${format}`, "POST", body))).blob();
+};
+export const deleteSession = (id) => call(session(id), "DELETE");
+export const getMessages = () => call("/asyncapi.json");
+export const getSystem = () => call("/api/v1/system");
+
+// 503 has a body with the state, too. Without a token, a server that requires one tells the status
+// only.
 export async function getHealth() {
-  const response = await request("/api/v1/health");
-  return response.json();
+  for (;;) {
+    const token = currentToken();
+    const health = await (await request("/api/v1/health")).json();
+    if (health.models || !(await askForToken(token))) return health;
+  }
 }
 
 // The reason why a WebSocket would be refused now; null if it would not, or if that is unknown.
@@ -49,7 +69,7 @@ export async function whyRefused(sessionId) {
   try {
     const resume = sessionId === null ? "" : `?resume=${encodeURIComponent(sessionId)}`;
     const response = await request(`/api/v1/admission${resume}`);
-    if (response.status !== 503) return null;
+    if (![429, 503].includes(response.status)) return null;
     const { code, message, retry_after_s: retryAfterS } = await response.json();
     return { code, message, retryAfterS };
   } catch ({ code = "unreachable" }) {

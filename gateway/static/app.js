@@ -1,294 +1,300 @@
-// The page at /: one session at a time, from the microphone or a file.
+// The page at /: a list of recordings and files, and the transcript of the one that is selected.
 
-import { getHealth, socketProtocols, socketUrl, whyRefused } from "./api.js";
-import { AsrSession } from "./asr-client.js";
-import { sourceOf } from "./audio-files.js";
+import { getHealth } from "./api.js";
+import { ask } from "./ask.js";
 import { SUFFIXES } from "./audio-formats.js";
+import { download } from "./exports.js";
 import { clock } from "./formats.js";
 import { HistoryList } from "./history.js";
 import { onLanguage, problemText, setUpLanguage, t } from "./i18n.js";
-import { LatencyMeter } from "./latency.js";
 import { LevelMeter } from "./meter.js";
-import { Microphone } from "./microphone.js";
-import { LiveSource } from "./sources.js";
+import { Options } from "./options.js";
+import { Player } from "./player.js";
+import { QueueList, stateOf } from "./queue.js";
+import { EDITED_MAX, dropEdits, exclusively, runningBefore } from "./remembered.js";
 import { TranscriptView } from "./transcript.js";
+import { Transcription } from "./transcription.js";
 
-const BYTES_PER_MS = 32;
+export const KEPT_AUDIO_BYTES_MAX = 256 * 2 ** 20; // of ended recordings; the oldest cannot be played then
 const $ = (id) => document.getElementById(id);
 
+const items = []; // in the list
+let selected = null; // of them, or from the history
+
+const player = new Player($("player"), (ms) => transcript.showPosition(ms));
 const transcript = new TranscriptView({
   lines: $("lines"),
   partial: $("partial"),
   scroller: $("paper"),
+  onSeek: (ms) => player.seek(ms),
 });
 const meter = new LevelMeter($("level"));
-const history = new HistoryList();
+const options = new Options();
+const queue = new QueueList($("queue"), { onSelect: select, onRemove: remove });
+const history = new HistoryList(view);
 
-let run = null; // what is going on: {session, source, microphone, file, latency, …}
-let state = "idle";
+let whenReady; // the models are known, or the server does not tell them
 
 // ------------------------------------------------------------------------------- what is shown
 
-function show(next) {
-  state = next;
-  document.body.dataset.state = state;
-  const busy = state !== "idle" && state !== "done" && state !== "failed";
-  const giveUp = busy && run?.source && (run.stopped || run.file);
+const recording = () => items.find((item) => item.recording) ?? null;
+
+function show() {
+  const busy = recording() !== null;
+  document.body.dataset.state = selected?.state ?? "idle";
   document.body.classList.toggle("busy", busy);
-  $("record-label").textContent = t(
-    giveUp ? "speak.give_up" : busy ? "speak.stop" : "speak.start",
-  );
+  $("record-label").textContent = t(busy ? "speak.stop" : "speak.start");
   $("record").title = $("record-label").textContent;
-  $("choose").disabled = busy;
-  $("state").textContent = stateText();
-  $("hint").hidden = busy || !transcript.empty;
-  for (const button of $("speak").querySelectorAll(".foot button")) {
-    button.disabled = transcript.empty;
-  }
+  const state = selected ? stateOf(selected) : t("state.idle");
+  if ($("state").textContent !== state) $("state").textContent = state;
+  $("hint").hidden = selected !== null;
+  queue.show(items, selected);
+  transcript.update();
+  showFacts();
+  showProblems();
+  showActions();
 }
 
-function stateText() {
-  if (state === "live" && run?.file) return t("state.live_file", { name: run.file.name });
-  if (state === "reconnecting" && run?.file) return t("state.reconnecting_file");
-  if (state === "done" && transcript.empty) return t("state.done_silent");
-  if (state === "done" && !run.stored) return t("state.done_unstored");
-  return t(`state.${state}`);
-}
-
-function showProblem(text) {
-  $("problem").textContent = text;
-  $("problem").hidden = !text;
-}
-
-function showTime() {
-  $("time").textContent = clock(run?.durationMs ?? 0);
-  const speed = run?.file;
+function showFacts() {
+  $("time").textContent = clock(selected?.durationMs ?? 0);
+  const speed = selected?.fromFile;
+  $("latency-fact").hidden = !selected || !(speed ? selected.tookMs : selected.latencyMs);
   $("latency-name").dataset.text = speed ? "speak.speed" : "speak.latency";
   $("latency-fact").dataset.hint = speed ? "speak.speed_hint" : "speak.latency_hint";
   $("latency-name").textContent = t($("latency-name").dataset.text);
   $("latency-fact").title = t($("latency-fact").dataset.hint);
-  $("latency").textContent = (speed ? speedText() : latencyText()) ?? "–";
+  if (!$("latency-fact").hidden) $("latency").textContent = speed ? speedText() : latencyText();
 }
 
-function latencyText() {
-  if (run?.lastLatencyMs == null) return null;
-  return t("speak.latency_value", {
-    last: Math.round(run.lastLatencyMs),
-    median: Math.round(run.latency.median),
+const latencyText = () =>
+  t("speak.latency_value", {
+    last: Math.round(selected.latencyMs),
+    median: Math.round(selected.latency.median),
   });
-}
 
-function speedText() {
-  if (!run.tookMs) return null;
-  return t("speak.speed_value", { speed: (run.durationMs / run.tookMs).toFixed(1) });
-}
+const speedText = () =>
+  t("speak.speed_value", { speed: (selected.durationMs / selected.tookMs).toFixed(1) });
 
-// ---------------------------------------------------------------------------------- one session
-
-async function transcribe({ source, options = {}, file = null, microphone = null }) {
-  const session = new AsrSession({
-    url: socketUrl(),
-    source,
-    options: { speakers: true, ...options },
-    whyRefused,
-    protocols: socketProtocols,
-  });
-  Object.assign(run, { session, source, file, microphone, startedMs: performance.now() });
-  session.addEventListener("state", ({ detail }) => {
-    if (detail === "live") showProblem("");
-    if (detail !== "done" && detail !== "failed") show(detail);
-  });
-  session.addEventListener("refused", ({ detail: { code, message, retryAfterS } }) => {
-    if (retryAfterS === null) return; // it fails, and says why
-    showProblem(`${problemText(code, message)} ${t("retry_in", { seconds: retryAfterS })}`);
-  });
-  session.addEventListener("restarted", () => transcript.clear());
-  session.addEventListener("partial", ({ detail }) => transcript.showPartial(detail.text));
-  session.addEventListener("segment", ({ detail }) => onSegment(detail));
-  session.addEventListener("problem", ({ detail: { code, message } }) => {
-    showProblem(problemText(code, message));
-  });
-  try {
-    const final = await session.run();
-    transcript.showSpeakers(final.speakers ?? []);
-    Object.assign(run, { stored: final.stored, durationMs: final.duration * 1000 });
-    run.tookMs = performance.now() - run.startedMs;
-    end("done");
-  } catch (error) {
-    if (error.code === "abandoned") end("idle");
-    else fail(error);
+function showProblems() {
+  const { problem = null, warnings = [] } = selected ?? {};
+  if (problem) {
+    const { code, message, retryAfterS: seconds } = problem;
+    const again = seconds === undefined ? "" : ` ${t("retry_in", { seconds })}`;
+    showProblem(problemText(code, message) + again);
+  } else if (selected) {
+    showProblem("");
   }
+  const lines = warnings.map(({ code, message }) => t(`warning.${code}`, {}, message));
+  if (selected?.edited) lines.push(t(selected.editsKept ? "edit.kept" : "edit.local", { max: EDITED_MAX }));
+  $("warnings").hidden = !lines.length;
+  if ($("warnings").dataset.shown === lines.join("\n")) return;
+  $("warnings").dataset.shown = lines.join("\n");
+  $("warnings").replaceChildren(
+    ...lines.map((line) => {
+      const entry = document.createElement("p");
+      entry.textContent = line;
+      return entry;
+    }),
+  );
 }
 
-function onSegment(segment) {
-  transcript.add(segment);
-  if (run.file) run.durationMs = Math.max(run.durationMs, segment.end_ms ?? 0);
-  else if (segment.text) {
-    const latencyMs = run.latency.measure(segment.start_ms, segment.end_ms, performance.now());
-    run.lastLatencyMs = latencyMs ?? run.lastLatencyMs;
-  }
-  showTime();
-  show(state);
+function showProblem(text) {
+  if ($("problem").textContent !== text) $("problem").textContent = text;
+  $("problem").hidden = !text;
 }
 
-function end(how) {
-  transcript.showPartial("");
-  run.microphone?.close();
-  run.wakeLock?.release();
+function showActions() {
+  const silent = !selected?.spoken.length;
+  for (const button of $("speak").querySelectorAll(".actions button")) button.disabled = silent;
+  $("edit").setAttribute("aria-pressed", String(transcript.editing));
+  const audio = selected?.ended ? selected.audio : null;
+  player.show(silent ? null : audio);
+}
+
+// -------------------------------------------------------------------------------------- the list
+
+function select(item) {
+  player.pause();
+  selected = item;
+  transcript.show(item);
+  show();
+}
+
+function add(item) {
+  items.push(item);
+  item.addEventListener("change", show);
+  item.addEventListener("opened", () => options.findDevices());
+  item.addEventListener("end", () => ended(item));
+  return item;
+}
+
+function ended(item) {
   meter.clear();
-  showTime();
-  show(how);
-  if (how === "idle") run = null;
+  if (item === selected) transcript.show(item); // it can be played now
+  let bytes = 0;
+  for (const one of [...items].reverse()) {
+    const { fromFile, audio } = one;
+    bytes += fromFile ? 0 : (audio?.blob.size ?? 0);
+    if (!fromFile && audio && bytes > KEPT_AUDIO_BYTES_MAX) one.audio = null;
+  }
   history.load();
+  runNextFile();
 }
 
-function fail(error) {
-  showProblem(problemText(error.code, error.message));
-  end("failed");
+// While it runs, leave it; later, take it from the list, where its edits are.
+async function remove(item) {
+  if (!item.ended) {
+    item.leave();
+    return;
+  }
+  if (item.edited && !(await ask("item.edited_heading", t("item.edited_text"), "item.drop"))) return;
+  dropEdits(item.sessionId);
+  items.splice(items.indexOf(item), 1);
+  if (selected === item) select(items.at(-1) ?? null);
+  else show();
 }
 
-function begin() {
-  run = { latency: new LatencyMeter(), lastLatencyMs: null, durationMs: 0, stopped: false };
-  transcript.clear();
-  showProblem("");
-  showTime();
+async function view(sessionId) {
+  let item = items.find((one) => one.sessionId === sessionId);
+  if (!item) {
+    try {
+      item = await Transcription.stored(sessionId);
+    } catch ({ code }) {
+      showProblem(problemText(code));
+      return;
+    }
+    // It enters the list once it has something to lose.
+    const enter = () => {
+      add(item);
+      show(); // the listener that `add` registers does not get this event
+    };
+    item.addEventListener("change", enter, { once: true });
+  }
+  select(item);
+  $("paper").focus();
+  $("speak").scrollIntoView({ block: "start" });
 }
+
+// -------------------------------------------------------------------------------- what is started
 
 async function speak() {
-  begin();
-  show("permission");
-  const source = new LiveSource();
-  const mine = run;
-  try {
-    mine.microphone = await Microphone.open({
-      onChunk({ pcm, levels }) {
-        source.push(pcm);
-        mine.latency.heard(levels, performance.now());
-        mine.durationMs += pcm.byteLength / BYTES_PER_MS;
-        if (run !== mine || mine.stopped) return;
-        meter.heard(levels);
-        showTime();
-      },
-      onLost() {
-        showProblem(problemText("microphone_lost"));
-        stop();
-      },
+  await whenReady;
+  if (recording()) return;
+  const item = add(new Transcription({ options: options.start, onLevels: (l) => meter.heard(l) }));
+  exclusively(item.sessionId, () => item.runMicrophone(options.deviceId));
+  select(item);
+}
+
+// All files are transcribed, one after the other.
+async function addFiles(files) {
+  await whenReady;
+  const added = [...files].map((file) => add(new Transcription({ file, options: options.start })));
+  if (added.length && !recording() && !selected?.active) select(added[0]);
+  show();
+  runNextFile();
+}
+
+function runNextFile() {
+  if (items.some((item) => item.fromFile && item.active)) return;
+  const next = items.find((item) => item.state === "waiting");
+  if (!next) return;
+  // The user watches the file before: show this one now.
+  if (selected?.fromFile && selected.ended && !selected.edited) select(next);
+  exclusively(next.sessionId, () => next.runFile());
+}
+
+// Sessions that ran when this page was reloaded.
+function resumeAll() {
+  for (const kept of runningBefore()) {
+    exclusively(kept.sessionId, () => {
+      const item = add(Transcription.before(kept, (levels) => meter.heard(levels)));
+      select(item);
+      return item.resume(options.deviceId);
     });
-  } catch (error) {
-    if (run === mine) fail(error);
-    return;
   }
-  if (run !== mine) {
-    mine.microphone.close(); // stopped while the browser was still asking
-    return;
-  }
-  keepAwake(mine);
-  await transcribe({ source, microphone: mine.microphone, options: { mode: "stream" } });
-}
-
-async function keepAwake(mine) {
-  // A phone that goes to sleep stops recording. The request may be refused.
-  mine.wakeLock = await navigator.wakeLock?.request("screen").catch(() => null);
-}
-
-async function readFile(file) {
-  begin();
-  run.file = file;
-  show("connecting");
-  try {
-    const { source, options } = await sourceOf(file);
-    await transcribe({ source, options, file });
-  } catch (error) {
-    fail(error);
-  }
-}
-
-async function stop() {
-  const mine = run;
-  if (!mine.session) {
-    end("idle"); // the browser is still asking for the microphone
-    return;
-  }
-  if (mine.stopped || mine.file) {
-    mine.session.abandon();
-    return;
-  }
-  mine.stopped = true;
-  meter.clear();
-  show(state);
-  await mine.microphone.close();
-  mine.source.end();
 }
 
 // ---------------------------------------------------------------------------------------- controls
 
-const isBusy = () => !["idle", "done", "failed"].includes(state);
-
 function setUpControls() {
-  $("record").addEventListener("click", () => (isBusy() ? stop() : speak()));
+  $("record").addEventListener("click", () => (recording() ? recording().stop() : speak()));
   $("choose").addEventListener("click", () => $("file").click());
   $("file").accept = ["audio/*", "video/*", ".m4a", ...SUFFIXES].join();
   $("file").addEventListener("change", () => {
-    const [file] = $("file").files;
+    const files = [...$("file").files];
     $("file").value = ""; // the same file may be chosen again
-    if (file && !isBusy()) readFile(file);
+    addFiles(files);
   });
-  $("copy").addEventListener("click", async () => {
-    const copied = await transcript.copy().then(
-      () => true,
-      () => false,
-    );
-    if (copied) $("said").textContent = t("speak.copied");
-    else showProblem(t("speak.copy_failed"));
-    $("copy").classList.toggle("copied", copied);
-    setTimeout(() => {
-      $("said").textContent = "";
-      $("copy").classList.remove("copied");
-    }, 2_000);
+  $("edit").addEventListener("click", () => {
+    transcript.edit(!transcript.editing);
+    show();
+    if (transcript.editing) $("lines").querySelector("textarea")?.focus();
   });
+  $("copy").addEventListener("click", () => copy($("copy")));
   for (const button of $("speak").querySelectorAll("[data-download]")) {
     button.addEventListener("click", () =>
-      transcript.download(button.dataset.download, run?.session?.sessionId ?? "transcript"),
+      download(selected, button.dataset.download).catch(({ code }) =>
+        showProblem(problemText(code)),
+      ),
     );
   }
   setUpDropping();
-  window.addEventListener("online", () => run?.session?.retryNow());
+  window.addEventListener("online", () => items.forEach((item) => item.retryNow()));
   window.addEventListener("beforeunload", (event) => {
-    if (isBusy() && run?.session) event.preventDefault();
+    const lost = (item) => item.edited && !item.editsKept;
+    const waits = (item) => lost(item) || (item.fromFile && !item.ended) || item.recording;
+    if (items.some(waits)) event.preventDefault();
   });
 }
 
+async function copy(button) {
+  const text = selected.spoken.map((segment) => `${segment.text}\n`).join("");
+  const copied = await writeClipboard(text).then(
+    () => true,
+    () => false,
+  );
+  if (copied) $("said").textContent = t("speak.copied");
+  else showProblem(t("speak.copy_failed"));
+  button.classList.toggle("copied", copied);
+  setTimeout(() => {
+    $("said").textContent = "";
+    button.classList.remove("copied");
+  }, 2_000);
+}
+
+// Browsers hide the clipboard from pages not served over HTTPS or from localhost.
+const writeClipboard = async (text) => navigator.clipboard.writeText(text);
+
 function setUpDropping() {
-  const card = $("speak");
   const holdsFile = (event) => event.dataTransfer?.types.includes("Files");
   window.addEventListener("dragover", (event) => {
     if (!holdsFile(event)) return;
     event.preventDefault();
-    card.classList.toggle("dropping", card.contains(event.target) && !isBusy());
+    $("speak").classList.add("dropping");
   });
   window.addEventListener("dragleave", (event) => {
-    if (!event.relatedTarget) card.classList.remove("dropping");
+    if (!event.relatedTarget) $("speak").classList.remove("dropping");
   });
   window.addEventListener("drop", (event) => {
     event.preventDefault();
-    card.classList.remove("dropping");
-    const [file] = event.dataTransfer?.files ?? [];
-    if (file && card.contains(event.target) && !isBusy()) readFile(file);
+    $("speak").classList.remove("dropping");
+    addFiles(event.dataTransfer?.files ?? []);
   });
 }
 
 async function showHealth() {
   const health = await getHealth().catch(() => null);
-  $("demo").hidden = !health?.models.some((model) => model.includes("demo"));
-  if (health?.status === "unavailable" && state === "idle") showProblem(health.reason);
+  options.setModels(health?.served ?? []);
+  $("demo").hidden = !health?.models?.some((model) => model.includes("demo"));
+  if (health?.status === "unavailable" && !selected) showProblem(health.reason);
 }
 
 onLanguage(() => {
   document.title = t("title");
-  showTime();
-  show(state);
+  show();
 });
 setUpControls();
 setUpLanguage();
 history.load();
-showHealth();
+whenReady = showHealth();
+resumeAll();

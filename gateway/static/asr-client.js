@@ -10,6 +10,9 @@
 // Events, each with its `detail`:
 //   state     "connecting" | "live" | "finishing" | "reconnecting" | "done" | "failed"
 //   refused   {code, message, retryAfterS}: the session tries again, unless retryAfterS is null
+//   started   {token, nextChunk, warnings}: acknowledged. The session that is resumed after a
+//             reload of the page starts with `token`; its source continues with chunk `nextChunk`.
+//   received  the number of chunks that the server has acknowledged
 //   restarted the server has lost the session: discard its earlier results
 //   partial   {segment_index, text}: replaced by the next one, and finally by a segment
 //   segment   {segment_index, start_ms, end_ms, text, speaker?} or {segment_index, code, message}
@@ -22,7 +25,7 @@ export const FINISH_SILENCE_MS_MAX = 90_000; // likewise after the last; texts m
 export const BUFFERED_BYTES_MAX = 2 ** 20; // in the socket; then the source has to wait
 
 const FATAL_CLOSES = new Set([1000, 1003, 1007, 1008, 1009]);
-const FATAL_ERRORS = new Set(["not_resumable", "session_exists", "deleted"]);
+const FATAL_ERRORS = new Set(["not_resumable", "session_exists", "deleted", "unknown_model"]);
 
 export class SessionError extends Error {
   constructor(code, message) {
@@ -57,7 +60,8 @@ export class AsrSession extends EventTarget {
   #final = null;
   #wake = null;
 
-  // options: mode, language, hotwords, user_id, sample_rate, partials, speakers, as in `start`.
+  // options: mode, model, language, hotwords, user_id, sample_rate, partials, speakers, as in `start`.
+  // token: of a session that was started before a reload of the page; its texts are sent again.
   // whyRefused: an async function of the id of the session to resume, or null. It returns
   // {code, message, retryAfterS} or null. Browsers do not show the answer to a refused upgrade.
   // protocols: a function that returns the subprotocols to offer at each connection:
@@ -66,6 +70,7 @@ export class AsrSession extends EventTarget {
     url,
     source,
     sessionId = newSessionId(),
+    token = null,
     options = {},
     whyRefused = null,
     protocols = () => [],
@@ -76,6 +81,7 @@ export class AsrSession extends EventTarget {
     this.#options = options;
     this.#whyRefused = whyRefused;
     this.#protocols = protocols;
+    this.#token = token;
     this.sessionId = sessionId;
     this.state = "new";
   }
@@ -184,6 +190,7 @@ export class AsrSession extends EventTarget {
         const message = JSON.parse(data);
         if (message.type === "ack" && message.status !== "received") acknowledged = true;
         if (this.#take(message, socket) === "again") end(1006);
+        if (this.#final) end(1000); // the server keeps the connection open for another session
       };
     });
   }
@@ -213,12 +220,14 @@ export class AsrSession extends EventTarget {
     switch (message.type) {
       case "ack":
         if (message.status !== "received") this.#onStarted(message, socket);
+        else this.#tell("received", message.chunk_index + 1);
         return null;
       case "partial_result":
         if (message.segment_index >= this.#nextSegment) this.#tell("partial", message);
         return null;
       case "chunk_result":
-        this.#onSegment(message);
+        // Without a segment_index the file in the chunk is silent.
+        if (message.segment_index !== undefined) this.#onSegment(message);
         return null;
       case "final_result":
         this.#final = message;
@@ -230,13 +239,14 @@ export class AsrSession extends EventTarget {
     }
   }
 
-  #onStarted({ status, resume_token: token, next_chunk_index: next }, socket) {
+  #onStarted({ status, resume_token: token, next_chunk_index: nextChunk, warnings }, socket) {
     if (this.#token && status === "session_started") {
       this.#nextSegment = 0;
       this.#tell("restarted", null);
     }
     this.#token = token;
-    this.#cursor = next;
+    this.#cursor = nextChunk;
+    this.#tell("started", { token, nextChunk, warnings: warnings ?? [] });
     this.#setState("live");
     this.#pump(socket);
   }
@@ -254,7 +264,8 @@ export class AsrSession extends EventTarget {
       this.sessionId = newSessionId();
       return "again";
     }
-    if (FATAL_ERRORS.has(error.code)) {
+    const startRefused = error.code === "bad_message" && this.state === "connecting";
+    if (FATAL_ERRORS.has(error.code) || startRefused) {
       this.#failure = new SessionError(error.code, error.message);
       this.#socket.close();
     } else if (error.code === "expected_seq") {

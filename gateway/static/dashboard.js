@@ -1,6 +1,6 @@
-// The page at /dashboard. It requests the statistics every two seconds while it is visible.
+// The page at /dashboard. It requests the system's figures every two seconds while it is visible.
 
-import { getStats } from "./api.js";
+import { getSystem } from "./api.js";
 import { bars, lines, sparkline } from "./charts.js";
 import { currentLanguage, onLanguage, problemText, setUpLanguage, t } from "./i18n.js";
 
@@ -18,24 +18,26 @@ const span = (seconds) => {
   return `${Math.round(seconds / 3600)} h`;
 };
 
-let stats = null;
+let system = null;
 
 function draw() {
   document.title = t("title.dashboard");
-  if (!stats) return;
-  const { queue, recent } = stats;
-  $("gateway").textContent = t("board.gateway", {
-    id: stats.gateway_id,
-    uptime: span(stats.uptime_s),
+  if (!system) return;
+  const { queue, recent, totals, gateways } = system;
+  const known = system.gateways_registered;
+  $("gateway").textContent = t("board.gateways_shown", {
+    shown: number(gateways.length),
+    known: known === null ? t("board.unknown") : number(known),
   });
-  $("sessions").textContent = number(stats.sessions_active);
+  $("incomplete").hidden = system.complete;
+  $("incomplete").textContent = t("board.incomplete");
+  $("sessions").textContent = number(totals.sessions_active);
   $("sessions-note").textContent = t("board.sessions_note", {
-    connections: number(stats.connections),
-    total: number(stats.connections_total),
-    started: number(stats.sessions_started),
+    connections: number(totals.connections),
+    started: number(totals.sessions_started),
   });
-  $("queue").textContent = queue.broker_ready ? number(queue.queued) : "–";
-  $("queue-note").textContent = queue.broker_ready
+  $("queue").textContent = queue ? number(queue.queued) : "–";
+  $("queue-note").textContent = queue
     ? t("board.queue_note", { processing: number(queue.processing), wait: ms(queue.est_wait_ms) })
     : t("board.no_broker");
   $("latency").textContent = ms(recent.latency_ms.p95);
@@ -43,13 +45,14 @@ function draw() {
     p50: ms(recent.latency_ms.p50),
     p99: ms(recent.latency_ms.p99),
   });
-  $("backlog").textContent = number(stats.records_waiting);
-  $("backlog-note").textContent = t("board.backlog_note", {
-    max: number(stats.records_waiting_max),
-  });
+  $("backlog").textContent = number(totals.records_waiting);
+  $("backlog-note").textContent = t("board.backlog_note");
   drawCharts(recent);
-  drawWorkers(queue, recent.workers);
-  drawRefusals(recent.refused);
+  drawModels(system.served);
+  drawWorkers(system);
+  drawGateways(gateways);
+  drawServices(system);
+  drawErrors(system.errors);
 }
 
 function drawCharts({ series, results, failures }) {
@@ -70,54 +73,133 @@ function drawCharts({ series, results, failures }) {
   });
 }
 
-function cell(text, name = "td") {
-  const element = document.createElement(name);
-  element.textContent = text;
-  if (name === "th") element.scope = "row";
-  else element.className = "number";
+// A row of a table: its head, and what follows. Unknown values are dashes.
+function row(head, ...values) {
+  const element = document.createElement("tr");
+  const name = document.createElement("th");
+  name.scope = "row";
+  name.textContent = head.replace(/^((?:gateway|worker)-.{8}).*$/, "$1");
+  name.title = head;
+  const cells = values.map((value) => {
+    const cell = document.createElement("td");
+    cell.className = "number";
+    cell.textContent = value ?? "–";
+    return cell;
+  });
+  element.append(name, ...cells);
   return element;
 }
 
-/** A served model, with its workers if there are several models. */
-function modelText({ name, workers }, _place, all) {
-  return all.length > 1 ? `${name} (${number(workers)})` : name;
-}
+const orNone = (value, text = number) => (value == null ? null : text(value));
+const mebibytes = (value) => t("board.mib", { mib: number(Math.round(value / 2 ** 20)) });
+const share = (busy, all) => t("board.busy_of", { busy: number(busy), all: number(all) });
+const placeOf = (usage) => usage && `${usage.host} · ${usage.pid}`;
+const usageOf = (usage) => [
+  usage && `${number(Math.round(100 * usage.cpu_cores))} %`,
+  orNone(usage?.memory_bytes, mebibytes),
+];
 
-function drawWorkers(queue, workers) {
-  $("workers-note").textContent = t("board.workers_note", {
-    busy: number(queue.workers_busy),
-    workers: number(queue.workers),
-    speed: number(stats.throughput_rtfx),
-    models: stats.served.map(modelText).join(", ") || "–",
-  });
-  const rows = workers.map((worker) => {
-    const row = document.createElement("tr");
-    const name = cell(worker.worker_id.replace(/^worker-(.{8}).*$/, "$1"), "th");
-    name.title = worker.worker_id;
-    row.append(
-      name,
-      cell(number(worker.results)),
-      cell(`${number(worker.rtfx)}×`),
-      cell(`${number(worker.batch_jobs_mean)} (${number(worker.batch_jobs_max)})`),
-      cell(worker.seen_s ? t("board.ago", { seconds: number(worker.seen_s) }) : t("board.now")),
-    );
-    return row;
-  });
+function fill(id, rows, emptyKey) {
+  const body = $(id);
   if (!rows.length) {
-    const row = document.createElement("tr");
-    const none = cell(t("board.no_workers"));
-    none.className = "none";
-    none.colSpan = 5;
-    row.append(none);
-    rows.push(row);
+    const none = document.createElement("td");
+    const colSpan = body.closest("table").querySelectorAll("thead th").length;
+    Object.assign(none, { className: "none", colSpan, textContent: t(emptyKey) });
+    rows.push(document.createElement("tr"));
+    rows[0].append(none);
   }
-  $("workers").replaceChildren(...rows);
+  body.replaceChildren(...rows);
 }
 
-function drawRefusals(refused) {
-  const entries = Object.entries(refused).sort((a, b) => b[1] - a[1]);
-  $("refused-none").hidden = entries.length > 0;
-  $("refused").replaceChildren(
+function drawModels(served) {
+  const rows = served.map((model) =>
+    row(
+      model.name,
+      share(model.workers_busy, model.workers),
+      model.workers ? ms(model.est_wait_ms) : null,
+      model.abilities.languages.join(", ") || null,
+    ),
+  );
+  fill("models", rows, "board.no_models");
+}
+
+function drawWorkers({ workers, throughput_rtfx: speed }) {
+  $("workers-note").textContent =
+    speed === null ? t("board.no_broker") : t("board.workers_note", { speed: number(speed) });
+  const rows = (workers ?? []).map((worker) =>
+    row(
+      worker.worker_id,
+      worker.model,
+      deviceOf(worker),
+      share(worker.jobs, worker.credits),
+      resultsOf(worker),
+      orNone(worker.rtfx, (value) => `${number(value)}×`),
+      orNone(
+        worker.batch_jobs_mean,
+        (mean) => `${number(mean)} (${number(worker.batch_jobs_max)})`,
+      ),
+      ...usageOf(worker.usage),
+      placeOf(worker.usage),
+    ),
+  );
+  fill("workers", rows, workers ? "board.no_workers" : "board.workers_unknown");
+}
+
+function deviceOf({ device, usage }) {
+  if (!usage?.gpu) return device;
+  const [used, all] = [usage.gpu_memory_bytes, usage.gpu_memory_total_bytes].map(mebibytes);
+  return `${usage.gpu}, ${used} / ${all}`;
+}
+
+function resultsOf({ results, failures }) {
+  const values = { results: number(results), failures: number(failures) };
+  return failures ? t("board.results_failed", values) : values.results;
+}
+
+function drawGateways(gateways) {
+  const rows = gateways.map(({ usage, ...gateway }) =>
+    row(
+      gateway.gateway_id,
+      number(gateway.sessions_active),
+      number(gateway.connections),
+      share(gateway.records_waiting, gateway.records_waiting_max),
+      ...usageOf(usage),
+      usage.version,
+      span(usage.uptime_s),
+      placeOf(usage),
+    ),
+  );
+  fill("gateways", rows, "board.unknown");
+}
+
+function drawServices({ processes, stores }) {
+  const rows = ["broker", "persistence"].flatMap((kind) => {
+    const found = processes.filter((one) => one.kind === kind);
+    if (!found.length) return [row(t(`board.${kind}`), t("board.unknown"), ...Array(5))];
+    return found.map(({ usage }) =>
+      row(
+        t(`board.${kind}`),
+        t("board.runs"),
+        ...usageOf(usage),
+        usage.version,
+        span(usage.uptime_s),
+        placeOf(usage),
+      ),
+    );
+  });
+  for (const [name, { ready }] of [
+    ["PostgreSQL", stores.postgresql],
+    ["Redis", stores.redis],
+  ]) {
+    rows.push(row(name, t(ready ? "board.answers" : "board.no_answer"), ...Array(5)));
+  }
+  fill("services", rows, "board.unknown");
+}
+
+function drawErrors(errors) {
+  const entries = Object.entries(errors).sort((a, b) => b[1] - a[1]);
+  $("errors-none").hidden = entries.length > 0;
+  $("errors").replaceChildren(
     ...entries.map(([code, count]) => {
       const entry = document.createElement("div");
       const name = document.createElement("dt");
@@ -133,7 +215,7 @@ function drawRefusals(refused) {
 async function refresh() {
   if (document.visibilityState === "visible") {
     try {
-      stats = await getStats();
+      system = await getSystem();
       $("stale").hidden = true;
       draw();
     } catch ({ code }) {

@@ -1,64 +1,88 @@
-// Stored sessions: a list, a dialog for one of them, and deletion after confirmation.
+// Stored sessions: a list in pages, search while the user types, and deletion after confirmation.
 
-import { deleteSession, getHistory, getSession } from "./api.js";
+import { deleteSession, getHistory } from "./api.js";
+import { ask } from "./ask.js";
 import { clock, languageOf } from "./formats.js";
 import { currentLanguage, onLanguage, problemText, t } from "./i18n.js";
-import { TranscriptView } from "./transcript.js";
+import { dropEdits, nameOf } from "./remembered.js";
 
-const LIMIT = 30;
+const PAGE_RECORDS = 20;
+const TYPING_MS = 250;
 const $ = (id) => document.getElementById(id);
 
 export class HistoryList {
   #list = $("history");
   #note = $("history-note");
-  #viewer = $("viewer");
-  #question = $("question");
-  #view = new TranscriptView({ lines: $("viewer-lines") });
   #records = [];
-  #shown = null;
+  #cursor = null;
   #loads = 0;
+  #typing = null;
+  #onView;
 
-  constructor() {
+  // onView: called with the id of a session.
+  constructor(onView) {
+    this.#onView = onView;
     $("history-reload").addEventListener("click", () => this.load());
-    for (const button of this.#viewer.querySelectorAll("[data-download]")) {
-      button.addEventListener("click", () =>
-        this.#view.download(button.dataset.download, this.#shown.session_id),
-      );
-    }
+    $("history-more").addEventListener("click", () => this.#loadMore());
+    $("history-search").addEventListener("input", () => {
+      clearTimeout(this.#typing);
+      this.#typing = setTimeout(() => this.load(), TYPING_MS);
+    });
     onLanguage(() => this.#draw());
   }
 
-  async load() {
+  load() {
+    return this.#fetch("");
+  }
+
+  // The focus goes to the first of the new ones: the button may be gone.
+  async #loadMore() {
+    const before = this.#records.length;
+    await this.#fetch(this.#cursor, this.#records);
+    this.#list.children[before]?.querySelector(".history-view").focus();
+  }
+
+  async #fetch(cursor, before = []) {
     this.#loads += 1;
     const load = this.#loads;
+    const words = $("history-search").value.trim();
     try {
-      const { records } = await getHistory(LIMIT);
+      // While the user types, the last word may be incomplete.
+      const q = /[a-z0-9]$/i.test(words) ? `${words}*` : words;
+      const { records, next_cursor: next } = await getHistory({ limit: PAGE_RECORDS, cursor, q });
       if (load !== this.#loads) return; // an older answer than what is asked for by now
-      this.#records = records;
+      this.#records = [...before, ...records];
+      this.#cursor = next;
       this.#draw();
-      this.#list.dataset.loaded = "";
+      this.#list.dataset.loaded = words;
     } catch (error) {
-      this.#note.hidden = false;
-      this.#note.textContent = problemText(error.code);
+      this.#say(problemText(error.code));
     }
+  }
+
+  #say(text) {
+    this.#note.hidden = false;
+    this.#note.textContent = text;
   }
 
   #draw() {
     this.#list.replaceChildren(...this.#records.map((record) => this.#item(record)));
+    $("history-more").hidden = !this.#cursor;
     this.#note.hidden = this.#records.length > 0;
-    this.#note.textContent = t("history.empty");
+    this.#note.textContent = t($("history-search").value ? "history.none" : "history.empty");
   }
 
   #item(record) {
     const item = $("history-item").content.firstElementChild.cloneNode(true);
     const at = new Date(record.created_at);
     const when = at.toLocaleString(currentLanguage(), { dateStyle: "medium", timeStyle: "short" });
-    const text = record.text || t("history.no_text");
+    const text = record.preview || t("history.no_text");
     const words = item.querySelector(".history-text");
     words.textContent = text;
-    words.lang = record.text ? languageOf(text) : currentLanguage();
+    words.lang = record.preview ? languageOf(text) : currentLanguage();
     item.querySelector("time").textContent = when;
     item.querySelector("time").dateTime = record.created_at;
+    item.querySelector(".history-name").textContent = nameOf(record.session_id);
     item.querySelector(".history-duration").textContent = clock(record.duration * 1000);
     item.querySelector(".history-status").textContent =
       record.status === "completed" ? "" : t(`status.${record.status}`);
@@ -66,54 +90,25 @@ export class HistoryList {
     const view = item.querySelector(".history-view");
     view.textContent = t("history.view");
     view.setAttribute("aria-label", t("history.view_label", { when }));
-    view.addEventListener("click", () => this.#show(record, when));
+    view.addEventListener("click", () => this.#onView(record.session_id));
     const remove = item.querySelector(".history-delete");
     remove.setAttribute("aria-label", t("history.delete_label", { when }));
     remove.title = t("history.delete");
-    remove.addEventListener("click", () => this.#ask(record, when));
+    remove.addEventListener("click", () => this.#delete(record, when));
     return item;
   }
 
-  async #show(record, when) {
+  async #delete({ session_id: id }, when) {
+    const text = t("history.delete_question", { when });
+    if (!(await ask("history.delete_heading", text, "history.delete"))) return;
     try {
-      this.#shown = await getSession(record.session_id);
-    } catch (error) {
-      this.#note.hidden = false;
-      this.#note.textContent = problemText(error.code);
-      return;
-    }
-    $("viewer-title").textContent = when;
-    this.#view.clear();
-    for (const { error, ...segment } of this.#shown.segments) {
-      this.#view.add({ ...segment, ...error });
-    }
-    $("viewer-empty").hidden = !this.#view.empty;
-    this.#viewer.showModal();
-  }
-
-  #ask(record, when) {
-    $("question-text").textContent = t("history.delete_question", { when });
-    this.#question.returnValue = "";
-    this.#question.showModal();
-    this.#question.addEventListener(
-      "close",
-      () => {
-        if (this.#question.returnValue === "delete") this.#delete(record);
-      },
-      { once: true },
-    );
-  }
-
-  async #delete(record) {
-    try {
-      await deleteSession(record.session_id);
-      this.#records = this.#records.filter(({ session_id: id }) => id !== record.session_id);
+      await deleteSession(id);
+      dropEdits(id);
+      this.#records = this.#records.filter(({ session_id: one }) => one !== id);
       this.#draw();
-      this.#note.textContent = t("history.deleted");
-      this.#note.hidden = false;
+      this.#say(t("history.deleted"));
     } catch (error) {
-      this.#note.hidden = false;
-      this.#note.textContent = problemText(error.code);
+      this.#say(problemText(error.code));
     }
     // The focused button was removed with its row.
     $("history-title").focus();

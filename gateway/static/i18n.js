@@ -25,9 +25,9 @@ let language = initial();
 
 export const currentLanguage = () => language;
 
-// The text of `key`, with {name} replaced; `key` itself if it has no text.
-export function t(key, values = {}) {
-  const text = texts[language][key] ?? texts.en[key] ?? key;
+// The text of `key`, with {name} replaced; `otherwise` if it has no text.
+export function t(key, values = {}, otherwise = key) {
+  const text = texts[language][key] ?? texts.en[key] ?? otherwise;
   return text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
 }
 
@@ -52,6 +52,9 @@ function translate() {
   }
   for (const element of document.querySelectorAll("[data-hint]")) {
     element.title = t(element.dataset.hint);
+  }
+  for (const field of document.querySelectorAll("[data-placeholder]")) {
+    field.placeholder = t(field.dataset.placeholder);
   }
   for (const button of document.querySelectorAll("[data-language]")) {
     button.setAttribute("aria-pressed", String(button.dataset.language === language));

@@ -17,13 +17,13 @@ export class Microphone {
   #over;
 
   // Calls onChunk({pcm: ArrayBuffer, levels: number[]}) ten times a second, and onLost() if the
-  // device is disconnected. Throws MicrophoneError.
-  static async open({ onChunk, onLost }) {
+  // device is disconnected. deviceId: "" is the browser's default. Throws MicrophoneError.
+  static async open({ deviceId = "", onChunk, onLost }) {
     // Browsers hide the microphone from pages not served over HTTPS or from localhost.
     if (!navigator.mediaDevices?.getUserMedia) throw new MicrophoneError("insecure");
     const microphone = new Microphone();
     try {
-      await microphone.#open(onChunk, onLost);
+      await microphone.#open(deviceId, onChunk, onLost);
     } catch (error) {
       microphone.#release();
       throw new MicrophoneError(CODES[error.name] ?? "failed", error);
@@ -31,9 +31,10 @@ export class Microphone {
     return microphone;
   }
 
-  async #open(onChunk, onLost) {
+  async #open(deviceId, onChunk, onLost) {
     // Models are trained on unprocessed speech; noise suppression for human ears costs accuracy.
     const audio = { echoCancellation: false, noiseSuppression: false, autoGainControl: true };
+    if (deviceId) audio.deviceId = { ideal: deviceId };
     this.#stream = await navigator.mediaDevices.getUserMedia({ audio });
     this.#context = new AudioContext();
     await this.#context.audioWorklet.addModule(new URL("capture-worklet.js", import.meta.url));

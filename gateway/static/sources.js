@@ -22,6 +22,17 @@ export class LiveSource {
     return this.#first + this.#chunks.length;
   }
 
+  // The chunks that are kept, and the index of the first.
+  get kept() {
+    return { chunks: this.#chunks, first: this.#first };
+  }
+
+  // The next chunk has this index: those before were sent before a reload of the page. What was
+  // recorded since follows.
+  startAt(index) {
+    this.#first = index;
+  }
+
   push(chunk) {
     this.#chunks.push(chunk);
     this.#bytes += chunk.byteLength;

@@ -3,69 +3,116 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, Request
-from fastapi.exception_handlers import request_validation_exception_handler
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from gateway.server import Server
-from gateway.telemetry import metrics
-from gateway.web.auth import TokenCheck, describe_access
+from gateway.web.asyncapi import add_asyncapi
+from gateway.web.auth import TokenCheck
 from gateway.web.auth_tokens import AuthTokens
+from gateway.web.description import TAGS, describe
+from gateway.web.errors import answer_errors
+from gateway.web.export import add_export
+from gateway.web.file_jobs import FileJobs, add_file_jobs
 from gateway.web.health import add_health
-from gateway.web.openai import add_transcriptions
+from gateway.web.history import add_history
+from gateway.web.host_check import HostCheck
+from gateway.web.jwt_tokens import JwtTokens
+from gateway.web.listen import add_listen
+from gateway.web.openai import Uploads, add_transcriptions
+from gateway.web.origins import WebOrigins
 from gateway.web.pages import add_pages
+from gateway.web.recognition import add_recognition
 from gateway.web.sessions import add_sessions
 from gateway.web.stats import add_stats
+from gateway.web.system import SystemFigures, add_system
+from gateway.web.tolerance import Tolerance
 from gateway.web.upgrade import add_dialects
-from persistence.reads import StoreUnavailable
 from runtime import memory
 
-STORE_RETRY_AFTER_S = 2
+NO_ORIGINS = WebOrigins("")
+"""The gateway's own pages only."""
 
 
 def create_app(
-    server: Server, sources: dict[str, str], tokens: AuthTokens | None = None
+    server: Server,
+    sources: dict[str, str],
+    tokens: AuthTokens | None = None,
+    host_names: Sequence[str] = (),
+    origins: WebOrigins = NO_ORIGINS,
+    provider: JwtTokens | None = None,
 ) -> FastAPI:
     """Make the application. It opens and closes ``server`` with its lifespan.
 
-    ``sources`` maps each setting to where its value came from. Without ``tokens`` every request is
-    allowed.
+    ``sources``: where the value of each setting came from. Without ``tokens`` and ``provider``
+    requests need no token, but must name an address or one of ``host_names`` (``HostCheck``).
     """
+    guarded = tokens is not None or provider is not None
+    figures = SystemFigures(server)
+    jobs = FileJobs(server)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await server.open()
         memory.settle()
-        sweeping = asyncio.create_task(_sweep_memory())
+        tasks = [
+            asyncio.create_task(each) for each in (_sweep_memory(), figures.publish(), jobs.run())
+        ]
         yield
-        sweeping.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await server.close()
 
     app = FastAPI(
         title="Speech recognition pipeline",
         version="0.1.0",
-        description="REST beside the WebSocket protocol of /ws/asr.",
+        description="REST beside the WebSocket protocols.",
+        openapi_tags=TAGS,
         lifespan=lifespan,
         # FastAPI's own pages load scripts from other hosts; ours is at /docs.
         docs_url=None,
         redoc_url=None,
     )
     app.state.server = server
-    _answer_errors(app)
-    add_dialects(app, server)
-    add_health(app, server, sources)
+    answer_errors(app)
+    add_dialects(app, server, origins)
+    add_export(app)
+    add_file_jobs(app, server, jobs)
+    add_health(app, server, sources, guarded=guarded)
+    add_history(app, server)
     add_sessions(app, server)
     add_stats(app, server)
-    add_transcriptions(app, server)
+    add_system(app, figures)
+    _add_files(app, server)
+    add_asyncapi(app)
     add_pages(app)
-    describe_access(app, required=tokens is not None)
-    if tokens is not None:
-        app.add_middleware(TokenCheck, tokens=tokens)
+    describe(app, guarded=guarded)
+    if guarded:
+        app.add_middleware(
+            TokenCheck,
+            tokens=tokens,
+            provider=provider,
+            refuse_request=lambda caller: server.quotas.refuse_request(caller),
+        )
+    else:
+        # A page that comes by a name of its own has no token.
+        app.add_middleware(HostCheck, names=host_names)
+    app.add_middleware(Tolerance)
+    if origins.names:
+        app.add_middleware(CORSMiddleware, **origins.cors())
     return app
+
+
+def _add_files(app: FastAPI, server: Server) -> None:
+    """The APIs that answer a file at once. They share the places for uploads."""
+    uploads = Uploads(server)
+    add_transcriptions(app, server, uploads)
+    add_listen(app, server, uploads)
+    add_recognition(app, uploads)
 
 
 async def _sweep_memory() -> None:
@@ -73,15 +120,3 @@ async def _sweep_memory() -> None:
     while True:
         await asyncio.sleep(memory.SWEEP_EVERY_S)
         memory.sweep()
-
-
-def _answer_errors(app: FastAPI) -> None:
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        metrics.BAD_REQUESTS.labels("invalid").inc()
-        return await request_validation_exception_handler(request, error)
-
-    @app.exception_handler(StoreUnavailable)
-    async def store_unavailable(_request: Request, _error: Exception) -> JSONResponse:
-        body = {"code": "store_unavailable", "message": "the database does not answer"}
-        return JSONResponse(body, 503, {"Retry-After": str(STORE_RETRY_AFTER_S)})

@@ -1,4 +1,4 @@
-"""Access control: a token, checked before a request reaches any route.
+"""Access control: a token and its scopes, checked before a request reaches any route.
 
 It wraps the whole application and allows nothing but ``OPEN`` without a token, so no new route can
 be forgotten. A WebSocket is refused before its upgrade.
@@ -8,63 +8,166 @@ from __future__ import annotations
 
 import base64
 import time
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import structlog
-from fastapi import FastAPI
 from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocket
 
-from gateway.dialects import openai
+from gateway.admission.policy import Refusal
+from gateway.storage.callers import Caller
 from gateway.telemetry.metrics import REFUSED
-from gateway.web.auth_tokens import AuthTokens
+from gateway.web.audit import Audit
+from gateway.web.auth_tokens import Access, AuthTokens
+from gateway.web.caller import client_address
+from gateway.web.errors import deny, error_response
+from gateway.web.jwt_tokens import JwtRefusedError, JwtTokens, KeysUnavailableError, is_jwt
+from gateway.web.scopes import Route, route_of
 
-OPEN = frozenset({"/", "/dashboard", "/docs", "/openapi.json", "/livez", "/readyz"})
+OPEN = frozenset(
+    {
+        *("/", "/dashboard", "/docs", "/openapi.json", "/asyncapi.json"),
+        *("/health", "/livez", "/readyz"),
+    }
+)
 """Paths that need no token for GET, besides ``STATIC``: the pages, which contain no data and ask
 for a token, the description of the API, and the probes."""
+LIMITED = frozenset({"/api/v1/health"})
+"""Paths whose GET answers without a token, too, but then with less. A wrong token is refused."""
 STATIC = "/static/"
-PROTOCOL_PREFIX = "bearer."
-"""Prefix of a token that is offered as a WebSocket subprotocol. Browsers do not let a page set a
-header of an upgrade."""
+PROTOCOL_PREFIXES = ("bearer.", "openai-insecure-api-key.")
+"""Prefixes of a token that is offered as a WebSocket subprotocol. Browsers do not let a page set a
+header of an upgrade. The second is that of OpenAI's Realtime API."""
 CODE = "unauthorized"
+PROTOCOL_SCHEMES = ("token", "bearer")
+"""Subprotocols that are followed by a token: Deepgram's clients in browsers offer both."""
 MESSAGE = "a token is required: Authorization: Bearer TOKEN"
+EXPIRED = "this token has expired"
+SCOPE_CODE = "insufficient_scope"
+"""The error of RFC 6750, section 3.1."""
+KEYS_CODE = "keys_unavailable"
+KEYS_RETRY_AFTER_S = 5
 _SECRET_HEADERS = (b"authorization", b"sec-websocket-protocol")
 
 
 class TokenCheck:
-    """ASGI middleware that allows requests with one of ``tokens``.
+    """ASGI middleware that allows requests with a token that has the scope they need: one of
+    ``tokens``, or one of the identity ``provider``.
 
-    The name of the token, never the token, is ``token_name`` in log lines and in the state of an
-    allowed request (``request.state``, ``websocket.state``).
+    The name of the token, never the token, is ``token_name`` in log lines. The state of an allowed
+    request (``request.state``, ``websocket.state``) has the ``caller``.
     """
 
-    def __init__(self, app: ASGIApp, tokens: AuthTokens) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        tokens: AuthTokens | None,
+        provider: JwtTokens | None,
+        refuse_request: Callable[[Caller], Awaitable[Refusal | None]],
+    ) -> None:
+        """``refuse_request`` counts a request with a valid token, and decides on it
+        (``gateway.admission.quotas``)."""
         self._app = app
         self._tokens = tokens
+        self._provider = provider
+        self._refuse_request = refuse_request
+        self._audit = Audit()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or is_open(scope):
             await self._app(scope, receive, send)
             return
         shown = shown_tokens(scope)
-        now_s = time.monotonic()
-        names = [name for token in shown if (name := self._tokens.name_of(token, now_s))]
-        if not names:
-            REFUSED.labels(CODE).inc()
-            await _refuse(scope, receive, send, wrong=bool(shown))
+        if not shown and scope["path"] in LIMITED and _reads(scope):
+            await self._app(scope, receive, send)
             return
-        with structlog.contextvars.bound_contextvars(token_name=names[0]):
-            state = {**scope.get("state", {}), "token_name": names[0]}
+        client, route = Caller(address=client_address(HTTPConnection(scope))), route_of(scope)
+        found = await self._valid(shown)
+        if isinstance(found, Refused):
+            self._audit.refused(scope, route, client, found.status, found.code)
+            await deny(found.response(scope), scope, receive, send)
+            return
+        name, access = found
+        caller = replace(client, tenant=access.tenant, token_name=name, limits=access.limits)
+        refused = await self._not_allowed(route, access, caller)
+        if refused is not None:
+            self._audit.refused(scope, route, caller, refused.status, refused.code)
+            await deny(refused.response(scope), scope, receive, send)
+            return
+        send = self._audit.noting(scope, route, caller, send)
+        with structlog.contextvars.bound_contextvars(token_name=name):
+            state = {**scope.get("state", {}), "caller": caller}
             await self._app({**without_token(scope), "state": state}, receive, send)
+
+    async def _valid(self, shown: list[str]) -> tuple[str, Access] | Refused:
+        message = MESSAGE
+        for token in shown:
+            try:
+                found = await self._find(token)
+            except JwtRefusedError as error:
+                message = str(error)
+            except KeysUnavailableError as error:
+                structlog.get_logger().error("jwt_keys_unavailable", error=str(error))
+                headers = {"Retry-After": str(KEYS_RETRY_AFTER_S)}
+                message = "the keys of the identity provider cannot be fetched"
+                return Refused(503, KEYS_CODE, message, headers, KEYS_RETRY_AFTER_S)
+            else:
+                if found is not None and not found[1].expired(datetime.now(UTC)):
+                    return found
+                message = message if found is None else EXPIRED
+        # Basic is accepted but not offered, because browsers would open a login dialog.
+        wrong = 'Bearer error="invalid_token"' if shown else "Bearer"  # RFC 6750, section 3
+        return Refused(401, CODE, message, {"WWW-Authenticate": wrong})
+
+    async def _find(self, token: str) -> tuple[str, Access] | None:
+        if self._provider is not None and is_jwt(token):
+            return await self._provider.find(token)
+        return self._tokens.find(token, time.monotonic()) if self._tokens is not None else None
+
+    async def _not_allowed(self, route: Route, access: Access, caller: Caller) -> Refused | None:
+        too_many = await self._refuse_request(caller)
+        if too_many is not None:
+            headers = {"Retry-After": str(too_many.retry_after_s)}
+            return Refused(
+                too_many.status, too_many.code, too_many.message, headers, too_many.retry_after_s
+            )
+        if route.needed is None or route.needed in access.scopes:
+            return None
+        challenge = f'Bearer error="{SCOPE_CODE}", scope="{route.needed}"'
+        message = f"this token does not have the scope {route.needed}"
+        return Refused(403, SCOPE_CODE, message, {"WWW-Authenticate": challenge})
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a request is refused."""
+
+    status: int
+    code: str
+    message: str
+    headers: Mapping[str, str]
+    retry_after_s: int | None = None
+
+    def response(self, scope: Scope) -> JSONResponse:
+        """Return the answer in the form of the API that is asked for, and count it."""
+        REFUSED.labels(self.code).inc()
+        # Without the close a client could go on sending the body of the request.
+        headers = {**self.headers, "Connection": "close"}
+        more = {} if self.retry_after_s is None else {"retry_after_s": self.retry_after_s}
+        return error_response(scope["path"], self.status, self.code, self.message, headers, **more)
 
 
 def is_open(scope: Scope) -> bool:
     """Whether the request needs no token. ``/`` is a page, and as a WebSocket a dialect."""
-    if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
-        return False
-    return scope["path"] in OPEN or scope["path"].startswith(STATIC)
+    return _reads(scope) and (scope["path"] in OPEN or scope["path"].startswith(STATIC))
+
+
+def _reads(scope: Scope) -> bool:
+    return scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
 
 
 def shown_tokens(scope: Scope) -> list[str]:
@@ -73,13 +176,25 @@ def shown_tokens(scope: Scope) -> list[str]:
     found = []
     header = Headers(scope=scope).get("authorization", "")
     scheme, _, credentials = header.strip().partition(" ")
-    if scheme.lower() == "bearer":
+    if scheme.lower() in ("bearer", "token"):  # The second is Deepgram's.
         found.append(credentials.strip())
     elif scheme.lower() == "basic":
         found += _password(credentials)
-    offered = [name for name in scope.get("subprotocols", ()) if name.startswith(PROTOCOL_PREFIX)]
-    found += [name.removeprefix(PROTOCOL_PREFIX) for name in offered[:1]]
-    return found
+    return [*found, *_offered(scope.get("subprotocols", ()))[:1]]
+
+
+def _offered(subprotocols: Sequence[str]) -> list[str]:
+    """Return the tokens among ``subprotocols``."""
+    pairs = zip(["", *subprotocols], subprotocols, strict=False)
+    return [
+        _without_prefix(name)
+        for before, name in pairs
+        if name.startswith(PROTOCOL_PREFIXES) or before.lower() in PROTOCOL_SCHEMES
+    ]
+
+
+def _without_prefix(name: str) -> str:
+    return name.partition(".")[2] if name.startswith(PROTOCOL_PREFIXES) else name
 
 
 def _password(credentials: str) -> list[str]:
@@ -95,40 +210,8 @@ def without_token(scope: Scope) -> Scope:
     headers = [item for item in scope["headers"] if item[0].lower() not in _SECRET_HEADERS]
     passed = {**scope, "headers": headers}
     if "subprotocols" in scope:
+        hidden = _offered(scope["subprotocols"])
         passed["subprotocols"] = [
-            name for name in scope["subprotocols"] if not name.startswith(PROTOCOL_PREFIX)
+            name for name in scope["subprotocols"] if _without_prefix(name) not in hidden
         ]
     return passed
-
-
-async def _refuse(scope: Scope, receive: Receive, send: Send, *, wrong: bool) -> None:
-    # Basic is accepted but not offered, because browsers would open a login dialog.
-    challenge = 'Bearer error="invalid_token"' if wrong else "Bearer"  # RFC 6750, section 3
-    openai_body = scope["path"].startswith("/v1/")
-    body = openai.error(401, CODE, MESSAGE) if openai_body else {"code": CODE, "message": MESSAGE}
-    # Without the close a client could go on sending the body of the request.
-    headers = {"WWW-Authenticate": challenge, "Connection": "close"}
-    response = JSONResponse(body, 401, headers)
-    if scope["type"] == "websocket":
-        await WebSocket(scope, receive, send).send_denial_response(response)
-    else:
-        await response(scope, receive, send)
-
-
-def describe_access(app: FastAPI, *, required: bool) -> None:
-    """Add access control to the OpenAPI description. Call it after all routes are added."""
-    schema: dict[str, Any] = app.openapi()
-    schema["components"]["securitySchemes"] = {
-        "token": {"type": "http", "scheme": "bearer"},
-        "password": {"type": "http", "scheme": "basic", "description": "The token as password."},
-    }
-    either: list[dict[str, list[str]]] = [{"token": []}, {"password": []}]
-    schema["security"] = either if required else [{}, *either]
-    for path, operations in schema["paths"].items():
-        problem = {"$ref": "#/components/schemas/ProblemAnswer"}
-        body = {"type": "object", "required": ["error"]} if path.startswith("/v1/") else problem
-        for operation in operations.values():
-            operation["responses"]["401"] = {
-                "description": "No token, or an unknown one",
-                "content": {"application/json": {"schema": body}},
-            }

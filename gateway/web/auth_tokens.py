@@ -1,4 +1,9 @@
-"""The file of access tokens, ``AUTH_TOKENS_FILE``: on each line a name and a token's hash.
+"""The file of access tokens, ``AUTH_TOKENS_FILE``: on each line a name, a token's hash, and what
+the token allows if that is not everything.
+
+``anna HASH scopes=read,transcribe tenant=acme expires=2027-01-31T00:00:00Z``: each field may be
+missing; the others are ``sessions``, ``audio_s_per_day`` and ``requests_per_s``. An unknown field
+makes the file invalid, because it may be a restriction.
 
 A token has 256 random bits and cannot be guessed, so a plain SHA-256 protects it. Salts and slow
 hashes are for passwords that people choose. ``asr token`` makes tokens.
@@ -13,12 +18,19 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from dataclasses import fields as fields_of
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final, Literal
 
 import structlog
 
+from gateway.storage.callers import NO_LIMITS, TokenLimits
 from runtime.settings import fail
+from wire.keys import others_can_read
+from wire.records import DEFAULT_TENANT
 
 TOKENS_MAX = 1_000
 """Tokens in the file. Each request is compared with all of them."""
@@ -29,11 +41,47 @@ TOKEN_BYTES = 32
 TOKEN_PREFIX = "asr_"
 """Lets scanners find a token where it should not be, such as in a repository."""
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_LINE = re.compile(rf"({NAME.pattern}) ([0-9a-f]{{64}})")
+"""Also of a tenant."""
+EXPIRES_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+LIMIT_FIELDS: Final = tuple(field.name for field in fields_of(TokenLimits))
+LIMIT_MAX: Final = 10**9
+FIELDS: Final = ("scopes", "tenant", "expires", *LIMIT_FIELDS)
+_LINE = re.compile(rf"({NAME.pattern}) ([0-9a-f]{{64}})((?: [a-z_]+=[!-~]+)*)")
+
+Scope = Literal["transcribe", "read", "admin"]
+SCOPES: Final[tuple[Scope, ...]] = ("transcribe", "read", "admin")
 
 
 class AuthTokensError(ValueError):
     """The file is missing, malformed, or accessible to others. The text is for the operator."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """A token's hash, and what the token allows."""
+
+    digest: bytes
+    scopes: frozenset[Scope] = frozenset(SCOPES)
+    tenant: str = DEFAULT_TENANT
+    """Whose sessions it allows to use, and to whom those belong that it starts."""
+    expires: datetime | None = None
+    """Whole seconds, UTC; from then on it is refused. None: never."""
+    limits: TokenLimits = NO_LIMITS
+
+    def expired(self, now: datetime) -> bool:
+        return self.expires is not None and now >= self.expires
+
+    def fields(self) -> list[str]:
+        """Return the fields of the file that differ from their defaults."""
+        fields = []
+        if self.scopes != frozenset(SCOPES):
+            fields.append("scopes=" + ",".join(scope for scope in SCOPES if scope in self.scopes))
+        if self.tenant != DEFAULT_TENANT:
+            fields.append(f"tenant={self.tenant}")
+        if self.expires is not None:
+            fields.append(f"expires={self.expires.strftime(EXPIRES_FORMAT)}")
+        limits = asdict(self.limits)
+        return fields + [f"{name}={limit}" for name, limit in limits.items() if limit is not None]
 
 
 def new_token() -> str:
@@ -47,8 +95,8 @@ def hash_of(token: str) -> bytes:
     return hashlib.sha256(token.encode(errors="surrogatepass")).digest()
 
 
-def read(path: Path) -> dict[str, bytes]:
-    """Return the hashes of tokens by name.
+def read(path: Path) -> dict[str, Access]:
+    """Return what tokens allow, by the tokens' names.
 
     Raises:
         AuthTokensError: the file cannot be read, is accessible to others, or is malformed. The text
@@ -56,7 +104,7 @@ def read(path: Path) -> dict[str, bytes]:
     """
     try:
         with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_mode & 0o077:
+            if others_can_read(os.fstat(file.fileno()), os.geteuid()):
                 raise AuthTokensError(f"{path} is accessible to others; run chmod 600 on it")
             content = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
@@ -64,18 +112,81 @@ def read(path: Path) -> dict[str, bytes]:
     lines = content.decode("ascii", "replace").splitlines()
     if len(content) > FILE_BYTES_MAX or len(lines) > TOKENS_MAX:
         raise AuthTokensError(f"{path} has more than {TOKENS_MAX} tokens")
-    hashes: dict[str, bytes] = {}
+    found: dict[str, Access] = {}
     for number, line in enumerate(lines, 1):
         match = _LINE.fullmatch(line)
         if match is None:
             raise AuthTokensError(f"{path}: line {number} is not a name and a SHA-256 hash")
-        if match[1] in hashes:
+        if match[1] in found:
             raise AuthTokensError(f"{path}: the name in line {number} is repeated")
-        hashes[match[1]] = bytes.fromhex(match[2])
-    return hashes
+        try:
+            found[match[1]] = _access(bytes.fromhex(match[2]), match[3].split())
+        except ValueError as error:
+            raise AuthTokensError(f"{path}: line {number}: {error}") from None
+    return found
 
 
-def write(path: Path, hashes: Mapping[str, bytes]) -> None:
+def _access(digest: bytes, fields: Iterable[str]) -> Access:
+    """Raises:
+    ValueError: naming the field that is invalid, without its value.
+    """
+    values: dict[str, str] = {}
+    for field in fields:
+        name, _, value = field.partition("=")
+        if name not in FIELDS or name in values:
+            raise ValueError(f"the field {name} is unknown or repeated")
+        values[name] = value
+    expires = values.get("expires")
+    return Access(
+        digest=digest,
+        scopes=scopes_of(values["scopes"]) if "scopes" in values else frozenset(SCOPES),
+        tenant=tenant_of(values.get("tenant", DEFAULT_TENANT)),
+        expires=None if expires is None else _time(expires),
+        limits=limits_of({name: values[name] for name in LIMIT_FIELDS if name in values}),
+    )
+
+
+def scopes_of(names: str) -> frozenset[Scope]:
+    """Return the scopes with these comma-separated names.
+
+    Raises:
+        ValueError: one is unknown, or there is none.
+    """
+    asked = names.split(",")
+    if unknown := sum(name not in SCOPES for name in asked):
+        raise ValueError(f"{unknown} of the scopes are unknown; there are {', '.join(SCOPES)}")
+    return frozenset(scope for scope in SCOPES if scope in asked)
+
+
+def tenant_of(name: str) -> str:
+    """Raises:
+    ValueError: not a name of a tenant.
+    """
+    if not NAME.fullmatch(name):
+        raise ValueError("a tenant is 1 to 64 letters, digits, dots, hyphens or underscores")
+    return name
+
+
+def limits_of(limits: Mapping[str, int | str]) -> TokenLimits:
+    """Return the limits with these names.
+
+    Raises:
+        ValueError: one is not a whole number from 1 to ``LIMIT_MAX``.
+    """
+    for name, limit in limits.items():
+        if not str(limit).isdecimal() or not 0 < int(limit) <= LIMIT_MAX:
+            raise ValueError(f"{name} is not a number from 1 to {LIMIT_MAX}")
+    return TokenLimits(**{name: int(limit) for name, limit in limits.items()})
+
+
+def _time(text: str) -> datetime:
+    try:
+        return datetime.strptime(text, EXPIRES_FORMAT).replace(tzinfo=UTC)
+    except ValueError:
+        raise ValueError("expires is not a time such as 2027-01-31T00:00:00Z") from None
+
+
+def write(path: Path, tokens: Mapping[str, Access]) -> None:
     """Replace the file atomically, with mode 0600: a gateway never reads a part of it.
 
     Raises:
@@ -86,7 +197,10 @@ def write(path: Path, hashes: Mapping[str, bytes]) -> None:
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.writelines(f"{name} {known.hex()}\n" for name, known in hashes.items())
+            file.writelines(
+                " ".join([name, access.digest.hex(), *access.fields()]) + "\n"
+                for name, access in tokens.items()
+            )
             file.flush()
             os.fsync(descriptor)
             if path.exists():
@@ -108,20 +222,20 @@ class AuthTokens:
         """
         self._path = path
         self._version = _version(path)
-        self._hashes = read(path)
+        self._known = read(path)
         self._look_s = -math.inf
-        if not self._hashes:
+        if not self._known:
             raise AuthTokensError(f"{path} is empty; add a token: asr token add NAME")
 
-    def name_of(self, token: str, now_s: float) -> str | None:
-        """Return the name of ``token``; None if it is unknown. The time it takes does not depend on
-        the hashes."""
+    def find(self, token: str, now_s: float) -> tuple[str, Access] | None:
+        """Return the name of ``token`` and what it allows; None if it is unknown. The time it takes
+        does not depend on the hashes. The caller checks whether it has expired."""
         self._read_again(now_s)
         shown = hash_of(token)
         found = None
-        for name, known in self._hashes.items():
-            if hmac.compare_digest(known, shown):
-                found = name
+        for name, access in self._known.items():
+            if hmac.compare_digest(access.digest, shown):
+                found = name, access
         return found
 
     def _read_again(self, now_s: float) -> None:
@@ -134,12 +248,12 @@ class AuthTokens:
         self._version = version
         log = structlog.get_logger()
         try:
-            self._hashes = read(self._path)
+            self._known = read(self._path)
         except AuthTokensError as error:
             # A typing error must not lock out all clients: keep the tokens.
             log.error("auth_tokens_not_read", error=str(error))
             return
-        log.info("auth_tokens_read", tokens=len(self._hashes))
+        log.info("auth_tokens_read", tokens=len(self._known))
 
 
 def load_tokens(path: Path | None) -> AuthTokens | None:

@@ -6,19 +6,36 @@ import time
 from typing import Any
 
 import prometheus_client
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from msgspec import to_builtins
 
 from gateway.server import Server
-from gateway.web.schemas import HealthAnswer, model_answer
-from gateway.web.upgrade import refused
+from gateway.web.caller import has_token
+from gateway.web.description import SYSTEM
+from gateway.web.errors import refused
+from gateway.web.parameters import TELLS_UNKNOWN
+from gateway.web.schemas import HealthAnswer, HealthStatusAnswer, model_answer
+
+LIMITS = ("max_connections", "est_wait_ms_max")
+"""Settings of admission that the answer names."""
 
 
-def add_health(app: FastAPI, server: Server, sources: dict[str, str]) -> None:
-    @app.get("/api/v1/health", response_model=HealthAnswer, responses={503: {}})
-    async def health(response: Response) -> dict[str, Any]:
+def add_health(
+    app: FastAPI, server: Server, sources: dict[str, str], *, guarded: bool = False
+) -> None:
+    """``guarded``: requests without a token get no details."""
+
+    @app.get(
+        "/api/v1/health",
+        tags=[SYSTEM],
+        response_model=HealthAnswer | HealthStatusAnswer,
+        responses={503: {"model": HealthAnswer | HealthStatusAnswer}},
+        dependencies=[TELLS_UNKNOWN],
+    )
+    async def health(request: Request, response: Response) -> dict[str, Any]:
         """Whether this gateway can recognise speech, and by which models. 503 if no worker is
-        ready."""
+        ready. Where tokens are required, a request without one gets the status only."""
         now_s = time.monotonic()
         refusal = server.admission.readiness(now_s)
         load = server.admission.load(now_s)
@@ -30,9 +47,11 @@ def add_health(app: FastAPI, server: Server, sources: dict[str, str]) -> None:
         degraded = not (db_ready and server.redis_metadata.ready) or bool(idle)
         without_workers = f"no worker serves {', '.join(idle)}" if idle else None
         reason = without_workers if refusal is None else refusal.message
-        settings = server.settings
+        status = "unavailable" if refusal else "degraded" if degraded else "ready"
+        if guarded and not has_token(request):
+            return {"status": status}
         return {
-            "status": "unavailable" if refusal else "degraded" if degraded else "ok",
+            "status": status,
             "reason": reason,
             "funasr_ready": load is not None and load.workers > 0,
             "redis_ready": server.redis_metadata.ready,
@@ -41,17 +60,15 @@ def add_health(app: FastAPI, server: Server, sources: dict[str, str]) -> None:
             "models": list(load.models) if load is not None else [],
             "served": [model_answer(model) for model in served],
             "connections": server.gate.connections,
-            "limits": {
-                "max_connections": {
-                    "value": settings.max_connections,
-                    "source": sources.get("max_connections", "default"),
-                },
-                "est_wait_ms_max": {
-                    "value": settings.est_wait_ms_max,
-                    "source": sources.get("est_wait_ms_max", "default"),
-                },
-            },
+            "brokers": to_builtins(server.brokers.states()),
+            "limits": {name: _limit(server, sources, name) for name in LIMITS},
         }
+
+    @app.get("/health", include_in_schema=False)
+    async def brief_health() -> JSONResponse:
+        """For clients of FunASR's OpenAI server."""
+        healthy = server.admission.readiness(time.monotonic()) is None
+        return JSONResponse({"status": "ok" if healthy else "unavailable"}, 200 if healthy else 503)
 
     @app.get("/livez", include_in_schema=False)
     async def live() -> dict[str, str]:
@@ -61,7 +78,7 @@ def add_health(app: FastAPI, server: Server, sources: dict[str, str]) -> None:
     async def ready() -> JSONResponse:
         refusal = server.admission.readiness(time.monotonic())
         if refusal is not None:
-            return refused(refusal)
+            return refused("/readyz", refusal)
         return JSONResponse({"status": "ready"})
 
     @app.get("/metrics", include_in_schema=False)
@@ -69,3 +86,7 @@ def add_health(app: FastAPI, server: Server, sources: dict[str, str]) -> None:
         return Response(
             prometheus_client.generate_latest(), media_type=prometheus_client.CONTENT_TYPE_LATEST
         )
+
+
+def _limit(server: Server, sources: dict[str, str], name: str) -> dict[str, Any]:
+    return {"value": getattr(server.settings, name), "source": sources.get(name, "default")}

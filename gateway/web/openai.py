@@ -11,31 +11,40 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, NamedTuple, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.datastructures import FormData, UploadFile
 from starlette.types import Receive, Scope, Send
 
+from gateway.admission.token_uses import AUDIO_CODE
+from gateway.audio.foreign_files import foreign
 from gateway.audio.formats import SNIFF_BYTES_MAX, TITLES, sniff
 from gateway.dialects import openai
 from gateway.dialects.increments import Increments
 from gateway.dialects.speakers import with_speakers
 from gateway.server import Server
 from gateway.session import events as e
+from gateway.session.limits import Traits
 from gateway.session.runner import SessionRunner
+from gateway.storage.callers import Caller
 from gateway.telemetry.metrics import UPLOADS, count_problem
-from gateway.web.uploads import RefusedError, receive_form, text_fields
+from gateway.web.caller import caller_of
+from gateway.web.description import OPENAI
+from gateway.web.uploads import RefusedError, receive, text_fields
+
+T = TypeVar("T")
 
 READ_BYTES = 32_768
 """Bytes of a file read at a time: about a second of PCM, so that other tasks are not delayed."""
 ALIVE_CHECK_S = 1.0
 """Interval of checks whether the client is still connected."""
-RETRY_AFTER_S = 5
 MODEL_NOT_FOUND = "model_not_found"
-_STATUS = {"bad_audio": 400, "audio_too_long": 413, "overloaded": 503}
+WITHOUT_FILENAME = "this part has no filename, so it is a text field and not a file"
+_STATUS = {"bad_audio": 400, "audio_too_long": 413, AUDIO_CODE: 429, "overloaded": 503}
 """Status of the answer by error code. Other codes are failed segments: 500."""
 
 
@@ -56,11 +65,15 @@ class AnswerQueue:
     displace = close
 
 
-def add_transcriptions(app: FastAPI, server: Server) -> None:
-    uploads = Uploads(server)
+def status_of(code: str) -> int:
+    """The status of the answer to a file whose session ends with this error."""
+    return _STATUS.get(code, 500)
 
+
+def add_transcriptions(app: FastAPI, server: Server, uploads: Uploads) -> None:
     @app.post(
         "/v1/audio/transcriptions",
+        tags=[OPENAI],
         summary="Transcribe a file, compatible with OpenAI's API",
         openapi_extra=_REQUEST_BODY,
         responses=_ANSWERS,
@@ -73,12 +86,24 @@ def add_transcriptions(app: FastAPI, server: Server) -> None:
         UPLOADS.labels(response.status_code).inc()
         return response
 
-    @app.get("/v1/models", summary="List the models, compatible with OpenAI's API")
+    @app.post(
+        "/v1/audio/translations",
+        tags=[OPENAI],
+        summary="Refused: no model translates. For clients of OpenAI's API",
+        responses={400: _PROBLEM},
+    )
+    async def translate() -> JSONResponse:
+        message = "no served model translates; /v1/audio/transcriptions keeps the language"
+        problem = openai.error(400, "translation_unavailable", message)
+        return JSONResponse(problem, 400)
+
+    @app.get("/v1/models", tags=[OPENAI], summary="List the models, compatible with OpenAI's API")
     async def models() -> JSONResponse:
         return JSONResponse(openai.models(server.models.all))
 
     @app.get(
         "/v1/models/{name:path}",
+        tags=[OPENAI],
         summary="Describe a model, compatible with OpenAI's API",
         responses={404: _PROBLEM},
     )
@@ -93,13 +118,22 @@ def add_transcriptions(app: FastAPI, server: Server) -> None:
 
 
 def _refused(error: RefusedError) -> Response:
-    headers = {}
-    if error.status in (429, 503):
-        headers["Retry-After"] = str(RETRY_AFTER_S)
-    if error.session_id is not None:
-        headers["X-Session-Id"] = error.session_id
     body = openai.error(error.status, error.code, error.message, error.param)
-    return JSONResponse(body, error.status, headers)
+    return JSONResponse(body, error.status, error.headers)
+
+
+class FileApi(NamedTuple):
+    """How a request with a file is read, and its answer written."""
+
+    file: str
+    """The field that has it."""
+    parse: Callable[[Mapping[str, Sequence[str]]], openai.Request]
+    """Of the other fields. Raises ``openai.FieldError``."""
+    traits: Traits
+    encode: Callable[[openai.Transcript, openai.Request], str]
+
+
+OPENAI_API: Final = FileApi("file", openai.parse, openai.Openai(), openai.encode)
 
 
 class Uploads:
@@ -109,64 +143,78 @@ class Uploads:
         self._server = server
         self._running = 0
 
-    async def serve(self, request: Request) -> Response:
+    async def serve(self, request: Request, api: FileApi = OPENAI_API) -> Response:
         """Return the answer to a request.
 
         Raises:
             RefusedError: with the status and the body of an error answer.
         """
+        self._take_place()
+        caller = caller_of(request)
+        held = True
+        try:
+            # Without a model, unless there is only one: the form is not read yet.
+            admitted = self._server.gate.model_of("")
+            refusal = await self._server.gate.enter(model=admitted, lane="bulk", caller=caller)
+            if refusal is not None:
+                raise RefusedError.not_admitted(refusal)
+            try:
+                upload = await self._receive(request, api, admitted)
+                if upload.request.stream:
+                    held = False
+                    return Streamed(upload, lambda: self._leave(caller))
+                return await _answer(upload, request, api)
+            finally:
+                if held:
+                    self._server.gate.leave(caller)
+        finally:
+            if held:
+                self._running -= 1
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Hold a place for one upload.
+
+        Raises:
+            RefusedError: there is none.
+        """
+        self._take_place()
+        try:
+            yield
+        finally:
+            self._running -= 1
+
+    def _take_place(self) -> None:
         limit = self._server.settings.uploads_max
         if self._running >= limit:
             message = f"{limit} files are being transcribed, which is the limit; try again later"
             raise RefusedError(429, "too_many_uploads", message)
         self._running += 1
-        held = True
-        try:
-            # Without a model, unless there is only one: the form is not read yet.
-            admitted = self._server.gate.model_of("")
-            refusal = await self._server.gate.enter(model=admitted, lane="bulk")
-            if refusal is not None:
-                raise RefusedError(503, refusal.code, refusal.message)
-            try:
-                upload = await self._receive(request, admitted)
-                if upload.request.stream:
-                    held = False
-                    return Streamed(upload, self._leave)
-                return await _answer(upload, request)
-            finally:
-                if held:
-                    self._server.gate.leave()
-        finally:
-            if held:
-                self._running -= 1
 
-    def _leave(self) -> None:
+    def _leave(self, caller: Caller) -> None:
         """A streamed answer has ended."""
-        self._server.gate.leave()
+        self._server.gate.leave(caller)
         self._running -= 1
 
-    async def _receive(self, request: Request, admitted: str | None) -> Upload:
-        form = await receive_form(request, self._server.settings.upload_bytes_max)
-        file = form.get("file")
-        if not isinstance(file, UploadFile):
-            await form.close()
-            raise RefusedError(400, "missing_required_parameter", "you must provide a file", "file")
+    async def _receive(self, request: Request, api: FileApi, admitted: str | None) -> Upload:
+        form = await receive(request, self._server.settings.upload_bytes_max)
+        file = form.get(api.file)
         try:
-            wanted = openai.parse(text_fields(form))
+            if file is None:
+                raise openai.FieldError(api.file, "you must provide a file", openai.MISSING)
+            if not isinstance(file, UploadFile):
+                raise openai.FieldError(api.file, WITHOUT_FILENAME)
+            wanted = api.parse(text_fields(form))
             self._admit(wanted, admitted)
-            found = sniff(await file.read(SNIFF_BYTES_MAX))
-            await file.seek(0)
-            if found in (None, "undecided"):
-                message = f"this is not {TITLES}"
-                raise RefusedError(415, "unsupported_format", message, "file")
+            await check_kind(file)
         except openai.FieldError as error:
             await form.close()
-            raise RefusedError(400, "invalid_value", str(error), error.param) from error
+            raise RefusedError(400, error.code, str(error), error.param) from error
         except BaseException:
             await form.close()
             raise
-        client = request.client.host if request.client is not None else ""
-        return Upload(self._server, wanted, form, file, client)
+        runner = self._server.registry.new_runner(caller_of(request), api.traits)
+        return Upload(self._server, wanted, form, file, runner)
 
     def _admit(self, wanted: openai.Request, admitted: str | None) -> None:
         """Admit a session of the model, unless the gate has admitted it with the request.
@@ -180,25 +228,46 @@ class Uploads:
         if model.name != admitted:
             refusal = self._server.gate.enter_model(model.name, "bulk")
             if refusal is not None:
-                raise RefusedError(503, refusal.code, refusal.message)
+                raise RefusedError.not_admitted(refusal)
+
+
+async def check_kind(file: UploadFile) -> None:
+    """Refuse a file that is evidently no audio. The decoder judges all others.
+
+    Raises:
+        RefusedError: naming what it is.
+    """
+    beginning = await file.read(SNIFF_BYTES_MAX)
+    await file.seek(0)
+    if not beginning:
+        raise RefusedError(400, "empty_file", "the file is empty", "file")
+    kind = foreign(beginning) if sniff(beginning) is None else None
+    if kind is not None:
+        message = f"this is {kind}, and not {TITLES}"
+        raise RefusedError(400, "unsupported_format", message, "file")
 
 
 class Upload:
     """A received file, and the session that transcribes it."""
 
     def __init__(
-        self, server: Server, request: openai.Request, form: FormData, file: UploadFile, client: str
+        self,
+        server: Server,
+        request: openai.Request,
+        form: FormData,
+        file: UploadFile,
+        runner: SessionRunner,
     ) -> None:
         self.request = request
         self.session_id = str(uuid.uuid4())
-        self.warnings: tuple[e.StartWarning, ...] = ()
-        """Known once the session has started."""
+        self.warnings: tuple[e.SessionWarning, ...] = ()
+        """About the request, once the session has started; about the audio, in the end."""
         self._form = form
         self._file = file
         self._queue = AnswerQueue()
         self._feeding: asyncio.Task[None] | None = None
         self._server = server
-        self._runner: SessionRunner = server.registry.new_runner(client, openai.Openai())
+        self._runner = runner
         self._runner.open(self._queue)
 
     async def answers(self) -> AsyncIterator[e.SegmentText | e.Finished]:
@@ -210,10 +279,9 @@ class Upload:
         self._feeding = asyncio.create_task(self._feed())
         while (answer := await self._queue.answers.get()) is not None:
             if isinstance(answer, e.Problem):
-                status = _STATUS.get(answer.code, 500)
-                raise RefusedError(status, answer.code, answer.message, "file")
-            if isinstance(answer, e.Started):
-                self.warnings = answer.warnings
+                raise RefusedError(status_of(answer.code), answer.code, answer.message, "file")
+            if isinstance(answer, e.Started | e.Finished):
+                self.warnings += answer.warnings
             if isinstance(answer, e.SegmentText | e.Finished):
                 yield answer
             if isinstance(answer, e.Finished):
@@ -249,17 +317,11 @@ class Upload:
         await asyncio.shield(self._runner.take(self._queue, event))
 
 
-async def _answer(upload: Upload, request: Request) -> Response:
+async def _answer(upload: Upload, request: Request, api: FileApi) -> Response:
     """Return the complete answer, unless the client disconnects."""
     working = asyncio.create_task(_transcript(upload))
     try:
-        while not working.done():
-            await asyncio.wait([working], timeout=ALIVE_CHECK_S)
-            if not working.done() and await request.is_disconnected():
-                raise RefusedError(
-                    499, "client_disconnected", "the client has closed the connection"
-                )
-        transcript = working.result()
+        transcript = await while_connected(request, working)
     except RefusedError as error:
         error.session_id = upload.session_id
         raise
@@ -268,10 +330,23 @@ async def _answer(upload: Upload, request: Request) -> Response:
         await asyncio.gather(working, return_exceptions=True)
         await upload.close()
     return Response(
-        openai.encode(transcript, upload.request),
+        api.encode(transcript, upload.request),
         media_type=openai.MEDIA_TYPES[upload.request.response_format],
         headers={"X-Session-Id": upload.session_id, **openai.warnings_header(upload.warnings)},
     )
+
+
+async def while_connected(request: Request, working: asyncio.Task[T]) -> T:
+    """Return the result of the task.
+
+    Raises:
+        RefusedError: the client disconnects before.
+    """
+    while not working.done():
+        await asyncio.wait([working], timeout=ALIVE_CHECK_S)
+        if not working.done() and await request.is_disconnected():
+            raise RefusedError(499, "client_disconnected", "the client has closed the connection")
+    return working.result()
 
 
 async def _transcript(upload: Upload) -> openai.Transcript:
@@ -361,12 +436,12 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     **{
         status: {"description": description, **_PROBLEM}
         for status, description in {
-            400: "An invalid field or form, or audio that cannot be decoded",
+            400: "An invalid field or form, or a file that is no audio or cannot be decoded",
             404: "No worker serves the model",
             408: "The upload has stopped, or is too slow",
             413: "The file is larger than UPLOAD_BYTES_MAX, or its audio longer than allowed",
-            415: f"No multipart form, or a file that is not {TITLES}",
-            429: "UPLOADS_MAX files are being transcribed: see Retry-After",
+            415: "Neither a multipart form nor JSON",
+            429: "UPLOADS_MAX files, or a limit of the token: see Retry-After",
             499: "The client has disconnected",
             500: "Recognition of a part of the audio failed",
             503: "The gateway admits no new session: see Retry-After",

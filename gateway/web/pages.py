@@ -14,9 +14,14 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.audio import formats
+from gateway.web.schemas import problem
 
 STATIC_DIR = Path(__file__).resolve().parents[1] / "static"
-PAGES = {"/": "index.html", "/dashboard": "dashboard.html", "/docs": "reference.html"}
+PAGES = {"/": "index.html", "/dashboard": "dashboard.html", "/docs": "docs.html"}
+SWAGGER_UI = ("fastapi_swagger", "resources")
+"""The package, and its folder, with the files of Swagger UI."""
+SWAGGER_POLICY = "; img-src 'self' data:"
+"""Swagger UI's style sheet holds its icons."""
 FORMATS_MODULE = "audio-formats.js"
 """Generated, so that the page takes the files that the server takes."""
 MEDIA_TYPES = {
@@ -26,10 +31,14 @@ MEDIA_TYPES = {
     ".svg": "image/svg+xml; charset=utf-8",
 }
 """Files of other types are not served. Not from ``mimetypes``, which differs between systems."""
+WAVESURFER_STYLE = "sha256-qg0uSSfJYaGrLwqWKxYxz65PSr2rsIyu2yQ4eEf3Uws="
+"""Hash of the style sheet that ``wavesurfer.js`` puts into its own part of the page."""
 HEADERS = {
-    # Nothing from other hosts, nothing inline, and no frames around our pages.
+    # Nothing from other hosts, nothing inline, and no frames around our pages. The page plays
+    # recordings and files that never leave the browser (blob:).
     "Content-Security-Policy": (
-        "default-src 'self'; base-uri 'none'; form-action 'self'; "
+        "default-src 'self'; media-src blob:; "
+        f"style-src 'self' '{WAVESURFER_STYLE}'; base-uri 'none'; form-action 'self'; "
         "frame-ancestors 'none'; object-src 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
@@ -44,7 +53,7 @@ HEADERS = {
 
 def add_pages(app: FastAPI, directory: Path = STATIC_DIR) -> None:
     """Add the routes of the pages and of their files."""
-    files = GZipMiddleware(StaticPages(directory=directory))
+    files = GZipMiddleware(StaticPages(directory=directory, packages=[SWAGGER_UI]))
     for path, name in PAGES.items():
         app.router.routes.append(Route(path, File(files, name), methods=["GET"]))
     app.router.routes.append(Route("/static/{name}", File(files), methods=["GET"]))
@@ -75,10 +84,12 @@ class StaticPages(StaticFiles):
             else:
                 response = await super().get_response(path, scope)
         except HTTPException as error:
-            body = {"code": "not_found", "message": "no such page"}
+            body = problem("not_found", "no such page")
             return JSONResponse(body, error.status_code, HEADERS)
         headers = response.headers
         headers.update(HEADERS)
+        if path == PAGES["/docs"]:
+            headers["Content-Security-Policy"] += SWAGGER_POLICY
         if response.status_code == 200:
             headers["Content-Type"] = media_type
         if "ETag" in headers:
@@ -96,7 +107,7 @@ def formats_module() -> str:
     ]
     suffixes = [suffix for known in formats.FORMATS for suffix in known.suffixes]
     return (
-        f"export const TITLES = {json.dumps([known.title for known in formats.FORMATS])};\n"
+        f"export const TITLES = {json.dumps(formats.TITLED)};\n"
         f"export const SUFFIXES = {json.dumps(suffixes)};\n"
         "// Beginnings of files: each a list of [offset, bytes], all of which match.\n"
         f"export const SIGNATURES = {json.dumps(signatures)};\n"

@@ -1,106 +1,163 @@
-"""Sessions over REST: the history, one session or its transcript as a file, and deletion."""
+"""Sessions over REST: one session or its transcript as a file, and deletion."""
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
-from fastapi import FastAPI, Path, Query, Response
+from fastapi import FastAPI, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
+from msgspec import to_builtins
 
 from gateway.dialects.fields import SESSION_ID_PATTERN
+from gateway.dialects.openai import warnings_header
 from gateway.dialects.subtitles import Segment, TimedText, to_srt, to_vtt
 from gateway.server import Server
 from gateway.session.core import Session
 from gateway.session.resume import text_of
 from gateway.session.transcript import join_texts
+from gateway.web.caller import has_token, tenant_of
+from gateway.web.description import SESSIONS
+from gateway.web.former_fields import session_fields
+from gateway.web.parameters import TELLS_UNKNOWN, Warnings
 from gateway.web.schemas import (
     DeletedAnswer,
-    HistoryAnswer,
     ProblemAnswer,
     SessionAnswer,
+    problem,
     segment_answer,
 )
-from persistence.reads import HISTORY_ROWS_MAX, StoreUnavailable
+from persistence.reads import StoreUnavailable
 
-NOT_FOUND = {"code": "not_found", "message": "no such session"}
+NOT_FOUND = problem("not_found", "no such session")
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    404: {"model": ProblemAnswer},
+    503: {"model": ProblemAnswer},
+}
+"""Error answers to a request for one session, for the OpenAPI description."""
+NAME_CHARS_MAX = 40
+"""Characters of a transcript in the name of its file."""
+DELETED, TO_BE_DELETED = "the session is deleted", "the session will be deleted"
 
 SessionId = Annotated[
     str, Path(pattern=f"^{SESSION_ID_PATTERN}$", description="The client's session id")
 ]
 TranscriptFormat = Literal["json", "text", "srt", "vtt"]
+SUFFIXES: Mapping[TranscriptFormat, str] = {
+    "json": "json",
+    "text": "txt",
+    "srt": "srt",
+    "vtt": "vtt",
+}
+Included = Literal["chunks"]
 
 
 def add_sessions(app: FastAPI, server: Server) -> None:
-    problems: dict[int | str, dict[str, Any]] = {
-        404: {"model": ProblemAnswer},
-        503: {"model": ProblemAnswer},
-    }
-
-    @app.get("/api/v1/history", response_model=HistoryAnswer, responses={503: problems[503]})
-    async def history(
-        limit: Annotated[int, Query(ge=1, le=HISTORY_ROWS_MAX)] = 50,
-    ) -> dict[str, Any]:
-        """The latest sessions, newest first."""
-        total, records = await server.reader.history(limit)
-        return {"total": total, "records": records}
-
-    @app.get("/api/v1/session/{session_id}", response_model=SessionAnswer, responses=problems)
-    async def session(session_id: SessionId, format: TranscriptFormat = "json") -> Any:
-        """One session, running or stored, with its segments and chunks; or its transcript as text,
-        SRT or WebVTT."""
-        found = await find(session_id)
+    @app.get(
+        "/api/v1/session/{session_id}",
+        tags=[SESSIONS],
+        response_model=SessionAnswer,
+        response_model_exclude_unset=True,
+        responses=PROBLEMS,
+    )
+    async def session(
+        request: Request,
+        session_id: SessionId,
+        response: Response,
+        warnings: Warnings,
+        format: Annotated[TranscriptFormat, Query(description="Other than json: a file")] = "json",
+        include: Annotated[
+            list[Included] | None, Query(description="`chunks`: each chunk of audio received")
+        ] = None,
+    ) -> Any:
+        """One session, running or stored, with its segments; or its transcript as text, SRT or
+        WebVTT."""
+        chunks = "chunks" in (include or ())
+        found = await _find(server, session_id, tenant_of(request), chunks=chunks)
         if found is None:
             return JSONResponse(NOT_FOUND, 404)
-        return found if format == "json" else transcript_response(found, format)
-
-    async def find(session_id: str) -> dict[str, Any] | None:
-        runner = server.sessions.get(session_id)
-        try:
-            stored = await server.reader.session(session_id)
-        except StoreUnavailable:
-            if runner is None:
-                raise
-            stored = None  # Of a running session only the details of chunks are missing.
-        if runner is not None:
-            return live_session(runner.session, stored)
-        if stored is None:
-            return None
-        speakers = stored["speakers"]
-        segments = [
-            segment_answer(result, speakers.get(result.seq)) for result in stored["segments"]
-        ]
-        return {**stored, "text": text_of(stored), "segments": segments}
+        headers = {"Content-Disposition": disposition_of(found, format)}
+        if format == "json":
+            response.headers.update(headers)
+            return {**found, "warnings": to_builtins(warnings)}
+        file = transcript_response(found, format)
+        file.headers.update(headers | warnings_header(warnings))
+        return file
 
     @app.delete(
         "/api/v1/session/{session_id}",
+        tags=[SESSIONS],
         response_model=DeletedAnswer,
-        responses={**problems, 202: {"model": DeletedAnswer}},
+        responses={**PROBLEMS, 202: {"model": DeletedAnswer}},
+        dependencies=[TELLS_UNKNOWN],
     )
-    async def delete(session_id: SessionId, response: Response) -> Any:
+    async def delete(request: Request, session_id: SessionId, response: Response) -> Any:
         """Delete a session permanently. A late result does not restore it. 202: accepted, to be
         done when the database is available."""
-        if not server.is_here(session_id):
-            try:
-                known = await server.reader.status(session_id) not in (None, "deleted")
-            except StoreUnavailable:
-                if server.storage_backlog_full:
-                    raise  # The id may not exist, and each deletion is a record to be kept.
-                known = True
-            if not known:
-                return JSONResponse(NOT_FOUND, 404)
-        committed = await server.delete(session_id)
+        committed = await delete_session(server, request, session_id)
+        if committed is None:
+            return JSONResponse(NOT_FOUND, 404)
         if not committed:
             response.status_code = 202
-        return {"session_id": session_id, "deleted": committed}
+        message = DELETED if committed else TO_BE_DELETED
+        return {"session_id": session_id, "deleted": committed, "message": message}
+
+
+async def delete_session(server: Server, request: Request, session_id: str) -> bool | None:
+    """Delete a session of the request's tenant, and return whether that is committed; None: there
+    is none.
+
+    Raises:
+        StoreUnavailable: if it is not known whether there is one, and no room to note it.
+    """
+    tenant = tenant_of(request)
+    if not server.is_here(session_id, tenant):
+        try:
+            known = await server.reader.status(session_id, tenant) not in (None, "deleted")
+        except StoreUnavailable:
+            # The id may not exist, and each deletion is a record to be kept. Or it may be another
+            # tenant's.
+            if server.storage_backlog_full or has_token(request):
+                raise
+            known = True
+        if not known:
+            return None
+    return await server.delete(session_id, tenant)
 
 
 # ------------------------------------------------------------------------------- a session as JSON
 
 
-def live_session(session: Session, stored: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the running ``session`` as a ``SessionAnswer``. The details of chunks come from
-    ``stored``, because the gateway does not keep them."""
+async def _find(
+    server: Server, session_id: str, tenant: str, *, chunks: bool
+) -> dict[str, Any] | None:
+    runner = server.sessions.get(session_id)
+    if runner is not None and runner.session.tenant != tenant:
+        return None
+    try:
+        stored = await server.reader.session(session_id, tenant, chunks=chunks)
+    except StoreUnavailable:
+        if runner is None:
+            raise
+        stored = None  # Of a running session only the details of chunks are missing.
+    if runner is not None:
+        live = live_session(runner.session)
+        return live | {"chunks": stored["chunks"] if stored else []} if chunks else live
+    if stored is None:
+        return None
+    speakers = stored["speakers"]
+    segments = [segment_answer(result, speakers.get(result.seq)) for result in stored["segments"]]
+    text = text_of(stored)
+    former = session_fields(session_id, text, stored["segments"])
+    return {**stored, **former, "text": text, "segments": segments}
+
+
+def live_session(session: Session) -> dict[str, Any]:
+    """Return the running ``session`` as a ``SessionAnswer``. Details of its chunks are in the
+    database only."""
     delivered = session.delivery.results
     created_at = datetime.fromtimestamp(session.started_at_ms / 1000, UTC).isoformat()
     return {
@@ -118,11 +175,25 @@ def live_session(session: Session, stored: dict[str, Any] | None) -> dict[str, A
         "segments": [
             segment_answer(result, session.delivery.speaker(result.seq)) for result in delivered
         ],
-        "chunks": stored["chunks"] if stored is not None else [],
+        **session_fields(session.session_id, session.text, delivered),
     }
 
 
 # ----------------------------------------------------------------------------- a session as a file
+
+
+def disposition_of(session: dict[str, Any], wanted: TranscriptFormat) -> str:
+    """Return the ``Content-Disposition`` (RFC 6266) with a name that people recognise: when the
+    session began and its first words."""
+    words = "".join(
+        letter if unicodedata.category(letter)[0] in "LMN" else " "
+        for letter in session["text"][:NAME_CHARS_MAX]
+    )
+    began = session["created_at"][:16].replace("T", " ").replace(":", "-")
+    name = " ".join(f"{began} {words}".split())
+    suffix = SUFFIXES[wanted]
+    kind = "inline" if wanted == "json" else "attachment"
+    return f"{kind}; filename=\"{began}.{suffix}\"; filename*=UTF-8''{quote(name)}.{suffix}"
 
 
 def transcript_response(session: dict[str, Any], wanted: TranscriptFormat) -> Response:

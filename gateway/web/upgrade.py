@@ -1,93 +1,129 @@
 """The WebSocket routes of all dialects, and the checks before a connection is accepted.
 
-A refusal is an ordinary HTTP answer: 403 for a web origin that is not allowed, 503 with
-``Retry-After`` if the gateway admits no further session.
+A refusal is an ordinary HTTP answer: 404 for an unknown path, 403 for a web origin that is not
+allowed, 400 for a query that is invalid in the dialect, 503 with ``Retry-After`` if the gateway
+admits no further session, 429 if the token has reached a limit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs
 
-from fastapi import FastAPI, Query, WebSocket
+from fastapi import FastAPI, Query, Request, WebSocket
 from fastapi.responses import JSONResponse
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.admission.policy import Refusal
-from gateway.dialects.dialect import Dialect
-from gateway.dialects.registry import DIALECTS
+from gateway.admission.gate import Resumption
+from gateway.dialects.dialect import Handshake, QueryError
+from gateway.dialects.registry import DIALECTS, NewDialect
 from gateway.server import Server
 from gateway.telemetry import metrics
+from gateway.web.caller import caller_of, tenant_of
+from gateway.web.description import SYSTEM
+from gateway.web.errors import deny, error_response, refused
+from gateway.web.origins import WebOrigins
+from gateway.web.parameters import TELLS_UNKNOWN
 from gateway.web.schemas import AdmissionAnswer, ProblemAnswer
 from gateway.web.websocket import WebSocketConnection
 
-SUBPROTOCOLS = ("binary", "asr")
+SUBPROTOCOLS = ("binary", "asr", "token", "bearer", "realtime")
 """Accepted if offered, without further meaning. FunASR's clients offer the first. Clients that
-offer a token as a subprotocol (``gateway.web.auth``) offer the second as well, because browsers
-require that the server accepts one of their offers."""
+offer a token as a subprotocol (``gateway.web.auth``) offer one of the others as well, because
+browsers require that the server accepts one of their offers."""
+
+ADMISSION = "/api/v1/admission"
+ORIGIN_REFUSED = (
+    "this web origin may not connect: add it to ALLOWED_ORIGINS, or let the reverse proxy pass on "
+    "the header Host"
+)
 
 
-def add_dialects(app: FastAPI, server: Server) -> None:
-    """Mount every dialect at its path."""
+def add_dialects(app: FastAPI, server: Server, origins: WebOrigins) -> None:
+    """Mount every dialect at its path. A WebSocket at any other path gets 404."""
     for path, new_dialect in DIALECTS.items():
-        _mount(app, server, path, new_dialect)
+        _mount(app, server, origins, path, new_dialect)
+    app.router.default = _NoSuchPath(app.router.default)
 
     @app.get(
-        "/api/v1/admission",
+        ADMISSION,
+        tags=[SYSTEM],
         response_model=AdmissionAnswer,
         responses={503: {"model": ProblemAnswer}},
+        dependencies=[TELLS_UNKNOWN],
     )
     async def admission(
+        request: Request,
         resume: Annotated[str | None, Query(max_length=200)] = None,
         model: Annotated[str, Query(max_length=200)] = "",
     ) -> Any:
         """Whether a WebSocket would be accepted now. Browsers do not show the answer to a refused
         upgrade; this request gets the same 503 with ``Retry-After``. ``resume`` and ``model`` are
         parameters of the WebSocket's address."""
-        refusal = await server.gate.would_refuse(resume or None, server.gate.model_of(model))
-        return refused(refusal) if refusal is not None else {"admitted": True}
+        refusal = await server.gate.would_refuse(
+            _resumption(request, resume),
+            server.gate.model_of(model),
+            caller_of(request),
+        )
+        return refused(ADMISSION, refusal) if refusal is not None else {"admitted": True}
 
 
-def _mount(app: FastAPI, server: Server, path: str, new_dialect: Callable[[], Dialect]) -> None:
+def _mount(
+    app: FastAPI, server: Server, origins: WebOrigins, path: str, new_dialect: NewDialect
+) -> None:
     @app.websocket(path)
     async def recognise(websocket: WebSocket) -> None:
-        if not origin_allowed(websocket, server.settings.allowed_origins):
+        if not origins.allow(websocket.headers):
             metrics.REFUSED.labels("origin_refused").inc()
-            body = {"code": "origin_refused", "message": "this web origin may not connect"}
-            await websocket.send_denial_response(JSONResponse(body, 403))
+            response = error_response(path, 403, "origin_refused", ORIGIN_REFUSED)
+            await websocket.send_denial_response(response)
             return
-        asked = websocket.query_params.get("model", "")
-        model = server.gate.model_of(asked)
-        refusal = await server.gate.enter(websocket.query_params.get("resume") or None, model)
+        offered = websocket.scope.get("subprotocols", [])
+        query = parse_qs(websocket.url.query, keep_blank_values=True)
+        try:
+            dialect = new_dialect(Handshake(query, dict(websocket.headers), offered))
+        except QueryError as error:
+            metrics.BAD_REQUESTS.labels("invalid").inc()
+            await websocket.send_denial_response(JSONResponse(error.body, 400))
+            return
+        address_model = dialect.served_name(websocket.query_params.get("model", ""))
+        model = server.gate.model_of(address_model)
+        caller = caller_of(websocket)
+        refusal = await server.gate.enter(
+            _resumption(websocket, websocket.query_params.get("resume")),
+            model,
+            address=caller.address,
+            caller=caller,
+        )
         if refusal is not None:
-            await websocket.send_denial_response(refused(refusal))
+            await websocket.send_denial_response(refused(path, refusal))
             return
         try:
-            offered = websocket.scope.get("subprotocols", [])
             await websocket.accept(next((name for name in SUBPROTOCOLS if name in offered), None))
             connection = WebSocketConnection(
-                websocket, new_dialect(), server, asked=asked, admitted=model
+                websocket, dialect, server, address_model=address_model, admitted=model
             )
             await connection.run()
         finally:
-            server.gate.leave()
+            server.gate.leave(caller)
 
 
-def origin_allowed(websocket: WebSocket, allowed: str) -> bool:
-    """Whether the web page that opens the WebSocket may do so. Browsers send ``Origin``, and a page
-    of another site must not use the gateway in its visitor's name. Other clients send none."""
-    origin = websocket.headers.get("origin")
-    if origin is None:
-        return True
-    names = {name.strip() for name in allowed.split(",") if name.strip()}
-    if "*" in names or origin in names:
-        return True
-    try:
-        return urlsplit(origin).netloc == websocket.headers.get("host")
-    except ValueError:
-        return False
+class _NoSuchPath:
+    """The application for all paths without a route."""
+
+    def __init__(self, for_http: ASGIApp) -> None:
+        self._for_http = for_http
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket":
+            await self._for_http(scope, receive, send)
+            return
+        paths = ", ".join(DIALECTS)
+        message = f"there is no {scope['path']}; WebSockets are at {paths}"
+        response = error_response(scope["path"], 404, "not_found", message)
+        await deny(response, scope, receive, send)
 
 
-def refused(refusal: Refusal) -> JSONResponse:
-    """Return the HTTP answer for ``refusal``."""
-    return JSONResponse(refusal.body(), 503, {"Retry-After": str(refusal.retry_after_s)})
+def _resumption(connection: HTTPConnection, session_id: str | None) -> Resumption | None:
+    return Resumption(session_id, tenant_of(connection)) if session_id else None

@@ -1,21 +1,33 @@
-"""Receives the form of ``POST /v1/audio/transcriptions`` within limits of size and time."""
+"""Receives a request with a file within limits of size and time: a form, or JSON with the file in
+base64. All APIs for files use it."""
 
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 from collections import defaultdict
 from collections.abc import AsyncGenerator
+from typing import Any
 
+import structlog
 from fastapi import Request
-from starlette.datastructures import FormData
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from gateway.dialects import openai
+from gateway.admission.policy import Refusal
+from gateway.dialects import base64_audio, openai
+from gateway.dialects.dialect import MessageError
+from gateway.dialects.fields import storable
+from gateway.dialects.strict_json import parse_object
 
 FORM_BYTES_MAX = 1 << 20
 """Size limit of a request without the file."""
 FORM_FIELDS_MAX = 32
+JSON_BYTES_MAX = 16 << 20
+"""Size limit of a request in JSON, which is kept in memory."""
+RETRY_AFTER_S = 5
 UPLOAD_SILENCE_S_MAX = 30.0
 """Time from one piece of a request to the next; then 408."""
 UPLOAD_BYTES_PER_S_MIN = 1_024
@@ -27,24 +39,55 @@ class RefusedError(MultiPartException):
     """The answer to the request is this error. A ``MultiPartException`` makes the parser close its
     files."""
 
-    def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        param: str | None = None,
+        retry_after_s: int = RETRY_AFTER_S,
+    ) -> None:
         super().__init__(message)
+        self._retry_after_s = retry_after_s
         self.status = status
         self.code = code
         self.param = param
         self.session_id: str | None = None
         """The session that it ended, if any."""
 
+    @classmethod
+    def not_admitted(cls, refusal: Refusal) -> RefusedError:
+        """The gate has refused the request."""
+        return cls(
+            refusal.status,
+            refusal.code,
+            refusal.message,
+            retry_after_s=refusal.retry_after_s,
+        )
 
-async def receive_form(request: Request, file_bytes_max: int) -> FormData:
-    """Return the form of the request. The parser writes a file beyond 1 MiB to disk.
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of the answer."""
+        headers = {"Retry-After": str(self._retry_after_s)} if self.status in (429, 503) else {}
+        return headers | ({"X-Session-Id": self.session_id} if self.session_id is not None else {})
+
+
+async def receive(request: Request, file_bytes_max: int) -> FormData:
+    """Return the fields of the request, and its file.
 
     Raises:
-        RefusedError: the request is no form, exceeds a limit, or stops.
+        RefusedError: the request is neither a form nor JSON, exceeds a limit, or stops.
     """
-    kind = request.headers.get("content-type", "")
-    if not kind.startswith("multipart/form-data"):
-        raise RefusedError(415, "unsupported_content_type", "send multipart/form-data")
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return await _receive_form(request, file_bytes_max)
+    if kind == "application/json":
+        return await _receive_json(request)
+    raise RefusedError(415, "unsupported_content_type", "send multipart/form-data")
+
+
+async def _receive_form(request: Request, file_bytes_max: int) -> FormData:
+    """The parser writes a file beyond 1 MiB to ``TMPDIR``."""
     body = bounded(request, file_bytes_max)
     parser = MultiPartParser(
         request.headers,
@@ -58,9 +101,43 @@ async def receive_form(request: Request, file_bytes_max: int) -> FormData:
     except RefusedError:
         raise
     except MultiPartException as error:
-        raise RefusedError(400, "bad_form", error.message) from error
+        hint = ""
+        if error.message.startswith("Part exceeded"):
+            hint = " A part without a filename is a field and not a file."
+        raise RefusedError(400, "bad_form", error.message + hint) from error
+    except OSError as error:
+        structlog.get_logger().error("upload_not_kept", error=str(error))
+        message = "the server has no directory, or no room, for the file"
+        raise RefusedError(503, "no_upload_space", message) from error
     except (UnicodeError, LookupError) as error:
         raise RefusedError(400, "bad_form", "the charset does not match the text") from error
+
+
+async def _receive_json(request: Request) -> FormData:
+    """``input_audio`` is ``{"data": base64, …}``; the other fields are those of the form."""
+    pieces = [piece async for piece in bounded(request, JSON_BYTES_MAX - FORM_BYTES_MAX)]
+    try:
+        fields = parse_object(b"".join(pieces).decode())
+        audio = fields.pop("input_audio", None)
+        data = audio.get("data") if isinstance(audio, dict) else audio
+        items = [pair for name, value in fields.items() for pair in _as_form(name, value)]
+        if data is not None and not isinstance(data, str):
+            raise MessageError("input_audio.data must be base64 in a string")
+        if data is not None:
+            content = io.BytesIO(base64_audio.decode(data, "input_audio.data"))
+            items.append(("file", UploadFile(content, filename="input_audio")))
+    except MessageError as error:
+        raise RefusedError(400, error.code, str(error)) from error
+    except UnicodeError as error:
+        raise RefusedError(400, "bad_form", "the text is not UTF-8") from error
+    return FormData(items)
+
+
+def _as_form(name: str, value: Any) -> list[tuple[str, str | UploadFile]]:
+    """A field of JSON as a form has it: a list is a repeated field."""
+    values = value if isinstance(value, list) else [value]
+    texts = [each if isinstance(each, str) else json.dumps(each) for each in values]
+    return [(name, text) for text, each in zip(texts, values, strict=True) if each is not None]
 
 
 async def bounded(request: Request, file_bytes_max: int) -> AsyncGenerator[bytes, None]:
@@ -97,8 +174,16 @@ async def bounded(request: Request, file_bytes_max: int) -> AsyncGenerator[bytes
 
 
 def text_fields(form: FormData) -> dict[str, list[str]]:
+    """Return the fields other than the file.
+
+    Raises:
+        RefusedError: a name or a text cannot be part of an answer or a row.
+    """
     fields: defaultdict[str, list[str]] = defaultdict(list)
-    for name, value in form.multi_items():
-        if isinstance(value, str):
-            fields[name].append(value)
+    try:
+        for name, value in form.multi_items():
+            if isinstance(value, str):
+                fields[storable(name, "a name")].append(storable(value, name))
+    except MessageError as error:
+        raise RefusedError(400, error.code, str(error)) from error
     return fields

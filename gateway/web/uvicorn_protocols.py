@@ -8,18 +8,19 @@ tests/gateway/web/test_uvicorn_protocols.py fails if a method they rely on has c
   requests (``timeout_keep_alive``), so a client that sends a header byte by byte holds its
   connection for ever (Slowloris).
 * WebSocket: uvicorn logs each handshake that the application answers with HTTP as an error,
-  answers 500 to unfinished handshakes at shutdown, pauses reading at each message, and keeps
-  fragments and pongs without limit.
+  answers 500 to unfinished handshakes at shutdown, pauses reading at each message, keeps
+  fragments and pongs without limit, and limits the size of a message but not the sum of all
+  connections. It also takes clients for lost whose pongs it does not read.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from typing import Any
+from collections import deque
+from typing import Any, ClassVar
 
 import h11
-from uvicorn._types import ASGISendEvent
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
@@ -28,7 +29,9 @@ from websockets.http11 import Request
 
 from gateway.admission.policy import DRAINING
 from gateway.telemetry.metrics import BAD_REQUESTS, CLOSED, LATE_HEADS, REFUSED
-from gateway.web.websocket import WRITE_EXTENSION
+from gateway.web.errors import refused
+from gateway.web.large_messages import LargeMessages
+from gateway.web.websocket import LARGE_EXTENSION, WRITE_EXTENSION
 
 HEAD_S_MAX = 10.0
 """From the connection, or the first byte of a later request, to the end of its headers. Then the
@@ -42,6 +45,15 @@ them, which fragments the heap at 2,500 chunks a second. This is below the size 
 makes a mapping (``runtime.memory.LARGE_BYTES``), which costs two system calls."""
 READ_AHEAD_MESSAGES = 2
 """Messages of a connection that are received and not taken; then reading pauses."""
+SMALL_MESSAGE_BYTES = 3 << 19
+"""A larger message is accepted on a connection that has begun a session. Before that it waits for
+the session, or closes the connection with 1009 if the client has sent no start."""
+LINGER_S = 2.0
+"""Longest time from the close frame after an error to the end of the connection."""
+LARGE_CHECK_S = 30.0
+LARGE_BYTES_PER_S_MIN = 8_192
+"""Minimum rate of a large message, checked once in ``LARGE_CHECK_S``; a slower one closes the
+connection with 1008, because it occupies memory that others wait for."""
 _LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -114,10 +126,27 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     """The WebSocket protocol with bounded memory, reading that does not pause at each message, and
     handshakes that end properly."""
 
+    large: ClassVar[LargeMessages]
+    """Memory of the large messages of all connections."""
+
+    @classmethod
+    def sharing(cls, large: LargeMessages) -> type[WebSocketProtocol]:
+        """Return the class for connections that share this memory."""
+        return type(cls.__name__, (cls,), {"large": large})
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._fragments = bytearray()
         """The received part of a fragmented message."""
+        self._sizes: deque[int] = deque()
+        """Of the messages in the queue, and before them of the one that is being taken."""
+        self._taking = False
+        self._large_allowed = False
+        self._holds = False
+        self._lingers = False
+        self._large_paused = False
+        self._progress: asyncio.TimerHandle | None = None
+        self._received_before = 0
 
     def handle_connect(self, event: Request) -> None:
         """Offer ``write_text`` to the application as an extension of the ASGI scope."""
@@ -125,6 +154,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.response.status_code == 101:
             extensions: Any = self.scope["extensions"]
             extensions[WRITE_EXTENSION] = self.write_text
+            extensions[LARGE_EXTENSION] = self.allow_large
 
     def write_text(self, text: str) -> bool:
         """Send ``text`` at once. False: the write buffer is full, or the connection is not open."""
@@ -152,10 +182,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         503 with ``Retry-After``."""
         if not (self.close_sent or self.handshake_complete or self.initial_response):
             self.stop_keepalive()
-            answer = self.conn.reject(503, json.dumps(DRAINING.body()))
+            refusal = refused(self.scope["path"], DRAINING)
+            answer = self.conn.reject(refusal.status_code, bytes(refusal.body).decode())
             del answer.headers["Content-Type"]  # There may be several.
-            answer.headers["Content-Type"] = "application/json"
-            answer.headers["Retry-After"] = str(DRAINING.retry_after_s)
+            for name in ("Content-Type", "Retry-After"):
+                answer.headers[name] = refusal.headers[name]
             self.conn.send_response(answer)
             REFUSED.labels(DRAINING.code).inc()
             self.transport.write(b"".join(self.conn.data_to_send()))
@@ -166,12 +197,110 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def send_receive_event_to_app(self) -> None:
         """uvicorn pauses reading until each message is taken. That costs two system calls a
         message, a tenth of the gateway's time. Pause only for a full queue."""
+        if not self.close_sent:
+            self._sizes.append(sum(map(len, self.frames)))
         if self.read_paused or self.queue.qsize() + 1 >= READ_AHEAD_MESSAGES:
             super().send_receive_event_to_app()
             return
         self.read_paused = True  # So that it does not pause.
         super().send_receive_event_to_app()
         self.read_paused = False
+
+    # ------------------------------------------------------------------------------ large messages
+
+    def allow_large(self) -> None:
+        """The client has begun a session."""
+        if not self._large_allowed:
+            self._large_allowed = True
+            self._hold()
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingers:
+            return
+        super().data_received(data)
+        if self._holds or self._incomplete_bytes > SMALL_MESSAGE_BYTES:
+            self._hold()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._holds = False
+        self.large.hold(self, 0)
+        self._stop_progress()
+        super().connection_lost(exc)
+
+    async def receive(self) -> ASGIReceiveEvent:
+        if self._taking:  # The application is done with the message before.
+            self._sizes.popleft()
+            self._taking = False
+            if self._holds:
+                self._hold()
+        if self._large_paused and not self._large_allowed and self.queue.empty():
+            self._refuse_large()
+        message = await super().receive()
+        self._taking = message["type"] == "websocket.receive"
+        if self._large_paused:
+            self.transport.pause_reading()
+        return message
+
+    def resume_large(self) -> None:
+        self._large_paused = False
+        if not self.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    @property
+    def _incomplete_bytes(self) -> int:
+        """Received bytes of the message that is not complete yet."""
+        fragments = len(self._fragments) + sum(map(len, self.frames))
+        return fragments + len(self.conn.reader.buffer)
+
+    def _hold(self) -> None:
+        """Count what this connection holds, and pause or resume reading."""
+        incomplete = self._incomplete_bytes
+        byte_count = incomplete + sum(self._sizes)
+        self._holds = byte_count > SMALL_MESSAGE_BYTES
+        may_read = self.large.hold(self, byte_count if self._holds else 0)
+        if incomplete > SMALL_MESSAGE_BYTES and not self._large_allowed:
+            may_read = False
+            if self._waits_for_client:
+                self._refuse_large()
+                return
+        if incomplete <= SMALL_MESSAGE_BYTES:
+            self._stop_progress()
+        elif self._progress is None:
+            self._progress = self.loop.call_later(LARGE_CHECK_S, self._check_progress)
+            self._received_before = incomplete
+        if not may_read and not self._large_paused:
+            self._large_paused = True
+            self.transport.pause_reading()
+        elif may_read and self._large_paused:
+            self.resume_large()
+
+    @property
+    def _waits_for_client(self) -> bool:
+        """The application has taken every message."""
+        return not self._sizes and self.handshake_complete and not self.close_sent
+
+    def _refuse_large(self) -> None:
+        self._fail(CloseCode.MESSAGE_TOO_BIG, "start a session before a large message")
+
+    def _fail(self, code: CloseCode, reason: str) -> None:
+        if not (self.close_sent or self.transport.is_closing()):
+            self.conn.fail(code, reason)
+            self.handle_parser_exception()
+
+    def _check_progress(self) -> None:
+        self._progress = None
+        received = self._incomplete_bytes
+        paused = self._large_paused or self.read_paused
+        if received - self._received_before < LARGE_CHECK_S * LARGE_BYTES_PER_S_MIN and not paused:
+            self._fail(CloseCode.POLICY_VIOLATION, "the message arrives too slowly")
+        else:
+            self._received_before = received
+            self._progress = self.loop.call_later(LARGE_CHECK_S, self._check_progress)
+
+    def _stop_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.cancel()
+            self._progress = None
 
     def handle_cont(self, event: Frame) -> None:
         """uvicorn keeps the frames of a message in a list until the last. Their bytes are limited,
@@ -192,12 +321,31 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.conn.data_to_send()
 
     def handle_parser_exception(self) -> None:
-        """The client violated the protocol or exceeded a size limit: count the close code."""
-        if self.conn.close_sent is not None:
-            CLOSED.labels(self.conn.close_sent.code).inc()
-        super().handle_parser_exception()
+        """Close after a protocol violation or a message over the limit, and count the close code.
+
+        The connection reads and discards further data for up to ``LINGER_S``. Closing a socket with
+        unread data makes the kernel send a reset, after which the client may not see the code."""
+        closed = self.conn.close_sent
+        assert closed is not None
+        CLOSED.labels(closed.code).inc()
+        if not self.transport.can_write_eof():  # TLS
+            super().handle_parser_exception()
+            return
+        self.queue.put_nowait(
+            {"type": "websocket.disconnect", "code": closed.code, "reason": closed.reason}
+        )
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = self._lingers = True
+        self.transport.write_eof()
+        self.transport.resume_reading()
+        self.loop.call_later(LINGER_S, self.transport.close)
 
     def keepalive_timeout(self) -> None:
+        """While reading is paused the pong waits in the socket."""
+        if self.read_paused or self._large_paused:
+            assert self.ping_timeout is not None
+            self.pong_timer = self.loop.call_later(self.ping_timeout, self.keepalive_timeout)
+            return
         if not (self.close_sent or self.transport.is_closing()):
             CLOSED.labels(CloseCode.INTERNAL_ERROR).inc()
         super().keepalive_timeout()

@@ -2,8 +2,9 @@
 
 Reading waits for the session to take each message (``SessionRunner.take``), so that a busy gateway
 leaves bytes in the socket. Answers are written at once while the client reads them, and queued
-while it does not. The session outlives the connection; in some dialects a connection has one
-session after another.
+while it does not. The session outlives the connection, and a connection may have one session after
+another. Between them it is idle, for any time: pings find lost clients
+(``gateway.web.uvicorn_protocols``), and ``gateway.admission.idle`` limits the number of idle ones.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from websockets.frames import CloseCode
 
 from gateway.admission.gate import ConnectionGate
-from gateway.dialects.dialect import Dialect, Ignored, MessageError
+from gateway.dialects.dialect import Dialect, Ignored, MessageError, Parsed, Reply
+from gateway.dialects.native import LARGE_CHARS
 from gateway.session import events as e
 from gateway.session.registry import SessionRegistry
 from gateway.session.runner import SessionRunner
@@ -34,21 +36,26 @@ from gateway.telemetry.metrics import (
     SLOW_CLIENTS,
     count_problem,
 )
+from gateway.web.caller import caller_of
 
 ANSWERS_QUEUED_MAX = 1_000
 """Answers that wait for a client to read; then the connection is closed with 1013."""
 SEND_TIMEOUT_S = 30.0
 """Timeout for sending one queued answer; then 1013."""
 BAD_MESSAGES_IN_A_ROW_MAX = 3
-START_TIMEOUT_S = 30.0
-"""Time from the upgrade to ``start``, or from the end of a session to the next ``start``; then the
-connection is closed with 1008."""
-NO_START = "no start in time"
+ADMISSION_KEPT_S = 30.0
+"""A session that starts later than this after the connection was admitted, or after the last
+session on it, is admitted anew: an idle client takes no capacity."""
+CLOSED_PROPERLY = (CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD)
+"""Close codes of a client that has nothing more to say."""
 
 
 WRITE_EXTENSION = "asr.websocket.write"
 """ASGI extension: a function that sends a text at once, or returns False if it would have to wait
 (``gateway.web.uvicorn_protocols``). Without it every answer is queued."""
+LARGE_EXTENSION = "asr.websocket.large"
+"""ASGI extension: a function to call once the client has begun a session, so that it may send large
+messages (``gateway.web.uvicorn_protocols``)."""
 
 
 class Gateway(Protocol):
@@ -68,16 +75,17 @@ class WebSocketConnection:
         dialect: Dialect,
         gateway: Gateway,
         *,
-        asked: str = "",
+        address_model: str = "",
         admitted: str | None = None,
     ) -> None:
-        """``asked``: the model that the address names, for sessions that name none. ``admitted``:
-        the model that the gate has admitted; None: it did not know the model."""
+        """``address_model``: the model that the address names, for sessions that name none.
+        ``admitted``: the model that the gate has admitted; None: it did not know the model."""
         self._websocket = websocket
-        self._asked = asked
+        self._caller = caller_of(websocket)
+        self._address_model = address_model
         self._admitted = admitted
         self._try_later = False
-        """The model of the session has no room."""
+        """The last start was refused by a limit, and not by what it asks for."""
         self._gate = gateway.gate
         self._dialect = dialect
         self._registry = gateway.registry
@@ -85,35 +93,43 @@ class WebSocketConnection:
         self._runner = self._new_runner()
         extensions = websocket.scope.get("extensions") or {}
         self._write_at_once: Callable[[str], bool] = extensions.get(WRITE_EXTENSION, _never)
+        self._allow_large: Callable[[], None] = extensions.get(LARGE_EXTENSION, _nothing)
         self._queue: deque[_Answer | e.Close] = deque()
         self._writer: asyncio.Task[None] | None = None
         """Runs while answers are queued."""
         self._closing = False
         self._receiving = False
         self._received_s = 0.0
-        self._start_until_s = asyncio.get_running_loop().time() + START_TIMEOUT_S
+        self._admitted_until_s = asyncio.get_running_loop().time() + ADMISSION_KEPT_S
         self._reader: asyncio.Task[None] | None = None
-        self._idle: asyncio.TimerHandle | None = None
+        self._idle = False
+        self._set_idle(True)
         self._log = structlog.get_logger()
 
     async def run(self) -> None:
+        if greeting := self._dialect.greeting():
+            self._put(_Answer(list(greeting), None))
         self._reader = asyncio.create_task(self._read())
         try:
             await asyncio.wait([self._reader])
         finally:
             self._reader.cancel()
-            if self._idle is not None:
-                self._idle.cancel()
+            self._set_idle(False)
             self._runner.detach(self)
             if (writer := self._writer) is not None:
                 await asyncio.wait([writer], timeout=SEND_TIMEOUT_S)
                 writer.cancel()
 
     def _new_runner(self) -> SessionRunner:
-        client = self._websocket.client
-        runner = self._registry.new_runner(client.host if client is not None else "", self._dialect)
+        runner = self._registry.new_runner(self._caller, self._dialect)
         runner.open(self)
         return runner
+
+    def _set_idle(self, idle: bool) -> None:
+        """Whether the connection has no session that runs."""
+        if idle != self._idle:
+            self._idle = idle
+            self._gate.note_idle(self._caller.address, 1 if idle else -1)
 
     # ------------------------------------------------------------------------ the session's answers
 
@@ -129,14 +145,9 @@ class WebSocketConnection:
     def close(self, code: int, reason: str) -> None:
         """Close after all answers are sent. Accept nothing more from the client."""
         if code == CloseCode.NORMAL_CLOSURE and self._dialect.stays_open:
-            loop = asyncio.get_running_loop()
-            self._idle = loop.call_later(
-                START_TIMEOUT_S, self._end, CloseCode.POLICY_VIOLATION, NO_START
-            )
-        else:
-            self._end(code, reason)
-
-    def _end(self, code: int, reason: str) -> None:
+            self._admitted_until_s = asyncio.get_running_loop().time() + ADMISSION_KEPT_S
+            self._set_idle(True)
+            return
         self._put(e.Close(code=code, reason=reason))
         self._stop_reading()
 
@@ -167,16 +178,13 @@ class WebSocketConnection:
                     continue
                 bad_in_a_row = 0
                 for event in events:
-                    if self._closing:
+                    if self._closing or not await self._take(event):
                         break
-                    if isinstance(event, Ignored):
-                        INPUT_IGNORED.labels(event.reason).inc()
-                    else:
-                        await self._take(event)
-        except TimeoutError:
-            self.close(CloseCode.POLICY_VIOLATION, NO_START)
-        except WebSocketDisconnect:
-            return  # ``run`` detaches the session.
+        except WebSocketDisconnect as closed:
+            # ``run`` detaches the session.
+            if closed.code in CLOSED_PROPERLY:
+                for event in self._dialect.hung_up():
+                    await self._take(event)
         except Exception:
             self._runner.fail()
             self.close(CloseCode.INTERNAL_ERROR, "internal error")
@@ -186,51 +194,70 @@ class WebSocketConnection:
         if error.fatal:
             self.close(CloseCode.POLICY_VIOLATION, str(error))
 
-    async def _next_events(self) -> Sequence[e.ClientEvent | Ignored]:
+    async def _next_events(self) -> Sequence[Parsed]:
         self._receiving = True
         try:
-            if self._runner.session.state is State.NEW:
-                # Other messages do not extend it.
-                async with asyncio.timeout_at(self._start_until_s):
-                    message = await self._websocket.receive()
-            else:
-                message = await self._websocket.receive()
+            message = await self._websocket.receive()
         finally:
             self._receiving = False
         self._received_s = time.monotonic()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         payload = message.get("text")
-        return self._dialect.parse(payload if payload is not None else message["bytes"])
+        if payload is None:
+            return self._dialect.parse(message["bytes"])
+        if len(payload) > LARGE_CHARS and self._dialect.resumable:
+            # In a thread, which gives way to other sessions. The resumable dialect has no state.
+            return await asyncio.to_thread(self._dialect.parse, payload)
+        return self._dialect.parse(payload)
 
-    async def _take(self, event: e.ClientEvent) -> None:
+    async def _take(self, event: Parsed) -> bool:
+        """False: what follows from the same message has no session."""
+        if isinstance(event, Ignored):
+            INPUT_IGNORED.labels(event.reason).inc()
+            return True
+        if isinstance(event, Reply):
+            if event.problem is not None:
+                count_problem(event.problem)
+            self._put(_Answer([event.text], None))
+            return True
         if isinstance(event, e.Chunk) and len(event.data) > self._settings.chunk_bytes_max:
             self.close(CloseCode.MESSAGE_TOO_BIG, "chunk too large")
-            return
+            return False
         if isinstance(event, e.Start):
-            await self._begin_next()
-        if isinstance(event, e.Start) and self._runner.session.state is State.NEW:
-            event = structs.replace(event, model=event.model or self._asked)
+            return await self._start(event)
+        await self._runner.take(self, event, self._received_s)
+        return True
+
+    async def _start(self, event: e.Start) -> bool:
+        await self._begin_next()
+        if self._runner.session.state is State.NEW:
+            event = structs.replace(event, model=event.model or self._address_model)
             found = await self._registry.reserve_or_resume(self._runner, event, self._admit)
             if isinstance(found, e.Problem):
                 self._refuse_start(found)
-                return
+                return False
             self._runner = found
+            self._set_idle(False)
+            self._allow_large()
             # For log lines from deeper modules, such as a crashed decoder.
             structlog.contextvars.bind_contextvars(session_id=event.session_id)
             if found.session.state is not State.NEW:
                 found.attach(self, event.next_segment_index)
-                return
+                return True
             found.open(self)
             found.begin(event)
-            return
+            return True
         await self._runner.take(self, event, self._received_s)
+        return True
 
     def _admit(self, model: str) -> e.Problem | None:
-        """Admit a session of this model, unless the gate has admitted it with the connection."""
-        if model == self._admitted:
-            return None
-        refusal = self._gate.enter_model(model)
+        """Admit a session of this model, unless the gate has admitted it with the connection, or
+        the last session on it, a short time ago."""
+        fresh = asyncio.get_running_loop().time() <= self._admitted_until_s
+        refusal = self._gate.enter_session(self._caller)
+        if refusal is None and not (model == self._admitted and fresh):
+            refusal = self._gate.enter_model(model)
         if refusal is not None:
             self._try_later = True
             return e.Problem(code=refusal.code, message=refusal.message)
@@ -238,24 +265,20 @@ class WebSocketConnection:
         return None
 
     def _refuse_start(self, problem: e.Problem) -> None:
-        """A client of the native protocol may start otherwise on the same connection."""
         self.answer(problem)
         if self._try_later:
             self.close(CloseCode.TRY_AGAIN_LATER, problem.message)
-        elif not self._dialect.resumable:
+        elif not self._dialect.may_start_again:
             self.close(CloseCode.POLICY_VIOLATION, problem.message)
 
     async def _begin_next(self) -> None:
-        """In a dialect of many sessions: after a finished session, begin the next."""
-        begins = self._runner.session.state in (State.NEW, State.ACTIVE)
-        if self._dialect.resumable or begins:
+        """After the end of the last session's audio, wait for its final result and begin the
+        next."""
+        if self._runner.session.state in (State.NEW, State.ACTIVE):
             return
         await self._runner.wait_over()
-        if self._idle is not None:
-            self._idle.cancel()
         self._runner.detach(self)
         self._runner = self._new_runner()
-        self._start_until_s = asyncio.get_running_loop().time() + START_TIMEOUT_S
 
     # -------------------------------------------------------------------------------------- writing
 
@@ -300,7 +323,7 @@ class WebSocketConnection:
             except TimeoutError:
                 self._drop_slow_client()
             except (WebSocketDisconnect, RuntimeError):
-                # The client may disconnect at any moment. Reading tells the session.
+                # The client may disconnect at any moment. ``_read`` notices it for the session.
                 self._note_unsent(item)
         self._writer = None
 
@@ -341,6 +364,10 @@ class _Answer:
 
     texts: list[str]
     segment_index: int | None
+
+
+def _nothing() -> None:
+    pass
 
 
 def _never(_text: str) -> bool:

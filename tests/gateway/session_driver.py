@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from msgspec import structs
 
-from gateway.audio.timeline import FRAME_SAMPLES, AudioDecoded
+from gateway.audio.timeline import FRAME_SAMPLES, AudioDecoded, DecoderFlushed
 from gateway.session import events as e
 from gateway.session.core import Session
-from gateway.session.endpointer import EndpointerConfig
+from gateway.session.endpointer import EndpointerConfig, Endpointing
 from gateway.session.limits import SessionLimits
 from wire.messages import Failure, Job, Record, Result, StoredKey
 
@@ -56,10 +56,13 @@ class SessionDriver:
         self.container_starts: set[int] = set()
         """Chunks before which a container ended."""
         self.container_ends: set[int] = set()
+        self.whole_files: set[int] = set()
+        """Chunks that hold one whole file."""
         self.clean_starts: set[int] | None = None
         """Chunks at which decoding can restart; None: all."""
         self.failing: set[int] = set()
         self.audio_before_fault = b""
+        self.was_noise = False
 
     def feed(self, event: e.Event) -> list[e.Answer]:
         """Handle ``event`` and the events that follow from it. Returns the new answers."""
@@ -73,7 +76,7 @@ class SessionDriver:
     def _handle(self, event: e.Event) -> None:
         for action in self.session.handle(event, self.now_s):
             if isinstance(action, e.FlushDecoder):
-                self._handle(e.DecoderFlushed(tail=b""))
+                self._handle(DecoderFlushed(tail=b""))
                 self._detect_speech()
             elif isinstance(action, e.SubmitJob):
                 self.jobs.append(action.job)
@@ -91,12 +94,18 @@ class SessionDriver:
     def _decoded(self, data: bytes) -> e.Event:
         index = self.session.chunk_count - 1
         if index in self.failing:
-            return e.AudioFailed(code="bad_audio", message="no audio", pcm=self.audio_before_fault)
+            return e.AudioFailed(
+                code="bad_audio",
+                message="no audio",
+                pcm=self.audio_before_fault,
+                was_noise=self.was_noise,
+            )
         return AudioDecoded(
             tail=b"",
             pcm=data,
-            starts_container=index in self.container_starts,
-            ends_container=index in self.container_ends,
+            begins_container=index in self.whole_files,
+            starts_container=index in self.container_starts or 0 < index in self.whole_files,
+            ends_container=index in self.container_ends | self.whole_files,
             clean_start=self.clean_starts is None or index in self.clean_starts,
         )
 
@@ -106,7 +115,16 @@ class SessionDriver:
     # --------------------------------------------------------------------------------- shorthands
 
     def start(
-        self, mode: e.Mode = "auto", *, partials: bool = False, speakers: bool = False
+        self,
+        mode: e.Mode = "auto",
+        *,
+        partials: bool = False,
+        speakers: bool = False,
+        result_per_file: bool = False,
+        encoded: bool = False,
+        endpointing: Endpointing = Endpointing(),  # noqa: B008
+        speech_events: bool = False,
+        long_silence_ms: int | None = None,
     ) -> list[e.Answer]:
         return self.feed(
             e.Start(
@@ -118,7 +136,12 @@ class SessionDriver:
                 hotwords=(),
                 partials=partials,
                 speakers=speakers,
+                result_per_file=result_per_file,
+                encoded=encoded,
                 resume_token=None,
+                endpointing=endpointing,
+                speech_events=speech_events,
+                long_silence_ms=long_silence_ms,
             )
         )
 

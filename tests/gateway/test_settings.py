@@ -5,7 +5,7 @@ import pytest
 from gateway.settings import GatewaySettings
 from gateway.web import auth_tokens
 from runtime import settings
-from runtime.settings import is_loopback
+from runtime.endpoints import is_loopback
 
 
 @pytest.fixture(autouse=True)
@@ -55,11 +55,30 @@ def test_a_public_address_needs_no_consent_with_tokens(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = tmp_path / "tokens"
-    auth_tokens.write(path, {"somebody": auth_tokens.hash_of("secret")})
+    access = auth_tokens.Access(digest=auth_tokens.hash_of("secret"))
+    auth_tokens.write(path, {"somebody": access})
     monkeypatch.setenv("HOST", "0.0.0.0")
     monkeypatch.setenv("AUTH_TOKENS_FILE", str(path))
     found = auth_tokens.load_tokens(settings.load(GatewaySettings).auth_tokens_file)
-    assert found is not None and found.name_of("secret", 0.0) == "somebody"
+    assert found is not None
+    assert found.find("secret", 0.0) == ("somebody", access)
+
+
+def test_an_identity_provider_is_named_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOST", "0.0.0.0")
+    monkeypatch.setenv("JWT_KEYS_URL", "https://id.example.org/keys")
+    monkeypatch.setenv("JWT_ISSUER", "https://id.example.org")
+    with pytest.raises(SystemExit):
+        settings.load(GatewaySettings)
+    assert "JWT_KEYS_URL needs JWT_ISSUER and JWT_AUDIENCE" in capsys.readouterr().err
+    monkeypatch.setenv("JWT_AUDIENCE", "asr")
+    assert settings.load(GatewaySettings).needs_tokens
+    monkeypatch.setenv("JWT_KEYS_URL", "keys.json")
+    with pytest.raises(SystemExit):
+        settings.load(GatewaySettings)
+    assert "http" in capsys.readouterr().err
 
 
 def test_tokens_that_cannot_be_used_are_one_line(

@@ -4,7 +4,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from gateway.dialects.dialect import MessageError
+from gateway.dialects.dialect import Handshake, MessageError
 from gateway.dialects.openai import Openai
 from gateway.dialects.registry import DIALECTS
 from gateway.session.limits import Traits
@@ -23,9 +23,14 @@ def test_a_message_error_is_an_answer_unless_it_is_fatal() -> None:
     assert (error.code, error.chunk_index, error.fatal) == ("bad_audio", 7, True)
 
 
-@pytest.mark.parametrize("new_traits", [*DIALECTS.values(), Openai])
-def test_every_dialect_states_its_traits(new_traits: type[Traits]) -> None:
-    traits = new_traits()
+ALL_TRAITS: list[Traits] = [
+    *(new_dialect(Handshake()) for new_dialect in DIALECTS.values()),
+    Openai(),
+]
+
+
+@pytest.mark.parametrize("traits", ALL_TRAITS, ids=lambda traits: traits.name)
+def test_every_dialect_states_its_traits(traits: Traits) -> None:
     assert set(get_type_hints(Traits)) == {"name", "resumable", "lane"}
     assert traits.name == traits.name.lower() and traits.name
     assert isinstance(traits.resumable, bool)

@@ -9,12 +9,17 @@ import pytest
 from gateway.audio.formats import RAW_SAMPLE_RATE_HZ_MAX, RAW_SAMPLE_RATE_HZ_MIN
 from gateway.dialects.dialect import MessageError
 from gateway.dialects.fields import (
+    BINARY_JSON_BYTES_MAX,
     HOTWORD_CHARS_MAX,
     HOTWORDS_MAX,
+    as_text,
     in_range,
+    prompt_hotwords,
     storable,
     storable_hotwords,
 )
+
+BAY = ("San Francisco Bay", "PyTorch")
 
 
 @pytest.mark.parametrize("text", ["", "阿里", "a\n", "\U0001f600"])
@@ -50,3 +55,36 @@ def test_a_rate_in_range(rate: float) -> None:
 def test_a_rate_out_of_range(rate: float) -> None:
     with pytest.raises(MessageError, match="rate must be from 8000 to 48000"):
         in_range(rate, "rate")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "hotwords"),
+    [
+        ("", ()),
+        ("Kubernetes, kubectl; San Francisco Bay\nPyTorch.", ("Kubernetes", "kubectl", *BAY)),
+        ("人工智能、浦东发展银行", ("人工智能", "浦东发展银行")),
+        ("以下是普通话的句子。", ()),
+        ("The following is about clusters.", ()),
+        (", ".join(["w"] * (HOTWORDS_MAX + 1)), ()),
+        ("w" * (HOTWORD_CHARS_MAX + 1), ()),
+    ],
+)
+def test_a_prompt_that_lists_words_is_hotwords(prompt: str, hotwords: tuple[str, ...]) -> None:
+    assert prompt_hotwords(prompt) == hotwords
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (b'{"eof":1}', True),
+        (b'{"a": {"b": 2}}\n', True),
+        (b"{}", True),
+        (b"{\0\1}", False),
+        (b"[1]", False),
+        (b"{" * 10, False),
+        (b'{"a": "%s"}' % (b"x" * BINARY_JSON_BYTES_MAX), False),
+    ],
+)
+def test_json_in_a_binary_message_is_a_text(message: bytes, text: bool) -> None:
+    assert isinstance(as_text(message), str) is text
+    assert as_text("text") == "text"

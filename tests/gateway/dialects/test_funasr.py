@@ -7,9 +7,9 @@ import json
 from typing import Any
 
 import pytest
-from msgspec import structs
+from msgspec import structs, to_builtins
 
-from gateway.dialects.dialect import Ignored, MessageError
+from gateway.dialects.dialect import Ignored, MessageError, Reply
 from gateway.dialects.funasr import Funasr
 from gateway.session import events as e
 from wire.messages import Token
@@ -210,12 +210,13 @@ def test_the_last_reply_has_the_last_text(mode: str, kind: str) -> None:
     assert [r["text"] for r in encode_all(talk, segment(0, "one"))] == ["one"]
     talk.parse(OLD_END)
     assert encode_all(talk, segment(1, "two")) == []
-    before = encode_all(talk, e.PartialText(segment_index=2, text="three"))
-    before += encode_all(talk, e.PartialText(segment_index=2, text="three"))
-    assert [r["text"] for r in before] == [" two", " three"]
-    ends = {"online": "", "2pass": " three"}
-    assert encode_all(talk, segment(2, "three")) == []
-    (last,) = encode_all(talk, finished("one two three"))
+    before = encode_all(talk, e.PartialText(segment_index=2, text="three four"))
+    before += encode_all(talk, e.PartialText(segment_index=2, text="three four"))
+    shown = {"online": " three", "2pass": " three four"}
+    assert [r["text"] for r in before] == [" two", shown[mode]]
+    ends = {"online": " four", "2pass": " three four"}
+    assert encode_all(talk, segment(2, "three four")) == []
+    (last,) = encode_all(talk, finished("one two three four"))
     assert (last["mode"], last["text"], last["is_final"]) == (kind, ends[mode], True)
 
 
@@ -324,7 +325,7 @@ def test_what_the_model_recognised_besides_words_is_in_the_reply() -> None:
 def test_warnings_are_in_the_next_reply_once() -> None:
     talk = dialect()
     start(talk, mode="2pass")
-    warning = e.StartWarning(code="hotwords_ignored", message="m")
+    warning = e.SessionWarning(code="hotwords_ignored", message="m")
     started = e.Started(
         session_id="session0", resume_token="", next_chunk_index=0, warnings=(warning,)
     )
@@ -333,6 +334,10 @@ def test_warnings_are_in_the_next_reply_once() -> None:
     assert first["warnings"] == [{"code": "hotwords_ignored", "message": "m"}]
     (second,) = encode_all(talk, segment(1, "two"))
     assert "warnings" not in second
+    talk.parse(END)
+    about_audio = e.SessionWarning(code="loudest_only", message="n")
+    replies = encode_all(talk, structs.replace(finished("one two"), warnings=(about_audio,)))
+    assert [reply.get("warnings") for reply in replies][:1] == [[to_builtins(about_audio)]]
 
 
 # ---------------------------------------------------------------------------------------- speakers
@@ -370,3 +375,86 @@ def test_a_recording_has_its_sentences_with_corrected_speakers() -> None:
     assert [sentence.get("spk") for sentence in reply["sentence_info"]] == [0, 0, None]
     assert [sentence.get("spk") for sentence in reply["stamp_sents"]] == [0, 0, None]
     assert reply["sentence_info"][0] == {"text": "one", "start": 0, "end": 9, "spk": 0}
+
+
+# ------------------------------------------------------------------- what the original also accepts
+
+
+def test_each_utterance_of_mode_online_ends_with_is_final() -> None:
+    talk = dialect()
+    start(talk, mode="online")
+    partial = e.PartialText(segment_index=0, text="one two")
+    assert encode_all(talk, partial) == []
+    assert [r["text"] for r in encode_all(talk, partial)] == ["one"]
+    assert encode_all(talk, partial) == []  # The last word is for the final reply.
+    (reply,) = encode_all(talk, segment(0, "one two"))
+    assert (reply["text"], reply["is_final"]) == (" two", True)
+    assert encode_all(talk, segment(1, "")) == []
+    # All of its words were sent: clients wait for the end all the same.
+    for text in ("three", "three four", "three four"):
+        encode_all(talk, e.PartialText(segment_index=2, text=text))
+    (reply,) = encode_all(talk, segment(2, "three"))
+    assert (reply["text"], reply["is_final"]) == ("", True)
+
+
+def test_a_cpp_client_would_close_at_the_first_is_final() -> None:
+    talk = dialect()
+    start(talk, mode="online", svs_itn=False)
+    (reply,) = encode_all(talk, segment(0, "one"))
+    assert (reply["text"], reply["is_final"]) == ("one", False)
+
+
+@pytest.mark.parametrize(
+    ("rate", "rate_hz"),
+    [(44_100.0, 44_100), ("16000", 16_000), (" 8000.0 ", 8_000), (11_025, 11_025)],
+)
+def test_any_number_is_a_sample_rate(rate: Any, rate_hz: int) -> None:
+    assert start(dialect(), audio_fs=rate).sample_rate_hz == rate_hz
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        '{"is_speaking": 0}',
+        '{"is_speaking": "false"}',
+        '{"is_speaking": "False", "is_end": "true"}',
+        '{"is_end": 1}',
+        b'{"is_speaking": false, "is_end": true}',
+    ],
+)
+def test_an_end_in_every_form(end: str | bytes) -> None:
+    talk = dialect()
+    start(talk)
+    assert talk.parse(end) == (e.Finish(session_id="session0"),)
+
+
+def test_after_a_refused_start_no_audio_is_taken_and_the_end_is_answered() -> None:
+    for ending, last in ((END, {"is_end": True}), (OLD_END, {"is_final": True})):
+        talk = dialect()
+        with pytest.raises(MessageError):
+            start(talk, audio_fs="fast")
+        assert talk.parse(b"ab") == (Ignored("behind_the_end"),)
+        (reply,) = talk.parse(ending)
+        assert isinstance(reply, Reply)
+        told = json.loads(reply.text)
+        assert told["error"].startswith("bad_message: audio_fs") and told["text"] == ""
+        assert told | last == told
+        assert start(talk, audio_fs=8_000).session_id == "session0"
+
+
+def test_weights_of_hotwords_are_told_to_be_ignored() -> None:
+    for hotwords, codes in (({"a": 20, "b": 30}, ["weights_ignored"]), ({"a": 20, "b": 20}, [])):
+        talk = dialect()
+        start(talk, mode="2pass", hotwords=hotwords)
+        talk.encode(e.Started(session_id="session0", resume_token="", next_chunk_index=0))
+        (reply,) = encode_all(talk, segment(0, "one"))
+        assert [warning["code"] for warning in reply.get("warnings", [])] == codes
+
+
+@pytest.mark.parametrize(("text", "mark"), [("一二。", "。"), ("one?", "?"), ("one", "")])
+def test_the_mark_at_the_end_of_a_sentence(text: str, mark: str) -> None:
+    talk = dialect()
+    start(talk, mode="2pass")
+    words = tokens("一", "二") if len(text) == 3 and text[0] == "一" else tokens("one")
+    (reply,) = encode_all(talk, segment(0, text, *words))
+    assert reply["stamp_sents"][0]["punc"] == mark

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
+import random
 import re
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from gateway.dialects.dialect import MessageError
-from gateway.dialects.native import _parse_any, encode, parse
+from gateway.dialects.dialect import Handshake, MessageError
+from gateway.dialects.native import LARGE_CHARS, Native, _parse_any, encode, parse
 from gateway.session import events as e
 from wire.messages import Abilities
 
@@ -32,6 +32,7 @@ def test_start_has_defaults() -> None:
         hotwords=(),
         partials=False,
         resume_token=None,
+        result_per_file=True,
     )
 
 
@@ -72,6 +73,31 @@ def test_fields_of_a_start_that_have_no_effect_are_named() -> None:
     assert start.ignored_fields == ("langauge", "x" * 64, "hotword")
     many = parse(json.dumps(START | {f"field{n}": n for n in range(40)}))
     assert isinstance(many, e.Start) and len(many.ignored_fields) == 16
+
+
+@pytest.mark.parametrize(
+    ("fields", "declared"),
+    [
+        ({}, False),
+        ({"sample_rate": 16_000}, False),
+        ({"encoding": "pcm_s16le", "sample_rate": 16_000}, True),
+        ({"encoding": "pcm_s16le", "mode": "stream"}, True),
+    ],
+)
+def test_raw_pcm_may_be_declared(fields: dict[str, object], declared: bool) -> None:
+    start = parse(json.dumps(START | fields))
+    assert isinstance(start, e.Start)
+    assert start.declared_raw == declared
+    assert start.ignored_fields == ()
+
+
+def test_an_encoding_without_a_rate_has_no_effect_and_says_so() -> None:
+    start = parse(json.dumps(START | {"encoding": "pcm_s16le"}))
+    assert isinstance(start, e.Start)
+    assert not start.declared_raw
+    assert start.ignored_fields == ("encoding (without sample_rate or mode stream)",)
+    with pytest.raises(MessageError):
+        parse(json.dumps(START | {"encoding": "mp3", "sample_rate": 16_000}))
 
 
 SEGMENT = e.SegmentText(
@@ -155,8 +181,8 @@ def test_malformed_messages_are_bad_messages(text: str) -> None:
     assert caught.value.code == "bad_message"
 
 
-@pytest.mark.parametrize("junk", ["!", "YQ", "YQ==\n", "Y Q==", "ü", "YQ==YQ=="])
-def test_base64_is_strict(junk: str) -> None:
+@pytest.mark.parametrize("junk", ["!", "Y", "ü", "YQ==YQ==", "data:audio/wav,YQ=="])
+def test_what_is_no_base64_is_an_error(junk: str) -> None:
     message = {"action": "chunk", "session_id": "a", "chunk_index": 4, "audio_data": junk}
     with pytest.raises(MessageError) as caught:
         parse(json.dumps(message))
@@ -167,18 +193,14 @@ def test_base64_is_strict(junk: str) -> None:
 @given(audio=st.text("AQYZaz09+/=-_ \n", max_size=12))
 @example("0000=")
 @example("YZ==")
-def test_base64_is_that_of_rfc_4648(audio: str) -> None:
+def test_base64_needs_no_padding_and_may_have_spaces(audio: str) -> None:
     message = {"action": "chunk", "session_id": "a", "chunk_index": 4, "audio_data": audio}
-    digits = audio.rstrip("=")
-    try:
-        expected = base64.b64decode(audio, validate=True)
-        # Python accepts padding after a complete quantum.
-        if audio != digits + "=" * (-len(digits) % 4):
-            raise binascii.Error("excess padding")
-    except binascii.Error:
+    digits = re.sub(r"\s", "", audio).rstrip("=")
+    if "=" in digits or len(digits) % 4 == 1:
         with pytest.raises(MessageError):
             parse(json.dumps(message))
     else:
+        expected = base64.urlsafe_b64decode(re.sub(r"\+", "-", digits).replace("/", "_") + "==")
         assert parse(json.dumps(message)) == e.Chunk(data=expected, chunk_index=4, session_id="a")
 
 
@@ -268,7 +290,7 @@ def test_an_error_names_its_field(text: str, named: str) -> None:
                 next_chunk_index=0,
                 model="zh",
                 abilities=Abilities(languages=("zh",), hotwords="words", batch_jobs=8),
-                warnings=(e.StartWarning(code="field_ignored", message="x"),),
+                warnings=(e.SessionWarning(code="field_ignored", message="x"),),
             ),
             {
                 "type": "ack",
@@ -288,7 +310,7 @@ def test_an_error_names_its_field(text: str, named: str) -> None:
         ),
         (e.ChunkReceived(chunk_index=9), {"type": "ack", "status": "received", "chunk_index": 9}),
         (
-            e.PartialText(segment_index=0, text="一"),
+            e.PartialText(segment_index=0, text="一", end_ms=900),
             {"type": "partial_result", "segment_index": 0, "text": "一"},
         ),
         (
@@ -317,3 +339,47 @@ def test_an_error_names_its_field(text: str, named: str) -> None:
 )
 def test_answers_on_the_wire(answer: e.Answer, expected: dict[str, Any]) -> None:
     assert json.loads(encode(answer)) == expected
+
+
+def chunk_of(audio: str, **changes: object) -> str:
+    fields = {"action": "chunk", "session_id": "s", "chunk_index": 3, "audio_data": audio}
+    return json.dumps({**fields, **changes})
+
+
+@pytest.mark.parametrize("size", [LARGE_CHARS // 4 * 3 + more for more in range(4)] + [2_000_001])
+def test_a_large_chunk_is_decoded_like_a_small_one(size: int) -> None:
+    audio = random.Random(size).randbytes(size)
+    text = base64.b64encode(audio).decode()
+    expected = e.Chunk(data=audio, chunk_index=3, session_id="s")
+    for message in (
+        chunk_of(text),
+        chunk_of(text, client="x"),
+        chunk_of(f"data:audio/wav;base64,{text}"),
+        chunk_of(base64.urlsafe_b64encode(audio).decode().rstrip("=")),
+    ):
+        assert parse(message) == expected
+
+
+def test_a_large_chunk_is_checked_like_a_small_one() -> None:
+    audio = "AAAA" * LARGE_CHARS
+    repeated = chunk_of(audio)[:-1] + ',"chunk_index":4}'
+    for message, code in (
+        (repeated, "bad_message"),
+        (chunk_of(audio, chunk_index=-1), "bad_message"),
+        (chunk_of(audio[:-4] + "AA==" + audio), "bad_base64"),
+        (chunk_of(audio[: LARGE_CHARS - 4] + "AA==" + audio), "bad_base64"),
+        (chunk_of(audio + "!"), "bad_base64"),
+        (chunk_of("", audio_data=[audio]), "bad_message"),
+        (json.dumps({"action": "finish", "session_id": "s" * LARGE_CHARS}), "bad_message"),
+    ):
+        with pytest.raises(MessageError) as caught:
+            parse(message)
+        assert caught.value.code == code
+
+
+def test_parameters_of_the_address_without_effect_are_warned_of() -> None:
+    native = Native(Handshake({"uid": ["me"], "resume": ["s"], "device_id": [""]}))
+    (start,) = native.parse(json.dumps({**START, "audio_format": "wav"}))
+    assert isinstance(start, e.Start)
+    assert start.ignored_fields == ("?uid", "?device_id", "audio_format")
+    assert Native().parse(json.dumps(START)) == (parse(json.dumps(START)),)

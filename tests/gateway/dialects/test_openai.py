@@ -11,6 +11,7 @@ from msgspec import structs
 from openai.types.audio import TranscriptionDiarized, TranscriptionTextSegmentEvent
 
 from gateway.dialects import openai
+from gateway.dialects.fields import NAME_CHARS_SHOWN_MAX, NAMES_SHOWN_MAX
 from gateway.dialects.openai import FieldError, Transcript
 from gateway.session import events as e
 from wire.messages import ServedModel, Token
@@ -32,7 +33,7 @@ TRANSCRIPT = Transcript(
         structs.replace(SEGMENT, start_ms=900, end_ms=950, text="", tokens=()),
     ),
 )
-WARNING = e.StartWarning(code="language_ignored", message="模型")
+WARNING = e.SessionWarning(code="language_ignored", message="模型")
 
 
 def request(**fields: str) -> openai.Request:
@@ -40,7 +41,8 @@ def request(**fields: str) -> openai.Request:
 
 
 def test_omitted_fields_have_defaults() -> None:
-    assert request(prompt="ignored", include="too") == openai.Request(
+    prose = "Words of the last part of this text."
+    assert request(prompt=prose, include="too") == openai.Request(
         response_format="json",
         model="demo",
         language="",
@@ -53,6 +55,50 @@ def test_omitted_fields_have_defaults() -> None:
     start = openai.start(request(language="en"), "id")
     assert (start.session_id, start.language, start.encoded) == ("id", "en", True)
     assert (start.punctuation, start.itn) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "hotwords"),
+    [
+        ({"prompt": ["Kubernetes, kubectl"]}, ("Kubernetes", "kubectl")),
+        ({"keywords[]": ["San Francisco", "Bay"]}, ("San Francisco", "Bay")),
+        ({"keywords": ["Bay"], "prompt": ["A, B"]}, ("Bay", "A", "B")),
+    ],
+)
+def test_words_to_expect_are_hotwords(
+    fields: dict[str, list[str]], hotwords: tuple[str, ...]
+) -> None:
+    asked = openai.parse({"model": ["demo"], **fields})
+    assert openai.start(asked, "id").hotwords == hotwords and asked.ignored == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "language", "ignored"),
+    [
+        ({"languages[]": ["en"]}, "en", ()),
+        ({"languages": ["en", "zh"]}, "", ("languages[]",)),
+        ({"languages[]": ["en"], "language": ["zh"]}, "zh", ("languages[]",)),
+        ({"timestamp_granularities[]": ["segment", "x"]}, "", ("timestamp_granularities[]",)),
+        (
+            {"chunking_strategy": ["auto"], "include[]": ["logprobs"]},
+            "",
+            ("chunking_strategy", "include[]"),
+        ),
+    ],
+)
+def test_useless_options_are_told_and_not_refused(
+    fields: dict[str, list[str]], language: str, ignored: tuple[str, ...]
+) -> None:
+    asked = openai.parse({"model": ["demo"], **fields})
+    assert (asked.language, asked.ignored) == (language, ignored)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe-2025-12-15", "gpt-transcribe"],
+)
+def test_names_of_openais_models_mean_any(name: str) -> None:
+    assert openai.parse({"model": [name]}).model == ""
 
 
 def test_the_written_form_is_an_option() -> None:
@@ -79,8 +125,11 @@ def test_the_format_or_the_models_name_asks_for_speakers() -> None:
         ({"stream": "maybe"}, "stream"),
         ({"itn": "maybe"}, "itn"),
         ({"punctuation": "2"}, "punctuation"),
-        ({"timestamp_granularities[]": "letter"}, "timestamp_granularities[]"),
-        ({"timestamp_granularities": "word"}, "timestamp_granularities[]"),
+        (
+            {"timestamp_granularities[]": "letter", "response_format": "verbose_json"},
+            "timestamp_granularities[]",
+        ),
+        ({"keywords[]": "x" * 99}, "keywords[]"),
     ],
 )
 def test_a_wrong_field_is_named(fields: dict[str, str], param: str) -> None:
@@ -90,7 +139,8 @@ def test_a_wrong_field_is_named(fields: dict[str, str], param: str) -> None:
 
 
 def test_each_format() -> None:
-    assert json.loads(openai.encode(TRANSCRIPT, request())) == {"text": "one"}
+    usage = {"type": "duration", "seconds": 3}
+    assert json.loads(openai.encode(TRANSCRIPT, request())) == {"text": "one", "usage": usage}
     assert openai.encode(TRANSCRIPT, request(response_format="text")) == "one\n"
     times = "00:00:00,100 --> 00:00:00,400"
     assert openai.encode(TRANSCRIPT, request(response_format="srt")) == f"1\n{times}\none\n"
@@ -154,10 +204,13 @@ def test_warnings_are_in_the_body_or_in_a_header() -> None:
 
 
 def test_fields_without_an_effect_are_named() -> None:
-    asked = request(prompt="p", temperature="0.5", langauge="zh", stream="true")
-    assert asked.ignored == ("langauge", "prompt", "temperature")
+    asked = request(include="p", temperature="0.5", langauge="zh", stream="true")
+    assert asked.ignored == ("include", "langauge", "temperature")
     assert openai.start(asked, "id").ignored_fields == asked.ignored
     assert request(temperature="0").ignored == ()
+    # They are in a header of the answer.
+    many = openai.start(request(**{f"{n:0100}": "1" for n in range(100)}), "id").ignored_fields
+    assert [len(name) for name in many] == [NAME_CHARS_SHOWN_MAX] * NAMES_SHOWN_MAX
 
 
 @pytest.mark.parametrize(

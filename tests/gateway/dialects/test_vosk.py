@@ -112,13 +112,13 @@ def test_the_model_is_part_of_the_configuration_and_warnings_of_the_next_reply()
     (start, _) = talk.parse(b"ab")
     assert isinstance(start, e.Start)
     assert (start.model, start.ignored_fields) == ("zh", ("phrases",))
-    warning = e.StartWarning(code="field_ignored", message="phrases")
+    warning = e.SessionWarning(code="field_ignored", message="phrases")
     started = e.Started(
         session_id="session0", resume_token="", next_chunk_index=0, warnings=(warning,)
     )
     assert talk.encode(started) == ()
-    told = [{"code": "field_ignored", "message": "phrases"}]
-    assert encoded(talk, RECEIVED) == {"partial": "", "warnings": told}
+    told = encoded(talk, RECEIVED)["warnings"]
+    assert [each["code"] for each in told] == ["field_ignored", "grammar_open"]
     assert encoded(talk, RECEIVED) == {"partial": ""}
 
 
@@ -173,3 +173,19 @@ def test_a_wrong_message_is_fatal(message: str) -> None:
     with pytest.raises(MessageError) as error:
         dialect().parse(message)
     assert error.value.fatal
+
+
+@pytest.mark.parametrize("message", [b'{"eof":1}', b'{"eof" : 1}\n', '{"eof": true}'])
+def test_an_end_in_every_form(message: str | bytes) -> None:
+    talk = dialect()
+    talk.parse(b"ab")
+    assert talk.parse(message) == (e.Finish(session_id="session0"),)
+    assert not talk.stays_open
+
+
+def test_the_last_reply_warns_of_audio_that_is_not_used() -> None:
+    talk = dialect()
+    talk.parse(b"audio")
+    warning = e.SessionWarning(code="loudest_only", message="n")
+    (reply,) = talk.encode(structs.replace(FINISHED, warnings=(warning,)))
+    assert json.loads(reply)["warnings"] == [{"code": "loudest_only", "message": "n"}]

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from gateway.web import auth_tokens
-from gateway.web.auth_tokens import CHECK_EVERY_S, TOKENS_MAX, AuthTokens, AuthTokensError
+from gateway.web.auth_tokens import CHECK_EVERY_S, TOKENS_MAX, Access, AuthTokens, AuthTokensError
 
 HASH = auth_tokens.hash_of("secret").hex()
 
@@ -15,6 +16,17 @@ HASH = auth_tokens.hash_of("secret").hex()
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "tokens"
+
+
+def access(token: str) -> Access:
+    """Of a line without further fields."""
+    return Access(digest=auth_tokens.hash_of(token))
+
+
+def name_of(known: AuthTokens, token: str, now_s: float) -> str:
+    found = known.find(token, now_s)
+    assert found is not None
+    return found[0]
 
 
 def fill(path: Path, text: str, mode: int = 0o600) -> Path:
@@ -30,18 +42,28 @@ def test_a_token_may_stand_in_headers_urls_and_subprotocols() -> None:
 
 
 def test_a_written_file_is_read_back(path: Path) -> None:
-    known = {"anna": auth_tokens.hash_of("a"), "build.server-2": auth_tokens.hash_of("b")}
+    known = {
+        "anna": access("a"),
+        "build.server-2": Access(
+            digest=auth_tokens.hash_of("b"),
+            scopes=frozenset({"read", "transcribe"}),
+            tenant="acme",
+            expires=datetime(2027, 1, 31, 23, 59, 59, tzinfo=UTC),
+        ),
+    }
     auth_tokens.write(path, known)
     assert auth_tokens.read(path) == known
     assert path.stat().st_mode & 0o777 == 0o600
-    assert "anna" in path.read_text(encoding="ascii")
+    anna, other = path.read_text(encoding="ascii").splitlines()
+    assert anna == f"anna {auth_tokens.hash_of('a').hex()}"
+    assert other.endswith(" scopes=transcribe,read tenant=acme expires=2027-01-31T23:59:59Z")
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_symbolic_link_is_kept(path: Path) -> None:
     fill(path.with_name("elsewhere"), "")
     path.symlink_to("elsewhere")
-    auth_tokens.write(path, {"anna": auth_tokens.hash_of("a")})
+    auth_tokens.write(path, {"anna": access("a")})
     assert path.is_symlink() and list(auth_tokens.read(path)) == ["anna"]
 
 
@@ -63,6 +85,13 @@ def test_the_owner_of_the_file_is_kept(path: Path, monkeypatch: pytest.MonkeyPat
         (f"anna {HASH.upper()}\n", "line 1 is not"),
         (f"an/na {HASH}\n", "line 1 is not"),
         (f"ännä {HASH}\n", "line 1 is not"),
+        (f"anna {HASH} color=by_mistake\n", "line 1: the field color is unknown"),
+        (f"anna {HASH} tenant=a tenant=b\n", "line 1: the field tenant is unknown or repeated"),
+        (f"anna {HASH} tenant=a/by_mistake\n", "line 1: a tenant is"),
+        (f"anna {HASH} scopes=read,by_mistake\n", "line 1: 1 of the scopes are unknown"),
+        (f"anna {HASH} scopes=\n", "line 1 is not"),
+        (f"anna {HASH} expires=2027-13-01T00:00:00Z\n", "line 1: expires is not a time"),
+        (f"anna {HASH} expires=by_mistake\n", "line 1: expires is not a time"),
         ("anna asr_put_here_by_mistake\n", "line 1 is not"),
         (f"anna {HASH}\nanna {HASH}\n", "line 2 is repeated"),
         ("".join(f"n{i} {HASH}\n" for i in range(TOKENS_MAX + 1)), "more than"),
@@ -89,39 +118,43 @@ def test_no_file_and_no_token_are_refused(path: Path) -> None:
 
 
 def test_a_token_leads_to_its_name(path: Path) -> None:
-    auth_tokens.write(
-        path, {name: auth_tokens.hash_of(f"of {name}") for name in ("anna", "bo", "cy")}
-    )
+    auth_tokens.write(path, {name: access(f"of {name}") for name in ("anna", "bo", "cy")})
     known = AuthTokens(path)
-    assert [known.name_of(f"of {name}", 0.0) for name in ("cy", "anna", "bo")] == [
-        *("cy", "anna", "bo")
-    ]
+    for name in ("cy", "anna", "bo"):
+        assert known.find(f"of {name}", 0.0) == (name, access(f"of {name}"))
     hashed = auth_tokens.hash_of("of anna").hex()
     for wrong in ("", "of", "of dora", "OF ANNA", hashed, "\udcff", "\x00", "名"):
-        assert known.name_of(wrong, 0.0) is None
+        assert known.find(wrong, 0.0) is None
 
 
 def test_a_changed_file_is_read_within_a_second(path: Path) -> None:
-    auth_tokens.write(path, {"anna": auth_tokens.hash_of("a")})
+    auth_tokens.write(path, {"anna": access("a")})
     known = AuthTokens(path)
-    assert known.name_of("a", 100.0) == "anna"
-    auth_tokens.write(path, {"bo": auth_tokens.hash_of("b")})
-    assert known.name_of("a", 100.0 + CHECK_EVERY_S / 2) == "anna"
-    assert known.name_of("a", 100.0 + CHECK_EVERY_S) is None
-    assert known.name_of("b", 100.0 + CHECK_EVERY_S) == "bo"
+    assert name_of(known, "a", 100.0) == "anna"
+    auth_tokens.write(path, {"bo": access("b")})
+    assert name_of(known, "a", 100.0 + CHECK_EVERY_S / 2) == "anna"
+    assert known.find("a", 100.0 + CHECK_EVERY_S) is None
+    assert name_of(known, "b", 100.0 + CHECK_EVERY_S) == "bo"
     auth_tokens.write(path, {})
-    assert known.name_of("b", 200.0) is None
+    assert known.find("b", 200.0) is None
 
 
 def test_a_file_that_became_invalid_changes_nothing(path: Path) -> None:
-    auth_tokens.write(path, {"anna": auth_tokens.hash_of("a")})
+    auth_tokens.write(path, {"anna": access("a")})
     known = AuthTokens(path)
     fill(path, "half a li")
-    assert known.name_of("a", 100.0) == "anna"
+    assert name_of(known, "a", 100.0) == "anna"
     path.unlink()
-    assert known.name_of("a", 200.0) == "anna"
-    auth_tokens.write(path, {"bo": auth_tokens.hash_of("b")})
+    assert name_of(known, "a", 200.0) == "anna"
+    auth_tokens.write(path, {"bo": access("b")})
     path.chmod(0o644)
-    assert known.name_of("a", 300.0) == "anna"
+    assert name_of(known, "a", 300.0) == "anna"
     path.chmod(0o600)
-    assert known.name_of("b", 400.0) == "bo"
+    assert name_of(known, "b", 400.0) == "bo"
+
+
+def test_a_token_expires_at_its_time() -> None:
+    until = datetime(2027, 1, 31, tzinfo=UTC)
+    limited = Access(digest=b"", expires=until)
+    assert limited.expired(until) and not limited.expired(until - timedelta(seconds=1))
+    assert not access("a").expired(until)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fastapi import Response
+from starlette.testclient import TestClient
 
 from gateway.admission.policy import Refusal
+from gateway.web import auth_tokens
+from gateway.web.app import create_app
 from gateway.web.schemas import HealthAnswer
 from tests.gateway.web.endpoints import endpoint
+from tests.gateway.web.test_auth import allowing
 from wire.messages import Abilities, ServedModel
 
 DEMO = ServedModel(name="demo", model="demo", workers=2, abilities=Abilities(word_times=True))
 AWAY = ServedModel(name="zh", model="", workers=0)
+REQUEST = SimpleNamespace(state=SimpleNamespace())
 NO_WORKER = Refusal(code="no_worker", message="0 workers are ready, 1 are needed", retry_after_s=5)
 
 
@@ -36,6 +42,8 @@ def server(
         reader=SimpleNamespace(ping=ping),
         redis_metadata=SimpleNamespace(ready=redis),
         gate=SimpleNamespace(connections=3),
+        quotas=SimpleNamespace(refuse_request=allowing),
+        brokers=SimpleNamespace(states=list),
         settings=SimpleNamespace(max_connections=10, est_wait_ms_max=3_000),
     )
 
@@ -43,7 +51,7 @@ def server(
 @pytest.mark.parametrize(
     ("parts", "status", "code"),
     [
-        ({}, "ok", 200),
+        ({}, "ready", 200),
         ({"redis": False}, "degraded", 200),
         ({"db": False}, "degraded", 200),
         ({"models": (DEMO, AWAY)}, "degraded", 200),
@@ -53,7 +61,7 @@ def server(
 )
 async def test_health(parts: dict[str, Any], status: str, code: int) -> None:
     response = Response()
-    body = await endpoint(server(**parts), "/api/v1/health")(response)
+    body = await endpoint(server(**parts), "/api/v1/health")(REQUEST, response)
     answer = HealthAnswer.model_validate(body)
     assert (answer.status, response.status_code) == (status, code)
     assert answer.funasr_ready is (status != "unavailable")
@@ -64,6 +72,26 @@ async def test_health(parts: dict[str, Any], status: str, code: int) -> None:
     ]
     assert body["served"][0]["abilities"]["word_times"] is True
     assert answer.limits["max_connections"].source == "default"
+
+
+@pytest.mark.parametrize(("parts", "code"), [({}, 200), ({"refusal": NO_WORKER}, 503)])
+def test_a_probe_without_a_token_gets_the_status_only(
+    tmp_path: Path, parts: dict[str, Any], code: int
+) -> None:
+    token = auth_tokens.new_token()
+    auth_tokens.write(
+        tmp_path / "tokens", {"anna": auth_tokens.Access(digest=auth_tokens.hash_of(token))}
+    )
+    app = create_app(server(**parts), {}, auth_tokens.AuthTokens(tmp_path / "tokens"))
+    client = TestClient(app)
+    answer = client.get("/api/v1/health")
+    status = "unavailable" if parts else "ready"
+    assert (answer.status_code, answer.json()) == (code, {"status": status})
+    answer = client.get("/api/v1/health", headers={"Authorization": f"Bearer {token}"})
+    assert (answer.status_code, answer.json()["models"]) == (code, ["demo"])
+    answer = client.get("/api/v1/health", headers={"Authorization": "Bearer wrong"})
+    assert answer.status_code == 401
+    assert client.post("/api/v1/health").status_code == 401
 
 
 async def test_a_gateway_without_workers_is_alive_and_not_ready() -> None:

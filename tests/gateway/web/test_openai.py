@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import httpx2
 import pytest
@@ -12,7 +13,9 @@ from fastapi import FastAPI
 from gateway.admission.policy import Refusal
 from gateway.server import Server
 from gateway.session.models import ServedModels
-from gateway.web.openai import RETRY_AFTER_S, add_transcriptions
+from gateway.storage.callers import Caller
+from gateway.web.openai import Uploads, add_transcriptions
+from gateway.web.uploads import RETRY_AFTER_S
 from wire.messages import Abilities, Lane, ServedModel
 
 DEMO = ServedModel(name="demo", model="demo", workers=1)
@@ -34,13 +37,13 @@ class Gate:
         assert lane == "bulk"
         return self.refusals.get(model)
 
-    async def enter(self, model: str | None, lane: Lane) -> Refusal | None:
+    async def enter(self, model: str | None, lane: Lane, caller: Caller) -> Refusal | None:
         assert lane == "bulk"
         if self.refusal is None:
             self.entered += 1
         return self.refusal
 
-    def leave(self) -> None:
+    def leave(self, caller: Caller) -> None:
         self.entered -= 1
 
 
@@ -61,7 +64,8 @@ def gateway() -> Gateway:
 
 def client_of(gateway: Gateway) -> httpx2.AsyncClient:
     app = FastAPI()
-    add_transcriptions(app, cast(Server, gateway))
+    server = cast(Server, gateway)
+    add_transcriptions(app, server, Uploads(server))
     return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://gateway")
 
 
@@ -87,15 +91,15 @@ async def test_a_refused_admission_is_a_503_with_retry_after(gateway: Gateway) -
     for _ in range(2):  # The first does not occupy the only place.
         response = await post(gateway, model="demo")
         assert (response.status_code, code_of(response)) == (503, "no_worker")
-        assert response.headers["Retry-After"] == str(RETRY_AFTER_S)
+        assert response.headers["Retry-After"] == "1"
     assert gateway.gate.entered == 0
 
 
 @pytest.mark.parametrize(
     ("content", "fields", "status", "code"),
     [
-        (b"not audio at all" * 8, {"model": "demo"}, 415, "unsupported_format"),
-        (b"", {"model": "demo"}, 415, "unsupported_format"),
+        (b"not audio at all" * 8, {"model": "demo"}, 400, "unsupported_format"),
+        (b"", {"model": "demo"}, 400, "empty_file"),
         (bytes(2_000_000), {"model": "demo"}, 413, "file_too_large"),
         (b"RIFF", {"model": "demo", "response_format": "pdf"}, 400, "invalid_value"),
     ],
@@ -114,7 +118,54 @@ async def test_a_form_without_a_file_is_refused(gateway: Gateway) -> None:
         response = await client.post(
             "/v1/audio/transcriptions", files={"model": (None, "demo")}, data={}
         )
+        empty = await client.post("/v1/audio/transcriptions", files={"file": (None, "RIFF")})
+        large = {"file": (None, "R" * 100_000)}
+        long = await client.post("/v1/audio/transcriptions", files=large)
     assert (response.status_code, code_of(response)) == (400, "missing_required_parameter")
+    for unnamed in (empty, long):
+        assert unnamed.status_code == 400 and "no filename" in unnamed.text.replace(
+            "without a", "no"
+        )
+
+
+async def test_a_form_without_a_model_is_refused(gateway: Gateway) -> None:
+    response = await post(gateway)
+    assert (response.status_code, code_of(response)) == (400, "missing_required_parameter")
+    assert response.json()["error"]["param"] == "model"
+
+
+async def test_translations_are_refused_as_openai_refuses(gateway: Gateway) -> None:
+    async with client_of(gateway) as client:
+        response = await client.post("/v1/audio/translations", files={"file": ("a", b"RIFF")})
+    assert (response.status_code, code_of(response)) == (400, "translation_unavailable")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"model": "demo"}, 400, "missing_required_parameter"),
+        ({"input_audio": {"data": "UklGRg==", "format": "wav"}}, 400, "missing_required_parameter"),
+        ({"input_audio": {"data": "*"}, "model": "demo"}, 400, "bad_base64"),
+        ({"input_audio": {"data": 1}, "model": "demo"}, 400, "bad_message"),
+        ({"input_audio": {"data": ""}, "model": "demo"}, 400, "empty_file"),
+        ({"input_audio": "UklGRg==", "model": "\ud800"}, 400, "bad_message"),
+        ({"input_audio": "UklGRg==", "model": "no", "\ud800": ""}, 400, "bad_message"),
+        ({"input_audio": {"data": "AA" * (12 << 20)}}, 413, "file_too_large"),
+        ([], 400, "bad_message"),
+        # It gets as far as the model.
+        ({"input_audio": "UklGRg==", "model": "no", "stream": False, "temperature": 0}, 404, None),
+    ],
+)
+async def test_a_file_in_json(gateway: Gateway, body: Any, status: int, code: str | None) -> None:
+    async with client_of(gateway) as client:
+        response = await client.post(
+            "/v1/audio/transcriptions",
+            content=json.dumps(body),
+            headers={"Content-Type": "application/json"},
+        )
+    assert response.status_code == status
+    assert code is None or code_of(response) == code
+    assert gateway.gate.entered == 0
 
 
 async def test_the_models_are_those_of_the_workers(gateway: Gateway) -> None:
@@ -140,6 +191,6 @@ async def test_a_model_without_room_refuses_its_files_only(gateway: Gateway, mod
     gateway.gate.refusals["iic/other"] = Refusal(code="no_worker", message="", retry_after_s=1)
     response = await post(gateway, b"no audio", model=model)
     # The name of a model of OpenAI means the default.
-    expected = (503, "no_worker") if model == "iic/other" else (415, "unsupported_format")
+    expected = (503, "no_worker") if model == "iic/other" else (400, "unsupported_format")
     assert (response.status_code, code_of(response)) == expected
     assert gateway.gate.entered == 0

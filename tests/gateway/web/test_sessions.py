@@ -3,56 +3,110 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import cast
+from urllib.parse import unquote
 
 import pytest
-from fastapi import Response
+from fastapi import Request, Response
+from starlette.testclient import TestClient
 
-from gateway.web.sessions import transcript_response
+from gateway.server import Server
+from gateway.storage.callers import Caller
+from gateway.web.app import create_app
+from gateway.web.sessions import disposition_of, transcript_response
 from persistence.reads import StoreUnavailable
 from tests.gateway.session_driver import SessionDriver, silence, speech
 from tests.gateway.web.endpoints import endpoint
 
+ACME = Caller(tenant="acme", token_name="anna")
+
 
 class NoDatabase:
-    async def session(self, _session_id: str) -> None:
+    async def session(self, _session_id: str, _tenant: str, **_asked: object) -> None:
         raise StoreUnavailable("the database does not answer")
 
     status = session
 
 
-async def test_a_live_session_is_shown_without_the_database() -> None:
+def client(server: object) -> TestClient:
+    return TestClient(create_app(cast(Server, server), {}))
+
+
+def test_a_live_session_is_shown_without_the_database() -> None:
     driver = SessionDriver()
     driver.start()
     driver.chunk(silence(500))
     server = SimpleNamespace(reader=NoDatabase(), sessions={"s": driver})
-    show = endpoint(server, "/api/v1/session/{session_id}")
-    answer = await show(session_id="s")
-    assert answer["live"] and answer["duration"] == 0.5 and answer["chunks"] == []
-    with pytest.raises(StoreUnavailable):
-        await show(session_id="other")
+    ask = client(server)
+    answer = ask.get("/api/v1/session/s").json()
+    assert answer["live"] and answer["duration"] == 0.5 and "chunks" not in answer
+    assert ask.get("/api/v1/session/s?include=chunks").json()["chunks"] == []
+    assert ask.get("/api/v1/session/other").status_code == 503
+
+
+async def test_a_live_session_of_another_tenant_is_unknown() -> None:
+    driver = SessionDriver()
+    driver.start()
+    server = SimpleNamespace(reader=NoDatabase(), sessions={"s": driver})
+    ask = endpoint(server, "/api/v1/session/{session_id}")
+    foreign = Request({"type": "http", "state": {"caller": ACME}})
+    assert (await ask(foreign, "s", Response(), ())).status_code == 404
+
+
+def test_unknown_parameters_of_a_session_are_told() -> None:
+    driver = SessionDriver()
+    driver.start()
+    ask = client(SimpleNamespace(reader=NoDatabase(), sessions={"s": driver}))
+    (warning,) = ask.get("/api/v1/session/s?fromat=srt").json()["warnings"]
+    assert warning["code"] == "unknown_parameter" and "'fromat'" in warning["message"]
+    file = ask.get("/api/v1/session/s?format=srt&chunks=1")
+    assert "'chunks' has no effect" in file.headers["X-Warnings"]
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Nine two, five.", "2026-01-01 12-00 Nine two five"),
+        ("今天天气很好", "2026-01-01 12-00 今天天气很好"),
+        ('../etc/passwd\r\n";', "2026-01-01 12-00 etc passwd"),
+        ("", "2026-01-01 12-00"),
+    ],
+)
+def test_a_file_has_a_name_that_people_recognise(text: str, name: str) -> None:
+    session = {"text": text, "created_at": "2026-01-01T12:00:59.000Z"}
+    kind, ascii_name, unicode_name = disposition_of(session, "srt").split("; ")
+    assert (kind, ascii_name) == ("attachment", 'filename="2026-01-01 12-00.srt"')
+    assert unquote(unicode_name.removeprefix("filename*=UTF-8''")) == f"{name}.srt"
+    assert disposition_of(session, "json").startswith("inline; ")
 
 
 async def test_deletions_of_unknown_sessions_are_limited_without_the_database() -> None:
     deleted: list[str] = []
 
-    async def delete(session_id: str) -> bool:
+    async def delete(session_id: str, _tenant: str) -> bool:
         deleted.append(session_id)
         return False
 
     server = SimpleNamespace(
         reader=NoDatabase(),
-        is_here=lambda session_id: session_id == "ended here",
+        is_here=lambda session_id, _tenant: session_id == "ended here",
         delete=delete,
         storage_backlog_full=False,
     )
     ask = endpoint(server, "/api/v1/session/{session_id}", "DELETE")
+    nobody = Request({"type": "http"})
     response = Response()
-    assert await ask("one", response) == {"session_id": "one", "deleted": False}
+    answer = await ask(nobody, "one", response)
+    assert (answer["session_id"], answer["deleted"]) == ("one", False)
+    assert answer["message"] == "the session will be deleted"
     assert response.status_code == 202
+    # It could be the session of another tenant.
+    with pytest.raises(StoreUnavailable):
+        await ask(Request({"type": "http", "state": {"caller": ACME}}), "one", Response())
     server.storage_backlog_full = True
     with pytest.raises(StoreUnavailable):
-        await ask("two", Response())
-    await ask("ended here", Response())
+        await ask(nobody, "two", Response())
+    await ask(nobody, "ended here", Response())
     assert deleted == ["one", "ended here"]
 
 
@@ -74,11 +128,11 @@ def test_a_transcript_as_a_file_names_speakers() -> None:
     assert b"<v Speaker 2>one" in bytes(transcript_response(session, "vtt").body)
 
 
-async def test_a_live_session_shows_its_speakers() -> None:
+def test_a_live_session_shows_its_speakers() -> None:
     driver = SessionDriver()
     driver.start(speakers=True)
     driver.chunk(speech(1_500) + silence(1_000))
     driver.recognise(driver.jobs[0], "one", b"\0\0\x80?")
     server = SimpleNamespace(reader=NoDatabase(), sessions={"s": driver})
-    answer = await endpoint(server, "/api/v1/session/{session_id}")(session_id="s")
+    answer = client(server).get("/api/v1/session/s").json()
     assert [segment["speaker"] for segment in answer["segments"]] == [1]

@@ -6,39 +6,23 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from fastapi import WebSocket
+from fastapi import FastAPI
 from starlette.routing import WebSocketRoute
+from starlette.testclient import TestClient, WebSocketDenialResponse
 
+from gateway.admission.gate import Resumption
 from gateway.admission.policy import Refusal
+from gateway.dialects.dialect import Handshake, QueryError
+from gateway.dialects.native import Native
 from gateway.dialects.registry import DIALECTS
 from gateway.server import Server
+from gateway.storage.callers import Caller
 from gateway.web.app import create_app
-from gateway.web.upgrade import origin_allowed, refused
+from gateway.web.origins import WebOrigins
+from gateway.web.upgrade import add_dialects
 from tests.gateway.web.endpoints import endpoint
 
 REFUSAL = Refusal(code="overloaded", message="no", retry_after_s=7)
-
-
-def opened_from(origin: str | None) -> WebSocket:
-    headers = {"host": "here"} | ({"origin": origin} if origin is not None else {})
-    return cast(WebSocket, SimpleNamespace(headers=headers))
-
-
-@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "null", "http://", "\u00ff"])
-def test_a_malformed_origin_is_not_allowed(origin: str) -> None:
-    assert not origin_allowed(opened_from(origin), "http://there")
-
-
-@pytest.mark.parametrize(
-    ("origin", "allowed"),
-    [(None, ""), ("http://here", ""), ("http://there", "http://other, http://there"), ("x", "*")],
-)
-def test_these_origins_are_allowed(origin: str | None, allowed: str) -> None:
-    assert origin_allowed(opened_from(origin), allowed)
-
-
-def test_another_origin_is_not_allowed() -> None:
-    assert not origin_allowed(opened_from("http://there"), "http://other")
 
 
 def test_every_dialect_is_mounted_at_its_path() -> None:
@@ -47,21 +31,65 @@ def test_every_dialect_is_mounted_at_its_path() -> None:
     assert mounted == set(DIALECTS)
 
 
-def test_a_refusal_has_retry_after() -> None:
-    response = refused(REFUSAL)
-    assert (response.status_code, response.headers["Retry-After"]) == (503, "7")
-    assert bytes(response.body) == b'{"code":"overloaded","message":"no","retry_after_s":7}'
+def test_a_query_that_the_dialect_refuses_is_400_before_the_upgrade(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handshakes: list[Handshake] = []
+
+    def new_dialect(handshake: Handshake) -> Native:
+        handshakes.append(handshake)
+        raise QueryError("no", {"err": "no"})
+
+    monkeypatch.setitem(DIALECTS, "/vosk", new_dialect)
+    app = FastAPI()
+    add_dialects(app, cast(Server, SimpleNamespace()), WebOrigins(""))
+    address = "/vosk?a=1&a=%E4%BA%8C&b="
+    with pytest.raises(WebSocketDenialResponse) as refusal:  # noqa: SIM117
+        with TestClient(app).websocket_connect(address):
+            pass
+    assert (refusal.value.status_code, refusal.value.json()) == (400, {"err": "no"})
+    (handshake,) = handshakes
+    assert handshake.query == {"a": ["1", "二"], "b": [""]}
+    assert handshake.headers["user-agent"] == "testclient"
 
 
 async def test_admission_answers_as_the_upgrade_would() -> None:
-    asked: list[tuple[str | None, str | None]] = []
+    asked: list[tuple[Resumption | None, str | None, Caller]] = []
 
-    async def would_refuse(resume: str | None, model: str | None) -> Refusal | None:
-        asked.append((resume, model))
+    async def would_refuse(
+        resume: Resumption | None, model: str | None, caller: Caller
+    ) -> Refusal | None:
+        asked.append((resume, model, caller))
         return REFUSAL if resume is None else None
 
     gate = SimpleNamespace(would_refuse=would_refuse, model_of=lambda asked: asked or None)
     ask = endpoint(SimpleNamespace(gate=gate), "/api/v1/admission")
-    assert (await ask(resume="", model="zh")).status_code == 503
-    assert await ask(resume="s", model="") == {"admitted": True}
-    assert asked == [(None, "zh"), ("s", None)]
+    client = SimpleNamespace(client=SimpleNamespace(host="::1"), scope={})
+    caller = Caller(tenant="acme", token_name="anna")
+    unknown = SimpleNamespace(client=None, scope={"state": {"caller": caller}})
+    assert (await ask(client, resume="", model="zh")).status_code == 503
+    assert await ask(unknown, resume="s", model="") == {"admitted": True}
+    assert asked == [
+        (None, "zh", Caller(address="::1")),
+        (Resumption("s", "acme"), None, caller),
+    ]
+
+
+def test_an_unknown_path_is_404() -> None:
+    client = TestClient(create_app(cast(Server, SimpleNamespace()), {}))
+    for path in ("/ws", "/ws/asr/more", "/api/v1/health"):
+        with pytest.raises(WebSocketDenialResponse) as refusal:  # noqa: SIM117
+            with client.websocket_connect(path):
+                pass
+        assert refusal.value.status_code == 404
+        assert refusal.value.json()["code"] == "not_found"
+        assert "/ws/asr" in refusal.value.json()["message"]
+
+
+def test_a_page_of_another_site_is_refused() -> None:
+    client = TestClient(create_app(cast(Server, SimpleNamespace()), {}))
+    with pytest.raises(WebSocketDenialResponse) as refusal:  # noqa: SIM117
+        with client.websocket_connect("/ws/asr/", headers={"Origin": "http://there"}):
+            pass
+    assert refusal.value.status_code == 403
+    assert "ALLOWED_ORIGINS" in refusal.value.json()["message"]

@@ -4,13 +4,14 @@ in tests/integration."""
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from starlette.requests import Request
 
-from gateway.web.uploads import RefusedError, bounded
+from gateway.web.uploads import RefusedError, bounded, receive
 
 SILENCE_S, BYTES_PER_S = 0.3, 1_000
 
@@ -53,3 +54,19 @@ async def test_an_upload_in_small_pieces_without_end_is_refused() -> None:
         await received(upload([b"x"] * 1_000, 0.05))
     assert refused.value.status == 408
     assert loop.time() - began_s < 3 * SILENCE_S + 2
+
+
+async def test_a_file_that_cannot_be_kept_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without a writable directory, and as on a full disk."""
+
+    def nowhere(*_: object, **__: object) -> None:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", nowhere)
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+    request = upload([head, *[bytes(1 << 19)] * 4, b"\r\n--x--\r\n"], 0.0)
+    request.scope["headers"] = [(b"content-type", b"multipart/form-data; boundary=x")]
+    with pytest.raises(RefusedError) as refused:
+        await receive(request, 1 << 24)
+    assert (refused.value.status, refused.value.code) == (503, "no_upload_space")
+    assert refused.value.headers["Retry-After"]

@@ -24,19 +24,23 @@ from packaging.requirements import Requirement
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import WebSocketRoute
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
+from websockets.protocol import State
 
 from gateway.telemetry.metrics import CLOSED, LATE_HEADS, REFUSED
+from gateway.web.large_messages import LargeMessages
 from gateway.web.uvicorn_protocols import (
     READ_AHEAD_MESSAGES,
     READ_BYTES_MAX,
+    SMALL_MESSAGE_BYTES,
     HttpProtocol,
     WebSocketProtocol,
 )
+from gateway.web.websocket import LARGE_EXTENSION
 from tools.lab.chaos.guests import UPGRADE
 from tools.lab.harness.http import ask
 from tools.ops.requirements import requirements
@@ -69,9 +73,15 @@ async def forget(_websocket: WebSocket) -> None:
 
 
 @asynccontextmanager
-async def serving(**endpoints: Callable[[WebSocket], Awaitable[None]]) -> AsyncIterator[Served]:
+async def serving(
+    large: LargeMessages | None = None, **endpoints: Callable[[WebSocket], Awaitable[None]]
+) -> AsyncIterator[Served]:
     app = Starlette(routes=[WebSocketRoute(f"/{name}", to) for name, to in endpoints.items()])
-    config = uvicorn.Config(app, ws=WebSocketProtocol, log_config=None, lifespan="off")
+    protocol = WebSocketProtocol.sharing(large or LargeMessages(1 << 28, 1 << 24))
+    # Without pings: raw clients would read them before the answers, on a slow machine.
+    config = uvicorn.Config(
+        app, ws=protocol, log_config=None, lifespan="off", ws_ping_interval=None
+    )
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         running = asyncio.create_task(server.serve([listener]))
@@ -177,6 +187,136 @@ async def test_reading_pauses_while_messages_are_not_taken() -> None:
     assert READ_AHEAD_MESSAGES <= read <= READ_AHEAD_MESSAGES + 4
 
 
+# ---------------------------------------------------------------------------------- large messages
+
+LARGE = bytes(SMALL_MESSAGE_BYTES + (1 << 20))
+
+
+def allow_large(websocket: WebSocket) -> None:
+    websocket.scope["extensions"][LARGE_EXTENSION]()
+
+
+class Taker:
+    """Takes a start, begins a session when it may, and takes two further messages, the last one
+    when it may."""
+
+    def __init__(self) -> None:
+        self.begin, self.go_on = asyncio.Event(), asyncio.Event()
+        self.taken: list[int] = []
+
+    async def serve(self, websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.receive_text()
+        await self.begin.wait()
+        allow_large(websocket)
+        self.taken.append(len(await websocket.receive_bytes()))
+        await self.go_on.wait()
+        with contextlib.suppress(WebSocketDisconnect):
+            await websocket.receive_bytes()
+
+
+async def test_a_large_message_before_a_start_closes_with_1009() -> None:
+    async with serving(taker=Taker().serve) as served, served.connect("/taker") as client:
+        sending = asyncio.create_task(client.send(LARGE))
+        await client.wait_closed()
+        await asyncio.gather(sending, return_exceptions=True)
+        assert _closed(1009) == 1
+
+
+def _closed(code: int) -> float:
+    value: float = CLOSED.labels(code)._value.get()
+    return value
+
+
+async def test_a_large_message_right_behind_the_start_waits_for_it() -> None:
+    taker = Taker()
+    async with serving(taker=taker.serve) as served, served.connect("/taker") as client:
+        await client.send("start")
+        sending = asyncio.create_task(client.send(LARGE))
+        while not served.protocol._large_paused:
+            await asyncio.sleep(0.01)
+        assert served.protocol._incomplete_bytes < SMALL_MESSAGE_BYTES + 2 * READ_BYTES_MAX * 8
+        taker.begin.set()
+        await sending
+        while not taker.taken:
+            await asyncio.sleep(0.01)
+        assert taker.taken == [len(LARGE)]
+        taker.go_on.set()
+
+
+async def test_large_messages_wait_for_memory_until_others_are_taken() -> None:
+    first, second = Taker(), Taker()
+    large = LargeMessages(len(LARGE) + 1, len(LARGE) + 1)
+    first.begin.set()
+    second.begin.set()
+    async with (
+        serving(large, first=first.serve, second=second.serve) as served,
+        served.connect("/first") as client,
+        served.connect("/second") as other,
+    ):
+        await client.send("start")
+        await other.send("start")
+        await client.send(LARGE)
+        while not first.taken:
+            await asyncio.sleep(0.01)
+        sending = asyncio.create_task(other.send(LARGE))
+        while large.held_bytes <= len(LARGE):
+            await asyncio.sleep(0.01)
+        done, _ = await asyncio.wait([sending], timeout=0.3)
+        assert not (done and second.taken) and not second.taken
+        first.go_on.set()  # The application is done with the first message.
+        await sending
+        while not second.taken:
+            await asyncio.sleep(0.01)
+        second.go_on.set()
+    assert large.held_bytes == 0
+
+
+async def test_a_large_message_that_stops_closes_with_1008(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.web.uvicorn_protocols.LARGE_CHECK_S", 0.2)
+    taker = Taker()
+    taker.begin.set()
+    stopped = asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield LARGE
+        await stopped.wait()
+
+    async with serving(taker=taker.serve) as served, served.connect("/taker") as client:
+        await client.send("start")
+        sending = asyncio.create_task(client.send(pieces()))
+        await client.wait_closed()
+        stopped.set()
+        await asyncio.gather(sending, return_exceptions=True)
+        assert client.close_code == 1008
+        assert client.close_reason == "the message arrives too slowly"
+        taker.go_on.set()
+
+
+async def test_a_client_whose_pongs_are_not_read_is_not_taken_for_lost() -> None:
+    taker = Taker()
+    async with serving(taker=taker.serve) as served, served.connect("/taker") as client:
+        await client.send("start")
+        sending = asyncio.create_task(client.send(LARGE))
+        protocol = served.protocol
+        while not protocol._large_paused:
+            await asyncio.sleep(0.01)
+        protocol.ping_timeout = 0.05
+        protocol.send_keepalive_ping()
+        await asyncio.sleep(0.3)
+        assert client.state is State.OPEN
+        taker.begin.set()
+        await sending
+        while protocol.pending_ping_payload is not None:
+            await asyncio.sleep(0.01)
+        taker.go_on.set()
+
+
+# ----------------------------------------------------------------------------------- other messages
+
+
 async def take_one(websocket: WebSocket) -> None:
     """Send one message and receive its echo."""
     await websocket.accept()
@@ -205,7 +345,7 @@ def frame(opcode: Opcode, data: bytes, *, fin: bool = True) -> bytes:
 
 
 async def test_a_message_of_any_number_of_frames_takes_the_room_of_its_bytes() -> None:
-    pieces = 50_000
+    pieces = 35_000
     async with (
         serving(takes=take_one) as served,
         upgraded(served.port, "/takes") as (reader, writer),

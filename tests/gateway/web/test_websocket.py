@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
@@ -14,8 +14,8 @@ from prometheus_client import REGISTRY
 from starlette.websockets import WebSocket, WebSocketState
 
 from gateway.admission.policy import Refusal
-from gateway.audio.timeline import AudioDecoded
-from gateway.dialects.dialect import Dialect
+from gateway.audio.timeline import AudioDecoded, DecoderFlushed
+from gateway.dialects.dialect import Dialect, Parsed, Reply
 from gateway.dialects.funasr import Funasr
 from gateway.dialects.native import Native
 from gateway.session import events as e
@@ -23,11 +23,14 @@ from gateway.session.core import TRANSITIONS, Session
 from gateway.session.runner import Services, SessionRunner
 from gateway.session.states import State
 from gateway.settings import GatewaySettings
+from gateway.storage.callers import Caller
 from gateway.web.websocket import Gateway, WebSocketConnection
 from tests.gateway.session_driver import ENDPOINTER, LIMITS
-from wire.messages import Cancel, Job, Record, Result
+from wire.messages import Cancel, Job, Record, Result, StoredKey
 
 CLOSED_1013 = "asr_gateway_closed_connections_total", {"code": "1013"}
+
+BAD_MESSAGES = "asr_gateway_problems_total", {"code": "bad_message"}
 
 
 class ScriptedSocket:
@@ -56,10 +59,10 @@ class ScriptedSocket:
 class NoServices:
     """Takes everything, answers nothing: no audio is sent in these tests."""
 
-    settings = GatewaySettings()
+    settings = GatewaySettings(chunk_bytes_max=1 << 20)
 
     def __init__(self) -> None:
-        self.released = 0
+        self.released = self.idle = 0
         self.registry = self.gate = self
         self.refusal: Refusal | None = None
         self.asked: list[str] = []
@@ -70,8 +73,13 @@ class NoServices:
     def keep_result(self, result: Result, *, contested: bool, waited_s: float) -> None: ...
     def new_audio(self, start: e.Start, first_sample: int) -> object:
         class Audio:
-            async def finish(self) -> bytes:
-                return b""
+            async def feed(
+                self, data: bytes, *, whole: bool, continues: bool, more: bool, ends: bool
+            ) -> AudioDecoded:
+                return AudioDecoded(pcm=b"")
+
+            async def finish(self) -> DecoderFlushed:
+                return DecoderFlushed(tail=b"")
 
             async def close(self) -> None: ...
 
@@ -83,15 +91,26 @@ class NoServices:
         self.asked.append(start.model)
         return admit("demo") or runner
 
+    def note_idle(self, address: str, count: int) -> None:
+        self.idle += count
+
     def enter_model(self, model: str) -> Refusal | None:
         return self.refusal
 
-    def new_runner(self, client: str, dialect: Dialect) -> SessionRunner:
+    def enter_session(self, caller: Caller) -> Refusal | None:
+        return None
+
+    def note_audio(self, caller: Caller, audio_s: float) -> None: ...
+    def refused_audio(self, caller: Caller) -> e.AudioRefused | None:
+        return None
+
+    def new_runner(self, caller: Caller, dialect: Dialect) -> SessionRunner:
         session = Session(
             LIMITS,
             ENDPOINTER,
             resume_token="t",
-            client=client,
+            client=caller.address,
+            tenant=caller.tenant,
             wall_offset_ms=0,
         )
         self.runners.append(SessionRunner(session, cast(Services, self)))
@@ -102,14 +121,14 @@ class NoServices:
 
 
 def make(
-    dialect: Dialect | None = None, *, asked: str = "", admitted: str | None = None
+    dialect: Dialect | None = None, *, address_model: str = "", admitted: str | None = None
 ) -> tuple[ScriptedSocket, NoServices, SessionRunner, WebSocketConnection]:
     socket, services = ScriptedSocket(), NoServices()
     connection = WebSocketConnection(
         cast(WebSocket, socket),
         dialect or Native(),
         cast(Gateway, services),
-        asked=asked,
+        address_model=address_model,
         admitted=admitted,
     )
     (runner,) = services.runners
@@ -158,20 +177,40 @@ async def test_a_chunk_over_the_limit_closes_with_1009() -> None:
     assert runner.session.state is State.ACTIVE and not runner.attached
 
 
-async def test_other_messages_than_start_do_not_put_off_its_deadline(
+async def test_a_connection_is_idle_but_for_its_sessions() -> None:
+    socket, services, _, connection = make()
+    assert services.idle == 1
+    running = asyncio.create_task(connection.run())
+    for number in range(2):
+        session = {"session_id": f"s{number}"}
+        for action, idle in (("start", 0), ("finish", 1)):
+            del socket.sent[:]
+            socket.incoming.put_nowait(received({"action": action, **session}))
+            async with asyncio.timeout(5):
+                while not socket.sent:
+                    runner = services.runners[-1]
+                    if runner.session.state is State.CONFIRMING:
+                        runner.feed(e.KeysStored(keys=RECORDS))
+                    await asyncio.sleep(0)
+            assert services.idle == idle
+    assert json.loads(socket.sent[-1])["session_id"] == "s1" and socket.closed is None
+    socket.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
+    async with asyncio.timeout(5):
+        await running
+    assert services.idle == 0
+
+
+async def test_after_a_long_pause_the_next_session_is_admitted_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gateway.web.websocket.START_TIMEOUT_S", 0.3)
-    socket, _services, _runner, connection = make()
-    running = asyncio.create_task(connection.run())
+    monkeypatch.setattr("gateway.web.websocket.ADMISSION_KEPT_S", -1.0)
+    socket, services, _, connection = make(admitted="demo")
+    services.refusal = NO_WORKER
+    socket.incoming.put_nowait(received(START))
     async with asyncio.timeout(5):
-        while socket.closed is None:
-            finish = '{"action":"finish","session_id":"a"}'
-            socket.incoming.put_nowait({"type": "websocket.receive", "text": finish})
-            await asyncio.sleep(0.05)
-        await running
-    assert socket.closed == (1008, "no start in time")
-    assert len(socket.sent) > 2 and all("bad_state" in answer for answer in socket.sent)
+        await connection.run()
+    assert json.loads(socket.sent[0])["code"] == "no_worker"
+    assert socket.closed == (1013, "none")
 
 
 async def test_a_client_that_does_not_read_is_closed_with_1013(
@@ -228,7 +267,9 @@ class SlowAudio:
         self.begun = asyncio.Event()
         self.go_on = asyncio.Event()
 
-    async def feed(self, data: bytes, *, whole: bool) -> AudioDecoded:
+    async def feed(
+        self, data: bytes, *, whole: bool, continues: bool, more: bool, ends: bool
+    ) -> AudioDecoded:
         self.begun.set()
         await self.go_on.wait()
         return AudioDecoded(tail=b"", pcm=b"", starts_container=False, ends_container=False)
@@ -288,6 +329,7 @@ def chunk_fields(index: int, data: bytes) -> dict[str, Any]:
     return {"session_id": "a", "chunk_index": index, "audio_data": audio}
 
 
+RECORDS = tuple(StoredKey(session_id="s", kind="record", seq=seq) for seq in range(3))
 START = {"action": "start", "session_id": "a"}
 NO_WORKER = Refusal(code="no_worker", message="none", retry_after_s=1)
 
@@ -321,7 +363,7 @@ async def test_a_model_that_the_gate_has_admitted_is_not_refused() -> None:
 async def test_the_address_names_the_model_of_a_start_that_names_none(
     named: dict[str, str], model: str
 ) -> None:
-    socket, services, _, connection = make(asked="en")
+    socket, services, _, connection = make(address_model="en")
     socket.incoming.put_nowait(received(START | named))
     socket.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
     async with asyncio.timeout(5):
@@ -343,3 +385,79 @@ async def test_a_client_that_cannot_start_again_is_closed_with_the_reason(
         await connection.run()
     assert json.loads(socket.sent[0])["error"] == "unknown_model: no such model"
     assert socket.closed == (1008, "no such model")
+
+
+class Polite(Funasr):
+    """Greets at once, whatever the client sends."""
+
+    def parse(self, message: str | bytes) -> Sequence[Parsed]:
+        return (Reply("hello"), *super().parse(message))
+
+
+async def test_a_reply_of_the_dialect_needs_no_session() -> None:
+    socket, _, runner, connection = make(Polite(lambda: "a"))
+    socket.incoming.put_nowait(received({"mode": "2pass", "is_speaking": True}))
+    running = asyncio.create_task(connection.run())
+    async with asyncio.timeout(5):
+        while runner.session.state is State.NEW or not socket.sent:
+            await asyncio.sleep(0)
+    assert socket.sent == ["hello"]
+    socket.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
+    async with asyncio.timeout(5):
+        await running
+
+
+class Talkative(Native):
+    """Greets, answers ``ping`` itself, and ends its session by hanging up."""
+
+    def greeting(self) -> Sequence[str]:
+        return ("hello",)
+
+    def parse(self, message: str | bytes) -> Sequence[Any]:
+        if message == "ping":
+            return (Reply("pong"),)
+        if message == "bad":
+            return (Reply("no", problem="bad_message"),)
+        events = super().parse(message)
+        return (*events, e.Chunk(data=b"ab", chunk_index=None, session_id=None))
+
+    def hung_up(self) -> Sequence[e.ClientEvent]:
+        return (e.Finish(session_id="a"),)
+
+
+async def test_a_dialect_greets_and_answers_itself() -> None:
+    socket, _services, runner, connection = make(Talkative())
+    before = REGISTRY.get_sample_value(*BAD_MESSAGES) or 0.0
+    for text in ("ping", "bad"):
+        socket.incoming.put_nowait({"type": "websocket.receive", "text": text})
+    socket.incoming.put_nowait({"type": "websocket.disconnect", "code": 1000})
+    async with asyncio.timeout(5):
+        await connection.run()
+    assert socket.sent[:3] == ["hello", "pong", "no"]
+    assert REGISTRY.get_sample_value(*BAD_MESSAGES) == before + 1
+    assert runner.session.state is State.DONE
+
+
+@pytest.mark.parametrize(("code", "ends"), [(1000, True), (1005, True), (1006, False)])
+async def test_hanging_up_properly_may_end_the_session(code: int, ends: bool) -> None:
+    socket, _services, runner, connection = make(Talkative())
+    socket.incoming.put_nowait(received(START))
+    socket.incoming.put_nowait({"type": "websocket.disconnect", "code": code})
+    async with asyncio.timeout(5):
+        await connection.run()
+    assert (runner.session.state is State.ACTIVE) is not ends and not runner.attached
+
+
+async def test_a_refused_start_takes_nothing_of_its_message() -> None:
+    socket, services, runner, connection = make(Talkative())
+
+    async def unknown(_runner: SessionRunner, _start: e.Start, _admit: object) -> e.Problem:
+        return e.Problem(code="unknown_model", message="none")
+
+    services.reserve_or_resume = unknown  # type: ignore[assignment,method-assign]
+    socket.incoming.put_nowait(received(START))
+    socket.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
+    async with asyncio.timeout(5):
+        await connection.run()
+    assert [json.loads(text)["code"] for text in socket.sent[1:]] == ["unknown_model"]
+    assert socket.closed is None and runner.session.chunk_count == 0

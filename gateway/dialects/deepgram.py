@@ -1,0 +1,374 @@
+"""Core: Deepgram's streaming protocol (docs/dialects.md), as its SDKs, LiveKit and pipecat use it.
+A connection is one session."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from gateway.audio.downmix import Downmix
+from gateway.audio.g711 import to_pcm
+from gateway.dialects.deepgram_query import Options, Warned, parse_query
+from gateway.dialects.dialect import (
+    TOO_MANY,
+    WAITING_MAX,
+    Dialect,
+    Ignored,
+    MessageError,
+    Parsed,
+    Query,
+    Reply,
+)
+from gateway.dialects.strict_json import parse_object
+from gateway.dialects.subtitles import segment_of, timed_words
+from gateway.session import events as e
+from gateway.session.recognised import confidence
+from wire.messages import Lane
+
+CONFIDENCE = 1.0
+"""The protocol requires a confidence; this is sent if the model returns none."""
+CHANNEL_INDEX = [0, 1]
+"""The first of one channel."""
+BEHIND_THE_END = Ignored("behind_the_end")
+
+Message = dict[str, Any]
+
+
+class Deepgram(Dialect):
+    """``session_id`` becomes the request id. ``created`` is the time of the connection."""
+
+    name = "deepgram"
+    resumable = False
+    lane: Lane = "live"
+    stays_open = False
+
+    def __init__(self, query: Query, session_id: str, created: datetime) -> None:
+        """
+        Raises:
+            QueryError: the query is invalid.
+        """
+        self._options = parse_query(query, session_id)
+        self._session_id = session_id
+        self._created = created
+        self._audio = RawAudio(self._options) if self._options.encoding is not None else None
+        self._hash = hashlib.sha256()
+        self._started = self._ended = False
+        self._finalizing: deque[int] = deque()
+        """For each ``Finalize`` without an answer the segments that it has to wait for."""
+        self._segments = 0
+        """Delivered ones, failed ones included."""
+        self._speech_ended = 0
+        """Speech has ended before this segment."""
+        self._utterance_end: int | None = None
+        """The segment whose text must precede ``UtteranceEnd``."""
+        self._last_word_end_ms = 0
+        self._model = ""
+        self._warnings: list[Message] = [asdict(warned) for warned in self._options.warned]
+        self._warnings_sent = False
+        self._failed = False
+
+    # -------------------------------------------------------------------------------------- parsing
+
+    def parse(self, message: str | bytes) -> Sequence[Parsed]:
+        if self._ended:
+            return (BEHIND_THE_END,)
+        if isinstance(message, bytes):
+            return (*self._begin(), *self._chunk(message)) if message else self._finish()
+        kind = parse_object(message).get("type")
+        if kind == "KeepAlive":
+            return ()
+        if kind == "Finalize":
+            if len(self._finalizing) >= WAITING_MAX:
+                return (TOO_MANY,)
+            return (*self._begin(), *self._chunk(b"", last=True), e.EndUtterance())
+        if kind == "CloseStream":
+            return self._finish()
+        if kind == "Configure":
+            return (Reply(_dump(self._not_configured())),)
+        raise MessageError("type must be KeepAlive, Finalize or CloseStream")
+
+    def _begin(self) -> Sequence[e.ClientEvent]:
+        if self._started:
+            return ()
+        self._started = True
+        return (self._options.start(self._session_id),)
+
+    def _chunk(self, data: bytes, *, last: bool = False) -> Sequence[e.ClientEvent]:
+        self._hash.update(data)
+        if self._audio is not None:
+            data = self._audio.feed(data, last=last)
+        return (e.Chunk(data=data, chunk_index=None, session_id=None),) if data else ()
+
+    def _finish(self) -> Sequence[e.ClientEvent]:
+        self._ended = True
+        rest = self._chunk(b"", last=True)
+        return (*self._begin(), *rest, e.Finish(session_id=self._session_id))
+
+    def _not_configured(self) -> Message:
+        return {
+            "type": "ConfigureFailure",
+            "request_id": self._session_id,
+            "code": "CONFIGURE_KEYTERMS_NOT_SUPPORTED",
+            "description": "options are part of the address; a session keeps them",
+        }
+
+    # ------------------------------------------------------------------------------------- encoding
+
+    def encode(self, answer: e.Answer) -> Sequence[str]:
+        return [_dump(message) for message in self._messages(answer)]
+
+    def _messages(self, answer: e.Answer) -> Sequence[Message]:
+        if isinstance(answer, e.Started):
+            self._note_start(answer)
+        elif isinstance(answer, e.SpeechStarted) and self._options.vad_events:
+            timestamp = answer.start_ms / 1000
+            return [{"type": "SpeechStarted", "channel": CHANNEL_INDEX, "timestamp": timestamp}]
+        elif isinstance(answer, e.SpeechEnded):
+            return self._speech_end(answer)
+        elif isinstance(answer, e.LongSilence):
+            self._utterance_end = answer.next_segment_index
+            return self._due()
+        elif isinstance(answer, e.PartialText):
+            # A later segment's words would precede those of this one.
+            return [self._results(answer)] if answer.segment_index == self._segments else []
+        elif isinstance(answer, e.SegmentText):
+            return self._segment(answer)
+        elif isinstance(answer, e.Problem):
+            return self._problem(answer)
+        elif isinstance(answer, e.Finished):
+            return [self._metadata(answer)]
+        return []
+
+    def _note_start(self, answer: e.Started) -> None:
+        self._model = answer.model
+        asked = self._options.model
+        if asked and asked != answer.model:
+            message = f"no model is called {asked!r}; {answer.model!r} is used"
+            self._warn("model", "unknown", message)
+        for warning in answer.warnings:
+            self._warn("", warning.code, warning.message)
+
+    def _warn(self, parameter: str, kind: str, message: str) -> None:
+        self._warnings.append(asdict(Warned(parameter=parameter, type=kind, message=message)))
+
+    def _speech_end(self, answer: e.SpeechEnded) -> Sequence[Message]:
+        if answer.requested:
+            self._finalizing.append(answer.next_segment_index)
+            return self._due()
+        before, self._speech_ended = self._speech_ended, answer.next_segment_index
+        if before < answer.next_segment_index <= self._segments and self._options.speech_final:
+            # After a cut at the limit no words have followed.
+            return [self._silence(speech_final=True)]
+        return []
+
+    def _segment(self, answer: e.SegmentText) -> Sequence[Message]:
+        self._segments = answer.segment_index + 1
+        if answer.text:
+            tokens = answer.tokens
+            self._last_word_end_ms = tokens[-1].end_ms if tokens else answer.end_ms
+        finalized = self._segments in self._finalizing
+        if finalized:
+            self._finalizing.remove(self._segments)
+        ended = self._segments == self._speech_ended or finalized
+        speech_final = ended and self._options.speech_final
+        results = self._results(answer, speech_final=speech_final, from_finalize=finalized)
+        return [results, *self._due()]
+
+    def _due(self) -> list[Message]:
+        """Messages that waited for the text of a segment."""
+        messages = []
+        while self._finalizing and self._finalizing[0] <= self._segments:
+            self._finalizing.popleft()
+            messages.append(self._silence(speech_final=True, from_finalize=True))
+        if self._utterance_end is not None and self._utterance_end <= self._segments:
+            self._utterance_end = None
+            messages.append(
+                {
+                    "type": "UtteranceEnd",
+                    "channel": CHANNEL_INDEX,
+                    "last_word_end": self._last_word_end_ms / 1000,
+                }
+            )
+        return messages
+
+    def _problem(self, problem: e.Problem) -> Sequence[Message]:
+        if problem.segment_index is not None:
+            self._segments = problem.segment_index + 1
+        elif self._failed:
+            return []  # A damaged file is one error, not one for each of its slices.
+        else:
+            self._failed = problem.code != "bad_message"
+        error = {
+            "type": "Error",
+            "variant": problem.code,
+            "description": problem.message,
+            "message": problem.message,
+        }
+        return [error, *self._due()]
+
+    def _results(
+        self,
+        answer: e.SegmentText | e.PartialText,
+        *,
+        speech_final: bool = False,
+        from_finalize: bool = False,
+    ) -> Message:
+        is_final = isinstance(answer, e.SegmentText)
+        return {
+            "type": "Results",
+            "channel_index": CHANNEL_INDEX,
+            "duration": (answer.end_ms - answer.start_ms) / 1000,
+            "start": answer.start_ms / 1000,
+            "is_final": is_final,
+            "speech_final": speech_final,
+            "channel": {"alternatives": [alternative(answer)]},
+            "metadata": self._result_metadata(),
+            "from_finalize": from_finalize,
+        }
+
+    def _silence(self, *, speech_final: bool, from_finalize: bool = False) -> Message:
+        """``Results`` without words."""
+        at_ms = self._last_word_end_ms
+        nothing = e.SegmentText(
+            session_id=self._session_id,
+            chunk_index=0,
+            segment_index=self._segments,
+            start_ms=at_ms,
+            end_ms=at_ms,
+            text="",
+        )
+        return self._results(
+            nothing,
+            speech_final=speech_final and self._options.speech_final,
+            from_finalize=from_finalize,
+        )
+
+    def _result_metadata(self) -> Message:
+        metadata: Message = {
+            "request_id": self._session_id,
+            "model_info": model_info(self._model),
+            "model_uuid": model_uuid(self._model),
+        }
+        if self._warnings and not self._warnings_sent:
+            metadata["warnings"] = self._warnings
+        self._warnings_sent = True
+        return metadata
+
+    def _metadata(self, answer: e.Finished) -> Message:
+        for warning in answer.warnings:
+            self._warn("", warning.code, warning.message)
+        metadata: Message = {
+            "type": "Metadata",
+            "transaction_key": "deprecated",
+            "request_id": self._session_id,
+            "sha256": self._hash.hexdigest(),
+            "created": self._created.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "duration": answer.duration_ms / 1000,
+            "channels": 1,
+            "models": [model_uuid(self._model)],
+            "model_info": {model_uuid(self._model): model_info(self._model)},
+        }
+        return {**metadata, "warnings": self._warnings} if self._warnings else metadata
+
+
+class RawAudio:
+    """Raw PCM of any encoding and number of channels, as mono s16le in pieces of any size."""
+
+    def __init__(self, options: Options) -> None:
+        self._encoding = options.encoding
+        self._channels = options.channels
+        self._sample_bytes = {"linear16": 2, "linear32": 4}.get(options.encoding or "", 1)
+        self._held = b""
+        """A part of a sample, or samples without those of the other channels."""
+        self._downmix = Downmix(options.channels, options.sample_rate_hz)
+
+    def feed(self, data: bytes, *, last: bool = False) -> bytes:
+        """Return the samples that are complete. ``last``: also those that were held back."""
+        data = self._held + data
+        whole = len(data) - len(data) % (self._sample_bytes * self._channels)
+        self._held = data[whole:]
+        pcm = self._linear(data[:whole])
+        return pcm if self._channels == 1 else self._mono(pcm, last=last)
+
+    def _linear(self, data: bytes) -> bytes:
+        if self._encoding == "mulaw":
+            return to_pcm(data, "ulaw")
+        if self._encoding == "alaw":
+            return to_pcm(data, "alaw")
+        if self._encoding == "linear32":
+            return (np.frombuffer(data, "<i4") >> 16).astype("<i2").tobytes()
+        return data
+
+    def _mono(self, pcm: bytes, *, last: bool) -> bytes:
+        samples = np.frombuffer(pcm, "<i2").reshape(-1, self._channels).astype(np.float32)
+        mono = self._downmix.feed(samples)
+        if last:
+            mono = np.concatenate([mono, self._downmix.flush()])
+        return mono.round().astype("<i2").tobytes()
+
+
+# -------------------------------------------------------------- forms that files have in common
+
+
+def alternative(answer: e.SegmentText | e.PartialText) -> Message:
+    """The only alternative of a text."""
+    sure = confidence([answer]) if isinstance(answer, e.SegmentText) else None
+    found: Message = {
+        "transcript": answer.text,
+        "confidence": CONFIDENCE if sure is None else sure,
+        "words": words(answer),
+    }
+    if isinstance(answer, e.SegmentText) and answer.language:
+        found["languages"] = [answer.language]
+    return found
+
+
+def words(answer: e.SegmentText | e.PartialText) -> list[Message]:
+    sure = answer.confidence if isinstance(answer, e.SegmentText) else None
+    speaker = answer.speaker if isinstance(answer, e.SegmentText) else None
+    common = {"confidence": CONFIDENCE if sure is None else sure}
+    if speaker is not None:
+        common["speaker"] = speaker - 1  # Deepgram counts from 0.
+    return [
+        {
+            "word": bare(word.text),
+            "start": word.start_ms / 1000,
+            "end": word.end_ms / 1000,
+            **common,
+            "punctuated_word": word.text,
+        }
+        for word in timed_words(segment_of(answer))
+    ]
+
+
+def bare(word: str) -> str:
+    """The word in lower case, without the punctuation around it."""
+    begin, end = 0, len(word)
+    while begin < end and not word[begin].isalnum():
+        begin += 1
+    while end > begin and not word[end - 1].isalnum():
+        end -= 1
+    return (word[begin:end] or word).lower()
+
+
+def model_info(name: str) -> Message:
+    return {"name": name, "version": "", "arch": name}
+
+
+def model_uuid(name: str) -> str:
+    """Deepgram's models have one; this one (of version 8, RFC 9562) follows from the name."""
+    digits = hashlib.sha256(name.encode()).hexdigest()
+    return "-".join(
+        (digits[:8], digits[8:12], f"8{digits[13:16]}", f"8{digits[17:20]}", digits[20:32])
+    )
+
+
+def _dump(message: Message) -> str:
+    return json.dumps(message, ensure_ascii=False)

@@ -1,0 +1,297 @@
+"""Core: the query of Deepgram's ``/v1/listen``, streamed or with a file.
+
+A value that cannot be understood is refused. The answers have a warning for an option that has no
+effect here, and for an unknown one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, NoReturn
+
+from gateway.audio.formats import RAW_SAMPLE_RATE_HZ_MAX, RAW_SAMPLE_RATE_HZ_MIN
+from gateway.dialects.dialect import MessageError, Query, QueryError
+from gateway.dialects.fields import (
+    LANGUAGE_CHARS_MAX,
+    MODEL_CHARS_MAX,
+    shown_names,
+    storable,
+    storable_hotwords,
+)
+from gateway.session import events as e
+from gateway.session.endpointer import CLIENT_SILENCE_MS_MAX, Endpointing
+
+RawEncoding = Literal["linear16", "linear32", "mulaw", "alaw"]
+RAW_ENCODINGS: Final[tuple[RawEncoding, ...]] = ("linear16", "linear32", "mulaw", "alaw")
+FILE_ENCODINGS: Final = ("flac", "opus", "ogg-opus", "amr-nb", "amr-wb")
+"""In containers, which are found by their first bytes."""
+CHANNELS_MAX: Final = 16
+ENDPOINTING_MS_MIN: Final = 300
+"""Deepgram's default of 10 ms, and the 25 ms of LiveKit, end segments and not utterances. Here an
+utterance is recognised as a whole, and shorter silences would cut it inside of words."""
+UTTERANCE_END_MS_MAX: Final = 60_000
+
+_TRUE: Final = frozenset({"true", "1", "yes", "on", ""})
+_FALSE: Final = frozenset({"false", "0", "no", "off"})
+_AUTOMATIC: Final = frozenset({"", "multi", "auto", "detect"})
+"""Languages that leave the choice to the model."""
+_WITHOUT_EFFECT: Final = frozenset(
+    {
+        *("version", "tag", "extra", "mip_opt_out", "no_delay", "access_token", "token"),
+        *("callback_method", "language_hint", "diarize_version", "diarize_model", "tier"),
+    }
+)
+"""Options that change nothing of the text, or that hold in any case: no audio is kept or trained
+with, and no result waits for more."""
+_NOT_OFFERED: Final = frozenset(
+    {
+        *("callback", "detect_entities", "dictation", "filler_words", "profanity_filter"),
+        *("redact", "replace", "search", "measurements", "paragraphs", "utterances", "utt_split"),
+        *("summarize", "topics", "intents", "sentiment", "custom_topic", "custom_intent"),
+        *("custom_topic_mode", "custom_intent_mode", "alternatives"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned:
+    """Something that the client asks for and does not get."""
+
+    parameter: str
+    type: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the address asks for."""
+
+    encoding: RawEncoding | None
+    """None: containers."""
+    sample_rate_hz: int
+    channels: int
+    model: str
+    language: str
+    """Empty: the model detects it."""
+    hotwords: tuple[str, ...]
+    punctuation: bool | None
+    itn: bool | None
+    diarize: bool
+    interim_results: bool
+    vad_events: bool
+    endpointing_ms: int | None
+    """None: as the gateway has it."""
+    speech_final: bool
+    """Whether results tell that an utterance has ended."""
+    utterance_end_ms: int | None
+    warned: tuple[Warned, ...] = ()
+
+    def start(self, session_id: str) -> e.Start:
+        return e.Start(
+            session_id=session_id,
+            mode="stream",
+            sample_rate_hz=self.sample_rate_hz,
+            language=self.language,
+            hotwords=self.hotwords,
+            partials=self.interim_results,
+            speakers=self.diarize,
+            model=self.model,
+            model_optional=True,
+            punctuation=self.punctuation,
+            itn=self.itn,
+            encoded=self.encoding is None,
+            declared_raw=self.encoding is not None,
+            endpointing=Endpointing(silence_ms=self.endpointing_ms),
+            speech_events=True,
+            long_silence_ms=self.utterance_end_ms,
+        )
+
+
+def parse_query(query: Query, request_id: str) -> Options:
+    """Return the options of ``query``.
+
+    Raises:
+        QueryError: a value is invalid. Its body has ``request_id``.
+    """
+    reader = _Reader(query)
+    try:
+        return reader.options()
+    except MessageError as error:
+        body = refusal("INVALID_QUERY_PARAMETER", str(error), request_id)
+        raise QueryError(str(error), body) from error
+
+
+def refusal(code: str, message: str, request_id: str) -> dict[str, Any]:
+    """The body of an error in Deepgram's form, whose codes are in capitals."""
+    code = "INVALID_AUTH" if code == "unauthorized" else code.upper()
+    return {"err_code": code, "err_msg": message, "request_id": request_id}
+
+
+class _Reader:
+    def __init__(self, query: Query) -> None:
+        self._query = query
+        self._read: set[str] = set()
+        self._warned: list[Warned] = []
+
+    def options(self) -> Options:
+        encoding, rate_hz, channels = self._audio()
+        smart = self._flag("smart_format")
+        endpointing_ms, speech_final = self._endpointing()
+        utterance_end_ms = self._milliseconds("utterance_end_ms", UTTERANCE_END_MS_MAX)
+        if not speech_final:
+            # Without endpointing, this is the only silence that the client speaks of.
+            endpointing_ms = min(utterance_end_ms or CLIENT_SILENCE_MS_MAX, CLIENT_SILENCE_MS_MAX)
+        options = Options(
+            encoding=encoding,
+            sample_rate_hz=rate_hz,
+            channels=channels,
+            model=self._text("model", MODEL_CHARS_MAX),
+            language=self._language(),
+            hotwords=self._hotwords(),
+            punctuation=_first(self._flag("punctuate"), smart or None),
+            itn=_first(self._flag("numerals"), smart or None),
+            diarize=bool(self._flag("diarize")),
+            interim_results=bool(self._flag("interim_results")),
+            vad_events=bool(self._flag("vad_events")),
+            endpointing_ms=endpointing_ms,
+            speech_final=speech_final,
+            utterance_end_ms=utterance_end_ms,
+        )
+        self._others()
+        return replace(options, warned=tuple(dict.fromkeys(self._warned)))
+
+    # -------------------------------------------------------------------------------------- values
+
+    def _values(self, name: str) -> list[str]:
+        self._read.add(name)
+        return list(self._query.get(name, ()))
+
+    def _value(self, name: str) -> str | None:
+        """The last value, as Deepgram takes it; None: not given."""
+        values = self._values(name)
+        return values[-1].strip() if values else None
+
+    def _text(self, name: str, chars_max: int) -> str:
+        value = self._value(name) or ""
+        if len(value) > chars_max:
+            _refuse(name, f"at most {chars_max} characters")
+        return storable(value, name)
+
+    def _flag(self, name: str) -> bool | None:
+        value = self._value(name)
+        if value is None:
+            return None
+        if value.lower() not in _TRUE | _FALSE:
+            _refuse(name, "true or false")
+        return value.lower() in _TRUE
+
+    def _number(self, name: str, least: int, most: int) -> int | None:
+        value = self._value(name)
+        if value is None:
+            return None
+        if not (value.isascii() and value.isdigit() and len(value) <= 9):
+            _refuse(name, "an integer")
+        if not least <= int(value) <= most:
+            _refuse(name, f"from {least} to {most}")
+        return int(value)
+
+    def _milliseconds(self, name: str, most: int) -> int | None:
+        """None: not given, ``false`` or 0."""
+        value = (self._query.get(name) or [""])[-1]
+        if value.lower() in _FALSE | {""}:
+            self._read.add(name)
+            return None
+        return self._number(name, 1, most)
+
+    def _warn(self, parameter: str, kind: str, message: str) -> None:
+        self._warned.append(Warned(parameter=parameter, type=kind, message=message))
+
+    # --------------------------------------------------------------------------------- single ones
+
+    def _audio(self) -> tuple[RawEncoding | None, int, int]:
+        """Encoding, sample rate and channels."""
+        given = (self._value("encoding") or "").lower()
+        encoding = next((raw for raw in RAW_ENCODINGS if raw == given), None)
+        if given and encoding is None and given not in FILE_ENCODINGS:
+            _refuse("encoding", "one of " + ", ".join((*RAW_ENCODINGS, *FILE_ENCODINGS)))
+        if encoding is None:
+            # Containers tell their own rate and channels.
+            self._number("sample_rate", 1, 1_000_000)
+            self._number("channels", 1, CHANNELS_MAX)
+            rate_hz, channels = 16_000, 1
+        else:
+            rate = self._number("sample_rate", RAW_SAMPLE_RATE_HZ_MIN, RAW_SAMPLE_RATE_HZ_MAX)
+            if rate is None:
+                raise MessageError(f"sample_rate is required with encoding={encoding}")
+            rate_hz, channels = rate, self._number("channels", 1, CHANNELS_MAX) or 1
+        if self._flag("multichannel"):
+            message = "all channels are recognised as one, in which speech on any of them is heard"
+            self._warn("multichannel", "not_offered", message)
+        return encoding, rate_hz, channels
+
+    def _language(self) -> str:
+        language = self._text("language", LANGUAGE_CHARS_MAX)
+        detected = self._flag("detect_language") if self._is_flag("detect_language") else True
+        if self._query.get("detect_language") and detected:
+            return ""
+        return "" if language.lower() in _AUTOMATIC else language
+
+    def _is_flag(self, name: str) -> bool:
+        """``detect_language`` may also be a list of languages to choose from."""
+        self._read.add(name)
+        values = self._query.get(name) or [""]
+        return values[-1].lower() in _TRUE | _FALSE
+
+    def _hotwords(self) -> tuple[str, ...]:
+        """``keyterm``, and ``keywords`` without their boosts."""
+        words = [value.strip() for value in self._values("keyterm")]
+        for value in self._values("keywords"):
+            word, mark, boost = value.rpartition(":")
+            weighted = mark and _is_number(boost)
+            words.append((word if weighted else value).strip())
+            if weighted:
+                self._warn("keywords", "ignored", "weights of keywords are ignored")
+        return storable_hotwords(dict.fromkeys(word for word in words if word), "keyterm, keywords")
+
+    def _endpointing(self) -> tuple[int | None, bool]:
+        """The silence that ends an utterance, and whether ends are reported (``speech_final``)."""
+        value = (self._value("endpointing") or "").lower()
+        if value in ("", "true"):
+            return None, True
+        if value in ("false", "0"):
+            return None, False
+        asked = self._number("endpointing", 1, 1_000_000)
+        assert asked is not None
+        silence_ms = min(max(asked, ENDPOINTING_MS_MIN), CLIENT_SILENCE_MS_MAX)
+        if silence_ms != asked:
+            self._warn("endpointing", "changed", f"{silence_ms} ms is used instead of {asked} ms")
+        return silence_ms, True
+
+    def _others(self) -> None:
+        """Tell of options that have no effect."""
+        unknown: list[str] = []
+        for name, values in self._query.items():
+            if name in self._read or name in _WITHOUT_EFFECT:
+                continue
+            if name not in _NOT_OFFERED:
+                unknown.append(storable(name, "a name"))
+            elif any(value.lower() not in _FALSE for value in values):
+                self._warn(name, "not_offered", f"{name} has no effect here")
+        for name in shown_names(unknown):
+            self._warn(name, "unknown", "an option of this name has no effect")
+
+
+def _first(*values: bool | None) -> bool | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse(name: str, expected: str) -> NoReturn:
+    raise MessageError(f"{name} must be {expected}")

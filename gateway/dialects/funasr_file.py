@@ -1,0 +1,49 @@
+"""Core: the answer to a file as FunASR's HTTP server has it (its ``runtime/python/http``), for
+``POST /recognition``. The fields of a request are those of OpenAI's API, all optional."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from msgspec import to_builtins
+
+from gateway.dialects import openai
+from wire.messages import Lane
+
+FAILED = 1
+"""``code`` of every error; 0 is success."""
+
+
+class FunasrFile:
+    """Traits of the sessions of these files (``gateway.session.limits``)."""
+
+    name = "funasr"
+    resumable = False
+    lane: Lane = "bulk"
+
+
+def parse(fields: Mapping[str, Sequence[str]]) -> openai.Request:
+    """Read the text fields of a form.
+
+    Raises:
+        FieldError: a field is invalid.
+    """
+    # OpenAI's API requires a model. The name of one of OpenAI's stands for any.
+    return openai.parse({"model": ["whisper-1"], **fields, "response_format": ["json"]})
+
+
+def encode(transcript: openai.Transcript, _request: openai.Request) -> str:
+    sentences = [
+        {"text": segment.text, "start": segment.start_ms, "end": segment.end_ms}
+        for segment in transcript.segments
+        if segment.text
+    ]
+    answer = {"text": transcript.text, "sentences": sentences, "code": 0}
+    if transcript.warnings:
+        answer["warnings"] = to_builtins(transcript.warnings)
+    return json.dumps(answer, ensure_ascii=False)
+
+
+def error(code: str, message: str) -> dict[str, str | int]:
+    return {"code": FAILED, "msg": f"{code}: {message}"}

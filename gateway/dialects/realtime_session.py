@@ -1,0 +1,374 @@
+"""Core: the configuration of a session of OpenAI's Realtime API, in both of its shapes.
+
+The API of 2025 has nested fields (``audio.input.format``), its beta flat ones
+(``input_audio_format``). An update changes the fields that it has; null clears one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from gateway.audio.g711 import SAMPLE_RATE_HZ as G711_SAMPLE_RATE_HZ
+from gateway.audio.g711 import Law
+from gateway.dialects.dialect import MessageError
+from gateway.dialects.fields import (
+    Language,
+    Model,
+    SampleRateHz,
+    prompt_hotwords,
+    shown_names,
+    storable,
+    storable_hotwords,
+)
+from gateway.dialects.openai import is_openais
+from gateway.session import events as e
+from gateway.session.endpointer import START_THRESHOLD, Endpointing
+
+PCM_SAMPLE_RATE_HZ: Final = 24_000
+PROMPT_CHARS_MAX = 65_536
+WITHOUT_TURN_DETECTION: Final = ("gpt-realtime-whisper", "gpt-live-transcribe")
+"""Models of OpenAI without turn detection: their clients commit."""
+THRESHOLD_DEFAULT = 0.5
+"""OpenAI's default, which stands for the gateway's own."""
+
+FORMAT: Final = "session.audio.input.format"
+TURN_DETECTION_TYPE: Final = "session.audio.input.turn_detection.type"
+
+Format = Literal["pcm", "ulaw", "alaw"]
+_FORMATS: Final[Mapping[str, Format]] = {
+    **{"audio/pcm": "pcm", "audio/pcmu": "ulaw", "audio/pcma": "alaw"},
+    **{"pcm16": "pcm", "g711_ulaw": "ulaw", "g711_alaw": "alaw"},
+}
+_NESTED_FORMAT: Final[Mapping[Format, str]] = {
+    "pcm": "audio/pcm",
+    "ulaw": "audio/pcmu",
+    "alaw": "audio/pcma",
+}
+_FLAT_FORMAT: Final[Mapping[Format, str]] = {
+    "pcm": "pcm16",
+    "ulaw": "g711_ulaw",
+    "alaw": "g711_alaw",
+}
+Number = Annotated[float, Meta(ge=0, le=1e9)]
+
+
+class EventError(MessageError):
+    """An event is invalid. The codes are OpenAI's; ``param`` is the path of the field."""
+
+    def __init__(self, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(f"{param}: {message}" if param else message, code)
+        self.param = param
+
+
+class _Format(Struct, frozen=True):
+    type: str | None = None
+    rate: SampleRateHz | None = None
+
+
+class _Transcription(Struct, frozen=True):
+    model: Model | UnsetType | None = UNSET
+    language: Language | UnsetType | None = UNSET
+    languages: tuple[Language, ...] | UnsetType | None = UNSET
+    prompt: Annotated[str, Meta(max_length=PROMPT_CHARS_MAX)] | UnsetType | None = UNSET
+    keywords: tuple[str, ...] | UnsetType | None = UNSET
+
+
+class _TurnDetection(Struct, frozen=True):
+    type: str = "server_vad"
+    threshold: Number | None = None
+    prefix_padding_ms: Number | None = None
+    silence_duration_ms: Number | None = None
+    create_response: bool | None = None
+    interrupt_response: bool | None = None
+
+
+class _Input(Struct, frozen=True):
+    format: _Format | UnsetType | None = UNSET
+    transcription: _Transcription | UnsetType | None = UNSET
+    turn_detection: _TurnDetection | UnsetType | None = UNSET
+
+
+class _Audio(Struct, frozen=True):
+    input: _Input | None = None
+
+
+class _Session(Struct, frozen=True):
+    type: str | None = None
+    audio: _Audio | None = None
+    include: tuple[str, ...] | None = None
+    input_audio_format: str | UnsetType | None = UNSET
+    input_audio_transcription: _Transcription | UnsetType | None = UNSET
+    turn_detection: _TurnDetection | UnsetType | None = UNSET
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealtimeSession:
+    """The configuration in force."""
+
+    format: Format = "pcm"
+    rate_hz: int = PCM_SAMPLE_RATE_HZ
+    model: str = ""
+    """As the client names it."""
+    language: str = ""
+    prompt: str = ""
+    keywords: tuple[str, ...] = ()
+    turn_detection: Mapping[str, Any] | Literal["default"] | None = "default"
+    """As the client gives it. None: the client commits."""
+
+    @property
+    def law(self) -> Law | None:
+        """The encoding of G.711; None: PCM."""
+        return None if self.format == "pcm" else self.format
+
+    @property
+    def client_commits(self) -> bool:
+        if self.turn_detection == "default":
+            return self.model in WITHOUT_TURN_DETECTION
+        return self.turn_detection is None
+
+    @property
+    def hotwords(self) -> tuple[str, ...]:
+        return (*self.keywords, *prompt_hotwords(self.prompt))
+
+    @property
+    def endpointing(self) -> Endpointing:
+        given = self.turn_detection
+        if not isinstance(given, Mapping):
+            return Endpointing()
+        return _endpointing(given)
+
+    def start(self, session_id: str) -> e.Start:
+        return e.Start(
+            session_id=session_id,
+            mode="stream",
+            sample_rate_hz=self.rate_hz,
+            model="" if is_openais(self.model) else self.model,
+            language=self.language,
+            hotwords=self.hotwords,
+            partials=True,
+            declared_raw=True,
+            endpointing=self.endpointing,
+            speech_events=not self.client_commits,
+        )
+
+    # -------------------------------------------------------------------------------- as JSON
+
+    def nested(self) -> dict[str, Any]:
+        """The fields of a session as the API of 2025 shows them."""
+        shown: dict[str, Any] = {"type": _NESTED_FORMAT[self.format]}
+        if self.format == "pcm":
+            shown["rate"] = self.rate_hz
+        return {
+            "type": "transcription",
+            "audio": {
+                "input": {
+                    "format": shown,
+                    "transcription": self._transcription(),
+                    "noise_reduction": None,
+                    "turn_detection": self._turn_detection(),
+                }
+            },
+            "include": None,
+        }
+
+    def flat(self) -> dict[str, Any]:
+        """The same as the beta of the API shows them."""
+        return {
+            "input_audio_format": _FLAT_FORMAT[self.format],
+            "input_audio_transcription": self._transcription(),
+            "input_audio_noise_reduction": None,
+            "turn_detection": self._turn_detection(),
+            "include": None,
+        }
+
+    def _transcription(self) -> dict[str, Any]:
+        shown: dict[str, Any] = {"model": self.model, "language": self.language or None}
+        shown["prompt"] = self.prompt or None
+        return shown
+
+    def _turn_detection(self) -> dict[str, Any] | None:
+        if self.client_commits:
+            return None
+        if isinstance(self.turn_detection, Mapping):
+            return {**self.turn_detection, "type": "server_vad"}
+        return {"type": "server_vad"}
+
+
+def _endpointing(given: Mapping[str, Any]) -> Endpointing:
+    threshold = given.get("threshold")
+    silence_ms, pre_roll_ms = given.get("silence_duration_ms"), given.get("prefix_padding_ms")
+    return Endpointing(
+        silence_ms=None if silence_ms is None else int(silence_ms),
+        pre_roll_ms=None if pre_roll_ms is None else int(pre_roll_ms),
+        start_threshold=None if threshold is None else _start_threshold(threshold),
+    )
+
+
+def _start_threshold(threshold: float) -> float | None:
+    """OpenAI's threshold on the scale of the gateway's speech detector: its default is the
+    gateway's, and 1 is 1."""
+    above = (threshold - THRESHOLD_DEFAULT) / (1 - THRESHOLD_DEFAULT)
+    if above > 0:
+        return START_THRESHOLD + above * (1 - START_THRESHOLD)
+    return START_THRESHOLD * threshold / THRESHOLD_DEFAULT if above else None
+
+
+# ------------------------------------------------------------------------------------------ updates
+
+
+def updated(
+    before: RealtimeSession, fields: Any
+) -> tuple[RealtimeSession, tuple[e.SessionWarning, ...]]:
+    """Return the session after an update with ``fields``, and warnings of what has no effect.
+
+    Raises:
+        EventError: a field is invalid.
+        MessageError: a text cannot be stored.
+    """
+    if not isinstance(fields, dict):
+        raise EventError("invalid_type", "must be an object", "session")
+    try:
+        given = msgspec.convert(fields, _Session)
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
+        problem, _, path = str(error).partition(" - at `$")
+        raise EventError("invalid_value", problem, f"session{path.rstrip('`')}") from error
+    nested = given.audio.input if given.audio is not None else None
+    nested = nested or _Input()
+    warnings = [*_ignored(fields)]
+    after = before
+    if (format_ := _first(nested.format, _flat_format(given))) is not UNSET:
+        after = _with_format(after, format_)
+    if (turns := _first(nested.turn_detection, given.turn_detection)) is not UNSET:
+        after, more = _with_turns(after, turns)
+        warnings += more
+    if (wanted := _first(nested.transcription, given.input_audio_transcription)) is not UNSET:
+        after, more = _with_transcription(after, wanted)
+        warnings += more
+    return after, tuple(e.SessionWarning(code=code, message=text) for code, text in warnings)
+
+
+def _first(nested: Any, flat: Any) -> Any:
+    return flat if nested is UNSET else nested
+
+
+def _flat_format(given: _Session) -> _Format | UnsetType | None:
+    name = given.input_audio_format
+    return name if name is UNSET or name is None else _Format(type=name)
+
+
+def _with_format(before: RealtimeSession, given: _Format | None) -> RealtimeSession:
+    if given is None:
+        return replace(before, format="pcm", rate_hz=PCM_SAMPLE_RATE_HZ)
+    name = given.type or "audio/pcm"
+    if name not in _FORMATS:
+        known = ", ".join(_FORMATS)
+        raise EventError("invalid_value", f"{name!r} is none of {known}", FORMAT)
+    found = _FORMATS[name]
+    rate_hz = given.rate or PCM_SAMPLE_RATE_HZ
+    return replace(before, format=found, rate_hz=rate_hz if found == "pcm" else G711_SAMPLE_RATE_HZ)
+
+
+Warnings = list[tuple[str, str]]
+
+
+def _with_turns(
+    before: RealtimeSession, given: _TurnDetection | None
+) -> tuple[RealtimeSession, Warnings]:
+    if given is None or given.type == "none":
+        return replace(before, turn_detection=None), []
+    warnings: Warnings = []
+    if given.type == "semantic_vad":
+        warnings.append(("semantic_vad_unavailable", "server_vad is used in place of semantic_vad"))
+    elif given.type != "server_vad":
+        raise EventError("invalid_value", f"{given.type!r} is not server_vad", TURN_DETECTION_TYPE)
+    names = ("threshold", "prefix_padding_ms", "silence_duration_ms")
+    shown = {name: value for name in names if (value := getattr(given, name)) is not None}
+    asked = _endpointing(shown)
+    used = asked.within_limits()
+    for name, wish, value in (
+        ("silence_duration_ms", asked.silence_ms, used.silence_ms),
+        ("prefix_padding_ms", asked.pre_roll_ms, used.pre_roll_ms),
+    ):
+        if wish != value:
+            warnings.append(("value_limited", f"{name}: {value} is used in place of {wish}"))
+            shown[name] = value
+    if given.create_response or given.interrupt_response:
+        warnings.append(("field_ignored", "turn_detection: this server makes no responses"))
+    return replace(before, turn_detection=shown), warnings
+
+
+def _with_transcription(
+    before: RealtimeSession, given: _Transcription | None
+) -> tuple[RealtimeSession, Warnings]:
+    if given is None:
+        message = "transcription: null has no effect, this server always transcribes"
+        after = replace(before, model="", language="", prompt="", keywords=())
+        return after, [("field_ignored", message)]
+    after, warnings = before, Warnings()
+    if given.model is not UNSET:
+        after = replace(after, model=storable(given.model or "", "model"))
+    if given.language is not UNSET:
+        after = replace(after, language=storable(given.language or "", "language"))
+    if given.languages is not UNSET:
+        languages = given.languages or ()
+        if len(languages) == 1:
+            after = replace(after, language=storable(languages[0], "languages"))
+        elif languages:
+            warnings.append(("field_ignored", "languages: only one language has an effect"))
+    if given.prompt is not UNSET:
+        after = replace(after, prompt=storable(given.prompt or "", "prompt"))
+        if given.prompt and not prompt_hotwords(given.prompt):
+            warnings.append(("prompt_ignored", PROMPT_IGNORED))
+    if given.keywords is not UNSET:
+        after = replace(after, keywords=storable_hotwords(given.keywords or (), "keywords"))
+    return after, warnings
+
+
+PROMPT_IGNORED: Final = "prompt: only a list of words or short phrases has an effect, as hotwords"
+
+# ------------------------------------------------------------------------- fields without effect
+
+_KNOWN: Final[Mapping[str, frozenset[str]]] = {
+    "": frozenset(
+        {
+            *("type", "object", "id", "audio", "include", "turn_detection"),
+            *("input_audio_format", "input_audio_transcription"),
+        }
+    ),
+    "audio": frozenset({"input"}),
+    "audio.input": frozenset({"format", "transcription", "turn_detection"}),
+    "audio.input.format": frozenset({"type", "rate"}),
+    "transcription": frozenset(_Transcription.__struct_fields__),
+    "turn_detection": frozenset(_TurnDetection.__struct_fields__),
+}
+_TYPES_OF: Final = {
+    "audio.input.transcription": "transcription",
+    "input_audio_transcription": "transcription",
+    "audio.input.turn_detection": "turn_detection",
+}
+
+
+def _ignored(fields: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if fields.get("include"):
+        yield "field_ignored", "include: no model returns log probabilities of tokens"
+    if fields.get("type") == "realtime":
+        yield "responses_unavailable", "this server transcribes and makes no responses"
+    for name in shown_names(_unknown("", fields)):
+        yield "field_ignored", f"{name}: this field has no effect"
+
+
+def _unknown(path: str, fields: Mapping[str, Any]) -> Iterator[str]:
+    """Names with a value that no part of the configuration has."""
+    for name, value in fields.items():
+        below = f"{path}.{name}" if path else name
+        if name not in _KNOWN[_TYPES_OF.get(path, path)]:
+            if value not in (None, [], {}, ""):
+                yield re.sub(r"[^\x20-\x7e]", "?", below)
+        elif isinstance(value, dict) and _TYPES_OF.get(below, below) in _KNOWN:
+            yield from _unknown(below, value)

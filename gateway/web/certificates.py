@@ -1,0 +1,92 @@
+"""TLS by certificate files, ``TLS_CERT_FILE`` and ``TLS_KEY_FILE``. They are read again after they
+have changed; open connections keep what they began with."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from runtime.settings import fail
+
+CHECK_EVERY_S: Final = 1.0
+"""Interval of looking whether the files have changed."""
+
+
+class CertificateError(ValueError):
+    """The files are missing or do not belong together. The text is for the operator."""
+
+
+class Certificates:
+    """``context`` is for the listening sockets. ``follow`` renews its certificate."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        """
+        Raises:
+            CertificateError: the files cannot be used.
+        """
+        self._certificate = certificate
+        self._key = key
+        self._version = self._current_version()
+        self.context = self._load()
+
+    async def follow(self) -> None:
+        """Read the files again when they have changed, until cancelled."""
+        while True:
+            await asyncio.sleep(CHECK_EVERY_S)
+            self.read_again()
+
+    def read_again(self) -> None:
+        """Use the files from the next connection on, if they have changed. While they do not belong
+        together, because one is not written yet, the old ones are used."""
+        version = self._current_version()
+        if version == self._version:
+            return
+        self._version = version
+        log = structlog.get_logger()
+        try:
+            self._load()  # First into another context: a failure leaves this one half changed.
+            self.context.load_cert_chain(self._certificate, self._key, password="")
+        except (CertificateError, OSError) as error:
+            log.error("certificate_not_read", error=str(error))
+            return
+        log.info("certificate_read", file=str(self._certificate))
+
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        try:
+            # With a password OpenSSL does not ask for one on the terminal.
+            context.load_cert_chain(self._certificate, self._key, password="")
+        except OSError as error:
+            raise CertificateError(
+                f"{self._certificate} and {self._key}: {error.strerror or error}"
+            ) from None
+        return context
+
+    def _current_version(self) -> tuple[tuple[int, int] | None, ...]:
+        """Changes when a file is written or replaced, or the link to it."""
+        return tuple(map(_version_of, (self._certificate, self._key)))
+
+
+def _version_of(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def load_certificates(certificate: Path | None, key: Path | None) -> Certificates | None:
+    """Return those of the settings; None without them. End the process with an error message if
+    they cannot be used."""
+    if certificate is None or key is None:
+        return None
+    try:
+        return Certificates(certificate, key)
+    except CertificateError as error:
+        fail(f"TLS_CERT_FILE, TLS_KEY_FILE: {error}")

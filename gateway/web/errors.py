@@ -1,0 +1,118 @@
+"""Error answers that any route may give, WebSockets before their upgrade included. They have one
+form: ``problem`` of ``/api/v1`` and of all other paths, except ``/v1``, whose clients expect
+OpenAI's, ``/v1/listen``, whose clients expect Deepgram's, and ``/recognition``, FunASR's."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from gateway.admission.policy import Refusal
+from gateway.dialects import deepgram_query, funasr_file, openai
+from gateway.telemetry import metrics
+from gateway.web.schemas import problem
+from persistence.reads import StoreUnavailable
+
+STORE_RETRY_AFTER_S = 2
+INVALID = "invalid_request"
+DEEPGRAM_PATH = "/v1/listen"
+RECOGNITION_PATH = "/recognition"
+ERRORS_NAMED_MAX = 5
+"""Invalid parameters that a message names."""
+
+
+def error_response(
+    path: str,
+    status: int,
+    code: str,
+    message: str,
+    headers: Mapping[str, str] | None = None,
+    **more: Any,
+) -> JSONResponse:
+    """Return the error answer to a request for ``path``. ``more``: fields of the gateway's own
+    form, which the others do not have."""
+    path = path.rstrip("/")
+    body: dict[str, Any]
+    if path == RECOGNITION_PATH:
+        body = funasr_file.error(code, message)
+    elif path == DEEPGRAM_PATH:
+        body = deepgram_query.refusal(code, message, str(uuid.uuid4()))
+    elif path == "/v1" or path.startswith("/v1/"):
+        body = openai.error(status, code, message)
+    else:
+        body = {**problem(code, message), **more}
+    return JSONResponse(body, status, headers)
+
+
+def refused(path: str, refusal: Refusal) -> JSONResponse:
+    """Return the answer to a request for ``path`` that is not admitted."""
+    headers = {"Retry-After": str(refusal.retry_after_s)}
+    return error_response(
+        path,
+        refusal.status,
+        refusal.code,
+        refusal.message,
+        headers,
+        retry_after_s=refusal.retry_after_s,
+    )
+
+
+async def deny(response: JSONResponse, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request with ``response``; a WebSocket before its upgrade."""
+    if scope["type"] == "websocket":
+        await WebSocket(scope, receive, send).send_denial_response(response)
+    else:
+        await response(scope, receive, send)
+
+
+def answer_errors(app: FastAPI) -> None:
+    @app.exception_handler(HTTPException)
+    async def no_such_route(request: Request, error: HTTPException) -> JSONResponse:
+        path, method = request.url.path, request.method
+        if error.status_code == 404:
+            return error_response(path, 404, "not_found", f"there is no {path}")
+        if error.status_code == 405:
+            allowed = ", ".join(allowed_methods(app, request.scope))
+            message = f"{path} does not take {method}; it takes {allowed}"
+            return error_response(path, 405, "method_not_allowed", message, {"Allow": allowed})
+        return error_response(path, error.status_code, "refused", str(error.detail))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        metrics.BAD_REQUESTS.labels("invalid").inc()
+        named = [_told(each) for each in error.errors()[:ERRORS_NAMED_MAX]]
+        return error_response(request.url.path, 422, INVALID, "; ".join(named))
+
+    @app.exception_handler(StoreUnavailable)
+    async def store_unavailable(request: Request, _error: Exception) -> JSONResponse:
+        headers = {"Retry-After": str(STORE_RETRY_AFTER_S)}
+        message = "the database does not answer"
+        return error_response(request.url.path, 503, "store_unavailable", message, headers)
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, _error: Exception) -> JSONResponse:
+        # uvicorn logs the traceback.
+        return error_response(request.url.path, 500, "internal_error", "an internal error")
+
+
+def allowed_methods(app: FastAPI, scope: Scope) -> list[str]:
+    """Return the methods of all routes of the path; each route by itself knows only its own."""
+    methods: set[str] = set()
+    for route in app.routes:
+        if route.matches(scope)[0] != Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
+    return sorted(methods)
+
+
+def _told(error: dict[str, Any]) -> str:
+    name = ".".join(str(part) for part in error["loc"][1:])
+    return f"{name}: {error['msg']}"

@@ -1,0 +1,29 @@
+"""The headers in which a reverse proxy passes on its client: ``X-Forwarded-For``, ``-Proto`` and
+``-Host``. They are believed from the addresses in ``FORWARDED_ALLOW_IPS`` only."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+HOST_HEADER = b"x-forwarded-host"
+
+
+class Forwarded:
+    """ASGI middleware around the whole application. uvicorn's takes the client's address and the
+    scheme from the first two headers; the third is left for ``gateway.web.origins``."""
+
+    def __init__(self, app: ASGIApp, trusted: str) -> None:
+        """``trusted``: addresses and networks, comma-separated; ``*``: all."""
+        self._app = app
+        self._with_headers = ProxyHeadersMiddleware(app, trusted)  # type: ignore[arg-type]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        client = scope.get("client")
+        if client is not None and client[0] in self._with_headers.trusted_hosts:
+            await self._with_headers(scope, receive, send)  # type: ignore[arg-type]
+            return
+        if "headers" in scope:
+            headers = [item for item in scope["headers"] if item[0].lower() != HOST_HEADER]
+            scope = {**scope, "headers": headers}
+        await self._app(scope, receive, send)

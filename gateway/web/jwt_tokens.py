@@ -1,0 +1,126 @@
+"""Access tokens of an identity provider: signed JWTs, as of OpenID Connect and RFC 9068.
+
+The provider's keys are a JWK set (RFC 7517), at ``JWT_KEYS_URL``. PyJWT fetches it, keeps it for a
+while, and fetches it again for an unknown key, so that a provider may rotate its keys at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import jwt
+
+from gateway.web.auth_tokens import SCOPES, Access, Scope, hash_of, tenant_of
+from wire.records import DEFAULT_TENANT
+
+ALGORITHMS: Final = frozenset(
+    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+)
+"""With the others, who can check a token can also make one."""
+CLAIMS: Final = ("iss", "aud", "sub", "exp")
+"""Claims that a token must have."""
+FETCH_TIMEOUT_S = 5.0
+KEPT_S = 300.0
+"""How long a fetched set is used."""
+FETCH_EVERY_S = 30.0
+"""At most as often the set is fetched for tokens with an unknown key."""
+LEEWAY_S = 30.0
+"""By how much the provider's clock may differ."""
+SUBJECT_CHARS_MAX = 256
+
+
+class JwtRefusedError(Exception):
+    """The token is not valid. The text is for the client."""
+
+
+class KeysUnavailableError(Exception):
+    """The provider's keys cannot be fetched."""
+
+
+class JwtTokens:
+    """Checks tokens of one provider."""
+
+    def __init__(self, *, keys_url: str, issuer: str, audience: str, tenant_claim: str) -> None:
+        """
+        Args:
+            keys_url: where the JWK set is, by HTTP or HTTPS.
+            issuer, audience: what the claims ``iss`` and ``aud`` must be.
+            tenant_claim: the claim with the tenant; empty: all have the default tenant.
+        """
+        self._keys = jwt.PyJWKClient(
+            keys_url,
+            lifespan=KEPT_S,
+            cooldown_duration=FETCH_EVERY_S,
+            timeout=FETCH_TIMEOUT_S,
+        )
+        self._issuer = issuer
+        self._audience = audience
+        self._tenant_claim = tenant_claim
+
+    async def find(self, token: str) -> tuple[str, Access]:
+        """Return the subject of ``token`` and what it allows.
+
+        Raises:
+            JwtRefusedError: it is not valid.
+            KeysUnavailableError: no keys to check it with.
+        """
+        try:
+            key = await self._key_of(token)
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=[key.algorithm_name],
+                issuer=self._issuer,
+                audience=self._audience,
+                leeway=LEEWAY_S,
+                options={"require": list(CLAIMS)},
+            )
+            return self._subject(claims), self._access(token, claims)
+        except jwt.PyJWKClientConnectionError as error:
+            raise KeysUnavailableError(str(error)) from None
+        except jwt.ExpiredSignatureError:
+            raise JwtRefusedError("this token has expired") from None
+        except (jwt.PyJWTError, ValueError) as error:
+            raise JwtRefusedError(f"this token is not valid: {error}") from None
+
+    async def _key_of(self, token: str) -> jwt.PyJWK:
+        name = jwt.get_unverified_header(token).get("kid")
+        if not isinstance(name, str):
+            raise jwt.InvalidTokenError("its header names no key (kid)")
+        # It may read from the network.
+        key = await asyncio.to_thread(self._keys.get_signing_key, name)
+        if key.algorithm_name not in ALGORITHMS:
+            raise jwt.InvalidAlgorithmError("its key is for another algorithm")
+        return key
+
+    def _subject(self, claims: Mapping[str, Any]) -> str:
+        subject: str = claims["sub"]
+        if not (0 < len(subject) <= SUBJECT_CHARS_MAX and subject.isprintable()):
+            raise ValueError(f"sub is not a name of 1 to {SUBJECT_CHARS_MAX} characters")
+        return subject
+
+    def _access(self, token: str, claims: Mapping[str, Any]) -> Access:
+        tenant = DEFAULT_TENANT
+        if self._tenant_claim:
+            tenant = tenant_of(str(claims.get(self._tenant_claim, "")))
+        return Access(
+            digest=hash_of(token),
+            scopes=_scopes(claims),
+            tenant=tenant,
+            expires=datetime.fromtimestamp(int(claims["exp"]) + LEEWAY_S, UTC),
+        )
+
+
+def is_jwt(token: str) -> bool:
+    """Whether ``token`` has the three parts of a signed JWT. Tokens of the file have no dots."""
+    return token.count(".") == 2
+
+
+def _scopes(claims: Mapping[str, Any]) -> frozenset[Scope]:
+    """Return our scopes among those of the token: ``scope`` of RFC 9068, or ``scp``."""
+    listed = claims.get("scope", claims.get("scp", ""))
+    names = listed.split() if isinstance(listed, str) else listed
+    return frozenset(scope for scope in SCOPES if isinstance(names, list) and scope in names)

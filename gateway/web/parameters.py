@@ -1,0 +1,51 @@
+"""Query parameters: what a route does not know, and forms that several routes accept."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Response
+from pydantic import AfterValidator, BeforeValidator
+
+from gateway.dialects.fields import shown_names
+from gateway.dialects.openai import warnings_header
+from gateway.session.events import SessionWarning
+
+_LOST_PLUS = re.compile(r" (?=\d\d:?\d\d\Z)")
+
+
+def _warnings(request: Request, response: Response) -> list[SessionWarning]:
+    route: Any = request.scope["route"]
+    known = [parameter.alias for parameter in route.dependant.query_params]
+    unknown = [name for name in dict.fromkeys(request.query_params) if name not in known]
+    warnings = [
+        SessionWarning(
+            code="unknown_parameter",
+            message=f"{name!r} has no effect; known: {', '.join(known) or 'none'}",
+        )
+        for name in shown_names(unknown)
+    ]
+    response.headers.update(warnings_header(warnings))
+    return warnings
+
+
+TELLS_UNKNOWN = Depends(_warnings)
+"""For the ``dependencies`` of a route: ``X-Warnings`` about query parameters that the route does
+not have."""
+Warnings = Annotated[list[SessionWarning], TELLS_UNKNOWN]
+"""The same, for routes that repeat the warnings in their body."""
+
+
+def _restored(value: object) -> object:
+    # An unescaped + in a query is a space.
+    return _LOST_PLUS.sub("+", value) if isinstance(value, str) else value
+
+
+def _aware(value: datetime) -> datetime:
+    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+
+
+Time = Annotated[datetime, BeforeValidator(_restored), AfterValidator(_aware)]
+"""A time in ISO 8601; without an offset it is UTC."""

@@ -1,0 +1,148 @@
+"""The whole system over REST: every gateway, the broker, persistence, workers, and the stores.
+
+Each gateway publishes its figures in Redis, and so do the broker and persistence
+(``runtime/process_report.py``). Any gateway can therefore answer for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from msgspec import to_builtins
+
+from gateway.server import Server
+from gateway.telemetry import system as s
+from gateway.telemetry.activity import WorkerFigures
+from gateway.web.description import SYSTEM
+from gateway.web.parameters import TELLS_UNKNOWN
+from gateway.web.schemas import SystemAnswer, model_answer
+from gateway.web.stats import own_figures, queue_body, recent_body
+from runtime.usage import UsageMeter
+from wire.messages import Usage
+
+PUBLISH_INTERVAL_S = 2.0
+
+
+class SystemFigures:
+    """The figures of this gateway, and those of all."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._meter = UsageMeter()
+        self._usage = Usage(**self._meter.read())
+
+    async def publish(self) -> None:
+        """Publish the figures of this gateway until the task is cancelled."""
+        redis = self._server.redis_metadata
+        while True:
+            self._usage = Usage(**self._meter.read())
+            await redis.publish_figures(msgspec.json.encode(self._own()).decode())
+            await asyncio.sleep(PUBLISH_INTERVAL_S)
+
+    def _own(self) -> s.GatewayFigures:
+        slots = self._server.activity.slots(time.monotonic())
+        return s.GatewayFigures(
+            **own_figures(self._server),
+            usage=self._usage,
+            slots=s.slot_figures(slots),
+            workers=s.recent_workers(slots),
+        )
+
+    async def body(self) -> dict[str, Any]:
+        """Return a ``SystemAnswer``."""
+        server, own = self._server, self._own()
+        began_s = time.monotonic()
+        texts, db_ready = await asyncio.gather(
+            server.redis_metadata.all_figures(), server.reader.ping()
+        )
+        load = server.admission.load(time.monotonic())
+        figures = s.decoded(texts or ())
+        others = [
+            one
+            for one in figures
+            if isinstance(one, s.GatewayFigures) and one.gateway_id != own.gateway_id
+        ]
+        gateways = sorted([own, *others], key=lambda one: one.gateway_id)
+        registered = load.gateways if load is not None else None
+        slots = s.summed_slots(gateways)
+        recent_workers = s.summed_workers(gateways)
+        return {
+            "answered_by": own.gateway_id,
+            "complete": bool(registered and texts is not None and len(gateways) >= registered),
+            "gateways_registered": registered,
+            "gateways": [_gateway_body(one) for one in gateways],
+            "totals": {
+                "connections": sum(one.connections for one in gateways),
+                "sessions_active": sum(one.sessions_active for one in gateways),
+                "sessions_started": sum(one.sessions_started for one in gateways),
+                "audio_seconds": round(sum(one.audio_seconds for one in gateways), 3),
+                "records_waiting": sum(one.records_waiting for one in gateways),
+            },
+            "queue": queue_body(load) if load is not None else None,
+            "throughput_rtfx": round(load.throughput_rtfx, 1) if load is not None else None,
+            "served": [model_answer(model) for model in server.models.all],
+            "brokers": to_builtins(server.brokers.states()),
+            "workers": _workers_body(figures, recent_workers),
+            "processes": [
+                {"kind": one.__struct_config__.tag, "usage": to_builtins(one.usage)}
+                for one in figures
+                if not isinstance(one, s.GatewayFigures)
+            ],
+            "stores": {
+                "postgresql": {"ready": db_ready},
+                "redis": {"ready": texts is not None},
+                "answer_ms": round((time.monotonic() - began_s) * 1000, 1),
+            },
+            "errors": s.errors_of(slots),
+            "recent": recent_body(slots, recent_workers),
+        }
+
+
+def _gateway_body(figures: s.GatewayFigures) -> dict[str, Any]:
+    body: dict[str, Any] = to_builtins(figures)
+    for name in ("kind", "slots", "workers"):
+        body.pop(name, None)
+    return body
+
+
+def _workers_body(
+    figures: list[s.Figures], recent: dict[str, tuple[WorkerFigures, float]]
+) -> list[dict[str, Any]] | None:
+    brokers = [one for one in figures if isinstance(one, s.BrokerFigures)]
+    if not brokers:
+        return None
+    workers = s.summed_states(brokers)
+    return [_worker_body(worker, recent.get(worker.worker_id)) for worker in workers]
+
+
+def _worker_body(
+    worker: s.WorkerState, recent: tuple[WorkerFigures, float] | None
+) -> dict[str, Any]:
+    body: dict[str, Any] = to_builtins(worker)
+    figures, seen_s = recent or (None, None)
+    return body | {
+        "results": figures.results if figures is not None else 0,
+        "failures": figures.failures if figures is not None else 0,
+        "rtfx": round(figures.rtfx, 1) if figures is not None else None,
+        "batch_jobs_mean": round(figures.batch_jobs_mean, 1) if figures is not None else None,
+        "batch_jobs_max": figures.batch_jobs_max if figures is not None else None,
+        "seen_s": seen_s,
+    }
+
+
+def add_system(app: FastAPI, figures: SystemFigures) -> None:
+    @app.get(
+        "/api/v1/system",
+        tags=[SYSTEM],
+        response_model=SystemAnswer,
+        dependencies=[TELLS_UNKNOWN],
+    )
+    async def system() -> dict[str, Any]:
+        """The whole system: all gateways, up to two seconds old, and their sums; the broker's
+        queue; models, workers, processes and stores. Unknown values are null; ``complete`` is false
+        if gateways are missing."""
+        return await figures.body()
