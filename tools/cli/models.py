@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -19,6 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from asr_client.options import Json, fail
 from asr_worker.model_files.catalogue import MODELS, UnknownModelError, model_named
 from asr_worker.model_files.pull import PullError, pull
 from asr_worker.settings import ModelFilesSettings
@@ -35,7 +36,6 @@ console = Console(highlight=False, stderr=True)
 Names = Annotated[
     list[str], typer.Argument(help="Models of `asr models list`, or owner/repository on a hub.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Do not print the directories.")]
 
 
@@ -118,9 +118,9 @@ def fetch(names: Names, as_json: Json = False, quiet: Quiet = False) -> None:
             for name in names:
                 found[name] = str(pull(name, cache, places, progress))
     except UnknownModelError as error:
-        _fail(str(error), exit_codes.CONFIG)
+        fail(str(error), exit_codes.CONFIG)
     except PullError as error:
-        _fail(str(error), error.code)
+        fail(str(error), error.code)
     if not quiet:
         print(json.dumps(found, ensure_ascii=False) if as_json else "\n".join(found.values()))
 
@@ -133,16 +133,11 @@ def remove(names: Names) -> None:
         try:
             found = cache.remove(model_named(name))
         except UnknownModelError as error:
-            _fail(str(error), exit_codes.CONFIG)
+            fail(str(error), exit_codes.CONFIG)
         except OSError as error:
-            _fail(f"{name}: {error.strerror}", exit_codes.FAILURE)
+            fail(f"{name}: {error.strerror}", exit_codes.FAILURE)
         if not found:
-            _fail(f"{name} is not in {cache.root}", exit_codes.FAILURE)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    console.print(f"error: {message}", style="red", markup=False, soft_wrap=True)
-    raise typer.Exit(code)
+            fail(f"{name} is not in {cache.root}", exit_codes.FAILURE)
 
 
 if __name__ == "__main__":

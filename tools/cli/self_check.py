@@ -7,6 +7,7 @@ in figures or other characters. A text therefore counts as recognised if it is s
 from __future__ import annotations
 
 import difflib
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -60,7 +61,12 @@ def similarity(found: str, expected: str) -> float:
 
 
 def hear(
-    path: Path, url: str, token: str | None, language: str | None, wait: Callable[[float], bool]
+    path: Path,
+    url: str,
+    token: str | None,
+    language: str | None,
+    wait: Callable[[float], bool],
+    tls: ssl.SSLContext | None = None,
 ) -> Heard | None:
     """Transcribe ``path`` in a session of that ``language``, if any. A busy server is asked again
     after its ``Retry-After``.
@@ -81,6 +87,7 @@ def hear(
                 language=language,
                 user_id="self-check",
                 timeout_s=left_s,
+                tls=tls,
             )
         except asr_client.ServerBusyError as error:
             if wait(min(error.retry_after_s or BUSY_PAUSE_S, left_s)):

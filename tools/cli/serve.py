@@ -12,11 +12,14 @@ import http.client
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -25,17 +28,21 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from asr_client.addresses import websocket_url
 from asr_client.client import TOKEN_VARIABLE, authorization
 from asr_worker.model_files.catalogue import DEFAULT_MODEL
 from asr_worker.settings import WorkerSettings
 from broker.settings import BrokerSettings
 from gateway.settings import GatewaySettings
 from gateway.web.auth_tokens import AuthTokens, load_tokens
+from gateway.web.certificates import load_certificates
+from gateway.web.jwt_tokens import is_jwt
 from persistence.settings import PersistenceSettings
 from runtime import exit_codes, lifecycle, settings
 from tools.cli import self_check
 from tools.embedded.__main__ import EmbeddedSettings
-from tools.ops.procfile import ROOT, Honcho
+from tools.embedded.directory import DataDirectory
+from tools.ops.procfile import ROOT, Honcho, without_prefix
 
 FALLBACK_MODEL = "demo"
 READY_S_MAX = 600.0
@@ -46,7 +53,6 @@ POLL_S = 0.1
 HEALTH_TIMEOUT_S = 2.0
 _LOOPBACK_OF = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 """Address on which a server that listens on all addresses is reached from this machine."""
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class ServeError(Exception):
@@ -93,21 +99,58 @@ def check_port(host: str, port: int) -> None:
         except OSError as error:
             raise ServeError(
                 f"cannot serve on {host}:{port}: {error.strerror}; stop the program that uses the "
-                f"port, or choose another one: PORT={port + 1} make run",
+                f"port, or choose another one: {other_command(port)}",
                 exit_codes.UNAVAILABLE,
             ) from error
 
 
-def check_token(tokens: AuthTokens | None) -> str | None:
+def other_command(port: int) -> str:
+    """The command that starts this system beside the one that uses ``port``. It names each setting
+    that both would share."""
+    changes = [f"PORT={port + 1}"]
+    data_dir = settings.load(EmbeddedSettings).data_dir
+    if DataDirectory(data_dir).holder() is not None:
+        changes.append(f"DATA_DIR={data_dir}-{port + 1}")
+    endpoints = ("BROKER_FRONTEND", "BROKER_BACKEND", "BROKER_EVENTS")
+    changes += [f"{name}=" for name in endpoints if os.environ.get(name)]
+    return f"{' '.join(changes)} make run"
+
+
+def check_data_dir(values: GatewaySettings) -> None:
+    """Check that no other system runs on ``DATA_DIR``.
+
+    Raises:
+        ServeError: If one does.
+    """
+    holder = DataDirectory(values.data_dir).holder()
+    if holder is not None:
+        raise ServeError(
+            f"another system runs on DATA_DIR {values.data_dir} (pid {holder}); stop it, or choose "
+            f"another directory: PORT={values.port} DATA_DIR={values.data_dir}-{values.port} "
+            "make run",
+            exit_codes.UNAVAILABLE,
+        )
+
+
+def check_token(tokens: AuthTokens | None, *, has_provider: bool) -> str | None:
     """Return the token of the self-check; ``None`` if the gateway requires none.
 
     Raises:
         ServeError: If the gateway would refuse it.
     """
-    if tokens is None:
-        return None
     token = os.environ.get(TOKEN_VARIABLE, "")
-    if tokens.name_of(token, time.monotonic()) is None:
+    if has_provider and is_jwt(token):
+        return token  # The gateway checks it.
+    if tokens is None:
+        if not has_provider:
+            return None
+        raise ServeError(
+            f"JWT_KEYS_URL is set: set {TOKEN_VARIABLE} to a token of the provider, for the "
+            "self-check",
+            exit_codes.CONFIG,
+        )
+    found = tokens.find(token, time.monotonic())
+    if found is None or found[1].expired(datetime.now(UTC)):
         raise ServeError(
             f"AUTH_TOKENS_FILE is set: set {TOKEN_VARIABLE} to one of its tokens, for the "
             "self-check (asr token add NAME creates one)",
@@ -160,11 +203,26 @@ def pull_models(values: WorkerSettings, stop: lifecycle.StopSignal, console: Con
 # ------------------------------------------------------------------------------------- readiness
 
 
-def get_health(base_url: str, token: str | None = None) -> dict[str, Any]:
+def trusting(certificate: Path | None) -> ssl.SSLContext | None:
+    """Trust the gateway's own certificate, under whatever name it is reached."""
+    if certificate is None:
+        return None
+    context = ssl.create_default_context(cafile=certificate)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+def get_health(
+    base_url: str, token: str | None = None, tls: ssl.SSLContext | None = None
+) -> dict[str, Any]:
     """Return the answer of ``/api/v1/health``; an empty one if no gateway answers."""
     request = urllib.request.Request(f"{base_url}/api/v1/health", headers=authorization(token))
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=tls)
+    )
     try:
-        with _OPENER.open(request, timeout=HEALTH_TIMEOUT_S) as answer:
+        with opener.open(request, timeout=HEALTH_TIMEOUT_S) as answer:
             body = answer.read()
     except urllib.error.HTTPError as error:
         body = error.read()
@@ -190,6 +248,7 @@ def wait_until_ready(
     stop: lifecycle.StopSignal,
     status: Status,
     token: str | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> dict[str, Any]:
     """Wait until the system recognises speech, and a little longer for its databases. ``status``
     shows what is missing.
@@ -205,11 +264,11 @@ def wait_until_ready(
     while not stop.wait(POLL_S):
         require_running(honcho)
         waited_s = time.monotonic() - began_s
-        health = get_health(base_url, token)
+        health = get_health(base_url, token, tls)
         if health.get("code") == "unauthorized":
             message = f"the gateway requires a token: set {TOKEN_VARIABLE}"
             raise ServeError(message, exit_codes.CONFIG)
-        if health.get("status") == "ok":
+        if health.get("status") == "ready":
             return health
         reason = health.get("reason") or "the gateway does not answer yet"
         status.update(f"Starting, {waited_s:.0f} s: {reason}")
@@ -226,7 +285,12 @@ def wait_until_ready(
 
 
 def check(
-    url: str, models: list[str], stop: lifecycle.StopSignal, console: Console, token: str | None
+    url: str,
+    models: list[str],
+    stop: lifecycle.StopSignal,
+    console: Console,
+    token: str | None,
+    tls: ssl.SSLContext | None = None,
 ) -> None:
     """Transcribe the recordings one after the other, and print their texts.
 
@@ -239,7 +303,7 @@ def check(
         # Several models are told apart by the session's language.
         language = path.stem[-2:] if len(models) > 1 else None
         try:
-            found = self_check.hear(path, url, token, language, stop.wait)
+            found = self_check.hear(path, url, token, language, stop.wait, tls)
         except self_check.SelfCheckError as error:
             raise ServeError(str(error)) from error
         if found is None:
@@ -258,16 +322,16 @@ def check(
     console.print(message, style="yellow", markup=False, soft_wrap=True)
 
 
-def show_addresses(host: str, port: int, health: dict[str, Any], console: Console) -> None:
+def show_addresses(base_url: str, health: dict[str, Any], console: Console) -> None:
     """Print where the system serves, and which database is missing."""
     table = Table.grid(padding=(0, 2))
     for name, address in (
-        ("Page", f"http://{host}:{port}/"),
-        ("Dashboard", f"http://{host}:{port}/dashboard"),
-        ("WebSocket", f"ws://{host}:{port}/ws/asr"),
-        ("API", f"http://{host}:{port}/docs"),
-        ("Health", f"http://{host}:{port}/api/v1/health"),
-        ("Metrics", f"http://{host}:{port}/metrics"),
+        ("Page", f"{base_url}/"),
+        ("Dashboard", f"{base_url}/dashboard"),
+        ("WebSocket", websocket_url(base_url)),
+        ("API", f"{base_url}/docs"),
+        ("Health", f"{base_url}/api/v1/health"),
+        ("Metrics", f"{base_url}/metrics"),
     ):
         table.add_row(name, Text(address, style="cyan"))
     console.print(table)
@@ -291,18 +355,20 @@ def serve(
     """
     host = _LOOPBACK_OF.get(values.host, values.host)
     host = f"[{host}]" if ":" in host else host
+    base_url = f"{values.scheme}://{host}:{values.port}"
+    tls = trusting(values.tls_cert_file)
     began_s = time.monotonic()
     with console.status("Starting") as status:
-        health = wait_until_ready(honcho, f"http://{host}:{values.port}", stop, status, token)
+        health = wait_until_ready(honcho, base_url, stop, status, token, tls)
         if stop.requested:
             return
         ready_s = time.monotonic() - began_s
         status.update("Transcribing the samples")
-        check(f"ws://{host}:{values.port}/ws/asr", models, stop, console, token)
+        check(base_url, models, stop, console, token, tls)
         if stop.requested:
             return
     console.print(f"Ready after {ready_s:.1f} s with {', '.join(models)}. Press Ctrl-C to stop.")
-    show_addresses(host, values.port, health, console)
+    show_addresses(base_url, health, console)
     while not stop.wait(POLL_S):
         require_running(honcho)
 
@@ -332,18 +398,26 @@ def main(
     values, worker_values = load_settings()
 
     def show(line: str) -> None:
+        shown = line if console.is_terminal else without_prefix(line)
         try:
-            console.print(Text(line, style="dim"), soft_wrap=True)
+            console.print(Text(shown, style="dim"), soft_wrap=True)
         except (OSError, SystemExit):  # Standard output is closed; rich raises SystemExit then.
             stop.request()
 
     try:
-        token = check_token(load_tokens(values.auth_tokens_file))
+        token = check_token(
+            load_tokens(values.auth_tokens_file), has_provider=bool(values.jwt_keys_url)
+        )
+        load_certificates(values.tls_cert_file, values.tls_key_file)
         check_port(values.host, values.port)
+        check_data_dir(values)
         models = pull_models(worker_values, stop, console)
         if stop.requested:
             return
         changed = {"ASR_MODEL": FALLBACK_MODEL} if models == [FALLBACK_MODEL] else {}
+        if values.log_format == "auto":
+            # The processes write to honcho, and cannot know that this process shows their lines.
+            changed["LOG_FORMAT"] = "console" if console.is_terminal else "json"
         honcho = Honcho(show, concurrency, environment=changed)
         try:
             serve(honcho, values, models, stop, console, token)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
-import stat
 from pathlib import Path
 
-from runtime import settings
+from runtime import run_directory
 
 LOCK_NAME = "embedded.lock"
 LOG_BYTES_MAX = 8 << 20
@@ -25,7 +23,7 @@ class DataDirectory:
 
     def __init__(self, data_dir: Path) -> None:
         self.root = data_dir.absolute()
-        self.sockets = settings.embedded_socket_dir(data_dir)
+        self.sockets = run_directory.run_directory(data_dir)
         self._lock_fd: int | None = None
 
     def open(self) -> None:
@@ -35,9 +33,8 @@ class DataDirectory:
             EmbeddedError: If another instance uses the directory, or it cannot be used.
         """
         try:
-            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            run_directory.make(self.root)
             self._take_lock()
-            self._make_private(self.sockets)
         except OSError as error:
             raise EmbeddedError(f"DATA_DIR {self.root}: {error.strerror or error}") from error
 
@@ -45,11 +42,23 @@ class DataDirectory:
         """Release the lock, and remove what is outside ``DATA_DIR``."""
         if self._lock_fd is None:
             return
-        if self.root not in self.sockets.parents:
-            with contextlib.suppress(OSError):  # Not empty if a server was killed.
-                self.sockets.rmdir()
+        run_directory.leave(self.root)
         os.close(self._lock_fd)
         self._lock_fd = None
+
+    def holder(self) -> str | None:
+        """Return the process id of the instance that uses the directory; ``None`` if none does."""
+        try:
+            lock_fd = os.open(self.root / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(lock_fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _pid_in(lock_fd)
+        finally:
+            os.close(lock_fd)
+        return None
 
     def log_file(self, name: str) -> Path:
         """Return the path of a server's log, after rotation if the log is too large."""
@@ -64,7 +73,7 @@ class DataDirectory:
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(lock_fd, 32).decode(errors="replace").strip() or "?"
+            holder = _pid_in(lock_fd)
             os.close(lock_fd)
             raise EmbeddedError(
                 f"the embedded services already run on {self.root} (pid {holder}); "
@@ -74,12 +83,6 @@ class DataDirectory:
         os.write(lock_fd, f"{os.getpid()}\n".encode())
         self._lock_fd = lock_fd
 
-    @staticmethod
-    def _make_private(path: Path) -> None:
-        # Access to this directory is superuser access to both servers: they require no password.
-        # Under /tmp another user may have created it first.
-        path.mkdir(mode=0o700, exist_ok=True)
-        found = path.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-            raise EmbeddedError(f"{path} is not a directory of this user")
-        path.chmod(0o700)
+
+def _pid_in(lock_fd: int) -> str:
+    return os.read(lock_fd, 32).decode(errors="replace").strip() or "?"

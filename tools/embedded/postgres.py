@@ -73,7 +73,7 @@ class Postgres:
         }
         arguments = [f"--{key}={value}" for key, value in options.items()]
         postgres = str(self._bin / "postgres")
-        return [*self._unprivileged(), postgres, "-D", str(self._data), *arguments]
+        return [*unprivileged(self._data), postgres, "-D", str(self._data), *arguments]
 
     def answers(self) -> bool:
         try:
@@ -98,7 +98,7 @@ class Postgres:
         unfinished = self._data.with_name("postgres.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         command = [
-            *self._unprivileged(),
+            *unprivileged(self._data),
             str(self._bin / "initdb"),
             f"--pgdata={unfinished}",
             f"--username={SUPERUSER}",
@@ -123,36 +123,6 @@ class Postgres:
             raise EmbeddedError(f"initdb in {self._directory.root}: {last}")
         unfinished.rename(self._data)
 
-    def _unprivileged(self) -> list[str]:
-        """Return the command prefix that drops root, as which PostgreSQL refuses to run.
-
-        PostgreSQL runs as the owner of its files, or as nobody. That user keeps the capability
-        DAC_OVERRIDE, to pass parent directories that only root may enter (/root, a private
-        checkout). The wheel's own launcher opens those directories to everyone instead.
-        """
-        if os.geteuid() != 0:
-            return []
-        setpriv = shutil.which("setpriv")
-        if setpriv is None:
-            raise EmbeddedError(
-                "PostgreSQL cannot run as root without setpriv: install util-linux, "
-                "or run as another user"
-            )
-        user = pwd.getpwnam(UNPRIVILEGED_USER)
-        uid, gid = user.pw_uid, user.pw_gid
-        if self._data.exists() and self._data.stat().st_uid != 0:
-            uid, gid = self._data.stat().st_uid, self._data.stat().st_gid
-        return [
-            setpriv,
-            f"--reuid={uid}",
-            f"--regid={gid}",
-            "--clear-groups",
-            "--inh-caps=-all,+dac_override",
-            "--ambient-caps=-all,+dac_override",
-            "--pdeathsig=KILL",
-            "--",
-        ]
-
     def _clear_stale_locks(self) -> None:
         # PostgreSQL considers a lock file valid if any process has its pid, which is likely after a
         # container restart. This process holds the directory's flock, so no server runs.
@@ -161,6 +131,40 @@ class Postgres:
             return
         for path in (pid_file, self._socket.with_name(self._socket.name + ".lock"), self._socket):
             path.unlink(missing_ok=True)
+
+
+def unprivileged(data: Path) -> list[str]:
+    """Return the command prefix that drops root, as which PostgreSQL refuses to run.
+
+    PostgreSQL runs as the owner of its files in ``data``, or as nobody. That user keeps the
+    capability DAC_OVERRIDE, to pass parent directories that only root may enter (/root, a private
+    checkout). The wheel's own launcher opens those directories to everyone instead.
+
+    Raises:
+        EmbeddedError: If util-linux is not installed.
+    """
+    if os.geteuid() != 0:
+        return []
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        raise EmbeddedError(
+            "PostgreSQL cannot run as root without setpriv: install util-linux, "
+            "or run as another user"
+        )
+    user = pwd.getpwnam(UNPRIVILEGED_USER)
+    uid, gid = user.pw_uid, user.pw_gid
+    if data.exists() and data.stat().st_uid != 0:
+        uid, gid = data.stat().st_uid, data.stat().st_gid
+    return [
+        setpriv,
+        f"--reuid={uid}",
+        f"--regid={gid}",
+        "--clear-groups",
+        "--inh-caps=-all,+dac_override",
+        "--ambient-caps=-all,+dac_override",
+        "--pdeathsig=KILL",
+        "--",
+    ]
 
 
 def wheel_bin() -> Path:

@@ -22,7 +22,13 @@ ERRORS_MAX = 5
 """Error lines kept: the first ones, because later ones are consequences."""
 
 _STARTED = re.compile(r"system\s*\| (\w+)\.\d+ started \(pid=(\d+)\)$")
+_PREFIX = re.compile(r"\d\d:\d\d:\d\d \w+\.\d+\s*\| (?={)")
 _ERROR = re.compile(r"\d\d:\d\d:\d\d (\w+)\.\d+\s*\| error: (.*)$")
+
+
+def without_prefix(line: str) -> str:
+    """Return a JSON line without what honcho puts before it, and any other line as it is."""
+    return _PREFIX.sub("", line, count=1)
 
 
 class Honcho:

@@ -1,4 +1,4 @@
-"""Print the requirements that `make setup` installs, or pin their versions in constraints.txt.
+"""Requirements of pyproject.toml: for setup.py, for images, and pinned in constraints.txt.
 
 The script runs before anything is installed, so it needs only the standard library. With
 ``--pin`` it reads an installed environment and needs ``packaging``.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,11 +19,12 @@ PIN_HEADER = """\
 """
 
 
-def requirements(pyproject: Path) -> list[str]:
-    """Return all requirements of the project in ``pyproject``, with those of all extras."""
+def requirements(pyproject: Path, *, extras: bool = True) -> list[str]:
+    """Return all requirements of the project in ``pyproject``, by default with those of all
+    extras."""
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
-    extras = project.get("optional-dependencies", {})
-    return [*project["dependencies"], *(line for lines in extras.values() for line in lines)]
+    optional = project.get("optional-dependencies", {}) if extras else {}
+    return [*project["dependencies"], *(line for lines in optional.values() for line in lines)]
 
 
 def alone(pyproject: Path) -> list[str]:
@@ -31,6 +33,25 @@ def alone(pyproject: Path) -> list[str]:
         "alone"
     ]
     return found
+
+
+def development(pyproject: Path) -> list[str]:
+    """Return what only tests and tools need: the requirements of all extras."""
+    runtime = requirements(pyproject, extras=False)
+    return [line for line in requirements(pyproject) if line not in runtime]
+
+
+def pinned(constraints: Path) -> list[str]:
+    """Return the lines ``name==version`` of ``constraints``."""
+    lines = constraints.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def without(requirements: Iterable[str], parts: Iterable[str], pyproject: Path) -> list[str]:
+    """Return those of ``requirements`` that more than ``parts`` of the system need."""
+    tool = tomllib.loads(pyproject.read_text(encoding="utf-8"))["tool"]["setup"]
+    only = {name for part in parts for name in tool["parts"][part]}
+    return [line for line in requirements if re.split(r"[^\w.-]", line)[0] not in only]
 
 
 def pins(roots: Iterable[str], alone: Iterable[str] = ()) -> list[str]:
@@ -72,10 +93,18 @@ def main() -> None:
     parser.add_argument(
         "--alone", action="store_true", help="print those to install without their requirements"
     )
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="PART",
+        help="of an image: no extras, and not what only this part of the system needs",
+    )
     arguments = parser.parse_args()
+    pyproject, parts = arguments.pyproject, arguments.without
     if arguments.pin is None:
-        wanted = alone if arguments.alone else requirements
-        print(*wanted(arguments.pyproject), sep="\n")
+        wanted = alone(pyproject) if arguments.alone else requirements(pyproject, extras=not parts)
+        print(*without(wanted, parts, pyproject), sep="\n")
     else:
         found = pins(requirements(arguments.pyproject), alone(arguments.pyproject))
         text = PIN_HEADER + "\n".join(found) + "\n"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from gateway.storage.callers import TokenLimits
 from gateway.web import auth_tokens
 from tools.cli.auth_tokens import app
 
@@ -22,16 +25,22 @@ def run(path: Path, *arguments: str) -> tuple[int, list[str], str]:
     return result.exit_code, result.stdout.splitlines(), result.stderr
 
 
+def name_of(path: Path, token: str) -> str:
+    found = auth_tokens.AuthTokens(path).find(token, 0.0)
+    assert found is not None
+    return found[0]
+
+
 def test_add_list_and_remove(path: Path) -> None:
     code, (token,), _ = run(path, "add", "anna")
-    assert code == 0 and auth_tokens.AuthTokens(path).name_of(token, 0.0) == "anna"
+    assert code == 0 and name_of(path, token) == "anna"
     assert token not in path.read_text(encoding="ascii")
     assert path.stat().st_mode & 0o777 == 0o600
     _, (other,), _ = run(path, "add", "bo")
     assert run(path, "list") == (0, ["anna", "bo"], "")
     assert run(path, "remove", "anna") == (0, [], "")
     assert list(auth_tokens.read(path)) == ["bo"]
-    assert auth_tokens.AuthTokens(path).name_of(other, 0.0) == "bo"
+    assert name_of(path, other) == "bo"
 
 
 def test_a_name_has_at_most_one_token(path: Path) -> None:
@@ -66,3 +75,58 @@ def test_the_number_of_tokens_is_limited(path: Path, monkeypatch: pytest.MonkeyP
     run(path, "add", "anna")
     code, shown, why = run(path, "add", "bo")
     assert (code, shown) == (1, []) and "the maximum" in why
+
+
+def test_a_token_may_be_limited(path: Path) -> None:
+    limits = ["--scope", "read", "--scope", "transcribe", "--tenant", "acme", "--expires"]
+    code, (token,), _ = run(path, "add", "anna", *limits, "2999-12-31")
+    found = auth_tokens.AuthTokens(path).find(token, 0.0)
+    assert code == 0 and found is not None
+    name, access = found
+    assert (name, access.scopes, access.tenant) == (
+        "anna",
+        frozenset(("read", "transcribe")),
+        "acme",
+    )
+    assert access.expires == datetime(2999, 12, 31, tzinfo=UTC)
+    run(path, "add", "bo")
+    _, shown, _ = run(path, "list")
+    assert shown == [
+        "anna scopes=transcribe,read tenant=acme expires=2999-12-31T00:00:00Z",
+        "bo",
+    ]
+    _, (as_json,), _ = run(path, "list", "--json")
+    assert json.loads(as_json)[1] == {
+        **{"name": "bo", "scopes": ["transcribe", "read", "admin"]},
+        **{"tenant": "default", "expires": None},
+        **{"sessions": None, "audio_s_per_day": None, "requests_per_s": None},
+    }
+
+
+def test_a_token_may_have_limits(path: Path) -> None:
+    limits = ["--sessions", "3", "--audio-s-per-day", "3600", "--requests-per-s", "20"]
+    code, _, _ = run(path, "add", "anna", *limits)
+    assert code == 0
+    assert auth_tokens.read(path)["anna"].limits == TokenLimits(
+        sessions=3, audio_s_per_day=3600, requests_per_s=20
+    )
+    _, shown, _ = run(path, "list")
+    assert shown == ["anna sessions=3 audio_s_per_day=3600 requests_per_s=20"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--tenant", "a b"], "a tenant is"),
+        (["--scope", "write"], "there are transcribe, read, admin"),
+        (["--expires", "2020-01-01"], "would have expired already"),
+        (["--sessions", "0"], "sessions is not a number from 1 to"),
+        (["--requests-per-s", "9999999999"], "requests_per_s is not a number from 1 to"),
+    ],
+)
+def test_limits_that_cannot_be_meant_are_refused(
+    path: Path, arguments: list[str], why: str
+) -> None:
+    code, shown, said = run(path, "add", "anna", *arguments)
+    assert (code, shown) == (1, []) and why in said
+    assert not path.exists()

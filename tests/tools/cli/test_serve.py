@@ -176,10 +176,12 @@ def stop() -> Iterator[lifecycle.StopSignal]:
 
 
 @pytest.mark.parametrize(
-    "health", [[body("unavailable"), b"<html>", b"[]", body("degraded"), body("ok")]], indirect=True
+    "health",
+    [[body("unavailable"), b"<html>", b"[]", body("degraded"), body("ready")]],
+    indirect=True,
 )
 def test_ready_when_the_health_is_ok(health: Health, stop: lifecycle.StopSignal) -> None:
-    assert ready(Ended(), health.url, stop) == {"status": "ok"}
+    assert ready(Ended(), health.url, stop) == {"status": "ready"}
 
 
 @pytest.mark.parametrize("health", [[b'{"code": "unauthorized"}']], indirect=True)
@@ -208,14 +210,15 @@ def test_the_wait_for_readiness_is_limited(
 def test_the_self_check_needs_a_token_if_clients_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert serve.check_token(None) is None
-    auth_tokens.write(tmp_path / "tokens", {"operator": auth_tokens.hash_of("right")})
+    assert serve.check_token(None, has_provider=False) is None
+    access = auth_tokens.Access(digest=auth_tokens.hash_of("right"))
+    auth_tokens.write(tmp_path / "tokens", {"operator": access})
     known = auth_tokens.AuthTokens(tmp_path / "tokens")
     monkeypatch.setenv("ASR_TOKEN", "right")
-    assert serve.check_token(known) == "right"
+    assert serve.check_token(known, has_provider=False) == "right"
     monkeypatch.setenv("ASR_TOKEN", "wrong")
     with pytest.raises(serve.ServeError, match="ASR_TOKEN") as caught:
-        serve.check_token(known)
+        serve.check_token(known, has_provider=False)
     assert caught.value.code == exit_codes.CONFIG and "wrong" not in str(caught.value)
 
 

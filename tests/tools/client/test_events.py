@@ -23,8 +23,8 @@ from asr_client.exceptions import SessionError
         ),
         (
             '{"type":"final_result","text":"one","duration":1.5,"chunk_count":2,"stored":true,'
-            '"speakers":[1,null]}',
-            events.FinalResult("one", 1.5, 2, True, speakers=(1, None)),
+            '"speakers":[1,null],"warnings":[{"code":"loudest_only","message":"n"}]}',
+            events.FinalResult("one", 1.5, 2, True, speakers=(1, None), warnings=("n",)),
         ),
         ('{"type":"ack","status":"received","chunk_index":4}', events.Acknowledged(4)),
         (

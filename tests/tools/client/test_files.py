@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.sync.server import ServerConnection, serve
+from websockets.sync.server import ServerConnection
 
 import asr_client
 from asr_client.audio import READ_BYTES
+from tests.tools.client.scripted import serving
 
 
 class Peer:
@@ -53,13 +53,8 @@ class Peer:
 @pytest.fixture
 def peer() -> Iterator[Peer]:
     scripted = Peer()
-    with serve(scripted.talk, "127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        scripted.url = f"ws://127.0.0.1:{server.socket.getsockname()[1]}/ws/asr"
+    with serving(scripted.talk) as scripted.url:
         yield scripted
-        server.shutdown()
-        thread.join()
 
 
 FINAL = {

@@ -2,247 +2,338 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+import time
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.http11 import Request, Response
-from websockets.sync.server import ServerConnection, serve
 
-from asr_client.audio import UnknownDurationError
-from asr_client.exceptions import RefusedError, UnreachableError
-from asr_client.transcribe_command import (
+from asr_client import transcribe_command
+from asr_client.audio import READ_BYTES, UnknownDurationError
+from asr_client.display import Result, Status
+from asr_client.options import (
     EXIT_BUSY,
-    EXIT_INCOMPLETE,
-    Options,
-    explain,
-    pieces_of,
+    EXIT_FAILURE,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
 )
+from asr_client.sources import Source
+from asr_client.transcribe_command import Options, exit_code, pieces_of, split_hotwords
+from tests.tools.client.conftest import Command
+from tests.tools.client.scripted import Peer
 
 SAMPLE = Path(__file__).parents[3] / "tools" / "samples" / "digits_en.wav"
+BUSY = (HTTPStatus.SERVICE_UNAVAILABLE, '{"code":"no_worker","message":"no worker is ready"}')
 
 
-class Peer:
-    """A server that accepts any audio; its answers are set by the test."""
+class Transcribe:
+    """Runs the command against the scripted server."""
 
-    def __init__(self) -> None:
-        self.url = ""
-        self.started: dict[str, Any] = {}
-        self.audio: list[bytes] = []
-        self.got_audio = threading.Event()
-        self.problem: dict[str, Any] | None = None
-        self.busy = False
+    def __init__(self, peer: Peer, command: Command) -> None:
+        self._peer = peer
+        self._command = command
 
-    def talk(self, socket: ServerConnection) -> None:
-        for message in socket:
-            if isinstance(message, bytes):
-                self.audio.append(message)
-                self.got_audio.set()
-                self._tell(socket, type="ack", status="received", chunk_index=len(self.audio) - 1)
-                continue
-            fields = json.loads(message)
-            if fields["action"] == "start":
-                self.started = fields
-                self._tell(
-                    socket,
-                    type="ack",
-                    status="session_started",
-                    session_id=fields["session_id"],
-                    resume_token="secret",
-                    next_chunk_index=0,
-                )
-            else:
-                self._end(socket)
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        return self._command("transcribe", "--url", self._peer.url, *arguments)
 
-    def _end(self, socket: ServerConnection) -> None:
-        if self.problem is not None:
-            self._tell(socket, type="error", **self.problem)
-        final = {"text": "one two", "duration": 1.5, "chunk_count": 1, "stored": True}
-        self._tell(socket, type="final_result", session_id="s", **final)
-
-    def _tell(self, socket: ServerConnection, **fields: Any) -> None:
-        socket.send(json.dumps(fields))
-
-    def admit(self, socket: ServerConnection, _request: Request) -> Response | None:
-        if not self.busy:
-            return None
-        response = socket.respond(HTTPStatus.SERVICE_UNAVAILABLE, "no worker is ready")
-        response.headers["Retry-After"] = "3"
-        return response
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out.decode(), err.decode()
 
 
 @pytest.fixture
-def peer() -> Iterator[Peer]:
-    scripted = Peer()
-    with serve(scripted.talk, "127.0.0.1", 0, process_request=scripted.admit) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        scripted.url = f"ws://127.0.0.1:{server.socket.getsockname()[1]}/ws/asr"
-        yield scripted
-        server.shutdown()
-        thread.join()
-
-
-Command = Callable[..., subprocess.Popen[bytes]]
-
-
-@pytest.fixture
-def command(peer: Peer) -> Iterator[Command]:
-    with contextlib.ExitStack() as running:
-
-        def start(*arguments: str) -> subprocess.Popen[bytes]:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "asr_client", "transcribe", "--url", peer.url, *arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            )
-            running.enter_context(process)
-            running.callback(process.kill)
-            return process
-
-        yield start
+def transcribe(scripted: Peer, command: Command) -> Transcribe:
+    return Transcribe(scripted, command)
 
 
 def test_a_file_is_sent_whole_and_only_its_text_goes_to_stdout(
-    peer: Peer, command: Command
+    scripted: Peer, transcribe: Transcribe
 ) -> None:
-    process = command(
-        str(SAMPLE), "--speed", "0", "--language", "en", "--chunk-ms", "200", "--no-partials"
-    )
-    stdout, stderr = process.communicate()
-    assert (process.returncode, stdout) == (0, b"one two\n"), stderr
-    assert b"".join(peer.audio) == SAMPLE.read_bytes()
-    assert len(peer.audio) > 10
-    assert {len(piece) for piece in peer.audio[:-1]} == {len(peer.audio[0])}
-    assert peer.started["language"] == "en"
-    assert peer.started["partials"] is False
+    code, out, err = transcribe(str(SAMPLE))
+    assert (code, out) == (EXIT_OK, "one two\n"), err
+    assert b"".join(scripted.audio) == SAMPLE.read_bytes()
+    assert {len(piece) for piece in scripted.audio[:-1]} == {READ_BYTES}
+    assert "1.50 s of audio" in err and scripted.started["session_id"] in err
 
 
-def test_mode_chunk_sends_a_file_as_one_chunk(peer: Peer, command: Command) -> None:
-    process = command(str(SAMPLE), "--speed", "0", "--mode", "chunk")
-    process.communicate()
-    assert process.returncode == 0
-    assert peer.audio == [SAMPLE.read_bytes()]
-    assert peer.started["mode"] == "chunk"
+def test_the_options_reach_the_server_and_its_warnings_the_user(
+    scripted: Peer, transcribe: Transcribe
+) -> None:
+    scripted.warnings = [{"code": "hotwords_ignored", "message": "hotwords are ignored"}]
+    options = ["--language", "en", "--model", "demo", "--user", "anna", "--speakers"]
+    code, _, err = transcribe(str(SAMPLE), str(SAMPLE.with_name("digits_zh.wav")), *options)
+    assert code == EXIT_OK
+    told = {"language": "en", "model": "demo", "user_id": "anna", "speakers": True}
+    assert told.items() <= scripted.started.items()
+    assert err.count("warning: hotwords are ignored") == 1
 
 
-def test_standard_input_is_sent_as_it_arrives(peer: Peer, command: Command) -> None:
-    process = command("-")
+def test_a_file_without_audio_is_a_failure(
+    scripted: Peer, transcribe: Transcribe, tmp_path: Path
+) -> None:
+    scripted.duration_s = 0.0
+    empty = tmp_path / "empty.wav"
+    empty.write_bytes(b"")
+    code, out, err = transcribe(str(empty))
+    assert (code, out.strip()) == (EXIT_FAILURE, "")
+    assert "error: it is empty, or contains no audio" in err
+
+
+def test_what_of_a_file_was_not_used_is_told_with_its_name(
+    scripted: Peer, transcribe: Transcribe
+) -> None:
+    scripted.final_warnings = [{"code": "loudest_only", "message": "only number 1 was used"}]
+    code, _, err = transcribe(str(SAMPLE))
+    assert code == EXIT_OK
+    assert f"{SAMPLE.name}: only number 1 was used" in err
+
+
+def test_hotwords_with_spaces_are_separated_by_commas() -> None:
+    assert split_hotwords("魔搭 达摩院") == ("魔搭", "达摩院")
+    assert split_hotwords("New York, 魔搭，") == ("New York", "魔搭")
+    assert split_hotwords(" ") == ()
+
+
+def test_a_short_address_is_enough(scripted: Peer, command: Command) -> None:
+    root = scripted.url.removesuffix("/ws/asr")
+    for url in (f"{root}/", root.removeprefix("ws://"), root.replace("ws", "http")):
+        process = command("transcribe", "--url", url, str(SAMPLE))
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out) == (EXIT_OK, b"one two\n"), err
+
+
+def test_realtime_sends_a_file_at_the_pace_of_speech(
+    scripted: Peer, transcribe: Transcribe, tmp_path: Path
+) -> None:
+    path = tmp_path / "speech.pcm"
+    path.write_bytes(bytes(32_000))
+    began_s = time.monotonic()
+    code, _, err = transcribe(str(path), "--realtime", "--chunk-ms", "200", "--no-partials")
+    assert code == EXIT_OK, err
+    assert time.monotonic() - began_s >= 1.0
+    assert [len(piece) for piece in scripted.audio] == [6_400] * 5
+    assert scripted.started["partials"] is False
+    assert "0.00 to    0.90 s  segment 0" in err
+
+
+def test_mode_chunk_sends_a_file_as_one_chunk(scripted: Peer, transcribe: Transcribe) -> None:
+    assert transcribe(str(SAMPLE), "--mode", "chunk")[0] == EXIT_OK
+    assert scripted.audio == [SAMPLE.read_bytes()]
+    assert scripted.started["mode"] == "chunk"
+
+
+def test_standard_input_is_sent_as_it_arrives(scripted: Peer, transcribe: Transcribe) -> None:
+    process = transcribe.start("-")
     assert process.stdin is not None
     process.stdin.write(b"first ")
     process.stdin.flush()
-    assert peer.got_audio.wait(30)
-    assert peer.audio == [b"first "]
+    assert scripted.got_audio.wait(30)
+    assert scripted.audio == [b"first "]
     stdout, stderr = process.communicate(b"second")
-    assert (process.returncode, stdout) == (0, b"one two\n"), stderr
-    assert peer.audio == [b"first ", b"second"]
+    assert (process.returncode, stdout) == (EXIT_OK, b"one two\n"), stderr
+    assert scripted.audio == [b"first ", b"second"]
 
 
-def test_an_interrupt_ends_the_audio_and_the_text_is_still_printed(
-    peer: Peer, command: Command
+@pytest.mark.parametrize("is_finishing", [True, False])
+def test_an_interrupt_ends_the_audio_and_tells_that_the_text_is_partial(
+    scripted: Peer, transcribe: Transcribe, is_finishing: bool, tmp_path: Path
 ) -> None:
-    process = command("-")
+    scripted.is_finishing = is_finishing
+    process = transcribe.start("-", "-o", str(tmp_path / "x.txt"))
     assert process.stdin is not None
     process.stdin.write(b"never ending")
     process.stdin.flush()
-    assert peer.got_audio.wait(30)
+    assert scripted.got_audio.wait(30)
     os.kill(process.pid, signal.SIGINT)
-    assert process.stdout is not None
-    assert process.stdout.read() == b"one two\n"
-    assert process.wait() == 0
+    assert process.wait(60) == EXIT_INTERRUPTED  # Standard input stays open.
+    assert process.stderr is not None
+    err = process.stderr.read()
+    assert b"interrupted: -: the text is partial" in err
+    text = (tmp_path / "x.partial.txt").read_text(encoding="utf-8")
+    assert text == ("one two\n" if is_finishing else "segment 0\n")
+    assert not (tmp_path / "x.txt").exists()
 
 
-def test_a_failed_segment_is_shown_by_the_exit_code(peer: Peer, command: Command) -> None:
-    peer.problem = {"code": "chunk_failed", "message": "three attempts", "chunk_index": 0}
-    process = command(str(SAMPLE), "--speed", "0")
-    stdout, stderr = process.communicate()
-    assert process.returncode == EXIT_INCOMPLETE
-    assert stdout == b"one two\n"
-    assert b"error: chunk_failed: three attempts" in stderr
+def test_a_second_interrupt_ends_the_program(scripted: Peer, transcribe: Transcribe) -> None:
+    scripted.is_finishing = False
+    process = transcribe.start("-")
+    assert process.stdin is not None
+    process.stdin.write(b"never ending")
+    process.stdin.flush()
+    assert scripted.got_audio.wait(30)
+    while process.poll() is None:  # The second one may come before the first has been handled.
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.1)
+    assert process.returncode in (EXIT_INTERRUPTED, -signal.SIGINT)
 
 
-def test_a_busy_server_has_a_distinct_exit_code(peer: Peer, command: Command) -> None:
-    peer.busy = True
-    process = command(str(SAMPLE))
-    stdout, stderr = process.communicate()
-    assert (process.returncode, stdout) == (EXIT_BUSY, b"")
-    assert stderr == b"error: refused with 503: no worker is ready; try again in 3 s\n"
+def test_a_failed_segment_is_shown_by_the_exit_code(scripted: Peer, transcribe: Transcribe) -> None:
+    scripted.problem = {"code": "chunk_failed", "message": "three attempts", "chunk_index": 0}
+    code, out, err = transcribe(str(SAMPLE))
+    assert (code, out) == (EXIT_FAILURE, "one two\n")
+    assert "chunk_failed: three attempts" in err
 
 
-def test_a_missing_file_is_reported_in_one_line(command: Command) -> None:
-    process = command("/nowhere/at/all.wav")
-    _, stderr = process.communicate()
-    assert process.returncode == EXIT_INCOMPLETE
-    assert stderr.count(b"\n") == 1
-    assert b"/nowhere/at/all.wav" in stderr
+def test_a_busy_server_is_asked_again(scripted: Peer, transcribe: Transcribe) -> None:
+    scripted.refusals = [BUSY, BUSY]
+    code, out, err = transcribe(str(SAMPLE))
+    assert (code, out) == (EXIT_OK, "one two\n")
+    assert err.count("warning: the server is busy: no worker is ready; waiting") == 1
 
 
-def test_several_files_are_transcribed_in_turn_and_a_missing_one_is_skipped(
-    command: Command,
+def test_a_server_that_stays_busy_has_a_distinct_exit_code(
+    scripted: Peer, transcribe: Transcribe
 ) -> None:
-    process = command(str(SAMPLE), "/nowhere/at/all.wav", str(SAMPLE), "--speed", "0")
-    stdout, stderr = process.communicate()
-    assert process.returncode == EXIT_INCOMPLETE
-    assert stdout == b"one two\none two\n"
-    assert stderr.count(b"error: ") == 1
+    scripted.refusals = [BUSY]
+    code, out, err = transcribe(str(SAMPLE), "--wait", "0")
+    assert (code, out) == (EXIT_BUSY, "")
+    assert err == "error: the server is busy: no worker is ready; try again in 0.01 s\n"
+
+
+def test_a_wrong_token_is_a_plain_sentence_told_once(
+    scripted: Peer, transcribe: Transcribe
+) -> None:
+    body = '{"code":"unauthorized","message":"this server requires an access token"}'
+    scripted.refusals = [(HTTPStatus.UNAUTHORIZED, body)] * 9
+    other = str(SAMPLE.with_name("digits_zh.wav"))
+    code, out, err = transcribe(str(SAMPLE), other, "--token", "wrong")
+    assert (code, out) == (EXIT_FAILURE, "")
+    first, *rest = err.splitlines()
+    assert "access token" in first and "ASR_TOKEN" in first and "{" not in first
+    assert rest == ["error: 1 of 2 sources were not tried"]
+
+
+def test_a_port_that_never_answers_is_told_at_once(command: Command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        process = command("transcribe", "--url", f"127.0.0.1:{silent.getsockname()[1]}", "-")
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == EXIT_FAILURE
+    assert b"no answer within 1.5 s" in err and err.count(b"\n") == 1
+    assert transcribe_command.CONTACT_S < 2
+
+
+def test_a_port_where_nothing_listens_is_told(command: Command, unused_tcp_port: int) -> None:
+    process = command("transcribe", "--url", f"localhost:{unused_tcp_port}", str(SAMPLE))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == EXIT_FAILURE
+    assert b"nothing listens on this port" in err and err.count(b"\n") == 1
+
+
+def test_an_address_that_is_none_is_wrong_usage(command: Command) -> None:
+    process = command("transcribe", "--url", "ftp://host", str(SAMPLE))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == EXIT_USAGE
+    assert b"not the address of a server" in err
+
+
+def test_several_files_are_written_in_their_order_and_a_missing_one_is_skipped(
+    scripted: Peer, transcribe: Transcribe, tmp_path: Path
+) -> None:
+    for name in ("a.wav", "b.wav", "c.wav"):
+        (tmp_path / name).write_bytes(b"audio")
+    code, out, err = transcribe(str(tmp_path), "/nowhere/at/all.wav", "-j", "3")
+    assert (code, out) == (EXIT_FAILURE, "one two\n" * 3)
+    assert err.count("error: ") == 1 and "/nowhere/at/all.wav" in err
+    assert [name for name in ("a.wav", "b.wav", "c.wav") if name in err] == [
+        "a.wav",
+        "b.wav",
+        "c.wav",
+    ]
+    assert len(scripted.starts) == 3
+
+
+def test_subtitles_are_those_of_the_server_once_it_has_them(
+    scripted: Peer, transcribe: Transcribe, tmp_path: Path
+) -> None:
+    answers = [None, "1\n00:00:00,000 --> 00:00:01,000\none two\n"]
+
+    def answer(session_id: str) -> str | None:
+        assert session_id == scripted.started["session_id"]
+        return answers.pop(0)
+
+    scripted.answer = answer
+    code, _, err = transcribe(str(SAMPLE), "-o", str(tmp_path / "x.srt"))
+    assert code == EXIT_OK, err
+    assert (tmp_path / "x.srt").read_text(encoding="utf-8").endswith("one two\n")
+    assert [query for _, query in scripted.requests] == [{"format": ["srt"]}] * 2
+
+
+def test_json_of_several_sources_is_a_line_each_failures_included(
+    scripted: Peer, transcribe: Transcribe, tmp_path: Path
+) -> None:
+    scripted.answer = lambda session_id: {"session_id": session_id, "text": "一 two"}
+    (tmp_path / "a.wav").write_bytes(b"audio")
+    (tmp_path / "b.wav").write_bytes(b"audio")
+    (tmp_path / "b.wav").chmod(0)
+    code, out, err = transcribe(str(tmp_path), "--json")
+    is_root = os.geteuid() == 0  # root can read any file
+    assert code == (EXIT_OK if is_root else EXIT_FAILURE), err
+    first, second = (json.loads(line) for line in out.splitlines())
+    assert (first["text"], first["complete"]) == ("一 two", True)
+    assert first["file"].endswith("a.wav") and second["file"].endswith("b.wav")
+    assert is_root or "Permission denied" in second["error"]
+
+
+def test_options_that_do_not_fit_are_wrong_usage(
+    scripted: Peer, transcribe: Transcribe, tmp_path: Path
+) -> None:
+    other = str(SAMPLE.with_name("digits_zh.wav"))
+    for arguments in (
+        [str(SAMPLE), "-o", str(tmp_path / "x.pdf")],
+        [str(SAMPLE), other, "-f", "srt"],
+        [str(SAMPLE), other, "-o", str(tmp_path / "x.srt")],
+        [str(SAMPLE), "--json", "-f", "srt"],
+        [str(SAMPLE), "-f", "doc"],
+    ):
+        code, out, err = transcribe(*arguments)
+        assert (code, out) == (EXIT_USAGE, ""), err
+    assert not scripted.starts
 
 
 def options(**changed: Any) -> Options:
-    values: dict[str, Any] = {
-        "url": "ws://h/ws/asr",
-        "speed": 1.0,
-        "partials": True,
-        "model": None,
-        "speakers": False,
-        "language": None,
-        "chunk_ms": 100,
-        "mode": "auto",
-        "rate_hz": 16_000,
-        "resume": True,
-        "token": None,
-    }
-    return Options(**{**values, **changed})
+    return Options(url="ws://h/ws/asr", **changed)
 
 
-@pytest.mark.parametrize(
-    "error, remedies",
-    [
-        (RefusedError(401, "show a token"), ["ASR_TOKEN", "--token"]),
-        (RefusedError(403, "Forbidden"), ["--url", "/ws/asr"]),
-        (UnreachableError("cannot connect to ws://h"), ["--url", "ASR_URL"]),
-        (UnknownDurationError("the duration of a.mp3 is unknown"), ["--speed 0", "[av]"]),
-    ],
-)
-def test_errors_name_the_flag_and_the_remedy(error: Exception, remedies: list[str]) -> None:
-    message = explain(error)
-    assert message.startswith(str(error).partition(":")[0]) or str(error) in message
-    assert all(remedy in message for remedy in remedies)
-
-
-async def test_without_pyav_an_encoded_file_can_be_sent_at_once(
+async def test_without_pyav_an_encoded_file_is_sent_at_once_but_not_paced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     path = tmp_path / "speech.mp3"
-    path.write_bytes(b"ID3" + bytes(9_999))
+    path.write_bytes(b"ID3" + bytes(99_999))
+    source = Source(str(path), path.stat().st_size)
     with pytest.raises(UnknownDurationError):
-        pieces_of(str(path), options())
-    pieces = [piece async for piece in pieces_of(str(path), options(speed=0.0))]
+        pieces_of(source, options(realtime=True))
+    pieces = [piece async for piece in pieces_of(source, options())]
     assert b"".join(pieces) == path.read_bytes() and len(pieces) > 1
 
 
-async def test_an_http_source_is_a_url_and_anything_else_a_file() -> None:
+async def test_an_http_source_is_a_url() -> None:
     with pytest.raises(OSError, match="refused"):
-        await anext(pieces_of("http://127.0.0.1:1/speech.mp3", options()))
-    with pytest.raises(FileNotFoundError):
-        pieces_of("ftp://h/speech.mp3", options())
+        await anext(pieces_of(Source("http://127.0.0.1:1/speech.mp3"), options()))
+
+
+@pytest.mark.parametrize(
+    "statuses, code",
+    [
+        (["complete"], EXIT_OK),
+        (["complete", "busy"], EXIT_BUSY),
+        (["busy", "failed"], EXIT_FAILURE),
+        (["complete", "incomplete"], EXIT_FAILURE),
+        (["failed", "interrupted"], EXIT_INTERRUPTED),
+    ],
+)
+def test_the_exit_code_is_that_of_the_worst_source(statuses: list[Status], code: int) -> None:
+    results = [Result(source=Source("a"), status=status) for status in statuses]
+    assert exit_code(results, is_cut_short=False, is_some_missing=False) == code
+    assert exit_code(results, is_cut_short=True, is_some_missing=True) == EXIT_INTERRUPTED
+    complete = [Result(source=Source("a"), status="complete")]
+    assert exit_code(complete, is_cut_short=False, is_some_missing=True) == EXIT_FAILURE

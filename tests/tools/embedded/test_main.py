@@ -14,7 +14,8 @@ import psycopg
 import pytest
 import redis
 
-from runtime import exit_codes, settings
+from runtime import exit_codes
+from runtime.run_directory import run_directory
 from tests.conftest import EmbeddedServices
 from tests.tools.embedded.servers import ask_postgres, ask_valkey, servers_of
 from tools.lab.harness.process import ROOT, LoggedProcess
@@ -32,7 +33,7 @@ def test_servers_listen_on_unix_sockets_only_and_leave_no_process(new_data_dir: 
         process.event("embedded_services_ready")
         assert ask_postgres(new_data_dir) == 42
         assert ask_valkey(new_data_dir)
-        sockets = settings.embedded_socket_dir(new_data_dir)
+        sockets = run_directory(new_data_dir)
         assert sockets.stat().st_mode & 0o777 == 0o700
         family = psutil.Process(process.pid).children(recursive=True)
         # Backends come and go; only the two servers listen.

@@ -10,14 +10,13 @@ import pytest
 from tools.lab import diarization as d
 
 KEPT_OUT = ("en_rms", "en_slt", "zh_jun")
-SIMILARITY_MIN = 0.6
 
 
 def test_three_voices_that_were_kept_out_of_training() -> None:
     voices = d.bundled_voices()
     embedder = d.load_stand_in({n: v for n, v in voices.items() if n not in KEPT_OUT})
     turns = d.conversation({name: voices[name] for name in KEPT_OUT}, random.Random(0))
-    errors = d.measure(embedder, turns, SIMILARITY_MIN)
+    errors = d.measure(embedder, turns, d.SIMILARITY_MIN)
     assert errors.at_the_end <= d.ERROR_MAX
     assert errors.speakers == len(KEPT_OUT)
     # Were all voices one, two of three turns would be wrong.

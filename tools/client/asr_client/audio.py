@@ -113,6 +113,17 @@ async def paced(pieces: list[bytes], duration_s: float, speed: float) -> AsyncIt
         yield piece
 
 
+async def file_pieces(path: Path, size: int = READ_BYTES) -> AsyncIterator[bytes]:
+    """Yield a file in pieces of ``size`` bytes, as fast as they are taken.
+
+    Raises:
+        OSError: If reading fails.
+    """
+    with path.open("rb") as file:
+        while piece := await asyncio.to_thread(file.read, size):
+            yield piece
+
+
 async def stdin_pieces(descriptor: int = 0) -> AsyncIterator[bytes]:
     """Yield standard input as it arrives.
 

@@ -5,24 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import random
+import ssl
 import time
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 import websockets
 from websockets.asyncio.client import ClientConnection
 
+from asr_client.addresses import websocket_url
 from asr_client.events import Acknowledged, Event, FinalResult, Problem, Segment, Started
 from asr_client.exceptions import (
-    RefusedError,
     ServerBusyError,
     SessionError,
     SessionLostError,
     UnreachableError,
+    message_of,
+    refusal,
 )
 from asr_client.protocol import (
     RESUMABLE_CLOSE_CODES,
@@ -46,14 +49,16 @@ acknowledgements stop and ``send()`` waits."""
 PROBLEMS_KEPT_MAX = 100
 """Length of ``Session.problems``; at the limit the oldest is dropped."""
 OPEN_TIMEOUT_S = 10.0
+"""Limit on the opening of a connection, by default: TCP, TLS and the WebSocket handshake."""
+START_TIMEOUT_S = 30.0
+"""Limit on the answer to ``start``, for which a gateway may have to take over a session."""
 MESSAGE_BYTES_MAX = 1 << 20
 RESUME_S = 60.0
 """How long the client tries to resume a session, by default. The server keeps a disconnected
 session for as long (``RESUME_WAIT_S``). Then ``SessionLostError`` is raised."""
 RETRY_INITIAL_S = 0.2
 RETRY_MAX_S = 5.0
-BUSY_STATUS = 503
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 logger = logging.getLogger("asr_client")
 
@@ -77,10 +82,13 @@ class Session:
     Attributes:
         connections: Number of connections so far; above 1, the session was resumed.
         problems: The latest errors that the server reported, failed segments among them.
+        started: The server's answer to the start, with the ``model`` and ``warnings`` about options
+            that have no effect.
     """
 
-    def __init__(self, protocol: ClientProtocol, chunks: ReplayBuffer) -> None:
+    def __init__(self, protocol: ClientProtocol, chunks: ReplayBuffer, started: Started) -> None:
         self.connections = 1
+        self.started = started
         self.problems: deque[Problem] = deque(maxlen=PROBLEMS_KEPT_MAX)
         self._protocol = protocol
         self._chunks = chunks
@@ -105,11 +113,16 @@ class Session:
         """Number of chunks that the server has received."""
         return self._protocol.acknowledged_chunks
 
+    @property
+    def final_result(self) -> FinalResult | None:
+        """The final result, once it has been received."""
+        return self._final
+
     async def send(self, audio: bytes) -> int:
         """Send the next chunk of audio and return its index.
 
         The chunk is 16-bit little-endian mono PCM at the session's sample rate, or a slice of a
-        WAV, WebM, Ogg, FLAC or MP3 file. Chunks need not end at a word or frame boundary. The call
+        file of any audio format. Chunks need not end at a word or frame boundary. The call
         waits while ``UNACKNOWLEDGED_CHUNKS_MAX`` chunks are unacknowledged.
 
         Raises:
@@ -240,14 +253,27 @@ class Session:
                 self._progress.set()
                 if event is not None and not isinstance(event, Acknowledged):
                     await self._events.put(event)
+                if isinstance(event, FinalResult):
+                    return  # The server keeps the connection open for another session.
 
 
 class _Dialer:
     """Opens the connections of one session."""
 
-    def __init__(self, url: str, headers: Mapping[str, str] | None) -> None:
-        self._url = url
+    def __init__(
+        self,
+        url: str,
+        headers: Mapping[str, str] | None,
+        open_timeout_s: float,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        try:
+            self._url = websocket_url(url)
+        except ValueError as error:
+            raise SessionError(str(error)) from error
         self._headers = headers
+        self._open_timeout_s = open_timeout_s
+        self._tls = tls
 
     async def dial(self, protocol: ClientProtocol) -> tuple[ClientConnection, Started]:
         """Open a connection and start the session on it.
@@ -256,7 +282,9 @@ class _Dialer:
             RefusedError: If the server refuses the connection.
             SessionError: If the server cannot be reached or does not start the session.
         """
-        socket = await _open(protocol.url(self._url), self._headers)
+        socket = await _open(
+            protocol.url(self._url), self._headers, self._open_timeout_s, self._tls
+        )
         try:
             return socket, await _start(socket, protocol)
         except BaseException:
@@ -305,14 +333,16 @@ async def connect(
     binary: bool = True,
     headers: Mapping[str, str] | None = None,
     resume_s: float = RESUME_S,
+    open_timeout_s: float = OPEN_TIMEOUT_S,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Session]:
     """Connect to ``url`` and start a session; close the connection on exit.
 
     When the connection breaks, the client connects again, sends the audio that the server has not
-    received, and continues. Each segment is received once. For this, the client keeps the latest
-    64 MiB of audio.
+    received, of the latest 64 MiB, and continues. Each segment is received once.
 
     Args:
+        url: Address of the server, such as ``host:8080``: see ``asr_client.addresses``.
         token: Access token, if the server requires one.
         mode: How the server reads chunks: ``auto``, ``stream`` or ``chunk``.
         sample_rate_hz: Sample rate of raw PCM, 8,000 to 48,000. Encoded files state their own.
@@ -326,12 +356,13 @@ async def connect(
         binary: Send chunks as binary frames; otherwise as JSON with base64.
         headers: Additional headers of the WebSocket handshake.
         resume_s: How long to try to resume after a lost connection, in seconds; 0 disables it.
+        open_timeout_s: Limit on the opening of a connection, in seconds.
+        tls: Whom to trust with ``wss``; by default the system, or ``SSL_CERT_FILE``.
 
     Raises:
         ServerBusyError: If the server has no capacity; see its ``retry_after_s``.
-        RefusedError: If the server refuses the connection for another reason.
         UnreachableError: If no connection can be opened.
-        SessionError: If the server does not start the session.
+        SessionError: If the server refuses the connection, or does not start the session.
     """
     start = start_fields(
         session_id or str(uuid.uuid4()),
@@ -346,9 +377,9 @@ async def connect(
     )
     chunks = ReplayBuffer()
     protocol = ClientProtocol(start, chunks, binary=binary)
-    dialer = _Dialer(url, {**(headers or {}), **authorization(token)})
-    socket, _ = await dialer.dial(protocol)
-    session = Session(protocol, chunks)
+    dialer = _Dialer(url, {**(headers or {}), **authorization(token)}, open_timeout_s, tls)
+    socket, started = await dialer.dial(protocol)
+    session = Session(protocol, chunks, started)
     running = asyncio.create_task(session._run(socket, dialer, resume_s))
     try:
         yield session
@@ -363,44 +394,58 @@ def authorization(token: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-async def _open(url: str, headers: Mapping[str, str] | None) -> ClientConnection:
+async def _open(
+    url: str, headers: Mapping[str, str] | None, timeout_s: float, tls: ssl.SSLContext | None
+) -> ClientConnection:
+    # Without ``ssl`` the scheme of the address decides.
+    options: dict[str, Any] = {} if tls is None else {"ssl": tls}
     try:
         return await websockets.connect(
             url,
             additional_headers=headers,
             compression=None,
             max_size=MESSAGE_BYTES_MAX,
-            open_timeout=OPEN_TIMEOUT_S,
-            proxy=None if urlsplit(url).hostname in _LOOPBACK else True,
+            open_timeout=timeout_s,
+            proxy=None if urlsplit(url).hostname in LOOPBACK else True,
+            **options,
         )
     except websockets.InvalidStatus as error:
-        raise _refusal(error) from error
+        response = error.response
+        message = message_of(response.body or b"", response.reason_phrase)
+        retry_after = response.headers.get("Retry-After")
+        raise refusal(response.status_code, message, retry_after) from error
     except ValueError as error:
         raise SessionError(f"cannot connect to {url}: {error}") from error
+    except TimeoutError as error:
+        raise UnreachableError(
+            f"cannot connect to {url}: no answer within {timeout_s:g} s"
+        ) from error
     except (OSError, websockets.WebSocketException) as error:
-        raise UnreachableError(f"cannot connect to {url}: {error}") from error
+        raise UnreachableError(f"cannot connect to {url}: {_reason(error)}") from error
 
 
-def _refusal(error: websockets.InvalidStatus) -> RefusedError:
-    response = error.response
-    message = (response.body or b"").decode("utf-8", "replace").strip() or response.reason_phrase
-    if response.status_code != BUSY_STATUS:
-        return RefusedError(response.status_code, message)
-    try:
-        retry_after_s = float(response.headers.get("Retry-After", "nan"))
-    except ValueError:  # The header may also be a date (RFC 9110, 10.2.3); this server sends none.
-        retry_after_s = math.nan
-    return ServerBusyError(
-        response.status_code, message, retry_after_s if math.isfinite(retry_after_s) else None
-    )
+def _reason(error: Exception) -> str:
+    """Return in plain words why no connection was opened."""
+    # Of several addresses, as localhost has, asyncio joins the messages into one.
+    if isinstance(error, ConnectionRefusedError) or "Connect call failed" in str(error):
+        return "nothing listens on this port"
+    if isinstance(error, websockets.InvalidMessage | EOFError):
+        return "what listens on this port is no WebSocket server"
+    return str(error)
 
 
 async def _start(socket: ClientConnection, protocol: ClientProtocol) -> Started:
     try:
-        await socket.send(protocol.start_message())
-        event = protocol.receive(await socket.recv())
+        async with asyncio.timeout(START_TIMEOUT_S):
+            await socket.send(protocol.start_message())
+            event = protocol.receive(await socket.recv())
+    except TimeoutError as error:
+        message = f"the server did not answer the start within {START_TIMEOUT_S:g} s"
+        raise SessionLostError(message) from error
     except websockets.ConnectionClosed as error:
-        raise SessionLostError(f"connection lost: {error}") from error
+        reason = error.rcvd.reason if error.rcvd is not None else ""
+        message = f"the server closed the connection at the start: {reason or error}"
+        raise SessionLostError(message) from error
     if isinstance(event, Problem):
         failure = _RetryableError if event.code == RESUME_UNAVAILABLE else SessionError
         raise failure(f"{event.code}: {event.message}")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from asr_client.addresses import WEBSOCKET_PATH
 from asr_client.exceptions import SessionError
 
 
@@ -63,6 +64,8 @@ class Segment:
     emotion: str | None = None
     events: tuple[str, ...] = ()
     speaker: int | None = None
+    first_segment_index: int | None = None
+    """The first of several segments, which a chunk with one whole file has as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ class FinalResult:
     chunk_count: int
     stored: bool
     speakers: tuple[int | None, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What of the audio was not used, such as all channels but the loudest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +112,10 @@ def parse_event(message: str | bytes) -> Event:
     try:
         return _event_of(json.loads(message))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise SessionError(f"the server sent an invalid message: {error!r}") from error
+        raise SessionError(
+            f"the server sent a message that is not of this protocol, whose path is "
+            f"{WEBSOCKET_PATH}: {error!r}"
+        ) from error
 
 
 def _event_of(fields: Mapping[str, Any]) -> Event:
@@ -121,10 +129,12 @@ def _event_of(fields: Mapping[str, Any]) -> Event:
             fields["next_chunk_index"],
             resumed=fields["status"] == "session_resumed",
             model=fields.get("model", ""),
-            warnings=tuple(warning["message"] for warning in fields.get("warnings", ())),
+            warnings=_messages(fields),
         )
     if kind == "partial_result":
         return PartialResult(fields["segment_index"], fields["text"])
+    if kind == "chunk_result" and "segment_index" not in fields:
+        return Acknowledged(fields["chunk_index"])  # The file in this chunk is silent.
     if kind == "chunk_result":
         return Segment(
             segment_index=fields["segment_index"],
@@ -137,6 +147,7 @@ def _event_of(fields: Mapping[str, Any]) -> Event:
             emotion=fields.get("emotion"),
             events=tuple(fields.get("events", ())),
             speaker=fields.get("speaker"),
+            first_segment_index=fields.get("first_segment_index"),
         )
     if kind == "final_result":
         return FinalResult(
@@ -145,8 +156,13 @@ def _event_of(fields: Mapping[str, Any]) -> Event:
             chunk_count=fields["chunk_count"],
             stored=fields["stored"],
             speakers=tuple(fields.get("speakers", ())),
+            warnings=_messages(fields),
         )
     if kind == "error":
         optional = ("chunk_index", "segment_index", "expected_chunk_index")
         return Problem(fields["code"], fields["message"], *(fields.get(key) for key in optional))
     raise ValueError(f"unknown type {kind!r}")
+
+
+def _messages(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(warning["message"] for warning in fields.get("warnings", ()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +43,9 @@ def transcribe(
     hotwords: Sequence[str] = (),
     user_id: str | None = None,
     timeout_s: float | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Transcript:
-    """Transcribe an audio file: WAV, WebM, Ogg, FLAC, MP3 or raw 16-bit mono PCM.
+    """Transcribe an audio file of any format, or raw 16-bit mono PCM.
 
     The file is sent as fast as the server takes it. Must not be called from a running event loop:
     use ``connect()`` there. The arguments are those of ``connect()``, and ``timeout_s``, a limit on
@@ -66,6 +68,7 @@ def transcribe(
             language=language,
             hotwords=hotwords,
             user_id=user_id,
+            tls=tls,
         )
         async with asyncio.timeout(timeout_s), connecting as session:
             sending = asyncio.create_task(_send(session, data))

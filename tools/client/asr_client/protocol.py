@@ -180,7 +180,9 @@ class ClientProtocol:
             # An error about a chunk also acknowledges it.
             if isinstance(event, Problem) and event.chunk_index is not None:
                 self._acknowledge(event.chunk_index)
-            if event.segment_index is not None and not self._is_next(event.segment_index):
+            last = event.segment_index
+            first = event.first_segment_index if isinstance(event, Segment) else last
+            if last is not None and not self._is_next(last if first is None else first, last):
                 return None
         return event
 
@@ -195,14 +197,14 @@ class ClientProtocol:
         known = min(chunk_index + 1, self.sent_chunks)
         self.acknowledged_chunks = max(self.acknowledged_chunks, known)
 
-    def _is_next(self, segment_index: int) -> bool:
-        if segment_index < self.received_segments:
+    def _is_next(self, first: int, last: int) -> bool:
+        if last < self.received_segments:
             # A session that started again from its first chunk repeats its segments rightly.
             self.repeated_segments += not self._restarted
             return False
-        if segment_index > self.received_segments:
+        if first > self.received_segments:
             raise SessionError(f"segment {self.received_segments} is missing")
-        self.received_segments += 1
+        self.received_segments = last + 1
         return True
 
     def connection_lost(self) -> None:

@@ -51,13 +51,13 @@ def _pass_through(
         ]
     with stages.timed("encoding"):
         for action in actions:
-            if not isinstance(action, e.Count | e.Answered):
+            if not isinstance(action, e.Count | e.Answered | e.LeaseEnded):
                 codec.encode(action.message)
 
 
 def microseconds(*, subscriber: bool) -> dict[str, float]:
     """Processor time of one pair, by stage."""
-    core = Broker(epoch="epoch" * 6, limits=BrokerSettings.model_construct().limits())
+    core = Broker(epoch="epoch" * 6, limits=BrokerSettings.model_construct().limits(), system_id="")
     core.handle(e.FrontReceived(GATEWAY, m.Hello(gateway_id=GATEWAY.decode())), 0.0)
     ready = m.Ready(worker_id=WORKER.decode(), credits=2 * TOGETHER, model="", device="")
     core.handle(e.BackReceived(WORKER, ready), 0.0)

@@ -17,14 +17,17 @@ TITLES = {
     "dispatch": "Dispatch",
     "worker": "Recognition",
     "streaming": "Streaming recognition",
+    "gpu": "Streaming recognition on a GPU",
     "files": "Files through the pipeline",
     "long_file": "A long file beside live sessions",
     "partials": "Partial results of a slow model",
+    "real_size": "FunASR's clients on a model of real size",
     "vad": "Speech detection",
     "chunks": "Cost of a chunk in the gateway",
     "gateway": "Gateway and whole pipeline",
     "cpu_budget": "Processor time by process",
     "reconnect": "Two thousand simultaneous reconnections",
+    "history": "The history of 100,000 sessions",
 }
 DOTS_PER_INCH = 120
 

@@ -23,7 +23,7 @@ from asr_worker.recognizer.protocol import Utterance
 from asr_worker.recognizer.streaming_network import ChunkShape
 from tools.lab.bench.figures import Figure
 from tools.lab.digit_speech import VOICES, random_digits, speak
-from tools.lab.streaming_model import TINY, NetworkSize, loaded, random_chunks, stream
+from tools.lab.random_paraformer import TINY, NetworkSize, loaded, random_chunks, stream
 from wire.messages import SAMPLE_RATE_HZ
 
 BLOCKS = (50, 16)

@@ -6,14 +6,15 @@ Exit codes: 0 every row holds; 1 one does not; 2 wrong usage.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -81,24 +82,42 @@ def main(
     if jobs > 1 and not random:
         raise typer.Exit(0 if _side_by_side(jobs, out, docs, add) else 1)
     directory = Path(tempfile.mkdtemp(prefix="asr-chaos-"))
-    system = System(directory, small_disks=any(fault.small_disks for fault, _ in plan))
+    with_poison = only in (None, POISON_NAME) and (share or "1/1").startswith("1/")
+    try:
+        if random:
+            with _system(directory, keep) as system:
+                right = _random(system, random, minutes, sessions, seed, out)
+        else:
+            tried = []
+            for brokers in (1, 2):
+                part = [(fault, at) for fault, at in plan if fault.brokers == brokers]
+                poison = with_poison and brokers == 1
+                if not part and not poison:
+                    continue
+                disks = any(fault.small_disks for fault, _ in part)
+                own = directory / str(brokers)
+                with _system(own, keep, small_disks=disks, brokers=brokers) as system:
+                    tried += _rows(system, part, poison, seed)
+            right = _verdict(tried)
+            _report([*report.read(out), *tried] if add else tried, out, docs)
+    finally:
+        if not keep:
+            shutil.rmtree(directory, ignore_errors=True)
+    raise typer.Exit(0 if right else 1)
+
+
+@contextlib.contextmanager
+def _system(directory: Path, keep: bool, **options: Any) -> Iterator[System]:
+    """A system of its own; ``options`` are those of ``System``."""
+    system = System(directory, **options)
     try:
         with system:
-            if random:
-                right = _random(system, random, minutes, sessions, seed, out)
-            else:
-                with_poison = only in (None, POISON_NAME) and (share or "1/1").startswith("1/")
-                tried = _rows(system, plan, with_poison, seed)
-                right = _verdict(tried)
-                _report([*report.read(out), *tried] if add else tried, out, docs)
+            yield system
     finally:
         if keep:
             # The disk they are on may end with this process.
             shutil.copytree(system.logs, directory / "kept")
             console.print(f"logs: {directory / 'kept'}")
-        else:
-            shutil.rmtree(directory, ignore_errors=True)
-    raise typer.Exit(0 if right else 1)
 
 
 def _side_by_side(jobs: int, out: Path, docs: bool, add: bool) -> bool:

@@ -57,6 +57,8 @@ class Fault:
     check: Callable[[System], list[str]] = _nothing_wrong
     """Problems with the system's answers during the fault."""
     small_disks: bool = False
+    brokers: int = 1
+    """Of the system in which it is injected. Signals go to the first one."""
 
 
 def _signal(kind: str, number: signal.Signals, *, every: bool = False) -> Act:
@@ -257,6 +259,29 @@ FAULTS = (
         _resume("broker"),
         PAUSE_S,
         check=guests.not_refused,
+    ),
+    Fault("one of two brokers killed", _kill("broker"), pause_s_max=5.0, brokers=2),
+    Fault(
+        "one of two brokers SIGTERM",
+        _signal("broker", signal.SIGTERM),
+        pause_s_max=5.0,
+        full_only=True,
+        brokers=2,
+    ),
+    Fault(
+        "one of two brokers stopped 10 s",
+        _signal("broker", signal.SIGSTOP),
+        _resume("broker"),
+        PAUSE_S,
+        5.0,
+        brokers=2,
+    ),
+    Fault(
+        "both brokers killed",
+        _kill("broker", every=True),
+        pause_s_max=5.0,
+        full_only=True,
+        brokers=2,
     ),
     Fault("gateway kill", _kill("gateway")),
     Fault("gateway SIGTERM", _signal("gateway", signal.SIGTERM)),

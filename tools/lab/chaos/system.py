@@ -1,5 +1,5 @@
 """The system under test: two gateways on one port, broker, two workers, persistence, and embedded
-services, with a relay on every link."""
+services, with a relay on every link. A second broker has no relays."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from runtime.settings import embedded_socket_dir
+from runtime.run_directory import run_directory
 from tools.lab.chaos import disks, sabotage
 from tools.lab.chaos.proxy import Address, Proxy
 from tools.lab.harness import database
@@ -30,9 +30,11 @@ LOG_DISK_BYTES: Final = 64 << 20
 class System(Stack):
     """Use it as a context manager, on the thread that starts every process. With ``small_disks``
     logs and data are on small disks of their own if this host allows mounting;
-    ``no_small_disks`` holds the reason if it does not."""
+    ``no_small_disks`` holds the reason if it does not. There are one or two ``brokers``."""
 
-    def __init__(self, directory: Path, *, small_disks: bool = False) -> None:
+    def __init__(self, directory: Path, *, small_disks: bool = False, brokers: int = 1) -> None:
+        assert brokers in (1, 2)
+        self.brokers = brokers
         self.orders = directory / "orders"
         self.undo = contextlib.ExitStack()
         """Undoes the fault in progress, where that needs state from its beginning."""
@@ -41,6 +43,8 @@ class System(Stack):
         self._relayed = {
             name: free_port() for name in ("front_g", "front_p", "back", "events", "http")
         }
+        self._second = _bus(*(free_port() for _ in range(3))) if brokers > 1 else {}
+        """Endpoints of the second broker."""
         settings = {
             "METRICS_PORT": str(free_range(100)),
             "PORT": str(self._port["http"]),
@@ -49,7 +53,7 @@ class System(Stack):
             **_bus(self._port["front"], self._port["back"], self._port["events"]),
         }
         super().__init__(settings, supervised=True, directory=directory)
-        sockets = embedded_socket_dir(self.data)
+        sockets = run_directory(self.data)
         self.redis_path = sockets / "redis.sock"
         self.relay_sockets = directory / "relays"
         ports, relayed = self._port, self._relayed
@@ -88,7 +92,7 @@ class System(Stack):
         try:
             for proxy in self.proxies.values():
                 proxy.start()
-            self.start_all(workers=WORKERS, gateway=GATEWAYS)
+            self.start_all(workers=WORKERS, gateway=GATEWAYS, broker=self.brokers)
         except BaseException:
             self.stop()
             raise
@@ -108,12 +112,18 @@ class System(Stack):
     # ------------------------------------------------------------------------------------ processes
 
     def settings_of(self, name: str) -> dict[str, str]:
-        """Every process connects through the relays; the broker and the services bind."""
+        """Every process connects through the relays; brokers and services bind."""
         relayed = self._relayed
         front = relayed["front_p" if name == "persistence" else "front_g"]
         changes: dict[str, str] = {}
-        if name != "broker":
-            changes |= _bus(front, relayed["back"], relayed["events"])
+        if name == "broker2":
+            changes |= self._second
+        elif name != "broker":
+            first = _bus(front, relayed["back"], relayed["events"])
+            changes |= {
+                name: f"{end},{self._second[name]}" if self._second else end
+                for name, end in first.items()
+            }
         if name != "embedded":
             relays = quote(str(self.relay_sockets), safe="")
             changes["DATABASE_URL"] = f"postgresql://postgres@/postgres?host={relays}"
@@ -137,8 +147,9 @@ class System(Stack):
 
     def is_ready(self, gateway: str, workers: int) -> bool:
         health = self.get("/api/v1/health", gateway).body or {}
-        services_ready = health.get("status") == "ok" and bool(health.get("redis_ready"))
-        return services_ready and super().is_ready(gateway, workers)
+        services_ready = health.get("status") == "ready" and bool(health.get("redis_ready"))
+        brokers_ready = [each["workers"] >= workers for each in health.get("brokers", [])]
+        return services_ready and all(brokers_ready) and super().is_ready(gateway, workers)
 
     def wait_all_ready(self) -> None:
         """Wait until both gateways, all workers and the services are there.

@@ -65,7 +65,7 @@ def _expected(socket: Socket, frames: tuple[bytes, ...]) -> str | None:
         if isinstance(message, m.Hello):
             return "identity_mismatch"  # A generated identity is never that of the sending socket.
         if isinstance(message, m.Stored):
-            return "stored_for_unknown_gateway"
+            return "system_refused" if message.system_id else "stored_for_unknown_gateway"
         # By its exact type: ``Claimed`` extends ``Claim``.
         return None if type(message) in FRONT_KINDS else "front_unexpected"
     if isinstance(message, m.Ready):

@@ -42,12 +42,14 @@ class Metrics:
         }
 
 
-def scrape(first_port: int, kinds: Iterable[str] = tuple(PORT_OFFSETS)) -> Metrics:
+def scrape(
+    first_port: int, kinds: Iterable[str] = tuple(PORT_OFFSETS), host: str = "127.0.0.1"
+) -> Metrics:
     """Scrape the processes of ``kinds`` whose ``METRICS_PORT`` is ``first_port``."""
     found: dict[int, Series] = {}
     for kind in kinds:
         for offset in range(PORT_OFFSETS[kind], PORT_OFFSETS[kind] + PORTS_TRIED):
-            answer = ask(f"http://127.0.0.1:{first_port + offset}/metrics")
+            answer = ask(f"http://{host}:{first_port + offset}/metrics")
             if answer.status == 200:
                 found[offset] = {
                     (sample.name, tuple(sorted(sample.labels.items()))): sample.value

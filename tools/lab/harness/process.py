@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,10 +73,12 @@ class LoggedProcess:
         *arguments: str,
         log_path: str = "",
         checkout: str = str(ROOT),
+        prefix: Iterable[str] = (),
         **settings: str,
     ) -> None:
         """``settings`` are added to the environment. The log is appended to ``log_path``, or kept
-        in an unnamed temporary file. ``module`` is that of ``checkout``."""
+        in an unnamed temporary file. ``module`` is that of ``checkout``. ``prefix`` is a program
+        that executes the rest of its command line, such as ``nsenter``."""
         with tempfile.NamedTemporaryFile() as unnamed:  # Its name is gone once it is open.
             path = Path(log_path or unnamed.name)
             self._log = path.open("a+b", buffering=0)  # closed by wait
@@ -89,7 +91,7 @@ class LoggedProcess:
         # The kernel ends the child when the thread that started it ends.
         on_main_thread = threading.current_thread() is threading.main_thread()
         self._child = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [*prefix, sys.executable, "-m", module, *arguments],
             cwd=checkout,
             env={**inherited(), "LOG_FORMAT": "json", **settings},
             stdin=subprocess.DEVNULL,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -83,6 +83,11 @@ class Stack:
         del name
         return self.environment
 
+    def prefix_of(self, name: str) -> Iterable[str]:
+        """Words before the command line of the process ``name``."""
+        del name
+        return ()
+
     def start(self, name: str, **environment: str) -> LoggedProcess:
         """Start the Procfile's line ``name``, which may end with a number. Gateways listen on
         ``PORT``, or on a free port each if it is not set."""
@@ -98,7 +103,11 @@ class Stack:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         log_path = f"{self.logs}/{name}.log"
         started = LoggedProcess(
-            *arguments, log_path=log_path, checkout=str(self.checkout), **merged
+            *arguments,
+            log_path=log_path,
+            checkout=str(self.checkout),
+            prefix=self.prefix_of(name),
+            **merged,
         )
         self.processes[name] = started
         return started
@@ -126,7 +135,9 @@ class Stack:
             and (not self._supervised or len(self.living("gateway")) == lines)
         )
 
-    def wait_ready(self, gateway: str = "gateway", *, workers: int = 1) -> None:
+    def wait_ready(
+        self, gateway: str = "gateway", *, workers: int = 1, timeout_s: float = READY_TIMEOUT_S
+    ) -> None:
         """Wait until ``is_ready``.
 
         Raises:
@@ -137,7 +148,7 @@ class Stack:
             return self.processes[gateway].exit_code is not None or self.is_ready(gateway, workers)
 
         with contextlib.suppress(AssertionError):
-            wait_until(ready_or_ended, gateway)
+            wait_until(ready_or_ended, gateway, timeout_s)
         if not self.is_ready(gateway, workers):
             raise AssertionError(
                 f"{gateway} is not ready with {workers} workers:\n{self.log_tail()}"

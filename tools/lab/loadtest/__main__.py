@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from asr_client.addresses import http_url
 from asr_client.client import TOKEN_VARIABLE
 from runtime import lifecycle
 from tools.lab.harness.process import ROOT
@@ -23,7 +24,7 @@ from tools.lab.harness.stack import START_ORDER, Stack, supervised_stack
 from tools.lab.loadtest import report
 from tools.lab.loadtest.capacity import largest_that_holds
 from tools.lab.loadtest.figures import Summary, Targets, summary
-from tools.lab.loadtest.plan import LENGTH_S, Length, Plan, seconds, websocket_url
+from tools.lab.loadtest.plan import LENGTH_S, Length, Plan, gateway_url, seconds
 from tools.lab.loadtest.run import Results, run
 from tools.lab.loadtest.samples import Samples
 from tools.lab.loadtest.screen import Screen
@@ -39,7 +40,12 @@ ModeOption = Annotated[
     Length, typer.Option(help="Length of a session without -d: 1 min, 30 min or 1 h.")
 ]
 ServerOption = Annotated[
-    str | None, typer.Option(help="HOST:PORT of a running gateway. By default a system is started.")
+    str | None,
+    typer.Option(
+        "--url",
+        "--server",
+        help="Address of a running gateway, such as HOST:PORT. By default a system is started.",
+    ),
 ]
 TokenOption = Annotated[
     str | None,
@@ -149,7 +155,10 @@ def main(
     find_capacity: FindCapacityOption = False,
     least: LeastOption = CAPACITY_STEP,
 ) -> None:
-    """Open sessions whose texts are known, speak in real time, and check every word."""
+    """Open sessions whose texts are known, speak in real time, and check every word.
+
+    Example: asr loadtest --url 127.0.0.1:8080 -c 20 -d 60s
+    """
     lifecycle.be_interruptible()
     console = Console(stderr=True, highlight=False)
     targets = Targets(final_p95_ms, segment_p95_ms)
@@ -161,7 +170,7 @@ def main(
         try:
             plan = Plan(
                 behaviour=Behaviour(
-                    url=websocket_url(server),
+                    url=gateway_url(server),
                     mode=session_mode,
                     binary=frames == "binary",
                     partials=partials,
@@ -193,8 +202,8 @@ def main(
 def _trial(
     console: Console, plan: Plan, processes: int, started: Stack | None
 ) -> tuple[Summary, Results]:
-    address = plan.behaviour.url.split("/")[2]
-    samples = Samples(f"http://{address}", token=plan.behaviour.token)
+    address = http_url(plan.behaviour.url)
+    samples = Samples(address, token=plan.behaviour.token)
     if started is not None:
         samples.processes = started.family
     title = f"{plan.sessions} sessions of {plan.duration_s:.0f} s at {address}"

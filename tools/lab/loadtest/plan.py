@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from asr_client.addresses import websocket_url
 from tools.lab.loadtest.speech import DigitSpeech, Speech, recordings
 from tools.lab.loadtest.user import Behaviour
 
@@ -77,13 +78,13 @@ class Plan:
         ]
 
 
-def websocket_url(server: str) -> str:
-    """``ws://HOST:PORT/ws/asr`` for ``HOST:PORT`` or a whole URL.
+def gateway_url(address: str) -> str:
+    """Return the URL of the native protocol at ``address``, in any form that the client takes.
 
     Raises:
-        ValueError: for any other address, and for wss.
+        ValueError: As ``websocket_url``, and for an address with TLS.
     """
-    url = server if "://" in server else f"ws://{server}/ws/asr"
-    if not re.fullmatch(r"ws://[^/:]+:\d+/\S*", url):
-        raise ValueError(f"not HOST:PORT or ws://HOST:PORT/PATH: {server!r}")
+    url = websocket_url(address)
+    if not url.startswith("ws://"):
+        raise ValueError(f"the load test has no TLS, and cannot reach {address!r}")
     return url

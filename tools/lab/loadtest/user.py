@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from websockets.uri import parse_uri
+
 import asr_client as cs
 from asr_client.events import Acknowledged
 from asr_client.protocol import (
@@ -153,9 +155,9 @@ class User:
         self._dialling = asyncio.get_running_loop().create_task(self._connect(self._wire))
 
     async def _connect(self, wire: Wire) -> None:
-        host, port = self._behaviour.url.split("://")[1].split("/")[0].rsplit(":", 1)
+        uri = parse_uri(self._behaviour.url)
         try:
-            await asyncio.get_running_loop().create_connection(lambda: wire, host, int(port))
+            await asyncio.get_running_loop().create_connection(lambda: wire, uri.host, uri.port)
         except OSError:
             self.lost(1006)
 

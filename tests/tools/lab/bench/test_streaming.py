@@ -6,7 +6,7 @@ import pytest
 
 from tools.lab.bench import streaming
 from tools.lab.bench.streaming import batch_s, equal_texts, funasr_chunk_s, multiplications
-from tools.lab.streaming_model import TINY, loaded
+from tools.lab.random_paraformer import TINY, loaded
 
 
 def test_texts_in_batches_are_those_of_funasr() -> None:

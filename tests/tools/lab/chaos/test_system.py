@@ -24,6 +24,15 @@ def test_processes_connect_to_relays(system: System, name: str) -> None:
     assert str(system.http_port) not in system.websocket_url
 
 
+def test_with_two_brokers_every_peer_knows_both(tmp_path: Path) -> None:
+    system = System(tmp_path, brokers=2)
+    for setting in ("BROKER_FRONTEND", "BROKER_BACKEND", "BROKER_EVENTS"):
+        first, second = (system.settings_of(name)[setting] for name in ("broker", "broker2"))
+        for name in ("gateway2", "asr_worker", "persistence"):
+            relayed, direct = system.settings_of(name)[setting].split(",")
+            assert direct == second and len({first, second, relayed}) == 3
+
+
 def test_gateways_and_persistence_have_links_of_their_own(system: System) -> None:
     fronts = {system.settings_of(name)["BROKER_FRONTEND"] for name in ("gateway", "persistence")}
     assert len(fronts) == 2

@@ -16,5 +16,5 @@ def test_every_counter_of_the_broker_is_aimed_at() -> None:
     assert {
         *("front_malformed", "front_unexpected", "identity_mismatch"),
         *("back_malformed", "back_unexpected", "bad_ready", "unknown_worker"),
-        "stored_for_unknown_gateway",
+        *("stored_for_unknown_gateway", "system_refused"),
     } <= expected

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tools.lab.loadtest.plan import Plan, seconds, websocket_url
+from tools.lab.loadtest.plan import Plan, gateway_url, seconds
 from tools.lab.loadtest.user import Behaviour
 
 BEHAVIOUR = Behaviour(
@@ -58,14 +58,21 @@ def test_processes_share_the_sessions_and_every_text_is_right() -> None:
 
 
 @pytest.mark.parametrize(
-    "server, url",
-    [("h:8080", "ws://h:8080/ws/asr"), ("ws://10.0.0.1:1/ws/asr", "ws://10.0.0.1:1/ws/asr")],
+    "address, url",
+    [
+        ("h:8080", "ws://h:8080/ws/asr"),
+        ("ws://10.0.0.1:1/ws/asr", "ws://10.0.0.1:1/ws/asr"),
+        ("http://[::1]:1/", "ws://[::1]:1/ws/asr"),
+    ],
 )
-def test_servers(server: str, url: str) -> None:
-    assert websocket_url(server) == url
+def test_addresses(address: str, url: str) -> None:
+    assert gateway_url(address) == url
 
 
-@pytest.mark.parametrize("server", ["h", "", "http://h:1/", "wss://h:1/ws/asr"])
-def test_invalid_servers(server: str) -> None:
-    with pytest.raises(ValueError, match="not HOST:PORT"):
-        websocket_url(server)
+@pytest.mark.parametrize(
+    "address, message",
+    [("", "not the address"), ("h:x", "not the address"), ("wss://h:1/ws/asr", "no TLS")],
+)
+def test_invalid_addresses(address: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        gateway_url(address)

@@ -1,17 +1,20 @@
-"""A streaming Paraformer with random weights, and FunASR's own way to stream audio through one."""
+"""Paraformers with random weights, and FunASR's own way to stream audio through one."""
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from omegaconf import OmegaConf
 
 from asr_worker.recognizer import funasr_repairs
 from asr_worker.recognizer.paraformer_streaming import ParaformerStreaming
@@ -25,7 +28,8 @@ KERNEL = 11
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSize:
-    """The defaults are those of Paraformer-large-online (paraformer-zh-streaming)."""
+    """The defaults are those of Paraformer-large (paraformer-zh) and Paraformer-large-online
+    (paraformer-zh-streaming)."""
 
     width: int = 512
     inner: int = 2_048
@@ -43,7 +47,7 @@ TINY = NetworkSize(width=64, inner=256, encoder_blocks=3, decoder_blocks=2, char
 
 
 def configuration(size: NetworkSize) -> dict[str, Any]:
-    """The config.yaml of such a model."""
+    """The config.yaml of a streaming Paraformer."""
     attention = {"attention_heads": 4, "linear_units": size.inner, "kernel_size": KERNEL}
     return {
         "model": "ParaformerStreaming",
@@ -91,18 +95,49 @@ def configuration(size: NetworkSize) -> dict[str, Any]:
     }
 
 
+def offline_configuration(size: NetworkSize) -> dict[str, Any]:
+    """The config.yaml of a Paraformer."""
+    settings = configuration(size)
+    attention = ("attention_heads", "linear_units", "kernel_size")
+    encoder = {name: settings["encoder_conf"][name] for name in attention}
+    encoder |= {"output_size": size.width, "num_blocks": size.encoder_blocks}
+    encoder |= {"input_layer": "pe", "sanm_shfit": 0}
+    settings |= {"model": "Paraformer", "encoder": "SANMEncoder", "encoder_conf": encoder}
+    settings["frontend"] = "WavFrontend"
+    return settings
+
+
+def save(directory: Path, size: NetworkSize, *, tokens_per_frame: float, spread: float) -> None:
+    """Write a Paraformer as a directory that FunASR loads."""
+    settings = offline_configuration(size)
+    model = network(settings, len(size.tokens), tokens_per_frame=tokens_per_frame, spread=spread)
+    OmegaConf.save(OmegaConf.create(settings), directory / "config.yaml")
+    torch.save(model.state_dict(), directory / "model.pt")
+    (directory / "tokens.json").write_text(json.dumps(size.tokens), encoding="utf-8")
+    files = {
+        "init_param": "model.pt",
+        "config": "config.yaml",
+        "tokenizer_conf": {"token_list": "tokens.json"},
+    }
+    description = {"framework": "pytorch", "task": "auto-speech-recognition", "model": {}}
+    description |= {"file_path_metas": files}
+    (directory / "configuration.json").write_text(json.dumps(description), encoding="utf-8")
+
+
 def network(
     settings: dict[str, Any], tokens: int, *, tokens_per_frame: float, spread: float
 ) -> Any:
     """A FunASR model with random weights, the same for the same arguments. Its predictor gives a
     frame a weight of ``tokens_per_frame``, more or less as ``spread`` and the audio have it."""
+    from funasr.models.paraformer import model as _  # noqa: F401  # registers its class
+
     funasr_repairs.import_modules(ParaformerStreaming.modules)
     from funasr.register import tables
 
     torch.manual_seed(20)
     parts = ("encoder", "decoder", "predictor")
     named = {k: v for k, v in settings.items() if k in parts or k.removesuffix("_conf") in parts}
-    model = tables.model_classes["ParaformerStreaming"](
+    model = tables.model_classes[settings["model"]](
         input_size=FEATURES, vocab_size=tokens, **named, **settings["model_conf"]
     )
     with torch.no_grad():

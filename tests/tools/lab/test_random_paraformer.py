@@ -5,7 +5,7 @@ from itertools import islice, repeat
 
 import numpy as np
 
-from tools.lab.streaming_model import TINY, configuration, loaded, random_chunks, stream
+from tools.lab.random_paraformer import TINY, configuration, loaded, random_chunks, stream
 
 
 def test_a_stream_has_texts_for_its_chunks() -> None:

@@ -1,0 +1,73 @@
+"""Sources that names on the command line stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from asr_client.sources import AUDIO_SUFFIXES, Source, expand, total_size
+from gateway.audio.formats import FORMATS
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.wav", "a.MP3", "notes.txt", "deep/er/c.opus", "deep/talk[1].mp4"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"12345")
+    return tmp_path
+
+
+def names(found: tuple[list[Source], list[str]]) -> list[str]:
+    assert not found[1]
+    return [source.name for source in found[0]]
+
+
+@pytest.mark.usefixtures("directory")
+def test_a_directory_stands_for_the_audio_in_it() -> None:
+    assert names(expand(["."])) == ["a.MP3", "b.wav", "deep/er/c.opus", "deep/talk[1].mp4"]
+
+
+@pytest.mark.usefixtures("directory")
+def test_patterns_are_expanded_as_by_a_shell() -> None:
+    assert names(expand(["*.wav"])) == ["b.wav"]
+    assert names(expand(["**/*.opus"])) == ["deep/er/c.opus"]
+    assert names(expand([str(Path.cwd() / "*.wav")])) == [str(Path.cwd() / "b.wav")]
+
+
+@pytest.mark.usefixtures("directory")
+def test_a_file_may_have_any_name() -> None:
+    assert names(expand(["notes.txt", "deep/talk[1].mp4"])) == ["notes.txt", "deep/talk[1].mp4"]
+
+
+@pytest.mark.usefixtures("directory")
+def test_each_source_counts_once_and_keeps_its_place() -> None:
+    assert names(expand(["b.wav", "-", ".", "-", "https://h/x.mp3"]))[:2] == ["b.wav", "-"]
+    assert names(expand(["b.wav", "*.wav"])) == ["b.wav"]
+
+
+@pytest.mark.usefixtures("directory")
+def test_what_stands_for_nothing_is_told_and_the_rest_kept() -> None:
+    Path("empty").mkdir()
+    sources, errors = expand(["nowhere.wav", "*.flac", "empty", "b.wav"])
+    assert [source.name for source in sources] == ["b.wav"]
+    assert [error.partition(":")[0] for error in errors] == ["nowhere.wav", "*.flac", "empty"]
+
+
+@pytest.mark.parametrize(
+    "name, stem",
+    [("-", "stdin"), ("a/talk.tar.mp3", "talk.tar"), ("https://h/x.mp3?a=b.c", "x"), ("a/x", "x")],
+)
+def test_a_transcript_is_named_by_its_source(name: str, stem: str) -> None:
+    assert Source(name).stem == stem
+
+
+def test_the_size_of_all_is_known_if_each_is() -> None:
+    assert total_size([Source("a", 1), Source("b", 2)]) == 3
+    assert total_size([Source("a", 1), Source("-")]) is None
+
+
+def test_a_directory_stands_for_every_format_of_the_server() -> None:
+    assert {suffix for known in FORMATS for suffix in known.suffixes} <= AUDIO_SUFFIXES

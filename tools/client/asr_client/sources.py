@@ -1,0 +1,91 @@
+"""What ``asr transcribe`` is to transcribe: files, directories, patterns, URLs and ``-``."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+STDIN: Final = "-"
+_SUFFIXES: Final = (
+    ".3g2 .3gp .8svx .aac .ac3 .aif .aifc .aiff .amr .ape .asf .ast .au .avi .avr .awb .caf "
+    ".dts .flac .flv .gxf .m4a .m4b .m4v .mjpg .mka .mkv .mlp .mov .mp2 .mp3 .mp4 .mpeg .mpg "
+    ".mxf .nut .oga .ogg .opus .paf .pcm .pvf .ra .raw .rm .sf .snd .sox .sph .spx .thd .ts "
+    ".tta .voc .w64 .wav .weba .webm .wma .wmv .wtv .wv"
+)
+AUDIO_SUFFIXES: Final = frozenset(_SUFFIXES.split())
+"""Files that a directory stands for. A file that is named itself may have any name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One thing to transcribe. ``size`` is None if it is not known beforehand."""
+
+    name: str
+    size: int | None = None
+
+    @property
+    def is_file(self) -> bool:
+        return self.size is not None
+
+    @property
+    def stem(self) -> str:
+        """Name of its transcript, without an ending."""
+        if self.name == STDIN:
+            return "stdin"
+        return Path(self.name.partition("?")[0].rstrip("/")).stem or "audio"
+
+
+def expand(names: Iterable[str]) -> tuple[list[Source], list[str]]:
+    """Return the sources that ``names`` stand for, each once, and one line for each name that
+    stands for none.
+
+    A directory stands for the audio files in it, at any depth. A pattern such as ``*.mp3`` is
+    expanded here where the shell has not done it; ``**`` matches directories at any depth.
+    """
+    found: dict[str, Source] = {}
+    errors: list[str] = []
+    for name in names:
+        if name == STDIN or name.startswith(("http://", "https://")):
+            found.setdefault(name, Source(name))
+            continue
+        paths = _files(name)
+        if not paths:
+            errors.append(_why_none(name))
+        for path in paths:
+            try:
+                source = Source(str(path), path.stat().st_size)
+            except OSError as error:
+                errors.append(f"{path}: {error.strerror}")
+            else:
+                found.setdefault(source.name, source)
+    return list(found.values()), errors
+
+
+def _files(name: str) -> list[Path]:
+    path = Path(name)
+    if path.is_dir():
+        return sorted(
+            file
+            for file in path.rglob("*")
+            if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file()
+        )
+    if path.exists() or not glob.has_magic(name):
+        return [path]
+    # Path.glob() takes no absolute patterns.
+    found = [Path(match) for match in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207
+    return [path for path in found if path.is_file()]
+
+
+def _why_none(name: str) -> str:
+    if Path(name).is_dir():
+        return f"{name}: no audio file in this directory"
+    return f"{name}: no file matches this pattern"
+
+
+def total_size(sources: Sequence[Source]) -> int | None:
+    """Return the bytes of all sources; None if a size is not known."""
+    sizes = [source.size for source in sources if source.size is not None]
+    return sum(sizes) if len(sizes) == len(sources) else None
