@@ -23,6 +23,30 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("project")
 
 
+LONG_FILES = (
+    "tools/lab/bench/test_main.py",
+    "integration/test_several_brokers.py",
+    "integration/test_pages.py",
+    "integration/test_mixed_releases.py",
+    "simulation/test_schedule.py",
+    "tools/lab/hosts/test_main.py",
+    "integration/test_outside_contacts.py",
+    "integration/test_loadtest.py",
+    "tools/lab/loadtest/test_main.py",
+    "tools/lab/test_product_accuracy.py",
+    "asr_worker/recognizer/test_paraformer.py",
+    "asr_worker/recognizer/test_whisper.py",
+)
+"""Files that take long. With several processes they are the first, so that at the end none is busy
+with one of them while the others have nothing left to do."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        order = {Path(__file__).parent / name: place for place, name in enumerate(LONG_FILES)}
+        items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
 @dataclass(frozen=True)
 class EmbeddedServices:
     """Addresses of the run's PostgreSQL and Redis-protocol server."""

@@ -198,7 +198,7 @@ def fields_of(cls: type[Struct]) -> list[str]:
 
 def test_the_message_table() -> None:
     shown = {named(row[0]): re.findall(r"`(\w+)`", row[2]) for row in table(DOCS, "messages")}
-    classes = (messages.Place, messages.Segment, *typing.get_args(messages.Message))
+    classes = (messages.Place, messages.Segment, messages.Usage, *typing.get_args(messages.Message))
     assert shown == {cls.__name__: fields_of(cls) for cls in classes}
 
 
@@ -218,7 +218,7 @@ def test_the_error_codes() -> None:
 
 CARRIERS = {"Problem": 0, "Failure": 0, "AudioError": 0, "MessageError": 1, "AudioFailed": 0}
 """Callables that take an error code for a client, and its place among positional arguments."""
-UNNAMED = {"recognition_failed", "bad_message"}
+UNNAMED = {"recognition_failed", "bad_message", "audio_limit_reached"}
 """Codes that are defaults or constants."""
 
 
@@ -362,6 +362,7 @@ def distribution(requirement: str) -> str:
 
 REQUIREMENTS = [*requirements(ROOT / "pyproject.toml"), *alone(ROOT / "pyproject.toml")]
 NOT_IMPORTED = {
+    "fastapi-swagger": "its files are served",
     "python-multipart": "by Starlette, to read a form",
     "honcho": "a command",
     "huggingface-hub": "by name, in asr_worker/model_files/sources.py",
@@ -419,6 +420,8 @@ def test_the_commands_of_the_readme_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in set(re.findall(r"`?make ([a-z]+)`?", README)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    # The two that everything begins with, and that continuous integration calls.
+    assert {"run", "test"} <= set(re.findall(r"^make (\w+)", README, re.MULTILINE))
     assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 

@@ -28,7 +28,18 @@ TYPES: dict[type[MetricWrapperBase], str] = {
     Histogram: "histogram",
 }
 BOUNDED_LABELS = {
-    *("call", "code", "direction", "event", "kind", "lane", "outcome", "reason", "socket"),
+    *(
+        "broker",
+        "call",
+        "code",
+        "direction",
+        "event",
+        "kind",
+        "lane",
+        "outcome",
+        "reason",
+        "socket",
+    ),
     *("status", "process", "version", "python", "model", "device"),
 }
 """Allowed labels. A label whose values grow with sessions, clients or restarts is not allowed."""

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONG_FILES
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("asr_worker", "broker", "gateway", "persistence", "runtime", "tools", "wire")
 CLIENT = "tools/client/asr_client"
@@ -43,12 +45,16 @@ PRAGMA = re.compile(r"\s+# (?:type: ignore|noqa).*")
 OF_ONE_MACHINE = re.compile(r"(?<![\w.])/(?:home|root|Users|work|mnt)/\w")
 
 
+PROGRAMS = ROOT / "tests/public_clients/programs"
+"""They run with packages that are no dependencies, and nothing imports them."""
+
+
 def python_files(*folders: str) -> list[Path]:
     return sorted(
         path
         for folder in folders
         for path in (ROOT / folder).rglob("*.py")
-        if "__pycache__" not in path.parts
+        if "__pycache__" not in path.parts and path.parent != PROGRAMS
     )
 
 
@@ -270,7 +276,11 @@ def test_no_exception_is_swallowed() -> None:
 
 WALL_CLOCKS = {
     "broker.queue_counters": "when the counters in Redis were written",
+    "gateway.dialects.registry": "when a connection was opened, which Deepgram's protocol tells",
+    "gateway.admission.quotas": "the day and the second that limits of tokens are for",
     "gateway.session.registry": "when sessions began, for their rows",
+    "gateway.web.auth": "whether a token has expired",
+    "persistence.retention": "how old sessions are, and when they were deleted",
     "runtime.tracing": "when spans began, as collectors want it",
 }
 
@@ -327,6 +337,10 @@ def test_every_module_has_a_test_module_and_every_test_module_a_module() -> None
     tests = {path for name in PACKAGES for path in (ROOT / "tests" / name).rglob("test_*.py")}
     places(f"{name} has no test module" for path, name in modules.items() if path not in tests)
     places(f"{path.relative_to(ROOT)} tests no module" for path in sorted(tests - modules.keys()))
+
+
+def test_long_files_are_files() -> None:
+    places(f"tests/{name}" for name in LONG_FILES if not (ROOT / "tests" / name).is_file())
 
 
 # --------------------------------------------------------------------------------------- all texts

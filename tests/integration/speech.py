@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from asr_client import FinalResult, ServerBusyError, connect
-from tests.gateway.encoded_audio import encode
 from tools.lab.digit_speech import VOICES, expected_text, random_digits, speak
+from tools.lab.encoded_audio import encode
 
 ADMITTED_S_MAX = 60.0
 """From the first attempt to connect to the last one."""

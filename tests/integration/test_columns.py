@@ -18,8 +18,10 @@ from persistence.migrate import migrate
 from persistence.reads import SessionReader
 from persistence.store import write
 from tests.broker.driving import WELCOME, Driver, job
+from tests.persistence import sent
 from wire import codec, publication
 from wire.messages import Abilities, Message, Result, WorkerJob
+from wire.records import DEFAULT_TENANT
 
 BUFFER = Limits(batch_rows_max=1, batch_wait_s=0.0, pending_rows_max=9, pending_bytes_max=9_999)
 FOUND = {"language": "en", "confidence": 0.875}
@@ -33,6 +35,7 @@ def recognised(work: WorkerJob) -> Message:
     """The answer of a worker whose model found ``FOUND``."""
     limits = BatchLimits(jobs_max=1, audio_ms_max=60_000)
     book = JobBook(
+        system_id="",
         worker_id="worker-1",
         model="m",
         device="cpu",
@@ -65,17 +68,18 @@ def broker_output() -> tuple[Result, e.Publish]:
 
 async def test_fields_of_a_model_are_stored_and_shown(database: str) -> None:
     result, published = broker_output()
-    buffer = BatchBuffer(BUFFER)
+    buffer = BatchBuffer(BUFFER, "")
     buffer.receive(publication.encode(1, published.message), 0.0)
     batch = buffer.take_batch(0.0)
     assert batch is not None
     with psycopg.connect(database, autocommit=True) as connection:
         migrate(connection)
-        assert write(connection, batch.entries) == []
+        start = sent.entry(sent.started(), "session")
+        assert write(connection, [start, *batch.entries]) == []
     reader = SessionReader(database)
     await reader.open()
     try:
-        stored = await reader.session("session")
+        stored = await reader.session("session", DEFAULT_TENANT)
     finally:
         await reader.close()
     assert stored is not None

@@ -4,7 +4,6 @@ are written to build/screenshots."""
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import threading
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from asr_client import RefusedError, connect
+from asr_client import ServerBusyError, connect
 from tests.integration.browser import look_at, running_browser, visiting
 from tests.integration.speech import spoken
 from tools.lab.harness.stack import Stack
@@ -45,7 +44,7 @@ class Someone(threading.Thread):
         self._url = url
         self.spoke = threading.Event()
         self.may_go = threading.Event()
-        self.refused_code = ""
+        self.refusal: ServerBusyError | None = None
 
     def run(self) -> None:
         asyncio.run(self._visit())
@@ -57,8 +56,8 @@ class Someone(threading.Thread):
             try:
                 async with connect(self._url):
                     pass
-            except RefusedError as error:
-                self.refused_code = json.loads(str(error))["code"]
+            except ServerBusyError as error:
+                self.refusal = error
             self.spoke.set()
             await asyncio.to_thread(self.may_go.wait, 60)
             await session.finish()
@@ -72,23 +71,23 @@ def test_the_dashboard_shows_sessions_latency_and_workers(
     someone.start()
     try:
         assert someone.spoke.wait(60)
-        assert someone.refused_code == "max_connections"
+        assert someone.refusal is not None
         page.goto("/dashboard")
         expect(page.locator("#sessions")).to_have_text("1")
-        expect(page.locator("#sessions-note")).to_contain_text("Sessions so far: 1.")
+        expect(page.locator("#sessions-note")).to_contain_text("the gateways started: 1.")
         expect(page.locator("#latency")).to_have_text(re.compile(r"^[\d.]+ m?s$"))
         expect(page.locator("#latency-note")).to_have_text(
             re.compile(r"^p50 [\d.]+ m?s, p99 [\d.]+ m?s$")
         )
         expect(page.locator("#backlog")).to_have_text(re.compile(r"^\d+$"))
         expect(page.locator("#queue-note")).to_contain_text("wait about")
-        expect(page.locator("#workers-note")).to_contain_text("of 2 busy")
-        figures = page.locator("#workers tr").first.locator("td").all_text_contents()
-        assert re.fullmatch(r"[1-9]\d*", figures[0])
-        assert re.fullmatch(r"[\d.,]+×", figures[1]) and figures[1] != "0×"
-        assert re.fullmatch(r"[\d.]+ \([1-9]\d*\)", figures[2])
-        expect(page.locator("#refused dt")).to_have_text("All connections are in use.")
-        expect(page.locator("#refused dd")).to_have_text("1")
+        expect(page.locator("#models tr").first).to_contain_text("of 2")
+        expect(page.locator("#gateways tr").first).to_contain_text("0.1.0")
+        # The broker of the shared pipeline writes to another Redis database.
+        expect(page.locator("#workers")).to_contain_text("Unknown")
+        expect(page.locator("#incomplete")).to_contain_text("Not all of the system is known")
+        expect(page.locator("#errors dt")).to_have_text("All connections are in use.")
+        expect(page.locator("#errors dd")).to_have_text("1")
         look_at(page, "dashboard-busy")
     finally:
         someone.may_go.set()
@@ -105,10 +104,40 @@ def test_old_figures_are_called_old(page: Page) -> None:
     def lose(route: Route) -> None:
         route.abort()
 
-    page.route("**/api/v1/stats", lose)
+    page.route("**/api/v1/system", lose)
     expect(page.get_by_role("alert")).to_have_text(
         "No answer from the server; these are the last figures."
     )
     expect(page.locator("#sessions")).to_have_text("0")
-    page.unroute("**/api/v1/stats")
+    page.unroute("**/api/v1/system")
     expect(page.locator("#stale")).to_be_hidden()
+
+
+def test_the_dashboard_is_that_of_the_system_whichever_gateway_answers(stack: Stack) -> None:
+    stack.start("gateway7")
+    stack.wait_ready("gateway7")
+    try:
+        with running_browser() as browser:
+            for name in ("gateway", "gateway7"):
+                with visiting(browser, stack.http_url(name)) as page:
+                    page.goto("/dashboard")
+                    expect(page.locator("#gateway")).to_have_text(
+                        "Figures of 2 gateways; the broker knows 2."
+                    )
+                    expect(page.locator("#gateways tr")).to_have_count(2)
+                    expect(page.locator("#incomplete")).to_be_hidden()
+                    figures = page.locator("#workers tr").first.locator("td").all_text_contents()
+                    assert figures[:2] == ["demo", "cpu"]
+                    assert re.fullmatch(r"\d+ %", figures[6])
+                    assert re.fullmatch(r"[1-9][\d,]* MiB", figures[7])
+                    services = page.locator("#services")
+                    for service in ("Broker", "Persistence"):
+                        expect(services.locator("tr", has_text=service)).to_contain_text("MiB")
+                    for store in ("PostgreSQL", "Redis"):
+                        expect(services.locator("tr", has_text=store)).to_contain_text("answers")
+                    look_at(page, "dashboard")
+                    page.get_by_role("button", name="中文").click()
+                    look_at(page, "dashboard-zh")
+    finally:
+        with stack.processes.pop("gateway7"):
+            pass

@@ -21,14 +21,14 @@ from asr_client import FinalResult, connect
 from runtime import tracing
 from runtime.metrics import PORT_OFFSETS
 from tests.conftest import EmbeddedServices
-from tests.gateway.encoded_audio import encode
+from tests.deploy.test_monitoring import QUERIES, alerts
 from tests.integration.collector import CollectedSpan, Collector, collector
 from tests.integration.exposition import Exposition, parse, problems, scrape
 from tests.integration.resuming_client import ResumingClient
 from tests.integration.speech import slices, spoken
 from tests.promql import Query
-from tests.test_deploy import QUERIES, alerts
 from tests.test_metrics import METRICS, OWNERS
+from tools.lab.encoded_audio import encode
 from tools.lab.harness import database
 from tools.lab.harness.ports import free_port
 from tools.lab.harness.stack import Stack, running_stack, wait_until
@@ -304,6 +304,23 @@ def test_log_events_of_a_session_have_its_id(observed: Observed) -> None:
         ]
         assert events[0] == "session_started" and events[-1] == "session_ended"
         assert ("session_resumed" in events) == (session_id == observed.sessions[1])
+
+
+def test_the_last_line_of_a_session_tells_all_of_it(observed: Observed) -> None:
+    lines = {
+        line["session_id"]: line
+        for line in observed.stack.processes["gateway"].events
+        if line["event"] == "session_ended"
+    }
+    for session_id in observed.sessions[:2]:
+        line = lines[session_id]
+        assert line["status"] == "completed"
+        assert line["dialect"] == "native" and line["client"] == "127.0.0.1"
+        assert line["words"] > 0 and line["segments"] > 0
+        assert 0 < line["latency_p50_ms"] <= line["latency_p95_ms"]
+        assert line["workers"]
+    assert lines[observed.sessions[1]]["resumes"] == 1
+    assert sum(lines[observed.sessions[2]]["errors"].values()) > 0
 
 
 # ------------------------------------------------------------------------------------------- traces

@@ -22,6 +22,7 @@ from persistence.store import write
 from tests.persistence import sent
 from wire.messages import Failure, Record, Token
 from wire.records import (
+    DEFAULT_TENANT,
     RecordBody,
     SegmentCopy,
     SessionDeleted,
@@ -124,8 +125,11 @@ async def test_rows_are_shown_and_sessions_resumed(database: str) -> None:
     reader = SessionReader(database)
     await reader.open()
     try:
-        shown, state = await reader.session("s"), await reader.resume_state("s")
-        done = await reader.resume_state("done")
+        shown, state = (
+            await reader.session("s", DEFAULT_TENANT, chunks=True),
+            await reader.resume_state("s", DEFAULT_TENANT),
+        )
+        done = await reader.resume_state("done", DEFAULT_TENANT)
     finally:
         await reader.close()
     assert shown is not None and state is not None and done is not None

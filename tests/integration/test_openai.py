@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
+import json
 import random
 import re
 from collections.abc import AsyncIterator
@@ -17,9 +19,9 @@ import psycopg
 import pytest
 
 from gateway.session.transcript import join_texts
-from tests.gateway.encoded_audio import encode
 from tests.integration.dialect_clients import funasr, funasr_start
 from tests.integration.speech import Spoken, say, spoken
+from tools.lab.encoded_audio import encode, encode_tracks
 from tools.lab.harness.stack import Stack
 
 LONG_FILE_S = 600
@@ -48,6 +50,26 @@ async def test_a_file_of_any_container(
         model="whisper-1", file=file_of(audio, container, rate_hz)
     )
     assert answer.text == audio.text
+
+
+async def test_the_answer_tells_which_channel_of_a_file_was_used(stack: Stack) -> None:
+    """Opposite channels, whose mean is silence."""
+    audio = spoken(4_012)
+    file = encode_tracks([np.stack([audio.pcm, -audio.pcm])], "m4a", 48_000)
+    message = "of 2 audio channels, the loudest alone was used: number "
+    async with httpx2.AsyncClient(base_url=stack.http_url(), timeout=60) as http:
+        for response_format in ("json", "srt"):
+            fields = {"model": "whisper-1", "response_format": response_format}
+            answer = await http.post(
+                "/v1/audio/transcriptions", data=fields, files={"file": ("a.m4a", file)}
+            )
+            assert answer.status_code == 200
+            if response_format == "json":
+                assert answer.json()["text"] == audio.text
+                assert answer.json()["warnings"] == json.loads(answer.headers["X-Warnings"])
+            (warning,) = json.loads(answer.headers["X-Warnings"])
+            assert warning["code"] == "loudest_only"
+            assert warning["message"].startswith(message)
 
 
 async def test_every_response_format(client: openai.AsyncOpenAI) -> None:
@@ -79,6 +101,17 @@ async def test_every_response_format(client: openai.AsyncOpenAI) -> None:
     for subtitles in (srt, vtt):
         lines = re.findall(r"-->.*\n((?:.+\n)+)", subtitles)
         assert join_texts(" ".join(lines).split("\n")) == audio.text
+
+
+async def test_a_file_in_json(stack: Stack) -> None:
+    """As OpenRouter's clients and Open WebUI send it."""
+    audio = spoken(4_015)
+    data = base64.b64encode(file_of(audio)[1]).decode()
+    body = {"model": "demo", "input_audio": {"data": data, "format": "wav"}, "temperature": 0}
+    async with httpx2.AsyncClient(base_url=stack.http_url(), timeout=60) as http:
+        answer = await http.post("/v1/audio/transcriptions/", json=body)
+    assert answer.status_code == 200 and answer.json()["text"] == audio.text
+    assert "warnings" not in answer.json()
 
 
 async def test_a_streamed_answer(client: openai.AsyncOpenAI) -> None:
@@ -121,12 +154,12 @@ async def test_a_file_is_stored_like_a_session(stack: Stack, client: openai.Asyn
 @pytest.mark.parametrize(
     ("fields", "file", "status", "code"),
     [
-        ({}, b"x" * 10_000, 415, "unsupported_format"),
+        ({}, b"x" * 10_000, 400, "unsupported_format"),
         ({}, b"fLaC" + b"x" * 10_000, 400, "bad_audio"),
-        ({"model": ""}, b"", 400, "invalid_value"),
+        ({"model": ""}, b"", 400, "missing_required_parameter"),
         ({"response_format": "xml"}, b"", 400, "invalid_value"),
         ({"temperature": "hot"}, b"", 400, "invalid_value"),
-        ({"timestamp_granularities[]": "word"}, b"", 400, "invalid_value"),
+        ({"timestamp_granularities[]": "word"}, b"", 400, "empty_file"),
         ({"prompt": "long" * 20_000}, b"", 400, "bad_form"),
     ],
 )
@@ -148,7 +181,7 @@ async def test_errors_in_the_shape_of_its_api(
 async def test_requests_without_a_form(stack: Stack) -> None:
     async with httpx2.AsyncClient(base_url=stack.http_url(), timeout=30) as http:
         path = "/v1/audio/transcriptions"
-        assert (await http.post(path, json={})).status_code == 415
+        assert (await http.post(path, content="a=b")).status_code == 415
         only_model = await http.post(path, data={}, files={"model": (None, "demo")})
         assert only_model.json()["error"]["param"] == "file"
 

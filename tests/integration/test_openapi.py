@@ -23,18 +23,26 @@ CHECKS = [
     content_type_conformance,
     response_schema_conformance,
 ]
-WITH_INPUT = ("history", "session_id", "transcriptions")
+WITH_INPUT = ("history", "session_id", "transcriptions", "export", "submit", "task_id")
 OPERATIONS = [
     ("GET", "/api/v1/health"),
     ("GET", "/api/v1/admission"),
     ("GET", "/api/v1/history"),
     ("GET", "/api/v1/session/{session_id}"),
     ("DELETE", "/api/v1/session/{session_id}"),
+    ("POST", "/api/v1/export"),
+    ("GET", "/api/v1/asr/history"),
     ("GET", "/api/v1/asr/queue/status"),
+    ("GET", "/api/v1/asr/result/{task_id}"),
+    ("POST", "/api/v1/asr/retry/{task_id}"),
+    ("POST", "/api/v1/asr/submit"),
+    ("DELETE", "/api/v1/asr/task/{task_id}"),
     ("GET", "/api/v1/stats"),
+    ("GET", "/api/v1/system"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/{name}"),
     ("POST", "/v1/audio/transcriptions"),
+    ("POST", "/v1/audio/translations"),
 ]
 
 

@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, WebSocketRoute
+from playwright.sync_api import Browser, Page, Route, WebSocketRoute, expect
 
 from tests.gateway.web.static_pages import served_pages
 from tests.integration.browser import running_browser
@@ -108,25 +108,59 @@ def test_latency_is_counted_from_the_last_sound(page: Page) -> None:
     assert unknown is None and median == first
 
 
-def test_a_transcript_as_srt_and_text(page: Page) -> None:
+def test_words_have_the_times_of_the_model_or_their_share(page: Page) -> None:
     page.goto("/")
-    srt, text, clocks = page.evaluate(
+    exact, shared, chinese = page.evaluate(
         """async () => {
-            const { asSrt, asText, clock } = await import("/static/formats.js");
-            const segments = [
-                { start_ms: 0, end_ms: 1234.4, text: "one two" },
-                { start_ms: 2000, end_ms: 3000, code: "deadline" },
-                { start_ms: 3_725_040, end_ms: 3_726_000, text: "三四", speaker: 2 },
+            const { timedWords } = await import("/static/words.js");
+            const times = (segment) =>
+                timedWords({ start_ms: 1000, end_ms: 3000, ...segment })
+                    .map(({ text, at, startMs, endMs }) => [text, at, startMs, endMs]);
+            const tokens = [[1100, 1500], [2000, 2600]].map(([start_ms, end_ms]) =>
+                ({ text: "?", start_ms, end_ms }));
+            return [
+                times({ text: "one, two.", tokens }),
+                times({ text: "ab  cd", tokens: tokens.slice(1) }),
+                times({ text: "你好，ok", tokens: [] }),
             ];
-            return [asSrt(segments), asText(segments), [0, 65_400, 3_725_040].map(clock)];
         }"""
     )
-    assert srt == (
-        "1\n00:00:00,000 --> 00:00:01,234\none two\n\n"
-        "2\n01:02:05,040 --> 01:02:06,000\nSpeaker 2: 三四\n"
+    assert exact == [["one,", 0, 1100, 1500], ["two.", 5, 2000, 2600]]
+    assert shared == [["ab", 0, 1000, 2000], ["cd", 4, 2000, 3000]]
+    assert [word[:2] for word in chinese] == [["你", 0], ["好，", 1], ["ok", 3]]
+
+
+def test_a_recording_as_a_file_that_browsers_play(page: Page) -> None:
+    page.goto("/")
+    rate, seconds, loudest = page.evaluate(
+        """async () => {
+            const { wavOf } = await import("/static/wav.js");
+            const chunk = Int16Array.from({ length: 1600 }, (_, i) => (i === 800 ? 16384 : 0));
+            const bytes = await wavOf([chunk.buffer, chunk.buffer]).arrayBuffer();
+            const context = new OfflineAudioContext(1, 1, 16000);
+            const audio = await context.decodeAudioData(bytes);
+            return [audio.sampleRate, audio.duration, Math.max(...audio.getChannelData(0))];
+        }"""
     )
-    assert text == "one two\n三四\n"
-    assert clocks == ["0:00", "1:05", "1:02:05"]
+    assert (rate, seconds) == (16_000, pytest.approx(0.2))
+    assert loudest == pytest.approx(0.5, abs=0.01)
+
+
+def test_files_have_names_that_people_recognise(page: Page) -> None:
+    page.goto("/")
+    names = page.evaluate(
+        """async () => {
+            const { fileName } = await import("/static/exports.js");
+            const startedAt = new Date(2026, 4, 3, 9, 5);
+            return ["Team meeting.v2.mp3", "", "a/b:c.wav"].map(
+                (name) => fileName({ name, startedAt }, "srt"));
+        }"""
+    )
+    assert names == [
+        "2026-05-03_09-05_Team meeting.v2.srt",
+        "2026-05-03_09-05_recording.srt",
+        "2026-05-03_09-05_a_b_c.srt",
+    ]
 
 
 # ----------------------------------------------------------------------------------- the protocol
@@ -281,6 +315,55 @@ def test_a_lost_connection_is_resumed_where_the_server_says(page: Page) -> None:
     assert not events(outcome, "restarted")
 
 
+def test_a_session_goes_on_after_a_reload(page: Page) -> None:
+    """Its texts are sent again, and what is recorded from now on follows what the server has."""
+
+    def resumes(server: Server, socket: WebSocketRoute, message: Any) -> None:
+        if action(message) == "start":
+            acknowledge(socket, "token-2", at=7, resumed=True)
+            segment(socket, 0)
+        elif action(message) == "finish":
+            finish(socket)
+
+    server = Server([resumes])
+    page.route_web_socket("**/ws/asr*", server.connect)
+    page.goto("/")
+    started, texts = page.evaluate(
+        """async () => {
+            const { AsrSession } = await import("/static/asr-client.js");
+            const { LiveSource } = await import("/static/sources.js");
+            const source = new LiveSource();
+            const session = new AsrSession({
+                url: location.origin.replace("http", "ws") + "/ws/asr",
+                source, sessionId: "kept", token: "token-1",
+            });
+            const [started, texts] = [[], []];
+            session.addEventListener("started", ({ detail }) => {
+                started.push(detail);
+                source.startAt(detail.nextChunk);
+            });
+            session.addEventListener("segment", ({ detail }) => texts.push(detail.text));
+            source.push(new Uint8Array(100).fill(1)); // before the answer
+            source.end();
+            await session.run();
+            return [started, texts];
+        }"""
+    )
+    assert started == [{"token": "token-2", "nextChunk": 7, "warnings": []}]
+    assert texts == ["text 0"]
+    assert server.starts[0]["resume_token"] == "token-1"
+    assert server.starts[0]["next_segment_index"] == 0
+    assert numbers(server.chunks[0]) == [1]
+
+
+@pytest.mark.parametrize("code", ["bad_message", "unknown_model"])
+def test_a_start_that_the_server_refuses_is_the_end(page: Page, code: str) -> None:
+    def refuses(server: Server, socket: WebSocketRoute, message: Any) -> None:
+        tell(socket, "error", code=code, message="hotwords: at most 200 words")
+
+    assert talk(page, Server([refuses]))["ended"] == {"failed": code}
+
+
 def test_an_unknown_session_starts_again_with_a_new_token(page: Page) -> None:
     server = Server([breaks_after_three, breaks_after_three, whole])
     outcome = talk(page, server)
@@ -307,17 +390,71 @@ def test_some_errors_are_the_end(page: Page, code: str) -> None:
     assert events(outcome, "state")[-1] == "failed"
 
 
+def lost(server: Server, socket: WebSocketRoute, message: Any) -> None:
+    socket.close(code=1012)
+
+
+def taken(server: Server, socket: WebSocketRoute, message: Any) -> None:
+    tell(socket, "error", code="session_exists", message="this session_id is taken")
+
+
 def test_an_id_that_is_taken_by_our_own_lost_start_is_replaced(page: Page) -> None:
-    def lost(server: Server, socket: WebSocketRoute, message: Any) -> None:
-        socket.close(code=1012)
-
-    def taken(server: Server, socket: WebSocketRoute, message: Any) -> None:
-        tell(socket, "error", code="session_exists", message="this session_id is taken")
-
     server = Server([lost, taken, whole])
     outcome = talk(page, server)
     assert outcome["ended"]["text"] == "all"
     assert len({start["session_id"] for start in server.starts}) == 2
+
+
+def run_file(page: Page, server: Server, script: str = "await item.runFile();") -> Any:
+    """A transcription of a file with ``server``: its state, id and name, after ``script``."""
+    page.route_web_socket("**/ws/asr*", server.connect)
+    page.goto("/")
+    return page.evaluate(
+        """async (script) => {
+            const { Transcription } = await import("/static/transcription.js");
+            const { nameOf } = await import("/static/remembered.js");
+            const file = new File(["RIFF    WAVE", new Uint8Array(99)], "a.wav");
+            const item = new Transcription({ file });
+            const AsyncFunction = (async () => {}).constructor;
+            await new AsyncFunction("item", "file", script)(item, file);
+            const { state, sessionId } = item;
+            return { state, sessionId, name: nameOf(sessionId) };
+        }""",
+        script,
+    )
+
+
+def test_a_transcription_has_the_id_and_name_of_the_session_that_replaced_its_first(
+    page: Page,
+) -> None:
+    server = Server([lost, taken, whole])
+    outcome = run_file(page, server)
+    assert outcome == {
+        "state": "done",
+        "sessionId": server.starts[-1]["session_id"],
+        "name": "a.wav",
+    }
+
+
+def test_a_file_that_is_given_up_while_the_browser_reads_it_is_not_sent(page: Page) -> None:
+    """Another one may be transcribed by then."""
+    server = Server([])
+    outcome = run_file(
+        page,
+        server,
+        """
+            let read;
+            const head = file.slice(0, 12);
+            const reading = new Promise((resolve) => { read = resolve; });
+            file.slice = () => ({ arrayBuffer: () => reading });
+            const running = item.runFile();
+            item.leave();
+            read(await head.arrayBuffer());
+            await running;
+        """,
+    )
+    assert outcome["state"] == "left"
+    assert not server.addresses
 
 
 def test_a_replay_of_dropped_audio_fails(page: Page) -> None:
@@ -395,3 +532,236 @@ def test_session_ids_without_a_secure_context(page: Page) -> None:
     )
     assert len(set(found)) == 50
     assert all(len(one) == 36 and one[14] == "4" and one[19] in "89ab" for one in found)
+
+
+# --------------------------------------------------------------------------- what the page asks for
+
+
+def serve_home(page: Page) -> None:
+    home = PAGES["index.html"]
+    page.route("**/", lambda route: route.fulfill(body=home.content, content_type="text/html"))
+
+
+ABILITIES = {
+    "languages": ["en", "zh"],
+    "takes_language": True,
+    "hotwords": "bias",
+    "speakers": True,
+}
+
+
+def test_options_are_sent_and_warnings_and_tags_are_shown(page: Page) -> None:
+    """Two models: a choice of either. The second one has no use for hotwords."""
+
+    def answers(server: Server, socket: WebSocketRoute, message: Any) -> None:
+        if action(message) == "start":
+            warning = {"code": "language_ignored", "message": "no"}
+            odd = {"code": "of_a_newer_server", "message": "its words"}
+            tell(
+                socket,
+                "ack",
+                status="session_started",
+                resume_token="t",
+                next_chunk_index=0,
+                warnings=[warning, odd],
+            )
+            for index, speaker in enumerate([1, 2]):
+                tell(
+                    socket,
+                    "chunk_result",
+                    segment_index=index,
+                    start_ms=0,
+                    end_ms=900,
+                    text="hello",
+                    speaker=speaker,
+                    confidence=0.923,
+                    emotion="happy",
+                    events=["laughter"],
+                )
+        elif action(message) == "finish":
+            finish(socket)
+
+    server = Server([answers])
+    served = [
+        {"name": "large", "abilities": ABILITIES},
+        {"name": "small", "abilities": {**ABILITIES, "hotwords": "none"}},
+    ]
+    page.route_web_socket("**/ws/asr*", server.connect)
+    serve_home(page)
+    health = {"status": "ok", "models": [], "served": served}
+    page.route("**/api/v1/health", lambda route: route.fulfill(json=health))
+    page.route("**/api/v1/history*", lambda route: route.fulfill(json={"records": []}))
+    page.goto("/")
+    page.get_by_text("Options").click()
+    page.get_by_label("Spoken language").select_option(label="Chinese")
+    page.get_by_label("Words to expect").fill("Kumru, 北京、 Ørsted ,")
+    page.get_by_label("Model").select_option("large")
+    page.set_input_files(
+        "#file", {"name": "a.wav", "mimeType": "audio/wav", "buffer": b"RIFF    WAVE" + bytes(99)}
+    )
+    page.wait_for_selector("body[data-state=done]")
+    start = server.starts[0]
+    assert start["model"] == "large" and start["language"] == "zh" and start["speakers"]
+    assert start["hotwords"] == ["Kumru", "北京", "Ørsted"]
+    warnings = page.locator("#warnings p").all_text_contents()
+    assert warnings == [
+        "The model cannot be told a language; the choice has no effect.",
+        "its words",
+    ]
+    line = page.locator("#lines .line").first
+    assert line.locator(".tag").all_text_contents() == ["happy", "laughter"]
+    assert line.locator(".confidence").text_content() == "92 %"
+    colours = page.locator(".speaker").evaluate_all(
+        "all => all.map(e => getComputedStyle(e).color)"
+    )
+    assert len(set(colours)) == 2
+    page.get_by_label("Model").select_option("small")
+    assert page.get_by_label("Words to expect").is_hidden()
+    page.reload()
+    page.get_by_text("Options").click()
+    assert page.get_by_label("Spoken language").input_value() == "zh"
+
+
+def test_the_history_has_pages_and_is_searched_while_typing(page: Page) -> None:
+    asked: list[dict[str, str]] = []
+
+    def answer(route: Route) -> None:
+        query = dict(parse_qsl(urlsplit(route.request.url).query))
+        asked.append(query)
+        first = int(query.get("cursor", 0))
+        records = [
+            {
+                "session_id": f"s{number}",
+                "preview": f"text {number} {query.get('q', '')}",
+                "created_at": "2026-05-03T09:05:00Z",
+                "duration": 61,
+                "status": "completed",
+            }
+            for number in range(first, first + 2)
+        ]
+        cursor = str(first + 2) if first < 2 else None
+        route.fulfill(json={"records": records, "next_cursor": cursor})
+
+    serve_home(page)
+    page.route("**/api/v1/history*", answer)
+    page.goto("/")
+    texts = page.locator("#history .history-text")
+    more = page.get_by_role("button", name="More")
+    expect(texts).to_have_count(2)
+    more.click()
+    expect(texts).to_have_count(4)
+    expect(page.locator("#history .history-view").nth(2)).to_be_focused()
+    assert more.is_hidden()
+    page.get_by_role("searchbox").press_sequentially("wor 天 ab")
+    expect(texts.first).to_have_text("text 0 wor 天 ab*")
+    assert len(asked) < 6, "not a request for each letter"
+    page.get_by_role("searchbox").fill("天气")
+    expect(texts.first).to_have_text("text 0 天气")
+    page.route("**/api/v1/history*", lambda route: route.fulfill(json={"records": []}))
+    page.get_by_role("searchbox").fill("nothing")
+    expect(page.locator("#history-note")).to_have_text("No text has these words.")
+
+
+def view_s1(page: Page) -> None:
+    """Show a stored session of two segments."""
+    record = {"session_id": "s1", "created_at": "2026-05-03T09:05:00Z", "duration": 2}
+    segments = [
+        {"segment_index": n, "start_ms": 1000 * n, "end_ms": 1000 * n + 900, "text": text}
+        for n, text in enumerate(["one", "two"])
+    ]
+    listed = {**record, "preview": "one two", "status": "completed"}
+    serve_home(page)
+    page.route("**/api/v1/history*", lambda route: route.fulfill(json={"records": [listed]}))
+    stored = {**record, "live": False, "segments": segments}
+    page.route("**/api/v1/session/s1", lambda route: route.fulfill(json=stored))
+    page.goto("/")
+    page.get_by_role("button", name="View the session").click()
+    expect(page.locator("#lines .line")).to_have_count(2)
+
+
+def test_a_stored_text_enters_the_list_with_its_first_edit(page: Page) -> None:
+    """A line that is emptied stays, until its new text is typed."""
+    view_s1(page)
+    expect(page.locator("#queue li")).to_have_count(0)
+    page.get_by_role("button", name="Edit", exact=True).click()
+    line = page.get_by_role("textbox", name="Text at 0:00")
+    line.fill("")
+    expect(page.locator("#queue li")).to_have_count(1)
+    expect(page.locator("#warnings")).to_contain_text("this browser keeps your text")
+    expect(line).to_be_focused()
+    line.press_sequentially("three")
+    page.get_by_role("button", name="Edit", exact=True).click()
+    expect(page.locator("#lines .words")).to_have_text(["three", "two"])
+
+
+def edit_first(page: Page, text: str) -> None:
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.get_by_role("textbox", name="Text at 0:00").fill(text)
+    page.get_by_role("button", name="Edit", exact=True).click()
+
+
+def test_edits_outlive_the_page_and_are_exported(page: Page) -> None:
+    view_s1(page)
+    edit_first(page, "nine")
+    view_s1(page)  # loads the page again
+    expect(page.locator("#lines .words")).to_have_text(["nine", "two"])
+    expect(page.locator("#warnings")).to_contain_text("of the last 100 edited sessions")
+    exported: list[Any] = []
+
+    def export(route: Route) -> None:
+        exported.append(route.request.post_data_json)
+        route.fulfill(body="")
+
+    page.route("**/api/v1/export*", export)
+    with page.expect_download():
+        page.locator("[data-download=text]").click()
+    assert [segment["text"] for segment in exported[0]["segments"]] == ["nine", "two"]
+    edit_first(page, "nine two")
+    page.get_by_role("button", name="off this list").click()
+    page.get_by_role("alertdialog").get_by_role("button", name="Drop").click()
+    view_s1(page)
+    expect(page.locator("#lines .words")).to_have_text(["one", "two"])
+
+
+def test_edits_of_the_newest_sessions_are_kept(page: Page) -> None:
+    page.goto("/")
+    kept = page.evaluate("""async () => {
+        const { EDITED_MAX, dropEdits, editsOf, keepEdit } = await import("/static/remembered.js");
+        for (let n = 0; n <= EDITED_MAX; n++) keepEdit(`s${n}`, 0, `text ${n}`);
+        dropEdits("s2");
+        return [0, 1, 2, EDITED_MAX].map((n) => editsOf(`s${n}`));
+    }""")
+    assert kept == [{}, {"0": "text 1"}, {}, {"0": "text 100"}]
+
+
+def test_edits_that_the_browser_does_not_keep_are_told(page: Page) -> None:
+    page.add_init_script("Storage.prototype.setItem = () => { throw new DOMException('full'); };")
+    view_s1(page)
+    edit_first(page, "nine")
+    expect(page.locator("#warnings")).to_contain_text("Edited on this page")
+
+
+def test_the_microphone_can_be_chosen(page: Page) -> None:
+    page.context.grant_permissions(["microphone"])
+    serve_home(page)
+    page.goto("/")
+    # Browsers tell names once the microphone was allowed.
+    page.evaluate(
+        """() => navigator.mediaDevices.getUserMedia({ audio: true })
+            .then(() => navigator.mediaDevices.dispatchEvent(new Event("devicechange")))"""
+    )
+    page.get_by_text("Options").click()
+    chosen = page.locator("#device")
+    chosen.locator("option").nth(2).wait_for(state="attached")
+    assert chosen.locator("option").first.text_content() == "Default"
+    chosen.select_option(index=2)
+    wanted = page.evaluate(
+        """() => new Promise((resolve) => {
+            navigator.mediaDevices.getUserMedia = async ({ audio }) => {
+                resolve(audio.deviceId.ideal);
+                throw new DOMException("", "NotAllowedError");
+            };
+            document.querySelector("#record").click();
+        })"""
+    )
+    assert wanted == chosen.input_value()

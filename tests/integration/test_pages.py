@@ -10,10 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, WebSocketRoute, expect
+from playwright.sync_api import (
+    Browser,
+    FilePayload,
+    Page,
+    Route,
+    WebSocketRoute,
+    expect,
+)
 
-from tests.gateway.encoded_audio import encode
 from tests.integration.browser import (
+    WAIT_MS,
     WIDTHS,
     assert_accessible,
     assert_fits,
@@ -27,6 +34,7 @@ from tests.integration.browser import (
 )
 from tests.integration.speech import Spoken, spoken
 from tools.lab.digit_speech import expected_text, speak
+from tools.lab.encoded_audio import encode
 from tools.lab.harness.stack import Stack
 
 DIGITS, VOICE = "925173", "en_slt"
@@ -52,7 +60,7 @@ def page(browser: Browser, stack: Stack) -> Iterator[Page]:
 
 
 def lines(page: Page) -> str:
-    return " ".join(page.locator("#lines .line > span").all_text_contents())
+    return " ".join(page.locator("#lines .words").all_text_contents())
 
 
 def wait_for_state(page: Page, state: str) -> None:
@@ -69,6 +77,7 @@ def wait_for_all_words(page: Page, audio: Spoken) -> None:
         "count => document.querySelector('#lines').textContent.split(/\\s+|\\d+:\\d+/)"
         ".filter(Boolean).length >= count",
         arg=len(audio.text.split()),
+        timeout=len(audio.pcm) / 16 + WAIT_MS,
     )
 
 
@@ -103,12 +112,12 @@ def test_speak_see_find_and_delete(page: Page, said: Spoken) -> None:
     page.get_by_role("button", name="中文").click()
     expect(newest.locator(".history-view")).to_have_text("查看")
     page.get_by_role("button", name="English").click()
+    page.get_by_role("button", name="Take Recording").click()
+    expect(page.locator("#lines .line")).to_have_count(0)
     newest.get_by_role("button", name="View the session").click()
-    expect(page.locator("#viewer-lines .line > span")).to_have_text(
-        page.locator("#lines .line > span").all_text_contents()
-    )
+    expect(page.locator("#state")).to_have_text("Done, stored")
+    assert lines(page) == said.text
     assert_accessible(page)
-    page.keyboard.press("Escape")
     session_id = newest.get_attribute("data-session")
     newest.get_by_role("button", name="Delete the session").click()
     # The harmless answer has the focus.
@@ -166,6 +175,7 @@ def test_a_killed_gateway_loses_no_word(page: Page, own_gateway: Stack, said: Sp
     screenshot(page, "reconnecting")
     assert_accessible(page)
     own_gateway.start("gateway7", PORT=str(own_gateway.ports["gateway7"]))
+    own_gateway.wait_ready("gateway7")
     wait_for_state(page, "live")
     wait_for_all_words(page, said)
     page.get_by_role("button", name="Stop").click()
@@ -175,7 +185,7 @@ def test_a_killed_gateway_loses_no_word(page: Page, own_gateway: Stack, said: Sp
 
 
 @pytest.mark.parametrize("container", ["wav", "webm", "mp3"])
-def test_a_file_and_its_downloads(page: Page, container: str) -> None:
+def test_a_file_and_its_downloads(page: Page, stack: Stack, container: str) -> None:
     audio = spoken(71, voice="en_rms", digits=(6, 6))
     page.goto("/")
     data = encode(audio.pcm, container, 48_000 if container == "webm" else 16_000, 1)
@@ -186,17 +196,152 @@ def test_a_file_and_its_downloads(page: Page, container: str) -> None:
     wait_for_state(page, "done")
     assert lines(page) == audio.text
     assert "real time" in (page.locator("#latency").text_content() or "")
-    with page.expect_download() as srt:
-        page.get_by_role("button", name="Download as SRT").first.click()
-    text = Path(srt.value.path()).read_text(encoding="utf-8")
-    assert text.startswith("1\n00:00:00,") and " --> 00:00:" in text
-    with page.expect_download() as plain:
-        page.get_by_role("button", name="Download as text").first.click()
-    assert Path(plain.value.path()).read_text(encoding="utf-8").split() == audio.text.split()
+    # The history is read again when the session has ended.
+    expect(page.locator("#history .history-name").first).to_have_text(name)
+    session_id = page.locator("#history li").first.get_attribute("data-session")
+    stem = r"\d{4}-\d\d-\d\d_\d\d-\d\d_speech"
+    for kind, suffix in {"text": "txt", "srt": "srt", "vtt": "vtt", "json": "json"}.items():
+        with page.expect_download() as download:
+            page.locator(f"[data-download={kind}]").click()
+        assert re.fullmatch(rf"{stem}\.{suffix}", download.value.suggested_filename)
+        url = f"{stack.http_url()}/api/v1/session/{session_id}?format={kind}"
+        assert Path(download.value.path()).read_bytes() == page.request.get(url).body()
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.get_by_role("button", name="Copy", exact=True).click()
     expect(page.locator("#said")).to_have_text("Copied.")
     assert page.evaluate("navigator.clipboard.readText()").split() == audio.text.split()
+
+
+def speech_file(name: str, audio: Spoken) -> FilePayload:
+    data = encode(audio.pcm, "wav", 16_000, 1)
+    return {"name": name, "mimeType": "audio/wav", "buffer": data}
+
+
+def test_all_of_several_files_are_transcribed(page: Page) -> None:
+    audios = {f"speech {i}.wav": spoken(90 + i, voice="en_rms", digits=(4, 4)) for i in range(3)}
+    page.goto("/")
+    page.set_input_files("#file", [speech_file(*entry) for entry in audios.items()])
+    expect(page.locator("#queue [data-state=done]")).to_have_count(3)
+    for name, audio in audios.items():
+        page.locator("#queue").get_by_role("button", name=name).first.click()
+        assert lines(page) == audio.text
+    expect(page.locator("#history .history-name").first).to_have_text("speech 2.wav")
+    page.get_by_role("searchbox", name="Search").fill(audios["speech 1.wav"].text)
+    page.wait_for_selector(f"#history[data-loaded='{audios['speech 1.wav'].text}']")
+    expect(page.locator("#history .history-name", has_text="speech 1.wav")).to_have_count(1)
+    page.get_by_role("searchbox", name="Search").fill("")
+    look_at(page, "files")
+    page.get_by_role("button", name="中文").click()
+    look_at(page, "files-zh")
+
+
+def test_a_dropped_file_joins_those_that_wait(page: Page) -> None:
+    """None is ignored while another one runs, and each shows how far it is."""
+    page.goto("/")
+    page.evaluate(
+        """() => {
+            window.shown = [];
+            const queue = document.querySelector("#queue");
+            new MutationObserver(() => window.shown.push(queue.textContent))
+                .observe(queue, {childList: true, characterData: true, subtree: true});
+        }"""
+    )
+    page.set_input_files("#file", [speech_file("long.wav", spoken(94, digits=(30, 30)))])
+    data = list(encode(spoken(95, digits=(4, 4)).pcm, "wav", 16_000, 1))
+    page.evaluate(
+        """(bytes) => {
+            const files = new DataTransfer();
+            files.items.add(new File([new Uint8Array(bytes)], "late.wav", {type: "audio/wav"}));
+            window.dispatchEvent(new DragEvent("drop", {dataTransfer: files, cancelable: true}));
+        }""",
+        data,
+    )
+    expect(page.locator("#queue [data-state=done]")).to_have_count(2)
+    shown = page.evaluate("window.shown")
+    assert any("Waiting for its turn" in text for text in shown)
+    assert any(re.search(r"\d+ % uploaded · \d:\d\d of \d:\d\d recognised", t) for t in shown)
+    assert any(re.search(r"0:0[1-9] of", text) for text in shown)
+
+
+def test_a_reload_in_mid_speech_loses_no_text(page: Page, said: Spoken) -> None:
+    page.goto("/")
+    start_speaking(page)
+    page.wait_for_selector("#lines .line")
+    page.wait_for_selector("#partial:not([hidden])")
+    before = lines(page)
+    page.reload()
+    wait_for_state(page, "live")
+    expect(page.locator("#warnings")).to_contain_text("What was said meanwhile is missing.")
+    expect(page.locator("#lines .line").first).to_contain_text(before)
+    # The fake microphone starts over: all of it is heard now.
+    page.wait_for_function(
+        """said => [...document.querySelectorAll("#lines .word")]
+            .map(word => word.textContent).join(" ").endsWith(said)""",
+        arg=said.text.split(maxsplit=3)[-1],  # the second utterance: the first has the reload in it
+    )
+    page.get_by_role("button", name="Stop").click()
+    wait_for_state(page, "done")
+    text = lines(page)
+    assert text.startswith(before)
+    expect(page.locator("#history .history-text").first).to_have_text(text)
+    page.reload()
+    expect(page.locator("#queue li")).to_have_count(0)
+
+
+def test_another_recording_keeps_the_one_before(page: Page) -> None:
+    page.goto("/")
+    for _ in range(2):
+        start_speaking(page)
+        page.wait_for_selector("#lines .line")
+        page.get_by_role("button", name="Stop").click()
+        wait_for_state(page, "done")
+    rows = page.locator("#queue li")
+    expect(rows).to_have_count(2)
+    rows.first.locator(".queue-view").click()
+    expect(rows.first.locator(".queue-view")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#lines .line").first).to_be_visible()
+
+
+def test_playback_follows_the_words(page: Page) -> None:
+    audio = spoken(71, voice="en_rms", digits=(6, 6))
+    page.goto("/")
+    page.set_input_files("#file", [speech_file("speech.wav", audio)])
+    wait_for_state(page, "done")
+    expect(page.locator("[data-part=time]")).to_have_text(re.compile(r"^0:00 / 0:0[1-9]$"))
+    word = page.locator("#lines .word").nth(4)
+    word.click()
+    expect(word).to_have_class("word now")
+    assert page.locator("#player").get_attribute("class") == "player playing"
+    expect(page.locator("#lines .word").nth(5)).to_have_class("word now")
+    page.get_by_role("button", name="Play from 0:00").first.click()
+    expect(page.locator("#lines .word").first).to_have_class("word now")
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_role("button", name="Speed 1×").click()
+    expect(page.locator("[data-part=rate]")).to_have_text("1.25×")
+
+
+def test_an_edited_text_is_exported_and_never_dropped_unasked(page: Page) -> None:
+    page.goto("/")
+    page.set_input_files("#file", [speech_file("speech.wav", spoken(72, digits=(4, 4)))])
+    wait_for_state(page, "done")
+    page.get_by_role("button", name="Edit", exact=True).click()
+    field = page.get_by_role("textbox", name="Text at").first
+    expect(field).to_be_focused()
+    field.fill("the answer is <42> & more")
+    look_at(page, "editing")
+    page.get_by_role("button", name="Edit", exact=True).click()
+    assert lines(page).startswith("the answer is <42> & more")
+    expect(page.locator("#warnings")).to_contain_text("Edited: this browser keeps")
+    plain, escaped = "<42> & more", "&lt;42&gt; &amp; more"
+    for kind, text in {"text": plain, "srt": plain, "vtt": escaped, "json": plain}.items():
+        with page.expect_download() as download:
+            page.locator(f"[data-download={kind}]").click()
+        content = Path(download.value.path()).read_text(encoding="utf-8")
+        assert text in content
+    page.get_by_role("button", name="Take speech.wav off").click()
+    assert_accessible(page)
+    page.get_by_role("alertdialog").get_by_role("button", name="Cancel").click()
+    assert lines(page).startswith("the answer is")
 
 
 def test_a_refusal_is_explained_and_retried(page: Page) -> None:
@@ -304,17 +449,38 @@ def test_pages_fit_the_screen_and_are_accessible(page: Page, path: str, width: s
         assert_accessible(page)
 
 
-def test_the_api_page_shows_every_operation_without_other_hosts(page: Page, stack: Stack) -> None:
+def test_the_api_page_shows_and_tries_every_operation_without_other_hosts(
+    page: Page, stack: Stack
+) -> None:
     page.goto("/docs")
     paths = stack.get("/openapi.json").body["paths"]
-    operations = {f"{method.upper()}{path}" for path in paths for method in paths[path]}
-    page.wait_for_selector("#operations section")
-    assert set(page.locator("#operations h2").all_text_contents()) == operations
-    history = page.locator("#operations section").filter(has_text="/api/v1/history")
-    expect(history).to_contain_text("limit")
-    history.locator("summary").first.click()
+    operations = {f"{method.upper()} {path}" for path in paths for method in paths[path]}
+    page.wait_for_selector("#operations .opblock")
+    shown = {
+        " ".join(
+            block.locator(place).inner_text().replace("\u200b", "")
+            for place in (".opblock-summary-method", ".opblock-summary-path")
+        )
+        for block in page.locator("#operations .opblock").all()
+    }
+    assert shown == operations
+    history = page.locator("#operations .opblock").filter(has_text="/api/v1/history")
+    history.locator(".opblock-summary-control").click()
+    history.get_by_role("button", name="Execute").click()
+    expect(history.locator(".live-responses-table .response-col_status").last).to_contain_text(
+        "200"
+    )
+    expect(page.get_by_role("button", name="Authorize").first).to_be_visible()
+
+
+def test_the_api_page_shows_the_messages_of_the_web_socket(page: Page) -> None:
+    page.goto("/docs")
+    start = page.locator("#from-client details").first
+    start.locator("summary").click()
+    expect(start).to_contain_text("session_id")
+    expect(page.locator("#to-client")).to_contain_text("chunk_result")
     page.get_by_role("button", name="中文").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("接口")
+    expect(page.locator(".board-head h1")).to_have_text("接口")
 
 
 def test_the_accessibility_check_sees_a_violation(page: Page) -> None:

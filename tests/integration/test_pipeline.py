@@ -83,7 +83,7 @@ def _assert_kept_everywhere(stack: Stack, session_id: str, final: FinalResult) -
     assert session["status"] == "completed"
     assert join_texts(str(row["text"]) for row in segments) == final.text
     assert [row["segment_index"] for row in segments] == list(range(len(segments)))
-    answer = stack.get(f"/api/v1/session/{session_id}")
+    answer = stack.get(f"/api/v1/session/{session_id}?include=chunks")
     assert answer.status == 200
     assert answer.body["text"] == final.text
     assert answer.body["chunk_count"] == final.chunk_count == len(answer.body["chunks"])

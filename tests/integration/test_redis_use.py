@@ -12,8 +12,13 @@ from tests.conftest import EmbeddedServices
 from tests.integration.speech import say, spoken
 from tools.lab.harness.stack import Stack
 
-DOCUMENTED_KEYS = re.compile(r"asr:session:[A-Za-z0-9._:-]+|asr:queue|asr:gateways")
+DOCUMENTED_KEYS = re.compile(
+    r"asr:session:[A-Za-z0-9._:-]+|asr:queue(?:s|:[0-9a-f]+)?|asr:gateways"
+    r"|asr:processes|asr:process:[a-z0-9-]+"
+    r"|asr:token:[A-Za-z0-9._-]+:(sessions|audio:\d+|requests:\d+)"
+)
 COMMANDS = {"HSET", "HGET", "HGETALL", "HDEL", "EXPIRE", "EXISTS", "DEL", "PING"}
+COMMANDS |= {"SET", "MGET", "SADD", "SREM", "SMEMBERS"}
 HANDSHAKE = {"HELLO", "CLIENT", "AUTH", "SELECT", "INFO"}
 
 

@@ -11,7 +11,7 @@ import pytest
 from asr_client import SessionError, connect
 from gateway.session.transcript import join_texts
 from tests.integration.speech import chunks_of, say, spoken
-from tools.lab.harness.stack import Stack
+from tools.lab.harness.stack import Stack, wait_until
 
 
 async def _say(stack: Stack, seed: int, session_id: str | None = None) -> tuple[str, str]:
@@ -25,7 +25,7 @@ def test_health_reports_parts_limits_and_model(stack: Stack) -> None:
     answer = stack.get("/api/v1/health")
     assert answer.status == 200
     body = answer.body
-    assert body["status"] == "ok"
+    assert body["status"] == "ready"
     assert body["funasr_ready"] and body["redis_ready"] and body["db_ready"]
     assert body["workers_ready"] == 2
     assert any("demo" in model for model in body["models"])
@@ -37,8 +37,30 @@ async def test_history_is_newest_first_and_limited(stack: Stack) -> None:
     answer = await asyncio.to_thread(stack.get, "/api/v1/history?limit=2")
     assert answer.status == 200
     assert answer.body["total"] >= 3
-    assert [(r["session_id"], r["text"]) for r in answer.body["records"]] == said[:0:-1]
+    assert [(r["session_id"], r["preview"]) for r in answer.body["records"]] == said[:0:-1]
     assert answer.body["records"][0]["user_id"] == "tester"
+
+
+async def test_fields_by_the_names_of_the_replaced_system(stack: Stack) -> None:
+    session_id, text = await _say(stack, 3_050)
+    history = await asyncio.to_thread(stack.get, "/api/v1/history?limit=1")
+    (record,) = history.body["records"]
+    assert (record["session_id"], record["audio_path"]) == (session_id, None)
+    session = (await asyncio.to_thread(stack.get, f"/api/v1/session/{session_id}")).body
+    assert (session["id"], session["final_text"], session["audio_path"]) == (session_id, text, None)
+    assert join_texts(session["results"].values()) == text
+    assert session["completed"] == dict.fromkeys(session["results"], True)
+
+    def counted() -> bool:
+        return bool(stack.get("/api/v1/stats").body["total_tasks"])
+
+    # The totals are kept for some seconds.
+    await asyncio.to_thread(wait_until, counted, "the totals of the database")
+    stats = (await asyncio.to_thread(stack.get, "/api/v1/stats")).body
+    assert stats["total_duration"] > 0 and stats["avg_rtf"] > 0
+    assert stats["storage_used"].endswith(" MB")
+    deleted = await asyncio.to_thread(stack.get, f"/api/v1/session/{session_id}", method="DELETE")
+    assert deleted.body["message"] == "the session is deleted"
 
 
 async def test_a_live_session_can_be_seen(stack: Stack) -> None:
@@ -104,7 +126,8 @@ def test_all_unknown_sessions_have_the_same_answer(
 ) -> None:
     answer = stack.get(f"/api/v1/session/{session_id}", method=method)
     assert answer.status == 404
-    assert answer.body == {"code": "not_found", "message": "no such session"}
+    text = "no such session"
+    assert answer.body == {"code": "not_found", "message": text, "error": text}
 
 
 @pytest.mark.parametrize(
@@ -120,7 +143,8 @@ def test_all_unknown_sessions_have_the_same_answer(
     ],
 )
 def test_bad_parameters_are_422(stack: Stack, path: str) -> None:
-    assert stack.get(path).status == 422
+    answer = stack.get(path)
+    assert (answer.status, answer.body["code"]) == (422, "invalid_request")
 
 
 def test_queue_status_and_stats(stack: Stack) -> None:

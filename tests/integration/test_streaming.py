@@ -18,7 +18,7 @@ from tests.integration.dialect_clients import funasr, funasr_start
 from tests.integration.speech import Spoken, slices, spoken
 from tools.lab.harness import database
 from tools.lab.harness.stack import Stack, running_stack
-from tools.lab.streaming_model import TINY
+from tools.lab.random_paraformer import TINY
 
 PACE_S = 0.06 / 4
 """Four times as fast as speech, in frames of 60 ms."""

@@ -17,6 +17,7 @@ from tests.integration.browser import running_browser, write_recording
 from tests.integration.speech import Spoken
 from tests.public_clients.said import ENGLISH, Outcome, as_mp3, text_of
 
+PAGE = "runtime/html5/static"
 WAIT_S = 40
 SPEECH_S = 9.0
 """The recording, and the silence that ends its last utterance."""
@@ -35,12 +36,14 @@ def served(folder: Path) -> Iterator[str]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
-def in_browser(origin: str, commit: str, port: int, folder: Path) -> Iterator[Outcome]:
+def in_browser(address: str, commit: str, port: int, folder: Path) -> Iterator[Outcome]:
     said = text_of(ENGLISH)
     pcm, _ = sf.read(ENGLISH, dtype="int16")
     recording = write_recording(folder / "microphone.wav", Spoken(pcm, said))
@@ -49,7 +52,7 @@ def in_browser(origin: str, commit: str, port: int, folder: Path) -> Iterator[Ou
         def opened() -> Page:
             page = browser.new_page()
             page.set_default_timeout(WAIT_S * 1000)
-            page.goto(f"{origin}/index.html")
+            page.goto(f"{address}/index.html")
             page.fill("#wssip", f"ws://127.0.0.1:{port}/")
             return page
 

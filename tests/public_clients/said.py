@@ -7,8 +7,8 @@ from pathlib import Path
 
 import soundfile as sf
 
-from tests.gateway.encoded_audio import encode
 from tools.cli.self_check import DIGITS
+from tools.lab.encoded_audio import encode
 
 CHINESE, ENGLISH = DIGITS
 

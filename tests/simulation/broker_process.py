@@ -25,7 +25,7 @@ class Peer(Protocol):
 
 def new_core(epoch: str, limits: Limits) -> Broker:
     """The core of a broker that starts. Planted bugs replace this function."""
-    return Broker(epoch=epoch, limits=limits)
+    return Broker(epoch=epoch, limits=limits, system_id="")
 
 
 class BrokerProcess:

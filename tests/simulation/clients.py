@@ -31,6 +31,9 @@ from tests.simulation.speech import (
 )
 from tests.simulation.world import World
 
+HANG_UP_S = 0.5
+"""From the final result to the end of the connection."""
+NORMAL_CLOSURE = 1000
 RETRY_S_MIN = 0.1
 RETRY_S_MAX = 1.0
 TRY_LATER = 1013
@@ -310,6 +313,10 @@ class SimClient:
             self._check_speakers(final.speakers, certain=certain)
         if not _continues(self.received, said, heard, failed):
             raise InvariantError(2, f"{self.name} receives {final} after {self.received}")
+        # The connection is open for another session; until then nothing more may come.
+        socket = self.socket
+        assert socket is not None
+        self._world.after(HANG_UP_S, lambda: self.closed(socket, NORMAL_CLOSURE))
 
     def _check_speakers(self, labels: tuple[int | None, ...], *, certain: bool) -> None:
         """At one gateway, and if no segment failed, labels are those of a run without faults.

@@ -20,7 +20,7 @@ from broker import events as e
 from broker.routing import Broker
 from broker.settings import BrokerSettings
 from gateway.admission.policy import Admission, AdmissionLimits
-from gateway.broker_client import HELLO_EVERY_S
+from gateway.brokers.client import HELLO_EVERY_S
 from gateway.session.session_jobs import PartialPacing
 from wire import messages as m
 
@@ -84,7 +84,9 @@ class Crowd:
         self._spoken: dict[str, tuple[int, float]] = {}
         """By session: the first utterance, and when it began, until its first partial result."""
         self._rng = random.Random(seed)
-        self._broker = Broker(epoch="epoch", limits=BrokerSettings.model_construct().limits())
+        self._broker = Broker(
+            epoch="epoch", limits=BrokerSettings.model_construct().limits(), system_id=""
+        )
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._asked: dict[tuple[str, int], tuple[float, float]] = {}
@@ -134,7 +136,12 @@ class Crowd:
     def _knock(self, gateway: bytes, speak_s: float, give_up_s: float) -> None:
         own = self._own[gateway] + 1
         refusal = self._gateways[gateway].decide(
-            self.now_s, own=own, backlog_full=False, draining=False, model="m"
+            self.now_s,
+            own=own,
+            total=sum(self._own.values()) + 1,
+            backlog_full=False,
+            draining=False,
+            model="m",
         )
         if refusal is None:
             self._gateways[gateway].note_admitted(self.now_s, "m")

@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import structlog
 
-from gateway.broker_client import BrokerClient
+from gateway.brokers.client import BrokerClient
 from gateway.dialects.native import Native
 from gateway.draining import drain
 from gateway.server import Server
@@ -87,6 +87,12 @@ class _Detector:
 class _RedisMetadata:
     """Redis is unavailable: nothing depends on it."""
 
+    gateways = 1
+    known_s = float("inf")
+
+    def known_connections(self, own: int) -> int:
+        return own
+
     ready = False
 
     def open(self, _connections: Callable[[], int]) -> None: ...
@@ -133,7 +139,8 @@ class GatewayProcess:
 
     @property
     def link(self) -> SimLink:
-        return cast(SimLink, self.server._broker)
+        (client,) = self.server.brokers.clients.values()
+        return cast(SimLink, client)
 
     def generation_of(self, session_id: str) -> int:
         """Generation of the session in this process; the highest possible one without the session,
@@ -142,13 +149,23 @@ class GatewayProcess:
         return sys.maxsize if runner is None else runner.session.resume_point.generation
 
     def _made_of(self, name: str) -> contextlib.AbstractContextManager[Any]:
+        made = contextlib.ExitStack()
+        made.enter_context(
+            patch(
+                "gateway.brokers.brokers.BrokerClient",
+                lambda *given, **options: SimLink(self, *given, **options),
+            )
+        )
+        made.enter_context(self._parts(name))
+        return made
+
+    def _parts(self, name: str) -> contextlib.AbstractContextManager[Any]:
         return patch.multiple(
             "gateway.server",
             VadEngine=lambda: _Detector(self._world),
             SessionReader=lambda _address: Reader(self._world, self.database),
             RedisMetadata=lambda _address, _gateway_id: _RedisMetadata(),
             DecoderPool=lambda _processes_max: _Decoders(),
-            BrokerClient=lambda *given, **options: SimLink(self, *given, **options),
             new_identity=lambda _role: name,
         )
 
@@ -316,6 +333,8 @@ def simulated(
         stack.enter_context(patch("gateway.session.registry.Session", recorded))
         stack.enter_context(patch("gateway.session.registry.secrets", _Secrets()))
         stack.enter_context(patch("gateway.server.TICK_S", TICK_S))
+        # Simulated audio repeats, so much of it would be tones, and no utterances.
+        stack.enter_context(patch("gateway.session.segmenter.is_tone", lambda _pcm: False))
         stack.enter_context(patch("gateway.session.transcript_store.RESULTS_PER_BLOCK", 2))
         stack.enter_context(patch("gateway.server.probe_load", _no_probe))
         stack.enter_context(patch("gateway.session.runner.SessionRunner.fail", fail))

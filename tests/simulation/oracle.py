@@ -54,6 +54,11 @@ class _Assigned:
     attempt: int
     begun: int = 1
     """Attempts sent, without those returned or refused by the socket."""
+    workers: list[bytes] = field(default_factory=list)
+    """Those that began it and have not registered again."""
+    excused: int = 0
+    """Attempts of workers that have registered again. They do not count: the job cannot have ended
+    these workers."""
 
 
 @dataclass(slots=True)
@@ -148,6 +153,9 @@ class BrokerOracle:
                 self._serves[identity] = ready.served_name
                 self._sent_s[identity], self._overdue_s[identity] = {}, {}
                 self._void(identity)
+                for assigned in self._assigned.values():
+                    assigned.excused += assigned.workers.count(identity)
+                    assigned.workers = [each for each in assigned.workers if each != identity]
             case e.BackReceived(identity, m.Bye() as bye):
                 self._renewed_s.pop(identity, None)
                 # After the end of its lease all its attempts are lost, begun or not.
@@ -226,7 +234,9 @@ class BrokerOracle:
         else:
             known.begun += 1
             known.worker, known.attempt = identity, job.attempt
-        if known.begun > ATTEMPTS_MAX or not 1 <= job.attempt <= ATTEMPTS_MAX:
+        known.workers.append(identity)
+        most = ATTEMPTS_MAX + known.excused
+        if known.begun > most or not 1 <= job.attempt <= most:
             raise InvariantError(8, f"attempt {job.attempt}, begun {known.begun} times")
         if known.key != key:
             raise InvariantError(6, f"job {job.job_id} is {known.key} and {key}")
@@ -261,8 +271,8 @@ class BrokerOracle:
             raise InvariantError(4, f"answer to {key}, which has no open job")
         if result.error is not None:
             if result.error.code == "chunk_failed":
-                begun = [a.begun for a in self._assigned.values() if a.key == key]
-                if result.attempt != ATTEMPTS_MAX or ATTEMPTS_MAX not in begun:
+                begun = [a.begun - a.excused for a in self._assigned.values() if a.key == key]
+                if result.attempt < ATTEMPTS_MAX or ATTEMPTS_MAX not in begun:
                     raise InvariantError(8, f"{key} failed after attempts {begun}")
                 if self._options.only_poison and not is_poison(self._pcm[key]):
                     raise InvariantError(8, f"{key} failed for the sake of another")

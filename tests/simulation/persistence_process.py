@@ -82,16 +82,15 @@ class Reader:
 
     async def close(self) -> None: ...
 
-    async def resume_state(self, session_id: str) -> dict[str, Any] | None:
+    async def resume_state(self, session_id: str, _tenant: str) -> dict[str, Any] | None:
         await self._wait()
         state = self._database.tables.resume_state(session_id)
         await asyncio.sleep(self._world.rng.uniform(0.0, 0.01))
         return state
 
-    async def status(self, session_id: str) -> str | None:
+    async def exists(self, session_id: str) -> bool:
         await self._wait()
-        row = self._database.tables.sessions.get(session_id)
-        return None if row is None else row.status
+        return session_id in self._database.tables.sessions
 
     async def _wait(self) -> None:
         await asyncio.sleep(self._world.rng.uniform(0.001, 0.02))
@@ -148,7 +147,7 @@ class PersistenceProcess:
 
     def _begin(self) -> None:
         self.alive = True
-        self.buffer = BatchBuffer(self._limits)
+        self.buffer = BatchBuffer(self._limits, "")
         self._writing = False
         self._broker.subscriber = self
         self._broker.receive(SubscriptionChanged(b"", True))
@@ -185,7 +184,7 @@ class PersistenceProcess:
     def confirm(self, batch: Batch, superseded: list[Entry]) -> None:
         """After COMMIT."""
         self._writing = False
-        for stored in self.buffer.committed(batch, superseded):
+        for _, stored in self.buffer.committed(batch, superseded):
             self._say(stored)
         self._turn()
 

@@ -485,7 +485,7 @@ def stored_always_reported() -> Context:
 
 
 def epoch_change_ignored() -> Context:
-    return patch.object(Server, "_on_jobs_lost", lambda _server: None)
+    return patch.object(Server, "_on_jobs_lost", lambda _server, _session_ids: None)
 
 
 def jobs_never_sent_again() -> Context:
@@ -540,7 +540,7 @@ def superseded_sessions_stay() -> Context:
 def acknowledged_before_commit() -> Context:
     def make(write: Any) -> Any:
         def early(host: PersistenceProcess, batch: Batch) -> None:
-            for stored in BatchBuffer(host._limits).committed(batch):
+            for _, stored in BatchBuffer(host._limits, "").committed(batch):
                 host._say(stored)
             write(host, batch)
 
@@ -736,6 +736,13 @@ RARE: dict[str, dict[str, float]] = {
         "loss": 0.15,
         "client_drops": 0.5,
     },
+    "nothing_spooled": {"gateway_drains": 0.5, "database_outages": 0.4},
+    "sigterm_drops_finished_sessions": {
+        "gateway_drains": 0.5,
+        "client_leaves": 0.3,
+        "worker_stops": 0.4,
+    },
+    "superseded_sessions_stay": {"gateway_cuts": 0.3, "client_drops": 1.0},
 }
 
 

@@ -79,6 +79,21 @@ def test_of_1500_at_once_the_admitted_are_served_in_time(
     )
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("gateways", [1, 2])
+def test_500_that_come_at_50_a_second_are_all_admitted_where_they_can_be_served(
+    gateways: int, seed: int
+) -> None:
+    """They use two thirds of the workers, and nobody tries twice."""
+    crowd = crowd_of(700.0, seed=seed, gateways=gateways, workers=1)
+    for number in range(500):
+        crowd.offer(1, speak_s=60, at_s=1 + number / 50, give_up_s=0)
+    crowd.run(40)
+    waited_s = waits_s(crowd)
+    assert len(crowd.admitted_s) == 500
+    assert waited_s[int(0.95 * len(waited_s))] < 0.5
+
+
 def test_without_limits_the_wait_grows_without_bound() -> None:
     """The test above can fail."""
     crowd = crowd_of(150, limits=NO_LIMITS)

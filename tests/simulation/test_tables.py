@@ -14,7 +14,7 @@ from persistence.store import write
 from tests.persistence import sent
 from tests.simulation.tables import Tables
 from wire.messages import Failure
-from wire.records import SessionStatus
+from wire.records import DEFAULT_TENANT, SessionStatus
 
 HISTORIES = 60
 STATUSES: tuple[SessionStatus, ...] = ("completed", "failed", "abandoned", "interrupted")
@@ -92,7 +92,7 @@ async def test_the_same_batches_give_the_same_rows(database: str) -> None:
                 for _ in range(rng.randrange(2, 9)):
                     batch = [random_entry(rng, session_id) for _ in range(rng.randrange(1, 5))]
                     assert tables.write(batch, 0.0) == write(connection, batch)
-                    real = shown(await reader.resume_state(session_id))
+                    real = shown(await reader.resume_state(session_id, DEFAULT_TENANT))
                     assert shown(tables.resume_state(session_id)) == real, batch
         finally:
             await reader.close()

@@ -38,6 +38,7 @@ class WorkerProcess:
         self._broker = broker
         streams = Random(f"streaming model of {name}").random() < options.streaming_share
         self._book = JobBook(
+            system_id="",
             worker_id=name,
             model="hash",
             served_name=model,
