@@ -13,16 +13,19 @@ curl() {
     printf '%s\n' "${ASR_TOKEN:+header = \"Authorization: Bearer $ASR_TOKEN\"}" | command curl -K - "$@"
 }
 
-# OpenAI's API: text, or verbose_json, srt and vtt with times.
+# OpenAI's API: text, or verbose_json, srt and vtt with times. A header of the answer names the session.
+headers=$(mktemp)
+trap 'rm -f "$headers"' EXIT
 curl -sf -F model=whisper-1 -F response_format=text -F "file=@$file" "$server/v1/audio/transcriptions"
-curl -sf -F model=whisper-1 -F response_format=srt -F "file=@$file" "$server/v1/audio/transcriptions"
+curl -sf -F model=whisper-1 -F response_format=srt -F "file=@$file" -D "$headers" \
+    "$server/v1/audio/transcriptions"
+id=$(tr -d '\r' <"$headers" | sed -n 's/^[Xx]-[Ss]ession-[Ii]d: //p')
 
 # Sessions of all clients, newest first.
 curl -sf "$server/api/v1/history?limit=3"
 echo
 
-# One session: its text, its subtitles, its deletion.
-id=$(curl -sf "$server/api/v1/history?limit=1" | grep -o '"session_id":"[^"]*"' | head -1 | cut -d'"' -f4)
+# The session of the second upload: its text, its subtitles, its deletion.
 curl -sf "$server/api/v1/session/$id?format=text"
 curl -sf "$server/api/v1/session/$id?format=srt"
 curl -sf -X DELETE -o /dev/null -w 'deleted: %{http_code}\n' "$server/api/v1/session/$id"

@@ -6,7 +6,7 @@ import asr_client
 
 async def main(path: str, url: str = "ws://127.0.0.1:8080/ws/asr") -> None:
     async with asr_client.connect(url) as session:
-        with open(path, "rb") as file:  # WAV, WebM, Ogg, FLAC, MP3 or raw PCM
+        with open(path, "rb") as file:  # of any audio format, or raw PCM
             while chunk := file.read(16_000):
                 await session.send(chunk)
         await session.finish()
