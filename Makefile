@@ -12,7 +12,6 @@ TEST_PROCESSES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(PYTHON) tools/ops/setup.py $(if $(DEVICE),--device $(DEVICE)) $(if $(TORCH_INDEX_URL),--index $(TORCH_INDEX_URL))
-PACKAGES := asr_worker broker examples gateway persistence runtime tests tools wire
 
 # Images often set it. Then each process compiles all modules that it imports, at each start.
 unexport PYTHONDONTWRITEBYTECODE
@@ -38,7 +37,7 @@ test: setup ## Run all tests, with real processes, sockets, databases and the de
 check: setup ## Check format, lint, types and tidiness.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy $(PACKAGES)
+	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_tidy.py tests/test_docs.py
 
 format: setup ## Format the code, and fix what ruff can.
