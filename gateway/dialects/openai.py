@@ -1,6 +1,6 @@
 """Core: OpenAI's transcription API (docs/dialects.md): fields of a request, and formats of answers.
 
-It only translates; ``gateway.web.openai`` receives the file and transcribes it.
+It only translates; ``gateway.web.file_transcription`` receives the file and transcribes it.
 """
 
 from __future__ import annotations

@@ -17,12 +17,13 @@ from gateway.web.description import TAGS, describe
 from gateway.web.errors import answer_errors
 from gateway.web.export import add_export
 from gateway.web.file_jobs import FileJobs, add_file_jobs
+from gateway.web.file_transcription import Transcriber
 from gateway.web.health import add_health
 from gateway.web.history import add_history
 from gateway.web.host_check import HostCheck
 from gateway.web.jwt_tokens import JwtTokens
 from gateway.web.listen import add_listen
-from gateway.web.openai import Uploads, add_transcriptions
+from gateway.web.openai import add_transcriptions
 from gateway.web.origins import WebOrigins
 from gateway.web.pages import add_pages
 from gateway.web.recognition import add_recognition
@@ -108,11 +109,11 @@ def create_app(
 
 
 def _add_files(app: FastAPI, server: Server) -> None:
-    """The APIs that answer a file at once. They share the places for uploads."""
-    uploads = Uploads(server)
-    add_transcriptions(app, server, uploads)
-    add_listen(app, server, uploads)
-    add_recognition(app, uploads)
+    """The APIs that answer with the transcript. They share the limit ``UPLOADS_MAX``."""
+    transcriber = Transcriber(server)
+    add_transcriptions(app, server, transcriber)
+    add_listen(app, server, transcriber)
+    add_recognition(app, transcriber)
 
 
 async def _sweep_memory() -> None:

@@ -35,7 +35,7 @@ from gateway.storage.job_files import FullError, JobFile, JobFiles, Ticket
 from gateway.telemetry.metrics import FILE_JOBS
 from gateway.web.caller import caller_of, tenant_of
 from gateway.web.description import FILES
-from gateway.web.openai import AnswerQueue, check_kind
+from gateway.web.file_transcription import AnswerQueue, check_kind
 from gateway.web.parameters import TELLS_UNKNOWN, Warnings
 from gateway.web.schemas import (
     ProblemAnswer,

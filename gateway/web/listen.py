@@ -1,7 +1,7 @@
 """``POST /v1/listen``, compatible with Deepgram's API for files: the body is the file.
 
-The session, in the bulk lane, takes the file as it arrives. Limits are those of
-``POST /v1/audio/transcriptions`` (``gateway.web.openai``).
+The file is decoded while it arrives, by a session in the bulk lane. Limits are those of
+``gateway.web.file_transcription``.
 """
 
 from __future__ import annotations
@@ -22,26 +22,21 @@ from gateway.session import events as e
 from gateway.telemetry.metrics import BAD_REQUESTS, UPLOADS
 from gateway.web.caller import caller_of
 from gateway.web.errors import DEEPGRAM_PATH, error_response
-from gateway.web.openai import (
-    AnswerQueue,
-    Uploads,
-    status_of,
-    while_connected,
-)
+from gateway.web.file_transcription import AnswerQueue, Transcriber, status_of, while_connected
 from gateway.web.uploads import RefusedError, bounded
 
 NO_ADDRESSES = "send the file as the body; addresses of files are not fetched"
 
 
-def add_listen(app: FastAPI, server: Server, uploads: Uploads) -> None:
+def add_listen(app: FastAPI, server: Server, transcriber: Transcriber) -> None:
     @app.post(DEEPGRAM_PATH, include_in_schema=False)
     async def listen(request: Request) -> Response:
-        response = await _response(request, server, uploads)
+        response = await _response(request, server, transcriber)
         UPLOADS.labels(response.status_code).inc()
         return response
 
 
-async def _response(request: Request, server: Server, uploads: Uploads) -> Response:
+async def _response(request: Request, server: Server, transcriber: Transcriber) -> Response:
     query = parse_qs(request.url.query, keep_blank_values=True)
     try:
         dialect = deepgram_file(query)
@@ -51,7 +46,7 @@ async def _response(request: Request, server: Server, uploads: Uploads) -> Respo
     try:
         if request.headers.get("content-type", "").startswith("application/json"):
             raise RefusedError(400, "not_offered", NO_ADDRESSES)
-        async with uploads.place():
+        async with transcriber.slot():
             body = await _File(server, request, dialect).body()
     except RefusedError as error:
         # The connection stays open: a client that is still sending would not get the answer.
@@ -126,7 +121,7 @@ class _File:
                     return
                 self._runner.begin(event)
             elif not self._runner.session.over:
-                # What was started is recognised although the client has disconnected.
+                # A disconnecting client cancels this task, but not a chunk in progress.
                 await asyncio.shield(self._runner.take(self._queue, event))
 
     def _admit(self, model: str) -> e.Problem | None:

@@ -9,14 +9,14 @@ import pytest
 from fastapi import FastAPI
 
 from gateway.server import Server
+from gateway.web.file_transcription import Transcriber
 from gateway.web.listen import add_listen
-from gateway.web.openai import Uploads
-from tests.gateway.web.test_openai import Gateway
+from tests.gateway.web.test_file_transcription import Gateway
 
 
 async def post(gateway: Gateway, address: str = "/v1/listen", **content: Any) -> httpx2.Response:
     app, server = FastAPI(), cast(Server, gateway)
-    add_listen(app, server, Uploads(server))
+    add_listen(app, server, Transcriber(server))
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as client:
         return await client.post(address, **content)

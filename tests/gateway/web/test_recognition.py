@@ -9,14 +9,14 @@ import pytest
 from fastapi import FastAPI
 
 from gateway.server import Server
-from gateway.web.openai import Uploads
+from gateway.web.file_transcription import Transcriber
 from gateway.web.recognition import add_recognition
-from tests.gateway.web.test_openai import Gateway
+from tests.gateway.web.test_file_transcription import Gateway
 
 
 async def post(gateway: Gateway, **content: Any) -> httpx2.Response:
     app = FastAPI()
-    add_recognition(app, Uploads(cast(Server, gateway)))
+    add_recognition(app, Transcriber(cast(Server, gateway)))
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as client:
         return await client.post("/recognition", **content)

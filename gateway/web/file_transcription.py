@@ -1,0 +1,332 @@
+"""Transcribes a file that a request contains, for the APIs of OpenAI, FunASR and Deepgram.
+
+A file is transcribed by a session in the bulk lane. It is decoded, divided into utterances and
+recognised by all workers, at most ``SessionLimits.unanswered_audio_ms_max`` of it at a time.
+
+Limits of an upload: ``UPLOADS_MAX`` at a time (429), ``UPLOAD_BYTES_MAX`` (413), the time limits of
+``gateway.web.uploads`` (408), ``SESSION_AUDIO_S_MAX`` of audio (413 ``audio_too_long``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import NamedTuple, TypeVar
+
+from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.datastructures import FormData, UploadFile
+from starlette.types import Receive, Scope, Send
+
+from gateway.admission.token_uses import AUDIO_CODE
+from gateway.audio.foreign_files import foreign
+from gateway.audio.formats import SNIFF_BYTES_MAX, TITLES, sniff
+from gateway.dialects import openai
+from gateway.dialects.speakers import with_speakers
+from gateway.server import Server
+from gateway.session import events as e
+from gateway.session.limits import Traits
+from gateway.session.runner import SessionRunner
+from gateway.storage.callers import Caller
+from gateway.telemetry.metrics import count_problem
+from gateway.web.caller import caller_of
+from gateway.web.uploads import RefusedError, receive, text_fields
+
+T = TypeVar("T")
+
+READ_BYTES = 32_768
+"""Bytes of a file read at a time: about a second of PCM, so that other tasks are not delayed."""
+ALIVE_CHECK_S = 1.0
+"""Interval of checks whether the client is still connected."""
+MODEL_NOT_FOUND = "model_not_found"
+WITHOUT_FILENAME = "this part has no filename, so it is a text field and not a file"
+_STATUS = {"bad_audio": 400, "audio_too_long": 413, AUDIO_CODE: 429, "overloaded": 503}
+"""Status of the answer by error code. Other codes are failed segments: 500."""
+
+
+class AnswerQueue:
+    """The connection of a session: a queue of its answers. None is the end."""
+
+    def __init__(self) -> None:
+        self.answers: asyncio.Queue[e.Answer | None] = asyncio.Queue()
+
+    def answer(self, answer: e.Answer) -> None:
+        if isinstance(answer, e.Problem):
+            count_problem(answer.code)
+        self.answers.put_nowait(answer)
+
+    def close(self, code: int, reason: str) -> None:
+        self.answers.put_nowait(None)
+
+    displace = close
+
+
+def status_of(code: str) -> int:
+    """The status of the answer to a file whose session ends with this error."""
+    return _STATUS.get(code, 500)
+
+
+class FileApi(NamedTuple):
+    """The format of a protocol's requests with a file, and of its answers."""
+
+    file_field: str
+    parse: Callable[[Mapping[str, Sequence[str]]], openai.Request]
+    """Parses the other fields. Raises ``openai.FieldError``."""
+    traits: Traits
+    encode: Callable[[openai.Transcript, openai.Request], str]
+    stream: Callable[[Transcription], AsyncIterator[str]] | None = None
+    """Yields server-sent events. None: the protocol does not stream answers."""
+
+
+class Transcriber:
+    """Transcribes files, at most ``UPLOADS_MAX`` at a time."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._running = 0
+
+    async def serve(self, request: Request, api: FileApi) -> Response:
+        """Return the answer to a request.
+
+        Raises:
+            RefusedError: with the status and the body of an error answer.
+        """
+        self._take_slot()
+        caller = caller_of(request)
+        held = True
+        try:
+            # The form is not read yet, so the model is known only if there is just one.
+            admitted = self._server.gate.model_of("")
+            refusal = await self._server.gate.enter(model=admitted, lane="bulk", caller=caller)
+            if refusal is not None:
+                raise RefusedError.not_admitted(refusal)
+            try:
+                transcription = await self._receive(request, api, admitted)
+                if api.stream is not None and transcription.request.stream:
+                    held = False
+                    events = api.stream(transcription)
+                    return _Streamed(events, transcription, lambda: self._leave(caller))
+                return await _answer(transcription, request, api)
+            finally:
+                if held:
+                    self._server.gate.leave(caller)
+        finally:
+            if held:
+                self._running -= 1
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Hold the slot of one transcription.
+
+        Raises:
+            RefusedError: all are taken.
+        """
+        self._take_slot()
+        try:
+            yield
+        finally:
+            self._running -= 1
+
+    def _take_slot(self) -> None:
+        limit = self._server.settings.uploads_max
+        if self._running >= limit:
+            message = f"{limit} files are being transcribed, which is the limit; try again later"
+            raise RefusedError(429, "too_many_uploads", message)
+        self._running += 1
+
+    def _leave(self, caller: Caller) -> None:
+        """A streamed answer has ended."""
+        self._server.gate.leave(caller)
+        self._running -= 1
+
+    async def _receive(self, request: Request, api: FileApi, admitted: str | None) -> Transcription:
+        form = await receive(request, self._server.settings.upload_bytes_max)
+        file = form.get(api.file_field)
+        try:
+            if file is None:
+                raise openai.FieldError(api.file_field, "you must provide a file", openai.MISSING)
+            if not isinstance(file, UploadFile):
+                raise openai.FieldError(api.file_field, WITHOUT_FILENAME)
+            wanted = api.parse(text_fields(form))
+            self._admit(wanted, admitted)
+            await check_kind(file)
+        except openai.FieldError as error:
+            await form.close()
+            raise RefusedError(400, error.code, str(error), error.param) from error
+        except BaseException:
+            await form.close()
+            raise
+        runner = self._server.registry.new_runner(caller_of(request), api.traits)
+        return Transcription(self._server, wanted, form, file, runner)
+
+    def _admit(self, wanted: openai.Request, admitted: str | None) -> None:
+        """Admit a session of the model, unless the gate has admitted it with the request.
+
+        Raises:
+            RefusedError: there is no such model, or it has no room.
+        """
+        model = self._server.models.choose(openai.start(wanted, ""))
+        if isinstance(model, e.Problem):
+            raise RefusedError(404, MODEL_NOT_FOUND, model.message, "model")
+        if model.name != admitted:
+            refusal = self._server.gate.enter_model(model.name, "bulk")
+            if refusal is not None:
+                raise RefusedError.not_admitted(refusal)
+
+
+async def check_kind(file: UploadFile) -> None:
+    """Refuse a file that is evidently no audio. The decoder checks all others.
+
+    Raises:
+        RefusedError: its message names the kind of file.
+    """
+    beginning = await file.read(SNIFF_BYTES_MAX)
+    await file.seek(0)
+    if not beginning:
+        raise RefusedError(400, "empty_file", "the file is empty", "file")
+    kind = foreign(beginning) if sniff(beginning) is None else None
+    if kind is not None:
+        message = f"this is {kind}, and not {TITLES}"
+        raise RefusedError(400, "unsupported_format", message, "file")
+
+
+class Transcription:
+    """A received file, and the session that transcribes it."""
+
+    def __init__(
+        self,
+        server: Server,
+        request: openai.Request,
+        form: FormData,
+        file: UploadFile,
+        runner: SessionRunner,
+    ) -> None:
+        self.request = request
+        self.session_id = str(uuid.uuid4())
+        self.warnings: tuple[e.SessionWarning, ...] = ()
+        """About the request, once the session has started; about the audio, in the end."""
+        self._form = form
+        self._file = file
+        self._queue = AnswerQueue()
+        self._feeding: asyncio.Task[None] | None = None
+        self._server = server
+        self._runner = runner
+        self._runner.open(self._queue)
+
+    async def answers(self) -> AsyncIterator[e.SegmentText | e.Finished]:
+        """Yield the segments in order, then the end. Call it once, and ``close`` in any case.
+
+        Raises:
+            RefusedError: the file cannot be decoded, or recognition of a segment failed.
+        """
+        self._feeding = asyncio.create_task(self._feed())
+        while (answer := await self._queue.answers.get()) is not None:
+            if isinstance(answer, e.Problem):
+                raise RefusedError(status_of(answer.code), answer.code, answer.message, "file")
+            if isinstance(answer, e.Started | e.Finished):
+                self.warnings += answer.warnings
+            if isinstance(answer, e.SegmentText | e.Finished):
+                yield answer
+            if isinstance(answer, e.Finished):
+                return
+        raise RefusedError(500, "ended", "the session ended without a final result")
+
+    async def close(self) -> None:
+        """End the session. Audio that it has received is still recognised and stored."""
+        if self._feeding is not None:
+            self._feeding.cancel()
+            await asyncio.gather(self._feeding, return_exceptions=True)
+        self._runner.detach(self._queue)
+        await self._form.close()
+
+    async def _feed(self) -> None:
+        runner, start = self._runner, openai.start(self.request, self.session_id)
+        try:
+            found = await self._server.registry.reserve_or_resume(runner, start)
+            if isinstance(found, e.Problem):  # Its last worker has gone meanwhile.
+                self._queue.answer(found)
+                return
+            runner.begin(start)
+            while data := await self._file.read(READ_BYTES):
+                if runner.session.over:
+                    return
+                await self._take(e.Chunk(data=data, chunk_index=None, session_id=None))
+            await self._take(e.Finish(session_id=self.session_id))
+        except Exception:
+            runner.fail()
+
+    async def _take(self, event: e.ClientEvent) -> None:
+        # A disconnecting client cancels this task, but not a chunk in progress.
+        await asyncio.shield(self._runner.take(self._queue, event))
+
+
+async def _answer(transcription: Transcription, request: Request, api: FileApi) -> Response:
+    """Return the complete answer, unless the client disconnects."""
+    working = asyncio.create_task(_transcript(transcription))
+    try:
+        transcript = await while_connected(request, working)
+    except RefusedError as error:
+        error.session_id = transcription.session_id
+        raise
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        await transcription.close()
+    warnings = openai.warnings_header(transcription.warnings)
+    return Response(
+        api.encode(transcript, transcription.request),
+        media_type=openai.MEDIA_TYPES[transcription.request.response_format],
+        headers={"X-Session-Id": transcription.session_id, **warnings},
+    )
+
+
+async def while_connected(request: Request, working: asyncio.Task[T]) -> T:
+    """Return the result of the task.
+
+    Raises:
+        RefusedError: the client disconnects first.
+    """
+    while not working.done():
+        await asyncio.wait([working], timeout=ALIVE_CHECK_S)
+        if not working.done() and await request.is_disconnected():
+            raise RefusedError(499, "client_disconnected", "the client has closed the connection")
+    return working.result()
+
+
+async def _transcript(transcription: Transcription) -> openai.Transcript:
+    segments: list[e.SegmentText] = []
+    async for answer in transcription.answers():
+        if isinstance(answer, e.Finished):
+            return openai.Transcript(
+                text=answer.text,
+                duration_ms=answer.duration_ms,
+                segments=tuple(with_speakers(segments, answer)),
+                warnings=transcription.warnings,
+            )
+        segments.append(answer)
+    raise AssertionError("the last answer is Finished")
+
+
+class _Streamed(StreamingResponse):
+    """The answer as a stream of server-sent events."""
+
+    def __init__(
+        self,
+        events: AsyncIterator[str],
+        transcription: Transcription,
+        leave: Callable[[], None],
+    ) -> None:
+        headers = {"X-Session-Id": transcription.session_id}
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._transcription = transcription
+        self._leave = leave
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Not in the generator, which never runs if the client disconnects first.
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._leave()
+            await self._transcription.close()
