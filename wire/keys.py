@@ -5,8 +5,8 @@ line in ZeroMQ's Z85 notation. The broker's host needs ``broker.secret`` and eve
 Any other host needs ``broker.public`` and the pair of its own role. ``asr keys`` generates them.
 
 A role may have further keys, such as one for each host: the broker also allows those of
-``ROLE.d/NAME.public``. It follows changes of the directory. A key that is not there any more is
-not allowed any more.
+``ROLE.d/NAME.public``. It notices changes of the directory: a key whose file is removed is no
+longer allowed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Keys:
     role: Role
     secret: bytes = field(repr=False)
     public: dict[Role, bytes]
-    """Of the broker, and a peer's own."""
+    """The broker's key and the peer's own."""
     allowed: dict[Role, frozenset[bytes]] = field(default_factory=dict)
     """The keys of all other roles, for the broker."""
 
@@ -98,7 +98,7 @@ class KeyFiles:
         self._state = self._state_of_files()
         self.keys = read(directory, role)
         self.error: KeysError | None = None
-        """Why the files as they are now cannot be used; ``keys`` are then the last usable ones."""
+        """Why the present files cannot be used; ``keys`` are then the last usable ones."""
 
     def read_again(self) -> Keys:
         """Read the keys if their files have changed since the last call; return ``keys``."""
@@ -136,11 +136,11 @@ def _allowed(directory: Path, role: Role) -> frozenset[bytes]:
 
 def generate_for_host(directory: Path, role: Role, host: str) -> Path:
     """Generate a further pair for ``role``, allowed by the broker as ``ROLE.d/HOST.public``; return
-    the directory with all that ``host`` needs, to be moved there.
+    a directory with everything that ``host`` needs, to be moved to that host.
 
     Raises:
-        KeysError: if there is one of that name, or the broker has no key. Nothing is written then.
-        OSError: if the directory cannot be written to.
+        KeysError: if the name is taken, or the broker has no key. Nothing is written then. OSError:
+        if the directory cannot be written to.
     """
     if not _HOST.fullmatch(host) or role == "broker":
         raise KeysError(f"no key can be made for a {role} named {host!r}")
@@ -164,8 +164,9 @@ def generate_for_host(directory: Path, role: Role, host: str) -> Path:
 
 
 def others_can_read(status: os.stat_result, user: int) -> bool:
-    """Whether others than ``user`` can read or change a file of secrets. The group may read a file
-    of root that a process of another user reads, as in libpq: so Kubernetes mounts secrets."""
+    """Whether users other than ``user`` can read or change a file of secrets. As in libpq, the
+    group may read a file owned by root if the process has another user: Kubernetes mounts secrets
+    that way."""
     allowed = 0o640 if status.st_uid == 0 != user else 0o600
     return bool(status.st_mode & 0o777 & ~allowed & 0o077)
 

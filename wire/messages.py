@@ -4,9 +4,9 @@ Units are in the names. Building a message does not check its types, because our
 trusted; ``wire.codec.decode`` checks what peers send. No message refers to itself, so the
 garbage collector need not track any (``gc=False``).
 
-A field without a default is an essential of protocol version 1: every release sends it, and a
-message without it is invalid. Each field added later has a default, which stands for "sent by a
-release that does not know the field".
+Fields without a default belong to protocol version 1: every release sends them, and a message
+without one is invalid. Each field added later has a default, which means that the sender's release
+does not know the field.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ BYTES_PER_SAMPLE = 2
 SESSION_ID_CHARS_MAX = 128
 """Longest session id that a gateway accepts and that ``asr_sessions`` can hold."""
 STREAMED_PARTIAL_MS = 600
-"""What a partial job of a streaming model counts as, whatever its audio: the model processes only
-what is new since the last one, about as much as gateways wait for."""
+"""Audio that a partial job of a streaming model counts as, whatever its length: the model processes
+only the audio since the last partial job, and gateways send one for about this much."""
 JOB_DEADLINE_MS_MAX = 600_000
 """The broker shortens a longer deadline to this: every job must end."""
 
@@ -193,9 +193,9 @@ class Job(Place, frozen=True, kw_only=True, gc=False):
     punctuation: bool | None = None
     itn: bool | None = None
     """Whether the text should have punctuation, and numbers in digits (inverse text normalisation);
-    None: as the model and its worker have it."""
+    None: the default of the model and its worker."""
     context: Text = ""
-    """The end of the text just before the segment; ``""``: unknown."""
+    """End of the text before the segment; ``""``: unknown."""
 
     def result(
         self,
@@ -527,9 +527,9 @@ class Bye(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class WorkerJob(Struct, frozen=True, kw_only=True, gc=False):
-    """A job as sent to a worker. ``session_id`` and ``seq`` are for the worker's log and traces. A
-    streaming model also finds by them how much of the audio it has processed already; that is a
-    cache, which may be lost."""
+    """A job as sent to a worker. ``session_id`` and ``seq`` are for the worker's log and traces.
+    They also identify the cached state of a streaming model, which holds the audio that it has
+    processed already. The cache may be lost."""
 
     broker_epoch: Name
     job_id: UInt

@@ -43,11 +43,11 @@ class SessionStarted(Struct, frozen=True, kw_only=True, gc=False, tag="started")
     model: Text = ""
     """Served name of its model; ``""``: any."""
     tenant: Text = DEFAULT_TENANT
-    """To whom the session belongs: only clients of this tenant may use it."""
+    """Owner of the session: only clients of this tenant may use it."""
 
 
 class SessionResumed(Struct, frozen=True, kw_only=True, gc=False, tag="resumed"):
-    """From the record's generation on, this gateway has the session. Once this record is stored,
+    """From this generation on, the session belongs to this gateway. Once this record is stored,
     every earlier publication is stored too, and later ones of an older generation are dropped."""
 
     gateway_id: Text

@@ -47,7 +47,7 @@ LINGER_RESULTS_MS = 2_000
 
 
 HOST_CHARS_MAX = 40
-"""Of the host's name in an identity."""
+"""A longer host name is cut in an identity."""
 UNBIND_S_MAX = 1.0
 """Limit on the time that libzmq takes to close a Unix socket …"""
 UNBIND_POLL_S = 0.001
@@ -112,8 +112,8 @@ def bind_xpub(context: Context, endpoint: str, access: Access | None = None) -> 
 def connect_dealer(
     context: Context, endpoint: str, identity: str, keys: Keys | None = None, *, events: int = 0
 ) -> Socket:
-    """Return a connected DEALER with the routing id ``identity``. It reconnects with backoff. With
-    ``events`` it has a monitor of these, from the first connection on."""
+    """Return a connected DEALER with the routing id ``identity``. It reconnects with backoff. A
+    monitor reports ``events`` from the first connection on."""
     socket = _socket(context, zmq.DEALER, linger_ms=LINGER_RESULTS_MS)
     socket.setsockopt(zmq.ROUTING_ID, identity.encode())
     return _connected(socket, endpoint, keys, events)
@@ -153,7 +153,8 @@ def _bound(socket: Socket, endpoint: str, access: Access | None) -> Socket:
 
 
 def _allow_ipv6(socket: Socket, endpoint: str) -> None:
-    """For addresses only: libzmq would use no IPv4 address of a name that has both."""
+    """Enable IPv6 for an address, not for a name: libzmq would ignore the IPv4 addresses of a name
+    with both."""
     socket.setsockopt(zmq.IPV6, endpoint.startswith("tcp://["))
 
 

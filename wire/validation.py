@@ -36,10 +36,10 @@ Name = Annotated[str, Meta(max_length=NAME_CHARS_MAX)]
 """An id or another short name; one message can hold the names of many peers."""
 LanguageCode = Annotated[str, Meta(max_length=LANGUAGE_CHARS_MAX)]
 Languages = Annotated[tuple[LanguageCode, ...], Meta(max_length=LANGUAGES_MAX)]
-"""Those of a model. Limited, because one message can hold those of all models."""
+"""Languages of a model. Limited, because one message can hold those of all models."""
 Text = Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]
 LongText = Annotated[str, Meta(max_length=LONG_TEXT_CHARS_MAX)]
-"""A whole transcript. The limit of a header in bytes is the narrower one."""
+"""A whole transcript. The limit of a header in bytes is usually reached first."""
 Embedding = Annotated[bytes, Meta(max_length=EMBEDDING_BYTES_MAX)]
 """A speaker embedding: float32, little-endian; empty: none."""
 

@@ -36,6 +36,6 @@ def explain(refused: Refused, system_id: str) -> tuple[str, dict[str, Any]]:
 
 
 def of_one_system(own: str, other: str) -> bool:
-    """Whether two processes may work together, by their SYSTEM_ID. One without an id, of a release
-    before there were any, may work with every other."""
+    """Whether two processes may work together, by their SYSTEM_ID. A process of an earlier release
+    has none, and may work with every other."""
     return own == other or not own or not other
