@@ -25,9 +25,9 @@ from wire.keys import KeyFiles, Keys
 REMAKE_S: Final = 0.5
 """Time from a refusal to the next attempt."""
 BROKEN_OFF_MAX: Final = 3
-"""Handshakes in a row that the broker breaks off; then it counts as having another key."""
+"""Consecutive handshakes that the broker ends; then it is assumed to have another key."""
 UNREACHED_S: Final = 5.0
-"""Time without a connection after which that is logged."""
+"""A link without a connection for this long is logged."""
 
 _EVENTS: Final = (
     zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -76,7 +76,7 @@ class Link:
         """None: connected."""
         self._logged_away = False
         self._broken_off = 0
-        """Handshakes that the broker has broken off since the last connection."""
+        """Handshakes that the broker has ended since the last connection."""
 
     def turn(self, now_s: float) -> list[Change]:
         """Follow the connection; return its changes since the last call, in order."""
@@ -126,8 +126,8 @@ class Link:
         self._broken_off = 0
 
     def _is_refusal(self, event: zmq.Event, error: int) -> bool:
-        """``error``: that of a handshake that failed without detail. With a stopped broker it times
-        out, and a broker that has just ended breaks it off once. libzmq tries again after both."""
+        """``error``: of a handshake that failed without detail. It times out while the broker is
+        stopped, and fails once when the broker exits. libzmq tries again after both."""
         if event != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
             return True
         if self._key_files is None or error == errno.EAGAIN:

@@ -1,9 +1,9 @@
-"""asyncio's event loop, which with many clients takes several messages at a time.
+"""asyncio's event loop, which takes several messages at a time while there are many clients.
 
-To wait for its sockets costs the loop two context switches and a pass through its timers, a fifth
-of a gateway's time for a chunk of audio. With hundreds of clients the next message arrives within a
+Each wait for sockets costs two context switches and a pass through the timers: a fifth of a
+gateway's time for a chunk of audio. With hundreds of clients the next message arrives within a
 millisecond, so the loop pauses first, and then takes all messages that have arrived. Timers are not
-delayed. Few clients see no pause, however fast they send.
+delayed. With few clients the loop never pauses, however fast they send.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import selectors
 import time
 
 PAUSE_S = 0.004
-"""Added to the time of a message at most. A turn of speech detection takes 25 ms."""
+"""Longest delay of a message by the pause, small beside the 25 ms of a turn of speech detection."""
 WINDOW_S = 0.1
 SOCKETS_MANY = 40
-"""Sockets that had something to read or write within ``WINDOW_S``, from which on the loop pauses.
-Live clients send five chunks a second, so there are some eighty of them."""
+"""The loop pauses if this many sockets were ready within ``WINDOW_S``. Live clients send five
+chunks a second, so about eighty of them reach it."""
 
 
 class PausingSelector(selectors.DefaultSelector):

@@ -17,12 +17,12 @@ from collections.abc import Hashable
 from msgspec import Struct
 
 MARKS_MAX = 4_096
-"""Marks that have not arrived; beyond it the oldest counts as lost."""
+"""Marks in transit; beyond it the oldest counts as lost."""
 QUEUED_S_MIN = 0.1
 """A mark that took less time has not queued: processes that wait for a processor delay marks, too.
 """
 QUEUED_ROUND_TRIPS_MIN = 4.0
-"""The same in round trips of the link: TCP takes some of them for a piece of audio."""
+"""The same in round trips of the link: TCP needs several for a piece of audio."""
 QUEUED_WAYS_MIN = 2.0
 """Used instead of round trips if both sides have one clock: the same as a multiple of the fastest
 mark, which may have waited for audio itself."""
@@ -34,8 +34,8 @@ FULL_S_MIN = 1.0
 """Time for which the link must have been full before its rate counts. A few stalls of a process do
 not make a link full."""
 SLOW_MARKS_MIN = 2.0
-"""Slow marks that must have been seen, with the decay of all measurements: three or more. A link
-that was cut, or a receiver that was stopped, delays only one: all that follow arrive with it."""
+"""Slow marks needed, after decay: three or more. A link that was cut, or a receiver that was
+stopped, delays only one: all that follow arrive with it."""
 SLOW_S_MIN = 0.05
 """A mark is slow if it arrives this long after the one before."""
 TRIAL_BYTES = 128 << 10
@@ -102,8 +102,8 @@ class LinkRate:
         self._sent_at_s = -math.inf
         self.reconnected()
         self._bytes = self._full_s = self._slow_marks = 0.0
-        """Sent while the link was full, for how long it was, and marks that were slow meanwhile;
-        with exponential decay."""
+        """Bytes sent while the link was full, the time for which it was full, and slow marks in
+        that time, all with exponential decay."""
         self._faded_at_s = self._full_at_s = -math.inf
 
     def reconnected(self) -> None:
@@ -136,8 +136,8 @@ class LinkRate:
         self.unmarked_bytes, self._first_s = 0, None
 
     def trial_due(self, now_s: float) -> bool:
-        """Whether ``TRIAL_BYTES`` should be sent before the next mark. False until a first mark has
-        shown how long the way is, and while the last trial is in transit."""
+        """Whether ``TRIAL_BYTES`` should be sent before the next mark. False until the delay of a
+        first mark is known, and while the last trial is in transit."""
         over = now_s - self._tried_at_s >= TRIAL_INTERVAL_S
         return bool(self._ways) and not self._marks and (over or self._in_doubt)
 
@@ -150,8 +150,8 @@ class LinkRate:
         receiver: Hashable = None,
         same_clock: bool = False,
     ) -> None:
-        """The sender knows since ``now_s`` that the mark arrived at ``receiver`` at ``arrived_s``,
-        by the receiver's clock, or by its own with ``same_clock``."""
+        """The mark arrived at ``receiver`` at ``arrived_s`` on the receiver's clock, or on the
+        sender's with ``same_clock``. The sender learns this at ``now_s``."""
         mark = self._marks.pop(key, None)
         if mark is None:
             return

@@ -10,9 +10,8 @@ import os
 
 _FD_VARIABLE = "SUPERVISOR_LIVENESS_FD"
 START_FACTOR = 8
-"""Before its first beat a child may be silent for this many times as long. It imports its packages
-then, which takes long on a busy host. If it were killed, it would start again, and never get ready.
-"""
+"""Before its first beat a child may be silent this many times longer: importing its packages takes
+long on a busy host. If it were killed then, it would start over and never become ready."""
 
 
 class Liveness:

@@ -55,6 +55,6 @@ class ProcessReport:
                     pipe.sadd(PROCESSES_KEY, self._process_id)
                     pipe.execute()
             except redis_clients.ERRORS:
-                continue  # The dashboard shows that Redis, and so the process, is not known.
+                continue  # The dashboard shows the state of Redis and of the process as unknown.
         with contextlib.suppress(*redis_clients.ERRORS):
             self._client().close()

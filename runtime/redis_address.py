@@ -42,13 +42,13 @@ _IN_PATH = re.compile(r"/(?!\d+/?$)([^/]+)(?:/(\d+))?/?")
 class RedisAddress:
     form: Form
     url: str
-    """Of the first server, for ``redis.from_url``; of Sentinel, its port is that of a sentinel."""
+    """URL of the first server, for ``redis.from_url``. With Sentinel, the port is a sentinel's."""
     hosts: tuple[tuple[str, int], ...] = ()
-    """Of a cluster or of sentinels, each with its port."""
+    """Hosts and ports of the cluster's nodes or of the sentinels."""
     service: str = ""
     """The name that the sentinels have for the servers."""
     sentinel_login: tuple[tuple[str, str], ...] = ()
-    """``username`` and ``password`` at the sentinels; they may have others than the servers."""
+    """``username`` and ``password`` for the sentinels, which may differ from the servers'."""
 
 
 def parse(url: str) -> RedisAddress:

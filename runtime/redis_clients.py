@@ -24,7 +24,7 @@ UNTYPED: Final[Any] = redis
 
 
 def blocking(url: str) -> redis.Redis:
-    """A client for threads. One of a cluster connects at once; others at their first call.
+    """Return a client for threads. It connects at its first call; one for a cluster, at once.
 
     Raises:
         ERRORS: of a cluster, if no node answers.

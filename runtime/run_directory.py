@@ -1,7 +1,7 @@
 """The directory of a system's Unix sockets, which only its user can enter.
 
-Whoever can enter it has access to everything: the embedded servers require no password, and the bus
-trusts every peer.
+Access to it is access to everything: the embedded servers require no password, and the bus trusts
+every peer.
 """
 
 from __future__ import annotations
