@@ -1,5 +1,5 @@
-"""Counts and logs connections that end before the ZAP handler sees a key: those of peers without
-keys, of peers with another key of the broker, and of programs that are no peers, such as probes."""
+"""Counts and logs connections that end before the ZAP handler sees a key: peers without keys, peers
+with another broker's key, and other programs, such as port probes."""
 
 from __future__ import annotations
 

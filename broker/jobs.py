@@ -35,8 +35,8 @@ class PendingJob:
     lost_by: set[bytes] = field(default_factory=set)
     """Workers that may have ended because of it: they held it when they became unreachable."""
     excused: int = 0
-    """Lost attempts of workers that are back. An identity is that of one process, so the job has
-    not ended it; only its connection was lost."""
+    """Lost attempts of workers that have reconnected. A worker's identity belongs to one process,
+    so the job has not killed it; only its connection was lost."""
     timed_out: bool = False
     """An attempt reached its deadline: this job, or another one of its batch, may hang workers."""
     worker: bytes = b""

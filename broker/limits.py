@@ -73,7 +73,7 @@ EST_WAIT_REPORTED_MS_MAX = 600_000
 THROUGHPUT_INITIAL_RTFX = 20.0
 """Inverse real-time factor assumed of a worker that does not report a measured one."""
 THROUGHPUT_INITIAL_WEIGHT_S = 0.2
-"""Busy time that the initial or reported factor counts for."""
+"""Weight of the initial or reported factor, in busy time."""
 THROUGHPUT_MIN_RTFX = 0.01
 """Lower bound of a worker's factor: waiting times are divided by it."""
 THROUGHPUT_EXPECTED_S_MIN = 1e-9
@@ -92,7 +92,7 @@ MODELS_MAX = 64
 """Served models. Workers of a further one are not registered, its jobs are refused, both counted.
 """
 MODEL_REMEMBERED_S = 600.0
-"""A model without workers and jobs is reported as unavailable for so long, then it is unknown."""
+"""A model without workers and jobs is reported as unavailable for this long; then it is unknown."""
 ARRIVALS_HALF_LIFE_S = 3.0
 """Time after which arrived audio counts for half in the arrival rate."""
 UTTERANCE_S_MAX = 20.0

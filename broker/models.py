@@ -29,7 +29,7 @@ class Model:
         self.arrivals = ArrivalRate()
         self.partials = PartialBudget()
         self.unused_since_s: float | None = None
-        """Since when it has neither a worker nor a waiting job; None: it has."""
+        """Since when it has had neither a worker nor a waiting job; None: it has one."""
 
     @property
     def takes_jobs(self) -> bool:
@@ -113,7 +113,7 @@ class Model:
 
 
 def common_abilities(all_of: Iterable[Abilities]) -> Abilities:
-    """Return what every one of ``all_of`` can do. Without any, nothing is known."""
+    """Return the abilities that all of ``all_of`` share; if it is empty, nothing is known."""
     different = list(dict.fromkeys(all_of))
     if not different:
         return Abilities()

@@ -1,9 +1,9 @@
 """Writes the state of the queue to Redis once a second, for monitoring: that of this broker to a
 hash of its own, and the sum over all brokers to ``asr:queue``.
 
-All brokers write the same sum, at most a second old, so that none has to lead. A thread of its own
-with short timeouts writes, so that a stopped or slow Redis never delays the broker's loop. Only the
-newest state matters, so there is no queue.
+All brokers write the same sum, at most a second old, so no leader is needed. A thread with short
+timeouts writes, so that a stopped or slow Redis never delays the broker's loop. Only the newest
+state matters, so there is no queue.
 """
 
 from __future__ import annotations

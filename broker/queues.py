@@ -20,7 +20,7 @@ class _Flow:
 
 
 LATER: frozenset[Place] = frozenset({"bulk", "partial"})
-"""Places whose jobs let all others pass."""
+"""Queues whose jobs wait for all others."""
 
 
 class FairQueue:

@@ -97,7 +97,7 @@ class Broker:
         link = self._link
         expected = self.gateways.expected_audio_rates
         named = [model for model in self._models if model.name]
-        # What gateways of an earlier release expect is that of the only model.
+        # A gateway of an earlier release names no model: its audio is for the only one.
         unnamed = expected.get("", 0.0) if len(named) == 1 else 0.0
         served = [
             model.state(expected_audio_rate=expected.get(model.name, 0.0) + unnamed)
@@ -194,8 +194,8 @@ class Broker:
             self.gateways.expect(identity, hello)
 
     def _version_with(self, peer: m.Hello | m.Ready) -> int | m.Refused:
-        """The protocol version to use with a peer; or the answer to one that cannot be served,
-        which is counted."""
+        """Return the protocol version to use with a peer, or the refusal to send, which is
+        counted."""
         if not versions.of_one_system(self._system_id, peer.system_id):
             self._count("system_refused")
             return replace(answers.REFUSED, system_id=self._system_id)

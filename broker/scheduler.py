@@ -109,7 +109,7 @@ class Scheduler:
         return True
 
     def _move_unnamed(self, model: Model) -> None:
-        """Jobs that any model may take do not wait for one without workers."""
+        """Move jobs for any model from this one, which has no workers, to one that has."""
         if len(model.workers) or not len(model.queue):
             return
         for entry in [entry for entry in model.queue if not entry.job.model]:

@@ -56,7 +56,7 @@ BURST_ACTIONS_MAX = 128
 """Actions performed in a row. A send to a sleeping I/O thread wakes it, which costs more than all
 other work for a message; in a row only the first send does."""
 KEYS_CHECK_S = 0.25
-"""Interval at which changes of the keys on disk are noticed."""
+"""Interval of checks for changed keys on disk."""
 REBIND_S_MAX = 2.0
 """Limit on the time that libzmq takes to close a socket, whose endpoint is then bound again."""
 REBIND_RETRY_S = 0.01

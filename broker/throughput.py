@@ -1,4 +1,4 @@
-"""Core: how fast a worker is: the cost that it measured at start, corrected by its results."""
+"""Core: the speed of a worker: the cost that it measured at start, corrected by its results."""
 
 from __future__ import annotations
 

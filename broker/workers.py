@@ -49,7 +49,7 @@ class Worker:
         self.exclusive = False
         """Holds such a job."""
         self.usage: Usage | None = None
-        """As its last heartbeats had it."""
+        """From its last heartbeat with one."""
         self.protocol_errors = 0
         self.ticket = 0
         """Number of its valid heap entry; 0 if it takes no jobs and has none."""
@@ -199,7 +199,7 @@ class WorkerPool:
 
     @property
     def stream(self) -> bool:
-        """Whether all have streaming models for partial jobs."""
+        """Whether all workers have streaming models for partial jobs."""
         return bool(self._workers) and all(worker.streamed_credits for worker in self)
 
     def for_stream(self, entry: PendingJob) -> Worker | None:
