@@ -165,7 +165,7 @@ class BatchBuffer:
 
     def committed(self, batch: Batch, superseded: Iterable[Entry] = ()) -> list[tuple[str, Stored]]:
         """Remove ``batch`` from the backlog and return the confirmations to send, each with its
-        broker. It is committed but for the entries in ``superseded``, which were dropped."""
+        broker. All of it is committed except the entries in ``superseded``, which were dropped."""
         dropped = {(entry.gateway_id, entry.key) for entry in superseded}
         keys: defaultdict[tuple[str, str], list[StoredKey]] = defaultdict(list)
         for entry in batch.entries:

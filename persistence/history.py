@@ -1,8 +1,7 @@
-"""Core: a page of the history of sessions: what is asked for, as conditions of a query, and what
-its rows become.
+"""Core: a page of the history of sessions: the conditions of its query, and the page from its rows.
 
-Pages are found by the last session of the page before, not by a number of rows, so that sessions
-stored in the meantime move none from one page to another.
+A page begins after the last session of the page before, not after a number of rows, so that
+sessions stored in the meantime do not shift it.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from persistence.search_terms import first_word, query_of
 LIMIT_MAX = 1_000
 """Sessions of a page."""
 OFFSET_MAX = 10_000
-"""Sessions skipped, each of which the database reads. Use cursors to read on."""
+"""Limit of skipped sessions, because the database reads each of them. Cursors have no limit."""
 TOTAL_MAX = 5_000
-"""Sessions counted. ``total`` is this number if there are as many or more."""
+"""Sessions are counted up to this number: ``total`` is at most as large."""
 PREVIEW_CHARS_MAX = 200
 """Characters of a text that a list shows."""
 PREVIEW_BEFORE_CHARS = 40
-"""Of these, characters before the first word that is searched for."""
+"""Of these, characters before the first match."""
 PREVIEW_SEGMENTS = 8
-"""Segments of which a session without a text of its own has its preview."""
+"""Segments in the preview of a session without a stored text."""
 TEXT_BYTES_MAX = 8 << 20
 """UTF-8 bytes of whole texts, after which a page ends early."""
 _CURSOR = re.compile(r"(\d{1,18}) (.{1,128})", re.DOTALL)
@@ -38,7 +37,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cursor:
-    """A place in the history: after this session."""
+    """A position in the history: after this session."""
 
     created_us: int
     """Microseconds since 1970."""
@@ -68,10 +67,10 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryQuery:
-    """The sessions asked for. None, and an empty tuple, are no condition."""
+    """The requested sessions. None or an empty tuple: no condition."""
 
     tenant: str
-    """To whom the sessions belong."""
+    """Owner of the sessions."""
     limit: int = 50
     """At most ``LIMIT_MAX``."""
     offset: int = 0
@@ -84,7 +83,7 @@ class HistoryQuery:
     statuses: tuple[str, ...] = ()
     model: str | None = None
     words: str = ""
-    """Words that the text has; ``""``: any text. Only the texts of ended sessions are found."""
+    """Words that the text contains; ``""``: any text. Only ended sessions are found."""
     texts: bool = False
     """Return whole texts besides previews."""
 
@@ -117,7 +116,7 @@ class HistoryQuery:
         }
 
     def place(self) -> tuple[list[str], dict[str, Any]]:
-        """Return the condition of the cursor, likewise."""
+        """Return the condition of the cursor, and its parameters."""
         if self.cursor is None:
             return [], {}
         # The first part is what the index can use.
@@ -136,7 +135,7 @@ class HistoryPage:
 
 
 def page_of(rows: Sequence[Mapping[str, Any]], total: int, limit: int) -> HistoryPage:
-    """Return the page that ``rows`` make; each row has the number of rows that there are."""
+    """Return the page of ``rows``, each of which also has the number of all rows."""
     shown = rows[: min(limit, LIMIT_MAX)]
     more = bool(shown) and shown[0]["rows_found"] > len(shown)
     next_cursor = None

@@ -1,4 +1,4 @@
-"""A warning about a link to PostgreSQL on which texts can be read."""
+"""A warning about an unencrypted link to PostgreSQL."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from wire.records import DEFAULT_TENANT
 
 CONNECTIONS_MAX = 4
 CONNECT_TIMEOUT_S = 2.0
-"""To get a connection from the pool. libpq treats values below 2 s as 2 s."""
+"""Limit for a connection from the pool. libpq treats values below 2 s as 2 s."""
 READ_TIMEOUT_S = 2.0
 RECONNECT_TIMEOUT_S = 2.0
 """The pool stops reconnecting after this time. The next read makes it try again."""
@@ -73,7 +73,7 @@ _PAGE = """
 SELECT s.* FROM asr_sessions s WHERE {where}
 ORDER BY s.created_at DESC, s.id LIMIT %(limit)s + 1 OFFSET %(offset)s
 """
-# Of a session without a text of its own, the preview is that of its first segments.
+# The preview of a session without a stored text is taken from its first segments.
 _HISTORY = f"""
 SELECT found.* FROM (
     SELECT {_SESSION_COLUMNS}, CASE WHEN %(texts)s THEN coalesce(s.text, '') END AS text,
@@ -267,7 +267,7 @@ class SessionReader:
         return self._totals
 
     async def _read_own(self, read: Callable[[Connection, str], Awaitable[T]]) -> T:
-        """``read`` gets the condition that a session is the tenant's."""
+        """Call ``read`` with the condition that a session is the tenant's."""
 
         async def either(connection: Connection) -> T:
             try:
@@ -350,7 +350,7 @@ async def _session(connection: Connection, query: str, session_id: str, tenant: 
 
 
 async def _added(connection: Connection, query: str, *parameters: object) -> list[Row]:
-    """Rows of a table that the schema of the release before does not have."""
+    """Return rows of a table that is missing in the schema of the release before."""
     try:
         return await _rows(connection, query, *parameters)
     except psycopg.errors.UndefinedTable:

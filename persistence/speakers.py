@@ -1,8 +1,8 @@
 """Speaker labels and centroids of sessions: SQL and conversions.
 
-Of several labels of a segment, that of the latest record counts: the record of the newest
-generation with the highest number. Centroids are voice prints: they are stored while the session
-may be resumed, those of the latest record only, and deleted at its end.
+If a segment has several labels, the latest record's counts: the one of the newest generation with
+the highest number. Centroids are voice prints: only those of the latest record are stored, while
+the session may be resumed, and they are deleted at its end.
 
 Gateways read with this module, so it must not import the metrics of persistence.
 """

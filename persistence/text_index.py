@@ -26,7 +26,7 @@ _INDEX = "UPDATE asr_sessions SET terms = array_to_tsvector(%s::text[]) WHERE id
 
 
 def index_texts(connection: psycopg.Connection[Any], limit: int = SESSIONS_MAX) -> int:
-    """Index at most ``limit`` sessions, and return their number. Fewer: there are no more."""
+    """Index at most ``limit`` sessions, and return their number; fewer if there are no more."""
     with connection.transaction(), connection.cursor() as cursor:
         found = cursor.execute(_NOT_INDEXED, (limit,)).fetchall()
         cursor.executemany(_INDEX, [(terms_of(texts), session_id) for session_id, texts in found])
