@@ -186,7 +186,7 @@ class BatchQueue(Generic[K]):
 
 
 class BatchPacing:
-    """When the next batch may start, unless the queue fills a batch already.
+    """Decides when the next batch may start, unless the queue fills a batch already.
 
     Each batch has a fixed cost: 6 ms with the demo model, as much as four more utterances take.
     Under load, resting after a batch frees processor time for other processes, and the batches

@@ -9,7 +9,7 @@ from typing import Any
 def gpu_usage() -> dict[str, Any]:
     """Return the ``gpu`` fields of ``wire.messages.Usage``; none without an accelerator.
 
-    It imports nothing and starts nothing: CUDA is asked only if the model runs on it.
+    It neither imports torch nor initialises CUDA, which it queries only if the model runs on it.
     """
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():

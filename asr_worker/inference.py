@@ -83,7 +83,7 @@ class InferenceLoop:
         return batch
 
     def clear_wake(self) -> None:
-        """Consume what made ``wake_fd`` readable."""
+        """Make ``wake_fd`` unreadable until the next change."""
         with contextlib.suppress(BlockingIOError):
             os.read(self.wake_fd, 4096)
 
@@ -114,7 +114,8 @@ class InferenceLoop:
 
 
 def _recognize(recognizer: Recognizer, jobs: Sequence[WorkerJob]) -> Sequence[Recognition]:
-    """Recognise ``jobs``. A recogniser that raises or miscounts fails its batch, not the thread."""
+    """Recognise ``jobs``. An exception or a wrong number of results fails the batch, not the
+    thread."""
     utterances = [
         Utterance(
             pcm=job.pcm,

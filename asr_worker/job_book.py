@@ -5,8 +5,8 @@ arrival until its result is taken, and *running* once it is in a batch. The book
 broker sends: no message makes it raise.
 
 Several brokers share a worker. Each is granted an equal part of the credits, so that the worker
-holds no more jobs than with one broker, and none of them can take the place of another. No broker
-knows what the others have assigned. The jobs of all form one queue and share batches, so that a
+holds no more jobs than with one broker, and no broker can use up the credits of another. No broker
+knows the assignments of the others. The jobs of all form one queue and share batches, so that a
 broker without jobs leaves its part of the *time* to the others. With a second broker, the credits
 of one still fill a batch.
 """
@@ -80,9 +80,9 @@ class JobBook:
     book's ``queued``, ``take_batch`` and ``answer`` are those of all. The caller performs the
     returned actions in order; results go to the broker with the ``epoch`` that they name.
 
-    ``worker_id`` is this process's identity, and ``served_name`` what sessions call its model.
-    ``throughput_rtfx`` is its measured inverse real-time factor, 0 if unknown. ``abilities`` is
-    what the model can do.
+    ``worker_id`` is this process's identity, and ``served_name`` the name by which sessions request
+    its model. ``throughput_rtfx`` is its measured inverse real-time factor, 0 if unknown.
+    ``abilities`` are the model's.
     """
 
     def __init__(
@@ -123,19 +123,19 @@ class JobBook:
         self._jobs: dict[JobKey, WorkerJob] = {}
         self._answered: OrderedDict[JobKey, None] = OrderedDict()
         self.epoch: str | None = None
-        """That of the broker; None: not known yet."""
+        """The broker's epoch; None: not known yet."""
         self._brokers = 1
         self._welcome_due = False
         self._draining = False
 
     def another(self) -> JobBook:
-        """Return a book for a further broker, of which nothing is known yet."""
+        """Return a book for a further broker."""
         book = copy.copy(self)
         book.epoch, book._welcome_due = None, False
         return book
 
     def share(self, brokers: int) -> None:
-        """So many brokers share the worker now."""
+        """Set the number of brokers that share the worker."""
         self._brokers = max(1, brokers)
 
     @property
@@ -304,7 +304,8 @@ class JobBook:
         return [JobsDiscarded("superseded", superseded)] if superseded else []
 
     def _options(self, job: WorkerJob) -> tuple[str, tuple[str, ...]]:
-        """What makes the model's call for ``job`` differ from that for other jobs."""
+        """Return the options of the model's call for ``job``; jobs with other options need another
+        call."""
         can = self._abilities
         return (
             job.language if can.takes_language else "",

@@ -57,7 +57,7 @@ class ModelCache:
         return sum(path.stat().st_size for path in files if path.is_file())
 
     def remove(self, model: Model) -> bool:
-        """Delete ``model`` and what is left of its downloads; returns whether there was any."""
+        """Delete ``model`` and its unfinished downloads; return whether anything was deleted."""
         found = False
         with self.locked(model, lambda: None) as partial:
             path = self.path_of(model)

@@ -1,4 +1,4 @@
-"""The models that have a name: what they are, and where their files are.
+"""The models that have a name, and the sources of their files.
 
 Whisper's weights are declared file by file, with their SHA-256. A model of a hub is a repository,
 whose files the hub's own client checks.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 TRIES_MAX = 5
-"""Connections in a row that end without a single new byte; then the source counts as down."""
+"""Consecutive connections without a new byte; then the source counts as down."""
 RETRY_S = 1.0
 """Pause before another connection."""
 SILENCE_S_MAX = 20.0
@@ -37,7 +37,7 @@ class NoSpaceError(Exception):
 
 
 class Progress(Protocol):
-    """Shows how far a download is."""
+    """Shows the progress of a download."""
 
     def step(self, what: str) -> None:
         """A new step, such as ``whisper-base from openai``, begins."""
@@ -54,7 +54,7 @@ def download(
     size_bytes: int,
     progress: Progress,
 ) -> None:
-    """Fetch ``url`` to ``target``. What an earlier call left of it is continued.
+    """Fetch ``url`` to ``target``. An unfinished download of an earlier call is continued.
 
     Raises:
         SourceError: if the server does not deliver, or delivers other bytes.
@@ -123,7 +123,7 @@ def _size(path: Path) -> int:
 
 
 def _fetch(url: str, part: Path, size_bytes: int, progress: Progress) -> None:
-    """Append to ``part`` what one connection delivers."""
+    """Append the bytes of one connection to ``part``."""
     start = _size(part)
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     with urllib.request.urlopen(request, timeout=SILENCE_S_MAX) as answer:

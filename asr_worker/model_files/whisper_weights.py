@@ -1,8 +1,8 @@
-"""Whisper's published weights to a FunASR model directory.
+"""Converts Whisper's published weights to a FunASR model directory.
 
-Two published forms are read: OpenAI's checkpoints, and CTranslate2's ``model.bin`` in float16. That
-holds the same values under other names (github.com/OpenNMT/CTranslate2, specs/whisper_spec.py).
-Weights stay float16 on disk; FunASR loads them into float32 parameters.
+Two published forms are read: OpenAI's checkpoints, and CTranslate2's ``model.bin`` in float16. The
+latter has the same values under other names (github.com/OpenNMT/CTranslate2,
+specs/whisper_spec.py). Weights stay float16 on disk; FunASR loads them into float32 parameters.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from asr_worker.model_files.catalogue import Form
 _VERSION = 6
 """Version of CTranslate2's binary format."""
 _DTYPES = ("<f4", "i1", "<i2", "<i4", "<f2")
-"""By CTranslate2's number of the type."""
+"""NumPy's types by CTranslate2's numbers."""
 _BLOCK = re.compile(r"(encoder|decoder)/layer_(\d+)/(.+)/(\w+)")
 _MODULES = {
     "encoder/conv1": "encoder.conv1",
@@ -53,7 +53,7 @@ _MULTILINGUAL_VOCABULARY_MIN = 51_865
 
 
 class WeightsError(Exception):
-    """The file is not one of Whisper's weights. The message is one line."""
+    """The file does not contain weights of Whisper. The message is one line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

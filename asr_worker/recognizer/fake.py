@@ -20,8 +20,8 @@ from wire.messages import Abilities, pcm_duration_ms
 
 
 class FakeRecognizer:
-    """Each text is a hash of its audio, which reveals a lost, duplicated or misrouted result as
-    reliably as a transcript."""
+    """Each text is a hash of its audio, so that a lost, duplicated or misrouted result is detected
+    as reliably as by a transcript."""
 
     device = "none"
 

@@ -27,8 +27,8 @@ _NAMES = {
     "pt": "葡萄牙语", "ro": "罗马尼亚语", "sk": "斯洛伐克语", "sl": "斯洛文尼亚语",
     "sv": "瑞典语",
 }  # fmt: skip
-"""Languages as the model's prompt names them. A model does not tell which of them it knows:
-Fun-ASR-Nano knows the first two and Japanese, Fun-ASR-MLT-Nano all."""
+"""Languages as the model's prompt names them. A model does not declare its languages: Fun-ASR-Nano
+knows the first two and Japanese, Fun-ASR-MLT-Nano all."""
 _WORD_PIECE = re.compile(r"[A-Za-z0-9'’-]+")
 
 
@@ -50,7 +50,7 @@ class FunAsrNano(FunasrRecognizer):
     batches: ClassVar = False
 
     def found_abilities(self, family: Abilities) -> Abilities:
-        """With a CTC decoder FunASR recognises one utterance at a time, and returns times."""
+        """With a CTC decoder FunASR recognises one utterance at a time and returns times."""
         if self._auto.model.ctc_decoder is not None:
             return replace(family, word_times=True)
         return replace(family, batch_jobs=BATCH_JOBS_MAX)

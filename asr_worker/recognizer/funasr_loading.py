@@ -52,7 +52,7 @@ FAMILIES: dict[str, type[FunasrRecognizer]] = {
     "UniASR": BeamSearch,
     "WhisperWarp": Whisper,
 }
-"""By the name of the model's class in FunASR; other classes are plain FunasrRecognizers."""
+"""Recognisers by the name of the model's class in FunASR; other classes get a FunasrRecognizer."""
 
 WEIGHTS = frozenset({".bin", ".onnx", ".pb", ".pt", ".pth", ".safetensors"})
 """Suffixes of files with weights."""
@@ -76,7 +76,8 @@ def load(settings: WorkerSettings, source: ModelSource) -> WrittenForm:
     funasr_repairs.restore_configuration(auto)
     frontend = auto.kwargs.get("frontend")
     if hasattr(frontend, "dither"):
-        frontend.dither = 0.0  # FunASR's default adds noise: each call would have its own text.
+        # FunASR's default adds noise, so texts would differ from call to call.
+        frontend.dither = 0.0
     accelerated = features.accelerate(frontend)
     recognizer = family(auto, model=source.name, device=device)
     try:
@@ -126,7 +127,7 @@ def auto_model(directory: Path, **arguments: Any) -> Any:
     """
     arguments["model"] = str(directory)
     if not any(file.suffix in WEIGHTS for file in directory.rglob("*")):
-        # FunASR would go on with random weights.
+        # FunASR would continue with random weights.
         raise FileNotFoundError(errno.ENOENT, "no weights", f"no weights in {directory}")
     with funasr_repairs.quiet():
         if modules := _modules_of(directory):
@@ -134,7 +135,7 @@ def auto_model(directory: Path, **arguments: Any) -> Any:
                 return funasr_repairs.import_modules(modules).AutoModel(**arguments)
             except Exception as error:
                 if _is_missing_package(error):
-                    raise  # All of FunASR would hide it, and fail for another reason.
+                    raise  # ``import_all`` would hide this error and fail for another reason.
                 structlog.get_logger().info("funasr_full_import", reason=type(error).__name__)
         return funasr_repairs.import_all().AutoModel(**arguments)
 

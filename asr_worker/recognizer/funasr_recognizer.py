@@ -1,8 +1,8 @@
 """Any FunASR model as a recogniser: utterances of many sessions in one ``generate`` call.
 
-A batch that fails is halved until the utterance at fault is alone. A model that cannot process
-batches gets one utterance at a time. Subclasses, one module a family, state what is special about
-their models; a class of FunASR without a family is a plain ``FunasrRecognizer``.
+A batch that fails is halved until the faulty utterance is alone. A model that cannot process
+batches gets one utterance at a time. Subclasses, one module for each family, implement the
+differences of their models; a class of FunASR without a family is a plain ``FunasrRecognizer``.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ UTTERANCE_MS_MIN = 85
 """One frame of FunASR's models: seven stacked windows of 25 ms, 10 ms apart. Shorter audio holds
 no word, and some models fail on it; its text is empty."""
 BATCH_FAILURES_MAX = 8
-"""Consecutive batches that fail although each of their utterances succeeds alone. After these the
-model gets one utterance at a time."""
+"""Consecutive batches that fail although each of their utterances succeeds alone; then the model
+gets one utterance at a time."""
 
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _HAN, _WORD = re.compile("[\u4e00-\u9fff]"), re.compile("[a-z]{2,}(@@)?")
@@ -57,11 +57,11 @@ class FunasrRecognizer:
     modules: ClassVar[tuple[str, ...]] = ()
     """The FunASR modules that register the family's classes; empty: import all of FunASR."""
     can: ClassVar[Abilities] = Abilities()
-    """What all models of the family can do. Models that ignore an argument do not get it, so that
-    more utterances share a call."""
+    """Abilities of all models of the family. A model that ignores an argument is not given it, so
+    that more utterances share a call."""
     batches: ClassVar[bool | None] = None
-    """Whether several utterances share one call of the model, with the texts that each has alone;
-    None: to be tried."""
+    """Whether several utterances can share a call of the model without changing their texts; None:
+    to be tried."""
     fixed_options: ClassVar[Options] = ()
     """Passed with every utterance."""
 
@@ -81,7 +81,7 @@ class FunasrRecognizer:
         """Called once FunASR is imported, before the model's first use."""
 
     def found_abilities(self, family: Abilities) -> Abilities:
-        """Return what the loaded model can do, by ``family``'s abilities and its tokenizer."""
+        """Return the abilities of the loaded model, from ``family``'s and from its tokenizer."""
         return replace(family, languages=family.languages or _languages(self._auto))
 
     def warm_up(self) -> None:
@@ -149,7 +149,8 @@ class FunasrRecognizer:
         return ()
 
     def _recognize_alike(self, batch: list[Utterance], options: Options) -> list[Recognition]:
-        """Recognise ``batch`` in one call if possible, else by halves, down to one by one."""
+        """Recognise ``batch`` in one call if possible, else in halves, down to single
+        utterances."""
         if len(batch) > 1 and self.abilities.batch_jobs == 1:
             return [self._recognize_alike([utterance], options)[0] for utterance in batch]
         try:

@@ -2,9 +2,9 @@
 ``asr_worker.recognizer.features``, which replaces a frontend's ``forward``.
 
 Repairs detect their fault in the installed FunASR and do nothing without it. The other changes, to
-imports, logs and token times, are made in any case. The tests of this module fail when FunASR no
-longer has a fault, or has changed in a way that breaks a repair. Remove the repair then.
-pyproject.toml bounds FunASR's version.
+imports, logs and token times, are always made. The tests of this module fail when FunASR no longer
+has a fault, or has changed in a way that breaks a repair. Remove the repair then. pyproject.toml
+bounds FunASR's version.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 
 _DIARIZATION = "funasr.models.campplus.utils"
 _TOLERANCE = 1e-4
-"""Largest difference between weights that rounding explains."""
+"""Largest difference between weights that counts as rounding."""
 
 
 @contextlib.contextmanager
@@ -124,7 +124,7 @@ def repair_batching(model: Any) -> list[str]:
 
 
 def padding_changes_times(predictor: Any) -> bool:
-    """Whether padding changes the weights that token times follow from.
+    """Whether padding changes the weights from which token times are computed.
 
     CifPredictorV3's LSTM runs backwards from the end of the padding, not of the utterance.
     """
@@ -180,7 +180,7 @@ def _with_packed_lstm(predictor: Any) -> Callable[..., Any]:
 
 
 def padding_changes_weights(predictor: Any) -> bool:
-    """Whether what the encoder makes of padding changes the weights of an utterance's frames.
+    """Whether the encoder's output for padding changes the weights of an utterance's frames.
 
     The predictor's convolution looks one frame ahead. At the end of a single utterance that frame
     is zero; in a batch it is the encoder's output for padding. It changes the last frame's weight,

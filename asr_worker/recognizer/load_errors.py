@@ -1,7 +1,7 @@
-"""Why a model cannot be loaded, in one line for the operator.
+"""The reason why a model cannot be loaded, in one line for the operator.
 
-FunASR and torch have no exceptions of their own for this, so that causes are told apart by what
-their exceptions say.
+FunASR and torch have no exception types for this, so the messages of their exceptions distinguish
+the causes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _error(source: ModelSource, reason: str, *, final: bool = True) -> ModelLoad
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """``error`` and what it stems from."""
+    """Return ``error`` and its causes."""
     found: list[BaseException] = []
     seen: BaseException | None = error
     while seen is not None and seen not in found:

@@ -1,9 +1,9 @@
-"""ParaformerStreaming (``paraformer-zh-streaming``): the streams of many utterances in a batch.
+"""ParaformerStreaming (``paraformer-zh-streaming``) over the streams of many utterances in a batch.
 
 A partial job has the audio of its utterance from the beginning. The recogniser keeps the state of
-a stream for the audio that it has heard, and processes only what is new. Without a state, because
-another worker heard the beginning or the state was evicted, it processes the audio from the
-beginning: states save time, and losing one loses nothing.
+each stream and processes only the new audio. Without a state, because another worker had the
+beginning or the state was evicted, it processes the audio from the beginning: a lost state costs
+time, but no result.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ with the text so far, so that the streams of a lost worker do not delay final re
 STREAMS_MAX = 256
 """Streams whose state is kept; beyond it the one unused for longest is evicted."""
 STATES_BYTES_MAX = 1 << 30
-"""Memory for the states of streams: fewer than ``STREAMS_MAX`` are kept if theirs is larger. A
-stream of paraformer-zh-streaming takes 9.2 MB."""
+"""Memory for the states of streams, which may allow fewer than ``STREAMS_MAX``. A stream of
+paraformer-zh-streaming takes 9.2 MB."""
 IDLE_S_MAX = 60.0
 """A stream without new audio for this long is forgotten, with the audio that it has heard."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Stream:
-    """An utterance's stream, and what was recognised of it so far."""
+    """An utterance's stream, and its text so far."""
 
     slot: int
     used_s: float
@@ -126,7 +126,8 @@ class ParaformerStreaming(FunasrRecognizer):
     # -------------------------------------------------------------------------------------- streams
 
     def _next_turn(self, waiting: dict[int, Utterance]) -> dict[int, Hashable]:
-        """Utterances of different streams, no more than have room, with their streams' keys."""
+        """Return utterances of different streams, as many as have slots, with their streams'
+        keys."""
         turn: dict[Hashable, int] = {}
         for index, utterance in waiting.items():
             key: Hashable = ("alone", index) if utterance.stream is None else utterance.stream

@@ -1,4 +1,4 @@
-"""``ASR_DEVICE=auto`` and ``ASR_PRECISION``: where a model computes, and with which numbers."""
+"""``ASR_DEVICE=auto`` and ``ASR_PRECISION``: the device of a model, and its number formats."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Precision = Literal["float32", "half", "int8"]
 def available_device(setting: str) -> str:
     """The device for ``setting``: for ``auto`` the first GPU, else the CPU.
 
-    FunASR falls back to the CPU in silence. An operator who asked for a GPU gets an error.
+    FunASR would silently fall back to the CPU. Here a missing GPU is an error.
 
     Raises:
         ModelLoadError: if the device is not available.
@@ -44,7 +44,7 @@ def apply(model: Any, precision: Precision, device: str) -> None:
     to tokens fails in half precision.
 
     Raises:
-        ModelLoadError: if the device or the model cannot.
+        ModelLoadError: if the device or the model does not support it.
     """
     is_cpu = device == "cpu"
     if precision == "int8":

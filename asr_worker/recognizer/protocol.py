@@ -39,16 +39,16 @@ class Utterance:
     language: str = ""
     hotwords: tuple[str, ...] = ()
     partial: bool = False
-    """The audio is the beginning of an utterance that goes on."""
+    """The audio is the beginning of an utterance."""
     speakers: bool = False
     """The recognition needs a speaker embedding, if there is a speaker model."""
     stream: tuple[str, int] | None = None
-    """Names the utterance, by session and segment: its partial results have the same name, and
-    their audio is the beginning of this one's. None: it has no other results."""
+    """Session and segment of the utterance. Its partial jobs have the same value, and their audio
+    is the beginning of this one's. None: there are no others."""
     punctuation: bool | None = None
     itn: bool | None = None
-    """Whether the text should have punctuation, and be inverse text normalised; None: as the model
-    and the settings have it."""
+    """Whether the text should have punctuation, and be inverse text normalised; None: the default
+    of the model and the settings."""
     context: str = ""
     """The end of the session's text before this utterance, if it is known."""
 
@@ -81,8 +81,9 @@ class Recognizer(Protocol):
 
     @property
     def abilities(self) -> Abilities:
-        """What the model can do, found out when it was loaded. ``batch_jobs`` is the largest batch
-        that shares one pass, 1 if none does; ``asr_worker.recognizer.trial`` finds the best size.
+        """Abilities of the model, determined when it was loaded. ``batch_jobs`` is the largest
+        batch that shares one pass, 1 if none does; ``asr_worker.recognizer.trial`` finds the best
+        size.
         """
 
     def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:

@@ -37,13 +37,13 @@ class _Text:
     words: list[str]
     context_words: int = 0
     taken: int = 0
-    """Words that have been seen by the model."""
+    """Number of words that the model has seen."""
     begin: int = 0
     """Index of the first word after the last sentence's end."""
     marks: list[str] = field(default_factory=list)
     """The mark after each word before ``begin``, ``_`` for none."""
     starts: set[int] = field(default_factory=set)
-    """Indices of the first words of what was taken at once."""
+    """Indices of the first words of the windows."""
 
     def next_window(self) -> slice:
         """Return the words for the model's next call."""

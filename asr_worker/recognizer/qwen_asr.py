@@ -29,11 +29,11 @@ class QwenAsr(FunasrRecognizer):
         super().__init__(auto, model=model, device=device)
 
     def found_abilities(self, family: Abilities) -> Abilities:
-        """FunASR's table of languages is the model's."""
+        """Add the languages, from FunASR's table for the model."""
         return replace(family, languages=tuple(self._codes.values()))
 
     def hotword_options(self, hotwords: tuple[str, ...]) -> Options:
-        """The model has no hotwords, but a text that it expects words of."""
+        """Pass hotwords as the context text, whose words the model prefers."""
         return (("context", " ".join(in_a_prompt(hotwords))),)
 
     def found_beside_the_text(self, result: dict[str, Any]) -> dict[str, Any]:

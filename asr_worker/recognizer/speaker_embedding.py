@@ -1,8 +1,8 @@
-"""Speaker embeddings: a FunASR speaker model such as CAM++ beside the recogniser.
+"""Speaker embeddings by a FunASR speaker model, such as CAM++, beside the recogniser.
 
 Speaker models do not mask padding, so only audio of equal length gives the same embedding in a
-batch as alone. As FunASR does for diarization, an utterance is embedded by windows of 1.5 s. Those
-of many utterances share a batch, and the utterance's embedding is the mean of its windows'.
+batch as alone. As in FunASR's diarization, an utterance is embedded in windows of 1.5 s. Windows of
+many utterances share a batch, and the utterance's embedding is the mean of its windows' embeddings.
 """
 
 from __future__ import annotations
@@ -134,8 +134,8 @@ class WithSpeakers:
         return structs.replace(self._recognizer.abilities, speakers=True)
 
     def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
-        """See ``Recognizer``. Texts do not depend on the speaker model: if it fails, they come
-        without embeddings. An utterance without a text has no speaker."""
+        """See ``Recognizer``. Texts do not depend on the speaker model: if it fails, embeddings are
+        empty. An utterance without a text has no speaker."""
         recognitions = self._recognizer.recognize(utterances)
         wanted = [
             index

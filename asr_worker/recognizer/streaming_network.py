@@ -1,10 +1,10 @@
 """The network of FunASR's ``ParaformerStreaming`` over chunks of many streams at once.
 
 FunASR computes one chunk of one stream at a time. Here a *row* is one chunk of one stream, and a
-pass takes any number of rows: of different streams at different positions, and several of one. What
-a layer keeps of a chunk for the next ones is a function of that layer's input only, so all rows go
-through a layer's linear projections together; only attention over kept frames takes the chunks of a
-stream in order, in *waves*. The weights and modules are FunASR's own, quantised or not.
+pass takes any number of rows: of different streams at different positions, and several of one. The
+state that a layer keeps of a chunk depends on that layer's input only, so all rows go through a
+layer's linear projections together; only attention over kept frames takes the chunks of a stream in
+order, in *waves*. The weights and modules are FunASR's own, quantised or not.
 
 The chunks are those of Zhang et al. 2020 (SCAMA, arXiv:2006.01712) as FunASR 1.4.16 cuts them:
 ``chunk_size`` ``[0, 10, 5]`` means rows of 15 frames, of which 10 are new, and the row's tokens are
@@ -55,7 +55,7 @@ class Row:
     """One chunk of one stream."""
 
     slot: int
-    """Where the network keeps the stream's state."""
+    """Index of the stream's state in the network."""
     chunk: int
     """Number of the stream's chunks before this one."""
     wave: int
@@ -68,7 +68,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Wave:
-    """Rows of different streams: their place in the pass, and what attention needs of them."""
+    """Rows of different streams: their positions in the pass, and the inputs of attention."""
 
     rows: slice
     slots: Tensor
@@ -108,7 +108,7 @@ class StreamingNetwork:
         self._context = self._decoder_layers[0].self_attn.kernel_size - 1
 
         def states(*shape: int) -> Tensor:
-            # Not touched before use: a CPU gives memory only to slots that had a stream.
+            # Not initialised: on a CPU, memory is allocated only for slots that had a stream.
             return torch.empty(slots, *shape, device=self._device, dtype=self._dtype)
 
         attention = self._encoder_layers[0].self_attn
@@ -139,7 +139,7 @@ class StreamingNetwork:
         """A new stream begins in ``slot``."""
         for kept in self._inputs_kept:
             kept[slot] = 0.0
-        # Attention does not see what a slot's last stream left, but 0 × NaN would be NaN.
+        # Attention gives the state of a slot's last stream zero weight, but 0 × NaN would be NaN.
         for keys, values in (*self._encoder_kept, *self._decoder_kept):
             keys[slot] = values[slot] = 0.0
         self._frames_carried[slot] = 0.0
@@ -224,7 +224,7 @@ class StreamingNetwork:
         weights = self._weights(hidden)
         threshold = np.float32(self._predictor.threshold)
         slots = list(dict.fromkeys(row.slot for row in rows))
-        # The bank of frames begins with what the streams carry.
+        # The bank of frames begins with the carried sums of the streams.
         open_sums: dict[int, _Sum] = {
             slot: [(place, np.float32(1.0))] for place, slot in enumerate(slots)
         }

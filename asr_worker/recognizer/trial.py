@@ -29,7 +29,7 @@ REPEATS_MAX = 3
 REPEATS_S_MAX = 0.3
 """… unless they take longer than this together."""
 TRIAL_S_MIN = 0.001
-"""Shortest duration that a measurement is trusted with."""
+"""Lower bound of a measured duration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +74,8 @@ def measure(recognizer: Recognizer, jobs_max: int) -> Trial:
 
 
 def _cost(short_s: float, alone_s: float, each_s: float, batch_jobs: int) -> Cost:
-    """The cost that explains the three measurements: that of a short utterance, that of a longer
-    one, and the latter's share of a batch. What a batch saves is its own cost."""
+    """Return the cost that fits the three measurements: a short utterance, a longer one, and the
+    latter's share of a batch. The time that a batch saves is its fixed cost."""
     saved_s = alone_s - each_s
     batch_s = min(saved_s * batch_jobs / (batch_jobs - 1), alone_s) if batch_jobs > 1 else 0.0
     rest_s = alone_s - batch_s
@@ -103,8 +103,8 @@ def _best_batch(recognizer: Recognizer, alone_s: float, jobs_max: int) -> tuple[
 
 
 def _streamed(recognizer: Recognizer, jobs_max: int) -> tuple[int, float]:
-    """Return how many partial results a batch may have to take STREAMED_BATCH_S_MAX at most, and
-    the time for each; zeros if the model does not stream."""
+    """Return the number of partial results that a batch recognises in STREAMED_BATCH_S_MAX, and the
+    time for each; zeros if the model does not stream."""
     if not recognizer.abilities.streaming:
         return 0, 0.0
     jobs, each_s = 0, 0.0

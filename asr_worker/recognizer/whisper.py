@@ -31,8 +31,9 @@ NO_SPEECH_MIN = 0.6
 """Lowest probability of no speech at which a text can be an invention (the same source) …"""
 SILENCE_MIN = 0.9
 LOGPROB_SHARE = 0.25
-"""… and it is one from this sum of that probability and of this share of the text's average negated
-log probability. Breaths, clicks, beeps and noise have 0.93 or more, short words 0.83 or less."""
+"""… and it is one if that probability, plus this share of the text's negated average log
+probability, exceeds ``SILENCE_MIN``. Breaths, clicks, beeps and noise have 0.93 or more, short
+words 0.83 or less."""
 TEMPERATURES = (0.4, 0.8)
 """Tried in turn for an utterance whose text is not credible."""
 AUDIO_S_MAX = 30
