@@ -164,7 +164,7 @@ def wav(pcm: bytes) -> bytes:
 # ---------------------------------------------------------------------------------------- command
 
 
-def told(hear: Hear, prefix: str) -> Texts:
+def printing_errors(hear: Hear, prefix: str) -> Texts:
     """``hear`` for ``measure``, with a line printed for each wrong text."""
 
     def texts(clips: Sequence[Clip]) -> list[str]:
@@ -205,7 +205,7 @@ def main(
     with contextlib.nullcontext(url.rstrip("/")) if url else _own_system(model) as base_url:
         for name in ways.split(","):
             with WAYS[name](base_url) as hear:
-                found = measure(clips, told(hear, f"{name}: "), 1)
+                found = measure(clips, printing_errors(hear, f"{name}: "), 1)
             kept = kept and keeps_promises(found)
             table.add_row(name, error_text(found), invention_text(found))
     Console().print(table)

@@ -13,7 +13,7 @@ from tools.lab.accuracy import Clip, Measurement, measure
 from tools.lab.digit_speech import expected_text, speak
 from tools.lab.harness import database
 from tools.lab.harness.stack import Stack, running_stack
-from tools.lab.product_accuracy import WAYS, keeps_promises, told
+from tools.lab.product_accuracy import WAYS, keeps_promises, printing_errors
 
 VOICE = "en_slt"
 
@@ -42,7 +42,7 @@ def test_recordings_one_after_the_other(
         executable()
     wrong = Clip(name="wrong", language="en", words="one", pcm=CLIPS[0].pcm)
     with WAYS[way](stack.http_url()) as hear:
-        found = measure([*CLIPS, wrong], told(hear, f"{way}: "), 1)
+        found = measure([*CLIPS, wrong], printing_errors(hear, f"{way}: "), 1)
     assert found.errors == {"en": (1, 3)}, "a number of several digits is one word"
     assert capsys.readouterr().out == f"{way}: wrong: 'one' became {CLIPS[0].words!r}\n"
 

@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -117,10 +117,10 @@ class Transcription:
         self._sent: list[int] = []
         """Bytes of the source up to the end of each chunk."""
 
-    async def run(self, open_timeout_s: float, told: set[str]) -> tuple[Result, dict[str, Any]]:
-        """Transcribe; return the result, and what its JSON has besides the server's.
-
-        ``told`` are the warnings that were printed before.
+    async def run(
+        self, open_timeout_s: float, warn: Callable[[str], None]
+    ) -> tuple[Result, dict[str, Any]]:
+        """Transcribe; return the result, and the fields of its JSON that are not the server's.
 
         Raises:
             OSError, SessionError, UnknownDurationError, ValueError: As ``pieces_of``, ``connect``.
@@ -143,20 +143,15 @@ class Transcription:
         ) as session:
             began_s = time.monotonic()
             self._display.begin(self.source)
-            warnings = session.started.warnings
-            self._tell([warning for warning in warnings if warning not in told])
-            told.update(warnings)
+            for warning in session.started.warnings:
+                warn(warning)
             is_whole = await self._exchange(session, pieces)
             if session.final_result is not None:
                 if is_whole and not session.final_result.duration_s and not session.problems:
                     raise ValueError(NO_AUDIO)
-                name = self.source.name
-                self._tell([f"{name}: {warning}" for warning in session.final_result.warnings])
+                for warning in session.final_result.warnings:
+                    warn(f"{self.source.name}: {warning}")
             return self._result(session, is_whole, time.monotonic() - began_s)
-
-    def _tell(self, warnings: list[str]) -> None:
-        for warning in warnings:
-            typer.secho(f"warning: {warning}", err=True, fg="yellow")
 
     async def _exchange(self, session: Session, pieces: AsyncIterator[bytes]) -> bool:
         """Send ``pieces`` until Ctrl-C, and take events up to the final result. Return whether
@@ -267,7 +262,7 @@ class Command:
         self._console = console
         self._rest = Rest(options.url, options.token)
         self._stop = asyncio.Event()
-        self._told: set[str] = set()
+        self._warnings: set[str] = set()
         self._contacted = False
         self._hopeless = False
         self._bodies: dict[int, str] = {}
@@ -313,7 +308,7 @@ class Command:
             if isinstance(error, audio.UnknownDurationError):
                 message = f"{error}: {UNKNOWN_DURATION}"
             is_server = isinstance(error, RefusedError | UnreachableError)
-            if not (is_server and self._hopeless):  # Told once.
+            if not (is_server and self._hopeless):  # Printed once.
                 name = f"{source.name}: " if len(self._sources) > 1 and not is_server else ""
                 print_error(self._console, name + message)
             self._hopeless = self._hopeless or is_server
@@ -332,22 +327,22 @@ class Command:
             work = Transcription(source, self._options, self._display, self._stop)
             try:
                 limit_s = OPEN_TIMEOUT_S if self._contacted else CONTACT_S
-                found = await work.run(limit_s, self._told)
+                found = await work.run(limit_s, self._warn)
             except ServerBusyError as error:
                 self._contacted = True
                 pause_s = error.retry_after_s or BUSY_PAUSE_S
                 if time.monotonic() + pause_s > deadline_s or self._stop.is_set():
                     raise
-                self._tell(f"the server is busy: {error}; waiting")
+                self._warn(f"the server is busy: {error}; waiting")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), pause_s)
             else:
                 self._contacted = True
                 return found
 
-    def _tell(self, warning: str) -> None:
-        if warning not in self._told:
-            self._told.add(warning)
+    def _warn(self, warning: str) -> None:
+        if warning not in self._warnings:
+            self._warnings.add(warning)
             self._console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
 
     async def _body(self, found: Result, extra: dict[str, Any]) -> str:

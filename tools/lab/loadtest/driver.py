@@ -45,7 +45,7 @@ class Driver:
         """``speeches``: session id, start time in seconds from ``began_s`` (monotonic), and a
         factory of its speech, called at that time. ``ended`` is called for each session as it
         ends."""
-        self._tell_ended = ended
+        self._on_ended = ended
         self._behaviour = behaviour
         self._began_s = began_s
         self._order = itertools.count()
@@ -127,8 +127,8 @@ class Driver:
     def _ended(self, user: User) -> None:
         del self._users[user.outcome.session_id]
         self.outcomes.append(user.outcome)
-        if self._tell_ended is not None:
-            self._tell_ended(user.outcome)
+        if self._on_ended is not None:
+            self._on_ended(user.outcome)
         self._left -= 1
         if not self._left:
             self._changed.set()
