@@ -137,7 +137,7 @@ class ConnectionGate:
         own = self.connections + 1
         total = self._redis_metadata.known_connections(own)
         refusal = await self._quotas.refuse_session(caller, more=1)
-        if refusal is not None and not await self._needs_no_place(refusal, resume):
+        if refusal is not None and not await self._is_counted_already(refusal, resume):
             return refusal
         refusal = await self._by_load_or_resumption(own, resume, model)
         refusal = refusal or self._by_idle(resume, caller.address)
@@ -190,11 +190,11 @@ class ConnectionGate:
 
     async def _by_quota(self, resume: Resumption | None, caller: Caller) -> Refusal | None:
         refusal = await self._quotas.refuse_session(caller)
-        if refusal is None or await self._needs_no_place(refusal, resume):
+        if refusal is None or await self._is_counted_already(refusal, resume):
             return None
         return refusal
 
-    async def _needs_no_place(self, refusal: Refusal, resume: Resumption | None) -> bool:
+    async def _is_counted_already(self, refusal: Refusal, resume: Resumption | None) -> bool:
         """Whether the session that the client resumes has a place among those of its token. Its
         last connection may be lost, and still count."""
         if refusal.code != SESSIONS_CODE or resume is None:

@@ -103,7 +103,7 @@ class Session:
         self._speakers: Speakers | None = None
         """None: not asked for."""
         self._labels_recorded = 0
-        self._speech_told = False
+        self._speech_reported = False
         """The client knows that speech has started, and not yet that it has ended."""
         self._silence_awaited = False
         """Speech has ended, and the client does not know yet that a long silence followed."""
@@ -257,7 +257,7 @@ class Session:
         utterances = self._segmenter.end_utterance()
         actions = [] if event.discard else self._submit(utterances, now_s)
         self._partials.segment_ended(self.duration_ms)
-        return [*actions, *self._tell_speech_ended(self.duration_ms, requested=True)]
+        return [*actions, *self._report_speech_ended(self.duration_ms, requested=True)]
 
     def _finish(self, event: e.Finish, now_s: float) -> Actions:
         if event.session_id != self.session_id:
@@ -344,9 +344,9 @@ class Session:
         assert self.start is not None
         self._segmenter.end_utterance()
         self._partials.segment_ended(self.duration_ms)
-        if not self.start.speech_events or not self._speech_told:
+        if not self.start.speech_events or not self._speech_reported:
             return []
-        return self._tell_speech_ended(self.duration_ms)
+        return self._report_speech_ended(self.duration_ms)
 
     def _note_audio_failure(self, event: e.AudioFailed) -> None:
         """A session of one file fails with it. Other sessions continue with the next file."""
@@ -371,7 +371,7 @@ class Session:
     def _segment(self, event: e.SpeechProbabilities, now_s: float) -> Actions:
         self.busy = self._more
         utterances = self._segmenter.take(event.probabilities, now_s)
-        actions = self._submit_and_tell(utterances, now_s)
+        actions = self._submit_and_report(utterances, now_s)
         return [*actions, *self._complete_files(), *self._partial(now_s)]
 
     def _flush_decoder(self, _event: e.InputEnded | e.Abandoned, _now_s: float) -> Actions:
@@ -400,7 +400,7 @@ class Session:
         self.busy = self._more
         self._audio_over = not self._more
         utterances = self._segmenter.take(event.probabilities, now_s)
-        actions = self._submit_and_tell(utterances, now_s)
+        actions = self._submit_and_report(utterances, now_s)
         return [*actions, *self._complete_files(), *self._deliver(now_s)]
 
     def _complete_files(self) -> Actions:
@@ -452,33 +452,33 @@ class Session:
             actions.append(e.SubmitJob(job=job))
         return actions
 
-    def _submit_and_tell(self, utterances: Iterable[CutUtterance], now_s: float) -> Actions:
-        """Submit ``utterances``, and tell the client when speech started and ended."""
+    def _submit_and_report(self, utterances: Iterable[CutUtterance], now_s: float) -> Actions:
+        """Submit ``utterances``, and report starts and ends of speech to the client."""
         assert self.start is not None
         if not self.start.speech_events:
             return self._submit(utterances, now_s)
         actions: Actions = []
         for utterance in utterances:
             start = utterance.start_ms, utterance.silence_before_ms
-            actions += self._tell_speech_started(*start)
+            actions += self._report_speech_started(*start)
             actions += self._submit([utterance], now_s)
             if not utterance.continues:
-                actions += self._tell_speech_ended(utterance.end_ms)
+                actions += self._report_speech_ended(utterance.end_ms)
         if (spoken := self._segmenter.speech_start_ms) is not None:
-            actions += self._tell_speech_started(*spoken)
-        elif self._speech_told and self._segmenter.open_utterance_ms is None:
+            actions += self._report_speech_started(*spoken)
+        elif self._speech_reported and self._segmenter.open_utterance_ms is None:
             # Silence after a cut at the limit.
-            actions += self._tell_speech_ended(self.duration_ms)
-        return [*actions, *self._tell_long_silence(self._segmenter.trailing_silence_ms)]
+            actions += self._report_speech_ended(self.duration_ms)
+        return [*actions, *self._report_long_silence(self._segmenter.trailing_silence_ms)]
 
-    def _tell_speech_started(self, start_ms: int, silence_before_ms: int) -> Actions:
-        if self._speech_told:
+    def _report_speech_started(self, start_ms: int, silence_before_ms: int) -> Actions:
+        if self._speech_reported:
             return []
-        before = self._tell_long_silence(silence_before_ms)
-        self._speech_told, self._silence_awaited = True, False
+        before = self._report_long_silence(silence_before_ms)
+        self._speech_reported, self._silence_awaited = True, False
         return [*before, *self.delivery.send(e.SpeechStarted(start_ms=start_ms))]
 
-    def _tell_long_silence(self, silence_ms: int) -> Actions:
+    def _report_long_silence(self, silence_ms: int) -> Actions:
         assert self.start is not None
         limit_ms = self.start.long_silence_ms
         if not self._silence_awaited or limit_ms is None or silence_ms < limit_ms:
@@ -486,9 +486,9 @@ class Session:
         self._silence_awaited = False
         return self.delivery.send(e.LongSilence(next_segment_index=self._jobs.next_seq))
 
-    def _tell_speech_ended(self, end_ms: int, *, requested: bool = False) -> Actions:
-        self._silence_awaited |= self._speech_told
-        self._speech_told = False
+    def _report_speech_ended(self, end_ms: int, *, requested: bool = False) -> Actions:
+        self._silence_awaited |= self._speech_reported
+        self._speech_reported = False
         next_index = self._jobs.next_seq
         ended = e.SpeechEnded(end_ms=end_ms, next_segment_index=next_index, requested=requested)
         return self.delivery.send(ended)
@@ -671,7 +671,7 @@ class Session:
             actions += self._acknowledge(now_s)
         listening = self.delivery.connected and self.wants_audio
         if utterances := self._segmenter.tick(now_s, listening=listening):
-            actions += [*self._submit_and_tell(utterances, now_s), *self._complete_files()]
+            actions += [*self._submit_and_report(utterances, now_s), *self._complete_files()]
         return [*actions, *self._resend_due(now_s), *self._give_up_if_due(now_s)]
 
     def _tick_finishing(self, _event: e.Tick, now_s: float) -> Actions:

@@ -89,7 +89,7 @@ def answer_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         metrics.BAD_REQUESTS.labels("invalid").inc()
-        named = [_told(each) for each in error.errors()[:ERRORS_NAMED_MAX]]
+        named = [_described(each) for each in error.errors()[:ERRORS_NAMED_MAX]]
         return error_response(request.url.path, 422, INVALID, "; ".join(named))
 
     @app.exception_handler(StoreUnavailable)
@@ -113,6 +113,6 @@ def allowed_methods(app: FastAPI, scope: Scope) -> list[str]:
     return sorted(methods)
 
 
-def _told(error: dict[str, Any]) -> str:
+def _described(error: dict[str, Any]) -> str:
     name = ".".join(str(part) for part in error["loc"][1:])
     return f"{name}: {error['msg']}"

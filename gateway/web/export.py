@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, ValidationError
 
 from gateway.web.description import SESSIONS
-from gateway.web.parameters import TELLS_UNKNOWN
+from gateway.web.parameters import WARNS_OF_UNKNOWN
 from gateway.web.schemas import ProblemAnswer, problem
 from gateway.web.sessions import TranscriptFormat, transcript_response
 from gateway.web.uploads import RefusedError, bounded
@@ -55,7 +55,7 @@ def add_export(app: FastAPI) -> None:
     @app.post(
         "/api/v1/export",
         tags=[SESSIONS],
-        dependencies=[TELLS_UNKNOWN],
+        dependencies=[WARNS_OF_UNKNOWN],
         responses={
             200: {"content": {name: {} for name in MEDIA_TYPES}},
             408: {"model": ProblemAnswer},

@@ -36,7 +36,7 @@ from gateway.telemetry.metrics import FILE_JOBS
 from gateway.web.caller import caller_of, tenant_of
 from gateway.web.description import FILES
 from gateway.web.file_transcription import AnswerQueue, check_kind
-from gateway.web.parameters import TELLS_UNKNOWN, Warnings
+from gateway.web.parameters import WARNS_OF_UNKNOWN, Warnings
 from gateway.web.schemas import (
     ProblemAnswer,
     SubmittedAnswer,
@@ -285,7 +285,7 @@ def add_file_jobs(app: FastAPI, server: Server, jobs: FileJobs) -> None:
         tags=[FILES],
         response_model=TaskAnswer,
         responses=PROBLEMS,
-        dependencies=[TELLS_UNKNOWN],
+        dependencies=[WARNS_OF_UNKNOWN],
     )
     async def result(request: Request, task_id: SessionId) -> Any:
         """The state of a submitted file, and its text when it is done."""
@@ -325,7 +325,7 @@ def _add_changes(app: FastAPI, server: Server, jobs: FileJobs) -> None:
         tags=[FILES],
         response_model=SubmittedAnswer,
         responses={**PROBLEMS, 400: {"model": ProblemAnswer}},
-        dependencies=[TELLS_UNKNOWN],
+        dependencies=[WARNS_OF_UNKNOWN],
     )
     async def retry(request: Request, task_id: SessionId) -> JSONResponse:
         """Refused: what can be tried again is, and no audio is kept. Submit the file again."""
@@ -342,7 +342,7 @@ def _add_changes(app: FastAPI, server: Server, jobs: FileJobs) -> None:
         tags=[FILES],
         response_model=TaskDeletedAnswer,
         responses={**PROBLEMS, 202: {"model": TaskDeletedAnswer}},
-        dependencies=[TELLS_UNKNOWN],
+        dependencies=[WARNS_OF_UNKNOWN],
     )
     async def delete(request: Request, task_id: SessionId, response: Response) -> Any:
         """Delete a submitted file, or its session."""

@@ -14,7 +14,7 @@ from gateway.server import Server
 from gateway.web.caller import has_token
 from gateway.web.description import SYSTEM
 from gateway.web.errors import refused
-from gateway.web.parameters import TELLS_UNKNOWN
+from gateway.web.parameters import WARNS_OF_UNKNOWN
 from gateway.web.schemas import HealthAnswer, HealthStatusAnswer, model_answer
 
 LIMITS = ("max_connections", "est_wait_ms_max")
@@ -31,7 +31,7 @@ def add_health(
         tags=[SYSTEM],
         response_model=HealthAnswer | HealthStatusAnswer,
         responses={503: {"model": HealthAnswer | HealthStatusAnswer}},
-        dependencies=[TELLS_UNKNOWN],
+        dependencies=[WARNS_OF_UNKNOWN],
     )
     async def health(request: Request, response: Response) -> dict[str, Any]:
         """Whether this gateway can recognise speech, and by which models. 503 if no worker is

@@ -31,10 +31,10 @@ def _warnings(request: Request, response: Response) -> list[SessionWarning]:
     return warnings
 
 
-TELLS_UNKNOWN = Depends(_warnings)
+WARNS_OF_UNKNOWN = Depends(_warnings)
 """For the ``dependencies`` of a route: ``X-Warnings`` about query parameters that the route does
 not have."""
-Warnings = Annotated[list[SessionWarning], TELLS_UNKNOWN]
+Warnings = Annotated[list[SessionWarning], WARNS_OF_UNKNOWN]
 """The same, for routes that repeat the warnings in their body."""
 
 

@@ -22,7 +22,7 @@ from gateway.session.transcript import join_texts
 from gateway.web.caller import has_token, tenant_of
 from gateway.web.description import SESSIONS
 from gateway.web.former_fields import session_fields
-from gateway.web.parameters import TELLS_UNKNOWN, Warnings
+from gateway.web.parameters import WARNS_OF_UNKNOWN, Warnings
 from gateway.web.schemas import (
     DeletedAnswer,
     ProblemAnswer,
@@ -92,7 +92,7 @@ def add_sessions(app: FastAPI, server: Server) -> None:
         tags=[SESSIONS],
         response_model=DeletedAnswer,
         responses={**PROBLEMS, 202: {"model": DeletedAnswer}},
-        dependencies=[TELLS_UNKNOWN],
+        dependencies=[WARNS_OF_UNKNOWN],
     )
     async def delete(request: Request, session_id: SessionId, response: Response) -> Any:
         """Delete a session permanently. A late result does not restore it. 202: accepted, to be

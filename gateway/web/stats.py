@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from gateway.server import Server
 from gateway.telemetry import activity as a
 from gateway.web.description import SYSTEM
-from gateway.web.parameters import TELLS_UNKNOWN
+from gateway.web.parameters import WARNS_OF_UNKNOWN
 from gateway.web.schemas import QueueStatus, StatsAnswer, model_answer
 from wire.messages import Load
 
@@ -22,14 +22,14 @@ def add_stats(app: FastAPI, server: Server) -> None:
         "/api/v1/asr/queue/status",
         tags=[SYSTEM],
         response_model=QueueStatus,
-        dependencies=[TELLS_UNKNOWN],
+        dependencies=[WARNS_OF_UNKNOWN],
     )
     async def queue_status() -> dict[str, Any]:
         """The queue of the broker, as last reported."""
         return queue_body(server.admission.load(time.monotonic()))
 
     @app.get(
-        "/api/v1/stats", tags=[SYSTEM], response_model=StatsAnswer, dependencies=[TELLS_UNKNOWN]
+        "/api/v1/stats", tags=[SYSTEM], response_model=StatsAnswer, dependencies=[WARNS_OF_UNKNOWN]
     )
     async def stats() -> dict[str, Any]:
         """Counters of this gateway since its start, its activity in the last 15 minutes, and the

@@ -18,7 +18,7 @@ from gateway.server import Server
 from gateway.telemetry import system as s
 from gateway.telemetry.activity import WorkerFigures
 from gateway.web.description import SYSTEM
-from gateway.web.parameters import TELLS_UNKNOWN
+from gateway.web.parameters import WARNS_OF_UNKNOWN
 from gateway.web.schemas import SystemAnswer, model_answer
 from gateway.web.stats import own_figures, queue_body, recent_body
 from runtime.usage import UsageMeter
@@ -139,7 +139,7 @@ def add_system(app: FastAPI, figures: SystemFigures) -> None:
         "/api/v1/system",
         tags=[SYSTEM],
         response_model=SystemAnswer,
-        dependencies=[TELLS_UNKNOWN],
+        dependencies=[WARNS_OF_UNKNOWN],
     )
     async def system() -> dict[str, Any]:
         """The whole system: all gateways, up to two seconds old, and their sums; the broker's

@@ -24,7 +24,7 @@ from gateway.web.caller import caller_of, tenant_of
 from gateway.web.description import SYSTEM
 from gateway.web.errors import deny, error_response, refused
 from gateway.web.origins import WebOrigins
-from gateway.web.parameters import TELLS_UNKNOWN
+from gateway.web.parameters import WARNS_OF_UNKNOWN
 from gateway.web.schemas import AdmissionAnswer, ProblemAnswer
 from gateway.web.websocket import WebSocketConnection
 
@@ -51,7 +51,7 @@ def add_dialects(app: FastAPI, server: Server, origins: WebOrigins) -> None:
         tags=[SYSTEM],
         response_model=AdmissionAnswer,
         responses={503: {"model": ProblemAnswer}},
-        dependencies=[TELLS_UNKNOWN],
+        dependencies=[WARNS_OF_UNKNOWN],
     )
     async def admission(
         request: Request,

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from gateway.dialects.fields import NAME_CHARS_SHOWN_MAX, NAMES_SHOWN_MAX
 from gateway.server import Server
 from gateway.web.app import create_app
-from gateway.web.parameters import TELLS_UNKNOWN, Time, Warnings
+from gateway.web.parameters import WARNS_OF_UNKNOWN, Time, Warnings
 
 CHINA = timezone(timedelta(hours=8))
 
@@ -55,6 +55,6 @@ def test_every_route_of_the_api_tells_unknown_parameters() -> None:
         route.path
         for route in routes
         if route.path.startswith("/api/v1/")
-        and TELLS_UNKNOWN.dependency not in [each.call for each in route.dependant.dependencies]
+        and WARNS_OF_UNKNOWN.dependency not in [each.call for each in route.dependant.dependencies]
     ]
     assert silent == []
