@@ -21,7 +21,7 @@ def decode(text: str, name: str) -> bytes:
     """Return the audio in ``text``, the field ``name``.
 
     Raises:
-        MessageError: ``bad_base64``, with what is wrong.
+        MessageError: ``bad_base64``, with the fault.
     """
     with contextlib.suppress(ValueError):
         return binascii.a2b_base64(text, strict_mode=True)

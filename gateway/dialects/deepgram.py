@@ -61,11 +61,11 @@ class Deepgram(Dialect):
         self._hash = hashlib.sha256()
         self._started = self._ended = False
         self._finalizing: deque[int] = deque()
-        """For each ``Finalize`` without an answer the segments that it has to wait for."""
+        """For each unanswered ``Finalize``, the segment count after which it is answered."""
         self._segments = 0
-        """Delivered ones, failed ones included."""
+        """Number of delivered segments, failed ones included."""
         self._speech_ended = 0
-        """Speech has ended before this segment."""
+        """Index of the first segment after the last end of speech."""
         self._utterance_end: int | None = None
         """The segment whose text must precede ``UtteranceEnd``."""
         self._last_word_end_ms = 0
@@ -136,7 +136,7 @@ class Deepgram(Dialect):
             self._utterance_end = answer.next_segment_index
             return self._due()
         elif isinstance(answer, e.PartialText):
-            # A later segment's words would precede those of this one.
+            # The words of a later segment must not precede those of this one.
             return [self._results(answer)] if answer.segment_index == self._segments else []
         elif isinstance(answer, e.SegmentText):
             return self._segment(answer)
@@ -164,7 +164,7 @@ class Deepgram(Dialect):
             return self._due()
         before, self._speech_ended = self._speech_ended, answer.next_segment_index
         if before < answer.next_segment_index <= self._segments and self._options.speech_final:
-            # After a cut at the limit no words have followed.
+            # No words have followed a cut at the length limit.
             return [self._silence(speech_final=True)]
         return []
 
@@ -286,7 +286,7 @@ class RawAudio:
         self._channels = options.channels
         self._sample_bytes = {"linear16": 2, "linear32": 4}.get(options.encoding or "", 1)
         self._held = b""
-        """A part of a sample, or samples without those of the other channels."""
+        """An incomplete sample, or an incomplete frame of channels."""
         self._downmix = Downmix(options.channels, options.sample_rate_hz)
 
     def feed(self, data: bytes, *, last: bool = False) -> bytes:

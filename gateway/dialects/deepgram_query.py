@@ -1,7 +1,7 @@
 """Core: the query of Deepgram's ``/v1/listen``, streamed or with a file.
 
-A value that cannot be understood is refused. The answers have a warning for an option that has no
-effect here, and for an unknown one.
+An invalid value is refused. Answers contain a warning for each option that is unknown or has no
+effect.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from gateway.session.endpointer import CLIENT_SILENCE_MS_MAX, Endpointing
 RawEncoding = Literal["linear16", "linear32", "mulaw", "alaw"]
 RAW_ENCODINGS: Final[tuple[RawEncoding, ...]] = ("linear16", "linear32", "mulaw", "alaw")
 FILE_ENCODINGS: Final = ("flac", "opus", "ogg-opus", "amr-nb", "amr-wb")
-"""In containers, which are found by their first bytes."""
+"""Encodings in containers, which are recognised by their first bytes."""
 CHANNELS_MAX: Final = 16
 ENDPOINTING_MS_MIN: Final = 300
 """Deepgram's default of 10 ms, and the 25 ms of LiveKit, end segments and not utterances. Here an
-utterance is recognised as a whole, and shorter silences would cut it inside of words."""
+utterance is recognised as a whole, and shorter silences would cut words apart."""
 UTTERANCE_END_MS_MAX: Final = 60_000
 
 _TRUE: Final = frozenset({"true", "1", "yes", "on", ""})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
 _AUTOMATIC: Final = frozenset({"", "multi", "auto", "detect"})
-"""Languages that leave the choice to the model."""
+"""Values that let the model detect the language."""
 _WITHOUT_EFFECT: Final = frozenset(
     {
         *("version", "tag", "extra", "mip_opt_out", "no_delay", "access_token", "token"),
         *("callback_method", "language_hint", "diarize_version", "diarize_model", "tier"),
     }
 )
-"""Options that change nothing of the text, or that hold in any case: no audio is kept or trained
-with, and no result waits for more."""
+"""Options that do not change the text, or that always apply: no audio is kept or used for training,
+and results are not delayed."""
 _NOT_OFFERED: Final = frozenset(
     {
         *("callback", "detect_entities", "dictation", "filler_words", "profanity_filter"),
@@ -55,7 +55,7 @@ _NOT_OFFERED: Final = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warned:
-    """Something that the client asks for and does not get."""
+    """A request of the client that has no effect."""
 
     parameter: str
     type: str
@@ -64,7 +64,7 @@ class Warned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the address asks for."""
+    """The options of the query."""
 
     encoding: RawEncoding | None
     """None: containers."""
@@ -80,9 +80,9 @@ class Options:
     interim_results: bool
     vad_events: bool
     endpointing_ms: int | None
-    """None: as the gateway has it."""
+    """None: the gateway's default."""
     speech_final: bool
-    """Whether results tell that an utterance has ended."""
+    """Whether results mark the end of an utterance."""
     utterance_end_ms: int | None
     warned: tuple[Warned, ...] = ()
 
@@ -139,7 +139,7 @@ class _Reader:
         endpointing_ms, speech_final = self._endpointing()
         utterance_end_ms = self._milliseconds("utterance_end_ms", UTTERANCE_END_MS_MAX)
         if not speech_final:
-            # Without endpointing, this is the only silence that the client speaks of.
+            # Without endpointing, this is the only silence that the client specifies.
             endpointing_ms = min(utterance_end_ms or CLIENT_SILENCE_MS_MAX, CLIENT_SILENCE_MS_MAX)
         options = Options(
             encoding=encoding,
@@ -215,7 +215,7 @@ class _Reader:
         if given and encoding is None and given not in FILE_ENCODINGS:
             _refuse("encoding", "one of " + ", ".join((*RAW_ENCODINGS, *FILE_ENCODINGS)))
         if encoding is None:
-            # Containers tell their own rate and channels.
+            # Containers declare their rate and channels.
             self._number("sample_rate", 1, 1_000_000)
             self._number("channels", 1, CHANNELS_MAX)
             rate_hz, channels = 16_000, 1
@@ -268,7 +268,7 @@ class _Reader:
         return silence_ms, True
 
     def _others(self) -> None:
-        """Tell of options that have no effect."""
+        """Warn about options that have no effect."""
         unknown: list[str] = []
         for name, values in self._query.items():
             if name in self._read or name in _WITHOUT_EFFECT:

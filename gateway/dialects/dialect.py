@@ -12,23 +12,23 @@ from gateway.session.limits import Traits
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """A message without a meaning at this point of the protocol. It is counted by ``reason`` and
+    """A message that has no meaning in this state of the protocol. It is counted by ``reason`` and
     not answered."""
 
     reason: str
 
 
 WAITING_MAX = 2_000
-"""Requests of a connection, such as to end an utterance, that wait for texts to be answered. More
-than the turns of 100 ms in ``SessionLimits.unanswered_audio_ms_max``."""
+"""Requests of a connection, such as to end an utterance, that are answered after pending texts:
+more than there are turns of 100 ms in ``SessionLimits.unanswered_audio_ms_max``."""
 TOO_MANY = Ignored("too_many_waiting")
-"""One more of them."""
+"""The answer to a request beyond the limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A text message that the dialect itself sends at once: the protocol has it, and sessions do
-    not. ``problem``: it is an error answer, which is counted by this code."""
+    """A text message that the dialect sends at once, because only the protocol defines it.
+    ``problem``: the code of an error answer, for its counter."""
 
     text: str
     problem: str | None = None
@@ -41,11 +41,11 @@ Query = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """What the client says before its first message."""
+    """The request that opens a connection."""
 
     query: Query = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
-    """By lower-case name; without access tokens."""
+    """Headers by lower-case name, without access tokens."""
     subprotocols: Sequence[str] = ()
 
 
@@ -87,8 +87,8 @@ class Dialect(Traits, Protocol):
     """Whether the connection stays open after a refused start, for a corrected one."""
 
     def served_name(self, asked: str) -> str:
-        """Return the served name that ``?model=`` of the address asks for; empty: any. The names
-        of another service's models are none of ours."""
+        """Return the served name that ``?model=`` of the address asks for; empty: any. Names of
+        another service's models are not served names."""
         return asked
 
     def greeting(self) -> Sequence[str]:
@@ -103,8 +103,8 @@ class Dialect(Traits, Protocol):
         """
 
     def hung_up(self) -> Sequence[e.ClientEvent]:
-        """The client has closed the connection properly. Returns what that means where it is the
-        protocol's way to end a session; otherwise the session is interrupted."""
+        """The client has closed the connection properly. Returns events if that ends a session of
+        this protocol; otherwise the session is interrupted."""
         return ()
 
     def encode(self, answer: e.Answer) -> Sequence[str]:

@@ -19,7 +19,7 @@ SESSION_ID_PATTERN = rf"[A-Za-z0-9][A-Za-z0-9._:-]{{0,{SESSION_ID_CHARS_MAX - 1}
 USER_ID_CHARS_MAX = 128
 LANGUAGE_CHARS_MAX = 32
 MODEL_CHARS_MAX = 256
-"""Of a served name, which can be the path of a directory."""
+"""Longest served name, which can be the path of a directory."""
 HOTWORDS_MAX = 200
 HOTWORD_CHARS_MAX = 64
 RESUME_TOKEN_CHARS_MAX = 128
@@ -27,9 +27,9 @@ INDEX_MAX = (1 << 31) - 1
 NAMES_SHOWN_MAX = 16
 """Names without effect, of fields or parameters, that warnings show."""
 NAME_CHARS_SHOWN_MAX = 64
-"""Characters of each."""
+"""Characters shown of each."""
 BINARY_JSON_BYTES_MAX = 4_096
-"""Of a JSON object in a binary message, in protocols whose texts are JSON and whose audio is
+"""Largest JSON object in a binary message, in protocols whose texts are JSON and whose audio is
 binary."""
 
 SessionId = Annotated[str, Meta(pattern=rf"\A{SESSION_ID_PATTERN}\Z")]
@@ -102,7 +102,7 @@ _BETWEEN_PHRASES = re.compile(r"[,;，；、\n]+|[.。!?！？]+(?:\s+|$)")
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 PHRASE_WORDS_MAX = 4
 PHRASE_CHINESE_CHARS_MAX = 8
-"""More are a sentence, whose common words would be no hotwords."""
+"""A longer phrase is a sentence, which contains common words besides hotwords."""
 
 
 def prompt_hotwords(prompt: str) -> tuple[str, ...]:

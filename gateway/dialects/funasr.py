@@ -83,9 +83,9 @@ class _Recording:
     next_segment_index: int = 0
     error: str | None = None
     segments: list[e.SegmentText] = field(default_factory=list)
-    """Kept in mode offline only, whose single reply contains all of them."""
+    """In mode offline only: its single reply contains all segments."""
     warnings: tuple[e.SessionWarning, ...] = ()
-    """Told in the next reply."""
+    """Sent with the next reply."""
     held: Message | None = None
     """A reply after the end of the recording, held back because it may be the last."""
 
@@ -105,7 +105,8 @@ class Funasr(Dialect):
         """Recordings without a final reply. Answers concern the first, messages the last: the C++
         client sends its next file without waiting for the result of the one before."""
         self._refusal = ""
-        """Why the last start was refused. Its audio is ignored, and its end is answered."""
+        """The reason why the last start was refused. Its audio is ignored, and its end is
+        answered."""
 
     # -------------------------------------------------------------------------------------- parsing
 
@@ -134,7 +135,7 @@ class Funasr(Dialect):
         return (self._begin(),)
 
     def _end_refused(self, *, wants_end: bool) -> Sequence[Parsed]:
-        """The last reply of a recording that was not taken: its client waits for one."""
+        """Return the last reply to a refused recording: its client waits for one."""
         refusal, self._refusal = self._refusal, ""
         settings = self._settings
         more: Message = {"is_end": True} if wants_end else {"is_final": True}
@@ -224,7 +225,7 @@ def _settings(fields: dict[str, Any], before: _Settings) -> _Settings:
         if not isinstance(speakers, bool):
             raise MessageError("speakers must be true or false")
         changed["speakers"] = speakers
-    # ``svs_itn`` is the same wish, to SenseVoice.
+    # ``svs_itn`` is the same option for SenseVoice.
     for name in ("svs_itn", "itn"):
         if (itn := fields.get(name)) is not None:
             if not isinstance(itn, bool):
@@ -246,7 +247,7 @@ def _sample_rate_hz(value: Any) -> int:
 
 
 def _truth(value: Any) -> bool | None:
-    """What a client means by ``true``, 1 or ``"true"``, and the opposites; None: neither."""
+    """Return the meaning of ``true``, 1 or ``"true"``, and of the opposites; None: neither."""
     if isinstance(value, str):
         return {"true": True, "1": True, "false": False, "0": False}.get(value.strip().lower())
     return bool(value) if type(value) in (bool, int, float) and value in (0, 1) else None

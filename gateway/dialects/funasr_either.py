@@ -1,4 +1,4 @@
-"""Core: FunASR's two protocols share a path. A client's first message tells which one it speaks."""
+"""Core: FunASR's two protocols share a path. A client's first message selects the protocol."""
 
 from __future__ import annotations
 

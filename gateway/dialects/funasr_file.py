@@ -29,7 +29,7 @@ def parse(fields: Mapping[str, Sequence[str]]) -> openai.Request:
     Raises:
         FieldError: a field is invalid.
     """
-    # OpenAI's API requires a model. The name of one of OpenAI's stands for any.
+    # OpenAI's API requires a model. The name of a model of OpenAI means any.
     return openai.parse({"model": ["whisper-1"], **fields, "response_format": ["json"]})
 
 

@@ -25,7 +25,7 @@ from gateway.session import events as e
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Lane
 
 HOTWORDS_TEXT_CHARS_MAX: Final = 65_536
-"""Of a command; then ``bad_message``."""
+"""Longest command; then ``bad_message``."""
 _COMMANDS: Final = ("START", "STOP", "COMMIT")
 _SETTINGS: Final = ("HOTWORDS:", "POSTPROCESS_HOTWORDS:", "LANGUAGE:")
 _LANGUAGES: Final = {
@@ -37,7 +37,7 @@ _LANGUAGES: Final = {
     **{"deutsch": "de", "français": "fr", "español": "es", "русский": "ru", "العربية": "ar"},
     **{"português": "pt", "italiano": "it", "auto": ""},
 }
-"""Names that Fun-ASR-Nano has for languages. Others are passed on."""
+"""Fun-ASR-Nano's names of languages. Others are passed on."""
 BEHIND_THE_END: Final = Ignored("behind_the_end")
 _MS_BYTES: Final = SAMPLE_RATE_HZ * BYTES_PER_SAMPLE // 1000
 
@@ -63,12 +63,12 @@ class _Recording:
     dropped: bool = False
     """Another ``START`` has replaced it: no more answers are sent."""
     sentences: list[Message] = field(default_factory=list)
-    """Since the last ``COMMIT``."""
+    """Sentences since the last ``COMMIT``."""
     partial: e.PartialText | None = None
     segments: int = 0
-    """Delivered ones, failed ones included."""
+    """Number of delivered segments, failed ones included."""
     commits: deque[int] = field(default_factory=deque)
-    """For each ``COMMIT`` without an answer, the segments that it has to wait for."""
+    """For each unanswered ``COMMIT``, the segment count after which it is answered."""
     warnings: tuple[e.SessionWarning, ...] = ()
     failed: bool = False
 
@@ -99,9 +99,9 @@ class FunasrRealtime(Dialect):
         self._hotwords: tuple[str, ...] = ()
         self._language = ""
         self._active: _Recording | None = None
-        """Between ``START`` and ``STOP``."""
+        """The recording between ``START`` and ``STOP``."""
         self._begun: deque[_Recording] = deque()
-        """Those whose sessions have begun and not ended. Answers concern the first."""
+        """Recordings whose sessions have begun and not ended. Answers concern the first."""
 
     # -------------------------------------------------------------------------------------- parsing
 
@@ -193,7 +193,7 @@ class FunasrRealtime(Dialect):
         return (_reply(answer | self._late()),)
 
     def _late(self) -> Message:
-        """A warning if a session has begun, which keeps what it began with."""
+        """Return a warning if a session has begun: it keeps the values of its start."""
         if self._active is None or not self._active.begun:
             return {}
         return _warned("setting_late", "this has an effect from the next START on")

@@ -74,14 +74,14 @@ class _PlainChunk(ChunkMessage, frozen=True, tag="chunk", forbid_unknown_fields=
 
 _START_FIELDS = frozenset({"action", *StartMessage.__struct_fields__})
 _PARAMETERS = ("model", "resume")
-"""Of the address."""
+"""Query parameters of the WebSocket's address."""
 _PLAIN_CHUNK = msgspec.json.Decoder(_PlainChunk | FinishMessage)
 """A union, because msgspec accepts a single class without its ``action``."""
 LARGE_CHARS = 1 << 20
-"""Length from which on the audio of a message is decoded in pieces of this length."""
+"""Longer audio of a message is decoded in pieces of this length."""
 _AUDIO_KEY = '"audio_data"'
 _PLAIN_CHUNK_QUOTES = 14
-"""Of four keys and three strings. With a key that is repeated there would be more."""
+"""Quotes of four keys and three strings. A repeated key would add more."""
 
 
 class Native(Dialect):
@@ -187,7 +187,7 @@ def _convert(fields: dict[str, Any]) -> StartMessage | ChunkMessage | FinishMess
 def _start(message: StartMessage, fields: dict[str, Any]) -> e.Start:
     token = message.resume_token
     unknown = [name for name in fields if name not in _START_FIELDS]
-    # The rate of 16 kHz may be a default that the client never thought of.
+    # The rate of 16 kHz may be a default, not a declaration of the client.
     is_explicit = "sample_rate" in fields or message.mode == "stream"
     if message.encoding is not None and not is_explicit:
         unknown.append("encoding (without sample_rate or mode stream)")

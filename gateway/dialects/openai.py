@@ -33,8 +33,8 @@ FIELD_BYTES_MAX = 65_536
 
 
 def is_openais(model: str) -> bool:
-    """Whether this is a model of OpenAI, which clients name by default: then the language
-    decides."""
+    """Whether this is a model of OpenAI, which clients name by default: then the language selects
+    the model."""
     return model == "whisper-1" or model.startswith("gpt-")
 
 

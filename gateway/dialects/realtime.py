@@ -1,8 +1,8 @@
 """Core: transcription sessions of OpenAI's Realtime API, at ``/v1/realtime`` (docs/dialects.md).
 
-A connection has one session of ours after another: each change of what a session is started with
-ends it, and the next audio begins another. An *item* is what the API makes of a turn: the segments
-from one commit to the next, whether the client commits or the end of speech does.
+A connection has one of our sessions after another: a change of the configuration ends the session,
+and the next audio begins another. An *item* is a turn: the segments from one commit to the next, by
+the client or at the end of speech.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SERVER_CODES = frozenset(
         *("max_connections", "storage_backlog", "draining"),
     }
 )
-"""Problems that are no fault of the client."""
+"""Problems that the client did not cause."""
 
 Fields = dict[str, Any]
 Request = Literal["commit", "clear"]
@@ -67,7 +67,7 @@ class _Item:
     next_segment_index: int | None = None
     """Its segments are those up to this one; None: it has not ended."""
     cleared: bool = False
-    """The client wants nothing of it."""
+    """The client has discarded it."""
 
 
 class Realtime(Dialect):
@@ -97,13 +97,13 @@ class Realtime(Dialect):
         """The start of the session that takes audio; None: the next audio begins one."""
         self._started = False
         """A session has started and not finished, so a problem does not refuse a start. The next
-        session may have been asked for: it starts after this one."""
+        session may already be requested: it starts after this one."""
         self._offset_ms = 0
-        """Audio of the sessions before."""
+        """Duration of the audio of earlier sessions."""
         self._buffered_ms = 0.0
         """Audio since the last commit."""
         self._items: deque[_Item] = deque()
-        """Those without a transcript. Only the last has not ended."""
+        """Items without a transcript. Only the last has not ended."""
         self._last_item_id: str | None = None
         self._delivered = 0
         """Segments of the session with a text or an error."""
@@ -112,7 +112,7 @@ class Realtime(Dialect):
         self._changed = False
         """The session ends with the next commit, because the configuration has changed."""
         self._turn_start_ms = 0
-        """Where the audio of the next item begins, if nothing else says so."""
+        """Start of the next item's audio, unless speech detection reports another one."""
 
     def served_name(self, asked: str) -> str:
         return "" if is_openais(asked) else asked
@@ -179,7 +179,7 @@ class Realtime(Dialect):
     def _update(self, fields: Fields) -> Sequence[Parsed]:
         if fields["type"].startswith("transcription"):
             self._beta, self._prefix = True, "transcription_session"
-        # The guide of the beta has the fields beside the type.
+        # In the beta's documentation the fields are beside the type.
         given = fields.get("session")
         if given is None and self._beta:
             given = {name: value for name, value in fields.items() if name not in _ENVELOPE}
@@ -321,7 +321,7 @@ class Realtime(Dialect):
         return self._open_item()
 
     def _complete_items(self) -> Sequence[str]:
-        """Remove the items whose segments are all there. Returns their transcripts."""
+        """Remove the items whose segments are all delivered. Returns their transcripts."""
         events: list[str] = []
         while self._items and (end := self._items[0].next_segment_index) is not None:
             if end > self._delivered:

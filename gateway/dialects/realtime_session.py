@@ -35,7 +35,7 @@ PROMPT_CHARS_MAX = 65_536
 WITHOUT_TURN_DETECTION: Final = ("gpt-realtime-whisper", "gpt-live-transcribe")
 """Models of OpenAI without turn detection: their clients commit."""
 THRESHOLD_DEFAULT = 0.5
-"""OpenAI's default, which stands for the gateway's own."""
+"""OpenAI's default. It selects the gateway's own."""
 
 FORMAT: Final = "session.audio.input.format"
 TURN_DETECTION_TYPE: Final = "session.audio.input.turn_detection.type"
@@ -114,12 +114,12 @@ class RealtimeSession:
     format: Format = "pcm"
     rate_hz: int = PCM_SAMPLE_RATE_HZ
     model: str = ""
-    """As the client names it."""
+    """The client's name of the model."""
     language: str = ""
     prompt: str = ""
     keywords: tuple[str, ...] = ()
     turn_detection: Mapping[str, Any] | Literal["default"] | None = "default"
-    """As the client gives it. None: the client commits."""
+    """The client's value. None: the client commits."""
 
     @property
     def law(self) -> Law | None:
@@ -211,8 +211,8 @@ def _endpointing(given: Mapping[str, Any]) -> Endpointing:
 
 
 def _start_threshold(threshold: float) -> float | None:
-    """OpenAI's threshold on the scale of the gateway's speech detector: its default is the
-    gateway's, and 1 is 1."""
+    """Convert OpenAI's threshold to the scale of the gateway's speech detector: the default becomes
+    the gateway's default, and 1 stays 1."""
     above = (threshold - THRESHOLD_DEFAULT) / (1 - THRESHOLD_DEFAULT)
     if above > 0:
         return START_THRESHOLD + above * (1 - START_THRESHOLD)
@@ -364,7 +364,7 @@ def _ignored(fields: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _unknown(path: str, fields: Mapping[str, Any]) -> Iterator[str]:
-    """Names with a value that no part of the configuration has."""
+    """Names of fields that are not in the configuration."""
     for name, value in fields.items():
         below = f"{path}.{name}" if path else name
         if name not in _KNOWN[_TYPES_OF.get(path, path)]:

@@ -28,7 +28,7 @@ def _deepgram(handshake: Handshake) -> Deepgram:
 
 
 def deepgram_file(query: Query) -> DeepgramFile:
-    """Make what translates one file of Deepgram's API. It raises ``QueryError``."""
+    """Return the dialect of one file of Deepgram's API. Raises ``QueryError``."""
     return DeepgramFile(query, _new_session_id(), datetime.now(UTC))
 
 

@@ -1,5 +1,5 @@
-"""Core: a strict JSON reader, which refuses whatever parsers disagree about (RFC 8259, sections 4
-and 6)."""
+"""Core: a strict JSON reader, which refuses input that parsers interpret differently (RFC 8259,
+sections 4 and 6)."""
 
 from __future__ import annotations
 

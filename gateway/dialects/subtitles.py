@@ -22,13 +22,13 @@ CUE_MS_MAX = 7_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimedText:
-    """A word, a segment, or a cue on the session's timeline."""
+    """Text with times on the session's timeline: a word, a segment, or a cue."""
 
     text: str
     start_ms: int
     end_ms: int
     speaker: int | None = None
-    """Of a cue; None: unknown."""
+    """Speaker of a cue; None: unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

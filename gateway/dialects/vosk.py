@@ -193,7 +193,8 @@ class Vosk(Dialect):
         return self._dump(result)
 
     def _word(self, token: Token, sure: float | None) -> dict[str, Any]:
-        """``sure``: the confidence of the word's utterance; the models return none for words."""
+        """``sure``: the confidence of the word's utterance, because the models return none for
+        words."""
         word = {"end": token.end_ms / 1000, "start": token.start_ms / 1000, "word": token.text}
         # An alternative has one confidence for all its words.
         return word if self._with_alternatives else {"conf": _or_sure(sure), **word}
