@@ -12,7 +12,8 @@ Verdict = Literal["new", "repeated", "conflict", "gap"]
 
 
 class ChunkLedger:
-    """Chunk indexes have no gaps. A digest of each chunk tells a repetition from a conflict.
+    """Chunk indexes have no gaps. A digest of each chunk distinguishes a repetition from a
+    conflict.
 
     A session taken over from another gateway begins at ``first_index``. An earlier chunk counts as
     repeated.

@@ -1,8 +1,8 @@
 """Core: one client session, events in, actions out (see ``gateway.session.events``).
 
 ``TRANSITIONS``, at the end, is a session's life as one table: (state, event) → (next state,
-handler). A client's event that the table does not have is answered ``bad_state``. Any other event
-that it does not have is a bug and raises.
+handler). A client's event without an entry is answered ``bad_state``. Any other event without one
+is a bug and raises.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from wire.records import DEFAULT_TENANT, ChunkDetail
 
 ACK_EVERY_CHUNKS = 10
 ACK_EVERY_S = 1.0
-"""Binary frames are acknowledged cumulatively, after this many or this long."""
+"""Binary frames are acknowledged cumulatively, after this many frames or this time."""
 SPEAKER_LABELS_PER_RECORD = 8
-"""Labels that may be lost if the gateway is killed. A new speaker is recorded at once, so that no
-other voice gets its label."""
+"""Labels that may be lost if the gateway is killed. A new speaker is recorded at once, so that its
+label is never given to another voice."""
 WARNINGS_MAX = 8
 """Different warnings about the audio in the final result."""
 RECENT_EVENTS = 16
@@ -104,9 +104,9 @@ class Session:
         """None: not asked for."""
         self._labels_recorded = 0
         self._speech_reported = False
-        """The client knows that speech has started, and not yet that it has ended."""
+        """``SpeechStarted`` was sent, and ``SpeechEnded`` was not yet."""
         self._silence_awaited = False
-        """Speech has ended, and the client does not know yet that a long silence followed."""
+        """Speech has ended, and ``LongSilence`` may still be sent."""
         self._audio_over = False
         self._warnings: list[e.SessionWarning] = []
         """About the audio, for the final result."""
@@ -276,7 +276,8 @@ class Session:
         ]
 
     def _finish_again(self, event: e.Finish, now_s: float) -> Actions:
-        """The client has resumed and cannot know whether its finish arrived."""
+        """A resumed client repeats its finish, because it cannot know whether the first one
+        arrived."""
         if event.session_id != self.session_id:
             return self.delivery.send(_wrong_session(None))
         return self._send_final(now_s) if self.state is State.DONE else []
@@ -340,7 +341,7 @@ class Session:
         return [*actions, *self._end_chunk(now_s)]
 
     def _drop_utterance(self) -> Actions:
-        """The open utterance turned out to be no speech."""
+        """Discard the open utterance, which was not speech."""
         assert self.start is not None
         self._segmenter.end_utterance()
         self._partials.segment_ended(self.duration_ms)
@@ -391,7 +392,7 @@ class Session:
         return self.delivery.send(e.Problem(code=event.code, message=event.message))
 
     def _note(self, notice: str) -> None:
-        """The final result says which part of the audio was used."""
+        """Add a notice about the used part of the audio to the final result."""
         warning = e.SessionWarning(code="loudest_only", message=notice)
         if notice and warning not in self._warnings and len(self._warnings) < WARNINGS_MAX:
             self._warnings.append(warning)
@@ -578,7 +579,7 @@ class Session:
             return []
         first, labels = self._labels_recorded, self._speakers.labels
         self._labels_recorded = len(labels)
-        # Another gateway needs the voices, unless this was the last record of the session.
+        # Another gateway needs the centroids, unless this was the last record of the session.
         ended = self.state is State.CONFIRMING and self.early_end != "interrupted"
         centroids = () if ended else self._speakers.centroids()
         return _submitted(self._records.speakers(first, labels[first:], centroids))
@@ -594,7 +595,7 @@ class Session:
     def _record_end(self, early_end: EarlyEnd | None, now_s: float) -> Actions:
         received_here = self._chunks.next_index > self.resume_point.next_chunk_index
         if self.early_end is not None and self.resume_point.generation and not received_here:
-            # Taken over for a client that never continued. The previous gateway may have stored
+            # Taken over for a client that sent nothing more. The previous gateway may have stored
             # more since, and an end recorded here would replace its rows.
             return []
         labelled = self._record_labels()
@@ -641,13 +642,13 @@ class Session:
         return tuple(map(self.delivery.speaker, range(self.segment_count)))
 
     def _interrupt(self, _event: e.Interrupted, now_s: float) -> Actions:
-        """Record the end at once: there may be no time for recognition and storage."""
+        """Record the end at once: the gateway may exit before recognition and storage."""
         self.delivery.detach(now_s)
         self.early_end = "interrupted"
         return [*self._record_end(self.early_end, now_s), *self._give_up_if_due(now_s)]
 
     def _interrupt_finished(self, _event: e.Interrupted, now_s: float) -> Actions:
-        """All audio is here. If it is recognised in time, a second end replaces this one."""
+        """All audio has arrived. If it is recognised in time, a second end replaces this one."""
         return self._record_end(self.early_end or "interrupted", now_s)
 
     def _give_up_if_due(self, now_s: float) -> Actions:

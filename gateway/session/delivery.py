@@ -26,8 +26,8 @@ class Delivery:
     def __init__(
         self, session_id: str, results: Iterable[Result] = (), speakers: Sequence[int] = ()
     ) -> None:
-        """``results``: those of a session taken over from another gateway. ``speakers``: labels of
-        all segments; the caller adds that of each result before it, and may correct them."""
+        """``results``: of a session taken over from another gateway. ``speakers``: labels of all
+        segments; the caller adds each label before its result, and may correct labels."""
         self.connected = True
         self.detached_at_s = 0.0
         self.results = TranscriptStore()
@@ -58,7 +58,7 @@ class Delivery:
         return self._send_segment(result) if self.connected else []
 
     def begin_file(self, chunk_index: int, start_ms: int) -> None:
-        """The chunk begins with a file. If it holds all of it, it gets one answer."""
+        """The chunk begins with a file. If it contains the whole file, it gets one answer."""
         self._files.begin(chunk_index, start_ms)
 
     def end_file(self, chunk_index: int, end_ms: int | None) -> list[e.Action]:
@@ -67,7 +67,7 @@ class Delivery:
         return [*segments] if self.connected else []
 
     def complete_files(self, until_ms: int, next_segment_index: int) -> list[e.Action]:
-        """No utterance to come begins before ``until_ms``; it has this index."""
+        """No later utterance begins before ``until_ms``; the next one has this index."""
         self._files.complete(until_ms, next_segment_index)
         return self.send_files()
 

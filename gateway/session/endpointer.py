@@ -29,7 +29,7 @@ take a breath."""
 
 
 class Endpointing(Struct, frozen=True, kw_only=True):
-    """What a client chooses of its session's ``EndpointerConfig``; None: as the gateway has it."""
+    """A client's choices for its session's ``EndpointerConfig``; None: the gateway's value."""
 
     silence_ms: int | None = None
     pre_roll_ms: int | None = None
@@ -57,7 +57,7 @@ class EndpointerConfig:
     start_threshold: float = START_THRESHOLD
     end_threshold: float = 0.1
     min_speech_ms: int = 64
-    """Less speech than this between two silences is a click and not an utterance."""
+    """Shorter speech between two silences is a click and not an utterance."""
     endpoint_silence_ms: int
     """Silence that ends an utterance."""
     pre_roll_ms: int = 300
@@ -65,7 +65,7 @@ class EndpointerConfig:
     post_roll_ms: int = 300
     """Likewise after the last speech frame. Less than ``endpoint_silence_ms``."""
     utterance_ms_max: int = 20_000
-    """A longer utterance is cut at the most silent place near its end."""
+    """A longer utterance is cut at its most silent frame near the end."""
 
     def __post_init__(self) -> None:
         if not 0 < self.end_threshold <= self.start_threshold <= 1:
@@ -78,7 +78,7 @@ class EndpointerConfig:
             raise ValueError("utterance_ms_max leaves no room for speech")
 
     def chosen(self, by_client: Endpointing) -> EndpointerConfig:
-        """Return this configuration with what the client has chosen, within its limits."""
+        """Return this configuration with the client's choices, within their limits."""
         by_client = by_client.within_limits()
         start = by_client.start_threshold or self.start_threshold
         silence_ms, pre_roll_ms = by_client.silence_ms, by_client.pre_roll_ms
@@ -98,7 +98,7 @@ class Utterance:
     start_sample: int
     end_sample: int
     continues: bool = False
-    """It was cut at the limit, and the speech goes on."""
+    """It was cut at the limit, and the speech continues."""
     silence_before: int = field(default=0, compare=False)
     """Samples of silence before its first speech."""
 
@@ -157,8 +157,8 @@ class Endpointer:
 
     @property
     def certain_start(self) -> tuple[int, int] | None:
-        """Start of the open utterance and samples of silence before its speech, if it is certainly
-        no click; else None."""
+        """Start of the open utterance and samples of silence before its speech, once it is long
+        enough not to be a click; else None."""
         utterance = self._open
         if utterance is None or utterance.speech_samples < self._speech_needed(utterance):
             return None
@@ -253,7 +253,7 @@ class Endpointer:
         )
 
     def _speech_needed(self, utterance: _Open) -> int:
-        """Samples of speech from which on it is an utterance, and not a click."""
+        """Least samples of speech in an utterance; less is a click."""
         return 1 if utterance.is_rest else _samples(self._config.min_speech_ms)
 
     def _cut(self, utterance: _Open) -> Utterance:

@@ -21,8 +21,8 @@ Mode = Literal["auto", "stream", "chunk"]
 
 
 class SessionWarning(Struct, frozen=True, kw_only=True):
-    """Something that the client asks for and does not get, or audio that is not used. The session
-    goes on all the same."""
+    """A request of the client that has no effect, or audio that is not used. The session
+    continues."""
 
     code: str
     message: str
@@ -42,31 +42,31 @@ class Start(Struct, frozen=True, kw_only=True):
     next_segment_index: int | None = None
     """On resume: the number of segments whose text the client has. None: unknown."""
     speakers: bool = False
-    """Tell which speaker says each segment."""
+    """Report the speaker of each segment."""
     model: str = ""
     """The served name that the client asks for; ``""``: by language, or the default. Once the
-    session begins, the model that it has."""
+    session begins, its model."""
     abilities: Abilities = Abilities()
     """Abilities of the session's model."""
     ignored_fields: tuple[str, ...] = ()
     """Names of fields in the client's message that have no effect, such as misspelt ones."""
     punctuation: bool | None = None
     itn: bool | None = None
-    """Whether texts should have punctuation, and numbers in digits; None: as the model has it."""
+    """Whether texts should have punctuation, and numbers in digits; None: the model's default."""
     result_per_file: bool = False
     """In mode auto: a chunk that holds one whole file gets exactly one ``SegmentText``, or
     ``SilentFile``."""
     encoded: bool = False
     """The audio is always in containers: anything else is ``bad_audio``, never raw PCM."""
     declared_raw: bool = False
-    """Audio without a container's magic is raw PCM: the client says so."""
+    """The client declares that audio without a container's signature is raw PCM."""
     endpointing: Endpointing = Endpointing()
     speech_events: bool = False
-    """Tell when speech starts and ends."""
+    """Report when speech starts and ends."""
     long_silence_ms: int | None = None
-    """With ``speech_events``: tell when this much silence has followed speech."""
+    """With ``speech_events``: report when this much silence has followed speech."""
     model_optional: bool = False
-    """If no ``model`` has this name, another one will do, as if none had been named."""
+    """If no ``model`` has this name, the session gets another one, as if it had named none."""
 
 
 class Chunk(Struct, frozen=True, kw_only=True):
@@ -153,7 +153,7 @@ class Interrupted(Struct, frozen=True, kw_only=True):
 
 
 class AudioRefused(Struct, frozen=True, kw_only=True):
-    """The client may send no more audio: the session ends with what it has."""
+    """The client may send no more audio: the session ends with the audio so far."""
 
     code: str
     message: str
@@ -191,7 +191,7 @@ class AllStored(Struct, frozen=True, kw_only=True):
 
 
 class ConfirmTimedOut(Struct, frozen=True, kw_only=True):
-    """COMMIT took longer than ``SessionLimits.stored_wait_s``."""
+    """COMMIT has taken longer than ``SessionLimits.stored_wait_s``."""
 
 
 ClientEvent = Start | Chunk | EndUtterance | Finish
@@ -263,9 +263,9 @@ class SpeechEnded(Struct, frozen=True, kw_only=True):
 
     end_ms: int
     next_segment_index: int
-    """What was said before is in the segments up to this one, whose texts may still follow."""
+    """Speech before is in the segments up to this one, whose texts may still follow."""
     requested: bool = False
-    """By ``EndUtterance``."""
+    """It answers ``EndUtterance``."""
 
 
 class LongSilence(Struct, frozen=True, kw_only=True):
@@ -284,14 +284,14 @@ class PartialText(Struct, frozen=True, kw_only=True):
 
 
 class SegmentText(Struct, frozen=True, kw_only=True):
-    """One segment; or all those that end in a chunk, see ``Start.result_per_file``."""
+    """One segment; or all segments that end in a chunk, see ``Start.result_per_file``."""
 
     session_id: str
     chunk_index: int
     segment_index: int
-    """Of the last one."""
+    """Index of the last segment."""
     first_segment_index: int | None = None
-    """If there are several."""
+    """Set if there are several segments."""
     start_ms: int
     end_ms: int
     text: str
@@ -326,7 +326,7 @@ class Finished(Struct, frozen=True, kw_only=True):
     """The speaker of each segment, by its index. Labels sent before may be corrected here. None:
     not asked for."""
     warnings: tuple[SessionWarning, ...] = ()
-    """The parts of the audio that were not used, as far as this gateway decoded it."""
+    """Parts of the audio that were not used, of the audio that this gateway decoded."""
 
 
 class Problem(Struct, frozen=True, kw_only=True):

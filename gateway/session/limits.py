@@ -29,23 +29,23 @@ class SessionLimits:
     unanswered_audio_ms_max: int = 120_000
     """Audio that awaits results; then the gateway stops reading the client's socket."""
     speaker_similarity_min: float
-    """Mean cosine of the speaker embeddings of two groups of utterances from which on they are one
-    speaker. It depends on the speaker model."""
+    """Least mean cosine of the speaker embeddings of two groups of utterances of one speaker. It
+    depends on the speaker model."""
     resume_wait_s: float
-    """How long a session waits for its client to resume; then it ends as ``abandoned``."""
+    """Time that a session waits for its client to resume; then it ends as ``abandoned``."""
     stored_wait_s: float = 2.0
-    """How long final_result waits for COMMIT; then it says ``stored: false``."""
+    """Time that final_result waits for COMMIT; then it has ``stored: false``."""
     partial_every_ms: int = 600
     """New audio between two partial results of an open utterance."""
     chunk_utterance_ms_max: int = 30_000
     """Longest chunk in mode chunk; then ``audio_too_long`` for that chunk."""
     file_boundary_wait_extra_s: float = 0.5
     file_boundary_wait_s_max: float = 10.0
-    """How long a file that ended in speech waits for the next one, besides its own duration (a
-    recorder sends the next when it is full); then its utterance ends there."""
+    """Time that a file that ended in speech waits for the next one, in addition to its own duration
+    (a recorder sends a file when it is full); then its utterance ends there."""
 
     def for_protocol(self, traits: Traits) -> SessionLimits:
-        """Return these limits as sessions of a protocol with these ``traits`` have them."""
+        """Return these limits for sessions of a protocol with these ``traits``."""
         limits = self
         if not traits.resumable:
             limits = replace(limits, resume_wait_s=0.0, stored_wait_s=0.0)

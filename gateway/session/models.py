@@ -1,4 +1,4 @@
-"""Core: the models that the workers serve, and which one a session gets."""
+"""Core: the models that the workers serve, and the choice of one for a session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Core: what a model recognised besides words, as one value for several segments."""
+"""Core: the language, confidence, emotion and sound events of several segments as one value."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def sound_events(segments: Sequence[e.SegmentText]) -> tuple[str, ...]:
 
 
 def recognised(segments: Sequence[e.SegmentText]) -> dict[str, Any]:
-    """The fields that the model knows: ``language``, ``confidence``, ``emotion``, ``events``."""
+    """The fields that have a value: ``language``, ``confidence``, ``emotion``, ``events``."""
     fields = {
         "language": main_language(segments) or None,
         "confidence": confidence(segments),

@@ -1,4 +1,4 @@
-"""Core: the records of one session, and which of its rows are not confirmed yet."""
+"""Core: the records of one session, and its rows that are not confirmed yet."""
 
 from __future__ import annotations
 
@@ -80,8 +80,7 @@ class SessionRecords:
         labels: Sequence[int],
         centroids: tuple[SpeakerCentroid, ...],
     ) -> list[Record]:
-        """Labels of segments, and the voices that they stand for while the session may be
-        resumed."""
+        """Labels of segments, with the speakers' centroids while the session may be resumed."""
         step = SPEAKER_LABELS_PER_RECORD_MAX
         return [
             self._record(
@@ -110,7 +109,7 @@ class SessionRecords:
         completed_at_ms: int,
     ) -> list[Record]:
         """The last records: the remaining chunk details and the session's end. With an
-        ``audio_failure`` it has failed, whatever was recognised before."""
+        ``audio_failure`` it has failed, even if a part was recognised before."""
         errors = [result.error for result in results]
         failures = [error for error in errors if error is not None]
         all_failed = bool(failures) and len(failures) == len(errors)

@@ -1,4 +1,4 @@
-"""Makes the sessions of this gateway, reserves their ids, resumes and ends them."""
+"""Creates the sessions of this gateway, reserves their ids, resumes and ends them."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class SessionRegistry:
         model = self._models.choose(start)
         if isinstance(model, e.Problem):
             return model
-        # Ids are unique over all tenants; the answer does not tell whose it is.
+        # Ids are unique over all tenants; the answer does not reveal the owner.
         known = self.find(session_id) is not None or await self._is_taken(session_id)
         if known or self.find(session_id) is not None:
             metrics.SESSIONS.labels("id_refused").inc()
@@ -208,8 +208,8 @@ class SessionRegistry:
         self._redis_metadata.forget_session(session_id)
 
     async def claim_deleted(self, session_id: str, tenant: str) -> None:
-        """Have other gateways end the session, if it runs at one of them. Its rows are deleted in
-        any case; without the database it ends there when its client does."""
+        """Have other gateways end the session, if one of them runs it. Its rows are deleted in any
+        case; while the database is unavailable, it ends there with its client's connection."""
         try:
             stored = await self._reader.resume_state(session_id, tenant)
         except StoreUnavailable:

@@ -1,4 +1,4 @@
-"""Core: whether a session may be resumed from its stored rows, and its resume point."""
+"""Core: whether a session can be resumed from its stored rows, and its resume point."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def same_hash(one: str, other: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResumePoint:
-    """Where a session begins on this gateway. The default is a new session."""
+    """The point at which a session begins on this gateway. The default is a new session."""
 
     generation: int = 0
-    """How often the session has been taken over, including this time."""
+    """Number of takeovers of the session, including this one."""
     resumed: bool = False
     results: tuple[Result, ...] = ()
     """Stored results, from segment 0. They are not recognised again."""
@@ -136,8 +136,8 @@ def _labels_of(results: Sequence[Result], labels: Mapping[int, int]) -> tuple[in
 def answer_without_claim(
     stored: dict[str, Any] | None, shown_hash: str
 ) -> ResumePoint | e.Problem | None:
-    """The answer to a client that shows a token with ``shown_hash``, from what is stored of its
-    session. None: the gateway must claim the session first."""
+    """The answer to a client whose token has ``shown_hash``, from the session's stored rows. None:
+    the gateway must claim the session first."""
     if stored is None:
         return None
     if stored["status"] == "deleted":

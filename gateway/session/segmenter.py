@@ -39,7 +39,7 @@ END_SILENCE = bytes(SAMPLE_RATE_HZ * 300 // 1000 * BYTES_PER_SAMPLE)
 
 
 class CutUtterance(Struct, frozen=True, kw_only=True):
-    """An utterance with its place on the session's timeline."""
+    """An utterance with its position on the session's timeline."""
 
     start_ms: int
     end_ms: int
@@ -50,7 +50,7 @@ class CutUtterance(Struct, frozen=True, kw_only=True):
     resume_sample: int
     """… whose audio begins at this sample."""
     continues: bool = False
-    """It was cut at the limit, and the speech goes on."""
+    """It was cut at the limit, and the speech continues."""
     silence_before_ms: int = 0
     """Silence before its first speech."""
 
@@ -67,7 +67,7 @@ class Segmenter:
     ) -> None:
         self.timeline = Timeline(resume_point.first_sample, resume_point.next_chunk_index)
         self.chunk_start_sample = resume_point.first_sample
-        """Where the audio of the last chunk begins."""
+        """Start of the last chunk's audio."""
         self._mode = mode
         self._limits = limits
         self._endpointer = Endpointer(
@@ -110,14 +110,14 @@ class Segmenter:
 
     @property
     def settled_ms(self) -> int:
-        """No utterance to come begins before this, but for its pre-roll."""
+        """No later utterance begins before this, except for its pre-roll."""
         start_sample = self._endpointer.speech_start_sample
         return samples_to_ms(self.timeline.total_samples if start_sample is None else start_sample)
 
     @property
     def speech_start_ms(self) -> tuple[int, int] | None:
-        """Start of the utterance being spoken, and the silence before its speech, once it is
-        certainly no click; else None."""
+        """Start of the utterance being spoken, and the silence before its speech, once it is long
+        enough not to be a click; else None."""
         start = self._endpointer.certain_start
         return None if start is None else (samples_to_ms(start[0]), samples_to_ms(start[1]))
 

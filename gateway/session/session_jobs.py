@@ -44,7 +44,7 @@ class _Pending:
     resend_at_s: float
     refusals: int = 0
     sent: int = 1
-    """How often the job was sent and not refused: each time, a result may be published."""
+    """Number of times that the job was sent: each time, a result may be published."""
     result: Result | None = None
 
 
@@ -140,11 +140,11 @@ class SessionJobs:
 
 
 class PartialPacing:
-    """When one session asks for partial results, and which of them it sends. Positions are in ms of
-    its timeline.
+    """Decides when one session requests partial results, and which of them it sends. Positions are
+    in ms of its timeline.
 
     At most one partial job is in flight. The slower it is answered, because the model is slow or
-    has much to do, the longer the interval to the next.
+    busy, the longer the interval to the next.
     """
 
     def __init__(self, every_ms: int) -> None:
@@ -184,9 +184,9 @@ class PartialPacing:
             self._submitted_s = None
 
     def send(self, end_ms: int, text: str) -> bool:
-        """Whether a partial result up to ``end_ms`` is newer than the last one sent. One that is
-        the beginning of that is not: it is of a worker that hears a lost worker's stream from its
-        beginning and has not caught up."""
+        """Whether a partial result up to ``end_ms`` is newer than the last one sent. A prefix of
+        the last one is not newer: it comes from a worker that processes a lost worker's stream from
+        its beginning and has not caught up."""
         behind = len(text) < len(self._sent_text) and self._sent_text.startswith(text)
         if end_ms <= self._sent_ms or behind:
             return False

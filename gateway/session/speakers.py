@@ -1,13 +1,13 @@
-"""Core: which speaker says which segment of a session, by the utterances' speaker embeddings.
+"""Core: the speakers of a session's segments, by the utterances' speaker embeddings.
 
 While the session runs, an utterance joins the most similar speaker or opens a new one. At the end
 all utterances are clustered again (agglomerative, average linkage), which corrects early mistakes;
-each cluster then takes the label that most of its speech has already.
+each cluster then takes the label that most of its speech already has.
 
 The similarity of two utterances is the cosine of their embeddings, that of two groups the mean over
 all pairs, weighted by duration. For unit vectors this mean is the product of the groups' mean
-vectors, so a group needs no more than its weighted sum. The cosine to a normalised centroid would
-grow with the number of utterances in it, and no threshold would fit both small and large groups.
+vectors, so a group keeps only its weighted sum. The cosine to a normalised centroid would grow with
+the number of utterances in it, and no threshold would fit both small and large groups.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ class Speakers:
         centroids: Sequence[SpeakerCentroid] = (),
         label_max: int = 0,
     ) -> None:
-        """``labels`` and ``centroids``: those of a session taken over from another gateway, where
-        ``label_max`` is the highest label given. No other voice gets one of these labels: without
-        its centroid, a voice heard before gets a new label."""
+        """``labels`` and ``centroids``: of a session taken over from another gateway, in which
+        ``label_max`` is the highest label. No other voice gets one of these labels: a known voice
+        without a stored centroid gets a new one."""
         self.labels = array("H", labels)
         self._similarity_min = similarity_min
         self._speakers: dict[int, _Group] = {}
@@ -82,7 +82,7 @@ class Speakers:
 
     @property
     def count(self) -> int:
-        """Voices told apart so far."""
+        """Number of speakers so far."""
         return len(self._speakers)
 
     def _restore(self, centroid: SpeakerCentroid) -> None:
@@ -123,7 +123,7 @@ class Speakers:
         return None
 
     def _nearest(self, vector: Vector, duration_ms: int) -> int:
-        """The speaker whom an utterance joins; UNKNOWN: a new one."""
+        """The speaker that an utterance joins; UNKNOWN: a new one."""
         if not self._speakers:
             return UNKNOWN
         means = np.stack([speaker.mean for speaker in self._speakers.values()])

@@ -1,4 +1,4 @@
-"""Core: what a client asks for in its start, and does not get."""
+"""Core: warnings about fields of a start that have no effect."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from wire.languages import primary_language
 from wire.messages import Abilities
 
 UNKNOWN = Abilities()
-"""Those of a model whose workers are of an earlier release, or away."""
+"""Abilities of a model whose workers are of an earlier release, or unavailable."""
 
 
 def warnings_of(start: Start, abilities: Abilities) -> tuple[SessionWarning, ...]:

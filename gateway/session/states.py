@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """``gateway.session.core.TRANSITIONS`` is the table of what leads from one to another."""
+    """``gateway.session.core.TRANSITIONS`` is the table of transitions."""
 
     NEW = "new"
     """Connected, not started."""

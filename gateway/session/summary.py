@@ -15,12 +15,12 @@ from wire.messages import Record, Result
 from wire.records import SessionFinished, parse_body
 
 LATENCIES_MAX = 4_096
-"""The percentiles are those of this many segments, the last ones."""
+"""Percentiles are computed from this many segments, the last ones."""
 WORKERS_MAX = 16
 """Workers named in the line; further ones are left out."""
 
 Cause = Literal["internal_error", "handed_over"]
-"""Why a session ended here without its end being stored."""
+"""The reason why a session ended here without a stored end."""
 
 
 class SessionSummary:
@@ -32,7 +32,7 @@ class SessionSummary:
         """Name of the access token; ``""``: none is required."""
         self.began_s = 0.0
         self.resumes = 0
-        """How often the client has resumed at this gateway."""
+        """Number of times that the client has resumed at this gateway."""
         self.cause: Cause | None = None
         self._status: str | None = None
         self._stored: bool | None = None
@@ -99,7 +99,7 @@ class SessionSummary:
 
 
 def _percentile_ms(values_s: Sequence[float], share: float) -> int | None:
-    """Nearest rank; None of nothing."""
+    """Return the percentile by nearest rank; None without values."""
     if not values_s:
         return None
     return round(sorted(values_s)[math.ceil(share * len(values_s)) - 1] * 1_000)

@@ -20,7 +20,7 @@ class SessionTable:
         self._keep_s = keep_s
 
     def find(self, session_id: str) -> SessionRunner | None:
-        """The session, running or ended, of whatever tenant."""
+        """The session, running or ended, of any tenant."""
         _, ended = self._finished.get(session_id, (0.0, None))
         return self.running.get(session_id, ended)
 

@@ -73,7 +73,7 @@ class Takeover:
     async def _take(self, session_id: str, shown_hash: str, tenant: str) -> ResumePoint | e.Problem:
         stored = await self._reader.resume_state(session_id, tenant)
         if stored is None and await self._reader.exists(session_id):
-            # Another tenant's, unless it was stored between the two reads.
+            # It is another tenant's, unless it was stored between the two reads.
             stored = await self._reader.resume_state(session_id, tenant)
             if stored is None:
                 return NOT_RESUMABLE

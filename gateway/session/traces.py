@@ -45,7 +45,7 @@ class SessionTraces:
             self._open[action.result.seq].code = None if error is None else error.code
 
     def _begin(self, session_id: str, seq: int, now_s: float) -> None:
-        # A resent job has its span already.
+        # A resent job already has its span.
         if seq not in self._open and len(self._open) < UTTERANCES_MAX:
             chunk_s = now_s if self._chunk_s is None else self._chunk_s
             self._open[seq] = _Open(chunk_s)

@@ -1,8 +1,8 @@
-"""Core: one answer for each chunk that holds one whole file, however many segments end in it.
+"""Core: one answer for each chunk that contains one whole file, for all segments that end in it.
 
 A segment belongs to the chunk in which it ends. Speech that a recorder cut at the end of a file
-goes on in the next one (``gateway.session.segmenter``), so a file is complete once no utterance is
-open that began in it.
+continues in the next one (``gateway.session.segmenter``), so a file is complete once no utterance
+that began in it is open.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gateway.session.transcript import join_texts
 class _File(Struct):
     start_ms: int
     end_ms: int | None = None
-    """None: a part of the chunk is still to be decoded."""
+    """None: a part of the chunk is not decoded yet."""
     next_segment_index: int | None = None
     """The segments before it contain those of the file; None: further ones may."""
     segments: list[SegmentText] = []
@@ -52,7 +52,8 @@ class WholeFiles:
         return []
 
     def complete(self, until_ms: int, next_segment_index: int) -> None:
-        """No utterance to come begins before ``until_ms``. ``next_segment_index`` is its index."""
+        """No later utterance begins before ``until_ms``; the next one has
+        ``next_segment_index``."""
         for file in self._files.values():
             if file.end_ms is None:
                 return
@@ -82,7 +83,7 @@ class WholeFiles:
             del self._files[chunk_index]
 
     def begin_again(self, segment_index: int) -> None:
-        """The client has resumed: the segments from this one on will be given again."""
+        """The client has resumed: the caller passes the segments from this one on again."""
         for file in self._files.values():
             file.segments = [s for s in file.segments if s.segment_index < segment_index]
             file.sent = file.sent and file.last_segment_index < segment_index
