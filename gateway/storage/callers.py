@@ -1,4 +1,4 @@
-"""Core: the client of a request, and what its access token limits."""
+"""Core: the client of a request, and the limits of its access token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are complete, and on the disk, when they appear under their names."""
+"""Files that appear under their names only when they are complete and on the disk."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     leaves ``path`` as it was.
 
     Raises:
-        OSError: the disk does not take it.
+        OSError: it cannot be written.
     """
     temporary = path.with_suffix(TEMPORARY)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -31,7 +31,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    # The name is on the disk with its directory only.
+    # The name is on the disk once its directory is.
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

@@ -23,17 +23,17 @@ from gateway.storage.callers import NO_LIMITS, Caller, TokenLimits
 from wire.records import DEFAULT_TENANT
 
 TICKET_BYTES_MAX = 65_536
-"""Of the line of JSON. A longer one is damaged."""
+"""Longest line of JSON. A file with a longer one is damaged."""
 _SUFFIX = ".job"
 
 
 class Ticket(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked for."""
+    """The request for which a file waits."""
 
     job_id: str
     """Also the id of the session that recognises it."""
     resume_token: str
-    """Of that session."""
+    """Resume token of that session."""
     client: str
     """Address of the client that submitted it."""
     language: str = ""
@@ -83,14 +83,14 @@ class JobFile:
         return os.pread(self._file.fileno(), size, self._audio_at + offset)
 
     def note_attempts(self, attempts: int) -> None:
-        """Keep the number, at most 9, with the file, which keeps its place."""
+        """Store the number, at most 9, in the file, which keeps its position in the queue."""
         self.attempts = attempts
         times = os.fstat(self._file.fileno())
         os.pwrite(self._file.fileno(), b"%d" % attempts, 0)
         os.utime(self._file.fileno(), ns=(times.st_atime_ns, times.st_mtime_ns))
 
     def close(self) -> None:
-        """Release it, for this gateway or another one."""
+        """Unlock the file, for this gateway or another one."""
         self._file.close()
 
     def remove(self) -> None:
@@ -107,11 +107,10 @@ class JobFiles:
         self._bytes_max = bytes_max
 
     def put(self, ticket: Ticket, audio: BinaryIO) -> int:
-        """Store a file, and return the number of those before it.
+        """Store a file, and return the number of files before it.
 
         Raises:
-            FullError: there is no room.
-            OSError: the disk does not take it.
+            FullError: there is no room. OSError: it cannot be written.
         """
         size = audio.seek(0, os.SEEK_END)
         audio.seek(0)
@@ -165,7 +164,7 @@ class JobFiles:
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             try:
-                # Its holder may have removed it between our opening and our locking it.
+                # Its owner may have removed it after we opened it and before we locked it.
                 if self.holds(job_id):
                     return JobFile(path, file)
             except DamagedError:
@@ -183,7 +182,7 @@ class JobFiles:
         return True
 
     def sweep(self) -> None:
-        """Remove what a gateway that was killed left half-written."""
+        """Remove unfinished files of a gateway that was killed."""
         if self._directory.exists():
             with self._alone():
                 for path in self._directory.glob(f"*{durable.TEMPORARY}"):
@@ -191,7 +190,7 @@ class JobFiles:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """No other task of any gateway writes meanwhile."""
+        """Keep all other tasks of all gateways from writing."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self._directory / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

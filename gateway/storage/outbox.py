@@ -1,4 +1,4 @@
-"""Core: every record of this gateway that awaits confirmation by persistence.
+"""Core: all records of this gateway that persistence has not confirmed yet.
 
 The broker publishes results itself. The outbox keeps a copy of each and sends it only if the result
 is not confirmed in time. The caller sends records at once. The outbox returns both for resending,
@@ -96,8 +96,8 @@ class Outbox:
         return record
 
     def confirm(self, keys: Iterable[StoredKey], now_s: float) -> list[Confirmed]:
-        """Remove what is committed. The returned keys are as sessions know them: the key of a
-        segment's copy becomes that of its result."""
+        """Remove committed records. In the returned keys, the key of a segment's copy is replaced
+        by that of its result, which sessions know."""
         confirmed = []
         for key in keys:
             known = _known(key)
@@ -107,7 +107,7 @@ class Outbox:
             elif not entry.contested or key.kind == "record":
                 del self._waiting[known]
                 confirmed.append(Confirmed(known, now_s - entry.since_s))
-            # Else the published result. Its copy is not confirmed yet.
+            # Otherwise the published result was stored, and its copy is not confirmed yet.
         return confirmed
 
     def forget_session(self, session_id: str) -> None:

@@ -27,14 +27,14 @@ SESSION_KEY = "asr:session:{}"
 TOKEN_SESSIONS_KEY = "asr:token:{}:sessions"
 TOKEN_AUDIO_KEY = "asr:token:{}:audio:{}"
 TOKEN_REQUESTS_KEY = "asr:token:{}:requests:{}"
-"""By name of a token, and day or second since the epoch."""
+"""By the name of a token, and the day or second since the epoch."""
 TOKEN_AUDIO_TTL_S = 2 * 86_400
 TOKEN_REQUESTS_TTL_S = 5
 GATEWAYS_KEY = "asr:gateways"
 SESSION_TTL_S = 86_400
 GATEWAYS_TTL_S = 60
 EXCHANGE_EVERY_S = 1.0
-"""Interval in which gateways exchange their numbers of connections and the uses of tokens."""
+"""Interval at which gateways exchange their numbers of connections and the uses of tokens."""
 GATEWAY_STALE_S = 5.0
 GATEWAY_PRUNE_S = 60.0
 PAUSE_AFTER_FAILURE_S = 1.0
@@ -274,7 +274,7 @@ class RedisMetadata:
             await self._try("prune", lambda: self._redis.hdel(GATEWAYS_KEY, *dead))
 
     def _note_beats(self, published: Mapping[str, str]) -> list[str]:
-        """Note the beats of other gateways, and return those that are long dead."""
+        """Note the beats of other gateways, and return the gateways that are long dead."""
         now_s, dead = time.monotonic(), []
         for gateway_id, value in published.items():
             beat = value.partition(":")[2]
@@ -286,7 +286,7 @@ class RedisMetadata:
         return dead
 
     def _live(self, published: Iterable[str]) -> set[str]:
-        """Return the other gateways that live, of those with a beat."""
+        """Return the other gateways that are alive, of those with a beat."""
         oldest_s = time.monotonic() - GATEWAY_STALE_S
         beating = {each for each in published if self._seen[each][1] > oldest_s}
         return beating - {self._gateway_id}
@@ -323,6 +323,6 @@ class RedisMetadata:
 
 
 def _count(published: str) -> int:
-    """Return the number before the beat, if any; 0 of what is no number."""
+    """Return the number before the beat, if any; 0 if it is not a number."""
     count = published.partition(":")[0]
     return int(count) if count.isdigit() else 0

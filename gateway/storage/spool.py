@@ -2,8 +2,8 @@
 
 A gateway writes at most one file, when it stops, and never changes it. Each gateway that starts
 locks the files that no other has locked, sends their records until all are stored, and then removes
-the files. If it dies before, its locks are released and the next gateway sends everything again.
-That is safe because storing a record is idempotent.
+the files. If it is killed before, its locks are released and the next gateway sends everything
+again. That is safe because storing a record is idempotent.
 
 File format: ``magic, entries, trailer``. An entry is a length and the two frames of a ``Record``
 (``wire.codec``). The trailer holds the number of entries and a CRC-32. SQLite was measured as an
@@ -147,7 +147,7 @@ def _lock(path: Path) -> BinaryIO | None:
         return None
     with contextlib.suppress(BlockingIOError, FileNotFoundError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Its holder may have removed it between our opening and our locking it.
+        # Its owner may have removed it after we opened it and before we locked it.
         if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
             return file
     file.close()
