@@ -20,7 +20,8 @@ SLOTS_MAX = 90
 WORKERS_MAX = 1_024
 """Workers with figures of their own in a slot. Results of further ones count in the totals only."""
 ERROR_CODES_MAX = 32
-"""Codes counted apart in a slot: a worker can send any code. Further ones count as ``other``."""
+"""Codes with counts of their own in a slot: a worker can send any code. Further ones count as
+``other``."""
 
 _BOUNDS_MS = tuple(round(5 * 1.15**n, 3) for n in range(1, 70))
 """Upper bounds of the histogram's buckets, 6 ms to 77 s. Percentiles are accurate to 15 %."""
@@ -34,7 +35,7 @@ class WorkerFigures:
     failures: int = 0
     audio_ms: int = 0
     busy_ms: float = 0.0
-    """Time in batches. Of a batch shared with other gateways, this gateway's part."""
+    """Time in batches; of a batch shared with other gateways, this gateway's part."""
     batches: float = 0.0
     batch_jobs_max: int = 0
 

@@ -15,7 +15,8 @@ PROBLEM_CODES: Final = frozenset(
         *("unknown_model", "audio_limit_reached"),
     }
 )
-"""Codes also arrive over the bus, and a peer there must not be able to add series."""
+"""Codes with series of their own. Codes also arrive over the bus, where a peer must not be able to
+add series."""
 REFUSAL_CODES: Final = (
     *("no_broker", "no_worker", "overloaded", "max_connections"),
     *("idle_connections", "storage_backlog", "draining"),

@@ -78,7 +78,7 @@ _DECODER = msgspec.json.Decoder(Figures)
 
 
 def decoded(texts: Iterable[str]) -> list[Figures]:
-    """Return the figures in ``texts``, without those of releases that write another form."""
+    """Return the figures in ``texts``, except those of releases with another format."""
     found = []
     for text in texts:
         try:
@@ -89,7 +89,7 @@ def decoded(texts: Iterable[str]) -> list[Figures]:
 
 
 def slot_figures(slots: Sequence[Slot]) -> tuple[SlotFigures, ...]:
-    """Return ``slots``, the current one last, as they are published: without empty ones."""
+    """Return the published form of ``slots``, the current one last: without empty ones."""
     last = slots[-1].number
     published = (
         SlotFigures(
@@ -109,7 +109,7 @@ def slot_figures(slots: Sequence[Slot]) -> tuple[SlotFigures, ...]:
 
 
 def recent_workers(slots: Sequence[Slot]) -> dict[str, RecentWorker]:
-    """Return the workers of ``slots`` as they are published."""
+    """Return the published form of the workers of ``slots``."""
     return {
         worker_id: RecentWorker(
             results=figures.results,
