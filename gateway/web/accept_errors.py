@@ -1,8 +1,8 @@
-"""Errors of ``accept``: a gateway without a free descriptor.
+"""Errors of ``accept`` in a gateway without a free descriptor.
 
-asyncio reports each connection that waits in the backlog, with a traceback, and again every second:
-a hundred megabytes of log in half a minute. This counts them and logs one line a second. The
-connections stay in the backlog, and are accepted when descriptors are free again.
+asyncio logs each connection that waits in the backlog, with a traceback, and again every second: a
+hundred megabytes in half a minute. This counts them and logs one line a second. The connections
+stay in the backlog, and are accepted when descriptors are free again.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from gateway.telemetry.metrics import ACCEPT_FAILURES
 
 LOG_INTERVAL_S = 1.0
 _MESSAGE = "socket.accept() out of system resource"
-"""Of ``asyncio.selector_events``; tests/gateway/web/test_accept_errors.py fails if it changes."""
+"""Message of ``asyncio.selector_events``. tests/gateway/web/test_accept_errors.py fails if it
+changes."""
 
 
 class AcceptErrors:
-    """An exception handler of an event loop: it leaves every other error to the default one."""
+    """An exception handler of an event loop. It passes every other error to the default handler."""
 
     def __init__(self) -> None:
         self._log = structlog.get_logger()

@@ -100,7 +100,7 @@ def create_app(
             refuse_request=lambda caller: server.quotas.refuse_request(caller),
         )
     else:
-        # A page that comes by a name of its own has no token.
+        # A page from a rebound name (DNS rebinding) has no token.
         app.add_middleware(HostCheck, names=host_names)
     app.add_middleware(Tolerance)
     if origins.names:
@@ -117,7 +117,7 @@ def _add_files(app: FastAPI, server: Server) -> None:
 
 
 async def _sweep_memory() -> None:
-    # Here and not in the server, because it concerns the process.
+    # Not in the server, because it concerns the whole process.
     while True:
         await asyncio.sleep(memory.SWEEP_EVERY_S)
         memory.sweep()

@@ -1,5 +1,5 @@
-"""One log event, ``audit``, for each request that reads or deletes sessions, or is refused for its
-token: who, what, which session, from where. Only with access tokens."""
+"""The log event ``audit`` for each request that reads or deletes sessions, or is refused because of
+its token: token, route, session, address. Only with access tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gateway.web.scopes import WEBSOCKET, Route
 
 REFUSED_PER_S_MAX: Final = 20
 """Refused requests that are logged in a second. Further ones are counted: anybody can cause them,
-and a full disk would end the log of all others."""
+and a full disk would stop all logging."""
 Action = Literal["read", "delete", "refuse"]
 _ANSWERS: Final = ("http.response.start", "websocket.http.response.start")
 
@@ -30,7 +30,7 @@ class Audit:
         self._refused = 0
 
     def refused(self, scope: Scope, route: Route, caller: Caller, status: int, code: str) -> None:
-        """Note a request that its token, or the lack of one, does not allow."""
+        """Log a request that is refused because of its token, or because it has none."""
         second = int(time.monotonic())
         if second != self._second:
             self._second, self._refused = second, 0
@@ -41,8 +41,8 @@ class Audit:
         self._write("refuse", scope, route, caller, status, code=code)
 
     def noting(self, scope: Scope, route: Route, caller: Caller, send: Send) -> Send:
-        """Return ``send`` for a request with a valid token. Its answer is noted if it reads or
-        deletes sessions, or is refused for a limit of the token."""
+        """Return ``send`` for a request with a valid token. Its answer is logged if the request
+        reads or deletes sessions, or is refused because of a limit of the token."""
         deletes = scope.get("method") == "DELETE"
         action: Action | None = "delete" if deletes else "read" if route.needed == "read" else None
 

@@ -37,11 +37,12 @@ OPEN = frozenset(
 """Paths that need no token for GET, besides ``STATIC``: the pages, which contain no data and ask
 for a token, the description of the API, and the probes."""
 LIMITED = frozenset({"/api/v1/health"})
-"""Paths whose GET answers without a token, too, but then with less. A wrong token is refused."""
+"""Paths whose GET answers without a token, too, but with fewer details. A wrong token is
+refused."""
 STATIC = "/static/"
 PROTOCOL_PREFIXES = ("bearer.", "openai-insecure-api-key.")
-"""Prefixes of a token that is offered as a WebSocket subprotocol. Browsers do not let a page set a
-header of an upgrade. The second is that of OpenAI's Realtime API."""
+"""Prefixes of a token that is offered as a WebSocket subprotocol, because a page in a browser
+cannot set headers of an upgrade. The second is from OpenAI's Realtime API."""
 CODE = "unauthorized"
 PROTOCOL_SCHEMES = ("token", "bearer")
 """Subprotocols that are followed by a token: Deepgram's clients in browsers offer both."""
@@ -144,7 +145,7 @@ class TokenCheck:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why a request is refused."""
+    """A refusal, as the answer and the log need it."""
 
     status: int
     code: str
@@ -153,9 +154,9 @@ class Refused:
     retry_after_s: int | None = None
 
     def response(self, scope: Scope) -> JSONResponse:
-        """Return the answer in the form of the API that is asked for, and count it."""
+        """Return the answer in the format of the requested API, and count it."""
         REFUSED.labels(self.code).inc()
-        # Without the close a client could go on sending the body of the request.
+        # Otherwise a client could continue to send the body of the request.
         headers = {**self.headers, "Connection": "close"}
         more = {} if self.retry_after_s is None else {"retry_after_s": self.retry_after_s}
         return error_response(scope["path"], self.status, self.code, self.message, headers, **more)
@@ -176,7 +177,7 @@ def shown_tokens(scope: Scope) -> list[str]:
     found = []
     header = Headers(scope=scope).get("authorization", "")
     scheme, _, credentials = header.strip().partition(" ")
-    if scheme.lower() in ("bearer", "token"):  # The second is Deepgram's.
+    if scheme.lower() in ("bearer", "token"):  # Deepgram's clients send "Token".
         found.append(credentials.strip())
     elif scheme.lower() == "basic":
         found += _password(credentials)

@@ -1,5 +1,5 @@
-"""The file of access tokens, ``AUTH_TOKENS_FILE``: on each line a name, a token's hash, and what
-the token allows if that is not everything.
+"""The file of access tokens, ``AUTH_TOKENS_FILE``: on each line a name, a token's hash, and its
+restrictions.
 
 ``anna HASH scopes=read,transcribe tenant=acme expires=2027-01-31T00:00:00Z``: each field may be
 missing; the others are ``sessions``, ``audio_s_per_day`` and ``requests_per_s``. An unknown field
@@ -39,9 +39,9 @@ CHECK_EVERY_S = 1.0
 """Minimum interval between checks whether the file has changed."""
 TOKEN_BYTES = 32
 TOKEN_PREFIX = "asr_"
-"""Lets scanners find a token where it should not be, such as in a repository."""
+"""Lets scanners find leaked tokens, for example in a repository."""
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-"""Also of a tenant."""
+"""Names of tokens and of tenants."""
 EXPIRES_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 LIMIT_FIELDS: Final = tuple(field.name for field in fields_of(TokenLimits))
 LIMIT_MAX: Final = 10**9
@@ -58,12 +58,12 @@ class AuthTokensError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """A token's hash, and what the token allows."""
+    """A token's hash and permissions."""
 
     digest: bytes
     scopes: frozenset[Scope] = frozenset(SCOPES)
     tenant: str = DEFAULT_TENANT
-    """Whose sessions it allows to use, and to whom those belong that it starts."""
+    """The tenant whose sessions it can use, and that owns the sessions it starts."""
     expires: datetime | None = None
     """Whole seconds, UTC; from then on it is refused. None: never."""
     limits: TokenLimits = NO_LIMITS
@@ -96,7 +96,7 @@ def hash_of(token: str) -> bytes:
 
 
 def read(path: Path) -> dict[str, Access]:
-    """Return what tokens allow, by the tokens' names.
+    """Return the permissions of tokens by the tokens' names.
 
     Raises:
         AuthTokensError: the file cannot be read, is accessible to others, or is malformed. The text
@@ -228,8 +228,8 @@ class AuthTokens:
             raise AuthTokensError(f"{path} is empty; add a token: asr token add NAME")
 
     def find(self, token: str, now_s: float) -> tuple[str, Access] | None:
-        """Return the name of ``token`` and what it allows; None if it is unknown. The time it takes
-        does not depend on the hashes. The caller checks whether it has expired."""
+        """Return the name of ``token`` and its permissions; None if it is unknown. The time of the
+        search does not depend on the hashes. The caller checks whether it has expired."""
         self._read_again(now_s)
         shown = hash_of(token)
         found = None
@@ -250,7 +250,7 @@ class AuthTokens:
         try:
             self._known = read(self._path)
         except AuthTokensError as error:
-            # A typing error must not lock out all clients: keep the tokens.
+            # Keep the last valid tokens: a typing error must not lock out all clients.
             log.error("auth_tokens_not_read", error=str(error))
             return
         log.info("auth_tokens_read", tokens=len(self._known))

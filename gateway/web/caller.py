@@ -1,4 +1,4 @@
-"""The client of a request: its address, and what ``gateway.web.auth`` knows of its token."""
+"""The client of a request: its address, and its token as found by ``gateway.web.auth``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def client_address(connection: HTTPConnection) -> str:
 
 
 def tenant_of(connection: HTTPConnection) -> str:
-    """Return whose sessions the request may see."""
+    """Return the tenant whose sessions the request may see."""
     return caller_of(connection).tenant
 
 
 def caller_of(connection: HTTPConnection) -> Caller:
-    """Return who has sent the request."""
+    """Return the client that has sent the request."""
     caller: Caller | None = connection.scope.get("state", {}).get("caller")
     return caller if caller is not None else Caller(address=client_address(connection))
 

@@ -1,5 +1,5 @@
-"""TLS by certificate files, ``TLS_CERT_FILE`` and ``TLS_KEY_FILE``. They are read again after they
-have changed; open connections keep what they began with."""
+"""TLS by certificate files, ``TLS_CERT_FILE`` and ``TLS_KEY_FILE``. They are read again when they
+change; open connections keep their certificate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import structlog
 from runtime.settings import fail
 
 CHECK_EVERY_S: Final = 1.0
-"""Interval of looking whether the files have changed."""
+"""Interval of checks for changed files."""
 
 
 class CertificateError(ValueError):
@@ -48,7 +48,7 @@ class Certificates:
         self._version = version
         log = structlog.get_logger()
         try:
-            self._load()  # First into another context: a failure leaves this one half changed.
+            self._load()  # Into another context: a failure would leave this one half changed.
             self.context.load_cert_chain(self._certificate, self._key, password="")
         except (CertificateError, OSError) as error:
             log.error("certificate_not_read", error=str(error))
@@ -60,7 +60,7 @@ class Certificates:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
         try:
-            # With a password OpenSSL does not ask for one on the terminal.
+            # A given password keeps OpenSSL from asking for one on the terminal.
             context.load_cert_chain(self._certificate, self._key, password="")
         except OSError as error:
             raise CertificateError(
@@ -82,8 +82,8 @@ def _version_of(path: Path) -> tuple[int, int] | None:
 
 
 def load_certificates(certificate: Path | None, key: Path | None) -> Certificates | None:
-    """Return those of the settings; None without them. End the process with an error message if
-    they cannot be used."""
+    """Return the certificates of the settings; None without them. End the process with an error
+    message if they cannot be used."""
     if certificate is None or key is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The OpenAPI description: what FastAPI does not derive from the routes."""
+"""The parts of the OpenAPI description that FastAPI does not derive from the routes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Error answers that any route may give, WebSockets before their upgrade included. They have one
-form: ``problem`` of ``/api/v1`` and of all other paths, except ``/v1``, whose clients expect
-OpenAI's, ``/v1/listen``, whose clients expect Deepgram's, and ``/recognition``, FunASR's."""
+"""Error answers of all routes, and of WebSockets before their upgrade. Their format is ``problem``,
+except below ``/v1``, whose clients expect OpenAI's format, at ``/v1/listen`` (Deepgram's) and at
+``/recognition`` (FunASR's)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ INVALID = "invalid_request"
 DEEPGRAM_PATH = "/v1/listen"
 RECOGNITION_PATH = "/recognition"
 ERRORS_NAMED_MAX = 5
-"""Invalid parameters that a message names."""
+"""Most invalid parameters that a message names."""
 
 
 def error_response(
@@ -38,8 +38,8 @@ def error_response(
     headers: Mapping[str, str] | None = None,
     **more: Any,
 ) -> JSONResponse:
-    """Return the error answer to a request for ``path``. ``more``: fields of the gateway's own
-    form, which the others do not have."""
+    """Return the error answer to a request for ``path``. ``more``: further fields in the gateway's
+    own format."""
     path = path.rstrip("/")
     body: dict[str, Any]
     if path == RECOGNITION_PATH:
@@ -105,7 +105,7 @@ def answer_errors(app: FastAPI) -> None:
 
 
 def allowed_methods(app: FastAPI, scope: Scope) -> list[str]:
-    """Return the methods of all routes of the path; each route by itself knows only its own."""
+    """Return the methods of all routes of the path, because Starlette knows only those of one."""
     methods: set[str] = set()
     for route in app.routes:
         if route.matches(scope)[0] != Match.NONE:

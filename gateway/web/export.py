@@ -19,7 +19,7 @@ EXPORT_BYTES_MAX = 16 << 20
 """Size limit of a request, besides the limit of a form without its file."""
 SEGMENTS_MAX = 100_000
 TOKENS_MAX = 10_000
-"""Of a segment."""
+"""Most tokens of a segment."""
 
 MEDIA_TYPES = ("application/json", "text/plain", "application/x-subrip", "text/vtt")
 

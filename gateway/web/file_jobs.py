@@ -1,4 +1,4 @@
-"""Files that are submitted and recognised later, as in the system that this one replaces:
+"""Files that are submitted and recognised later, with the API of the system that this one replaces:
 ``POST /api/v1/asr/submit``, then ``GET /api/v1/asr/result/{id}`` until it is done.
 
 A file waits in ``DATA_DIR/jobs`` until it is recognised by a session of the bulk lane, whose id is
@@ -57,13 +57,13 @@ from persistence.history import HistoryQuery
 from wire.messages import Lane
 
 RUNNING_MAX = 4
-"""Jobs of a gateway at a time."""
+"""Jobs that a gateway recognises at a time."""
 ATTEMPTS_MAX = 5
-"""Times that a job begins. After a stop of the gateway it is not counted."""
+"""Attempts at a job. One that ends because the gateway stops does not count."""
 POLL_S = 1.0
-"""Interval of looking for files that another gateway has left."""
+"""Interval of searches for files that another gateway has left."""
 RETRY_S = 5.0
-"""Wait of a job that was not admitted, or was interrupted."""
+"""Time until the next attempt at a job that was not admitted, or was interrupted."""
 READ_BYTES = 32_768
 """A chunk of the job's session. A resumed session counts in chunks of this size."""
 P = ParamSpec("P")
@@ -122,13 +122,13 @@ class FileJobs:
             self._receiving -= 1
 
     async def submit(self, ticket: Ticket, file: UploadFile) -> int:
-        """Keep the file, and return the number of those before it.
+        """Store the file, and return the number of files before it.
 
         Raises:
-            RefusedError: there is no room, or the disk does not take it.
+            RefusedError: there is no room, or the file cannot be written.
         """
         position = await self._check(self.files.put, ticket, file.file)
-        # For answers of gateways that do not see the folder: the client may ask one at once.
+        # For gateways that do not share the folder: the client may ask one of them at once.
         await self._server.redis_metadata.write_session(
             ticket.job_id, status="queued", tenant=ticket.tenant
         )
@@ -163,7 +163,7 @@ class FileJobs:
             await asyncio.gather(*self._running.values(), return_exceptions=True)
 
     async def _or_log(self, work: Awaitable[None]) -> None:
-        # A gateway can be without a free descriptor for a while, or the folder unreadable.
+        # The gateway may be out of descriptors for a while, or the folder unreadable.
         try:
             await work
         except OSError as error:
@@ -183,7 +183,7 @@ class FileJobs:
     def _take(self, job_id: str) -> JobFile | None:
         try:
             return self.files.take(job_id)
-        except OSError as error:  # Others may be readable.
+        except OSError as error:  # Continue: other files may be readable.
             self._log.error("file_job_not_read", session_id=job_id, error=error.strerror)
             self._not_before_s[job_id] = time.monotonic() + RETRY_S
             return None
@@ -203,14 +203,14 @@ class FileJobs:
             self._changed.set()
 
     async def _recognise(self, file: JobFile) -> str | None:
-        """Return what became of the job; None: try again."""
+        """Return the outcome of the job; None: try again."""
         if file.attempts >= ATTEMPTS_MAX:
             self._log.error("file_job_given_up", session_id=file.ticket.job_id)
             return "given_up"
         start = start_of(file.ticket)
         model = self._server.models.choose(start)
         if isinstance(model, e.Problem):
-            return None  # It has no worker any more, and may get one.
+            return None  # It has no worker now, but may get one.
         caller = file.ticket.caller()
         if await self._server.gate.enter(model=model.name, lane="bulk", caller=caller) is not None:
             return None
@@ -238,7 +238,7 @@ class FileJobs:
                     chunk = answer.next_chunk_index
                     feeding = asyncio.create_task(_feed(found, queue, file, chunk))
                 if isinstance(answer, e.Finished):
-                    # If not, its rows are still on their way: ask once more.
+                    # Otherwise its rows are not committed yet: resume it again later.
                     return "finished" if answer.stored else None
             if self._server.gate.draining:
                 file.note_attempts(max(0, file.attempts - 1))
@@ -328,7 +328,8 @@ def _add_changes(app: FastAPI, server: Server, jobs: FileJobs) -> None:
         dependencies=[WARNS_OF_UNKNOWN],
     )
     async def retry(request: Request, task_id: SessionId) -> JSONResponse:
-        """Refused: what can be tried again is, and no audio is kept. Submit the file again."""
+        """Refused: jobs are retried automatically, and no audio is kept after the last attempt.
+        Submit the file again."""
         found = await find_task(server, jobs, task_id, tenant_of(request))
         if found is None:
             return JSONResponse(_NOT_FOUND, 404)
@@ -351,7 +352,8 @@ def _add_changes(app: FastAPI, server: Server, jobs: FileJobs) -> None:
         if here:
             await asyncio.to_thread(jobs.files.remove, task_id)
         if here or await server.redis_metadata.session_status(task_id, tenant) == "queued":
-            # No session yet, or its file is at another host: none will begin.
+            # It has no session yet, or its file is on another host. Deleting its id keeps a session
+            # from starting.
             committed: bool | None = await server.delete(task_id, tenant)
         else:
             committed = await delete_session(server, request, task_id)

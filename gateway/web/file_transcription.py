@@ -39,7 +39,7 @@ T = TypeVar("T")
 READ_BYTES = 32_768
 """Bytes of a file read at a time: about a second of PCM, so that other tasks are not delayed."""
 ALIVE_CHECK_S = 1.0
-"""Interval of checks whether the client is still connected."""
+"""Interval of checks for a disconnected client."""
 MODEL_NOT_FOUND = "model_not_found"
 WITHOUT_FILENAME = "this part has no filename, so it is a text field and not a file"
 _STATUS = {"bad_audio": 400, "audio_too_long": 413, AUDIO_CODE: 429, "overloaded": 503}
@@ -47,7 +47,7 @@ _STATUS = {"bad_audio": 400, "audio_too_long": 413, AUDIO_CODE: 429, "overloaded
 
 
 class AnswerQueue:
-    """The connection of a session: a queue of its answers. None is the end."""
+    """A ``ClientConnection`` that queues the answers. None is the end."""
 
     def __init__(self) -> None:
         self.answers: asyncio.Queue[e.Answer | None] = asyncio.Queue()

@@ -1,6 +1,7 @@
-"""Fields of REST answers by the names of the system that this one replaces, beside its own.
+"""Fields of REST answers under the names of the system that this one replaces, besides our own.
 
-Its clients work by changing the address. No audio is stored, so ``audio_path`` is always null.
+Its clients work with only the address changed. No audio is stored, so ``audio_path`` is always
+null.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from wire.messages import Result
 
 
 def session_fields(session_id: str, text: str, segments: Iterable[Result]) -> dict[str, Any]:
-    """Return what its ``GET /api/v1/session/{id}`` has. ``results`` and ``completed`` are keyed by
-    the index of the chunk in which a segment ends."""
+    """Return the fields of that system's ``GET /api/v1/session/{id}``. ``results`` and
+    ``completed`` are keyed by the index of the chunk in which a segment ends."""
     texts: defaultdict[int, list[str]] = defaultdict(list)
     for segment in segments:
         texts[segment.last_chunk_index].append(segment.text or "")

@@ -1,5 +1,5 @@
-"""The headers in which a reverse proxy passes on its client: ``X-Forwarded-For``, ``-Proto`` and
-``-Host``. They are believed from the addresses in ``FORWARDED_ALLOW_IPS`` only."""
+"""The headers in which a reverse proxy describes its client: ``X-Forwarded-For``, ``-Proto`` and
+``-Host``. They are accepted only from the addresses in ``FORWARDED_ALLOW_IPS``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Requests that name a host which this server is not known by are refused, unless they need tokens.
+"""Refuses requests whose ``Host`` is not a name of this server, unless requests need tokens.
 
-A web page of another site can point a name of its own at this server's address (DNS rebinding). The
-browser then takes the server for that site, whatever ``Origin`` says, and lets the page read and
-delete sessions. Such a name has a dot and is in the ``Host`` header. An address is no such name.
+A web page of another site can point a name of its own at this server's address (DNS rebinding). For
+the browser, the server then belongs to that site, so it sends the site as ``Origin`` and lets the
+page read and delete sessions. Such a name contains a dot and is in the ``Host`` header; an address
+cannot be rebound.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Access tokens of an identity provider: signed JWTs, as of OpenID Connect and RFC 9068.
+"""Access tokens of an identity provider: signed JWTs, as in OpenID Connect and RFC 9068.
 
 The provider's keys are a JWK set (RFC 7517), at ``JWT_KEYS_URL``. PyJWT fetches it, keeps it for a
 while, and fetches it again for an unknown key, so that a provider may rotate its keys at any time.
@@ -19,16 +19,16 @@ from wire.records import DEFAULT_TENANT
 ALGORITHMS: Final = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 )
-"""With the others, who can check a token can also make one."""
+"""Asymmetric algorithms only: with a symmetric one, a key that checks tokens can also make them."""
 CLAIMS: Final = ("iss", "aud", "sub", "exp")
 """Claims that a token must have."""
 FETCH_TIMEOUT_S = 5.0
 KEPT_S = 300.0
-"""How long a fetched set is used."""
+"""Time for which a fetched set is used."""
 FETCH_EVERY_S = 30.0
-"""At most as often the set is fetched for tokens with an unknown key."""
+"""Minimum interval of fetches for tokens with an unknown key."""
 LEEWAY_S = 30.0
-"""By how much the provider's clock may differ."""
+"""Tolerated difference of the provider's clock."""
 SUBJECT_CHARS_MAX = 256
 
 
@@ -46,9 +46,9 @@ class JwtTokens:
     def __init__(self, *, keys_url: str, issuer: str, audience: str, tenant_claim: str) -> None:
         """
         Args:
-            keys_url: where the JWK set is, by HTTP or HTTPS.
-            issuer, audience: what the claims ``iss`` and ``aud`` must be.
-            tenant_claim: the claim with the tenant; empty: all have the default tenant.
+            keys_url: address of the JWK set, HTTP or HTTPS. issuer, audience: required values of
+            the claims ``iss`` and ``aud``. tenant_claim: the claim with the tenant; empty: all have
+            the default tenant.
         """
         self._keys = jwt.PyJWKClient(
             keys_url,
@@ -61,11 +61,10 @@ class JwtTokens:
         self._tenant_claim = tenant_claim
 
     async def find(self, token: str) -> tuple[str, Access]:
-        """Return the subject of ``token`` and what it allows.
+        """Return the subject of ``token`` and its permissions.
 
         Raises:
-            JwtRefusedError: it is not valid.
-            KeysUnavailableError: no keys to check it with.
+            JwtRefusedError: it is not valid. KeysUnavailableError: there are no keys for the check.
         """
         try:
             key = await self._key_of(token)
@@ -90,7 +89,7 @@ class JwtTokens:
         name = jwt.get_unverified_header(token).get("kid")
         if not isinstance(name, str):
             raise jwt.InvalidTokenError("its header names no key (kid)")
-        # It may read from the network.
+        # In a thread, because it may fetch keys.
         key = await asyncio.to_thread(self._keys.get_signing_key, name)
         if key.algorithm_name not in ALGORITHMS:
             raise jwt.InvalidAlgorithmError("its key is for another algorithm")

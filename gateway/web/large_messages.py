@@ -1,9 +1,9 @@
 """Core: memory for large WebSocket messages, over all connections of a gateway.
 
 A message counts while it is received, and until its session has taken it. Beyond the limit
-connections stop reading in the middle of a message, and go on when others are done. So that some
-message can always be completed, the connection that has held memory for longest reads on in any
-case, and the others leave room for it.
+connections stop reading in the middle of a message, and go on when others are done. So that one
+message can always be completed, the connection that has held memory for longest always continues to
+read, and the others leave room for it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 
 class Connection(Protocol):
     def resume_large(self) -> None:
-        """The connection may read on."""
+        """The connection may continue to read."""
 
 
 class LargeMessages:
@@ -23,12 +23,12 @@ class LargeMessages:
         self.held_bytes = 0
         self._shared_bytes = max(0, bytes_max - message_bytes_max)
         self._held: dict[Connection, int] = {}
-        """In the order in which they began."""
+        """Bytes by connection, in the order in which they began."""
         self._waiting: list[Connection] = []
 
     def hold(self, connection: Connection, byte_count: int) -> bool:
-        """``connection`` holds this much now. Returns whether it may read on; if not, its
-        ``resume_large`` is called later."""
+        """Set the bytes that ``connection`` holds. Returns whether it may continue to read; if not,
+        its ``resume_large`` is called later."""
         before = self._held.get(connection, 0)
         self.held_bytes += byte_count - before
         if byte_count:

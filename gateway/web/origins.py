@@ -1,4 +1,4 @@
-"""Web origins: which pages of other sites may use the gateway from their visitors' browsers."""
+"""Web origins: the sites whose pages may use the gateway from their visitors' browsers."""
 
 from __future__ import annotations
 

@@ -19,11 +19,11 @@ from gateway.web.schemas import problem
 STATIC_DIR = Path(__file__).resolve().parents[1] / "static"
 PAGES = {"/": "index.html", "/dashboard": "dashboard.html", "/docs": "docs.html"}
 SWAGGER_UI = ("fastapi_swagger", "resources")
-"""The package, and its folder, with the files of Swagger UI."""
+"""The package and folder with the files of Swagger UI."""
 SWAGGER_POLICY = "; img-src 'self' data:"
 """Swagger UI's style sheet holds its icons."""
 FORMATS_MODULE = "audio-formats.js"
-"""Generated, so that the page takes the files that the server takes."""
+"""Generated, so that the page accepts the same files as the server."""
 MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",

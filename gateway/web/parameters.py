@@ -1,4 +1,4 @@
-"""Query parameters: what a route does not know, and forms that several routes accept."""
+"""Query parameters: warnings about unknown ones, and types that several routes use."""
 
 from __future__ import annotations
 

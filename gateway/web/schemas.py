@@ -23,7 +23,7 @@ class ProblemAnswer(BaseModel):
     code: str
     message: str
     error: str
-    """The message, by the name that it had in the system that this one replaces."""
+    """The message, under the name that the system replaced by this one used."""
 
 
 def problem(code: str, message: str) -> dict[str, str]:
@@ -48,7 +48,7 @@ class ModelAnswer(BaseModel):
     """A served model."""
 
     name: str
-    """What sessions ask for."""
+    """The name by which sessions request the model."""
     model: str
     """Empty without workers."""
     workers: int
@@ -72,7 +72,7 @@ class BrokerAnswer(BaseModel):
 
 
 class HealthStatusAnswer(BaseModel):
-    """What a request without a token gets where tokens are required."""
+    """The answer to a request without a token where tokens are required."""
 
     status: str
     """As in ``HealthAnswer``."""

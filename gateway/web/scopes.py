@@ -1,4 +1,4 @@
-"""Which scope of a token each route needs, in one table: REST and every WebSocket dialect."""
+"""The scope that each route needs, in one table: REST and every WebSocket dialect."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.dialects.registry import DIALECTS
 from gateway.web.auth_tokens import Scope
 
 WEBSOCKET = "WebSocket"
-"""In the place of a method."""
+"""Stands in the table instead of a method."""
 
 NEEDED: Final[dict[tuple[str, str], Scope | None]] = {
     **{(WEBSOCKET, path): "transcribe" for path in DIALECTS},
@@ -28,11 +28,11 @@ NEEDED: Final[dict[tuple[str, str], Scope | None]] = {
     ("GET", "/api/v1/history"): "read",
     ("GET", "/api/v1/session/{session_id}"): "read",
     ("DELETE", "/api/v1/session/{session_id}"): "admin",
-    # Figures of the whole system, of all tenants together.
+    # Figures of the whole system, over all tenants.
     ("GET", "/api/v1/stats"): "admin",
     ("GET", "/api/v1/system"): "admin",
     ("GET", "/metrics"): "admin",
-    # What any client needs before it starts, and what stores and reads nothing.
+    # Routes that clients need before a start, and routes that store and read nothing.
     ("GET", "/api/v1/admission"): None,
     ("GET", "/api/v1/health"): None,
     ("GET", "/api/v1/asr/queue/status"): None,

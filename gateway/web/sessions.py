@@ -183,8 +183,8 @@ def live_session(session: Session) -> dict[str, Any]:
 
 
 def disposition_of(session: dict[str, Any], wanted: TranscriptFormat) -> str:
-    """Return the ``Content-Disposition`` (RFC 6266) with a name that people recognise: when the
-    session began and its first words."""
+    """Return the ``Content-Disposition`` (RFC 6266) with a recognisable file name: the start time
+    of the session and its first words."""
     words = "".join(
         letter if unicodedata.category(letter)[0] in "LMN" else " "
         for letter in session["text"][:NAME_CHARS_MAX]

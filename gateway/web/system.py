@@ -1,7 +1,7 @@
 """The whole system over REST: every gateway, the broker, persistence, workers, and the stores.
 
-Each gateway publishes its figures in Redis, and so do the broker and persistence
-(``runtime/process_report.py``). Any gateway can therefore answer for all.
+Gateways, brokers and persistence publish their figures in Redis (``runtime/process_report.py``), so
+any gateway can report all of them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PUBLISH_INTERVAL_S = 2.0
 
 
 class SystemFigures:
-    """The figures of this gateway, and those of all."""
+    """The figures of this gateway, and of all gateways."""
 
     def __init__(self, server: Server) -> None:
         self._server = server

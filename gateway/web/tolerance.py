@@ -1,5 +1,5 @@
-"""What clients write differently and mean the same: a path that ends with a slash, and HEAD, which
-is GET without a body (RFC 9110, section 9.3.2)."""
+"""Equivalent requests: a path that ends with a slash, and HEAD, which is GET without a body (RFC
+9110, section 9.3.2)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class Tolerance:
-    """ASGI middleware. Access control belongs inside it: it has to see the path that is routed."""
+    """ASGI middleware. Access control belongs inside it, because it must check the path that is
+    routed."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Receives a request with a file within limits of size and time: a form, or JSON with the file in
+"""Receives a request with a file, within limits of size and time: a form, or JSON with the file in
 base64. All APIs for files use it."""
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ RETRY_AFTER_S = 5
 UPLOAD_SILENCE_S_MAX = 30.0
 """Time from one piece of a request to the next; then 408."""
 UPLOAD_BYTES_PER_S_MIN = 1_024
-"""Minimum average rate after that time; else 408. A slower client would occupy one of the few
-``UPLOADS_MAX`` places for hours."""
+"""Minimum average rate after that time; else 408. A slower client would occupy one of the few slots
+of ``UPLOADS_MAX`` for hours."""
 
 
 class RefusedError(MultiPartException):
-    """The answer to the request is this error. A ``MultiPartException`` makes the parser close its
-    files."""
+    """The error answer to the request. It is a ``MultiPartException``, so that the parser closes
+    its files."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class RefusedError(MultiPartException):
         self.code = code
         self.param = param
         self.session_id: str | None = None
-        """The session that it ended, if any."""
+        """The session that failed with this error, if any."""
 
     @classmethod
     def not_admitted(cls, refusal: Refusal) -> RefusedError:

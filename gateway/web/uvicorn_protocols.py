@@ -1,16 +1,16 @@
 """uvicorn's HTTP and WebSocket protocols with limits that uvicorn does not have.
 
-``uvicorn.Config`` takes protocol classes, but what these override is private to uvicorn. So no
-other module touches it, pyproject.toml bounds uvicorn's version, and
+``uvicorn.Config`` takes protocol classes, but these override private methods of uvicorn. So no
+other module depends on them, pyproject.toml bounds uvicorn's version, and
 tests/gateway/web/test_uvicorn_protocols.py fails if a method they rely on has changed.
 
 * HTTP: a deadline and a size limit for a request's head. uvicorn's only deadline is between
   requests (``timeout_keep_alive``), so a client that sends a header byte by byte holds its
   connection for ever (Slowloris).
-* WebSocket: uvicorn logs each handshake that the application answers with HTTP as an error,
-  answers 500 to unfinished handshakes at shutdown, pauses reading at each message, keeps
-  fragments and pongs without limit, and limits the size of a message but not the sum of all
-  connections. It also takes clients for lost whose pongs it does not read.
+* WebSocket: uvicorn logs each handshake that the application answers with HTTP as an error, answers
+  500 to unfinished handshakes at shutdown, pauses reading at each message, keeps fragments and
+  pongs without limit, and limits the size of a message but not the sum of all connections. It also
+  regards clients as lost if it does not read their pongs.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class HttpProtocol(H11Protocol):
 
     @property
     def _is_answered(self) -> bool:
-        """The answer is sent, and the body of the request is still arriving."""
+        """The answer has been sent, while the body of the request is still arriving."""
         arriving = self.conn.their_state is h11.SEND_BODY
         return arriving and self.cycle is not None and self.cycle.response_complete
 
@@ -139,7 +139,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._fragments = bytearray()
         """The received part of a fragmented message."""
         self._sizes: deque[int] = deque()
-        """Of the messages in the queue, and before them of the one that is being taken."""
+        """Sizes of the messages in the queue, after that of the message being taken."""
         self._taking = False
         self._large_allowed = False
         self._holds = False
@@ -228,7 +228,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
 
     async def receive(self) -> ASGIReceiveEvent:
-        if self._taking:  # The application is done with the message before.
+        if self._taking:  # The application has processed the previous message.
             self._sizes.popleft()
             self._taking = False
             if self._holds:

@@ -45,13 +45,13 @@ SEND_TIMEOUT_S = 30.0
 BAD_MESSAGES_IN_A_ROW_MAX = 3
 ADMISSION_KEPT_S = 30.0
 """A session that starts later than this after the connection was admitted, or after the last
-session on it, is admitted anew: an idle client takes no capacity."""
+session on it, is admitted again, because an idle client has no reserved capacity."""
 CLOSED_PROPERLY = (CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD)
-"""Close codes of a client that has nothing more to say."""
+"""Close codes of a client that closes its connection properly."""
 
 
 WRITE_EXTENSION = "asr.websocket.write"
-"""ASGI extension: a function that sends a text at once, or returns False if it would have to wait
+"""ASGI extension: a function that sends a text at once, or returns False if sending would block
 (``gateway.web.uvicorn_protocols``). Without it every answer is queued."""
 LARGE_EXTENSION = "asr.websocket.large"
 """ASGI extension: a function to call once the client has begun a session, so that it may send large
@@ -85,7 +85,7 @@ class WebSocketConnection:
         self._address_model = address_model
         self._admitted = admitted
         self._try_later = False
-        """The last start was refused by a limit, and not by what it asks for."""
+        """The last start was refused because of a limit, not because of its fields."""
         self._gate = gateway.gate
         self._dialect = dialect
         self._registry = gateway.registry
@@ -126,7 +126,7 @@ class WebSocketConnection:
         return runner
 
     def _set_idle(self, idle: bool) -> None:
-        """Whether the connection has no session that runs."""
+        """Note whether the connection has no running session."""
         if idle != self._idle:
             self._idle = idle
             self._gate.note_idle(self._caller.address, 1 if idle else -1)
@@ -158,7 +158,8 @@ class WebSocketConnection:
 
     def _stop_reading(self) -> None:
         self._closing = True
-        # Only while it waits for the client: the session gets every message that was read.
+        # Cancelled only while it waits for the client: the session gets every message that was
+        # read.
         if self._receiving and self._reader is not None:
             self._reader.cancel()
 
@@ -207,7 +208,7 @@ class WebSocketConnection:
         if payload is None:
             return self._dialect.parse(message["bytes"])
         if len(payload) > LARGE_CHARS and self._dialect.resumable:
-            # In a thread, which gives way to other sessions. The resumable dialect has no state.
+            # In a thread, so that other sessions continue. The resumable dialect has no state.
             return await asyncio.to_thread(self._dialect.parse, payload)
         return self._dialect.parse(payload)
 
