@@ -66,8 +66,8 @@ class ConnectionGate:
     ) -> Refusal | None:
         """Admit or refuse a connection of ``caller``. None: it is counted, and ``leave`` must be
         called when it ends. ``model`` is that of ``model_of``; if it is None, the caller must call
-        ``enter_model`` as soon as it knows the model. ``address`` is that of a client that has no
-        session yet, see ``note_idle``.
+        ``enter_model`` as soon as it knows the model. ``address``: of a client without a session,
+        see ``note_idle``.
 
         ``resume`` is the session that the client wants to resume. It is only a hint: the resume
         token in ``start`` proves the right to it. By naming a session of its tenant a client
@@ -155,7 +155,7 @@ class ConnectionGate:
         metrics.CONNECTIONS.set(self.connections)
 
     def show(self, now_s: float) -> None:
-        """Update the metrics that new sessions are judged by."""
+        """Update the metrics of the figures that admission compares with its limits."""
         utilisation = self._admission.utilisation(now_s, own=self.connections, total=self._total)
         metrics.UTILISATION.set(utilisation)
         links = self._admission.link_utilisation(now_s, own=self.connections, total=self._total)
@@ -195,8 +195,8 @@ class ConnectionGate:
         return refusal
 
     async def _is_counted_already(self, refusal: Refusal, resume: Resumption | None) -> bool:
-        """Whether the session that the client resumes has a place among those of its token. Its
-        last connection may be lost, and still count."""
+        """Whether the resumed session already counts towards the limit of its token, because its
+        last connection is still counted though it may be lost."""
         if refusal.code != SESSIONS_CODE or resume is None:
             return False
         return self._is_here(resume) or await self._runs_elsewhere(resume)
@@ -211,7 +211,7 @@ class ConnectionGate:
     ) -> Refusal | None:
         here = resume is not None and self._is_here(resume)
         refusal = self._by_load(own, "here" if here else "nowhere", model, lane)
-        # Redis is asked last, so that most refusals under load do without it.
+        # Redis is queried last, so that most refusals under load do not need it.
         if refusal is not None and await self._runs_elsewhere(resume):
             refusal = self._by_load(own, "elsewhere", model, lane)
         return refusal

@@ -1,7 +1,7 @@
 """Core: the number of idle connections, those whose client has no session.
 
-An idle connection costs memory only, so it may stay for any time. Its number is limited, so that
-clients that never send audio cannot take the places of all others.
+An idle connection costs memory only, so it may stay for any time. Their number is limited, so that
+clients that never send audio cannot take the slots of all others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class IdleConnections:
             del self._by_address[address]
 
     def refusal(self, address: str) -> Refusal | None:
-        """Why another connection from ``address`` is refused, if it is."""
+        """Return the refusal of another connection from ``address``, if any."""
         if 0 < self._total_max <= self.total:
             return _refusal(f"{self.total} connections without a session are open")
         here = self._by_address[address]

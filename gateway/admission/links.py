@@ -8,8 +8,8 @@ from runtime.link_rate import LinkUse
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 
 LINK_UTILISATION_MAX = 0.88
-"""Share of a link's capacity that sessions may use. Utterances arrive at random, and queue well
-before all of it is used."""
+"""Share of a link's capacity that sessions may use. Utterances arrive at random times, and queue
+well before it is used up."""
 BYTES_PER_AUDIO_S = SAMPLE_RATE_HZ * BYTES_PER_SAMPLE
 
 

@@ -4,7 +4,7 @@ The decision is made before the WebSocket upgrade, so that a refusal is plain HT
 ``Retry-After``. An admitted session is never refused work for lack of capacity, because its audio
 arrives in real time. So admission has to refuse before the capacity is used up.
 
-It watches the following, each by the earliest sign that it runs out:
+It watches the following resources, each by the earliest sign of exhaustion:
 
 * the throughput of the workers, by *utilisation*: audio arriving per second over audio recognised
   per second, and the share of their time that partial results take. A queue, and with it the
@@ -71,8 +71,8 @@ docs/performance.md."""
 JOIN_BUSY = 0.004
 """Seconds of the event loop for the start of a session, without its audio, until it is measured."""
 PRIOR_SESSIONS = 25.0
-"""These two expectations weigh as much as a measurement with this many sessions, and one with this
-many new sessions per second."""
+"""Weight of these two expectations: that of a measurement with this many sessions, and of one with
+this many new sessions per second."""
 COST_MEMORY_S = 20.0
 """Time constant with which the measurements of both fade."""
 WAIT_SPREAD = 0.75
@@ -98,14 +98,14 @@ REOPEN_UTILISATION_BELOW = 0.9
 
 
 ResumedAt = Literal["nowhere", "here", "elsewhere"]
-"""Where the session is that a client resumes; ``nowhere``: it resumes none. The session's capacity
-was found at its admission, so it is refused only for lack of what the resumption needs: nothing for
-a session on this gateway, a broker and a worker for one elsewhere."""
+"""Location of the session that a client resumes; ``nowhere``: it resumes none. The session's
+capacity was reserved at its admission, so only a missing requirement of the resumption refuses it:
+none for a session on this gateway, a broker and a worker for one elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """The reason, for programs and for people, and when to try again."""
+    """The reason, for programs and for people, and the time until another try."""
 
     code: str
     message: str
@@ -236,13 +236,14 @@ class Admission:
         return self._load
 
     def delay_ms(self, now_s: float) -> float:
-        """The average delay of a frame, or that of the frame under way if it is much longer."""
+        """The average delay of a frame, or the delay so far of the current frame if it is much
+        longer."""
         pending_s = 0.0 if self._probe_due_s is None else now_s - self._probe_due_s
         # A late frame counts once it is late for longer than the time constant of the average.
         return max(self._delay_ms, (pending_s - DELAY_MEMORY_S) * 1000)
 
     def busy(self, now_s: float, *, own: int) -> float:
-        """How busy the event loop will be once the new sessions are running.
+        """The busy share of the event loop once the new sessions are running.
 
         Clients that send faster than in real time use all the time there is, and slow down when
         others arrive. So at most one second of audio per second counts for each connection, and one
@@ -303,8 +304,8 @@ class Admission:
         return max(to_brokers, to_workers)
 
     def readiness(self, now_s: float, model: str | None = None) -> Refusal | None:
-        """Why this gateway is not ready, if it is not: no broker, or too few workers of ``model``,
-        or of each model."""
+        """The reason why this gateway is not ready, if so: no broker, or too few workers of
+        ``model``, or of each model."""
         if self.load(now_s) is None:
             return Refusal(
                 code="no_broker",
@@ -337,8 +338,8 @@ class Admission:
         model: str | None = None,
         lane: Lane = "live",
     ) -> Refusal | None:
-        """Decide by what this gateway knows; ``own`` and ``total`` include the connection in
-        question. A file is of the lane ``bulk``.
+        """Decide by the state known to this gateway; ``own`` and ``total`` include the connection
+        in question. A file is of the lane ``bulk``.
 
         None: it is admitted unless ``count`` refuses it, and the caller must call
         ``note_admitted`` at once.

@@ -1,5 +1,5 @@
-"""Measurements of this gateway's own load, for admission: how busy its event loop is, and how long
-it takes for one frame of audio."""
+"""Measurements of this gateway's own load, for admission: the busy share of its event loop, and its
+time for one frame of audio."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ async def _detect(vad: VadEngine, stream: VadStream, pcm: bytes) -> bool:
 
 
 class LoopLoad:
-    """How busy the event loop's thread is: the share of time in which it ran, or was ready to run
-    and waited for a processor. Near 1, waiting times grow without bound.
+    """The busy share of the event loop's thread: the share of time in which it ran, or was ready to
+    run and waited for a processor. Near 1, waiting times grow without bound.
 
     Make it and call it on the event loop's thread. The kernel keeps both sums for each thread in
     ``/proc/PID/task/TID/schedstat`` (nanoseconds). Without that file only processor time counts,

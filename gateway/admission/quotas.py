@@ -32,7 +32,7 @@ class Quotas:
                 await self._exchange(changes)
 
     async def refuse_request(self, caller: Caller) -> Refusal | None:
-        """Count a request of ``caller``, and return why it is refused, if it is."""
+        """Count a request of ``caller``, and return its refusal, if any."""
         if caller.limits.requests_per_s is None:
             return None
         wall_s = time.time()
@@ -43,8 +43,8 @@ class Quotas:
         return self._uses.requests_refusal(caller, count or 0)
 
     async def refuse_session(self, caller: Caller, *, more: int = 0) -> Refusal | None:
-        """Return why a connection of ``caller`` may have no session. It has entered, or is one of
-        ``more`` to come.
+        """Return the refusal of a session of ``caller``, if any. Its connection has entered, or is
+        one of ``more`` new ones.
 
         Own uses are published first: of two gateways that decide at once, one sees both.
         """
@@ -54,12 +54,12 @@ class Quotas:
         return self.known_refusal(caller, more=more)
 
     def known_refusal(self, caller: Caller, *, more: int = 0) -> Refusal | None:
-        """The same without a call to Redis. While ``caller`` has a connection, what is known of
-        other gateways is at most ``EXCHANGE_EVERY_S`` old."""
+        """The same without a call to Redis. While ``caller`` has a connection, the known uses of
+        other gateways are at most ``EXCHANGE_EVERY_S`` old."""
         return self.audio_refusal(caller) or self._uses.sessions_refusal(caller, more=more)
 
     def audio_refusal(self, caller: Caller) -> Refusal | None:
-        """Return why ``caller`` may send no more audio, if so."""
+        """Return the refusal of further audio of ``caller``, if any."""
         return self._uses.audio_refusal(caller, time.time())
 
     def note_audio(self, caller: Caller, audio_s: float) -> None:

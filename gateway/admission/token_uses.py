@@ -1,8 +1,8 @@
-"""Core: what limited access tokens use, at this gateway and at the others, and what is refused.
+"""Core: the uses of access tokens with limits, at this gateway and at the others, and refusals.
 
 Each gateway publishes its own sums and reads those of the others, so that a sum published twice
-counts once. Without Redis only this gateway's sessions and requests count, and of the others the
-audio that was known.
+counts once. Without Redis only this gateway's sessions and requests count, and the last known audio
+of the others.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class _Use:
     sessions_elsewhere: int = 0
     day: int = 0
     audio_s: float = 0.0
-    """Of ``day``."""
+    """Audio sent on ``day``."""
     audio_elsewhere_s: float = 0.0
     second: int = 0
     requests: int = 0
-    """Of ``second``."""
+    """Requests in ``second``."""
     changed: bool = False
-    """Since ``changes`` were noted as published."""
+    """Whether it has changed since ``changes`` were noted as published."""
 
     def of_day(self, day: int) -> _Use:
         if day != self.day:
@@ -81,7 +81,7 @@ class TokenUses:
         return use.requests
 
     def requests_refusal(self, caller: Caller, count: int) -> Refusal | None:
-        """Why the request that makes ``count`` in this second is refused, if it is."""
+        """Return the refusal of the request that is number ``count`` of this second, if any."""
         limit = caller.limits.requests_per_s
         if limit is None or count <= limit:
             return None
@@ -91,7 +91,7 @@ class TokenUses:
         )
 
     def sessions_refusal(self, caller: Caller, *, more: int) -> Refusal | None:
-        """Why ``more`` connections than there are would be refused, if they would."""
+        """Return the refusal of ``more`` additional connections, if any."""
         limit = caller.limits.sessions
         if limit is None:
             return None
@@ -107,7 +107,7 @@ class TokenUses:
         )
 
     def audio_refusal(self, caller: Caller, wall_s: float) -> Refusal | None:
-        """Why more audio is refused today, if it is."""
+        """Return the refusal of more audio today, if any."""
         limit_s = caller.limits.audio_s_per_day
         if limit_s is None:
             return None
@@ -126,7 +126,7 @@ class TokenUses:
         return _own(caller.token_name, self._use(caller).of_day(_day(wall_s)))
 
     def changes(self, wall_s: float) -> list[OwnUse]:
-        """Return what must be published: what has changed, or is in use."""
+        """Return the uses to publish: those that have changed, or of tokens in use."""
         return [
             _own(name, use.of_day(_day(wall_s)))
             for name, use in self._uses.items()
@@ -136,7 +136,7 @@ class TokenUses:
     def note_elsewhere(
         self, published: OwnUse, sessions: int, audio_s: float, wall_s: float
     ) -> None:
-        """``published`` is known to the others, which use this much."""
+        """``published`` is known to the others, whose uses are these."""
         use = self._uses[published.token_name].of_day(_day(wall_s))
         use.sessions_elsewhere, use.audio_elsewhere_s = sessions, audio_s
         if _own(published.token_name, use) == published:
