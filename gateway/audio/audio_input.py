@@ -178,12 +178,13 @@ class AudioInput:
                 self._notices.append(source.notice)
 
     def _take_notice(self) -> str:
-        """What of the containers that ended since the last call was used, if not all."""
+        """Return the used part of the containers that ended since the last call, if not all was
+        used."""
         notices, self._notices = self._notices, []
         return "; ".join(dict.fromkeys(notices))
 
     def _must_hold(self, found: str | None, data: bytes) -> bool:
-        """Whether more bytes are needed to tell what begins with ``data``."""
+        """Whether more bytes are needed to determine the format of ``data``."""
         if found == "undecided" or not data:
             return True
         if self._ignores or self._declared_raw:
@@ -218,7 +219,7 @@ class AudioInput:
         self, held: bytes, data: bytes
     ) -> tuple[Container | Literal["undecided"] | None, bytes, bytes, Failure | None]:
         """Find what begins with ``held`` and ``data``, and end what is over before it. Returns the
-        container, what it has of ``held``, and the last PCM and error of what was over."""
+        container, its part of ``held``, and the last PCM and error of the ended source."""
         found = sniff(held + data)
         if found not in (None, "undecided"):
             return found, held, b"", None
@@ -301,7 +302,7 @@ class AudioInput:
             raise
 
     def _new_source(self, found: Container | None, data: bytes) -> tuple[_Source, bytes]:
-        """Return the source of ``data``, and what of ``data`` it takes."""
+        """Return the source of ``data``, and the part of ``data`` that it takes."""
         if found == "wav":
             return _WavSource(self._decoders), data
         if found is not None:
@@ -351,7 +352,7 @@ class _Source:
     rest: bytes = b""
     """The first bytes of a file of another container, found behind this one."""
     notice: str = ""
-    """What of it was used, if not all; known at the end."""
+    """The part of it that was used, if not all; known at the end."""
 
     def continues(self, found: Container, data: bytes) -> bool:
         """Whether ``data``, which looks like the beginning of a container, continues this one."""
@@ -390,7 +391,7 @@ class _Source:
 
 
 class _RawSource(_Source):
-    """``judged``: refuse what proves to have other samples, once there is sound."""
+    """``judged``: refuse samples of another form, once there is sound."""
 
     def __init__(self, sample_rate_hz: int, *, judged: bool = False) -> None:
         self._resampler = _Resampler(sample_rate_hz)
@@ -486,11 +487,12 @@ class _WavSource(_Source):
 
 
 KEEPS_HEADER: Final = frozenset({"wv", "ape", "flac"})
-"""Before the audio they may have the header of the file that they were made of."""
+"""Containers that may start with the header of the file that was compressed."""
 
 
 class _EncodedSource(_Source):
-    """``container`` None: libavformat looks for it. ``unknown``: what to say if it finds none."""
+    """``container`` None: libavformat looks for it. ``unknown``: the error message if it finds
+    none."""
 
     def __init__(
         self, container: Container | None, decoders: DecoderPool, unknown: str = ""

@@ -137,7 +137,7 @@ def _opening(known: Format) -> decoder_process.Opening:
 
 
 def _start_server(control: socket.socket) -> subprocess.Popen[bytes]:
-    # -P: not the current folder, whatever it is.
+    # -P: do not import from the current folder.
     root = Path(decoder_process.__file__).resolve().parents[2]
     return subprocess.Popen(
         [sys.executable, "-P", "-m", decoder_process.__name__],
@@ -166,7 +166,7 @@ class EncodedStream:
         self._in_part = False
         """The child waits until it is asked for the next part."""
         self.notice = ""
-        """Known at the end: what of the file was used, such as one of its tracks."""
+        """Known at the end: the part of the file that was used, such as one of its tracks."""
 
     async def connect(self, connection: socket.socket, container: Container | None) -> None:
         """Use ``connection`` to a new child. The pool calls this."""

@@ -17,7 +17,7 @@ Protocol of a stream, integers in network order:
 * from the child, after DATA, END or NEXT: any number of PCM messages, then one of MORE (all bytes
   are consumed), PART (after about ``PART_S`` of audio: NEXT asks for the following part), ENDED
   (after END, or at the end of the container) or FAILED with ``code:message``, as ``kind, length``
-  and the bytes. Before ENDED may come a NOTICE: what of the file was used.
+  and the bytes. ENDED may follow a NOTICE of the part of the file that was used.
 
 A child answers a message with at most ``samples_max`` samples, and fails beyond them.
 """
@@ -74,9 +74,9 @@ CHECKED_CODECS = frozenset({"flac", "tta", "wavpack"})
 """Their frames have checksums, which libavcodec checks on request; damaged ones would be noise."""
 WASTE_BYTES = 1 << 16
 TRACK_LAG_S_MAX = 2
-"""A track that is so much shorter than another is silent from there on, for now."""
+"""A track that lags this much behind another counts as silent, for now."""
 PAUSE_BYTES_MAX = 7
-"""Of a frame of AMR that holds no speech. Those with speech have at least 13."""
+"""Longest frame of AMR without speech. Frames with speech have at least 13 bytes."""
 PROBE = "probe"
 PROBED = "ac3,adx,dsf,dtshd,eac3,gsm,hcom,loas,mpc,mpc8,mpeg,mpegts,mxf,nut,oma,qcp,sbc,shn,tak"
 """Containers without a signature in ``gateway.audio.formats`` that libavformat may find."""
@@ -121,7 +121,7 @@ class Stream:
         self.refusal = ""
         self._data = bytearray()
         self._data_begin = 0
-        """Place of the data in the file."""
+        """Position of the data in the file."""
         self._position = 0
         self._begun = False
         self._no_more = False
@@ -306,7 +306,7 @@ def _to_s16(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 class Tracks:
-    """Several tracks side by side: the loudest is heard."""
+    """Several parallel tracks, of which the loudest is used."""
 
     def __init__(self, count: int) -> None:
         self._waiting = [NOTHING] * count
@@ -337,8 +337,8 @@ class Tracks:
 
 
 def decode(file: Any, opening: Opening, use_pcm: Callable[[bytes], None]) -> str:
-    """Decode ``file`` to its end and pass its audio on, mono s16 at 16 kHz. Returns a notice of
-    what was used, if that is not all."""
+    """Decode ``file`` to its end and pass its audio on, mono s16 at 16 kHz. Returns a notice of the
+    used part, if not all was used."""
     options = {"probesize": str(opening.probe_bytes), "analyzeduration": "0"}
     probes = opening.container == PROBE
     if probes:

@@ -1,9 +1,9 @@
 """Core: many channels, or many tracks, to one, in which speech on any of them is heard.
 
 The mean of all channels holds the speech of each, but channels in opposite phase cancel each other,
-and a single speaker among many channels becomes quiet. So the mean is used as long as it is about
-as loud as it must be, and otherwise the loudest channel. Tracks, such as two languages of a film,
-are never mixed: the loudest is used.
+and a single speaker among many channels becomes quiet. So the mean is used while it is loud enough,
+and otherwise the loudest channel. Tracks, such as two languages of a film, are never mixed: the
+loudest is used.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ BLOCK_S: Final = 0.032
 """The choice is made for blocks of this length, aligned in the stream, so that it does not depend
 on how the audio arrives."""
 DECAY: Final = 0.9
-"""Of the power of earlier blocks, by block: the choice follows the last third of a second."""
+"""Decay of the power of earlier blocks, by block: the choice follows the last third of a second."""
 MEAN_POWER_MIN: Final = 1 / 4.5
-"""Power of the mean, of that of the loudest channel, from which on the mean is used. It has 1/4 if
-all but one of two channels are silent."""
+"""Least power of the mean, relative to the loudest channel, at which the mean is used. It has 1/4
+if all but one of two channels are silent."""
 
 Samples = npt.NDArray[np.float32]
 
@@ -83,7 +83,8 @@ class Downmix:
         return used
 
     def notice(self, kind: str) -> str:
-        """Tell which ``kind`` ("channel" or "track") was used, if it is not the mean of all."""
+        """Return a notice of the ``kind`` ("channel" or "track") that was used, if not the mean of
+        all."""
         return notice(kind, len(self.powers), self.blocks)
 
 

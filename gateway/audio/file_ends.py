@@ -1,4 +1,4 @@
-"""Core: where files end, in containers that tell their length: whether a chunk holds one whole
+"""Core: where files end, in containers that declare their length: whether a chunk holds one whole
 file, and where another file follows one (``NextFile``).
 
 A stream's slice must never be taken for a file, because what follows would be lost. So a file
@@ -152,7 +152,7 @@ _CRC_16: Final = tuple(map(_crc_16_of, range(256)))
 
 class NextFile:
     """Finds where another file follows an AIFF, AU or MP4 file. Other containers have no end that
-    could be told from damage, or decoders that read on."""
+    differs from damage, or decoders that read on."""
 
     CONTAINERS: Final = frozenset({"aiff", "au", "mov"})
     _HEAD_BYTES: Final = 16
@@ -162,7 +162,7 @@ class NextFile:
         self._left: int | None = 0
         """Bytes up to where a box or another file begins; None: unknown."""
         self.held = b""
-        """The beginning of a box or file, too short to tell which."""
+        """The beginning of a box or file, too short to distinguish them."""
         self._has_audio = False
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:

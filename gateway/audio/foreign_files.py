@@ -76,7 +76,8 @@ _FOREIGN: Final = (
     (0, b"\x37\0\0\x10\x6d\0\0\x10", "a Psion recording, which libavformat does not read"),
 )
 _ICON_IMAGES_MAX: Final = 16
-# Files whose first bytes are too few to tell them from PCM: (pairs of offset and bytes, name).
+# Files whose first bytes are too few to distinguish them from PCM: (pairs of offset and bytes,
+# name).
 _FOREIGN_BY_PARTS: Final = (
     (((0, b"BM"), (6, b"\0\0\0\0")), "a BMP image"),
     # The number of images, whose headers of 16 bytes precede the first image.

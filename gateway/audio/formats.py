@@ -369,10 +369,10 @@ FRAMES_NEEDED: Final = 3
 """Raw PCM looks like one frame header by chance; like three at the right distances in one of 2**40
 chunks."""
 FRAME_HEADER_BYTES: Final = 7
-"""Of AAC; those of MP3 have four."""
+"""Length of AAC's frame headers; MP3's have four bytes."""
 FRAME_FIRST_BYTE: Final = b"\xff"
 FRAME_BYTES_MAX: Final = 8_191
-"""Of an AAC frame; those of MP3 are shorter."""
+"""Longest AAC frame; MP3's are shorter."""
 SNIFF_BYTES_MAX: Final = FRAMES_NEEDED * FRAME_BYTES_MAX
 """``sniff`` decides about this many bytes in any case."""
 FrameParser = Callable[[bytes], tuple[object, int] | None]
@@ -469,7 +469,7 @@ class OggPages:
             self._in_headers = False
             del self.headers[end - len(self._header) :]
         if not self._open_streams and not flags & self._FIRST:
-            self._lost = True  # The last page was not the last: such flags tell nothing here.
+            self._lost = True  # The last page was not the last: such flags mean nothing here.
         self._open_streams += bool(flags & self._FIRST) - bool(flags & self._LAST)
         self._skip_bytes = sum(self._header[self._HEADER_BYTES :])
         self._header.clear()

@@ -29,7 +29,7 @@ most a few hundredths, a short piece of MP3 0.15, loud ADPCM 0.39; speech and to
 half."""
 LAGS: Final = 4
 SAMPLES_MIN: Final = 32
-"""Fewer samples tell nothing; nor can they contain a word."""
+"""Fewer samples cannot be judged; nor can they contain a word."""
 SPREAD_MIN: Final = 0.22
 """Distance of the distributions of high and low bytes (total variation). That of half a second of
 compressed audio is 0.2 or less; of white noise at half of full scale it is 0.26."""
@@ -37,14 +37,14 @@ LOW_REPEATS_MAX: Final = 2 / 256
 """Probability of a low byte to be that of another sample, twice that of compressed audio: samples
 that were widened from 8 bits have few low bytes."""
 CONCENTRATION_MIN: Final = 1.15
-"""High bytes repeat so much more often than low ones, if samples are not clipped …"""
+"""High bytes repeat this many times more often than low ones, unless samples are clipped …"""
 CLIPPED_SHARE_MIN: Final = 0.02
-"""… and otherwise so many samples are."""
+"""… which they are if this share of them reaches ``CLIPPED_FROM``."""
 CLIPPED_FROM: Final = 32_700
 OVERDRIVEN_SHARE_MIN: Final = 0.2
-"""So many samples of an overdriven recording are clipped."""
+"""Least share of clipped samples in an overdriven recording."""
 FORM_BYTES_MIN: Final = 3_000
-"""Fewer bytes tell nothing of the form of samples."""
+"""Fewer bytes do not show the form of samples."""
 FORM_BYTES_STEP: Final = 24
 """Stretches whose form is judged begin at multiples of this in the stream: of the bytes of a sample
 or frame of every form."""
@@ -54,7 +54,7 @@ TRIPLE_DISTANCE_MIN: Final = 0.4
 """Distance of the distributions of every third byte."""
 BYTE_DISTANCE_MAX: Final = 0.2
 BYTE_LEVEL_DISTANCE_MAX: Final = 32
-"""Of the mean levels of some bytes. Distributions so close differ by at most 26."""
+"""Distance of the mean levels of some bytes. Such close distributions differ by at most 26."""
 BYTE_SPREAD_MIN: Final = 0.3
 """8-bit samples: all bytes have one distribution, which is not even."""
 WIDENED_SHARE: Final = 0.9
@@ -66,7 +66,7 @@ REREAD_LIKENESS_MIN: Final = 0.85
 """Samples that are no more alike than the former, and in another order of bytes or without sign at
 least as alike as the latter, are of that form. Speech and tones as they are have more than 0.9."""
 UNSIGNED_LEVELS_MIN: Final = 3
-"""So much louder are unsigned samples if they are read as signed ones."""
+"""Unsigned samples read as signed ones are at least this many times louder."""
 REPEATS_MAX: Final = 0.3
 """Probability of the most uniform of two bytes to be that of another sample: beyond it there is too
 little sound to judge."""
@@ -209,7 +209,7 @@ class FormJudge:
 
 
 def _has_little_sound(raw: npt.NDArray[np.uint8]) -> bool:
-    """Whether it is too quiet, or too even, to tell the form of its samples."""
+    """Whether it is too quiet, or too even, to show the form of its samples."""
     return all(  # In speech, the low bytes are enough.
         float((_distributions(_histograms(each, 1), 1) ** 2).sum()) > REPEATS_MAX
         for each in (raw[::2], raw[1::2])
@@ -242,7 +242,7 @@ def _is_stuffed(samples: npt.NDArray[np.int16]) -> bool:
 
 
 def _are_alike(samples: npt.NDArray[np.float32], lags: int, correlation_min: float) -> bool:
-    """Whether samples correlate so much with one of the ``lags`` before, or with its negative."""
+    """Whether samples correlate enough with one of the ``lags`` before, or with its negative."""
     centred = samples - samples.mean()
     count = len(centred)
     power = float(centred @ centred) / count + 1e-9

@@ -25,7 +25,7 @@ def samples_to_ms(samples: int) -> int:
 
 
 CLEAN_STARTS_EVERY_SAMPLES = SAMPLE_RATE_HZ // 4
-"""Least distance between two places at which decoding can restart."""
+"""Least distance between two positions at which decoding can restart."""
 WARM_UP_SAMPLES = 2 * SAMPLE_RATE_HZ
 """Audio before a segment's end that is decoded again on resume, to warm up speech detection."""
 
@@ -71,7 +71,7 @@ class Timeline:
     buffer would be copied whenever it grows or loses its beginning.
 
     ``first_sample`` and ``first_chunk_index`` are the resume point of a session taken over. Frames
-    keep their places: they count from the session's beginning.
+    keep their positions: they count from the session's beginning.
     """
 
     def __init__(self, first_sample: int = 0, first_chunk_index: int = 0) -> None:
@@ -106,7 +106,8 @@ class Timeline:
             self._clean_starts.append((sample, chunk_index))
 
     def clean_start_before(self, sample: int) -> tuple[int, int]:
-        """The last place at or before ``sample`` where decoding can restart: sample and chunk."""
+        """The last position at or before ``sample`` where decoding can restart: sample and
+        chunk."""
         found = self._clean_starts[0]
         for start in self._clean_starts:
             if start[0] > sample:

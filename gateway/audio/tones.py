@@ -34,8 +34,8 @@ WORD_FRAMES: Final = 38
 WORD_TONE_FRAMES_MIN: Final = 0.88
 """… so that nearly all of it must be one."""
 _PLACES = np.arange(FRAMES_MAX) * 0.618_034 % 1
-"""Places of the frames, as a share of the sound. Multiples of the golden ratio are spread evenly,
-and do not coincide with the regular pauses of a tone."""
+"""Positions of the frames, as a share of the sound. Multiples of the golden ratio are spread
+evenly, and do not coincide with the regular pauses of a tone."""
 _BAND = np.arange(-BAND_BINS, BAND_BINS + 1)
 _WINDOW = np.hanning(FRAME_SAMPLES).astype(np.float32)
 

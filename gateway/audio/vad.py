@@ -37,7 +37,7 @@ TURN_EVERY_S: Final = 0.025
 batch then has some 400 frames. After a batch of few requests the time is shorter: the processor is
 idle, and a client that sends faster than in real time waits for each of its chunks."""
 TURN_REQUESTS_MANY: Final = 8
-"""Requests in a batch from which on turns are ``TURN_EVERY_S`` apart."""
+"""After a batch with this many requests, turns are ``TURN_EVERY_S`` apart."""
 TURN_FRAMES_MAX: Final = 512
 """Frames in one turn, about 5 ms, plus at most one request's. Others wait for the next turn."""
 REQUEST_FRAMES_MAX: Final = 64
@@ -208,7 +208,7 @@ class VadEngine:
         return probabilities
 
     async def _take_turns(self) -> None:
-        """Until no request waits."""
+        """Take turns until no request waits."""
         loop = asyncio.get_running_loop()
         try:
             while self._waiting:
@@ -289,7 +289,7 @@ class VadEngine:
 
 
 def _pause_s(requests: int) -> float:
-    """Time from the begin of a turn with this many requests to the next."""
+    """Time from the beginning of a turn with this many requests to the next."""
     return TURN_EVERY_S * min(1.0, requests / TURN_REQUESTS_MANY)
 
 
