@@ -1,4 +1,4 @@
-"""All brokers of a gateway: each session's messages go to its own one, which ``choice`` chooses.
+"""All brokers of a gateway: each session's messages go to its own broker, chosen by ``choice``.
 
 This module follows the brokers' addresses and passes on their messages.
 """
@@ -117,7 +117,7 @@ class Brokers:
 
     @property
     def answer_delay_s(self) -> float:
-        """How long a live broker has taken so far to answer its oldest HELLO, at most."""
+        """Age of the oldest unanswered HELLO of a live broker, the largest of all."""
         clients = self._live() or self.clients
         return max((client.answer_delay_s for client in clients.values()), default=0.0)
 

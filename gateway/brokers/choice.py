@@ -1,9 +1,9 @@
-"""Core: which broker a session belongs to, and when it moves.
+"""Core: the broker of each session, and when a session moves to another one.
 
 A session gets its broker by rendezvous hashing (the highest hash of broker and session id) over the
 brokers that serve. Gateways need no agreement for that, and a lost broker's sessions spread over
-all others. A session stays with its broker as long as that serves, so that a broker that joins, or
-returns, takes new sessions only. It moves once its broker has been silent, or without any worker,
+all others. A session stays with its broker while that serves, so that a broker that joins or
+returns takes new sessions only. It moves once its broker has been silent, or without any worker,
 for ``SILENCE_S``, while another one has served throughout. After an outage of all, or a stop of
 this gateway, no session moves only because one broker is heard before the others.
 
@@ -55,7 +55,7 @@ class BrokerChoice:
     def __init__(self) -> None:
         self._brokers: dict[str, _Broker] = {}
         self._homes: dict[str, str] = {}
-        """By session."""
+        """Brokers by session."""
         self._serving: Sequence[str] = ()
 
     def add(self, broker: str) -> None:

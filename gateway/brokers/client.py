@@ -80,7 +80,7 @@ class BrokerClient:
         self._drain_scheduled = False
         self._hello: asyncio.Task[None] | None = None
         self._hellos = 0
-        """Number of the last one."""
+        """Number of the last HELLO."""
         self._hello_sent_s = -math.inf
         self._log = structlog.get_logger()
 
@@ -147,7 +147,7 @@ class BrokerClient:
 
     @property
     def answer_delay_s(self) -> float:
-        """How long the broker has taken so far to answer the oldest HELLO."""
+        """Age of the oldest unanswered HELLO."""
         return self._contact.answer_delay_s(self._loop.time())
 
     @property

@@ -1,4 +1,4 @@
-"""Core: when jobs sent to the broker may be lost, and how late it answers.
+"""Core: whether jobs sent to the broker may be lost, and the delay of its answers.
 
 A broker with a new epoch has none of the jobs sent before. After a silence, messages of both
 directions may be lost: libzmq drops a connection that is silent for 3 s, with its queues.
@@ -56,8 +56,8 @@ class BrokerContact:
             self._hellos_s.popleft()
 
     def answer_delay_s(self, now_s: float) -> float:
-        """How long the oldest HELLO has waited for its answer. It queues behind the jobs sent
-        before it, so that this grows when the link to the broker is saturated."""
+        """Age of the oldest unanswered HELLO. It queues behind the jobs sent before it, so this
+        grows when the link to the broker is saturated."""
         return now_s - self._hellos_s[0] if self._hellos_s else 0.0
 
     def reconnected(self, now_s: float) -> None:
