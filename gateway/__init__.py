@@ -2,6 +2,6 @@
 
 import os
 
-# Before numpy is imported, which would start threads for matrix products. The gateway has none, and
-# the processors are for other processes.
+# Set before numpy is imported, which would start threads for matrix products. The gateway computes
+# none, and other processes need the processors.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -24,7 +24,7 @@ async def drain(server: Server) -> None:
     and write unconfirmed records to the spool."""
     structlog.get_logger().info("draining", sessions=len(server.sessions))
     server.gate.draining = True
-    # A session without a client is not waited for: its client cannot return to this gateway.
+    # Sessions without a client are not included: their clients cannot return to this gateway.
     await _until(
         lambda: not any(runner.attached for runner in server.sessions.values()), DRAIN_SESSIONS_S
     )

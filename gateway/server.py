@@ -256,8 +256,8 @@ class Server:
     # ------------------------------------------------------------------------------------- deletion
 
     async def delete(self, session_id: str, tenant: str) -> bool:
-        """End the session, wherever it runs, and delete its rows. Return whether that is committed;
-        if not, it will be."""
+        """End the session on every gateway, and delete its rows. Return whether the deletion is
+        committed; if not, it will be."""
         runner = self.sessions.get(session_id)
         if runner is not None:
             runner.feed(e.Deleted())
