@@ -23,8 +23,10 @@ from tools.lab.harness.process import ROOT
 from tools.lab.harness.stack import START_ORDER, Stack, supervised_stack
 from tools.lab.loadtest import report
 from tools.lab.loadtest.capacity import largest_that_holds
+from tools.lab.loadtest.driver import Progress
 from tools.lab.loadtest.figures import Summary, Targets, summary
 from tools.lab.loadtest.plan import LENGTH_S, Length, Plan, gateway_url, seconds
+from tools.lab.loadtest.restarts import Restarts
 from tools.lab.loadtest.run import Results, run
 from tools.lab.loadtest.samples import Samples
 from tools.lab.loadtest.screen import Screen
@@ -99,6 +101,10 @@ FindCapacityOption = Annotated[
 LeastOption = Annotated[
     int, typer.Option(min=1, help="The smallest number that --find-capacity tries.")
 ]
+RestartEveryOption = Annotated[
+    str | None,
+    typer.Option(help="Restart each process of the started system once in this time, such as 5m."),
+]
 
 
 def own_stack(
@@ -114,6 +120,14 @@ def own_stack(
     console.print("[dim]starting the system[/]")
     workers = int(os.environ.get("ASR_WORKERS", "1"))
     return supervised_stack({}, workers=workers, checkout=checkout.resolve(), **counts)
+
+
+def _restart_every_s(restart_every: str | None, server: str | None) -> float | None:
+    if restart_every is None:
+        return None
+    if server is not None:
+        raise typer.BadParameter("--restart-every is for a system that the load test starts")
+    return _duration(restart_every)
 
 
 def _duration(text: str) -> float:
@@ -154,16 +168,17 @@ def main(
     segment_p95_ms: SegmentP95MsOption = 1_500,
     find_capacity: FindCapacityOption = False,
     least: LeastOption = CAPACITY_STEP,
+    restart_every: RestartEveryOption = None,
 ) -> None:
     """Open sessions whose texts are known, speak in real time, and check every word.
 
     Example: asr loadtest --url 127.0.0.1:8080 -c 20 -d 60s
     """
     lifecycle.be_interruptible()
-    console = Console(stderr=True, highlight=False)
-    targets = Targets(final_p95_ms, segment_p95_ms)
+    console, targets = Console(stderr=True, highlight=False), Targets(final_p95_ms, segment_p95_ms)
     with contextlib.ExitStack() as exits:
         started = None
+        every_s = _restart_every_s(restart_every, server)
         if server is None:
             started = exits.enter_context(own_stack(console, stack, checkout))
             server = f"127.0.0.1:{started.ports['gateway']}"
@@ -193,22 +208,34 @@ def main(
             raise typer.BadParameter(str(error)) from error
         if find_capacity:
             raise typer.Exit(_find_capacity(console, plan, processes, started, targets, out, least))
-        found, results = _trial(console, plan, processes, started)
+        found, results = _trial(console, plan, processes, started, every_s)
     _conclude(console, found, results, targets, out)
-    right = found.texts_right and not results.stopped
-    raise typer.Exit(0 if right and (found.holds(targets) or not strict) else 1)
+    raise typer.Exit(_exit_code(found, results, targets if strict else None))
 
 
 def _trial(
-    console: Console, plan: Plan, processes: int, started: Stack | None
+    console: Console,
+    plan: Plan,
+    processes: int,
+    started: Stack | None,
+    restart_every_s: float | None = None,
 ) -> tuple[Summary, Results]:
     address = http_url(plan.behaviour.url)
     samples = Samples(address, token=plan.behaviour.token)
     if started is not None:
         samples.processes = started.family
+    restarts = None
+    if started is not None and restart_every_s is not None:
+        restarts = Restarts(restart_every_s, started.living, console.print)
     title = f"{plan.sessions} sessions of {plan.duration_s:.0f} s at {address}"
     with Screen(console, title) as screen:
-        results = run(plan, processes, samples, screen.show)
+
+        def show(at_s: float, progress: Progress, samples: Samples) -> None:
+            if restarts is not None:
+                restarts.go_on(at_s)
+            screen.show(at_s, progress, samples)
+
+        results = run(plan, processes, samples, show)
     return summary(results.outcomes), results
 
 
@@ -227,6 +254,11 @@ def _conclude(
         lines.append(f"{count} × {reason}")
     for text in [*lines, f"report: {', '.join(str(path) for path in written)}"]:
         console.print(text, style="red" if " × " in text else None, markup=False, soft_wrap=True)
+
+
+def _exit_code(found: Summary, results: Results, targets: Targets | None) -> int:
+    right = found.texts_right and not results.stopped
+    return 0 if right and (targets is None or found.holds(targets)) else 1
 
 
 def _find_capacity(

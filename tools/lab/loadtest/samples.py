@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +86,13 @@ class Samples:
         return ask(self.http_url + path, headers=headers, timeout_s=ANSWER_TIMEOUT_S)
 
     def cpu_s_used(self) -> dict[str, float]:
-        """Processor time by kind between the first and the last sample."""
-        if not self.taken:
-            return {}
-        first, last = self.taken[0], self.taken[-1]
-        return {
-            kind: max(0.0, used_s - first.cpu_s.get(kind, 0.0))
-            for kind, used_s in last.cpu_s.items()
-        }
+        """Processor time by kind between the first and the last sample. Little of a process that
+        ends between two samples is missed."""
+        used_s: defaultdict[str, float] = defaultdict(float)
+        for before, now in pairwise(self.taken):
+            for kind, at_s in now.cpu_s.items():
+                used_s[kind] += max(0.0, at_s - before.cpu_s.get(kind, 0.0))
+        return dict(used_s)
 
     def cores_used(self) -> dict[str, float]:
         """Mean processor use by kind, in cores, between the first and the last sample."""

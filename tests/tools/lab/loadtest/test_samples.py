@@ -55,6 +55,15 @@ def test_cores_and_memory_over_samples(tmp_path: Path) -> None:
     assert [json.loads(line)["at_s"] for line in lines] == [0.0, 10.0]
 
 
+def test_processor_time_of_restarted_processes_adds_up() -> None:
+    samples = Samples("")
+    samples.taken = [
+        Sample(at_s, {"gateway": cpu_s}, {}, {}, {}, {})
+        for at_s, cpu_s in ((0.0, 1.0), (10.0, 6.0), (11.0, 0.5), (20.0, 3.0))
+    ]
+    assert samples.cpu_s_used() == {"gateway": 7.5}
+
+
 @pytest.mark.parametrize(
     ("looks", "closed_s"),
     [
