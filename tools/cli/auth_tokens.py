@@ -101,7 +101,7 @@ def add(
 
 @app.command("list")
 def show(file: File, as_json: Json = False) -> None:
-    """Print the names of all tokens, with what limits each."""
+    """Print the names of all tokens, with the limits of each."""
     known = _read(file)
     if as_json:
         print(json.dumps([_described(name, access) for name, access in known.items()]))

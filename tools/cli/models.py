@@ -103,7 +103,7 @@ def show(as_json: Json = False) -> None:
 
 @app.command("pull")
 def fetch(names: Names, as_json: Json = False, quiet: Quiet = False) -> None:
-    """Fetch models from ASR_MODEL_SOURCES, check and convert them. What is here is kept.
+    """Fetch models from ASR_MODEL_SOURCES, check and convert them. Models that are here are kept.
 
     \b
     Examples:
@@ -127,7 +127,7 @@ def fetch(names: Names, as_json: Json = False, quiet: Quiet = False) -> None:
 
 @app.command("rm")
 def remove(names: Names) -> None:
-    """Delete models, and what is left of interrupted downloads."""
+    """Delete models, and their unfinished downloads."""
     cache = settings.load(ModelFilesSettings).model_cache()
     for name in names:
         try:

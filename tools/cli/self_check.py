@@ -1,4 +1,4 @@
-"""The self-check of ``asr serve``: bundled recordings through the system, their texts compared.
+"""The self-check of ``asr serve``: transcribes bundled recordings and compares their texts.
 
 Recordings of two languages are checked, and a model may know only one of them, or write numbers
 in figures or other characters. A text therefore counts as recognised if it is similar.
@@ -52,7 +52,8 @@ def recordings_for(models: Sequence[str]) -> tuple[Path, ...]:
 
 
 def similarity(found: str, expected: str) -> float:
-    """Return how alike the texts are, from 0 to 1; letter case, spaces and punctuation aside."""
+    """Return the similarity of the texts, from 0 to 1, without letter case, spaces and
+    punctuation."""
 
     def plain(text: str) -> str:
         return "".join(filter(str.isalnum, text.casefold()))

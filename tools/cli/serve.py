@@ -48,7 +48,7 @@ FALLBACK_MODEL = "demo"
 READY_S_MAX = 600.0
 """Limit on the start, which includes the loading of a model."""
 DEGRADED_S_MAX = 10.0
-"""How long to wait for PostgreSQL and Redis once speech is recognised; then serve without them."""
+"""Longest wait for PostgreSQL and Redis once speech is recognised; then serve without them."""
 POLL_S = 0.1
 HEALTH_TIMEOUT_S = 2.0
 _LOOPBACK_OF = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -168,10 +168,10 @@ def pull_models(values: WorkerSettings, stop: lifecycle.StopSignal, console: Con
 
     Returns:
         The models to serve: those of the settings. If these name none and no source of the default
-        answers, the bundled one. Of no meaning if ``stop`` was requested.
+        answers, the bundled one. Meaningless if ``stop`` was requested.
 
     Raises:
-        ServeError: If a model that was asked for cannot be had. Its reason has been printed.
+        ServeError: If a requested model cannot be fetched. The reason has been printed.
     """
     served = list(values.served_models.values())
     cache = values.model_cache()
@@ -296,11 +296,11 @@ def check(
 
     Raises:
         ServeError: If one cannot be transcribed, or if the bundled or the default model recognises
-            none of them. Of another model nobody knows what it should hear.
+            none of them. For other models the expected texts are unknown.
     """
     heard = []
     for path in self_check.recordings_for(models):
-        # Several models are told apart by the session's language.
+        # The session's language selects one of several models.
         language = path.stem[-2:] if len(models) > 1 else None
         try:
             found = self_check.hear(path, url, token, language, stop.wait, tls)

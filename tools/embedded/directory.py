@@ -39,7 +39,7 @@ class DataDirectory:
             raise EmbeddedError(f"DATA_DIR {self.root}: {error.strerror or error}") from error
 
     def close(self) -> None:
-        """Release the lock, and remove what is outside ``DATA_DIR``."""
+        """Release the lock, and remove the files outside ``DATA_DIR``."""
         if self._lock_fd is None:
             return
         run_directory.leave(self.root)

@@ -52,7 +52,7 @@ HOLDS_PCM: Final = frozenset(
 """Containers whose content, without its header, may well be raw PCM."""
 
 RAW_BYTES_MAX: Final = 5_000
-"""A shorter piece of a file, 150 ms of PCM, tells too little, and holds no word."""
+"""A shorter piece of a file, 150 ms of PCM, cannot be judged, and holds no word."""
 
 console = Console(stderr=True, highlight=False)
 

@@ -38,12 +38,12 @@ MODEL_CLASS = "SpeakerStatistics"
 SPEEDS = (0.84, 0.92, 1.0, 1.08, 1.16)
 """A voice at another speed has another pitch and other formants: a further voice for training."""
 UTTERANCES = 24
-"""Of each voice."""
+"""Utterances of each voice."""
 DIGITS = (3, 7)
-"""In an utterance, at least and at most."""
+"""Fewest and most digits of an utterance."""
 TURNS = 60
 VALUES = 24
-"""Of an embedding."""
+"""Values of an embedding."""
 WITHIN_FLOOR = 0.1
 """Share of the mean variance within a voice that is added to each direction: there are few
 voices."""
@@ -143,7 +143,7 @@ def train(voices: Mapping[str, Voice], directory: Path, rng: random.Random) -> N
     within = sum(np.cov(each.T) for each in classes) / len(classes)
     within += WITHIN_FLOOR * np.diag(np.diag(within))
     between = np.cov(np.stack([each.mean(axis=0) for each in classes]).T)
-    # Whiten what differs within a voice, then keep the directions in which voices differ most.
+    # Whiten the variation within a voice, then keep the directions in which voices differ most.
     scales, axes = np.linalg.eigh(within)
     whiten = (axes / np.sqrt(scales)).T
     _, directions = np.linalg.eigh(whiten @ between @ whiten.T)

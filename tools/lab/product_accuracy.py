@@ -1,4 +1,4 @@
-"""``python -m tools.lab.product_accuracy --audio DIR``: errors on recordings, by the ways in.
+"""``python -m tools.lab.product_accuracy --audio DIR``: errors on recordings, by the client used.
 
 The recordings, ``refs.json`` and the comparison are those of ``tools.lab.accuracy``. Here each
 recording goes through a whole system, as ``make run`` starts one: speech detection, broker, worker
@@ -51,7 +51,8 @@ PAGE_LEAD_MS = 3_000
 """Silence before a recording: people speak when the page has the microphone, and on a busy machine
 that takes longer."""
 PAGE_TAIL_MS = 1_500
-"""How long the microphone stays open after a recording: people press Stop when they have ended."""
+"""Time for which the microphone stays open after a recording: people press Stop when they have
+ended."""
 
 Hear = Callable[[Clip], str]
 

@@ -27,7 +27,7 @@ _ERROR = re.compile(r"\d\d:\d\d:\d\d (\w+)\.\d+\s*\| error: (.*)$")
 
 
 def without_prefix(line: str) -> str:
-    """Return a JSON line without what honcho puts before it, and any other line as it is."""
+    """Return a JSON line without honcho's prefix, and any other line unchanged."""
     return _PREFIX.sub("", line, count=1)
 
 

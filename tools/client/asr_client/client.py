@@ -54,7 +54,7 @@ START_TIMEOUT_S = 30.0
 """Limit on the answer to ``start``, for which a gateway may have to take over a session."""
 MESSAGE_BYTES_MAX = 1 << 20
 RESUME_S = 60.0
-"""How long the client tries to resume a session, by default. The server keeps a disconnected
+"""Time for which the client tries to resume a session, by default. The server keeps a disconnected
 session for as long (``RESUME_WAIT_S``). Then ``SessionLostError`` is raised."""
 RETRY_INITIAL_S = 0.2
 RETRY_MAX_S = 5.0
@@ -342,22 +342,19 @@ async def connect(
     received, of the latest 64 MiB, and continues. Each segment is received once.
 
     Args:
-        url: Address of the server, such as ``host:8080``: see ``asr_client.addresses``.
-        token: Access token, if the server requires one.
-        mode: How the server reads chunks: ``auto``, ``stream`` or ``chunk``.
-        sample_rate_hz: Sample rate of raw PCM, 8,000 to 48,000. Encoded files state their own.
-        model: Name of one of the server's models; by default the server chooses by language.
-        language: Such as ``zh`` or ``en``, for models that use it.
-        hotwords: Words that the model should prefer, for models that use them.
-        partials: Also receive partial results, as ``PartialResult`` among ``events()``.
-        speakers: Segments have a ``speaker``, if the server has a speaker model.
-        session_id: Identifier of the session; a random UUID by default.
-        user_id: Name stored with the session.
-        binary: Send chunks as binary frames; otherwise as JSON with base64.
-        headers: Additional headers of the WebSocket handshake.
-        resume_s: How long to try to resume after a lost connection, in seconds; 0 disables it.
-        open_timeout_s: Limit on the opening of a connection, in seconds.
-        tls: Whom to trust with ``wss``; by default the system, or ``SSL_CERT_FILE``.
+        url: Address of the server, such as ``host:8080``: see ``asr_client.addresses``. token:
+        Access token, if the server requires one. mode: How the server reads chunks: ``auto``,
+        ``stream`` or ``chunk``. sample_rate_hz: Sample rate of raw PCM, 8,000 to 48,000. Encoded
+        files state their own. model: Name of one of the server's models; by default the server
+        chooses by language. language: Such as ``zh`` or ``en``, for models that use it. hotwords:
+        Words that the model should prefer, for models that use them. partials: Also receive partial
+        results, as ``PartialResult`` among ``events()``. speakers: Segments have a ``speaker``, if
+        the server has a speaker model. session_id: Identifier of the session; a random UUID by
+        default. user_id: Name stored with the session. binary: Send chunks as binary frames;
+        otherwise as JSON with base64. headers: Additional headers of the WebSocket handshake.
+        resume_s: Time for attempts to resume after a lost connection, in seconds; 0: none.
+        open_timeout_s: Limit on the opening of a connection, in seconds. tls: Trusted certificates
+        for ``wss``; by default the system's, or ``SSL_CERT_FILE``.
 
     Raises:
         ServerBusyError: If the server has no capacity; see its ``retry_after_s``.
@@ -425,7 +422,7 @@ async def _open(
 
 
 def _reason(error: Exception) -> str:
-    """Return in plain words why no connection was opened."""
+    """Return in plain words the reason why no connection was opened."""
     # Of several addresses, as localhost has, asyncio joins the messages into one.
     if isinstance(error, ConnectionRefusedError) or "Connect call failed" in str(error):
         return "nothing listens on this port"

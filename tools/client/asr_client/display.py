@@ -1,4 +1,4 @@
-"""What ``asr transcribe`` shows on standard error while it works, and at its end."""
+"""The output of ``asr transcribe`` on standard error: progress, and a summary."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NAME_COLUMNS_MAX: Final = 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What became of one source."""
+    """The outcome of one source."""
 
     source: Source
     status: Status
@@ -162,7 +162,7 @@ class Bars:
 
 
 def summary(results: Sequence[Result]) -> Table | Text:
-    """Return what was done: a line for one source, a table for several."""
+    """Return a summary: a line for one source, a table for several."""
     if len(results) == 1:
         (only,) = results
         stored = "stored" if only.stored else "not yet stored"

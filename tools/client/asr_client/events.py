@@ -59,7 +59,7 @@ class Segment:
     end_ms: int
     text: str
     language: str | None = None
-    """What was recognised; ``None``: the model does not tell. So are the following."""
+    """The detected language; ``None``: the model does not report it. The next fields likewise."""
     confidence: float | None = None
     emotion: str | None = None
     events: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ class FinalResult:
     stored: bool
     speakers: tuple[int | None, ...] = ()
     warnings: tuple[str, ...] = ()
-    """What of the audio was not used, such as all channels but the loudest."""
+    """Parts of the audio that were not used, such as all channels but the loudest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,9 +52,10 @@ def refusal(status: int, message: str, retry_after: str | None) -> RefusedError:
 
 
 def message_of(body: bytes | bytearray, reason: str) -> str:
-    """Return what the ``body`` of an HTTP error says, in one line; ``reason`` if it says nothing.
+    """Return the message in the ``body`` of an HTTP error, in one line; ``reason`` if there is
+    none.
 
-    The server's errors are JSON objects with a ``message``; those of proxies are anything.
+    The server's errors are JSON objects with a ``message``; proxies send anything.
     """
     text = body.decode("utf-8", "replace").strip()
     try:

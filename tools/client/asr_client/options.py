@@ -19,7 +19,7 @@ EXIT_USAGE: Final = 2
 EXIT_BUSY: Final = 75
 """EX_TEMPFAIL of BSD ``sysexits.h``."""
 EXIT_INTERRUPTED: Final = 130
-"""128 + SIGINT, as shells have it."""
+"""128 + SIGINT, as in shells."""
 
 Url = Annotated[
     str,
@@ -49,7 +49,7 @@ def fail(message: str, code: int = EXIT_FAILURE) -> NoReturn:
 
 
 def explain(error: Exception) -> str:
-    """Return one line: what failed and what to do about it."""
+    """Return one line with the failure and its remedy."""
     if isinstance(error, ServerBusyError):
         after = f"; try again in {error.retry_after_s:g} s" if error.retry_after_s else ""
         return f"the server is busy: {error}{after}"

@@ -1,4 +1,4 @@
-"""Where transcripts go, and in which form."""
+"""The files of transcripts, and their formats."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class OutputError(ValueError):
 
 
 def format_of(wanted: Format | None, output: str | None) -> Format:
-    """Return ``wanted``, or else what the name of ``output`` says, or else text.
+    """Return ``wanted``, or else the format of the name ``output``, or else text.
 
     Raises:
         OutputError: If the name ends with something that is no format.

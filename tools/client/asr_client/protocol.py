@@ -1,4 +1,4 @@
-"""Core: a session of the native protocol, which message to send, and what was received.
+"""Core: a session of the native protocol: the messages to send, and the received events.
 
 A session outlives its connections. On each connection, send ``start_message()`` first, pass every
 received message to ``receive()``, send the messages that ``next_message()`` returns, and call
@@ -199,7 +199,7 @@ class ClientProtocol:
 
     def _is_next(self, first: int, last: int) -> bool:
         if last < self.received_segments:
-            # A session that started again from its first chunk repeats its segments rightly.
+            # A session that started again from its first chunk may repeat its segments.
             self.repeated_segments += not self._restarted
             return False
         if first > self.received_segments:

@@ -1,4 +1,4 @@
-"""What ``asr transcribe`` is to transcribe: files, directories, patterns, URLs and ``-``."""
+"""The sources of ``asr transcribe``: files, directories, patterns, URLs and ``-``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SUFFIXES: Final = (
     ".tta .voc .w64 .wav .weba .webm .wma .wmv .wtv .wv"
 )
 AUDIO_SUFFIXES: Final = frozenset(_SUFFIXES.split())
-"""Files that a directory stands for. A file that is named itself may have any name."""
+"""Suffixes of the files taken from a directory. A file that is named itself may have any suffix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,10 @@ class Source:
 
 
 def expand(names: Iterable[str]) -> tuple[list[Source], list[str]]:
-    """Return the sources that ``names`` stand for, each once, and one line for each name that
-    stands for none.
+    """Return the sources of ``names``, each once, and one line for each name without any.
 
-    A directory stands for the audio files in it, at any depth. A pattern such as ``*.mp3`` is
-    expanded here where the shell has not done it; ``**`` matches directories at any depth.
+    The sources of a directory are the audio files in it, at any depth. A pattern such as ``*.mp3``
+    is expanded here where the shell has not done it; ``**`` matches directories at any depth.
     """
     found: dict[str, Source] = {}
     errors: list[str] = []

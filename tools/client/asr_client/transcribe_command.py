@@ -51,10 +51,10 @@ CONTACT_S: Final = 1.5
 BUSY_PAUSE_S: Final = 1.0
 """Pause before another try at a busy server that names none."""
 STORED_S_MAX: Final = 10.0
-"""How long to ask for the subtitles of a session that has just ended."""
+"""Longest wait for the subtitles of a session that has just ended."""
 STORED_PAUSE_S: Final = 0.2
 INTERRUPTED_S_MAX: Final = 5.0
-"""How long to wait, after Ctrl-C, for the text of the audio that the server has received."""
+"""Longest wait, after Ctrl-C, for the text of the audio that the server has received."""
 UNKNOWN_DURATION: Final = (
     "without --realtime it is sent at once, which needs no duration; or install PyAV with "
     "pip install 'asr-pipeline-client[av]'; raw PCM files are named *.pcm or *.raw"
@@ -104,7 +104,7 @@ def pieces_of(source: Source, options: Options) -> AsyncIterator[bytes]:
 
 
 class Transcription:
-    """The work on one source: its session, and what it yields."""
+    """The work on one source: its session and its result."""
 
     def __init__(
         self, source: Source, options: Options, display: Display, stop: asyncio.Event
@@ -396,7 +396,7 @@ class Command:
         sys.stdout.flush()
 
     def print_rest(self) -> None:
-        """Write what waits for sources that were not tried."""
+        """Write the transcripts that wait for sources that were not tried."""
         for number in sorted(self._bodies):
             sys.stdout.write(self._bodies.pop(number))
         sys.stdout.flush()
@@ -427,7 +427,7 @@ def transcribe_all(
     *,
     quiet: bool,
 ) -> int:
-    """Transcribe what ``names`` stand for, and return the exit code."""
+    """Transcribe the sources of ``names``, and return the exit code."""
     console = Console(stderr=True, highlight=False)
     sources, errors = expand(names)
     for error in errors:

@@ -72,7 +72,7 @@ def main(
     share: Share = None,
     keep: Keep = False,
 ) -> None:
-    """Inject faults into a system of its own, and check every word of every session."""
+    """Inject faults into a system, and check every word of every session."""
     if list_faults:
         for name in [*BY_NAME, POISON_NAME]:
             print(name)

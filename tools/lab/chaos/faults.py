@@ -1,4 +1,4 @@
-"""The faults: how each is injected, how long it lasts, and how it is healed."""
+"""The faults: injection, duration, and healing of each."""
 
 from __future__ import annotations
 

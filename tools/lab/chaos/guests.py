@@ -1,4 +1,4 @@
-"""Clients beside the verified load: one that asks for admission, and one that never reads."""
+"""Clients beside the verified load: one that requests admission, and one that never reads."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def not_refused(system: System) -> list[str]:
 
 def deaf_client_kept(system: System) -> list[str]:
     """Start a session, ask for answers endlessly, and read none. The gateway must close the
-    connection and count it; return what is wrong if it does not."""
+    connection and count it; return the problems if it does not."""
 
     def counted() -> float:
         return system.metrics("gateway").total(SLOW_CLIENTS)

@@ -1,7 +1,7 @@
 """Promises that hold after any fault (docs/reliability.md), as pure checks of observations.
 
-Each check returns what is wrong, as sentences; an empty list means that it holds. A check that has
-nothing to look at has failed.
+Each check returns problems as sentences; an empty list means that it holds. A check without
+observations has failed.
 """
 
 from __future__ import annotations

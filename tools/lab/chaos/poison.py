@@ -31,7 +31,7 @@ def poisoned_speech(rng: random.Random) -> tuple[list[str], bytes]:
 
 
 async def poisoned_session(url: str, seed: int) -> list[str]:
-    """Send it in real time; return what is wrong with the answers."""
+    """Send it in real time; return the problems of the answers."""
     texts, pcm = poisoned_speech(random.Random(seed))
     received: list[str] = []
     async with c.connect(url) as session:

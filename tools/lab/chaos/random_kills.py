@@ -32,7 +32,7 @@ def run(
     """Keep ``sessions`` sessions open for ``minutes``, and spread ``kills`` over that time.
 
     Returns:
-        What is wrong, and figures for the report.
+        Problems, and figures for the report.
     """
     rng = random.Random(seed)
     system.wait_all_ready()

@@ -26,7 +26,7 @@ BETWEEN_S = 1.5
 HEAL_S_MAX = 30.0
 END_S_MAX = 120.0
 WATCHED_S = 20.0
-"""From the fault on, how long silences and latencies count as its effect."""
+"""Time after the fault in which silences and latencies count as its effect."""
 
 
 @dataclass(slots=True)
@@ -76,7 +76,7 @@ class Watch:
 
 
 def settle(system: System, timeout_s: float = HEAL_S_MAX) -> list[str]:
-    """Wait until queue and gauges are at rest; return what is not."""
+    """Wait until queue and gauges are at rest; return those that are not."""
     deadline_s = time.monotonic() + timeout_s
     while True:
         left = oracle.left_over(system.queue(), system.gauges())

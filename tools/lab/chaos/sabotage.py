@@ -1,7 +1,7 @@
-"""Faults inside a worker: it hangs, slows down, or dies of one utterance.
+"""Faults inside a worker: it hangs, slows down, or is killed by one utterance.
 
 ``System`` puts a ``sitecustomize`` that calls ``arm`` first on the workers' import path, so the
-product needs no hook. Files in a directory, the orders, say what a worker must do.
+product needs no hook. Files in a directory are the orders to workers.
 """
 
 from __future__ import annotations

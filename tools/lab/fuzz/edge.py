@@ -30,7 +30,7 @@ INTERNAL_ERROR: Final = 1011
 
 
 class EdgeFuzzer:
-    """``run`` sends about ``count`` messages. ``problems`` holds what no input may cause."""
+    """``run`` sends about ``count`` messages. ``problems`` holds effects that no input may have."""
 
     def __init__(self, http_url: str, *, seed: int, first: int, count: int) -> None:
         self.sent = 0

@@ -175,7 +175,7 @@ def run(
 
 
 def _settled(target: Target, before: Metrics, fuzzer: BusFuzzer) -> tuple[Metrics, list[str]]:
-    """Metrics once every message is counted, and what is not counted in time."""
+    """Return the metrics once every message is counted, and the messages not counted in time."""
     deadline_s = time.monotonic() + SETTLE_S_MAX
     while True:
         after = scrape(target.metrics_port)

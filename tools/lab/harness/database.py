@@ -1,4 +1,4 @@
-"""The database of a system under test: made, dropped, and read row by row."""
+"""The database of a system under test: creates, drops, and reads it."""
 
 from __future__ import annotations
 

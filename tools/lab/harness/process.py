@@ -79,7 +79,7 @@ class LoggedProcess:
         """``settings`` are added to the environment. The log is appended to ``log_path``, or kept
         in an unnamed temporary file. ``module`` is that of ``checkout``. ``prefix`` is a program
         that executes the rest of its command line, such as ``nsenter``."""
-        with tempfile.NamedTemporaryFile() as unnamed:  # Its name is gone once it is open.
+        with tempfile.NamedTemporaryFile() as unnamed:  # It has no name once it is open.
             path = Path(log_path or unnamed.name)
             self._log = path.open("a+b", buffering=0)  # closed by wait
         self._position = os.fstat(self._log.fileno()).st_size

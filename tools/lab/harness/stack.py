@@ -124,7 +124,7 @@ class Stack:
         self.wait_ready(workers=workers * counts.get("asr_worker", 1))
 
     def is_ready(self, gateway: str, workers: int) -> bool:
-        """Whether ``gateway`` answers, sees ``workers`` workers, and can have its records stored.
+        """Whether ``gateway`` answers, has ``workers`` workers, and can have its records stored.
         Supervised gateways share a port, so all of them must be running."""
         health = self.get("/api/v1/health", gateway)
         lines = sum(name.startswith("gateway") for name in self.processes)

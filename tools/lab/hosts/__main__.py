@@ -1,7 +1,7 @@
 """``python -m tools.lab.hosts``: a system on hosts of its own, whose links fail under load.
 
-Every session gets its text, every row is stored once, and nothing of either can be read on the
-links of the broker.
+Every session gets its text, every row is stored once, and neither can be read on the links of the
+broker.
 
 Exit codes: 0 every row holds; 1 one does not; 2 wrong usage; 3 this machine has no namespaces.
 """
@@ -233,7 +233,7 @@ class Rows:
         return f"{front / 1000:.0f} kB/s to the broker, {back / 1000:.0f} to workers, {full:.0%}"
 
     def search_capture(self) -> None:
-        """Nothing that was said or recognised is readable in the captured frames."""
+        """Check that no audio and no text is readable in the captured frames."""
         row = Row("capture of the bus", "mid-job", 0)
         captured = self.system.captured()
         parts = [part for load in self._seeds for part in parts_said(*load)]

@@ -30,7 +30,7 @@ IFF_NO_PI: Final = 0x1000
 TAP_DEVICE: Final = Path("/dev/net/tun")
 FRAME_BYTES_MAX: Final = 1 << 16
 WAKE_S: Final = 0.1
-"""How often a cable looks whether it was closed."""
+"""Interval at which a cable checks whether it was closed."""
 SUBNET: Final = "10.77.0"
 BRIDGE: Final = "bridge"
 NAMESPACES: Final = Path("/run/netns")
@@ -39,7 +39,7 @@ OWN_NETWORK: Final = ("unshare", "--net", "--mount")
 
 
 def why_impossible() -> str:
-    """Why this process cannot make namespaces; empty if it can."""
+    """Return the reason why this process cannot make namespaces; empty if it can."""
     if os.geteuid() != 0:
         return "network namespaces need root"
     missing = [name for name in ("unshare", "nsenter", "ip", "tc") if not shutil.which(name)]
@@ -74,7 +74,7 @@ class Host:
         """Prefix of a command that runs on this host."""
 
     def cut(self) -> None:
-        """Nothing passes in either direction, and nobody is told."""
+        """Cut the link in both directions, without notice to either side."""
         _do("ip", "link", "set", self.port, "down")
 
     def heal(self) -> None:

@@ -75,7 +75,8 @@ class Load:
 
 def longest_pause_s(outcomes: list[Outcome], from_s: float, until_s: float) -> float:
     """The longest time without a text of any session in a span, in seconds since the load began:
-    how long clients noticed a fault. A pause that begins in the span counts to its end."""
+    the time for which clients noticed a fault. A pause that begins in the span counts to its
+    end."""
     received = sorted(at_s for outcome in outcomes for at_s, _ in outcome.segment_ms)
     inside = [from_s, *(at_s for at_s in received if from_s <= at_s <= until_s)]
     inside += [at_s for at_s in received if at_s > until_s][:1]

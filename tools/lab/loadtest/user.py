@@ -48,7 +48,7 @@ class Behaviour:
     resume: bool
     speed: float
     patience_s: float
-    """How long a refused user retries."""
+    """Time for which a refused user retries."""
     final_timeout_s: float
     """Deadline from finish to the final result, and from a lost connection to its resumption."""
     token: str | None = field(default=None, repr=False)
