@@ -21,7 +21,7 @@ from gateway.storage.callers import Caller
 from gateway.storage.redis_metadata import RedisMetadata
 from gateway.telemetry import metrics
 from persistence.reads import SessionReader, StoreUnavailable
-from wire.messages import Claim, Claimed, Lane, Record, Stored
+from wire.messages import Claim, Claimed, Record, Stored
 
 ID_CHECK_TIMEOUT_S = 0.5
 METADATA_UPDATE_EVERY_S = 5.0
@@ -65,41 +65,29 @@ class SessionRegistry:
 
     # ------------------------------------------------------------------------------------- creation
 
-    def new_runner(self, caller: Caller, dialect: Traits) -> SessionRunner:
+    def new_runner(self, caller: Caller, traits: Traits) -> SessionRunner:
         """Make a session for ``caller``. It has no id yet: see ``reserve_or_resume``."""
+        return self._runner(caller, traits, secrets.token_urlsafe(24), NEW_SESSION)
+
+    def _runner(
+        self, caller: Caller, traits: Traits, resume_token: str, resume_point: ResumePoint
+    ) -> SessionRunner:
         limits = SessionLimits(
             segment_deadline_ms=int(self._settings.segment_deadline_s * 1000),
             speaker_similarity_min=self._settings.speaker_similarity_min,
             resume_wait_s=self._settings.resume_wait_s,
         )
-        client = caller.address if dialect.resumable else f"{caller.address} ({dialect.name})"
-        token = secrets.token_urlsafe(24)
-        own_limits = limits.for_protocol(dialect)
-        return self._session(
-            client, caller, token, NEW_SESSION, own_limits, dialect.name, dialect.lane
-        )
-
-    def _session(
-        self,
-        client: str,
-        caller: Caller,
-        resume_token: str,
-        resume_point: ResumePoint,
-        limits: SessionLimits,
-        dialect: str,
-        lane: Lane = "live",
-    ) -> SessionRunner:
         session = Session(
-            limits,
+            limits.for_protocol(traits),
             EndpointerConfig(endpoint_silence_ms=self._settings.endpoint_silence_ms),
             resume_token=resume_token,
-            client=client,
+            client=caller.address if traits.resumable else f"{caller.address} ({traits.name})",
             tenant=caller.tenant,
             wall_offset_ms=wall_ms() - int(time.monotonic() * 1000),
             resume_point=resume_point,
-            lane=lane,
+            lane=traits.lane,
         )
-        return SessionRunner(session, self._services, dialect, caller)
+        return SessionRunner(session, self._services, traits, caller)
 
     def is_here(self, session_id: str, tenant: str) -> bool:
         """Whether the tenant's session runs here, or ended here recently."""
@@ -170,16 +158,7 @@ class SessionRegistry:
         chosen = model or self._models.choose(start)
         if isinstance(chosen, e.Problem):
             return chosen
-        fresh = new.session
-        runner = self._session(
-            fresh.client,
-            new.caller,
-            resume_token,
-            resume_point,
-            fresh.limits,
-            new.summary.dialect,
-            fresh.lane,
-        )
+        runner = self._runner(new.caller, new.traits, resume_token, resume_point)
         runner.model = chosen
         self._add(runner, session_id)
         return runner

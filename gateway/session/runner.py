@@ -30,11 +30,12 @@ from gateway.audio.timeline import DecoderFlushed
 from gateway.audio.vad import VadEngine, VadOverloadedError, VadStream
 from gateway.session import events as e
 from gateway.session.core import Session
+from gateway.session.limits import Traits
 from gateway.session.models import ANY_MODEL
 from gateway.session.states import State
 from gateway.session.summary import SessionSummary
 from gateway.session.traces import SessionTraces
-from gateway.storage.callers import NOBODY, Caller
+from gateway.storage.callers import Caller
 from gateway.telemetry.metrics import (
     ANSWERS_DISCARDED,
     AUDIO_SECONDS,
@@ -99,10 +100,11 @@ class SessionRunner:
     go to ``feed``, at any time."""
 
     def __init__(
-        self, session: Session, services: Services, dialect: str = "", caller: Caller = NOBODY
+        self, session: Session, services: Services, traits: Traits, caller: Caller
     ) -> None:
         self.session = session
-        self.summary = SessionSummary(dialect)
+        self.traits = traits
+        self.summary = SessionSummary(traits.name)
         self.model = ANY_MODEL
         """The model of its utterances."""
         self._services = services

@@ -232,24 +232,24 @@ class WebSocketConnection:
 
     async def _start(self, event: e.Start) -> bool:
         await self._begin_next()
-        if self._runner.session.state is State.NEW:
-            event = structs.replace(event, model=event.model or self._address_model)
-            found = await self._registry.reserve_or_resume(self._runner, event, self._admit)
-            if isinstance(found, e.Problem):
-                self._refuse_start(found)
-                return False
-            self._runner = found
-            self._set_idle(False)
-            self._allow_large()
-            # For log lines from deeper modules, such as a crashed decoder.
-            structlog.contextvars.bind_contextvars(session_id=event.session_id)
-            if found.session.state is not State.NEW:
-                found.attach(self, event.next_segment_index)
-                return True
+        if self._runner.session.state is not State.NEW:
+            await self._runner.take(self, event)
+            return True
+        event = structs.replace(event, model=event.model or self._address_model)
+        found = await self._registry.reserve_or_resume(self._runner, event, self._admit)
+        if isinstance(found, e.Problem):
+            self._refuse_start(found)
+            return False
+        self._runner = found
+        self._set_idle(False)
+        self._allow_large()
+        # For log lines from deeper modules, such as a crashed decoder.
+        structlog.contextvars.bind_contextvars(session_id=event.session_id)
+        if found.session.state is State.NEW:
             found.open(self)
             found.begin(event)
-            return True
-        await self._runner.take(self, event, self._received_s)
+        else:
+            found.attach(self, event.next_segment_index)
         return True
 
     def _admit(self, model: str) -> e.Problem | None:

@@ -11,6 +11,7 @@ import structlog
 from gateway.audio.formats import AudioError
 from gateway.audio.timeline import AudioDecoded, DecoderFlushed
 from gateway.audio.vad import VadOverloadedError
+from gateway.dialects.native import Native
 from gateway.session import events as e
 from gateway.session.core import Session
 from gateway.session.runner import Services, SessionRunner
@@ -106,7 +107,7 @@ class Client:
 def started(caller: Caller = NOBODY, **limits: Any) -> tuple[SessionRunner, Gateway, Client]:
     gateway, client = Gateway(), Client()
     session = Session(LIMITS, ENDPOINTER, resume_token="t", client="c", wall_offset_ms=0, **limits)
-    runner = SessionRunner(session, cast(Services, gateway), caller=caller)
+    runner = SessionRunner(session, cast(Services, gateway), Native(), caller)
     runner.open(client)
     runner.begin(
         e.Start(

@@ -113,7 +113,7 @@ class NoServices:
             tenant=caller.tenant,
             wall_offset_ms=0,
         )
-        self.runners.append(SessionRunner(session, cast(Services, self)))
+        self.runners.append(SessionRunner(session, cast(Services, self), dialect, caller))
         return self.runners[-1]
 
     def session_ended(self, runner: SessionRunner) -> None:
