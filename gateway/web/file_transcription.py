@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from typing import NamedTuple, TypeVar
 
 from fastapi import Request, Response
@@ -28,7 +28,7 @@ from gateway.dialects.speakers import with_speakers
 from gateway.server import Server
 from gateway.session import events as e
 from gateway.session.limits import Traits
-from gateway.session.runner import SessionRunner
+from gateway.session.states import State
 from gateway.storage.callers import Caller
 from gateway.telemetry.metrics import count_problem
 from gateway.web.caller import caller_of
@@ -93,53 +93,37 @@ class Transcriber:
         Raises:
             RefusedError: with the status and the body of an error answer.
         """
-        self._take_slot()
-        caller = caller_of(request)
-        held = True
-        try:
+        async with AsyncExitStack() as held:
+            held.enter_context(self.slot())
+            caller, gate = caller_of(request), self._server.gate
             # The form is not read yet, so the model is known only if there is just one.
-            admitted = self._server.gate.model_of("")
-            refusal = await self._server.gate.enter(model=admitted, lane="bulk", caller=caller)
+            admitted = gate.model_of("")
+            refusal = await gate.enter(model=admitted, lane="bulk", caller=caller)
             if refusal is not None:
                 raise RefusedError.not_admitted(refusal)
-            try:
-                transcription = await self._receive(request, api, admitted)
-                if api.stream is not None and transcription.request.stream:
-                    held = False
-                    events = api.stream(transcription)
-                    return _Streamed(events, transcription, lambda: self._leave(caller))
+            held.callback(gate.leave, caller)
+            transcription = await self._receive(request, api, admitted)
+            held.push_async_callback(transcription.close)
+            if api.stream is None or not transcription.request.stream:
                 return await _answer(transcription, request, api)
-            finally:
-                if held:
-                    self._server.gate.leave(caller)
-        finally:
-            if held:
-                self._running -= 1
+            return _Streamed(api.stream(transcription), transcription, held.pop_all())
 
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
+    @contextmanager
+    def slot(self) -> Iterator[None]:
         """Hold the slot of one transcription.
 
         Raises:
             RefusedError: all are taken.
         """
-        self._take_slot()
-        try:
-            yield
-        finally:
-            self._running -= 1
-
-    def _take_slot(self) -> None:
         limit = self._server.settings.uploads_max
         if self._running >= limit:
             message = f"{limit} files are being transcribed, which is the limit; try again later"
             raise RefusedError(429, "too_many_uploads", message)
         self._running += 1
-
-    def _leave(self, caller: Caller) -> None:
-        """A streamed answer has ended."""
-        self._server.gate.leave(caller)
-        self._running -= 1
+        try:
+            yield
+        finally:
+            self._running -= 1
 
     async def _receive(self, request: Request, api: FileApi, admitted: str | None) -> Transcription:
         form = await receive(request, self._server.settings.upload_bytes_max)
@@ -158,8 +142,8 @@ class Transcriber:
         except BaseException:
             await form.close()
             raise
-        runner = self._server.registry.new_runner(caller_of(request), api.traits)
-        return Transcription(self._server, wanted, form, file, runner)
+        session = FileSession(self._server, caller_of(request), api.traits)
+        return Transcription(wanted, form, file, session)
 
     def _admit(self, wanted: openai.Request, admitted: str | None) -> None:
         """Admit a session of the model, unless the gate has admitted it with the request.
@@ -192,16 +176,60 @@ async def check_kind(file: UploadFile) -> None:
         raise RefusedError(400, "unsupported_format", message, "file")
 
 
+class FileSession:
+    """The session of a file. Call ``begin`` once, then ``take``; and ``close`` in any case."""
+
+    def __init__(self, server: Server, caller: Caller, traits: Traits) -> None:
+        self._registry = server.registry
+        self._queue = AnswerQueue()
+        self._runner = self._registry.new_runner(caller, traits)
+        self._runner.open(self._queue)
+
+    async def begin(
+        self, start: e.Start, admit: Callable[[str], e.Problem | None] = lambda _model: None
+    ) -> None:
+        found = await self._registry.reserve_or_resume(self._runner, start, admit)
+        if isinstance(found, e.Problem):  # Its last worker has gone meanwhile.
+            self._queue.answer(found)
+        else:
+            self._runner.begin(start)
+
+    async def take(self, event: e.ClientEvent) -> bool:
+        """Return False if the session is over: it takes no more audio."""
+        state = self._runner.session.state
+        if state is State.NEW or self._runner.session.over:
+            return False
+        # A disconnecting client cancels this task, but not a chunk in progress.
+        await asyncio.shield(self._runner.take(self._queue, event))
+        return True
+
+    def fail(self) -> None:
+        self._runner.fail()
+
+    async def answers(self) -> AsyncIterator[e.Answer]:
+        """Yield the answers up to ``Finished``.
+
+        Raises:
+            RefusedError: the file cannot be decoded, or recognition of a segment failed.
+        """
+        while (answer := await self._queue.answers.get()) is not None:
+            if isinstance(answer, e.Problem):
+                raise RefusedError(status_of(answer.code), answer.code, answer.message, "file")
+            yield answer
+            if isinstance(answer, e.Finished):
+                return
+        raise RefusedError(500, "ended", "the session ended without a final result")
+
+    def close(self) -> None:
+        """End the session. Audio that it has received is still recognised and stored."""
+        self._runner.detach(self._queue)
+
+
 class Transcription:
     """A received file, and the session that transcribes it."""
 
     def __init__(
-        self,
-        server: Server,
-        request: openai.Request,
-        form: FormData,
-        file: UploadFile,
-        runner: SessionRunner,
+        self, request: openai.Request, form: FormData, file: UploadFile, session: FileSession
     ) -> None:
         self.request = request
         self.session_id = str(uuid.uuid4())
@@ -209,57 +237,40 @@ class Transcription:
         """About the request, once the session has started; about the audio, in the end."""
         self._form = form
         self._file = file
-        self._queue = AnswerQueue()
+        self._session = session
         self._feeding: asyncio.Task[None] | None = None
-        self._server = server
-        self._runner = runner
-        self._runner.open(self._queue)
 
     async def answers(self) -> AsyncIterator[e.SegmentText | e.Finished]:
         """Yield the segments in order, then the end. Call it once, and ``close`` in any case.
 
         Raises:
-            RefusedError: the file cannot be decoded, or recognition of a segment failed.
+            RefusedError: as ``FileSession.answers``.
         """
         self._feeding = asyncio.create_task(self._feed())
-        while (answer := await self._queue.answers.get()) is not None:
-            if isinstance(answer, e.Problem):
-                raise RefusedError(status_of(answer.code), answer.code, answer.message, "file")
+        async for answer in self._session.answers():
             if isinstance(answer, e.Started | e.Finished):
                 self.warnings += answer.warnings
             if isinstance(answer, e.SegmentText | e.Finished):
                 yield answer
-            if isinstance(answer, e.Finished):
-                return
-        raise RefusedError(500, "ended", "the session ended without a final result")
 
     async def close(self) -> None:
-        """End the session. Audio that it has received is still recognised and stored."""
+        """End the session, see ``FileSession.close``."""
         if self._feeding is not None:
             self._feeding.cancel()
             await asyncio.gather(self._feeding, return_exceptions=True)
-        self._runner.detach(self._queue)
+        self._session.close()
         await self._form.close()
 
     async def _feed(self) -> None:
-        runner, start = self._runner, openai.start(self.request, self.session_id)
         try:
-            found = await self._server.registry.reserve_or_resume(runner, start)
-            if isinstance(found, e.Problem):  # Its last worker has gone meanwhile.
-                self._queue.answer(found)
-                return
-            runner.begin(start)
+            await self._session.begin(openai.start(self.request, self.session_id))
             while data := await self._file.read(READ_BYTES):
-                if runner.session.over:
+                chunk = e.Chunk(data=data, chunk_index=None, session_id=None)
+                if not await self._session.take(chunk):
                     return
-                await self._take(e.Chunk(data=data, chunk_index=None, session_id=None))
-            await self._take(e.Finish(session_id=self.session_id))
+            await self._session.take(e.Finish(session_id=self.session_id))
         except Exception:
-            runner.fail()
-
-    async def _take(self, event: e.ClientEvent) -> None:
-        # A disconnecting client cancels this task, but not a chunk in progress.
-        await asyncio.shield(self._runner.take(self._queue, event))
+            self._session.fail()
 
 
 async def _answer(transcription: Transcription, request: Request, api: FileApi) -> Response:
@@ -273,7 +284,6 @@ async def _answer(transcription: Transcription, request: Request, api: FileApi) 
     finally:
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
-        await transcription.close()
     warnings = openai.warnings_header(transcription.warnings)
     return Response(
         api.encode(transcript, transcription.request),
@@ -310,23 +320,16 @@ async def _transcript(transcription: Transcription) -> openai.Transcript:
 
 
 class _Streamed(StreamingResponse):
-    """The answer as a stream of server-sent events."""
+    """The answer as a stream of server-sent events. ``held`` is released at its end."""
 
     def __init__(
-        self,
-        events: AsyncIterator[str],
-        transcription: Transcription,
-        leave: Callable[[], None],
+        self, events: AsyncIterator[str], transcription: Transcription, held: AsyncExitStack
     ) -> None:
         headers = {"X-Session-Id": transcription.session_id}
         super().__init__(events, media_type="text/event-stream", headers=headers)
-        self._transcription = transcription
-        self._leave = leave
+        self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Not in the generator, which never runs if the client disconnects first.
-        try:
+        async with self._held:
             await super().__call__(scope, receive, send)
-        finally:
-            self._leave()
-            await self._transcription.close()
