@@ -163,8 +163,18 @@ class Setup:
             )
 
     def make_venv(self) -> None:
-        if not Path(self._python).exists():
-            subprocess.run([sys.executable, "-m", "venv", str(self._venv)], check=True)
+        """Create .venv, also where an earlier attempt ended before pip was there."""
+        if (self._venv / "bin" / "pip").exists():
+            return
+        done = subprocess.run(
+            [sys.executable, "-m", "venv", str(self._venv)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            print(done.stdout + done.stderr)
+            fail(f"{sys.executable} cannot create {self._venv}; its message is above")
 
     def install_torch(self, device: str, index: str) -> None:
         """Install PyTorch: what is there is kept unless ``device`` asks for the other build."""
@@ -180,12 +190,18 @@ class Setup:
         found = None
         if device != "cuda":
             print(f"  PyTorch: looking for a CPU build at {index}", flush=True)
-            found = self._find(pinned or ["torch"], ["--index-url", index], PROBE_TIMEOUT_S)
-            if found is None:
+            try:
+                found = self._find(pinned or ["torch"], ["--index-url", index], PROBE_TIMEOUT_S)
+            except subprocess.CalledProcessError:
                 print(f"  {index} does not answer, or has no {' '.join(pinned)}: using pip's index")
-        found = found or self._find(pinned or ["torch"], [], None)
-        if found is None:
-            fail(f"no index has {' '.join(pinned)}; set TORCH_INDEX_URL to one that has it")
+        try:
+            found = found or self._find(pinned or ["torch"], [], None)
+        except subprocess.CalledProcessError as failed:
+            print("", *failed.stderr.splitlines()[-ERROR_LINES_MAX:], sep="\n")
+            fail(
+                f"pip finds no {' '.join(pinned)}; its last lines are above. PIP_INDEX_URL sets "
+                "the index of all packages, TORCH_INDEX_URL that of PyTorch"
+            )
         cuda = [need for need in found["metadata"].get("requires_dist", []) if is_cuda(need)]
         if cuda and device != "cuda":
             print(
@@ -202,19 +218,17 @@ class Setup:
         return None
 
     def _find(self, wanted: list[str], where: list[str], limit_s: int | None) -> Any:
-        """Return pip's report of the build that it would install; None if it finds none."""
+        """Return pip's report of the build that it would install; CalledProcessError if none."""
         limits = ["--timeout", str(limit_s), "--retries", "0"] if limit_s else []
         with tempfile.TemporaryDirectory() as directory:
             report = Path(directory) / "report.json"
             command = [*self._pip, "--quiet", "--dry-run", "--ignore-installed", "--no-deps"]
-            done = subprocess.run(
+            subprocess.run(
                 [*command, "--report", str(report), *where, *limits, *wanted],
                 capture_output=True,
                 text=True,
-                check=False,
+                check=True,
             )
-            if done.returncode or not report.exists():
-                return None
             return json.loads(report.read_text(encoding="utf-8"))["install"][0]
 
     def install(self, title: str, wanted: list[str], *options: str) -> None:

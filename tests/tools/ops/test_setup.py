@@ -181,6 +181,36 @@ def test_a_cpu_build_of_pips_own_index_is_taken_without_a_word(project: Project)
     assert "torch-2.13.0" in project.installed()
 
 
+def test_an_environment_left_without_pip_is_completed(tmp_path: Path) -> None:
+    """As Ctrl-C leaves it, and Debian's Python without its package python3-venv."""
+    command = [sys.executable, "-m", "venv", "--without-pip", str(tmp_path / ".venv")]
+    subprocess.run(command, check=True)
+    setup.Setup(tmp_path).make_venv()
+    assert (tmp_path / ".venv" / "bin" / "pip").exists()
+
+
+def test_an_environment_that_cannot_be_created_is_an_error_without_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".venv").write_text("a file", encoding="utf-8")
+    with pytest.raises(SystemExit, match="cannot create"):
+        setup.Setup(tmp_path).make_venv()
+    assert "Error: " in capsys.readouterr().out
+
+
+def test_without_network_the_reason_is_shown(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    with pytest.raises(SystemExit, match="PIP_INDEX_URL"):
+        setup.Setup(project.root).install_torch("", "http://127.0.0.1:9/cpu")
+    assert "Connection refused" in capsys.readouterr().out
+
+
 def test_a_volume_without_programs_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Flags:
         f_flag = os.ST_NOEXEC
