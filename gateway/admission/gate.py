@@ -10,6 +10,7 @@ from typing import Protocol
 from gateway.admission.idle import IdleConnections
 from gateway.admission.policy import Admission, Refusal, ResumedAt
 from gateway.admission.quotas import Quotas
+from gateway.admission.retries import Retries
 from gateway.admission.token_uses import SESSIONS_CODE
 from gateway.storage.callers import NOBODY, Caller
 from gateway.storage.redis_metadata import RedisMetadata
@@ -55,6 +56,7 @@ class ConnectionGate:
         self._sessions = sessions
         self._idle = idle
         self._quotas = quotas
+        self._retries = Retries()
 
     async def enter(
         self,
@@ -85,6 +87,7 @@ class ConnectionGate:
         if refusal is not None:
             self.leave(caller)
             self._note(refusal)
+            refusal = self._retries.spread(refusal, time.monotonic())
         metrics.CONNECTIONS.set(self.connections)
         return refusal
 

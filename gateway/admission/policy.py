@@ -88,6 +88,8 @@ RETRY_AFTER_FULL_S = 5
 RETRY_AFTER_BACKLOG_S = 15
 RETRY_AFTER_BUSY_S = 2
 RETRY_AFTER_RAMP_S = 1
+RETRIES_PER_S = 50.0
+"""Refused clients that are asked to return in the same second."""
 RAMP_S = 1.0
 """Sessions that may be admitted at once: those of this time at the maximum rate."""
 REOPEN_BELOW = 0.7
@@ -111,6 +113,9 @@ class Refusal:
     message: str
     retry_after_s: int
     status: int = 503
+    retries_per_s: float = 0.0
+    """Of a refusal that concerns all clients: how many may try again per second
+    (``gateway.admission.retries``)."""
 
 
 DRAINING = Refusal(code="draining", message="this gateway is stopping", retry_after_s=1)
@@ -311,6 +316,7 @@ class Admission:
                 code="no_broker",
                 message="the broker does not answer",
                 retry_after_s=RETRY_AFTER_NO_WORKER_S,
+                retries_per_s=RETRIES_PER_S,
             )
         needed = max(1, self._limits.min_workers)
         ready = {name: each.served.workers for name, each in self._models.items()}
@@ -321,6 +327,7 @@ class Admission:
                 code="no_worker",
                 message=f"{workers} workers{of_model} are ready, {needed} are needed",
                 retry_after_s=RETRY_AFTER_NO_WORKER_S,
+                retries_per_s=RETRIES_PER_S,
             )
         return None
 
@@ -356,6 +363,7 @@ class Admission:
                 code="storage_backlog",
                 message="too many records wait to be stored",
                 retry_after_s=RETRY_AFTER_BACKLOG_S,
+                retries_per_s=RETRIES_PER_S,
             )
         if (refusal := self._by_model(now_s, own, total, model, lane)) is not None:
             return refusal
@@ -404,6 +412,7 @@ class Admission:
                 code="max_connections",
                 message=f"all {connections_max} connections are in use",
                 retry_after_s=RETRY_AFTER_FULL_S,
+                retries_per_s=RETRIES_PER_S,
             )
         return None
 
@@ -432,12 +441,21 @@ class Admission:
 
     def _too_many_at_once(self, now_s: float) -> Refusal | None:
         if self._ramp.left(now_s) < 1:
-            return _overload("too many new sessions per second", RETRY_AFTER_RAMP_S)
+            return _overload(
+                "too many new sessions per second",
+                RETRY_AFTER_RAMP_S,
+                retries_per_s=self._limits.admit_sessions_per_s_max,
+            )
         return None
 
 
-def _overload(message: str, retry_after_s: int) -> Refusal:
-    return Refusal(code="overloaded", message=message, retry_after_s=retry_after_s)
+def _overload(message: str, retry_after_s: int, *, retries_per_s: float = RETRIES_PER_S) -> Refusal:
+    return Refusal(
+        code="overloaded",
+        message=message,
+        retry_after_s=retry_after_s,
+        retries_per_s=retries_per_s,
+    )
 
 
 class _Model:

@@ -20,6 +20,7 @@ from broker import events as e
 from broker.routing import Broker
 from broker.settings import BrokerSettings
 from gateway.admission.policy import Admission, AdmissionLimits
+from gateway.admission.retries import Retries
 from gateway.brokers.client import HELLO_EVERY_S
 from gateway.session.session_jobs import PartialPacing
 from wire import messages as m
@@ -72,7 +73,7 @@ class Crowd:
         self.answers: list[Wait] = []
         self.present = 0
         self.admitted_s: list[float] = []
-        self.refused = 0
+        self.refused_s: list[float] = []
         self.first_partials_s: list[float] = []
         """From the beginning of each session's first utterance to its first partial result."""
         self.file_utterances = 0
@@ -93,6 +94,7 @@ class Crowd:
         self._files: dict[tuple[str, int], Callable[[], None]] = {}
         """By utterance of a file, what follows its answer."""
         self._gateways = {f"gateway-{n}".encode(): Admission(limits) for n in range(gateways)}
+        self._retries = {identity: Retries() for identity in self._gateways}
         self._own = dict.fromkeys(self._gateways, 0)
         batches = BatchLimits(jobs_max=batch_jobs, audio_ms_max=BATCH_AUDIO_MS_MAX, cost=cost)
         self._workers = {
@@ -151,7 +153,8 @@ class Crowd:
             name = f"session-{len(self.admitted_s)}"
             self._begin(gateway, name, 0, self.now_s + speak_s)
             return
-        self.refused += 1
+        self.refused_s.append(self.now_s)
+        refusal = self._retries[gateway].spread(refusal, self.now_s)
         again_s = self.now_s + refusal.retry_after_s * self._rng.uniform(1, 2)
         if again_s < give_up_s:
             self.at(again_s, lambda: self._knock(gateway, speak_s, give_up_s))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from functools import partial
 
 import pytest
@@ -77,6 +78,17 @@ def test_of_1500_at_once_the_admitted_are_served_in_time(
         < crowd.present
         < sessions_max(workers, worker_rtfx)
     )
+
+
+@pytest.mark.parametrize("gateways", [1, 3])
+def test_refused_clients_return_one_after_the_other(gateways: int) -> None:
+    """Each gateway asks for 100 a second while it admits, and for 50 once it is full."""
+    crowd = crowd_of(150, gateways=gateways)
+    crowd.offer(1_500, speak_s=60, at_s=1.0, give_up_s=55)
+    crowd.run(50)
+    refusals = Counter(int(at_s) for at_s in crowd.refused_s)
+    assert refusals.pop(1) > 1_000
+    assert 10 < max(refusals.values()) < 110 * gateways
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -188,7 +200,7 @@ def test_nobody_is_admitted_whose_results_would_be_late(
     silence_s = LIMITS.endpoint_silence_ms / 1000
     # Admission expects 3 s at most. The utterances are few, so that their percentile scatters.
     assert silence_s + p95_s(crowd) < 3.1
-    assert crowd.admitted_s and crowd.refused
+    assert crowd.admitted_s and crowd.refused_s
 
 
 def test_at_low_load_a_client_that_waits_as_it_is_told_is_admitted_soon() -> None:
@@ -198,7 +210,7 @@ def test_at_low_load_a_client_that_waits_as_it_is_told_is_admitted_soon() -> Non
         crowd.offer(1, speak_s=15, at_s=10.0 * number + 1, give_up_s=1_000)
     crowd.run(300)
     assert len(crowd.admitted_s) == 20
-    assert crowd.refused <= 5
+    assert len(crowd.refused_s) <= 5
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -98,6 +98,14 @@ async def test_a_refused_connection_is_not_counted() -> None:
     assert refusal is not None and refusal.code == "draining"
 
 
+async def test_refused_clients_are_asked_to_return_one_after_the_other() -> None:
+    gate = gate_of(Surroundings(total=LIMITS.max_connections + 1))
+    first = await gate.would_refuse()
+    refusals = [await gate.enter() for _ in range(101)]
+    assert first is not None and refusals[0] == first
+    assert refusals[-1] is not None and refusals[-1].retry_after_s == first.retry_after_s + 2
+
+
 async def test_idle_connections_refuse_new_clients_and_neither_files_nor_resumptions() -> None:
     gate = gate_of(Surroundings(here={"s"}))
     gate.note_idle("a", 2)
