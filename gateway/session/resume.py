@@ -23,8 +23,12 @@ UNAVAILABLE = e.Problem(
 
 def is_complete(stored: dict[str, Any]) -> bool:
     """Whether the end and every segment are stored. A killed gateway may have stored the end
-    without a segment."""
-    return stored["status"] in ("completed", "failed") and bool(stored["has_all_segments"])
+    without a segment; or without its copy of one that two workers spelled differently, which a
+    living gateway may store later."""
+    if stored["status"] not in ("completed", "failed") or not stored["has_all_segments"]:
+        return False
+    joined = join_texts(result.text or "" for result in stored["segments"])
+    return not stored["text"] or stored["text"] == joined
 
 
 def text_of(stored: dict[str, Any]) -> str:
@@ -95,8 +99,7 @@ def resume_point_of(stored: dict[str, Any], generation: int) -> ResumePoint:
     if is_complete(stored):
         final = e.Finished(
             session_id=stored["session_id"],
-            # Not the stored text of the end: if a segment was recognised twice, its row, which the
-            # client gets, may be spelled differently.
+            # The text of the end is missing if it was too long for its record.
             text=join_texts(result.text or "" for result in segments),
             duration_ms=stored["duration_ms"] or 0,
             chunk_count=stored["chunk_count"] or 0,

@@ -134,13 +134,13 @@ def test_a_session_with_a_stored_end_and_a_missing_segment_continues(status: str
     driver = SessionDriver()
     driver.start()
     driver.chunk((speech(500) + silence(1000)) * 2)
-    found = stored([row(driver.jobs[0])], status)
+    found = {**stored([row(driver.jobs[0])], status), "text": "t"}
     assert resume_point_of(found, 1).final is not None
     resume_point = resume_point_of({**found, "has_all_segments": False}, 1)
     assert resume_point.final is None and len(resume_point.results) == 1
 
 
-@pytest.mark.parametrize("text", [None, "", "as stored"])
+@pytest.mark.parametrize("text", [None, "", "one 0 one 1"])
 def test_a_text_too_long_for_its_record_is_joined_from_the_segments(text: str | None) -> None:
     driver = SessionDriver()
     driver.start()
@@ -151,6 +151,18 @@ def test_a_text_too_long_for_its_record_is_joined_from_the_segments(text: str | 
     assert final is not None and final.text == "one 0 one 1"
     assert text_of(found) == (text or final.text)
     assert text_of({**found, "status": "active"}) == (text or "")
+
+
+def test_a_session_whose_end_spells_a_segment_differently_continues() -> None:
+    """The gateway has stored its copy of the segment after this, or was killed before it."""
+    driver = SessionDriver()
+    driver.start()
+    driver.chunk((speech(500) + silence(1000)) * 2)
+    rows = [row(job) for job in driver.jobs]
+    assert resume_point_of(stored(rows, "completed"), 1).final is not None
+    respelled = [rows[0], replace(rows[1], text="tee")]
+    resume_point = resume_point_of(stored(respelled, "completed"), 1)
+    assert resume_point.final is None and len(resume_point.results) == 2
 
 
 def test_the_open_utterance_at_a_disconnection_is_provisional() -> None:
