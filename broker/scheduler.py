@@ -103,7 +103,7 @@ class Scheduler:
             if identity in entry.lost_by:
                 entry.lost_by.remove(identity)
                 entry.excused += 1
-        if len(served.workers) == 1:
+        if sum(not worker.draining for worker in served.workers) == 1:
             for model in self.models:
                 self._move_unnamed(model)
         return True

@@ -109,6 +109,20 @@ def test_jobs_for_any_model_do_not_wait_for_one_without_workers(two: Driver) -> 
     ]
 
 
+def test_jobs_for_any_model_do_not_wait_for_a_worker_that_drains() -> None:
+    driver = Driver()
+    driver.hello()
+    driver.ready(ZH, served_name="zh", credits=1)
+    running, waiting = job(0), job(1)
+    driver.front(running)
+    driver.bye(identity=ZH)
+    assert driver.front(waiting) == []
+    # The one that drains still has a job.
+    assert driver.ready(b"worker-3", served_name="zh") == [
+        e.SendBack(b"worker-3", worker_job(waiting, 2))
+    ]
+
+
 def test_the_queue_is_shared_equally() -> None:
     driver = Driver(replace_limits(DEFAULTS, queue_jobs_max=4))
     driver.hello()
