@@ -394,7 +394,7 @@ class Broker:
             return
         if worker is not None:
             # It starts again and may have lost the jobs that it held.
-            self.scheduler.lose(worker)
+            self.scheduler.lose(worker, is_back=True)
             self._count("worker_registered_again")
         if self._models.worker_count >= limit.WORKERS_MAX:
             self._count("workers_full")

@@ -153,11 +153,15 @@ class Scheduler:
             self.models.pool(worker).take_back(worker, entry)
             self._requeue(entry)
 
-    def lose(self, worker: Worker) -> None:
-        """Unregister a worker. The attempts that it held are lost."""
+    def lose(self, worker: Worker, *, is_back: bool = False) -> None:
+        """Unregister a worker. The attempts that it held are lost. ``is_back``: it registers again,
+        so that none of its jobs has ended it."""
         self.link.forget(worker.identity)
         for entry in self.models.remove(worker):
-            entry.lost_by.add(worker.identity)
+            if is_back:
+                entry.excused += 1
+            else:
+                entry.lost_by.add(worker.identity)
             self._attempt_lost(entry)
         self._move_unnamed(self.models[worker.served_name])
 

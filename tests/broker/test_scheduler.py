@@ -79,6 +79,19 @@ def test_a_worker_that_registers_again_loses_its_jobs(driver: Driver) -> None:
     assert driver.ready() == [e.Count("worker_registered_again"), retry]
 
 
+def test_a_job_is_not_blamed_for_a_worker_that_registers_again(driver: Driver) -> None:
+    driver.bye()
+    workers = [f"worker-{number}".encode() for number in range(limit.ATTEMPTS_MAX)]
+    driver.ready(workers[0])
+    driver.front(job())
+    for identity in workers[1:]:
+        driver.ready(identity)
+        driver.tick(DEFAULTS.lease_s + 1, alive=(GATEWAY, identity))
+    # All other attempts are lost, and count.
+    retry = e.SendBack(workers[-1], worker_job(job(), 1, attempt=limit.ATTEMPTS_MAX + 1))
+    assert driver.ready(workers[-1]) == [e.Count("worker_registered_again"), retry]
+
+
 @pytest.mark.parametrize("comes_back", [True, False])
 def test_a_job_is_not_blamed_for_the_lost_connections_of_a_worker_that_comes_back(
     comes_back: bool,
