@@ -217,6 +217,8 @@ class WorkerPool:
         """Whether ``worker``, which takes jobs, may get this partial job besides what it holds."""
         if worker.idle:
             return True
+        if worker.streamed_credits and not worker.takes_streamed:
+            return False
         held_s = worker.held_s + worker.throughput.work_s(1, entry.audio_ms)
         credits_left = self.held_partials < max(1, self.credits // limit.PARTIAL_CREDITS_SHARE)
         return credits_left and held_s <= limit.PARTIAL_DELAY_S_MAX

@@ -394,6 +394,16 @@ def test_without_a_streaming_model_everywhere_partials_take_credits() -> None:
     assert workers_of(driver.front(streamed("c"))) == [], "a quarter of eight credits"
 
 
+def test_a_worker_gets_no_more_streamed_jobs_than_its_credits_in_a_rolling_upgrade() -> None:
+    """Its other credits would be enough."""
+    driver = Driver()
+    driver.hello()
+    driver.ready(WORKER, credits=16, streamed_credits=1)
+    driver.ready(OTHER_WORKER, credits=16)
+    sent = [identity for name in "abcdef" for identity in workers_of(driver.front(streamed(name)))]
+    assert sent.count(WORKER) == 1
+
+
 # --------------------------------------------------------------------------- links to workers
 
 
