@@ -113,6 +113,8 @@ class Session:
         self._audio_failure: Failure | None = None
         self._finished_at_s: float | None = None
         self._confirm_until_s = 0.0
+        self._final_sent = False
+        """On the present connection."""
         self._recent: deque[tuple[float, str]] = deque(maxlen=RECENT_EVENTS)
 
     # ----------------------------------------------------------------------------- public interface
@@ -280,7 +282,8 @@ class Session:
         arrived."""
         if event.session_id != self.session_id:
             return self.delivery.send(_wrong_session(None))
-        return self._send_final(now_s) if self.state is State.DONE else []
+        due = self.state is State.DONE and not self._final_sent
+        return self._send_final(now_s) if due else []
 
     def _detach(self, _event: e.Disconnected, now_s: float) -> Actions:
         self.delivery.detach(now_s)
@@ -288,6 +291,7 @@ class Session:
 
     def _attach(self, event: e.Attached, now_s: float) -> Actions:
         assert self.start is not None
+        self._final_sent = False
         self._chunks.acknowledge(now_s)
         next_segment_index = self.delivery.attach(event.next_segment_index)
         answer = e.Resumed(
@@ -629,6 +633,7 @@ class Session:
             warnings=tuple(self._warnings),
         )
         final = replace(final, speakers=self._speaker_of_each())
+        self._final_sent = True
         close = e.Close(code=CloseCode.NORMAL_CLOSURE, reason="finished")
         actions: Actions = [*self.delivery.send(final), close]
         if self._finished_at_s is not None:

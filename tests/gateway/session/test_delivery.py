@@ -104,12 +104,24 @@ def test_a_final_result_lost_with_its_connection_is_sent_again_after_a_resume() 
     assert isinstance(body, SessionFinished) and body.status == "completed"
     driver.store_all()
     assert _state(driver) is State.DONE
-    assert texts(driver.feed(e.Attached(next_segment_index=None))) == ["eins"]
+    final = e.Finished(session_id="s", text="eins", duration_ms=1500, chunk_count=1, stored=True)
     for _ in range(2):
-        assert driver.finish() == [
-            e.Finished(session_id="s", text="eins", duration_ms=1500, chunk_count=1, stored=True)
-        ]
+        driver.feed(e.Disconnected())
+        assert texts(driver.feed(e.Attached(next_segment_index=None))) == ["eins"]
+        assert driver.finish() == [final]
     assert [type(a) for a in driver.others] == [e.ObserveFinish, e.Close, e.Close]
+
+
+def test_a_client_that_resumes_while_its_session_ends_gets_one_final_result() -> None:
+    driver = SessionDriver()
+    driver.start()
+    driver.chunk(speech(500) + silence(1000))
+    driver.finish()
+    driver.recognise(driver.jobs[0], "eins")
+    driver.feed(e.Disconnected())
+    driver.feed(e.Attached(next_segment_index=1))
+    assert [type(answer) for answer in driver.store_all()] == [e.Finished]
+    assert driver.finish() == []
 
 
 def test_a_repeated_finish_has_no_effect() -> None:
