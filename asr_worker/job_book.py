@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -335,3 +335,37 @@ class JobBook:
 
     def _held(self) -> int:
         return sum(key.broker_epoch == self.epoch for key in self._jobs)
+
+
+class JobBooks:
+    """A book for each broker, by the broker's place (``runtime.broker_addresses``)."""
+
+    def __init__(self, first: JobBook) -> None:
+        """``first``: the book from which the others are made."""
+        self._first = first
+        self.by_place: dict[str, JobBook] = {}
+
+    def follow(
+        self, places: Collection[str], connected: int, new: Iterable[str]
+    ) -> list[tuple[str, Action]]:
+        """The worker has links to these places, ``connected`` of them with a connection, and the
+        ``new`` ones with one that was made since the last call. Each broker has a part of the
+        credits of those connected. Returns the actions, with their places."""
+        for place in places:
+            self.by_place.setdefault(place, self._first.another())
+        gone = [place for place in self.by_place if place not in places]
+        lost = {place: len(self.by_place.pop(place).forget_queue()) for place in gone}
+        actions: list[tuple[str, Action]] = [
+            (place, JobsDiscarded("forgotten", jobs)) for place, jobs in lost.items() if jobs
+        ]
+        for book in self.by_place.values():
+            book.share(connected)
+        for place in new:
+            actions += [(place, action) for action in self.by_place[place].reconnected()]
+        return actions
+
+    def place_of(self, result: WorkerResult) -> str | None:
+        """Place of the broker that assigned the result's job; None: that is gone or has restarted,
+        and gateways send the job again."""
+        places = (p for p, book in self.by_place.items() if book.epoch == result.broker_epoch)
+        return next(places, None)

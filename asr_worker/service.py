@@ -25,6 +25,7 @@ from asr_worker.inference import InferenceLoop
 from asr_worker.job_book import (
     Action,
     JobBook,
+    JobBooks,
     JobKey,
     JobsDiscarded,
     MessageRejected,
@@ -191,7 +192,7 @@ class Worker:
         for place, message in bus.receive():
             if isinstance(message, Refused):
                 self._note_refusal(message)
-            bus.perform(bus.books[place].receive(message), place)
+            bus.perform(bus.books.by_place[place].receive(message), place)
         now_s = time.monotonic()
         finished = self._loop.finished()
         if finished is not None:
@@ -237,7 +238,7 @@ class Worker:
             if now_s >= self._usage_due_s:
                 self._usage_due_s = now_s + USAGE_S
                 usage = Usage(**self._usage.read(), **gpu_usage())
-            for place, book in bus.books.items():
+            for place, book in bus.books.by_place.items():
                 beat = Heartbeat(
                     worker_id=self._worker_id,
                     busy_ms=round(busy_s * 1000),
@@ -252,7 +253,7 @@ class Worker:
     def _drain(self, bus: _Bus, book: JobBook) -> int:
         """Return the queued jobs and finish the running ones before the drain deadline."""
         deadline_s = time.monotonic() + lifecycle.DRAIN_S - FLUSH_S
-        for place, each in bus.books.items():
+        for place, each in bus.books.by_place.items():
             bus.perform([each.drain()], place)
         while self._loop.busy and time.monotonic() < deadline_s:
             bus.wait(POLL_S)
@@ -260,7 +261,7 @@ class Worker:
         if not self._loop.busy:
             return exit_codes.OK
         self._log.warning("batch_abandoned", busy_s=round(self._loop.busy_s(time.monotonic()), 1))
-        for place, each in bus.books.items():
+        for place, each in bus.books.by_place.items():
             bus.perform([each.give_up()], place)
         return exit_codes.FAILURE
 
@@ -272,28 +273,20 @@ class _Bus:
     def __init__(
         self, links: Links, poller: zmq.Poller, loop: InferenceLoop, first: JobBook
     ) -> None:
-        """``first``: the book from which the others are made."""
-        self.books: dict[str, JobBook] = {}
+        self.books = JobBooks(first)
         self._links = links
         self._loop = loop
         self._poller = poller
-        self._first = first
         self._arrived_s: OrderedDict[JobKey, float] = OrderedDict()
         """Times of arrival of the jobs that have no result yet."""
         self._poller.register(loop.wake_fd, zmq.POLLIN)
 
     def follow(self) -> None:
-        """Follow the connections. Each broker has a part of the credits of those connected."""
+        """Follow the connections."""
         new = self._links.turn(time.monotonic())
-        for place, _ in self._links:
-            self.books.setdefault(place, self._first.another())
-        for place in [place for place in self.books if self._links.get(place) is None]:
-            lost = self.books.pop(place).forget_queue()
-            JOBS_DISCARDED.labels("forgotten").inc(len(lost))
-        for book in self.books.values():
-            book.share(self._links.connected)
-        for place in new:
-            self.perform(self.books[place].reconnected(), place)
+        places = [place for place, _ in self._links]
+        for place, action in self.books.follow(places, self._links.connected, new):
+            self.perform([action], place)
 
     def wait(self, timeout_s: float) -> None:
         """Wait for a message, a wake-up by the inference thread, or the timeout."""
@@ -330,14 +323,12 @@ class _Bus:
 
     def answer(self, results: Iterable[WorkerResult]) -> None:
         """Send each result to the broker that assigned its job."""
-        places = {book.epoch: place for place, book in self.books.items()}
         now_s = time.monotonic()
         for result in results:
             arrived_s = self._arrived_s.pop(key_of(result), None)
             if arrived_s is not None:
                 result = replace(result, held_ms=round((now_s - arrived_s) * 1000))
-            if (place := places.get(result.broker_epoch)) is None:
-                # Its broker is gone or has restarted; gateways send the job again.
+            if (place := self.books.place_of(result)) is None:
                 JOBS_DISCARDED.labels("old_epoch").inc()
             else:
                 self.perform([result], place)

@@ -14,6 +14,7 @@ from asr_worker.job_book import (
     ANSWERED_MAX,
     CREDITS_PER_BATCH_JOB,
     JobBook,
+    JobBooks,
     JobsDiscarded,
     MessageRejected,
 )
@@ -362,6 +363,32 @@ def test_jobs_of_two_brokers_share_a_batch_and_their_ids_do_not_collide() -> Non
         ("b", 1),
     ]
     assert one.queued == other.queued == 0
+
+
+def test_each_broker_has_a_book_and_gets_the_results_of_its_jobs() -> None:
+    books = JobBooks(new_book())
+    introduced = books.follow(["0", "1"], 2, ["0", "1"])
+    assert [(place, type(ready)) for place, ready in introduced] == [("0", Ready), ("1", Ready)]
+    for place, epoch in (("0", "a"), ("1", "b")):
+        book = books.by_place[place]
+        assert book.credits == READY.credits // 2
+        book.receive(Welcome(broker_epoch=epoch))
+        assert book.receive(job(1, epoch=epoch)) == []
+    book = books.by_place["1"]
+    results = book.answer(book.take_batch(), [Recognition(text="")] * 2, infer_ms=7)
+    assert [books.place_of(result) for result in results] == ["0", "1"]
+
+
+def test_a_broker_without_an_address_leaves_its_credits_and_its_jobs_do_not_run() -> None:
+    books = JobBooks(new_book())
+    books.follow(["0", "1"], 2, ["0", "1"])
+    for place, epoch in (("0", "a"), ("1", "b")):
+        books.by_place[place].receive(Welcome(broker_epoch=epoch))
+        books.by_place[place].receive(job(1, epoch=epoch))
+    assert books.follow(["0", "1"], 1, []) == []
+    assert books.by_place["0"].credits == READY.credits
+    assert books.follow(["0"], 1, []) == [("1", JobsDiscarded("forgotten"))]
+    assert [each.broker_epoch for each in books.by_place["0"].take_batch()] == ["a"]
 
 
 def test_a_broker_that_lives_anew_takes_no_jobs_of_another() -> None:
