@@ -7,7 +7,7 @@ confirmed, so a publication dropped at a limit costs time, but no data.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -204,6 +204,15 @@ class BatchBuffer:
         known_epoch, expected = self._next_sequence.get(broker, (None, sequence))
         self._next_sequence[broker] = epoch, sequence + 1
         return max(0, sequence - expected) if epoch == known_epoch else 0
+
+
+def routes_of(publisher: str, connected: Mapping[str, bool]) -> list[str]:
+    """The brokers that confirmations go through, by place: the one that published the data; or, if
+    that is away, all others: the gateway may be connected to any of them."""
+    others = [place for place, is_connected in connected.items() if is_connected]
+    if publisher in connected and (publisher in others or not others):
+        return [publisher]
+    return others
 
 
 def _content(message: publication.Publication) -> tuple[StoredKey, RecordBody]:

@@ -11,7 +11,7 @@ import structlog
 import zmq
 
 from persistence import metrics
-from persistence.batch_buffer import Batch, BatchBuffer, Entry
+from persistence.batch_buffer import Batch, BatchBuffer, Entry, routes_of
 from persistence.settings import PersistenceSettings
 from persistence.writer import Writer
 from runtime import lifecycle, memory, tracing
@@ -158,15 +158,11 @@ class Service:
                 metrics.DISCARDED.labels("unexpected_answer").inc()
 
     def _send(self, broker: str, stored: Stored) -> None:
-        """Send through the broker that published the data; if that is away, through all others: the
-        gateway may be connected to any of them."""
-        origin = self._brokers.get(broker)
-        if origin is not None and (origin.connected or self._brokers.connected == 0):
-            links = [origin]
-        else:
-            links = [link for _, link in self._brokers if link.connected]
+        connected = {place: link.connected for place, link in self._brokers}
+        links = [self._brokers.get(place) for place in routes_of(broker, connected)]
         unsent = not links
         for link in links:
+            assert link is not None
             try:
                 link.socket.send_multipart(codec.encode(stored), zmq.DONTWAIT)
             except zmq.Again:

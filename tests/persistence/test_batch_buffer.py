@@ -5,7 +5,14 @@ import random
 import pytest
 from msgspec import structs
 
-from persistence.batch_buffer import STORED_KEYS_MAX, Batch, BatchBuffer, Limits, Reception
+from persistence.batch_buffer import (
+    STORED_KEYS_MAX,
+    Batch,
+    BatchBuffer,
+    Limits,
+    Reception,
+    routes_of,
+)
 from tests.persistence import sent
 from wire import codec
 from wire.messages import PublishedRecord, Record, Stored, StoredKey
@@ -270,3 +277,19 @@ def test_each_broker_has_a_sequence_and_confirms_what_it_published() -> None:
         ("one", Stored(gateway_id="g", keys=(key(0), key(2)))),
         ("two", Stored(gateway_id="g", keys=(key(1),))),
     ]
+
+
+@pytest.mark.parametrize(
+    ("connected", "routes"),
+    [
+        ({"0": True, "1": True}, ["0"]),
+        ({"0": False, "1": True, "2": True}, ["1", "2"]),
+        ({"1": True, "2": False}, ["1"]),
+        ({"0": False, "1": False}, ["0"]),
+        ({"1": False}, []),
+    ],
+)
+def test_another_broker_confirms_for_one_that_is_away(
+    connected: dict[str, bool], routes: list[str]
+) -> None:
+    assert routes_of("0", connected) == routes
