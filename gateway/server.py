@@ -95,6 +95,7 @@ class Server:
             reader=self.reader,
             redis_metadata=self.redis_metadata,
             send=self.brokers.send,
+            send_again=self.brokers.send_again,
             services=self,
             models=self.models,
         )
@@ -240,7 +241,7 @@ class Server:
             for runner in list(self.sessions.values()):
                 runner.feed(TICK)
         for record in self.outbox.due(now_s):
-            self.brokers.send(record)
+            self.brokers.send_again(record)
         self.admission.note_broker_delay(self.brokers.answer_delay_s)
         self.admission.note_links(tuple(self.brokers.link_uses.values()))
         self._show(now_s)

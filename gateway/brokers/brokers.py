@@ -99,17 +99,20 @@ class Brokers:
         await asyncio.gather(*(client.close() for client in self.clients.values()))
 
     def send(self, message: Job | Cancel | Record | Claim) -> bool:
-        """Send to the session's broker without waiting. False: the socket refused, or there is no
-        broker, and the caller sends it again later."""
-        if isinstance(message, Job):
-            broker = self._choice.settle(message.session_id)
-        else:
-            broker = self._choice.broker_of(message.session_id)
-        client = self.clients.get(broker) if broker is not None else None
-        if client is None:
+        """Send to the session's broker, or to all, without waiting. False: the sockets refused, or
+        there is no broker, and the caller sends it again later."""
+        return self._send(message, again=False)
+
+    def send_again(self, message: Record) -> bool:
+        """Send a record that was not confirmed in time, as ``send``."""
+        return self._send(message, again=True)
+
+    def _send(self, message: Job | Cancel | Record | Claim, *, again: bool) -> bool:
+        brokers = self._choice.brokers_for(message, self._loop.time(), again=again)
+        if not brokers:
             BUS_DROPPED.labels("no_broker").inc()
-            return False
-        return client.send(message)
+        sent = [self.clients[broker].send(message) for broker in brokers]
+        return any(sent)
 
     def forget(self, session_id: str) -> None:
         """The session has ended."""
@@ -127,8 +130,7 @@ class Brokers:
         return {endpoint: client.link_use for endpoint, client in self._live().items()}
 
     def _live(self) -> dict[str, BrokerClient]:
-        now_s = self._loop.time()
-        return {name: c for name, c in self.clients.items() if self._choice.is_live(name, now_s)}
+        return {name: self.clients[name] for name in self._choice.live(self._loop.time())}
 
     def states(self) -> list[BrokerState]:
         """Each broker, in order of endpoints."""

@@ -9,6 +9,9 @@ this gateway, no session moves only because one broker is heard before the other
 
 The caller sends the unanswered jobs of moved sessions again. The silent broker may still answer
 them; a session takes the first result of each.
+
+A broker may serve and yet not reach persistence, or a gateway that has the session of a claim. A
+record that was not confirmed in time therefore goes through every live broker, and so do claims.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from gateway.brokers.contact import SILENCE_S
+from wire.messages import Cancel, Claim, Job, Record
 
 
 class _Presence(Struct):
@@ -77,6 +81,21 @@ class BrokerChoice:
 
     def is_live(self, broker: str, now_s: float) -> bool:
         return self._brokers[broker].heard.lasts(now_s)
+
+    def live(self, now_s: float) -> list[str]:
+        return [name for name in self._brokers if self.is_live(name, now_s)]
+
+    def brokers_for(
+        self, message: Job | Cancel | Record | Claim, now_s: float, *, again: bool = False
+    ) -> list[str]:
+        """Where to send ``message``. The session of a job belongs to that broker from now on.
+        ``again``: the message was sent before, and not confirmed in time."""
+        session_id = message.session_id
+        own = self.settle(session_id) if isinstance(message, Job) else self.broker_of(session_id)
+        to_all = isinstance(message, Cancel | Claim) or (again and isinstance(message, Record))
+        # The own one may have been removed.
+        to = [own] if own is not None and own in self._brokers else []
+        return [*to, *(name for name in self.live(now_s) if to_all and name not in to)]
 
     def broker_of(self, session_id: str) -> str | None:
         """The session's broker. That of a session without one is as if it began now; None: there is

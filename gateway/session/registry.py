@@ -35,7 +35,8 @@ def wall_ms() -> int:
 class SessionRegistry:
     """``running`` maps ids to running sessions; ``find`` returns ended ones, too.
 
-    ``send`` sends a message to the broker, and ``services`` is the gateway for the sessions.
+    ``send`` sends a message to the broker, ``send_again`` one that was not confirmed in time, and
+    ``services`` is the gateway for the sessions.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class SessionRegistry:
         reader: SessionReader,
         redis_metadata: RedisMetadata,
         send: Callable[[Claim | Record], bool],
+        send_again: Callable[[Record], bool],
         services: Services,
         models: ServedModels,
     ) -> None:
@@ -56,7 +58,7 @@ class SessionRegistry:
         self._services = services
         self._models = models
         self._send = send
-        self._takeover = Takeover(gateway_id, reader, send)
+        self._takeover = Takeover(gateway_id, reader, send, send_again)
         self._table = SessionTable(settings.resume_wait_s)
         self.running = self._table.running
         self.find = self._table.find

@@ -1,9 +1,11 @@
 """Takeover of sessions from other gateways, and of sessions that this gateway has released.
 
-Safety follows from message order. The claim's record takes the same path as results and records,
-from the broker to persistence. Once it is stored, everything published before it is stored too, and
-anything that an older generation publishes later is rejected. A read after that returns the final
-state of the older generations.
+Safety follows from generations: once the claim's record is stored, anything of an older generation
+is rejected, so that a read after that returns the final state of the older generations.
+Completeness follows from message order: the claim's record takes the same path as results and
+records, from the broker to persistence, so that everything published before it is stored too. If
+the session has moved to another broker in the meantime, its last results may be rejected; the new
+generation then recognises them again.
 """
 
 from __future__ import annotations
@@ -32,14 +34,20 @@ CLAIM_RESEND_S = 1.0
 
 
 class Takeover:
-    """``send`` sends to the broker. The caller passes every stored key to ``note_stored``."""
+    """``send`` sends to the broker, and ``send_again`` what was not confirmed in time. The caller
+    passes every stored key to ``note_stored``."""
 
     def __init__(
-        self, gateway_id: str, reader: SessionReader, send: Callable[[Claim | Record], bool]
+        self,
+        gateway_id: str,
+        reader: SessionReader,
+        send: Callable[[Claim | Record], bool],
+        send_again: Callable[[Record], bool],
     ) -> None:
         self._gateway_id = gateway_id
         self._reader = reader
         self._send = send
+        self._send_again = send_again
         self._claims: dict[str, tuple[int, asyncio.Event]] = {}
 
     def note_stored(self, keys: Iterable[StoredKey]) -> None:
@@ -96,9 +104,11 @@ class Takeover:
             body=to_body(body),
             generation=generation,
         )
+        send_record: Callable[[Record], bool] = self._send
         while not stored.is_set():
             self._send(claim)
-            self._send(record)
+            send_record(record)
+            send_record = self._send_again
             try:
                 async with asyncio.timeout(CLAIM_RESEND_S):
                     await stored.wait()

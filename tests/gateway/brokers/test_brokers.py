@@ -13,7 +13,7 @@ from gateway.brokers.contact import SILENCE_S
 from tests.broker.driving import job
 from tests.gateway.brokers.test_client import Peer, load
 from wire import codec
-from wire.messages import Cancel, Job, Load, Message
+from wire.messages import Cancel, Job, Load, Message, Record
 
 WAIT_S = 20.0
 SESSIONS = [f"session-{number}" for number in range(20)]
@@ -67,6 +67,15 @@ def jobs_of(peer: Peer) -> set[str]:
         _, message = peer.receive()
         if isinstance(message, Job | Cancel):
             found.add(message.session_id)
+    return found
+
+
+def records_of(peer: Peer) -> list[Record]:
+    found = []
+    while peer.waits():
+        _, message = peer.receive()
+        if isinstance(message, Record):
+            found.append(message)
     return found
 
 
@@ -131,3 +140,19 @@ async def test_without_a_broker_nothing_is_sent() -> None:
     assert not alone.brokers.send(Cancel(session_id="a"))
     assert alone.brokers.states() == [] and alone.brokers.answer_delay_s == 0.0
     await alone.brokers.close()
+
+
+async def test_a_record_that_was_not_confirmed_goes_through_every_broker(
+    gateway: Gateway, peers: list[Peer]
+) -> None:
+    for peer in peers:
+        await asyncio.to_thread(peer.receive)
+    both = dict(zip(("one", "two"), peers, strict=True))
+    await report(both, 0.5)
+    record = Record(session_id="s", record_seq=0, body={})
+    assert gateway.brokers.send(record)
+    await report(both, 0.5)
+    assert [records_of(peer).count(record) for peer in peers].count(1) == 1
+    assert gateway.brokers.send_again(record)
+    await report(both, 0.5)
+    assert [records_of(peer) for peer in peers] == [[record], [record]]

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from gateway.brokers.choice import BrokerChoice
 from gateway.brokers.contact import SILENCE_S
+from tests.broker.driving import job
+from wire.messages import Cancel, Claim, Job, Record
 
 STEP_S = 0.25
 SESSIONS = [f"session-{number}" for number in range(300)]
@@ -141,3 +143,31 @@ def test_a_session_leaves_no_broker_that_serves(steps: list[tuple[set[str], int]
                 assert run.now_s - heard_s[before[session] or ""] >= SILENCE_S
                 assert run.now_s - heard_s[run.choice.broker_of(session) or ""] < SILENCE_S
             before = run.homes()
+
+
+def test_only_jobs_and_first_records_go_to_one_broker() -> None:
+    run = Run("a", "b", "c")
+    run.on(5, "ab")
+    own = run.choice.broker_of("s")
+    assert own is not None
+
+    def to(message: Job | Cancel | Record | Claim, *, again: bool = False) -> list[str]:
+        return run.choice.brokers_for(message, run.now_s, again=again)
+
+    record = Record(session_id="s", record_seq=0, body={})
+    assert to(record) == to(job(0, session_id="s"), again=True) == [own]
+    claim = Claim(session_id="s", generation=1, resume_token_hash="")
+    for all_of in (to(record, again=True), to(claim), to(Cancel(session_id="s"))):
+        assert all_of[0] == own and sorted(all_of) == ["a", "b"]
+    run.choice.remove(own)
+    (other,) = {"a", "b"} - {own}
+    assert to(record) == []
+    assert to(record, again=True) == [other]
+
+
+def test_messages_go_to_a_silent_broker_if_there_is_no_other() -> None:
+    run = Run("a")
+    run.on(5, "a")
+    run.on(5, "")
+    record = Record(session_id="s", record_seq=0, body={})
+    assert run.choice.brokers_for(record, run.now_s, again=True) == ["a"]

@@ -60,6 +60,8 @@ class Bus:
 
     def __init__(self, confirm_at: int | None = 1) -> None:
         self.sent: list[Message] = []
+        self.again: list[Message] = []
+        """Those of them that were not confirmed in time."""
         self.note_stored: Callable[[list[StoredKey]], None] = lambda _keys: None
         self._confirm_at = confirm_at
 
@@ -70,9 +72,13 @@ class Bus:
             self.note_stored([message.key])
         return True
 
+    def send_again(self, message: Message) -> bool:
+        self.again.append(message)
+        return self.send(message)
+
 
 def takeover(database: Database, bus: Bus) -> t.Takeover:
-    made = t.Takeover("g2", cast(SessionReader, database), bus.send)
+    made = t.Takeover("g2", cast(SessionReader, database), bus.send, bus.send_again)
     bus.note_stored = made.note_stored
     return made
 
@@ -100,6 +106,7 @@ async def test_a_claim_is_resent_until_it_is_stored() -> None:
     point = await takeover(database, bus).take("s", TOKEN, DEFAULT_TENANT)
     assert isinstance(point, ResumePoint)
     assert len(bus.sent) == 6
+    assert bus.again == bus.sent[3::2]
 
 
 async def test_an_unknown_session_starts_from_the_beginning() -> None:
