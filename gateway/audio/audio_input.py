@@ -18,6 +18,7 @@ from gateway.audio.decoder_pool import FEED_AUDIO_S_MAX, DecoderPool, EncodedStr
 from gateway.audio.file_ends import NextFile
 from gateway.audio.foreign_files import foreign
 from gateway.audio.formats import (
+    BY_CONTAINER,
     RAW_SAMPLE_RATE_HZ_MAX,
     RAW_SAMPLE_RATE_HZ_MIN,
     SNIFF_BYTES_MAX,
@@ -30,7 +31,8 @@ from gateway.audio.formats import (
     repeats,
     sniff,
 )
-from gateway.audio.timeline import AudioDecoded, DecoderFlushed
+from gateway.audio.frames import is_synced
+from gateway.audio.timeline import AudioDecoded, DecoderFlushed, Notice
 from gateway.audio.wav import OtherCodecError, WavPcm, WavReader
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Failure
 
@@ -67,7 +69,7 @@ class AudioInput:
         """Whether anything was raw PCM."""
         self._ignores = False
         """The last container or stream was refused: what continues it would be noise."""
-        self._notices: list[str] = []
+        self._notices: list[Notice] = []
 
     async def feed(
         self,
@@ -92,8 +94,8 @@ class AudioInput:
         if continues and self._source is not None:
             pcm = await self._feed_source(data, None, whole, more, ends)
             over = whole or (self._source is not None and self._source.ended)
-            notice = self._take_notice()
-            return AudioDecoded(pcm=pcm, more=more, ends_container=over, notice=notice)
+            notices = self._take_notices()
+            return AudioDecoded(pcm=pcm, more=more, ends_container=over, notices=notices)
         held, self._held = self._held, b""
         had_source = self._source is not None
         found, held, tail, tail_failure = await self._end_before(held, data)
@@ -109,7 +111,7 @@ class AudioInput:
                     starts_container=starts,
                     clean_start=not held,
                     tail_failure=tail_failure,
-                    notice=self._take_notice(),
+                    notices=self._take_notices(),
                 )
             if self._ignores:
                 return AudioDecoded(pcm=b"", more=more)
@@ -136,7 +138,7 @@ class AudioInput:
             ends_container=over,
             clean_start=clean_start,
             tail_failure=tail_failure,
-            notice=self._take_notice(),
+            notices=self._take_notices(),
         )
 
     async def finish(self) -> DecoderFlushed:
@@ -167,21 +169,19 @@ class AudioInput:
             await self.close()
             raise
         await self.close()
-        return DecoderFlushed(tail=pcm, notice=self._take_notice())
+        return DecoderFlushed(tail=pcm, notices=self._take_notices())
 
     async def close(self) -> None:
         """Free the decoder. Idempotent."""
         source, self._source = self._source, None
         if source is not None:
             await source.close()
-            if source.notice:
-                self._notices.append(source.notice)
+            self._notices += source.notices
 
-    def _take_notice(self) -> str:
-        """Return the used part of the containers that ended since the last call, if not all was
-        used."""
+    def _take_notices(self) -> tuple[Notice, ...]:
+        """What was not used of the containers that ended since the last call."""
         notices, self._notices = self._notices, []
-        return "; ".join(dict.fromkeys(notices))
+        return tuple(dict.fromkeys(notices))
 
     def _must_hold(self, found: str | None, data: bytes) -> bool:
         """Whether more bytes are needed to determine the format of ``data``."""
@@ -312,6 +312,9 @@ class AudioInput:
             return _RawSource(self._raw_rate_hz), data
         if (name := foreign(data)) is not None:
             raise AudioError("bad_audio", f"this is {name}, and not {TITLES}")
+        why = f"this is not {TITLES}"
+        if is_synced(data):
+            return _EncodedSource(None, self._decoders, why), data
         judged = data[: self._judged_bytes]
         if self._raw_rate_hz is not None and raw_pcm.is_plausible(judged):
             self.took_raw = True
@@ -319,7 +322,6 @@ class AudioInput:
         if (frames := find_frames(data)) is not None:
             container, offset = frames
             return _EncodedSource(container, self._decoders), data[offset:]
-        why = f"this is not {TITLES}"
         if self._raw_rate_hz is not None:
             form = raw_pcm.other_form(judged)
             why += ", and no 16-bit PCM: "
@@ -351,8 +353,10 @@ class _Source:
     """``finish`` has further PCM."""
     rest: bytes = b""
     """The first bytes of a file of another container, found behind this one."""
-    notice: str = ""
-    """The part of it that was used, if not all; known at the end."""
+
+    def __init__(self) -> None:
+        self.notices: list[Notice] = []
+        """What was not used of it; known at the end."""
 
     def continues(self, found: Container, data: bytes) -> bool:
         """Whether ``data``, which looks like the beginning of a container, continues this one."""
@@ -394,6 +398,7 @@ class _RawSource(_Source):
     """``judged``: refuse samples of another form, once there is sound."""
 
     def __init__(self, sample_rate_hz: int, *, judged: bool = False) -> None:
+        super().__init__()
         self._resampler = _Resampler(sample_rate_hz)
         self._form = raw_pcm.FormJudge(sample_rate_hz) if judged else None
         self.half_sample = b""
@@ -421,6 +426,7 @@ class _WavSource(_Source):
     container = "wav"
 
     def __init__(self, decoders: DecoderPool) -> None:
+        super().__init__()
         self._decoders = decoders
         self._reader = WavReader()
         self._resampler = _Resampler(SAMPLE_RATE_HZ)
@@ -437,16 +443,19 @@ class _WavSource(_Source):
                 data = other.data
             else:
                 return self._converted(pieces)
-        return await self._other.feed(data, samples_left)
+        pcm = await self._other.feed(data, samples_left)
+        self.rest = self._other.rest
+        return pcm
 
     async def finish(self, samples_left: int) -> bytes:
         if self._other is not None:
             pcm = await self._other.finish(samples_left)
-            self.more = self._other.more
+            self.more, self.rest = self._other.more, b""
             return pcm
         self.rest = b""
         pcm = self._resampler.convert(self._reader.finish()) + self._resampler.flush()
-        self.notice = self._reader.notice
+        if self._reader.notice:
+            self.notices = [_loudest_only(self._reader.notice)]
         return self._checked(pcm)
 
     def _converted(self, pieces: list[WavPcm]) -> bytes:
@@ -476,7 +485,7 @@ class _WavSource(_Source):
     async def close(self) -> None:
         if self._other is not None:
             await self._other.close()
-            self.notice = self._other.notice
+            self.notices = self._other.notices
 
     def _convert(self, sample_rate_hz: int, pcm: bytes) -> bytes:
         flushed = b""
@@ -490,6 +499,10 @@ KEEPS_HEADER: Final = frozenset({"wv", "ape", "flac"})
 """Containers that may start with the header of the file that was compressed."""
 
 
+UNKNOWN_BYTES_MAX: Final = 2_048
+"""Fewer bytes behind a file, such as padding, are no audio."""
+
+
 class _EncodedSource(_Source):
     """``container`` None: libavformat looks for it. ``unknown``: the error message if it finds
     none."""
@@ -497,13 +510,14 @@ class _EncodedSource(_Source):
     def __init__(
         self, container: Container | None, decoders: DecoderPool, unknown: str = ""
     ) -> None:
+        super().__init__()
         self.container = container
         self._decoders = decoders
         self._unknown = unknown
         self._stream: EncodedStream | None = None
         self._heard = False
         self._pages = OggPages() if container == "ogg" else None
-        self._next = NextFile(container) if container in NextFile.CONTAINERS else None
+        self._next = NextFile(container)
 
     def continues(self, found: Container, data: bytes) -> bool:
         if not self._heard and self.container in KEEPS_HEADER and found in ("wav", "aiff"):
@@ -515,8 +529,10 @@ class _EncodedSource(_Source):
         return self.ended and (self._pages is None or not b"OggS".startswith(data[:4]))
 
     async def feed(self, data: bytes, samples_left: int) -> bytes:
-        if self._next is not None:
-            data, self.rest = self._next.feed(data)
+        data, self.rest = self._next.feed(data)
+        return await self._decode(data, samples_left)
+
+    async def _decode(self, data: bytes, samples_left: int) -> bytes:
         if not data:
             return b""
         opening = b""
@@ -531,14 +547,13 @@ class _EncodedSource(_Source):
             raise self._named(error) from error
         self._heard = self._heard or bool(pcm)
         self.ended = self._stream.ended
-        if self._pages is not None and self._pages.feed(data):
+        if self._pages is not None and self._pages.feed(data) and not self._next.held:
             pcm += await self.finish_all(samples_left - len(pcm) // BYTES_PER_SAMPLE)
         return pcm
 
     async def finish(self, samples_left: int) -> bytes:
-        self.rest = b""
-        held, self._next = b"" if self._next is None else self._next.held, None
-        pcm = await self.feed(held, samples_left) if held else b""
+        held, self._next.held = self._next.held, b""
+        pcm = await self._decode(held, samples_left)
         self.ended = True
         if self._stream is None:
             return pcm
@@ -555,14 +570,25 @@ class _EncodedSource(_Source):
 
     async def close(self) -> None:
         stream, self._stream = self._stream, None
-        if stream is not None:
-            self.notice = stream.notice or self.notice
-            await stream.close()
+        if stream is None:
+            return
+        await stream.close()
+        if stream.notice:
+            self.notices.append(_loudest_only(stream.notice))
+        unknown_bytes = self._next.unknown_bytes
+        if unknown_bytes > UNKNOWN_BYTES_MAX:
+            title = "" if self.container is None else f"{BY_CONTAINER[self.container].title} "
+            message = f"{unknown_bytes} bytes in or behind the {title}file are no part of it"
+            self.notices.append(Notice("unknown_data", message))
 
     def _named(self, error: AudioError) -> AudioError:
         if self._unknown and error.code == "bad_audio" and not error.pcm:
             return AudioError(error.code, self._unknown)
         return error
+
+
+def _loudest_only(message: str) -> Notice:
+    return Notice("loudest_only", message)
 
 
 class _Resampler:

@@ -8,10 +8,26 @@ boxes, WebM by the size of its segment, MP3 by its Xing header, FLAC by its last
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Final
 
-from gateway.audio.formats import Container, sniff
+from gateway.audio.file_units import (
+    HEAD_BYTES,
+    IncompleteError,
+    Unit,
+    UnitReader,
+    ebml_size,
+    reader,
+    tag_bytes,
+)
+from gateway.audio.formats import (
+    FRAME_FIRST_BYTE,
+    SNIFF_BYTES_MAX,
+    Container,
+    repeats,
+    sniff,
+)
 from gateway.audio.frames import flac_frame, mp3_frame
 
 WHOLE_FILE_BYTES_MAX: Final = 2 << 20
@@ -57,25 +73,14 @@ def _is_whole_mp4(data: bytes) -> bool:
 
 
 def _is_whole_matroska(data: bytes) -> bool:
-    header, offset = _ebml_size(data, len(_EBML_HEADER))
+    header, offset = ebml_size(data, len(_EBML_HEADER))
     if header is None:
         return False
     offset += header
     if data[offset : offset + 4] != _EBML_SEGMENT:
         return False
-    segment, offset = _ebml_size(data, offset + 4)
+    segment, offset = ebml_size(data, offset + 4)
     return segment is not None and offset + segment == len(data)
-
-
-def _ebml_size(data: bytes, offset: int) -> tuple[int | None, int]:
-    """A size at ``offset`` (RFC 8794), None if it is unknown, and the offset behind it."""
-    first = data[offset] if offset < len(data) else 0
-    length = 9 - first.bit_length()
-    if not first or offset + length > len(data):
-        return None, offset
-    value = int.from_bytes(data[offset : offset + length], "big") & ((1 << 7 * length) - 1)
-    unknown = value == (1 << 7 * length) - 1
-    return (None if unknown else value), offset + length
 
 
 def _is_whole_mp3(data: bytes) -> bool:
@@ -150,55 +155,144 @@ def _crc_16_of(byte: int) -> int:
 _CRC_16: Final = tuple(map(_crc_16_of, range(256)))
 
 
+_BEGINNING: Final = re.compile(
+    rb"R(?:IFF|F64|IFX).{4}(?:WAVE|AVI )|FORM.{4}AIF[FC]|fLaC[\x00\x80]\x00\x00\x22"
+    rb"|OggS\x00\x02\x00{8}|\x1a\x45\xdf\xa3(?:[\x80-\xff]|\x01\x00{6}.)\x42\x86"
+    rb"|ID3[\x02-\x04]\x00[\x00-\xf0][\x00-\x7f]{4}[A-Z\x00]|\x00\x00[\x00\x01].ftyp[ -~]{4}"
+    rb"|#!AMR(?:-WB)?\n|caff\x00\x01\x00\x00desc|\.snd\x00\x00.{6}\x00\x00\x00."
+    rb"|FLV\x01[\x01\x04\x05]\x00\x00\x00\x09|wvpk.{4}[\x02-\x10]\x04|TTA1[\x01\x02]\x00"
+    rb"|MAC .\x0f|\.RMF\x00\x00\x00\x12|Creative Voice File\x1a|NIST_1A\n"
+    rb"|\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9|riff\x2e\x91\xcf\x11\xa5\xd6",
+    re.DOTALL,
+)
+"""Beginnings of the containers that messages name. They are longer than those of ``sniff``,
+because four bytes are found by chance anywhere in a long stream."""
+_BEGINNING_BYTES_MAX: Final = 20
+_TAG_BYTES_MAX: Final = 1 << 20
+"""A longer tag is the beginning of a file, whatever follows it."""
+_UNIT_BYTES_MIN: Final = 16
+_WITHOUT_SYNC: Final = frozenset({"amr", "au", "aiff", "caf", "w64", "voc", "wav"})
+"""Their decoders take all bytes for audio. Others find the next intact unit."""
+_OF_FRAMES: Final = frozenset({"mp3", "aac"})
+_WITHOUT_FRAMES: Final = frozenset(
+    {"flac", "au", "aiff", "caf", "w64", "voc", "nistsphere", "ircam", "epaf", "pvf", "sox", "avr"}
+)
+"""Others may hold the frames of MP3 or AAC, with which a file without a tag begins."""
+
+
 class NextFile:
-    """Finds where another file follows an AIFF, AU or MP4 file. Other containers have no end that
-    differs from damage, or decoders that read on."""
+    """Finds where another file follows one: where a unit of it ends (``file_units``). If its units
+    have no known length, or are damaged, it searches for the beginning of a file.
 
-    CONTAINERS: Final = frozenset({"aiff", "au", "mov"})
-    _HEAD_BYTES: Final = 16
+    ``container`` None: it is unknown.
+    """
 
-    def __init__(self, container: Container) -> None:
+    def __init__(self, container: Container | None) -> None:
         self._container = container
-        self._left: int | None = 0
-        """Bytes up to where a box or another file begins; None: unknown."""
+        self._read: UnitReader | None = None
+        """None: search."""
+        self._begun = False
+        self._left = 0
+        """Bytes up to where a unit or another file begins."""
         self.held = b""
-        """The beginning of a box or file, too short to distinguish them."""
+        """The beginning of a unit or file, too short to distinguish them."""
         self._has_audio = False
+        self._lost_at: int | None = None
+        """Where in the bytes fed now the units end, and no file begins."""
+        self.unknown_bytes = 0
+        """Bytes other than zero behind that place, which may not be decoded."""
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """Take the next bytes. Returns those of this file, and those of the next."""
-        taken = bytearray()
         data, self.held = self.held + data, b""
-        while data and self._left is not None:
-            if self._left:
-                taken += data[: self._left]
-                passed = min(self._left, len(data))
-                data = data[passed:]
-                self._left -= passed
-                continue
-            if len(data) < self._HEAD_BYTES:
+        place = 0
+        if not self._begun:
+            if len(data) < HEAD_BYTES:
                 self.held = data
-                return bytes(taken), b""
-            if self._has_audio and self._begins_file(data[: self._HEAD_BYTES]):
-                return bytes(taken), data
-            self._left = self._length(data)
-        return bytes(taken + data), b""
+                return b"", b""
+            self._begun = True
+            self._read = reader(self._container, data)
+            place = int(self._read is None)
+        try:
+            end = self._walk(data, place)
+            rest = data[end:]
+        except _HoldError as hold:
+            end, rest, self.held = hold.place, b"", data[hold.place :]
+        own = data[:end]
+        if self._lost_at is not None:
+            unknown = own[self._lost_at :]
+            self.unknown_bytes += len(unknown) - unknown.count(0)
+            if self._container in _WITHOUT_SYNC:
+                own = own[: self._lost_at]
+            self._lost_at = 0
+        return own, rest
 
-    def _begins_file(self, head: bytes) -> bool:
+    def _walk(self, data: bytes, place: int) -> int:
+        """Return where another file begins in ``data``, or its length."""
+        while self._read is not None:
+            passed = min(self._left, len(data) - place)
+            place += passed
+            self._left -= passed
+            if place == len(data):
+                return place
+            if len(data) - place < _UNIT_BYTES_MIN:
+                raise _HoldError(place)
+            # Frames have no signature, so that this file's own come first.
+            is_frame = self._container in _OF_FRAMES and data.startswith(FRAME_FIRST_BYTE, place)
+            unit = self._unit(data, place) if is_frame else None
+            if unit is None and self._has_audio and self._begins_file(data, place):
+                return place
+            unit = unit or self._unit(data, place)
+            if unit is None:
+                self._read = None
+                self._lost_at = place if self._has_audio else None
+            else:
+                self._left = unit.length
+                self._has_audio = self._has_audio or unit.has_audio
+        return self._search(data, place)
+
+    def _unit(self, data: bytes, place: int) -> Unit | None:
+        assert self._read is not None
+        try:
+            unit = self._read(data, place)
+        except (IncompleteError, IndexError, struct.error) as error:
+            raise _HoldError(place) from error
+        length = 0 if unit else tag_bytes(data, place)
+        return Unit(length, has_audio=False) if length else unit
+
+    def _search(self, data: bytes, place: int) -> int:
+        for found in _BEGINNING.finditer(data, place):
+            if self._begins_file(data, found.start()):
+                return found.start()
+        if self._container in _WITHOUT_FRAMES:
+            begin = data.find(FRAME_FIRST_BYTE, place)
+            while begin >= 0:
+                if self._begins_file(data, begin):
+                    return begin
+                begin = data.find(FRAME_FIRST_BYTE, begin + 1)
+        raise _HoldError(max(place, len(data) - _BEGINNING_BYTES_MAX + 1))
+
+    def _begins_file(self, data: bytes, place: int) -> bool:
+        head = data[place : place + SNIFF_BYTES_MAX]
         found = sniff(head)
-        if found == "mov" == self._container:
-            return head[4:8] == b"ftyp"
-        return found not in (None, "undecided")
+        if found == "undecided":
+            raise _HoldError(place)
+        if found is None or (found == self._container and repeats(found, head)):
+            return False
+        if not head.startswith(b"ID3"):
+            return True
+        if self._container in _OF_FRAMES:  # Live streams have tags between their frames.
+            return False
+        length = tag_bytes(data, place)
+        behind = data[place + length : place + length + SNIFF_BYTES_MAX]
+        if length <= _TAG_BYTES_MAX and len(behind) < _UNIT_BYTES_MIN:
+            raise _HoldError(place)
+        return length > _TAG_BYTES_MAX or sniff(behind) is not None
 
-    def _length(self, data: bytes) -> int | None:
-        first, second, third = struct.unpack_from(">3I", data)
-        if self._container == "mov":
-            length = int.from_bytes(data[8:16], "big") if first == 1 else first
-            self._has_audio |= data[4:8] == b"mdat"
-            return length if length >= 8 else None
-        if self._has_audio:
-            return None
-        self._has_audio = True
-        if self._container == "aiff":
-            return 8 + second + (second & 1) if second > 4 else None
-        return second + third if third not in (0, 0xFFFFFFFF) else None
+
+class _HoldError(Exception):
+    """More bytes are needed to tell what begins at ``place``."""
+
+    def __init__(self, place: int) -> None:
+        super().__init__()
+        self.place = place

@@ -360,6 +360,8 @@ def repeats(container: Container, data: bytes) -> bool:
     """Whether ``data``, in which ``sniff`` finds ``container``, may continue such a stream."""
     if container == "mov":
         return data[4:8] != b"ftyp"
+    if container == "wv" and len(data) >= 28:  # Its first block: the first of sample 0.
+        return any(data[16:20]) or not data[25] & 8
     return BY_CONTAINER[container].repeats and not data.startswith(b"ID3")
 
 

@@ -1,7 +1,8 @@
-"""Core: frame headers of formats that need no container: MP3, AAC in ADTS, FLAC.
+"""Core: frame headers of formats that need no container: MP3, AAC in ADTS, FLAC; and the sync
+words of others.
 
-A parser returns what all frames of a stream share, and the frame's length in bytes; None if the
-bytes are no frame header.
+A parser of frames returns what all frames of a stream share, and the frame's length in bytes; None
+if the bytes are no frame header.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ _RATES_HZ: Final = {
 }
 _AAC_RATES: Final = 13
 _ADTS_HEADER_BYTES: Final = 7
+TS_PACKET_BYTES: Final = 188
+TS_SYNC: Final = b"G"
+_TS_BEGINNINGS: Final = (b"G\x40\x00", b"G\x40\x11")
+"""Of files: their first packet is a table."""
 
 
 def mp3_frame(header: bytes) -> tuple[tuple[int, int, int], int] | None:
@@ -66,6 +71,19 @@ def flac_frame(data: bytes) -> bool:
     length += {6: 1, 7: 2}.get(data[2] >> 4, 0)
     length += {12: 1, 13: 2, 14: 2}.get(data[2] & 15, 0)
     return len(data) > length and _crc_8(data[:length]) == data[length]
+
+
+def is_synced(data: bytes) -> bool:
+    """Whether ``data`` begins with frames of AC-3, packets of MPEG-TS or AAC in LOAS, each with its
+    sync word."""
+    if data.startswith(b"\x0b\x77"):
+        length = data.find(b"\x0b\x77", 2)
+        return length > 0 and data.startswith(b"\x0b\x77", 2 * length)
+    if data.startswith(b"\x56") and len(data) > 3:
+        length = 3 + (int.from_bytes(data[1:3], "big") & 0x1FFF)
+        return data[1] >= 0xE0 and data[length : length + 1] == b"\x56"
+    syncs = data[: 2 * TS_PACKET_BYTES + 1 : TS_PACKET_BYTES]
+    return data.startswith(_TS_BEGINNINGS) and syncs == 3 * TS_SYNC
 
 
 def _crc_8(data: bytes) -> int:

@@ -30,6 +30,13 @@ WARM_UP_SAMPLES = 2 * SAMPLE_RATE_HZ
 """Audio before a segment's end that is decoded again on resume, to warm up speech detection."""
 
 
+class Notice(Struct, frozen=True):
+    """The audio is used, but not all of it, or not as it was meant."""
+
+    code: str
+    message: str
+
+
 class AudioDecoded(Struct, frozen=True, kw_only=True):
     """A decoded chunk, or a piece of a large one: mono s16le PCM at 16 kHz."""
 
@@ -50,8 +57,8 @@ class AudioDecoded(Struct, frozen=True, kw_only=True):
     raw PCM that begins with a whole sample."""
     tail_failure: Failure | None = None
     """The previous container was invalid at its end. This chunk is valid."""
-    notice: str = ""
-    """Which channel or track was used, if not all were, of the containers that ended."""
+    notices: tuple[Notice, ...] = ()
+    """What was not used of the containers that ended."""
 
 
 class DecoderFlushed(Struct, frozen=True, kw_only=True):
@@ -60,8 +67,8 @@ class DecoderFlushed(Struct, frozen=True, kw_only=True):
     tail: bytes
     more: bool = False
     """Further parts follow."""
-    notice: str = ""
-    """As ``AudioDecoded.notice``."""
+    notices: tuple[Notice, ...] = ()
+    """As ``AudioDecoded.notices``."""
 
 
 class Timeline:

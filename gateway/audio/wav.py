@@ -134,8 +134,10 @@ class WavReader:
         self._pad_bytes = 0
         """RIFF chunks of odd length are followed by one byte."""
         self._header_bytes = 0
+        self._is_later = False
+        """Whether the current file follows another one."""
         self.rest = b""
-        """The first bytes of a file of another container, found behind this one."""
+        """The first bytes of a file that this reader cannot read, found behind another one."""
         self.fault: AudioError | None = None
         """The error of bytes behind the audio that are no audio."""
 
@@ -239,6 +241,10 @@ class WavReader:
         if self.format is None:
             form = _BIG_ENDIAN_NAME if self._order == "big" else b"RIFF"
             head = form + b"\xff\xff\xff\xffWAVEfmt " + length.to_bytes(4, self._order) + body
+            if self._is_later:
+                self._end_with(head + self._buffer)
+                self._expect = _Expect.TRAILER
+                return
             raise OtherCodecError(head + self._buffer)
         if self.format.channels > 1:
             self._downmix = Downmix(self.format.channels, self.format.sample_rate_hz)
@@ -254,9 +260,10 @@ class WavReader:
             self._pad_bytes = 0
         head = bytes(self._buffer[:12])
         if head[:4] in _RIFF_NAMES and head[8:] == b"WAVE":
+            self._is_later = True
             self._expect = _Expect.RIFF
         elif sniff(head) not in (None, "undecided"):
-            self._end_with(bytes(self._buffer))
+            self._end_with(self._buffer)
         elif _looks_like_chunk(head, self._order):
             length = int.from_bytes(head[4:8], self._order)
             del self._buffer[:8]
@@ -277,7 +284,7 @@ class WavReader:
         assert self.format is not None
         data = bytes(self._buffer[: self._judged_bytes])
         if sniff(data) not in (None, "undecided"):
-            self._end_with(bytes(self._buffer))
+            self._end_with(self._buffer)
             return False
         whole = data[: len(data) // self.format.frame_bytes * self.format.frame_bytes]
         samples = to_s16_scale(whole, self.format).reshape(-1, self.format.channels)[:, 0]
@@ -289,8 +296,8 @@ class WavReader:
         self._data_bytes_left = None
         return True
 
-    def _end_with(self, rest: bytes) -> None:
-        self.rest = rest
+    def _end_with(self, rest: bytes | bytearray) -> None:
+        self.rest = bytes(rest)
         self._buffer.clear()
 
     def _skip_short_trailer(self) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec.structs import asdict, replace
 from websockets.frames import CloseCode
 
-from gateway.audio.timeline import AudioDecoded, DecoderFlushed, samples_to_ms
+from gateway.audio.timeline import AudioDecoded, DecoderFlushed, Notice, samples_to_ms
 from gateway.session import events as e
 from gateway.session.chunks import ChunkLedger
 from gateway.session.delivery import Delivery
@@ -318,7 +318,7 @@ class Session:
     # ------------------------------------------------------------------------------------ the audio
 
     def _append(self, event: AudioDecoded, now_s: float) -> Actions:
-        self._note(event.notice)
+        self._note(event.notices)
         self._segmenter.append(self._decoding[0], event)
         self._more = event.more
         assert self.start is not None
@@ -384,7 +384,7 @@ class Session:
         return [e.FlushDecoder()]
 
     def _append_last(self, event: DecoderFlushed, _now_s: float) -> Actions:
-        self._note(event.notice)
+        self._note(event.notices)
         self._more = event.more
         self._segmenter.finish(event.tail, more=event.more)
         return []
@@ -395,11 +395,12 @@ class Session:
         self._note_audio_failure(event)
         return self.delivery.send(e.Problem(code=event.code, message=event.message))
 
-    def _note(self, notice: str) -> None:
-        """Add a notice about the used part of the audio to the final result."""
-        warning = e.SessionWarning(code="loudest_only", message=notice)
-        if notice and warning not in self._warnings and len(self._warnings) < WARNINGS_MAX:
-            self._warnings.append(warning)
+    def _note(self, notices: Iterable[Notice]) -> None:
+        """Add notices about the audio that was used to the final result."""
+        for notice in notices:
+            warning = e.SessionWarning(code=notice.code, message=notice.message)
+            if warning not in self._warnings and len(self._warnings) < WARNINGS_MAX:
+                self._warnings.append(warning)
 
     def _segment_last(self, event: e.SpeechProbabilities, now_s: float) -> Actions:
         self.busy = self._more

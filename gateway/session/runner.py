@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol, get_args
 
 import structlog
@@ -26,7 +26,7 @@ from websockets.frames import CloseCode
 from gateway.audio.audio_input import AudioInput
 from gateway.audio.file_ends import holds_whole_file
 from gateway.audio.formats import AudioError
-from gateway.audio.timeline import DecoderFlushed
+from gateway.audio.timeline import DecoderFlushed, Notice
 from gateway.audio.vad import VadEngine, VadOverloadedError, VadStream
 from gateway.session import events as e
 from gateway.session.core import Session
@@ -249,7 +249,7 @@ class SessionRunner:
             )
         except AudioError as error:
             return _failed(error)
-        self._log_notice(decoded.notice)
+        self._log_notices(decoded.notices)
         self._note_audio(len(decoded.tail) + len(decoded.pcm))
         return decoded
 
@@ -259,7 +259,7 @@ class SessionRunner:
             flushed = await self._audio.finish()
         except AudioError as error:
             return _failed(error)
-        self._log_notice(flushed.notice)
+        self._log_notices(flushed.notices)
         self._note_audio(len(flushed.tail))
         return flushed
 
@@ -268,10 +268,10 @@ class SessionRunner:
         AUDIO_SECONDS.inc(audio_s)
         self._services.note_audio(self.caller, audio_s)
 
-    def _log_notice(self, notice: str) -> None:
-        if notice:
-            session_id = self.session.session_id
-            self._log.info("audio_partly_used", session_id=session_id, message=notice)
+    def _log_notices(self, notices: Iterable[Notice]) -> None:
+        session_id = self.session.session_id
+        for notice in notices:
+            self._log.info("audio_partly_used", session_id=session_id, **structs.asdict(notice))
 
     async def _detect_speech(self, frames: bytes) -> list[float]:
         while True:

@@ -30,6 +30,7 @@ _FORMATS: Final[dict[str, tuple[str, str, str, dict[str, str]]]] = {
     "aac": ("adts", "aac", "fltp", {}),
     "aiff": ("aiff", "pcm_s16be", "s16", {}),
     "caf": ("caf", "pcm_s16be", "s16", {}),
+    "amr": ("amr", "libopencore_amrnb", "s16", {}),
     "wma": ("asf", "wmav2", "fltp", {}),
     "au": ("au", "pcm_mulaw", "s16", {}),
     "mkv": ("matroska", "aac", "fltp", {}),
@@ -54,7 +55,8 @@ _FORMATS: Final[dict[str, tuple[str, str, str, dict[str, str]]]] = {
     "rf64": ("wav", "pcm_s16le", "s16", {"rf64": "always"}),
 }
 _LAYOUTS: Final = {1: "mono", 2: "stereo"}
-_ONLY_RATE_HZ: Final = {"libopus": 48_000, "ac3": 48_000}
+_ONLY_RATE_HZ: Final = {"libopus": 48_000, "ac3": 48_000, "libopencore_amrnb": 8_000}
+_ONLY_BIT_RATE: Final = {"libopencore_amrnb": 12_200}
 CONTAINERS: Final = ("wav", *_FORMATS)
 
 
@@ -74,11 +76,13 @@ def encode(
 ) -> bytes:
     """``pcm`` (mono, 16 kHz) as a file: ``container`` is one of ``CONTAINERS``.
 
-    All ``channels`` carry the same sound. Opus has its own rate (48 kHz) inside webm and ogg,
-    whatever ``rate_hz`` says. ``live``: as a recorder writes it that cannot seek back.
+    All ``channels`` carry the same sound; AMR has one, at 8 kHz. Opus has its own rate (48 kHz)
+    inside webm and ogg, whatever ``rate_hz`` says. ``live``: as a recorder writes it that cannot
+    seek back.
     """
     if container == "wav":
         return _wav(resample(pcm, rate_hz), rate_hz, channels)
+    channels = 1 if container == "amr" else channels
     return encode_tracks([np.stack([pcm] * channels)], container, rate_hz, live=live)
 
 
@@ -95,7 +99,7 @@ def encode_tracks(
         for stream, track in zip(streams, tracks, strict=True):
             stream.layout = _LAYOUTS[len(track)]
             stream.format = sample_format
-            stream.bit_rate = 64_000 * len(track)
+            stream.bit_rate = _ONLY_BIT_RATE.get(codec, 64_000 * len(track))
         for stream, track in zip(streams, tracks, strict=True):
             resampler = av.AudioResampler(sample_format, _LAYOUTS[len(track)], rate_hz)
             for frame in [_frame(track), None]:

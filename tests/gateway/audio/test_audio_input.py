@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -520,19 +521,49 @@ async def heard(pool: DecoderPool, chunks: list[bytes]) -> tuple[bytes, list[Aud
     return pcm, errors
 
 
-@pytest.mark.parametrize("sizes", [[1 << 20], [640], [3_001, 77]])
+NAMED = {
+    name: encode(SPEECH[:9_600], name, 16_000, 1)
+    for name in ("wav", "webm", "mkv", "ogg", "flac", "mp3", "m4a", "fragmented mp4", "mov", "aac",
+                 "amr", "aiff", "caf", "wma", "au", "wav ima", "avi", "flv", "wv", "tta", "w64",
+                 "voc", "rm", "mp2", "ac3", "mpegts", "latm")
+}  # fmt: skip
+UNNAMED = ("ac3", "mpegts", "latm")
+"""Without a signature, and unknown to ``sniff``."""
+PAIRS = {
+    *itertools.product(NAMED, ("wav", "m4a", "mp3", "aac")),
+    *itertools.product(("flac", "ogg"), NAMED.keys() - UNNAMED),
+} - {("ac3", "aac"), ("latm", "aac")}
+
+
+@pytest.mark.parametrize("size", [333, 1 << 20])
+async def test_any_container_behind_any_other_is_heard(pool: DecoderPool, size: int) -> None:
+    for first, second in sorted(PAIRS):
+        pcm, errors = await heard(pool, sliced(NAMED[first] + NAMED[second], [size]))
+        assert not errors, (first, second)
+        assert 38_400 * 0.95 < len(pcm) < 38_400 * 1.4, (first, second)
+
+
 @pytest.mark.parametrize(
-    "names",
-    [("m4a", "m4a"), ("aiff", "aiff"), ("mp3", "mp3"), ("wav", "mp3"), ("wav", "flac"),
-     ("au", "m4a"), ("m4a", "wav")],
-)  # fmt: skip
-async def test_files_of_any_container_behind_each_other(
-    pool: DecoderPool, names: tuple[str, ...], sizes: list[int]
+    ("first", "second"),
+    [("wav", "wav ima"), ("webm", "mkv"), ("mkv", "webm"), ("m4a", "mov"), ("wv", "wv")],
+)
+async def test_the_next_file_may_have_the_same_container(
+    pool: DecoderPool, first: str, second: str
 ) -> None:
-    data = b"".join(encode(SPEECH, name, 16_000, 1) for name in names)
-    pcm, errors = await heard(pool, sliced(data, sizes))
-    assert not errors
-    assert len(pcm) > len(names) * 0.98 * 2 * len(SPEECH)
+    pcm, errors = await heard(pool, [NAMED[first] + encode(SPEECH[:9_600], second, 44_100, 2)])
+    assert not errors and len(pcm) >= 38_400 * 0.95
+
+
+@pytest.mark.parametrize("name", ["amr", "ogg", "webm", "m4a", "au"])
+async def test_noise_behind_a_file_is_named(pool: DecoderPool, name: str) -> None:
+    data = NAMED[name] + np.random.default_rng(1).bytes(40_000)
+    for size in (333, 1 << 20):
+        audio = AudioInput(16_000, pool, HOUR_MS)
+        decoded = await feed_all(audio, data, size)
+        last = await audio.finish()
+        notices = [*(notice for part in decoded for notice in part.notices), *last.notices]
+        assert [notice.code for notice in notices] == ["unknown_data"]
+        assert sum(len(part.pcm) for part in decoded) + len(last.tail) < 24_000
 
 
 @pytest.mark.parametrize("size", [64, 4_000, 1 << 20])

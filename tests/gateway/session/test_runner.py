@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from gateway.audio.formats import AudioError
-from gateway.audio.timeline import AudioDecoded, DecoderFlushed
+from gateway.audio.timeline import AudioDecoded, DecoderFlushed, Notice
 from gateway.audio.vad import VadOverloadedError
 from gateway.dialects.native import Native
 from gateway.session import events as e
@@ -151,7 +151,7 @@ async def test_audio_that_comes_at_the_end_is_taken_in_parts() -> None:
     gateway.audio.rest = [
         DecoderFlushed(tail=UTTERANCE, more=True),
         DecoderFlushed(tail=UTTERANCE, more=True),
-        DecoderFlushed(tail=speech(500), notice="n"),
+        DecoderFlushed(tail=speech(500), notices=(Notice("loudest_only", "n"),)),
     ]
     await runner.take(client, e.Finish(session_id="s"))
     await settle()
