@@ -65,7 +65,7 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
     """Comma-separated addresses and networks of reverse proxies, whose ``X-Forwarded-For``,
     ``-Proto`` and ``-Host`` are believed; ``*``: everybody's."""
     allowed_origins: str = ""
-    """Comma-separated web origins that may open a WebSocket, besides the gateway's; ``*``: all."""
+    """Comma-separated web origins that may use the gateway, besides its own; ``*``: all."""
 
     allowed_hosts: str = ""
     """Comma-separated names, besides those without a dot and the machine's, under which clients

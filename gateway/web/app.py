@@ -24,7 +24,7 @@ from gateway.web.host_check import HostCheck
 from gateway.web.jwt_tokens import JwtTokens
 from gateway.web.listen import add_listen
 from gateway.web.openai import add_transcriptions
-from gateway.web.origins import WebOrigins
+from gateway.web.origins import OriginCheck, WebOrigins
 from gateway.web.pages import add_pages
 from gateway.web.recognition import add_recognition
 from gateway.web.sessions import add_sessions
@@ -80,7 +80,7 @@ def create_app(
     )
     app.state.server = server
     answer_errors(app)
-    add_dialects(app, server, origins)
+    add_dialects(app, server)
     add_export(app)
     add_file_jobs(app, server, jobs)
     add_health(app, server, sources, guarded=guarded)
@@ -102,6 +102,7 @@ def create_app(
     else:
         # A page from a rebound name (DNS rebinding) has no token.
         app.add_middleware(HostCheck, names=host_names)
+    app.add_middleware(OriginCheck, origins=origins)
     app.add_middleware(Tolerance)
     if origins.names:
         app.add_middleware(CORSMiddleware, **origins.cors())

@@ -6,6 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.telemetry.metrics import REFUSED
+from gateway.web.errors import deny, error_response
+
+CODE = "origin_refused"
+MESSAGE = (
+    "this web origin may not connect: add it to ALLOWED_ORIGINS, or let the reverse proxy pass on "
+    "the header Host"
+)
+READING = ("GET", "HEAD", "OPTIONS")
+"""Methods that change nothing. A page cannot read their answers without CORS."""
 ANY = "*"
 DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 EXPOSED_HEADERS = ("Content-Disposition", "Retry-After", "X-Session-Id", "X-Warnings")
@@ -21,8 +34,8 @@ class WebOrigins:
         self.names: Sequence[str] = [_normalised(name) or name for name in given if name]
 
     def allow(self, headers: Mapping[str, str]) -> bool:
-        """Whether the page that opens a WebSocket may do so. Browsers send ``Origin``, and a page
-        of another site must not use the gateway in its visitor's name. Other clients send none.
+        """Whether the page that sends a request may do so. Browsers send ``Origin``, and a page of
+        another site must not use the gateway in its visitor's name. Other clients send none.
 
         A page is the gateway's own if its browser says so, or if it was loaded from the host that
         the client asked for. No page can set any of these headers.
@@ -52,6 +65,32 @@ class WebOrigins:
             "expose_headers": EXPOSED_HEADERS,
             "max_age": PREFLIGHT_S,
         }
+
+
+class OriginCheck:
+    """ASGI middleware that refuses WebSockets, and requests that may change something, to pages
+    of other origins. A browser sends a form or a file for any page without asking first. It asks
+    before it sends a token that the page knows, so that request was allowed already."""
+
+    def __init__(self, app: ASGIApp, origins: WebOrigins) -> None:
+        self._app = app
+        self._origins = origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not _is_sent_unasked(scope) or self._origins.allow(Headers(scope=scope)):
+            await self._app(scope, receive, send)
+            return
+        REFUSED.labels(CODE).inc()
+        await deny(error_response(scope["path"], 403, CODE, MESSAGE), scope, receive, send)
+
+
+def _is_sent_unasked(scope: Scope) -> bool:
+    """Whether a browser may send this request for any page, and it may change something."""
+    if scope["type"] != "http" or scope["method"] in READING:
+        return bool(scope["type"] == "websocket")
+    authorization = Headers(scope=scope).get("authorization", "")
+    # A password may be one that the browser has stored.
+    return not authorization or authorization.lower().startswith("basic ")
 
 
 def _normalised(origin: str) -> str | None:

@@ -1,8 +1,8 @@
 """The WebSocket routes of all dialects, and the checks before a connection is accepted.
 
-A refusal is an ordinary HTTP answer: 404 for an unknown path, 403 for a web origin that is not
-allowed, 400 for a query that is invalid in the dialect, 503 with ``Retry-After`` if the gateway
-admits no further session, 429 if the token has reached a limit.
+A refusal is an ordinary HTTP answer: 404 for an unknown path, 400 for a query that is invalid in
+the dialect, 503 with ``Retry-After`` if the gateway admits no further session, 429 if the token has
+reached a limit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from gateway.telemetry import metrics
 from gateway.web.caller import caller_of, tenant_of
 from gateway.web.description import SYSTEM
 from gateway.web.errors import deny, error_response, refused
-from gateway.web.origins import WebOrigins
 from gateway.web.parameters import WARNS_OF_UNKNOWN
 from gateway.web.schemas import AdmissionAnswer, ProblemAnswer
 from gateway.web.websocket import WebSocketConnection
@@ -34,16 +33,12 @@ offer a token as a subprotocol (``gateway.web.auth``) offer one of the others as
 browsers require that the server accepts one of their offers."""
 
 ADMISSION = "/api/v1/admission"
-ORIGIN_REFUSED = (
-    "this web origin may not connect: add it to ALLOWED_ORIGINS, or let the reverse proxy pass on "
-    "the header Host"
-)
 
 
-def add_dialects(app: FastAPI, server: Server, origins: WebOrigins) -> None:
+def add_dialects(app: FastAPI, server: Server) -> None:
     """Mount every dialect at its path. A WebSocket at any other path gets 404."""
     for path, new_dialect in DIALECTS.items():
-        _mount(app, server, origins, path, new_dialect)
+        _mount(app, server, path, new_dialect)
     app.router.default = _NoSuchPath(app.router.default)
 
     @app.get(
@@ -69,16 +64,9 @@ def add_dialects(app: FastAPI, server: Server, origins: WebOrigins) -> None:
         return refused(ADMISSION, refusal) if refusal is not None else {"admitted": True}
 
 
-def _mount(
-    app: FastAPI, server: Server, origins: WebOrigins, path: str, new_dialect: NewDialect
-) -> None:
+def _mount(app: FastAPI, server: Server, path: str, new_dialect: NewDialect) -> None:
     @app.websocket(path)
     async def recognise(websocket: WebSocket) -> None:
-        if not origins.allow(websocket.headers):
-            metrics.REFUSED.labels("origin_refused").inc()
-            response = error_response(path, 403, "origin_refused", ORIGIN_REFUSED)
-            await websocket.send_denial_response(response)
-            return
         offered = websocket.scope.get("subprotocols", [])
         query = parse_qs(websocket.url.query, keep_blank_values=True)
         try:

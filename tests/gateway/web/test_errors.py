@@ -75,20 +75,20 @@ def test_a_refusal_has_the_form_of_its_path(path: str, body: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize(
-    ("path", "keys"),
+    ("path", "headers", "status", "keys"),
     [
-        ("/v1/nothing", {"error"}),
-        ("/v1/realtime", {"error"}),
-        ("/v1/listen", {"err_code", "err_msg", "request_id"}),
+        ("/v1/nothing", {}, 404, {"error"}),
+        ("/v1/realtime", {"Origin": "http://there"}, 403, {"error"}),
+        ("/v1/listen", {"Origin": "http://there"}, 403, {"err_code", "err_msg", "request_id"}),
     ],
 )
 def test_websockets_of_v1_are_refused_in_the_form_of_their_path(
-    client: TestClient, path: str, keys: set[str]
+    client: TestClient, path: str, headers: dict[str, str], status: int, keys: set[str]
 ) -> None:
     with pytest.raises(WebSocketDenialResponse) as refusal:  # noqa: SIM117
-        with client.websocket_connect(path, headers={"Origin": "http://there"}):
+        with client.websocket_connect(path, headers=headers):
             pass
-    assert refusal.value.status_code == (404 if path == "/v1/nothing" else 403)
+    assert refusal.value.status_code == status
     assert refusal.value.json().keys() == keys
 
 

@@ -132,3 +132,41 @@ def test_with_any_origin_no_page_uses_the_credentials_of_a_browser() -> None:
         # Browsers send no stored password, and show no answer to one, with these headers.
         assert answer.headers["Access-Control-Allow-Origin"] == "*"
         assert "Access-Control-Allow-Credentials" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/audio/transcriptions"),
+        ("POST", "/v1/listen"),
+        ("POST", "/recognition"),
+        ("POST", "/api/v1/asr/submit"),
+        ("DELETE", "/api/v1/session/a"),
+    ],
+)
+def test_pages_of_other_sites_change_nothing(method: str, path: str) -> None:
+    """A form or ``fetch`` in mode ``no-cors`` sends them without a preflight."""
+    app = create_app(cast(Server, SimpleNamespace()), {})
+    sending = TestClient(app, base_url="http://localhost:8080", raise_server_exceptions=False)
+
+    def status(**headers: str) -> int:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        return sending.request(method, path, headers=sent).status_code
+
+    assert status(origin="https://evil") == 403
+    assert status(origin="null") == 403
+    assert status(origin="https://evil", authorization="Basic YTpi") == 403
+    # Its own pages, clients that are no browser, and pages that know a token.
+    assert status(origin="http://localhost:8080") != 403
+    assert status(origin="https://proxied", sec_fetch_site="same-origin") != 403
+    assert status() != 403
+    assert status(origin="chrome-extension://a", authorization="Bearer any") != 403
+
+
+def test_a_refused_page_is_told_the_setting() -> None:
+    app = create_app(cast(Server, SimpleNamespace()), {})
+    answer = TestClient(app, base_url="http://localhost").post(
+        "/v1/audio/transcriptions", headers={"Origin": "https://evil"}
+    )
+    error = answer.json()["error"]
+    assert error["code"] == "origin_refused" and "ALLOWED_ORIGINS" in error["message"]

@@ -18,7 +18,6 @@ from gateway.dialects.registry import DIALECTS
 from gateway.server import Server
 from gateway.storage.callers import Caller
 from gateway.web.app import create_app
-from gateway.web.origins import WebOrigins
 from gateway.web.upgrade import add_dialects
 from tests.gateway.web.endpoints import endpoint
 
@@ -42,7 +41,7 @@ def test_a_query_that_the_dialect_refuses_is_400_before_the_upgrade(
 
     monkeypatch.setitem(DIALECTS, "/vosk", new_dialect)
     app = FastAPI()
-    add_dialects(app, cast(Server, SimpleNamespace()), WebOrigins(""))
+    add_dialects(app, cast(Server, SimpleNamespace()))
     address = "/vosk?a=1&a=%E4%BA%8C&b="
     with pytest.raises(WebSocketDenialResponse) as refusal:  # noqa: SIM117
         with TestClient(app).websocket_connect(address):
