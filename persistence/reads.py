@@ -209,6 +209,23 @@ class SessionReader:
 
         return await self._read_own(read) if "\0" not in session_id else None
 
+    async def owner_state(self, session_id: str, tenant: str) -> Row | None:
+        """Return the part of ``resume_state`` that says which gateway has the session. It takes
+        the same time for a session of any length.
+
+        Raises:
+            StoreUnavailable: if there is no answer within ``READ_TIMEOUT_S``.
+        """
+        if "\0" in session_id:
+            return None
+        parameters = {"session_id": session_id, "tenant": tenant}
+        found = await self._read_own(
+            lambda connection, own: _named_rows(
+                connection, _RESUME_STATE.format(own=own), parameters
+            )
+        )
+        return found[0] if found else None
+
     async def resume_state(self, session_id: str, tenant: str) -> Row | None:
         """Return what a gateway needs to resume the session, centroids of its speakers included;
         None: unknown, or of another tenant. A session whose start is not stored belongs to nobody.

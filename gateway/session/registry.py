@@ -192,7 +192,7 @@ class SessionRegistry:
         """Have other gateways end the session, if one of them runs it. Its rows are deleted in any
         case; while the database is unavailable, it ends there with its client's connection."""
         try:
-            stored = await self._reader.resume_state(session_id, tenant)
+            stored = await self._reader.owner_state(session_id, tenant)
         except StoreUnavailable:
             return
         if stored is not None and stored["status"] == "active":

@@ -136,32 +136,32 @@ def _labels_of(results: Sequence[Result], labels: Mapping[int, int]) -> tuple[in
     return tuple(labels.get(result.seq, UNKNOWN) for result in results) if labels else ()
 
 
-def answer_without_claim(
-    stored: dict[str, Any] | None, shown_hash: str
-) -> ResumePoint | e.Problem | None:
-    """The answer to a client whose token has ``shown_hash``, from the session's stored rows. None:
-    the gateway must claim the session first."""
+def is_refused(stored: dict[str, Any] | None, shown_hash: str) -> bool:
+    """Whether a client whose token has ``shown_hash`` may not resume the session, by
+    ``SessionReader.owner_state``."""
     if stored is None:
-        return None
-    if stored["status"] == "deleted":
-        return NOT_RESUMABLE
-    if stored["started"] and not same_hash(stored["resume_token_hash"], shown_hash):
-        return NOT_RESUMABLE
-    if stored["started"] and is_complete(stored):
-        return resume_point_of(stored, stored["generation"])
-    return None
+        return False
+    wrong_token = stored["started"] and not same_hash(stored["resume_token_hash"], shown_hash)
+    return stored["status"] == "deleted" or wrong_token
+
+
+def needs_claim(stored: dict[str, Any] | None) -> bool:
+    """Whether a gateway must claim the session first: nothing more is stored of a complete one."""
+    return stored is None or not (stored["started"] and is_complete(stored))
 
 
 def answer_after_claim(
     stored: dict[str, Any] | None, shown_hash: str, generation: int, gateway_id: str
 ) -> ResumePoint | e.Problem:
-    """The answer once the claim of ``gateway_id`` for ``generation`` is stored."""
+    """The answer once the claim of ``gateway_id`` for ``generation`` is stored, or without one for
+    a session that needs none."""
     if stored is None:
         return UNAVAILABLE
-    if (answer := answer_without_claim(stored, shown_hash)) is not None:
-        return answer
-    if (stored["generation"], stored["gateway_id"]) != (generation, gateway_id):
+    if is_refused(stored, shown_hash):
+        return NOT_RESUMABLE
+    claimed = (stored["generation"], stored["gateway_id"]) == (generation, gateway_id)
+    if needs_claim(stored) and not claimed:
         return UNAVAILABLE  # Another gateway has claimed it in the meantime.
     if not stored["started"]:
         return ResumePoint(generation=generation)
-    return resume_point_of(stored, generation)
+    return resume_point_of(stored, stored["generation"])

@@ -19,7 +19,8 @@ from gateway.session.resume import (
     UNAVAILABLE,
     ResumePoint,
     answer_after_claim,
-    answer_without_claim,
+    is_refused,
+    needs_claim,
     token_hash,
 )
 from gateway.telemetry.metrics import TAKEOVERS
@@ -29,6 +30,11 @@ from wire.records import RESUMED_RECORD_SEQ, SessionResumed, to_body
 
 TAKEOVER_S = 5.0
 """Deadline for storing the claim and reading the session; then ``resume_unavailable``."""
+TAKEOVERS_MAX = 16
+"""Takeovers at the same time. After a gateway is lost, its sessions arrive together: if all of them
+waited for the database at once, most would reach the deadline, and all begin again."""
+QUEUE_S_MAX = 10.0
+"""Longest wait for the takeovers before; then ``resume_unavailable``."""
 CLAIM_RESEND_S = 1.0
 """Interval at which a claim is sent until it is stored."""
 
@@ -49,6 +55,7 @@ class Takeover:
         self._send = send
         self._send_again = send_again
         self._claims: dict[str, tuple[int, asyncio.Event]] = {}
+        self._free = asyncio.Semaphore(TAKEOVERS_MAX)
 
     def note_stored(self, keys: Iterable[StoredKey]) -> None:
         for key in keys:
@@ -69,7 +76,8 @@ class Takeover:
             return UNAVAILABLE  # The client has made two requests at once.
         self._claims[session_id] = (-1, asyncio.Event())
         try:
-            async with asyncio.timeout(TAKEOVER_S):
+            async with asyncio.timeout(QUEUE_S_MAX) as deadline, self._free:
+                deadline.reschedule(asyncio.get_running_loop().time() + TAKEOVER_S)
                 taken = await self._take(session_id, token_hash(resume_token), tenant)
         except (StoreUnavailable, TimeoutError):
             taken = UNAVAILABLE
@@ -79,16 +87,17 @@ class Takeover:
         return taken
 
     async def _take(self, session_id: str, shown_hash: str, tenant: str) -> ResumePoint | e.Problem:
-        stored = await self._reader.resume_state(session_id, tenant)
+        stored = await self._reader.owner_state(session_id, tenant)
         if stored is None and await self._reader.exists(session_id):
             # It is another tenant's, unless it was stored between the two reads.
-            stored = await self._reader.resume_state(session_id, tenant)
+            stored = await self._reader.owner_state(session_id, tenant)
             if stored is None:
                 return NOT_RESUMABLE
-        if (answer := answer_without_claim(stored, shown_hash)) is not None:
-            return answer
+        if is_refused(stored, shown_hash):
+            return NOT_RESUMABLE
         generation = 1 if stored is None else stored["generation"] + 1
-        await self._claim(session_id, generation, shown_hash)
+        if needs_claim(stored):
+            await self._claim(session_id, generation, shown_hash)
         stored = await self._reader.resume_state(session_id, tenant)
         return answer_after_claim(stored, shown_hash, generation, self._gateway_id)
 

@@ -46,6 +46,20 @@ async def test_a_session_without_a_transcript_is_read_from_its_segments(
     assert session["status"] == state["status"] == "completed"
 
 
+async def test_the_owner_is_read_without_the_segments(database: str, reader: SessionReader) -> None:
+    store(database, "s", sent.started(), sent.segment(0, "one"))
+    owner = await reader.owner_state("s", DEFAULT_TENANT)
+    state = await reader.resume_state("s", DEFAULT_TENANT)
+    assert owner is not None and state is not None and len(state["segments"]) == 1
+    assert owner == {
+        name: value
+        for name, value in state.items()
+        if name not in ("segments", "speakers", "centroids")
+    }
+    for session_id, tenant in (("s", "acme"), ("unknown", DEFAULT_TENANT), ("\0", DEFAULT_TENANT)):
+        assert await reader.owner_state(session_id, tenant) is None
+
+
 async def test_a_whole_session(database: str, reader: SessionReader) -> None:
     failure = Failure(code="chunk_failed", message="three times")
     store(
@@ -304,6 +318,7 @@ async def test_each_read_finds_the_sessions_of_its_tenant_only(
     assert await reader.session(session_id, "acme") is not None
     assert await reader.status(session_id, "acme") == "completed"
     assert await reader.resume_state(session_id, "acme") is not None
+    assert await reader.owner_state(session_id, "acme") is not None
     for stranger in (DEFAULT_TENANT, "acm", "acme ", "", "%"):
         assert await reader.session(session_id, stranger) is None
         assert await reader.status(session_id, stranger) is None

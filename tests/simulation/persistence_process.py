@@ -88,6 +88,9 @@ class Reader:
         await asyncio.sleep(self._world.rng.uniform(0.0, 0.01))
         return state
 
+    async def owner_state(self, session_id: str, tenant: str) -> dict[str, Any] | None:
+        return await self.resume_state(session_id, tenant)
+
     async def exists(self, session_id: str) -> bool:
         await self._wait()
         return session_id in self._database.tables.sessions

@@ -18,7 +18,7 @@ TOKEN = "token"
 
 
 class Database:
-    """Answers ``resume_state`` with each of ``states`` in turn, then with the last one again."""
+    """Answers reads with each of ``states`` in turn, then with the last one again."""
 
     def __init__(self, *states: dict[str, Any] | Exception | None, taken: bool = False) -> None:
         self._states = list(states)
@@ -29,6 +29,8 @@ class Database:
         if isinstance(state, Exception):
             raise state
         return state
+
+    owner_state = resume_state
 
     async def exists(self, _session_id: str) -> bool:
         return self.taken
@@ -211,3 +213,47 @@ async def test_a_session_that_is_stored_between_two_reads_is_no_other_tenants() 
     database = Database(None, stored(), claimed, taken=True)
     point = await takeover(database, Bus()).take("s", TOKEN, DEFAULT_TENANT)
     assert point == ResumePoint(generation=1, resumed=True, started_at_ms=1_000)
+
+
+class SlowDatabase(Database):
+    """Reads take a turn of the event loop, and are counted."""
+
+    def __init__(self) -> None:
+        super().__init__(stored(status="completed", chunk_count=1, duration_ms=900))
+        self.reading = self.reading_max = 0
+
+    async def owner_state(self, _session_id: str, _tenant: str) -> dict[str, Any] | None:
+        self.reading += 1
+        self.reading_max = max(self.reading, self.reading_max)
+        await asyncio.sleep(0.001)
+        self.reading -= 1
+        return await self.resume_state("", "")
+
+
+async def test_the_sessions_of_a_lost_gateway_are_taken_over_one_after_the_other() -> None:
+    database = SlowDatabase()
+    made = takeover(database, Bus())
+    taken = await asyncio.gather(
+        *(made.take(f"s{number}", TOKEN, DEFAULT_TENANT) for number in range(100))
+    )
+    assert all(isinstance(point, ResumePoint) for point in taken)
+    assert database.reading_max == t.TAKEOVERS_MAX
+
+
+async def test_a_takeover_that_waits_too_long_for_others_is_unavailable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(t, "TAKEOVERS_MAX", 1)
+    monkeypatch.setattr(t, "QUEUE_S_MAX", 0.02)
+    monkeypatch.setattr(t, "TAKEOVER_S", 0.3)
+    bus = Bus(confirm_at=None)
+    made = takeover(Database(stored(), stored(generation=1, gateway_id="g2")), bus)
+    first = asyncio.create_task(made.take("s", TOKEN, DEFAULT_TENANT))
+    while not bus.sent:
+        await asyncio.sleep(0)
+    assert await made.take("other", TOKEN, DEFAULT_TENANT) is UNAVAILABLE
+    record = next(message for message in bus.sent if isinstance(message, Record))
+    made.note_stored([record.key])
+    assert isinstance(await first, ResumePoint)
+    complete = takeover(Database(stored(status="completed", chunk_count=1)), Bus())
+    assert isinstance(await complete.take("third", TOKEN, DEFAULT_TENANT), ResumePoint)
