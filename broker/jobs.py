@@ -12,9 +12,9 @@ from wire.messages import STREAMED_PARTIAL_MS, Job, pcm_duration_ms
 K = TypeVar("K")
 L = TypeVar("L")
 
-Place = Literal["live", "bulk", "retry", "exclusive", "partial", "assigned", "nowhere"]
+Location = Literal["live", "bulk", "retry", "exclusive", "partial", "assigned", "nowhere"]
 """One of the queues (``broker.queues``), a worker (``assigned``), or neither: before a job is
-queued, between two places, and after its end."""
+queued, between two queues, and after its end."""
 
 
 @dataclass(slots=True, eq=False)
@@ -30,7 +30,7 @@ class PendingJob:
     deadline_s: float
     model: str = ""
     """Served name of the model whose queue or worker has it."""
-    place: Place = "nowhere"
+    location: Location = "nowhere"
     attempts_lost: int = 0
     lost_by: set[bytes] = field(default_factory=set)
     """Workers that may have ended because of it: they held it when they became unreachable."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from broker import limits as limit
-from broker.jobs import PendingJob, Place
+from broker.jobs import Location, PendingJob
 
 
 @dataclass(slots=True, eq=False)
@@ -19,7 +19,7 @@ class _Flow:
     jobs: OrderedDict[int, PendingJob] = field(default_factory=OrderedDict)
 
 
-LATER: frozenset[Place] = frozenset({"bulk", "partial"})
+LATER: frozenset[Location] = frozenset({"bulk", "partial"})
 """Queues whose jobs wait for all others."""
 
 
@@ -142,8 +142,8 @@ class JobQueue:
         self._retries: OrderedDict[int, PendingJob] = OrderedDict()
         self._exclusive: OrderedDict[int, PendingJob] = OrderedDict()
         self._partials: OrderedDict[int, PendingJob] = OrderedDict()
-        self._lanes: dict[Place, FairQueue] = {"live": self._live, "bulk": self._bulk}
-        self._fifos: dict[Place, OrderedDict[int, PendingJob]] = {
+        self._lanes: dict[Location, FairQueue] = {"live": self._live, "bulk": self._bulk}
+        self._fifos: dict[Location, OrderedDict[int, PendingJob]] = {
             "exclusive": self._exclusive,
             "retry": self._retries,
             "partial": self._partials,
@@ -202,17 +202,17 @@ class JobQueue:
         self._add(entry, "exclusive" if alone else "retry")
 
     def move(self, entry: PendingJob, to: JobQueue) -> None:
-        """Move a queued job to the same place of another queue."""
-        place = entry.place
+        """Move a queued job to the same location of another queue."""
+        location = entry.location
         self.remove(entry)
-        to._add(entry, place)
+        to._add(entry, location)
 
     def remove(self, entry: PendingJob) -> None:
         """Remove a queued job. The caller assigns it or ends it."""
-        if entry.place in self._lanes:
-            self._lanes[entry.place].remove(entry)
+        if entry.location in self._lanes:
+            self._lanes[entry.location].remove(entry)
         else:
-            del self._fifos[entry.place][entry.job_id]
+            del self._fifos[entry.location][entry.job_id]
         self._removed(entry)
 
     @property
@@ -245,36 +245,36 @@ class JobQueue:
         due = self._live_since_bulk >= limit.BULK_EVERY_ASSIGNMENTS - 1
         return due and bool(self._bulk)
 
-    def _add(self, entry: PendingJob, place: Place) -> None:
-        assert entry.place == "nowhere"
-        entry.place = place
-        if place in self._lanes:
-            self._lanes[place].push(entry)
+    def _add(self, entry: PendingJob, location: Location) -> None:
+        assert entry.location == "nowhere"
+        entry.location = location
+        if location in self._lanes:
+            self._lanes[location].push(entry)
         else:
-            self._fifos[place][entry.job_id] = entry
+            self._fifos[location][entry.job_id] = entry
         self._length += 1
         self.audio_ms += entry.audio_ms
-        if place not in LATER:
+        if location not in LATER:
             self.urgent_audio_ms += entry.audio_ms
 
     def _removed(self, entry: PendingJob) -> PendingJob:
-        if entry.place not in LATER:
+        if entry.location not in LATER:
             self.urgent_audio_ms -= entry.audio_ms
-        entry.place = "nowhere"
+        entry.location = "nowhere"
         self._length -= 1
         self.audio_ms -= entry.audio_ms
         return entry
 
     def validate(self) -> None:
-        """Assert that all counts and places agree. For tests."""
+        """Assert that all counts and locations agree. For tests."""
         self._live.validate()
         self._bulk.validate()
         entries = list(self)
         assert len(entries) == len(self) == len({entry.job_id for entry in entries})
         assert self.audio_ms == sum(entry.audio_ms for entry in entries)
-        urgent = [entry.audio_ms for entry in entries if entry.place not in LATER]
+        urgent = [entry.audio_ms for entry in entries if entry.location not in LATER]
         assert (self.urgent_jobs, self.urgent_audio_ms) == (len(urgent), sum(urgent))
-        for place, lane in self._lanes.items():
-            assert all(entry.place == place for entry in lane)
-        for place, fifo in self._fifos.items():
-            assert all(entry.place == place for entry in fifo.values())
+        for location, lane in self._lanes.items():
+            assert all(entry.location == location for entry in lane)
+        for location, fifo in self._fifos.items():
+            assert all(entry.location == location for entry in fifo.values())

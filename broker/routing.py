@@ -263,7 +263,7 @@ class Broker:
             self._count("partial_late")
             return
         for partial in partials:
-            if partial.place == "partial":
+            if partial.location == "partial":
                 self.scheduler.drop(partial, "partial_superseded")
         if not self.scheduler.accept(identity, job, now_s):
             self._count("partial_overloaded")
@@ -486,7 +486,7 @@ class Broker:
             for entry in entries:
                 # Assigned jobs continue, for persistence and for a gateway that resumes the session
                 # and sends the job again.
-                if entry.place != "assigned":
+                if entry.location != "assigned":
                     self.scheduler.drop(entry, "gateway_lost")
         self.scheduler.expire(now_s)
         if now_s >= self._load_due_s:

@@ -86,9 +86,9 @@ class Scheduler:
 
     def _end(self, entry: PendingJob) -> None:
         self.jobs.remove(entry)
-        if entry.place == "assigned":
+        if entry.location == "assigned":
             entry.abandoned = True
-        elif entry.place != "nowhere":
+        elif entry.location != "nowhere":
             self.models[entry.model].queue.remove(entry)
 
     # ------------------------------------------------------------------------------ from workers
@@ -214,7 +214,7 @@ class Scheduler:
         while self._deadlines and self._deadlines[0][0] <= now_s:
             _, _, entry = heapq.heappop(self._deadlines)
             if entry in self.jobs:
-                begun = entry.attempt if entry.place == "assigned" else entry.attempts_lost
+                begun = entry.attempt if entry.location == "assigned" else entry.attempts_lost
                 self._fail(entry, answers.DEADLINE, attempt=begun)
 
     # ---------------------------------------------------------------------------------- dispatch

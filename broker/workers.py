@@ -228,10 +228,10 @@ class WorkerPool:
     def assign(self, worker: Worker, entry: PendingJob, now_s: float, *, exclusive: bool) -> None:
         streamed = self.is_streamed(worker, entry)
         assert worker.takes_streamed if streamed else worker.takes_jobs
-        assert entry.place == "nowhere"
+        assert entry.location == "nowhere"
         if not worker.held:
             worker.measured_s = now_s
-        entry.place = "assigned"
+        entry.location = "assigned"
         entry.worker = worker.identity
         entry.assigned_s = now_s
         worker.exclusive = exclusive
@@ -273,7 +273,7 @@ class WorkerPool:
 
     def take_back(self, worker: Worker, entry: PendingJob) -> None:
         """Take ``entry`` from the worker. The caller queues it or ends it."""
-        entry.place = "nowhere"
+        entry.location = "nowhere"
         del worker.held[entry.job_id]
         worker.past[entry.job_id, entry.attempt] = None
         if len(worker.past) > limit.PAST_ATTEMPTS_MAX:
@@ -375,7 +375,7 @@ class WorkerPool:
             assert worker.reserved == (worker is self._reserved)
             assert worker.takes_jobs == bool(worker.ticket)
             for entry in worker.held.values():
-                assert entry.place == "assigned" and entry.worker == worker.identity
+                assert entry.location == "assigned" and entry.worker == worker.identity
         tickets = {ticket for _, ticket, worker in self._heap if worker.ticket == ticket}
         assert tickets == {worker.ticket for worker in self if worker.ticket}
         held = [entry for worker in self for entry in worker.held.values()]

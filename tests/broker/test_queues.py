@@ -166,7 +166,13 @@ def test_jobs_can_be_removed_from_each_place() -> None:
         entry.attempts_lost = attempts_lost
         queue.requeue(entry)
         entries.append(entry)
-    assert [entry.place for entry in entries] == ["live", "bulk", "partial", "retry", "exclusive"]
+    assert [entry.location for entry in entries] == [
+        "live",
+        "bulk",
+        "partial",
+        "retry",
+        "exclusive",
+    ]
     for entry in entries:
         queue.remove(entry)
         queue.validate()

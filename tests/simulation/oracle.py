@@ -250,8 +250,8 @@ class BrokerOracle:
         queue = self.core.scheduler.models[model].queue
         lanes: dict[str, set[str]] = {"live": set(), "bulk": set()}
         for entry in queue:
-            if entry.place in lanes:
-                lanes[entry.place].add(entry.job.session_id)
+            if entry.location in lanes:
+                lanes[entry.location].add(entry.job.session_id)
         waits = {key: waited for key, waited in self._waits.items() if key[0] != model}
         for lane, names in lanes.items():
             for name in names:
@@ -355,12 +355,12 @@ class BrokerOracle:
     def _check_queue(self, queue: JobQueue) -> None:
         options = self._options
         # Jobs that come back from workers are always admitted.
-        new = [entry for entry in queue if entry.place in ("live", "bulk", "partial")]
+        new = [entry for entry in queue if entry.location in ("live", "bulk", "partial")]
         if sum(entry.audio_ms for entry in new) > options.limits.queue_audio_ms_max:
             raise InvariantError(9, f"{len(new)} jobs queued")
         if len(new) > options.limits.queue_jobs_max:
             raise InvariantError(9, f"{len(new)} jobs queued")
-        partials = Counter(entry.job.session_id for entry in new if entry.place == "partial")
+        partials = Counter(entry.job.session_id for entry in new if entry.location == "partial")
         if any(count > 1 for count in partials.values()):
             raise InvariantError(6, f"partials not replaced: {partials}")
 

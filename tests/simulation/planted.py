@@ -218,7 +218,7 @@ def cancelled_jobs_are_answered(core: Broker) -> None:
 
     def on_cancel(_identity: bytes, cancel: m.Cancel, _now_s: float) -> None:
         for entry in core.scheduler.jobs.of_session(cancel.session_id):
-            if entry.place != "assigned":
+            if entry.location != "assigned":
                 core.scheduler.drop(entry, "cancelled")
 
     front[m.Cancel] = on_cancel
