@@ -115,7 +115,7 @@ class HistoryQuery:
             name: value for _, name, value in used
         }
 
-    def place(self) -> tuple[list[str], dict[str, Any]]:
+    def position(self) -> tuple[list[str], dict[str, Any]]:
         """Return the condition of the cursor, and its parameters."""
         if self.cursor is None:
             return [], {}

@@ -182,13 +182,13 @@ class SessionReader:
             StoreUnavailable: if there is no answer within ``READ_TIMEOUT_S``.
         """
         conditions, parameters = wanted.conditions()
-        after, place = wanted.place()
+        after, position = wanted.position()
 
         async def read(connection: Connection, own: str) -> HistoryPage:
             where = " AND ".join([_VISIBLE, own, *conditions])
             page = " AND ".join([where, *after])
             (total,) = await _named_rows(connection, _TOTAL.format(where=where), parameters)
-            rows = await _named_rows(connection, _HISTORY.format(where=page), parameters | place)
+            rows = await _named_rows(connection, _HISTORY.format(where=page), parameters | position)
             return page_of(rows, int(total["total"]), wanted.limit)
 
         return await self._read_own(read)

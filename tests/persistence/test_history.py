@@ -70,11 +70,11 @@ def test_only_what_is_asked_for_becomes_a_condition() -> None:
     assert len(conditions) == 6
     assert parameters["user_id"] == "" and parameters["statuses"] == ["lost"]
     assert parameters["terms"] == "'a' & '天':*"
-    assert HistoryQuery(tenant=DEFAULT_TENANT).place() == ([], {})
-    place = HistoryQuery(
+    assert HistoryQuery(tenant=DEFAULT_TENANT).position() == ([], {})
+    position = HistoryQuery(
         tenant=DEFAULT_TENANT, cursor=Cursor(created_us=1_500_000, session_id="s")
-    ).place()[1]
-    assert place == {"last_at": datetime(1970, 1, 1, 0, 0, 1, 500_000, UTC), "last_id": "s"}
+    ).position()[1]
+    assert position == {"last_at": datetime(1970, 1, 1, 0, 0, 1, 500_000, UTC), "last_id": "s"}
 
 
 def test_a_page_names_the_next_one_while_there_are_more_rows() -> None:
