@@ -104,6 +104,9 @@ class Funasr(Dialect):
         self._recordings: deque[_Recording] = deque()
         """Recordings without a final reply. Answers concern the first, messages the last: the C++
         client sends its next file without waiting for the result of the one before."""
+        self._announced = False
+        """A start was received. Its recording begins with the first audio or the end: until then
+        further messages change its settings, as in FunASR's server."""
         self._refusal = ""
         """The reason why the last start was refused. Its audio is ignored, and its end is
         answered."""
@@ -114,10 +117,11 @@ class Funasr(Dialect):
         recording = self._recordings[-1] if self._recordings else None
         message = as_text(message)
         if isinstance(message, bytes):
-            if self._refusal or (recording is not None and recording.finished):
+            ended = recording is not None and recording.finished
+            if self._refusal or (ended and not self._announced):
                 return (BEHIND_THE_END,)  # The last frame of a microphone.
             chunk = e.Chunk(data=message, chunk_index=None, session_id=None)
-            return (chunk,) if recording is not None else (self._begin(), chunk)
+            return (self._begin(), chunk) if recording is None or ended else (chunk,)
         fields = parse_object(message)
         wants_end = _truth(fields.get("is_end")) is True
         if wants_end or _truth(fields.get("is_speaking")) is False:
@@ -126,17 +130,21 @@ class Funasr(Dialect):
             return self._end(wants_end=wants_end)
         if recording is not None and not recording.finished:
             return (Ignored("inside_a_recording"),)  # Settings belong to the start.
+        # A start without a format has PCM.
+        before = self._settings if self._announced else replace(self._settings, encoded=False)
         try:
-            self._settings = _settings(fields, self._settings)
+            self._settings = _settings(fields, before)
         except MessageError as error:
             self._refusal = f"{error.code}: {error}"
             raise
         self._refusal = ""
-        return (self._begin(),)
+        self._announced = True
+        return ()
 
     def _end_refused(self, *, wants_end: bool) -> Sequence[Parsed]:
         """Return the last reply to a refused recording: its client waits for one."""
         refusal, self._refusal = self._refusal, ""
+        self._announced = False
         settings = self._settings
         more: Message = {"is_end": True} if wants_end else {"is_final": True}
         last = _reply(settings, settings.mode, "", error=refusal, **more)
@@ -144,6 +152,7 @@ class Funasr(Dialect):
 
     def _begin(self) -> e.Start:
         settings, session_id = self._settings, self._new_session_id()
+        self._announced = False
         increments = Increments(
             revisable=settings.mode == "2pass",
             keeps_last=settings.mode == "online" and settings.utterance_ends,
@@ -163,7 +172,7 @@ class Funasr(Dialect):
         )
 
     def _end(self, *, wants_end: bool) -> Sequence[e.ClientEvent | Ignored]:
-        started = () if self._recordings else (self._begin(),)
+        started = (self._begin(),) if self._announced or not self._recordings else ()
         recording = self._recordings[-1]
         recording.wants_end |= wants_end
         if recording.finished:
@@ -214,7 +223,8 @@ def _settings(fields: dict[str, Any], before: _Settings) -> _Settings:
     if (name := fields.get("wav_name")) is not None:
         changed["wav_name"] = storable(str(name)[:WAV_NAME_CHARS_MAX], "wav_name")
     # "others" is any container. html5 sends WAV files as "pcm"; their header is detected.
-    changed["encoded"] = str(fields.get("wav_format") or "pcm").lower() not in ("pcm", "wav")
+    if (container := fields.get("wav_format")) is not None:
+        changed["encoded"] = str(container or "pcm").lower() not in ("pcm", "wav")
     if (rate := fields.get("audio_fs")) is not None:
         changed["sample_rate_hz"] = _sample_rate_hz(rate)
     if (hotwords := fields.get("hotwords")) is not None:
@@ -222,15 +232,11 @@ def _settings(fields: dict[str, Any], before: _Settings) -> _Settings:
     if (language := fields.get("svs_lang")) is not None:
         changed["language"] = _language(language)
     if (speakers := fields.get("speakers")) is not None:
-        if not isinstance(speakers, bool):
-            raise MessageError("speakers must be true or false")
-        changed["speakers"] = speakers
+        changed["speakers"] = _flag(speakers, "speakers")
     # ``svs_itn`` is the same option for SenseVoice.
     for name in ("svs_itn", "itn"):
         if (itn := fields.get(name)) is not None:
-            if not isinstance(itn, bool):
-                raise MessageError(f"{name} must be true or false")
-            changed["itn"] = itn
+            changed["itn"] = _flag(itn, name)
     if "mode" in fields:
         changed["utterance_ends"] = "svs_itn" not in fields
     return replace(before, **changed)
@@ -253,6 +259,12 @@ def _truth(value: Any) -> bool | None:
     return bool(value) if type(value) in (bool, int, float) and value in (0, 1) else None
 
 
+def _flag(value: Any, name: str) -> bool:
+    if (truth := _truth(value)) is None:
+        raise MessageError(f"{name} must be true or false")
+    return truth
+
+
 def _language(value: Any) -> str:
     if not isinstance(value, str) or len(value) > LANGUAGE_CHARS_MAX:
         raise MessageError(f"svs_lang must be a string of at most {LANGUAGE_CHARS_MAX} characters")
@@ -266,7 +278,10 @@ def _hotwords(value: Any) -> tuple[tuple[str, ...], bool]:
         if len(value) > HOTWORDS_TEXT_CHARS_MAX:
             raise MessageError(f"hotwords must be at most {HOTWORDS_TEXT_CHARS_MAX} characters")
         if value.lstrip().startswith("{"):
-            value = parse_object(value)
+            try:
+                value = parse_object(value)
+            except MessageError as error:
+                raise MessageError(f"hotwords: {error}") from error
         else:
             value = re.split(r"[,，\n]" if re.search(r"[,，\n]", value) else r"\s", value)
     if not isinstance(value, dict | list):

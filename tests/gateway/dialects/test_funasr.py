@@ -21,7 +21,9 @@ def dialect() -> Funasr:
 
 
 def start(talk: Funasr, **fields: Any) -> e.Start:
-    (event,) = talk.parse(json.dumps({"is_speaking": True, **fields}))
+    """Send a start and the first audio."""
+    assert talk.parse(json.dumps({"is_speaking": True, **fields})) == ()
+    event, _chunk = talk.parse(b"")
     assert isinstance(event, e.Start)
     return event
 
@@ -136,6 +138,40 @@ def test_a_wrong_start_is_answered(fields: dict[str, Any]) -> None:
     (reply,) = encode_all(talk, e.Problem(code="bad_message", message="why"))
     assert reply["error"] == "bad_message: why"
     assert (reply["text"], reply["is_final"], reply["mode"]) == ("", False, "offline")
+
+
+def test_messages_before_the_audio_change_the_settings() -> None:
+    """As in FunASR's server. The rate of the second one was ignored: the text was wrong."""
+    talk = dialect()
+    for fields in (
+        {"mode": "2pass", "wav_format": "others", "hotwords": "one"},
+        {"is_speaking": True},
+        {"audio_fs": 8_000},
+    ):
+        assert talk.parse(json.dumps(fields)) == ()
+    began, chunk = talk.parse(b"\0\0")
+    assert isinstance(began, e.Start) and isinstance(chunk, e.Chunk)
+    assert (began.session_id, began.sample_rate_hz, began.encoded) == ("session0", 8_000, True)
+    assert (began.partials, began.hotwords) == (True, ("one",))
+
+
+def test_a_recording_without_audio_is_answered() -> None:
+    talk = dialect()
+    assert talk.parse('{"mode": "2pass", "is_speaking": true}') == ()
+    began, end = talk.parse(END)
+    assert isinstance(began, e.Start) and isinstance(end, e.Finish)
+    assert (began.partials, began.session_id) == (True, end.session_id)
+
+
+@pytest.mark.parametrize("value", [True, 1, "true", "True", "1"])
+def test_flags_in_every_form(value: Any) -> None:
+    event = start(dialect(), itn=value, speakers=value)
+    assert (event.itn, event.speakers) == (True, True)
+
+
+def test_a_refusal_of_hotwords_names_them() -> None:
+    with pytest.raises(MessageError, match=r"^hotwords: not valid JSON$"):
+        dialect().parse('{"hotwords": "{one"}')
 
 
 def test_unusual_starts() -> None:

@@ -380,7 +380,7 @@ async def test_a_client_that_cannot_start_again_is_closed_with_the_reason(
         return e.Problem(code="unknown_model", message="no such model")
 
     monkeypatch.setattr(services, "reserve_or_resume", unknown)
-    socket.incoming.put_nowait(received({"mode": "2pass", "is_speaking": True}))
+    socket.incoming.put_nowait({"type": "websocket.receive", "bytes": b"ab"})
     async with asyncio.timeout(5):
         await connection.run()
     assert json.loads(socket.sent[0])["error"] == "unknown_model: no such model"
@@ -396,7 +396,7 @@ class Polite(Funasr):
 
 async def test_a_reply_of_the_dialect_needs_no_session() -> None:
     socket, _, runner, connection = make(Polite(lambda: "a"))
-    socket.incoming.put_nowait(received({"mode": "2pass", "is_speaking": True}))
+    socket.incoming.put_nowait({"type": "websocket.receive", "bytes": b"ab"})
     running = asyncio.create_task(connection.run())
     async with asyncio.timeout(5):
         while runner.session.state is State.NEW or not socket.sent:
