@@ -53,6 +53,7 @@ def test_rest_has_the_same_server(address: str, expected: str) -> None:
     [
         "",
         "ftp://host",
+        "8080",
         "ws://",
         "http:///ws/asr",
         "host:port",

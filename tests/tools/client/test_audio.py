@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import http.server
 import os
@@ -152,6 +153,28 @@ async def test_a_url_is_read_as_it_arrives(web: str, tmp_path: Path) -> None:
     assert b"".join([piece async for piece in a.url_pieces(f"{web}/speech.mp3")]) == data
     with pytest.raises(OSError, match="404"):
         await anext(a.url_pieces(f"{web}/nothing.mp3"))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nshort\r\n",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+    ],
+    ids=["length", "chunked", "ssh"],
+)
+async def test_a_url_whose_body_ends_early_is_an_error_with_its_name(answer: bytes) -> None:
+    async def answer_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(answer_and_close, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/speech.mp3"
+        with pytest.raises(OSError, match=url):
+            async with asyncio.timeout(10):
+                [piece async for piece in a.url_pieces(url)]
 
 
 async def test_errors_of_reading_are_raised(tmp_path: Path) -> None:

@@ -338,6 +338,26 @@ async def test_an_unreachable_server(unused_tcp_port: int) -> None:
             pytest.fail("connected")
 
 
+@pytest.mark.parametrize(
+    "answer, told",
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "has no TLS; use ws://"),
+        (b"", "closes the connection"),
+    ],
+)
+async def test_tls_where_there_is_none(answer: bytes, told: str) -> None:
+    async def answer_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(answer_and_close, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(c.UnreachableError, match=told):
+            async with c.connect(f"wss://127.0.0.1:{port}/ws/asr"):
+                pytest.fail("connected")
+
+
 async def test_a_refusal_for_another_reason() -> None:
     def refuse(socket: ServerConnection, _request: Request) -> Response:
         return socket.respond(HTTPStatus.UNAUTHORIZED, "show a token")

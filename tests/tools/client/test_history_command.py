@@ -66,6 +66,12 @@ def test_a_search_sends_its_words_and_prints_json(scripted: Peer, history: Histo
     assert scripted.requests[0][1]["q"] == ["one 天气"]
 
 
+def test_no_session_is_a_line_on_standard_error(scripted: Peer, history: History) -> None:
+    scripted.answer = lambda _: {"records": [], "next_cursor": None}
+    assert history("search", "one") == (EXIT_OK, "", "no session found\n")
+    assert history("list", "--json") == (EXIT_OK, "[]\n", "")
+
+
 def test_a_server_that_would_ignore_the_search_is_told(scripted: Peer, history: History) -> None:
     scripted.answer = lambda _: {"records": [RECORD], "total": 1}
     code, out, err = history("search", "one")

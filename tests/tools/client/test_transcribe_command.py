@@ -85,7 +85,7 @@ def test_a_file_without_audio_is_a_failure(
     empty.write_bytes(b"")
     code, out, err = transcribe(str(empty))
     assert (code, out.strip()) == (EXIT_FAILURE, "")
-    assert "error: it is empty, or contains no audio" in err
+    assert f"error: {empty}: it is empty, or contains no audio" in err
 
 
 def test_what_of_a_file_was_not_used_is_told_with_its_name(
@@ -219,6 +219,16 @@ def test_a_port_that_never_answers_is_told_at_once(command: Command) -> None:
     assert process.returncode == EXIT_FAILURE
     assert b"no answer within 1.5 s" in err and err.count(b"\n") == 1
     assert transcribe_command.CONTACT_S < 2
+
+
+def test_a_source_that_cannot_be_read_ends_the_command(
+    transcribe: Transcribe, unused_tcp_port: int
+) -> None:
+    """At once: the server would wait for more audio for a minute."""
+    url = f"http://127.0.0.1:{unused_tcp_port}/speech.mp3"
+    code, out, err = transcribe(url)
+    assert (code, out.strip()) == (EXIT_FAILURE, "")
+    assert err.count(url) == 1 and "refused" in err
 
 
 def test_a_port_where_nothing_listens_is_told(command: Command, unused_tcp_port: int) -> None:

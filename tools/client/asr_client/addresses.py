@@ -54,7 +54,9 @@ def _parsed(address: str) -> SplitResult:
         text = f"ws://{text}"
     try:
         parts = urlsplit(text)
-        known = parts.scheme in _WEBSOCKET_OF and bool(parts.hostname) and parts.port != 0
+        host = parts.hostname or ""
+        known = parts.scheme in _WEBSOCKET_OF and parts.port != 0 and host != ""
+        known = known and not host.isdecimal()  # A port alone.
     except ValueError:  # A port that is no number, or a bracket that is not closed.
         known = False
     if not known or parts.netloc.endswith(":") or re.search(r"\s", text):

@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable
+from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -138,15 +139,25 @@ async def url_pieces(url: str) -> AsyncIterator[bytes]:
     """Yield the body of an HTTP URL as it arrives.
 
     Raises:
-        OSError: If the URL cannot be opened or reading fails.
+        OSError: If the URL cannot be opened, reading fails, or the body ends early.
         ValueError: If ``url`` is not a valid HTTP URL.
     """
     try:
         response = await asyncio.to_thread(urllib.request.urlopen, url, timeout=URL_TIMEOUT_S)
-    except OSError as error:  # Its message does not name the URL.
+    except (OSError, HTTPException) as error:  # Its message does not name the URL.
         raise OSError(f"{url}: {error}") from error
+
+    def read() -> bytes:
+        try:
+            piece: bytes = response.read1(READ_BYTES)
+        except (OSError, HTTPException) as error:
+            raise OSError(f"{url}: {error}") from error
+        if not piece and response.length:  # http.client takes this for the end.
+            raise OSError(f"{url}: the last {response.length} bytes are missing")
+        return piece
+
     with response:
-        async for piece in _read_in_thread(lambda: response.read1(READ_BYTES)):
+        async for piece in _read_in_thread(read):
             yield piece
 
 

@@ -427,8 +427,10 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ConnectionRefusedError) or "Connect call failed" in str(error):
         return "nothing listens on this port"
     if isinstance(error, websockets.InvalidMessage | EOFError):
-        return "what listens on this port is no WebSocket server"
-    return str(error)
+        return "what listens on this port is no WebSocket server, or needs TLS (wss://)"
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return "what listens on this port has no TLS; use ws:// or http://"
+    return str(error) or "what listens on this port closes the connection"
 
 
 async def _start(socket: ClientConnection, protocol: ClientProtocol) -> Started:

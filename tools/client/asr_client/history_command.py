@@ -251,6 +251,8 @@ def _print_records(records: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         sys.stdout.write(outputs.as_json(records))
         return
+    if not records:
+        typer.echo("no session found", err=True)
     console = Console(highlight=False)
     for record in records:
         created = datetime.fromisoformat(record["created_at"]).astimezone()

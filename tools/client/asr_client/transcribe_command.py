@@ -148,7 +148,7 @@ class Transcription:
             is_whole = await self._exchange(session, pieces)
             if session.final_result is not None:
                 if is_whole and not session.final_result.duration_s and not session.problems:
-                    raise ValueError(NO_AUDIO)
+                    raise ValueError(f"{self.source.name}: {NO_AUDIO}")
                 for warning in session.final_result.warnings:
                     warn(f"{self.source.name}: {warning}")
             return self._result(session, is_whole, time.monotonic() - began_s)
@@ -160,9 +160,11 @@ class Transcription:
         receiving = asyncio.create_task(self._receive(session))
         try:
             await asyncio.wait([sending, receiving], return_when=asyncio.FIRST_EXCEPTION)
-            # If the session is lost, both fail; the receiver knows why.
-            for task in (receiving, sending):
-                await task
+            # If the session is lost, both fail; the receiver knows why. If the source cannot be
+            # read, the sender fails alone.
+            if not (sending.done() and isinstance(sending.exception(), OSError | ValueError)):
+                await receiving
+            await sending
         finally:
             for task in (sending, receiving):
                 task.cancel()
@@ -309,7 +311,8 @@ class Command:
                 message = f"{error}: {UNKNOWN_DURATION}"
             is_server = isinstance(error, RefusedError | UnreachableError)
             if not (is_server and self._hopeless):  # Printed once.
-                name = f"{source.name}: " if len(self._sources) > 1 and not is_server else ""
+                is_named = len(self._sources) == 1 or message.startswith(f"{source.name}: ")
+                name = "" if is_named or is_server else f"{source.name}: "
                 print_error(self._console, name + message)
             self._hopeless = self._hopeless or is_server
             found = Result(source=source, status=status, error=message)
