@@ -380,6 +380,7 @@ async def test_a_client_that_cannot_start_again_is_closed_with_the_reason(
         return e.Problem(code="unknown_model", message="no such model")
 
     monkeypatch.setattr(services, "reserve_or_resume", unknown)
+    socket.incoming.put_nowait(received({"mode": "2pass", "is_speaking": True}))
     socket.incoming.put_nowait({"type": "websocket.receive", "bytes": b"ab"})
     async with asyncio.timeout(5):
         await connection.run()
