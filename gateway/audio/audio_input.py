@@ -309,7 +309,7 @@ class AudioInput:
             return _EncodedSource(found, self._decoders), data
         if self._raw_rate_hz is not None and self._declared_raw:
             self.took_raw = True
-            return _RawSource(self._raw_rate_hz), data
+            return _RawSource(self._raw_rate_hz, declared=True), data
         if (name := foreign(data)) is not None:
             raise AudioError("bad_audio", f"this is {name}, and not {TITLES}")
         why = f"this is not {TITLES}"
@@ -318,7 +318,7 @@ class AudioInput:
         judged = data[: self._judged_bytes]
         if self._raw_rate_hz is not None and raw_pcm.is_plausible(judged):
             self.took_raw = True
-            return _RawSource(self._raw_rate_hz, judged=True), data
+            return _RawSource(self._raw_rate_hz), data
         if (frames := find_frames(data)) is not None:
             container, offset = frames
             return _EncodedSource(container, self._decoders), data[offset:]
@@ -395,18 +395,24 @@ class _Source:
 
 
 class _RawSource(_Source):
-    """``judged``: refuse samples of another form, once there is sound."""
+    """Refuses samples of another form, once there is sound. ``declared``: the client says that they
+    are 16-bit PCM, and gets a notice instead."""
 
-    def __init__(self, sample_rate_hz: int, *, judged: bool = False) -> None:
+    def __init__(self, sample_rate_hz: int, *, declared: bool = False) -> None:
         super().__init__()
         self._resampler = _Resampler(sample_rate_hz)
-        self._form = raw_pcm.FormJudge(sample_rate_hz) if judged else None
+        stretches = raw_pcm.DECLARED_NOISE_STRETCHES if declared else raw_pcm.FORM_STRETCHES
+        self._form: raw_pcm.FormJudge | None = raw_pcm.FormJudge(sample_rate_hz, stretches)
+        self._declared = declared
         self.half_sample = b""
 
     async def feed(self, data: bytes, samples_left: int) -> bytes:
         if self._form is not None and (name := self._form.feed(data)) is not None:
             message = f"this is no mono 16-bit PCM: it looks like {name}"
-            raise AudioError("bad_audio", message, was_noise=True)
+            if not self._declared:
+                raise AudioError("bad_audio", message, was_noise=True)
+            self.notices.append(Notice("other_samples", message))
+            self._form = None
         data = self.half_sample + data
         whole = len(data) - len(data) % BYTES_PER_SAMPLE
         self.half_sample = data[whole:]

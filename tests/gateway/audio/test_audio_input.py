@@ -14,7 +14,7 @@ import pytest
 from gateway.audio.audio_input import AudioInput
 from gateway.audio.decoder_pool import DecoderPool
 from gateway.audio.formats import AudioError, sniff
-from gateway.audio.timeline import AudioDecoded
+from gateway.audio.timeline import AudioDecoded, DecoderFlushed
 from tools.lab.digit_speech import speak
 from tools.lab.encoded_audio import CONTAINERS, encode, encode_tracks, resample
 
@@ -328,11 +328,32 @@ async def test_other_streams_without_their_beginning_are_refused_once(
     assert errors == [("bad_audio", b"")]
 
 
-async def test_declared_pcm_is_not_judged(pool: DecoderPool) -> None:
+async def test_declared_pcm_is_not_refused(pool: DecoderPool) -> None:
     noise = random.Random(1).randbytes(40_000)
     audio = AudioInput(16_000, pool, HOUR_MS, declared_raw=True)
     assert (await audio.feed(noise)).pcm == noise
-    assert (await audio.finish()).tail == b""
+    assert await audio.finish() == DecoderFlushed(tail=b"")
+
+
+@pytest.mark.parametrize(
+    ("samples", "form"),
+    [
+        ((SPEECH / 32_768).astype("<f4").tobytes(), "32-bit floats"),
+        (SPEECH.astype(">i2").tobytes(), "big-endian"),
+        ((SPEECH // 256 + 128).astype(np.uint8).tobytes(), "8-bit"),
+        (SPEECH.tobytes(), ""),
+        ((SPEECH // 30).tobytes(), ""),
+    ],
+)
+async def test_a_notice_names_the_samples_that_declared_pcm_has(
+    pool: DecoderPool, samples: bytes, form: str
+) -> None:
+    audio = AudioInput(16_000, pool, HOUR_MS, declared_raw=True)
+    decoded = await feed_all(audio, samples, 640)
+    assert b"".join(part.pcm for part in decoded) == samples
+    notices = (await audio.finish()).notices
+    assert [notice.code for notice in notices] == (["other_samples"] if form else [])
+    assert all(form in notice.message for notice in notices)
 
 
 async def test_raw_pcm_too_short_to_judge_may_be_followed_by_a_file(pool: DecoderPool) -> None:
