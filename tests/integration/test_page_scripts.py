@@ -605,7 +605,7 @@ def test_options_are_sent_and_warnings_and_tags_are_shown(page: Page) -> None:
     assert start["hotwords"] == ["Kumru", "北京", "Ørsted"]
     warnings = page.locator("#warnings p").all_text_contents()
     assert warnings == [
-        "The model cannot be told a language; the choice has no effect.",
+        "The model takes no language; the choice has no effect.",
         "its words",
     ]
     line = page.locator("#lines .line").first

@@ -271,7 +271,7 @@ def test_a_reload_in_mid_speech_loses_no_text(page: Page, said: Spoken) -> None:
     before = lines(page)
     page.reload()
     wait_for_state(page, "live")
-    expect(page.locator("#warnings")).to_contain_text("What was said meanwhile is missing.")
+    expect(page.locator("#warnings")).to_contain_text("Speech during the reload is missing.")
     expect(page.locator("#lines .line").first).to_contain_text(before)
     # The fake microphone starts over: all of it is heard now.
     page.wait_for_function(
