@@ -53,7 +53,7 @@ from wire.sockets import Context, connect_dealer, new_identity
 
 HEARTBEAT_S = 1.0
 USAGE_S = 2.0
-"""Interval of heartbeats that report what the process uses."""
+"""Interval of heartbeats with the usage of the process."""
 POLL_S = 0.1
 """Longest wait for messages, and so the longest delay before SIGTERM is noticed."""
 WAIT_S_MIN = 0.001

@@ -28,7 +28,7 @@ NVIDIA = Path("/proc/driver/nvidia/version")
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What this process may use."""
+    """The resources that this process may use."""
 
     cores: float
     memory_bytes: int
@@ -37,7 +37,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class WorkerCount:
-    """Workers of each model, and why so many."""
+    """The number of workers of each model, and its reason."""
 
     workers: int
     reason: str

@@ -33,7 +33,7 @@ class Handshakes:
         self._watched[name] = socket, socket.get_monitor_socket(_FAILURES)
 
     def turn(self, now_s: float) -> None:
-        """Count what has failed since the last call."""
+        """Count the failures since the last call."""
         for name, (_, monitor) in self._watched.items():
             while monitor.poll(0):
                 recv_monitor_message(monitor)

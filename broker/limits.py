@@ -36,7 +36,7 @@ PARTIAL_DELAY_S_MAX = 0.25
 longer: a final job that arrives next waits for it."""
 BULK_DELAY_S_MAX = 0.5
 """A worker that holds more work than this gets no bulk job, unless one is due: a live job that
-arrives next waits for what the worker holds."""
+arrives next waits for this work."""
 PARTIAL_SPARE_SHARE = 0.5
 """Partial jobs take at most this share of the time that final jobs leave to the workers …"""
 PARTIAL_BURST_S = 2.0

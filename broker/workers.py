@@ -214,7 +214,8 @@ class WorkerPool:
         return min(free, key=lambda worker: worker.held_s, default=None)
 
     def takes_partial(self, worker: Worker, entry: PendingJob) -> bool:
-        """Whether ``worker``, which takes jobs, may get this partial job besides what it holds."""
+        """Whether ``worker``, which takes jobs, may get this partial job besides the jobs that it
+        holds."""
         if worker.idle:
             return True
         if worker.streamed_credits and not worker.takes_streamed:

@@ -16,7 +16,7 @@ DRAIN_POLL_S = 0.05
 DRAIN_SESSIONS_S = lifecycle.DRAIN_S - 2.0
 """Time for sessions to finish after SIGTERM. The others are closed with 1012."""
 DRAIN_RECORDS_S = 0.7
-"""Further time to recognise and store what is pending. The rest is written to the spool."""
+"""Further time to recognise and store pending segments. The rest is written to the spool."""
 
 
 async def drain(server: Server) -> None:

@@ -59,8 +59,8 @@ class Entry:
 
     @property
     def from_gateway(self) -> bool:
-        """Whether the gateway sent it: then it holds what the client received. A published result
-        may have been lost on its way to the gateway, and another one delivered."""
+        """Whether the gateway sent it: then it has the text that the client received. A published
+        result may have been lost on its way to the gateway, and another one delivered."""
         return self.key.kind == "record"
 
     @property

@@ -119,7 +119,7 @@ class HistoryQuery:
         """Return the condition of the cursor, and its parameters."""
         if self.cursor is None:
             return [], {}
-        # The first part is what the index can use.
+        # The index can use the first part.
         after = "s.created_at <= %(last_at)s AND (s.created_at < %(last_at)s OR s.id > %(last_id)s)"
         last_at = _EPOCH + timedelta(microseconds=self.cursor.created_us)
         return [after], {"last_at": last_at, "last_id": self.cursor.session_id}

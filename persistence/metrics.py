@@ -20,7 +20,7 @@ BACKLOG_ROWS_MAX = Gauge(
     "asr_persistence_backlog_rows_max", "PERSISTENCE_PENDING_ROWS_MAX: beyond it rows are discarded"
 )
 BACKLOG_BYTES = Gauge(
-    "asr_persistence_backlog_bytes", "Size on the bus of what is received and not committed"
+    "asr_persistence_backlog_bytes", "Size on the bus of publications received and not committed"
 )
 STORE_SECONDS = Histogram(
     "asr_persistence_store_seconds",

@@ -227,8 +227,9 @@ class SessionReader:
         return found[0] if found else None
 
     async def resume_state(self, session_id: str, tenant: str) -> Row | None:
-        """Return what a gateway needs to resume the session, centroids of its speakers included;
-        None: unknown, or of another tenant. A session whose start is not stored belongs to nobody.
+        """Return the rows from which a gateway resumes the session, centroids of its speakers
+        included; None: unknown, or of another tenant. A session whose start is not stored belongs
+        to nobody.
 
         Raises:
             StoreUnavailable: if there is no answer within ``READ_TIMEOUT_S``.

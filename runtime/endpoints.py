@@ -75,6 +75,6 @@ def is_loopback(host: str) -> bool:
 
 
 def leaves_host(endpoint: str) -> bool:
-    """Whether what is sent to ``endpoint`` may reach another host."""
+    """Whether messages to ``endpoint`` may reach another host."""
     url = urlsplit(endpoint)
     return url.scheme == "tcp" and not is_loopback(url.hostname or "")

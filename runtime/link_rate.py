@@ -53,7 +53,7 @@ others, or was replaced."""
 DOUBLING_S = 10.0
 """From then on the assumed capacity doubles in each such interval."""
 SENT_MEMORY_S = 5.0
-"""Time constant of the average of what is sent …"""
+"""Time constant of the average sending rate …"""
 SENT_PEAK_MEMORY_S = 15.0
 """… and of the decay of its peak. A few speakers who pause at the same time are no spare capacity.
 """
@@ -178,7 +178,7 @@ class LinkRate:
         self._marks.pop(key, None)
 
     def forget(self, receiver: Hashable) -> None:
-        """The receiver is gone."""
+        """Forget a receiver that has left."""
         self._ways.pop(receiver, None)
 
     def use(self, now_s: float) -> LinkUse:

@@ -1,4 +1,4 @@
-"""Writes what a process uses to Redis every few seconds, for the dashboard.
+"""Writes the usage of a process to Redis every few seconds, for the dashboard.
 
 A thread of its own with short timeouts does it, so that a stopped or slow Redis never delays the
 process. Only the newest state matters, so there is no queue.

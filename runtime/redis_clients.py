@@ -19,7 +19,7 @@ from runtime.redis_address import RedisAddress, parse
 
 CALL_TIMEOUT_S: Final = 0.25
 ERRORS: Final = (RedisError, RedisClusterException, OSError)
-"""What a call raises if there is no answer."""
+"""Raised by a call without an answer."""
 UNTYPED: Final[Any] = redis
 
 

@@ -199,7 +199,7 @@ def load(settings_type: type[S], **overrides: Any) -> S:
 
 
 def fail(message: str, code: int = exit_codes.CONFIG) -> NoReturn:
-    """End the process with a one-line message that names what the operator must change."""
+    """End the process with a one-line message that names the setting to change."""
     sys.stderr.write(f"error: {message}\n")
     raise SystemExit(code)
 

@@ -23,8 +23,8 @@ __all__ = ["WireError", "decode", "encode", "tag_of"]
 HEADER_BYTES_MAX = 1 << 20
 """Largest header from a gateway, a worker or persistence. A larger one is a ``WireError``."""
 PASSED_ON_BYTES_MAX = HEADER_BYTES_MAX + (1 << 19)
-"""Largest header from the broker: the largest one that it receives, and what it adds, such as names
-and token times on a session's timeline."""
+"""Largest header from the broker: the largest one that it receives, and its additions, such as
+names and token times on a session's timeline."""
 PACKER_BYTES = 1 << 12
 """First size of the buffer of a header that is packed; it grows."""
 ITEMS_MAX = 1 << 14

@@ -55,7 +55,7 @@ class Failure(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Abilities(Struct, frozen=True, kw_only=True, gc=False):
-    """What a model can do, as its worker found out when it loaded it."""
+    """The abilities of a model, determined by its worker when it was loaded."""
 
     languages: Languages = ()
     """Codes such as ``zh``; empty: unknown."""
@@ -294,8 +294,8 @@ class Welcome(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Refused(Struct, frozen=True, kw_only=True, gc=False):
-    """Tells a gateway or worker that the broker does not serve it, because they have no common
-    protocol version, or are of different systems."""
+    """The broker does not serve the gateway or worker, because they have no common protocol
+    version, or belong to different systems."""
 
     version_min: UInt
     version_max: UInt
@@ -356,7 +356,7 @@ class ServedModel(Struct, frozen=True, kw_only=True, gc=False):
     """The state of the workers that serve one model."""
 
     name: Name
-    """Served name: what a session asks for, and what jobs are routed by."""
+    """Served name: sessions request the model, and jobs are routed, by it."""
     model: Name
     workers: UInt
     workers_busy: UInt = 0

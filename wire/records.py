@@ -90,7 +90,7 @@ class SegmentCopy(Segment, frozen=True, kw_only=True, gc=False, tag="segment"):
 
 
 class SpeakerCentroid(Struct, frozen=True, kw_only=True, gc=False):
-    """The voice of a speaker: what a gateway that takes the session over needs to recognise it."""
+    """The voice of a speaker, by which a gateway that takes the session over recognises it."""
 
     speaker: UInt
     weight_ms: UInt

@@ -111,7 +111,7 @@ class Whisper(FunasrRecognizer):
             for temperature in () if batch[index].partial else TEMPERATURES:
                 if _is_credible(results[index]) or _is_silence(results[index]):
                     break
-                # Alone, so that the other utterances of a batch do not change what is sampled.
+                # Alone, so that the other utterances of a batch do not change the samples.
                 alone = encoded.only([index])
                 results[index] = network.decode(alone, result.language, temperature)[0]
         texts = ["" if _is_silence(result) else result.text for result in results]

@@ -40,8 +40,8 @@ SILENCES_MAX = 3
 base. Speech has two or three."""
 TOKENS_PER_S_MAX = 16
 TOKENS_MIN = 24
-"""Limit of an utterance's tokens: this many, and so many for each second. Fast speech has 8 a
-second. A text that reaches it repeats itself."""
+"""Limit of an utterance's tokens: this many, and ``TOKENS_PER_S_MAX`` a second. Fast speech has 8.
+A text that reaches it repeats itself."""
 
 Heads = tuple[torch.Tensor, torch.Tensor]
 """Keys and values, each of shape ``(utterances, heads, positions, width)``."""

@@ -571,7 +571,7 @@ class _LoopCost:
         self._joins_share = keep * self._joins_share + rest * JOIN_BUSY + joins_per_s * share
 
     def expected(self, audio_rate: float, joins_per_s: float) -> float:
-        """Return the busy share for this much audio, and so many new sessions, per second."""
+        """Return the busy share for this much audio, and this many new sessions, per second."""
         determinant = self._audio2 * self._joins2 - self._audio_joins**2
         steady = self._audio_share * self._joins2 - self._joins_share * self._audio_joins
         join = self._joins_share * self._audio2 - self._audio_share * self._audio_joins

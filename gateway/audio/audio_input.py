@@ -87,9 +87,9 @@ class AudioInput:
 
         Raises:
             AudioError: the chunk is invalid; ``pcm`` of the error is the audio before the fault.
-                The input stays usable. Chunks that continue what was refused are ignored until a
-                new container begins, because they would decode to noise. With ``whole`` the next
-                chunk is on its own.
+                The input stays usable. Chunks that continue refused data are ignored until a new
+                container begins, because they would decode to noise. With ``whole`` the next chunk
+                is on its own.
         """
         if continues and self._source is not None:
             pcm = await self._feed_source(data, None, whole, more, ends)

@@ -55,7 +55,7 @@ request at a time, so more requests mean more sessions than connections are admi
 
 GAIN_MAX: Final = 4.0
 PEAK_DECAY: Final = 0.99
-"""Of a stream's peak, by frame: two seconds after a loud noise the gain is half of what it was."""
+"""Decay of a stream's peak, by frame: two seconds after a loud noise the gain has halved."""
 _PEAK_MAX: Final = 32_768.0
 _CONTEXT_BYTES = CONTEXT_SAMPLES * BYTES_PER_SAMPLE
 _PRIMING_FRAMES = 16

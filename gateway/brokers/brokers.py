@@ -50,9 +50,9 @@ class BrokerState(Struct, frozen=True, kw_only=True):
 class Brokers:
     """Call ``open`` and ``close`` on the event loop.
 
-    ``on_message`` gets each Result, Stored and Claimed, and a Load that stands for all brokers.
-    ``on_jobs_lost`` gets the sessions whose unanswered jobs must be sent again. ``expected_audio``
-    is called for each HELLO.
+    ``on_message`` gets each Result, Stored and Claimed, and one Load that combines those of all
+    brokers. ``on_jobs_lost`` gets the sessions whose unanswered jobs must be sent again.
+    ``expected_audio`` is called for each HELLO.
     """
 
     def __init__(

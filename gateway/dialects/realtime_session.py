@@ -225,7 +225,7 @@ def _start_threshold(threshold: float) -> float | None:
 def updated(
     before: RealtimeSession, fields: Any
 ) -> tuple[RealtimeSession, tuple[e.SessionWarning, ...]]:
-    """Return the session after an update with ``fields``, and warnings of what has no effect.
+    """Return the session after an update with ``fields``, and warnings about fields without effect.
 
     Raises:
         EventError: a field is invalid.

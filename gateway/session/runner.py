@@ -224,7 +224,7 @@ class SessionRunner:
                 return
 
     async def _process_rest(self) -> None:
-        """Process what the decoder still holds, one part after another: all the audio of a file
+        """Process the rest of the decoder's audio, one part after another: all the audio of a file
         whose index is at its end."""
         more = True
         while more and not self.session.over:

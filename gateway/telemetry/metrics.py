@@ -74,7 +74,7 @@ UPLOADS = Counter(
 )
 FILE_JOBS = Counter(
     "asr_gateway_file_jobs_total",
-    "Files submitted for later, and what became of them",
+    "Files submitted for later, by event",
     ["event"],
 )
 

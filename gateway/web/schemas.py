@@ -249,7 +249,7 @@ class TaskAnswer(BaseModel):
     status: str
     """queued, processing, done, or failed."""
     text: str | None = None
-    """Known when it is done; after a failure what was recognised before."""
+    """Known when it is done; after a failure, the text before it."""
     duration: float | None = None
     """Seconds of audio."""
     created_at: str | None = None

@@ -253,7 +253,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         return fragments + len(self.conn.reader.buffer)
 
     def _hold(self) -> None:
-        """Count what this connection holds, and pause or resume reading."""
+        """Count the bytes that this connection holds, and pause or resume reading."""
         incomplete = self._incomplete_bytes
         byte_count = incomplete + sum(self._sizes)
         self._holds = byte_count > SMALL_MESSAGE_BYTES

@@ -251,7 +251,7 @@ def wait_until_ready(
     tls: ssl.SSLContext | None = None,
 ) -> dict[str, Any]:
     """Wait until the system recognises speech, and a little longer for its databases. ``status``
-    shows what is missing.
+    shows the missing parts.
 
     Returns:
         The health answer; an empty one if ``stop`` was requested.

@@ -14,7 +14,7 @@ LOG_BYTES_MAX = 8 << 20
 
 
 class EmbeddedError(Exception):
-    """A server cannot be started; the message says what to change."""
+    """A server cannot be started; the message names the remedy."""
 
 
 class DataDirectory:

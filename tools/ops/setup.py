@@ -46,7 +46,7 @@ SHOWN_MB_MIN: Final = 10.0
 ERROR_LINES_MAX: Final = 20
 CUDA_PACKAGE: Final = re.compile(r"(nvidia|cuda|triton)\b")
 STAMPS: Final = {"run": ".installed-run", "test": ".installed-test"}
-"""Files in .venv that say what is installed, and when."""
+"""Files in .venv that record the installed packages."""
 READ: Final = (
     "pyproject.toml",
     "constraints.txt",
@@ -67,8 +67,8 @@ def fail(message: str) -> NoReturn:
 
 
 class Step:
-    """One command of pip, and what it is doing: a line that changes on a terminal, or else a line
-    for each large download and one at the end."""
+    """One command of pip and its progress: a line that changes on a terminal, or else a line for
+    each large download and one at the end."""
 
     def __init__(self, title: str, out: IO[str] = sys.stdout) -> None:
         self._title = title
@@ -177,7 +177,7 @@ class Setup:
             fail(f"{sys.executable} cannot create {self._venv}; its message is above")
 
     def install_torch(self, device: str, index: str) -> None:
-        """Install PyTorch: what is there is kept unless ``device`` asks for the other build."""
+        """Install PyTorch; an installed build is kept unless ``device`` asks for the other one."""
         step = Step("PyTorch")
         installed = self._installed_torch()
         if installed is not None and (not device or (device == "cuda") == installed):
@@ -276,7 +276,7 @@ def is_cuda(requirement: str) -> bool:
 
 
 def _address(found: Any) -> str:
-    """Return the address of a build in pip's report, with its hash if the index tells one."""
+    """Return the address of a build in pip's report, with its hash if the index has one."""
     info = found["download_info"]
     digest = info.get("archive_info", {}).get("hashes", {}).get("sha256")
     address: str = info["url"]

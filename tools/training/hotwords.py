@@ -168,7 +168,7 @@ def train(auto: Any, recordings: Sequence[Recording], epochs: int, rng: random.R
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """What the parts that are not trained make of recordings."""
+    """Outputs for recordings of the parts that are not trained."""
 
     recordings: Sequence[Recording]
     heard: Any

@@ -1,4 +1,4 @@
-"""Recognition on a GPU, in batches and by FunASR one by one, and what the card could do at most.
+"""Recognition on a GPU, in batches and by FunASR one by one, and the limit of the card.
 
 The model is that of the part ``streaming``. A machine without a GPU has one figure: it has none.
 """

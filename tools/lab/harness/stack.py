@@ -155,7 +155,7 @@ class Stack:
             )
 
     def stop(self) -> None:
-        """End every process in ``STOP_ORDER``; kill what is left."""
+        """End every process in ``STOP_ORDER``; kill the rest."""
         for kind in (*STOP_ORDER, ""):
             names = [name for name in self.processes if name.startswith(kind)]
             ending = [self.processes.pop(name) for name in names]

@@ -35,8 +35,8 @@ class Usage:
     cpu_s: float
     rss_mb: float
     anonymous_mb: float
-    """The part of ``rss_mb`` that is neither file-backed nor shared: what the process allocated.
-    The kernel evicts and reloads pages of code, so ``rss_mb`` varies more."""
+    """The part of ``rss_mb`` that is neither file-backed nor shared: the memory that the process
+    allocated. The kernel evicts and reloads pages of code, so ``rss_mb`` varies more."""
     descriptors: int
 
 

@@ -89,7 +89,7 @@ class Host:
         return int(counted["rx"]["bytes"]), int(counted["tx"]["bytes"])
 
     def narrow(self, mbit_per_s: float) -> None:
-        """Limit what the host sends; half a second of it is queued, the rest is lost."""
+        """Limit the sending rate of the host; half a second is queued, the rest is lost."""
         limit = ("rate", f"{mbit_per_s}mbit", "burst", "16kb", "latency", "500ms")
         _do(*self.prefix, "tc", "qdisc", "replace", "dev", "eth0", "root", "tbf", *limit)
 

@@ -245,7 +245,7 @@ def resampled_by_way_of(sample_rate_hz: int) -> Callable[[Waveform], Waveform]:
 
 
 def with_noise(ratio_db: float, seed: int) -> Callable[[Waveform], Waveform]:
-    """White, pink or brown noise so much below the speech (its loud parts, not its pauses)."""
+    """White, pink or brown noise this much below the speech (its loud parts, not its pauses)."""
     rng = np.random.default_rng(seed)
     noises = [coloured(rng, exponent) for exponent in (0.0, 1.0, 2.0)]
 

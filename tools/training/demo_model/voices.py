@@ -1,4 +1,4 @@
-"""Synthetic voices of the training set and of the test set, and what they say.
+"""Synthetic voices of the training set and of the test set, and their words.
 
 A test voice is not used in training at all: an espeak-ng variant in no language and accent, a
 kokoro style in no mixture. The list was fixed before the first training.

@@ -16,7 +16,7 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{ .Release.Name }}-broker
 {{- end }}
 
-{{/* What the gateways serve, and the name of their port. */}}
+{{/* The protocol of the gateways, and the name of their port. */}}
 {{- define "asr.scheme" -}}
 {{ ternary "https" "http" (ne .Values.gateway.tlsSecret "") }}
 {{- end }}
