@@ -19,7 +19,9 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.datastructures import FormData, UploadFile
 from starlette.types import Receive, Scope, Send
+from websockets.frames import CloseCode
 
+from gateway.admission.policy import DRAINING
 from gateway.admission.token_uses import AUDIO_CODE
 from gateway.audio.foreign_files import foreign
 from gateway.audio.formats import SNIFF_BYTES_MAX, TITLES, sniff
@@ -42,7 +44,13 @@ ALIVE_CHECK_S = 1.0
 """Interval of checks for a disconnected client."""
 MODEL_NOT_FOUND = "model_not_found"
 WITHOUT_FILENAME = "this part has no filename, so it is a text field and not a file"
-_STATUS = {"bad_audio": 400, "audio_too_long": 413, AUDIO_CODE: 429, "overloaded": 503}
+_STATUS = {
+    "bad_audio": 400,
+    "deleted": 410,
+    "audio_too_long": 413,
+    AUDIO_CODE: 429,
+    "overloaded": 503,
+}
 """Status of the answer by error code. Other codes are failed segments: 500."""
 
 
@@ -51,6 +59,8 @@ class AnswerQueue:
 
     def __init__(self) -> None:
         self.answers: asyncio.Queue[e.Answer | None] = asyncio.Queue()
+        self.close_code: int | None = None
+        """The reason of the end."""
 
     def answer(self, answer: e.Answer) -> None:
         if isinstance(answer, e.Problem):
@@ -58,6 +68,7 @@ class AnswerQueue:
         self.answers.put_nowait(answer)
 
     def close(self, code: int, reason: str) -> None:
+        self.close_code = code
         self.answers.put_nowait(None)
 
     displace = close
@@ -210,7 +221,8 @@ class FileSession:
         """Yield the answers up to ``Finished``.
 
         Raises:
-            RefusedError: the file cannot be decoded, or recognition of a segment failed.
+            RefusedError: the file cannot be decoded, recognition of a segment failed, the session
+                is deleted, or the gateway stops.
         """
         while (answer := await self._queue.answers.get()) is not None:
             if isinstance(answer, e.Problem):
@@ -218,6 +230,9 @@ class FileSession:
             yield answer
             if isinstance(answer, e.Finished):
                 return
+        if self._queue.close_code == CloseCode.SERVICE_RESTART:
+            message = f"{DRAINING.message}; send the file again"
+            raise RefusedError(503, DRAINING.code, message, retry_after_s=DRAINING.retry_after_s)
         raise RefusedError(500, "ended", "the session ended without a final result")
 
     def close(self) -> None:

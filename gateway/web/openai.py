@@ -134,12 +134,13 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
             400: "An invalid field or form, or a file that is no audio or cannot be decoded",
             404: "No worker serves the model",
             408: "The upload has stopped, or is too slow",
+            410: "The session was deleted while it ran",
             413: "The file is larger than UPLOAD_BYTES_MAX, or its audio longer than allowed",
             415: "Neither a multipart form nor JSON",
             429: "UPLOADS_MAX files, or a limit of the token: see Retry-After",
             499: "The client has disconnected",
             500: "Recognition of a part of the audio failed",
-            503: "The gateway admits no new session: see Retry-After",
+            503: "The gateway admits no new session, or stops: see Retry-After",
         }.items()
     },
 }

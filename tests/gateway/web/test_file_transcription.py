@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,11 +13,13 @@ from fastapi import FastAPI
 
 from gateway.admission.policy import Refusal
 from gateway.server import Server
+from gateway.session import events as e
+from gateway.session.limits import Traits
 from gateway.session.models import ServedModels
 from gateway.storage.callers import Caller
-from gateway.web.file_transcription import Transcriber
+from gateway.web.file_transcription import AnswerQueue, FileSession, Transcriber
 from gateway.web.openai import add_transcriptions
-from gateway.web.uploads import RETRY_AFTER_S
+from gateway.web.uploads import RETRY_AFTER_S, RefusedError
 from wire.messages import Abilities, Lane, ServedModel
 
 DEMO = ServedModel(name="demo", model="demo", workers=1)
@@ -165,3 +168,26 @@ async def test_a_model_without_room_refuses_its_files_only(gateway: Gateway, mod
     expected = (503, "no_worker") if model == "iic/other" else (400, "unsupported_format")
     assert (response.status_code, code_of(response)) == expected
     assert gateway.gate.entered == 0
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "code", "retries"),
+    [
+        (lambda queue: queue.close(1012, "service restart"), 503, "draining", True),
+        (lambda queue: queue.answer(e.Problem(code="deleted", message="")), 410, "deleted", False),
+        (lambda queue: queue.close(1011, "internal error"), 500, "ended", False),
+    ],
+)
+async def test_a_session_that_ends_early(
+    end: Callable[[AnswerQueue], None], status: int, code: str, retries: bool
+) -> None:
+    queues: list[AnswerQueue] = []
+    registry = SimpleNamespace(new_runner=lambda *_: SimpleNamespace(open=queues.append))
+    server = cast(Server, SimpleNamespace(registry=registry))
+    session = FileSession(server, Caller(), cast(Traits, None))
+    end(queues[0])
+    with pytest.raises(RefusedError) as refused:
+        async for _answer in session.answers():
+            pass
+    assert (refused.value.status, refused.value.code) == (status, code)
+    assert ("Retry-After" in refused.value.headers) is retries
