@@ -18,6 +18,7 @@ from starlette.websockets import WebSocket
 
 from gateway.admission.policy import Refusal
 from gateway.dialects import deepgram_query, funasr_file, openai
+from gateway.dialects.registry import DIALECTS
 from gateway.telemetry import metrics
 from gateway.web.schemas import problem
 from persistence.reads import StoreUnavailable
@@ -26,6 +27,7 @@ STORE_RETRY_AFTER_S = 2
 INVALID = "invalid_request"
 DEEPGRAM_PATH = "/v1/listen"
 RECOGNITION_PATH = "/recognition"
+UPGRADE = {"Upgrade": "websocket", "Connection": "Upgrade"}
 ERRORS_NAMED_MAX = 5
 """Most invalid parameters that a message names."""
 
@@ -78,6 +80,12 @@ def answer_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def no_such_route(request: Request, error: HTTPException) -> JSONResponse:
         path, method = request.url.path, request.method
+        if error.status_code in (404, 405) and method == "GET" and path in DIALECTS:
+            message = (
+                f"{path} is a WebSocket, and the request no upgrade; a reverse proxy has to pass "
+                "on the headers Upgrade and Connection"
+            )
+            return error_response(path, 426, "upgrade_required", message, UPGRADE)
         if error.status_code == 404:
             return error_response(path, 404, "not_found", f"there is no {path}")
         if error.status_code == 405:

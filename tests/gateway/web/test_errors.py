@@ -8,6 +8,7 @@ import pytest
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from gateway.admission.policy import Refusal
+from gateway.dialects.registry import DIALECTS
 from gateway.server import Server
 from gateway.web.app import create_app
 from gateway.web.errors import refused
@@ -90,6 +91,16 @@ def test_websockets_of_v1_are_refused_in_the_form_of_their_path(
             pass
     assert refusal.value.status_code == status
     assert refusal.value.json().keys() == keys
+
+
+@pytest.mark.parametrize("path", sorted(set(DIALECTS) - {"/"}))
+def test_a_request_for_a_websocket_without_an_upgrade_names_the_proxy(
+    client: TestClient, path: str
+) -> None:
+    for asked in (path, f"{path}/"):
+        answer = client.get(asked)
+        assert (answer.status_code, answer.headers["Upgrade"]) == (426, "websocket")
+        assert "reverse proxy" in answer.text and "upgrade_required" in answer.text.lower()
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/v1/nothing"), ("DELETE", "/v1/models")])
