@@ -32,7 +32,7 @@ from gateway.dialects.fields import (
 )
 from gateway.dialects.strict_json import parse_object
 from gateway.session import events as e
-from wire.messages import Lane
+from wire.messages import SESSION_ID_CHARS_MAX, Lane
 
 
 class StartMessage(msgspec.Struct, frozen=True, tag_field="action", tag="start"):
@@ -73,6 +73,13 @@ class _PlainChunk(ChunkMessage, frozen=True, tag="chunk", forbid_unknown_fields=
 
 
 _START_FIELDS = frozenset({"action", *StartMessage.__struct_fields__})
+_VALUES = {
+    "action": "start, chunk or finish",
+    "encoding": "pcm_s16le",
+    "mode": "auto, stream or chunk",
+    "session_id": f"1 to {SESSION_ID_CHARS_MAX} letters, digits or . _ : -, first no sign",
+}
+"""Values of fields whose refusal by msgspec does not name them."""
 _PARAMETERS = ("model", "resume")
 """Query parameters of the WebSocket's address."""
 _PLAIN_CHUNK = msgspec.json.Decoder(_PlainChunk | FinishMessage)
@@ -155,7 +162,8 @@ def _parse_large(text: str) -> e.ClientEvent | None:
 
 
 def _parse_any(text: str) -> e.ClientEvent:
-    fields = parse_object(text)
+    # Clients in many languages send null for a field that is not set.
+    fields = {name: value for name, value in parse_object(text).items() if value is not None}
     try:
         message = _convert(fields)
     except UnicodeEncodeError as error:
@@ -215,6 +223,8 @@ def _message_error(problem: str, fields: dict[str, Any]) -> MessageError:
     """``problem`` is msgspec's, such as "Expected `str`, got `int` - at `$.session_id`"."""
     text, _, path = problem.partition(" - at `$.")
     name = path.rstrip("`")
+    if name in _VALUES and not text.startswith("Expected `str`, got"):
+        text = f"must be {_VALUES[name]}"
     if name != "audio_data":
         return MessageError(f"{name}: {text}" if name else text)
     # Fields are checked in the client's order: the index may be missing or invalid as well.

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from gateway.dialects.dialect import Handshake, MessageError
-from gateway.dialects.native import LARGE_CHARS, Native, _parse_any, encode, parse
+from gateway.dialects.native import LARGE_CHARS, Native, StartMessage, _parse_any, encode, parse
 from gateway.session import events as e
 from wire.messages import Abilities
 
@@ -66,8 +66,34 @@ def test_start_with_everything() -> None:
     )
 
 
+def test_null_is_a_field_that_is_not_set() -> None:
+    unset = dict.fromkeys(StartMessage.__struct_fields__) | {"unknown": None}
+    assert parse(json.dumps(unset | START)) == parse(json.dumps(START))
+    for message in ({"action": "finish", "session_id": None}, {"action": None}):
+        with pytest.raises(MessageError, match="missing required field"):
+            parse(json.dumps(message))
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"action": "begin"}, "action: must be start, chunk or finish"),
+        ({"mode": "fast"}, "mode: must be auto, stream or chunk"),
+        ({"encoding": "mp3"}, "encoding: must be pcm_s16le"),
+        ({"session_id": "a b"}, "session_id: must be 1 to 128 letters, digits or . _ : -"),
+        ({"session_id": 7}, "session_id: Expected `str`, got `int`"),
+    ],
+)
+def test_a_wrong_value_is_answered_with_the_right_ones(
+    fields: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(MessageError) as refused:
+        parse(json.dumps(START | fields))
+    assert str(refused.value).startswith(problem)
+
+
 def test_fields_of_a_start_that_have_no_effect_are_named() -> None:
-    message = START | {"langauge": "zh", "x" * 99: 2, "hotword": None}
+    message = START | {"langauge": "zh", "x" * 99: 2, "hotword": ""}
     start = parse(json.dumps(message))
     assert isinstance(start, e.Start)
     assert start.ignored_fields == ("langauge", "x" * 64, "hotword")
