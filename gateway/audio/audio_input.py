@@ -289,8 +289,9 @@ class AudioInput:
     async def _feed_rest(self) -> bytes:
         """A file of another container follows the end of the current one."""
         assert self._source is not None
-        rest = self._source.rest
-        pcm = self._spend(await self._source.finish_all(self._samples_left))
+        rest, pcm = self._source.rest, b""
+        if not self._source.is_empty:
+            pcm = self._spend(await self._source.finish_all(self._samples_left))
         await self.close()
         found = sniff(rest)
         assert found is not None and found != "undecided"
@@ -357,6 +358,11 @@ class _Source:
     def __init__(self) -> None:
         self.notices: list[Notice] = []
         """What was not used of it; known at the end."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether only tags of the next file were found."""
+        return False
 
     def continues(self, found: Container, data: bytes) -> bool:
         """Whether ``data``, which looks like the beginning of a container, continues this one."""
@@ -524,6 +530,10 @@ class _EncodedSource(_Source):
         self._heard = False
         self._pages = OggPages() if container == "ogg" else None
         self._next = NextFile(container)
+
+    @property
+    def is_empty(self) -> bool:
+        return self._next.only_tags
 
     def continues(self, found: Container, data: bytes) -> bool:
         if not self._heard and self.container in KEEPS_HEADER and found in ("wav", "aiff"):

@@ -197,6 +197,8 @@ class NextFile:
         self.held = b""
         """The beginning of a unit or file, too short to distinguish them."""
         self._has_audio = False
+        self.only_tags = True
+        """Nothing but tags was found, which may precede any file."""
         self._lost_at: int | None = None
         """Where in the bytes fed now the units end, and no file begins."""
         self.unknown_bytes = 0
@@ -212,6 +214,7 @@ class NextFile:
                 return b"", b""
             self._begun = True
             self._read = reader(self._container, data)
+            self.only_tags = self._read is not None
             place = int(self._read is None)
         try:
             end = self._walk(data, place)
@@ -245,6 +248,7 @@ class NextFile:
             unit = unit or self._unit(data, place)
             if unit is None:
                 self._read = None
+                self.only_tags = False
                 self._lost_at = place if self._has_audio else None
             else:
                 self._left = unit.length
@@ -258,7 +262,9 @@ class NextFile:
         except (IncompleteError, IndexError, struct.error) as error:
             raise _HoldError(place) from error
         length = 0 if unit else tag_bytes(data, place)
-        return Unit(length, has_audio=False) if length else unit
+        self.only_tags = self.only_tags and unit is None
+        # A file with a tag before it is taken for MP3.
+        return Unit(length, has_audio=self._container in _OF_FRAMES) if length else unit
 
     def _search(self, data: bytes, place: int) -> int:
         for found in _BEGINNING.finditer(data, place):

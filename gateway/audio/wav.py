@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from gateway.audio import g711, raw_pcm
 from gateway.audio.downmix import Downmix
+from gateway.audio.file_ends import NextFile
 from gateway.audio.foreign_files import foreign
 from gateway.audio.formats import AudioError, sniff
 
@@ -133,6 +134,9 @@ class WavReader:
         """None: the data extends to the end."""
         self._pad_bytes = 0
         """RIFF chunks of odd length are followed by one byte."""
+        self._next = NextFile(None)
+        self._endless = bytearray()
+        """A part of a frame of audio of unknown length."""
         self._header_bytes = 0
         self._is_later = False
         """Whether the current file follows another one."""
@@ -179,6 +183,10 @@ class WavReader:
         is_beyond = self._expect is _Expect.TRAILER and not self._skip_bytes
         if is_beyond and len(self._buffer) >= 12 and self._read_beyond():
             self._read_data(pcm)
+        if self.format is not None:
+            self._endless += self._next.held
+            whole = len(self._endless) - len(self._endless) % self.format.frame_bytes
+            pcm += self._to_mono(bytes(self._endless[:whole]))
         return bytes(pcm) + self._flush()
 
     @property
@@ -222,6 +230,7 @@ class WavReader:
             self._order = "big" if head[:4] == _BIG_ENDIAN_NAME else "little"
             self._earlier_notice = self.notice
             self.format = self._long_data_bytes = self._downmix = None
+            self._next = NextFile(None)
             self._header_bytes = 0
             self._expect = _Expect.CHUNK
         elif self._expect is _Expect.WHOLE:
@@ -342,12 +351,12 @@ class WavReader:
     def _read_data(self, pcm: bytearray) -> bool:
         assert self.format is not None
         left = self._data_bytes_left
-        available = len(self._buffer) if left is None else min(left, len(self._buffer))
+        if left is None:
+            return self._read_until_next_file(pcm)
+        available = min(left, len(self._buffer))
         whole = available - available % self.format.frame_bytes
         pcm += self._to_mono(bytes(self._buffer[:whole]))
         del self._buffer[:whole]
-        if left is None:
-            return False
         self._data_bytes_left = left = left - whole
         if left >= self.format.frame_bytes:
             return False
@@ -355,6 +364,22 @@ class WavReader:
         self._skip_bytes = left
         self._expect = _Expect.TRAILER
         return True
+
+    def _read_until_next_file(self, pcm: bytearray) -> bool:
+        """Read audio of unknown length, behind which another file may be."""
+        assert self.format is not None
+        own, rest = self._next.feed(bytes(self._buffer))
+        self._buffer.clear()
+        self._endless += own
+        whole = len(self._endless) - len(self._endless) % self.format.frame_bytes
+        pcm += self._to_mono(bytes(self._endless[:whole]))
+        del self._endless[:whole]
+        if rest:
+            self._buffer += rest
+            self._pad_bytes = 0
+            self._endless.clear()
+            self._expect = _Expect.TRAILER
+        return bool(rest)
 
     def _to_mono(self, data: bytes) -> bytes:
         assert self.format is not None

@@ -575,6 +575,26 @@ async def test_the_next_file_may_have_the_same_container(
     assert not errors and len(pcm) >= 38_400 * 0.95
 
 
+@pytest.mark.parametrize("second", ["wav", "flac", "m4a"])
+async def test_a_file_behind_a_wav_stream_without_an_end_is_heard(
+    pool: DecoderPool, second: str
+) -> None:
+    first = WAV[:40] + b"\xff\xff\xff\xff" + WAV[44:19_244]
+    for size in (333, 1 << 20):
+        pcm, errors = await heard(pool, sliced(first + NAMED[second], [size]))
+        assert not errors and len(pcm) >= 38_400
+        assert pcm[:19_200] == WAV[44:19_244]
+
+
+@pytest.mark.parametrize("name", ["aac", "flac", "mp3", "tta", "wav"])
+async def test_any_file_may_follow_a_tag(pool: DecoderPool, name: str) -> None:
+    """Segments of HLS begin so, and files of some taggers."""
+    tag = b"ID3\x04\0\0\0\0\x02\x00PRIV" + bytes(252)
+    for size in (333, 1 << 20):
+        pcm, errors = await heard(pool, sliced(tag + NAMED[name], [size]))
+        assert not errors and len(pcm) >= 19_200
+
+
 @pytest.mark.parametrize("name", ["amr", "ogg", "webm", "m4a", "au"])
 async def test_noise_behind_a_file_is_named(pool: DecoderPool, name: str) -> None:
     data = NAMED[name] + np.random.default_rng(1).bytes(40_000)
