@@ -276,7 +276,7 @@ def test_no_exception_is_swallowed() -> None:
 
 WALL_CLOCKS = {
     "broker.queue_counters": "when the counters in Redis were written",
-    "gateway.dialects.registry": "when a connection was opened, which Deepgram's protocol tells",
+    "gateway.dialects.registry": "when a connection was opened, for Deepgram's protocol",
     "gateway.admission.quotas": "the day and the second that limits of tokens are for",
     "gateway.session.registry": "when sessions began, for their rows",
     "gateway.web.auth": "whether a token has expired",

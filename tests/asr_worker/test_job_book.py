@@ -391,7 +391,7 @@ def test_a_broker_without_an_address_leaves_its_credits_and_its_jobs_do_not_run(
     assert [each.broker_epoch for each in books.by_place["0"].take_batch()] == ["a"]
 
 
-def test_a_broker_that_lives_anew_takes_no_jobs_of_another() -> None:
+def test_a_restarted_broker_takes_no_jobs_of_another() -> None:
     one, other = two_books()
     one.receive(job(1))
     other.receive(job(1, epoch="b"))

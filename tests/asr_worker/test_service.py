@@ -100,7 +100,7 @@ def test_a_job_that_arrives_twice_gets_one_result(
 
 
 @pytest.mark.parametrize("other_host", [False, True])
-def test_a_result_tells_the_broker_of_another_host_how_long_the_worker_had_the_job(
+def test_a_result_reports_to_the_broker_of_another_host_how_long_the_worker_had_the_job(
     other_host: bool,
 ) -> None:
     with BrokerSide() as side:
@@ -219,7 +219,7 @@ def wait_for_log(process: subprocess.Popen[bytes], event: bytes, times: int) -> 
 def test_a_model_that_cannot_batch_gets_one_utterance_at_a_time_and_does_not_hang(
     broker_side: BrokerSide,
 ) -> None:
-    """Each utterance takes longer than ASR_HANG_S, as the trial has told."""
+    """Each utterance takes longer than ASR_HANG_S, according to the trial."""
     broker_side.start("asr_worker.service", ASR_MODEL="fake:300ms*1", ASR_HANG_S="0.05")
     identity = broker_side.welcome()
     jobs = {job_id: b"\0\0" * job_id for job_id in (1, 2)}  # As many as it has credits.

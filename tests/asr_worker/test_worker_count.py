@@ -82,7 +82,7 @@ def test_a_container_has_less_than_its_machine(tmp_path: Path) -> None:
     assert this_machine(cgroup, meminfo, tmp_path / "no card") == whole
 
 
-def test_a_machine_that_tells_nothing_about_its_memory_gets_one_worker(
+def test_a_machine_that_reports_nothing_about_its_memory_gets_one_worker(
     tmp_path: Path, model: str
 ) -> None:
     machine = this_machine(tmp_path, tmp_path / "nothing", tmp_path / "no card")

@@ -123,8 +123,8 @@ class Driver:
         self.broker.validate()
         self.answered += [action for action in actions if isinstance(action, e.Answered)]
         self.ended += [action for action in actions if isinstance(action, e.LeaseEnded)]
-        told = (e.Answered, e.LeaseEnded)
-        return [action for action in actions if not isinstance(action, told)]
+        reported = (e.Answered, e.LeaseEnded)
+        return [action for action in actions if not isinstance(action, reported)]
 
     def front(self, message: m.Message, identity: bytes = GATEWAY) -> list[e.Action]:
         return self.handle(e.FrontReceived(identity, message))

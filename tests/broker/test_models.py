@@ -195,7 +195,7 @@ ABLE = Abilities(
         ),
     ],
 )
-def test_a_model_can_do_what_all_its_workers_can(
+def test_a_model_has_the_abilities_common_to_all_its_workers(
     all_of: list[Abilities], expected: Abilities
 ) -> None:
     assert common_abilities(all_of) == expected

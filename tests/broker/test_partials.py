@@ -38,7 +38,7 @@ def test_the_time_that_partial_jobs_take_is_measured() -> None:
     assert budget.per_s == pytest.approx(2 * limit.PARTIAL_SPARE_SHARE * 0.4, rel=0.1)
 
 
-def test_without_spare_time_only_what_was_saved_is_spent() -> None:
+def test_without_spare_time_only_saved_time_is_spent() -> None:
     budget = PartialBudget()
     taken = share_taken(budget, work_s=0.1, workers=1, utilisation=1.5)
     assert taken * 200 <= limit.PARTIAL_BURST_S + 0.2

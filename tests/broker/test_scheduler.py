@@ -260,7 +260,7 @@ def test_honest_work_of_a_slow_worker_is_not_taken_away() -> None:
         assert len(driver.answer(seq + 1)) == 2
 
 
-def test_a_worker_that_is_slower_than_it_told_loses_its_job_in_the_end() -> None:
+def test_a_worker_that_is_slower_than_it_reported_loses_its_job_in_the_end() -> None:
     driver = Driver()
     driver.hello()
     driver.ready(cost=m.Cost(utterance_s=8.0))
@@ -437,13 +437,13 @@ def run_on_link(bytes_per_s: float, *, held_ms: int | None) -> m.Load:
     return driver.broker.load()
 
 
-def test_what_the_links_to_workers_carry_is_measured_while_they_are_full() -> None:
+def test_the_capacity_of_links_to_workers_is_measured_while_they_are_full() -> None:
     load = run_on_link(240_000.0, held_ms=500)
     assert load.workers_link_rate == pytest.approx(240_000.0, rel=0.06)
     assert load.workers_sent_rate <= load.workers_sent_peak_rate
     assert 64_000.0 < load.workers_sent_peak_rate < 5 * 64_000.0
 
 
-def test_slow_workers_are_no_full_link_nor_are_those_that_do_not_tell() -> None:
+def test_slow_workers_are_not_a_full_link_nor_are_workers_without_held_ms() -> None:
     assert run_on_link(100e6, held_ms=2_000).workers_link_rate == 0.0
     assert run_on_link(240_000.0, held_ms=None).workers_link_rate == 0.0

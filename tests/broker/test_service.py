@@ -239,7 +239,7 @@ def test_a_restarted_broker_has_a_new_epoch_and_peers_reconnect(endpoints: Endpo
             check_round_trip(gateway, worker, 0)
 
 
-def test_of_a_hello_that_arrives_while_the_broker_is_stopped_no_time_is_told(
+def test_a_hello_that_arrives_while_the_broker_is_stopped_has_no_time(
     endpoints: Endpoints,
 ) -> None:
     """The link is not to blame."""

@@ -45,7 +45,7 @@ def test_jobs_share_the_cost_of_a_batch() -> None:
 
 @pytest.mark.parametrize("jobs", [1, 8])
 def test_results_correct_the_cost_whatever_the_size_of_the_batches(jobs: int) -> None:
-    """The worker takes twice as long as it told."""
+    """The worker takes twice as long as it reported."""
     throughput = Throughput(ready(Cost(batch_s=0.4, utterance_s=0.01, second_s=0.1), batch_jobs=8))
     before = throughput.rtfx(UTTERANCE_MS)
     for _ in range(400):

@@ -65,8 +65,8 @@ def visiting(browser: Browser, base_url: str) -> Iterator[Page]:
     context.close()
     # The test itself judges the effects of a lost or refusing server.
     of_the_server = ("Failed to load resource", "WebSocket connection to")
-    told = [text for text in complaints if not text.startswith(of_the_server)]
-    assert not told, told
+    reported = [text for text in complaints if not text.startswith(of_the_server)]
+    assert not reported, reported
 
 
 def _is_ours(url: str) -> bool:

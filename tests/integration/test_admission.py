@@ -141,7 +141,7 @@ async def test_the_limit_counts_over_all_gateways(
             await sessions.enter_async_context(connect(gateway_beside))
         for _ in range(2):
             await sessions.enter_async_context(connect(gateway_of_five.url("gateway5")))
-        await asyncio.sleep(1.5)  # The other gateway tells its count once a second.
+        await asyncio.sleep(1.5)  # The other gateway publishes its count once a second.
         with pytest.raises(RefusedError):
             async with connect(gateway_of_five.url("gateway5")):
                 pass

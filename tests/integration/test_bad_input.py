@@ -51,7 +51,7 @@ def stack(embedded_services: EmbeddedServices) -> Iterator[Stack]:
         # No input of this module ended a process or caused an internal error.
         assert {each: running.processes[each].pid for each in running.processes} == pids
         logs = [line for process in running.processes.values() for line in process.lines]
-        # uvicorn tells of text that is no UTF-8 with its own.
+        # uvicorn answers text that is not UTF-8 with its own.
         expected = "Invalid UTF-8 sequence received from client."
         assert [x for x in logs if "Traceback" in x and expected not in x] == []
 

@@ -172,8 +172,8 @@ async def test_vosk_in_lockstep(stack: Stack, rate_hz: int | None) -> None:
     answers = await asyncio.gather(
         *(vosk(vosk_url(stack), raw(audio, rate_hz or 8_000), rate_hz) for audio in said)
     )
-    told = [join_texts(vosk_texts(replies)) for replies in answers]
-    assert told == [audio.text for audio in said]
+    reported = [join_texts(vosk_texts(replies)) for replies in answers]
+    assert reported == [audio.text for audio in said]
     assert all("partial" in replies[0] and "text" in replies[-1] for replies in answers)
     texts = sorted(audio.text for audio in said)
 

@@ -155,7 +155,7 @@ async def end_gateway(stack: Stack, *, kill: bool) -> None:
 
 
 @pytest.mark.parametrize("kill", [False, True])
-async def test_a_job_that_was_interrupted_goes_on(
+async def test_a_job_that_was_interrupted_continues(
     stack: Stack, http: httpx2.AsyncClient, kill: bool
 ) -> None:
     audio = spoken(8_300 + kill, digits=(30, 30))

@@ -290,8 +290,8 @@ def test_no_log_contains_audio_text_tokens_or_passwords(observed: Observed) -> N
             secrets[f"bytes of chunk {n} at {place}"] = repr(piece[:12])[2:-1]
     silent = {name for name, secret in secrets.items() if len(set(secret)) < 5}
     log = "\n".join(log_lines(observed))
-    told = {name for name in secrets.keys() - silent if secrets[name] in log}
-    assert told == set()
+    reported = {name for name in secrets.keys() - silent if secrets[name] in log}
+    assert reported == set()
     assert len(silent) < len(secrets) / 2
 
 
@@ -306,7 +306,7 @@ def test_log_events_of_a_session_have_its_id(observed: Observed) -> None:
         assert ("session_resumed" in events) == (session_id == observed.sessions[1])
 
 
-def test_the_last_line_of_a_session_tells_all_of_it(observed: Observed) -> None:
+def test_the_last_line_of_a_session_summarises_it(observed: Observed) -> None:
     lines = {
         line["session_id"]: line
         for line in observed.stack.processes["gateway"].events

@@ -52,7 +52,7 @@ async def test_a_file_of_any_container(
     assert answer.text == audio.text
 
 
-async def test_the_answer_tells_which_channel_of_a_file_was_used(stack: Stack) -> None:
+async def test_the_answer_reports_which_channel_of_a_file_was_used(stack: Stack) -> None:
     """Opposite channels, whose mean is silence."""
     audio = spoken(4_012)
     file = encode_tracks([np.stack([audio.pcm, -audio.pcm])], "m4a", 48_000)

@@ -194,17 +194,17 @@ class Server:
         socket.on_message(take)
 
 
-def tell(socket: WebSocketRoute, kind: str, **fields: Any) -> None:
+def server_sends(socket: WebSocketRoute, kind: str, **fields: Any) -> None:
     socket.send(json.dumps({"type": kind, **fields}))
 
 
 def acknowledge(socket: WebSocketRoute, token: str, *, at: int = 0, resumed: bool = False) -> None:
     status = "session_resumed" if resumed else "session_started"
-    tell(socket, "ack", status=status, resume_token=token, next_chunk_index=at)
+    server_sends(socket, "ack", status=status, resume_token=token, next_chunk_index=at)
 
 
 def segment(socket: WebSocketRoute, index: int) -> None:
-    tell(
+    server_sends(
         socket,
         "chunk_result",
         segment_index=index,
@@ -215,7 +215,7 @@ def segment(socket: WebSocketRoute, index: int) -> None:
 
 
 def finish(socket: WebSocketRoute) -> None:
-    tell(socket, "final_result", text="all", duration=1.0, chunk_count=5, stored=True)
+    server_sends(socket, "final_result", text="all", duration=1.0, chunk_count=5, stored=True)
     socket.close(code=1000)
 
 
@@ -234,7 +234,7 @@ def whole(server: Server, socket: WebSocketRoute, message: Any) -> None:
 
 
 def breaks_after_three(server: Server, socket: WebSocketRoute, message: Any) -> None:
-    """Tells a text, then the connection is lost."""
+    """Sends a text, then the connection is lost."""
     if action(message) == "start":
         acknowledge(socket, "token-1")
     elif len(server.chunks[-1]) == 3:
@@ -315,7 +315,7 @@ def test_a_lost_connection_is_resumed_where_the_server_says(page: Page) -> None:
     assert not events(outcome, "restarted")
 
 
-def test_a_session_goes_on_after_a_reload(page: Page) -> None:
+def test_a_session_continues_after_a_reload(page: Page) -> None:
     """Its texts are sent again, and what is recorded from now on follows what the server has."""
 
     def resumes(server: Server, socket: WebSocketRoute, message: Any) -> None:
@@ -359,7 +359,7 @@ def test_a_session_goes_on_after_a_reload(page: Page) -> None:
 @pytest.mark.parametrize("code", ["bad_message", "unknown_model"])
 def test_a_start_that_the_server_refuses_is_the_end(page: Page, code: str) -> None:
     def refuses(server: Server, socket: WebSocketRoute, message: Any) -> None:
-        tell(socket, "error", code=code, message="hotwords: at most 200 words")
+        server_sends(socket, "error", code=code, message="hotwords: at most 200 words")
 
     assert talk(page, Server([refuses]))["ended"] == {"failed": code}
 
@@ -374,7 +374,7 @@ def test_an_unknown_session_starts_again_with_a_new_token(page: Page) -> None:
 
 def test_an_unavailable_resume_is_tried_again(page: Page) -> None:
     def unavailable(server: Server, socket: WebSocketRoute, message: Any) -> None:
-        tell(socket, "error", code="resume_unavailable", message="the database is away")
+        server_sends(socket, "error", code="resume_unavailable", message="the database is away")
 
     server = Server([breaks_after_three, unavailable, unavailable, whole])
     assert talk(page, server)["ended"]["text"] == "all"
@@ -383,7 +383,7 @@ def test_an_unavailable_resume_is_tried_again(page: Page) -> None:
 @pytest.mark.parametrize("code", ["not_resumable", "deleted"])
 def test_some_errors_are_the_end(page: Page, code: str) -> None:
     def ends(server: Server, socket: WebSocketRoute, message: Any) -> None:
-        tell(socket, "error", code=code, message="no")
+        server_sends(socket, "error", code=code, message="no")
 
     outcome = talk(page, Server([breaks_after_three, ends]))
     assert outcome["ended"] == {"failed": code}
@@ -395,7 +395,7 @@ def lost(server: Server, socket: WebSocketRoute, message: Any) -> None:
 
 
 def taken(server: Server, socket: WebSocketRoute, message: Any) -> None:
-    tell(socket, "error", code="session_exists", message="this session_id is taken")
+    server_sends(socket, "error", code="session_exists", message="this session_id is taken")
 
 
 def test_an_id_that_is_taken_by_our_own_lost_start_is_replaced(page: Page) -> None:
@@ -511,8 +511,8 @@ def test_failed_segments_count_and_other_errors_end_nothing(page: Page) -> None:
         if action(message) == "start":
             acknowledge(socket, "token-1")
         elif action(message) == "finish":
-            tell(socket, "error", code="bad_audio", message="half a sample")
-            tell(socket, "error", code="deadline", message="late", segment_index=0)
+            server_sends(socket, "error", code="bad_audio", message="half a sample")
+            server_sends(socket, "error", code="deadline", message="late", segment_index=0)
             segment(socket, 1)
             finish(socket)
 
@@ -557,7 +557,7 @@ def test_options_are_sent_and_warnings_and_tags_are_shown(page: Page) -> None:
         if action(message) == "start":
             warning = {"code": "language_ignored", "message": "no"}
             odd = {"code": "of_a_newer_server", "message": "its words"}
-            tell(
+            server_sends(
                 socket,
                 "ack",
                 status="session_started",
@@ -566,7 +566,7 @@ def test_options_are_sent_and_warnings_and_tags_are_shown(page: Page) -> None:
                 warnings=[warning, odd],
             )
             for index, speaker in enumerate([1, 2]):
-                tell(
+                server_sends(
                     socket,
                     "chunk_result",
                     segment_index=index,
@@ -734,7 +734,7 @@ def test_edits_of_the_newest_sessions_are_kept(page: Page) -> None:
     assert kept == [{}, {"0": "text 1"}, {}, {"0": "text 100"}]
 
 
-def test_edits_that_the_browser_does_not_keep_are_told(page: Page) -> None:
+def test_edits_that_the_browser_does_not_keep_are_reported(page: Page) -> None:
     page.add_init_script("Storage.prototype.setItem = () => { throw new DOMException('full'); };")
     view_s1(page)
     edit_first(page, "nine")
@@ -745,7 +745,7 @@ def test_the_microphone_can_be_chosen(page: Page) -> None:
     page.context.grant_permissions(["microphone"])
     serve_home(page)
     page.goto("/")
-    # Browsers tell names once the microphone was allowed.
+    # Browsers reveal names once the microphone was allowed.
     page.evaluate(
         """() => navigator.mediaDevices.getUserMedia({ audio: true })
             .then(() => navigator.mediaDevices.dispatchEvent(new Event("devicechange")))"""

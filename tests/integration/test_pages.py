@@ -418,7 +418,7 @@ def test_chinese_is_remembered_and_set_as_the_page_language(page: Page) -> None:
     expect(page.get_by_role("button", name="中文")).to_have_attribute("aria-pressed", "true")
 
 
-def test_both_languages_say_everything(page: Page) -> None:
+def test_both_languages_have_all_texts(page: Page) -> None:
     page.goto("/")
     missing = page.evaluate(
         """async () => {

@@ -102,8 +102,8 @@ async def test_forty_sessions_at_once_each_get_their_own_words(stack: Stack, sha
         said.append(audio)
         jobs.append(_transcribe(stack, chunks, binary=number % 2 == 0))
     results = await asyncio.gather(*jobs)
-    told = [final.text for _, final, _ in results]
-    assert told == [audio.text for audio in said]
+    reported = [final.text for _, final, _ in results]
+    assert reported == [audio.text for audio in said]
     for session_id, final, _ in results:
         await asyncio.to_thread(_assert_kept_everywhere, stack, session_id, final)
 

@@ -104,7 +104,7 @@ async def test_a_conversation_as_documented(stack: Stack) -> None:
         ("mkv", ((0,), (1,)), "of 2 audio tracks, the loudest alone was used: number 2"),
     ],
 )
-async def test_the_final_result_and_the_log_tell_what_of_the_audio_was_used(
+async def test_the_final_result_and_the_log_name_the_used_part_of_the_audio(
     stack: Stack, container: str, signs: tuple[tuple[int, ...], ...], message: str
 ) -> None:
     """Opposite channels, whose mean is silence; and a film whose first track is silent."""
@@ -117,13 +117,13 @@ async def test_the_final_result_and_the_log_tell_what_of_the_audio_was_used(
         assert final["text"] == audio.text
         (warning,) = final["warnings"]
         assert warning["code"] == "loudest_only" and warning["message"].startswith(message)
-        told = [
+        reported = [
             line
             for log in stack.logs.glob("gateway*.log")
             for line in log.read_text().splitlines()
             if "audio_partly_used" in line and talk.session_id in line
         ]
-        assert len(told) == 1 and message in told[0]
+        assert len(reported) == 1 and message in reported[0]
 
 
 async def test_one_connection_has_one_session_after_the_other(stack: Stack) -> None:

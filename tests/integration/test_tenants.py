@@ -19,7 +19,7 @@ from gateway.dialects.registry import DIALECTS
 from gateway.web import auth_tokens
 from gateway.web.auth_tokens import Access
 from gateway.web.scopes import NEEDED, WEBSOCKET
-from tests.gateway.web.test_auth import told
+from tests.gateway.web.test_auth import reported
 from tests.integration.speech import Spoken, say, spoken
 from tools.lab.harness.stack import Stack, wait_until
 
@@ -133,7 +133,7 @@ def test_the_table_has_all_routes() -> None:
 
 @pytest.mark.parametrize("who", WHO)
 @pytest.mark.parametrize(("method", "path"), TABLE)
-def test_who_may_do_what(shared: Shared, method: str, path: str, who: str) -> None:
+def test_the_permissions_of_each_token(shared: Shared, method: str, path: str, who: str) -> None:
     expected = TABLE[method, path].get(who, 403)
     if method == WEBSOCKET:
         try:
@@ -150,7 +150,7 @@ def test_who_may_do_what(shared: Shared, method: str, path: str, who: str) -> No
             status, body = answer.status_code, answer.content
             assert status == (404 if deletes else expected), body
     if expected == 403:
-        assert told(json.loads(body))[0] == "insufficient_scope"
+        assert reported(json.loads(body))[0] == "insufficient_scope"
 
 
 def test_a_foreign_session_answers_as_an_unknown_one(shared: Shared) -> None:

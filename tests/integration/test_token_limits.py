@@ -23,7 +23,7 @@ from gateway.storage.callers import TokenLimits
 from gateway.storage.redis_metadata import TOKEN_AUDIO_KEY
 from gateway.web import auth_tokens
 from gateway.web.auth_tokens import Access
-from tests.gateway.web.test_auth import told
+from tests.gateway.web.test_auth import reported
 from tests.integration.speech import chunks_of, say, spoken
 from tests.integration.test_tenants import exchange
 from tools.lab.encoded_audio import encode
@@ -57,7 +57,7 @@ class Limited:
         return httpx2.request(method, url, headers=headers, trust_env=False, timeout=60, **more)
 
     def published_s(self, who: str) -> float:
-        """Seconds of today's audio that gateways have told each other."""
+        """Seconds of today's audio that gateways have published."""
         key = TOKEN_AUDIO_KEY.format(who, int(time.time()) // DAY_S)
         with redis.Redis.from_url(self.stack.environment["REDIS_URL"]) as client:
             return sum(float(each) for each in client.hvals(key))
@@ -71,7 +71,7 @@ class Limited:
         with pytest.raises(InvalidStatus) as caught, self.open(who, gateway, path):
             pass
         response = caught.value.response
-        code, _ = told(json.loads(response.body or b""))
+        code, _ = reported(json.loads(response.body or b""))
         return response.status_code, code, int(response.headers["Retry-After"])
 
 
@@ -113,11 +113,11 @@ def test_sessions_of_both_gateways_count_in_every_dialect(limited: Limited) -> N
         ):
             answer = limited.ask("two", path, **more)
             assert (answer.status_code, answer.headers["Retry-After"]) == (429, "5")
-            assert told(answer.json())[0] == "too_many_sessions"
+            assert reported(answer.json())[0] == "too_many_sessions"
     wait_until(lambda: limited.ask("two", "/api/v1/admission").status_code == 200, "both have left")
 
 
-async def test_the_client_is_told_that_the_server_is_busy(limited: Limited) -> None:
+async def test_the_client_reports_that_the_server_is_busy(limited: Limited) -> None:
     url, token = limited.stack.url(GATEWAYS[0]), limited.tokens["two"]
     with limited.open("two", 0), limited.open("two", 1):
         with pytest.raises(ServerBusyError, match="2 sessions at a time") as caught:
@@ -152,7 +152,7 @@ def test_requests_of_both_gateways_count(limited: Limited) -> None:
     wait_until(some_are_refused, "six requests within a second")
     for answer in answers:
         assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
-        assert told(answer.json())[0] == "too_many_requests"
+        assert reported(answer.json())[0] == "too_many_requests"
 
 
 async def test_a_session_over_its_audio_ends_with_an_error_and_its_text(limited: Limited) -> None:

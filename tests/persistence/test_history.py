@@ -50,7 +50,7 @@ def test_a_cursor_is_read_as_it_was_written(created_us: int, session_id: str) ->
         "a" * 500,
     ],
 )
-def test_what_is_no_cursor_is_told(text: str) -> None:
+def test_an_invalid_cursor_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="next_cursor"):
         Cursor.decode(text)
 

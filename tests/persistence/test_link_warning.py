@@ -49,7 +49,7 @@ def test_none_with_tls() -> None:
     assert warnings("db.example", "192.0.2.7", encrypted=True) == []
 
 
-def test_a_real_connection_has_what_it_looks_at(database: str) -> None:
+def test_a_real_connection_has_the_attributes_that_are_read(database: str) -> None:
     with psycopg.connect(database) as real, capture_logs() as logs:
         link_warning.warn_if_plain(real)
     assert logs == []

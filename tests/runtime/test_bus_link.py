@@ -110,7 +110,7 @@ def test_a_refused_peer_is_connected_once_its_key_is_put_right(
         link.close(linger_ms=0)
 
 
-def test_a_peer_without_keys_says_what_it_waits_for(
+def test_a_peer_without_keys_logs_the_reason_of_its_wait(
     directory: Path, broker: Context, context: Context, endpoint: str, events: list[str]
 ) -> None:
     with sockets.bind_router(broker, endpoint, access(directory)):
@@ -120,7 +120,7 @@ def test_a_peer_without_keys_says_what_it_waits_for(
         link.close(linger_ms=0)
 
 
-def test_another_key_of_the_broker_is_told(
+def test_another_key_of_the_broker_is_reported(
     directory: Path, broker: Context, context: Context, endpoint: str
 ) -> None:
     own = directory / "own"
@@ -149,7 +149,7 @@ def test_a_broker_that_does_not_answer_a_handshake_has_refused_nothing(
         link.close(linger_ms=0)
 
 
-def test_a_broker_that_is_not_there_is_told_once(
+def test_a_broker_that_is_not_there_is_reported_once(
     context: Context, endpoint: str, events: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bus_link, "UNREACHED_S", 0.1)
@@ -161,7 +161,7 @@ def test_a_broker_that_is_not_there_is_told_once(
     link.close(linger_ms=0)
 
 
-def test_a_second_connection_is_told(context: Context, endpoint: str) -> None:
+def test_a_second_connection_is_reported(context: Context, endpoint: str) -> None:
     router = sockets.bind_router(context, endpoint)
     link = new_link(context, endpoint, None)
     turn_until(link, lambda seen: "connected" in seen)

@@ -44,7 +44,7 @@ def test_endpoints_of_both_kinds(endpoint: str) -> None:
         ("ipc:///" + "d" * 107, "108 bytes; at most 107"),
     ],
 )
-def test_the_message_names_what_is_wrong(endpoint: str, said: str) -> None:
+def test_the_message_names_the_fault(endpoint: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         endpoints.check(endpoint)
 

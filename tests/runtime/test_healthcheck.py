@@ -62,7 +62,7 @@ def test_the_metrics_are_asked_where_they_listen_and_not_through_a_proxy(host: s
 
 
 @pytest.mark.parametrize(("process", "port"), [("proxy", 9700), ("broker", 0)])
-def test_a_wrong_call_is_told_in_one_line(process: str, port: int) -> None:
-    told = check(process, port)
-    assert told.returncode == exit_codes.CONFIG
-    assert told.stderr.startswith("error: ") and told.stderr.count("\n") == 1
+def test_a_wrong_call_is_reported_in_one_line(process: str, port: int) -> None:
+    reported = check(process, port)
+    assert reported.returncode == exit_codes.CONFIG
+    assert reported.stderr.startswith("error: ") and reported.stderr.count("\n") == 1

@@ -222,7 +222,7 @@ def test_the_command_requires_one_package(capsys: pytest.CaptureFixture[str]) ->
         assert capsys.readouterr().err == "error: usage: python -m runtime.supervisor PACKAGE\n"
 
 
-def test_a_child_that_the_kernel_kills_is_told_as_such(tmp_path: Path) -> None:
+def test_a_child_that_the_kernel_kills_is_logged_as_such(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     source = f"""
 import os, pathlib, signal

@@ -40,7 +40,7 @@ def test_ids_depend_on_session_segment_name_and_start() -> None:
     assert 50 < tracing.span_id("s", 1, "queue").bit_length() <= 64
 
 
-def test_stop_sends_what_was_recorded(there: Collector) -> None:
+def test_stop_sends_the_recording(there: Collector) -> None:
     sent = count("sent")
     tracing.start("asr_worker", there.endpoint + "/", 1.0)
     assert tracing.on()

@@ -203,7 +203,7 @@ def test_nobody_is_admitted_whose_results_would_be_late(
     assert crowd.admitted_s and crowd.refused_s
 
 
-def test_at_low_load_a_client_that_waits_as_it_is_told_is_admitted_soon() -> None:
+def test_at_low_load_a_client_that_obeys_retry_after_is_admitted_soon() -> None:
     """Clients of tiny.en (0.6 s for each utterance) come one after the other."""
     crowd = slow_crowd(Cost(utterance_s=0.6))
     for number in range(20):

@@ -60,7 +60,7 @@ def test_another_name_may_be_a_repository_of_a_hub() -> None:
         ("whisper-tiny_en", "whisper-tiny.en"),
     ],
 )
-def test_a_misspelt_name_is_told_the_right_one(name: str, meant: str) -> None:
+def test_the_message_about_a_misspelt_name_suggests_the_right_one(name: str, meant: str) -> None:
     with pytest.raises(UnknownModelError, match=f"did you mean '{meant}'") as error:
         model_named(name)
     assert "\n" not in str(error.value)

@@ -86,7 +86,7 @@ def test_a_server_that_never_delivers(server: FileServer, target: Path, steps: S
 @pytest.mark.parametrize(
     ("status", "is_missing", "requests"), [(404, True, 1), (403, False, 1), (503, False, 5)]
 )
-def test_a_refusal_is_told(
+def test_a_refusal_is_reported(
     server: FileServer, target: Path, steps: Steps, status: int, is_missing: bool, requests: int
 ) -> None:
     server.status = status
@@ -102,7 +102,7 @@ def test_no_server_is_one_line(target: Path, steps: Steps) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_full_disk_is_told_before_the_download(
+def test_a_full_disk_is_reported_before_the_download(
     server: FileServer, target: Path, steps: Steps
 ) -> None:
     with pytest.raises(d.NoSpaceError, match=r"no space left in .* MB needed.*ASR_MODEL_DIR"):
@@ -110,7 +110,7 @@ def test_a_full_disk_is_told_before_the_download(
     assert server.requests == []
 
 
-def test_a_disk_that_fills_up_is_told(
+def test_a_disk_that_fills_up_is_reported(
     server: FileServer, target: Path, steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_arguments: object) -> None:

@@ -1,4 +1,4 @@
-"""From a name to a directory in the cache: sources in order, conversion, errors told apart."""
+"""Pulling a model into the cache: sources in order, conversion, distinct errors."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_the_next_source_is_asked(
         (OSError(13, "Permission denied", "/x"), SourceError("x"), exit_codes.UNAVAILABLE, "/x"),
     ],
 )
-def test_a_wrong_name_and_an_unreachable_hub_are_told_apart(
+def test_a_wrong_name_and_an_unreachable_hub_are_distinguished(
     cache: ModelCache,
     steps: Steps,
     monkeypatch: pytest.MonkeyPatch,

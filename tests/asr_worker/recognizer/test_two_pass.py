@@ -43,7 +43,7 @@ def test_a_model_without_utterances_is_not_called() -> None:
     assert (final.batches, online.batches) == ([1], [1])
 
 
-def test_it_can_do_what_the_model_of_the_finals_can() -> None:
+def test_it_has_the_abilities_of_the_final_model() -> None:
     final, online = Named("final"), Named("online")
     both = TwoPass(final, online)
     assert (both.model, both.device) == ("final", "cpu")

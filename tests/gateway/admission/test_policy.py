@@ -467,7 +467,7 @@ def test_the_first_sessions_are_guessed() -> None:
 
 
 @pytest.mark.parametrize("join_busy", [0.0, 0.002, 0.006])
-def test_what_new_sessions_cost_once_does_not_count_as_what_they_cost_steadily(
+def test_the_one_time_cost_of_new_sessions_is_not_counted_as_steady_cost(
     join_busy: float,
 ) -> None:
     """50 new sessions a second, each of which takes 1.5 ms a second and ``join_busy`` once."""

@@ -51,7 +51,7 @@ def test_requests_count_by_the_second(uses: TokenUses) -> None:
     assert refusal is not None and (refusal.code, refusal.retry_after_s) == ("too_many_requests", 1)
 
 
-def test_what_is_published_is_what_has_changed_or_is_in_use(uses: TokenUses) -> None:
+def test_uses_that_changed_or_belong_to_tokens_in_use_are_published(uses: TokenUses) -> None:
     assert uses.changes(NOON_S) == []
     uses.enter(ANNA)
     uses.note_audio(ANNA, 1.0, NOON_S)

@@ -617,7 +617,7 @@ async def test_noise_behind_a_wav_file_is_an_error_and_its_audio_is_kept(
     assert [error.code for error in errors] == ["bad_audio"]
 
 
-async def test_a_wav_file_is_not_what_its_header_says(pool: DecoderPool) -> None:
+async def test_the_samples_of_a_wav_file_may_contradict_its_header(pool: DecoderPool) -> None:
     floats = (SPEECH / 32_768).astype("<f4").tobytes()
     _, (error,) = await heard(pool, sliced(WAV[:40] + b"\xff\xff\xff\xff" + floats, [640]))
     assert error.was_noise and "32-bit floats" in str(error)

@@ -47,7 +47,7 @@ def test_of_tracks_the_loudest_is_used() -> None:
     assert (heard[RATE_HZ + RATE_HZ // 2 :] == OTHER[RATE_HZ // 2 :]).all()
 
 
-def test_it_tells_which_was_used() -> None:
+def test_the_notice_names_the_used_channel() -> None:
     downmix = Downmix(2, RATE_HZ)
     downmix.feed(np.stack([SOUND, -SOUND / 2], axis=1))
     assert "2 audio channels, the loudest alone was used: number 1" in downmix.notice("channel")

@@ -31,11 +31,11 @@ def test_no_slice_of_a_file_is_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["webm", "mp3", "flac"])
-def test_a_live_stream_tells_no_end(name: str) -> None:
+def test_a_live_stream_declares_no_end(name: str) -> None:
     assert not holds_whole_file(encode(TONE, name, 48_000, 1, live=True))
 
 
-def test_a_fragmented_file_may_go_on() -> None:
+def test_a_fragmented_file_may_continue() -> None:
     assert not holds_whole_file(encode(TONE, "fragmented mp4", 48_000, 1))
 
 

@@ -73,7 +73,7 @@ def test_noise_is_no_unit(name: str) -> None:
     assert reader_of(data)(b"\xc1\x83" * 300, 0) is None
 
 
-def test_the_tables_of_a_transport_stream_tell_its_packets() -> None:
+def test_the_tables_of_a_transport_stream_identify_its_packets() -> None:
     data = encode(TONE, "mpegts", 16_000, 1)
     read = reader(None, data)
     assert read is not None

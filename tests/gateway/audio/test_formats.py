@@ -136,8 +136,8 @@ def test_raw_pcm_does_not_look_like_mp3() -> None:
 def test_the_end_of_an_ogg_stream_is_known(size: int) -> None:
     ogg = FILES["ogg"]
     pages = OggPages()
-    told = [pages.feed(ogg[place : place + size]) for place in range(0, len(ogg), size)]
-    assert told == [False] * (len(told) - 1) + [True]
+    reported = [pages.feed(ogg[place : place + size]) for place in range(0, len(ogg), size)]
+    assert reported == [False] * (len(reported) - 1) + [True]
 
 
 def test_an_ogg_stream_followed_by_another_in_the_same_chunk_has_not_ended() -> None:

@@ -210,7 +210,7 @@ async def test_garbage_is_counted_and_survived(gateway: Gateway, peer: Peer) -> 
     assert _dropped("unexpected_kind") == strange + 1
 
 
-async def test_without_a_broker_sends_are_refused_in_the_end_not_lost_in_silence(
+async def test_without_a_broker_sends_are_refused_in_the_end_not_lost_silently(
     endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wire.sockets.HIGH_WATER_MARK_MESSAGES", 10)

@@ -46,7 +46,7 @@ def test_any_length_is_decoded_without_padding(size: int) -> None:
         ("data:audio/wav;base64,data:audio/wav;base64,AAAA", "':' is no character"),
     ],
 )
-def test_what_is_wrong_is_told(text: str, problem: str) -> None:
+def test_faults_are_reported(text: str, problem: str) -> None:
     with pytest.raises(MessageError, match="audio: ") as caught:
         decode(text, "audio")
     assert caught.value.code == "bad_base64" and problem in str(caught.value)

@@ -311,12 +311,12 @@ def test_the_end_is_metadata() -> None:
     }
 
 
-def test_what_is_not_as_asked_is_told_in_the_first_results_and_the_last_message() -> None:
+def test_options_without_effect_are_in_the_first_results_and_the_last_message() -> None:
     warning = e.SessionWarning(code="hotwords_ignored", message="m")
     talk = begun("model=nova-3&redact=pci&keyterm=a", warnings=(warning,))
     (first,), (second,) = sent(talk, segment(0, "one")), sent(talk, segment(1, "two"))
-    told = first["metadata"]["warnings"]
-    assert [(each["parameter"], each["type"]) for each in told] == [
+    reported = first["metadata"]["warnings"]
+    assert [(each["parameter"], each["type"]) for each in reported] == [
         *(("redact", "not_offered"), ("model", "unknown"), ("", "hotwords_ignored")),
     ]
     assert "warnings" not in second["metadata"]
@@ -330,7 +330,7 @@ def test_what_is_not_as_asked_is_told_in_the_first_results_and_the_last_message(
         warnings=(about_audio,),
     )
     (*before, last) = sent(talk, end)[0]["warnings"]
-    assert before == told
+    assert before == reported
     assert last == {"parameter": "", "type": "loudest_only", "message": "n"}
 
 

@@ -1,4 +1,4 @@
-"""What the query of ``/v1/listen`` asks for, what of it is refused, and what is told."""
+"""Options of the query of ``/v1/listen``: values, refusals, and warnings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def options(query: str) -> Options:
     return parse_query(parse_qs(query, keep_blank_values=True), "r")
 
 
-def told(query: str) -> list[tuple[str, str]]:
+def reported(query: str) -> list[tuple[str, str]]:
     return [(warned.parameter, warned.type) for warned in options(query).warned]
 
 
@@ -102,18 +102,18 @@ def test_the_language_or_that_the_model_finds_it(query: str, language: str) -> N
 def test_keywords_without_their_boosts() -> None:
     asked = options("keywords=Paris:2&keywords=a:b&keywords=Rome&keywords=Rome:-1.5&keyterm=Paris")
     assert asked.hotwords == ("Paris", "a:b", "Rome")
-    assert told("keywords=Paris:2&keywords=Rome:1") == [("keywords", "ignored")]
+    assert reported("keywords=Paris:2&keywords=Rome:1") == [("keywords", "ignored")]
 
 
-def test_what_has_no_effect_is_told() -> None:
-    assert told("multichannel=true&redact=pci&search=a&detect_entities=false&bogus=1") == [
+def test_fields_without_effect_are_reported() -> None:
+    assert reported("multichannel=true&redact=pci&search=a&detect_entities=false&bogus=1") == [
         ("multichannel", "not_offered"),
         ("redact", "not_offered"),
         ("search", "not_offered"),
         ("bogus", "unknown"),
     ]
-    assert told("tag=a&extra=b:c&mip_opt_out=true&version=latest") == []
-    assert len(told("&".join(f"x{n}=1" for n in range(50)))) == NAMES_SHOWN_MAX
+    assert reported("tag=a&extra=b:c&mip_opt_out=true&version=latest") == []
+    assert len(reported("&".join(f"x{n}=1" for n in range(50)))) == NAMES_SHOWN_MAX
 
 
 @pytest.mark.parametrize(

@@ -346,12 +346,12 @@ def test_times_that_the_html5_client_fails_on_are_left_out(
 
 def test_what_the_model_recognised_besides_words_is_in_the_reply() -> None:
     known = {"language": "zh", "confidence": 0.5, "emotion": "happy", "events": ["music"]}
-    told = structs.replace(segment(0, "一"), **{**known, "events": ("music",)})
+    reported = structs.replace(segment(0, "一"), **{**known, "events": ("music",)})
     for mode in ("offline", "2pass", "online"):
         talk = dialect()
         start(talk, mode=mode)
         talk.parse(b"ab")
-        replies = encode_all(talk, told)
+        replies = encode_all(talk, reported)
         talk.parse(END)
         replies += encode_all(talk, finished("一"))
         (reply,) = [reply for reply in replies if reply["text"]]
@@ -472,13 +472,13 @@ def test_after_a_refused_start_no_audio_is_taken_and_the_end_is_answered() -> No
         assert talk.parse(b"ab") == (Ignored("behind_the_end"),)
         (reply,) = talk.parse(ending)
         assert isinstance(reply, Reply)
-        told = json.loads(reply.text)
-        assert told["error"].startswith("bad_message: audio_fs") and told["text"] == ""
-        assert told | last == told
+        reported = json.loads(reply.text)
+        assert reported["error"].startswith("bad_message: audio_fs") and reported["text"] == ""
+        assert reported | last == reported
         assert start(talk, audio_fs=8_000).session_id == "session0"
 
 
-def test_weights_of_hotwords_are_told_to_be_ignored() -> None:
+def test_weights_of_hotwords_are_ignored_with_a_warning() -> None:
     for hotwords, codes in (({"a": 20, "b": 30}, ["weights_ignored"]), ({"a": 20, "b": 20}, [])):
         talk = dialect()
         start(talk, mode="2pass", hotwords=hotwords)

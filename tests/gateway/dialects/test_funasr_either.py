@@ -1,4 +1,4 @@
-"""The first message of a client tells which of FunASR's protocols it speaks."""
+"""The first message of a client selects one of FunASR's protocols."""
 
 from __future__ import annotations
 

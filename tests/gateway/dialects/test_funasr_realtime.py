@@ -103,10 +103,12 @@ def test_languages_by_the_names_of_the_original(named: str, language: str) -> No
     assert isinstance(start, e.Start) and start.language == language
 
 
-def test_corrections_by_hotwords_are_told_to_have_no_effect() -> None:
-    told = said(dialect(), "POSTPROCESS_HOTWORDS:a=>b")
-    assert told["event"] == "postprocess_hotwords_set" and told["postprocess_hotwords"] == {}
-    assert told["warnings"][0]["code"] == "hotwords_ignored"
+def test_corrections_by_hotwords_have_a_warning_that_they_have_no_effect() -> None:
+    reported = said(dialect(), "POSTPROCESS_HOTWORDS:a=>b")
+    assert (
+        reported["event"] == "postprocess_hotwords_set" and reported["postprocess_hotwords"] == {}
+    )
+    assert reported["warnings"][0]["code"] == "hotwords_ignored"
 
 
 def test_results_have_all_sentences_and_the_partial_one() -> None:
@@ -150,7 +152,7 @@ def test_a_flood_of_commits_and_stops_is_bounded() -> None:
     assert sent(talk, FINISHED).count(STOPPED) == WAITING_MAX
 
 
-def test_a_start_without_a_stop_begins_anew() -> None:
+def test_a_start_without_a_stop_begins_again() -> None:
     talk = speaking()
     finish, reply = talk.parse("START")
     assert finish == e.Finish(session_id="session0") and isinstance(reply, Reply)

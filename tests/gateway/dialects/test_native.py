@@ -117,7 +117,7 @@ def test_raw_pcm_may_be_declared(fields: dict[str, object], declared: bool) -> N
     assert start.ignored_fields == ()
 
 
-def test_an_encoding_without_a_rate_has_no_effect_and_says_so() -> None:
+def test_an_encoding_without_a_rate_has_no_effect_and_reports_it() -> None:
     start = parse(json.dumps(START | {"encoding": "pcm_s16le"}))
     assert isinstance(start, e.Start)
     assert not start.declared_raw
@@ -131,7 +131,7 @@ SEGMENT = e.SegmentText(
 )
 
 
-def test_a_result_has_what_the_model_knows_and_nothing_else() -> None:
+def test_a_result_has_only_the_fields_that_the_model_reports() -> None:
     plain = {
         "type": "chunk_result",
         "session_id": "a",
@@ -208,7 +208,7 @@ def test_malformed_messages_are_bad_messages(text: str) -> None:
 
 
 @pytest.mark.parametrize("junk", ["!", "Y", "ü", "YQ==YQ==", "data:audio/wav,YQ=="])
-def test_what_is_no_base64_is_an_error(junk: str) -> None:
+def test_invalid_base64_is_an_error(junk: str) -> None:
     message = {"action": "chunk", "session_id": "a", "chunk_index": 4, "audio_data": junk}
     with pytest.raises(MessageError) as caught:
         parse(json.dumps(message))

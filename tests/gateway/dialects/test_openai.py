@@ -86,7 +86,7 @@ def test_words_to_expect_are_hotwords(
         ),
     ],
 )
-def test_useless_options_are_told_and_not_refused(
+def test_useless_options_are_reported_and_not_refused(
     fields: dict[str, list[str]], language: str, ignored: tuple[str, ...]
 ) -> None:
     asked = openai.parse({"model": ["demo"], **fields})
@@ -192,14 +192,15 @@ def test_what_the_model_recognised_besides_words() -> None:
 
 def test_warnings_are_in_the_body_or_in_a_header() -> None:
     warned = replace(TRANSCRIPT, warnings=(WARNING,))
-    told = [{"code": "language_ignored", "message": "模型"}]
+    reported = [{"code": "language_ignored", "message": "模型"}]
     for wanted in ("json", "verbose_json"):
         assert (
-            json.loads(openai.encode(warned, request(response_format=wanted)))["warnings"] == told
+            json.loads(openai.encode(warned, request(response_format=wanted)))["warnings"]
+            == reported
         )
-    assert json.loads(openai.done("", (WARNING,))[6:])["warnings"] == told
+    assert json.loads(openai.done("", (WARNING,))[6:])["warnings"] == reported
     (header,) = openai.warnings_header((WARNING,)).values()
-    assert header.isascii() and json.loads(header) == told
+    assert header.isascii() and json.loads(header) == reported
     assert openai.warnings_header(()) == {}
 
 

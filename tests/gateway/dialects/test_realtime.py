@@ -289,7 +289,7 @@ def test_a_refused_start_may_be_tried_again() -> None:
     assert talk.starts[0].model == ""
 
 
-def test_what_the_model_cannot_do_is_told_when_it_is_known() -> None:
+def test_missing_abilities_are_reported_once_the_model_is_known() -> None:
     talk = Talk()
     talk.update(transcription={"language": "xx", "prompt": "Kubernetes, kubectl"})
     start = talk.dialect._config.start("s")

@@ -93,7 +93,7 @@ def test_turn_detection_is_the_endpointers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "reported"),
     [
         ({"include": ["item.input_audio_transcription.logprobs"]}, ["field_ignored"]),
         ({"type": "realtime", "voice": "ash"}, ["responses_unavailable", "field_ignored"]),
@@ -113,8 +113,8 @@ def test_turn_detection_is_the_endpointers() -> None:
         ({f"unknown{n}": 1 for n in range(40)}, ["field_ignored"] * 16),
     ],
 )
-def test_what_has_no_effect_is_told(fields: dict[str, Any], told: list[str]) -> None:
-    assert codes(**fields) == told
+def test_fields_without_effect_are_reported(fields: dict[str, Any], reported: list[str]) -> None:
+    assert codes(**fields) == reported
 
 
 @pytest.mark.parametrize(

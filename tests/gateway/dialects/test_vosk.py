@@ -117,8 +117,8 @@ def test_the_model_is_part_of_the_configuration_and_warnings_of_the_next_reply()
         session_id="session0", resume_token="", next_chunk_index=0, warnings=(warning,)
     )
     assert talk.encode(started) == ()
-    told = encoded(talk, RECEIVED)["warnings"]
-    assert [each["code"] for each in told] == ["field_ignored", "grammar_open"]
+    reported = encoded(talk, RECEIVED)["warnings"]
+    assert [each["code"] for each in reported] == ["field_ignored", "grammar_open"]
     assert encoded(talk, RECEIVED) == {"partial": ""}
 
 

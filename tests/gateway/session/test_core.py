@@ -77,11 +77,11 @@ def test_the_client_discards_an_utterance() -> None:
     assert [job.pcm[:2] for job in driver.jobs if not job.partial] == [speech(1, 2)[:2]]
 
 
-def test_the_client_is_told_when_speech_starts_and_ends() -> None:
+def test_starts_and_ends_of_speech_are_reported_to_the_client() -> None:
     driver = SessionDriver()
     driver.start(speech_events=True)
-    told = driver.chunk(silence(416) + speech(32)) + driver.chunk(speech(32))
-    assert told == [e.SpeechStarted(start_ms=116)]
+    reported = driver.chunk(silence(416) + speech(32)) + driver.chunk(speech(32))
+    assert reported == [e.SpeechStarted(start_ms=116)]
     assert driver.chunk(speech(320)) == []
     (ended,) = driver.chunk(silence(700))
     assert ended == e.SpeechEnded(end_ms=driver.jobs[0].end_ms, next_segment_index=1)
@@ -118,14 +118,14 @@ PAUSES = speech(512) + silence(1504) + speech(704) + silence(800) + speech(320) 
 
 
 @pytest.mark.parametrize("step_ms", [20, 320, 10_000])
-def test_a_long_silence_is_told_once_whatever_the_chunks(step_ms: int) -> None:
+def test_a_long_silence_is_reported_once_whatever_the_chunks(step_ms: int) -> None:
     driver, step = SessionDriver(), 32 * step_ms
     driver.start(speech_events=True, long_silence_ms=1_000)
     for place in range(0, len(PAUSES), step):
         driver.chunk(PAUSES[place : place + step])
     driver.chunk(silence(5_000))
-    told = [a for a in driver.answers if isinstance(a, e.SpeechStarted | e.LongSilence)]
-    assert [getattr(answer, "next_segment_index", None) for answer in told] == [
+    reported = [a for a in driver.answers if isinstance(a, e.SpeechStarted | e.LongSilence)]
+    assert [getattr(answer, "next_segment_index", None) for answer in reported] == [
         *(None, 1, None, None, 3)
     ]
 

@@ -49,7 +49,7 @@ def test_the_confidence_is_the_mean(segments: list[e.SegmentText], expected: flo
     assert confidence(segments) == (expected if expected is None else pytest.approx(expected))
 
 
-def test_only_what_is_known_is_told() -> None:
+def test_only_known_values_are_reported() -> None:
     assert recognised([segment()]) == {}
     happy = segment(language="zh", confidence=0.0, emotion="happy", events=("laughter", "music"))
     assert recognised([happy, segment(language="zh", confidence=0.0, events=("music",))]) == {

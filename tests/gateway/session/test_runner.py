@@ -265,7 +265,7 @@ async def test_an_action_without_a_performer_is_a_bug() -> None:
         runner._perform(cast(e.Action, e.Tick()))
 
 
-async def test_one_line_tells_the_story_of_a_session() -> None:
+async def test_one_line_summarises_a_session() -> None:
     with structlog.testing.capture_logs() as logs:
         runner, _, client = started(caller=Caller(token_name="anna"))
         await runner.take(client, chunk(UTTERANCE, 0))

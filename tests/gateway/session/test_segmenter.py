@@ -34,7 +34,7 @@ class Cutting:
         return self.segmenter.take(detect(self.segmenter.take_frames()), now_s)
 
 
-def test_memory_holds_only_what_may_still_be_needed() -> None:
+def test_memory_holds_only_audio_that_may_be_needed() -> None:
     cutting = Cutting()
     for _ in range(200):
         cutting.add(silence(500))

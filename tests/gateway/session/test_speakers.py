@@ -57,7 +57,7 @@ def same_partition(labels: list[int], truth: list[int]) -> bool:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(0, 99))
-def test_noisy_voices_are_told_apart_at_once_and_counted_in_order(
+def test_noisy_voices_are_distinguished_at_once_and_counted_in_order(
     turns: list[int], seed: int
 ) -> None:
     speakers = label_all(turns, seed=seed)
@@ -192,7 +192,9 @@ def test_labels_change_as_little_as_possible() -> None:
         (np.ones(DIMENSION - 1, "<f4").tobytes(), "dimension"),
     ],
 )
-def test_an_unusable_embedding_is_told_and_labels_nothing(embedding: bytes, reason: str) -> None:
+def test_an_unusable_embedding_is_reported_and_labels_nothing(
+    embedding: bytes, reason: str
+) -> None:
     speakers = label_all([0])
     assert speakers.add(embedding, LONG_MS) == reason
     assert list(speakers.labels) == [1, UNKNOWN]
@@ -206,7 +208,7 @@ def test_without_an_embedding_a_segment_has_no_speaker() -> None:
     assert speakers.recluster() == []
 
 
-def test_another_gateway_goes_on_with_the_centroids() -> None:
+def test_another_gateway_continues_with_the_centroids() -> None:
     of = voices(3)
     random = np.random.default_rng(9)
     before = label_all([0, 1, 1], of=of)

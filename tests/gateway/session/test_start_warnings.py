@@ -45,7 +45,7 @@ def test_warnings(asked: dict[str, Any], abilities: Abilities, codes: list[str])
     assert [warning.code for warning in warnings_of(start, abilities)] == codes
 
 
-def test_a_warning_says_what_is_ignored_and_why() -> None:
+def test_a_warning_names_the_ignored_option_and_the_reason() -> None:
     start = replace(START, model="m", language="fr", hotwords=("a",), ignored_fields=("langauge",))
     assert [warning.message for warning in warnings_of(start, ZH)] == [
         "langauge: this field has no effect",

@@ -10,7 +10,7 @@ from tests.gateway.session_driver import SessionDriver, silence, speech
 from wire.messages import Failure
 
 
-def told(driver: SessionDriver, summary: SessionSummary) -> dict[str, object]:
+def reported(driver: SessionDriver, summary: SessionSummary) -> dict[str, object]:
     return summary.fields(driver.session, driver.now_s)
 
 
@@ -23,11 +23,11 @@ def finished() -> tuple[SessionDriver, SessionSummary]:
     return driver, summary
 
 
-def test_a_story_tells_what_was_recognised_how_fast_and_by_whom() -> None:
+def test_the_summary_has_the_recognised_amount_latencies_and_workers() -> None:
     driver, summary = finished()
     summary.note_result(result(job(0), "one"), 0.2)
     summary.note_result(result(job(1), "二"), 0.4)
-    fields = told(driver, summary)
+    fields = reported(driver, summary)
     assert (fields["dialect"], fields["lane"], fields["client"]) == ("native", "live", "127.0.0.1")
     assert (fields["segments"], fields["words"], fields["characters"]) == (1, 2, 5)
     assert (fields["latency_p50_ms"], fields["latency_p95_ms"]) == (200, 400)
@@ -39,24 +39,24 @@ def test_the_status_is_that_of_the_stored_end() -> None:
     driver, summary = finished()
     for record in driver.records:
         summary.note_record(record)
-    assert told(driver, summary)["status"] == "already_complete"
+    assert reported(driver, summary)["status"] == "already_complete"
     driver.finish()
     for record in driver.records:
         summary.note_record(record)
-    assert told(driver, summary)["status"] == "completed"
+    assert reported(driver, summary)["status"] == "completed"
 
 
 @pytest.mark.parametrize("cause", ["internal_error", "handed_over"])
-def test_a_session_that_ends_without_an_end_tells_why(cause: str) -> None:
+def test_a_session_that_ends_without_an_end_reports_why(cause: str) -> None:
     driver, summary = finished()
     summary.cause = cause  # type: ignore[assignment]
-    assert told(driver, summary)["status"] == cause
+    assert reported(driver, summary)["status"] == cause
 
 
-def test_a_deleted_session_is_told() -> None:
+def test_a_deleted_session_is_reported() -> None:
     driver, summary = finished()
     driver.feed(e.Deleted())
-    assert told(driver, summary)["status"] == "deleted"
+    assert reported(driver, summary)["status"] == "deleted"
 
 
 def test_errors_are_counted_once_by_their_code() -> None:
@@ -65,7 +65,7 @@ def test_errors_are_counted_once_by_their_code() -> None:
     summary.note_result(result(job(0), None, failure), 0.1)
     summary.note_answer(e.Problem(code="chunk_failed", message="three times", segment_index=0))
     summary.note_answer(e.Problem(code="bad_audio", message="no audio"))
-    assert told(driver, summary)["errors"] == {"chunk_failed": 1, "bad_audio": 1}
+    assert reported(driver, summary)["errors"] == {"chunk_failed": 1, "bad_audio": 1}
 
 
 def test_what_a_story_keeps_is_limited() -> None:
@@ -73,6 +73,6 @@ def test_what_a_story_keeps_is_limited() -> None:
     for number in range(LATENCIES_MAX + 10):
         named = replace(result(job(0)), worker_id=f"w{number}")
         summary.note_result(named, float(number < 10))
-    fields = told(driver, summary)
+    fields = reported(driver, summary)
     assert fields["latency_p95_ms"] == 0
     assert fields["workers"] == [f"w{number}" for number in range(WORKERS_MAX)]

@@ -19,7 +19,7 @@ def started(files: int = 9) -> SessionDriver:
     return driver
 
 
-def told(answers: list[e.Answer]) -> list[tuple[Any, ...]]:
+def reported(answers: list[e.Answer]) -> list[tuple[Any, ...]]:
     """Chunk, first and last segment, and text of each result; code of each error."""
     said: list[tuple[Any, ...]] = []
     for answer in answers:
@@ -43,29 +43,29 @@ def heard(driver: SessionDriver) -> e.SpeechProbabilities:
 
 def test_the_segments_of_a_file_are_one_result() -> None:
     driver = started()
-    assert told(driver.chunk(TWO, 0)) == []
+    assert reported(driver.chunk(TWO, 0)) == []
     first, second = driver.jobs
-    assert told(driver.recognise(second, "zwei")) == []
+    assert reported(driver.recognise(second, "zwei")) == []
     (answer,) = [a for a in driver.recognise(first, "eins") if isinstance(a, e.SegmentText)]
-    assert told([answer]) == [(0, 0, 1, "eins zwei")]
+    assert reported([answer]) == [(0, 0, 1, "eins zwei")]
     assert (answer.start_ms, answer.end_ms) == (first.start_ms, second.end_ms)
     assert [result.text for result in driver.kept] == ["zwei", "eins"]
 
 
 def test_a_silent_file_has_an_empty_result_at_once() -> None:
     driver = started()
-    assert told(driver.chunk(silence(1000), 0)) == [(0, "silent")]
+    assert reported(driver.chunk(silence(1000), 0)) == [(0, "silent")]
     driver.chunk(speech(400) + silence(900), 1)
-    assert told(driver.chunk(silence(500), 2)) == []  # In order: behind that of chunk 1.
-    assert told(driver.recognise(driver.jobs[0], "a")) == [(1, None, 0, "a"), (2, "silent")]
+    assert reported(driver.chunk(silence(500), 2)) == []  # In order: behind that of chunk 1.
+    assert reported(driver.recognise(driver.jobs[0], "a")) == [(1, None, 0, "a"), (2, "silent")]
 
 
 def test_speech_over_the_end_of_a_file_belongs_to_the_next() -> None:
     driver = started()
-    assert told(driver.chunk(silence(500) + speech(500), 0)) == []
-    assert told(driver.chunk(speech(500) + silence(900), 1)) == []
+    assert reported(driver.chunk(silence(500) + speech(500), 0)) == []
+    assert reported(driver.chunk(speech(500) + silence(900), 1)) == []
     (job,) = driver.jobs
-    assert told(driver.recognise(job, "both")) == [(0, "silent"), (1, None, 0, "both")]
+    assert reported(driver.recognise(job, "both")) == [(0, "silent"), (1, None, 0, "both")]
 
 
 def test_without_a_further_file_the_speech_ends_there() -> None:
@@ -73,7 +73,7 @@ def test_without_a_further_file_the_speech_ends_there() -> None:
     driver.chunk(silence(500) + speech(500), 0)
     assert driver.jobs == []
     driver.tick(2.0)
-    assert told(driver.recognise(driver.jobs[0], "end")) == [(0, None, 0, "end")]
+    assert reported(driver.recognise(driver.jobs[0], "end")) == [(0, None, 0, "end")]
 
 
 def test_slices_of_a_file_and_raw_audio_have_their_segments() -> None:
@@ -81,8 +81,8 @@ def test_slices_of_a_file_and_raw_audio_have_their_segments() -> None:
     driver.chunk(silence(500) + speech(500), 0)
     driver.chunk(speech(500) + silence(900) + speech(400, 2) + silence(900), 1)
     first, second = driver.jobs
-    assert told(driver.recognise(first, "a")) == [(0, "silent"), (1, None, 0, "a")]
-    assert told(driver.recognise(second, "b")) == [(1, None, 1, "b")]
+    assert reported(driver.recognise(first, "a")) == [(0, "silent"), (1, None, 0, "a")]
+    assert reported(driver.recognise(second, "b")) == [(1, None, 1, "b")]
 
 
 def test_a_failed_segment_is_an_error_and_not_a_second_result() -> None:
@@ -90,11 +90,11 @@ def test_a_failed_segment_is_an_error_and_not_a_second_result() -> None:
     driver.chunk(TWO, 0)
     first, second = driver.jobs
     failed = result_of(first, None, Failure(code="recognition_failed", message="no"))
-    assert told(driver.feed(e.ResultArrived(result=failed))) == [(0, "recognition_failed")]
-    assert told(driver.recognise(second, "zwei")) == [(0, None, 1, "zwei")]
+    assert reported(driver.feed(e.ResultArrived(result=failed))) == [(0, "recognition_failed")]
+    assert reported(driver.recognise(second, "zwei")) == [(0, None, 1, "zwei")]
     driver.chunk(speech(400) + silence(900), 1)
     failed = result_of(driver.jobs[2], None, Failure(code="recognition_failed", message="no"))
-    assert told(driver.feed(e.ResultArrived(result=failed))) == [(1, "recognition_failed")]
+    assert reported(driver.feed(e.ResultArrived(result=failed))) == [(1, "recognition_failed")]
 
 
 def test_a_client_that_resumes_gets_each_result_once() -> None:
@@ -104,16 +104,16 @@ def test_a_client_that_resumes_gets_each_result_once() -> None:
     driver.chunk(silence(300), 2)
     jobs = driver.jobs
     driver.recognise(jobs[0], "a")
-    assert told(driver.recognise(jobs[1], "b")) == [(0, 0, 1, "a b")]
+    assert reported(driver.recognise(jobs[1], "b")) == [(0, 0, 1, "a b")]
     driver.feed(e.SegmentWritten(segment_index=1))
     driver.recognise(jobs[2], "c")
     driver.feed(e.Disconnected())
-    assert told(driver.recognise(jobs[3], "d")) == []
+    assert reported(driver.recognise(jobs[3], "d")) == []
     answers = driver.feed(e.Attached(next_segment_index=2))
-    assert told(answers) == [(1, 2, 3, "c d"), (2, "silent")]
+    assert reported(answers) == [(1, 2, 3, "c d"), (2, "silent")]
     # That answer was not written, and is sent again.
     driver.feed(e.Disconnected())
-    assert told(driver.feed(e.Attached(next_segment_index=2))) == [(1, 2, 3, "c d")]
+    assert reported(driver.feed(e.Attached(next_segment_index=2))) == [(1, 2, 3, "c d")]
 
 
 def test_the_end_of_the_session_completes_its_files() -> None:
@@ -121,7 +121,7 @@ def test_the_end_of_the_session_completes_its_files() -> None:
     driver.chunk(silence(500) + speech(500), 0)
     driver.finish()
     answers = driver.recognise(driver.jobs[0], "end")
-    assert told(answers) == [(0, None, 0, "end")]
+    assert reported(answers) == [(0, None, 0, "end")]
     assert any(isinstance(answer, e.Finished) for answer in driver.store_all())
 
 
@@ -132,9 +132,9 @@ def test_texts_of_a_chunk_that_is_still_decoded_wait_for_its_end() -> None:
         driver.feed(decoded(speech(400) + silence(900), begins_container=True, more=True))
         driver.feed(heard(driver))
         assert driver.session.busy
-        assert told(driver.recognise(driver.jobs[0], "a")) == []
+        assert reported(driver.recognise(driver.jobs[0], "a")) == []
         answers = driver.feed(decoded(speech(400) + silence(900), ends_container=whole))
         answers += driver.feed(heard(driver))
         assert not driver.session.busy
         answers += driver.recognise(driver.jobs[1], "b")
-        assert told(answers)[: len(said)] == said
+        assert reported(answers)[: len(said)] == said

@@ -49,7 +49,7 @@ def test_number_and_bytes_are_limited(files: JobFiles, sizes: tuple[int, ...], f
     assert files.holds("last") is fits
 
 
-def test_what_is_damaged_or_half_written_is_no_job(files: JobFiles, tmp_path: Path) -> None:
+def test_damaged_and_unfinished_files_are_not_jobs(files: JobFiles, tmp_path: Path) -> None:
     files.sweep()  # There is no folder yet.
     files.put(ticket("a"), io.BytesIO(b"audio"))
     folder = tmp_path / "jobs"

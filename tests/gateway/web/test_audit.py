@@ -62,7 +62,7 @@ async def logged(app: FastAPI, *requests: tuple[str, str], token: str = TOKEN) -
     return lines
 
 
-async def test_reading_and_deleting_is_noted_with_who_and_what(tmp_path: Path) -> None:
+async def test_reads_and_deletions_are_logged_with_token_and_session(tmp_path: Path) -> None:
     who = {"token_name": "anna", "tenant": "acme", "client": "192.0.2.7"}
     path = "/api/v1/session/{session_id}"
     lines = await logged(

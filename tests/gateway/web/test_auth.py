@@ -119,7 +119,7 @@ async def answer_of(app: Any, scope: dict[str, Any]) -> tuple[int, dict[str, str
     return head["status"], headers, json.loads(body["body"])
 
 
-def told(body: dict[str, Any]) -> tuple[str, str]:
+def reported(body: dict[str, Any]) -> tuple[str, str]:
     """Code and message of an error answer, in each API's form."""
     if "err_code" in body:
         code = body["err_code"]
@@ -156,7 +156,7 @@ async def test_every_route_needs_a_token_unless_listed_as_open(app: FastAPI) -> 
             status, headers, body = await answer_of(app, {**scope, "headers": shown})
             assert status == 401
             assert headers["www-authenticate"].startswith("Bearer")
-            assert told(body) == ("unauthorized", MESSAGE)
+            assert reported(body) == ("unauthorized", MESSAGE)
             assert REFUSED.labels("unauthorized")._value.get() == before + 1
 
 
@@ -282,7 +282,7 @@ async def test_a_token_without_the_scope_gets_403_in_the_form_of_the_api(tmp_pat
     for scope, needed in refused:
         before = REFUSED.labels("insufficient_scope")._value.get()
         status, headers, body = await answer_of(app, scope)
-        code, message = told(body)
+        code, message = reported(body)
         assert (status, code) == (403, "insufficient_scope")
         assert needed in message
         assert headers["www-authenticate"] == f'Bearer error="insufficient_scope", scope="{needed}"'
@@ -316,5 +316,5 @@ async def test_too_many_requests_get_429_in_the_form_of_the_api(known: AuthToken
     for scope in scopes:
         status, headers, body = await answer_of(app, scope)
         assert (status, headers["retry-after"]) == (429, "1")
-        assert told(body) == ("too_many_requests", "too many")
+        assert reported(body) == ("too_many_requests", "too many")
     assert REFUSED.labels("too_many_requests")._value.get() == before + len(scopes)

@@ -70,9 +70,9 @@ OPENAIS = {"error": {"message": "no", "type": "server_error", "param": None, "co
 def test_a_refusal_has_the_form_of_its_path(path: str, body: dict[str, Any]) -> None:
     response = refused(path, REFUSAL)
     assert (response.status_code, response.headers["Retry-After"]) == (503, "7")
-    told = json.loads(bytes(response.body))
-    told.pop("request_id", None)
-    assert told == body
+    reported = json.loads(bytes(response.body))
+    reported.pop("request_id", None)
+    assert reported == body
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_each_invalid_parameter_is_named(client: TestClient) -> None:
     assert message.startswith("limit: Input should be") and "; offset: Input should" in message
 
 
-def test_a_refused_method_is_told_all_that_the_path_takes(client: TestClient) -> None:
+def test_a_refused_method_is_answered_with_all_methods_of_the_path(client: TestClient) -> None:
     answer = client.put("/api/v1/session/s")
     assert answer.headers["Allow"] == "DELETE, GET"
     assert client.post("/").headers["Allow"] == "GET, HEAD"

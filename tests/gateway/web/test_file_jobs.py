@@ -1,4 +1,4 @@
-"""Refusals of submitted files, and what is told of them. The rest: tests/integration."""
+"""Refusals of submitted files, and their status. The rest: tests/integration."""
 
 from __future__ import annotations
 
@@ -125,11 +125,11 @@ async def test_a_disk_that_takes_nothing_is_a_503(tmp_path: Path) -> None:
     assert (answer.status_code, answer.json()["code"]) == (503, "not_kept")
 
 
-async def test_where_a_task_is_told_from(tmp_path: Path) -> None:
+async def test_the_sources_of_a_task(tmp_path: Path) -> None:
     gateway = Gateway(tmp_path)
     task_id = (await gateway.submit()).json()["task_id"]
     assert gateway.noted == {task_id: "queued"}
-    told: dict[str, str] = {}
+    reported: dict[str, str] = {}
     gateway.noted["elsewhere"] = "queued"
     gateway.noted["begun elsewhere"] = "active"
     row = {"duration": 1.5, "created_at": "now", "text": "one", "error": None, "segments": []}
@@ -137,8 +137,8 @@ async def test_where_a_task_is_told_from(tmp_path: Path) -> None:
         gateway.stored[status] = {**row, "status": status}
     for name in (task_id, "elsewhere", *gateway.stored):
         answer = await gateway.ask("GET", f"result/{name}")
-        told[name] = answer.json()["status"]
-    assert told == {
+        reported[name] = answer.json()["status"]
+    assert reported == {
         task_id: "queued",
         "elsewhere": "queued",
         "active": "processing",
@@ -176,7 +176,7 @@ async def test_a_job_that_is_not_admitted_waits_and_one_that_began_often_is_give
     again.close()
 
 
-async def test_jobs_go_on_after_a_time_without_descriptors(
+async def test_jobs_continue_after_a_time_without_descriptors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gateway = Gateway(tmp_path)

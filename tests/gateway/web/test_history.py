@@ -75,7 +75,7 @@ def test_whole_texts_only_if_asked_for(client: TestClient) -> None:
     assert record["text"] == "nine three"
 
 
-def test_unknown_parameters_are_told(client: TestClient) -> None:
+def test_unknown_parameters_are_reported(client: TestClient) -> None:
     (warning,) = client.get("/api/v1/history?limit=1&limt=2&limt=3").json()["warnings"]
     assert warning["code"] == "unknown_parameter"
     assert warning["message"].startswith("'limt' has no effect; known: limit, cursor")

@@ -201,7 +201,7 @@ async def test_the_application_asks_for_such_a_token(tokens: JwtTokens) -> None:
     assert status == 401
 
 
-async def test_the_application_asks_to_come_again_if_there_are_no_keys() -> None:
+async def test_without_keys_the_application_answers_503_with_retry_after() -> None:
     tokens = JwtTokens(keys_url=NOWHERE, issuer=ISSUER, audience=AUDIENCE, tenant_claim="")
     app = create_app(SERVER, {}, provider=tokens)
     shown = request("/v1/models", "GET", bearer(token()))

@@ -63,7 +63,7 @@ def test_others_may_not(origin: str, host: str) -> None:
     assert not allows(origin, host, "http://there")
 
 
-def test_a_proxy_passes_on_the_host_or_the_browser_tells_that_it_is_the_same() -> None:
+def test_a_proxy_passes_on_the_host_or_the_browser_reports_that_it_is_the_same() -> None:
     assert not allows("https://asr.example", "127.0.0.1:8080")
     forwarded = "asr.example, inner:8080"
     assert allows("https://asr.example", "127.0.0.1:8080", x_forwarded_host=forwarded)
@@ -163,7 +163,7 @@ def test_pages_of_other_sites_change_nothing(method: str, path: str) -> None:
     assert status(origin="chrome-extension://a", authorization="Bearer any") != 403
 
 
-def test_a_refused_page_is_told_the_setting() -> None:
+def test_the_answer_to_a_refused_page_names_the_setting() -> None:
     app = create_app(cast(Server, SimpleNamespace()), {})
     answer = TestClient(app, base_url="http://localhost").post(
         "/v1/audio/transcriptions", headers={"Origin": "https://evil"}

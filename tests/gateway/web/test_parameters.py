@@ -43,12 +43,12 @@ def test_warnings_about_unknown_parameters_are_limited() -> None:
     client = TestClient(app)
     assert client.get("/?known=1").json() == []
     query = "&".join(f"{number:0100}=1" for number in range(NAMES_SHOWN_MAX + 1))
-    told = client.get(f"/?{query}").json()
-    assert len(told) == NAMES_SHOWN_MAX
-    assert len(told[0]["message"]) < NAME_CHARS_SHOWN_MAX + 40
+    reported = client.get(f"/?{query}").json()
+    assert len(reported) == NAMES_SHOWN_MAX
+    assert len(reported[0]["message"]) < NAME_CHARS_SHOWN_MAX + 40
 
 
-def test_every_route_of_the_api_tells_unknown_parameters() -> None:
+def test_every_route_of_the_api_reports_unknown_parameters() -> None:
     app = create_app(cast(Server, SimpleNamespace()), {})
     routes = [route for route in app.routes if isinstance(route, APIRoute)]
     silent = [

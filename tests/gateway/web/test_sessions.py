@@ -53,7 +53,7 @@ async def test_a_live_session_of_another_tenant_is_unknown() -> None:
     assert (await ask(foreign, "s", Response(), ())).status_code == 404
 
 
-def test_unknown_parameters_of_a_session_are_told() -> None:
+def test_unknown_parameters_of_a_session_are_reported() -> None:
     driver = SessionDriver()
     driver.start()
     ask = client(SimpleNamespace(reader=NoDatabase(), sessions={"s": driver}))

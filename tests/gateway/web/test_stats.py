@@ -6,7 +6,7 @@ from gateway.web.stats import queue_body, recent_body, totals_body
 from tests.gateway.telemetry.test_activity import result
 
 
-def test_without_a_broker_the_queue_is_empty_and_says_so() -> None:
+def test_without_a_broker_the_queue_is_empty_and_reports_it() -> None:
     assert queue_body(None)["broker_ready"] is False
     assert queue_body(None)["workers"] == 0
 

@@ -200,7 +200,7 @@ async def test_a_connection_is_idle_but_for_its_sessions() -> None:
     assert services.idle == 0
 
 
-async def test_after_a_long_pause_the_next_session_is_admitted_anew(
+async def test_after_a_long_pause_the_next_session_is_admitted_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("gateway.web.websocket.ADMISSION_KEPT_S", -1.0)

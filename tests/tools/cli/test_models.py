@@ -51,7 +51,7 @@ def test_the_list_is_available_as_json(root: Path) -> None:
     assert rows["someone/model"]["download_mb"] is None
 
 
-def test_pulling_what_is_here_contacts_nobody(root: Path) -> None:
+def test_pulling_a_present_model_contacts_nobody(root: Path) -> None:
     assert run(root, "pull", "whisper-base") == (0, f"{root}/whisper-base\n", "")
     code, shown, _ = run(root, "pull", "whisper-base", "someone/model", "--json")
     assert code == 0

@@ -78,7 +78,7 @@ def recorded(pauses: list[float]) -> Callable[[float], bool]:
     return wait
 
 
-def test_a_busy_server_is_asked_again_when_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_server_is_asked_again_at_the_time_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
     result = asr_client.Transcript("text", (), (), 4.9, True)
     calls = server(monkeypatch, busy(7.0), busy(None), result)
     pauses: list[float] = []

@@ -339,13 +339,13 @@ async def test_an_unreachable_server(unused_tcp_port: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer, told",
+    "answer, reported",
     [
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "has no TLS; use ws://"),
         (b"", "closes the connection"),
     ],
 )
-async def test_tls_where_there_is_none(answer: bytes, told: str) -> None:
+async def test_tls_where_there_is_none(answer: bytes, reported: str) -> None:
     async def answer_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(answer)
@@ -353,7 +353,7 @@ async def test_tls_where_there_is_none(answer: bytes, told: str) -> None:
 
     async with await asyncio.start_server(answer_and_close, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        with pytest.raises(c.UnreachableError, match=told):
+        with pytest.raises(c.UnreachableError, match=reported):
             async with c.connect(f"wss://127.0.0.1:{port}/ws/asr"):
                 pytest.fail("connected")
 

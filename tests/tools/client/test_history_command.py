@@ -72,7 +72,9 @@ def test_no_session_is_a_line_on_standard_error(scripted: Peer, history: History
     assert history("list", "--json") == (EXIT_OK, "[]\n", "")
 
 
-def test_a_server_that_would_ignore_the_search_is_told(scripted: Peer, history: History) -> None:
+def test_a_server_that_would_ignore_the_search_is_reported(
+    scripted: Peer, history: History
+) -> None:
     scripted.answer = lambda _: {"records": [RECORD], "total": 1}
     code, out, err = history("search", "one")
     assert (code, out) == (EXIT_FAILURE, "")

@@ -100,14 +100,14 @@ def test_of_a_wheel_the_servers_commands_say_what_they_need(
 
 
 @pytest.mark.parametrize(
-    "error, told",
+    "error, reported",
     [
         ("ModuleNotFoundError('no', name='zmq')", "zmq is not installed"),
         ("ImportError('x.so: failed to map segment from shared object')", "failed to map segment"),
     ],
 )
-def test_a_server_command_that_cannot_be_loaded_is_told_in_one_line(
-    wheel: zipfile.ZipFile, tmp_path: Path, error: str, told: str
+def test_a_server_command_that_cannot_be_loaded_is_reported_in_one_line(
+    wheel: zipfile.ZipFile, tmp_path: Path, error: str, reported: str
 ) -> None:
     package = tmp_path / "tools" / "client"
     wheel.extractall(package)
@@ -116,7 +116,7 @@ def test_a_server_command_that_cannot_be_loaded_is_told_in_one_line(
     module.write_text(f"raise {error}\n", encoding="utf-8")
     refused = asr("serve", path=package)
     assert refused.returncode == 1
-    assert told in refused.stderr and refused.stderr.count("\n") == 1
+    assert reported in refused.stderr and refused.stderr.count("\n") == 1
 
 
 def test_a_wheel_holds_one_package_and_needs_few(wheel: zipfile.ZipFile) -> None:

@@ -13,7 +13,7 @@ ONE = [Source("a/talk.mp3", 1)]
 TWO = [Source("a/talk.mp3", 1), Source("b/speech.wav", 1)]
 
 
-def test_the_format_is_what_f_says_or_what_o_ends_with_or_text() -> None:
+def test_the_format_is_that_of_f_or_of_the_suffix_of_o_or_text() -> None:
     assert o.format_of(None, None) == "txt"
     assert o.format_of(None, "x.SRT") == "srt"
     assert o.format_of(None, "x.text") == "txt"

@@ -12,7 +12,7 @@ from asr_client.exceptions import RefusedError, SessionError, UnreachableError
 from tests.tools.client.scripted import Peer
 
 
-def test_a_query_is_sent_without_what_is_not_set(scripted: Peer) -> None:
+def test_a_query_is_sent_without_unset_values(scripted: Peer) -> None:
     scripted.answer = lambda name: {"name": name}
     server = r.Rest(scripted.url, "token")
     query = {"q": "天气 a&b", "limit": 5, "cursor": None}
@@ -28,7 +28,7 @@ def test_an_error_of_the_server_is_raised_with_its_status(scripted: Peer) -> Non
 
 
 @pytest.mark.parametrize("body", ["<html>", "[]"])
-def test_what_is_no_object_is_another_server(scripted: Peer, body: str) -> None:
+def test_an_answer_that_is_not_an_object_is_from_another_server(scripted: Peer, body: str) -> None:
     scripted.answer = lambda _: body
     with pytest.raises(SessionError, match="is not this server's REST interface"):
         r.Rest(scripted.url, None).get_json("/api/v1/history")

@@ -26,7 +26,7 @@ def names(found: tuple[list[Source], list[str]]) -> list[str]:
 
 
 @pytest.mark.usefixtures("directory")
-def test_a_directory_stands_for_the_audio_in_it() -> None:
+def test_a_directory_expands_to_the_audio_in_it() -> None:
     assert names(expand(["."])) == ["a.MP3", "b.wav", "deep/er/c.opus", "deep/talk[1].mp4"]
 
 
@@ -49,7 +49,7 @@ def test_each_source_counts_once_and_keeps_its_place() -> None:
 
 
 @pytest.mark.usefixtures("directory")
-def test_what_stands_for_nothing_is_told_and_the_rest_kept() -> None:
+def test_names_without_files_are_reported_and_the_rest_is_kept() -> None:
     Path("empty").mkdir()
     sources, errors = expand(["nowhere.wav", "*.flac", "empty", "b.wav"])
     assert [source.name for source in sources] == ["b.wav"]
@@ -69,5 +69,5 @@ def test_the_size_of_all_is_known_if_each_is() -> None:
     assert total_size([Source("a", 1), Source("-")]) is None
 
 
-def test_a_directory_stands_for_every_format_of_the_server() -> None:
+def test_a_directory_expands_to_every_format_of_the_server() -> None:
     assert {suffix for known in FORMATS for suffix in known.suffixes} <= AUDIO_SUFFIXES

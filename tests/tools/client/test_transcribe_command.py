@@ -72,8 +72,8 @@ def test_the_options_reach_the_server_and_its_warnings_the_user(
     options = ["--language", "en", "--model", "demo", "--user", "anna", "--speakers"]
     code, _, err = transcribe(str(SAMPLE), str(SAMPLE.with_name("digits_zh.wav")), *options)
     assert code == EXIT_OK
-    told = {"language": "en", "model": "demo", "user_id": "anna", "speakers": True}
-    assert told.items() <= scripted.started.items()
+    reported = {"language": "en", "model": "demo", "user_id": "anna", "speakers": True}
+    assert reported.items() <= scripted.started.items()
     assert err.count("warning: hotwords are ignored") == 1
 
 
@@ -88,7 +88,7 @@ def test_a_file_without_audio_is_a_failure(
     assert f"error: {empty}: it is empty, or contains no audio" in err
 
 
-def test_what_of_a_file_was_not_used_is_told_with_its_name(
+def test_unused_parts_of_a_file_are_reported_with_its_name(
     scripted: Peer, transcribe: Transcribe
 ) -> None:
     scripted.final_warnings = [{"code": "loudest_only", "message": "only number 1 was used"}]
@@ -144,7 +144,7 @@ def test_standard_input_is_sent_as_it_arrives(scripted: Peer, transcribe: Transc
 
 
 @pytest.mark.parametrize("is_finishing", [True, False])
-def test_an_interrupt_ends_the_audio_and_tells_that_the_text_is_partial(
+def test_an_interrupt_ends_the_audio_and_reports_that_the_text_is_partial(
     scripted: Peer, transcribe: Transcribe, is_finishing: bool, tmp_path: Path
 ) -> None:
     scripted.is_finishing = is_finishing
@@ -199,7 +199,7 @@ def test_a_server_that_stays_busy_has_a_distinct_exit_code(
     assert err == "error: the server is busy: no worker is ready; try again in 0.01 s\n"
 
 
-def test_a_wrong_token_is_a_plain_sentence_told_once(
+def test_a_wrong_token_is_reported_once_in_a_plain_sentence(
     scripted: Peer, transcribe: Transcribe
 ) -> None:
     body = '{"code":"unauthorized","message":"this server requires an access token"}'
@@ -212,7 +212,7 @@ def test_a_wrong_token_is_a_plain_sentence_told_once(
     assert rest == ["error: 1 of 2 sources were not tried"]
 
 
-def test_a_port_that_never_answers_is_told_at_once(command: Command) -> None:
+def test_a_port_that_never_answers_is_reported_at_once(command: Command) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         process = command("transcribe", "--url", f"127.0.0.1:{silent.getsockname()[1]}", "-")
         _, err = process.communicate(timeout=60)
@@ -231,7 +231,7 @@ def test_a_source_that_cannot_be_read_ends_the_command(
     assert err.count(url) == 1 and "refused" in err
 
 
-def test_a_port_where_nothing_listens_is_told(command: Command, unused_tcp_port: int) -> None:
+def test_a_port_where_nothing_listens_is_reported(command: Command, unused_tcp_port: int) -> None:
     process = command("transcribe", "--url", f"localhost:{unused_tcp_port}", str(SAMPLE))
     _, err = process.communicate(timeout=60)
     assert process.returncode == EXIT_FAILURE

@@ -56,7 +56,7 @@ def test_no_pin_is_a_cuda_library() -> None:
     assert [line for line in pinned if line.startswith("torch==")]
 
 
-def test_an_image_leaves_out_what_only_another_part_needs() -> None:
+def test_an_image_excludes_packages_that_only_another_part_needs() -> None:
     def printed(*options: str) -> set[str]:
         command = [sys.executable, "-I", "-S", "tools/ops/requirements.py", *options]
         done = subprocess.run(

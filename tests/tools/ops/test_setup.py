@@ -152,7 +152,7 @@ def test_by_default_no_cuda_library_and_no_tool_of_tests_is_fetched(project: Pro
     assert project.make("installed") == project.make("setup") == ""
 
 
-def test_the_other_build_comes_when_it_is_asked_for_and_stays(project: Project) -> None:
+def test_the_other_build_is_installed_on_request_and_kept(project: Project) -> None:
     project.make("installed", "DEVICE=cuda")
     cuda = {"torch-2.13.0", "nvidia_cuda_runtime_cu12-12", "triton-3"}
     assert project.installed() == {*RUN - {"torch-2.13.0+cpu"}, *cuda}
@@ -164,7 +164,7 @@ def test_the_other_build_comes_when_it_is_asked_for_and_stays(project: Project) 
     assert "torch-2.13.0+cpu" in project.installed()
 
 
-def test_without_the_index_of_cpu_builds_pips_own_is_used_and_that_is_told(
+def test_without_the_index_of_cpu_builds_pips_own_is_used_and_announced(
     project: Project,
 ) -> None:
     shown = project.make("installed", cpu_index="http://127.0.0.1:9/cpu")
@@ -211,7 +211,9 @@ def test_without_network_the_reason_is_shown(
     assert "Connection refused" in capsys.readouterr().out
 
 
-def test_a_volume_without_programs_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_volume_without_programs_is_reported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     class Flags:
         f_flag = os.ST_NOEXEC
 
@@ -256,7 +258,7 @@ def test_a_failure_shows_the_end_of_pips_output() -> None:
     assert "the reason" in out.getvalue()
 
 
-def test_an_old_python_is_told_in_one_line() -> None:
+def test_an_old_python_is_reported_in_one_line() -> None:
     program = (
         "import runpy, sys; sys.version_info = (3, 10); "
         "runpy.run_path('tools/ops/setup.py', run_name='__main__')"

@@ -9,7 +9,7 @@ from tools.lab.bench import gpu
 from tools.lab.random_paraformer import TINY
 
 
-def test_a_machine_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_a_gpu_reports_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     (figure,) = gpu.measure()
     assert (figure.value, figure.kept) == (0, None)

@@ -35,7 +35,7 @@ def test_every_host_is_cut_once_and_every_word_is_right(tmp_path: Path) -> None:
     assert rows[0]["stored"] == command.SESSIONS
 
 
-def test_without_namespaces_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_namespaces_it_reports_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "why_impossible", lambda: "no root")
     monkeypatch.delenv(command.INSIDE, raising=False)
     with pytest.raises(typer.Exit) as ended:

@@ -91,7 +91,7 @@ def test_nothing_is_left() -> None:
     assert network.BRIDGE not in shown.stdout.split()
 
 
-def test_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reason_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "TAP_DEVICE", ROOT / "no such device")
     assert "no such device" in network.why_impossible()
     monkeypatch.setattr(os, "geteuid", lambda: 1_000)

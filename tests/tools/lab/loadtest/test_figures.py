@@ -66,7 +66,7 @@ def test_one_wrong_session_of_many_counts(status: Status) -> None:
     assert bool(found.wrong) == (status == "wrong_text")
 
 
-def test_refused_sessions_are_no_wrong_texts_but_the_target_is_missed() -> None:
+def test_refused_sessions_are_not_wrong_texts_but_the_target_is_missed() -> None:
     found = summary([outcome(), outcome("refused")])
     assert found.texts_right and not found.holds(Targets())
 
