@@ -5,6 +5,7 @@ import { bars, lines, sparkline } from "./charts.js";
 import { currentLanguage, onLanguage, problemText, setUpLanguage, t } from "./i18n.js";
 
 const EVERY_MS = 2_000;
+const LANGUAGES_LISTED_MAX = 8; // more are a number: their list would be wider than the screen
 const $ = (id) => document.getElementById(id);
 
 const number = (value) => value.toLocaleString(currentLanguage());
@@ -117,10 +118,15 @@ function drawModels(served) {
       model.name,
       share(model.workers_busy, model.workers),
       model.workers ? ms(model.est_wait_ms) : null,
-      model.abilities.languages.join(", ") || null,
+      languagesOf(model.abilities),
     ),
   );
   fill("models", rows, "board.no_models");
+}
+
+function languagesOf({ languages }) {
+  if (languages.length > LANGUAGES_LISTED_MAX) return number(languages.length);
+  return languages.join(", ") || null;
 }
 
 function drawWorkers({ workers, throughput_rtfx: speed }) {

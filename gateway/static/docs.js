@@ -52,8 +52,12 @@ function table(name, schema) {
   return scroll;
 }
 
+// A text whose ``names`` are code.
+const marked = (text) =>
+  text.split("``").map((part, index) => (index % 2 ? element("code", part) : part));
+
 function message({ name, summary, payload }) {
-  const title = element("summary", [element("code", name), summary ? ` ${summary}` : ""]);
+  const title = element("summary", [element("code", name), " ", ...marked(summary ?? "")]);
   if (!payload) return element("details", title);
   const schema = description.components.schemas[lastPart(payload.$ref)];
   return element("details", [title, table(name, schema)]);

@@ -13,7 +13,7 @@ const $ = (id) => document.getElementById(id);
 export class HistoryList {
   #list = $("history");
   #note = $("history-note");
-  #records = [];
+  #records = null; // until the first answer
   #cursor = null;
   #loads = 0;
   #typing = null;
@@ -28,7 +28,7 @@ export class HistoryList {
       clearTimeout(this.#typing);
       this.#typing = setTimeout(() => this.load(), TYPING_MS);
     });
-    onLanguage(() => this.#draw());
+    onLanguage(() => this.#records && this.#draw());
   }
 
   load() {
@@ -56,7 +56,7 @@ export class HistoryList {
       this.#draw();
       this.#list.dataset.loaded = words;
     } catch (error) {
-      this.#say(problemText(error.code));
+      if (load === this.#loads) this.#say(problemText(error.code));
     }
   }
 
@@ -69,7 +69,7 @@ export class HistoryList {
     this.#list.replaceChildren(...this.#records.map((record) => this.#item(record)));
     $("history-more").hidden = !this.#cursor;
     this.#note.hidden = this.#records.length > 0;
-    this.#note.textContent = t($("history-search").value ? "history.none" : "history.empty");
+    this.#note.textContent = t($("history-search").value.trim() ? "history.none" : "history.empty");
   }
 
   #item(record) {

@@ -50,12 +50,21 @@ export class QueueList {
     row.dataset.state = item.state;
     set(row.querySelector(".queue-name"), title);
     set(row.querySelector(".queue-facts"), factsOf(item));
-    row.querySelector(".queue-view").setAttribute("aria-pressed", String(selected));
+    const view = row.querySelector(".queue-view");
+    const isNew = selected && view.getAttribute("aria-pressed") !== "true";
+    view.setAttribute("aria-pressed", String(selected));
     const remove = row.querySelector(".queue-remove");
     const label = t(item.ended ? "item.remove" : "item.give_up", { name: title });
     remove.setAttribute("aria-label", label);
     remove.title = label;
     drawProgress(row.querySelector(".progress"), item, title);
+    if (isNew) this.#reveal(row);
+  }
+
+  // Not by scrollIntoView(), which scrolls the page, too.
+  #reveal(row) {
+    const [all, one] = [this.#list, row].map((element) => element.getBoundingClientRect());
+    this.#list.scrollTop += Math.max(0, one.bottom - all.bottom) + Math.min(0, one.top - all.top);
   }
 
   #row(item) {

@@ -193,7 +193,7 @@ export const texts = {
     "warning.hotwords_ignored": "The model takes no words to expect.",
     "warning.speakers_unknown": "The server has no speaker model.",
     "warning.loudest_only": "The channels or tracks of the audio differ: only the loudest is used.",
-    "board.gateways_shown": "Figures of {shown} gateways; the broker knows {known}.",
+    "board.gateways_shown": "Gateways shown: {shown}; known to the broker: {known}.",
     "board.incomplete": "Not all of the system is known: the broker or Redis does not answer, or a gateway has just started or stopped. Sums are those of the gateways below.",
     "board.unknown": "unknown",
     "board.sessions_note": "Connections: {connections}. Sessions since the gateways started: {started}.",

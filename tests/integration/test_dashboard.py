@@ -97,6 +97,17 @@ def test_the_dashboard_shows_sessions_latency_and_workers(
     expect(page.locator("#backlog")).to_have_text("0")
 
 
+def test_a_model_of_many_languages_fits_the_screen(page: Page) -> None:
+    def answer(route: Route) -> None:
+        system = route.fetch().json()
+        system["served"][0]["abilities"]["languages"] = [f"l{number}" for number in range(99)]
+        route.fulfill(json=system)
+
+    page.route("**/api/v1/system", answer)
+    page.goto("/dashboard")
+    expect(page.locator("#models tr").first.locator("td").last).to_have_text("99")
+
+
 def test_old_figures_are_called_old(page: Page) -> None:
     page.goto("/dashboard")
     expect(page.locator("#sessions")).to_have_text("0")
@@ -122,7 +133,7 @@ def test_the_dashboard_is_that_of_the_system_whichever_gateway_answers(stack: St
                 with visiting(browser, stack.http_url(name)) as page:
                     page.goto("/dashboard")
                     expect(page.locator("#gateway")).to_have_text(
-                        "Figures of 2 gateways; the broker knows 2."
+                        "Gateways shown: 2; known to the broker: 2."
                     )
                     expect(page.locator("#gateways tr")).to_have_count(2)
                     expect(page.locator("#incomplete")).to_be_hidden()

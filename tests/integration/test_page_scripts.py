@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, WebSocketRoute, expect
+from playwright.sync_api import Browser, FilePayload, Page, Route, WebSocketRoute, expect
 
 from tests.gateway.web.static_pages import served_pages
 from tests.integration.browser import running_browser
@@ -660,6 +660,33 @@ def test_the_history_has_pages_and_is_searched_while_typing(page: Page) -> None:
     page.route("**/api/v1/history*", lambda route: route.fulfill(json={"records": []}))
     page.get_by_role("searchbox").fill("nothing")
     expect(page.locator("#history-note")).to_have_text("No text has these words.")
+
+
+def test_the_history_is_not_called_empty_before_it_is_known(page: Page) -> None:
+    waiting: list[Route] = []
+    serve_home(page)
+    page.route("**/api/v1/history*", lambda route: waiting.append(route))
+    with page.expect_request("**/api/v1/history*"):
+        page.goto("/")
+    assert page.locator("#history-note").is_hidden()
+    page.get_by_role("button", name="中文").click()
+    assert page.locator("#history-note").is_hidden()
+    waiting[0].fulfill(json={"records": []})
+    expect(page.locator("#history-note")).to_be_visible()
+
+
+def test_the_shown_one_of_many_files_is_in_view(page: Page) -> None:
+    serve_home(page)
+    page.route("**/api/v1/history*", lambda route: route.fulfill(json={"records": []}))
+    page.goto("/")
+    files = [FilePayload(name=f"{n}.wav", mimeType="audio/wav", buffer=b"") for n in range(12)]
+    page.set_input_files("#file", files)
+    expect(page.locator("#queue [data-state=failed]")).to_have_count(12)
+    shown = page.locator("#queue li:has([aria-pressed=true])")
+    box, list_box = shown.bounding_box(), page.locator("#queue").bounding_box()
+    assert box and list_box
+    assert list_box["y"] <= box["y"]
+    assert box["y"] + box["height"] <= list_box["y"] + list_box["height"]
 
 
 def view_s1(page: Page) -> None:

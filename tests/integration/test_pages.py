@@ -479,6 +479,9 @@ def test_the_api_page_shows_the_messages_of_the_web_socket(page: Page) -> None:
     start.locator("summary").click()
     expect(start).to_contain_text("session_id")
     expect(page.locator("#to-client")).to_contain_text("chunk_result")
+    resumed = page.locator("#to-client summary", has_text="resumed")
+    expect(resumed.locator("code")).to_have_text(["resumed", "next_segment_index"])
+    expect(resumed).not_to_contain_text("`")
     page.get_by_role("button", name="中文").click()
     expect(page.locator(".board-head h1")).to_have_text("接口")
 
