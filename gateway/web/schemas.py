@@ -7,6 +7,7 @@ from typing import Annotated, Any, get_type_hints
 from msgspec import to_builtins
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from gateway.brokers.brokers import BrokerState
 from wire.messages import Abilities, Result, Segment, ServedModel, Usage
 
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
@@ -57,18 +58,9 @@ class ModelAnswer(BaseModel):
     abilities: AbilitiesAnswer  # type: ignore[valid-type]
 
 
-class BrokerAnswer(BaseModel):
-    """A broker, as this gateway sees it."""
-
-    endpoint: str
-    live: bool
-    """It has reported its load within the last two seconds."""
-    sessions: int
-    """Sessions of this gateway that belong to it."""
-    workers: int
-    queued: int
-    est_wait_ms: int
-    """``workers``, ``queued``, ``est_wait_ms``: from its last report; 0: it never sent one."""
+BrokerAnswer = create_model(
+    "BrokerAnswer", __doc__=BrokerState.__doc__, **get_type_hints(BrokerState)
+)
 
 
 class HealthStatusAnswer(BaseModel):
@@ -93,7 +85,7 @@ class HealthAnswer(BaseModel):
     """Each model that sessions can ask for."""
     connections: int
     """WebSockets of this gateway."""
-    brokers: list[BrokerAnswer]
+    brokers: list[BrokerAnswer]  # type: ignore[valid-type]
     limits: dict[str, LimitAnswer]
 
 
@@ -447,7 +439,7 @@ class SystemAnswer(BaseModel):
     """Null without the broker."""
     throughput_rtfx: float | None
     served: list[ModelAnswer]
-    brokers: list[BrokerAnswer]
+    brokers: list[BrokerAnswer]  # type: ignore[valid-type]
     workers: list[SystemWorkerAnswer] | None
     """Null if no broker has published them in Redis."""
     processes: list[ProcessAnswer]
