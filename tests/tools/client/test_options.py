@@ -25,6 +25,11 @@ def test_errors_name_the_flag_and_the_remedy(error: Exception, remedies: list[st
     assert all(remedy in message for remedy in remedies)
 
 
+def test_a_token_without_the_scope_is_no_matter_of_the_address() -> None:
+    message = explain(RefusedError(403, "this token does not have the scope transcribe"))
+    assert "scope transcribe" in message and "--url" not in message
+
+
 def test_a_failure_is_one_line_and_a_code(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit) as caught:
         fail("a reason [with] " + "words " * 40, EXIT_USAGE)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 from http import HTTPStatus
 from pathlib import Path
 
 import pytest
 
+from asr_client import connect
 from asr_client import rest as r
 from asr_client.exceptions import RefusedError, SessionError, UnreachableError
+from tests import certificates
 from tests.tools.client.scripted import Peer
 
 
@@ -35,8 +39,28 @@ def test_an_answer_that_is_not_an_object_is_from_another_server(scripted: Peer, 
 
 
 def test_no_server_is_one_line(unused_tcp_port: int) -> None:
-    with pytest.raises(UnreachableError, match=r"cannot connect to http://.*: Connection refused"):
+    with pytest.raises(UnreachableError, match=r"cannot connect to http://.*: nothing listens"):
         r.Rest(f"127.0.0.1:{unused_tcp_port}", None).get("/")
+
+
+async def test_tls_on_one_side_only_is_told(tmp_path: Path) -> None:
+    async def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    found = certificates.make(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(found.certificate, found.key)
+    async with await asyncio.start_server(close, "127.0.0.1", 0, ssl=context) as server:
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(UnreachableError, match="needs TLS"):
+            await asyncio.to_thread(r.Rest(address, None).get, "/")
+        # Not UnreachableError, whose remedy is to start the server.
+        with pytest.raises(SessionError, match=r"not trusted.*SSL_CERT_FILE") as refused:
+            await asyncio.to_thread(r.Rest(f"https://{address}", None).get, "/")
+        assert not isinstance(refused.value, UnreachableError)
+        with pytest.raises(SessionError, match=r"not trusted.*SSL_CERT_FILE"):
+            async with connect(f"wss://{address}/ws/asr"):
+                pytest.fail("connected")
 
 
 def test_an_id_stays_one_part_of_the_path() -> None:

@@ -412,16 +412,16 @@ async def _open(
         retry_after = response.headers.get("Retry-After")
         raise refusal(response.status_code, message, retry_after) from error
     except ValueError as error:
-        raise SessionError(f"cannot connect to {url}: {error}") from error
+        raise SessionError(f"cannot connect to {url}: {reason_of(error)}") from error
     except TimeoutError as error:
         raise UnreachableError(
             f"cannot connect to {url}: no answer within {timeout_s:g} s"
         ) from error
     except (OSError, websockets.WebSocketException) as error:
-        raise UnreachableError(f"cannot connect to {url}: {_reason(error)}") from error
+        raise UnreachableError(f"cannot connect to {url}: {reason_of(error)}") from error
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Return in plain words the reason why no connection was opened."""
     # Of several addresses, as localhost has, asyncio joins the messages into one.
     if isinstance(error, ConnectionRefusedError) or "Connect call failed" in str(error):
@@ -430,6 +430,11 @@ def _reason(error: Exception) -> str:
         return "what listens on this port is no WebSocket server, or needs TLS (wss://)"
     if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
         return "what listens on this port has no TLS; use ws:// or http://"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        reason = error.verify_message
+        return (
+            f"its certificate is not trusted ({reason}); SSL_CERT_FILE names a file of trusted ones"
+        )
     return str(error) or "what listens on this port closes the connection"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from asr_client.addresses import http_url
-from asr_client.client import LOOPBACK, authorization
+from asr_client.client import LOOPBACK, authorization, reason_of
 from asr_client.exceptions import SessionError, UnreachableError, message_of, refusal
 
 ANSWER_S_MAX: Final = 10.0
@@ -68,8 +69,14 @@ class Rest:
                 message = message_of(error.read(), error.reason)
             raise refusal(error.code, message, error.headers.get("Retry-After")) from error
         except urllib.error.URLError as error:
-            reason = getattr(error.reason, "strerror", None) or error.reason
-            raise UnreachableError(f"cannot connect to {self._root}: {reason}") from error
+            reason = error.reason if isinstance(error.reason, Exception) else error
+            # A server whose certificate is not trusted has been reached.
+            is_ours = isinstance(reason, ssl.SSLCertVerificationError)
+            failure = SessionError if is_ours else UnreachableError
+            raise failure(f"cannot connect to {self._root}: {reason_of(reason)}") from error
+        except http.client.BadStatusLine as error:
+            message = f"{self._root}: what listens on this port is no HTTP server, or needs TLS"
+            raise UnreachableError(message) from error
         except (OSError, http.client.HTTPException) as error:
             raise UnreachableError(f"{self._root} does not answer: {error}") from error
 
