@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from typing import Protocol
+from collections.abc import Iterator
 
 from broker import events as e
 from broker.limits import Limits
 from broker.routing import Broker
+from tests.simulation.connection import Connection, Kind
 from tests.simulation.oracle import TICK_S, BrokerOracle, InvariantError, Seen
-from tests.simulation.world import Link, World
+from tests.simulation.world import World
 from wire import messages as m
-
-
-class Peer(Protocol):
-    """A process with a DEALER, or with persistence's SUB as well."""
-
-    identity: bytes
-    alive: bool
-    from_broker: Link
-
-    def receive(self, message: m.Message) -> None: ...
 
 
 def new_core(epoch: str, limits: Limits) -> Broker:
@@ -29,51 +21,89 @@ def new_core(epoch: str, limits: Limits) -> Broker:
 
 
 class BrokerProcess:
-    """Peers add themselves to ``front`` or ``back`` and send with ``to_front`` or ``to_back``."""
+    """Peers add their connections to ``front`` or ``back``."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, place: str, seen: Seen, claimed: dict[str, int]) -> None:
+        """``seen`` and ``claimed`` are those of all brokers."""
         self._world = world
+        self.place = place
+        self.ended = False
+        self.cut_kinds: frozenset[Kind] = frozenset()
+        """Kinds of peers from which it is cut off for good."""
         self._lives = 0
         self._stopped_until_s = 0.0
         self._inbox: list[e.Event] = []
         self._unsent: list[e.Event] = []
-        self.front: dict[bytes, Peer] = {}
-        self.back: dict[bytes, Peer] = {}
-        self.subscriber: Peer | None = None
+        self.front: dict[bytes, Connection] = {}
+        self.back: dict[bytes, Connection] = {}
+        self.subscriber: Connection | None = None
         self.core: Broker | None = None
         self.oracle: BrokerOracle | None = None
-        self.counts: Counter[str] = Counter()
-        """Of broker processes that have ended."""
-        self.seen = Seen()
-        self.claimed: dict[str, int] = {}
-        """Newest generation of each session for which a gateway received ``Claimed``."""
+        self._counts: Counter[str] = Counter()
+        """Of processes that have ended."""
+        self._seen = seen
+        self._claimed = claimed
         self.start()
+
+    @property
+    def alive(self) -> bool:
+        return self.core is not None
+
+    @property
+    def counts(self) -> Counter[str]:
+        return self._counts + (self.oracle.counts if self.alive and self.oracle else Counter())
+
+    @property
+    def connections(self) -> Iterator[Connection]:
+        """Those of living peers."""
+        subscribers = [] if self.subscriber is None else [self.subscriber]
+        everyone = [*self.front.values(), *self.back.values(), *subscribers]
+        return (connection for connection in everyone if connection.peer.alive)
 
     # ------------------------------------------------------------------------------ start and end
 
     def start(self) -> None:
         world = self._world
         self._lives += 1
-        self.core = new_core(f"epoch-{self._lives}", world.options.limits)
-        self.oracle = BrokerOracle(self.core, world.options, self.seen)
+        self.core = new_core(f"epoch-{self._lives} of {self.place}", world.options.limits)
+        self.oracle = BrokerOracle(self.core, world.options, self._seen)
         world.note("broker starts", self.core.epoch)
-        if self.subscriber is not None and self.subscriber.alive:
+        if self.subscriber is not None and self.subscriber.takes_messages:
             self.receive(e.SubscriptionChanged(b"", True))
         life = self._lives
         unsent, self._unsent = self._unsent, []
         for event in unsent:
             self.receive(event)
+        if world.options.reconnects:
+            for connection in self.connections:
+                connection.renew()
         world.after(0.0, lambda: self._tick(life))
 
     def kill(self) -> None:
         if self.core is not None:
-            self._world.note("broker dies", self.core.epoch)
-            assert self.oracle is not None
-            self.counts += self.oracle.counts
-            self.core = None
-            self._inbox.clear()
+            self._die()
             # Often so soon that workers are still busy with jobs of the epoch before.
-            self._world.after(self._world.rng.choice((0.02, 0.1, 1.5)), self.start)
+            self._world.after(self._world.rng.choice((0.02, 0.1, 1.5)), self._restart)
+
+    def end(self) -> None:
+        """For good."""
+        self.ended = True
+        if self.core is not None:
+            self._die()
+
+    def _die(self) -> None:
+        assert self.core is not None
+        self._world.note("broker dies", self.core.epoch)
+        self._counts = self.counts
+        self.core = None
+        self._inbox.clear()
+        if self._world.options.reconnects:
+            for connection in self.connections:
+                connection.peer.connection_changed(connection)
+
+    def _restart(self) -> None:
+        if not self.ended:
+            self.start()
 
     def stop(self) -> None:
         """SIGSTOP for a while."""
@@ -102,17 +132,24 @@ class BrokerProcess:
 
     # ------------------------------------------------------------------------------------ messages
 
-    def to_front(self, link: Link, identity: bytes, message: m.Message) -> None:
-        link.send(lambda: self.receive(e.FrontReceived(identity, message)))
-
-    def to_back(self, link: Link, identity: bytes, message: m.Message) -> None:
-        link.send(lambda: self.receive(e.BackReceived(identity, message)))
+    def take(self, connection: Connection) -> None:
+        """A peer connects for the first time."""
+        identity = connection.peer.identity
+        if connection.kind == "persistence":
+            self.subscriber = connection
+        elif connection.kind == "worker":
+            self.back[identity] = connection
+        else:
+            self.front[identity] = connection
+        if connection.kind in self.cut_kinds:
+            connection.cut(math.inf)
 
     def receive(self, event: e.Event) -> None:
         if self.core is None:
             # A DEALER keeps what it has not written yet; the rest is lost with the connection.
             if (
                 isinstance(event, e.FrontReceived | e.BackReceived)
+                and not self.ended
                 and self._world.rng.random() < 0.5
             ):
                 self._unsent.append(event)
@@ -149,15 +186,15 @@ class BrokerProcess:
                     return [e.Unpublished(message)]
         return []
 
-    def _send(self, peer: Peer | None, message: m.Message) -> bool:
-        if peer is None or not peer.alive:
+    def _send(self, connection: Connection | None, message: m.Message) -> bool:
+        if connection is None or not connection.takes_messages:
             return False
         if not isinstance(message, m.Load):
-            self._world.note(f"to {peer.identity.decode()}", message)
-        elif not self._world.options.real_gateways:
-            return True  # Gateways that only send jobs do not use it.
+            self._world.note(f"to {connection.peer.identity.decode()}", message)
+        elif not self._world.options.uses_loads:
+            return True
         if isinstance(message, m.Claimed):
-            known = self.claimed.get(message.session_id, 0)
-            self.claimed[message.session_id] = max(known, message.generation)
-        peer.from_broker.send(lambda: peer.receive(message))
+            known = self._claimed.get(message.session_id, 0)
+            self._claimed[message.session_id] = max(known, message.generation)
+        connection.to_peer(message)
         return True

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from tests.simulation.broker_process import BrokerProcess
+from tests.simulation.broker_fleet import BrokerFleet
 from tests.simulation.clients import SimClient
 from tests.simulation.gateway_process import GatewayProcess
 from tests.simulation.job_gateways import JobSessions
@@ -33,7 +33,7 @@ class Processes:
     """Faults of schedules with and without real gateways."""
 
     world: World
-    broker: BrokerProcess
+    fleet: BrokerFleet
     database: Database
     persistence: PersistenceProcess
     supervisor: Supervisor
@@ -44,7 +44,7 @@ class Faults:
 
     def __init__(self, processes: Processes) -> None:
         self._world = processes.world
-        self._broker = processes.broker
+        self._fleet = processes.fleet
         self._database = processes.database
         self._persistence = processes.persistence
         self._supervisor = processes.supervisor
@@ -58,12 +58,16 @@ class Faults:
             "worker_byes": self._on_worker("bye"),
             "worker_lies": self._on_worker("lie"),
             **self._gateway_kinds(),
-            "broker_restarts": self._broker.kill,
-            "broker_stops": self._broker.stop,
+            "broker_restarts": lambda: self._fleet.pick().kill(),
+            "broker_stops": lambda: self._fleet.pick().stop(),
             "persistence_restarts": self._persistence.kill,
             "database_outages": self._database.fail,
             **self._client_kinds(),
             "model_outages": self._supervisor.outage,
+            "broker_ends": self._fleet.end,
+            "broker_joins": self._fleet.join,
+            "partitions": self._fleet.partition,
+            "isolations": self._fleet.isolate,
         }
         rates = {name: getattr(self._world.options, name) for name in kinds}
         self._kinds = [fault for name, fault in kinds.items() if rates[name]]
@@ -74,7 +78,7 @@ class Faults:
     def heal(self) -> None:
         self._world.healing = True
         self._world.note("heal", "")
-        self._broker.cont()
+        self._fleet.heal()
         self._database.heal()
         for worker in self._supervisor.workers:
             worker.cont()

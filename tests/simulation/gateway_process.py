@@ -14,19 +14,21 @@ from unittest.mock import patch
 
 import structlog
 
+from broker.events import FrontReceived
 from gateway.brokers.client import BrokerClient
 from gateway.dialects.native import Native
 from gateway.draining import drain
 from gateway.server import Server
 from gateway.settings import GatewaySettings
 from gateway.web.websocket import WebSocketConnection
-from tests.simulation.broker_process import BrokerProcess
+from tests.simulation.broker_fleet import Addresses, BrokerFleet
 from tests.simulation.client_socket import SimSocket
+from tests.simulation.connection import Connection
 from tests.simulation.event_loop import WorldLoop
 from tests.simulation.oracle import InvariantError
 from tests.simulation.persistence_process import Database, Reader
 from tests.simulation.recording import RecordedSession
-from tests.simulation.world import Link, World
+from tests.simulation.world import World
 from wire import messages as m
 
 HELLO_S = 0.5
@@ -38,20 +40,31 @@ WALL_MS = 1_700_000_000_000
 class SimLink(BrokerClient):
     """The real broker client without its socket."""
 
-    def __init__(self, process: GatewayProcess, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self, process: GatewayProcess, place: str, **options: Any) -> None:
+        super().__init__(place, **options)
         self._process = process
+        self._place = place
         self._jobs_sent: set[tuple[str, int]] = set()
+        self._closed = False
 
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self.connection = self._process.connect(self._place)
         self._say()
+
+    async def close(self) -> None:
+        self._closed = True
 
     def send(self, message: m.Message) -> bool:
         if isinstance(message, m.Job) and not message.partial:
             self._jobs_sent.add((message.session_id, message.seq))
-        self._process.send(message)
+        if self._process.alive and not self._closed:
+            self.connection.to_broker(FrontReceived(self._process.identity, message))
         return True
+
+    def connection_changed(self) -> None:
+        if self.connection.connected:
+            self._contact.reconnected(self._loop.time())
 
     def take(self, message: m.Message) -> None:
         if isinstance(message, m.Welcome | m.Load):
@@ -60,13 +73,15 @@ class SimLink(BrokerClient):
                 self._jobs_sent.clear()
             self._note_broker(message.broker_epoch)
             if is_new:
-                self._process.check_resent(self._jobs_sent)
+                self._process.check_resent(self._place, self._jobs_sent)
         if isinstance(message, m.Stored):
             self._process.database.check_stored(message)
         if not isinstance(message, m.Welcome):
             self._on_message(message)
 
     def _say(self) -> None:
+        if self._closed:
+            return
         self.send(m.Hello(gateway_id=self._gateway_id))
         self._loop.call_later(HELLO_S, self._say)
 
@@ -112,7 +127,7 @@ class GatewayProcess:
     def __init__(
         self,
         world: World,
-        broker: BrokerProcess,
+        fleet: BrokerFleet,
         database: Database,
         settings: GatewaySettings,
         name: str,
@@ -123,24 +138,16 @@ class GatewayProcess:
         self.killed = False
         self.cut_short: frozenset[str] = frozenset()
         """Sessions that had not ended when the drain deadline was over."""
-        self.from_broker = Link(world)
-        self._to_broker = Link(world)
         self._world = world
-        self._broker = broker
+        self._fleet = fleet
         self.database = database
         self._sockets: list[SimSocket] = []
         self.loop = WorldLoop(world, failed)  # type: ignore[abstract]
         with self._made_of(name):
             self.server = Server(settings)
-        broker.front[self.identity] = self
         world.note("gateway starts", name)
         with self.loop.entered():
             self.loop.create_task(self.server.open())
-
-    @property
-    def link(self) -> SimLink:
-        (client,) = self.server.brokers.clients.values()
-        return cast(SimLink, client)
 
     def generation_of(self, session_id: str) -> int:
         """Generation of the session in this process; the highest possible one without the session,
@@ -153,7 +160,7 @@ class GatewayProcess:
         made.enter_context(
             patch(
                 "gateway.brokers.brokers.BrokerClient",
-                lambda *given, **options: SimLink(self, *given, **options),
+                lambda place, **options: SimLink(self, place, **options),
             )
         )
         made.enter_context(self._parts(name))
@@ -171,13 +178,27 @@ class GatewayProcess:
 
     # ------------------------------------------------------------------------------------- sockets
 
-    def send(self, message: m.Message) -> None:
-        if self.alive:
-            self._broker.to_front(self._to_broker, self.identity, message)
+    def connect(self, place: str) -> Connection:
+        broker = self._fleet.listed[place]
+        connection = Connection(self._world, self, broker, "gateway")
+        broker.take(connection)
+        return connection
 
-    def receive(self, message: m.Message) -> None:
-        if self.alive:
-            self.loop.call_soon(self.link.take, message)
+    def receive(self, connection: Connection, message: m.Message) -> None:
+        if self.alive and (link := self._link(connection)) is not None:
+            self.loop.call_soon(link.take, message)
+
+    def connection_changed(self, connection: Connection) -> None:
+        if self.alive and (link := self._link(connection)) is not None:
+            self.loop.call_soon(link.connection_changed)
+
+    def _link(self, connection: Connection) -> SimLink | None:
+        """None: it is closed."""
+        return cast(SimLink | None, self.server.brokers.clients.get(connection.broker.place))
+
+    @property
+    def _links(self) -> list[SimLink]:
+        return [cast(SimLink, client) for client in self.server.brokers.clients.values()]
 
     def serve(self, socket: SimSocket) -> None:
         """A WebSocket upgrade of a client."""
@@ -228,12 +249,14 @@ class GatewayProcess:
         self._world.note("gateway is cut off", (self.identity, seconds))
         both = self._world.rng.random() < 0.5
         one = self._world.rng.random() < 0.5
-        self.from_broker.cut = both or one
-        self._to_broker.cut = both or not one
+        for link in self._links:
+            link.connection.down.cut = both or one
+            link.connection.up.cut = both or not one
         self._world.after(seconds, self.heal)
 
     def heal(self) -> None:
-        self.from_broker.cut = self._to_broker.cut = False
+        for link in self._links:
+            link.connection.down.cut = link.connection.up.cut = False
 
     def terminate(self) -> None:
         """SIGTERM."""
@@ -250,9 +273,11 @@ class GatewayProcess:
 
     # -------------------------------------------------------------------------------------- checks
 
-    def check_resent(self, jobs: set[tuple[str, int]]) -> None:
-        """All unanswered jobs must be sent to a broker of a new epoch."""
-        for session_id, runner in self.server.sessions.items():
+    def check_resent(self, place: str, jobs: set[tuple[str, int]]) -> None:
+        """All unanswered jobs of a broker's sessions must be sent to it in a new epoch."""
+        for session_id in self.server.brokers._choice.sessions_of(place):
+            if (runner := self.server.sessions.get(session_id)) is None:
+                continue
             for pending in runner.session._jobs._pending:
                 if pending.result is None and (session_id, pending.job.seq) not in jobs:
                     raise InvariantError(11, f"{session_id}, {pending.job.seq}: not sent again")
@@ -300,7 +325,7 @@ async def _no_probe(_vad: object, _admission: object) -> None: ...
 
 @contextlib.contextmanager
 def simulated(
-    world: World, failed: Callable[[BaseException | str], None]
+    world: World, fleet: BrokerFleet, failed: Callable[[BaseException | str], None]
 ) -> Iterator[list[RecordedSession]]:
     """The modules of a gateway with simulated time, without logs and load probes. Yields the list
     of sessions that they create."""
@@ -330,6 +355,9 @@ def simulated(
             "web.websocket",
         ):
             stack.enter_context(patch(f"gateway.{module}.time", clock))
+        stack.enter_context(
+            patch("gateway.brokers.brokers.BrokerAddresses", lambda _listed: Addresses(fleet))
+        )
         stack.enter_context(patch("gateway.session.registry.Session", recorded))
         stack.enter_context(patch("gateway.session.registry.secrets", _Secrets()))
         stack.enter_context(patch("gateway.server.TICK_S", TICK_S))

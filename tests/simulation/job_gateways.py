@@ -9,17 +9,24 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
 
+from broker.events import FrontReceived
+from gateway.brokers.brokers import FOLLOW_S
+from gateway.brokers.choice import BrokerChoice
+from gateway.brokers.contact import BrokerContact, JobsLost
+from tests.simulation.broker_fleet import BrokerFleet
 from tests.simulation.broker_process import BrokerProcess
+from tests.simulation.connection import Connection
 from tests.simulation.options import JOB_DEADLINE_MS
 from tests.simulation.oracle import InvariantError
 from tests.simulation.persistence_process import Database
 from tests.simulation.speech import Segment, pcm_of, text_of
 from tests.simulation.worker_process import model_names
-from tests.simulation.world import Link, World
+from tests.simulation.world import World
 from wire import messages as m
 from wire.records import SegmentCopy, SessionStarted, to_body
 
@@ -57,6 +64,7 @@ class JobSession:
         self._pcm: dict[int, bytes] = {}
         self.record = m.Record(session_id=name, record_seq=0, body=STARTED)
         self.record_stored = False
+        self.record_sent = 0
         self._record_resend_s = 0.0
         self.gateway: JobGateway | None = None
 
@@ -103,6 +111,7 @@ class JobSession:
         if self.record_stored or self.cancelled or now_s < self._record_resend_s:
             return False
         self._record_resend_s = now_s + RESEND_S
+        self.record_sent += 1
         return True
 
     def take(self, result: m.Result) -> bool:
@@ -157,32 +166,55 @@ class JobSession:
 
 
 class JobGateway:
-    """One process with its link to the broker."""
+    """One process with its links to the brokers."""
 
-    def __init__(self, world: World, broker: BrokerProcess, database: Database, name: str) -> None:
+    def __init__(self, world: World, fleet: BrokerFleet, database: Database, name: str) -> None:
         self.identity = name.encode()
         self.alive = True
         self.sessions: dict[str, JobSession] = {}
-        self.from_broker = Link(world)
-        self._to_broker = Link(world)
         self._world = world
-        self._broker = broker
+        self._fleet = fleet
         self._database = database
-        self._epoch = ""
-        broker.front[self.identity] = self
+        self._choice = BrokerChoice()
+        self._connections: dict[str, Connection] = {}
+        """By the broker's place."""
+        self._contacts: dict[str, BrokerContact] = {}
+        self._epochs: dict[str, str] = {}
+        fleet.attach(self)
         self._hello()
+        if world.options.reconnects:
+            self._follow()
 
-    def send(self, message: m.Message) -> None:
-        self._broker.to_front(self._to_broker, self.identity, message)
+    def connect(self, broker: BrokerProcess) -> None:
+        connection = Connection(self._world, self, broker, "gateway")
+        broker.take(connection)
+        self._connections[broker.place] = connection
+        self._contacts[broker.place] = BrokerContact()
+        self._choice.add(broker.place)
 
-    def receive(self, message: m.Message) -> None:
-        if not self.alive:
+    def connection_changed(self, connection: Connection) -> None:
+        contact = self._contacts.get(connection.broker.place)
+        if contact is not None and connection.connected:
+            contact.reconnected(self._world.now_s)
+
+    def send(self, message: m.Job | m.Cancel | m.Record, *, again: bool = False) -> None:
+        """Send to the session's broker, or to all."""
+        for place in self._choice.brokers_for(message, self._world.now_s, again=again):
+            self._send_to(place, message)
+
+    def _send_to(self, place: str, message: m.Message) -> None:
+        self._connections[place].to_broker(FrontReceived(self.identity, message))
+
+    def receive(self, connection: Connection, message: m.Message) -> None:
+        place = connection.broker.place
+        if not self.alive or place not in self._connections:
             return
         match message:
-            case m.Welcome(broker_epoch=epoch) if epoch != self._epoch:
-                self._epoch = epoch
-                for session in self.sessions.values():
-                    self._resend(session, everything=True)
+            case m.Welcome(broker_epoch=epoch):
+                self._note_broker(place, epoch)
+            case m.Load():
+                self._choice.heard(place, message.workers, self._world.now_s)
+                self._note_broker(place, message.broker_epoch)
             case m.Result(session_id=session_id) if session_id in self.sessions:
                 session = self.sessions[session_id]
                 if session.take(message) and session.sends_on_answer:
@@ -199,6 +231,7 @@ class JobGateway:
         """Move the session here, and send its unanswered jobs from here."""
         if session.gateway is not None:
             session.gateway.sessions.pop(session.session_id, None)
+            session.gateway._choice.forget(session.session_id)
         session.gateway = self
         self.sessions[session.session_id] = session
         self._resend(session, everything=True)
@@ -214,16 +247,45 @@ class JobGateway:
     def cut(self, seconds: float) -> None:
         """Lose all messages in both directions for a while."""
         self._world.note("gateway is cut off", (self.identity, seconds))
-        self.from_broker.cut = self._to_broker.cut = True
+        for connection in self._connections.values():
+            connection.down.cut = connection.up.cut = True
         self._world.after(seconds, self.heal)
 
     def heal(self) -> None:
-        self.from_broker.cut = self._to_broker.cut = False
+        for connection in self._connections.values():
+            connection.down.cut = connection.up.cut = False
+
+    def _note_broker(self, place: str, epoch: str) -> None:
+        if not self._world.options.reconnects:
+            lost = epoch != self._epochs.get(place)
+            self._epochs[place] = epoch
+        else:
+            lost = JobsLost() in self._contacts[place].note(epoch, self._world.now_s)
+        if lost:
+            self._resend_all(self._choice.sessions_of(place))
+
+    def _resend_all(self, session_ids: Iterable[str]) -> None:
+        for session_id in session_ids:
+            if session_id in self.sessions:
+                self._resend(self.sessions[session_id], everything=True)
+
+    def _follow(self) -> None:
+        """As ``gateway.brokers.brokers``."""
+        if not self.alive:
+            return
+        now_s = self._world.now_s
+        for place in self._connections.keys() - self._fleet.listed:
+            if not self._choice.is_live(place, now_s):
+                del self._connections[place], self._contacts[place]
+                self._choice.remove(place)
+        self._resend_all(self._choice.moves(now_s))
+        self._world.after(FOLLOW_S, self._follow)
 
     def _hello(self) -> None:
         if not self.alive:
             return
-        self.send(m.Hello(gateway_id=self.identity.decode()))
+        for place in self._connections:
+            self._send_to(place, m.Hello(gateway_id=self.identity.decode()))
         for session in self.sessions.values():
             self._resend(session)
         self._world.after(HELLO_S, self._hello)
@@ -232,15 +294,15 @@ class JobGateway:
         for job in session.due(everything=everything):
             self.send(job)
         if session.record_due():
-            self.send(session.record)
+            self.send(session.record, again=session.record_sent > 1)
 
 
 class JobSessions:
     """All sessions and gateways. A killed gateway is replaced, and its sessions move to others."""
 
-    def __init__(self, world: World, broker: BrokerProcess, database: Database) -> None:
+    def __init__(self, world: World, fleet: BrokerFleet, database: Database) -> None:
         self._world = world
-        self._broker = broker
+        self._fleet = fleet
         self._database = database
         self._names = count(1)
         options = world.options
@@ -328,4 +390,4 @@ class JobSessions:
 
     def _new_gateway(self) -> JobGateway:
         name = f"gateway-{next(self._names)}"
-        return JobGateway(self._world, self._broker, self._database, name)
+        return JobGateway(self._world, self._fleet, self._database, name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from broker.limits import Limits
 
@@ -53,6 +53,16 @@ FAULTS: dict[str, tuple[Rate | None, Rate | None]] = {
 """The kinds of fault with real gateways, and without. ``loss`` and ``duplication`` are shares of
 messages, ``poison`` is a share of segments."""
 
+BROKERS_SHARE = 0.2
+"""Share of seeds with several brokers."""
+BROKER_FAULTS = {
+    "broker_ends": Rate(0.4, 0.3),
+    "broker_joins": Rate(0.4, 0.4),
+    "partitions": Rate(0.7, 0.6),
+    "isolations": Rate(0.3, 0.3),
+}
+"""In those."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -60,6 +70,8 @@ class Options:
     """Real gateways and clients; else gateways that only send jobs (``job_gateways``)."""
     gateways: int
     workers: int
+    brokers: int
+    """At the beginning."""
     models: int
     """Workers and sessions are divided among them."""
     speakers: bool
@@ -119,6 +131,13 @@ class Options:
     """Share of segments that crash the worker that recognises them."""
     model_outages: float = 0.0
     """A model loses all its workers for a while. The supervisor does not restart them."""
+    broker_ends: float = 0.0
+    """For good."""
+    broker_joins: float = 0.0
+    partitions: float = 0.0
+    """Cuts between one broker and some of its peers. Lost connections are made again."""
+    isolations: float = 0.0
+    """Such cuts that stay after the heal."""
 
     @classmethod
     def draw(cls, rng: Random, *, real_gateways: bool) -> Options:
@@ -130,6 +149,7 @@ class Options:
             real_gateways=real,
             gateways=rng.randint(1, 3),
             workers=rng.randint(1, 3 if real else 2 if greedy else 4),
+            brokers=1,
             models=1,
             speakers=False,
             sessions=rng.randint(4, 7) if greedy else rng.randint(1, 3 if real else 6),
@@ -165,6 +185,18 @@ class Options:
         models = rng.randint(2, self.workers)
         return replace(self, models=models, model_outages=outages)
 
+    def with_brokers(self, rng: Random) -> Options:
+        """Several brokers, and connections that break, in some schedules. ``rng`` is not that of
+        ``draw``."""
+        if self.greedy_segments or rng.random() >= BROKERS_SHARE:
+            return self
+        brokers = rng.choice((1, 2, 2, 2, 3))
+        rates: dict[str, Any] = {
+            name: rate_max * rng.uniform(0.3, 1.0) if rng.random() < share else 0.0
+            for name, (share, rate_max) in BROKER_FAULTS.items()
+        }
+        return replace(self, brokers=brokers, **rates)
+
     def with_speakers(self, rng: Random) -> Options:
         """Speakers in some schedules with real gateways. ``rng`` is not that of ``draw``."""
         return replace(self, speakers=self.real_gateways and rng.random() < 0.3)
@@ -176,6 +208,16 @@ class Options:
             return self
         share = 1.0 if rng.random() < 0.7 else 0.5
         return replace(self, streamed_jobs_max=rng.choice((1, 2, 4)), streaming_share=share)
+
+    @property
+    def reconnects(self) -> bool:
+        """Peers notice lost connections."""
+        return bool(self.brokers > 1 or self.broker_joins or self.partitions)
+
+    @property
+    def uses_loads(self) -> bool:
+        """With one broker, gateways that only send jobs do not use its load reports."""
+        return self.real_gateways or self.reconnects
 
     @property
     def accents(self) -> bool:
@@ -208,6 +250,8 @@ class Options:
             or self.worker_byes
             or self.worker_lies
             or self.model_outages
+            or self.partitions
+            or self.isolations
             or self.loss
             or self.duplication
             or self.reorder

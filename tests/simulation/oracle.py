@@ -83,7 +83,9 @@ class BrokerOracle:
         self._generations: dict[Key, int] = {}
         self._assigned: dict[int, _Assigned] = {}
         self._renewed_s: dict[bytes, float] = {}
-        self._credits: dict[bytes, int] = {}
+        self._credits: dict[bytes, tuple[int, int]] = {}
+        """By worker: those for all jobs, or with a streaming model for final ones, and those for
+        its partial ones."""
         self._serves: dict[bytes, str] = {}
         self._models: dict[str, str] = {}
         """By session: the model that its jobs ask for."""
@@ -147,9 +149,16 @@ class BrokerOracle:
             case e.FrontReceived(_, m.Cancel(session_id=session_id)):
                 for key in [key for key in self._open if key[0] == session_id]:
                     del self._open[key]
+            case e.BackReceived(identity, m.Ready() as ready) if (
+                ready.broker_epoch == self.core.epoch and e.Count("worker_reconnected") in actions
+            ):
+                self._renewed_s[identity] = now_s
+                held = {(job.job_id, job.attempt) for job in ready.held}
+                for attempt in [a for a in self._sent_s[identity] if a not in held]:
+                    self._give_back(identity, *attempt)
             case e.BackReceived(identity, m.Ready() as ready):
                 self._renewed_s[identity] = now_s
-                self._credits[identity] = ready.credits + ready.streamed_credits
+                self._credits[identity] = ready.credits, ready.streamed_credits
                 self._serves[identity] = ready.served_name
                 self._sent_s[identity], self._overdue_s[identity] = {}, {}
                 self._void(identity)
@@ -174,6 +183,9 @@ class BrokerOracle:
         if isinstance(message, m.WorkerResult) and message.broker_epoch == self.core.epoch:
             self._forget(identity, (message.job_id, message.attempt))
         elif isinstance(message, m.Heartbeat):
+            if message.credits:
+                # Several brokers share a worker. It may hold more, assigned before.
+                self._credits[identity] = message.credits, message.streamed_credits
             # Its batch began after their deadline: the jobs were lost on the way to it.
             began_s = now_s - message.busy_ms / 1000
             overdue_s = self._overdue_s[identity]
@@ -197,7 +209,9 @@ class BrokerOracle:
         assigned = self._assigned.get(job_id)
         if assigned is not None and (assigned.worker, assigned.attempt) == (identity, attempt):
             assigned.worker = None
-            assigned.begun -= in_time
+            if in_time:
+                assigned.begun -= 1
+                assigned.workers.remove(identity)
 
     def _void(self, identity: bytes) -> None:
         for assigned in self._assigned.values():
@@ -222,8 +236,6 @@ class BrokerOracle:
         if self._overdue_s[identity]:
             raise InvariantError(7, f"job for {identity!r}, which may hang")
         sent_s[job.job_id, job.attempt] = now_s
-        if len(sent_s) > self._credits[identity]:
-            raise InvariantError(5, f"{identity!r} has {len(sent_s)} jobs")
         key = (job.session_id, job.seq)
         known = self._assigned.get(job.job_id)
         if known is None:
@@ -235,12 +247,24 @@ class BrokerOracle:
             known.begun += 1
             known.worker, known.attempt = identity, job.attempt
         known.workers.append(identity)
+        self._check_credits(identity, job)
         most = ATTEMPTS_MAX + known.excused
         if known.begun > most or not 1 <= job.attempt <= most:
             raise InvariantError(8, f"attempt {job.attempt}, begun {known.begun} times")
         if known.key != key:
             raise InvariantError(6, f"job {job.job_id} is {known.key} and {key}")
         self._check_fair(job.session_id, job, self._serves[identity])
+
+    def _check_credits(self, identity: bytes, job: m.WorkerJob) -> None:
+        credits, streamed_credits = self._credits[identity]
+        partial = [self._assigned[job_id].partial for job_id, _ in self._sent_s[identity]]
+        streamed = sum(partial) if streamed_credits else 0
+        is_streamed = job.partial and streamed_credits > 0
+        held, most = (
+            (streamed, streamed_credits) if is_streamed else (len(partial) - streamed, credits)
+        )
+        if held > most:
+            raise InvariantError(5, f"{identity!r} has {held} jobs, {most} credits")
 
     def _check_fair(self, session_id: str, job: m.WorkerJob, model: str) -> None:
         """Count the assignments of new jobs to other sessions while a session waits in its lane.
@@ -335,10 +359,8 @@ class BrokerOracle:
     def check_idle(self) -> None:
         """Each worker has all the credits of its ``Ready``."""
         for worker in self.core.scheduler.models.workers:
-            held = len(worker.held) + len(worker.overdue)
-            free = worker.credits + worker.streamed_credits - held
-            if free != self._credits[worker.identity]:
-                raise InvariantError(5, f"{worker.identity!r} has {free} credits")
+            if worker.free_credits != sum(self._credits[worker.identity]):
+                raise InvariantError(5, f"{worker.identity!r} has {worker.free_credits} credits")
 
     def _check_refusal(self, job: m.Job) -> None:
         models, limits = self.core.scheduler.models, self._options.limits

@@ -9,12 +9,14 @@ from typing import Any
 
 from broker.events import FrontReceived, SubscriptionChanged
 from gateway.session.records import CHUNK_DETAILS_PER_RECORD
-from persistence.batch_buffer import Batch, BatchBuffer, Entry, Limits
+from persistence.batch_buffer import Batch, BatchBuffer, Entry, Limits, routes_of
 from persistence.reads import StoreUnavailable
+from tests.simulation.broker_fleet import BrokerFleet
 from tests.simulation.broker_process import BrokerProcess
+from tests.simulation.connection import Connection
 from tests.simulation.oracle import InvariantError
 from tests.simulation.tables import Tables
-from tests.simulation.world import Link, World
+from tests.simulation.world import World
 from wire import messages as m
 from wire import publication
 from wire.records import SegmentCopy
@@ -106,13 +108,12 @@ class PersistenceProcess:
 
     identity = b"persistence"
 
-    def __init__(self, world: World, broker: BrokerProcess, database: Database) -> None:
+    def __init__(self, world: World, fleet: BrokerFleet, database: Database) -> None:
         options = world.options
         self.alive = True
-        self.from_broker = Link(world)
-        self._to_broker = Link(world)
         self._world = world
-        self._broker = broker
+        self._connections: dict[str, Connection] = {}
+        """By the broker's place."""
         self._database = database
         self._slow_s = options.commit_s_max
         self._limits = Limits(
@@ -123,14 +124,28 @@ class PersistenceProcess:
         )
         self._sequences = count()
         self._life = 0
+        self._fleet = fleet
         self._begin()
+        fleet.attach(self)
 
-    def receive(self, message: m.Message) -> None:
+    def connect(self, broker: BrokerProcess) -> None:
+        if broker.place in self._connections:
+            return
+        connection = Connection(self._world, self, broker, "persistence")
+        broker.take(connection)
+        self._connections[broker.place] = connection
+        self.connection_changed(connection)
+
+    def connection_changed(self, connection: Connection) -> None:
+        if self.alive:
+            connection.broker.receive(SubscriptionChanged(b"", connection.connected))
+
+    def receive(self, connection: Connection, message: m.Message) -> None:
         if not self.alive:
             return
         assert isinstance(message, m.PublishedResult | m.PublishedRecord)
         frames = publication.encode(next(self._sequences), message)
-        reception = self.buffer.receive(frames, self._world.now_s)
+        reception = self.buffer.receive(frames, self._world.now_s, connection.broker.place)
         if reception.discarded not in (None, "repeated", "backlog_full"):
             raise InvariantError(6, f"persistence refuses {message}: {reception}")
         one_record = CHUNK_DETAILS_PER_RECORD
@@ -143,7 +158,8 @@ class PersistenceProcess:
             self._world.note("persistence dies", "")
             self.alive = False
             self._life += 1
-            self._broker.receive(SubscriptionChanged(b"", False))
+            for connection in self._connections.values():
+                connection.broker.receive(SubscriptionChanged(b"", False))
             self._world.after(self._world.rng.uniform(0.1, 1.5), self._begin)
 
     # ------------------------------------------------------------------------------------ the loop
@@ -152,8 +168,11 @@ class PersistenceProcess:
         self.alive = True
         self.buffer = BatchBuffer(self._limits, "")
         self._writing = False
-        self._broker.subscriber = self
-        self._broker.receive(SubscriptionChanged(b"", True))
+        for connection in self._connections.values():
+            self.connection_changed(connection)
+        if self._life:
+            for broker in self._fleet.listed.values():  # It may have joined in the meantime.
+                self.connect(broker)
 
     def _turn(self) -> None:
         if self._writing:
@@ -187,13 +206,14 @@ class PersistenceProcess:
     def confirm(self, batch: Batch, superseded: list[Entry]) -> None:
         """After COMMIT."""
         self._writing = False
-        for _, stored in self.buffer.committed(batch, superseded):
-            self._say(stored)
+        for place, stored in self.buffer.committed(batch, superseded):
+            self._say(place, stored)
         self._turn()
 
-    def _say(self, stored: m.Stored) -> None:
-        broker, identity = self._broker, self.identity
-        self._to_broker.send(lambda: broker.receive(FrontReceived(identity, stored)))
+    def _say(self, publisher: str, stored: m.Stored) -> None:
+        connected = {place: each.connected for place, each in self._connections.items()}
+        for place in routes_of(publisher, connected):
+            self._connections[place].to_broker(FrontReceived(self.identity, stored))
 
     def _in_this_life(self, delay_s: float, act: Any) -> None:
         life = self._life

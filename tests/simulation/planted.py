@@ -16,13 +16,15 @@ from unittest.mock import PropertyMock, patch
 from msgspec import structs
 from websockets.frames import CloseCode
 
+from asr_worker.job_book import JobBooks
 from broker import answers
 from broker.jobs import PendingJob
 from broker.limits import Limits
 from broker.models import Model
 from broker.queues import FairQueue
 from broker.routing import Broker
-from broker.workers import Worker
+from broker.workers import Worker, WorkerPool
+from gateway.brokers.choice import BrokerChoice
 from gateway.server import Server
 from gateway.session import events as e
 from gateway.session.core import TRANSITIONS, Session
@@ -68,6 +70,11 @@ def _in_each_model(core: Broker, plant: Callable[[Model], None]) -> None:
         return opens
 
     _patch(core.scheduler.models, "open", plants)
+
+
+def _for_good(pool: WorkerPool) -> None:
+    """A worker's heartbeats do not set its credits right again."""
+    _patch(pool, "grant", lambda _grant: lambda _worker, _credits, _streamed_credits: None)
 
 
 def no_epoch_check(core: Broker) -> None:
@@ -130,6 +137,7 @@ def credit_leak(core: Broker) -> None:
             complete(worker, *arguments, **options)
 
         _patch(pool, "complete", lambda _complete: leaks)
+        _for_good(pool)
 
     _in_each_model(core, plant)
 
@@ -226,6 +234,16 @@ def cancelled_jobs_are_answered(core: Broker) -> None:
 
 def first_sender_gets_the_result(core: Broker) -> None:
     _patch(core.scheduler.jobs, "move", lambda _move: lambda _entry, _gateway: None)
+
+
+def jobs_are_blamed_for_workers_that_register_again(core: Broker) -> None:
+    def plant(lose: Any) -> Any:
+        def loses(worker: Worker, *, is_back: bool = False) -> None:
+            lose(worker)
+
+        return loses
+
+    _patch(core.scheduler, "lose", plant)
 
 
 def leases_never_end(core: Broker) -> None:
@@ -334,6 +352,7 @@ def given_up_attempts_cost_a_credit(core: Broker) -> None:
             give_up(worker, entry, now_s)
 
         _patch(pool, "give_up", lambda _give_up: takes_one)
+        _for_good(pool)
 
     _in_each_model(core, plant)
 
@@ -350,6 +369,7 @@ def streamed_jobs_cost_a_credit(core: Broker) -> None:
                 worker.streamed_credits -= 1
 
         _patch(pool, "take_back", lambda _take_back: takes_one)
+        _for_good(pool)
 
     _in_each_model(core, plant)
 
@@ -540,8 +560,8 @@ def superseded_sessions_stay() -> Context:
 def acknowledged_before_commit() -> Context:
     def make(write: Any) -> Any:
         def early(host: PersistenceProcess, batch: Batch) -> None:
-            for _, stored in BatchBuffer(host._limits, "").committed(batch):
-                host._say(stored)
+            for place, stored in BatchBuffer(host._limits, "").committed(batch):
+                host._say(place, stored)
             write(host, batch)
 
         return early
@@ -666,6 +686,26 @@ def connections_end_with_an_error() -> Context:
     return _instead(WebSocketConnection, "run", make)
 
 
+def records_keep_to_their_broker() -> Context:
+    """Although it may not reach persistence."""
+
+    def make(brokers_for: Any) -> Any:
+        def of_session(choice: BrokerChoice, message: Any, now_s: float, *, again: bool) -> Any:
+            return brokers_for(choice, message, now_s)
+
+        return of_session
+
+    return _instead(BrokerChoice, "brokers_for", make)
+
+
+def sessions_of_lost_brokers_stay() -> Context:
+    return patch.object(BrokerChoice, "moves", lambda _choice, _now_s: [])
+
+
+def results_go_to_the_first_broker() -> Context:
+    return patch.object(JobBooks, "place_of", lambda books, _result: next(iter(books.by_place)))
+
+
 BROKER_BUGS: tuple[Callable[[Broker], None], ...] = (
     no_epoch_check,
     no_attempt_check,
@@ -698,6 +738,7 @@ BROKER_BUGS: tuple[Callable[[Broker], None], ...] = (
     jobs_of_other_models,
     full_for_all_models,
     jobs_for_any_model_stay,
+    jobs_are_blamed_for_workers_that_register_again,
 )
 SESSION_BUGS: tuple[Plant, ...] = (
     connections_end_with_an_error,
@@ -729,6 +770,9 @@ SESSION_BUGS: tuple[Plant, ...] = (
     a_failure_fails_the_next_segment,
     sigterm_drops_running_sessions,
     sigterm_drops_finished_sessions,
+    records_keep_to_their_broker,
+    sessions_of_lost_brokers_stay,
+    results_go_to_the_first_broker,
 )
 RARE: dict[str, dict[str, float]] = {
     "end_without_its_segments_is_complete": {
@@ -736,6 +780,18 @@ RARE: dict[str, dict[str, float]] = {
         "loss": 0.15,
         "client_drops": 0.5,
     },
+    "jobs_are_blamed_for_workers_that_register_again": {
+        "workers": 4,
+        "fault_s": 12.0,
+        "partitions": 1.5,
+        "broker_stops": 0.0,
+        "broker_restarts": 0.0,
+        "worker_lies": 0.0,
+    },
+    "no_epoch_check": {"partitions": 0.1, "broker_restarts": 4.0, "fault_s": 8.0},
+    "records_keep_to_their_broker": {"brokers": 2, "isolations": 1.0},
+    "results_go_to_the_first_broker": {"brokers": 2},
+    "sessions_of_lost_brokers_stay": {"brokers": 2, "broker_ends": 1.0},
     "nothing_spooled": {"gateway_drains": 0.5, "database_outages": 0.4},
     "sigterm_drops_finished_sessions": {
         "gateway_drains": 0.5,
@@ -782,6 +838,9 @@ def _in_each_broker(bug: Callable[[Broker], None]) -> Plant:
 
 
 PLANTED: dict[str, Planted] = {
-    **{bug.__name__: Planted(_in_each_broker(bug), False) for bug in BROKER_BUGS},
+    **{
+        bug.__name__: Planted(_in_each_broker(bug), False, RARE.get(bug.__name__, {}))
+        for bug in BROKER_BUGS
+    },
     **{bug.__name__: Planted(bug, True, RARE.get(bug.__name__, {})) for bug in SESSION_BUGS},
 }

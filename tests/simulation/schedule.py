@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from broker.limits import STALE_HEAP_ENTRIES_MAX
+from tests.simulation.broker_fleet import BrokerFleet
 from tests.simulation.broker_process import BrokerProcess
 from tests.simulation.faults import Faults, JobFaults, Processes, SessionFaults
 from tests.simulation.job_gateways import JobSessions
@@ -89,20 +90,20 @@ class _Schedule:
     def __init__(self, seed: int, world: World) -> None:
         self._seed = seed
         self._world = world
-        self._broker = BrokerProcess(world)
+        self._fleet = BrokerFleet(world)
         self._database = Database(world, lambda *row: self.sessions.check_row(*row))
-        self._persistence = PersistenceProcess(world, self._broker, self._database)
-        self._supervisor = Supervisor(world, self._broker)
+        self._persistence = PersistenceProcess(world, self._fleet, self._database)
+        self._supervisor = Supervisor(world, self._fleet)
         processes = Processes(
-            world, self._broker, self._database, self._persistence, self._supervisor
+            world, self._fleet, self._database, self._persistence, self._supervisor
         )
         self.sessions: Sessions | JobSessions
         self._faults: Faults
         if world.options.real_gateways:
-            self.sessions = Sessions(world, self._broker, self._database)
+            self.sessions = Sessions(world, self._fleet, self._database)
             self._faults = SessionFaults(processes, self.sessions)
         else:
-            self.sessions = JobSessions(world, self._broker, self._database)
+            self.sessions = JobSessions(world, self._fleet, self._database)
             self._faults = JobFaults(processes, self.sessions)
 
     def run(self) -> Outcome:
@@ -129,15 +130,20 @@ class _Schedule:
         left = self.sessions.left()
         if rows := self._persistence.buffer.rows:
             left.append(f"{rows} rows are not committed")
-        core = self._broker.core
-        if core is None or len(core.scheduler.jobs):
-            left.append("the broker has jobs")
+        for broker in self._fleet.whole:
+            if broker.core is None or len(broker.core.scheduler.jobs):
+                left.append(f"{broker.place} has jobs")
         return "; ".join(left)
 
     def _check_end(self) -> None:
         if left := self._left():
             raise InvariantError(12, f"left: {left}")
-        core, oracle = self._broker.core, self._broker.oracle
+        for broker in self._fleet.whole:
+            self._check_broker(broker)
+        self.sessions.check_end()
+
+    def _check_broker(self, broker: BrokerProcess) -> None:
+        core, oracle = broker.core, broker.oracle
         assert core is not None and oracle is not None
         load, scheduler = core.load(), core.scheduler
         idle = (load.queued, load.queued_audio_ms, load.in_flight) == (0, 0, 0)
@@ -157,11 +163,9 @@ class _Schedule:
             > 4 * len(workers) + 3 * len(models) * STALE_HEAP_ENTRIES_MAX
         ):
             raise InvariantError(9, f"{scheduler.bookkeeping_length} entries without jobs")
-        self.sessions.check_end()
 
     def _outcome(self) -> Outcome:
-        assert self._broker.oracle is not None
-        counts = Counter(self._broker.counts + self._broker.oracle.counts)
+        counts = self._fleet.counts
         counts.update(self.sessions.counts)
         counts["stale_rows"] += self._database.tables.stale_rows
         texts = self.sessions.texts

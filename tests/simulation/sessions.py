@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 
 from gateway.session.transcript import join_texts
-from tests.simulation.broker_process import BrokerProcess
+from tests.simulation.broker_fleet import BrokerFleet
 from tests.simulation.clients import SimClient
 from tests.simulation.gateway_process import GatewayProcess, settings_of, simulated
 from tests.simulation.oracle import InvariantError
@@ -27,9 +27,9 @@ NOWHERE = Path("/nonexistent")
 class Sessions:
     """Gateways and clients. A client's session is checked at each row, and at the end."""
 
-    def __init__(self, world: World, broker: BrokerProcess, database: Database) -> None:
+    def __init__(self, world: World, fleet: BrokerFleet, database: Database) -> None:
         self._world = world
-        self._broker = broker
+        self._fleet = fleet
         self._database = database
         self._names = count(1)
         self._failure: InvariantError | None = None
@@ -49,7 +49,7 @@ class Sessions:
             directory = NOWHERE
             if options.gateway_drains:
                 directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            self._recorded = stack.enter_context(simulated(world, self._fail))
+            self._recorded = stack.enter_context(simulated(world, self._fleet, self._fail))
             stack.callback(self._dispose)
             self._settings = settings_of(
                 options.resume_wait_s, directory, model_names(options.models)
@@ -64,7 +64,7 @@ class Sessions:
                     self._pick_gateway,
                     self._check_stored,
                     said_all=lambda client: self.on_last_chunk(client),
-                    seen=self._broker.seen,
+                    seen=self._fleet.seen,
                     model=models[(index + 1) % len(models)],
                 )
                 for index in range(options.sessions)
@@ -109,7 +109,7 @@ class Sessions:
     def _new_gateway(self) -> GatewayProcess:
         name = f"gateway-{next(self._names)}"
         gateway = GatewayProcess(
-            self._world, self._broker, self._database, self._settings, name, self._fail
+            self._world, self._fleet, self._database, self._settings, name, self._fail
         )
         self._all.append(gateway)
         return gateway
@@ -159,7 +159,7 @@ class Sessions:
         for session_id, row in self._database.tables.sessions.items():
             # A claimed session of a client that left is marked lost by the sweep.
             let_go = bool(row.generation) or (
-                session_id in left and session_id in self._broker.claimed
+                session_id in left and session_id in self._fleet.claimed
             )
             if row.status == "active" and not let_go:
                 raise InvariantError(12, f"{session_id} is never ended")
@@ -202,7 +202,7 @@ class Sessions:
             return
         _, generation = client.served_by
         known = self._database.tables.sessions.get(client.session_id)
-        claimed = self._broker.claimed.get(client.session_id, 0)
+        claimed = self._fleet.claimed.get(client.session_id, 0)
         if max(claimed, known.generation if known is not None else 0) > generation:
             self._claimed_for_nobody += 1
         elif not any(client.session_id in gateway.cut_short for gateway in client.gateways):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import partial
 from itertools import count
 from random import Random
 
 from asr_worker.batching import BatchLimits
-from asr_worker.job_book import Action, JobBook, JobsDiscarded, MessageRejected
+from asr_worker.job_book import Action, JobBook, JobBooks, JobsDiscarded, MessageRejected
 from asr_worker.recognizer.protocol import Recognition
+from broker.events import BackReceived
+from tests.simulation.broker_fleet import BrokerFleet
 from tests.simulation.broker_process import BrokerProcess
+from tests.simulation.connection import Connection
 from tests.simulation.speech import embedding_of_voice, is_poison, text_of, voice_of
-from tests.simulation.world import Link, World
+from tests.simulation.world import World
 from wire import messages as m
 
 BEAT_S = 0.5
@@ -27,17 +30,17 @@ SLOW_FACTOR = 10.0
 class WorkerProcess:
     """One worker process. After its end its supervisor starts another one."""
 
-    def __init__(self, world: World, broker: BrokerProcess, name: str, model: str) -> None:
+    def __init__(self, world: World, fleet: BrokerFleet, name: str, model: str) -> None:
         options = world.options
         self.identity = name.encode()
         self.model = model
         self.alive = True
-        self.from_broker = Link(world)
-        self._to_broker = Link(world)
         self._world = world
-        self._broker = broker
+        self._fleet = fleet
+        self._connections: dict[str, Connection] = {}
+        """By the broker's place."""
         streams = Random(f"streaming model of {name}").random() < options.streaming_share
-        self._book = JobBook(
+        self._all = JobBook(
             system_id="",
             worker_id=name,
             model="hash",
@@ -52,27 +55,52 @@ class WorkerProcess:
                 batch_jobs=options.batch_jobs_max, streaming=streams, speakers=options.speakers
             ),
         )
+        self._books = JobBooks(self._all)
         self._accent = f"~{name}" if options.accents else ""
         self._slow = options.slow_workers and world.rng.random() < 0.5 and not world.healing
         self._batch: list[m.WorkerJob] = []
         self._batch_began_s = 0.0
         self._stopped_until_s = 0.0
-        self._inbox: list[m.Message] = []
+        self._inbox: list[tuple[Connection, m.Message]] = []
         self._draining = False
         self._hangs = False
         self.liar = False
-        broker.back[self.identity] = self
-        self._send([self._book.introduce()])
+        fleet.attach(self)
         world.after(world.rng.uniform(0, BEAT_S), self._beat)
 
-    def receive(self, message: m.Message) -> None:
+    def connect(self, broker: BrokerProcess) -> None:
+        connection = Connection(self._world, self, broker, "worker")
+        broker.take(connection)
+        self._connections[broker.place] = connection
+        self._follow([connection])
+
+    def receive(self, connection: Connection, message: m.Message) -> None:
         if not self.alive:
             return
         if self._stopped:
-            self._inbox.append(message)
+            self._inbox.append((connection, message))
             return
-        self._send(self._book.receive(message))
+        place = connection.broker.place
+        if place in self._books.by_place:  # Else it has no address any more.
+            self._send(place, self._books.by_place[place].receive(message))
         self._turn()
+
+    def connection_changed(self, connection: Connection) -> None:
+        """A process that is stopped notices later."""
+        if self._stopped:
+            delay_s = self._stopped_until_s - self._world.now_s + 0.01
+            self._world.after(delay_s, lambda: self.connection_changed(connection))
+        elif self.alive:
+            self._follow([connection] if connection.connected else [])
+
+    def _follow(self, new: Iterable[Connection]) -> None:
+        for place in self._connections.keys() - self._fleet.listed:
+            if not self._connections[place].connected:
+                del self._connections[place]
+        connected = sum(each.connected for each in self._connections.values())
+        places = [connection.broker.place for connection in new]
+        for place, action in self._books.follow(self._connections, connected, places):
+            self._send(place, [action])
 
     # ------------------------------------------------------------------------------------- faults
 
@@ -96,7 +124,8 @@ class WorkerProcess:
     def lie(self) -> None:
         """Send a result in the current epoch for a job that another worker may hold. Its text is
         right, because the job may be assigned to this worker before it arrives."""
-        core = self._broker.core
+        broker = self._fleet.pick()
+        core = broker.core
         if core is None or self._stopped or not len(core.scheduler.jobs):
             return
         self.liar = True
@@ -110,16 +139,18 @@ class WorkerProcess:
             tokens=(),
             infer_ms=1,
         )
-        self._send([lie])
+        self._send(broker.place, [lie])
 
     def bye(self) -> None:
         """SIGTERM: return jobs that have not begun, and finish or give up the rest."""
         if self._draining or self._stopped:
             return
         self._draining = True
-        self._send([self._book.drain()])
+        for place, book in self._books.by_place.items():
+            self._send(place, [book.drain()])
         if self._hangs or self._world.rng.random() < 0.2:
-            self._send([self._book.give_up()])
+            for place, book in self._books.by_place.items():
+                self._send(place, [book.give_up()])
             self._world.after(0.2, self.kill)
         elif not self._batch:
             self._world.after(0.2, self.kill)
@@ -136,20 +167,27 @@ class WorkerProcess:
         world = self._world
         if not self._stopped:
             inbox, self._inbox = self._inbox, []
-            for message in inbox:
-                self.receive(message)
+            for connection, message in inbox:
+                self.receive(connection, message)
+            self._follow([])
             busy_s = world.now_s - self._batch_began_s if self._batch else 0.0
             if busy_s < HANG_S:
-                beat = m.Heartbeat(worker_id=self.identity.decode(), busy_ms=round(busy_s * 1000))
-                self._send([beat])
+                for place, book in self._books.by_place.items():
+                    beat = m.Heartbeat(
+                        worker_id=self.identity.decode(),
+                        busy_ms=round(busy_s * 1000),
+                        credits=book.credits,
+                        streamed_credits=book.streamed_credits,
+                    )
+                    self._send(place, [beat])
             elif self._hangs and busy_s > HANG_S + 1.0:
                 self.kill()
         world.after(BEAT_S, self._beat)
 
     def _turn(self) -> None:
-        if self._batch or not self._book.queued:
+        if self._batch or not self._all.queued:
             return
-        self._batch = self._book.take_batch()
+        self._batch = self._all.take_batch()
         self._batch_began_s = self._world.now_s
         if self._hangs:
             self._world.note("worker hangs", self.identity)
@@ -177,15 +215,17 @@ class WorkerProcess:
             for job in batch
         ]
         infer_ms = round((self._world.now_s - self._batch_began_s) * 1000)
-        self._send(self._book.answer(batch, recognitions, infer_ms))
+        for result in self._all.answer(batch, recognitions, infer_ms):
+            if (place := self._books.place_of(result)) is not None:
+                self._send(place, [result])
         if self._draining:
             self._world.after(0.2, self.kill)
         self._turn()
 
-    def _send(self, actions: Sequence[Action]) -> None:
+    def _send(self, place: str, actions: Iterable[Action]) -> None:
         for action in actions:
             if not isinstance(action, JobsDiscarded | MessageRejected):
-                self._broker.to_back(self._to_broker, self.identity, action)
+                self._connections[place].to_broker(BackReceived(self.identity, action))
 
 
 def model_names(models: int) -> list[str]:
@@ -195,9 +235,9 @@ def model_names(models: int) -> list[str]:
 class Supervisor:
     """Keeps ``options.workers`` workers running, in turn one of each model."""
 
-    def __init__(self, world: World, broker: BrokerProcess) -> None:
+    def __init__(self, world: World, fleet: BrokerFleet) -> None:
         self._world = world
-        self._broker = broker
+        self._fleet = fleet
         self._names = count(1)
         self._starting: Counter[str] = Counter()
         self._away_until_s: dict[str, float] = {}
@@ -239,4 +279,4 @@ class Supervisor:
     def _start(self, model: str) -> None:
         name = f"worker-{next(self._names)}"
         self._world.note("worker starts", (name, model))
-        self.workers.append(WorkerProcess(self._world, self._broker, name, model))
+        self.workers.append(WorkerProcess(self._world, self._fleet, name, model))

@@ -33,6 +33,7 @@ class World:
         if not real_gateways or seed < ONE_MODEL_SEED:
             drawn = drawn.with_models(Random(f"models of {seed}"))
             drawn = drawn.with_speakers(Random(f"speakers of {seed}"))
+            drawn = drawn.with_brokers(Random(f"connections of {seed}"))
         drawn = drawn.with_streams(Random(f"streams of {seed}"))
         self.options = replace(drawn, **changes)
         self.now_s = 0.0
@@ -80,14 +81,37 @@ class Link:
         self._last_s = 0.0
         self.cut = False
         """Messages are lost without a notice to the sender."""
+        self._held: list[Callable[[], None]] | None = None
 
     def send(self, deliver: Callable[[], None]) -> None:
         options = self._world.options
         if self.cut or self._world.happens(options.loss):
             self._world.note("lost", "")
             return
+        if self._held is not None:
+            self._held.append(deliver)
+            return
         self._deliver(deliver)
         if self._world.happens(options.duplication):
+            self._deliver(deliver)
+
+    @property
+    def holding(self) -> bool:
+        return self._held is not None
+
+    def hold(self) -> None:
+        """Keep messages until ``release``."""
+        if self._held is None:
+            self._held = []
+
+    def drop(self) -> None:
+        """Lose the messages that are kept."""
+        if self._held is not None:
+            self._held = []
+
+    def release(self) -> None:
+        held, self._held = self._held, None
+        for deliver in held or ():
             self._deliver(deliver)
 
     def _deliver(self, deliver: Callable[[], None]) -> None:
