@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -14,27 +13,13 @@ FILES: Final = "Files for later"
 SYSTEM: Final = "System"
 OPENAI: Final = "OpenAI"
 TAGS: Final = [
-    {"name": SESSIONS, "description": "Transcripts: history, search, single sessions."},
-    {"name": FILES, "description": "Submit a file, then ask for its text."},
+    {"name": SESSIONS, "description": "What was recognised: history, search, transcripts."},
+    {"name": FILES, "description": "As in the system that this one replaces: submit, then ask."},
     {"name": SYSTEM, "description": "State and figures of the system."},
     {"name": OPENAI, "description": "Files and models, compatible with OpenAI's API."},
 ]
 _PROBLEM = {"$ref": "#/components/schemas/ProblemAnswer"}
 _OPENAI_PROBLEM = {"type": "object", "required": ["error"]}
-
-
-def file_form(
-    file_field: str, description: str, required: Sequence[str] = (), **fields: Any
-) -> dict[str, Any]:
-    """Return the ``openapi_extra`` of a route that takes a form with a file and text ``fields``."""
-    file = {"type": "string", "format": "binary", "description": description}
-    schema = {
-        "type": "object",
-        "required": [file_field, *required],
-        "properties": {file_field: file, **fields},
-    }
-    body = {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
-    return {"requestBody": body}
 
 
 def describe(app: FastAPI, *, guarded: bool) -> None:

@@ -7,7 +7,6 @@ from typing import Annotated, Any, get_type_hints
 from msgspec import to_builtins
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from gateway.brokers.brokers import BrokerState
 from wire.messages import Abilities, Result, Segment, ServedModel, Usage
 
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
@@ -58,9 +57,18 @@ class ModelAnswer(BaseModel):
     abilities: AbilitiesAnswer  # type: ignore[valid-type]
 
 
-BrokerAnswer = create_model(
-    "BrokerAnswer", __doc__=BrokerState.__doc__, **get_type_hints(BrokerState)
-)
+class BrokerAnswer(BaseModel):
+    """A broker, as this gateway sees it."""
+
+    endpoint: str
+    live: bool
+    """It has reported its load within the last two seconds."""
+    sessions: int
+    """Sessions of this gateway that belong to it."""
+    workers: int
+    queued: int
+    est_wait_ms: int
+    """``workers``, ``queued``, ``est_wait_ms``: from its last report; 0: it never sent one."""
 
 
 class HealthStatusAnswer(BaseModel):
@@ -85,7 +93,7 @@ class HealthAnswer(BaseModel):
     """Each model that sessions can ask for."""
     connections: int
     """WebSockets of this gateway."""
-    brokers: list[BrokerAnswer]  # type: ignore[valid-type]
+    brokers: list[BrokerAnswer]
     limits: dict[str, LimitAnswer]
 
 
@@ -439,7 +447,7 @@ class SystemAnswer(BaseModel):
     """Null without the broker."""
     throughput_rtfx: float | None
     served: list[ModelAnswer]
-    brokers: list[BrokerAnswer]  # type: ignore[valid-type]
+    brokers: list[BrokerAnswer]
     workers: list[SystemWorkerAnswer] | None
     """Null if no broker has published them in Redis."""
     processes: list[ProcessAnswer]

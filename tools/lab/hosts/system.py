@@ -1,25 +1,25 @@
 """A system on nine hosts, with keys on the bus: two gateways, a broker, three workers, persistence,
-PostgreSQL and Redis. Clients are on a tenth."""
+PostgreSQL and Redis; or on ten, with two brokers. Clients are on another one."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from tools.lab.chaos.system import GAUGES_AT_REST
 from tools.lab.harness import metrics
 from tools.lab.harness.servers import PostgresServer, RedisServer
-from tools.lab.harness.stack import Stack
+from tools.lab.harness.stack import Stack, wait_until
 from tools.lab.hosts.network import Host, Network
 from wire import keys
 
-BROKERS: Final = ("broker",)
+BROKERS: Final = ("broker", "broker2")
+"""One of them, or both."""
 GATEWAYS: Final = ("gateway", "gateway2")
 WORKERS: Final = ("asr_worker", "asr_worker2", "asr_worker3")
-PROCESSES: Final = (*BROKERS, *WORKERS, "persistence", *GATEWAYS)
-"""Hosts with a process of ours, in the order of their start."""
 SERVERS: Final = ("postgres", "redis")
 HTTP_PORT: Final = 8080
 METRICS_PORT: Final = 9100
@@ -34,7 +34,12 @@ CAPTURE: Final = "bus.frames"
 class System(Stack):
     """Use it as a context manager, on the thread that starts every process."""
 
-    def __init__(self, directory: Path, network: Network, *, with_keys: bool = True) -> None:
+    def __init__(
+        self, directory: Path, network: Network, *, with_keys: bool = True, brokers: int = 1
+    ) -> None:
+        self.brokers = BROKERS[:brokers]
+        self.names = (*self.brokers, *WORKERS, "persistence", *GATEWAYS)
+        """Hosts with a process of ours, in the order of their start."""
         self._undo = contextlib.ExitStack()
         self.capture = directory / CAPTURE
         """All frames on the links of brokers, one after the other."""
@@ -42,12 +47,12 @@ class System(Stack):
         self._flush = capture.flush
         self.hosts: dict[str, Host] = {}
         self.cables = []
-        for name in BROKERS:
+        for name in self.brokers:
             self.hosts[name], cable = network.add_with_cable(name, capture)
             self.cables.append(cable)
             self._undo.callback(cable.close)
-        for name in (*PROCESSES, *SERVERS):
-            if name not in BROKERS:
+        for name in (*self.names, *SERVERS):
+            if name not in self.brokers:
                 self.hosts[name] = network.add(name)
         self._postgres = PostgresServer(
             directory / "postgres",
@@ -61,7 +66,6 @@ class System(Stack):
             REDIS_PORT,
             prefix=self.hosts["redis"].prefix,
         )
-        broker = self.hosts[BROKERS[0]].address
         settings = {
             "HOST": "0.0.0.0",
             "PORT": str(HTTP_PORT),
@@ -71,7 +75,7 @@ class System(Stack):
             "MAX_CONNECTIONS": "1000",
             "DATABASE_URL": self._postgres.url,
             "REDIS_URL": self._redis.url,
-            **{name: f"tcp://{broker}:{port}" for name, port in BUS_PORTS.items()},
+            **self._endpoints(*self.brokers),
         }
         if not with_keys:
             settings["ALLOW_PUBLIC_BUS"] = "true"
@@ -84,7 +88,7 @@ class System(Stack):
         try:
             self._undo.enter_context(self._postgres)
             self._undo.enter_context(self._redis)
-            for name in PROCESSES:
+            for name in self.names:
                 self.start(name)
             self.wait_all_ready()
         except BaseException:
@@ -100,8 +104,16 @@ class System(Stack):
         self._undo.close()
 
     def settings_of(self, name: str) -> dict[str, str]:
-        """Each host has a disk of its own."""
-        return {**self.environment, "DATA_DIR": str(self.data / name)}
+        """Each host has a disk of its own, and each broker its own endpoints."""
+        own = self._endpoints(name) if name in self.brokers else {}
+        return {**self.environment, **own, "DATA_DIR": str(self.data / name)}
+
+    def _endpoints(self, *brokers: str) -> dict[str, str]:
+        addresses = [self.hosts[name].address for name in brokers]
+        return {
+            setting: ",".join(f"tcp://{address}:{port}" for address in addresses)
+            for setting, port in BUS_PORTS.items()
+        }
 
     def prefix_of(self, name: str) -> Iterable[str]:
         return self.hosts[name].prefix
@@ -120,13 +132,19 @@ class System(Stack):
         return f"http://{self.hosts[gateway].address}:{HTTP_PORT}"
 
     def wait_all_ready(self) -> None:
-        """Wait until both gateways see all workers and PostgreSQL.
+        """Wait until both gateways see all workers, at each broker, and PostgreSQL.
 
         Raises:
             AssertionError: if that takes too long.
         """
         for gateway in GATEWAYS:
             self.wait_ready(gateway, workers=len(WORKERS), timeout_s=READY_S_MAX)
+            wait_until(partial(self._reaches_all, gateway), "all brokers", READY_S_MAX)
+
+    def _reaches_all(self, gateway: str) -> bool:
+        answer = self.get("/api/v1/health", gateway)
+        live = [each["workers"] for each in answer.body["brokers"] if each["live"]]
+        return live == [len(WORKERS)] * len(self.brokers)
 
     def queue(self) -> dict[str, Any]:
         """The broker's counters in Redis; empty without an answer."""
@@ -137,7 +155,7 @@ class System(Stack):
         """Gauges that are zero at rest, by their names and hosts."""
         return {
             f"{name} on {host}": value
-            for host in (*BROKERS, *GATEWAYS)
+            for host in (*self.brokers, *GATEWAYS)
             for name in GAUGES_AT_REST
             for value in self.metrics_of(host).each(name).values()
         }

@@ -9,7 +9,7 @@ from typing import IO, cast
 import pytest
 
 from tools.lab.hosts import network
-from tools.lab.hosts.system import BROKERS, BUS_PORTS, GATEWAYS, PROCESSES, SERVERS, System
+from tools.lab.hosts.system import BUS_PORTS, GATEWAYS, SERVERS, System
 
 
 class Cable:
@@ -31,27 +31,29 @@ class Planned:
         return self.add(name), Cable()
 
 
-@pytest.fixture
-def system(tmp_path: Path) -> Iterator[System]:
-    planned = System(tmp_path, cast(network.Network, Planned()))
+@pytest.fixture(params=[1, 2])
+def system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[System]:
+    """With one broker, and with two."""
+    planned = System(tmp_path, cast(network.Network, Planned()), brokers=request.param)
     yield planned
     planned.stop()
 
 
 def test_each_process_and_server_has_a_host(system: System) -> None:
-    assert set(system.hosts) == {*PROCESSES, *SERVERS}
+    assert set(system.hosts) == {*system.names, *SERVERS}
     assert len({host.address for host in system.hosts.values()}) == len(system.hosts)
-    for name in PROCESSES:
+    for name in system.names:
         assert f"--net={network.NAMESPACES / name}" in system.prefix_of(name)
-    assert len({system.settings_of(name)["DATA_DIR"] for name in PROCESSES}) == len(PROCESSES)
+    assert len({system.settings_of(name)["DATA_DIR"] for name in system.names}) == len(system.names)
 
 
-def test_all_of_them_name_the_broker_and_have_keys(system: System) -> None:
-    broker = system.hosts[BROKERS[0]].address
-    for name in PROCESSES:
+def test_all_of_them_name_the_brokers_and_have_keys(system: System) -> None:
+    for name in system.names:
         settings = system.settings_of(name)
         for variable, port in BUS_PORTS.items():
-            assert settings[variable] == f"tcp://{broker}:{port}"
+            named = [name] if name in system.brokers else system.brokers
+            endpoints = [f"tcp://{system.hosts[broker].address}:{port}" for broker in named]
+            assert settings[variable].split(",") == endpoints
         assert (Path(settings["BUS_KEYS_DIR"]) / "broker.secret").exists()
 
 
