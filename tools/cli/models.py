@@ -93,7 +93,7 @@ def show(as_json: Json = False) -> None:
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("model", "languages", "gives", "download", "on this machine"):
-        table.add_column(heading, no_wrap=heading == "model")
+        table.add_column(heading, no_wrap=heading == "model", overflow="fold")
     for name, model in known.items():
         size = f"{model.megabytes} MB" if model.megabytes else ""
         disk = f"{cache.size_bytes(name) / 1e6:.0f} MB" if name in here else ""

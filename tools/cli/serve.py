@@ -332,6 +332,7 @@ def show_addresses(base_url: str, health: dict[str, Any], console: Console) -> N
         ("API", f"{base_url}/docs"),
         ("Health", f"{base_url}/api/v1/health"),
         ("Metrics", f"{base_url}/metrics"),
+        ("Command", f"asr transcribe --url {base_url} FILE"),
     ):
         table.add_row(name, Text(address, style="cyan"))
     console.print(table)

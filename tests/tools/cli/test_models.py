@@ -14,9 +14,13 @@ from runtime import exit_codes
 from tools.cli.models import app
 
 
-def run(root: Path, *arguments: str, sources: str = "") -> tuple[int, str, str]:
+def run(root: Path, *arguments: str, sources: str = "", columns: int = 200) -> tuple[int, str, str]:
     """Exit code, standard output and standard error."""
-    environment = {"ASR_MODEL_DIR": str(root), "ASR_MODEL_SOURCES": sources, "COLUMNS": "200"}
+    environment = {
+        "ASR_MODEL_DIR": str(root),
+        "ASR_MODEL_SOURCES": sources,
+        "COLUMNS": str(columns),
+    }
     result = CliRunner().invoke(app, arguments, env=environment)
     return result.exit_code, result.stdout, result.stderr
 
@@ -41,6 +45,12 @@ def test_known_models_and_those_here_are_listed(root: Path) -> None:
     assert {model.name for model in MODELS} | {"someone/model"} == rows.keys()
     assert rows["whisper-base"][-2:] == rows["someone/model"][-2:] == ["3", "MB"]
     assert rows["whisper-tiny.en"][-2:] == ["76", "MB"]
+
+
+def test_no_name_is_cut_on_a_narrow_terminal(root: Path) -> None:
+    shown = run(root, "list", columns=80)[1]
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_the_list_is_available_as_json(root: Path) -> None:

@@ -115,6 +115,11 @@ def test_an_address_of_another_machine_is_refused() -> None:
         serve.check_port("192.0.2.1", 8080)
 
 
+def test_the_command_for_another_port_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    serve.show_addresses("http://127.0.0.1:8471", {}, Console(width=80))
+    assert "asr transcribe --url http://127.0.0.1:8471 FILE\n" in capsys.readouterr().out
+
+
 # --------------------------------------------------------------------------------------- readiness
 
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -48,6 +49,11 @@ def test_help_lists_all_commands_and_imports_none_of_the_servers() -> None:
     names = ["transcribe", "history", *SERVER_COMMANDS]
     assert all(f"  {name} " in shown.stdout for name in names)
     assert not {"torch", "zmq", "tools", "gateway"} & set(shown.stdout.splitlines()[-1].split())
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    declared = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]["version"]
+    assert asr("--version").stdout == f"asr {declared}\n"
 
 
 @pytest.mark.parametrize("module", [module for module, _ in SERVER_COMMANDS.values()])
