@@ -26,6 +26,7 @@ from gateway.dialects.dialect import (
     Query,
     Reply,
 )
+from gateway.dialects.fields import as_text
 from gateway.dialects.strict_json import parse_object
 from gateway.dialects.subtitles import segment_of, timed_words
 from gateway.session import events as e
@@ -79,6 +80,7 @@ class Deepgram(Dialect):
     def parse(self, message: str | bytes) -> Sequence[Parsed]:
         if self._ended:
             return (BEHIND_THE_END,)
+        message = as_text(message)
         if isinstance(message, bytes):
             return (*self._begin(), *self._chunk(message)) if message else self._finish()
         kind = parse_object(message).get("type")

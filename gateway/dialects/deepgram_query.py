@@ -189,11 +189,10 @@ class _Reader:
         value = self._value(name)
         if value is None:
             return None
-        if not (value.isascii() and value.isdigit() and len(value) <= 9):
-            _refuse(name, "an integer")
-        if not least <= int(value) <= most:
-            _refuse(name, f"from {least} to {most}")
-        return int(value)
+        digits = value if value.isascii() and value.isdigit() and len(value) <= 9 else "-1"
+        if not least <= int(digits) <= most:
+            _refuse(name, f"an integer from {least} to {most}")
+        return int(digits)
 
     def _milliseconds(self, name: str, most: int) -> int | None:
         """None: not given, ``false`` or 0."""

@@ -85,6 +85,13 @@ def as_text(message: str | bytes) -> str | bytes:
     return message
 
 
+def truth(value: object) -> bool | None:
+    """Return the meaning of ``true``, 1 or ``"true"``, and of the opposites; None: neither."""
+    if isinstance(value, str):
+        return {"true": True, "1": True, "false": False, "0": False}.get(value.strip().lower())
+    return bool(value) if type(value) in (bool, int, float) and value in (0, 1) else None
+
+
 def in_range(rate_hz: float, name: str) -> int:
     """Return the sample rate as an integer.
 

@@ -21,6 +21,7 @@ from gateway.dialects.fields import (
     in_range,
     storable,
     storable_hotwords,
+    truth,
 )
 from gateway.dialects.increments import Increments
 from gateway.dialects.speakers import speaker_name, with_speakers
@@ -123,8 +124,8 @@ class Funasr(Dialect):
             chunk = e.Chunk(data=message, chunk_index=None, session_id=None)
             return (self._begin(), chunk) if recording is None or ended else (chunk,)
         fields = parse_object(message)
-        wants_end = _truth(fields.get("is_end")) is True
-        if wants_end or _truth(fields.get("is_speaking")) is False:
+        wants_end = truth(fields.get("is_end")) is True
+        if wants_end or truth(fields.get("is_speaking")) is False:
             if self._refusal:
                 return self._end_refused(wants_end=wants_end)
             return self._end(wants_end=wants_end)
@@ -252,17 +253,10 @@ def _sample_rate_hz(value: Any) -> int:
     return in_range(value, "audio_fs")
 
 
-def _truth(value: Any) -> bool | None:
-    """Return the meaning of ``true``, 1 or ``"true"``, and of the opposites; None: neither."""
-    if isinstance(value, str):
-        return {"true": True, "1": True, "false": False, "0": False}.get(value.strip().lower())
-    return bool(value) if type(value) in (bool, int, float) and value in (0, 1) else None
-
-
 def _flag(value: Any, name: str) -> bool:
-    if (truth := _truth(value)) is None:
+    if (meaning := truth(value)) is None:
         raise MessageError(f"{name} must be true or false")
-    return truth
+    return meaning
 
 
 def _language(value: Any) -> str:

@@ -19,6 +19,7 @@ from gateway.dialects.fields import (
     shown_names,
     storable,
     storable_hotwords,
+    truth,
 )
 from gateway.dialects.strict_json import parse_object
 from gateway.session import events as e
@@ -120,6 +121,8 @@ class Vosk(Dialect):
     def _configure(self, config: Any) -> None:
         if not isinstance(config, dict):
             raise MessageError("config must be an object")
+        # Clients in many languages send null for a field that is not set.
+        config = {name: value for name, value in config.items() if value is not None}
         unknown = (storable(name, "config") for name in config if name not in _CONFIG)
         self._ignored = shown_names(unknown)
         model = config.get("model", self._model)
@@ -130,16 +133,16 @@ class Vosk(Dialect):
         if rate is None:
             raise MessageError("sample_rate must be a number")
         self._sample_rate_hz = in_range(rate, "sample_rate")
-        self._with_words = bool(config.get("words", self._with_words))
+        self._with_words = _flag(config.get("words", self._with_words))
         alternatives = _number(config.get("max_alternatives", int(self._with_alternatives)))
         if alternatives is None or not alternatives >= 0:
             raise MessageError("max_alternatives must be a number from 0")
         self._with_alternatives = alternatives >= 1
         # Two fields that vosk-server does not have.
         if "punctuation" in config:
-            self._punctuation = bool(config["punctuation"])
+            self._punctuation = _flag(config["punctuation"])
         if "itn" in config:
-            self._itn = bool(config["itn"])
+            self._itn = _flag(config["itn"])
         if "phrase_list" in config:
             self._phrases = _phrases(config["phrase_list"])
 
@@ -211,6 +214,12 @@ class Vosk(Dialect):
 
 def _or_sure(sure: float | None) -> float:
     return CONFIDENCE if sure is None else sure
+
+
+def _flag(value: Any) -> bool:
+    """Return the meaning of any value: a text is as in Python, unless it says false."""
+    meaning = truth(value)
+    return bool(value) if meaning is None else meaning
 
 
 def _number(value: Any) -> float | None:

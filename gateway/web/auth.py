@@ -47,6 +47,7 @@ CODE = "unauthorized"
 PROTOCOL_SCHEMES = ("token", "bearer")
 """Subprotocols that are followed by a token: Deepgram's clients in browsers offer both."""
 MESSAGE = "a token is required: Authorization: Bearer TOKEN"
+UNKNOWN = "this token is not known: it was removed, or is not complete"
 EXPIRED = "this token has expired"
 SCOPE_CODE = "insufficient_scope"
 """The error of RFC 6750, section 3.1."""
@@ -119,7 +120,7 @@ class TokenCheck:
             else:
                 if found is not None and not found[1].expired(datetime.now(UTC)):
                     return found
-                message = message if found is None else EXPIRED
+                message = UNKNOWN if found is None else EXPIRED
         # Basic is accepted but not offered, because browsers would open a login dialog.
         wrong = 'Bearer error="invalid_token"' if shown else "Bearer"  # RFC 6750, section 3
         return Refused(401, CODE, message, {"WWW-Authenticate": wrong})

@@ -90,7 +90,7 @@ def test_a_session_begins_with_its_audio_and_ends_with_close_stream() -> None:
     assert not talk.stays_open
 
 
-@pytest.mark.parametrize("end", [b"", CLOSE])
+@pytest.mark.parametrize("end", [b"", CLOSE, CLOSE.encode()])
 def test_an_empty_frame_is_an_end_too_also_without_any_audio(end: str | bytes) -> None:
     start, finish = dialect().parse(end)
     assert isinstance(start, e.Start) and finish == e.Finish(session_id="s")

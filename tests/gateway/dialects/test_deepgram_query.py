@@ -116,6 +116,12 @@ def test_fields_without_effect_are_reported() -> None:
     assert len(reported("&".join(f"x{n}=1" for n in range(50)))) == NAMES_SHOWN_MAX
 
 
+@pytest.mark.parametrize("rate", ["-1", "16000.0", "9999999999", "fast"])
+def test_a_wrong_number_is_answered_with_its_range(rate: str) -> None:
+    with pytest.raises(QueryError, match="sample_rate must be an integer from 8000 to 48000"):
+        options(f"encoding=linear16&sample_rate={rate}")
+
+
 @pytest.mark.parametrize(
     "query",
     [

@@ -131,6 +131,18 @@ def test_numbers_in_strings_as_vosk_server_takes_them() -> None:
     assert "alternatives" in encoded(talk, RECEIVED)
 
 
+def test_null_and_texts_in_the_configuration() -> None:
+    talk = dialect()
+    names = ("sample_rate", "model", "phrase_list", "max_alternatives", "punctuation", "itn")
+    talk.parse(json.dumps({"config": {**dict.fromkeys(names), "words": "false"}}))
+    (start, _) = talk.parse(b"ab")
+    assert isinstance(start, e.Start)
+    assert (start.sample_rate_hz, start.model, start.hotwords) == (8_000, "", ())
+    assert (start.punctuation, start.itn, start.ignored_fields) == (None, None, ())
+    talk.encode(segment(0, "one"))
+    assert encoded(talk, RECEIVED).keys() == {"text"}
+
+
 def test_the_connection_stays_open_after_reset_and_not_after_eof() -> None:
     talk = dialect()
     talk.parse(b"ab")
