@@ -53,7 +53,7 @@ export const deleteSession = (id) => call(session(id), "DELETE");
 export const getMessages = () => call("/asyncapi.json");
 export const getSystem = () => call("/api/v1/system");
 
-// 503 has a body with the state, too. Without a token, a server that requires one tells the status
+// 503 has a body with the state, too. Without a token, a server that requires one sends the status
 // only.
 export async function getHealth() {
   for (;;) {

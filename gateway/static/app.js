@@ -35,7 +35,7 @@ const history = new HistoryList(view);
 
 let whenReady; // the models are known, or the server does not tell them
 
-// ------------------------------------------------------------------------------- what is shown
+// ------------------------------------------------------------------------------------- display
 
 const recording = () => items.find((item) => item.recording) ?? null;
 
@@ -175,7 +175,7 @@ async function view(sessionId) {
   $("speak").scrollIntoView({ block: "start" });
 }
 
-// -------------------------------------------------------------------------------- what is started
+// --------------------------------------------------------------------------------------- sessions
 
 async function speak() {
   await whenReady;

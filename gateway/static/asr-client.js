@@ -18,7 +18,7 @@
 //   segment   {segment_index, start_ms, end_ms, text, speaker?} or {segment_index, code, message}
 //   problem   {code, message}: an error answer; the session continues
 
-export const CONNECT_AGAIN_S_MAX = 90; // without success for so long, the session fails
+export const CONNECT_AGAIN_S_MAX = 90; // without success for this long, the session fails
 export const BACKOFF_MS_MAX = 5_000;
 export const SILENCE_MS_MAX = 30_000; // no answer while chunks are sent: the connection is dead
 export const FINISH_SILENCE_MS_MAX = 90_000; // likewise after the last; texts may take their time
@@ -117,7 +117,7 @@ export class AsrSession extends EventTarget {
     this.#wake?.();
   }
 
-  // End without a final result. The server stores what it has.
+  // End without a final result. The server stores the audio so far.
   abandon() {
     this.#failure ??= new SessionError("abandoned", "the session was left");
     this.#socket?.close();

@@ -228,7 +228,7 @@ async function refresh() {
       const unauthorized = code === "unauthorized";
       $("stale").textContent = unauthorized ? problemText(code) : t("board.stale");
       $("stale").hidden = false;
-      if (unauthorized) return; // and the page says what to do
+      if (unauthorized) return; // and the page asks for a token
     }
   }
   setTimeout(refresh, EVERY_MS);

@@ -50,7 +50,7 @@ export class HistoryList {
       // While the user types, the last word may be incomplete.
       const q = /[a-z0-9]$/i.test(words) ? `${words}*` : words;
       const { records, next_cursor: next } = await getHistory({ limit: PAGE_RECORDS, cursor, q });
-      if (load !== this.#loads) return; // an older answer than what is asked for by now
+      if (load !== this.#loads) return; // the answer to an older request
       this.#records = [...before, ...records];
       this.#cursor = next;
       this.#draw();

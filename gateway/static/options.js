@@ -1,5 +1,5 @@
-// What the user can choose for the next sessions, as far as the server's models and the browser have a
-// choice: model, language, hotwords, microphone. Choices are kept in the browser.
+// The user's choices for the next sessions, as far as the server's models and the browser offer any:
+// model, language, hotwords, microphone. They are kept in the browser.
 
 import { currentLanguage, onLanguage, t } from "./i18n.js";
 import { choicesBefore, keepChoices } from "./remembered.js";
@@ -40,7 +40,7 @@ export class Options {
     return $("device").value;
   }
 
-  // As in `start`. What a model cannot do is not asked for.
+  // As in `start`. Abilities that the model lacks are not requested.
   get start() {
     const models = this.#chosenModels();
     const options = { speakers: models.some(({ abilities }) => abilities.speakers) };

@@ -1,5 +1,5 @@
-// Plays what the browser has of a transcription: the recording, or the file. With a waveform, unless
-// the file is so large that decoding it in the browser would take its memory.
+// Plays the audio of a transcription that the browser has: the recording, or the file. It shows a
+// waveform, unless decoding the file would take too much of the browser's memory.
 
 import { DECODE_BYTES_MAX } from "./audio-files.js";
 import { clock } from "./formats.js";

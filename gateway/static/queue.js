@@ -92,7 +92,7 @@ function factsOf(item) {
   return `${sent} · ${t("item.recognised_of", { time, all })}`;
 }
 
-// Two bars: what is uploaded, and above it what is recognised.
+// Two bars: the uploaded part, and above it the recognised part.
 function drawProgress(bar, item, name) {
   bar.hidden = !item.fromFile || item.ended;
   if (bar.hidden) return;

@@ -1,4 +1,4 @@
-// What the browser keeps: the running sessions of this tab, the names of files, edited texts, and the
+// State kept in the browser: the running sessions of this tab, the names of files, edited texts, and the
 // choices of the user. Without storage (it may be switched off) nothing is kept, and everything else works.
 
 const RUNNING = "running-sessions";

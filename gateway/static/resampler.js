@@ -56,7 +56,7 @@ export class Resampler {
       taps[i] = (x === 0 ? 1 : Math.sin(x) / x) * window;
       sum += taps[i];
     }
-    return taps.map((tap) => tap / sum); // a constant stays what it is, in every phase
+    return taps.map((tap) => tap / sum); // a constant is unchanged in every phase
   }
 
   // Takes a Float32Array and returns the samples that are complete. `finish` returns the rest.

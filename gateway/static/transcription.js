@@ -28,7 +28,7 @@ export class Transcription extends EventTarget {
   latency = new LatencyMeter();
   latencyMs = null; // of the last text
   stored = false;
-  audio = null; // {blob, offsetMs}: what the browser can play
+  audio = null; // {blob, offsetMs}: audio that the browser can play
   edited = false;
   editsKept = true; // by the browser
   sessionId = newSessionId();
@@ -45,10 +45,10 @@ export class Transcription extends EventTarget {
   #token = null;
   #chunks = null; // of a file that was sent before a reload
   #note = null; // a warning of our own
-  #heardFromMs = 0; // what this page has recorded begins here
+  #heardFromMs = 0; // start of the recording of this page
   #onLevels;
 
-  // options: as in `start`. onLevels: called with the loudness of what the microphone hears.
+  // options: as in `start`. onLevels: called with the loudness of the microphone.
   constructor({ file = null, name = file?.name ?? "", options = {}, onLevels = () => {} }) {
     super();
     this.#file = file;
@@ -132,7 +132,7 @@ export class Transcription extends EventTarget {
     await this.#run(source, { ...this.#options, mode: "stream" });
   }
 
-  // Continue after a reload. A recording goes on; of a file only what was sent is recognised.
+  // Continue after a reload: a recording as a whole, of a file only the part already sent.
   async resume(deviceId) {
     const source = new LiveSource();
     if (!this.fromFile && !this.stopped) {
@@ -146,7 +146,7 @@ export class Transcription extends EventTarget {
     await this.#run(source, this.#options);
   }
 
-  // What the reload cost, now that the server tells how much it has.
+  // The audio lost by the reload, once the server has reported how much it has.
   #onResumed(nextChunk) {
     this.#heardFromMs = nextChunk * CHUNK_MS;
     this.#source.startAt(nextChunk);
@@ -182,7 +182,7 @@ export class Transcription extends EventTarget {
     this.#changed();
   }
 
-  // No more is recorded; the texts of what was said follow.
+  // No more is recorded; the texts of the recording follow.
   async stop() {
     if (this.stopped) return;
     this.stopped = true;
