@@ -59,8 +59,10 @@ class DecoderPool:
             assert not self._closed
             await self._end_server()
             ours, theirs = socket.socketpair()
-            with theirs:
+            with theirs, contextlib.ExitStack() as unless_started:
+                unless_started.callback(ours.close)
                 self._server = await asyncio.to_thread(_start_server, theirs)
+                unless_started.pop_all()
             ours.setblocking(False)
             self._control = ours
 
@@ -68,7 +70,8 @@ class DecoderPool:
         """Open a stream of ``container``; None: libavformat finds it. The caller must ``close`` it.
 
         Raises:
-            AudioError: ``overloaded``, because ``decoders_max`` streams are open.
+            AudioError: ``overloaded``, because ``decoders_max`` streams are open, or the kernel has
+                no descriptor, process or memory left.
         """
         if len(self._streams) >= self._decoders_max:
             DECODER_FAILURES.labels("overloaded").inc()
@@ -81,10 +84,12 @@ class DecoderPool:
         DECODERS.set(len(self._streams))
         try:
             await self.start()
-            ours, theirs = socket.socketpair()
-            with theirs:
-                self._send_to_server(theirs)
-            await stream.connect(ours, container)
+            await stream.connect(self._new_child(), container)
+        except OSError as error:
+            await stream.close()
+            DECODER_FAILURES.labels("no_process").inc()
+            structlog.get_logger().error("decoder_not_started", error=str(error))
+            raise AudioError("overloaded", "no decoder can be started; try again later") from error
         except BaseException:
             await stream.close()
             raise
@@ -101,13 +106,17 @@ class DecoderPool:
             await stream.close()
         await self._end_server()
 
-    def _send_to_server(self, connection: socket.socket) -> None:
+    def _new_child(self) -> socket.socket:
+        """Return the connection to a new decoder."""
         assert self._control is not None
-        try:
-            socket.send_fds(self._control, [b"+"], [connection.fileno()])
-        except OSError as error:
-            DECODER_FAILURES.labels("no_process").inc()
-            raise AudioError("overloaded", "no decoder can be started; try again later") from error
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                socket.send_fds(self._control, [b"+"], [theirs.fileno()])
+            except OSError:
+                ours.close()
+                raise
+        return ours
 
     async def _end_server(self) -> None:
         server, control = self._server, self._control

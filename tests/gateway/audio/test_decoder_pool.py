@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+import resource
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import numpy as np
 import psutil
@@ -282,6 +284,30 @@ async def test_more_streams_than_the_limit_are_refused_until_one_closes(pool: De
     streams[0] = await pool.open("ogg")
     for stream in streams:
         await stream.close()
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    """This process opens no file and no socket."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("started", [True, False])
+async def test_without_descriptors_a_stream_is_refused_until_there_are_some(
+    pool: DecoderPool, started: bool
+) -> None:
+    if started:
+        await pool.start()
+    for _ in range(5):  # A refused stream takes no place.
+        with no_descriptors(), pytest.raises(AudioError) as raised:
+            await pool.open("ogg")
+        assert raised.value.code == "overloaded"
+    assert b"".join(await decode(pool, "matroska", WEBM, len(WEBM)))
 
 
 async def test_streams_opened_at_once_share_one_server(pool: DecoderPool) -> None:
