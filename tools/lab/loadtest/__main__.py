@@ -18,6 +18,9 @@ from rich.console import Console
 
 from asr_client.addresses import http_url
 from asr_client.client import TOKEN_VARIABLE
+from asr_client.exceptions import SessionError, UnreachableError
+from asr_client.options import explain, fail
+from asr_client.rest import Rest
 from runtime import lifecycle
 from tools.lab.harness.process import ROOT
 from tools.lab.harness.stack import START_ORDER, Stack, supervised_stack
@@ -33,6 +36,7 @@ from tools.lab.loadtest.screen import Screen
 from tools.lab.loadtest.user import Behaviour
 
 CAPACITY_STEP = 25
+SPOKEN_MODEL = "demo"
 
 SessionsOption = Annotated[int, typer.Option("-c", "--sessions", min=1, max=20_000)]
 DurationOption = Annotated[
@@ -75,7 +79,11 @@ RateOption = Annotated[
     float, typer.Option(min=0, help="Instead of a ramp: mean arrivals per second, at random times.")
 ]
 FilesOption = Annotated[
-    Path | None, typer.Option(help="Recordings, each with its transcript in NAME.txt.")
+    Path | None,
+    typer.Option(
+        help="Recordings, each with its transcript in NAME.txt. By default the sessions speak "
+        "digits, for a server with ASR_MODEL=demo."
+    ),
 ]
 ResumeOption = Annotated[bool, typer.Option(help="Resume a session whose connection is lost.")]
 PatienceOption = Annotated[str, typer.Option(help="How long a refused session retries.")]
@@ -120,6 +128,25 @@ def own_stack(
     console.print("[dim]starting the system[/]")
     workers = int(os.environ.get("ASR_WORKERS", "1"))
     return supervised_stack({}, workers=workers, checkout=checkout.resolve(), **counts)
+
+
+def check_server(console: Console, server: str, token: str | None, is_digits: bool) -> None:
+    """End the program if nothing answers at ``server``. ``is_digits``: the speech is digits, which
+    only the bundled model writes as words."""
+    try:
+        health = Rest(server, token).get_json("/api/v1/health")
+    except UnreachableError as error:
+        fail(explain(error))
+    except SessionError:  # It answers, and may become ready.
+        return
+    if is_digits and SPOKEN_MODEL not in [
+        served.get("model") for served in health.get("served", [])
+    ]:
+        console.print(
+            f"warning: the sessions speak digits, which only the model {SPOKEN_MODEL} writes as "
+            f"words: start the server with ASR_MODEL={SPOKEN_MODEL}, or pass --files",
+            style="yellow",
+        )
 
 
 def _restart_every_s(restart_every: str | None, server: str | None) -> float | None:
@@ -221,6 +248,8 @@ def _trial(
     restart_every_s: float | None = None,
 ) -> tuple[Summary, Results]:
     address = http_url(plan.behaviour.url)
+    if started is None:
+        check_server(console, address, plan.behaviour.token, plan.files is None)
     samples = Samples(address, token=plan.behaviour.token)
     if started is not None:
         samples.processes = started.family

@@ -1,7 +1,8 @@
-"""A load test on a system of its own is stopped while sessions speak."""
+"""The command of the load test: its check of a server, and signals while sessions speak."""
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -10,6 +11,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import typer
+from rich.console import Console
+
+from tests.tools.client.scripted import scripted_server
+from tools.lab.loadtest import __main__ as main
 
 STOP_S_MAX = 30.0
 
@@ -36,6 +42,26 @@ def running(directory: Path) -> subprocess.Popen[str]:
         if "2 speaking" in line:
             return process
     raise AssertionError(f"it ended with {process.wait()}")
+
+
+def test_a_port_where_nothing_listens_ends_it(unused_tcp_port: int) -> None:
+    with pytest.raises(typer.Exit) as ended:
+        main.check_server(Console(quiet=True), f"127.0.0.1:{unused_tcp_port}", None, True)
+    assert ended.value.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "model, is_digits, is_told",
+    [("whisper-base", True, True), ("demo", True, False), ("x", False, False)],
+)
+def test_a_model_that_writes_digits_otherwise_is_told(
+    model: str, is_digits: bool, is_told: bool
+) -> None:
+    console = Console(width=200, record=True, file=io.StringIO())
+    with scripted_server() as peer:
+        peer.answer = lambda _: {"served": [{"name": "any", "model": model}]}
+        main.check_server(console, peer.url, None, is_digits)
+    assert ("ASR_MODEL=demo" in console.export_text()) == is_told
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
