@@ -21,11 +21,16 @@ UNAVAILABLE = e.Problem(
 )
 
 
+def has_end(stored: dict[str, Any]) -> bool:
+    """Whether the end and as many segments as it counts are stored."""
+    return stored["status"] in ("completed", "failed") and bool(stored["has_all_segments"])
+
+
 def is_complete(stored: dict[str, Any]) -> bool:
     """Whether the end and every segment are stored. A killed gateway may have stored the end
     without a segment; or without its copy of one that two workers spelled differently, which a
     living gateway may store later."""
-    if stored["status"] not in ("completed", "failed") or not stored["has_all_segments"]:
+    if not has_end(stored):
         return False
     joined = join_texts(result.text or "" for result in stored["segments"])
     return not stored["text"] or stored["text"] == joined

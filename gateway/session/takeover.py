@@ -19,6 +19,7 @@ from gateway.session.resume import (
     UNAVAILABLE,
     ResumePoint,
     answer_after_claim,
+    has_end,
     is_refused,
     needs_claim,
     token_hash,
@@ -96,10 +97,13 @@ class Takeover:
         if is_refused(stored, shown_hash):
             return NOT_RESUMABLE
         generation = 1 if stored is None else stored["generation"] + 1
-        if needs_claim(stored):
+        ended = stored is not None and has_end(stored)
+        # The segments' texts decide whether a session with an end is complete.
+        full = await self._reader.resume_state(session_id, tenant) if ended else None
+        if needs_claim(full):
             await self._claim(session_id, generation, shown_hash)
-        stored = await self._reader.resume_state(session_id, tenant)
-        return answer_after_claim(stored, shown_hash, generation, self._gateway_id)
+            full = await self._reader.resume_state(session_id, tenant)
+        return answer_after_claim(full, shown_hash, generation, self._gateway_id)
 
     async def _claim(self, session_id: str, generation: int, shown_hash: str) -> None:
         """Send the claim until it is stored."""

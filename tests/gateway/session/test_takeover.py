@@ -30,7 +30,9 @@ class Database:
             raise state
         return state
 
-    owner_state = resume_state
+    async def owner_state(self, session_id: str, tenant: str) -> dict[str, Any] | None:
+        state = await self.resume_state(session_id, tenant)
+        return state and {name: value for name, value in state.items() if name != "segments"}
 
     async def exists(self, _session_id: str) -> bool:
         return self.taken
