@@ -179,28 +179,30 @@ def slow_crowd(
     )
 
 
-def p95_s(crowd: Crowd) -> float:
-    waited_s = waits_s(crowd)
-    return waited_s[int(0.95 * len(waited_s))]
+def p95_s(waited_s: list[float]) -> float:
+    return sorted(waited_s)[int(0.95 * len(waited_s))]
 
 
-@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("partials", [False, True])
 @pytest.mark.parametrize("workers", [1, 2, 4])
 @pytest.mark.parametrize(
     ("cost", "batch_jobs"), [(WHISPER, 1), (Cost(utterance_s=0.6), 1), (PARAFORMER, 8)]
 )
 def test_nobody_is_admitted_whose_results_would_be_late(
-    cost: Cost, batch_jobs: int, workers: int, partials: bool, seed: int
+    cost: Cost, batch_jobs: int, workers: int, partials: bool
 ) -> None:
-    """Of eighty, as many as a slow model can serve."""
-    crowd = slow_crowd(cost, batch_jobs, seed=seed, workers=workers, partials=partials)
-    crowd.offer(80, speak_s=120, at_s=1.0, give_up_s=110)
-    crowd.run(120)
+    """Of eighty, as many as a slow model can serve. Some seeds together, because one has as few as
+    fifty utterances."""
+    waited_s: list[float] = []
+    for seed in range(3):
+        crowd = slow_crowd(cost, batch_jobs, seed=seed, workers=workers, partials=partials)
+        crowd.offer(80, speak_s=120, at_s=1.0, give_up_s=110)
+        crowd.run(120)
+        assert crowd.admitted_s and crowd.refused_s
+        waited_s += waits_s(crowd)
     silence_s = LIMITS.endpoint_silence_ms / 1000
-    # Admission expects 3 s at most. The utterances are few, so that their percentile scatters.
-    assert silence_s + p95_s(crowd) < 3.1
-    assert crowd.admitted_s and crowd.refused_s
+    # Admission expects 3 s at most.
+    assert silence_s + p95_s(waited_s) < 3.1
 
 
 def test_at_low_load_a_client_that_obeys_retry_after_is_admitted_soon() -> None:
@@ -226,7 +228,7 @@ def test_partials_hardly_delay_finals(workers: int, seed: int) -> None:
         crowd.run(310)
         found.append(crowd)
     silence_s = LIMITS.endpoint_silence_ms / 1000
-    without_s, with_s = (silence_s + p95_s(crowd) for crowd in found)
+    without_s, with_s = (silence_s + p95_s(waits_s(crowd)) for crowd in found)
     assert with_s <= 1.3 * without_s
     assert len(found[1].first_partials_s) == 6
     assert max(found[1].first_partials_s) < 2.0
@@ -241,7 +243,7 @@ def test_a_file_hardly_delays_a_speaker_and_is_transcribed(workers: int) -> None
         if with_file:
             crowd.at(5.0, partial(crowd.transcribe, "file", 60, 5_000))
         crowd.run(70)
-        waits.append(p95_s(crowd))
+        waits.append(p95_s(waits_s(crowd)))
         if with_file:
             assert crowd.file_utterances == 60
     # It waits for at most one utterance of the file.
