@@ -183,6 +183,8 @@ def http_port(environ: dict[str, str] | os._Environ[str]) -> tuple[int | str, st
 
 
 S = TypeVar("S", bound=ProcessSettings)
+PYDANTIC_PREFIX = "Value error, "
+"""Of the message of a validator's ValueError."""
 
 
 def load(settings_type: type[S], **overrides: Any) -> S:
@@ -194,7 +196,7 @@ def load(settings_type: type[S], **overrides: Any) -> S:
         parts = []
         for item in error.errors(include_url=False, include_input=False):
             name = ".".join(str(part) for part in item["loc"]).upper() or "settings"
-            parts.append(f"{name}: {item['msg']}")
+            parts.append(f"{name}: {item['msg'].removeprefix(PYDANTIC_PREFIX)}")
         fail("; ".join(parts))
 
 

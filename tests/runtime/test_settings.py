@@ -79,6 +79,7 @@ def test_an_invalid_value_prints_one_line_and_exits_with_78(
     assert ended.stdout == ""
     assert ended.stderr.startswith(f"error: {name}: ")
     assert ended.stderr.count("\n") == 1
+    assert "Value error" not in ended.stderr
 
 
 def test_the_error_names_every_invalid_setting_and_shows_no_value(

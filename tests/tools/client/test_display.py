@@ -29,8 +29,10 @@ def test_spoken_text_remains_with_its_times_and_speaker() -> None:
     with Spoken(shown) as display:
         display.event(SOURCES[0], PartialResult(0, "one tw"))
         display.event(SOURCES[0], segment("one [two]", 2))
+        display.event(SOURCES[0], segment(""))
         display.event(SOURCES[0], PROBLEM)
     assert "0.50 to    1.50 s  Speaker 2: one [two]" in file.getvalue()
+    assert file.getvalue().count("0.50 to") == 1, "a line for an utterance without words"
     assert "error: chunk_failed: three attempts" in file.getvalue()
 
 

@@ -86,8 +86,9 @@ class Spoken:
                 self._live.update(Text(f"… {event.text}", style="dim"), refresh=True)
             case Segment():
                 self._live.update(Text(""), refresh=True)
-                line = segment_line(event.start_ms, event.end_ms, event.speaker, event.text)
-                self._console.print(line)
+                if event.text:
+                    line = segment_line(event.start_ms, event.end_ms, event.speaker, event.text)
+                    self._console.print(line)
             case Problem():
                 print_error(self._console, f"{event.code}: {event.message}")
 
