@@ -261,7 +261,7 @@ def test_the_page_asks_for_a_token_and_keeps_it(page: Page, guarded: Guarded) ->
     page.wait_for_selector("body[data-state=done]")
     assert " ".join(page.locator("#lines .line > span").all_text_contents()) == audio.text
     page.goto("/dashboard")
-    expect(page.locator("#gateway")).to_contain_text("gateways")
+    expect(page.locator("#gateway")).to_contain_text("Gateways shown")
     expect(dialog).to_have_count(0)
     assert guarded.token not in page.url
 
