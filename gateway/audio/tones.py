@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numpy import fft  # numpy itself imports it with the first use: in the first session.
 from numpy.typing import NDArray
 
 from gateway.audio.timeline import FRAME_SAMPLES
@@ -61,7 +62,7 @@ def _spread(frames: NDArray[np.int16], count: int) -> NDArray[np.int16]:
 def _tone_share(frames: NDArray[np.int16]) -> float:
     """Of the audible ones of ``frames``, the share that are tones; 0 without any."""
     centred = frames - frames.mean(axis=1, keepdims=True, dtype=np.float32)
-    spectrum = np.fft.rfft(centred * _WINDOW, axis=1)
+    spectrum = fft.rfft(centred * _WINDOW, axis=1)
     power = np.zeros((len(frames), spectrum.shape[1] + 2 * BAND_BINS), np.float32)
     power[:, BAND_BINS:-BAND_BINS] = spectrum.real**2 + spectrum.imag**2
     totals = power.sum(axis=1)

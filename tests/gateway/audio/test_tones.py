@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -80,3 +82,15 @@ def test_a_word_is_no_tone_wherever_its_utterance_begins() -> None:
     ]
     assert len(shares) > 1_000
     assert sum(shares) == 0
+
+
+def test_the_first_utterance_imports_nothing() -> None:
+    """It would open files, at a moment when the process may have no descriptor left."""
+    program = """
+import sys
+from gateway.audio.tones import is_tone
+known = set(sys.modules)
+is_tone(bytes(range(256)) * 64)
+assert set(sys.modules) == known, set(sys.modules) - known
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
