@@ -91,7 +91,10 @@ class Reader:
         return state
 
     async def owner_state(self, session_id: str, tenant: str) -> dict[str, Any] | None:
-        return await self.resume_state(session_id, tenant)
+        state = await self.resume_state(session_id, tenant) or {}
+        for name in ("segments", "speakers", "centroids"):
+            state.pop(name, None)
+        return state or None
 
     async def exists(self, session_id: str) -> bool:
         await self._wait()
