@@ -196,7 +196,7 @@ async function addFiles(files) {
 
 function runNextFile() {
   if (items.some((item) => item.fromFile && item.active)) return;
-  const next = items.find((item) => item.state === "waiting");
+  const next = items.find((item) => item.fromFile && item.state === "waiting");
   if (!next) return;
   // The user watches the file before: show this one now.
   if (selected?.fromFile && selected.ended && !selected.edited) select(next);
@@ -217,7 +217,11 @@ function resumeAll() {
 // ---------------------------------------------------------------------------------------- controls
 
 function setUpControls() {
-  $("record").addEventListener("click", () => (recording() ? recording().stop() : speak()));
+  $("record").addEventListener("click", ({ detail: clicks }) => {
+    if (clicks > 1) return; // the second of a double click is not meant to stop
+    if (recording()) recording().stop();
+    else speak();
+  });
   $("choose").addEventListener("click", () => $("file").click());
   $("file").accept = ["audio/*", "video/*", ".m4a", ...SUFFIXES].join();
   $("file").addEventListener("change", () => {

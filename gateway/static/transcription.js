@@ -83,8 +83,9 @@ export class Transcription extends EventTarget {
     return this.state !== "waiting" && !ENDED.has(this.state);
   }
 
+  // Also before it has the lock of its session and the microphone: only one records at a time.
   get recording() {
-    return this.active && !this.fromFile && !this.stopped;
+    return !this.ended && !this.fromFile && !this.stopped;
   }
 
   get ended() {
@@ -110,6 +111,7 @@ export class Transcription extends EventTarget {
   // ------------------------------------------------------------------------------------- its run
 
   async runFile() {
+    if (this.ended) return; // left before its turn
     this.#go("connecting");
     this.#measure();
     try {
@@ -122,6 +124,7 @@ export class Transcription extends EventTarget {
   }
 
   async runMicrophone(deviceId) {
+    if (this.ended) return; // stopped before its turn
     const source = new LiveSource();
     try {
       if (!(await this.#listen(source, deviceId))) return;

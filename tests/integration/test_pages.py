@@ -302,6 +302,21 @@ def test_another_recording_keeps_the_one_before(page: Page) -> None:
     expect(page.locator("#lines .line").first).to_be_visible()
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_double_click_starts_one_recording(page: Page, at_once: bool) -> None:
+    page.goto("/")
+    record = page.get_by_role("button", name="Start the microphone")
+    if at_once:  # Before the first click had an effect.
+        record.evaluate("button => { button.click(); button.click(); }")
+    else:
+        record.dblclick()
+    wait_for_state(page, "live")
+    expect(page.locator("#queue li")).to_have_count(1)
+    page.get_by_role("button", name="Stop").click()
+    wait_for_state(page, "done")
+    expect(record).to_be_visible()
+
+
 def test_playback_follows_the_words(page: Page) -> None:
     audio = spoken(71, voice="en_rms", digits=(6, 6))
     page.goto("/")
