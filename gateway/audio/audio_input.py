@@ -8,6 +8,7 @@ depend on where chunks were cut.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final, Literal
 
 import av
@@ -511,6 +512,9 @@ KEEPS_HEADER: Final = frozenset({"wv", "ape", "flac"})
 """Containers that may start with the header of the file that was compressed."""
 
 
+WALKED_BYTES_MAX: Final = 8_192
+"""Bytes in which the end of a file is looked for on the event loop: units may have a single byte,
+and each takes a microsecond. More bytes take a thread."""
 UNKNOWN_BYTES_MAX: Final = 2_048
 """Fewer bytes behind a file, such as padding, are no audio."""
 
@@ -545,7 +549,10 @@ class _EncodedSource(_Source):
         return self.ended and (self._pages is None or not b"OggS".startswith(data[:4]))
 
     async def feed(self, data: bytes, samples_left: int) -> bytes:
-        data, self.rest = self._next.feed(data)
+        if len(data) > WALKED_BYTES_MAX:
+            data, self.rest = await asyncio.to_thread(self._next.feed, data)
+        else:
+            data, self.rest = self._next.feed(data)
         return await self._decode(data, samples_left)
 
     async def _decode(self, data: bytes, samples_left: int) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import struct
+from itertools import islice
 from typing import Final
 
 from gateway.audio.file_units import (
@@ -168,6 +169,11 @@ _BEGINNING: Final = re.compile(
 """Beginnings of the containers that messages name. They are longer than those of ``sniff``,
 because four bytes are found by chance anywhere in a long stream."""
 _BEGINNING_BYTES_MAX: Final = 20
+_FRAME: Final = re.compile(rb"\xff[\xe2-\xe5\xf0-\xf5\xf8-\xfd]")
+"""The first two bytes of frames of MP3 and AAC."""
+CANDIDATES_MAX: Final = 256
+"""Places in one piece of a file that are examined because they look like the beginning of another
+one. Real audio has a tenth of them; the bytes behind more of them belong to this file."""
 _TAG_BYTES_MAX: Final = 1 << 20
 """A longer tag is the beginning of a file, whatever follows it."""
 _UNIT_BYTES_MIN: Final = 16
@@ -192,6 +198,8 @@ class NextFile:
         self._read: UnitReader | None = None
         """None: search."""
         self._begun = False
+        self._at_start = True
+        """The bytes fed next begin this file, and no other one."""
         self._left = 0
         """Bytes up to where a unit or another file begins."""
         self.held = b""
@@ -207,7 +215,6 @@ class NextFile:
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """Take the next bytes. Returns those of this file, and those of the next."""
         data, self.held = self.held + data, b""
-        place = 0
         if not self._begun:
             if len(data) < HEAD_BYTES:
                 self.held = data
@@ -215,13 +222,13 @@ class NextFile:
             self._begun = True
             self._read = reader(self._container, data)
             self.only_tags = self._read is not None
-            place = int(self._read is None)
         try:
-            end = self._walk(data, place)
+            end = self._walk(data)
             rest = data[end:]
         except _HoldError as hold:
             end, rest, self.held = hold.place, b"", data[hold.place :]
         own = data[:end]
+        self._at_start = self._at_start and not own
         if self._lost_at is not None:
             unknown = own[self._lost_at :]
             self.unknown_bytes += len(unknown) - unknown.count(0)
@@ -230,8 +237,9 @@ class NextFile:
             self._lost_at = 0
         return own, rest
 
-    def _walk(self, data: bytes, place: int) -> int:
+    def _walk(self, data: bytes) -> int:
         """Return where another file begins in ``data``, or its length."""
+        place = 0
         while self._read is not None:
             passed = min(self._left, len(data) - place)
             place += passed
@@ -253,7 +261,7 @@ class NextFile:
             else:
                 self._left = unit.length
                 self._has_audio = self._has_audio or unit.has_audio
-        return self._search(data, place)
+        return self._search(data, max(place, int(self._at_start)))
 
     def _unit(self, data: bytes, place: int) -> Unit | None:
         assert self._read is not None
@@ -261,21 +269,19 @@ class NextFile:
             unit = self._read(data, place)
         except (IncompleteError, IndexError, struct.error) as error:
             raise _HoldError(place) from error
+        if unit is not None and unit.length <= 0:
+            unit = None  # The length is damaged.
         length = 0 if unit else tag_bytes(data, place)
         self.only_tags = self.only_tags and unit is None
         # A file with a tag before it is taken for MP3.
         return Unit(length, has_audio=self._container in _OF_FRAMES) if length else unit
 
     def _search(self, data: bytes, place: int) -> int:
-        for found in _BEGINNING.finditer(data, place):
-            if self._begins_file(data, found.start()):
-                return found.start()
-        if self._container in _WITHOUT_FRAMES:
-            begin = data.find(FRAME_FIRST_BYTE, place)
-            while begin >= 0:
-                if self._begins_file(data, begin):
-                    return begin
-                begin = data.find(FRAME_FIRST_BYTE, begin + 1)
+        patterns = (_BEGINNING, _FRAME) if self._container in _WITHOUT_FRAMES else (_BEGINNING,)
+        for pattern in patterns:
+            for found in islice(pattern.finditer(data, place), CANDIDATES_MAX):
+                if self._begins_file(data, found.start()):
+                    return found.start()
         raise _HoldError(max(place, len(data) - _BEGINNING_BYTES_MAX + 1))
 
     def _begins_file(self, data: bytes, place: int) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gateway.audio import file_ends
 from gateway.audio.file_ends import WHOLE_FILE_BYTES_MAX, NextFile, holds_whole_file
-from gateway.audio.formats import Container
+from gateway.audio.formats import Container, sniff
 from tools.lab.encoded_audio import encode
 
 TONE = (8_000 * np.sin(np.arange(48_000) * 0.1)).astype(np.int16)
@@ -84,3 +85,53 @@ def test_without_another_file_nothing_is_lost(name: str) -> None:
         # Padding is no audio, though the decoders of AIFF and AU would take it for audio.
         assert whole.startswith(taken) and len(taken) >= min(len(data), len(whole))
         assert not any(rest for _, rest in found)
+
+
+W64 = bytes.fromhex("726966662e91cf11a5d628db04c10000") + bytes(8) + b"wave" + bytes(12)
+LENGTHLESS = {
+    "w64": W64.replace(b"wave", b"wav?"),
+    "rm": b".RMF" + bytes(4) + b"PROP" + bytes(200),
+    "ape": b"MAC \xa0\x0f" + bytes(200),
+    "voc": b"Creative Voice File\x1a" + bytes(200),
+    "flac": b"fLaC" + bytes(200),
+    "wav": b"RIFF\0\0\0\0WAVX" + bytes(200),
+}
+
+
+@pytest.mark.parametrize("container", LENGTHLESS)
+def test_a_file_with_damaged_lengths_is_taken_forward(container: Container) -> None:
+    """Its own beginning is not that of another file, and no unit has no bytes."""
+    data = LENGTHLESS[container]
+    for size in (7, 33, len(data)):
+        ends, taken = NextFile(container), 0
+        for begin in range(0, len(data), size):
+            own, rest = ends.feed(data[begin : begin + size])
+            assert own or not rest
+            taken += len(own)
+            if rest:
+                break
+        assert taken + len(ends.held) > 0
+
+
+@pytest.mark.parametrize(
+    ("container", "piece"),
+    [
+        ("flac", b"\xff\xfb\x90\x00"),
+        ("flac", b"\xff"),
+        ("ogg", b"OggS\0\x02" + bytes(8)),
+    ],
+)
+def test_crafted_bytes_are_examined_a_limited_number_of_times(
+    container: Container, piece: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examined = 0
+
+    def counted(data: bytes) -> object:
+        nonlocal examined
+        examined += 1
+        return sniff(data)
+
+    monkeypatch.setattr(file_ends, "sniff", counted)
+    begin = {"flac": b"fLaC", "ogg": b"OggS", "amr": b"#!AMR\n"}.get(container, b"")
+    NextFile(container).feed(begin + bytes(32) + piece * (131_072 // len(piece)))
+    assert examined <= 2 * file_ends.CANDIDATES_MAX + 2
