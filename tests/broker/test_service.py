@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import redis
 import zmq
@@ -21,7 +22,7 @@ from runtime import exit_codes
 from tests.broker.bus_peers import Dealer, Endpoints, Subscriber, running_broker
 from tests.broker.driving import job
 from tests.conftest import EmbeddedServices
-from tools.lab.harness.process import LoggedProcess
+from tools.lab.harness.process import LoggedProcess, wait_until
 from wire import codec
 from wire.messages import (
     Cancel,
@@ -251,6 +252,8 @@ def test_a_hello_that_arrives_while_the_broker_is_stopped_has_no_time(
         first = gateway.receive(Welcome)
         assert first.hello == 1 and first.received_ms <= 1000 * time.monotonic()
         broker.send_signal(signal.SIGSTOP)
+        # It takes effect once the process is scheduled.
+        wait_until(lambda: psutil.Process(broker.pid).status() == psutil.STATUS_STOPPED, "stop", 5)
         gateway.send(Hello(gateway_id=GATEWAY, number=2))
         time.sleep(1.0)
         broker.send_signal(signal.SIGCONT)
