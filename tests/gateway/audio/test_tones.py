@@ -16,6 +16,7 @@ from gateway.session.endpointer import EndpointerConfig
 from gateway.session.segmenter import Segmenter
 from tests.gateway.session_driver import LIMITS
 from tools.lab.digit_speech import VOICES, digit_clips, speak
+from tools.lab.loadtest.speech import DigitSpeech
 
 # ITU-T E.180, supplement 2: Hz, seconds on, seconds off.
 TONES = {
@@ -63,6 +64,14 @@ def test_digits_are_no_tones(voice: str) -> None:
     rng = random.Random(3)
     for digit in "0123456789":
         assert not is_tone(speak(digit, voice, rng).tobytes())
+
+
+def test_a_word_with_silence_around_it_is_no_tone() -> None:
+    """ "Three" between two pauses: 10 of 13 frames have 99 % of their power in two bands."""
+    speech = DigitSpeech(20_017, 31_000, 200)
+    pcm = b"".join(map(speech.chunk, range(speech.chunk_count)))
+    assert speech.text.endswith("zero three")
+    assert not is_tone(pcm[-42_112:])
 
 
 def test_silence_and_noise_are_no_tones() -> None:
