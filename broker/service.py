@@ -106,6 +106,7 @@ class Service:
         self._tick_due_s = 0.0
         self._report_due_s = 0.0
         self._sweeper = memory.Sweeper()
+        self._late_until_s = 0.0
 
     def __enter__(self) -> Service:
         return self
@@ -132,9 +133,12 @@ class Service:
         wait_s = max(0.0, self._tick_due_s - time.monotonic())
         ready = dict(self._poller.poll(math.ceil(wait_s * 1000)))
         # Messages may have arrived at any time since the last poll. If that was unusually long ago,
-        # the process was not running, and their time of arrival is unknown.
+        # the process was not running, and their time of arrival is unknown. ZMQ's thread, which was
+        # not running either, may deliver them a moment later.
         before_s, self._polled_s = self._polled_s, time.monotonic()
-        self._core.is_late = self._polled_s - before_s > 2 * TICK_S
+        if self._polled_s - before_s > 2 * TICK_S:
+            self._late_until_s = self._polled_s + TICK_S
+        self._core.is_late = self._polled_s < self._late_until_s
         # Workers first: their results free credits for the jobs of gateways.
         if self._back in ready:
             self._drain_peers(self._back, "back", BackReceived, BackRejected)
