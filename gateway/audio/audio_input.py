@@ -180,7 +180,7 @@ class AudioInput:
             self._notices += source.notices
 
     def _take_notices(self) -> tuple[Notice, ...]:
-        """What was not used of the containers that ended since the last call."""
+        """Return the notices of the containers that ended since the last call."""
         notices, self._notices = self._notices, []
         return tuple(dict.fromkeys(notices))
 
@@ -358,7 +358,7 @@ class _Source:
 
     def __init__(self) -> None:
         self.notices: list[Notice] = []
-        """What was not used of it; known at the end."""
+        """Audio or bytes of it that were not used. Complete when it is closed."""
 
     @property
     def is_empty(self) -> bool:

@@ -242,7 +242,7 @@ FORMATS: Final = (
         suffixes=(".sph",),
         signatures=(((0, b"NIST_1A\n"),),),
     ),
-    # Those with PCM would be taken for raw PCM, at a wrong rate.
+    # Otherwise IFF files with PCM would be taken for raw PCM, at a wrong rate.
     _rare(
         "iff",
         "IFF",

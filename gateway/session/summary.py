@@ -60,7 +60,7 @@ class SessionSummary:
             self._status = body.status
 
     def fields(self, session: Session, now_s: float) -> dict[str, Any]:
-        """Return the fields of the log line, without those that have no value."""
+        """Return the fields of the log line. Fields without a value are omitted."""
         start = session.start
         assert start is not None
         text = session.text

@@ -44,7 +44,8 @@ class Watch:
 
 
 def contact(packet: bytes) -> str | None:
-    """What an IP packet contacts outside this host; None for an answer, and inside this host."""
+    """Return the address that an IP packet contacts, or the name that it asks for; None if that is
+    this host, or if the packet is an answer."""
     if packet[0] >> 4 == 4:
         source, target = ipaddress.ip_address(packet[12:16]), ipaddress.ip_address(packet[16:20])
         kind, payload = packet[9], packet[(packet[0] & 15) * 4 :]

@@ -59,7 +59,7 @@ class BrokerFleet:
             self._add()
 
     def __iter__(self) -> Iterator[BrokerProcess]:
-        """Those that have not ended for good."""
+        """The brokers that have not ended for good."""
         return (broker for broker in self._all.values() if not broker.ended)
 
     @property

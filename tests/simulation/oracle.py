@@ -55,7 +55,7 @@ class _Assigned:
     begun: int = 1
     """Attempts sent, without those returned or refused by the socket."""
     workers: list[bytes] = field(default_factory=list)
-    """Those that began it and have not registered again."""
+    """The workers that began it and have not registered again."""
     excused: int = 0
     """Attempts of workers that have registered again. They do not count: the job cannot have ended
     these workers."""

@@ -1,4 +1,4 @@
-"""What a client means by a language."""
+"""Names and codes of languages that clients send."""
 
 from __future__ import annotations
 

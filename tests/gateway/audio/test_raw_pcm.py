@@ -1,4 +1,4 @@
-"""What can be raw PCM, and what is evidently something else."""
+"""Bytes that can be raw PCM, and bytes that are evidently something else."""
 
 from __future__ import annotations
 

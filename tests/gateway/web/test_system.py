@@ -99,7 +99,7 @@ def other(gateway_id: str) -> str:
 
 
 def test_all_gateways_are_summed_whichever_answers() -> None:
-    """What this gateway has published itself is older than what it knows."""
+    """The gateway's own published figures are older than its current ones."""
     broker = s.BrokerFigures(usage=Usage(host="h"), workers=(WORKER,))
     found = body([other("g1"), other("g2"), text(broker)], load(2))
     assert [gateway["gateway_id"] for gateway in found["gateways"]] == ["g1", "g2"]

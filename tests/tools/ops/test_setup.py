@@ -115,7 +115,7 @@ class Project:
         return done.stdout
 
     def installed(self) -> set[str]:
-        """What is installed, as ``name-version``, without what a virtual environment has."""
+        """The installed packages, as ``name-version``, except those of a new environment."""
         found = {path.stem for path in self.root.glob(".venv/lib/*/site-packages/*.dist-info")}
         return {stem for stem in found if stem.partition("-")[0] not in ("pip", "setuptools")}
 

@@ -76,7 +76,7 @@ class Watch:
 
 
 def settle(system: System, timeout_s: float = HEAL_S_MAX) -> list[str]:
-    """Wait until queue and gauges are at rest; return those that are not."""
+    """Wait until the queue is empty and the gauges are zero; return the ones that are not."""
     deadline_s = time.monotonic() + timeout_s
     while True:
         left = oracle.left_over(system.queue(), system.gauges())
