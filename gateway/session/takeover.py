@@ -88,22 +88,23 @@ class Takeover:
         return taken
 
     async def _take(self, session_id: str, shown_hash: str, tenant: str) -> ResumePoint | e.Problem:
-        stored = await self._reader.owner_state(session_id, tenant)
-        if stored is None and await self._reader.exists(session_id):
+        owner = await self._reader.owner_state(session_id, tenant)
+        if owner is None and await self._reader.exists(session_id):
             # It is another tenant's, unless it was stored between the two reads.
-            stored = await self._reader.owner_state(session_id, tenant)
-            if stored is None:
+            owner = await self._reader.owner_state(session_id, tenant)
+            if owner is None:
                 return NOT_RESUMABLE
-        if is_refused(stored, shown_hash):
+        if is_refused(owner, shown_hash):
             return NOT_RESUMABLE
-        generation = 1 if stored is None else stored["generation"] + 1
-        ended = stored is not None and has_end(stored)
-        # The segments' texts decide whether a session with an end is complete.
-        full = await self._reader.resume_state(session_id, tenant) if ended else None
-        if needs_claim(full):
+        generation = 1 if owner is None else owner["generation"] + 1
+        stored = None
+        if owner is not None and has_end(owner):
+            # The segments' texts decide whether a session with an end is complete.
+            stored = await self._reader.resume_state(session_id, tenant)
+        if needs_claim(stored):
             await self._claim(session_id, generation, shown_hash)
-            full = await self._reader.resume_state(session_id, tenant)
-        return answer_after_claim(full, shown_hash, generation, self._gateway_id)
+            stored = await self._reader.resume_state(session_id, tenant)
+        return answer_after_claim(stored, shown_hash, generation, self._gateway_id)
 
     async def _claim(self, session_id: str, generation: int, shown_hash: str) -> None:
         """Send the claim until it is stored."""
