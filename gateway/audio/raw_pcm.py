@@ -66,8 +66,8 @@ REREAD_LIKENESS_MIN: Final = 0.85
 """Samples that are no more alike than the former, and in another order of bytes or without sign at
 least as alike as the latter, are of that form. Speech and tones as they are have more than 0.9."""
 EVIDENT_LIKENESS_MIN: Final = 0.8
-"""Correlation of neighbouring samples that no misread samples of 16, 24 or 32 bits have. Most speech
-has it, and needs no closer look."""
+"""Correlation of neighbouring samples that no misread samples of 16, 24 or 32 bits have. Most
+speech has it, and needs no closer look."""
 UNSIGNED_LEVELS_MIN: Final = 3
 """Unsigned samples read as signed ones are at least this many times louder."""
 FEW_SAMPLES_STRIDE: Final = 8

@@ -110,7 +110,7 @@ async def test_a_client_faster_than_real_time_causes_no_refusals(
         await asyncio.to_thread(stack.wait_ready, "gateway9")
 
         def admits() -> bool:
-            return stack.get("/api/v1/admission", "gateway9").body == {"admitted": True}
+            return bool(stack.get("/api/v1/admission", "gateway9").body == {"admitted": True})
 
         # The work of the start counts as busyness for some seconds.
         await asyncio.to_thread(wait_until, admits, "a gateway that admits", 10)
