@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import queue
 import random
 import socket
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import psycopg
 import structlog
+from prometheus_client import Counter
 
 from persistence import metrics, store
 from persistence.batch_buffer import Batch, Entry
@@ -42,6 +46,23 @@ generation."""
 _log = structlog.get_logger()
 
 
+@dataclass(slots=True)
+class _Chore:
+    """Work on stored sessions, on some of them at a time."""
+
+    event: str
+    """The log event for the sessions that were done."""
+    counter: Counter
+    log: Callable[..., None]
+    work: Callable[[DeadlineConnection], int]
+    """Returns the number of sessions."""
+    more_from: float
+    """There are more if it returns at least this number."""
+    due_s: float = 0.0
+    done: int = 0
+    """Sessions that are not logged yet."""
+
+
 class Writer:
     """Owns the database connection. Call ``submit`` only if ``idle``; call ``committed`` when
     ``wake`` becomes readable.
@@ -64,12 +85,16 @@ class Writer:
         self._conninfo = conninfo
         self._write_timeout_s = write_timeout_s
         self._lost_after_s = lost_after_s
-        self._retention_days = retention_days
-        self._sweep_due_s = 0.0
-        self._delete_due_s = 0.0 if retention_days else math.inf
-        self._deleted = 0
-        self._index_due_s = 0.0
-        self._indexed = 0
+        self._chores = [
+            _Chore("sessions_lost", metrics.LOST_SESSIONS, _log.warning, self._sweep, math.inf),
+            _Chore(
+                "sessions_indexed", metrics.INDEXED_SESSIONS, _log.info, index_texts, SESSIONS_MAX
+            ),
+        ]
+        if retention_days:
+            delete = functools.partial(delete_old, days=retention_days)
+            expired = _Chore("sessions_expired", metrics.EXPIRED_SESSIONS, _log.info, delete, 1)
+            self._chores.append(expired)
         self._inbox: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[Written] = queue.SimpleQueue()
         self.wake, self._waker = socket.socketpair()
@@ -122,9 +147,8 @@ class Writer:
             # Before the first batch arrives, because the gateways' reads need the tables.
             self._until_done(None)
             while True:
-                self._sweep()
-                self._index_texts()
-                self._delete_old()
+                for chore in self._chores:
+                    self._do(chore)
                 try:
                     batch = self._inbox.get(timeout=self._idle_s())
                 except queue.Empty:
@@ -138,60 +162,33 @@ class Writer:
         finally:
             self._disconnect()
 
-    def _sweep(self) -> None:
-        """Mark lost sessions, every ``SWEEP_EVERY_S``. An error only disconnects: the next batch
-        reconnects."""
-        if self._connection is None or time.monotonic() < self._sweep_due_s:
+    def _do(self, chore: _Chore) -> None:
+        """Do some of the work if it is due. An error only disconnects: the next batch reconnects,
+        and the work is tried again after ``SWEEP_EVERY_S``."""
+        if self._connection is None or time.monotonic() < chore.due_s:
             return
-        self._sweep_due_s = time.monotonic() + SWEEP_EVERY_S
+        chore.due_s = time.monotonic() + SWEEP_EVERY_S
         try:
             with self._connection.deadline(self._write_timeout_s):
-                lost = mark_lost(self._connection, self._lost_after_s)
-                erase_old(self._connection, self._lost_after_s)
+                sessions = chore.work(self._connection)
         except psycopg.Error as error:
             self._failed(error)
             return
-        if lost:
-            metrics.LOST_SESSIONS.inc(lost)
-            _log.warning("sessions_lost", sessions=lost)
+        chore.counter.inc(sessions)
+        chore.done += sessions
+        if sessions >= chore.more_from:
+            chore.due_s = time.monotonic() + INDEX_EVERY_S
+        elif chore.done:
+            chore.log(chore.event, sessions=chore.done)
+            chore.done = 0
 
-    def _index_texts(self) -> None:
-        """Index some of the texts that are not indexed yet. Errors as in ``_sweep``."""
-        if self._connection is None or time.monotonic() < self._index_due_s:
-            return
-        try:
-            with self._connection.deadline(self._write_timeout_s):
-                indexed = index_texts(self._connection)
-        except psycopg.Error as error:
-            self._failed(error)
-            return
-        self._indexed += indexed
-        metrics.INDEXED_SESSIONS.inc(indexed)
-        more = indexed == SESSIONS_MAX
-        self._index_due_s = time.monotonic() + (INDEX_EVERY_S if more else SWEEP_EVERY_S)
-        if self._indexed and not more:
-            _log.info("sessions_indexed", sessions=self._indexed)
-            self._indexed = 0
-
-    def _delete_old(self) -> None:
-        """Delete some of the sessions that are old enough. Errors as in ``_sweep``."""
-        if self._connection is None or time.monotonic() < self._delete_due_s:
-            return
-        try:
-            with self._connection.deadline(self._write_timeout_s):
-                deleted = delete_old(self._connection, self._retention_days)
-        except psycopg.Error as error:
-            self._failed(error)
-            return
-        self._deleted += deleted
-        metrics.EXPIRED_SESSIONS.inc(deleted)
-        self._delete_due_s = time.monotonic() + (INDEX_EVERY_S if deleted else SWEEP_EVERY_S)
-        if self._deleted and not deleted:
-            _log.info("sessions_expired", sessions=self._deleted)
-            self._deleted = 0
+    def _sweep(self, connection: DeadlineConnection) -> int:
+        lost = mark_lost(connection, self._lost_after_s)
+        erase_old(connection, self._lost_after_s)
+        return lost
 
     def _idle_s(self) -> float:
-        due_s = min(self._sweep_due_s, self._index_due_s, self._delete_due_s)
+        due_s = min(chore.due_s for chore in self._chores)
         return min(SWEEP_EVERY_S, max(INDEX_EVERY_S, due_s - time.monotonic()))
 
     def _until_done(self, batch: Batch | None) -> list[Entry] | None:
