@@ -9,8 +9,11 @@ from __future__ import annotations
 import bisect
 import math
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from wire.messages import Result
 
@@ -27,8 +30,7 @@ _BOUNDS_MS = tuple(round(5 * 1.15**n, 3) for n in range(1, 70))
 """Upper bounds of the histogram's buckets, 6 ms to 77 s. Percentiles are accurate to 15 %."""
 
 
-@dataclass(slots=True)
-class WorkerFigures:
+class WorkerFigures(Struct):
     """Figures of one worker, partial results included."""
 
     results: int = 0
@@ -38,6 +40,8 @@ class WorkerFigures:
     """Time in batches; of a batch shared with other gateways, this gateway's part."""
     batches: float = 0.0
     batch_jobs_max: int = 0
+    seen_s: float = 0.0
+    """Age of its last result, rounded to slots."""
 
     def add(self, other: WorkerFigures) -> None:
         self.results += other.results
@@ -46,6 +50,7 @@ class WorkerFigures:
         self.busy_ms += other.busy_ms
         self.batches += other.batches
         self.batch_jobs_max = max(self.batch_jobs_max, other.batch_jobs_max)
+        self.seen_s = min(self.seen_s, other.seen_s)
 
     @property
     def batch_jobs_mean(self) -> float:
@@ -140,14 +145,25 @@ def percentile_ms(slots: Iterable[Slot], share: float) -> float | None:
     return None
 
 
-def workers_of(slots: Sequence[Slot]) -> dict[str, tuple[WorkerFigures, float]]:
-    """Return each worker's figures over all ``slots``, and the age of its last result in seconds,
-    rounded to slots."""
-    found: dict[str, tuple[WorkerFigures, float]] = {}
-    for slot in slots:
-        age_s = (slots[-1].number - slot.number) * SLOT_S
-        for worker_id, figures in slot.workers.items():
-            total, _ = found.get(worker_id, (WorkerFigures(), 0.0))
-            total.add(figures)
-            found[worker_id] = (total, age_s)
+def workers_of(slots: Sequence[Slot]) -> dict[str, WorkerFigures]:
+    """Return each worker's figures over all ``slots``, which end with the current one."""
+    last = slots[-1].number
+    return summed_workers(
+        {
+            worker_id: replace(figures, seen_s=(last - slot.number) * SLOT_S)
+            for worker_id, figures in slot.workers.items()
+        }
+        for slot in slots
+    )
+
+
+def summed_workers(parts: Iterable[Mapping[str, WorkerFigures]]) -> dict[str, WorkerFigures]:
+    """Return the sum of each worker's figures."""
+    found: dict[str, WorkerFigures] = {}
+    for part in parts:
+        for worker_id, figures in part.items():
+            if worker_id in found:
+                found[worker_id].add(figures)
+            else:
+                found[worker_id] = replace(figures)
     return found

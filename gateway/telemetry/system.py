@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.telemetry.activity import SLOTS_MAX, Slot, WorkerFigures, workers_of
+from gateway.telemetry.activity import SLOTS_MAX, Slot, WorkerFigures
 from wire.messages import Usage
 
 
@@ -27,18 +27,6 @@ class SlotFigures(Struct, frozen=True, kw_only=True, omit_defaults=True):
     errors: dict[str, int] = {}
 
 
-class RecentWorker(Struct, frozen=True, kw_only=True):
-    """A worker's results for one gateway in the last 15 minutes."""
-
-    results: int
-    failures: int
-    audio_ms: int
-    busy_ms: float
-    batches: float
-    batch_jobs_max: int
-    seen_s: float
-
-
 class GatewayFigures(Struct, frozen=True, kw_only=True, tag_field="kind", tag="gateway"):
     gateway_id: str
     usage: Usage
@@ -49,7 +37,7 @@ class GatewayFigures(Struct, frozen=True, kw_only=True, tag_field="kind", tag="g
     records_waiting: int
     records_waiting_max: int
     slots: tuple[SlotFigures, ...]
-    workers: dict[str, RecentWorker]
+    workers: dict[str, WorkerFigures]
 
 
 class WorkerState(Struct, frozen=True, kw_only=True):
@@ -91,37 +79,12 @@ def decoded(texts: Iterable[str]) -> list[Figures]:
 def slot_figures(slots: Sequence[Slot]) -> tuple[SlotFigures, ...]:
     """Return the published form of ``slots``, the current one last: without empty ones."""
     last = slots[-1].number
+    _, *names = SlotFigures.__struct_fields__
     published = (
-        SlotFigures(
-            age=last - slot.number,
-            latencies=dict(slot.latencies),
-            results=slot.results,
-            failures=slot.failures,
-            audio_ms=slot.audio_ms,
-            sessions_max=slot.sessions_max,
-            queued_max=slot.queued_max,
-            refused=dict(slot.refused),
-            errors=dict(slot.errors),
-        )
+        SlotFigures(age=last - slot.number, **{name: getattr(slot, name) for name in names})
         for slot in slots
     )
     return tuple(slot for slot in published if slot != SlotFigures(age=slot.age))
-
-
-def recent_workers(slots: Sequence[Slot]) -> dict[str, RecentWorker]:
-    """Return the published form of the workers of ``slots``."""
-    return {
-        worker_id: RecentWorker(
-            results=figures.results,
-            failures=figures.failures,
-            audio_ms=figures.audio_ms,
-            busy_ms=figures.busy_ms,
-            batches=figures.batches,
-            batch_jobs_max=figures.batch_jobs_max,
-            seen_s=seen_s,
-        )
-        for worker_id, (figures, seen_s) in workers_of(slots).items()
-    }
 
 
 def summed_slots(gateways: Iterable[GatewayFigures]) -> list[Slot]:
@@ -159,28 +122,6 @@ def summed_states(brokers: Iterable[BrokerFigures]) -> list[WorkerState]:
             )
         found[worker.worker_id] = worker
     return [found[worker_id] for worker_id in sorted(found)]
-
-
-def summed_workers(
-    gateways: Iterable[GatewayFigures],
-) -> dict[str, tuple[WorkerFigures, float]]:
-    """Return the sum of each worker's figures, and the age of its last result in seconds."""
-    found: dict[str, tuple[WorkerFigures, float]] = {}
-    for gateway in gateways:
-        for worker_id, part in gateway.workers.items():
-            total, seen_s = found.get(worker_id, (WorkerFigures(), part.seen_s))
-            total.add(
-                WorkerFigures(
-                    part.results,
-                    part.failures,
-                    part.audio_ms,
-                    part.busy_ms,
-                    part.batches,
-                    part.batch_jobs_max,
-                )
-            )
-            found[worker_id] = (total, min(seen_s, part.seen_s))
-    return found
 
 
 def errors_of(slots: Iterable[Slot]) -> dict[str, int]:

@@ -95,9 +95,18 @@ def totals_body(totals: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def recent_body(
-    slots: list[a.Slot], workers: dict[str, tuple[a.WorkerFigures, float]]
-) -> dict[str, Any]:
+def recent_worker(figures: a.WorkerFigures) -> dict[str, Any]:
+    return {
+        "results": figures.results,
+        "failures": figures.failures,
+        "rtfx": round(figures.rtfx, 1),
+        "batch_jobs_mean": round(figures.batch_jobs_mean, 1),
+        "batch_jobs_max": figures.batch_jobs_max,
+        "seen_s": figures.seen_s,
+    }
+
+
+def recent_body(slots: list[a.Slot], workers: dict[str, a.WorkerFigures]) -> dict[str, Any]:
     """Return ``slots`` as the dashboard shows them: totals, figures by worker, and series."""
     refused: Counter[str] = Counter()
     for slot in slots:
@@ -117,15 +126,10 @@ def recent_body(
         "workers": [
             {
                 "worker_id": worker_id,
-                "results": figures.results,
-                "failures": figures.failures,
                 "audio_seconds": round(figures.audio_ms / 1000, 1),
-                "rtfx": round(figures.rtfx, 1),
-                "batch_jobs_mean": round(figures.batch_jobs_mean, 1),
-                "batch_jobs_max": figures.batch_jobs_max,
-                "seen_s": seen_s,
+                **recent_worker(figures),
             }
-            for worker_id, (figures, seen_s) in sorted(workers.items())
+            for worker_id, figures in sorted(workers.items())
         ],
         "series": {
             "sessions": [slot.sessions_max for slot in slots],

@@ -15,12 +15,12 @@ from fastapi import FastAPI
 from msgspec import to_builtins
 
 from gateway.server import Server
+from gateway.telemetry import activity as a
 from gateway.telemetry import system as s
-from gateway.telemetry.activity import WorkerFigures
 from gateway.web.description import SYSTEM
 from gateway.web.parameters import WARNS_OF_UNKNOWN
-from gateway.web.schemas import SystemAnswer, model_answer
-from gateway.web.stats import own_figures, queue_body, recent_body
+from gateway.web.schemas import SystemAnswer, TotalsAnswer, model_answer
+from gateway.web.stats import own_figures, queue_body, recent_body, recent_worker
 from runtime.usage import UsageMeter
 from wire.messages import Usage
 
@@ -49,7 +49,7 @@ class SystemFigures:
             **own_figures(self._server),
             usage=self._usage,
             slots=s.slot_figures(slots),
-            workers=s.recent_workers(slots),
+            workers=a.workers_of(slots),
         )
 
     async def body(self) -> dict[str, Any]:
@@ -69,18 +69,15 @@ class SystemFigures:
         gateways = sorted([own, *others], key=lambda one: one.gateway_id)
         registered = load.gateways if load is not None else None
         slots = s.summed_slots(gateways)
-        recent_workers = s.summed_workers(gateways)
+        recent_workers = a.summed_workers(one.workers for one in gateways)
         return {
             "answered_by": own.gateway_id,
             "complete": bool(registered and texts is not None and len(gateways) >= registered),
             "gateways_registered": registered,
             "gateways": [_gateway_body(one) for one in gateways],
             "totals": {
-                "connections": sum(one.connections for one in gateways),
-                "sessions_active": sum(one.sessions_active for one in gateways),
-                "sessions_started": sum(one.sessions_started for one in gateways),
-                "audio_seconds": round(sum(one.audio_seconds for one in gateways), 3),
-                "records_waiting": sum(one.records_waiting for one in gateways),
+                name: round(sum(getattr(one, name) for one in gateways), 3)
+                for name in TotalsAnswer.model_fields
             },
             "queue": queue_body(load) if load is not None else None,
             "throughput_rtfx": round(load.throughput_rtfx, 1) if load is not None else None,
@@ -110,7 +107,7 @@ def _gateway_body(figures: s.GatewayFigures) -> dict[str, Any]:
 
 
 def _workers_body(
-    figures: list[s.Figures], recent: dict[str, tuple[WorkerFigures, float]]
+    figures: list[s.Figures], recent: dict[str, a.WorkerFigures]
 ) -> list[dict[str, Any]] | None:
     brokers = [one for one in figures if isinstance(one, s.BrokerFigures)]
     if not brokers:
@@ -119,19 +116,11 @@ def _workers_body(
     return [_worker_body(worker, recent.get(worker.worker_id)) for worker in workers]
 
 
-def _worker_body(
-    worker: s.WorkerState, recent: tuple[WorkerFigures, float] | None
-) -> dict[str, Any]:
+def _worker_body(worker: s.WorkerState, recent: a.WorkerFigures | None) -> dict[str, Any]:
     body: dict[str, Any] = to_builtins(worker)
-    figures, seen_s = recent or (None, None)
-    return body | {
-        "results": figures.results if figures is not None else 0,
-        "failures": figures.failures if figures is not None else 0,
-        "rtfx": round(figures.rtfx, 1) if figures is not None else None,
-        "batch_jobs_mean": round(figures.batch_jobs_mean, 1) if figures is not None else None,
-        "batch_jobs_max": figures.batch_jobs_max if figures is not None else None,
-        "seen_s": seen_s,
-    }
+    unknown = dict.fromkeys(("rtfx", "batch_jobs_mean", "batch_jobs_max", "seen_s"))
+    shown = {"results": 0, "failures": 0, **unknown} if recent is None else recent_worker(recent)
+    return body | shown
 
 
 def add_system(app: FastAPI, figures: SystemFigures) -> None:

@@ -76,11 +76,11 @@ def test_a_workers_speed_and_batches() -> None:
     activity.note_result(result(worker_id="w2"), 5.0)
     activity.note_result(result(**FAILED), 25.0)
     workers = a.workers_of(activity.slots(25.0))
-    figures, seen_s = workers["w1"]
+    figures = workers["w1"]
     assert (figures.results, figures.failures, figures.batch_jobs_max) == (4, 1, 3)
     assert figures.batch_jobs_mean == pytest.approx(2)
     assert figures.rtfx == pytest.approx(8_000 / 400)
-    assert seen_s == 0 and workers["w2"][1] == 20
+    assert figures.seen_s == 0 and workers["w2"].seen_s == 20
 
 
 def test_partials_are_work_but_no_results() -> None:

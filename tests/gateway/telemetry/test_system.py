@@ -5,7 +5,14 @@ import json
 import msgspec
 
 from gateway.telemetry import system as s
-from gateway.telemetry.activity import SLOT_S, SLOTS_MAX, Activity, percentile_ms
+from gateway.telemetry.activity import (
+    SLOT_S,
+    SLOTS_MAX,
+    Activity,
+    percentile_ms,
+    summed_workers,
+    workers_of,
+)
 from tests.gateway.telemetry.test_activity import result
 from wire.messages import Failure, Usage
 
@@ -22,7 +29,7 @@ def figures(activity: Activity, now_s: float, gateway_id: str = "g1") -> s.Gatew
         records_waiting=0,
         records_waiting_max=10,
         slots=s.slot_figures(slots),
-        workers=s.recent_workers(slots),
+        workers=workers_of(slots),
     )
 
 
@@ -78,7 +85,11 @@ def test_results_of_a_worker_are_summed_over_gateways() -> None:
         failed = Failure(code="deadline", message="")
         activity.note_result(result(worker_id="w1", text=None, error=failed), now_s)
         parts.append(figures(activity, now_s + 3 * SLOT_S))
-    (total, seen_s), *others = s.summed_workers(parts).values()
-    assert not others and seen_s == 3 * SLOT_S
+    # Gateways of other releases read these fields.
+    assert set(msgspec.to_builtins(parts[0])["workers"]["w1"]) == {
+        *("results", "failures", "audio_ms", "busy_ms", "batches", "batch_jobs_max", "seen_s")
+    }
+    total, *others = summed_workers(one.workers for one in parts).values()
+    assert not others and total.seen_s == 3 * SLOT_S
     assert (total.results, total.failures) == (4, 2)
     assert s.errors_of(s.summed_slots(parts)) == {"deadline": 2}

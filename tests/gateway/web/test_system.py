@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from gateway.brokers.brokers import BrokerState
 from gateway.server import Server
 from gateway.telemetry import system as s
-from gateway.telemetry.activity import Activity
+from gateway.telemetry.activity import Activity, WorkerFigures
 from gateway.web.schemas import SystemAnswer
 from gateway.web.system import SystemFigures
 from wire.messages import Load, Usage
@@ -84,7 +84,7 @@ def other(gateway_id: str) -> str:
             records_waiting_max=10,
             slots=(),
             workers={
-                "w1": s.RecentWorker(
+                "w1": WorkerFigures(
                     results=2,
                     failures=1,
                     audio_ms=4000,
