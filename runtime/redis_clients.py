@@ -29,40 +29,30 @@ def blocking(url: str) -> redis.Redis:
     Raises:
         ERRORS: of a cluster, if no node answers.
     """
-    address = parse(url)
-    options = _options(address, Retry(NoBackoff(), 0))
-    client: redis.Redis
-    if address.form == "sentinel":
-        of_sentinels = _of_sentinels(address, options)
-        client = UNTYPED.sentinel.Sentinel(address.hosts, sentinel_kwargs=of_sentinels).master_for(
-            address.service, **options
-        )
-    elif address.form == "cluster":
-        nodes = [UNTYPED.cluster.ClusterNode(host, port) for host, port in address.hosts]
-        # Its calls that are used here have the same signatures.
-        client = UNTYPED.RedisCluster(startup_nodes=nodes, **options)
-    else:
-        client = redis.from_url(address.url, **_limits(Retry(NoBackoff(), 0)))
+    client: redis.Redis = _client(UNTYPED, url, Retry(NoBackoff(), 0))
     return client
 
 
 def asynchronous(url: str) -> redis.asyncio.Redis:
     """A client for one event loop, which connects at its first call; answers are text."""
-    address = parse(url)
     retry = AsyncRetry(NoBackoff(), 0)
-    options = {**_options(address, retry), "decode_responses": True}
-    client: redis.asyncio.Redis
+    client: redis.asyncio.Redis = _client(UNTYPED.asyncio, url, retry, decode_responses=True)
+    return client
+
+
+def _client(package: Any, url: str, retry: Any, **more: bool) -> Any:
+    """``package``: ``redis`` or ``redis.asyncio``, whose classes have the same names."""
+    address = parse(url)
+    options = {**_options(address, retry), **more}
     if address.form == "sentinel":
         of_sentinels = _of_sentinels(address, options)
-        client = UNTYPED.asyncio.sentinel.Sentinel(
-            address.hosts, sentinel_kwargs=of_sentinels
-        ).master_for(address.service, **options)
-    elif address.form == "cluster":
-        nodes = [UNTYPED.asyncio.cluster.ClusterNode(host, port) for host, port in address.hosts]
-        client = UNTYPED.asyncio.RedisCluster(startup_nodes=nodes, **options)
-    else:
-        client = redis.asyncio.from_url(address.url, **_limits(retry), decode_responses=True)
-    return client
+        sentinels = package.sentinel.Sentinel(address.hosts, sentinel_kwargs=of_sentinels)
+        return sentinels.master_for(address.service, **options)
+    if address.form == "cluster":
+        nodes = [package.cluster.ClusterNode(host, port) for host, port in address.hosts]
+        # Its calls that are used here have the signatures of one server's client.
+        return package.RedisCluster(startup_nodes=nodes, **options)
+    return package.from_url(address.url, **_limits(retry), **more)
 
 
 def _limits(retry: Any) -> dict[str, Any]:
