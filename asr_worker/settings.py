@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, AliasChoices, Field, model_validator
 
 from asr_worker.model_files.cache import ModelCache
 from asr_worker.model_files.catalogue import DEFAULT_MODEL, model_named
@@ -21,6 +23,8 @@ FAKE = re.compile(
     r"fake:(?P<batch_ms>\d{1,6})ms(\+(?P<second_ms>\d{1,6})ms/s)?(\*(?P<jobs>[1-9]\d{0,2}))?"
 )
 """Names of recognisers without a model: ``asr_worker.recognizer.fake`` explains them."""
+RECOGNISERS = ("demo", "fake")
+"""Kinds of sources that are recognisers only: no streaming, punctuation or speaker model."""
 WORKERS_MAX = 64
 """Of each model."""
 
@@ -72,12 +76,23 @@ def _require_model(directory: Path) -> None:
         raise ValueError(f"no config.yaml in {directory}: not a FunASR model directory")
 
 
+def _refused_by(check: Callable[[str], object]) -> AfterValidator:
+    """A text for which ``check`` raises ValueError is refused, unless it is empty."""
+
+    def checked(value: str) -> str:
+        if value:
+            check(value)
+        return value
+
+    return AfterValidator(checked)
+
+
 class ModelFilesSettings(ProcessSettings):
     """Where models are kept, and where they come from."""
 
     asr_model_dir: Path | None = None
     """Directory of pulled models. Unset: ``asr-pipeline/models`` in the user's cache directory."""
-    asr_model_sources: str = DEFAULT_SOURCES
+    asr_model_sources: Annotated[str, _refused_by(parse_sources)] = DEFAULT_SOURCES
     """Sources of ``asr models pull`` and ``asr serve``, tried in order; ``NAME=URL`` for a mirror.
     Workers contact none of them."""
 
@@ -104,12 +119,6 @@ class ModelFilesSettings(ProcessSettings):
 
     def model_sources(self) -> list[Source]:
         return parse_sources(self.asr_model_sources)
-
-    @field_validator("asr_model_sources")
-    @classmethod
-    def _known_sources(cls, value: str) -> str:
-        parse_sources(value)
-        return value
 
 
 _SERVED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -143,25 +152,37 @@ def _require_served_name(name: str) -> None:
         raise ValueError(f"{name!r} is not a name of letters, digits, '.', '_' and '-'")
 
 
+def _require_kind(kind: str, model: str) -> None:
+    if model_source(model).kind in RECOGNISERS:
+        raise ValueError(f"{model!r} is not a {kind} model")
+
+
+ModelName = Annotated[str, _refused_by(model_source)]
+ServedModels = Annotated[str, _refused_by(served_models)]
+ServedName = Annotated[str, _refused_by(_require_served_name)]
+PunctuationModel = Annotated[str, _refused_by(partial(_require_kind, "punctuation"))]
+SpeakerModel = Annotated[str, _refused_by(partial(_require_kind, "speaker"))]
+
+
 class WorkerSettings(ModelFilesSettings, BusSettings):
     """Read from the environment, under the fields' names in upper case."""
 
-    asr_model: str = DEFAULT_MODEL
+    asr_model: ModelName = DEFAULT_MODEL
     """``demo`` (bundled, spoken digits only), a model directory, or the name of a pulled model such
     as ``whisper-base`` or ``iic/SenseVoiceSmall``. ``fake:50ms+10ms/s*8`` recognises nothing, for
     load tests, see ``asr_worker.recognizer.fake``."""
-    asr_models: str = ""
+    asr_models: ServedModels = ""
     """Several models, as ``zh=paraformer-zh,en=whisper-base``: each has a name, which sessions ask
     for, and ``ASR_WORKERS`` processes. It replaces ``ASR_MODEL``."""
-    asr_served_name: str = ""
+    asr_served_name: ServedName = ""
     """The name by which sessions request the model; empty: that of ``ASR_MODEL``."""
     asr_online_model: str = ""
     """A streaming model such as ``paraformer-zh-streaming``, or a directory, loaded beside
     ``ASR_MODEL`` for the partial results; empty: they come from ``ASR_MODEL``. Beside
     ``ASR_MODELS``: as ``zh=paraformer-zh-streaming``, for some of them."""
-    asr_punc_model: str = ""
+    asr_punc_model: PunctuationModel = ""
     """A punctuation model such as ``ct-punc``, or a directory; empty for none."""
-    asr_spk_model: str = ""
+    asr_spk_model: SpeakerModel = ""
     """A speaker model such as ``cam++``, or a directory, for sessions that ask for speakers; empty
     for none."""
     asr_device: Annotated[
@@ -197,33 +218,12 @@ class WorkerSettings(ModelFilesSettings, BusSettings):
         unique = dict.fromkeys(filter(None, names))
         return [name for name in unique if model_source(name).kind == "named"]
 
-    @field_validator("asr_model")
-    @classmethod
-    def _known_model(cls, value: str) -> str:
-        if value:
-            model_source(value)
-        return value
-
     @property
     def served_models(self) -> dict[str, str]:
         """The models of ``python -m asr_worker`` by the names that sessions ask for."""
         if self.asr_models:
             return served_models(self.asr_models)
         return {self.asr_served_name or self.asr_model: self.asr_model}
-
-    @field_validator("asr_models")
-    @classmethod
-    def _known_models(cls, value: str) -> str:
-        if value:
-            served_models(value)
-        return value
-
-    @field_validator("asr_served_name")
-    @classmethod
-    def _valid_name(cls, value: str) -> str:
-        if value:
-            _require_served_name(value)
-        return value
 
     @model_validator(mode="after")
     def _one_list_of_models(self) -> WorkerSettings:
@@ -250,16 +250,6 @@ class WorkerSettings(ModelFilesSettings, BusSettings):
         for name, model in self.online_models.items():
             if name not in self.served_models:
                 raise ValueError(f"ASR_ONLINE_MODEL: ASR_MODELS has no {name!r}")
-            if model_source(model).kind in ("demo", "fake"):
+            if model_source(model).kind in RECOGNISERS:
                 raise ValueError(f"ASR_ONLINE_MODEL: {model!r} is not a streaming model")
         return self
-
-    @field_validator("asr_spk_model", "asr_punc_model")
-    @classmethod
-    def _known_further_model(cls, value: str, info: ValidationInfo) -> str:
-        if value and model_source(value).kind in ("demo", "fake"):
-            kind = {"asr_spk_model": "speaker", "asr_punc_model": "punctuation"}[
-                info.field_name or ""
-            ]
-            raise ValueError(f"{value!r} is not a {kind} model")
-        return value
