@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 import psycopg
@@ -81,8 +82,10 @@ def _resume(kind: str) -> Act:
     return _signal(kind, signal.SIGCONT, every=True)
 
 
-def _restart_workers(system: System) -> None:
-    system.restart_workers()
+def _stopped(name: str, kind: str, *, every: bool = False, **more: Any) -> Fault:
+    """SIGSTOP, and SIGCONT after ``PAUSE_S``. ``more`` are further fields of the fault."""
+    stop = _signal(kind, signal.SIGSTOP, every=every)
+    return Fault(f"{name} stopped {PAUSE_S:g} s", stop, _resume(kind), PAUSE_S, **more)
 
 
 def _order(name: str) -> Act:
@@ -231,13 +234,7 @@ REFERENCE = Fault("none", _nothing)
 """The first row of each report; the others are compared with it."""
 FAULTS = (
     Fault("worker kill", _kill("asr_worker"), pause_s_max=6.0),
-    Fault(
-        "worker stopped 10 s",
-        _signal("asr_worker", signal.SIGSTOP),
-        _resume("asr_worker"),
-        PAUSE_S,
-        6.0,
-    ),
+    _stopped("worker", "asr_worker", pause_s_max=6.0),
     Fault("worker SIGTERM", _signal("asr_worker", signal.SIGTERM), pause_s_max=6.0, full_only=True),
     Fault("worker hangs", _order("hang"), _withdraw("hang")),
     Fault("worker 10 times slower", _order("slow"), _withdraw("slow"), PAUSE_S, full_only=True),
@@ -250,16 +247,15 @@ FAULTS = (
         full_only=True,
         check=guests.not_refused,
     ),
-    Fault("worker supervisor killed", _kill("worker_supervisor"), _restart_workers, full_only=True),
+    Fault(
+        "worker supervisor killed",
+        _kill("worker_supervisor"),
+        System.restart_workers,
+        full_only=True,
+    ),
     Fault("broker kill", _kill("broker"), pause_s_max=5.0),
     Fault("broker SIGTERM", _signal("broker", signal.SIGTERM), pause_s_max=5.0, full_only=True),
-    Fault(
-        "broker stopped 10 s",
-        _signal("broker", signal.SIGSTOP),
-        _resume("broker"),
-        PAUSE_S,
-        check=guests.not_refused,
-    ),
+    _stopped("broker", "broker", check=guests.not_refused),
     Fault("one of two brokers killed", _kill("broker"), pause_s_max=5.0, brokers=2),
     Fault(
         "one of two brokers SIGTERM",
@@ -268,14 +264,7 @@ FAULTS = (
         full_only=True,
         brokers=2,
     ),
-    Fault(
-        "one of two brokers stopped 10 s",
-        _signal("broker", signal.SIGSTOP),
-        _resume("broker"),
-        PAUSE_S,
-        5.0,
-        brokers=2,
-    ),
+    _stopped("one of two brokers", "broker", pause_s_max=5.0, brokers=2),
     Fault(
         "both brokers killed",
         _kill("broker", every=True),
@@ -285,26 +274,12 @@ FAULTS = (
     ),
     Fault("gateway kill", _kill("gateway")),
     Fault("gateway SIGTERM", _signal("gateway", signal.SIGTERM)),
-    Fault("gateway stopped 10 s", _signal("gateway", signal.SIGSTOP), _resume("gateway"), PAUSE_S),
+    _stopped("gateway", "gateway"),
     Fault("persistence kill", _kill("persistence"), unnoticed=True),
-    Fault(
-        "persistence stopped 10 s",
-        _signal("persistence", signal.SIGSTOP),
-        _resume("persistence"),
-        PAUSE_S,
-        full_only=True,
-        unnoticed=True,
-    ),
+    _stopped("persistence", "persistence", full_only=True, unnoticed=True),
     Fault("PostgreSQL kill", _kill("postgres"), unnoticed=True),
-    Fault(
-        "PostgreSQL stopped 10 s",
-        # The processes that serve its connections would continue without it.
-        _signal("postgres", signal.SIGSTOP, every=True),
-        _resume("postgres"),
-        PAUSE_S,
-        full_only=True,
-        unnoticed=True,
-    ),
+    # Every one: the processes that serve its connections would continue without it.
+    _stopped("PostgreSQL", "postgres", every=True, full_only=True, unnoticed=True),
     Fault("PostgreSQL read-only 5 s", _read_only, _read_write, 5.0, full_only=True, unnoticed=True),
     Fault(
         "PostgreSQL tables locked 10 s",
@@ -325,14 +300,7 @@ FAULTS = (
     ),
     Fault("Redis kill", _kill("valkey"), unnoticed=True),
     Fault("Redis FLUSHALL", _flush_redis, unnoticed=True, full_only=True),
-    Fault(
-        "Redis stopped 10 s",
-        _signal("valkey", signal.SIGSTOP),
-        _resume("valkey"),
-        PAUSE_S,
-        full_only=True,
-        unnoticed=True,
-    ),
+    _stopped("Redis", "valkey", full_only=True, unnoticed=True),
     *(
         Fault(
             f"link {link} cut 3 s", _cut(link), _heal(link), 3.0, full_only=link != "client-gateway"
