@@ -6,6 +6,7 @@ promise is not kept on this machine now.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -22,25 +23,7 @@ from tools.lab.bench.figures import Figure
 
 PIPED_WIDTH_CHARS = 160
 RESULTS = Path("bench-results/results.json")
-PARTS = (
-    "codec",
-    "core",
-    "broker",
-    "dispatch",
-    "worker",
-    "streaming",
-    "gpu",
-    "files",
-    "long_file",
-    "partials",
-    "real_size",
-    "vad",
-    "chunks",
-    "gateway",
-    "cpu_budget",
-    "reconnect",
-    "history",
-)
+PARTS = tuple(report.TITLES)
 QUICK: dict[str, dict[str, object]] = {
     "codec": {"MEASURE_S": 0.02},
     "core": {"PAIRS": 1_000, "ROUNDS": 1},
@@ -72,46 +55,7 @@ QUICK: dict[str, dict[str, object]] = {
 
 def _modules() -> dict[str, ModuleType]:
     # Imported late: the import of torch takes seconds.
-    from tools.lab.bench import (
-        broker,
-        chunks,
-        codec,
-        core,
-        cpu_budget,
-        dispatch,
-        files,
-        gateway,
-        gpu,
-        history,
-        long_file,
-        partials,
-        real_size,
-        reconnect,
-        streaming,
-        vad,
-        worker,
-    )
-
-    modules = (
-        broker,
-        chunks,
-        codec,
-        core,
-        cpu_budget,
-        dispatch,
-        files,
-        gateway,
-        gpu,
-        history,
-        long_file,
-        partials,
-        real_size,
-        reconnect,
-        streaming,
-        vad,
-        worker,
-    )
-    return {module.__name__.rpartition(".")[2]: module for module in modules}
+    return {part: importlib.import_module(f"tools.lab.bench.{part}") for part in PARTS}
 
 
 def _row(figure: Figure) -> list[str]:

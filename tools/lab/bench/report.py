@@ -29,6 +29,7 @@ TITLES = {
     "reconnect": "Two thousand simultaneous reconnections",
     "history": "The history of 100,000 sessions",
 }
+"""The parts of the benchmark, each a module of its name, in their order."""
 DOTS_PER_INCH = 120
 
 
