@@ -38,7 +38,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from gateway.admission import links
@@ -312,23 +312,14 @@ class Admission:
         """The reason why this gateway is not ready, if so: no broker, or too few workers of
         ``model``, or of each model."""
         if self.load(now_s) is None:
-            return Refusal(
-                code="no_broker",
-                message="the broker does not answer",
-                retry_after_s=RETRY_AFTER_NO_WORKER_S,
-                retries_per_s=RETRIES_PER_S,
-            )
+            return _to_all("no_broker", "the broker does not answer", RETRY_AFTER_NO_WORKER_S)
         needed = max(1, self._limits.min_workers)
         ready = {name: each.served.workers for name, each in self._models.items()}
         workers = max(ready.values(), default=0) if model is None else ready.get(model, 0)
         if workers < needed:
             of_model = f" of model {model}" if model and len(ready) > 1 else ""
-            return Refusal(
-                code="no_worker",
-                message=f"{workers} workers{of_model} are ready, {needed} are needed",
-                retry_after_s=RETRY_AFTER_NO_WORKER_S,
-                retries_per_s=RETRIES_PER_S,
-            )
+            message = f"{workers} workers{of_model} are ready, {needed} are needed"
+            return _to_all("no_worker", message, RETRY_AFTER_NO_WORKER_S)
         return None
 
     # ------------------------------------------------------------------------------------- decision
@@ -359,12 +350,8 @@ class Admission:
             # The sessions of a killed gateway arrive together; each costs a claim and a query.
             return self.readiness(now_s) or self._too_many_at_once(now_s)
         if backlog_full:
-            return Refusal(
-                code="storage_backlog",
-                message="too many records wait to be stored",
-                retry_after_s=RETRY_AFTER_BACKLOG_S,
-                retries_per_s=RETRIES_PER_S,
-            )
+            message = "too many records wait to be stored"
+            return _to_all("storage_backlog", message, RETRY_AFTER_BACKLOG_S)
         if (refusal := self._by_model(now_s, own, total, model, lane)) is not None:
             return refusal
         if lane == "bulk" or own <= 1:
@@ -408,12 +395,8 @@ class Admission:
         """Decide by the connections of all gateways, the one in question included."""
         connections_max = self._limits.max_connections
         if connections_max and connections > connections_max:
-            return Refusal(
-                code="max_connections",
-                message=f"all {connections_max} connections are in use",
-                retry_after_s=RETRY_AFTER_FULL_S,
-                retries_per_s=RETRIES_PER_S,
-            )
+            message = f"all {connections_max} connections are in use"
+            return _to_all("max_connections", message, RETRY_AFTER_FULL_S)
         return None
 
     def _by_model(
@@ -441,21 +424,20 @@ class Admission:
 
     def _too_many_at_once(self, now_s: float) -> Refusal | None:
         if self._ramp.left(now_s) < 1:
-            return _overload(
-                "too many new sessions per second",
-                RETRY_AFTER_RAMP_S,
-                retries_per_s=self._limits.admit_sessions_per_s_max,
-            )
+            refusal = _overload("too many new sessions per second", RETRY_AFTER_RAMP_S)
+            return replace(refusal, retries_per_s=self._limits.admit_sessions_per_s_max)
         return None
 
 
-def _overload(message: str, retry_after_s: int, *, retries_per_s: float = RETRIES_PER_S) -> Refusal:
+def _to_all(code: str, message: str, retry_after_s: int) -> Refusal:
+    """The refusal of any client."""
     return Refusal(
-        code="overloaded",
-        message=message,
-        retry_after_s=retry_after_s,
-        retries_per_s=retries_per_s,
+        code=code, message=message, retry_after_s=retry_after_s, retries_per_s=RETRIES_PER_S
     )
+
+
+def _overload(message: str, retry_after_s: int) -> Refusal:
+    return _to_all("overloaded", message, retry_after_s)
 
 
 class _Model:
