@@ -31,7 +31,6 @@ from gateway.dialects.strict_json import parse_object
 from gateway.dialects.subtitles import segment_of, timed_words
 from gateway.session import events as e
 from gateway.session.recognised import confidence
-from wire.messages import Lane
 
 CONFIDENCE = 1.0
 """The protocol requires a confidence; this is sent if the model returns none."""
@@ -46,8 +45,6 @@ class Deepgram(Dialect):
     """``session_id`` becomes the request id. ``created`` is the time of the connection."""
 
     name = "deepgram"
-    resumable = False
-    lane: Lane = "live"
     stays_open = False
 
     def __init__(self, query: Query, session_id: str, created: datetime) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from gateway.session import events as e
 from gateway.session.limits import Traits
+from wire.messages import Lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,9 @@ class Dialect(Traits, Protocol):
     """The dialect of one connection. It translates and decides nothing; its only state is what the
     protocol leaves implicit."""
 
-    stays_open: bool
+    resumable: bool = False
+    lane: Lane = "live"
+    stays_open: bool = True
     """Whether the connection stays open for another session after the one that ended."""
     may_start_again: bool = False
     """Whether the connection stays open after a refused start, for a corrected one."""

@@ -28,7 +28,7 @@ from gateway.dialects.speakers import speaker_name, with_speakers
 from gateway.dialects.strict_json import parse_object
 from gateway.session import events as e
 from gateway.session.recognised import recognised
-from wire.messages import Lane, Token
+from wire.messages import Token
 
 WAV_NAME_CHARS_MAX = 256
 HOTWORDS_TEXT_CHARS_MAX = 65_536
@@ -95,9 +95,6 @@ class Funasr(Dialect):
     """``new_session_id`` makes the session ids, which the protocol does not have."""
 
     name = "funasr"
-    resumable = False
-    lane: Lane = "live"
-    stays_open = True
 
     def __init__(self, new_session_id: Callable[[], str]) -> None:
         self._new_session_id = new_session_id

@@ -8,16 +8,12 @@ from gateway.dialects.dialect import Dialect, Parsed
 from gateway.dialects.funasr import Funasr
 from gateway.dialects.funasr_realtime import FunasrRealtime, is_command
 from gateway.session import events as e
-from wire.messages import Lane
 
 
 class FunasrEither(Dialect):
     """A command as plain text begins the newer protocol; anything else the older one."""
 
     name = "funasr"
-    resumable = False
-    lane: Lane = "live"
-    stays_open = True
 
     def __init__(self, new_session_id: Callable[[], str]) -> None:
         self._new_session_id = new_session_id

@@ -22,7 +22,7 @@ from gateway.dialects.dialect import (
 )
 from gateway.dialects.fields import LANGUAGE_CHARS_MAX, storable, storable_hotwords
 from gateway.session import events as e
-from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Lane
+from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 
 HOTWORDS_TEXT_CHARS_MAX: Final = 65_536
 """Longest command; then ``bad_message``."""
@@ -90,9 +90,6 @@ class FunasrRealtime(Dialect):
     with its first audio, since ``HOTWORDS:`` and ``LANGUAGE:`` follow ``START``."""
 
     name = "funasr"
-    resumable = False
-    lane: Lane = "live"
-    stays_open = True
 
     def __init__(self, new_session_id: Callable[[], str]) -> None:
         self._new_session_id = new_session_id

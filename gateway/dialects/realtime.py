@@ -33,7 +33,7 @@ from gateway.dialects.strict_json import parse_object
 from gateway.session import events as e
 from gateway.session.recognised import main_language
 from gateway.session.transcript import join_texts
-from wire.messages import BYTES_PER_SAMPLE, Lane
+from wire.messages import BYTES_PER_SAMPLE
 
 COMMIT_MS_MIN = 100
 """Audio since the last commit; with less a commit is OpenAI's ``input_audio_buffer_commit_empty``.
@@ -74,9 +74,6 @@ class Realtime(Dialect):
     """``new_id`` makes the ids of sessions and items."""
 
     name = "openai-realtime"
-    resumable = False
-    lane: Lane = "live"
-    stays_open = True
     may_start_again = True
 
     def __init__(self, handshake: Handshake, new_id: Callable[[], str]) -> None:

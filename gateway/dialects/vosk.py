@@ -25,7 +25,7 @@ from gateway.dialects.strict_json import parse_object
 from gateway.session import events as e
 from gateway.session.recognised import confidence
 from gateway.session.transcript import join_texts
-from wire.messages import Lane, Token
+from wire.messages import Token
 
 _CONFIG = frozenset(
     {
@@ -48,12 +48,9 @@ class Vosk(Dialect):
     """
 
     name = "vosk"
-    resumable = False
-    lane: Lane = "live"
 
     def __init__(self, new_session_id: Callable[[], str]) -> None:
         self._new_session_id = new_session_id
-        self.stays_open = True
         self._sample_rate_hz = 8_000
         self._with_words = True
         self._with_alternatives = False
