@@ -48,5 +48,17 @@ def describe(app: FastAPI, *, guarded: bool) -> None:
         components["schemas"].pop(name, None)
 
 
+def form_body(required: list[str], properties: dict[str, Any]) -> dict[str, Any]:
+    """Return ``openapi_extra`` of a route that reads a form itself."""
+    return request_body(
+        "multipart/form-data", {"type": "object", "required": required, "properties": properties}
+    )
+
+
+def request_body(media_type: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """Return ``openapi_extra`` of a route that reads its body itself."""
+    return {"requestBody": {"required": True, "content": {media_type: {"schema": schema}}}}
+
+
 def _answer(description: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": schema}}}

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, ValidationError
 
-from gateway.web.description import SESSIONS
+from gateway.web.description import SESSIONS, request_body
 from gateway.web.parameters import WARNS_OF_UNKNOWN
 from gateway.web.schemas import ProblemAnswer, problem
 from gateway.web.sessions import TranscriptFormat, transcript_response
@@ -61,9 +61,7 @@ def add_export(app: FastAPI) -> None:
             408: {"model": ProblemAnswer},
             413: {"model": ProblemAnswer},
         },
-        openapi_extra={
-            "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}
-        },
+        openapi_extra=request_body("application/json", schema),
     )
     async def export(
         request: Request,

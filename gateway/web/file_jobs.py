@@ -34,7 +34,7 @@ from gateway.session.states import State
 from gateway.storage.job_files import FullError, JobFile, JobFiles, Ticket
 from gateway.telemetry.metrics import FILE_JOBS
 from gateway.web.caller import caller_of, tenant_of
-from gateway.web.description import FILES
+from gateway.web.description import FILES, form_body
 from gateway.web.file_transcription import AnswerQueue, check_kind
 from gateway.web.parameters import WARNS_OF_UNKNOWN, Warnings
 from gateway.web.schemas import (
@@ -481,28 +481,18 @@ async def find_task(
     }
 
 
-_REQUEST_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["audio"],
-                    "properties": {
-                        "audio": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": "A file of at most UPLOAD_BYTES_MAX bytes",
-                        },
-                        "language": {"type": "string"},
-                        "model": {"type": "string"},
-                    },
-                }
-            }
+_REQUEST_BODY = form_body(
+    ["audio"],
+    {
+        "audio": {
+            "type": "string",
+            "format": "binary",
+            "description": "A file of at most UPLOAD_BYTES_MAX bytes",
         },
-    }
-}
+        "language": {"type": "string"},
+        "model": {"type": "string"},
+    },
+)
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"description": description, "model": ProblemAnswer}
     for status, description in {

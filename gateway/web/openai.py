@@ -17,7 +17,7 @@ from gateway.dialects.increments import Increments
 from gateway.server import Server
 from gateway.session import events as e
 from gateway.telemetry.metrics import UPLOADS
-from gateway.web.description import OPENAI
+from gateway.web.description import OPENAI, form_body
 from gateway.web.file_transcription import MODEL_NOT_FOUND, FileApi, Transcriber, Transcription
 from gateway.web.uploads import RefusedError
 
@@ -92,36 +92,23 @@ async def _events(transcription: Transcription) -> AsyncIterator[str]:
 
 _API: Final = FileApi("file", openai.parse, openai.Openai(), openai.encode, _events)
 
-_REQUEST_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file", "model"],
-                    "properties": {
-                        "file": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": f"A {TITLES} file of at most UPLOAD_BYTES_MAX bytes",
-                        },
-                        "model": {"type": "string"},
-                        "language": {"type": "string"},
-                        "prompt": {"type": "string"},
-                        "response_format": {"enum": list(openai.MEDIA_TYPES)},
-                        "temperature": {"type": "number"},
-                        "timestamp_granularities[]": {
-                            "type": "array",
-                            "items": {"enum": ["segment", "word"]},
-                        },
-                        "stream": {"type": "boolean"},
-                    },
-                }
-            }
+_REQUEST_BODY = form_body(
+    ["file", "model"],
+    {
+        "file": {
+            "type": "string",
+            "format": "binary",
+            "description": f"A {TITLES} file of at most UPLOAD_BYTES_MAX bytes",
         },
-    }
-}
+        "model": {"type": "string"},
+        "language": {"type": "string"},
+        "prompt": {"type": "string"},
+        "response_format": {"enum": list(openai.MEDIA_TYPES)},
+        "temperature": {"type": "number"},
+        "timestamp_granularities[]": {"type": "array", "items": {"enum": ["segment", "word"]}},
+        "stream": {"type": "boolean"},
+    },
+)
 _TEXTS: dict[str, Any] = {
     kind: {} for kind in sorted({*openai.MEDIA_TYPES.values(), "text/event-stream"})
 }
