@@ -32,7 +32,6 @@ from gateway.audio.formats import (
     repeats,
     sniff,
 )
-from gateway.audio.frames import is_synced
 from gateway.audio.timeline import AudioDecoded, DecoderFlushed, Notice
 from gateway.audio.wav import OtherCodecError, WavPcm, WavReader
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Failure
@@ -246,11 +245,26 @@ class AudioInput:
         try:
             if self._source is None:
                 return b"", None
-            return self._spend(await self._source.finish_all(self._samples_left)), None
+            return await self._finish_source(), None
         except AudioError as error:
             return error.pcm, Failure(code=error.code, message=str(error))
         finally:
             await self.close()
+
+    async def _finish_source(self, *, chunk_only: bool = False) -> bytes:
+        """Return the rest of the PCM of the current source, and of the files behind it.
+        ``chunk_only``: raw PCM may continue."""
+        assert self._source is not None
+        finish = self._source.finish_chunk if chunk_only else self._source.finish_all
+        pcm = self._spend(await finish(self._samples_left))
+        try:
+            while self._source.rest:
+                pcm += await self._feed_rest()
+                pcm += self._spend(await self._source.finish_all(self._samples_left))
+        except AudioError as error:
+            error.pcm = pcm + error.pcm
+            raise
+        return pcm
 
     async def _feed_source(
         self,
@@ -272,11 +286,11 @@ class AudioInput:
                 while self._source.rest:
                     pcm += await self._feed_rest()
                 if whole and not more:
-                    pcm += self._spend(await self._source.finish_chunk(self._samples_left))
+                    pcm += await self._finish_source(chunk_only=True)
                     if self._source.container is not None:
                         await self.close()
                 elif ends and self._source.container is not None and not self._source.ended:
-                    pcm += self._spend(await self._source.finish_all(self._samples_left))
+                    pcm += await self._finish_source()
         except AudioError as error:
             error.pcm = pcm + error.pcm
             self._ignores = not whole
@@ -315,8 +329,6 @@ class AudioInput:
         if (name := foreign(data)) is not None:
             raise AudioError("bad_audio", f"this is {name}, and not {TITLES}")
         why = f"this is not {TITLES}"
-        if is_synced(data):
-            return _EncodedSource(None, self._decoders, why), data
         judged = data[: self._judged_bytes]
         if self._raw_rate_hz is not None and raw_pcm.is_plausible(judged):
             self.took_raw = True
@@ -575,7 +587,8 @@ class _EncodedSource(_Source):
         return pcm
 
     async def finish(self, samples_left: int) -> bytes:
-        held, self._next.held = self._next.held, b""
+        held, rest = self._next.finish()
+        self.rest = self.rest or rest
         pcm = await self._decode(held, samples_left)
         self.ended = True
         if self._stream is None:

@@ -386,6 +386,8 @@ def _frames(container: Any, audio: list[Any], file: Any) -> Iterator[tuple[int, 
             packet = next(packets)
         except StopIteration:
             return
+        except IndexError as error:  # PyAV knows only the streams at the beginning.
+            raise RefusedError("a further track begins within the file") from error
         except (av.error.FFmpegError, NotImplementedError):
             if not heard or not _ends(container, file):
                 raise

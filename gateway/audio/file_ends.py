@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
@@ -23,7 +24,7 @@ from gateway.audio.file_units import (
     tag_bytes,
 )
 from gateway.audio.formats import (
-    FRAME_FIRST_BYTE,
+    FRAMED,
     SNIFF_BYTES_MAX,
     Container,
     repeats,
@@ -35,6 +36,8 @@ WHOLE_FILE_BYTES_MAX: Final = 2 << 20
 """Longer chunks are not looked at: all of a file's audio would be decoded at its end."""
 _FLAC_FRAME_BYTES_MAX: Final = 1 << 16
 """Distance of the last frame from the end in which it is looked for."""
+_FLAC_SYNC: Final = re.compile(rb"\xff[\xf8\xf9]")
+_FLAC_HEADER_BYTES_MAX: Final = 16
 _EBML_HEADER: Final = b"\x1a\x45\xdf\xa3"
 _EBML_SEGMENT: Final = b"\x18\x53\x80\x67"
 _ID3_V1_BYTES: Final = 128
@@ -115,7 +118,8 @@ def _is_whole_flac(data: bytes) -> bool:
     begin = data.rfind(b"\xff", earliest, len(data) - 6)
     while begin >= 0:
         if flac_frame(data[begin : begin + 20]) and _flac_end(data[begin:], block) == samples:
-            return _crc_16(data[begin:]) == 0
+            (*_, checksum) = _crcs_16(data[begin:])
+            return checksum == 0
         begin = data.rfind(b"\xff", earliest, begin)
     return False
 
@@ -138,12 +142,12 @@ def _flac_end(frame: bytes, block: int) -> int:
     return number * (1 if is_sample else block) + size
 
 
-def _crc_16(data: bytes) -> int:
-    """Of a frame with its checksum behind it: 0 if it fits."""
+def _crcs_16(data: bytes | bytearray) -> Iterator[int]:
+    """The checksum up to each byte: 0 behind a frame and its own checksum."""
     checksum = 0
     for byte in data:
         checksum = checksum << 8 & 0xFFFF ^ _CRC_16[checksum >> 8 ^ byte]
-    return checksum
+        yield checksum
 
 
 def _crc_16_of(byte: int) -> int:
@@ -156,21 +160,55 @@ def _crc_16_of(byte: int) -> int:
 _CRC_16: Final = tuple(map(_crc_16_of, range(256)))
 
 
-_BEGINNING: Final = re.compile(
-    rb"R(?:IFF|F64|IFX).{4}(?:WAVE|AVI )|FORM.{4}AIF[FC]|fLaC[\x00\x80]\x00\x00\x22"
-    rb"|OggS\x00\x02\x00{8}|\x1a\x45\xdf\xa3(?:[\x80-\xff]|\x01\x00{6}.)\x42\x86"
-    rb"|ID3[\x02-\x04]\x00[\x00-\xf0][\x00-\x7f]{4}[A-Z\x00]|\x00\x00[\x00\x01].ftyp[ -~]{4}"
-    rb"|#!AMR(?:-WB)?\n|caff\x00\x01\x00\x00desc|\.snd\x00\x00.{6}\x00\x00\x00."
-    rb"|FLV\x01[\x01\x04\x05]\x00\x00\x00\x09|wvpk.{4}[\x02-\x10]\x04|TTA1[\x01\x02]\x00"
-    rb"|MAC .\x0f|\.RMF\x00\x00\x00\x12|Creative Voice File\x1a|NIST_1A\n"
-    rb"|\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9|riff\x2e\x91\xcf\x11\xa5\xd6",
-    re.DOTALL,
-)
-"""Beginnings of the containers that messages name. They are longer than those of ``sniff``,
-because four bytes are found by chance anywhere in a long stream."""
+_BEGINNINGS: Final = {
+    0: re.compile(
+        rb"R(?:IFF|F64|IFX).{4}(?:WAVE|AVI )|BW64.{4}WAVE|FORM.{4}(?:AIF[FC]|8SVX|MAUD)"
+        rb"|fLaC[\x00\x80]\x00\x00\x22|OggS\x00\x02\x00{8}"
+        rb"|\x1a\x45\xdf\xa3(?:[\x80-\xff]|\x01\x00{6}.)\x42\x86"
+        rb"|ID3[\x02-\x04]\x00[\x00-\xf0][\x00-\x7f]{4}[A-Z\x00]|#!AMR(?:-WB)?\n"
+        rb"|caff\x00\x01\x00\x00desc|\.snd\x00\x00.{6}\x00\x00\x00."
+        rb"|FLV\x01[\x01\x04\x05]\x00\x00\x00\x09|wvpk.{4}[\x02-\x10]\x04|TTA1[\x01\x02]\x00"
+        rb"|MAC .\x0f|\.RMF\x00\x00\x00\x12|Creative Voice File\x1a|NIST_1A\n"
+        rb"|\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9|riff\x2e\x91\xcf\x11\xa5\xd6"
+        # IRCAM: the machine, the rate, few channels, and a known coding.
+        rb"|\x64\xa3[\x01-\x04]\x00.{3}[\x45-\x48][\x01-\x10]\x00{3}[\x01-\x22]\x00[\x00-\x04]\x00"
+        rb"| paf\x00{4}|fap \x00{4}|PVF1\n[1-9]|\.SoX.[\x00\x01]\x00\x00|XoS\.\x00\x00[\x00\x01]."
+        rb"|2BIT.{8}(?:\x00\x00|\xff\xff)\x00[\x08\x10]|STRM.{4}\x00\x01\x00\x10"
+        rb"|nut/multimedia con|\xb7\xd8\x00\x20\x37\x49\xda\x11|\x06\x0e\x2b\x34\x02\x05\x01\x01"
+        rb"|\x7f\xfe\x80\x01[\xfc-\xff]|\xfe\x7f\x01\x80.[\xfc-\xff]"
+        rb"|\x1f\xff\xe8\x00\x07[\xf0-\xff]|\xff\x1f\x00\xe8[\xf0-\xff]\x07",
+        re.DOTALL,
+    ),
+    2: re.compile(
+        rb"\xa3\x64(?<=\x00[\x01-\x04]..)[\x45-\x48].{3}\x00{3}[\x01-\x10]\x00[\x00-\x04]\x00"
+        rb"|\x01\xba(?<=\x00\x00..)(?:[\x44-\x7f].{8}\xf8|[\x21-\x2f].{7})\x00\x00\x01"
+        rb"|SMJPEG(?<=\x00\x0aSMJPEG)",
+        re.DOTALL,
+    ),
+    4: re.compile(
+        rb"ftyp(?<=\x00\x00[\x00\x01].ftyp)[ -~]{4}"
+        rb"|\x01\xbc\x00\x00(?<=\x00{4}.{4})..\x00{4}\xe1\xe2"
+        # Check bits, length and time of a unit precede the sync word of MLP and TrueHD.
+        rb"|\xf8\x72\x6f[\xba\xbb].{4}\xb7\x52",
+        re.DOTALL,
+    ),
+}
+"""Beginnings of files, without their first bytes, of which the key is the number: none begins with
+a zero, so that they are found fast. They are longer than those of ``sniff``, because four bytes are
+found by chance anywhere in a long stream."""
 _BEGINNING_BYTES_MAX: Final = 20
-_FRAME: Final = re.compile(rb"\xff[\xe2-\xe5\xf0-\xf5\xf8-\xfd]")
-"""The first two bytes of frames of MP3 and AAC."""
+_FRAMES: Final = (
+    re.compile(
+        rb"\xff(?:[\xe2-\xe5\xf2-\xf5\xfa-\xfd][%s]|[\xf0\xf1\xf8\xf9][%s])"
+        % (
+            b"".join(rb"\x%x0-\x%xb" % (bitrate, bitrate) for bitrate in range(1, 15)),
+            rb"\x01-\x33\x40-\x73\x80-\xb3\xc0-\xf3",
+        )
+    ),
+    re.compile(rb"\x0b\x77|\x56[\xe0-\xff].\x20\x00|G[\x40-\x5f].[\x10-\x3f]", re.DOTALL),
+)
+"""The first bytes of frames of MP3 and AAC, and of AC-3, LATM and MPEG-TS: those of quiet PCM have
+no rate."""
 CANDIDATES_MAX: Final = 256
 """Places in one piece of a file that are examined because they look like the beginning of another
 one. Real audio has a tenth of them; the bytes behind more of them belong to this file."""
@@ -179,11 +217,12 @@ _TAG_BYTES_MAX: Final = 1 << 20
 _UNIT_BYTES_MIN: Final = 16
 _WITHOUT_SYNC: Final = frozenset({"amr", "au", "aiff", "caf", "w64", "voc", "wav"})
 """Their decoders take all bytes for audio. Others find the next intact unit."""
-_OF_FRAMES: Final = frozenset({"mp3", "aac"})
+_WITH_TAGS: Final = frozenset({"mp3", "aac"})
 _WITHOUT_FRAMES: Final = frozenset(
-    {"flac", "au", "aiff", "caf", "w64", "voc", "nistsphere", "ircam", "epaf", "pvf", "sox", "avr"}
-)
-"""Others may hold the frames of MP3 or AAC, with which a file without a tag begins."""
+    {"flac", "au", "aiff", "caf", "w64", "voc", "nistsphere", "ircam", "epaf", "pvf", "sox", "avr",
+     "iff", "ast", "dts", "mlp", "truehd", "wv", "tta", "ape"}
+)  # fmt: skip
+"""Others may hold the frames of MP3, say, with which a file without a tag begins."""
 
 
 class NextFile:
@@ -198,6 +237,9 @@ class NextFile:
         self._read: UnitReader | None = None
         """None: search."""
         self._begun = False
+        self._is_last = False
+        """No bytes follow those that are here."""
+        self._tail = _FlacTail() if container == "flac" else None
         self._at_start = True
         """The bytes fed next begin this file, and no other one."""
         self._left = 0
@@ -209,8 +251,7 @@ class NextFile:
         """Nothing but tags was found, which may precede any file."""
         self._lost_at: int | None = None
         """Where in the bytes fed now the units end, and no file begins."""
-        self.unknown_bytes = 0
-        """Bytes other than zero behind that place, which may not be decoded."""
+        self._unknown_bytes = 0
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """Take the next bytes. Returns those of this file, and those of the next."""
@@ -231,11 +272,28 @@ class NextFile:
         self._at_start = self._at_start and not own
         if self._lost_at is not None:
             unknown = own[self._lost_at :]
-            self.unknown_bytes += len(unknown) - unknown.count(0)
+            self._unknown_bytes += len(unknown) - unknown.count(0)
             if self._container in _WITHOUT_SYNC:
                 own = own[: self._lost_at]
             self._lost_at = 0
+        if self._tail is not None:
+            self._tail.feed(own)
         return own, rest
+
+    def finish(self) -> tuple[bytes, bytes]:
+        """No more bytes follow: return the rest of this file, and the next file in it."""
+        self._is_last = True
+        own, rest = self.feed(b"")
+        self._is_last = False  # A page of Ogg may follow nevertheless.
+        held, self.held = self.held, b""
+        if self._tail is not None:
+            self._tail.feed(held)
+        return own + held, rest
+
+    @property
+    def unknown_bytes(self) -> int:
+        """Bytes other than zero that are no part of the file, and may not be decoded."""
+        return self._unknown_bytes + (0 if self._tail is None else self._tail.unknown_bytes())
 
     def _walk(self, data: bytes) -> int:
         """Return where another file begins in ``data``, or its length."""
@@ -249,7 +307,8 @@ class NextFile:
             if len(data) - place < _UNIT_BYTES_MIN:
                 raise _HoldError(place)
             # Frames have no signature, so that this file's own come first.
-            is_frame = self._container in _OF_FRAMES and data.startswith(FRAME_FIRST_BYTE, place)
+            known = FRAMED.get(data[place : place + 1], ())
+            is_frame = any(container == self._container for container, *_ in known)
             unit = self._unit(data, place) if is_frame else None
             if unit is None and self._has_audio and self._begins_file(data, place):
                 return place
@@ -274,32 +333,88 @@ class NextFile:
         length = 0 if unit else tag_bytes(data, place)
         self.only_tags = self.only_tags and unit is None
         # A file with a tag before it is taken for MP3.
-        return Unit(length, has_audio=self._container in _OF_FRAMES) if length else unit
+        return Unit(length, has_audio=self._container in _WITH_TAGS) if length else unit
 
     def _search(self, data: bytes, place: int) -> int:
-        patterns = (_BEGINNING, _FRAME) if self._container in _WITHOUT_FRAMES else (_BEGINNING,)
-        for pattern in patterns:
-            for found in islice(pattern.finditer(data, place), CANDIDATES_MAX):
-                if self._begins_file(data, found.start()):
-                    return found.start()
-        raise _HoldError(max(place, len(data) - _BEGINNING_BYTES_MAX + 1))
+        patterns = [*_BEGINNINGS.items()]
+        if self._container in _WITHOUT_FRAMES:
+            patterns += [(0, frame) for frame in _FRAMES]
+        first, is_known = len(data), False
+        for before, pattern in patterns:
+            for found in islice(pattern.finditer(data, place + before), CANDIDATES_MAX):
+                begins = found.start() - before
+                if begins >= first:
+                    break
+                try:
+                    begins_file = self._begins_file(data, begins)
+                except _HoldError:
+                    first, is_known = begins, False
+                    break
+                if begins_file:
+                    first, is_known = begins, True
+                    break
+        if not is_known and not self._is_last:
+            raise _HoldError(min(first, max(place, len(data) - _BEGINNING_BYTES_MAX + 1)))
+        return first
 
     def _begins_file(self, data: bytes, place: int) -> bool:
         head = data[place : place + SNIFF_BYTES_MAX]
         found = sniff(head)
-        if found == "undecided":
+        if found == "undecided" and not self._is_last:
             raise _HoldError(place)
-        if found is None or (found == self._container and repeats(found, head)):
+        if (
+            found is None
+            or found == "undecided"
+            or (found == self._container and repeats(found, head))
+        ):
             return False
         if not head.startswith(b"ID3"):
             return True
-        if self._container in _OF_FRAMES:  # Live streams have tags between their frames.
+        if self._container in _WITH_TAGS:  # Live streams have tags between their frames.
             return False
         length = tag_bytes(data, place)
         behind = data[place + length : place + length + SNIFF_BYTES_MAX]
-        if length <= _TAG_BYTES_MAX and len(behind) < _UNIT_BYTES_MIN:
+        if length <= _TAG_BYTES_MAX and len(behind) < _UNIT_BYTES_MIN and not self._is_last:
             raise _HoldError(place)
         return length > _TAG_BYTES_MAX or sniff(behind) is not None
+
+
+class _FlacTail:
+    """Finds the bytes behind the last frame of FLAC. Frames declare no length, and for the decoder
+    all bytes up to the next frame are a part of one."""
+
+    def __init__(self) -> None:
+        self._frame = bytearray()
+        """The last frame, and the bytes behind it."""
+        self._begun = False
+        self._further_bytes = 0
+
+    def feed(self, data: bytes) -> None:
+        searched = max(int(self._begun), len(self._frame) - _FLAC_HEADER_BYTES_MAX)
+        self._frame += data
+        begins = 0
+        for found in _FLAC_SYNC.finditer(self._frame, searched):
+            place = found.start()
+            if flac_frame(bytes(self._frame[place : place + _FLAC_HEADER_BYTES_MAX])):
+                begins, self._begun = place, True
+                self._further_bytes = 0
+        del self._frame[:begins]
+        further = self._frame[_FLAC_FRAME_BYTES_MAX:]
+        self._further_bytes += len(further) - further.count(0)
+        del self._frame[_FLAC_FRAME_BYTES_MAX:]
+
+    def unknown_bytes(self) -> int:
+        """Count the bytes other than zero behind the frame, which ends with its checksum. Tags are
+        no unknown bytes."""
+        if not self._begun:
+            return 0
+        ends = [place for place, left in enumerate(_crcs_16(self._frame), 1) if not left]
+        if not ends:  # The file is cut.
+            return self._further_bytes
+        if ends[-1] == len(self._frame):
+            return self._further_bytes
+        behind = bytes(self._frame[ends[0] :])
+        return 0 if tag_bytes(behind, 0) else len(behind) - behind.count(0) + self._further_bytes
 
 
 class _HoldError(Exception):

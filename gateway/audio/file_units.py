@@ -11,8 +11,7 @@ import struct
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from gateway.audio.formats import Container
-from gateway.audio.frames import TS_PACKET_BYTES, TS_SYNC, aac_frame, mp3_frame
+from gateway.audio.formats import FRAME_HEADER_BYTES, FRAMED, Container, FrameParser
 
 
 class Unit(NamedTuple):
@@ -33,8 +32,8 @@ HEAD_BYTES: Final = 32
 
 
 def _chunks(
-    name: bytes, length: str, audio: bytes, *, header: bytes = b"", counts_head: bool = False,
-    align: int = 1,
+    name: bytes, length: str, audio: bytes | tuple[bytes, ...], *, header: bytes = b"",
+    counts_head: bool = False, align: int = 1,
 ) -> UnitReader:  # fmt: skip
     """Reader of chunks that begin with a name, which matches ``name``, and a length. ``header``
     matches the beginning of the file before the first chunk. ``counts_head``: the length is that
@@ -114,6 +113,20 @@ def _rm_packet(data: bytes, offset: int) -> Unit | None:
 _RM_CHUNKS: Final = frozenset({b".RMF", b"PROP", b"CONT", b"MDPR", b"DATA", b"INDX"})
 
 
+def _mpeg_packet(data: bytes, offset: int) -> Unit | None:
+    """Of a program stream (ISO 13818-1, 11172-1): a pack's header, the end code, or a packet."""
+    if not data.startswith(b"\0\0\1", offset):
+        return None
+    name = data[offset + 3]
+    if name == 0xBA:
+        is_new = data[offset + 4] & 0xC0 == 0x40
+        return Unit(14 + (data[offset + 13] & 7) if is_new else 12, has_audio=False)
+    if name == 0xB9:
+        return Unit(4, has_audio=False)
+    length = int.from_bytes(data[offset + 4 : offset + 6], "big")
+    return Unit(6 + length, name == 0xBD or 0xC0 <= name < 0xE0) if name > 0xBA else None
+
+
 def _tta_file(data: bytes, offset: int) -> Unit | None:
     magic, _, _, _, rate_hz, samples = struct.unpack_from("<4s3H2I", data, offset)
     if magic != b"TTA1" or not rate_hz:
@@ -153,14 +166,12 @@ def tag_bytes(data: bytes, offset: int) -> int:
     return 128 if data.startswith(b"TAG", offset) else 0
 
 
-def _mp3_frame(data: bytes, offset: int) -> Unit | None:
-    frame = mp3_frame(data[offset : offset + 4])
-    return None if frame is None else Unit(frame[1])
+def _framed(parse: FrameParser) -> UnitReader:
+    def read(data: bytes, offset: int) -> Unit | None:
+        frame = parse(data[offset : offset + FRAME_HEADER_BYTES])
+        return None if frame is None else Unit(frame[1])
 
-
-def _aac_frame(data: bytes, offset: int) -> Unit | None:
-    frame = aac_frame(data[offset : offset + 7])
-    return None if frame is None else Unit(frame[1])
+    return read
 
 
 def _amr_frame(sizes: tuple[int, ...]) -> UnitReader:
@@ -178,10 +189,6 @@ def _amr_frame(sizes: tuple[int, ...]) -> UnitReader:
 _AMR_FRAME: Final = _amr_frame((13, 14, 16, 18, 20, 21, 27, 32, 6, 0, 0, 0, 0, 0, 0, 1))
 _AMR_WB_FRAME: Final = _amr_frame((18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 0, 0, 0, 0, 1, 1))
 """Frames have one byte more than RFC 4867 has bits for their type."""
-
-
-def _ts_packet(data: bytes, offset: int) -> Unit | None:
-    return Unit(TS_PACKET_BYTES) if data.startswith(TS_SYNC, offset) else None
 
 
 def _ogg_page(data: bytes, offset: int) -> Unit | None:
@@ -245,11 +252,14 @@ READERS: Final[dict[Container, UnitReader]] = {
     "flac": _flac_metadata,
     "tta": _tta_file,
     "ape": _ape_file,
-    "mp3": _mp3_frame,
-    "aac": _aac_frame,
+    "mpeg": _mpeg_packet,
+    "iff": _chunks(
+        _FOUR_LETTERS, ">I", (b"BODY", b"MDAT"), header=rb"FORM.{4}(?:8SVX|MAUD)", align=2
+    ),
     "amr": _AMR_FRAME,
     "ogg": _ogg_page,
     "matroska": _ebml_element,
+    **{container: _framed(parse) for known in FRAMED.values() for container, parse, _ in known},
 }
 
 
@@ -257,5 +267,5 @@ def reader(container: Container | None, data: bytes) -> UnitReader | None:
     """The reader of the units of a file that begins with ``data``; None: they cannot be read.
     ``container`` None: it is unknown."""
     if container is None:
-        return _ts_packet if data.startswith(TS_SYNC) else None
+        return None
     return _AMR_WB_FRAME if data.startswith(_AMR_HEADERS[1]) else READERS.get(container)

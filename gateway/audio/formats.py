@@ -2,16 +2,25 @@
 
 What the decoder accepts, error messages, the REST description and the web page follow from
 ``FORMATS``. A new container is a line there, a name in ``Container``, and its name in
-docs/protocol.md. MP3 without tags and AAC have no signature: ``sniff`` knows them by their frames.
+docs/protocol.md. MP3 without tags, AAC, AC-3 and MPEG-TS have no signature: ``sniff`` knows them by
+their frames.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from gateway.audio.frames import aac_frame, flac_frame, mp3_frame
+from gateway.audio.frames import (
+    aac_frame,
+    ac3_frame,
+    flac_frame,
+    loas_frame,
+    mp3_frame,
+    ts_packet,
+)
 
 Container = Literal[
     "wav",
@@ -51,6 +60,9 @@ Container = Literal[
     "mxf",
     "ast",
     "smjpeg",
+    "ac3",
+    "loas",
+    "mpegts",
 ]
 """The name of a demuxer of libavformat."""
 Signature = tuple[tuple[int, bytes], ...]
@@ -275,9 +287,14 @@ FORMATS: Final = (
     _rare("truehd", "TrueHD", ".thd", ((4, b"\xf8\x72\x6f\xba"),), repeats=True),
     _rare("nut", "NUT", ".nut", ((0, b"nut/multimedia container\0"),)),
     _rare("mpeg", "MPEG", ".mpg", ((0, b"\0\0\1\xba"),), probe_bytes=1 << 18, repeats=True),
-    _rare("mxf", "MXF", ".mxf", ((0, bytes.fromhex("060e2b34020501010d010201")),)),
+    # Further partitions of a file differ in the last of these bytes.
+    _rare("mxf", "MXF", ".mxf", ((0, bytes.fromhex("060e2b34020501010d0102010102")),)),
     _rare("ast", "AST", ".ast", ((0, b"STRM"), (8, b"\0\1\0\x10"))),
     _rare("smjpeg", "SMJPEG", ".mjpg", ((0, b"\0\x0aSMJPEG"),)),
+    # Known by their frames.
+    _rare("ac3", "AC-3", ".ac3", repeats=True),
+    _rare("loas", "LATM", ".latm", repeats=True),
+    _rare("mpegts", "MPEG-TS", ".ts", probe_bytes=1 << 18, repeats=True),
 )
 TITLED: Final = [known.title for known in FORMATS if not known.rare]
 TITLES: Final = " or ".join([", ".join(TITLED[:-1]), TITLED[-1]])
@@ -339,12 +356,11 @@ def sniff(data: bytes) -> Container | Literal["undecided"] | None:
             if len(data) >= max(offset + len(value) for offset, value in signature):
                 return container
             undecided = True
-    if data[:1] == FRAME_FIRST_BYTE:
-        for container, parse in _FRAMED:
-            verdict = _sniff_frames(data, parse)
-            if verdict == "yes":
-                return container
-            undecided = undecided or verdict == "undecided"
+    for container, parse, needed in FRAMED.get(data[:1], ()):
+        verdict = _sniff_frames(data, parse, needed)
+        if verdict == "yes":
+            return container
+        undecided = undecided or verdict == "undecided"
     return "undecided" if undecided and data else None
 
 
@@ -370,25 +386,37 @@ def repeats(container: Container, data: bytes) -> bool:
 FRAMES_NEEDED: Final = 3
 """Raw PCM looks like one frame header by chance; like three at the right distances in one of 2**40
 chunks."""
+_TS_PACKETS_NEEDED: Final = 5
+"""Their headers have fewer bits that are fixed."""
 FRAME_HEADER_BYTES: Final = 7
-"""Length of AAC's frame headers; MP3's have four bytes."""
-FRAME_FIRST_BYTE: Final = b"\xff"
-FRAME_BYTES_MAX: Final = 8_191
-"""Longest AAC frame; MP3's are shorter."""
+"""Length of AAC's frame headers, the longest."""
+FRAME_BYTES_MAX: Final = 8_194
+"""Longest frame, of LOAS."""
 SNIFF_BYTES_MAX: Final = FRAMES_NEEDED * FRAME_BYTES_MAX
 """``sniff`` decides about this many bytes in any case."""
 FrameParser = Callable[[bytes], tuple[object, int] | None]
-_FRAMED: Final[tuple[tuple[Container, FrameParser], ...]] = (("mp3", mp3_frame), ("aac", aac_frame))
+FRAMED: Final[dict[bytes, tuple[tuple[Container, FrameParser, int], ...]]] = {
+    b"\xff": (("mp3", mp3_frame, FRAMES_NEEDED), ("aac", aac_frame, FRAMES_NEEDED)),
+    b"\x0b": (("ac3", ac3_frame, FRAMES_NEEDED),),
+    b"\x56": (("loas", loas_frame, FRAMES_NEEDED),),
+    b"\x47": (("mpegts", ts_packet, _TS_PACKETS_NEEDED),),
+}
+"""By the first byte of their frames."""
+_FRAME_FIRST_BYTE: Final = re.compile(rb"[\xff\x0b\x56\x47]")
 
 
-def _sniff_frames(data: bytes, parse: FrameParser) -> Literal["yes", "no", "undecided"]:
+def _sniff_frames(
+    data: bytes, parse: FrameParser, needed: int
+) -> Literal["yes", "no", "undecided"]:
+    if len(data) >= 8 and data[2:8] == data[:6]:  # A constant.
+        return "no"
     offset = 0
     shared = None
-    for _ in range(FRAMES_NEEDED):
+    for _ in range(needed):
         header = data[offset : offset + FRAME_HEADER_BYTES]
         if len(header) < FRAME_HEADER_BYTES:
             # All beginnings of a header are plausible.
-            return "undecided" if header[:1] in (b"", FRAME_FIRST_BYTE) else "no"
+            return "undecided" if header[:1] in (b"", data[:1]) else "no"
         frame = parse(header)
         if frame is None or shared not in (None, frame[0]):
             return "no"
@@ -400,14 +428,14 @@ def _sniff_frames(data: bytes, parse: FrameParser) -> Literal["yes", "no", "unde
 def find_frames(data: bytes) -> tuple[Container, int] | None:
     """Find where a stream of frames begins in ``data``, which begins within a frame: a live stream
     that is joined late. Returns its container and offset."""
-    offset = data.find(b"\xff")
-    while 0 <= offset < SNIFF_BYTES_MAX:
-        for container, parse in _FRAMED:
-            if _sniff_frames(data[offset:], parse) == "yes":
+    for found in _FRAME_FIRST_BYTE.finditer(data, 0, SNIFF_BYTES_MAX):
+        offset = found.start()
+        stream = data[offset : offset + SNIFF_BYTES_MAX]
+        for container, parse, needed in FRAMED[found.group()]:
+            if _sniff_frames(stream, parse, needed) == "yes":
                 return container, offset
-        if flac_frame(data[offset:]):
+        if flac_frame(stream):
             return "flac", offset
-        offset = data.find(b"\xff", offset + 1)
     return None
 
 

@@ -1,5 +1,5 @@
-"""Core: frame headers of formats that need no container: MP3, AAC in ADTS, FLAC; and the sync
-words of others.
+"""Core: frame headers of formats that need no container: MP3, AAC in ADTS and LOAS, AC-3, FLAC, and
+packets of MPEG-TS.
 
 A parser of frames returns what all frames of a stream share, and the frame's length in bytes; None
 if the bytes are no frame header.
@@ -22,10 +22,11 @@ _RATES_HZ: Final = {
 }
 _AAC_RATES: Final = 13
 _ADTS_HEADER_BYTES: Final = 7
-TS_PACKET_BYTES: Final = 188
-TS_SYNC: Final = b"G"
-_TS_BEGINNINGS: Final = (b"G\x40\x00", b"G\x40\x11")
-"""Of files: their first packet is a table."""
+_AC3_KBPS: Final = (*_BITRATES_KBPS[1], 384, 448, 512, 576, 640)
+"""Each has two codes."""
+_AC3_RATES_HZ: Final = (48_000, 44_100, 32_000)
+_AC3_SAMPLES: Final = 1_536
+_TS_PACKET_BYTES: Final = 188
 
 
 def mp3_frame(header: bytes) -> tuple[tuple[int, int, int], int] | None:
@@ -58,6 +59,33 @@ def aac_frame(header: bytes) -> tuple[tuple[int, ...], int] | None:
     return (header[1], header[2] & 0xFD, header[3] & 0xC0), length
 
 
+def ac3_frame(header: bytes) -> tuple[tuple[int, ...], int] | None:
+    """AC-3 and E-AC-3 (ETSI TS 102 366). Frames of a stream have the same version and rate."""
+    if len(header) < 6 or not header.startswith(b"\x0b\x77"):
+        return None
+    rate, version = header[4] >> 6, header[5] >> 3
+    if 10 < version <= 16:
+        return (version,), 2 * (1 + ((header[2] & 7) << 8 | header[3]))
+    code = header[4] & 63
+    if version > 10 or rate == 3 or code >= 2 * len(_AC3_KBPS):
+        return None
+    words = _AC3_KBPS[code >> 1] * 1000 * _AC3_SAMPLES // _AC3_RATES_HZ[rate] // 16
+    return (version, rate), 2 * (words + (code & 1 if rate == 1 else 0))
+
+
+def loas_frame(header: bytes) -> tuple[tuple[()], int] | None:
+    """AAC in LATM and LOAS (ISO 14496-3)."""
+    if len(header) < 3 or header[0] != 0x56 or header[1] & 0xE0 != 0xE0:
+        return None
+    return (), 3 + ((header[1] & 0x1F) << 8 | header[2])
+
+
+def ts_packet(header: bytes) -> tuple[tuple[()], int] | None:
+    """MPEG-TS (ISO 13818-1): a packet without an error, which has a payload or other fields."""
+    is_packet = len(header) > 3 and header[0] == 0x47 and not header[1] & 0x80 and header[3] & 0x30
+    return ((), _TS_PACKET_BYTES) if is_packet else None
+
+
 def flac_frame(data: bytes) -> bool:
     """Whether ``data`` begins with a frame header of FLAC (RFC 9639), by its checksum."""
     if len(data) < 6 or data[0] != 0xFF or data[1] & 0xFE != 0xF8:
@@ -71,19 +99,6 @@ def flac_frame(data: bytes) -> bool:
     length += {6: 1, 7: 2}.get(data[2] >> 4, 0)
     length += {12: 1, 13: 2, 14: 2}.get(data[2] & 15, 0)
     return len(data) > length and _crc_8(data[:length]) == data[length]
-
-
-def is_synced(data: bytes) -> bool:
-    """Whether ``data`` begins with frames of AC-3, packets of MPEG-TS or AAC in LOAS, each with its
-    sync word."""
-    if data.startswith(b"\x0b\x77"):
-        length = data.find(b"\x0b\x77", 2)
-        return length > 0 and data.startswith(b"\x0b\x77", 2 * length)
-    if data.startswith(b"\x56") and len(data) > 3:
-        length = 3 + (int.from_bytes(data[1:3], "big") & 0x1FFF)
-        return data[1] >= 0xE0 and data[length : length + 1] == b"\x56"
-    syncs = data[: 2 * TS_PACKET_BYTES + 1 : TS_PACKET_BYTES]
-    return data.startswith(_TS_BEGINNINGS) and syncs == 3 * TS_SYNC
 
 
 def _crc_8(data: bytes) -> int:

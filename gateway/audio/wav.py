@@ -184,7 +184,9 @@ class WavReader:
         if is_beyond and len(self._buffer) >= 12 and self._read_beyond():
             self._read_data(pcm)
         if self.format is not None:
-            self._endless += self._next.held
+            own, rest = self._next.finish()
+            self._endless += own
+            self.rest = self.rest or rest
             whole = len(self._endless) - len(self._endless) % self.format.frame_bytes
             pcm += self._to_mono(bytes(self._endless[:whole]))
         return bytes(pcm) + self._flush()
@@ -277,7 +279,7 @@ class WavReader:
             length = int.from_bytes(head[4:8], self._order)
             del self._buffer[:8]
             self._skip_bytes = length + (length & 1)
-        elif len(self._buffer) >= self._judged_bytes:
+        elif len(self._buffer) >= self._judged_bytes and sniff(bytes(self._buffer)) != "undecided":
             self._read_beyond()
         else:
             return False
@@ -292,7 +294,7 @@ class WavReader:
         """Judge data beyond the declared length. Returns whether it is audio."""
         assert self.format is not None
         data = bytes(self._buffer[: self._judged_bytes])
-        if sniff(data) not in (None, "undecided"):
+        if sniff(bytes(self._buffer)) not in (None, "undecided"):
             self._end_with(self._buffer)
             return False
         whole = data[: len(data) // self.format.frame_bytes * self.format.frame_bytes]

@@ -546,14 +546,12 @@ NAMED = {
     name: encode(SPEECH[:9_600], name, 16_000, 1)
     for name in ("wav", "webm", "mkv", "ogg", "flac", "mp3", "m4a", "fragmented mp4", "mov", "aac",
                  "amr", "aiff", "caf", "wma", "au", "wav ima", "avi", "flv", "wv", "tta", "w64",
-                 "voc", "rm", "mp2", "ac3", "mpegts", "latm")
+                 "voc", "rm", "mp2", "ac3", "mpegts", "latm", "ircam", "sox", "wav a-law")
 }  # fmt: skip
-UNNAMED = ("ac3", "mpegts", "latm")
-"""Without a signature, and unknown to ``sniff``."""
 PAIRS = {
-    *itertools.product(NAMED, ("wav", "m4a", "mp3", "aac")),
-    *itertools.product(("flac", "ogg"), NAMED.keys() - UNNAMED),
-} - {("ac3", "aac"), ("latm", "aac")}
+    *itertools.product(NAMED, ("wav", "m4a", "mp3", "aac", "ac3")),
+    *itertools.product(("flac", "ogg", "wav a-law", "sox"), NAMED),
+} - {(name, name) for name in ("ac3", "mpegts", "latm")}
 
 
 @pytest.mark.parametrize("size", [333, 1 << 20])
@@ -595,7 +593,7 @@ async def test_any_file_may_follow_a_tag(pool: DecoderPool, name: str) -> None:
         assert not errors and len(pcm) >= 19_200
 
 
-@pytest.mark.parametrize("name", ["amr", "ogg", "webm", "m4a", "au"])
+@pytest.mark.parametrize("name", ["amr", "ogg", "webm", "m4a", "au", "flac"])
 async def test_noise_behind_a_file_is_named(pool: DecoderPool, name: str) -> None:
     data = NAMED[name] + np.random.default_rng(1).bytes(40_000)
     for size in (333, 1 << 20):
@@ -650,6 +648,15 @@ async def test_padding_and_tags_behind_the_last_frame_are_no_fault(
     for size in (640, 1 << 20):
         pcm, errors = await heard(pool, sliced(data, [size]))
         assert not errors and likeness(pcm) > 0.9
+
+
+async def test_a_track_that_begins_within_a_file_is_named(pool: DecoderPool) -> None:
+    """A transport stream whose tables change, say because another one follows it."""
+    data = encode_tracks([SPEECH[None]], "mpegts", 16_000)
+    data += encode_tracks([SPEECH[None]] * 2, "mpegts", 16_000)
+    pcm, (error,) = await heard(pool, [data])
+    assert str(error) == "a further track begins within the file"
+    assert len(pcm) >= 2 * len(SPEECH)
 
 
 async def test_a_terminator_at_the_end_of_voc_is_no_fault(pool: DecoderPool) -> None:

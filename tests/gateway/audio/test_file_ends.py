@@ -87,6 +87,40 @@ def test_without_another_file_nothing_is_lost(name: str) -> None:
         assert not any(rest for _, rest in found)
 
 
+@pytest.mark.parametrize("live", [False, True])
+def test_bytes_behind_the_last_frame_of_flac_are_unknown(live: bool) -> None:
+    data = encode(TONE, "flac", 16_000, 1, live=live)
+    noise = np.random.default_rng(1).bytes(100_000)
+    for behind, unknown_bytes in ((b"", 0), (bytes(9_000), 0), (b"TAG" + noise[:125], 0),
+                                  (b"APETAGEX" + noise[:9_000], 0), (noise[:3_000], 3_000),
+                                  (noise, 100_000)):  # fmt: skip
+        for size in (100, 4_000, 1 << 20):
+            ends = NextFile("flac")
+            whole = data + behind
+            for begin in range(0, len(whole), size):
+                _, rest = ends.feed(whole[begin : begin + size])
+                assert not rest
+            ends.finish()
+            # Zeros are not counted.
+            assert 0.98 * unknown_bytes <= ends.unknown_bytes <= unknown_bytes
+    cut = NextFile("flac")
+    cut.feed(data[:-2_000])
+    cut.finish()
+    assert cut.unknown_bytes <= 2_000
+
+
+def test_a_short_file_behind_bytes_that_resemble_a_frame_is_found_at_the_end() -> None:
+    """The header of AAC declares more bytes than follow, so that only the end shows what it is."""
+    first = encode(TONE, "flac", 16_000, 1) + bytes.fromhex("fff14c43ffffe0")
+    second = encode(TONE[:4_000], "ac3", 16_000, 1)
+    ends = NextFile("flac")
+    own, rest = ends.feed(first + second)
+    assert not rest
+    last, rest = ends.finish()
+    assert own + last == first
+    assert rest == second
+
+
 W64 = bytes.fromhex("726966662e91cf11a5d628db04c10000") + bytes(8) + b"wave" + bytes(12)
 LENGTHLESS = {
     "w64": W64.replace(b"wave", b"wav?"),

@@ -18,7 +18,8 @@ from tools.lab.encoded_audio import encode
 
 TONE = (8_000 * np.sin(np.arange(48_000) * 0.1)).astype(np.int16)
 FILES = ["ogg", "mp3", "aac", "amr", "webm", "mkv", "m4a", "fragmented mp4", "mov", "aiff", "au",
-         "caf", "wma", "wav ima", "avi", "flv", "wv", "tta", "w64", "voc", "rm"]  # fmt: skip
+         "caf", "wma", "wav ima", "avi", "flv", "wv", "tta", "w64", "voc", "rm", "ac3", "latm",
+         "mpegts"]  # fmt: skip
 
 
 def reader_of(data: bytes) -> UnitReader:
@@ -71,11 +72,3 @@ def test_the_length_of_some_units_needs_more_than_their_first_bytes(name: str) -
 def test_noise_is_no_unit(name: str) -> None:
     data = encode(TONE, name, 16_000, 1)
     assert reader_of(data)(b"\xc1\x83" * 300, 0) is None
-
-
-def test_the_tables_of_a_transport_stream_identify_its_packets() -> None:
-    data = encode(TONE, "mpegts", 16_000, 1)
-    read = reader(None, data)
-    assert read is not None
-    assert all(read(data, place) == (188, True) for place in range(0, len(data), 188))
-    assert reader(None, bytes(100)) is None

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gateway.audio.formats import (
     FORMATS,
     FRAME_HEADER_BYTES,
+    FRAMED,
     SNIFF_BYTES_MAX,
     TITLES,
     Container,
@@ -36,6 +37,8 @@ FILES = {
         for name in ("ogg", "flac", "mp3", "aac", "aiff", "caf", "au", "avi", "flv", "wv", "tta")
     },
     **{name: encode(TONE, name, 16_000, 1) for name in ("w64", "rm", "voc", "ircam", "sox")},
+    **{name: encode(TONE, name, 16_000, 1) for name in ("ac3", "mpegts")},
+    "loas": encode(TONE, "latm", 16_000, 1),
     "wtv": bytes.fromhex("b7d800203749da11a64e0007e95ead8d") + bytes(100),
     "iff": b"FORM\0\0\x10\x008SVXVHDR" + bytes(100),
     "epaf": b" paf" + bytes(100),
@@ -51,6 +54,7 @@ FILES = {
     "ast": b"STRM\0\1\x47\0\0\1\0\x10" + bytes(100),
     "smjpeg": b"\0\x0aSMJPEG" + bytes(100),
 }
+FRAMES = {"aac", "ac3", "loas", "mpegts"}  # They have no signature.
 SHORTEST = 26  # Longer than every signature.
 
 
@@ -77,10 +81,10 @@ def test_every_container_is_in_the_list_once() -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_files_are_known_by_their_first_bytes(name: str) -> None:
     assert sniff(FILES[name]) == name
-    assert name == "aac" or sniff(FILES[name][:SHORTEST]) == name
+    assert name in FRAMES or sniff(FILES[name][:SHORTEST]) == name
 
 
-@pytest.mark.parametrize("name", sorted(set(FILES) - {"aac"}))
+@pytest.mark.parametrize("name", sorted(FILES.keys() - FRAMES))
 def test_too_few_bytes_are_undecided(name: str) -> None:
     shortest = next(n for n in range(1, SHORTEST) if sniff(FILES[name][:n]) == name)
     for length in range(1, shortest):
@@ -120,6 +124,26 @@ def test_nothing_stays_undecided_for_long(data: bytes) -> None:
     assert sniff(data) in {None, "undecided", *FILES}
 
 
+@pytest.mark.parametrize(("name", "needed"), [("ac3", 3), ("latm", 3), ("mpegts", 5)])
+def test_formats_without_signature_are_known_by_frames(name: str, needed: int) -> None:
+    data = encode(TONE, name, 16_000, 1)
+    container = sniff(data)
+    assert container in FRAMES
+    parse = FRAMED[data[:1]][0][1]
+    offset = 0
+    for _ in range(needed - 1):
+        frame = parse(data[offset : offset + FRAME_HEADER_BYTES])
+        assert frame is not None
+        offset += frame[1]
+    assert sniff(data[: offset + FRAME_HEADER_BYTES]) == container
+    assert sniff(data[: offset + FRAME_HEADER_BYTES - 1]) == "undecided"
+    assert sniff(data[:offset] + bytes(len(data))) is None
+
+
+def test_a_further_partition_of_mxf_begins_no_file() -> None:
+    assert sniff(bytes.fromhex("060e2b34020501010d010201010304") + bytes(100)) is None
+
+
 def test_raw_pcm_does_not_look_like_mp3() -> None:
     rng = np.random.default_rng(4)
     for _ in range(300):
@@ -129,7 +153,7 @@ def test_raw_pcm_does_not_look_like_mp3() -> None:
         pcm[0] = rng.choice(np.frombuffer(b"\xff\xfb\xff\xf3\xff\xfa\xff\xf2", "<i2"))
         assert sniff(pcm.tobytes()) is None
     for constant in range(-32768, 32767, 7):
-        assert sniff(np.full(3_000, constant, "<i2").tobytes()) is None
+        assert sniff(np.full(SNIFF_BYTES_MAX // 2 + 1, constant, "<i2").tobytes()) is None
 
 
 @pytest.mark.parametrize("size", [1, 7, 640, 10**9])

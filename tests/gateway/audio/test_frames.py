@@ -5,8 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gateway.audio.formats import find_frames
-from gateway.audio.frames import aac_frame, flac_frame, mp3_frame
+from gateway.audio.formats import FrameParser, find_frames
+from gateway.audio.frames import (
+    aac_frame,
+    ac3_frame,
+    flac_frame,
+    loas_frame,
+    mp3_frame,
+    ts_packet,
+)
 from tools.lab.encoded_audio import encode
 
 TONE = (8_000 * np.sin(np.arange(48_000) * 0.1)).astype(np.int16)
@@ -39,6 +46,42 @@ def test_frames_of_layers_two_and_three_follow_each_other(name: str, rate_hz: in
     assert len(shared) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "rate_hz", "parse"),
+    [("latm", 16_000, loas_frame), ("latm", 48_000, loas_frame), ("ac3", 48_000, ac3_frame),
+     ("mpegts", 16_000, ts_packet)],
+)  # fmt: skip
+def test_frames_without_a_container_follow_each_other(
+    name: str, rate_hz: int, parse: FrameParser
+) -> None:
+    data, offset, shared = encode(TONE, name, rate_hz, 2), 0, set()
+    while offset < len(data):
+        frame = parse(data[offset:])
+        assert frame is not None
+        shared.add(frame[0])
+        offset += frame[1]
+    assert offset == len(data)
+    assert len(shared) == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "length"),
+    [
+        ("0b77000000400000", 128),  # 48 kHz, 32 kbit/s.
+        ("0b77000041400000", 140),  # 44.1 kHz: the odd code has one word more.
+        ("0b77000081400000", 192),  # 32 kHz.
+        ("0b77000025400000", 2_560),  # 48 kHz, 640 kbit/s.
+        ("0b7702ff3f800000", 1_536),  # E-AC-3 declares its length.
+        ("0b770000c0400000", None),  # No such rate,
+        ("0b77000026400000", None),  # bit rate,
+        ("0b77000000b80000", None),  # or version.
+    ],
+)
+def test_lengths_of_ac_3(header: str, length: int | None) -> None:
+    frame = ac3_frame(bytes.fromhex(header))
+    assert (frame and frame[1]) == length
+
+
 @pytest.mark.parametrize("rate_hz", [16_000, 44_100, 48_000, 11_025])
 def test_flac_frames_are_known_by_their_checksum(rate_hz: int) -> None:
     data = encode(TONE, "flac", rate_hz, 1)
@@ -52,17 +95,18 @@ def test_flac_frames_are_known_by_their_checksum(rate_hz: int) -> None:
 
 @pytest.mark.parametrize("header", [b"", b"\xff", b"\xff\xff\xff\xff\xff\xff\xff", bytes(7)])
 def test_other_bytes_are_no_header(header: bytes) -> None:
-    assert (mp3_frame(header), aac_frame(header), flac_frame(header)) == (None, None, False)
+    parsers = (mp3_frame, aac_frame, ac3_frame, loas_frame, ts_packet)
+    assert not any(parse(header) for parse in parsers) and not flac_frame(header)
 
 
-@pytest.mark.parametrize("name", ["mp3", "aac", "flac"])
+@pytest.mark.parametrize("name", ["mp3", "aac", "flac", "ac3", "latm", "mpegts"])
 @pytest.mark.parametrize("cut", [3_001, 4_444, 7_777])
 def test_a_stream_joined_late_is_found(name: str, cut: int) -> None:
     data = encode(TONE, name, 16_000, 1)[cut:]
     found = find_frames(data)
     assert found is not None
     container, offset = found
-    assert container == name
+    assert container == ("loas" if name == "latm" else name)
     assert offset < (8_000 if name == "flac" else 1_500)
 
 
