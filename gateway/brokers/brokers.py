@@ -34,7 +34,7 @@ FOLLOW_S = 0.25
 
 
 class BrokerState(Struct, frozen=True, kw_only=True):
-    """One broker, as this gateway sees it."""
+    """A broker, as this gateway sees it."""
 
     endpoint: str
     live: bool

@@ -7,6 +7,8 @@ from typing import Annotated, Any, get_type_hints
 from msgspec import to_builtins
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from gateway.brokers.brokers import BrokerState
+from gateway.telemetry.system import GatewayFigures
 from wire.messages import Abilities, Result, Segment, ServedModel, Usage
 
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
@@ -57,18 +59,9 @@ class ModelAnswer(BaseModel):
     abilities: AbilitiesAnswer  # type: ignore[valid-type]
 
 
-class BrokerAnswer(BaseModel):
-    """A broker, as this gateway sees it."""
-
-    endpoint: str
-    live: bool
-    """It has reported its load within the last two seconds."""
-    sessions: int
-    """Sessions of this gateway that belong to it."""
-    workers: int
-    queued: int
-    est_wait_ms: int
-    """``workers``, ``queued``, ``est_wait_ms``: from its last report; 0: it never sent one."""
+BrokerAnswer = create_model(
+    "BrokerAnswer", __doc__=BrokerState.__doc__, **get_type_hints(BrokerState)
+)
 
 
 class HealthStatusAnswer(BaseModel):
@@ -93,7 +86,7 @@ class HealthAnswer(BaseModel):
     """Each model that sessions can ask for."""
     connections: int
     """WebSockets of this gateway."""
-    brokers: list[BrokerAnswer]
+    brokers: list[BrokerAnswer]  # type: ignore[valid-type]
     limits: dict[str, LimitAnswer]
 
 
@@ -379,15 +372,11 @@ class StatsAnswer(BaseModel):
 UsageAnswer = create_model("UsageAnswer", **get_type_hints(Usage))
 
 
-class GatewayAnswer(BaseModel):
-    gateway_id: str
-    usage: UsageAnswer  # type: ignore[valid-type]
-    connections: int
-    sessions_active: int
-    sessions_started: int
-    audio_seconds: float
-    records_waiting: int
-    records_waiting_max: int
+_figures = get_type_hints(GatewayFigures) | {"usage": UsageAnswer}
+_shown_of_gateway: dict[str, Any] = {
+    name: hint for name, hint in _figures.items() if name not in ("slots", "workers")
+}
+GatewayAnswer = create_model("GatewayAnswer", **_shown_of_gateway)
 
 
 class TotalsAnswer(BaseModel):
@@ -441,13 +430,13 @@ class SystemAnswer(BaseModel):
     """All gateways that the brokers know are in ``gateways``."""
     gateways_registered: int | None
     """By the broker; null without it."""
-    gateways: list[GatewayAnswer]
+    gateways: list[GatewayAnswer]  # type: ignore[valid-type]
     totals: TotalsAnswer
     queue: QueueStatus | None
     """Null without the broker."""
     throughput_rtfx: float | None
     served: list[ModelAnswer]
-    brokers: list[BrokerAnswer]
+    brokers: list[BrokerAnswer]  # type: ignore[valid-type]
     workers: list[SystemWorkerAnswer] | None
     """Null if no broker has published them in Redis."""
     processes: list[ProcessAnswer]

@@ -19,7 +19,7 @@ from gateway.telemetry import activity as a
 from gateway.telemetry import system as s
 from gateway.web.description import SYSTEM
 from gateway.web.parameters import WARNS_OF_UNKNOWN
-from gateway.web.schemas import SystemAnswer, TotalsAnswer, model_answer
+from gateway.web.schemas import GatewayAnswer, SystemAnswer, TotalsAnswer, model_answer
 from gateway.web.stats import own_figures, queue_body, recent_body, recent_worker
 from runtime.usage import UsageMeter
 from wire.messages import Usage
@@ -100,10 +100,7 @@ class SystemFigures:
 
 
 def _gateway_body(figures: s.GatewayFigures) -> dict[str, Any]:
-    body: dict[str, Any] = to_builtins(figures)
-    for name in ("kind", "slots", "workers"):
-        body.pop(name, None)
-    return body
+    return {name: to_builtins(getattr(figures, name)) for name in GatewayAnswer.model_fields}
 
 
 def _workers_body(
