@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import psycopg
@@ -187,8 +187,8 @@ class SessionReader:
         async def read(connection: Connection, own: str) -> HistoryPage:
             where = " AND ".join([_VISIBLE, own, *conditions])
             page = " AND ".join([where, *after])
-            (total,) = await _named_rows(connection, _TOTAL.format(where=where), parameters)
-            rows = await _named_rows(connection, _HISTORY.format(where=page), parameters | position)
+            (total,) = await _rows(connection, _TOTAL.format(where=where), parameters)
+            rows = await _rows(connection, _HISTORY.format(where=page), parameters | position)
             return page_of(rows, int(total["total"]), wanted.limit)
 
         return await self._read_own(read)
@@ -204,7 +204,8 @@ class SessionReader:
         async def read(connection: Connection, own: str) -> Row | None:
             found = await _session(connection, _SESSION.format(own=own), session_id, tenant)
             if found is not None and chunks:
-                found["chunks"] = await _rows(connection, _CHUNKS, session_id, SESSION_ROWS_MAX)
+                limited = session_id, SESSION_ROWS_MAX
+                found["chunks"] = await _rows(connection, _CHUNKS, limited)
             return found
 
         return await self._read_own(read) if "\0" not in session_id else None
@@ -216,15 +217,7 @@ class SessionReader:
         Raises:
             StoreUnavailable: if there is no answer within ``READ_TIMEOUT_S``.
         """
-        if "\0" in session_id:
-            return None
-        parameters = {"session_id": session_id, "tenant": tenant}
-        found = await self._read_own(
-            lambda connection, own: _named_rows(
-                connection, _RESUME_STATE.format(own=own), parameters
-            )
-        )
-        return found[0] if found else None
+        return await self._row(_RESUME_STATE, session_id, tenant)
 
     async def resume_state(self, session_id: str, tenant: str) -> Row | None:
         """Return the rows from which a gateway resumes the session, centroids of its speakers
@@ -240,7 +233,7 @@ class SessionReader:
         async def read(connection: Connection, own: str) -> Row | None:
             found = await _session(connection, _RESUME_STATE.format(own=own), session_id, tenant)
             if found is not None:
-                rows = await _added(connection, speakers.SELECT_CENTROIDS, session_id)
+                rows = await _added(connection, speakers.SELECT_CENTROIDS, (session_id,))
                 found["centroids"] = speakers.centroids_of(rows[0]) if rows else ()
             return found
 
@@ -254,7 +247,7 @@ class SessionReader:
         """
         if "\0" in session_id:
             return False
-        return bool(await self._read(lambda connection: _rows(connection, _EXISTS, session_id)))
+        return bool(await self._read(lambda connection: _rows(connection, _EXISTS, (session_id,))))
 
     async def status(self, session_id: str, tenant: str) -> str | None:
         """Return the session's status, None: unknown, or of another tenant. A deleted session is
@@ -263,13 +256,8 @@ class SessionReader:
         Raises:
             StoreUnavailable: if there is no answer within ``READ_TIMEOUT_S``.
         """
-        if "\0" in session_id:
-            return None
-        parameters = {"session_id": session_id, "tenant": tenant}
-        found = await self._read_own(
-            lambda connection, own: _named_rows(connection, _STATUS.format(own=own), parameters)
-        )
-        return found[0]["status"] if found else None
+        found = await self._row(_STATUS, session_id, tenant)
+        return None if found is None else found["status"]
 
     async def totals(self) -> Row | None:
         """Return ``sessions``, ``audio_s`` of the finished ones, and ``database_bytes``, up to
@@ -283,6 +271,15 @@ class SessionReader:
             except StoreUnavailable:
                 self._totals = None
         return self._totals
+
+    async def _row(self, query: str, session_id: str, tenant: str) -> Row | None:
+        if "\0" in session_id:
+            return None
+        parameters = {"session_id": session_id, "tenant": tenant}
+        found = await self._read_own(
+            lambda connection, own: _rows(connection, query.format(own=own), parameters)
+        )
+        return found[0] if found else None
 
     async def _read_own(self, read: Callable[[Connection, str], Awaitable[T]]) -> T:
         """Call ``read`` with the condition that a session is the tenant's."""
@@ -341,13 +338,8 @@ async def _warn_if_plain(connection: Connection) -> None:
     warn_if_plain(connection)
 
 
-async def _rows(connection: Connection, query: str, *parameters: object) -> list[Row]:
-    cursor = await connection.execute(query, parameters)
-    return await cursor.fetchall()
-
-
-async def _named_rows(
-    connection: Connection, query: str, parameters: Mapping[str, object]
+async def _rows(
+    connection: Connection, query: str, parameters: Sequence[object] | Mapping[str, object] = ()
 ) -> list[Row]:
     cursor = await connection.execute(query, parameters)
     return await cursor.fetchall()
@@ -356,9 +348,10 @@ async def _named_rows(
 async def _session(connection: Connection, query: str, session_id: str, tenant: str) -> Row | None:
     """Return the row that ``query`` finds, with the session's segments."""
     parameters = {"session_id": session_id, "tenant": tenant}
-    for row in await _named_rows(connection, query, parameters):
-        found = await _rows(connection, segments.SELECT, session_id, SESSION_ROWS_MAX)
-        labels = await _added(connection, speakers.SELECT_LABELS, session_id, SESSION_ROWS_MAX)
+    limited = session_id, SESSION_ROWS_MAX
+    for row in await _rows(connection, query, parameters):
+        found = await _rows(connection, segments.SELECT, limited)
+        labels = await _added(connection, speakers.SELECT_LABELS, limited)
         return {
             **row,
             "segments": [segments.result_of(each) for each in found],
@@ -367,9 +360,9 @@ async def _session(connection: Connection, query: str, session_id: str, tenant: 
     return None
 
 
-async def _added(connection: Connection, query: str, *parameters: object) -> list[Row]:
+async def _added(connection: Connection, query: str, parameters: Sequence[object]) -> list[Row]:
     """Return rows of a table that is missing in the schema of the release before."""
     try:
-        return await _rows(connection, query, *parameters)
+        return await _rows(connection, query, parameters)
     except psycopg.errors.UndefinedTable:
         return []
