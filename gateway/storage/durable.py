@@ -12,6 +12,14 @@ TEMPORARY = ".tmp"
 """Suffix of a file while it is written."""
 
 
+def size_of(path: Path) -> int:
+    """Return the file's size in bytes; 0 if another gateway has just removed it."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
     """Write a file, for its user only, which replaces ``path`` at the end of the block. An error

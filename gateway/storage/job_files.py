@@ -128,7 +128,7 @@ class JobFiles:
             FullError: there is no room for another one of ``size`` bytes.
         """
         files = self.waiting()
-        used = sum(self._size(job_id) for job_id in files)
+        used = sum(durable.size_of(self._path(job_id)) for job_id in files)
         if len(files) >= self._count_max or used + size > self._bytes_max:
             raise FullError(f"{len(files)} files with {used} bytes are waiting")
         return len(files)
@@ -195,12 +195,6 @@ class JobFiles:
         with (self._directory / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
-
-    def _size(self, job_id: str) -> int:
-        try:
-            return self._path(job_id).stat().st_size
-        except FileNotFoundError:
-            return 0
 
     def _path(self, job_id: str) -> Path:
         return self._directory / f"{job_id}{_SUFFIX}"

@@ -127,16 +127,8 @@ class Spool:
         self._held.clear()
 
     def _used_bytes(self) -> int:
-        return sum(
-            _size(path) for path in self._directory.iterdir() if path.suffix != durable.TEMPORARY
-        )
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:  # Another gateway has just removed it.
-        return 0
+        files = self._directory.iterdir()
+        return sum(durable.size_of(path) for path in files if path.suffix != durable.TEMPORARY)
 
 
 def _lock(path: Path) -> BinaryIO | None:
