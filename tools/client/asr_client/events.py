@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -100,6 +101,8 @@ class Problem:
     expected_chunk_index: int | None
 
 
+_OF_SEGMENTS = dataclasses.fields(Segment)
+
 Event = Started | Acknowledged | PartialResult | Segment | FinalResult | Problem
 
 
@@ -136,19 +139,8 @@ def _event_of(fields: Mapping[str, Any]) -> Event:
     if kind == "chunk_result" and "segment_index" not in fields:
         return Acknowledged(fields["chunk_index"])  # The file in this chunk is silent.
     if kind == "chunk_result":
-        return Segment(
-            segment_index=fields["segment_index"],
-            chunk_index=fields["chunk_index"],
-            start_ms=fields["start_ms"],
-            end_ms=fields["end_ms"],
-            text=fields["text"],
-            language=fields.get("language"),
-            confidence=fields.get("confidence"),
-            emotion=fields.get("emotion"),
-            events=tuple(fields.get("events", ())),
-            speaker=fields.get("speaker"),
-            first_segment_index=fields.get("first_segment_index"),
-        )
+        known = {each.name: fields[each.name] for each in _OF_SEGMENTS if each.name in fields}
+        return Segment(**known | {"events": tuple(fields.get("events", ()))})
     if kind == "final_result":
         return FinalResult(
             text=fields["text"],

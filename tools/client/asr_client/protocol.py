@@ -226,20 +226,17 @@ def start_fields(
     speakers: bool = False,
 ) -> dict[str, Any]:
     """Return the fields of a ``start`` message, only the ones that are set."""
-    start: dict[str, Any] = {
+    optional = {
+        "user_id": user_id,
+        "model": model,
+        "language": language,
+        "speakers": speakers or None,
+        "hotwords": list(hotwords) or None,
+    }
+    return {
         "session_id": session_id,
         "mode": mode,
         "sample_rate": sample_rate_hz,
         "partials": partials,
+        **{name: value for name, value in optional.items() if value is not None},
     }
-    if user_id is not None:
-        start["user_id"] = user_id
-    if model is not None:
-        start["model"] = model
-    if language is not None:
-        start["language"] = language
-    if speakers:
-        start["speakers"] = True
-    if hotwords:
-        start["hotwords"] = list(hotwords)
-    return start
