@@ -129,7 +129,8 @@ class SessionReader:
     """Reads sessions through a small pool of connections.
 
     Call ``open`` and ``close`` on the event loop that uses it. ``open`` does not wait for the
-    database, which may become available or unavailable at any time.
+    database, which may become available or unavailable at any time. All reads but ``ping`` and
+    ``totals`` raise ``StoreUnavailable`` if there is no answer within ``READ_TIMEOUT_S``.
     """
 
     def __init__(self, conninfo: str) -> None:
@@ -176,11 +177,7 @@ class SessionReader:
         return True
 
     async def history(self, wanted: HistoryQuery) -> HistoryPage:
-        """Return a page of the sessions that are ``wanted``, newest first.
-
-        Raises:
-            StoreUnavailable: if there is no answer within ``READ_TIMEOUT_S``.
-        """
+        """Return a page of the sessions that are ``wanted``, newest first."""
         conditions, parameters = wanted.conditions()
         after, position = wanted.position()
 
@@ -195,11 +192,7 @@ class SessionReader:
 
     async def session(self, session_id: str, tenant: str, *, chunks: bool = False) -> Row | None:
         """Return the session with its segments (as ``Result``), their speakers by index, and
-        its ``chunks`` if asked for; None: unknown, deleted, or of another tenant.
-
-        Raises:
-            StoreUnavailable: if there is no answer within ``READ_TIMEOUT_S``.
-        """
+        its ``chunks`` if asked for; None: unknown, deleted, or of another tenant."""
 
         async def read(connection: Connection, own: str) -> Row | None:
             found = await _session(connection, _SESSION.format(own=own), session_id, tenant)
@@ -212,21 +205,13 @@ class SessionReader:
 
     async def owner_state(self, session_id: str, tenant: str) -> Row | None:
         """Return the part of ``resume_state`` that says which gateway has the session. It takes
-        the same time for a session of any length.
-
-        Raises:
-            StoreUnavailable: if there is no answer within ``READ_TIMEOUT_S``.
-        """
+        the same time for a session of any length."""
         return await self._row(_RESUME_STATE, session_id, tenant)
 
     async def resume_state(self, session_id: str, tenant: str) -> Row | None:
         """Return the rows from which a gateway resumes the session, centroids of its speakers
         included; None: unknown, or of another tenant. A session whose start is not stored belongs
-        to nobody.
-
-        Raises:
-            StoreUnavailable: if there is no answer within ``READ_TIMEOUT_S``.
-        """
+        to nobody."""
         if "\0" in session_id:
             return None
 
@@ -240,22 +225,14 @@ class SessionReader:
         return await self._read_own(read)
 
     async def exists(self, session_id: str) -> bool:
-        """Return whether the id is taken, by whatever tenant.
-
-        Raises:
-            StoreUnavailable: if there is no answer within ``READ_TIMEOUT_S``.
-        """
+        """Return whether the id is taken, by whatever tenant."""
         if "\0" in session_id:
             return False
         return bool(await self._read(lambda connection: _rows(connection, _EXISTS, (session_id,))))
 
     async def status(self, session_id: str, tenant: str) -> str | None:
         """Return the session's status, None: unknown, or of another tenant. A deleted session is
-        either unknown or ``deleted``.
-
-        Raises:
-            StoreUnavailable: if there is no answer within ``READ_TIMEOUT_S``.
-        """
+        either unknown or ``deleted``."""
         found = await self._row(_STATUS, session_id, tenant)
         return None if found is None else found["status"]
 
