@@ -12,8 +12,8 @@ import asyncio
 import selectors
 import time
 
-PAUSE_S = 0.004
-"""Longest delay of a message by the pause, small beside the 25 ms of a turn of speech detection."""
+PAUSE_S = 0.008
+"""Longest delay of a message by the pause, small beside the 50 ms of a turn of speech detection."""
 WINDOW_S = 0.1
 SOCKETS_MANY = 40
 """The loop pauses if this many sockets were ready within ``WINDOW_S``. Live clients send five

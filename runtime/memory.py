@@ -25,7 +25,7 @@ YOUNG_COLLECTIONS_MAX = 20
 """Collections of generation 0 before one of generation 1."""
 MIDDLE_COLLECTIONS_MAX = 50
 """Collections of generation 1 before a full one, which also needs a quarter of new objects."""
-SWEEP_EVERY_S = 10.0
+SWEEP_EVERY_S = 60.0
 
 LARGE_BYTES = 65_536
 """After ``map_large``, allocations from this size on get a mapping of their own. glibc's default

@@ -32,14 +32,14 @@ from gateway.audio.timeline import FRAME_SAMPLES
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 
 FRAME_BYTES: Final = FRAME_SAMPLES * BYTES_PER_SAMPLE
-TURN_EVERY_S: Final = 0.025
+TURN_EVERY_S: Final = 0.05
 """Least time from one turn to the next, unless requests are left over. With 500 live sessions a
-batch then has some 400 frames. After a batch of few requests the time is shorter: the processor is
+batch then has some 800 frames. After a batch of few requests the time is shorter: the processor is
 idle, and a client that sends faster than in real time waits for each of its chunks."""
-TURN_REQUESTS_MANY: Final = 8
+TURN_REQUESTS_MANY: Final = 16
 """After a batch with this many requests, turns are ``TURN_EVERY_S`` apart."""
-TURN_FRAMES_MAX: Final = 512
-"""Frames in one turn, about 5 ms, plus at most one request's. Others wait for the next turn."""
+TURN_FRAMES_MAX: Final = 1_024
+"""Frames in one turn, about 10 ms, plus at most one request's. Others wait for the next turn."""
 REQUEST_FRAMES_MAX: Final = 64
 """Frames (2 s) of one request in one turn, so that one session's long file does not delay live
 sessions."""

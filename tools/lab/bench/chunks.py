@@ -43,8 +43,8 @@ ROUNDS = 5
 """All servers run at the same time and are measured in turn, this often. A shared machine changes
 its speed from minute to minute, so ratios are taken within a round, and their median counts."""
 OPEN_TIMEOUT_S = 20.0
-BATCH_CHUNKS = 37
-"""Chunks in one call of the network: of a crowd of 300, those of a turn of 25 ms."""
+BATCH_CHUNKS = 75
+"""Chunks in one call of the network: of a crowd of 300, those of a turn of 50 ms."""
 DETECTION_ROUNDS = 300
 AGAINST: Path | None = None
 SETTINGS = {

@@ -14,8 +14,8 @@ from gateway.audio.silero import CONTEXT_SAMPLES, STATE_UNITS, SileroNetwork, mo
 from gateway.audio.timeline import FRAME_SAMPLES
 from tools.lab.bench.figures import Figure
 
-STREAMS = 64
-"""With 500 live sessions this many have a chunk of ``FRAMES`` in a turn of 25 ms."""
+STREAMS = 128
+"""With 500 live sessions this many have a chunk of ``FRAMES`` in a turn of 50 ms."""
 FRAMES = 6
 ROUNDS = 50
 
