@@ -56,6 +56,21 @@ def test_the_version_is_that_of_the_package() -> None:
     assert asr("--version").stdout == f"asr {declared}\n"
 
 
+def test_ctrl_c_while_the_command_is_loaded_shows_no_traceback() -> None:
+    program = (
+        "import sys, asr_command\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name.startswith('typer'): raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "asr_command.main()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=PACKAGE.parent, capture_output=True, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")
+
+
 @pytest.mark.parametrize("module", [module for module, _ in SERVER_COMMANDS.values()])
 def test_every_server_command_is_the_app_of_its_module(module: str) -> None:
     assert isinstance(importlib.import_module(module).app, typer.Typer)
@@ -125,9 +140,10 @@ def test_a_server_command_that_cannot_be_loaded_is_reported_in_one_line(
     assert reported in refused.stderr and refused.stderr.count("\n") == 1
 
 
-def test_a_wheel_holds_one_package_and_needs_few(wheel: zipfile.ZipFile) -> None:
+def test_a_wheel_holds_one_package_and_its_command_and_needs_few(wheel: zipfile.ZipFile) -> None:
     names = wheel.namelist()
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"asr_client"}
+    held = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    assert held == {"asr_client", "asr_command.py"}
     assert "asr_client/py.typed" in names
     (metadata,) = (name for name in names if name.endswith("/METADATA"))
     needed = re.findall(r"^Requires-Dist: ([a-z]+)", wheel.read(metadata).decode(), re.MULTILINE)

@@ -17,7 +17,9 @@ def test_the_format_is_that_of_f_or_of_the_suffix_of_o_or_text() -> None:
     assert o.format_of(None, None) == "txt"
     assert o.format_of(None, "x.SRT") == "srt"
     assert o.format_of(None, "x.text") == "txt"
-    assert o.format_of("vtt", "x.srt") == "vtt"
+    assert o.format_of("vtt", "x.vtt") == o.format_of("vtt", "x.captions") == "vtt"
+    with pytest.raises(o.OutputError, match=r"-f vtt would write vtt into a file named \.srt"):
+        o.format_of("vtt", "x.srt")
     assert o.format_of(None, "some.dir/") == "txt"
     with pytest.raises(o.OutputError, match=r"\.pdf names no format"):
         o.format_of(None, "x.pdf")

@@ -23,15 +23,17 @@ def format_of(wanted: Format | None, output: str | None) -> Format:
     """Return ``wanted``, or else the format of the name ``output``, or else text.
 
     Raises:
-        OutputError: If the name ends with something that is no format.
+        OutputError: If the name ends with something that is no format, or with another one.
     """
     is_file = output is not None and not output.endswith("/") and not Path(output).is_dir()
     suffix = Path(output or "").suffix[1:].lower() if is_file else ""
+    named = "txt" if suffix == "text" else next((form for form in FORMATS if form == suffix), None)
+    if wanted is not None and named not in (None, wanted):
+        raise OutputError(f"{output}: -f {wanted} would write {wanted} into a file named .{suffix}")
     if wanted is not None or not suffix:
         return wanted or "txt"
-    for form in FORMATS:
-        if suffix in (form, {"txt": "text"}.get(form)):
-            return form
+    if named is not None:
+        return named
     raise OutputError(
         f"{output}: .{suffix} names no format: use one of {', '.join(FORMATS)}, or name it by -f"
     )
