@@ -113,12 +113,13 @@ def answer_errors(app: FastAPI) -> None:
 
 
 def allowed_methods(app: FastAPI, scope: Scope) -> list[str]:
-    """Return the methods of all routes of the path, because Starlette knows only those of one."""
+    """Return the methods of all routes of the path, because Starlette knows only those of one.
+    ``Tolerance`` takes HEAD where they take GET."""
     methods: set[str] = set()
     for route in app.routes:
         if route.matches(scope)[0] != Match.NONE:
             methods |= getattr(route, "methods", None) or set()
-    return sorted(methods)
+    return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
 def _described(error: dict[str, Any]) -> str:

@@ -117,7 +117,7 @@ def test_each_invalid_parameter_is_named(client: TestClient) -> None:
 
 def test_a_refused_method_is_answered_with_all_methods_of_the_path(client: TestClient) -> None:
     answer = client.put("/api/v1/session/s")
-    assert answer.headers["Allow"] == "DELETE, GET"
+    assert answer.headers["Allow"] == "DELETE, GET, HEAD"
     assert client.post("/").headers["Allow"] == "GET, HEAD"
 
 
