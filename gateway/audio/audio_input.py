@@ -179,8 +179,11 @@ class AudioInput:
             self._notices += source.notices
 
     def _take_notices(self) -> tuple[Notice, ...]:
-        """Return the notices of the containers that ended since the last call."""
+        """Return the notices since the last call: containers have theirs when they end."""
         notices, self._notices = self._notices, []
+        if self._source is not None:
+            notices += self._source.notices
+            self._source.notices = []
         return tuple(dict.fromkeys(notices))
 
     def _must_hold(self, found: str | None, data: bytes) -> bool:
@@ -370,7 +373,7 @@ class _Source:
 
     def __init__(self) -> None:
         self.notices: list[Notice] = []
-        """Audio or bytes of it that were not used. Complete when it is closed."""
+        """New ones about audio or bytes of it that were not used. Complete when it is closed."""
 
     @property
     def is_empty(self) -> bool:

@@ -58,7 +58,7 @@ class AudioDecoded(Struct, frozen=True, kw_only=True):
     tail_failure: Failure | None = None
     """The previous container was invalid at its end. This chunk is valid."""
     notices: tuple[Notice, ...] = ()
-    """Audio or bytes that were not used, of the containers that ended."""
+    """Audio or bytes that were not used, of raw PCM and of containers that ended."""
 
 
 class DecoderFlushed(Struct, frozen=True, kw_only=True):

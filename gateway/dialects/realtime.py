@@ -22,6 +22,7 @@ from gateway.dialects.dialect import (
     WAITING_MAX,
     Dialect,
     Handshake,
+    Ignored,
     MessageError,
     Parsed,
     Reply,
@@ -95,6 +96,8 @@ class Realtime(Dialect):
         self._started = False
         """A session has started and not finished, so a problem does not refuse a start. The next
         session may already be requested: it starts after this one."""
+        self._refused = False
+        """A start was refused: audio is ignored until the configuration is updated."""
         self._offset_ms = 0
         """Duration of the audio of earlier sessions."""
         self._buffered_ms = 0.0
@@ -144,6 +147,8 @@ class Realtime(Dialect):
         data = base64_audio.decode(audio, "audio")
         if not data:
             return ()
+        if self._refused:
+            return (Ignored("refused_start"),)
         if self._config.law is not None:
             data = g711.to_pcm(data, self._config.law)
         self._buffered_ms += len(data) * 1000 / (BYTES_PER_SAMPLE * self._config.rate_hz)
@@ -182,6 +187,7 @@ class Realtime(Dialect):
             given = {name: value for name, value in fields.items() if name not in _ENVELOPE}
         before = self._config
         self._config, warnings = updated(before, given)
+        self._refused = False
         ended = self._end_session_if_changed(before)
         return (*ended, Reply(self._session_event("updated", warnings)))
 
@@ -228,6 +234,9 @@ class Realtime(Dialect):
     def _note_started(self, answer: e.Started) -> Sequence[str]:
         self._started = True
         return (self._session_event("updated", answer.warnings),) if answer.warnings else ()
+
+    def _warned(self, answer: e.AudioWarned) -> Sequence[str]:
+        return (self._session_event("updated", answer.warnings),)
 
     def _speech_started(self, answer: e.SpeechStarted) -> Sequence[str]:
         item = self._open_item()
@@ -291,7 +300,8 @@ class Realtime(Dialect):
             self._delivered = problem.segment_index + 1
             return self._complete_items()
         if not self._started:
-            self._running = None  # Its start was refused. The next audio is another try.
+            self._running = None  # Its start was refused.
+            self._refused = True
             self._buffered_ms = 0.0
             self._asked.clear()
         return (self._error_event(_error(problem.code, problem.message)),)
@@ -393,6 +403,7 @@ _ENCODERS: dict[type, Callable[[Realtime, Any], Sequence[str]]] = {
     e.SpeechEnded: Realtime._speech_ended,
     e.PartialText: Realtime._partial,
     e.SegmentText: Realtime._segment,
+    e.AudioWarned: Realtime._warned,
     e.Problem: Realtime._problem,
     e.Finished: Realtime._finished,
 }

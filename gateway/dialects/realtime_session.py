@@ -155,6 +155,7 @@ class RealtimeSession:
             declared_raw=True,
             endpointing=self.endpointing,
             speech_events=not self.client_commits,
+            warnings_at_once=True,
         )
 
     # -------------------------------------------------------------------------------- as JSON

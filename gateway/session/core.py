@@ -318,14 +318,14 @@ class Session:
     # ------------------------------------------------------------------------------------ the audio
 
     def _append(self, event: AudioDecoded, now_s: float) -> Actions:
-        self._note(event.notices)
+        warned = self._note(event.notices)
         self._segmenter.append(self._decoding[0], event)
         self._more = event.more
         assert self.start is not None
         if self.start.result_per_file and event.begins_container:
             start_ms = samples_to_ms(self._segmenter.chunk_start_sample)
             self.delivery.begin_file(self._decoding[0], start_ms)
-        actions = [] if event.more else self._end_chunk(now_s)
+        actions = warned if event.more else [*warned, *self._end_chunk(now_s)]
         if event.tail_failure is not None:
             failure = event.tail_failure
             actions += self.delivery.send(e.Problem(code=failure.code, message=failure.message))
@@ -384,10 +384,9 @@ class Session:
         return [e.FlushDecoder()]
 
     def _append_last(self, event: DecoderFlushed, _now_s: float) -> Actions:
-        self._note(event.notices)
         self._more = event.more
         self._segmenter.finish(event.tail, more=event.more)
-        return []
+        return self._note(event.notices)
 
     def _fail_last(self, event: e.AudioFailed, _now_s: float) -> Actions:
         self._more = False
@@ -395,12 +394,18 @@ class Session:
         self._note_audio_failure(event)
         return self.delivery.send(e.Problem(code=event.code, message=event.message))
 
-    def _note(self, notices: Iterable[Notice]) -> None:
+    def _note(self, notices: Iterable[Notice]) -> Actions:
         """Add notices about the audio that was used to the final result."""
+        noted = len(self._warnings)
         for notice in notices:
             warning = e.SessionWarning(code=notice.code, message=notice.message)
             if warning not in self._warnings and len(self._warnings) < WARNINGS_MAX:
                 self._warnings.append(warning)
+        new = tuple(self._warnings[noted:])
+        assert self.start is not None
+        if not new or not self.start.warnings_at_once:
+            return []
+        return self.delivery.send(e.AudioWarned(warnings=new))
 
     def _segment_last(self, event: e.SpeechProbabilities, now_s: float) -> Actions:
         self.busy = self._more

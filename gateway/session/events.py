@@ -65,6 +65,8 @@ class Start(Struct, frozen=True, kw_only=True):
     """Report when speech starts and ends."""
     long_silence_ms: int | None = None
     """With ``speech_events``: report when this much silence has followed speech."""
+    warnings_at_once: bool = False
+    """Report unused audio when it is known, and not only at the end."""
     model_optional: bool = False
     """If no ``model`` has this name, the session gets another one, as if it had named none."""
 
@@ -329,6 +331,12 @@ class Finished(Struct, frozen=True, kw_only=True):
     """Parts of the audio that were not used, of the audio that this gateway decoded."""
 
 
+class AudioWarned(Struct, frozen=True, kw_only=True):
+    """Only with ``Start.warnings_at_once``. ``Finished`` repeats them."""
+
+    warnings: tuple[SessionWarning, ...]
+
+
 class Problem(Struct, frozen=True, kw_only=True):
     """An error answer. The session continues unless a ``Close`` follows."""
 
@@ -350,6 +358,7 @@ Answer = (
     | SegmentText
     | SilentFile
     | Finished
+    | AudioWarned
     | Problem
 )
 

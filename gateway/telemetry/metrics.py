@@ -268,7 +268,10 @@ def _show_zeros() -> None:
         (EMBEDDINGS_DISCARDED, ("invalid", "dimension")),
         (ANSWERS_DISCARDED, ("client_away", "displaced", "slow_client", "closing")),
         (BAD_REQUESTS, ("not_http", "invalid")),
-        (INPUT_IGNORED, ("behind_the_end", "inside_a_recording", "too_many_waiting")),
+        (
+            INPUT_IGNORED,
+            ("behind_the_end", "inside_a_recording", "refused_start", "too_many_waiting"),
+        ),
         (SEGMENT_SECONDS, ("live", "bulk")),
         (FINISH_SECONDS, ("live", "bulk")),
     ):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from msgspec import structs
 
-from gateway.audio.timeline import FRAME_SAMPLES, AudioDecoded, DecoderFlushed
+from gateway.audio.timeline import FRAME_SAMPLES, AudioDecoded, DecoderFlushed, Notice
 from gateway.session import events as e
 from gateway.session.core import Session
 from gateway.session.endpointer import EndpointerConfig, Endpointing
@@ -63,6 +63,8 @@ class SessionDriver:
         self.failing: set[int] = set()
         self.audio_before_fault = b""
         self.was_noise = False
+        self.notices: tuple[Notice, ...] = ()
+        """Of each chunk."""
 
     def feed(self, event: e.Event) -> list[e.Answer]:
         """Handle ``event`` and the events that follow from it. Returns the new answers."""
@@ -107,6 +109,7 @@ class SessionDriver:
             starts_container=index in self.container_starts or 0 < index in self.whole_files,
             ends_container=index in self.container_ends | self.whole_files,
             clean_start=self.clean_starts is None or index in self.clean_starts,
+            notices=self.notices,
         )
 
     def _detect_speech(self) -> None:

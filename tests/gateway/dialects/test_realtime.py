@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.audio.g711 import to_pcm
+from gateway.audio.timeline import Notice
 from gateway.dialects.dialect import TOO_MANY, WAITING_MAX, Handshake, Ignored, Reply
 from gateway.dialects.realtime import Realtime
 from gateway.session import events as e
@@ -287,6 +288,28 @@ def test_a_refused_start_may_be_tried_again() -> None:
     talk.update(transcription={"model": "gpt-4o-transcribe"})
     talk.append(speech(500))
     assert talk.starts[0].model == ""
+
+
+def test_a_refused_start_is_one_error() -> None:
+    talk = Talk()
+    append = json.dumps({"type": "input_audio_buffer.append", "audio": "AAAA"})
+    talk.dialect.parse(append)
+    talk.encoded([e.Problem(code="unknown_model", message="no model is called big")])
+    assert talk.dialect.parse(append) == (Ignored("refused_start"),)
+    talk.update()
+    start, _ = talk.dialect.parse(append)
+    assert isinstance(start, e.Start)
+
+
+def test_samples_of_another_form_are_told_while_the_session_continues() -> None:
+    talk = Talk()
+    talk.update(turn_detection=None)
+    assert talk.append(speech(500)) == []
+    talk.sessions[-1].notices = (Notice("other_samples", "these are floats"),)
+    (updated,) = talk.append(speech(500))
+    assert updated["type"] == "session.updated"
+    assert updated["warnings"] == [{"code": "other_samples", "message": "these are floats"}]
+    assert talk.append(speech(500)) == []
 
 
 def test_missing_abilities_are_reported_once_the_model_is_known() -> None:
