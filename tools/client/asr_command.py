@@ -15,3 +15,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     run()
+
+
+if __name__ == "__main__":
+    main()

@@ -56,21 +56,6 @@ def test_the_version_is_that_of_the_package() -> None:
     assert asr("--version").stdout == f"asr {declared}\n"
 
 
-def test_ctrl_c_while_the_command_is_loaded_shows_no_traceback() -> None:
-    program = (
-        "import sys, asr_command\n"
-        "class Interrupted:\n"
-        "    def find_spec(self, name, *_):\n"
-        "        if name.startswith('typer'): raise KeyboardInterrupt\n"
-        "sys.meta_path.insert(0, Interrupted())\n"
-        "asr_command.main()"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", program], cwd=PACKAGE.parent, capture_output=True, check=False
-    )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")
-
-
 @pytest.mark.parametrize("module", [module for module, _ in SERVER_COMMANDS.values()])
 def test_every_server_command_is_the_app_of_its_module(module: str) -> None:
     assert isinstance(importlib.import_module(module).app, typer.Typer)
