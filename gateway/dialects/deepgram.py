@@ -64,6 +64,8 @@ class Deepgram(Dialect):
         """Number of delivered segments, failed ones included."""
         self._speech_ended = 0
         """Index of the first segment after the last end of speech."""
+        self._speech_ends: set[int] = set()
+        """The same for each end of speech whose last segment has no text yet."""
         self._utterance_end: int | None = None
         """The segment whose text must precede ``UtteranceEnd``."""
         self._last_word_end_ms = 0
@@ -165,6 +167,8 @@ class Deepgram(Dialect):
         if before < answer.next_segment_index <= self._segments and self._options.speech_final:
             # No words have followed a cut at the length limit.
             return [self._silence(speech_final=True)]
+        if before < answer.next_segment_index:
+            self._speech_ends.add(answer.next_segment_index)
         return []
 
     def _segment(self, answer: e.SegmentText) -> Sequence[Message]:
@@ -175,8 +179,9 @@ class Deepgram(Dialect):
         finalized = self._segments in self._finalizing
         if finalized:
             self._finalizing.remove(self._segments)
-        ended = self._segments == self._speech_ended or finalized
-        speech_final = ended and self._options.speech_final
+        ended = self._segments in self._speech_ends
+        self._speech_ends.discard(self._segments)
+        speech_final = (ended or finalized) and self._options.speech_final
         results = self._results(answer, speech_final=speech_final, from_finalize=finalized)
         return [results, *self._due()]
 

@@ -222,6 +222,11 @@ def test_a_segment_is_speech_final_where_speech_has_ended() -> None:
     assert shape(sent(talk, ended(1))) == [("", "is_final", "speech_final")]
     talk.encode(ended(2))
     assert shape(sent(talk, segment(1, "two"))) == [("two", "is_final", "speech_final")]
+    # Recognition is behind: speech has ended again before the first text.
+    for count in (3, 4):
+        talk.encode(ended(count))
+    for index, word in ((2, "three"), (3, "four")):
+        assert shape(sent(talk, segment(index, word))) == [(word, "is_final", "speech_final")]
     talk = begun("endpointing=false")
     talk.encode(ended(1))
     assert shape(sent(talk, segment(0, "one"))) == [("one", "is_final")]
