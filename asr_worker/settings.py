@@ -16,7 +16,7 @@ from asr_worker.model_files.cache import ModelCache
 from asr_worker.model_files.catalogue import DEFAULT_MODEL, model_named
 from asr_worker.model_files.sources import DEFAULT_SOURCES, Source, parse_sources
 from asr_worker.recognizer.protocol import BATCH_JOBS_MAX
-from runtime.settings import BusSettings, ProcessSettings
+from runtime.settings import BusSettings, FilePath, ProcessSettings, home_expanded
 
 DEMO_MODEL_DIR = Path(__file__).parent / "models" / "demo"
 FAKE = re.compile(
@@ -56,7 +56,7 @@ def model_source(name: str) -> ModelSource:
         return ModelSource(name=name, kind="demo", location=str(DEMO_MODEL_DIR))
     if FAKE.fullmatch(name):
         return ModelSource(name=name, kind="fake", location=name)
-    path = Path(name).expanduser()
+    path = home_expanded(name)
     if not name:
         raise ValueError(f"it is empty; leave it unset for {DEFAULT_MODEL}")
     if path.is_dir() or path.is_absolute() or name.startswith((".", "~")):
@@ -90,7 +90,7 @@ def _refused_by(check: Callable[[str], object]) -> AfterValidator:
 class ModelFilesSettings(ProcessSettings):
     """Where models are kept, and where they come from."""
 
-    asr_model_dir: Path | None = None
+    asr_model_dir: FilePath | None = None
     """Directory of pulled models. Unset: ``asr-pipeline/models`` in the user's cache directory."""
     asr_model_sources: Annotated[str, _refused_by(parse_sources)] = DEFAULT_SOURCES
     """Sources of ``asr models pull`` and ``asr serve``, tried in order; ``NAME=URL`` for a mirror.
@@ -227,13 +227,10 @@ class WorkerSettings(ModelFilesSettings, BusSettings):
 
     @model_validator(mode="after")
     def _one_list_of_models(self) -> WorkerSettings:
-        """An empty one counts as not set, as a container's environment may hold it."""
         names = ("asr_model", "asr_served_name")
-        given = [n.upper() for n in names if n in self.model_fields_set and getattr(self, n)]
+        given = [name.upper() for name in names if name in self.model_fields_set]
         if self.asr_models and given:
             raise ValueError(f"set either ASR_MODELS or {' and '.join(given)}")
-        if not self.asr_models and not self.asr_model:
-            raise ValueError("ASR_MODEL is empty; leave it unset, or set ASR_MODELS")
         return self
 
     @property

@@ -36,7 +36,7 @@ class BrokerSettings(ProcessSettings, BusSettings, RedisSettings):
     all that it holds, is lost: the job is assigned to another worker, and this one gets no further
     jobs until it makes progress."""
 
-    broker_memory_mb_max: Annotated[int, Field(ge=256)] = 2_048
+    broker_memory_mb_max: Annotated[int, Field(ge=256, le=1_000_000_000)] = 2_048
     """Memory of the process in MB. At the limit the process ends, is restarted by its supervisor,
     and gateways send their unanswered jobs again. Only a peer with an allowed key can reach it, by
     a message whose frames never end: libzmq keeps them until the last one."""

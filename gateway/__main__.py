@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging as stdlib_logging
 import os
 import signal
 import socket
+from pathlib import Path
 
 import structlog
 import uvicorn
@@ -82,6 +84,17 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
+def require_data_dir(data_dir: Path) -> None:
+    """Create the directory. Without it, records and submitted files could not be kept; the process
+    ends with one line."""
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(data_dir, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "this user may not write there")
+    except OSError as error:
+        settings.fail(f"DATA_DIR {data_dir}: {error.strerror}", exit_codes.UNAVAILABLE)
+
+
 def identity_provider(values: GatewaySettings) -> JwtTokens | None:
     if not values.jwt_keys_url:
         return None
@@ -106,12 +119,14 @@ def main() -> int:
     provider = identity_provider(values)
     certificates = load_certificates(values.tls_cert_file, values.tls_key_file)
     settings.log_effective(values, port=f"{values.port} ({port_source})")
+    require_data_dir(values.data_dir)
     try:
         listener = listening_socket(values.host, values.port)
     except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        mend = "set PORT to a free one" if taken else "HOST must be an address of this machine"
         settings.fail(
-            f"cannot serve on {values.host}:{values.port}: {error.strerror or error}; "
-            "is another program using the port? Set PORT to a free one",
+            f"cannot serve on {values.host}:{values.port}: {error.strerror or error}; {mend}",
             exit_codes.UNAVAILABLE,
         )
     metrics.serve("gateway", *values.metrics_address())

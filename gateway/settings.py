@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from pathlib import Path
+import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from persistence.settings import CheckedDatabaseSettings
 from runtime.endpoints import is_loopback
 from runtime.settings import (
     BusSettings,
-    DatabaseSettings,
+    FilePath,
+    Host,
+    HttpUrl,
     ProcessSettings,
     RedisSettings,
     Renamed,
@@ -23,9 +26,6 @@ JSON_BYTES_MAX = 4_096
 """Size limit of a chunk message without its base64."""
 
 
-OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
-
-
 def _networks(listed: str) -> str:
     names = [name.strip() for name in listed.split(",") if name.strip()]
     for name in names:
@@ -34,21 +34,43 @@ def _networks(listed: str) -> str:
     return ",".join(names)
 
 
-def _http_url(address: str) -> str:
-    if address and not address.startswith(("https://", "http://")):
-        raise ValueError("it begins with https:// or http://")
-    return address
+def _entries(form: str, meaning: str) -> AfterValidator:
+    """Each entry of a comma-separated list is ``*`` or matches the regular expression ``form``."""
+
+    def checked(listed: str) -> str:
+        for entry in filter(None, (part.strip() for part in listed.split(","))):
+            if entry != "*" and not re.fullmatch(form, entry, re.ASCII | re.IGNORECASE):
+                raise ValueError(f"{entry!r} is not {meaning}")
+        return listed
+
+    return AfterValidator(checked)
 
 
-class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSettings):
+Origins = Annotated[
+    str,
+    _entries(
+        r"null|https?://(\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?/?",
+        "http://NAME or https://NAME, with a port if it is no default one",
+    ),
+]
+HostNames = Annotated[
+    str,
+    _entries(
+        r"(\*\.)?[\w-]+(\.[\w-]+)*\.?|[0-9a-f:]+",
+        "a name without scheme and port, or *.NAME for all below it",
+    ),
+]
+
+
+class GatewaySettings(BusSettings, RedisSettings, CheckedDatabaseSettings, ProcessSettings):
     """Environment variables of the gateway, named as the fields in upper case."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     """Address to serve on. Not loopback: needs tokens, or ``ALLOW_PUBLIC_WITHOUT_AUTH=true``."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8080
-    auth_tokens_file: OptionalPath = None
+    auth_tokens_file: FilePath | None = None
     """Requests need one of these tokens (``asr token``). Not set: every request is allowed."""
-    jwt_keys_url: Annotated[str, AfterValidator(_http_url)] = ""
+    jwt_keys_url: HttpUrl = ""
     """URL of an identity provider's keys (a JWK set). Its signed JWTs are tokens, too."""
     jwt_issuer: str = ""
     """The claim ``iss`` of these JWTs. Needed with ``JWT_KEYS_URL``."""
@@ -57,17 +79,17 @@ class GatewaySettings(BusSettings, RedisSettings, DatabaseSettings, ProcessSetti
     jwt_tenant_claim: str = ""
     """Name of the claim with the tenant. Empty: all have the tenant ``default``."""
     allow_public_without_auth: bool = False
-    tls_cert_file: OptionalPath = None
+    tls_cert_file: FilePath | None = None
     """Certificate chain in PEM: the gateway serves HTTPS and WSS only. Needs ``TLS_KEY_FILE``."""
-    tls_key_file: OptionalPath = None
+    tls_key_file: FilePath | None = None
     """Its private key in PEM, without a password."""
     forwarded_allow_ips: Annotated[str, AfterValidator(_networks)] = "127.0.0.1,::1"
     """Comma-separated addresses and networks of reverse proxies, whose ``X-Forwarded-For``,
     ``-Proto`` and ``-Host`` are believed; ``*``: everybody's."""
-    allowed_origins: str = ""
+    allowed_origins: Origins = ""
     """Comma-separated web origins that may use the gateway, besides its own; ``*``: all."""
 
-    allowed_hosts: str = ""
+    allowed_hosts: HostNames = ""
     """Comma-separated names, besides those without a dot and the machine's, under which clients
     reach the gateway; ``*.example.org``: all below that one, ``*``: all. Not used where
     requests need a token."""

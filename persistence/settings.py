@@ -13,7 +13,28 @@ from runtime import endpoints
 from runtime.settings import BusSettings, DatabaseSettings, ProcessSettings, RedisSettings
 
 
-class PersistenceSettings(DatabaseSettings, RedisSettings, BusSettings, ProcessSettings):
+class CheckedDatabaseSettings(DatabaseSettings):
+    """With an address that libpq can read. Messages never quote it, for it may hold a password."""
+
+    @model_validator(mode="after")
+    def _address_can_be_read(self) -> Self:
+        name = "DB_HOST" if self.database_url is None else "DATABASE_URL"
+        try:
+            found = conninfo_to_dict(self.database_address())
+        except psycopg.ProgrammingError:
+            raise ValueError(
+                f"{name} is not a PostgreSQL connection URL, "
+                "postgresql://USER:PASSWORD@HOST:PORT/DATABASE?OPTION=VALUE"
+            ) from None
+        # An abstract socket begins with @. Another one would put a part of a password into logs.
+        if any("@" in host[1:] for host in str(found.get("host", "")).split(",")):
+            raise ValueError(f"{name} has an @ in its host; in a password, it is written %40")
+        if not str(found.get("port", 0)).replace(",", "0").isdigit():
+            raise ValueError(f"{name} has a port that is no number")
+        return self
+
+
+class PersistenceSettings(CheckedDatabaseSettings, RedisSettings, BusSettings, ProcessSettings):
     """Read from environment variables, which have the upper-case names of the fields."""
 
     persistence_batch_rows_max: Annotated[int, Field(ge=1, le=10_000)] = 1_000
@@ -38,15 +59,6 @@ class PersistenceSettings(DatabaseSettings, RedisSettings, BusSettings, ProcessS
     def _endpoints_in_pairs(self) -> Self:
         if len(endpoints.split(self.broker_events)) != len(endpoints.split(self.broker_frontend)):
             raise ValueError("BROKER_EVENTS and BROKER_FRONTEND must list the same brokers")
-        return self
-
-    @model_validator(mode="after")
-    def _address_can_be_read(self) -> Self:
-        try:
-            conninfo_to_dict(self.database_address())
-        except psycopg.ProgrammingError:
-            # Not psycopg's message: it quotes the URL, which holds the password.
-            raise ValueError("DATABASE_URL is not a PostgreSQL connection URL") from None
         return self
 
     def limits(self) -> Limits:

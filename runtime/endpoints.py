@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from runtime.run_directory import UNIX_SOCKET_PATH_BYTES_MAX, run_directory
 
 PORT_MAX: Final = 65_535
-_TCP = re.compile(r"tcp://(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\[\]:/;\s]+):(\d{1,5})")
+_TCP = re.compile(r"tcp://(?:\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|\*|[\w.-]+):(\d{1,5})", re.ASCII)
 _WITHOUT_PORT = re.compile(r"tcp://(?:\[[^\]]*\]|[^\[\]:/]+)/?")
 _FORMS = "tcp://HOST:PORT, tcp://[IPV6]:PORT or ipc://PATH"
 SEPARATOR: Final = ","
@@ -66,7 +66,7 @@ def check_list(endpoints: str) -> str:
 
 def is_loopback(host: str) -> bool:
     """Whether ``host`` is reachable from this machine only."""
-    if host == "localhost":
+    if host.lower() == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback

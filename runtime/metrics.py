@@ -43,13 +43,16 @@ def serve(process: str, first_port: int, host: str) -> int | None:
     if first_port == 0:
         return None
     log = structlog.get_logger()
-    start = first_port + PORT_OFFSETS[process]
+    start, reason = first_port + PORT_OFFSETS[process], None
     for port in range(start, start + INSTANCES_MAX[process]):
         try:
             prometheus_client.start_http_server(port, addr=host)
-        except OSError:
+        except OSError as error:
+            reason = error.strerror
             continue
         log.info("metrics_served", host=host, port=port)
         return port
-    log.warning("no_metrics_port", first=start, ports=INSTANCES_MAX[process])
+    log.warning(
+        "no_metrics_port", host=host, first=start, ports=INSTANCES_MAX[process], reason=reason
+    )
     return None

@@ -25,15 +25,24 @@ SCHEMES: Final[dict[str, tuple[str, Form]]] = {
 PORTS: Final[dict[Form, int]] = {"server": 6379, "sentinel": 26_379, "cluster": 6379}
 SENTINEL_PREFIX: Final = "sentinel_"
 SENTINEL_OPTIONS: Final = frozenset({"sentinel_username", "sentinel_password"})
-OPTIONS: Final = frozenset(
-    {
-        *("db", "username", "password", "protocol", "client_name"),
-        *("socket_timeout", "socket_connect_timeout", "socket_keepalive", "health_check_interval"),
-        *("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_password", "ssl_cert_reqs"),
-        *("ssl_check_hostname", "ssl_ca_path"),
-    }
+_ANY, _INTEGER, _SECONDS, _BOOLEAN = (
+    ".+",
+    r"\d{1,6}",
+    r"\d{1,6}(\.\d+)?",
+    "(?i:true|false|yes|no|1|0)",
 )
-"""Query parameters, by redis-py's names."""
+OPTIONS: Final = {
+    **dict.fromkeys(("username", "password", "client_name"), _ANY),
+    **{"db": _INTEGER, "protocol": "[23]", "health_check_interval": _INTEGER},
+    **dict.fromkeys(("socket_timeout", "socket_connect_timeout"), _SECONDS),
+    "socket_keepalive": _BOOLEAN,
+}
+TLS_OPTIONS: Final = {
+    **dict.fromkeys(("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_ca_path"), _ANY),
+    **{"ssl_password": _ANY, "ssl_cert_reqs": "none|optional|required"},
+    "ssl_check_hostname": _BOOLEAN,
+}
+"""Query parameters, by redis-py's names, and the forms of their values."""
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]\s]+))(?::(\d{1,5}))?")
 _IN_PATH = re.compile(r"/(?!\d+/?$)([^/]+)(?:/(\d+))?/?")
 
@@ -61,20 +70,30 @@ def parse(url: str) -> RedisAddress:
     scheme, form = SCHEMES.get(url.partition("://")[0], ("", "server"))
     if not scheme or not url.partition("://")[2]:
         raise ValueError(f"must be {FORMS}")
-    if scheme == "unix":
-        return RedisAddress("server", url)
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    known = OPTIONS | SENTINEL_OPTIONS if form == "sentinel" else OPTIONS
-    if unknown := sorted(query.keys() - known):
+    known = {
+        **OPTIONS,
+        **(TLS_OPTIONS if scheme == "rediss" else {}),
+        **(dict.fromkeys(SENTINEL_OPTIONS, _ANY) if form == "sentinel" else {}),
+    }
+    if unknown := sorted(query.keys() - known.keys()):
+        if TLS_OPTIONS.keys() & unknown:
+            raise ValueError(f"{', '.join(unknown)}: only with rediss instead of redis")
         raise ValueError(f"unknown options {', '.join(unknown)}; the forms are {FORMS}")
+    if wrong := sorted(name for name in query if not re.fullmatch(known[name], query[name])):
+        raise ValueError(f"has no valid value for {', '.join(wrong)}")
+    if scheme == "unix":
+        return RedisAddress("server", url)
     login, at, names = parts.netloc.rpartition("@")
     hosts = tuple(_host(name, PORTS[form]) for name in names.split(","))
+    path, service = parts.path, ""
     if form == "server":
         if len(hosts) > 1:
             raise ValueError("has several hosts: use redis+sentinel:// or redis+cluster://")
+        if not re.fullmatch(r"(/\d*)?", path):
+            raise ValueError("has no valid database: a number follows the host, as in /0")
         return RedisAddress(form, url)
-    path, service = parts.path, ""
     if form == "sentinel":
         found = _IN_PATH.fullmatch(parts.path)
         if found is None:

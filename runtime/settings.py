@@ -6,11 +6,14 @@ invalid value ends the process with a one-line message and the exit code ``exit_
 
 from __future__ import annotations
 
+import difflib
+import ipaddress
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import structlog
 from pydantic import (
@@ -27,6 +30,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from runtime import endpoints, exit_codes, redis_address
 from runtime.run_directory import run_directory
+from runtime.setting_names import NAMES
 from wire import keys
 
 LogLevel = Annotated[
@@ -34,6 +38,42 @@ LogLevel = Annotated[
     BeforeValidator(lambda value: value.strip().lower() if isinstance(value, str) else value),
 ]
 Endpoints = Annotated[str, AfterValidator(endpoints.check_list)]
+
+
+def home_expanded(path: str | Path) -> Path:
+    """``~`` is the user's home directory; that of an unknown user is left as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  # Path.expanduser raises for such a user.
+
+
+FilePath = Annotated[Path, AfterValidator(home_expanded)]
+
+
+def _host(value: str) -> str:
+    host = value.removeprefix("[").removesuffix("]")
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if "*" in host:
+            raise ValueError("must be one address: 0.0.0.0 or :: for all") from None
+        if not host.isascii() or any(char in "/:,[]" or char.isspace() for char in host):
+            raise ValueError("must be one address or name, without scheme and port") from None
+    return host
+
+
+def _http_url(value: str) -> str:
+    """The message does not quote the URL, which may hold a password."""
+    try:
+        url = urlsplit(value)
+        valid = url.scheme in ("http", "https") and url.hostname and url.port != 0
+    except ValueError:
+        valid = False
+    if value and (not valid or any(char.isspace() for char in value)):
+        raise ValueError("must be http://HOST:PORT/PATH or https://HOST:PORT/PATH")
+    return value
+
+
+Host = Annotated[str, AfterValidator(_host)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
 
 class Renamed(AliasChoices):
@@ -44,21 +84,41 @@ class Renamed(AliasChoices):
     """
 
 
-class ProcessSettings(BaseSettings):
-    """Settings of every process."""
+class Environment(BaseSettings):
+    """How each setting is read: without the blanks around it, and an empty one counts as not set,
+    as a container's environment may hold it."""
 
-    model_config = SettingsConfigDict(extra="ignore", case_sensitive=False, populate_by_name=True)
+    model_config = SettingsConfigDict(
+        extra="ignore",
+        case_sensitive=False,
+        populate_by_name=True,
+        env_ignore_empty=True,
+        allow_inf_nan=False,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_blanks(cls, values: dict[str, Any]) -> dict[str, Any]:
+        stripped = {
+            name: value.strip() if isinstance(value, str) and name != "db_password" else value
+            for name, value in values.items()
+        }
+        return {name: value for name, value in stripped.items() if value != ""}
+
+
+class ProcessSettings(Environment):
+    """Settings of every process."""
 
     log_level: LogLevel = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
     """auto: human-readable if standard error is a terminal or honcho's, else JSON."""
-    data_dir: Path = Path(".data")
+    data_dir: FilePath = Path(".data")
     """Directory of the embedded services' files and sockets, and of the gateways' spool."""
     metrics_port: Annotated[int, Field(ge=0, le=65_435)] = 0  # The 100 ports above it are used too.
     """First port of the Prometheus endpoints. 0: no endpoint."""
-    metrics_host: str = "127.0.0.1"
+    metrics_host: Host = "127.0.0.1"
     """Address that they listen on. Whoever reaches it can read them."""
-    otel_exporter_otlp_endpoint: Annotated[str, Field(pattern=r"^(https?://.+)?$")] = ""
+    otel_exporter_otlp_endpoint: HttpUrl = ""
     """Base URL of an OTLP/HTTP trace collector. Empty: no traces."""
     otel_traces_sampler_arg: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the utterances that are traced."""
@@ -72,19 +132,19 @@ class ProcessSettings(BaseSettings):
         return self.otel_exporter_otlp_endpoint, self.otel_traces_sampler_arg
 
 
-class BusSettings(BaseSettings):
+class BusSettings(Environment):
     """Addresses and keys of the bus: of all brokers, separated by commas, or of the broker itself.
     An endpoint that is not set is a Unix socket in the run directory of ``data_dir``, which only
     the system's user can enter."""
 
-    data_dir: Path = Path(".data")
+    data_dir: FilePath = Path(".data")
     broker_frontend: Endpoints = ""
     """Gateways send jobs and records here, persistence confirmations."""
     broker_backend: Endpoints = ""
     """Workers connect here."""
     broker_events: Endpoints = ""
     """Persistence subscribes here to results and records."""
-    bus_keys_dir: Path | None = None
+    bus_keys_dir: FilePath | None = None
     """Directory of CURVE keys (``asr keys``). With it the bus is encrypted and
     accepts only peers that hold the key of their role. Unset: neither."""
     system_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "asr"
@@ -109,10 +169,10 @@ class BusSettings(BaseSettings):
             fail(f"BUS_KEYS_DIR: {error}")
 
 
-class RedisSettings(BaseSettings):
+class RedisSettings(Environment):
     """Redis, for session metadata and counters: ``REDIS_URL``, or the embedded server."""
 
-    data_dir: Path = Path(".data")
+    data_dir: FilePath = Path(".data")
     redis_url: SecretStr | None = None
 
     @field_validator("redis_url")
@@ -130,10 +190,10 @@ class RedisSettings(BaseSettings):
         return f"unix://{run_directory(self.data_dir)}/redis.sock"
 
 
-class DatabaseSettings(BaseSettings):
+class DatabaseSettings(Environment):
     """PostgreSQL: ``DATABASE_URL``, or the ``DB_*`` names, or the embedded server."""
 
-    data_dir: Path = Path(".data")
+    data_dir: FilePath = Path(".data")
     database_url: SecretStr | None = None
     db_host: str | None = None
     db_port: Annotated[int, Field(ge=1, le=65535)] = 5432
@@ -170,8 +230,8 @@ def http_port(environ: dict[str, str] | os._Environ[str]) -> tuple[int | str, st
     gateway is the first process type in the Procfile, so subtracting the index restores the base:
     the gateways of ``-c gateway=2`` share one port. A base of 5000 counts as unset.
     """
-    raw = environ.get("PORT")
-    if raw is None:
+    raw = environ.get("PORT", "").strip()
+    if not raw:
         return DEFAULT_HTTP_PORT, "default"
     name, _, index = environ.get("HONCHO_PROCESS_NAME", "").rpartition(".")
     if name != "gateway" or not index.isdigit() or not raw.isdigit():
@@ -182,6 +242,10 @@ def http_port(environ: dict[str, str] | os._Environ[str]) -> tuple[int | str, st
     return base, "environment PORT, through honcho"
 
 
+_LOGIN = re.compile(r"//[^/@]*@")
+"""Of a URL that is no secret itself."""
+SIMILARITY_MIN = 0.85
+"""Of two names, by difflib, from which on one is taken for a misspelling of the other."""
 S = TypeVar("S", bound=ProcessSettings)
 PYDANTIC_PREFIX = "Value error, "
 """Of the message of a validator's ValueError."""
@@ -195,9 +259,19 @@ def load(settings_type: type[S], **overrides: Any) -> S:
     except ValidationError as error:
         parts = []
         for item in error.errors(include_url=False, include_input=False):
-            name = ".".join(str(part) for part in item["loc"]).upper() or "settings"
+            name = _name_given(settings_type, str(item["loc"][0])) if item["loc"] else "settings"
             parts.append(f"{name}: {item['msg'].removeprefix(PYDANTIC_PREFIX)}")
         fail("; ".join(parts))
+
+
+def _name_given(settings_type: type[S], name: str) -> str:
+    """The name under which the environment holds a setting that has several."""
+    environment = _names_in_environment()
+    for field in settings_type.model_fields.values():
+        alias = field.validation_alias
+        if type(alias) is AliasChoices and alias.choices[0] == name:
+            return next((str(each) for each in alias.choices if each in environment), name)
+    return name.upper()
 
 
 def fail(message: str, code: int = exit_codes.CONFIG) -> NoReturn:
@@ -220,18 +294,18 @@ def describe(settings: ProcessSettings) -> dict[str, str]:
 
 
 def _names_in_environment() -> set[str]:
-    return {name.upper() for name in os.environ}
+    return {name.upper() for name, value in os.environ.items() if value.strip()}
 
 
 def _masked(value: Any) -> str:
     if isinstance(value, SecretStr):
         return "***" if value.get_secret_value() else "''"
-    return str(value)
+    return _LOGIN.sub("//***@", str(value))
 
 
 def log_effective(settings: ProcessSettings, **sources: str) -> None:
-    """Log every setting on one line, and a warning for each old name in use. ``sources`` replaces
-    descriptions of values that a process computes itself."""
+    """Log every setting on one line, and a warning for each old name and each misspelt one in use.
+    ``sources`` replaces descriptions of values that a process computes itself."""
     log = structlog.get_logger()
     log.info("settings", **{**describe(settings), **sources})
     environment = _names_in_environment()
@@ -240,3 +314,6 @@ def log_effective(settings: ProcessSettings, **sources: str) -> None:
             name, *old_names = map(str, field.validation_alias.choices)
             for old_name in environment.intersection(old_names):
                 log.warning("setting_renamed", old_name=old_name, name=name)
+    for unknown in sorted(environment - NAMES):
+        if similar := difflib.get_close_matches(unknown, NAMES, 1, SIMILARITY_MIN):
+            log.warning("setting_unknown", name=unknown, did_you_mean=similar[0])

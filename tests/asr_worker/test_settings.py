@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from asr_worker.model_files.catalogue import DEFAULT_MODEL
 from asr_worker.settings import ModelFilesSettings, WorkerSettings, model_source, served_models
 
 
@@ -83,7 +84,7 @@ def test_asr_workers_takes_precedence_over_min_workers(monkeypatch: pytest.Monke
     assert WorkerSettings(asr_model="fake:0ms").asr_workers == 2
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:x", "CPU", "cuda:0 ", ""])
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "CPU", "cuda: 0"])
 def test_a_device_that_torch_does_not_name_is_refused(device: str) -> None:
     with pytest.raises(ValidationError):
         WorkerSettings(asr_model="fake:0ms", asr_device=device)
@@ -144,5 +145,4 @@ def test_an_online_model_beside_several_models_is_of_one_of_them() -> None:
 def test_an_empty_model_counts_as_not_set() -> None:
     several = WorkerSettings.model_validate({"asr_model": "", "asr_models": "a=demo"})
     assert several.served_models == {"a": "demo"}
-    with pytest.raises(ValidationError, match="ASR_MODEL is empty"):
-        WorkerSettings(asr_model="")
+    assert WorkerSettings(asr_model="").asr_model == DEFAULT_MODEL

@@ -73,10 +73,17 @@ def test_an_invalid_setting_prints_one_line(
     assert len(errors) == 1 and name in errors[0]
 
 
+def test_a_data_directory_that_cannot_be_written_ends_it(environment: dict[str, str]) -> None:
+    with LoggedProcess("gateway", **{**environment, "DATA_DIR": "/dev/null/asr"}) as gateway:
+        assert gateway.wait() == exit_codes.UNAVAILABLE
+    (error,) = [line for line in gateway.lines if line.startswith("error: ")]
+    assert error == "error: DATA_DIR /dev/null/asr: Not a directory"
+
+
 def test_a_port_in_use_is_final(environment: dict[str, str]) -> None:
     with (
         socket.create_server(("127.0.0.1", int(environment["PORT"]))),
         LoggedProcess("gateway", **environment) as gateway,
     ):
         assert gateway.wait() == exit_codes.UNAVAILABLE
-    assert any("Set PORT to a free one" in line for line in gateway.lines)
+    assert any("in use; set PORT to a free one" in line for line in gateway.lines)

@@ -81,6 +81,42 @@ def test_an_identity_provider_is_named_whole(
     assert "http" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HOST", "127.0.0.1:8080"),
+        ("HOST", "*"),
+        ("JWT_KEYS_URL", "https://[::1/keys"),
+        ("JWT_KEYS_URL", "https:///keys"),
+        ("ALLOWED_ORIGINS", "a.example"),
+        ("ALLOWED_ORIGINS", "https://a.example/page"),
+        ("ALLOWED_ORIGINS", "https://*.example"),
+        ("ALLOWED_ORIGINS", "https://a.example;https://b.example"),
+        ("ALLOWED_HOSTS", "https://a.example"),
+        ("ALLOWED_HOSTS", "a.example:8080"),
+        ("ALLOWED_HOSTS", "*example.org"),
+        ("ALLOWED_HOSTS", "a.example b.example"),
+    ],
+)
+def test_a_form_that_would_have_no_effect_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as caught:
+        settings.load(GatewaySettings)
+    assert caught.value.code == 78
+    assert capsys.readouterr().err.startswith(f"error: {name}: ")
+
+
+def test_lists_of_origins_and_of_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    origins = "https://a.example, http://[::1]:8080/,HTTPS://B.example,null,*"
+    hosts = "a.example, *.b.example,::1,A_b,*"
+    monkeypatch.setenv("ALLOWED_ORIGINS", origins)
+    monkeypatch.setenv("ALLOWED_HOSTS", hosts)
+    values = settings.load(GatewaySettings)
+    assert (values.allowed_origins, values.allowed_hosts) == (origins, hosts)
+
+
 def test_tokens_that_cannot_be_used_are_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from persistence.settings import PersistenceSettings
+from runtime import settings
 
 
 def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,6 +30,45 @@ def test_a_malformed_url_is_refused_without_its_password(monkeypatch: pytest.Mon
     messages = str(caught.value.errors(include_input=False, include_context=False))
     assert "DATABASE_URL" in messages
     assert "secret" not in messages
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "mend"),
+    [
+        # libpq would look for the host ss@host, and log it.
+        ("DATABASE_URL", "postgresql://ann:pa@ss@host/db", "%40"),
+        ("DATABASE_URL", "postgresql://ann:secret@host:5432a/db", "port"),
+        ("DATABASE_URL", "postgresql+psycopg://ann:secret@host/db", "postgresql://USER"),
+        ("DB_HOST", "ann:pa@ss", "%40"),
+    ],
+)
+def test_the_message_names_the_mend(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    value: str,
+    mend: str,
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit):
+        settings.load(PersistenceSettings)
+    message = capsys.readouterr().err
+    assert name in message and mend in message
+    assert "secret" not in message and "pa" not in message.replace("password", "")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://one,two:5433/db",
+        "postgresql://ann:pa%40ss@[::1]:5432/db",
+        "postgresql:///db?host=@abstract",
+        "host=/run/postgresql dbname=db",
+    ],
+)
+def test_forms_of_libpq(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    assert settings.load(PersistenceSettings).database_address() == url
 
 
 def test_both_lists_of_brokers_have_the_same_length(monkeypatch: pytest.MonkeyPatch) -> None:

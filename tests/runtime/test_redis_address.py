@@ -52,6 +52,14 @@ def test_a_cluster() -> None:
         ("redis+cluster://n1?db=2", "database 0"),
         ("redis://a?sentinel_password=s3cret", "unknown options sentinel_password"),
         ("redis://a?tls=yes", "unknown options tls"),
+        ("unix:///run/redis.sock?tls=yes", "unknown options tls"),
+        ("redis://a?ssl_ca_certs=/etc/ca.pem", "only with rediss"),
+        ("redis://a/one", "valid database"),
+        ("redis://a/-1", "valid database"),
+        ("redis://a?db=one", "valid value for db"),
+        ("redis://a?protocol=9", "valid value for protocol"),
+        ("redis://a?socket_timeout=5s", "valid value for socket_timeout"),
+        ("rediss://a?ssl_cert_reqs=maybe&password=s3cret", "valid value for ssl_cert_reqs"),
     ],
 )
 def test_other_forms_are_refused_without_quoting_them(url: str, reason: str) -> None:

@@ -45,6 +45,49 @@ def test_names_in_any_case(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     assert settings.load(settings.ProcessSettings).log_level == "error"
 
 
+@pytest.mark.parametrize("value", ["", " ", "\t", "\r\n"])
+def test_a_blank_value_counts_as_not_set(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    for name in ("METRICS_HOST", "METRICS_PORT", "DATA_DIR", "DATABASE_URL", "LOG_FORMAT"):
+        monkeypatch.setenv(name, value)
+    values = settings.load(Everything)
+    assert (values.metrics_host, values.metrics_port, values.log_format) == ("127.0.0.1", 0, "auto")
+    assert values.data_dir == Path(".data")
+    assert values.database_is_embedded()
+    assert "default" in settings.describe(values)["metrics_port"]
+
+
+def test_blanks_around_a_value_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As a file of settings with the line ends of another system leaves them.
+    monkeypatch.setenv("METRICS_HOST", " [::1]\r")
+    monkeypatch.setenv("DB_PASSWORD", " a b ")
+    values = settings.load(Everything)
+    assert values.metrics_host == "::1"
+    assert values.db_password.get_secret_value() == " a b "
+
+
+def test_a_path_may_begin_with_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/srv/anna")
+    monkeypatch.setenv("DATA_DIR", "~/asr")
+    assert settings.load(Everything).data_dir == Path("/srv/anna/asr")
+
+
+def test_a_misspelt_name_is_logged_and_that_of_another_process_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AUTH_TOKEN_FILE", "/etc/asr/tokens")
+    monkeypatch.setenv("ASR_MODELS", "a=demo")
+    with structlog.testing.capture_logs() as logs:
+        settings.log_effective(settings.load(Everything))
+    assert [line for line in logs if line["event"] == "setting_unknown"] == [
+        {
+            "event": "setting_unknown",
+            "log_level": "warning",
+            "name": "AUTH_TOKEN_FILE",
+            "did_you_mean": "AUTH_TOKENS_FILE",
+        }
+    ]
+
+
 LOAD = "from runtime import settings; settings.load(settings.{}); print('went on')"
 
 
@@ -54,7 +97,14 @@ LOAD = "from runtime import settings; settings.load(settings.{}); print('went on
         ("LOG_LEVEL", "loud", "ProcessSettings"),
         ("LOG_FORMAT", "xml", "ProcessSettings"),
         ("METRICS_PORT", "65536", "ProcessSettings"),
-        ("METRICS_PORT", "", "ProcessSettings"),
+        ("METRICS_PORT", "9700/tcp", "ProcessSettings"),
+        ("METRICS_HOST", "*", "ProcessSettings"),
+        ("METRICS_HOST", "127.0.0.1:9700", "ProcessSettings"),
+        ("METRICS_HOST", "http://127.0.0.1", "ProcessSettings"),
+        ("OTEL_TRACES_SAMPLER_ARG", "nan", "ProcessSettings"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318", "ProcessSettings"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://[::1", "ProcessSettings"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:99999", "ProcessSettings"),
         ("BROKER_FRONTEND", "127.0.0.1:7101", "BusSettings"),
         ("BROKER_EVENTS", "udp://127.0.0.1:7101", "BusSettings"),
         ("BROKER_BACKEND", "tcp://host", "BusSettings"),
@@ -216,6 +266,13 @@ def test_effective_settings_show_their_source_and_no_secret(
     assert "s3cret" not in repr(values)
 
 
+def test_a_login_in_another_url_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://u:s3cret@collector.example")
+    described = settings.describe(settings.load(Everything))
+    shown = "https://***@collector.example (environment)"
+    assert described["otel_exporter_otlp_endpoint"] == shown
+
+
 def test_an_empty_secret_shows_that_it_is_empty() -> None:
     assert settings.describe(Everything())["db_password"] == "'' (default)"
 
@@ -228,6 +285,22 @@ def test_an_alias_in_the_environment_is_a_source(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setenv("MIN_WORKERS", "3")
     assert settings.describe(settings.load(Aliased))["workers"] == "3 (environment)"
+
+
+def test_an_invalid_value_is_reported_under_the_name_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Aliased(settings.ProcessSettings):
+        workers: Annotated[
+            int,
+            pydantic.Field(ge=1, validation_alias=pydantic.AliasChoices("WORKERS", "MIN_WORKERS")),
+        ] = 1
+
+    monkeypatch.setenv("WORKERS", "")
+    monkeypatch.setenv("MIN_WORKERS", "0")
+    with pytest.raises(SystemExit):
+        settings.load(Aliased)
+    assert capsys.readouterr().err.startswith("error: MIN_WORKERS: ")
 
 
 class Renaming(settings.ProcessSettings):
