@@ -46,6 +46,7 @@ class Deepgram(Dialect):
 
     name = "deepgram"
     stays_open = False
+    parameters = None
 
     def __init__(self, query: Query, session_id: str, created: datetime) -> None:
         """

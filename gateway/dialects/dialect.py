@@ -88,6 +88,9 @@ class Dialect(Traits, Protocol):
     """Whether the connection stays open for another session after the one that ended."""
     may_start_again: bool = False
     """Whether the connection stays open after a refused start, for a corrected one."""
+    parameters: frozenset[str] | None = frozenset({"model", "resume"})
+    """Parameters of the address that have an effect. The client is warned of others. None: the
+    dialect itself does so."""
 
     def served_name(self, asked: str) -> str:
         """Return the served name that ``?model=`` of the address asks for; empty: any. Names of

@@ -15,7 +15,7 @@ from msgspec import structs, to_builtins
 from msgspec.structs import asdict
 
 from gateway.dialects import base64_audio
-from gateway.dialects.dialect import Dialect, Handshake, MessageError
+from gateway.dialects.dialect import Dialect, MessageError
 from gateway.dialects.fields import (
     INDEX_MAX,
     Hotwords,
@@ -80,8 +80,6 @@ _VALUES = {
     "session_id": f"1 to {SESSION_ID_CHARS_MAX} letters, digits or . _ : -, first no sign",
 }
 """Values of fields whose refusal by msgspec does not name them."""
-_PARAMETERS = ("model", "resume")
-"""Query parameters of the WebSocket's address."""
 _PLAIN_CHUNK = msgspec.json.Decoder(_PlainChunk | FinishMessage)
 """A union, because msgspec accepts a single class without its ``action``."""
 LARGE_CHARS = 1 << 20
@@ -100,16 +98,8 @@ class Native(Dialect):
     stays_open = True
     may_start_again = True
 
-    def __init__(self, handshake: Handshake = Handshake()) -> None:  # noqa: B008 - frozen
-        unknown = [f"?{name}" for name in handshake.query if name not in _PARAMETERS]
-        self._ignored = shown_names(unknown)
-        """Parameters of the address that have no effect."""
-
     def parse(self, message: str | bytes) -> Sequence[e.ClientEvent]:
-        event = parse(message)
-        if self._ignored and isinstance(event, e.Start):
-            event = structs.replace(event, ignored_fields=self._ignored + event.ignored_fields)
-        return (event,)
+        return (parse(message),)
 
     def encode(self, answer: e.Answer) -> Sequence[str]:
         return (encode(answer),)

@@ -76,6 +76,7 @@ class Realtime(Dialect):
 
     name = "openai-realtime"
     may_start_again = True
+    parameters = frozenset({"model", "resume", "intent"})
 
     def __init__(self, handshake: Handshake, new_id: Callable[[], str]) -> None:
         query = {name: values[-1] for name, values in handshake.query.items()}

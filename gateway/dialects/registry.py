@@ -36,7 +36,7 @@ NewDialect = Callable[[Handshake], Dialect]
 """Makes the dialect of one connection. Raises ``QueryError``."""
 
 DIALECTS: Final[Mapping[str, NewDialect]] = {
-    "/ws/asr": Native,
+    "/ws/asr": lambda _handshake: Native(),
     "/": lambda _handshake: FunasrEither(_new_session_id),
     "/v1/listen": _deepgram,
     "/v1/realtime": lambda handshake: Realtime(handshake, _new_session_id),

@@ -13,6 +13,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 from fastapi import Request, Response
@@ -145,6 +146,8 @@ class Transcriber:
             if not isinstance(file, UploadFile):
                 raise openai.FieldError(api.file_field, WITHOUT_FILENAME)
             wanted = api.parse(text_fields(form))
+            parameters = (f"?{name}" for name in request.query_params)
+            wanted = replace(wanted, ignored=(*parameters, *wanted.ignored))
             self._admit(wanted, admitted)
             await check_kind(file)
         except openai.FieldError as error:

@@ -7,6 +7,7 @@ reached a limit.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 from urllib.parse import parse_qs
 
@@ -16,7 +17,8 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.admission.gate import Resumption
-from gateway.dialects.dialect import Handshake, QueryError
+from gateway.dialects.dialect import Dialect, Handshake, QueryError
+from gateway.dialects.fields import shown_names
 from gateway.dialects.registry import DIALECTS, NewDialect
 from gateway.server import Server
 from gateway.telemetry import metrics
@@ -90,11 +92,22 @@ def _mount(app: FastAPI, server: Server, path: str, new_dialect: NewDialect) -> 
         try:
             await websocket.accept(next((name for name in SUBPROTOCOLS if name in offered), None))
             connection = WebSocketConnection(
-                websocket, dialect, server, address_model=address_model, admitted=model
+                websocket,
+                dialect,
+                server,
+                address_model=address_model,
+                ignored=shown_names(_without_effect(dialect, query)),
+                admitted=model,
             )
             await connection.run()
         finally:
             server.gate.leave(caller)
+
+
+def _without_effect(dialect: Dialect, query: Mapping[str, Any]) -> Iterator[str]:
+    """Names of the address's parameters that have no effect."""
+    known = dialect.parameters
+    return (f"?{name}" for name in query if known is not None and name not in known)
 
 
 class _NoSuchPath:

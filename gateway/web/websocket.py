@@ -76,13 +76,16 @@ class WebSocketConnection:
         gateway: Gateway,
         *,
         address_model: str = "",
+        ignored: tuple[str, ...] = (),
         admitted: str | None = None,
     ) -> None:
         """``address_model``: the model that the address names, for sessions that name none.
+        ``ignored``: parameters of the address that have no effect.
         ``admitted``: the model that the gate has admitted; None: it did not know the model."""
         self._websocket = websocket
         self._caller = caller_of(websocket)
         self._address_model = address_model
+        self._ignored = ignored
         self._admitted = admitted
         self._try_later = False
         """The last start was refused because of a limit, not because of its fields."""
@@ -235,7 +238,11 @@ class WebSocketConnection:
         if self._runner.session.state is not State.NEW:
             await self._runner.take(self, event)
             return True
-        event = structs.replace(event, model=event.model or self._address_model)
+        event = structs.replace(
+            event,
+            model=event.model or self._address_model,
+            ignored_fields=self._ignored + event.ignored_fields,
+        )
         found = await self._registry.reserve_or_resume(self._runner, event, self._admit)
         if isinstance(found, e.Problem):
             self._refuse_start(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from typing import Any
 
@@ -242,13 +243,49 @@ async def test_all_dialects_at_once(stack: Stack) -> None:
     assert texts == [audio.text for audio in said]
 
 
+RECORDING = raw(Spoken(np.zeros(16_000, np.int16), ""))
+REALTIME_AUDIO = json.dumps(
+    {"type": "input_audio_buffer.append", "audio": base64.b64encode(RECORDING).decode()}
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "messages"),
+    [
+        ("/ws/asr", ['{"action":"start","session_id":"parameters"}']),
+        ("/", ['{"mode":"offline"}', RECORDING, '{"is_speaking":false}']),
+        ("/", ["START", RECORDING, "STOP"]),
+        ("/vosk", [RECORDING, '{"eof":1}']),
+        ("/v1/realtime", [REALTIME_AUDIO]),
+        ("/v1/listen", ['{"type":"CloseStream"}']),
+    ],
+)
+async def test_parameters_of_the_address_without_effect_are_warned_of(
+    stack: Stack, path: str, messages: list[str | bytes]
+) -> None:
+    warnings: list[dict[str, str]] = []
+    async with connect(
+        f"{funasr_url(stack)}{path}?model=demo&intent=x&sample_rate=16000"
+    ) as socket:
+        for message in messages:
+            await socket.send(message)
+        async with asyncio.timeout(30):
+            while not warnings:
+                warnings = json.loads(await socket.recv()).get("warnings", [])
+    known = {"/v1/realtime": ["sample_rate"], "/v1/listen": ["intent"]}
+    named = [w.get("parameter") or w["message"].partition(":")[0].strip("?") for w in warnings]
+    assert named == known.get(path, ["intent", "sample_rate"])
+
+
 async def test_a_file_over_http_as_funasrs_client_sends_it(stack: Stack) -> None:
     audio = spoken(9_300)
     wav = encode(audio.pcm, "wav", 16_000, 1)
     async with httpx2.AsyncClient(base_url=stack.http_url(), timeout=60) as client:
         files = {"audio": ("speech.wav", wav, "application/octet-stream")}
-        answer = (await client.post("/recognition", files=files)).json()
+        answer = (await client.post("/recognition?language=zh", files=files)).json()
         damaged = await client.post("/recognition", files={"audio": ("a.wav", wav[:30])})
     assert (answer["text"], answer["code"]) == (audio.text, 0)
     assert join_texts(sentence["text"] for sentence in answer["sentences"]) == audio.text
+    (warning,) = answer["warnings"]
+    assert warning["message"] == "?language: this field has no effect"
     assert (damaged.status_code, damaged.json()["code"]) == (400, 1)

@@ -14,8 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from gateway.dialects.dialect import Handshake, MessageError
-from gateway.dialects.native import LARGE_CHARS, Native, StartMessage, _parse_any, encode, parse
+from gateway.dialects.dialect import MessageError
+from gateway.dialects.native import LARGE_CHARS, StartMessage, _parse_any, encode, parse
 from gateway.session import events as e
 from wire.messages import Abilities
 
@@ -401,11 +401,3 @@ def test_a_large_chunk_is_checked_like_a_small_one() -> None:
         with pytest.raises(MessageError) as caught:
             parse(message)
         assert caught.value.code == code
-
-
-def test_parameters_of_the_address_without_effect_are_warned_of() -> None:
-    native = Native(Handshake({"uid": ["me"], "resume": ["s"], "device_id": [""]}))
-    (start,) = native.parse(json.dumps({**START, "audio_format": "wav"}))
-    assert isinstance(start, e.Start)
-    assert start.ignored_fields == ("?uid", "?device_id", "audio_format")
-    assert Native().parse(json.dumps(START)) == (parse(json.dumps(START)),)
