@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import structlog
@@ -114,9 +114,8 @@ class TokenCheck:
                 message = str(error)
             except KeysUnavailableError as error:
                 structlog.get_logger().error("jwt_keys_unavailable", error=str(error))
-                headers = {"Retry-After": str(KEYS_RETRY_AFTER_S)}
                 message = "the keys of the identity provider cannot be fetched"
-                return Refused(503, KEYS_CODE, message, headers, KEYS_RETRY_AFTER_S)
+                return Refused(503, KEYS_CODE, message, retry_after_s=KEYS_RETRY_AFTER_S)
             else:
                 if found is not None and not found[1].expired(datetime.now(UTC)):
                     return found
@@ -133,10 +132,8 @@ class TokenCheck:
     async def _not_allowed(self, route: Route, access: Access, caller: Caller) -> Refused | None:
         too_many = await self._refuse_request(caller)
         if too_many is not None:
-            headers = {"Retry-After": str(too_many.retry_after_s)}
-            return Refused(
-                too_many.status, too_many.code, too_many.message, headers, too_many.retry_after_s
-            )
+            code, message, after_s = too_many.code, too_many.message, too_many.retry_after_s
+            return Refused(too_many.status, code, message, retry_after_s=after_s)
         if route.needed is None or route.needed in access.scopes:
             return None
         challenge = f'Bearer error="{SCOPE_CODE}", scope="{route.needed}"'
@@ -151,7 +148,7 @@ class Refused:
     status: int
     code: str
     message: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(default_factory=dict)
     retry_after_s: int | None = None
 
     def response(self, scope: Scope) -> JSONResponse:
@@ -159,8 +156,10 @@ class Refused:
         REFUSED.labels(self.code).inc()
         # Otherwise a client could continue to send the body of the request.
         headers = {**self.headers, "Connection": "close"}
-        more = {} if self.retry_after_s is None else {"retry_after_s": self.retry_after_s}
-        return error_response(scope["path"], self.status, self.code, self.message, headers, **more)
+        path, after_s = scope["path"], self.retry_after_s
+        return error_response(
+            path, self.status, self.code, self.message, headers, retry_after_s=after_s
+        )
 
 
 def is_open(scope: Scope) -> bool:

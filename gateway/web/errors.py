@@ -21,6 +21,7 @@ from gateway.dialects import deepgram_query, funasr_file, openai
 from gateway.dialects.registry import DIALECTS
 from gateway.telemetry import metrics
 from gateway.web.schemas import problem
+from gateway.web.uploads import RefusedError
 from persistence.reads import StoreUnavailable
 
 STORE_RETRY_AFTER_S = 2
@@ -38,10 +39,12 @@ def error_response(
     code: str,
     message: str,
     headers: Mapping[str, str] | None = None,
-    **more: Any,
+    *,
+    param: str | None = None,
+    retry_after_s: int | None = None,
 ) -> JSONResponse:
-    """Return the error answer to a request for ``path``. ``more``: further fields in the gateway's
-    own format."""
+    """Return the error answer to a request for ``path``. OpenAI's format also names the invalid
+    ``param``, and the gateway's own ``retry_after_s``, which all have as a header."""
     path = path.rstrip("/")
     body: dict[str, Any]
     if path == RECOGNITION_PATH:
@@ -49,23 +52,19 @@ def error_response(
     elif path == DEEPGRAM_PATH:
         body = deepgram_query.refusal(code, message, str(uuid.uuid4()))
     elif path == "/v1" or path.startswith("/v1/"):
-        body = openai.error(status, code, message)
+        body = openai.error(status, code, message, param)
     else:
-        body = {**problem(code, message), **more}
-    return JSONResponse(body, status, headers)
+        body = {**problem(code, message)}
+        if retry_after_s is not None:
+            body["retry_after_s"] = retry_after_s
+    retry = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    return JSONResponse(body, status, {**retry, **(headers or {})})
 
 
 def refused(path: str, refusal: Refusal) -> JSONResponse:
     """Return the answer to a request for ``path`` that is not admitted."""
-    headers = {"Retry-After": str(refusal.retry_after_s)}
-    return error_response(
-        path,
-        refusal.status,
-        refusal.code,
-        refusal.message,
-        headers,
-        retry_after_s=refusal.retry_after_s,
-    )
+    code, message, retry_after_s = refusal.code, refusal.message, refusal.retry_after_s
+    return error_response(path, refusal.status, code, message, retry_after_s=retry_after_s)
 
 
 async def deny(response: JSONResponse, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,6 +98,12 @@ def answer_errors(app: FastAPI) -> None:
         metrics.BAD_REQUESTS.labels("invalid").inc()
         named = [_described(each) for each in error.errors()[:ERRORS_NAMED_MAX]]
         return error_response(request.url.path, 422, INVALID, "; ".join(named))
+
+    @app.exception_handler(RefusedError)
+    async def file_refused(request: Request, error: RefusedError) -> JSONResponse:
+        # The connection stays open: a client that is still sending would not get the answer.
+        path, code, message = request.url.path, error.code, error.message
+        return error_response(path, error.status, code, message, error.headers, param=error.param)
 
     @app.exception_handler(StoreUnavailable)
     async def store_unavailable(request: Request, _error: Exception) -> JSONResponse:

@@ -11,9 +11,9 @@ from pydantic import BaseModel, Field, ValidationError
 
 from gateway.web.description import SESSIONS, request_body
 from gateway.web.parameters import WARNS_OF_UNKNOWN
-from gateway.web.schemas import ProblemAnswer, problem
+from gateway.web.schemas import ProblemAnswer
 from gateway.web.sessions import TranscriptFormat, transcript_response
-from gateway.web.uploads import RefusedError, bounded
+from gateway.web.uploads import bounded
 
 EXPORT_BYTES_MAX = 16 << 20
 """Size limit of a request, besides the limit of a form without its file."""
@@ -72,8 +72,6 @@ def add_export(app: FastAPI) -> None:
         try:
             body = b"".join([piece async for piece in bounded(request, EXPORT_BYTES_MAX)])
             wanted = ExportRequest.model_validate_json(body)
-        except RefusedError as error:
-            return JSONResponse(problem(error.code, str(error)), error.status)
         except ValidationError as error:
             raise RequestValidationError(
                 error.errors(include_url=False, include_context=False, include_input=False)

@@ -380,19 +380,16 @@ def _add_submit(app: FastAPI, server: Server, jobs: FileJobs) -> None:
     ) -> Any:
         """Submit a file, which is recognised after live speech. `/api/v1/asr/result/{task_id}`
         has its status and its text."""
-        try:
-            if (refusal := server.gate.refuse_audio(caller_of(request))) is not None:
-                raise RefusedError.not_admitted(refusal)
-            async with jobs.receiving():
-                form = await receive(request, jobs.file_bytes_max)
-                try:
-                    fields = {name: values[-1] for name, values in text_fields(form).items()}
-                    ticket = _ticket(server, request, language, fields)
-                    position = await jobs.submit(ticket, await _file_of(form))
-                finally:
-                    await form.close()
-        except RefusedError as error:
-            return JSONResponse(problem(error.code, error.message), error.status, error.headers)
+        if (refusal := server.gate.refuse_audio(caller_of(request))) is not None:
+            raise RefusedError.not_admitted(refusal)
+        async with jobs.receiving():
+            form = await receive(request, jobs.file_bytes_max)
+            try:
+                fields = {name: values[-1] for name, values in text_fields(form).items()}
+                ticket = _ticket(server, request, language, fields)
+                position = await jobs.submit(ticket, await _file_of(form))
+            finally:
+                await form.close()
         ignored = sorted(fields.keys() - {"language", "model"})
         ignored += ["batch_size"] if batch_size else []
         load = server.admission.load(time.monotonic())

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
@@ -33,7 +33,7 @@ from gateway.session import events as e
 from gateway.session.limits import Traits
 from gateway.session.states import State
 from gateway.storage.callers import Caller
-from gateway.telemetry.metrics import count_problem
+from gateway.telemetry.metrics import UPLOADS, count_problem
 from gateway.web.caller import caller_of
 from gateway.web.uploads import RefusedError, receive, text_fields
 
@@ -289,6 +289,17 @@ class Transcription:
             await self._session.take(e.Finish(session_id=self.session_id))
         except Exception:
             self._session.fail()
+
+
+async def counted(answering: Awaitable[Response]) -> Response:
+    """Return the answer to a request with a file, and count it by its status."""
+    try:
+        response = await answering
+    except RefusedError as error:
+        UPLOADS.labels(error.status).inc()
+        raise
+    UPLOADS.labels(response.status_code).inc()
+    return response
 
 
 async def _answer(transcription: Transcription, request: Request, api: FileApi) -> Response:

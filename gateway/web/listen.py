@@ -20,10 +20,10 @@ from gateway.dialects.registry import deepgram_file
 from gateway.dialects.speakers import with_speakers
 from gateway.server import Server
 from gateway.session import events as e
-from gateway.telemetry.metrics import BAD_REQUESTS, UPLOADS
+from gateway.telemetry.metrics import BAD_REQUESTS
 from gateway.web.caller import caller_of
-from gateway.web.errors import DEEPGRAM_PATH, error_response
-from gateway.web.file_transcription import FileSession, Transcriber, while_connected
+from gateway.web.errors import DEEPGRAM_PATH
+from gateway.web.file_transcription import FileSession, Transcriber, counted, while_connected
 from gateway.web.uploads import RefusedError, bounded
 
 NO_ADDRESSES = "send the file as the body; addresses of files are not fetched"
@@ -32,9 +32,7 @@ NO_ADDRESSES = "send the file as the body; addresses of files are not fetched"
 def add_listen(app: FastAPI, server: Server, transcriber: Transcriber) -> None:
     @app.post(DEEPGRAM_PATH, include_in_schema=False)
     async def listen(request: Request) -> Response:
-        response = await _response(request, server, transcriber)
-        UPLOADS.labels(response.status_code).inc()
-        return response
+        return await counted(_response(request, server, transcriber))
 
 
 async def _response(request: Request, server: Server, transcriber: Transcriber) -> Response:
@@ -44,14 +42,10 @@ async def _response(request: Request, server: Server, transcriber: Transcriber) 
     except QueryError as error:
         BAD_REQUESTS.labels("invalid").inc()
         return JSONResponse(error.body, 400)
-    try:
-        if request.headers.get("content-type", "").startswith("application/json"):
-            raise RefusedError(400, "not_offered", NO_ADDRESSES)
-        with transcriber.slot():
-            body = await _File(server, request, dialect).body()
-    except RefusedError as error:
-        # The connection stays open: a client that is still sending would not get the answer.
-        return error_response(DEEPGRAM_PATH, error.status, error.code, error.message, error.headers)
+    if request.headers.get("content-type", "").startswith("application/json"):
+        raise RefusedError(400, "not_offered", NO_ADDRESSES)
+    with transcriber.slot():
+        body = await _File(server, request, dialect).body()
     return JSONResponse(body, headers={"X-Session-Id": body["metadata"]["request_id"]})
 
 

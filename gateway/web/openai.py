@@ -16,9 +16,14 @@ from gateway.dialects import openai
 from gateway.dialects.increments import Increments
 from gateway.server import Server
 from gateway.session import events as e
-from gateway.telemetry.metrics import UPLOADS
 from gateway.web.description import OPENAI, form_body
-from gateway.web.file_transcription import MODEL_NOT_FOUND, FileApi, Transcriber, Transcription
+from gateway.web.file_transcription import (
+    MODEL_NOT_FOUND,
+    FileApi,
+    Transcriber,
+    Transcription,
+    counted,
+)
 from gateway.web.uploads import RefusedError
 
 
@@ -31,12 +36,7 @@ def add_transcriptions(app: FastAPI, server: Server, transcriber: Transcriber) -
         responses=_ANSWERS,
     )
     async def transcribe(request: Request) -> Response:
-        try:
-            response = await transcriber.serve(request, _API)
-        except RefusedError as error:
-            response = _refused(error)
-        UPLOADS.labels(response.status_code).inc()
-        return response
+        return await counted(transcriber.serve(request, _API))
 
     @app.post(
         "/v1/audio/translations",
@@ -46,8 +46,7 @@ def add_transcriptions(app: FastAPI, server: Server, transcriber: Transcriber) -
     )
     async def translate() -> JSONResponse:
         message = "no served model translates; /v1/audio/transcriptions keeps the language"
-        problem = openai.error(400, "translation_unavailable", message)
-        return JSONResponse(problem, 400)
+        raise RefusedError(400, "translation_unavailable", message)
 
     @app.get("/v1/models", tags=[OPENAI], summary="List the models, compatible with OpenAI's API")
     async def models() -> JSONResponse:
@@ -62,16 +61,9 @@ def add_transcriptions(app: FastAPI, server: Server, transcriber: Transcriber) -
     async def model(name: str) -> JSONResponse:
         found = server.models.get(name)
         if found is None:
-            problem = openai.error(
-                404, MODEL_NOT_FOUND, f"the model {name!r} does not exist", "model"
-            )
-            return JSONResponse(problem, 404)
+            message = f"the model {name!r} does not exist"
+            raise RefusedError(404, MODEL_NOT_FOUND, message, "model")
         return JSONResponse(openai.model(found))
-
-
-def _refused(error: RefusedError) -> Response:
-    body = openai.error(error.status, error.code, error.message, error.param)
-    return JSONResponse(body, error.status, error.headers)
 
 
 async def _events(transcription: Transcription) -> AsyncIterator[str]:

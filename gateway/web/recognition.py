@@ -8,10 +8,8 @@ from typing import Final
 from fastapi import FastAPI, Request, Response
 
 from gateway.dialects import funasr_file
-from gateway.telemetry.metrics import UPLOADS
-from gateway.web.errors import RECOGNITION_PATH, error_response
-from gateway.web.file_transcription import FileApi, Transcriber
-from gateway.web.uploads import RefusedError
+from gateway.web.errors import RECOGNITION_PATH
+from gateway.web.file_transcription import FileApi, Transcriber, counted
 
 _API: Final = FileApi("audio", funasr_file.parse, funasr_file.FunasrFile(), funasr_file.encode)
 
@@ -19,11 +17,4 @@ _API: Final = FileApi("audio", funasr_file.parse, funasr_file.FunasrFile(), funa
 def add_recognition(app: FastAPI, transcriber: Transcriber) -> None:
     @app.post(RECOGNITION_PATH, include_in_schema=False)
     async def recognise(request: Request) -> Response:
-        try:
-            response = await transcriber.serve(request, _API)
-        except RefusedError as error:
-            response = error_response(
-                RECOGNITION_PATH, error.status, error.code, error.message, error.headers
-            )
-        UPLOADS.labels(response.status_code).inc()
-        return response
+        return await counted(transcriber.serve(request, _API))

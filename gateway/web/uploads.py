@@ -36,8 +36,8 @@ of ``UPLOADS_MAX`` for hours."""
 
 
 class RefusedError(MultiPartException):
-    """The error answer to the request. It is a ``MultiPartException``, so that the parser closes
-    its files."""
+    """The error answer to the request (``gateway.web.errors``). It is a ``MultiPartException``, so
+    that the parser closes its files."""
 
     def __init__(
         self,

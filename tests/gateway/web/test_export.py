@@ -7,6 +7,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from gateway.web.errors import answer_errors
 from gateway.web.export import EXPORT_BYTES_MAX, add_export
 from gateway.web.sessions import transcript_response
 from gateway.web.uploads import FORM_BYTES_MAX
@@ -26,6 +27,7 @@ SEGMENT: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def client() -> TestClient:
     app = FastAPI()
+    answer_errors(app)
     add_export(app)
     return TestClient(app)
 
@@ -66,7 +68,9 @@ def test_anything_else_is_refused(client: TestClient, body: bytes) -> None:
 def test_a_body_over_the_limit_is_refused(client: TestClient) -> None:
     body = b" " * (EXPORT_BYTES_MAX + FORM_BYTES_MAX + 1)
     answer = client.post("/api/v1/export?format=srt", content=body)
-    assert answer.status_code == 413 and answer.json()["code"] == "file_too_large"
+    message = f"the file may have at most {EXPORT_BYTES_MAX} bytes"
+    assert answer.status_code == 413
+    assert answer.json() == {"code": "file_too_large", "message": message, "error": message}
 
 
 def test_the_description_has_the_request(client: TestClient) -> None:

@@ -10,6 +10,7 @@ from typing import Any, cast
 import httpx2
 import pytest
 from fastapi import FastAPI
+from prometheus_client import REGISTRY
 
 from gateway.admission.policy import Refusal
 from gateway.server import Server
@@ -17,6 +18,7 @@ from gateway.session import events as e
 from gateway.session.limits import Traits
 from gateway.session.models import ServedModels
 from gateway.storage.callers import Caller
+from gateway.web.errors import answer_errors
 from gateway.web.file_transcription import AnswerQueue, FileSession, Transcriber
 from gateway.web.openai import add_transcriptions
 from gateway.web.uploads import RETRY_AFTER_S, RefusedError
@@ -69,6 +71,7 @@ def gateway() -> Gateway:
 def client_of(gateway: Gateway) -> httpx2.AsyncClient:
     app = FastAPI()
     server = cast(Server, gateway)
+    answer_errors(app)
     add_transcriptions(app, server, Transcriber(server))
     return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://gateway")
 
@@ -78,6 +81,11 @@ async def post(gateway: Gateway, content: bytes = b"RIFF", **fields: str) -> htt
         return await client.post(
             "/v1/audio/transcriptions", files={"file": ("a.wav", content)}, data=fields
         )
+
+
+def answers_of(status: int) -> float:
+    labels = {"status": str(status)}
+    return REGISTRY.get_sample_value("asr_gateway_uploads_total", labels) or 0.0
 
 
 def code_of(response: httpx2.Response) -> str:
@@ -111,10 +119,12 @@ async def test_a_refused_admission_is_a_503_with_retry_after(gateway: Gateway) -
 async def test_a_refused_file_releases_its_slot(
     gateway: Gateway, content: bytes, fields: dict[str, str], status: int, code: str
 ) -> None:
+    counted = answers_of(status)
     for _ in range(2):
         response = await post(gateway, content, **fields)
         assert (response.status_code, code_of(response)) == (status, code)
     assert gateway.gate.entered == 0
+    assert answers_of(status) == counted + 2
 
 
 async def test_a_form_without_a_file_is_refused(gateway: Gateway) -> None:

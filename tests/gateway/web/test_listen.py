@@ -9,6 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from gateway.server import Server
+from gateway.web.errors import answer_errors
 from gateway.web.file_transcription import Transcriber
 from gateway.web.listen import add_listen
 from tests.gateway.web.test_file_transcription import Gateway
@@ -16,6 +17,7 @@ from tests.gateway.web.test_file_transcription import Gateway
 
 async def post(gateway: Gateway, address: str = "/v1/listen", **content: Any) -> httpx2.Response:
     app, server = FastAPI(), cast(Server, gateway)
+    answer_errors(app)
     add_listen(app, server, Transcriber(server))
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as client:

@@ -9,6 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from gateway.server import Server
+from gateway.web.errors import answer_errors
 from gateway.web.file_transcription import Transcriber
 from gateway.web.recognition import add_recognition
 from tests.gateway.web.test_file_transcription import Gateway
@@ -16,6 +17,7 @@ from tests.gateway.web.test_file_transcription import Gateway
 
 async def post(gateway: Gateway, **content: Any) -> httpx2.Response:
     app = FastAPI()
+    answer_errors(app)
     add_recognition(app, Transcriber(cast(Server, gateway)))
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as client:
