@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 from runtime.run_directory import run_directory
@@ -158,11 +158,6 @@ class System(Stack):
             AssertionError: if that takes too long.
         """
         self.wait_ready(workers=WORKERS)
-
-    def queue(self) -> dict[str, Any]:
-        """The broker's counters in Redis; empty without an answer."""
-        answer = self.get("/api/v1/asr/queue/status")
-        return answer.body if answer.status == 200 else {}
 
     def gauges(self) -> dict[str, float]:
         """Gauges that are zero at rest, of the broker and of every gateway, by port offset."""

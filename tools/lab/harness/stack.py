@@ -7,7 +7,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
 
@@ -185,6 +185,11 @@ class Stack:
     def get(self, path: str, gateway: str = "gateway", method: str = "GET") -> Answer:
         """An HTTP answer of a gateway, whatever its status; status 0 if there is none."""
         return ask(self.http_url(gateway) + path, method)
+
+    def queue(self) -> dict[str, Any]:
+        """The broker's counters in Redis; empty without an answer."""
+        answer = self.get("/api/v1/asr/queue/status")
+        return answer.body if answer.status == 200 else {}
 
     def metrics(self, *kinds: str) -> metrics.Metrics:
         """Metrics of the processes of ``kinds``, or of all. The stack needs a METRICS_PORT."""

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tools.lab.chaos.system import GAUGES_AT_REST
 from tools.lab.harness import metrics
@@ -145,11 +145,6 @@ class System(Stack):
         answer = self.get("/api/v1/health", gateway)
         live = [each["workers"] for each in answer.body["brokers"] if each["live"]]
         return live == [len(WORKERS)] * len(self.brokers)
-
-    def queue(self) -> dict[str, Any]:
-        """The broker's counters in Redis; empty without an answer."""
-        answer = self.get("/api/v1/asr/queue/status")
-        return answer.body if answer.status == 200 else {}
 
     def gauges(self) -> dict[str, float]:
         """Gauges that are zero at rest, by their names and hosts."""
