@@ -110,7 +110,8 @@ class JobFiles:
         """Store a file, and return the number of files before it.
 
         Raises:
-            FullError: there is no room. OSError: it cannot be written.
+            FullError: there is no room.
+            OSError: it cannot be written.
         """
         size = audio.seek(0, os.SEEK_END)
         audio.seek(0)

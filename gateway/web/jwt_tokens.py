@@ -46,9 +46,9 @@ class JwtTokens:
     def __init__(self, *, keys_url: str, issuer: str, audience: str, tenant_claim: str) -> None:
         """
         Args:
-            keys_url: address of the JWK set, HTTP or HTTPS. issuer, audience: required values of
-            the claims ``iss`` and ``aud``. tenant_claim: the claim with the tenant; empty: all have
-            the default tenant.
+            keys_url: address of the JWK set, HTTP or HTTPS.
+            issuer, audience: required values of the claims ``iss`` and ``aud``.
+            tenant_claim: the claim with the tenant; empty: all have the default tenant.
         """
         self._keys = jwt.PyJWKClient(
             keys_url,
@@ -64,7 +64,8 @@ class JwtTokens:
         """Return the subject of ``token`` and its permissions.
 
         Raises:
-            JwtRefusedError: it is not valid. KeysUnavailableError: there are no keys for the check.
+            JwtRefusedError: it is not valid.
+            KeysUnavailableError: there are no keys for the check.
         """
         try:
             key = await self._key_of(token)

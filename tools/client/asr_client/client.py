@@ -342,19 +342,22 @@ async def connect(
     received, of the latest 64 MiB, and continues. Each segment is received once.
 
     Args:
-        url: Address of the server, such as ``host:8080``: see ``asr_client.addresses``. token:
-        Access token, if the server requires one. mode: How the server reads chunks: ``auto``,
-        ``stream`` or ``chunk``. sample_rate_hz: Sample rate of raw PCM, 8,000 to 48,000. Encoded
-        files state their own. model: Name of one of the server's models; by default the server
-        chooses by language. language: Such as ``zh`` or ``en``, for models that use it. hotwords:
-        Words that the model should prefer, for models that use them. partials: Also receive partial
-        results, as ``PartialResult`` among ``events()``. speakers: Segments have a ``speaker``, if
-        the server has a speaker model. session_id: Identifier of the session; a random UUID by
-        default. user_id: Name stored with the session. binary: Send chunks as binary frames;
-        otherwise as JSON with base64. headers: Additional headers of the WebSocket handshake.
+        url: Address of the server, such as ``host:8080``: see ``asr_client.addresses``.
+        token: Access token, if the server requires one.
+        mode: How the server reads chunks: ``auto``, ``stream`` or ``chunk``.
+        sample_rate_hz: Sample rate of raw PCM, 8,000 to 48,000. Encoded files state their own.
+        model: Name of one of the server's models; by default the server chooses by language.
+        language: Such as ``zh`` or ``en``, for models that use it.
+        hotwords: Words that the model should prefer, for models that use them.
+        partials: Also receive partial results, as ``PartialResult`` among ``events()``.
+        speakers: Segments have a ``speaker``, if the server has a speaker model.
+        session_id: Identifier of the session; a random UUID by default.
+        user_id: Name stored with the session.
+        binary: Send chunks as binary frames; otherwise as JSON with base64.
+        headers: Additional headers of the WebSocket handshake.
         resume_s: Time for attempts to resume after a lost connection, in seconds; 0: none.
-        open_timeout_s: Limit on the opening of a connection, in seconds. tls: Trusted certificates
-        for ``wss``; by default the system's, or ``SSL_CERT_FILE``.
+        open_timeout_s: Limit on the opening of a connection, in seconds.
+        tls: Trusted certificates for ``wss``; by default the system's, or ``SSL_CERT_FILE``.
 
     Raises:
         ServerBusyError: If the server has no capacity; see its ``retry_after_s``.
