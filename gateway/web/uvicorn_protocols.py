@@ -209,7 +209,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     # ------------------------------------------------------------------------------ large messages
 
     def allow_large(self) -> None:
-        """The client has begun a session."""
+        """The client may send large messages from now on."""
         if not self._large_allowed:
             self._large_allowed = True
             self._hold()

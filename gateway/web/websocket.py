@@ -54,8 +54,8 @@ WRITE_EXTENSION = "asr.websocket.write"
 """ASGI extension: a function that sends a text at once, or returns False if sending would block
 (``gateway.web.uvicorn_protocols``). Without it every answer is queued."""
 LARGE_EXTENSION = "asr.websocket.large"
-"""ASGI extension: a function to call once the client has begun a session, so that it may send large
-messages (``gateway.web.uvicorn_protocols``)."""
+"""ASGI extension: a function to call once the client may send large messages
+(``gateway.web.uvicorn_protocols``)."""
 
 
 class Gateway(Protocol):
@@ -112,6 +112,8 @@ class WebSocketConnection:
     async def run(self) -> None:
         if greeting := self._dialect.greeting():
             self._put(_Answer(list(greeting), None))
+        if not self._dialect.resumable:
+            self._allow_large()  # These protocols have no start before their audio.
         self._reader = asyncio.create_task(self._read())
         try:
             await asyncio.wait([self._reader])

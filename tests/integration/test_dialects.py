@@ -243,6 +243,7 @@ async def test_all_dialects_at_once(stack: Stack) -> None:
     assert texts == [audio.text for audio in said]
 
 
+MANUAL = {"audio": {"input": {"turn_detection": None}}}
 RECORDING = raw(Spoken(np.zeros(16_000, np.int16), ""))
 REALTIME_AUDIO = json.dumps(
     {"type": "input_audio_buffer.append", "audio": base64.b64encode(RECORDING).decode()}
@@ -275,6 +276,36 @@ async def test_parameters_of_the_address_without_effect_are_warned_of(
     known = {"/v1/realtime": ["sample_rate"], "/v1/listen": ["intent"]}
     named = [w.get("parameter") or w["message"].partition(":")[0].strip("?") for w in warnings]
     assert named == known.get(path, ["intent", "sample_rate"])
+
+
+def long_recording(rate_hz: int, spoken_last: Spoken) -> bytes:
+    """More than ``SMALL_MESSAGE_BYTES``."""
+    silence = np.zeros(50 * 16_000, np.int16)
+    return raw(Spoken(np.concatenate([silence, spoken_last.pcm]), ""), rate_hz)
+
+
+async def test_a_long_recording_as_the_first_message(stack: Stack) -> None:
+    audio = spoken(9_400)
+    pcm = long_recording(16_000, audio)
+    async with connect(vosk_url(stack)) as socket:
+        await socket.send('{"config":{"sample_rate":16000}}')
+        await socket.send(pcm)
+        await socket.recv()
+        await socket.send('{"eof":1}')
+        assert json.loads(await socket.recv())["text"] == audio.text
+    async with connect(funasr_url(stack)) as socket:
+        for message in ('{"mode":"offline"}', pcm, '{"is_speaking":false}'):
+            await socket.send(message)
+        assert json.loads(await socket.recv())["text"] == audio.text
+    async with connect(f"{funasr_url(stack)}/v1/realtime") as socket:
+        encoded = base64.b64encode(long_recording(24_000, audio)).decode()
+        await socket.send(json.dumps({"type": "session.update", "session": MANUAL}))
+        await socket.send(json.dumps({"type": "input_audio_buffer.append", "audio": encoded}))
+        await socket.send('{"type":"input_audio_buffer.commit"}')
+        async with asyncio.timeout(30):
+            while "transcript" not in (event := json.loads(await socket.recv())):
+                assert event["type"] != "error"
+        assert event["transcript"] == audio.text
 
 
 async def test_a_file_over_http_as_funasrs_client_sends_it(stack: Stack) -> None:
