@@ -19,6 +19,7 @@ from gateway.dialects.fields import (
     LANGUAGE_CHARS_MAX,
     as_text,
     in_range,
+    shown_names,
     storable,
     storable_hotwords,
     truth,
@@ -45,6 +46,14 @@ _MODES: dict[str, RecordingMode] = {
     "2pass": "2pass",
     "office": "offline",  # Sent by a C# client.
 }
+_FIELDS = frozenset(
+    {
+        *("mode", "wav_name", "wav_format", "audio_fs", "hotwords", "svs_lang", "svs_itn", "itn"),
+        *("speakers", "is_speaking", "is_end", "chunk_size", "chunk_interval"),
+        *("encoder_chunk_look_back", "decoder_chunk_look_back"),
+    }
+)
+"""Fields that have an effect, or that all clients send."""
 _SENTENCE_MARKS = re.compile("[。？，、?. ,]")
 _ENGLISH = re.compile("[a-zA-Z]+")
 
@@ -68,6 +77,8 @@ class _Settings:
     ``svs_itn``, close the connection on the first one."""
     weighted: bool = False
     """Hotwords have weights."""
+    ignored: tuple[str, ...] = ()
+    """Names of fields that have no effect."""
 
 
 @dataclass(slots=True)
@@ -167,6 +178,7 @@ class Funasr(Dialect):
             # As in FunASR's server, increments that cannot be corrected stay as they are spoken.
             itn=settings.itn if settings.mode != "online" else None,
             encoded=settings.encoded,
+            ignored_fields=settings.ignored,
         )
 
     def _end(self, *, wants_end: bool) -> Sequence[e.ClientEvent | Ignored]:
@@ -237,6 +249,9 @@ def _settings(fields: dict[str, Any], before: _Settings) -> _Settings:
             changed["itn"] = _flag(itn, name)
     if "mode" in fields:
         changed["utterance_ends"] = "svs_itn" not in fields
+    unknown = [name for name in fields if name not in _FIELDS and fields[name] is not None]
+    if unknown:
+        changed["ignored"] = shown_names(storable(name, "a name") for name in unknown)
     return replace(before, **changed)
 
 

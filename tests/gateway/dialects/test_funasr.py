@@ -358,6 +358,14 @@ def test_what_the_model_recognised_besides_words_is_in_the_reply() -> None:
         assert reply | known == reply
 
 
+def test_fields_without_effect_are_named() -> None:
+    look_backs = {"encoder_chunk_look_back": 4, "decoder_chunk_look_back": 0}
+    usual = {"mode": "2pass", "chunk_size": [5, 10, 5], "chunk_interval": 10, **look_backs}
+    assert start(dialect(), **usual, model=None).ignored_fields == ()
+    event = start(dialect(), **usual, language="en", itnn=True)
+    assert event.ignored_fields == ("language", "itnn")
+
+
 def test_warnings_are_in_the_next_reply_once() -> None:
     talk = dialect()
     start(talk, mode="2pass")
