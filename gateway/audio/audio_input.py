@@ -16,7 +16,7 @@ import numpy as np
 
 from gateway.audio import raw_pcm
 from gateway.audio.decoder_pool import FEED_AUDIO_S_MAX, DecoderPool, EncodedStream
-from gateway.audio.file_ends import NextFile
+from gateway.audio.file_ends import NextFile, begins_surely
 from gateway.audio.foreign_files import foreign
 from gateway.audio.formats import (
     BY_CONTAINER,
@@ -207,8 +207,11 @@ class AudioInput:
         source = self._source
         if source is None or found is None:
             return found is not None
-        if source.container is not None and not source.ended and not has_signature(found, data):
-            return False  # A slice of MP4, say, may begin with a frame of MP3.
+        if not source.ended:
+            if source.container is not None and not has_signature(found, data):
+                return False  # A slice of MP4, say, may begin with a frame of MP3.
+            if BY_CONTAINER[found].rare and has_signature(found, data) and not begins_surely(data):
+                return False
         return not source.continues(found, data)
 
     @property

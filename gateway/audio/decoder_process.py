@@ -78,7 +78,7 @@ TRACK_LAG_S_MAX = 2
 PAUSE_BYTES_MAX = 7
 """Longest frame of AMR without speech. Frames with speech have at least 13 bytes."""
 PROBE = "probe"
-PROBED = "ac3,adx,dsf,dtshd,eac3,gsm,hcom,loas,mpc,mpc8,mpeg,mpegts,mxf,nut,oma,qcp,sbc,shn,tak"
+PROBED = "ac3,adx,dsf,dtshd,eac3,gsm,hcom,loas,mpc,mpc8,mpeg,mpegts,mxf,nut,oma,qcp,shn,tak"
 """Containers without a signature in ``gateway.audio.formats`` that libavformat may find."""
 PROBE_BYTES = 1 << 16
 REPLY_BYTES_MAX = 1 << 20

@@ -225,6 +225,11 @@ _WITHOUT_FRAMES: Final = frozenset(
 """Others may hold the frames of MP3, say, with which a file without a tag begins."""
 
 
+def begins_surely(data: bytes) -> bool:
+    """Whether a file begins with ``data`` by more than a few bytes, which PCM may have anywhere."""
+    return any(pattern.match(data, before) for before, pattern in _BEGINNINGS.items())
+
+
 class NextFile:
     """Finds where another file follows one: where a unit of it ends (``file_units``). If its units
     have no known length, or are damaged, it searches for the beginning of a file.

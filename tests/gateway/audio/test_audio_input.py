@@ -584,6 +584,21 @@ async def test_a_file_behind_a_wav_stream_without_an_end_is_heard(
         assert pcm[:19_200] == WAV[44:19_244]
 
 
+@pytest.mark.parametrize(
+    "resembling", [bytes.fromhex("000001ba") + bytes(40), bytes.fromhex("0000000001bc") + bytes(40)]
+)
+@pytest.mark.parametrize("name", ["wav", "wav f64", "aiff", "raw"])
+async def test_a_slice_of_pcm_that_begins_like_a_rare_file_continues_it(
+    pool: DecoderPool, name: str, resembling: bytes
+) -> None:
+    """Such as few channels with sound beside silent ones, whose samples are mostly zero."""
+    data = LOUD.tobytes() if name == "raw" else encode(SPEECH, name, 16_000, 1)
+    half = len(data) // 16 * 8
+    data = data[:half] + resembling + data[half + len(resembling) :]
+    pcm, errors = await heard(pool, [data[:half], data[half:]])
+    assert not errors and len(pcm) == 2 * len(SPEECH)
+
+
 @pytest.mark.parametrize("name", ["aac", "flac", "mp3", "tta", "wav"])
 async def test_any_file_may_follow_a_tag(pool: DecoderPool, name: str) -> None:
     """Segments of HLS begin so, and files of some taggers."""
