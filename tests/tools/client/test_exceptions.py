@@ -41,6 +41,7 @@ def test_any_other_status_is_no_busy_server() -> None:
         (b'{"detail":[]}', '{"detail":[]}'),
         (b"", "Bad Gateway"),
         (b"\xff", "\ufffd"),
+        (b'{"error":{"message":"there is no /v1/ws/asr"}}', "there is no /v1/ws/asr"),
     ],
 )
 def test_the_message_of_a_refusal_is_plain_text(body: bytes, message: str) -> None:

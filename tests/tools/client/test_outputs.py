@@ -27,7 +27,7 @@ def test_the_format_is_that_of_f_or_of_the_suffix_of_o_or_text() -> None:
 
 def test_without_o_everything_goes_to_standard_output() -> None:
     assert o.paths(TWO, None, "txt") == [None, None]
-    assert o.paths(ONE, None, "srt") == [None]
+    assert o.paths(ONE, None, "srt") == o.paths(ONE, "-", "srt") == [None]
     with pytest.raises(o.OutputError, match="needs a directory"):
         o.paths(TWO, None, "srt")
 

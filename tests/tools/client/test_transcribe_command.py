@@ -77,6 +77,19 @@ def test_the_options_reach_the_server_and_its_warnings_the_user(
     assert err.count("warning: hotwords are ignored") == 1
 
 
+def test_a_closed_standard_output_ends_the_command(
+    scripted: Peer, transcribe: Transcribe, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.wav"
+    copy.write_bytes(SAMPLE.read_bytes())
+    process = transcribe.start(str(SAMPLE), str(copy))
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.wait(60) == EXIT_FAILURE
+    assert process.stderr.read().decode().splitlines() == ["error: standard output: Broken pipe"]
+    assert b"".join(scripted.audio) == SAMPLE.read_bytes()
+
+
 def test_a_file_without_audio_is_a_failure(
     scripted: Peer, transcribe: Transcribe, tmp_path: Path
 ) -> None:

@@ -55,13 +55,16 @@ def message_of(body: bytes | bytearray, reason: str) -> str:
     """Return the message in the ``body`` of an HTTP error, in one line; ``reason`` if there is
     none.
 
-    The server's errors are JSON objects with a ``message``; proxies send anything.
+    The server's errors are JSON objects with a ``message``, below /v1 within ``error``; proxies
+    send anything.
     """
     text = body.decode("utf-8", "replace").strip()
     try:
         fields = json.loads(text)
     except (ValueError, RecursionError):
         fields = None
+    if isinstance(fields, dict) and isinstance(fields.get("error"), dict):
+        fields = fields["error"]
     if isinstance(fields, dict) and isinstance(fields.get("message"), str):
         text = fields["message"]
     elif text.startswith("<"):  # A page of a proxy.

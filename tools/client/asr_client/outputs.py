@@ -13,6 +13,7 @@ from asr_client.sources import Source
 
 Format = Literal["txt", "srt", "vtt", "json"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+STDOUT: Final = "-"
 
 
 class OutputError(ValueError):
@@ -43,13 +44,14 @@ def paths(sources: Sequence[Source], output: str | None, form: Format) -> list[P
     """Return for each source the file of its transcript; None: standard output.
 
     ``output`` names the file if there is one source and no directory of that name, or else the
-    directory, which is created. Sources of equal names get the ending of their file, or a number.
+    directory, which is created. ``-`` is standard output. Sources of equal names get the ending of
+    their file, or a number.
 
     Raises:
         OutputError: If several transcripts would share one file.
         OSError: If the directory cannot be created.
     """
-    if output is None:
+    if output is None or output == STDOUT:
         if len(sources) > 1 and form in ("srt", "vtt"):
             raise OutputError(f"{form} of several sources needs a directory: -o DIRECTORY")
         return [None] * len(sources)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
 import signal
 import sys
@@ -394,15 +395,24 @@ class Command:
         """Write transcripts to standard output in the order of the sources."""
         self._bodies[number] = body
         while self._written in self._bodies:
-            sys.stdout.write(self._bodies.pop(self._written))
+            _put(self._bodies.pop(self._written))
             self._written += 1
-        sys.stdout.flush()
 
     def print_rest(self) -> None:
         """Write the transcripts that wait for sources that were not tried."""
         for number in sorted(self._bodies):
-            sys.stdout.write(self._bodies.pop(number))
+            _put(self._bodies.pop(number))
+
+
+def _put(text: str) -> None:
+    """Write to standard output. If that fails, end the command: later texts would be lost, too."""
+    try:
+        sys.stdout.write(text)
         sys.stdout.flush()
+    except OSError as error:
+        # What is left in the buffer must not be written at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        fail(f"standard output: {error.strerror}")
 
 
 def split_hotwords(text: str) -> tuple[str, ...]:
