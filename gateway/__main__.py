@@ -7,7 +7,6 @@ import contextlib
 import errno
 import logging as stdlib_logging
 import os
-import signal
 import socket
 from pathlib import Path
 
@@ -67,7 +66,7 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self):  # type: ignore[no-untyped-def]
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in lifecycle.stop_signals():
             loop.add_signal_handler(number, self._begin_drain)
         loop.set_exception_handler(AcceptErrors())
         following = self._certificates and loop.create_task(self._certificates.follow())

@@ -15,8 +15,15 @@ DRAIN_S = 4.0
 """Time to finish after SIGTERM. honcho kills its processes after 5 s."""
 
 
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """Signals that ask a process to finish and end. SIGHUP, of a closed terminal, is one of them
+    unless it is ignored, as under nohup. Otherwise it would kill the process with what it keeps."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return (signal.SIGTERM, signal.SIGINT, *(() if ignored else (signal.SIGHUP,)))
+
+
 class StopSignal:
-    """A flag set by SIGTERM and SIGINT. Create it on the main thread.
+    """A flag set by ``stop_signals``. Create it on the main thread.
 
     Loops poll ``requested``, or ``wait`` with a timeout. The handlers only set the flag and write
     to a pipe, which is safe at any point. A ``threading.Event`` is not: a process often receives
@@ -29,7 +36,7 @@ class StopSignal:
         self._reading, self._writing = os.pipe()
         for end in (self._reading, self._writing):
             os.set_blocking(end, False)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in stop_signals():
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
@@ -53,9 +60,9 @@ class StopSignal:
 
 
 def be_interruptible() -> None:
-    """Make SIGTERM and SIGINT raise ``KeyboardInterrupt``, for tools without a polling loop. SIGINT
+    """Make ``stop_signals`` raise ``KeyboardInterrupt``, for tools without a polling loop. SIGINT
     included, because shells set it to ignored in background processes."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         signal.signal(number, signal.default_int_handler)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,12 +52,17 @@ def test_a_port_in_use_and_a_foreign_address_are_errors(unused_tcp_port: int, ho
         listening_socket(host, unused_tcp_port)
 
 
-def test_it_serves_until_sigterm_and_drains(environment: dict[str, str]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_it_serves_until_a_signal_and_drains(
+    environment: dict[str, str], number: signal.Signals
+) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # A test runner may ignore it.
     with LoggedProcess("gateway", **environment) as gateway:
         serving = gateway.event("serving")
         assert serving["url"] == f"http://127.0.0.1:{environment['PORT']}"
         wait_until(lambda: status_of(serving["url"], "/metrics") == 200, "an answer", 30.0)
-        assert gateway.terminate() == exit_codes.OK
+        gateway.send_signal(number)
+        assert gateway.wait() == exit_codes.OK
         assert "draining" in [event["event"] for event in gateway.events]
 
 

@@ -15,14 +15,15 @@ from runtime import lifecycle
 
 @pytest.fixture
 def stop() -> Iterator[lifecycle.StopSignal]:
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # Test runners may ignore it.
     yield lifecycle.StopSignal()
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_only_sets_the_flag(stop: lifecycle.StopSignal, number: signal.Signals) -> None:
     assert not stop.requested
     os.kill(os.getpid(), number)
@@ -40,6 +41,14 @@ def run_apart(program: str, *arguments: str) -> None:
         check=True,
         timeout=60,
     )
+
+
+def test_sighup_stays_ignored_under_nohup() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert lifecycle.stop_signals() == (signal.SIGTERM, signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_signal_ends_the_wait(stop: lifecycle.StopSignal) -> None:
