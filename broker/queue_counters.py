@@ -65,19 +65,19 @@ class QueueCounters:
             self._client().close()
 
     def _write(self, load: Load) -> None:
-        failure = None
+        failure: dict[str, str] = {}
         try:
             self._exchange(fields_of(load, time.time()))
         except redis_clients.ERRORS as error:
             REDIS_FAILURES.inc()
-            failure = type(error).__name__
-        ready = failure is None
+            failure = redis_clients.described(error)
+        ready = not failure
         if ready != self._ready:
             log = structlog.get_logger()
             if ready:
                 log.info("redis_ready")
             else:
-                log.warning("redis_unavailable", error=failure)
+                log.warning("redis_unavailable", **failure)
         self._ready = ready
 
     def _exchange(self, own: dict[Any, Any]) -> None:

@@ -23,6 +23,11 @@ ERRORS: Final = (RedisError, RedisClusterException, OSError)
 UNTYPED: Final[Any] = redis
 
 
+def described(error: Exception) -> dict[str, str]:
+    """Fields of the log for a failed call. The library's texts name the server, and no password."""
+    return {"error": type(error).__name__, "reason": str(error)}
+
+
 def blocking(url: str) -> redis.Redis:
     """Return a client for threads. It connects at its first call; one for a cluster, at once.
 

@@ -55,10 +55,13 @@ RUNNING = frozenset({"active", "finishing", "confirming", "interrupted"})
 T = TypeVar("T")
 Update = tuple[str, dict[str, str | int]]
 """A session's id, and the fields to write; none: remove the session."""
+EXCHANGE = "gateways"
+"""The call that publishes this gateway's count and reads those of the others, once a second."""
 
 
 class RedisMetadata:
-    """``ready``: whether the last call succeeded. Call ``open`` and ``close`` on one event loop."""
+    """``ready``: whether the last exchange of counts, and each call since then, succeeded. Call
+    ``open`` and ``close`` on one event loop."""
 
     def __init__(self, url: str, gateway_id: str) -> None:
         self._redis = redis_clients.asynchronous(url)
@@ -74,6 +77,7 @@ class RedisMetadata:
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
         self.ready = False
+        self._logged_ready: bool | None = None
         self._log = structlog.get_logger()
 
     def open(self, connections: Callable[[], int]) -> None:
@@ -263,7 +267,7 @@ class RedisMetadata:
                 await asyncio.sleep(EXCHANGE_EVERY_S)
 
     async def _exchange(self, own: int) -> None:
-        counts = await self._try("gateways", lambda: self._publish_and_read(own))
+        counts = await self._try(EXCHANGE, lambda: self._publish_and_read(own))
         if counts is None:
             return
         dead = self._note_beats(counts)
@@ -310,16 +314,20 @@ class RedisMetadata:
         except (*redis_clients.ERRORS, TimeoutError) as error:
             REDIS_FAILURES.labels(call).inc()
             self._paused_until_s = time.monotonic() + PAUSE_AFTER_FAILURE_S
-            self._note_ready(False, error=type(error).__name__)
+            self._note_ready(False, **redis_clients.described(error))
             return None
-        self._note_ready(True)
+        if call == EXCHANGE:  # A server may answer reads and refuse writes; this call does both.
+            self._note_ready(True)
         return answer
 
     def _note_ready(self, ready: bool, **details: str) -> None:
-        if ready != self.ready:
-            self.ready = ready
+        if ready != self._logged_ready:
+            self.ready = self._logged_ready = ready
             REDIS_UP.set(ready)
-            self._log.info("redis_ready" if ready else "redis_unavailable", **details)
+            if ready:
+                self._log.info("redis_ready")
+            else:
+                self._log.warning("redis_unavailable", **details)
 
 
 def _count(published: str) -> int:

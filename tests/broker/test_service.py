@@ -311,7 +311,7 @@ def test_a_redis_that_never_answers_delays_nothing(endpoints: Endpoints) -> None
         ):
             gateway.send(Hello(gateway_id=GATEWAY))
             worker.ready()
-            broker.event("redis_unavailable")
+            assert "Timeout" in broker.event("redis_unavailable")["reason"]
             check_round_trip(gateway, worker, 0)
             assert broker.terminate() == exit_codes.OK
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 import redis.asyncio
+import structlog
 
 from gateway.storage import redis_metadata as r
 from gateway.storage.redis_metadata import RedisMetadata
@@ -135,12 +136,32 @@ async def test_updates_share_calls_and_keep_their_order(
 
 async def test_without_redis_every_call_returns_the_last_known_value() -> None:
     redis_metadata = RedisMetadata(NOWHERE, "gateway-a")
-    redis_metadata.open(lambda: 2)
-    assert await redis_metadata.count_connections(2) == 2
-    assert await redis_metadata.session_exists("x") is None
-    redis_metadata.update_session("x", status="active")
-    assert not redis_metadata.ready
-    await redis_metadata.close()
+    with structlog.testing.capture_logs() as logs:
+        redis_metadata.open(lambda: 2)
+        assert await redis_metadata.count_connections(2) == 2
+        assert await redis_metadata.session_exists("x") is None
+        redis_metadata.update_session("x", status="active")
+        assert not redis_metadata.ready
+        await redis_metadata.close()
+    (line,) = logs
+    assert (line["event"], line["log_level"]) == ("redis_unavailable", "warning")
+    assert "127.0.0.1:1" in line["reason"]
+
+
+async def test_a_server_that_refuses_writes_is_logged_once(
+    client: redis.asyncio.Redis, embedded_services: EmbeddedServices
+) -> None:
+    await client.acl_setuser("reader", enabled=True, nopass=True, keys=["*"], commands=["+exists"])
+    url = f"{embedded_services.redis_url}?username=reader&password=any"
+    redis_metadata = RedisMetadata(url, "gateway-a")
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(2):
+            assert await redis_metadata.session_exists("x") is False
+            await redis_metadata.count_connections(2)
+            redis_metadata._paused_until_s = 0.0
+        await redis_metadata.close()
+    await client.acl_deluser("reader")
+    assert [line["error"] for line in logs] == ["NoPermissionError"]
 
 
 async def test_concurrent_calls_share_a_limited_number_of_connections(
