@@ -140,9 +140,12 @@ def _is_of_bytes(raw: npt.NDArray[np.uint8]) -> bool:
     low, high = (int(np.abs(few[phase::32].astype(np.int16)).sum()) for phase in (0, 1))
     if abs(low - high) > BYTE_LEVEL_DISTANCE_MAX * (len(few) // 32):
         return False
+    # In pauses of digital silence, low and high bytes are alike whatever the form is.
+    sounding = raw.view("<i2")
+    raw = sounding[sounding != 0].view(np.uint8)
     low_bytes, high_bytes = _distributions(_histograms(raw, 2), 2)
     uniform = np.full(256, 1 / 256)
-    return (
+    return len(raw) >= FORM_BYTES_MIN and (
         _distance([low_bytes, high_bytes]) < BYTE_DISTANCE_MAX
         and _distance([low_bytes, uniform]) > BYTE_SPREAD_MIN
         and float(np.isin(raw[1::2] - raw[::2], _WIDENED).mean()) < WIDENED_SHARE

@@ -35,6 +35,20 @@ def test_tones_are_plausible(hz: int) -> None:
     assert is_plausible(s16(25_000 * np.sin(np.arange(4_000) * 2 * np.pi * hz / 8_000)))
 
 
+@pytest.mark.parametrize("pause_s", [0.04, 0.08, 0.25, 0.5])
+@pytest.mark.parametrize("amplitude", [8_000, 24_000, 30_000, 45_000])
+@pytest.mark.parametrize("frequencies", [(425,), (480, 620), (697, 1_209), (941, 1_477), (2_100,)])
+def test_a_loud_tone_with_pauses_has_no_other_form(
+    frequencies: tuple[int, ...], amplitude: int, pause_s: float
+) -> None:
+    """Low and high bytes of digital silence are alike, as those of 8-bit samples are."""
+    time_s = np.arange(64_000) / 16_000
+    tone = sum(np.sin(2 * np.pi * hz * time_s) for hz in frequencies) / len(frequencies)
+    assert (
+        FormJudge(16_000).feed(s16(amplitude * tone * (time_s % (2 * pause_s) < pause_s))) is None
+    )
+
+
 def test_silence_noise_and_very_few_bytes_are_plausible() -> None:
     assert is_plausible(bytes(16_000))
     assert is_plausible(s16(RNG.standard_normal(8_000) * 2_000))
