@@ -26,6 +26,7 @@ from gateway.dialects.fields import (
     SampleRateHz,
     SessionId,
     UserId,
+    as_text,
     shown_names,
     storable,
     storable_hotwords,
@@ -111,6 +112,7 @@ def parse(message: str | bytes) -> e.ClientEvent:
     Raises:
         MessageError: with the code and the text of the error answer.
     """
+    message = as_text(message)
     if isinstance(message, bytes):
         return e.Chunk(data=message, chunk_index=None, session_id=None)
     if len(message) > LARGE_CHARS and (chunk := _parse_large(message)) is not None:

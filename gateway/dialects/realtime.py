@@ -126,9 +126,11 @@ class Realtime(Dialect):
     def parse(self, message: str | bytes) -> Sequence[Parsed]:
         self._client_event_id = None
         try:
-            if isinstance(message, bytes):
-                raise EventError("invalid_type", "events are JSON in text messages")
-            fields = parse_object(message)
+            # Some clients send all of their messages as binary ones.
+            text = message if isinstance(message, str) else message.decode(errors="replace")
+            if text is not message and not text.startswith("{"):
+                raise EventError("invalid_type", "events are JSON, with audio as base64")
+            fields = parse_object(text)
             event_id = fields.get("event_id")
             if isinstance(event_id, str):
                 self._client_event_id = event_id[:EVENT_ID_CHARS_MAX]

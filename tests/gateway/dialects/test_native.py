@@ -401,3 +401,10 @@ def test_a_large_chunk_is_checked_like_a_small_one() -> None:
         with pytest.raises(MessageError) as caught:
             parse(message)
         assert caught.value.code == code
+
+
+def test_a_message_may_be_binary() -> None:
+    assert parse(json.dumps(START).encode()) == parse(json.dumps(START))
+    finish = b'{"action":"finish","session_id":"s"}'
+    assert parse(finish) == e.Finish(session_id="s")
+    assert parse(finish[:-1]) == e.Chunk(data=finish[:-1], chunk_index=None, session_id=None)

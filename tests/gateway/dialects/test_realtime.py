@@ -212,6 +212,8 @@ def test_a_failed_segment_fails_its_item() -> None:
     ("message", "code"),
     [
         (b"pcm", "invalid_type"),
+        (b"{\xff", "bad_message"),
+        (b'{"type": "input_audio_buffer.commit"}', "input_audio_buffer_commit_empty"),
         ("{", "bad_message"),
         ("[]", "bad_message"),
         ("{}", "invalid_value"),
