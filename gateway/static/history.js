@@ -56,7 +56,11 @@ export class HistoryList {
       this.#draw();
       this.#list.dataset.loaded = words;
     } catch (error) {
-      if (load === this.#loads) this.#say(problemText(error.code));
+      if (load !== this.#loads) return;
+      if (!words || error.code !== "invalid_request") return this.#say(problemText(error.code));
+      this.#records = []; // no letter or digit to search for, or too many of them
+      this.#cursor = null;
+      this.#draw();
     }
   }
 

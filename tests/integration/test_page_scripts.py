@@ -660,6 +660,14 @@ def test_the_history_has_pages_and_is_searched_while_typing(page: Page) -> None:
     page.route("**/api/v1/history*", lambda route: route.fulfill(json={"records": []}))
     page.get_by_role("searchbox").fill("nothing")
     expect(page.locator("#history-note")).to_have_text("No text has these words.")
+    page.route("**/api/v1/history*", answer)
+    page.get_by_role("searchbox").fill("")
+    expect(texts).to_have_count(2)
+    refusal = {"code": "invalid_request", "message": "q: no letter or digit to search for"}
+    page.route("**/api/v1/history*", lambda route: route.fulfill(status=422, json=refusal))
+    page.get_by_role("searchbox").fill("😀")
+    expect(page.locator("#history-note")).to_have_text("No text has these words.")
+    expect(texts).to_have_count(0)
 
 
 def test_the_history_is_not_called_empty_before_it_is_known(page: Page) -> None:
