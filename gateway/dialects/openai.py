@@ -137,6 +137,9 @@ def parse(fields: Mapping[str, Sequence[str]]) -> Request:
         ignored.add("temperature")
     granularities, more = _granularities(fields, response_format)
     ignored |= more
+    stream = _boolean(fields, "stream") or False
+    if stream and response_format in ("verbose_json", "srt", "vtt"):
+        ignored.add("response_format")  # The events have the text only.
     return Request(
         response_format=response_format,
         model="" if is_openais(model) else model,
@@ -145,7 +148,7 @@ def parse(fields: Mapping[str, Sequence[str]]) -> Request:
         granularities=granularities,
         speakers=response_format == "diarized_json" or "diarize" in model.lower(),
         ignored=tuple(sorted(ignored)),
-        stream=_boolean(fields, "stream") or False,
+        stream=stream,
         # Two fields that OpenAI's API does not have.
         punctuation=_boolean(fields, "punctuation"),
         itn=_boolean(fields, "itn"),

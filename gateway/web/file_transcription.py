@@ -44,7 +44,9 @@ READ_BYTES = 32_768
 ALIVE_CHECK_S = 1.0
 """Interval of checks for a disconnected client."""
 MODEL_NOT_FOUND = "model_not_found"
-WITHOUT_FILENAME = "this part has no filename, so it is a text field and not a file"
+WITHOUT_FILENAME = (
+    "this part has no filename, so it is a text field and not a file; in JSON send input_audio"
+)
 _STATUS = {
     "bad_audio": 400,
     "deleted": 410,

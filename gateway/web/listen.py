@@ -24,9 +24,9 @@ from gateway.telemetry.metrics import BAD_REQUESTS
 from gateway.web.caller import caller_of
 from gateway.web.errors import DEEPGRAM_PATH
 from gateway.web.file_transcription import FileSession, Transcriber, counted, while_connected
-from gateway.web.uploads import RefusedError, bounded
+from gateway.web.uploads import RefusedError, bounded, content_type
 
-NO_ADDRESSES = "send the file as the body; addresses of files are not fetched"
+NO_ADDRESSES = "send the file itself as the body: forms are not read, addresses not fetched"
 
 
 def add_listen(app: FastAPI, server: Server, transcriber: Transcriber) -> None:
@@ -42,7 +42,7 @@ async def _response(request: Request, server: Server, transcriber: Transcriber) 
     except QueryError as error:
         BAD_REQUESTS.labels("invalid").inc()
         return JSONResponse(error.body, 400)
-    if request.headers.get("content-type", "").startswith("application/json"):
+    if content_type(request) in ("application/json", "multipart/form-data"):
         raise RefusedError(400, "not_offered", NO_ADDRESSES)
     with transcriber.slot():
         body = await _File(server, request, dialect).body()

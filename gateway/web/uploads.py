@@ -28,6 +28,7 @@ FORM_FIELDS_MAX = 32
 JSON_BYTES_MAX = 16 << 20
 """Size limit of a request in JSON, which is kept in memory."""
 RETRY_AFTER_S = 5
+SEND = "send multipart/form-data, or application/json with input_audio"
 UPLOAD_SILENCE_S_MAX = 30.0
 """Time from one piece of a request to the next; then 408."""
 UPLOAD_BYTES_PER_S_MIN = 1_024
@@ -72,18 +73,32 @@ class RefusedError(MultiPartException):
         return headers | ({"X-Session-Id": self.session_id} if self.session_id is not None else {})
 
 
+def content_type(request: Request) -> str:
+    """Return the media type of the body.
+
+    Raises:
+        RefusedError: the body is compressed.
+    """
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        message = "send the body without Content-Encoding; audio files are compressed already"
+        raise RefusedError(415, "unsupported_content_encoding", message)
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 async def receive(request: Request, file_bytes_max: int) -> FormData:
     """Return the fields of the request, and its file.
 
     Raises:
-        RefusedError: the request is neither a form nor JSON, exceeds a limit, or stops.
+        RefusedError: the request is neither a form nor JSON, is compressed, exceeds a limit, or
+            stops.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = content_type(request)
     if kind == "multipart/form-data":
         return await _receive_form(request, file_bytes_max)
     if kind == "application/json":
         return await _receive_json(request)
-    raise RefusedError(415, "unsupported_content_type", "send multipart/form-data")
+    raise RefusedError(415, "unsupported_content_type", SEND)
 
 
 async def _receive_form(request: Request, file_bytes_max: int) -> FormData:

@@ -209,6 +209,9 @@ def test_fields_without_an_effect_are_named() -> None:
     assert asked.ignored == ("include", "langauge", "temperature")
     assert openai.start(asked, "id").ignored_fields == asked.ignored
     assert request(temperature="0").ignored == ()
+    # Events of a stream have neither times nor the form of a file.
+    assert request(stream="true", response_format="srt").ignored == ("response_format",)
+    assert request(stream="true", response_format="diarized_json").ignored == ()
     # They are in a header of the answer.
     many = openai.start(request(**{f"{n:0100}": "1" for n in range(100)}), "id").ignored_fields
     assert [len(name) for name in many] == [NAME_CHARS_SHOWN_MAX] * NAMES_SHOWN_MAX

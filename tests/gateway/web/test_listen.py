@@ -29,6 +29,7 @@ async def post(gateway: Gateway, address: str = "/v1/listen", **content: Any) ->
     [
         ("/v1/listen?encoding=mp4", {"content": b"RIFF"}, "INVALID_QUERY_PARAMETER"),
         ("/v1/listen", {"json": {"url": "http://there/a.wav"}}, "NOT_OFFERED"),
+        ("/v1/listen", {"files": {"file": ("a.wav", b"RIFF")}}, "NOT_OFFERED"),
     ],
 )
 async def test_a_request_that_cannot_be_served_is_400(

@@ -31,6 +31,7 @@ async def post(gateway: Gateway, **content: Any) -> httpx2.Response:
         ({"files": {"audio": ("a.wav", b"")}}, 400, "empty_file"),
         ({"files": {"audio": ("a.wav", b"%PDF-1.7")}}, 400, "a PDF document"),
         ({"data": {"audio": "text"}}, 415, "send multipart/form-data"),
+        ({"content": b"", "headers": {"Content-Encoding": "gzip"}}, 415, "content_encoding"),
         ({"files": {"audio": ("a.wav", b"RIFF")}, "data": {"model": "no"}}, 404, "no"),
     ],
 )
