@@ -20,6 +20,7 @@ from gateway.server import Server
 from gateway.session.models import ServedModels
 from gateway.storage.callers import Caller
 from gateway.storage.job_files import JobFile, Ticket
+from gateway.web.errors import answer_errors
 from gateway.web.file_jobs import ATTEMPTS_MAX, FileJobs, add_file_jobs
 from wire.messages import ServedModel
 
@@ -66,6 +67,7 @@ class Gateway:
 
     async def ask(self, method: str, path: str, **options: Any) -> httpx2.Response:
         app = FastAPI()
+        answer_errors(app)
         add_file_jobs(app, cast(Server, self), self.jobs)
         transport = httpx2.ASGITransport(app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as client:
