@@ -281,6 +281,7 @@ WALL_CLOCKS = {
     "gateway.admission.quotas": "the day and the second that limits of tokens are for",
     "gateway.session.registry": "when sessions began, for their rows",
     "gateway.web.auth": "whether a token has expired",
+    "gateway.web.certificates": "whether a certificate has expired",
     "persistence.retention": "how old sessions are, and when they were deleted",
     "runtime.tracing": "when spans began, as collectors want it",
 }

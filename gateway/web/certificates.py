@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 import structlog
+from cryptography import x509
 
 from runtime.settings import fail
 
+WARN_BEFORE: Final = timedelta(days=7)
 CHECK_EVERY_S: Final = 1.0
 """Interval of checks for changed files."""
 
@@ -62,11 +65,28 @@ class Certificates:
         try:
             # A given password keeps OpenSSL from asking for one on the terminal.
             context.load_cert_chain(self._certificate, self._key, password="")
+        except ssl.SSLError as error:
+            raise CertificateError(
+                f"{self._certificate} must hold a certificate chain in PEM, and {self._key} its "
+                f"private key without a password: {error.reason or error}"
+            ) from None
         except OSError as error:
             raise CertificateError(
-                f"{self._certificate} and {self._key}: {error.strerror or error}"
+                f"{self._certificate} and {self._key}: {error.strerror}"
             ) from None
+        self._warn_of_end()
         return context
+
+    def _warn_of_end(self) -> None:
+        """Log a certificate that has expired, or will soon. Only clients refuse it."""
+        try:
+            end = x509.load_pem_x509_certificate(self._certificate.read_bytes()).not_valid_after_utc
+        except ValueError:  # Of a form that OpenSSL can use.
+            return
+        if end < datetime.now(UTC) + WARN_BEFORE:
+            structlog.get_logger().warning(
+                "certificate_expires", file=str(self._certificate), at=end.isoformat()
+            )
 
     def _current_version(self) -> tuple[tuple[int, int] | None, ...]:
         """Changes when a file is written or replaced, or the link to it."""

@@ -24,7 +24,9 @@ class Files(NamedTuple):
     key: Path
 
 
-def write_certificate(folder: Path, name: str, password: bytes | None = None) -> Files:
+def write_certificate(
+    folder: Path, name: str, password: bytes | None = None, days: float = 30
+) -> Files:
     """Write a self-signed certificate for 127.0.0.1 and localhost, in place of the one before."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -36,8 +38,8 @@ def write_certificate(folder: Path, name: str, password: bytes | None = None) ->
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=5))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - datetime.timedelta(days=60))
+        .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName([address, x509.DNSName("localhost")]), False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
         .sign(key, hashes.SHA256())
@@ -108,8 +110,17 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
         with pytest.raises(CertificateError):
             Certificates(certificate, key)
     protected = write_certificate(tmp_path, "c", password=b"secret")
-    with pytest.raises(CertificateError):
+    with pytest.raises(CertificateError, match="private key without a password"):
         Certificates(*protected)
+
+
+@pytest.mark.parametrize(("days", "warnings"), [(-1, 1), (6, 1), (30, 0)])
+def test_a_certificate_that_expires_soon_is_logged(
+    tmp_path: Path, days: float, warnings: int
+) -> None:
+    with structlog.testing.capture_logs() as logs:
+        Certificates(*write_certificate(tmp_path, "a", days=days))
+    assert [log["event"] for log in logs] == ["certificate_expires"] * warnings
 
 
 def test_without_the_settings_there_is_no_tls_and_wrong_files_end_the_process(
