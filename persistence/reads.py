@@ -150,6 +150,7 @@ class SessionReader:
                 "connect_timeout": int(CONNECT_TIMEOUT_S),
                 # PostgreSQL refuses a prepared SELECT * once a migration has added a column.
                 "prepare_threshold": None,
+                "client_encoding": "UTF8",
             },
             min_size=1,
             max_size=CONNECTIONS_MAX,

@@ -219,9 +219,11 @@ class Writer:
             # A pooler such as PgBouncer in transaction mode may change the server connection, and
             # with it the prepared statements, between two transactions.
             prepare_threshold=None,
+            client_encoding="UTF8",  # Whatever the role, the environment or the URL says.
         )
         warn_if_plain(connection)
         try:
+            require_unicode(connection)
             with connection.deadline(MIGRATE_TIMEOUT_S):
                 applied = migrate(connection)
                 limit_server_side(connection, self._write_timeout_s)
@@ -268,6 +270,19 @@ class Writer:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def require_unicode(connection: psycopg.Connection[Any]) -> None:
+    """Texts that the database's encoding cannot hold would be refused row by row, for good.
+
+    Raises:
+        psycopg.NotSupportedError: naming the mend. A pooler may not report the encoding.
+    """
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding not in ("UTF8", "SQL_ASCII", None):
+        raise psycopg.NotSupportedError(
+            f"the database has the encoding {encoding}: create it with ENCODING 'UTF8'"
+        )
 
 
 def limit_server_side(connection: psycopg.Connection[Any], write_timeout_s: float) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import structlog
+from psycopg.conninfo import make_conninfo
 
 from persistence import store
 from persistence import writer as writer_module
@@ -15,7 +16,7 @@ from persistence.batch_buffer import Batch
 from persistence.migrate import load_migrations, migrate
 from persistence.retention import SESSIONS_MAX as OLD_SESSIONS_MAX
 from persistence.text_index import SESSIONS_MAX
-from persistence.writer import Writer, limit_server_side
+from persistence.writer import Writer, limit_server_side, require_unicode
 from tests.persistence import sent
 
 ANSWER_S_MAX = 20.0
@@ -90,6 +91,36 @@ def test_a_newer_schema_delays_batches_and_is_logged_once(
     said = [line for line in logs if line["event"] == "database_unavailable"]
     assert len(said) == 1
     assert "version 999" in said[0]["reason"]
+
+
+def test_a_database_that_cannot_hold_every_text_is_not_written_to(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        name = f"{connection.info.dbname}_latin"
+        connection.execute(
+            f"CREATE DATABASE {name} ENCODING 'LATIN1' TEMPLATE template0 "
+            "LC_COLLATE 'C' LC_CTYPE 'C'"
+        )
+        try:
+            with (
+                psycopg.connect(make_conninfo(database, dbname=name)) as latin,
+                pytest.raises(psycopg.NotSupportedError, match="ENCODING 'UTF8'"),
+            ):
+                require_unicode(latin)
+        finally:
+            connection.execute(f"DROP DATABASE {name}")
+
+
+def test_texts_are_stored_whatever_encoding_the_environment_names(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    writer = Writer(database, write_timeout_s=10.0, lost_after_s=3_600.0, retention_days=0.0)
+    writer.start()
+    writer.submit(Batch(entries=(sent.entry(sent.segment(0, text="七")),)))
+    wait_committed(writer)
+    assert writer.stop(ANSWER_S_MAX)
+    with psycopg.connect(database, client_encoding="UTF8") as connection:
+        assert connection.execute("SELECT text FROM asr_segments").fetchone() == ("七",)
 
 
 def test_a_missing_server_does_not_delay_the_end(tmp_path: Path) -> None:
