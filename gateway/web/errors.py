@@ -128,5 +128,6 @@ def allowed_methods(app: FastAPI, scope: Scope) -> list[str]:
 
 
 def _described(error: dict[str, Any]) -> str:
-    name = ".".join(str(part) for part in error["loc"][1:])
+    place, *path = error["loc"]
+    name = ".".join(str(part) for part in path or [place])
     return f"{name}: {error['msg']}"

@@ -73,8 +73,9 @@ def add_export(app: FastAPI) -> None:
             body = b"".join([piece async for piece in bounded(request, EXPORT_BYTES_MAX)])
             wanted = ExportRequest.model_validate_json(body)
         except ValidationError as error:
+            found = error.errors(include_url=False, include_context=False, include_input=False)
             raise RequestValidationError(
-                error.errors(include_url=False, include_context=False, include_input=False)
+                [{**each, "loc": ("body", *each["loc"])} for each in found]
             ) from error
         if format == "json":
             return JSONResponse(wanted.model_dump())

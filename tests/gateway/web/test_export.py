@@ -65,6 +65,12 @@ def test_anything_else_is_refused(client: TestClient, body: bytes) -> None:
     assert answer.status_code == 422
 
 
+def test_the_message_names_the_field(client: TestClient) -> None:
+    for body, name in ((b"[]", "body"), (b'{"segments": [{"text": 1}]}', "segments.0.text")):
+        answer = client.post("/api/v1/export?format=srt", content=body)
+        assert answer.json()["message"].startswith(f"{name}: Input should be")
+
+
 def test_a_body_over_the_limit_is_refused(client: TestClient) -> None:
     body = b" " * (EXPORT_BYTES_MAX + FORM_BYTES_MAX + 1)
     answer = client.post("/api/v1/export?format=srt", content=body)
