@@ -208,8 +208,9 @@ class AudioInput:
         if source is None or found is None:
             return found is not None
         if not source.ended:
-            if source.container is not None and not has_signature(found, data):
-                return False  # A slice of MP4, say, may begin with a frame of MP3.
+            is_frame = not has_signature(found, data) or repeats(found, data)
+            if source.container is not None and is_frame:
+                return False  # A slice of MP4, say, may begin with a frame of MP3 or DTS.
             if BY_CONTAINER[found].rare and has_signature(found, data) and not begins_surely(data):
                 return False
         return not source.continues(found, data)

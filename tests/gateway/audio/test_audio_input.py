@@ -599,6 +599,18 @@ async def test_a_slice_of_pcm_that_begins_like_a_rare_file_continues_it(
     assert not errors and len(pcm) == 2 * len(SPEECH)
 
 
+async def test_a_slice_that_begins_with_a_frame_of_its_codec_continues_the_file(
+    pool: DecoderPool,
+) -> None:
+    frame = bytes.fromhex("7ffe8001fc3c75b0") + bytes(40)
+    data = encode(SPEECH, "mov", 16_000, 1)
+    half = len(data) // 2
+    data = data[:half] + frame + data[half + len(frame) :]
+    assert sniff(data[half:]) == "dts"
+    pcm, errors = await heard(pool, [data[:half], data[half:]])
+    assert not errors and len(pcm) == 2 * len(SPEECH)
+
+
 @pytest.mark.parametrize("name", ["aac", "flac", "mp3", "tta", "wav"])
 async def test_any_file_may_follow_a_tag(pool: DecoderPool, name: str) -> None:
     """Segments of HLS begin so, and files of some taggers."""
