@@ -54,6 +54,9 @@ def test_names_without_files_are_reported_and_the_rest_is_kept() -> None:
     sources, errors = expand(["nowhere.wav", "*.flac", "empty", "b.wav"])
     assert [source.name for source in sources] == ["b.wav"]
     assert [error.partition(":")[0] for error in errors] == ["nowhere.wav", "*.flac", "empty"]
+    sources, errors = expand(["file:///b.wav", "HTTPS://h/x.mp3"])
+    assert [source.name for source in sources] == ["HTTPS://h/x.mp3"]
+    assert errors == ["file:///b.wav: only http:// and https:// addresses are fetched"]
 
 
 @pytest.mark.parametrize(

@@ -47,8 +47,11 @@ def expand(names: Iterable[str]) -> tuple[list[Source], list[str]]:
     found: dict[str, Source] = {}
     errors: list[str] = []
     for name in names:
-        if name == STDIN or name.startswith(("http://", "https://")):
+        if name == STDIN or name.lower().startswith(("http://", "https://")):
             found.setdefault(name, Source(name))
+            continue
+        if "://" in name and not Path(name).exists():
+            errors.append(f"{name}: only http:// and https:// addresses are fetched")
             continue
         paths = _files(name)
         if not paths:
