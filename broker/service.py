@@ -231,9 +231,14 @@ class Service:
             self.close()
             taken = error.errno in (errno.EADDRINUSE, errno.EACCES)
             code = exit_codes.UNAVAILABLE if taken else exit_codes.CONFIG
-            why = zmq.strerror(error.errno or 0)
+            # libzmq's text for a name that is no interface and has no address is "No such device".
+            unknown = error.errno == errno.ENODEV
+            why = "no such address" if unknown else zmq.strerror(error.errno or 0)
             other = "DATA_DIR" if endpoint.startswith("ipc:") else f"{name}, for its peers too"
             advice = f"; stop the other broker, or set another {other}" if taken else ""
+            advice = (
+                "; a broker binds an address or an interface of its host" if unknown else advice
+            )
             settings.fail(f"{name}: cannot bind {endpoint}: {why}{advice}", code)
         self._bound.append(socket)
         return socket

@@ -301,6 +301,14 @@ def test_an_invalid_endpoint_is_a_configuration_error(endpoints: Endpoints) -> N
     assert any(line.startswith("error: BROKER_EVENTS: ") for line in process.lines)
 
 
+def test_an_address_of_no_interface_is_named(endpoints: Endpoints) -> None:
+    wrong = {"BROKER_EVENTS": "tcp://broker.invalid:7103", "ALLOW_PUBLIC_BUS": "true"}
+    with LoggedProcess("broker", **{**endpoints.environment, **NO_REDIS, **wrong}) as process:
+        assert process.wait() == exit_codes.CONFIG
+    said = "error: BROKER_EVENTS: cannot bind tcp://broker.invalid:7103: no such address; a broker"
+    assert any(line.startswith(said) for line in process.lines)
+
+
 def test_a_redis_that_never_answers_delays_nothing(endpoints: Endpoints) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
