@@ -112,8 +112,7 @@ class TokenCheck:
                 found = await self._find(token)
             except JwtRefusedError as error:
                 message = str(error)
-            except KeysUnavailableError as error:
-                structlog.get_logger().error("jwt_keys_unavailable", error=str(error))
+            except KeysUnavailableError:
                 message = "the keys of the identity provider cannot be fetched"
                 return Refused(503, KEYS_CODE, message, retry_after_s=KEYS_RETRY_AFTER_S)
             else:

@@ -7,11 +7,13 @@ while, and fetches it again for an unknown key, so that a provider may rotate it
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import jwt
+import structlog
 
 from gateway.web.auth_tokens import SCOPES, Access, Scope, hash_of, tenant_of
 from wire.records import DEFAULT_TENANT
@@ -27,6 +29,8 @@ KEPT_S = 300.0
 """Time for which a fetched set is used."""
 FETCH_EVERY_S = 30.0
 """Minimum interval of fetches for tokens with an unknown key."""
+FAILED_FETCH_EVERY_S = 5.0
+"""Minimum interval of fetches after one that failed."""
 LEEWAY_S = 30.0
 """Tolerated difference of the provider's clock."""
 SUBJECT_CHARS_MAX = 256
@@ -40,6 +44,24 @@ class KeysUnavailableError(Exception):
     """The provider's keys cannot be fetched."""
 
 
+class _Keys(jwt.PyJWKClient):
+    """After a failed fetch there is no other one for ``FAILED_FETCH_EVERY_S``, whatever tokens
+    clients send. Each failure is logged."""
+
+    _paused_until_s = 0.0
+    _failure = ""
+
+    def fetch_data(self) -> Any:
+        if time.monotonic() >= self._paused_until_s:
+            try:
+                return super().fetch_data()
+            except (jwt.PyJWTError, ValueError, OSError) as error:
+                self._failure = str(error)
+                self._paused_until_s = time.monotonic() + FAILED_FETCH_EVERY_S
+                structlog.get_logger().error("jwt_keys_unavailable", error=self._failure)
+        raise jwt.PyJWKClientConnectionError(self._failure)
+
+
 class JwtTokens:
     """Checks tokens of one provider."""
 
@@ -50,7 +72,7 @@ class JwtTokens:
             issuer, audience: required values of the claims ``iss`` and ``aud``.
             tenant_claim: the claim with the tenant; empty: all have the default tenant.
         """
-        self._keys = jwt.PyJWKClient(
+        self._keys = _Keys(
             keys_url,
             lifespan=KEPT_S,
             cooldown_duration=FETCH_EVERY_S,

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import jwt
 import pytest
+import structlog
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from gateway.admission.policy import Refusal
@@ -172,10 +173,33 @@ async def test_keys_are_rotated(keys: type[Provider], monkeypatch: pytest.Monkey
         await tokens.find(token("RS256"))
 
 
-async def test_without_keys_nothing_is_decided() -> None:
+async def test_without_keys_nothing_is_decided_and_one_line_is_logged() -> None:
     tokens = JwtTokens(keys_url=NOWHERE, issuer=ISSUER, audience=AUDIENCE, tenant_claim="")
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(3):
+            with pytest.raises(KeysUnavailableError):
+                await tokens.find(token())
+    assert [log["event"] for log in logs] == ["jwt_keys_unavailable"]
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"keys": []}', b"\xff"])
+async def test_an_answer_without_keys_is_not_the_tokens_fault(
+    keys: type[Provider], tokens: JwtTokens, body: bytes
+) -> None:
+    keys.body = body
     with pytest.raises(KeysUnavailableError):
         await tokens.find(token())
+
+
+async def test_a_failed_fetch_for_an_unknown_key_leaves_known_ones(
+    keys: type[Provider], tokens: JwtTokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens._keys, "cooldown_duration", 0.0)
+    await tokens.find(token("RS256"))
+    keys.body = b"<html>"
+    with pytest.raises((KeysUnavailableError, JwtRefusedError)):
+        await tokens.find(jwt.encode({}, KEYS["RS256"], "RS256", headers={"kid": "unknown"}))
+    await tokens.find(token("RS256"))
 
 
 async def allowing(_caller: Caller) -> Refusal | None:
