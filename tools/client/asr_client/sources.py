@@ -11,7 +11,7 @@ from typing import Final
 STDIN: Final = "-"
 _SUFFIXES: Final = (
     ".3g2 .3gp .8svx .aac .ac3 .aif .aifc .aiff .amr .ape .asf .ast .au .avi .avr .awb .caf "
-    ".dts .flac .flv .gxf .m4a .m4b .m4v .mjpg .mka .mkv .mlp .mov .mp2 .mp3 .mp4 .mpeg .mpg "
+    ".dts .flac .flv .gxf .latm .m4a .m4b .m4v .mjpg .mka .mkv .mlp .mov .mp2 .mp3 .mp4 .mpeg .mpg "
     ".mxf .nut .oga .ogg .opus .paf .pcm .pvf .ra .raw .rm .sf .snd .sox .sph .spx .thd .ts "
     ".tta .voc .w64 .wav .weba .webm .wma .wmv .wtv .wv"
 )
