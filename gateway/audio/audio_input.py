@@ -420,6 +420,11 @@ class _Source:
         pass
 
 
+IN_PAIRS: Final = (
+    "each sample occurs twice, as in PCM of two channels; it is taken for that of one channel"
+)
+
+
 class _RawSource(_Source):
     """Refuses samples of another form, once there is sound. ``declared``: the client says that they
     are 16-bit PCM, and gets a notice instead."""
@@ -430,6 +435,7 @@ class _RawSource(_Source):
         stretches = raw_pcm.DECLARED_NOISE_STRETCHES if declared else raw_pcm.FORM_STRETCHES
         self._form: raw_pcm.FormJudge | None = raw_pcm.FormJudge(sample_rate_hz, stretches)
         self._declared = declared
+        self._told_pairs = False
         self.half_sample = b""
 
     async def feed(self, data: bytes, samples_left: int) -> bytes:
@@ -439,6 +445,9 @@ class _RawSource(_Source):
                 raise AudioError("bad_audio", message, was_noise=True)
             self.notices.append(Notice("other_samples", message))
             self._form = None
+        elif self._form is not None and self._form.in_pairs and not self._told_pairs:
+            self.notices.append(Notice("other_samples", IN_PAIRS))
+            self._told_pairs = True
         data = self.half_sample + data
         whole = len(data) - len(data) % BYTES_PER_SAMPLE
         self.half_sample = data[whole:]

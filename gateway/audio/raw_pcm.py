@@ -81,6 +81,8 @@ DECLARED_NOISE_STRETCHES: Final = 4
 SOUNDING_STRETCHES: Final = 8
 """Stretches of ``JUDGED_S`` that are judged, apart from silence."""
 STUFFED_VALUES_MIN: Final = 64
+PAIRS_SHARE_MIN: Final = 0.98
+"""Of pairs of equal samples in two channels alike. Half as many between the pairs are silence."""
 TONE_LAGS: Final = 24
 TONE_CORRELATION_MIN: Final = 0.9
 _FLOAT_EXPONENTS: Final = (0x2F, 0x40)
@@ -189,6 +191,8 @@ class FormJudge:
         self._held = bytearray()
         self._sounding = 0
         self._forms: Counter[str] = Counter()
+        self.in_pairs = False
+        """Each sample occurs twice: two channels alike, or one whose samples were repeated."""
 
     @property
     def _is_proven(self) -> bool:
@@ -205,6 +209,7 @@ class FormJudge:
             if _has_little_sound(raw):
                 continue
             self._sounding += 1
+            self.in_pairs = self.in_pairs or _come_in_pairs(raw.view("<i2"))
             name = _form_of_sound(raw)
             if name is None and _is_noise(raw):
                 name = NOISE
@@ -216,6 +221,11 @@ class FormJudge:
         if self._is_proven:
             self._held.clear()
         return None
+
+
+def _come_in_pairs(samples: npt.NDArray[np.int16]) -> bool:
+    within, between = samples[::2] == samples[1::2], samples[1:-1:2] == samples[2::2]
+    return within.mean() >= PAIRS_SHARE_MIN and bool(between.mean() < PAIRS_SHARE_MIN / 2)
 
 
 def _has_little_sound(raw: npt.NDArray[np.uint8]) -> bool:

@@ -351,9 +351,23 @@ async def test_a_notice_names_the_samples_that_declared_pcm_has(
     audio = AudioInput(16_000, pool, HOUR_MS, declared_raw=True)
     decoded = await feed_all(audio, samples, 640)
     assert b"".join(part.pcm for part in decoded) == samples
-    notices = (await audio.finish()).notices
+    assert (await audio.finish()).notices == ()
+    notices = [notice for part in decoded for notice in part.notices]
     assert [notice.code for notice in notices] == (["other_samples"] if form else [])
     assert all(form in notice.message for notice in notices)
+
+
+@pytest.mark.parametrize("declared", [False, True])
+async def test_two_channels_alike_are_named(pool: DecoderPool, declared: bool) -> None:
+    """They are not refused: naive converters of the sample rate repeat samples, too."""
+    for channels, codes in ((1, []), (2, ["other_samples"])):
+        audio = AudioInput(16_000, pool, HOUR_MS, declared_raw=declared)
+        data = np.repeat(SPEECH, channels).astype("<i2").tobytes()
+        decoded = await feed_all(audio, data, 640)
+        last = await audio.finish()
+        assert sum(len(part.pcm) for part in decoded) + len(last.tail) == len(data)
+        notices = [*(notice for part in decoded for notice in part.notices), *last.notices]
+        assert [notice.code for notice in notices] == codes
 
 
 async def test_raw_pcm_too_short_to_judge_may_be_followed_by_a_file(pool: DecoderPool) -> None:
