@@ -15,7 +15,6 @@ from typing import Any, TypeAlias
 
 import psycopg
 import structlog
-from prometheus_client import Counter
 
 from persistence import metrics, store
 from persistence.batch_buffer import Batch, Entry
@@ -52,7 +51,7 @@ class _Chore:
 
     event: str
     """The log event for the sessions that were done."""
-    counter: Counter
+    count: Callable[[float], None]
     log: Callable[..., None]
     work: Callable[[DeadlineConnection], int]
     """Returns the number of sessions."""
@@ -86,14 +85,18 @@ class Writer:
         self._write_timeout_s = write_timeout_s
         self._lost_after_s = lost_after_s
         self._chores = [
-            _Chore("sessions_lost", metrics.LOST_SESSIONS, _log.warning, self._sweep, math.inf),
+            _Chore("sessions_lost", metrics.LOST_SESSIONS.inc, _log.warning, self._sweep, math.inf),
             _Chore(
-                "sessions_indexed", metrics.INDEXED_SESSIONS, _log.info, index_texts, SESSIONS_MAX
+                "sessions_indexed",
+                metrics.INDEXED_SESSIONS.inc,
+                _log.info,
+                index_texts,
+                SESSIONS_MAX,
             ),
         ]
         if retention_days:
             delete = functools.partial(delete_old, days=retention_days)
-            expired = _Chore("sessions_expired", metrics.EXPIRED_SESSIONS, _log.info, delete, 1)
+            expired = _Chore("sessions_expired", metrics.EXPIRED_SESSIONS.inc, _log.info, delete, 1)
             self._chores.append(expired)
         self._inbox: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[Written] = queue.SimpleQueue()
@@ -174,7 +177,7 @@ class Writer:
         except psycopg.Error as error:
             self._failed(error)
             return
-        chore.counter.inc(sessions)
+        chore.count(sessions)
         chore.done += sessions
         if sessions >= chore.more_from:
             chore.due_s = time.monotonic() + INDEX_EVERY_S

@@ -14,7 +14,9 @@ from runtime import exit_codes
 from tools.cli.models import app
 
 
-def run(root: Path, *arguments: str, sources: str = "", columns: int = 200) -> tuple[int, str, str]:
+def run(
+    root: Path, *arguments: str, sources: str = ",", columns: int = 200
+) -> tuple[int, str, str]:
     """Exit code, standard output and standard error."""
     environment = {
         "ASR_MODEL_DIR": str(root),
