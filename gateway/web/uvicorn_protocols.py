@@ -48,7 +48,7 @@ READ_AHEAD_MESSAGES = 2
 SMALL_MESSAGE_BYTES = 3 << 19
 """A larger message is accepted on a connection that has begun a session. Before that it waits for
 the session, or closes the connection with 1009 if the client has sent no start."""
-LINGER_S = 2.0
+LINGER_S = 5.0
 """Longest time from the close frame after an error to the end of the connection."""
 LARGE_CHECK_S = 30.0
 LARGE_BYTES_PER_S_MIN = 8_192
