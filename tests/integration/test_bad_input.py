@@ -154,6 +154,13 @@ async def test_text_that_is_not_utf_8_closes_with_1007(stack: Stack) -> None:
 
 
 async def test_a_fragmented_message_over_the_limit_closes_with_1009(stack: Stack) -> None:
+    # A reset may overtake the close code on its way to a client that is still sending.
+    codes = [await _code_of_fragments_over_the_limit(stack) for _ in range(3)]
+    assert 1009 in codes
+    assert set(codes) <= {1009, None}
+
+
+async def _code_of_fragments_over_the_limit(stack: Stack) -> int | None:
     async with unharmed(stack), talking(stack) as talk:
         await talk.start()
 
@@ -162,8 +169,9 @@ async def test_a_fragmented_message_over_the_limit_closes_with_1009(stack: Stack
                 yield bytes(1 << 16)
 
         sending = asyncio.create_task(talk.socket.send(pieces()))
-        assert await close_code(talk.socket) == 1009
+        code = await close_code(talk.socket)
         await asyncio.gather(sending, return_exceptions=True)
+    return code
 
 
 async def test_compression_is_not_negotiated(stack: Stack) -> None:
