@@ -235,11 +235,12 @@ class Service:
             unknown = error.errno == errno.ENODEV
             why = "no such address" if unknown else zmq.strerror(error.errno or 0)
             other = "DATA_DIR" if endpoint.startswith("ipc:") else f"{name}, for its peers too"
-            advice = f"; stop the other broker, or set another {other}" if taken else ""
-            advice = (
-                "; a broker binds an address or an interface of its host" if unknown else advice
-            )
-            settings.fail(f"{name}: cannot bind {endpoint}: {why}{advice}", code)
+            hint = ""
+            if taken:
+                hint = f"; stop the other broker, or set another {other}"
+            elif unknown:
+                hint = "; a broker binds an address or an interface of its host"
+            settings.fail(f"{name}: cannot bind {endpoint}: {why}{hint}", code)
         self._bound.append(socket)
         return socket
 

@@ -123,9 +123,9 @@ def main() -> int:
         listener = listening_socket(values.host, values.port)
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE
-        mend = "set PORT to a free one" if taken else "HOST must be an address of this machine"
+        hint = "set PORT to a free one" if taken else "HOST must be an address of this machine"
         settings.fail(
-            f"cannot serve on {values.host}:{values.port}: {error.strerror or error}; {mend}",
+            f"cannot serve on {values.host}:{values.port}: {error.strerror or error}; {hint}",
             exit_codes.UNAVAILABLE,
         )
     metrics.serve("gateway", *values.metrics_address())

@@ -279,7 +279,8 @@ def require_unicode(connection: psycopg.Connection[Any]) -> None:
     """Texts that the database's encoding cannot hold would be refused row by row, for good.
 
     Raises:
-        psycopg.NotSupportedError: naming the mend. A pooler may not report the encoding.
+        psycopg.NotSupportedError: with a hint. A pooler may not report the encoding, which is then
+            accepted.
     """
     encoding = connection.info.parameter_status("server_encoding")
     if encoding not in ("UTF8", "SQL_ASCII", None):

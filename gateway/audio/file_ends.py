@@ -243,7 +243,7 @@ class NextFile:
         """None: search."""
         self._begun = False
         self._is_last = False
-        """No bytes follow those that are here."""
+        """The stream has ended."""
         self._tail = _FlacTail() if container == "flac" else None
         self._at_start = True
         """The bytes fed next begin this file, and no other one."""

@@ -46,7 +46,7 @@ makes a mapping (``runtime.memory.LARGE_BYTES``), which costs two system calls."
 READ_AHEAD_MESSAGES = 2
 """Messages of a connection that are received and not taken; then reading pauses."""
 SMALL_MESSAGE_BYTES = 3 << 19
-"""A larger message is accepted on a connection that has begun a session. Before that it waits for
+"""Once ``allow_large`` was called, larger messages are accepted. Before that a larger one waits for
 the session, or closes the connection with 1009 if the client has sent no start."""
 LINGER_S = 5.0
 """Longest time from the close frame after an error to the end of the connection."""

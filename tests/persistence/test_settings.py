@@ -33,7 +33,7 @@ def test_a_malformed_url_is_refused_without_its_password(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "mend"),
+    ("name", "value", "hint"),
     [
         # libpq would look for the host ss@host, and log it.
         ("DATABASE_URL", "postgresql://ann:pa@ss@host/db", "%40"),
@@ -47,13 +47,13 @@ def test_the_message_names_the_mend(
     capsys: pytest.CaptureFixture[str],
     name: str,
     value: str,
-    mend: str,
+    hint: str,
 ) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit):
         settings.load(PersistenceSettings)
     message = capsys.readouterr().err
-    assert name in message and mend in message
+    assert name in message and hint in message
     assert "secret" not in message and "pa" not in message.replace("password", "")
 
 
