@@ -48,7 +48,7 @@ READ_AHEAD_MESSAGES = 2
 SMALL_MESSAGE_BYTES = 3 << 19
 """Once ``allow_large`` was called, larger messages are accepted. Before that a larger one waits for
 the session, or closes the connection with 1009 if the client has sent no start."""
-LINGER_S = 5.0
+LINGER_S = 2.0
 """Longest time from the close frame after an error to the end of the connection."""
 LARGE_CHECK_S = 30.0
 LARGE_BYTES_PER_S_MIN = 8_192
@@ -218,13 +218,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self._lingers:
             return
         super().data_received(data)
-        if self._holds or self._incomplete_bytes > SMALL_MESSAGE_BYTES:
+        if not self._lingers and (self._holds or self._incomplete_bytes > SMALL_MESSAGE_BYTES):
             self._hold()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._holds = False
-        self.large.hold(self, 0)
-        self._stop_progress()
+        self._release()
         super().connection_lost(exc)
 
     async def receive(self) -> ASGIReceiveEvent:
@@ -245,6 +243,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._large_paused = False
         if not self.read_paused and not self.transport.is_closing():
             self.transport.resume_reading()
+
+    def _release(self) -> None:
+        """Nothing more of the client is taken."""
+        self._holds = self._large_paused = False
+        self._fragments.clear()
+        self.large.hold(self, 0)
+        self._stop_progress()
 
     @property
     def _incomplete_bytes(self) -> int:
@@ -336,9 +341,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         )
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = self._lingers = True
+        self._release()
         self.transport.write_eof()
         self.transport.resume_reading()
-        self.loop.call_later(LINGER_S, self.transport.close)
+        # Without a timer, uvicorn closes the socket when the application returns.
+        self.close_timer = self.loop.call_later(LINGER_S, self.transport.close)
 
     def keepalive_timeout(self) -> None:
         """While reading is paused the pong waits in the socket."""
