@@ -33,7 +33,7 @@ from gateway.dialects.fields import (
 )
 from gateway.dialects.strict_json import parse_object
 from gateway.session import events as e
-from wire.messages import SESSION_ID_CHARS_MAX, Lane
+from wire.messages import SESSION_ID_CHARS_MAX
 
 
 class StartMessage(msgspec.Struct, frozen=True, tag_field="action", tag="start"):
@@ -95,8 +95,6 @@ class Native(Dialect):
 
     name = "native"
     resumable = True
-    lane: Lane = "live"
-    stays_open = True
     may_start_again = True
 
     def parse(self, message: str | bytes) -> Sequence[e.ClientEvent]:

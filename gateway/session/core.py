@@ -8,7 +8,7 @@ is a bug and raises.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from msgspec.structs import asdict, replace
@@ -394,8 +394,10 @@ class Session:
         self._note_audio_failure(event)
         return self.delivery.send(e.Problem(code=event.code, message=event.message))
 
-    def _note(self, notices: Iterable[Notice]) -> Actions:
+    def _note(self, notices: Sequence[Notice]) -> Actions:
         """Add notices about the audio that was used to the final result."""
+        if not notices:
+            return []
         noted = len(self._warnings)
         for notice in notices:
             warning = e.SessionWarning(code=notice.code, message=notice.message)

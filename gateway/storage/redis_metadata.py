@@ -60,8 +60,7 @@ EXCHANGE = "gateways"
 
 
 class RedisMetadata:
-    """``ready``: whether the last exchange of counts, and each call since then, succeeded. Call
-    ``open`` and ``close`` on one event loop."""
+    """Call ``open`` and ``close`` on one event loop."""
 
     def __init__(self, url: str, gateway_id: str) -> None:
         self._redis = redis_clients.asynchronous(url)
@@ -76,9 +75,14 @@ class RedisMetadata:
         self._writes: asyncio.Queue[Update] = asyncio.Queue(WRITES_QUEUED_MAX)
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
-        self.ready = False
-        self._logged_ready: bool | None = None
+        self._ready: bool | None = None
+        """None: not known yet."""
         self._log = structlog.get_logger()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the last exchange of counts, and each call since then, succeeded."""
+        return self._ready is True
 
     def open(self, connections: Callable[[], int]) -> None:
         """Start to publish ``connections()`` every second and to write session updates."""
@@ -321,8 +325,8 @@ class RedisMetadata:
         return answer
 
     def _note_ready(self, ready: bool, **details: str) -> None:
-        if ready != self._logged_ready:
-            self.ready = self._logged_ready = ready
+        if ready != self._ready:
+            self._ready = ready
             REDIS_UP.set(ready)
             if ready:
                 self._log.info("redis_ready")
