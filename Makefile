@@ -32,7 +32,7 @@ run: installed ## Start the system, transcribe samples, serve on PORT (8080) unt
 	@exec $(BIN)/asr serve
 
 test: setup ## Run all tests, with real processes, sockets, databases and the demo model.
-	@exec $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+	@exec $(BIN)/python -m pytest -n $(TEST_PROCESSES) --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
 check: setup ## Check format, lint, types and tidiness.
 	$(BIN)/ruff format --check .

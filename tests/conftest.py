@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import redis
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 
 import gateway  # noqa: F401  # sets the threads of numpy, which is not imported before
 from runtime import settings
@@ -41,10 +43,31 @@ LONG_FILES = (
 with one of them while the others have nothing left to do."""
 
 
+FAILURE_LINES = 20
+TEARDOWN_S_MAX = 120.0
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.environ.get("PYTEST_XDIST_WORKER"):
         order = {Path(__file__).parent / name: place for place, name in enumerate(LONG_FILES)}
         items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """With several processes pytest shows failures at the end of the run only, which a run that is
+    cut off does not reach."""
+    if report.failed and hasattr(report, "node"):
+        last = "\n".join(report.longreprtext.splitlines()[-FAILURE_LINES:])
+        print(f"\n{report.nodeid}, {report.when}, {report.duration:.1f} s:\n{last}", flush=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_exception_interact(node: pytest.Item | pytest.Collector) -> None:
+    """After a failure neither ``timeout`` nor ``faulthandler_timeout`` counts any more, but
+    fixtures and tasks may hang when they end."""
+    if isinstance(node, pytest.Item):
+        stderr = node.config.stash[fault_handler_stderr_fd_key]
+        faulthandler.dump_traceback_later(TEARDOWN_S_MAX, exit=True, file=stderr)
 
 
 @dataclass(frozen=True)

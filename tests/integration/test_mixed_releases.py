@@ -177,7 +177,7 @@ def check_rows(stack: Stack, session_id: str, text: str) -> None:
     assert row.text == text == join_texts(segment.text or "" for segment in in_order)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(600)
 def test_a_rolling_upgrade_under_load(
     embedded_services: EmbeddedServices, first_release: Path
 ) -> None:
