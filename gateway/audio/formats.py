@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Final, Literal
 
 from gateway.audio.frames import (
@@ -23,47 +24,11 @@ from gateway.audio.frames import (
 )
 
 Container = Literal[
-    "wav",
-    "matroska",
-    "ogg",
-    "flac",
-    "mp3",
-    "mov",
-    "aac",
-    "amr",
-    "aiff",
-    "caf",
-    "asf",
-    "au",
-    "avi",
-    "flv",
-    "wv",
-    "ape",
-    "tta",
-    "w64",
-    "rm",
-    "voc",
-    "nistsphere",
-    "iff",
-    "ircam",
-    "epaf",
-    "pvf",
-    "sox",
-    "avr",
-    "gxf",
-    "wtv",
-    "dts",
-    "mlp",
-    "truehd",
-    "nut",
-    "mpeg",
-    "mxf",
-    "ast",
-    "smjpeg",
-    "ac3",
-    "loas",
-    "mpegts",
-]
+    "wav", "matroska", "ogg", "flac", "mp3", "mov", "aac", "amr", "aiff", "caf", "asf", "au",
+    "avi", "flv", "wv", "ape", "tta", "w64", "rm", "voc", "nistsphere", "iff", "ircam", "epaf",
+    "pvf", "sox", "avr", "gxf", "wtv", "dts", "mlp", "truehd", "nut", "mpeg", "mxf", "ast",
+    "smjpeg", "ac3", "loas", "mpegts",
+]  # fmt: skip
 """The name of a demuxer of libavformat."""
 Signature = tuple[tuple[int, bytes], ...]
 """(offset, bytes) pairs, all of which are found in the file."""
@@ -73,13 +38,15 @@ RAW_SAMPLE_RATE_HZ_MAX: Final = 48_000
 """Sample rates of raw PCM. Containers carry their own."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Format:
     container: Container
     title: str
     """The name that users know."""
     suffixes: tuple[str, ...]
-    signatures: tuple[Signature, ...]
+    signatures: tuple[Signature, ...] = ()
+    """Empty: it is known by its frames."""
+    _: KW_ONLY
     block_bytes: int = 128
     """Bytes that the decoder passes to libavformat at a time. Blocks are aligned in the stream, so
     the PCM does not depend on where a client cut its chunks."""
@@ -93,26 +60,12 @@ class Format:
     """Messages do not name it."""
 
 
-def _rare(
-    container: Container,
-    title: str,
-    suffix: str,
-    *signatures: Signature,
-    probe_bytes: int = 1 << 16,
-    needs_all: bool = False,
-    repeats: bool = False,
-) -> Format:
-    return Format(
-        container=container,
-        title=title,
-        suffixes=(suffix,),
-        signatures=signatures,
-        block_bytes=2_048,
-        probe_bytes=probe_bytes,
-        needs_all=needs_all,
-        repeats=repeats,
-        rare=True,
-    )
+_rare: Final = partial(Format, block_bytes=2_048, probe_bytes=1 << 16, rare=True)
+
+
+def _at_start(*values: bytes) -> tuple[Signature, ...]:
+    """Each of these is a signature."""
+    return tuple(((0, value),) for value in values)
 
 
 _IRCAM: Final = [
@@ -121,180 +74,100 @@ _IRCAM: Final = [
     for magic in (bytes([100, 163, machine, 0]), bytes([0, machine, 163, 100]))
 ]
 """By the machine that wrote it, little- and big-endian."""
+_DTS: Final = [bytes.fromhex(sync) for sync in ("7ffe8001", "fe7f0180", "1fffe800", "ff1f00e8")]
+"""Words of 16 and of 14 bits, in either order of bytes."""
 FORMATS: Final = (
     Format(
-        container="wav",
-        title="WAV",
-        suffixes=(".wav",),
-        signatures=tuple(
-            ((0, name), (8, b"WAVE")) for name in (b"RIFF", b"RF64", b"BW64", b"RIFX")
-        ),
+        "wav",
+        "WAV",
+        (".wav",),
+        tuple(((0, name), (8, b"WAVE")) for name in (b"RIFF", b"RF64", b"BW64", b"RIFX")),
     ),
+    # WebM is a kind of Matroska.
+    Format("matroska", "WebM", (".webm", ".mkv", ".mka"), _at_start(b"\x1a\x45\xdf\xa3")),
+    # Every page of a stream begins with OggS; only its first page has these flags (RFC 3533).
+    Format("ogg", "Ogg", (".ogg", ".opus", ".oga", ".spx"), (((0, b"OggS"), (4, b"\x00\x02")),)),
+    Format("flac", "FLAC", (".flac",), _at_start(b"fLaC")),
     Format(
-        container="matroska",
-        title="WebM",  # A kind of Matroska.
-        suffixes=(".webm", ".mkv", ".mka"),
-        signatures=(((0, b"\x1a\x45\xdf\xa3"),),),
-    ),
-    Format(
-        container="ogg",
-        title="Ogg",
-        suffixes=(".ogg", ".opus", ".oga", ".spx"),
-        # Every page of a stream begins with OggS; only its first page has these flags (RFC 3533).
-        signatures=(((0, b"OggS"), (4, b"\x00\x02")),),
-    ),
-    Format(container="flac", title="FLAC", suffixes=(".flac",), signatures=(((0, b"fLaC"),),)),
-    Format(
-        container="mp3",
-        title="MP3",
-        suffixes=(".mp3",),
+        "mp3",
+        "MP3",
+        (".mp3",),
         # Files without a tag are known by their frames.
-        signatures=tuple(((0, b"ID3"), (3, bytes([version, 0]))) for version in (2, 3, 4)),
+        _at_start(*(b"ID3" + bytes([version, 0]) for version in (2, 3, 4))),
         # libavformat's demuxer loses the first frame if its header is split between two reads, so
         # a block is longer than a frame.
         block_bytes=2_048,
         repeats=True,
     ),
     Format(
-        container="mov",
-        title="MP4",
-        suffixes=(".m4a", ".mp4", ".mov", ".3gp", ".m4b", ".m4v"),
-        signatures=(
+        "mov",
+        "MP4",
+        (".m4a", ".mp4", ".mov", ".3gp", ".m4b", ".m4v"),
+        (
             *(((4, name),) for name in (b"ftyp", b"moov", b"mdat")),
             # Words that a text may have there, after a length that it cannot have.
             *(((4, name), (0, b"\0")) for name in (b"wide", b"skip", b"free")),
         ),
     ),
+    Format("aac", "AAC", (".aac",), block_bytes=2_048, repeats=True),
+    Format("amr", "AMR", (".amr", ".awb"), _at_start(b"#!AMR\n", b"#!AMR-WB\n")),
     Format(
-        container="aac",
-        title="AAC",
-        suffixes=(".aac",),
-        signatures=(),  # Known by its frames.
-        block_bytes=2_048,
-        repeats=True,
+        "aiff",
+        "AIFF",
+        (".aiff", ".aif", ".aifc"),
+        tuple(((0, b"FORM"), (8, kind)) for kind in (b"AIFF", b"AIFC")),
     ),
+    Format("caf", "CAF", (".caf",), _at_start(b"caff\0\1"), needs_all=True),
     Format(
-        container="amr",
-        title="AMR",
-        suffixes=(".amr", ".awb"),
-        signatures=(((0, b"#!AMR\n"),), ((0, b"#!AMR-WB\n"),)),
-    ),
-    Format(
-        container="aiff",
-        title="AIFF",
-        suffixes=(".aiff", ".aif", ".aifc"),
-        signatures=(((0, b"FORM"), (8, b"AIFF")), ((0, b"FORM"), (8, b"AIFC"))),
-    ),
-    Format(
-        container="caf",
-        title="CAF",
-        suffixes=(".caf",),
-        signatures=(((0, b"caff\0\1"),),),
-        needs_all=True,
-    ),
-    Format(
-        container="asf",
-        title="WMA",
-        suffixes=(".wma", ".asf", ".wmv"),
-        signatures=(((0, bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")),),),
+        "asf",
+        "WMA",
+        (".wma", ".asf", ".wmv"),
+        _at_start(bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")),
         block_bytes=2_048,
     ),
-    Format(container="au", title="AU", suffixes=(".au", ".snd"), signatures=(((0, b".snd"),),)),
-    Format(
-        container="avi",
-        title="AVI",
-        suffixes=(".avi",),
-        signatures=(((0, b"RIFF"), (8, b"AVI ")),),
-        probe_bytes=1 << 18,
-    ),
-    Format(
-        container="flv",
-        title="FLV",
-        suffixes=(".flv",),
-        signatures=(((0, b"FLV\1"),),),
-        probe_bytes=1 << 16,
-    ),
-    Format(
-        container="wv",
-        title="WavPack",
-        suffixes=(".wv",),
-        signatures=(((0, b"wvpk"),),),
-        repeats=True,
-    ),
-    Format(
-        container="ape",
-        title="APE",
-        suffixes=(".ape",),
-        signatures=(((0, b"MAC "), (5, b"\x0f")),),
-        block_bytes=2_048,
-    ),
-    Format(container="tta", title="TTA", suffixes=(".tta",), signatures=(((0, b"TTA1"),),)),
-    Format(
-        container="w64",
-        title="W64",
-        suffixes=(".w64",),
-        signatures=(((0, bytes.fromhex("726966662e91cf11a5d628db04c10000")),),),
-    ),
-    Format(
-        container="rm",
-        title="RealMedia",
-        suffixes=(".rm", ".ra"),
-        signatures=(((0, b".RMF"),), ((0, b".ra\xfd"),)),
-        probe_bytes=1 << 16,
-    ),
-    Format(
-        container="voc",
-        title="VOC",
-        suffixes=(".voc",),
-        signatures=(((0, b"Creative Voice File\x1a"),),),
-    ),
-    Format(
-        container="nistsphere",
-        title="NIST SPHERE",
-        suffixes=(".sph",),
-        signatures=(((0, b"NIST_1A\n"),),),
-    ),
+    Format("au", "AU", (".au", ".snd"), _at_start(b".snd")),
+    Format("avi", "AVI", (".avi",), (((0, b"RIFF"), (8, b"AVI ")),), probe_bytes=1 << 18),
+    Format("flv", "FLV", (".flv",), _at_start(b"FLV\1"), probe_bytes=1 << 16),
+    Format("wv", "WavPack", (".wv",), _at_start(b"wvpk"), repeats=True),
+    Format("ape", "APE", (".ape",), (((0, b"MAC "), (5, b"\x0f")),), block_bytes=2_048),
+    Format("tta", "TTA", (".tta",), _at_start(b"TTA1")),
+    Format("w64", "W64", (".w64",), _at_start(bytes.fromhex("726966662e91cf11a5d628db04c10000"))),
+    Format("rm", "RealMedia", (".rm", ".ra"), _at_start(b".RMF", b".ra\xfd"), probe_bytes=1 << 16),
+    Format("voc", "VOC", (".voc",), _at_start(b"Creative Voice File\x1a")),
+    Format("nistsphere", "NIST SPHERE", (".sph",), _at_start(b"NIST_1A\n")),
     # Otherwise IFF files with PCM would be taken for raw PCM, at a wrong rate.
     _rare(
         "iff",
         "IFF",
-        ".8svx",
-        ((0, b"FORM"), (8, b"8SVX")),
-        ((0, b"FORM"), (8, b"MAUD")),
+        (".8svx",),
+        tuple(((0, b"FORM"), (8, kind)) for kind in (b"8SVX", b"MAUD")),
         needs_all=True,
     ),
-    _rare("ircam", "IRCAM", ".sf", *(((0, magic),) for magic in _IRCAM)),
-    _rare("epaf", "PAF", ".paf", ((0, b" paf"),), ((0, b"fap "),)),
-    _rare("pvf", "PVF", ".pvf", ((0, b"PVF1\n"),)),
-    _rare("sox", "SoX", ".sox", ((0, b".SoX"),), ((0, b"XoS."),)),
-    _rare("avr", "AVR", ".avr", ((0, b"2BIT"),)),
-    _rare("gxf", "GXF", ".gxf", ((4, b"\1\xbc\0\0"), (0, b"\0\0\0\0")), probe_bytes=1 << 18),
+    _rare("ircam", "IRCAM", (".sf",), _at_start(*_IRCAM)),
+    _rare("epaf", "PAF", (".paf",), _at_start(b" paf", b"fap ")),
+    _rare("pvf", "PVF", (".pvf",), _at_start(b"PVF1\n")),
+    _rare("sox", "SoX", (".sox",), _at_start(b".SoX", b"XoS.")),
+    _rare("avr", "AVR", (".avr",), _at_start(b"2BIT")),
+    _rare("gxf", "GXF", (".gxf",), (((4, b"\1\xbc\0\0"), (0, bytes(4))),), probe_bytes=1 << 18),
     _rare(
         "wtv",
         "WTV",
-        ".wtv",
-        ((0, bytes.fromhex("b7d800203749da11a64e0007e95ead8d")),),
+        (".wtv",),
+        _at_start(bytes.fromhex("b7d800203749da11a64e0007e95ead8d")),
         needs_all=True,
     ),
-    _rare(
-        "dts",
-        "DTS",
-        ".dts",
-        *(((0, bytes.fromhex(sync)),) for sync in ("7ffe8001", "fe7f0180", "1fffe800", "ff1f00e8")),
-        repeats=True,
-    ),
-    _rare("mlp", "MLP", ".mlp", ((4, b"\xf8\x72\x6f\xbb"),), repeats=True),
-    _rare("truehd", "TrueHD", ".thd", ((4, b"\xf8\x72\x6f\xba"),), repeats=True),
-    _rare("nut", "NUT", ".nut", ((0, b"nut/multimedia container\0"),)),
-    _rare("mpeg", "MPEG", ".mpg", ((0, b"\0\0\1\xba"),), probe_bytes=1 << 18, repeats=True),
+    _rare("dts", "DTS", (".dts",), _at_start(*_DTS), repeats=True),
+    _rare("mlp", "MLP", (".mlp",), (((4, b"\xf8\x72\x6f\xbb"),),), repeats=True),
+    _rare("truehd", "TrueHD", (".thd",), (((4, b"\xf8\x72\x6f\xba"),),), repeats=True),
+    _rare("nut", "NUT", (".nut",), _at_start(b"nut/multimedia container\0")),
+    _rare("mpeg", "MPEG", (".mpg",), _at_start(b"\0\0\1\xba"), probe_bytes=1 << 18, repeats=True),
     # Further partitions of a file differ in the last of these bytes.
-    _rare("mxf", "MXF", ".mxf", ((0, bytes.fromhex("060e2b34020501010d0102010102")),)),
-    _rare("ast", "AST", ".ast", ((0, b"STRM"), (8, b"\0\1\0\x10"))),
-    _rare("smjpeg", "SMJPEG", ".mjpg", ((0, b"\0\x0aSMJPEG"),)),
-    # Known by their frames.
-    _rare("ac3", "AC-3", ".ac3", repeats=True),
-    _rare("loas", "LATM", ".latm", repeats=True),
-    _rare("mpegts", "MPEG-TS", ".ts", probe_bytes=1 << 18, repeats=True),
+    _rare("mxf", "MXF", (".mxf",), _at_start(bytes.fromhex("060e2b34020501010d0102010102"))),
+    _rare("ast", "AST", (".ast",), (((0, b"STRM"), (8, b"\0\1\0\x10")),)),
+    _rare("smjpeg", "SMJPEG", (".mjpg",), _at_start(b"\0\x0aSMJPEG")),
+    _rare("ac3", "AC-3", (".ac3",), repeats=True),
+    _rare("loas", "LATM", (".latm",), repeats=True),
+    _rare("mpegts", "MPEG-TS", (".ts",), probe_bytes=1 << 18, repeats=True),
 )
 TITLED: Final = [known.title for known in FORMATS if not known.rare]
 TITLES: Final = " or ".join([", ".join(TITLED[:-1]), TITLED[-1]])
