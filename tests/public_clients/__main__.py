@@ -3,27 +3,27 @@
 python -m tests.public_clients --funasr ../FunASR --vosk ../vosk-server \\
     --app ../kikipounamu --packages /tmp/packages
 
-Only the address is changed, which vosk-server's clients have in their source. ``--funasr``,
-``--vosk`` and ``--app`` name git clones. The clients are taken from ``FUNASR_COMMIT``,
-``FUNASR_COMMIT_BEFORE``, ``VOSK_COMMIT`` and ``APP_COMMIT``, or from ``HEAD`` with ``--head``.
-``--packages`` names the folder in which packages from PyPI and npm are installed. Clients whose
-option is missing are skipped. vosk-server's clients in Go, Java and PHP need the libraries that
-``compiled`` names. Each client must show exactly the spoken text; otherwise the exit code is 1.
-docs/dialects.md has the table of the last run.
+Only the address, and the names of files, are changed, if a client has them in its source.
+``--funasr``, ``--vosk`` and ``--app`` name git clones. The clients are taken from
+``FUNASR_COMMIT``, ``FUNASR_COMMIT_BEFORE``, ``VOSK_COMMIT`` and ``APP_COMMIT``, or from ``HEAD``
+with ``--head``.
+``--packages`` names the folder in which packages from PyPI and npm, and clones of libraries, are
+installed. Clients whose option is missing are skipped, and those for which a package of Debian is
+missing. Each client must show exactly the spoken text; otherwise the exit code is 1.
+docs/dialects.md has the table of the last run, and the packages of Debian.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from tests.public_clients import compiled, desktop_app, html5, packages, scripts
+from tests.public_clients import desktop_app, html5, other_languages, packages, scripts
+from tests.public_clients.clones import Clone
 from tests.public_clients.said import Outcome
 from tools.lab.harness.stack import supervised_stack
 
@@ -35,22 +35,6 @@ acknowledgement."""
 VOSK_COMMIT = "c2e82f029"
 """Of May 2025."""
 APP_COMMIT = "8b100cc"
-
-
-@dataclass(frozen=True)
-class Clone:
-    """One commit of a git clone."""
-
-    folder: Path
-    commit: str
-
-    def copy(self, path: str, target: Path) -> Path:
-        """The file or folder at ``path``, unchanged, in ``target``."""
-        archive = ["git", "-C", str(self.folder), "archive", self.commit, path]
-        packed = subprocess.run(archive, check=True, capture_output=True).stdout
-        target.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["tar", "-x", "-C", str(target)], input=packed, check=True)
-        return target / path
 
 
 def _desktop_app(arguments: argparse.Namespace, folder: Path) -> Iterator[Outcome]:
@@ -72,28 +56,9 @@ def _outcomes(arguments: argparse.Namespace, folder: Path) -> Iterator[Outcome]:
             if arguments.funasr:
                 yield from _funasr(arguments, folder, origin, port)
             if arguments.vosk:
-                vosk = Clone(arguments.vosk, "HEAD" if arguments.head else VOSK_COMMIT)
-                clients = vosk.copy("websocket", folder / "vosk")
-                yield from scripts.vosk(clients, vosk.commit, port)
-                yield from _vosk_compiled(arguments, vosk, folder, port)
-            if arguments.packages:
-                yield from packages.outcomes(arguments.packages.resolve(), port)
-
-
-def _vosk_compiled(
-    arguments: argparse.Namespace, vosk: Clone, folder: Path, port: int
-) -> Iterator[Outcome]:
-    samples = vosk.copy("client-samples", folder / "vosk")
-    yield from compiled.go(samples / "golang", vosk.commit, port)
-    yield from compiled.csharp(samples / "csharp", vosk.commit, port)
-    if arguments.nv_websocket:
-        library = Clone(arguments.nv_websocket, compiled.NV_WEBSOCKET_TAG)
-        sources = library.copy("src/main/java", folder / "nv-websocket")
-        yield from compiled.java(samples / "java", sources, vosk.commit, port)
-    if arguments.php_websocket:
-        library = Clone(arguments.php_websocket, compiled.PHP_WEBSOCKET_TAG)
-        sources = library.copy("lib", folder / "php-websocket")
-        yield from compiled.php(samples / "php", sources, vosk.commit, port)
+                yield from _vosk(arguments, folder, port)
+            if downloads := arguments.packages:
+                yield from packages.outcomes(downloads, port)
 
 
 def _funasr(
@@ -113,6 +78,29 @@ def _funasr(
     page = funasr.copy(html5.PAGE, folder)
     address = f"{origin}/{page.relative_to(folder)}"
     yield from html5.in_browser(address, funasr.commit, port, folder)
+    if downloads := arguments.packages:
+        python = packages.python_with(("websocket-client", "numpy"), downloads)
+        library = funasr.copy(scripts.FUNASR_LIBRARY, folder)
+        yield from scripts.funasr_library(library, funasr.commit, port, python)
+        source = funasr.copy(other_languages.FUNASR_GO, folder)
+        yield from other_languages.funasr_go(source, funasr.commit, port, downloads)
+        source = funasr.copy(other_languages.FUNASR_JAVA, folder)
+        yield from other_languages.funasr_java(source, funasr.commit, port, downloads)
+
+
+def _vosk(arguments: argparse.Namespace, folder: Path, port: int) -> Iterator[Outcome]:
+    vosk = Clone(arguments.vosk, "HEAD" if arguments.head else VOSK_COMMIT)
+    clients = vosk.copy("websocket", folder / "vosk")
+    yield from scripts.vosk(clients, vosk.commit, port)
+    samples = vosk.copy("client-samples", folder / "vosk")
+    yield from other_languages.vosk_go(samples / "golang", vosk.commit, port)
+    yield from other_languages.vosk_csharp(samples / "csharp", vosk.commit, port)
+    if downloads := arguments.packages:
+        python = packages.python_with(("srt", "websockets"), downloads)
+        yield from scripts.vosk_srt(clients / "test_srt.py", vosk.commit, port, python)
+        yield from other_languages.vosk_java(samples / "java", vosk.commit, port, downloads)
+        yield from other_languages.vosk_php(samples / "php", vosk.commit, port, downloads)
+        yield from other_languages.vosk_node(samples / "node", vosk.commit, port)
 
 
 def main() -> int:
@@ -123,21 +111,15 @@ def main() -> int:
     )
     parser.add_argument("--funasr", type=Path, help="a clone of modelscope/FunASR")
     parser.add_argument("--vosk", type=Path, help="a clone of alphacep/vosk-server")
-    parser.add_argument(
-        "--nv-websocket",
-        type=Path,
-        help="a clone of TakahikoKawasaki/nv-websocket-client, for vosk-server's client in Java",
-    )
-    parser.add_argument(
-        "--php-websocket",
-        type=Path,
-        help="a clone of Textalk/websocket-php, for vosk-server's client in PHP",
-    )
     parser.add_argument("--app", type=Path, help="a clone of fishheadwithchili/kikipounamu")
     parser.add_argument("--long-s", type=int, default=0, help="seconds of a longer recording")
-    parser.add_argument("--packages", type=Path, help="a folder for packages of PyPI and npm")
+    parser.add_argument(
+        "--packages", type=Path, help="a folder for packages of PyPI and npm, and for clones"
+    )
     parser.add_argument("--head", action="store_true", help="use the newest commits of the clones")
     arguments = parser.parse_args()
+    if arguments.packages:
+        arguments.packages = arguments.packages.resolve()
     wrong = 0
     print("| client | version | how | shown |\n| --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory(prefix="asr-clients-") as folder:

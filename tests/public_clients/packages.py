@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,16 +75,21 @@ def _command(client: Client, folder: Path) -> list[str] | None:
     """Install the client's packages and return the command that runs it; None without npm."""
     program = str(PROGRAMS / client.program)
     if program.endswith(".py"):
-        python = folder / "python"
-        if not python.exists():
-            _run([sys.executable, "-m", "venv", str(python)], folder)
-        _run([str(python / "bin" / "pip"), "install", "-q", *client.packages], folder)
-        return [str(python / "bin" / "python"), program]
+        return [python_with(client.packages, folder), program]
     if (npm := shutil.which("npm")) is None:
         return None
     _run([npm, "install", "--silent", *client.packages], folder)
     # Node looks for packages beside the program.
     return ["node", shutil.copy(program, str(folder))]
+
+
+def python_with(packages: Sequence[str], folder: Path) -> str:
+    """Install ``packages`` in ``folder`` and return its Python interpreter."""
+    python = folder / "python"
+    if not python.exists():
+        _run([sys.executable, "-m", "venv", str(python)], folder)
+    _run([str(python / "bin" / "pip"), "install", "-q", *packages], folder)
+    return str(python / "bin" / "python")
 
 
 def _run(command: list[str], folder: Path) -> None:
