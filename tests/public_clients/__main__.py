@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.public_clients import desktop_app, html5, other_languages, packages, scripts
+from tests.public_clients import desktop_app, funasr_cpp, html5, other_languages, packages, scripts
 from tests.public_clients.clones import Clone
 from tests.public_clients.said import Outcome
 from tools.lab.harness.stack import supervised_stack
@@ -78,6 +78,9 @@ def _funasr(
     page = funasr.copy(html5.PAGE, folder)
     address = f"{origin}/{page.relative_to(folder)}"
     yield from html5.in_browser(address, funasr.commit, port, folder)
+    sources = funasr.copy(funasr_cpp.SOURCES, folder)
+    engine = funasr.copy(funasr_cpp.ENGINE, folder)
+    yield from funasr_cpp.outcomes(sources, engine, funasr.commit, port)
     if downloads := arguments.packages:
         python = packages.python_with(("websocket-client", "numpy"), downloads)
         library = funasr.copy(scripts.FUNASR_LIBRARY, folder)
