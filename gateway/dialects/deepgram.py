@@ -100,7 +100,7 @@ class Deepgram(Dialect):
         if self._started:
             return ()
         self._started = True
-        return (self._options.start(self._session_id),)
+        return (self._options.start,)
 
     def _chunk(self, data: bytes, *, last: bool = False) -> Sequence[e.ClientEvent]:
         self._hash.update(data)
@@ -150,7 +150,7 @@ class Deepgram(Dialect):
 
     def _note_start(self, answer: e.Started) -> None:
         self._model = answer.model
-        asked = self._options.model
+        asked = self._options.start.model
         if asked and asked != answer.model:
             message = f"no model is called {asked!r}; {answer.model!r} is used"
             self._warn("model", "unknown", message)
@@ -292,7 +292,7 @@ class RawAudio:
         self._sample_bytes = {"linear16": 2, "linear32": 4}.get(options.encoding or "", 1)
         self._held = b""
         """An incomplete sample, or an incomplete frame of channels."""
-        self._downmix = Downmix(options.channels, options.sample_rate_hz)
+        self._downmix = Downmix(options.channels, options.start.sample_rate_hz)
 
     def feed(self, data: bytes, *, last: bool = False) -> bytes:
         """Return the samples that are complete. ``last``: also those that were held back."""

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from msgspec import structs
+
 from gateway.dialects.deepgram import CONFIDENCE, Deepgram, Message, words
 from gateway.dialects.dialect import Query
 from gateway.session import events as e
@@ -21,7 +23,8 @@ class DeepgramFile(Deepgram):
 
     def __init__(self, query: Query, session_id: str, created: datetime) -> None:
         super().__init__(query, session_id, created)
-        self._options = replace(self._options, interim_results=False)
+        start = structs.replace(self._options.start, partials=False)
+        self._options = replace(self._options, start=start)
 
     def body(self, segments: Sequence[e.SegmentText], finished: e.Finished) -> Message:
         """Return the body of the answer. All other answers of the session were encoded before."""

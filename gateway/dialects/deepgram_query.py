@@ -6,7 +6,7 @@ effect.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Literal, NoReturn
 
 from gateway.audio.formats import RAW_SAMPLE_RATE_HZ_MAX, RAW_SAMPLE_RATE_HZ_MIN
@@ -66,58 +66,28 @@ class Warned:
 class Options:
     """The options of the query."""
 
+    start: e.Start
+    """The start of the session with these options."""
     encoding: RawEncoding | None
     """None: containers."""
-    sample_rate_hz: int
     channels: int
-    model: str
-    language: str
-    """Empty: the model detects it."""
-    hotwords: tuple[str, ...]
-    punctuation: bool | None
-    itn: bool | None
-    diarize: bool
-    interim_results: bool
     vad_events: bool
-    endpointing_ms: int | None
-    """None: the gateway's default."""
     speech_final: bool
     """Whether results mark the end of an utterance."""
-    utterance_end_ms: int | None
-    warned: tuple[Warned, ...] = ()
-
-    def start(self, session_id: str) -> e.Start:
-        return e.Start(
-            session_id=session_id,
-            mode="stream",
-            sample_rate_hz=self.sample_rate_hz,
-            language=self.language,
-            hotwords=self.hotwords,
-            partials=self.interim_results,
-            speakers=self.diarize,
-            model=self.model,
-            model_optional=True,
-            punctuation=self.punctuation,
-            itn=self.itn,
-            encoded=self.encoding is None,
-            declared_raw=self.encoding is not None,
-            endpointing=Endpointing(silence_ms=self.endpointing_ms),
-            speech_events=True,
-            long_silence_ms=self.utterance_end_ms,
-        )
+    warned: tuple[Warned, ...]
 
 
-def parse_query(query: Query, request_id: str) -> Options:
-    """Return the options of ``query``.
+def parse_query(query: Query, session_id: str) -> Options:
+    """Return the options of ``query``. ``session_id`` is also the id of the request.
 
     Raises:
-        QueryError: a value is invalid. Its body has ``request_id``.
+        QueryError: a value is invalid.
     """
     reader = _Reader(query)
     try:
-        return reader.options()
+        return reader.options(session_id)
     except MessageError as error:
-        body = refusal("INVALID_QUERY_PARAMETER", str(error), request_id)
+        body = refusal("INVALID_QUERY_PARAMETER", str(error), session_id)
         raise QueryError(str(error), body) from error
 
 
@@ -133,32 +103,42 @@ class _Reader:
         self._read: set[str] = set()
         self._warned: list[Warned] = []
 
-    def options(self) -> Options:
+    def options(self, session_id: str) -> Options:
         encoding, rate_hz, channels = self._audio()
         smart = self._flag("smart_format")
-        endpointing_ms, speech_final = self._endpointing()
+        silence_ms, speech_final = self._endpointing()
         utterance_end_ms = self._milliseconds("utterance_end_ms", UTTERANCE_END_MS_MAX)
         if not speech_final:
             # Without endpointing, this is the only silence that the client specifies.
-            endpointing_ms = min(utterance_end_ms or CLIENT_SILENCE_MS_MAX, CLIENT_SILENCE_MS_MAX)
-        options = Options(
-            encoding=encoding,
+            silence_ms = min(utterance_end_ms or CLIENT_SILENCE_MS_MAX, CLIENT_SILENCE_MS_MAX)
+        start = e.Start(
+            session_id=session_id,
+            mode="stream",
             sample_rate_hz=rate_hz,
-            channels=channels,
-            model=self._text("model", MODEL_CHARS_MAX),
             language=self._language(),
             hotwords=self._hotwords(),
+            partials=bool(self._flag("interim_results")),
+            speakers=bool(self._flag("diarize")),
+            model=self._text("model", MODEL_CHARS_MAX),
+            model_optional=True,
             punctuation=_first(self._flag("punctuate"), smart or None),
             itn=_first(self._flag("numerals"), smart or None),
-            diarize=bool(self._flag("diarize")),
-            interim_results=bool(self._flag("interim_results")),
-            vad_events=bool(self._flag("vad_events")),
-            endpointing_ms=endpointing_ms,
-            speech_final=speech_final,
-            utterance_end_ms=utterance_end_ms,
+            encoded=encoding is None,
+            declared_raw=encoding is not None,
+            endpointing=Endpointing(silence_ms=silence_ms),
+            speech_events=True,
+            long_silence_ms=utterance_end_ms,
         )
+        vad_events = bool(self._flag("vad_events"))
         self._others()
-        return replace(options, warned=tuple(dict.fromkeys(self._warned)))
+        return Options(
+            start=start,
+            encoding=encoding,
+            channels=channels,
+            vad_events=vad_events,
+            speech_final=speech_final,
+            warned=tuple(dict.fromkeys(self._warned)),
+        )
 
     # -------------------------------------------------------------------------------------- values
 

@@ -21,7 +21,7 @@ def reported(query: str) -> list[tuple[str, str]]:
 
 
 def test_nothing_given_means_containers() -> None:
-    start = options("").start("s")
+    start = options("").start
     assert (start.encoded, start.model, start.language, start.hotwords) == (True, "", "", ())
     assert (start.punctuation, start.itn, start.speakers, start.partials) == (
         *(None, None, False, False),
@@ -36,7 +36,7 @@ def test_what_livekit_sends() -> None:
         "&filler_words=true&profanity_filter=false&numerals=false&mip_opt_out=false&language=en-US"
         "&keyterm=one&keyterm=two+three&tag=a"
     )
-    start = asked.start("s")
+    start = asked.start
     assert start.declared_raw
     assert (start.model, start.model_optional, start.language) == ("nova-3", True, "en-US")
     assert (start.encoded, start.sample_rate_hz, start.hotwords) == (
@@ -63,8 +63,8 @@ def test_what_livekit_sends() -> None:
     ],
 )
 def test_the_written_form(query: str, written: tuple[bool | None, bool | None]) -> None:
-    asked = options(query)
-    assert (asked.punctuation, asked.itn) == written
+    start = options(query).start
+    assert (start.punctuation, start.itn) == written
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_the_written_form(query: str, written: tuple[bool | None, bool | None]) 
 )
 def test_endpointing(query: str, silence_ms: int | None, speech_final: bool) -> None:
     asked = options(query)
-    assert (asked.endpointing_ms, asked.speech_final) == (silence_ms, speech_final)
+    assert (asked.start.endpointing.silence_ms, asked.speech_final) == (silence_ms, speech_final)
 
 
 @pytest.mark.parametrize(
@@ -96,12 +96,12 @@ def test_endpointing(query: str, silence_ms: int | None, speech_final: bool) -> 
     ],
 )
 def test_the_language_or_that_the_model_finds_it(query: str, language: str) -> None:
-    assert options(query).language == language
+    assert options(query).start.language == language
 
 
 def test_keywords_without_their_boosts() -> None:
     asked = options("keywords=Paris:2&keywords=a:b&keywords=Rome&keywords=Rome:-1.5&keyterm=Paris")
-    assert asked.hotwords == ("Paris", "a:b", "Rome")
+    assert asked.start.hotwords == ("Paris", "a:b", "Rome")
     assert reported("keywords=Paris:2&keywords=Rome:1") == [("keywords", "ignored")]
 
 
