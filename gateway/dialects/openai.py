@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
-from msgspec import to_builtins
+from msgspec import structs, to_builtins
 
 from gateway.dialects.dialect import MessageError
 from gateway.dialects.fields import (
@@ -81,19 +81,13 @@ class FieldError(ValueError):
 class Request:
     """The fields of a request other than the file."""
 
+    start: e.Start
+    """Without the id of the session, and without ``ignored``: see ``start``."""
     response_format: ResponseFormat
-    model: str
-    """Served name; empty: the name of a model of OpenAI, which means any."""
-    language: str
-    hotwords: tuple[str, ...] = ()
     granularities: frozenset[Granularity]
     stream: bool
-    speakers: bool
-    """The format has speakers, or the name of the model asks for them."""
     ignored: tuple[str, ...] = ()
     """Names of fields that have no effect."""
-    punctuation: bool | None = None
-    itn: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,18 +134,25 @@ def parse(fields: Mapping[str, Sequence[str]]) -> Request:
     stream = _boolean(fields, "stream") or False
     if stream and response_format in ("verbose_json", "srt", "vtt"):
         ignored.add("response_format")  # The events have the text only.
-    return Request(
-        response_format=response_format,
+    session = e.Start(
+        session_id="",
+        mode="stream",
+        sample_rate_hz=16_000,
         model="" if is_openais(model) else model,
         language=language,
         hotwords=hotwords,
-        granularities=granularities,
-        speakers=response_format == "diarized_json" or "diarize" in model.lower(),
-        ignored=tuple(sorted(ignored)),
-        stream=stream,
         # Two fields that OpenAI's API does not have.
         punctuation=_boolean(fields, "punctuation"),
         itn=_boolean(fields, "itn"),
+        speakers=response_format == "diarized_json" or "diarize" in model.lower(),
+        encoded=True,
+    )
+    return Request(
+        start=session,
+        response_format=response_format,
+        granularities=granularities,
+        ignored=tuple(sorted(ignored)),
+        stream=stream,
     )
 
 
@@ -208,19 +209,9 @@ def _hotwords(fields: Mapping[str, Sequence[str]]) -> tuple[tuple[str, ...], Ign
 
 
 def start(request: Request, session_id: str) -> e.Start:
-    return e.Start(
-        session_id=session_id,
-        mode="stream",
-        sample_rate_hz=16_000,
-        model=request.model,
-        language=request.language,
-        ignored_fields=shown_names(request.ignored),
-        hotwords=request.hotwords,
-        punctuation=request.punctuation,
-        itn=request.itn,
-        speakers=request.speakers,
-        encoded=True,
-    )
+    """Return the start of the session of ``request``."""
+    ignored = shown_names(request.ignored)
+    return structs.replace(request.start, session_id=session_id, ignored_fields=ignored)
 
 
 # --------------------------------------------------------------------------------------- answers
@@ -256,7 +247,7 @@ def _warnings(warnings: Sequence[e.SessionWarning]) -> dict[str, Any]:
 def _verbose(transcript: Transcript, request: Request) -> dict[str, Any]:
     body: dict[str, Any] = {
         "task": "transcribe",
-        "language": main_language(transcript.segments) or request.language,
+        "language": main_language(transcript.segments) or request.start.language,
         "duration": transcript.duration_ms / 1000,
         "text": transcript.text,
         "usage": _usage(transcript),

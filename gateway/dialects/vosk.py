@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from msgspec import to_builtins
+from msgspec import structs, to_builtins
 
 from gateway.dialects.dialect import Dialect, MessageError
 from gateway.dialects.fields import (
@@ -51,15 +51,10 @@ class Vosk(Dialect):
 
     def __init__(self, new_session_id: Callable[[], str]) -> None:
         self._new_session_id = new_session_id
-        self._sample_rate_hz = 8_000
+        self._start = e.Start(session_id="", mode="stream", sample_rate_hz=8_000, partials=True)
+        """The start of the next session, but for its id."""
         self._with_words = True
         self._with_alternatives = False
-        self._phrases: tuple[str, ...] = ()
-        self._model = ""
-        self._ignored: tuple[str, ...] = ()
-        """Fields of the configuration that have no effect."""
-        self._punctuation: bool | None = None
-        self._itn: bool | None = None
         self._session_id = ""
         """Empty: the next audio begins a session."""
         self._next_chunk_index = 0
@@ -102,18 +97,7 @@ class Vosk(Dialect):
         self._session_id = self._new_session_id()
         self._next_chunk_index = self._next_segment_index = 0
         self._partial = ""
-        start = e.Start(
-            session_id=self._session_id,
-            mode="stream",
-            sample_rate_hz=self._sample_rate_hz,
-            model=self._model,
-            ignored_fields=self._ignored,
-            hotwords=self._phrases,
-            partials=True,
-            punctuation=self._punctuation,
-            itn=self._itn,
-        )
-        return (start,)
+        return (structs.replace(self._start, session_id=self._session_id),)
 
     def _configure(self, config: Any) -> None:
         if not isinstance(config, dict):
@@ -121,27 +105,25 @@ class Vosk(Dialect):
         # Clients in many languages send null for a field that is not set.
         config = {name: value for name, value in config.items() if value is not None}
         unknown = (storable(name, "config") for name in config if name not in _CONFIG)
-        self._ignored = shown_names(unknown)
-        model = config.get("model", self._model)
+        changed: dict[str, Any] = {"ignored_fields": shown_names(unknown)}
+        model = config.get("model", self._start.model)
         if not isinstance(model, str) or len(model) > MODEL_CHARS_MAX:
             raise MessageError(f"model must be a string of at most {MODEL_CHARS_MAX} characters")
-        self._model = storable(model, "model")
-        rate = _number(config.get("sample_rate", self._sample_rate_hz))
+        changed["model"] = storable(model, "model")
+        rate = _number(config.get("sample_rate", self._start.sample_rate_hz))
         if rate is None:
             raise MessageError("sample_rate must be a number")
-        self._sample_rate_hz = in_range(rate, "sample_rate")
+        changed["sample_rate_hz"] = in_range(rate, "sample_rate")
         self._with_words = _flag(config.get("words", self._with_words))
         alternatives = _number(config.get("max_alternatives", int(self._with_alternatives)))
         if alternatives is None or not alternatives >= 0:
             raise MessageError("max_alternatives must be a number from 0")
         self._with_alternatives = alternatives >= 1
         # Two fields that vosk-server does not have.
-        if "punctuation" in config:
-            self._punctuation = _flag(config["punctuation"])
-        if "itn" in config:
-            self._itn = _flag(config["itn"])
+        changed |= {name: _flag(config[name]) for name in ("punctuation", "itn") if name in config}
         if "phrase_list" in config:
-            self._phrases = _phrases(config["phrase_list"])
+            changed["hotwords"] = _phrases(config["phrase_list"])
+        self._start = structs.replace(self._start, **changed)
 
     # ------------------------------------------------------------------------------------- encoding
 
@@ -160,7 +142,7 @@ class Vosk(Dialect):
                 self._pending.append(answer)
         elif isinstance(answer, e.Started):
             self._warnings = answer.warnings
-            if self._phrases:
+            if self._start.hotwords:
                 self._warnings += (GRAMMAR,)
         elif isinstance(answer, e.Problem):
             if answer.segment_index is not None:

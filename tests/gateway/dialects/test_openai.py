@@ -42,16 +42,16 @@ def request(**fields: str) -> openai.Request:
 
 def test_omitted_fields_have_defaults() -> None:
     prose = "Words of the last part of this text."
-    assert request(prompt=prose, include="too") == openai.Request(
+    asked = request(prompt=prose, include="too")
+    assert asked == openai.Request(
+        start=asked.start,
         response_format="json",
-        model="demo",
-        language="",
         granularities=frozenset({"segment"}),
         stream=False,
-        speakers=False,
         ignored=("include", "prompt"),
     )
-    assert openai.parse({"model": ["whisper-1"]}).model == ""
+    assert (asked.start.model, asked.start.language, asked.start.speakers) == ("demo", "", False)
+    assert openai.parse({"model": ["whisper-1"]}).start.model == ""
     start = openai.start(request(language="en"), "id")
     assert (start.session_id, start.language, start.encoded) == ("id", "en", True)
     assert (start.punctuation, start.itn) == (None, None)
@@ -90,7 +90,7 @@ def test_useless_options_are_reported_and_not_refused(
     fields: dict[str, list[str]], language: str, ignored: tuple[str, ...]
 ) -> None:
     asked = openai.parse({"model": ["demo"], **fields})
-    assert (asked.language, asked.ignored) == (language, ignored)
+    assert (asked.start.language, asked.ignored) == (language, ignored)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_useless_options_are_reported_and_not_refused(
     ["whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe-2025-12-15", "gpt-transcribe"],
 )
 def test_names_of_openais_models_mean_any(name: str) -> None:
-    assert openai.parse({"model": [name]}).model == ""
+    assert openai.parse({"model": [name]}).start.model == ""
 
 
 def test_the_written_form_is_an_option() -> None:
