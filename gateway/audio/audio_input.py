@@ -16,7 +16,7 @@ import numpy as np
 
 from gateway.audio import raw_pcm
 from gateway.audio.decoder_pool import FEED_AUDIO_S_MAX, DecoderPool, EncodedStream
-from gateway.audio.file_ends import NextFile, begins_surely
+from gateway.audio.file_ends import NextFile, OggPages, begins_surely
 from gateway.audio.foreign_files import foreign
 from gateway.audio.formats import (
     BY_CONTAINER,
@@ -26,7 +26,6 @@ from gateway.audio.formats import (
     TITLES,
     AudioError,
     Container,
-    OggPages,
     find_frames,
     has_signature,
     repeats,
@@ -591,7 +590,7 @@ class _EncodedSource(_Source):
             self._stream = await self._decoders.open(self.container)
             if self.ended and self._pages is not None:
                 self.ended = False
-                opening = bytes(self._pages.headers)
+                opening = self._pages.headers
         try:
             pcm = await self._stream.feed(opening + data, samples_left)
         except AudioError as error:

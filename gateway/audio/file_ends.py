@@ -1,5 +1,5 @@
 """Core: where files end, in containers that declare their length: whether a chunk holds one whole
-file, and where another file follows one (``NextFile``).
+file, where another file follows one (``NextFile``), and the last page of Ogg (``OggPages``).
 
 A stream's slice must never be taken for a file, because what follows would be lost. So a file
 counts as whole only if its own header says that it ends with the chunk's last byte: MP4 by its
@@ -16,10 +16,12 @@ from typing import Final
 
 from gateway.audio.file_units import (
     HEAD_BYTES,
+    OGG_HEADER_BYTES,
     IncompleteError,
     Unit,
     UnitReader,
     ebml_size,
+    ogg_page,
     reader,
     tag_bytes,
 )
@@ -420,6 +422,57 @@ class _FlacTail:
             return self._further_bytes
         behind = bytes(self._frame[ends[0] :])
         return 0 if tag_bytes(behind, 0) else len(behind) - behind.count(0) + self._further_bytes
+
+
+class OggPages:
+    """Finds the last page of an Ogg stream (RFC 3533). It does not read what pages contain."""
+
+    _FIRST, _LAST = 2, 4
+    HEADERS_BYTES_MAX: Final = 1 << 20
+    """Length of ``headers`` that is kept."""
+
+    def __init__(self) -> None:
+        self.headers = b""
+        """The pages before the first audio, without which no later page can be decoded. Empty if
+        they are too long."""
+        self._in_headers = True
+        self._page = bytearray()
+        """The beginning of a page."""
+        self._needed = OGG_HEADER_BYTES
+        """The page is looked at when it has this many bytes."""
+        self._open_streams = 0
+        self._lost = False
+
+    def feed(self, data: bytes) -> bool:
+        """Take the next bytes; return whether the stream ends exactly after them."""
+        self._page += data
+        while len(self._page) >= self._needed and not self._lost:
+            try:
+                page = ogg_page(self._page, 0)
+            except IncompleteError:
+                break
+            if page is None:
+                self._lost = True  # The decoder will report the fault.
+            elif len(self._page) < page.length:
+                self._needed = page.length
+            else:
+                self._take(bytes(self._page[: page.length]), page.has_audio)
+                del self._page[: page.length]
+                self._needed = OGG_HEADER_BYTES
+        if self._lost:
+            self._page.clear()
+        return not (self._lost or self._page or self._open_streams)
+
+    def _take(self, page: bytes, has_audio: bool) -> None:
+        self._in_headers = self._in_headers and not has_audio
+        if self._in_headers:
+            self.headers += page
+        if len(self.headers) > self.HEADERS_BYTES_MAX:
+            self._in_headers, self.headers = False, b""
+        is_first, is_last = bool(page[5] & self._FIRST), bool(page[5] & self._LAST)
+        # The last page was not the last: such flags mean nothing here.
+        self._lost = not self._open_streams and not is_first
+        self._open_streams += is_first - is_last
 
 
 class _HoldError(Exception):

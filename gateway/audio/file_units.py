@@ -191,14 +191,21 @@ _AMR_WB_FRAME: Final = _amr_frame((18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 0, 0, 
 """Frames have one byte more than RFC 4867 has bits for their type."""
 
 
-def _ogg_page(data: bytes, offset: int) -> Unit | None:
+OGG_HEADER_BYTES: Final = 27
+"""Without the lengths of its segments."""
+
+
+def ogg_page(data: bytes | bytearray, offset: int) -> Unit | None:
+    """A page of Ogg (RFC 3533)."""
     if not data.startswith(b"OggS", offset):
         return None
-    segments = data[offset + 27 : offset + 27 + data[offset + 26]]
+    begin = offset + OGG_HEADER_BYTES
+    segments = data[begin : begin + data[offset + 26]]
     if len(segments) < data[offset + 26]:
         raise IncompleteError
     # The position of its last sample: pages of headers have none.
-    return Unit(27 + len(segments) + sum(segments), any(data[offset + 6 : offset + 14]))
+    has_audio = any(data[offset + 6 : offset + 14])
+    return Unit(OGG_HEADER_BYTES + len(segments) + sum(segments), has_audio)
 
 
 # ---------------------------------------------------------------------------------- EBML (RFC 8794)
@@ -257,7 +264,7 @@ READERS: Final[dict[Container, UnitReader]] = {
         _FOUR_LETTERS, ">I", (b"BODY", b"MDAT"), header=rb"FORM.{4}(?:8SVX|MAUD)", align=2
     ),
     "amr": _AMR_FRAME,
-    "ogg": _ogg_page,
+    "ogg": ogg_page,
     "matroska": _ebml_element,
     **{container: _framed(parse) for known in FRAMED.values() for container, parse, _ in known},
 }

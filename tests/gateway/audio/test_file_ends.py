@@ -1,4 +1,4 @@
-"""Which chunks hold one whole file."""
+"""Chunks that hold one whole file, files behind others, and the last pages of Ogg."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gateway.audio import file_ends
-from gateway.audio.file_ends import WHOLE_FILE_BYTES_MAX, NextFile, holds_whole_file
+from gateway.audio.file_ends import WHOLE_FILE_BYTES_MAX, NextFile, OggPages, holds_whole_file
 from gateway.audio.formats import Container, sniff
 from tools.lab.encoded_audio import encode
 
@@ -170,3 +170,23 @@ def test_crafted_bytes_are_examined_a_limited_number_of_times(
     begin = {"flac": b"fLaC", "ogg": b"OggS", "amr": b"#!AMR\n"}.get(container, b"")
     NextFile(container).feed(begin + bytes(32) + piece * (131_072 // len(piece)))
     assert examined <= 2 * file_ends.CANDIDATES_MAX + 2
+
+
+@pytest.mark.parametrize("size", [1, 7, 640, 10**9])
+def test_the_end_of_an_ogg_stream_is_known(size: int) -> None:
+    ogg = encode(TONE, "ogg", 16_000, 1)
+    pages = OggPages()
+    reported = [pages.feed(ogg[place : place + size]) for place in range(0, len(ogg), size)]
+    assert reported == [False] * (len(reported) - 1) + [True]
+
+
+def test_an_ogg_stream_followed_by_another_in_the_same_chunk_has_not_ended() -> None:
+    pages, ogg = OggPages(), encode(TONE, "ogg", 16_000, 1)
+    assert not pages.feed(ogg + ogg[:40])
+    assert pages.feed(ogg[40:])
+
+
+def test_an_ogg_stream_out_of_sync_never_ends() -> None:
+    ogg = bytearray(encode(TONE, "ogg", 16_000, 1))
+    ogg[ogg.index(b"OggS", 4)] = 0
+    assert not OggPages().feed(bytes(ogg))

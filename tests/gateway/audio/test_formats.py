@@ -17,7 +17,6 @@ from gateway.audio.formats import (
     SNIFF_BYTES_MAX,
     TITLES,
     Container,
-    OggPages,
     sniff,
 )
 from tools.lab.encoded_audio import encode
@@ -154,23 +153,3 @@ def test_raw_pcm_does_not_look_like_mp3() -> None:
         assert sniff(pcm.tobytes()) is None
     for constant in range(-32768, 32767, 7):
         assert sniff(np.full(SNIFF_BYTES_MAX // 2 + 1, constant, "<i2").tobytes()) is None
-
-
-@pytest.mark.parametrize("size", [1, 7, 640, 10**9])
-def test_the_end_of_an_ogg_stream_is_known(size: int) -> None:
-    ogg = FILES["ogg"]
-    pages = OggPages()
-    reported = [pages.feed(ogg[place : place + size]) for place in range(0, len(ogg), size)]
-    assert reported == [False] * (len(reported) - 1) + [True]
-
-
-def test_an_ogg_stream_followed_by_another_in_the_same_chunk_has_not_ended() -> None:
-    pages = OggPages()
-    assert not pages.feed(FILES["ogg"] + FILES["ogg"][:40])
-    assert pages.feed(FILES["ogg"][40:])
-
-
-def test_an_ogg_stream_out_of_sync_never_ends() -> None:
-    ogg = bytearray(FILES["ogg"])
-    ogg[ogg.index(b"OggS", 4)] = 0
-    assert not OggPages().feed(bytes(ogg))
