@@ -17,26 +17,8 @@ from collections.abc import Callable, Iterable
 import structlog
 import zmq
 
+from broker import events as e
 from broker import metrics
-from broker.events import (
-    Action,
-    Answered,
-    BackReceived,
-    BackRejected,
-    BackUnsent,
-    Count,
-    Event,
-    FrontReceived,
-    FrontRejected,
-    FrontUnsent,
-    LeaseEnded,
-    Publish,
-    SendBack,
-    SendFront,
-    SubscriptionChanged,
-    Tick,
-    Unpublished,
-)
 from broker.handshakes import Handshakes
 from broker.queue_counters import QueueCounters
 from broker.routing import Broker
@@ -141,9 +123,9 @@ class Service:
         self._core.is_late = self._polled_s < self._late_until_s
         # Workers first: their results free credits for the jobs of gateways.
         if self._back in ready:
-            self._drain_peers(self._back, "back", BackReceived, BackRejected)
+            self._drain_peers(self._back, "back", e.BackReceived, e.BackRejected)
         if self._front in ready:
-            self._drain_peers(self._front, "front", FrontReceived, FrontRejected)
+            self._drain_peers(self._front, "front", e.FrontReceived, e.FrontRejected)
         if self._events in ready:
             self._drain_subscriptions()
         now_s = time.monotonic()
@@ -152,7 +134,7 @@ class Service:
             self._follow_keys(self._key_files, now_s)
         if now_s >= self._tick_due_s:
             self._tick_due_s = now_s + TICK_S
-            self._handle(Tick(), now_s)
+            self._handle(e.Tick(), now_s)
             if now_s >= self._report_due_s:
                 self._report_due_s = now_s + REPORT_INTERVAL_S
                 self._handshakes.turn(now_s)
@@ -179,7 +161,7 @@ class Service:
         if removed or own:
             self._unbind_all()
             for topic in publication.TOPICS:
-                self._handle(SubscriptionChanged(topic, False), now_s)
+                self._handle(e.SubscriptionChanged(topic, False), now_s)
             self._bind_all(time.monotonic() + REBIND_S_MAX)
 
     def _warn_of_missing_keys(self) -> None:
@@ -250,12 +232,12 @@ class Service:
         self,
         socket: Socket,
         name: str,
-        received: Callable[[bytes, Message], Event],
-        rejected: Callable[[bytes], Event],
+        received: Callable[[bytes, Message], e.Event],
+        rejected: Callable[[bytes], e.Event],
     ) -> None:
         count = 0
         now_s = time.monotonic()
-        actions: list[Action] = []
+        actions: list[e.Action] = []
         for frames in self._received(socket):
             count += 1
             try:
@@ -276,7 +258,7 @@ class Service:
             # ZMTP: one frame of 1 (subscribe) or 0 (unsubscribe) and the prefix of the topic.
             if len(frames) == 1 and frames[0][:1] in (b"\0", b"\1"):
                 present = frames[0][0] == 1
-                self._handle(SubscriptionChanged(frames[0][1:], present), now_s)
+                self._handle(e.SubscriptionChanged(frames[0][1:], present), now_s)
             else:
                 self._incidents["events_malformed"] += 1
 
@@ -296,42 +278,42 @@ class Service:
 
     # ----------------------------------------------------------------------------------- performing
 
-    def _handle(self, event: Event, now_s: float) -> None:
+    def _handle(self, event: e.Event, now_s: float) -> None:
         self._perform(self._core.handle(event, now_s), now_s)
 
-    def _perform(self, actions: Iterable[Action], now_s: float) -> None:
+    def _perform(self, actions: Iterable[e.Action], now_s: float) -> None:
         """Perform actions, and further ones that follow from refused sends."""
         while actions:
             refused = self._try(actions)
             actions = [action for event in refused for action in self._core.handle(event, now_s)]
 
-    def _try(self, actions: Iterable[Action]) -> list[Event]:
+    def _try(self, actions: Iterable[e.Action]) -> list[e.Event]:
         """Perform actions. Returns refused sends as events for the core."""
-        refused: list[Event] = []
+        refused: list[e.Event] = []
         for action in actions:
             match action:
-                case SendBack(identity, message):
+                case e.SendBack(identity, message):
                     if not self._send(self._back, [identity, *codec.encode(message)]):
-                        refused.append(BackUnsent(identity, message))
-                case SendFront(identity, message):
+                        refused.append(e.BackUnsent(identity, message))
+                case e.SendFront(identity, message):
                     if not self._send(self._front, [identity, *codec.encode(message)]):
-                        refused.append(FrontUnsent(identity, message))
-                case Publish(message):
+                        refused.append(e.FrontUnsent(identity, message))
+                case e.Publish(message):
                     if not self._publish(message):
-                        refused.append(Unpublished(message))
-                case Count(reason):
+                        refused.append(e.Unpublished(message))
+                case e.Count(reason):
                     self._incidents[reason] += 1
-                case LeaseEnded(identity, jobs):
+                case e.LeaseEnded(identity, jobs):
                     name = identity.decode(errors="replace")
                     self._log.warning("lease_ended", peer=name, jobs=jobs)
-                case Answered():
+                case e.Answered():
                     metrics.count_answer(action)
                     self._log_answer(action)
                     if tracing.on():
                         _trace(action)
         return refused
 
-    def _log_answer(self, answered: Answered) -> None:
+    def _log_answer(self, answered: e.Answered) -> None:
         failed = answered.outcome != "text"
         if failed or self._debugs:
             (self._log.warning if failed else self._log.debug)(
@@ -376,7 +358,7 @@ class Service:
             self._workers = load.workers
 
 
-def _trace(answered: Answered) -> None:
+def _trace(answered: e.Answered) -> None:
     end_s = answered.received_s + answered.queue_ms / 1000
     by_a_worker = answered.outcome in metrics.BY_A_WORKER
     tracing.record(
