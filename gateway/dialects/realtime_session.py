@@ -335,24 +335,17 @@ PROMPT_IGNORED: Final = "prompt: only a list of words or short phrases has an ef
 
 # ------------------------------------------------------------------------- fields without effect
 
-_KNOWN: Final[Mapping[str, frozenset[str]]] = {
-    "": frozenset(
-        {
-            *("type", "object", "id", "audio", "include", "turn_detection"),
-            *("input_audio_format", "input_audio_transcription"),
-        }
-    ),
-    "audio": frozenset({"input"}),
-    "audio.input": frozenset({"format", "transcription", "turn_detection"}),
-    "audio.input.format": frozenset({"type", "rate"}),
-    "transcription": frozenset(_Transcription.__struct_fields__),
-    "turn_detection": frozenset(_TurnDetection.__struct_fields__),
+_KNOWN: Final[Mapping[str, type[Struct]]] = {
+    "": _Session,
+    "audio": _Audio,
+    "audio.input": _Input,
+    "audio.input.format": _Format,
+    **dict.fromkeys(("audio.input.transcription", "input_audio_transcription"), _Transcription),
+    **dict.fromkeys(("audio.input.turn_detection", "turn_detection"), _TurnDetection),
 }
-_TYPES_OF: Final = {
-    "audio.input.transcription": "transcription",
-    "input_audio_transcription": "transcription",
-    "audio.input.turn_detection": "turn_detection",
-}
+"""The declaration of each object of the configuration, by its path."""
+_OF_THE_SERVER: Final = ("object", "id")
+"""Fields of a session that clients send back."""
 
 
 def _ignored(fields: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -366,10 +359,11 @@ def _ignored(fields: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _unknown(path: str, fields: Mapping[str, Any]) -> Iterator[str]:
     """Names of fields that are not in the configuration."""
+    known = _KNOWN[path].__struct_fields__ + (() if path else _OF_THE_SERVER)
     for name, value in fields.items():
         below = f"{path}.{name}" if path else name
-        if name not in _KNOWN[_TYPES_OF.get(path, path)]:
+        if name not in known:
             if value not in (None, [], {}, ""):
                 yield re.sub(r"[^\x20-\x7e]", "?", below)
-        elif isinstance(value, dict) and _TYPES_OF.get(below, below) in _KNOWN:
+        elif isinstance(value, dict) and below in _KNOWN:
             yield from _unknown(below, value)

@@ -15,41 +15,25 @@ UNKNOWN = Abilities()
 def warnings_of(start: Start, abilities: Abilities) -> tuple[SessionWarning, ...]:
     """Return a warning for each field that has no effect, and for each option that a model
     with ``abilities`` ignores."""
-    found = [*_fields(start)]
+    found = [("field_ignored", f"{n}: this field has no effect") for n in start.ignored_fields]
     if abilities != UNKNOWN:
-        for check in (_language, _hotwords, _speakers, _written_form):
-            found += check(start, abilities)
+        found += _ignored_options(start, abilities)
     return tuple(SessionWarning(code=code, message=message) for code, message in found)
 
 
-def _fields(start: Start) -> Iterator[tuple[str, str]]:
-    for name in start.ignored_fields:
-        yield "field_ignored", f"{name}: this field has no effect"
-
-
-def _language(start: Start, abilities: Abilities) -> Iterator[tuple[str, str]]:
+def _ignored_options(start: Start, abilities: Abilities) -> Iterator[tuple[str, str]]:
+    model, workers = f"model {start.model}", f"workers of model {start.model}"
     code, known = primary_language(start.language), abilities.languages
-    if not code or code == "auto":
-        return
-    if known and code not in known:
-        languages = ", ".join(known)
-        yield "language_unknown", f"model {start.model} does not know {code}, but {languages}"
-    elif not abilities.takes_language and known != (code,):
-        yield "language_ignored", f"model {start.model} takes no language, it is ignored"
-
-
-def _hotwords(start: Start, abilities: Abilities) -> Iterator[tuple[str, str]]:
+    if code and code != "auto":
+        if known and code not in known:
+            yield "language_unknown", f"{model} does not know {code}, but {', '.join(known)}"
+        elif not abilities.takes_language and known != (code,):
+            yield "language_ignored", f"{model} takes no language, it is ignored"
     if start.hotwords and abilities.hotwords == "none":
-        yield "hotwords_ignored", f"model {start.model} takes no hotwords, they are ignored"
-
-
-def _speakers(start: Start, abilities: Abilities) -> Iterator[tuple[str, str]]:
+        yield "hotwords_ignored", f"{model} takes no hotwords, they are ignored"
     if start.speakers and not abilities.speakers:
-        yield "speakers_unknown", f"workers of model {start.model} have no speaker model"
-
-
-def _written_form(start: Start, abilities: Abilities) -> Iterator[tuple[str, str]]:
+        yield "speakers_unknown", f"{workers} have no speaker model"
     if start.punctuation and not abilities.punctuation:
-        yield "punctuation_missing", f"workers of model {start.model} have no punctuation model"
+        yield "punctuation_missing", f"{workers} have no punctuation model"
     if start.itn and not abilities.itn:
-        yield "itn_ignored", f"workers of model {start.model} leave numbers as they are spoken"
+        yield "itn_ignored", f"{workers} leave numbers as they are spoken"
