@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from wire import publication, versions
 from wire.codec import WireError
@@ -81,11 +81,8 @@ class Reception:
     """Number of publications missing in the broker's sequence before this one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """Entries for one transaction. Pass it to ``committed`` after COMMIT."""
-
-    entries: tuple[Entry, ...]
+Batch: TypeAlias = tuple[Entry, ...]
+"""Entries for one transaction. Pass it to ``committed`` after COMMIT."""
 
 
 class BatchBuffer:
@@ -161,14 +158,14 @@ class BatchBuffer:
             entries.append(entry)
             rows += entry.rows
         self._pending_rows -= rows
-        return Batch(entries=tuple(entries))
+        return tuple(entries)
 
     def committed(self, batch: Batch, superseded: Iterable[Entry] = ()) -> list[tuple[str, Stored]]:
         """Remove ``batch`` from the backlog and return the confirmations to send, each with its
         broker. All of it is committed except the entries in ``superseded``, which were dropped."""
         dropped = {(entry.gateway_id, entry.key) for entry in superseded}
         keys: defaultdict[tuple[str, str], list[StoredKey]] = defaultdict(list)
-        for entry in batch.entries:
+        for entry in batch:
             self._known.discard((entry.gateway_id, entry.key))
             self.rows -= entry.rows
             self.bytes -= entry.byte_count

@@ -119,7 +119,7 @@ class Service:
                 self._send(broker, stored)
             now_s = time.monotonic()
             _log_ends(batch, superseded)
-            for entry in batch.entries:
+            for entry in batch:
                 metrics.STORE_SECONDS.observe(now_s - entry.received_s)
                 if tracing.on() and isinstance(entry.body, SegmentCopy):
                     tracing.record(
@@ -174,7 +174,7 @@ class Service:
 def _log_ends(batch: Batch, superseded: Iterable[Entry]) -> None:
     """Log the ends of sessions that are stored now."""
     dropped = {id(entry) for entry in superseded}
-    for entry in batch.entries:
+    for entry in batch:
         if id(entry) in dropped:
             continue
         if isinstance(entry.body, SessionFinished):

@@ -241,10 +241,10 @@ class Writer:
     def _write(self, connection: DeadlineConnection, batch: Batch) -> list[Entry]:
         started_s = time.monotonic()
         with connection.deadline(self._write_timeout_s):
-            superseded = store.write(connection, batch.entries)
+            superseded = store.write(connection, batch)
         metrics.BATCH_SECONDS.observe(time.monotonic() - started_s)
         metrics.BATCHES.labels("committed").inc()
-        for entry in batch.entries:
+        for entry in batch:
             metrics.ROWS.labels(type(entry.body).__name__).inc(entry.rows)
         return superseded
 

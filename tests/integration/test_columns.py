@@ -75,7 +75,7 @@ async def test_fields_of_a_model_are_stored_and_shown(database: str) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         migrate(connection)
         start = sent.entry(sent.started(), "session")
-        assert write(connection, [start, *batch.entries]) == []
+        assert write(connection, [start, *batch]) == []
     reader = SessionReader(database)
     await reader.open()
     try:

@@ -16,7 +16,6 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from persistence.batch_buffer import Batch
 from persistence.reads import SessionReader
 from persistence.writer import Writer
 from tests import certificates
@@ -45,7 +44,7 @@ class Written:
 
     def session(self, session_id: str) -> None:
         bodies = (sent.started(), sent.finished())
-        batch = Batch(entries=tuple(sent.entry(body, session_id) for body in bodies))
+        batch = tuple(sent.entry(body, session_id) for body in bodies)
         self.writer.submit(batch)
         deadline_s = time.monotonic() + WAIT_S
         while self.writer.committed() is None:

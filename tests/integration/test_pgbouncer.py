@@ -14,7 +14,6 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from persistence.batch_buffer import Batch
 from persistence.reads import SessionReader
 from persistence.writer import Writer
 from tests.persistence import sent
@@ -64,7 +63,7 @@ def pooled(database: str, tmp_path: Path) -> Iterator[str]:
 
 def write(writer: Writer, number: int) -> None:
     bodies = (sent.started(), sent.finished())
-    writer.submit(Batch(entries=tuple(sent.entry(body, f"s{number}") for body in bodies)))
+    writer.submit(tuple(sent.entry(body, f"s{number}") for body in bodies))
     deadline_s = time.monotonic() + WAIT_S
     while writer.committed() is None:
         assert time.monotonic() < deadline_s

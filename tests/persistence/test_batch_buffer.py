@@ -48,7 +48,7 @@ def test_a_full_batch_is_due_at_once_and_a_partial_one_after_the_wait() -> None:
     assert core.batch_due_s() == 10.5
     assert core.take_batch(10.49) is None
     core.receive(sent.published_result(2, sent.result(seq=2)), 10.45)
-    assert [e.key.seq for e in take(core, 10.46).entries] == [0, 1, 2]
+    assert [e.key.seq for e in take(core, 10.46)] == [0, 1, 2]
 
 
 def test_draining_makes_every_batch_due() -> None:
@@ -88,7 +88,7 @@ def test_publications_of_another_system_are_neither_stored_nor_confirmed(
 def test_a_result_becomes_a_complete_row() -> None:
     core = buffer()
     core.receive(sent.published_result(0, sent.result(seq=7, text="seven")), 0.0)
-    (entry,) = take(core).entries
+    (entry,) = take(core)
     assert isinstance(entry.body, SegmentCopy)
     assert (entry.body.seq, entry.body.segment_text, entry.body.worker_id) == (
         7,
@@ -123,7 +123,7 @@ def test_chunks_count_as_rows_and_a_large_record_is_a_batch_of_its_own() -> None
     core.receive(sent.published_record(1, sent.chunks(*range(2, 7)), record_seq=2), 0.0)
     core.receive(sent.published_result(2, sent.result()), 0.0)
     assert core.rows == 8
-    assert [[e.rows for e in take(core).entries] for _ in range(3)] == [[2], [5], [1]]
+    assert [[e.rows for e in take(core)] for _ in range(3)] == [[2], [5], [1]]
 
 
 def test_publications_over_the_row_limit_are_dropped_until_a_commit() -> None:
@@ -219,7 +219,7 @@ def test_confirmations_fit_into_a_message() -> None:
     for seq in range(2_500):
         core.receive(sent.published_result(seq, sent.result(session_id, seq)), 0.0)
     batch = take(core)
-    messages = [stored for _, stored in core.committed(batch, batch.entries)]
+    messages = [stored for _, stored in core.committed(batch, batch)]
     assert [len(m.keys) for m in messages] == [STORED_KEYS_MAX, STORED_KEYS_MAX, 500]
     for message in messages:
         assert message.superseded == tuple(range(len(message.keys)))
@@ -246,7 +246,7 @@ def test_every_accepted_publication_is_confirmed_once(seed: int) -> None:
         elif writing is None:
             writing = core.take_batch(now_s)
             if writing is not None:
-                assert 1 <= sum(e.rows for e in writing.entries) <= LIMITS.batch_rows_max
+                assert 1 <= sum(e.rows for e in writing) <= LIMITS.batch_rows_max
         else:
             for _, message_out in core.committed(writing):
                 confirmed.extend(message_out.keys)

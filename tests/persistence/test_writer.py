@@ -30,7 +30,7 @@ def writer(database: str) -> Iterator[Writer]:
 
 
 def batch_of(*seqs: int) -> Batch:
-    return Batch(entries=tuple(sent.entry(sent.segment(seq)) for seq in seqs))
+    return tuple(sent.entry(sent.segment(seq)) for seq in seqs)
 
 
 def wait_committed(writer: Writer) -> Batch:
@@ -116,7 +116,7 @@ def test_texts_are_stored_whatever_encoding_the_environment_names(
     monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
     writer = Writer(database, write_timeout_s=10.0, lost_after_s=3_600.0, retention_days=0.0)
     writer.start()
-    writer.submit(Batch(entries=(sent.entry(sent.segment(0, text="七")),)))
+    writer.submit((sent.entry(sent.segment(0, text="七")),))
     wait_committed(writer)
     assert writer.stop(ANSWER_S_MAX)
     with psycopg.connect(database, client_encoding="UTF8") as connection:

@@ -53,12 +53,12 @@ class Database:
         self._down_until_s = 0.0
 
     def commit(self, batch: Batch) -> list[Entry]:
-        for entry in batch.entries:
+        for entry in batch:
             if isinstance(entry.body, SegmentCopy):
                 self._check(entry.session_id, entry.body)
-        self._world.note("commit", [(e.gateway_id, e.key, e.body) for e in batch.entries])
-        superseded = self.tables.write(batch.entries, self._world.now_s)
-        self.committed |= {(entry.gateway_id, entry.key) for entry in batch.entries}
+        self._world.note("commit", [(e.gateway_id, e.key, e.body) for e in batch])
+        superseded = self.tables.write(batch, self._world.now_s)
+        self.committed |= {(entry.gateway_id, entry.key) for entry in batch}
         return superseded
 
     def check_stored(self, stored: m.Stored) -> None:

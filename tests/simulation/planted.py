@@ -601,7 +601,7 @@ def committed_entries_stay_known() -> Context:
     def make(committed: Any) -> Any:
         def keeps(buffer: BatchBuffer, batch: Batch, superseded: Any) -> Any:
             stored = committed(buffer, batch, superseded)
-            buffer._known |= {(entry.gateway_id, entry.key) for entry in batch.entries}
+            buffer._known |= {(entry.gateway_id, entry.key) for entry in batch}
             return stored
 
         return keeps
