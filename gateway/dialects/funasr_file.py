@@ -9,18 +9,9 @@ from collections.abc import Mapping, Sequence
 from msgspec import to_builtins
 
 from gateway.dialects import openai
-from wire.messages import Lane
 
 FAILED = 1
 """``code`` of every error; 0 is success."""
-
-
-class FunasrFile:
-    """Traits of the sessions of these files (``gateway.session.limits``)."""
-
-    name = "funasr"
-    resumable = False
-    lane: Lane = "bulk"
 
 
 def parse(fields: Mapping[str, Sequence[str]]) -> openai.Request:

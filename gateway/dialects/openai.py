@@ -24,7 +24,7 @@ from gateway.dialects.fields import (
 from gateway.dialects.subtitles import segment_of, to_srt, to_vtt
 from gateway.session import events as e
 from gateway.session.recognised import main_language, recognised
-from wire.messages import Lane, ServedModel
+from wire.messages import ServedModel
 
 ResponseFormat = Literal["json", "text", "verbose_json", "diarized_json", "srt", "vtt"]
 Granularity = Literal["segment", "word"]
@@ -58,14 +58,6 @@ MEDIA_TYPES: dict[ResponseFormat, str] = {
     "srt": "text/plain; charset=utf-8",
     "vtt": "text/vtt; charset=utf-8",
 }
-
-
-class Openai:
-    """The properties of sessions of uploads (``Traits``)."""
-
-    name = "openai"
-    resumable = False
-    lane: Lane = "bulk"
 
 
 class FieldError(ValueError):

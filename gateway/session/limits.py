@@ -20,6 +20,15 @@ class Traits(Protocol):
     """``bulk``: its audio is recognised after that of live speech."""
 
 
+@dataclass(slots=True)
+class FileTraits:
+    """Those of an API for files, which are recognised after live speech."""
+
+    name: str
+    resumable: bool = False
+    lane: Lane = "bulk"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionLimits:
     """Limits of one session. Fields without a default are filled from ``gateway.settings``."""

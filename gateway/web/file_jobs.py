@@ -28,6 +28,7 @@ from gateway.dialects import openai
 from gateway.dialects.fields import LANGUAGE_CHARS_MAX, MODEL_CHARS_MAX, shown_names
 from gateway.server import Server
 from gateway.session import events as e
+from gateway.session.limits import FileTraits
 from gateway.session.resume import text_of
 from gateway.session.runner import SessionRunner
 from gateway.session.states import State
@@ -54,7 +55,6 @@ from gateway.web.sessions import (
 )
 from gateway.web.uploads import RefusedError, receive, text_fields
 from persistence.history import HistoryQuery
-from wire.messages import Lane
 
 RUNNING_MAX = 4
 """Jobs that a gateway recognises at a time."""
@@ -73,15 +73,8 @@ _ENDED_EARLY = {
     "code": "ended_early",
     "message": "the gateway has stopped, or the client has left, before the end",
 }
+_TRAITS = FileTraits("file job", resumable=True)
 _NOT_FOUND = problem("not_found", "no such task")
-
-
-class _Traits:
-    """The properties of the sessions of jobs (``Traits``)."""
-
-    name = "file job"
-    resumable = True
-    lane: Lane = "bulk"
 
 
 class FileJobs:
@@ -221,7 +214,7 @@ class FileJobs:
 
     async def _run_session(self, file: JobFile, start: e.Start) -> str | None:
         queue = AnswerQueue()
-        runner = self._server.registry.new_runner(file.ticket.caller(), _Traits())
+        runner = self._server.registry.new_runner(file.ticket.caller(), _TRAITS)
         found = await self._server.registry.reserve_or_resume(runner, start)
         if isinstance(found, e.Problem):
             return "deleted" if found.code == "not_resumable" else None

@@ -16,6 +16,7 @@ from gateway.dialects import openai
 from gateway.dialects.increments import Increments
 from gateway.server import Server
 from gateway.session import events as e
+from gateway.session.limits import FileTraits
 from gateway.web.description import OPENAI, form_body
 from gateway.web.file_transcription import (
     MODEL_NOT_FOUND,
@@ -82,7 +83,7 @@ async def _events(transcription: Transcription) -> AsyncIterator[str]:
         yield openai.failed(error.code, error.message)
 
 
-_API: Final = FileApi("file", openai.parse, openai.Openai(), openai.encode, _events)
+_API: Final = FileApi("file", openai.parse, FileTraits("openai"), openai.encode, _events)
 
 _REQUEST_BODY = form_body(
     ["file", "model"],

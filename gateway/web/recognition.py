@@ -8,10 +8,11 @@ from typing import Final
 from fastapi import FastAPI, Request, Response
 
 from gateway.dialects import funasr_file
+from gateway.session.limits import FileTraits
 from gateway.web.errors import RECOGNITION_PATH
 from gateway.web.file_transcription import FileApi, Transcriber, counted
 
-_API: Final = FileApi("audio", funasr_file.parse, funasr_file.FunasrFile(), funasr_file.encode)
+_API: Final = FileApi("audio", funasr_file.parse, FileTraits("funasr"), funasr_file.encode)
 
 
 def add_recognition(app: FastAPI, transcriber: Transcriber) -> None:

@@ -5,9 +5,8 @@ from typing import get_args, get_type_hints
 import pytest
 
 from gateway.dialects.dialect import Handshake, MessageError
-from gateway.dialects.openai import Openai
 from gateway.dialects.registry import DIALECTS
-from gateway.session.limits import Traits
+from gateway.session.limits import FileTraits, Traits
 from wire.messages import Lane
 
 
@@ -25,7 +24,7 @@ def test_a_message_error_is_an_answer_unless_it_is_fatal() -> None:
 
 ALL_TRAITS: list[Traits] = [
     *(new_dialect(Handshake()) for new_dialect in DIALECTS.values()),
-    Openai(),
+    FileTraits("openai"),
 ]
 
 

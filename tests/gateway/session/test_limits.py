@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from gateway.dialects.dialect import Handshake
 from gateway.dialects.native import Native
-from gateway.dialects.openai import Openai
 from gateway.dialects.registry import DIALECTS
+from gateway.session.limits import FileTraits
 from tests.gateway.session_driver import LIMITS
 from wire.messages import JOB_DEADLINE_MS_MAX
 
@@ -16,4 +16,4 @@ def test_sessions_that_cannot_be_resumed_do_not_wait_for_their_client_or_commit(
 
 
 def test_bulk_audio_has_the_longest_deadline() -> None:
-    assert LIMITS.for_protocol(Openai()).segment_deadline_ms == JOB_DEADLINE_MS_MAX
+    assert LIMITS.for_protocol(FileTraits("openai")).segment_deadline_ms == JOB_DEADLINE_MS_MAX

@@ -9,9 +9,9 @@ from msgspec.structs import replace
 from websockets.frames import CloseCode
 
 from gateway.dialects.native import Native
-from gateway.dialects.openai import Openai
 from gateway.server import Server
 from gateway.session import events as e
+from gateway.session.limits import FileTraits
 from gateway.session.resume import ResumePoint, token_hash
 from gateway.session.states import State
 from gateway.settings import GatewaySettings
@@ -66,7 +66,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
 def test_settings_become_limits_of_sessions(server: Server) -> None:
     limits = server.registry.new_runner(NOBODY, Native()).session.limits
     assert (limits.segment_deadline_ms, limits.resume_wait_s) == (2_500, 60.0)
-    bulk = server.registry.new_runner(NOBODY, Openai()).session.limits
+    bulk = server.registry.new_runner(NOBODY, FileTraits("openai")).session.limits
     assert bulk.segment_deadline_ms == JOB_DEADLINE_MS_MAX
     assert (bulk.resume_wait_s, bulk.stored_wait_s) == (0, 0)
 
