@@ -63,13 +63,11 @@ class ConnectionGate:
         resume: Resumption | None = None,
         model: str | None = None,
         lane: Lane = "live",
-        address: str | None = None,
         caller: Caller = NOBODY,
     ) -> Refusal | None:
         """Admit or refuse a connection of ``caller``. None: it is counted, and ``leave`` must be
         called when it ends. ``model`` is that of ``model_of``; if it is None, the caller must call
-        ``enter_model`` as soon as it knows the model. ``address``: of a client without a session,
-        see ``note_idle``.
+        ``enter_model`` as soon as it knows the model.
 
         ``resume`` is the session that the client wants to resume. It is only a hint: the resume
         token in ``start`` proves the right to it. By naming a session of its tenant a client
@@ -79,14 +77,14 @@ class ConnectionGate:
         self._quotas.enter(caller)
         try:
             refusal = await self._by_quota(resume, caller)
-            refusal = refusal or await self._decide(resume, model, lane, address)
+            refusal = refusal or await self._decide(resume, model, lane, caller)
         except BaseException:
             # The client disconnected during the call to Redis.
             self.leave(caller)
             raise
         if refusal is not None:
             self.leave(caller)
-            self._note(refusal)
+            self._noted(refusal)
             refusal = self._retries.spread(refusal, time.monotonic())
         metrics.CONNECTIONS.set(self.connections)
         return refusal
@@ -94,17 +92,11 @@ class ConnectionGate:
     def enter_session(self, caller: Caller) -> Refusal | None:
         """Admit or refuse a new session on a connection of ``caller``, whose limits may have been
         reached since it was admitted, or which was admitted to resume another session."""
-        refusal = self._quotas.known_refusal(caller)
-        if refusal is not None:
-            self._note(refusal)
-        return refusal
+        return self._noted(self._quotas.known_refusal(caller))
 
     def refuse_audio(self, caller: Caller) -> Refusal | None:
         """Refuse a file of ``caller`` that would be recognised later, if so."""
-        refusal = self._quotas.audio_refusal(caller)
-        if refusal is not None:
-            self._note(refusal)
-        return refusal
+        return self._noted(self._quotas.audio_refusal(caller))
 
     def enter_model(self, model: str, lane: Lane = "live") -> Refusal | None:
         """Admit or refuse the session of a connection that was admitted without its model."""
@@ -114,9 +106,7 @@ class ConnectionGate:
         )
         if refusal is None:
             self._admission.note_model(now_s, model)
-        else:
-            self._note(refusal)
-        return refusal
+        return self._noted(refusal)
 
     def model_of(self, asked: str) -> str | None:
         """The served name of the model, as far as it is known before a session's start: the one
@@ -126,9 +116,11 @@ class ConnectionGate:
             return asked
         return served[0] if len(served) == 1 else None
 
-    def _note(self, refusal: Refusal) -> None:
-        metrics.REFUSED.labels(refusal.code).inc()
-        self._activity.note_refusal(refusal.code, time.monotonic())
+    def _noted(self, refusal: Refusal | None) -> Refusal | None:
+        if refusal is not None:
+            metrics.REFUSED.labels(refusal.code).inc()
+            self._activity.note_refusal(refusal.code, time.monotonic())
+        return refusal
 
     async def would_refuse(
         self,
@@ -143,7 +135,7 @@ class ConnectionGate:
         if refusal is not None and not await self._is_counted_already(refusal, resume):
             return refusal
         refusal = await self._by_load_or_resumption(own, resume, model)
-        refusal = refusal or self._by_idle(resume, caller.address)
+        refusal = refusal or self._by_idle(resume, "live", caller)
         return refusal or self._admission.count(connections=total)
 
     def note_idle(self, address: str, count: int) -> None:
@@ -173,10 +165,10 @@ class ConnectionGate:
         return self._redis_metadata.known_connections(self.connections)
 
     async def _decide(
-        self, resume: Resumption | None, model: str | None, lane: Lane, address: str | None
+        self, resume: Resumption | None, model: str | None, lane: Lane, caller: Caller
     ) -> Refusal | None:
         refusal = await self._by_load_or_resumption(self.connections, resume, model, lane)
-        refusal = refusal or self._by_idle(resume, address)
+        refusal = refusal or self._by_idle(resume, lane, caller)
         if refusal is not None:
             return refusal
         self._admission.note_admitted(time.monotonic(), model)
@@ -188,7 +180,8 @@ class ConnectionGate:
         ):
             total = await known.count_connections(self.connections)
             # Others may have become idle during the call to Redis.
-            refusal = self._admission.count(connections=total) or self._by_idle(resume, address)
+            refusal = self._admission.count(connections=total)
+            refusal = refusal or self._by_idle(resume, lane, caller)
         return refusal
 
     async def _by_quota(self, resume: Resumption | None, caller: Caller) -> Refusal | None:
@@ -204,10 +197,11 @@ class ConnectionGate:
             return False
         return self._is_here(resume) or await self._runs_elsewhere(resume)
 
-    def _by_idle(self, resume: Resumption | None, address: str | None) -> Refusal | None:
-        if resume is not None or address is None:
+    def _by_idle(self, resume: Resumption | None, lane: Lane, caller: Caller) -> Refusal | None:
+        """The connection of a file has a session at once."""
+        if resume is not None or lane == "bulk":
             return None
-        return self._idle.refusal(address)
+        return self._idle.refusal(caller.address)
 
     async def _by_load_or_resumption(
         self, own: int, resume: Resumption | None, model: str | None, lane: Lane = "live"

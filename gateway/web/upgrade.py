@@ -59,9 +59,7 @@ def add_dialects(app: FastAPI, server: Server) -> None:
         upgrade; this request gets the same 503 with ``Retry-After``. ``resume`` and ``model`` are
         parameters of the WebSocket's address."""
         refusal = await server.gate.would_refuse(
-            _resumption(request, resume),
-            server.gate.model_of(model),
-            caller_of(request),
+            _resumption(request, resume), server.gate.model_of(model), caller_of(request)
         )
         return refused(ADMISSION, refusal) if refusal is not None else {"admitted": True}
 
@@ -80,12 +78,8 @@ def _mount(app: FastAPI, server: Server, path: str, new_dialect: NewDialect) -> 
         address_model = dialect.served_name(websocket.query_params.get("model", ""))
         model = server.gate.model_of(address_model)
         caller = caller_of(websocket)
-        refusal = await server.gate.enter(
-            _resumption(websocket, websocket.query_params.get("resume")),
-            model,
-            address=caller.address,
-            caller=caller,
-        )
+        resume = _resumption(websocket, websocket.query_params.get("resume"))
+        refusal = await server.gate.enter(resume, model, caller=caller)
         if refusal is not None:
             await websocket.send_denial_response(refused(path, refusal))
             return

@@ -109,11 +109,11 @@ async def test_refused_clients_are_asked_to_return_one_after_the_other() -> None
 async def test_idle_connections_refuse_new_clients_and_neither_files_nor_resumptions() -> None:
     gate = gate_of(Surroundings(here={"s"}))
     gate.note_idle("a", 2)
-    refusal = await gate.enter(address="a")
+    refusal = await gate.enter(caller=Caller(address="a"))
     assert refusal is not None and refusal.code == "idle_connections"
     assert await gate.would_refuse(caller=Caller(address="a")) == refusal
-    assert await gate.enter(address="b") is None
-    assert await gate.enter(Resumption("s", "acme"), address="a") is None
+    assert await gate.enter(caller=Caller(address="b")) is None
+    assert await gate.enter(Resumption("s", "acme"), caller=Caller(address="a")) is None
     assert await gate.enter(lane="bulk") is None
     assert REGISTRY.get_sample_value("asr_gateway_idle_connections") == 2
 
@@ -122,9 +122,9 @@ async def test_clients_with_too_many_idle_connections_take_no_place_in_the_rate_
     gate = gate_of(Surroundings(), sessions_per_s=1)
     gate.note_idle("a", 2)
     for _ in range(3):
-        refusal = await gate.enter(address="a")
+        refusal = await gate.enter(caller=Caller(address="a"))
         assert refusal is not None and refusal.code == "idle_connections"
-    assert await gate.enter(address="b") is None
+    assert await gate.enter(caller=Caller(address="b")) is None
 
 
 async def test_a_file_is_admitted_where_a_live_session_is_refused() -> None:
