@@ -85,10 +85,7 @@ class TokenUses:
         limit = caller.limits.requests_per_s
         if limit is None or count <= limit:
             return None
-        message = f"this token may send {limit} requests a second"
-        return Refusal(
-            code=REQUESTS_CODE, message=message, retry_after_s=1, status=TOO_MANY_REQUESTS
-        )
+        return _refusal(REQUESTS_CODE, f"this token may send {limit} requests a second", 1)
 
     def sessions_refusal(self, caller: Caller, *, more: int) -> Refusal | None:
         """Return the refusal of ``more`` additional connections, if any."""
@@ -99,12 +96,7 @@ class TokenUses:
         if use.sessions + use.sessions_elsewhere + more <= limit:
             return None
         message = f"this token may have {limit} sessions at a time"
-        return Refusal(
-            code=SESSIONS_CODE,
-            message=message,
-            retry_after_s=RETRY_AFTER_FULL_S,
-            status=TOO_MANY_REQUESTS,
-        )
+        return _refusal(SESSIONS_CODE, message, RETRY_AFTER_FULL_S)
 
     def audio_refusal(self, caller: Caller, wall_s: float) -> Refusal | None:
         """Return the refusal of more audio today, if any."""
@@ -115,12 +107,7 @@ class TokenUses:
         if use.audio_s + use.audio_elsewhere_s < limit_s:
             return None
         message = f"this token may send {limit_s} s of audio a day; the day begins at 00:00 UTC"
-        return Refusal(
-            code=AUDIO_CODE,
-            message=message,
-            retry_after_s=DAY_S - int(wall_s) % DAY_S,
-            status=TOO_MANY_REQUESTS,
-        )
+        return _refusal(AUDIO_CODE, message, DAY_S - int(wall_s) % DAY_S)
 
     def own(self, caller: Caller, wall_s: float) -> OwnUse:
         return _own(caller.token_name, self._use(caller).of_day(_day(wall_s)))
@@ -149,6 +136,12 @@ class TokenUses:
 
     def _use(self, caller: Caller) -> _Use:
         return self._uses.setdefault(caller.token_name, _Use())
+
+
+def _refusal(code: str, message: str, retry_after_s: int) -> Refusal:
+    return Refusal(
+        code=code, message=message, retry_after_s=retry_after_s, status=TOO_MANY_REQUESTS
+    )
 
 
 def _own(name: str, use: _Use) -> OwnUse:
