@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -23,6 +24,7 @@ CLIENT_SILENCE_MS_MAX = 3_000
 CLIENT_PRE_ROLL_MS_MAX = 2_000
 CLIENT_THRESHOLD_MIN = 0.01
 """Limits of ``Endpointing``."""
+N = TypeVar("N", int, float)
 LIMIT_SEARCH_MS = 5_000
 """An utterance at its limit is cut at the most silent frame of its last 5 s, in which most speakers
 take a breath."""
@@ -38,15 +40,10 @@ class Endpointing(Struct, frozen=True, kw_only=True):
 
     def within_limits(self) -> Endpointing:
         """Return the nearest values that are allowed."""
-        silence_ms, pre_roll_ms, threshold = self.silence_ms, self.pre_roll_ms, self.start_threshold
-        if silence_ms is not None:
-            silence_ms = min(max(silence_ms, CLIENT_SILENCE_MS_MIN), CLIENT_SILENCE_MS_MAX)
-        if pre_roll_ms is not None:
-            pre_roll_ms = min(max(pre_roll_ms, 0), CLIENT_PRE_ROLL_MS_MAX)
-        if threshold is not None:
-            threshold = min(max(threshold, CLIENT_THRESHOLD_MIN), 1.0)
         return Endpointing(
-            silence_ms=silence_ms, pre_roll_ms=pre_roll_ms, start_threshold=threshold
+            silence_ms=_limited(self.silence_ms, CLIENT_SILENCE_MS_MIN, CLIENT_SILENCE_MS_MAX),
+            pre_roll_ms=_limited(self.pre_roll_ms, 0, CLIENT_PRE_ROLL_MS_MAX),
+            start_threshold=_limited(self.start_threshold, CLIENT_THRESHOLD_MIN, 1.0),
         )
 
 
@@ -271,6 +268,10 @@ class Endpointer:
             continues=True,
             silence_before=utterance.silence_before,
         )
+
+
+def _limited(value: N | None, least: N, most: N) -> N | None:
+    return None if value is None else min(max(value, least), most)
 
 
 def _samples(duration_ms: int) -> int:
