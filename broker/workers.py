@@ -55,10 +55,6 @@ class Worker:
         """Number of its valid heap entry; 0 if it takes no jobs and has none."""
 
     @property
-    def free_credits(self) -> int:
-        return self.credits + self.streamed_credits - len(self.held) - len(self.overdue)
-
-    @property
     def longest_held(self) -> PendingJob | None:
         return next(iter(self.held.values()), None)
 

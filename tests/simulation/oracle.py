@@ -359,8 +359,9 @@ class BrokerOracle:
     def check_idle(self) -> None:
         """Each worker has all the credits of its ``Ready``."""
         for worker in self.core.scheduler.models.workers:
-            if worker.free_credits != sum(self._credits[worker.identity]):
-                raise InvariantError(5, f"{worker.identity!r} has {worker.free_credits} credits")
+            free = worker.credits + worker.streamed_credits - len(worker.held) - len(worker.overdue)
+            if free != sum(self._credits[worker.identity]):
+                raise InvariantError(5, f"{worker.identity!r} has {free} credits")
 
     def _check_refusal(self, job: m.Job) -> None:
         models, limits = self.core.scheduler.models, self._options.limits
