@@ -1,16 +1,11 @@
 """Writes the state of the queue to Redis once a second, for monitoring: that of this broker to a
 hash of its own, and the sum over all brokers to ``asr:queue``.
 
-All brokers write the same sum, at most a second old, so no leader is needed. A thread with short
-timeouts writes, so that a stopped or slow Redis never delays the broker's loop. Only the newest
-state matters, so there is no queue.
+All brokers write the same sum, at most a second old, so no leader is needed.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,36 +28,22 @@ SHARED = ("workers", "throughput_rtfx")
 WRITE_INTERVAL_S = 1.0
 
 
-class QueueCounters:
-    """Call ``update`` at any rate. ``close`` returns within two call timeouts."""
+class QueueCounters(redis_clients.PeriodicCalls):
+    """Call ``update`` at any rate."""
 
     def __init__(self, url: str, epoch: str) -> None:
+        super().__init__(url, "queue-counters", WRITE_INTERVAL_S)
         self._epoch = epoch
-        # Made on the thread: that of a cluster connects at once.
-        self._client = functools.cache(functools.partial(redis_clients.blocking, url))
         self._load: Load | None = None
         self._ready: bool | None = None
-        self._stopped = threading.Event()
-        # A daemon thread, so that a blocked Redis client cannot keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name="queue-counters", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
 
     def update(self, load: Load) -> None:
         """Replace the state to write. Never waits."""
         self._load = load
 
-    def close(self) -> None:
-        self._stopped.set()
-        self._thread.join(2 * redis_clients.CALL_TIMEOUT_S)
-
-    def _run(self) -> None:
-        while not self._stopped.wait(WRITE_INTERVAL_S):
-            if self._load is not None:
-                self._write(self._load)
-        with contextlib.suppress(*redis_clients.ERRORS):
-            self._client().close()
+    def call(self) -> None:
+        if self._load is not None:
+            self._write(self._load)
 
     def _write(self, load: Load) -> None:
         failure: dict[str, str] = {}
@@ -81,7 +62,7 @@ class QueueCounters:
         self._ready = ready
 
     def _exchange(self, own: dict[Any, Any]) -> None:
-        client, key = self._client(), BROKER_KEY.format(self._epoch)
+        client, key = self.client(), BROKER_KEY.format(self._epoch)
         # In a cluster each key may be on another server, so there are no transactions.
         with client.pipeline(transaction=False) as pipe:
             pipe.hset(key, mapping=own)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import threading
 from typing import Any, Final
 
 import redis
@@ -36,6 +39,36 @@ def blocking(url: str) -> redis.Redis:
     """
     client: redis.Redis = _client(UNTYPED, url, Retry(NoBackoff(), 0))
     return client
+
+
+class PeriodicCalls:
+    """Calls Redis at an interval from a thread of its own, so that a stopped or slow server delays
+    nothing else. A subclass defines ``call``, which sends the newest state: there is no queue.
+    ``close`` returns within two call timeouts."""
+
+    def __init__(self, url: str, name: str, interval_s: float) -> None:
+        # Made on the thread: that of a cluster connects at once.
+        self.client = functools.cache(functools.partial(blocking, url))
+        self._interval_s = interval_s
+        self._stopped = threading.Event()
+        # A daemon thread, so that a blocked client cannot keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stopped.set()
+        self._thread.join(2 * CALL_TIMEOUT_S)
+
+    def call(self) -> None:
+        raise NotImplementedError
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._interval_s):
+            self.call()
+        with contextlib.suppress(*ERRORS):
+            self.client().close()
 
 
 def asynchronous(url: str) -> redis.asyncio.Redis:
