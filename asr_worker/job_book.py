@@ -175,7 +175,6 @@ class JobBook:
         return [replace(self.introduce(), broker_epoch=self.epoch or "", held=tuple(attempts))]
 
     def receive(self, message: Message) -> Sequence[Action]:
-        """Process a message from the broker."""
         match message:
             case WorkerJob():
                 return self._receive_job(message)

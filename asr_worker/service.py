@@ -282,7 +282,6 @@ class _Bus:
         self._poller.register(loop.wake_fd, zmq.POLLIN)
 
     def follow(self) -> None:
-        """Follow the connections."""
         new = self._links.turn(time.monotonic())
         places = [place for place, _ in self._links]
         for place, action in self.books.follow(places, self._links.connected, new):

@@ -85,7 +85,6 @@ def worker_count(values: WorkerSettings, machine: Machine) -> WorkerCount:
 
 
 def _bytes_of(values: WorkerSettings, models: Sequence[str]) -> list[int]:
-    """Bytes of the files of each model."""
     found = []
     for name in models:
         files = values.model_directory(model_source(name)).rglob("*")

@@ -182,7 +182,6 @@ class Models:
 
     @property
     def workers(self) -> Iterator[Worker]:
-        """All registered workers."""
         return iter(self._workers.values())
 
     @property

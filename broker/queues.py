@@ -192,7 +192,6 @@ class JobQueue:
         )
 
     def push(self, entry: PendingJob) -> None:
-        """Add a new job."""
         self._add(entry, "partial" if entry.job.partial else entry.job.lane)
 
     def requeue(self, entry: PendingJob) -> None:

@@ -197,7 +197,6 @@ class GatewaySettings(BusSettings, RedisSettings, CheckedDatabaseSettings, Proce
 
     @property
     def needs_tokens(self) -> bool:
-        """Whether requests need an access token."""
         return self.auth_tokens_file is not None or bool(self.jwt_keys_url)
 
     @property

@@ -411,8 +411,6 @@ class Load(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class JobAttempt(Struct, frozen=True, kw_only=True, gc=False):
-    """One attempt at a job."""
-
     job_id: UInt
     attempt: UInt
 

@@ -52,7 +52,6 @@ class ModelCache:
         return sorted(found)
 
     def size_bytes(self, name: str) -> int:
-        """Bytes on disk of the model ``name``."""
         files = (self.root / name).rglob("*")
         return sum(path.stat().st_size for path in files if path.is_file())
 

@@ -37,8 +37,6 @@ class NoSpaceError(Exception):
 
 
 class Progress(Protocol):
-    """Shows the progress of a download."""
-
     def step(self, what: str) -> None:
         """A new step, such as ``whisper-base from openai``, begins."""
 
@@ -106,7 +104,6 @@ def no_space(directory: Path, need_bytes: int) -> NoSpaceError:
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of the file ``path``."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

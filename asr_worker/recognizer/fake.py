@@ -44,5 +44,4 @@ class FakeRecognizer:
 
 
 def fake_text(pcm: bytes) -> str:
-    """Return the fake recogniser's text of ``pcm``."""
     return hashlib.blake2b(pcm, digest_size=8).hexdigest()

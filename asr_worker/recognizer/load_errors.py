@@ -58,7 +58,6 @@ def _error(source: ModelSource, reason: str, *, final: bool = True) -> ModelLoad
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """Return ``error`` and its causes."""
     found: list[BaseException] = []
     seen: BaseException | None = error
     while seen is not None and seen not in found:

@@ -34,8 +34,6 @@ TRIAL_S_MIN = 0.001
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """Result of a trial."""
-
     batch_jobs: int
     """Batch size with the best throughput."""
     throughput_rtfx: float

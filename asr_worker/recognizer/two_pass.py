@@ -25,7 +25,6 @@ class TwoPass:
         return replace(self._final.abilities, streaming=True)
 
     def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
-        """See ``Recognizer``."""
         partials = [utterance for utterance in utterances if utterance.partial]
         finals = [utterance for utterance in utterances if not utterance.partial]
         of_partials = iter(self._online.recognize(partials) if partials else ())

@@ -35,7 +35,6 @@ class WrittenForm:
         return replace(found, punctuation=punctuation, itn=True)
 
     def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
-        """See ``Recognizer``."""
         recognitions = self._recognizer.recognize(utterances)
         self._punctuate(utterances, recognitions)
         for index, (utterance, recognition) in enumerate(

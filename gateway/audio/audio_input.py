@@ -202,7 +202,6 @@ class AudioInput:
         return int(raw_pcm.JUDGED_S * (self._raw_rate_hz or 0)) * BYTES_PER_SAMPLE
 
     def _begins(self, found: Container | None, data: bytes) -> bool:
-        """Whether ``data`` begins a new container."""
         source = self._source
         if source is None or found is None:
             return found is not None

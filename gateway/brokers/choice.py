@@ -117,7 +117,6 @@ class BrokerChoice:
         return [session_id for session_id, home in self._homes.items() if home == broker]
 
     def session_counts(self) -> Counter[str]:
-        """Number of sessions by broker."""
         return Counter(self._homes.values())
 
     def moves(self, now_s: float) -> list[str]:

@@ -64,8 +64,6 @@ class Warned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The options of the query."""
-
     start: e.Start
     """The start of the session with these options."""
     encoding: RawEncoding | None

@@ -84,8 +84,6 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transcript:
-    """The transcript of a file."""
-
     text: str
     duration_ms: int
     segments: tuple[e.SegmentText, ...]

@@ -43,7 +43,6 @@ class Segment:
 
 
 def segment_of(answer: e.SegmentText | e.PartialText) -> Segment:
-    """The segment of an answer."""
     return Segment(
         text=answer.text,
         start_ms=answer.start_ms,

@@ -178,7 +178,6 @@ class SessionRegistry:
     # ------------------------------------------------------------------------------------------ end
 
     def end(self, runner: SessionRunner) -> None:
-        """``runner`` has ended."""
         if self._table.end(runner, time.monotonic()):
             metrics.SESSIONS.labels("ended").inc()
             self._update_metadata(runner.session, runner.session.early_end or "finished")

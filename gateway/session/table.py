@@ -40,7 +40,6 @@ class SessionTable:
         return True
 
     def forget(self, session_id: str) -> None:
-        """Remove the session if it is here."""
         self.running.pop(session_id, None)
         self._finished.pop(session_id, None)
 

@@ -158,7 +158,6 @@ def workers_of(slots: Sequence[Slot]) -> dict[str, WorkerFigures]:
 
 
 def summed_workers(parts: Iterable[Mapping[str, WorkerFigures]]) -> dict[str, WorkerFigures]:
-    """Return the sum of each worker's figures."""
     found: dict[str, WorkerFigures] = {}
     for part in parts:
         for worker_id, figures in part.items():

@@ -237,7 +237,6 @@ def bus_received(kind: type) -> Counter:
 
 @functools.cache
 def bus_sent(kind: type) -> Counter:
-    """The counter of sent messages of this class."""
     return BUS_SENT.labels(kind.__name__)
 
 

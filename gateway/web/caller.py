@@ -18,7 +18,6 @@ def tenant_of(connection: HTTPConnection) -> str:
 
 
 def caller_of(connection: HTTPConnection) -> Caller:
-    """Return the client that has sent the request."""
     caller: Caller | None = connection.scope.get("state", {}).get("caller")
     return caller if caller is not None else Caller(address=client_address(connection))
 

@@ -52,7 +52,6 @@ HEADERS = {
 
 
 def add_pages(app: FastAPI, directory: Path = STATIC_DIR) -> None:
-    """Add the routes of the pages and of their files."""
     files = GZipMiddleware(StaticPages(directory=directory, packages=[SWAGGER_UI]))
     for path, name in PAGES.items():
         app.router.routes.append(Route(path, File(files, name), methods=["GET"]))

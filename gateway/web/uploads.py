@@ -68,7 +68,6 @@ class RefusedError(MultiPartException):
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers of the answer."""
         headers = {"Retry-After": str(self._retry_after_s)} if self.status in (429, 503) else {}
         return headers | ({"X-Session-Id": self.session_id} if self.session_id is not None else {})
 

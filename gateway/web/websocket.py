@@ -370,8 +370,6 @@ class WebSocketConnection:
 
 @dataclass(slots=True)
 class _Answer:
-    """An encoded answer."""
-
     texts: list[str]
     segment_index: int | None
 
