@@ -41,20 +41,13 @@ FORMAT: Final = "session.audio.input.format"
 TURN_DETECTION_TYPE: Final = "session.audio.input.turn_detection.type"
 
 Format = Literal["pcm", "ulaw", "alaw"]
-_FORMATS: Final[Mapping[str, Format]] = {
-    **{"audio/pcm": "pcm", "audio/pcmu": "ulaw", "audio/pcma": "alaw"},
-    **{"pcm16": "pcm", "g711_ulaw": "ulaw", "g711_alaw": "alaw"},
+_NESTED: Final[Mapping[str, Format]] = {
+    "audio/pcm": "pcm",
+    "audio/pcmu": "ulaw",
+    "audio/pcma": "alaw",
 }
-_NESTED_FORMAT: Final[Mapping[Format, str]] = {
-    "pcm": "audio/pcm",
-    "ulaw": "audio/pcmu",
-    "alaw": "audio/pcma",
-}
-_FLAT_FORMAT: Final[Mapping[Format, str]] = {
-    "pcm": "pcm16",
-    "ulaw": "g711_ulaw",
-    "alaw": "g711_alaw",
-}
+_FLAT: Final[Mapping[str, Format]] = {"pcm16": "pcm", "g711_ulaw": "ulaw", "g711_alaw": "alaw"}
+_FORMATS: Final = {**_NESTED, **_FLAT}
 Number = Annotated[float, Meta(ge=0, le=1e9)]
 
 
@@ -162,7 +155,7 @@ class RealtimeSession:
 
     def nested(self) -> dict[str, Any]:
         """The fields of a session as the API of 2025 shows them."""
-        shown: dict[str, Any] = {"type": _NESTED_FORMAT[self.format]}
+        shown: dict[str, Any] = {"type": _name_in(_NESTED, self.format)}
         if self.format == "pcm":
             shown["rate"] = self.rate_hz
         return {
@@ -181,7 +174,7 @@ class RealtimeSession:
     def flat(self) -> dict[str, Any]:
         """The same as the beta of the API shows them."""
         return {
-            "input_audio_format": _FLAT_FORMAT[self.format],
+            "input_audio_format": _name_in(_FLAT, self.format),
             "input_audio_transcription": self._transcription(),
             "input_audio_noise_reduction": None,
             "turn_detection": self._turn_detection(),
@@ -199,6 +192,10 @@ class RealtimeSession:
         if isinstance(self.turn_detection, Mapping):
             return {**self.turn_detection, "type": "server_vad"}
         return {"type": "server_vad"}
+
+
+def _name_in(names: Mapping[str, Format], wanted: Format) -> str:
+    return next(name for name, known in names.items() if known == wanted)
 
 
 def _endpointing(given: Mapping[str, Any]) -> Endpointing:
