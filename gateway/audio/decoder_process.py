@@ -27,6 +27,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import itertools
 import os
 import resource
 import signal
@@ -360,13 +361,9 @@ def decode(file: Any, opening: Opening, use_pcm: Callable[[bytes], None]) -> str
         stream.codec_context.thread_count = 1
         if stream.codec_context.name in CHECKED_CODECS:
             stream.codec_context.options = {"err_detect": "crccheck"}
-    for index, frame in _frames(container, audio, file):
-        pcm = tracks[index].convert(frame)
-        if len(audio) > 1:
-            pcm = side_by_side.add(numbers[index], pcm)
-        use_pcm(pcm.tobytes())
-    for index, track in tracks.items():
-        pcm = track.flush()
+    converted = ((n, tracks[n].convert(frame)) for n, frame in _frames(container, audio, file))
+    flushed = ((n, track.flush()) for n, track in tracks.items())
+    for index, pcm in itertools.chain(converted, flushed):
         if len(audio) > 1:
             pcm = side_by_side.add(numbers[index], pcm)
         use_pcm(pcm.tobytes())

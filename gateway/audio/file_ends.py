@@ -91,9 +91,7 @@ def _is_whole_matroska(data: bytes) -> bool:
 
 def _is_whole_mp3(data: bytes) -> bool:
     """By the number of bytes in the header of Xing or LAME, in the first frame."""
-    begin = 0
-    if data.startswith(b"ID3"):
-        begin = 10 + sum((byte & 0x7F) << 7 * (3 - n) for n, byte in enumerate(data[6:10]))
+    begin = tag_bytes(data, 0) if data.startswith(b"ID3") else 0
     frame = mp3_frame(data[begin : begin + 7])
     if frame is None:
         return False
