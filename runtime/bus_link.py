@@ -93,7 +93,7 @@ class Link:
                 self._note_refusal(event, now_s)
         if self._remake_s is not None and now_s >= self._remake_s:
             self._remake_s = None
-            self._close(linger_ms=0)
+            self.close(linger_ms=0)
             self._make()
             changes.append("replaced")
         self._log_if_away(now_s)
@@ -105,17 +105,14 @@ class Link:
 
     def close(self, linger_ms: int | None = None) -> None:
         """Close the socket; None: with the linger time of its kind."""
-        self._close(linger_ms)
+        self.socket.disable_monitor()
+        self._monitor.close(linger=0)
+        self.socket.close(linger_ms)
 
     def _make(self) -> None:
         keys = self._key_files.read_again() if self._key_files else None
         self.socket = self._connect(keys, _EVENTS)
         self._monitor = self.socket.get_monitor_socket(_EVENTS)
-
-    def _close(self, linger_ms: int | None) -> None:
-        self.socket.disable_monitor()
-        self._monitor.close(linger=0)
-        self.socket.close(linger_ms)
 
     def _note_connected(self, now_s: float) -> None:
         if self._logged_away or self._refusal is not None:
