@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from gateway.dialects.speakers import speaker_name
 from gateway.session import events as e
 from gateway.session.transcript import gap, is_cjk, word_spans
+from wire.messages import Token
 
 LINE_COLUMNS_MAX = 42
 CUE_LINES_MAX = 2
@@ -21,25 +24,16 @@ CUE_MS_MAX = 7_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TimedText:
-    """Text with times on the session's timeline: a word, a segment, or a cue."""
-
-    text: str
-    start_ms: int
-    end_ms: int
-    speaker: int | None = None
-    """Speaker of a cue; None: unknown."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """The text of an utterance. ``words`` are those of the model, empty if it returns no times."""
+    """The text of an utterance, or a cue. ``words`` are those of the model, empty if it returns no
+    times."""
 
     text: str
     start_ms: int
     end_ms: int
-    words: tuple[TimedText, ...] = ()
+    words: tuple[Token, ...] = ()
     speaker: int | None = None
+    """None: unknown."""
 
 
 def segment_of(answer: e.SegmentText | e.PartialText) -> Segment:
@@ -47,10 +41,7 @@ def segment_of(answer: e.SegmentText | e.PartialText) -> Segment:
         text=answer.text,
         start_ms=answer.start_ms,
         end_ms=answer.end_ms,
-        words=tuple(
-            TimedText(text=token.text, start_ms=token.start_ms, end_ms=token.end_ms)
-            for token in answer.tokens
-        ),
+        words=answer.tokens,
         speaker=answer.speaker if isinstance(answer, e.SegmentText) else None,
     )
 
@@ -77,10 +68,10 @@ def to_vtt(segments: Iterable[Segment]) -> str:
     return "\n".join(blocks)
 
 
-def cues(segments: Iterable[Segment], *, named: bool = False) -> list[TimedText]:
+def cues(segments: Iterable[Segment], *, named: bool = False) -> list[Segment]:
     """Return cues of at most ``CUE_LINES_MAX`` lines, in order, without overlap. ``named``: the
     text of a segment begins with its speaker."""
-    found: list[TimedText] = []
+    found: list[Segment] = []
     for segment in segments:
         spoken = timed_words(segment)
         if named and spoken and segment.speaker is not None:
@@ -92,29 +83,27 @@ def cues(segments: Iterable[Segment], *, named: bool = False) -> list[TimedText]
             end_ms = max(words[-1].end_ms, start_ms + 1)
             text = "\n".join(_lines(words))
             found.append(
-                TimedText(text=text, start_ms=start_ms, end_ms=end_ms, speaker=segment.speaker)
+                Segment(text=text, start_ms=start_ms, end_ms=end_ms, speaker=segment.speaker)
             )
     return found
 
 
-def timed_words(segment: Segment) -> list[TimedText]:
+def timed_words(segment: Segment) -> list[Token]:
     """Return the words of the segment's text with times. If the words of the model do not match
     (there are none, or punctuation was added later), each gets its share of the segment's time."""
     words = _words(segment.text)
     if len(words) == len(segment.words):
-        return [
-            TimedText(text=word, start_ms=timed.start_ms, end_ms=timed.end_ms)
-            for word, timed in zip(words, segment.words, strict=True)
-        ]
+        timed = zip(words, segment.words, strict=True)
+        return [replace(token, text=word) for word, token in timed]
     total = sum(_columns(word) for word in words)
     duration_ms = segment.end_ms - segment.start_ms
-    timed_ones: list[TimedText] = []
+    timed_ones: list[Token] = []
     done = 0
     for word in words:
         start_ms = segment.start_ms + duration_ms * done // total
         done += _columns(word)
         end_ms = segment.start_ms + duration_ms * done // total
-        timed_ones.append(TimedText(text=word, start_ms=start_ms, end_ms=end_ms))
+        timed_ones.append(Token(text=word, start_ms=start_ms, end_ms=end_ms))
     return timed_ones
 
 
@@ -133,9 +122,9 @@ def _words(text: str) -> list[str]:
     return words
 
 
-def _groups(words: Sequence[TimedText]) -> list[list[TimedText]]:
+def _groups(words: Sequence[Token]) -> list[list[Token]]:
     """Return groups of words, one for each cue."""
-    groups: list[list[TimedText]] = []
+    groups: list[list[Token]] = []
     for word in words:
         group = groups[-1] if groups else []
         fits = len(_lines([*group, word])) <= CUE_LINES_MAX
@@ -146,7 +135,7 @@ def _groups(words: Sequence[TimedText]) -> list[list[TimedText]]:
     return groups
 
 
-def _lines(words: Sequence[TimedText]) -> list[str]:
+def _lines(words: Sequence[Token]) -> list[str]:
     lines: list[str] = []
     for word in words:
         joined = lines[-1] + gap(lines[-1], word.text) + word.text if lines else word.text

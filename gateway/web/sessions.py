@@ -14,7 +14,7 @@ from msgspec import to_builtins
 
 from gateway.dialects.fields import SESSION_ID_PATTERN
 from gateway.dialects.openai import warnings_header
-from gateway.dialects.subtitles import Segment, TimedText, to_srt, to_vtt
+from gateway.dialects.subtitles import Segment, to_srt, to_vtt
 from gateway.server import Server
 from gateway.session.core import Session
 from gateway.session.resume import text_of
@@ -31,6 +31,7 @@ from gateway.web.schemas import (
     segment_answer,
 )
 from persistence.reads import StoreUnavailable
+from wire.messages import Token
 
 NOT_FOUND = problem("not_found", "no such session")
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -213,9 +214,6 @@ def _timed_segment(row: dict[str, Any]) -> Segment:
         text=row["text"],
         start_ms=row["start_ms"],
         end_ms=row["end_ms"],
-        words=tuple(
-            TimedText(text=token["text"], start_ms=token["start_ms"], end_ms=token["end_ms"])
-            for token in row["tokens"]
-        ),
+        words=tuple(Token(**token) for token in row["tokens"]),
         speaker=row["speaker"],
     )

@@ -13,13 +13,13 @@ from gateway.dialects.subtitles import (
     CUE_MS_MAX,
     LINE_COLUMNS_MAX,
     Segment,
-    TimedText,
     cues,
     timed_words,
     to_srt,
     to_vtt,
 )
 from gateway.session.transcript import is_cjk
+from wire.messages import Token
 
 HOUR_MS = 3_600_000
 
@@ -70,9 +70,7 @@ def test_markup_is_escaped() -> None:
 
 
 def test_cues_begin_and_end_with_their_words() -> None:
-    words = tuple(
-        TimedText(text="一", start_ms=1_000 * n, end_ms=1_000 * n + 300) for n in range(12)
-    )
+    words = tuple(Token(text="一", start_ms=1_000 * n, end_ms=1_000 * n + 300) for n in range(12))
     segment = Segment(text="一" * 12, start_ms=0, end_ms=20_000, words=words)
     first, second = cues([segment])
     assert (first.start_ms, first.end_ms, first.text) == (0, 6_300, "一" * 7)
@@ -80,7 +78,7 @@ def test_cues_begin_and_end_with_their_words() -> None:
 
 
 def test_punctuation_belongs_to_the_word_before_it() -> None:
-    words = tuple(TimedText(text=t, start_ms=n, end_ms=n + 1) for n, t in enumerate("一二"))
+    words = tuple(Token(text=t, start_ms=n, end_ms=n + 1) for n, t in enumerate("一二"))
     found = timed_words(Segment(text="一，二。", start_ms=0, end_ms=9, words=words))
     assert [(word.text, word.start_ms) for word in found] == [("一，", 0), ("二。", 1)]
 
@@ -106,8 +104,7 @@ SEGMENTS = st.lists(
             start_ms=start_ms,
             end_ms=start_ms + duration_ms,
             words=tuple(
-                TimedText(text="x", start_ms=start_ms + a, end_ms=start_ms + a + b)
-                for a, b in words
+                Token(text="x", start_ms=start_ms + a, end_ms=start_ms + a + b) for a, b in words
             ),
         ),
         st.text(alphabet="一二ab ，.-><&", max_size=120),
