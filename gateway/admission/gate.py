@@ -4,7 +4,6 @@ Redis."""
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.admission.idle import IdleConnections
@@ -26,14 +25,6 @@ class Sessions(Protocol):
     def storage_backlog_full(self) -> bool: ...
     def is_here(self, session_id: str, tenant: str) -> bool:
         """Whether the tenant's session is on this gateway, with or without its client."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resumption:
-    """The session that a client of ``tenant`` wants to resume."""
-
-    session_id: str
-    tenant: str
 
 
 class ConnectionGate:
@@ -60,7 +51,7 @@ class ConnectionGate:
 
     async def enter(
         self,
-        resume: Resumption | None = None,
+        resume: str | None = None,
         model: str | None = None,
         lane: Lane = "live",
         caller: Caller = NOBODY,
@@ -69,7 +60,7 @@ class ConnectionGate:
         called when it ends. ``model`` is that of ``model_of``; if it is None, the caller must call
         ``enter_model`` as soon as it knows the model.
 
-        ``resume`` is the session that the client wants to resume. It is only a hint: the resume
+        ``resume`` is the id of the session that the client wants to resume. It is only a hint: the
         token in ``start`` proves the right to it. By naming a session of its tenant a client
         gains a connection, which ``MAX_CONNECTIONS`` still limits.
         """
@@ -124,7 +115,7 @@ class ConnectionGate:
 
     async def would_refuse(
         self,
-        resume: Resumption | None = None,
+        resume: str | None = None,
         model: str | None = None,
         caller: Caller = NOBODY,
     ) -> Refusal | None:
@@ -132,9 +123,9 @@ class ConnectionGate:
         own = self.connections + 1
         total = self._redis_metadata.known_connections(own)
         refusal = await self._quotas.refuse_session(caller, more=1)
-        if refusal is not None and not await self._is_counted_already(refusal, resume):
+        if refusal is not None and not await self._is_counted_already(refusal, resume, caller):
             return refusal
-        refusal = await self._by_load_or_resumption(own, resume, model)
+        refusal = await self._by_load_or_resumption(own, resume, model, "live", caller)
         refusal = refusal or self._by_idle(resume, "live", caller)
         return refusal or self._admission.count(connections=total)
 
@@ -165,9 +156,9 @@ class ConnectionGate:
         return self._redis_metadata.known_connections(self.connections)
 
     async def _decide(
-        self, resume: Resumption | None, model: str | None, lane: Lane, caller: Caller
+        self, resume: str | None, model: str | None, lane: Lane, caller: Caller
     ) -> Refusal | None:
-        refusal = await self._by_load_or_resumption(self.connections, resume, model, lane)
+        refusal = await self._by_load_or_resumption(self.connections, resume, model, lane, caller)
         refusal = refusal or self._by_idle(resume, lane, caller)
         if refusal is not None:
             return refusal
@@ -184,42 +175,43 @@ class ConnectionGate:
             refusal = refusal or self._by_idle(resume, lane, caller)
         return refusal
 
-    async def _by_quota(self, resume: Resumption | None, caller: Caller) -> Refusal | None:
+    async def _by_quota(self, resume: str | None, caller: Caller) -> Refusal | None:
         refusal = await self._quotas.refuse_session(caller)
-        if refusal is None or await self._is_counted_already(refusal, resume):
+        if refusal is None or await self._is_counted_already(refusal, resume, caller):
             return None
         return refusal
 
-    async def _is_counted_already(self, refusal: Refusal, resume: Resumption | None) -> bool:
+    async def _is_counted_already(
+        self, refusal: Refusal, resume: str | None, caller: Caller
+    ) -> bool:
         """Whether the resumed session already counts towards the limit of its token, because its
         last connection is still counted though it may be lost."""
         if refusal.code != SESSIONS_CODE or resume is None:
             return False
-        return self._is_here(resume) or await self._runs_elsewhere(resume)
+        return self._is_here(resume, caller) or await self._runs_elsewhere(resume, caller)
 
-    def _by_idle(self, resume: Resumption | None, lane: Lane, caller: Caller) -> Refusal | None:
+    def _by_idle(self, resume: str | None, lane: Lane, caller: Caller) -> Refusal | None:
         """The connection of a file has a session at once."""
         if resume is not None or lane == "bulk":
             return None
         return self._idle.refusal(caller.address)
 
     async def _by_load_or_resumption(
-        self, own: int, resume: Resumption | None, model: str | None, lane: Lane = "live"
+        self, own: int, resume: str | None, model: str | None, lane: Lane, caller: Caller
     ) -> Refusal | None:
-        here = resume is not None and self._is_here(resume)
+        here = self._is_here(resume, caller)
         refusal = self._by_load(own, "here" if here else "nowhere", model, lane)
         # Redis is queried last, so that most refusals under load do not need it.
-        if refusal is not None and await self._runs_elsewhere(resume):
+        if refusal is not None and await self._runs_elsewhere(resume, caller):
             refusal = self._by_load(own, "elsewhere", model, lane)
         return refusal
 
-    def _is_here(self, resume: Resumption) -> bool:
-        return self._sessions.is_here(resume.session_id, resume.tenant)
+    def _is_here(self, resume: str | None, caller: Caller) -> bool:
+        return resume is not None and self._sessions.is_here(resume, caller.tenant)
 
-    async def _runs_elsewhere(self, resume: Resumption | None) -> bool:
-        return resume is not None and await self._redis_metadata.session_runs(
-            resume.session_id, resume.tenant
-        )
+    async def _runs_elsewhere(self, resume: str | None, caller: Caller) -> bool:
+        known = self._redis_metadata
+        return resume is not None and await known.session_runs(resume, caller.tenant)
 
     def _by_load(
         self, own: int, resumed_at: ResumedAt, model: str | None, lane: Lane

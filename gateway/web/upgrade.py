@@ -13,16 +13,14 @@ from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Query, Request, WebSocket
 from fastapi.responses import JSONResponse
-from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.admission.gate import Resumption
 from gateway.dialects.dialect import Dialect, Handshake, QueryError
 from gateway.dialects.fields import shown_names
 from gateway.dialects.registry import DIALECTS, NewDialect
 from gateway.server import Server
 from gateway.telemetry import metrics
-from gateway.web.caller import caller_of, tenant_of
+from gateway.web.caller import caller_of
 from gateway.web.description import SYSTEM
 from gateway.web.errors import deny, error_response, refused
 from gateway.web.parameters import WARNS_OF_UNKNOWN
@@ -59,7 +57,7 @@ def add_dialects(app: FastAPI, server: Server) -> None:
         upgrade; this request gets the same 503 with ``Retry-After``. ``resume`` and ``model`` are
         parameters of the WebSocket's address."""
         refusal = await server.gate.would_refuse(
-            _resumption(request, resume), server.gate.model_of(model), caller_of(request)
+            resume or None, server.gate.model_of(model), caller_of(request)
         )
         return refused(ADMISSION, refusal) if refusal is not None else {"admitted": True}
 
@@ -78,7 +76,7 @@ def _mount(app: FastAPI, server: Server, path: str, new_dialect: NewDialect) -> 
         address_model = dialect.served_name(websocket.query_params.get("model", ""))
         model = server.gate.model_of(address_model)
         caller = caller_of(websocket)
-        resume = _resumption(websocket, websocket.query_params.get("resume"))
+        resume = websocket.query_params.get("resume") or None
         refusal = await server.gate.enter(resume, model, caller=caller)
         if refusal is not None:
             await websocket.send_denial_response(refused(path, refusal))
@@ -118,7 +116,3 @@ class _NoSuchPath:
         message = f"there is no {scope['path']}; WebSockets are at {paths}"
         response = error_response(scope["path"], 404, "not_found", message)
         await deny(response, scope, receive, send)
-
-
-def _resumption(connection: HTTPConnection, session_id: str | None) -> Resumption | None:
-    return Resumption(session_id, tenant_of(connection)) if session_id else None

@@ -12,11 +12,11 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client import REGISTRY
 
-from gateway.admission.gate import ConnectionGate, Resumption
+from gateway.admission.gate import ConnectionGate
 from gateway.admission.idle import IdleConnections
 from gateway.admission.policy import Admission
 from gateway.admission.quotas import Quotas
-from gateway.storage.callers import Caller, TokenLimits
+from gateway.storage.callers import NOBODY, Caller, TokenLimits
 from gateway.storage.redis_metadata import RedisMetadata
 from gateway.telemetry.activity import Activity
 from tests.gateway.admission.test_policy import LIMITS, LOAD
@@ -113,7 +113,7 @@ async def test_idle_connections_refuse_new_clients_and_neither_files_nor_resumpt
     assert refusal is not None and refusal.code == "idle_connections"
     assert await gate.would_refuse(caller=Caller(address="a")) == refusal
     assert await gate.enter(caller=Caller(address="b")) is None
-    assert await gate.enter(Resumption("s", "acme"), caller=Caller(address="a")) is None
+    assert await gate.enter("s", caller=Caller(address="a", tenant="acme")) is None
     assert await gate.enter(lane="bulk") is None
     assert REGISTRY.get_sample_value("asr_gateway_idle_connections") == 2
 
@@ -154,20 +154,23 @@ async def test_a_client_that_disconnects_during_admission_is_not_counted() -> No
     assert gate.connections == 0
 
 
+ACME = Caller(tenant="acme")
+
+
 async def test_a_resumed_session_here_is_admitted_without_workers() -> None:
     gate = gate_of(Surroundings(here={"s"}), workers=0)
-    assert await gate.enter(Resumption("s", "acme")) is None
-    for other in (Resumption("other", "acme"), Resumption("s", "default")):
-        refusal = await gate.enter(other)
+    assert await gate.enter("s", caller=ACME) is None
+    for other, caller in (("other", ACME), ("s", NOBODY)):
+        refusal = await gate.enter(other, caller=caller)
         assert refusal is not None and refusal.code == "no_worker"
 
 
 async def test_a_session_elsewhere_is_resumed_in_spite_of_a_backlog() -> None:
     around = Surroundings(elsewhere={"s"}, storage_backlog_full=True)
     gate = gate_of(around)
-    assert await gate.enter(Resumption("s", "acme")) is None
-    for other in (Resumption("other", "acme"), Resumption("s", "default")):
-        refusal = await gate.enter(other)
+    assert await gate.enter("s", caller=ACME) is None
+    for other, caller in (("other", ACME), ("s", NOBODY)):
+        refusal = await gate.enter(other, caller=caller)
         assert refusal is not None and refusal.code == "storage_backlog"
 
 
@@ -260,12 +263,12 @@ async def test_a_client_that_resumes_needs_no_further_place_but_starts_no_other_
     gate = gate_of(Surroundings(here={"s"}, elsewhere={"t"}))
     assert await gate.enter(caller=TWO) is None
     assert await gate.enter(caller=TWO) is None
-    for resumption in (Resumption("s", "acme"), Resumption("t", "acme")):
+    for resumption in ("s", "t"):
         assert await gate.would_refuse(resumption, caller=TWO) is None
         assert await gate.enter(resumption, caller=TWO) is None
         refusal = gate.enter_session(TWO)
         assert refusal is not None and refusal.code == "too_many_sessions"
         gate.leave(TWO)
     assert gate.enter_session(TWO) is None
-    refusal = await gate.enter(Resumption("u", "acme"), caller=TWO)
+    refusal = await gate.enter("u", caller=TWO)
     assert refusal is not None and refusal.code == "too_many_sessions"

@@ -10,7 +10,6 @@ from fastapi import FastAPI
 from starlette.routing import WebSocketRoute
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
-from gateway.admission.gate import Resumption
 from gateway.admission.policy import Refusal
 from gateway.dialects.dialect import Handshake, QueryError
 from gateway.dialects.native import Native
@@ -53,11 +52,9 @@ def test_a_query_that_the_dialect_refuses_is_400_before_the_upgrade(
 
 
 async def test_admission_answers_as_the_upgrade_would() -> None:
-    asked: list[tuple[Resumption | None, str | None, Caller]] = []
+    asked: list[tuple[str | None, str | None, Caller]] = []
 
-    async def would_refuse(
-        resume: Resumption | None, model: str | None, caller: Caller
-    ) -> Refusal | None:
+    async def would_refuse(resume: str | None, model: str | None, caller: Caller) -> Refusal | None:
         asked.append((resume, model, caller))
         return REFUSAL if resume is None else None
 
@@ -70,7 +67,7 @@ async def test_admission_answers_as_the_upgrade_would() -> None:
     assert await ask(unknown, resume="s", model="") == {"admitted": True}
     assert asked == [
         (None, "zh", Caller(address="::1")),
-        (Resumption("s", "acme"), None, caller),
+        ("s", None, caller),
     ]
 
 
