@@ -21,8 +21,8 @@ class FunasrEither(Dialect):
 
     def parse(self, message: str | bytes) -> Sequence[Parsed]:
         if self._spoken is None:
-            newer = isinstance(message, str) and is_command(message)
-            self._spoken = (FunasrRealtime if newer else Funasr)(self._new_session_id)
+            spoken = FunasrRealtime if is_command(message) else Funasr
+            self._spoken = spoken(self._new_session_id)
         return self._spoken.parse(message)
 
     def encode(self, answer: e.Answer) -> Sequence[str]:

@@ -20,7 +20,7 @@ from gateway.dialects.dialect import (
     Parsed,
     Reply,
 )
-from gateway.dialects.fields import LANGUAGE_CHARS_MAX, storable, storable_hotwords
+from gateway.dialects.fields import LANGUAGE_CHARS_MAX, as_text, storable, storable_hotwords
 from gateway.session import events as e
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 
@@ -28,6 +28,9 @@ HOTWORDS_TEXT_CHARS_MAX: Final = 65_536
 """Longest command; then ``bad_message``."""
 _COMMANDS: Final = ("START", "STOP", "COMMIT")
 _SETTINGS: Final = ("HOTWORDS:", "POSTPROCESS_HOTWORDS:", "LANGUAGE:")
+_COMMAND_BYTES: Final = 64
+"""Longest command with spaces around it, or name of a setting, that is looked for in a binary
+message."""
 _LANGUAGES: Final = {
     **dict.fromkeys(("中文", "普通话", "汉语", "chinese", "mandarin"), "zh"),
     **dict.fromkeys(("英文", "英语", "english"), "en"),
@@ -44,8 +47,10 @@ _MS_BYTES: Final = SAMPLE_RATE_HZ * BYTES_PER_SAMPLE // 1000
 Message = dict[str, Any]
 
 
-def is_command(message: str) -> bool:
+def is_command(message: str | bytes) -> bool:
     """Whether ``message`` is one of this protocol, and not of FunASR's older one."""
+    if isinstance(message, bytes):  # Some clients send all of their messages as binary ones.
+        message = message[:_COMMAND_BYTES].decode("latin-1")
     command = message.strip().upper()
     return command in _COMMANDS or command.startswith(_SETTINGS)
 
@@ -103,6 +108,9 @@ class FunasrRealtime(Dialect):
     # -------------------------------------------------------------------------------------- parsing
 
     def parse(self, message: str | bytes) -> Sequence[Parsed]:
+        if isinstance(message, bytes) and is_command(message):
+            message = message.decode(errors="replace")
+        message = as_text(message)
         if isinstance(message, bytes):
             return self._audio(message)
         command = message.strip()

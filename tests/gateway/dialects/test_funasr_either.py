@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -12,8 +13,11 @@ from gateway.session import events as e
 
 
 @pytest.mark.parametrize("message", ["START", " start\n", "HOTWORDS:a,b", "language: 中文", "STOP"])
-def test_a_command_begins_the_newer_protocol(message: str) -> None:
-    (reply,) = FunasrEither(lambda: "a").parse(message)
+@pytest.mark.parametrize("form", [str, str.encode])
+def test_a_command_begins_the_newer_protocol(
+    message: str, form: Callable[[str], str | bytes]
+) -> None:
+    (reply,) = FunasrEither(lambda: "a").parse(form(message))
     assert isinstance(reply, Reply) and "event" in json.loads(reply.text)
 
 

@@ -212,6 +212,23 @@ def test_a_wrong_message_is_an_error(message: str) -> None:
         speaking().parse(message)
 
 
+def test_commands_may_be_binary() -> None:
+    talk = dialect()
+    talk.parse(b"START")
+    assert said(talk, "LANGUAGE:中文") == {"event": "language_set", "language": "中文"}
+    (reply,) = talk.parse("HOTWORDS:阿里".encode())
+    assert isinstance(reply, Reply) and json.loads(reply.text)["hotwords"] == ["阿里"]
+    start, chunk = talk.parse(b"STOP" + SECOND)
+    assert isinstance(start, e.Start) and isinstance(chunk, e.Chunk)
+    assert talk.parse(b" stop\n") == (e.Finish(session_id="session0"),)
+
+
+def test_json_is_an_error_in_a_binary_message_too() -> None:
+    for message in ('{"action": "start"}', b'{"action": "start"}'):
+        with pytest.raises(MessageError, match="one of START"):
+            speaking().parse(message)
+
+
 def test_warnings_are_in_the_next_message() -> None:
     talk = speaking()
     warning = e.SessionWarning(code="hotwords_ignored", message="m")
