@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from gateway.dialects.openai import warnings_header
 from gateway.web.description import SESSIONS, request_body
-from gateway.web.parameters import WARNS_OF_UNKNOWN
+from gateway.web.parameters import Warnings, ignored_fields
 from gateway.web.schemas import ProblemAnswer
 from gateway.web.sessions import TranscriptFormat, transcript_response
 from gateway.web.uploads import bounded
@@ -45,6 +47,14 @@ class ExportRequest(BaseModel):
     segments: list[ExportedSegment] = Field(max_length=SEGMENTS_MAX)
 
 
+_JSON: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
+_BELOW: dict[type[BaseModel], dict[str, type[BaseModel]]] = {
+    ExportRequest: {"segments": ExportedSegment},
+    ExportedSegment: {"tokens": ExportedToken},
+    ExportedToken: {},
+}
+
+
 def add_export(app: FastAPI) -> None:
     schema = ExportRequest.model_json_schema(ref_template="#/components/schemas/{model}")
     definitions: dict[str, Any] = schema.pop("$defs")
@@ -55,7 +65,6 @@ def add_export(app: FastAPI) -> None:
     @app.post(
         "/api/v1/export",
         tags=[SESSIONS],
-        dependencies=[WARNS_OF_UNKNOWN],
         responses={
             200: {"content": {name: {} for name in MEDIA_TYPES}},
             408: {"model": ProblemAnswer},
@@ -65,10 +74,11 @@ def add_export(app: FastAPI) -> None:
     )
     async def export(
         request: Request,
+        warnings: Warnings,
         format: Annotated[TranscriptFormat, Query(description="Format of the answer")],
     ) -> Response:
         """Texts with their times as TXT, SRT, WebVTT or JSON, in the same form as of a stored
-        session. Nothing is stored."""
+        session. Nothing is stored. The header ``X-Warnings`` names unknown fields."""
         try:
             body = b"".join([piece async for piece in bounded(request, EXPORT_BYTES_MAX)])
             wanted = ExportRequest.model_validate_json(body)
@@ -77,9 +87,19 @@ def add_export(app: FastAPI) -> None:
             raise RequestValidationError(
                 [{**each, "loc": ("body", *each["loc"])} for each in found]
             ) from error
-        if format == "json":
-            return JSONResponse(wanted.model_dump())
-        return transcript_response(wanted.model_dump(), format)
+        texts = wanted.model_dump()
+        response = JSONResponse(texts) if format == "json" else transcript_response(texts, format)
+        unknown = ignored_fields(_unknown(_JSON.validate_json(body), ExportRequest))
+        response.headers.update(warnings_header([*warnings, *unknown]))
+        return response
+
+
+def _unknown(given: dict[str, Any], form: type[BaseModel], path: str = "") -> Iterator[str]:
+    """Names of fields in ``given`` that ``form`` does not have."""
+    yield from (path + name for name in given if name not in form.model_fields)
+    for name, below in _BELOW[form].items():
+        for each in given.get(name, ()):
+            yield from _unknown(each, below, f"{path}{name}.")
 
 
 def _inlined(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from msgspec import to_builtins
 from starlette.datastructures import FormData, UploadFile
 
 from gateway.dialects import openai
-from gateway.dialects.fields import LANGUAGE_CHARS_MAX, MODEL_CHARS_MAX, shown_names
+from gateway.dialects.fields import LANGUAGE_CHARS_MAX, MODEL_CHARS_MAX
 from gateway.server import Server
 from gateway.session import events as e
 from gateway.session.limits import FileTraits
@@ -37,7 +37,7 @@ from gateway.telemetry.metrics import FILE_JOBS
 from gateway.web.caller import caller_of, tenant_of
 from gateway.web.description import FILES, form_body
 from gateway.web.file_transcription import AnswerQueue, check_kind
-from gateway.web.parameters import WARNS_OF_UNKNOWN, Warnings
+from gateway.web.parameters import WARNS_OF_UNKNOWN, Warnings, ignored_fields
 from gateway.web.schemas import (
     ProblemAnswer,
     SubmittedAnswer,
@@ -390,13 +390,7 @@ def _add_submit(app: FastAPI, server: Server, jobs: FileJobs) -> None:
             "task_id": ticket.job_id,
             "position": position,
             "estimated_wait": math.ceil(load.est_wait_ms / 1000) if load is not None else 0,
-            "warnings": [
-                *to_builtins(warnings),
-                *(
-                    {"code": "field_ignored", "message": f"{name}: this field has no effect"}
-                    for name in shown_names(ignored)
-                ),
-            ],
+            "warnings": to_builtins([*warnings, *ignored_fields(ignored)]),
         }
 
 

@@ -1,8 +1,10 @@
-"""Query parameters: warnings about unknown ones, and types that several routes use."""
+"""Warnings about unknown query parameters and fields, and types of parameters that several routes
+use."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -36,6 +38,14 @@ WARNS_OF_UNKNOWN = Depends(_warnings)
 not have."""
 Warnings = Annotated[list[SessionWarning], WARNS_OF_UNKNOWN]
 """The same, for routes that repeat the warnings in their body."""
+
+
+def ignored_fields(names: Iterable[str]) -> list[SessionWarning]:
+    """Return warnings about fields of a body that have no effect."""
+    return [
+        SessionWarning(code="field_ignored", message=f"{name}: this field has no effect")
+        for name in shown_names(dict.fromkeys(names))
+    ]
 
 
 def _restored(value: object) -> object:

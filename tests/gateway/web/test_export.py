@@ -71,6 +71,20 @@ def test_the_message_names_the_field(client: TestClient) -> None:
         assert answer.json()["message"].startswith(f"{name}: Input should be")
 
 
+def test_unknown_fields_and_parameters_are_warned_of(client: TestClient) -> None:
+    token = {**SEGMENT["tokens"][0], "conf": 1}
+    body = {"segments": [{**SEGMENT, "speeker": 1, "tokens": [token] * 2}] * 2, "titel": "a"}
+    for wanted in ("json", "srt"):
+        plain = client.post(f"/api/v1/export?format={wanted}", json={"segments": [SEGMENT]})
+        assert "X-Warnings" not in plain.headers
+        answer = client.post(f"/api/v1/export?format={wanted}&fps=25", json=body)
+        warnings = json.loads(answer.headers["X-Warnings"])
+        assert [each["code"] for each in warnings] == ["unknown_parameter"] + ["field_ignored"] * 3
+        assert [each["message"].partition(":")[0] for each in warnings[1:]] == [
+            *("titel", "segments.speeker", "segments.tokens.conf")
+        ]
+
+
 def test_a_body_over_the_limit_is_refused(client: TestClient) -> None:
     body = b" " * (EXPORT_BYTES_MAX + FORM_BYTES_MAX + 1)
     answer = client.post("/api/v1/export?format=srt", content=body)
