@@ -241,7 +241,8 @@ def updated(
     warnings = [*_ignored(fields)]
     after = before
     if (format_ := _first(nested.format, _flat_format(given))) is not UNSET:
-        after = _with_format(after, format_)
+        after, more = _with_format(after, format_)
+        warnings += more
     if (turns := _first(nested.turn_detection, given.turn_detection)) is not UNSET:
         after, more = _with_turns(after, turns)
         warnings += more
@@ -260,19 +261,26 @@ def _flat_format(given: _Session) -> _Format | UnsetType | None:
     return name if name is UNSET or name is None else _Format(type=name)
 
 
-def _with_format(before: RealtimeSession, given: _Format | None) -> RealtimeSession:
+Warnings = list[tuple[str, str]]
+
+
+def _with_format(
+    before: RealtimeSession, given: _Format | None
+) -> tuple[RealtimeSession, Warnings]:
     if given is None:
-        return replace(before, format="pcm", rate_hz=PCM_SAMPLE_RATE_HZ)
+        return replace(before, format="pcm", rate_hz=PCM_SAMPLE_RATE_HZ), []
     name = given.type or "audio/pcm"
     if name not in _FORMATS:
         known = ", ".join(_FORMATS)
         raise EventError("invalid_value", f"{name!r} is none of {known}", FORMAT)
     found = _FORMATS[name]
-    rate_hz = given.rate or PCM_SAMPLE_RATE_HZ
-    return replace(before, format=found, rate_hz=rate_hz if found == "pcm" else G711_SAMPLE_RATE_HZ)
-
-
-Warnings = list[tuple[str, str]]
+    if found == "pcm":
+        return replace(before, format=found, rate_hz=given.rate or PCM_SAMPLE_RATE_HZ), []
+    after = replace(before, format=found, rate_hz=G711_SAMPLE_RATE_HZ)
+    if given.rate in (None, G711_SAMPLE_RATE_HZ):
+        return after, []
+    message = f"rate: {G711_SAMPLE_RATE_HZ} is used in place of {given.rate}, {name} has no other"
+    return after, [("value_limited", message)]
 
 
 def _with_turns(
@@ -296,6 +304,9 @@ def _with_turns(
         if wish != value:
             warnings.append(("value_limited", f"{name}: {value} is used in place of {wish}"))
             shown[name] = value
+    if asked.start_threshold != used.start_threshold:
+        message = f"threshold: the nearest possible value is used in place of {given.threshold:g}"
+        warnings.append(("value_limited", message))
     if given.create_response or given.interrupt_response:
         warnings.append(("field_ignored", "turn_detection: this server makes no responses"))
     return replace(before, turn_detection=shown), warnings
