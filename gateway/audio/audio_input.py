@@ -493,8 +493,8 @@ class _WavSource(_Source):
             return pcm
         self.rest = b""
         pcm = self._resampler.convert(self._reader.finish()) + self._resampler.flush()
-        if self._reader.notice:
-            self.notices = [_loudest_only(self._reader.notice)]
+        found = (("truncated", self._reader.missing), ("loudest_only", self._reader.notice))
+        self.notices = [Notice(code, message) for code, message in found if message]
         return self._checked(pcm)
 
     def _converted(self, pieces: list[WavPcm]) -> bytes:
@@ -623,8 +623,7 @@ class _EncodedSource(_Source):
         if stream is None:
             return
         await stream.close()
-        if stream.notice:
-            self.notices.append(_loudest_only(stream.notice))
+        self.notices += stream.notices
         unknown_bytes = self._next.unknown_bytes
         if unknown_bytes > UNKNOWN_BYTES_MAX:
             title = "" if self.container is None else f"{BY_CONTAINER[self.container].title} "
@@ -635,10 +634,6 @@ class _EncodedSource(_Source):
         if self._unknown and error.code == "bad_audio" and not error.pcm:
             return AudioError(error.code, self._unknown)
         return error
-
-
-def _loudest_only(message: str) -> Notice:
-    return Notice("loudest_only", message)
 
 
 class _Resampler:

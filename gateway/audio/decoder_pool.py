@@ -20,6 +20,7 @@ import structlog
 
 from gateway.audio import decoder_process
 from gateway.audio.formats import BY_CONTAINER, AudioError, Container, Format
+from gateway.audio.timeline import Notice
 from gateway.telemetry.metrics import DECODER_FAILURES, DECODERS
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 
@@ -30,6 +31,7 @@ EXCHANGE_TIMEOUT_S: Final = decoder_process.EXCHANGE_S_MAX + 5
 """Timeout of an exchange: of one part of the audio. The child's own alarm ends it before."""
 CLOSE_TIMEOUT_S: Final = 2.0
 _ANSWER_BYTES_MAX: Final = decoder_process.REPLY_BYTES_MAX
+_NOTICE_CODES: Final = ("truncated", "loudest_only")
 _NOTICE_CHARS_MAX: Final = 200
 _FAILURE_CODES: Final = frozenset({"bad_audio", "audio_too_long"})
 
@@ -174,8 +176,8 @@ class EncodedStream:
         """The child has found the end of the container, and given all of its audio."""
         self._in_part = False
         """The child waits until it is asked for the next part."""
-        self.notice = ""
-        """Known at the end: the part of the file that was used, such as one of its tracks."""
+        self.notices: list[Notice] = []
+        """Known at the end."""
 
     async def connect(self, connection: socket.socket, container: Container | None) -> None:
         """Use ``connection`` to a new child. The pool calls this."""
@@ -262,7 +264,9 @@ class EncodedStream:
                 raise EOFError
             payload = await self._reader.readexactly(length)
             if kind == decoder_process.NOTICE:
-                self.notice = payload.decode(errors="replace")[:_NOTICE_CHARS_MAX]
+                code, _, message = payload.decode(errors="replace").partition(":")
+                if code in _NOTICE_CODES and len(self.notices) < len(_NOTICE_CODES):
+                    self.notices.append(Notice(code, message[:_NOTICE_CHARS_MAX]))
                 continue
             if kind != decoder_process.PCM:
                 return kind + payload if kind == decoder_process.FAILED else kind

@@ -1,6 +1,6 @@
 """The decoder process: it forks a child for each encoded stream.
 
-It imports nothing of this project but ``gateway.audio.downmix``. The parent
+It imports nothing of this project but ``gateway.audio.downmix`` and ``truncation``. The parent
 (``gateway.audio.decoder_pool``) passes a control socket as standard input, and a socket for each
 stream over it (SCM_RIGHTS). PyAV is imported once; children are forks that share this memory and
 start in milliseconds. When the control socket closes, which the gateway's end implies, the process
@@ -17,7 +17,8 @@ Protocol of a stream, integers in network order:
 * from the child, after DATA, END or NEXT: any number of PCM messages, then one of MORE (all bytes
   are consumed), PART (after about ``PART_S`` of audio: NEXT asks for the following part), ENDED
   (after END, or at the end of the container) or FAILED with ``code:message``, as ``kind, length``
-  and the bytes. ENDED may follow a NOTICE of the part of the file that was used.
+  and the bytes. Before ENDED may be NOTICE messages with ``code:message``, about audio of the file
+  that was not used, or did not arrive.
 
 A child answers a message with at most ``samples_max`` samples, and fails beyond them.
 """
@@ -43,6 +44,7 @@ import av
 import numpy as np
 
 from gateway.audio.downmix import Downmix, notice
+from gateway.audio.truncation import missing
 
 OPEN, DATA, END, NEXT = b"O", b"D", b"E", b"X"
 PCM, MORE, PART, ENDED, FAILED, NOTICE = b"P", b"M", b"A", b"N", b"F", b"I"
@@ -73,6 +75,9 @@ TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
 """They may follow the audio of MP3 and AAC."""
 CHECKED_CODECS = frozenset({"flac", "tta", "wavpack"})
 """Their frames have checksums, which libavcodec checks on request; damaged ones would be noise."""
+XING_BYTES = 50
+"""A frame's header, checksum, longest side information, and the number of frames."""
+MP3_RATES_HZ = (44_100, 48_000, 32_000, 44_100)
 WASTE_BYTES = 1 << 16
 TRACK_LAG_S_MAX = 2
 """A track that lags this much behind another counts as silent, for now."""
@@ -175,6 +180,21 @@ class Stream:
                 return
             offset += length
 
+    def xing_s(self) -> float:
+        """Duration in the Xing header of MP3, which libavformat reads only if it can seek; 0: none.
+        In front of the first frame may be tags."""
+        begin = 0
+        while (head := self._peek(begin, 10)).startswith(b"ID3"):
+            begin += 10 + sum(byte << 7 * (3 - n) for n, byte in enumerate(head[6:]))
+        frame = self._peek(begin, XING_BYTES)
+        place = max(frame.find(b"Xing"), frame.find(b"Info"))
+        if place < 0 or len(frame) < XING_BYTES or not frame[place + 7] & 1:
+            return 0.0
+        frames = int.from_bytes(frame[place + 8 : place + 12], "big")
+        version, rate = frame[1] >> 3 & 3, frame[2] >> 2 & 3
+        rate_hz = MP3_RATES_HZ[rate] >> (3 - version if version else 2)
+        return frames * (1_152 if version == 3 else 576) / rate_hz
+
     def send(self, kind: bytes, payload: bytes = b"") -> None:
         try:
             self._connection.sendall(REPLY.pack(kind, len(payload)) + payload)
@@ -264,9 +284,15 @@ class Track:
         self._downmix: Downmix | None = None
         self.blocks: Counter[int | None] = Counter()
         """As ``Downmix.blocks``; empty if there was one channel only."""
+        self.heard_s = 0.0
+        self.end_s = 0.0
+        """By the times of its frames, between which may be gaps."""
 
     def convert(self, frame: av.AudioFrame) -> np.ndarray[Any, Any]:
         flushed = NOTHING
+        length_s = frame.samples / frame.sample_rate
+        self.heard_s += length_s
+        self.end_s = max(self.end_s, self.heard_s, (frame.time or 0) + length_s)
         form = (frame.format.name, frame.layout.name, frame.sample_rate)
         if form != self._form:  # The first frame, or the next file of a chain.
             flushed = self.flush()
@@ -337,9 +363,10 @@ class Tracks:
         return taken
 
 
-def decode(file: Any, opening: Opening, use_pcm: Callable[[bytes], None]) -> str:
-    """Decode ``file`` to its end and pass its audio on, mono s16 at 16 kHz. Returns a notice of the
-    used part, if not all was used."""
+def decode(file: Any, opening: Opening, use_pcm: Callable[[bytes], None]) -> dict[str, str]:
+    """Decode ``file`` to its end and pass its audio on, mono s16 at 16 kHz. Returns messages, by
+    their codes, if not all of its audio was used or has arrived."""
+    declared_s = file.xing_s() if opening.container == "mp3" else 0.0
     options = {"probesize": str(opening.probe_bytes), "analyzeduration": "0"}
     probes = opening.container == PROBE
     if probes:
@@ -361,17 +388,32 @@ def decode(file: Any, opening: Opening, use_pcm: Callable[[bytes], None]) -> str
         stream.codec_context.thread_count = 1
         if stream.codec_context.name in CHECKED_CODECS:
             stream.codec_context.options = {"err_detect": "crccheck"}
+    # Later, libavformat extends the durations of live streams.
+    declared_s = max(declared_s, *(_declared_s(container, stream) for stream in audio))
     converted = ((n, tracks[n].convert(frame)) for n, frame in _frames(container, audio, file))
     flushed = ((n, track.flush()) for n, track in tracks.items())
     for index, pcm in itertools.chain(converted, flushed):
         if len(audio) > 1:
             pcm = side_by_side.add(numbers[index], pcm)
         use_pcm(pcm.tobytes())
+    heard_s = max(track.end_s for track in tracks.values())
+    bytes_per_s = (audio[0].codec_context.bit_rate or 0) / 8
+    notices = {"truncated": missing(declared_s, bytes_per_s, heard_s)}
     if len(audio) > 1:
         use_pcm(side_by_side.flush().tobytes())
-        return notice("track", len(audio), side_by_side.blocks)
-    ((stream, track),) = zip(audio, tracks.values(), strict=True)
-    return notice("channel", stream.codec_context.channels, track.blocks)
+        notices["loudest_only"] = notice("track", len(audio), side_by_side.blocks)
+    else:
+        ((stream, track),) = zip(audio, tracks.values(), strict=True)
+        channels = stream.codec_context.channels
+        notices["loudest_only"] = notice("channel", channels, track.blocks)
+    return {code: message for code, message in notices.items() if message}
+
+
+def _declared_s(container: Any, stream: Any) -> float:
+    """Duration of ``stream`` according to the file's header; 0: unknown."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / av.time_base if len(container.streams) == 1 else 0.0
 
 
 def _frames(container: Any, audio: list[Any], file: Any) -> Iterator[tuple[int, av.AudioFrame]]:
@@ -467,7 +509,7 @@ def run_child(connection: socket.socket) -> None:
     try:
         if stream.opening.container == "mov":
             stream.keep_unless_index_is_first()
-        notice = decode(stream, stream.opening, stream.send_pcm)
+        notices = decode(stream, stream.opening, stream.send_pcm)
         if stream.is_corrupt:
             raise av.error.InvalidDataError(0, "no audio")
     except AudioTooLongError:
@@ -475,8 +517,8 @@ def run_child(connection: socket.socket) -> None:
     except (RefusedError, av.error.FFmpegError, ValueError, MemoryError) as error:
         stream.send(FAILED, f"bad_audio:{_reason(stream, error)}".encode())
     else:
-        if notice:
-            stream.send(NOTICE, notice.encode())
+        for code, message in notices.items():
+            stream.send(NOTICE, f"{code}:{message}".encode())
         stream.send(ENDED)
 
 

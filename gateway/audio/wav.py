@@ -21,6 +21,7 @@ from gateway.audio.downmix import Downmix
 from gateway.audio.file_ends import NextFile
 from gateway.audio.foreign_files import foreign
 from gateway.audio.formats import AudioError, sniff
+from gateway.audio.truncation import missing
 
 SAMPLE_RATE_HZ_MIN: Final = 4_000
 SAMPLE_RATE_HZ_MAX: Final = 192_000
@@ -130,6 +131,8 @@ class WavReader:
         """Name and length of the chunk that is read as a whole."""
         self._long_data_bytes: int | None = None
         """Length of the audio data according to the ``ds64`` chunk of RF64."""
+        self._data_bytes = 0
+        """Declared length of the audio data."""
         self._data_bytes_left: int | None = None
         """None: the data extends to the end."""
         self._pad_bytes = 0
@@ -196,6 +199,15 @@ class WavReader:
         """Which channel was used, if it is not the mean of all; of the last file that has any."""
         found = "" if self._downmix is None else self._downmix.notice("channel")
         return found or self._earlier_notice
+
+    @property
+    def missing(self) -> str:
+        """A message if the data is shorter than declared, once the file has ended."""
+        if self.format is None or not self._data_bytes_left:
+            return ""
+        bytes_per_s = self.format.frame_bytes * self.format.sample_rate_hz
+        came = self._data_bytes - self._data_bytes_left
+        return missing(self._data_bytes / bytes_per_s, bytes_per_s, came / bytes_per_s)
 
     def _end_piece(self, pieces: list[WavPcm], pcm: bytearray) -> None:
         if self._expect in (_Expect.RIFF, _Expect.TRAILER):
@@ -334,6 +346,7 @@ class WavReader:
                 raise _bad("the WAV data chunk precedes the fmt chunk")
             if length == 0xFFFFFFFF and self._long_data_bytes is not None:
                 length = self._long_data_bytes
+            self._data_bytes = length
             self._data_bytes_left = None if length in LENGTHS_UNKNOWN else length
             self._pad_bytes = length & 1
             self._expect = _Expect.DATA

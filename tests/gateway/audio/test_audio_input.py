@@ -646,6 +646,72 @@ async def test_noise_behind_a_file_is_named(pool: DecoderPool, name: str) -> Non
         assert sum(len(part.pcm) for part in decoded) + len(last.tail) < 24_000
 
 
+async def codes_of(pool: DecoderPool, data: bytes, size: int) -> list[str]:
+    """Codes of the notices of one file."""
+    audio = AudioInput(16_000, pool, HOUR_MS)
+    decoded = await feed_all(audio, data, size)
+    notices = [*(part.notices for part in decoded), (await audio.finish()).notices]
+    return [notice.code for each in notices for notice in each]
+
+
+def with_its_index_first(mp4: bytes) -> bytes:
+    """Move ``moov`` to the front of ``mdat``, and correct the places of the samples."""
+    boxes: dict[bytes, bytes] = {}
+    place = 0
+    while place < len(mp4):
+        length = int.from_bytes(mp4[place : place + 4], "big")
+        boxes[mp4[place + 4 : place + 8]] = mp4[place : place + length]
+        place += length
+    moov = bytearray(boxes[b"moov"])
+    table = moov.index(b"stco") + 8
+    for entry in range(int.from_bytes(moov[table : table + 4], "big")):
+        at = table + 4 + 4 * entry
+        begin = int.from_bytes(moov[at : at + 4], "big") + len(moov)
+        moov[at : at + 4] = begin.to_bytes(4, "big")
+    del boxes[b"moov"]
+    return boxes.pop(b"ftyp") + moov + b"".join(boxes.values())
+
+
+CUT = {
+    **{name: encode(SPEECH, name, 16_000, 1) for name in CONTAINERS},
+    "mp4": with_its_index_first(FILES["m4a"]),
+    "mp3 44.1 kHz": b"ID3\x04\0\0\0\0\x02\x00PRIV" + bytes(252) + FILES["mp3 44.1 kHz"],
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+async def test_a_whole_file_is_not_called_cut(pool: DecoderPool, name: str) -> None:
+    for size in (1_000, 1 << 20):
+        assert await codes_of(pool, CUT[name], size) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("wav", "rf64", "wav ima", "wav f64", "mp4", "flac", "mp3", "mp3 44.1 kHz", "webm"),
+        *("mkv", "aiff", "au", "avi", "flv", "rm", "tta"),
+    ],
+)
+async def test_a_file_shorter_than_its_header_declares_is_named(
+    pool: DecoderPool, name: str
+) -> None:
+    data = CUT[name]
+    for size in (1_000, 1 << 20):
+        assert await codes_of(pool, data[: len(data) * 2 // 3], size) == ["truncated"]
+
+
+@pytest.mark.parametrize("name", ["live webm", "fragmented mp4", "ogg"])
+async def test_a_stream_may_end_anywhere(pool: DecoderPool, name: str) -> None:
+    data = FILES[name]
+    assert await codes_of(pool, data[: len(data) * 2 // 3], 1_000) == []
+
+
+@pytest.mark.parametrize("length", [0, 0x7FFF_F000, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF])
+async def test_the_length_of_a_wav_stream_is_a_placeholder(pool: DecoderPool, length: int) -> None:
+    data = WAV[:40] + length.to_bytes(4, "little") + WAV[44:]
+    assert await codes_of(pool, data, 1_000) == []
+
+
 @pytest.mark.parametrize("size", [64, 4_000, 1 << 20])
 async def test_noise_behind_a_wav_file_is_an_error_and_its_audio_is_kept(
     pool: DecoderPool, size: int

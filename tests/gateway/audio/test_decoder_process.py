@@ -132,7 +132,7 @@ def test_the_rehearsal_decodes_a_whole_file(monkeypatch: pytest.MonkeyPatch) -> 
     samples: list[int] = []
     original = decoder_process.decode
 
-    def noted(file: Any, opening: Opening, use_pcm: Any) -> str:
+    def noted(file: Any, opening: Opening, use_pcm: Any) -> dict[str, str]:
         def use(pcm: bytes) -> None:
             samples.append(len(pcm) // 2)
             use_pcm(pcm)
