@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import structlog
 
 from gateway.admission.gate import ConnectionGate
 from gateway.admission.idle import IdleConnections
@@ -35,7 +37,18 @@ from gateway.storage.spool import Spool
 from gateway.telemetry import metrics
 from gateway.telemetry.activity import Activity
 from persistence.reads import SessionReader
-from wire.messages import Cancel, Claimed, Job, Load, Message, Record, Result, Stored, StoredKey
+from wire.messages import (
+    Cancel,
+    Claimed,
+    Job,
+    Load,
+    Message,
+    Record,
+    Result,
+    ServedModel,
+    Stored,
+    StoredKey,
+)
 from wire.records import DELETED_RECORD_SEQ, SessionDeleted, to_body
 from wire.sockets import new_identity
 
@@ -190,10 +203,19 @@ class Server:
             case Load():
                 now_s = time.monotonic()
                 self.admission.note_load(message, now_s)
-                self.models.note(served_by(message), now_s)
+                self._note_models(served_by(message), now_s)
                 self.activity.note_level(
                     sessions=len(self.sessions), queued=message.queued, now_s=now_s
                 )
+
+    def _note_models(self, served: Sequence[ServedModel], now_s: float) -> None:
+        if self.models.note(served, now_s):
+            structlog.get_logger().error(
+                "default_model_not_served",
+                model=self.settings.default_model,
+                served=self.models.names,
+                setting="ASR_DEFAULT_MODEL" if self.settings.asr_default_model else "ASR_MODELS",
+            )
 
     def _on_result(self, result: Result) -> None:
         # After a retryable error the session sends the job again.

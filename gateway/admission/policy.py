@@ -319,6 +319,8 @@ class Admission:
         if workers < needed:
             of_model = f" of model {model}" if model and len(ready) > 1 else ""
             message = f"{workers} workers{of_model} are ready, {needed} are needed"
+            if model and ready and model not in ready:
+                message = f"no worker serves model {model}; served models: {', '.join(ready)}"
             return _to_all("no_worker", message, RETRY_AFTER_NO_WORKER_S)
         return None
 

@@ -29,13 +29,28 @@ class ServedModels:
         self._expected = {name for name in (default, *expected) if name}
         self._known: dict[str, tuple[ServedModel, float]] = {}
         """By served name, and when the broker last reported it."""
+        self._default_due_s: float | None = None
+        """When a worker should have served the default; infinite once it is known to be missing."""
 
-    def note(self, served: Iterable[ServedModel], now_s: float) -> None:
-        """The broker has reported these models."""
+    def note(self, served: Iterable[ServedModel], now_s: float) -> bool:
+        """The broker has reported these models. Returns True once if workers were known for
+        ``KNOWN_MODEL_S``, and none that serves the default."""
         self._known |= {model.name: (model, now_s) for model in served}
         for name, (_, seen_s) in list(self._known.items()):
             if now_s - seen_s > KNOWN_MODEL_S:
                 del self._known[name]
+        is_served = not self._known or self._default in ("", *self._known)
+        if is_served or self._default_due_s is None:
+            self._default_due_s = now_s + KNOWN_MODEL_S
+        is_missing = now_s > self._default_due_s
+        if is_missing:
+            self._default_due_s = float("inf")
+        return is_missing
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Names that workers serve, or those that are expected, if no worker is known."""
+        return sorted(self._known or self._expected)
 
     @property
     def all(self) -> Sequence[ServedModel]:
@@ -76,7 +91,7 @@ class ServedModels:
         return next(iter(self.all), ANY_MODEL)
 
     def _unknown(self, name: str) -> e.Problem:
-        served = ", ".join(model.name for model in self.all) or "none"
+        served = ", ".join(self.names) or "none"
         return e.Problem(
             code="unknown_model", message=f"no model is called {name!r}; served models: {served}"
         )

@@ -43,7 +43,12 @@ def add_health(
         if refusal is not None:
             response.status_code = 503
         served = server.models.all
-        idle = [model.name for model in served if not model.workers]
+        default = server.settings.asr_default_model
+        idle = [
+            f"{model.name} (ASR_DEFAULT_MODEL)" if model.name == default else model.name
+            for model in served
+            if not model.workers
+        ]
         degraded = not (db_ready and server.redis_metadata.ready) or bool(idle)
         without_workers = f"no worker serves {', '.join(idle)}" if idle else None
         reason = without_workers if refusal is None else refusal.message

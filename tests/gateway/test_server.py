@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from gateway.server import Server
 from gateway.session import events as e
@@ -15,7 +16,7 @@ from gateway.settings import GatewaySettings
 from tests.gateway.session.test_session_jobs import job
 from tests.gateway.session_driver import result_of
 from tests.gateway.storage.test_outbox import key, record
-from wire.messages import Failure, Message, Record, Stored
+from wire.messages import Failure, Message, Record, ServedModel, Stored
 from wire.records import DEFAULT_TENANT, DELETED_RECORD_SEQ
 
 
@@ -58,6 +59,17 @@ async def test_messages_of_the_broker_reach_their_sessions() -> None:
     assert other.events == [e.KeysStored(keys=(key("record", 0, "b"),))]
     server._on_jobs_lost(["b", "ended"])
     assert other.events[-1] == e.JobsMayBeLost() != one.events[-1]
+
+
+async def test_a_default_model_that_no_worker_serves_is_logged_once() -> None:
+    server = Server(GatewaySettings(asr_default_model="zh"))
+    served = (ServedModel(name="en", model="w", workers=1),)
+    with capture_logs() as logs:
+        for now_s in range(0, 300, 10):
+            server._note_models(served, float(now_s))
+    (line,) = logs
+    assert line["event"] == "default_model_not_served"
+    assert (line["model"], line["served"], line["setting"]) == ("zh", ["en"], "ASR_DEFAULT_MODEL")
 
 
 async def test_a_result_without_a_session_is_counted() -> None:

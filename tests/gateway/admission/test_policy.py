@@ -514,6 +514,9 @@ def test_a_model_without_workers_refuses_its_sessions_only() -> None:
     assert refusal is not None and "of model en" in refusal.message
     assert subject.readiness(0.0) is None
     assert decide(subject, model="fr") == "no_worker"
+    refusal = subject.readiness(0.0, "fr")
+    assert refusal is not None
+    assert refusal.message == "no worker serves model fr; served models: en, zh"
 
 
 def test_a_model_with_a_long_wait_refuses_its_sessions_only() -> None:

@@ -80,6 +80,20 @@ def test_a_default_that_has_no_workers_yet_is_known() -> None:
     assert subject.get("later") is not None
 
 
+def test_a_default_that_no_worker_serves_is_missing_after_a_while() -> None:
+    assert not ServedModels("later").note(SERVED, 500.0)
+    subject = ServedModels("later")
+    assert not any(subject.note((), now_s) for now_s in (0.0, 500.0)), "no worker is known"
+    assert not subject.note(SERVED, 500.0 + KNOWN_MODEL_S)
+    assert subject.note(SERVED, 500.1 + KNOWN_MODEL_S)
+    assert not subject.note(SERVED, 600.0), "only once"
+    assert not subject.note((*SERVED, serving("later")), 700.0)
+    assert not subject.note(SERVED, 700.0 + KNOWN_MODEL_S), "it is still known"
+    assert subject.note(SERVED, 701.0 + 2 * KNOWN_MODEL_S)
+    problem = models("later").choose(replace(START, model="nope"))
+    assert isinstance(problem, e.Problem) and "models: en, mandarin, whisper" in problem.message
+
+
 def test_names_that_are_expected_are_known_before_a_worker_serves_them() -> None:
     subject = ServedModels("", ["zh", "en"])
     assert subject.choose(replace(START, model="en")) == ServedModel(name="en", model="", workers=0)

@@ -31,6 +31,7 @@ def server(
     redis: bool = True,
     db: bool = True,
     models: Sequence[ServedModel] = (DEMO,),
+    default: str = "",
 ) -> Any:
     async def ping() -> bool:
         return db
@@ -44,7 +45,9 @@ def server(
         gate=SimpleNamespace(connections=3),
         quotas=SimpleNamespace(refuse_request=allowing),
         brokers=SimpleNamespace(states=list),
-        settings=SimpleNamespace(max_connections=10, est_wait_ms_max=3_000),
+        settings=SimpleNamespace(
+            max_connections=10, est_wait_ms_max=3_000, asr_default_model=default
+        ),
     )
 
 
@@ -72,6 +75,16 @@ async def test_health(parts: dict[str, Any], status: str, code: int) -> None:
     ]
     assert body["served"][0]["abilities"]["word_times"] is True
     assert answer.limits["max_connections"].source == "default"
+
+
+async def test_a_default_model_without_workers_is_named_with_its_setting() -> None:
+    body = await endpoint(server(models=(DEMO, AWAY), default="zh"), "/api/v1/health")(
+        REQUEST, Response()
+    )
+    assert (body["status"], body["reason"]) == (
+        "degraded",
+        "no worker serves zh (ASR_DEFAULT_MODEL)",
+    )
 
 
 @pytest.mark.parametrize(("parts", "code"), [({}, 200), ({"refusal": NO_WORKER}, 503)])
