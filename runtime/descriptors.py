@@ -1,4 +1,4 @@
-"""File descriptors of a process that serves many connections."""
+"""The limit of a process on its file descriptors."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ import resource
 DESCRIPTORS_MAX = 65_536
 """As many as 10,000 connections need, with room. Some systems allow a billion, and a child process
 of a library may close every possible descriptor one by one."""
+DESCRIPTORS_MIN = 256
+"""As many as every process has when it is idle, with room. It is the default of macOS."""
+
+
+def shortage() -> str:
+    """Raise a soft limit below ``DESCRIPTORS_MIN``. Return a message if that is not allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < DESCRIPTORS_MIN:
+        return f"{hard} open files are allowed, {DESCRIPTORS_MIN} are needed: raise `ulimit -n`"
+    if soft != resource.RLIM_INFINITY and soft < DESCRIPTORS_MIN:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS_MIN, hard))
+    return ""
 
 
 def raise_limit() -> int:

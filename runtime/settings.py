@@ -28,7 +28,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from runtime import endpoints, exit_codes, redis_address
+from runtime import descriptors, endpoints, exit_codes, redis_address
 from runtime.run_directory import run_directory
 from runtime.setting_names import NAMES
 from wire import keys
@@ -253,7 +253,9 @@ PYDANTIC_PREFIX = "Value error, "
 
 def load(settings_type: type[S], **overrides: Any) -> S:
     """Settings from the environment. Invalid values are reported on one line and end the process
-    with ``exit_codes.CONFIG``."""
+    with ``exit_codes.CONFIG``, and so does too low a limit on open files."""
+    if message := descriptors.shortage():
+        fail(message, exit_codes.UNAVAILABLE)
     try:
         return settings_type(**overrides)
     except ValidationError as error:

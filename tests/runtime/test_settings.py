@@ -132,6 +132,14 @@ def test_an_invalid_value_prints_one_line_and_exits_with_78(
     assert "Value error" not in ended.stderr
 
 
+def test_too_few_open_files_are_one_line_that_names_the_limit() -> None:
+    program = [sys.executable, "-m", "persistence"]
+    limited = ["sh", "-c", 'ulimit -n 20; exec "$@"', "sh", *program]
+    ended = subprocess.run(limited, capture_output=True, text=True, timeout=20, check=False)
+    assert ended.returncode == exit_codes.UNAVAILABLE
+    assert ended.stderr == "error: 20 open files are allowed, 256 are needed: raise `ulimit -n`\n"
+
+
 def test_the_error_names_every_invalid_setting_and_shows_no_value(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
