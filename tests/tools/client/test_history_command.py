@@ -58,9 +58,10 @@ def test_sessions_are_listed_page_by_page(scripted: Peer, history: History) -> N
     assert (second["limit"], second["cursor"]) == (["3"], ["more"])
 
 
-def test_a_search_sends_its_words_and_prints_json(scripted: Peer, history: History) -> None:
+@pytest.mark.parametrize("name", ["list", "search"])
+def test_words_are_searched_for(scripted: Peer, history: History, name: str) -> None:
     scripted.answer = lambda _: {"records": [RECORD], "next_cursor": None}
-    code, out, err = history("search", "one", "天气", "--json")
+    code, out, err = history(name, "one", "天气", "--json")
     assert code == EXIT_OK, err
     assert json.loads(out) == [RECORD]
     assert scripted.requests[0][1]["q"] == ["one 天气"]
@@ -68,7 +69,7 @@ def test_a_search_sends_its_words_and_prints_json(scripted: Peer, history: Histo
 
 def test_no_session_is_a_line_on_standard_error(scripted: Peer, history: History) -> None:
     scripted.answer = lambda _: {"records": [], "next_cursor": None}
-    assert history("search", "one") == (EXIT_OK, "", "no session found\n")
+    assert history("list", "one") == (EXIT_OK, "", "no session found\n")
     assert history("list", "--json") == (EXIT_OK, "[]\n", "")
 
 
@@ -76,7 +77,7 @@ def test_a_server_that_would_ignore_the_search_is_reported(
     scripted: Peer, history: History
 ) -> None:
     scripted.answer = lambda _: {"records": [RECORD], "total": 1}
-    code, out, err = history("search", "one")
+    code, out, err = history("list", "one")
     assert (code, out) == (EXIT_FAILURE, "")
     assert "neither search nor filters" in err
     assert history("list")[0] == EXIT_OK

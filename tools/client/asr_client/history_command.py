@@ -55,8 +55,13 @@ def server(url: str, token: str | None) -> Iterator[Rest]:
         fail(str(error), EXIT_USAGE)
 
 
+@app.command("search", hidden=True)
 @app.command("list")
 def show_list(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="WORD", help="Only sessions whose text has all these words."),
+    ] = None,
     limit: Limit = 20,
     since: Since = None,
     until: Until = None,
@@ -67,39 +72,23 @@ def show_list(
     url: Url = DEFAULT_URL,
     token: Token = None,
 ) -> None:
-    """List the latest sessions, newest first.
+    """List or search the sessions, newest first.
 
     \b
     Examples:
       asr history list
       asr history list -n 100 --user anna --since 2026-01-31 --json
+      asr history list weather tomorrow
+      asr history list 天气 --since 2026-01-31
     """
-    query = _filters(since, until, user, status, model)
-    with server(url, token) as rest:
-        _print_records(_records(rest, limit, query), as_json)
-
-
-@app.command()
-def search(
-    words: Annotated[list[str], typer.Argument(metavar="WORD...", help="Words of the text.")],
-    limit: Limit = 20,
-    since: Since = None,
-    until: Until = None,
-    user: User = None,
-    status: Status = None,
-    model: Model = None,
-    as_json: Json = False,
-    url: Url = DEFAULT_URL,
-    token: Token = None,
-) -> None:
-    """List the sessions whose text has all these words, newest first.
-
-    \b
-    Examples:
-      asr history search weather tomorrow
-      asr history search 天气 --since 2026-01-31
-    """
-    query = {"q": " ".join(words), **_filters(since, until, user, status, model)}
+    query = {
+        "q": " ".join(words or ()) or None,
+        "since": since.astimezone().isoformat() if since else None,
+        "until": until.astimezone().isoformat() if until else None,
+        "user_id": user,
+        "status": status,
+        "model": model,
+    }
     with server(url, token) as rest:
         _print_records(_records(rest, limit, query), as_json)
 
@@ -209,22 +198,6 @@ def _named(error: RefusedError, session_id: str) -> SessionError:
     if error.status in (404, 422):
         return SessionError(f"{session_id}: no such session")
     return error
-
-
-def _filters(
-    since: datetime | None,
-    until: datetime | None,
-    user: str | None,
-    status: str | None,
-    model: str | None,
-) -> dict[str, str | None]:
-    return {
-        "since": since.astimezone().isoformat() if since else None,
-        "until": until.astimezone().isoformat() if until else None,
-        "user_id": user,
-        "status": status,
-        "model": model,
-    }
 
 
 def _records(rest: Rest, limit: int, query: dict[str, str | None]) -> list[dict[str, Any]]:
