@@ -162,6 +162,7 @@ class Server:
             self._decoders,
             max(0, self.settings.session_audio_s_max * 1000 - samples_to_ms(first_sample)),
             declared_raw=start.declared_raw,
+            declared=start.declared,
         )
 
     def send(self, message: Job | Cancel) -> None:

@@ -32,7 +32,7 @@ from gateway.audio.formats import (
     sniff,
 )
 from gateway.audio.timeline import AudioDecoded, DecoderFlushed, Notice
-from gateway.audio.wav import OtherCodecError, WavPcm, WavReader
+from gateway.audio.wav import DeclaredAudio, OtherCodecError, WavPcm, WavReader
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Failure
 
 
@@ -41,7 +41,8 @@ class AudioInput:
 
     ``raw_sample_rate_hz`` is the sample rate of raw PCM; containers carry their own. None: raw PCM
     is ``bad_audio``. ``declared_raw``: the client says that it sends raw PCM, so that bytes without
-    a magic are not judged. ``duration_ms_max`` is the longest session.
+    a magic are not judged. ``declared``: its form, as the client says; a notice tells if a file
+    has another one. ``duration_ms_max`` is the longest session.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class AudioInput:
         duration_ms_max: int,
         *,
         declared_raw: bool = False,
+        declared: DeclaredAudio | None = None,
     ) -> None:
         assert (
             raw_sample_rate_hz is None
@@ -58,6 +60,7 @@ class AudioInput:
         )
         self._raw_rate_hz = raw_sample_rate_hz
         self._declared_raw = declared_raw
+        self._declared = declared or DeclaredAudio()
         self._decoders = decoders
         self._samples_left = duration_ms_max * SAMPLE_RATE_HZ // 1000
         self._source: _Source | None = None
@@ -325,8 +328,11 @@ class AudioInput:
     def _new_source(self, found: Container | None, data: bytes) -> tuple[_Source, bytes]:
         """Return the source of ``data``, and the part of ``data`` that it takes."""
         if found == "wav":
-            return _WavSource(self._decoders), data
+            return _WavSource(self._decoders, self._declared), data
         if found is not None:
+            if (encoding := self._declared.encoding) is not None:
+                message = f"the audio is a {BY_CONTAINER[found].title} file, not {encoding}"
+                self._notices.append(Notice("header_used", message))
             return _EncodedSource(found, self._decoders), data
         if self._raw_rate_hz is not None and self._declared_raw:
             self.took_raw = True
@@ -464,9 +470,10 @@ class _RawSource(_Source):
 class _WavSource(_Source):
     container = "wav"
 
-    def __init__(self, decoders: DecoderPool) -> None:
+    def __init__(self, decoders: DecoderPool, declared: DeclaredAudio) -> None:
         super().__init__()
         self._decoders = decoders
+        self._declared = declared
         self._reader = WavReader()
         self._resampler = _Resampler(SAMPLE_RATE_HZ)
         self._other: _EncodedSource | None = None
@@ -494,7 +501,7 @@ class _WavSource(_Source):
         self.rest = b""
         pcm = self._resampler.convert(self._reader.finish()) + self._resampler.flush()
         found = (("truncated", self._reader.missing), ("loudest_only", self._reader.notice))
-        self.notices = [Notice(code, message) for code, message in found if message]
+        self.notices += [Notice(code, message) for code, message in found if message]
         return self._checked(pcm)
 
     def _converted(self, pieces: list[WavPcm]) -> bytes:
@@ -508,6 +515,8 @@ class _WavSource(_Source):
         """The header may be wrong about the samples."""
         if self._form is None:
             self._form = raw_pcm.FormJudge(piece.sample_rate_hz, raw_pcm.DECLARED_NOISE_STRETCHES)
+            if message := self._declared.contradiction(piece.format):
+                self.notices.append(Notice("header_used", message))
         if (name := self._form.feed(piece.pcm)) is not None:
             message = f"the WAV file is not what its header says: it looks like {name}"
             raise AudioError("bad_audio", message, was_noise=True)
@@ -524,7 +533,7 @@ class _WavSource(_Source):
     async def close(self) -> None:
         if self._other is not None:
             await self._other.close()
-            self.notices = self._other.notices
+            self.notices += self._other.notices
 
     def _convert(self, sample_rate_hz: int, pcm: bytes) -> bytes:
         flushed = b""

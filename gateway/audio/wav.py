@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from gateway.audio import g711, raw_pcm
 from gateway.audio.downmix import Downmix
@@ -97,13 +98,46 @@ class WavFormat:
     def frame_bytes(self) -> int:
         return self.channels * self.bits // 8
 
+    @property
+    def encoding(self) -> str:
+        """As in ``DeclaredAudio``."""
+        if self.coding in _LAWS:
+            return {"ulaw": "mulaw", "alaw": "alaw"}[_LAWS[self.coding]]
+        return f"{'float' if self.coding == _FLOAT else 'linear'}{self.bits}"
+
+
+class DeclaredAudio(Struct, frozen=True, kw_only=True):
+    """The form of raw audio that a client declares; None: not declared."""
+
+    sample_rate_hz: int | None = None
+    channels: int | None = None
+    encoding: str | None = None
+    """Such as linear16, or mulaw."""
+
+    def contradiction(self, form: WavFormat) -> str:
+        """Return a message if ``form``, which is used, differs."""
+        differences = [
+            f"{name} {used}, not {declared}"
+            for name, declared, used in (
+                ("sample rate", self.sample_rate_hz, form.sample_rate_hz),
+                ("channels", self.channels, form.channels),
+                ("encoding", self.encoding, form.encoding),
+            )
+            if declared not in (None, used)
+        ]
+        return f"the WAV header is used: {'; '.join(differences)}" if differences else ""
+
 
 @dataclass(frozen=True, slots=True)
 class WavPcm:
-    """Mono s16le PCM of one file."""
+    """Mono s16le PCM of one file, at its rate."""
 
-    sample_rate_hz: int
+    format: WavFormat
     pcm: bytes
+
+    @property
+    def sample_rate_hz(self) -> int:
+        return self.format.sample_rate_hz
 
 
 class _Expect(Enum):
@@ -213,7 +247,7 @@ class WavReader:
         if self._expect in (_Expect.RIFF, _Expect.TRAILER):
             pcm += self._flush()
         if pcm and self.format is not None:
-            pieces.append(WavPcm(self.format.sample_rate_hz, bytes(pcm)))
+            pieces.append(WavPcm(self.format, bytes(pcm)))
         pcm.clear()
 
     def _flush(self) -> bytes:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gateway.audio.downmix import Downmix
+from gateway.audio.file_ends import begins_surely
 from gateway.audio.g711 import to_pcm
 from gateway.dialects.deepgram_query import Options, Warned, parse_query
 from gateway.dialects.dialect import (
@@ -57,6 +58,8 @@ class Deepgram(Dialect):
         self._session_id = session_id
         self._created = created
         self._audio = RawAudio(self._options) if self._options.encoding is not None else None
+        self._begins = True
+        """No audio has been received."""
         self._hash = hashlib.sha256()
         self._started = self._ended = False
         self._finalizing: deque[int] = deque()
@@ -104,6 +107,10 @@ class Deepgram(Dialect):
 
     def _chunk(self, data: bytes, *, last: bool = False) -> Sequence[e.ClientEvent]:
         self._hash.update(data)
+        if self._begins:
+            self._begins = not data
+            if begins_surely(data):
+                self._audio = None  # The header of a file counts.
         if self._audio is not None:
             data = self._audio.feed(data, last=last)
         return (e.Chunk(data=data, chunk_index=None, session_id=None),) if data else ()

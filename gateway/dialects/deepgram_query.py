@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NoReturn
 
 from gateway.audio.formats import RAW_SAMPLE_RATE_HZ_MAX, RAW_SAMPLE_RATE_HZ_MIN
+from gateway.audio.wav import DeclaredAudio
 from gateway.dialects.dialect import MessageError, Query, QueryError
 from gateway.dialects.fields import (
     LANGUAGE_CHARS_MAX,
@@ -103,6 +104,7 @@ class _Reader:
 
     def options(self, session_id: str) -> Options:
         encoding, rate_hz, channels = self._audio()
+        declared = DeclaredAudio(sample_rate_hz=rate_hz, channels=channels, encoding=encoding)
         smart = self._flag("smart_format")
         silence_ms, speech_final = self._endpointing()
         utterance_end_ms = self._milliseconds("utterance_end_ms", UTTERANCE_END_MS_MAX)
@@ -123,6 +125,7 @@ class _Reader:
             itn=_first(self._flag("numerals"), smart or None),
             encoded=encoding is None,
             declared_raw=encoding is not None,
+            declared=None if encoding is None else declared,
             endpointing=Endpointing(silence_ms=silence_ms),
             speech_events=True,
             long_silence_ms=utterance_end_ms,
@@ -132,7 +135,7 @@ class _Reader:
         return Options(
             start=start,
             encoding=encoding,
-            channels=channels,
+            channels=channels or 1,
             vad_events=vad_events,
             speech_final=speech_final,
             warned=tuple(dict.fromkeys(self._warned)),
@@ -185,7 +188,7 @@ class _Reader:
 
     # --------------------------------------------------------------------------------- single ones
 
-    def _audio(self) -> tuple[RawEncoding | None, int, int]:
+    def _audio(self) -> tuple[RawEncoding | None, int, int | None]:
         """Encoding, sample rate and channels."""
         given = (self._value("encoding") or "").lower()
         encoding = next((raw for raw in RAW_ENCODINGS if raw == given), None)
@@ -195,12 +198,12 @@ class _Reader:
             # Containers declare their rate and channels.
             self._number("sample_rate", 1, 1_000_000)
             self._number("channels", 1, CHANNELS_MAX)
-            rate_hz, channels = 16_000, 1
+            rate_hz, channels = 16_000, None
         else:
             rate = self._number("sample_rate", RAW_SAMPLE_RATE_HZ_MIN, RAW_SAMPLE_RATE_HZ_MAX)
             if rate is None:
                 raise MessageError(f"sample_rate is required with encoding={encoding}")
-            rate_hz, channels = rate, self._number("channels", 1, CHANNELS_MAX) or 1
+            rate_hz, channels = rate, self._number("channels", 1, CHANNELS_MAX)
         if self._flag("multichannel"):
             message = "all channels are recognised as one, in which speech on any of them is heard"
             self._warn("multichannel", "not_offered", message)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from msgspec import to_builtins
 
+from gateway.audio.wav import DeclaredAudio
 from gateway.dialects.dialect import Dialect, Ignored, MessageError, Parsed, Reply
 from gateway.dialects.fields import (
     LANGUAGE_CHARS_MAX,
@@ -29,7 +30,7 @@ from gateway.dialects.speakers import speaker_name, with_speakers
 from gateway.dialects.strict_json import parse_object
 from gateway.session import events as e
 from gateway.session.recognised import recognised
-from wire.messages import Token
+from wire.messages import SAMPLE_RATE_HZ, Token
 
 WAV_NAME_CHARS_MAX = 256
 HOTWORDS_TEXT_CHARS_MAX = 65_536
@@ -66,7 +67,7 @@ class _Settings:
     mode: RecordingMode = "offline"
     wav_name: str = "demo"
     encoded: bool = False
-    sample_rate_hz: int = 16_000
+    sample_rate_hz: int | None = None
     hotwords: tuple[str, ...] = ()
     language: str = ""
     """Empty: the model detects it."""
@@ -170,7 +171,7 @@ class Funasr(Dialect):
         return e.Start(
             session_id=session_id,
             mode="stream",
-            sample_rate_hz=settings.sample_rate_hz,
+            sample_rate_hz=settings.sample_rate_hz or SAMPLE_RATE_HZ,
             language=settings.language,
             hotwords=settings.hotwords,
             partials=settings.mode != "offline",
@@ -178,6 +179,10 @@ class Funasr(Dialect):
             # As in FunASR's server, increments that cannot be corrected stay as they are spoken.
             itn=settings.itn if settings.mode != "online" else None,
             encoded=settings.encoded,
+            # Its clients send the rate also with files that have another one.
+            declared=None
+            if settings.encoded
+            else DeclaredAudio(sample_rate_hz=settings.sample_rate_hz),
             ignored_fields=settings.ignored,
         )
 

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import structs, to_builtins
 from msgspec.structs import asdict
 
+from gateway.audio.wav import DeclaredAudio
 from gateway.dialects import base64_audio
 from gateway.dialects.dialect import Dialect, MessageError
 from gateway.dialects.fields import (
@@ -187,6 +188,7 @@ def _start(message: StartMessage, fields: dict[str, Any]) -> e.Start:
     unknown = [name for name in fields if name not in _START_FIELDS]
     # The rate of 16 kHz may be a default, not a declaration of the client.
     is_explicit = "sample_rate" in fields or message.mode == "stream"
+    is_raw = message.encoding is not None and is_explicit
     if message.encoding is not None and not is_explicit:
         unknown.append("encoding (without sample_rate or mode stream)")
     return e.Start(
@@ -204,7 +206,10 @@ def _start(message: StartMessage, fields: dict[str, Any]) -> e.Start:
         itn=message.itn,
         resume_token=None if token is None else storable(token, "resume_token"),
         next_segment_index=message.next_segment_index,
-        declared_raw=message.encoding is not None and is_explicit,
+        declared_raw=is_raw,
+        declared=DeclaredAudio(sample_rate_hz=message.sample_rate, encoding="linear16")
+        if is_raw
+        else None,
         ignored_fields=shown_names(unknown),
     )
 

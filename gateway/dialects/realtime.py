@@ -16,6 +16,7 @@ from typing import Any, Literal
 from msgspec import to_builtins
 
 from gateway.audio import g711
+from gateway.audio.file_ends import begins_surely
 from gateway.dialects import base64_audio
 from gateway.dialects.dialect import (
     TOO_MANY,
@@ -101,6 +102,8 @@ class Realtime(Dialect):
         """A start was refused: audio is ignored until the configuration is updated."""
         self._offset_ms = 0
         """Duration of the audio of earlier sessions."""
+        self._is_file = False
+        """The session's audio is a file, whose header counts."""
         self._buffered_ms = 0.0
         """Audio since the last commit."""
         self._items: deque[_Item] = deque()
@@ -152,7 +155,9 @@ class Realtime(Dialect):
             return ()
         if self._refused:
             return (Ignored("refused_start"),)
-        if self._config.law is not None:
+        if self._running is None:
+            self._is_file = begins_surely(data)
+        if self._config.law is not None and not self._is_file:
             data = g711.to_pcm(data, self._config.law)
         self._buffered_ms += len(data) * 1000 / (BYTES_PER_SAMPLE * self._config.rate_hz)
         chunk = e.Chunk(data=data, chunk_index=None, session_id=None)

@@ -16,6 +16,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.audio.g711 import SAMPLE_RATE_HZ as G711_SAMPLE_RATE_HZ
 from gateway.audio.g711 import Law
+from gateway.audio.wav import DeclaredAudio
 from gateway.dialects.dialect import MessageError
 from gateway.dialects.fields import (
     Language,
@@ -48,6 +49,7 @@ _NESTED: Final[Mapping[str, Format]] = {
 }
 _FLAT: Final[Mapping[str, Format]] = {"pcm16": "pcm", "g711_ulaw": "ulaw", "g711_alaw": "alaw"}
 _FORMATS: Final = {**_NESTED, **_FLAT}
+_ENCODING: Final[Mapping[Format, str]] = {"pcm": "linear16", "ulaw": "mulaw", "alaw": "alaw"}
 Number = Annotated[float, Meta(ge=0, le=1e9)]
 
 
@@ -146,6 +148,7 @@ class RealtimeSession:
             hotwords=self.hotwords,
             partials=True,
             declared_raw=True,
+            declared=DeclaredAudio(sample_rate_hz=self.rate_hz, encoding=_ENCODING[self.format]),
             endpointing=self.endpointing,
             speech_events=not self.client_commits,
             warnings_at_once=True,

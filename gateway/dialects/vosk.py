@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec import structs, to_builtins
 
+from gateway.audio.wav import DeclaredAudio
 from gateway.dialects.dialect import Dialect, MessageError
 from gateway.dialects.fields import (
     MODEL_CHARS_MAX,
@@ -110,10 +111,12 @@ class Vosk(Dialect):
         if not isinstance(model, str) or len(model) > MODEL_CHARS_MAX:
             raise MessageError(f"model must be a string of at most {MODEL_CHARS_MAX} characters")
         changed["model"] = storable(model, "model")
-        rate = _number(config.get("sample_rate", self._start.sample_rate_hz))
-        if rate is None:
-            raise MessageError("sample_rate must be a number")
-        changed["sample_rate_hz"] = in_range(rate, "sample_rate")
+        if "sample_rate" in config:
+            if (number := _number(config["sample_rate"])) is None:
+                raise MessageError("sample_rate must be a number")
+            rate_hz = in_range(number, "sample_rate")
+            changed["sample_rate_hz"] = rate_hz
+            changed["declared"] = DeclaredAudio(sample_rate_hz=rate_hz)
         self._with_words = _flag(config.get("words", self._with_words))
         alternatives = _number(config.get("max_alternatives", int(self._with_alternatives)))
         if alternatives is None or not alternatives >= 0:

@@ -12,6 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from gateway.audio.timeline import AudioDecoded, DecoderFlushed
+from gateway.audio.wav import DeclaredAudio
 from gateway.session.endpointer import Endpointing
 from wire.messages import Abilities, Job, Record, Result, StoredKey, Token
 
@@ -60,6 +61,8 @@ class Start(Struct, frozen=True, kw_only=True):
     """The audio is always in containers: anything else is ``bad_audio``, never raw PCM."""
     declared_raw: bool = False
     """The client declares that audio without a container's signature is raw PCM."""
+    declared: DeclaredAudio | None = None
+    """Its form, if the client names it, and not only a default."""
     endpointing: Endpointing = Endpointing()
     speech_events: bool = False
     """Report when speech starts and ends."""

@@ -6,6 +6,7 @@ import itertools
 import random
 import tracemalloc
 from collections.abc import AsyncIterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from gateway.audio.audio_input import AudioInput
 from gateway.audio.decoder_pool import DecoderPool
 from gateway.audio.formats import AudioError, sniff
 from gateway.audio.timeline import AudioDecoded, DecoderFlushed
+from gateway.audio.wav import DeclaredAudio
 from tools.lab.digit_speech import speak
 from tools.lab.encoded_audio import CONTAINERS, encode, encode_tracks, resample
 
@@ -355,6 +357,28 @@ async def test_a_notice_names_the_samples_that_declared_pcm_has(
     notices = [notice for part in decoded for notice in part.notices]
     assert [notice.code for notice in notices] == (["other_samples"] if form else [])
     assert all(form in notice.message for notice in notices)
+
+
+@pytest.mark.parametrize(
+    ("name", "declared", "message"),
+    [
+        ("wav 8 kHz mono", {"sample_rate_hz": 8_000}, ""),
+        ("wav 8 kHz mono", {"sample_rate_hz": 16_000}, "the WAV header is used: sample rate 8000"),
+        ("flac", {"sample_rate_hz": 8_000, "encoding": "mulaw"}, "a FLAC file, not mulaw"),
+        ("flac", {"sample_rate_hz": 8_000}, ""),
+    ],
+)
+async def test_a_notice_tells_that_a_header_is_used_and_not_the_declared_form(
+    pool: DecoderPool, name: str, declared: dict[str, Any], message: str
+) -> None:
+    audio = AudioInput(16_000, pool, HOUR_MS, declared=DeclaredAudio(**declared))
+    decoded = await feed_all(audio, FILES[name], 3_000)
+    flushed = await audio.finish()
+    pcm = b"".join(part.tail + part.pcm for part in decoded) + flushed.tail
+    assert likeness(pcm) > 0.9
+    notices = [*(notice for part in decoded for notice in part.notices), *flushed.notices]
+    assert [notice.code for notice in notices] == (["header_used"] if message else [])
+    assert all(message in notice.message for notice in notices)
 
 
 @pytest.mark.parametrize("declared", [False, True])

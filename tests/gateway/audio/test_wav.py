@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.audio.formats import AudioError
-from gateway.audio.wav import HEADER_BYTES_MAX, OtherCodecError, WavPcm, WavReader
+from gateway.audio.wav import (
+    HEADER_BYTES_MAX,
+    DeclaredAudio,
+    OtherCodecError,
+    WavFormat,
+    WavPcm,
+    WavReader,
+)
 
 RAMP = np.arange(-2_000, 2_000, 7, dtype=np.int16)
 GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")
@@ -54,6 +62,38 @@ def test_sixteen_bit_mono_is_unchanged() -> None:
     assert reader.complete
     assert reader.format is not None
     assert reader.format.sample_rate_hz == 22_050
+
+
+@pytest.mark.parametrize(
+    ("declared", "form", "differences"),
+    [
+        ({}, {}, ""),
+        ({"sample_rate_hz": 16_000, "channels": 1, "encoding": "linear16"}, {}, ""),
+        ({"sample_rate_hz": 8_000}, {}, "sample rate 16000, not 8000"),
+        ({"channels": 2}, {}, "channels 1, not 2"),
+        ({"encoding": "mulaw"}, {}, "encoding linear16, not mulaw"),
+        ({"encoding": "mulaw"}, {"coding": 7, "bits": 8}, ""),
+        ({"encoding": "mulaw"}, {"coding": 6, "bits": 8}, "encoding alaw, not mulaw"),
+        ({"encoding": "linear32"}, {"coding": 3, "bits": 32}, "encoding float32, not linear32"),
+        (
+            {"sample_rate_hz": 8_000, "channels": 2},
+            {},
+            "sample rate 16000, not 8000; channels 1, not 2",
+        ),
+    ],
+)
+def test_a_header_may_contradict_what_the_client_declares(
+    declared: dict[str, Any], form: dict[str, Any], differences: str
+) -> None:
+    header: dict[str, Any] = {
+        "coding": 1,
+        "channels": 1,
+        "sample_rate_hz": 16_000,
+        "bits": 16,
+        **form,
+    }
+    message = DeclaredAudio(**declared).contradiction(WavFormat(**header))
+    assert message.removeprefix("the WAV header is used: ") == differences
 
 
 def test_channels_are_averaged() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
+from gateway.audio.wav import DeclaredAudio
 from gateway.dialects.deepgram import Deepgram, RawAudio, bare
 from gateway.dialects.deepgram_query import parse_query
 from gateway.dialects.dialect import TOO_MANY, WAITING_MAX, Ignored, MessageError, Reply
@@ -131,6 +132,19 @@ def test_encodings_become_16_bit_samples() -> None:
     assert raw("encoding=linear16" + rate, b"\1\0\2", b"\0\3") == [1, 2]
     assert raw("encoding=mulaw" + rate, b"\xff\x00\x80") == [0, -32_124, 32_124]
     assert raw("encoding=alaw" + rate, b"\xd5\x2a") == [8, -32_256]
+
+
+def test_the_header_of_a_file_counts_and_not_the_declared_encoding() -> None:
+    header = b"RIFF\xff\xff\xff\xffWAVEfmt "
+    talk = dialect("encoding=mulaw&sample_rate=8000&channels=2")
+    start, chunk = talk.parse(header)
+    assert isinstance(start, e.Start) and isinstance(chunk, e.Chunk)
+    assert start.declared == DeclaredAudio(sample_rate_hz=8_000, channels=2, encoding="mulaw")
+    (further,) = talk.parse(b"abc")
+    assert isinstance(further, e.Chunk) and (chunk.data, further.data) == (header, b"abc")
+    start, *_ = dialect().parse(b"ab")
+    assert isinstance(start, e.Start) and start.declared is not None
+    assert start.declared.channels is None
 
 
 def test_channels_become_one_whatever_the_pieces() -> None:

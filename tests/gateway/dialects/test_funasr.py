@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from msgspec import structs, to_builtins
 
+from gateway.audio.wav import DeclaredAudio
 from gateway.dialects.dialect import Ignored, MessageError, Reply
 from gateway.dialects.funasr import Funasr
 from gateway.session import events as e
@@ -72,6 +73,13 @@ def test_a_start_of_the_python_client() -> None:
     assert event.session_id == "session0"
     assert (event.sample_rate_hz, event.partials, event.encoded) == (8_000, True, True)
     assert event.hotwords == ("阿里", "巴巴")
+    assert event.declared is None, "the rate is its default, whatever the file has"
+
+
+def test_the_rate_of_pcm_is_declared() -> None:
+    assert start(dialect(), audio_fs=8_000).declared == DeclaredAudio(sample_rate_hz=8_000)
+    event = start(dialect(), wav_format="pcm")
+    assert (event.declared, event.sample_rate_hz) == (DeclaredAudio(), 16_000)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from gateway.audio.wav import DeclaredAudio
 from gateway.dialects.dialect import MessageError
 from gateway.dialects.native import LARGE_CHARS, StartMessage, _parse_any, encode, parse
 from gateway.session import events as e
@@ -114,6 +115,8 @@ def test_raw_pcm_may_be_declared(fields: dict[str, object], declared: bool) -> N
     start = parse(json.dumps(START | fields))
     assert isinstance(start, e.Start)
     assert start.declared_raw == declared
+    form = DeclaredAudio(sample_rate_hz=16_000, encoding="linear16")
+    assert start.declared == (form if declared else None)
     assert start.ignored_fields == ()
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.audio.g711 import to_pcm
 from gateway.audio.timeline import Notice
+from gateway.audio.wav import DeclaredAudio
 from gateway.dialects.dialect import TOO_MANY, WAITING_MAX, Handshake, Ignored, Reply
 from gateway.dialects.realtime import Realtime
 from gateway.session import events as e
@@ -352,6 +353,17 @@ def test_the_beta_has_its_own_events() -> None:
         "input_audio_buffer.committed",
         "conversation.item.created",
     ]
+
+
+def test_the_header_of_a_file_counts_and_not_the_declared_format() -> None:
+    talk = Talk()
+    talk.update(format={"type": "audio/pcmu"})
+    header = b"RIFF\xff\xff\xff\xffWAVEfmt "
+    event = {"type": "input_audio_buffer.append", "audio": base64.b64encode(header).decode()}
+    start, chunk = talk.dialect.parse(json.dumps(event))
+    assert isinstance(start, e.Start) and isinstance(chunk, e.Chunk)
+    assert start.declared == DeclaredAudio(sample_rate_hz=8_000, encoding="mulaw")
+    assert chunk.data == header
 
 
 def test_the_beta_is_also_offered_as_a_subprotocol() -> None:

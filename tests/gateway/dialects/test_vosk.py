@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from gateway.audio.wav import DeclaredAudio
 from gateway.dialects.dialect import MessageError
 from gateway.dialects.vosk import Vosk
 from gateway.session import events as e
@@ -49,6 +50,7 @@ def test_a_session_begins_with_its_audio() -> None:
     start, chunk = talk.parse(b"ab")
     assert isinstance(start, e.Start)
     assert (start.session_id, start.sample_rate_hz) == ("session0", 16_000)
+    assert start.declared == DeclaredAudio(sample_rate_hz=16_000)
     assert start.hotwords == ("zero one",) and start.partials
     assert (start.punctuation, start.itn) == (None, None)
     # With an index, so that each is acknowledged.
@@ -138,6 +140,7 @@ def test_null_and_texts_in_the_configuration() -> None:
     (start, _) = talk.parse(b"ab")
     assert isinstance(start, e.Start)
     assert (start.sample_rate_hz, start.model, start.hotwords) == (8_000, "", ())
+    assert start.declared is None
     assert (start.punctuation, start.itn, start.ignored_fields) == (None, None, ())
     talk.encode(segment(0, "one"))
     assert encoded(talk, RECEIVED).keys() == {"text"}
