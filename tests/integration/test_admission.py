@@ -105,8 +105,7 @@ async def test_a_client_faster_than_real_time_causes_no_refusals(
 ) -> None:
     """It makes gateway and workers as busy as one can, but gives way. Other programs of a busy
     machine make an idle gateway wait, and so count as some busyness."""
-    limits = {"ADMIT_DELAY_MS_MAX": "0", "ADMIT_BUSY_MAX": "0", "ADMIT_UTILISATION_MAX": "0"}
-    with stack.start("gateway9", **{**limits, limit: value}) as process:
+    with stack.start("gateway9", **{limit: value}) as process:
         await asyncio.to_thread(stack.wait_ready, "gateway9")
 
         def admits() -> bool:

@@ -15,7 +15,7 @@ from websockets.exceptions import InvalidStatus
 
 from gateway.session.transcript import join_texts
 from tests.integration.speech import slices, spoken
-from tests.integration.test_dialects import raw, sessions_by
+from tests.integration.test_dialects import raw, until_stored
 from tools.lab.encoded_audio import encode
 from tools.lab.harness.http import ask
 from tools.lab.harness.stack import Stack
@@ -62,8 +62,7 @@ async def test_many_streams_get_their_texts_and_are_stored(stack: Stack) -> None
     for messages, audio in zip(answers, said, strict=True):
         assert messages[-1]["type"] == "Metadata"
         assert messages[-1]["duration"] == pytest.approx(len(audio.pcm) / 16_000, abs=0.01)
-    stored = [session["text"] for session in sessions_by(stack, "deepgram")[-6:]]
-    assert sorted(stored) == sorted(audio.text for audio in said)
+    await until_stored(stack, "deepgram", [audio.text for audio in said])
 
 
 async def test_interim_results_and_events_of_speech(stack: Stack) -> None:

@@ -52,6 +52,15 @@ def sessions_by(stack: Stack, dialect: str) -> list[dict[str, Any]]:
     return [{"id": row[0], "status": row[1], "text": row[2]} for row in rows]
 
 
+async def until_stored(stack: Stack, dialect: str, texts: list[str]) -> None:
+    """Wait for sessions with these texts: protocols do not wait for the database."""
+
+    def stored() -> bool:
+        return set(texts) <= {session["text"] for session in sessions_by(stack, dialect)}
+
+    await asyncio.to_thread(wait_until, stored, f"the sessions are stored: {texts}")
+
+
 @pytest.mark.parametrize("acknowledged", [True, False], ids=["current", "older"])
 @pytest.mark.parametrize("mode", ["offline", "online", "2pass"])
 async def test_funasr_in_every_mode_and_with_either_end(

@@ -11,7 +11,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from gateway.session.transcript import join_texts
 from tests.integration.speech import slices, spoken
-from tests.integration.test_dialects import funasr_url, sessions_by
+from tests.integration.test_dialects import funasr_url, until_stored
 from tools.lab.harness.stack import Stack
 
 Message = dict[str, Any]
@@ -43,8 +43,7 @@ async def test_recordings_one_after_another_on_one_connection(stack: Stack) -> N
             assert final["is_final"] and final["partial"] == ""
             texts.append(text(final))
     assert texts == [audio.text for audio in said]
-    stored = [session["text"] for session in sessions_by(stack, "funasr")[-2:]]
-    assert stored == texts
+    await until_stored(stack, "funasr", texts)
 
 
 async def test_the_client_ends_utterances_itself(stack: Stack) -> None:

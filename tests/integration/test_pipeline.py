@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from asr_client import Event, FinalResult, Segment, ServerBusyError, Session, connect
+from asr_client import Event, FinalResult, Segment, Session, connect
 from gateway.session.transcript import join_texts
 from tests.integration.speech import Shape, Spoken, chunks_of, spoken
 from tools.lab.harness.stack import Stack, wait_until
@@ -34,18 +34,7 @@ FORMATS = [
 async def _transcribe(
     stack: Stack, chunks: list[bytes], *, binary: bool, pace_s: float = 0.0
 ) -> tuple[str, FinalResult, list[Event]]:
-    """A whole session: its id, its final result and every event before that. Other programs of a
-    busy machine may make the gateway refuse it for a while."""
-    while True:
-        try:
-            return await _transcribe_once(stack, chunks, binary, pace_s)
-        except ServerBusyError as busy:
-            await asyncio.sleep(busy.retry_after_s or 1.0)
-
-
-async def _transcribe_once(
-    stack: Stack, chunks: list[bytes], binary: bool, pace_s: float
-) -> tuple[str, FinalResult, list[Event]]:
+    """A whole session: its id, its final result and every event before that."""
     async with connect(stack.url(), binary=binary) as session:
         sending = asyncio.create_task(_send(session, chunks, pace_s))
         events = [event async for event in session.events()]

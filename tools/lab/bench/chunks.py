@@ -31,7 +31,7 @@ from tools.lab.bench.peers import cpu_s, running
 from tools.lab.bench.worker import utterances
 from tools.lab.harness.ports import free_port
 from tools.lab.harness.process import ROOT
-from tools.lab.harness.stack import Stack
+from tools.lab.harness.stack import ADMITS_ALL, Stack
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 
 CHUNK_MS = 200
@@ -50,12 +50,7 @@ AGAINST: Path | None = None
 SETTINGS = {
     "ASR_MODEL": "fake:1ms",
     "LOG_LEVEL": "error",
-    # Measured sessions must not be refused.
-    "ADMIT_BUSY_MAX": "0",
-    "ADMIT_DELAY_MS_MAX": "0",
-    "ADMIT_SESSIONS_PER_S_MAX": "0",
-    "ADMIT_UTILISATION_MAX": "0",
-    "EST_WAIT_MS_MAX": "1000000",
+    **ADMITS_ALL,
 }
 PROMISED_CROWD_RATIO = 1.6
 PROMISED_ALONE_RATIO = 0.5

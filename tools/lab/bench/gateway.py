@@ -16,7 +16,7 @@ from asr_worker.recognizer.protocol import Utterance
 from asr_worker.settings import WorkerSettings
 from tools.lab.bench.figures import Figure
 from tools.lab.bench.worker import UTTERANCE_S, utterances
-from tools.lab.harness.stack import supervised_stack
+from tools.lab.harness.stack import ADMITS_ALL, supervised_stack
 
 ROUND_TRIPS = 50
 IDLE_SESSIONS = 300
@@ -25,11 +25,7 @@ PROMISED_SESSION_KB = 150.0
 SETTINGS = {
     "ASR_MODEL": "demo",
     "LOG_LEVEL": "error",
-    # Measured sessions must not be refused.
-    "ADMIT_BUSY_MAX": "0",
-    "ADMIT_DELAY_MS_MAX": "0",
-    "ADMIT_SESSIONS_PER_S_MAX": "0",
-    "ADMIT_UTILISATION_MAX": "0",
+    **ADMITS_ALL,
 }
 
 

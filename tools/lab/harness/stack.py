@@ -22,6 +22,15 @@ READY_TIMEOUT_S: Final = 90.0
 START_ORDER: Final = ("embedded", "broker", "asr_worker", "persistence", "gateway")
 STOP_ORDER: Final = ("gateway", "asr_worker", "persistence", "broker", "embedded")
 """Gateways first: their sessions still get their texts, and these are stored."""
+ADMITS_ALL: Final = {
+    "ADMIT_BUSY_MAX": "0",
+    "ADMIT_DELAY_MS_MAX": "0",
+    "ADMIT_SESSIONS_PER_S_MAX": "0",
+    "ADMIT_UTILISATION_MAX": "0",
+    "EST_WAIT_MS_MAX": "1000000",
+}
+"""Settings of a gateway that refuses no session because of load. Other programs on the machine
+are load, too."""
 
 
 def wait_until(
@@ -206,8 +215,10 @@ class Stack:
 
 @contextlib.contextmanager
 def running_stack(database_url: str, redis_url: str, **environment: str) -> Iterator[Stack]:
-    """A stack on given services, without any process yet; stopped at the end."""
-    stack = Stack({"DATABASE_URL": database_url, "REDIS_URL": redis_url, **environment})
+    """A stack on given services, without any process yet; stopped at the end. It refuses no session
+    because of load, unless ``environment`` says otherwise."""
+    services = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
+    stack = Stack({**ADMITS_ALL, **services, **environment})
     try:
         yield stack
     finally:
