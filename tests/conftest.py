@@ -29,6 +29,7 @@ LONG_FILES = (
     "tools/lab/bench/test_main.py",
     "integration/test_several_brokers.py",
     "integration/test_pages.py",
+    "integration/test_scaling.py",
     "integration/test_mixed_releases.py",
     "simulation/test_schedule.py",
     "tools/lab/hosts/test_main.py",

@@ -144,6 +144,9 @@ class ConnectionGate:
         """Update the metrics of the figures that admission compares with its limits."""
         utilisation = self._admission.utilisation(now_s, own=self.connections, total=self._total)
         metrics.UTILISATION.set(utilisation)
+        metrics.show_workers_needed(
+            self._admission.workers_needed(now_s, own=self.connections, total=self._total)
+        )
         links = self._admission.link_utilisation(now_s, own=self.connections, total=self._total)
         metrics.LINK_UTILISATION.set(links)
         metrics.BUSY.set(self._admission.busy(now_s, own=self.connections))

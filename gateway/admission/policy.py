@@ -80,6 +80,10 @@ WAIT_SPREAD = 0.75
 and more because long utterances are met more often."""
 WAIT_P95_TIMES = 3.0
 """The 95th percentile of a wait over its mean: -ln(0.05), of an exponential distribution."""
+WORKERS_CONSIDERED_MAX = 10_000.0
+"""Upper end of the search for the number of workers that a model needs …"""
+WORKERS_PRECISION = 1.01
+"""… and its precision."""
 BROKER_DELAY_S_MAX = 1.0
 """The broker answers a HELLO in milliseconds. A longer delay means that jobs wait for the link to
 it, or answers for the link back, and results will be late."""
@@ -276,6 +280,17 @@ class Admission:
             return 0.0
         used = (model.utilisation(now_s, own=own, total=total) for model in self._models.values())
         return max(used, default=0.0)
+
+    def workers_needed(self, now_s: float, *, own: int, total: int) -> dict[str, float]:
+        """Workers needed by each model, as a fraction: ``own`` and ``total`` are the connections
+        without a further one. A model without workers is missing: their speed is not known."""
+        if self.load(now_s) is None:
+            return {}
+        return {
+            name: model.workers_needed(now_s, own=own, total=total)
+            for name, model in self._models.items()
+            if model.served.workers and model.served.throughput_rtfx > 0
+        }
 
     def link_utilisation(self, now_s: float, *, own: int, total: int, more: int = 0) -> float:
         """Utilisation to expect of the fullest link to a broker, or from it to its workers, with
@@ -508,14 +523,43 @@ class _Model:
         # With this session included, so that the limits are not exceeded by one.
         finals = self._by_finals(now_s, own - 1, total - 1)
         finals += self._session_audio_rate / max(self.served.throughput_rtfx, 1e-9)
-        late = self._result.note(self._result_p95_ms(finals))
+        workers = max(1, self.served.workers)
+        p95_ms = self._result_p95_ms(workers, finals, min(1.0, finals + self._by_partials))
+        late = self._result.note(p95_ms)
         if self._utilisation.note(finals + self._by_partials) or late:
             return _overload("the workers are at capacity", RETRY_AFTER_BUSY_S)
         return None
 
-    def _result_p95_ms(self, finals: float) -> float:
+    def workers_needed(self, now_s: float, *, own: int, total: int) -> float:
+        """Workers at the present speed, of which there must be one, with which admission opens to
+        a further session, even if it is closed now."""
+        served = self.served
+        finals = served.workers * self._by_finals(now_s, own, total)
+        finals += served.workers * self._session_audio_rate / served.throughput_rtfx
+        busy = finals + served.partials_busy
+        needed = busy / (self._utilisation.open_below or 1.0)
+        if needed == 0.0 or not self._waits_too_long(needed, finals, busy):
+            return needed
+        if self._waits_too_long(WORKERS_CONSIDERED_MAX, finals, busy):
+            return needed  # A single utterance takes too long, which no worker changes.
+        low, high = needed, WORKERS_CONSIDERED_MAX
+        while high > WORKERS_PRECISION * low:
+            middle = math.sqrt(low * high)
+            if self._waits_too_long(middle, finals, busy):
+                low = middle
+            else:
+                high = middle
+        return high
+
+    def _waits_too_long(self, workers: float, finals: float, busy: float) -> bool:
+        """With this many workers, of which ``finals`` and ``busy`` are in use."""
+        limit_ms = self._result.open_below
+        p95_ms = self._result_p95_ms(workers, finals / workers, min(1.0, busy / workers))
+        return 0 < limit_ms <= p95_ms
+
+    def _result_p95_ms(self, workers: float, finals: float, busy: float) -> float:
         """Expected 95th percentile of the time from the end of an utterance to its result, when
-        final results use this share of the workers.
+        final results use the share ``finals`` of the workers, and all results ``busy``.
 
         An utterance waits if all workers are busy, with partial results as well; it waits for one
         of them and for the utterances before it (M/G/c queue, the approximation of Sakasegawa 1977,
@@ -523,8 +567,7 @@ class _Model:
         """
         if finals >= 1:
             return math.inf
-        workers, utterance_ms = max(1, self.served.workers), self.served.utterance_ms
-        busy = min(1.0, finals + self._by_partials)
+        utterance_ms = self.served.utterance_ms
         all_busy = math.pow(busy, math.sqrt(2 * (workers + 1)) - 1)
         wait_ms = all_busy * WAIT_SPREAD * utterance_ms / workers / (1 - finals)
         return self._endpoint_silence_ms + utterance_ms + WAIT_P95_TIMES * wait_ms
@@ -568,13 +611,14 @@ class _Switch:
 
     def __init__(self, limit: float, reopen_below: float) -> None:
         self._limit = limit
-        self._reopen_below = reopen_below
+        self.open_below = limit * reopen_below
+        """0: there is no limit."""
         self.on = False
 
     def note(self, value: float) -> bool:
         if value > self._limit > 0:
             self.on = True
-        elif value < self._limit * self._reopen_below:
+        elif value < self.open_below:
             self.on = False
         return self.on
 

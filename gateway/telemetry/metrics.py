@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -142,6 +143,12 @@ UTILISATION = Gauge(
     "asr_gateway_worker_utilisation_ratio",
     "Share of the workers' measured speed in use, new sessions' expected audio included",
 )
+WORKERS_NEEDED = Gauge(
+    "asr_gateway_model_workers_needed",
+    "Workers of a model, by its served name, with which one more session is admitted, at their "
+    "present speed",
+    ["model"],
+)
 WAIT_MAX = Gauge(
     "asr_gateway_expected_wait_max_seconds",
     "EST_WAIT_MS_MAX: new sessions are refused while the broker expects a longer wait",
@@ -243,6 +250,19 @@ def bus_sent(kind: type) -> Counter:
 def count_problem(code: str) -> None:
     """Count an error answer to a client."""
     PROBLEMS.labels(code if code in PROBLEM_CODES else "other").inc()
+
+
+_models_shown: set[str] = set()
+
+
+def show_workers_needed(needed: Mapping[str, float]) -> None:
+    """Export the workers that each model needs. One that is missing has no series from now on."""
+    for model in _models_shown - needed.keys():
+        WORKERS_NEEDED.remove(model)
+    for model, workers in needed.items():
+        WORKERS_NEEDED.labels(model).set(workers)
+    _models_shown.clear()
+    _models_shown.update(needed)
 
 
 def show_limits(*, est_wait_ms_max: int, outbox_records_max: int) -> None:

@@ -177,6 +177,7 @@ def test_scaling_asks_for_metrics_that_exist() -> None:
         for trigger in each["spec"]["triggers"]:
             assert trigger["type"] == "prometheus"
             assert float(trigger["metadata"]["threshold"]) > 0
+            assert trigger["metadata"]["ignoreNullValues"] == "false"
             for name, labels in Query(trigger["metadata"]["query"]).used:
                 assert labels - {"namespace"} <= set(METRICS[name]._labelnames), name
     # KEDA sets the number of pods; the chart must not set it back at each upgrade.
@@ -271,6 +272,7 @@ def test_only_peers_of_the_release_reach_the_bus() -> None:
         ("models", "[]"),
         ("settings", '{"TLS_CERT_FILE": "/elsewhere"}'),
         ("gateway__tlsSecret", '"A B"'),
+        ("autoscaling__worker__utilisation", "0.95"),
         ("unknown", "1"),
         ("gateway__replica", "1"),
         ("broker__service", "{}"),

@@ -211,9 +211,12 @@ async def test_would_refuse_counts_nothing() -> None:
 def test_the_figures_that_decide_are_shown() -> None:
     gate = gate_of(Surroundings())
     gate.show(time.monotonic())
+    needed = "asr_gateway_model_workers_needed", {"model": ""}
     assert REGISTRY.get_sample_value("asr_gateway_broker_up") == 1
+    assert (REGISTRY.get_sample_value(*needed) or 0) > 0
     gate.show(time.monotonic() + 60)
     assert REGISTRY.get_sample_value("asr_gateway_broker_up") == 0
+    assert REGISTRY.get_sample_value(*needed) is None
 
 
 async def test_a_connection_is_admitted_by_its_model_when_that_is_known() -> None:

@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import pytest
@@ -354,6 +355,68 @@ def test_a_pause_of_present_speakers_is_no_spare_capacity() -> None:
 )
 def test_nobody_is_admitted_whose_results_would_be_late(load: Load, expected: str | None) -> None:
     assert decide(admission(load, admit_p95_ms_max=3_000)) == expected
+
+
+# ----------------------------------------------------------------------------------- workers needed
+
+
+WHISPER_BASE = {"throughput_rtfx": 5.8, "utterance_ms": 517}
+SLOW = {"throughput_rtfx": 2.0, "utterance_ms": 1_500}
+FAST = {"throughput_rtfx": 150.0, "utterance_ms": 20}
+
+
+def load_with(workers: int, of_one: dict[str, Any], **values: Any) -> Load:
+    """The load of ``workers`` workers, each with the speed of ``of_one``."""
+    throughput = workers * of_one["throughput_rtfx"]
+    of_all = {**of_one, "throughput_rtfx": throughput}
+    return load_of(workers=workers, **of_all, **values)
+
+
+def needed_by(load: Load, **limits: Any) -> float:
+    (needed,) = admission(load, **limits).workers_needed(0.0, own=99, total=99).values()
+    return needed
+
+
+@pytest.mark.parametrize("of_one", [WHISPER_BASE, SLOW, FAST])
+@pytest.mark.parametrize("sessions", [1, 4, 20, 300])
+@pytest.mark.parametrize("partials_busy", [0.0, 1.3])
+def test_with_the_workers_needed_admission_opens_and_with_fewer_it_does_not(
+    of_one: dict[str, Any], sessions: int, partials_busy: float
+) -> None:
+    limits = {"admit_utilisation_max": 0.88, "admit_p95_ms_max": 3_000}
+    arriving = {"arriving": 0.75 * sessions, "partials_busy": partials_busy}
+    needed = needed_by(load_with(1, of_one, **arriving), **limits)
+    for workers in range(1, math.ceil(needed) + 2):
+        subject = admission(load_with(1, of_one, arriving=999.0), **limits)
+        assert decide(subject, own=500) == "overloaded"  # It is closed.
+        later_s = 3_600.0
+        subject.note_load(load_with(workers, of_one, **arriving), later_s)
+        opens = decide(subject, later_s, own=500) is None
+        assert opens == (workers >= needed), (workers, needed)
+
+
+def test_the_workers_needed_do_not_depend_on_those_present() -> None:
+    limits = {"admit_utilisation_max": 0.88, "admit_p95_ms_max": 3_000}
+    found = {needed_by(load_with(n, WHISPER_BASE, arriving=9.0), **limits) for n in (1, 3, 40)}
+    assert max(found) == pytest.approx(min(found), rel=0.02)
+
+
+def test_workers_that_would_not_help_are_not_needed() -> None:
+    """Each utterance takes longer than the limit."""
+    slow = load_of(workers=1, throughput_rtfx=1.0, utterance_ms=3_000, arriving=0.7)
+    limits = {"admit_utilisation_max": 0.8, "admit_p95_ms_max": 3_000}
+    assert needed_by(slow, **limits) == pytest.approx(1.7 / (0.8 * REOPEN_UTILISATION_BELOW))
+
+
+def test_without_limits_the_workers_needed_are_those_kept_busy() -> None:
+    assert needed_by(load_of(arriving=49.0, partials_busy=0.3)) == pytest.approx(1.3)
+    assert needed_by(load_of(arriving=0.0), admit_session_audio_rate=0.0) == 0.0
+
+
+def test_of_a_model_without_workers_it_is_not_known_how_many_it_needs() -> None:
+    subject = admission(of_two(ZH, structs.replace(EN, workers=0, throughput_rtfx=0.0)))
+    assert subject.workers_needed(0.0, own=0, total=0).keys() == {"zh"}
+    assert subject.workers_needed(60.0, own=0, total=0) == {}
 
 
 # -------------------------------------------------------------------------- this gateway's own work

@@ -64,6 +64,11 @@ class Load:
         self._loop.run_until_complete(self._driver.run())
         self._loop.close()
 
+    @property
+    def running(self) -> bool:
+        """Whether sessions have not ended yet."""
+        return self._thread.is_alive()
+
     def wait(self, timeout_s: float) -> list[Outcome]:
         """Outcomes of all sessions. A session that does not end in time has failed."""
         self._thread.join(timeout_s)
