@@ -25,7 +25,6 @@ from asr_worker.recognizer.protocol import Recognition
 from wire import versions
 from wire.messages import (
     STREAMED_PARTIAL_MS,
-    Abilities,
     Bye,
     JobAttempt,
     Message,
@@ -79,43 +78,22 @@ class JobBook:
     """The book of one broker. ``another`` makes that of a further one, with the same jobs: each
     book's ``queued``, ``take_batch`` and ``answer`` are those of all. The caller performs the
     returned actions in order; results go to the broker with the ``epoch`` that they name.
-
-    ``worker_id`` is this process's identity, and ``served_name`` the name by which sessions request
-    its model. ``throughput_rtfx`` is its measured inverse real-time factor, 0 if unknown.
-    ``abilities`` are the model's.
     """
 
-    def __init__(
-        self,
-        *,
-        worker_id: str,
-        model: str,
-        device: str,
-        served_name: str,
-        limits: BatchLimits,
-        abilities: Abilities,
-        throughput_rtfx: float = 0.0,
-        system_id: str,
-    ) -> None:
-        self._worker_id = worker_id
-        self._abilities = abilities
+    def __init__(self, worker: Ready, limits: BatchLimits) -> None:
+        """``worker``: its registration, but for credits and cost, which follow from ``limits``, and
+        versions."""
         self._limits = limits
         credits = CREDITS_PER_BATCH_JOB * limits.jobs_max
         streamed_credits = CREDITS_PER_BATCH_JOB * limits.streamed_jobs_max
-        self._ready = Ready(
-            worker_id=worker_id,
+        self._ready = replace(
+            worker,
             credits=credits,
-            model=model,
-            device=device,
-            throughput_rtfx=throughput_rtfx,
             cost=limits.cost,
             streamed_credits=streamed_credits,
             streamed_s=limits.streamed_s,
-            abilities=abilities,
-            served_name=served_name,
             version_min=versions.VERSION_MIN,
             version_max=versions.VERSION_MAX,
-            system_id=system_id,
         )
         # A broker that forgot this worker grants new credits while an older batch still runs.
         self._held_max = credits + limits.jobs_max + streamed_credits + limits.streamed_jobs_max
@@ -244,7 +222,7 @@ class JobBook:
 
     def _bye(self, keys: list[JobKey]) -> Bye:
         return Bye(
-            worker_id=self._worker_id,
+            worker_id=self._ready.worker_id,
             broker_epoch=self.epoch or "",
             returned=tuple(
                 JobAttempt(job_id=key.job_id, attempt=key.attempt)
@@ -305,7 +283,7 @@ class JobBook:
     def _options(self, job: WorkerJob) -> tuple[str, tuple[str, ...]]:
         """Return the options of the model's call for ``job``; jobs with other options need another
         call."""
-        can = self._abilities
+        can = self._ready.abilities
         return (
             job.language if can.takes_language else "",
             job.hotwords if can.hotwords != "none" else (),

@@ -19,7 +19,7 @@ import structlog
 import zmq
 from msgspec.structs import replace
 
-from asr_worker.batching import HANG_TIMES_EXPECTED, BatchLimits, BatchPacing
+from asr_worker.batching import HANG_TIMES_EXPECTED, BatchPacing
 from asr_worker.gpu import gpu_usage
 from asr_worker.inference import InferenceLoop
 from asr_worker.job_book import (
@@ -48,7 +48,7 @@ from runtime.bus_link import Links
 from runtime.liveness import Liveness
 from runtime.usage import UsageMeter
 from wire import codec, versions
-from wire.messages import Heartbeat, Message, Refused, Usage, WorkerJob, WorkerResult
+from wire.messages import Heartbeat, Message, Ready, Refused, Usage, WorkerJob, WorkerResult
 from wire.sockets import Context, connect_dealer, new_identity
 
 HEARTBEAT_S = 1.0
@@ -113,23 +113,19 @@ class Worker:
             poller,
             time.monotonic(),
         )
-        limits = BatchLimits(
-            jobs_max=trial.batch_jobs,
-            audio_ms_max=self._values.asr_batch_audio_ms_max,
-            cost=trial.cost,
-            streamed_jobs_max=trial.streamed_jobs,
-            streamed_s=trial.streamed_s,
-        )
-        book = JobBook(
+        served_name = self._values.asr_served_name or recognizer.model
+        system_id = self._values.system_id
+        worker = Ready(
             worker_id=self._worker_id,
+            credits=0,
             model=recognizer.model,
             device=recognizer.device,
-            limits=limits,
             throughput_rtfx=trial.throughput_rtfx,
-            abilities=replace(recognizer.abilities, batch_jobs=limits.usual_jobs),
-            served_name=self._values.asr_served_name or recognizer.model,
-            system_id=self._values.system_id,
+            abilities=replace(recognizer.abilities, batch_jobs=trial.limits.usual_jobs),
+            served_name=served_name,
+            system_id=system_id,
         )
+        book = JobBook(worker, trial.limits)
         MODEL.labels(recognizer.model, recognizer.device).set(1)
         memory.settle()
         self._log.info("worker_ready", model=recognizer.model, device=recognizer.device)
@@ -149,7 +145,8 @@ class Worker:
     def _build(self) -> Recognizer:
         """Runs on the inference thread."""
         recognizer = self._build_recognizer(self._values)
-        self._trial = measure(recognizer, self._values.asr_batch_jobs_max)
+        values = self._values
+        self._trial = measure(recognizer, values.asr_batch_jobs_max, values.asr_batch_audio_ms_max)
         return recognizer
 
     def _load(self) -> Recognizer | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import structlog
 
+from asr_worker.batching import BatchLimits
 from asr_worker.recognizer.protocol import ModelLoadError, Recognizer, Utterance
 from wire.messages import SAMPLE_RATE_HZ, STREAMED_PARTIAL_MS, Cost
 
@@ -34,19 +35,15 @@ TRIAL_S_MIN = 0.001
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    batch_jobs: int
-    """Batch size with the best throughput."""
+    limits: BatchLimits
+    """``jobs_max`` is the batch size with the best throughput."""
     throughput_rtfx: float
     """Seconds of audio recognised per second in batches of that size."""
-    cost: Cost
-    streamed_jobs: int = 0
-    """Largest batch of partial results of a streaming model; 0: it is not one."""
-    streamed_s: float = 0.0
-    """Processing time of one in such a batch."""
 
 
-def measure(recognizer: Recognizer, jobs_max: int) -> Trial:
+def measure(recognizer: Recognizer, jobs_max: int, audio_ms_max: int) -> Trial:
     """Measure ``recognizer`` with batches of at most ``jobs_max`` and the model's own limit.
+    ``audio_ms_max`` is a limit of the result.
 
     The trial takes at most a few times BATCH_S_MAX, or three utterances of a slower model.
 
@@ -62,13 +59,14 @@ def measure(recognizer: Recognizer, jobs_max: int) -> Trial:
         message = f"model {recognizer.model!r} can't recognise speech: {error}".splitlines()[0]
         raise ModelLoadError(message, final=True) from error
     batch_jobs, each_s = _best_batch(recognizer, alone_s, jobs_max)
-    return Trial(
-        batch_jobs=batch_jobs,
-        throughput_rtfx=TRIAL_S / each_s,
+    limits = BatchLimits(
+        jobs_max=batch_jobs,
+        audio_ms_max=audio_ms_max,
         cost=_cost(short_s, alone_s, each_s, batch_jobs),
-        streamed_jobs=streamed_jobs,
+        streamed_jobs_max=streamed_jobs,
         streamed_s=streamed_s,
     )
+    return Trial(limits=limits, throughput_rtfx=TRIAL_S / each_s)
 
 
 def _cost(short_s: float, alone_s: float, each_s: float, batch_jobs: int) -> Cost:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from asr_worker.batching import BatchLimits
 from asr_worker.job_book import (
@@ -45,15 +46,7 @@ READY = Ready(
 
 
 def new_book() -> JobBook:
-    return JobBook(
-        system_id="",
-        worker_id="worker-1",
-        model="demo",
-        device="cpu",
-        served_name="digits",
-        limits=LIMITS,
-        abilities=ABILITIES,
-    )
+    return JobBook(structs.replace(READY, credits=0), LIMITS)
 
 
 def welcomed_book() -> JobBook:
@@ -218,15 +211,7 @@ def test_jobs_share_a_batch_unless_the_model_takes_an_option_in_which_they_diffe
 
 def test_the_expected_duration_of_a_batch_is_by_the_longest_job() -> None:
     limits = replace(LIMITS, cost=Cost(batch_s=0.25, utterance_s=0.5, second_s=0.1))
-    book = JobBook(
-        system_id="",
-        worker_id="worker-1",
-        model="demo",
-        device="cpu",
-        served_name="digits",
-        limits=limits,
-        abilities=ABILITIES,
-    )
+    book = JobBook(READY, limits)
     batch = [job(1, pcm=bytes(32_000)), job(2, pcm=bytes(64_000))]
     assert book.expected_s(batch) == pytest.approx(0.25 + 2 * 0.5 + 4 * 0.1)
 
@@ -309,15 +294,8 @@ def test_no_message_raises_or_causes_a_second_result(steps: list[Message | str])
 
 def test_a_streaming_model_takes_partials_beside_its_credits() -> None:
     abilities = Abilities(batch_jobs=4, streaming=True)
-    book = JobBook(
-        system_id="",
-        worker_id="worker-1",
-        model="demo",
-        device="cpu",
-        served_name="digits",
-        limits=replace(LIMITS, streamed_jobs_max=3),
-        abilities=abilities,
-    )
+    worker = structs.replace(READY, abilities=abilities)
+    book = JobBook(worker, replace(LIMITS, streamed_jobs_max=3))
     ready = book.introduce()
     assert (ready.credits, ready.streamed_credits) == (8, 6)
     book.receive(Welcome(broker_epoch="a"))

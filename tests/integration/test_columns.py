@@ -20,7 +20,7 @@ from persistence.store import write
 from tests.broker.driving import WELCOME, Driver, job
 from tests.persistence import sent
 from wire import codec, publication
-from wire.messages import Abilities, Message, Result, WorkerJob
+from wire.messages import Message, Ready, Result, WorkerJob
 from wire.records import DEFAULT_TENANT
 
 BUFFER = Limits(batch_rows_max=1, batch_wait_s=0.0, pending_rows_max=9, pending_bytes_max=9_999)
@@ -34,15 +34,7 @@ def on_the_bus(message: Message) -> Message:
 def recognised(work: WorkerJob) -> Message:
     """The answer of a worker whose model found ``FOUND``."""
     limits = BatchLimits(jobs_max=1, audio_ms_max=60_000)
-    book = JobBook(
-        system_id="",
-        worker_id="worker-1",
-        model="m",
-        device="cpu",
-        served_name="m",
-        limits=limits,
-        abilities=Abilities(),
-    )
+    book = JobBook(Ready(worker_id="worker-1", credits=0, model="m", device="cpu"), limits)
     book.introduce()
     book.receive(WELCOME)
     book.receive(on_the_bus(work))

@@ -40,19 +40,22 @@ class WorkerProcess:
         self._connections: dict[str, Connection] = {}
         """By the broker's place."""
         streams = Random(f"streaming model of {name}").random() < options.streaming_share
+        abilities = m.Abilities(
+            batch_jobs=options.batch_jobs_max, streaming=streams, speakers=options.speakers
+        )
         self._all = JobBook(
-            system_id="",
-            worker_id=name,
-            model="hash",
-            served_name=model,
-            device="none",
-            limits=BatchLimits(
+            m.Ready(
+                worker_id=name,
+                credits=0,
+                model="hash",
+                served_name=model,
+                device="none",
+                abilities=abilities,
+            ),
+            BatchLimits(
                 jobs_max=options.batch_jobs_max,
                 audio_ms_max=BATCH_AUDIO_MS_MAX,
                 streamed_jobs_max=options.streamed_jobs_max if streams else 0,
-            ),
-            abilities=m.Abilities(
-                batch_jobs=options.batch_jobs_max, streaming=streams, speakers=options.speakers
             ),
         )
         self._books = JobBooks(self._all)

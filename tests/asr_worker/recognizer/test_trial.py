@@ -44,7 +44,7 @@ def measured(
 ) -> tuple[Trial, Timed]:
     recognizer = Timed(cost, batch_jobs)
     monkeypatch.setattr(time, "monotonic", lambda: recognizer.now_s)
-    return measure(recognizer, jobs_max), recognizer
+    return measure(recognizer, jobs_max, 64_000), recognizer
 
 
 @pytest.mark.parametrize("batch_jobs", [1, 32])
@@ -55,9 +55,9 @@ def test_the_cost_of_an_utterance_is_separated_from_that_of_a_second(
         return jobs * (0.02 + 0.01 * audio_s)
 
     found, _ = measured(monkeypatch, duration_s, batch_jobs=batch_jobs)
-    assert found.cost.batch_s == pytest.approx(0.0, abs=1e-9)
-    assert found.cost.utterance_s == pytest.approx(0.02)
-    assert found.cost.second_s == pytest.approx(0.01)
+    assert found.limits.cost.batch_s == pytest.approx(0.0, abs=1e-9)
+    assert found.limits.cost.utterance_s == pytest.approx(0.02)
+    assert found.limits.cost.second_s == pytest.approx(0.01)
     assert found.throughput_rtfx == pytest.approx(TRIAL_S / 0.04)
 
 
@@ -72,19 +72,21 @@ def test_the_cost_explains_an_utterance_alone_and_the_best_batch(
     monkeypatch: pytest.MonkeyPatch, duration_s: Duration
 ) -> None:
     found, _ = measured(monkeypatch, duration_s)
-    assert found.batch_jobs == 32
+    assert found.limits.jobs_max == 32
     batch_s = duration_s(32, TRIAL_S)
     assert found.throughput_rtfx == pytest.approx(32 * TRIAL_S / batch_s)
-    assert found.cost.expected_s(32, round(32_000 * TRIAL_S)) == pytest.approx(batch_s)
-    assert found.cost.expected_s(1, round(1_000 * TRIAL_S)) == pytest.approx(duration_s(1, TRIAL_S))
+    assert found.limits.cost.expected_s(32, round(32_000 * TRIAL_S)) == pytest.approx(batch_s)
+    assert found.limits.cost.expected_s(1, round(1_000 * TRIAL_S)) == pytest.approx(
+        duration_s(1, TRIAL_S)
+    )
 
 
 def test_a_batch_of_constant_duration_costs_nothing_for_its_utterances(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found, _ = measured(monkeypatch, lambda *_: 0.02)
-    assert found.cost.batch_s == pytest.approx(0.02)
-    assert found.cost.expected_s(500, 1_000_000) == pytest.approx(0.02)
+    assert found.limits.cost.batch_s == pytest.approx(0.02)
+    assert found.limits.cost.expected_s(500, 1_000_000) == pytest.approx(0.02)
 
 
 @pytest.mark.parametrize(
@@ -95,19 +97,19 @@ def test_batches_keep_to_the_limits_of_the_settings_and_the_model(
     monkeypatch: pytest.MonkeyPatch, jobs_max: int, batch_jobs: int, expected: int
 ) -> None:
     found, recognizer = measured(monkeypatch, lambda *_: 0.02, jobs_max, batch_jobs)
-    assert found.batch_jobs == max(recognizer.sizes) == expected
+    assert found.limits.jobs_max == max(recognizer.sizes) == expected
 
 
 def test_a_size_that_is_clearly_slower_ends_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     each_s = {1: 0.10, 2: 0.09, 8: 0.06, 32: 0.08}
     found, recognizer = measured(monkeypatch, lambda jobs, _: jobs * each_s[jobs], jobs_max=200)
-    assert found.batch_jobs == 8
+    assert found.limits.jobs_max == 8
     assert max(recognizer.sizes) == 32
 
 
 def test_a_slow_model_is_not_tried_with_long_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     found, recognizer = measured(monkeypatch, lambda jobs, _: 0.4 * BATCH_S_MAX * jobs)
-    assert found.batch_jobs == 1
+    assert found.limits.jobs_max == 1
     assert recognizer.sizes == [1, 1, 1, 2]
 
 
@@ -127,7 +129,7 @@ def test_a_model_that_fails_alone_is_a_final_load_error_of_one_line() -> None:
 
     for recognizer, reason in ((Raising, "no encoder"), (Failing, "no decoder")):
         with pytest.raises(ModelLoadError, match=f"'timed' can't recognise speech: {reason}$") as e:
-            measure(recognizer(lambda *_: 0.0), 32)
+            measure(recognizer(lambda *_: 0.0), 32, 64_000)
         assert e.value.final
 
 
@@ -139,7 +141,7 @@ def test_a_batch_size_that_fails_is_not_used(monkeypatch: pytest.MonkeyPatch) ->
 
     recognizer = Limited(lambda *_: 0.02)
     monkeypatch.setattr(time, "monotonic", lambda: recognizer.now_s)
-    assert measure(recognizer, 200).batch_jobs == 8
+    assert measure(recognizer, 200, 64_000).limits.jobs_max == 8
 
 
 @pytest.mark.parametrize(
@@ -152,9 +154,9 @@ def test_a_batch_of_partial_results_is_short(
     recognizer = Timed(lambda jobs, _audio_s: jobs * chunk_s, batch_jobs=1)
     recognizer.abilities = replace(recognizer.abilities, streaming=True)
     monkeypatch.setattr(time, "monotonic", lambda: recognizer.now_s)
-    assert measure(recognizer, jobs_max).streamed_jobs == expected
+    assert measure(recognizer, jobs_max, 64_000).limits.streamed_jobs_max == expected
 
 
 def test_a_model_that_does_not_stream_has_no_such_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     found, _ = measured(monkeypatch, lambda jobs, _audio_s: jobs * 0.01)
-    assert found.streamed_jobs == 0
+    assert found.limits.streamed_jobs_max == 0
