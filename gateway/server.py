@@ -108,7 +108,6 @@ class Server:
             reader=self.reader,
             redis_metadata=self.redis_metadata,
             send=self.brokers.send,
-            send_again=self.brokers.send_again,
             services=self,
             models=self.models,
         )
@@ -264,7 +263,7 @@ class Server:
             for runner in list(self.sessions.values()):
                 runner.feed(TICK)
         for record in self.outbox.due(now_s):
-            self.brokers.send_again(record)
+            self.brokers.send(record, again=True)
         self.admission.note_broker_delay(self.brokers.answer_delay_s)
         self.admission.note_links(tuple(self.brokers.link_uses.values()))
         self._show(now_s)

@@ -98,16 +98,10 @@ class Brokers:
         await asyncio.gather(self._following, *self._tasks, return_exceptions=True)
         await asyncio.gather(*(client.close() for client in self.clients.values()))
 
-    def send(self, message: Job | Cancel | Record | Claim) -> bool:
+    def send(self, message: Job | Cancel | Record | Claim, *, again: bool = False) -> bool:
         """Send to the session's broker, or to all, without waiting. False: the sockets refused, or
-        there is no broker, and the caller sends it again later."""
-        return self._send(message, again=False)
-
-    def send_again(self, message: Record) -> bool:
-        """Send a record that was not confirmed in time, as ``send``."""
-        return self._send(message, again=True)
-
-    def _send(self, message: Job | Cancel | Record | Claim, *, again: bool) -> bool:
+        there is no broker, and the caller sends it again later. ``again``: it was sent before, and
+        not confirmed in time."""
         brokers = self._choice.brokers_for(message, self._loop.time(), again=again)
         if not brokers:
             BUS_DROPPED.labels("no_broker").inc()

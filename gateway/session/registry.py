@@ -15,13 +15,13 @@ from gateway.session.models import ServedModels
 from gateway.session.resume import NEW_SESSION, NOT_RESUMABLE, UNAVAILABLE, ResumePoint, token_hash
 from gateway.session.runner import Services, SessionRunner
 from gateway.session.table import SessionTable, has_token
-from gateway.session.takeover import Takeover
+from gateway.session.takeover import Send, Takeover
 from gateway.settings import GatewaySettings
 from gateway.storage.callers import Caller
 from gateway.storage.redis_metadata import RedisMetadata
 from gateway.telemetry import metrics
 from persistence.reads import SessionReader, StoreUnavailable
-from wire.messages import Claim, Claimed, Record, Stored
+from wire.messages import Claim, Claimed, Stored
 
 ID_CHECK_TIMEOUT_S = 0.5
 METADATA_UPDATE_EVERY_S = 5.0
@@ -35,8 +35,7 @@ def wall_ms() -> int:
 class SessionRegistry:
     """``running`` maps ids to running sessions; ``find`` returns ended ones, too.
 
-    ``send`` sends a message to the broker, ``send_again`` one that was not confirmed in time, and
-    ``services`` is the gateway for the sessions.
+    ``send`` sends a message to the broker, and ``services`` is the gateway for the sessions.
     """
 
     def __init__(
@@ -46,8 +45,7 @@ class SessionRegistry:
         *,
         reader: SessionReader,
         redis_metadata: RedisMetadata,
-        send: Callable[[Claim | Record], bool],
-        send_again: Callable[[Record], bool],
+        send: Send,
         services: Services,
         models: ServedModels,
     ) -> None:
@@ -58,7 +56,7 @@ class SessionRegistry:
         self._services = services
         self._models = models
         self._send = send
-        self._takeover = Takeover(gateway_id, reader, send, send_again)
+        self._takeover = Takeover(gateway_id, reader, send)
         self._table = SessionTable(settings.resume_wait_s)
         self.running = self._table.running
         self.find = self._table.find

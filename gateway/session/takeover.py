@@ -11,7 +11,8 @@ generation then recognises them again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Protocol
 
 from gateway.session import events as e
 from gateway.session.resume import (
@@ -40,21 +41,19 @@ CLAIM_RESEND_S = 1.0
 """Interval at which a claim is sent until it is stored."""
 
 
-class Takeover:
-    """``send`` sends to the broker, and ``send_again`` what was not confirmed in time. The caller
-    passes every stored key to ``note_stored``."""
+class Send(Protocol):
+    """Sends to the broker. ``again``: the message was sent before, and not confirmed in time."""
 
-    def __init__(
-        self,
-        gateway_id: str,
-        reader: SessionReader,
-        send: Callable[[Claim | Record], bool],
-        send_again: Callable[[Record], bool],
-    ) -> None:
+    def __call__(self, message: Claim | Record, /, *, again: bool = False) -> bool: ...
+
+
+class Takeover:
+    """The caller passes every stored key to ``note_stored``."""
+
+    def __init__(self, gateway_id: str, reader: SessionReader, send: Send) -> None:
         self._gateway_id = gateway_id
         self._reader = reader
         self._send = send
-        self._send_again = send_again
         self._claims: dict[str, tuple[int, asyncio.Event]] = {}
         self._free = asyncio.Semaphore(TAKEOVERS_MAX)
 
@@ -118,11 +117,11 @@ class Takeover:
             body=to_body(body),
             generation=generation,
         )
-        send_record: Callable[[Record], bool] = self._send
+        again = False
         while not stored.is_set():
             self._send(claim)
-            send_record(record)
-            send_record = self._send_again
+            self._send(record, again=again)
+            again = True
             try:
                 async with asyncio.timeout(CLAIM_RESEND_S):
                     await stored.wait()

@@ -153,6 +153,6 @@ async def test_a_record_that_was_not_confirmed_goes_through_every_broker(
     assert gateway.brokers.send(record)
     await report(both, 0.5)
     assert [records_of(peer).count(record) for peer in peers].count(1) == 1
-    assert gateway.brokers.send_again(record)
+    assert gateway.brokers.send(record, again=True)
     await report(both, 0.5)
     assert [records_of(peer) for peer in peers] == [[record], [record]]

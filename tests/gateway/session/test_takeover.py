@@ -69,20 +69,18 @@ class Bus:
         self.note_stored: Callable[[list[StoredKey]], None] = lambda _keys: None
         self._confirm_at = confirm_at
 
-    def send(self, message: Message) -> bool:
+    def send(self, message: Message, /, *, again: bool = False) -> bool:
         self.sent.append(message)
+        if again:
+            self.again.append(message)
         tries = sum(isinstance(each, Record) for each in self.sent)
         if isinstance(message, Record) and tries == self._confirm_at:
             self.note_stored([message.key])
         return True
 
-    def send_again(self, message: Message) -> bool:
-        self.again.append(message)
-        return self.send(message)
-
 
 def takeover(database: Database, bus: Bus) -> t.Takeover:
-    made = t.Takeover("g2", cast(SessionReader, database), bus.send, bus.send_again)
+    made = t.Takeover("g2", cast(SessionReader, database), bus.send)
     bus.note_stored = made.note_stored
     return made
 
