@@ -1,4 +1,6 @@
-"""``python -m runtime.healthcheck PROCESS``: exit with 0 if the process of this container is alive.
+"""``python -m runtime.healthcheck PROCESS [METRIC]``: exit with 0 if the process of this container
+is alive, and if its metric ``METRIC`` has a value: that of a worker that has loaded its model is
+``asr_worker_model_info``.
 
 It reads the metrics of the process, which METRICS_PORT must enable. It is for orchestrators that
 only run commands.
@@ -18,8 +20,8 @@ TIMEOUT_S = 3.0
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 1 or arguments[0] not in PORT_OFFSETS:
-        fail(f"usage: python -m runtime.healthcheck {'|'.join(PORT_OFFSETS)}")
+    if len(arguments) not in (1, 2) or arguments[0] not in PORT_OFFSETS:
+        fail(f"usage: python -m runtime.healthcheck {'|'.join(PORT_OFFSETS)} [METRIC]")
     first_port, host = load(ProcessSettings).metrics_address()
     if not first_port:
         fail("METRICS_PORT is not set, and the process is asked for its metrics")
@@ -31,9 +33,14 @@ def main(arguments: list[str]) -> int:
         # Not urllib, which would ask the proxy that the environment names.
         connection.request("GET", "/metrics")
         answer = connection.getresponse()
+        text = answer.read().decode()
+        wanted = tuple(f"\n{metric}{end}" for metric in arguments[1:] for end in "{ ")
         if answer.status == http.HTTPStatus.OK:
-            return exit_codes.OK
-        why: object = answer.status
+            if not wanted or any(start in text for start in wanted):
+                return exit_codes.OK
+            why: object = f"no {arguments[1]} yet"
+        else:
+            why = answer.status
     except (OSError, http.client.HTTPException) as error:
         why = error
     finally:

@@ -9,6 +9,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from asr_worker.service import LOAD_S_MAX
 from gateway.settings import GatewaySettings
 from gateway.storage.spool import SPOOL_BYTES_MAX
 from runtime.lifecycle import DRAIN_S
@@ -161,6 +162,24 @@ def test_each_pod_shows_its_metrics_where_they_are_scraped() -> None:
         for component in scraped
     }
     assert jobs == {"asr-broker", "asr-gateway", "asr-persistence", "asr-worker"}
+
+
+def test_a_worker_is_ready_once_it_has_loaded_its_model() -> None:
+    (worker,) = (each for each in containers(rendered()) if each["name"] == "worker")
+    probe = worker["startupProbe"]
+    *command, process, metric = probe["exec"]["command"]
+    assert command == ["python", "-m", "runtime.healthcheck"]
+    assert process in PORT_OFFSETS and metric in METRICS
+    assert "readinessProbe" not in worker
+    assert probe["periodSeconds"] * probe["failureThreshold"] > LOAD_S_MAX
+
+
+def test_no_probe_opens_a_connection_to_the_bus() -> None:
+    """The broker would count and log it as a failed handshake (docs/operations.md)."""
+    for container in containers(rendered(**EVERYTHING)):
+        for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
+            asked = container.get(kind, {"exec": {}})
+            assert asked.keys() & {"exec", "httpGet"}, (container["name"], kind)
 
 
 def test_scaling_asks_for_metrics_that_exist() -> None:

@@ -21,9 +21,9 @@ time.sleep(60)
 """
 
 
-def check(process: str, port: int, **env: str) -> subprocess.CompletedProcess[str]:
+def check(process: str, port: int, *more: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "runtime.healthcheck", process],
+        [sys.executable, "-m", "runtime.healthcheck", process, *more],
         env={"METRICS_PORT": str(port), "PATH": "/usr/bin", **env},
         capture_output=True,
         text=True,
@@ -51,6 +51,16 @@ def test_a_process_is_healthy_while_its_metrics_answer() -> None:
         gone = check("persistence", port)
         assert gone.returncode == exit_codes.FAILURE and "/metrics" in gone.stderr
     assert check("broker", port).returncode == exit_codes.FAILURE
+
+
+def test_a_process_is_ready_once_a_metric_has_a_value() -> None:
+    port = free_port()
+    with broker(port, "0.0.0.0"):
+        for metric in ("asr_build_info", "process_open_fds"):
+            assert check("broker", port, metric).returncode == exit_codes.OK
+        for metric in ("asr_worker_model_info", "asr_build", "open_fds"):
+            missing = check("broker", port, metric)
+            assert missing.returncode == exit_codes.FAILURE and metric in missing.stderr
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.2"])

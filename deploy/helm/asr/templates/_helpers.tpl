@@ -106,6 +106,10 @@ startupProbe:
   httpGet: {path: /metrics, port: {{ . }}}
   periodSeconds: 2
   failureThreshold: 150
+{{ include "asr.metricsLiveness" . }}
+{{- end }}
+
+{{- define "asr.metricsLiveness" -}}
 livenessProbe:
   httpGet: {path: /metrics, port: {{ . }}}
   periodSeconds: 10
