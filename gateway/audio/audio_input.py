@@ -330,8 +330,9 @@ class AudioInput:
         if found == "wav":
             return _WavSource(self._decoders, self._declared), data
         if found is not None:
-            if (encoding := self._declared.encoding) is not None:
-                message = f"the audio is a {BY_CONTAINER[found].title} file, not {encoding}"
+            if self._declared_raw and self._declared.encoding is not None:
+                title, encoding = BY_CONTAINER[found].title, self._declared.encoding
+                message = f"the audio is a {title} file, not {encoding}"
                 self._notices.append(Notice("header_used", message))
             return _EncodedSource(found, self._decoders), data
         if self._raw_rate_hz is not None and self._declared_raw:

@@ -21,12 +21,14 @@ from gateway.dialects.fields import (
 )
 from gateway.session import events as e
 from gateway.session.endpointer import CLIENT_SILENCE_MS_MAX, Endpointing
+from wire.messages import SAMPLE_RATE_HZ
 
 RawEncoding = Literal["linear16", "linear32", "mulaw", "alaw"]
 RAW_ENCODINGS: Final[tuple[RawEncoding, ...]] = ("linear16", "linear32", "mulaw", "alaw")
 FILE_ENCODINGS: Final = ("flac", "opus", "ogg-opus", "amr-nb", "amr-wb")
 """Encodings in containers, which are recognised by their first bytes."""
 CHANNELS_MAX: Final = 16
+RAW_RATES_HZ: Final = (RAW_SAMPLE_RATE_HZ_MIN, RAW_SAMPLE_RATE_HZ_MAX)
 ENDPOINTING_MS_MIN: Final = 300
 """Deepgram's default of 10 ms, and the 25 ms of LiveKit, end segments and not utterances. Here an
 utterance is recognised as a whole, and shorter silences would cut words apart."""
@@ -103,8 +105,7 @@ class _Reader:
         self._warned: list[Warned] = []
 
     def options(self, session_id: str) -> Options:
-        encoding, rate_hz, channels = self._audio()
-        declared = DeclaredAudio(sample_rate_hz=rate_hz, channels=channels, encoding=encoding)
+        encoding, declared = self._audio()
         smart = self._flag("smart_format")
         silence_ms, speech_final = self._endpointing()
         utterance_end_ms = self._milliseconds("utterance_end_ms", UTTERANCE_END_MS_MAX)
@@ -114,7 +115,7 @@ class _Reader:
         start = e.Start(
             session_id=session_id,
             mode="stream",
-            sample_rate_hz=rate_hz,
+            sample_rate_hz=(declared.sample_rate_hz if encoding else None) or SAMPLE_RATE_HZ,
             language=self._language(),
             hotwords=self._hotwords(),
             partials=bool(self._flag("interim_results")),
@@ -125,7 +126,7 @@ class _Reader:
             itn=_first(self._flag("numerals"), smart or None),
             encoded=encoding is None,
             declared_raw=encoding is not None,
-            declared=None if encoding is None else declared,
+            declared=declared,
             endpointing=Endpointing(silence_ms=silence_ms),
             speech_events=True,
             long_silence_ms=utterance_end_ms,
@@ -135,7 +136,7 @@ class _Reader:
         return Options(
             start=start,
             encoding=encoding,
-            channels=channels or 1,
+            channels=declared.channels or 1,
             vad_events=vad_events,
             speech_final=speech_final,
             warned=tuple(dict.fromkeys(self._warned)),
@@ -188,30 +189,32 @@ class _Reader:
 
     # --------------------------------------------------------------------------------- single ones
 
-    def _audio(self) -> tuple[RawEncoding | None, int, int | None]:
-        """Encoding, sample rate and channels."""
+    def _audio(self) -> tuple[RawEncoding | None, DeclaredAudio]:
+        """The encoding of raw audio, and the form of any audio."""
         given = (self._value("encoding") or "").lower()
         encoding = next((raw for raw in RAW_ENCODINGS if raw == given), None)
         if given and encoding is None and given not in FILE_ENCODINGS:
             _refuse("encoding", "one of " + ", ".join((*RAW_ENCODINGS, *FILE_ENCODINGS)))
-        if encoding is None:
-            # Containers declare their rate and channels.
-            self._number("sample_rate", 1, 1_000_000)
-            self._number("channels", 1, CHANNELS_MAX)
-            rate_hz, channels = 16_000, None
-        else:
-            rate = self._number("sample_rate", RAW_SAMPLE_RATE_HZ_MIN, RAW_SAMPLE_RATE_HZ_MAX)
-            if rate is None:
-                raise MessageError(f"sample_rate is required with encoding={encoding}")
-            rate_hz, channels = rate, self._number("channels", 1, CHANNELS_MAX)
+        limits = (1, 1_000_000) if encoding is None else RAW_RATES_HZ
+        rate_hz = self._number("sample_rate", *limits)
+        if encoding is not None and rate_hz is None:
+            raise MessageError(f"sample_rate is required with encoding={encoding}")
+        channels = self._number("channels", 1, CHANNELS_MAX)
         if self._flag("multichannel"):
             message = "all channels are recognised as one, in which speech on any of them is heard"
             self._warn("multichannel", "not_offered", message)
-        return encoding, rate_hz, channels
+        return encoding, DeclaredAudio(
+            sample_rate_hz=rate_hz, channels=channels, encoding=given or None
+        )
 
     def _language(self) -> str:
         language = self._text("language", LANGUAGE_CHARS_MAX)
-        detected = self._flag("detect_language") if self._is_flag("detect_language") else True
+        detected: bool | None = True
+        if self._is_flag("detect_language"):
+            detected = self._flag("detect_language")
+        else:
+            message = "the languages to detect are not restricted"
+            self._warn("detect_language", "not_offered", message)
         if self._query.get("detect_language") and detected:
             return ""
         return "" if language.lower() in _AUTOMATIC else language

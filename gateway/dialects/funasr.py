@@ -37,6 +37,7 @@ HOTWORDS_TEXT_CHARS_MAX = 65_536
 """Length of hotwords in one string, weights and spaces included; then ``bad_message``."""
 RATE_CHARS_MAX = 16
 BEHIND_THE_END = Ignored("behind_the_end")
+LATE = e.SessionWarning(code="setting_late", message="a start inside of a recording has no effect")
 WEIGHTS = e.SessionWarning(code="weights_ignored", message="weights of hotwords are ignored")
 
 Message = dict[str, Any]
@@ -139,6 +140,8 @@ class Funasr(Dialect):
                 return self._end_refused(wants_end=wants_end)
             return self._end(wants_end=wants_end)
         if recording is not None and not recording.finished:
+            if LATE not in recording.warnings and _changes(recording.settings, fields):
+                recording.warnings += (LATE,)
             return (Ignored("inside_a_recording"),)  # Settings belong to the start.
         # A start without a format has PCM.
         before = self._settings if self._announced else replace(self._settings, encoded=False)
@@ -201,7 +204,7 @@ class Funasr(Dialect):
         recording = self._recordings[0] if self._recordings else None
         if isinstance(answer, e.Started) and recording is not None:
             weights = (WEIGHTS,) if recording.settings.weighted else ()
-            recording.warnings = (*answer.warnings, *weights)
+            recording.warnings += (*answer.warnings, *weights)
         if isinstance(answer, e.Finished) and recording is not None:
             recording.warnings += answer.warnings
         replies = list(self._replies(answer))
@@ -258,6 +261,14 @@ def _settings(fields: dict[str, Any], before: _Settings) -> _Settings:
     if unknown:
         changed["ignored"] = shown_names(storable(name, "a name") for name in unknown)
     return replace(before, **changed)
+
+
+def _changes(settings: _Settings, fields: dict[str, Any]) -> bool:
+    """Whether a start with ``fields`` would change ``settings``."""
+    try:
+        return _settings(fields, settings) != settings
+    except MessageError:
+        return True
 
 
 def _sample_rate_hz(value: Any) -> int:

@@ -37,6 +37,12 @@ _CONFIG = frozenset(
 GRAMMAR = e.SessionWarning(
     code="grammar_open", message="phrase_list is used as hotwords: other words are recognised, too"
 )
+LATE = e.SessionWarning(
+    code="setting_late", message="config: after the first audio it has an effect from reset on"
+)
+ONE_ALTERNATIVE = e.SessionWarning(
+    code="value_limited", message="max_alternatives: there is always one alternative"
+)
 CONFIDENCE = 1.0
 """The protocol requires a confidence; this is sent if the model returns none."""
 
@@ -126,7 +132,12 @@ class Vosk(Dialect):
         changed |= {name: _flag(config[name]) for name in ("punctuation", "itn") if name in config}
         if "phrase_list" in config:
             changed["hotwords"] = _phrases(config["phrase_list"])
-        self._start = structs.replace(self._start, **changed)
+        start = structs.replace(self._start, **changed)
+        is_late = self._session_id and start != self._start
+        self._start = start
+        for warning, applies in ((LATE, is_late), (ONE_ALTERNATIVE, alternatives > 1)):
+            if applies and warning not in self._warnings:
+                self._warnings += (warning,)
 
     # ------------------------------------------------------------------------------------- encoding
 
@@ -144,7 +155,7 @@ class Vosk(Dialect):
             if answer.text:
                 self._pending.append(answer)
         elif isinstance(answer, e.Started):
-            self._warnings = answer.warnings
+            self._warnings += answer.warnings
             if self._start.hotwords:
                 self._warnings += (GRAMMAR,)
         elif isinstance(answer, e.Problem):

@@ -371,7 +371,8 @@ async def test_a_notice_names_the_samples_that_declared_pcm_has(
 async def test_a_notice_tells_that_a_header_is_used_and_not_the_declared_form(
     pool: DecoderPool, name: str, declared: dict[str, Any], message: str
 ) -> None:
-    audio = AudioInput(16_000, pool, HOUR_MS, declared=DeclaredAudio(**declared))
+    form, is_raw = DeclaredAudio(**declared), "encoding" in declared
+    audio = AudioInput(16_000, pool, HOUR_MS, declared_raw=is_raw, declared=form)
     decoded = await feed_all(audio, FILES[name], 3_000)
     flushed = await audio.finish()
     pcm = b"".join(part.tail + part.pcm for part in decoded) + flushed.tail

@@ -6,6 +6,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from gateway.audio.wav import DeclaredAudio
 from gateway.dialects.deepgram_query import ENDPOINTING_MS_MIN, Options, parse_query
 from gateway.dialects.dialect import QueryError
 from gateway.dialects.fields import NAMES_SHOWN_MAX
@@ -92,11 +93,17 @@ def test_endpointing(query: str, silence_ms: int | None, speech_final: bool) -> 
         ("language=multi", ""),
         ("language=zh&detect_language=true", ""),
         ("language=zh&detect_language=false", "zh"),
-        ("detect_language=en&detect_language=zh", ""),
+        ("detect_language=en&detect_language=zh&language=zh", ""),
     ],
 )
 def test_the_language_or_that_the_model_finds_it(query: str, language: str) -> None:
     assert options(query).start.language == language
+
+
+def test_the_form_of_a_file_may_be_declared() -> None:
+    start = options("sample_rate=8000&channels=2").start
+    assert start.declared == DeclaredAudio(sample_rate_hz=8_000, channels=2)
+    assert (start.sample_rate_hz, start.encoded) == (16_000, True)
 
 
 def test_keywords_without_their_boosts() -> None:
@@ -112,6 +119,7 @@ def test_fields_without_effect_are_reported() -> None:
         ("search", "not_offered"),
         ("bogus", "unknown"),
     ]
+    assert reported("detect_language=en&detect_language=zh") == [("detect_language", "not_offered")]
     assert reported("tag=a&extra=b:c&mip_opt_out=true&version=latest") == []
     assert len(reported("&".join(f"x{n}=1" for n in range(50)))) == NAMES_SHOWN_MAX
 

@@ -182,6 +182,18 @@ def test_a_refusal_of_hotwords_names_them() -> None:
         dialect().parse('{"hotwords": "{one"}')
 
 
+def test_a_start_inside_of_a_recording_is_warned_of() -> None:
+    for late, warned in (({"mode": "offline"}, False), ({"hotwords": "one"}, True)):
+        talk = dialect()
+        start(talk, mode="offline")
+        for _ in range(2):
+            assert talk.parse(json.dumps(late)) == (Ignored("inside_a_recording"),)
+        talk.parse(OLD_END)
+        (reply,) = encode_all(talk, finished("one"))
+        codes = [warning["code"] for warning in reply.get("warnings", ())]
+        assert codes == (["setting_late"] if warned else [])
+
+
 def test_unusual_starts() -> None:
     talk = dialect()
     assert start(talk, mode="office").partials is False

@@ -59,6 +59,29 @@ def test_a_session_begins_with_its_audio() -> None:
     assert chunk == e.Chunk(data=b"cd", chunk_index=1, session_id="session0")
 
 
+def test_a_configuration_after_the_first_audio_is_warned_of() -> None:
+    talk = dialect()
+    talk.parse('{"config": {"sample_rate": 16000}}')
+    talk.parse(b"ab")
+    talk.parse('{"config": {"sample_rate": 16000, "words": true}}')
+    assert "warnings" not in json.loads(*talk.encode(RECEIVED))
+    talk.parse('{"config": {"sample_rate": 8000}}')
+    (warning,) = json.loads(*talk.encode(RECEIVED))["warnings"]
+    assert warning["code"] == "setting_late"
+    talk.parse('{"reset": 1}')
+    start, _ = talk.parse(b"ab")
+    assert isinstance(start, e.Start) and start.sample_rate_hz == 8_000
+
+
+def test_several_alternatives_are_warned_of() -> None:
+    talk = dialect()
+    talk.parse('{"config": {"max_alternatives": 3}}')
+    talk.parse(b"ab")
+    talk.encode(e.Started(session_id="session0", resume_token="", next_chunk_index=0))
+    (warning,) = json.loads(*talk.encode(RECEIVED))["warnings"]
+    assert warning["code"] == "value_limited"
+
+
 def test_the_written_form_is_configured() -> None:
     talk = dialect()
     talk.parse('{"config": {"punctuation": false, "itn": 1}}')
@@ -86,7 +109,7 @@ def test_each_reply_has_the_newest_text() -> None:
 
 def test_words_and_alternatives_as_configured() -> None:
     talk = dialect()
-    talk.parse('{"config":{"words":false,"max_alternatives":3}}')
+    talk.parse('{"config":{"words":false,"max_alternatives":1}}')
     talk.parse(b"ab")
     talk.encode(segment(0, "one"))
     assert encoded(talk, RECEIVED) == {"alternatives": [{"confidence": 1.0, "text": "one"}]}
