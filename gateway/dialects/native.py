@@ -75,6 +75,7 @@ class _PlainChunk(ChunkMessage, frozen=True, tag="chunk", forbid_unknown_fields=
 
 
 _START_FIELDS = frozenset({"action", *StartMessage.__struct_fields__})
+_CHUNK_FIELDS = frozenset({"action", *ChunkMessage.__struct_fields__})
 _VALUES = {
     "action": "start, chunk or finish",
     "encoding": "pcm_s16le",
@@ -164,7 +165,10 @@ def _parse_any(text: str) -> e.ClientEvent:
     if isinstance(message, FinishMessage):
         return e.Finish(session_id=message.session_id)
     return e.Chunk(
-        data=message.audio_data, chunk_index=message.chunk_index, session_id=message.session_id
+        data=message.audio_data,
+        chunk_index=message.chunk_index,
+        session_id=message.session_id,
+        ignored_fields=shown_names(name for name in fields if name not in _CHUNK_FIELDS),
     )
 
 

@@ -79,6 +79,8 @@ class Chunk(Struct, frozen=True, kw_only=True):
     chunk_index: int | None
     """None: a binary frame. It takes the next index."""
     session_id: str | None
+    ignored_fields: tuple[str, ...] = ()
+    """Names of fields in the client's message that have no effect."""
 
 
 class EndUtterance(Struct, frozen=True, kw_only=True):

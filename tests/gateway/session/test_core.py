@@ -42,6 +42,22 @@ def test_a_session_from_start_to_final_result() -> None:
     assert _state(driver) is State.DONE
 
 
+def test_the_final_result_names_fields_of_chunks_that_have_no_effect() -> None:
+    driver = SessionDriver()
+    driver.start()
+    for index in range(2):
+        driver.feed(
+            e.Chunk(
+                data=silence(100), chunk_index=index, session_id="s", ignored_fields=("last", "x")
+            )
+        )
+    driver.finish()
+    (final,) = driver.store_all()
+    assert isinstance(final, e.Finished)
+    message = "fields of a chunk without effect: last, x"
+    assert final.warnings == (e.SessionWarning(code="field_ignored", message=message),)
+
+
 def test_the_client_ends_an_utterance() -> None:
     driver = SessionDriver()
     driver.start()
