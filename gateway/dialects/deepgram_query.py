@@ -41,7 +41,7 @@ _AUTOMATIC: Final = frozenset({"", "multi", "auto", "detect"})
 _WITHOUT_EFFECT: Final = frozenset(
     {
         *("version", "tag", "extra", "mip_opt_out", "no_delay", "access_token", "token"),
-        *("callback_method", "language_hint", "diarize_version", "diarize_model", "tier"),
+        *("callback_method", "diarize_version", "diarize_model", "tier"),
     }
 )
 """Options that do not change the text, or that always apply: no audio is kept or used for training,
@@ -52,6 +52,7 @@ _NOT_OFFERED: Final = frozenset(
         *("redact", "replace", "search", "measurements", "paragraphs", "utterances", "utt_split"),
         *("summarize", "topics", "intents", "sentiment", "custom_topic", "custom_intent"),
         *("custom_topic_mode", "custom_intent_mode", "alternatives"),
+        "language_hint",
     }
 )
 

@@ -28,6 +28,7 @@ from gateway.dialects.dialect import (
     Parsed,
     Reply,
 )
+from gateway.dialects.fields import shown_names
 from gateway.dialects.increments import Increments
 from gateway.dialects.openai import is_openais
 from gateway.dialects.realtime_session import FORMAT, EventError, RealtimeSession, updated
@@ -87,6 +88,8 @@ class Realtime(Dialect):
         self._prefix = "session"
         if self._beta and query.get("intent") == "transcription":
             self._prefix = "transcription_session"
+        if query.get("intent", "transcription") != "transcription":
+            self.parameters -= {"intent"}
         self._new_id = new_id
         self._id = f"sess_{new_id()}"
         self._events = 0
@@ -102,6 +105,7 @@ class Realtime(Dialect):
         """A start was refused: audio is ignored until the configuration is updated."""
         self._offset_ms = 0
         """Duration of the audio of earlier sessions."""
+        self._warned_of_fields = False
         self._is_file = False
         """The session's audio is a file, whose header counts."""
         self._buffered_ms = 0.0
@@ -141,10 +145,22 @@ class Realtime(Dialect):
             if not isinstance(kind, str) or kind not in _HANDLERS:
                 known = ", ".join(_HANDLERS)
                 raise EventError("invalid_value", f"must be one of {known}", "type")
-            return _HANDLERS[kind](self, fields)
+            return (*_HANDLERS[kind](self, fields), *self._unknown_fields(kind, fields))
         except MessageError as error:
             # OpenAI leaves the connection open, whatever the client sends.
             return (self._refusal(error),)
+
+    def _unknown_fields(self, kind: str, fields: Fields) -> Sequence[Parsed]:
+        """Warn of fields that events of the buffer do not have, for the first event with any."""
+        if self._warned_of_fields or kind not in _OF_BUFFER:
+            return ()
+        names = shown_names(name for name in fields if name not in _OF_BUFFER[kind])
+        if not names:
+            return ()
+        self._warned_of_fields = True
+        message = f"fields of {kind} without effect: {', '.join(names)}"
+        warning = e.SessionWarning(code="field_ignored", message=message)
+        return (Reply(self._session_event("updated", (warning,))),)
 
     def _append(self, fields: Fields) -> Sequence[Parsed]:
         audio = fields.get("audio")
@@ -405,6 +421,12 @@ _HANDLERS: dict[str, Handler] = {
     "input_audio_buffer.clear": Realtime._clear,
 }
 _ENVELOPE = frozenset({"type", "event_id"})
+_OF_BUFFER = {
+    "input_audio_buffer.append": _ENVELOPE | {"audio"},
+    "input_audio_buffer.commit": _ENVELOPE,
+    "input_audio_buffer.clear": _ENVELOPE,
+}
+"""Fields of the events of the buffer."""
 _ENCODERS: dict[type, Callable[[Realtime, Any], Sequence[str]]] = {
     e.Started: Realtime._note_started,
     e.SpeechStarted: Realtime._speech_started,

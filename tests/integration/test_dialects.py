@@ -282,7 +282,7 @@ async def test_parameters_of_the_address_without_effect_are_warned_of(
         async with asyncio.timeout(30):
             while not warnings:
                 warnings = json.loads(await socket.recv()).get("warnings", [])
-    known = {"/v1/realtime": ["sample_rate"], "/v1/listen": ["intent"]}
+    known = {"/v1/listen": ["intent"]}
     named = [w.get("parameter") or w["message"].partition(":")[0].strip("?") for w in warnings]
     assert named == known.get(path, ["intent", "sample_rate"])
 

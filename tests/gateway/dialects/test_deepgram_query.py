@@ -119,7 +119,8 @@ def test_fields_without_effect_are_reported() -> None:
         ("search", "not_offered"),
         ("bogus", "unknown"),
     ]
-    assert reported("detect_language=en&detect_language=zh") == [("detect_language", "not_offered")]
+    for query in ("detect_language=en&detect_language=zh", "language_hint=en"):
+        assert reported(query) == [(query.partition("=")[0], "not_offered")]
     assert reported("tag=a&extra=b:c&mip_opt_out=true&version=latest") == []
     assert len(reported("&".join(f"x{n}=1" for n in range(50)))) == NAMES_SHOWN_MAX
 

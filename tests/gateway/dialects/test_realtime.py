@@ -366,6 +366,23 @@ def test_the_header_of_a_file_counts_and_not_the_declared_format() -> None:
     assert chunk.data == header
 
 
+def test_unknown_fields_of_the_first_event_that_has_any_are_warned_of() -> None:
+    talk = Talk()
+    audio = base64.b64encode(silence(100)).decode()
+    talk.send("input_audio_buffer.append", audio=audio)
+    (updated,) = talk.send("input_audio_buffer.append", audio=audio, sample_rate=8_000, x=1)
+    (warning,) = updated["warnings"]
+    assert warning["code"] == "field_ignored"
+    assert warning["message"].endswith("input_audio_buffer.append without effect: sample_rate, x")
+    assert talk.send("input_audio_buffer.append", audio=audio, y=1) == []
+
+
+def test_an_intent_other_than_transcription_has_no_effect() -> None:
+    for intent, known in (("transcription", True), ("conversation", False)):
+        talk = Talk(query={"intent": [intent]})
+        assert ("intent" in talk.dialect.parameters) is known
+
+
 def test_the_beta_is_also_offered_as_a_subprotocol() -> None:
     talk = Talk(query={"model": ["gpt-4o"]}, subprotocols=["realtime", "openai-beta.realtime-v1"])
     assert kinds(talk.greeting) == ["session.created"]
