@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,8 @@ from tests.asr_worker import faulty_main
 from tests.asr_worker.broker_side import EPOCH, BrokerSide, worker_job
 from tests.asr_worker.faulty_main import HANG, RAISE, WAIT_FOR_FILE
 from tools.lab.digit_speech import VOICES, random_digits, speak
+from tools.lab.harness.ports import free_port
+from tools.lab.harness.process import LoggedProcess
 from wire import codec
 from wire.messages import Bye, Heartbeat, Hello, JobAttempt, Ready, Welcome, WorkerResult
 
@@ -116,6 +120,24 @@ def test_a_result_reports_to_the_broker_of_another_host_how_long_the_worker_had_
         return
     assert result.held_ms is not None
     assert result.infer_ms <= result.held_ms <= 1000 * (time.monotonic() - sent_s)
+
+
+def test_the_health_check_waits_for_the_model(tmp_path: Path) -> None:
+    """It asks as the chart does, which replaces a worker only by one that is ready."""
+    first_port = free_port()
+    environment = {"ASR_MODEL": "fake:3000ms*1", "METRICS_PORT": str(first_port)}
+
+    def is_ready() -> bool:
+        check = ["runtime.healthcheck", "asr_worker", "asr_worker_model_info"]
+        done = subprocess.run([sys.executable, "-m", *check], env={**os.environ, **environment})
+        return done.returncode == exit_codes.OK
+
+    backend = f"ipc://{tmp_path}/back"
+    with LoggedProcess("asr_worker.service", BROKER_BACKEND=backend, **environment) as worker:
+        worker.event("metrics_served")
+        assert not is_ready()
+        worker.event("worker_ready")
+        assert is_ready()
 
 
 def test_too_short_audio_has_an_empty_text(real_worker: tuple[BrokerSide, bytes]) -> None:
