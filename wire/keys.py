@@ -115,12 +115,12 @@ class KeyFiles:
         return self.keys
 
     def _state_of_files(self) -> frozenset[tuple[str, int, int, int]]:
-        """Changes whenever a key is added, removed or replaced."""
+        """Changes whenever a key is added, removed, replaced, or made readable."""
         found = set()
         for path in [*self._directory.glob("*"), *self._directory.glob("*.d/*")]:
             with contextlib.suppress(OSError):
                 status = path.stat()
-                found.add((str(path), status.st_ino, status.st_mtime_ns, status.st_size))
+                found.add((str(path), status.st_ino, status.st_ctime_ns, status.st_size))
         return frozenset(found)
 
 

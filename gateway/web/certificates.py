@@ -89,7 +89,7 @@ class Certificates:
             )
 
     def _current_version(self) -> tuple[tuple[int, int] | None, ...]:
-        """Changes when a file is written or replaced, or the link to it."""
+        """Changes when a file is written, replaced, or made readable, or the link to it."""
         return tuple(map(_version_of, (self._certificate, self._key)))
 
 
@@ -98,7 +98,7 @@ def _version_of(path: Path) -> tuple[int, int] | None:
         found = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns
+    return found.st_ino, found.st_ctime_ns
 
 
 def load_certificates(certificate: Path | None, key: Path | None) -> Certificates | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -141,18 +142,23 @@ def test_all_children_are_ended_concurrently(tmp_path: Path) -> None:
 ROOT = Path(__file__).parents[2]
 
 
-def supervise(directory: Path, source: str) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def supervise(directory: Path, source: str) -> Iterator[subprocess.Popen[str]]:
     """``python -m runtime.supervisor child`` with ``source`` as that package."""
     package = directory / "child"
     package.mkdir()
     (package / "__main__.py").write_text(source)
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "runtime.supervisor", "child"],
         env={**os.environ, "PYTHONPATH": f"{directory}:{ROOT}", "LOG_FORMAT": "json"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
+    ) as command:
+        try:
+            yield command
+        finally:
+            command.kill()
 
 
 def first_line(process: subprocess.Popen[str]) -> str:
@@ -250,7 +256,11 @@ child.check(0.0)
 os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
 reap_orphans([child])
 assert child.check(1.0) == 69, "its exit code was taken"
-orphan = int(subprocess.check_output(["sh", "-c", "sleep 0 & echo $!"]))
+shell = "exec 3<&0; cat <&3 >/dev/null & echo $!"
+parent = subprocess.Popen(["sh", "-c", shell], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+orphan = int(parent.stdout.readline())
+parent.wait()
+parent.stdin.close()
 os.waitid(os.P_PID, orphan, os.WEXITED | os.WNOWAIT)
 reap_orphans([])
 assert not os.path.exists(f"/proc/{orphan}"), "a zombie is left"

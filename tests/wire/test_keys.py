@@ -62,6 +62,14 @@ def test_the_broker_follows_the_files(directory: Path) -> None:
     assert files.keys.secret == first.secret
 
 
+def test_the_broker_follows_the_modes_of_files(directory: Path) -> None:
+    files = keys.KeyFiles(directory, "broker")
+    for mode, usable in ((0o644, False), (0o600, True)):
+        (directory / "broker.secret").chmod(mode)
+        files.read_again()
+        assert (files.error is None) is usable
+
+
 def test_a_client_needs_its_pair_and_the_brokers_public_key_only(directory: Path) -> None:
     for name in ("broker.secret", "gateway.public", "gateway.secret", "persistence.public"):
         (directory / name).unlink()

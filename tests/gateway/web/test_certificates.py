@@ -98,6 +98,17 @@ def test_the_new_certificate_is_used_once_both_files_have_changed(tmp_path: Path
     assert [log["event"] for log in logs] == ["certificate_not_read", "certificate_read"]
 
 
+def test_files_are_read_again_after_a_change_of_their_mode(tmp_path: Path) -> None:
+    files = write_certificate(tmp_path, "a")
+    certificates = Certificates(*files)
+    with structlog.testing.capture_logs() as logs:
+        certificates.read_again()
+        assert logs == []
+        files.key.chmod(0o400)
+        certificates.read_again()
+    assert [log["event"] for log in logs] == ["certificate_read"]
+
+
 def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
