@@ -39,7 +39,7 @@ TOLERANCE = 0.1
 CROWD, CROWD_S = 8, 10.0
 FEW, FEW_S = 2, 35.0
 """They still speak when workers are removed."""
-END_S_MAX = 200.0
+END_S_MAX = 150.0
 
 
 @dataclass(frozen=True)
