@@ -165,6 +165,8 @@ class Models:
         the shortest expected wait among those with workers. None: there are too many."""
         if not name:
             served = [model for model in self if model.takes_jobs]
+            if len(served) == 1:  # The expected wait takes time for each worker.
+                return served[0]
             if served:
                 return min(served, key=lambda model: model.est_wait_ms)
         return self.open(name)

@@ -49,6 +49,21 @@ def test_a_job_goes_to_a_worker_of_its_model(two: Driver) -> None:
         two.answer(seq + 1, identity)
 
 
+def test_with_one_model_a_job_costs_no_time_for_each_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    driver = Driver()
+    driver.hello()
+    driver.ready()
+
+    def wait_s(*_: object) -> float:
+        raise AssertionError("the wait of all workers was computed")
+
+    monkeypatch.setattr("broker.workers.WorkerPool.wait_s", wait_s)
+    for seq in range(3):  # Two of them wait.
+        driver.front(job(seq))
+
+
 def test_a_worker_without_a_served_name_serves_its_model() -> None:
     """A worker of an earlier release."""
     driver = Driver()

@@ -26,7 +26,7 @@ RESULTS = Path("bench-results/results.json")
 PARTS = tuple(report.TITLES)
 QUICK: dict[str, dict[str, object]] = {
     "codec": {"MEASURE_S": 0.02},
-    "core": {"PAIRS": 1_000, "ROUNDS": 1},
+    "core": {"PAIRS": 1_000, "ROUNDS": 1, "LARGE": (20, 1_000)},
     "broker": {"PAIRS": 2_500, "ROUNDS": 1},
     "dispatch": {"WORKERS": (1, 2, 17), "MEASURE_S": 0.6, "WARM_S": 0.1},
     "worker": {"UTTERANCES": 32, "ONE_BY_ONE": 4, "ROUNDS": 1},

@@ -1,9 +1,11 @@
-"""The broker's processor time for one job and its result without sockets, by stage."""
+"""The broker's processor time for one job and its result without sockets, by stage, and in a large
+system."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from msgspec.structs import replace
@@ -21,6 +23,11 @@ TOGETHER = 500
 """Jobs that are sent before their results."""
 ROUNDS = 3
 SESSIONS = 100
+SMALL, LARGE = (10, 500), (10_000, 1_000_000)
+"""Workers, and sessions with a job each, which wait together."""
+PROMISED_SIZE_RATIO = 3.0
+SLICE = 10_000
+"""Messages that are made before their handling is timed."""
 GATEWAY, WORKER = b"bench-gateway", b"bench-worker"
 
 
@@ -89,7 +96,61 @@ def _least(*, subscriber: bool) -> dict[str, float]:
     return {stage: min(each[stage] for each in rounds) for stage in rounds[0]}
 
 
+def waiting_us(workers: int, sessions: int, rounds: int = 1) -> float:
+    """Processor time of routing one job and its result, when one job of each session waits. The
+    limits of the queue are raised."""
+    limits = dataclasses.replace(
+        BrokerSettings.model_construct().limits(),
+        queue_jobs_max=2 * sessions,
+        queue_audio_ms_max=sessions * JOB.end_ms,
+    )
+    core = Broker(epoch="epoch" * 6, limits=limits, system_id="")
+    core.handle(e.FrontReceived(GATEWAY, m.Hello(gateway_id=GATEWAY.decode())), 0.0)
+    for n in range(workers):
+        ready = m.Ready(worker_id=f"worker-{n}", credits=1, model="", device="")
+        core.handle(e.BackReceived(ready.worker_id.encode(), ready), 0.0)
+    spent_s, results = 0.0, 0
+
+    def handled(events: Iterable[e.FrontReceived | e.BackReceived]) -> list[e.SendBack]:
+        """The jobs that the events send to workers."""
+        nonlocal spent_s
+        made, sent = list(events), []
+        began_s = time.process_time()
+        for event in made:
+            sent += [a for a in core.handle(event, 1.0) if isinstance(a, e.SendBack)]
+        spent_s += time.process_time() - began_s
+        return sent
+
+    for seq in range(rounds):
+        held: list[e.SendBack] = []
+        for begin in range(0, sessions, SLICE):
+            some = range(begin, min(begin + SLICE, sessions))
+            jobs = (replace(JOB, session_id=f"session-{n}", seq=seq) for n in some)
+            held += handled(e.FrontReceived(GATEWAY, job) for job in jobs)
+        while held:
+            results += len(held)
+            held = handled([_answer(core, action) for action in held])
+    assert results == rounds * sessions
+    return spent_s / results * 1e6
+
+
+def _answer(core: Broker, sent: e.SendBack) -> e.BackReceived:
+    assert isinstance(sent.message, m.WorkerJob)
+    result = m.WorkerResult(
+        broker_epoch=core.epoch,
+        job_id=sent.message.job_id,
+        attempt=sent.message.attempt,
+        text="one two three",
+        error=None,
+        tokens=(),
+        infer_ms=1,
+    )
+    return e.BackReceived(sent.identity, result)
+
+
 def measure() -> list[Figure]:
+    small_us = waiting_us(*SMALL, rounds=max(1, PAIRS // SMALL[1]))
+    large_us = waiting_us(*LARGE)
     plain, published = _least(subscriber=False), _least(subscriber=True)
     by_stage = ", ".join(f"{stage} {value:.1f}" for stage, value in plain.items())
     return [
@@ -99,5 +160,13 @@ def measure() -> list[Figure]:
             unit="µs",
             reference=f"{by_stage} µs; with the row for persistence "
             f"{sum(published.values()):.1f} µs",
-        )
+        ),
+        Figure(
+            what=f"routing a pair, {LARGE[0]:,} workers, {LARGE[1]:,} jobs waiting, over "
+            f"{SMALL[0]} and {SMALL[1]}",
+            value=large_us / small_us,
+            unit="×",
+            at_most=PROMISED_SIZE_RATIO,
+            reference=f"{large_us:.1f} over {small_us:.1f} µs",
+        ),
     ]

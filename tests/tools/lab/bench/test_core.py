@@ -13,3 +13,7 @@ def test_each_stage_takes_time(monkeypatch: pytest.MonkeyPatch, subscriber: bool
     taken = core.microseconds(subscriber=subscriber)
     assert set(taken) == {"decoding", "routing", "encoding"}
     assert all(value > 0 for value in taken.values())
+
+
+def test_every_waiting_job_is_answered_once() -> None:
+    assert core.waiting_us(workers=3, sessions=50, rounds=2) > 0
