@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 from broker.events import Answered
+from runtime.metrics import keep_only
 from wire.messages import Load
 
 INCIDENTS = Counter(
@@ -104,7 +105,6 @@ _OUTCOMES = frozenset({"text", "chunk_failed", "deadline", "recognition_failed"}
 BY_A_WORKER = frozenset({"text", "recognition_failed"})
 """Outcomes that a worker's answer leads to. For the others no waiting time is defined."""
 
-_shown_models: set[str] = set()
 _LANES = ("live", "bulk")
 _answers = {(lane, o): ANSWERS.labels(lane, o) for lane in _LANES for o in (*_OUTCOMES, "other")}
 _waits = {lane: QUEUE_SECONDS.labels(lane) for lane in _LANES}
@@ -135,11 +135,8 @@ def set_gauges(load: Load) -> None:
         _MODEL_THROUGHPUT.labels(model.name).set(model.throughput_rtfx)
         _MODEL_ARRIVING.labels(model.name).set(model.arriving_audio_rate)
     served = {model.name for model in load.served}
-    for name in _shown_models - served:
-        for gauge in _BY_MODEL:
-            gauge.remove(name)
-    _shown_models.clear()
-    _shown_models.update(served)
+    for gauge in _BY_MODEL:
+        keep_only(gauge, served)
 
 
 for _reason in WATCHED:

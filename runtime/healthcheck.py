@@ -1,6 +1,6 @@
 """``python -m runtime.healthcheck PROCESS [METRIC]``: exit with 0 if the process of this container
-is alive, and if its metric ``METRIC`` has a value: that of a worker that has loaded its model is
-``asr_worker_model_info``.
+is alive and, if ``METRIC`` is given, exports that metric. A worker exports
+``asr_worker_model_info`` once it has loaded its model.
 
 It reads the metrics of the process, which METRICS_PORT must enable. It is for orchestrators that
 only run commands.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http
 import http.client
+import re
 import sys
 
 from runtime import exit_codes
@@ -34,19 +35,22 @@ def main(arguments: list[str]) -> int:
         connection.request("GET", "/metrics")
         answer = connection.getresponse()
         text = answer.read().decode()
-        wanted = tuple(f"\n{metric}{end}" for metric in arguments[1:] for end in "{ ")
-        if answer.status == http.HTTPStatus.OK:
-            if not wanted or any(start in text for start in wanted):
-                return exit_codes.OK
-            why: object = f"no {arguments[1]} yet"
-        else:
-            why = answer.status
+        is_served = answer.status == http.HTTPStatus.OK
+        missing = [name for name in arguments[1:] if not _exports(text, name)]
+        if is_served and not missing:
+            return exit_codes.OK
+        why: object = f"no {missing[0]} yet" if is_served else answer.status
     except (OSError, http.client.HTTPException) as error:
         why = error
     finally:
         connection.close()
     sys.stderr.write(f"/metrics at {host}, port {connection.port}: {why}\n")
     return exit_codes.FAILURE
+
+
+def _exports(text: str, metric: str) -> bool:
+    """Whether ``text``, in the format of Prometheus, has a series of ``metric``."""
+    return re.search(rf"^{re.escape(metric)}[{{ ]", text, re.MULTILINE) is not None
 
 
 if __name__ == "__main__":

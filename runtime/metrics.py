@@ -7,6 +7,7 @@ port, but several gateways share that port, and the kernel chooses which of them
 from __future__ import annotations
 
 import platform
+from collections.abc import Container
 from typing import Final
 
 import prometheus_client
@@ -29,6 +30,15 @@ BUILD_INFO = Gauge(
     "Always 1; its labels describe the running process",
     ["process", "version", "python"],
 )
+
+
+def keep_only(gauge: Gauge, values: Container[str]) -> None:
+    """Remove each series of ``gauge`` whose only label has a value that is not in ``values``."""
+    (family,) = gauge.collect()
+    for sample in family.samples:
+        (value,) = sample.labels.values()
+        if value not in values:
+            gauge.remove(value)
 
 
 def serve(process: str, first_port: int, host: str) -> int | None:

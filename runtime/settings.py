@@ -253,7 +253,7 @@ PYDANTIC_PREFIX = "Value error, "
 
 def load(settings_type: type[S], **overrides: Any) -> S:
     """Settings from the environment. Invalid values are reported on one line and end the process
-    with ``exit_codes.CONFIG``, and so does too low a limit on open files."""
+    with ``exit_codes.CONFIG``. Too low a limit on open files ends it with ``UNAVAILABLE``."""
     if message := descriptors.shortage():
         fail(message, exit_codes.UNAVAILABLE)
     try:

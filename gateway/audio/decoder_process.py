@@ -1,6 +1,6 @@
 """The decoder process: it forks a child for each encoded stream.
 
-It imports nothing of this project but ``gateway.audio.downmix`` and ``truncation``. The parent
+It imports nothing of this project but small cores of ``gateway.audio``. The parent
 (``gateway.audio.decoder_pool``) passes a control socket as standard input, and a socket for each
 stream over it (SCM_RIGHTS). PyAV is imported once; children are forks that share this memory and
 start in milliseconds. When the control socket closes, which the gateway's end implies, the process
@@ -44,6 +44,8 @@ import av
 import numpy as np
 
 from gateway.audio.downmix import Downmix, notice
+from gateway.audio.file_units import tag_bytes
+from gateway.audio.frames import mp3_frame, mp3_frame_s, xing
 from gateway.audio.truncation import missing
 
 OPEN, DATA, END, NEXT = b"O", b"D", b"E", b"X"
@@ -75,9 +77,8 @@ TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
 """They may follow the audio of MP3 and AAC."""
 CHECKED_CODECS = frozenset({"flac", "tta", "wavpack"})
 """Their frames have checksums, which libavcodec checks on request; damaged ones would be noise."""
-XING_BYTES = 50
-"""A frame's header, checksum, longest side information, and the number of frames."""
-MP3_RATES_HZ = (44_100, 48_000, 32_000, 44_100)
+XING_BYTES = 54
+"""A frame's header, checksum, longest side information, and the numbers of frames and bytes."""
 WASTE_BYTES = 1 << 16
 TRACK_LAG_S_MAX = 2
 """A track that lags this much behind another counts as silent, for now."""
@@ -185,15 +186,12 @@ class Stream:
         In front of the first frame may be tags."""
         begin = 0
         while (head := self._peek(begin, 10)).startswith(b"ID3"):
-            begin += 10 + sum(byte << 7 * (3 - n) for n, byte in enumerate(head[6:]))
-        frame = self._peek(begin, XING_BYTES)
-        place = max(frame.find(b"Xing"), frame.find(b"Info"))
-        if place < 0 or len(frame) < XING_BYTES or not frame[place + 7] & 1:
+            begin += tag_bytes(head, 0)
+        head = self._peek(begin, XING_BYTES)
+        if (frame := mp3_frame(head)) is None:
             return 0.0
-        frames = int.from_bytes(frame[place + 8 : place + 12], "big")
-        version, rate = frame[1] >> 3 & 3, frame[2] >> 2 & 3
-        rate_hz = MP3_RATES_HZ[rate] >> (3 - version if version else 2)
-        return frames * (1_152 if version == 3 else 576) / rate_hz
+        frames, _ = xing(head)
+        return frames * mp3_frame_s(frame[0])
 
     def send(self, kind: bytes, payload: bytes = b"") -> None:
         try:

@@ -32,7 +32,7 @@ from gateway.audio.formats import (
     repeats,
     sniff,
 )
-from gateway.audio.frames import flac_frame, mp3_frame
+from gateway.audio.frames import flac_frame, mp3_frame, xing
 
 WHOLE_FILE_BYTES_MAX: Final = 2 << 20
 """Longer chunks are not looked at: all of a file's audio would be decoded at its end."""
@@ -95,15 +95,10 @@ def _is_whole_mp3(data: bytes) -> bool:
     frame = mp3_frame(data[begin : begin + 7])
     if frame is None:
         return False
-    head = data[begin : begin + frame[1]]
-    place = max(head.find(b"Xing"), head.find(b"Info"))
-    if place < 0:
+    _, byte_count = xing(data[begin : begin + frame[1]])
+    if not byte_count:
         return False
-    flags = int.from_bytes(head[place + 4 : place + 8], "big")
-    if not flags & 2:
-        return False
-    place += 8 + 4 * (flags & 1)
-    end = begin + int.from_bytes(head[place : place + 4], "big")
+    end = begin + byte_count
     tag = data[end : end + 3] == b"TAG"
     return len(data) == end + (_ID3_V1_BYTES if tag else 0)
 

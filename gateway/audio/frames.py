@@ -21,6 +21,8 @@ _RATES_HZ: Final = {
     0: (11_025, 12_000, 8_000),
 }
 _AAC_RATES: Final = 13
+_XING_BYTES: Final = 16
+"""Its name, its flags, and the numbers of frames and bytes."""
 _ADTS_HEADER_BYTES: Final = 7
 _AC3_KBPS: Final = (*_BITRATES_KBPS[1], 384, 448, 512, 576, 640)
 """Each has two codes."""
@@ -43,9 +45,29 @@ def mp3_frame(header: bytes) -> tuple[tuple[int, int, int], int] | None:
     rate_hz = _RATES_HZ[version][rate]
     table = 2 if version != 3 else 1 if layer == 3 else 0
     bitrate_bps = _BITRATES_KBPS[table][bitrate - 1] * 1000
-    samples = 576 if version != 3 and layer == 3 else 1152
-    length = samples // 8 * bitrate_bps // rate_hz + (header[2] >> 1 & 1)
+    length = _mp3_samples(version, layer) // 8 * bitrate_bps // rate_hz + (header[2] >> 1 & 1)
     return (version, layer, rate), length
+
+
+def mp3_frame_s(kind: tuple[int, int, int]) -> float:
+    """Duration of a frame of this version, layer and rate."""
+    version, layer, rate = kind
+    return _mp3_samples(version, layer) / _RATES_HZ[version][rate]
+
+
+def _mp3_samples(version: int, layer: int) -> int:
+    return 576 if version != 3 and layer == 3 else 1152
+
+
+def xing(frame: bytes) -> tuple[int, int]:
+    """Number of frames and of bytes of an MP3 file, by the header of Xing or LAME that its first
+    frame may hold; 0: not declared."""
+    place = max(frame.find(b"Xing"), frame.find(b"Info"))
+    if place < 0 or len(frame) < place + _XING_BYTES:
+        return 0, 0
+    has_frames, has_bytes = frame[place + 7] & 1, frame[place + 7] & 2
+    first, second = (int.from_bytes(frame[place + n : place + n + 4], "big") for n in (8, 12))
+    return first if has_frames else 0, (second if has_frames else first) if has_bytes else 0
 
 
 def aac_frame(header: bytes) -> tuple[tuple[int, ...], int] | None:

@@ -247,7 +247,8 @@ class Session:
         self.busy = True
         self._decoding = index, len(event.data)
         self._segmenter.chunk_received()
-        if names := ", ".join(event.ignored_fields):
+        if event.ignored_fields:
+            names = ", ".join(event.ignored_fields)
             self._note([Notice("field_ignored", f"fields of a chunk without effect: {names}")])
         if event.chunk_index is not None or self._chunks.unacked >= ACK_EVERY_CHUNKS:
             return self._acknowledge(now_s)

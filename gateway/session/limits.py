@@ -22,7 +22,7 @@ class Traits(Protocol):
 
 @dataclass(slots=True)
 class FileTraits:
-    """Those of an API for files, which are recognised after live speech."""
+    """Traits of the sessions of an API for files. Live speech is recognised first."""
 
     name: str
     resumable: bool = False

@@ -30,11 +30,12 @@ class ServedModels:
         self._known: dict[str, tuple[ServedModel, float]] = {}
         """By served name, and when the broker last reported it."""
         self._default_due_s: float | None = None
-        """When a worker should have served the default; infinite once it is known to be missing."""
+        """From then on the default is missing, unless a worker serves it; infinite once that was
+        reported."""
 
     def note(self, served: Iterable[ServedModel], now_s: float) -> bool:
-        """The broker has reported these models. Returns True once if workers were known for
-        ``KNOWN_MODEL_S``, and none that serves the default."""
+        """Take the broker's report. Returns True, once, if no worker has served the default for
+        ``KNOWN_MODEL_S`` while others were known."""
         self._known |= {model.name: (model, now_s) for model in served}
         for name, (_, seen_s) in list(self._known.items()):
             if now_s - seen_s > KNOWN_MODEL_S:
@@ -49,7 +50,7 @@ class ServedModels:
 
     @property
     def names(self) -> Sequence[str]:
-        """Names that workers serve, or those that are expected, if no worker is known."""
+        """The served names. Before any worker is known, the expected ones."""
         return sorted(self._known or self._expected)
 
     @property

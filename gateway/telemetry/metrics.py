@@ -8,6 +8,8 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from runtime.metrics import keep_only
+
 PROBLEM_CODES: Final = frozenset(
     {
         *("bad_message", "bad_state", "bad_base64", "bad_audio", "audio_too_long"),
@@ -252,17 +254,11 @@ def count_problem(code: str) -> None:
     PROBLEMS.labels(code if code in PROBLEM_CODES else "other").inc()
 
 
-_models_shown: set[str] = set()
-
-
 def show_workers_needed(needed: Mapping[str, float]) -> None:
     """Export the workers that each model needs. One that is missing has no series from now on."""
-    for model in _models_shown - needed.keys():
-        WORKERS_NEEDED.remove(model)
+    keep_only(WORKERS_NEEDED, needed)
     for model, workers in needed.items():
         WORKERS_NEEDED.labels(model).set(workers)
-    _models_shown.clear()
-    _models_shown.update(needed)
 
 
 def show_limits(*, est_wait_ms_max: int, outbox_records_max: int) -> None:

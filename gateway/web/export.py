@@ -81,7 +81,8 @@ def add_export(app: FastAPI) -> None:
         session. Nothing is stored. The header ``X-Warnings`` names unknown fields."""
         try:
             body = b"".join([piece async for piece in bounded(request, EXPORT_BYTES_MAX)])
-            wanted = ExportRequest.model_validate_json(body)
+            given = _JSON.validate_json(body)
+            wanted = ExportRequest.model_validate(given)
         except ValidationError as error:
             found = error.errors(include_url=False, include_context=False, include_input=False)
             raise RequestValidationError(
@@ -89,7 +90,7 @@ def add_export(app: FastAPI) -> None:
             ) from error
         texts = wanted.model_dump()
         response = JSONResponse(texts) if format == "json" else transcript_response(texts, format)
-        unknown = ignored_fields(_unknown(_JSON.validate_json(body), ExportRequest))
+        unknown = ignored_fields(_unknown(given, ExportRequest))
         response.headers.update(warnings_header([*warnings, *unknown]))
         return response
 

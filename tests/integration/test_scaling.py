@@ -92,7 +92,7 @@ class Scaler:
         self._prometheus = prometheus
         self._started = 0
         self._recent: deque[tuple[float, int]] = deque()
-        self.removed_s = -math.inf
+        self._removed_s = -math.inf
 
     def begin(self) -> None:
         self.add(self.least)
@@ -110,8 +110,8 @@ class Scaler:
         stable = max(each for _, each in self._recent)
         if stable > pods:
             self.add(stable - pods)
-        elif stable < pods and now_s - self.removed_s >= REMOVAL_S:
-            self.removed_s = now_s
+        elif stable < pods and now_s - self._removed_s >= REMOVAL_S:
+            self._removed_s = now_s
             self.remove(min(self.removed_at_once, pods - stable))
         self.counts.append(len(self.workers))
         self.show_targets()

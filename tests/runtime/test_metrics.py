@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 
+import prometheus_client
 import pytest
 
 from runtime import metrics
@@ -20,6 +21,16 @@ port = metrics.serve("broker", int(sys.argv[1]), "127.0.0.1")
 print("port", port)
 print(urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode())
 """
+
+
+def test_series_of_values_that_are_gone_are_removed() -> None:
+    registry = prometheus_client.CollectorRegistry()
+    gauge = prometheus_client.Gauge("speed", "Speed.", ["model"], registry=registry)
+    for model in ("a", "b"):
+        gauge.labels(model).set(1)
+    metrics.keep_only(gauge, {"b"})
+    found = {model: registry.get_sample_value("speed", {"model": model}) for model in ("a", "b")}
+    assert found == {"a": None, "b": 1}
 
 
 def served(first_port: int) -> str:

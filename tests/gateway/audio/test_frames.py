@@ -12,7 +12,9 @@ from gateway.audio.frames import (
     flac_frame,
     loas_frame,
     mp3_frame,
+    mp3_frame_s,
     ts_packet,
+    xing,
 )
 from tools.lab.encoded_audio import encode
 
@@ -44,6 +46,18 @@ def test_frames_of_layers_two_and_three_follow_each_other(name: str, rate_hz: in
         shared.add(frame[0])
         offset += frame[1]
     assert len(shared) == 1
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 16_000, 48_000])
+def test_the_first_frame_of_mp3_declares_duration_and_length(rate_hz: int) -> None:
+    data = encode(TONE, "mp3", rate_hz, 1)
+    begin = data.index(b"\xff")
+    first = mp3_frame(data[begin:])
+    assert first is not None
+    frames, byte_count = xing(data[begin : begin + first[1]])
+    assert byte_count == len(data) - begin
+    assert frames * mp3_frame_s(first[0]) == pytest.approx(3.0, abs=0.2)
+    assert xing(data[begin + first[1] :][: first[1]]) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from msgspec.structs import replace
 
 from broker import events as e
+from broker.limits import Limits
 from broker.routing import Broker
 from broker.settings import BrokerSettings
 from tools.lab.bench.codec import JOB
@@ -29,6 +30,16 @@ PROMISED_SIZE_RATIO = 3.0
 SLICE = 10_000
 """Messages that are made before their handling is timed."""
 GATEWAY, WORKER = b"bench-gateway", b"bench-worker"
+EPOCH = "epoch" * 6
+RESULT = m.WorkerResult(
+    broker_epoch=EPOCH,
+    job_id=0,
+    attempt=1,
+    text="one two three",
+    error=None,
+    tokens=(),
+    infer_ms=1,
+)
 
 
 class Stages:
@@ -62,10 +73,16 @@ def _pass_through(
                 codec.encode(action.message)
 
 
+def _broker(limits: Limits) -> Broker:
+    """A broker with one gateway."""
+    core = Broker(epoch=EPOCH, limits=limits, system_id="")
+    core.handle(e.FrontReceived(GATEWAY, m.Hello(gateway_id=GATEWAY.decode())), 0.0)
+    return core
+
+
 def microseconds(*, subscriber: bool) -> dict[str, float]:
     """Processor time of one pair, by stage."""
-    core = Broker(epoch="epoch" * 6, limits=BrokerSettings.model_construct().limits(), system_id="")
-    core.handle(e.FrontReceived(GATEWAY, m.Hello(gateway_id=GATEWAY.decode())), 0.0)
+    core = _broker(BrokerSettings.model_construct().limits())
     ready = m.Ready(worker_id=WORKER.decode(), credits=2 * TOGETHER, model="", device="")
     core.handle(e.BackReceived(WORKER, ready), 0.0)
     core.handle(e.SubscriptionChanged(b"", subscriber), 0.0)
@@ -73,16 +90,7 @@ def microseconds(*, subscriber: bool) -> dict[str, float]:
         codec.encode(replace(JOB, session_id=f"session-{n % SESSIONS}", seq=n // SESSIONS))
         for n in range(PAIRS)
     ]
-    answer = m.WorkerResult(
-        broker_epoch=core.epoch,
-        job_id=0,
-        attempt=1,
-        text="one two three",
-        error=None,
-        tokens=(),
-        infer_ms=1,
-    )
-    answers = [codec.encode(replace(answer, job_id=n + 1)) for n in range(PAIRS)]
+    answers = [codec.encode(replace(RESULT, job_id=n + 1)) for n in range(PAIRS)]
     stages = Stages()
     for begin in range(0, PAIRS, TOGETHER):
         some = slice(begin, begin + TOGETHER)
@@ -104,8 +112,7 @@ def waiting_us(workers: int, sessions: int, rounds: int = 1) -> float:
         queue_jobs_max=2 * sessions,
         queue_audio_ms_max=sessions * JOB.end_ms,
     )
-    core = Broker(epoch="epoch" * 6, limits=limits, system_id="")
-    core.handle(e.FrontReceived(GATEWAY, m.Hello(gateway_id=GATEWAY.decode())), 0.0)
+    core = _broker(limits)
     for n in range(workers):
         ready = m.Ready(worker_id=f"worker-{n}", credits=1, model="", device="")
         core.handle(e.BackReceived(ready.worker_id.encode(), ready), 0.0)
@@ -129,23 +136,15 @@ def waiting_us(workers: int, sessions: int, rounds: int = 1) -> float:
             held += handled(e.FrontReceived(GATEWAY, job) for job in jobs)
         while held:
             results += len(held)
-            held = handled([_answer(core, action) for action in held])
+            held = handled([_answer(action) for action in held])
     assert results == rounds * sessions
     return spent_s / results * 1e6
 
 
-def _answer(core: Broker, sent: e.SendBack) -> e.BackReceived:
-    assert isinstance(sent.message, m.WorkerJob)
-    result = m.WorkerResult(
-        broker_epoch=core.epoch,
-        job_id=sent.message.job_id,
-        attempt=sent.message.attempt,
-        text="one two three",
-        error=None,
-        tokens=(),
-        infer_ms=1,
-    )
-    return e.BackReceived(sent.identity, result)
+def _answer(sent: e.SendBack) -> e.BackReceived:
+    job = sent.message
+    assert isinstance(job, m.WorkerJob)
+    return e.BackReceived(sent.identity, replace(RESULT, job_id=job.job_id, attempt=job.attempt))
 
 
 def measure() -> list[Figure]:
