@@ -33,7 +33,7 @@ from tools.lab.loadtest.load import CHUNK_MS, Load, longest_pause_s, slowest_ms
 from tools.lab.loadtest.speech import DigitSpeech
 from tools.lab.loadtest.user import Outcome
 
-SESSIONS: Final = 20
+SESSIONS: Final = 50
 RAMP_S: Final = 2.0
 BEFORE_S: Final = 4.0
 """From the first session to the first fault."""
