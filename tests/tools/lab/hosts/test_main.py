@@ -32,7 +32,7 @@ def test_every_host_is_cut_once_and_every_word_is_right(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3_000:]
     rows = json.loads((tmp_path / "chaos_report.json").read_text(encoding="utf-8"))
     assert [row["fault"] for row in rows][-1] == "capture of the bus"
-    assert rows[0]["stored"] == command.SESSIONS
+    assert rows[0]["stored"] == command.QUICK_SESSIONS
 
 
 def test_without_namespaces_it_reports_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,3 +61,12 @@ def test_parts_that_must_not_be_readable_are_those_that_are_said() -> None:
     loud = [part for part in parts if part in said]
     assert len(loud) > 2
     assert all(np.frombuffer(part, "<i2").max() > command.LOUD for part in loud)
+
+
+def test_parts_are_found_wherever_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "SEARCHED_BYTES", 16)
+    captured = bytes(range(100)) + b"one two three"
+    within = [captured[:5], captured[14:19], captured[15:21], captured[30:33], b"three", b"one two"]
+    elsewhere = [b"one three", captured[10:12] + b"?", b"threes", captured[20:40] + b"?"]
+    assert command.found_in(captured, [*within, *elsewhere]) == set(within)
+    assert command.found_in(b"", within) == set()
