@@ -129,23 +129,6 @@ class JobIndex:
         entry.gateway = gateway
         self._by_gateway.setdefault(gateway, {})[entry.job_id] = entry
 
-    def validate(self) -> None:
-        """Assert that the indexes agree. For tests."""
-        by_session = [
-            (entry.job_id, entry)
-            for index in (self._finals, self._partials)
-            for jobs in index.values()
-            for entry in jobs.values()
-        ]
-        by_gateway = [pair for jobs in self._by_gateway.values() for pair in jobs.items()]
-        assert all([*self._finals.values(), *self._partials.values(), *self._by_gateway.values()])
-        assert len(by_session) == len(by_gateway) == len(self._jobs)
-        assert dict(by_session) == dict(by_gateway) == self._jobs
-        assert all(
-            entry.job_id in self._by_gateway[entry.gateway] and not entry.abandoned
-            for entry in self._jobs.values()
-        )
-
 
 def _remove(index: dict[K, dict[L, PendingJob]], key: K, item: L) -> None:
     jobs = index[key]

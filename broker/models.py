@@ -102,15 +102,6 @@ class Model:
             abilities=common_abilities(worker.abilities for worker in workers),
         )
 
-    def validate(self) -> None:
-        """Assert that all its jobs and workers are its own. For tests."""
-        self.queue.validate()
-        self.workers.validate()
-        held = [entry for worker in self.workers for entry in worker.held.values()]
-        for entry in (*self.queue, *held):
-            assert entry.model == self.name and entry.job.model in ("", self.name)
-        assert all(worker.served_name == self.name for worker in self.workers)
-
 
 def common_abilities(all_of: Iterable[Abilities]) -> Abilities:
     """Return the abilities that all of ``all_of`` share; if it is empty, nothing is known."""
@@ -208,12 +199,3 @@ class Models:
         """Unregister a worker. Returns the jobs that it held, oldest first."""
         del self._workers[worker.identity]
         return self.pool(worker).remove(worker)
-
-    def validate(self) -> None:
-        """Assert that all counts agree. For tests."""
-        assert len(self._models) <= limit.MODELS_MAX
-        for name, model in self._models.items():
-            assert model.name == name
-            model.validate()
-        found = {worker.identity: worker for model in self for worker in model.workers}
-        assert found == self._workers

@@ -87,10 +87,6 @@ class FairQueue:
                 self._heap = [item for item in self._heap if item[2].jobs]
                 heapq.heapify(self._heap)
 
-    @property
-    def heap_length(self) -> int:
-        return len(self._heap) + len(self._served_heap)
-
     def _push_flow(self, flow: _Flow) -> None:
         # The push count serves equal start times in round robin, and orders without flows.
         self._pushes += 1
@@ -115,15 +111,6 @@ class FairQueue:
             start_ms, session_id = heapq.heappop(self._served_heap)
             if self._served.get(session_id) == start_ms:
                 del self._served[session_id]
-
-    def validate(self) -> None:
-        """Assert that all counts agree. For tests."""
-        assert self._length == sum(len(flow.jobs) for flow in self._flows.values())
-        waiting = [flow for _, _, flow in self._heap if flow.jobs]
-        assert len(waiting) == len(self._flows) == len({id(flow) for flow in waiting})
-        assert all(flow.jobs for flow in self._flows.values())
-        assert len(self._served) <= len(self._served_heap) <= limit.SERVED_FLOWS_MAX
-        assert self._flows or not self.heap_length
 
 
 class JobQueue:
@@ -177,10 +164,6 @@ class JobQueue:
     @property
     def oldest_partial(self) -> PendingJob | None:
         return next(iter(self._partials.values()), None)
-
-    @property
-    def bookkeeping_length(self) -> int:
-        return self._live.heap_length + self._bulk.heap_length
 
     def admits(self, audio_ms: int, models: int) -> bool:
         """Whether the queue has room for a new job: each of ``models`` has an equal share of the
@@ -263,17 +246,3 @@ class JobQueue:
         self._length -= 1
         self.audio_ms -= entry.audio_ms
         return entry
-
-    def validate(self) -> None:
-        """Assert that all counts and locations agree. For tests."""
-        self._live.validate()
-        self._bulk.validate()
-        entries = list(self)
-        assert len(entries) == len(self) == len({entry.job_id for entry in entries})
-        assert self.audio_ms == sum(entry.audio_ms for entry in entries)
-        urgent = [entry.audio_ms for entry in entries if entry.location not in LATER]
-        assert (self.urgent_jobs, self.urgent_audio_ms) == (len(urgent), sum(urgent))
-        for location, lane in self._lanes.items():
-            assert all(entry.location == location for entry in lane)
-        for location, fifo in self._fifos.items():
-            assert all(entry.location == location for entry in fifo.values())

@@ -140,17 +140,6 @@ class Broker:
             for worker in self._models.workers
         ]
 
-    def validate(self) -> None:
-        """Assert the invariants between events. For tests: it looks at all jobs and workers."""
-        assert not self._actions
-        self.scheduler.validate()
-        assert all(
-            not self._unregistered.is_quarantined(worker.identity)
-            for worker in self._models.workers
-        )
-        assert len(self.gateways) <= limit.GATEWAYS_MAX
-        assert self._models.worker_count <= limit.WORKERS_MAX
-
     def _act(self, action: e.Action) -> None:
         self._actions.append(action)
 

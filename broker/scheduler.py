@@ -253,34 +253,3 @@ class Scheduler:
         self.link.note_sent(len(entry.job.pcm), now_s)
         self.link.note_mark((entry.job_id, entry.attempt), now_s)
         self._act(SendBack(worker.identity, answers.worker_job(entry, self._epoch)))
-
-    @property
-    def bookkeeping_length(self) -> int:
-        """Heap entries, stale ones included: bounded by the number of jobs and workers."""
-        return len(self._deadlines) + sum(
-            model.queue.bookkeeping_length + model.workers.heap_length for model in self.models
-        )
-
-    def validate(self) -> None:
-        """Assert that each job is in one place. For tests."""
-        self.jobs.validate()
-        self.models.validate()
-        queued = {entry.job_id for model in self.models for entry in model.queue}
-        workers = self.models.workers
-        held = {entry.job_id: entry for worker in workers for entry in worker.held.values()}
-        assert not queued & held.keys(), "both queued and assigned"
-        waited_for = queued | {job_id for job_id, entry in held.items() if not entry.abandoned}
-        assert waited_for == {entry.job_id for entry in self.jobs}, "a job is in no place"
-        timed = {job_id for _, job_id, _ in self._deadlines}
-        assert all(entry.job_id in timed for entry in self.jobs if not entry.job.partial)
-        assert all(entry.charged < limit.ATTEMPTS_MAX for entry in self.jobs)
-        for model in self.models:
-            can_assign = model.workers.least_loaded() is not None
-            reserved = model.workers.has_reserved
-            waits = model.queue.finals or (model.queue.has_exclusive and not reserved)
-            assert not (can_assign and waits), "a worker and a job wait for each other"
-        if any(model.takes_jobs for model in self.models):
-            stuck = [
-                e for m in self.models if not len(m.workers) for e in m.queue if not e.job.model
-            ]
-            assert not stuck, "a job for any model and a worker wait for each other"

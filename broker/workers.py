@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
@@ -352,39 +351,3 @@ class WorkerPool:
     @property
     def _taking(self) -> Iterator[Worker]:
         return (worker for worker in self if not worker.draining)
-
-    @property
-    def has_reserved(self) -> bool:
-        return self._reserved is not None
-
-    @property
-    def heap_length(self) -> int:
-        return len(self._heap)
-
-    def validate(self) -> None:
-        """Assert that all counts agree. For tests."""
-        for worker in self:
-            held_s = sum(entry.work_s for entry in worker.held.values())
-            assert math.isclose(worker.held_s, held_s, rel_tol=1e-6, abs_tol=1e-6)
-            streamed = [e for e in worker.held.values() if self.is_streamed(worker, e)]
-            assert worker.held_streamed == len(streamed)
-            assert not worker.exclusive or len(worker.held) == 1, "not exclusive"
-            assert worker.reserved == (worker is self._reserved)
-            assert worker.takes_jobs == bool(worker.ticket)
-            for entry in worker.held.values():
-                assert entry.location == "assigned" and entry.worker == worker.identity
-        tickets = {ticket for _, ticket, worker in self._heap if worker.ticket == ticket}
-        assert tickets == {worker.ticket for worker in self if worker.ticket}
-        held = [entry for worker in self for entry in worker.held.values()]
-        assert len(held) == self.held
-        assert self.held_streamed == sum(worker.held_streamed for worker in self)
-        waited_for = [
-            entry.audio_ms
-            for worker in self
-            for entry in worker.held.values()
-            if not self.is_streamed(worker, entry)
-        ]
-        assert self.held_audio_ms == sum(waited_for)
-        assert self.credits == sum(worker.credits for worker in self)
-        assert self.held_partials == sum(entry.job.partial for entry in held)
-        assert len(self._streams) <= limit.STREAMS_REMEMBERED_MAX

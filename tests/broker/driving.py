@@ -8,6 +8,7 @@ from broker import events as e
 from broker.limits import Limits
 from broker.routing import Broker
 from broker.settings import BrokerSettings
+from tests.broker.invariants import check_broker
 from wire import messages as m
 
 GATEWAY = b"gateway-1"
@@ -120,7 +121,7 @@ class Driver:
         """The actions without ``Answered`` and ``LeaseEnded``, which are collected in ``answered``
         and ``ended``."""
         actions = self.broker.handle(event, self.now_s)
-        self.broker.validate()
+        check_broker(self.broker)
         self.answered += [action for action in actions if isinstance(action, e.Answered)]
         self.ended += [action for action in actions if isinstance(action, e.LeaseEnded)]
         reported = (e.Answered, e.LeaseEnded)

@@ -12,6 +12,7 @@ from broker import events as e
 from broker import limits as limit
 from broker.routing import Broker
 from tests.broker.driving import DEFAULTS, GATEWAY, WORKER, Driver, job
+from tests.broker.invariants import check_broker
 from tests.wire import generated
 from wire import codec, publication, validation
 from wire import messages as m
@@ -59,7 +60,7 @@ def test_any_valid_messages(said: list[tuple[bool, bool, m.Message]]) -> None:
             message = structs.replace(message, gateway_id=GATEWAY.decode())
         event = e.FrontReceived(GATEWAY, message) if front else e.BackReceived(WORKER, message)
         decoded([*broker.handle(event, now_s), *broker.handle(e.Tick(), now_s)])
-        broker.validate()
+        check_broker(broker)
 
 
 def test_a_worker_that_reports_a_factor_of_almost_zero() -> None:

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from broker.jobs import JobIndex, timeline_key
 from tests.broker.driving import GATEWAY, OTHER_GATEWAY, job
+from tests.broker.invariants import check_index
 from tests.broker.test_queues import pending
 
 
@@ -15,14 +16,14 @@ def test_jobs_are_found_by_session_and_gateway_until_they_are_removed() -> None:
     other = pending(job(0, session_id="other"))
     for entry in (final, partial, other):
         index.add(entry)
-        index.validate()
+        check_index(index)
     assert index.final("session", 0) is final and index.final("session", 1) is None
     assert index.partials("session") == [partial]
     assert index.of_session("session") == [final, partial]
     assert index.of_gateway(GATEWAY) == [final, partial, other]
     for entry in (final, partial, other):
         index.remove(entry)
-        index.validate()
+        check_index(index)
     assert len(index) == 0 and index.of_session("session") == [] == index.of_gateway(GATEWAY)
 
 
@@ -31,7 +32,7 @@ def test_a_moved_job_belongs_to_the_new_gateway() -> None:
     entry = pending(job())
     index.add(entry)
     index.move(entry, OTHER_GATEWAY)
-    index.validate()
+    check_index(index)
     assert entry.gateway == OTHER_GATEWAY
     assert index.of_gateway(OTHER_GATEWAY) == [entry] and index.of_gateway(GATEWAY) == []
 

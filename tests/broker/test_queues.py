@@ -11,6 +11,7 @@ from broker.jobs import PendingJob, audio_ms_of
 from broker.limits import BULK_EVERY_ASSIGNMENTS
 from broker.queues import FairQueue, JobQueue
 from tests.broker.driving import DEFAULTS, GATEWAY, job
+from tests.broker.invariants import check_fair_queue, check_queue, heap_length
 from wire.messages import Job
 
 _ids = count(1)
@@ -36,7 +37,7 @@ def sessions(queue: FairQueue, turns: int) -> str:
     for _ in range(turns):
         entry = queue.pop()
         names.append(entry.job.session_id if entry is not None else "-")
-        queue.validate()
+        check_fair_queue(queue)
     return "".join(names)
 
 
@@ -71,7 +72,7 @@ def test_start_times_are_forgotten_when_the_queue_is_empty() -> None:
     queue = FairQueue()
     queue.push(of("a", 60_000))
     queue.pop()
-    assert queue.heap_length == 0
+    assert heap_length(queue) == 0
     queue.push(of("a"))
     queue.push(of("b"))
     assert sessions(queue, 2) == "ab"
@@ -85,10 +86,10 @@ def test_removed_jobs_leave_no_bookkeeping() -> None:
         entry = of(f"s{index}")
         queue.push(entry)
         queue.remove(entry)
-    queue.validate()
+    check_fair_queue(queue)
     assert len(queue) == 1
     assert queue.pop() is stays
-    assert queue.heap_length == 0
+    assert heap_length(queue) == 0
 
 
 def test_remembered_start_times_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,14 +100,14 @@ def test_remembered_start_times_have_a_limit(monkeypatch: pytest.MonkeyPatch) ->
     for index in range(100):
         queue.push(of(f"s{index}"))
     sessions(queue, 101)
-    assert queue.heap_length <= 12
+    assert heap_length(queue) <= 12
 
 
 def lanes(queue: JobQueue, turns: int) -> str:
     out = ""
     for _ in range(turns):
         entry = queue.pop(bulk=True, partials=True)
-        queue.validate()
+        check_queue(queue)
         if entry is None:
             return out + "-"
         out += "p" if entry.job.partial else entry.job.lane[0]
@@ -149,7 +150,7 @@ def test_a_job_before_its_last_attempt_must_run_exclusively() -> None:
     suspect = of("a")
     suspect.attempts_lost = 2
     queue.requeue(suspect)
-    queue.validate()
+    check_queue(queue)
     assert queue.has_exclusive
     assert queue.pop(bulk=True, partials=True) is None
     assert queue.pop_exclusive() is suspect
@@ -175,7 +176,7 @@ def test_jobs_can_be_removed_from_each_place() -> None:
     ]
     for entry in entries:
         queue.remove(entry)
-        queue.validate()
+        check_queue(queue)
     assert (len(queue), queue.audio_ms) == (0, 0)
 
 

@@ -10,6 +10,7 @@ import pytest
 import broker
 from broker import limits as limit
 from broker.workers import WorkerPool
+from tests.broker.invariants import check_pool
 from tests.broker.test_queues import of
 from wire.messages import Ready
 
@@ -37,7 +38,7 @@ def test_past_attempts_of_unregistered_workers_are_kept(monkeypatch: pytest.Monk
         entry = of("s")
         pool.assign(worker, entry, 0.0, exclusive=False)
         assert pool.remove(worker) == [entry]
-        pool.validate()
+        check_pool(pool)
     assert (entry.job_id, 1) in pool.add(b"b", ready("b"), 0.0).past
     assert (entry.job_id, 1) not in pool.add(b"a", ready("a"), 0.0).past
 
@@ -57,8 +58,8 @@ def test_heap_does_not_grow_with_traffic() -> None:
         entry = of("s")
         pool.assign(worker, entry, 0.0, exclusive=False)
         pool.complete(worker, entry, 0.0, infer_ms=1)
-        pool.validate()
-    assert pool.heap_length <= 4 * 3 + 64
+        check_pool(pool)
+    assert len(pool._heap) <= 4 * 3 + 64
 
 
 def test_removing_a_reserved_worker_frees_the_reservation() -> None:
@@ -69,7 +70,7 @@ def test_removing_a_reserved_worker_frees_the_reservation() -> None:
     assert pool.least_loaded() is None
     pool.remove(first)
     second = pool.add(b"b", ready("b"), 0.0)
-    pool.validate()
+    check_pool(pool)
     assert pool.reserve_idle() is second
 
 
@@ -80,7 +81,7 @@ def test_overdue_worker_is_not_kept_reserved() -> None:
     pool.assign(worker, entry, 0.0, exclusive=False)
     pool.reserve_idle()
     pool.give_up(worker, entry, 30.0)
-    pool.validate()
+    check_pool(pool)
     other = pool.add(b"b", ready("b"), 0.0)
     assert pool.reserve_idle() is other
 

@@ -28,6 +28,7 @@ from broker import events as e
 from broker.limits import ATTEMPTS_MAX, BULK_EVERY_ASSIGNMENTS
 from broker.queues import JobQueue
 from broker.routing import Broker
+from tests.broker.invariants import check_broker
 from tests.simulation.options import ATTEMPT_DEADLINE_S, LEASE_S, Options
 from tests.simulation.speech import is_poison, text_of, without_accent
 from wire import messages as m
@@ -125,9 +126,9 @@ class BrokerOracle:
         self._close(event, actions, {key for key, _ in answered}, drops)
         self._check_queues()
         try:
-            self.core.validate()
+            check_broker(self.core)
         except AssertionError as error:
-            raise InvariantError(_invariant_of(error), f"validate: {error!r}") from error
+            raise InvariantError(_invariant_of(error), f"broker: {error!r}") from error
 
     # ------------------------------------------------------------------------------------ records
 

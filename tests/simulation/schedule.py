@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from broker.limits import STALE_HEAP_ENTRIES_MAX
+from tests.broker.invariants import bookkeeping_length
 from tests.simulation.broker_fleet import BrokerFleet
 from tests.simulation.broker_process import BrokerProcess
 from tests.simulation.faults import Faults, JobFaults, Processes, SessionFaults
@@ -158,11 +159,9 @@ class _Schedule:
         if set(core.gateways) != gateways:
             raise InvariantError(12, f"gateways {set(core.gateways)}, alive {gateways}")
         oracle.check_idle()
-        if (
-            scheduler.bookkeeping_length
-            > 4 * len(workers) + 3 * len(models) * STALE_HEAP_ENTRIES_MAX
-        ):
-            raise InvariantError(9, f"{scheduler.bookkeeping_length} entries without jobs")
+        entries = bookkeeping_length(scheduler)
+        if entries > 4 * len(workers) + 3 * len(models) * STALE_HEAP_ENTRIES_MAX:
+            raise InvariantError(9, f"{entries} entries without jobs")
 
     def _outcome(self) -> Outcome:
         counts = self._fleet.counts
