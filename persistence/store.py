@@ -249,7 +249,7 @@ def _write_finished(cursor: Cursor, entries: list[Entry]) -> None:
 
 
 def _terms(ending: SessionFinished) -> list[str] | None:
-    """None: the session's text is that of its segments, see ``persistence.text_index``."""
+    """None: the session's text is that of its segments, see ``persistence.chores``."""
     if not ending.text and ending.segment_count:
         return None
     return terms_of([ending.text or ""])

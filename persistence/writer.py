@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import functools
-import math
 import queue
 import random
 import socket
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import psycopg
 import structlog
 
-from persistence import metrics, store
+from persistence import chores, metrics, store
 from persistence.batch_buffer import Batch, Entry
+from persistence.chores import Chore
 from persistence.deadline import DeadlineConnection
 from persistence.link_warning import warn_if_plain
 from persistence.migrate import SchemaTooNewError, migrate
-from persistence.retention import delete_old
-from persistence.speakers import erase_old
-from persistence.sweep import mark_lost
-from persistence.text_index import SESSIONS_MAX, index_texts
 from runtime.backoff import Backoff
 
 CONNECT_TIMEOUT_S = 5
 MIGRATE_TIMEOUT_S = 300.0
 RETRY_INITIAL_S = 0.1
-SWEEP_EVERY_S = 60.0
-"""Interval between searches for lost sessions, texts that are not indexed, and sessions that are
-old enough to be deleted."""
-INDEX_EVERY_S = 0.2
-"""Interval between batches of the latter two while there are more. New rows are written in between.
-"""
 RETRY_MAX_S = 3.0
 
 Written: TypeAlias = tuple[Batch, list[Entry]]
@@ -43,23 +30,6 @@ Written: TypeAlias = tuple[Batch, list[Entry]]
 generation."""
 
 _log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class _Chore:
-    """Work on stored sessions, on some of them at a time."""
-
-    event: str
-    """The log event for the sessions that were done."""
-    count: Callable[[float], None]
-    log: Callable[..., None]
-    work: Callable[[DeadlineConnection], int]
-    """Returns the number of sessions."""
-    more_from: float
-    """There are more if it returns at least this number."""
-    due_s: float = 0.0
-    done: int = 0
-    """Sessions that are not logged yet."""
 
 
 class Writer:
@@ -83,21 +53,7 @@ class Writer:
         self.idle = True
         self._conninfo = conninfo
         self._write_timeout_s = write_timeout_s
-        self._lost_after_s = lost_after_s
-        self._chores = [
-            _Chore("sessions_lost", metrics.LOST_SESSIONS.inc, _log.warning, self._sweep, math.inf),
-            _Chore(
-                "sessions_indexed",
-                metrics.INDEXED_SESSIONS.inc,
-                _log.info,
-                index_texts,
-                SESSIONS_MAX,
-            ),
-        ]
-        if retention_days:
-            delete = functools.partial(delete_old, days=retention_days)
-            expired = _Chore("sessions_expired", metrics.EXPIRED_SESSIONS.inc, _log.info, delete, 1)
-            self._chores.append(expired)
+        self._chores = chores.all_chores(lost_after_s, retention_days)
         self._inbox: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[Written] = queue.SimpleQueue()
         self.wake, self._waker = socket.socketpair()
@@ -165,34 +121,19 @@ class Writer:
         finally:
             self._disconnect()
 
-    def _do(self, chore: _Chore) -> None:
-        """Do some of the work if it is due. An error only disconnects: the next batch reconnects,
-        and the work is tried again after ``SWEEP_EVERY_S``."""
+    def _do(self, chore: Chore) -> None:
+        """Do some of the work if it is due. After an error, the next batch reconnects."""
         if self._connection is None or time.monotonic() < chore.due_s:
             return
-        chore.due_s = time.monotonic() + SWEEP_EVERY_S
         try:
             with self._connection.deadline(self._write_timeout_s):
-                sessions = chore.work(self._connection)
+                chore.turn(self._connection)
         except psycopg.Error as error:
             self._failed(error)
-            return
-        chore.count(sessions)
-        chore.done += sessions
-        if sessions >= chore.more_from:
-            chore.due_s = time.monotonic() + INDEX_EVERY_S
-        elif chore.done:
-            chore.log(chore.event, sessions=chore.done)
-            chore.done = 0
-
-    def _sweep(self, connection: DeadlineConnection) -> int:
-        lost = mark_lost(connection, self._lost_after_s)
-        erase_old(connection, self._lost_after_s)
-        return lost
 
     def _idle_s(self) -> float:
         due_s = min(chore.due_s for chore in self._chores)
-        return min(SWEEP_EVERY_S, max(INDEX_EVERY_S, due_s - time.monotonic()))
+        return min(chores.EVERY_S, max(chores.AGAIN_S, due_s - time.monotonic()))
 
     def _until_done(self, batch: Batch | None) -> list[Entry] | None:
         """Migrate and write, until it succeeds; return what ``store.write`` returns. None:

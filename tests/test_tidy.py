@@ -282,7 +282,7 @@ WALL_CLOCKS = {
     "gateway.session.registry": "when sessions began, for their rows",
     "gateway.web.auth": "whether a token has expired",
     "gateway.web.certificates": "whether a certificate has expired",
-    "persistence.retention": "how old sessions are, and when they were deleted",
+    "persistence.chores": "how old sessions are, and when they were deleted",
     "runtime.tracing": "when spans began, as collectors want it",
 }
 

@@ -2,7 +2,7 @@
 
 ALTER TABLE asr_sessions
     -- Terms of its text (persistence/search_terms.py); null: not indexed yet. Written with the
-    -- session's end, or by persistence/text_index.py.
+    -- session's end, or by persistence/chores.py.
     ADD terms tsvector;
 
 -- Each search reads the whole list of pending entries, so that is kept short.

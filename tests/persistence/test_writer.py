@@ -10,12 +10,9 @@ import pytest
 import structlog
 from psycopg.conninfo import make_conninfo
 
-from persistence import store
-from persistence import writer as writer_module
+from persistence import chores, store
 from persistence.batch_buffer import Batch
 from persistence.migrate import load_migrations, migrate
-from persistence.retention import SESSIONS_MAX as OLD_SESSIONS_MAX
-from persistence.text_index import SESSIONS_MAX
 from persistence.writer import Writer, limit_server_side, require_unicode
 from tests.persistence import sent
 
@@ -138,8 +135,8 @@ def test_a_missing_server_does_not_delay_the_end(tmp_path: Path) -> None:
 def test_texts_stored_before_are_indexed_in_the_background(
     writer: Writer, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module, "INDEX_EVERY_S", 0.001)
-    count = SESSIONS_MAX + 1
+    monkeypatch.setattr(chores, "AGAIN_S", 0.001)
+    count = chores.SESSIONS_MAX + 1
     with psycopg.connect(database, autocommit=True) as connection:
         migrate(connection, load_migrations()[:6])
         connection.execute(
@@ -158,8 +155,8 @@ def test_texts_stored_before_are_indexed_in_the_background(
 def test_old_sessions_are_deleted_in_the_background(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module, "INDEX_EVERY_S", 0.001)
-    count = OLD_SESSIONS_MAX + 1
+    monkeypatch.setattr(chores, "AGAIN_S", 0.001)
+    count = chores.SESSIONS_MAX + 1
     with psycopg.connect(database, autocommit=True) as connection:
         migrate(connection)
         connection.execute(

@@ -113,7 +113,7 @@ class Tables:
         return (self.sessions[session_id].segment_count or 0) <= whole
 
     def mark_lost(self, now_s: float, after_s: float) -> None:
-        """As ``persistence.sweep``."""
+        """As ``persistence.chores.mark_lost``."""
         for row in self.sessions.values():
             if row.status == "active" and row.heard_s < now_s - after_s:
                 row.status = "lost"
