@@ -52,7 +52,7 @@ class Deepgram(Dialect):
     def __init__(self, query: Query, session_id: str, created: datetime) -> None:
         """
         Raises:
-            QueryError: the query is invalid.
+            MessageError: the query is invalid.
         """
         self._options = parse_query(query, session_id)
         self._session_id = session_id

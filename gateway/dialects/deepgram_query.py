@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, NoReturn
 
 from gateway.audio.formats import RAW_SAMPLE_RATE_HZ_MAX, RAW_SAMPLE_RATE_HZ_MIN
 from gateway.audio.wav import DeclaredAudio
-from gateway.dialects.dialect import MessageError, Query, QueryError
+from gateway.dialects.dialect import MessageError, Query
 from gateway.dialects.fields import (
     LANGUAGE_CHARS_MAX,
     MODEL_CHARS_MAX,
@@ -80,17 +80,12 @@ class Options:
 
 
 def parse_query(query: Query, session_id: str) -> Options:
-    """Return the options of ``query``. ``session_id`` is also the id of the request.
+    """Return the options of ``query``.
 
     Raises:
-        QueryError: a value is invalid.
+        MessageError: a value is invalid.
     """
-    reader = _Reader(query)
-    try:
-        return reader.options(session_id)
-    except MessageError as error:
-        body = refusal("INVALID_QUERY_PARAMETER", str(error), session_id)
-        raise QueryError(str(error), body) from error
+    return _Reader(query).options(session_id)
 
 
 def refusal(code: str, message: str, request_id: str) -> dict[str, Any]:

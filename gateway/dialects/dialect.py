@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from gateway.session import events as e
 from gateway.session.limits import Traits
@@ -50,18 +50,12 @@ class Handshake:
     subprotocols: Sequence[str] = ()
 
 
-class QueryError(ValueError):
-    """The query is invalid: the upgrade is answered with status 400 and ``body``."""
-
-    def __init__(self, message: str, body: Mapping[str, Any]) -> None:
-        super().__init__(message)
-        self.body = body
-
-
 class MessageError(ValueError):
-    """A message of the client is malformed. ``code`` and the text are the error answer.
+    """A message or a request of the client is malformed. ``code`` and the text are the error
+    answer.
 
-    ``fatal``: the protocol has no error answer, so the connection is closed with the text.
+    ``param``: the name of the invalid field, with which the text begins. ``fatal``: the protocol
+    has no error answer, so the connection is closed with the text.
     """
 
     def __init__(
@@ -70,11 +64,13 @@ class MessageError(ValueError):
         code: str = "bad_message",
         chunk_index: int | None = None,
         *,
+        param: str | None = None,
         fatal: bool = False,
     ) -> None:
-        super().__init__(message)
+        super().__init__(f"{param}: {message}" if param else message)
         self.code = code
         self.chunk_index = chunk_index
+        self.param = param
         self.fatal = fatal
 
 

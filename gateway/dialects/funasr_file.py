@@ -18,7 +18,7 @@ def parse(fields: Mapping[str, Sequence[str]]) -> openai.Request:
     """Read the text fields of a form.
 
     Raises:
-        FieldError: a field is invalid.
+        MessageError: a field is invalid.
     """
     # OpenAI's API requires a model. The name of a model of OpenAI means any.
     return openai.parse({"model": ["whisper-1"], **fields, "response_format": ["json"]})

@@ -32,6 +32,11 @@ FIELD_BYTES_MAX = 65_536
 """Size limit of a field other than the file, enough for a long prompt."""
 
 
+def invalid(param: str | None, message: str, code: str = "invalid_value") -> MessageError:
+    """Return the error of the field ``param``; the codes are OpenAI's."""
+    return MessageError(message, code, param=param)
+
+
 def is_openais(model: str) -> bool:
     """Whether this is a model of OpenAI, which clients name by default: then the language selects
     the model."""
@@ -60,15 +65,6 @@ MEDIA_TYPES: dict[ResponseFormat, str] = {
 }
 
 
-class FieldError(ValueError):
-    """The field ``param`` of a form is invalid or missing."""
-
-    def __init__(self, param: str, message: str, code: str = "invalid_value") -> None:
-        super().__init__(f"{param}: {message}")
-        self.param = param
-        self.code = code
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """The fields of a request other than the file."""
@@ -94,29 +90,29 @@ def parse(fields: Mapping[str, Sequence[str]]) -> Request:
     """Read the text fields of a form, given by name.
 
     Raises:
-        FieldError: a field is invalid or missing.
+        MessageError: a field is invalid or missing.
     """
     model = _last(fields, "model")
     if not model:
-        raise FieldError("model", "you must provide a model", MISSING)
+        raise invalid("model", "you must provide a model", MISSING)
     response_format = _last(fields, "response_format") or "json"
     if response_format not in MEDIA_TYPES:
-        raise FieldError("response_format", f"must be one of {', '.join(MEDIA_TYPES)}")
+        raise invalid("response_format", f"must be one of {', '.join(MEDIA_TYPES)}")
     ignored = {*fields} - _USED
     language, more = _language(fields)
     ignored |= more
     hotwords, more = _hotwords(fields)
     ignored |= more
     if not language.isprintable():
-        raise FieldError("language", "must be printable")
+        raise invalid("language", "must be printable")
     if len(language) > LANGUAGE_CHARS_MAX:
-        raise FieldError("language", f"is longer than {LANGUAGE_CHARS_MAX} characters")
+        raise invalid("language", f"is longer than {LANGUAGE_CHARS_MAX} characters")
     try:
         temperature = float(_last(fields, "temperature") or 0)
     except ValueError:
         temperature = -1.0
     if not 0 <= temperature <= 1:
-        raise FieldError("temperature", "must be a number from 0 to 1")
+        raise invalid("temperature", "must be a number from 0 to 1")
     if temperature:
         ignored.add("temperature")
     granularities, more = _granularities(fields, response_format)
@@ -150,7 +146,7 @@ def _boolean(fields: Mapping[str, Sequence[str]], name: str) -> bool | None:
     """The field's value; None without one."""
     value = _last(fields, name).lower()
     if value not in ("true", "false", "1", "0", ""):
-        raise FieldError(name, "must be true or false")
+        raise invalid(name, "must be true or false")
     return value in ("true", "1") if value else None
 
 
@@ -177,7 +173,7 @@ def _granularities(
         # Vercel's AI SDK asks for them with every format.
         return frozenset({"segment"}), {f"{name}[]"} if asked else set()
     if not set(asked) <= set(get_args(Granularity)):
-        raise FieldError(f"{name}[]", "must be segment or word")
+        raise invalid(f"{name}[]", "must be segment or word")
     return frozenset(cast(list[Granularity], asked)), set()
 
 
@@ -194,7 +190,7 @@ def _hotwords(fields: Mapping[str, Sequence[str]]) -> tuple[tuple[str, ...], Ign
     try:
         hotwords = storable_hotwords([*_all(fields, "keywords"), *listed], "keywords")
     except MessageError as error:
-        raise FieldError("keywords[]", str(error)) from error
+        raise invalid("keywords[]", str(error)) from error
     return hotwords, {"prompt"} if prompt and not listed else set()
 
 

@@ -30,8 +30,8 @@ from gateway.dialects.dialect import (
 )
 from gateway.dialects.fields import shown_names
 from gateway.dialects.increments import Increments
-from gateway.dialects.openai import is_openais
-from gateway.dialects.realtime_session import FORMAT, EventError, RealtimeSession, updated
+from gateway.dialects.openai import invalid, is_openais
+from gateway.dialects.realtime_session import FORMAT, RealtimeSession, updated
 from gateway.dialects.strict_json import parse_object
 from gateway.session import events as e
 from gateway.session.recognised import main_language
@@ -136,7 +136,7 @@ class Realtime(Dialect):
             # Some clients send all of their messages as binary ones.
             text = message if isinstance(message, str) else message.decode(errors="replace")
             if text is not message and not text.startswith("{"):
-                raise EventError("invalid_type", "events are JSON, with audio as base64")
+                raise invalid(None, "events are JSON, with audio as base64", "invalid_type")
             fields = parse_object(text)
             event_id = fields.get("event_id")
             if isinstance(event_id, str):
@@ -144,7 +144,7 @@ class Realtime(Dialect):
             kind = fields.get("type")
             if not isinstance(kind, str) or kind not in _HANDLERS:
                 known = ", ".join(_HANDLERS)
-                raise EventError("invalid_value", f"must be one of {known}", "type")
+                raise invalid("type", f"must be one of {known}")
             return (*_HANDLERS[kind](self, fields), *self._unknown_fields(kind, fields))
         except MessageError as error:
             # OpenAI leaves the connection open, whatever the client sends.
@@ -165,7 +165,7 @@ class Realtime(Dialect):
     def _append(self, fields: Fields) -> Sequence[Parsed]:
         audio = fields.get("audio")
         if not isinstance(audio, str):
-            raise EventError("invalid_type", "must be base64 in a string", "audio")
+            raise invalid("audio", "must be base64 in a string", "invalid_type")
         data = base64_audio.decode(audio, "audio")
         if not data:
             return ()
@@ -189,11 +189,12 @@ class Realtime(Dialect):
 
     def _commit(self, _fields: Fields) -> Sequence[Parsed]:
         if self._buffered_ms < COMMIT_MS_MIN:
-            raise EventError(
-                "input_audio_buffer_commit_empty",
+            raise invalid(
+                None,
                 "Error committing input audio buffer: buffer too small. Expected at least "
                 f"{COMMIT_MS_MIN}ms of audio, but buffer only has {self._buffered_ms:.2f}ms of "
                 "audio.",
+                "input_audio_buffer_commit_empty",
             )
         self._buffered_ms = 0.0
         return self._end_utterance("commit")
@@ -224,11 +225,8 @@ class Realtime(Dialect):
             return (self._finish(running),)
         if (self._config.format, self._config.rate_hz) != (before.format, before.rate_hz):
             self._config = before
-            raise EventError(
-                "invalid_value",
-                "cannot change while the buffer has audio; commit or clear it first",
-                FORMAT,
-            )
+            message = "cannot change while the buffer has audio; commit or clear it first"
+            raise invalid(FORMAT, message)
         self._changed = True
         return ()
 
@@ -394,8 +392,7 @@ class Realtime(Dialect):
         return self._event(f"{self._prefix}.{kind}", session=session, **also)
 
     def _refusal(self, error: MessageError) -> Reply:
-        param = error.param if isinstance(error, EventError) else None
-        fields = _error(error.code, str(error), param)
+        fields = _error(error.code, str(error), error.param)
         return Reply(self._error_event(fields), problem="bad_message")
 
     def _error_event(self, fields: Fields) -> str:

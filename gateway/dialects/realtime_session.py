@@ -17,7 +17,6 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from gateway.audio.g711 import SAMPLE_RATE_HZ as G711_SAMPLE_RATE_HZ
 from gateway.audio.g711 import Law
 from gateway.audio.wav import DeclaredAudio
-from gateway.dialects.dialect import MessageError
 from gateway.dialects.fields import (
     Language,
     Model,
@@ -27,7 +26,7 @@ from gateway.dialects.fields import (
     storable,
     storable_hotwords,
 )
-from gateway.dialects.openai import is_openais
+from gateway.dialects.openai import invalid, is_openais
 from gateway.session import events as e
 from gateway.session.endpointer import START_THRESHOLD, Endpointing
 
@@ -51,14 +50,6 @@ _FLAT: Final[Mapping[str, Format]] = {"pcm16": "pcm", "g711_ulaw": "ulaw", "g711
 _FORMATS: Final = {**_NESTED, **_FLAT}
 _ENCODING: Final[Mapping[Format, str]] = {"pcm": "linear16", "ulaw": "mulaw", "alaw": "alaw"}
 Number = Annotated[float, Meta(ge=0, le=1e9)]
-
-
-class EventError(MessageError):
-    """An event is invalid. The codes are OpenAI's; ``param`` is the path of the field."""
-
-    def __init__(self, code: str, message: str, param: str | None = None) -> None:
-        super().__init__(f"{param}: {message}" if param else message, code)
-        self.param = param
 
 
 class _Format(Struct, frozen=True):
@@ -229,16 +220,15 @@ def updated(
     """Return the session after an update with ``fields``, and warnings about fields without effect.
 
     Raises:
-        EventError: a field is invalid.
-        MessageError: a text cannot be stored.
+        MessageError: a field is invalid.
     """
     if not isinstance(fields, dict):
-        raise EventError("invalid_type", "must be an object", "session")
+        raise invalid("session", "must be an object", "invalid_type")
     try:
         given = msgspec.convert(fields, _Session)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
         problem, _, path = str(error).partition(" - at `$")
-        raise EventError("invalid_value", problem, f"session{path.rstrip('`')}") from error
+        raise invalid(f"session{path.rstrip('`')}", problem) from error
     nested = given.audio.input if given.audio is not None else None
     nested = nested or _Input()
     warnings = [*_ignored(fields)]
@@ -275,7 +265,7 @@ def _with_format(
     name = given.type or "audio/pcm"
     if name not in _FORMATS:
         known = ", ".join(_FORMATS)
-        raise EventError("invalid_value", f"{name!r} is none of {known}", FORMAT)
+        raise invalid(FORMAT, f"{name!r} is none of {known}")
     found = _FORMATS[name]
     if found == "pcm":
         return replace(before, format=found, rate_hz=given.rate or PCM_SAMPLE_RATE_HZ), []
@@ -295,7 +285,7 @@ def _with_turns(
     if given.type == "semantic_vad":
         warnings.append(("semantic_vad_unavailable", "server_vad is used in place of semantic_vad"))
     elif given.type != "server_vad":
-        raise EventError("invalid_value", f"{given.type!r} is not server_vad", TURN_DETECTION_TYPE)
+        raise invalid(TURN_DETECTION_TYPE, f"{given.type!r} is not server_vad")
     names = ("threshold", "prefix_padding_ms", "silence_duration_ms")
     shown = {name: value for name in names if (value := getattr(given, name)) is not None}
     asked = _endpointing(shown)

@@ -28,12 +28,12 @@ def _deepgram(handshake: Handshake) -> Deepgram:
 
 
 def deepgram_file(query: Query) -> DeepgramFile:
-    """Return the dialect of one file of Deepgram's API. Raises ``QueryError``."""
+    """Return the dialect of one file of Deepgram's API. Raises ``MessageError``."""
     return DeepgramFile(query, _new_session_id(), datetime.now(UTC))
 
 
 NewDialect = Callable[[Handshake], Dialect]
-"""Makes the dialect of one connection. Raises ``QueryError``."""
+"""Makes the dialect of one connection. Raises ``MessageError``."""
 
 DIALECTS: Final[Mapping[str, NewDialect]] = {
     "/ws/asr": lambda _handshake: Native(),

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.admission.policy import Refusal
@@ -24,8 +23,8 @@ from gateway.telemetry.metrics import REFUSED
 from gateway.web.audit import Audit
 from gateway.web.auth_tokens import Access, AuthTokens
 from gateway.web.caller import client_address
-from gateway.web.errors import deny, error_response
-from gateway.web.jwt_tokens import JwtRefusedError, JwtTokens, KeysUnavailableError, is_jwt
+from gateway.web.errors import RefusedError, deny, refused
+from gateway.web.jwt_tokens import JwtRefusedError, JwtTokens, is_jwt
 from gateway.web.scopes import Route, route_of
 
 OPEN = frozenset(
@@ -51,8 +50,6 @@ UNKNOWN = "this token is not known: it was removed, or is not complete"
 EXPIRED = "this token has expired"
 SCOPE_CODE = "insufficient_scope"
 """The error of RFC 6750, section 3.1."""
-KEYS_CODE = "keys_unavailable"
-KEYS_RETRY_AFTER_S = 5
 _SECRET_HEADERS = (b"authorization", b"sec-websocket-protocol")
 
 
@@ -87,78 +84,65 @@ class TokenCheck:
         if not shown and scope["path"] in LIMITED and _reads(scope):
             await self._app(scope, receive, send)
             return
-        client, route = Caller(address=client_address(HTTPConnection(scope))), route_of(scope)
-        found = await self._valid(shown)
-        if isinstance(found, Refused):
-            self._audit.refused(scope, route, client, found.status, found.code)
-            await deny(found.response(scope), scope, receive, send)
-            return
-        name, access = found
-        caller = replace(client, tenant=access.tenant, token_name=name, limits=access.limits)
-        refused = await self._not_allowed(route, access, caller)
-        if refused is not None:
-            self._audit.refused(scope, route, caller, refused.status, refused.code)
-            await deny(refused.response(scope), scope, receive, send)
+        caller, route = Caller(address=client_address(HTTPConnection(scope))), route_of(scope)
+        try:
+            name, access = await self._valid(shown)
+            caller = replace(caller, tenant=access.tenant, token_name=name, limits=access.limits)
+            await self._check(route, access, caller)
+        except RefusedError as error:
+            self._audit.refused(scope, route, caller, error.status, error.code)
+            REFUSED.labels(error.code).inc()
+            # Otherwise a client could continue to send the body of the request.
+            error.headers["Connection"] = "close"
+            await deny(refused(scope["path"], error), scope, receive, send)
             return
         send = self._audit.noting(scope, route, caller, send)
         with structlog.contextvars.bound_contextvars(token_name=name):
             state = {**scope.get("state", {}), "caller": caller}
             await self._app({**without_token(scope), "state": state}, receive, send)
 
-    async def _valid(self, shown: list[str]) -> tuple[str, Access] | Refused:
+    async def _valid(self, shown: list[str]) -> tuple[str, Access]:
+        """Return the name and the permissions of the first token that is valid.
+
+        Raises:
+            RefusedError: none is, or that is not known.
+        """
         message = MESSAGE
         for token in shown:
             try:
                 found = await self._find(token)
             except JwtRefusedError as error:
                 message = str(error)
-            except KeysUnavailableError:
-                message = "the keys of the identity provider cannot be fetched"
-                return Refused(503, KEYS_CODE, message, retry_after_s=KEYS_RETRY_AFTER_S)
             else:
                 if found is not None and not found[1].expired(datetime.now(UTC)):
                     return found
                 message = UNKNOWN if found is None else EXPIRED
         # Basic is accepted but not offered, because browsers would open a login dialog.
         wrong = 'Bearer error="invalid_token"' if shown else "Bearer"  # RFC 6750, section 3
-        return Refused(401, CODE, message, {"WWW-Authenticate": wrong})
+        raise _challenge(401, CODE, message, wrong)
 
     async def _find(self, token: str) -> tuple[str, Access] | None:
         if self._provider is not None and is_jwt(token):
             return await self._provider.find(token)
         return self._tokens.find(token, time.monotonic()) if self._tokens is not None else None
 
-    async def _not_allowed(self, route: Route, access: Access, caller: Caller) -> Refused | None:
+    async def _check(self, route: Route, access: Access, caller: Caller) -> None:
+        """Raises:
+        RefusedError: the token has reached a limit, or does not have the scope.
+        """
         too_many = await self._refuse_request(caller)
         if too_many is not None:
-            code, message, after_s = too_many.code, too_many.message, too_many.retry_after_s
-            return Refused(too_many.status, code, message, retry_after_s=after_s)
-        if route.needed is None or route.needed in access.scopes:
-            return None
-        challenge = f'Bearer error="{SCOPE_CODE}", scope="{route.needed}"'
-        message = f"this token does not have the scope {route.needed}"
-        return Refused(403, SCOPE_CODE, message, {"WWW-Authenticate": challenge})
+            raise RefusedError.not_admitted(too_many)
+        if route.needed is not None and route.needed not in access.scopes:
+            challenge = f'Bearer error="{SCOPE_CODE}", scope="{route.needed}"'
+            message = f"this token does not have the scope {route.needed}"
+            raise _challenge(403, SCOPE_CODE, message, challenge)
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A refusal, as the answer and the log need it."""
-
-    status: int
-    code: str
-    message: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-    retry_after_s: int | None = None
-
-    def response(self, scope: Scope) -> JSONResponse:
-        """Return the answer in the format of the requested API, and count it."""
-        REFUSED.labels(self.code).inc()
-        # Otherwise a client could continue to send the body of the request.
-        headers = {**self.headers, "Connection": "close"}
-        path, after_s = scope["path"], self.retry_after_s
-        return error_response(
-            path, self.status, self.code, self.message, headers, retry_after_s=after_s
-        )
+def _challenge(status: int, code: str, message: str, challenge: str) -> RefusedError:
+    error = RefusedError(status, code, message)
+    error.headers["WWW-Authenticate"] = challenge
+    return error
 
 
 def is_open(scope: Scope) -> bool:

@@ -12,18 +12,20 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from gateway.admission.policy import Refusal
 from gateway.dialects import deepgram_query, funasr_file, openai
+from gateway.dialects.dialect import MessageError
 from gateway.dialects.registry import DIALECTS
 from gateway.telemetry import metrics
 from gateway.web.schemas import problem
-from gateway.web.uploads import RefusedError
 from persistence.reads import StoreUnavailable
 
+RETRY_AFTER_S = 5
 STORE_RETRY_AFTER_S = 2
 INVALID = "invalid_request"
 DEEPGRAM_PATH = "/v1/listen"
@@ -31,6 +33,32 @@ RECOGNITION_PATH = "/recognition"
 UPGRADE = {"Upgrade": "websocket", "Connection": "Upgrade"}
 ERRORS_NAMED_MAX = 5
 """Most invalid parameters that a message names."""
+
+
+class RefusedError(MultiPartException):
+    """The error answer to a request. ``param``: the invalid field. It is a ``MultiPartException``,
+    so that the parser of forms closes its files."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        param: str | None = None,
+        retry_after_s: int = RETRY_AFTER_S,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.param = param
+        self.retry_after_s = retry_after_s if status in (429, 503) else None
+        self.headers: dict[str, str] = {}
+
+    @classmethod
+    def not_admitted(cls, refusal: Refusal) -> RefusedError:
+        """The gate has refused the request."""
+        after_s = refusal.retry_after_s
+        return cls(refusal.status, refusal.code, refusal.message, retry_after_s=after_s)
 
 
 def error_response(
@@ -61,10 +89,24 @@ def error_response(
     return JSONResponse(body, status, {**retry, **(headers or {})})
 
 
-def refused(path: str, refusal: Refusal) -> JSONResponse:
-    """Return the answer to a request for ``path`` that is not admitted."""
-    code, message, retry_after_s = refusal.code, refusal.message, refusal.retry_after_s
-    return error_response(path, refusal.status, code, message, retry_after_s=retry_after_s)
+def refused(path: str, error: RefusedError | Refusal) -> JSONResponse:
+    """Return the answer to a request for ``path`` that is refused, or not admitted."""
+    error = RefusedError.not_admitted(error) if isinstance(error, Refusal) else error
+    return error_response(
+        path,
+        error.status,
+        error.code,
+        error.message,
+        error.headers,
+        param=error.param,
+        retry_after_s=error.retry_after_s,
+    )
+
+
+def invalid_query(path: str, error: MessageError) -> JSONResponse:
+    """Return the answer to a request for ``path`` whose query its dialect refuses."""
+    metrics.BAD_REQUESTS.labels("invalid").inc()
+    return error_response(path, 400, "invalid_query_parameter", str(error))
 
 
 async def deny(response: JSONResponse, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,14 +144,15 @@ def answer_errors(app: FastAPI) -> None:
     @app.exception_handler(RefusedError)
     async def file_refused(request: Request, error: RefusedError) -> JSONResponse:
         # The connection stays open: a client that is still sending would not get the answer.
-        path, code, message = request.url.path, error.code, error.message
-        return error_response(path, error.status, code, message, error.headers, param=error.param)
+        return refused(request.url.path, error)
 
     @app.exception_handler(StoreUnavailable)
     async def store_unavailable(request: Request, _error: Exception) -> JSONResponse:
-        headers = {"Retry-After": str(STORE_RETRY_AFTER_S)}
         message = "the database does not answer"
-        return error_response(request.url.path, 503, "store_unavailable", message, headers)
+        return refused(
+            request.url.path,
+            RefusedError(503, "store_unavailable", message, retry_after_s=STORE_RETRY_AFTER_S),
+        )
 
     @app.exception_handler(Exception)
     async def failed(request: Request, _error: Exception) -> JSONResponse:

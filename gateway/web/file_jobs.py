@@ -36,6 +36,7 @@ from gateway.storage.job_files import FullError, JobFile, JobFiles, Ticket
 from gateway.telemetry.metrics import FILE_JOBS
 from gateway.web.caller import caller_of, tenant_of
 from gateway.web.description import FILES, form_body
+from gateway.web.errors import RefusedError
 from gateway.web.file_transcription import AnswerQueue, check_kind
 from gateway.web.parameters import WARNS_OF_UNKNOWN, Warnings, ignored_fields
 from gateway.web.schemas import (
@@ -53,7 +54,7 @@ from gateway.web.sessions import (
     SessionId,
     delete_session,
 )
-from gateway.web.uploads import RefusedError, receive, text_fields
+from gateway.web.uploads import receive, text_fields
 from persistence.history import HistoryQuery
 
 RUNNING_MAX = 4

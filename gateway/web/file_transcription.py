@@ -27,6 +27,7 @@ from gateway.admission.token_uses import AUDIO_CODE
 from gateway.audio.foreign_files import foreign
 from gateway.audio.formats import SNIFF_BYTES_MAX, TITLES, sniff
 from gateway.dialects import openai
+from gateway.dialects.dialect import MessageError
 from gateway.dialects.speakers import with_speakers
 from gateway.server import Server
 from gateway.session import events as e
@@ -35,7 +36,8 @@ from gateway.session.states import State
 from gateway.storage.callers import Caller
 from gateway.telemetry.metrics import UPLOADS, count_problem
 from gateway.web.caller import caller_of
-from gateway.web.uploads import RefusedError, receive, text_fields
+from gateway.web.errors import RefusedError
+from gateway.web.uploads import receive, text_fields
 
 T = TypeVar("T")
 
@@ -87,7 +89,7 @@ class FileApi(NamedTuple):
 
     file_field: str
     parse: Callable[[Mapping[str, Sequence[str]]], openai.Request]
-    """Parses the other fields. Raises ``openai.FieldError``."""
+    """Parses the other fields. Raises ``MessageError``."""
     traits: Traits
     encode: Callable[[openai.Transcript, openai.Request], str]
     stream: Callable[[Transcription], AsyncIterator[str]] | None = None
@@ -141,18 +143,19 @@ class Transcriber:
 
     async def _receive(self, request: Request, api: FileApi, admitted: str | None) -> Transcription:
         form = await receive(request, self._server.settings.upload_bytes_max)
-        file = form.get(api.file_field)
+        field = api.file_field
+        file = form.get(field)
         try:
             if file is None:
-                raise openai.FieldError(api.file_field, "you must provide a file", openai.MISSING)
+                raise openai.invalid(field, "you must provide a file", openai.MISSING)
             if not isinstance(file, UploadFile):
-                raise openai.FieldError(api.file_field, WITHOUT_FILENAME)
+                raise openai.invalid(field, WITHOUT_FILENAME)
             wanted = api.parse(text_fields(form))
             parameters = (f"?{name}" for name in request.query_params)
             wanted = replace(wanted, ignored=(*parameters, *wanted.ignored))
             self._admit(wanted, admitted)
             await check_kind(file)
-        except openai.FieldError as error:
+        except MessageError as error:
             await form.close()
             raise RefusedError(400, error.code, str(error), error.param) from error
         except BaseException:
@@ -310,7 +313,7 @@ async def _answer(transcription: Transcription, request: Request, api: FileApi) 
     try:
         transcript = await while_connected(request, working)
     except RefusedError as error:
-        error.session_id = transcription.session_id
+        error.headers["X-Session-Id"] = transcription.session_id
         raise
     finally:
         working.cancel()

@@ -16,6 +16,7 @@ import jwt
 import structlog
 
 from gateway.web.auth_tokens import SCOPES, Access, Scope, hash_of, tenant_of
+from gateway.web.errors import RefusedError
 from wire.records import DEFAULT_TENANT
 
 ALGORITHMS: Final = frozenset(
@@ -34,14 +35,11 @@ FAILED_FETCH_EVERY_S = 5.0
 LEEWAY_S = 30.0
 """Tolerated difference of the provider's clock."""
 SUBJECT_CHARS_MAX = 256
+KEYS_UNAVAILABLE = "the keys of the identity provider cannot be fetched"
 
 
 class JwtRefusedError(Exception):
     """The token is not valid. The text is for the client."""
-
-
-class KeysUnavailableError(Exception):
-    """The provider's keys cannot be fetched."""
 
 
 class _Keys(jwt.PyJWKClient):
@@ -87,7 +85,7 @@ class JwtTokens:
 
         Raises:
             JwtRefusedError: it is not valid.
-            KeysUnavailableError: there are no keys for the check.
+            RefusedError: the keys for the check cannot be fetched.
         """
         try:
             key = await self._key_of(token)
@@ -102,7 +100,7 @@ class JwtTokens:
             )
             return self._subject(claims), self._access(token, claims)
         except jwt.PyJWKClientConnectionError as error:
-            raise KeysUnavailableError(str(error)) from None
+            raise RefusedError(503, "keys_unavailable", KEYS_UNAVAILABLE) from error
         except jwt.ExpiredSignatureError:
             raise JwtRefusedError("this token has expired") from None
         except (jwt.PyJWTError, ValueError) as error:

@@ -15,16 +15,15 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from gateway.dialects.deepgram_file import DeepgramFile
-from gateway.dialects.dialect import Ignored, Parsed, QueryError, Reply
+from gateway.dialects.dialect import Ignored, MessageError, Parsed, Reply
 from gateway.dialects.registry import deepgram_file
 from gateway.dialects.speakers import with_speakers
 from gateway.server import Server
 from gateway.session import events as e
-from gateway.telemetry.metrics import BAD_REQUESTS
 from gateway.web.caller import caller_of
-from gateway.web.errors import DEEPGRAM_PATH
+from gateway.web.errors import DEEPGRAM_PATH, RefusedError, invalid_query
 from gateway.web.file_transcription import FileSession, Transcriber, counted, while_connected
-from gateway.web.uploads import RefusedError, bounded, content_type
+from gateway.web.uploads import bounded, content_type
 
 NO_ADDRESSES = "send the file itself as the body: forms are not read, addresses not fetched"
 
@@ -39,9 +38,8 @@ async def _response(request: Request, server: Server, transcriber: Transcriber) 
     query = parse_qs(request.url.query, keep_blank_values=True)
     try:
         dialect = deepgram_file(query)
-    except QueryError as error:
-        BAD_REQUESTS.labels("invalid").inc()
-        return JSONResponse(error.body, 400)
+    except MessageError as error:
+        return invalid_query(DEEPGRAM_PATH, error)
     if content_type(request) in ("application/json", "multipart/form-data"):
         raise RefusedError(400, "not_offered", NO_ADDRESSES)
     with transcriber.slot():

@@ -18,6 +18,7 @@ from gateway.server import Server
 from gateway.session import events as e
 from gateway.session.limits import FileTraits
 from gateway.web.description import OPENAI, form_body
+from gateway.web.errors import RefusedError
 from gateway.web.file_transcription import (
     MODEL_NOT_FOUND,
     FileApi,
@@ -25,7 +26,6 @@ from gateway.web.file_transcription import (
     Transcription,
     counted,
 )
-from gateway.web.uploads import RefusedError
 
 
 def add_transcriptions(app: FastAPI, server: Server, transcriber: Transcriber) -> None:

@@ -12,17 +12,15 @@ from typing import Annotated, Any
 from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Query, Request, WebSocket
-from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.dialects.dialect import Dialect, Handshake, QueryError
+from gateway.dialects.dialect import Dialect, Handshake, MessageError
 from gateway.dialects.fields import shown_names
 from gateway.dialects.registry import DIALECTS, NewDialect
 from gateway.server import Server
-from gateway.telemetry import metrics
 from gateway.web.caller import caller_of
 from gateway.web.description import SYSTEM
-from gateway.web.errors import deny, error_response, refused
+from gateway.web.errors import deny, error_response, invalid_query, refused
 from gateway.web.parameters import WARNS_OF_UNKNOWN
 from gateway.web.schemas import AdmissionAnswer, ProblemAnswer
 from gateway.web.websocket import WebSocketConnection
@@ -69,9 +67,8 @@ def _mount(app: FastAPI, server: Server, path: str, new_dialect: NewDialect) -> 
         query = parse_qs(websocket.url.query, keep_blank_values=True)
         try:
             dialect = new_dialect(Handshake(query, dict(websocket.headers), offered))
-        except QueryError as error:
-            metrics.BAD_REQUESTS.labels("invalid").inc()
-            await websocket.send_denial_response(JSONResponse(error.body, 400))
+        except MessageError as error:
+            await websocket.send_denial_response(invalid_query(path, error))
             return
         address_model = dialect.served_name(websocket.query_params.get("model", ""))
         model = server.gate.model_of(address_model)

@@ -16,60 +16,23 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from gateway.admission.policy import Refusal
 from gateway.dialects import base64_audio, openai
 from gateway.dialects.dialect import MessageError
 from gateway.dialects.fields import storable
 from gateway.dialects.strict_json import parse_object
+from gateway.web.errors import RefusedError
 
 FORM_BYTES_MAX = 1 << 20
 """Size limit of a request without the file."""
 FORM_FIELDS_MAX = 32
 JSON_BYTES_MAX = 16 << 20
 """Size limit of a request in JSON, which is kept in memory."""
-RETRY_AFTER_S = 5
 SEND = "send multipart/form-data, or application/json with input_audio"
 UPLOAD_SILENCE_S_MAX = 30.0
 """Time from one piece of a request to the next; then 408."""
 UPLOAD_BYTES_PER_S_MIN = 1_024
 """Minimum average rate after that time; else 408. A slower client would occupy one of the few slots
 of ``UPLOADS_MAX`` for hours."""
-
-
-class RefusedError(MultiPartException):
-    """The error answer to the request (``gateway.web.errors``). It is a ``MultiPartException``, so
-    that the parser closes its files."""
-
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        message: str,
-        param: str | None = None,
-        retry_after_s: int = RETRY_AFTER_S,
-    ) -> None:
-        super().__init__(message)
-        self._retry_after_s = retry_after_s
-        self.status = status
-        self.code = code
-        self.param = param
-        self.session_id: str | None = None
-        """The session that failed with this error, if any."""
-
-    @classmethod
-    def not_admitted(cls, refusal: Refusal) -> RefusedError:
-        """The gate has refused the request."""
-        return cls(
-            refusal.status,
-            refusal.code,
-            refusal.message,
-            retry_after_s=refusal.retry_after_s,
-        )
-
-    @property
-    def headers(self) -> dict[str, str]:
-        headers = {"Retry-After": str(self._retry_after_s)} if self.status in (429, 503) else {}
-        return headers | ({"X-Session-Id": self.session_id} if self.session_id is not None else {})
 
 
 def content_type(request: Request) -> str:

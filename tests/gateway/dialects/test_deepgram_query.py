@@ -8,7 +8,7 @@ import pytest
 
 from gateway.audio.wav import DeclaredAudio
 from gateway.dialects.deepgram_query import ENDPOINTING_MS_MIN, Options, parse_query
-from gateway.dialects.dialect import QueryError
+from gateway.dialects.dialect import MessageError
 from gateway.dialects.fields import NAMES_SHOWN_MAX
 from gateway.session.endpointer import CLIENT_SILENCE_MS_MAX, Endpointing
 
@@ -127,7 +127,7 @@ def test_fields_without_effect_are_reported() -> None:
 
 @pytest.mark.parametrize("rate", ["-1", "16000.0", "9999999999", "fast"])
 def test_a_wrong_number_is_answered_with_its_range(rate: str) -> None:
-    with pytest.raises(QueryError, match="sample_rate must be an integer from 8000 to 48000"):
+    with pytest.raises(MessageError, match="sample_rate must be an integer from 8000 to 48000"):
         options(f"encoding=linear16&sample_rate={rate}")
 
 
@@ -156,9 +156,6 @@ def test_a_wrong_number_is_answered_with_its_range(rate: str) -> None:
         "%00=1",
     ],
 )
-def test_what_cannot_be_understood_is_refused_in_deepgrams_form(query: str) -> None:
-    with pytest.raises(QueryError) as error:
+def test_what_cannot_be_understood_is_refused(query: str) -> None:
+    with pytest.raises(MessageError):
         options(query)
-    body = error.value.body
-    assert (body["err_code"], body["request_id"]) == ("INVALID_QUERY_PARAMETER", "r")
-    assert body["err_msg"] == str(error.value)

@@ -11,8 +11,9 @@ from msgspec import structs
 from openai.types.audio import TranscriptionDiarized, TranscriptionTextSegmentEvent
 
 from gateway.dialects import openai
+from gateway.dialects.dialect import MessageError
 from gateway.dialects.fields import NAME_CHARS_SHOWN_MAX, NAMES_SHOWN_MAX
-from gateway.dialects.openai import FieldError, Transcript
+from gateway.dialects.openai import Transcript
 from gateway.session import events as e
 from wire.messages import ServedModel, Token
 
@@ -133,7 +134,7 @@ def test_the_format_or_the_models_name_asks_for_speakers() -> None:
     ],
 )
 def test_a_wrong_field_is_named(fields: dict[str, str], param: str) -> None:
-    with pytest.raises(FieldError) as error:
+    with pytest.raises(MessageError) as error:
         request(**fields)
     assert error.value.param == param
 

@@ -21,7 +21,8 @@ from gateway.storage.callers import Caller
 from gateway.web import jwt_tokens
 from gateway.web.app import create_app
 from gateway.web.auth_tokens import SCOPES
-from gateway.web.jwt_tokens import JwtRefusedError, JwtTokens, KeysUnavailableError, is_jwt
+from gateway.web.errors import RefusedError
+from gateway.web.jwt_tokens import JwtRefusedError, JwtTokens, is_jwt
 from tests.gateway.web.test_auth import TOKEN, answer_of, bearer, request
 
 ISSUER, AUDIENCE = "https://id.example.org", "asr"
@@ -177,7 +178,7 @@ async def test_without_keys_nothing_is_decided_and_one_line_is_logged() -> None:
     tokens = JwtTokens(keys_url=NOWHERE, issuer=ISSUER, audience=AUDIENCE, tenant_claim="")
     with structlog.testing.capture_logs() as logs:
         for _ in range(3):
-            with pytest.raises(KeysUnavailableError):
+            with pytest.raises(RefusedError):
                 await tokens.find(token())
     assert [log["event"] for log in logs] == ["jwt_keys_unavailable"]
 
@@ -187,7 +188,7 @@ async def test_an_answer_without_keys_is_not_the_tokens_fault(
     keys: type[Provider], tokens: JwtTokens, body: bytes
 ) -> None:
     keys.body = body
-    with pytest.raises(KeysUnavailableError):
+    with pytest.raises(RefusedError):
         await tokens.find(token())
 
 
@@ -197,7 +198,7 @@ async def test_a_failed_fetch_for_an_unknown_key_leaves_known_ones(
     monkeypatch.setattr(tokens._keys, "cooldown_duration", 0.0)
     await tokens.find(token("RS256"))
     keys.body = b"<html>"
-    with pytest.raises((KeysUnavailableError, JwtRefusedError)):
+    with pytest.raises((RefusedError, JwtRefusedError)):
         await tokens.find(jwt.encode({}, KEYS["RS256"], "RS256", headers={"kid": "unknown"}))
     await tokens.find(token("RS256"))
 

@@ -11,12 +11,13 @@ from starlette.routing import WebSocketRoute
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from gateway.admission.policy import Refusal
-from gateway.dialects.dialect import Handshake, QueryError
+from gateway.dialects.dialect import Handshake, MessageError
 from gateway.dialects.native import Native
 from gateway.dialects.registry import DIALECTS
 from gateway.server import Server
 from gateway.storage.callers import Caller
 from gateway.web.app import create_app
+from gateway.web.schemas import problem
 from gateway.web.upgrade import add_dialects
 from tests.gateway.web.endpoints import endpoint
 
@@ -36,7 +37,7 @@ def test_a_query_that_the_dialect_refuses_is_400_before_the_upgrade(
 
     def new_dialect(handshake: Handshake) -> Native:
         handshakes.append(handshake)
-        raise QueryError("no", {"err": "no"})
+        raise MessageError("no")
 
     monkeypatch.setitem(DIALECTS, "/vosk", new_dialect)
     app = FastAPI()
@@ -45,7 +46,9 @@ def test_a_query_that_the_dialect_refuses_is_400_before_the_upgrade(
     with pytest.raises(WebSocketDenialResponse) as refusal:  # noqa: SIM117
         with TestClient(app).websocket_connect(address):
             pass
-    assert (refusal.value.status_code, refusal.value.json()) == (400, {"err": "no"})
+    assert (refusal.value.status_code, refusal.value.json()) == (
+        *(400, problem("invalid_query_parameter", "no")),
+    )
     (handshake,) = handshakes
     assert handshake.query == {"a": ["1", "二"], "b": [""]}
     assert handshake.headers["user-agent"] == "testclient"

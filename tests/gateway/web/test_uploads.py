@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from gateway.web.uploads import RefusedError, bounded, receive
+from gateway.web.errors import RefusedError
+from gateway.web.uploads import bounded, receive
 
 SILENCE_S, BYTES_PER_S = 0.3, 1_000
 
@@ -69,4 +70,4 @@ async def test_a_file_that_cannot_be_kept_is_refused(monkeypatch: pytest.MonkeyP
     with pytest.raises(RefusedError) as refused:
         await receive(request, 1 << 24)
     assert (refused.value.status, refused.value.code) == (503, "no_upload_space")
-    assert refused.value.headers["Retry-After"]
+    assert refused.value.retry_after_s
