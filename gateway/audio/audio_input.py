@@ -32,7 +32,14 @@ from gateway.audio.formats import (
     sniff,
 )
 from gateway.audio.timeline import AudioDecoded, DecoderFlushed, Notice
-from gateway.audio.wav import DeclaredAudio, OtherCodecError, WavPcm, WavReader
+from gateway.audio.wav import (
+    DeclaredAudio,
+    MonoPcm,
+    OtherCodecError,
+    WavFormat,
+    WavPcm,
+    WavReader,
+)
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Failure
 
 
@@ -41,8 +48,8 @@ class AudioInput:
 
     ``raw_sample_rate_hz`` is the sample rate of raw PCM; containers carry their own. None: raw PCM
     is ``bad_audio``. ``declared_raw``: the client says that it sends raw PCM, so that bytes without
-    a magic are not judged. ``declared``: its form, as the client says; a notice tells if a file
-    has another one. ``duration_ms_max`` is the longest session.
+    a magic are not judged. ``declared``: its form, as the client says, in which raw audio is
+    decoded; a notice tells if a file has another one. ``duration_ms_max`` is the longest session.
     """
 
     def __init__(
@@ -221,23 +228,31 @@ class AudioInput:
         """The next chunk would be raw PCM that begins with a whole sample."""
         if self._source is None:
             return not self._ignores
-        return isinstance(self._source, _RawSource) and not self._source.half_sample
+        return isinstance(self._source, _RawSource) and not self._source.pcm.held
 
     async def _end_before(
         self, held: bytes, data: bytes
     ) -> tuple[Container | Literal["undecided"] | None, bytes, bytes, Failure | None]:
         """Find what begins with ``held`` and ``data``, and end what is over before it. Returns the
         container, its part of ``held``, and the last PCM and error of the ended source."""
-        found = sniff(held + data)
+        found = self._sniff(held + data)
         if found not in (None, "undecided"):
             return found, held, b"", None
-        if held and (next_file := sniff(data)) not in (None, "undecided"):
+        if held and (next_file := self._sniff(data)) not in (None, "undecided"):
             # The bytes held were all of something; this is the next file.
             return next_file, b"", *await self._end_held(held)
         if self._source is not None and self._source.is_over(held + data):
             # The new bytes may be of any kind again, as at the beginning of the session.
             return found, held, *await self._end_source()
         return found, held, b"", None
+
+    def _sniff(self, data: bytes) -> Container | Literal["undecided"] | None:
+        """As ``sniff``, but in G.711 no frames count: tones repeat their bytes as well."""
+        found = sniff(data)
+        if found is None or found == "undecided":
+            return found
+        is_g711 = self._declared.encoding in ("mulaw", "alaw")
+        return None if is_g711 and not has_signature(found, data) else found
 
     async def _end_held(self, held: bytes) -> tuple[bytes, Failure | None]:
         """Decode bytes that were too few to decide, now that nothing follows them."""
@@ -337,14 +352,14 @@ class AudioInput:
             return _EncodedSource(found, self._decoders), data
         if self._raw_rate_hz is not None and self._declared_raw:
             self.took_raw = True
-            return _RawSource(self._raw_rate_hz, declared=True), data
+            return _RawSource(self._declared.raw(self._raw_rate_hz), declared=True), data
         if (name := foreign(data)) is not None:
             raise AudioError("bad_audio", f"this is {name}, and not {TITLES}")
         why = f"this is not {TITLES}"
         judged = data[: self._judged_bytes]
         if self._raw_rate_hz is not None and raw_pcm.is_plausible(judged):
             self.took_raw = True
-            return _RawSource(self._raw_rate_hz), data
+            return _RawSource(self._declared.raw(self._raw_rate_hz), declared=False), data
         if (frames := find_frames(data)) is not None:
             container, offset = frames
             return _EncodedSource(container, self._decoders), data[offset:]
@@ -432,19 +447,20 @@ IN_PAIRS: Final = (
 
 class _RawSource(_Source):
     """Refuses samples of another form, once there is sound. ``declared``: the client says that they
-    are 16-bit PCM, and gets a notice instead."""
+    are of this ``form``, and gets a notice instead."""
 
-    def __init__(self, sample_rate_hz: int, *, declared: bool = False) -> None:
+    def __init__(self, form: WavFormat, *, declared: bool) -> None:
         super().__init__()
-        self._resampler = _Resampler(sample_rate_hz)
+        self.pcm = MonoPcm(form)
+        self._resampler = _Resampler(form.sample_rate_hz)
         stretches = raw_pcm.DECLARED_NOISE_STRETCHES if declared else raw_pcm.FORM_STRETCHES
-        self._form: raw_pcm.FormJudge | None = raw_pcm.FormJudge(sample_rate_hz, stretches)
+        self._form: raw_pcm.FormJudge | None = raw_pcm.FormJudge(form.sample_rate_hz, stretches)
         self._declared = declared
         self._told_pairs = False
-        self.half_sample = b""
 
     async def feed(self, data: bytes, samples_left: int) -> bytes:
-        if self._form is not None and (name := self._form.feed(data)) is not None:
+        pcm = self.pcm.convert(data)
+        if self._form is not None and (name := self._form.feed(pcm)) is not None:
             message = f"this is no mono 16-bit PCM: it looks like {name}"
             if not self._declared:
                 raise AudioError("bad_audio", message, was_noise=True)
@@ -453,18 +469,15 @@ class _RawSource(_Source):
         elif self._form is not None and self._form.in_pairs and not self._told_pairs:
             self.notices.append(Notice("other_samples", IN_PAIRS))
             self._told_pairs = True
-        data = self.half_sample + data
-        whole = len(data) - len(data) % BYTES_PER_SAMPLE
-        self.half_sample = data[whole:]
-        return self._resampler.convert(data[:whole])
+        return self._resampler.convert(pcm)
 
     async def finish_chunk(self, samples_left: int) -> bytes:
         return self._resampler.flush()
 
     async def finish(self, samples_left: int) -> bytes:
-        pcm = self._resampler.flush()
-        if self.half_sample:
-            raise AudioError("bad_audio", "the PCM ends in the middle of a 16-bit sample", pcm)
+        pcm = self._resampler.convert(self.pcm.flush()) + self._resampler.flush()
+        if self.pcm.held:
+            raise AudioError("bad_audio", "the PCM ends in the middle of a sample", pcm)
         return pcm
 
 

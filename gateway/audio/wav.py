@@ -1,5 +1,6 @@
-"""Core: an incremental reader of RIFF/WAVE files (Microsoft, "Multimedia Programming Interface and
-Data Specifications 1.0", and "Multiple Channel Audio Data and WAVE Files"; EBU Tech 3306: RF64).
+"""Core: PCM of any form, and an incremental reader of RIFF/WAVE files (Microsoft, "Multimedia
+Programming Interface and Data Specifications 1.0", and "Multiple Channel Audio Data and WAVE
+Files"; EBU Tech 3306: RF64).
 
 No library is used, because clients stream WAV files whose headers are split between chunks and
 have wrong lengths, and because no number in a header can be trusted. Files with a codec other than
@@ -114,6 +115,13 @@ class DeclaredAudio(Struct, frozen=True, kw_only=True):
     encoding: str | None = None
     """Such as linear16, or mulaw."""
 
+    def raw(self, sample_rate_hz: int) -> WavFormat:
+        """Return the form of raw audio at this rate: 16-bit PCM unless another is declared."""
+        coding, bits = _RAW_CODINGS[self.encoding or "linear16"]
+        return WavFormat(
+            coding=coding, channels=self.channels or 1, sample_rate_hz=sample_rate_hz, bits=bits
+        )
+
     def contradiction(self, form: WavFormat) -> str:
         """Return a message if ``form``, which is used, differs."""
         differences = [
@@ -140,6 +148,45 @@ class WavPcm:
         return self.format.sample_rate_hz
 
 
+_RAW_CODINGS: Final = {
+    "linear16": (_PCM, 16),
+    "linear32": (_PCM, 32),
+    "mulaw": (_MU_LAW, 8),
+    "alaw": (_A_LAW, 8),
+}
+
+
+class MonoPcm:
+    """Samples of one form, in pieces of any size, as mono s16le PCM at their rate."""
+
+    def __init__(self, form: WavFormat) -> None:
+        self.format = form
+        self.held = b""
+        """An incomplete frame of channels."""
+        self._downmix = Downmix(form.channels, form.sample_rate_hz) if form.channels > 1 else None
+
+    @property
+    def notice(self) -> str:
+        """Which channel was used, if it is not the mean of all."""
+        return "" if self._downmix is None else self._downmix.notice("channel")
+
+    def convert(self, data: bytes) -> bytes:
+        """Return the samples that are complete. Of several channels a part is held back."""
+        data = self.held + data
+        whole = len(data) - len(data) % self.format.frame_bytes
+        data, self.held = data[:whole], data[whole:]
+        if self.format.is_wanted:
+            return data
+        samples = to_s16_scale(data, self.format)
+        if self._downmix is not None:
+            samples = self._downmix.feed(samples.reshape(-1, self.format.channels))
+        return _to_bytes(samples)
+
+    def flush(self) -> bytes:
+        """Return the samples that were held back."""
+        return b"" if self._downmix is None else _to_bytes(self._downmix.flush())
+
+
 class _Expect(Enum):
     RIFF = auto()
     CHUNK = auto()
@@ -155,7 +202,7 @@ class WavReader:
     def __init__(self) -> None:
         self.format: WavFormat | None = None
         """Of the current file; None until its ``fmt`` chunk is read."""
-        self._downmix: Downmix | None = None
+        self._pcm: MonoPcm | None = None
         self._earlier_notice = ""
         self._buffer = bytearray()
         self._order: ByteOrder = "little"
@@ -172,8 +219,6 @@ class WavReader:
         self._pad_bytes = 0
         """RIFF chunks of odd length are followed by one byte."""
         self._next = NextFile(None)
-        self._endless = bytearray()
-        """A part of a frame of audio of unknown length."""
         self._header_bytes = 0
         self._is_later = False
         """Whether the current file follows another one."""
@@ -220,19 +265,16 @@ class WavReader:
         is_beyond = self._expect is _Expect.TRAILER and not self._skip_bytes
         if is_beyond and len(self._buffer) >= 12 and self._read_beyond():
             self._read_data(pcm)
-        if self.format is not None:
+        if self._pcm is not None:
             own, rest = self._next.finish()
-            self._endless += own
             self.rest = self.rest or rest
-            whole = len(self._endless) - len(self._endless) % self.format.frame_bytes
-            pcm += self._to_mono(bytes(self._endless[:whole]))
-        return bytes(pcm) + self._flush()
+            pcm += self._pcm.convert(own) + self._pcm.flush()
+        return bytes(pcm)
 
     @property
     def notice(self) -> str:
         """Which channel was used, if it is not the mean of all; of the last file that has any."""
-        found = "" if self._downmix is None else self._downmix.notice("channel")
-        return found or self._earlier_notice
+        return (self._pcm.notice if self._pcm is not None else "") or self._earlier_notice
 
     @property
     def missing(self) -> str:
@@ -244,14 +286,13 @@ class WavReader:
         return missing(self._data_bytes / bytes_per_s, bytes_per_s, came / bytes_per_s)
 
     def _end_piece(self, pieces: list[WavPcm], pcm: bytearray) -> None:
+        if self._pcm is None:
+            return
         if self._expect in (_Expect.RIFF, _Expect.TRAILER):
-            pcm += self._flush()
-        if pcm and self.format is not None:
-            pieces.append(WavPcm(self.format, bytes(pcm)))
+            pcm += self._pcm.flush()
+        if pcm:
+            pieces.append(WavPcm(self._pcm.format, bytes(pcm)))
         pcm.clear()
-
-    def _flush(self) -> bytes:
-        return b"" if self._downmix is None else _to_bytes(self._downmix.flush())
 
     def _advance(self, pcm: bytearray) -> bool:
         """Advance one step. False: more bytes are needed."""
@@ -277,7 +318,7 @@ class WavReader:
             # libavformat takes the samples of RIFX for little-endian ones.
             self._order = "big" if head[:4] == _BIG_ENDIAN_NAME else "little"
             self._earlier_notice = self.notice
-            self.format = self._long_data_bytes = self._downmix = None
+            self.format = self._long_data_bytes = self._pcm = None
             self._next = NextFile(None)
             self._header_bytes = 0
             self._expect = _Expect.CHUNK
@@ -303,8 +344,7 @@ class WavReader:
                 self._expect = _Expect.TRAILER
                 return
             raise OtherCodecError(head + self._buffer)
-        if self.format.channels > 1:
-            self._downmix = Downmix(self.format.channels, self.format.sample_rate_hz)
+        self._pcm = MonoPcm(self.format)
 
     def _read_trailer(self) -> bool:
         """A chunk after the audio data, the next file, or audio beyond the declared length."""
@@ -398,46 +438,31 @@ class WavReader:
             )
 
     def _read_data(self, pcm: bytearray) -> bool:
-        assert self.format is not None
-        left = self._data_bytes_left
-        if left is None:
+        assert self._pcm is not None
+        if self._data_bytes_left is None:
             return self._read_until_next_file(pcm)
-        available = min(left, len(self._buffer))
-        whole = available - available % self.format.frame_bytes
-        pcm += self._to_mono(bytes(self._buffer[:whole]))
-        del self._buffer[:whole]
-        self._data_bytes_left = left = left - whole
-        if left >= self.format.frame_bytes:
+        available = min(self._data_bytes_left, len(self._buffer))
+        pcm += self._pcm.convert(bytes(self._buffer[:available]))
+        del self._buffer[:available]
+        self._data_bytes_left -= available
+        if self._data_bytes_left:
             return False
-        # The declared length may end within a sample; its rest is skipped.
-        self._skip_bytes = left
+        self._pcm.held = b""  # The declared length may end within a sample.
         self._expect = _Expect.TRAILER
         return True
 
     def _read_until_next_file(self, pcm: bytearray) -> bool:
         """Read audio of unknown length, behind which another file may be."""
-        assert self.format is not None
+        assert self._pcm is not None
         own, rest = self._next.feed(bytes(self._buffer))
         self._buffer.clear()
-        self._endless += own
-        whole = len(self._endless) - len(self._endless) % self.format.frame_bytes
-        pcm += self._to_mono(bytes(self._endless[:whole]))
-        del self._endless[:whole]
+        pcm += self._pcm.convert(own)
         if rest:
             self._buffer += rest
             self._pad_bytes = 0
-            self._endless.clear()
+            self._pcm.held = b""
             self._expect = _Expect.TRAILER
         return bool(rest)
-
-    def _to_mono(self, data: bytes) -> bytes:
-        assert self.format is not None
-        if self.format.is_wanted:
-            return data
-        samples = to_s16_scale(data, self.format)
-        if self._downmix is None:
-            return _to_bytes(samples)
-        return _to_bytes(self._downmix.feed(samples.reshape(-1, self.format.channels)))
 
 
 def parse_format(body: bytes, order: ByteOrder = "little") -> WavFormat | None:

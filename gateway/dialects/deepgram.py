@@ -11,12 +11,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-
-from gateway.audio.downmix import Downmix
-from gateway.audio.file_ends import begins_surely
-from gateway.audio.g711 import to_pcm
-from gateway.dialects.deepgram_query import Options, Warned, parse_query
+from gateway.dialects.deepgram_query import Warned, parse_query
 from gateway.dialects.dialect import (
     TOO_MANY,
     WAITING_MAX,
@@ -57,9 +52,6 @@ class Deepgram(Dialect):
         self._options = parse_query(query, session_id)
         self._session_id = session_id
         self._created = created
-        self._audio = RawAudio(self._options) if self._options.encoding is not None else None
-        self._begins = True
-        """No audio has been received."""
         self._hash = hashlib.sha256()
         self._started = self._ended = False
         self._finalizing: deque[int] = deque()
@@ -85,14 +77,16 @@ class Deepgram(Dialect):
             return (BEHIND_THE_END,)
         message = as_text(message)
         if isinstance(message, bytes):
-            return (*self._begin(), *self._chunk(message)) if message else self._finish()
+            self._hash.update(message)
+            chunk = e.Chunk(data=message, chunk_index=None, session_id=None)
+            return (*self._begin(), chunk) if message else self._finish()
         kind = parse_object(message).get("type")
         if kind == "KeepAlive":
             return ()
         if kind == "Finalize":
             if len(self._finalizing) >= WAITING_MAX:
                 return (TOO_MANY,)
-            return (*self._begin(), *self._chunk(b"", last=True), e.EndUtterance())
+            return (*self._begin(), e.EndUtterance())
         if kind == "CloseStream":
             return self._finish()
         if kind == "Configure":
@@ -105,20 +99,9 @@ class Deepgram(Dialect):
         self._started = True
         return (self._options.start,)
 
-    def _chunk(self, data: bytes, *, last: bool = False) -> Sequence[e.ClientEvent]:
-        self._hash.update(data)
-        if self._begins:
-            self._begins = not data
-            if begins_surely(data):
-                self._audio = None  # The header of a file counts.
-        if self._audio is not None:
-            data = self._audio.feed(data, last=last)
-        return (e.Chunk(data=data, chunk_index=None, session_id=None),) if data else ()
-
     def _finish(self) -> Sequence[e.ClientEvent]:
         self._ended = True
-        rest = self._chunk(b"", last=True)
-        return (*self._begin(), *rest, e.Finish(session_id=self._session_id))
+        return (*self._begin(), e.Finish(session_id=self._session_id))
 
     def _not_configured(self) -> Message:
         return {
@@ -288,42 +271,6 @@ class Deepgram(Dialect):
             "model_info": {model_uuid(self._model): model_info(self._model)},
         }
         return {**metadata, "warnings": self._warnings} if self._warnings else metadata
-
-
-class RawAudio:
-    """Raw PCM of any encoding and number of channels, as mono s16le in pieces of any size."""
-
-    def __init__(self, options: Options) -> None:
-        self._encoding = options.encoding
-        self._channels = options.channels
-        self._sample_bytes = {"linear16": 2, "linear32": 4}.get(options.encoding or "", 1)
-        self._held = b""
-        """An incomplete sample, or an incomplete frame of channels."""
-        self._downmix = Downmix(options.channels, options.start.sample_rate_hz)
-
-    def feed(self, data: bytes, *, last: bool = False) -> bytes:
-        """Return the samples that are complete. ``last``: also those that were held back."""
-        data = self._held + data
-        whole = len(data) - len(data) % (self._sample_bytes * self._channels)
-        self._held = data[whole:]
-        pcm = self._linear(data[:whole])
-        return pcm if self._channels == 1 else self._mono(pcm, last=last)
-
-    def _linear(self, data: bytes) -> bytes:
-        if self._encoding == "mulaw":
-            return to_pcm(data, "ulaw")
-        if self._encoding == "alaw":
-            return to_pcm(data, "alaw")
-        if self._encoding == "linear32":
-            return (np.frombuffer(data, "<i4") >> 16).astype("<i2").tobytes()
-        return data
-
-    def _mono(self, pcm: bytes, *, last: bool) -> bytes:
-        samples = np.frombuffer(pcm, "<i2").reshape(-1, self._channels).astype(np.float32)
-        mono = self._downmix.feed(samples)
-        if last:
-            mono = np.concatenate([mono, self._downmix.flush()])
-        return mono.round().astype("<i2").tobytes()
 
 
 # -------------------------------------------------------------- forms that files have in common

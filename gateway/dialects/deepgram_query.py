@@ -70,9 +70,6 @@ class Warned:
 class Options:
     start: e.Start
     """The start of the session with these options."""
-    encoding: RawEncoding | None
-    """None: containers."""
-    channels: int
     vad_events: bool
     speech_final: bool
     """Whether results mark the end of an utterance."""
@@ -131,8 +128,6 @@ class _Reader:
         self._others()
         return Options(
             start=start,
-            encoding=encoding,
-            channels=declared.channels or 1,
             vad_events=vad_events,
             speech_final=speech_final,
             warned=tuple(dict.fromkeys(self._warned)),

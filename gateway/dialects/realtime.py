@@ -15,8 +15,6 @@ from typing import Any, Literal
 
 from msgspec import to_builtins
 
-from gateway.audio import g711
-from gateway.audio.file_ends import begins_surely
 from gateway.dialects import base64_audio
 from gateway.dialects.dialect import (
     TOO_MANY,
@@ -36,7 +34,6 @@ from gateway.dialects.strict_json import parse_object
 from gateway.session import events as e
 from gateway.session.recognised import main_language
 from gateway.session.transcript import join_texts
-from wire.messages import BYTES_PER_SAMPLE
 
 COMMIT_MS_MIN = 100
 """Audio since the last commit; with less a commit is OpenAI's ``input_audio_buffer_commit_empty``.
@@ -106,8 +103,6 @@ class Realtime(Dialect):
         self._offset_ms = 0
         """Duration of the audio of earlier sessions."""
         self._warned_of_fields = False
-        self._is_file = False
-        """The session's audio is a file, whose header counts."""
         self._buffered_ms = 0.0
         """Audio since the last commit."""
         self._items: deque[_Item] = deque()
@@ -171,11 +166,7 @@ class Realtime(Dialect):
             return ()
         if self._refused:
             return (Ignored("refused_start"),)
-        if self._running is None:
-            self._is_file = begins_surely(data)
-        if self._config.law is not None and not self._is_file:
-            data = g711.to_pcm(data, self._config.law)
-        self._buffered_ms += len(data) * 1000 / (BYTES_PER_SAMPLE * self._config.rate_hz)
+        self._buffered_ms += len(data) * 1000 / self._config.bytes_per_s
         chunk = e.Chunk(data=data, chunk_index=None, session_id=None)
         return (*self._begin(), chunk)
 

@@ -15,7 +15,6 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.audio.g711 import SAMPLE_RATE_HZ as G711_SAMPLE_RATE_HZ
-from gateway.audio.g711 import Law
 from gateway.audio.wav import DeclaredAudio
 from gateway.dialects.fields import (
     Language,
@@ -29,6 +28,7 @@ from gateway.dialects.fields import (
 from gateway.dialects.openai import invalid, is_openais
 from gateway.session import events as e
 from gateway.session.endpointer import START_THRESHOLD, Endpointing
+from wire.messages import BYTES_PER_SAMPLE
 
 PCM_SAMPLE_RATE_HZ: Final = 24_000
 PROMPT_CHARS_MAX = 65_536
@@ -108,9 +108,8 @@ class RealtimeSession:
     """The client's value. None: the client commits."""
 
     @property
-    def law(self) -> Law | None:
-        """The encoding of G.711; None: PCM."""
-        return None if self.format == "pcm" else self.format
+    def bytes_per_s(self) -> int:
+        return self.rate_hz * (BYTES_PER_SAMPLE if self.format == "pcm" else 1)
 
     @property
     def client_commits(self) -> bool:

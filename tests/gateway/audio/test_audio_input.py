@@ -365,6 +365,7 @@ async def test_a_notice_names_the_samples_that_declared_pcm_has(
         ("wav 8 kHz mono", {"sample_rate_hz": 8_000}, ""),
         ("wav 8 kHz mono", {"sample_rate_hz": 16_000}, "the WAV header is used: sample rate 8000"),
         ("flac", {"sample_rate_hz": 8_000, "encoding": "mulaw"}, "a FLAC file, not mulaw"),
+        ("wav 8 kHz mono", {"encoding": "mulaw", "channels": 2}, "channels 1, not 2; encoding"),
         ("flac", {"sample_rate_hz": 8_000}, ""),
     ],
 )
@@ -380,6 +381,46 @@ async def test_a_notice_tells_that_a_header_is_used_and_not_the_declared_form(
     notices = [*(notice for part in decoded for notice in part.notices), *flushed.notices]
     assert [notice.code for notice in notices] == (["header_used"] if message else [])
     assert all(message in notice.message for notice in notices)
+
+
+async def decoded_raw(pool: DecoderPool, pieces: list[bytes], **declared: Any) -> list[int]:
+    """The samples of raw audio of 16 kHz in the declared form."""
+    form = DeclaredAudio(**declared)
+    audio = AudioInput(16_000, pool, HOUR_MS, declared_raw=True, declared=form)
+    pcm = [(await audio.feed(piece)).pcm for piece in pieces]
+    pcm.append((await audio.finish()).tail)
+    return [int(sample) for sample in np.frombuffer(b"".join(pcm), "<i2")]
+
+
+async def test_raw_audio_is_decoded_as_declared(pool: DecoderPool) -> None:
+    samples = np.array([-30_000, -1, 0, 1, 30_000])
+    linear32 = (samples << 16).astype("<i4").tobytes()
+    pieces = [linear32[:3], linear32[3:]]
+    assert await decoded_raw(pool, pieces, encoding="linear32") == samples.tolist()
+    assert await decoded_raw(pool, [b"\1\0\2", b"\0"], encoding="linear16") == [1, 2]
+    mulaw = [b"\xff\x00\x80"]
+    assert await decoded_raw(pool, mulaw, encoding="mulaw") == [0, -32_124, 32_124]
+    assert await decoded_raw(pool, [b"\xd5\x2a"], encoding="alaw") == [8, -32_256]
+    with pytest.raises(AudioError, match="middle of a sample"):
+        await decoded_raw(pool, [b"\1\0\2"], encoding="linear16", channels=2)
+
+
+async def test_channels_of_raw_audio_become_one_whatever_the_pieces(pool: DecoderPool) -> None:
+    loud = np.arange(2_000) % 100 * 100
+    both = np.stack([loud, np.zeros(2_000, int)], axis=1).astype("<i2").tobytes()
+    whole = await decoded_raw(pool, [both], encoding="linear16", channels=2)
+    assert whole == await decoded_raw(pool, sliced(both, [7]), encoding="linear16", channels=2)
+    assert len(whole) == 2_000 and max(whole) >= max(loud) // 2
+    opposite = np.stack([loud, -loud], axis=1).astype("<i2").tobytes()
+    assert max(await decoded_raw(pool, [opposite], channels=2)) == max(loud)
+
+
+async def test_a_tone_in_g711_is_no_stream_of_frames(pool: DecoderPool) -> None:
+    """Its bytes repeat, as those of packets of MPEG-TS do."""
+    tone = b"\x47\x30\xc7\xb0" * 500
+    assert sniff(tone) == "mpegts"
+    samples = await decoded_raw(pool, sliced(tone, [400]), encoding="mulaw")
+    assert len(samples) == len(tone) and len(set(samples)) == 4
 
 
 @pytest.mark.parametrize("declared", [False, True])

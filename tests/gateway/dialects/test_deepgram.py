@@ -8,13 +8,11 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs
 
-import numpy as np
 import pytest
 from msgspec import structs
 
 from gateway.audio.wav import DeclaredAudio
-from gateway.dialects.deepgram import Deepgram, RawAudio, bare
-from gateway.dialects.deepgram_query import parse_query
+from gateway.dialects.deepgram import Deepgram, bare
 from gateway.dialects.dialect import TOO_MANY, WAITING_MAX, Ignored, MessageError, Reply
 from gateway.session import events as e
 from wire.messages import Token
@@ -115,47 +113,13 @@ def test_a_wrong_message_is_answered(message: str) -> None:
     assert first["description"] == str(error.value)
 
 
-# --------------------------------------------------------------------------------- raw encodings
-
-
-def raw(query: str, *pieces: bytes) -> list[int]:
-    audio = RawAudio(parse_query(parse_qs(query), "r"))
-    pcm = [*map(audio.feed, pieces), audio.feed(b"", last=True)]
-    return [int(sample) for sample in np.frombuffer(b"".join(pcm), "<i2")]
-
-
-def test_encodings_become_16_bit_samples() -> None:
-    rate = "&sample_rate=8000"
-    samples = np.array([-30_000, -1, 0, 1, 30_000])
-    linear32 = (samples << 16).astype("<i4").tobytes()
-    assert raw("encoding=linear32" + rate, linear32[:3], linear32[3:]) == samples.tolist()
-    assert raw("encoding=linear16" + rate, b"\1\0\2", b"\0\3") == [1, 2]
-    assert raw("encoding=mulaw" + rate, b"\xff\x00\x80") == [0, -32_124, 32_124]
-    assert raw("encoding=alaw" + rate, b"\xd5\x2a") == [8, -32_256]
-
-
-def test_the_header_of_a_file_counts_and_not_the_declared_encoding() -> None:
-    header = b"RIFF\xff\xff\xff\xffWAVEfmt "
-    talk = dialect("encoding=mulaw&sample_rate=8000&channels=2")
-    start, chunk = talk.parse(header)
-    assert isinstance(start, e.Start) and isinstance(chunk, e.Chunk)
+def test_raw_audio_is_declared_and_passed_on() -> None:
+    start, chunk = dialect("encoding=mulaw&sample_rate=8000&channels=2").parse(b"abc")
+    assert isinstance(start, e.Start) and isinstance(chunk, e.Chunk) and chunk.data == b"abc"
     assert start.declared == DeclaredAudio(sample_rate_hz=8_000, channels=2, encoding="mulaw")
-    (further,) = talk.parse(b"abc")
-    assert isinstance(further, e.Chunk) and (chunk.data, further.data) == (header, b"abc")
     start, *_ = dialect().parse(b"ab")
     assert isinstance(start, e.Start) and start.declared is not None
     assert start.declared.channels is None
-
-
-def test_channels_become_one_whatever_the_pieces() -> None:
-    loud = np.arange(2_000) % 100 * 100
-    both = np.stack([loud, np.zeros(2_000, int)], axis=1).astype("<i2").tobytes()
-    query = "encoding=linear16&sample_rate=16000&channels=2"
-    whole = raw(query, both)
-    assert whole == raw(query, *(both[n : n + 7] for n in range(0, len(both), 7)))
-    assert len(whole) == 2_000 and max(whole) >= max(loud) // 2
-    opposite = np.stack([loud, -loud], axis=1).astype("<i2").tobytes()
-    assert max(raw(query, opposite)) == max(loud)
 
 
 def test_containers_are_passed_on() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from gateway.audio.g711 import to_pcm
 from gateway.audio.timeline import Notice
 from gateway.audio.wav import DeclaredAudio
 from gateway.dialects.dialect import TOO_MANY, WAITING_MAX, Handshake, Ignored, Reply
@@ -347,15 +346,14 @@ def test_the_beta_has_its_own_events() -> None:
     assert updated["session"]["turn_detection"] is None
     codes = bytes(range(256)) * 10
     talk.append(codes)
-    assert talk.starts[0].sample_rate_hz == 8_000
-    assert talk.sessions[0].session.duration_ms == len(to_pcm(codes, "alaw")) // 32
+    assert talk.starts[0].declared == DeclaredAudio(sample_rate_hz=8_000, encoding="alaw")
     assert kinds(talk.send("input_audio_buffer.commit"))[:2] == [
         "input_audio_buffer.committed",
         "conversation.item.created",
     ]
 
 
-def test_the_header_of_a_file_counts_and_not_the_declared_format() -> None:
+def test_the_format_is_declared_and_the_audio_passed_on() -> None:
     talk = Talk()
     talk.update(format={"type": "audio/pcmu"})
     header = b"RIFF\xff\xff\xff\xffWAVEfmt "

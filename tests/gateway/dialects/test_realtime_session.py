@@ -39,7 +39,7 @@ def test_both_shapes_say_the_same() -> None:
         **nested(format={"type": "audio/pcmu"}, transcription=transcription, turn_detection=turns)
     )
     assert flat == deep
-    assert (deep.law, deep.rate_hz, deep.language) == ("ulaw", 8_000, "en")
+    assert (deep.format, deep.rate_hz, deep.language) == ("ulaw", 8_000, "en")
     assert deep.hotwords == ("a", "b")
     assert flat.flat()["input_audio_format"] == "g711_ulaw"
     shown = deep.nested()["audio"]["input"]
