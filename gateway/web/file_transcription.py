@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
@@ -79,11 +79,6 @@ class AnswerQueue:
     displace = close
 
 
-def status_of(code: str) -> int:
-    """The status of the answer to a file whose session ends with this error."""
-    return _STATUS.get(code, 500)
-
-
 class FileApi(NamedTuple):
     """The format of a protocol's requests with a file, and of its answers."""
 
@@ -110,36 +105,48 @@ class Transcriber:
             RefusedError: with the status and the body of an error answer.
         """
         async with AsyncExitStack() as held:
-            held.enter_context(self.slot())
-            caller, gate = caller_of(request), self._server.gate
             # The form is not read yet, so the model is known only if there is just one.
-            admitted = gate.model_of("")
-            refusal = await gate.enter(model=admitted, lane="bulk", caller=caller)
-            if refusal is not None:
-                raise RefusedError.not_admitted(refusal)
-            held.callback(gate.leave, caller)
+            admitted = self._server.gate.model_of("")
+            await held.enter_async_context(self.admitted(caller_of(request), admitted))
             transcription = await self._receive(request, api, admitted)
             held.push_async_callback(transcription.close)
             if api.stream is None or not transcription.request.stream:
                 return await _answer(transcription, request, api)
             return _Streamed(api.stream(transcription), transcription, held.pop_all())
 
-    @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Hold the slot of one transcription.
+    @asynccontextmanager
+    async def admitted(self, caller: Caller, model: str | None) -> AsyncIterator[None]:
+        """Hold the slot of one transcription, and a connection of ``caller`` at the gate.
 
         Raises:
-            RefusedError: all are taken.
+            RefusedError: all slots are taken, or the gate refuses the connection.
         """
-        limit = self._server.settings.uploads_max
+        limit, gate = self._server.settings.uploads_max, self._server.gate
         if self._running >= limit:
             message = f"{limit} files are being transcribed, which is the limit; try again later"
             raise RefusedError(429, "too_many_uploads", message)
         self._running += 1
         try:
-            yield
+            refusal = await gate.enter(model=model, lane="bulk", caller=caller)
+            if refusal is not None:
+                raise RefusedError.not_admitted(refusal)
+            try:
+                yield
+            finally:
+                gate.leave(caller)
         finally:
             self._running -= 1
+
+    def admit(self, model: str, admitted: str | None) -> None:
+        """Admit a session of ``model``, unless the gate has ``admitted`` it with the request.
+
+        Raises:
+            RefusedError: the model has no room.
+        """
+        if model != admitted:
+            refusal = self._server.gate.enter_model(model, "bulk")
+            if refusal is not None:
+                raise RefusedError.not_admitted(refusal)
 
     async def _receive(self, request: Request, api: FileApi, admitted: str | None) -> Transcription:
         form = await receive(request, self._server.settings.upload_bytes_max)
@@ -153,7 +160,10 @@ class Transcriber:
             wanted = api.parse(text_fields(form))
             parameters = (f"?{name}" for name in request.query_params)
             wanted = replace(wanted, ignored=(*parameters, *wanted.ignored))
-            self._admit(wanted, admitted)
+            model = self._server.models.choose(openai.start(wanted, ""))
+            if isinstance(model, e.Problem):
+                raise RefusedError(404, MODEL_NOT_FOUND, model.message, "model")
+            self.admit(model.name, admitted)
             await check_kind(file)
         except MessageError as error:
             await form.close()
@@ -161,22 +171,7 @@ class Transcriber:
         except BaseException:
             await form.close()
             raise
-        session = FileSession(self._server, caller_of(request), api.traits)
-        return Transcription(wanted, form, file, session)
-
-    def _admit(self, wanted: openai.Request, admitted: str | None) -> None:
-        """Admit a session of the model, unless the gate has admitted it with the request.
-
-        Raises:
-            RefusedError: there is no such model, or it has no room.
-        """
-        model = self._server.models.choose(openai.start(wanted, ""))
-        if isinstance(model, e.Problem):
-            raise RefusedError(404, MODEL_NOT_FOUND, model.message, "model")
-        if model.name != admitted:
-            refusal = self._server.gate.enter_model(model.name, "bulk")
-            if refusal is not None:
-                raise RefusedError.not_admitted(refusal)
+        return Transcription(self._server, caller_of(request), api.traits, wanted, form, file)
 
 
 async def check_kind(file: UploadFile) -> None:
@@ -196,13 +191,27 @@ async def check_kind(file: UploadFile) -> None:
 
 
 class FileSession:
-    """The session of a file. Call ``begin`` once, then ``take``; and ``close`` in any case."""
+    """The session that recognises a file. Use ``answers`` or ``transcript`` once, and ``close`` it
+    in any case."""
 
     def __init__(self, server: Server, caller: Caller, traits: Traits) -> None:
         self._registry = server.registry
         self._queue = AnswerQueue()
         self._runner = self._registry.new_runner(caller, traits)
         self._runner.open(self._queue)
+        self._feeding: asyncio.Task[None] | None = None
+        self._refusal: RefusedError | None = None
+
+    async def feed(self) -> None:
+        """Call ``begin`` once, then ``take`` for all of the file and its end.
+
+        Raises:
+            RefusedError: the answer to the file.
+        """
+        raise NotImplementedError
+
+    def note(self, answer: e.Answer) -> None:
+        """``answer`` is the next of the session."""
 
     async def begin(
         self, start: e.Start, admit: Callable[[str], e.Problem | None] = lambda _model: None
@@ -222,78 +231,90 @@ class FileSession:
         await asyncio.shield(self._runner.take(self._queue, event))
         return True
 
-    def fail(self) -> None:
-        self._runner.fail()
+    async def _feed(self) -> None:
+        try:
+            await self.feed()
+        except RefusedError as error:
+            self._refusal = error
+            self._queue.close(CloseCode.NORMAL_CLOSURE, error.code)
+        except Exception:
+            self._runner.fail()
 
     async def answers(self) -> AsyncIterator[e.Answer]:
         """Yield the answers up to ``Finished``.
 
         Raises:
-            RefusedError: the file cannot be decoded, recognition of a segment failed, the session
-                is deleted, or the gateway stops.
+            RefusedError: the file is refused or cannot be decoded, recognition of a segment failed,
+                the session is deleted, or the gateway stops.
         """
+        self._feeding = asyncio.create_task(self._feed())
         while (answer := await self._queue.answers.get()) is not None:
             if isinstance(answer, e.Problem):
-                raise RefusedError(status_of(answer.code), answer.code, answer.message, "file")
+                status = _STATUS.get(answer.code, 500)
+                raise RefusedError(status, answer.code, answer.message, "file")
+            self.note(answer)
             yield answer
             if isinstance(answer, e.Finished):
                 return
+        if self._refusal is not None:
+            raise self._refusal
         if self._queue.close_code == CloseCode.SERVICE_RESTART:
             message = f"{DRAINING.message}; send the file again"
             raise RefusedError(503, DRAINING.code, message, retry_after_s=DRAINING.retry_after_s)
         raise RefusedError(500, "ended", "the session ended without a final result")
 
-    def close(self) -> None:
+    async def transcript(self) -> tuple[list[e.SegmentText], e.Finished]:
+        """Return the segments and the end. Errors as ``answers``."""
+        segments: list[e.SegmentText] = []
+        async for answer in self.answers():
+            if isinstance(answer, e.Finished):
+                return with_speakers(segments, answer), answer
+            if isinstance(answer, e.SegmentText):
+                segments.append(answer)
+        raise AssertionError("the last answer is Finished")
+
+    async def close(self) -> None:
         """End the session. Audio that it has received is still recognised and stored."""
+        if self._feeding is not None:
+            self._feeding.cancel()
+            await asyncio.gather(self._feeding, return_exceptions=True)
         self._runner.detach(self._queue)
 
 
-class Transcription:
-    """A received file, and the session that transcribes it."""
+class Transcription(FileSession):
+    """The session of a file that has been received with a form."""
 
     def __init__(
-        self, request: openai.Request, form: FormData, file: UploadFile, session: FileSession
+        self,
+        server: Server,
+        caller: Caller,
+        traits: Traits,
+        request: openai.Request,
+        form: FormData,
+        file: UploadFile,
     ) -> None:
+        super().__init__(server, caller, traits)
         self.request = request
         self.session_id = str(uuid.uuid4())
         self.warnings: tuple[e.SessionWarning, ...] = ()
         """About the request, once the session has started; about the audio, in the end."""
         self._form = form
         self._file = file
-        self._session = session
-        self._feeding: asyncio.Task[None] | None = None
 
-    async def answers(self) -> AsyncIterator[e.SegmentText | e.Finished]:
-        """Yield the segments in order, then the end. Call it once, and ``close`` in any case.
+    def note(self, answer: e.Answer) -> None:
+        if isinstance(answer, e.Started | e.Finished):
+            self.warnings += answer.warnings
 
-        Raises:
-            RefusedError: as ``FileSession.answers``.
-        """
-        self._feeding = asyncio.create_task(self._feed())
-        async for answer in self._session.answers():
-            if isinstance(answer, e.Started | e.Finished):
-                self.warnings += answer.warnings
-            if isinstance(answer, e.SegmentText | e.Finished):
-                yield answer
+    async def feed(self) -> None:
+        await self.begin(openai.start(self.request, self.session_id))
+        while data := await self._file.read(READ_BYTES):
+            if not await self.take(e.Chunk(data=data, chunk_index=None, session_id=None)):
+                return
+        await self.take(e.Finish(session_id=self.session_id))
 
     async def close(self) -> None:
-        """End the session, see ``FileSession.close``."""
-        if self._feeding is not None:
-            self._feeding.cancel()
-            await asyncio.gather(self._feeding, return_exceptions=True)
-        self._session.close()
+        await super().close()
         await self._form.close()
-
-    async def _feed(self) -> None:
-        try:
-            await self._session.begin(openai.start(self.request, self.session_id))
-            while data := await self._file.read(READ_BYTES):
-                chunk = e.Chunk(data=data, chunk_index=None, session_id=None)
-                if not await self._session.take(chunk):
-                    return
-            await self._session.take(e.Finish(session_id=self.session_id))
-        except Exception:
-            self._session.fail()
 
 
 async def counted(answering: Awaitable[Response]) -> Response:
@@ -309,15 +330,17 @@ async def counted(answering: Awaitable[Response]) -> Response:
 
 async def _answer(transcription: Transcription, request: Request, api: FileApi) -> Response:
     """Return the complete answer, unless the client disconnects."""
-    working = asyncio.create_task(_transcript(transcription))
     try:
-        transcript = await while_connected(request, working)
+        segments, end = await while_connected(request, transcription.transcript())
     except RefusedError as error:
         error.headers["X-Session-Id"] = transcription.session_id
         raise
-    finally:
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
+    transcript = openai.Transcript(
+        text=end.text,
+        duration_ms=end.duration_ms,
+        segments=tuple(segments),
+        warnings=transcription.warnings,
+    )
     warnings = openai.warnings_header(transcription.warnings)
     return Response(
         api.encode(transcript, transcription.request),
@@ -326,31 +349,26 @@ async def _answer(transcription: Transcription, request: Request, api: FileApi) 
     )
 
 
-async def while_connected(request: Request, working: asyncio.Task[T]) -> T:
-    """Return the result of the task.
+async def while_connected(
+    request: Request, work: Coroutine[Any, Any, T], received: Callable[[], bool] = lambda: True
+) -> T:
+    """Return the result of ``work``. Until the body is ``received``, its reader notes the end of
+    the connection, and this would take pieces of the body.
 
     Raises:
         RefusedError: the client disconnects first.
     """
-    while not working.done():
-        await asyncio.wait([working], timeout=ALIVE_CHECK_S)
-        if not working.done() and await request.is_disconnected():
-            raise RefusedError(499, "client_disconnected", "the client has closed the connection")
-    return working.result()
-
-
-async def _transcript(transcription: Transcription) -> openai.Transcript:
-    segments: list[e.SegmentText] = []
-    async for answer in transcription.answers():
-        if isinstance(answer, e.Finished):
-            return openai.Transcript(
-                text=answer.text,
-                duration_ms=answer.duration_ms,
-                segments=tuple(with_speakers(segments, answer)),
-                warnings=transcription.warnings,
-            )
-        segments.append(answer)
-    raise AssertionError("the last answer is Finished")
+    working = asyncio.create_task(work)
+    try:
+        while not working.done():
+            await asyncio.wait([working], timeout=ALIVE_CHECK_S)
+            if not working.done() and received() and await request.is_disconnected():
+                message = "the client has closed the connection"
+                raise RefusedError(499, "client_disconnected", message)
+        return working.result()
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
 
 class _Streamed(StreamingResponse):

@@ -6,9 +6,7 @@ The file is decoded while it arrives, by a session in the bulk lane. Limits are 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Request, Response
@@ -17,9 +15,9 @@ from fastapi.responses import JSONResponse
 from gateway.dialects.deepgram_file import DeepgramFile
 from gateway.dialects.dialect import Ignored, MessageError, Parsed, Reply
 from gateway.dialects.registry import deepgram_file
-from gateway.dialects.speakers import with_speakers
 from gateway.server import Server
 from gateway.session import events as e
+from gateway.storage.callers import Caller
 from gateway.web.caller import caller_of
 from gateway.web.errors import DEEPGRAM_PATH, RefusedError, invalid_query
 from gateway.web.file_transcription import FileSession, Transcriber, counted, while_connected
@@ -42,84 +40,59 @@ async def _response(request: Request, server: Server, transcriber: Transcriber) 
         return invalid_query(DEEPGRAM_PATH, error)
     if content_type(request) in ("application/json", "multipart/form-data"):
         raise RefusedError(400, "not_offered", NO_ADDRESSES)
-    with transcriber.slot():
-        body = await _File(server, request, dialect).body()
+    caller = caller_of(request)
+    model = server.gate.model_of(dialect.served_name(request.query_params.get("model", "")))
+    async with transcriber.admitted(caller, model):
+        file = _File(server, caller, dialect, request, lambda used: transcriber.admit(used, model))
+        try:
+            segments, end = await while_connected(request, file.transcript(), file.received)
+        finally:
+            await file.close()
+    body = dialect.body(segments, end)
     return JSONResponse(body, headers={"X-Session-Id": body["metadata"]["request_id"]})
 
 
-class _File:
-    """A file that arrives, and the session that recognises it."""
+class _File(FileSession):
+    """The session of a file that arrives meanwhile. ``admit`` raises ``RefusedError`` if the model
+    has no room."""
 
-    def __init__(self, server: Server, request: Request, dialect: DeepgramFile) -> None:
-        self._gate = server.gate
+    def __init__(
+        self,
+        server: Server,
+        caller: Caller,
+        dialect: DeepgramFile,
+        request: Request,
+        admit: Callable[[str], None],
+    ) -> None:
+        super().__init__(server, caller, dialect)
         self._bytes_max = server.settings.upload_bytes_max
-        self._request = request
         self._dialect = dialect
-        self._admitted: str | None = None
-        """The model that the gate has admitted."""
-        self._caller = caller_of(request)
-        self._session = FileSession(server, self._caller, dialect)
+        self._request = request
+        self._admit = admit
+        self._received = False
 
-    async def body(self) -> dict[str, Any]:
-        """Return the body of the answer.
+    def received(self) -> bool:
+        return self._received
 
-        Raises:
-            RefusedError: the file is refused, or recognition failed.
-        """
-        asked = self._dialect.served_name(self._request.query_params.get("model", ""))
-        self._admitted = self._gate.model_of(asked)
-        refusal = await self._gate.enter(
-            model=self._admitted, lane=self._dialect.lane, caller=self._caller
-        )
-        if refusal is not None:
-            raise RefusedError.not_admitted(refusal)
-        feeding = asyncio.create_task(self._feed())
-        answering = asyncio.create_task(self._answer())
-        try:
-            await asyncio.wait([feeding, answering], return_when=asyncio.FIRST_COMPLETED)
-            if feeding.done():
-                feeding.result()
-            return await while_connected(self._request, answering)
-        finally:
-            for task in (feeding, answering):
-                task.cancel()
-            await asyncio.gather(feeding, answering, return_exceptions=True)
-            self._session.close()
-            self._gate.leave(self._caller)
+    def note(self, answer: e.Answer) -> None:
+        if not isinstance(answer, e.Finished):
+            self._dialect.encode(answer)
 
-    async def _feed(self) -> None:
+    async def feed(self) -> None:
         empty = True
         async for piece in bounded(self._request, self._bytes_max):
             empty = empty and not piece
             if piece:
-                await self._take(self._dialect.parse(piece))
+                await self._take_all(self._dialect.parse(piece))
+        self._received = True
         if empty:
             raise RefusedError(400, "empty_file", "the file is empty")
-        await self._take(self._dialect.parse(b""))
+        await self._take_all(self._dialect.parse(b""))
 
-    async def _take(self, events: Sequence[Parsed]) -> None:
+    async def _take_all(self, events: Sequence[Parsed]) -> None:
         for event in events:
             assert not isinstance(event, Ignored | Reply)
             if isinstance(event, e.Start):
-                await self._session.begin(event, self._admit)
+                await self.begin(event, self._admit)
             else:
-                await self._session.take(event)
-
-    def _admit(self, model: str) -> None:
-        """Raises:
-        RefusedError: the model has no room.
-        """
-        if model != self._admitted:
-            refusal = self._gate.enter_model(model, self._dialect.lane)
-            if refusal is not None:
-                raise RefusedError.not_admitted(refusal)
-
-    async def _answer(self) -> dict[str, Any]:
-        segments: list[e.SegmentText] = []
-        async for answer in self._session.answers():
-            if isinstance(answer, e.Finished):
-                return self._dialect.body(with_speakers(segments, answer), answer)
-            self._dialect.encode(answer)
-            if isinstance(answer, e.SegmentText):
-                segments.append(answer)
-        raise AssertionError("the last answer is Finished")
+                await self.take(event)

@@ -74,6 +74,7 @@ async def _events(transcription: Transcription) -> AsyncIterator[str]:
         async for answer in transcription.answers():
             if isinstance(answer, e.Finished):
                 yield openai.done(answer.text, transcription.warnings)
+            if not isinstance(answer, e.SegmentText):
                 continue
             if text := increments.sentence(answer.text):
                 yield openai.delta(text)

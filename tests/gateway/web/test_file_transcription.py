@@ -179,6 +179,11 @@ async def test_a_model_without_room_refuses_its_files_only(gateway: Gateway, mod
     assert gateway.gate.entered == 0
 
 
+class NoFile(FileSession):
+    async def feed(self) -> None:
+        pass
+
+
 @pytest.mark.parametrize(
     ("end", "status", "code", "retries"),
     [
@@ -193,7 +198,7 @@ async def test_a_session_that_ends_early(
     queues: list[AnswerQueue] = []
     registry = SimpleNamespace(new_runner=lambda *_: SimpleNamespace(open=queues.append))
     server = cast(Server, SimpleNamespace(registry=registry))
-    session = FileSession(server, Caller(), cast(Traits, None))
+    session = NoFile(server, Caller(), cast(Traits, None))
     end(queues[0])
     with pytest.raises(RefusedError) as refused:
         async for _answer in session.answers():
