@@ -32,7 +32,9 @@ COMMIT, _, SUBJECT = (ROOT / "tests/releases/first_tolerant").read_text().strip(
 GATEWAYS = ["gateway", "gateway2"]
 SESSIONS = 8
 ARRIVING = 50
-"""Sessions during an upgrade, about 20 at a time."""
+ARRIVING_IN_S = 20.0
+SPEAKING_S = 40.0
+"""Sessions during an upgrade: all of them speak at the same time for the second half of it."""
 UPGRADE_ORDER = {
     "persistence": "database_available",
     "broker": "broker_ready",
@@ -189,7 +191,13 @@ def test_a_rolling_upgrade_under_load(
         for name in UPGRADE_ORDER:
             start(stack, name, first_release)
         stack.wait_ready(workers=2, timeout_s=START_S_MAX)
-        arriving = Load(stack.url(), sessions=ARRIVING, duration_s=14.0, ramp_s=36.0, seed=94)
+        arriving = Load(
+            stack.url(),
+            sessions=ARRIVING,
+            duration_s=SPEAKING_S,
+            ramp_s=ARRIVING_IN_S,
+            seed=94,
+        )
         for name, ready in UPGRADE_ORDER.items():
             check_counters(stack)
             stack.processes.pop(name).stop()
