@@ -27,8 +27,11 @@ from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 FEED_AUDIO_S_MAX: Final = 1_800
 """Longest audio of one chunk. A chunk of a few kilobytes can contain hours of silence, which would
 all be in memory at once."""
-EXCHANGE_TIMEOUT_S: Final = decoder_process.EXCHANGE_S_MAX + 5
-"""Timeout of an exchange: of one part of the audio. The child's own alarm ends it before."""
+ANSWER_TIMEOUT_S: Final = decoder_process.STEP_S_MAX + 5
+"""Timeout of each message of a child, whose own alarm ends it before."""
+PART_S: Final = 60
+"""Audio of a file's end that is taken from its child at once. A file whose index is at its end is
+decoded when all of it is there, and hours of it would all be in memory."""
 CLOSE_TIMEOUT_S: Final = 2.0
 _ANSWER_BYTES_MAX: Final = decoder_process.REPLY_BYTES_MAX
 _NOTICE_CODES: Final = ("truncated", "loudest_only")
@@ -174,8 +177,8 @@ class EncodedStream:
         self._usable = False
         self.ended = False
         """The child has found the end of the container, and given all of its audio."""
-        self._in_part = False
-        """The child waits until it is asked for the next part."""
+        self._ending = False
+        """END was sent, and not all that follows it was read."""
         self.notices: list[Notice] = []
         """Known at the end."""
 
@@ -196,25 +199,18 @@ class EncodedStream:
         if self.ended:
             raise AudioError("bad_audio", "data after the end of the audio stream")
         samples_max = min(samples_max, FEED_AUDIO_S_MAX * SAMPLE_RATE_HZ)
-        pcm = bytearray()
-        kind = decoder_process.DATA
-        while kind == decoder_process.DATA or self._in_part:
-            left = samples_max - len(pcm) // BYTES_PER_SAMPLE
-            try:
-                pcm += await self._exchange(kind, data, left, decoder_process.MORE)
-            except AudioError as error:
-                error.pcm = bytes(pcm) + error.pcm
-                raise
-            kind, data = decoder_process.NEXT, b""
-        return bytes(pcm)
+        self._send(decoder_process.DATA, data, samples_max)
+        return await self._exchange(samples_max, decoder_process.MORE)
 
     async def finish(self, samples_max: int) -> bytes:
         """End the stream and return the next part of the rest of its PCM, about ``PART_S`` of it.
         Call it until it has ``ended``. Errors as for ``feed``."""
         if self.ended:
             return b""
-        kind = decoder_process.NEXT if self._in_part else decoder_process.END
-        return await self._exchange(kind, b"", samples_max, decoder_process.ENDED)
+        if not self._ending:
+            self._send(decoder_process.END, b"", samples_max)
+            self._ending = True
+        return await self._exchange(samples_max, None)
 
     async def close(self) -> None:
         """End the child. Safe to call at any time and repeatedly."""
@@ -227,50 +223,52 @@ class EncodedStream:
                 await writer.wait_closed()
 
     def _send(self, kind: bytes, payload: bytes, samples_max: int) -> None:
-        assert self._writer is not None
+        assert self._usable and self._writer is not None, "the stream is closed or has failed"
         self._writer.write(decoder_process.REQUEST.pack(kind, len(payload), samples_max) + payload)
 
-    async def _exchange(self, kind: bytes, data: bytes, samples_max: int, wanted: bytes) -> bytes:
+    async def _exchange(self, samples_max: int, wanted: bytes | None) -> bytes:
+        """Return the PCM before the message ``wanted``; None: about ``PART_S`` of it."""
         assert self._usable and self._writer is not None, "the stream is closed or has failed"
         self._usable = False
         pcm = bytearray()
+        part_bytes = PART_S * SAMPLE_RATE_HZ * BYTES_PER_SAMPLE
+        answer = decoder_process.PCM
         try:
-            async with asyncio.timeout(EXCHANGE_TIMEOUT_S):
-                self._send(kind, data, samples_max)
+            async with asyncio.timeout(ANSWER_TIMEOUT_S) as limit:
                 await self._writer.drain()
-                answer = await self._receive(pcm, samples_max * BYTES_PER_SAMPLE)
+                while answer == decoder_process.PCM and (wanted or len(pcm) < part_bytes):
+                    answer = await self._receive(pcm, samples_max * BYTES_PER_SAMPLE)
+                    limit.reschedule(asyncio.get_running_loop().time() + ANSWER_TIMEOUT_S)
         except (OSError, EOFError) as error:
             # TimeoutError is an OSError. EOFError: the child crashed or exceeded a limit.
             DECODER_FAILURES.labels("crashed").inc()
             structlog.get_logger().warning("decoder_crashed", error=type(error).__name__)
             raise AudioError("bad_audio", "the audio could not be decoded", bytes(pcm)) from error
         self.ended = answer == decoder_process.ENDED
-        self._in_part = answer == decoder_process.PART
-        if answer != wanted and not self.ended and not self._in_part:
+        if answer not in (wanted or decoder_process.PCM, decoder_process.ENDED):
             raise self._failure(answer, bytes(pcm))
         self._usable = True
         return bytes(pcm)
 
     async def _receive(self, pcm: bytearray, pcm_bytes_max: int) -> bytes:
-        """Append PCM to ``pcm``, and return the last message of the exchange."""
+        """Receive a message, append its PCM to ``pcm``, and return its kind, or its failure."""
         assert self._reader is not None
-        while True:
-            head = await self._reader.readexactly(decoder_process.REPLY.size)
-            kind: bytes
-            length: int
-            kind, length = decoder_process.REPLY.unpack(head)
-            # The file may have taken over the child: trust no length.
-            if length > _ANSWER_BYTES_MAX or len(pcm) + length > pcm_bytes_max + _ANSWER_BYTES_MAX:
-                raise EOFError
-            payload = await self._reader.readexactly(length)
-            if kind == decoder_process.NOTICE:
-                code, _, message = payload.decode(errors="replace").partition(":")
-                if code in _NOTICE_CODES and len(self.notices) < len(_NOTICE_CODES):
-                    self.notices.append(Notice(code, message[:_NOTICE_CHARS_MAX]))
-                continue
-            if kind != decoder_process.PCM:
-                return kind + payload if kind == decoder_process.FAILED else kind
+        head = await self._reader.readexactly(decoder_process.REPLY.size)
+        kind: bytes
+        length: int
+        kind, length = decoder_process.REPLY.unpack(head)
+        # The file may have taken over the child: trust no length.
+        if length > _ANSWER_BYTES_MAX or len(pcm) + length > pcm_bytes_max + _ANSWER_BYTES_MAX:
+            raise EOFError
+        payload = await self._reader.readexactly(length)
+        if kind == decoder_process.PCM:
             pcm += payload
+        elif kind == decoder_process.NOTICE:
+            code, _, message = payload.decode(errors="replace").partition(":")
+            if code in _NOTICE_CODES and len(self.notices) < len(_NOTICE_CODES):
+                self.notices.append(Notice(code, message[:_NOTICE_CHARS_MAX]))
+            return decoder_process.PCM
+        return kind + payload if kind == decoder_process.FAILED else kind
 
     @staticmethod
     def _failure(answer: bytes, pcm: bytes) -> AudioError:

@@ -14,11 +14,11 @@ Protocol of a stream, integers in network order:
 
 * to the child: ``kind, length, samples_max`` and ``length`` bytes. The first message is OPEN with
   the fields of ``Opening``, separated by spaces; then DATA, and END after the last.
-* from the child, after DATA, END or NEXT: any number of PCM messages, then one of MORE (all bytes
-  are consumed), PART (after about ``PART_S`` of audio: NEXT asks for the following part), ENDED
-  (after END, or at the end of the container) or FAILED with ``code:message``, as ``kind, length``
-  and the bytes. Before ENDED may be NOTICE messages with ``code:message``, about audio of the file
-  that was not used, or did not arrive.
+* from the child, after DATA or END: any number of PCM messages, then one of MORE (all bytes are
+  consumed), ENDED (after END, or at the end of the container) or FAILED with ``code:message``, as
+  ``kind, length`` and the bytes. Before ENDED may be NOTICE messages with ``code:message``, about
+  audio of the file that was not used, or did not arrive. The parent may leave PCM unread for a
+  while: the child waits.
 
 A child answers a message with at most ``samples_max`` samples, and fails beyond them.
 """
@@ -48,8 +48,8 @@ from gateway.audio.file_units import tag_bytes
 from gateway.audio.frames import mp3_frame, mp3_frame_s, xing
 from gateway.audio.truncation import missing
 
-OPEN, DATA, END, NEXT = b"O", b"D", b"E", b"X"
-PCM, MORE, PART, ENDED, FAILED, NOTICE = b"P", b"M", b"A", b"N", b"F", b"I"
+OPEN, DATA, END = b"O", b"D", b"E"
+PCM, MORE, ENDED, FAILED, NOTICE = b"P", b"M", b"N", b"F", b"I"
 REQUEST = struct.Struct("!cIQ")
 REPLY = struct.Struct("!cI")
 
@@ -58,12 +58,9 @@ MEMORY_BYTES_MAX = 640 << 20
 """Address space of a child (RLIMIT_AS). Libraries and interpreter use about 200 MB of it."""
 CPU_S_MAX = 600
 """Processor time of a child (RLIMIT_CPU), enough for hours of audio."""
-EXCHANGE_S_MAX = 15
-"""Wall time for one message; then SIGALRM ends the child."""
-PART_S = 60
-"""Audio after which a child waits until it is asked for more. A file whose index is at its end is
-decoded when all of it is there: an hour of it takes longer than one exchange may, and would all be
-in memory."""
+STEP_S_MAX = 15
+"""Wall time from one message to the next, of either side; then SIGALRM ends the child. It does not
+run while the child waits for the parent."""
 SOUNDLESS_BYTES_MAX = 64 << 20
 """Consecutive bytes without audio; then the file is refused. libavformat would search for a valid
 frame without end. The limit is high because files may begin with pictures, or contain fonts."""
@@ -194,25 +191,23 @@ class Stream:
         return frames * mp3_frame_s(frame[0])
 
     def send(self, kind: bytes, payload: bytes = b"") -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         try:
             self._connection.sendall(REPLY.pack(kind, len(payload)) + payload)
         except ConnectionError:
             hang_up()
+        signal.setitimer(signal.ITIMER_REAL, STEP_S_MAX)
 
     def send_pcm(self, pcm: bytes) -> None:
         if not pcm:
             return
         self._heard_anything = True
         self._soundless_bytes = 0
-        samples = len(pcm) // 2
-        self._samples_left -= samples
+        self._samples_left -= len(pcm) // 2
         if self._samples_left < 0:
             raise AudioTooLongError
         for begin in range(0, len(pcm), REPLY_BYTES_MAX):
             self.send(PCM, pcm[begin : begin + REPLY_BYTES_MAX])
-        self._part_samples += samples
-        if self._part_samples >= PART_S * SAMPLE_RATE_HZ:
-            self._ask_before_more()
 
     def _peek(self, position: int, size: int) -> bytes:
         """Bytes at ``position``, fewer at the end. Blocks until they are there."""
@@ -221,19 +216,10 @@ class Stream:
         begin = position - self._data_begin
         return bytes(self._data[begin : begin + size])
 
-    def _ask_before_more(self) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        self.send(PART)
-        kind, _ = self._receive()
-        assert kind == NEXT
-        signal.setitimer(signal.ITIMER_REAL, EXCHANGE_S_MAX)
-
     def _await_data(self) -> None:
         if self._begun:
-            signal.setitimer(signal.ITIMER_REAL, 0)
             self.send(MORE)
         kind, payload = self._receive()
-        signal.setitimer(signal.ITIMER_REAL, EXCHANGE_S_MAX)
         self._begun = True
         self._soundless_bytes += len(payload)
         if not self.keeps:
@@ -255,9 +241,11 @@ class Stream:
         self._data += payload
 
     def _receive(self) -> tuple[bytes, bytes]:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         kind, length, self._samples_left = REQUEST.unpack(self._receive_exactly(REQUEST.size))
-        self._part_samples = 0
-        return kind, self._receive_exactly(length)
+        payload = self._receive_exactly(length)
+        signal.setitimer(signal.ITIMER_REAL, STEP_S_MAX)
+        return kind, payload
 
     def _receive_exactly(self, length: int) -> bytes:
         with contextlib.suppress(ConnectionError):

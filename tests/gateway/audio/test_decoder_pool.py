@@ -226,7 +226,7 @@ async def test_a_long_file_whose_index_is_at_its_end_is_given_in_parts(
     while not stream.ended:
         parts.append(len(await stream.finish(NO_LIMIT)) / 32_000)
     assert sum(parts) == pytest.approx(seconds, abs=0.1)
-    assert parts[:2] == pytest.approx([decoder_process.PART_S] * 2, abs=0.1)
+    assert parts[:2] == pytest.approx([decoder_pool.PART_S] * 2, abs=0.1)
     await stream.close()
 
 
@@ -257,7 +257,7 @@ async def test_a_decoder_that_hangs_is_given_up(
 ) -> None:
     stream = await pool.open("matroska")
     child = await child_of(pool, stream)
-    monkeypatch.setattr(decoder_pool, "EXCHANGE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(decoder_pool, "ANSWER_TIMEOUT_S", 0.2)
     child.suspend()
     with pytest.raises(AudioError) as raised:
         await stream.feed(WEBM[2_000:], NO_LIMIT)

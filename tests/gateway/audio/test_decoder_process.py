@@ -112,9 +112,9 @@ def test_blocks_are_the_same_whatever_the_messages(
         theirs.shutdown(socket.SHUT_RDWR)
     assert b"".join(blocks) == data
     assert [len(block) for block in blocks] == [BLOCK_BYTES] * 10 + [5]
-    # Running from each message to its answer, and never while waiting for the next message.
-    assert alarms[::2] == [decoder_process.EXCHANGE_S_MAX] * len(alarms[::2])
-    assert alarms[1::2] == [0] * len(alarms[1::2])
+    # Running from each message to the next, and never while waiting for the parent.
+    assert alarms[::2] == [0] * len(alarms[::2])
+    assert alarms[1::2] == [decoder_process.STEP_S_MAX] * len(alarms[::2])
 
 
 def _send_sliced(connection: socket.socket, data: bytes, sizes: list[int]) -> None:
@@ -172,7 +172,7 @@ while True:
     pass
 """
 WALL = """
-decoder.EXCHANGE_S_MAX = 1
+decoder.STEP_S_MAX = 1
 ours, theirs = socket.socketpair()
 ours.sendall(decoder.REQUEST.pack(decoder.OPEN, 14, 0) + b"ogg 128 2048 0")
 ours.sendall(decoder.REQUEST.pack(decoder.DATA, 1_000, 0) + bytes(1_000))
