@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -95,14 +96,14 @@ class KeyFiles:
         """
         self._directory = directory
         self._role = role
-        self._state = self._state_of_files()
+        self._state = state_of(self._files())
         self.keys = read(directory, role)
         self.error: KeysError | None = None
         """Why the present files cannot be used; ``keys`` are then the last usable ones."""
 
     def read_again(self) -> Keys:
         """Read the keys if their files have changed since the last call; return ``keys``."""
-        state = self._state_of_files()
+        state = state_of(self._files())
         if state != self._state:
             self._state = state
             try:
@@ -114,14 +115,18 @@ class KeyFiles:
                 self.keys = replace(self.keys, allowed=allowed)
         return self.keys
 
-    def _state_of_files(self) -> frozenset[tuple[str, int, int, int]]:
-        """Changes whenever a key is added, removed, replaced, or made readable."""
-        found = set()
-        for path in [*self._directory.glob("*"), *self._directory.glob("*.d/*")]:
-            with contextlib.suppress(OSError):
-                status = path.stat()
-                found.add((str(path), status.st_ino, status.st_ctime_ns, status.st_size))
-        return frozenset(found)
+    def _files(self) -> list[Path]:
+        return [*self._directory.glob("*"), *self._directory.glob("*.d/*")]
+
+
+def state_of(files: Iterable[Path]) -> frozenset[tuple[str, int, int, int]]:
+    """Changes whenever one of ``files`` is added, removed, written, replaced, or made readable."""
+    found = set()
+    for path in files:
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            found.add((str(path), status.st_ino, status.st_ctime_ns, status.st_size))
+    return frozenset(found)
 
 
 def _allowed(directory: Path, role: Role) -> frozenset[bytes]:

@@ -17,7 +17,6 @@ import math
 import os
 import re
 import secrets
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from dataclasses import fields as fields_of
@@ -28,8 +27,9 @@ from typing import Final, Literal
 import structlog
 
 from gateway.storage.callers import NO_LIMITS, TokenLimits
+from gateway.storage.durable import new_file
 from runtime.settings import fail
-from wire.keys import others_can_read
+from wire.keys import others_can_read, state_of
 from wire.records import DEFAULT_TENANT
 
 TOKENS_MAX = 1_000
@@ -193,23 +193,13 @@ def write(path: Path, tokens: Mapping[str, Access]) -> None:
         OSError: the directory is not writable.
     """
     path = path.resolve()
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.writelines(
-                " ".join([name, access.digest.hex(), *access.fields()]) + "\n"
-                for name, access in tokens.items()
-            )
-            file.flush()
-            os.fsync(descriptor)
-            if path.exists():
-                # root may run this for a gateway of another user.
-                os.fchown(descriptor, path.stat().st_uid, path.stat().st_gid)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink()
-        raise
+    with new_file(path) as file:
+        for name, access in tokens.items():
+            line = " ".join([name, access.digest.hex(), *access.fields()])
+            file.write(f"{line}\n".encode("ascii"))
+        if path.exists():
+            # root may run this for a gateway of another user.
+            os.fchown(file.fileno(), path.stat().st_uid, path.stat().st_gid)
 
 
 class AuthTokens:
@@ -221,7 +211,7 @@ class AuthTokens:
             AuthTokensError: as ``read`` does, and for an empty file.
         """
         self._path = path
-        self._version = _version(path)
+        self._state = state_of([path])
         self._known = read(path)
         self._look_s = -math.inf
         if not self._known:
@@ -242,10 +232,10 @@ class AuthTokens:
         if now_s < self._look_s:
             return
         self._look_s = now_s + CHECK_EVERY_S
-        version = _version(self._path)
-        if version == self._version:
+        state = state_of([self._path])
+        if state == self._state:
             return
-        self._version = version
+        self._state = state
         log = structlog.get_logger()
         try:
             self._known = read(self._path)
@@ -265,12 +255,3 @@ def load_tokens(path: Path | None) -> AuthTokens | None:
         return AuthTokens(path)
     except AuthTokensError as error:
         fail(f"AUTH_TOKENS_FILE: {error}")
-
-
-def _version(path: Path) -> tuple[int, ...] | None:
-    """Changes when the file is written, replaced, or gets another mode."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_ctime_ns, found.st_size, found.st_mode

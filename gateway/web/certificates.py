@@ -13,6 +13,7 @@ import structlog
 from cryptography import x509
 
 from runtime.settings import fail
+from wire.keys import state_of
 
 WARN_BEFORE: Final = timedelta(days=7)
 CHECK_EVERY_S: Final = 1.0
@@ -33,7 +34,7 @@ class Certificates:
         """
         self._certificate = certificate
         self._key = key
-        self._version = self._current_version()
+        self._state = state_of((certificate, key))
         self.context = self._load()
 
     async def follow(self) -> None:
@@ -45,10 +46,10 @@ class Certificates:
     def read_again(self) -> None:
         """Use the files from the next connection on, if they have changed. While they do not belong
         together, because one is not written yet, the old ones are used."""
-        version = self._current_version()
-        if version == self._version:
+        state = state_of((self._certificate, self._key))
+        if state == self._state:
             return
-        self._version = version
+        self._state = state
         log = structlog.get_logger()
         try:
             self._load()  # Into another context: a failure would leave this one half changed.
@@ -87,18 +88,6 @@ class Certificates:
             structlog.get_logger().warning(
                 "certificate_expires", file=str(self._certificate), at=end.isoformat()
             )
-
-    def _current_version(self) -> tuple[tuple[int, int] | None, ...]:
-        """Changes when a file is written, replaced, or made readable, or the link to it."""
-        return tuple(map(_version_of, (self._certificate, self._key)))
-
-
-def _version_of(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_ctime_ns
 
 
 def load_certificates(certificate: Path | None, key: Path | None) -> Certificates | None:
