@@ -24,7 +24,7 @@ from gateway.dialects.dialect import (
 )
 from gateway.dialects.fields import as_text
 from gateway.dialects.strict_json import parse_object
-from gateway.dialects.subtitles import segment_of, timed_words
+from gateway.dialects.subtitles import timed_words
 from gateway.session import events as e
 from gateway.session.recognised import confidence
 
@@ -303,7 +303,7 @@ def words(answer: e.SegmentText | e.PartialText) -> list[Message]:
             **common,
             "punctuated_word": word.text,
         }
-        for word in timed_words(segment_of(answer))
+        for word in timed_words(answer)
     ]
 
 

@@ -21,7 +21,7 @@ from gateway.dialects.fields import (
     shown_names,
     storable_hotwords,
 )
-from gateway.dialects.subtitles import segment_of, to_srt, to_vtt
+from gateway.dialects.subtitles import to_srt, to_vtt
 from gateway.session import events as e
 from gateway.session.recognised import main_language, recognised
 from wire.messages import ServedModel
@@ -209,9 +209,9 @@ def encode(transcript: Transcript, request: Request) -> str:
     if wanted == "text":
         return transcript.text + "\n"
     if wanted == "srt":
-        return to_srt(map(segment_of, transcript.segments))
+        return to_srt(transcript.segments)
     if wanted == "vtt":
-        return to_vtt(map(segment_of, transcript.segments))
+        return to_vtt(transcript.segments)
     if wanted == "json":
         body: dict[str, Any] = {"text": transcript.text, "usage": _usage(transcript)}
     elif wanted == "diarized_json":
@@ -245,7 +245,7 @@ def _verbose(transcript: Transcript, request: Request) -> dict[str, Any]:
         body["words"] = [
             {"word": word.text, "start": word.start_ms / 1000, "end": word.end_ms / 1000}
             for segment in transcript.segments
-            for word in segment_of(segment).words
+            for word in segment.tokens
         ]
     return body
 

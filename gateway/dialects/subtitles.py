@@ -25,28 +25,21 @@ CUE_MS_MAX = 7_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """The text of an utterance, or a cue. ``words`` are those of the model, empty if it returns no
-    times."""
+    """The text of a stored utterance, or a cue. ``tokens`` are the words of the model, empty if it
+    returns no times."""
 
     text: str
     start_ms: int
     end_ms: int
-    words: tuple[Token, ...] = ()
+    tokens: tuple[Token, ...] = ()
     speaker: int | None = None
     """None: unknown."""
 
 
-def segment_of(answer: e.SegmentText | e.PartialText) -> Segment:
-    return Segment(
-        text=answer.text,
-        start_ms=answer.start_ms,
-        end_ms=answer.end_ms,
-        words=answer.tokens,
-        speaker=answer.speaker if isinstance(answer, e.SegmentText) else None,
-    )
+Segments = Iterable[Segment | e.SegmentText]
 
 
-def to_srt(segments: Iterable[Segment]) -> str:
+def to_srt(segments: Segments) -> str:
     """Return a SubRip file. It has no field for speakers: a segment's text begins with its own."""
     blocks = [
         # SubRip has no escapes, and an arrow in the text would look like a line of times.
@@ -58,7 +51,7 @@ def to_srt(segments: Iterable[Segment]) -> str:
     return "\n".join(blocks)
 
 
-def to_vtt(segments: Iterable[Segment]) -> str:
+def to_vtt(segments: Segments) -> str:
     """Return a WebVTT file (W3C WebVTT 1). Speakers are its voices."""
     blocks = ["WEBVTT\n"]
     for cue in cues(segments):
@@ -68,7 +61,7 @@ def to_vtt(segments: Iterable[Segment]) -> str:
     return "\n".join(blocks)
 
 
-def cues(segments: Iterable[Segment], *, named: bool = False) -> list[Segment]:
+def cues(segments: Segments, *, named: bool = False) -> list[Segment]:
     """Return cues of at most ``CUE_LINES_MAX`` lines, in order, without overlap. ``named``: the
     text of a segment begins with its speaker."""
     found: list[Segment] = []
@@ -88,12 +81,12 @@ def cues(segments: Iterable[Segment], *, named: bool = False) -> list[Segment]:
     return found
 
 
-def timed_words(segment: Segment) -> list[Token]:
+def timed_words(segment: Segment | e.SegmentText | e.PartialText) -> list[Token]:
     """Return the words of the segment's text with times. If the words of the model do not match
     (there are none, or punctuation was added later), each gets its share of the segment's time."""
     words = _words(segment.text)
-    if len(words) == len(segment.words):
-        timed = zip(words, segment.words, strict=True)
+    if len(words) == len(segment.tokens):
+        timed = zip(words, segment.tokens, strict=True)
         return [replace(token, text=word) for word, token in timed]
     total = sum(_columns(word) for word in words)
     duration_ms = segment.end_ms - segment.start_ms

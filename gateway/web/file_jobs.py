@@ -20,7 +20,6 @@ from typing import Annotated, Any, ParamSpec
 
 import structlog
 from fastapi import FastAPI, Query, Request, Response
-from fastapi.responses import JSONResponse
 from msgspec import to_builtins
 from starlette.datastructures import FormData, UploadFile
 
@@ -45,15 +44,8 @@ from gateway.web.schemas import (
     TaskAnswer,
     TaskDeletedAnswer,
     TasksAnswer,
-    problem,
 )
-from gateway.web.sessions import (
-    DELETED,
-    PROBLEMS,
-    TO_BE_DELETED,
-    SessionId,
-    delete_session,
-)
+from gateway.web.sessions import PROBLEMS, SessionId, delete_session, deleted_body
 from gateway.web.uploads import receive, text_fields
 from persistence.history import HistoryQuery
 
@@ -75,7 +67,6 @@ _ENDED_EARLY = {
     "message": "the gateway has stopped, or the client has left, before the end",
 }
 _TRAITS = FileTraits("file job", resumable=True)
-_NOT_FOUND = problem("not_found", "no such task")
 
 
 class FileJobs:
@@ -283,8 +274,7 @@ def add_file_jobs(app: FastAPI, server: Server, jobs: FileJobs) -> None:
     )
     async def result(request: Request, task_id: SessionId) -> Any:
         """The state of a submitted file, and its text when it is done."""
-        found = await find_task(server, jobs, task_id, tenant_of(request))
-        return found or JSONResponse(_NOT_FOUND, 404)
+        return await find_task(server, jobs, task_id, tenant_of(request))
 
     @app.get(
         "/api/v1/asr/history",
@@ -321,16 +311,14 @@ def _add_changes(app: FastAPI, server: Server, jobs: FileJobs) -> None:
         responses={**PROBLEMS, 400: {"model": ProblemAnswer}},
         dependencies=[WARNS_OF_UNKNOWN],
     )
-    async def retry(request: Request, task_id: SessionId) -> JSONResponse:
+    async def retry(request: Request, task_id: SessionId) -> None:
         """Refused: jobs are retried automatically, and no audio is kept after the last attempt.
         Submit the file again."""
         found = await find_task(server, jobs, task_id, tenant_of(request))
-        if found is None:
-            return JSONResponse(_NOT_FOUND, 404)
         if found["status"] != "failed":
-            return JSONResponse(problem("not_failed", "the task has not failed"), 400)
+            raise RefusedError(400, "not_failed", "the task has not failed")
         message = "no audio is kept after recognition: submit the file again"
-        return JSONResponse(problem("audio_not_found", message), 404)
+        raise RefusedError(404, "audio_not_found", message)
 
     @app.delete(
         "/api/v1/asr/task/{task_id}",
@@ -348,14 +336,10 @@ def _add_changes(app: FastAPI, server: Server, jobs: FileJobs) -> None:
         if here or await server.redis_metadata.session_status(task_id, tenant) == "queued":
             # It has no session yet, or its file is on another host. Deleting its id keeps a session
             # from starting.
-            committed: bool | None = await server.delete(task_id, tenant)
+            committed = await server.delete(task_id, tenant)
         else:
             committed = await delete_session(server, request, task_id)
-        if committed is None:
-            return JSONResponse(_NOT_FOUND, 404)
-        response.status_code = 200 if committed else 202
-        message = DELETED if committed else TO_BE_DELETED
-        return {"task_id": task_id, "deleted": committed, "message": message}
+        return {"task_id": task_id, **deleted_body(response, committed)}
 
 
 def _add_submit(app: FastAPI, server: Server, jobs: FileJobs) -> None:
@@ -433,13 +417,11 @@ def _ticket(server: Server, request: Request, language: str, fields: dict[str, s
     return ticket
 
 
-async def find_task(
-    server: Server, jobs: FileJobs, task_id: str, tenant: str
-) -> dict[str, Any] | None:
-    """Return the ``TaskAnswer`` of a job of the tenant, or of any other session; None: there is
-    none.
+async def find_task(server: Server, jobs: FileJobs, task_id: str, tenant: str) -> dict[str, Any]:
+    """Return the ``TaskAnswer`` of a job of the tenant, or of any other session.
 
     Raises:
+        RefusedError: there is none.
         StoreUnavailable: the database does not answer, and no file waits here.
     """
     if await asyncio.to_thread(jobs.files.owner, task_id) == tenant:
@@ -449,7 +431,7 @@ async def find_task(
     if stored is None:
         noted = await server.redis_metadata.session_status(task_id, tenant)
         if noted is None:
-            return None
+            raise RefusedError(404, "not_found", "no such task")
         return {"task_id": task_id, "status": "queued" if noted == "queued" else "processing"}
     status = _STATUS.get(stored["status"], "processing")
     error = stored["error"] or {}

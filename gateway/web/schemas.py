@@ -218,11 +218,14 @@ class SessionAnswer(StoredSession):
     warnings: list[WarningAnswer] = []
 
 
-class DeletedAnswer(BaseModel):
-    session_id: str
+class Deletion(BaseModel):
     deleted: bool
     """False: accepted, and not committed yet."""
     message: str
+
+
+class DeletedAnswer(Deletion):
+    session_id: str
 
 
 class SubmittedAnswer(BaseModel):
@@ -273,11 +276,8 @@ class TasksAnswer(BaseModel):
     warnings: list[WarningAnswer]
 
 
-class TaskDeletedAnswer(BaseModel):
+class TaskDeletedAnswer(Deletion):
     task_id: str
-    deleted: bool
-    """False: accepted, and not committed yet."""
-    message: str
 
 
 class QueueStatus(BaseModel):

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import FastAPI, Path, Query, Request, Response
-from fastapi.responses import JSONResponse
 from msgspec import to_builtins
 
 from gateway.dialects.fields import SESSION_ID_PATTERN
@@ -21,19 +20,19 @@ from gateway.session.resume import text_of
 from gateway.session.transcript import join_texts
 from gateway.web.caller import has_token, tenant_of
 from gateway.web.description import SESSIONS
+from gateway.web.errors import RefusedError
 from gateway.web.former_fields import session_fields
 from gateway.web.parameters import WARNS_OF_UNKNOWN, Warnings
 from gateway.web.schemas import (
     DeletedAnswer,
     ProblemAnswer,
     SessionAnswer,
-    problem,
     segment_answer,
 )
 from persistence.reads import StoreUnavailable
 from wire.messages import Token
 
-NOT_FOUND = problem("not_found", "no such session")
+NOT_FOUND = "no such session"
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     404: {"model": ProblemAnswer},
     503: {"model": ProblemAnswer},
@@ -41,7 +40,6 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 """Error answers to a request for one session, for the OpenAPI description."""
 NAME_CHARS_MAX = 40
 """Characters of a transcript in the name of its file."""
-DELETED, TO_BE_DELETED = "the session is deleted", "the session will be deleted"
 
 SessionId = Annotated[
     str, Path(pattern=f"^{SESSION_ID_PATTERN}$", description="The client's session id")
@@ -78,8 +76,6 @@ def add_sessions(app: FastAPI, server: Server) -> None:
         WebVTT."""
         chunks = "chunks" in (include or ())
         found = await _find(server, session_id, tenant_of(request), chunks=chunks)
-        if found is None:
-            return JSONResponse(NOT_FOUND, 404)
         headers = {"Content-Disposition": disposition_of(found, format)}
         if format == "json":
             response.headers.update(headers)
@@ -99,19 +95,21 @@ def add_sessions(app: FastAPI, server: Server) -> None:
         """Delete a session permanently. A late result does not restore it. 202: accepted, to be
         done when the database is available."""
         committed = await delete_session(server, request, session_id)
-        if committed is None:
-            return JSONResponse(NOT_FOUND, 404)
-        if not committed:
-            response.status_code = 202
-        message = DELETED if committed else TO_BE_DELETED
-        return {"session_id": session_id, "deleted": committed, "message": message}
+        return {"session_id": session_id, **deleted_body(response, committed)}
 
 
-async def delete_session(server: Server, request: Request, session_id: str) -> bool | None:
-    """Delete a session of the request's tenant, and return whether that is committed; None: there
-    is none.
+def deleted_body(response: Response, committed: bool) -> dict[str, Any]:
+    """Return the answer to a deletion, but for the id, and set its status."""
+    response.status_code = 200 if committed else 202
+    message = "the session is deleted" if committed else "the session will be deleted"
+    return {"deleted": committed, "message": message}
+
+
+async def delete_session(server: Server, request: Request, session_id: str) -> bool:
+    """Delete a session of the request's tenant, and return whether that is committed.
 
     Raises:
+        RefusedError: there is no such session.
         StoreUnavailable: if it is not known whether there is one, and no room to note it.
     """
     tenant = tenant_of(request)
@@ -125,19 +123,20 @@ async def delete_session(server: Server, request: Request, session_id: str) -> b
                 raise
             known = True
         if not known:
-            return None
+            raise RefusedError(404, "not_found", NOT_FOUND)
     return await server.delete(session_id, tenant)
 
 
 # ------------------------------------------------------------------------------- a session as JSON
 
 
-async def _find(
-    server: Server, session_id: str, tenant: str, *, chunks: bool
-) -> dict[str, Any] | None:
+async def _find(server: Server, session_id: str, tenant: str, *, chunks: bool) -> dict[str, Any]:
+    """Raises:
+    RefusedError: the tenant has no such session.
+    """
     runner = server.sessions.get(session_id)
     if runner is not None and runner.session.tenant != tenant:
-        return None
+        raise RefusedError(404, "not_found", NOT_FOUND)
     try:
         stored = await server.reader.session(session_id, tenant, chunks=chunks)
     except StoreUnavailable:
@@ -148,7 +147,7 @@ async def _find(
         live = live_session(runner.session)
         return live | {"chunks": stored["chunks"] if stored else []} if chunks else live
     if stored is None:
-        return None
+        raise RefusedError(404, "not_found", NOT_FOUND)
     speakers = stored["speakers"]
     segments = [segment_answer(result, speakers.get(result.seq)) for result in stored["segments"]]
     text = text_of(stored)
@@ -214,6 +213,6 @@ def _timed_segment(row: dict[str, Any]) -> Segment:
         text=row["text"],
         start_ms=row["start_ms"],
         end_ms=row["end_ms"],
-        words=tuple(Token(**token) for token in row["tokens"]),
+        tokens=tuple(Token(**token) for token in row["tokens"]),
         speaker=row["speaker"],
     )

@@ -71,7 +71,7 @@ def test_markup_is_escaped() -> None:
 
 def test_cues_begin_and_end_with_their_words() -> None:
     words = tuple(Token(text="一", start_ms=1_000 * n, end_ms=1_000 * n + 300) for n in range(12))
-    segment = Segment(text="一" * 12, start_ms=0, end_ms=20_000, words=words)
+    segment = Segment(text="一" * 12, start_ms=0, end_ms=20_000, tokens=words)
     first, second = cues([segment])
     assert (first.start_ms, first.end_ms, first.text) == (0, 6_300, "一" * 7)
     assert (second.start_ms, second.end_ms, second.text) == (7_000, 11_300, "一" * 5)
@@ -79,7 +79,7 @@ def test_cues_begin_and_end_with_their_words() -> None:
 
 def test_punctuation_belongs_to_the_word_before_it() -> None:
     words = tuple(Token(text=t, start_ms=n, end_ms=n + 1) for n, t in enumerate("一二"))
-    found = timed_words(Segment(text="一，二。", start_ms=0, end_ms=9, words=words))
+    found = timed_words(Segment(text="一，二。", start_ms=0, end_ms=9, tokens=words))
     assert [(word.text, word.start_ms) for word in found] == [("一，", 0), ("二。", 1)]
 
 
@@ -103,7 +103,7 @@ SEGMENTS = st.lists(
             text=text,
             start_ms=start_ms,
             end_ms=start_ms + duration_ms,
-            words=tuple(
+            tokens=tuple(
                 Token(text="x", start_ms=start_ms + a, end_ms=start_ms + a + b) for a, b in words
             ),
         ),

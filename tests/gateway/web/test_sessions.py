@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from gateway.server import Server
 from gateway.storage.callers import Caller
 from gateway.web.app import create_app
+from gateway.web.errors import RefusedError
 from gateway.web.sessions import disposition_of, transcript_response
 from persistence.reads import StoreUnavailable
 from tests.gateway.session_driver import SessionDriver, silence, speech
@@ -50,7 +51,8 @@ async def test_a_live_session_of_another_tenant_is_unknown() -> None:
     server = SimpleNamespace(reader=NoDatabase(), sessions={"s": driver})
     ask = endpoint(server, "/api/v1/session/{session_id}")
     foreign = Request({"type": "http", "state": {"caller": ACME}})
-    assert (await ask(foreign, "s", Response(), ())).status_code == 404
+    with pytest.raises(RefusedError, match="no such session"):
+        await ask(foreign, "s", Response(), ())
 
 
 def test_unknown_parameters_of_a_session_are_reported() -> None:
