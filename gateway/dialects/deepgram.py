@@ -1,5 +1,5 @@
-"""Core: Deepgram's streaming protocol (docs/dialects.md), as its SDKs, LiveKit and pipecat use it.
-A connection is one session."""
+"""Core: Deepgram's streaming protocol (docs/dialects.md), as its SDKs, LiveKit and pipecat use it,
+and its API for files. A connection is one session."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
+
+from msgspec import structs
 
 from gateway.dialects.deepgram_query import Warned, parse_query
 from gateway.dialects.dialect import (
@@ -26,7 +28,8 @@ from gateway.dialects.fields import as_text
 from gateway.dialects.strict_json import parse_object
 from gateway.dialects.subtitles import timed_words
 from gateway.session import events as e
-from gateway.session.recognised import confidence
+from gateway.session.recognised import confidence, main_language
+from wire.messages import Lane
 
 CONFIDENCE = 1.0
 """The protocol requires a confidence; this is sent if the model returns none."""
@@ -273,7 +276,31 @@ class Deepgram(Dialect):
         return {**metadata, "warnings": self._warnings} if self._warnings else metadata
 
 
-# -------------------------------------------------------------- forms that files have in common
+class DeepgramFile(Deepgram):
+    """A file (``POST /v1/listen``), whose pieces are parsed like binary messages. An empty message
+    ends it."""
+
+    lane: Lane = "bulk"
+
+    def __init__(self, query: Query, session_id: str, created: datetime) -> None:
+        super().__init__(query, session_id, created)
+        start = structs.replace(self._options.start, partials=False)
+        self._options = replace(self._options, start=start)
+
+    def body(self, segments: Sequence[e.SegmentText], finished: e.Finished) -> Message:
+        """Return the body of the answer. All other answers of the session were encoded before."""
+        sure = confidence(segments)
+        alternative: Message = {
+            "transcript": finished.text,
+            "confidence": CONFIDENCE if sure is None else sure,
+            "words": [word for segment in segments if segment.text for word in words(segment)],
+        }
+        channel: Message = {"alternatives": [alternative]}
+        if language := main_language(segments):
+            channel["detected_language"] = language
+        metadata = self._metadata(finished)
+        del metadata["type"]
+        return {"metadata": metadata, "results": {"channels": [channel]}}
 
 
 def alternative(answer: e.SegmentText | e.PartialText) -> Message:

@@ -21,6 +21,7 @@ from gateway.dialects.dialect import (
     Reply,
 )
 from gateway.dialects.fields import LANGUAGE_CHARS_MAX, as_text, storable, storable_hotwords
+from gateway.dialects.funasr import Funasr
 from gateway.session import events as e
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 
@@ -236,6 +237,26 @@ class FunasrRealtime(Dialect):
             stopped: list[Message] = [{"event": "stopped"}] * recording.stops
             return [recording.result(is_final=True), *stopped]
         return []
+
+
+class FunasrEither(Dialect):
+    """The two protocols share a path: a command as plain text begins this one, anything else the
+    older one."""
+
+    name = "funasr"
+
+    def __init__(self, new_session_id: Callable[[], str]) -> None:
+        self._new_session_id = new_session_id
+        self._spoken: Dialect | None = None
+
+    def parse(self, message: str | bytes) -> Sequence[Parsed]:
+        if self._spoken is None:
+            spoken = FunasrRealtime if is_command(message) else Funasr
+            self._spoken = spoken(self._new_session_id)
+        return self._spoken.parse(message)
+
+    def encode(self, answer: e.Answer) -> Sequence[str]:
+        return () if self._spoken is None else self._spoken.encode(answer)
 
 
 def _segment(recording: _Recording, answer: e.SegmentText) -> list[Message]:

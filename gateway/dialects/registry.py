@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from gateway.dialects.deepgram import Deepgram
-from gateway.dialects.deepgram_file import DeepgramFile
+from gateway.dialects.deepgram import Deepgram, DeepgramFile
 from gateway.dialects.dialect import Dialect, Handshake, Query
-from gateway.dialects.funasr_either import FunasrEither
+from gateway.dialects.funasr_realtime import FunasrEither
 from gateway.dialects.native import Native
 from gateway.dialects.realtime import Realtime
 from gateway.dialects.vosk import Vosk

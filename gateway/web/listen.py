@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from gateway.dialects.deepgram_file import DeepgramFile
+from gateway.dialects.deepgram import DeepgramFile
 from gateway.dialects.dialect import Ignored, MessageError, Parsed, Reply
 from gateway.dialects.registry import deepgram_file
 from gateway.server import Server

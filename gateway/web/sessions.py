@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -21,7 +22,6 @@ from gateway.session.transcript import join_texts
 from gateway.web.caller import has_token, tenant_of
 from gateway.web.description import SESSIONS
 from gateway.web.errors import RefusedError
-from gateway.web.former_fields import session_fields
 from gateway.web.parameters import WARNS_OF_UNKNOWN, Warnings
 from gateway.web.schemas import (
     DeletedAnswer,
@@ -30,7 +30,7 @@ from gateway.web.schemas import (
     segment_answer,
 )
 from persistence.reads import StoreUnavailable
-from wire.messages import Token
+from wire.messages import Result, Token
 
 NOT_FOUND = "no such session"
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -151,8 +151,24 @@ async def _find(server: Server, session_id: str, tenant: str, *, chunks: bool) -
     speakers = stored["speakers"]
     segments = [segment_answer(result, speakers.get(result.seq)) for result in stored["segments"]]
     text = text_of(stored)
-    former = session_fields(session_id, text, stored["segments"])
+    former = former_fields(session_id, text, stored["segments"])
     return {**stored, **former, "text": text, "segments": segments}
+
+
+def former_fields(session_id: str, text: str, segments: Iterable[Result]) -> dict[str, Any]:
+    """Return the fields by the names of the system that this one replaces, whose clients work with
+    only the address changed. ``results`` and ``completed`` are keyed by the index of the chunk in
+    which a segment ends. No audio is stored, so ``audio_path`` is always null."""
+    texts: defaultdict[int, list[str]] = defaultdict(list)
+    for segment in segments:
+        texts[segment.last_chunk_index].append(segment.text or "")
+    return {
+        "id": session_id,
+        "final_text": text,
+        "results": {index: join_texts(parts) for index, parts in texts.items()},
+        "completed": dict.fromkeys(texts, True),
+        "audio_path": None,
+    }
 
 
 def live_session(session: Session) -> dict[str, Any]:
@@ -175,7 +191,7 @@ def live_session(session: Session) -> dict[str, Any]:
         "segments": [
             segment_answer(result, session.delivery.speaker(result.seq)) for result in delivered
         ],
-        **session_fields(session.session_id, session.text, delivered),
+        **former_fields(session.session_id, session.text, delivered),
     }
 
 

@@ -14,9 +14,10 @@ from gateway.server import Server
 from gateway.storage.callers import Caller
 from gateway.web.app import create_app
 from gateway.web.errors import RefusedError
-from gateway.web.sessions import disposition_of, transcript_response
+from gateway.web.sessions import disposition_of, former_fields, transcript_response
 from persistence.reads import StoreUnavailable
 from tests.gateway.session_driver import SessionDriver, silence, speech
+from tests.gateway.telemetry.test_activity import FAILED, result
 from tests.gateway.web.endpoints import endpoint
 
 ACME = Caller(tenant="acme", token_name="anna")
@@ -138,3 +139,19 @@ def test_a_live_session_shows_its_speakers() -> None:
     server = SimpleNamespace(reader=NoDatabase(), sessions={"s": driver})
     answer = client(server).get("/api/v1/session/s").json()
     assert [segment["speaker"] for segment in answer["segments"]] == [1]
+
+
+def test_former_texts_are_keyed_by_the_chunk_in_which_they_end() -> None:
+    segments = [
+        result(seq=0, last_chunk_index=0, text="one"),
+        result(seq=1, last_chunk_index=2, text="two"),
+        result(seq=2, last_chunk_index=2, text="three"),
+        result(seq=3, last_chunk_index=3, **FAILED),
+    ]
+    assert former_fields("s", "one two three", segments) == {
+        "id": "s",
+        "final_text": "one two three",
+        "results": {0: "one", 2: "two three", 3: ""},
+        "completed": {0: True, 2: True, 3: True},
+        "audio_path": None,
+    }
