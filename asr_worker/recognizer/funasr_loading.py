@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from omegaconf import OmegaConf
 
-from asr_worker.recognizer import features, funasr_repairs, precision
+from asr_worker.recognizer import features, funasr_repairs, packed_encoder, precision
 from asr_worker.recognizer.beam_search import BeamSearch
 from asr_worker.recognizer.fun_asr_nano import FunAsrNano
 from asr_worker.recognizer.funasr_recognizer import FunasrRecognizer
@@ -79,6 +79,7 @@ def load(settings: WorkerSettings, source: ModelSource) -> WrittenForm:
         # FunASR's default adds noise, so texts would differ from call to call.
         frontend.dither = 0.0
     accelerated = features.accelerate(frontend)
+    packed = packed_encoder.accelerate(getattr(auto.model, "encoder", None), device)
     recognizer = family(auto, model=source.name, device=device)
     try:
         recognizer.warm_up()
@@ -100,6 +101,7 @@ def load(settings: WorkerSettings, source: ModelSource) -> WrittenForm:
         precision=settings.asr_precision,
         load_s=round(time.monotonic() - started_s, 2),
         batched_features=accelerated,
+        packed_encoder=packed,
         funasr_repairs=repairs,
     )
     if source.kind == "demo":

@@ -1,5 +1,6 @@
-"""Changes to FunASR's own code, each with its reason. One more is in
-``asr_worker.recognizer.features``, which replaces a frontend's ``forward``.
+"""Changes to FunASR's own code, each with its reason. Two more are in
+``asr_worker.recognizer.features`` and ``packed_encoder``, which replace the ``forward`` of a
+frontend and of an encoder.
 
 Repairs detect their fault in the installed FunASR and do nothing without it. The other changes, to
 imports, logs and token times, are always made. The tests of this module fail when FunASR no longer
