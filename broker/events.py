@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Struct
 
 from wire.messages import Lane, Message
 from wire.publication import Publication
 
+Side = Literal["front", "back"]
+"""The socket of gateways and persistence, or that of workers."""
+
 
 class _Addressed(Struct, frozen=True):
     """A message, and the routing id of the peer that it comes from or goes to."""
 
+    side: Side
     identity: bytes
     message: Message
 
@@ -18,38 +24,22 @@ class _Addressed(Struct, frozen=True):
 # ---------------------------------------------------------------------------------------- events
 
 
-class FrontReceived(_Addressed, frozen=True):
-    """A message on the front socket, from a gateway or from persistence."""
+class Received(_Addressed, frozen=True):
+    """A message has arrived."""
 
 
-class BackReceived(_Addressed, frozen=True):
-    """A message on the back socket, from a worker."""
+class Rejected(Struct, frozen=True):
+    """Frames that could not be decoded."""
 
-
-class FrontRejected(Struct, frozen=True):
-    """Frames on the front socket that could not be decoded."""
-
+    side: Side
     identity: bytes
 
 
-class BackRejected(Struct, frozen=True):
-    """Frames on the back socket that could not be decoded."""
+class Unsent(Struct, frozen=True):
+    """The socket refused an action: the peer is unknown, or its queue or that of a subscriber is
+    full."""
 
-    identity: bytes
-
-
-class FrontUnsent(_Addressed, frozen=True):
-    """The socket refused a ``SendFront``: the peer is unknown or its queue is full."""
-
-
-class BackUnsent(_Addressed, frozen=True):
-    """The socket refused a ``SendBack``: the peer is unknown or its queue is full."""
-
-
-class Unpublished(Struct, frozen=True):
-    """The socket refused a ``Publish``: the queue of a subscriber is full."""
-
-    message: Publication
+    action: Send | Publish
 
 
 class SubscriptionChanged(Struct, frozen=True):
@@ -63,31 +53,17 @@ class Tick(Struct, frozen=True):
     """Time has passed. Due about twenty times a second, after the messages received before it."""
 
 
-Event = (
-    FrontReceived
-    | BackReceived
-    | FrontRejected
-    | BackRejected
-    | FrontUnsent
-    | BackUnsent
-    | Unpublished
-    | SubscriptionChanged
-    | Tick
-)
+Event = Received | Rejected | Unsent | SubscriptionChanged | Tick
 
 # --------------------------------------------------------------------------------------- actions
 
 
-class SendFront(_Addressed, frozen=True):
-    """Send to a gateway without waiting; report a refusal as ``FrontUnsent``."""
-
-
-class SendBack(_Addressed, frozen=True):
-    """Send to a worker without waiting; report a refusal as ``BackUnsent``."""
+class Send(_Addressed, frozen=True):
+    """Send without waiting; report a refusal as ``Unsent``."""
 
 
 class Publish(Struct, frozen=True):
-    """Publish without waiting; report a refusal as ``Unpublished``."""
+    """Publish without waiting; report a refusal as ``Unsent``."""
 
     message: Publication
 
@@ -118,4 +94,4 @@ class LeaseEnded(Struct, frozen=True):
     """Jobs that it held, or that wait for it."""
 
 
-Action = SendFront | SendBack | Publish | Count | Answered | LeaseEnded
+Action = Send | Publish | Count | Answered | LeaseEnded

@@ -39,8 +39,6 @@ class PendingJob:
     so the job has not killed it; only its connection was lost."""
     timed_out: bool = False
     """An attempt reached its deadline: this job, or another one of its batch, may hang workers."""
-    worker: bytes = b""
-    """Identity of its worker while assigned."""
     assigned_s: float = 0.0
     work_s: float = 0.0
     """Expected time that its worker takes for it …"""

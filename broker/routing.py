@@ -60,29 +60,27 @@ class Broker:
         """Use of the links to workers at the last tick."""
         self._actions: list[e.Action] = []
         self._handlers: dict[type, Callable[[Any, float], None]] = {
-            e.FrontReceived: self._on_front,
-            e.BackReceived: self._on_back,
-            e.FrontRejected: self._on_front_rejected,
-            e.BackRejected: self._on_back_rejected,
-            e.FrontUnsent: self._on_front_unsent,
-            e.BackUnsent: self._on_back_unsent,
-            e.Unpublished: self._on_unpublished,
+            e.Received: self._on_received,
+            e.Rejected: self._on_rejected,
+            e.Unsent: self._on_unsent,
             e.SubscriptionChanged: self._on_subscription,
             e.Tick: self._on_tick,
         }
-        self._front: dict[type, _Handler] = {
-            m.Hello: self._on_hello,
-            m.Job: self._on_job,
-            m.Cancel: self._on_cancel,
-            m.Record: self._on_record,
-            m.Claim: self._on_claim,
-            m.Stored: self._on_stored,
-        }
-        self._back: dict[type, _Handler] = {
-            m.Ready: self._on_ready,
-            m.Heartbeat: self._on_heartbeat,
-            m.WorkerResult: self._on_worker_result,
-            m.Bye: self._on_bye,
+        self._received: dict[e.Side, dict[type, _Handler]] = {
+            "front": {
+                m.Hello: self._on_hello,
+                m.Job: self._on_job,
+                m.Cancel: self._on_cancel,
+                m.Record: self._on_record,
+                m.Claim: self._on_claim,
+                m.Stored: self._on_stored,
+            },
+            "back": {
+                m.Ready: self._on_ready,
+                m.Heartbeat: self._on_heartbeat,
+                m.WorkerResult: self._on_worker_result,
+                m.Bye: self._on_bye,
+            },
         }
 
     def handle(self, event: e.Event, now_s: float) -> list[e.Action]:
@@ -146,22 +144,44 @@ class Broker:
     def _count(self, reason: str) -> None:
         self._actions.append(e.Count(reason))
 
-    # ---------------------------------------------------------------------- gateways, persistence
+    # ------------------------------------------------------------------------------------ sockets
 
-    def _on_front(self, event: e.FrontReceived, now_s: float) -> None:
-        handler = self._front.get(type(event.message))
-        if handler is None:
-            self._count("front_unexpected")
+    def _on_received(self, event: e.Received, now_s: float) -> None:
+        handler = self._received[event.side].get(type(event.message))
+        if event.side == "back" and self._unregistered.is_quarantined(event.identity):
+            self._count("quarantined")
+        elif handler is None:
+            self._on_fault(event.side, event.identity, "unexpected")
         else:
             handler(event.identity, event.message, now_s)
 
-    def _on_front_rejected(self, _event: e.FrontRejected, _now_s: float) -> None:
-        self._count("front_malformed")
+    def _on_rejected(self, event: e.Rejected, _now_s: float) -> None:
+        self._on_fault(event.side, event.identity, "malformed")
 
-    def _on_front_unsent(self, event: e.FrontUnsent, _now_s: float) -> None:
-        # A gateway that reconnects within its lease sends unanswered jobs again. One that does not
-        # loses its lease.
-        self._count(f"unsent_{type(event.message).__name__.lower()}")
+    def _on_fault(self, side: e.Side, identity: bytes, fault: str) -> None:
+        if side == "back":
+            self._on_protocol_error(identity, f"back_{fault}")
+        else:
+            self._count(f"front_{fault}")
+
+    def _on_unsent(self, event: e.Unsent, _now_s: float) -> None:
+        """A gateway that reconnects within its lease sends unanswered jobs again; otherwise it
+        loses its lease. A worker to which a job could not be sent has disconnected or stopped
+        reading: it is unregistered until it registers again. The job has not reached it."""
+        action = event.action
+        if isinstance(action, e.Publish):
+            self._count("subscriber_full")
+            return
+        message = action.message
+        self._count(f"unsent_{type(message).__name__.lower()}")
+        worker = self._models.worker(action.identity)
+        if worker is not None and isinstance(message, m.WorkerJob):
+            if message.job_id in worker.held:
+                self.scheduler.take_returned(worker, [(message.job_id, message.attempt)])
+            self.scheduler.lose(worker)
+            self._count("worker_unreachable")
+
+    # ---------------------------------------------------------------------- gateways, persistence
 
     def _on_hello(self, identity: bytes, hello: m.Hello, now_s: float) -> None:
         if hello.gateway_id.encode() != identity:
@@ -170,7 +190,7 @@ class Broker:
         version = self._version_with(hello)
         if isinstance(version, m.Refused):
             self.gateways.refuse(identity)
-            self._act(e.SendFront(identity, version))
+            self._act(e.Send("front", identity, version))
             return
         self.gateways.admit(identity)
         welcome = m.Welcome(
@@ -215,7 +235,7 @@ class Broker:
                 return False
             answer = answer or self._welcome()
         if answer is not None:
-            self._act(e.SendFront(identity, answer))
+            self._act(e.Send("front", identity, answer))
         self.gateways.renew(identity, now_s)
         return True
 
@@ -242,7 +262,7 @@ class Broker:
                     self.scheduler.drop(partial, "partial_superseded")
         else:
             self._count("overloaded")
-            self._act(e.SendFront(identity, job.result(error=answers.OVERLOADED)))
+            self._act(e.Send("front", identity, job.result(error=answers.OVERLOADED)))
 
     def _on_partial(self, identity: bytes, job: m.Job, now_s: float, *, superseded: bool) -> None:
         """The newest partial job of a session replaces the waiting ones. A partial job may be
@@ -269,7 +289,7 @@ class Broker:
         claimed = m.Claimed(**asdict(claim))
         for gateway in self.gateways:
             if gateway != identity:
-                self._act(e.SendFront(gateway, claimed))
+                self._act(e.Send("front", gateway, claimed))
 
     def _on_record(self, identity: bytes, record: m.Record, now_s: float) -> None:
         if self._renew_gateway(identity, now_s):
@@ -287,7 +307,7 @@ class Broker:
         if not versions.of_one_system(self._system_id, stored.system_id):
             self._count("system_refused")
         elif gateway in self.gateways:
-            self._act(e.SendFront(gateway, stored))
+            self._act(e.Send("front", gateway, stored))
         else:
             self._count("stored_for_unknown_gateway")
 
@@ -302,7 +322,7 @@ class Broker:
             waited = result.queue_ms, job.session_id, job.seq, entry.received_s
             self._act(e.Answered(job.lane, outcome, *waited))
         if self._is_owned(entry):
-            self._act(e.SendFront(entry.gateway, result))
+            self._act(e.Send("front", entry.gateway, result))
         else:
             self._count("result_for_lost_gateway")
         if not result.partial:
@@ -326,38 +346,11 @@ class Broker:
         else:
             self._count("no_subscriber")
 
-    def _on_unpublished(self, _event: e.Unpublished, _now_s: float) -> None:
-        self._count("subscriber_full")
-
     def _on_subscription(self, event: e.SubscriptionChanged, _now_s: float) -> None:
         if not self._subscriptions.change(event.prefix, present=event.present):
             self._count("foreign_topic")
 
     # ------------------------------------------------------------------------------------- workers
-
-    def _on_back(self, event: e.BackReceived, now_s: float) -> None:
-        handler = self._back.get(type(event.message))
-        if self._unregistered.is_quarantined(event.identity):
-            self._count("quarantined")
-        elif handler is None:
-            self._on_protocol_error(event.identity, "back_unexpected")
-        else:
-            handler(event.identity, event.message, now_s)
-
-    def _on_back_rejected(self, event: e.BackRejected, _now_s: float) -> None:
-        self._on_protocol_error(event.identity, "back_malformed")
-
-    def _on_back_unsent(self, event: e.BackUnsent, _now_s: float) -> None:
-        """The worker has disconnected or stopped reading. It is unregistered until it registers
-        again. The job that could not be sent has not reached it."""
-        message = event.message
-        self._count(f"unsent_{type(message).__name__.lower()}")
-        worker = self._models.worker(event.identity)
-        if worker is not None and isinstance(message, m.WorkerJob):
-            if message.job_id in worker.held:
-                self.scheduler.take_returned(worker, [(message.job_id, message.attempt)])
-            self.scheduler.lose(worker)
-            self._count("worker_unreachable")
 
     def _on_protocol_error(self, identity: bytes, reason: str) -> None:
         """A message that no correct worker sends."""
@@ -374,12 +367,12 @@ class Broker:
             return
         version = self._version_with(ready)
         if isinstance(version, m.Refused):
-            self._act(e.SendBack(identity, version))
+            self._act(e.Send("back", identity, version))
             return
         worker = self._models.worker(identity)
         if worker is not None and ready.broker_epoch == self.epoch:
             self._on_new_connection(worker, ready, now_s)
-            self._act(e.SendBack(identity, self._welcome(version)))
+            self._act(e.Send("back", identity, self._welcome(version)))
             return
         if worker is not None:
             # It starts again and may have lost the jobs that it held.
@@ -390,7 +383,7 @@ class Broker:
         elif not self.scheduler.register(identity, ready, now_s):
             self._count("models_full")
         else:
-            self._act(e.SendBack(identity, self._welcome(version)))
+            self._act(e.Send("back", identity, self._welcome(version)))
 
     def _on_new_connection(self, worker: Worker, ready: m.Ready, now_s: float) -> None:
         """The worker continues, but jobs and results that were in transit are lost."""
@@ -407,7 +400,7 @@ class Broker:
         if worker is None:
             self._count("unknown_worker")
             if self._unregistered.take_welcome(identity, now_s):
-                self._act(e.SendBack(identity, self._welcome()))
+                self._act(e.Send("back", identity, self._welcome()))
         else:
             self._models.pool(worker).renew(worker, now_s)
         return worker
@@ -482,7 +475,7 @@ class Broker:
             self._load_due_s = now_s + limit.LOAD_INTERVAL_S
             load = self.load()
             for gateway in self.gateways:
-                self._act(e.SendFront(gateway, load))
+                self._act(e.Send("front", gateway, load))
 
     def _extend_leases_after_pause(self, now_s: float) -> None:
         """While the broker was stopped it received nothing, so that no lease may end for it."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from broker import answers
 from broker import limits as limit
-from broker.events import Action, Count, SendBack
+from broker.events import Action, Count, Send
 from broker.jobs import JobIndex, PendingJob, audio_ms_of
 from broker.models import Model, Models
 from broker.workers import Attempt, Worker
@@ -252,4 +252,4 @@ class Scheduler:
         model.workers.assign(worker, entry, now_s, exclusive=exclusive)
         self.link.note_sent(len(entry.job.pcm), now_s)
         self.link.note_mark((entry.job_id, entry.attempt), now_s)
-        self._act(SendBack(worker.identity, answers.worker_job(entry, self._epoch)))
+        self._act(Send("back", worker.identity, answers.worker_job(entry, self._epoch)))

@@ -7,12 +7,12 @@ refused send is passed to the core as an event.
 from __future__ import annotations
 
 import errno
-import functools
 import logging
 import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import Final, NoReturn
 
 import structlog
 import zmq
@@ -28,7 +28,7 @@ from runtime import exit_codes, lifecycle, memory, settings, tracing
 from runtime.process_report import ProcessReport
 from wire import codec, publication, sockets
 from wire.keys import KeyFiles
-from wire.messages import Load, Message
+from wire.messages import Load
 from wire.sockets import Context, Socket
 
 TICK_S = 0.05
@@ -44,6 +44,14 @@ REBIND_S_MAX = 2.0
 REBIND_RETRY_S = 0.01
 REPORT_INTERVAL_S = 1.0
 """Interval of metrics, Redis counters and the log event ``incidents``."""
+
+Bind = Callable[[Context, str, sockets.Access | None], Socket]
+SOCKETS: Final[dict[str, tuple[str, Bind]]] = {
+    "front": ("broker_frontend", sockets.bind_router),
+    "back": ("broker_backend", sockets.bind_router),
+    "events": ("broker_events", sockets.bind_xpub),
+}
+"""By name, which is also the ZAP domain: the setting of the endpoint, and the kind."""
 
 NOW = int(zmq.DONTWAIT)
 NOW_AND_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
@@ -70,7 +78,7 @@ class Service:
         self._process_report = report
         self._log = structlog.get_logger()
         self._context: Context = zmq.Context()
-        self._bound: list[Socket] = []
+        self._sockets: dict[str, Socket] = {}
         self._handshakes = Handshakes()
         self._values = values
         self._key_files = values.bus_keys("broker")
@@ -98,7 +106,7 @@ class Service:
 
     def close(self) -> None:
         self._handshakes.forget()
-        for socket in self._bound:
+        for socket in self._sockets.values():
             socket.close(linger=0)
         if self._zap_auth is not None:
             self._zap_auth.stop()
@@ -122,11 +130,11 @@ class Service:
             self._late_until_s = self._polled_s + TICK_S
         self._core.is_late = self._polled_s < self._late_until_s
         # Workers first: their results free credits for the jobs of gateways.
-        if self._back in ready:
-            self._drain_peers(self._back, "back", e.BackReceived, e.BackRejected)
-        if self._front in ready:
-            self._drain_peers(self._front, "front", e.FrontReceived, e.FrontRejected)
-        if self._events in ready:
+        sides: tuple[e.Side, ...] = ("back", "front")
+        for side in sides:
+            if self._sockets[side] in ready:
+                self._drain_peers(side)
+        if self._sockets["events"] in ready:
             self._drain_subscriptions()
         now_s = time.monotonic()
         if self._key_files is not None and now_s >= self._keys_due_s:
@@ -174,87 +182,54 @@ class Service:
 
     def _bind_all(self, until_s: float = 0.0) -> None:
         """Bind the three sockets. An endpoint that is in use is tried again until ``until_s``."""
-        values = self._values
-        bind = functools.partial(self._bind, until_s=until_s)
-        self._front = bind("BROKER_FRONTEND", values.broker_frontend, sockets.bind_router, "front")
-        self._back = bind("BROKER_BACKEND", values.broker_backend, sockets.bind_router, "back")
-        self._events = bind("BROKER_EVENTS", values.broker_events, sockets.bind_xpub, "events")
-        for socket in self._bound:
+        for name, (setting, make) in SOCKETS.items():
+            socket = self._bind(name, setting, make, until_s)
+            self._sockets[name] = socket
             self._poller.register(socket, zmq.POLLIN)
-        for name, socket in zip(("front", "back", "events"), self._bound, strict=True):
             self._handshakes.watch(name, socket)
 
     def _unbind_all(self) -> None:
         self._handshakes.forget()
-        for socket in self._bound:
+        for socket in self._sockets.values():
             self._poller.unregister(socket)
             sockets.unbind(socket)
-        self._bound.clear()
+        self._sockets.clear()
 
-    def _bind(
-        self,
-        name: str,
-        endpoint: str,
-        make: Callable[[Context, str, sockets.Access | None], Socket],
-        domain: str,
-        until_s: float,
-    ) -> Socket:
-        access = sockets.Access(self._keys, domain) if self._keys else None
-        try:
-            while True:
-                try:
-                    socket = make(self._context, endpoint, access)
-                    break
-                except zmq.ZMQError as error:
-                    if error.errno != errno.EADDRINUSE or time.monotonic() >= until_s:
-                        raise
-                    time.sleep(REBIND_RETRY_S)
-        except zmq.ZMQError as error:
-            self.close()
-            taken = error.errno in (errno.EADDRINUSE, errno.EACCES)
-            code = exit_codes.UNAVAILABLE if taken else exit_codes.CONFIG
-            # libzmq's text for a name that is no interface and has no address is "No such device".
-            unknown = error.errno == errno.ENODEV
-            why = "no such address" if unknown else zmq.strerror(error.errno or 0)
-            other = "DATA_DIR" if endpoint.startswith("ipc:") else f"{name}, for its peers too"
-            hint = ""
-            if taken:
-                hint = f"; stop the other broker, or set another {other}"
-            elif unknown:
-                hint = "; a broker binds an address or an interface of its host"
-            settings.fail(f"{name}: cannot bind {endpoint}: {why}{hint}", code)
-        self._bound.append(socket)
-        return socket
+    def _bind(self, name: str, setting: str, make: Bind, until_s: float) -> Socket:
+        endpoint: str = getattr(self._values, setting)
+        access = sockets.Access(self._keys, name) if self._keys else None
+        while True:
+            try:
+                return make(self._context, endpoint, access)
+            except zmq.ZMQError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() >= until_s:
+                    self.close()
+                    _fail_to_bind(setting.upper(), endpoint, error.errno or 0)
+                time.sleep(REBIND_RETRY_S)
 
     # ----------------------------------------------------------------------------------- receiving
 
-    def _drain_peers(
-        self,
-        socket: Socket,
-        name: str,
-        received: Callable[[bytes, Message], e.Event],
-        rejected: Callable[[bytes], e.Event],
-    ) -> None:
+    def _drain_peers(self, side: e.Side) -> None:
         count = 0
         now_s = time.monotonic()
         actions: list[e.Action] = []
-        for frames in self._received(socket):
+        for frames in self._received(self._sockets[side]):
             count += 1
             try:
-                event = received(frames[0], codec.decode(frames[1:]))
+                event: e.Event = e.Received(side, frames[0], codec.decode(frames[1:]))
             except codec.WireError as error:
-                self._log.debug("malformed_frames", socket=name, error=str(error))
-                event = rejected(frames[0])
+                self._log.debug("malformed_frames", socket=side, error=str(error))
+                event = e.Rejected(side, frames[0])
             actions += self._core.handle(event, now_s)
             if len(actions) >= BURST_ACTIONS_MAX:
                 self._perform(actions, now_s)
                 actions = []
         self._perform(actions, now_s)
-        metrics.RECEIVED.labels(name).inc(count)
+        metrics.RECEIVED.labels(side).inc(count)
 
     def _drain_subscriptions(self) -> None:
         now_s = time.monotonic()
-        for frames in self._received(self._events):
+        for frames in self._received(self._sockets["events"]):
             # ZMTP: one frame of 1 (subscribe) or 0 (unsubscribe) and the prefix of the topic.
             if len(frames) == 1 and frames[0][:1] in (b"\0", b"\1"):
                 present = frames[0][0] == 1
@@ -292,15 +267,12 @@ class Service:
         refused: list[e.Event] = []
         for action in actions:
             match action:
-                case e.SendBack(identity, message):
-                    if not self._send(self._back, [identity, *codec.encode(message)]):
-                        refused.append(e.BackUnsent(identity, message))
-                case e.SendFront(identity, message):
-                    if not self._send(self._front, [identity, *codec.encode(message)]):
-                        refused.append(e.FrontUnsent(identity, message))
+                case e.Send(side, identity, message):
+                    if not self._send(side, [identity, *codec.encode(message)]):
+                        refused.append(e.Unsent(action))
                 case e.Publish(message):
                     if not self._publish(message):
-                        refused.append(e.Unpublished(message))
+                        refused.append(e.Unsent(action))
                 case e.Count(reason):
                     self._incidents[reason] += 1
                 case e.LeaseEnded(identity, jobs):
@@ -327,11 +299,12 @@ class Service:
     def _publish(self, message: publication.Publication) -> bool:
         # A refused publication uses a number, so that subscribers notice that it is missing.
         self._sequence += 1
-        sent = self._send(self._events, publication.encode(self._sequence, message))
+        sent = self._send("events", publication.encode(self._sequence, message))
         metrics.PUBLISHED.inc(sent)
         return sent
 
-    def _send(self, socket: Socket, frames: list[bytes]) -> bool:
+    def _send(self, name: str, frames: list[bytes]) -> bool:
+        socket = self._sockets[name]
         try:
             # Only the first frame can be refused; then no part of the message was sent.
             last = frames.pop()
@@ -356,6 +329,21 @@ class Service:
         if load.workers != self._workers:
             self._log.info("workers_changed", workers=load.workers, before=self._workers)
             self._workers = load.workers
+
+
+def _fail_to_bind(setting: str, endpoint: str, number: int) -> NoReturn:
+    hint = ""
+    taken = number in (errno.EADDRINUSE, errno.EACCES)
+    if taken:
+        other = "DATA_DIR" if endpoint.startswith("ipc:") else f"{setting}, for its peers too"
+        hint = f"; stop the other broker, or set another {other}"
+    why = zmq.strerror(number)
+    if number == errno.ENODEV:
+        # libzmq's text for a name that is no interface and has no address is "No such device".
+        why = "no such address"
+        hint = "; a broker binds an address or an interface of its host"
+    code = exit_codes.UNAVAILABLE if taken else exit_codes.CONFIG
+    settings.fail(f"{setting}: cannot bind {endpoint}: {why}{hint}", code)
 
 
 def _trace(answered: e.Answered) -> None:

@@ -228,7 +228,6 @@ class WorkerPool:
         if not worker.held:
             worker.measured_s = now_s
         entry.location = "assigned"
-        entry.worker = worker.identity
         entry.assigned_s = now_s
         worker.exclusive = exclusive
         worker.held[entry.job_id] = entry

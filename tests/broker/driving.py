@@ -128,14 +128,14 @@ class Driver:
         return [action for action in actions if not isinstance(action, reported)]
 
     def front(self, message: m.Message, identity: bytes = GATEWAY) -> list[e.Action]:
-        return self.handle(e.FrontReceived(identity, message))
+        return self.handle(e.Received("front", identity, message))
 
     def back(self, message: m.Message, identity: bytes = WORKER) -> list[e.Action]:
-        return self.handle(e.BackReceived(identity, message))
+        return self.handle(e.Received("back", identity, message))
 
     def hello(self, identity: bytes = GATEWAY) -> None:
         actions = self.front(m.Hello(gateway_id=identity.decode()), identity)
-        assert actions == [e.SendFront(identity, self.answer_to_hello)]
+        assert actions == [e.Send("front", identity, self.answer_to_hello)]
 
     @property
     def answer_to_hello(self) -> m.Welcome:
@@ -165,8 +165,8 @@ class Driver:
             cost=cost,
         )
         actions = self.back(ready, identity)
-        assert e.SendBack(identity, WELCOME) in actions
-        return [action for action in actions if action != e.SendBack(identity, WELCOME)]
+        assert e.Send("back", identity, WELCOME) in actions
+        return [action for action in actions if action != e.Send("back", identity, WELCOME)]
 
     def beat(self, identity: bytes = WORKER, *, busy_ms: int = 0) -> list[e.Action]:
         return self.back(m.Heartbeat(worker_id=identity.decode(), busy_ms=busy_ms), identity)
@@ -223,4 +223,8 @@ class Driver:
 
 
 def _is_routine(action: e.Action) -> bool:
-    return isinstance(action, e.SendFront) and isinstance(action.message, m.Welcome | m.Load)
+    return (
+        isinstance(action, e.Send)
+        and action.side == "front"
+        and isinstance(action.message, m.Welcome | m.Load)
+    )

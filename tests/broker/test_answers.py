@@ -28,7 +28,7 @@ def decoded(actions: list[e.Action]) -> list[m.Message]:
     """
     messages: list[m.Message] = []
     for action in actions:
-        if isinstance(action, e.SendFront | e.SendBack):
+        if isinstance(action, e.Send):
             messages.append(codec.decode(codec.encode(action.message)))
         elif isinstance(action, e.Publish):
             messages.append(publication.decode(publication.encode(0, action.message))[1])
@@ -49,8 +49,8 @@ def ready(identity: bytes, throughput_rtfx: float = 0.0, model: str = "demo") ->
 def test_any_valid_messages(said: list[tuple[bool, bool, m.Message]]) -> None:
     broker = Broker(epoch="epoch", limits=DEFAULTS, system_id="")
     broker.handle(e.SubscriptionChanged(b"", True), 0.0)
-    broker.handle(e.FrontReceived(GATEWAY, m.Hello(gateway_id=GATEWAY.decode())), 0.0)
-    broker.handle(e.BackReceived(WORKER, ready(WORKER)), 0.0)
+    broker.handle(e.Received("front", GATEWAY, m.Hello(gateway_id=GATEWAY.decode())), 0.0)
+    broker.handle(e.Received("back", WORKER, ready(WORKER)), 0.0)
     now_s = 0.0
     for front, registers, message in said:
         now_s += 0.5
@@ -58,7 +58,9 @@ def test_any_valid_messages(said: list[tuple[bool, bool, m.Message]]) -> None:
             message = structs.replace(message, worker_id=WORKER.decode())
         elif registers and isinstance(message, m.Hello):
             message = structs.replace(message, gateway_id=GATEWAY.decode())
-        event = e.FrontReceived(GATEWAY, message) if front else e.BackReceived(WORKER, message)
+        event = (
+            e.Received("front", GATEWAY, message) if front else e.Received("back", WORKER, message)
+        )
         decoded([*broker.handle(event, now_s), *broker.handle(e.Tick(), now_s)])
         check_broker(broker)
 

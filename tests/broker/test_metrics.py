@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import get_args
+
 from msgspec import structs
 from prometheus_client import REGISTRY
 
@@ -53,7 +55,9 @@ def test_each_watched_reason_is_counted_somewhere() -> None:
     code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "broker").glob("*.py"))
     code = code.replace((ROOT / "broker" / "metrics.py").read_text(encoding="utf-8"), "")
     sent = {f"unsent_{name.lower()}" for name in vars(m) if isinstance(vars(m)[name], type)}
-    assert {name for name in metrics.WATCHED if f'"{name}"' not in code} <= sent
+    faults = {f for f in ("malformed", "unexpected") if f'"{f}"' in code}
+    faulty = {f"{side}_{fault}" for side in get_args(e.Side) for fault in faults}
+    assert {name for name in metrics.WATCHED if f'"{name}"' not in code} <= sent | faulty
 
 
 def test_error_codes_of_workers_add_no_series() -> None:

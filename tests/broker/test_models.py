@@ -45,7 +45,7 @@ def served(load: Load) -> dict[str, ServedModel]:
 def test_a_job_goes_to_a_worker_of_its_model(two: Driver) -> None:
     for seq, (name, identity) in enumerate([("zh", ZH), ("en", EN), ("en", EN), ("zh", ZH)]):
         asked = job(seq, session_id=name, model=name)
-        assert two.front(asked) == [e.SendBack(identity, worker_job(asked, seq + 1))]
+        assert two.front(asked) == [e.Send("back", identity, worker_job(asked, seq + 1))]
         two.answer(seq + 1, identity)
 
 
@@ -70,7 +70,7 @@ def test_a_worker_without_a_served_name_serves_its_model() -> None:
     driver.hello()
     driver.ready()
     asked = job(model="demo")
-    assert driver.front(asked) == [e.SendBack(WORKER, worker_job(asked, 1))]
+    assert driver.front(asked) == [e.Send("back", WORKER, worker_job(asked, 1))]
 
 
 def test_jobs_of_a_model_without_workers_wait_and_delay_no_others(two: Driver) -> None:
@@ -78,10 +78,10 @@ def test_jobs_of_a_model_without_workers_wait_and_delay_no_others(two: Driver) -
     waiting = job(0, session_id="a", model="zh", deadline_ms=20_000)
     assert two.front(waiting) == []
     other = job(0, session_id="b", model="en")
-    assert two.front(other) == [e.SendBack(EN, worker_job(other, 2))]
+    assert two.front(other) == [e.Send("back", EN, worker_job(other, 2))]
     answer = failure(waiting, answers.DEADLINE, attempt=0)
     assert two.tick(19.0, alive=(GATEWAY, EN)) == []
-    assert e.SendFront(GATEWAY, answer) in two.tick(2.0, alive=(GATEWAY, EN))
+    assert e.Send("front", GATEWAY, answer) in two.tick(2.0, alive=(GATEWAY, EN))
 
 
 def test_jobs_wait_for_the_next_worker_of_their_model(two: Driver) -> None:
@@ -90,7 +90,7 @@ def test_jobs_wait_for_the_next_worker_of_their_model(two: Driver) -> None:
     two.front(waiting)
     assert two.ready(b"worker-3", served_name="en") == []
     actions = two.ready(b"worker-4", served_name="zh")
-    assert actions == [e.SendBack(b"worker-4", worker_job(waiting, 1))]
+    assert actions == [e.Send("back", b"worker-4", worker_job(waiting, 1))]
 
 
 def test_a_lost_job_is_retried_by_its_model_only(two: Driver) -> None:
@@ -98,16 +98,16 @@ def test_a_lost_job_is_retried_by_its_model_only(two: Driver) -> None:
     two.front(asked)
     actions = two.tick(6.0, alive=(GATEWAY, EN))
     assert actions == [e.Count("worker_lease_ended")]
-    retry = e.SendBack(b"worker-3", worker_job(asked, 1, attempt=2))
+    retry = e.Send("back", b"worker-3", worker_job(asked, 1, attempt=2))
     assert two.ready(b"worker-3", served_name="zh") == [retry]
 
 
 def test_a_job_for_any_model_goes_where_it_waits_least(two: Driver) -> None:
     first, second = job(0), job(1)
     (sent,) = two.front(first)
-    assert isinstance(sent, e.SendBack)
+    assert isinstance(sent, e.Send) and sent.side == "back"
     (other,) = {ZH, EN} - {sent.identity}
-    assert two.front(second) == [e.SendBack(other, worker_job(second, 2))]
+    assert two.front(second) == [e.Send("back", other, worker_job(second, 2))]
 
 
 def test_jobs_for_any_model_do_not_wait_for_one_without_workers(two: Driver) -> None:
@@ -119,8 +119,8 @@ def test_jobs_for_any_model_do_not_wait_for_one_without_workers(two: Driver) -> 
     two.bye((1, 1), identity=ZH)
     # The first worker, of whatever model, gets those for any.
     assert two.ready(b"worker-3", served_name="fr") == [
-        e.SendBack(b"worker-3", worker_job(running, 1)),
-        e.SendBack(b"worker-3", worker_job(waiting, 2)),
+        e.Send("back", b"worker-3", worker_job(running, 1)),
+        e.Send("back", b"worker-3", worker_job(waiting, 2)),
     ]
 
 
@@ -134,7 +134,7 @@ def test_jobs_for_any_model_do_not_wait_for_a_worker_that_drains() -> None:
     assert driver.front(waiting) == []
     # The one that drains still has a job.
     assert driver.ready(b"worker-3", served_name="zh") == [
-        e.SendBack(b"worker-3", worker_job(waiting, 2))
+        e.Send("back", b"worker-3", worker_job(waiting, 2))
     ]
 
 
@@ -190,7 +190,9 @@ def test_models_have_a_limit(two: Driver, monkeypatch: pytest.MonkeyPatch) -> No
     ready = Ready(worker_id="worker-3", credits=1, model="fr", device="cpu")
     assert two.back(ready, b"worker-3") == [e.Count("models_full")]
     assert e.Count("overloaded") in two.front(job(model="fr"))
-    assert two.back(replace(ready, model="zh"), b"worker-3") == [e.SendBack(b"worker-3", WELCOME)]
+    assert two.back(replace(ready, model="zh"), b"worker-3") == [
+        e.Send("back", b"worker-3", WELCOME)
+    ]
 
 
 ABLE = Abilities(
@@ -235,7 +237,7 @@ def partial(session_id: str, audio_ms: int = 1_000) -> Job:
 
 
 def sent(actions: list[e.Action]) -> int:
-    return sum(isinstance(action, e.SendBack) for action in actions)
+    return sum(isinstance(action, e.Send) and action.side == "back" for action in actions)
 
 
 def answer_after(driver: Driver, job_id: int, took_s: float) -> None:

@@ -39,10 +39,10 @@ def test_hello_is_answered_each_time() -> None:
     driver.hello()
     numbered = m.Hello(gateway_id=GATEWAY.decode(), number=7)
     answer = structs.replace(WELCOME, hello=7, received_ms=round(driver.now_s * 1000))
-    assert driver.front(numbered) == [e.SendFront(GATEWAY, answer)]
+    assert driver.front(numbered) == [e.Send("front", GATEWAY, answer)]
     driver.broker.is_late = True
     unknown = structs.replace(answer, received_ms=0)
-    assert driver.front(numbered) == [e.SendFront(GATEWAY, unknown)]
+    assert driver.front(numbered) == [e.Send("front", GATEWAY, unknown)]
 
 
 def test_hello_with_another_identity_is_refused() -> None:
@@ -55,11 +55,11 @@ def test_hello_with_another_identity_is_refused() -> None:
 def test_a_gateway_without_a_common_protocol_version_is_refused() -> None:
     driver = Driver()
     hello = m.Hello(gateway_id=GATEWAY.decode(), version_min=2, version_max=3)
-    refused = e.SendFront(GATEWAY, m.Refused(version_min=1, version_max=1))
+    refused = e.Send("front", GATEWAY, m.Refused(version_min=1, version_max=1))
     assert driver.front(hello) == [e.Count("version_refused"), refused]
     assert len(driver.broker.gateways) == 0
     assert driver.front(structs.replace(hello, version_min=1)) == [
-        e.SendFront(GATEWAY, driver.answer_to_hello)
+        e.Send("front", GATEWAY, driver.answer_to_hello)
     ]
 
 
@@ -73,11 +73,11 @@ def test_a_worker_without_a_common_protocol_version_is_refused() -> None:
         version_min=2,
         version_max=2,
     )
-    refused = e.SendBack(WORKER, m.Refused(version_min=1, version_max=1))
+    refused = e.Send("back", WORKER, m.Refused(version_min=1, version_max=1))
     assert driver.back(ready) == [e.Count("version_refused"), refused]
     assert driver.broker.load().workers == 0
     # Its heartbeats make the broker ask for another Ready, which a newer broker may accept.
-    assert driver.beat() == [e.Count("unknown_worker"), e.SendBack(WORKER, WELCOME)]
+    assert driver.beat() == [e.Count("unknown_worker"), e.Send("back", WORKER, WELCOME)]
 
 
 def test_jobs_lost_with_a_workers_connection_are_assigned_at_once(driver: Driver) -> None:
@@ -92,13 +92,17 @@ def test_jobs_lost_with_a_workers_connection_are_assigned_at_once(driver: Driver
         held=(m.JobAttempt(job_id=2, attempt=1),),
     )
     actions = driver.back(ready)
-    assert e.Count("worker_reconnected") in actions and e.SendBack(WORKER, WELCOME) in actions
-    again = [a.message for a in actions if isinstance(a, e.SendBack) and a.message != WELCOME]
+    assert e.Count("worker_reconnected") in actions and e.Send("back", WORKER, WELCOME) in actions
+    again = [
+        a.message
+        for a in actions
+        if isinstance(a, e.Send) and a.side == "back" and a.message != WELCOME
+    ]
     assert [(j.job_id, j.attempt) for j in again if isinstance(j, m.WorkerJob)] == [(1, 1), (3, 1)]
     # The one that it holds continues, and none counts as lost by the worker.
     answer = result(job(1))
-    assert driver.answer(2) == [e.SendFront(GATEWAY, answer), published(answer)]
-    assert driver.answer(1)[0] == e.SendFront(GATEWAY, result(job(0)))
+    assert driver.answer(2) == [e.Send("front", GATEWAY, answer), published(answer)]
+    assert driver.answer(1)[0] == e.Send("front", GATEWAY, result(job(0)))
 
 
 def test_peers_of_another_system_are_not_served() -> None:
@@ -106,16 +110,16 @@ def test_peers_of_another_system_are_not_served() -> None:
     refused = m.Refused(version_min=1, version_max=1, system_id="one")
     driver.hello()
     foreign = m.Hello(gateway_id=GATEWAY.decode(), system_id="two")
-    assert driver.front(foreign) == [e.Count("system_refused"), e.SendFront(GATEWAY, refused)]
+    assert driver.front(foreign) == [e.Count("system_refused"), e.Send("front", GATEWAY, refused)]
     assert len(driver.broker.gateways) == 0
     # Nor by anything else that it sends.
     assert driver.front(job()) == [e.Count("refused_gateway")]
     assert driver.front(structs.replace(foreign, system_id="one")) == [
-        e.SendFront(GATEWAY, driver.answer_to_hello)
+        e.Send("front", GATEWAY, driver.answer_to_hello)
     ]
     ready = m.Ready(worker_id=WORKER.decode(), credits=1, model="demo", device="cpu")
     of_two = structs.replace(ready, system_id="two")
-    assert driver.back(of_two) == [e.Count("system_refused"), e.SendBack(WORKER, refused)]
+    assert driver.back(of_two) == [e.Count("system_refused"), e.Send("back", WORKER, refused)]
     assert driver.broker.load().workers == 0
     stored = m.Stored(gateway_id=GATEWAY.decode(), system_id="two", keys=())
     assert driver.front(stored, b"persistence") == [e.Count("system_refused")]
@@ -130,7 +134,7 @@ def test_peers_of_a_release_without_system_ids_are_served() -> None:
 def test_any_message_starts_the_lease_of_a_gateway() -> None:
     """After a restart of the broker, gateways keep their identities."""
     driver = Driver()
-    assert driver.front(job()) == [e.SendFront(GATEWAY, WELCOME)]
+    assert driver.front(job()) == [e.Send("front", GATEWAY, WELCOME)]
     assert GATEWAY in driver.broker.gateways
 
 
@@ -161,11 +165,11 @@ def test_queued_jobs_of_a_silent_gateway_are_dropped(driver: Driver) -> None:
 def test_back_socket_messages_on_front_are_counted(driver: Driver) -> None:
     beat = m.Heartbeat(worker_id="worker-1", busy_ms=0)
     assert driver.front(beat) == [e.Count("front_unexpected")]
-    assert driver.handle(e.FrontRejected(GATEWAY)) == [e.Count("front_malformed")]
+    assert driver.handle(e.Rejected("front", GATEWAY)) == [e.Count("front_malformed")]
 
 
 def test_refused_sends_to_gateways_are_counted(driver: Driver) -> None:
-    refused = e.FrontUnsent(GATEWAY, result(job()))
+    refused = e.Unsent(e.Send("front", GATEWAY, result(job())))
     assert driver.handle(refused) == [e.Count("unsent_result")]
     assert GATEWAY in driver.broker.gateways
 
@@ -174,10 +178,10 @@ def test_refused_sends_to_gateways_are_counted(driver: Driver) -> None:
 
 
 def test_job_goes_to_the_worker_and_its_result_back(driver: Driver) -> None:
-    assert driver.front(job()) == [e.SendBack(WORKER, worker_job(job(), 1))]
+    assert driver.front(job()) == [e.Send("back", WORKER, worker_job(job(), 1))]
     driver.now_s += 0.5
     answer = result(job())
-    assert driver.answer(1) == [e.SendFront(GATEWAY, answer), published(answer)]
+    assert driver.answer(1) == [e.Send("front", GATEWAY, answer), published(answer)]
     assert len(driver.broker.scheduler.jobs) == 0
 
 
@@ -185,21 +189,25 @@ def test_token_times_are_moved_to_the_timeline_of_the_session(driver: Driver) ->
     driver.front(job(2))
     actions = driver.answer(1, tokens=(m.Token(text="一", start_ms=10, end_ms=90),))
     tokens = (m.Token(text="一", start_ms=20_010, end_ms=20_090),)
-    assert actions[0] == e.SendFront(GATEWAY, result(job(2), tokens=tokens))
+    assert actions[0] == e.Send("front", GATEWAY, result(job(2), tokens=tokens))
 
 
 def test_a_voice_print_is_for_the_gateway_and_not_published(driver: Driver) -> None:
     driver.front(structs.replace(job(), speakers=True))
     sent, stored = driver.answer(1, embedding=b"\0\0\x80?")
     answer = result(job())
-    assert sent == e.SendFront(GATEWAY, structs.replace(answer, embedding=b"\0\0\x80?"))
+    assert sent == e.Send("front", GATEWAY, structs.replace(answer, embedding=b"\0\0\x80?"))
     assert stored == published(answer)
 
 
 def test_a_worker_is_asked_for_speakers(driver: Driver) -> None:
     for wanted in (True, False):
         (sent,) = driver.front(structs.replace(job(int(wanted)), speakers=wanted))
-        assert isinstance(sent, e.SendBack) and isinstance(sent.message, m.WorkerJob)
+        assert (
+            isinstance(sent, e.Send)
+            and sent.side == "back"
+            and isinstance(sent.message, m.WorkerJob)
+        )
         assert sent.message.speakers is wanted
 
 
@@ -208,8 +216,8 @@ def test_queue_ms_is_the_wait_for_a_worker() -> None:
     driver.hello()
     driver.front(job())
     driver.now_s += 0.25
-    assert driver.ready() == [e.SendBack(WORKER, worker_job(job(), 1))]
-    assert driver.answer(1)[0] == e.SendFront(GATEWAY, result(job(), queue_ms=250))
+    assert driver.ready() == [e.Send("back", WORKER, worker_job(job(), 1))]
+    assert driver.answer(1)[0] == e.Send("front", GATEWAY, result(job(), queue_ms=250))
 
 
 def test_a_job_sent_again_is_not_queued_twice(driver: Driver) -> None:
@@ -223,7 +231,7 @@ def test_the_gateway_that_sent_a_job_last_receives_the_result(driver: Driver) ->
     assert driver.front(job(), OTHER_GATEWAY) == [e.Count("duplicate_job")]
     answer = result(job())
     assert driver.answer(1) == [
-        e.SendFront(OTHER_GATEWAY, answer),
+        e.Send("front", OTHER_GATEWAY, answer),
         published(answer, OTHER_GATEWAY),
     ]
 
@@ -231,7 +239,7 @@ def test_the_gateway_that_sent_a_job_last_receives_the_result(driver: Driver) ->
 def test_job_sent_again_after_its_result_is_recognised_again(driver: Driver) -> None:
     driver.front(job())
     driver.answer(1)
-    assert driver.front(job()) == [e.SendBack(WORKER, worker_job(job(), 2))]
+    assert driver.front(job()) == [e.Send("back", WORKER, worker_job(job(), 2))]
 
 
 def test_workers_error_is_the_segments_result(driver: Driver) -> None:
@@ -239,7 +247,7 @@ def test_workers_error_is_the_segments_result(driver: Driver) -> None:
     error = m.Failure(code="recognition_failed", message="no")
     answer = result(job(), text=None, error=error)
     actions = driver.answer(1, text=None, error=error)
-    assert actions == [e.SendFront(GATEWAY, answer), published(answer)]
+    assert actions == [e.Send("front", GATEWAY, answer), published(answer)]
     assert driver.broker.load().failed_total == 1
 
 
@@ -248,7 +256,7 @@ def test_full_queue_answers_overloaded() -> None:
     driver.hello()
     assert driver.front(job(0)) == driver.front(job(1)) == []
     refusal = failure(job(2), answers.OVERLOADED, attempt=0)
-    assert driver.front(job(2)) == [e.Count("overloaded"), e.SendFront(GATEWAY, refusal)]
+    assert driver.front(job(2)) == [e.Count("overloaded"), e.Send("front", GATEWAY, refusal)]
     assert driver.broker.load().failed_total == 0
 
 
@@ -265,14 +273,14 @@ def test_deadline_ends_a_queued_job() -> None:
     driver.front(job(deadline_ms=900))
     driver.now_s += 0.9
     answer = failure(job(), answers.DEADLINE, attempt=0)
-    assert driver.tick() == [e.SendFront(GATEWAY, answer), published(answer)]
+    assert driver.tick() == [e.Send("front", GATEWAY, answer), published(answer)]
 
 
 def test_deadline_ends_an_assigned_job_and_its_result_is_abandoned(driver: Driver) -> None:
     driver.front(job(deadline_ms=900))
     driver.now_s += 0.9
     answer = failure(job(), answers.DEADLINE, attempt=1)
-    assert driver.tick() == [e.SendFront(GATEWAY, answer), published(answer)]
+    assert driver.tick() == [e.Send("front", GATEWAY, answer), published(answer)]
     assert driver.answer(1) == [e.Count("abandoned_result")]
 
 
@@ -281,7 +289,7 @@ def test_cancel_drops_queued_and_assigned_jobs(driver: Driver) -> None:
         driver.front(job(seq))
     cancel = m.Cancel(session_id="session")
     assert driver.front(cancel, OTHER_GATEWAY) == [
-        e.SendFront(OTHER_GATEWAY, WELCOME),
+        e.Send("front", OTHER_GATEWAY, WELCOME),
         *[e.Count("cancelled")] * 5,
     ]
     assert driver.answer(1) == [e.Count("abandoned_result")]
@@ -314,7 +322,7 @@ def test_a_claim_is_sent_to_each_other_gateway() -> None:
         driver.front(m.Hello(gateway_id=gateway.decode(), expected_audio_rate=0.0), gateway)
     claim = m.Claim(session_id="session", generation=2, resume_token_hash="h")
     claimed = m.Claimed(session_id="session", generation=2, resume_token_hash="h")
-    assert driver.front(claim, GATEWAY) == [e.SendFront(OTHER_GATEWAY, claimed)]
+    assert driver.front(claim, GATEWAY) == [e.Send("front", OTHER_GATEWAY, claimed)]
 
 
 # ------------------------------------------------------------------------- records and storage
@@ -324,7 +332,7 @@ def test_record_is_published(driver: Driver) -> None:
     record = m.Record(session_id="session", record_seq=3, body={"type": "x"})
     expected = m.PublishedRecord(broker_epoch="epoch", gateway_id="gateway-1", record=record)
     assert driver.front(record) == [e.Publish(expected)]
-    assert driver.handle(e.Unpublished(expected)) == [e.Count("subscriber_full")]
+    assert driver.handle(e.Unsent(e.Publish(expected))) == [e.Count("subscriber_full")]
 
 
 def test_nothing_is_published_without_a_subscriber(driver: Driver) -> None:
@@ -342,7 +350,7 @@ def test_nothing_is_published_without_a_subscriber(driver: Driver) -> None:
 def test_stored_goes_to_its_gateway(driver: Driver) -> None:
     keys = (m.StoredKey(session_id="session", kind="result", seq=0),)
     stored = m.Stored(gateway_id="gateway-1", keys=keys)
-    assert driver.front(stored, b"persistence") == [e.SendFront(GATEWAY, stored)]
+    assert driver.front(stored, b"persistence") == [e.Send("front", GATEWAY, stored)]
     unknown = m.Stored(gateway_id="gateway-9", keys=keys)
     assert driver.front(unknown, b"persistence") == [e.Count("stored_for_unknown_gateway")]
     assert b"persistence" not in driver.broker.gateways
@@ -356,8 +364,8 @@ def partial(end_ms: int, seq: int = 0) -> m.Job:
 
 
 def test_partial_is_delivered_and_not_published(driver: Driver) -> None:
-    assert driver.front(partial(100)) == [e.SendBack(WORKER, worker_job(partial(100), 1))]
-    assert driver.answer(1) == [e.SendFront(GATEWAY, result(partial(100)))]
+    assert driver.front(partial(100)) == [e.Send("back", WORKER, worker_job(partial(100), 1))]
+    assert driver.answer(1) == [e.Send("front", GATEWAY, result(partial(100)))]
 
 
 def test_a_newer_partial_replaces_a_queued_one() -> None:
@@ -366,7 +374,7 @@ def test_a_newer_partial_replaces_a_queued_one() -> None:
     driver.front(partial(100))
     assert driver.front(partial(200)) == [e.Count("partial_superseded")]
     assert driver.front(partial(150)) == [e.Count("partial_late")]
-    assert driver.ready() == [e.SendBack(WORKER, worker_job(partial(200), 2))]
+    assert driver.ready() == [e.Send("back", WORKER, worker_job(partial(200), 2))]
 
 
 def test_final_job_replaces_its_partials(driver: Driver) -> None:
@@ -375,7 +383,7 @@ def test_final_job_replaces_its_partials(driver: Driver) -> None:
     actions = driver.front(job())
     assert actions == [
         *[e.Count("partial_superseded")] * 2,
-        e.SendBack(WORKER, worker_job(job(), 3)),
+        e.Send("back", WORKER, worker_job(job(), 3)),
     ]
     assert driver.answer(1) == [e.Count("abandoned_result")]
     assert driver.front(partial(300)) == [e.Count("partial_late")]
@@ -386,7 +394,7 @@ def test_partials_wait_for_finals_and_leave_credits_for_them(driver: Driver) -> 
     driver.front(job(0, session_id="a", partial=True))
     assert driver.front(job(0, session_id="b", partial=True)) == []
     final = job(0, session_id="c")
-    assert driver.front(final) == [e.SendBack(WORKER, worker_job(final, 3))]
+    assert driver.front(final) == [e.Send("back", WORKER, worker_job(final, 3))]
 
 
 def test_partial_that_waited_too_long_is_dropped() -> None:
@@ -428,7 +436,7 @@ def test_workers_have_a_limit(monkeypatch: pytest.MonkeyPatch, driver: Driver) -
 
 def test_an_unknown_worker_gets_a_welcome_once_per_interval() -> None:
     driver = Driver()
-    welcome = [e.Count("unknown_worker"), e.SendBack(WORKER, WELCOME)]
+    welcome = [e.Count("unknown_worker"), e.Send("back", WORKER, WELCOME)]
     assert driver.beat() == welcome
     assert driver.answer(1) == [e.Count("unknown_worker")]
     driver.now_s += 1.0
@@ -440,11 +448,11 @@ def test_a_worker_with_too_many_protocol_errors_is_quarantined(driver: Driver) -
     driver.ready(OTHER_WORKER)
     for job_id in range(limit.PROTOCOL_ERRORS_MAX - 2):
         assert driver.answer(100 + job_id) == [e.Count("unheld_result")]
-    assert driver.handle(e.BackRejected(WORKER)) == [e.Count("back_malformed")]
+    assert driver.handle(e.Rejected("back", WORKER)) == [e.Count("back_malformed")]
     assert driver.back(m.Hello(gateway_id="x")) == [
         e.Count("back_unexpected"),
         e.Count("worker_quarantined"),
-        e.SendBack(OTHER_WORKER, worker_job(job(0), 1, attempt=2)),
+        e.Send("back", OTHER_WORKER, worker_job(job(0), 1, attempt=2)),
     ]
     assert driver.answer(1) == [e.Count("quarantined")]
     ready = m.Ready(worker_id="worker-1", credits=1, model="demo", device="cpu")
@@ -454,7 +462,9 @@ def test_a_worker_with_too_many_protocol_errors_is_quarantined(driver: Driver) -
 def test_no_lease_ends_because_the_broker_was_stopped(driver: Driver) -> None:
     driver.front(job())
     driver.now_s += 60.0
-    actions = [a for a in driver.handle(e.Tick()) if not isinstance(a, e.SendFront)]
+    actions = [
+        a for a in driver.handle(e.Tick()) if not (isinstance(a, e.Send) and a.side == "front")
+    ]
     assert actions == [e.Count("attempt_deadline")]
     assert driver.broker.load().workers == 1
     assert GATEWAY in driver.broker.gateways
@@ -468,7 +478,7 @@ def test_load_is_sent_four_times_a_second(driver: Driver) -> None:
     for _ in range(16):
         driver.now_s += 1 / 16
         sent += sum(
-            isinstance(a, e.SendFront) and isinstance(a.message, m.Load)
+            isinstance(a, e.Send) and a.side == "front" and isinstance(a.message, m.Load)
             for a in driver.handle(e.Tick())
         )
     assert sent == 4
@@ -510,7 +520,7 @@ def test_load_counts(driver: Driver) -> None:
 def test_throughput_is_measured(driver: Driver) -> None:
     """2 s of audio every 10 ms, until the initial assumption has decayed."""
     for seq in range(3_000):
-        driver.broker.handle(e.FrontReceived(GATEWAY, job(seq, audio_ms=2_000)), driver.now_s)
+        driver.broker.handle(e.Received("front", GATEWAY, job(seq, audio_ms=2_000)), driver.now_s)
         driver.now_s += 0.01
         answer = m.WorkerResult(
             broker_epoch="epoch",
@@ -521,7 +531,7 @@ def test_throughput_is_measured(driver: Driver) -> None:
             tokens=(),
             infer_ms=10,
         )
-        driver.broker.handle(e.BackReceived(WORKER, answer), driver.now_s)
+        driver.broker.handle(e.Received("back", WORKER, answer), driver.now_s)
     assert driver.broker.load().throughput_rtfx == pytest.approx(200, rel=0.05)
 
 

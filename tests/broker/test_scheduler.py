@@ -35,15 +35,15 @@ def test_worker_gets_no_more_than_its_credits() -> None:
     for seq in range(3):
         driver.front(job(seq))
     assert driver.broker.load().in_flight == 2
-    assert driver.answer(1)[-1] == e.SendBack(WORKER, worker_job(job(2), 3))
+    assert driver.answer(1)[-1] == e.Send("back", WORKER, worker_job(job(2), 3))
 
 
 def test_least_loaded_worker_by_audio_gets_the_job(driver: Driver) -> None:
     driver.ready(OTHER_WORKER)
     long, short, next_ = job(0, audio_ms=5_000), job(1, audio_ms=100), job(2, audio_ms=100)
-    assert driver.front(long) == [e.SendBack(WORKER, worker_job(long, 1))]
-    assert driver.front(short) == [e.SendBack(OTHER_WORKER, worker_job(short, 2))]
-    assert driver.front(next_) == [e.SendBack(OTHER_WORKER, worker_job(next_, 3))]
+    assert driver.front(long) == [e.Send("back", WORKER, worker_job(long, 1))]
+    assert driver.front(short) == [e.Send("back", OTHER_WORKER, worker_job(short, 2))]
+    assert driver.front(next_) == [e.Send("back", OTHER_WORKER, worker_job(next_, 3))]
 
 
 def test_jobs_are_divided_by_expected_time() -> None:
@@ -53,7 +53,9 @@ def test_jobs_are_divided_by_expected_time() -> None:
     driver.ready(credits=8, cost=m.Cost(utterance_s=0.5))
     driver.ready(OTHER_WORKER, credits=8, cost=m.Cost(utterance_s=1.5))
     sent = [action for seq in range(8) for action in driver.front(job(seq))]
-    to = [action.identity for action in sent if isinstance(action, e.SendBack)]
+    to = [
+        action.identity for action in sent if isinstance(action, e.Send) and action.side == "back"
+    ]
     assert to.count(WORKER) == 6 and to.count(OTHER_WORKER) == 2
 
 
@@ -62,20 +64,20 @@ def test_silent_worker_loses_its_jobs_to_others(driver: Driver) -> None:
     driver.ready(OTHER_WORKER)
     assert driver.tick(5.0, alive=(GATEWAY, OTHER_WORKER)) == []
     actions = driver.tick(0.5, alive=(GATEWAY, OTHER_WORKER))
-    retry = e.SendBack(OTHER_WORKER, worker_job(job(), 1, attempt=2))
+    retry = e.Send("back", OTHER_WORKER, worker_job(job(), 1, attempt=2))
     assert actions == [e.Count("worker_lease_ended"), retry]
-    assert driver.answer(1) == [e.Count("unknown_worker"), e.SendBack(WORKER, WELCOME)]
+    assert driver.answer(1) == [e.Count("unknown_worker"), e.Send("back", WORKER, WELCOME)]
     driver.ready()
     assert driver.answer(1) == [e.Count("stale_result")]
     answer = driver.answer(1, OTHER_WORKER, attempt=2)[0]
-    assert answer == e.SendFront(
-        GATEWAY, result(job(), worker_id="worker-2", attempt=2, queue_ms=5_500)
+    assert answer == e.Send(
+        "front", GATEWAY, result(job(), worker_id="worker-2", attempt=2, queue_ms=5_500)
     )
 
 
 def test_a_worker_that_registers_again_loses_its_jobs(driver: Driver) -> None:
     driver.front(job())
-    retry = e.SendBack(WORKER, worker_job(job(), 1, attempt=2))
+    retry = e.Send("back", WORKER, worker_job(job(), 1, attempt=2))
     assert driver.ready() == [e.Count("worker_registered_again"), retry]
 
 
@@ -88,7 +90,7 @@ def test_a_job_is_not_blamed_for_a_worker_that_registers_again(driver: Driver) -
         driver.ready(identity)
         driver.tick(DEFAULTS.lease_s + 1, alive=(GATEWAY, identity))
     # All other attempts are lost, and count.
-    retry = e.SendBack(workers[-1], worker_job(job(), 1, attempt=limit.ATTEMPTS_MAX + 1))
+    retry = e.Send("back", workers[-1], worker_job(job(), 1, attempt=limit.ATTEMPTS_MAX + 1))
     assert driver.ready(workers[-1]) == [e.Count("worker_registered_again"), retry]
 
 
@@ -104,11 +106,13 @@ def test_a_job_is_not_blamed_for_the_lost_connections_of_a_worker_that_comes_bac
     for number in range(4):
         identity = WORKER if comes_back else f"worker-{number}".encode()
         actions = driver.ready(identity)
-        actions += driver.handle(e.BackUnsent(identity, worker_job(job(9), 9)))
+        actions += driver.handle(e.Unsent(e.Send("back", identity, worker_job(job(9), 9))))
         ended += [
             action.message
             for action in actions
-            if isinstance(action, e.SendFront) and isinstance(action.message, m.Result)
+            if isinstance(action, e.Send)
+            and action.side == "front"
+            and isinstance(action.message, m.Result)
         ]
     if comes_back:
         driver.ready()
@@ -128,14 +132,22 @@ def test_a_job_survives_any_number_of_cuts_one_after_the_other() -> None:
         driver.ready(identity)
     assigned = driver.front(job(0))
     for _ in range(2 * limit.ATTEMPTS_MAX):
-        (holder,) = (action.identity for action in assigned if isinstance(action, e.SendBack))
+        (holder,) = (
+            action.identity
+            for action in assigned
+            if isinstance(action, e.Send) and action.side == "back"
+        )
         others = tuple(identity for identity in workers if identity != holder)
         assigned = driver.tick(DEFAULTS.lease_s + 1, alive=(GATEWAY, *others))
         assert e.Count("worker_lease_ended") in assigned
         driver.ready(holder)
-    (holder,) = (action.identity for action in assigned if isinstance(action, e.SendBack))
+    (holder,) = (
+        action.identity
+        for action in assigned
+        if isinstance(action, e.Send) and action.side == "back"
+    )
     answered = driver.answer(1, holder, attempt=1 + 2 * limit.ATTEMPTS_MAX)
-    assert any(isinstance(action, e.SendFront) for action in answered)
+    assert any(isinstance(action, e.Send) and action.side == "front" for action in answered)
 
 
 def test_an_unreachable_worker_is_lost_and_the_unsent_attempt_does_not_count(
@@ -144,14 +156,14 @@ def test_an_unreachable_worker_is_lost_and_the_unsent_attempt_does_not_count(
     driver.front(job(0))
     driver.front(job(1))
     driver.ready(OTHER_WORKER)
-    actions = driver.handle(e.BackUnsent(WORKER, worker_job(job(1), 2)))
+    actions = driver.handle(e.Unsent(e.Send("back", WORKER, worker_job(job(1), 2))))
     assert actions == [
         e.Count("unsent_workerjob"),
         e.Count("worker_unreachable"),
-        e.SendBack(OTHER_WORKER, worker_job(job(1), 2)),
-        e.SendBack(OTHER_WORKER, worker_job(job(0), 1, attempt=2)),
+        e.Send("back", OTHER_WORKER, worker_job(job(1), 2)),
+        e.Send("back", OTHER_WORKER, worker_job(job(0), 1, attempt=2)),
     ]
-    assert driver.handle(e.BackUnsent(WORKER, WELCOME)) == [e.Count("unsent_welcome")]
+    assert driver.handle(e.Unsent(e.Send("back", WORKER, WELCOME))) == [e.Count("unsent_welcome")]
 
 
 def test_a_draining_worker_returns_jobs_and_finishes_the_rest(driver: Driver) -> None:
@@ -159,9 +171,9 @@ def test_a_draining_worker_returns_jobs_and_finishes_the_rest(driver: Driver) ->
     driver.front(job(1))
     assert driver.bye((2, 1), (7, 1)) == [e.Count("stale_return")]
     assert driver.broker.load().workers == 0
-    assert driver.ready(OTHER_WORKER) == [e.SendBack(OTHER_WORKER, worker_job(job(1), 2))]
+    assert driver.ready(OTHER_WORKER) == [e.Send("back", OTHER_WORKER, worker_job(job(1), 2))]
     answer = result(job(0))
-    assert driver.answer(1) == [e.SendFront(GATEWAY, answer), published(answer)]
+    assert driver.answer(1) == [e.Send("front", GATEWAY, answer), published(answer)]
     assert driver.broker.scheduler.models.worker(WORKER) is None
     assert driver.bye() == [e.Count("unknown_worker")]
 
@@ -174,18 +186,18 @@ def test_bye_of_another_epoch_returns_nothing(driver: Driver) -> None:
 
 def replace_worker(driver: Driver, ended: bytes, started: bytes) -> list[e.Action]:
     """A worker ends, which shows when the next message can't be sent; another one is started."""
-    actions = driver.handle(e.BackUnsent(ended, worker_job(job(9), 9)))
+    actions = driver.handle(e.Unsent(e.Send("back", ended, worker_job(job(9), 9))))
     return actions[2:] + driver.ready(started)
 
 
 def test_third_lost_attempt_ends_the_job(driver: Driver) -> None:
     driver.front(job())
     for attempt, (ended, started) in enumerate([(WORKER, b"worker-b"), (b"worker-b", b"worker-c")]):
-        again = e.SendBack(started, worker_job(job(), 1, attempt=attempt + 2))
+        again = e.Send("back", started, worker_job(job(), 1, attempt=attempt + 2))
         assert replace_worker(driver, ended, started) == [again]
     answer = failure(job(), answers.CHUNK_FAILED, attempt=3)
-    ended_with_it = driver.handle(e.BackUnsent(b"worker-c", worker_job(job(9), 9)))
-    assert e.SendFront(GATEWAY, answer) in ended_with_it and published(answer) in ended_with_it
+    ended_with_it = driver.handle(e.Unsent(e.Send("back", b"worker-c", worker_job(job(9), 9))))
+    assert e.Send("front", GATEWAY, answer) in ended_with_it and published(answer) in ended_with_it
 
 
 def test_the_last_attempt_runs_exclusively(driver: Driver) -> None:
@@ -196,9 +208,9 @@ def test_the_last_attempt_runs_exclusively(driver: Driver) -> None:
     replace_worker(driver, OTHER_WORKER, b"worker-c")
     driver.front(job(2))
     assert driver.broker.load().in_flight == 1
-    then = e.SendBack(b"worker-c", worker_job(job(1), 2, attempt=3))
+    then = e.Send("back", b"worker-c", worker_job(job(1), 2, attempt=3))
     assert driver.answer(1, b"worker-c", attempt=3)[-1] == then
-    then = e.SendBack(b"worker-c", worker_job(job(2), 3))
+    then = e.Send("back", b"worker-c", worker_job(job(2), 3))
     assert driver.answer(2, b"worker-c", attempt=3)[-1] == then
 
 
@@ -207,11 +219,11 @@ def test_a_worker_is_reserved_for_a_last_attempt(driver: Driver) -> None:
     replace_worker(driver, WORKER, b"worker-b")
     driver.ready(OTHER_WORKER)
     driver.front(job(1, audio_ms=100))
-    driver.handle(e.BackUnsent(b"worker-b", worker_job(job(9), 9)))
+    driver.handle(e.Unsent(e.Send("back", b"worker-b", worker_job(job(9), 9))))
     # The only worker holds job 2 and is reserved until it is idle.
     assert driver.front(job(2)) == []
-    assert driver.answer(2, OTHER_WORKER)[-1] == e.SendBack(
-        OTHER_WORKER, worker_job(job(0), 1, attempt=3)
+    assert driver.answer(2, OTHER_WORKER)[-1] == e.Send(
+        "back", OTHER_WORKER, worker_job(job(0), 1, attempt=3)
     )
 
 
@@ -221,11 +233,13 @@ def test_jobs_that_timed_out_together_are_retried_one_by_one(driver: Driver) -> 
         driver.front(job(seq))
     driver.ready(OTHER_WORKER)
     everyone = (*BOTH, OTHER_WORKER)
-    retries = [a for a in driver.tick(30.5, alive=everyone) if isinstance(a, e.SendBack)]
-    assert retries == [e.SendBack(OTHER_WORKER, worker_job(job(0), 1, attempt=2))]
+    retries = [
+        a for a in driver.tick(30.5, alive=everyone) if isinstance(a, e.Send) and a.side == "back"
+    ]
+    assert retries == [e.Send("back", OTHER_WORKER, worker_job(job(0), 1, attempt=2))]
     for seq, job_id in ((1, 2), (2, 3)):
         following = driver.answer(job_id - 1, OTHER_WORKER, attempt=2)[-1]
-        assert following == e.SendBack(OTHER_WORKER, worker_job(job(seq), job_id, attempt=2))
+        assert following == e.Send("back", OTHER_WORKER, worker_job(job(seq), job_id, attempt=2))
 
 
 def test_an_overdue_attempt_is_reassigned_and_its_worker_gets_no_jobs(driver: Driver) -> None:
@@ -233,7 +247,7 @@ def test_an_overdue_attempt_is_reassigned_and_its_worker_gets_no_jobs(driver: Dr
     driver.tick(29.0, alive=BOTH)
     driver.ready(OTHER_WORKER)
     actions = driver.tick(1.5, alive=(*BOTH, OTHER_WORKER))
-    retry = e.SendBack(OTHER_WORKER, worker_job(job(0), 1, attempt=2))
+    retry = e.Send("back", OTHER_WORKER, worker_job(job(0), 1, attempt=2))
     assert actions == [e.Count("attempt_deadline"), retry]
     for seq in range(1, 9):
         driver.front(job(seq))
@@ -273,7 +287,7 @@ def test_a_worker_that_is_slower_than_it_reported_loses_its_job_in_the_end() -> 
 def test_late_result_of_an_overdue_attempt_frees_its_worker(driver: Driver) -> None:
     driver.front(job(0))
     driver.tick(30.5, alive=BOTH)
-    retry = e.SendBack(WORKER, worker_job(job(0), 1, attempt=2))
+    retry = e.Send("back", WORKER, worker_job(job(0), 1, attempt=2))
     assert driver.answer(1) == [e.Count("stale_result"), retry]
 
 
@@ -304,7 +318,11 @@ def streaming() -> Driver:
 
 
 def workers_of(actions: list[e.Action]) -> list[bytes]:
-    return [action.identity for action in actions if isinstance(action, e.SendBack)]
+    return [
+        action.identity
+        for action in actions
+        if isinstance(action, e.Send) and action.side == "back"
+    ]
 
 
 def test_partial_jobs_of_an_utterance_go_to_the_worker_with_its_state(streaming: Driver) -> None:
@@ -424,7 +442,11 @@ def run_on_link(bytes_per_s: float, *, held_ms: int | None) -> m.Load:
         for worker in (WORKER, OTHER_WORKER):
             actions += driver.beat(worker)
         for action in actions:
-            if isinstance(action, e.SendBack) and isinstance(action.message, m.WorkerJob):
+            if (
+                isinstance(action, e.Send)
+                and action.side == "back"
+                and isinstance(action.message, m.WorkerJob)
+            ):
                 free_s = max(free_s, driver.now_s) + len(action.message.pcm) / bytes_per_s
                 results.append((free_s + (held_ms or 0) / 1000, action))
         for due in [due for due in results if due[0] <= driver.now_s]:

@@ -48,10 +48,10 @@ def broker_output() -> tuple[Result, e.Publish]:
     driver = Driver()
     driver.hello()
     driver.ready()
-    (assigned,) = [a for a in driver.front(job()) if isinstance(a, e.SendBack)]
+    (assigned,) = [a for a in driver.front(job()) if isinstance(a, e.Send) and a.side == "back"]
     assert isinstance(assigned.message, WorkerJob)
     actions = driver.back(recognised(assigned.message))
-    (sent,) = [a.message for a in actions if isinstance(a, e.SendFront)]
+    (sent,) = [a.message for a in actions if isinstance(a, e.Send) and a.side == "front"]
     (published,) = [a for a in actions if isinstance(a, e.Publish)]
     result = on_the_bus(sent)
     assert isinstance(result, Result)

@@ -147,11 +147,7 @@ class BrokerProcess:
     def receive(self, event: e.Event) -> None:
         if self.core is None:
             # A DEALER keeps what it has not written yet; the rest is lost with the connection.
-            if (
-                isinstance(event, e.FrontReceived | e.BackReceived)
-                and not self.ended
-                and self._world.rng.random() < 0.5
-            ):
+            if isinstance(event, e.Received) and not self.ended and self._world.rng.random() < 0.5:
                 self._unsent.append(event)
             return
         if self._stopped or self._inbox:
@@ -175,15 +171,13 @@ class BrokerProcess:
     def _perform(self, action: e.Action) -> list[e.Event]:
         """Returns refused sends as events, as the service does."""
         match action:
-            case e.SendFront(identity, message):
-                if not self._send(self.front.get(identity), message):
-                    return [e.FrontUnsent(identity, message)]
-            case e.SendBack(identity, message):
-                if not self._send(self.back.get(identity), message):
-                    return [e.BackUnsent(identity, message)]
+            case e.Send(side, identity, message):
+                peers = self.front if side == "front" else self.back
+                if not self._send(peers.get(identity), message):
+                    return [e.Unsent(action)]
             case e.Publish(message):
                 if not self._send(self.subscriber, message):
-                    return [e.Unpublished(message)]
+                    return [e.Unsent(action)]
         return []
 
     def _send(self, connection: Connection | None, message: m.Message) -> bool:

@@ -112,7 +112,7 @@ class Crowd:
                 cost=cost,
                 abilities=m.Abilities(batch_jobs=batches.usual_jobs),
             )
-            self._tell(e.BackReceived(identity, ready))
+            self._tell(e.Received("back", identity, ready))
         self._tick()
 
     # ---------------------------------------------------------------------------------- the course
@@ -181,7 +181,7 @@ class Crowd:
         self._asked[session, seq] = (self.now_s, self._broker.load().est_wait_ms / 1000)
         if self._wants_partials:
             self._pacing_of(session).segment_ended(job.end_ms)
-        self._tell(e.FrontReceived(gateway, job))
+        self._tell(e.Received("front", gateway, job))
         self._begin(gateway, session, seq + 1, end_s)
 
     def _say_more(
@@ -190,7 +190,7 @@ class Crowd:
         start_ms = round(1000 * began_s)
         if self._pacing_of(session).submit(start_ms, start_ms + spoken_ms, self.now_s):
             job = structs.replace(_job(session, seq, start_ms, spoken_ms), partial=True)
-            self._tell(e.FrontReceived(gateway, job))
+            self._tell(e.Received("front", gateway, job))
 
     def _pacing_of(self, session: str) -> PartialPacing:
         return self._pacing.setdefault(session, PartialPacing(PARTIAL_EVERY_MS))
@@ -210,14 +210,14 @@ class Crowd:
             self._files[name, seq] = partial(
                 self._send_file, gateway, name, seq + BULK_UNANSWERED_MAX, utterances, audio_ms
             )
-            self._tell(e.FrontReceived(gateway, job))
+            self._tell(e.Received("front", gateway, job))
 
     # ------------------------------------------------------------------------------------- the bus
 
     def _tick(self) -> None:
         for identity in self._workers:
             beat = m.Heartbeat(worker_id=identity.decode(), busy_ms=0)
-            self._tell(e.BackReceived(identity, beat))
+            self._tell(e.Received("back", identity, beat))
         self._tell(e.Tick())
         self.at(self.now_s + TICK_S, self._tick)
 
@@ -226,21 +226,33 @@ class Crowd:
             self.now_s, own=self._own[identity]
         )
         hello = m.Hello(gateway_id=identity.decode(), expected=expected)
-        self._tell(e.FrontReceived(identity, hello))
+        self._tell(e.Received("front", identity, hello))
         self.at(self.now_s + HELLO_EVERY_S, lambda: self._greet(identity))
 
     def _tell(self, event: e.Event) -> None:
         for action in self._broker.handle(event, self.now_s):
-            if isinstance(action, e.SendBack) and isinstance(action.message, m.WorkerJob):
+            if (
+                isinstance(action, e.Send)
+                and action.side == "back"
+                and isinstance(action.message, m.WorkerJob)
+            ):
                 worker, job = self._workers[action.identity], action.message
                 worker.jobs[job.job_id] = job
                 audio_ms = m.pcm_duration_ms(job.pcm)
                 worker.queue.add(job.job_id, audio_ms=audio_ms, partial=job.partial)
                 # After what else arrives at this time.
                 self.at(self.now_s, partial(self._start, worker))
-            elif isinstance(action, e.SendFront) and isinstance(action.message, m.Load):
+            elif (
+                isinstance(action, e.Send)
+                and action.side == "front"
+                and isinstance(action.message, m.Load)
+            ):
                 self._gateways[action.identity].note_load(action.message, self.now_s)
-            elif isinstance(action, e.SendFront) and isinstance(action.message, m.Result):
+            elif (
+                isinstance(action, e.Send)
+                and action.side == "front"
+                and isinstance(action.message, m.Result)
+            ):
                 self._take(action.message)
 
     def _take(self, result: m.Result) -> None:
@@ -292,7 +304,7 @@ class Crowd:
                 infer_ms=infer_ms,
                 batch_jobs=len(batch),
             )
-            self._tell(e.BackReceived(worker.identity, answer))
+            self._tell(e.Received("back", worker.identity, answer))
 
 
 def _job(session: str, seq: int, start_ms: int, audio_ms: int) -> m.Job:

@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import structlog
 
-from broker.events import FrontReceived
+from broker.events import Received
 from gateway.brokers.client import BrokerClient
 from gateway.dialects.native import Native
 from gateway.draining import drain
@@ -59,7 +59,7 @@ class SimLink(BrokerClient):
         if isinstance(message, m.Job) and not message.partial:
             self._jobs_sent.add((message.session_id, message.seq))
         if self._process.alive and not self._closed:
-            self.connection.to_broker(FrontReceived(self._process.identity, message))
+            self.connection.to_broker(Received("front", self._process.identity, message))
         return True
 
     def connection_changed(self) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 
-from broker.events import FrontReceived
+from broker.events import Received
 from gateway.brokers.brokers import FOLLOW_S
 from gateway.brokers.choice import BrokerChoice
 from gateway.brokers.contact import BrokerContact, JobsLost
@@ -203,7 +203,7 @@ class JobGateway:
             self._send_to(place, message)
 
     def _send_to(self, place: str, message: m.Message) -> None:
-        self._connections[place].to_broker(FrontReceived(self.identity, message))
+        self._connections[place].to_broker(Received("front", self.identity, message))
 
     def receive(self, connection: Connection, message: m.Message) -> None:
         place = connection.broker.place

@@ -108,14 +108,14 @@ class BrokerOracle:
                 case e.Count(reason):
                     self.counts[reason] += 1
                     drops += reason in ("gateway_lost", "superseded_generation")
-                case e.SendBack(identity, m.WorkerJob() as job):
+                case e.Send("back", identity, m.WorkerJob() as job):
                     self._check_assignment(identity, job, now_s)
-                case e.SendFront(identity, m.Result() as result) if not result.partial:
+                case e.Send("front", identity, m.Result() as result) if not result.partial:
                     if result.error is None or result.error.code != "overloaded":
                         self._check_answer(result, event)
-                        answered[(result.session_id, result.seq), e.SendFront] += 1
+                        answered[(result.session_id, result.seq), e.Send] += 1
                         self._check_receiver(identity, result)
-                case e.SendFront(_, m.Result() as result):
+                case e.Send("front", _, m.Result() as result):
                     self._check_partial(result, event)
                 case e.Publish(m.PublishedResult(result=result)):
                     self._check_published(result)
@@ -136,7 +136,7 @@ class BrokerOracle:
         match event:
             case e.Tick():
                 self._note_overdue(now_s)
-            case e.FrontReceived(identity, m.Job() as job):
+            case e.Received("front", identity, m.Job() as job):
                 key = (job.session_id, job.seq)
                 if self._models.setdefault(job.session_id, job.model) != job.model:
                     raise InvariantError(7, f"{job.session_id} changes to model {job.model!r}")
@@ -147,17 +147,17 @@ class BrokerOracle:
                     self._open[key] = identity
                     self._pcm[key] = job.pcm
                     self._generations[key] = job.generation
-            case e.FrontReceived(_, m.Cancel(session_id=session_id)):
+            case e.Received("front", _, m.Cancel(session_id=session_id)):
                 for key in [key for key in self._open if key[0] == session_id]:
                     del self._open[key]
-            case e.BackReceived(identity, m.Ready() as ready) if (
+            case e.Received("back", identity, m.Ready() as ready) if (
                 ready.broker_epoch == self.core.epoch and e.Count("worker_reconnected") in actions
             ):
                 self._renewed_s[identity] = now_s
                 held = {(job.job_id, job.attempt) for job in ready.held}
                 for attempt in [a for a in self._sent_s[identity] if a not in held]:
                     self._give_back(identity, *attempt)
-            case e.BackReceived(identity, m.Ready() as ready):
+            case e.Received("back", identity, m.Ready() as ready):
                 self._renewed_s[identity] = now_s
                 self._credits[identity] = ready.credits, ready.streamed_credits
                 self._serves[identity] = ready.served_name
@@ -166,16 +166,16 @@ class BrokerOracle:
                 for assigned in self._assigned.values():
                     assigned.excused += assigned.workers.count(identity)
                     assigned.workers = [each for each in assigned.workers if each != identity]
-            case e.BackReceived(identity, m.Bye() as bye):
+            case e.Received("back", identity, m.Bye() as bye):
                 self._renewed_s.pop(identity, None)
                 # After the end of its lease all its attempts are lost, begun or not.
                 known = e.Count("unknown_worker") not in actions
                 for returned in bye.returned if known else ():
                     self._give_back(identity, returned.job_id, returned.attempt)
-            case e.BackReceived(identity, message) if identity in self._renewed_s:
+            case e.Received("back", identity, message) if identity in self._renewed_s:
                 self._renewed_s[identity] = now_s
                 self._take_from_worker(identity, message, now_s)
-            case e.BackUnsent(identity, m.WorkerJob() as unsent):
+            case e.Unsent(e.Send("back", identity, m.WorkerJob() as unsent)):
                 self._give_back(identity, unsent.job_id, unsent.attempt)
                 self._renewed_s.pop(identity, None)
                 self._void(identity)
@@ -305,7 +305,9 @@ class BrokerOracle:
                 raise InvariantError(8, f"{key} failed with {result.error}")
             self._seen.failed.add(key)
             return
-        if not isinstance(event, e.BackReceived) or not isinstance(event.message, m.WorkerResult):
+        if not (isinstance(event, e.Received) and event.side == "back") or not isinstance(
+            event.message, m.WorkerResult
+        ):
             raise InvariantError(4, f"a text for {key} out of nowhere")
         answer, assigned = event.message, self._assigned.get(event.message.job_id)
         if answer.broker_epoch != self.core.epoch:
@@ -318,7 +320,9 @@ class BrokerOracle:
             raise InvariantError(4, f"the text for {key} is that of other audio")
 
     def _check_partial(self, result: m.Result, event: e.Event) -> None:
-        if not isinstance(event, e.BackReceived) or not isinstance(event.message, m.WorkerResult):
+        if not (isinstance(event, e.Received) and event.side == "back") or not isinstance(
+            event.message, m.WorkerResult
+        ):
             raise InvariantError(4, f"{result} out of nowhere")
         assigned = self._assigned.get(event.message.job_id)
         key = (result.session_id, result.seq)
@@ -393,7 +397,8 @@ class BrokerOracle:
 
 def _refused(job: m.Job, actions: list[e.Action]) -> bool:
     return any(
-        isinstance(action, e.SendFront)
+        isinstance(action, e.Send)
+        and action.side == "front"
         and isinstance(action.message, m.Result)
         and action.message.error is not None
         and action.message.error.code == "overloaded"

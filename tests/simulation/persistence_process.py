@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from broker.events import FrontReceived, SubscriptionChanged
+from broker.events import Received, SubscriptionChanged
 from gateway.session.records import CHUNK_DETAILS_PER_RECORD
 from persistence.batch_buffer import Batch, BatchBuffer, Entry, Limits, routes_of
 from persistence.reads import StoreUnavailable
@@ -216,7 +216,7 @@ class PersistenceProcess:
     def _say(self, publisher: str, stored: m.Stored) -> None:
         connected = {place: each.connected for place, each in self._connections.items()}
         for place in routes_of(publisher, connected):
-            self._connections[place].to_broker(FrontReceived(self.identity, stored))
+            self._connections[place].to_broker(Received("front", self.identity, stored))
 
     def _in_this_life(self, delay_s: float, act: Any) -> None:
         life = self._life

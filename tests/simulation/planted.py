@@ -78,7 +78,7 @@ def _for_good(pool: WorkerPool) -> None:
 
 
 def no_epoch_check(core: Broker) -> None:
-    back: Any = core._back
+    back: Any = core._received["back"]
 
     def plant(check: Any) -> Any:
         def on_result(identity: bytes, answer: m.WorkerResult, now_s: float) -> None:
@@ -222,7 +222,7 @@ def drained_workers_get_jobs(core: Broker) -> None:
 
 def cancelled_jobs_are_answered(core: Broker) -> None:
     """Cancel drops queued jobs only."""
-    front: Any = core._front
+    front: Any = core._received["front"]
 
     def on_cancel(_identity: bytes, cancel: m.Cancel, _now_s: float) -> None:
         for entry in core.scheduler.jobs.of_session(cancel.session_id):
@@ -408,7 +408,7 @@ def full_for_all_models(core: Broker) -> None:
 
 def foreign_partials(core: Broker) -> None:
     """A partial result has the text of another one."""
-    back: Any = core._back
+    back: Any = core._received["back"]
     texts: list[str | None] = [None]
 
     def plant(check: Any) -> Any:

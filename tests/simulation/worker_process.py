@@ -11,7 +11,7 @@ from random import Random
 from asr_worker.batching import BatchLimits
 from asr_worker.job_book import Action, JobBook, JobBooks, JobsDiscarded, MessageRejected
 from asr_worker.recognizer.protocol import Recognition
-from broker.events import BackReceived
+from broker.events import Received
 from tests.simulation.broker_fleet import BrokerFleet
 from tests.simulation.broker_process import BrokerProcess
 from tests.simulation.connection import Connection
@@ -228,7 +228,7 @@ class WorkerProcess:
     def _send(self, place: str, actions: Iterable[Action]) -> None:
         for action in actions:
             if not isinstance(action, JobsDiscarded | MessageRejected):
-                self._connections[place].to_broker(BackReceived(self.identity, action))
+                self._connections[place].to_broker(Received("back", self.identity, action))
 
 
 def model_names(models: int) -> list[str]:

@@ -56,7 +56,7 @@ class Stages:
 
 
 def _pass_through(
-    core: Broker, stages: Stages, received: type, identity: bytes, frames: list[list[bytes]]
+    core: Broker, stages: Stages, side: e.Side, identity: bytes, frames: list[list[bytes]]
 ) -> None:
     """Decode, route and encode a batch: timing each message would cost as much as a stage."""
     with stages.timed("decoding"):
@@ -65,7 +65,7 @@ def _pass_through(
         actions = [
             action
             for message in messages
-            for action in core.handle(received(identity, message), 1.0)
+            for action in core.handle(e.Received(side, identity, message), 1.0)
         ]
     with stages.timed("encoding"):
         for action in actions:
@@ -76,7 +76,7 @@ def _pass_through(
 def _broker(limits: Limits) -> Broker:
     """A broker with one gateway."""
     core = Broker(epoch=EPOCH, limits=limits, system_id="")
-    core.handle(e.FrontReceived(GATEWAY, m.Hello(gateway_id=GATEWAY.decode())), 0.0)
+    core.handle(e.Received("front", GATEWAY, m.Hello(gateway_id=GATEWAY.decode())), 0.0)
     return core
 
 
@@ -84,7 +84,7 @@ def microseconds(*, subscriber: bool) -> dict[str, float]:
     """Processor time of one pair, by stage."""
     core = _broker(BrokerSettings.model_construct().limits())
     ready = m.Ready(worker_id=WORKER.decode(), credits=2 * TOGETHER, model="", device="")
-    core.handle(e.BackReceived(WORKER, ready), 0.0)
+    core.handle(e.Received("back", WORKER, ready), 0.0)
     core.handle(e.SubscriptionChanged(b"", subscriber), 0.0)
     jobs = [
         codec.encode(replace(JOB, session_id=f"session-{n % SESSIONS}", seq=n // SESSIONS))
@@ -94,8 +94,8 @@ def microseconds(*, subscriber: bool) -> dict[str, float]:
     stages = Stages()
     for begin in range(0, PAIRS, TOGETHER):
         some = slice(begin, begin + TOGETHER)
-        _pass_through(core, stages, e.FrontReceived, GATEWAY, jobs[some])
-        _pass_through(core, stages, e.BackReceived, WORKER, answers[some])
+        _pass_through(core, stages, "front", GATEWAY, jobs[some])
+        _pass_through(core, stages, "back", WORKER, answers[some])
     return {stage: spent_s / PAIRS * 1e6 for stage, spent_s in stages.spent_s.items()}
 
 
@@ -115,25 +115,27 @@ def waiting_us(workers: int, sessions: int, rounds: int = 1) -> float:
     core = _broker(limits)
     for n in range(workers):
         ready = m.Ready(worker_id=f"worker-{n}", credits=1, model="", device="")
-        core.handle(e.BackReceived(ready.worker_id.encode(), ready), 0.0)
+        core.handle(e.Received("back", ready.worker_id.encode(), ready), 0.0)
     spent_s, results = 0.0, 0
 
-    def handled(events: Iterable[e.FrontReceived | e.BackReceived]) -> list[e.SendBack]:
+    def handled(events: Iterable[e.Received]) -> list[e.Send]:
         """The jobs that the events send to workers."""
         nonlocal spent_s
         made, sent = list(events), []
         began_s = time.process_time()
         for event in made:
-            sent += [a for a in core.handle(event, 1.0) if isinstance(a, e.SendBack)]
+            sent += [
+                a for a in core.handle(event, 1.0) if isinstance(a, e.Send) and a.side == "back"
+            ]
         spent_s += time.process_time() - began_s
         return sent
 
     for seq in range(rounds):
-        held: list[e.SendBack] = []
+        held: list[e.Send] = []
         for begin in range(0, sessions, SLICE):
             some = range(begin, min(begin + SLICE, sessions))
             jobs = (replace(JOB, session_id=f"session-{n}", seq=seq) for n in some)
-            held += handled(e.FrontReceived(GATEWAY, job) for job in jobs)
+            held += handled(e.Received("front", GATEWAY, job) for job in jobs)
         while held:
             results += len(held)
             held = handled([_answer(action) for action in held])
@@ -141,10 +143,12 @@ def waiting_us(workers: int, sessions: int, rounds: int = 1) -> float:
     return spent_s / results * 1e6
 
 
-def _answer(sent: e.SendBack) -> e.BackReceived:
+def _answer(sent: e.Send) -> e.Received:
     job = sent.message
     assert isinstance(job, m.WorkerJob)
-    return e.BackReceived(sent.identity, replace(RESULT, job_id=job.job_id, attempt=job.attempt))
+    return e.Received(
+        "back", sent.identity, replace(RESULT, job_id=job.job_id, attempt=job.attempt)
+    )
 
 
 def measure() -> list[Figure]:
