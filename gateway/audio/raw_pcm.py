@@ -12,6 +12,7 @@ pattern in the bytes that no 16-bit recording has (``other_form``).
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
@@ -30,9 +31,10 @@ half."""
 LAGS: Final = 4
 SAMPLES_MIN: Final = 32
 """Fewer samples cannot be judged; nor can they contain a word."""
-SPREAD_MIN: Final = 0.22
-"""Distance of the distributions of high and low bytes (total variation). That of half a second of
-compressed audio is 0.2 or less; of white noise at half of full scale it is 0.26."""
+SPREAD_MIN: Final = 0.195
+"""Distance of the distributions of high and low bytes (total variation), beyond that of chance: of
+``n`` bytes each with even distributions it is sqrt(256/πn). That of compressed audio is 0.17 or
+less; of white noise at half of full scale it is 0.24."""
 LOW_REPEATS_MAX: Final = 2 / 256
 """Probability of a low byte to be that of another sample, twice that of compressed audio: samples
 that were widened from 8 bits have few low bytes."""
@@ -248,7 +250,8 @@ def _level(samples: npt.NDArray[np.int16]) -> float:
 def _is_wide_noise(raw: npt.NDArray[np.uint8], samples: npt.NDArray[np.float32]) -> bool:
     """Whether loud samples that are not alike are of noise, such as hiss or an overdriven s."""
     low_bytes, high_bytes = _distributions(_histograms(raw, 2), 2)
-    if len(raw) < FORM_BYTES_MIN or _distance([low_bytes, high_bytes]) < SPREAD_MIN:
+    needed = math.hypot(SPREAD_MIN, (256 / (math.pi * max(1, len(samples)))) ** 0.5)
+    if len(raw) < FORM_BYTES_MIN or _distance([low_bytes, high_bytes]) < needed:
         return False
     low, high = float((low_bytes**2).sum()), float((high_bytes**2).sum())
     if low > LOW_REPEATS_MAX:

@@ -68,6 +68,15 @@ def test_random_and_packed_bytes_are_not() -> None:
     assert not is_plausible(zlib.compress(RNG.integers(0, 9, 60_000).astype(np.uint8).tobytes()))
 
 
+@pytest.mark.parametrize("count", [3_000, 5_056, 8_000, 16_000])
+def test_few_bytes_of_a_file_are_not(count: int) -> None:
+    """The fewer samples, the more their low and high bytes differ by chance."""
+    packets = encode(SPEECH, "rm", 16_000, 1)[2_000:]
+    for start in range(0, len(packets) - count, 1_001):
+        assert not is_plausible(packets[start : start + count])
+    assert is_plausible(s16(RNG.standard_normal(count // 2) * 14_000))
+
+
 def u_law(pcm: np.ndarray) -> bytes:
     return encode(pcm, "au", 16_000, 1)[24:]
 
