@@ -265,6 +265,16 @@ def test_a_large_chunk_before_or_after_the_audio_is_skipped() -> None:
     )
 
 
+@pytest.mark.parametrize("slice_bytes", [1, 700, 1_000_000])
+def test_further_audio_chunks_are_read(slice_bytes: int) -> None:
+    sound = RAMP.tobytes()
+    data = wav(fmt(), chunk(b"data", sound), chunk(b"LIST", b"INFO"), chunk(b"data", sound))
+    reader, pcm = WavReader(), b""
+    for place in range(0, len(data), slice_bytes):
+        pcm += fed(reader, data[place : place + slice_bytes])
+    assert pcm == 2 * sound and reader.complete
+
+
 # Recorders of Android write these.
 @pytest.mark.parametrize("block_align", [0, 1, 4, 16])
 def test_wrong_block_and_byte_rates_do_not_matter(block_align: int) -> None:
