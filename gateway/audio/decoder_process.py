@@ -41,6 +41,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, NoReturn
 
 import av
+import av.subtitles.codeccontext
+import av.subtitles.subtitle
 import numpy as np
 
 from gateway.audio.downmix import Downmix, notice
@@ -417,6 +419,8 @@ def _frames(container: Any, audio: list[Any], file: Any) -> Iterator[tuple[int, 
             if not heard or not _ends(container, file):
                 raise
             return
+        if packet.has_sidedata("encryption_info"):
+            raise RefusedError("the file is encrypted")
         if _is_pause(packet):
             yield packet.stream.index, _silence(packet)
             continue
@@ -475,7 +479,7 @@ def _silence(packet: Any) -> av.AudioFrame:
 
 def rehearse() -> None:
     """Decode a silent WAV file: PyAV imports much of itself on first use, and children cannot open
-    files."""
+    files. The modules for subtitles are imported above."""
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
         writer.setnchannels(2)

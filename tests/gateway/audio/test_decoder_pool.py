@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import random
 import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 
+import av
 import numpy as np
 import psutil
 import pytest
@@ -115,6 +117,21 @@ async def test_random_data_behind_a_magic_is_bad_audio(pool: DecoderPool, name: 
     with pytest.raises(AudioError) as raised:
         await decode(pool, container, junk, 4_000)
     assert raised.value.code == "bad_audio"
+
+
+async def test_an_encrypted_file_is_named(pool: DecoderPool) -> None:
+    key = "00112233445566778899aabbccddeeff"
+    options = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": key, "encryption_kid": key}
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4", container_options=options) as output:
+        track = output.add_stream("aac", rate=16_000, layout="mono")
+        silence = np.zeros((1, 1_024), np.float32)
+        frame = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
+        frame.sample_rate = 16_000
+        output.mux(track.encode(frame))
+        output.mux(track.encode(None))
+    with pytest.raises(AudioError, match="the file is encrypted"):
+        await decode(pool, "mov", file.getvalue(), 4_000)
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -17,7 +17,17 @@ import psutil
 import pytest
 
 from gateway.audio import decoder_process
-from gateway.audio.decoder_process import DATA, END, MORE, OPEN, REPLY, REQUEST, Opening, Stream
+from gateway.audio.decoder_process import (
+    DATA,
+    END,
+    FAILED,
+    MORE,
+    OPEN,
+    REPLY,
+    REQUEST,
+    Opening,
+    Stream,
+)
 from tools.lab.encoded_audio import encode
 
 BLOCK_BYTES = 128
@@ -142,6 +152,37 @@ def test_the_rehearsal_decodes_a_whole_file(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(decoder_process, "decode", noted)
     decoder_process.rehearse()
     assert sum(samples) == 2 * 800, "0.1 s of audio, resampled to 16 kHz"
+
+
+def test_nothing_of_pyav_is_left_to_import() -> None:
+    """If this fails, import the modules in ``decoder_process``: its children cannot."""
+    script = """
+import pkgutil, sys, av
+decoder.rehearse()
+print(*(m.name for m in pkgutil.walk_packages(av.__path__, "av.") if m.name not in sys.modules))
+"""
+    # The second downloads files.
+    assert run_confined(script).stdout.split() == ["av.__main__", "av.datasets"]
+
+
+def element(name: str, content: bytes) -> bytes:
+    """An element of Matroska."""
+    return bytes.fromhex(name) + bytes([0x80 | len(content)]) + content
+
+
+TRACK = element("d7", b"\1") + element("83", b"\x11") + element("86", b"S_TEXT/UTF8")
+CLUSTER = element("1f43b675", element("e7", b"\0"))
+SUBTITLES = element("1a45dfa3", element("4282", b"matroska")) + element(
+    "18538067", element("1654ae6b", element("ae", TRACK)) + CLUSTER
+)
+
+
+def test_a_track_of_subtitles_is_read(server: socket.socket) -> None:
+    with new_stream(server) as connection:
+        opening = request(OPEN, b"matroska 128 2048 0")
+        connection.sendall(opening + request(DATA, SUBTITLES) + request(END))
+        said = [payload for kind, payload in replies(connection) if kind == FAILED]
+    assert said == [b"bad_audio:the file has no audio track"]
 
 
 # ------------------------------------------------------- what ends one that goes beyond its limits
