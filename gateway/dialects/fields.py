@@ -31,6 +31,8 @@ NAME_CHARS_SHOWN_MAX = 64
 BINARY_JSON_BYTES_MAX = 4_096
 """Largest JSON object in a binary message, in protocols whose texts are JSON and whose audio is
 binary."""
+_BEFORE_JSON = b"\xef\xbb\xbf \t\r\n"
+"""Bytes of a byte order mark, and spaces."""
 
 SessionId = Annotated[str, Meta(pattern=rf"\A{SESSION_ID_PATTERN}\Z")]
 UserId = Annotated[str, Meta(max_length=USER_ID_CHARS_MAX)]
@@ -78,9 +80,10 @@ def as_text(message: str | bytes) -> str | bytes:
     messages as binary ones. Audio cannot look like this."""
     if not isinstance(message, bytes) or len(message) > BINARY_JSON_BYTES_MAX:
         return message
-    if message[:1] == b"{" and message.rstrip()[-1:] == b"}":
+    begin = message.lstrip(_BEFORE_JSON)
+    if begin[:1] == b"{" and begin.rstrip()[-1:] == b"}":
         with contextlib.suppress(ValueError):
-            text = message.decode()
+            text = begin.decode()
             return text if isinstance(json.loads(text), dict) else message
     return message
 

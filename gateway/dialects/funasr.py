@@ -294,22 +294,22 @@ def _language(value: Any) -> str:
 
 
 def _hotwords(value: Any) -> tuple[tuple[str, ...], bool]:
-    """Hotwords from a JSON object (word to weight), its text, or words separated by commas or
-    spaces; and whether they differ in weight, which the models do not take."""
+    """Hotwords from a JSON object (word to weight), a list, the text of either, or words separated
+    by commas or spaces; and whether they differ in weight, which the models do not take."""
     if isinstance(value, str):
         if len(value) > HOTWORDS_TEXT_CHARS_MAX:
             raise MessageError(f"hotwords must be at most {HOTWORDS_TEXT_CHARS_MAX} characters")
-        if value.lstrip().startswith("{"):
+        if value.lstrip().startswith(("{", "[")):
             try:
-                value = parse_object(value)
+                value = parse_object(f'{{"hotwords": {value}}}')["hotwords"]
             except MessageError as error:
                 raise MessageError(f"hotwords: {error}") from error
         else:
             value = re.split(r"[,，\n]" if re.search(r"[,，\n]", value) else r"\s", value)
-    if not isinstance(value, dict | list):
-        raise MessageError("hotwords must be a string or an object")
+    if not isinstance(value, dict | list) or not all(isinstance(word, str) for word in value):
+        raise MessageError("hotwords must be a string, an object, or a list of strings")
     weighted = isinstance(value, dict) and len({str(weight) for weight in value.values()}) > 1
-    stripped = (str(word).strip() for word in value)
+    stripped = (word.strip() for word in value)
     return storable_hotwords((word for word in stripped if word), "hotwords"), weighted
 
 

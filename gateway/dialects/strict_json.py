@@ -41,7 +41,8 @@ def parse_object(text: str) -> dict[str, Any]:
             is too large for a float, or nesting too deep for Python.
     """
     try:
-        value = _DECODER.decode(text)
+        # .NET writes a byte order mark, which parsers may ignore (RFC 8259, section 8.1).
+        value = _DECODER.decode(text.removeprefix("\ufeff"))
     except MessageError:
         raise
     except (ValueError, RecursionError) as error:

@@ -28,6 +28,10 @@ def test_every_object_is_read_as_it_was_written(fields: dict[str, Any]) -> None:
     assert parse_object(json.dumps(fields)) == fields
 
 
+def test_a_byte_order_mark_is_ignored() -> None:
+    assert parse_object('\ufeff{"a": 1}') == {"a": 1}
+
+
 @pytest.mark.parametrize(
     "text",
     [
