@@ -18,13 +18,13 @@ from starlette.requests import ClientDisconnect
 
 from gateway.dialects import base64_audio, openai
 from gateway.dialects.dialect import MessageError
-from gateway.dialects.fields import storable
+from gateway.dialects.fields import HOTWORDS_MAX, storable
 from gateway.dialects.strict_json import parse_object
 from gateway.web.errors import RefusedError
 
 FORM_BYTES_MAX = 1 << 20
 """Size limit of a request without the file."""
-FORM_FIELDS_MAX = 32
+FORM_FIELDS_MAX = HOTWORDS_MAX + 32
 JSON_BYTES_MAX = 16 << 20
 """Size limit of a request in JSON, which is kept in memory."""
 SEND = "send multipart/form-data, or application/json with input_audio"

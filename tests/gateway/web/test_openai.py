@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from gateway.dialects.fields import HOTWORDS_MAX
 from tests.gateway.web.test_file_transcription import Gateway, client_of, code_of, post
 
 
@@ -9,6 +12,17 @@ async def test_a_form_without_a_model_is_refused() -> None:
     response = await post(Gateway())
     assert (response.status_code, code_of(response)) == (400, "missing_required_parameter")
     assert response.json()["error"]["param"] == "model"
+
+
+async def test_a_form_may_have_every_hotword_that_a_session_may_have() -> None:
+    words = [f"word {number}" for number in range(HOTWORDS_MAX)]
+    form: dict[str, Any] = {"keywords[]": words}
+    taken = await post(Gateway(), model="nope", **form)
+    assert code_of(taken) == "model_not_found", "the form itself is valid"
+    form["keywords[]"].append("one more")
+    refused = await post(Gateway(), model="nope", **form)
+    assert (refused.status_code, code_of(refused)) == (400, "invalid_value")
+    assert "at most 200 words" in refused.json()["error"]["message"]
 
 
 async def test_translations_are_refused_as_openai_refuses() -> None:
