@@ -31,6 +31,7 @@ from gateway.web.sessions import add_sessions
 from gateway.web.stats import add_stats
 from gateway.web.system import SystemFigures, add_system
 from gateway.web.tolerance import Tolerance
+from gateway.web.unread_bodies import UnreadBodies
 from gateway.web.upgrade import add_dialects
 from runtime import memory
 
@@ -106,6 +107,7 @@ def create_app(
     app.add_middleware(Tolerance)
     if origins.names:
         app.add_middleware(CORSMiddleware, **origins.cors())
+    app.add_middleware(UnreadBodies)
     return app
 
 

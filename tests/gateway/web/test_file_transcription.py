@@ -75,7 +75,9 @@ def client_of(gateway: Gateway) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://gateway")
 
 
-async def post(gateway: Gateway, content: bytes = b"RIFF", **fields: str | list[str]) -> httpx2.Response:
+async def post(
+    gateway: Gateway, content: bytes = b"RIFF", **fields: str | list[str]
+) -> httpx2.Response:
     async with client_of(gateway) as client:
         return await client.post(
             "/v1/audio/transcriptions", files={"file": ("a.wav", content)}, data=fields
