@@ -14,14 +14,15 @@ FAILED = 1
 """``code`` of every error; 0 is success."""
 
 
-def parse(fields: Mapping[str, Sequence[str]]) -> openai.Request:
+def parse(fields: Mapping[str, Sequence[str]], parameters: Sequence[str] = ()) -> openai.Request:
     """Read the text fields of a form.
 
     Raises:
         MessageError: a field is invalid.
     """
     # OpenAI's API requires a model. The name of a model of OpenAI means any.
-    return openai.parse({"model": ["whisper-1"], **fields, "response_format": ["json"]})
+    used = {"model": ["whisper-1"], **fields, "response_format": ["json"]}
+    return openai.parse(used, parameters)
 
 
 def encode(transcript: openai.Transcript, _request: openai.Request) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
-from msgspec import structs, to_builtins
+from msgspec import to_builtins
 
 from gateway.dialects.dialect import MessageError
 from gateway.dialects.fields import (
@@ -70,12 +70,10 @@ class Request:
     """The fields of a request other than the file."""
 
     start: e.Start
-    """Without the id of the session, and without ``ignored``: see ``start``."""
+    """Without the id of the session."""
     response_format: ResponseFormat
     granularities: frozenset[Granularity]
     stream: bool
-    ignored: tuple[str, ...] = ()
-    """Names of fields that have no effect."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,118 +84,107 @@ class Transcript:
     warnings: tuple[e.SessionWarning, ...] = ()
 
 
-def parse(fields: Mapping[str, Sequence[str]]) -> Request:
-    """Read the text fields of a form, given by name.
+def parse(fields: Mapping[str, Sequence[str]], parameters: Sequence[str] = ()) -> Request:
+    """Read the text fields of a form, given by name. ``parameters``: names of those of the address,
+    which have no effect.
 
     Raises:
         MessageError: a field is invalid or missing.
     """
-    model = _last(fields, "model")
+    form = _Form(fields)
+    model = form.last("model")
     if not model:
         raise invalid("model", "you must provide a model", MISSING)
-    response_format = _last(fields, "response_format") or "json"
+    response_format = form.last("response_format") or "json"
     if response_format not in MEDIA_TYPES:
         raise invalid("response_format", f"must be one of {', '.join(MEDIA_TYPES)}")
-    ignored = {*fields} - _USED
-    language, more = _language(fields)
-    ignored |= more
-    hotwords, more = _hotwords(fields)
-    ignored |= more
-    if not language.isprintable():
-        raise invalid("language", "must be printable")
-    if len(language) > LANGUAGE_CHARS_MAX:
-        raise invalid("language", f"is longer than {LANGUAGE_CHARS_MAX} characters")
-    try:
-        temperature = float(_last(fields, "temperature") or 0)
-    except ValueError:
-        temperature = -1.0
-    if not 0 <= temperature <= 1:
-        raise invalid("temperature", "must be a number from 0 to 1")
-    if temperature:
-        ignored.add("temperature")
-    granularities, more = _granularities(fields, response_format)
-    ignored |= more
-    stream = _boolean(fields, "stream") or False
+    form.check_temperature()
+    granularities = form.granularities(response_format)
+    stream = form.boolean("stream") or False
     if stream and response_format in ("verbose_json", "srt", "vtt"):
-        ignored.add("response_format")  # The events have the text only.
+        form.ignored.add("response_format")  # The events have the text only.
     session = e.Start(
         session_id="",
         mode="stream",
         sample_rate_hz=16_000,
         model="" if is_openais(model) else model,
-        language=language,
-        hotwords=hotwords,
+        language=form.language(),
+        hotwords=form.hotwords(),
         # Two fields that OpenAI's API does not have.
-        punctuation=_boolean(fields, "punctuation"),
-        itn=_boolean(fields, "itn"),
+        punctuation=form.boolean("punctuation"),
+        itn=form.boolean("itn"),
         speakers=response_format == "diarized_json" or "diarize" in model.lower(),
         encoded=True,
+        ignored_fields=shown_names((*parameters, *sorted(form.ignored))),
     )
     return Request(
-        start=session,
-        response_format=response_format,
-        granularities=granularities,
-        ignored=tuple(sorted(ignored)),
-        stream=stream,
+        start=session, response_format=response_format, granularities=granularities, stream=stream
     )
 
 
-def _boolean(fields: Mapping[str, Sequence[str]], name: str) -> bool | None:
-    """The field's value; None without one."""
-    value = _last(fields, name).lower()
-    if value not in ("true", "false", "1", "0", ""):
-        raise invalid(name, "must be true or false")
-    return value in ("true", "1") if value else None
+class _Form:
+    """Text fields by name. ``ignored``: names of those without effect, of the ones read so far."""
 
+    def __init__(self, fields: Mapping[str, Sequence[str]]) -> None:
+        self._fields = fields
+        self.ignored = {*fields} - _USED
 
-def _last(fields: Mapping[str, Sequence[str]], name: str) -> str:
-    values = fields.get(name)
-    return values[-1].strip() if values else ""
+    def last(self, name: str) -> str:
+        values = self._fields.get(name)
+        return values[-1].strip() if values else ""
 
+    def boolean(self, name: str) -> bool | None:
+        """The field's value; None without one."""
+        value = self.last(name).lower()
+        if value not in ("true", "false", "1", "0", ""):
+            raise invalid(name, "must be true or false")
+        return value in ("true", "1") if value else None
 
-def _all(fields: Mapping[str, Sequence[str]], name: str) -> list[str]:
-    """The values of a list, with or without brackets behind its name."""
-    return [*fields.get(f"{name}[]", ()), *fields.get(name, ())]
+    def _all(self, name: str) -> list[str]:
+        """The values of a list, with or without brackets behind its name."""
+        return [*self._fields.get(f"{name}[]", ()), *self._fields.get(name, ())]
 
+    def check_temperature(self) -> None:
+        try:
+            temperature = float(self.last("temperature") or 0)
+        except ValueError:
+            temperature = -1.0
+        if not 0 <= temperature <= 1:
+            raise invalid("temperature", "must be a number from 0 to 1")
+        if temperature:
+            self.ignored.add("temperature")
 
-Ignored = set[str]
-"""Names of fields without effect."""
+    def granularities(self, response_format: str) -> frozenset[Granularity]:
+        name = "timestamp_granularities"
+        asked = self._all(name)
+        if not asked or response_format != "verbose_json":
+            # Vercel's AI SDK asks for them with every format.
+            self.ignored |= {f"{name}[]"} if asked else set()
+            return frozenset({"segment"})
+        if not set(asked) <= set(get_args(Granularity)):
+            raise invalid(f"{name}[]", "must be segment or word")
+        return frozenset(cast(list[Granularity], asked))
 
+    def language(self) -> str:
+        languages = self._all("languages")
+        language = self.last("language") or (languages[0] if len(languages) == 1 else "")
+        if languages and languages != [language]:
+            self.ignored.add("languages[]")
+        if not language.isprintable():
+            raise invalid("language", "must be printable")
+        if len(language) > LANGUAGE_CHARS_MAX:
+            raise invalid("language", f"is longer than {LANGUAGE_CHARS_MAX} characters")
+        return language
 
-def _granularities(
-    fields: Mapping[str, Sequence[str]], response_format: str
-) -> tuple[frozenset[Granularity], Ignored]:
-    name = "timestamp_granularities"
-    asked = _all(fields, name)
-    if not asked or response_format != "verbose_json":
-        # Vercel's AI SDK asks for them with every format.
-        return frozenset({"segment"}), {f"{name}[]"} if asked else set()
-    if not set(asked) <= set(get_args(Granularity)):
-        raise invalid(f"{name}[]", "must be segment or word")
-    return frozenset(cast(list[Granularity], asked)), set()
-
-
-def _language(fields: Mapping[str, Sequence[str]]) -> tuple[str, Ignored]:
-    languages = _all(fields, "languages")
-    one = languages[0] if len(languages) == 1 else ""
-    language = _last(fields, "language") or one
-    return language, {"languages[]"} if languages and languages != [language] else set()
-
-
-def _hotwords(fields: Mapping[str, Sequence[str]]) -> tuple[tuple[str, ...], Ignored]:
-    prompt = _last(fields, "prompt")
-    listed = prompt_hotwords(prompt)
-    try:
-        hotwords = storable_hotwords([*_all(fields, "keywords"), *listed], "keywords")
-    except MessageError as error:
-        raise invalid("keywords[]", str(error)) from error
-    return hotwords, {"prompt"} if prompt and not listed else set()
-
-
-def start(request: Request, session_id: str) -> e.Start:
-    """Return the start of the session of ``request``."""
-    ignored = shown_names(request.ignored)
-    return structs.replace(request.start, session_id=session_id, ignored_fields=ignored)
+    def hotwords(self) -> tuple[str, ...]:
+        prompt = self.last("prompt")
+        listed = prompt_hotwords(prompt)
+        if prompt and not listed:
+            self.ignored.add("prompt")
+        try:
+            return storable_hotwords([*self._all("keywords"), *listed], "keywords")
+        except MessageError as error:
+            raise invalid("keywords[]", str(error)) from error
 
 
 # --------------------------------------------------------------------------------------- answers

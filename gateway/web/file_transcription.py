@@ -13,11 +13,11 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
+from msgspec import structs
 from starlette.datastructures import FormData, UploadFile
 from starlette.types import Receive, Scope, Send
 from websockets.frames import CloseCode
@@ -83,7 +83,7 @@ class FileApi(NamedTuple):
     """The format of a protocol's requests with a file, and of its answers."""
 
     file_field: str
-    parse: Callable[[Mapping[str, Sequence[str]]], openai.Request]
+    parse: Callable[[Mapping[str, Sequence[str]], Sequence[str]], openai.Request]
     """Parses the other fields. Raises ``MessageError``."""
     traits: Traits
     encode: Callable[[openai.Transcript, openai.Request], str]
@@ -157,10 +157,9 @@ class Transcriber:
                 raise openai.invalid(field, "you must provide a file", openai.MISSING)
             if not isinstance(file, UploadFile):
                 raise openai.invalid(field, WITHOUT_FILENAME)
-            wanted = api.parse(text_fields(form))
-            parameters = (f"?{name}" for name in request.query_params)
-            wanted = replace(wanted, ignored=(*parameters, *wanted.ignored))
-            model = self._server.models.choose(openai.start(wanted, ""))
+            parameters = [f"?{name}" for name in request.query_params]
+            wanted = api.parse(text_fields(form), parameters)
+            model = self._server.models.choose(wanted.start)
             if isinstance(model, e.Problem):
                 raise RefusedError(404, MODEL_NOT_FOUND, model.message, "model")
             self.admit(model.name, admitted)
@@ -306,7 +305,7 @@ class Transcription(FileSession):
             self.warnings += answer.warnings
 
     async def feed(self) -> None:
-        await self.begin(openai.start(self.request, self.session_id))
+        await self.begin(structs.replace(self.request.start, session_id=self.session_id))
         while data := await self._file.read(READ_BYTES):
             if not await self.take(e.Chunk(data=data, chunk_index=None, session_id=None)):
                 return

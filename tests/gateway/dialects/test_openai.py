@@ -49,12 +49,12 @@ def test_omitted_fields_have_defaults() -> None:
         response_format="json",
         granularities=frozenset({"segment"}),
         stream=False,
-        ignored=("include", "prompt"),
     )
+    assert asked.start.ignored_fields == ("include", "prompt")
     assert (asked.start.model, asked.start.language, asked.start.speakers) == ("demo", "", False)
     assert openai.parse({"model": ["whisper-1"]}).start.model == ""
-    start = openai.start(request(language="en"), "id")
-    assert (start.session_id, start.language, start.encoded) == ("id", "en", True)
+    start = request(language="en").start
+    assert (start.language, start.encoded) == ("en", True)
     assert (start.punctuation, start.itn) == (None, None)
 
 
@@ -70,7 +70,7 @@ def test_words_to_expect_are_hotwords(
     fields: dict[str, list[str]], hotwords: tuple[str, ...]
 ) -> None:
     asked = openai.parse({"model": ["demo"], **fields})
-    assert openai.start(asked, "id").hotwords == hotwords and asked.ignored == ()
+    assert asked.start.hotwords == hotwords and asked.start.ignored_fields == ()
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_useless_options_are_reported_and_not_refused(
     fields: dict[str, list[str]], language: str, ignored: tuple[str, ...]
 ) -> None:
     asked = openai.parse({"model": ["demo"], **fields})
-    assert (asked.start.language, asked.ignored) == (language, ignored)
+    assert (asked.start.language, asked.start.ignored_fields) == (language, ignored)
 
 
 @pytest.mark.parametrize(
@@ -103,14 +103,14 @@ def test_names_of_openais_models_mean_any(name: str) -> None:
 
 
 def test_the_written_form_is_an_option() -> None:
-    start = openai.start(request(punctuation="False", itn="1"), "id")
+    start = request(punctuation="False", itn="1").start
     assert (start.punctuation, start.itn) == (False, True)
 
 
 def test_the_format_or_the_models_name_asks_for_speakers() -> None:
     for fields in ({"response_format": "diarized_json"}, {"model": "gpt-4o-transcribe-diarize"}):
-        assert openai.start(request(**fields), "id").speakers
-    assert not openai.start(request(), "id").speakers
+        assert request(**fields).start.speakers
+    assert not request().start.speakers
 
 
 @pytest.mark.parametrize(
@@ -207,14 +207,14 @@ def test_warnings_are_in_the_body_or_in_a_header() -> None:
 
 def test_fields_without_an_effect_are_named() -> None:
     asked = request(include="p", temperature="0.5", langauge="zh", stream="true")
-    assert asked.ignored == ("include", "langauge", "temperature")
-    assert openai.start(asked, "id").ignored_fields == asked.ignored
-    assert request(temperature="0").ignored == ()
+    assert asked.start.ignored_fields == ("include", "langauge", "temperature")
+    assert request(temperature="0").start.ignored_fields == ()
     # Events of a stream have neither times nor the form of a file.
-    assert request(stream="true", response_format="srt").ignored == ("response_format",)
-    assert request(stream="true", response_format="diarized_json").ignored == ()
+    subtitles = request(stream="true", response_format="srt")
+    assert subtitles.start.ignored_fields == ("response_format",)
+    assert request(stream="true", response_format="diarized_json").start.ignored_fields == ()
     # They are in a header of the answer.
-    many = openai.start(request(**{f"{n:0100}": "1" for n in range(100)}), "id").ignored_fields
+    many = request(**{f"{n:0100}": "1" for n in range(100)}).start.ignored_fields
     assert [len(name) for name in many] == [NAME_CHARS_SHOWN_MAX] * NAMES_SHOWN_MAX
 
 
