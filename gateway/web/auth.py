@@ -19,11 +19,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.admission.policy import Refusal
 from gateway.storage.callers import Caller
-from gateway.telemetry.metrics import REFUSED
 from gateway.web.audit import Audit
 from gateway.web.auth_tokens import Access, AuthTokens
 from gateway.web.caller import client_address
-from gateway.web.errors import RefusedError, deny, refused
+from gateway.web.errors import RefusedError, deny
 from gateway.web.jwt_tokens import JwtRefusedError, JwtTokens, is_jwt
 from gateway.web.scopes import Route, route_of
 
@@ -91,10 +90,9 @@ class TokenCheck:
             await self._check(route, access, caller)
         except RefusedError as error:
             self._audit.refused(scope, route, caller, error.status, error.code)
-            REFUSED.labels(error.code).inc()
             # Otherwise a client could continue to send the body of the request.
             error.headers["Connection"] = "close"
-            await deny(refused(scope["path"], error), scope, receive, send)
+            await deny(error, scope, receive, send)
             return
         send = self._audit.noting(scope, route, caller, send)
         with structlog.contextvars.bound_contextvars(token_name=name):

@@ -109,8 +109,10 @@ def invalid_query(path: str, error: MessageError) -> JSONResponse:
     return error_response(path, 400, "invalid_query_parameter", str(error))
 
 
-async def deny(response: JSONResponse, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a request with ``response``; a WebSocket before its upgrade."""
+async def deny(error: RefusedError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse a request, a WebSocket before its upgrade, and count that."""
+    metrics.REFUSED.labels(error.code).inc()
+    response = refused(scope["path"], error)
     if scope["type"] == "websocket":
         await WebSocket(scope, receive, send).send_denial_response(response)
     else:

@@ -15,11 +15,9 @@ from collections.abc import Iterable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.telemetry.metrics import REFUSED
-from gateway.web.errors import deny, error_response
+from gateway.web.errors import RefusedError, deny
 
 CODE = "host_refused"
-STATUS = 421
 NAME_CHARS_SHOWN_MAX = 100
 
 
@@ -41,14 +39,13 @@ class HostCheck:
         if self.allows(name):
             await self._app(scope, receive, send)
             return
-        REFUSED.labels(CODE).inc()
         message = (
             f"this server is not known as {name[:NAME_CHARS_SHOWN_MAX]!r}; "
             "ALLOWED_HOSTS lists the names under which it may be reached"
         )
-        headers = {"Connection": "close"}
-        response = error_response(scope["path"], STATUS, CODE, message, headers)
-        await deny(response, scope, receive, send)
+        error = RefusedError(421, CODE, message)
+        error.headers["Connection"] = "close"
+        await deny(error, scope, receive, send)
 
     def allows(self, name: str) -> bool:
         """Whether a request with this name is for this server."""

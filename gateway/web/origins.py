@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.telemetry.metrics import REFUSED
-from gateway.web.errors import deny, error_response
+from gateway.web.errors import RefusedError, deny
 
 CODE = "origin_refused"
 MESSAGE = (
@@ -80,8 +79,7 @@ class OriginCheck:
         if not _is_sent_unasked(scope) or self._origins.allow(Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
-        REFUSED.labels(CODE).inc()
-        await deny(error_response(scope["path"], 403, CODE, MESSAGE), scope, receive, send)
+        await deny(RefusedError(403, CODE, MESSAGE), scope, receive, send)
 
 
 def _is_sent_unasked(scope: Scope) -> bool:
