@@ -230,18 +230,16 @@ def updated(
         raise invalid(f"session{path.rstrip('`')}", problem) from error
     nested = given.audio.input if given.audio is not None else None
     nested = nested or _Input()
-    warnings = [*_ignored(fields)]
-    after = before
+    update = _Update(before)
+    update.warnings += _ignored(fields)
     if (format_ := _first(nested.format, _flat_format(given))) is not UNSET:
-        after, more = _with_format(after, format_)
-        warnings += more
+        update.set_format(format_)
     if (turns := _first(nested.turn_detection, given.turn_detection)) is not UNSET:
-        after, more = _with_turns(after, turns)
-        warnings += more
+        update.set_turns(turns)
     if (wanted := _first(nested.transcription, given.input_audio_transcription)) is not UNSET:
-        after, more = _with_transcription(after, wanted)
-        warnings += more
-    return after, tuple(e.SessionWarning(code=code, message=text) for code, text in warnings)
+        update.set_transcription(wanted)
+    warnings = (e.SessionWarning(code=code, message=text) for code, text in update.warnings)
+    return update.session, tuple(warnings)
 
 
 def _first(nested: Any, flat: Any) -> Any:
@@ -253,82 +251,77 @@ def _flat_format(given: _Session) -> _Format | UnsetType | None:
     return name if name is UNSET or name is None else _Format(type=name)
 
 
-Warnings = list[tuple[str, str]]
+class _Update:
+    """The session that results from an update, and warnings: their codes and texts."""
 
+    def __init__(self, before: RealtimeSession) -> None:
+        self.session = before
+        self.warnings: list[tuple[str, str]] = []
 
-def _with_format(
-    before: RealtimeSession, given: _Format | None
-) -> tuple[RealtimeSession, Warnings]:
-    if given is None:
-        return replace(before, format="pcm", rate_hz=PCM_SAMPLE_RATE_HZ), []
-    name = given.type or "audio/pcm"
-    if name not in _FORMATS:
-        known = ", ".join(_FORMATS)
-        raise invalid(FORMAT, f"{name!r} is none of {known}")
-    found = _FORMATS[name]
-    if found == "pcm":
-        return replace(before, format=found, rate_hz=given.rate or PCM_SAMPLE_RATE_HZ), []
-    after = replace(before, format=found, rate_hz=G711_SAMPLE_RATE_HZ)
-    if given.rate in (None, G711_SAMPLE_RATE_HZ):
-        return after, []
-    message = f"rate: {G711_SAMPLE_RATE_HZ} is used in place of {given.rate}, {name} has no other"
-    return after, [("value_limited", message)]
+    def set_format(self, given: _Format | None) -> None:
+        given = given or _Format()
+        name = given.type or "audio/pcm"
+        if name not in _FORMATS:
+            known = ", ".join(_FORMATS)
+            raise invalid(FORMAT, f"{name!r} is none of {known}")
+        found = _FORMATS[name]
+        rate_hz = (given.rate or PCM_SAMPLE_RATE_HZ) if found == "pcm" else G711_SAMPLE_RATE_HZ
+        if given.rate not in (None, rate_hz):
+            message = f"rate: {rate_hz} is used in place of {given.rate}, {name} has no other"
+            self.warnings.append(("value_limited", message))
+        self.session = replace(self.session, format=found, rate_hz=rate_hz)
 
+    def set_turns(self, given: _TurnDetection | None) -> None:
+        if given is None or given.type == "none":
+            self.session = replace(self.session, turn_detection=None)
+            return
+        if given.type == "semantic_vad":
+            message = "server_vad is used in place of semantic_vad"
+            self.warnings.append(("semantic_vad_unavailable", message))
+        elif given.type != "server_vad":
+            raise invalid(TURN_DETECTION_TYPE, f"{given.type!r} is not server_vad")
+        names = ("threshold", "prefix_padding_ms", "silence_duration_ms")
+        shown = {name: value for name in names if (value := getattr(given, name)) is not None}
+        asked = _endpointing(shown)
+        used = asked.within_limits()
+        for name, wish, value in (
+            ("silence_duration_ms", asked.silence_ms, used.silence_ms),
+            ("prefix_padding_ms", asked.pre_roll_ms, used.pre_roll_ms),
+        ):
+            if wish != value:
+                message = f"{name}: {value} is used in place of {wish}"
+                self.warnings.append(("value_limited", message))
+                shown[name] = value
+        if asked.start_threshold != used.start_threshold:
+            message = (
+                f"threshold: the nearest possible value is used in place of {given.threshold:g}"
+            )
+            self.warnings.append(("value_limited", message))
+        if given.create_response or given.interrupt_response:
+            message = "turn_detection: this server makes no responses"
+            self.warnings.append(("field_ignored", message))
+        self.session = replace(self.session, turn_detection=shown)
 
-def _with_turns(
-    before: RealtimeSession, given: _TurnDetection | None
-) -> tuple[RealtimeSession, Warnings]:
-    if given is None or given.type == "none":
-        return replace(before, turn_detection=None), []
-    warnings: Warnings = []
-    if given.type == "semantic_vad":
-        warnings.append(("semantic_vad_unavailable", "server_vad is used in place of semantic_vad"))
-    elif given.type != "server_vad":
-        raise invalid(TURN_DETECTION_TYPE, f"{given.type!r} is not server_vad")
-    names = ("threshold", "prefix_padding_ms", "silence_duration_ms")
-    shown = {name: value for name in names if (value := getattr(given, name)) is not None}
-    asked = _endpointing(shown)
-    used = asked.within_limits()
-    for name, wish, value in (
-        ("silence_duration_ms", asked.silence_ms, used.silence_ms),
-        ("prefix_padding_ms", asked.pre_roll_ms, used.pre_roll_ms),
-    ):
-        if wish != value:
-            warnings.append(("value_limited", f"{name}: {value} is used in place of {wish}"))
-            shown[name] = value
-    if asked.start_threshold != used.start_threshold:
-        message = f"threshold: the nearest possible value is used in place of {given.threshold:g}"
-        warnings.append(("value_limited", message))
-    if given.create_response or given.interrupt_response:
-        warnings.append(("field_ignored", "turn_detection: this server makes no responses"))
-    return replace(before, turn_detection=shown), warnings
-
-
-def _with_transcription(
-    before: RealtimeSession, given: _Transcription | None
-) -> tuple[RealtimeSession, Warnings]:
-    if given is None:
-        message = "transcription: null has no effect, this server always transcribes"
-        after = replace(before, model="", language="", prompt="", keywords=())
-        return after, [("field_ignored", message)]
-    after, warnings = before, Warnings()
-    if given.model is not UNSET:
-        after = replace(after, model=storable(given.model or "", "model"))
-    if given.language is not UNSET:
-        after = replace(after, language=storable(given.language or "", "language"))
-    if given.languages is not UNSET:
-        languages = given.languages or ()
+    def set_transcription(self, given: _Transcription | None) -> None:
+        if given is None:
+            message = "transcription: null has no effect, this server always transcribes"
+            self.warnings.append(("field_ignored", message))
+            given = _Transcription(model=None, language=None, prompt=None, keywords=None)
+        changed: dict[str, Any] = {}
+        for name in ("model", "language", "prompt"):
+            if (text := getattr(given, name)) is not UNSET:
+                changed[name] = storable(text or "", name)
+        languages = given.languages if isinstance(given.languages, tuple) else ()
         if len(languages) == 1:
-            after = replace(after, language=storable(languages[0], "languages"))
+            changed["language"] = storable(languages[0], "languages")
         elif languages:
-            warnings.append(("field_ignored", "languages: only one language has an effect"))
-    if given.prompt is not UNSET:
-        after = replace(after, prompt=storable(given.prompt or "", "prompt"))
-        if given.prompt and not prompt_hotwords(given.prompt):
-            warnings.append(("prompt_ignored", PROMPT_IGNORED))
-    if given.keywords is not UNSET:
-        after = replace(after, keywords=storable_hotwords(given.keywords or (), "keywords"))
-    return after, warnings
+            message = "languages: only one language has an effect"
+            self.warnings.append(("field_ignored", message))
+        if changed.get("prompt") and not prompt_hotwords(changed["prompt"]):
+            self.warnings.append(("prompt_ignored", PROMPT_IGNORED))
+        if given.keywords is not UNSET:
+            changed["keywords"] = storable_hotwords(given.keywords or (), "keywords")
+        self.session = replace(self.session, **changed)
 
 
 PROMPT_IGNORED: Final = "prompt: only a list of words or short phrases has an effect, as hotwords"
