@@ -9,10 +9,11 @@ depend on where chunks were cut.
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import av
 import numpy as np
+from msgspec import structs
 
 from gateway.audio import raw_pcm
 from gateway.audio.decoder_pool import FEED_AUDIO_S_MAX, DecoderPool, EncodedStream
@@ -26,6 +27,7 @@ from gateway.audio.formats import (
     TITLES,
     AudioError,
     Container,
+    PcmSoFar,
     find_frames,
     has_signature,
     repeats,
@@ -41,6 +43,14 @@ from gateway.audio.wav import (
     WavReader,
 )
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Failure
+
+
+class _Piece(NamedTuple):
+    """Of a chunk: see ``AudioInput.feed``."""
+
+    whole: bool = False
+    more: bool = False
+    ends: bool = False
 
 
 class AudioInput:
@@ -100,11 +110,9 @@ class AudioInput:
                 container begins, because they would decode to noise. With ``whole`` the next chunk
                 is on its own.
         """
+        piece = _Piece(whole, more, ends)
         if continues and self._source is not None:
-            pcm = await self._feed_source(data, None, whole, more, ends)
-            over = whole or (self._source is not None and self._source.ended)
-            notices = self._take_notices()
-            return AudioDecoded(pcm=pcm, more=more, ends_container=over, notices=notices)
+            return await self._decoded(data, None, piece)
         held, self._held = self._held, b""
         had_source = self._source is not None
         found, held, tail, tail_failure = await self._end_before(held, data)
@@ -132,23 +140,22 @@ class AudioInput:
             starts = starts or self._anything_before
             last, failure = await self._end_source()
             tail, tail_failure = tail + last, tail_failure or failure
-        try:
-            pcm = await self._feed_source(data, found, whole, more, ends)
-        except AudioError as error:
-            error.pcm = tail + error.pcm
-            raise
-        over = whole or (self._source is not None and self._source.ended)
-        return AudioDecoded(
+        with PcmSoFar(tail):
+            decoded = await self._decoded(data, found, piece)
+        return structs.replace(
+            decoded,
             tail=tail,
-            pcm=pcm,
-            more=more,
             begins_container=begins,
             starts_container=starts,
-            ends_container=over,
             clean_start=clean_start,
             tail_failure=tail_failure,
-            notices=self._take_notices(),
         )
+
+    async def _decoded(self, data: bytes, found: Container | None, piece: _Piece) -> AudioDecoded:
+        pcm = await self._feed_source(data, found, piece)
+        over = piece.whole or (self._source is not None and self._source.ended)
+        notices = self._take_notices()
+        return AudioDecoded(pcm=pcm, more=piece.more, ends_container=over, notices=notices)
 
     async def finish(self) -> DecoderFlushed:
         """End the audio. Returns the remaining PCM, or a part of it: call it again while it has
@@ -158,27 +165,20 @@ class AudioInput:
             AudioError: ``bad_audio``, for half a sample left over or an incomplete container;
                 ``pcm`` of the error is the remaining PCM.
         """
-        pcm = b""
         try:
-            if self._held and not self._ignores:
-                held, self._held = self._held, b""
-                pcm = await self._feed_source(held, None, whole=False)
-            if self._source is not None:
-                pcm += self._spend(await self._source.finish(self._samples_left))
-                while self._source.rest:
-                    pcm += await self._feed_rest()
-                    pcm += self._spend(await self._source.finish(self._samples_left))
-                if self._source.more:
-                    return DecoderFlushed(tail=pcm, more=True)
-        except AudioError as error:
-            error.pcm = pcm + error.pcm
-            await self.close()
-            raise
+            with PcmSoFar() as pcm:
+                if self._held and not self._ignores:
+                    held, self._held = self._held, b""
+                    pcm += await self._feed_source(held, None, _Piece())
+                if self._source is not None:
+                    pcm += await self._finish_source(partly=True)
+                    if self._source.more:
+                        return DecoderFlushed(tail=bytes(pcm), more=True)
         except BaseException:
             await self.close()
             raise
         await self.close()
-        return DecoderFlushed(tail=pcm, notices=self._take_notices())
+        return DecoderFlushed(tail=bytes(pcm), notices=self._take_notices())
 
     async def close(self) -> None:
         """Free the decoder. Idempotent."""
@@ -259,7 +259,7 @@ class AudioInput:
         if self._ignores:
             return b"", None
         try:
-            return await self._feed_source(held, None, whole=False), None
+            return await self._feed_source(held, None, _Piece()), None
         except AudioError as error:
             return error.pcm, Failure(code=error.code, message=str(error))
 
@@ -274,71 +274,57 @@ class AudioInput:
         finally:
             await self.close()
 
-    async def _finish_source(self, *, chunk_only: bool = False) -> bytes:
+    async def _finish_source(self, *, chunk_only: bool = False, partly: bool = False) -> bytes:
         """Return the rest of the PCM of the current source, and of the files behind it.
-        ``chunk_only``: raw PCM may continue."""
-        assert self._source is not None
-        finish = self._source.finish_chunk if chunk_only else self._source.finish_all
-        pcm = self._spend(await finish(self._samples_left))
-        try:
-            while self._source.rest:
+        ``chunk_only``: raw PCM may continue. ``partly``: the last source may have ``more``."""
+        with PcmSoFar() as pcm:
+            while True:
+                assert self._source is not None
+                finish = self._source.finish if partly else self._source.finish_all
+                finish = self._source.finish_chunk if chunk_only else finish
+                pcm += self._spend(await finish(self._samples_left))
+                if not self._source.rest:
+                    return bytes(pcm)
                 pcm += await self._feed_rest()
-                pcm += self._spend(await self._source.finish_all(self._samples_left))
-        except AudioError as error:
-            error.pcm = pcm + error.pcm
-            raise
-        return pcm
 
-    async def _feed_source(
-        self,
-        data: bytes,
-        found: Container | None,
-        whole: bool,
-        more: bool = False,
-        ends: bool = False,
-    ) -> bytes:
+    async def _feed_source(self, data: bytes, found: Container | None, piece: _Piece) -> bytes:
         """Decode ``data`` with the current source, or with a new one if there is none."""
-        pcm = b""
         try:
-            if self._source is None and data:
-                self._ignores = False
-                self._source, data = self._new_source(found, data)
-                self._anything_before = True
-            if self._source is not None:
-                pcm = self._spend(await self._source.feed(data, self._samples_left))
-                while self._source.rest:
-                    pcm += await self._feed_rest()
-                if whole and not more:
-                    pcm += await self._finish_source(chunk_only=True)
-                    if self._source.container is not None:
-                        await self.close()
-                elif ends and self._source.container is not None and not self._source.ended:
-                    pcm += await self._finish_source()
-        except AudioError as error:
-            error.pcm = pcm + error.pcm
-            self._ignores = not whole
+            with PcmSoFar() as pcm:
+                if self._source is None and data:
+                    self._ignores = False
+                    self._source, data = self._new_source(found, data)
+                    self._anything_before = True
+                if self._source is not None:
+                    pcm += self._spend(await self._source.feed(data, self._samples_left))
+                    while self._source.rest:
+                        pcm += await self._feed_rest()
+                    if piece.whole and not piece.more:
+                        pcm += await self._finish_source(chunk_only=True)
+                        if self._source.container is not None:
+                            await self.close()
+                    elif piece.ends and self._source.container and not self._source.ended:
+                        pcm += await self._finish_source()
+        except BaseException as error:
+            if isinstance(error, AudioError):
+                self._ignores = not piece.whole
             await self.close()
             raise
-        except BaseException:
-            await self.close()
-            raise
-        return pcm
+        return bytes(pcm)
 
     async def _feed_rest(self) -> bytes:
         """A file of another container follows the end of the current one."""
         assert self._source is not None
-        rest, pcm = self._source.rest, b""
-        if not self._source.is_empty:
-            pcm = self._spend(await self._source.finish_all(self._samples_left))
-        await self.close()
-        found = sniff(rest)
-        assert found is not None and found != "undecided"
-        self._source, rest = self._new_source(found, rest)
-        try:
-            return pcm + self._spend(await self._source.feed(rest, self._samples_left))
-        except AudioError as error:
-            error.pcm = pcm + error.pcm
-            raise
+        rest = self._source.rest
+        with PcmSoFar() as pcm:
+            if not self._source.is_empty:
+                pcm += self._spend(await self._source.finish_all(self._samples_left))
+            await self.close()
+            found = sniff(rest)
+            assert found is not None and found != "undecided"
+            self._source, rest = self._new_source(found, rest)
+            pcm += self._spend(await self._source.feed(rest, self._samples_left))
+        return bytes(pcm)
 
     def _new_source(self, found: Container | None, data: bytes) -> tuple[_Source, bytes]:
         """Return the source of ``data``, and the part of ``data`` that it takes."""
@@ -422,15 +408,11 @@ class _Source:
     async def finish_all(self, samples_left: int) -> bytes:
         """The rest of the PCM, at most ``FEED_AUDIO_S_MAX`` of it."""
         samples_left = min(samples_left, FEED_AUDIO_S_MAX * SAMPLE_RATE_HZ)
-        pcm = bytearray()
-        while True:
-            try:
+        with PcmSoFar() as pcm:
+            while True:
                 pcm += await self.finish(samples_left - len(pcm) // BYTES_PER_SAMPLE)
-            except AudioError as error:
-                error.pcm = bytes(pcm) + error.pcm
-                raise
-            if not self.more:
-                return bytes(pcm)
+                if not self.more:
+                    return bytes(pcm)
 
     async def finish_chunk(self, samples_left: int) -> bytes:
         """All PCM of the bytes so far, flushed out of filters. Only raw PCM may continue."""

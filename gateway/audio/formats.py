@@ -211,6 +211,17 @@ class AudioError(Exception):
         self.was_noise = was_noise
 
 
+class PcmSoFar(bytearray):
+    """PCM that a ``with`` block collects, and that an ``AudioError`` in the block takes along."""
+
+    def __enter__(self) -> PcmSoFar:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, AudioError):
+            error.pcm = bytes(self) + error.pcm
+
+
 def sniff(data: bytes) -> Container | Literal["undecided"] | None:
     """Return the container that begins with ``data``; None if it is none of ``FORMATS``.
 
