@@ -25,7 +25,7 @@ from asr_worker.recognizer.protocol import (
     Utterance,
 )
 from runtime import tracing
-from wire.messages import Failure, WorkerJob, pcm_duration_ms, shared_fields
+from wire.messages import Failure, WorkerJob, pcm_duration_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +113,19 @@ class InferenceLoop:
             self._wake()
 
 
-_asked_of_recognizer = shared_fields(WorkerJob, Utterance)
-
-
 def _recognize(recognizer: Recognizer, jobs: Sequence[WorkerJob]) -> Sequence[Recognition]:
     """Recognise ``jobs``. An exception or a wrong number of results fails the batch, not the
     thread."""
     utterances = [
         Utterance(
-            **_asked_of_recognizer(job),
+            pcm=job.pcm,
+            language=job.language,
+            hotwords=job.hotwords,
+            partial=job.partial,
+            speakers=job.speakers,
+            punctuation=job.punctuation,
+            itn=job.itn,
+            context=job.context,
             stream=(job.session_id, job.seq) if job.session_id else None,
         )
         for job in jobs

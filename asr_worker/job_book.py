@@ -34,7 +34,6 @@ from wire.messages import (
     WorkerJob,
     WorkerResult,
     pcm_duration_ms,
-    shared_fields,
 )
 
 CREDITS_PER_BATCH_JOB = 2
@@ -73,9 +72,6 @@ class JobKey:
 
 def key_of(job: WorkerJob | WorkerResult) -> JobKey:
     return JobKey(job.broker_epoch, job.job_id, job.attempt)
-
-
-_found = shared_fields(Recognition, WorkerResult)
 
 
 class JobBook:
@@ -198,8 +194,14 @@ class JobBook:
                     broker_epoch=job.broker_epoch,
                     job_id=job.job_id,
                     attempt=job.attempt,
+                    text=recognition.text,
                     error=recognition.failure,
-                    **_found(recognition),
+                    tokens=recognition.tokens,
+                    language=recognition.language,
+                    confidence=recognition.confidence,
+                    emotion=recognition.emotion,
+                    events=recognition.events,
+                    embedding=recognition.embedding,
                     infer_ms=infer_ms,
                     batch_jobs=len(batch),
                     broker_jobs=of_broker[job.broker_epoch],

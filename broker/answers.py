@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
+from msgspec.structs import asdict
+
 from broker.jobs import PendingJob
 from broker.limits import ATTEMPTS_MAX
 from wire import versions
-from wire.messages import (
-    Failure,
-    Job,
-    Refused,
-    Result,
-    Token,
-    WorkerJob,
-    WorkerResult,
-    shared_fields,
-)
+from wire.messages import Failure, Refused, Result, Token, WorkerJob, WorkerResult
 
 REFUSED = Refused(version_min=versions.VERSION_MIN, version_max=versions.VERSION_MAX)
 
@@ -25,16 +18,22 @@ CHUNK_FAILED = Failure(
 )
 
 
-_asked_of_worker = shared_fields(Job, WorkerJob)
-_found_by_worker = shared_fields(WorkerResult, Result)
-
-
 def worker_job(entry: PendingJob, broker_epoch: str) -> WorkerJob:
+    job = entry.job
     return WorkerJob(
         broker_epoch=broker_epoch,
         job_id=entry.job_id,
         attempt=entry.attempt,
-        **_asked_of_worker(entry.job),
+        partial=job.partial,
+        language=job.language,
+        hotwords=job.hotwords,
+        pcm=job.pcm,
+        session_id=job.session_id,
+        seq=job.seq,
+        speakers=job.speakers,
+        punctuation=job.punctuation,
+        itn=job.itn,
+        context=job.context,
     )
 
 
@@ -42,8 +41,10 @@ def result_of(entry: PendingJob, answer: WorkerResult, worker_id: str) -> Result
     """A worker's answer as its gateway receives it. Token times are moved to the session's timeline
     and limited to the segment's end, whatever the worker reports."""
     job = entry.job
-    found = _found_by_worker(answer)
-    found["tokens"] = tuple(
+    outcome = asdict(answer)
+    for name in ("broker_epoch", "job_id", "broker_jobs", "held_ms"):
+        del outcome[name]
+    outcome["tokens"] = tuple(
         Token(
             text=token.text,
             start_ms=min(job.start_ms + token.start_ms, job.end_ms),
@@ -52,4 +53,4 @@ def result_of(entry: PendingJob, answer: WorkerResult, worker_id: str) -> Result
         for token in answer.tokens
     )
     queue_ms = round((entry.assigned_s - entry.received_s) * 1000)
-    return job.result(worker_id=worker_id, queue_ms=queue_ms, **found)
+    return job.result(worker_id=worker_id, queue_ms=queue_ms, **outcome)

@@ -11,9 +11,6 @@ does not know the field.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from inspect import signature
-from operator import attrgetter
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -39,17 +36,6 @@ JOB_DEADLINE_MS_MAX = 600_000
 def pcm_duration_ms(pcm: bytes) -> int:
     """Milliseconds of audio in mono s16le 16 kHz ``pcm``, rounded down."""
     return len(pcm) * 1000 // (SAMPLE_RATE_HZ * BYTES_PER_SAMPLE)
-
-
-def shared_fields(
-    source: type, target: type, *, but: frozenset[str] = frozenset()
-) -> Callable[[Any], dict[str, Any]]:
-    """Return a function that returns the fields of a ``source`` that ``target`` has, too. ``but``:
-    fields of one name and different meanings."""
-    wanted = signature(target).parameters.keys() - but
-    names = [name for name in signature(source).parameters if name in wanted]
-    values_of = attrgetter(*names)
-    return lambda item: dict(zip(names, values_of(item), strict=True))
 
 
 class Token(Struct, frozen=True, kw_only=True, gc=False):
@@ -211,10 +197,40 @@ class Job(Place, frozen=True, kw_only=True, gc=False):
     context: Text = ""
     """End of the text before the segment; ``""``: unknown."""
 
-    def result(self, **found: Any) -> Result:
-        """Return the job's result with the fields ``found``, ``text`` or ``error`` at least. Token
-        times are on the session's timeline."""
-        return Result(**_result_fields_of_job(self), **(_UNANSWERED | found))
+    def result(
+        self,
+        *,
+        text: str | None = None,
+        error: Failure | None = None,
+        tokens: tuple[Token, ...] = (),
+        worker_id: str = "",
+        attempt: int = 0,
+        queue_ms: int = 0,
+        infer_ms: int = 0,
+        **recognised: Any,
+    ) -> Result:
+        """Return the job's result. ``recognised`` holds further fields of ``Result``. Token times
+        are on the session's timeline."""
+        return Result(
+            session_id=self.session_id,
+            partial=self.partial,
+            generation=self.generation,
+            text=text,
+            error=error,
+            tokens=tokens,
+            worker_id=worker_id,
+            attempt=attempt,
+            queue_ms=queue_ms,
+            infer_ms=infer_ms,
+            seq=self.seq,
+            start_ms=self.start_ms,
+            end_ms=self.end_ms,
+            last_chunk_index=self.last_chunk_index,
+            provisional=self.provisional,
+            resume_chunk_index=self.resume_chunk_index,
+            resume_sample=self.resume_sample,
+            **recognised,
+        )
 
 
 class Cancel(Struct, frozen=True, kw_only=True, gc=False):
@@ -312,14 +328,6 @@ class Result(Segment, frozen=True, kw_only=True, gc=False):
         return StoredKey(
             session_id=self.session_id, kind="result", seq=self.seq, generation=self.generation
         )
-
-
-_result_fields_of_job = shared_fields(Job, Result, but=frozenset({"language"}))
-_UNANSWERED: dict[str, Any] = {
-    **{"text": None, "error": None, "tokens": (), "worker_id": ""},
-    **{"attempt": 0, "queue_ms": 0, "infer_ms": 0},
-}
-"""The fields of a job's result that a worker's answer would set."""
 
 
 class StoredKey(Struct, frozen=True, kw_only=True, gc=False):

@@ -6,12 +6,13 @@ passes them on unread. Records of a session may arrive late, twice, and in any o
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
-from wire.messages import Failure, Result, Segment, shared_fields
+from wire.messages import Failure, Result, Segment
 from wire.validation import Embedding, LongText, Text, UInt, convert
 
 SessionStatus = Literal["completed", "failed", "abandoned", "interrupted"]
@@ -134,12 +135,11 @@ class _Parsed(Struct, frozen=True, gc=False):
 
 def segment_copy(result: Result) -> SegmentCopy:
     """Return a copy of a final result."""
-    return SegmentCopy(
-        segment_text=result.text or "", failure=result.error, **_copied_fields(result)
-    )
+    fields = dict(zip(Segment.__struct_fields__, _segment_of(result), strict=True))
+    return SegmentCopy(segment_text=result.text or "", failure=result.error, **fields)
 
 
-_copied_fields = shared_fields(Result, SegmentCopy)
+_segment_of = attrgetter(*Segment.__struct_fields__)
 
 
 def to_body(record: RecordBody) -> dict[str, Any]:
