@@ -49,7 +49,7 @@ from runtime.liveness import Liveness
 from runtime.usage import UsageMeter
 from wire import codec, versions
 from wire.messages import Heartbeat, Message, Ready, Refused, Usage, WorkerJob, WorkerResult
-from wire.sockets import Context, connect_dealer, new_identity
+from wire.sockets import Context, connect_dealer, new_identity, received, send
 
 HEARTBEAT_S = 1.0
 USAGE_S = 2.0
@@ -296,11 +296,7 @@ class _Bus:
         messages = []
         now_s = time.monotonic()
         for place, link in self._links:
-            for _ in range(RECEIVE_MAX):
-                try:
-                    frames = link.socket.recv_multipart(zmq.DONTWAIT)
-                except zmq.Again:
-                    break
+            for frames in received(link.socket, RECEIVE_MAX):
                 try:
                     message = codec.decode(frames)
                 except codec.WireError as error:
@@ -343,9 +339,7 @@ class _Bus:
     def _send(self, message: Message, place: str) -> None:
         link = self._links.get(place)
         assert link is not None
-        try:
-            link.socket.send_multipart(codec.encode(message), zmq.DONTWAIT)
-        except zmq.Again:
+        if not send(link.socket, codec.encode(message)):
             # The broker has been away for long. Its next epoch knows none of these jobs.
             MESSAGES_UNSENT.labels(kind=type(message).__name__).inc()
 
@@ -354,8 +348,8 @@ def main(build_recognizer: Callable[[WorkerSettings], Recognizer] = build) -> No
     values = settings.load(WorkerSettings)
     logging.configure(values.log_level, values.log_format, "asr_worker")
     stop = lifecycle.StopSignal()
-    metrics.serve("asr_worker", *values.metrics_address())
-    tracing.start("asr_worker", *values.traces())
+    metrics.serve("asr_worker", values.metrics_port, values.metrics_host)
+    tracing.start("asr_worker", values.otel_exporter_otlp_endpoint, values.otel_traces_sampler_arg)
     code = Worker(values, build_recognizer, stop).run()
     tracing.stop()
     sys.stderr.flush()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import structlog
 import zmq
@@ -146,7 +146,7 @@ class Service:
     def _receive(self) -> None:
         now_s = time.monotonic()
         for broker, link in self._events:
-            for frames in _received(link.socket):
+            for frames in sockets.received(link.socket, RECEIVE_PER_TURN_MAX):
                 reception = self._buffer.receive(frames, now_s, broker)
                 self._last_received_s = now_s
                 metrics.PUBLICATIONS_LOST.inc(reception.lost)
@@ -154,7 +154,7 @@ class Service:
                     metrics.DISCARDED.labels(reception.discarded).inc()
         # Brokers send nothing to persistence; an unexpected message must not fill the queue.
         for _, link in self._brokers:
-            for _ in _received(link.socket):
+            for _ in sockets.received(link.socket, RECEIVE_PER_TURN_MAX):
                 metrics.DISCARDED.labels("unexpected_answer").inc()
 
     def _send(self, broker: str, stored: Stored) -> None:
@@ -163,10 +163,7 @@ class Service:
         unsent = not links
         for link in links:
             assert link is not None
-            try:
-                link.socket.send_multipart(codec.encode(stored), zmq.DONTWAIT)
-            except zmq.Again:
-                unsent = True
+            unsent |= not sockets.send(link.socket, codec.encode(stored))
         # The gateway sends unconfirmed data again, and gets its confirmation then.
         metrics.UNSENT.inc(unsent)
 
@@ -181,12 +178,3 @@ def _log_ends(batch: Batch, superseded: Iterable[Entry]) -> None:
             _log.info("session_stored", session_id=entry.session_id, status=entry.body.status)
         elif isinstance(entry.body, SessionDeleted):
             _log.info("session_deleted", session_id=entry.session_id)
-
-
-def _received(socket: sockets.Socket) -> Iterator[list[bytes]]:
-    """The messages that have arrived, up to the limit."""
-    for _ in range(RECEIVE_PER_TURN_MAX):
-        try:
-            yield socket.recv_multipart(zmq.DONTWAIT)
-        except zmq.Again:
-            return

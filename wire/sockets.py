@@ -20,6 +20,7 @@ import re
 import socket as host_socket
 import time
 import uuid
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -54,6 +55,13 @@ UNBIND_POLL_S = 0.001
 """… how often that is checked …"""
 UNLINK_S = 0.02
 """… and the time in which it then removes the file, if this build does."""
+
+_NOW = int(zmq.DONTWAIT)
+_NOW_AND_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
+_SEND = zmq.backend.Socket.send
+"""The C function. For a message of four frames it takes 1.7 µs, ``zmq.Socket.send`` 3.1 µs and
+``send_multipart`` 4.4 µs, for options that are not used here."""
+_REFUSALS = frozenset({zmq.EAGAIN, zmq.EHOSTUNREACH})
 
 Context: TypeAlias = zmq.Context[zmq.Socket[bytes]]
 Socket: TypeAlias = zmq.Socket[bytes]
@@ -156,6 +164,36 @@ def _allow_ipv6(socket: Socket, endpoint: str) -> None:
     """Enable IPv6 for an address, not for a name: libzmq would ignore the IPv4 addresses of a name
     with both."""
     socket.setsockopt(zmq.IPV6, endpoint.startswith("tcp://["))
+
+
+def send(socket: Socket, frames: Sequence[bytes]) -> bool:
+    """Send without waiting. False: the queue of the peer is full, or the peer is unknown. Only the
+    first frame can be refused, so that no part of the message was sent."""
+    *first, last = frames
+    try:
+        for frame in first:
+            _SEND(socket, frame, _NOW_AND_MORE)
+        _SEND(socket, last, _NOW)
+    except zmq.ZMQError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        return False
+    return True
+
+
+def received(socket: Socket, messages_max: int) -> Iterator[list[bytes]]:
+    """Yield the messages that have arrived, at most ``messages_max``."""
+    for _ in range(messages_max):
+        try:
+            frame = socket.recv(_NOW, copy=False)
+        except zmq.Again:
+            return
+        # As recv_multipart, without a getsockopt call per frame.
+        frames = [frame.bytes]
+        while frame.more:
+            frame = socket.recv(_NOW, copy=False)
+            frames.append(frame.bytes)
+        yield frames
 
 
 def unbind(socket: Socket) -> None:

@@ -17,7 +17,6 @@ import pytest
 import redis
 import zmq
 
-from broker.service import NOW, NOW_AND_MORE, SEND
 from runtime import exit_codes
 from tests.broker.bus_peers import Dealer, Endpoints, Subscriber, running_broker
 from tests.broker.driving import job
@@ -184,18 +183,6 @@ def test_frame_over_the_limit_costs_the_hostile_peer_its_connection(
         assert monitor.poll(5_000), "the broker has not disconnected it"
         hostile.socket.disable_monitor()
         monitor.close()
-
-
-def test_the_c_function_of_sends_is_like_the_method() -> None:
-    """``SEND`` is not part of pyzmq's public interface."""
-    with zmq.Context() as context, context.socket(zmq.PAIR) as one, context.socket(zmq.PAIR) as two:
-        one.bind("inproc://pair")
-        two.connect("inproc://pair")
-        SEND(one, b"a", NOW_AND_MORE)
-        SEND(one, b"b", NOW)
-        assert two.recv_multipart(zmq.DONTWAIT) == [b"a", b"b"]
-        with context.socket(zmq.PUSH) as without_peer, pytest.raises(zmq.Again):
-            SEND(without_peer, b"a", NOW)
 
 
 def test_jobs_of_a_disconnected_worker_go_to_another(endpoints: Endpoints) -> None:

@@ -219,3 +219,19 @@ def test_a_malformed_endpoint_raises_and_leaves_no_socket(context: Context) -> N
         sockets.connect_dealer(context, "tcp://no-port", "worker-1")
     with pytest.raises(zmq.ZMQError):
         sockets.connect_sub(context, "tcp://no-port", (b"",))
+
+
+def test_messages_are_sent_and_received_without_waiting(context: Context) -> None:
+    """The C function of sends is not part of pyzmq's public interface."""
+    with context.socket(zmq.PAIR) as one, context.socket(zmq.PAIR) as two:
+        one.bind("inproc://pair")
+        two.connect("inproc://pair")
+        for number in range(3):
+            assert sockets.send(one, [b"a", b"%d" % number])
+        assert list(sockets.received(two, 2)) == [[b"a", b"0"], [b"a", b"1"]]
+        assert list(sockets.received(two, 2)) == [[b"a", b"2"]]
+    with context.socket(zmq.PUSH) as without_peer:
+        assert not sockets.send(without_peer, [b"a"])
+    with context.socket(zmq.ROUTER) as router:
+        router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        assert not sockets.send(router, [b"nobody", b"a"])
