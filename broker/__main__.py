@@ -37,8 +37,8 @@ def main() -> int:
     counters = QueueCounters(values.redis_address(), core.epoch)
     report = ProcessReport(values.redis_address(), "broker", f"broker-{core.epoch}")
     with Service(values, core, counters, report) as service:
-        metrics.serve("broker", *values.metrics_address())
-        tracing.start("broker", *values.traces())
+        metrics.serve("broker", values.metrics_port, values.metrics_host)
+        tracing.start("broker", values.otel_exporter_otlp_endpoint, values.otel_traces_sampler_arg)
         counters.start()
         report.start()
         memory.settle()

@@ -70,17 +70,12 @@ class QueueCounters(redis_clients.PeriodicCalls):
             pipe.sadd(BROKERS_KEY, self._epoch)
             pipe.execute()
         others = []
-        for epoch in {_text(one) for one in client.smembers(BROKERS_KEY)} - {self._epoch}:
-            found = client.hgetall(BROKER_KEY.format(epoch))
-            if found:
-                others.append({_text(name): _text(value) for name, value in found.items()})
+        for epoch in client.smembers(BROKERS_KEY) - {self._epoch}:
+            if found := client.hgetall(BROKER_KEY.format(epoch)):
+                others.append(found)
             else:
                 client.srem(BROKERS_KEY, epoch)
         client.hset(QUEUE_KEY, mapping=sum_of([own, *others]))
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
 
 
 def sum_of(brokers: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:

@@ -128,8 +128,8 @@ def main() -> int:
             f"cannot serve on {values.host}:{values.port}: {error.strerror or error}; {hint}",
             exit_codes.UNAVAILABLE,
         )
-    metrics.serve("gateway", *values.metrics_address())
-    tracing.start("gateway", *values.traces())
+    metrics.serve("gateway", values.metrics_port, values.metrics_host)
+    tracing.start("gateway", values.otel_exporter_otlp_endpoint, values.otel_traces_sampler_arg)
     show_limits(
         est_wait_ms_max=values.est_wait_ms_max, outbox_records_max=values.outbox_records_max
     )

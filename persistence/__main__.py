@@ -17,8 +17,8 @@ def main() -> int:
     logging.configure(values.log_level, values.log_format, "persistence")
     settings.log_effective(values)
     stop = lifecycle.StopSignal()
-    metrics.serve("persistence", *values.metrics_address())
-    tracing.start("persistence", *values.traces())
+    metrics.serve("persistence", values.metrics_port, values.metrics_host)
+    tracing.start("persistence", values.otel_exporter_otlp_endpoint, values.otel_traces_sampler_arg)
     try:
         service = Service(values)
     except zmq.ZMQError as error:

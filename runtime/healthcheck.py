@@ -23,13 +23,12 @@ TIMEOUT_S = 3.0
 def main(arguments: list[str]) -> int:
     if len(arguments) not in (1, 2) or arguments[0] not in PORT_OFFSETS:
         fail(f"usage: python -m runtime.healthcheck {'|'.join(PORT_OFFSETS)} [METRIC]")
-    first_port, host = load(ProcessSettings).metrics_address()
-    if not first_port:
+    values = load(ProcessSettings)
+    if not values.metrics_port:
         fail("METRICS_PORT is not set, and the process is asked for its metrics")
     # Linux takes 0.0.0.0 and :: for this machine.
-    connection = http.client.HTTPConnection(
-        host, first_port + PORT_OFFSETS[arguments[0]], timeout=TIMEOUT_S
-    )
+    host, port = values.metrics_host, values.metrics_port + PORT_OFFSETS[arguments[0]]
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
     try:
         # Not urllib, which would ask the proxy that the environment names.
         connection.request("GET", "/metrics")
@@ -44,7 +43,7 @@ def main(arguments: list[str]) -> int:
         why = error
     finally:
         connection.close()
-    sys.stderr.write(f"/metrics at {host}, port {connection.port}: {why}\n")
+    sys.stderr.write(f"/metrics at {host}, port {port}: {why}\n")
     return exit_codes.FAILURE
 
 

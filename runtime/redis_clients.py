@@ -32,7 +32,8 @@ def described(error: Exception) -> dict[str, str]:
 
 
 def blocking(url: str) -> redis.Redis:
-    """Return a client for threads. It connects at its first call; one for a cluster, at once.
+    """Return a client for threads; answers are text. It connects at its first call; one for a
+    cluster, at once.
 
     Raises:
         ERRORS: of a cluster, if no node answers.
@@ -74,14 +75,14 @@ class PeriodicCalls:
 def asynchronous(url: str) -> redis.asyncio.Redis:
     """A client for one event loop, which connects at its first call; answers are text."""
     retry = AsyncRetry(NoBackoff(), 0)
-    client: redis.asyncio.Redis = _client(UNTYPED.asyncio, url, retry, decode_responses=True)
+    client: redis.asyncio.Redis = _client(UNTYPED.asyncio, url, retry)
     return client
 
 
-def _client(package: Any, url: str, retry: Any, **more: bool) -> Any:
+def _client(package: Any, url: str, retry: Any) -> Any:
     """``package``: ``redis`` or ``redis.asyncio``, whose classes have the same names."""
     address = parse(url)
-    options = {**_options(address, retry), **more}
+    options = _options(address, retry)
     if address.form == "sentinel":
         of_sentinels = _of_sentinels(address, options)
         sentinels = package.sentinel.Sentinel(address.hosts, sentinel_kwargs=of_sentinels)
@@ -90,7 +91,7 @@ def _client(package: Any, url: str, retry: Any, **more: bool) -> Any:
         nodes = [package.cluster.ClusterNode(host, port) for host, port in address.hosts]
         # Its calls that are used here have the signatures of one server's client.
         return package.RedisCluster(startup_nodes=nodes, **options)
-    return package.from_url(address.url, **_limits(retry), **more)
+    return package.from_url(address.url, **_limits(retry))
 
 
 def _limits(retry: Any) -> dict[str, Any]:
@@ -98,6 +99,7 @@ def _limits(retry: Any) -> dict[str, Any]:
         "socket_timeout": CALL_TIMEOUT_S,
         "socket_connect_timeout": CALL_TIMEOUT_S,
         "retry": retry,
+        "decode_responses": True,
     }
 
 

@@ -96,6 +96,9 @@ class Environment(BaseSettings):
         allow_inf_nan=False,
     )
 
+    data_dir: FilePath = Path(".data")
+    """Directory of the embedded services' files and sockets, and of the gateways' spool."""
+
     @model_validator(mode="before")
     @classmethod
     def _without_blanks(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -112,8 +115,6 @@ class ProcessSettings(Environment):
     log_level: LogLevel = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
     """auto: human-readable if standard error is a terminal or honcho's, else JSON."""
-    data_dir: FilePath = Path(".data")
-    """Directory of the embedded services' files and sockets, and of the gateways' spool."""
     metrics_port: Annotated[int, Field(ge=0, le=65_435)] = 0  # The 100 ports above it are used too.
     """First port of the Prometheus endpoints. 0: no endpoint."""
     metrics_host: Host = "127.0.0.1"
@@ -123,21 +124,12 @@ class ProcessSettings(Environment):
     otel_traces_sampler_arg: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the utterances that are traced."""
 
-    def metrics_address(self) -> tuple[int, str]:
-        """Arguments of ``runtime.metrics.serve``: first port and host."""
-        return self.metrics_port, self.metrics_host
-
-    def traces(self) -> tuple[str, float]:
-        """Arguments of ``runtime.tracing.start``: endpoint and sampling ratio."""
-        return self.otel_exporter_otlp_endpoint, self.otel_traces_sampler_arg
-
 
 class BusSettings(Environment):
     """Addresses and keys of the bus: of all brokers, separated by commas, or of the broker itself.
     An endpoint that is not set is a Unix socket in the run directory of ``data_dir``, which only
     the system's user can enter."""
 
-    data_dir: FilePath = Path(".data")
     broker_frontend: Endpoints = ""
     """Gateways send jobs and records here, persistence confirmations."""
     broker_backend: Endpoints = ""
@@ -172,7 +164,6 @@ class BusSettings(Environment):
 class RedisSettings(Environment):
     """Redis, for session metadata and counters: ``REDIS_URL``, or the embedded server."""
 
-    data_dir: FilePath = Path(".data")
     redis_url: SecretStr | None = None
 
     @field_validator("redis_url")
@@ -193,7 +184,6 @@ class RedisSettings(Environment):
 class DatabaseSettings(Environment):
     """PostgreSQL: ``DATABASE_URL``, or the ``DB_*`` names, or the embedded server."""
 
-    data_dir: FilePath = Path(".data")
     database_url: SecretStr | None = None
     db_host: str | None = None
     db_port: Annotated[int, Field(ge=1, le=65535)] = 5432

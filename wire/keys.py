@@ -59,10 +59,7 @@ def generate(directory: Path) -> list[Path]:
         if path.exists():
             raise KeysError(f"{path} exists; remove old keys first")
     for role in ROLES:
-        for half, key in zip(("public", "secret"), zmq.curve_keypair(), strict=True):
-            path = directory / f"{role}.{half}"
-            path.touch(mode=0o644 if half == "public" else 0o600, exist_ok=False)
-            path.write_bytes(key + b"\n")
+        _generate_pair(directory, role)
     return paths
 
 
@@ -154,18 +151,24 @@ def generate_for_host(directory: Path, role: Role, host: str) -> Path:
     own = directory / "hosts" / host
     if allowed.exists() or (own / f"{role}.secret").exists():
         raise KeysError(f"{allowed} exists; remove the old key first")
-    public, secret = zmq.curve_keypair()
     for path in (own, allowed.parent):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (own / f"{role}.secret").touch(mode=0o600, exist_ok=False)
-    (own / f"{role}.secret").write_bytes(secret + b"\n")
-    (own / f"{role}.public").write_bytes(public + b"\n")
+    public = _generate_pair(own, role)
     (own / "broker.public").write_bytes(broker + b"\n")
     # Complete when it appears: the broker may be watching.
     unfinished = allowed.with_suffix(".unfinished")
-    unfinished.write_bytes(public + b"\n")
+    unfinished.write_bytes(public)
     unfinished.replace(allowed)
     return own
+
+
+def _generate_pair(directory: Path, role: Role) -> bytes:
+    """Write a new pair to ``directory``; return the content of its public file."""
+    for half, key in zip(("public", "secret"), zmq.curve_keypair(), strict=True):
+        path = directory / f"{role}.{half}"
+        path.touch(mode=0o644 if half == "public" else 0o600, exist_ok=False)
+        path.write_bytes(key + b"\n")
+    return (directory / f"{role}.public").read_bytes()
 
 
 def others_can_read(status: os.stat_result, user: int) -> bool:
