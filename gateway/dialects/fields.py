@@ -75,16 +75,17 @@ def shown_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name[:NAME_CHARS_SHOWN_MAX] for name in itertools.islice(names, NAMES_SHOWN_MAX))
 
 
-def as_text(message: str | bytes) -> str | bytes:
-    """Return ``message`` as a text if it is a short JSON object. Some clients send all of their
-    messages as binary ones. Audio cannot look like this."""
+def as_text(message: str | bytes, name: str = "") -> str | bytes:
+    """Return ``message`` as a text if it is a short JSON object, with a field ``name`` if that is
+    given. Some clients send all of their messages as binary ones. Audio cannot look like this."""
     if not isinstance(message, bytes) or len(message) > BINARY_JSON_BYTES_MAX:
         return message
     begin = message.lstrip(_BEFORE_JSON)
     if begin[:1] == b"{" and begin.rstrip()[-1:] == b"}":
         with contextlib.suppress(ValueError):
             text = begin.decode()
-            return text if isinstance(json.loads(text), dict) else message
+            fields = json.loads(text)
+            return text if isinstance(fields, dict) and (not name or name in fields) else message
     return message
 
 

@@ -112,7 +112,8 @@ def parse(message: str | bytes) -> e.ClientEvent:
     Raises:
         MessageError: with the code and the text of the error answer.
     """
-    message = as_text(message)
+    # Another JSON object is a file that somebody sends for audio.
+    message = as_text(message, "action")
     if isinstance(message, bytes):
         return e.Chunk(data=message, chunk_index=None, session_id=None)
     if len(message) > LARGE_CHARS and (chunk := _parse_large(message)) is not None:
