@@ -15,7 +15,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 import asr_client as c
-from asr_client.client import PROBLEMS_KEPT_MAX, UNACKNOWLEDGED_CHUNKS_MAX
+from asr_client.client import PROBLEMS_KEPT_MAX, UNACKNOWLEDGED_CHUNKS_MAX, authorization
 
 Script = Callable[[ServerConnection], Awaitable[None]]
 
@@ -403,3 +403,11 @@ async def test_only_the_latest_problems_are_kept() -> None:
         await session.final()
     assert len(session.problems) == PROBLEMS_KEPT_MAX
     assert session.problems[0].code == "e1"
+
+
+def test_a_token_may_end_with_a_line_break_and_not_contain_one() -> None:
+    assert authorization("secret\n") == {"Authorization": "Bearer secret"}
+    assert authorization(" \n") == authorization(None) == {}
+    with pytest.raises(ValueError, match="control character") as raised:
+        authorization("sec\nret")
+    assert "sec" not in str(raised.value)

@@ -390,7 +390,14 @@ async def connect(
 
 
 def authorization(token: str | None) -> dict[str, str]:
-    """Return the HTTP headers that carry ``token``; none without one."""
+    """Return the HTTP headers that carry ``token``; none without one.
+
+    Raises:
+        ValueError: If it cannot be part of a header. The message does not contain it.
+    """
+    token = (token or "").strip()
+    if not token.isprintable():
+        raise ValueError("the access token contains a line break or another control character")
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
