@@ -20,7 +20,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def names(found: tuple[list[Source], list[str]]) -> list[str]:
+def names(found: tuple[list[Source], dict[str, str]]) -> list[str]:
     assert not found[1]
     return [source.name for source in found[0]]
 
@@ -53,10 +53,13 @@ def test_names_without_files_are_reported_and_the_rest_is_kept() -> None:
     Path("empty").mkdir()
     sources, errors = expand(["nowhere.wav", "*.flac", "empty", "b.wav"])
     assert [source.name for source in sources] == ["b.wav"]
-    assert [error.partition(":")[0] for error in errors] == ["nowhere.wav", "*.flac", "empty"]
+    assert list(errors) == ["nowhere.wav", "*.flac", "empty"]
+    assert all(error.startswith(f"{name}: ") for name, error in errors.items())
     sources, errors = expand(["file:///b.wav", "HTTPS://h/x.mp3"])
     assert [source.name for source in sources] == ["HTTPS://h/x.mp3"]
-    assert errors == ["file:///b.wav: only http:// and https:// addresses are fetched"]
+    assert errors == {
+        "file:///b.wav": "file:///b.wav: only http:// and https:// addresses are fetched"
+    }
 
 
 @pytest.mark.parametrize(

@@ -306,6 +306,21 @@ def test_json_of_several_sources_is_a_line_each_failures_included(
     assert is_root or "Permission denied" in second["error"]
 
 
+def test_json_names_the_sources_that_do_not_exist(
+    scripted: Peer, transcribe: Transcribe, tmp_path: Path
+) -> None:
+    missing = str(tmp_path / "none.wav")
+    code, out, _ = transcribe(missing, "--json")
+    assert code == EXIT_FAILURE
+    alone = json.loads(out)
+    assert alone == {"file": missing, "error": f"{missing}: No such file or directory"}
+    scripted.answer = lambda session_id: {"session_id": session_id, "text": "一 two"}
+    code, out, _ = transcribe(str(SAMPLE), missing, "--json")
+    assert code == EXIT_FAILURE
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert alone in lines and [line.get("text") for line in lines if line != alone] == ["一 two"]
+
+
 def test_options_that_do_not_fit_are_wrong_usage(
     scripted: Peer, transcribe: Transcribe, tmp_path: Path
 ) -> None:

@@ -92,5 +92,6 @@ def transcript(rest: Rest, session_id: str, form: Format, extra: dict[str, Any])
     return rest.get(path, {"format": name}).decode("utf-8", "replace")
 
 
-def as_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+def as_json(value: Any, *, is_line: bool = False) -> str:
+    """Return ``value`` as text for people, or as a line of JSON Lines."""
+    return json.dumps(value, ensure_ascii=False, indent=None if is_line else 2) + "\n"

@@ -38,29 +38,29 @@ class Source:
         return Path(self.name.partition("?")[0].rstrip("/")).stem or "audio"
 
 
-def expand(names: Iterable[str]) -> tuple[list[Source], list[str]]:
+def expand(names: Iterable[str]) -> tuple[list[Source], dict[str, str]]:
     """Return the sources of ``names``, each once, and one line for each name without any.
 
     The sources of a directory are the audio files in it, at any depth. A pattern such as ``*.mp3``
     is expanded here where the shell has not done it; ``**`` matches directories at any depth.
     """
     found: dict[str, Source] = {}
-    errors: list[str] = []
+    errors: dict[str, str] = {}
     for name in names:
         if name == STDIN or name.lower().startswith(("http://", "https://")):
             found.setdefault(name, Source(name))
             continue
         if "://" in name and not Path(name).exists():
-            errors.append(f"{name}: only http:// and https:// addresses are fetched")
+            errors[name] = f"{name}: only http:// and https:// addresses are fetched"
             continue
         paths = _files(name)
         if not paths:
-            errors.append(_why_none(name))
+            errors[name] = _why_none(name)
         for path in paths:
             try:
                 source = Source(str(path), path.stat().st_size)
             except OSError as error:
-                errors.append(f"{path}: {error.strerror}")
+                errors[str(path)] = f"{path}: {error.strerror}"
             else:
                 found.setdefault(source.name, source)
     return list(found.values()), errors

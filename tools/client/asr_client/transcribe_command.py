@@ -255,8 +255,11 @@ class Command:
         paths: list[Path | None],
         display: Display,
         console: Console,
+        is_several: bool,
     ) -> None:
         self.results: dict[int, Result] = {}
+        self._is_several = is_several
+        """Several sources were named, with those that do not exist."""
         self._sources = sources
         self._options = options
         self._form = form
@@ -368,9 +371,7 @@ class Command:
 
     def _json(self, fields: dict[str, Any]) -> str:
         """One object, or a line of JSON Lines if several go to standard output."""
-        if len(self._sources) > 1 and self._paths[0] is None:
-            return json.dumps(fields, ensure_ascii=False) + "\n"
-        return outputs.as_json(fields)
+        return outputs.as_json(fields, is_line=self._is_several and self._paths[0] is None)
 
     def _write(self, number: int, found: Result, body: str) -> None:
         path = self._paths[number]
@@ -443,20 +444,24 @@ def transcribe_all(
     """Transcribe the sources of ``names``, and return the exit code."""
     console = Console(stderr=True, highlight=False)
     sources, errors = expand(names)
-    for error in errors:
-        print_error(console, error)
-    if not sources:
-        return EXIT_FAILURE
+    for message in errors.values():
+        print_error(console, message)
     try:
         form = outputs.format_of(wanted, output)
-        paths = outputs.paths(sources, output, form)
+        paths = outputs.paths(sources, output, form) if sources else []
     except (OutputError, OSError) as error:
         fail(explain(error), EXIT_USAGE)
+    is_several = len(sources) + len(errors) > 1
+    if form == "json" and output in (None, outputs.STDOUT):
+        for name, message in errors.items():
+            _put(outputs.as_json({"file": name, "error": message}, is_line=is_several))
+    if not sources:
+        return EXIT_FAILURE
     is_spoken = len(sources) == 1 and (options.realtime or not sources[0].is_file) and not quiet
     display: Display = Spoken(console) if is_spoken else Bars(console, sources, quiet=quiet)
 
     async def run() -> tuple[Command, list[Result]]:
-        command = Command(sources, options, form, paths, display, console)
+        command = Command(sources, options, form, paths, display, console, is_several)
         with display:
             return command, await command.run(jobs)
 
