@@ -33,10 +33,11 @@ HANG_TIMES_EXPECTED = 10.0
 """A batch that takes longer than this multiple of its expected duration, and longer than
 ``ASR_HANG_S``, hangs."""
 
-REST_SHARE = 2.0
-"""Rest after a batch, as a multiple of the batch's duration."""
-REST_S_MAX = 0.1
-"""Longest rest after a batch."""
+REST_TIMES_BATCH = 10.0
+"""Rest after a batch, as a multiple of the batch's duration …"""
+REST_S_MAX = 0.05
+"""… but at most this long. It is the whole rest after all but tiny batches: if longer batches were
+followed by longer rests, a growing load would let both grow."""
 RESTLESS_BATCH_S = 0.25
 """A batch that takes longer is followed by no rest: jobs have collected while it ran."""
 
@@ -188,7 +189,7 @@ class BatchQueue(Generic[K]):
 class BatchPacing:
     """Decides when the next batch may start, unless the queue fills a batch already.
 
-    Each batch has a fixed cost: 6 ms with the demo model, as much as four more utterances take.
+    Each batch has a fixed cost: 5 ms with the demo model, more than another utterance takes.
     Under load, resting after a batch frees processor time for other processes, and the batches
     grow until they are large enough. A single client, which sends its next job after the result of
     the last one, never waits.
@@ -217,4 +218,4 @@ class BatchPacing:
         """Rest after a batch of ``jobs``, unless a single client sent it or it took long."""
         alone = jobs < 2 and not self._jobs_waited
         rests = not alone and took_s <= RESTLESS_BATCH_S
-        self._rest_until_s = now_s + (min(REST_SHARE * took_s, REST_S_MAX) if rests else 0.0)
+        self._rest_until_s = now_s + (min(REST_TIMES_BATCH * took_s, REST_S_MAX) if rests else 0.0)
