@@ -124,7 +124,7 @@ class Server:
         self.redis_metadata.open(lambda: self.gate.connections)
         now_s = time.monotonic()
         for record in self.spool.take():
-            self.outbox.restore(record, now_s)
+            self.outbox.put_record(record, now_s, wait_s=0.0)
         self._tasks = [
             asyncio.create_task(self._run_clock()),
             asyncio.create_task(probe_load(self.vad, self.admission)),

@@ -1,12 +1,14 @@
-"""Files that appear under their names only when they are complete and on the disk."""
+"""Files that appear under their names only when they are complete and on the disk, and that one
+process has at a time."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 TEMPORARY = ".tmp"
 """Suffix of a file while it is written."""
@@ -18,6 +20,25 @@ def size_of(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def locked(path: Path, mode: Literal["rb", "r+b"]) -> BinaryIO | None:
+    """Return the opened and locked file; None if another process holds it or has removed it.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    try:
+        file = path.open(mode)
+    except FileNotFoundError:
+        return None
+    with contextlib.suppress(BlockingIOError, FileNotFoundError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Its owner may have removed it after we opened it and before we locked it.
+        if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            return file
+    file.close()
+    return None
 
 
 @contextlib.contextmanager

@@ -151,28 +151,19 @@ class JobFiles:
         except (FileNotFoundError, DamagedError):
             return None
 
-    def holds(self, job_id: str) -> bool:
-        return self._path(job_id).exists()
-
     def take(self, job_id: str) -> JobFile | None:
         """Lock the file; None: another task holds it, it is gone, or it was damaged and is set
         aside."""
         path = self._path(job_id)
-        try:
-            file = path.open("r+b")
-        except FileNotFoundError:
+        if (file := durable.locked(path, "r+b")) is None:
             return None
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            try:
-                # Its owner may have removed it after we opened it and before we locked it.
-                if self.holds(job_id):
-                    return JobFile(path, file)
-            except DamagedError:
-                path.rename(path.with_suffix(".damaged"))
-                structlog.get_logger().error("file_job_damaged", file=path.name)
-        file.close()
-        return None
+        try:
+            return JobFile(path, file)
+        except DamagedError:
+            path.rename(path.with_suffix(".damaged"))
+            structlog.get_logger().error("file_job_damaged", file=path.name)
+            file.close()
+            return None
 
     def remove(self, job_id: str) -> bool:
         """Remove the file, also one that is being recognised. Returns whether it was there."""

@@ -66,13 +66,20 @@ class Outbox:
         oldest = next(iter(self._waiting.values()), None)
         return 0.0 if oldest is None else max(0.0, now_s - oldest.since_s)
 
-    def put_record(self, record: Record, now_s: float) -> None:
-        """Add a record, which the caller sends now."""
-        self._put(record, now_s)
-
-    def restore(self, record: Record, now_s: float) -> None:
-        """Add a record of a gateway that has stopped. It is due at once."""
-        self._put(record, now_s, wait_s=0.0)
+    def put_record(
+        self,
+        record: Record,
+        now_s: float,
+        *,
+        wait_s: float = RESEND_INITIAL_S,
+        contested: bool = False,
+    ) -> None:
+        """Add a record, which is due in ``wait_s``. ``contested``: see ``put_result``."""
+        key = _known(record.key)
+        if key in self._waiting:
+            return
+        self._waiting[key] = _Unconfirmed(record, now_s, contested)
+        heapq.heappush(self._due, (now_s + wait_s, next(self._order), key))
 
     def records(self) -> list[Record]:
         """All unconfirmed records."""
@@ -92,7 +99,7 @@ class Outbox:
         )
         if contested:
             self._waiting.pop(result.key, None)
-        self._put(record, now_s, contested=contested)
+        self.put_record(record, now_s, contested=contested)
         return record
 
     def confirm(self, keys: Iterable[StoredKey], now_s: float) -> list[Confirmed]:
@@ -125,20 +132,6 @@ class Outbox:
                 entry.resend_s = min(RESEND_MAX_S, entry.resend_s * 2)
                 heapq.heappush(self._due, (now_s + entry.resend_s, next(self._order), key))
         return records
-
-    def _put(
-        self,
-        record: Record,
-        now_s: float,
-        *,
-        wait_s: float = RESEND_INITIAL_S,
-        contested: bool = False,
-    ) -> None:
-        key = _known(record.key)
-        if key in self._waiting:
-            return
-        self._waiting[key] = _Unconfirmed(record, now_s, contested)
-        heapq.heappush(self._due, (now_s + wait_s, next(self._order), key))
 
 
 def _known(key: StoredKey) -> StoredKey:

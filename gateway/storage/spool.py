@@ -13,9 +13,6 @@ quarter slower), takes as much space, and needs an additional checksum to detect
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -58,7 +55,7 @@ class Spool:
         records: list[Record] = []
         for path in sorted(self._directory.glob("*.spool")):
             try:
-                file = _lock(path)
+                file = durable.locked(path, "rb")
                 if file is None:
                     continue
                 data = file.read()
@@ -129,21 +126,6 @@ class Spool:
     def _used_bytes(self) -> int:
         files = self._directory.iterdir()
         return sum(durable.size_of(path) for path in files if path.suffix != durable.TEMPORARY)
-
-
-def _lock(path: Path) -> BinaryIO | None:
-    """The opened and locked file; None if another gateway holds it or has removed it."""
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        return None
-    with contextlib.suppress(BlockingIOError, FileNotFoundError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Its owner may have removed it after we opened it and before we locked it.
-        if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-            return file
-    file.close()
-    return None
 
 
 def _content(records: list[Record], bytes_max: int) -> tuple[bytes, int]:

@@ -98,7 +98,7 @@ def test_a_key_of_another_generation_confirms_nothing() -> None:
 def test_restored_records_are_due_at_once() -> None:
     box = o.Outbox(limit=10)
     left = record(o.SEGMENT_COPY_SEQ_OFFSET + 1)
-    box.restore(left, 0.0)
+    box.put_record(left, 0.0, wait_s=0.0)
     assert box.due(0.0) == box.records() == [left]
     box.confirm([key("record", o.SEGMENT_COPY_SEQ_OFFSET + 1)], 1.0)
     assert len(box) == 0
@@ -108,7 +108,7 @@ def test_the_age_is_that_of_the_oldest_record() -> None:
     box = o.Outbox(limit=10)
     assert box.age_s(5.0) == 0.0
     box.put_record(record(0), 1.0)
-    box.restore(record(1), 2.0)
+    box.put_record(record(1), 2.0, wait_s=0.0)
     assert box.age_s(5.0) == 4.0
     (confirmed,) = box.confirm([key("record", 0)], 4.0)
     assert confirmed.waited_s == 3.0

@@ -125,7 +125,7 @@ def test_a_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Monke
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("gateway.storage.spool.os.fsync", full)
+    monkeypatch.setattr("gateway.storage.durable.os.fsync", full)
     assert Spool(tmp_path, "g1").write([record(0)]) == 0
     assert list(tmp_path.iterdir()) == []
 
