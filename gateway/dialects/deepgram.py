@@ -15,27 +15,24 @@ from msgspec import structs
 
 from gateway.dialects.deepgram_query import Warned, parse_query
 from gateway.dialects.dialect import (
+    BEHIND_THE_END,
     TOO_MANY,
     WAITING_MAX,
     Dialect,
-    Ignored,
     MessageError,
     Parsed,
     Query,
     Reply,
 )
-from gateway.dialects.fields import as_text
+from gateway.dialects.fields import as_text, sure
 from gateway.dialects.strict_json import parse_object
 from gateway.dialects.subtitles import timed_words
 from gateway.session import events as e
 from gateway.session.recognised import confidence, main_language
 from wire.messages import Lane
 
-CONFIDENCE = 1.0
-"""The protocol requires a confidence; this is sent if the model returns none."""
 CHANNEL_INDEX = [0, 1]
 """The first of one channel."""
-BEHIND_THE_END = Ignored("behind_the_end")
 
 Message = dict[str, Any]
 
@@ -160,7 +157,7 @@ class Deepgram(Dialect):
         before, self._speech_ended = self._speech_ended, answer.next_segment_index
         if before < answer.next_segment_index <= self._segments and self._options.speech_final:
             # No words have followed a cut at the length limit.
-            return [self._silence(speech_final=True)]
+            return [self._silence(from_finalize=False)]
         if before < answer.next_segment_index:
             self._speech_ends.add(answer.next_segment_index)
         return []
@@ -184,7 +181,7 @@ class Deepgram(Dialect):
         messages = []
         while self._finalizing and self._finalizing[0] <= self._segments:
             self._finalizing.popleft()
-            messages.append(self._silence(speech_final=True, from_finalize=True))
+            messages.append(self._silence(from_finalize=True))
         if self._utterance_end is not None and self._utterance_end <= self._segments:
             self._utterance_end = None
             messages.append(
@@ -219,6 +216,9 @@ class Deepgram(Dialect):
         from_finalize: bool = False,
     ) -> Message:
         is_final = isinstance(answer, e.SegmentText)
+        only = alternative(answer.text, [answer])
+        if isinstance(answer, e.SegmentText) and answer.language:
+            only["languages"] = [answer.language]
         return {
             "type": "Results",
             "channel_index": CHANNEL_INDEX,
@@ -226,12 +226,12 @@ class Deepgram(Dialect):
             "start": answer.start_ms / 1000,
             "is_final": is_final,
             "speech_final": speech_final,
-            "channel": {"alternatives": [alternative(answer)]},
+            "channel": {"alternatives": [only]},
             "metadata": self._result_metadata(),
             "from_finalize": from_finalize,
         }
 
-    def _silence(self, *, speech_final: bool, from_finalize: bool = False) -> Message:
+    def _silence(self, *, from_finalize: bool) -> Message:
         """``Results`` without words."""
         at_ms = self._last_word_end_ms
         nothing = e.SegmentText(
@@ -243,9 +243,7 @@ class Deepgram(Dialect):
             text="",
         )
         return self._results(
-            nothing,
-            speech_final=speech_final and self._options.speech_final,
-            from_finalize=from_finalize,
+            nothing, speech_final=self._options.speech_final, from_finalize=from_finalize
         )
 
     def _result_metadata(self) -> Message:
@@ -289,13 +287,7 @@ class DeepgramFile(Deepgram):
 
     def body(self, segments: Sequence[e.SegmentText], finished: e.Finished) -> Message:
         """Return the body of the answer. All other answers of the session were encoded before."""
-        sure = confidence(segments)
-        alternative: Message = {
-            "transcript": finished.text,
-            "confidence": CONFIDENCE if sure is None else sure,
-            "words": [word for segment in segments if segment.text for word in words(segment)],
-        }
-        channel: Message = {"alternatives": [alternative]}
+        channel: Message = {"alternatives": [alternative(finished.text, segments)]}
         if language := main_language(segments):
             channel["detected_language"] = language
         metadata = self._metadata(finished)
@@ -303,25 +295,19 @@ class DeepgramFile(Deepgram):
         return {"metadata": metadata, "results": {"channels": [channel]}}
 
 
-def alternative(answer: e.SegmentText | e.PartialText) -> Message:
+def alternative(text: str, parts: Sequence[e.SegmentText | e.PartialText]) -> Message:
     """The only alternative of a text."""
-    sure = confidence([answer]) if isinstance(answer, e.SegmentText) else None
-    found: Message = {
-        "transcript": answer.text,
-        "confidence": CONFIDENCE if sure is None else sure,
-        "words": words(answer),
-    }
-    if isinstance(answer, e.SegmentText) and answer.language:
-        found["languages"] = [answer.language]
-    return found
+    segments = [part for part in parts if isinstance(part, e.SegmentText)]
+    found_words = [word for part in parts for word in words(part)]
+    return {"transcript": text, "confidence": sure(confidence(segments)), "words": found_words}
 
 
 def words(answer: e.SegmentText | e.PartialText) -> list[Message]:
-    sure = answer.confidence if isinstance(answer, e.SegmentText) else None
-    speaker = answer.speaker if isinstance(answer, e.SegmentText) else None
-    common = {"confidence": CONFIDENCE if sure is None else sure}
-    if speaker is not None:
-        common["speaker"] = speaker - 1  # Deepgram counts from 0.
+    common = {"confidence": sure(None)}
+    if isinstance(answer, e.SegmentText):
+        common["confidence"] = sure(answer.confidence)
+        if answer.speaker is not None:
+            common["speaker"] = answer.speaker - 1  # Deepgram counts from 0.
     return [
         {
             "word": bare(word.text),

@@ -200,21 +200,15 @@ class _Reader:
 
     def _language(self) -> str:
         language = self._text("language", LANGUAGE_CHARS_MAX)
-        detected: bool | None = True
-        if self._is_flag("detect_language"):
-            detected = self._flag("detect_language")
-        else:
+        # It may also be a list of languages to choose from.
+        detect = self._value("detect_language") or ""
+        if detect.lower() not in _TRUE | _FALSE:
             message = "the languages to detect are not restricted"
             self._warn("detect_language", "not_offered", message)
-        if self._query.get("detect_language") and detected:
+            return ""
+        if self._flag("detect_language"):
             return ""
         return "" if language.lower() in _AUTOMATIC else language
-
-    def _is_flag(self, name: str) -> bool:
-        """``detect_language`` may also be a list of languages to choose from."""
-        self._read.add(name)
-        values = self._query.get(name) or [""]
-        return values[-1].lower() in _TRUE | _FALSE
 
     def _hotwords(self) -> tuple[str, ...]:
         """``keyterm``, and ``keywords`` without their boosts."""

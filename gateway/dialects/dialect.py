@@ -19,6 +19,8 @@ class Ignored:
     reason: str
 
 
+BEHIND_THE_END = Ignored("behind_the_end")
+"""Audio or an end that follows the end of a recording."""
 WAITING_MAX = 2_000
 """Requests of a connection, such as to end an utterance, that are answered after pending texts:
 more than there are turns of 100 ms in ``SessionLimits.unanswered_audio_ms_max``."""

@@ -28,6 +28,10 @@ NAMES_SHOWN_MAX = 16
 """Names without effect, of fields or parameters, that warnings show."""
 NAME_CHARS_SHOWN_MAX = 64
 """Characters shown of each."""
+HOTWORDS_TEXT_CHARS_MAX = 65_536
+"""Length of hotwords in one string, weights and spaces included; then ``bad_message``."""
+CONFIDENCE = 1.0
+"""Some protocols require a confidence; this is sent if the model returns none."""
 BINARY_JSON_BYTES_MAX = 4_096
 """Largest JSON object in a binary message, in protocols whose texts are JSON and whose audio is
 binary."""
@@ -94,6 +98,10 @@ def truth(value: object) -> bool | None:
     if isinstance(value, str):
         return {"true": True, "1": True, "false": False, "0": False}.get(value.strip().lower())
     return bool(value) if type(value) in (bool, int, float) and value in (0, 1) else None
+
+
+def sure(confidence: float | None) -> float:
+    return CONFIDENCE if confidence is None else confidence
 
 
 def in_range(rate_hz: float, name: str) -> int:

@@ -15,8 +15,9 @@ from typing import Any, Literal
 from msgspec import to_builtins
 
 from gateway.audio.wav import DeclaredAudio
-from gateway.dialects.dialect import Dialect, Ignored, MessageError, Parsed, Reply
+from gateway.dialects.dialect import BEHIND_THE_END, Dialect, Ignored, MessageError, Parsed, Reply
 from gateway.dialects.fields import (
+    HOTWORDS_TEXT_CHARS_MAX,
     LANGUAGE_CHARS_MAX,
     as_text,
     in_range,
@@ -33,10 +34,7 @@ from gateway.session.recognised import recognised
 from wire.messages import SAMPLE_RATE_HZ, Token
 
 WAV_NAME_CHARS_MAX = 256
-HOTWORDS_TEXT_CHARS_MAX = 65_536
-"""Length of hotwords in one string, weights and spaces included; then ``bad_message``."""
 RATE_CHARS_MAX = 16
-BEHIND_THE_END = Ignored("behind_the_end")
 LATE = e.SessionWarning(code="setting_late", message="a start inside of a recording has no effect")
 WEIGHTS = e.SessionWarning(code="weights_ignored", message="weights of hotwords are ignored")
 

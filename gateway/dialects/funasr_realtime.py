@@ -12,21 +12,25 @@ from typing import Any, Final
 from msgspec import to_builtins
 
 from gateway.dialects.dialect import (
+    BEHIND_THE_END,
     TOO_MANY,
     WAITING_MAX,
     Dialect,
-    Ignored,
     MessageError,
     Parsed,
     Reply,
 )
-from gateway.dialects.fields import LANGUAGE_CHARS_MAX, as_text, storable, storable_hotwords
+from gateway.dialects.fields import (
+    HOTWORDS_TEXT_CHARS_MAX,
+    LANGUAGE_CHARS_MAX,
+    as_text,
+    storable,
+    storable_hotwords,
+)
 from gateway.dialects.funasr import Funasr
 from gateway.session import events as e
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 
-HOTWORDS_TEXT_CHARS_MAX: Final = 65_536
-"""Longest command; then ``bad_message``."""
 _COMMANDS: Final = ("START", "STOP", "COMMIT")
 _SETTINGS: Final = ("HOTWORDS:", "POSTPROCESS_HOTWORDS:", "LANGUAGE:")
 _COMMAND_BYTES: Final = 64
@@ -42,7 +46,6 @@ _LANGUAGES: Final = {
     **{"português": "pt", "italiano": "it", "auto": ""},
 }
 """Fun-ASR-Nano's names of languages. Others are passed on."""
-BEHIND_THE_END: Final = Ignored("behind_the_end")
 _MS_BYTES: Final = SAMPLE_RATE_HZ * BYTES_PER_SAMPLE // 1000
 
 Message = dict[str, Any]

@@ -20,6 +20,7 @@ from gateway.dialects.fields import (
     shown_names,
     storable,
     storable_hotwords,
+    sure,
     truth,
 )
 from gateway.dialects.strict_json import parse_object
@@ -43,8 +44,6 @@ LATE = e.SessionWarning(
 ONE_ALTERNATIVE = e.SessionWarning(
     code="value_limited", message="max_alternatives: there is always one alternative"
 )
-CONFIDENCE = 1.0
-"""The protocol requires a confidence; this is sent if the model returns none."""
 
 
 class Vosk(Dialect):
@@ -184,16 +183,15 @@ class Vosk(Dialect):
             words = [self._word(token, s.confidence) for s in segments for token in s.tokens]
             result = {"result": words, **result}
         if self._with_alternatives:
-            sure = confidence(segments)
-            result = {"alternatives": [{"confidence": _or_sure(sure), **result}]}
+            result = {"alternatives": [{"confidence": sure(confidence(segments)), **result}]}
         return self._dump(result)
 
-    def _word(self, token: Token, sure: float | None) -> dict[str, Any]:
-        """``sure``: the confidence of the word's utterance, because the models return none for
+    def _word(self, token: Token, confidence: float | None) -> dict[str, Any]:
+        """``confidence``: that of the word's utterance, because the models return none for
         words."""
         word = {"end": token.end_ms / 1000, "start": token.start_ms / 1000, "word": token.text}
         # An alternative has one confidence for all its words.
-        return word if self._with_alternatives else {"conf": _or_sure(sure), **word}
+        return word if self._with_alternatives else {"conf": sure(confidence), **word}
 
     def _dump(self, reply: dict[str, Any]) -> str:
         """Add warnings, and a pending error as ``error``: fields that clients of the protocol
@@ -203,10 +201,6 @@ class Vosk(Dialect):
         if self._error is not None:
             reply, self._error = {**reply, "error": self._error}, None
         return json.dumps(reply, ensure_ascii=False)
-
-
-def _or_sure(sure: float | None) -> float:
-    return CONFIDENCE if sure is None else sure
 
 
 def _flag(value: Any) -> bool:
