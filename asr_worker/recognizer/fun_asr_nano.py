@@ -68,12 +68,10 @@ class FunAsrNano(FunasrRecognizer):
     def form_options(self, utterance: Utterance) -> Options:
         return (("itn", utterance.itn is not False),)
 
-    def text_and_words(self, result: dict[str, Any]) -> tuple[str, list[str]]:
-        """Return the text, and its words by the pieces that have times."""
-        return str(result["text"]), [word for word, _ in _timed_words(result)]
-
-    def times(self, result: dict[str, Any]) -> Any:
-        return [times for _, times in _timed_words(result)]
+    def text_and_words(self, result: dict[str, Any]) -> tuple[str, list[str], Any]:
+        """See ``FunasrRecognizer``. Words are joined from the pieces that have times."""
+        timed = _timed_words(result)
+        return str(result["text"]), [word for word, _ in timed], [times for _, times in timed]
 
 
 def _timed_words(result: dict[str, Any]) -> list[tuple[str, list[int]]]:

@@ -149,31 +149,22 @@ def _is_missing_package(error: Exception) -> bool:
 
 def _modules_of(directory: Path) -> tuple[str, ...]:
     """The FunASR modules that the model in ``directory`` needs; empty if unknown."""
+    beside = {each.model_class: each.modules for each in (Punctuator, SpeakerEmbedder)}
     model_class = OmegaConf.load(directory / "config.yaml").get("model")
-    if model_class == Punctuator.model_class:
-        return Punctuator.modules
-    if model_class == SpeakerEmbedder.model_class:
-        return SpeakerEmbedder.modules
-    return FAMILIES.get(model_class, FunasrRecognizer).modules
-
-
-def _directory(settings: WorkerSettings, source: ModelSource) -> Path:
-    try:
-        return settings.model_directory(source)
-    except NotPulledError as error:
-        raise ModelLoadError(str(error), final=True) from None
+    return beside.get(model_class, FAMILIES.get(model_class, FunasrRecognizer).modules)
 
 
 def _load_model(settings: WorkerSettings, source: ModelSource, device: str) -> Any:
-    directory = _directory(settings, source)
     try:
         return auto_model(
-            directory,
+            settings.model_directory(source),
             device=device,
             ncpu=settings.asr_threads,
             disable_update=True,
             disable_pbar=True,
             disable_log=True,
         )
+    except NotPulledError as error:
+        raise ModelLoadError(str(error), final=True) from None
     except Exception as error:
         raise load_error(source, error) from error

@@ -217,8 +217,8 @@ class FunasrRecognizer:
         return found
 
     def _recognition(self, result: dict[str, Any], utterance: Utterance) -> Recognition:
-        text, words = self.text_and_words(result)
-        tokens = _tokens(words, self.times(result), pcm_duration_ms(utterance.pcm))
+        text, words, times = self.text_and_words(result)
+        tokens = _tokens(words, times, pcm_duration_ms(utterance.pcm))
         if len(text) > TEXT_CHARS_MAX or len(tokens) > ITEMS_MAX:
             return _failed(ValueError("the text exceeds the limits of a message"))
         return Recognition(text=text.strip(), tokens=tokens, **self.found_beside_the_text(result))
@@ -227,19 +227,16 @@ class FunasrRecognizer:
         """Return further fields of the ``Recognition``, such as the detected language."""
         return {}
 
-    def times(self, result: dict[str, Any]) -> Any:
-        """Return start and end in ms of each word of ``text_and_words``; None without times."""
-        return result.get("timestamp")
-
-    def text_and_words(self, result: dict[str, Any]) -> tuple[str, list[str]]:
-        """Return the text of FunASR's ``result`` as people write it, and the words that its times
-        refer to."""
+    def text_and_words(self, result: dict[str, Any]) -> tuple[str, list[str], Any]:
+        """Return the text of FunASR's ``result`` as people write it, the words that have times, and
+        start and end of each in ms; None without times."""
         raw = str(result.get("text", ""))
         if "timestamp" not in result:
-            return raw, []
+            return raw, [], None
         # With times, FunASR puts a space between all words, Chinese characters included. The text
         # must not depend on whether times were requested.
-        return _BESIDE_CJK.sub("", raw), list(result.get("words") or raw.split())
+        words = list(result.get("words") or raw.split())
+        return _BESIDE_CJK.sub("", raw), words, result["timestamp"]
 
 
 def _texts(results: list[dict[str, Any]]) -> list[str]:

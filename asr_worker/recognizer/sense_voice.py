@@ -59,12 +59,11 @@ class SenseVoice(FunasrRecognizer):
             "events": tuple(dict.fromkeys(s for s in sounds if s not in _NO_EVENTS | _EMOTIONS)),
         }
 
-    def text_and_words(self, result: dict[str, Any]) -> tuple[str, list[str]]:
+    def text_and_words(self, result: dict[str, Any]) -> tuple[str, list[str], Any]:
         """See ``FunasrRecognizer``. The tags are removed from the text."""
-        return _TAG.sub("", str(result["text"])), [word for word, _ in _timed_words(result)]
-
-    def times(self, result: dict[str, Any]) -> Any:
-        return [times for _, times in _timed_words(result)]
+        timed = _timed_words(result)
+        text = _TAG.sub("", str(result["text"]))
+        return text, [word for word, _ in timed], [times for _, times in timed]
 
 
 def _timed_words(result: dict[str, Any]) -> list[tuple[str, Any]]:
