@@ -407,16 +407,18 @@ class Broker:
 
     def _on_heartbeat(self, identity: bytes, heartbeat: m.Heartbeat, now_s: float) -> None:
         worker = self._known_worker(identity, now_s)
-        if worker is not None and heartbeat.usage is not None:
-            self._models.pool(worker).note_usage(worker, heartbeat.usage)
-        if worker is not None and heartbeat.credits:
-            pool = self._models.pool(worker)
+        if worker is None:
+            return
+        pool = self._models.pool(worker)
+        if heartbeat.usage is not None:
+            pool.note_usage(worker, heartbeat.usage)
+        if heartbeat.credits:
             pool.grant(worker, heartbeat.credits, heartbeat.streamed_credits)
-        if worker is not None and worker.overdue:
+        if worker.overdue:
             # An attempt taken away before the current batch began does not block the worker.
             began_s = now_s - heartbeat.busy_ms / 1000
             past = [attempt for attempt, since_s in worker.overdue.items() if since_s < began_s]
-            self._models.pool(worker).forget_overdue(worker, past)
+            pool.forget_overdue(worker, past)
 
     def _on_worker_result(self, identity: bytes, answer: m.WorkerResult, now_s: float) -> None:
         worker = self._known_worker(identity, now_s)

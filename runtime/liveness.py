@@ -38,16 +38,12 @@ class LivenessWatch:
         self._silence_s_max = silence_s_max
         self._last_beat_s = now_s + (START_FACTOR - 1) * silence_s_max
         self._last_call_s = now_s
-        self._read_fd, self._child_fd = os.pipe()
+        self._read_fd, self.child_fd = os.pipe()
+        """``child_fd`` is for the child to inherit (``subprocess.Popen(pass_fds=…)``)."""
         os.set_blocking(self._read_fd, False)
 
-    @property
-    def child_fds(self) -> tuple[int, ...]:
-        """Descriptors that the child inherits (``subprocess.Popen(pass_fds=…)``)."""
-        return (self._child_fd,)
-
     def environment(self) -> dict[str, str]:
-        return {_FD_VARIABLE: str(self._child_fd)}
+        return {_FD_VARIABLE: str(self.child_fd)}
 
     def is_silent(self, now_s: float) -> bool:
         """Whether the last beat is older than the limit. Call several times a second: a gap of
@@ -66,4 +62,4 @@ class LivenessWatch:
 
     def close(self) -> None:
         os.close(self._read_fd)
-        os.close(self._child_fd)
+        os.close(self.child_fd)

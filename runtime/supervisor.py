@@ -95,7 +95,7 @@ class Child:
         try:
             if self._silence_s_max is not None:
                 self._watch = LivenessWatch(self._silence_s_max, now_s)
-                pass_fds = self._watch.child_fds
+                pass_fds = [self._watch.child_fd]
                 environment.update(self._watch.environment())
             self._process = subprocess.Popen(
                 self._command,

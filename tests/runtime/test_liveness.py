@@ -20,7 +20,7 @@ def starting() -> Iterator[LivenessWatch]:
 @pytest.fixture
 def watch(starting: LivenessWatch) -> LivenessWatch:
     """Of a child that has beaten once."""
-    os.write(starting.child_fds[0], b"\0")
+    os.write(starting.child_fd, b"\0")
     assert not starting.is_silent(100.0)
     return starting
 
