@@ -17,7 +17,7 @@ from msgspec import structs
 
 from gateway.audio import raw_pcm
 from gateway.audio.decoder_pool import FEED_AUDIO_S_MAX, DecoderPool, EncodedStream
-from gateway.audio.file_ends import NextFile, OggPages, begins_surely
+from gateway.audio.file_ends import NextFile, OggPages, begins_surely, find_beginning
 from gateway.audio.foreign_files import foreign
 from gateway.audio.formats import (
     BY_CONTAINER,
@@ -341,14 +341,19 @@ class AudioInput:
             return _RawSource(self._declared.raw(self._raw_rate_hz), declared=True), data
         if (name := foreign(data)) is not None:
             raise AudioError("bad_audio", f"this is {name}, and not {TITLES}")
+        if (begin := find_beginning(data[:UNKNOWN_BYTES_MAX])) is not None:
+            # Behind a few bytes of something else, such as a byte order mark or an HTTP header.
+            container = sniff(data[begin:])
+            if container is not None and container != "undecided":
+                return self._new_source(container, data[begin:])
         why = f"this is not {TITLES}"
         judged = data[: self._judged_bytes]
         if self._raw_rate_hz is not None and raw_pcm.is_plausible(judged):
             self.took_raw = True
             return _RawSource(self._declared.raw(self._raw_rate_hz), declared=False), data
         if (frames := find_frames(data)) is not None:
-            container, offset = frames
-            return _EncodedSource(container, self._decoders), data[offset:]
+            framed, offset = frames
+            return _EncodedSource(framed, self._decoders), data[offset:]
         if self._raw_rate_hz is not None:
             form = raw_pcm.other_form(judged)
             why += ", and no 16-bit PCM: "
@@ -547,7 +552,7 @@ WALKED_BYTES_MAX: Final = 8_192
 """Bytes in which the end of a file is looked for on the event loop: units may have a single byte,
 and each takes a microsecond. More bytes take a thread."""
 UNKNOWN_BYTES_MAX: Final = 2_048
-"""Fewer bytes behind a file, such as padding, are no audio."""
+"""Fewer bytes before or behind a file, such as padding, are no audio."""
 
 
 class _EncodedSource(_Source):

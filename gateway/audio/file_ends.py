@@ -225,6 +225,12 @@ def begins_surely(data: bytes) -> bool:
     return any(pattern.match(data, before) for before, pattern in _BEGINNINGS.items())
 
 
+def find_beginning(data: bytes) -> int | None:
+    """The first place in ``data`` where a file surely begins."""
+    found = ((before, pattern.search(data, before)) for before, pattern in _BEGINNINGS.items())
+    return min((match.start() - before for before, match in found if match), default=None)
+
+
 class NextFile:
     """Finds where another file follows one: where a unit of it ends (``file_units``). If its units
     have no known length, or are damaged, it searches for the beginning of a file.

@@ -308,6 +308,21 @@ async def test_a_stream_joined_late_is_decoded_from_its_next_frame(
     assert await timeline(pool, sliced(late, [700])) == whole
 
 
+HTTP = b"HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nX-Padding: %s\r\n\r\n" % (b"x" * 1_500)
+
+
+@pytest.mark.parametrize("name", ["wav 44.1 kHz mono", "webm", "ogg", "flac", "m4a", "wma"])
+@pytest.mark.parametrize("before", [b"\r\n", b"\xef\xbb\xbf", HTTP], ids=["\\n", "mark", "http"])
+async def test_few_bytes_before_a_file_are_no_audio(
+    pool: DecoderPool, name: str, before: bytes
+) -> None:
+    data = before + FILES[name]
+    whole = await timeline(pool, [FILES[name]])
+    for chunks in ([data], sliced(data, [700])):
+        assert await timeline(pool, chunks) == whole
+    assert await timeline(pool, [data], None) == whole, "as a file over HTTP"
+
+
 @pytest.mark.parametrize("name", ["webm", "ogg", "m4a", "amr"])
 @pytest.mark.parametrize("size", [500, 4_000, 1_000_000])
 async def test_other_streams_without_their_beginning_are_refused_once(
