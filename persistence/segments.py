@@ -47,17 +47,18 @@ COLUMNS: Final[dict[str, str]] = {
     "error_message": "text",
     **{_column(field.name): _sql_type(field.type) for field in _declared.fields},
 }
-"""Names and types of the columns, in the order of a row's values."""
+"""Names and types of the columns."""
 UPSERT: Final = f"""
 INSERT INTO asr_segments ({", ".join(COLUMNS)})
-SELECT * FROM unnest({", ".join(f"%s::{sql_type}[]" for sql_type in COLUMNS.values())})
+SELECT * FROM json_to_recordset(%s::json)
+    AS row ({", ".join(f"{name} {sql_type}" for name, sql_type in COLUMNS.items())})
 ON CONFLICT ({", ".join(_KEY)}) DO UPDATE
 SET {", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name not in _KEY)},
     stored_at = now()
 WHERE asr_segments.generation < excluded.generation
    OR (%s AND asr_segments.generation = excluded.generation)
 """
-"""Parameters: an array for each column, and whether a row replaces one of its own generation."""
+"""Parameters: a JSON array of rows, and whether a row replaces one of its own generation."""
 SELECT: Final = """
 SELECT * FROM asr_segments WHERE session_id = %s ORDER BY segment_index LIMIT %s
 """

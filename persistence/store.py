@@ -35,7 +35,7 @@ from msgspec.structs import asdict
 from persistence import metrics, segments, speakers
 from persistence.batch_buffer import Entry
 from persistence.search_terms import terms_of
-from persistence.values import clean, items_json, wall_time
+from persistence.values import TIME_MS_MAX, as_json, clean, clean_item, wall_time
 from wire.messages import Segment
 from wire.records import (
     ChunkDetails,
@@ -116,8 +116,12 @@ WHERE session_id = %(session_id)s AND segment_index >= %(first_index)s
 _CHUNKS = """
 INSERT INTO asr_chunks
     (session_id, chunk_index, byte_count, offset_ms, duration_ms, received_at)
-SELECT * FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],
-                     %s::timestamptz[])
+SELECT session_id, chunk_index, byte_count, offset_ms, duration_ms,
+       to_timestamp(least(received_at_ms, %s) / 1000.0)
+FROM json_to_recordset(%s::json) AS record (session_id text, chunks json),
+     json_to_recordset(chunks) AS chunk (
+         chunk_index bigint, byte_count bigint, offset_ms bigint, duration_ms bigint,
+         received_at_ms bigint)
 ON CONFLICT DO NOTHING
 """
 _TOMBSTONES = """
@@ -264,29 +268,20 @@ def first_superseded(ending: SessionFinished) -> int:
 
 
 def _write_chunks(cursor: Cursor, entries: list[Entry]) -> None:
-    rows = [
-        (
-            entry.session_id,
-            chunk.chunk_index,
-            chunk.byte_count,
-            chunk.offset_ms,
-            chunk.duration_ms,
-            wall_time(chunk.received_at_ms),
-        )
+    records = as_json(
+        {"session_id": entry.session_id, "chunks": body.chunks}
         for entry, body in _of(ChunkDetails, entries)
-        for chunk in body.chunks
-    ]
-    if rows:
-        cursor.execute(_CHUNKS, _columns(rows))
+    )
+    cursor.execute(_CHUNKS, (TIME_MS_MAX, records))
 
 
 _fields_of = attrgetter(*Segment.__struct_fields__)
 
 
-def segment_row(session_id: str, generation: int, segment: SegmentCopy) -> tuple[Any, ...]:
-    """``segment`` as values of ``segments.COLUMNS``."""
+def segment_row(session_id: str, generation: int, segment: SegmentCopy) -> dict[str, Any]:
+    """``segment`` as values of ``segments.COLUMNS``, by name."""
     failure = segment.failure
-    return (
+    values = (
         session_id,
         generation,
         None if failure else clean(segment.segment_text),
@@ -294,18 +289,19 @@ def segment_row(session_id: str, generation: int, segment: SegmentCopy) -> tuple
         clean(failure.message) if failure else None,
         *map(_stored, _fields_of(segment)),
     )
+    return dict(zip(segments.COLUMNS, values, strict=True))
 
 
 def _stored(value: Any) -> Any:
     if isinstance(value, str):
         return clean(value)
-    return items_json(value) if isinstance(value, tuple) else value
+    return [clean_item(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _write_segments(cursor: Cursor, entries: list[Entry]) -> None:
     for from_gateway in (False, True):
         # A statement cannot update a row twice. The first row of the newest generation is kept.
-        rows: dict[tuple[str, int], tuple[int, tuple[Any, ...]]] = {}
+        rows: dict[tuple[str, int], tuple[int, dict[str, Any]]] = {}
         for entry, body in _of(SegmentCopy, entries):
             if entry.from_gateway is not from_gateway:
                 continue
@@ -314,8 +310,8 @@ def _write_segments(cursor: Cursor, entries: list[Entry]) -> None:
                 row = segment_row(entry.session_id, entry.generation, body)
                 rows[key] = entry.generation, row
         if rows:
-            columns = _columns([row for _, row in rows.values()])
-            cursor.execute(segments.UPSERT, [*columns, from_gateway])
+            written = as_json(row for _, row in rows.values())
+            cursor.execute(segments.UPSERT, (written, from_gateway))
 
 
 def _write_deleted(cursor: Cursor, entries: list[Entry]) -> None:
@@ -360,7 +356,3 @@ def _of(kind: type[Body], entries: Iterable[Entry]) -> Iterator[tuple[Entry, Bod
     for entry in entries:
         assert isinstance(entry.body, kind)
         yield entry, entry.body
-
-
-def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -14,12 +16,8 @@ TIME_MS_MAX = 253_402_300_799_000
 """End of the year 9999, the last year that ISO 8601 writes with four digits."""
 
 
-def items_json(items: tuple[Token | str, ...]) -> str:
-    """Return ``items`` as JSON, with cleaned texts."""
-    return msgspec.json.encode([_clean_item(item) for item in items]).decode()
-
-
-def _clean_item(item: Token | str) -> Token | str:
+def clean_item(item: Token | str) -> Token | str:
+    """Return ``item`` with its text cleaned."""
     return clean(item) if isinstance(item, str) else replace(item, text=clean(item.text))
 
 
@@ -34,6 +32,14 @@ def clean(text: str) -> str:
     if cleaned != text:
         metrics.TEXTS_CLEANED.inc()
     return cleaned
+
+
+def as_json(rows: Iterable[Any]) -> str:
+    """Return ``rows`` as a JSON array, the parameter of a statement that inserts them.
+
+    psycopg spends ten times as long on an array for each column.
+    """
+    return msgspec.json.encode(list(rows)).decode()
 
 
 def wall_time(milliseconds: int) -> datetime:

@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from msgspec.structs import replace
 
 from persistence import metrics
 from persistence.batch_buffer import Entry
@@ -15,7 +16,7 @@ from persistence.store import write
 from persistence.values import clean, wall_time
 from tests.persistence import sent
 from wire.messages import Failure
-from wire.records import RecordBody
+from wire.records import ChunkDetails, RecordBody
 
 Connection = psycopg.Connection[Any]
 
@@ -344,6 +345,17 @@ def test_the_largest_integers_of_messages_are_stored(connection: Connection) -> 
     )
     assert value(connection, "SELECT segment_index FROM asr_segments") == largest
     assert value(connection, "SELECT extract(year FROM completed_at) FROM asr_sessions") == 9999
+
+
+@pytest.mark.parametrize("received_at_ms", [0, 1, 1_790_000_000_123, (1 << 53) - 1])
+def test_chunks_keep_their_times_to_the_millisecond(
+    connection: Connection, received_at_ms: int
+) -> None:
+    (chunk,) = sent.chunks(0).chunks
+    details = ChunkDetails(chunks=(replace(chunk, received_at_ms=received_at_ms),))
+    write_bodies(connection, details, ChunkDetails(chunks=()))
+    stored = value(connection, "SELECT received_at FROM asr_chunks")
+    assert stored == wall_time(received_at_ms)
 
 
 def test_an_invalid_row_does_not_affect_its_batch_or_session(connection: Connection) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
-from persistence.values import TIME_MS_MAX, clean, items_json, wall_time
+from persistence.values import TIME_MS_MAX, as_json, clean, clean_item, wall_time
 from wire.messages import Token
 
 ANY_TEXT = st.text(st.characters(codec=None))
@@ -42,7 +42,7 @@ def test_a_changed_text_is_counted_once() -> None:
 
 def test_tokens_keep_their_times_and_are_cleaned() -> None:
     tokens = (Token(text="一", start_ms=10, end_ms=200), Token(text="\0", start_ms=200, end_ms=201))
-    text = items_json(tokens)
+    text = as_json(map(clean_item, tokens))
     assert "一" in text
     assert json.loads(text) == [
         {"text": "一", "start_ms": 10, "end_ms": 200},

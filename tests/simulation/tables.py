@@ -13,6 +13,7 @@ from typing import Any
 from persistence import segments
 from persistence.batch_buffer import Entry
 from persistence.store import TIMELESS, first_superseded, segment_row, starts_in_ends
+from persistence.values import as_json
 from wire.records import (
     ChunkDetails,
     SegmentCopy,
@@ -232,9 +233,7 @@ class Tables:
 
 def _segment_row(entry: Entry) -> Segment:
     assert isinstance(entry.body, SegmentCopy)
-    row = segment_row(entry.session_id, entry.generation, entry.body)
-    found = dict(zip(segments.COLUMNS, row, strict=True))
-    return {
-        name: json.loads(value) if segments.COLUMNS[name] == "jsonb" else value
-        for name, value in found.items()
-    }
+    row: Segment = json.loads(
+        as_json([segment_row(entry.session_id, entry.generation, entry.body)])
+    )[0]
+    return row
