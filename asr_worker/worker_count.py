@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from asr_worker.model_files.cache import size_bytes
 from asr_worker.settings import WORKERS_MAX, WorkerSettings, model_source
 
 RUNTIME_BYTES = 700 << 20
@@ -73,8 +74,8 @@ def worker_count(values: WorkerSettings, machine: Machine) -> WorkerCount:
         return WorkerCount(1, "one on a GPU")
     by_cores = int(machine.cores / (values.asr_threads * len(models)))
     files = [*models, *values.online_models.values()]
-    further = [name for name in (values.asr_punc_model, values.asr_spk_model) if name]
-    weights_bytes = sum(_bytes_of(values, files)) + len(models) * sum(_bytes_of(values, further))
+    further = filter(None, (values.asr_punc_model, values.asr_spk_model))
+    weights_bytes = _bytes_of(values, files) + len(models) * _bytes_of(values, further)
     needed_bytes = len(models) * RUNTIME_BYTES + WEIGHTS_TIMES * weights_bytes
     by_memory = int(MEMORY_SHARE * machine.memory_bytes / needed_bytes)
     reason = (
@@ -84,9 +85,5 @@ def worker_count(values: WorkerSettings, machine: Machine) -> WorkerCount:
     return WorkerCount(min(max(1, min(by_cores, by_memory)), WORKERS_MAX), reason)
 
 
-def _bytes_of(values: WorkerSettings, models: Sequence[str]) -> list[int]:
-    found = []
-    for name in models:
-        files = values.model_directory(model_source(name)).rglob("*")
-        found.append(sum(each.stat().st_size for each in files if each.is_file()))
-    return found
+def _bytes_of(values: WorkerSettings, models: Iterable[str]) -> int:
+    return sum(size_bytes(values.model_directory(model_source(name))) for name in models)

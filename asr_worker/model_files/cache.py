@@ -18,6 +18,11 @@ from asr_worker.model_files.catalogue import Model, model_named
 _PARTIAL = ".partial"
 
 
+def size_bytes(directory: Path) -> int:
+    """Size of all files in ``directory``."""
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
+
 class ModelCache:
     """The models under ``root``, which need not exist."""
 
@@ -50,10 +55,6 @@ class ModelCache:
             else:
                 found.append(top.name)
         return sorted(found)
-
-    def size_bytes(self, name: str) -> int:
-        files = (self.root / name).rglob("*")
-        return sum(path.stat().st_size for path in files if path.is_file())
 
     def remove(self, model: Model) -> bool:
         """Delete ``model`` and its unfinished downloads; return whether anything was deleted."""

@@ -119,13 +119,11 @@ class BrokerClient:
 
     def _send(self, message: Message) -> bool:
         frames = codec.encode(message)
-        try:
-            self._link.socket.send_multipart(frames, zmq.DONTWAIT)
-        except zmq.Again:
+        sent = sockets.send(self._link.socket, frames)
+        self._schedule_drain()
+        if not sent:
             BUS_DROPPED.labels("send_queue_full").inc()
             return False
-        finally:
-            self._schedule_drain()
         bus_sent(type(message)).inc()
         trial = isinstance(message, Hello) and bool(message.padding)
         if self._link.leaves_host:
@@ -191,13 +189,12 @@ class BrokerClient:
         self._drain_scheduled = False
         if self._link.socket.closed:
             return
-        for _ in range(DRAIN_MESSAGES_MAX):
-            try:
-                frames = self._link.socket.recv_multipart(zmq.DONTWAIT)
-            except zmq.Again:
-                return
+        count = 0
+        for frames in sockets.received(self._link.socket, DRAIN_MESSAGES_MAX):
+            count += 1
             self._take(frames)
-        self._schedule_drain()
+        if count == DRAIN_MESSAGES_MAX:
+            self._schedule_drain()
 
     def _take(self, frames: list[bytes]) -> None:
         try:

@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.table import Table
 
 from asr_client.options import Json, fail
+from asr_worker.model_files.cache import size_bytes
 from asr_worker.model_files.catalogue import MODELS, UnknownModelError, model_named
 from asr_worker.model_files.pull import PullError, pull
 from asr_worker.settings import ModelFilesSettings
@@ -96,7 +97,7 @@ def show(as_json: Json = False) -> None:
         table.add_column(heading, no_wrap=heading == "model", overflow="fold")
     for name, model in known.items():
         size = f"{model.megabytes} MB" if model.megabytes else ""
-        disk = f"{cache.size_bytes(name) / 1e6:.0f} MB" if name in here else ""
+        disk = f"{size_bytes(cache.root / name) / 1e6:.0f} MB" if name in here else ""
         table.add_row(name, model.languages, model.gives, size, disk)
     Console(highlight=False).print(table)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from asr_worker.model_files.cache import ModelCache
+from asr_worker.model_files.cache import ModelCache, size_bytes
 from asr_worker.model_files.catalogue import UnknownModelError, model_named
 
 BASE = model_named("whisper-base")
@@ -46,7 +46,7 @@ def test_models_are_found_by_their_names(cache: ModelCache) -> None:
     assert install(cache, "whisper-base") == cache.find("whisper-base") == cache.path_of(BASE)
     install(cache, "iic/SenseVoiceSmall")
     assert cache.names() == ["iic/SenseVoiceSmall", "whisper-base"]
-    assert cache.size_bytes("whisper-base") == len("model: X\n")
+    assert size_bytes(cache.root / "whisper-base") == len("model: X\n")
     with pytest.raises(UnknownModelError):
         cache.find("whisper-bass")
 
