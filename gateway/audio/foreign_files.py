@@ -19,6 +19,10 @@ _USUAL_LETTERS_SHARE_MIN: Final = 0.9
 _TEXT_CODE_BYTES_MIN: Final = 512
 """This many bytes without a control character are text in some code: PCM has zeros, or bytes of all
 values."""
+_SPACES: Final = b" \t\n\r"
+_QUIET_MU_LAW: Final = (bytes(range(0x60, 0x80)), bytes(range(0xE0, 0x100)))
+"""Quiet samples of µ-law, of either sign."""
+_QUIET_MU_LAW_SHARE_MIN: Final = 0.1
 _CONTROLS: Final = frozenset((*range(32), 0x7F)) - frozenset(b"\t\n\r\f\x1b")
 _UTF_MARKS: Final = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
 _UTF_16_CODES: Final = ("utf-16-le", "utf-16-be")
@@ -146,13 +150,25 @@ def _is_text(data: bytes) -> bool:
         return False
     if len(data) >= _TEXT_CODE_BYTES_MIN:
         # The high bytes of quiet samples beside zero are all alike.
-        return data.isascii() or min(len(set(data[::2])), len(set(data[1::2]))) >= _TEXT_VALUES_MIN
+        few_values = min(len(set(data[::2])), len(set(data[1::2]))) < _TEXT_VALUES_MIN
+        return data.isascii() or not (few_values or _is_mu_law(data))
     try:
         data.decode()
     except UnicodeDecodeError as error:
         # The last character may be cut off.
         return error.reason == "unexpected end of data"
     return True
+
+
+def _is_mu_law(data: bytes) -> bool:
+    """Whether ``data`` has quiet samples of both signs, and hardly anything between words."""
+
+    def share(values: bytes) -> float:
+        return 1 - len(data.translate(None, values)) / len(data)
+
+    return share(_SPACES) < _WORD_ENDS_SHARE_MIN and all(
+        share(values) >= _QUIET_MU_LAW_SHARE_MIN for values in _QUIET_MU_LAW
+    )
 
 
 def _is_utf(data: bytes, code: str) -> bool:

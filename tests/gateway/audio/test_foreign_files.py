@@ -9,6 +9,15 @@ import pytest
 
 from gateway.audio.foreign_files import foreign
 from gateway.audio.formats import sniff
+from tools.lab.encoded_audio import encode
+
+
+def test_mu_law_is_no_text() -> None:
+    """Quiet speech in it has none of the control characters."""
+    speech = np.random.default_rng(3).normal(100, 300, 4_000).astype(np.int16)
+    quiet = encode(speech, "au", 8_000, 1)[64:]
+    assert not any(byte < 0x20 or byte == 0x7F for byte in quiet)
+    assert foreign(quiet) is None
 
 
 @pytest.mark.parametrize(
