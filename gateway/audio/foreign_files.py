@@ -177,6 +177,7 @@ def _is_utf(data: bytes, code: str) -> bool:
         text = codecs.getincrementaldecoder(code)().decode(data)
     except UnicodeError:
         return False
+    text = text.replace("\ufeff", "")  # Marks of texts that were joined.
     # Samples of a microphone with an offset are letters, too: rare ones, or none that ends a word.
     return (
         len(text) >= _TEXT_BYTES_MIN

@@ -36,6 +36,7 @@ def test_mu_law_is_no_text() -> None:
         (("Müller fährt über die Straße.\n" * 20).encode("latin-1"), "text"),
         (("今天天气很好。\n" * 50).encode("gb18030"), "text"),
         ("nine two five\r\n".encode("utf-16"), "text"),
+        ("nine two five\r\n".encode("utf-16") * 30, "text"),
         (b"\x93NUMPY\1\0v\0{'descr': '<i2'", "NumPy"),
         (b"BM\x36\x10\0\0\0\0\0\0", "BMP"),
         (b"\0\0\1\0\2\0\x20\x20\0\0\1\0\x20\0\xa8\x10\0\0\x26\0\0\0", "an icon"),
