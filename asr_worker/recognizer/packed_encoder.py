@@ -34,6 +34,7 @@ def _supports(encoder: Any) -> bool:
     return (
         type(encoder.embed).__name__ == "SinusoidalPositionEncoder"
         and not encoder.interctc_layer_idx
+        and not encoder.interctc_use_conditioning
         and encoder.normalize_before
         and all(type(layer.self_attn).__name__ == "MultiHeadedAttentionSANM" for layer in layers)
         and all(type(layer.feed_forward).__name__ == "PositionwiseFeedForward" for layer in layers)

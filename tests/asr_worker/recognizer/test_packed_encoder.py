@@ -80,6 +80,7 @@ def test_a_loaded_model_uses_it(tiny_model_dir: Path) -> None:
         {"concat_after": True},
         {"input_layer": "conv2d"},
         {"interctc_layer_idx": [2]},
+        {"interctc_use_conditioning": True},
         {"positionwise_layer_type": "conv1d"},
     ],
 )
