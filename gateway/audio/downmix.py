@@ -17,6 +17,11 @@ import numpy.typing as npt
 BLOCK_S: Final = 0.032
 """The choice is made for blocks of this length, aligned in the stream, so that it does not depend
 on how the audio arrives."""
+HUM_WINDOW_S: Final = 0.005
+"""Mains hum and an offset are no speech: power is measured without the mean of so many seconds,
+which leaves little below 100 Hz …"""
+HUM_SHARE: Final = 1e-3
+"""… and a small share of all, for sounds that have nothing else."""
 DECAY: Final = 0.9
 """Decay of the power of earlier blocks, by block: the choice follows the last third of a second."""
 MEAN_POWER_MIN: Final = 1 / 4.5
@@ -31,6 +36,7 @@ class Downmix:
 
     def __init__(self, channels: int, sample_rate_hz: int, *, mix: bool = True) -> None:
         self._block = max(1, round(BLOCK_S * sample_rate_hz))
+        self._window = max(1, round(HUM_WINDOW_S * sample_rate_hz)) | 1
         self._mix = mix
         self.powers = [0.0] * channels
         self._mean_power = 0.0
@@ -55,8 +61,8 @@ class Downmix:
             return np.empty(0, np.float32)
         mean = samples.mean(axis=1, dtype=np.float32)
         starts = range(0, len(samples), self._block)
-        sums = np.add.reduceat(samples.astype(np.float64) ** 2, starts, axis=0)
-        mean_sums = np.add.reduceat(mean.astype(np.float64) ** 2, starts)
+        sums = self._powers(samples)
+        mean_sums = self._powers(mean[:, np.newaxis])[:, 0]
         chosen = mean
         for start, powers, mean_power in zip(
             starts, sums.tolist(), mean_sums.tolist(), strict=True
@@ -68,6 +74,15 @@ class Downmix:
                 chosen[start : start + self._block] = samples[start : start + self._block, used]
         result: Samples = chosen
         return result
+
+    def _powers(self, samples: Samples) -> npt.NDArray[np.float64]:
+        """The power of each block, by channel. The last block may be a part of one."""
+        whole = len(samples) // self._block
+        blocks = samples[: whole * self._block].reshape(whole, self._block, samples.shape[1])
+        parts = [_power(blocks, self._window)]
+        if rest := len(samples) % self._block:
+            parts.append(_power(samples[np.newaxis, -rest:], self._window))
+        return np.concatenate(parts)
 
     def _choice(self, powers: list[float], mean_power: float) -> int | None:
         self.powers = [
@@ -86,6 +101,20 @@ class Downmix:
         """Return a notice of the ``kind`` ("channel" or "track") that was used, if not the mean of
         all."""
         return notice(kind, len(self.powers), self.blocks)
+
+
+def _power(blocks: Samples, window: int) -> npt.NDArray[np.float64]:
+    """The power of ``blocks``, of shape (blocks, samples, channels), nearly without hum."""
+    wide = blocks.astype(np.float64)
+    power: npt.NDArray[np.float64] = np.einsum("bsc,bsc->bc", wide, wide)
+    if wide.shape[1] <= window:
+        return power
+    sums = np.cumsum(wide, axis=1)
+    begin = window // 2 + 1
+    wide = wide[:, begin : begin + wide.shape[1] - window]
+    wide = wide - (sums[:, window:] - sums[:, :-window]) / window
+    above: npt.NDArray[np.float64] = np.einsum("bsc,bsc->bc", wide, wide)
+    return above + HUM_SHARE * power
 
 
 def notice(kind: str, count: int, blocks: Counter[int | None]) -> str:

@@ -47,6 +47,21 @@ def test_of_tracks_the_loudest_is_used() -> None:
     assert (heard[RATE_HZ + RATE_HZ // 2 :] == OTHER[RATE_HZ // 2 :]).all()
 
 
+TIME_S = np.arange(RATE_HZ) / RATE_HZ
+
+
+@pytest.mark.parametrize("size", [100, 16_000])
+@pytest.mark.parametrize(
+    "louder",
+    [np.full(RATE_HZ, 12_000), 8_000 * np.sin(2 * np.pi * 50 * TIME_S + 1)],
+    ids=["offset", "hum"],
+)
+def test_an_offset_or_hum_is_not_the_loudest(louder: np.ndarray, size: int) -> None:
+    louder = louder.astype(np.float32)
+    assert (mixed(louder, SOUND, mix=False, size=size) == SOUND).all()
+    assert (mixed(*[louder] * 5, SOUND, size=size) == SOUND).all()
+
+
 def test_the_notice_names_the_used_channel() -> None:
     downmix = Downmix(2, RATE_HZ)
     downmix.feed(np.stack([SOUND, -SOUND / 2], axis=1))
