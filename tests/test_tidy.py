@@ -280,6 +280,7 @@ WALL_CLOCKS = {
     "gateway.dialects.registry": "when a connection was opened, for Deepgram's protocol",
     "gateway.admission.quotas": "the day and the second that limits of tokens are for",
     "gateway.session.registry": "when sessions began, for their rows",
+    "gateway.storage.durable": "when an unfinished file was last written to",
     "gateway.web.auth": "whether a token has expired",
     "gateway.web.certificates": "whether a certificate has expired",
     "persistence.chores": "how old sessions are, and when they were deleted",

@@ -6,12 +6,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 TEMPORARY = ".tmp"
 """Suffix of a file while it is written."""
+UNFINISHED_S_MAX = 3_600.0
+"""A file that nothing was written to for this long was left by a killed process."""
 
 
 def size_of(path: Path) -> int:
@@ -41,6 +45,14 @@ def locked(path: Path, mode: Literal["rb", "r+b"]) -> BinaryIO | None:
     return None
 
 
+def remove_unfinished(directory: Path) -> None:
+    """Remove the files that a killed process has left incomplete."""
+    for path in directory.glob(f"*{TEMPORARY}"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > UNFINISHED_S_MAX:
+                path.unlink()
+
+
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
     """Write a file, for its user only, which replaces ``path`` at the end of the block. An error
@@ -49,8 +61,9 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: it cannot be written.
     """
-    temporary = path.with_suffix(f".{os.getpid()}{TEMPORARY}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    # root may write into a directory of another user, who could guess a name and put a link there.
+    temporary = path.with_suffix(f".{secrets.token_hex(8)}{TEMPORARY}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file

@@ -52,6 +52,7 @@ class Spool:
     def take(self) -> list[Record]:
         """Lock every file that no other gateway holds, and return the records. The caller sends
         them until they are stored. A file that cannot be read is counted and left out."""
+        durable.remove_unfinished(self._directory)
         records: list[Record] = []
         for path in sorted(self._directory.glob("*.spool")):
             try:
