@@ -90,8 +90,6 @@ class TokenCheck:
             await self._check(route, access, caller)
         except RefusedError as error:
             self._audit.refused(scope, route, caller, error.status, error.code)
-            # Otherwise a client could continue to send the body of the request.
-            error.headers["Connection"] = "close"
             await deny(error, scope, receive, send)
             return
         send = self._audit.noting(scope, route, caller, send)
@@ -125,8 +123,10 @@ class TokenCheck:
         return self._tokens.find(token, time.monotonic()) if self._tokens is not None else None
 
     async def _check(self, route: Route, access: Access, caller: Caller) -> None:
-        """Raises:
-        RefusedError: the token has reached a limit, or does not have the scope.
+        """Check the limits and the scopes of the token.
+
+        Raises:
+            RefusedError: it has reached a limit, or does not have the scope.
         """
         too_many = await self._refuse_request(caller)
         if too_many is not None:

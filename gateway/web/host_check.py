@@ -43,9 +43,7 @@ class HostCheck:
             f"this server is not known as {name[:NAME_CHARS_SHOWN_MAX]!r}; "
             "ALLOWED_HOSTS lists the names under which it may be reached"
         )
-        error = RefusedError(421, CODE, message)
-        error.headers["Connection"] = "close"
-        await deny(error, scope, receive, send)
+        await deny(RefusedError(421, CODE, message), scope, receive, send)
 
     def allows(self, name: str) -> bool:
         """Whether a request with this name is for this server."""

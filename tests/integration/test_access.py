@@ -99,6 +99,17 @@ def said_by(audio: Spoken) -> bytes:
     return audio.pcm.tobytes()
 
 
+def test_the_refusal_of_a_large_upload_reaches_a_client_that_sends_all_of_it(
+    guarded: Guarded,
+) -> None:
+    host, _, port = guarded.address.partition(":")
+    body = bytes(8_000_000)  # More than the buffers of both sockets hold.
+    head = f"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(f"{head}Authorization: Bearer wrong\r\n\r\n".encode() + body)
+        assert connection.recv(100).startswith(b"HTTP/1.1 401 ")
+
+
 async def test_with_a_token_everything_is_as_without(guarded: Guarded) -> None:
     audio = spoken(6_001)
     before = len(guarded.process.events)
