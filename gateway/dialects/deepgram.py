@@ -24,7 +24,7 @@ from gateway.dialects.dialect import (
     Query,
     Reply,
 )
-from gateway.dialects.fields import as_text, sure
+from gateway.dialects.fields import as_text, confidence_or_default
 from gateway.dialects.strict_json import parse_object
 from gateway.dialects.subtitles import timed_words
 from gateway.session import events as e
@@ -299,13 +299,17 @@ def alternative(text: str, parts: Sequence[e.SegmentText | e.PartialText]) -> Me
     """The only alternative of a text."""
     segments = [part for part in parts if isinstance(part, e.SegmentText)]
     found_words = [word for part in parts for word in words(part)]
-    return {"transcript": text, "confidence": sure(confidence(segments)), "words": found_words}
+    return {
+        "transcript": text,
+        "confidence": confidence_or_default(confidence(segments)),
+        "words": found_words,
+    }
 
 
 def words(answer: e.SegmentText | e.PartialText) -> list[Message]:
-    common = {"confidence": sure(None)}
+    common = {"confidence": confidence_or_default(None)}
     if isinstance(answer, e.SegmentText):
-        common["confidence"] = sure(answer.confidence)
+        common["confidence"] = confidence_or_default(answer.confidence)
         if answer.speaker is not None:
             common["speaker"] = answer.speaker - 1  # Deepgram counts from 0.
     return [

@@ -86,7 +86,7 @@ def as_text(message: str | bytes, name: str = "") -> str | bytes:
         return message
     begin = message.lstrip(_BEFORE_JSON)
     if begin[:1] == b"{" and begin.rstrip()[-1:] == b"}":
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             text = begin.decode()
             fields = json.loads(text)
             return text if isinstance(fields, dict) and (not name or name in fields) else message
@@ -100,7 +100,8 @@ def truth(value: object) -> bool | None:
     return bool(value) if type(value) in (bool, int, float) and value in (0, 1) else None
 
 
-def sure(confidence: float | None) -> float:
+def confidence_or_default(confidence: float | None) -> float:
+    """Return a confidence for protocols in which it is not optional."""
     return CONFIDENCE if confidence is None else confidence
 
 

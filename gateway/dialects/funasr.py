@@ -297,17 +297,23 @@ def _hotwords(value: Any) -> tuple[tuple[str, ...], bool]:
     if isinstance(value, str):
         if len(value) > HOTWORDS_TEXT_CHARS_MAX:
             raise MessageError(f"hotwords must be at most {HOTWORDS_TEXT_CHARS_MAX} characters")
-        if value.lstrip().startswith(("{", "[")):
+        text = value.strip()
+        if text.startswith("{") or (text.startswith("[") and text.endswith("]")):
             try:
-                value = parse_object(f'{{"hotwords": {value}}}')["hotwords"]
+                fields = parse_object(f'{{"hotwords": {text}}}')
             except MessageError as error:
                 raise MessageError(f"hotwords: {error}") from error
+            if len(fields) > 1:
+                raise MessageError("hotwords: not valid JSON")
+            value = fields["hotwords"]
         else:
             value = re.split(r"[,，\n]" if re.search(r"[,，\n]", value) else r"\s", value)
-    if not isinstance(value, dict | list) or not all(isinstance(word, str) for word in value):
+    if not isinstance(value, dict | list) or not all(
+        isinstance(word, str | int | float) for word in value
+    ):
         raise MessageError("hotwords must be a string, an object, or a list of strings")
     weighted = isinstance(value, dict) and len({str(weight) for weight in value.values()}) > 1
-    stripped = (word.strip() for word in value)
+    stripped = (str(word).strip() for word in value)
     return storable_hotwords((word for word in stripped if word), "hotwords"), weighted
 
 

@@ -130,7 +130,7 @@ class Realtime(Dialect):
         try:
             # Some clients send all of their messages as binary ones.
             text = message if isinstance(message, str) else message.decode(errors="replace")
-            if text is not message and not text.startswith("{"):
+            if text is not message and not text.lstrip("\ufeff \t\r\n").startswith("{"):
                 raise invalid(None, "events are JSON, with audio as base64", "invalid_type")
             fields = parse_object(text)
             event_id = fields.get("event_id")

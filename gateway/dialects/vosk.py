@@ -16,11 +16,11 @@ from gateway.dialects.dialect import Dialect, MessageError
 from gateway.dialects.fields import (
     MODEL_CHARS_MAX,
     as_text,
+    confidence_or_default,
     in_range,
     shown_names,
     storable,
     storable_hotwords,
-    sure,
     truth,
 )
 from gateway.dialects.strict_json import parse_object
@@ -183,7 +183,11 @@ class Vosk(Dialect):
             words = [self._word(token, s.confidence) for s in segments for token in s.tokens]
             result = {"result": words, **result}
         if self._with_alternatives:
-            result = {"alternatives": [{"confidence": sure(confidence(segments)), **result}]}
+            result = {
+                "alternatives": [
+                    {"confidence": confidence_or_default(confidence(segments)), **result}
+                ]
+            }
         return self._dump(result)
 
     def _word(self, token: Token, confidence: float | None) -> dict[str, Any]:
@@ -191,7 +195,9 @@ class Vosk(Dialect):
         words."""
         word = {"end": token.end_ms / 1000, "start": token.start_ms / 1000, "word": token.text}
         # An alternative has one confidence for all its words.
-        return word if self._with_alternatives else {"conf": sure(confidence), **word}
+        return (
+            word if self._with_alternatives else {"conf": confidence_or_default(confidence), **word}
+        )
 
     def _dump(self, reply: dict[str, Any]) -> str:
         """Add warnings, and a pending error as ``error``: fields that clients of the protocol

@@ -84,6 +84,7 @@ def test_a_prompt_that_lists_words_is_hotwords(prompt: str, hotwords: tuple[str,
         (b"{\0\1}", False),
         (b"[1]", False),
         (b"{" * 10, False),
+        (b'{"a":' + b"[" * 1_500 + b"]" * 1_500 + b"}", False),
         (b'{"a": "%s"}' % (b"x" * BINARY_JSON_BYTES_MAX), False),
     ],
 )

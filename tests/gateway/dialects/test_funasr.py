@@ -93,6 +93,8 @@ def test_the_rate_of_pcm_is_declared() -> None:
         ("hello world,two", ("hello world", "two")),
         ("hello world\ntwo\n", ("hello world", "two")),
         ("one  two", ("one", "two")),
+        ([2024, "one"], ("2024", "one")),
+        ("[音乐] 你好", ("[音乐]", "你好")),
     ],
 )
 def test_hotwords_in_every_form(hotwords: Any, words: tuple[str, ...]) -> None:
@@ -134,7 +136,8 @@ def test_the_language_of_a_model_that_takes_one(told_language: Any, language: st
         {"audio_fs": True},
         {"hotwords": 7},
         {"hotwords": "{not json"},
-        {"hotwords": "[not json"},
+        {"hotwords": "[not json]"},
+        {"hotwords": '["one"], "mode": ["offline"]'},
         {"hotwords": [["one", 20]]},
         {"hotwords": ["w" * 65]},
         {"hotwords": [str(n) for n in range(201)]},

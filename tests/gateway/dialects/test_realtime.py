@@ -426,3 +426,10 @@ def test_a_flood_of_clear_is_bounded() -> None:
         assert dialect.parse(clear) == (e.EndUtterance(discard=True),)
         dialect.encode(e.SpeechEnded(end_ms=1_000, next_segment_index=1, requested=True))
     assert dialect.parse(clear) == (TOO_MANY,)
+
+
+def test_an_event_in_a_binary_message_may_begin_with_a_byte_order_mark_or_spaces() -> None:
+    for before in (b"\xef\xbb\xbf", b" \r\n"):
+        dialect = Realtime(Handshake(), lambda: "id")
+        append = json.dumps({"type": "input_audio_buffer.append", "audio": "AAAA"}).encode()
+        assert [type(event) for event in dialect.parse(before + append)] == [e.Start, e.Chunk]
