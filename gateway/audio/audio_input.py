@@ -46,7 +46,7 @@ from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Failure
 
 
 class _Piece(NamedTuple):
-    """Of a chunk: see ``AudioInput.feed``."""
+    """How a piece relates to its chunk, see ``AudioInput.feed``."""
 
     whole: bool = False
     more: bool = False
@@ -448,9 +448,10 @@ class _RawSource(_Source):
     async def feed(self, data: bytes, samples_left: int) -> bytes:
         pcm = self.pcm.convert(data)
         if self._form is not None and (name := self._form.feed(pcm)) is not None:
-            message = f"this is no mono 16-bit PCM: it looks like {name}"
             if not self._declared:
+                message = f"this is no mono 16-bit PCM: it looks like {name}"
                 raise AudioError("bad_audio", message, was_noise=True)
+            message = f"the audio is not as declared: it looks like {name}"
             self.notices.append(Notice("other_samples", message))
             self._form = None
         elif self._form is not None and self._form.in_pairs and not self._told_pairs:
@@ -459,10 +460,10 @@ class _RawSource(_Source):
         return self._resampler.convert(pcm)
 
     async def finish_chunk(self, samples_left: int) -> bytes:
-        return self._resampler.flush()
+        return self._resampler.convert(self.pcm.flush()) + self._resampler.flush()
 
     async def finish(self, samples_left: int) -> bytes:
-        pcm = self._resampler.convert(self.pcm.flush()) + self._resampler.flush()
+        pcm = await self.finish_chunk(samples_left)
         if self.pcm.held:
             raise AudioError("bad_audio", "the PCM ends in the middle of a sample", pcm)
         return pcm

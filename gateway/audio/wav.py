@@ -361,8 +361,9 @@ class WavReader:
             self._expect = _Expect.RIFF
         elif sniff(head) not in (None, "undecided"):
             self._end_with(self._buffer)
-        elif head[:4] == b"data":  # Some programs append to a file in this way.
+        elif head[:4] == b"data" and any(head[4:8]):  # Some programs append to a file in this way.
             del self._buffer[:8]
+            self._long_data_bytes = None
             self._begin_chunk(b"data", int.from_bytes(head[4:8], self._order))
         elif _looks_like_chunk(head, self._order):
             length = int.from_bytes(head[4:8], self._order)

@@ -152,6 +152,8 @@ def test_chunks_around_the_data_are_skipped() -> None:
         chunk(b"data", RAMP.tobytes()),
         chunk(b"LIST", b"INFOISFT"),
         chunk(b"id3 ", b"ID3" + bytes(8)),
+        chunk(b"data", b""),
+        chunk(b"LIST", bytes(RAMP)),
     )
     assert fed(reader, data) == RAMP.tobytes()
     assert reader.complete
