@@ -63,7 +63,7 @@ class Chore:
     count: Callable[[float], None]
     log: Callable[..., None]
     event: str
-    """For the log, with the sessions since the last one."""
+    """Log event; it has the number of sessions since the last one."""
     due_s: float = 0.0
     done: int = 0
 
@@ -75,7 +75,7 @@ class Chore:
         self.done += sessions
         if sessions:
             self.due_s = time.monotonic() + AGAIN_S
-        elif self.done:
+        if self.done and sessions < SESSIONS_MAX:
             self.log(self.event, sessions=self.done)
             self.done = 0
 

@@ -237,6 +237,7 @@ class FileSession:
             self._refusal = error
             self._queue.close(CloseCode.NORMAL_CLOSURE, error.code)
         except Exception:
+            self._refusal = RefusedError(500, "internal_error", "an internal error")
             self._runner.fail()
 
     async def answers(self) -> AsyncIterator[e.Answer]:

@@ -131,8 +131,10 @@ async def delete_session(server: Server, request: Request, session_id: str) -> b
 
 
 async def _find(server: Server, session_id: str, tenant: str, *, chunks: bool) -> dict[str, Any]:
-    """Raises:
-    RefusedError: the tenant has no such session.
+    """Return the session, from this gateway or from the database.
+
+    Raises:
+        RefusedError: the tenant has no such session.
     """
     runner = server.sessions.get(session_id)
     if runner is not None and runner.session.tenant != tenant:

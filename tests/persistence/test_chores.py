@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import psycopg
 import pytest
 
@@ -13,6 +15,24 @@ from tests.persistence import sent
 
 HOUR_S = 3_600.0
 DAYS = 30.0
+
+
+def test_work_is_logged_when_a_turn_finds_no_more_than_it_can_do() -> None:
+    found = iter([chores.SESSIONS_MAX, 3, 0])
+    counted: list[float] = []
+    logged: list[tuple[str, int]] = []
+
+    def log(event: str, *, sessions: int) -> None:
+        logged.append((event, sessions))
+
+    chore = chores.Chore(lambda _connection: next(found), counted.append, log, "sessions_lost")
+    connection = cast(psycopg.Connection[Any], None)
+    chore.turn(connection)
+    assert not logged
+    chore.turn(connection)
+    chore.turn(connection)
+    assert counted == [chores.SESSIONS_MAX, 3, 0]
+    assert logged == [("sessions_lost", chores.SESSIONS_MAX + 3)]
 
 
 def test_only_sessions_without_recent_rows_are_marked_lost(database: str) -> None:
