@@ -139,6 +139,10 @@ def check_token(tokens: AuthTokens | None, *, has_provider: bool) -> str | None:
         ServeError: If the gateway would refuse it.
     """
     token = os.environ.get(TOKEN_VARIABLE, "")
+    try:
+        authorization(token)
+    except ValueError as error:
+        raise ServeError(f"{TOKEN_VARIABLE}: {error}", exit_codes.CONFIG) from error
     if has_provider and is_jwt(token):
         return token  # The gateway checks it.
     if tokens is None:

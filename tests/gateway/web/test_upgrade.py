@@ -47,7 +47,8 @@ def test_a_query_that_the_dialect_refuses_is_400_before_the_upgrade(
         with TestClient(app).websocket_connect(address):
             pass
     assert (refusal.value.status_code, refusal.value.json()) == (
-        *(400, problem("invalid_query_parameter", "no")),
+        400,
+        problem("invalid_query_parameter", "no"),
     )
     (handshake,) = handshakes
     assert handshake.query == {"a": ["1", "二"], "b": [""]}

@@ -343,7 +343,7 @@ async def connect(
 
     Args:
         url: Address of the server, such as ``host:8080``: see ``asr_client.addresses``.
-        token: Access token, if the server requires one.
+        token: Access token, if the server requires one; ``ValueError`` if no header can hold it.
         mode: How the server reads chunks: ``auto``, ``stream`` or ``chunk``.
         sample_rate_hz: Sample rate of raw PCM, 8,000 to 48,000. Encoded files state their own.
         model: Name of one of the server's models; by default the server chooses by language.

@@ -135,7 +135,7 @@ def check_server(console: Console, server: str, token: str | None, is_digits: bo
     only the bundled model writes as words."""
     try:
         health = Rest(server, token).get_json("/api/v1/health")
-    except UnreachableError as error:
+    except (UnreachableError, ValueError) as error:
         fail(explain(error))
     except SessionError:  # It answers, and may become ready.
         return
