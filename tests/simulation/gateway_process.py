@@ -366,7 +366,7 @@ def simulated(
         stack.enter_context(patch("gateway.session.transcript_store.RESULTS_PER_BLOCK", 2))
         stack.enter_context(patch("gateway.server.probe_load", _no_probe))
         stack.enter_context(patch("gateway.session.runner.SessionRunner.fail", fail))
-        stack.enter_context(patch("gateway.storage.spool.os.fsync", lambda _descriptor: None))
+        stack.enter_context(patch("gateway.storage.durable.os.fsync", lambda _descriptor: None))
         yield sessions
 
 
