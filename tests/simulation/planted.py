@@ -443,7 +443,7 @@ def _handled_instead(event: type, make: Callable[[Any], Any]) -> Context:
 
 
 def records_not_kept_until_stored() -> Context:
-    return patch.object(Outbox, "put_record", lambda _outbox, _record, _now_s: None)
+    return patch.object(Outbox, "put_record", lambda _outbox, _record, _now_s, **_how: None)
 
 
 def results_not_kept_until_stored() -> Context:
