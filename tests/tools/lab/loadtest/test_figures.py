@@ -71,6 +71,12 @@ def test_refused_sessions_are_not_wrong_texts_but_the_target_is_missed() -> None
     assert found.texts_right and not found.holds(Targets())
 
 
+def test_no_more_are_at_once_than_are_offered() -> None:
+    later = replace(outcome(), began_s=10.9, came_in_s=11.0, ended_s=22.0)
+    found = summary([outcome(), later])  # The first one waits for its last result.
+    assert (found.at_once, found.offered_at_once) == (2, 2)
+
+
 def test_sessions_admitted_one_after_the_other_do_not_hold() -> None:
     second = replace(outcome(), came_in_s=11.5, ended_s=22.0)
     found = summary([outcome(), second])
