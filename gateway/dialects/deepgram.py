@@ -77,9 +77,7 @@ class Deepgram(Dialect):
             return (BEHIND_THE_END,)
         message = as_text(message)
         if isinstance(message, bytes):
-            self._hash.update(message)
-            chunk = e.Chunk(data=message, chunk_index=None, session_id=None)
-            return (*self._begin(), chunk) if message else self._finish()
+            return self.take_audio(message)
         kind = parse_object(message).get("type")
         if kind == "KeepAlive":
             return ()
@@ -92,6 +90,12 @@ class Deepgram(Dialect):
         if kind == "Configure":
             return (Reply(_dump(self._not_configured())),)
         raise MessageError("type must be KeepAlive, Finalize or CloseStream")
+
+    def take_audio(self, data: bytes) -> Sequence[e.ClientEvent]:
+        """Take a piece of the audio, or, if it is empty, its end."""
+        self._hash.update(data)
+        chunk = e.Chunk(data=data, chunk_index=None, session_id=None)
+        return (*self._begin(), chunk) if data else self._finish()
 
     def _begin(self) -> Sequence[e.ClientEvent]:
         if self._started:

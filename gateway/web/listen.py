@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from gateway.dialects.deepgram import DeepgramFile
-from gateway.dialects.dialect import Ignored, MessageError, Parsed, Reply
+from gateway.dialects.dialect import MessageError
 from gateway.dialects.registry import deepgram_file
 from gateway.server import Server
 from gateway.session import events as e
@@ -83,15 +83,14 @@ class _File(FileSession):
         async for piece in bounded(self._request, self._bytes_max):
             empty = empty and not piece
             if piece:
-                await self._take_all(self._dialect.parse(piece))
+                await self._take_all(self._dialect.take_audio(piece))
         self._received = True
         if empty:
             raise RefusedError(400, "empty_file", "the file is empty")
-        await self._take_all(self._dialect.parse(b""))
+        await self._take_all(self._dialect.take_audio(b""))
 
-    async def _take_all(self, events: Sequence[Parsed]) -> None:
+    async def _take_all(self, events: Sequence[e.ClientEvent]) -> None:
         for event in events:
-            assert not isinstance(event, Ignored | Reply)
             if isinstance(event, e.Start):
                 await self.begin(event, self._admit)
             else:

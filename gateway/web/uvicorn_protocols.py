@@ -54,6 +54,7 @@ LARGE_CHECK_S = 30.0
 LARGE_BYTES_PER_S_MIN = 8_192
 """Minimum rate of a large message, checked once in ``LARGE_CHECK_S``; a slower one closes the
 connection with 1008, because it occupies memory that others wait for."""
+_BAD_UPGRADE = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -141,6 +142,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._sizes: deque[int] = deque()
         """Sizes of the messages in the queue, after that of the message being taken."""
         self._taking = False
+        self._has_request = False
         self._large_allowed = False
         self._holds = False
         self._lingers = False
@@ -150,6 +152,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def handle_connect(self, event: Request) -> None:
         """Offer ``write_text`` to the application as an extension of the ASGI scope."""
+        self._has_request = True
         super().handle_connect(event)
         if self.response.status_code == 101:
             extensions: Any = self.scope["extensions"]
@@ -180,6 +183,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def shutdown(self) -> None:
         """uvicorn answers unfinished handshakes with 500, which clients take for permanent. Answer
         503 with ``Retry-After``."""
+        if not self._has_request:
+            self.transport.close()
+            return
         if not (self.close_sent or self.handshake_complete or self.initial_response):
             self.stop_keepalive()
             refusal = refused(self.scope["path"], DRAINING)
@@ -218,8 +224,18 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self._lingers:
             return
         super().data_received(data)
+        if not self._has_request:
+            self._refuse_upgrade()
+            return
         if not self._lingers and (self._holds or self._incomplete_bytes > SMALL_MESSAGE_BYTES):
             self._hold()
+
+    def _refuse_upgrade(self) -> None:
+        """``HttpProtocol`` hands over whole requests. ``websockets`` does not take one with a body,
+        or with long or many headers, for which uvicorn has no answer."""
+        BAD_REQUESTS.labels("not_http").inc()
+        self.transport.write(b"".join(self.conn.data_to_send()) or _BAD_UPGRADE)
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._release()

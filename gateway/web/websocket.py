@@ -43,6 +43,11 @@ ANSWERS_QUEUED_MAX = 1_000
 SEND_TIMEOUT_S = 30.0
 """Timeout for sending one queued answer; then 1013."""
 BAD_MESSAGES_IN_A_ROW_MAX = 3
+REASON_BYTES_MAX = 123
+"""A longer reason does not fit into a close frame (RFC 6455, 5.5), and is cut."""
+MESSAGES_A_TURN_MAX = 32
+"""Messages of a connection that are taken before those of others, in some milliseconds: thousands
+of tiny ones may arrive at once."""
 ADMISSION_KEPT_S = 30.0
 """A session that starts later than this after the connection was admitted, or after the last
 session on it, is admitted again, because an idle client has no reserved capacity."""
@@ -103,6 +108,7 @@ class WebSocketConnection:
         self._closing = False
         self._receiving = False
         self._received_s = 0.0
+        self._messages = 0
         self._admitted_until_s = asyncio.get_running_loop().time() + ADMISSION_KEPT_S
         self._reader: asyncio.Task[None] | None = None
         self._idle = False
@@ -201,6 +207,9 @@ class WebSocketConnection:
             self.close(CloseCode.POLICY_VIOLATION, str(error))
 
     async def _next_events(self) -> Sequence[Parsed]:
+        self._messages += 1
+        if self._messages % MESSAGES_A_TURN_MAX == 0:
+            await asyncio.sleep(0)
         self._receiving = True
         try:
             message = await self._websocket.receive()
@@ -347,7 +356,8 @@ class WebSocketConnection:
             self._note_unsent(item)
         elif isinstance(item, e.Close):
             CLOSED.labels(item.code).inc()
-            await self._websocket.close(item.code, item.reason)
+            reason = item.reason.encode()[:REASON_BYTES_MAX].decode(errors="ignore")
+            await self._websocket.close(item.code, reason)
         else:
             for text in item.texts:
                 await self._websocket.send_text(text)

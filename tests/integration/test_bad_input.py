@@ -368,6 +368,32 @@ async def test_an_invalid_upgrade(stack: Stack) -> None:
         assert (await talk.start())["status"] == "session_started"
 
 
+@pytest.mark.parametrize(
+    ("more", "statuses"),
+    [
+        (b"Content-Length: 5\r\n\r\nhello", (400,)),
+        (b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", (400,)),
+        (b"Cookie: " + b"c" * 9_000 + b"\r\n\r\n", (400, 431)),
+        (b"".join(b"X-%d: x\r\n" % n for n in range(130)) + b"\r\n", (400, 431)),
+    ],
+)
+def test_an_upgrade_that_the_library_does_not_take(
+    stack: Stack, more: bytes, statuses: tuple[int, ...]
+) -> None:
+    head = b"GET /ws/asr HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    head += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    assert status_of(stack, head + more) in statuses
+
+
+async def test_a_reason_that_no_close_frame_holds_is_cut(stack: Stack) -> None:
+    url = f"{stack.url().removesuffix('/ws/asr')}/vosk?model={'z' * 100}"
+    async with websockets.connect(url, proxy=None) as vosk:
+        await vosk.send(bytes(3_200))
+        await vosk.wait_closed()
+    assert vosk.close_code == 1008
+    assert "z" * 50 in (vosk.close_reason or "")
+
+
 # ----------------------------------------------------------------------------- all of it, at once
 
 

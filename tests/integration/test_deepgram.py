@@ -132,6 +132,10 @@ async def test_a_file(stack: Stack, query: str, container: str | None) -> None:
     [
         (b"", "EMPTY_FILE"),
         (b"not audio at all" * 800, "BAD_AUDIO"),
+        # Messages of a stream, which a file does not have.
+        (b"{}", "BAD_AUDIO"),
+        (b'{"type":"CloseStream"}', "BAD_AUDIO"),
+        (b'{"type":"KeepAlive"}', "BAD_AUDIO"),
         # It is refused while the client is still sending.
         (b"\x93NUMPY" * 1_000_000, "BAD_AUDIO"),
     ],
