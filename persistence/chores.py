@@ -1,5 +1,5 @@
-"""Periodic work on stored sessions, on a few at a time, so that new rows wait for milliseconds
-only: those without an end are marked ``lost``, texts are indexed, and old sessions are deleted."""
+"""Periodic work on stored sessions: those without an end are marked ``lost``, texts are indexed,
+and old sessions are deleted. Each turn takes a few, so that new rows wait for milliseconds."""
 
 from __future__ import annotations
 
@@ -81,16 +81,17 @@ class Chore:
 
 
 def all_chores(lost_after_s: float, retention_days: float) -> list[Chore]:
-    """Return all work. ``retention_days``: 0: sessions are not deleted for their age."""
+    """Return the work to do. ``retention_days`` 0: sessions are not deleted for their age."""
     log = structlog.get_logger()
     lost = functools.partial(mark_lost, after_s=lost_after_s)
     old = functools.partial(delete_old, days=retention_days)
     found = [
         Chore(lost, metrics.LOST_SESSIONS.inc, log.warning, "sessions_lost"),
         Chore(index_texts, metrics.INDEXED_SESSIONS.inc, log.info, "sessions_indexed"),
-        Chore(old, metrics.EXPIRED_SESSIONS.inc, log.info, "sessions_expired"),
     ]
-    return found if retention_days else found[:2]
+    if retention_days:
+        found.append(Chore(old, metrics.EXPIRED_SESSIONS.inc, log.info, "sessions_expired"))
+    return found
 
 
 def mark_lost(connection: Connection, after_s: float) -> int:
@@ -105,8 +106,9 @@ def mark_lost(connection: Connection, after_s: float) -> int:
 def index_texts(connection: Connection, limit: int = SESSIONS_MAX) -> int:
     """Write the search terms of at most ``limit`` ended sessions, and return their number.
 
-    ``store`` writes the terms of all sessions but those that were stored by a release without
-    search, without an end (``lost``), or with a text too long for the record of the end.
+    A session has no terms if it was stored by a release without search, if it has no end
+    (``lost``), or if its text is too long for the record of the end. ``store`` writes those of all
+    other sessions.
     """
     with connection.transaction(), connection.cursor() as cursor:
         found = cursor.execute(_NOT_INDEXED, (limit,)).fetchall()

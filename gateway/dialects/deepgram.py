@@ -279,8 +279,7 @@ class Deepgram(Dialect):
 
 
 class DeepgramFile(Deepgram):
-    """A file (``POST /v1/listen``), whose pieces are parsed like binary messages. An empty message
-    ends it."""
+    """A file (``POST /v1/listen``). Its pieces are for ``take_audio``: none is a message."""
 
     lane: Lane = "bulk"
 

@@ -183,11 +183,8 @@ class Vosk(Dialect):
             words = [self._word(token, s.confidence) for s in segments for token in s.tokens]
             result = {"result": words, **result}
         if self._with_alternatives:
-            result = {
-                "alternatives": [
-                    {"confidence": confidence_or_default(confidence(segments)), **result}
-                ]
-            }
+            sure = confidence_or_default(confidence(segments))
+            result = {"alternatives": [{"confidence": sure, **result}]}
         return self._dump(result)
 
     def _word(self, token: Token, confidence: float | None) -> dict[str, Any]:
@@ -195,9 +192,9 @@ class Vosk(Dialect):
         words."""
         word = {"end": token.end_ms / 1000, "start": token.start_ms / 1000, "word": token.text}
         # An alternative has one confidence for all its words.
-        return (
-            word if self._with_alternatives else {"conf": confidence_or_default(confidence), **word}
-        )
+        if self._with_alternatives:
+            return word
+        return {"conf": confidence_or_default(confidence), **word}
 
     def _dump(self, reply: dict[str, Any]) -> str:
         """Add warnings, and a pending error as ``error``: fields that clients of the protocol

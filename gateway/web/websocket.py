@@ -46,8 +46,7 @@ BAD_MESSAGES_IN_A_ROW_MAX = 3
 REASON_BYTES_MAX = 123
 """A longer reason does not fit into a close frame (RFC 6455, 5.5), and is cut."""
 MESSAGES_A_TURN_MAX = 32
-"""Messages of a connection that are taken before those of others, in some milliseconds: thousands
-of tiny ones may arrive at once."""
+"""Messages of a connection that are taken in a row. Thousands of tiny ones may arrive at once."""
 ADMISSION_KEPT_S = 30.0
 """A session that starts later than this after the connection was admitted, or after the last
 session on it, is admitted again, because an idle client has no reserved capacity."""
@@ -108,7 +107,7 @@ class WebSocketConnection:
         self._closing = False
         self._receiving = False
         self._received_s = 0.0
-        self._messages = 0
+        self._messages_received = 0
         self._admitted_until_s = asyncio.get_running_loop().time() + ADMISSION_KEPT_S
         self._reader: asyncio.Task[None] | None = None
         self._idle = False
@@ -207,8 +206,8 @@ class WebSocketConnection:
             self.close(CloseCode.POLICY_VIOLATION, str(error))
 
     async def _next_events(self) -> Sequence[Parsed]:
-        self._messages += 1
-        if self._messages % MESSAGES_A_TURN_MAX == 0:
+        self._messages_received += 1
+        if self._messages_received % MESSAGES_A_TURN_MAX == 0:
             await asyncio.sleep(0)
         self._receiving = True
         try:

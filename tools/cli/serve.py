@@ -140,7 +140,7 @@ def check_token(tokens: AuthTokens | None, *, has_provider: bool) -> str | None:
     """
     token = os.environ.get(TOKEN_VARIABLE, "")
     try:
-        authorization(token)
+        authorization(token)  # The self-check sends it in a header.
     except ValueError as error:
         raise ServeError(f"{TOKEN_VARIABLE}: {error}", exit_codes.CONFIG) from error
     if has_provider and is_jwt(token):

@@ -36,7 +36,7 @@ def utterances() -> list[torch.Tensor]:
 
 def assert_batch_equals_single_utterances(encoder: Any) -> None:
     spoken = utterances()
-    # What lies behind an utterance must have no effect.
+    # The padding must have no effect, whatever its values.
     batch = torch.nn.utils.rnn.pad_sequence(spoken, batch_first=True, padding_value=9.0)
     with torch.inference_mode():
         packed, lengths, _ = packed_encoder.PackedEncoder(encoder).forward(

@@ -259,7 +259,7 @@ class Command:
     ) -> None:
         self.results: dict[int, Result] = {}
         self._is_several = is_several
-        """Several sources were named, with those that do not exist."""
+        """Whether several sources were named, including any that do not exist."""
         self._sources = sources
         self._options = options
         self._form = form

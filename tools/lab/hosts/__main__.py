@@ -300,8 +300,11 @@ def refusals(outcomes: Sequence[Outcome]) -> int:
 
 
 def found_in(captured: bytes, parts: Collection[bytes]) -> set[bytes]:
-    """Those of ``parts``, of at least three bytes, that ``captured`` contains. All are sought at
-    once: to seek ten thousand in a gigabyte one after the other takes an hour."""
+    """Return the members of ``parts`` that occur in ``captured``. Each has at least three bytes.
+
+    One pass finds the places where any of them may begin. A search for each would read the whole
+    capture thousands of times.
+    """
     by_beginning: defaultdict[int, list[bytes]] = defaultdict(list)
     for part in parts:
         by_beginning[int.from_bytes(part[:3], "little")].append(part)
