@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import faulthandler
 import logging as stdlib_logging
 import os
 import socket
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -32,6 +35,9 @@ from runtime.event_loop import new_event_loop
 LISTEN_BACKLOG = 2_048
 PING_INTERVAL_S = 20.0
 PING_TIMEOUT_S = 20.0
+END_S_MAX = 10.0
+"""From the signal to the end of the process. Then it prints what its threads do, and exits with 1.
+The drain, uvicorn's shutdown and closing take about half of that."""
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
@@ -53,7 +59,8 @@ def listening_socket(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn with our signal handling: drain, then exit."""
+    """uvicorn with our signal handling: drain, then exit. An error of one step skips no other one;
+    ``exit_code`` is then ``FAILURE``."""
 
     def __init__(
         self, config: uvicorn.Config, server: Server, certificates: Certificates | None
@@ -62,6 +69,7 @@ class _Server(uvicorn.Server):
         self._server = server
         self._certificates = certificates
         self._draining: asyncio.Task[None] | None = None
+        self.exit_code = exit_codes.OK
 
     @contextlib.contextmanager
     def capture_signals(self):  # type: ignore[no-untyped-def]
@@ -76,11 +84,35 @@ class _Server(uvicorn.Server):
 
     def _begin_drain(self) -> None:
         if self._draining is None:
+            faulthandler.dump_traceback_later(END_S_MAX, exit=True)
             self._draining = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
-        await drain(self._server)
+        try:
+            await drain(self._server)
+        except Exception:
+            self._note_failure("drain_failed")
         self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for connection in self.server_state.connections:
+            end = partial(self._end, connection.shutdown, connection.transport)
+            connection.shutdown = end  # type: ignore[method-assign]
+        await super().shutdown(sockets)
+        if self.lifespan.should_exit:  # uvicorn has logged the error.
+            self.exit_code = exit_codes.FAILURE
+
+    def _end(self, shutdown: Callable[[], None], transport: asyncio.Transport) -> None:
+        """uvicorn's ``shutdown`` of a connection."""
+        try:
+            shutdown()
+        except Exception:
+            self._note_failure("connection_not_closed")
+            transport.abort()
+
+    def _note_failure(self, event: str) -> None:
+        self.exit_code = exit_codes.FAILURE
+        structlog.get_logger().exception(event)
 
 
 def require_data_dir(data_dir: Path) -> None:
@@ -165,9 +197,10 @@ def main() -> int:
     if certificates is not None:
         config.ssl_context_factory = lambda _config, _default: certificates.context
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_Server(config, server, certificates).serve(sockets=[listener]))
+        web = _Server(config, server, certificates)
+        runner.run(web.serve(sockets=[listener]))
     tracing.stop()
-    return exit_codes.OK
+    return web.exit_code
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
 
 import structlog
 
@@ -135,12 +136,13 @@ class Server:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.redis_metadata.close()
-        await self.brokers.close()
-        await self._decoders.close()
-        await self.reader.close()
-        self.vad.close()
-        self.spool.close()
+        async with AsyncExitStack() as steps:  # An error of one step skips no other one.
+            steps.callback(self.spool.close)
+            steps.callback(self.vad.close)
+            steps.push_async_callback(self.reader.close)
+            steps.push_async_callback(self._decoders.close)
+            steps.push_async_callback(self.brokers.close)
+            steps.push_async_callback(self.redis_metadata.close)
 
     # --------------------------------------------------------------- services for gate and sessions
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import faulthandler
 import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
+import uvicorn
+from structlog.testing import capture_logs
 
-from gateway.__main__ import listening_socket
+import gateway.__main__
+from gateway.__main__ import END_S_MAX, listening_socket
+from gateway.web.uvicorn_protocols import HttpProtocol
 from runtime import exit_codes
 from tools.lab.harness.process import LoggedProcess, wait_until
 
@@ -64,6 +71,77 @@ def test_it_serves_until_a_signal_and_drains(
         gateway.send_signal(number)
         assert gateway.wait() == exit_codes.OK
         assert "draining" in [event["event"] for event in gateway.events]
+
+
+class _Closing:
+    """An application that notes its end, and may fail in it."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.ended = False
+        self.error = error
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "lifespan"
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self.ended = True
+        if self.error is not None:
+            await send({"type": "lifespan.shutdown.failed", "message": str(self.error)})
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+class _Protocol(HttpProtocol):
+    faults = 0
+    """Connections whose end fails."""
+
+    def shutdown(self) -> None:
+        if _Protocol.faults > 0:
+            _Protocol.faults -= 1
+            raise ValueError("a fault")
+        super().shutdown()
+
+
+async def _exit_code(application: _Closing, port: int) -> int:
+    """Serve two connections until a signal."""
+    config = uvicorn.Config(application, http=_Protocol, log_config=None, lifespan="on")
+    web = gateway.__main__._Server(config, None, None)  # type: ignore[arg-type]
+    serving = asyncio.create_task(web.serve(sockets=[listening_socket("127.0.0.1", port)]))
+    while not web.started:
+        await asyncio.sleep(0.01)
+    clients = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+    while len(web.server_state.connections) < len(clients):
+        await asyncio.sleep(0.01)
+    signal.raise_signal(signal.SIGTERM)
+    await serving
+    for reader, writer in clients:
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+    assert application.ended
+    return web.exit_code
+
+
+@pytest.mark.parametrize("fault", ["", "drain_failed", "connection_not_closed", "application"])
+async def test_each_step_of_the_end_is_done_after_an_error_of_another(
+    monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int, fault: str
+) -> None:
+    async def drain(_server: None) -> None:
+        if fault == "drain_failed":
+            raise OSError("a fault")
+
+    limits: list[tuple[float, bool]] = []
+    monkeypatch.setattr(
+        faulthandler, "dump_traceback_later", lambda limit_s, exit: limits.append((limit_s, exit))
+    )
+    monkeypatch.setattr(gateway.__main__, "drain", drain)
+    monkeypatch.setattr(_Protocol, "faults", int(fault == "connection_not_closed"))
+    application = _Closing(OSError("a fault") if fault == "application" else None)
+    with capture_logs() as logs:
+        code = await _exit_code(application, unused_tcp_port)
+    assert code == (exit_codes.FAILURE if fault else exit_codes.OK)
+    assert [line["event"] for line in logs] == [fault] * (fault not in ("", "application"))
+    assert limits == [(END_S_MAX, True)]
 
 
 @pytest.mark.parametrize(

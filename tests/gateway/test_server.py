@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -59,6 +60,26 @@ async def test_messages_of_the_broker_reach_their_sessions() -> None:
     assert other.events == [e.KeysStored(keys=(key("record", 0, "b"),))]
     server._on_jobs_lost(["b", "ended"])
     assert other.events[-1] == e.JobsMayBeLost() != one.events[-1]
+
+
+async def test_an_error_while_closing_skips_no_other_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(GatewaySettings())
+    closed: list[str] = []
+
+    async def close(name: str) -> None:
+        closed.append(name)
+        raise OSError(name)
+
+    def close_at_once(name: str) -> None:
+        closed.append(name)
+
+    for part in ("redis_metadata", "brokers", "_decoders", "reader"):
+        monkeypatch.setattr(getattr(server, part), "close", partial(close, part))
+    for part in ("vad", "spool"):
+        monkeypatch.setattr(getattr(server, part), "close", partial(close_at_once, part))
+    with pytest.raises(OSError):
+        await server.close()
+    assert closed == ["redis_metadata", "brokers", "_decoders", "reader", "vad", "spool"]
 
 
 async def test_a_default_model_that_no_worker_serves_is_logged_once() -> None:

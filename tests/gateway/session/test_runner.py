@@ -277,6 +277,20 @@ async def test_one_line_summarises_a_session() -> None:
     assert (ended["token_name"], ended["resumes"], ended["chunks"]) == ("anna", 1, 1)
 
 
+async def test_a_connection_that_fails_to_close_does_not_stop_the_drain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def close(_code: int, _reason: str) -> None:
+        raise ValueError("a fault")
+
+    with structlog.testing.capture_logs() as logs:
+        runner, gateway, client = started()
+        monkeypatch.setattr(client, "close", close)
+        runner.interrupt()
+    assert "session_failed" in [line["event"] for line in logs]
+    assert runner.session.over and gateway.released == 1
+
+
 async def test_a_session_without_audio_left_ends_with_an_error_and_its_texts() -> None:
     runner, gateway, client = started()
     await runner.take(client, e.Chunk(data=speech(500), chunk_index=0, session_id="s"))
