@@ -699,6 +699,12 @@ class Session:
             return []
         return self.handle(e.ConfirmTimedOut(), now_s)
 
+    def _release(self, event: e.Released, now_s: float) -> Actions:
+        if event.failure is None:
+            return []
+        self._audio_failure = event.failure
+        return [e.CancelJobs(session_id=self.session_id), *self._record_end(None, now_s)]
+
     def _nothing(self, _event: e.Event, _now_s: float) -> Actions:
         return []
 
@@ -756,7 +762,7 @@ TRANSITIONS: dict[tuple[State, type], tuple[State, Handler]] = {
     (_ACTIVE, e.Abandoned): (_FINISHING, Session._flush_decoder),
     (_ACTIVE, e.AlreadyComplete): (_DONE, Session._nothing),
     (_ACTIVE, e.Deleted): (_RELEASED, Session._delete),
-    (_ACTIVE, e.Released): (_RELEASED, Session._nothing),
+    (_ACTIVE, e.Released): (_RELEASED, Session._release),
     #
     (_FINISHING, DecoderFlushed): (_FINISHING, Session._append_last),
     (_FINISHING, e.AudioFailed): (_FINISHING, Session._fail_last),
@@ -772,7 +778,7 @@ TRANSITIONS: dict[tuple[State, type], tuple[State, Handler]] = {
     (_FINISHING, e.Finish): (_FINISHING, Session._finish_again),
     (_FINISHING, e.AllDelivered): (_CONFIRMING, Session._complete),
     (_FINISHING, e.Deleted): (_RELEASED, Session._delete),
-    (_FINISHING, e.Released): (_RELEASED, Session._nothing),
+    (_FINISHING, e.Released): (_RELEASED, Session._release),
     #
     (_CONFIRMING, e.ResultArrived): (_CONFIRMING, Session._take_result),
     (_CONFIRMING, e.KeysStored): (_CONFIRMING, Session._confirm),

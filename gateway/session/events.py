@@ -14,7 +14,7 @@ from msgspec import Struct
 from gateway.audio.timeline import AudioDecoded, DecoderFlushed
 from gateway.audio.wav import DeclaredAudio
 from gateway.session.endpointer import Endpointing
-from wire.messages import Abilities, Job, Record, Result, StoredKey, Token
+from wire.messages import Abilities, Failure, Job, Record, Result, StoredKey, Token
 
 Mode = Literal["auto", "stream", "chunk"]
 
@@ -171,7 +171,10 @@ class Deleted(Struct, frozen=True, kw_only=True):
 
 
 class Released(Struct, frozen=True, kw_only=True):
-    """The session failed, or continues elsewhere. It ends without an answer or a record."""
+    """The session failed, or continues elsewhere. It ends without an answer."""
+
+    failure: Failure | None = None
+    """Recorded as its end, unless that is recorded already. None: its client may resume it."""
 
 
 # --------------------------------------------------------------- events: from the session to itself

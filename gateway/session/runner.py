@@ -49,11 +49,13 @@ from gateway.telemetry.metrics import (
     VAD_WAITS,
 )
 from runtime import tracing
-from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Cancel, Job, Record, Result
+from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Cancel, Failure, Job, Record, Result
 
 VAD_RETRY_S = 0.05
 PIECE_BYTES = 131_072
 """Bytes of a chunk that are decoded at once: about 4 s of PCM, some milliseconds of work."""
+
+INTERNAL_ERROR = Failure(code="internal_error", message="an internal error")
 
 
 class Services(Protocol):
@@ -308,14 +310,20 @@ class SessionRunner:
             self.fail()
 
     def fail(self) -> None:
-        """End the session after an internal error, with 1011. No other session is affected."""
+        """End the session after an internal error, with 1011. No other session is affected. Its
+        client may resume it from what is stored; if its protocol cannot, the failure is stored."""
         self._failed = True
-        self.summary.cause = "internal_error"
         FAILED_SESSIONS.inc()
         self._log.exception("session_failed", session_id=self.session.session_id)
         if self._connection is not None:
             self._connection.close(CloseCode.INTERNAL_ERROR, "internal error")
-        self._release()
+        self.summary.cause = "internal_error"
+        self._release(None if self.traits.resumable else INTERNAL_ERROR)
+
+    def give_up(self, failure: Failure) -> None:
+        """End the session with this failure, which is stored."""
+        self.summary.cause = "internal_error"
+        self._release(failure)
 
     def interrupt(self) -> None:
         """The gateway is stopping: send the client to another one. Its audio is kept."""
@@ -349,9 +357,13 @@ class SessionRunner:
             self._changed.clear()
             await self._changed.wait()
 
-    def _release(self) -> None:
+    def _release(self, failure: Failure | None = None) -> None:
         self._connection = None
-        self.session.handle(e.Released(), time.monotonic())
+        try:
+            for action in self.session.handle(e.Released(failure=failure), time.monotonic()):
+                self._perform(action)
+        except Exception:  # After an internal error, its end may have one, too.
+            self._log.exception("end_not_recorded", session_id=self.session.session_id)
         self._changed.set()
         self._end_once()
 

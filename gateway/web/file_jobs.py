@@ -48,6 +48,7 @@ from gateway.web.schemas import (
 from gateway.web.sessions import PROBLEMS, SessionId, delete_session, deleted_body
 from gateway.web.uploads import receive, text_fields
 from persistence.history import HistoryQuery
+from wire.messages import Failure
 
 RUNNING_MAX = 4
 """Jobs that a gateway recognises at a time."""
@@ -66,6 +67,7 @@ _ENDED_EARLY = {
     "code": "ended_early",
     "message": "the gateway has stopped, or the client has left, before the end",
 }
+GIVEN_UP = Failure(code="given_up", message=f"{ATTEMPTS_MAX} attempts have failed")
 _TRAITS = FileTraits("file job", resumable=True)
 
 
@@ -189,10 +191,9 @@ class FileJobs:
 
     async def _recognise(self, file: JobFile) -> str | None:
         """Return the outcome of the job; None: try again."""
-        if file.attempts >= ATTEMPTS_MAX:
-            self._log.error("file_job_given_up", session_id=file.ticket.job_id)
-            return "given_up"
         start = start_of(file.ticket)
+        if file.attempts >= ATTEMPTS_MAX:
+            return await self._give_up(file, start)
         model = self._server.models.choose(start)
         if isinstance(model, e.Problem):
             return None  # It has no worker now, but may get one.
@@ -204,12 +205,34 @@ class FileJobs:
         finally:
             self._server.gate.leave(caller)
 
-    async def _run_session(self, file: JobFile, start: e.Start) -> str | None:
-        queue = AnswerQueue()
+    async def _give_up(self, file: JobFile, start: e.Start) -> str | None:
+        """Store the failure. Otherwise the job would be ``processing`` until its session is
+        ``lost``."""
+        found = await self._reserve(file, start)
+        if not isinstance(found, SessionRunner):
+            return found
+        if found.session.state is State.NEW:
+            found.open(AnswerQueue())
+            found.begin(start)
+        if found.session.over:
+            return "finished"
+        found.give_up(GIVEN_UP)
+        self._log.error("file_job_given_up", session_id=file.ticket.job_id)
+        return "given_up"
+
+    async def _reserve(self, file: JobFile, start: e.Start) -> SessionRunner | str | None:
+        """Return the job's session, or its outcome as ``_recognise``."""
         runner = self._server.registry.new_runner(file.ticket.caller(), _TRAITS)
         found = await self._server.registry.reserve_or_resume(runner, start)
         if isinstance(found, e.Problem):
             return "deleted" if found.code == "not_resumable" else None
+        return found
+
+    async def _run_session(self, file: JobFile, start: e.Start) -> str | None:
+        queue = AnswerQueue()
+        found = await self._reserve(file, start)
+        if not isinstance(found, SessionRunner):
+            return found
         if found.session.state is State.NEW:
             file.note_attempts(file.attempts + 1)
             found.open(queue)

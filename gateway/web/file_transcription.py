@@ -32,6 +32,7 @@ from gateway.dialects.speakers import with_speakers
 from gateway.server import Server
 from gateway.session import events as e
 from gateway.session.limits import Traits
+from gateway.session.runner import INTERNAL_ERROR
 from gateway.session.states import State
 from gateway.storage.callers import Caller
 from gateway.telemetry.metrics import UPLOADS, count_problem
@@ -237,7 +238,7 @@ class FileSession:
             self._refusal = error
             self._queue.close(CloseCode.NORMAL_CLOSURE, error.code)
         except Exception:
-            self._refusal = RefusedError(500, "internal_error", "an internal error")
+            self._refusal = RefusedError(500, INTERNAL_ERROR.code, INTERNAL_ERROR.message)
             self._runner.fail()
 
     async def answers(self) -> AsyncIterator[e.Answer]:

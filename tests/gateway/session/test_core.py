@@ -361,6 +361,32 @@ def test_a_failed_segment_is_sent_in_order_and_stored() -> None:
     assert isinstance(finished, e.Finished) and finished.text == "zwei"
 
 
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_session_that_is_given_up_has_its_end_stored(finished: bool) -> None:
+    driver = SessionDriver()
+    driver.start()
+    driver.chunk(TWO_WORDS)
+    driver.recognise(driver.jobs[0], "eins")
+    if finished:
+        driver.finish()
+    failure = Failure(code="internal_error", message="a fault")
+    assert driver.feed(e.Released(failure=failure)) == []
+    assert driver.others == [e.CancelJobs(session_id="s")]
+    body = parse_body(driver.records[-1].body)
+    assert isinstance(body, SessionFinished)
+    assert (body.status, body.failure, body.text) == ("failed", failure, "eins")
+    assert (body.segment_count, body.duration_ms) == (1, 3600)
+
+
+def test_a_recorded_end_is_not_replaced_by_a_failure() -> None:
+    driver = SessionDriver()
+    driver.start()
+    driver.finish()
+    count = len(driver.records)
+    driver.feed(e.Released(failure=Failure(code="internal_error", message="a fault")))
+    assert len(driver.records) == count and _state(driver) is State.RELEASED
+
+
 def test_stored_is_false_when_commit_takes_too_long() -> None:
     driver = SessionDriver(stored_wait_s=2.0)
     driver.start()

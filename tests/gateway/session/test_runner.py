@@ -14,6 +14,7 @@ from gateway.audio.vad import VadOverloadedError
 from gateway.dialects.native import Native
 from gateway.session import events as e
 from gateway.session.core import Session
+from gateway.session.limits import FileTraits, Traits
 from gateway.session.runner import Services, SessionRunner
 from gateway.session.states import State
 from gateway.storage.callers import NOBODY, Caller
@@ -57,6 +58,7 @@ class Gateway:
         self.vad = self
         self.audio = Audio()
         self.jobs: list[Job] = []
+        self.records: list[Record] = []
         self.released = 0
         self.overloaded = 0
         self.audio_s = 0.0
@@ -73,7 +75,9 @@ class Gateway:
         if isinstance(message, Job):
             self.jobs.append(message)
 
-    def submit_record(self, record: Record) -> None: ...
+    def submit_record(self, record: Record) -> None:
+        self.records.append(record)
+
     def keep_result(self, result: Result, *, contested: bool, waited_s: float) -> None: ...
     def note_audio(self, caller: Caller, audio_s: float) -> None:
         self.audio_s += audio_s
@@ -104,10 +108,12 @@ class Client:
     displace = close
 
 
-def started(caller: Caller = NOBODY, **limits: Any) -> tuple[SessionRunner, Gateway, Client]:
+def started(
+    caller: Caller = NOBODY, traits: Traits | None = None, **limits: Any
+) -> tuple[SessionRunner, Gateway, Client]:
     gateway, client = Gateway(), Client()
     session = Session(LIMITS, ENDPOINTER, resume_token="t", client="c", wall_offset_ms=0, **limits)
-    runner = SessionRunner(session, cast(Services, gateway), Native(), caller)
+    runner = SessionRunner(session, cast(Services, gateway), traits or Native(), caller)
     runner.open(client)
     runner.begin(
         e.Start(
@@ -275,6 +281,26 @@ async def test_one_line_summarises_a_session() -> None:
     (ended,) = [line for line in logs if line["event"] == "session_ended"]
     assert (ended["session_id"], ended["status"]) == ("s", "internal_error")
     assert (ended["token_name"], ended["resumes"], ended["chunks"]) == ("anna", 1, 1)
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+async def test_an_internal_error_is_stored_unless_the_client_can_resume(resumable: bool) -> None:
+    runner, gateway, client = started(traits=FileTraits("f", resumable=resumable))
+    runner.fail()
+    assert client.code == 1011 and gateway.released == 1
+    ends = [record.body["status"] for record in gateway.records if "status" in record.body]
+    assert ends == ([] if resumable else ["failed"])
+
+
+async def test_an_error_in_the_record_of_an_internal_error_ends_the_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runner, gateway, _client = started(traits=FileTraits("f"))
+    monkeypatch.setattr(runner.session, "_records", None)
+    with structlog.testing.capture_logs() as logs:
+        runner.fail()
+    assert "end_not_recorded" in [line["event"] for line in logs]
+    assert runner.session.over and gateway.released == 1
 
 
 async def test_a_connection_that_fails_to_close_does_not_stop_the_drain(

@@ -9,6 +9,7 @@ import io
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import httpx2
 import pytest
@@ -17,12 +18,16 @@ from fastapi import FastAPI
 from gateway.admission.policy import Refusal
 from gateway.dialects.fields import NAMES_SHOWN_MAX
 from gateway.server import Server
+from gateway.session import events as e
 from gateway.session.models import ServedModels
+from gateway.session.resume import NOT_RESUMABLE
+from gateway.session.runner import SessionRunner
+from gateway.session.states import State
 from gateway.storage.callers import Caller
 from gateway.storage.job_files import JobFile, Ticket
 from gateway.web.errors import answer_errors
-from gateway.web.file_jobs import ATTEMPTS_MAX, FileJobs, add_file_jobs
-from wire.messages import ServedModel
+from gateway.web.file_jobs import ATTEMPTS_MAX, GIVEN_UP, FileJobs, add_file_jobs
+from wire.messages import Failure, ServedModel
 
 WAV = b"RIFF\0\0\0\0WAVEfmt "
 
@@ -47,7 +52,19 @@ class Gateway:
         )
         self.entered: asyncio.Queue[str] = asyncio.Queue()
         self.admission = SimpleNamespace(load=lambda _now_s: None)
+        self.given_up: list[tuple[str, Failure]] = []
+        self.registry = SimpleNamespace(
+            new_runner=lambda *_: None, reserve_or_resume=self._reserve_or_resume
+        )
         self.jobs = FileJobs(cast(Server, self))
+
+    async def _reserve_or_resume(self, _new: None, start: e.Start) -> SessionRunner | e.Problem:
+        if start.session_id == "deleted":
+            return NOT_RESUMABLE
+        over = start.session_id == "complete"
+        runner = Mock(SessionRunner, session=SimpleNamespace(state=State.NEW, over=over))
+        runner.give_up = lambda failure: self.given_up.append((start.session_id, failure))
+        return runner
 
     def is_here(self, _session_id: str, _tenant: str) -> bool:
         return False
@@ -176,6 +193,23 @@ async def test_a_job_that_is_not_admitted_waits_and_one_that_began_often_is_give
     again = files.take("waits")
     assert again is not None and again.attempts == 0
     again.close()
+
+
+@pytest.mark.parametrize(
+    ("job_id", "outcome"),
+    [("began", "given_up"), ("deleted", "deleted"), ("complete", "finished")],
+)
+async def test_the_failure_of_a_job_that_is_given_up_is_stored(
+    tmp_path: Path, job_id: str, outcome: str
+) -> None:
+    gateway = Gateway(tmp_path)
+    gateway.jobs.files.put(Ticket(job_id=job_id, resume_token="t", client=""), io.BytesIO(WAV))
+    file = gateway.jobs.files.take(job_id)
+    assert file is not None
+    file.note_attempts(ATTEMPTS_MAX)
+    assert await gateway.jobs._recognise(file) == outcome
+    assert gateway.given_up == ([(job_id, GIVEN_UP)] if outcome == "given_up" else [])
+    file.close()
 
 
 async def test_jobs_continue_after_a_time_without_descriptors(
