@@ -8,6 +8,7 @@ starts.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -326,11 +327,33 @@ def check(
     console.print(message, style="yellow", markup=False, soft_wrap=True)
 
 
-def show_addresses(base_url: str, health: dict[str, Any], console: Console) -> None:
+def address_for_others(host: str) -> str | None:
+    """Return the address under which other hosts reach a server that listens on ``host``; None if
+    it serves this machine only, or the machine has no route to others."""
+    if host not in _LOOPBACK_OF:
+        return None
+    peers = [(socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")]
+    for family, peer in peers if ":" in host else peers[:1]:
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((peer, 9))  # Sends nothing: the kernel chooses the address of the route.
+            address: str = probe.getsockname()[0]
+            return address
+    return None
+
+
+def url_of(values: GatewaySettings, host: str) -> str:
+    return f"{values.scheme}://{f'[{host}]' if ':' in host else host}:{values.port}"
+
+
+def show_addresses(
+    base_url: str, health: dict[str, Any], console: Console, url_for_others: str | None = None
+) -> None:
     """Print where the system serves, and which database is missing."""
     table = Table.grid(padding=(0, 2))
+    others = [("Other hosts", f"{url_for_others}/")] if url_for_others else []
     for name, address in (
         ("Page", f"{base_url}/"),
+        *others,
         ("Dashboard", f"{base_url}/dashboard"),
         ("WebSocket", websocket_url(base_url)),
         ("API", f"{base_url}/docs"),
@@ -358,9 +381,7 @@ def serve(
     Raises:
         ServeError: If the system does not become ready, or a process ends for good.
     """
-    host = _LOOPBACK_OF.get(values.host, values.host)
-    host = f"[{host}]" if ":" in host else host
-    base_url = f"{values.scheme}://{host}:{values.port}"
+    base_url = url_of(values, _LOOPBACK_OF.get(values.host, values.host))
     tls = trusting(values.tls_cert_file)
     began_s = time.monotonic()
     with console.status("Starting") as status:
@@ -373,7 +394,8 @@ def serve(
         if stop.requested:
             return
     console.print(f"Ready after {ready_s:.1f} s with {', '.join(models)}. Press Ctrl-C to stop.")
-    show_addresses(base_url, health, console)
+    others = address_for_others(values.host)
+    show_addresses(base_url, health, console, url_of(values, others) if others else None)
     while not stop.wait(POLL_S):
         require_running(honcho)
 

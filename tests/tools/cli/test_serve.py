@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -24,6 +25,7 @@ import pytest
 from rich.console import Console
 
 from asr_worker.settings import WorkerSettings
+from gateway.settings import GatewaySettings
 from gateway.web import auth_tokens
 from runtime import exit_codes, lifecycle
 from tools.cli import self_check, serve
@@ -118,6 +120,51 @@ def test_an_address_of_another_machine_is_refused() -> None:
 def test_the_command_for_another_port_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     serve.show_addresses("http://127.0.0.1:8471", {}, Console(width=80))
     assert "asr transcribe --url http://127.0.0.1:8471 FILE\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", None),
+        ("192.168.0.5", None),
+        ("0.0.0.0", "10.1.2.3"),
+        ("::", "2001:db8::5"),
+    ],
+)
+def test_a_server_on_all_addresses_prints_one_that_others_can_reach(
+    monkeypatch: pytest.MonkeyPatch, host: str, expected: str | None
+) -> None:
+    class Probe(socket.socket):
+        def connect(self, address: Any) -> None:
+            # A machine without IPv4, if it listens on IPv6.
+            if ("." in address[0]) is (host == "::"):
+                raise OSError(errno.ENETUNREACH, "no route")
+
+        def getsockname(self) -> Any:
+            return (expected, 0)
+
+    monkeypatch.setattr(socket, "socket", Probe)
+    assert serve.address_for_others(host) == expected
+
+
+def test_no_address_is_printed_without_a_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unroutable(*_: Any) -> None:
+        raise OSError(errno.ENETUNREACH, "no route")
+
+    monkeypatch.setattr(socket.socket, "connect", unroutable)
+    assert serve.address_for_others("::") is None
+
+
+@pytest.mark.parametrize(
+    ("host", "url"), [("10.1.2.3", "http://10.1.2.3:8471"), ("::1", "http://[::1]:8471")]
+)
+def test_the_address_for_others_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], host: str, url: str
+) -> None:
+    monkeypatch.setenv("PORT", "8471")
+    assert serve.url_of(GatewaySettings(), host) == url
+    serve.show_addresses("http://127.0.0.1:8471", {}, Console(width=80), url)
+    assert f"Other hosts  {url}/" in capsys.readouterr().out
 
 
 # --------------------------------------------------------------------------------------- readiness
