@@ -58,6 +58,15 @@ def test_sessions_are_listed_page_by_page(scripted: Peer, history: History) -> N
     assert (second["limit"], second["cursor"]) == (["3"], ["more"])
 
 
+@pytest.mark.parametrize(("text", "shown"), [("x" * 100, "x" * 100), ("x" * 101, "x" * 99 + "…")])
+def test_a_long_text_is_cut_with_a_mark(
+    scripted: Peer, history: History, text: str, shown: str
+) -> None:
+    scripted.answer = lambda _: {"records": [RECORD | {"preview": text}], "next_cursor": None}
+    _, out, _ = history("list")
+    assert f"    {shown}\n" in out
+
+
 @pytest.mark.parametrize("name", ["list", "search"])
 def test_words_are_searched_for(scripted: Peer, history: History, name: str) -> None:
     scripted.answer = lambda _: {"records": [RECORD], "next_cursor": None}

@@ -237,4 +237,5 @@ def _print_records(records: list[dict[str, Any]], as_json: bool) -> None:
         )
         console.print(head, soft_wrap=True)
         if text:
-            console.print(Text(f"    {text[:TEXT_CHARS_MAX]}", style="dim"), soft_wrap=True)
+            shown = text if len(text) <= TEXT_CHARS_MAX else f"{text[: TEXT_CHARS_MAX - 1]}…"
+            console.print(Text(f"    {shown}", style="dim"), soft_wrap=True)
