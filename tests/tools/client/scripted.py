@@ -29,6 +29,8 @@ class Peer:
         self.final_warnings: list[dict[str, str]] = []
         self.refusals: list[tuple[HTTPStatus, str]] = []
         """Answers to the next handshakes, which refuse them."""
+        self.losses = 0
+        """Connections that are closed at their first chunk, which is then not received."""
         self.is_finishing = True
         """Whether the final result is sent."""
         self.answer: Callable[[str], Any] = lambda _: None
@@ -44,6 +46,10 @@ class Peer:
         chunks = 0
         for message in socket:
             if isinstance(message, bytes):
+                if self.losses:
+                    self.losses -= 1
+                    socket.close(1012)
+                    return
                 self.audio.append(message)
                 self.got_audio.set()
                 self._tell(socket, type="ack", status="received", chunk_index=chunks)
@@ -64,7 +70,7 @@ class Peer:
                 self._tell(
                     socket,
                     type="ack",
-                    status="session_started",
+                    status="session_resumed" if "resume_token" in fields else "session_started",
                     session_id=fields["session_id"],
                     resume_token="secret",
                     next_chunk_index=0,

@@ -180,7 +180,9 @@ async def test_a_waiting_sender_raises_when_the_connection_is_lost() -> None:
             await session.final()
 
 
-async def test_a_lost_connection_is_resumed_and_no_segment_repeated() -> None:
+async def test_a_lost_connection_is_resumed_and_no_segment_repeated(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     starts: list[dict[str, Any]] = []
     heard: list[list[Any]] = []
 
@@ -222,6 +224,7 @@ async def test_a_lost_connection_is_resumed_and_no_segment_repeated() -> None:
     assert heard[1] == [b"bb", b"cc", json.dumps({"action": "finish", "session_id": "s"})]
     assert [event.text for event in events if isinstance(event, c.Segment)] == ["one", "two"]
     assert session.connections == 2 and session.resume_token == "secret2"
+    assert "connection lost (close code 1012), resuming session s" in caplog.text
 
 
 async def test_resumption_is_retried_while_the_server_is_busy_or_unable() -> None:

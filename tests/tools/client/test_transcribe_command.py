@@ -196,6 +196,16 @@ def test_a_failed_segment_is_shown_by_the_exit_code(scripted: Peer, transcribe: 
     assert "chunk_failed: three attempts" in err
 
 
+def test_a_lost_connection_is_a_line_on_standard_error(
+    scripted: Peer, transcribe: Transcribe
+) -> None:
+    scripted.losses = 1
+    code, out, err = transcribe(str(SAMPLE), "-q")
+    assert (code, out) == (EXIT_OK, "one two\n"), err
+    session_id = scripted.started["session_id"]
+    assert err == f"connection lost (close code 1012), resuming session {session_id}\n"
+
+
 def test_a_busy_server_is_asked_again(scripted: Peer, transcribe: Transcribe) -> None:
     scripted.refusals = [BUSY, BUSY]
     code, out, err = transcribe(str(SAMPLE))

@@ -209,7 +209,7 @@ class Session:
                 failure = SessionLostError(f"connection lost (close code {code})")
                 if code not in RESUMABLE_CLOSE_CODES or resume_s <= 0:
                     break
-                logger.info("connection lost (close code %s), resuming %s", code, self.session_id)
+                logger.warning("%s, resuming session %s", failure, self.session_id)
                 socket, resumed = await dialer.redial(self._protocol, resume_s)
                 self.connections += 1
                 await self._events.put(resumed)
