@@ -48,7 +48,7 @@ bench: setup ## Measure performance, each figure with its reference of the same 
 	@exec $(BIN)/python -m tools.lab.bench
 
 loadtest: setup ## Measure a new system under verified sessions; options in ARGS="-c 200 -d 60s".
-	@exec $(BIN)/asr loadtest --out bench-results $(ARGS)
+	@ASR_URL= exec $(BIN)/asr loadtest --out bench-results $(ARGS)
 
 chaos: setup ## Inject the most common faults into two systems, and check every word.
 	@exec $(BIN)/python -m tools.lab.chaos --jobs 2 $(ARGS)

@@ -44,7 +44,7 @@ def test_utterances_as_chunks_faster_than_real_time(stack: Stack, tmp_path: Path
         *("--chunk-ms", "2000", "--frames", "json"),
     )
     assert code == 0, log
-    assert found["statuses"] == {"succeeded": 6}
+    assert found["statuses"] == {"succeeded": 6} and found["models"] == ["demo"]
 
 
 def test_refused_sessions_retry_and_are_counted_separately(

@@ -19,7 +19,7 @@ from rich.console import Console
 from asr_client.addresses import http_url
 from asr_client.client import TOKEN_VARIABLE
 from asr_client.exceptions import SessionError, UnreachableError
-from asr_client.options import explain, fail
+from asr_client.options import URL_VARIABLE, explain, fail
 from asr_client.rest import Rest
 from runtime import lifecycle
 from tools.lab.harness.process import ROOT
@@ -37,6 +37,10 @@ from tools.lab.loadtest.user import Behaviour
 
 CAPACITY_STEP = 25
 SPOKEN_MODEL = "demo"
+DIGITS_ONLY = (
+    f"the sessions speak digits, which only the model {SPOKEN_MODEL} writes as words: start the "
+    f"server with ASR_MODEL={SPOKEN_MODEL}, or pass --files"
+)
 
 SessionsOption = Annotated[int, typer.Option("-c", "--sessions", min=1, max=20_000)]
 DurationOption = Annotated[
@@ -50,6 +54,7 @@ ServerOption = Annotated[
     typer.Option(
         "--url",
         "--server",
+        envvar=URL_VARIABLE,
         help="Address of a running gateway, such as HOST:PORT. By default a system is started.",
     ),
 ]
@@ -130,23 +135,21 @@ def own_stack(
     return supervised_stack({}, workers=workers, checkout=checkout.resolve(), **counts)
 
 
-def check_server(console: Console, server: str, token: str | None, is_digits: bool) -> None:
-    """End the program if nothing answers at ``server``. ``is_digits``: the speech is digits, which
-    only the bundled model writes as words."""
+def check_server(
+    console: Console, server: str, token: str | None, is_digits: bool
+) -> tuple[str, ...]:
+    """Return the models of ``server``; none if it does not name them. End the program if nothing
+    answers. ``is_digits``: the speech is digits, which only the bundled model writes as words."""
     try:
         health = Rest(server, token).get_json("/api/v1/health")
     except (UnreachableError, ValueError) as error:
         fail(explain(error))
     except SessionError:  # It answers, and may become ready.
-        return
-    if is_digits and SPOKEN_MODEL not in [
-        served.get("model") for served in health.get("served", [])
-    ]:
-        console.print(
-            f"warning: the sessions speak digits, which only the model {SPOKEN_MODEL} writes as "
-            f"words: start the server with ASR_MODEL={SPOKEN_MODEL}, or pass --files",
-            style="yellow",
-        )
+        return ()
+    models = tuple(str(served.get("model")) for served in health.get("served", []))
+    if is_digits and SPOKEN_MODEL not in models:
+        console.print(f"warning: {DIGITS_ONLY}", style="yellow", markup=False, soft_wrap=True)
+    return models
 
 
 def _restart_every_s(restart_every: str | None, server: str | None) -> float | None:
@@ -236,7 +239,7 @@ def main(
         if find_capacity:
             raise typer.Exit(_find_capacity(console, plan, processes, started, targets, out, least))
         found, results = _trial(console, plan, processes, started, every_s)
-    _conclude(console, found, results, targets, out)
+    _conclude(console, found, results, targets, out, files is None)
     raise typer.Exit(_exit_code(found, results, targets if strict else None))
 
 
@@ -248,9 +251,8 @@ def _trial(
     restart_every_s: float | None = None,
 ) -> tuple[Summary, Results]:
     address = http_url(plan.behaviour.url)
-    if started is None:
-        check_server(console, address, plan.behaviour.token, plan.files is None)
-    samples = Samples(address, token=plan.behaviour.token)
+    models = check_server(console, address, plan.behaviour.token, plan.files is None)
+    samples = Samples(address, token=plan.behaviour.token, models=models)
     if started is not None:
         samples.processes = started.family
     restarts = None
@@ -269,10 +271,17 @@ def _trial(
 
 
 def _conclude(
-    console: Console, found: Summary, results: Results, targets: Targets, out: Path
+    console: Console,
+    found: Summary,
+    results: Results,
+    targets: Targets,
+    out: Path,
+    is_digits: bool,
 ) -> None:
     written = report.write(out, found, results, targets)
-    lines = [", ".join(f"{count} {status}" for status, count in found.statuses.items())]
+    models = results.samples.models
+    lines = [f"model: {', '.join(models) or 'unknown'}"]
+    lines += [", ".join(f"{count} {status}" for status, count in found.statuses.items())]
     lines.append(f"most at once: {found.at_once} of {found.offered_at_once}")
     lines += [
         f"{kind.name}: p50 {kind.p50:.0f}, p95 {kind.p95:.0f}, p99 {kind.p99:.0f} ms"
@@ -281,6 +290,8 @@ def _conclude(
     ]
     for reason, count in found.reasons.items():
         lines.append(f"{count} × {reason}")
+    if is_digits and found.wrong and set(models) != {SPOKEN_MODEL}:
+        lines.append(DIGITS_ONLY)
     for text in [*lines, f"report: {', '.join(str(path) for path in written)}"]:
         console.print(text, style="red" if " × " in text else None, markup=False, soft_wrap=True)
 
@@ -305,7 +316,7 @@ def _find_capacity(
     def holds(sessions: int) -> bool:
         nonlocal right
         found, results = _trial(console, replace(plan, sessions=sessions), processes, started)
-        _conclude(console, found, results, targets, out / f"{sessions}")
+        _conclude(console, found, results, targets, out / f"{sessions}", plan.files is None)
         if results.stopped:
             raise typer.Abort
         right = right and not found.statuses.get("wrong_text")

@@ -43,6 +43,7 @@ def as_json(summary: Summary, results: Results, targets: Targets) -> dict[str, A
     samples = results.samples
     return {
         "command": command(),
+        "models": list(samples.models),
         "holds": summary.holds(targets),
         "texts_right": summary.texts_right,
         **summary.as_json(),
@@ -68,6 +69,8 @@ def markdown(summary: Summary, results: Results, targets: Targets, image: str | 
         "# Load test",
         "",
         f"`{command()}`",
+        "",
+        f"Model: {', '.join(results.samples.models) or 'unknown'}.",
         "",
         f"{summary.sessions} sessions, {summary.audio_s / 60:.1f} minutes of audio, "
         f"{results.wall_s:.0f} s{' (stopped early)' if results.stopped else ''}: {verdict} "

@@ -60,6 +60,8 @@ class Samples:
     began_s: float = field(default_factory=time.monotonic)
     taken: list[Sample] = field(default_factory=list)
     token: str | None = field(default=None, repr=False)
+    models: tuple[str, ...] = ()
+    """Served at the start of the run."""
 
     def take(self) -> Sample:
         """Take a sample; this blocks for some tens of milliseconds."""

@@ -13,9 +13,12 @@ import psutil
 import pytest
 import typer
 from rich.console import Console
+from typer.testing import CliRunner
 
 from tests.tools.client.scripted import scripted_server
+from tests.tools.lab.loadtest.test_report import results
 from tools.lab.loadtest import __main__ as main
+from tools.lab.loadtest.figures import Targets, summary
 
 STOP_S_MAX = 30.0
 
@@ -35,7 +38,7 @@ def running(directory: Path) -> subprocess.Popen[str]:
         ],
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "COLUMNS": "120"},
+        env={**os.environ, "COLUMNS": "120", "ASR_URL": ""},
     )
     assert process.stderr is not None
     for line in process.stderr:
@@ -60,8 +63,35 @@ def test_a_model_that_writes_digits_otherwise_is_told(
     console = Console(width=200, record=True, file=io.StringIO())
     with scripted_server() as peer:
         peer.answer = lambda _: {"served": [{"name": "any", "model": model}]}
-        main.check_server(console, peer.url, None, is_digits)
+        assert main.check_server(console, peer.url, None, is_digits) == (model,)
     assert ("ASR_MODEL=demo" in console.export_text()) == is_told
+
+
+@pytest.mark.parametrize(
+    "models, is_digits, has_hint",
+    [
+        (("demo",), True, False),
+        (("whisper-base",), True, True),
+        (("demo", "whisper-base"), True, True),
+        (("whisper-base",), False, False),
+    ],
+)
+def test_wrong_texts_of_another_model_have_a_hint(
+    tmp_path: Path, models: tuple[str, ...], is_digits: bool, has_hint: bool
+) -> None:
+    console = Console(width=200, record=True, file=io.StringIO())
+    found = results("wrong_text")
+    found.samples.models = models
+    main._conclude(console, summary(found.outcomes), found, Targets(), tmp_path, is_digits)
+    text = console.export_text()
+    assert f"model: {', '.join(models)}\n" in text
+    assert (main.DIGITS_ONLY in text) == has_hint
+
+
+def test_the_variable_of_the_other_commands_names_the_server(unused_tcp_port: int) -> None:
+    server = f"127.0.0.1:{unused_tcp_port}"
+    found = CliRunner().invoke(main.app, ["-c", "1"], env={"ASR_URL": server})
+    assert found.exit_code == 1 and f"cannot connect to http://{server}" in found.output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

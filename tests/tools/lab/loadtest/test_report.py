@@ -35,13 +35,15 @@ def results(*statuses: Status) -> Results:
 
 def test_a_report_in_all_its_forms(tmp_path: Path) -> None:
     run = results("succeeded", "succeeded")
+    run.samples.models = ("demo",)
     paths = report.write(tmp_path / "new", summary(run.outcomes), run, Targets())
     assert all(path.stat().st_size for path in paths)
     assert {path.suffix for path in paths} == {".md", ".json", ".jsonl", ".png"}
     text = paths[0].read_text(encoding="utf-8")
-    assert "| most at once | 2 of 2 |" in text
+    assert "| most at once | 2 of 2 |" in text and "\nModel: demo.\n" in text
     assert "**holds**" in text and "| gateway | 0.10 | 50 |" in text
     stored = json.loads(paths[1].read_text(encoding="utf-8"))
+    assert stored["models"] == ["demo"]
     assert stored["holds"] and stored["queued_max"] == 2 and stored["generator_cores"] == 0.1
 
 
