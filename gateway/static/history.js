@@ -8,6 +8,7 @@ import { dropEdits, nameOf } from "./remembered.js";
 
 const PAGE_RECORDS = 20;
 const TYPING_MS = 250;
+const WITHOUT_TEXT = { completed: "history.no_speech", active: "history.running" }; // by status
 const $ = (id) => document.getElementById(id);
 
 export class HistoryList {
@@ -80,7 +81,7 @@ export class HistoryList {
     const item = $("history-item").content.firstElementChild.cloneNode(true);
     const at = new Date(record.created_at);
     const when = at.toLocaleString(currentLanguage(), { dateStyle: "medium", timeStyle: "short" });
-    const text = record.preview || t("history.no_text");
+    const text = record.preview || t(WITHOUT_TEXT[record.status] ?? "history.no_text");
     const words = item.querySelector(".history-text");
     words.textContent = text;
     words.lang = record.preview ? languageOf(text) : currentLanguage();

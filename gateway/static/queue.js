@@ -12,6 +12,7 @@ export function stateOf(item) {
   const { state, fromFile, name } = item;
   if (state === "live" && fromFile) return t("state.live_file", { name });
   if (state === "reconnecting" && fromFile) return t("state.reconnecting_file");
+  if (item.runsElsewhere) return t("state.running");
   if (state === "done" && !item.segments.length) return t("state.done_silent");
   if (state === "done" && !item.stored) return t("state.done_unstored");
   return t(`state.${state}`);

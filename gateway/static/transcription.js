@@ -28,6 +28,7 @@ export class Transcription extends EventTarget {
   latency = new LatencyMeter();
   latencyMs = null; // of the last text
   stored = false;
+  runsElsewhere = false; // a session of another client, not at its end when it was loaded
   audio = null; // {blob, offsetMs}: audio that the browser can play
   edited = false;
   editsKept = true; // by the browser
@@ -331,7 +332,8 @@ export class Transcription extends EventTarget {
       this.#put({ ...segment, ...error });
     }
     this.startedAt = new Date(found.created_at);
-    this.stored = !found.live;
+    this.runsElsewhere = found.live || found.status === "active";
+    this.stored = !this.runsElsewhere;
     this.durationMs = found.duration * 1000;
     this.state = "done";
   }

@@ -714,6 +714,21 @@ def view_s1(page: Page) -> None:
     expect(page.locator("#lines .line")).to_have_count(2)
 
 
+def test_sessions_without_a_text_say_why(page: Page) -> None:
+    record = {"preview": "", "created_at": "2026-05-03T09:05:00Z", "duration": 2}
+    statuses = ["completed", "active", "failed"]
+    records = [{**record, "session_id": status, "status": status} for status in statuses]
+    serve_home(page)
+    page.route("**/api/v1/history*", lambda route: route.fulfill(json={"records": records}))
+    running = {**records[1], "live": True, "segments": []}
+    page.route("**/api/v1/session/active", lambda route: route.fulfill(json=running))
+    page.goto("/")
+    texts = page.locator("#history .history-text")
+    expect(texts).to_have_text(["(no speech)", "(still running)", "(no text)"])
+    page.locator("#history .history-view").nth(1).click()
+    expect(page.locator("#state")).to_contain_text("Still running")
+
+
 def test_a_stored_text_enters_the_list_with_its_first_edit(page: Page) -> None:
     """A line that is emptied stays, until its new text is typed."""
     view_s1(page)
