@@ -27,6 +27,8 @@ from wire.messages import (
     STREAMED_PARTIAL_MS,
     Bye,
     JobAttempt,
+    Mark,
+    MarkArrived,
     Message,
     Ready,
     Refused,
@@ -158,6 +160,8 @@ class JobBook:
                 return self._receive_job(message)
             case Welcome():
                 return self._receive_welcome(message)
+            case Mark():
+                return [MarkArrived(number=message.number)]
             case Refused():
                 # The next Welcome, in answer to a heartbeat, asks for another Ready.
                 self._welcome_due = False

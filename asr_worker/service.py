@@ -339,6 +339,8 @@ class _Bus:
     def _send(self, message: Message, place: str) -> None:
         link = self._links.get(place)
         assert link is not None
+        if isinstance(message, Ready):
+            message = replace(message, answers_marks=link.leaves_host)
         if not send(link.socket, codec.encode(message)):
             # The broker has been away for long. Its next epoch knows none of these jobs.
             MESSAGES_UNSENT.labels(kind=type(message).__name__).inc()

@@ -51,6 +51,7 @@ class Broker:
         self._lease_s = limits.lease_s
         self._jobs = self.scheduler.jobs
         self._models = self.scheduler.models
+        self._links = self.scheduler.links
         self._unregistered = UnregisteredWorkers()
         self._subscriptions = Subscriptions()
         self._failed_total = 0
@@ -79,6 +80,7 @@ class Broker:
                 m.Ready: self._on_ready,
                 m.Heartbeat: self._on_heartbeat,
                 m.WorkerResult: self._on_worker_result,
+                m.MarkArrived: self._on_mark_arrived,
                 m.Bye: self._on_bye,
             },
         }
@@ -174,6 +176,8 @@ class Broker:
             return
         message = action.message
         self._count(f"unsent_{type(message).__name__.lower()}")
+        if isinstance(message, m.Mark):
+            self._links.lost(action.identity)
         worker = self._models.worker(action.identity)
         if worker is not None and isinstance(message, m.WorkerJob):
             if message.job_id in worker.held:
@@ -372,7 +376,7 @@ class Broker:
         worker = self._models.worker(identity)
         if worker is not None and ready.broker_epoch == self.epoch:
             self._on_new_connection(worker, ready, now_s)
-            self._act(e.Send("back", identity, self._welcome(version)))
+            self._welcome_worker(ready, version, now_s)
             return
         if worker is not None:
             # It starts again and may have lost the jobs that it held.
@@ -383,7 +387,12 @@ class Broker:
         elif not self.scheduler.register(identity, ready, now_s):
             self._count("models_full")
         else:
-            self._act(e.Send("back", identity, self._welcome(version)))
+            self._welcome_worker(ready, version, now_s)
+
+    def _welcome_worker(self, ready: m.Ready, version: int, now_s: float) -> None:
+        identity = ready.worker_id.encode()
+        self._act(e.Send("back", identity, self._welcome(version)))
+        self._links.connected(identity, answers_marks=ready.answers_marks, now_s=now_s)
 
     def _on_new_connection(self, worker: Worker, ready: m.Ready, now_s: float) -> None:
         """The worker continues, but jobs and results that were in transit are lost."""
@@ -435,6 +444,13 @@ class Broker:
         else:
             self._on_protocol_error(identity, "unheld_result")
 
+    def _on_mark_arrived(self, identity: bytes, mark: m.MarkArrived, now_s: float) -> None:
+        # It does not renew the worker's lease: a worker whose inference hangs answers, too.
+        if self._models.worker(identity) is None:
+            self._count("unknown_worker")
+        else:
+            self._links.arrived(mark, now_s, late=self.is_late)
+
     def _on_bye(self, identity: bytes, bye: m.Bye, now_s: float) -> None:
         worker = self._models.worker(identity)
         if worker is None:
@@ -455,7 +471,8 @@ class Broker:
 
     def _on_tick(self, _event: e.Tick, now_s: float) -> None:
         self._extend_leases_after_pause(now_s)
-        self._link = self.scheduler.link.use(now_s)
+        self._links.turn(now_s)
+        self._link = self._links.use(now_s)
         for model in list(self._models):  # One may be opened for the jobs of a lost worker.
             model.advance(now_s)
             for worker in model.workers.expired(self._lease_s, now_s):

@@ -13,8 +13,8 @@ from broker import limits as limit
 from broker.events import Action, Count, Send
 from broker.jobs import JobIndex, PendingJob, audio_ms_of
 from broker.models import Model, Models
+from broker.worker_links import WorkerLinks
 from broker.workers import Attempt, Worker
-from runtime.link_rate import LinkRate
 from wire.messages import JOB_DEADLINE_MS_MAX, Failure, Job, Ready, Result, WorkerResult
 
 
@@ -42,8 +42,7 @@ class Scheduler:
         self._owned = owned
         self.jobs = JobIndex()
         self.models = Models(limits)
-        self.link = LinkRate()
-        """The links to all workers."""
+        self.links = WorkerLinks(act)
         self._deadlines: list[tuple[float, int, PendingJob]] = []
         self._next_job_id = 1
 
@@ -126,7 +125,7 @@ class Scheduler:
         pool = self.models.pool(worker)
         jobs = max(1, answer.batch_jobs)
         own = min(jobs, answer.broker_jobs or jobs)
-        self._note_arrival(worker, answer, now_s)
+        self.links.answered(answer, now_s)
         pool.complete(worker, entry, now_s, answer.infer_ms * own / jobs, jobs)
         if entry.abandoned:
             self._act(Count("abandoned_result"))
@@ -135,14 +134,6 @@ class Scheduler:
         self._answer(entry, answers.result_of(entry, answer, worker.worker_id))
         return True
 
-    def _note_arrival(self, worker: Worker, answer: WorkerResult, now_s: float) -> None:
-        key = answer.job_id, answer.attempt
-        if answer.held_ms is None:
-            self.link.drop(key)
-            return
-        arrived_s = now_s - answer.held_ms / 1000
-        self.link.note_arrival(key, arrived_s, now_s, receiver=worker.identity, same_clock=True)
-
     def take_returned(self, worker: Worker, attempts: Iterable[Attempt]) -> None:
         """Queue attempts again that the worker has not begun. They do not count."""
         for job_id, attempt in attempts:
@@ -150,13 +141,14 @@ class Scheduler:
             if entry is None or entry.attempt != attempt:
                 self._act(Count("stale_return"))
                 continue
+            self.links.taken_back(entry)
             self.models.pool(worker).take_back(worker, entry)
             self._requeue(entry)
 
     def lose(self, worker: Worker, *, is_back: bool = False) -> None:
         """Unregister a worker. The attempts that it held are lost. ``is_back``: it registers again,
         so that none of its jobs has ended it."""
-        self.link.forget(worker.identity)
+        self.links.lost(worker.identity)
         for entry in self.models.remove(worker):
             if is_back:
                 entry.excused += 1
@@ -205,6 +197,7 @@ class Scheduler:
                 expected_s = limit.ATTEMPT_TIMES_EXPECTED * entry.expected_s
                 if now_s - entry.assigned_s <= max(self._limits.attempt_deadline_s, expected_s):
                     break
+                self.links.taken_back(entry)
                 model.workers.give_up(worker, entry, now_s)
                 entry.timed_out = True
                 self._act(Count("attempt_deadline"))
@@ -250,6 +243,5 @@ class Scheduler:
         self, model: Model, worker: Worker, entry: PendingJob, now_s: float, *, exclusive: bool
     ) -> None:
         model.workers.assign(worker, entry, now_s, exclusive=exclusive)
-        self.link.note_sent(len(entry.job.pcm), now_s)
-        self.link.note_mark((entry.job_id, entry.attempt), now_s)
+        self.links.assigned(worker.identity, entry, now_s)
         self._act(Send("back", worker.identity, answers.worker_job(entry, self._epoch)))

@@ -75,6 +75,7 @@ class _Mark(Struct, frozen=True):
     """When the first byte since the previous mark was sent."""
     bytes: int
     """Bytes sent since the previous mark, this one included."""
+    receiver: Hashable
 
 
 class _Way:
@@ -125,10 +126,10 @@ class LinkRate:
         self.unmarked_bytes += size
         self._first_s = now_s if self._first_s is None else self._first_s
 
-    def note_mark(self, key: Hashable, now_s: float) -> None:
-        """The message just sent is a mark."""
+    def note_mark(self, key: Hashable, now_s: float, *, receiver: Hashable = None) -> None:
+        """The message just sent to ``receiver`` is a mark."""
         first_s = now_s if self._first_s is None else self._first_s
-        self._marks[key] = _Mark(now_s, first_s, self.unmarked_bytes)
+        self._marks[key] = _Mark(now_s, first_s, self.unmarked_bytes, receiver)
         if len(self._marks) > MARKS_MAX:
             self._marks.popitem(last=False)
         if self.unmarked_bytes >= TRIAL_BYTES // 2:
@@ -147,15 +148,14 @@ class LinkRate:
         arrived_s: float,
         now_s: float,
         *,
-        receiver: Hashable = None,
         same_clock: bool = False,
     ) -> None:
-        """The mark arrived at ``receiver`` at ``arrived_s`` on the receiver's clock, or on the
-        sender's with ``same_clock``. The sender learns this at ``now_s``."""
+        """The mark arrived at ``arrived_s`` on the receiver's clock, or on the sender's with
+        ``same_clock``. The sender learns this at ``now_s``."""
         mark = self._marks.pop(key, None)
         if mark is None:
             return
-        way = self._ways.setdefault(receiver, _Way())
+        way = self._ways.setdefault(mark.receiver, _Way())
         took_s = arrived_s - mark.sent_s
         way.note(took_s, now_s - mark.sent_s, now_s)
         if same_clock:
@@ -178,8 +178,10 @@ class LinkRate:
         self._marks.pop(key, None)
 
     def forget(self, receiver: Hashable) -> None:
-        """Forget a receiver that has left."""
+        """Forget a receiver that has left, and its marks in transit."""
         self._ways.pop(receiver, None)
+        for key in [key for key, mark in self._marks.items() if mark.receiver == receiver]:
+            del self._marks[key]
 
     def use(self, now_s: float) -> LinkUse:
         self._advance(now_s)

@@ -47,8 +47,10 @@ _KINDS: dict[bytes, type[m.Message]] = {
     b"Y": m.Ready,
     b"B": m.Heartbeat,
     b"A": m.WorkerResult,
+    b"D": m.MarkArrived,
     b"X": m.Bye,
     b"K": m.WorkerJob,
+    b"T": m.Mark,
     b"P": m.PublishedResult,
     b"Q": m.PublishedRecord,
 }

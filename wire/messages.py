@@ -446,6 +446,8 @@ class Ready(Struct, frozen=True, kw_only=True, gc=False):
     """On a new connection to the broker of this epoch: the jobs that have arrived and have no
     result yet. Other jobs that the broker has assigned, or their results, were lost with the
     previous connection."""
+    answers_marks: bool = False
+    """The broker may send ``Mark``: it is on another host."""
 
 
 class Usage(Struct, frozen=True, kw_only=True, gc=False):
@@ -512,6 +514,12 @@ class WorkerResult(Struct, frozen=True, kw_only=True, gc=False):
             raise ValueError("needs either text or error")
 
 
+class MarkArrived(Struct, frozen=True, kw_only=True, gc=False):
+    """The answer to a ``Mark``, at once."""
+
+    number: UInt
+
+
 class Bye(Struct, frozen=True, kw_only=True, gc=False):
     """The worker drains: it accepts no more jobs, returns those it has not started, and finishes
     the others."""
@@ -543,6 +551,14 @@ class WorkerJob(Struct, frozen=True, kw_only=True, gc=False):
     itn: bool | None = None
     context: Text = ""
     """As in ``Job``."""
+
+
+class Mark(Struct, frozen=True, kw_only=True, gc=False):
+    """Measures the link to a worker. Answered by ``MarkArrived``."""
+
+    number: UInt
+    padding: bytes = b""
+    """As in ``Hello``."""
 
 
 # ---------------------------------------------------------------- broker → persistence (XPUB)
@@ -583,8 +599,10 @@ Message = (
     | Ready
     | Heartbeat
     | WorkerResult
+    | MarkArrived
     | Bye
     | WorkerJob
+    | Mark
     | PublishedResult
     | PublishedRecord
 )

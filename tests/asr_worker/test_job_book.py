@@ -26,6 +26,8 @@ from wire.messages import (
     Cost,
     Hello,
     JobAttempt,
+    Mark,
+    MarkArrived,
     Message,
     Ready,
     Refused,
@@ -112,6 +114,14 @@ def test_a_newer_attempt_of_a_running_job_runs_as_well() -> None:
     book.receive(job(1, attempt=2))
     assert [each.attempt for each in book.take_batch()] == [2]
     assert answer(book, running) == [1]
+
+
+def test_a_mark_is_answered_whatever_the_worker_holds() -> None:
+    assert new_book().receive(Mark(number=1)) == [MarkArrived(number=1)]
+    book = welcomed_book()
+    book.receive(job(1))
+    book.drain()
+    assert book.receive(Mark(number=2, padding=b"\0")) == [MarkArrived(number=2)]
 
 
 def test_a_new_epoch_drops_the_queue_and_registers_again() -> None:

@@ -17,6 +17,7 @@ from asr_worker.recognizer.loading import build
 from asr_worker.recognizer.protocol import RECOGNITION_FAILED, Utterance
 from asr_worker.settings import WorkerSettings
 from runtime import exit_codes
+from runtime.link_rate import TRIAL_BYTES
 from tests.asr_worker import faulty_main
 from tests.asr_worker.broker_side import EPOCH, BrokerSide, worker_job
 from tests.asr_worker.faulty_main import HANG, RAISE, WAIT_FOR_FILE
@@ -24,7 +25,17 @@ from tools.lab.digit_speech import VOICES, random_digits, speak
 from tools.lab.harness.ports import free_port
 from tools.lab.harness.process import LoggedProcess
 from wire import codec
-from wire.messages import Bye, Heartbeat, Hello, JobAttempt, Ready, Welcome, WorkerResult
+from wire.messages import (
+    Bye,
+    Heartbeat,
+    Hello,
+    JobAttempt,
+    Mark,
+    MarkArrived,
+    Ready,
+    Welcome,
+    WorkerResult,
+)
 
 
 def spoken(seed: int) -> bytes:
@@ -111,7 +122,11 @@ def test_a_result_reports_to_the_broker_of_another_host_how_long_the_worker_had_
         # 0.0.0.0 reaches this host, and counts as another.
         backend = side.endpoint.replace("127.0.0.1", "0.0.0.0") if other_host else side.endpoint
         side.start("asr_worker.service", ASR_MODEL="fake:20ms", BROKER_BACKEND=backend)
-        identity = side.welcome()
+        identity, ready = side.wait_for(Ready)
+        assert ready.answers_marks == other_host
+        side.send(identity, Welcome(broker_epoch=EPOCH))
+        side.send(identity, Mark(number=7, padding=bytes(TRIAL_BYTES)))
+        assert side.wait_for(MarkArrived) == (identity, MarkArrived(number=7))
         sent_s = time.monotonic()
         side.send(identity, worker_job(115, spoken(115)))
         result = side.results({115})[115]

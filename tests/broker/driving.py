@@ -150,6 +150,7 @@ class Driver:
         served_name: str = "",
         abilities: m.Abilities = NO_ABILITIES,
         cost: m.Cost = NO_COST,
+        answers_marks: bool = False,
     ) -> list[e.Action]:
         """Register a worker. Returns the actions besides the Welcome."""
         worker_id = identity.decode()
@@ -163,6 +164,7 @@ class Driver:
             served_name=served_name,
             abilities=abilities,
             cost=cost,
+            answers_marks=answers_marks,
         )
         actions = self.back(ready, identity)
         assert e.Send("back", identity, WELCOME) in actions

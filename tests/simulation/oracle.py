@@ -172,6 +172,8 @@ class BrokerOracle:
                 known = e.Count("unknown_worker") not in actions
                 for returned in bye.returned if known else ():
                     self._give_back(identity, returned.job_id, returned.attempt)
+            case e.Received("back", _, m.MarkArrived()):
+                pass
             case e.Received("back", identity, message) if identity in self._renewed_s:
                 self._renewed_s[identity] = now_s
                 self._take_from_worker(identity, message, now_s)

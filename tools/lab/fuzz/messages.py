@@ -70,7 +70,7 @@ def _expected(socket: Socket, frames: tuple[bytes, ...]) -> str | None:
         return None if type(message) in FRONT_KINDS else "front_unexpected"
     if isinstance(message, m.Ready):
         return "bad_ready"
-    known = isinstance(message, m.Heartbeat | m.WorkerResult | m.Bye)
+    known = isinstance(message, m.Heartbeat | m.WorkerResult | m.MarkArrived | m.Bye)
     return "unknown_worker" if known else "back_unexpected"
 
 
