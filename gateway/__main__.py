@@ -28,7 +28,12 @@ from gateway.web.forwarded import Forwarded
 from gateway.web.jwt_tokens import JwtTokens
 from gateway.web.large_messages import LargeMessages
 from gateway.web.origins import WebOrigins
-from gateway.web.uvicorn_protocols import HEAD_BYTES_MAX, HttpProtocol, WebSocketProtocol
+from gateway.web.uvicorn_protocols import (
+    HEAD_BYTES_MAX,
+    NOT_UTF_8,
+    HttpProtocol,
+    WebSocketProtocol,
+)
 from runtime import descriptors, exit_codes, lifecycle, logging, memory, metrics, settings, tracing
 from runtime.event_loop import new_event_loop
 
@@ -137,13 +142,21 @@ def identity_provider(values: GatewaySettings) -> JwtTokens | None:
     )
 
 
+def quiet_libraries() -> None:
+    """Libraries log each mistake of a client, some with a traceback. The gateway counts them, and
+    logs those in forms itself. At level info uvicorn also logs two lines for each connection, with
+    its full address."""
+    stdlib_logging.getLogger("uvicorn").setLevel(stdlib_logging.ERROR)
+    stdlib_logging.getLogger("uvicorn.error").addFilter(lambda line: line.msg != NOT_UTF_8)
+    stdlib_logging.getLogger("python_multipart").setLevel(stdlib_logging.ERROR)
+
+
 def main() -> int:
     memory.map_large()
     descriptors.raise_limit()
     values = settings.load(GatewaySettings)
     logging.configure(values.log_level, values.log_format, "gateway")
-    # At level info uvicorn logs two lines for each connection, with its full address.
-    stdlib_logging.getLogger("uvicorn").setLevel(stdlib_logging.WARNING)
+    quiet_libraries()
     described = settings.describe(values)
     port_source = settings.http_port(os.environ)[1]
     tokens = load_tokens(values.auth_tokens_file)

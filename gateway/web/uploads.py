@@ -27,6 +27,8 @@ FORM_BYTES_MAX = 1 << 20
 FORM_FIELDS_MAX = HOTWORDS_MAX + 32
 JSON_BYTES_MAX = 16 << 20
 """Size limit of a request in JSON, which is kept in memory."""
+REASON_CHARS_MAX = 200
+"""Part of the parser's message that is logged."""
 SEND = "send multipart/form-data, or application/json with input_audio"
 UPLOAD_SILENCE_S_MAX = 30.0
 """Time from one piece of a request to the next; then 408."""
@@ -81,6 +83,7 @@ async def _receive_form(request: Request, file_bytes_max: int) -> FormData:
         hint = ""
         if error.message.startswith("Part exceeded"):
             hint = " A part without a filename is a field and not a file."
+        structlog.get_logger().info("form_refused", reason=error.message[:REASON_CHARS_MAX])
         raise RefusedError(400, "bad_form", error.message + hint) from error
     except OSError as error:
         structlog.get_logger().error("upload_not_kept", error=str(error))

@@ -54,6 +54,8 @@ LARGE_CHECK_S = 30.0
 LARGE_BYTES_PER_S_MIN = 8_192
 """Minimum rate of a large message, checked once in ``LARGE_CHECK_S``; a slower one closes the
 connection with 1008, because it occupies memory that others wait for."""
+NOT_UTF_8 = "Invalid UTF-8 sequence received from client."
+"""uvicorn's error message for a text that is not UTF-8. It closes the connection with 1007."""
 _BAD_UPGRADE = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import logging
 import signal
 import socket
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from structlog.testing import capture_logs
 
 import gateway.__main__
 from gateway.__main__ import END_S_MAX, listening_socket
-from gateway.web.uvicorn_protocols import HttpProtocol
+from gateway.web.uvicorn_protocols import NOT_UTF_8, HttpProtocol
 from runtime import exit_codes
 from tools.lab.harness.process import LoggedProcess, wait_until
 
@@ -71,6 +72,39 @@ def test_it_serves_until_a_signal_and_drains(
         gateway.send_signal(number)
         assert gateway.wait() == exit_codes.OK
         assert "draining" in [event["event"] for event in gateway.events]
+
+
+def test_mistakes_of_clients_are_not_logged_by_libraries(environment: dict[str, str]) -> None:
+    port = int(environment["PORT"])
+    with LoggedProcess("gateway", **environment) as process:
+        url = process.event("serving")["url"]
+        wait_until(lambda: status_of(url, "/metrics") == 200, "an answer", 30.0)
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"\0\1\2\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.1 400")
+        answer = httpx2.post(
+            f"{url}/api/v1/asr/submit",
+            content=b"--x\r\n\0: \0" + bytes(1000),
+            headers={"Content-Type": "multipart/form-data; boundary=x"},
+            trust_env=False,
+        )
+        assert answer.json()["code"] == "bad_form"
+        assert process.event("form_refused")["reason"] in answer.json()["message"]
+        loggers = {event["logger"] for event in process.events}
+        assert not {name for name in loggers if name.startswith(("uvicorn", "python_multipart"))}
+
+
+def test_text_that_is_not_utf_8_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("uvicorn.error")
+    gateway.__main__.quiet_libraries()
+    try:
+        logger.error(NOT_UTF_8)
+        logger.error("another error")
+    finally:
+        logger.filters.clear()
+        for name in ("uvicorn", "python_multipart"):
+            logging.getLogger(name).setLevel(logging.NOTSET)
+    assert [record.msg for record in caplog.records] == ["another error"]
 
 
 class _Closing:

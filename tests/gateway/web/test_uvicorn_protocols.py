@@ -34,6 +34,7 @@ from websockets.protocol import State
 from gateway.telemetry.metrics import CLOSED, LATE_HEADS, REFUSED
 from gateway.web.large_messages import LargeMessages
 from gateway.web.uvicorn_protocols import (
+    NOT_UTF_8,
     READ_AHEAD_MESSAGES,
     READ_BYTES_MAX,
     SMALL_MESSAGE_BYTES,
@@ -101,6 +102,22 @@ def refused(port: int, path: str) -> tuple[int, str | None]:
 async def answer_of(path: str) -> tuple[int, str | None]:
     async with serving(full=refuse, forgets=forget) as served:
         return await asyncio.to_thread(refused, served.port, path)
+
+
+async def test_text_that_is_not_utf_8_is_logged_with_the_message_that_the_gateway_hides(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def accept(websocket: WebSocket) -> None:
+        await websocket.accept()
+        with contextlib.suppress(WebSocketDisconnect):
+            await websocket.receive_text()
+
+    async with serving(accepts=accept) as served, served.connect("/accepts") as client:
+        await client.send(b"\xff\xfe", text=True)
+        await client.wait_closed()
+        assert client.close_code == 1007
+    (line,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert (line.name, line.msg) == ("uvicorn.error", NOT_UTF_8)
 
 
 async def test_a_refusal_logs_no_error(caplog: pytest.LogCaptureFixture) -> None:
