@@ -504,7 +504,10 @@ class _WavSource(_Source):
         pcm = self._resampler.convert(self._reader.finish()) + self._resampler.flush()
         found = (("truncated", self._reader.missing), ("loudest_only", self._reader.notice))
         self.notices += [Notice(code, message) for code, message in found if message]
-        return self._checked(pcm)
+        pcm = self._checked(pcm)
+        if self._form is None and not pcm and not self.rest:
+            raise AudioError("bad_audio", "the WAV file has no samples")
+        return pcm
 
     def _converted(self, pieces: list[WavPcm]) -> bytes:
         pcm = b"".join(self._convert(piece.sample_rate_hz, piece.pcm) for piece in pieces)

@@ -111,6 +111,9 @@ class Session:
         self._warnings: list[e.SessionWarning] = []
         """About the audio, for the final result."""
         self._audio_failure: Failure | None = None
+        """The session has failed with it …"""
+        self._audio_fault: Failure | None = None
+        """… and with this, the first fault of its audio, if it has no segment."""
         self._finished_at_s: float | None = None
         self._confirm_until_s = 0.0
         self._final_sent = False
@@ -357,10 +360,13 @@ class Session:
         return self._report_speech_ended(self.duration_ms)
 
     def _note_audio_failure(self, event: e.AudioFailed) -> None:
-        """A session of one file fails with it. Other sessions continue with the next file."""
+        """A session of one file fails with it. Other sessions continue with the next file, and have
+        failed if no speech was found in any."""
         assert self.start is not None
-        if self.start.encoded and self._audio_failure is None:
-            self._audio_failure = Failure(code=event.code, message=event.message)
+        failure = Failure(code=event.code, message=event.message)
+        self._audio_fault = self._audio_fault or failure
+        if self.start.encoded:
+            self._audio_failure = self._audio_failure or failure
 
     def _end_chunk(self, now_s: float) -> Actions:
         """The chunk is decoded."""
@@ -614,10 +620,11 @@ class Session:
             # more since, and an end recorded here would replace its rows.
             return []
         labelled = self._record_labels()
+        fault = None if self.delivery.results else self._audio_fault
         records = self._records.finished(
             self.delivery.results,
             early_end=early_end,
-            audio_failure=self._audio_failure,
+            audio_failure=self._audio_failure or fault,
             text=self.text,
             duration_ms=self.duration_ms,
             chunk_count=self.chunk_count,

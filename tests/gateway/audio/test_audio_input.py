@@ -154,6 +154,17 @@ async def test_empty_chunks_are_nothing(pool: DecoderPool) -> None:
     assert (await audio.finish()).tail == b""
 
 
+@pytest.mark.parametrize("rate_hz", [None, 16_000])
+async def test_a_wav_file_without_samples_is_refused(
+    pool: DecoderPool, rate_hz: int | None
+) -> None:
+    data = FILES["wav 16 kHz stereo"]
+    audio = AudioInput(rate_hz, pool, HOUR_MS)
+    await audio.feed(data[: data.index(b"data") + 4] + bytes(4))
+    with pytest.raises(AudioError, match="the WAV file has no samples"):
+        await audio.finish()
+
+
 @pytest.mark.parametrize("beginning", [b"RIFF", b"Ogg", b"\x1aE", b"I", b"\xff\xfb\x90"])
 async def test_bytes_that_might_become_a_magic_are_not_lost(
     pool: DecoderPool, beginning: bytes

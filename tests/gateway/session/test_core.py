@@ -489,6 +489,18 @@ def test_a_session_of_one_file_fails_with_it(encoded: bool, status: str) -> None
         assert (ending.failure.code, ending.failure.message) == ("bad_audio", "no audio")
 
 
+def test_a_session_of_which_nothing_could_be_decoded_has_failed() -> None:
+    driver = SessionDriver()
+    driver.failing = {0}
+    driver.start()
+    driver.chunk(b"no audio")
+    driver.finish()
+    ending = parse_body(driver.records[-1].body)
+    assert isinstance(ending, SessionFinished)
+    assert ending.status == "failed"
+    assert ending.failure == Failure(code="bad_audio", message="no audio")
+
+
 # ------------------------------------------------------------------------------------- disconnects
 
 
