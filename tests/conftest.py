@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("project")
 
+gc.disable()
+"""Until all tests are collected: thousands of objects that stay."""
 
 LONG_FILES = (
     "tools/lab/bench/test_main.py",
@@ -52,6 +55,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.environ.get("PYTEST_XDIST_WORKER"):
         order = {Path(__file__).parent / name: place for place, name in enumerate(LONG_FILES)}
         items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

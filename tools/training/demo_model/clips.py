@@ -18,12 +18,15 @@ import numpy.typing as npt
 import soundfile as sf
 import soxr  # type: ignore[import-untyped]
 import torch
-from funasr.utils import fbank as kaldi
 
+from asr_worker.recognizer import funasr_repairs
 from tools.lab.digit_speech import SAMPLE_RATE_HZ, Language
 from tools.training.demo_model.bank import SPEECH_RMS, trim
 from tools.training.demo_model.synthesis import Waveform, synthesise_digits
 from tools.training.demo_model.voices import Request
+
+funasr_repairs.import_modules(["funasr.utils.fbank"])
+from funasr.utils import fbank as kaldi  # noqa: E402
 
 MELS: Final = 80
 HUMAN_FILE: Final = re.compile(r"(?P<digit>\d)_(?P<speaker>[a-z]+)_(?P<take>\d+)\.wav")

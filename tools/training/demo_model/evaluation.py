@@ -18,6 +18,7 @@ import av
 import numpy as np
 import soxr  # type: ignore[import-untyped]
 
+from asr_worker.recognizer import funasr_loading
 from tools.lab.digit_speech import (
     DIGIT_WORDS,
     SAMPLE_RATE_HZ,
@@ -72,10 +73,8 @@ class Transcriber:
     """A model directory, loaded as the worker loads it."""
 
     def __init__(self, directory: Path) -> None:
-        from funasr import AutoModel
-
-        self._model: Any = AutoModel(
-            model=str(directory), device="cpu", ncpu=1, disable_update=True, disable_pbar=True
+        self._model: Any = funasr_loading.auto_model(
+            directory, device="cpu", ncpu=1, disable_update=True, disable_pbar=True
         )
 
     def texts(self, waveforms: Sequence[Waveform]) -> list[str]:

@@ -11,13 +11,13 @@ import numpy.typing as npt
 import torch
 import yaml  # type: ignore[import-untyped]
 
-# The encoder's and decoder's modules are imported to register the classes the configuration names.
-from funasr.models.paraformer import decoder as _decoder  # noqa: F401
-from funasr.models.paraformer.model import Paraformer
-from funasr.models.sanm import encoder as _encoder  # noqa: F401
-
+from asr_worker.recognizer import funasr_repairs, paraformer
 from tools.lab.digit_speech import DIGIT_WORDS, Language
 from tools.training.demo_model.clips import MELS
+
+# They register the classes that the configuration names.
+funasr_repairs.import_modules(paraformer.Paraformer.modules)
+from funasr.models.paraformer.model import Paraformer  # noqa: E402
 
 LFR_FRAMES: Final = 7
 LFR_SHIFT: Final = 6

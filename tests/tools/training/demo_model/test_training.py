@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from funasr.frontends.wav_frontend import apply_lfr
 
 from tools.training.demo_model import training
 from tools.training.demo_model.augment import Mixer
@@ -13,6 +12,8 @@ from tools.training.demo_model.augment import Mixer
 
 @pytest.mark.parametrize("frames", [1, 5, 6, 7, 12, 13, 100, 103, 105])
 def test_stacking_is_that_of_the_frontend(frames: int) -> None:
+    from funasr.frontends.wav_frontend import apply_lfr
+
     features = np.random.default_rng(frames).normal(size=(frames, 80)).astype(np.float32)
     expected = apply_lfr(torch.from_numpy(features), 7, 6).numpy()
     np.testing.assert_array_equal(training.stack_frames(features), expected)
