@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import random
 import tracemalloc
-from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
@@ -38,13 +37,6 @@ FILES = {
     **{name: encode(SPEECH, name, 16_000, 1) for name in ("m4a", "fragmented mp4", "wma")},
 }
 WAV = FILES["wav 16 kHz mono"]
-
-
-@pytest.fixture
-async def pool() -> AsyncIterator[DecoderPool]:
-    pool = DecoderPool(4)
-    yield pool
-    await pool.close()
 
 
 def sliced(data: bytes, sizes: list[int]) -> list[bytes]:

@@ -46,7 +46,7 @@ def servers() -> list[psutil.Process]:
 
 
 @pytest.fixture
-async def pool() -> AsyncIterator[DecoderPool]:
+async def own_pool() -> AsyncIterator[DecoderPool]:
     others.update(psutil.Process().children())
     pool = DecoderPool(4)
     yield pool
@@ -256,10 +256,10 @@ async def test_a_chunk_with_many_parts_is_returned_as_one(pool: DecoderPool) -> 
     await stream.close()
 
 
-async def test_a_crash_of_a_decoder_is_its_own_streams_error(pool: DecoderPool) -> None:
-    victim = await pool.open("matroska")
-    child = await child_of(pool, victim)
-    other = await pool.open("ogg")
+async def test_a_crash_of_a_decoder_is_its_own_streams_error(own_pool: DecoderPool) -> None:
+    victim = await own_pool.open("matroska")
+    child = await child_of(own_pool, victim)
+    other = await own_pool.open("ogg")
     child.send_signal(signal.SIGSEGV)
     with pytest.raises(AudioError) as raised:
         await victim.feed(WEBM[2_000:], NO_LIMIT)
@@ -270,10 +270,10 @@ async def test_a_crash_of_a_decoder_is_its_own_streams_error(pool: DecoderPool) 
 
 
 async def test_a_decoder_that_hangs_is_given_up(
-    pool: DecoderPool, monkeypatch: pytest.MonkeyPatch
+    own_pool: DecoderPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stream = await pool.open("matroska")
-    child = await child_of(pool, stream)
+    stream = await own_pool.open("matroska")
+    child = await child_of(own_pool, stream)
     monkeypatch.setattr(decoder_pool, "ANSWER_TIMEOUT_S", 0.2)
     child.suspend()
     with pytest.raises(AudioError) as raised:
@@ -282,9 +282,9 @@ async def test_a_decoder_that_hangs_is_given_up(
     await stream.close()
 
 
-async def test_a_decoder_is_confined(pool: DecoderPool) -> None:
-    stream = await pool.open("matroska")
-    child = await child_of(pool, stream)
+async def test_a_decoder_is_confined(own_pool: DecoderPool) -> None:
+    stream = await own_pool.open("matroska")
+    child = await child_of(own_pool, stream)
     assert child.rlimit(psutil.RLIMIT_NOFILE) == (0, 0)
     assert child.rlimit(psutil.RLIMIT_FSIZE) == (0, 0)
     assert 0 < child.rlimit(psutil.RLIMIT_AS)[1] <= 1 << 30
@@ -292,13 +292,15 @@ async def test_a_decoder_is_confined(pool: DecoderPool) -> None:
     await stream.close()
 
 
-async def test_more_streams_than_the_limit_are_refused_until_one_closes(pool: DecoderPool) -> None:
-    streams = [await pool.open("ogg") for _ in range(4)]
+async def test_more_streams_than_the_limit_are_refused_until_one_closes(
+    own_pool: DecoderPool,
+) -> None:
+    streams = [await own_pool.open("ogg") for _ in range(4)]
     with pytest.raises(AudioError) as raised:
-        await pool.open("ogg")
+        await own_pool.open("ogg")
     assert raised.value.code == "overloaded"
     await streams[0].close()
-    streams[0] = await pool.open("ogg")
+    streams[0] = await own_pool.open("ogg")
     for stream in streams:
         await stream.close()
 
@@ -316,19 +318,19 @@ def no_descriptors() -> Iterator[None]:
 
 @pytest.mark.parametrize("started", [True, False])
 async def test_without_descriptors_a_stream_is_refused_until_there_are_some(
-    pool: DecoderPool, started: bool
+    own_pool: DecoderPool, started: bool
 ) -> None:
     if started:
-        await pool.start()
+        await own_pool.start()
     for _ in range(5):  # A refused stream takes no place.
         with no_descriptors(), pytest.raises(AudioError) as raised:
-            await pool.open("ogg")
+            await own_pool.open("ogg")
         assert raised.value.code == "overloaded"
-    assert b"".join(await decode(pool, "matroska", WEBM, len(WEBM)))
+    assert b"".join(await decode(own_pool, "matroska", WEBM, len(WEBM)))
 
 
-async def test_streams_opened_at_once_share_one_server(pool: DecoderPool) -> None:
-    streams = await asyncio.gather(*[pool.open("matroska") for _ in range(4)])
+async def test_streams_opened_at_once_share_one_server(own_pool: DecoderPool) -> None:
+    streams = await asyncio.gather(*[own_pool.open("matroska") for _ in range(4)])
     pcm = await asyncio.gather(*[stream.feed(WEBM, NO_LIMIT) for stream in streams])
     assert len(set(pcm)) == 1
     assert len(servers()) == 1
@@ -336,9 +338,9 @@ async def test_streams_opened_at_once_share_one_server(pool: DecoderPool) -> Non
         await stream.close()
 
 
-async def test_a_cancelled_call_leaves_nothing_behind(pool: DecoderPool) -> None:
-    stream = await pool.open("matroska")
-    child = await child_of(pool, stream)
+async def test_a_cancelled_call_leaves_nothing_behind(own_pool: DecoderPool) -> None:
+    stream = await own_pool.open("matroska")
+    child = await child_of(own_pool, stream)
     child.suspend()
     feeding = asyncio.create_task(stream.feed(WEBM, NO_LIMIT))
     await asyncio.sleep(0)  # lets it begin
@@ -348,15 +350,15 @@ async def test_a_cancelled_call_leaves_nothing_behind(pool: DecoderPool) -> None
     await stream.close()
     await stream.close()
     child.resume()
-    assert b"".join(await decode(pool, "matroska", WEBM, 9_000))
+    assert b"".join(await decode(own_pool, "matroska", WEBM, 9_000))
 
 
-async def test_the_server_is_started_again_when_it_died(pool: DecoderPool) -> None:
-    await pool.start()
+async def test_the_server_is_started_again_when_it_died(own_pool: DecoderPool) -> None:
+    await own_pool.start()
     (server,) = servers()
     server.kill()
     server.wait()
-    assert b"".join(await decode(pool, "matroska", WEBM, 9_000))
+    assert b"".join(await decode(own_pool, "matroska", WEBM, 9_000))
 
 
 async def test_closing_ends_streams_that_are_open() -> None:
