@@ -16,7 +16,7 @@ SETUP := $(PYTHON) tools/ops/setup.py $(if $(DEVICE),--device $(DEVICE)) $(if $(
 # Images often set it. Then each process compiles all modules that it imports, at each start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup installed run test check format bench loadtest chaos chaos-full constraints clean
+.PHONY: help setup installed run test check lint types format bench loadtest chaos chaos-full constraints clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list.
@@ -35,10 +35,15 @@ test: setup ## Run all tests, with real processes, sockets, databases and the de
 	@exec $(BIN)/python -m pytest -n $(TEST_PROCESSES) --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
 check: setup ## Check format, lint, types and tidiness.
+	@$(MAKE) --jobs 2 --output-sync types lint
+
+lint:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_tidy.py tests/test_docs.py
+
+types:
+	$(BIN)/mypy
 
 format: setup ## Format the code, and fix what ruff can.
 	$(BIN)/ruff format .

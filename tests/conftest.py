@@ -40,6 +40,7 @@ LONG_FILES = (
     "integration/test_loadtest.py",
     "tools/lab/loadtest/test_main.py",
     "tools/lab/test_product_accuracy.py",
+    "tools/training/test_hotwords.py",
     "asr_worker/recognizer/test_paraformer.py",
     "asr_worker/recognizer/test_whisper.py",
 )
