@@ -34,6 +34,7 @@ from gateway.audio.formats import (
     sniff,
 )
 from gateway.audio.timeline import AudioDecoded, DecoderFlushed, Notice
+from gateway.audio.truncation import cut_within
 from gateway.audio.wav import (
     DeclaredAudio,
     MonoPcm,
@@ -559,6 +560,11 @@ UNKNOWN_BYTES_MAX: Final = 2_048
 """Fewer bytes before or behind a file, such as padding, are no audio."""
 
 
+LARGE_UNITS: Final = frozenset({"ogg", "caf", "w64", "mov"})
+"""Containers whose units hold much audio, and whose headers do not always tell its duration. A file
+that ends in the middle of a unit is cut."""
+
+
 class _EncodedSource(_Source):
     """``container`` None: libavformat looks for it. ``unknown``: the error message if it finds
     none."""
@@ -638,6 +644,10 @@ class _EncodedSource(_Source):
             return
         await stream.close()
         self.notices += stream.notices
+        is_named = any(notice.code == "truncated" for notice in stream.notices)
+        message = cut_within(self._next.missing_bytes)
+        if message and not is_named and self.container in LARGE_UNITS:
+            self.notices.append(Notice("truncated", message))
         unknown_bytes = self._next.unknown_bytes
         if unknown_bytes > UNKNOWN_BYTES_MAX:
             title = "" if self.container is None else f"{BY_CONTAINER[self.container].title} "

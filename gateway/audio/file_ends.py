@@ -301,6 +301,11 @@ class NextFile:
         """Bytes other than zero that are no part of the file, and may not be decoded."""
         return self._unknown_bytes + (0 if self._tail is None else self._tail.unknown_bytes())
 
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes of the last unit that have not come, by its own header."""
+        return self._left if self._read is not None else 0
+
     def _walk(self, data: bytes) -> int:
         """Return where another file begins in ``data``, or its length."""
         place = 0

@@ -773,7 +773,7 @@ async def test_a_whole_file_is_not_called_cut(pool: DecoderPool, name: str) -> N
     "name",
     [
         *("wav", "rf64", "wav ima", "wav f64", "mp4", "flac", "mp3", "mp3 44.1 kHz", "webm"),
-        *("mkv", "aiff", "au", "avi", "flv", "rm", "tta"),
+        *("mkv", "aiff", "au", "avi", "flv", "rm", "tta", "caf", "w64", "ogg", "fragmented mp4"),
     ],
 )
 async def test_a_file_shorter_than_its_header_declares_is_named(
@@ -784,10 +784,19 @@ async def test_a_file_shorter_than_its_header_declares_is_named(
         assert await codes_of(pool, data[: len(data) * 2 // 3], size) == ["truncated"]
 
 
-@pytest.mark.parametrize("name", ["live webm", "fragmented mp4", "ogg"])
-async def test_a_stream_may_end_anywhere(pool: DecoderPool, name: str) -> None:
-    data = FILES[name]
+async def test_a_live_stream_of_webm_may_end_anywhere(pool: DecoderPool) -> None:
+    data = FILES["live webm"]
     assert await codes_of(pool, data[: len(data) * 2 // 3], 1_000) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "before"), [("ogg", b"OggS", 0), ("fragmented mp4", b"moof", 4)]
+)
+async def test_a_stream_may_end_behind_each_of_its_units(
+    pool: DecoderPool, name: str, unit: bytes, before: int
+) -> None:
+    data = FILES[name]
+    assert await codes_of(pool, data[: data.rindex(unit) - before], 1_000) == []
 
 
 @pytest.mark.parametrize("length", [0, 0x7FFF_F000, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF])

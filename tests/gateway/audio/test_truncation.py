@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.audio.truncation import MISSING_S_MIN, PLACEHOLDER_BYTES_MIN, missing
+from gateway.audio.truncation import (
+    MISSING_BYTES_MIN,
+    MISSING_S_MIN,
+    PLACEHOLDER_BYTES_MIN,
+    cut_within,
+    missing,
+)
 
 
 @pytest.mark.parametrize(
@@ -25,3 +31,16 @@ def test_a_file_is_cut_if_less_came_than_declared(
 
 def test_the_message_has_both_durations() -> None:
     assert missing(10, 0, 4) == "the file is cut: its header declares 10.0 s of audio, 4.0 s came"
+
+
+@pytest.mark.parametrize(
+    ("missing_bytes", "is_cut"),
+    [
+        (0, False),
+        (MISSING_BYTES_MIN - 1, False),
+        (MISSING_BYTES_MIN, True),
+        (PLACEHOLDER_BYTES_MIN, False),
+    ],
+)
+def test_a_file_that_ends_within_a_unit_is_cut(missing_bytes: int, is_cut: bool) -> None:
+    assert bool(cut_within(missing_bytes)) is is_cut
