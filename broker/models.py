@@ -75,7 +75,9 @@ class Model:
 
     @property
     def est_wait_ms(self) -> int:
-        """Expected wait of a live job that arrives now: it goes before bulk and partial jobs."""
+        """Expected time to the result of a live job that arrives now: it goes before bulk and
+        partial jobs. Held jobs count with their whole time, though some of it has passed: on
+        average this makes up for the time of the job itself, whose length is unknown."""
         jobs = self.queue.urgent_jobs + self.workers.held - self.workers.held_streamed
         if not jobs:
             return 0
