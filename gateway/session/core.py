@@ -648,7 +648,7 @@ class Session:
             duration_ms=self.duration_ms,
             chunk_count=self.chunk_count,
             stored=self._records.complete,
-            warnings=tuple(self._warnings),
+            warnings=(*self._warnings, *self._without_text()),
         )
         final = replace(final, speakers=self._speaker_of_each())
         self._final_sent = True
@@ -658,6 +658,15 @@ class Session:
             actions.insert(0, e.ObserveFinish(waited_s=now_s - self._finished_at_s))
             self._finished_at_s = None
         return actions
+
+    def _without_text(self) -> tuple[e.SessionWarning, ...]:
+        """A warning if there is no text, although there was speech and no error."""
+        results = self.delivery.results
+        if not results or any(result.text or result.error for result in results):
+            return ()
+        speech_s = sum(result.end_ms - result.start_ms for result in results) / 1000
+        message = f"the model gave no text for the {speech_s:.1f} s that were taken for speech"
+        return (e.SessionWarning(code="no_text", message=message),)
 
     def _speaker_of_each(self) -> tuple[int | None, ...] | None:
         if self._speakers is None:

@@ -387,6 +387,24 @@ def test_a_recorded_end_is_not_replaced_by_a_failure() -> None:
     assert len(driver.records) == count and _state(driver) is State.RELEASED
 
 
+@pytest.mark.parametrize(
+    ("found", "is_warned"),
+    [(("", ""), True), (("", "zwei"), False), (("", None), False), ((), False)],
+)
+def test_speech_without_a_text_is_a_warning(found: tuple[str | None, ...], is_warned: bool) -> None:
+    driver = SessionDriver()
+    driver.start()
+    driver.chunk(TWO_WORDS if found else silence(1000))
+    driver.finish()
+    failure = Failure(code="chunk_failed", message="three attempts failed")
+    for job, text in zip(driver.jobs, found, strict=True):
+        result = result_of(job, text, failure if text is None else None)
+        driver.feed(e.ResultArrived(result=result))
+    final = driver.store_all()[-1]
+    assert isinstance(final, e.Finished)
+    assert [warning.code for warning in final.warnings] == ["no_text"] * is_warned
+
+
 def test_stored_is_false_when_commit_takes_too_long() -> None:
     driver = SessionDriver(stored_wait_s=2.0)
     driver.start()
