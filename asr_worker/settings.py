@@ -167,6 +167,7 @@ SpeakerModel = Annotated[str, _refused_by(partial(_require_kind, "speaker"))]
 class WorkerSettings(ModelFilesSettings, BusSettings):
     """Read from the environment, under the fields' names in upper case."""
 
+    connects_to = ("broker_backend",)
     asr_model: ModelName = DEFAULT_MODEL
     """``demo`` (bundled, spoken digits only), a model directory, or the name of a pulled model such
     as ``whisper-base`` or ``iic/SenseVoiceSmall``. ``fake:50ms+10ms/s*8`` recognises nothing, for
@@ -244,9 +245,11 @@ class WorkerSettings(ModelFilesSettings, BusSettings):
 
     @model_validator(mode="after")
     def _known_online_models(self) -> WorkerSettings:
-        for name, model in self.online_models.items():
-            if name not in self.served_models:
-                raise ValueError(f"ASR_ONLINE_MODEL: ASR_MODELS has no {name!r}")
-            if model_source(model).kind in RECOGNISERS:
-                raise ValueError(f"ASR_ONLINE_MODEL: {model!r} is not a streaming model")
+        try:
+            for name, model in self.online_models.items():
+                if name not in self.served_models:
+                    raise ValueError(f"ASR_MODELS has no {name!r}")
+                _require_kind("streaming", model)
+        except ValueError as error:
+            raise ValueError(f"ASR_ONLINE_MODEL: {error}") from error
         return self

@@ -65,6 +65,7 @@ HostNames = Annotated[
 class GatewaySettings(BusSettings, RedisSettings, CheckedDatabaseSettings, ProcessSettings):
     """Environment variables of the gateway, named as the fields in upper case."""
 
+    connects_to = ("broker_frontend",)
     host: Host = "127.0.0.1"
     """Address to serve on. Not loopback: needs tokens, or ``ALLOW_PUBLIC_WITHOUT_AUTH=true``."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8080

@@ -37,6 +37,7 @@ class CheckedDatabaseSettings(DatabaseSettings):
 class PersistenceSettings(CheckedDatabaseSettings, RedisSettings, BusSettings, ProcessSettings):
     """Read from environment variables, which have the upper-case names of the fields."""
 
+    connects_to = ("broker_frontend", "broker_events")
     persistence_batch_rows_max: Annotated[int, Field(ge=1, le=10_000)] = 1_000
     persistence_batch_wait_ms: Annotated[int, Field(ge=0, le=5_000)] = 10
     """Longest time that an incomplete batch waits for more rows. It matters only at low load: while

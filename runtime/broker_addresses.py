@@ -19,6 +19,8 @@ RESOLVE_S: Final = 5.0
 """Interval of resolutions …"""
 RESOLVE_AGAIN_S: Final = 1.0
 """… and while a broker is away, which may have another address now."""
+UNRESOLVED_S: Final = 5.0
+"""A name without an address for this long after the start is logged."""
 
 _NAME = re.compile(r"tcp://([^\[\]:/]*[A-Za-z][^\[\]:/]*):(\d+)")
 
@@ -30,6 +32,8 @@ class BrokerAddresses:
         """``listed``: a setting, such as ``BROKER_BACKEND``."""
         self._listed = endpoints.split(listed)
         self._resolved: dict[str, tuple[str, ...]] = {}
+        self._reasons: dict[str, str] = {}
+        """Why a name has no address."""
         self.hurry = True
         """A broker is away, or none is known."""
         self._closed = threading.Event()
@@ -37,17 +41,33 @@ class BrokerAddresses:
         self.current = self._places()
         """Endpoints by place: the position in the list, and for a name the address. Endpoints of
         one broker in two settings have the same place, if the lists have the same order."""
-        if any(_NAME.fullmatch(endpoint) for endpoint in self._listed):
-            threading.Thread(target=self._run, name="broker-addresses", daemon=True).start()
+        self._names = {
+            endpoint: found[1] for endpoint in self._listed if (found := _NAME.fullmatch(endpoint))
+        }
+        if self._names:
+            # Two threads, because a resolver may not answer for longer than UNRESOLVED_S.
+            for run in (self._run, self._log_unresolved):
+                threading.Thread(target=run, name="broker-addresses", daemon=True).start()
 
     def close(self) -> None:
         self._closed.set()
 
+    def _log_unresolved(self) -> None:
+        if self._closed.wait(UNRESOLVED_S):
+            return
+        for endpoint in self._names.keys() - self._resolved.keys():
+            reason = self._reasons.get(endpoint, "the resolver does not answer")
+            self._log.warning(
+                "broker_not_reached", endpoint=endpoint, waited_s=UNRESOLVED_S, reason=reason
+            )
+
     def _run(self) -> None:
         while not self._closed.is_set():
-            for endpoint in self._listed:
-                if (found := _NAME.fullmatch(endpoint)) and (hosts := _resolve(found[1])):
-                    self._resolved[endpoint] = hosts
+            for endpoint, name in self._names.items():
+                try:
+                    self._resolved[endpoint] = _resolve(name)
+                except OSError as error:
+                    self._reasons[endpoint] = error.strerror or "the name has no address"
             before, self.current = self.current, self._places()
             if before != self.current:
                 self._log.info("broker_addresses", endpoints=sorted(self.current.values()))
@@ -67,11 +87,12 @@ class BrokerAddresses:
 
 
 def _resolve(name: str) -> tuple[str, ...]:
-    """The addresses of ``name``: IPv4 if there are any, since a broker may have both."""
-    try:
-        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return ()
+    """The addresses of ``name``: IPv4 if there are any, since a broker may have both.
+
+    Raises:
+        OSError: there is no answer.
+    """
+    found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     hosts = {family: set[str]() for family in (socket.AF_INET, socket.AF_INET6)}
     for family, _, _, _, address in found:
         if family in hosts:

@@ -46,7 +46,30 @@ def check(endpoint: str) -> str:
         raise ValueError(f"must be {_FORMS}")
     if not 1 <= int(found[1]) <= PORT_MAX:
         raise ValueError(f"the port must be between 1 and {PORT_MAX}")
+    check_name(urlsplit(endpoint).hostname or "")
     return endpoint
+
+
+def check_name(host: str) -> None:
+    """Refuse a name for which Python's resolver raises ``UnicodeError`` instead of ``OSError``.
+
+    Raises:
+        ValueError: without the name.
+    """
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise ValueError("a part of the host's name is empty or longer than 63 letters") from None
+
+
+def check_reachable(endpoints: str) -> None:
+    """Refuse ``*``, which a broker can bind, and to which nobody can connect.
+
+    Raises:
+        ValueError: the message is for the operator.
+    """
+    if any(endpoint.startswith("tcp://*:") for endpoint in split(endpoints)):
+        raise ValueError("must name the broker's host: only a broker can use *")
 
 
 def split(endpoints: str) -> tuple[str, ...]:

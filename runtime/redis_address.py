@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
+from runtime.endpoints import check_name
+
 Form = Literal["server", "sentinel", "cluster"]
 FORMS: Final = (
     "redis://HOST:PORT/DB, unix://PATH, redis+sentinel://HOST:PORT,…/SERVICE/DB or "
@@ -116,4 +118,6 @@ def _host(name: str, port: int) -> tuple[str, int]:
     found = _HOST.fullmatch(name)
     if found is None or int(found[3] or port) not in range(1, 65_536):
         raise ValueError(f"has no valid host and port; the forms are {FORMS}")
-    return found[1] or found[2], int(found[3] or port)
+    host = found[1] or found[2]
+    check_name(host)
+    return host, int(found[3] or port)

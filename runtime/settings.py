@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
 import structlog
@@ -23,6 +23,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -57,6 +58,7 @@ def _host(value: str) -> str:
             raise ValueError("must be one address: 0.0.0.0 or :: for all") from None
         if not host.isascii() or any(char in "/:,[]" or char.isspace() for char in host):
             raise ValueError("must be one address or name, without scheme and port") from None
+        endpoints.check_name(host)
     return host
 
 
@@ -69,6 +71,7 @@ def _http_url(value: str) -> str:
         valid = False
     if value and (not valid or any(char.isspace() for char in value)):
         raise ValueError("must be http://HOST:PORT/PATH or https://HOST:PORT/PATH")
+    endpoints.check_name(urlsplit(value).hostname or "")
     return value
 
 
@@ -106,7 +109,18 @@ class Environment(BaseSettings):
             name: value.strip() if isinstance(value, str) and name != "db_password" else value
             for name, value in values.items()
         }
+        for name, value in stripped.items():
+            if isinstance(value, str) and not _is_utf_8(value):
+                raise ValueError(f"{name.upper()} holds bytes that are not UTF-8")
         return {name: value for name, value in stripped.items() if value != ""}
+
+
+def _is_utf_8(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class ProcessSettings(Environment):
@@ -141,6 +155,15 @@ class BusSettings(Environment):
     accepts only peers that hold the key of their role. Unset: neither."""
     system_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "asr"
     """Name of the system. The broker serves no peers of a system with another name."""
+    connects_to: ClassVar[tuple[str, ...]] = ()
+    """The settings of the endpoints to which this process connects."""
+
+    @field_validator("broker_frontend", "broker_backend", "broker_events")
+    @classmethod
+    def _reachable(cls, value: str, info: ValidationInfo) -> str:
+        if info.field_name in cls.connects_to:
+            endpoints.check_reachable(value)
+        return value
 
     @model_validator(mode="after")
     def _endpoints_in_data_dir(self) -> Self:

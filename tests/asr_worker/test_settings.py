@@ -37,6 +37,12 @@ def test_an_invalid_name_is_refused(name: str) -> None:
         model_source(name)
 
 
+@pytest.mark.parametrize("name", ["nosuch", "/nowhere", "demo"])
+def test_the_message_about_a_streaming_model_names_its_setting(name: str) -> None:
+    with pytest.raises(ValidationError, match=r"Value error, ASR_ONLINE_MODEL: "):
+        WorkerSettings(asr_online_model=name)
+
+
 def test_an_empty_name_is_refused() -> None:
     with pytest.raises(ValueError, match="leave it unset"):
         model_source("")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
+import structlog
 import zmq
 
 from runtime import broker_addresses
@@ -50,6 +52,35 @@ def until(condition: Callable[[], bool]) -> None:
 def test_addresses_need_no_resolver() -> None:
     places = BrokerAddresses("ipc:///run/a,tcp://127.0.0.1:7101,tcp://[::1]:7101").current
     assert list(places.values()) == ["ipc:///run/a", "tcp://127.0.0.1:7101", "tcp://[::1]:7101"]
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_name_without_an_address_is_logged_even_if_the_resolver_is_silent(
+    monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    ended = threading.Event()
+
+    def resolve(*_arguments: object, **_options: object) -> list[object]:
+        if not answers:
+            ended.wait()
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(broker_addresses, "UNRESOLVED_S", 0.2)
+    with structlog.testing.capture_logs() as logs:
+        addresses = BrokerAddresses("tcp://nosuch.example:7102,tcp://10.0.0.9:7102")
+        until(lambda: bool(logs))
+    addresses.close()
+    ended.set()
+    assert logs == [
+        {
+            "event": "broker_not_reached",
+            "log_level": "warning",
+            "endpoint": "tcp://nosuch.example:7102",
+            "waited_s": 0.2,
+            "reason": "Name or service not known" if answers else "the resolver does not answer",
+        }
+    ]
 
 
 def test_each_address_of_a_name_is_a_broker_and_the_last_answer_is_kept(names: Names) -> None:

@@ -43,6 +43,8 @@ def test_endpoints_of_both_kinds(endpoint: str) -> None:
         ("tcp://one:7101 tcp://two:7101", "not a list"),
         ("host:7101", "tcp://HOST:PORT"),
         ("ipc://", "ipc://PATH"),
+        ("tcp://host..example:7101", "empty or longer than 63"),
+        ("tcp://" + "h" * 64 + ":7101", "empty or longer than 63"),
         ("inproc://x", "ipc://PATH"),
         ("ipc:///" + "d" * 107, "108 bytes; at most 107"),
     ],

@@ -45,6 +45,7 @@ def test_a_cluster() -> None:
         ("redis://a,b", "several hosts"),
         ("redis://a:0", "host and port"),
         ("redis://a:pw", "host and port"),
+        ("redis://:s3cret@a..b", "host's name"),
         ("redis+sentinel://s1:26379", "name the service"),
         ("redis+sentinel://s1:26379/0", "name the service"),
         ("redis+sentinel://s1:26379/0/asr", "name the service"),

@@ -101,10 +101,13 @@ LOAD = "from runtime import settings; settings.load(settings.{}); print('went on
         ("METRICS_HOST", "*", "ProcessSettings"),
         ("METRICS_HOST", "127.0.0.1:9700", "ProcessSettings"),
         ("METRICS_HOST", "http://127.0.0.1", "ProcessSettings"),
+        ("METRICS_HOST", "host..example", "ProcessSettings"),
+        ("METRICS_HOST", "h" * 64, "ProcessSettings"),
         ("OTEL_TRACES_SAMPLER_ARG", "nan", "ProcessSettings"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318", "ProcessSettings"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://[::1", "ProcessSettings"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:99999", "ProcessSettings"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector..example", "ProcessSettings"),
         ("BROKER_FRONTEND", "127.0.0.1:7101", "BusSettings"),
         ("BROKER_EVENTS", "udp://127.0.0.1:7101", "BusSettings"),
         ("BROKER_BACKEND", "tcp://host", "BusSettings"),
@@ -130,6 +133,30 @@ def test_an_invalid_value_prints_one_line_and_exits_with_78(
     assert ended.stderr.startswith(f"error: {name}: ")
     assert ended.stderr.count("\n") == 1
     assert "Value error" not in ended.stderr
+
+
+def test_a_value_that_is_not_utf_8_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATA_DIR", os.fsdecode(b"/srv/caf\xe9"))
+    with pytest.raises(SystemExit):
+        settings.load(Everything)
+    assert capsys.readouterr().err == "error: settings: DATA_DIR holds bytes that are not UTF-8\n"
+
+
+def test_only_a_broker_may_have_the_address_that_means_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BROKER_FRONTEND", "tcp://*:7101")
+    monkeypatch.setenv("BROKER_BACKEND", "tcp://host:7102")
+    settings.load(Everything)
+
+    class Connecting(Everything):
+        connects_to = ("broker_frontend", "broker_backend")
+
+    with pytest.raises(pydantic.ValidationError, match="must name the broker's host") as refused:
+        Connecting()
+    assert [error["loc"] for error in refused.value.errors()] == [("broker_frontend",)]
 
 
 def test_too_few_open_files_are_one_line_that_names_the_limit() -> None:
