@@ -35,7 +35,9 @@ def main() -> int:
     stop = lifecycle.StopSignal()
     core = Broker(epoch=uuid.uuid4().hex, limits=values.limits(), system_id=values.system_id)
     counters = QueueCounters(values.redis_address(), core.epoch)
-    report = ProcessReport(values.redis_address(), "broker", f"broker-{core.epoch}")
+    process_id = f"broker-{core.epoch}"
+    # ``counters`` logs whether Redis is available.
+    report = ProcessReport(values.redis_address(), "broker", process_id, logs=False)
     with Service(values, core, counters, report) as service:
         metrics.serve("broker", values.metrics_port, values.metrics_host)
         tracing.start("broker", values.otel_exporter_otlp_endpoint, values.otel_traces_sampler_arg)

@@ -10,8 +10,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import structlog
-
 from broker.metrics import REDIS_FAILURES
 from runtime import redis_clients
 from wire.messages import Load
@@ -35,31 +33,20 @@ class QueueCounters(redis_clients.PeriodicCalls):
         super().__init__(url, "queue-counters", WRITE_INTERVAL_S)
         self._epoch = epoch
         self._load: Load | None = None
-        self._ready: bool | None = None
 
     def update(self, load: Load) -> None:
         """Replace the state to write. Never waits."""
         self._load = load
 
-    def call(self) -> None:
-        if self._load is not None:
-            self._write(self._load)
-
-    def _write(self, load: Load) -> None:
-        failure: dict[str, str] = {}
+    def call(self) -> bool:
+        if self._load is None:
+            return False
         try:
-            self._exchange(fields_of(load, time.time()))
-        except redis_clients.ERRORS as error:
+            self._exchange(fields_of(self._load, time.time()))
+        except redis_clients.ERRORS:
             REDIS_FAILURES.inc()
-            failure = redis_clients.described(error)
-        ready = not failure
-        if ready != self._ready:
-            log = structlog.get_logger()
-            if ready:
-                log.info("redis_ready")
-            else:
-                log.warning("redis_unavailable", **failure)
-        self._ready = ready
+            raise
+        return True
 
     def _exchange(self, own: dict[Any, Any]) -> None:
         client, key = self.client(), BROKER_KEY.format(self._epoch)

@@ -26,6 +26,8 @@ CONNECTIONS_MAX = 4
 CONNECT_TIMEOUT_S = 2.0
 """Limit for a connection from the pool. libpq treats values below 2 s as 2 s."""
 READ_TIMEOUT_S = 2.0
+FIRST_PING_S = 3.0
+"""From the start to a read that shows whether the database is available, and until the next one."""
 RECONNECT_TIMEOUT_S = 2.0
 """The pool stops reconnecting after this time. The next read makes it try again."""
 CLOSE_TIMEOUT_S = 1.0
@@ -121,6 +123,22 @@ WHERE id = %(session_id)s AND ({{own}} OR NOT started)
 """
 
 
+class _PoolConnection(AsyncDeadlineConnection[Row]):
+    """Reports the outcome of each attempt. The pool only logs its errors, all of them."""
+
+    @classmethod
+    async def connect(  # type: ignore[override]
+        cls, conninfo: str, *, attempted: Callable[[psycopg.Error | None], None], **options: Any
+    ) -> Connection:
+        try:
+            made = await super().connect(conninfo, **options)
+        except psycopg.Error as error:
+            attempted(error)
+            raise
+        attempted(None)
+        return made
+
+
 class StoreUnavailable(Exception):  # noqa: N818 - a state of the world, not an error of the caller
     """The database does not answer, or has no tables yet. Try again later."""
 
@@ -135,6 +153,8 @@ class SessionReader:
 
     def __init__(self, conninfo: str) -> None:
         self._available: bool | None = None
+        self._connect_error: psycopg.Error | None = None
+        self._first_ping: asyncio.Task[None] | None = None
         self._totals: Row | None = None
         self._totals_until_s = float("-inf")
         self._reading: set[asyncio.Future[Any]] = set()
@@ -143,8 +163,9 @@ class SessionReader:
         logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             conninfo,
-            connection_class=AsyncDeadlineConnection,
+            connection_class=_PoolConnection,
             kwargs={
+                "attempted": self._note_attempt,
                 "autocommit": True,
                 "row_factory": dict_row,
                 "connect_timeout": int(CONNECT_TIMEOUT_S),
@@ -163,8 +184,18 @@ class SessionReader:
 
     async def open(self) -> None:
         await self._pool.open(wait=False)
+        self._first_ping = asyncio.create_task(self._ping_until_available())
+
+    async def _ping_until_available(self) -> None:
+        """Log a database that is not available, although nobody reads."""
+        available = False
+        while not available:
+            await asyncio.sleep(FIRST_PING_S)
+            available = await self.ping()
 
     async def close(self) -> None:
+        if self._first_ping is not None:
+            self._first_ping.cancel()
         if self._reading:
             await asyncio.wait(self._reading, timeout=CLOSE_TIMEOUT_S)
         await self._pool.close(timeout=CLOSE_TIMEOUT_S)
@@ -300,8 +331,14 @@ class SessionReader:
                 return answer
         raise self._unavailable(None)
 
+    def _note_attempt(self, error: psycopg.Error | None) -> None:
+        self._connect_error = error
+
     def _unavailable(self, error: psycopg.Error | None) -> StoreUnavailable:
-        self._note(False, type(error).__name__ if error else "lost connections")
+        reason = type(error).__name__ if error else "lost connections"
+        if isinstance(error, PoolTimeout) and self._connect_error is not None:
+            reason = " ".join(str(self._connect_error).split())  # It holds no password.
+        self._note(False, reason)
         return StoreUnavailable("the database does not answer")
 
     def _note(self, available: bool, reason: str = "") -> None:

@@ -56,10 +56,9 @@ def check_name(host: str) -> None:
     Raises:
         ValueError: without the name.
     """
-    try:
-        host.encode("idna")
-    except UnicodeError:
-        raise ValueError("a part of the host's name is empty or longer than 63 letters") from None
+    parts = host.removesuffix(".").split(".")
+    if host and not all(0 < len(part) <= 63 for part in parts):
+        raise ValueError("a part of the host's name is empty or longer than 63 letters")
 
 
 def check_reachable(endpoints: str) -> None:

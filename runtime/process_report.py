@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from typing import Any
 
@@ -19,21 +18,19 @@ TTL_S = 10
 
 
 class ProcessReport(redis_clients.PeriodicCalls):
-    def __init__(self, url: str, kind: str, process_id: str) -> None:
-        super().__init__(url, "process-report", WRITE_INTERVAL_S)
+    def __init__(self, url: str, kind: str, process_id: str, *, logs: bool = True) -> None:
+        super().__init__(url, "process-report", WRITE_INTERVAL_S, logs=logs)
         self._kind = kind
         self._process_id = process_id
         self._meter = UsageMeter()
         self.details: dict[str, Any] = {}
         """Further fields. Replace it; never change it."""
 
-    def call(self) -> None:
+    def call(self) -> bool:
         fields = {"kind": self._kind, "usage": self._meter.read(), **self.details}
         # Without an answer, the dashboard shows the state of Redis and of the process as unknown.
-        with (
-            contextlib.suppress(*redis_clients.ERRORS),
-            self.client().pipeline(transaction=False) as pipe,
-        ):
+        with self.client().pipeline(transaction=False) as pipe:
             pipe.set(PROCESS_KEY.format(self._process_id), json.dumps(fields), ex=TTL_S)
             pipe.sadd(PROCESSES_KEY, self._process_id)
             pipe.execute()
+        return True

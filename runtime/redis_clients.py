@@ -13,6 +13,7 @@ import redis.asyncio.cluster
 import redis.asyncio.sentinel
 import redis.cluster
 import redis.sentinel
+import structlog
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
@@ -47,10 +48,13 @@ class PeriodicCalls:
     nothing else. A subclass defines ``call``, which sends the newest state: there is no queue.
     ``close`` returns within two call timeouts."""
 
-    def __init__(self, url: str, name: str, interval_s: float) -> None:
+    def __init__(self, url: str, name: str, interval_s: float, *, logs: bool = True) -> None:
+        """``logs``: whether it logs that Redis becomes available or unavailable."""
         # Made on the thread: that of a cluster connects at once.
         self.client = functools.cache(functools.partial(blocking, url))
         self._interval_s = interval_s
+        self._logs = logs
+        self._ready: bool | None = None
         self._stopped = threading.Event()
         # A daemon thread, so that a blocked client cannot keep the process from ending.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -62,14 +66,29 @@ class PeriodicCalls:
         self._stopped.set()
         self._thread.join(2 * CALL_TIMEOUT_S)
 
-    def call(self) -> None:
+    def call(self) -> bool:
+        """Return whether there was something to send. ``ERRORS`` may be raised."""
         raise NotImplementedError
 
     def _run(self) -> None:
         while not self._stopped.wait(self._interval_s):
-            self.call()
+            try:
+                if self.call():
+                    self._note(None)
+            except ERRORS as error:
+                self._note(error)
         with contextlib.suppress(*ERRORS):
             self.client().close()
+
+    def _note(self, error: Exception | None) -> None:
+        ready = error is None
+        if self._logs and ready != self._ready:
+            log = structlog.get_logger()
+            if error is None:
+                log.info("redis_ready")
+            else:
+                log.warning("redis_unavailable", **described(error))
+        self._ready = ready
 
 
 def asynchronous(url: str) -> redis.asyncio.Redis:

@@ -80,7 +80,8 @@ def test_each_broker_writes_the_sum_of_the_living(embedded_services: EmbeddedSer
         client.hset(BROKER_KEY.format("other"), mapping={"processing": 4, "updated_at": 1})
         client.sadd(BROKERS_KEY, "other")
         counters = QueueCounters(url, "own")
-        counters._write(driver.broker.load())
+        counters.update(driver.broker.load())
+        assert counters.call()
         assert client.hget(BROKER_KEY.format("own"), "processing") == "1"
         assert int(client.hget(QUEUE_KEY, "processing") or 0) >= 1 + 4
         assert not client.sismember(BROKERS_KEY, "long-gone")

@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import structlog
 
 from persistence import reads
 from persistence.history import Cursor, HistoryQuery
@@ -357,3 +358,19 @@ async def test_sessions_are_read_before_persistence_knows_tenants(database: str)
         assert await opened.session("s", "acme") is None
     finally:
         await opened.close()
+
+
+async def test_an_unavailable_database_is_logged_with_the_reason_although_nobody_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reads, "FIRST_PING_S", 0.01)
+    monkeypatch.setattr(reads, "CONNECT_TIMEOUT_S", 0.5)
+    wrong = SessionReader("postgresql://asr:s3cret@/asr?host=/nowhere")
+    with structlog.testing.capture_logs() as logs:
+        await wrong.open()
+        while not logs:
+            await asyncio.sleep(0.01)
+        await wrong.close()
+    (line,) = logs
+    assert (line["event"], line["log_level"]) == ("store_unavailable", "warning")
+    assert "/nowhere" in line["reason"] and "s3cret" not in str(line)

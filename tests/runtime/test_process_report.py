@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 
+import pytest
 import redis
+import structlog
 
 from runtime import process_report, redis_clients
 from runtime.process_report import PROCESS_KEY, PROCESSES_KEY, ProcessReport
@@ -33,3 +36,26 @@ def test_close_returns_while_redis_does_not_answer() -> None:
         began_s = time.monotonic()
         report.close()
         assert time.monotonic() - began_s < 2 * redis_clients.CALL_TIMEOUT_S + 1.0
+
+
+def test_redis_without_an_answer_is_logged_once_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process_report, "WRITE_INTERVAL_S", 0.01)
+    called = threading.Semaphore(0)
+
+    class Counted(ProcessReport):
+        def call(self) -> bool:
+            called.release()
+            return super().call()
+
+    with structlog.testing.capture_logs() as logs:
+        for expected in (True, False):
+            report = Counted("unix:///nowhere/redis.sock", "persistence", "p", logs=expected)
+            report.start()
+            for _ in range(3):
+                assert called.acquire(timeout=20)
+            report.close()
+    (line,) = logs
+    assert (line["event"], line["log_level"]) == ("redis_unavailable", "warning")
+    assert "/nowhere/redis.sock" in line["reason"]
