@@ -199,6 +199,8 @@ class SessionReader:
         if self._reading:
             await asyncio.wait(self._reading, timeout=CLOSE_TIMEOUT_S)
         await self._pool.close(timeout=CLOSE_TIMEOUT_S)
+        if self._reading:  # Without a pool they fail at once.
+            await asyncio.wait(self._reading, timeout=CLOSE_TIMEOUT_S)
 
     async def ping(self) -> bool:
         """Return whether the database answers and has its tables."""

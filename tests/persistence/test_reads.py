@@ -374,3 +374,16 @@ async def test_an_unavailable_database_is_logged_with_the_reason_although_nobody
     (line,) = logs
     assert (line["event"], line["log_level"]) == ("store_unavailable", "warning")
     assert "/nowhere" in line["reason"] and "s3cret" not in str(line)
+
+
+async def test_no_read_outlives_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reads, "CONNECT_TIMEOUT_S", 60.0)
+    monkeypatch.setattr(reads, "CLOSE_TIMEOUT_S", 0.1)
+    before = asyncio.all_tasks()
+    wrong = SessionReader("postgresql:///asr?host=/nowhere")
+    await wrong.open()
+    ping = asyncio.create_task(wrong.ping())
+    await asyncio.sleep(0)
+    await wrong.close()
+    assert await ping is False
+    assert asyncio.all_tasks() == before
