@@ -11,7 +11,6 @@ import os
 import socket
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import structlog
 import uvicorn
@@ -120,15 +119,16 @@ class _Server(uvicorn.Server):
         structlog.get_logger().exception(event)
 
 
-def require_data_dir(data_dir: Path) -> None:
-    """Create the directory. Without it, records and submitted files could not be kept; the process
-    ends with one line."""
-    try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not os.access(data_dir, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, "this user may not write there")
-    except OSError as error:
-        settings.fail(f"DATA_DIR {data_dir}: {error.strerror}", exit_codes.UNAVAILABLE)
+def require_data_dir(values: GatewaySettings) -> None:
+    """Create the directories of the spool and of submitted files. Without one of them, records or
+    files would be lost; the process ends with one line."""
+    for directory in (values.data_dir, values.spool_directory, values.jobs_directory):
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, "this user may not read and write there")
+        except OSError as error:
+            settings.fail(f"DATA_DIR {directory}: {error.strerror}", exit_codes.UNAVAILABLE)
 
 
 def identity_provider(values: GatewaySettings) -> JwtTokens | None:
@@ -163,7 +163,7 @@ def main() -> int:
     provider = identity_provider(values)
     certificates = load_certificates(values.tls_cert_file, values.tls_key_file)
     settings.log_effective(values, port=f"{values.port} ({port_source})")
-    require_data_dir(values.data_dir)
+    require_data_dir(values)
     try:
         listener = listening_socket(values.host, values.port)
     except OSError as error:

@@ -79,7 +79,7 @@ class Server:
         self.admission = Admission(settings)
         self.activity = Activity()
         self.outbox = Outbox(settings.outbox_records_max)
-        self.spool = Spool(settings.data_dir / "spool", self.gateway_id)
+        self.spool = Spool(settings.spool_directory, self.gateway_id)
         self.gate = ConnectionGate(
             self.admission,
             self.redis_metadata,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
@@ -199,6 +200,15 @@ class GatewaySettings(BusSettings, RedisSettings, CheckedDatabaseSettings, Proce
     @property
     def needs_tokens(self) -> bool:
         return self.auth_tokens_file is not None or bool(self.jwt_keys_url)
+
+    @property
+    def spool_directory(self) -> Path:
+        return self.data_dir / "spool"
+
+    @property
+    def jobs_directory(self) -> Path:
+        """Of files submitted for later."""
+        return self.data_dir / "jobs"
 
     @property
     def scheme(self) -> str:

@@ -85,7 +85,7 @@ class FileJobs:
     @cached_property
     def files(self) -> JobFiles:
         settings = self._server.settings
-        return JobFiles(settings.data_dir / "jobs", settings.jobs_max, settings.jobs_bytes_max)
+        return JobFiles(settings.jobs_directory, settings.jobs_max, settings.jobs_bytes_max)
 
     @property
     def file_bytes_max(self) -> int:

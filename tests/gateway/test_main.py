@@ -198,6 +198,18 @@ def test_a_data_directory_that_cannot_be_written_ends_it(environment: dict[str, 
     assert error == "error: DATA_DIR /dev/null/asr: Not a directory"
 
 
+@pytest.mark.parametrize("name", ["spool", "jobs"])
+def test_a_part_of_the_data_directory_that_cannot_be_used_ends_it(
+    environment: dict[str, str], name: str
+) -> None:
+    path = Path(environment["DATA_DIR"], name)
+    path.touch()
+    with LoggedProcess("gateway", **environment) as gateway:
+        assert gateway.wait() == exit_codes.UNAVAILABLE
+    (error,) = [line for line in gateway.lines if line.startswith("error: ")]
+    assert error == f"error: DATA_DIR {path}: File exists"
+
+
 def test_a_port_in_use_is_final(environment: dict[str, str]) -> None:
     with (
         socket.create_server(("127.0.0.1", int(environment["PORT"]))),

@@ -37,7 +37,9 @@ class Gateway:
 
     def __init__(self, folder: Path, **limits: int) -> None:
         values = {"jobs_max": 2, "jobs_bytes_max": 2_000, "upload_bytes_max": 1_500}
-        self.settings = SimpleNamespace(data_dir=folder, **{**values, "uploads_max": 1, **limits})
+        self.settings = SimpleNamespace(
+            jobs_directory=folder / "jobs", **{**values, "uploads_max": 1, **limits}
+        )
         self.models = ServedModels("demo")
         self.models.note((ServedModel(name="demo", model="demo", workers=1),), 0.0)
         self.noted: dict[str, str] = {}
