@@ -67,9 +67,14 @@ class Supervised:
         Raises:
             EmbeddedError: If it cannot be started.
         """
-        self.server.prepare()
-        log_path = self._directory.log_file(self.server.name)
-        with log_path.open("ab") as output:
+        try:
+            self.server.prepare()
+            log_file = self._directory.log_file(self.server.name).open("ab")
+        except OSError as error:  # Such as files of another user.
+            raise EmbeddedError(
+                f"DATA_DIR {self._directory.root}: {error.filename}: {error.strerror}"
+            ) from error
+        with log_file as output:
             self._child = subprocess.Popen(
                 self.server.command(),
                 stdin=subprocess.DEVNULL,

@@ -47,6 +47,20 @@ def test_data_of_another_version_is_refused(tmp_path: Path) -> None:
     assert "9.6" in process.lines[-1] or "9.6" in "".join(process.lines)
 
 
+@pytest.mark.parametrize("name", ["postgres", "postgres/PG_VERSION", "postgres.log"])
+def test_a_file_that_cannot_be_used_is_one_line(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name == "postgres":
+        path.touch()
+    else:
+        path.mkdir(parents=True)
+    with LoggedProcess("tools.embedded", DATA_DIR=str(tmp_path)) as process:
+        assert process.wait() == exit_codes.UNAVAILABLE
+    (error,) = [line for line in process.lines if line.startswith("error: ")]
+    assert str(path) in error
+    assert "Traceback" not in "".join(process.lines)
+
+
 @pytest.fixture
 def roots_own_directory() -> Iterator[Path]:
     if os.geteuid() != 0:
