@@ -180,15 +180,20 @@ async def test_each_step_of_the_end_is_done_after_an_error_of_another(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("MAX_CONNECTIONS", "-1"), ("HOST", "0.0.0.0"), ("AUTH_TOKENS_FILE", "/nonexistent")],
+    [
+        ("MAX_CONNECTIONS", "many"),
+        ("PORT", "99999"),
+        ("HOST", "0.0.0.0"),
+        ("AUTH_TOKENS_FILE", "/nonexistent"),
+    ],
 )
 def test_an_invalid_setting_prints_one_line(
     environment: dict[str, str], name: str, value: str
 ) -> None:
     with LoggedProcess("gateway", **{**environment, name: value}) as gateway:
         assert gateway.wait() == exit_codes.CONFIG
-    errors = [line for line in gateway.lines if line.startswith("error: ")]
-    assert len(errors) == 1 and name in errors[0]
+    (line,) = gateway.lines
+    assert line.startswith("error: ") and name in line
 
 
 def test_a_data_directory_that_cannot_be_written_ends_it(environment: dict[str, str]) -> None:

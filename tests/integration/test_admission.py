@@ -152,40 +152,6 @@ async def test_the_limit_counts_over_all_gateways(
                 pass
 
 
-@pytest.mark.parametrize("level", ["debug", "DEBUG", "Debug"])
-def test_the_log_level_is_taken_in_any_case(stack: Stack, level: str) -> None:
-    with stack.start("gateway9", LOG_LEVEL=level) as process:
-        stack.wait_ready("gateway9")
-        assert process.event("settings")["log_level"] == "debug (environment)"
-    assert process.wait() == 0
-    del stack.processes["gateway9"]
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("MAX_CONNECTIONS", "many"), ("LOG_LEVEL", "loud"), ("HOST", "0.0.0.0"), ("PORT", "99999")],
-)
-def test_a_wrong_setting_is_one_clear_line(stack: Stack, name: str, value: str) -> None:
-    with stack.start("gateway9", **{name: value}) as process:
-        assert process.wait() == 78
-    del stack.processes["gateway9"]
-    (line,) = process.lines
-    assert line.startswith("error: ") and name in line
-
-
-def test_a_taken_port_is_one_clear_line(stack: Stack) -> None:
-    import socket
-
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = str(other.getsockname()[1])
-        with stack.start("gateway9", PORT=port) as process:
-            assert process.wait() == 69
-    del stack.processes["gateway9"]
-    assert [line for line in process.lines if line.startswith("error: ") and port in line]
-
-
 async def test_a_page_of_another_site_is_refused(stack: Stack) -> None:
     with pytest.raises(RefusedError) as caught:
         async with connect(stack.url(), headers={"Origin": "https://elsewhere.example"}):
