@@ -88,9 +88,6 @@ def test_a_misspelt_name_is_logged_and_that_of_another_process_is_not(
     ]
 
 
-LOAD = "from runtime import settings; settings.load(settings.{}); print('went on')"
-
-
 @pytest.mark.parametrize(
     "name, value, cls",
     [
@@ -118,21 +115,21 @@ LOAD = "from runtime import settings; settings.load(settings.{}); print('went on
     ],
 )
 def test_an_invalid_value_prints_one_line_and_exits_with_78(
-    name: str, value: str, cls: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    value: str,
+    cls: str,
 ) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", LOAD.format(cls)],
-        env={**os.environ, name: value},
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == exit_codes.CONFIG == 78
-    assert ended.stdout == ""
-    assert ended.stderr.startswith(f"error: {name}: ")
-    assert ended.stderr.count("\n") == 1
-    assert "Value error" not in ended.stderr
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        settings.load(getattr(settings, cls))
+    assert ended.value.code == exit_codes.CONFIG == 78
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"error: {name}: ")
+    assert err.count("\n") == 1
+    assert "Value error" not in err
 
 
 def test_a_value_that_is_not_utf_8_is_refused(
