@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import inspect
 import io
 import logging
 import pkgutil
@@ -42,6 +43,20 @@ def quiet() -> Iterator[io.StringIO]:
             structlog.get_logger().debug("funasr_notice", line=line)
 
 
+@contextlib.contextmanager
+def _classes_without_lines() -> Iterator[None]:
+    """FunASR notes the line of each class that it registers, for a table that it prints on request.
+    The search for these lines parses all files: 0.5 of the 0.7 s of an import."""
+    getsourcelines = inspect.getsourcelines
+    inspect.getsourcelines = lambda object: (
+        ([], 0) if isinstance(object, type) else getsourcelines(object)
+    )
+    try:
+        yield
+    finally:
+        inspect.getsourcelines = getsourcelines
+
+
 def import_modules(names: Iterable[str]) -> Any:
     """Import the modules ``names``, which register model classes; return AutoModel's module.
 
@@ -58,7 +73,7 @@ def import_modules(names: Iterable[str]) -> Any:
     pkgutil.walk_packages = lambda *_arguments: iter(())
     sys.modules.setdefault(_DIARIZATION, None)  # type: ignore[arg-type]
     try:
-        with quiet():
+        with quiet(), _classes_without_lines():
             auto_model = importlib.import_module("funasr.auto.auto_model")
             if sys.modules[_DIARIZATION] is None:  # A speaker model needs it.
                 del sys.modules[_DIARIZATION]
@@ -73,7 +88,7 @@ def import_modules(names: Iterable[str]) -> Any:
 
 def import_all() -> Any:
     """Import all of FunASR, as ``import funasr`` does; return AutoModel's module."""
-    with quiet():
+    with quiet(), _classes_without_lines():
         imported = "funasr" in sys.modules
         funasr: Any = importlib.import_module("funasr")
         if imported:

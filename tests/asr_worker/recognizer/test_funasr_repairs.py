@@ -83,6 +83,18 @@ def test_import_funasr_still_imports_everything() -> None:
     assert run(program) == ["transformers", "sklearn"]
 
 
+def test_funasr_still_searches_for_the_lines_of_classes() -> None:
+    program = (
+        "import inspect, json, sys; original = inspect.getsourcelines; "
+        "from asr_worker.recognizer import funasr_repairs; "
+        "funasr_repairs.import_modules(['funasr.models.paraformer.model']); "
+        "from funasr.register import tables; "
+        "assert inspect.getsourcelines is original; "
+        "json.dump(tables.model_classes_meta['Paraformer'], sys.stderr)"
+    )
+    assert run(program)[2] == "funasr/models/paraformer/model.py:0"
+
+
 def test_output_of_funasr_is_logged_and_its_warnings_are_ignored(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
