@@ -61,6 +61,7 @@ def test_rest_has_the_same_server(address: str, expected: str) -> None:
         "host:99999",
         "a b",
         "[::1",
+        "a..b",
     ],
 )
 def test_anything_else_is_refused_in_one_line(address: str) -> None:

@@ -57,7 +57,8 @@ def _parsed(address: str) -> SplitResult:
         host = parts.hostname or ""
         known = parts.scheme in _WEBSOCKET_OF and parts.port != 0 and host != ""
         known = known and not host.isdecimal()  # A port alone.
-    except ValueError:  # A port that is no number, or a bracket that is not closed.
+        host.encode("idna")  # As a resolver does.
+    except ValueError:  # A port that is no number, an open bracket, or a name such as ``a..b``.
         known = False
     if not known or parts.netloc.endswith(":") or re.search(r"\s", text):
         raise ValueError(
