@@ -134,12 +134,14 @@ def require_data_dir(values: GatewaySettings) -> None:
 def identity_provider(values: GatewaySettings) -> JwtTokens | None:
     if not values.jwt_keys_url:
         return None
-    return JwtTokens(
+    provider = JwtTokens(
         keys_url=values.jwt_keys_url,
         issuer=values.jwt_issuer,
         audience=values.jwt_audience,
         tenant_claim=values.jwt_tenant_claim,
     )
+    provider.fetch_early()
+    return provider
 
 
 def quiet_libraries() -> None:

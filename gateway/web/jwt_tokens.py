@@ -7,6 +7,8 @@ while, and fetches it again for an unknown key, so that a provider may rotate it
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -79,6 +81,16 @@ class JwtTokens:
         self._issuer = issuer
         self._audience = audience
         self._tenant_claim = tenant_claim
+
+    def fetch_early(self) -> None:
+        """Fetch the keys on a thread, so that a wrong address is logged before a client is
+        refused."""
+
+        def fetch() -> None:
+            with contextlib.suppress(jwt.PyJWTError, ValueError):
+                self._keys.get_signing_keys()
+
+        threading.Thread(target=fetch, name="jwt-keys", daemon=True).start()
 
     async def find(self, token: str) -> tuple[str, Access]:
         """Return the subject of ``token`` and its permissions.

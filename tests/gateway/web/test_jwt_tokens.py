@@ -24,6 +24,7 @@ from gateway.web.auth_tokens import SCOPES
 from gateway.web.errors import RefusedError
 from gateway.web.jwt_tokens import JwtRefusedError, JwtTokens, is_jwt
 from tests.gateway.web.test_auth import TOKEN, answer_of, bearer, request
+from tools.lab.harness.process import wait_until
 
 ISSUER, AUDIENCE = "https://id.example.org", "asr"
 NOWHERE = "http://127.0.0.1:9/keys"
@@ -181,6 +182,15 @@ async def test_without_keys_nothing_is_decided_and_one_line_is_logged() -> None:
             with pytest.raises(RefusedError):
                 await tokens.find(token())
     assert [log["event"] for log in logs] == ["jwt_keys_unavailable"]
+
+
+def test_keys_that_cannot_be_fetched_are_logged_before_the_first_token() -> None:
+    tokens = JwtTokens(keys_url=NOWHERE, issuer=ISSUER, audience=AUDIENCE, tenant_claim="")
+    with structlog.testing.capture_logs() as logs:
+        tokens.fetch_early()
+        wait_until(lambda: bool(logs), "a line", 20)
+    assert [log["event"] for log in logs] == ["jwt_keys_unavailable"]
+    assert "refused" in logs[0]["error"]
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"keys": []}', b"\xff"])
