@@ -212,7 +212,12 @@ class VadEngine:
         loop = asyncio.get_running_loop()
         try:
             while self._waiting:
-                await asyncio.sleep(self._next_turn_s - loop.time())
+                pause_s = self._next_turn_s - loop.time()
+                # A turn that is due is with the thread before the answers of the last one take the
+                # event loop. Otherwise each waits for the other, and less audio is processed than
+                # arrives although neither is busy all the time.
+                if pause_s > 0:
+                    await asyncio.sleep(pause_s)
                 began_s = loop.time()
                 self._batch, frames = self._next_batch()
                 left = bool(self._waiting)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import threading
 from collections.abc import AsyncIterator
@@ -168,6 +169,31 @@ async def test_the_event_loop_continues_during_a_turn(
     await asyncio.sleep(0.1)
     went_on.set()
     assert len(await asked) == frames
+
+
+async def test_the_thread_has_the_next_turn_before_the_answers_of_the_last_are_handled(
+    engine: VadEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = engine._network
+    assert network is not None
+    run, runs, second = network.run, itertools.count(1), threading.Event()
+    had_it: list[bool] = []
+
+    def run_counted(*arguments: Any) -> Any:
+        if next(runs) == 2:
+            second.set()
+        return run(*arguments)
+
+    async def ask() -> None:
+        await engine.probabilities(VadStream(), bytes(vad.REQUEST_FRAMES_MIN * FRAME_BYTES))
+        if not had_it:
+            had_it.append(second.wait(5))
+
+    monkeypatch.setattr(network, "run", run_counted)
+    monkeypatch.setattr(vad, "ALONE_FRAMES_MAX", 0)
+    in_a_turn = vad.TURN_FRAMES_MAX // vad.REQUEST_FRAMES_MIN
+    await asyncio.gather(*[ask() for _ in range(2 * in_a_turn)])
+    assert had_it == [True]
 
 
 async def test_a_short_request_of_a_client_alone_is_answered_at_once(engine: VadEngine) -> None:
