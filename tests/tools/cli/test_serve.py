@@ -60,11 +60,25 @@ def run_command(**environment: str) -> subprocess.CompletedProcess[str]:
         ("ASR_WORKERS", "0"),
     ],
 )
-def test_a_wrong_setting_is_one_line_before_anything_starts(name: str, value: str) -> None:
-    ended = run_command(**{name: value})
+def test_a_wrong_setting_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> None:
+    monkeypatch.setenv("ASR_MODEL", "fake:1ms")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        serve.load_settings()
+    assert ended.value.code == exit_codes.CONFIG
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"error: {name}: ")
+    assert err.count("\n") == 1
+
+
+def test_a_wrong_setting_ends_it_before_anything_starts() -> None:
+    ended = run_command(ASR_MODEL="paraformr-zh")
     assert ended.returncode == exit_codes.CONFIG
     assert ended.stdout == ""
-    assert ended.stderr.startswith(f"error: {name}: ")
+    assert ended.stderr.startswith("error: ASR_MODEL: ")
     assert ended.stderr.count("\n") == 1
 
 
