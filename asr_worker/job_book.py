@@ -165,8 +165,7 @@ class JobBook:
             case Refused():
                 # The next Welcome, in answer to a heartbeat, asks for another Ready.
                 self._welcome_due = False
-                reason = "system_refused" if message.system_id else "version_refused"
-                return [MessageRejected(reason)]
+                return [MessageRejected(versions.reason_of(message))]
             case _:
                 return [MessageRejected("not_for_workers")]
 

@@ -46,5 +46,11 @@ for _outcome in ("text", "failure"):
     RECOGNITIONS.labels(_outcome)
 for _reason in ("duplicate", "old_epoch", "forgotten", "draining", "over_credit", "superseded"):
     JOBS_DISCARDED.labels(_reason)
-for _reason in ("malformed", "not_for_workers", "version_refused", "system_refused"):
+for _reason in (
+    "malformed",
+    "not_for_workers",
+    "version_refused",
+    "system_refused",
+    "wrong_endpoint",
+):
     FRAMES_REJECTED.labels(_reason)

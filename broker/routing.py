@@ -27,6 +27,9 @@ from wire import messages as m
 from wire import versions
 from wire.publication import Publication
 
+_SETTING_OF = {m.Hello: "BROKER_FRONTEND", m.Ready: "BROKER_BACKEND"}
+"""By the message with which a peer introduces itself, its setting of the endpoint to use."""
+
 _Handler = Callable[[bytes, Any, float], None]
 
 
@@ -153,9 +156,17 @@ class Broker:
         if event.side == "back" and self._unregistered.is_quarantined(event.identity):
             self._count("quarantined")
         elif handler is None:
+            self._refuse_endpoint(event)
             self._on_fault(event.side, event.identity, "unexpected")
         else:
             handler(event.identity, event.message, now_s)
+
+    def _refuse_endpoint(self, event: e.Received) -> None:
+        """Answer a worker that is connected to the endpoint of gateways, or the other way round."""
+        setting = _SETTING_OF.get(type(event.message))
+        if setting is not None and self._models.worker(event.identity) is None:
+            refused = replace(answers.REFUSED, setting=setting)
+            self._act(e.Send(event.side, event.identity, refused))
 
     def _on_rejected(self, event: e.Rejected, _now_s: float) -> None:
         self._on_fault(event.side, event.identity, "malformed")

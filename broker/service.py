@@ -43,7 +43,9 @@ REBIND_S_MAX = 2.0
 """Limit on the time that libzmq takes to close a socket, whose endpoint is then bound again."""
 REBIND_RETRY_S = 0.01
 REPORT_INTERVAL_S = 1.0
-"""Interval of metrics, Redis counters and the log event ``incidents``."""
+"""Interval of metrics and Redis counters."""
+INCIDENTS_INTERVAL_S = 60.0
+"""Interval of the log event ``incidents`` for the same reason. The first one is logged at once."""
 
 Bind = Callable[[Context, str, sockets.Access | None], Socket]
 SOCKETS: Final[dict[str, tuple[str, Bind]]] = {
@@ -82,6 +84,9 @@ class Service:
         self._keys_due_s = 0.0
         self._sequence = 0
         self._incidents: Counter[str] = Counter()
+        self._unlogged: Counter[str] = Counter()
+        self._quiet_until_s: dict[str, float] = {}
+        """By reason."""
         self._debugs = logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
         self._workers = 0
         self._polled_s = time.monotonic()
@@ -289,12 +294,21 @@ class Service:
         self._process_report.details = {"workers": self._core.worker_states()}
         for reason, count in self._incidents.items():
             metrics.INCIDENTS.labels(reason).inc(count)
-        if unusual := {k: n for k, n in self._incidents.items() if k not in metrics.USUAL}:
-            self._log.info("incidents", counts=unusual)
+            if reason not in metrics.USUAL:
+                self._unlogged[reason] += count
         self._incidents.clear()
+        self._log_incidents(time.monotonic())
         if load.workers != self._workers:
             self._log.info("workers_changed", workers=load.workers, before=self._workers)
             self._workers = load.workers
+
+    def _log_incidents(self, now_s: float) -> None:
+        """A peer with a wrong setting may cause the same ones for days."""
+        if all(now_s < self._quiet_until_s.get(reason, 0.0) for reason in self._unlogged):
+            return
+        self._log.info("incidents", counts=dict(self._unlogged))
+        self._quiet_until_s |= dict.fromkeys(self._unlogged, now_s + INCIDENTS_INTERVAL_S)
+        self._unlogged.clear()
 
 
 def _fail_to_bind(setting: str, endpoint: str, number: int) -> NoReturn:

@@ -295,13 +295,15 @@ class Welcome(Struct, frozen=True, kw_only=True, gc=False):
 
 class Refused(Struct, frozen=True, kw_only=True, gc=False):
     """The broker does not serve the gateway or worker, because they have no common protocol
-    version, or belong to different systems."""
+    version, belong to different systems, or the peer is connected to another endpoint."""
 
     version_min: UInt
     version_max: UInt
     """Range of protocol versions that the broker speaks."""
     system_id: Name = ""
     """The broker's SYSTEM_ID if the peer has another one; else ``""``."""
+    setting: Name = ""
+    """The setting of the peer that leads to another endpoint of the broker; else ``""``."""
 
 
 class Result(Segment, frozen=True, kw_only=True, gc=False):

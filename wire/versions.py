@@ -25,8 +25,20 @@ def choose(peer_min: int, peer_max: int) -> int | None:
     return version if version >= max(peer_min, VERSION_MIN) else None
 
 
+def reason_of(refused: Refused) -> str:
+    """The label of the counter of refusals."""
+    if refused.setting:
+        return "wrong_endpoint"
+    return "system_refused" if refused.system_id else "version_refused"
+
+
 def explain(refused: Refused, system_id: str) -> tuple[str, dict[str, Any]]:
     """The log event of a refused peer and its fields. ``system_id`` is the peer's own."""
+    if refused.setting:
+        return "wrong_endpoint", {
+            "setting": refused.setting,
+            "reason": "it leads to another endpoint of the broker",
+        }
     if refused.system_id:
         return "system_refused", {"system_id": system_id, "broker": refused.system_id}
     return "protocol_version_refused", {

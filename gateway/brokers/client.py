@@ -225,7 +225,7 @@ class BrokerClient:
 
     def _note_refusal(self, refused: Refused) -> None:
         event, details = versions.explain(refused, self._system_id)
-        BUS_DROPPED.labels("system_refused" if refused.system_id else "version_refused").inc()
+        BUS_DROPPED.labels(versions.reason_of(refused)).inc()
         # The broker refuses each HELLO; log the first refusal.
         if refused != self._refused:
             self._refused = refused

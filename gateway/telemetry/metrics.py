@@ -277,7 +277,7 @@ def _show_zeros() -> None:
         (SESSIONS, ("id_refused", "resumed", "resume_refused")),
         (SPOOL_DROPPED, ("disk", "full")),
         (BUS_DROPPED, ("send_queue_full", "no_broker", "not_a_message", "unexpected_kind")),
-        (BUS_DROPPED, ("version_refused", "system_refused")),
+        (BUS_DROPPED, ("version_refused", "system_refused", "wrong_endpoint")),
         (RESULTS_DISCARDED, ("no_session", "unknown_segment", "stale_generation")),
         (RESULTS_DISCARDED, ("repeated", "overloaded", "late_partial")),
         (EMBEDDINGS_DISCARDED, ("invalid", "dimension")),

@@ -195,10 +195,17 @@ def test_a_draining_worker_stays_draining_on_a_new_connection() -> None:
     assert isinstance(bye, Bye) and bye.returned == ()
 
 
-def test_a_broker_of_another_system_refuses_the_worker() -> None:
-    book = new_book()
-    refused = Refused(version_min=1, version_max=1, system_id="two")
-    assert book.receive(refused) == [MessageRejected("system_refused")]
+@pytest.mark.parametrize(
+    ("field", "reason"),
+    [
+        ({"system_id": "two"}, "system_refused"),
+        ({"setting": "BROKER_BACKEND"}, "wrong_endpoint"),
+        ({}, "version_refused"),
+    ],
+)
+def test_a_refusal_is_counted_by_its_reason(field: dict[str, str], reason: str) -> None:
+    refused = Refused(version_min=1, version_max=1, **field)
+    assert new_book().receive(refused) == [MessageRejected(reason)]
 
 
 def test_jobs_beyond_the_credits_are_discarded() -> None:

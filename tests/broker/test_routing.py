@@ -25,6 +25,7 @@ from tests.broker.driving import (
     worker_job,
 )
 from wire import messages as m
+from wire import versions
 
 BOTH = (GATEWAY, WORKER)
 
@@ -103,6 +104,21 @@ def test_jobs_lost_with_a_workers_connection_are_assigned_at_once(driver: Driver
     answer = result(job(1))
     assert driver.answer(2) == [e.Send("front", GATEWAY, answer), published(answer)]
     assert driver.answer(1)[0] == e.Send("front", GATEWAY, result(job(0)))
+
+
+def test_a_peer_at_the_endpoint_of_others_is_answered_with_its_wrong_setting() -> None:
+    driver = Driver()
+    for side, message, setting in (
+        ("front", m.Ready(worker_id="w", credits=1, model="m", device="cpu"), "BROKER_BACKEND"),
+        ("back", m.Hello(gateway_id="g"), "BROKER_FRONTEND"),
+    ):
+        send = driver.front if side == "front" else driver.back
+        answered, counted = send(message, b"other")
+        assert counted == e.Count(f"{side}_unexpected")
+        assert isinstance(answered, e.Send) and isinstance(answered.message, m.Refused)
+        assert (answered.side, answered.identity) == (side, b"other")
+        assert answered.message.setting == setting
+        assert versions.explain(answered.message, "asr")[1]["setting"] == setting
 
 
 def test_peers_of_another_system_are_not_served() -> None:

@@ -137,6 +137,19 @@ def test_what_happens_in_normal_work_is_counted_and_not_logged(
     assert not [line for line in broker.events if _counted("cancelled", {"counts": {}, **line})]
 
 
+def test_incidents_of_the_same_reason_are_logged_once_a_minute(
+    broker: LoggedProcess, gateway: Dealer
+) -> None:
+    gateway.send_frames([b"garbage"])
+    broker.event("incidents", where=partial(_counted, "front_malformed"))
+    gateway.send_frames([b"garbage"])
+    gateway.send(Hello(gateway_id="another"))
+    broker.event("incidents", where=partial(_counted, "identity_mismatch"))
+    logged = [line["counts"] for line in broker.events if line["event"] == "incidents"]
+    # Another reason takes along the ones that were not logged.
+    assert logged == [{"front_malformed": 1}, {"front_malformed": 1, "identity_mismatch": 1}]
+
+
 def test_invalid_frames_of_hostile_peers_affect_no_other_peer(
     endpoints: Endpoints, broker: LoggedProcess, gateway: Dealer, worker: Dealer
 ) -> None:
