@@ -192,9 +192,11 @@ class GatewaySettings(BusSettings, RedisSettings, CheckedDatabaseSettings, Proce
         return self
 
     @model_validator(mode="after")
-    def _jwt_needs_issuer_and_audience(self) -> GatewaySettings:
-        if self.jwt_keys_url and not (self.jwt_issuer and self.jwt_audience):
-            raise ValueError("JWT_KEYS_URL needs JWT_ISSUER and JWT_AUDIENCE")
+    def _jwt_settings_are_complete(self) -> GatewaySettings:
+        """Without the keys, the others would have no effect, and no request would need a token."""
+        given = [bool(each) for each in (self.jwt_keys_url, self.jwt_issuer, self.jwt_audience)]
+        if any([*given, bool(self.jwt_tenant_claim)]) and not all(given):
+            raise ValueError("JWT_KEYS_URL, JWT_ISSUER and JWT_AUDIENCE are needed together")
         return self
 
     @property

@@ -45,6 +45,7 @@ TLS_OPTIONS: Final = {
     "ssl_check_hostname": _BOOLEAN,
 }
 """Query parameters, by redis-py's names, and the forms of their values."""
+FILE_OPTIONS: Final = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]\s]+))(?::(\d{1,5}))?")
 _IN_PATH = re.compile(r"/(?!\d+/?$)([^/]+)(?:/(\d+))?/?")
 
@@ -58,6 +59,8 @@ class RedisAddress:
     """Hosts and ports of the cluster's nodes or of the sentinels."""
     service: str = ""
     """The name that the sentinels have for the servers."""
+    files: tuple[tuple[str, str], ...] = ()
+    """The options that name a file or a directory, and their values."""
     sentinel_login: tuple[tuple[str, str], ...] = ()
     """``username`` and ``password`` for the sentinels, which may differ from the servers'."""
 
@@ -85,6 +88,7 @@ def parse(url: str) -> RedisAddress:
         raise ValueError(f"unknown options {', '.join(unknown)}; the forms are {FORMS}")
     if wrong := sorted(name for name in query if not re.fullmatch(known[name], query[name])):
         raise ValueError(f"has no valid value for {', '.join(wrong)}")
+    files = tuple((name, query[name]) for name in FILE_OPTIONS if name in query)
     if scheme == "unix":
         return RedisAddress("server", url)
     login, at, names = parts.netloc.rpartition("@")
@@ -95,7 +99,7 @@ def parse(url: str) -> RedisAddress:
             raise ValueError("has several hosts: use redis+sentinel:// or redis+cluster://")
         if not re.fullmatch(r"(/\d*)?", path):
             raise ValueError("has no valid database: a number follows the host, as in /0")
-        return RedisAddress(form, url)
+        return RedisAddress(form, url, files=files)
     if form == "sentinel":
         found = _IN_PATH.fullmatch(parts.path)
         if found is None:
@@ -111,7 +115,7 @@ def parse(url: str) -> RedisAddress:
     server = parts._replace(
         scheme=scheme, netloc=f"{login}{at}{first}", path=path, query=urlencode(query)
     )
-    return RedisAddress(form, server.geturl(), hosts, service, sentinel_login)
+    return RedisAddress(form, server.geturl(), hosts, service, files, sentinel_login)
 
 
 def _host(name: str, port: int) -> tuple[str, int]:

@@ -194,7 +194,9 @@ class RedisSettings(Environment):
     def _known_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
         """The message does not quote the URL, which may hold a password."""
         if value is not None:
-            redis_address.parse(value.get_secret_value())
+            for name, path in redis_address.parse(value.get_secret_value()).files:
+                if not os.access(path, os.R_OK):
+                    raise ValueError(f"{name} {path} cannot be read")
         return value
 
     def redis_address(self) -> str:
@@ -213,6 +215,15 @@ class DatabaseSettings(Environment):
     db_user: str = "root"
     db_password: SecretStr = SecretStr("")
     db_name: str = "root"
+
+    @model_validator(mode="after")
+    def _db_names_have_a_host(self) -> Self:
+        """Without it they would have no effect, and the embedded server would be used."""
+        names = ("db_port", "db_user", "db_password", "db_name")
+        given = [name.upper() for name in names if name in self.model_fields_set]
+        if given and self.database_is_embedded():
+            raise ValueError(f"{', '.join(given)}: DB_HOST is not set")
+        return self
 
     def database_address(self) -> str:
         """Connection URL for psycopg."""

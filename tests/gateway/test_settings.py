@@ -64,6 +64,16 @@ def test_a_public_address_needs_no_consent_with_tokens(
     assert found.find("secret", 0.0) == ("somebody", access)
 
 
+@pytest.mark.parametrize("name", ["JWT_ISSUER", "JWT_AUDIENCE", "JWT_TENANT_CLAIM"])
+def test_an_identity_provider_needs_its_address(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.setenv(name, "asr")
+    with pytest.raises(SystemExit):
+        settings.load(GatewaySettings)
+    assert "JWT_KEYS_URL" in capsys.readouterr().err
+
+
 def test_an_identity_provider_is_named_whole(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,7 +82,8 @@ def test_an_identity_provider_is_named_whole(
     monkeypatch.setenv("JWT_ISSUER", "https://id.example.org")
     with pytest.raises(SystemExit):
         settings.load(GatewaySettings)
-    assert "JWT_KEYS_URL needs JWT_ISSUER and JWT_AUDIENCE" in capsys.readouterr().err
+    message = "JWT_KEYS_URL, JWT_ISSUER and JWT_AUDIENCE are needed together"
+    assert message in capsys.readouterr().err
     monkeypatch.setenv("JWT_AUDIENCE", "asr")
     assert settings.load(GatewaySettings).needs_tokens
     monkeypatch.setenv("JWT_KEYS_URL", "keys.json")

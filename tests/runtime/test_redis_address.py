@@ -15,7 +15,9 @@ from runtime.redis_address import RedisAddress, parse
     ],
 )
 def test_one_server_is_for_the_library(url: str) -> None:
-    assert parse(url) == RedisAddress("server", url, parse(url).hosts)
+    found = parse(url)
+    assert found == RedisAddress("server", url, files=found.files)
+    assert found.files == ((("ssl_ca_certs", "/etc/ca.pem"),) if "ssl_ca_certs" in url else ())
 
 
 def test_sentinels() -> None:

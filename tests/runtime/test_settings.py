@@ -59,6 +59,7 @@ def test_a_blank_value_counts_as_not_set(monkeypatch: pytest.MonkeyPatch, value:
 def test_blanks_around_a_value_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     # As a file of settings with the line ends of another system leaves them.
     monkeypatch.setenv("METRICS_HOST", " [::1]\r")
+    monkeypatch.setenv("DB_HOST", "host")
     monkeypatch.setenv("DB_PASSWORD", " a b ")
     values = settings.load(Everything)
     assert values.metrics_host == "::1"
@@ -111,6 +112,7 @@ def test_a_misspelt_name_is_logged_and_that_of_another_process_is_not(
         ("SYSTEM_ID", "two words", "BusSettings"),
         ("REDIS_URL", "localhost:6379", "RedisSettings"),
         ("REDIS_URL", "redis+sentinel://host:26379/0", "RedisSettings"),
+        ("REDIS_URL", "rediss://host?ssl_ca_certs=/nowhere/ca.pem", "RedisSettings"),
         ("DB_PORT", "0", "DatabaseSettings"),
     ],
 )
@@ -197,6 +199,17 @@ def test_the_db_names() -> None:
         "password": "p",
         "dbname": "speech",
     }
+
+
+@pytest.mark.parametrize("name", ["DB_PORT", "DB_USER", "DB_PASSWORD", "DB_NAME"])
+def test_the_db_names_need_a_host(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "1234")
+    with pytest.raises(pydantic.ValidationError, match=f"{name}: DB_HOST is not set"):
+        Everything()
+    for address in ("DB_HOST", "DATABASE_URL"):
+        with monkeypatch.context() as given:
+            given.setenv(address, "postgresql://host/db")
+            Everything()
 
 
 def test_the_db_names_may_hold_any_character() -> None:
