@@ -152,13 +152,16 @@ class Stack:
         Raises:
             AssertionError: if it ends, or is not ready in time; with the end of each log.
         """
+        is_ready = False
 
         def ready_or_ended() -> bool:
-            return self.processes[gateway].exit_code is not None or self.is_ready(gateway, workers)
+            nonlocal is_ready
+            is_ready = self.is_ready(gateway, workers)
+            return is_ready or self.processes[gateway].exit_code is not None
 
         with contextlib.suppress(AssertionError):
             wait_until(ready_or_ended, gateway, timeout_s)
-        if not self.is_ready(gateway, workers):
+        if not is_ready:
             raise AssertionError(
                 f"{gateway} is not ready with {workers} workers:\n{self.log_tail()}"
             )

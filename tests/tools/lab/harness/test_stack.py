@@ -44,3 +44,18 @@ def test_a_gateway_that_ends_is_not_waited_for(tmp_path: Path) -> None:
         stack.stop()
     assert "PORT" in (tmp_path / "logs" / "gateway.log").read_text()
     assert str(ROOT) not in str(tmp_path)
+
+
+def test_a_system_that_was_ready_is_not_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway that drains may end right after the answer."""
+    answers = [True, False]
+    stack = Stack({"PORT": "99999"}, directory=tmp_path)
+    monkeypatch.setattr(stack, "is_ready", lambda *_: answers.pop(0))
+    try:
+        stack.start("gateway")
+        stack.wait_ready()
+    finally:
+        stack.stop()
+    assert answers == [False]
