@@ -14,6 +14,8 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
+BUSY = (HTTPStatus.SERVICE_UNAVAILABLE, '{"code":"no_worker","message":"no worker is ready"}')
+
 
 class Peer:
     """A server that accepts any audio; its answers are set by the test."""
@@ -29,6 +31,13 @@ class Peer:
         self.final_warnings: list[dict[str, str]] = []
         self.refusals: list[tuple[HTTPStatus, str]] = []
         """Answers to the next handshakes, which refuse them."""
+        self.sessions_max = 99
+        self.may_end = threading.Event()
+        """Cleared: sessions do not end."""
+        self.may_end.set()
+        self.refused = 0
+        """Handshakes refused by ``refusals`` or ``sessions_max``."""
+        self._present = 0
         self.losses = 0
         """Connections that are closed at their first chunk, which is then not received."""
         self.is_finishing = True
@@ -43,6 +52,12 @@ class Peer:
         return self.starts[-1]
 
     def talk(self, socket: ServerConnection) -> None:
+        try:
+            self._talk(socket)
+        finally:
+            self._present -= 1
+
+    def _talk(self, socket: ServerConnection) -> None:
         chunks = 0
         for message in socket:
             if isinstance(message, bytes):
@@ -77,6 +92,7 @@ class Peer:
                     warnings=self.warnings,
                 )
             elif self.is_finishing:
+                self.may_end.wait()
                 self._end(socket)
 
     def _end(self, socket: ServerConnection) -> None:
@@ -92,9 +108,11 @@ class Peer:
     def admit(self, socket: ServerConnection, request: Request) -> Response | None:
         if "Upgrade" not in request.headers:
             return self._page(request)
-        if not self.refusals:
+        if not self.refusals and self._present < self.sessions_max:
+            self._present += 1
             return None
-        status, message = self.refusals.pop(0)
+        self.refused += 1
+        status, message = self.refusals.pop(0) if self.refusals else BUSY
         response = socket.respond(status, message)
         response.headers["Retry-After"] = "0.01"
         return response

@@ -28,10 +28,9 @@ from asr_client.options import (
 from asr_client.sources import Source
 from asr_client.transcribe_command import Options, exit_code, pieces_of, split_hotwords
 from tests.tools.client.conftest import Command
-from tests.tools.client.scripted import Peer
+from tests.tools.client.scripted import BUSY, Peer
 
 SAMPLE = Path(__file__).parents[3] / "tools" / "samples" / "digits_en.wav"
-BUSY = (HTTPStatus.SERVICE_UNAVAILABLE, '{"code":"no_worker","message":"no worker is ready"}')
 
 
 class Transcribe:
@@ -220,6 +219,20 @@ def test_a_server_that_stays_busy_has_a_distinct_exit_code(
     code, out, err = transcribe(str(SAMPLE), "--wait", "0")
     assert (code, out) == (EXIT_BUSY, "")
     assert err == "error: the server is busy: no worker is ready; try again in 0.01 s\n"
+
+
+def test_a_source_waits_for_others_of_the_same_command(
+    scripted: Peer, transcribe: Transcribe
+) -> None:
+    scripted.sessions_max = 1
+    scripted.may_end.clear()
+    other = str(SAMPLE.with_name("digits_zh.wav"))
+    process = transcribe.start(str(SAMPLE), other, "-j", "2", "--wait", "1")
+    while process.poll() is None and scripted.refused < 200:  # 0.01 s each, at least.
+        time.sleep(0.01)
+    scripted.may_end.set()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (EXIT_OK, b"one two\n" * 2), err
 
 
 def test_a_wrong_token_is_reported_once_in_a_plain_sentence(

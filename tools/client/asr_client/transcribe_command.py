@@ -115,6 +115,7 @@ class Transcription:
         self._options = options
         self._display = display
         self._stop = stop
+        self.is_admitted = False
         self._sent: list[int] = []
         """Bytes of the source up to the end of each chunk."""
 
@@ -143,6 +144,7 @@ class Transcription:
             open_timeout_s=open_timeout_s,
         ) as session:
             began_s = time.monotonic()
+            self.is_admitted = True
             self._display.begin(self.source)
             for warning in session.started.warnings:
                 warn(warning)
@@ -268,6 +270,7 @@ class Command:
         self._console = console
         self._rest = Rest(options.url, options.token)
         self._stop = asyncio.Event()
+        self._present: set[Transcription] = set()
         self._warnings: set[str] = set()
         self._contacted = False
         self._hopeless = False
@@ -328,16 +331,20 @@ class Command:
         self._display.end(source)
 
     async def _admitted(self, source: Source) -> tuple[Result, dict[str, Any]]:
-        """Transcribe ``source``, once a busy server has room."""
+        """Transcribe ``source``, once a busy server has room. While it is busy with other sources
+        of this command, it will have."""
         deadline_s = time.monotonic() + self._options.wait_s
         while True:
             work = Transcription(source, self._options, self._display, self._stop)
+            self._present.add(work)
             try:
                 limit_s = OPEN_TIMEOUT_S if self._contacted else CONTACT_S
                 found = await work.run(limit_s, self._warn)
             except ServerBusyError as error:
                 self._contacted = True
                 pause_s = error.retry_after_s or BUSY_PAUSE_S
+                if any(other.is_admitted for other in self._present - {work}):
+                    deadline_s = time.monotonic() + pause_s + self._options.wait_s
                 if time.monotonic() + pause_s > deadline_s or self._stop.is_set():
                     raise
                 self._warn(f"the server is busy: {error}; waiting")
@@ -346,6 +353,8 @@ class Command:
             else:
                 self._contacted = True
                 return found
+            finally:
+                self._present.discard(work)
 
     def _warn(self, warning: str) -> None:
         if warning not in self._warnings:
