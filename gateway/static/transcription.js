@@ -233,7 +233,7 @@ export class Transcription extends EventTarget {
       Object.assign(this, { stored: final.stored, durationMs: final.duration * 1000, uploaded: 1 });
       this.tookMs = performance.now() - startedMs;
       await this.#addWordTimes();
-      this.#end("done");
+      this.#end(this.problem && !this.#segments.size ? "failed" : "done");
     } catch (error) {
       await this.#giveUp(error);
     }
@@ -312,7 +312,7 @@ export class Transcription extends EventTarget {
     if (error.code === "abandoned") {
       this.#end("left");
     } else if (error.code === "not_resumable" && !this.#segments.size && (await this.#loaded())) {
-      this.#end("done"); // it ended while the page was away
+      this.#end(this.state); // it ended while the page was away
     } else {
       this.#fail(error);
     }
@@ -335,7 +335,8 @@ export class Transcription extends EventTarget {
     this.runsElsewhere = found.live || found.status === "active";
     this.stored = !this.runsElsewhere;
     this.durationMs = found.duration * 1000;
-    this.state = "done";
+    this.problem = found.error ?? null;
+    this.state = this.problem && !this.#segments.size ? "failed" : "done";
   }
 
   #fail(error) {

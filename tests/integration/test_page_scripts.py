@@ -722,9 +722,15 @@ def test_sessions_without_a_text_say_why(page: Page) -> None:
     page.route("**/api/v1/history*", lambda route: route.fulfill(json={"records": records}))
     running = {**records[1], "live": True, "segments": []}
     page.route("**/api/v1/session/active", lambda route: route.fulfill(json=running))
+    error = {"code": "bad_audio", "message": "the WAV file has no samples"}
+    failed = {**records[2], "live": False, "segments": [], "error": error}
+    page.route("**/api/v1/session/failed", lambda route: route.fulfill(json=failed))
     page.goto("/")
     texts = page.locator("#history .history-text")
     expect(texts).to_have_text(["(no speech)", "(still running)", "(no text)"])
+    page.locator("#history .history-view").nth(2).click()
+    expect(page.locator("#problem")).to_have_text("This audio cannot be decoded.")
+    expect(page.locator("#state")).to_have_text("Stopped")
     page.locator("#history .history-view").nth(1).click()
     expect(page.locator("#state")).to_contain_text("Still running")
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import (
     Browser,
@@ -413,12 +414,14 @@ def test_a_missing_microphone_is_explained(page: Page, script: str, words: str) 
     expect(page.locator("#state")).to_have_text("Stopped")
 
 
-def test_a_file_without_audio_is_explained(page: Page) -> None:
+@pytest.mark.parametrize("container", ["txt", "wav"])
+def test_a_file_without_audio_is_explained(page: Page, container: str) -> None:
+    header = encode(np.zeros(9, np.int16), "wav", 16_000, 1)[:44]
+    content = header if container == "wav" else b"no sound in here"
     page.goto("/")
-    page.set_input_files(
-        "#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"no sound in here"}
-    )
-    expect(page.get_by_role("alert")).to_contain_text("This file cannot be read.")
+    page.set_input_files("#file", {"name": f"a.{container}", "mimeType": "", "buffer": content})
+    expect(page.get_by_role("alert")).to_contain_text(re.compile("cannot be (read|decoded)"))
+    expect(page.locator("#queue [data-state=failed]")).to_have_count(1)
     expect(page.get_by_role("button", name="Start the microphone")).to_be_enabled()
 
 
