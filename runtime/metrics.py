@@ -6,6 +6,7 @@ port, but several gateways share that port, and the kernel chooses which of them
 
 from __future__ import annotations
 
+import errno
 import platform
 from collections.abc import Container
 from typing import Final
@@ -59,6 +60,8 @@ def serve(process: str, first_port: int, host: str) -> int | None:
             prometheus_client.start_http_server(port, addr=host)
         except OSError as error:
             reason = error.strerror
+            if error.errno != errno.EADDRINUSE:
+                break  # As at any other port: the host has no such address, or the name has none.
             continue
         log.info("metrics_served", host=host, port=port)
         return port

@@ -8,6 +8,7 @@ import tomllib
 
 import prometheus_client
 import pytest
+import structlog
 
 from runtime import metrics
 from tests.test_tidy import ROOT
@@ -83,3 +84,19 @@ def test_port_ranges_do_not_overlap() -> None:
 def test_the_version_is_that_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["version"] == metrics.VERSION
+
+
+def test_a_name_without_an_address_is_resolved_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ports: list[int] = []
+
+    def resolve(_host: str, port: int, **_options: object) -> list[object]:
+        ports.append(port)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with structlog.testing.capture_logs() as logs:
+        assert metrics.serve("asr_worker", 9_700, "nosuch.example") is None
+    assert ports == [9_740]
+    assert [(line["event"], line["reason"]) for line in logs] == [
+        ("no_metrics_port", "Name or service not known")
+    ]
