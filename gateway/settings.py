@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from persistence.settings import CheckedDatabaseSettings
 from runtime.endpoints import is_loopback
+from runtime.metrics import INSTANCES_MAX, PORT_OFFSETS
 from runtime.settings import (
     BusSettings,
     FilePath,
@@ -182,6 +183,17 @@ class GatewaySettings(BusSettings, RedisSettings, CheckedDatabaseSettings, Proce
                 f"HOST {self.host} is not loopback and every request would be allowed; set "
                 "AUTH_TOKENS_FILE or JWT_KEYS_URL, or ALLOW_PUBLIC_WITHOUT_AUTH=true if a reverse "
                 "proxy authenticates clients"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _port_is_not_one_of_the_metrics(self) -> GatewaySettings:
+        first = self.metrics_port + PORT_OFFSETS["gateway"]
+        last = first + INSTANCES_MAX["gateway"] - 1
+        if self.metrics_port and first <= self.port <= last:
+            raise ValueError(
+                f"PORT {self.port} is one of METRICS_PORT {self.metrics_port}: gateways serve "
+                f"metrics on {first} to {last}"
             )
         return self
 

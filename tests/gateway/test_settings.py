@@ -64,6 +64,19 @@ def test_a_public_address_needs_no_consent_with_tokens(
     assert found.find("secret", 0.0) == ("somebody", access)
 
 
+@pytest.mark.parametrize("port", [9_720, 9_739])
+def test_the_port_is_not_one_of_the_metrics(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], port: int
+) -> None:
+    monkeypatch.setenv("METRICS_PORT", "9700")
+    monkeypatch.setenv("PORT", str(port))
+    with pytest.raises(SystemExit):
+        settings.load(GatewaySettings)
+    assert f"PORT {port} is one of METRICS_PORT 9700" in capsys.readouterr().err
+    monkeypatch.setenv("PORT", "9740")
+    settings.load(GatewaySettings)
+
+
 @pytest.mark.parametrize("name", ["JWT_ISSUER", "JWT_AUDIENCE", "JWT_TENANT_CLAIM"])
 def test_an_identity_provider_needs_its_address(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
