@@ -135,6 +135,12 @@ class Child:
             self._watch = None
 
 
+_HINTS: dict[int, str] = {
+    signal.SIGKILL: "the kernel does this if memory is short, see dmesg",
+    signal.SIGABRT: "libraries do this without memory, threads or open files: see ulimit -a",
+}
+
+
 def _ended_by(code: int) -> dict[str, str]:
     """Fields of the log for a child that a signal has ended."""
     if code >= 0:
@@ -143,9 +149,8 @@ def _ended_by(code: int) -> dict[str, str]:
         name = signal.Signals(-code).name
     except ValueError:
         name = str(-code)
-    if -code != signal.SIGKILL:
-        return {"signal": name}
-    return {"signal": name, "hint": "the kernel does this if memory is short, see dmesg"}
+    hint = _HINTS.get(-code)
+    return {"signal": name} if hint is None else {"signal": name, "hint": hint}
 
 
 def reap_orphans(children: Sequence[Child]) -> None:

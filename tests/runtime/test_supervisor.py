@@ -228,20 +228,24 @@ def test_the_command_requires_one_package(capsys: pytest.CaptureFixture[str]) ->
         assert capsys.readouterr().err == "error: usage: python -m runtime.supervisor PACKAGE\n"
 
 
-def test_a_child_that_the_kernel_kills_is_logged_as_such(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "hint"), [("SIGKILL", "memory"), ("SIGABRT", "ulimit")])
+def test_a_child_that_a_signal_ends_is_logged_with_the_likely_cause(
+    tmp_path: Path, name: str, hint: str
+) -> None:
     mark = tmp_path / "mark"
     source = f"""
 import os, pathlib, signal
 mark = pathlib.Path({str(mark)!r})
 if not mark.exists():
     mark.touch()
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.{name})
 raise SystemExit(69)
 """
     with supervise(tmp_path, source) as command:
         _, errors = command.communicate()
-    (line,) = errors.splitlines()
-    assert '"exit_code": -9' in line and '"signal": "SIGKILL"' in line and "memory" in line
+    (line,) = [line for line in errors.splitlines() if "child_exited" in line]
+    assert f'"exit_code": {-signal.Signals[name]}' in line
+    assert f'"signal": "{name}"' in line and hint in line
 
 
 def test_orphans_are_collected_and_supervised_children_are_not() -> None:
