@@ -33,8 +33,7 @@ HOTWORDS_TEXT_CHARS_MAX = 65_536
 CONFIDENCE = 1.0
 """Some protocols require a confidence; this is sent if the model returns none."""
 BINARY_JSON_BYTES_MAX = 4_096
-"""Largest JSON object in a binary message, in protocols whose texts are JSON and whose audio is
-binary."""
+"""Largest JSON object in a binary message, in protocols whose audio is never JSON."""
 _BEFORE_JSON = b"\xef\xbb\xbf \t\r\n"
 """Bytes of a byte order mark, and spaces."""
 
@@ -80,16 +79,17 @@ def shown_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def as_text(message: str | bytes, name: str = "") -> str | bytes:
-    """Return ``message`` as a text if it is a short JSON object, with a field ``name`` if that is
-    given. Some clients send all of their messages as binary ones. Audio cannot look like this."""
-    if not isinstance(message, bytes) or len(message) > BINARY_JSON_BYTES_MAX:
+    """Return ``message`` as a text if it is a JSON object: a short one, or one of any length that
+    has ``name``. Some clients send all of their messages as binary ones. Audio cannot look like
+    this."""
+    if not isinstance(message, bytes) or (not name and len(message) > BINARY_JSON_BYTES_MAX):
         return message
     begin = message.lstrip(_BEFORE_JSON)
     if begin[:1] == b"{" and begin.rstrip()[-1:] == b"}":
         with contextlib.suppress(ValueError, RecursionError):
             text = begin.decode()
-            fields = json.loads(text)
-            return text if isinstance(fields, dict) and (not name or name in fields) else message
+            is_object = f'"{name}"' in text if name else isinstance(json.loads(text), dict)
+            return text if is_object else message
     return message
 
 

@@ -419,5 +419,7 @@ def test_a_message_may_be_binary() -> None:
     assert parse(json.dumps(START).encode()) == parse(json.dumps(START))
     finish = b'{"action":"finish","session_id":"s"}'
     assert parse(finish) == e.Finish(session_id="s")
+    chunk = chunk_of("AAAA" * LARGE_CHARS)
+    assert parse(chunk.encode()) == parse(chunk)
     for file in (finish[:-1], b'{"status":"ok"}'):
         assert parse(file) == e.Chunk(data=file, chunk_index=None, session_id=None)
