@@ -37,11 +37,11 @@ def _networks(listed: str) -> str:
 
 
 def _entries(form: str, meaning: str) -> AfterValidator:
-    """Each entry of a comma-separated list is ``*`` or matches the regular expression ``form``."""
+    """Each entry of a comma-separated list matches the regular expression ``form``."""
 
     def checked(listed: str) -> str:
         for entry in filter(None, (part.strip() for part in listed.split(","))):
-            if entry != "*" and not re.fullmatch(form, entry, re.ASCII | re.IGNORECASE):
+            if not re.fullmatch(form, entry, re.ASCII | re.IGNORECASE):
                 raise ValueError(f"{entry!r} is not {meaning}")
         return listed
 
@@ -51,14 +51,14 @@ def _entries(form: str, meaning: str) -> AfterValidator:
 Origins = Annotated[
     str,
     _entries(
-        r"null|https?://(\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?/?",
+        r"\*|null|https?://(\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?/?",
         "http://NAME or https://NAME, with a port if it is no default one",
     ),
 ]
 HostNames = Annotated[
     str,
     _entries(
-        r"(\*\.)?[\w-]+(\.[\w-]+)*\.?|[0-9a-f:]+",
+        r"\*|(\*\.)?[\w-]+(\.[\w-]+)*\.?|[0-9a-f:]+",
         "a name without scheme and port, or *.NAME for all below it",
     ),
 ]
@@ -108,8 +108,10 @@ class GatewaySettings(BusSettings, RedisSettings, CheckedDatabaseSettings, Proce
     asr_default_model: str = ""
     """Served name of the model of sessions that ask for none. Empty: the first of ``ASR_MODELS``,
     if the gateway has that setting, else the first one served in alphabetical order."""
-    asr_models: str = ""
-    """As of the workers."""
+    asr_models: Annotated[
+        str, _entries(r"\s*[a-z0-9][a-z0-9._-]{0,63}\s*=\s*\S.*", "NAME=MODEL")
+    ] = ""
+    """As of the workers, which check the models."""
     est_wait_ms_max: Annotated[int, Field(ge=0)] = 3_000
     """Expected wait for a result; above it new sessions get 503."""
     admit_utilisation_max: Annotated[float, Field(ge=0)] = 0.88

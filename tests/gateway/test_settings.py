@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from gateway.settings import GatewaySettings
 from gateway.web import auth_tokens
@@ -62,6 +63,13 @@ def test_a_public_address_needs_no_consent_with_tokens(
     found = auth_tokens.load_tokens(settings.load(GatewaySettings).auth_tokens_file)
     assert found is not None
     assert found.find("secret", 0.0) == ("somebody", access)
+
+
+@pytest.mark.parametrize("entry", ["zh", "zh:demo", "=demo", "zh=", "z h=demo", "*"])
+def test_an_entry_of_the_models_that_names_none_is_refused(entry: str) -> None:
+    assert GatewaySettings(asr_models="zh = demo , en=/a=b,").model_names == ["zh", "en"]
+    with pytest.raises(ValidationError, match="is not NAME=MODEL"):
+        GatewaySettings(asr_models=f"en=demo,{entry}")
 
 
 @pytest.mark.parametrize("port", [9_720, 9_739])
