@@ -591,6 +591,8 @@ class _EncodedSource(_Source):
         return found == self.container and repeats(found, data)
 
     def is_over(self, data: bytes) -> bool:
+        if self._stream is not None and not data.strip(b"\0"):
+            return False  # Padding.
         # A page behind the last one shows that it was not the last.
         return self.ended and (self._pages is None or not b"OggS".startswith(data[:4]))
 

@@ -197,6 +197,8 @@ class EncodedStream:
                 or ``FEED_AUDIO_S_MAX``. Its ``pcm`` is the audio before the fault.
         """
         if self.ended:
+            if not data.strip(b"\0"):  # Padding.
+                return b""
             raise AudioError("bad_audio", "data after the end of the audio stream")
         samples_max = min(samples_max, FEED_AUDIO_S_MAX * SAMPLE_RATE_HZ)
         self._send(decoder_process.DATA, data, samples_max)

@@ -784,6 +784,11 @@ async def test_a_file_shorter_than_its_header_declares_is_named(
         assert await codes_of(pool, data[: len(data) * 2 // 3], size) == ["truncated"]
 
 
+@pytest.mark.parametrize("size", [4_000, 1 << 20])
+async def test_zeros_behind_a_file_are_no_error(pool: DecoderPool, size: int) -> None:
+    assert await codes_of(pool, FILES["fragmented mp4"] + bytes(5_000), size) == []
+
+
 async def test_a_live_stream_of_webm_may_end_anywhere(pool: DecoderPool) -> None:
     data = FILES["live webm"]
     assert await codes_of(pool, data[: len(data) * 2 // 3], 1_000) == []
