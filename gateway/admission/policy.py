@@ -59,11 +59,11 @@ NEW_SESSIONS_STEP_S = 0.25
 """Sessions admitted within one step share an age."""
 DELAY_MEMORY_S = 1.0
 """Time constant of the average delay: a single pause is no overload."""
-BUSY_MEMORY_S = 2.0
+BUSY_MEMORY_S = 5.0
 """Time constant of the average busy share."""
-UNSEEN_SESSION_S = 1.0
+UNSEEN_SESSION_S = 2.0
 """Age up to which a session's audio hardly shows in the busy share …"""
-SEEN_SESSION_S = 4.0
+SEEN_SESSION_S = 10.0
 """… and from which it shows in full."""
 SESSION_BUSY = 0.002
 """Seconds of the event loop per second of audio, until it is measured: twice that of the machine of
