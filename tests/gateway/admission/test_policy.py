@@ -532,11 +532,12 @@ def test_the_first_sessions_are_guessed() -> None:
 def test_a_busy_gateway_does_not_reopen_for_a_moment_in_which_it_is_less_busy() -> None:
     subject = admission(admit_busy_max=0.86)
     now_s = busy(subject, 0.9, 0.0, 5.0, audio_rate=500)
+    assert decide(subject, now_s, own=500) == "overloaded"
     now_s = busy(subject, 0.84, now_s, 30.0, audio_rate=500)
     assert decide(subject, now_s, own=500) == "overloaded"
     now_s = busy(subject, 0.7, now_s, 2.0, audio_rate=420)
     assert decide(subject, now_s, own=500) == "overloaded"
-    now_s = busy(subject, 0.7, now_s, 5.0, audio_rate=420)
+    now_s = busy(subject, 0.7, now_s, 10.0, audio_rate=420)
     assert decide(subject, now_s, own=500) is None
 
 
