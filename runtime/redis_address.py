@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Final, Literal
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode
 
 from runtime.endpoints import check_name
 
@@ -46,6 +46,8 @@ TLS_OPTIONS: Final = {
 }
 """Query parameters, by redis-py's names, and the forms of their values."""
 FILE_OPTIONS: Final = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
+_URL = re.compile(r"[^:]+://(?P<netloc>[^/?#]*)(?P<path>[^?#]*)(\?(?P<query>[^#]*))?(#.*)?")
+"""``urlsplit`` refuses an IPv6 address that is not the first of several hosts."""
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]\s]+))(?::(\d{1,5}))?")
 _IN_PATH = re.compile(r"/(?!\d+/?$)([^/]+)(?:/(\d+))?/?")
 
@@ -73,10 +75,11 @@ def parse(url: str) -> RedisAddress:
             password.
     """
     scheme, form = SCHEMES.get(url.partition("://")[0], ("", "server"))
-    if not scheme or not url.partition("://")[2]:
+    found = _URL.fullmatch(url)
+    if not scheme or found is None or url.endswith("://"):
         raise ValueError(f"must be {FORMS}")
-    parts = urlsplit(url)
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    netloc, path, options = found["netloc"], found["path"], found["query"] or ""
+    query = dict(parse_qsl(options, keep_blank_values=True))
     known = {
         **OPTIONS,
         **(TLS_OPTIONS if scheme == "rediss" else {}),
@@ -91,9 +94,9 @@ def parse(url: str) -> RedisAddress:
     files = tuple((name, query[name]) for name in FILE_OPTIONS if name in query)
     if scheme == "unix":
         return RedisAddress("server", url)
-    login, at, names = parts.netloc.rpartition("@")
+    login, at, names = netloc.rpartition("@")
     hosts = tuple(_host(name, PORTS[form]) for name in names.split(","))
-    path, service = parts.path, ""
+    service = ""
     if form == "server":
         if len(hosts) > 1:
             raise ValueError("has several hosts: use redis+sentinel:// or redis+cluster://")
@@ -101,10 +104,10 @@ def parse(url: str) -> RedisAddress:
             raise ValueError("has no valid database: a number follows the host, as in /0")
         return RedisAddress(form, url, files=files)
     if form == "sentinel":
-        found = _IN_PATH.fullmatch(parts.path)
-        if found is None:
+        in_path = _IN_PATH.fullmatch(path)
+        if in_path is None:
             raise ValueError("must name the service: redis+sentinel://HOST:PORT,…/SERVICE/DB")
-        service, path = unquote(found[1]), f"/{found[2] or 0}"
+        service, path = unquote(in_path[1]), f"/{in_path[2] or 0}"
     elif path.strip("/") not in ("", "0") or query.get("db", "0") != "0":
         raise ValueError("a cluster has database 0 only")
     sentinel_login = tuple(
@@ -112,10 +115,9 @@ def parse(url: str) -> RedisAddress:
         for name in sorted(SENTINEL_OPTIONS & query.keys())
     )
     first = names.split(",")[0]
-    server = parts._replace(
-        scheme=scheme, netloc=f"{login}{at}{first}", path=path, query=urlencode(query)
-    )
-    return RedisAddress(form, server.geturl(), hosts, service, files, sentinel_login)
+    options = f"?{urlencode(query)}" if query else ""
+    server = f"{scheme}://{login}{at}{first}{path}{options}"
+    return RedisAddress(form, server, hosts, service, files, sentinel_login)
 
 
 def _host(name: str, port: int) -> tuple[str, int]:
