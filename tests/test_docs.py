@@ -208,12 +208,13 @@ def test_the_record_table() -> None:
 
 
 def test_the_error_codes() -> None:
-    """Every error code of the code is in the table, and the other way round."""
+    """Every error code of the code is in a table, and the other way round."""
     said: set[str] = set()
     for path in python_files("gateway", "broker", "asr_worker"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             said |= codes_in(node)
-    assert said == {named(row[0]) for row in table(DOCS, "errors")}
+    documented = table(DOCS, "errors") + table(DOCS, "stored errors")
+    assert said == {named(row[0]) for row in documented}
 
 
 CARRIERS = {"Problem": 0, "Failure": 0, "AudioError": 0, "MessageError": 1, "AudioFailed": 0}
