@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from functools import partial
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import structlog
 
@@ -52,7 +51,8 @@ sessions admitted at once would open a hundred connections and keep them."""
 RUNNING = frozenset({"active", "finishing", "confirming", "interrupted"})
 """Statuses of sessions that a client may resume."""
 
-T = TypeVar("T")
+Command = tuple[str | float, ...]
+"""A command of Redis and its arguments."""
 Update = tuple[str, dict[str, str | int]]
 """A session's id, and the fields to write; none: remove the session."""
 EXCHANGE = "gateways"
@@ -99,9 +99,11 @@ class RedisMetadata:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._try("leave", lambda: self._redis.hdel(GATEWAYS_KEY, self._gateway_id))
-        key = PROCESS_KEY.format(self._gateway_id)
-        await self._try("leave", lambda: self._redis.delete(key))
+        await self._call(
+            "leave",
+            ("HDEL", GATEWAYS_KEY, self._gateway_id),
+            ("DEL", PROCESS_KEY.format(self._gateway_id)),
+        )
         await self._redis.aclose()
 
     async def count_connections(self, own: int) -> int:
@@ -128,19 +130,15 @@ class RedisMetadata:
 
     async def session_exists(self, session_id: str) -> bool | None:
         """Whether the session is known; None without Redis."""
-        key = SESSION_KEY.format(session_id)
-        found: int | None = await self._try("exists", lambda: self._redis.exists(key))
-        return None if found is None else bool(found)
+        found = await self._call("exists", ("EXISTS", SESSION_KEY.format(session_id)))
+        return None if found is None else bool(found[0])
 
     async def session_status(self, session_id: str, tenant: str) -> str | None:
         """The status last noted of the tenant's session; None: it is unknown, or there is no
         Redis."""
         key = SESSION_KEY.format(session_id)
-
-        async def read() -> Any:
-            return await self._redis.hmget(key, ["status", "tenant"])
-
-        status, owner = await self._try("status", read) or (None, None)
+        found = await self._call("status", ("HMGET", key, "status", "tenant"))
+        status, owner = found[0] if found else (None, None)
         # A release without tenants writes none.
         return status if (owner or DEFAULT_TENANT) == tenant else None
 
@@ -152,14 +150,8 @@ class RedisMetadata:
         """Count a request of this second, and return the number at all gateways; None without
         Redis."""
         key = TOKEN_REQUESTS_KEY.format(token_name, second)
-
-        async def count() -> int:
-            async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.incr(key)
-                pipe.expire(key, TOKEN_REQUESTS_TTL_S)
-                return int((await pipe.execute())[0])
-
-        return await self._try("requests", count)
+        found = await self._call("requests", ("INCR", key), ("EXPIRE", key, TOKEN_REQUESTS_TTL_S))
+        return None if found is None else int(found[0])
 
     async def exchange_uses(
         self, own: Mapping[str, tuple[int, float]], day: int
@@ -169,63 +161,47 @@ class RedisMetadata:
 
         Audio counts when its gateway has ended, sessions do not.
         """
-        answers = await self._try("uses", lambda: self._publish_uses(own, day))
+        commands: list[Command] = [("HGETALL", GATEWAYS_KEY)]
+        for token_name, (sessions, audio_s) in own.items():
+            sums = (
+                (TOKEN_SESSIONS_KEY.format(token_name), str(sessions), GATEWAYS_TTL_S),
+                (TOKEN_AUDIO_KEY.format(token_name, day), f"{audio_s:.3f}", TOKEN_AUDIO_TTL_S),
+            )
+            for key, value, ttl_s in sums:
+                commands.append(("HSET", key, self._gateway_id, value))
+                commands += [("EXPIRE", key, ttl_s), ("HGETALL", key)]
+        answers = await self._call("uses", *commands)
         if answers is None:
             return None
-        gateways = answers.pop(0)
+        gateways, *published = (answer for answer in answers if isinstance(answer, dict))
         self._note_beats(gateways)
         live = self._live(gateways)
         found = {}
-        for token_name in own:
-            sessions, audio = answers.pop(0), answers.pop(0)
+        for token_name, here, audio in zip(own, published[::2], published[1::2], strict=True):
             audio.pop(self._gateway_id, None)
             audio_s = sum(float(each) for each in audio.values())
-            found[token_name] = sum(_count(sessions.get(each, "")) for each in live), audio_s
+            found[token_name] = sum(_count(here.get(each, "")) for each in live), audio_s
         return found
-
-    async def _publish_uses(
-        self, own: Mapping[str, tuple[int, float]], day: int
-    ) -> list[dict[str, str]]:
-        async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.hgetall(GATEWAYS_KEY)
-            for token_name, (sessions, audio_s) in own.items():
-                sums = (
-                    (TOKEN_SESSIONS_KEY.format(token_name), str(sessions), GATEWAYS_TTL_S),
-                    (TOKEN_AUDIO_KEY.format(token_name, day), f"{audio_s:.3f}", TOKEN_AUDIO_TTL_S),
-                )
-                for key, value, ttl_s in sums:
-                    pipe.hset(key, self._gateway_id, value)
-                    pipe.expire(key, ttl_s)
-                    pipe.hgetall(key)
-            return [answer for answer in await pipe.execute() if isinstance(answer, dict)]
 
     async def publish_figures(self, figures: str) -> None:
         """Replace the figures of this gateway, JSON for the dashboard."""
-
-        async def publish() -> Any:
-            async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.set(PROCESS_KEY.format(self._gateway_id), figures, ex=TTL_S)
-                pipe.sadd(PROCESSES_KEY, self._gateway_id)
-                return await pipe.execute()
-
-        await self._try("figures", publish)
+        await self._call(
+            "figures",
+            ("SET", PROCESS_KEY.format(self._gateway_id), figures, "EX", TTL_S),
+            ("SADD", PROCESSES_KEY, self._gateway_id),
+        )
 
     async def all_figures(self) -> list[str] | None:
         """The figures of all processes that write some; None without Redis."""
-        return await self._try("figures", self._read_figures)
-
-    async def _read_figures(self) -> list[str]:
-        ids = sorted(await self._redis.smembers(PROCESSES_KEY))
-        if not ids:
-            return []
+        if (found := await self._call("figures", ("SMEMBERS", PROCESSES_KEY))) is None:
+            return None
+        ids = sorted(found[0])
         # In a cluster, a command cannot have keys of several nodes.
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for one in ids:
-                pipe.get(PROCESS_KEY.format(one))
-            texts = await pipe.execute()
-        gone = [one for one, text in zip(ids, texts, strict=True) if text is None]
-        if gone:
-            await self._redis.srem(PROCESSES_KEY, *gone)
+        texts = await self._call("figures", *(("GET", PROCESS_KEY.format(one)) for one in ids))
+        if texts is None:
+            return None
+        if gone := [one for one, text in zip(ids, texts, strict=True) if text is None]:
+            await self._call("figures", ("SREM", PROCESSES_KEY, *gone))
         return [str(text) for text in texts if text is not None]
 
     def update_session(self, session_id: str, **fields: str | int) -> None:
@@ -237,7 +213,7 @@ class RedisMetadata:
 
     async def write_session(self, session_id: str, **fields: str | int) -> None:
         """Write ``fields`` now, so that other gateways know them on return, if Redis answers."""
-        await self._try("update", lambda: self._put([(session_id, fields)]))
+        await self._put([(session_id, fields)])
 
     def forget_session(self, session_id: str) -> None:
         """Queue the removal of the session's hash."""
@@ -248,20 +224,20 @@ class RedisMetadata:
             updates = [await self._writes.get()]
             while len(updates) < WRITES_PER_CALL_MAX and not self._writes.empty():
                 updates.append(self._writes.get_nowait())
-            await self._try("update", partial(self._put, updates))
+            await self._put(updates)
             if not self._closing:
                 await asyncio.sleep(WRITE_EVERY_S)
 
-    async def _put(self, updates: Sequence[Update]) -> Any:
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for session_id, fields in updates:
-                key = SESSION_KEY.format(session_id)
-                if fields:
-                    pipe.hset(key, mapping={name: str(value) for name, value in fields.items()})
-                    pipe.expire(key, SESSION_TTL_S)
-                else:
-                    pipe.delete(key)
-            return await pipe.execute()
+    async def _put(self, updates: Sequence[Update]) -> None:
+        commands: list[Command] = []
+        for session_id, fields in updates:
+            key = SESSION_KEY.format(session_id)
+            if fields:
+                pairs = (str(each) for pair in fields.items() for each in pair)
+                commands += [("HSET", key, *pairs), ("EXPIRE", key, SESSION_TTL_S)]
+            else:
+                commands.append(("DEL", key))
+        await self._call("update", *commands)
 
     async def _beat_on(self, connections: Callable[[], int]) -> None:
         while not self._closing:
@@ -271,15 +247,21 @@ class RedisMetadata:
                 await asyncio.sleep(EXCHANGE_EVERY_S)
 
     async def _exchange(self, own: int) -> None:
-        counts = await self._try(EXCHANGE, lambda: self._publish_and_read(own))
-        if counts is None:
+        answers = await self._call(
+            EXCHANGE,
+            ("HSET", GATEWAYS_KEY, self._gateway_id, f"{own}:{self._beat}"),
+            ("EXPIRE", GATEWAYS_KEY, GATEWAYS_TTL_S),
+            ("HGETALL", GATEWAYS_KEY),
+        )
+        if answers is None:
             return
+        counts: dict[str, str] = answers[-1]
         dead = self._note_beats(counts)
         live = self._live(counts)
         self._others = sum(_count(counts[each]) for each in live)
         self._gateways, self._exchanged_s = 1 + len(live), time.monotonic()
         if dead:
-            await self._try("prune", lambda: self._redis.hdel(GATEWAYS_KEY, *dead))
+            await self._call("prune", ("HDEL", GATEWAYS_KEY, *dead))
 
     def _note_beats(self, published: Mapping[str, str]) -> list[str]:
         """Note the beats of other gateways, and return the gateways that are long dead."""
@@ -299,22 +281,21 @@ class RedisMetadata:
         beating = {each for each in published if self._seen[each][1] > oldest_s}
         return beating - {self._gateway_id}
 
-    async def _publish_and_read(self, own: int) -> dict[str, str]:
-        async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.hset(GATEWAYS_KEY, self._gateway_id, f"{own}:{self._beat}")
-            pipe.expire(GATEWAYS_KEY, GATEWAYS_TTL_S)
-            pipe.hgetall(GATEWAYS_KEY)
-            counts: dict[str, str] = (await pipe.execute())[-1]
-            return counts
-
-    async def _try(self, call: str, do: Callable[[], Awaitable[T]]) -> T | None:
-        """``do()``, or None on failure, timeout, or during the pause after a failure."""
+    async def _call(self, call: str, *commands: Command) -> list[Any] | None:
+        """The answers to ``commands``, which are sent together, or None on failure, timeout, or
+        during the pause after a failure."""
         if time.monotonic() < self._paused_until_s:
             REDIS_FAILURES.labels(call).inc()
             return None
         try:
-            async with asyncio.timeout(redis_clients.CALL_TIMEOUT_S * 2), self._slots:
-                answer = await do()
+            async with (
+                asyncio.timeout(redis_clients.CALL_TIMEOUT_S * 2),
+                self._slots,
+                self._redis.pipeline(transaction=False) as pipe,
+            ):
+                for command in commands:
+                    pipe.execute_command(*command)
+                answers: list[Any] = await pipe.execute()
         except (*redis_clients.ERRORS, TimeoutError) as error:
             REDIS_FAILURES.labels(call).inc()
             self._paused_until_s = time.monotonic() + PAUSE_AFTER_FAILURE_S
@@ -322,7 +303,7 @@ class RedisMetadata:
             return None
         if call == EXCHANGE:  # A server may answer reads and refuse writes; this call does both.
             self._note_ready(True)
-        return answer
+        return answers
 
     def _note_ready(self, ready: bool, **details: str) -> None:
         if ready != self._ready:
