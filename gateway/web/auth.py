@@ -115,7 +115,7 @@ class TokenCheck:
                 message = UNKNOWN if found is None else EXPIRED
         # Basic is accepted but not offered, because browsers would open a login dialog.
         wrong = 'Bearer error="invalid_token"' if shown else "Bearer"  # RFC 6750, section 3
-        raise _challenge(401, CODE, message, wrong)
+        raise RefusedError(401, CODE, message, headers={"WWW-Authenticate": wrong})
 
     async def _find(self, token: str) -> tuple[str, Access] | None:
         if self._provider is not None and is_jwt(token):
@@ -134,13 +134,7 @@ class TokenCheck:
         if route.needed is not None and route.needed not in access.scopes:
             challenge = f'Bearer error="{SCOPE_CODE}", scope="{route.needed}"'
             message = f"this token does not have the scope {route.needed}"
-            raise _challenge(403, SCOPE_CODE, message, challenge)
-
-
-def _challenge(status: int, code: str, message: str, challenge: str) -> RefusedError:
-    error = RefusedError(status, code, message)
-    error.headers["WWW-Authenticate"] = challenge
-    return error
+            raise RefusedError(403, SCOPE_CODE, message, headers={"WWW-Authenticate": challenge})
 
 
 def is_open(scope: Scope) -> bool:

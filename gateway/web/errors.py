@@ -26,7 +26,9 @@ from gateway.web.schemas import problem
 from persistence.reads import StoreUnavailable
 
 RETRY_AFTER_S = 5
-STORE_RETRY_AFTER_S = 2
+NO_STORE = Refusal(
+    code="store_unavailable", message="the database does not answer", retry_after_s=2
+)
 INVALID = "invalid_request"
 DEEPGRAM_PATH = "/v1/listen"
 RECOGNITION_PATH = "/recognition"
@@ -46,13 +48,14 @@ class RefusedError(MultiPartException):
         message: str,
         param: str | None = None,
         retry_after_s: int = RETRY_AFTER_S,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.param = param
         self.retry_after_s = retry_after_s if status in (429, 503) else None
-        self.headers: dict[str, str] = {}
+        self.headers = dict(headers or {})
 
     @classmethod
     def not_admitted(cls, refusal: Refusal) -> RefusedError:
@@ -61,52 +64,31 @@ class RefusedError(MultiPartException):
         return cls(refusal.status, refusal.code, refusal.message, retry_after_s=after_s)
 
 
-def error_response(
-    path: str,
-    status: int,
-    code: str,
-    message: str,
-    headers: Mapping[str, str] | None = None,
-    *,
-    param: str | None = None,
-    retry_after_s: int | None = None,
-) -> JSONResponse:
-    """Return the error answer to a request for ``path``. OpenAI's format also names the invalid
-    ``param``, and the gateway's own ``retry_after_s``, which all have as a header."""
+def refused(path: str, error: RefusedError | Refusal) -> JSONResponse:
+    """Return the answer to a request for ``path`` that is refused, or not admitted. OpenAI's format
+    also names the invalid ``param``, and the gateway's own ``retry_after_s``, which all have as a
+    header."""
+    error = RefusedError.not_admitted(error) if isinstance(error, Refusal) else error
     path = path.rstrip("/")
     body: dict[str, Any]
     if path == RECOGNITION_PATH:
-        body = funasr_file.error(code, message)
+        body = funasr_file.error(error.code, error.message)
     elif path == DEEPGRAM_PATH:
-        body = deepgram_query.refusal(code, message, str(uuid.uuid4()))
+        body = deepgram_query.refusal(error.code, error.message, str(uuid.uuid4()))
     elif path == "/v1" or path.startswith("/v1/"):
-        body = openai.error(status, code, message, param)
+        body = openai.error(error.status, error.code, error.message, error.param)
     else:
-        body = {**problem(code, message)}
-        if retry_after_s is not None:
-            body["retry_after_s"] = retry_after_s
-    retry = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
-    return JSONResponse(body, status, {**retry, **(headers or {})})
-
-
-def refused(path: str, error: RefusedError | Refusal) -> JSONResponse:
-    """Return the answer to a request for ``path`` that is refused, or not admitted."""
-    error = RefusedError.not_admitted(error) if isinstance(error, Refusal) else error
-    return error_response(
-        path,
-        error.status,
-        error.code,
-        error.message,
-        error.headers,
-        param=error.param,
-        retry_after_s=error.retry_after_s,
-    )
+        body = {**problem(error.code, error.message)}
+        if error.retry_after_s is not None:
+            body["retry_after_s"] = error.retry_after_s
+    retry = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    return JSONResponse(body, error.status, {**retry, **error.headers})
 
 
 def invalid_query(path: str, error: MessageError) -> JSONResponse:
     """Return the answer to a request for ``path`` whose query its dialect refuses."""
     metrics.BAD_REQUESTS.labels("invalid").inc()
-    return error_response(path, 400, "invalid_query_parameter", str(error))
+    return refused(path, RefusedError(400, "invalid_query_parameter", str(error)))
 
 
 async def deny(error: RefusedError, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,26 +104,27 @@ async def deny(error: RefusedError, scope: Scope, receive: Receive, send: Send) 
 def answer_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def no_such_route(request: Request, error: HTTPException) -> JSONResponse:
-        path, method = request.url.path, request.method
-        if error.status_code in (404, 405) and method == "GET" and path in DIALECTS:
+        path, method, status = request.url.path, request.method, error.status_code
+        code, message, headers = "refused", str(error.detail), {}
+        if status in (404, 405) and method == "GET" and path in DIALECTS:
+            status, code, headers = 426, "upgrade_required", UPGRADE
             message = (
                 f"{path} is a WebSocket, and the request no upgrade; a reverse proxy has to pass "
                 "on the headers Upgrade and Connection"
             )
-            return error_response(path, 426, "upgrade_required", message, UPGRADE)
-        if error.status_code == 404:
-            return error_response(path, 404, "not_found", f"there is no {path}")
-        if error.status_code == 405:
+        elif status == 404:
+            code, message = "not_found", f"there is no {path}"
+        elif status == 405:
             allowed = ", ".join(allowed_methods(app, request.scope))
+            code, headers = "method_not_allowed", {"Allow": allowed}
             message = f"{path} does not take {method}; it takes {allowed}"
-            return error_response(path, 405, "method_not_allowed", message, {"Allow": allowed})
-        return error_response(path, error.status_code, "refused", str(error.detail))
+        return refused(path, RefusedError(status, code, message, headers=headers))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         metrics.BAD_REQUESTS.labels("invalid").inc()
-        named = [_described(each) for each in error.errors()[:ERRORS_NAMED_MAX]]
-        return error_response(request.url.path, 422, INVALID, "; ".join(named))
+        named = "; ".join(map(_described, error.errors()[:ERRORS_NAMED_MAX]))
+        return refused(request.url.path, RefusedError(422, INVALID, named))
 
     @app.exception_handler(RefusedError)
     async def file_refused(request: Request, error: RefusedError) -> JSONResponse:
@@ -150,16 +133,12 @@ def answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(StoreUnavailable)
     async def store_unavailable(request: Request, _error: Exception) -> JSONResponse:
-        message = "the database does not answer"
-        return refused(
-            request.url.path,
-            RefusedError(503, "store_unavailable", message, retry_after_s=STORE_RETRY_AFTER_S),
-        )
+        return refused(request.url.path, NO_STORE)
 
     @app.exception_handler(Exception)
     async def failed(request: Request, _error: Exception) -> JSONResponse:
         # uvicorn logs the traceback.
-        return error_response(request.url.path, 500, "internal_error", "an internal error")
+        return refused(request.url.path, RefusedError(500, "internal_error", "an internal error"))
 
 
 def allowed_methods(app: FastAPI, scope: Scope) -> list[str]:

@@ -20,7 +20,7 @@ from gateway.dialects.registry import DIALECTS, NewDialect
 from gateway.server import Server
 from gateway.web.caller import caller_of
 from gateway.web.description import SYSTEM
-from gateway.web.errors import error_response, invalid_query, refused
+from gateway.web.errors import RefusedError, invalid_query, refused
 from gateway.web.parameters import WARNS_OF_UNKNOWN
 from gateway.web.schemas import AdmissionAnswer, ProblemAnswer
 from gateway.web.websocket import WebSocketConnection
@@ -111,5 +111,5 @@ class _NoSuchPath:
             return
         paths = ", ".join(DIALECTS)
         message = f"there is no {scope['path']}; WebSockets are at {paths}"
-        response = error_response(scope["path"], 404, "not_found", message)
+        response = refused(scope["path"], RefusedError(404, "not_found", message))
         await WebSocket(scope, receive, send).send_denial_response(response)
