@@ -56,12 +56,6 @@ _BELOW: dict[type[BaseModel], dict[str, type[BaseModel]]] = {
 
 
 def add_export(app: FastAPI) -> None:
-    schema = ExportRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-    definitions: dict[str, Any] = schema.pop("$defs")
-    schema["properties"]["segments"]["items"] = _inlined(
-        definitions["ExportedSegment"], definitions
-    )
-
     @app.post(
         "/api/v1/export",
         tags=[SESSIONS],
@@ -70,7 +64,7 @@ def add_export(app: FastAPI) -> None:
             408: {"model": ProblemAnswer},
             413: {"model": ProblemAnswer},
         },
-        openapi_extra=request_body("application/json", schema),
+        openapi_extra=request_body("application/json", _schema(ExportRequest)),
     )
     async def export(
         request: Request,
@@ -103,12 +97,10 @@ def _unknown(given: dict[str, Any], form: type[BaseModel], path: str = "") -> It
             yield from _unknown(each, below, f"{path}{name}.")
 
 
-def _inlined(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    tokens = schema["properties"]["tokens"]
-    return {
-        **schema,
-        "properties": {
-            **schema["properties"],
-            "tokens": {**tokens, "items": definitions["ExportedToken"]},
-        },
-    }
+def _schema(form: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of ``form``, with those of the forms below it in place of references."""
+    schema = form.model_json_schema()
+    schema.pop("$defs", None)
+    for name, below in _BELOW[form].items():
+        schema["properties"][name]["items"] = _schema(below)
+    return schema

@@ -8,6 +8,7 @@ cannot be rebound.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 from collections.abc import Iterable
@@ -47,7 +48,10 @@ class HostCheck:
 
     def allows(self, name: str) -> bool:
         """Whether a request with this name is for this server."""
-        if "." not in name or name.endswith(".localhost") or _is_address(name):
+        if "." not in name or name.endswith(".localhost"):
+            return True
+        with contextlib.suppress(ValueError):
+            ipaddress.ip_address(name)
             return True
         parents = name.split(".")[1:]
         above = {"*." + ".".join(parents[i:]) for i in range(len(parents))}
@@ -60,11 +64,3 @@ def name_in(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0].rstrip(".")
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

@@ -17,7 +17,7 @@ from typing import Any, Final
 import jwt
 import structlog
 
-from gateway.web.auth_tokens import SCOPES, Access, Scope, hash_of, tenant_of
+from gateway.web.auth_tokens import SCOPES, Access, hash_of, tenant_of
 from gateway.web.errors import RefusedError
 from wire.records import DEFAULT_TENANT
 
@@ -73,10 +73,7 @@ class JwtTokens:
             tenant_claim: the claim with the tenant; empty: all have the default tenant.
         """
         self._keys = _Keys(
-            keys_url,
-            lifespan=KEPT_S,
-            cooldown_duration=FETCH_EVERY_S,
-            timeout=FETCH_TIMEOUT_S,
+            keys_url, lifespan=KEPT_S, cooldown_duration=FETCH_EVERY_S, timeout=FETCH_TIMEOUT_S
         )
         self._issuer = issuer
         self._audience = audience
@@ -110,7 +107,7 @@ class JwtTokens:
                 leeway=LEEWAY_S,
                 options={"require": list(CLAIMS)},
             )
-            return self._subject(claims), self._access(token, claims)
+            return self._granted(token, claims)
         except jwt.PyJWKClientConnectionError as error:
             raise RefusedError(503, "keys_unavailable", KEYS_UNAVAILABLE) from error
         except jwt.ExpiredSignatureError:
@@ -128,19 +125,18 @@ class JwtTokens:
             raise jwt.InvalidAlgorithmError("its key is for another algorithm")
         return key
 
-    def _subject(self, claims: Mapping[str, Any]) -> str:
+    def _granted(self, token: str, claims: Mapping[str, Any]) -> tuple[str, Access]:
         subject: str = claims["sub"]
         if not (0 < len(subject) <= SUBJECT_CHARS_MAX and subject.isprintable()):
             raise ValueError(f"sub is not a name of 1 to {SUBJECT_CHARS_MAX} characters")
-        return subject
-
-    def _access(self, token: str, claims: Mapping[str, Any]) -> Access:
         tenant = DEFAULT_TENANT
         if self._tenant_claim:
             tenant = tenant_of(str(claims.get(self._tenant_claim, "")))
-        return Access(
+        listed = claims.get("scope", claims.get("scp", ""))  # RFC 9068, and others.
+        names = listed.split() if isinstance(listed, str) else listed
+        return subject, Access(
             digest=hash_of(token),
-            scopes=_scopes(claims),
+            scopes=frozenset(one for one in SCOPES if isinstance(names, list) and one in names),
             tenant=tenant,
             expires=datetime.fromtimestamp(int(claims["exp"]) + LEEWAY_S, UTC),
         )
@@ -149,10 +145,3 @@ class JwtTokens:
 def is_jwt(token: str) -> bool:
     """Whether ``token`` has the three parts of a signed JWT. Tokens of the file have no dots."""
     return token.count(".") == 2
-
-
-def _scopes(claims: Mapping[str, Any]) -> frozenset[Scope]:
-    """Return our scopes among those of the token: ``scope`` of RFC 9068, or ``scp``."""
-    listed = claims.get("scope", claims.get("scp", ""))
-    names = listed.split() if isinstance(listed, str) else listed
-    return frozenset(scope for scope in SCOPES if isinstance(names, list) and scope in names)

@@ -53,9 +53,9 @@ def _restored(value: object) -> object:
     return _LOST_PLUS.sub("+", value) if isinstance(value, str) else value
 
 
-def _aware(value: datetime) -> datetime:
-    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
-
-
-Time = Annotated[datetime, BeforeValidator(_restored), AfterValidator(_aware)]
+Time = Annotated[
+    datetime,
+    BeforeValidator(_restored),
+    AfterValidator(lambda time: time if time.tzinfo is not None else time.replace(tzinfo=UTC)),
+]
 """A time in ISO 8601; without an offset it is UTC."""

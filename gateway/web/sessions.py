@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -23,12 +23,7 @@ from gateway.web.caller import has_token, tenant_of
 from gateway.web.description import SESSIONS
 from gateway.web.errors import RefusedError
 from gateway.web.parameters import WARNS_OF_UNKNOWN, Warnings
-from gateway.web.schemas import (
-    DeletedAnswer,
-    ProblemAnswer,
-    SessionAnswer,
-    segment_answer,
-)
+from gateway.web.schemas import DeletedAnswer, ProblemAnswer, SessionAnswer, segment_answer
 from persistence.reads import StoreUnavailable
 from wire.messages import Result, Token
 
@@ -45,13 +40,6 @@ SessionId = Annotated[
     str, Path(pattern=f"^{SESSION_ID_PATTERN}$", description="The client's session id")
 ]
 TranscriptFormat = Literal["json", "text", "srt", "vtt"]
-SUFFIXES: Mapping[TranscriptFormat, str] = {
-    "json": "json",
-    "text": "txt",
-    "srt": "srt",
-    "vtt": "vtt",
-}
-Included = Literal["chunks"]
 
 
 def add_sessions(app: FastAPI, server: Server) -> None:
@@ -69,7 +57,8 @@ def add_sessions(app: FastAPI, server: Server) -> None:
         warnings: Warnings,
         format: Annotated[TranscriptFormat, Query(description="Other than json: a file")] = "json",
         include: Annotated[
-            list[Included] | None, Query(description="`chunks`: each chunk of audio received")
+            list[Literal["chunks"]] | None,
+            Query(description="`chunks`: each chunk of audio received"),
         ] = None,
     ) -> Any:
         """One session, running or stored, with its segments; or its transcript as text, SRT or
@@ -177,17 +166,17 @@ def live_session(session: Session) -> dict[str, Any]:
     """Return the running ``session`` as a ``SessionAnswer``. Details of its chunks are in the
     database only."""
     delivered = session.delivery.results
-    created_at = datetime.fromtimestamp(session.started_at_ms / 1000, UTC).isoformat()
+    start = session.start
     return {
         "session_id": session.session_id,
-        "user_id": session.start.user_id if session.start is not None else "",
+        "user_id": start.user_id if start is not None else "",
         "status": session.state.value,
-        "model": session.start.model if session.start is not None else "",
+        "model": start.model if start is not None else "",
         "text": session.text,
         "duration": session.duration_ms / 1000,
         "chunk_count": session.chunk_count,
         "segment_count": len(delivered),
-        "created_at": created_at,
+        "created_at": datetime.fromtimestamp(session.started_at_ms / 1000, UTC).isoformat(),
         "completed_at": None,
         "live": True,
         "segments": [
@@ -209,7 +198,7 @@ def disposition_of(session: dict[str, Any], wanted: TranscriptFormat) -> str:
     )
     began = session["created_at"][:16].replace("T", " ").replace(":", "-")
     name = " ".join(f"{began} {words}".split())
-    suffix = SUFFIXES[wanted]
+    suffix = "txt" if wanted == "text" else wanted
     kind = "inline" if wanted == "json" else "attachment"
     return f"{kind}; filename=\"{began}.{suffix}\"; filename*=UTF-8''{quote(name)}.{suffix}"
 
@@ -217,20 +206,20 @@ def disposition_of(session: dict[str, Any], wanted: TranscriptFormat) -> str:
 def transcript_response(session: dict[str, Any], wanted: TranscriptFormat) -> Response:
     """Return the transcript of ``session`` (a ``SessionAnswer``) as a file, without segments that
     have no text."""
-    segments = [_timed_segment(row) for row in session["segments"] if row["text"]]
+    segments = [
+        Segment(
+            text=row["text"],
+            start_ms=row["start_ms"],
+            end_ms=row["end_ms"],
+            tokens=tuple(Token(**token) for token in row["tokens"]),
+            speaker=row["speaker"],
+        )
+        for row in session["segments"]
+        if row["text"]
+    ]
     if wanted == "srt":
         return Response(to_srt(segments), media_type="application/x-subrip; charset=utf-8")
     if wanted == "vtt":
         return Response(to_vtt(segments), media_type="text/vtt; charset=utf-8")
     text = join_texts(segment.text for segment in segments)
     return Response(text + "\n", media_type="text/plain; charset=utf-8")
-
-
-def _timed_segment(row: dict[str, Any]) -> Segment:
-    return Segment(
-        text=row["text"],
-        start_ms=row["start_ms"],
-        end_ms=row["end_ms"],
-        tokens=tuple(Token(**token) for token in row["tokens"]),
-        speaker=row["speaker"],
-    )

@@ -7,14 +7,13 @@ reached a limit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Query, Request, WebSocket
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.dialects.dialect import Dialect, Handshake, MessageError
+from gateway.dialects.dialect import Handshake, MessageError
 from gateway.dialects.fields import shown_names
 from gateway.dialects.registry import DIALECTS, NewDialect
 from gateway.server import Server
@@ -70,6 +69,8 @@ def _mount(app: FastAPI, server: Server, path: str, new_dialect: NewDialect) -> 
         except MessageError as error:
             await websocket.send_denial_response(invalid_query(path, error))
             return
+        known = dialect.parameters
+        without_effect = [f"?{name}" for name in query if known is not None and name not in known]
         address_model = dialect.served_name(websocket.query_params.get("model", ""))
         model = server.gate.model_of(address_model)
         caller = caller_of(websocket)
@@ -85,18 +86,12 @@ def _mount(app: FastAPI, server: Server, path: str, new_dialect: NewDialect) -> 
                 dialect,
                 server,
                 address_model=address_model,
-                ignored=shown_names(_without_effect(dialect, query)),
+                ignored=shown_names(without_effect),
                 admitted=model,
             )
             await connection.run()
         finally:
             server.gate.leave(caller)
-
-
-def _without_effect(dialect: Dialect, query: Mapping[str, Any]) -> Iterator[str]:
-    """Names of the address's parameters that have no effect."""
-    known = dialect.parameters
-    return (f"?{name}" for name in query if known is not None and name not in known)
 
 
 class _NoSuchPath:

@@ -84,7 +84,10 @@ class HttpProtocol(H11Protocol):
         while data and self.conn.their_state is h11.IDLE and not self.transport.is_closing():
             super().data_received(data[:PIECE_BYTES])
             data = data[PIECE_BYTES:]
-        if data and self._is_active():
+        # Neither closing nor handed over to the WebSocket protocol. A client has nothing to send
+        # before the answer to its upgrade.
+        transport = self.transport
+        if data and not transport.is_closing() and transport.get_protocol() is self:
             super().data_received(data)
         if not (self.conn.their_state is h11.IDLE or self._is_answered):
             self._cancel_deadline()
@@ -104,11 +107,6 @@ class HttpProtocol(H11Protocol):
         """The answer has been sent, while the body of the request is still arriving."""
         arriving = self.conn.their_state is h11.SEND_BODY
         return arriving and self.cycle is not None and self.cycle.response_complete
-
-    def _is_active(self) -> bool:
-        """Neither closing nor handed over to the WebSocket protocol. A client has nothing to send
-        before the answer to its upgrade."""
-        return not self.transport.is_closing() and self.transport.get_protocol() is self
 
     def _cancel_deadline(self) -> None:
         if self._deadline is not None:
@@ -227,17 +225,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             return
         super().data_received(data)
         if not self._has_request:
-            self._refuse_upgrade()
-            return
-        if not self._lingers and (self._holds or self._incomplete_bytes > SMALL_MESSAGE_BYTES):
+            # ``HttpProtocol`` hands over whole requests. ``websockets`` does not take one with a
+            # body, or with long or many headers, for which uvicorn has no answer.
+            BAD_REQUESTS.labels("not_http").inc()
+            self.transport.write(b"".join(self.conn.data_to_send()) or _BAD_UPGRADE)
+            self.transport.close()
+        elif not self._lingers and (self._holds or self._incomplete_bytes > SMALL_MESSAGE_BYTES):
             self._hold()
-
-    def _refuse_upgrade(self) -> None:
-        """``HttpProtocol`` hands over whole requests. ``websockets`` does not take one with a body,
-        or with long or many headers, for which uvicorn has no answer."""
-        BAD_REQUESTS.labels("not_http").inc()
-        self.transport.write(b"".join(self.conn.data_to_send()) or _BAD_UPGRADE)
-        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._release()
@@ -283,7 +277,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         may_read = self.large.hold(self, byte_count if self._holds else 0)
         if incomplete > SMALL_MESSAGE_BYTES and not self._large_allowed:
             may_read = False
-            if self._waits_for_client:
+            # The application has taken every message, and waits for the client.
+            if not self._sizes and self.handshake_complete and not self.close_sent:
                 self._refuse_large()
                 return
         if incomplete <= SMALL_MESSAGE_BYTES:
@@ -296,11 +291,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.pause_reading()
         elif may_read and self._large_paused:
             self.resume_large()
-
-    @property
-    def _waits_for_client(self) -> bool:
-        """The application has taken every message."""
-        return not self._sizes and self.handshake_complete and not self.close_sent
 
     def _refuse_large(self) -> None:
         self._fail(CloseCode.MESSAGE_TOO_BIG, "start a session before a large message")

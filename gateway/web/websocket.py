@@ -99,8 +99,9 @@ class WebSocketConnection:
         self._settings = gateway.settings
         self._runner = self._new_runner()
         extensions = websocket.scope.get("extensions") or {}
-        self._write_at_once: Callable[[str], bool] = extensions.get(WRITE_EXTENSION, _never)
-        self._allow_large: Callable[[], None] = extensions.get(LARGE_EXTENSION, _nothing)
+        self._write_at_once: Callable[[str], bool]
+        self._write_at_once = extensions.get(WRITE_EXTENSION, lambda _text: False)
+        self._allow_large: Callable[[], None] = extensions.get(LARGE_EXTENSION, lambda: None)
         self._queue: deque[_Answer | e.Close] = deque()
         self._writer: asyncio.Task[None] | None = None
         """Runs while answers are queued."""
@@ -144,13 +145,10 @@ class WebSocketConnection:
     # ------------------------------------------------------------------------ the session's answers
 
     def answer(self, answer: e.Answer) -> None:
-        segment_index = None
         if isinstance(answer, e.Problem):
             count_problem(answer.code)
-            segment_index = answer.segment_index
-        elif isinstance(answer, e.SegmentText):
-            segment_index = answer.segment_index
-        self._put(_Answer(list(self._dialect.encode(answer)), segment_index))
+        index = answer.segment_index if isinstance(answer, e.Problem | e.SegmentText) else None
+        self._put(_Answer(list(self._dialect.encode(answer)), index))
 
     def close(self, code: int, reason: str) -> None:
         """Close after all answers are sent. Accept nothing more from the client."""
@@ -315,11 +313,10 @@ class WebSocketConnection:
 
     def _write(self, answer: _Answer) -> bool:
         """Write without waiting. False: the answer, or what is left of it, must be queued."""
-        texts = answer.texts
-        while texts:
-            if not self._write_at_once(texts[0]):
+        while answer.texts:
+            if not self._write_at_once(answer.texts[0]):
                 return False
-            del texts[0]
+            del answer.texts[0]
         self._note_written(answer)
         return True
 
@@ -381,11 +378,3 @@ class WebSocketConnection:
 class _Answer:
     texts: list[str]
     segment_index: int | None
-
-
-def _nothing() -> None:
-    pass
-
-
-def _never(_text: str) -> bool:
-    return False
