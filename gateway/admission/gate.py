@@ -67,8 +67,7 @@ class ConnectionGate:
         self.connections += 1
         self._quotas.enter(caller)
         try:
-            refusal = await self._by_quota(resume, caller)
-            refusal = refusal or await self._decide(resume, model, lane, caller)
+            refusal = await self._decide(resume, model, lane, caller)
         except BaseException:
             # The client disconnected during the call to Redis.
             self.leave(caller)
@@ -120,13 +119,8 @@ class ConnectionGate:
         caller: Caller = NOBODY,
     ) -> Refusal | None:
         """Return what ``enter`` would, by the last known connections of other gateways."""
-        own = self.connections + 1
-        total = self._redis_metadata.known_connections(own)
-        refusal = await self._quotas.refuse_session(caller, more=1)
-        if refusal is not None and not await self._is_counted_already(refusal, resume, caller):
-            return refusal
-        refusal = await self._by_load_or_resumption(own, resume, model, "live", caller)
-        refusal = refusal or self._by_idle(resume, "live", caller)
+        refusal = await self._refusal(resume, model, "live", caller, more=1)
+        total = self._redis_metadata.known_connections(self.connections + 1)
         return refusal or self._admission.count(connections=total)
 
     def note_idle(self, address: str, count: int) -> None:
@@ -142,13 +136,10 @@ class ConnectionGate:
 
     def show(self, now_s: float) -> None:
         """Update the metrics of the figures that admission compares with its limits."""
-        utilisation = self._admission.utilisation(now_s, own=self.connections, total=self._total)
-        metrics.UTILISATION.set(utilisation)
-        metrics.show_workers_needed(
-            self._admission.workers_needed(now_s, own=self.connections, total=self._total)
-        )
-        links = self._admission.link_utilisation(now_s, own=self.connections, total=self._total)
-        metrics.LINK_UTILISATION.set(links)
+        known = {"own": self.connections, "total": self._total}
+        metrics.UTILISATION.set(self._admission.utilisation(now_s, **known))
+        metrics.show_workers_needed(self._admission.workers_needed(now_s, **known))
+        metrics.LINK_UTILISATION.set(self._admission.link_utilisation(now_s, **known))
         metrics.BUSY.set(self._admission.busy(now_s, own=self.connections))
         metrics.DELAY.set(self._admission.delay_ms(now_s) / 1000)
         metrics.BROKER_UP.set(self._admission.load(now_s) is not None)
@@ -161,16 +152,13 @@ class ConnectionGate:
     async def _decide(
         self, resume: str | None, model: str | None, lane: Lane, caller: Caller
     ) -> Refusal | None:
-        refusal = await self._by_load_or_resumption(self.connections, resume, model, lane, caller)
-        refusal = refusal or self._by_idle(resume, lane, caller)
+        refusal = await self._refusal(resume, model, lane, caller)
         if refusal is not None:
             return refusal
         self._admission.note_admitted(time.monotonic(), model)
         known = self._redis_metadata
         if self._admission.must_count(
-            connections=self._total,
-            gateways=known.gateways,
-            known_s=known.known_s,
+            connections=self._total, gateways=known.gateways, known_s=known.known_s
         ):
             total = await known.count_connections(self.connections)
             # Others may have become idle during the call to Redis.
@@ -178,11 +166,22 @@ class ConnectionGate:
             refusal = refusal or self._by_idle(resume, lane, caller)
         return refusal
 
-    async def _by_quota(self, resume: str | None, caller: Caller) -> Refusal | None:
-        refusal = await self._quotas.refuse_session(caller)
-        if refusal is None or await self._is_counted_already(refusal, resume, caller):
-            return None
-        return refusal
+    async def _refusal(
+        self, resume: str | None, model: str | None, lane: Lane, caller: Caller, *, more: int = 0
+    ) -> Refusal | None:
+        """By the limits of the token, the load, and the number of idle connections. ``more``: the
+        connection in question is not counted yet."""
+        refusal = await self._quotas.refuse_session(caller, more=more)
+        if refusal is not None and not await self._is_counted_already(refusal, resume, caller):
+            return refusal
+        own = self.connections + more
+        refusal = self._by_load(
+            own, "here" if self._is_here(resume, caller) else "nowhere", model, lane
+        )
+        # Redis is queried last, so that most refusals under load do not need it.
+        if refusal is not None and await self._runs_elsewhere(resume, caller):
+            refusal = self._by_load(own, "elsewhere", model, lane)
+        return refusal or self._by_idle(resume, lane, caller)
 
     async def _is_counted_already(
         self, refusal: Refusal, resume: str | None, caller: Caller
@@ -199,22 +198,12 @@ class ConnectionGate:
             return None
         return self._idle.refusal(caller.address)
 
-    async def _by_load_or_resumption(
-        self, own: int, resume: str | None, model: str | None, lane: Lane, caller: Caller
-    ) -> Refusal | None:
-        here = self._is_here(resume, caller)
-        refusal = self._by_load(own, "here" if here else "nowhere", model, lane)
-        # Redis is queried last, so that most refusals under load do not need it.
-        if refusal is not None and await self._runs_elsewhere(resume, caller):
-            refusal = self._by_load(own, "elsewhere", model, lane)
-        return refusal
-
     def _is_here(self, resume: str | None, caller: Caller) -> bool:
         return resume is not None and self._sessions.is_here(resume, caller.tenant)
 
     async def _runs_elsewhere(self, resume: str | None, caller: Caller) -> bool:
-        known = self._redis_metadata
-        return resume is not None and await known.session_runs(resume, caller.tenant)
+        runs = self._redis_metadata.session_runs
+        return resume is not None and await runs(resume, caller.tenant)
 
     def _by_load(
         self, own: int, resumed_at: ResumedAt, model: str | None, lane: Lane

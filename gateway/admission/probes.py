@@ -33,17 +33,13 @@ async def probe_load(vad: VadEngine, admission: Admission) -> None:
         audio_s, span_s = vad.processed_s - processed_s, time.monotonic() - noted_s
         processed_s, noted_s = processed_s + audio_s, noted_s + span_s
         admission.note_busy(load.busy(), noted_s, audio_rate=audio_s / span_s)
-        while not await _detect(vad, stream, silence):  # noqa: ASYNC110
-            await asyncio.sleep(RETRY_S)
+        while True:
+            try:
+                await vad.probabilities(stream, silence)
+                break
+            except VadOverloadedError:  # The probe is late, and its delay grows.
+                await asyncio.sleep(RETRY_S)
         admission.note_probe(time.monotonic())
-
-
-async def _detect(vad: VadEngine, stream: VadStream, pcm: bytes) -> bool:
-    try:
-        await vad.probabilities(stream, pcm)
-    except VadOverloadedError:
-        return False  # The probe is late, and its delay grows.
-    return True
 
 
 class LoopLoad:

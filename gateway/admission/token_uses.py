@@ -33,10 +33,13 @@ class _Use:
     changed: bool = False
     """Whether it has changed since ``changes`` were noted as published."""
 
-    def of_day(self, day: int) -> _Use:
-        if day != self.day:
+    def of_day(self, wall_s: float) -> _Use:
+        if (day := int(wall_s) // DAY_S) != self.day:
             self.day, self.audio_s, self.audio_elsewhere_s = day, 0.0, 0.0
         return self
+
+    def own(self, token_name: str) -> OwnUse:
+        return OwnUse(token_name=token_name, sessions=self.sessions, audio_s=self.audio_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +72,7 @@ class TokenUses:
 
     def note_audio(self, caller: Caller, audio_s: float, wall_s: float) -> None:
         if caller.limits != NO_LIMITS:
-            use = self._use(caller).of_day(_day(wall_s))
+            use = self._use(caller).of_day(wall_s)
             use.audio_s, use.changed = use.audio_s + audio_s, True
 
     def note_request(self, caller: Caller, wall_s: float) -> int:
@@ -103,19 +106,19 @@ class TokenUses:
         limit_s = caller.limits.audio_s_per_day
         if limit_s is None:
             return None
-        use = self._use(caller).of_day(_day(wall_s))
+        use = self._use(caller).of_day(wall_s)
         if use.audio_s + use.audio_elsewhere_s < limit_s:
             return None
         message = f"this token may send {limit_s} s of audio a day; the day begins at 00:00 UTC"
         return _refusal(AUDIO_CODE, message, DAY_S - int(wall_s) % DAY_S)
 
     def own(self, caller: Caller, wall_s: float) -> OwnUse:
-        return _own(caller.token_name, self._use(caller).of_day(_day(wall_s)))
+        return self._use(caller).of_day(wall_s).own(caller.token_name)
 
     def changes(self, wall_s: float) -> list[OwnUse]:
         """Return the uses to publish: those that have changed, or of tokens in use."""
         return [
-            _own(name, use.of_day(_day(wall_s)))
+            use.of_day(wall_s).own(name)
             for name, use in self._uses.items()
             if use.changed or use.sessions
         ]
@@ -124,9 +127,9 @@ class TokenUses:
         self, published: OwnUse, sessions: int, audio_s: float, wall_s: float
     ) -> None:
         """``published`` is known to the others, whose uses are these."""
-        use = self._uses[published.token_name].of_day(_day(wall_s))
+        use = self._uses[published.token_name].of_day(wall_s)
         use.sessions_elsewhere, use.audio_elsewhere_s = sessions, audio_s
-        if _own(published.token_name, use) == published:
+        if use.own(published.token_name) == published:
             use.changed = False
 
     def note_redis_lost(self) -> None:
@@ -142,11 +145,3 @@ def _refusal(code: str, message: str, retry_after_s: int) -> Refusal:
     return Refusal(
         code=code, message=message, retry_after_s=retry_after_s, status=TOO_MANY_REQUESTS
     )
-
-
-def _own(name: str, use: _Use) -> OwnUse:
-    return OwnUse(token_name=name, sessions=use.sessions, audio_s=use.audio_s)
-
-
-def _day(wall_s: float) -> int:
-    return int(wall_s) // DAY_S
