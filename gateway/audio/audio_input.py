@@ -511,7 +511,7 @@ class _WavSource(_Source):
         return pcm
 
     def _converted(self, pieces: list[WavPcm]) -> bytes:
-        pcm = b"".join(self._convert(piece.sample_rate_hz, piece.pcm) for piece in pieces)
+        pcm = b"".join(self._convert(piece.format.sample_rate_hz, piece.pcm) for piece in pieces)
         for piece in pieces:
             self._judge(piece)
         self.ended = self._reader.complete
@@ -520,7 +520,9 @@ class _WavSource(_Source):
     def _judge(self, piece: WavPcm) -> None:
         """The header may be wrong about the samples."""
         if self._form is None:
-            self._form = raw_pcm.FormJudge(piece.sample_rate_hz, raw_pcm.DECLARED_NOISE_STRETCHES)
+            self._form = raw_pcm.FormJudge(
+                piece.format.sample_rate_hz, raw_pcm.DECLARED_NOISE_STRETCHES
+            )
             if message := self._declared.contradiction(piece.format):
                 self.notices.append(Notice("header_used", message))
         if (name := self._form.feed(piece.pcm)) is not None:

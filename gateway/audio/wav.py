@@ -10,9 +10,9 @@ PCM, floats, A-law and µ-law are left to libavformat.
 from __future__ import annotations
 
 import struct
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from enum import Enum, auto
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,31 +39,20 @@ LENGTHS_UNKNOWN: Final = frozenset({0, 0xFFFFFFFF})
 
 _PCM, _FLOAT, _A_LAW, _MU_LAW, _EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
 _LAWS: Final[dict[int, g711.Law]] = {_A_LAW: "alaw", _MU_LAW: "ulaw"}
-_CODINGS: Final = frozenset(
-    {
-        *((_PCM, bits) for bits in (8, 16, 24, 32)),
-        *((_FLOAT, bits) for bits in (32, 64)),
-        *((law, 8) for law in _LAWS),
-    }
-)
+_ENCODINGS: Final = {
+    **{(_PCM, bits): f"linear{bits}" for bits in (8, 16, 24, 32)},
+    **{(_FLOAT, bits): f"float{bits}" for bits in (32, 64)},
+    (_A_LAW, 8): "alaw",
+    (_MU_LAW, 8): "mulaw",
+}
+"""Names of the codings that are read here, by format and bits."""
+_BY_ENCODING: Final = {name: coding for coding, name in _ENCODINGS.items()}
 _MISREAD_CODECS: Final = {0x38: "NMS ADPCM", 0x40: "G.721 ADPCM"}
 """libavcodec takes the first for AMR, and the bits of the second in the wrong order."""
 _BIG_ENDIAN_NAME: Final = b"RIFX"
 _RIFF_NAMES: Final = frozenset({b"RIFF", b"RF64", b"BW64", _BIG_ENDIAN_NAME})
 _LONG_CHUNKS: Final = frozenset(
-    {
-        b"LIST",
-        b"id3 ",
-        b"ID3 ",
-        b"JUNK",
-        b"junk",
-        b"PAD ",
-        b"FLLR",
-        b"bext",
-        b"iXML",
-        b"axml",
-        b"_PMX",
-    }
+    b"LIST,id3 ,ID3 ,JUNK,junk,PAD ,FLLR,bext,iXML,axml,_PMX".split(b",")
 )
 Floats = npt.NDArray[np.float32]
 ByteOrder = Literal["little", "big"]
@@ -102,9 +91,7 @@ class WavFormat:
     @property
     def encoding(self) -> str:
         """As in ``DeclaredAudio``."""
-        if self.coding in _LAWS:
-            return {"ulaw": "mulaw", "alaw": "alaw"}[_LAWS[self.coding]]
-        return f"{'float' if self.coding == _FLOAT else 'linear'}{self.bits}"
+        return _ENCODINGS[self.coding, self.bits]
 
 
 class DeclaredAudio(Struct, frozen=True, kw_only=True):
@@ -117,7 +104,7 @@ class DeclaredAudio(Struct, frozen=True, kw_only=True):
 
     def raw(self, sample_rate_hz: int) -> WavFormat:
         """Return the form of raw audio at this rate: 16-bit PCM unless another is declared."""
-        coding, bits = _RAW_CODINGS[self.encoding or "linear16"]
+        coding, bits = _BY_ENCODING[self.encoding or "linear16"]
         return WavFormat(
             coding=coding, channels=self.channels or 1, sample_rate_hz=sample_rate_hz, bits=bits
         )
@@ -136,24 +123,11 @@ class DeclaredAudio(Struct, frozen=True, kw_only=True):
         return f"the WAV header is used: {'; '.join(differences)}" if differences else ""
 
 
-@dataclass(frozen=True, slots=True)
-class WavPcm:
+class WavPcm(NamedTuple):
     """Mono s16le PCM of one file, at its rate."""
 
     format: WavFormat
     pcm: bytes
-
-    @property
-    def sample_rate_hz(self) -> int:
-        return self.format.sample_rate_hz
-
-
-_RAW_CODINGS: Final = {
-    "linear16": (_PCM, 16),
-    "linear32": (_PCM, 32),
-    "mulaw": (_MU_LAW, 8),
-    "alaw": (_A_LAW, 8),
-}
 
 
 class MonoPcm:
@@ -187,15 +161,6 @@ class MonoPcm:
         return b"" if self._downmix is None else _to_bytes(self._downmix.flush())
 
 
-class _Expect(Enum):
-    RIFF = auto()
-    CHUNK = auto()
-    WHOLE = auto()
-    """The content of a chunk that is read as a whole."""
-    DATA = auto()
-    TRAILER = auto()
-
-
 class WavReader:
     """Converts the bytes of WAV files, one behind the other, to mono s16le PCM at their rates."""
 
@@ -205,11 +170,14 @@ class WavReader:
         self._pcm: MonoPcm | None = None
         self._earlier_notice = ""
         self._buffer = bytearray()
+        self._out = bytearray()
+        """PCM of the current file that is not in a piece yet."""
+        self._pieces: list[WavPcm] = []
         self._order: ByteOrder = "little"
-        self._expect = _Expect.RIFF
+        self._part: Literal["header", "audio", "trailer"] = "header"
+        """The part of the file that is read; the trailer is whatever follows the audio."""
+        self._steps = self._read()
         self._skip_bytes = 0
-        self._chunk: tuple[bytes, int] = (b"", 0)
-        """Name and length of the chunk that is read as a whole."""
         self._long_data_bytes: int | None = None
         """Length of the audio data according to the ``ds64`` chunk of RF64."""
         self._data_bytes = 0
@@ -230,7 +198,7 @@ class WavReader:
     @property
     def complete(self) -> bool:
         """Whether the file ends here by its declared lengths."""
-        at_end = self._expect is _Expect.TRAILER
+        at_end = self._part == "trailer"
         return at_end and len(self._buffer) <= self._pad_bytes and not self._skip_bytes
 
     def feed(self, data: bytes) -> list[WavPcm]:
@@ -245,12 +213,9 @@ class WavReader:
             OtherCodecError: before any PCM.
         """
         self._buffer += data
-        pieces: list[WavPcm] = []
-        pcm = bytearray()
-        while self._advance(pcm):
-            if self._expect is _Expect.RIFF or self.complete:
-                self._end_piece(pieces, pcm)
-        self._end_piece(pieces, pcm)
+        next(self._steps)
+        self._end_piece()
+        pieces, self._pieces = self._pieces, []
         return pieces
 
     def finish(self) -> bytes:
@@ -259,17 +224,16 @@ class WavReader:
         Raises:
             AudioError: ``bad_audio``, because the header is incomplete.
         """
-        if self._expect not in (_Expect.DATA, _Expect.TRAILER):
+        if self._part == "header":
             raise _bad("the WAV header is incomplete")
-        pcm = bytearray()
-        is_beyond = self._expect is _Expect.TRAILER and not self._skip_bytes
+        is_beyond = self._part == "trailer" and not self._skip_bytes
         if is_beyond and len(self._buffer) >= 12 and self._read_beyond():
-            self._read_data(pcm)
+            self._convert_buffer()
         if self._pcm is not None:
             own, rest = self._next.finish()
             self.rest = self.rest or rest
-            pcm += self._pcm.convert(own) + self._pcm.flush()
-        return bytes(pcm)
+            self._out += self._pcm.convert(own) + self._pcm.flush()
+        return bytes(self._out)
 
     @property
     def notice(self) -> str:
@@ -285,95 +249,171 @@ class WavReader:
         came = self._data_bytes - self._data_bytes_left
         return missing(self._data_bytes / bytes_per_s, bytes_per_s, came / bytes_per_s)
 
-    def _end_piece(self, pieces: list[WavPcm], pcm: bytearray) -> None:
+    def _end_piece(self) -> None:
         if self._pcm is None:
             return
-        if self._expect in (_Expect.RIFF, _Expect.TRAILER):
-            pcm += self._pcm.flush()
-        if pcm:
-            pieces.append(WavPcm(self._pcm.format, bytes(pcm)))
-        pcm.clear()
+        if self._part == "trailer":
+            self._out += self._pcm.flush()
+        if self._out:
+            self._pieces.append(WavPcm(self._pcm.format, bytes(self._out)))
+        self._out.clear()
 
-    def _advance(self, pcm: bytearray) -> bool:
-        """Advance one step. False: more bytes are needed."""
-        if self._skip_bytes:
+    # ---------------------------------------------------- the parts; they yield to get more bytes
+
+    def _read(self) -> Iterator[None]:
+        while True:
+            match self._part:
+                case "header":
+                    yield from self._read_header()
+                case "audio":
+                    yield from self._read_audio()
+                case "trailer":
+                    yield from self._read_trailer()
+
+    def _take(self, count: int) -> Generator[None, None, bytes]:
+        """Return the next ``count`` bytes of the header."""
+        while len(self._buffer) < count:
+            yield
+        taken = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        self._count_header(count)
+        return taken
+
+    def _skip(self, count: int) -> Iterator[None]:
+        self._skip_bytes = count
+        while self._skip_bytes:
             skipped = min(self._skip_bytes, len(self._buffer))
             del self._buffer[:skipped]
             self._skip_bytes -= skipped
-            self._count_header(skipped)
-            return skipped > 0 and not self._skip_bytes
-        if self._expect is _Expect.DATA:
-            return self._read_data(pcm)
-        if self._expect is _Expect.TRAILER:
-            return self._read_trailer()
-        needed = {_Expect.RIFF: 12, _Expect.WHOLE: self._chunk[1]}.get(self._expect, 8)
-        if len(self._buffer) < needed:
-            return False
-        head = bytes(self._buffer[:needed])
-        del self._buffer[:needed]
-        self._count_header(needed)
-        if self._expect is _Expect.RIFF:
-            if head[:4] not in _RIFF_NAMES or head[8:] != b"WAVE":
-                raise _bad("not a WAV file")
-            # libavformat takes the samples of RIFX for little-endian ones.
-            self._order = "big" if head[:4] == _BIG_ENDIAN_NAME else "little"
-            self._earlier_notice = self.notice
-            self.format = self._long_data_bytes = self._pcm = None
-            self._next = NextFile(None)
-            self._header_bytes = 0
-            self._expect = _Expect.CHUNK
-        elif self._expect is _Expect.WHOLE:
-            self._take_chunk(head)
-        else:
-            self._begin_chunk(head[:4], int.from_bytes(head[4:], self._order))
-        return True
+            if self._part == "header":
+                self._count_header(skipped)
+            if self._skip_bytes:
+                yield
 
-    def _take_chunk(self, body: bytes) -> None:
-        name, length = self._chunk
-        self._expect = _Expect.CHUNK
-        self._skip_bytes = length & 1
+    def _count_header(self, count: int) -> None:
+        self._header_bytes += count
+        if self._header_bytes > HEADER_BYTES_MAX:
+            raise _bad(
+                f"the WAV file has no audio data in its first {HEADER_BYTES_MAX} bytes "
+                "(HEADER_BYTES_MAX)"
+            )
+
+    def _read_header(self) -> Iterator[None]:
+        head = yield from self._take(12)
+        if head[:4] not in _RIFF_NAMES or head[8:] != b"WAVE":
+            raise _bad("not a WAV file")
+        # libavformat takes the samples of RIFX for little-endian ones.
+        self._order = "big" if head[:4] == _BIG_ENDIAN_NAME else "little"
+        self._earlier_notice = self.notice
+        self.format = self._long_data_bytes = self._pcm = None
+        self._next = NextFile(None)
+        self._header_bytes = 0
+        while self._part == "header":
+            head = yield from self._take(8)
+            name, length = head[:4], int.from_bytes(head[4:], self._order)
+            if name == b"data":
+                if self.format is None:
+                    raise _bad("the WAV data chunk precedes the fmt chunk")
+                self._begin_audio(length)
+            elif name in (b"fmt ", b"ds64"):
+                is_repeated = name == b"fmt " and self.format is not None
+                if is_repeated or not 16 <= length <= FORMAT_BYTES_MAX:
+                    message = f"the WAV {name.decode()} chunk has an invalid length, or is repeated"
+                    raise _bad(message)
+                self._take_chunk(name, (yield from self._take(length)))
+                yield from self._skip(length & 1)
+            else:
+                yield from self._skip(length + (length & 1))
+
+    def _take_chunk(self, name: bytes, body: bytes) -> None:
         if name == b"ds64":
             self._long_data_bytes = int.from_bytes(body[8:16], "little")
             return
         self.format = parse_format(body, self._order)
-        if self.format is None:
-            form = _BIG_ENDIAN_NAME if self._order == "big" else b"RIFF"
-            head = form + b"\xff\xff\xff\xffWAVEfmt " + length.to_bytes(4, self._order) + body
-            if self._is_later:
-                self._end_with(head + self._buffer)
-                self._expect = _Expect.TRAILER
-                return
+        if self.format is not None:
+            self._pcm = MonoPcm(self.format)
+            return
+        form = _BIG_ENDIAN_NAME if self._order == "big" else b"RIFF"
+        length = len(body).to_bytes(4, self._order)
+        head = form + b"\xff\xff\xff\xffWAVEfmt " + length + body
+        if not self._is_later:
             raise OtherCodecError(head + self._buffer)
-        self._pcm = MonoPcm(self.format)
+        self._end_with(head + self._buffer)
+        self._part = "trailer"
 
-    def _read_trailer(self) -> bool:
-        """A chunk after the audio data, the next file, or audio beyond the declared length."""
-        if len(self._buffer) < self._pad_bytes + 12:
-            # A short last chunk may be skipped without another one behind it.
-            return self._skip_short_trailer()
-        if self._pad_bytes:
-            if bytes(self._buffer[:4]) not in _RIFF_NAMES:  # Some writers forget it.
-                del self._buffer[:1]
+    def _begin_audio(self, length: int) -> None:
+        if length == 0xFFFFFFFF and self._long_data_bytes is not None:
+            length = self._long_data_bytes
+        self._data_bytes = length
+        self._data_bytes_left = None if length in LENGTHS_UNKNOWN else length
+        self._pad_bytes = length & 1
+        self._part = "audio"
+
+    def _read_audio(self) -> Iterator[None]:
+        while not self._convert_buffer():
+            yield
+        assert self._pcm is not None
+        self._pcm.held = b""  # The declared length may end within a sample.
+        self._part = "trailer"
+
+    def _convert_buffer(self) -> bool:
+        """Convert the audio in the buffer. Returns whether it ends there."""
+        assert self._pcm is not None
+        if self._data_bytes_left is None:  # Another file may be behind it.
+            own, rest = self._next.feed(bytes(self._buffer))
+            self._buffer[:] = rest
             self._pad_bytes = 0
-        head = bytes(self._buffer[:12])
-        if head[:4] in _RIFF_NAMES and head[8:] == b"WAVE":
-            self._is_later = True
-            self._expect = _Expect.RIFF
-        elif sniff(head) not in (None, "undecided"):
-            self._end_with(self._buffer)
-        elif head[:4] == b"data" and any(head[4:8]):  # Some programs append to a file in this way.
-            del self._buffer[:8]
-            self._long_data_bytes = None
-            self._begin_chunk(b"data", int.from_bytes(head[4:8], self._order))
-        elif _looks_like_chunk(head, self._order):
-            length = int.from_bytes(head[4:8], self._order)
-            del self._buffer[:8]
-            self._skip_bytes = length + (length & 1)
-        elif len(self._buffer) >= self._judged_bytes and sniff(bytes(self._buffer)) != "undecided":
-            self._read_beyond()
+            ends = bool(rest)
         else:
-            return False
-        return True
+            own = bytes(self._buffer[: self._data_bytes_left])
+            del self._buffer[: len(own)]
+            self._data_bytes_left -= len(own)
+            ends = not self._data_bytes_left
+        self._out += self._pcm.convert(own)
+        return ends
+
+    def _read_trailer(self) -> Iterator[None]:
+        """Read chunks after the audio data, up to the next file or to further audio."""
+        while self._part == "trailer":
+            head = bytes(self._buffer[self._pad_bytes : self._pad_bytes + 12])
+            if len(head) < 12:
+                # A short last chunk may be skipped without another one behind it.
+                length = int.from_bytes(head[4:8], self._order)
+                if len(head) >= 8 and _looks_like_chunk(head, self._order) and length <= 4:
+                    yield from self._skip_chunk(length)
+                else:
+                    yield
+                continue
+            if self._pad_bytes:
+                if bytes(self._buffer[:4]) not in _RIFF_NAMES:  # Some writers forget it.
+                    del self._buffer[:1]
+                self._pad_bytes = 0
+            head = bytes(self._buffer[:12])
+            length = int.from_bytes(head[4:8], self._order)
+            if head[:4] in _RIFF_NAMES and head[8:] == b"WAVE":
+                self._end_piece()
+                self._is_later = True
+                self._part = "header"
+            elif sniff(head) not in (None, "undecided"):
+                self._end_with(self._buffer)
+            elif head[:4] == b"data" and length:  # Some programs append to a file in this way.
+                del self._buffer[:8]
+                self._long_data_bytes = None
+                self._begin_audio(length)
+            elif _looks_like_chunk(head, self._order):
+                yield from self._skip_chunk(length)
+            elif (
+                len(self._buffer) >= self._judged_bytes
+                and sniff(bytes(self._buffer)) != "undecided"
+            ):
+                self._read_beyond()
+            else:
+                yield
+
+    def _skip_chunk(self, length: int) -> Iterator[None]:
+        del self._buffer[: self._pad_bytes + 8]
+        self._pad_bytes = 0
+        yield from self._skip(length + (length & 1))
 
     @property
     def _judged_bytes(self) -> int:
@@ -393,80 +433,13 @@ class WavReader:
             self.fault = _bad(f"what follows the audio of the WAV file is {name or 'no audio'}")
             self._end_with(b"")
             return False
-        self._expect = _Expect.DATA
+        self._part = "audio"
         self._data_bytes_left = None
         return True
 
     def _end_with(self, rest: bytes | bytearray) -> None:
         self.rest = bytes(rest)
         self._buffer.clear()
-
-    def _skip_short_trailer(self) -> bool:
-        head = bytes(self._buffer[self._pad_bytes :])
-        length = int.from_bytes(head[4:8], self._order)
-        if len(head) < 8 or not _looks_like_chunk(head, self._order) or length > 4:
-            return False
-        del self._buffer[: self._pad_bytes + 8]
-        self._pad_bytes = 0
-        self._skip_bytes = length + (length & 1)
-        return True
-
-    def _begin_chunk(self, name: bytes, length: int) -> None:
-        if name in (b"fmt ", b"ds64"):
-            if not 16 <= length <= FORMAT_BYTES_MAX or (
-                name == b"fmt " and self.format is not None
-            ):
-                raise _bad(f"the WAV {name.decode()} chunk has an invalid length, or is repeated")
-            self._chunk = (name, length)
-            self._expect = _Expect.WHOLE
-        elif name == b"data":
-            if self.format is None:
-                raise _bad("the WAV data chunk precedes the fmt chunk")
-            if length == 0xFFFFFFFF and self._long_data_bytes is not None:
-                length = self._long_data_bytes
-            self._data_bytes = length
-            self._data_bytes_left = None if length in LENGTHS_UNKNOWN else length
-            self._pad_bytes = length & 1
-            self._expect = _Expect.DATA
-        else:
-            self._skip_bytes = length + (length & 1)
-
-    def _count_header(self, count: int) -> None:
-        if self._expect is _Expect.TRAILER:
-            return
-        self._header_bytes += count
-        if self._header_bytes > HEADER_BYTES_MAX:
-            raise _bad(
-                f"the WAV file has no audio data in its first {HEADER_BYTES_MAX} bytes "
-                "(HEADER_BYTES_MAX)"
-            )
-
-    def _read_data(self, pcm: bytearray) -> bool:
-        assert self._pcm is not None
-        if self._data_bytes_left is None:
-            return self._read_until_next_file(pcm)
-        available = min(self._data_bytes_left, len(self._buffer))
-        pcm += self._pcm.convert(bytes(self._buffer[:available]))
-        del self._buffer[:available]
-        self._data_bytes_left -= available
-        if self._data_bytes_left:
-            return False
-        self._pcm.held = b""  # The declared length may end within a sample.
-        self._expect = _Expect.TRAILER
-        return True
-
-    def _read_until_next_file(self, pcm: bytearray) -> bool:
-        """Read audio of unknown length, behind which another file may be."""
-        assert self._pcm is not None
-        own, rest = self._next.feed(bytes(self._buffer))
-        self._buffer.clear()
-        pcm += self._pcm.convert(own)
-        if rest:
-            self._buffer += rest
-            self._pad_bytes = 0
-            self._pcm.held = b""
-            self._expect = _Expect.TRAILER
-        return bool(rest)
 
 
 def parse_format(body: bytes, order: ByteOrder = "little") -> WavFormat | None:
@@ -497,9 +470,9 @@ def parse_format(body: bytes, order: ByteOrder = "little") -> WavFormat | None:
             f"the WAV file's sample rate of {rate_hz} Hz is not supported; "
             f"{SAMPLE_RATE_HZ_MIN} to {SAMPLE_RATE_HZ_MAX} are"
         )
-    if coding in (_PCM, _FLOAT) and (coding, bits) not in _CODINGS:
+    if coding in (_PCM, _FLOAT) and (coding, bits) not in _ENCODINGS:
         raise _bad(f"the WAV file's codec is not supported (format {coding}, {bits} bits)")
-    if (coding, bits) not in _CODINGS:
+    if (coding, bits) not in _ENCODINGS:
         return None
     return WavFormat(
         coding=coding, channels=channels, sample_rate_hz=rate_hz, bits=bits, order=order

@@ -348,7 +348,7 @@ def test_a_file_behind_another_is_read_with_its_own_format(size: int) -> None:
     for place in range(0, len(data), size):
         for piece in reader.feed(data[place : place + size]):
             assert isinstance(piece, WavPcm)
-            pcm[piece.sample_rate_hz] += piece.pcm
+            pcm[piece.format.sample_rate_hz] += piece.pcm
     assert pcm == {8_000: RAMP.tobytes(), 16_000: 2 * RAMP.tobytes()}
     assert reader.complete
 
