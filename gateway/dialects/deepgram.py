@@ -4,14 +4,14 @@ and its API for files. A connection is one session."""
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from msgspec import structs
+from msgspec import structs, to_builtins
 
 from gateway.dialects.deepgram_query import Warned, parse_query
 from gateway.dialects.dialect import (
@@ -25,7 +25,7 @@ from gateway.dialects.dialect import (
     Reply,
 )
 from gateway.dialects.fields import as_text, confidence_or_default
-from gateway.dialects.strict_json import parse_object
+from gateway.dialects.strict_json import parse_object, to_json
 from gateway.dialects.subtitles import timed_words
 from gateway.session import events as e
 from gateway.session.recognised import confidence, main_language
@@ -33,6 +33,7 @@ from wire.messages import Lane
 
 CHANNEL_INDEX = [0, 1]
 """The first of one channel."""
+_BARE = re.compile(r"[^\W_](?:.*[^\W_])?", re.DOTALL)
 
 Message = dict[str, Any]
 
@@ -66,7 +67,7 @@ class Deepgram(Dialect):
         """The segment whose text must precede ``UtteranceEnd``."""
         self._last_word_end_ms = 0
         self._model = ""
-        self._warnings: list[Message] = [asdict(warned) for warned in self._options.warned]
+        self._warnings = [*self._options.warned]
         self._warnings_sent = False
         self._failed = False
 
@@ -88,7 +89,13 @@ class Deepgram(Dialect):
         if kind == "CloseStream":
             return self._finish()
         if kind == "Configure":
-            return (Reply(_dump(self._not_configured())),)
+            refusal = {
+                "type": "ConfigureFailure",
+                "request_id": self._session_id,
+                "code": "CONFIGURE_KEYTERMS_NOT_SUPPORTED",
+                "description": "options are part of the address; a session keeps them",
+            }
+            return (Reply(to_json(refusal)),)
         raise MessageError("type must be KeepAlive, Finalize or CloseStream")
 
     def take_audio(self, data: bytes) -> Sequence[e.ClientEvent]:
@@ -107,18 +114,10 @@ class Deepgram(Dialect):
         self._ended = True
         return (*self._begin(), e.Finish(session_id=self._session_id))
 
-    def _not_configured(self) -> Message:
-        return {
-            "type": "ConfigureFailure",
-            "request_id": self._session_id,
-            "code": "CONFIGURE_KEYTERMS_NOT_SUPPORTED",
-            "description": "options are part of the address; a session keeps them",
-        }
-
     # ------------------------------------------------------------------------------------- encoding
 
     def encode(self, answer: e.Answer) -> Sequence[str]:
-        return [_dump(message) for message in self._messages(answer)]
+        return [to_json(message) for message in self._messages(answer)]
 
     def _messages(self, answer: e.Answer) -> Sequence[Message]:
         if isinstance(answer, e.Started):
@@ -147,12 +146,12 @@ class Deepgram(Dialect):
         asked = self._options.start.model
         if asked and asked != answer.model:
             message = f"no model is called {asked!r}; {answer.model!r} is used"
-            self._warn("model", "unknown", message)
-        for warning in answer.warnings:
-            self._warn("", warning.code, warning.message)
+            self._warnings.append(Warned(parameter="model", type="unknown", message=message))
+        self._warn(answer.warnings)
 
-    def _warn(self, parameter: str, kind: str, message: str) -> None:
-        self._warnings.append(asdict(Warned(parameter=parameter, type=kind, message=message)))
+    def _warn(self, warnings: Sequence[e.SessionWarning]) -> None:
+        for each in warnings:
+            self._warnings.append(Warned(parameter="", type=each.code, message=each.message))
 
     def _speech_end(self, answer: e.SpeechEnded) -> Sequence[Message]:
         if answer.requested:
@@ -220,7 +219,7 @@ class Deepgram(Dialect):
         from_finalize: bool = False,
     ) -> Message:
         is_final = isinstance(answer, e.SegmentText)
-        only = alternative(answer.text, [answer])
+        only = _alternative(answer.text, [answer])
         if isinstance(answer, e.SegmentText) and answer.language:
             only["languages"] = [answer.language]
         return {
@@ -253,8 +252,8 @@ class Deepgram(Dialect):
     def _result_metadata(self) -> Message:
         metadata: Message = {
             "request_id": self._session_id,
-            "model_info": model_info(self._model),
-            "model_uuid": model_uuid(self._model),
+            "model_info": _model_info(self._model),
+            "model_uuid": _model_uuid(self._model),
         }
         if self._warnings and not self._warnings_sent:
             metadata["warnings"] = self._warnings
@@ -262,8 +261,8 @@ class Deepgram(Dialect):
         return metadata
 
     def _metadata(self, answer: e.Finished) -> Message:
-        for warning in answer.warnings:
-            self._warn("", warning.code, warning.message)
+        self._warn(answer.warnings)
+        uuid = _model_uuid(self._model)
         metadata: Message = {
             "type": "Metadata",
             "transaction_key": "deprecated",
@@ -272,8 +271,8 @@ class Deepgram(Dialect):
             "created": self._created.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "duration": answer.duration_ms / 1000,
             "channels": 1,
-            "models": [model_uuid(self._model)],
-            "model_info": {model_uuid(self._model): model_info(self._model)},
+            "models": [uuid],
+            "model_info": {uuid: _model_info(self._model)},
         }
         return {**metadata, "warnings": self._warnings} if self._warnings else metadata
 
@@ -290,26 +289,26 @@ class DeepgramFile(Deepgram):
 
     def body(self, segments: Sequence[e.SegmentText], finished: e.Finished) -> Message:
         """Return the body of the answer. All other answers of the session were encoded before."""
-        channel: Message = {"alternatives": [alternative(finished.text, segments)]}
+        channel: Message = {"alternatives": [_alternative(finished.text, segments)]}
         if language := main_language(segments):
             channel["detected_language"] = language
         metadata = self._metadata(finished)
         del metadata["type"]
-        return {"metadata": metadata, "results": {"channels": [channel]}}
+        body: Message = to_builtins({"metadata": metadata, "results": {"channels": [channel]}})
+        return body
 
 
-def alternative(text: str, parts: Sequence[e.SegmentText | e.PartialText]) -> Message:
+def _alternative(text: str, parts: Sequence[e.SegmentText | e.PartialText]) -> Message:
     """The only alternative of a text."""
     segments = [part for part in parts if isinstance(part, e.SegmentText)]
-    found_words = [word for part in parts for word in words(part)]
     return {
         "transcript": text,
         "confidence": confidence_or_default(confidence(segments)),
-        "words": found_words,
+        "words": [word for part in parts for word in _words(part)],
     }
 
 
-def words(answer: e.SegmentText | e.PartialText) -> list[Message]:
+def _words(answer: e.SegmentText | e.PartialText) -> list[Message]:
     common = {"confidence": confidence_or_default(None)}
     if isinstance(answer, e.SegmentText):
         common["confidence"] = confidence_or_default(answer.confidence)
@@ -329,25 +328,17 @@ def words(answer: e.SegmentText | e.PartialText) -> list[Message]:
 
 def bare(word: str) -> str:
     """The word in lower case, without the punctuation around it."""
-    begin, end = 0, len(word)
-    while begin < end and not word[begin].isalnum():
-        begin += 1
-    while end > begin and not word[end - 1].isalnum():
-        end -= 1
-    return (word[begin:end] or word).lower()
+    found = _BARE.search(word)
+    return (found[0] if found is not None else word).lower()
 
 
-def model_info(name: str) -> Message:
+def _model_info(name: str) -> Message:
     return {"name": name, "version": "", "arch": name}
 
 
-def model_uuid(name: str) -> str:
+def _model_uuid(name: str) -> str:
     """Deepgram's models have one; this one (of version 8, RFC 9562) follows from the name."""
     digits = hashlib.sha256(name.encode()).hexdigest()
     return "-".join(
         (digits[:8], digits[8:12], f"8{digits[13:16]}", f"8{digits[17:20]}", digits[20:32])
     )
-
-
-def _dump(message: Message) -> str:
-    return json.dumps(message, ensure_ascii=False)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NoReturn
 
+from msgspec import Struct
+
 from gateway.audio.formats import RAW_SAMPLE_RATE_HZ_MAX, RAW_SAMPLE_RATE_HZ_MIN
 from gateway.audio.wav import DeclaredAudio
 from gateway.dialects.dialect import MessageError, Query
@@ -57,8 +59,7 @@ _NOT_OFFERED: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Warned:
+class Warned(Struct, frozen=True, kw_only=True):
     """A request of the client that has no effect."""
 
     parameter: str
@@ -99,7 +100,7 @@ class _Reader:
 
     def options(self, session_id: str) -> Options:
         encoding, declared = self._audio()
-        smart = self._flag("smart_format")
+        smart = self._flag("smart_format") or None
         silence_ms, speech_final = self._endpointing()
         utterance_end_ms = self._milliseconds("utterance_end_ms", UTTERANCE_END_MS_MAX)
         if not speech_final:
@@ -115,8 +116,8 @@ class _Reader:
             speakers=bool(self._flag("diarize")),
             model=self._text("model", MODEL_CHARS_MAX),
             model_optional=True,
-            punctuation=_first(self._flag("punctuate"), smart or None),
-            itn=_first(self._flag("numerals"), smart or None),
+            punctuation=self._flag("punctuate", smart),
+            itn=self._flag("numerals", smart),
             encoded=encoding is None,
             declared_raw=encoding is not None,
             declared=declared,
@@ -150,10 +151,10 @@ class _Reader:
             _refuse(name, f"at most {chars_max} characters")
         return storable(value, name)
 
-    def _flag(self, name: str) -> bool | None:
+    def _flag(self, name: str, default: bool | None = None) -> bool | None:
         value = self._value(name)
         if value is None:
-            return None
+            return default
         if value.lower() not in _TRUE | _FALSE:
             _refuse(name, "true or false")
         return value.lower() in _TRUE
@@ -247,10 +248,6 @@ class _Reader:
                 self._warn(name, "not_offered", f"{name} has no effect here")
         for name in shown_names(unknown):
             self._warn(name, "unknown", "an option of this name has no effect")
-
-
-def _first(*values: bool | None) -> bool | None:
-    return next((value for value in values if value is not None), None)
 
 
 def _is_number(text: str) -> bool:

@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from msgspec import to_builtins
-
 from gateway.audio.wav import DeclaredAudio
 from gateway.dialects.dialect import BEHIND_THE_END, Dialect, Ignored, MessageError, Parsed, Reply
 from gateway.dialects.fields import (
@@ -28,7 +26,7 @@ from gateway.dialects.fields import (
 )
 from gateway.dialects.increments import Increments
 from gateway.dialects.speakers import speaker_name, with_speakers
-from gateway.dialects.strict_json import parse_object
+from gateway.dialects.strict_json import parse_object, to_json
 from gateway.session import events as e
 from gateway.session.recognised import recognised
 from wire.messages import SAMPLE_RATE_HZ, Token
@@ -159,7 +157,7 @@ class Funasr(Dialect):
         settings = self._settings
         more: Message = {"is_end": True} if wants_end else {"is_final": True}
         last = _reply(settings, settings.mode, "", error=refusal, **more)
-        return (Reply(json.dumps(last, ensure_ascii=False)),)
+        return (Reply(to_json(last)),)
 
     def _begin(self) -> e.Start:
         settings, session_id = self._settings, self._new_session_id()
@@ -207,9 +205,9 @@ class Funasr(Dialect):
             recording.warnings += answer.warnings
         replies = list(self._replies(answer))
         if replies and recording is not None and recording.warnings:
-            replies[0] = {**replies[0], "warnings": to_builtins(recording.warnings)}
+            replies[0] = {**replies[0], "warnings": recording.warnings}
             recording.warnings = ()
-        return [json.dumps(reply, ensure_ascii=False) for reply in replies]
+        return [to_json(reply) for reply in replies]
 
     def _replies(self, answer: e.Answer) -> Sequence[Message]:
         recording = self._recordings[0] if self._recordings else None

@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
-from msgspec import to_builtins
-
 from gateway.dialects import openai
+from gateway.dialects.strict_json import to_json
 
 FAILED = 1
 """``code`` of every error; 0 is success."""
@@ -32,9 +30,7 @@ def encode(transcript: openai.Transcript, _request: openai.Request) -> str:
         if segment.text
     ]
     answer = {"text": transcript.text, "sentences": sentences, "code": 0}
-    if transcript.warnings:
-        answer["warnings"] = to_builtins(transcript.warnings)
-    return json.dumps(answer, ensure_ascii=False)
+    return to_json(answer | openai.warnings_field(transcript.warnings))
 
 
 def error(code: str, message: str) -> dict[str, str | int]:

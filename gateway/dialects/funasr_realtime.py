@@ -3,13 +3,10 @@ text, and results with all sentences so far (docs/dialects.md)."""
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
-
-from msgspec import to_builtins
 
 from gateway.dialects.dialect import (
     BEHIND_THE_END,
@@ -28,6 +25,7 @@ from gateway.dialects.fields import (
     storable_hotwords,
 )
 from gateway.dialects.funasr import Funasr
+from gateway.dialects.strict_json import to_json
 from gateway.session import events as e
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 
@@ -212,14 +210,14 @@ class FunasrRealtime(Dialect):
     def encode(self, answer: e.Answer) -> Sequence[str]:
         recording = self._begun[0] if self._begun else None
         if recording is None:
-            return [_dump(_problem(answer))] if isinstance(answer, e.Problem) else []
+            return [to_json(_problem(answer))] if isinstance(answer, e.Problem) else []
         messages = self._messages(recording, answer)
         if recording.dropped:
             return []
         if messages and recording.warnings:
-            messages[0]["warnings"] = to_builtins(recording.warnings)
+            messages[0]["warnings"] = recording.warnings
             recording.warnings = ()
-        return [_dump(message) for message in messages]
+        return [to_json(message) for message in messages]
 
     def _messages(self, recording: _Recording, answer: e.Answer) -> list[Message]:
         if isinstance(answer, e.Started):
@@ -311,8 +309,4 @@ def _warned(code: str, message: str) -> Message:
 
 
 def _reply(message: Message) -> Reply:
-    return Reply(_dump(message), "bad_state" if message.get("event") == "error" else None)
-
-
-def _dump(message: Message) -> str:
-    return json.dumps(message, ensure_ascii=False)
+    return Reply(to_json(message), "bad_state" if message.get("event") == "error" else None)

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec import structs, to_builtins
-from msgspec.structs import asdict
 
 from gateway.audio.wav import DeclaredAudio
 from gateway.dialects import base64_audio
@@ -261,9 +260,7 @@ def encode(answer: e.Answer) -> str:
     """Return ``answer`` as a JSON message. Fields without a value are omitted."""
     if isinstance(answer, e.ChunkReceived):  # The most frequent one. It needs no escapes.
         return f'{{"type":"ack","status":"received","chunk_index":{answer.chunk_index}}}'
-    if isinstance(answer, e.Started | e.Resumed):
-        return _ENCODER.encode(HEADS[type(answer)] | to_builtins(answer))
-    fields = asdict(answer)
+    fields = to_builtins(answer)
     if isinstance(answer, e.PartialText):
         fields = {"segment_index": answer.segment_index, "text": answer.text}
     elif isinstance(answer, e.SegmentText):
@@ -272,6 +269,6 @@ def encode(answer: e.Answer) -> str:
             fields[name] = fields[name] or None
     elif isinstance(answer, e.Finished):
         fields["duration"] = fields.pop("duration_ms") / 1000
-        fields["warnings"] = to_builtins(answer.warnings) or None
+        fields["warnings"] = fields["warnings"] or None
     said = {name: value for name, value in fields.items() if value is not None}
     return _ENCODER.encode(HEADS[type(answer)] | said)

@@ -21,6 +21,7 @@ from gateway.dialects.fields import (
     shown_names,
     storable_hotwords,
 )
+from gateway.dialects.strict_json import to_json
 from gateway.dialects.subtitles import to_srt, to_vtt
 from gateway.session import events as e
 from gateway.session.recognised import main_language, recognised
@@ -205,7 +206,7 @@ def encode(transcript: Transcript, request: Request) -> str:
         body = _diarized(transcript)
     else:
         body = _verbose(transcript, request)
-    return json.dumps(body | _warnings(transcript.warnings), ensure_ascii=False)
+    return to_json(body | warnings_field(transcript.warnings))
 
 
 def warnings_header(warnings: Sequence[e.SessionWarning]) -> dict[str, str]:
@@ -213,8 +214,8 @@ def warnings_header(warnings: Sequence[e.SessionWarning]) -> dict[str, str]:
     return {"X-Warnings": json.dumps(to_builtins(warnings))} if warnings else {}
 
 
-def _warnings(warnings: Sequence[e.SessionWarning]) -> dict[str, Any]:
-    return {"warnings": to_builtins(warnings)} if warnings else {}
+def warnings_field(warnings: Sequence[e.SessionWarning]) -> dict[str, Any]:
+    return {"warnings": warnings} if warnings else {}
 
 
 def _verbose(transcript: Transcript, request: Request) -> dict[str, Any]:
@@ -300,7 +301,7 @@ def delta(text: str) -> str:
 
 def done(text: str, warnings: Sequence[e.SessionWarning]) -> str:
     """Return the last server-sent event, with the whole text."""
-    return _event({"type": "transcript.text.done", "text": text, **_warnings(warnings)})
+    return _event({"type": "transcript.text.done", "text": text, **warnings_field(warnings)})
 
 
 def failed(code: str, message: str) -> str:
@@ -309,7 +310,7 @@ def failed(code: str, message: str) -> str:
 
 
 def _event(body: dict[str, Any]) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+    return f"data: {to_json(body)}\n\n"
 
 
 def error(status: int, code: str, message: str, param: str | None = None) -> dict[str, Any]:

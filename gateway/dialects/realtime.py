@@ -7,13 +7,10 @@ the client or at the end of speech.
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
-
-from msgspec import to_builtins
 
 from gateway.dialects import base64_audio
 from gateway.dialects.dialect import (
@@ -30,7 +27,7 @@ from gateway.dialects.fields import shown_names
 from gateway.dialects.increments import Increments
 from gateway.dialects.openai import invalid, is_openais
 from gateway.dialects.realtime_session import FORMAT, RealtimeSession, updated
-from gateway.dialects.strict_json import parse_object
+from gateway.dialects.strict_json import parse_object, to_json
 from gateway.session import events as e
 from gateway.session.recognised import main_language
 from gateway.session.transcript import join_texts
@@ -379,7 +376,7 @@ class Realtime(Dialect):
             "expires_at": None,
             **(self._config.flat() if self._beta else self._config.nested()),
         }
-        also = {"warnings": to_builtins(warnings)} if warnings else {}
+        also = {"warnings": warnings} if warnings else {}
         return self._event(f"{self._prefix}.{kind}", session=session, **also)
 
     def _refusal(self, error: MessageError) -> Reply:
@@ -391,8 +388,7 @@ class Realtime(Dialect):
 
     def _event(self, kind: str, **fields: Any) -> str:
         self._events += 1
-        event = {"type": kind, "event_id": f"event_{self._events:06}", **fields}
-        return json.dumps(event, ensure_ascii=False)
+        return to_json({"type": kind, "event_id": f"event_{self._events:06}", **fields})
 
 
 def _error(code: str, message: str, param: str | None = None) -> Fields:

@@ -1,10 +1,12 @@
-"""Core: a strict JSON reader, which refuses input that parsers interpret differently (RFC 8259,
-sections 4 and 6)."""
+"""Core: JSON from clients and to them. The reader refuses input that parsers interpret differently
+(RFC 8259, sections 4 and 6)."""
 
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn, cast
+from typing import Any, Final, NoReturn, cast
+
+from msgspec import to_builtins
 
 from gateway.dialects.dialect import MessageError
 
@@ -27,7 +29,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-# One decoder for all messages: ``json.loads`` with hooks would make one for each, at 8 µs.
+# One coder for all messages: ``json.loads`` with hooks would make one for each, at 8 µs.
+to_json: Final = json.JSONEncoder(ensure_ascii=False, default=to_builtins).encode
+"""Returns a value as JSON. It may contain msgspec's structs."""
 _DECODER = json.JSONDecoder(
     parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique
 )

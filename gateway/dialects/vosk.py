@@ -4,12 +4,11 @@ reply to each audio, ``eof`` and ``reset`` message, so each reply has the latest
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from msgspec import structs, to_builtins
+from msgspec import structs
 
 from gateway.audio.wav import DeclaredAudio
 from gateway.dialects.dialect import Dialect, MessageError
@@ -23,7 +22,7 @@ from gateway.dialects.fields import (
     storable_hotwords,
     truth,
 )
-from gateway.dialects.strict_json import parse_object
+from gateway.dialects.strict_json import parse_object, to_json
 from gateway.session import events as e
 from gateway.session.recognised import confidence
 from gateway.session.transcript import join_texts
@@ -145,7 +144,9 @@ class Vosk(Dialect):
             return (self._reply(),)
         if isinstance(answer, e.Finished):
             self._warnings += answer.warnings
-            return (self._last_reply(),)
+            segments = list(self._pending)
+            self._pending.clear()
+            return (self._result(segments),)
         if isinstance(answer, e.PartialText):
             if answer.segment_index >= self._next_segment_index:
                 self._partial = answer.text
@@ -172,11 +173,6 @@ class Vosk(Dialect):
             return self._result([self._pending.popleft()])
         return self._dump({"partial": self._partial})
 
-    def _last_reply(self) -> str:
-        segments = list(self._pending)
-        self._pending.clear()
-        return self._result(segments)
-
     def _result(self, segments: Sequence[e.SegmentText]) -> str:
         result: dict[str, Any] = {"text": join_texts(segment.text for segment in segments)}
         if self._with_words and any(segment.tokens for segment in segments):
@@ -200,10 +196,10 @@ class Vosk(Dialect):
         """Add warnings, and a pending error as ``error``: fields that clients of the protocol
         ignore."""
         if self._warnings:
-            reply, self._warnings = {**reply, "warnings": to_builtins(self._warnings)}, ()
+            reply, self._warnings = {**reply, "warnings": self._warnings}, ()
         if self._error is not None:
             reply, self._error = {**reply, "error": self._error}, None
-        return json.dumps(reply, ensure_ascii=False)
+        return to_json(reply)
 
 
 def _flag(value: Any) -> bool:
