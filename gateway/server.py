@@ -227,7 +227,7 @@ class Server:
         if runner is None:
             metrics.RESULTS_DISCARDED.labels("no_session").inc()
         else:
-            runner.feed(e.ResultArrived(result=result))
+            runner.feed(result)
 
     def _on_stored(self, message: Stored) -> None:
         self.registry.on_stored(message)

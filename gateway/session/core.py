@@ -28,7 +28,7 @@ from gateway.session.speakers import UNKNOWN, Speakers
 from gateway.session.start_warnings import warnings_of
 from gateway.session.states import State
 from gateway.session.transcript import join_texts
-from wire.messages import Failure, Job, Lane, Record, Result
+from wire.messages import Cancel, Failure, Job, Lane, Result
 from wire.records import DEFAULT_TENANT, ChunkDetail
 
 ACK_EVERY_CHUNKS = 10
@@ -235,7 +235,7 @@ class Session:
             abilities=event.abilities,
             warnings=warnings_of(event, event.abilities),
         )
-        return [*_submitted(started), *self.delivery.send(answer)]
+        return [*started, *self.delivery.send(answer)]
 
     def _receive_chunk(self, event: e.Chunk, now_s: float) -> Actions:
         expected = self._chunks.next_index
@@ -317,7 +317,7 @@ class Session:
 
     def _delete(self, _event: e.Deleted, _now_s: float) -> Actions:
         problem = e.Problem(code="deleted", message="the session was deleted")
-        cancel = e.CancelJobs(session_id=self.session_id)
+        cancel = Cancel(session_id=self.session_id)
         close = e.Close(code=CloseCode.GOING_AWAY, reason="deleted")
         return [cancel, *self.delivery.send(problem), close]
 
@@ -380,7 +380,7 @@ class Session:
             received_at_ms=self._wall_ms(now_s),
         )
         ended = self.delivery.end_file(index, end_ms)
-        return [*ended, *_submitted(self._records.chunk(detail))]
+        return [*ended, *self._records.chunk(detail)]
 
     def _segment(self, event: e.SpeechProbabilities, now_s: float) -> Actions:
         self.busy = self._more
@@ -471,7 +471,7 @@ class Session:
             self._jobs.add(job, now_s)
             self._records.expect_result(job.seq)
             self._partials.segment_ended(utterance.end_ms)
-            actions.append(e.SubmitJob(job=job))
+            actions.append(job)
         return actions
 
     def _submit_and_report(self, utterances: Iterable[CutUtterance], now_s: float) -> Actions:
@@ -525,10 +525,9 @@ class Session:
         if utterance is None:
             self._partials.answered(spoken[1], now_s)
             return []
-        return [e.SubmitJob(job=self._job(utterance, partial=True))]
+        return [self._job(utterance, partial=True)]
 
-    def _take_result(self, event: e.ResultArrived, now_s: float) -> Actions:
-        result = event.result
+    def _take_result(self, result: Result, now_s: float) -> Actions:
         if result.partial:
             return self._take_partial(result, now_s)
         if discarded := self._jobs.take_result(result, now_s):
@@ -562,13 +561,13 @@ class Session:
         return self.delivery.send(answer)
 
     def _resend_all(self, _event: e.JobsMayBeLost, now_s: float) -> Actions:
-        return [e.SubmitJob(job=job) for job in self._jobs.resend_all(now_s)]
+        return [*self._jobs.resend_all(now_s)]
 
     def _resend_due(self, now_s: float) -> Actions:
         resend, failed = self._jobs.due(now_s)
-        actions: Actions = [e.SubmitJob(job=job) for job in resend]
+        actions: Actions = [*resend]
         for result in failed:
-            actions += self._take_result(e.ResultArrived(result=result), now_s)
+            actions += self._take_result(result, now_s)
         return actions
 
     def _deliver(self, now_s: float) -> Actions:
@@ -603,7 +602,7 @@ class Session:
         # Another gateway needs the centroids, unless this was the last record of the session.
         ended = self.state is State.CONFIRMING and self.early_end != "interrupted"
         centroids = () if ended else self._speakers.centroids()
-        return _submitted(self._records.speakers(first, labels[first:], centroids))
+        return [*self._records.speakers(first, labels[first:], centroids)]
 
     # -------------------------------------------------------------------------------------- the end
 
@@ -630,7 +629,7 @@ class Session:
             chunk_count=self.chunk_count,
             completed_at_ms=self._wall_ms(now_s),
         )
-        return [*labelled, *_submitted(records)]
+        return [*labelled, *records]
 
     def _confirm(self, event: e.KeysStored, now_s: float) -> Actions:
         self._records.confirm(event.keys)
@@ -719,14 +718,10 @@ class Session:
         if event.failure is None:
             return []
         self._audio_failure = event.failure
-        return [e.CancelJobs(session_id=self.session_id), *self._record_end(None, now_s)]
+        return [Cancel(session_id=self.session_id), *self._record_end(None, now_s)]
 
     def _nothing(self, _event: e.Event, _now_s: float) -> Actions:
         return []
-
-
-def _submitted(records: Iterable[Record]) -> Actions:
-    return [e.SubmitRecord(record=record) for record in records]
 
 
 def _without_embedding(result: Result) -> Result:
@@ -751,76 +746,84 @@ def _misplaced_chunk(verdict: str, index: int, expected: int) -> e.Problem:
     )
 
 
+Rows = dict[tuple[State, type], tuple[State, Handler]]
+
+
+def _stay(states: Iterable[State], handlers: dict[type, Handler]) -> Rows:
+    """Rows of events that leave the state as it is."""
+    return {(state, kind): (state, handlers[kind]) for state in states for kind in handlers}
+
+
 _NEW, _ACTIVE, _FINISHING = State.NEW, State.ACTIVE, State.FINISHING
 _CONFIRMING, _DONE, _RELEASED = State.CONFIRMING, State.DONE, State.RELEASED
 
-TRANSITIONS: dict[tuple[State, type], tuple[State, Handler]] = {
+TRANSITIONS: Rows = {
     (_NEW, e.Start): (_ACTIVE, Session._start),
     (_NEW, e.Disconnected): (_DONE, Session._detach),
     (_NEW, e.Released): (_RELEASED, Session._nothing),
     #
-    (_ACTIVE, e.Chunk): (_ACTIVE, Session._receive_chunk),
-    (_ACTIVE, e.EndUtterance): (_ACTIVE, Session._end_utterance),
-    (_ACTIVE, AudioDecoded): (_ACTIVE, Session._append),
-    (_ACTIVE, e.AudioFailed): (_ACTIVE, Session._fail_chunk),
-    (_ACTIVE, e.SpeechProbabilities): (_ACTIVE, Session._segment),
-    (_ACTIVE, e.ResultArrived): (_ACTIVE, Session._take_result),
-    (_ACTIVE, e.KeysStored): (_ACTIVE, Session._confirm),
-    (_ACTIVE, e.JobsMayBeLost): (_ACTIVE, Session._resend_all),
-    (_ACTIVE, e.Tick): (_ACTIVE, Session._tick_active),
-    (_ACTIVE, e.Disconnected): (_ACTIVE, Session._detach),
-    (_ACTIVE, e.Attached): (_ACTIVE, Session._attach),
-    (_ACTIVE, e.SegmentWritten): (_ACTIVE, Session._note_written),
-    (_ACTIVE, e.Interrupted): (_ACTIVE, Session._interrupt),
-    (_ACTIVE, e.Finish): (_ACTIVE, Session._finish),
-    (_ACTIVE, e.AudioRefused): (_ACTIVE, Session._refuse_audio),
+    **_stay(
+        [_ACTIVE],
+        {
+            e.Chunk: Session._receive_chunk,
+            e.EndUtterance: Session._end_utterance,
+            AudioDecoded: Session._append,
+            e.AudioFailed: Session._fail_chunk,
+            e.SpeechProbabilities: Session._segment,
+            e.Tick: Session._tick_active,
+            e.Interrupted: Session._interrupt,
+            e.Finish: Session._finish,
+            e.AudioRefused: Session._refuse_audio,
+        },
+    ),
     (_ACTIVE, e.InputEnded): (_FINISHING, Session._flush_decoder),
     (_ACTIVE, e.Abandoned): (_FINISHING, Session._flush_decoder),
     (_ACTIVE, e.AlreadyComplete): (_DONE, Session._nothing),
     (_ACTIVE, e.Deleted): (_RELEASED, Session._delete),
     (_ACTIVE, e.Released): (_RELEASED, Session._release),
     #
-    (_FINISHING, DecoderFlushed): (_FINISHING, Session._append_last),
-    (_FINISHING, e.AudioFailed): (_FINISHING, Session._fail_last),
-    (_FINISHING, e.SpeechProbabilities): (_FINISHING, Session._segment_last),
-    (_FINISHING, e.ResultArrived): (_FINISHING, Session._take_result),
-    (_FINISHING, e.KeysStored): (_FINISHING, Session._confirm),
-    (_FINISHING, e.JobsMayBeLost): (_FINISHING, Session._resend_all),
-    (_FINISHING, e.Tick): (_FINISHING, Session._tick_finishing),
-    (_FINISHING, e.Disconnected): (_FINISHING, Session._detach),
-    (_FINISHING, e.Attached): (_FINISHING, Session._attach),
-    (_FINISHING, e.SegmentWritten): (_FINISHING, Session._note_written),
-    (_FINISHING, e.Interrupted): (_FINISHING, Session._interrupt_finished),
-    (_FINISHING, e.Finish): (_FINISHING, Session._finish_again),
+    **_stay(
+        [_FINISHING],
+        {
+            DecoderFlushed: Session._append_last,
+            e.AudioFailed: Session._fail_last,
+            e.SpeechProbabilities: Session._segment_last,
+            e.Tick: Session._tick_finishing,
+            e.Interrupted: Session._interrupt_finished,
+        },
+    ),
     (_FINISHING, e.AllDelivered): (_CONFIRMING, Session._complete),
     (_FINISHING, e.Deleted): (_RELEASED, Session._delete),
     (_FINISHING, e.Released): (_RELEASED, Session._release),
     #
-    (_CONFIRMING, e.ResultArrived): (_CONFIRMING, Session._take_result),
-    (_CONFIRMING, e.KeysStored): (_CONFIRMING, Session._confirm),
-    (_CONFIRMING, e.JobsMayBeLost): (_CONFIRMING, Session._nothing),
     (_CONFIRMING, e.Tick): (_CONFIRMING, Session._tick_confirming),
-    (_CONFIRMING, e.Disconnected): (_CONFIRMING, Session._detach),
-    (_CONFIRMING, e.Attached): (_CONFIRMING, Session._attach),
-    (_CONFIRMING, e.SegmentWritten): (_CONFIRMING, Session._note_written),
-    (_CONFIRMING, e.Interrupted): (_CONFIRMING, Session._nothing),
-    (_CONFIRMING, e.Finish): (_CONFIRMING, Session._finish_again),
     (_CONFIRMING, e.AllStored): (_DONE, Session._conclude),
     (_CONFIRMING, e.ConfirmTimedOut): (_DONE, Session._conclude),
     (_CONFIRMING, e.Deleted): (_RELEASED, Session._delete),
     (_CONFIRMING, e.Released): (_RELEASED, Session._nothing),
     #
-    (_DONE, e.Finish): (_DONE, Session._finish_again),
-    (_DONE, e.KeysStored): (_DONE, Session._confirm),
-    (_DONE, e.Disconnected): (_DONE, Session._detach),
-    (_DONE, e.Attached): (_DONE, Session._attach),
-    (_DONE, e.SegmentWritten): (_DONE, Session._note_written),
     (_DONE, e.Released): (_RELEASED, Session._nothing),
+    # In several states:
+    **_stay([_ACTIVE, _FINISHING], {e.JobsMayBeLost: Session._resend_all}),
+    **_stay([_ACTIVE, _FINISHING, _CONFIRMING], {Result: Session._take_result}),
+    **_stay([_FINISHING, _CONFIRMING, _DONE], {e.Finish: Session._finish_again}),
+    **_stay(
+        [_ACTIVE, _FINISHING, _CONFIRMING, _DONE],
+        {
+            e.KeysStored: Session._confirm,
+            e.Disconnected: Session._detach,
+            e.Attached: Session._attach,
+            e.SegmentWritten: Session._note_written,
+        },
+    ),
+    # Too late for these.
+    **_stay([_CONFIRMING], dict.fromkeys((e.JobsMayBeLost, e.Interrupted), Session._nothing)),
     # A chunk may still be in the decoder or in speech detection.
-    (_RELEASED, AudioDecoded): (_RELEASED, Session._nothing),
-    (_RELEASED, e.AudioFailed): (_RELEASED, Session._nothing),
-    (_RELEASED, DecoderFlushed): (_RELEASED, Session._nothing),
-    (_RELEASED, e.SpeechProbabilities): (_RELEASED, Session._nothing),
-    (_RELEASED, e.Disconnected): (_RELEASED, Session._nothing),
-    (_RELEASED, e.Released): (_RELEASED, Session._nothing),
+    **_stay(
+        [_RELEASED],
+        dict.fromkeys(
+            (AudioDecoded, e.AudioFailed, DecoderFlushed, e.SpeechProbabilities), Session._nothing
+        ),
+    ),
+    **_stay([_RELEASED], dict.fromkeys((e.Disconnected, e.Released), Session._nothing)),
 }

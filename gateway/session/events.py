@@ -3,6 +3,9 @@
 A session is fed events: the client's come from a dialect, those of its audio from the runner, which
 decodes and detects speech, and those of the bus from the server. ``Session.handle`` returns the
 actions that follow. ``gateway.session.runner`` performs them and decides nothing.
+
+Messages of the bus need no class here. A ``Result`` is an event. A ``Job`` or ``Cancel`` is an
+action: send it. A ``Record`` is one, too: keep it, and send it until it is stored.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from msgspec import Struct
 from gateway.audio.timeline import AudioDecoded, DecoderFlushed
 from gateway.audio.wav import DeclaredAudio
 from gateway.session.endpointer import Endpointing
-from wire.messages import Abilities, Failure, Job, Record, Result, StoredKey, Token
+from wire.messages import Abilities, Cancel, Failure, Job, Record, Result, StoredKey, Token
 
 Mode = Literal["auto", "stream", "chunk"]
 
@@ -134,10 +137,6 @@ class SpeechProbabilities(Struct, frozen=True, kw_only=True):
 # ----------------------------------------------------------------------------- events: from the bus
 
 
-class ResultArrived(Struct, frozen=True, kw_only=True):
-    result: Result
-
-
 class KeysStored(Struct, frozen=True, kw_only=True):
     """Rows of this session that are committed."""
 
@@ -215,7 +214,7 @@ Event = (
     | AudioRefused
     | DecoderFlushed
     | SpeechProbabilities
-    | ResultArrived
+    | Result
     | KeysStored
     | JobsMayBeLost
     | Tick
@@ -377,16 +376,6 @@ class FlushDecoder(Struct, frozen=True, kw_only=True):
     """Flush the decoder, then send ``DecoderFlushed`` or ``AudioFailed``."""
 
 
-class SubmitJob(Struct, frozen=True, kw_only=True):
-    job: Job
-
-
-class SubmitRecord(Struct, frozen=True, kw_only=True):
-    """Keep ``record`` and send it until it is stored."""
-
-    record: Record
-
-
 class KeepResult(Struct, frozen=True, kw_only=True):
     """Keep ``result`` until it is stored, and send a copy if its publication is lost."""
 
@@ -395,10 +384,6 @@ class KeepResult(Struct, frozen=True, kw_only=True):
     """Another result may have been published for the segment. The client gets this one."""
     waited_s: float = 0.0
     """Time since the segment's job was first sent."""
-
-
-class CancelJobs(Struct, frozen=True, kw_only=True):
-    session_id: str
 
 
 class Count(Struct, frozen=True, kw_only=True):
@@ -421,14 +406,4 @@ class Close(Struct, frozen=True, kw_only=True):
     reason: str
 
 
-Action = (
-    Answer
-    | FlushDecoder
-    | SubmitJob
-    | SubmitRecord
-    | KeepResult
-    | CancelJobs
-    | Count
-    | ObserveFinish
-    | Close
-)
+Action = Answer | FlushDecoder | Job | Cancel | Record | KeepResult | Count | ObserveFinish | Close

@@ -6,8 +6,8 @@ A chunk goes from its connection to the broker in one call of ``SessionRunner.ta
 1. ``Session.handle(Chunk)`` checks its index, and acknowledges it. The session is now ``busy``.
 2. ``AudioInput.feed`` decodes it. ``Session.handle(AudioDecoded)`` appends the PCM to the timeline.
 3. ``VadEngine.probabilities`` detects speech in ``Session.take_frames``.
-4. ``Session.handle(SpeechProbabilities)`` cuts utterances. The action ``SubmitJob`` sends each to
-   the broker. The session takes the next chunk.
+4. ``Session.handle(SpeechProbabilities)`` cuts utterances. The action for each is its ``Job``,
+   which is sent to the broker. The session takes the next chunk.
 
 The runner performs the session's actions and decides nothing.
 """
@@ -416,12 +416,12 @@ class SessionRunner:
     def _flush_decoder(self, _action: e.FlushDecoder) -> None:
         self._spawn(lambda: self._process_audio(None))
 
-    def _submit_job(self, action: e.SubmitJob) -> None:
-        self._services.send(action.job)
+    def _send(self, message: Job | Cancel) -> None:
+        self._services.send(message)
 
-    def _submit_record(self, action: e.SubmitRecord) -> None:
-        self.summary.note_record(action.record)
-        self._services.submit_record(action.record)
+    def _submit_record(self, record: Record) -> None:
+        self.summary.note_record(record)
+        self._services.submit_record(record)
 
     def _keep_result(self, action: e.KeepResult) -> None:
         result = action.result
@@ -437,9 +437,6 @@ class SessionRunner:
                 attempt=result.attempt,
             )
         self._services.keep_result(result, contested=action.contested, waited_s=action.waited_s)
-
-    def _cancel_jobs(self, action: e.CancelJobs) -> None:
-        self._services.send(Cancel(session_id=action.session_id))
 
     def _count(self, action: e.Count) -> None:
         _DISCARDED[action.discarded].labels(action.reason).inc()
@@ -457,10 +454,10 @@ PERFORMERS: Mapping[type, Callable[[SessionRunner, Any], None]] = {
     **dict.fromkeys(get_args(e.Answer), SessionRunner._answer),
     e.Close: SessionRunner._close,
     e.FlushDecoder: SessionRunner._flush_decoder,
-    e.SubmitJob: SessionRunner._submit_job,
-    e.SubmitRecord: SessionRunner._submit_record,
+    Job: SessionRunner._send,
+    Cancel: SessionRunner._send,
+    Record: SessionRunner._submit_record,
     e.KeepResult: SessionRunner._keep_result,
-    e.CancelJobs: SessionRunner._cancel_jobs,
     e.Count: SessionRunner._count,
     e.ObserveFinish: SessionRunner._observe_finish,
 }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gateway.session import events as e
 from runtime import tracing
-from wire.messages import Lane
+from wire.messages import Job, Lane
 
 UTTERANCES_MAX = 4_096
 """Utterances of a session that are sent and not stored yet. Further ones have no spans."""
@@ -38,8 +38,8 @@ class SessionTraces:
                     self._end(key.session_id, key.seq, now_s)
 
     def note_action(self, action: e.Action) -> None:
-        if isinstance(action, e.SubmitJob) and not action.job.partial:
-            self._begin(action.job.session_id, action.job.seq, time.monotonic())
+        if isinstance(action, Job) and not action.partial:
+            self._begin(action.session_id, action.seq, time.monotonic())
         elif isinstance(action, e.KeepResult) and action.result.seq in self._open:
             error = action.result.error
             self._open[action.result.seq].code = None if error is None else error.code

@@ -12,7 +12,7 @@ from gateway.session import events as e
 from gateway.session.core import Session
 from gateway.session.endpointer import EndpointerConfig, Endpointing
 from gateway.session.limits import SessionLimits
-from wire.messages import Failure, Job, Record, Result, StoredKey
+from wire.messages import Cancel, Failure, Job, Record, Result, StoredKey
 
 LIMITS = SessionLimits(segment_deadline_ms=60_000, resume_wait_s=60.0, speaker_similarity_min=0.4)
 ENDPOINTER = EndpointerConfig(endpoint_silence_ms=600)
@@ -80,15 +80,15 @@ class SessionDriver:
             if isinstance(action, e.FlushDecoder):
                 self._handle(DecoderFlushed(tail=b""))
                 self._detect_speech()
-            elif isinstance(action, e.SubmitJob):
-                self.jobs.append(action.job)
-            elif isinstance(action, e.SubmitRecord):
-                self.records.append(action.record)
+            elif isinstance(action, Job):
+                self.jobs.append(action)
+            elif isinstance(action, Record):
+                self.records.append(action)
             elif isinstance(action, e.KeepResult):
                 self.kept.append(action.result)
             elif isinstance(action, e.Count):
                 self.counts.append(action)
-            elif isinstance(action, e.CancelJobs | e.Close | e.ObserveFinish):
+            elif isinstance(action, Cancel | e.Close | e.ObserveFinish):
                 self.others.append(action)
             else:
                 self.answers.append(action)
@@ -161,7 +161,7 @@ class SessionDriver:
 
     def recognise(self, job: Job, text: str, embedding: bytes = b"") -> list[e.Answer]:
         result = structs.replace(result_of(job, text), embedding=embedding)
-        return self.feed(e.ResultArrived(result=result))
+        return self.feed(result)
 
     def store_all(self) -> list[e.Answer]:
         keys = [_key("record", record.record_seq) for record in self.records]

@@ -55,7 +55,7 @@ async def test_messages_of_the_broker_reach_their_sessions() -> None:
     one, other = running(server, "a"), running(server, "b")
     result = result_of(job(0), "one")
     server._on_message(result)
-    assert (one.events, other.events) == ([e.ResultArrived(result=result)], [])
+    assert (one.events, other.events) == ([result], [])
     server._on_message(Stored(gateway_id=server.gateway_id, keys=(key("record", 0, "b"),)))
     assert other.events == [e.KeysStored(keys=(key("record", 0, "b"),))]
     server._on_jobs_lost(["b", "ended"])

@@ -641,9 +641,8 @@ def abandoned_sessions_drop_unanswered_segments() -> Context:
 
 def a_failure_fails_the_next_segment() -> Context:
     def make(take_result: Any) -> Any:
-        def fails_two(session: Session, event: e.ResultArrived, now_s: float) -> list[e.Action]:
-            actions: list[e.Action] = take_result(session, event, now_s)
-            result = event.result
+        def fails_two(session: Session, result: m.Result, now_s: float) -> list[e.Action]:
+            actions: list[e.Action] = take_result(session, result, now_s)
             failed = result.error is not None and result.error.code == "chunk_failed"
             later = [p.job for p in session._jobs._pending if p.result is None]
             if actions and failed and later and later[0].seq > result.seq:
@@ -651,12 +650,12 @@ def a_failure_fails_the_next_segment() -> Context:
                 follows = structs.replace(
                     result, seq=job.seq, start_ms=job.start_ms, end_ms=job.end_ms
                 )
-                actions += take_result(session, e.ResultArrived(result=follows), now_s)
+                actions += take_result(session, follows, now_s)
             return actions
 
         return fails_two
 
-    return _handled_instead(e.ResultArrived, make)
+    return _handled_instead(m.Result, make)
 
 
 def sigterm_drops_running_sessions() -> Context:

@@ -202,7 +202,7 @@ def test_a_failed_segment_fails_its_item() -> None:
     committed, *_ = talk.send("input_audio_buffer.commit")
     failure = Failure(code="chunk_failed", message="three workers were lost")
     result = result_of(talk.jobs[0], None, failure)
-    (failed,) = talk.encoded(talk.sessions[0].feed(e.ResultArrived(result=result)))
+    (failed,) = talk.encoded(talk.sessions[0].feed(result))
     assert failed["type"] == f"{TRANSCRIPTION}.failed"
     assert failed["item_id"] == committed["item_id"]
     assert (failed["error"]["code"], failed["error"]["type"]) == ("chunk_failed", "server_error")

@@ -11,7 +11,7 @@ from gateway.session.records import CHUNK_DETAILS_PER_RECORD
 from gateway.session.segmenter import END_SILENCE
 from gateway.session.states import State
 from tests.gateway.session_driver import SessionDriver, result_of, silence, speech, texts
-from wire.messages import Failure, Job
+from wire.messages import Cancel, Failure, Job
 from wire.records import (
     ChunkDetails,
     RecordBody,
@@ -352,7 +352,7 @@ def test_a_failed_segment_is_sent_in_order_and_stored() -> None:
     first, second = driver.jobs
     driver.recognise(second, "zwei")
     failure = Failure(code="chunk_failed", message="three attempts failed")
-    answers = driver.feed(e.ResultArrived(result=result_of(first, None, failure)))
+    answers = driver.feed(result_of(first, None, failure))
     assert [type(a) for a in answers] == [e.Problem, e.SegmentText]
     assert isinstance(answers[0], e.Problem)
     assert (answers[0].code, answers[0].segment_index) == ("chunk_failed", 0)
@@ -371,7 +371,7 @@ def test_a_session_that_is_given_up_has_its_end_stored(finished: bool) -> None:
         driver.finish()
     failure = Failure(code="internal_error", message="a fault")
     assert driver.feed(e.Released(failure=failure)) == []
-    assert driver.others == [e.CancelJobs(session_id="s")]
+    assert driver.others == [Cancel(session_id="s")]
     body = parse_body(driver.records[-1].body)
     assert isinstance(body, SessionFinished)
     assert (body.status, body.failure, body.text) == ("failed", failure, "eins")
@@ -399,7 +399,7 @@ def test_speech_without_a_text_is_a_warning(found: tuple[str | None, ...], is_wa
     failure = Failure(code="chunk_failed", message="three attempts failed")
     for job, text in zip(driver.jobs, found, strict=True):
         result = result_of(job, text, failure if text is None else None)
-        driver.feed(e.ResultArrived(result=result))
+        driver.feed(result)
     final = driver.store_all()[-1]
     assert isinstance(final, e.Finished)
     assert [warning.code for warning in final.warnings] == ["no_text"] * is_warned
@@ -535,9 +535,9 @@ def test_a_deleted_session_ends_at_once() -> None:
     driver.chunk(TWO_WORDS)
     (problem,) = driver.feed(e.Deleted())
     assert isinstance(problem, e.Problem) and problem.code == "deleted"
-    assert [type(a) for a in driver.others] == [e.CancelJobs, e.Close]
+    assert [type(a) for a in driver.others] == [Cancel, e.Close]
     assert driver.session.state is State.RELEASED
-    with pytest.raises(AssertionError, match=r"ResultArrived in state released, after: .* Chunk,"):
+    with pytest.raises(AssertionError, match=r"Result in state released, after: .* Chunk,"):
         driver.recognise(driver.jobs[0], "eins")
 
 

@@ -215,7 +215,7 @@ def test_of_two_possible_results_the_delivered_one_is_stored() -> None:
     driver.chunk(speech(500) + silence(1000))
     (job,) = driver.jobs
     driver.feed(e.JobsMayBeLost())
-    kept = driver.session.handle(e.ResultArrived(result=result_of(job, "eins")), 1.0)
+    kept = driver.session.handle(result_of(job, "eins"), 1.0)
     assert e.KeepResult(result=result_of(job, "eins"), contested=True, waited_s=1.0) in kept
 
 

@@ -176,7 +176,7 @@ async def test_parts_wait_for_results() -> None:
     assert gateway.jobs and not runner.session.wants_audio
     assert len(gateway.audio.rest) == 1
     for job in gateway.jobs:
-        runner.handle(e.ResultArrived(result=result_of(job, "one")))
+        runner.handle(result_of(job, "one"))
     await settle()
     assert not gateway.audio.rest
 

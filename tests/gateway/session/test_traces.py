@@ -29,8 +29,8 @@ def stored(seq: int) -> e.KeysStored:
 def test_from_the_chunk_to_the_row(recorded: list[tuple[str, int, dict[str, Any]]]) -> None:
     of = traces.SessionTraces("live")
     of.note_event(e.Chunk(session_id=None, chunk_index=None, data=b""), 5.0)
-    of.note_action(e.SubmitJob(job=job(0)))
-    of.note_action(e.SubmitJob(job=job(0)))
+    of.note_action(job(0))
+    of.note_action(job(0))
     failure = Failure(code="deadline", message="")
     of.note_action(e.KeepResult(result=result(job(0), None, error=failure)))
     of.note_event(stored(0), 9.0)
@@ -48,5 +48,5 @@ def test_utterances_beyond_the_limit_have_no_first_span(
     monkeypatch.setattr(traces, "UTTERANCES_MAX", 2)
     of = traces.SessionTraces("bulk")
     for seq in range(3):
-        of.note_action(e.SubmitJob(job=job(seq)))
+        of.note_action(job(seq))
     assert [seq for _, seq, _ in recorded] == [0, 1]

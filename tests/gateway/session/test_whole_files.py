@@ -90,11 +90,11 @@ def test_a_failed_segment_is_an_error_and_not_a_second_result() -> None:
     driver.chunk(TWO, 0)
     first, second = driver.jobs
     failed = result_of(first, None, Failure(code="recognition_failed", message="no"))
-    assert reported(driver.feed(e.ResultArrived(result=failed))) == [(0, "recognition_failed")]
+    assert reported(driver.feed(failed)) == [(0, "recognition_failed")]
     assert reported(driver.recognise(second, "zwei")) == [(0, None, 1, "zwei")]
     driver.chunk(speech(400) + silence(900), 1)
     failed = result_of(driver.jobs[2], None, Failure(code="recognition_failed", message="no"))
-    assert reported(driver.feed(e.ResultArrived(result=failed))) == [(1, "recognition_failed")]
+    assert reported(driver.feed(failed)) == [(1, "recognition_failed")]
 
 
 def test_a_client_that_resumes_gets_each_result_once() -> None:
