@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, get_args
 
 import structlog
@@ -26,7 +26,7 @@ from websockets.frames import CloseCode
 from gateway.audio.audio_input import AudioInput
 from gateway.audio.file_ends import holds_whole_file
 from gateway.audio.formats import AudioError
-from gateway.audio.timeline import DecoderFlushed, Notice
+from gateway.audio.timeline import AudioDecoded, DecoderFlushed
 from gateway.audio.vad import VadEngine, VadOverloadedError, VadStream
 from gateway.session import events as e
 from gateway.session.core import Session
@@ -212,68 +212,63 @@ class SessionRunner:
         """Process the chunk in pieces, so that a large one delays no other session, and its audio
         does not wait for results longer than that of many small ones."""
         start = self.session.start
-        whole_file = start is not None and start.result_per_file and holds_whole_file(data)
+        assert self._audio is not None and start is not None
+        whole_file = start.result_per_file and holds_whole_file(data)
         for begin in range(0, max(1, len(data)), PIECE_BYTES):
             end = begin + PIECE_BYTES
             last = end >= len(data)
-            decoded = await self._decode(data[begin:end], begin > 0, not last, whole_file and last)
-            await self._process(decoded)
-            if isinstance(decoded, e.AudioFailed):
+            feeding = self._audio.feed(
+                data[begin:end],
+                whole=start.mode == "chunk",
+                continues=begin > 0,
+                more=not last,
+                ends=whole_file and last,
+            )
+            decoded = await self._process(feeding)
+            if last or isinstance(decoded, e.AudioFailed):
                 return
-            if end < len(data):
-                await self._wait(lambda: self.session.wants_audio)
+            await self._wait(lambda: self.session.wants_audio)
             if self.session.over:
                 return
 
     async def _process_rest(self) -> None:
         """Process the rest of the decoder's audio, one part after another: all the audio of a file
         whose index is at its end."""
+        assert self._audio is not None
         more = True
         while more and not self.session.over:
-            flushed = await self._flush()
-            await self._process(flushed)
+            flushed = await self._process(self._audio.finish())
             more = isinstance(flushed, DecoderFlushed) and flushed.more
             if more:
                 await self._wait(lambda: self.session.wants_audio)
 
-    async def _process(self, decoded: e.Event) -> None:
+    async def _process(self, decoding: Awaitable[AudioDecoded | DecoderFlushed]) -> e.Event:
+        """Handle the decoded audio, detect speech in it, and handle that. Returns the first of
+        these events."""
+        decoded: AudioDecoded | DecoderFlushed | e.AudioFailed
+        try:
+            decoded = await decoding
+        except AudioError as error:
+            decoded = e.AudioFailed(
+                code=error.code, message=str(error), pcm=error.pcm, was_noise=error.was_noise
+            )
+        else:
+            self._note_audio(decoded)
         self.handle(decoded)
         frames = self.session.take_frames()
         probabilities = await self._detect_speech(frames) if frames else ()
         self.handle(e.SpeechProbabilities(probabilities=tuple(probabilities)))
-
-    async def _decode(self, data: bytes, continues: bool, more: bool, ends: bool) -> e.Event:
-        assert self._audio is not None and self.session.start is not None
-        whole = self.session.start.mode == "chunk"
-        try:
-            decoded = await self._audio.feed(
-                data, whole=whole, continues=continues, more=more, ends=ends
-            )
-        except AudioError as error:
-            return _failed(error)
-        self._log_notices(decoded.notices)
-        self._note_audio(len(decoded.tail) + len(decoded.pcm))
         return decoded
 
-    async def _flush(self) -> e.Event:
-        assert self._audio is not None
-        try:
-            flushed = await self._audio.finish()
-        except AudioError as error:
-            return _failed(error)
-        self._log_notices(flushed.notices)
-        self._note_audio(len(flushed.tail))
-        return flushed
-
-    def _note_audio(self, byte_count: int) -> None:
+    def _note_audio(self, decoded: AudioDecoded | DecoderFlushed) -> None:
+        session_id = self.session.session_id
+        for notice in decoded.notices:
+            self._log.info("audio_partly_used", session_id=session_id, **structs.asdict(notice))
+        byte_count = len(decoded.tail)
+        byte_count += len(decoded.pcm) if isinstance(decoded, AudioDecoded) else 0
         audio_s = byte_count / (BYTES_PER_SAMPLE * SAMPLE_RATE_HZ)
         AUDIO_SECONDS.inc(audio_s)
         self._services.note_audio(self.caller, audio_s)
-
-    def _log_notices(self, notices: Iterable[Notice]) -> None:
-        session_id = self.session.session_id
-        for notice in notices:
-            self._log.info("audio_partly_used", session_id=session_id, **structs.asdict(notice))
 
     async def _detect_speech(self, frames: bytes) -> list[float]:
         while True:
@@ -461,9 +456,3 @@ PERFORMERS: Mapping[type, Callable[[SessionRunner, Any], None]] = {
     e.Count: SessionRunner._count,
     e.ObserveFinish: SessionRunner._observe_finish,
 }
-
-
-def _failed(error: AudioError) -> e.AudioFailed:
-    return e.AudioFailed(
-        code=error.code, message=str(error), pcm=error.pcm, was_noise=error.was_noise
-    )
