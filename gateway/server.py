@@ -151,7 +151,7 @@ class Server:
         return self.outbox.full
 
     def is_here(self, session_id: str, tenant: str) -> bool:
-        return self.registry.is_here(session_id, tenant)
+        return self.registry.find_own(session_id, tenant) is not None
 
     def session_ended(self, runner: SessionRunner) -> None:
         self.registry.end(runner)

@@ -233,7 +233,7 @@ class Session:
             next_chunk_index=0,
             model=event.model,
             abilities=event.abilities,
-            warnings=warnings_of(event, event.abilities),
+            warnings=warnings_of(event),
         )
         return [*started, *self.delivery.send(answer)]
 
@@ -307,7 +307,7 @@ class Session:
             next_segment_index=next_segment_index,
             model=self.start.model,
             abilities=self.start.abilities,
-            warnings=warnings_of(self.start, self.start.abilities),
+            warnings=warnings_of(self.start),
         )
         return [answer, *self.delivery.missed()]
 
@@ -385,8 +385,7 @@ class Session:
     def _segment(self, event: e.SpeechProbabilities, now_s: float) -> Actions:
         self.busy = self._more
         utterances = self._segmenter.take(event.probabilities, now_s)
-        actions = self._submit_and_report(utterances, now_s)
-        return [*actions, *self._complete_files(), *self._partial(now_s)]
+        return [*self._submit_cut(utterances, now_s), *self._partial(now_s)]
 
     def _flush_decoder(self, _event: e.InputEnded | e.Abandoned, _now_s: float) -> Actions:
         self.busy = True
@@ -422,12 +421,7 @@ class Session:
         self.busy = self._more
         self._audio_over = not self._more
         utterances = self._segmenter.take(event.probabilities, now_s)
-        actions = self._submit_and_report(utterances, now_s)
-        return [*actions, *self._complete_files(), *self._deliver(now_s)]
-
-    def _complete_files(self) -> Actions:
-        """Answer chunks that hold one whole file, if all their segments are known."""
-        return self.delivery.complete_files(self._segmenter.settled_ms, self._jobs.next_seq)
+        return [*self._submit_cut(utterances, now_s), *self._deliver(now_s)]
 
     # ------------------------------------------------------------------------------------- the jobs
 
@@ -474,11 +468,17 @@ class Session:
             actions.append(job)
         return actions
 
+    def _submit_cut(self, utterances: Iterable[CutUtterance], now_s: float) -> Actions:
+        """Submit the ``utterances`` that the segmenter has cut, and answer chunks that hold one
+        whole file, if all their segments are known now."""
+        assert self.start is not None
+        submit = self._submit_and_report if self.start.speech_events else self._submit
+        actions = submit(utterances, now_s)
+        settled_ms, next_seq = self._segmenter.settled_ms, self._jobs.next_seq
+        return [*actions, *self.delivery.complete_files(settled_ms, next_seq)]
+
     def _submit_and_report(self, utterances: Iterable[CutUtterance], now_s: float) -> Actions:
         """Submit ``utterances``, and report starts and ends of speech to the client."""
-        assert self.start is not None
-        if not self.start.speech_events:
-            return self._submit(utterances, now_s)
         actions: Actions = []
         for utterance in utterances:
             start = utterance.start_ms, utterance.silence_before_ms
@@ -703,7 +703,7 @@ class Session:
             actions += self._acknowledge(now_s)
         listening = self.delivery.connected and self.wants_audio
         if utterances := self._segmenter.tick(now_s, listening=listening):
-            actions += [*self._submit_and_report(utterances, now_s), *self._complete_files()]
+            actions += self._submit_cut(utterances, now_s)
         return [*actions, *self._resend_due(now_s), *self._give_up_if_due(now_s)]
 
     def _tick_finishing(self, _event: e.Tick, now_s: float) -> Actions:

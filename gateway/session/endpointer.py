@@ -78,12 +78,12 @@ class EndpointerConfig:
         """Return this configuration with the client's choices, within their limits."""
         by_client = by_client.within_limits()
         start = by_client.start_threshold or self.start_threshold
-        silence_ms, pre_roll_ms = by_client.silence_ms, by_client.pre_roll_ms
+        pre_roll_ms = by_client.pre_roll_ms
         return replace(
             self,
             start_threshold=start,
             end_threshold=self.end_threshold * start / self.start_threshold,
-            endpoint_silence_ms=self.endpoint_silence_ms if silence_ms is None else silence_ms,
+            endpoint_silence_ms=by_client.silence_ms or self.endpoint_silence_ms,
             pre_roll_ms=self.pre_roll_ms if pre_roll_ms is None else pre_roll_ms,
         )
 

@@ -242,16 +242,10 @@ class Started(Struct, frozen=True, kw_only=True):
     warnings: tuple[SessionWarning, ...] = ()
 
 
-class Resumed(Struct, frozen=True, kw_only=True):
+class Resumed(Started, frozen=True, kw_only=True):
     """Continue with this chunk. Texts of segments from ``next_segment_index`` follow."""
 
-    session_id: str
-    resume_token: str
-    next_chunk_index: int
     next_segment_index: int
-    model: str = ""
-    abilities: Abilities = Abilities()
-    warnings: tuple[SessionWarning, ...] = ()
 
 
 class ChunkReceived(Struct, frozen=True, kw_only=True):

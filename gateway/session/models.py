@@ -72,10 +72,13 @@ class ServedModels:
     def choose(self, start: e.Start) -> ServedModel | e.Problem:
         """The model for a session: the one that it names; else, if it names none or an optional
         one, the most specialised one that is known to recognise its language; else the default."""
-        if start.model:
-            named = self.get(start.model)
-            if named is not None or not start.model_optional:
-                return named if named is not None else self._unknown(start.model)
+        named = self.get(start.model) if start.model else None
+        if named is not None:
+            return named
+        if start.model and not start.model_optional:
+            served = ", ".join(self.names) or "none"
+            message = f"no model is called {start.model!r}; served models: {served}"
+            return e.Problem(code="unknown_model", message=message)
         default = self.default
         code = primary_language(start.language)
         able = [model for model in self.all if code in model.abilities.languages]
@@ -90,12 +93,6 @@ class ServedModels:
         if self._default:
             return self.get_or_unserved(self._default)
         return next(iter(self.all), ANY_MODEL)
-
-    def _unknown(self, name: str) -> e.Problem:
-        served = ", ".join(self.names) or "none"
-        return e.Problem(
-            code="unknown_model", message=f"no model is called {name!r}; served models: {served}"
-        )
 
 
 def _unserved(name: str) -> ServedModel:

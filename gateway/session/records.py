@@ -111,11 +111,8 @@ class SessionRecords:
         """The last records: the remaining chunk details and the session's end. With an
         ``audio_failure`` it has failed, even if a part was recognised before."""
         errors = [result.error for result in results]
-        failures = [error for error in errors if error is not None]
-        all_failed = bool(failures) and len(failures) == len(errors)
-        if audio_failure is not None:
-            failures.insert(0, audio_failure)
-        failed = all_failed or audio_failure is not None
+        first_error = next(filter(None, errors), None)
+        failed = audio_failure is not None or (bool(errors) and None not in errors)
         status: SessionStatus = early_end or ("failed" if failed else "completed")
         ending = SessionFinished(
             status=status,
@@ -124,7 +121,7 @@ class SessionRecords:
             chunk_count=chunk_count,
             segment_count=len(errors),
             completed_at_ms=completed_at_ms,
-            failure=failures[0] if failures else None,
+            failure=audio_failure or first_error,
             started=self._started,
         )
         return [*self._release(), *self._chunk_details(), self._record(ending)]

@@ -89,10 +89,6 @@ class SessionRegistry:
         )
         return SessionRunner(session, self._services, traits, caller)
 
-    def is_here(self, session_id: str, tenant: str) -> bool:
-        """Whether the tenant's session runs here, or ended here recently."""
-        return self.find_own(session_id, tenant) is not None
-
     async def reserve_or_resume(
         self,
         runner: SessionRunner,

@@ -12,16 +12,17 @@ UNKNOWN = Abilities()
 """Abilities of a model whose workers are of an earlier release, or unavailable."""
 
 
-def warnings_of(start: Start, abilities: Abilities) -> tuple[SessionWarning, ...]:
-    """Return a warning for each field that has no effect, and for each option that a model
-    with ``abilities`` ignores."""
+def warnings_of(start: Start) -> tuple[SessionWarning, ...]:
+    """Return a warning for each field that has no effect, and for each option that the session's
+    model ignores."""
     found = [("field_ignored", f"{n}: this field has no effect") for n in start.ignored_fields]
-    if abilities != UNKNOWN:
-        found += _ignored_options(start, abilities)
+    if start.abilities != UNKNOWN:
+        found += _ignored_options(start)
     return tuple(SessionWarning(code=code, message=message) for code, message in found)
 
 
-def _ignored_options(start: Start, abilities: Abilities) -> Iterator[tuple[str, str]]:
+def _ignored_options(start: Start) -> Iterator[tuple[str, str]]:
+    abilities = start.abilities
     model, workers = f"model {start.model}", f"workers of model {start.model}"
     code, known = primary_language(start.language), abilities.languages
     if code and code != "auto":

@@ -12,7 +12,6 @@ from gateway.session.core import Session
 from gateway.session.states import State
 from gateway.session.transcript import word_spans
 from wire.messages import Record, Result
-from wire.records import SessionFinished, parse_body
 
 LATENCIES_MAX = 4_096
 """Percentiles are computed from this many segments, the last ones."""
@@ -55,9 +54,7 @@ class SessionSummary:
 
     def note_record(self, record: Record) -> None:
         if record.body["type"] == "finished":
-            body = parse_body(record.body)
-            assert isinstance(body, SessionFinished)
-            self._status = body.status
+            self._status = record.body["status"]
 
     def fields(self, session: Session, now_s: float) -> dict[str, Any]:
         """Return the fields of the log line. Fields without a value are omitted."""

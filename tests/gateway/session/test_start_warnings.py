@@ -41,13 +41,14 @@ TAKES = Abilities(languages=("zh", "en"), takes_language=True, hotwords="words")
     ],
 )
 def test_warnings(asked: dict[str, Any], abilities: Abilities, codes: list[str]) -> None:
-    start = replace(START, model="m", **asked)
-    assert [warning.code for warning in warnings_of(start, abilities)] == codes
+    start = replace(START, model="m", abilities=abilities, **asked)
+    assert [warning.code for warning in warnings_of(start)] == codes
 
 
 def test_a_warning_names_the_ignored_option_and_the_reason() -> None:
-    start = replace(START, model="m", language="fr", hotwords=("a",), ignored_fields=("langauge",))
-    assert [warning.message for warning in warnings_of(start, ZH)] == [
+    asked = {"language": "fr", "hotwords": ("a",), "ignored_fields": ("langauge",)}
+    start = replace(START, model="m", abilities=ZH, **asked)
+    assert [warning.message for warning in warnings_of(start)] == [
         "langauge: this field has no effect",
         "model m does not know fr, but zh",
         "model m takes no hotwords, they are ignored",
