@@ -101,7 +101,7 @@ class Deepgram(Dialect):
     def take_audio(self, data: bytes) -> Sequence[e.ClientEvent]:
         """Take a piece of the audio, or, if it is empty, its end."""
         self._hash.update(data)
-        chunk = e.Chunk(data=data, chunk_index=None, session_id=None)
+        chunk = e.Chunk(data=data)
         return (*self._begin(), chunk) if data else self._finish()
 
     def _begin(self) -> Sequence[e.ClientEvent]:

@@ -127,7 +127,7 @@ class Funasr(Dialect):
             ended = recording is not None and recording.finished
             if self._refusal or (ended and not self._announced):
                 return (BEHIND_THE_END,)  # The last frame of a microphone.
-            chunk = e.Chunk(data=message, chunk_index=None, session_id=None)
+            chunk = e.Chunk(data=message)
             return (self._begin(), chunk) if recording is None or ended else (chunk,)
         fields = parse_object(message)
         wants_end = truth(fields.get("is_end")) is True

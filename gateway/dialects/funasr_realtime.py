@@ -147,7 +147,7 @@ class FunasrRealtime(Dialect):
         if recording is None:
             return (BEHIND_THE_END,)
         recording.byte_count += len(data)
-        chunk = e.Chunk(data=data, chunk_index=None, session_id=None)
+        chunk = e.Chunk(data=data)
         return (chunk,) if recording.begun else (self._begin(recording), chunk)
 
     def _begin(self, recording: _Recording) -> e.Start:

@@ -114,7 +114,7 @@ def parse(message: str | bytes) -> e.ClientEvent:
     # Another JSON object is a file that somebody sends for audio.
     message = as_text(message, "action")
     if isinstance(message, bytes):
-        return e.Chunk(data=message, chunk_index=None, session_id=None)
+        return e.Chunk(data=message)
     if len(message) > LARGE_CHARS and (chunk := _parse_large(message)) is not None:
         return chunk
     # Most messages are chunks in this form. The general way takes 60 % longer.

@@ -164,7 +164,7 @@ class Realtime(Dialect):
         if self._refused:
             return (Ignored("refused_start"),)
         self._buffered_ms += len(data) * 1000 / self._config.bytes_per_s
-        chunk = e.Chunk(data=data, chunk_index=None, session_id=None)
+        chunk = e.Chunk(data=data)
         return (*self._begin(), chunk)
 
     def _begin(self) -> Sequence[Parsed]:

@@ -118,15 +118,9 @@ class RealtimeSession:
         return self.turn_detection is None
 
     @property
-    def hotwords(self) -> tuple[str, ...]:
-        return (*self.keywords, *prompt_hotwords(self.prompt))
-
-    @property
     def endpointing(self) -> Endpointing:
         given = self.turn_detection
-        if not isinstance(given, Mapping):
-            return Endpointing()
-        return _endpointing(given)
+        return _endpointing(given if isinstance(given, Mapping) else {})
 
     def start(self, session_id: str) -> e.Start:
         return e.Start(
@@ -135,7 +129,7 @@ class RealtimeSession:
             sample_rate_hz=self.rate_hz,
             model="" if is_openais(self.model) else self.model,
             language=self.language,
-            hotwords=self.hotwords,
+            hotwords=(*self.keywords, *prompt_hotwords(self.prompt)),
             partials=True,
             declared_raw=True,
             declared=DeclaredAudio(sample_rate_hz=self.rate_hz, encoding=_ENCODING[self.format]),
@@ -148,21 +142,14 @@ class RealtimeSession:
 
     def nested(self) -> dict[str, Any]:
         """The fields of a session as the API of 2025 shows them."""
-        shown: dict[str, Any] = {"type": _name_in(_NESTED, self.format)}
-        if self.format == "pcm":
-            shown["rate"] = self.rate_hz
-        return {
-            "type": "transcription",
-            "audio": {
-                "input": {
-                    "format": shown,
-                    "transcription": self._transcription(),
-                    "noise_reduction": None,
-                    "turn_detection": self._turn_detection(),
-                }
-            },
-            "include": None,
+        rate = {"rate": self.rate_hz} if self.format == "pcm" else {}
+        shown = {
+            "format": {"type": _name_in(_NESTED, self.format), **rate},
+            "transcription": self._transcription(),
+            "noise_reduction": None,
+            "turn_detection": self._turn_detection(),
         }
+        return {"type": "transcription", "audio": {"input": shown}, "include": None}
 
     def flat(self) -> dict[str, Any]:
         """The same as the beta of the API shows them."""
@@ -175,16 +162,14 @@ class RealtimeSession:
         }
 
     def _transcription(self) -> dict[str, Any]:
-        shown: dict[str, Any] = {"model": self.model, "language": self.language or None}
-        shown["prompt"] = self.prompt or None
-        return shown
+        language, prompt = self.language or None, self.prompt or None
+        return {"model": self.model, "language": language, "prompt": prompt}
 
     def _turn_detection(self) -> dict[str, Any] | None:
         if self.client_commits:
             return None
-        if isinstance(self.turn_detection, Mapping):
-            return {**self.turn_detection, "type": "server_vad"}
-        return {"type": "server_vad"}
+        given = self.turn_detection
+        return {**(given if isinstance(given, Mapping) else {}), "type": "server_vad"}
 
 
 def _name_in(names: Mapping[str, Format], wanted: Format) -> str:
@@ -228,35 +213,35 @@ def updated(
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
         problem, _, path = str(error).partition(" - at `$")
         raise invalid(f"session{path.rstrip('`')}", problem) from error
-    nested = given.audio.input if given.audio is not None else None
-    nested = nested or _Input()
+    nested = (given.audio and given.audio.input) or _Input()
     update = _Update(before)
-    update.warnings += _ignored(fields)
-    if (format_ := _first(nested.format, _flat_format(given))) is not UNSET:
+    for code, message in _ignored(fields):
+        update.warn(code, message)
+    flat_format = given.input_audio_format
+    if isinstance(flat_format, str):
+        flat_format = _Format(type=flat_format)
+    if (format_ := _first(nested.format, flat_format)) is not UNSET:
         update.set_format(format_)
     if (turns := _first(nested.turn_detection, given.turn_detection)) is not UNSET:
         update.set_turns(turns)
     if (wanted := _first(nested.transcription, given.input_audio_transcription)) is not UNSET:
         update.set_transcription(wanted)
-    warnings = (e.SessionWarning(code=code, message=text) for code, text in update.warnings)
-    return update.session, tuple(warnings)
+    return update.session, tuple(update.warnings)
 
 
 def _first(nested: Any, flat: Any) -> Any:
     return flat if nested is UNSET else nested
 
 
-def _flat_format(given: _Session) -> _Format | UnsetType | None:
-    name = given.input_audio_format
-    return name if name is UNSET or name is None else _Format(type=name)
-
-
 class _Update:
-    """The session that results from an update, and warnings: their codes and texts."""
+    """The session that results from an update, and warnings."""
 
     def __init__(self, before: RealtimeSession) -> None:
         self.session = before
-        self.warnings: list[tuple[str, str]] = []
+        self.warnings: list[e.SessionWarning] = []
+
+    def warn(self, code: str, message: str) -> None:
+        self.warnings.append(e.SessionWarning(code=code, message=message))
 
     def set_format(self, given: _Format | None) -> None:
         given = given or _Format()
@@ -268,7 +253,7 @@ class _Update:
         rate_hz = (given.rate or PCM_SAMPLE_RATE_HZ) if found == "pcm" else G711_SAMPLE_RATE_HZ
         if given.rate not in (None, rate_hz):
             message = f"rate: {rate_hz} is used in place of {given.rate}, {name} has no other"
-            self.warnings.append(("value_limited", message))
+            self.warn("value_limited", message)
         self.session = replace(self.session, format=found, rate_hz=rate_hz)
 
     def set_turns(self, given: _TurnDetection | None) -> None:
@@ -276,8 +261,7 @@ class _Update:
             self.session = replace(self.session, turn_detection=None)
             return
         if given.type == "semantic_vad":
-            message = "server_vad is used in place of semantic_vad"
-            self.warnings.append(("semantic_vad_unavailable", message))
+            self.warn("semantic_vad_unavailable", "server_vad is used in place of semantic_vad")
         elif given.type != "server_vad":
             raise invalid(TURN_DETECTION_TYPE, f"{given.type!r} is not server_vad")
         names = ("threshold", "prefix_padding_ms", "silence_duration_ms")
@@ -289,23 +273,19 @@ class _Update:
             ("prefix_padding_ms", asked.pre_roll_ms, used.pre_roll_ms),
         ):
             if wish != value:
-                message = f"{name}: {value} is used in place of {wish}"
-                self.warnings.append(("value_limited", message))
+                self.warn("value_limited", f"{name}: {value} is used in place of {wish}")
                 shown[name] = value
         if asked.start_threshold != used.start_threshold:
-            message = (
-                f"threshold: the nearest possible value is used in place of {given.threshold:g}"
-            )
-            self.warnings.append(("value_limited", message))
+            nearest = f"the nearest possible value is used in place of {given.threshold:g}"
+            self.warn("value_limited", f"threshold: {nearest}")
         if given.create_response or given.interrupt_response:
-            message = "turn_detection: this server makes no responses"
-            self.warnings.append(("field_ignored", message))
+            self.warn("field_ignored", "turn_detection: this server makes no responses")
         self.session = replace(self.session, turn_detection=shown)
 
     def set_transcription(self, given: _Transcription | None) -> None:
         if given is None:
             message = "transcription: null has no effect, this server always transcribes"
-            self.warnings.append(("field_ignored", message))
+            self.warn("field_ignored", message)
             given = _Transcription(model=None, language=None, prompt=None, keywords=None)
         changed: dict[str, Any] = {}
         for name in ("model", "language", "prompt"):
@@ -315,16 +295,14 @@ class _Update:
         if len(languages) == 1:
             changed["language"] = storable(languages[0], "languages")
         elif languages:
-            message = "languages: only one language has an effect"
-            self.warnings.append(("field_ignored", message))
+            self.warn("field_ignored", "languages: only one language has an effect")
         if changed.get("prompt") and not prompt_hotwords(changed["prompt"]):
-            self.warnings.append(("prompt_ignored", PROMPT_IGNORED))
+            message = "prompt: only a list of words or short phrases has an effect, as hotwords"
+            self.warn("prompt_ignored", message)
         if given.keywords is not UNSET:
             changed["keywords"] = storable_hotwords(given.keywords or (), "keywords")
         self.session = replace(self.session, **changed)
 
-
-PROMPT_IGNORED: Final = "prompt: only a list of words or short phrases has an effect, as hotwords"
 
 # ------------------------------------------------------------------------- fields without effect
 

@@ -196,7 +196,7 @@ class Session:
 
     def _start(self, event: e.Start, now_s: float) -> Actions:
         resume_point = self.resume_point
-        self.start = event
+        self.start = self._options = event
         self.started_at_ms = (
             self._wall_ms(now_s)
             if resume_point.started_at_ms is None
@@ -296,7 +296,6 @@ class Session:
         return []
 
     def _attach(self, event: e.Attached, now_s: float) -> Actions:
-        assert self.start is not None
         self._final_sent = False
         self._chunks.acknowledge(now_s)
         next_segment_index = self.delivery.attach(event.next_segment_index)
@@ -305,9 +304,9 @@ class Session:
             resume_token=self.resume_token,
             next_chunk_index=self._chunks.next_index,
             next_segment_index=next_segment_index,
-            model=self.start.model,
-            abilities=self.start.abilities,
-            warnings=warnings_of(self.start),
+            model=self._options.model,
+            abilities=self._options.abilities,
+            warnings=warnings_of(self._options),
         )
         return [answer, *self.delivery.missed()]
 
@@ -327,8 +326,7 @@ class Session:
         warned = self._note(event.notices)
         self._segmenter.append(self._decoding[0], event)
         self._more = event.more
-        assert self.start is not None
-        if self.start.result_per_file and event.begins_container:
+        if self._options.result_per_file and event.begins_container:
             start_ms = samples_to_ms(self._segmenter.chunk_start_sample)
             self.delivery.begin_file(self._decoding[0], start_ms)
         actions = warned if event.more else [*warned, *self._end_chunk(now_s)]
@@ -352,20 +350,18 @@ class Session:
 
     def _drop_utterance(self) -> Actions:
         """Discard the open utterance, which was not speech."""
-        assert self.start is not None
         self._segmenter.end_utterance()
         self._partials.segment_ended(self.duration_ms)
-        if not self.start.speech_events or not self._speech_reported:
+        if not self._options.speech_events or not self._speech_reported:
             return []
         return self._report_speech_ended(self.duration_ms)
 
     def _note_audio_failure(self, event: e.AudioFailed) -> None:
         """A session of one file fails with it. Other sessions continue with the next file, and have
         failed if no speech was found in any."""
-        assert self.start is not None
         failure = Failure(code=event.code, message=event.message)
         self._audio_fault = self._audio_fault or failure
-        if self.start.encoded:
+        if self._options.encoded:
             self._audio_failure = self._audio_failure or failure
 
     def _end_chunk(self, now_s: float) -> Actions:
@@ -412,8 +408,7 @@ class Session:
             if warning not in self._warnings and len(self._warnings) < WARNINGS_MAX:
                 self._warnings.append(warning)
         new = tuple(self._warnings[noted:])
-        assert self.start is not None
-        if not new or not self.start.warnings_at_once:
+        if not new or not self._options.warnings_at_once:
             return []
         return self.delivery.send(e.AudioWarned(warnings=new))
 
@@ -426,7 +421,6 @@ class Session:
     # ------------------------------------------------------------------------------------- the jobs
 
     def _job(self, utterance: CutUtterance, *, partial: bool) -> Job:
-        assert self.start is not None
         seq = self._jobs.next_seq
         place = asdict(utterance)
         del place["continues"], place["silence_before_ms"]
@@ -435,12 +429,12 @@ class Session:
             seq=seq,
             partial=partial,
             lane=self.lane,
-            language=self.start.language,
-            hotwords=self.start.hotwords,
+            language=self._options.language,
+            hotwords=self._options.hotwords,
             speakers=self._speakers is not None and not partial,
-            model=self.start.model,
-            punctuation=self.start.punctuation,
-            itn=self.start.itn,
+            model=self._options.model,
+            punctuation=self._options.punctuation,
+            itn=self._options.itn,
             context=self.delivery.text_before(seq),
             deadline_ms=self.limits.segment_deadline_ms,
             generation=self.resume_point.generation,
@@ -449,11 +443,10 @@ class Session:
         )
 
     def _submit(self, utterances: Iterable[CutUtterance], now_s: float) -> Actions:
-        assert self.start is not None
         actions: Actions = []
         limit_ms = self.limits.chunk_utterance_ms_max
         for utterance in utterances:
-            if self.start.mode == "chunk" and utterance.end_ms - utterance.start_ms > limit_ms:
+            if self._options.mode == "chunk" and utterance.end_ms - utterance.start_ms > limit_ms:
                 problem = e.Problem(
                     code="audio_too_long",
                     message=f"a chunk in mode chunk holds at most {limit_ms} ms",
@@ -471,8 +464,7 @@ class Session:
     def _submit_cut(self, utterances: Iterable[CutUtterance], now_s: float) -> Actions:
         """Submit the ``utterances`` that the segmenter has cut, and answer chunks that hold one
         whole file, if all their segments are known now."""
-        assert self.start is not None
-        submit = self._submit_and_report if self.start.speech_events else self._submit
+        submit = self._submit_and_report if self._options.speech_events else self._submit
         actions = submit(utterances, now_s)
         settled_ms, next_seq = self._segmenter.settled_ms, self._jobs.next_seq
         return [*actions, *self.delivery.complete_files(settled_ms, next_seq)]
@@ -501,8 +493,7 @@ class Session:
         return [*before, *self.delivery.send(e.SpeechStarted(start_ms=start_ms))]
 
     def _report_long_silence(self, silence_ms: int) -> Actions:
-        assert self.start is not None
-        limit_ms = self.start.long_silence_ms
+        limit_ms = self._options.long_silence_ms
         if not self._silence_awaited or limit_ms is None or silence_ms < limit_ms:
             return []
         self._silence_awaited = False
@@ -516,8 +507,7 @@ class Session:
         return self.delivery.send(ended)
 
     def _partial(self, now_s: float) -> Actions:
-        assert self.start is not None
-        if not self.start.partials or (spoken := self._segmenter.open_utterance_ms) is None:
+        if not self._options.partials or (spoken := self._segmenter.open_utterance_ms) is None:
             return []
         if not self._partials.submit(*spoken, now_s):
             return []

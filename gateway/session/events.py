@@ -79,9 +79,9 @@ class Start(Struct, frozen=True, kw_only=True):
 
 class Chunk(Struct, frozen=True, kw_only=True):
     data: bytes
-    chunk_index: int | None
+    chunk_index: int | None = None
     """None: a binary frame. It takes the next index."""
-    session_id: str | None
+    session_id: str | None = None
     ignored_fields: tuple[str, ...] = ()
     """Names of fields in the client's message that have no effect."""
 

@@ -309,7 +309,7 @@ class Transcription(FileSession):
     async def feed(self) -> None:
         await self.begin(structs.replace(self.request.start, session_id=self.session_id))
         while data := await self._file.read(READ_BYTES):
-            if not await self.take(e.Chunk(data=data, chunk_index=None, session_id=None)):
+            if not await self.take(e.Chunk(data=data)):
                 return
         await self.take(e.Finish(session_id=self.session_id))
 

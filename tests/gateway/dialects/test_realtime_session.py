@@ -40,7 +40,7 @@ def test_both_shapes_say_the_same() -> None:
     )
     assert flat == deep
     assert (deep.format, deep.rate_hz, deep.language) == ("ulaw", 8_000, "en")
-    assert deep.hotwords == ("a", "b")
+    assert deep.start("s").hotwords == ("a", "b")
     assert flat.flat()["input_audio_format"] == "g711_ulaw"
     shown = deep.nested()["audio"]["input"]
     assert shown["format"] == {"type": "audio/pcmu"}
