@@ -28,9 +28,13 @@ JSON_BYTES_MAX = 4_096
 """Size limit of a chunk message without its base64."""
 
 
+def _entries_of(listed: str) -> list[str]:
+    """The entries of a comma-separated list."""
+    return [entry for entry in map(str.strip, listed.split(",")) if entry]
+
+
 def _networks(listed: str) -> str:
-    names = [name.strip() for name in listed.split(",") if name.strip()]
-    for name in names:
+    for name in (names := _entries_of(listed)):
         if name != "*":
             ipaddress.ip_network(name)
     return ",".join(names)
@@ -40,7 +44,7 @@ def _entries(form: str, meaning: str) -> AfterValidator:
     """Each entry of a comma-separated list matches the regular expression ``form``."""
 
     def checked(listed: str) -> str:
-        for entry in filter(None, (part.strip() for part in listed.split(","))):
+        for entry in _entries_of(listed):
             if not re.fullmatch(form, entry, re.ASCII | re.IGNORECASE):
                 raise ValueError(f"{entry!r} is not {meaning}")
         return listed
@@ -233,14 +237,12 @@ class GatewaySettings(BusSettings, RedisSettings, CheckedDatabaseSettings, Proce
     @property
     def host_names(self) -> list[str]:
         """Names under which clients may reach the gateway without a token."""
-        listed = [name.strip() for name in self.allowed_hosts.split(",")]
-        return [name for name in (*listed, self.host) if name]
+        return _entries_of(f"{self.allowed_hosts},{self.host}")
 
     @property
     def model_names(self) -> list[str]:
         """The served names in ``ASR_MODELS``."""
-        names = [entry.partition("=")[0].strip() for entry in self.asr_models.split(",")]
-        return [name for name in names if name]
+        return [entry.partition("=")[0].strip() for entry in _entries_of(self.asr_models)]
 
     @property
     def default_model(self) -> str:

@@ -197,32 +197,22 @@ class Funasr(Dialect):
     # ------------------------------------------------------------------------------------- encoding
 
     def encode(self, answer: e.Answer) -> Sequence[str]:
-        recording = self._recordings[0] if self._recordings else None
-        if isinstance(answer, e.Started) and recording is not None:
+        if not self._recordings:
+            refused = isinstance(answer, e.Problem)
+            return [to_json(_error(self._settings, answer))] if refused else []
+        recording = self._recordings[0]
+        if isinstance(answer, e.Started):
             weights = (WEIGHTS,) if recording.settings.weighted else ()
             recording.warnings += (*answer.warnings, *weights)
-        if isinstance(answer, e.Finished) and recording is not None:
+        elif isinstance(answer, e.Finished):
+            self._recordings.popleft()
             recording.warnings += answer.warnings
-        replies = list(self._replies(answer))
-        if replies and recording is not None and recording.warnings:
+        encode = _ENCODERS.get(type(answer))
+        replies = [*encode(recording, answer)] if encode is not None else []
+        if replies and recording.warnings:
             replies[0] = {**replies[0], "warnings": recording.warnings}
             recording.warnings = ()
         return [to_json(reply) for reply in replies]
-
-    def _replies(self, answer: e.Answer) -> Sequence[Message]:
-        recording = self._recordings[0] if self._recordings else None
-        if isinstance(answer, e.Problem):
-            return _problem(recording, self._settings, answer)
-        if recording is None:
-            return ()
-        if isinstance(answer, e.PartialText):
-            return _partial(recording, answer)
-        if isinstance(answer, e.SegmentText):
-            return _segment(recording, answer)
-        if isinstance(answer, e.Finished):
-            self._recordings.popleft()
-            return _finished(recording, answer)
-        return ()
 
 
 # --------------------------------------------------------------------------------- a start's fields
@@ -364,21 +354,21 @@ def _segment(recording: _Recording, answer: e.SegmentText) -> Sequence[Message]:
     return replies
 
 
-def _problem(
-    recording: _Recording | None, settings: _Settings, problem: e.Problem
-) -> Sequence[Message]:
-    error = f"{problem.code}: {problem.message}"
-    if recording is None:
-        return (_reply(settings, settings.mode, "", error=error),)
-    settings = recording.settings
+def _error(settings: _Settings, problem: e.Problem) -> Message:
+    return _reply(settings, settings.mode, "", error=f"{problem.code}: {problem.message}")
+
+
+def _problem(recording: _Recording, problem: e.Problem) -> Sequence[Message]:
     if problem.segment_index is not None:
         recording.next_segment_index = problem.segment_index + 1
         recording.increments.final("")
-    # A damaged file is one error, not one for each of its slices.
-    is_news, recording.error = recording.error is None, recording.error or error
-    if settings.mode == "offline" or not is_news:
+    if recording.error is not None:
+        return ()  # A damaged file is one error, not one for each of its slices.
+    reply = _error(recording.settings, problem)
+    recording.error = reply["error"]
+    if recording.settings.mode == "offline":
         return ()  # Its clients count replies; the last one has the error.
-    return (*_released(recording), _reply(settings, settings.mode, "", error=error))
+    return (*_released(recording), reply)
 
 
 def _finished(recording: _Recording, answer: e.Finished) -> Sequence[Message]:
@@ -401,6 +391,13 @@ def _finished(recording: _Recording, answer: e.Finished) -> Sequence[Message]:
         replies.append({**last, "is_final": True, **failure})
     return replies
 
+
+_ENCODERS: dict[type, Callable[[_Recording, Any], Sequence[Message]]] = {
+    e.PartialText: _partial,
+    e.SegmentText: _segment,
+    e.Problem: _problem,
+    e.Finished: _finished,
+}
 
 # -------------------------------------------------------------------------------------------- times
 

@@ -243,9 +243,9 @@ class Realtime(Dialect):
 
     def _note_started(self, answer: e.Started) -> Sequence[str]:
         self._started = True
-        return (self._session_event("updated", answer.warnings),) if answer.warnings else ()
+        return self._warned(answer) if answer.warnings else ()
 
-    def _warned(self, answer: e.AudioWarned) -> Sequence[str]:
+    def _warned(self, answer: e.Started | e.AudioWarned) -> Sequence[str]:
         return (self._session_event("updated", answer.warnings),)
 
     def _speech_started(self, answer: e.SpeechStarted) -> Sequence[str]:
@@ -258,16 +258,17 @@ class Realtime(Dialect):
         item = self._open_item()
         item.end_ms = self._turn_start_ms = self._offset_ms + answer.end_ms
         item.next_segment_index = answer.next_segment_index
+        events: list[str] = []
         if not answer.requested:
             self._buffered_ms = 0.0
-            stopped = self._event(
-                "input_audio_buffer.speech_stopped", audio_end_ms=item.end_ms, item_id=item.id
-            )
-            return (stopped, *self._committed(item), *self._complete_items())
-        if self._asked.popleft() == "clear":
+            kind = "input_audio_buffer.speech_stopped"
+            events.append(self._event(kind, audio_end_ms=item.end_ms, item_id=item.id))
+        elif self._asked.popleft() == "clear":
             item.cleared = True
-            return (self._event("input_audio_buffer.cleared"), *self._complete_items())
-        return (*self._committed(item), *self._complete_items())
+            events.append(self._event("input_audio_buffer.cleared"))
+        if not item.cleared:
+            events += self._committed(item)
+        return (*events, *self._complete_items())
 
     def _committed(self, item: _Item) -> Sequence[str]:
         before, self._last_item_id = self._last_item_id, item.id

@@ -319,7 +319,7 @@ def test_missing_abilities_are_reported_once_the_model_is_known() -> None:
     talk.update(transcription={"language": "xx", "prompt": "Kubernetes, kubectl"})
     start = talk.dialect._config.start("s")
     assert start.hotwords == ("Kubernetes", "kubectl")
-    warnings = warnings_of(start, Abilities(languages=("en",)))
+    warnings = warnings_of(structs.replace(start, abilities=Abilities(languages=("en",))))
     talk.dialect.parse(json.dumps({"type": "input_audio_buffer.append", "audio": "AAAA"}))
     started = e.Started(session_id="s", resume_token="", next_chunk_index=0, warnings=warnings)
     (event,) = talk.encoded([started])
