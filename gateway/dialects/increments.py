@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from gateway.session.transcript import gap, word_spans
 
 
@@ -70,7 +72,5 @@ def _words(text: str) -> list[str]:
 
 def _common(words: list[str], others: list[str]) -> int:
     """Return the number of words that both begin with."""
-    for count, (word, other) in enumerate(zip(words, others, strict=False)):
-        if word != other:
-            return count
-    return min(len(words), len(others))
+    pairs = zip(words, others, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -179,7 +179,8 @@ class SessionRunner:
         the caller reads nothing more from the client meanwhile. ``received_s``: when the chunk
         arrived, for the metrics.
         """
-        await self._wait(lambda: self.session.wants_audio and not self.session.busy)
+        if self.session.busy or not self.session.wants_audio:
+            await self._wait(lambda: self.session.wants_audio and not self.session.busy)
         if self._connection is not connection:
             return  # Displaced or closed while it waited.
         if isinstance(event, e.Chunk) and self.session.state is State.ACTIVE:
@@ -408,12 +409,6 @@ class SessionRunner:
         if self._connection is not None:
             self._connection.close(action.code, action.reason)
 
-    def _flush_decoder(self, _action: e.FlushDecoder) -> None:
-        self._spawn(lambda: self._process_audio(None))
-
-    def _send(self, message: Job | Cancel) -> None:
-        self._services.send(message)
-
     def _submit_record(self, record: Record) -> None:
         self.summary.note_record(record)
         self._services.submit_record(record)
@@ -433,9 +428,6 @@ class SessionRunner:
             )
         self._services.keep_result(result, contested=action.contested, waited_s=action.waited_s)
 
-    def _count(self, action: e.Count) -> None:
-        _DISCARDED[action.discarded].labels(action.reason).inc()
-
     def _observe_finish(self, action: e.ObserveFinish) -> None:
         FINISH_SECONDS.labels(self.session.lane).observe(action.waited_s)
 
@@ -448,11 +440,11 @@ _DISCARDED = {
 PERFORMERS: Mapping[type, Callable[[SessionRunner, Any], None]] = {
     **dict.fromkeys(get_args(e.Answer), SessionRunner._answer),
     e.Close: SessionRunner._close,
-    e.FlushDecoder: SessionRunner._flush_decoder,
-    Job: SessionRunner._send,
-    Cancel: SessionRunner._send,
+    e.FlushDecoder: lambda runner, _: runner._spawn(lambda: runner._process_audio(None)),
+    Job: lambda runner, job: runner._services.send(job),
+    Cancel: lambda runner, cancel: runner._services.send(cancel),
     Record: SessionRunner._submit_record,
     e.KeepResult: SessionRunner._keep_result,
-    e.Count: SessionRunner._count,
+    e.Count: lambda _, count: _DISCARDED[count.discarded].labels(count.reason).inc(),
     e.ObserveFinish: SessionRunner._observe_finish,
 }

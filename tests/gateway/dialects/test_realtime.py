@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gateway.audio.timeline import Notice
 from gateway.audio.wav import DeclaredAudio
