@@ -198,8 +198,9 @@ class Funasr(Dialect):
 
     def encode(self, answer: e.Answer) -> Sequence[str]:
         if not self._recordings:
-            refused = isinstance(answer, e.Problem)
-            return [to_json(_error(self._settings, answer))] if refused else []
+            if isinstance(answer, e.Problem):
+                return [to_json(_error(self._settings, answer))]
+            return []
         recording = self._recordings[0]
         if isinstance(answer, e.Started):
             weights = (WEIGHTS,) if recording.settings.weighted else ()

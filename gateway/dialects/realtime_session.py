@@ -217,9 +217,8 @@ def updated(
     update = _Update(before)
     for code, message in _ignored(fields):
         update.warn(code, message)
-    flat_format = given.input_audio_format
-    if isinstance(flat_format, str):
-        flat_format = _Format(type=flat_format)
+    name = given.input_audio_format
+    flat_format = _Format(type=name) if isinstance(name, str) else name
     if (format_ := _first(nested.format, flat_format)) is not UNSET:
         update.set_format(format_)
     if (turns := _first(nested.turn_detection, given.turn_detection)) is not UNSET:
