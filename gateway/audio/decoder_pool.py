@@ -19,7 +19,7 @@ from typing import Final
 import structlog
 
 from gateway.audio import decoder_process
-from gateway.audio.formats import BY_CONTAINER, AudioError, Container, Format
+from gateway.audio.formats import BY_CONTAINER, AudioError, Container
 from gateway.audio.timeline import Notice
 from gateway.telemetry.metrics import DECODER_FAILURES, DECODERS
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
@@ -33,7 +33,6 @@ PART_S: Final = 60
 """Audio of a file's end that is taken from its child at once. A file whose index is at its end is
 decoded when all of it is there, and hours of it would all be in memory."""
 CLOSE_TIMEOUT_S: Final = 2.0
-_ANSWER_BYTES_MAX: Final = decoder_process.REPLY_BYTES_MAX
 _NOTICE_CODES: Final = ("truncated", "loudest_only")
 _NOTICE_CHARS_MAX: Final = 200
 _FAILURE_CODES: Final = frozenset({"bad_audio", "audio_too_long"})
@@ -139,14 +138,12 @@ class DecoderPool:
             await asyncio.to_thread(server.wait)
 
 
-_PROBE: Final = decoder_process.Opening(
-    decoder_process.PROBE, block_bytes=2_048, probe_bytes=1 << 18, needs_all=0
-)
-
-
-def _opening(known: Format) -> decoder_process.Opening:
+def _opening(container: Container | None) -> decoder_process.Opening:
+    if container is None:
+        return decoder_process.Opening(decoder_process.PROBE, 2_048, 1 << 18, needs_all=0)
+    known = BY_CONTAINER[container]
     return decoder_process.Opening(
-        known.container, known.block_bytes, known.probe_bytes, int(known.needs_all)
+        container, known.block_bytes, known.probe_bytes, int(known.needs_all)
     )
 
 
@@ -186,8 +183,7 @@ class EncodedStream:
         """Use ``connection`` to a new child. The pool calls this."""
         self._reader, self._writer = await asyncio.open_connection(sock=connection)
         self._usable = True
-        opening = _PROBE if container is None else _opening(BY_CONTAINER[container])
-        self._send(decoder_process.OPEN, " ".join(map(str, opening)).encode(), 0)
+        self._send(decoder_process.OPEN, " ".join(map(str, _opening(container))).encode(), 0)
 
     async def feed(self, data: bytes, samples_max: int) -> bytes:
         """Return the PCM that can be decoded from the bytes so far and was not returned before.
@@ -260,7 +256,8 @@ class EncodedStream:
         length: int
         kind, length = decoder_process.REPLY.unpack(head)
         # The file may have taken over the child: trust no length.
-        if length > _ANSWER_BYTES_MAX or len(pcm) + length > pcm_bytes_max + _ANSWER_BYTES_MAX:
+        length_max = decoder_process.REPLY_BYTES_MAX
+        if length > length_max or len(pcm) + length > pcm_bytes_max + length_max:
             raise EOFError
         payload = await self._reader.readexactly(length)
         if kind == decoder_process.PCM:
@@ -278,4 +275,4 @@ class EncodedStream:
         if answer[:1] != decoder_process.FAILED or code not in _FAILURE_CODES:
             code, message = "bad_audio", decoder_process.CORRUPT
         DECODER_FAILURES.labels(code).inc()
-        return AudioError(code, message[:200], pcm)
+        return AudioError(code, message[:_NOTICE_CHARS_MAX], pcm)

@@ -45,7 +45,7 @@ import av.subtitles.codeccontext
 import av.subtitles.subtitle
 import numpy as np
 
-from gateway.audio.downmix import Downmix, notice
+from gateway.audio.downmix import Downmix, notice, to_s16
 from gateway.audio.file_units import tag_bytes
 from gateway.audio.frames import mp3_frame, mp3_frame_s, xing
 from gateway.audio.truncation import missing
@@ -108,11 +108,6 @@ class Opening(NamedTuple):
     needs_all: int
     """1: the file is kept until its end."""
 
-    @classmethod
-    def parse(cls, payload: bytes) -> Opening:
-        container, *numbers = payload.decode().split()
-        return cls(container, *map(int, numbers))
-
 
 class Stream:
     """The child's end of a stream, and the file object that libavformat reads."""
@@ -121,7 +116,8 @@ class Stream:
         self._connection = connection
         kind, opening = self._receive()
         assert kind == OPEN
-        self.opening = Opening.parse(opening)
+        container, *numbers = opening.decode().split()
+        self.opening = Opening(container, *map(int, numbers))
         self.keeps = bool(self.opening.needs_all)
         """Everything is kept, and libavformat may seek."""
         self.refusal = ""
@@ -296,7 +292,7 @@ class Track:
             return NOTHING
         rest = self._resampled(None)
         if self._downmix is not None:
-            rest = np.concatenate([rest, _to_s16(self._downmix.flush())])
+            rest = np.concatenate([rest, to_s16(self._downmix.flush())])
             self.blocks += self._downmix.blocks
         self._resampler = None
         self._form = ()
@@ -309,15 +305,10 @@ class Track:
         if self._downmix is None:
             return samples
         channels = len(self._downmix.powers)
-        return _to_s16(self._downmix.feed(samples.reshape(-1, channels).astype(np.float32)))
+        return to_s16(self._downmix.feed(samples.reshape(-1, channels).astype(np.float32)))
 
 
 NOTHING = np.empty(0, np.int16)
-
-
-def _to_s16(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    s16: np.ndarray[Any, Any] = np.clip(np.rint(samples), -32768, 32767).astype(np.int16)
-    return s16
 
 
 class Tracks:
@@ -332,11 +323,11 @@ class Tracks:
         longest = max(map(len, self._waiting))
         shortest = min(map(len, self._waiting))
         ready = max(shortest, longest - TRACK_LAG_S_MAX * SAMPLE_RATE_HZ)
-        return _to_s16(self._downmix.feed(self._take(ready)))
+        return to_s16(self._downmix.feed(self._take(ready)))
 
     def flush(self) -> np.ndarray[Any, Any]:
         last = self._downmix.feed(self._take(max(map(len, self._waiting))))
-        return _to_s16(np.concatenate([last, self._downmix.flush()]))
+        return to_s16(np.concatenate([last, self._downmix.flush()]))
 
     @property
     def blocks(self) -> Counter[int | None]:
@@ -447,14 +438,11 @@ def _frames(container: Any, audio: list[Any], file: Any) -> Iterator[tuple[int, 
 
 def _ends(container: Any, file: Any) -> bool:
     """Whether the audio has ended where the demuxer fails: at a tag, or at the last few bytes."""
-    if container.format.name != "wv":
-        left = 0
-        while left <= TRAILING_BYTES_MAX and (block := file.read(WASTE_BYTES)):
-            left += len(block)
-        return left <= TRAILING_BYTES_MAX
-    while file.read(WASTE_BYTES):
-        pass
-    return True
+    is_wv = container.format.name == "wv"
+    left = 0
+    while (is_wv or left <= TRAILING_BYTES_MAX) and (block := file.read(WASTE_BYTES)):
+        left += len(block)
+    return is_wv or left <= TRAILING_BYTES_MAX
 
 
 def _is_padding(data: bytes) -> bool:
@@ -505,19 +493,14 @@ def run_child(connection: socket.socket) -> None:
     except AudioTooLongError:
         stream.send(FAILED, b"audio_too_long:the audio is longer than allowed")
     except (RefusedError, av.error.FFmpegError, ValueError, MemoryError) as error:
-        stream.send(FAILED, f"bad_audio:{_reason(stream, error)}".encode())
+        reason = f"{CORRUPT} ({type(error).__name__})"
+        if isinstance(error, RefusedError):
+            reason = str(error)
+        stream.send(FAILED, f"bad_audio:{stream.refusal or reason}".encode())
     else:
         for code, message in notices.items():
             stream.send(NOTICE, f"{code}:{message}".encode())
         stream.send(ENDED)
-
-
-def _reason(stream: Stream, error: Exception) -> str:
-    if stream.refusal:
-        return stream.refusal
-    if isinstance(error, RefusedError):
-        return str(error)
-    return f"{CORRUPT} ({type(error).__name__})"
 
 
 def confine() -> None:

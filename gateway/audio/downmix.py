@@ -97,10 +97,11 @@ class Downmix:
             self.blocks[used] += 1
         return used
 
-    def notice(self, kind: str) -> str:
-        """Return a notice of the ``kind`` ("channel" or "track") that was used, if not the mean of
-        all."""
-        return notice(kind, len(self.powers), self.blocks)
+
+def to_s16(samples: Samples) -> npt.NDArray[np.int16]:
+    """Return ``samples`` on the scale of 16 bits as such."""
+    s16: npt.NDArray[np.int16] = np.clip(np.rint(samples), -32768, 32767).astype("<i2")
+    return s16
 
 
 def _power(blocks: Samples, window: int) -> npt.NDArray[np.float64]:
@@ -118,6 +119,8 @@ def _power(blocks: Samples, window: int) -> npt.NDArray[np.float64]:
 
 
 def notice(kind: str, count: int, blocks: Counter[int | None]) -> str:
+    """Return a notice of the channel or track, as ``kind`` says, that was used of ``count``, if not
+    the mean of all. ``blocks`` as ``Downmix.blocks``."""
     used = sorted(number for number in blocks if number is not None)
     if not used or blocks[None] > blocks.total() / 2 or (kind == "track" and used == [0]):
         return ""

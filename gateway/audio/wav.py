@@ -19,7 +19,7 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from gateway.audio import g711, raw_pcm
-from gateway.audio.downmix import Downmix
+from gateway.audio.downmix import Downmix, notice, to_s16
 from gateway.audio.file_ends import NextFile
 from gateway.audio.foreign_files import foreign
 from gateway.audio.formats import AudioError, sniff
@@ -142,7 +142,9 @@ class MonoPcm:
     @property
     def notice(self) -> str:
         """Which channel was used, if it is not the mean of all."""
-        return "" if self._downmix is None else self._downmix.notice("channel")
+        if self._downmix is None:
+            return ""
+        return notice("channel", self.format.channels, self._downmix.blocks)
 
     def convert(self, data: bytes) -> bytes:
         """Return the samples that are complete. Of several channels a part is held back."""
@@ -154,11 +156,11 @@ class MonoPcm:
         samples = to_s16_scale(data, self.format)
         if self._downmix is not None:
             samples = self._downmix.feed(samples.reshape(-1, self.format.channels))
-        return _to_bytes(samples)
+        return to_s16(samples).tobytes()
 
     def flush(self) -> bytes:
         """Return the samples that were held back."""
-        return b"" if self._downmix is None else _to_bytes(self._downmix.flush())
+        return b"" if self._downmix is None else to_s16(self._downmix.flush()).tobytes()
 
 
 class WavReader:
@@ -429,7 +431,7 @@ class WavReader:
             return False
         whole = data[: len(data) // self.format.frame_bytes * self.format.frame_bytes]
         samples = to_s16_scale(whole, self.format).reshape(-1, self.format.channels)[:, 0]
-        if (name := foreign(data)) or not raw_pcm.is_plausible(_to_bytes(samples)):
+        if (name := foreign(data)) or not raw_pcm.is_plausible(to_s16(samples).tobytes()):
             self.fault = _bad(f"what follows the audio of the WAV file is {name or 'no audio'}")
             self._end_with(b"")
             return False
@@ -504,11 +506,6 @@ def to_s16_scale(data: bytes, wav_format: WavFormat) -> Floats:
     else:
         scaled = np.frombuffer(data, "<i4").astype(np.float32) * np.float32(1 / 65536)
     return scaled
-
-
-def _to_bytes(samples: Floats) -> bytes:
-    pcm: bytes = np.clip(np.rint(samples), -32768, 32767).astype("<i2").tobytes()
-    return pcm
 
 
 def _looks_like_chunk(head: bytes, order: ByteOrder) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gateway.audio.downmix import Downmix
+from gateway.audio.downmix import Downmix, notice
 
 RATE_HZ = 16_000
 RNG = np.random.default_rng(3)
@@ -65,7 +65,9 @@ def test_an_offset_or_hum_is_not_the_loudest(louder: np.ndarray, size: int) -> N
 def test_the_notice_names_the_used_channel() -> None:
     downmix = Downmix(2, RATE_HZ)
     downmix.feed(np.stack([SOUND, -SOUND / 2], axis=1))
-    assert "2 audio channels, the loudest alone was used: number 1" in downmix.notice("channel")
+    assert "2 audio channels, the loudest alone was used: number 1" in notice(
+        "channel", 2, downmix.blocks
+    )
     both = Downmix(2, RATE_HZ)
     both.feed(np.stack([SOUND, SOUND], axis=1))
-    assert both.notice("channel") == ""
+    assert notice("channel", 2, both.blocks) == ""
