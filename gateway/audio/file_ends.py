@@ -49,14 +49,13 @@ def holds_whole_file(data: bytes) -> bool:
     """Whether ``data`` is one file from its first to its last byte, of a container above."""
     if len(data) > WHOLE_FILE_BYTES_MAX:
         return False
-    container = sniff(data)
-    if container == "mov":
-        return _is_whole_mp4(data)
-    if container == "matroska":
-        return _is_whole_matroska(data)
-    if container == "mp3":
-        return _is_whole_mp3(data)
-    return container == "flac" and _is_whole_flac(data)
+    is_whole = {
+        "mov": _is_whole_mp4,
+        "matroska": _is_whole_matroska,
+        "mp3": _is_whole_mp3,
+        "flac": _is_whole_flac,
+    }.get(sniff(data) or "")
+    return is_whole is not None and is_whole(data)
 
 
 def _is_whole_mp4(data: bytes) -> bool:
@@ -112,29 +111,13 @@ def _is_whole_flac(data: bytes) -> bool:
     earliest = max(42, len(data) - _FLAC_FRAME_BYTES_MAX)
     begin = data.rfind(b"\xff", earliest, len(data) - 6)
     while begin >= 0:
-        if flac_frame(data[begin : begin + 20]) and _flac_end(data[begin:], block) == samples:
-            (*_, checksum) = _crcs_16(data[begin:])
-            return checksum == 0
+        if (frame := flac_frame(data[begin : begin + _FLAC_HEADER_BYTES_MAX])) is not None:
+            end = frame.number * (1 if frame.is_sample else block) + frame.samples
+            if end == samples:
+                (*_, checksum) = _crcs_16(data[begin:])
+                return checksum == 0
         begin = data.rfind(b"\xff", earliest, begin)
     return False
-
-
-def _flac_end(frame: bytes, block: int) -> int:
-    """The sample behind the frame's last one. ``block``: samples of each frame before it."""
-    first = frame[4]
-    length = 1 if first < 0x80 else 8 - (first ^ 0xFF).bit_length()
-    number = first if length == 1 else first & ((1 << 7 - length) - 1)
-    for byte in frame[5 : 4 + length]:
-        number = number << 6 | byte & 0x3F
-    code, rest = frame[2] >> 4, frame[4 + length :]
-    if code in (6, 7):
-        size = int.from_bytes(rest[: code - 5], "big") + 1
-    elif code == 1:
-        size = 192
-    else:
-        size = 576 << code - 2 if code < 6 else 256 << code - 8
-    is_sample = frame[1] & 1
-    return number * (1 if is_sample else block) + size
 
 
 def _crcs_16(data: bytes | bytearray) -> Iterator[int]:

@@ -7,7 +7,7 @@ if the bytes are no frame header.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 _BITRATES_KBPS: Final = {
     # MPEG 1, layer II and III; the extensions to lower rates, both layers.
@@ -108,19 +108,37 @@ def ts_packet(header: bytes) -> tuple[tuple[()], int] | None:
     return ((), _TS_PACKET_BYTES) if is_packet else None
 
 
-def flac_frame(data: bytes) -> bool:
-    """Whether ``data`` begins with a frame header of FLAC (RFC 9639), by its checksum."""
+class FlacFrame(NamedTuple):
+    number: int
+    """Of the frame, or of its first sample if ``is_sample``."""
+    is_sample: bool
+    samples: int
+
+
+def flac_frame(data: bytes) -> FlacFrame | None:
+    """The frame of FLAC (RFC 9639) with whose header ``data`` begins, by its checksum."""
     if len(data) < 6 or data[0] != 0xFF or data[1] & 0xFE != 0xF8:
-        return False
+        return None
     # The number of the frame or sample, coded like UTF-8.
-    first = data[4]
+    first, size = data[4], data[2] >> 4
     number_bytes = 1 if first < 0x80 else 8 - (first ^ 0xFF).bit_length()
-    if first & 0xC0 == 0x80 or number_bytes > 7:
-        return False
-    length = 4 + number_bytes
-    length += {6: 1, 7: 2}.get(data[2] >> 4, 0)
-    length += {12: 1, 13: 2, 14: 2}.get(data[2] & 15, 0)
-    return len(data) > length and _crc_8(data[:length]) == data[length]
+    if first & 0xC0 == 0x80 or number_bytes > 7 or not size:
+        return None
+    size_at = 4 + number_bytes
+    size_bytes = {6: 1, 7: 2}.get(size, 0)
+    end = size_at + size_bytes + {12: 1, 13: 2, 14: 2}.get(data[2] & 15, 0)
+    if len(data) <= end or _crc_8(data[:end]) != data[end]:
+        return None
+    number = first if number_bytes == 1 else first & 0x7F >> number_bytes
+    for byte in data[5:size_at]:
+        number = number << 6 | byte & 0x3F
+    if size_bytes:
+        samples = int.from_bytes(data[size_at : size_at + size_bytes], "big") + 1
+    elif size < 6:
+        samples = 192 if size == 1 else 576 << size - 2
+    else:
+        samples = 256 << size - 8
+    return FlacFrame(number, bool(data[1] & 1), samples)
 
 
 def _crc_8(data: bytes) -> int:
