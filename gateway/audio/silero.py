@@ -155,6 +155,7 @@ class SileroNetwork:
         frame is amplified, has shape ``(sum(frames),)``. Behind the probabilities
         of a stream with fewer frames than another follow meaningless ones.
         """
+        gains = np.ones(len(samples), np.float32) if gains is None else gains
         steps = np.array(frames, np.int32)
         begins = np.cumsum(steps) - steps
         context_of_frame = np.arange(len(steps) - 1, len(steps) - 1 + len(samples))
@@ -165,7 +166,7 @@ class SileroNetwork:
             {
                 "samples": samples,
                 "contexts": contexts,
-                "gains": _amplified(len(samples), gains),
+                "gains": gains[:, np.newaxis],
                 "context_of_frame": context_of_frame,
                 "frame_of_step": np.minimum(frame_of_step, len(samples) - 1),
                 "steps": steps,
@@ -176,30 +177,23 @@ class SileroNetwork:
         return speech[:, 0, :, 0].T.tolist(), np.concatenate([hidden, cell])
 
 
-def _amplified(frames: int, gains: Floats | None) -> Floats:
-    return np.ones((frames, 1), np.float32) if gains is None else gains[:, np.newaxis]
-
-
 def _model(path: Path) -> onnx.ModelProto:
     graph = onnx.parser.parse_graph(_GRAPH)
     graph.initializer.extend(
         onnx.numpy_helper.from_array(np.ascontiguousarray(matrix, np.float32), name)
-        for name, matrix in _matrices(_weights(path)).items()
+        for name, matrix in _matrices(path).items()
     )
     return onnx.helper.make_model(
         graph, ir_version=9, opset_imports=[onnx.helper.make_opsetid("", 18)]
     )
 
 
-def _weights(path: Path) -> dict[str, Floats]:
-    return {
+def _matrices(path: Path) -> dict[str, Floats]:
+    """The constants of ``_GRAPH``, from the weights in the file."""
+    weights: dict[str, Floats] = {
         tensor.name.removeprefix("model."): onnx.numpy_helper.to_array(tensor)
         for tensor in onnx.load(path).graph.initializer
     }
-
-
-def _matrices(weights: dict[str, Floats]) -> dict[str, Floats]:
-    """The constants of ``_GRAPH``."""
     kernels = [_rows(weights[f"encoder.{layer}.reparam_conv.weight"]) for layer in range(4)]
     biases = {f"bias_{n}": weights[f"encoder.{n}.reparam_conv.bias"] for n in range(4)}
     gate_biases = [_gates(weights[f"decoder.rnn.bias_{kind}"]) for kind in ("ih", "hh")]
