@@ -9,6 +9,7 @@ depend on where chunks were cut.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Final, Literal, NamedTuple
 
 import av
@@ -259,19 +260,14 @@ class AudioInput:
         """Decode bytes that were too few to decide, now that nothing follows them."""
         if self._ignores:
             return b"", None
-        try:
-            return await self._feed_source(held, None, _Piece()), None
-        except AudioError as error:
-            return error.pcm, Failure(code=error.code, message=str(error))
+        return await _last(self._feed_source(held, None, _Piece()))
 
     async def _end_source(self) -> tuple[bytes, Failure | None]:
         """End the current source. Returns its last PCM, and its error if it ends badly."""
+        if self._source is None:
+            return b"", None
         try:
-            if self._source is None:
-                return b"", None
-            return await self._finish_source(), None
-        except AudioError as error:
-            return error.pcm, Failure(code=error.code, message=str(error))
+            return await _last(self._finish_source())
         finally:
             await self.close()
 
@@ -297,7 +293,7 @@ class AudioInput:
                     self._source, data = self._new_source(found, data)
                     self._anything_before = True
                 if self._source is not None:
-                    pcm += self._spend(await self._source.feed(data, self._samples_left))
+                    pcm += await self._feed_current(data)
                     while self._source.rest:
                         pcm += await self._feed_rest()
                     if piece.whole and not piece.more:
@@ -324,13 +320,21 @@ class AudioInput:
             found = sniff(rest)
             assert found is not None and found != "undecided"
             self._source, rest = self._new_source(found, rest)
-            pcm += self._spend(await self._source.feed(rest, self._samples_left))
+            pcm += await self._feed_current(rest)
         return bytes(pcm)
+
+    async def _feed_current(self, data: bytes) -> bytes:
+        assert self._source is not None
+        try:
+            return self._spend(await self._source.feed(data, self._samples_left))
+        except OtherCodecError as other:  # A WAV file whose codec only libavformat knows.
+            self._source = _EncodedSource("wav", self._decoders)
+            return self._spend(await self._source.feed(other.data, self._samples_left))
 
     def _new_source(self, found: Container | None, data: bytes) -> tuple[_Source, bytes]:
         """Return the source of ``data``, and the part of ``data`` that it takes."""
         if found == "wav":
-            return _WavSource(self._decoders, self._declared), data
+            return _WavSource(self._declared), data
         if found is not None:
             if self._declared_raw and self._declared.encoding is not None:
                 title, encoding = BY_CONTAINER[found].title, self._declared.encoding
@@ -370,6 +374,14 @@ class AudioInput:
             raise AudioError("audio_too_long", "the session's audio is longer than allowed", kept)
         self._samples_left -= samples
         return pcm
+
+
+async def _last(decoding: Awaitable[bytes]) -> tuple[bytes, Failure | None]:
+    """The last PCM of a source, and its error if it ends badly."""
+    try:
+        return await decoding, None
+    except AudioError as error:
+        return error.pcm, Failure(code=error.code, message=str(error))
 
 
 # ----------------------------------------------------------------------------- where PCM comes from
@@ -473,34 +485,25 @@ class _RawSource(_Source):
 class _WavSource(_Source):
     container = "wav"
 
-    def __init__(self, decoders: DecoderPool, declared: DeclaredAudio) -> None:
+    def __init__(self, declared: DeclaredAudio) -> None:
         super().__init__()
-        self._decoders = decoders
         self._declared = declared
         self._reader = WavReader()
         self._resampler = _Resampler(SAMPLE_RATE_HZ)
-        self._other: _EncodedSource | None = None
-        """Decodes a file whose codec the reader does not know."""
         self._form: raw_pcm.FormJudge | None = None
 
     async def feed(self, data: bytes, samples_left: int) -> bytes:
-        if self._other is None:
-            try:
-                pieces = self._reader.feed(data)
-            except OtherCodecError as other:
-                self._other = _EncodedSource("wav", self._decoders)
-                data = other.data
-            else:
-                return self._converted(pieces)
-        pcm = await self._other.feed(data, samples_left)
-        self.rest = self._other.rest
-        return pcm
+        """Raises:
+        OtherCodecError: the reader does not know the file's codec.
+        """
+        pieces = self._reader.feed(data)
+        pcm = b"".join(self._convert(piece.format.sample_rate_hz, piece.pcm) for piece in pieces)
+        for piece in pieces:
+            self._judge(piece)
+        self.ended = self._reader.complete
+        return self._checked(pcm + self._resampler.flush() if self.ended else pcm)
 
     async def finish(self, samples_left: int) -> bytes:
-        if self._other is not None:
-            pcm = await self._other.finish(samples_left)
-            self.more, self.rest = self._other.more, b""
-            return pcm
         self.rest = b""
         pcm = self._resampler.convert(self._reader.finish()) + self._resampler.flush()
         found = (("truncated", self._reader.missing), ("loudest_only", self._reader.notice))
@@ -509,13 +512,6 @@ class _WavSource(_Source):
         if self._form is None and not pcm and not self.rest:
             raise AudioError("bad_audio", "the WAV file has no samples")
         return pcm
-
-    def _converted(self, pieces: list[WavPcm]) -> bytes:
-        pcm = b"".join(self._convert(piece.format.sample_rate_hz, piece.pcm) for piece in pieces)
-        for piece in pieces:
-            self._judge(piece)
-        self.ended = self._reader.complete
-        return self._checked(pcm + self._resampler.flush() if self.ended else pcm)
 
     def _judge(self, piece: WavPcm) -> None:
         """The header may be wrong about the samples."""
@@ -537,11 +533,6 @@ class _WavSource(_Source):
             fault.pcm = pcm + self._resampler.flush()
             raise fault
         return pcm
-
-    async def close(self) -> None:
-        if self._other is not None:
-            await self._other.close()
-            self.notices += self._other.notices
 
     def _convert(self, sample_rate_hz: int, pcm: bytes) -> bytes:
         flushed = b""
