@@ -21,7 +21,7 @@ from typing import Annotated, Any, ParamSpec
 import structlog
 from fastapi import FastAPI, Query, Request, Response
 from msgspec import to_builtins
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import UploadFile
 
 from gateway.dialects import openai
 from gateway.dialects.fields import LANGUAGE_CHARS_MAX, MODEL_CHARS_MAX
@@ -388,7 +388,12 @@ def _add_submit(app: FastAPI, server: Server, jobs: FileJobs) -> None:
             try:
                 fields = {name: values[-1] for name, values in text_fields(form).items()}
                 ticket = _ticket(server, request, language, fields)
-                position = await jobs.submit(ticket, await _file_of(form))
+                file = form.get("audio", form.get("file"))
+                if not isinstance(file, UploadFile):
+                    message = "send the file as the field audio, with a filename"
+                    raise RefusedError(400, "missing_file", message)
+                await check_kind(file)
+                position = await jobs.submit(ticket, file)
             finally:
                 await form.close()
         ignored = sorted(fields.keys() - {"language", "model"})
@@ -402,21 +407,7 @@ def _add_submit(app: FastAPI, server: Server, jobs: FileJobs) -> None:
         }
 
 
-async def _file_of(form: FormData) -> UploadFile:
-    """Raises:
-    RefusedError: there is none, or it is no audio.
-    """
-    file = form.get("audio", form.get("file"))
-    if not isinstance(file, UploadFile):
-        raise RefusedError(400, "missing_file", "send the file as the field audio, with a filename")
-    await check_kind(file)
-    return file
-
-
 def _ticket(server: Server, request: Request, language: str, fields: dict[str, str]) -> Ticket:
-    """Raises:
-    RefusedError: a field is invalid, or no worker serves the model.
-    """
     language = language or fields.get("language", "")
     model = fields.get("model", "")
     if len(language) > LANGUAGE_CHARS_MAX or not language.isprintable():

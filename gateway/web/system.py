@@ -61,12 +61,8 @@ class SystemFigures:
         )
         load = server.admission.load(time.monotonic())
         figures = s.decoded(texts or ())
-        others = [
-            one
-            for one in figures
-            if isinstance(one, s.GatewayFigures) and one.gateway_id != own.gateway_id
-        ]
-        gateways = sorted([own, *others], key=lambda one: one.gateway_id)
+        by_id = {one.gateway_id: one for one in figures if isinstance(one, s.GatewayFigures)}
+        gateways = [one for _, one in sorted({**by_id, own.gateway_id: own}.items())]
         registered = load.gateways if load is not None else None
         slots = s.summed_slots(gateways)
         recent_workers = a.summed_workers(one.workers for one in gateways)
@@ -74,7 +70,10 @@ class SystemFigures:
             "answered_by": own.gateway_id,
             "complete": bool(registered and texts is not None and len(gateways) >= registered),
             "gateways_registered": registered,
-            "gateways": [_gateway_body(one) for one in gateways],
+            "gateways": [
+                {name: to_builtins(getattr(one, name)) for name in GatewayAnswer.model_fields}
+                for one in gateways
+            ],
             "totals": {
                 name: round(sum(getattr(one, name) for one in gateways), 3)
                 for name in TotalsAnswer.model_fields
@@ -99,25 +98,18 @@ class SystemFigures:
         }
 
 
-def _gateway_body(figures: s.GatewayFigures) -> dict[str, Any]:
-    return {name: to_builtins(getattr(figures, name)) for name in GatewayAnswer.model_fields}
-
-
 def _workers_body(
     figures: list[s.Figures], recent: dict[str, a.WorkerFigures]
 ) -> list[dict[str, Any]] | None:
     brokers = [one for one in figures if isinstance(one, s.BrokerFigures)]
-    if not brokers:
-        return None
-    workers = s.summed_states(brokers)
-    return [_worker_body(worker, recent.get(worker.worker_id)) for worker in workers]
-
-
-def _worker_body(worker: s.WorkerState, recent: a.WorkerFigures | None) -> dict[str, Any]:
-    body: dict[str, Any] = to_builtins(worker)
     unknown = dict.fromkeys(("rtfx", "batch_jobs_mean", "batch_jobs_max", "seen_s"))
-    shown = {"results": 0, "failures": 0, **unknown} if recent is None else recent_worker(recent)
-    return body | shown
+    idle = {"results": 0, "failures": 0, **unknown}
+    bodies = [
+        to_builtins(worker)
+        | (recent_worker(recent[worker.worker_id]) if worker.worker_id in recent else idle)
+        for worker in s.summed_states(brokers)
+    ]
+    return bodies if brokers else None
 
 
 def add_system(app: FastAPI, figures: SystemFigures) -> None:
