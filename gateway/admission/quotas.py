@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from gateway.admission.policy import Refusal
 from gateway.admission.token_uses import DAY_S, OwnUse, TokenUses
@@ -50,7 +50,7 @@ class Quotas:
         """
         if caller.limits == NO_LIMITS:
             return None
-        await self._exchange([self._uses.own(caller, time.time())])
+        await self._exchange(self._uses.own(caller, time.time()))
         return self.known_refusal(caller, more=more)
 
     def known_refusal(self, caller: Caller, *, more: int = 0) -> Refusal | None:
@@ -65,13 +65,10 @@ class Quotas:
     def note_audio(self, caller: Caller, audio_s: float) -> None:
         self._uses.note_audio(caller, audio_s, time.time())
 
-    async def _exchange(self, own: Sequence[OwnUse]) -> None:
+    async def _exchange(self, own: Mapping[str, OwnUse]) -> None:
         wall_s = time.time()
-        elsewhere = await self._redis_metadata.exchange_uses(
-            {use.token_name: (use.sessions, use.audio_s) for use in own}, int(wall_s) // DAY_S
-        )
+        elsewhere = await self._redis_metadata.exchange_uses(own, int(wall_s) // DAY_S)
         if elsewhere is None:
             self._uses.note_redis_lost()
-            return
-        for use in own:
-            self._uses.note_elsewhere(use, *elsewhere[use.token_name], wall_s)
+        else:
+            self._uses.note_elsewhere(own, elsewhere, wall_s)

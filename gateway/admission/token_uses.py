@@ -7,7 +7,9 @@ of the others.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.admission.policy import RETRY_AFTER_FULL_S, Refusal
 from gateway.storage.callers import NO_LIMITS, Caller
@@ -38,17 +40,17 @@ class _Use:
             self.day, self.audio_s, self.audio_elsewhere_s = day, 0.0, 0.0
         return self
 
-    def own(self, token_name: str) -> OwnUse:
-        return OwnUse(token_name=token_name, sessions=self.sessions, audio_s=self.audio_s)
+    def own(self, wall_s: float) -> OwnUse:
+        self.of_day(wall_s)
+        return OwnUse(self.sessions, self.audio_s)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnUse:
-    """Usage of one token at this gateway."""
+class OwnUse(NamedTuple):
+    """Use of one token at this gateway."""
 
-    token_name: str
     sessions: int
     audio_s: float
+    """Audio sent today."""
 
 
 class TokenUses:
@@ -112,25 +114,26 @@ class TokenUses:
         message = f"this token may send {limit_s} s of audio a day; the day begins at 00:00 UTC"
         return _refusal(AUDIO_CODE, message, DAY_S - int(wall_s) % DAY_S)
 
-    def own(self, caller: Caller, wall_s: float) -> OwnUse:
-        return self._use(caller).of_day(wall_s).own(caller.token_name)
+    def own(self, caller: Caller, wall_s: float) -> dict[str, OwnUse]:
+        return {caller.token_name: self._use(caller).own(wall_s)}
 
-    def changes(self, wall_s: float) -> list[OwnUse]:
+    def changes(self, wall_s: float) -> dict[str, OwnUse]:
         """Return the uses to publish: those that have changed, or of tokens in use."""
-        return [
-            use.of_day(wall_s).own(name)
-            for name, use in self._uses.items()
-            if use.changed or use.sessions
-        ]
+        uses = self._uses.items()
+        return {name: use.own(wall_s) for name, use in uses if use.changed or use.sessions}
 
     def note_elsewhere(
-        self, published: OwnUse, sessions: int, audio_s: float, wall_s: float
+        self,
+        published: Mapping[str, OwnUse],
+        elsewhere: Mapping[str, tuple[int, float]],
+        wall_s: float,
     ) -> None:
-        """``published`` is known to the others, whose uses are these."""
-        use = self._uses[published.token_name].of_day(wall_s)
-        use.sessions_elsewhere, use.audio_elsewhere_s = sessions, audio_s
-        if use.own(published.token_name) == published:
-            use.changed = False
+        """The uses ``published`` are known to the others, whose own are ``elsewhere``."""
+        for name, own in published.items():
+            use = self._uses[name]
+            if use.own(wall_s) == own:
+                use.changed = False
+            use.sessions_elsewhere, use.audio_elsewhere_s = elsewhere[name]
 
     def note_redis_lost(self) -> None:
         """Nobody knows how many sessions of other gateways have ended."""

@@ -22,7 +22,7 @@ def test_sessions_count_here_and_elsewhere(uses: TokenUses) -> None:
     uses.enter(ANNA)
     assert uses.sessions_refusal(ANNA, more=1) is None
     own = uses.own(ANNA, NOON_S)
-    uses.note_elsewhere(own, 1, 0.0, NOON_S)
+    uses.note_elsewhere(own, {"anna": (1, 0.0)}, NOON_S)
     assert uses.sessions_refusal(ANNA, more=0) is None
     refusal = uses.sessions_refusal(ANNA, more=1)
     assert refusal is not None and (refusal.code, refusal.status) == ("too_many_sessions", 429)
@@ -32,7 +32,7 @@ def test_sessions_count_here_and_elsewhere(uses: TokenUses) -> None:
 
 def test_audio_counts_until_midnight(uses: TokenUses) -> None:
     uses.note_audio(ANNA, 4.0, NOON_S)
-    uses.note_elsewhere(uses.own(ANNA, NOON_S), 0, 5.5, NOON_S)
+    uses.note_elsewhere(uses.own(ANNA, NOON_S), {"anna": (0, 5.5)}, NOON_S)
     assert uses.audio_refusal(ANNA, NOON_S) is None
     uses.note_audio(ANNA, 0.5, NOON_S)
     refusal = uses.audio_refusal(ANNA, NOON_S)
@@ -52,22 +52,22 @@ def test_requests_count_by_the_second(uses: TokenUses) -> None:
 
 
 def test_uses_that_changed_or_belong_to_tokens_in_use_are_published(uses: TokenUses) -> None:
-    assert uses.changes(NOON_S) == []
+    assert uses.changes(NOON_S) == {}
     uses.enter(ANNA)
     uses.note_audio(ANNA, 1.0, NOON_S)
-    (published,) = uses.changes(NOON_S)
-    assert published == OwnUse(token_name="anna", sessions=1, audio_s=1.0)
+    published = uses.changes(NOON_S)
+    assert published == {"anna": OwnUse(sessions=1, audio_s=1.0)}
     uses.leave(ANNA)
-    uses.note_elsewhere(published, 0, 0.0, NOON_S)
-    (published,) = uses.changes(NOON_S)
-    assert published.sessions == 0, "the others do not know yet"
-    uses.note_elsewhere(published, 0, 0.0, NOON_S)
-    assert uses.changes(NOON_S) == []
+    uses.note_elsewhere(published, {"anna": (0, 0.0)}, NOON_S)
+    published = uses.changes(NOON_S)
+    assert published["anna"].sessions == 0, "the others do not know yet"
+    uses.note_elsewhere(published, {"anna": (0, 0.0)}, NOON_S)
+    assert uses.changes(NOON_S) == {}
 
 
 def test_without_limits_nothing_is_counted(uses: TokenUses) -> None:
     uses.enter(NOBODY)
     uses.note_audio(NOBODY, 1e9, NOON_S)
-    assert uses.changes(NOON_S) == []
+    assert uses.changes(NOON_S) == {}
     assert uses.audio_refusal(NOBODY, NOON_S) is None
     assert uses.sessions_refusal(NOBODY, more=1) is None
