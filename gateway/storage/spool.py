@@ -104,7 +104,9 @@ class Spool:
             return 0
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            content, count = _content(new, SPOOL_BYTES_MAX - self._used_bytes())
+            files = self._directory.iterdir()
+            used = sum(durable.size_of(each) for each in files if each.suffix != durable.TEMPORARY)
+            content, count = _content(new, SPOOL_BYTES_MAX - used)
             with durable.new_file(self._directory / f"{self._gateway_id}.spool") as file:
                 file.write(content)
         except OSError as error:
@@ -123,10 +125,6 @@ class Spool:
         for file, _ in self._held.values():
             file.close()
         self._held.clear()
-
-    def _used_bytes(self) -> int:
-        files = self._directory.iterdir()
-        return sum(durable.size_of(path) for path in files if path.suffix != durable.TEMPORARY)
 
 
 def _content(records: list[Record], bytes_max: int) -> tuple[bytes, int]:

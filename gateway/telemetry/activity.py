@@ -80,10 +80,6 @@ class Slot:
     """Failed utterances by code."""
     workers: dict[str, WorkerFigures] = field(default_factory=dict)
 
-    def note_error(self, code: str) -> None:
-        known = code in self.errors or len(self.errors) < ERROR_CODES_MAX
-        self.errors[code if known else "other"] += 1
-
 
 class Activity:
     """Feed it with the ``note_…`` methods; ``slots`` returns the last 15 minutes."""
@@ -107,7 +103,9 @@ class Activity:
             slot.results += 1
             slot.failures += failed
             if result.error is not None:
-                slot.note_error(result.error.code)
+                code = result.error.code
+                known = code in slot.errors or len(slot.errors) < ERROR_CODES_MAX
+                slot.errors[code if known else "other"] += 1
             slot.audio_ms += audio_ms
 
     def note_refusal(self, code: str, now_s: float) -> None:
