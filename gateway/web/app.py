@@ -28,8 +28,7 @@ from gateway.web.origins import OriginCheck, WebOrigins
 from gateway.web.pages import add_pages
 from gateway.web.recognition import add_recognition
 from gateway.web.sessions import add_sessions
-from gateway.web.stats import add_stats
-from gateway.web.system import SystemFigures, add_system
+from gateway.web.stats import SystemFigures, add_stats
 from gateway.web.tolerance import Tolerance
 from gateway.web.unread_bodies import UnreadBodies
 from gateway.web.upgrade import add_dialects
@@ -87,8 +86,7 @@ def create_app(
     add_health(app, server, sources, guarded=guarded)
     add_history(app, server)
     add_sessions(app, server)
-    add_stats(app, server)
-    add_system(app, figures)
+    add_stats(app, server, figures)
     _add_files(app, server)
     add_asyncapi(app)
     add_pages(app)

@@ -15,7 +15,7 @@ from gateway.web.caller import has_token
 from gateway.web.description import SYSTEM
 from gateway.web.errors import refused
 from gateway.web.parameters import WARNS_OF_UNKNOWN
-from gateway.web.schemas import HealthAnswer, HealthStatusAnswer, model_answer
+from gateway.web.schemas import HealthAnswer, HealthStatusAnswer
 
 LIMITS = ("max_connections", "est_wait_ms_max")
 """Settings of admission that the answer names."""
@@ -63,7 +63,7 @@ def add_health(
             "db_ready": db_ready,
             "workers_ready": load.workers if load is not None else 0,
             "models": list(load.models) if load is not None else [],
-            "served": [model_answer(model) for model in served],
+            "served": to_builtins(served),
             "connections": server.gate.connections,
             "brokers": to_builtins(server.brokers.states()),
             "limits": {name: _limit(server, sources, name) for name in LIMITS},

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from gateway.brokers.brokers import BrokerState
 from gateway.telemetry.system import GatewayFigures
-from wire.messages import Abilities, Result, Segment, ServedModel, Usage
+from wire.messages import Abilities, Result, Segment, Usage
 
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 """ISO 8601, in UTC."""
@@ -88,11 +88,6 @@ class HealthAnswer(BaseModel):
     """WebSockets of this gateway."""
     brokers: list[BrokerAnswer]  # type: ignore[valid-type]
     limits: dict[str, LimitAnswer]
-
-
-def model_answer(served: ServedModel) -> dict[str, Any]:
-    """Return ``served`` as a ``ModelAnswer``."""
-    return {name: to_builtins(getattr(served, name)) for name in ModelAnswer.model_fields}
 
 
 INTERNAL = frozenset(
