@@ -46,7 +46,7 @@ import av.subtitles.subtitle
 import numpy as np
 
 from gateway.audio.downmix import Downmix, notice, to_s16
-from gateway.audio.file_units import tag_bytes
+from gateway.audio.file_units import mov_box, tag_bytes
 from gateway.audio.frames import mp3_frame, mp3_frame_s, xing
 from gateway.audio.truncation import missing
 
@@ -166,12 +166,10 @@ class Stream:
         self.keeps = True
         offset = 0
         while len(head := self._peek(offset, 16)) >= 8:
-            length, name = int.from_bytes(head[:4], "big"), head[4:8]
+            length, name = mov_box(head, 0)
             if name in (b"moov", b"moof"):
                 self.keeps = False
                 return
-            if length == 1:
-                length = int.from_bytes(head[8:16], "big")
             if name == b"mdat" or length < 8:
                 return
             offset += length

@@ -15,12 +15,14 @@ from itertools import islice
 from typing import Final
 
 from gateway.audio.file_units import (
+    EBML_SEGMENT,
     HEAD_BYTES,
     OGG_HEADER_BYTES,
     IncompleteError,
     Unit,
     UnitReader,
     ebml_size,
+    mov_box,
     ogg_page,
     reader,
     tag_bytes,
@@ -41,7 +43,6 @@ _FLAC_FRAME_BYTES_MAX: Final = 1 << 16
 _FLAC_SYNC: Final = re.compile(rb"\xff[\xf8\xf9]")
 _FLAC_HEADER_BYTES_MAX: Final = 16
 _EBML_HEADER: Final = b"\x1a\x45\xdf\xa3"
-_EBML_SEGMENT: Final = b"\x18\x53\x80\x67"
 _ID3_V1_BYTES: Final = 128
 
 
@@ -64,10 +65,7 @@ def _is_whole_mp4(data: bytes) -> bool:
     offset = 0
     names: list[bytes] = []
     while offset + 8 <= len(data):
-        length = int.from_bytes(data[offset : offset + 4], "big")
-        name = data[offset + 4 : offset + 8]
-        if length == 1:
-            length = int.from_bytes(data[offset + 8 : offset + 16], "big")
+        length, name = mov_box(data, offset)
         if length < 8:  # 0: to the end of the file, wherever that is.
             return False
         if name == b"moov" and b"mvex" in data[offset : offset + length]:
@@ -82,7 +80,7 @@ def _is_whole_matroska(data: bytes) -> bool:
     if header is None:
         return False
     offset += header
-    if data[offset : offset + 4] != _EBML_SEGMENT:
+    if data[offset : offset + 4] != EBML_SEGMENT:
         return False
     segment, offset = ebml_size(data, offset + 4)
     return segment is not None and offset + segment == len(data)

@@ -64,9 +64,15 @@ _W64_NAME: Final = rb"[ -~]{4}\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 _FOUR_LETTERS: Final = rb"[ -~]{4}"
 
 
+def mov_box(data: bytes, offset: int) -> tuple[int, bytes]:
+    """Length and name of the box at ``offset``, of which 16 bytes are there, or all (ISO 14496-12).
+    A length of 0: it ends with the file."""
+    length, name = int.from_bytes(data[offset : offset + 4], "big"), data[offset + 4 : offset + 8]
+    return (int.from_bytes(data[offset + 8 : offset + 16], "big") if length == 1 else length), name
+
+
 def _mov_box(data: bytes, offset: int) -> Unit | None:
-    length, name, long = struct.unpack_from(">I4sQ", data, offset)
-    length = long if length == 1 else length
+    length, name = mov_box(data, offset)
     is_name = re.fullmatch(_FOUR_LETTERS, name.replace(b"\xa9", b"c"))
     return Unit(length, name == b"mdat") if length >= 8 and is_name else None
 
@@ -210,7 +216,7 @@ def ogg_page(data: bytes | bytearray, offset: int) -> Unit | None:
 
 # ---------------------------------------------------------------------------------- EBML (RFC 8794)
 
-_EBML_SEGMENT: Final = b"\x18\x53\x80\x67"
+EBML_SEGMENT: Final = b"\x18\x53\x80\x67"
 _EBML_CLUSTER: Final = b"\x1f\x43\xb6\x75"
 _EBML_OTHERS: Final = ("e7", "a7", "ab", "af", "ec", "bf", "5854")
 _EBML_BLOCKS: Final = (b"\xa0", b"\xa3")
@@ -236,7 +242,7 @@ def _ebml_element(data: bytes, offset: int) -> Unit | None:
     if id_bytes > 4 or (id_bytes < 4 and name not in _EBML_IN_CLUSTER):
         return None
     head = end - offset
-    if name == _EBML_SEGMENT or (name == _EBML_CLUSTER and size is None):
+    if name == EBML_SEGMENT or (name == _EBML_CLUSTER and size is None):
         return Unit(head, has_audio=False)
     return None if size is None else Unit(head + size, name in (_EBML_CLUSTER, *_EBML_BLOCKS))
 
