@@ -14,21 +14,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import structlog
 from msgspec import structs
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from websockets.frames import CloseCode
 
-from gateway.admission.gate import ConnectionGate
 from gateway.dialects.dialect import Dialect, Ignored, MessageError, Parsed, Reply
 from gateway.dialects.native import LARGE_CHARS
+from gateway.server import Server
 from gateway.session import events as e
-from gateway.session.registry import SessionRegistry
 from gateway.session.runner import SessionRunner
 from gateway.session.states import State
-from gateway.settings import GatewaySettings
 from gateway.telemetry.metrics import (
     ANSWERS_DISCARDED,
     CLOSED,
@@ -62,14 +59,6 @@ LARGE_EXTENSION = "asr.websocket.large"
 (``gateway.web.uvicorn_protocols``)."""
 
 
-class Gateway(Protocol):
-    """The gateway around a connection (``gateway.server.Server``)."""
-
-    settings: GatewaySettings
-    registry: SessionRegistry
-    gate: ConnectionGate
-
-
 class WebSocketConnection:
     """``run`` serves one accepted WebSocket until either side closes it."""
 
@@ -77,7 +66,7 @@ class WebSocketConnection:
         self,
         websocket: WebSocket,
         dialect: Dialect,
-        gateway: Gateway,
+        server: Server,
         *,
         address_model: str = "",
         ignored: tuple[str, ...] = (),
@@ -93,10 +82,10 @@ class WebSocketConnection:
         self._admitted = admitted
         self._try_later = False
         """The last start was refused because of a limit, not because of its fields."""
-        self._gate = gateway.gate
+        self._gate = server.gate
         self._dialect = dialect
-        self._registry = gateway.registry
-        self._settings = gateway.settings
+        self._registry = server.registry
+        self._settings = server.settings
         self._runner = self._new_runner()
         extensions = websocket.scope.get("extensions") or {}
         self._write_at_once: Callable[[str], bool]
@@ -339,18 +328,14 @@ class WebSocketConnection:
                 self._drop_slow_client()
             except (WebSocketDisconnect, RuntimeError):
                 # The client may disconnect at any moment. ``_read`` notices it for the session.
-                self._note_unsent(item)
+                if isinstance(item, _Answer):
+                    ANSWERS_DISCARDED.labels("client_away").inc()
         self._writer = None
-
-    @staticmethod
-    def _note_unsent(item: _Answer | e.Close) -> None:
-        if not isinstance(item, e.Close):
-            ANSWERS_DISCARDED.labels("client_away").inc()
 
     async def _send(self, item: _Answer | e.Close) -> None:
         if self._websocket.application_state is not WebSocketState.CONNECTED:
-            self._note_unsent(item)
-        elif isinstance(item, e.Close):
+            raise WebSocketDisconnect
+        if isinstance(item, e.Close):
             CLOSED.labels(item.code).inc()
             reason = item.reason.encode()[:REASON_BYTES_MAX].decode(errors="ignore")
             await self._websocket.close(item.code, reason)

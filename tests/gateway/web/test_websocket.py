@@ -18,13 +18,14 @@ from gateway.audio.timeline import AudioDecoded, DecoderFlushed
 from gateway.dialects.dialect import Dialect, Parsed, Reply
 from gateway.dialects.funasr import Funasr
 from gateway.dialects.native import Native
+from gateway.server import Server
 from gateway.session import events as e
 from gateway.session.core import TRANSITIONS, Session
 from gateway.session.runner import Services, SessionRunner
 from gateway.session.states import State
 from gateway.settings import GatewaySettings
 from gateway.storage.callers import Caller
-from gateway.web.websocket import Gateway, WebSocketConnection
+from gateway.web.websocket import WebSocketConnection
 from tests.gateway.session_driver import ENDPOINTER, LIMITS
 from wire.messages import Cancel, Job, Record, Result, StoredKey
 
@@ -127,7 +128,7 @@ def make(
     connection = WebSocketConnection(
         cast(WebSocket, socket),
         dialect or Native(),
-        cast(Gateway, services),
+        cast(Server, services),
         address_model=address_model,
         admitted=admitted,
     )
