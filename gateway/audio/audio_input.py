@@ -36,14 +36,7 @@ from gateway.audio.formats import (
 )
 from gateway.audio.timeline import AudioDecoded, DecoderFlushed, Notice
 from gateway.audio.truncation import cut_within
-from gateway.audio.wav import (
-    DeclaredAudio,
-    MonoPcm,
-    OtherCodecError,
-    WavFormat,
-    WavPcm,
-    WavReader,
-)
+from gateway.audio.wav import DeclaredAudio, MonoPcm, OtherCodecError, WavFormat, WavPcm, WavReader
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Failure
 
 
@@ -493,9 +486,6 @@ class _WavSource(_Source):
         self._form: raw_pcm.FormJudge | None = None
 
     async def feed(self, data: bytes, samples_left: int) -> bytes:
-        """Raises:
-        OtherCodecError: the reader does not know the file's codec.
-        """
         pieces = self._reader.feed(data)
         pcm = b"".join(self._convert(piece.format.sample_rate_hz, piece.pcm) for piece in pieces)
         for piece in pieces:

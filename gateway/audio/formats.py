@@ -14,14 +14,7 @@ from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Final, Literal
 
-from gateway.audio.frames import (
-    aac_frame,
-    ac3_frame,
-    flac_frame,
-    loas_frame,
-    mp3_frame,
-    ts_packet,
-)
+from gateway.audio.frames import aac_frame, ac3_frame, flac_frame, loas_frame, mp3_frame, ts_packet
 
 Container = Literal[
     "wav", "matroska", "ogg", "flac", "mp3", "mov", "aac", "amr", "aiff", "caf", "asf", "au",

@@ -140,11 +140,8 @@ def _content(records: list[Record], bytes_max: int) -> tuple[bytes, int]:
 
 
 def _parse(data: bytes) -> Iterator[Record]:
-    """The records of a file, also of an earlier release.
-
-    Raises:
-        WireError, struct.error: the file is damaged.
-    """
+    """The records of a file, also of an earlier release. Raises ``WireError`` or ``struct.error``
+    if it is damaged."""
     if not data.startswith(_MAGIC) or len(data) < len(_MAGIC) + _TRAILER.size:
         raise codec.WireError("not a spool file")
     entries = data[len(_MAGIC) : -_TRAILER.size]

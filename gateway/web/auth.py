@@ -98,11 +98,7 @@ class TokenCheck:
             await self._app({**without_token(scope), "state": state}, receive, send)
 
     async def _valid(self, shown: list[str]) -> tuple[str, Access]:
-        """Return the name and the permissions of the first token that is valid.
-
-        Raises:
-            RefusedError: none is, or that is not known.
-        """
+        """Return the name and the permissions of the first token that is valid."""
         message = MESSAGE
         for token in shown:
             try:
@@ -123,11 +119,7 @@ class TokenCheck:
         return self._tokens.find(token, time.monotonic()) if self._tokens is not None else None
 
     async def _check(self, route: Route, access: Access, caller: Caller) -> None:
-        """Check the limits and the scopes of the token.
-
-        Raises:
-            RefusedError: it has reached a limit, or does not have the scope.
-        """
+        """Refuse a token that has reached a limit, or does not have the scope."""
         too_many = await self._refuse_request(caller)
         if too_many is not None:
             raise RefusedError.not_admitted(too_many)

@@ -127,9 +127,7 @@ def read(path: Path) -> dict[str, Access]:
 
 
 def _access(digest: bytes, fields: Iterable[str]) -> Access:
-    """Raises:
-    ValueError: naming the field that is invalid, without its value.
-    """
+    """Errors name the field that is invalid, without its value."""
     values: dict[str, str] = {}
     for field in fields:
         name, _, value = field.partition("=")

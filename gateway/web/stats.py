@@ -21,13 +21,7 @@ from gateway.telemetry import activity as a
 from gateway.telemetry import system as s
 from gateway.web.description import SYSTEM
 from gateway.web.parameters import WARNS_OF_UNKNOWN
-from gateway.web.schemas import (
-    GatewayAnswer,
-    QueueStatus,
-    StatsAnswer,
-    SystemAnswer,
-    TotalsAnswer,
-)
+from gateway.web.schemas import GatewayAnswer, QueueStatus, StatsAnswer, SystemAnswer, TotalsAnswer
 from runtime.usage import UsageMeter
 from wire.messages import Load, Usage
 
