@@ -109,7 +109,9 @@ class Transcriber:
             # The form is not read yet, so the model is known only if there is just one.
             admitted = self._server.gate.model_of("")
             await held.enter_async_context(self.admitted(caller_of(request), admitted))
-            transcription = await self._receive(request, api, admitted)
+            form = await receive(request, self._server.settings.upload_bytes_max)
+            held.push_async_callback(form.close)
+            transcription = await self._transcription(request, api, form, admitted)
             held.push_async_callback(transcription.close)
             if api.stream is None or not transcription.request.stream:
                 return await _answer(transcription, request, api)
@@ -149,8 +151,9 @@ class Transcriber:
             if refusal is not None:
                 raise RefusedError.not_admitted(refusal)
 
-    async def _receive(self, request: Request, api: FileApi, admitted: str | None) -> Transcription:
-        form = await receive(request, self._server.settings.upload_bytes_max)
+    async def _transcription(
+        self, request: Request, api: FileApi, form: FormData, admitted: str | None
+    ) -> Transcription:
         field = api.file_field
         file = form.get(field)
         try:
@@ -160,18 +163,14 @@ class Transcriber:
                 raise openai.invalid(field, WITHOUT_FILENAME)
             parameters = [f"?{name}" for name in request.query_params]
             wanted = api.parse(text_fields(form), parameters)
-            model = self._server.models.choose(wanted.start)
-            if isinstance(model, e.Problem):
-                raise RefusedError(404, MODEL_NOT_FOUND, model.message, "model")
-            self.admit(model.name, admitted)
-            await check_kind(file)
         except MessageError as error:
-            await form.close()
             raise RefusedError(400, error.code, str(error), error.param) from error
-        except BaseException:
-            await form.close()
-            raise
-        return Transcription(self._server, caller_of(request), api.traits, wanted, form, file)
+        model = self._server.models.choose(wanted.start)
+        if isinstance(model, e.Problem):
+            raise RefusedError(404, MODEL_NOT_FOUND, model.message, "model")
+        self.admit(model.name, admitted)
+        await check_kind(file)
+        return Transcription(self._server, caller_of(request), api.traits, wanted, file)
 
 
 async def check_kind(file: UploadFile) -> None:
@@ -291,7 +290,6 @@ class Transcription(FileSession):
         caller: Caller,
         traits: Traits,
         request: openai.Request,
-        form: FormData,
         file: UploadFile,
     ) -> None:
         super().__init__(server, caller, traits)
@@ -299,7 +297,6 @@ class Transcription(FileSession):
         self.session_id = str(uuid.uuid4())
         self.warnings: tuple[e.SessionWarning, ...] = ()
         """About the request, once the session has started; about the audio, in the end."""
-        self._form = form
         self._file = file
 
     def note(self, answer: e.Answer) -> None:
@@ -312,10 +309,6 @@ class Transcription(FileSession):
             if not await self.take(e.Chunk(data=data)):
                 return
         await self.take(e.Finish(session_id=self.session_id))
-
-    async def close(self) -> None:
-        await super().close()
-        await self._form.close()
 
 
 async def counted(answering: Awaitable[Response]) -> Response:
