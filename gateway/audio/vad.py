@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
@@ -62,6 +63,7 @@ _PRIMING_FRAMES = 16
 """Silence (half a second) in the initial state of a stream."""
 
 Floats = npt.NDArray[np.float32]
+Samples = npt.NDArray[np.int16]
 
 
 class VadOverloadedError(Exception):
@@ -79,43 +81,19 @@ class VadStream:
 
     def __init__(self) -> None:
         self.state: Floats | None = None
-        """Shape (2, STATE_UNITS); None before the first call."""
+        """Shape (2, 1, STATE_UNITS); None before the first call."""
         self.context = bytes(_CONTEXT_BYTES)
         self.peak = 0.0
         """Largest sample of the last seconds."""
-
-    def gains(self, frame_peaks: Floats) -> list[float]:
-        """Amplification of the next frames, whose largest samples these are. None is clipped."""
-        peak, gains = self.peak, []
-        for each in frame_peaks.tolist():
-            peak = max(each, peak * PEAK_DECAY)
-            gains.append(min(GAIN_MAX, _PEAK_MAX / peak) if peak else GAIN_MAX)
-        self.peak = peak
-        return gains
 
 
 @dataclass(slots=True, eq=False)
 class _Request:
     stream: VadStream
     pcm: bytes
+    """Of the frames that are left."""
     answer: asyncio.Future[list[float]]
     probabilities: list[float] = field(default_factory=list)
-
-    @property
-    def frames_left(self) -> int:
-        return len(self.pcm) // FRAME_BYTES - len(self.probabilities)
-
-    def pcm_of(self, frames: int) -> bytes:
-        """The next ``frames``."""
-        begin = len(self.probabilities) * FRAME_BYTES
-        return self.pcm[begin : begin + frames * FRAME_BYTES]
-
-    def go_on(self, probabilities: list[float], state: Floats) -> None:
-        """Apply a turn's outcome."""
-        self.probabilities += probabilities
-        end = len(self.probabilities) * FRAME_BYTES
-        self.stream.context = self.pcm[end - _CONTEXT_BYTES : end]
-        self.stream.state = state
 
 
 class VadEngine:
@@ -124,7 +102,7 @@ class VadEngine:
     def __init__(self) -> None:
         self._network: SileroNetwork | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="vad")
-        self._initial_state: Floats = np.zeros((2, STATE_UNITS), np.float32)
+        self._initial_state: Floats = np.zeros((2, 1, STATE_UNITS), np.float32)
         self._waiting: deque[_Request] = deque()
         self._batch: list[_Request] = []
         self._turns: asyncio.Task[None] | None = None
@@ -143,9 +121,9 @@ class VadEngine:
         """Load the model, about 20 ms."""
         self._network = network = SileroNetwork(model_path())
         silence = np.zeros((_PRIMING_FRAMES, FRAME_SAMPLES), np.int16)
-        state = np.zeros((2, 1, STATE_UNITS), np.float32)
-        _, state = network.run(silence, silence[:1, :CONTEXT_SAMPLES], [_PRIMING_FRAMES], state)
-        self._initial_state = state[:, 0]
+        _, self._initial_state = network.run(
+            silence, silence[:1, :CONTEXT_SAMPLES], [_PRIMING_FRAMES], self._initial_state
+        )
 
     def close(self) -> None:
         """Fail waiting requests with ``VadClosedError``. Waits a few milliseconds for the turn in
@@ -193,18 +171,10 @@ class VadEngine:
 
     def _answer_at_once(self, stream: VadStream, pcm: bytes) -> list[float]:
         assert self._network is not None
-        state = self._initial_state if stream.state is None else stream.state
-        samples = np.frombuffer(pcm, "<i2").reshape(-1, FRAME_SAMPLES)
-        context = np.frombuffer(stream.context, "<i2").reshape(1, CONTEXT_SAMPLES)
-        (probabilities,), after = self._network.run(
-            samples,
-            context,
-            [len(samples)],
-            state[:, np.newaxis],
-            np.array(stream.gains(_peaks(samples)), np.float32),
-        )
-        stream.state, stream.context = after[:, 0], pcm[-_CONTEXT_BYTES:]
-        self._frames += len(samples)
+        frames = [len(pcm) // FRAME_BYTES]
+        (probabilities,), stream.state = self._network.run(*self._inputs([stream], [pcm], frames))
+        stream.context = pcm[-_CONTEXT_BYTES:]
+        self._frames += frames[0]
         return probabilities
 
     async def _take_turns(self) -> None:
@@ -220,10 +190,12 @@ class VadEngine:
                     await asyncio.sleep(pause_s)
                 began_s = loop.time()
                 self._batch, frames = self._next_batch()
-                left = bool(self._waiting)
+                left = bool(self._waiting) or any(
+                    count * FRAME_BYTES < len(request.pcm)
+                    for request, count in zip(self._batch, frames, strict=True)
+                )
                 if self._batch:
                     await self._take_turn(frames)
-                    left = left or any(request.frames_left for request in self._batch)
                 # Requests that had no room in this turn do not wait for others.
                 self._next_turn_s = began_s + (0 if left else _pause_s(len(self._batch)))
         finally:
@@ -235,17 +207,27 @@ class VadEngine:
         most = min(REQUEST_FRAMES_MAX, max(REQUEST_FRAMES_MIN, most))
         batch: list[_Request] = []
         frames: list[int] = []
-        while self._waiting and sum(frames) < TURN_FRAMES_MAX:
+        room = TURN_FRAMES_MAX
+        while self._waiting and room > 0:
             request = self._waiting.popleft()
             if not request.answer.done():  # else its caller was cancelled
                 batch.append(request)
-                frames.append(min(request.frames_left, most))
+                frames.append(min(len(request.pcm) // FRAME_BYTES, most))
+                room -= frames[-1]
         return batch, frames
 
     async def _take_turn(self, frames: list[int]) -> None:
         """Process ``frames`` of the batch's requests. Requests with frames left wait again."""
+        assert self._network is not None
+        streams = [request.stream for request in self._batch]
+        pieces = [
+            request.pcm[: count * FRAME_BYTES]
+            for request, count in zip(self._batch, frames, strict=True)
+        ]
         try:
-            outcome = await self._run(frames)
+            probabilities, state = await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._network.run, *self._inputs(streams, pieces, frames)
+            )
         except Exception as error:
             # An internal error fails these requests and not all later ones.
             for request in self._batch:
@@ -253,49 +235,56 @@ class VadEngine:
                     request.answer.set_exception(error)
             return
         self._frames += sum(frames)
-        for request, count, (probabilities, state) in zip(
-            self._batch, frames, outcome, strict=True
-        ):
+        for n, (request, pcm, count) in enumerate(zip(self._batch, pieces, frames, strict=True)):
             if request.answer.done():
                 continue
-            request.go_on(probabilities[:count], state)
-            if request.frames_left:
+            request.probabilities += probabilities[n][:count]
+            request.stream.context = pcm[-_CONTEXT_BYTES:]
+            request.stream.state = state[:, n : n + 1].copy()
+            if len(pcm) < len(request.pcm):
+                request.pcm = request.pcm[len(pcm) :]
                 self._waiting.append(request)
             else:
                 request.answer.set_result(request.probabilities)
 
-    async def _run(self, frames: list[int]) -> list[tuple[list[float], Floats]]:
-        """Probabilities and state of each request of the batch."""
-        network = self._network
-        assert network is not None
-        pcm = b"".join(map(_Request.pcm_of, self._batch, frames))
-        contexts = b"".join(request.stream.context for request in self._batch)
-        states = [
-            self._initial_state if request.stream.state is None else request.stream.state
-            for request in self._batch
-        ]
-        samples = np.frombuffer(pcm, "<i2").reshape(-1, FRAME_SAMPLES)
-        peaks = np.split(_peaks(samples), np.cumsum(frames)[:-1])
-        gains = [
-            gain
-            for request, part in zip(self._batch, peaks, strict=True)
-            for gain in request.stream.gains(part)
-        ]
-        probabilities, state = await asyncio.get_running_loop().run_in_executor(
-            self._thread,
-            network.run,
+    def _inputs(
+        self, streams: Sequence[VadStream], pieces: Sequence[bytes], frames: Sequence[int]
+    ) -> tuple[Samples, Samples, Sequence[int], Floats, Floats]:
+        """The network's arguments for the next ``frames`` of ``streams``, and their PCM."""
+        initial = self._initial_state
+        states = [initial if each.state is None else each.state for each in streams]
+        samples = np.frombuffer(b"".join(pieces), "<i2").reshape(-1, FRAME_SAMPLES)
+        contexts = b"".join([stream.context for stream in streams])
+        return (
             samples,
             np.frombuffer(contexts, "<i2").reshape(-1, CONTEXT_SAMPLES),
             frames,
-            np.stack(states, axis=1),
-            np.array(gains, np.float32),
+            np.concatenate(states, axis=1),
+            _gains(streams, frames, _peaks(samples)),
         )
-        return [(each, state[:, n].copy()) for n, each in enumerate(probabilities)]
 
 
 def _pause_s(requests: int) -> float:
     """Time from the beginning of a turn with this many requests to the next."""
     return TURN_EVERY_S * min(1.0, requests / TURN_REQUESTS_MANY)
+
+
+def _gains(streams: Sequence[VadStream], frames: Sequence[int], peaks: Floats) -> Floats:
+    """Amplification of the next ``frames`` of ``streams``, whose largest samples are ``peaks``.
+    None is clipped."""
+    counts = np.array(frames)
+    steps = np.arange(counts.max())
+    begins = np.cumsum(counts) - counts
+    of_step = peaks[np.minimum(begins + steps[:, np.newaxis], len(peaks) - 1)]
+    levels = np.empty_like(of_step)
+    level = np.array([stream.peak for stream in streams], np.float32)
+    for step in steps:
+        levels[step] = level = np.maximum(of_step[step], level * PEAK_DECAY)
+    last = levels[counts - 1, np.arange(len(counts))].tolist()
+    for stream, peak in zip(streams, last, strict=True):
+        stream.peak = peak
+    gains: Floats = np.minimum(GAIN_MAX, _PEAK_MAX / np.maximum(levels, 1.0))
+    return gains.T[steps < counts[:, np.newaxis]]
 
 
 def _peaks(samples: npt.NDArray[np.int16]) -> Floats:
