@@ -108,6 +108,8 @@ class AudioInput:
         piece = _Piece(whole, more, ends)
         if continues and self._source is not None:
             return await self._decoded(data, None, piece)
+        if not self._held and isinstance(self._source, _RawSource) and self._sniff(data) is None:
+            return await self._decoded(data, None, piece, clean_start=self._in_raw_pcm)
         held, self._held = self._held, b""
         had_source = self._source is not None
         found, held, tail, tail_failure = await self._end_before(held, data)
@@ -146,11 +148,17 @@ class AudioInput:
             tail_failure=tail_failure,
         )
 
-    async def _decoded(self, data: bytes, found: Container | None, piece: _Piece) -> AudioDecoded:
+    async def _decoded(
+        self, data: bytes, found: Container | None, piece: _Piece, *, clean_start: bool = False
+    ) -> AudioDecoded:
         pcm = await self._feed_source(data, found, piece)
-        over = piece.whole or (self._source is not None and self._source.ended)
-        notices = self._take_notices()
-        return AudioDecoded(pcm=pcm, more=piece.more, ends_container=over, notices=notices)
+        return AudioDecoded(
+            pcm=pcm,
+            more=piece.more,
+            ends_container=piece.whole or (self._source is not None and self._source.ended),
+            clean_start=clean_start,
+            notices=self._take_notices(),
+        )
 
     async def finish(self) -> DecoderFlushed:
         """End the audio. Returns the remaining PCM, or a part of it: call it again while it has
@@ -184,10 +192,12 @@ class AudioInput:
 
     def _take_notices(self) -> tuple[Notice, ...]:
         """Return the notices since the last call: containers have theirs when they end."""
-        notices, self._notices = self._notices, []
-        if self._source is not None:
-            notices += self._source.notices
+        if self._source is not None and self._source.notices:
+            self._notices += self._source.notices
             self._source.notices = []
+        if not self._notices:
+            return ()
+        notices, self._notices = self._notices, []
         return tuple(dict.fromkeys(notices))
 
     def _must_hold(self, found: str | None, data: bytes) -> bool:

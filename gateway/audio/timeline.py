@@ -97,6 +97,8 @@ class Timeline:
     def append(self, pcm: bytes) -> None:
         """Add ``pcm``, which must be whole samples."""
         assert len(pcm) % BYTES_PER_SAMPLE == 0
+        if not pcm:
+            return
         if self._pieces and len(self._pieces[-1]) < PIECE_BYTES_MIN:
             pcm = self._pieces.pop() + pcm
             self.total_samples = self._piece_starts.pop()

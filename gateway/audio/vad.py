@@ -19,6 +19,8 @@ which the event loop continues. Turns are bounded (``TURN_FRAMES_MAX``) and at l
 from __future__ import annotations
 
 import asyncio
+import itertools
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -164,7 +166,7 @@ class VadEngine:
         return await request.answer
 
     def _is_alone(self, stream: VadStream) -> bool:
-        now_s = asyncio.get_running_loop().time()
+        now_s = time.monotonic()
         others = self._last_stream is not stream and now_s < self._last_request_s + TURN_EVERY_S
         self._last_stream, self._last_request_s = stream, now_s
         return not others and self._turns is None
@@ -272,19 +274,18 @@ def _pause_s(requests: int) -> float:
 def _gains(streams: Sequence[VadStream], frames: Sequence[int], peaks: Floats) -> Floats:
     """Amplification of the next ``frames`` of ``streams``, whose largest samples are ``peaks``.
     None is clipped."""
-    counts = np.array(frames)
-    steps = np.arange(counts.max())
-    begins = np.cumsum(counts) - counts
-    of_step = peaks[np.minimum(begins + steps[:, np.newaxis], len(peaks) - 1)]
-    levels = np.empty_like(of_step)
-    level = np.array([stream.peak for stream in streams], np.float32)
-    for step in steps:
-        levels[step] = level = np.maximum(of_step[step], level * PEAK_DECAY)
-    last = levels[counts - 1, np.arange(len(counts))].tolist()
-    for stream, peak in zip(streams, last, strict=True):
-        stream.peak = peak
-    gains: Floats = np.minimum(GAIN_MAX, _PEAK_MAX / np.maximum(levels, 1.0))
-    return gains.T[steps < counts[:, np.newaxis]]
+    of_frame = iter(peaks.tolist())
+    levels: list[float] = []
+    for stream, count in zip(streams, frames, strict=True):
+        level = stream.peak
+        for peak in itertools.islice(of_frame, count):
+            level *= PEAK_DECAY
+            if peak > level:
+                level = peak
+            levels.append(level)
+        stream.peak = level
+    gains: Floats = np.minimum(GAIN_MAX, _PEAK_MAX / np.maximum(np.array(levels, np.float32), 1))
+    return gains
 
 
 def _peaks(samples: npt.NDArray[np.int16]) -> Floats:

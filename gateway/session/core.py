@@ -56,7 +56,7 @@ class Session:
       decode, handle the result, detect speech in ``take_frames``, and handle
       ``SpeechProbabilities``; of a large chunk one piece after the other. Handle no other client
       event meanwhile.
-    - Send ``Tick`` about five times a second.
+    - Send ``Tick`` about twice a second.
     - Stop reading from the client while ``wants_audio`` is false.
 
     ``limits`` are those of its protocol. ``client`` is the client's address, which is stored with
@@ -367,7 +367,6 @@ class Session:
     def _end_chunk(self, now_s: float) -> Actions:
         """The chunk is decoded."""
         index, byte_count = self._decoding
-        end_ms = self.duration_ms if self._segmenter.whole_file else None
         detail = ChunkDetail(
             chunk_index=index,
             byte_count=byte_count,
@@ -375,7 +374,10 @@ class Session:
             duration_ms=self._segmenter.chunk_duration_ms,
             received_at_ms=self._wall_ms(now_s),
         )
-        ended = self.delivery.end_file(index, end_ms)
+        ended: Actions = []
+        if self.delivery.awaits_files:
+            end_ms = self.duration_ms if self._segmenter.whole_file else None
+            ended = self.delivery.end_file(index, end_ms)
         return [*ended, *self._records.chunk(detail)]
 
     def _segment(self, event: e.SpeechProbabilities, now_s: float) -> Actions:
@@ -466,6 +468,8 @@ class Session:
         whole file, if all their segments are known now."""
         submit = self._submit_and_report if self._options.speech_events else self._submit
         actions = submit(utterances, now_s)
+        if not self.delivery.awaits_files:
+            return actions
         settled_ms, next_seq = self._segmenter.settled_ms, self._jobs.next_seq
         return [*actions, *self.delivery.complete_files(settled_ms, next_seq)]
 

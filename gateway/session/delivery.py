@@ -61,6 +61,11 @@ class Delivery:
         """The chunk begins with a file. If it contains the whole file, it gets one answer."""
         self._files.begin(chunk_index, start_ms)
 
+    @property
+    def awaits_files(self) -> bool:
+        """Whether a chunk that begins with a file has no answer yet."""
+        return bool(self._files)
+
     def end_file(self, chunk_index: int, end_ms: int | None) -> list[e.Action]:
         """The chunk is decoded; ``end_ms``: it has held one whole file, which ends here."""
         segments = self._files.end(chunk_index, end_ms)

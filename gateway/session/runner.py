@@ -38,7 +38,6 @@ from gateway.session.traces import SessionTraces
 from gateway.storage.callers import Caller
 from gateway.telemetry.metrics import (
     ANSWERS_DISCARDED,
-    AUDIO_SECONDS,
     CHUNK_SECONDS,
     EMBEDDINGS_DISCARDED,
     FAILED_SESSIONS,
@@ -268,7 +267,6 @@ class SessionRunner:
         byte_count = len(decoded.tail)
         byte_count += len(decoded.pcm) if isinstance(decoded, AudioDecoded) else 0
         audio_s = byte_count / (BYTES_PER_SAMPLE * SAMPLE_RATE_HZ)
-        AUDIO_SECONDS.inc(audio_s)
         self._services.note_audio(self.caller, audio_s)
 
     async def _detect_speech(self, frames: bytes) -> list[float]:

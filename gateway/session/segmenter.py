@@ -266,6 +266,9 @@ class Segmenter:
     # -------------------------------------------------------------------------------------- cutting
 
     def _cut(self, utterances: list[Utterance]) -> list[CutUtterance]:
+        if not utterances:
+            self.timeline.forget_before(self._endpointer.safe_to_forget_sample)
+            return []
         total = self.timeline.total_samples
         cut = [
             replace(

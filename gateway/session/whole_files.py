@@ -36,6 +36,9 @@ class WholeFiles:
         self._session_id = session_id
         self._files: dict[int, _File] = {}
 
+    def __len__(self) -> int:
+        return len(self._files)
+
     def begin(self, chunk_index: int, start_ms: int) -> None:
         """The chunk begins with a file."""
         self._files[chunk_index] = _File(start_ms)
