@@ -202,8 +202,9 @@ class ConnectionGate:
         return resume is not None and self._sessions.is_here(resume, caller.tenant)
 
     async def _runs_elsewhere(self, resume: str | None, caller: Caller) -> bool:
-        runs = self._redis_metadata.session_runs
-        return resume is not None and await runs(resume, caller.tenant)
+        if resume is None:
+            return False
+        return await self._redis_metadata.session_runs(resume, caller.tenant)
 
     def _by_load(
         self, own: int, resumed_at: ResumedAt, model: str | None, lane: Lane
