@@ -1,12 +1,9 @@
-"""CURVE keys of the bus, in one directory.
+"""CURVE keys of the bus, in one directory, which ``asr keys`` generates.
 
 ``ROLE.public`` holds a role's public key, ``ROLE.secret`` (mode 0600) its secret key; each is one
-line in ZeroMQ's Z85 notation. The broker's host needs ``broker.secret`` and every ``.public`` file.
-Any other host needs ``broker.public`` and the pair of its own role. ``asr keys`` generates them.
-
-A role may have further keys, such as one for each host: the broker also allows those of
-``ROLE.d/NAME.public``. It notices changes of the directory: a key whose file is removed is no
-longer allowed.
+line in ZeroMQ's Z85 notation. The broker's host needs ``broker.secret`` and every ``.public`` file,
+any other host ``broker.public`` and the pair of its own role. The broker also allows the keys of
+``ROLE.d/NAME.public``, such as one for each host, and follows changes of the directory.
 """
 
 from __future__ import annotations
@@ -25,8 +22,6 @@ from zmq.utils import z85
 Role = Literal["broker", "gateway", "worker", "persistence"]
 ROLES: tuple[Role, ...] = get_args(Role)
 Z85_KEY_CHARACTERS = 40
-
-
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -55,9 +50,8 @@ def generate(directory: Path) -> list[Path]:
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     paths = [directory / f"{role}.{half}" for role in ROLES for half in ("public", "secret")]
-    for path in paths:
-        if path.exists():
-            raise KeysError(f"{path} exists; remove old keys first")
+    if found := [path for path in paths if path.exists()]:
+        raise KeysError(f"{found[0]} exists; remove old keys first")
     for role in ROLES:
         _generate_pair(directory, role)
     return paths
@@ -83,26 +77,24 @@ def read(directory: Path, role: Role) -> Keys:
 
 
 class KeyFiles:
-    """The keys of a process of ``role``, whose files may change while it runs."""
+    """The keys of a process of ``role``, whose files may change while it runs.
+
+    Raises:
+        KeysError: as ``read`` does.
+    """
 
     def __init__(self, directory: Path, role: Role) -> None:
-        """Reads the keys.
-
-        Raises:
-            KeysError: as ``read`` does.
-        """
         self._directory = directory
         self._role = role
-        self._state = state_of(self._files())
+        self._state = self._state_of_files()
         self.keys = read(directory, role)
         self.error: KeysError | None = None
         """Why the present files cannot be used; ``keys`` are then the last usable ones."""
 
     def read_again(self) -> Keys:
         """Read the keys if their files have changed since the last call; return ``keys``."""
-        state = state_of(self._files())
-        if state != self._state:
-            self._state = state
+        before, self._state = self._state, self._state_of_files()
+        if before != self._state:
             try:
                 self.keys, self.error = read(self._directory, self._role), None
             except KeysError as error:
@@ -112,8 +104,8 @@ class KeyFiles:
                 self.keys = replace(self.keys, allowed=allowed)
         return self.keys
 
-    def _files(self) -> list[Path]:
-        return [*self._directory.glob("*"), *self._directory.glob("*.d/*")]
+    def _state_of_files(self) -> object:
+        return state_of([*self._directory.glob("*"), *self._directory.glob("*.d/*")])
 
 
 def state_of(files: Iterable[Path]) -> frozenset[tuple[str, int, int, int]]:
@@ -141,8 +133,8 @@ def generate_for_host(directory: Path, role: Role, host: str) -> Path:
     a directory with everything that ``host`` needs, to be moved to that host.
 
     Raises:
-        KeysError: if the name is taken, or the broker has no key. Nothing is written then. OSError:
-        if the directory cannot be written to.
+        KeysError: if the name is taken, or the broker has no key. Nothing is written then.
+        OSError: if the directory cannot be written to.
     """
     if not _HOST.fullmatch(host) or role == "broker":
         raise KeysError(f"no key can be made for a {role} named {host!r}")

@@ -40,7 +40,6 @@ _CODE_OF: Final = {alias: code for code, aliases in _CODES.items() for alias in 
 
 def primary_language(tag: str) -> str:
     """Return the language code of a BCP 47 tag, a code, or a name, in ISO 639-1 if it has one:
-    ``zh`` for ``zh-CN``, ``cmn``, and ``Chinese``. An unknown language is returned in lower
-    case."""
+    ``zh`` for ``zh-CN``, ``cmn``, and ``Chinese``. Other languages are returned in lower case."""
     primary = tag.strip().lower().replace("_", "-").partition("-")[0]
     return _CODE_OF.get(primary, primary)

@@ -1,12 +1,10 @@
 """Typed messages of the bus, one frozen class per kind (docs/architecture.md, "Messages").
 
-Units are in the names. Building a message does not check its types, because our own code is
-trusted; ``wire.codec.decode`` checks what peers send. No message refers to itself, so the
-garbage collector need not track any (``gc=False``).
+Building a message does not check its types; ``wire.codec.decode`` checks what peers send. No
+message refers to itself, so the garbage collector need not track any (``gc=False``).
 
-Fields without a default belong to protocol version 1: every release sends them, and a message
-without one is invalid. Each field added later has a default, which means that the sender's release
-does not know the field.
+Fields without a default belong to protocol version 1: every release sends them. Each field added
+later has a default, which means that the sender's release does not know the field.
 """
 
 from __future__ import annotations
@@ -47,8 +45,7 @@ class Token(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Failure(Struct, frozen=True, kw_only=True, gc=False):
-    """The reason why a segment has no text. ``code`` is stable, for programs; ``message`` is for
-    people."""
+    """Why a segment has no text. ``code`` is stable, for programs; ``message`` is for people."""
 
     code: Name
     message: Text
@@ -115,10 +112,10 @@ class Place(Struct, frozen=True, kw_only=True, gc=False):
 class Segment(Place, frozen=True, kw_only=True, gc=False):
     """A recognised segment, without its session and without its text or error.
 
-    This is the declaration of the columns of ``asr_segments``. Results, their copies
-    (``wire.records.SegmentCopy``), the SQL (``persistence.segments``) and the REST answer
-    (``gateway.web.schemas``) follow from it. A new column is a field here, a migration named
-    ``NNNN_add_…``, and, if a model finds it, the same field of ``WorkerResult``.
+    It declares the columns of ``asr_segments``: results, their copies, the SQL
+    (``persistence.segments``) and the REST answer (``gateway.web.schemas``) follow from it. A new
+    column is a field here, a migration named ``NNNN_add_…``, and, if a model finds it, the same
+    field of ``WorkerResult``.
     """
 
     tokens: tuple[Token, ...]
@@ -153,12 +150,11 @@ class ExpectedAudio(Struct, frozen=True, kw_only=True, gc=False):
 
 class Hello(Struct, frozen=True, kw_only=True, gc=False):
     """Registers a gateway and renews its lease. Sent at start, four times a second, and after
-    audio. Answered by ``Welcome``, or by ``Refused`` if there is no common protocol version."""
+    audio. Answered by ``Welcome`` or ``Refused``."""
 
     gateway_id: Name
     expected_audio_rate: Ratio = 0.0
-    """Seconds of audio per second expected from its new sessions and not received yet, see
-    ``gateway.admission.policy``."""
+    """Seconds of audio per second expected from its new sessions and not received yet."""
     expected: tuple[ExpectedAudio, ...] = ()
     """The same by model."""
     version_min: UInt = 1
@@ -198,30 +194,16 @@ class Job(Place, frozen=True, kw_only=True, gc=False):
     """End of the text before the segment; ``""``: unknown."""
 
     def result(
-        self,
-        *,
-        text: str | None = None,
-        error: Failure | None = None,
-        tokens: tuple[Token, ...] = (),
-        worker_id: str = "",
-        attempt: int = 0,
-        queue_ms: int = 0,
-        infer_ms: int = 0,
-        **recognised: Any,
+        self, *, text: str | None = None, error: Failure | None = None, **recognised: Any
     ) -> Result:
-        """Return the job's result. ``recognised`` holds further fields of ``Result``. Token times
-        are on the session's timeline."""
+        """Return the job's result. ``recognised`` holds further fields of ``Result``, by default
+        those of a job that no worker has answered."""
         return Result(
             session_id=self.session_id,
             partial=self.partial,
             generation=self.generation,
             text=text,
             error=error,
-            tokens=tokens,
-            worker_id=worker_id,
-            attempt=attempt,
-            queue_ms=queue_ms,
-            infer_ms=infer_ms,
             seq=self.seq,
             start_ms=self.start_ms,
             end_ms=self.end_ms,
@@ -229,8 +211,11 @@ class Job(Place, frozen=True, kw_only=True, gc=False):
             provisional=self.provisional,
             resume_chunk_index=self.resume_chunk_index,
             resume_sample=self.resume_sample,
-            **recognised,
+            **{**_UNANSWERED, **recognised},
         )
+
+
+_UNANSWERED = {"tokens": (), "worker_id": "", "attempt": 0, "queue_ms": 0, "infer_ms": 0}
 
 
 class Cancel(Struct, frozen=True, kw_only=True, gc=False):
@@ -294,8 +279,8 @@ class Welcome(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Refused(Struct, frozen=True, kw_only=True, gc=False):
-    """The broker does not serve the gateway or worker, because they have no common protocol
-    version, belong to different systems, or the peer is connected to another endpoint."""
+    """The broker does not serve the gateway or worker: they have no common protocol version, belong
+    to different systems, or the peer is connected to another endpoint."""
 
     version_min: UInt
     version_max: UInt
@@ -317,8 +302,7 @@ class Result(Segment, frozen=True, kw_only=True, gc=False):
     """Number of jobs in the batch that took ``infer_ms``."""
     generation: UInt = 0
     embedding: Embedding = b""
-    """The speaker embedding, of length 1. It is for the session's gateway only: a voice print is
-    not published."""
+    """The speaker embedding, of length 1. For the session's gateway only: it is not published."""
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.error is None):
@@ -342,16 +326,14 @@ class StoredKey(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Stored(Struct, frozen=True, kw_only=True, gc=False):
-    """Committed keys. Persistence names the gateway that sent the data; the broker forwards the
-    message to it."""
+    """Committed keys, for the gateway that sent the data; the broker forwards the message to it."""
 
     gateway_id: Name
     system_id: Name = ""
     """As in ``Hello``: of persistence."""
     keys: tuple[StoredKey, ...]
     superseded: tuple[UInt, ...] = ()
-    """Indexes of the keys that were dropped instead, because the session has a newer generation:
-    another gateway has taken it over."""
+    """Indexes of the keys that were dropped instead: another gateway has taken the session over."""
 
 
 class ServedModel(Struct, frozen=True, kw_only=True, gc=False):
@@ -419,16 +401,14 @@ class JobAttempt(Struct, frozen=True, kw_only=True, gc=False):
 
 class Ready(Struct, frozen=True, kw_only=True, gc=False):
     """Registers a worker, which accepts at most ``credits`` jobs at a time. Sent again in each new
-    broker epoch. Answered by ``Welcome``, or by ``Refused`` if there is no common protocol
-    version."""
+    broker epoch. Answered by ``Welcome`` or ``Refused``."""
 
     worker_id: Name
     credits: UInt
     model: Name
     device: Name
     throughput_rtfx: Ratio = 0.0
-    """Seconds of audio recognised per second in batches of the best size, measured at start; 0: not
-    measured."""
+    """Seconds of audio recognised per second in batches of the best size; 0: not measured."""
     cost: Cost = Cost()
     streamed_credits: UInt = 0
     """Partial jobs that a streaming model accepts at a time in addition; 0: partial jobs take
@@ -446,8 +426,7 @@ class Ready(Struct, frozen=True, kw_only=True, gc=False):
     broker_epoch: Name = ""
     held: tuple[JobAttempt, ...] = ()
     """On a new connection to the broker of this epoch: the jobs that have arrived and have no
-    result yet. Other jobs that the broker has assigned, or their results, were lost with the
-    previous connection."""
+    result yet. Others that it has assigned, or their results, were lost with the previous one."""
     answers_marks: bool = False
     """The broker may send ``Mark``: it is on another host."""
 
@@ -485,8 +464,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class WorkerResult(Struct, frozen=True, kw_only=True, gc=False):
-    """A worker's answer. Exactly one of ``text`` and ``error`` is set. Token times count from the
-    start of the job's audio."""
+    """A worker's answer: either ``text`` or ``error``. Token times count from the audio's start."""
 
     broker_epoch: Name
     job_id: UInt
@@ -501,8 +479,8 @@ class WorkerResult(Struct, frozen=True, kw_only=True, gc=False):
     broker_jobs: UInt = 0
     """… and of those from this broker; 0: all, of a release that serves one."""
     held_ms: UInt | None = None
-    """From the job's arrival to this answer; None: not measured, because the broker is on the same
-    host, or by an earlier release."""
+    """From the job's arrival to this answer; None: the broker is on the same host, or an earlier
+    release."""
     language: Name = ""
     confidence: Probability | None = None
     emotion: Name = ""
@@ -523,8 +501,7 @@ class MarkArrived(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Bye(Struct, frozen=True, kw_only=True, gc=False):
-    """The worker drains: it accepts no more jobs, returns those it has not started, and finishes
-    the others."""
+    """The worker drains: it returns the jobs that it has not started, and finishes the others."""
 
     worker_id: Name
     broker_epoch: Name
@@ -535,9 +512,8 @@ class Bye(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class WorkerJob(Struct, frozen=True, kw_only=True, gc=False):
-    """A job as sent to a worker. ``session_id`` and ``seq`` are for the worker's log and traces.
-    They also identify the cached state of a streaming model, which holds the audio that it has
-    processed already. The cache may be lost."""
+    """A job as sent to a worker. ``session_id`` and ``seq`` are for the worker's log and traces,
+    and identify the cached state of a streaming model, which may be lost."""
 
     broker_epoch: Name
     job_id: UInt

@@ -32,10 +32,10 @@ def encode(sequence: int, message: Publication) -> list[bytes]:
 
 
 def decode(frames: Sequence[bytes]) -> tuple[int, Publication]:
-    """Return the sequence and the message in ``frames``, as a SUB socket receives them.
+    """Return the sequence and the message in ``frames``.
 
     Raises:
-        WireError: if ``encode`` cannot have produced ``frames``.
+        WireError: if ``encode`` cannot have produced them.
     """
     if len(frames) < 2 or len(frames[1]) != SEQUENCE_BYTES:
         raise codec.WireError("publication: not enough frames, or no sequence number")

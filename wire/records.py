@@ -26,8 +26,8 @@ DEFAULT_TENANT = "default"
 """The tenant of clients without a token or with a token that names none, and of all sessions that
 were stored before there were tenants."""
 TRANSCRIPT_BYTES_MAX = 3 << 18
-"""Longest text in SessionFinished, as UTF-8: about 14 hours of speech. A longer text is not stored
-in ``asr_sessions``; readers join the segments' texts."""
+"""Longest text in SessionFinished, as UTF-8: about 14 hours of speech. Of a longer one, readers
+join the segments' texts."""
 
 
 class SessionStarted(Struct, frozen=True, kw_only=True, gc=False, tag="started"):
@@ -37,7 +37,7 @@ class SessionStarted(Struct, frozen=True, kw_only=True, gc=False, tag="started")
     mode: Text
     language: Text
     started_at_ms: UInt
-    """Wall clock, milliseconds since 1970 (UTC). Shown to people; no timeout depends on it."""
+    """Wall clock, milliseconds since 1970 (UTC)."""
     resume_token_hash: Text = ""
     """SHA-256 of the client's resume token, in hexadecimal."""
     model: Text = ""
@@ -144,8 +144,7 @@ _segment_of = attrgetter(*Segment.__struct_fields__)
 
 def to_body(record: RecordBody) -> dict[str, Any]:
     """Return ``record`` as the body of a ``Record`` message; its key ``type`` names the class."""
-    body: dict[str, Any] = msgspec.to_builtins(record)
-    return body
+    return dict(msgspec.to_builtins(record))
 
 
 def parse_body(body: dict[str, Any]) -> RecordBody:

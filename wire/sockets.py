@@ -1,6 +1,6 @@
 """Every ZeroMQ socket of the system is made here, and only here are socket options set.
 
-Reasons for the options (measured on libzmq 4.3.5, see docs/development.md):
+Reasons for the options (libzmq 4.3.5, see docs/development.md):
 
 * ROUTER_MANDATORY with DONTWAIT: a send to a full or unknown peer fails with ``EAGAIN`` or
   ``EHOSTUNREACH``. Without it the message is dropped silently.
@@ -21,17 +21,16 @@ import socket as host_socket
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 import zmq
+from msgspec import Struct
 
 from wire.keys import Keys
 
 HIGH_WATER_MARK_MESSAGES = 10_000
-"""Per peer and direction, more than any worker's credits. At the limit a send fails with
-``EAGAIN``."""
+"""Per peer and direction, more than any worker's credits. Then a send fails with ``EAGAIN``."""
 MESSAGE_BYTES_MAX = 8 << 20
 """Per frame; a larger one makes libzmq drop that peer's connection. Nothing limits how many
 frames a message has, except the broker's memory limit (``BROKER_MEMORY_MB_MAX``)."""
@@ -45,8 +44,6 @@ RECONNECT_INTERVAL_MS = 50
 RECONNECT_INTERVAL_MAX_MS = 1_000
 LINGER_RESULTS_MS = 2_000
 """Longest time that a closing gateway or worker takes to send its last messages."""
-
-
 HOST_CHARS_MAX = 40
 """A longer host name is cut in an identity."""
 UNBIND_S_MAX = 1.0
@@ -67,8 +64,7 @@ Context: TypeAlias = zmq.Context[zmq.Socket[bytes]]
 Socket: TypeAlias = zmq.Socket[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(Struct, frozen=True):
     """Admits only peers whose CURVE key the ZAP handler accepts for ``domain``. Without a handler
     in the context, every peer is refused."""
 

@@ -1,8 +1,4 @@
-"""Field types of messages and records, and the check that a received value has them.
-
-The types are ``msgspec`` annotations: ``convert`` checks them in C. Only values from a peer are
-checked. Messages built by our own code are trusted.
-"""
+"""Field types of messages and records, and the check that a received value has them."""
 
 from __future__ import annotations
 
@@ -26,7 +22,6 @@ ERROR_CHARS_MAX: Final = 200
 """Longest description of an invalid value, which quotes a part of that value."""
 
 UInt = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
-"""``true`` and ``1.0`` are not integers."""
 UFloat = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
 """Finite: NaN and infinity are refused."""
 Ratio = Annotated[float, Meta(ge=0, le=RATIO_MAX)]

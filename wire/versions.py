@@ -1,8 +1,7 @@
 """The range of protocol versions that this release speaks, and the choice of one.
 
-Fields do not need a new version. A receiver ignores fields that it does not know, and a missing
-field takes its default. A new version is needed when an old receiver would misread a message: a
-field without a default, a changed meaning, a new value of a ``Literal``.
+A new version is needed when an old receiver would misread a message: a field without a default, a
+changed meaning, a new value of a ``Literal``. Other fields need none.
 
 ``Hello`` and ``Ready`` carry a peer's range. The broker answers with ``Welcome`` and the highest
 version of both ranges, or with ``Refused``. These four are sent in version 1 by every release, so
