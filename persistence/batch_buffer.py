@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from msgspec import Struct
 
 from wire import publication, versions
 from wire.codec import WireError
@@ -22,10 +23,7 @@ STORED_KEYS_MAX = 1_000
 Discard = Literal["foreign_system", "bad_message", "bad_session_id", "repeated", "backlog_full"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """When a batch is written, and how much is kept in memory."""
-
+class Limits(Struct, frozen=True, kw_only=True):
     batch_rows_max: int
     batch_wait_s: float
     """An incomplete batch is written once its oldest row is this old."""
@@ -35,8 +33,7 @@ class Limits:
     pending_bytes_max: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(Struct, frozen=True, kw_only=True):
     """One publication to be written."""
 
     gateway_id: str
@@ -72,17 +69,14 @@ class Entry:
         return 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reception:
-    """Outcome of ``receive``."""
-
+class Reception(Struct, frozen=True, kw_only=True):
     discarded: Discard | None = None
     lost: int = 0
     """Number of publications missing in the broker's sequence before this one."""
 
 
 Batch: TypeAlias = tuple[Entry, ...]
-"""Entries for one transaction. Pass it to ``committed`` after COMMIT."""
+"""Entries for one transaction."""
 
 
 class BatchBuffer:
@@ -188,8 +182,7 @@ class BatchBuffer:
         ]
 
     def _has_room_for(self, entry: Entry) -> bool:
-        # An entry larger than the limits is accepted if nothing else is waiting. Otherwise it would
-        # be dropped each time that it is sent.
+        # An entry larger than the limits must be accepted at some time.
         return not self.rows or (
             self.rows + entry.rows <= self._limits.pending_rows_max
             and self.bytes + entry.byte_count <= self._limits.pending_bytes_max

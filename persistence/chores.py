@@ -6,12 +6,12 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias
 
 import psycopg
 import structlog
+from msgspec import Struct
 
 from persistence import metrics
 from persistence.search_terms import terms_of
@@ -54,8 +54,7 @@ ORDER BY created_at LIMIT %s FOR UPDATE SKIP LOCKED
 """
 
 
-@dataclass(slots=True)
-class Chore:
+class Chore(Struct):
     """One kind of work. Call ``turn`` once ``due_s`` is reached."""
 
     work: Callable[[Connection], int]
@@ -104,12 +103,9 @@ def mark_lost(connection: Connection, after_s: float) -> int:
 
 
 def index_texts(connection: Connection, limit: int = SESSIONS_MAX) -> int:
-    """Write the search terms of at most ``limit`` ended sessions, and return their number.
-
-    A session has no terms if it was stored by a release without search, if it has no end
-    (``lost``), or if its text is too long for the record of the end. ``store`` writes those of all
-    other sessions.
-    """
+    """Write the search terms of at most ``limit`` ended sessions, and return their number: of those
+    that a release without search has stored, that are ``lost``, or whose text is too long for the
+    record of the end. ``store`` writes those of all others."""
     with connection.transaction(), connection.cursor() as cursor:
         found = cursor.execute(_NOT_INDEXED, (limit,)).fetchall()
         cursor.executemany(_INDEX, [(terms_of(texts), session_id) for session_id, texts in found])

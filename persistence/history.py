@@ -1,7 +1,6 @@
 """Core: a page of the history of sessions: the conditions of its query, and the page from its rows.
 
-A page begins after the last session of the page before, not after a number of rows, so that
-sessions stored in the meantime do not shift it.
+A page begins after the last session of the page before: sessions stored meanwhile do not shift it.
 """
 
 from __future__ import annotations
@@ -9,9 +8,10 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+
+from msgspec import Struct
 
 from persistence.search_terms import first_word, query_of
 
@@ -35,8 +35,7 @@ _CREATED_US_MAX = 253_402_300_799_999_999
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cursor:
+class Cursor(Struct, frozen=True, kw_only=True):
     """A position in the history: after this session."""
 
     created_us: int
@@ -65,8 +64,7 @@ class Cursor:
         raise ValueError("not a next_cursor of this server")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryQuery:
+class HistoryQuery(Struct, frozen=True, kw_only=True):
     """The requested sessions. None or an empty tuple: no condition."""
 
     tenant: str
@@ -98,7 +96,6 @@ class HistoryQuery:
             ("s.model = %(model)s", "model", self.model),
             ("s.terms @@ %(terms)s::tsquery", "terms", query_of(self.words) or None),
         ]
-        used = [each for each in asked if each[2] is not None]
         parameters = {
             "tenant": self.tenant,
             "limit": min(self.limit, LIMIT_MAX),
@@ -111,9 +108,8 @@ class HistoryQuery:
             "preview_segments": PREVIEW_SEGMENTS,
             "preview_word": first_word(self.words),
         }
-        return [condition for condition, _, _ in used], parameters | {
-            name: value for _, name, value in used
-        }
+        parameters |= {name: value for _, name, value in asked}
+        return [condition for condition, _, value in asked if value is not None], parameters
 
     def position(self) -> tuple[list[str], dict[str, Any]]:
         """Return the condition of the cursor, and its parameters."""
@@ -125,8 +121,7 @@ class HistoryQuery:
         return [after], {"last_at": last_at, "last_id": self.cursor.session_id}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryPage:
+class HistoryPage(Struct, frozen=True, kw_only=True):
     total: int
     """Sessions on all pages, at most ``TOTAL_MAX``."""
     records: tuple[dict[str, Any], ...]

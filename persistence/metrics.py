@@ -6,6 +6,7 @@ from typing import get_args
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from persistence.batch_buffer import Discard
 from wire.records import RecordBody
 
 ROWS = Counter("asr_persistence_rows_total", "Rows written, repetitions included", ["kind"])
@@ -62,9 +63,8 @@ UNSENT = Counter(
 )
 DATABASE_UP = Gauge("asr_persistence_database_up", "1: the last write or connection succeeded")
 
-# A series that first appears with 1 shows no increase, so series used by alerts are created at
-# start.
-for _reason in ("foreign_system", "bad_message", "bad_session_id", "repeated", "backlog_full"):
+# A series that first appears with 1 shows no increase: those used by alerts are created at start.
+for _reason in get_args(Discard):
     DISCARDED.labels(_reason)
 for _body in get_args(RecordBody):
     for _rows in (ROWS, REJECTED_ROWS, LATE_ROWS, STALE_ROWS):

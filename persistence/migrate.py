@@ -1,21 +1,17 @@
 """Upgrades the database's schema to this program's version: numbered SQL files, each applied once.
 
-All missing files are applied in one transaction under an advisory lock. Several processes may start
-at the same time, and a failed migration changes nothing.
-
-A file named ``NNNN_add_…`` only adds tables, or columns with defaults. A program that does not know
-it yet works with the newer schema, so that adjacent releases can run together. Any other newer
-migration makes ``migrate`` raise ``SchemaTooNewError``.
+A file named ``NNNN_add_…`` only adds tables, or columns with defaults: the release before works
+with it. Any other newer migration makes ``migrate`` raise ``SchemaTooNewError``.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from msgspec import Struct
 
 MIGRATIONS_DIR = Path(__file__).parent / "migrations"
 ADVISORY_LOCK_KEY = 0x4153_525F_4D49_4752
@@ -35,8 +31,7 @@ class SchemaTooNewError(Exception):
     """A newer program changed the schema in a way that this one may not understand."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Migration:
+class Migration(Struct, frozen=True, kw_only=True):
     version: int
     name: str
     sql: str
@@ -58,7 +53,7 @@ def load_migrations(folder: Path = MIGRATIONS_DIR) -> list[Migration]:
 def migrate(
     connection: psycopg.Connection[Any], migrations: list[Migration] | None = None
 ) -> list[str]:
-    """Apply the missing migrations. Returns the names of those applied now.
+    """Apply the missing migrations, in one transaction under an advisory lock. Returns their names.
 
     ``connection`` must not be in a transaction. Its role needs the right to create tables only if a
     migration is missing.
@@ -68,17 +63,17 @@ def migrate(
         psycopg.Error: if the database refuses something; nothing is changed then.
     """
     known = load_migrations() if migrations is None else migrations
-    applied = []
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (ADVISORY_LOCK_KEY,))
-        current = _current_version(connection)
-        for name in _later_than(len(known), connection):
-            if not _ADDITIVE.match(name):
+        stored = _stored_names(connection)
+        for version, name in stored.items():
+            if version > len(known) and not _ADDITIVE.match(name):
                 raise SchemaTooNewError(
-                    f"the schema is at version {current}, this program at {len(known)}, "
+                    f"the schema is at version {max(stored)}, this program at {len(known)}, "
                     f"and migration {name} is not additive"
                 )
-        for migration in known[current:]:
+        missing = known[max(stored, default=0) :]
+        for migration in missing:
             # A file holds several statements. PostgreSQL accepts them only by the simple query
             # protocol, which psycopg uses for a query without parameters.
             connection.execute(migration.sql.encode())
@@ -86,20 +81,12 @@ def migrate(
                 "INSERT INTO asr_schema_versions (version, name) VALUES (%s, %s)",
                 (migration.version, migration.name),
             )
-            applied.append(migration.name)
-    return applied
+    return [migration.name for migration in missing]
 
 
-def _current_version(connection: psycopg.Connection[Any]) -> int:
-    found = connection.execute("SELECT to_regclass('asr_schema_versions')").fetchone()
-    if found is None or found[0] is None:
+def _stored_names(connection: psycopg.Connection[Any]) -> dict[int, str]:
+    """Names of the migrations that the schema has, by version, ascending."""
+    if connection.execute("SELECT to_regclass('asr_schema_versions')").fetchone() == (None,):
         connection.execute(_VERSIONS_TABLE)
-        return 0
-    row = connection.execute("SELECT coalesce(max(version), 0) FROM asr_schema_versions").fetchone()
-    assert row is not None
-    return int(row[0])
-
-
-def _later_than(version: int, connection: psycopg.Connection[Any]) -> list[str]:
-    query = "SELECT name FROM asr_schema_versions WHERE version > %s ORDER BY version"
-    return [name for (name,) in connection.execute(query, (version,))]
+    query = "SELECT version, name FROM asr_schema_versions ORDER BY version"
+    return dict(connection.execute(query).fetchall())

@@ -1,7 +1,4 @@
-"""Reads of stored sessions, for REST and resumption: asynchronous, and with short deadlines.
-
-Each read names a tenant, and the SQL finds that tenant's sessions only.
-"""
+"""Reads of a tenant's stored sessions, for REST and resumption: asynchronous, soon given up."""
 
 from __future__ import annotations
 
@@ -17,9 +14,8 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from persistence import segments, speakers
-from persistence.deadline import AsyncDeadlineConnection
+from persistence.connections import OPTIONS, AsyncDeadlineConnection, warn_if_plain
 from persistence.history import HistoryPage, HistoryQuery, page_of
-from persistence.link_warning import warn_if_plain
 from wire.records import DEFAULT_TENANT
 
 CONNECTIONS_MAX = 4
@@ -32,8 +28,8 @@ RECONNECT_TIMEOUT_S = 2.0
 """The pool stops reconnecting after this time. The next read makes it try again."""
 CLOSE_TIMEOUT_S = 1.0
 TOTALS_KEPT_S = 10.0
-"""Figures over all sessions are read again after this time: reading them takes long in a large
-database."""
+"""Figures over all sessions, which take long in a large database, are read again after this time.
+"""
 SESSION_ROWS_MAX = 100_000
 """Most segments, and most chunks, in one answer: hours of audio. Further ones are left out."""
 
@@ -146,9 +142,9 @@ class StoreUnavailable(Exception):  # noqa: N818 - a state of the world, not an 
 class SessionReader:
     """Reads sessions through a small pool of connections.
 
-    Call ``open`` and ``close`` on the event loop that uses it. ``open`` does not wait for the
-    database, which may become available or unavailable at any time. All reads but ``ping`` and
-    ``totals`` raise ``StoreUnavailable`` if there is no answer within ``READ_TIMEOUT_S``.
+    Call ``open``, which does not wait for the database, and ``close`` on the event loop that uses
+    it. All reads but ``ping`` and ``totals`` raise ``StoreUnavailable`` if there is no answer
+    within ``READ_TIMEOUT_S``.
     """
 
     def __init__(self, conninfo: str) -> None:
@@ -165,13 +161,10 @@ class SessionReader:
             conninfo,
             connection_class=_PoolConnection,
             kwargs={
+                **OPTIONS,
                 "attempted": self._note_attempt,
-                "autocommit": True,
                 "row_factory": dict_row,
                 "connect_timeout": int(CONNECT_TIMEOUT_S),
-                # PostgreSQL refuses a prepared SELECT * once a migration has added a column.
-                "prepare_threshold": None,
-                "client_encoding": "UTF8",
             },
             min_size=1,
             max_size=CONNECTIONS_MAX,
@@ -238,8 +231,7 @@ class SessionReader:
         return await self._read_own(read) if "\0" not in session_id else None
 
     async def owner_state(self, session_id: str, tenant: str) -> Row | None:
-        """Return the part of ``resume_state`` that says which gateway has the session. It takes
-        the same time for a session of any length."""
+        """Return the part of ``resume_state`` that says which gateway has the session."""
         return await self._row(_RESUME_STATE, session_id, tenant)
 
     async def resume_state(self, session_id: str, tenant: str) -> Row | None:
@@ -265,8 +257,7 @@ class SessionReader:
         return bool(await self._read(lambda connection: _rows(connection, _EXISTS, (session_id,))))
 
     async def status(self, session_id: str, tenant: str) -> str | None:
-        """Return the session's status, None: unknown, or of another tenant. A deleted session is
-        either unknown or ``deleted``."""
+        """Return the session's status; None: unknown (maybe deleted), or of another tenant."""
         found = await self._row(_STATUS, session_id, tenant)
         return None if found is None else found["status"]
 

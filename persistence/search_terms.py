@@ -1,9 +1,8 @@
 """Core: search terms of texts, and PostgreSQL's full-text queries for them.
 
-A term is a word, or two adjacent characters of a script that is written without spaces between
-words: PostgreSQL's own parser takes a Chinese sentence for one word, and its trigrams are an
-extension. The last character of such a run is a term by itself, so that each single character
-begins a term.
+A term is a word, or two adjacent characters of a script without spaces between words, whose
+sentences PostgreSQL's own parser takes for one word. The last character of such a run is a term by
+itself, so that each single character begins a term.
 """
 
 from __future__ import annotations

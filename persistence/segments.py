@@ -18,22 +18,19 @@ def _column(field: str) -> str:
     return "segment_index" if field == "seq" else field
 
 
+_SQL_TYPES: Final[dict[type[inspect.Type], str]] = {
+    inspect.IntType: "bigint",
+    inspect.FloatType: "double precision",
+    inspect.BoolType: "boolean",
+    inspect.StrType: "text",
+    inspect.VarTupleType: "jsonb",
+}
+
+
 def _sql_type(kind: inspect.Type) -> str:
-    match kind:
-        case inspect.IntType():
-            return "bigint"
-        case inspect.FloatType():
-            return "double precision"
-        case inspect.BoolType():
-            return "boolean"
-        case inspect.StrType():
-            return "text"
-        case inspect.VarTupleType():
-            return "jsonb"
-        case inspect.UnionType(types=types):
-            (inner,) = [each for each in types if not isinstance(each, inspect.NoneType)]
-            return _sql_type(inner)
-    raise TypeError(f"no SQL type for {kind!r}")
+    if isinstance(kind, inspect.UnionType):
+        (kind,) = [each for each in kind.types if not isinstance(each, inspect.NoneType)]
+    return _SQL_TYPES[type(kind)]
 
 
 _KEY = ("session_id", "segment_index")

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import structlog
 import zmq
@@ -50,30 +51,25 @@ class Service:
             lost_after_s=settings.session_lost_s,
             retention_days=settings.retention_days,
         )
-        keys = settings.bus_keys("persistence")
         self._context: sockets.Context = zmq.Context()
-        identity = sockets.new_identity("persistence")
-        now_s = time.monotonic()
         self._poller = zmq.Poller()
+        bus_keys = settings.bus_keys("persistence")
+        identity = sockets.new_identity("persistence")
+
+        def links(listed: str, connect: Callable[..., sockets.Socket], name: Any) -> Links:
+            return Links(
+                listed,
+                lambda endpoint, keys, events: connect(
+                    self._context, endpoint, name, keys, events=events
+                ),
+                bus_keys,
+                self._poller,
+                time.monotonic(),
+            )
+
         try:
-            self._events = Links(
-                settings.broker_events,
-                lambda endpoint, keys, monitored: sockets.connect_sub(
-                    self._context, endpoint, publication.TOPICS, keys, events=monitored
-                ),
-                keys,
-                self._poller,
-                now_s,
-            )
-            self._brokers = Links(
-                settings.broker_frontend,
-                lambda endpoint, keys, monitored: sockets.connect_dealer(
-                    self._context, endpoint, identity, keys, events=monitored
-                ),
-                keys,
-                self._poller,
-                now_s,
-            )
+            self._events = links(settings.broker_events, sockets.connect_sub, publication.TOPICS)
+            self._brokers = links(settings.broker_frontend, sockets.connect_dealer, identity)
         except zmq.ZMQError:
             self._context.destroy(linger=0)
             raise
@@ -122,13 +118,8 @@ class Service:
             for entry in batch:
                 metrics.STORE_SECONDS.observe(now_s - entry.received_s)
                 if tracing.on() and isinstance(entry.body, SegmentCopy):
-                    tracing.record(
-                        "store",
-                        entry.session_id,
-                        entry.body.seq,
-                        start_s=entry.received_s,
-                        end_s=now_s,
-                    )
+                    segment, began_s = (entry.session_id, entry.body.seq), entry.received_s
+                    tracing.record("store", *segment, start_s=began_s, end_s=now_s)
         if self._writer.idle:
             next_batch = self._buffer.take_batch(time.monotonic(), draining=draining)
             if next_batch is not None:

@@ -1,4 +1,4 @@
-"""Settings of persistence."""
+"""Settings of persistence, see docs/settings.md."""
 
 from __future__ import annotations
 
@@ -35,26 +35,15 @@ class CheckedDatabaseSettings(DatabaseSettings):
 
 
 class PersistenceSettings(CheckedDatabaseSettings, RedisSettings, BusSettings, ProcessSettings):
-    """Read from environment variables, which have the upper-case names of the fields."""
-
     connects_to = ("broker_frontend", "broker_events")
     persistence_batch_rows_max: Annotated[int, Field(ge=1, le=10_000)] = 1_000
     persistence_batch_wait_ms: Annotated[int, Field(ge=0, le=5_000)] = 10
-    """Longest time that an incomplete batch waits for more rows. It matters only at low load: while
-    one batch is written, the next one fills."""
+    """It matters only at low load: while one batch is written, the next one fills."""
     persistence_pending_rows_max: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
-    """Rows kept in memory while the database is unavailable. Further ones are dropped, and gateways
-    send them again."""
     persistence_pending_mib_max: Annotated[int, Field(ge=1, le=65_536)] = 256
     persistence_write_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
-    """A batch that takes longer counts as a lost connection."""
-
     session_lost_s: Annotated[float, Field(ge=60, le=31_536_000)] = 3_600.0
-    """An active session is marked ``lost`` if nothing of it was stored for this long."""
-
     retention_days: Annotated[float, Field(ge=0, le=36_500)] = 0.0
-    """Sessions and their texts are deleted this long after their start, once they have ended. 0:
-    never."""
 
     @model_validator(mode="after")
     def _endpoints_in_pairs(self) -> Self:

@@ -1,8 +1,7 @@
 """Speaker labels and centroids of sessions: SQL and conversions.
 
-If a segment has several labels, the latest record's counts: the one of the newest generation with
-the highest number. Centroids are voice prints: only those of the latest record are stored, while
-the session may be resumed, and they are deleted at its end.
+The latest record counts: the one of the newest generation with the highest number. Centroids are
+voice prints: only those of the latest record are stored, while the session may be resumed.
 
 Gateways read with this module, so it must not import the metrics of persistence.
 """

@@ -23,20 +23,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from operator import attrgetter
 from typing import Any, Final, TypeAlias, TypeVar
 
 import psycopg
 import structlog
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from persistence import metrics, segments, speakers
 from persistence.batch_buffer import Entry
 from persistence.search_terms import terms_of
 from persistence.values import TIME_MS_MAX, as_json, clean, clean_item, wall_time
-from wire.messages import Segment
+from wire.messages import Failure, Segment
 from wire.records import (
     ChunkDetails,
     RecordBody,
@@ -72,11 +71,11 @@ ORDER BY id FOR UPDATE
 _STARTED = """
 UPDATE asr_sessions
 SET user_id = %(user_id)s, client = %(client)s, mode = %(mode)s, language = %(language)s,
-    created_at = %(at)s, resume_token_hash = %(resume_token_hash)s, model = %(model)s,
+    created_at = %(started_at_ms)s, resume_token_hash = %(resume_token_hash)s, model = %(model)s,
     tenant = %(tenant)s, started = true,
     generation = greatest(generation, %(generation)s)
 WHERE id = %(session_id)s AND status <> 'deleted'
-  AND (NOT started OR created_at > %(at)s OR tenant = '')
+  AND (NOT started OR created_at > %(started_at_ms)s OR tenant = '')
 """
 # The first gateway that claims a generation gets it. A complete session cannot be claimed, nor one
 # with another token. A session is complete if its start, its end and all its segments are stored:
@@ -97,14 +96,14 @@ _FINISHED = """
 UPDATE asr_sessions
 SET status = %(status)s, text = %(text)s, terms = array_to_tsvector(%(terms)s::text[]),
     duration_ms = %(duration_ms)s, chunk_count = %(chunk_count)s,
-    segment_count = %(segment_count)s, completed_at = %(at)s,
+    segment_count = %(segment_count)s, completed_at = %(completed_at_ms)s,
     error_code = CASE WHEN error_code = 'unstorable' THEN error_code
                       ELSE %(error_code)s END,
     error_message = CASE WHEN error_code = 'unstorable' THEN error_message
                          ELSE %(error_message)s END
 WHERE id = %(session_id)s AND status <> 'deleted'
   AND (array_position(%(ranks)s, status), coalesce(completed_at, '-infinity'))
-    < (array_position(%(ranks)s, %(status)s::text), %(at)s)
+    < (array_position(%(ranks)s, %(status)s::text), %(completed_at_ms)s)
 """
 _RANKS = ["active", "lost", "interrupted", "abandoned", "failed", "completed"]
 # Segments of an older generation that the present one, with fewer segments, has not replaced.
@@ -204,48 +203,30 @@ def _apply(connection: Connection, entries: Sequence[Entry]) -> list[Entry]:
 
 def _fields(entry: Entry) -> dict[str, Any]:
     """Return the fields of a record and of its key as parameters of a query."""
-    fields = {name: _stored(value) for name, value in asdict(entry.body).items()}
+    fields = {
+        name: wall_time(value) if name.endswith("_at_ms") else _stored(value)
+        for name, value in asdict(entry.body).items()
+    }
     return {**fields, "session_id": entry.session_id, "generation": entry.generation}
 
 
-def _write_started(cursor: Cursor, entries: list[Entry]) -> None:
-    cursor.executemany(
-        _STARTED,
-        [
-            {**_fields(entry), "at": wall_time(body.started_at_ms)}
-            for entry, body in _of(SessionStarted, entries)
-        ],
-    )
-
-
-def _write_resumed(cursor: Cursor, entries: list[Entry]) -> None:
-    cursor.executemany(_RESUMED, [_fields(entry) for entry in entries])
+def _update_each(query: str) -> Callable[[Cursor, list[Entry]], None]:
+    return lambda cursor, entries: cursor.executemany(query, [_fields(entry) for entry in entries])
 
 
 def _write_finished(cursor: Cursor, entries: list[Entry]) -> None:
-    cursor.executemany(
-        _FINISHED,
-        [
-            {
-                **_fields(entry),
-                "terms": _terms(body),
-                "error_code": clean(body.failure.code) if body.failure else None,
-                "error_message": clean(body.failure.message) if body.failure else None,
-                "ranks": _RANKS,
-                "at": wall_time(body.completed_at_ms),
-            }
-            for entry, body in _of(SessionFinished, entries)
-        ],
-    )
-    superseding = [
+    rows = [
         {
-            "session_id": entry.session_id,
+            **_fields(entry),
+            **_error(body.failure),
+            "terms": _terms(body),
+            "ranks": _RANKS,
             "first_index": first_superseded(body),
-            "generation": entry.generation,
         }
         for entry, body in _of(SessionFinished, entries)
-        if entry.generation and body.status != "interrupted"
     ]
+    cursor.executemany(_FINISHED, rows)
+    superseding = [row for row in rows if row["generation"] and row["status"] != "interrupted"]
     if superseding:
         for table in ("asr_segments", "asr_speakers"):
             cursor.executemany(_SUPERSEDED.format(table), superseding)
@@ -260,9 +241,8 @@ def _terms(ending: SessionFinished) -> list[str] | None:
 
 
 def first_superseded(ending: SessionFinished) -> int:
-    """Return the first index from which rows of older generations are deleted. It is 0 if the
-    session was started again and is complete: then a row of an older generation must not remain in
-    place of one that is still to be stored."""
+    """Return the first index from which rows of older generations are deleted: 0 if the session was
+    started again and is complete, so that none remains in place of one that is still to come."""
     restarted = ending.started is not None and ending.status in ("completed", "failed")
     return 0 if restarted else ending.segment_count
 
@@ -280,16 +260,17 @@ _fields_of = attrgetter(*Segment.__struct_fields__)
 
 def segment_row(session_id: str, generation: int, segment: SegmentCopy) -> dict[str, Any]:
     """``segment`` as values of ``segments.COLUMNS``, by name."""
-    failure = segment.failure
-    values = (
-        session_id,
-        generation,
-        None if failure else clean(segment.segment_text),
-        clean(failure.code) if failure else None,
-        clean(failure.message) if failure else None,
-        *map(_stored, _fields_of(segment)),
-    )
+    text = None if segment.failure else clean(segment.segment_text)
+    error = _error(segment.failure).values()
+    values = (session_id, generation, text, *error, *map(_stored, _fields_of(segment)))
     return dict(zip(segments.COLUMNS, values, strict=True))
+
+
+def _error(failure: Failure | None) -> dict[str, str | None]:
+    return {
+        "error_code": clean(failure.code) if failure else None,
+        "error_message": clean(failure.message) if failure else None,
+    }
 
 
 def _stored(value: Any) -> Any:
@@ -315,11 +296,8 @@ def _write_segments(cursor: Cursor, entries: list[Entry]) -> None:
 
 
 def _write_deleted(cursor: Cursor, entries: list[Entry]) -> None:
-    times = {
-        entry.session_id: wall_time(body.requested_at_ms)
-        for entry, body in _of(SessionDeleted, entries)
-    }
-    delete_sessions(cursor, times)
+    bodies = _of(SessionDeleted, entries)
+    delete_sessions(cursor, {e.session_id: wall_time(body.requested_at_ms) for e, body in bodies})
 
 
 def delete_sessions(cursor: Cursor, times: Mapping[str, datetime]) -> None:
@@ -330,14 +308,14 @@ def delete_sessions(cursor: Cursor, times: Mapping[str, datetime]) -> None:
 
 
 _WRITERS: Final[dict[type, Callable[[Cursor, list[Entry]], None]]] = {
-    SessionStarted: _write_started,
+    SessionStarted: _update_each(_STARTED),
     ChunkDetails: _write_chunks,
     SegmentCopy: _write_segments,
     SpeakerLabels: speakers.write,
     SessionFinished: _write_finished,
     # After all data of the previous generation, even if that was published later: the new gateway
     # reads the session after this COMMIT.
-    SessionResumed: _write_resumed,
+    SessionResumed: _update_each(_RESUMED),
     # Last, because it deletes rows that the same batch has just written.
     SessionDeleted: _write_deleted,
 }

@@ -35,10 +35,8 @@ def clean(text: str) -> str:
 
 
 def as_json(rows: Iterable[Any]) -> str:
-    """Return ``rows`` as a JSON array, the parameter of a statement that inserts them.
-
-    psycopg spends ten times as long on an array for each column.
-    """
+    """Return ``rows`` as a JSON array, the parameter of a statement that inserts them: psycopg
+    spends ten times as long on an array for each column."""
     return msgspec.json.encode(list(rows)).decode()
 
 

@@ -15,8 +15,7 @@ import structlog
 from persistence import chores, metrics, store
 from persistence.batch_buffer import Batch, Entry
 from persistence.chores import Chore
-from persistence.deadline import DeadlineConnection
-from persistence.link_warning import warn_if_plain
+from persistence.connections import OPTIONS, DeadlineConnection, warn_if_plain
 from persistence.migrate import SchemaTooNewError, migrate
 from runtime.backoff import Backoff
 
@@ -34,12 +33,8 @@ _log = structlog.get_logger()
 
 class Writer:
     """Owns the database connection. Call ``submit`` only if ``idle``; call ``committed`` when
-    ``wake`` becomes readable.
-
-    While the database is unavailable, the writer keeps its batch and retries with backoff, without
-    an end. Its thread is a daemon, so that an unavailable database does not delay the end of the
-    process.
-    """
+    ``wake`` becomes readable. While the database is unavailable, the writer keeps its batch and
+    retries with backoff, without an end."""
 
     def __init__(
         self,
@@ -61,8 +56,9 @@ class Writer:
             end.setblocking(False)
         self._stopping = threading.Event()
         self._connection: DeadlineConnection | None = None
-        self._problem: tuple[str, str | None, str] | None = ("", None, "not tried yet")
+        self._problem: dict[str, str | None] | None = {"error": "not tried yet"}
         self._backoff = Backoff(RETRY_INITIAL_S, RETRY_MAX_S, random.Random())
+        # A daemon, so that an unavailable database does not delay the end of the process.
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
 
     def start(self) -> None:
@@ -136,8 +132,7 @@ class Writer:
         return min(chores.EVERY_S, max(chores.AGAIN_S, due_s - time.monotonic()))
 
     def _until_done(self, batch: Batch | None) -> list[Entry] | None:
-        """Migrate and write, until it succeeds; return what ``store.write`` returns. None:
-        stopped."""
+        """Migrate and write, until it succeeds; return as ``store.write``. None: stopped."""
         superseded: list[Entry] = []
         while not self._stopping.is_set():
             try:
@@ -157,13 +152,9 @@ class Writer:
             return self._connection
         connection = DeadlineConnection.connect(
             self._conninfo,
-            autocommit=True,
             connect_timeout=CONNECT_TIMEOUT_S,
             application_name="asr-persistence",
-            # A pooler such as PgBouncer in transaction mode may change the server connection, and
-            # with it the prepared statements, between two transactions.
-            prepare_threshold=None,
-            client_encoding="UTF8",  # Whatever the role, the environment or the URL says.
+            **OPTIONS,
         )
         warn_if_plain(connection)
         try:
@@ -196,10 +187,9 @@ class Writer:
         reason = "" if self._connection is not None else " ".join(str(error).split())
         sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
         self._disconnect()
-        problem = (type(error).__name__, sqlstate, reason)
+        problem = {"error": type(error).__name__, "sqlstate": sqlstate, "reason": reason}
         if problem != self._problem:
-            name, sqlstate, reason = problem
-            _log.warning("database_unavailable", error=name, sqlstate=sqlstate, reason=reason)
+            _log.warning("database_unavailable", **problem)
         self._problem = problem
         metrics.DATABASE_UP.set(0)
 

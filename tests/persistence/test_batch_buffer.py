@@ -26,7 +26,7 @@ TAKEN = Reception()
 
 
 def buffer(**changes: float) -> BatchBuffer:
-    fields = {name: getattr(LIMITS, name) for name in Limits.__slots__}
+    fields = {name: getattr(LIMITS, name) for name in Limits.__struct_fields__}
     return BatchBuffer(Limits(**{**fields, **changes}), "")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 from unittest.mock import PropertyMock, patch
@@ -539,7 +539,7 @@ def claim_of_the_same_generation() -> Context:
 def older_generations_are_written() -> Context:
     def make(write: Any) -> Any:
         def newest(tables: Tables, entries: Any, now_s: float) -> Any:
-            newer = [replace(entry, key=_newer(tables, entry)) for entry in entries]
+            newer = [structs.replace(entry, key=_newer(tables, entry)) for entry in entries]
             return write(tables, newer, now_s)
 
         return newest

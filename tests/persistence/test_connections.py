@@ -1,4 +1,4 @@
-"""Deadlines with a real PostgreSQL that is slow, locked or stopped."""
+"""Deadlines with a real PostgreSQL that is slow, locked or stopped; warnings of plain links."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any, cast
 
 import psycopg
 import pytest
 from psycopg.errors import ConnectionTimeout
+from structlog.testing import capture_logs
 
-from persistence.deadline import AsyncDeadlineConnection, DeadlineConnection
+from persistence import connections
+from persistence.connections import AsyncDeadlineConnection, DeadlineConnection
 
 SLACK_S = 5.0
 """Tolerance for a machine under load. psycopg's own time-outs are longer."""
@@ -119,3 +123,47 @@ async def test_an_answer_in_time_is_returned_on_the_event_loop(database: str) ->
         with connection.deadline(3_600):
             cursor = await connection.execute("SELECT 1")
             assert await cursor.fetchone() == (1,)
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    connections._warn.cache_clear()
+    yield
+
+
+def connection(host: str, hostaddr: str, *, encrypted: bool) -> psycopg.Connection[Any]:
+    found = SimpleNamespace(
+        pgconn=SimpleNamespace(ssl_in_use=encrypted),
+        info=SimpleNamespace(host=host, hostaddr=hostaddr),
+    )
+    return cast(psycopg.Connection[Any], found)
+
+
+def warnings(host: str, hostaddr: str, *, encrypted: bool = False) -> list[str]:
+    with capture_logs() as logs:
+        for _ in range(2):
+            connections.warn_if_plain(connection(host, hostaddr, encrypted=encrypted))
+    return [line["host"] for line in logs if line["event"] == "database_link_plain"]
+
+
+def test_one_warning_for_a_plain_link_to_another_host() -> None:
+    assert warnings("db.example", "192.0.2.7") == ["192.0.2.7"]
+    assert warnings("db.example", "2001:db8::7") == ["2001:db8::7"]
+
+
+@pytest.mark.parametrize(
+    ("host", "hostaddr"),
+    [("/run/postgresql", ""), ("localhost", "127.0.0.1"), ("::1", "::1"), ("", "")],
+)
+def test_none_on_this_host(host: str, hostaddr: str) -> None:
+    assert warnings(host, hostaddr) == []
+
+
+def test_none_with_tls() -> None:
+    assert warnings("db.example", "192.0.2.7", encrypted=True) == []
+
+
+def test_a_real_connection_has_the_attributes_that_are_read(database: str) -> None:
+    with psycopg.connect(database) as real, capture_logs() as logs:
+        connections.warn_if_plain(real)
+    assert logs == []

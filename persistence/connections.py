@@ -1,4 +1,4 @@
-"""Database connections with a client-side deadline.
+"""Database connections with a client-side deadline, and a warning about unencrypted ones.
 
 A PostgreSQL that is stopped or unreachable enforces no ``statement_timeout`` and acknowledges no
 cancellation, and libpq's ``tcp_user_timeout`` and keepalives notice neither a stopped process nor a
@@ -8,18 +8,30 @@ timeout but is never given one (psycopg issue 1371). The classes here give it on
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import psycopg
+import structlog
 from psycopg.abc import PQGen
 from psycopg.pq.abc import PGconn
 from psycopg.rows import Row
 
+from runtime.endpoints import is_loopback
+
 RV = TypeVar("RV")
+OPTIONS: Final[dict[str, Any]] = {
+    "autocommit": True,
+    # A pooler such as PgBouncer in transaction mode may change the server connection, and with it
+    # the prepared statements, between two transactions. PostgreSQL refuses a prepared SELECT * once
+    # a migration has added a column.
+    "prepare_threshold": None,
+    "client_encoding": "UTF8",  # Whatever the role, the environment or the URL says.
+}
 WAKE_INTERVAL_S = 0.1
 """psycopg's own: how often a waiting call looks for signals."""
 
@@ -76,3 +88,17 @@ class AsyncDeadlineConnection(_Deadline, psycopg.AsyncConnection[Row]):
     ) -> RV:
         with self._limited(timeout) as left_s:
             return await super().wait(gen, interval, left_s)
+
+
+def warn_if_plain(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+    """Log once for each server of another host whose connection is not encrypted."""
+    if not connection.pgconn.ssl_in_use:
+        info = connection.info
+        _warn(info.hostaddr or info.host)
+
+
+@functools.cache
+def _warn(host: str) -> None:
+    if host and not host.startswith(("/", "@")) and not is_loopback(host):
+        advice = "add sslmode=verify-full&sslrootcert=… to DATABASE_URL"
+        structlog.get_logger().warning("database_link_plain", host=host, advice=advice)
