@@ -36,8 +36,7 @@ class Rejected(Struct, frozen=True):
 
 
 class Unsent(Struct, frozen=True):
-    """The socket refused an action: the peer is unknown, or its queue or that of a subscriber is
-    full."""
+    """The socket refused an action: the peer is unknown, or a queue is full."""
 
     action: Send | Publish
 

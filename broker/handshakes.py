@@ -3,6 +3,7 @@ with another broker's key, and other programs, such as port probes."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 import structlog
@@ -13,7 +14,7 @@ from broker.metrics import HANDSHAKES_FAILED
 from wire.sockets import Socket
 
 LOG_INTERVAL_S: Final = 60.0
-"""For each socket, because a peer without keys tries twice a second."""
+"""For each socket: a peer without keys tries twice a second."""
 _FAILURES: Final = (
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL  # Another mechanism, or another key of the broker.
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL  # The peer has given up, or is silent.
@@ -26,7 +27,7 @@ class Handshakes:
     def __init__(self) -> None:
         self._watched: dict[str, tuple[Socket, Socket]] = {}
         """Each socket and its monitor, by the socket's name."""
-        self._unlogged: dict[str, int] = {}
+        self._unlogged: Counter[str] = Counter()
         self._log_due_s: dict[str, float] = {}
 
     def watch(self, name: str, socket: Socket) -> None:
@@ -38,8 +39,8 @@ class Handshakes:
             while monitor.poll(0):
                 recv_monitor_message(monitor)
                 HANDSHAKES_FAILED.labels(name).inc()
-                self._unlogged[name] = self._unlogged.get(name, 0) + 1
-            if self._unlogged.get(name) and now_s >= self._log_due_s.get(name, now_s):
+                self._unlogged[name] += 1
+            if self._unlogged[name] and now_s >= self._log_due_s.get(name, now_s):
                 self._log_due_s[name] = now_s + LOG_INTERVAL_S
                 failed = self._unlogged.pop(name)
                 structlog.get_logger().warning("bus_handshakes_failed", socket=name, count=failed)

@@ -1,18 +1,14 @@
 """Limits of the routing core, each with its unit and what happens when it is reached.
 
-``Limits`` can be changed by operators; their defaults are in ``broker.settings``. The rest
-are constants.
+``Limits`` are settings (``broker.settings``); the rest are constants.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """See the settings of the same names for meanings and defaults."""
-
+class Limits(Struct, frozen=True, kw_only=True):
     queue_audio_ms_max: int
     queue_jobs_max: int
     lease_s: float
@@ -29,8 +25,7 @@ BULK_EVERY_ASSIGNMENTS = 8
 PARTIAL_WAIT_S_MAX = 2.0
 """A partial job that waited longer is out of date: dropped and counted."""
 PARTIAL_CREDITS_SHARE = 4
-"""Partial jobs hold at most a quarter of all credits (at least one), so that final jobs find room.
-"""
+"""Partial jobs hold at most a quarter of all credits (at least one): final jobs find room."""
 PARTIAL_DELAY_S_MAX = 0.25
 """A worker that holds other jobs gets a partial job only if all of it is expected to take no
 longer: a final job that arrives next waits for it."""
@@ -89,18 +84,14 @@ UTTERANCE_WEIGHT = 1 / 32
 THROUGHPUT_HALF_LIFE_S = 5.0
 """Busy time after which a measurement counts for half."""
 MODELS_MAX = 64
-"""Served models. Workers of a further one are not registered, its jobs are refused, both counted.
-"""
+"""Served models. Workers of a further one are not registered, its jobs refused, both counted."""
 MODEL_REMEMBERED_S = 600.0
 """A model without workers and jobs is reported as unavailable for this long; then it is unknown."""
 ARRIVALS_HALF_LIFE_S = 3.0
 """Time after which arrived audio counts for half in the arrival rate."""
 UTTERANCE_S_MAX = 20.0
-"""Upper bound of what one utterance counts in the arrival rate: about the longest that gateways
-cut."""
+"""Most that one utterance counts in the arrival rate: about the longest that gateways cut."""
 RATED_SESSIONS_MAX = 8_192
-"""Sessions tracked by the arrival rate; beyond it the session idle longest counts as
-new."""
+"""Sessions tracked by the arrival rate; beyond it the session idle longest counts as new."""
 PAUSE_S = 1.0
-"""A longer time between two ticks means that the broker itself was stopped: leases are extended.
-"""
+"""A longer time between two ticks means that the broker was stopped: leases are extended."""

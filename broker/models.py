@@ -1,5 +1,4 @@
-"""Core: the served models. Each has a queue and workers of its own, so that a model whose workers
-are lost or slow delays no job of another model."""
+"""Core: the served models. Each has a queue and workers of its own, so that none delays another."""
 
 from __future__ import annotations
 
@@ -34,18 +33,17 @@ class Model:
     @property
     def takes_jobs(self) -> bool:
         """False: its jobs wait for the first worker."""
-        return any(not worker.draining for worker in self.workers)
+        return any(self.workers.taking)
 
     def advance(self, now_s: float) -> None:
         """Update the averages over time."""
         self.arrivals.advance(now_s)
-        workers = sum(not worker.draining for worker in self.workers)
+        workers = len(list(self.workers.taking))
         utilisation = self.arrivals.per_s / self.workers.throughput_rtfx if workers else 1.0
         self.partials.advance(now_s, workers=workers, utilisation=utilisation)
 
     def next_for(self, worker: Worker) -> PendingJob | None:
-        """Take the next job that ``worker`` may get from the queue. Partial jobs are for spare
-        capacity: they must hardly delay the next final job."""
+        """Take the next job for ``worker``. Partial jobs must hardly delay the next final one."""
         partial = self.queue.oldest_partial
         may_be_partial = (
             not self.queue.finals
@@ -75,9 +73,9 @@ class Model:
 
     @property
     def est_wait_ms(self) -> int:
-        """Expected time to the result of a live job that arrives now: it goes before bulk and
-        partial jobs. Held jobs count with their whole time, though some of it has passed: on
-        average this makes up for the time of the job itself, whose length is unknown."""
+        """Expected time to the result of a live job that arrives now. Held jobs count with their
+        whole time, though some of it has passed: on average this makes up for the time of the job
+        itself, whose length is unknown."""
         jobs = self.queue.urgent_jobs + self.workers.held - self.workers.held_streamed
         if not jobs:
             return 0
@@ -88,7 +86,7 @@ class Model:
 
     def state(self, *, expected_audio_rate: float) -> ServedModel:
         """The model as gateways receive it in ``Load``."""
-        workers = [worker for worker in self.workers if not worker.draining]
+        workers = list(self.workers.taking)
         return ServedModel(
             name=self.name,
             model=min((worker.model for worker in workers), default=""),
@@ -107,11 +105,9 @@ class Model:
 
 def common_abilities(all_of: Iterable[Abilities]) -> Abilities:
     """Return the abilities that all of ``all_of`` share; if it is empty, nothing is known."""
-    different = list(dict.fromkeys(all_of))
-    if not different:
-        return Abilities()
-    first, *others = different
-    languages = [name for name in first.languages if all(name in o.languages for o in others)]
+    different = list(dict.fromkeys(all_of)) or [Abilities()]
+    first = different[0]
+    languages = (name for name in first.languages if all(name in e.languages for e in different))
     flags = {
         name: all(getattr(each, name) for each in different)
         for name, value in asdict(first).items()
@@ -126,11 +122,8 @@ def common_abilities(all_of: Iterable[Abilities]) -> Abilities:
 
 
 class Models:
-    """All models, at most ``MODELS_MAX``, and their workers by identity.
-
-    A model exists from its first worker or job until it has had neither for
-    ``MODEL_REMEMBERED_S``. One named ``""`` holds the jobs for any model while there is no worker.
-    """
+    """All models, at most ``MODELS_MAX``, and their workers by identity. One named ``""`` holds the
+    jobs for any model while there is no worker."""
 
     def __init__(self, limits: limit.Limits) -> None:
         self._limits = limits

@@ -1,5 +1,4 @@
-"""Core: peers besides registered workers: gateways and their leases, unregistered workers, and
-topic subscriptions."""
+"""Core: gateways and their leases, unregistered workers, and topic subscriptions."""
 
 from __future__ import annotations
 
@@ -35,8 +34,7 @@ class Gateways:
 
     def refuse(self, identity: bytes) -> None:
         """End the lease, and serve the gateway no more until it is admitted."""
-        self._renewed_s.pop(identity, None)
-        self._expected.pop(identity, None)
+        self._forget(identity)
         self._refused[identity] = None
         if len(self._refused) > limit.GATEWAYS_MAX:
             self._refused.popitem(last=False)
@@ -74,9 +72,12 @@ class Gateways:
         """Remove and return the gateways whose lease has ended."""
         expired = [i for i, seen_s in self._renewed_s.items() if now_s - seen_s > self._lease_s]
         for identity in expired:
-            del self._renewed_s[identity]
-            self._expected.pop(identity, None)
+            self._forget(identity)
         return expired
+
+    def _forget(self, identity: bytes) -> None:
+        self._renewed_s.pop(identity, None)
+        self._expected.pop(identity, None)
 
     def extend(self, pause_s: float, now_s: float) -> None:
         """Extend all leases by the time for which the broker itself was stopped."""
@@ -100,11 +101,8 @@ class UnregisteredWorkers:
         return identity in self._quarantined
 
     def take_welcome(self, identity: bytes, now_s: float) -> bool:
-        """Whether a ``Welcome`` to ``identity`` is due; if so, the caller sends it.
-
-        One ``Welcome`` makes the worker register. Further ones, in reply to its other messages
-        under way, would make it register again and lose the jobs assigned in between.
-        """
+        """Whether the caller must send a ``Welcome`` to ``identity``. Further ones, in reply to its
+        messages under way, would make it register again and lose the jobs assigned in between."""
         welcomed_s = self._welcomed_s.get(identity)
         if welcomed_s is not None and now_s - welcomed_s < limit.WELCOME_INTERVAL_S:
             return False
@@ -122,14 +120,10 @@ class Subscriptions:
         self._prefixes: set[bytes] = set()
 
     def change(self, prefix: bytes, *, present: bool) -> bool:
-        """Returns False for a prefix of none of our topics. Such a prefix is not kept, which bounds
-        the memory that a peer can take."""
+        """Returns False for a prefix of none of our topics, which is not kept."""
         if not any(topic.startswith(prefix) for topic in publication.TOPICS):
             return False
-        if present:
-            self._prefixes.add(prefix)
-        else:
-            self._prefixes.discard(prefix)
+        (self._prefixes.add if present else self._prefixes.discard)(prefix)
         return True
 
     def wanted(self, message: publication.Publication) -> bool:

@@ -1,9 +1,8 @@
 """Core: the routing of jobs and results, events in, actions out (see ``broker.events``).
 
-The broker assigns each job to a worker and routes the answer to its gateway. It keeps a job until
-it is answered, and no results or records: gateways can send again whatever it loses. A job ends
-with one answer to its gateway, and a final job with one publication as well; or it is dropped, and
-counted with the reason.
+The broker keeps a job until it is answered, and no results or records: gateways can send again
+whatever it loses. A job ends with one answer to its gateway, and a final job with one publication
+as well; or it is dropped, and counted with the reason.
 """
 
 from __future__ import annotations
@@ -89,7 +88,6 @@ class Broker:
         }
 
     def handle(self, event: e.Event, now_s: float) -> list[e.Action]:
-        """Process one event. Returns the actions to perform, in order."""
         self._handlers[type(event)](event, now_s)
         self.scheduler.dispatch(now_s)
         actions, self._actions = self._actions, []
@@ -106,7 +104,7 @@ class Broker:
             model.state(expected_audio_rate=expected.get(model.name, 0.0) + unnamed)
             for model in named
         ]
-        workers = [worker for worker in self._models.workers if not worker.draining]
+        workers = [worker for model in self._models for worker in model.workers.taking]
         waits_ms = [model.est_wait_ms for model in self._models if model.takes_jobs or not workers]
         return m.Load(
             broker_epoch=self.epoch,
@@ -178,9 +176,8 @@ class Broker:
             self._count(f"front_{fault}")
 
     def _on_unsent(self, event: e.Unsent, _now_s: float) -> None:
-        """A gateway that reconnects within its lease sends unanswered jobs again; otherwise it
-        loses its lease. A worker to which a job could not be sent has disconnected or stopped
-        reading: it is unregistered until it registers again. The job has not reached it."""
+        """A gateway that reconnects within its lease sends unanswered jobs again. A worker to which
+        a job could not be sent is unregistered until it registers again."""
         action = event.action
         if isinstance(action, e.Publish):
             self._count("subscriber_full")
@@ -218,8 +215,7 @@ class Broker:
             self.gateways.expect(identity, hello)
 
     def _version_with(self, peer: m.Hello | m.Ready) -> int | m.Refused:
-        """Return the protocol version to use with a peer, or the refusal to send, which is
-        counted."""
+        """Return the protocol version to use with a peer, or the refusal to send."""
         if not versions.of_one_system(self._system_id, peer.system_id):
             self._count("system_refused")
             return replace(answers.REFUSED, system_id=self._system_id)
@@ -236,8 +232,8 @@ class Broker:
         self, identity: bytes, now_s: float, answer: m.Welcome | None = None
     ) -> bool:
         """Start or extend the lease of a gateway. Any message may start it: after a restart of the
-        broker, gateways continue and have to learn the epoch. ``answer``: the
-        answer to a HELLO. Returns False if the gateway cannot be served."""
+        broker, gateways continue and have to learn the epoch. ``answer``: the answer to a HELLO.
+        Returns False if the gateway cannot be served."""
         if self.gateways.is_refused(identity):
             self._count("refused_gateway")
             return False
@@ -280,8 +276,7 @@ class Broker:
             self._act(e.Send("front", identity, job.result(error=answers.OVERLOADED)))
 
     def _on_partial(self, identity: bytes, job: m.Job, now_s: float, *, superseded: bool) -> None:
-        """The newest partial job of a session replaces the waiting ones. A partial job may be
-        dropped anywhere, counted and unanswered: the next one, or the final job, covers it."""
+        """The newest partial job of a session replaces the waiting ones, unanswered."""
         partials = self._jobs.partials(job.session_id)
         if superseded or any(timeline_key(p.job) >= timeline_key(job) for p in partials):
             self._count("partial_late")
@@ -330,23 +325,21 @@ class Broker:
         return entry.gateway in self.gateways
 
     def _answer(self, entry: PendingJob, result: m.Result) -> None:
+        if self._is_owned(entry):
+            self._act(e.Send("front", entry.gateway, result))
+        else:
+            self._count("result_for_lost_gateway")
         if not result.partial:
             self._failed_total += result.error is not None
             outcome = "text" if result.error is None else result.error.code
             job = entry.job
             waited = result.queue_ms, job.session_id, job.seq, entry.received_s
             self._act(e.Answered(job.lane, outcome, *waited))
-        if self._is_owned(entry):
-            self._act(e.Send("front", entry.gateway, result))
-        else:
-            self._count("result_for_lost_gateway")
-        if not result.partial:
-            gateway_id = entry.gateway.decode()
             stored = replace(result, embedding=b"") if result.embedding else result
             self._publish(
                 m.PublishedResult(
                     broker_epoch=self.epoch,
-                    gateway_id=gateway_id,
+                    gateway_id=entry.gateway.decode(),
                     system_id=self._system_id,
                     result=stored,
                 )
@@ -355,7 +348,6 @@ class Broker:
     # -------------------------------------------------------------------------------- publications
 
     def _publish(self, message: Publication) -> None:
-        """Publish without keeping a copy: gateways send again what persistence does not confirm."""
         if self._subscriptions.wanted(message):
             self._act(e.Publish(message))
         else:

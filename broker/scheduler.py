@@ -20,11 +20,8 @@ from wire.messages import JOB_DEADLINE_MS_MAX, Failure, Job, Ready, Result, Work
 
 class Scheduler:
     """Keeps each job in exactly one place: in the queue of its model, or held by one of the model's
-    workers.
-
-    ``act`` receives actions. ``answer`` receives the result of each job, once. ``owned`` returns
-    whether the gateway of a job has a lease.
-    """
+    workers. ``answer`` receives the result of each job, once. ``owned`` returns whether the gateway
+    of a job has a lease."""
 
     def __init__(
         self,
@@ -78,8 +75,7 @@ class Scheduler:
         return True
 
     def drop(self, entry: PendingJob, reason: str) -> None:
-        """End ``entry`` without an answer, because its result is no longer needed. A worker that
-        holds it cannot be stopped; the worker's answer frees the credit."""
+        """End ``entry`` without an answer. If a worker holds it, its answer frees the credit."""
         self._end(entry)
         self._act(Count(reason))
 
@@ -93,8 +89,7 @@ class Scheduler:
     # ------------------------------------------------------------------------------ from workers
 
     def register(self, identity: bytes, ready: Ready, now_s: float) -> bool:
-        """Register a worker, which must not be registered. Returns False if there are too many
-        models."""
+        """Register a worker. Returns False if there are too many models."""
         served = self.models.add(identity, ready, now_s)
         if served is None:
             return False
@@ -102,7 +97,7 @@ class Scheduler:
             if identity in entry.lost_by:
                 entry.lost_by.remove(identity)
                 entry.excused += 1
-        if sum(not worker.draining for worker in served.workers) == 1:
+        if len(list(served.workers.taking)) == 1:
             for model in self.models:
                 self._move_unnamed(model)
         return True
@@ -146,8 +141,8 @@ class Scheduler:
             self._requeue(entry)
 
     def lose(self, worker: Worker, *, is_back: bool = False) -> None:
-        """Unregister a worker. The attempts that it held are lost. ``is_back``: it registers again,
-        so that none of its jobs has ended it."""
+        """Unregister a worker, whose attempts are lost. ``is_back``: it registers again, so that
+        none of its jobs has ended it."""
         self.links.lost(worker.identity)
         for entry in self.models.remove(worker):
             if is_back:
@@ -184,7 +179,11 @@ class Scheduler:
         """End attempts, jobs and waiting partials whose time is over."""
         for model in self.models:
             self._expire_attempts(model, now_s)
-        self._expire_jobs(now_s)
+        while self._deadlines and self._deadlines[0][0] <= now_s:
+            _, _, entry = heapq.heappop(self._deadlines)
+            if entry in self.jobs:
+                begun = entry.attempt if entry.location == "assigned" else entry.attempts_lost
+                self._fail(entry, answers.DEADLINE, attempt=begun)
         for model in self.models:
             while (partial := model.queue.oldest_partial) is not None:
                 if now_s - partial.received_s <= limit.PARTIAL_WAIT_S_MAX:
@@ -202,13 +201,6 @@ class Scheduler:
                 entry.timed_out = True
                 self._act(Count("attempt_deadline"))
                 self._attempt_lost(entry)
-
-    def _expire_jobs(self, now_s: float) -> None:
-        while self._deadlines and self._deadlines[0][0] <= now_s:
-            _, _, entry = heapq.heappop(self._deadlines)
-            if entry in self.jobs:
-                begun = entry.attempt if entry.location == "assigned" else entry.attempts_lost
-                self._fail(entry, answers.DEADLINE, attempt=begun)
 
     # ---------------------------------------------------------------------------------- dispatch
 

@@ -1,4 +1,4 @@
-"""Settings of the broker, from environment variables."""
+"""Settings of the broker, see docs/settings.md."""
 
 from __future__ import annotations
 
@@ -18,28 +18,15 @@ MEMORY_PER_QUEUED_AUDIO = 2
 
 
 class BrokerSettings(ProcessSettings, BusSettings, RedisSettings):
-    """Endpoints to bind, and limits that depend on the machine."""
-
     allow_public_bus: bool = False
-    """Allow endpoints that other hosts can reach without ``BUS_KEYS_DIR``, that is, without
-    encryption and authentication."""
     broker_queue_audio_s_max: Annotated[float, Field(ge=1, le=86_400)] = 3_600.0
-    """Audio of jobs waiting for a worker, 32 kB of memory per second. Further jobs are answered
-    with the error ``overloaded``, and gateways send them again later."""
+    """32 kB of memory per second."""
     broker_queue_jobs_max: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
-    """Jobs waiting for a worker. Further jobs are answered with the error ``overloaded``."""
     broker_lease_s: Annotated[float, Field(ge=2, le=60)] = 5.0
-    """A worker or gateway that is silent for longer loses its lease: its jobs are reassigned or
-    dropped."""
     broker_attempt_deadline_s: Annotated[float, Field(gt=0, le=600)] = 30.0
-    """An attempt that takes longer, and five times as long as the worker is expected to take for
-    all that it holds, is lost: the job is assigned to another worker, and this one gets no further
-    jobs until it makes progress."""
-
     broker_memory_mb_max: Annotated[int, Field(ge=256, le=1_000_000_000)] = 2_048
-    """Memory of the process in MB. At the limit the process ends, is restarted by its supervisor,
-    and gateways send their unanswered jobs again. Only a peer with an allowed key can reach it, by
-    a message whose frames never end: libzmq keeps them until the last one."""
+    """At the limit the process ends. Only a peer with an allowed key can reach it, by a message
+    whose frames never end: libzmq keeps them until the last one."""
 
     @model_validator(mode="after")
     def _queue_fits_into_memory(self) -> BrokerSettings:
@@ -62,8 +49,7 @@ class BrokerSettings(ProcessSettings, BusSettings, RedisSettings):
     def _public_needs_consent(self) -> BrokerSettings:
         for name in ("broker_frontend", "broker_backend", "broker_events"):
             endpoint = getattr(self, name)
-            consent = self.allow_public_bus or self.bus_keys_dir
-            if endpoints.leaves_host(endpoint) and not consent:
+            if endpoints.leaves_host(endpoint) and not (self.allow_public_bus or self.bus_keys_dir):
                 raise ValueError(
                     f"{name.upper()} {endpoint} is not a loopback address, and the bus trusts "
                     "every peer; set BUS_KEYS_DIR (asr keys creates keys), or "

@@ -10,10 +10,8 @@ from wire.validation import RATIO_MAX
 class Throughput:
     """A batch takes its cost times the worker's *slowness*: time taken over time expected, of
     results, with exponential decay over busy time. The cost depends on the size of a batch, so
-    slowness does not; small batches at low load do not make a worker seem slow.
-
-    Busy time is counted when results arrive: a batch counts with all its jobs at once, and a worker
-    without results does not get slower. Its lease and its deadlines cover that case.
+    small batches at low load do not make a worker seem slow. A worker without results does not get
+    slower: its lease and its deadlines cover that case.
     """
 
     def __init__(self, ready: Ready) -> None:

@@ -103,7 +103,6 @@ class WorkerPool:
         return iter(self._workers.values())
 
     def add(self, identity: bytes, ready: Ready, now_s: float) -> Worker:
-        """Register a worker, which must not be registered."""
         assert identity not in self._workers
         past = self._unregistered.pop(identity, PastAttempts())
         worker = self._workers[identity] = Worker(identity, ready, past, now_s)
@@ -163,8 +162,7 @@ class WorkerPool:
     # ---------------------------------------------------------------------------------- selection
 
     def least_loaded(self) -> Worker | None:
-        """The worker for the next job: the one expected to be idle first among those that take
-        jobs."""
+        """The worker for the next job: the one that takes jobs and is expected to be idle first."""
         while self._heap:
             _, ticket, worker = self._heap[0]
             if worker.ticket == ticket:
@@ -199,8 +197,7 @@ class WorkerPool:
 
     def for_stream(self, entry: PendingJob) -> Worker | None:
         """The worker for a streamed partial job: the one with the state of its utterance, if it
-        takes the job. Any other one processes the utterance from its beginning, which the job has.
-        """
+        takes the job, or any other, which processes the utterance from its beginning."""
         seq, identity = self._streams.get(entry.job.session_id, (-1, b""))
         worker = self._workers.get(identity)
         if worker is not None and seq == entry.job.seq and worker.takes_streamed:
@@ -209,8 +206,7 @@ class WorkerPool:
         return min(free, key=lambda worker: worker.held_s, default=None)
 
     def takes_partial(self, worker: Worker, entry: PendingJob) -> bool:
-        """Whether ``worker``, which takes jobs, may get this partial job besides the jobs that it
-        holds."""
+        """Whether ``worker``, which takes jobs, may get this partial job beside those it holds."""
         if worker.idle:
             return True
         if worker.streamed_credits and not worker.takes_streamed:
@@ -247,12 +243,7 @@ class WorkerPool:
         self._place(worker)
 
     def complete(
-        self,
-        worker: Worker,
-        entry: PendingJob,
-        now_s: float,
-        infer_ms: float,
-        batch_jobs: int = 1,
+        self, worker: Worker, entry: PendingJob, now_s: float, infer_ms: float, batch_jobs: int = 1
     ) -> None:
         """Remove ``entry`` from the worker that has answered it. Its batch had ``batch_jobs`` jobs
         of this broker, and they took ``infer_ms``."""
@@ -330,23 +321,24 @@ class WorkerPool:
     # -------------------------------------------------------------------------------------- totals
 
     @property
+    def taking(self) -> Iterator[Worker]:
+        """Workers that are not draining."""
+        return (worker for worker in self if not worker.draining)
+
+    @property
     def throughput_rtfx(self) -> float:
         """Seconds of audio per second of all workers that are not draining, in batches of the best
         size, with utterances as long as those answered recently."""
-        return sum(worker.throughput.rtfx(self._utterance_ms) for worker in self._taking)
+        return sum(worker.throughput.rtfx(self._utterance_ms) for worker in self.taking)
 
     @property
     def utterance_s(self) -> float:
         """Time that a worker takes for such an utterance by itself, on average; 0: no workers."""
-        each_s = [worker.throughput.alone_s(round(self._utterance_ms)) for worker in self._taking]
+        each_s = [worker.throughput.alone_s(round(self._utterance_ms)) for worker in self.taking]
         return sum(each_s) / len(each_s) if each_s else 0.0
 
     def wait_s(self, jobs: int, audio_ms: int) -> float:
         """Time that all workers that are not draining take together for ``jobs``, at least one,
         with ``audio_ms`` in total. There must be such a worker."""
-        work_s = [worker.throughput.work_s(jobs, audio_ms) for worker in self._taking]
+        work_s = [worker.throughput.work_s(jobs, audio_ms) for worker in self.taking]
         return 1 / sum(1 / max(each_s, limit.THROUGHPUT_EXPECTED_S_MIN) for each_s in work_s)
-
-    @property
-    def _taking(self) -> Iterator[Worker]:
-        return (worker for worker in self if not worker.draining)

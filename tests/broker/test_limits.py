@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 from pathlib import Path
 
 import broker
@@ -13,10 +12,7 @@ FOLDER = Path(broker.__file__).parent
 
 
 def test_limits_of_settings_have_no_default_here() -> None:
-    assert all(
-        field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        for field in dataclasses.fields(limits.Limits)
-    )
+    assert limits.Limits.__struct_defaults__ == ()
 
 
 def test_each_constant_is_used_and_defined_once() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace as replace_limits
-
 import pytest
 from msgspec.structs import replace
 
@@ -139,7 +137,7 @@ def test_jobs_for_any_model_do_not_wait_for_a_worker_that_drains() -> None:
 
 
 def test_the_queue_is_shared_equally() -> None:
-    driver = Driver(replace_limits(DEFAULTS, queue_jobs_max=4))
+    driver = Driver(replace(DEFAULTS, queue_jobs_max=4))
     driver.hello()
     driver.ready(EN, served_name="en", credits=1)
     refused = e.Count("overloaded")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from msgspec import structs
 
@@ -268,7 +266,7 @@ def test_workers_error_is_the_segments_result(driver: Driver) -> None:
 
 
 def test_full_queue_answers_overloaded() -> None:
-    driver = Driver(replace(DEFAULTS, queue_audio_ms_max=2_000))
+    driver = Driver(structs.replace(DEFAULTS, queue_audio_ms_max=2_000))
     driver.hello()
     assert driver.front(job(0)) == driver.front(job(1)) == []
     refusal = failure(job(2), answers.OVERLOADED, attempt=0)
@@ -277,7 +275,7 @@ def test_full_queue_answers_overloaded() -> None:
 
 
 def test_the_number_of_queued_jobs_is_limited() -> None:
-    driver = Driver(replace(DEFAULTS, queue_jobs_max=1))
+    driver = Driver(structs.replace(DEFAULTS, queue_jobs_max=1))
     driver.hello()
     driver.front(job(0))
     assert driver.front(job(1))[0] == e.Count("overloaded")
@@ -421,7 +419,7 @@ def test_partial_that_waited_too_long_is_dropped() -> None:
 
 
 def test_lost_or_refused_partial_is_only_counted() -> None:
-    driver = Driver(replace(DEFAULTS, queue_audio_ms_max=1_500))
+    driver = Driver(structs.replace(DEFAULTS, queue_audio_ms_max=1_500))
     driver.hello()
     driver.front(job(0, session_id="a", audio_ms=1_450))
     assert driver.front(partial(100)) == [e.Count("partial_overloaded")]

@@ -3,7 +3,6 @@ system."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -107,7 +106,7 @@ def _least(*, subscriber: bool) -> dict[str, float]:
 def waiting_us(workers: int, sessions: int, rounds: int = 1) -> float:
     """Processor time of routing one job and its result, when one job of each session waits. The
     limits of the queue are raised."""
-    limits = dataclasses.replace(
+    limits = replace(
         BrokerSettings.model_construct().limits(),
         queue_jobs_max=2 * sessions,
         queue_audio_ms_max=sessions * JOB.end_ms,
