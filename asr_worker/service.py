@@ -20,7 +20,6 @@ import zmq
 from msgspec.structs import replace
 
 from asr_worker.batching import HANG_TIMES_EXPECTED, BatchPacing
-from asr_worker.gpu import gpu_usage
 from asr_worker.inference import InferenceLoop
 from asr_worker.job_book import (
     Action,
@@ -234,7 +233,7 @@ class Worker:
             usage = None
             if now_s >= self._usage_due_s:
                 self._usage_due_s = now_s + USAGE_S
-                usage = Usage(**self._usage.read(), **gpu_usage())
+                usage = Usage(**self._usage.read())
             for place, book in bus.books.by_place.items():
                 beat = Heartbeat(
                     worker_id=self._worker_id,

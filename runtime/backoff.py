@@ -1,16 +1,13 @@
-"""Exponential backoff with equal jitter: delays are uniform between half the ceiling and all of it.
-
-Source: AWS Architecture Blog, "Exponential Backoff And Jitter", 2015.
-"""
+"""Exponential backoff with equal jitter (AWS Architecture Blog, 2015)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from random import Random
 
+from msgspec import Struct
 
-@dataclass
-class Backoff:
+
+class Backoff(Struct):
     """Delays grow from ``initial_s`` to ``max_s``. Call ``reset`` after a success."""
 
     initial_s: float

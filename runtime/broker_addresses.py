@@ -1,7 +1,6 @@
 """The endpoints of all brokers: those of a list, and each address of a name (DNS) in it.
 
-Each address counts as a broker of its own. Names are resolved again on a thread, because a resolver
-may take long. Without an answer the last one is kept.
+Names are resolved again on a thread; without an answer the last one is kept.
 """
 
 from __future__ import annotations
@@ -30,7 +29,8 @@ class BrokerAddresses:
 
     def __init__(self, listed: str) -> None:
         """``listed``: a setting, such as ``BROKER_BACKEND``."""
-        self._listed = endpoints.split(listed)
+        self._listed = {each: _NAME.fullmatch(each) for each in endpoints.split(listed)}
+        """Endpoints, and of those with a name its parts."""
         self._resolved: dict[str, tuple[str, ...]] = {}
         self._reasons: dict[str, str] = {}
         """Why a name has no address."""
@@ -41,9 +41,7 @@ class BrokerAddresses:
         self.current = self._places()
         """Endpoints by place: the position in the list, and for a name the address. Endpoints of
         one broker in two settings have the same place, if the lists have the same order."""
-        self._names = {
-            endpoint: found[1] for endpoint in self._listed if (found := _NAME.fullmatch(endpoint))
-        }
+        self._names = {each: found[1] for each, found in self._listed.items() if found}
         if self._names:
             # Two threads, because a resolver may not answer for longer than UNRESOLVED_S.
             for run in (self._run, self._log_unresolved):
@@ -75,10 +73,10 @@ class BrokerAddresses:
 
     def _places(self) -> dict[str, str]:
         places = {}
-        for index, endpoint in enumerate(self._listed):
-            if found := _NAME.fullmatch(endpoint):
+        for index, (endpoint, name) in enumerate(self._listed.items()):
+            if name:
                 for host in self._resolved.get(endpoint, ()):
-                    places[f"{index} {host}"] = f"tcp://{host}:{found[2]}"
+                    places[f"{index} {host}"] = f"tcp://{host}:{name[2]}"
             else:
                 places[str(index)] = endpoint
         # Two names of one broker: a second connection with the same identity would end the first.
@@ -93,10 +91,6 @@ def _resolve(name: str) -> tuple[str, ...]:
         OSError: there is no answer.
     """
     found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    hosts = {family: set[str]() for family in (socket.AF_INET, socket.AF_INET6)}
-    for family, _, _, _, address in found:
-        if family in hosts:
-            hosts[family].add(str(address[0]))
-    return tuple(sorted(hosts[socket.AF_INET])) or tuple(
-        f"[{host}]" for host in sorted(hosts[socket.AF_INET6])
-    )
+    ipv4 = {str(address[0]) for family, *_, address in found if family == socket.AF_INET}
+    ipv6 = {f"[{address[0]}]" for family, *_, address in found if family == socket.AF_INET6}
+    return tuple(sorted(ipv4 or ipv6))

@@ -1,7 +1,6 @@
 """The connections of a gateway, a worker or persistence to the brokers.
 
-libzmq reconnects by itself after a lost connection, but not after a refused one: a peer with a
-wrong key, or without keys, stays disconnected even if its key is corrected later. A link therefore
+libzmq reconnects by itself after a lost connection, but not after a refused one. A link therefore
 makes a new socket after a refusal, with the keys that are on disk by then. It also reports each new
 connection, because messages in transit on the previous one are lost.
 """
@@ -9,7 +8,6 @@ connection, because messages in transit on the previous one are lost.
 from __future__ import annotations
 
 import errno
-import functools
 from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
@@ -46,26 +44,20 @@ _REFUSALS: Final = {
 
 Change = Literal["connected", "replaced"]
 """``replaced``: ``socket`` is another one."""
+Connect = Callable[[str, Keys | None, int], sockets.Socket]
+"""Makes a socket that connects to an endpoint, with these keys and a monitor of these events."""
 
 
 class Link:
     """Use ``socket``, and call ``turn`` several times a second, on the thread that owns it."""
 
     def __init__(
-        self,
-        endpoint: str,
-        connect: Callable[[Keys | None, int], sockets.Socket],
-        key_files: KeyFiles | None,
-        now_s: float,
+        self, endpoint: str, connect: Connect, key_files: KeyFiles | None, now_s: float
     ) -> None:
-        """``connect`` makes a socket that connects to ``endpoint``, with these keys and a monitor
-        of these events.
-
-        Raises:
-            zmq.ZMQError: if the endpoint is malformed.
-        """
+        """Raises ``zmq.ZMQError`` if the endpoint is malformed."""
         self.leaves_host = endpoints.leaves_host(endpoint)
         """Capacity is measured only for such links. Within a busy host any link would seem full."""
+        self._endpoint = endpoint
         self._connect = connect
         self._key_files = key_files
         self._log = structlog.get_logger().bind(endpoint=endpoint)
@@ -111,7 +103,7 @@ class Link:
 
     def _make(self) -> None:
         keys = self._key_files.read_again() if self._key_files else None
-        self.socket = self._connect(keys, _EVENTS)
+        self.socket = self._connect(self._endpoint, keys, _EVENTS)
         self._monitor = self.socket.get_monitor_socket(_EVENTS)
 
     def _note_connected(self, now_s: float) -> None:
@@ -157,17 +149,13 @@ class Links:
     def __init__(
         self,
         listed: str,
-        connect: Callable[[str, Keys | None, int], sockets.Socket],
+        connect: Connect,
         key_files: KeyFiles | None,
         poller: zmq.Poller,
         now_s: float,
     ) -> None:
-        """``listed``: the setting with the endpoints. ``connect`` is that of ``Link``, with the
-        endpoint as an additional first argument.
-
-        Raises:
-            zmq.ZMQError: if an endpoint is malformed.
-        """
+        """``listed``: the setting with the endpoints. Raises ``zmq.ZMQError`` if one is
+        malformed."""
         self._addresses = BrokerAddresses(listed)
         self._connect = connect
         self._key_files = key_files
@@ -212,10 +200,7 @@ class Links:
     def _follow_addresses(self, now_s: float) -> None:
         current = self._addresses.current
         for place in current.keys() - self._links.keys():
-            endpoint = current[place]
-            link = Link(
-                endpoint, functools.partial(self._connect, endpoint), self._key_files, now_s
-            )
+            link = Link(current[place], self._connect, self._key_files, now_s)
             self._links[place] = link
             self._poller.register(link.socket, zmq.POLLIN)
         for place in self._links.keys() - current.keys():

@@ -8,7 +8,7 @@ DESCRIPTORS_MAX = 65_536
 """As many as 10,000 connections need, with room. Some systems allow a billion, and a child process
 of a library may close every possible descriptor one by one."""
 DESCRIPTORS_MIN = 256
-"""As many as every process has when it is idle, with room. It is the default of macOS."""
+"""More than every process has when it is idle. It is the default of macOS."""
 
 
 def shortage() -> str:

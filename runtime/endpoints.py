@@ -30,7 +30,7 @@ def check(endpoint: str) -> str:
     Raises:
         ValueError: if it has another form. The message is for the operator.
     """
-    if "," in endpoint or endpoint.count("://") > 1:
+    if SEPARATOR in endpoint or endpoint.count("://") > 1:
         raise ValueError("must be one endpoint, not a list")
     if endpoint.startswith("ipc://") and len(endpoint) > len("ipc://"):
         length = len(os.fsencode(endpoint.removeprefix("ipc://")))
@@ -51,38 +51,26 @@ def check(endpoint: str) -> str:
 
 
 def check_name(host: str) -> None:
-    """Refuse a name for which Python's resolver raises ``UnicodeError`` instead of ``OSError``.
-
-    Raises:
-        ValueError: without the name.
-    """
+    """Raise ``ValueError``, without the name, for one of which Python's resolver raises
+    ``UnicodeError`` instead of ``OSError``."""
     parts = host.removesuffix(".").split(".")
     if host and not all(0 < len(part) <= 63 for part in parts):
         raise ValueError("a part of the host's name is empty or longer than 63 letters")
 
 
 def check_reachable(endpoints: str) -> None:
-    """Refuse ``*``, which a broker can bind, and to which nobody can connect.
-
-    Raises:
-        ValueError: the message is for the operator.
-    """
+    """Raise ``ValueError`` for ``*``, which a broker can bind, and to which nobody can connect."""
     if any(endpoint.startswith("tcp://*:") for endpoint in split(endpoints)):
         raise ValueError("must name the broker's host: only a broker can use *")
 
 
 def split(endpoints: str) -> tuple[str, ...]:
     """Return the endpoints of a list, each once, in its order."""
-    each = (endpoint.strip() for endpoint in endpoints.split(SEPARATOR))
-    return tuple(dict.fromkeys(endpoint for endpoint in each if endpoint))
+    return tuple(dict.fromkeys(filter(None, map(str.strip, endpoints.split(SEPARATOR)))))
 
 
 def check_list(endpoints: str) -> str:
-    """Return the list in its shortest form if each endpoint in it is one.
-
-    Raises:
-        ValueError: as ``check``.
-    """
+    """Return the list in its shortest form. Raises ``ValueError`` as ``check``."""
     return SEPARATOR.join(check(endpoint) for endpoint in split(endpoints))
 
 

@@ -16,8 +16,8 @@ PAUSE_S = 0.008
 """Longest delay of a message by the pause, small beside the 50 ms of a turn of speech detection."""
 WINDOW_S = 0.1
 SOCKETS_MANY = 40
-"""The loop pauses if this many sockets were ready within ``WINDOW_S``. Live clients send five
-chunks a second, so about eighty of them reach it."""
+"""The loop pauses if this many sockets were ready within ``WINDOW_S``: about eighty live clients,
+which send five chunks a second."""
 
 
 class PausingSelector(selectors.DefaultSelector):

@@ -9,5 +9,5 @@ CONFIG = 78
 """A setting is invalid. Not restarted."""
 
 FINAL = frozenset({UNAVAILABLE, CONFIG})
-"""Codes after which the supervisor ends, too. ``OK`` is not among them: a child that someone else
-stopped with SIGTERM is restarted, so that ``kill`` of a gateway does not end the whole system."""
+"""Codes after which the supervisor ends, too. Not ``OK``: ``kill`` of a gateway must not end the
+whole system."""

@@ -33,23 +33,19 @@ def main(arguments: list[str]) -> int:
         # Not urllib, which would ask the proxy that the environment names.
         connection.request("GET", "/metrics")
         answer = connection.getresponse()
-        text = answer.read().decode()
-        is_served = answer.status == http.HTTPStatus.OK
-        missing = [name for name in arguments[1:] if not _exports(text, name)]
-        if is_served and not missing:
-            return exit_codes.OK
-        why: object = f"no {missing[0]} yet" if is_served else answer.status
+        series = {re.split("[{ ]", line)[0] for line in answer.read().decode().splitlines()}
+        why: object = answer.status
+        if answer.status == http.HTTPStatus.OK:
+            missing = [name for name in arguments[1:] if name not in series]
+            if not missing:
+                return exit_codes.OK
+            why = f"no {missing[0]} yet"
     except (OSError, http.client.HTTPException) as error:
         why = error
     finally:
         connection.close()
     sys.stderr.write(f"/metrics at {host}, port {port}: {why}\n")
     return exit_codes.FAILURE
-
-
-def _exports(text: str, metric: str) -> bool:
-    """Whether ``text``, in the format of Prometheus, has a series of ``metric``."""
-    return re.search(rf"^{re.escape(metric)}[{{ ]", text, re.MULTILINE) is not None
 
 
 if __name__ == "__main__":

@@ -25,10 +25,9 @@ def stop_signals() -> tuple[signal.Signals, ...]:
 class StopSignal:
     """A flag set by ``stop_signals``. Create it on the main thread.
 
-    Loops poll ``requested``, or ``wait`` with a timeout. The handlers only set the flag and write
-    to a pipe, which is safe at any point. A ``threading.Event`` is not: a process often receives
-    two signals at once, from honcho and from its supervisor, and the second handler would deadlock
-    on the lock that the first one holds.
+    The handlers only set the flag and write to a pipe, which is safe at any point. A
+    ``threading.Event`` is not: of two signals at once, from honcho and from the supervisor, the
+    second handler would deadlock on the lock that the first one holds.
     """
 
     def __init__(self) -> None:
@@ -60,8 +59,8 @@ class StopSignal:
 
 
 def be_interruptible() -> None:
-    """Make ``stop_signals`` raise ``KeyboardInterrupt``, for tools without a polling loop. SIGINT
-    included, because shells set it to ignored in background processes."""
+    """Make ``stop_signals`` raise ``KeyboardInterrupt``, for tools without a polling loop. Also
+    SIGINT, which shells set to ignored in background processes."""
     for number in stop_signals():
         signal.signal(number, signal.default_int_handler)
 

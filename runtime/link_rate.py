@@ -2,10 +2,9 @@
 
 The sender puts a *mark* behind each piece of audio. The receiver reports when the mark arrived, so
 that neither the way back nor a late loop of the sender counts. The two clocks differ by an unknown
-constant. The fastest mark is therefore assumed not to have queued, and the others are compared with
-it. While marks queue, the link is full, and the rate at which bytes arrive is its capacity. A link
-on which nothing ever queues has no measured capacity, and no limit. The sender may try a link on
-which nothing is in transit.
+constant, so the fastest mark is assumed not to have queued, and the others are compared with it.
+While marks queue, the link is full, and the rate at which bytes arrive is its capacity. A link on
+which nothing ever queues has no measured capacity, and no limit.
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ from msgspec import Struct
 MARKS_MAX = 4_096
 """Marks in transit; beyond it the oldest counts as lost."""
 QUEUED_S_MIN = 0.1
-"""A mark that took less time has not queued: processes that wait for a processor delay marks, too.
-"""
+"""A mark that took less time has not queued: a busy processor delays marks, too."""
 QUEUED_ROUND_TRIPS_MIN = 4.0
 """The same in round trips of the link: TCP needs several for a piece of audio."""
 QUEUED_WAYS_MIN = 2.0
@@ -31,8 +29,7 @@ BURST_BYTES = 16 << 10
 CLOCK_DRIFT_MAX = 500e-6
 """Seconds per second by which the two clocks may diverge: as far as NTP slews one."""
 FULL_S_MIN = 1.0
-"""Time for which the link must have been full before its rate counts. A few stalls of a process do
-not make a link full."""
+"""Time for which the link must have been full before its rate counts: more than a few stalls."""
 SLOW_MARKS_MIN = 2.0
 """Slow marks needed, after decay: three or more. A link that was cut, or a receiver that was
 stopped, delays only one: all that follow arrive with it."""
@@ -48,15 +45,13 @@ FULL_S_SURE = 2.0
 MEMORY_S = 20.0
 """Time constant with which measurements fade."""
 TRUSTED_S = 12.0
-"""A link that has not been full for this long may have a larger capacity now: it was shared with
-others, or was replaced."""
+"""A link that has not been full for this long may have a larger capacity now …"""
 DOUBLING_S = 10.0
-"""From then on the assumed capacity doubles in each such interval."""
+"""… which is assumed to double in each such interval from then on."""
 SENT_MEMORY_S = 5.0
 """Time constant of the average sending rate …"""
 SENT_PEAK_MEMORY_S = 15.0
-"""… and of the decay of its peak. A few speakers who pause at the same time are no spare capacity.
-"""
+"""… and of the decay of its peak: speakers who pause at the same time are no spare capacity."""
 
 
 class LinkUse(Struct, frozen=True, kw_only=True):
@@ -143,12 +138,7 @@ class LinkRate:
         return bool(self._ways) and not self._marks and (over or self._in_doubt)
 
     def note_arrival(
-        self,
-        key: Hashable,
-        arrived_s: float,
-        now_s: float,
-        *,
-        same_clock: bool = False,
+        self, key: Hashable, arrived_s: float, now_s: float, *, same_clock: bool = False
     ) -> None:
         """The mark arrived at ``arrived_s`` on the receiver's clock, or on the sender's with
         ``same_clock``. The sender learns this at ``now_s``."""

@@ -46,9 +46,8 @@ class LivenessWatch:
         return {_FD_VARIABLE: str(self.child_fd)}
 
     def is_silent(self, now_s: float) -> bool:
-        """Whether the last beat is older than the limit. Call several times a second: a gap of
-        more than 1 s between calls means that the supervisor itself was stopped, and does not count
-        as silence of the child."""
+        """Whether the last beat is older than the limit. Call several times a second: in a gap of
+        more than 1 s the supervisor itself was stopped, which is no silence of the child."""
         gap_s, self._last_call_s = now_s - self._last_call_s, now_s
         try:
             beaten = bool(os.read(self._read_fd, 4096))

@@ -17,10 +17,8 @@ frames of every WebSocket, which contain audio, transcripts and tokens."""
 
 
 def configure(level: str, log_format: Literal["auto", "console", "json"], process: str) -> None:
-    """Send structlog's and the standard library's log lines to standard error in one format.
-
-    Lines of libraries (uvicorn, funasr) are shown from level info on, whatever ``level`` is.
-    """
+    """Send structlog's and the standard library's log lines to standard error in one format; those
+    of libraries from level info on, whatever ``level`` is."""
     if log_format == "auto":
         log_format = "console" if is_interactive() else "json"
     shared: list[structlog.typing.Processor] = [

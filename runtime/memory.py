@@ -1,17 +1,13 @@
 """Garbage collection and the C heap, for processes with many long-lived objects.
 
-Python's default thresholds suit small programs. A gateway with 500 sessions spent a tenth of its
-time on scans of objects that live as long as their sessions, with pauses of 0.2 s. Reference counts
-free nearly all of our objects. The collector is needed for the few cycles of exceptions and tasks,
-so ``settle`` makes it run less often.
+With Python's default thresholds a gateway with 500 sessions spent a tenth of its time on scans of
+objects that live as long as their sessions, with pauses of 0.2 s. Reference counts free nearly all
+of our objects, so ``settle`` makes the collector run less often.
 
-Each connection leaves one such cycle, because asyncio's transports hold their own bound methods;
-with these thresholds alone, those of a million connections would take several GB. glibc also keeps
-freed memory, in a worker as much as the process uses. Hence every process calls ``sweep``
-periodically.
-
-Between two sweeps, short-lived buffers of a gateway, such as utterances of 100 kB, fragment the
-heap, which grows from hour to hour. ``map_large`` allocates them outside the heap.
+Each connection leaves one cycle, because asyncio's transports hold their own bound methods, and
+glibc keeps freed memory, in a worker as much as the process uses. Hence every process calls
+``sweep`` periodically. Between two sweeps, short-lived buffers of a gateway, such as utterances of
+100 kB, would fragment the heap. ``map_large`` allocates them outside of it.
 """
 
 from __future__ import annotations
@@ -51,11 +47,8 @@ def settle() -> None:
 
 
 def map_large() -> None:
-    """Give each large buffer a mapping of its own, which is returned to the system when freed.
-
-    It costs two system calls and a page fault for each 4 KiB, so it does not suit processes that
-    only forward such buffers.
-    """
+    """Give each large buffer a mapping of its own, which is returned to the system when freed. It
+    costs two system calls and a page fault for each 4 KiB: not for processes that only forward."""
     if _mallopt is not None:
         _mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
         _mallopt(_M_TRIM_THRESHOLD, FREE_AT_TOP_BYTES_MAX)
@@ -72,14 +65,13 @@ class Sweeper:
     """Calls ``sweep`` periodically from an existing loop."""
 
     def __init__(self) -> None:
-        self._swept_s: float | None = None
+        self._due_s: float | None = None
 
     def turn(self, now_s: float) -> bool:
         """Sweep if ``SWEEP_EVERY_S`` have passed. Returns whether it did."""
-        if self._swept_s is None:
-            self._swept_s = now_s
-        if now_s < self._swept_s + SWEEP_EVERY_S:
-            return False
-        self._swept_s = now_s
-        sweep()
-        return True
+        due = self._due_s is not None and now_s >= self._due_s
+        if due:
+            sweep()
+        if due or self._due_s is None:
+            self._due_s = now_s + SWEEP_EVERY_S
+        return due

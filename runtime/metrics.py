@@ -1,8 +1,5 @@
-"""Prometheus endpoint and metrics of every process.
-
-Each process of a host serves a port of its own. The gateway also serves ``/metrics`` on its HTTP
-port, but several gateways share that port, and the kernel chooses which of them answers a scrape.
-"""
+"""Prometheus endpoint and metrics of every process. Each process of a host serves a port of its
+own: several gateways share their HTTP port, and the kernel chooses which of them answers."""
 
 from __future__ import annotations
 
@@ -44,10 +41,7 @@ def keep_only(gauge: Gauge, values: Container[str]) -> None:
 
 def serve(process: str, first_port: int, host: str) -> int | None:
     """Serve ``/metrics`` of this process on ``host``, in a daemon thread, and return the port.
-
-    ``first_port`` is the host's METRICS_PORT; 0 disables the endpoint. If no port is free, the
-    process logs that and runs without an endpoint.
-    """
+    ``first_port`` is METRICS_PORT, 0: no endpoint. Logs a warning if no port is free."""
     # A ``_created`` series for each series would double their number.
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     BUILD_INFO.labels(process, VERSION, platform.python_version()).set(1)

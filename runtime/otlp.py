@@ -1,8 +1,5 @@
-"""Export of spans by OTLP over HTTP, with opentelemetry-sdk.
-
-``runtime.tracing`` imports this module only if a collector is configured: OpenTelemetry takes
-0.1 s and several MB to import.
-"""
+"""Export of spans by OTLP over HTTP, with opentelemetry-sdk, which takes 0.1 s and several MB to
+import: ``runtime.tracing`` imports this module only if a collector is configured."""
 
 from __future__ import annotations
 
@@ -116,10 +113,7 @@ class _PresetIds(IdGenerator):
 
 
 class _CountedRequests(OTLPSpanExporter):
-    """Counts spans by outcome, and logs the first failure in a row.
-
-    The SDK logs every failed attempt, once a second while a collector is down; that is disabled.
-    """
+    """Counts spans by outcome, and logs the first failure in a row; the SDK would log them all."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url, timeout=EXPORT_TIMEOUT_S)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import parse_qsl, unquote, urlencode
+
+from msgspec import Struct
 
 from runtime.endpoints import check_name
 
@@ -52,8 +53,7 @@ _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]\s]+))(?::(\d{1,5}))?")
 _IN_PATH = re.compile(r"/(?!\d+/?$)([^/]+)(?:/(\d+))?/?")
 
 
-@dataclass(frozen=True, slots=True)
-class RedisAddress:
+class RedisAddress(Struct, frozen=True):
     form: Form
     url: str
     """URL of the first server, for ``redis.from_url``. With Sentinel, the port is a sentinel's."""

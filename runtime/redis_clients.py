@@ -34,11 +34,7 @@ def described(error: Exception) -> dict[str, str]:
 
 def blocking(url: str) -> redis.Redis:
     """Return a client for threads; answers are text. It connects at its first call; one for a
-    cluster, at once.
-
-    Raises:
-        ERRORS: of a cluster, if no node answers.
-    """
+    cluster at once, with ``ERRORS`` if no node answers."""
     client: redis.Redis = _client(UNTYPED, url, Retry(NoBackoff(), 0))
     return client
 
@@ -101,38 +97,30 @@ def asynchronous(url: str) -> redis.asyncio.Redis:
 def _client(package: Any, url: str, retry: Any) -> Any:
     """``package``: ``redis`` or ``redis.asyncio``, whose classes have the same names."""
     address = parse(url)
-    options = _options(address, retry)
-    if address.form == "sentinel":
-        of_sentinels = _of_sentinels(address, options)
-        sentinels = package.sentinel.Sentinel(address.hosts, sentinel_kwargs=of_sentinels)
-        return sentinels.master_for(address.service, **options)
-    if address.form == "cluster":
-        nodes = [package.cluster.ClusterNode(host, port) for host, port in address.hosts]
-        # Its calls that are used here have the signatures of one server's client.
-        return package.RedisCluster(startup_nodes=nodes, **options)
-    return package.from_url(address.url, **_limits(retry))
-
-
-def _limits(retry: Any) -> dict[str, Any]:
-    return {
+    limits = {
         "socket_timeout": CALL_TIMEOUT_S,
         "socket_connect_timeout": CALL_TIMEOUT_S,
         "retry": retry,
         "decode_responses": True,
     }
-
-
-def _options(address: RedisAddress, retry: Any) -> dict[str, Any]:
-    """The options of each server's connections: those in the URL, and limits."""
     if address.form == "server":
-        return {}
+        return package.from_url(address.url, **limits)
+    options = {**limits, **_options_in(address)}
+    if address.form == "sentinel":
+        kept = {key: options[key] for key in options if key.startswith(("ssl", "socket", "retry"))}
+        login = dict(address.sentinel_login)
+        sentinels = package.sentinel.Sentinel(address.hosts, sentinel_kwargs={**kept, **login})
+        return sentinels.master_for(address.service, **options)
+    nodes = [package.cluster.ClusterNode(host, port) for host, port in address.hosts]
+    # Its calls that are used here have the signatures of one server's client.
+    return package.RedisCluster(startup_nodes=nodes, **options)
+
+
+def _options_in(address: RedisAddress) -> dict[str, Any]:
+    """The options of each server's connections that are in the URL."""
     options = dict(UNTYPED.connection.parse_url(address.url))
-    encrypted = options.pop("connection_class", None) is not None
+    if options.pop("connection_class", None) is not None:
+        options["ssl"] = True
     for name in ("host", "port", *(("db",) if address.form == "cluster" else ())):
         options.pop(name, None)
-    return {**_limits(retry), **options, **({"ssl": True} if encrypted else {})}
-
-
-def _of_sentinels(address: RedisAddress, options: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in options.items() if name.startswith(("ssl", "socket"))}
-    return {**kept, "retry": options["retry"], **dict(address.sentinel_login)}
+    return options

@@ -1,8 +1,5 @@
-"""The directory of a system's Unix sockets, which only its user can enter.
-
-Access to it is access to everything: the embedded servers require no password, and the bus trusts
-every peer.
-"""
+"""The directory of a system's Unix sockets, which only its user can enter: the embedded servers
+require no password, and the bus trusts every peer."""
 
 from __future__ import annotations
 
@@ -19,12 +16,8 @@ LONGEST_NAME = ".s.PGSQL.5432.lock"
 
 
 def run_directory(data_dir: Path) -> Path:
-    """Return the directory of the sockets of the system in ``data_dir``.
-
-    It is a function of ``data_dir`` alone, so that every process finds it without communication.
-    If paths in ``data_dir`` would exceed the limit, it is a directory under ``/tmp`` named after
-    a hash of ``data_dir``.
-    """
+    """Return the directory of the sockets of the system in ``data_dir``, a function of that alone.
+    If paths in ``data_dir`` would exceed the limit, it is under ``/tmp``, named after a hash."""
     absolute = data_dir.absolute()
     directory = absolute / "run"
     if len(os.fsencode(directory / LONGEST_NAME)) <= UNIX_SOCKET_PATH_BYTES_MAX:

@@ -1,7 +1,7 @@
 """Settings: read from the environment, validated at start, logged with their source.
 
-Each package subclasses ``ProcessSettings``, with the mixins it needs, for its own settings. An
-invalid value ends the process with a one-line message and the exit code ``exit_codes.CONFIG``.
+Each package subclasses ``ProcessSettings``, with the mixins it needs, for its own settings, which
+docs/settings.md explains.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self, TypeVar
 from urllib.parse import quote, urlsplit
@@ -63,7 +64,7 @@ def _host(value: str) -> str:
 
 
 def _http_url(value: str) -> str:
-    """The message does not quote the URL, which may hold a password."""
+    # The message does not quote the URL, which may hold a password.
     try:
         url = urlsplit(value)
         valid = url.scheme in ("http", "https") and url.hostname and url.port != 0
@@ -80,11 +81,8 @@ HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
 
 class Renamed(AliasChoices):
-    """The name of a setting, then the names it had in earlier releases.
-
-    ``Field(validation_alias=Renamed("NEW_NAME", "OLD_NAME"))`` accepts the old name for one
-    release. The new name takes precedence. ``log_effective`` warns about the old one.
-    """
+    """``Field(validation_alias=Renamed("NEW_NAME", "OLD_NAME"))`` accepts the old name for one
+    release. The new name takes precedence. ``log_effective`` warns about the old one."""
 
 
 class Environment(BaseSettings):
@@ -100,27 +98,21 @@ class Environment(BaseSettings):
     )
 
     data_dir: FilePath = Path(".data")
-    """Directory of the embedded services' files and sockets, and of the gateways' spool."""
 
     @model_validator(mode="before")
     @classmethod
     def _without_blanks(cls, values: dict[str, Any]) -> dict[str, Any]:
-        stripped = {
-            name: value.strip() if isinstance(value, str) and name != "db_password" else value
-            for name, value in values.items()
-        }
-        for name, value in stripped.items():
-            if isinstance(value, str) and not _is_utf_8(value):
-                raise ValueError(f"{name.upper()} holds bytes that are not UTF-8")
-        return {name: value for name, value in stripped.items() if value != ""}
-
-
-def _is_utf_8(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        kept = {}
+        for name, value in values.items():
+            if isinstance(value, str):
+                try:
+                    value.encode()
+                except UnicodeEncodeError:
+                    raise ValueError(f"{name.upper()} holds bytes that are not UTF-8") from None
+                value = value if name == "db_password" else value.strip()
+            if value != "":
+                kept[name] = value
+        return kept
 
 
 class ProcessSettings(Environment):
@@ -128,33 +120,22 @@ class ProcessSettings(Environment):
 
     log_level: LogLevel = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
-    """auto: human-readable if standard error is a terminal or honcho's, else JSON."""
     metrics_port: Annotated[int, Field(ge=0, le=65_435)] = 0  # The 100 ports above it are used too.
-    """First port of the Prometheus endpoints. 0: no endpoint."""
     metrics_host: Host = "127.0.0.1"
-    """Address that they listen on. Whoever reaches it can read them."""
     otel_exporter_otlp_endpoint: HttpUrl = ""
-    """Base URL of an OTLP/HTTP trace collector. Empty: no traces."""
     otel_traces_sampler_arg: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Share of the utterances that are traced."""
 
 
 class BusSettings(Environment):
     """Addresses and keys of the bus: of all brokers, separated by commas, or of the broker itself.
-    An endpoint that is not set is a Unix socket in the run directory of ``data_dir``, which only
-    the system's user can enter."""
+    An endpoint that is not set is a Unix socket in the run directory of ``data_dir``."""
 
     broker_frontend: Endpoints = ""
-    """Gateways send jobs and records here, persistence confirmations."""
     broker_backend: Endpoints = ""
-    """Workers connect here."""
     broker_events: Endpoints = ""
-    """Persistence subscribes here to results and records."""
     bus_keys_dir: FilePath | None = None
-    """Directory of CURVE keys (``asr keys``). With it the bus is encrypted and
-    accepts only peers that hold the key of their role. Unset: neither."""
+    """Unset: the bus is neither encrypted nor authenticated."""
     system_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "asr"
-    """Name of the system. The broker serves no peers of a system with another name."""
     connects_to: ClassVar[tuple[str, ...]] = ()
     """The settings of the endpoints to which this process connects."""
 
@@ -167,15 +148,13 @@ class BusSettings(Environment):
 
     @model_validator(mode="after")
     def _endpoints_in_data_dir(self) -> Self:
-        """Endpoints that are not set are Unix sockets of this system's user."""
         for name in ("frontend", "backend", "events"):
             if not getattr(self, f"broker_{name}"):
                 setattr(self, f"broker_{name}", endpoints.local(self.data_dir, name))
         return self
 
     def bus_keys(self, role: keys.Role) -> keys.KeyFiles | None:
-        """Keys of a process of ``role``, None without ``BUS_KEYS_DIR``. Ends the process if they
-        cannot be read."""
+        """Keys of a process of ``role``, if any. Ends the process if they cannot be read."""
         if self.bus_keys_dir is None:
             return None
         try:
@@ -192,7 +171,7 @@ class RedisSettings(Environment):
     @field_validator("redis_url")
     @classmethod
     def _known_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
-        """The message does not quote the URL, which may hold a password."""
+        # The message does not quote the URL, which may hold a password.
         if value is not None:
             for name, path in redis_address.parse(value.get_secret_value()).files:
                 if not os.access(path, os.R_OK):
@@ -229,13 +208,13 @@ class DatabaseSettings(Environment):
         """Connection URL for psycopg."""
         if self.database_url is not None:
             return self.database_url.get_secret_value()
+        quoted = partial(quote, safe="")
         if self.db_host is not None:
-            password = quote(self.db_password.get_secret_value(), safe="")
-            user = quote(self.db_user, safe="")
-            login = f"{user}:{password}" if password else user
-            host = quote(self.db_host, safe="")
-            return f"postgresql://{login}@{host}:{self.db_port}/{quote(self.db_name, safe='')}"
-        directory = quote(str(run_directory(self.data_dir)), safe="")
+            password = quoted(self.db_password.get_secret_value())
+            login = quoted(self.db_user) + (f":{password}" if password else "")
+            host, name = quoted(self.db_host), quoted(self.db_name)
+            return f"postgresql://{login}@{host}:{self.db_port}/{name}"
+        directory = quoted(str(run_directory(self.data_dir)))
         # The port is part of the socket's name. PGPORT in the environment must not change it.
         return f"postgresql://postgres@/postgres?host={directory}&port=5432"
 
@@ -250,9 +229,8 @@ DEFAULT_HTTP_PORT = 8080
 def http_port(environ: dict[str, str] | os._Environ[str]) -> tuple[int | str, str]:
     """The HTTP port to serve, and its source for the log.
 
-    honcho sets ``PORT`` to base + 100 × process type + index, with a default base of 5000. The
-    gateway is the first process type in the Procfile, so subtracting the index restores the base:
-    the gateways of ``-c gateway=2`` share one port. A base of 5000 counts as unset.
+    honcho sets ``PORT`` to base (by default 5000) + 100 × process type + index, and the gateway is
+    the first process type of the Procfile: gateways share the base. 5000 counts as unset.
     """
     raw = environ.get("PORT", "").strip()
     if not raw:
@@ -276,8 +254,8 @@ PYDANTIC_PREFIX = "Value error, "
 
 
 def load(settings_type: type[S], **overrides: Any) -> S:
-    """Settings from the environment. Invalid values are reported on one line and end the process
-    with ``exit_codes.CONFIG``. Too low a limit on open files ends it with ``UNAVAILABLE``."""
+    """Settings from the environment. Invalid ones are reported on one line and end the process with
+    ``exit_codes.CONFIG``. Too low a limit on open files ends it with ``UNAVAILABLE``."""
     if message := descriptors.shortage():
         fail(message, exit_codes.UNAVAILABLE)
     try:

@@ -1,8 +1,7 @@
 """``python -m runtime.supervisor PACKAGE``: run ``python -m PACKAGE`` and restart it when it exits.
 
-honcho stops all processes when one exits, so each line of the Procfile runs under a supervisor. An
-invalid setting or a port in use (``exit_codes.FINAL``) ends the supervisor with the same exit code:
-the operator sees one error message instead of a crash loop.
+honcho stops all processes when one exits, so each line of the Procfile runs under a supervisor.
+``exit_codes.FINAL`` end it with the same code: one error message instead of a crash loop.
 """
 
 from __future__ import annotations
@@ -42,8 +41,7 @@ class Child:
         silence_s_max: float | None = None,
     ) -> None:
         """``environment`` is added to the inherited one. An exit code in ``final`` ends the child
-        for good. A child without a beat (``runtime.liveness``) for ``silence_s_max`` is killed and
-        restarted; None disables the check."""
+        for good. A child without a beat (``runtime.liveness``) for ``silence_s_max`` is killed."""
         self._command = command
         self._environment = dict(environment or {})
         self._final = final
@@ -57,7 +55,6 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """Process id; None while the child is not running."""
         return None if self._process is None else self._process.pid
 
     def check(self, now_s: float) -> int | None:
@@ -114,8 +111,7 @@ class Child:
             self._process.terminate()
 
     def end(self, kill_after_s: float = KILL_AFTER_S) -> int:
-        """SIGTERM, then SIGKILL after ``kill_after_s``. Returns the exit code; 0 after a signal or
-        if it was not running."""
+        """SIGTERM, then SIGKILL. Returns the exit code; 0 after a signal or if it did not run."""
         if self._process is None:
             return exit_codes.OK
         self.terminate()
@@ -149,13 +145,11 @@ def _ended_by(code: int) -> dict[str, str]:
         name = signal.Signals(-code).name
     except ValueError:
         name = str(-code)
-    hint = _HINTS.get(-code)
-    return {"signal": name} if hint is None else {"signal": name, "hint": hint}
+    return {"signal": name} | ({"hint": _HINTS[-code]} if -code in _HINTS else {})
 
 
 def reap_orphans(children: Sequence[Child]) -> None:
-    """As process 1 of a container: collect the exit codes of processes whose parent has ended.
-    Without that they stay as zombies."""
+    """As process 1 of a container: collect processes whose parent has ended, else zombies."""
     own = {child.pid for child in children}
     while True:
         try:
@@ -170,11 +164,7 @@ def reap_orphans(children: Sequence[Child]) -> None:
 
 def run_children(children: Sequence[Child], stop: lifecycle.StopSignal) -> int:
     """Keep all ``children`` running until one exits with a final code or ``stop`` is requested,
-    then end them all.
-
-    Returns:
-        The exit code for this process: the final one, else the highest.
-    """
+    then end them all. Returns the final exit code, else the highest."""
     while not stop.requested:
         for child in children:
             code = child.check(time.monotonic())

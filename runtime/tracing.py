@@ -22,8 +22,7 @@ _exporter: Exporter | None = None
 
 
 def start(process: str, endpoint: str, ratio: float) -> None:
-    """Enable tracing if ``endpoint`` is the base URL of a collector, for ``ratio`` of the
-    utterances. Call ``stop`` when the process ends."""
+    """Enable tracing for ``ratio`` of the utterances, if ``endpoint`` is a collector's base URL."""
     global _exporter
     if endpoint and ratio > 0:
         from runtime import otlp
@@ -54,8 +53,7 @@ def record(
     error: str | None = None,
     **attributes: str | int,
 ) -> None:
-    """Record a span of segment ``seq``. Times are monotonic. Never blocks; call it on one
-    thread."""
+    """Record a span of segment ``seq``. Times are monotonic. Never blocks; use it on one thread."""
     if _exporter is None:
         return
     offset_ns = time.time_ns() - time.monotonic_ns()

@@ -1,9 +1,10 @@
-"""Processor time and memory of this process, and where it runs."""
+"""Processor time and memory of this process, of an accelerator too, and where it runs."""
 
 from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ class UsageMeter:
             "uptime_s": round(now_s - self._began_s),
             "cpu_cores": round(cores, 3),
             "memory_bytes": _resident_bytes(),
+            **_gpu(),
         }
 
 
@@ -43,3 +45,18 @@ def _resident_bytes() -> int | None:
     except (OSError, ValueError, IndexError):
         return None  # Not Linux.
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _gpu() -> dict[str, Any]:
+    """The fields of an accelerator, if the process computes on it. This neither imports torch nor
+    initialises CUDA."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return {}
+    device = torch.cuda.current_device()
+    free, total = torch.cuda.mem_get_info(device)
+    return {
+        "gpu": torch.cuda.get_device_name(device)[:64],
+        "gpu_memory_bytes": total - free,
+        "gpu_memory_total_bytes": total,
+    }

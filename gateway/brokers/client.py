@@ -90,8 +90,8 @@ class BrokerClient:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._link = Link(
             self._endpoint,
-            lambda keys, events: sockets.connect_dealer(
-                self._context, self._endpoint, self._gateway_id, keys, events=events
+            lambda endpoint, keys, events: sockets.connect_dealer(
+                self._context, endpoint, self._gateway_id, keys, events=events
             ),
             self._keys,
             self._loop.time(),

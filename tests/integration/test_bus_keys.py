@@ -68,7 +68,7 @@ class Gateway:
         self.answered: set[int] = set()
         self.link = Link(
             endpoint,
-            lambda found, events: sockets.connect_dealer(
+            lambda endpoint, found, events: sockets.connect_dealer(
                 self._context, endpoint, "gateway-1", found, events=events
             ),
             keys.KeyFiles(directory, "gateway"),
@@ -152,7 +152,7 @@ class Caller:
         """When the last message arrived here."""
         self.link = Link(
             endpoint,
-            lambda found, events: sockets.connect_dealer(
+            lambda endpoint, found, events: sockets.connect_dealer(
                 self._context, endpoint, name, found, events=events
             ),
             keys.KeyFiles(directory, "gateway"),

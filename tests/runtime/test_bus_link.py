@@ -65,7 +65,7 @@ class _Names(list[str]):
 def new_link(context: Context, endpoint: str, files: keys.KeyFiles | None) -> Link:
     return Link(
         endpoint,
-        lambda found, events: sockets.connect_dealer(
+        lambda endpoint, found, events: sockets.connect_dealer(
             context, endpoint, "worker-1", found, events=events
         ),
         files,
