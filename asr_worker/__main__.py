@@ -1,7 +1,6 @@
 """``python -m asr_worker``: keep ``ASR_WORKERS`` workers of each model running, or as many as fit.
 
-This process imports neither torch nor FunASR, so it starts at once and stays small. It restarts a
-worker that crashed or hangs. It exits with one line on stderr if a setting is wrong.
+This process imports neither torch nor FunASR, so it starts at once and stays small.
 """
 
 from __future__ import annotations
@@ -35,11 +34,8 @@ def worker_children(
     command: Sequence[str] = WORKER,
     silence_s_max: float = SILENCE_S_MAX,
 ) -> list[Child]:
-    """Return one supervised child per worker, ``workers`` of each model. Each has one model.
-
-    A worker that an operator ended by SIGTERM is restarted like a crashed one. Only wrong settings
-    end the supervisor.
-    """
+    """Return one supervised child per worker, ``workers`` of each model. Only wrong settings end
+    the supervisor."""
     return [
         Child(
             list(command),

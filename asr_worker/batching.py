@@ -13,8 +13,10 @@ one pass of the model, and its results are sent when that pass ends.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from wire.messages import Cost
 
@@ -30,8 +32,7 @@ it."""
 USUAL_MS = 3_000
 """Length of a usual utterance."""
 HANG_TIMES_EXPECTED = 10.0
-"""A batch that takes longer than this multiple of its expected duration, and longer than
-``ASR_HANG_S``, hangs."""
+"""A batch that takes this multiple of its expected duration, and ``ASR_HANG_S``, hangs."""
 
 REST_TIMES_BATCH = 10.0
 """Rest after a batch, as a multiple of the batch's duration …"""
@@ -44,15 +45,13 @@ RESTLESS_BATCH_S = 0.25
 K = TypeVar("K", bound=Hashable)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchLimits:
-    """Limits of a batch, and the cost from which its duration is estimated. A single job may exceed
-    all of them."""
+class BatchLimits(Struct, frozen=True, kw_only=True):
+    """A single job may exceed all of them."""
 
     jobs_max: int
     audio_ms_max: int
     """Longest member × members."""
-    cost: Cost = field(default_factory=Cost)
+    cost: Cost = Cost()
     streamed_jobs_max: int = 0
     """Partial jobs of a streaming model, which form batches of their own; 0: it is not one."""
     streamed_s: float = 0.0
@@ -75,8 +74,7 @@ class BatchLimits:
         )
 
 
-@dataclass(slots=True)
-class _Queued(Generic[K]):
+class _Queued(Struct, Generic[K]):
     key: K
     audio_ms: int
     partial: bool
@@ -113,8 +111,8 @@ class BatchQueue(Generic[K]):
         options: Hashable = None,
         streamed: bool = False,
     ) -> None:
-        """Append a job. The caller adds each key once. Only jobs with equal ``options`` share a
-        batch, and ``streamed`` ones, partial jobs of a streaming model, only with each other."""
+        """Append a job. Only jobs with equal ``options`` share a batch, and ``streamed`` ones,
+        partial jobs of a streaming model, only with each other."""
         assert key not in self._queued, f"{key!r} is queued already"
         self._queued[key] = _Queued(key, audio_ms, partial, options, streamed)
         self._audio_ms += audio_ms
@@ -131,8 +129,7 @@ class BatchQueue(Generic[K]):
         """Remove the jobs of the next batch and return their keys; empty if the queue is.
 
         The anchor is the oldest final. A partial is the anchor only if there is no final, or after
-        PARTIAL_PASSES_MAX batches of finals passed it over. So a final behind n others is in one
-        of the next n + 1 batches of finals, and no job starves.
+        PARTIAL_PASSES_MAX batches of finals passed it over, so that no job starves.
         """
         if not self._queued:
             return []
@@ -155,34 +152,28 @@ class BatchQueue(Generic[K]):
         return oldest_final or next(iter(self._queued.values()))
 
     def _fill(self, anchor: _Queued[K]) -> list[_Queued[K]]:
-        # sorted() is stable: among equally similar jobs the older one comes first.
-        others = sorted(
-            (
-                job
-                for job in self._queued.values()
-                if job is not anchor
-                and (job.options, job.streamed) == (anchor.options, anchor.streamed)
-            ),
-            key=lambda job: (job.partial, abs(job.audio_ms - anchor.audio_ms)),
-        )
+        limits, kind = self._limits, (anchor.options, anchor.streamed)
+        others = [
+            job
+            for job in self._queued.values()
+            if job is not anchor and (job.options, job.streamed) == kind
+        ]
+        # Stable: among equally similar jobs the older one comes first.
+        others.sort(key=lambda job: (job.partial, abs(job.audio_ms - anchor.audio_ms)))
         batch = [anchor]
         longest_ms = total_ms = anchor.audio_ms
         for job in others:
-            new_longest_ms = max(longest_ms, job.audio_ms)
-            padded_ms = new_longest_ms * (len(batch) + 1)
-            if self._limits.share(len(batch) + 1, padded_ms, streamed=anchor.streamed) > 1:
-                continue
+            jobs, new_longest_ms = len(batch) + 1, max(longest_ms, job.audio_ms)
+            padded_ms = new_longest_ms * jobs
             mixed = job.partial and not anchor.partial
             if (
-                mixed
-                and self._limits.cost.expected_s(len(batch) + 1, padded_ms) > MIXED_BATCH_S_MAX
+                limits.share(jobs, padded_ms, streamed=anchor.streamed) <= 1
+                and not (mixed and limits.cost.expected_s(jobs, padded_ms) > MIXED_BATCH_S_MAX)
+                and padded_ms <= PADDED_SHARE_MAX * (total_ms + job.audio_ms)
             ):
-                continue
-            if padded_ms > PADDED_SHARE_MAX * (total_ms + job.audio_ms):
-                continue
-            batch.append(job)
-            longest_ms = new_longest_ms
-            total_ms += job.audio_ms
+                batch.append(job)
+                longest_ms = new_longest_ms
+                total_ms += job.audio_ms
         return batch
 
 

@@ -13,23 +13,17 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import structlog
+from msgspec import Struct
 
 from asr_worker.metrics import AUDIO_SECONDS, BATCH_SECONDS, BATCH_SIZE, RECOGNITIONS
-from asr_worker.recognizer.protocol import (
-    RECOGNITION_FAILED,
-    Recognition,
-    Recognizer,
-    Utterance,
-)
+from asr_worker.recognizer.protocol import RECOGNITION_FAILED, Recognition, Recognizer, Utterance
 from runtime import tracing
 from wire.messages import Failure, WorkerJob, pcm_duration_ms
 
 
-@dataclass(frozen=True, slots=True)
-class FinishedBatch:
+class FinishedBatch(Struct, frozen=True):
     jobs: Sequence[WorkerJob]
     recognitions: Sequence[Recognition]
     infer_ms: int
@@ -38,8 +32,8 @@ class FinishedBatch:
 class InferenceLoop:
     """One thread, the owner, calls the methods; ``build`` and the recogniser run on another.
 
-    The owner polls ``wake_fd`` for reading. When it is readable, the owner calls ``clear_wake`` and
-    checks ``recognizer``, ``load_error`` and ``finished``. It submits a batch only if not ``busy``.
+    When ``wake_fd`` is readable, the owner calls ``clear_wake`` and checks ``recognizer``,
+    ``load_error`` and ``finished``. It submits a batch only if not ``busy``.
     """
 
     def __init__(self, build: Callable[[], Recognizer]) -> None:
@@ -116,22 +110,8 @@ class InferenceLoop:
 def _recognize(recognizer: Recognizer, jobs: Sequence[WorkerJob]) -> Sequence[Recognition]:
     """Recognise ``jobs``. An exception or a wrong number of results fails the batch, not the
     thread."""
-    utterances = [
-        Utterance(
-            pcm=job.pcm,
-            language=job.language,
-            hotwords=job.hotwords,
-            partial=job.partial,
-            speakers=job.speakers,
-            punctuation=job.punctuation,
-            itn=job.itn,
-            context=job.context,
-            stream=(job.session_id, job.seq) if job.session_id else None,
-        )
-        for job in jobs
-    ]
     try:
-        recognitions = recognizer.recognize(utterances)
+        recognitions = recognizer.recognize([_utterance(job) for job in jobs])
         if len(recognitions) == len(jobs):
             return recognitions
         reason = f"{len(recognitions)} recognitions for {len(jobs)} utterances"
@@ -141,6 +121,15 @@ def _recognize(recognizer: Recognizer, jobs: Sequence[WorkerJob]) -> Sequence[Re
         reason = type(error).__name__
     failure = Failure(code=RECOGNITION_FAILED, message=f"the recogniser failed ({reason})")
     return [Recognition(text=None, failure=failure)] * len(jobs)
+
+
+def _utterance(job: WorkerJob) -> Utterance:
+    hints = {name: getattr(job, name) for name in _HINTS}
+    return Utterance(stream=(job.session_id, job.seq) if job.session_id else None, **hints)
+
+
+_HINTS = [name for name in Utterance.__struct_fields__ if name != "stream"]
+"""Fields that a job has, too."""
 
 
 def _count(
@@ -161,24 +150,15 @@ def _log_and_trace(
     elapsed_s: float,
 ) -> None:
     """Log the failures, with debug lines the other utterances, too; and trace every final."""
+    log = structlog.get_logger()
     debugs = logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
     for job, recognition in zip(jobs, recognitions, strict=True):
         code = None if recognition.failure is None else recognition.failure.code
+        name = {"session_id": job.session_id, "segment_index": job.seq, "attempt": job.attempt}
         if code is not None:
-            structlog.get_logger().warning(
-                "utterance_failed",
-                session_id=job.session_id,
-                segment_index=job.seq,
-                attempt=job.attempt,
-                code=code,
-            )
+            log.warning("utterance_failed", **name, code=code)
         elif debugs and not job.partial:
-            structlog.get_logger().debug(
-                "utterance_recognised",
-                session_id=job.session_id,
-                segment_index=job.seq,
-                attempt=job.attempt,
-            )
+            log.debug("utterance_recognised", **name)
         if tracing.on() and not job.partial:
             tracing.record(
                 "inference",

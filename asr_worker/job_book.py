@@ -1,23 +1,18 @@
 """Core: the jobs of one worker, from arrival to result, and its registration with each broker.
 
 Messages from the broker go in; messages to send and counts come out. A job is *held* from its
-arrival until its result is taken, and *running* once it is in a batch. The book validates what the
-broker sends: no message makes it raise.
-
-Several brokers share a worker. Each is granted an equal part of the credits, so that the worker
-holds no more jobs than with one broker, and no broker can use up the credits of another. No broker
-knows the assignments of the others. The jobs of all form one queue and share batches, so that a
-broker without jobs leaves its part of the *time* to the others. With a second broker, the credits
-of one still fill a batch.
+arrival until its result is taken, and *running* once it is in a batch. No message makes the book
+raise. Several brokers share a worker (docs/architecture.md, "Several brokers"): each has an equal
+part of the credits, and the jobs of all form one queue.
 """
 
 from __future__ import annotations
 
 import copy
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from asr_worker.batching import BatchLimits, BatchQueue
@@ -45,16 +40,14 @@ ANSWERED_MAX = 4_096
 this the oldest is forgotten, and the broker drops the second result by its attempt."""
 
 
-@dataclass(frozen=True, slots=True)
-class JobsDiscarded:
+class JobsDiscarded(Struct, frozen=True):
     """Action: count jobs dropped without a result."""
 
     reason: str
     jobs: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class MessageRejected:
+class MessageRejected(Struct, frozen=True):
     """Action: count a message that is not for workers, or refuses this one."""
 
     reason: str
@@ -63,8 +56,7 @@ class MessageRejected:
 Action = Message | JobsDiscarded | MessageRejected
 
 
-@dataclass(frozen=True, slots=True)
-class JobKey:
+class JobKey(Struct, frozen=True):
     """One attempt at one job in one epoch of the broker."""
 
     broker_epoch: str
@@ -78,9 +70,8 @@ def key_of(job: WorkerJob | WorkerResult) -> JobKey:
 
 class JobBook:
     """The book of one broker. ``another`` makes that of a further one, with the same jobs: each
-    book's ``queued``, ``take_batch`` and ``answer`` are those of all. The caller performs the
-    returned actions in order; results go to the broker with the ``epoch`` that they name.
-    """
+    book's ``queued``, ``take_batch`` and ``answer`` are those of all. Results go to the broker with
+    the ``epoch`` that they name."""
 
     def __init__(self, worker: Ready, limits: BatchLimits) -> None:
         """``worker``: its registration, but for credits and cost, which follow from ``limits``, and
@@ -235,13 +226,12 @@ class JobBook:
         )
 
     def _receive_welcome(self, welcome: Welcome) -> Sequence[Action]:
-        """The broker sends Welcome in answer to Ready, or because it does not know this worker:
-        after its restart, or after this worker's silence. In the second case it has given this
-        worker's jobs to others and waits for Ready.
+        """The broker sends Welcome in answer to Ready, or because it does not know this worker
+        (any more): then it has given this worker's jobs to others and waits for Ready.
 
-        A Welcome that arrives while a Ready is in transit can mean either. Treating it as the
-        answer is safe: a broker that does not know this worker repeats its Welcome, whereas a
-        second Ready would discard the jobs that arrived after the first.
+        A Welcome that arrives while a Ready is in transit counts as the answer: a broker that does
+        not know this worker repeats it, whereas a second Ready would discard the jobs that arrived
+        after the first.
         """
         was_due, self._welcome_due = self._welcome_due, False
         is_new = self.epoch != welcome.broker_epoch
@@ -267,7 +257,7 @@ class JobBook:
         if self._draining:
             # In transit when this worker sent Bye. A second Bye spares the broker the wait.
             return [JobsDiscarded("draining"), self._bye([key])]
-        if self._held() >= self._held_max:
+        if sum(held.broker_epoch == self.epoch for held in self._jobs) >= self._held_max:
             # Only a broker that ignores the credits gets here; its deadline moves the job on.
             return [JobsDiscarded("over_credit")]
         superseded = self._drop_older_attempts(key)
@@ -284,37 +274,26 @@ class JobBook:
         return [JobsDiscarded("superseded", superseded)] if superseded else []
 
     def _options(self, job: WorkerJob) -> tuple[str, tuple[str, ...]]:
-        """Return the options of the model's call for ``job``; jobs with other options need another
-        call."""
+        """Return what of ``job`` needs a call of the model of its own."""
         can = self._ready.abilities
-        return (
-            job.language if can.takes_language else "",
-            job.hotwords if can.hotwords != "none" else (),
-        )
+        hotwords = job.hotwords if can.hotwords != "none" else ()
+        return job.language if can.takes_language else "", hotwords
 
     def _drop_older_attempts(self, key: JobKey) -> int:
         """Drop queued older attempts at this job: the broker accepts only the newest result."""
-        older = [
-            held
-            for held in self._jobs
-            if (held.broker_epoch, held.job_id) == (key.broker_epoch, key.job_id)
-            and held in self._queue
-        ]
-        for held in older:
-            self._queue.remove(held)
-            del self._jobs[held]
-        return len(older)
+        job = (key.broker_epoch, key.job_id)
+        return len(self._forget_queued(lambda held: (held.broker_epoch, held.job_id) == job))
 
     def forget_queue(self) -> list[JobKey]:
         """Forget the broker's jobs that are not running, and return them in order of arrival."""
-        keys = [k for k in self._jobs if k.broker_epoch == self.epoch and k in self._queue]
+        return self._forget_queued(lambda held: held.broker_epoch == self.epoch)
+
+    def _forget_queued(self, chosen: Callable[[JobKey], bool]) -> list[JobKey]:
+        keys = [key for key in self._jobs if chosen(key) and key in self._queue]
         for key in keys:
             self._queue.remove(key)
             del self._jobs[key]
         return keys
-
-    def _held(self) -> int:
-        return sum(key.broker_epoch == self.epoch for key in self._jobs)
 
 
 class JobBooks:
@@ -328,9 +307,8 @@ class JobBooks:
     def follow(
         self, places: Collection[str], connected: int, new: Iterable[str]
     ) -> list[tuple[str, Action]]:
-        """The worker has links to these places, ``connected`` of them with a connection, and the
-        ``new`` ones with one that was made since the last call. Each broker has a part of the
-        credits of those connected. Returns the actions, with their places."""
+        """The worker has links to these places, ``connected`` of them with a connection, the
+        ``new`` ones with one made since the last call. Returns the actions, with their places."""
         for place in places:
             self.by_place.setdefault(place, self._first.another())
         gone = [place for place in self.by_place if place not in places]
@@ -345,7 +323,6 @@ class JobBooks:
         return actions
 
     def place_of(self, result: WorkerResult) -> str | None:
-        """Place of the broker that assigned the result's job; None: that is gone or has restarted,
-        and gateways send the job again."""
+        """Place of the broker that assigned the result's job; None: it is gone or has restarted."""
         places = (p for p, book in self.by_place.items() if book.epoch == result.broker_epoch)
         return next(places, None)

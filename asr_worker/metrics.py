@@ -40,8 +40,7 @@ BATCH_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
 )
 
-# A series that first appears with 1 shows no increase, so series used by alerts are created at
-# start.
+# A series that first appears with 1 shows no increase: those used by alerts are created at start.
 for _outcome in ("text", "failure"):
     RECOGNITIONS.labels(_outcome)
 for _reason in ("duplicate", "old_epoch", "forgotten", "draining", "over_credit", "superseded"):

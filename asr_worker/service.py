@@ -1,9 +1,8 @@
 """One worker process: jobs from the broker in, results out (``python -m asr_worker.service``).
 
-The main thread owns the socket and performs what the job book returns. It sends heartbeats to the
-broker and the supervisor only while the inference thread is idle or its current batch is younger
-than the hang limit. If the thread is stuck, the silence makes the broker reassign the jobs and the
-supervisor restart the process.
+The main thread owns the socket and performs what the job book returns. If the inference thread
+hangs, it sends no heartbeats: the silence makes the broker reassign the jobs and the supervisor
+restart the process.
 """
 
 from __future__ import annotations
@@ -270,12 +269,10 @@ class _Bus:
         self, links: Links, poller: zmq.Poller, loop: InferenceLoop, first: JobBook
     ) -> None:
         self.books = JobBooks(first)
-        self._links = links
-        self._loop = loop
-        self._poller = poller
+        self._links, self._poller, self._loop = links, poller, loop
         self._arrived_s: OrderedDict[JobKey, float] = OrderedDict()
         """Times of arrival of the jobs that have no result yet."""
-        self._poller.register(loop.wake_fd, zmq.POLLIN)
+        poller.register(loop.wake_fd, zmq.POLLIN)
 
     def follow(self) -> None:
         new = self._links.turn(time.monotonic())
@@ -290,8 +287,7 @@ class _Bus:
             self._loop.clear_wake()
 
     def receive(self) -> list[tuple[str, Message]]:
-        """Return the messages that have arrived, with the places of their brokers. Malformed ones
-        are counted."""
+        """Return the messages that have arrived, with the places of their brokers."""
         messages = []
         now_s = time.monotonic()
         for place, link in self._links:

@@ -1,15 +1,15 @@
-"""Settings of the recognition workers."""
+"""Settings of the recognition workers, see docs/settings.md."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
+from msgspec import Struct
 from pydantic import AfterValidator, AliasChoices, Field, model_validator
 
 from asr_worker.model_files.cache import ModelCache
@@ -29,17 +29,12 @@ WORKERS_MAX = 64
 """Of each model."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSource:
-    """Where a model comes from.
-
-    ``location`` is a directory, a model's name, or for ``fake`` its name, see ``FAKE``.
-    """
-
+class ModelSource(Struct, frozen=True, kw_only=True):
     name: str
     """As the operator wrote it."""
     kind: Literal["demo", "directory", "named", "fake"]
     location: str
+    """A directory, a model's name, or for ``fake`` its name, see ``FAKE``."""
 
 
 def model_source(name: str) -> ModelSource:
@@ -66,7 +61,7 @@ def model_source(name: str) -> ModelSource:
 
 
 class NotPulledError(ValueError):
-    """A model is not on this machine. The message is for the operator."""
+    """A model is not on this machine; workers fetch nothing. The message is for the operator."""
 
 
 def _require_model(directory: Path) -> None:
@@ -91,21 +86,14 @@ class ModelFilesSettings(ProcessSettings):
     """Where models are kept, and where they come from."""
 
     asr_model_dir: FilePath | None = None
-    """Directory of pulled models. Unset: ``asr-pipeline/models`` in the user's cache directory."""
     asr_model_sources: Annotated[str, _refused_by(parse_sources)] = DEFAULT_SOURCES
-    """Sources of ``asr models pull`` and ``asr serve``, tried in order; ``NAME=URL`` for a mirror.
-    Workers contact none of them."""
 
     def model_cache(self) -> ModelCache:
         cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         return ModelCache(self.asr_model_dir or Path(cache_home) / "asr-pipeline" / "models")
 
     def model_directory(self, source: ModelSource) -> Path:
-        """Return where the files of a model are.
-
-        Raises:
-            NotPulledError: if it was not pulled. Workers fetch nothing, so the setting is wrong.
-        """
+        """Return where the files of a model are. Raises ``NotPulledError``."""
         if source.kind != "named":
             return Path(source.location)
         cache = self.model_cache()
@@ -165,33 +153,18 @@ SpeakerModel = Annotated[str, _refused_by(partial(_require_kind, "speaker"))]
 
 
 class WorkerSettings(ModelFilesSettings, BusSettings):
-    """Read from the environment, under the fields' names in upper case."""
-
     connects_to = ("broker_backend",)
     asr_model: ModelName = DEFAULT_MODEL
-    """``demo`` (bundled, spoken digits only), a model directory, or the name of a pulled model such
-    as ``whisper-base`` or ``iic/SenseVoiceSmall``. ``fake:50ms+10ms/s*8`` recognises nothing, for
-    load tests, see ``asr_worker.recognizer.fake``."""
+    """``fake:50ms+10ms/s*8`` recognises nothing, for load tests: ``asr_worker.recognizer.fake``."""
     asr_models: ServedModels = ""
-    """Several models, as ``zh=paraformer-zh,en=whisper-base``: each has a name, which sessions ask
-    for, and ``ASR_WORKERS`` processes. It replaces ``ASR_MODEL``."""
     asr_served_name: ServedName = ""
-    """The name by which sessions request the model; empty: that of ``ASR_MODEL``."""
     asr_online_model: str = ""
-    """A streaming model such as ``paraformer-zh-streaming``, or a directory, loaded beside
-    ``ASR_MODEL`` for the partial results; empty: they come from ``ASR_MODEL``. Beside
-    ``ASR_MODELS``: as ``zh=paraformer-zh-streaming``, for some of them."""
     asr_punc_model: PunctuationModel = ""
-    """A punctuation model such as ``ct-punc``, or a directory; empty for none."""
     asr_spk_model: SpeakerModel = ""
-    """A speaker model such as ``cam++``, or a directory, for sessions that ask for speakers; empty
-    for none."""
     asr_device: Annotated[
         str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps|npu(:\d+)?|xpu(:\d+)?)$")
     ] = "auto"
-    """``auto``: a GPU if there is one, else the CPU."""
     asr_precision: Literal["float32", "half", "int8"] = "float32"
-    """``int8`` on CPUs and ``half`` on GPUs are faster, and change some texts."""
     asr_threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Torch threads of each worker. One, because another worker gains more than another thread,
     and the other processes of a small machine need the other core."""
@@ -199,24 +172,15 @@ class WorkerSettings(ModelFilesSettings, BusSettings):
         int | None,
         Field(ge=1, le=WORKERS_MAX, validation_alias=AliasChoices("ASR_WORKERS", "MIN_WORKERS")),
     ] = None
-    """Worker processes that ``python -m asr_worker`` keeps alive, of each model. Unset: as many as
-    the machine has room for (``asr_worker.worker_count``)."""
+    """Of each model. Unset: as many as the machine has room for (``asr_worker.worker_count``)."""
     asr_batch_jobs_max: Annotated[int, Field(ge=1, le=BATCH_JOBS_MAX)] = 32
     asr_batch_audio_ms_max: Annotated[int, Field(ge=1_000, le=3_600_000)] = 64_000
-    """Longest batch, padding included. A single longer utterance is a batch of its own."""
     asr_hang_s: Annotated[float, Field(gt=0, le=3_600)] = 30.0
-    """A batch that runs longer, and ten times as long as the trial at start lets expect, counts as
-    hanging: heartbeats stop, and the supervisor restarts the worker."""
 
     def named_models(self) -> list[str]:
         """Names of the models that must be pulled before a worker starts."""
-        names = [
-            *self.served_models.values(),
-            *self.online_models.values(),
-            self.asr_punc_model,
-            self.asr_spk_model,
-        ]
-        unique = dict.fromkeys(filter(None, names))
+        asr = (*self.served_models.values(), *self.online_models.values())
+        unique = dict.fromkeys(filter(None, (*asr, self.asr_punc_model, self.asr_spk_model)))
         return [name for name in unique if model_source(name).kind == "named"]
 
     @property

@@ -1,8 +1,7 @@
 """How many worker processes this machine has room for, if ``ASR_WORKERS`` is not set.
 
-A worker uses one core (``ASR_THREADS``), and two on one core gain nothing. One worker fills a GPU
-with its batches. The bundled model and recognisers without a model are faster than a gateway, so
-one worker is enough for them.
+One for each core (``ASR_THREADS``), or one for a GPU, or one of a bundled or fake model, which is
+faster than a gateway.
 """
 
 from __future__ import annotations
@@ -10,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from asr_worker.model_files.cache import size_bytes
 from asr_worker.settings import WORKERS_MAX, WorkerSettings, model_source
@@ -27,8 +27,7 @@ MEMINFO = Path("/proc/meminfo")
 NVIDIA = Path("/proc/driver/nvidia/version")
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(Struct, frozen=True):
     """The resources that this process may use."""
 
     cores: float
@@ -36,11 +35,9 @@ class Machine:
     gpu: bool
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerCount:
-    """The number of workers of each model, and its reason."""
-
+class WorkerCount(Struct, frozen=True):
     workers: int
+    """Of each model."""
     reason: str
 
 
@@ -63,8 +60,7 @@ def this_machine(cgroup: Path = CGROUP, meminfo: Path = MEMINFO, nvidia: Path = 
 
 
 def worker_count(values: WorkerSettings, machine: Machine) -> WorkerCount:
-    """Return ``ASR_WORKERS``, or what ``machine`` has room for, at least one. The models must be
-    pulled."""
+    """``ASR_WORKERS``, or what ``machine`` has room for, at least one. The models are pulled."""
     if values.asr_workers is not None:
         return WorkerCount(values.asr_workers, "ASR_WORKERS")
     models = list(values.served_models.values())

@@ -1,8 +1,5 @@
-"""The directory of models on this machine (``ASR_MODEL_DIR``): one directory a model.
-
-A model appears in it complete, by a rename. Unfinished downloads are under ``.partial``, one
-directory a model with a lock of its own, so that they can be continued.
-"""
+"""The directory of models on this machine (``ASR_MODEL_DIR``): one directory a model, which appears
+complete, by a rename. Unfinished downloads, which can be continued, are under ``.partial``."""
 
 from __future__ import annotations
 
@@ -34,11 +31,7 @@ class ModelCache:
         return self.root / model.name
 
     def find(self, name: str) -> Path | None:
-        """The directory of the model ``name``; None if it is not here.
-
-        Raises:
-            UnknownModelError: if ``name`` is no model's name.
-        """
+        """The directory of the model ``name``; None if it is not here. Raises UnknownModelError."""
         path = self.path_of(model_named(name))
         return path if path.is_dir() else None
 
@@ -71,11 +64,8 @@ class ModelCache:
 
     @contextlib.contextmanager
     def locked(self, model: Model, waiting: Callable[[], None]) -> Iterator[Path]:
-        """Hold the lock of ``model``, and yield the directory of its unfinished files.
-
-        ``waiting`` is called if another process holds the lock. The kernel releases it when its
-        holder ends.
-        """
+        """Hold the lock of ``model``, and yield the directory of its unfinished files. ``waiting``
+        is called if another process holds it."""
         partial = self.root / _PARTIAL / model.name.replace("/", "--")
         partial.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(partial.with_name(f"{partial.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)

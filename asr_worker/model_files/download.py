@@ -44,14 +44,7 @@ class Progress(Protocol):
         """``done`` of ``total`` bytes of the step are here."""
 
 
-def download(
-    url: str,
-    target: Path,
-    *,
-    sha256: str,
-    size_bytes: int,
-    progress: Progress,
-) -> None:
+def download(url: str, target: Path, *, sha256: str, size_bytes: int, progress: Progress) -> None:
     """Fetch ``url`` to ``target``. An unfinished download of an earlier call is continued.
 
     Raises:

@@ -1,7 +1,4 @@
-"""Bring a model into the cache: fetch it from the first source that has it, check and convert it.
-
-Only commands call this: workers never download.
-"""
+"""Bring a model into the cache: fetched from the first source that has it, checked, converted."""
 
 from __future__ import annotations
 
@@ -108,7 +105,7 @@ def _converted(model: WhisperModel, path: Path, form: Form, made: Path) -> Path:
 
 
 def _repository(model: HubModel, source: Source, partial: Path, progress: Progress) -> Path | None:
-    """Fetch the model from ``source`` and return its directory; None if the source is no hub."""
+    """The same; None if the source is no hub."""
     if source.name not in ("modelscope", "huggingface"):
         return None
     progress.step(f"{model.name} from {source.name}")

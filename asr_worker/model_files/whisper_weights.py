@@ -1,9 +1,6 @@
-"""Converts Whisper's published weights to a FunASR model directory.
-
-Two published forms are read: OpenAI's checkpoints, and CTranslate2's ``model.bin`` in float16. The
-latter has the same values under other names (github.com/OpenNMT/CTranslate2,
-specs/whisper_spec.py). Weights stay float16 on disk; FunASR loads them into float32 parameters.
-"""
+"""Converts Whisper's published weights to a FunASR model directory: OpenAI's checkpoints, and
+CTranslate2's ``model.bin`` in float16, which has the same values under other names
+(github.com/OpenNMT/CTranslate2, specs/whisper_spec.py). Weights stay float16 on disk."""
 
 from __future__ import annotations
 
@@ -12,13 +9,13 @@ import gzip
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 import whisper
+from msgspec import Struct
 from omegaconf import OmegaConf
 
 from asr_worker.model_files.catalogue import Form
@@ -56,8 +53,7 @@ class WeightsError(Exception):
     """The file does not contain weights of Whisper. The message is one line."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WhisperWeights:
+class WhisperWeights(Struct, frozen=True, kw_only=True):
     """Names and dimensions are OpenAI's (``whisper.model.ModelDimensions``)."""
 
     dimensions: Mapping[str, int]
@@ -65,12 +61,7 @@ class WhisperWeights:
 
 
 def read(path: Path, form: Form) -> WhisperWeights:
-    """Read a file of weights.
-
-    Raises:
-        WeightsError: if the file does not hold them.
-        OSError: if it cannot be read.
-    """
+    """Read a file of weights. Raises WeightsError if it does not hold them, and OSError."""
     return _read_openai(path) if form == "openai" else _read_ctranslate2(path)
 
 
@@ -87,24 +78,15 @@ def write_funasr_directory(
     weights: WhisperWeights, directory: Path, heads: list[list[int]]
 ) -> None:
     """Write ``config.yaml`` and ``model.pt`` for FunASR's class WhisperWarp into ``directory``.
-
-    ``heads`` are the alignment heads. FunASR ignores them.
-    """
-    vocabulary = weights.dimensions["n_vocab"]
+    FunASR ignores the alignment ``heads``."""
+    dimensions = dict(weights.dimensions)
+    vocabulary = dimensions["n_vocab"]
     is_multilingual = vocabulary >= _MULTILINGUAL_VOCABULARY_MIN
     config = {
         "model": "WhisperWarp",
-        "model_conf": {
-            "hub": "funasr",
-            "dims": dict(weights.dimensions),
-            "alignment_heads": heads,
-        },
+        "model_conf": {"hub": "funasr", "dims": dimensions, "alignment_heads": heads},
         "frontend": "WhisperFrontend",
-        "frontend_conf": {
-            "fs": 16_000,
-            "n_mels": weights.dimensions["n_mels"],
-            "do_pad_trim": True,
-        },
+        "frontend_conf": {"fs": 16_000, "n_mels": dimensions["n_mels"], "do_pad_trim": True},
         "tokenizer": "WhisperTokenizer",
         "tokenizer_conf": {
             "language": None,
@@ -135,7 +117,7 @@ def _read_ctranslate2(path: Path) -> WhisperWeights:
         tensors: dict[str, torch.Tensor] = {}
         for name, value in variables.items():
             if value.ndim:  # Others are settings of the class.
-                tensors.update(_tensors(name, torch.from_numpy(value.copy())))
+                tensors |= _tensors(name, torch.from_numpy(value.copy()))
         return WhisperWeights(dimensions=_dimensions(variables), tensors=tensors)
     except (KeyError, IndexError, UnicodeDecodeError, ValueError, struct.error) as error:
         raise WeightsError(f"{path.name} is no Whisper model of CTranslate2: {error}") from error

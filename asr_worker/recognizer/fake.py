@@ -1,9 +1,8 @@
 """A recogniser without a model, for load tests of everything around the model.
 
 ``fake:BATCHms+SECONDms/s*JOBS`` takes BATCH milliseconds for each batch and SECOND for each second
-of its audio, in batches of at most JOBS. ``fake:50ms`` takes 50 ms for a batch of any size,
-``fake:1500ms*1`` is as slow as Whisper base, which takes one utterance at a time, and
-``fake:150ms+64ms/s*8`` as Paraformer with 220 M parameters, both on one core.
+of its audio, in batches of at most JOBS. On one core, Whisper base is like ``fake:1500ms*1``,
+Paraformer with 220 M parameters like ``fake:150ms+64ms/s*8``.
 """
 
 from __future__ import annotations

@@ -23,10 +23,8 @@ _FRAMES_AT_ONCE = 256
 
 
 def accelerate(frontend: Any) -> bool:
-    """Have FunASR's ``WavFrontend`` compute its features with this module.
-
-    Returns False for another frontend, and for options that this module does not implement.
-    """
+    """Have FunASR's ``WavFrontend`` compute its features with this module. Returns False for
+    another frontend, and for options that are not implemented here."""
     supported = (
         type(frontend).__name__ == "WavFrontend"
         and frontend.dither == 0.0
@@ -46,7 +44,7 @@ class BatchedFrontend:
         self._window_samples = frontend.frame_length * frontend.fs // 1000
         self._shift_samples = frontend.frame_shift * frontend.fs // 1000
         self._fft_samples = 1 << (self._window_samples - 1).bit_length()
-        self._window = torch.from_numpy(_hamming(self._window_samples))
+        self._window = torch.from_numpy(np.hamming(self._window_samples).astype(np.float32))
         # The part behind each window, up to the transform's length, stays zero.
         self._padded = torch.zeros(_FRAMES_AT_ONCE, self._fft_samples)
         filters = mel_filters(frontend.n_mels, self._fft_samples, frontend.fs)
@@ -118,16 +116,9 @@ def _in_halves(filters: torch.Tensor) -> list[tuple[slice, slice, torch.Tensor]]
     return halves
 
 
-def _hamming(samples: int) -> npt.NDArray[np.float32]:
-    window: npt.NDArray[np.float32] = np.hamming(samples).astype(np.float32)
-    return window
-
-
 def mel_filters(count: int, fft_samples: int, sample_rate_hz: int) -> npt.NDArray[np.float32]:
-    """Return Kaldi's triangular filters, shape ``(fft_samples // 2 + 1, count)``.
-
-    The Nyquist bin has no weight in any filter.
-    """
+    """Return Kaldi's triangular filters, shape ``(fft_samples // 2 + 1, count)``. The Nyquist bin
+    has no weight in any filter."""
     edges = np.linspace(_mel(_LOWEST_HZ), _mel(sample_rate_hz / 2), count + 2)
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
     bins = _mel(np.arange(fft_samples // 2) * sample_rate_hz / fft_samples)[:, None]

@@ -41,12 +41,7 @@ class FunAsrNano(FunasrRecognizer):
         "funasr.tokenizer.hf_tokenizer",
         "funasr.tokenizer.whisper_tokenizer",
     )
-    can: ClassVar = Abilities(
-        takes_language=True,
-        hotwords="words",
-        punctuation=True,
-        itn=True,
-    )
+    can: ClassVar = Abilities(takes_language=True, hotwords="words", punctuation=True, itn=True)
     batches: ClassVar = False
 
     def found_abilities(self, family: Abilities) -> Abilities:

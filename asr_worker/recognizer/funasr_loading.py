@@ -1,30 +1,20 @@
-"""Load a FunASR model: device, import, weights, repairs.
-
-``FAMILIES`` maps the classes of FunASR's models to ours. To add a family, write its module and add
-a line there.
-"""
+"""Load a FunASR model: device, import, weights, repairs. A new family is a module and a line of
+``FAMILIES``."""
 
 from __future__ import annotations
 
 import errno
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import structlog
 from omegaconf import OmegaConf
 
-from asr_worker.recognizer import features, funasr_repairs, packed_encoder, precision
-from asr_worker.recognizer.beam_search import BeamSearch
+from asr_worker.recognizer import features, funasr_repairs, packed_encoder, paraformer, precision
 from asr_worker.recognizer.fun_asr_nano import FunAsrNano
 from asr_worker.recognizer.funasr_recognizer import FunasrRecognizer
 from asr_worker.recognizer.load_errors import load_error
-from asr_worker.recognizer.paraformer import (
-    BiCifParaformer,
-    ContextualParaformer,
-    Paraformer,
-    SeacoParaformer,
-)
 from asr_worker.recognizer.paraformer_streaming import ParaformerStreaming
 from asr_worker.recognizer.protocol import ModelLoadError
 from asr_worker.recognizer.punctuation import Punctuator
@@ -35,21 +25,26 @@ from asr_worker.recognizer.whisper import Whisper
 from asr_worker.recognizer.written_form import WrittenForm
 from asr_worker.settings import ModelSource, NotPulledError, WorkerSettings, model_source
 
+
+class BeamSearch(FunasrRecognizer):
+    """Attention decoders with beam search. FunASR's UniASR returns the text of a batch's first
+    utterance only. The others recognise a batch by CTC instead of their decoder, so a text would
+    depend on the other utterances of its batch."""
+
+    batches: ClassVar = False
+
+
 FAMILIES: dict[str, type[FunasrRecognizer]] = {
-    "BiCifParaformer": BiCifParaformer,
-    "Branchformer": BeamSearch,
-    "Conformer": BeamSearch,
-    "ContextualParaformer": ContextualParaformer,
-    "EBranchformer": BeamSearch,
+    **dict.fromkeys(("Branchformer", "Conformer", "EBranchformer", "SANM"), BeamSearch),
+    **dict.fromkeys(("Transformer", "UniASR"), BeamSearch),
+    "BiCifParaformer": paraformer.BiCifParaformer,
+    "ContextualParaformer": paraformer.ContextualParaformer,
     "FunASRNano": FunAsrNano,
-    "Paraformer": Paraformer,
+    "Paraformer": paraformer.Paraformer,
     "ParaformerStreaming": ParaformerStreaming,
     "Qwen3ASR": QwenAsr,
-    "SANM": BeamSearch,
-    "SeacoParaformer": SeacoParaformer,
+    "SeacoParaformer": paraformer.SeacoParaformer,
     "SenseVoiceSmall": SenseVoice,
-    "Transformer": BeamSearch,
-    "UniASR": BeamSearch,
     "WhisperWarp": Whisper,
 }
 """Recognisers by the name of the model's class in FunASR; other classes get a FunasrRecognizer."""
@@ -88,10 +83,8 @@ def load(settings: WorkerSettings, source: ModelSource) -> WrittenForm:
         message = f"model {source.name!r} ({model_class}) recognises no speech: {reason}"
         raise ModelLoadError(message, final=True) from error
     punctuator = None
-    if settings.asr_punc_model:
-        punctuator = Punctuator(
-            _load_model(settings, model_source(settings.asr_punc_model), device)
-        )
+    if name := settings.asr_punc_model:
+        punctuator = Punctuator(_load_model(settings, model_source(name), device))
     log = structlog.get_logger()
     log.info(
         "model_loaded",
@@ -110,11 +103,7 @@ def load(settings: WorkerSettings, source: ModelSource) -> WrittenForm:
 
 
 def load_embedder(settings: WorkerSettings) -> SpeakerEmbedder:
-    """Load the speaker model. Use the result only on the calling thread.
-
-    Raises:
-        ModelLoadError: if it cannot be loaded or is not a speaker model.
-    """
+    """Load the speaker model, as ``load``. Raises ModelLoadError also if it is no speaker model."""
     funasr_repairs.silence_logs()
     device = precision.available_device(settings.asr_device)
     source = model_source(settings.asr_spk_model)
@@ -122,11 +111,8 @@ def load_embedder(settings: WorkerSettings) -> SpeakerEmbedder:
 
 
 def auto_model(directory: Path, **arguments: Any) -> Any:
-    """Return ``funasr.AutoModel(**arguments)`` of the model in ``directory``.
-
-    Raises:
-        Exception: any that FunASR raises; it has no exception type of its own.
-    """
+    """Return ``funasr.AutoModel(**arguments)`` of the model in ``directory``. Raises any exception
+    of FunASR, which has no type of its own."""
     arguments["model"] = str(directory)
     if not any(file.suffix in WEIGHTS for file in directory.rglob("*")):
         # FunASR would continue with random weights.
@@ -136,15 +122,13 @@ def auto_model(directory: Path, **arguments: Any) -> Any:
             try:
                 return funasr_repairs.import_modules(modules).AutoModel(**arguments)
             except Exception as error:
-                if _is_missing_package(error):
-                    raise  # ``import_all`` would hide this error and fail for another reason.
+                # FunASR's own modules may move. If another package is missing, ``import_all`` would
+                # hide that and fail for another reason.
+                name = error.name if isinstance(error, ModuleNotFoundError) else "funasr"
+                if not str(name).startswith("funasr"):
+                    raise
                 structlog.get_logger().info("funasr_full_import", reason=type(error).__name__)
         return funasr_repairs.import_all().AutoModel(**arguments)
-
-
-def _is_missing_package(error: Exception) -> bool:
-    """Whether a package other than FunASR, whose modules may move, is not installed."""
-    return isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("funasr")
 
 
 def _modules_of(directory: Path) -> tuple[str, ...]:

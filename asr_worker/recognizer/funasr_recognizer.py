@@ -1,8 +1,7 @@
 """Any FunASR model as a recogniser: utterances of many sessions in one ``generate`` call.
 
-A batch that fails is halved until the faulty utterance is alone. A model that cannot process
-batches gets one utterance at a time. Subclasses, one module for each family, implement the
-differences of their models; a class of FunASR without a family is a plain ``FunasrRecognizer``.
+A batch that fails is halved until the faulty utterance is alone. Subclasses, one module for each
+family, implement the differences of their models.
 """
 
 from __future__ import annotations
@@ -17,22 +16,12 @@ import numpy.typing as npt
 import structlog
 from msgspec.structs import replace
 
-from asr_worker.recognizer.protocol import (
-    BATCH_JOBS_MAX,
-    RECOGNITION_FAILED,
-    Recognition,
-    Utterance,
-)
+from asr_worker.recognizer import protocol
+from asr_worker.recognizer.protocol import Recognition, Utterance
+from wire import messages as m
 from wire.codec import ITEMS_MAX
 from wire.languages import primary_language
-from wire.messages import (
-    BYTES_PER_SAMPLE,
-    SAMPLE_RATE_HZ,
-    Abilities,
-    Failure,
-    Token,
-    pcm_duration_ms,
-)
+from wire.messages import Abilities, pcm_duration_ms
 from wire.validation import TEXT_CHARS_MAX
 
 UTTERANCE_MS_MIN = 85
@@ -71,7 +60,7 @@ class FunasrRecognizer:
         self._auto = auto
         self.abilities = self.found_abilities(self.can)
         if self.batches is not False:
-            self.abilities = replace(self.abilities, batch_jobs=BATCH_JOBS_MAX)
+            self.abilities = replace(self.abilities, batch_jobs=protocol.BATCH_JOBS_MAX)
         self._failed_batches = 0
         """Consecutive, although their utterances succeeded alone."""
         self._succeeded_batches = 0
@@ -85,14 +74,10 @@ class FunasrRecognizer:
         return replace(family, languages=family.languages or _languages(self._auto))
 
     def warm_up(self) -> None:
-        """Recognise faint noise. Reveals a model that recognises no speech, and one that cannot
-        process batches if its family does not say so.
-
-        Raises:
-            Exception: any that FunASR raises; ValueError if the model returns no text.
-        """
-        noise = np.random.default_rng(0).normal(0.0, 30.0, 2 * SAMPLE_RATE_HZ).astype("<i2")
-        batch = [Utterance(pcm=noise[:end].tobytes()) for end in (SAMPLE_RATE_HZ, len(noise))]
+        """Recognise faint noise. Reveals a model that cannot process batches, if its family does
+        not say so. Raises any exception of FunASR; ValueError if the model returns no text."""
+        noise = np.random.default_rng(0).normal(0.0, 30.0, 2 * m.SAMPLE_RATE_HZ).astype("<i2")
+        batch = [Utterance(pcm=noise[:end].tobytes()) for end in (m.SAMPLE_RATE_HZ, len(noise))]
         options = self._options(batch[0])
         alone = [_texts(self._generate([each], options)) for each in batch]
         if self.batches is not None:
@@ -131,11 +116,9 @@ class FunasrRecognizer:
         return (*options, *self.form_options(utterance))
 
     def language_options(self, code: str) -> Options:
-        """Return the arguments of ``generate`` for a language of the model, such as ``zh``."""
         return (("language", code),)
 
     def hotword_options(self, hotwords: tuple[str, ...]) -> Options:
-        """Return the arguments of ``generate`` for ``hotwords``."""
         # FunASR fetches hotwords "http://…", and reads or ignores those that end like a file's
         # name. Between spaces the client's words are only words.
         return (("hotword", f" {' '.join(hotwords)} "),)
@@ -145,36 +128,37 @@ class FunasrRecognizer:
         return samples_of(utterance.pcm)
 
     def form_options(self, _utterance: Utterance) -> Options:
-        """Return the arguments of ``generate`` for the written form: punctuation, numbers."""
+        """For the written form: punctuation, numbers."""
         return ()
 
     def _recognize_alike(self, batch: list[Utterance], options: Options) -> list[Recognition]:
-        """Recognise ``batch`` in one call if possible, else in halves, down to single
-        utterances."""
+        """Recognise ``batch`` in one call if possible, else in halves, down to one utterance."""
         if len(batch) > 1 and self.abilities.batch_jobs == 1:
-            return [self._recognize_alike([utterance], options)[0] for utterance in batch]
+            return self._one_by_one(batch, options)
         try:
             found = self._generate(batch, options)
-        except NotImplementedError as error:
-            if len(batch) == 1:
-                return [_failed(error)]
-            self._stop_batching("not implemented by the model")
-            return self._recognize_alike(batch, options)
         except Exception as error:
             if len(batch) == 1:
                 return [_failed(error)]
+            if isinstance(error, NotImplementedError):
+                self._stop_batching("not implemented by the model")
+                return self._one_by_one(batch, options)
             return self._recognize_halves(batch, options, error)
         if len(found) == len(batch):
             self._succeeded_batches += len(batch) > 1
-            return [
-                self._recognition(result, utterance)
-                for result, utterance in zip(found, batch, strict=True)
-            ]
-        if len(batch) == 1:
-            if not found:  # SeacoParaformer's answer to audio without a token, such as a cough.
-                return [Recognition(text="")]
-            return [_failed(ValueError(f"{len(found)} results for one utterance"))]
-        return self._recognize_miscounted(batch, options)
+            return list(map(self._recognition, found, batch))
+        if len(batch) > 1:
+            # Paraformer returns one result for a batch without any token: batching goes on then.
+            recognitions = self._one_by_one(batch, options)
+            if any(recognition.text for recognition in recognitions):
+                self._stop_batching("wrong number of results")
+            return recognitions
+        if not found:  # SeacoParaformer's answer to audio without a token, such as a cough.
+            return [Recognition(text="")]
+        return [_failed(ValueError(f"{len(found)} results for one utterance"))]
+
+    def _one_by_one(self, batch: list[Utterance], options: Options) -> list[Recognition]:
+        return [self._recognize_alike([utterance], options)[0] for utterance in batch]
 
     def _recognize_halves(
         self, batch: list[Utterance], options: Options, error: Exception
@@ -186,22 +170,10 @@ class FunasrRecognizer:
         structlog.get_logger().info("batch_halved", size=len(batch), reason=type(error).__name__)
         if self._succeeded_batches > succeeded:
             self._failed_batches = 0
-        elif self.abilities.batch_jobs > 1 and all(
-            recognition.failure is None for recognition in found
-        ):
+        elif self.abilities.batch_jobs > 1 and all(each.failure is None for each in found):
             self._failed_batches += 1
             if self._failed_batches >= BATCH_FAILURES_MAX:
                 self._stop_batching(type(error).__name__)
-        return found
-
-    def _recognize_miscounted(self, batch: list[Utterance], options: Options) -> list[Recognition]:
-        """The model returned fewer or more results than utterances: recognise one by one.
-
-        Paraformer returns one result for a batch without any token, so batching goes on then.
-        """
-        found = [self._recognize_alike([utterance], options)[0] for utterance in batch]
-        if any(recognition.text for recognition in found):
-            self._stop_batching("wrong number of results")
         return found
 
     def _stop_batching(self, reason: str) -> None:
@@ -209,10 +181,10 @@ class FunasrRecognizer:
         structlog.get_logger().warning("model_cannot_batch", model=self.model, reason=reason)
 
     def _generate(self, batch: list[Utterance], options: Options) -> list[dict[str, Any]]:
-        samples = [self.audio(utterance) for utterance in batch]
+        audio = [self.audio(utterance) for utterance in batch]
         # On a CPU AutoModel sets batch_size to 1 when loading; this call overrides it.
         found: list[dict[str, Any]] = self._auto.generate(
-            input=samples, batch_size=len(samples), disable_pbar=True, **dict(options)
+            input=audio, batch_size=len(audio), disable_pbar=True, **dict(options)
         )
         return found
 
@@ -240,11 +212,7 @@ class FunasrRecognizer:
 
 
 def _texts(results: list[dict[str, Any]]) -> list[str]:
-    """Return the texts that are not empty.
-
-    Raises:
-        ValueError: a result has no text, such as a speaker model's.
-    """
+    """Return the texts that are not empty. ValueError: a result (of a speaker model) has none."""
     if any("text" not in result for result in results):
         raise ValueError("it returns no text")
     return [result["text"] for result in results if result["text"]]
@@ -272,11 +240,11 @@ def _languages(auto: Any) -> tuple[str, ...]:
 
 def samples_of(pcm: bytes) -> Samples:
     """Shape ``(samples,)``, values from −1 to 1."""
-    whole = len(pcm) - len(pcm) % BYTES_PER_SAMPLE
-    return np.frombuffer(pcm[:whole], "<i2").astype(np.float32) / np.float32(32768)
+    samples = np.frombuffer(pcm, "<i2", count=len(pcm) // m.BYTES_PER_SAMPLE)
+    return samples.astype(np.float32) / np.float32(32768)
 
 
-def _tokens(words: list[str], times: Any, duration_ms: int) -> tuple[Token, ...]:
+def _tokens(words: list[str], times: Any, duration_ms: int) -> tuple[m.Token, ...]:
     """Return the words with their times; empty if FunASR's times do not match the words."""
     if not isinstance(times, list) or len(times) != len(words):
         return ()
@@ -285,11 +253,12 @@ def _tokens(words: list[str], times: Any, duration_ms: int) -> tuple[Token, ...]
     for word, (start, end) in zip(words, times, strict=True):
         start_ms = min(max(int(start), 0), duration_ms)
         end_ms = min(max(int(end), start_ms), duration_ms)
-        tokens.append(Token(text=word, start_ms=start_ms, end_ms=end_ms))
+        tokens.append(m.Token(text=word, start_ms=start_ms, end_ms=end_ms))
     return tuple(tokens)
 
 
 def _failed(error: Exception) -> Recognition:
     structlog.get_logger().warning("recognition_failed", error=type(error).__name__)
     message = f"the model failed on this utterance ({type(error).__name__})"
-    return Recognition(text=None, failure=Failure(code=RECOGNITION_FAILED, message=message))
+    failure = m.Failure(code=protocol.RECOGNITION_FAILED, message=message)
+    return Recognition(text=None, failure=failure)

@@ -14,11 +14,8 @@ _BEFORE_A_MARK = re.compile(r" +(?=[,.?!;:](?!\S))")
 
 
 def written(text: str) -> str:
-    """Return ``text`` with "twenty five" and "二十五" as "25".
-
-    Understands Chinese and English, by the characters of ``text``. Text that the grammars do not
-    accept stays as it is.
-    """
+    """Return ``text`` with "twenty five" and "二十五" as "25". Text that the grammars do not accept
+    stays as it is."""
     parts = _APART.split(text)
     parts[::2] = [_part(part) if part.strip() else part for part in parts[::2]]
     return _BEFORE_A_MARK.sub("", "".join(parts))

@@ -1,8 +1,5 @@
-"""The reason why a model cannot be loaded, in one line for the operator.
-
-FunASR and torch have no exception types for this, so the messages of their exceptions distinguish
-the causes.
-"""
+"""The reason why a model cannot be loaded, in one line for the operator. FunASR and torch have no
+exception types for this, so the messages distinguish the causes."""
 
 from __future__ import annotations
 
@@ -26,8 +23,7 @@ _DAMAGED = re.compile(
 
 
 def load_error(source: ModelSource, error: Exception) -> ModelLoadError:
-    """Return the error to end the worker with. All but a lack of memory are final: files and
-    settings do not change by themselves."""
+    """Return the error to end the worker with. All but a lack of memory are final."""
     chain = _chain(error)
     texts = [str(each) for each in chain]
     if any(isinstance(each, MemoryError | torch.OutOfMemoryError) for each in chain) or any(

@@ -9,9 +9,7 @@ from asr_worker.settings import WorkerSettings, model_source
 
 
 def build(settings: WorkerSettings) -> Recognizer:
-    """Load the models of ``settings``.
-
-    Loading takes seconds. Call this on the thread that will use the recogniser.
+    """Load the models of ``settings``, on the thread that will use the recogniser.
 
     Raises:
         ModelLoadError: if a model cannot be loaded, the device is not available, the online

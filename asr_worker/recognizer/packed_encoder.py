@@ -18,11 +18,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 
 def accelerate(encoder: Any, device: str) -> bool:
-    """Have FunASR's ``SANMEncoder`` compute with this module.
-
-    Returns False for another encoder, for options that no published model has, and for a GPU, where
-    one call for each utterance would be slower.
-    """
+    """Have FunASR's ``SANMEncoder`` compute with this module. Returns False for another encoder,
+    for options that no published model has, and for a GPU, where calls by utterance are slower."""
     supported = device == "cpu" and type(encoder).__name__ == "SANMEncoder" and _supports(encoder)
     if supported:
         encoder.forward = PackedEncoder(encoder).forward

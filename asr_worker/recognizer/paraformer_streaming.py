@@ -1,9 +1,7 @@
 """ParaformerStreaming (``paraformer-zh-streaming``) over the streams of many utterances in a batch.
 
 A partial job has the audio of its utterance from the beginning. The recogniser keeps the state of
-each stream and processes only the new audio. Without a state, because another worker had the
-beginning or the state was evicted, it processes the audio from the beginning: a lost state costs
-time, but no result.
+each stream and processes only the new audio: a lost state costs time, but no result.
 """
 
 from __future__ import annotations
@@ -11,13 +9,12 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
+from msgspec import Struct
 
-from asr_worker.recognizer.funasr_recognizer import FunasrRecognizer, Options
+from asr_worker.recognizer.funasr_recognizer import FunasrRecognizer, Options, samples_of
 from asr_worker.recognizer.protocol import ModelLoadError, Utterance
 from asr_worker.recognizer.streaming_network import (
     ChunkShape,
@@ -44,8 +41,7 @@ IDLE_S_MAX = 60.0
 """A stream without new audio for this long is forgotten, with the audio that it has heard."""
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Stream:
+class _Stream(Struct, kw_only=True, eq=False):
     """An utterance's stream, and its text so far."""
 
     slot: int
@@ -53,7 +49,7 @@ class _Stream:
     heard: bytes = b""
     """The audio of its whole chunks."""
     chunks: int = 0
-    tokens: list[int] = field(default_factory=list)
+    tokens: list[int] = []
 
 
 class ParaformerStreaming(FunasrRecognizer):
@@ -70,12 +66,7 @@ class ParaformerStreaming(FunasrRecognizer):
     batches: ClassVar = True
 
     def __init__(
-        self,
-        auto: Any,
-        *,
-        model: str,
-        device: str,
-        shape: ChunkShape | None = None,
+        self, auto: Any, *, model: str, device: str, shape: ChunkShape | None = None
     ) -> None:
         super().__init__(auto, model=model, device=device)
         self._frontend = auto.kwargs["frontend"]
@@ -117,11 +108,8 @@ class ParaformerStreaming(FunasrRecognizer):
                 del waiting[index]
                 if batch[index].stream is None or not batch[index].partial:
                     self._forget(key)
-        texts = [
-            sentence_postprocess(self._tokenizer.ids2tokens(found[index]))[0]
-            for index in range(len(batch))
-        ]
-        return [{"text": text} for text in texts]
+        texts = map(self._tokenizer.ids2tokens, (found[index] for index in range(len(batch))))
+        return [{"text": sentence_postprocess(tokens)[0]} for tokens in texts]
 
     # -------------------------------------------------------------------------------------- streams
 
@@ -192,7 +180,7 @@ class ParaformerStreaming(FunasrRecognizer):
         samples = len(utterance.pcm) // BYTES_PER_SAMPLE
         chunks = samples // self.chunk_samples
         is_last = not utterance.partial
-        if utterance.partial:
+        if not is_last:
             chunks = min(chunks, stream.chunks + PARTIAL_CHUNKS_MAX)
         frames = chunks * shape.frames
         if is_last and samples % self.chunk_samples >= FRAME_SAMPLES:
@@ -209,19 +197,16 @@ class ParaformerStreaming(FunasrRecognizer):
         # FunASR scales this twice, which the first layer's normalisation undoes.
         first = stream.chunks * shape.frames - shape.ahead
         inputs = self._inputs(utterance.pcm, first, frames)
-        rows = []
-        for wave in range(count):
-            begin = wave * shape.frames
-            rows.append(
-                Row(
-                    slot=stream.slot,
-                    chunk=stream.chunks + wave,
-                    wave=wave,
-                    inputs=inputs[begin : begin + shape.row_frames],
-                    last=is_last and wave == count - 1,
-                )
+        return [
+            Row(
+                slot=stream.slot,
+                chunk=stream.chunks + wave,
+                wave=wave,
+                inputs=inputs[wave * shape.frames :][: shape.row_frames],
+                last=is_last and wave == count - 1,
             )
-        return rows
+            for wave in range(count)
+        ]
 
     def _inputs(self, pcm: bytes, first: int, end: int) -> torch.Tensor:
         """The encoder's inputs for the frames from ``first`` to before ``end``; frames before the
@@ -236,9 +221,8 @@ class ParaformerStreaming(FunasrRecognizer):
         first_window = max(0, begin * frontend.lfr_n - reach)
         shift = frontend.frame_shift_sample_length
         end_sample = ((end - 1) * frontend.lfr_n + reach) * shift + frontend.frame_sample_length
-        samples = np.frombuffer(pcm, "<i2", count=len(pcm) // BYTES_PER_SAMPLE)
-        samples = samples[first_window * shift : end_sample]
-        audio = torch.from_numpy(samples.astype(np.float32) / np.float32(32768))[None]
+        heard = pcm[first_window * shift * BYTES_PER_SAMPLE : end_sample * BYTES_PER_SAMPLE]
+        audio = torch.from_numpy(samples_of(heard))[None]
         cache = {"input_cache": torch.empty(0)}
         windows = frontend.forward_fbank(audio, [audio.shape[1]], cache=cache)[1][0]
         centres = torch.arange(begin, end)[:, None] * frontend.lfr_n - first_window

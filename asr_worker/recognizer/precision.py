@@ -58,10 +58,8 @@ def apply(model: Any, precision: Precision, device: str) -> None:
 
 
 def quantise(model: torch.nn.Module) -> None:
-    """Replace the linear layers of ``model`` by dynamically quantised ones.
-
-    torch 2.13 warns that these will move to another package (pytorch/pytorch issue 184982).
-    """
+    """Replace the linear layers of ``model`` by dynamically quantised ones. torch warns that these
+    will move to another package (pytorch/pytorch issue 184982)."""
     for module in model.modules():
         # Whisper's own class of linear layers only casts weights, and would not be replaced.
         if isinstance(module, torch.nn.Linear) and type(module).__module__.startswith("whisper."):
@@ -78,11 +76,8 @@ _ENCODED_BY_LAYER = frozenset({"ParaformerStreaming", "WhisperWarp"})
 
 
 def halve_encoder(model: Any, device_type: str) -> None:
-    """Run the encoder of ``model`` under autocast to float16.
-
-    Raises:
-        ModelLoadError: if it has none, or is one of ``_ENCODED_BY_LAYER``.
-    """
+    """Run the encoder of ``model`` under autocast to float16. Raises ModelLoadError if it has none,
+    or is one of ``_ENCODED_BY_LAYER``."""
     encoder: Any = getattr(getattr(model, "model", model), "encoder", None)
     name = type(model).__name__
     if encoder is None or name in _ENCODED_BY_LAYER:

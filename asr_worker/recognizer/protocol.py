@@ -1,21 +1,16 @@
-"""The recogniser protocol: utterances in, recognitions out, in the same order.
-
-Pure data, imported by every part of the worker. ``asr_worker.recognizer.loading`` builds the
-recogniser that the settings ask for.
-"""
+"""The recogniser protocol: utterances in, recognitions out, in the same order."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from wire.messages import Abilities, Failure, Token
 
 RECOGNITION_FAILED = "recognition_failed"
 """Code of the failure of a single utterance that the model cannot process."""
-
-
 BATCH_JOBS_MAX = 512
 """Largest batch that the settings allow."""
 
@@ -31,8 +26,7 @@ class ModelLoadError(Exception):
         self.final = final
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Utterance:
+class Utterance(Struct, frozen=True, kw_only=True):
     """Audio to recognise: mono s16le 16 kHz ``pcm`` with the client's hints, empty if unset."""
 
     pcm: bytes
@@ -53,8 +47,7 @@ class Utterance:
     """The end of the session's text before this utterance, if it is known."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recognition:
+class Recognition(Struct, frozen=True, kw_only=True):
     """Exactly one of ``text`` and ``failure`` is set. Token times count from the audio's start."""
 
     text: str | None
@@ -81,14 +74,9 @@ class Recognizer(Protocol):
 
     @property
     def abilities(self) -> Abilities:
-        """Abilities of the model, determined when it was loaded. ``batch_jobs`` is the largest
-        batch that shares one pass, 1 if none does; ``asr_worker.recognizer.trial`` finds the best
-        size.
-        """
+        """``batch_jobs`` is the largest batch that shares one pass, 1 if none does;
+        ``asr_worker.recognizer.trial`` finds the best size."""
 
     def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
-        """Return one recognition per utterance, in order.
-
-        An utterance that the model cannot process becomes a ``Recognition`` with a failure and
-        leaves the others unaffected.
-        """
+        """Return one recognition per utterance, in order. One that the model cannot process becomes
+        a ``Recognition`` with a failure, and leaves the others unaffected."""

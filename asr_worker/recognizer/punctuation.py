@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
+from msgspec import Struct
 
 WORDS_AT_ONCE = 20
 """FunASR adds this many words of a text at a time …"""
@@ -30,8 +30,7 @@ def without_marks(text: str) -> str:
     return _MARKS.sub("", text)
 
 
-@dataclass(slots=True)
-class _Text:
+class _Text(Struct):
     """A text in progress. ``words`` are all of it, with the context before it."""
 
     words: list[str]
@@ -40,9 +39,9 @@ class _Text:
     """Number of words that the model has seen."""
     begin: int = 0
     """Index of the first word after the last sentence's end."""
-    marks: list[str] = field(default_factory=list)
+    marks: list[str] = []
     """The mark after each word before ``begin``, ``_`` for none."""
-    starts: set[int] = field(default_factory=set)
+    starts: set[int] = set()
     """Indices of the first words of the windows."""
 
     def next_window(self) -> slice:
@@ -110,11 +109,7 @@ class Punctuator:
 
     def punctuate(self, texts: Sequence[str], contexts: Sequence[str]) -> list[str]:
         """Return ``texts`` with punctuation. ``contexts`` are the ends of the texts before them,
-        with their punctuation, or empty.
-
-        Raises:
-            Exception: any that FunASR raises; it has no exception type of its own.
-        """
+        with their punctuation, or empty. Raises any exception of FunASR."""
         progress = [self._begin(*each) for each in zip(texts, contexts, strict=True)]
         while unfinished := [each for each in progress if each.taken < len(each.words)]:
             windows = [each.words[each.next_window()] for each in unfinished]

@@ -15,11 +15,7 @@ from wire.messages import Abilities
 class QwenAsr(FunasrRecognizer):
     modules: ClassVar = ("funasr.models.qwen3_asr.model",)
     can: ClassVar = Abilities(
-        takes_language=True,
-        detects_language=True,
-        hotwords="words",
-        punctuation=True,
-        itn=True,
+        takes_language=True, detects_language=True, hotwords="words", punctuation=True, itn=True
     )
     batches: ClassVar = True
 

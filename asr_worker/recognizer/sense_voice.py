@@ -12,9 +12,7 @@ from wire.messages import Abilities
 
 _TAG = re.compile(r"<\|([^|<>]*)\|>")
 _LANGUAGES = ("zh", "en", "yue", "ja", "ko")
-_EMOTIONS = frozenset(
-    ("happy", "sad", "angry", "neutral", "fearful", "disgusted", "surprised"),
-)
+_EMOTIONS = frozenset(("happy", "sad", "angry", "neutral", "fearful", "disgusted", "surprised"))
 _NO_EVENTS = frozenset((*_LANGUAGES, "nospeech", "withitn", "woitn", "speech", "event_unk"))
 
 

@@ -8,22 +8,17 @@ many utterances share a batch, and the utterance's embedding is the mean of its 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import structlog
 import torch
-from msgspec import structs
+from msgspec.structs import replace
 
 from asr_worker.recognizer.funasr_recognizer import Samples, samples_of
-from asr_worker.recognizer.protocol import (
-    ModelLoadError,
-    Recognition,
-    Recognizer,
-    Utterance,
-)
+from asr_worker.recognizer.protocol import ModelLoadError, Recognition, Recognizer, Utterance
 from wire.messages import SAMPLE_RATE_HZ, Abilities, pcm_duration_ms
 from wire.validation import EMBEDDING_BYTES_MAX
 
@@ -64,19 +59,11 @@ class SpeakerEmbedder:
             )
 
     def embed(self, utterances: Sequence[bytes]) -> list[bytes]:
-        """Return an embedding of length 1, as float32, for each PCM; empty for a short one.
-
-        Raises:
-            Exception: any that FunASR raises; it has no exception type of its own.
-        """
+        """Return an embedding of length 1, as float32, for each PCM; empty for a short one. Raises
+        any exception of FunASR."""
         windows = [_windows(pcm) for pcm in utterances]
-        vectors = self._vectors([window for each in windows for window in each])
-        embeddings = []
-        start = 0
-        for each in windows:
-            embeddings.append(_packed(vectors[start : start + len(each)]))
-            start += len(each)
-        return embeddings
+        vectors = iter(self._vectors([window for each in windows for window in each]))
+        return [_packed(list(islice(vectors, len(each)))) for each in windows]
 
     def _vectors(self, windows: list[Samples]) -> npt.NDArray[np.float32]:
         """Shape ``(windows, values)``; each row has length 1."""
@@ -84,7 +71,8 @@ class SpeakerEmbedder:
         for start in range(0, len(windows), BATCH_WINDOWS_MAX):
             batch = windows[start : start + BATCH_WINDOWS_MAX]
             found = self._auto.generate(input=batch, batch_size=len(batch), disable_pbar=True)
-            rows += [result["spk_embedding"].reshape(-1, _width(result)) for result in found]
+            made = (result["spk_embedding"] for result in found)
+            rows += [each.reshape(-1, each.shape[-1]) for each in made]
         if not rows:
             return np.empty((0, 0), np.float32)
         vectors: npt.NDArray[np.float32] = torch.cat(rows).float().cpu().numpy()
@@ -92,10 +80,6 @@ class SpeakerEmbedder:
             raise ValueError(f"{len(vectors)} embeddings of {len(windows)} windows")
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors
-
-
-def _width(result: dict[str, Any]) -> int:
-    return int(result["spk_embedding"].shape[-1])
 
 
 def _windows(pcm: bytes) -> list[Samples]:
@@ -109,10 +93,10 @@ def _windows(pcm: bytes) -> list[Samples]:
     return [samples[start : start + WINDOW_SAMPLES] for start in starts]
 
 
-def _packed(vectors: npt.NDArray[np.float32]) -> bytes:
-    if not len(vectors):
+def _packed(vectors: list[Samples]) -> bytes:
+    if not vectors:
         return b""
-    mean: Samples = vectors.mean(axis=0)
+    mean: Samples = np.mean(vectors, axis=0)
     length = float(np.linalg.norm(mean))
     if not 0.0 < length < np.inf:  # Digital silence in some models.
         return b""
@@ -131,7 +115,7 @@ class WithSpeakers:
 
     @property
     def abilities(self) -> Abilities:
-        return structs.replace(self._recognizer.abilities, speakers=True)
+        return replace(self._recognizer.abilities, speakers=True)
 
     def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
         """See ``Recognizer``. Texts do not depend on the speaker model: if it fails, embeddings are

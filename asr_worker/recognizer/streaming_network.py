@@ -1,10 +1,10 @@
 """The network of FunASR's ``ParaformerStreaming`` over chunks of many streams at once.
 
-FunASR computes one chunk of one stream at a time. Here a *row* is one chunk of one stream, and a
-pass takes any number of rows: of different streams at different positions, and several of one. The
-state that a layer keeps of a chunk depends on that layer's input only, so all rows go through a
-layer's linear projections together; only attention over kept frames takes the chunks of a stream in
-order, in *waves*. The weights and modules are FunASR's own, quantised or not.
+A *row* is one chunk of one stream, and a pass takes any number of rows: of different streams at
+different positions, and several of one. The state that a layer keeps of a chunk depends on that
+layer's input only, so all rows go through a layer's linear projections together; only attention
+over kept frames takes the chunks of a stream in order, in *waves*. The weights and modules are
+FunASR's own, quantised or not.
 
 The chunks are those of Zhang et al. 2020 (SCAMA, arXiv:2006.01712) as FunASR 1.4.16 cuts them:
 ``chunk_size`` ``[0, 10, 5]`` means rows of 15 frames, of which 10 are new, and the row's tokens are
@@ -14,13 +14,13 @@ those of its first 10; the other 5 are seen again in the next row.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from msgspec import Struct
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -30,8 +30,7 @@ _ZERO_FRAME = -1
 """Behind the end of a stream, whose last token it may complete."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChunkShape:
+class ChunkShape(Struct, frozen=True, kw_only=True):
     """Frames of 60 ms. The defaults are those of FunASR's examples for paraformer-zh-streaming."""
 
     frames: int = 10
@@ -50,8 +49,7 @@ class ChunkShape:
         return self.frames * self.look_back
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Row:
+class Row(Struct, frozen=True, kw_only=True, eq=False):
     """One chunk of one stream."""
 
     slot: int
@@ -66,16 +64,15 @@ class Row:
     """The stream ends with this chunk."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Wave:
+class _Wave(Struct, frozen=True, kw_only=True, eq=False):
     """Rows of different streams: their positions in the pass, and the inputs of attention."""
 
     rows: slice
     slots: Tensor
     kept: Tensor
     """Which of the kept frames attention sees; shape ``(rows, 1, 1, kept frames)``."""
-    ring: tuple[Tensor, ...] = ()
-    """Index of the encoder's kept frames that the rows replace."""
+    replaced: tuple[Tensor, ...]
+    """Index of the kept frames that the rows replace."""
     lengths: Tensor | None = None
     """Tokens of each row, in the decoder."""
 
@@ -95,11 +92,8 @@ class StreamingNetwork:
     def __init__(self, model: Any, shape: ChunkShape, *, slots: int) -> None:
         _require_supported(model)
         self.shape = shape
-        self._encoder, self._decoder, self._predictor = (
-            model.encoder,
-            model.decoder,
-            model.predictor,
-        )
+        self._encoder, self._decoder = model.encoder, model.decoder
+        self._predictor = model.predictor
         self._encoder_layers = [*model.encoder.encoders0, *model.encoder.encoders]
         self._decoder_layers = list(model.decoder.decoders)
         weight = model.encoder.after_norm.weight
@@ -127,13 +121,11 @@ class StreamingNetwork:
     @staticmethod
     def bytes_per_stream(model: Any, shape: ChunkShape) -> int:
         """Memory of one slot."""
-        width = model.encoder.output_size()
-        frames = (
-            2 * shape.kept_frames * (len(model.encoder.encoders0) + len(model.encoder.encoders))
-        )
-        context = model.decoder.decoders[0].self_attn.kernel_size - 1
-        frames += (2 * shape.frames + context) * len(model.decoder.decoders)
-        return int(frames * width * model.encoder.after_norm.weight.itemsize)
+        encoder, decoders = model.encoder, model.decoder.decoders
+        frames = 2 * shape.kept_frames * (len(encoder.encoders0) + len(encoder.encoders))
+        context = decoders[0].self_attn.kernel_size - 1
+        frames += (2 * shape.frames + context) * len(decoders)
+        return int(frames * encoder.output_size() * encoder.after_norm.weight.itemsize)
 
     def open(self, slot: int) -> None:
         """A new stream begins in ``slot``."""
@@ -184,7 +176,7 @@ class StreamingNetwork:
                     rows=part,
                     slots=slots.to(self._device),
                     kept=known[:, None, None].to(self._device),
-                    ring=tuple(index.to(self._device) for index in ring),
+                    replaced=tuple(index.to(self._device) for index in ring),
                 )
             )
         return waves
@@ -205,15 +197,10 @@ class StreamingNetwork:
         kept: tuple[Tensor, Tensor],
         waves: list[_Wave],
     ) -> Tensor:
-        queries, keys, values, flat = attention.forward_qkv(hidden)
+        *projected, flat = attention.forward_qkv(hidden)
         memory = attention.forward_fsmn(flat * heard[..., None], None)
-        attended = []
-        for wave in waves:
-            part = wave.rows
-            attended.append(_attended(queries[part], keys[part], values[part], heard, kept, wave))
-            for states, new in zip(kept, (keys, values), strict=True):
-                states[wave.ring] = new[part, :, : self.shape.frames]
-        return attention.linear_out(_joined_heads(attended)) + memory
+        attended = _attended(projected, heard, kept, waves, slice(self.shape.frames))
+        return attention.linear_out(attended) + memory
 
     # ----------------------------------------------------------------------------------- predictor
 
@@ -300,8 +287,9 @@ class StreamingNetwork:
             waves.append(
                 _Wave(
                     rows=part,
-                    slots=torch.tensor(slots, device=self._device),
+                    slots=(index := torch.tensor(slots, device=self._device)),
                     kept=known.expand(-1, 1, 1, self.shape.frames).to(self._device),
+                    replaced=(index,),
                     lengths=lengths[part],
                 )
             )
@@ -328,14 +316,9 @@ class StreamingNetwork:
         kept: tuple[Tensor, Tensor],
         waves: list[_Wave],
     ) -> Tensor:
-        queries, keys, values = attention.forward_qkv(x, memory)
-        attended = []
-        for wave in waves:
-            part = wave.rows
-            attended.append(_attended(queries[part], keys[part], values[part], heard, kept, wave))
-            for states, new in zip(kept, (keys, values), strict=True):
-                states[wave.slots] = new[part, :, -self.shape.frames :]
-        looked_up: Tensor = attention.linear_out(_joined_heads(attended))
+        projected = attention.forward_qkv(x, memory)
+        attended = _attended(projected, heard, kept, waves, slice(-self.shape.frames, None))
+        looked_up: Tensor = attention.linear_out(attended)
         return looked_up
 
 
@@ -379,25 +362,26 @@ def _summed(bank: Tensor, sums: list[_Sum]) -> Tensor:
 
 
 def _attended(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
+    projected: Sequence[Tensor],
     heard: Tensor,
     kept: tuple[Tensor, Tensor],
-    wave: _Wave,
+    waves: list[_Wave],
+    new: slice,
 ) -> Tensor:
-    """Attention of a wave's rows over their kept and their own frames, by head."""
-    visible = torch.cat((wave.kept, heard[wave.rows, None, None]), dim=3)
-    return scaled_dot_product_attention(
-        queries,
-        torch.cat((kept[0][wave.slots], keys), dim=2),
-        torch.cat((kept[1][wave.slots], values), dim=2),
-        attn_mask=visible,
-    )
-
-
-def _joined_heads(attended: list[Tensor]) -> Tensor:
-    """``(rows, heads, frames, d)`` of each wave → ``(all rows, frames, heads × d)``."""
+    """Attention of the rows of each wave over their kept and their own frames, of which those in
+    ``new`` are kept for the next wave. ``projected``: queries, keys and values, by head. Shape
+    ``(rows, frames, heads × d)``."""
+    attended = []
+    for wave in waves:
+        queries, *own = (tensor[wave.rows] for tensor in projected)
+        keys, values = (
+            torch.cat((states[wave.slots], now), dim=2)
+            for states, now in zip(kept, own, strict=True)
+        )
+        visible = torch.cat((wave.kept, heard[wave.rows, None, None]), dim=3)
+        attended.append(scaled_dot_product_attention(queries, keys, values, attn_mask=visible))
+        for states, now in zip(kept, own, strict=True):
+            states[wave.replaced] = now[:, :, new]
     return torch.cat(attended).transpose(1, 2).flatten(2)
 
 

@@ -8,9 +8,9 @@ estimates decide which texts are speech.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from msgspec.structs import replace
@@ -51,11 +51,6 @@ _UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 """Languages without spaces between sentences."""
 
 
-class _Piece(NamedTuple):
-    samples: Samples
-    partial: bool
-
-
 class Whisper(FunasrRecognizer):
     modules: ClassVar = (
         "funasr.models.whisper.model",
@@ -82,7 +77,8 @@ class Whisper(FunasrRecognizer):
 
     def _options(self, utterance: Utterance) -> Options:
         """A language that the model does not know is detected; the session's ack warns of it."""
-        language = _whisper_language(utterance.language)
+        language = primary_language(utterance.language)
+        language = _LANGUAGE_CODES.get(language, language)
         if self.abilities.takes_language and language in self.abilities.languages:
             return (("language", language),)
         return ()
@@ -90,32 +86,34 @@ class Whisper(FunasrRecognizer):
     def _generate(self, batch: list[Utterance], options: Options) -> list[dict[str, Any]]:
         pieces = [_pieces(samples_of(utterance.pcm)) for utterance in batch]
         waiting = [
-            _Piece(samples, utterance.partial)
+            (samples, utterance.partial)
             for utterance, parts in zip(batch, pieces, strict=True)
             for samples in parts
         ]
         heard: list[dict[str, Any]] = []
         for begin in range(0, len(waiting), DECODED_JOBS_MAX):
-            part = waiting[begin : begin + DECODED_JOBS_MAX]
-            heard += self._hear(part, dict(options).get("language"))
+            samples, partial = zip(*waiting[begin : begin + DECODED_JOBS_MAX], strict=True)
+            heard += self._hear(samples, partial, dict(options).get("language"))
         remaining = iter(heard)
         return [_joined([(piece, next(remaining)) for piece in parts]) for parts in pieces]
 
-    def _hear(self, batch: list[_Piece], language: str | None) -> list[dict[str, Any]]:
-        """Decode utterances that the network takes at once. A partial result gets neither a second
-        try nor times."""
+    def _hear(
+        self, batch: Sequence[Samples], partial: Sequence[bool], language: str | None
+    ) -> list[dict[str, Any]]:
+        """Decode utterances that the network takes at once. A ``partial`` result gets neither a
+        second try nor times."""
         network = self._network
-        encoded = network.encode([piece.samples for piece in batch])
+        encoded = network.encode(batch)
         results = network.decode(encoded, language)
         for index, result in enumerate(results):
-            for temperature in () if batch[index].partial else TEMPERATURES:
+            for temperature in () if partial[index] else TEMPERATURES:
                 if _is_credible(results[index]) or _is_silence(results[index]):
                     break
                 # Alone, so that the other utterances of a batch do not change the samples.
                 alone = encoded.only([index])
                 results[index] = network.decode(alone, result.language, temperature)[0]
         texts = ["" if _is_silence(result) else result.text for result in results]
-        timed = [index for index, text in enumerate(texts) if text and not batch[index].partial]
+        timed = [index for index, text in enumerate(texts) if text and not partial[index]]
         times = network.words(encoded.only(timed), [results[index] for index in timed])
         words = dict(zip(timed, times, strict=True))
         return [
@@ -134,18 +132,8 @@ class Whisper(FunasrRecognizer):
         text, tokens = result["text"], tuple(result["words"])
         if result["language"] == "zh":
             text, tokens = _in_script(text, tokens, utterance.language)
-        return Recognition(
-            text=text,
-            tokens=tokens,
-            language=result["language"],
-            confidence=result["confidence"],
-        )
-
-
-def _whisper_language(requested: str) -> str:
-    """The language of a tag in Whisper's code."""
-    primary = primary_language(requested)
-    return _LANGUAGE_CODES.get(primary, primary)
+        found = {name: result[name] for name in ("language", "confidence")}
+        return Recognition(text=text, tokens=tokens, **found)
 
 
 def _is_credible(result: Any) -> bool:
@@ -180,11 +168,7 @@ def _joined(heard: list[tuple[Samples, dict[str, Any]]]) -> dict[str, Any]:
     offset_ms = 0
     for piece, result in heard:
         words += (
-            Token(
-                text=word.text,
-                start_ms=word.start_ms + offset_ms,
-                end_ms=word.end_ms + offset_ms,
-            )
+            replace(word, start_ms=word.start_ms + offset_ms, end_ms=word.end_ms + offset_ms)
             for word in result["words"]
         )
         offset_ms += len(piece) * 1000 // SAMPLE_RATE_HZ
@@ -199,8 +183,7 @@ def _joined(heard: list[tuple[Samples, dict[str, Any]]]) -> dict[str, Any]:
 
 def _in_script(text: str, tokens: Iterable[Token], language: str) -> tuple[str, tuple[Token, ...]]:
     """Convert Chinese to the script of the requested language. The model writes either."""
-    converter = _converter(_SCRIPTS.get(language.lower().replace("_", "-"), "t2s"))
-    convert = converter.convert
+    convert = _converter(_SCRIPTS.get(language.lower().replace("_", "-"), "t2s")).convert
     return convert(text), tuple(replace(token, text=convert(token.text)) for token in tokens)
 
 

@@ -14,11 +14,11 @@ from __future__ import annotations
 import math
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import whisper
+from msgspec import Struct
 from torch.nn import functional
 from whisper.audio import N_SAMPLES, N_SAMPLES_PER_TOKEN, SAMPLE_RATE
 from whisper.decoding import DecodingOptions, DecodingResult, DecodingTask, Inference, LogitFilter
@@ -47,8 +47,7 @@ Heads = tuple[torch.Tensor, torch.Tensor]
 """Keys and values, each of shape ``(utterances, heads, positions, width)``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(Struct, frozen=True):
     """Utterances as the decoder attends to them."""
 
     layers: list[Heads]
@@ -89,7 +88,8 @@ class SplicedWhisper:
     """
 
     def __init__(self, network: Any, alignment_heads: Iterable[tuple[int, int]]) -> None:
-        self._network = network
+        self.network = network
+        """``whisper.Whisper``."""
         self._states_max: int = network.dims.n_audio_ctx
         self._silences: OrderedDict[float, list[Heads]] = OrderedDict()
         """By level, the one used last at the end."""
@@ -100,32 +100,28 @@ class SplicedWhisper:
     @property
     def languages(self) -> tuple[str, ...]:
         """Codes of the languages that the network knows."""
-        return tuple(LANGUAGES)[: self._network.num_languages] if self.multilingual else ("en",)
+        return tuple(LANGUAGES)[: self.network.num_languages] if self.multilingual else ("en",)
 
     @property
     def multilingual(self) -> bool:
-        return bool(self._network.is_multilingual)
+        return bool(self.network.is_multilingual)
 
     @property
     def _dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self._network.encoder.conv1.weight.dtype
+        dtype: torch.dtype = self.network.encoder.conv1.weight.dtype
         return dtype
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def encode(self, batch: Sequence[Samples]) -> Encoded:
         """Encode utterances of at most 30 s."""
-        device = self._network.device
+        device = self.network.device
         mels = [self._mel(torch.from_numpy(samples).to(device)) for samples in batch]
         # One utterance is enough work for a processor's cores; a GPU's need many.
-        together = len(mels) if device.type != "cpu" else 1
+        parts = [[mel] for mel in mels] if device.type == "cpu" else [mels]
         rows = [
             states[: mel.shape[-1] // 2]
-            for begin in range(0, len(mels), together)
-            for mel, states in zip(
-                mels[begin : begin + together],
-                self._encode(mels[begin : begin + together]),
-                strict=True,
-            )
+            for part in parts
+            for mel, states in zip(part, self._encode(part), strict=True)
         ]
         rows = [row if len(row) == self._states_max else row[:-EDGE_STATES] for row in rows]
         counts = torch.tensor([len(row) for row in rows], device=device)[:, None, None, None]
@@ -141,13 +137,12 @@ class SplicedWhisper:
         )
 
     def _cross_heads(self, states: torch.Tensor) -> list[Heads]:
-        modules = [block.cross_attn for block in self._network.decoder.blocks]
         return [
             (
-                _heads(attention.key(states), attention).contiguous(),
-                _heads(attention.value(states), attention).contiguous(),
+                _heads(block.cross_attn.key(states), block.cross_attn).contiguous(),
+                _heads(block.cross_attn.value(states), block.cross_attn).contiguous(),
             )
-            for attention in modules
+            for block in self.network.decoder.blocks
         ]
 
     def _mel(self, samples: torch.Tensor) -> torch.Tensor:
@@ -155,7 +150,7 @@ class SplicedWhisper:
         length = min(len(samples) + round(SILENCE_S * SAMPLE_RATE), N_SAMPLES)
         length -= length % N_SAMPLES_PER_TOKEN
         padded = functional.pad(samples, (0, max(0, length - len(samples))))[:length]
-        mel: torch.Tensor = whisper.log_mel_spectrogram(padded, self._network.dims.n_mels)
+        mel: torch.Tensor = whisper.log_mel_spectrogram(padded, self.network.dims.n_mels)
         return mel.to(self._dtype)
 
     def _encode(self, mels: list[torch.Tensor]) -> torch.Tensor:
@@ -163,7 +158,7 @@ class SplicedWhisper:
 
         The convolutions of a row see zeros behind its end, as they do without a batch.
         """
-        encoder = self._network.encoder
+        encoder = self.network.encoder
         states = [mel.shape[-1] // 2 for mel in mels]
         longest = max(states)
         padded = torch.stack([functional.pad(m, (0, 2 * longest - m.shape[-1])) for m in mels])
@@ -188,12 +183,8 @@ class SplicedWhisper:
         if level not in self._silences:
             if len(self._silences) == SILENCES_MAX:
                 self._silences.popitem(last=False)
-            mel = torch.full(
-                (self._network.dims.n_mels, 2 * self._states_max),
-                level,
-                dtype=self._dtype,
-                device=self._network.device,
-            )
+            shape, device = (self.network.dims.n_mels, 2 * self._states_max), self.network.device
+            mel = torch.full(shape, level, dtype=self._dtype, device=device)
             self._silences[level] = self._cross_heads(self._encode([mel]))
         self._silences.move_to_end(level)
         return self._silences[level]
@@ -230,7 +221,7 @@ class SplicedWhisper:
 
         ``aligned`` gets the attention's logits of the alignment heads.
         """
-        decoder = self._network.decoder
+        decoder = self.network.decoder
         offset = past[0][0].shape[2] if past else 0
         end = offset + tokens.shape[1]
         hidden = decoder.token_embedding(tokens) + decoder.positional_embedding[offset:end]
@@ -264,7 +255,7 @@ class SplicedWhisper:
     def logits(self, tokens: torch.Tensor, encoded: Encoded, past: list[Heads]) -> torch.Tensor:
         """Logits of the token behind each of ``tokens``; see ``hidden``."""
         hidden = self.hidden(tokens, encoded, past)
-        weight = self._network.decoder.token_embedding.weight.to(hidden.dtype)
+        weight = self.network.decoder.token_embedding.weight.to(hidden.dtype)
         return functional.linear(hidden, weight).float()
 
     def words(self, encoded: Encoded, results: Sequence[DecodingResult]) -> list[list[Token]]:
@@ -293,7 +284,7 @@ class SplicedWhisper:
         longest = max(map(len, rows))
         tokens = torch.tensor([row + [end_token] * (longest - len(row)) for row in rows])
         logits: list[torch.Tensor] = []
-        self.hidden(tokens.to(self._network.device), encoded, [], logits)
+        self.hidden(tokens.to(self.network.device), encoded, [], logits)
         found = []
         for prompt, row, own, audio_s in zip(
             prompts, rows, torch.cat(logits, dim=1), encoded.audio_s, strict=True
@@ -304,18 +295,10 @@ class SplicedWhisper:
         return found
 
     def _tokenizer(self, language: str) -> Any:
-        network = self._network
+        languages = self.network.num_languages
         return get_tokenizer(
-            self.multilingual,
-            num_languages=network.num_languages,
-            language=language,
-            task="transcribe",
+            self.multilingual, num_languages=languages, language=language, task="transcribe"
         )
-
-    @property
-    def network(self) -> Any:
-        """``whisper.Whisper``."""
-        return self._network
 
 
 def _level(mel: torch.Tensor) -> float:

@@ -7,7 +7,6 @@ what is missing, and removes punctuation that a session does not want.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace as replace_field
 
 import structlog
 from msgspec.structs import replace
@@ -37,29 +36,24 @@ class WrittenForm:
     def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
         recognitions = self._recognizer.recognize(utterances)
         self._punctuate(utterances, recognitions)
-        for index, (utterance, recognition) in enumerate(
-            zip(utterances, recognitions, strict=True)
-        ):
-            if recognition.text:
-                recognitions[index] = self._written(utterance, recognition, recognition.text)
-        return recognitions
+        return list(map(self._written, utterances, recognitions))
 
     def _punctuate(self, utterances: Sequence[Utterance], recognitions: list[Recognition]) -> None:
         """Add punctuation to all texts without any, in one batch."""
         if self._punctuator is None:
             return
-        chosen, texts, contexts = [], [], []
-        for index, utterance in enumerate(utterances):
-            text = recognitions[index].text
-            if text and utterance.punctuation is not False and not has_marks(text):
-                chosen.append(index)
-                texts.append(text)
-                contexts.append(utterance.context)
-        if not chosen:
-            return
-        written = self._marked(self._punctuator, texts, contexts)
-        for index, text in zip(chosen, written, strict=True):
-            recognitions[index] = replace_field(recognitions[index], text=text)
+        chosen = {
+            index: (text, utterance.context)
+            for index, utterance in enumerate(utterances)
+            if (text := recognitions[index].text)
+            and utterance.punctuation is not False
+            and not has_marks(text)
+        }
+        if chosen:
+            texts, contexts = map(list, zip(*chosen.values(), strict=True))
+            written = self._marked(self._punctuator, texts, contexts)
+            for index, text in zip(chosen, written, strict=True):
+                recognitions[index] = replace(recognitions[index], text=text)
 
     def _marked(
         self, punctuator: Punctuator, texts: list[str], contexts: list[str]
@@ -80,10 +74,11 @@ class WrittenForm:
             for text, context in zip(texts, contexts, strict=True)
         ]
 
-    def _written(self, utterance: Utterance, recognition: Recognition, text: str) -> Recognition:
+    def _written(self, utterance: Utterance, recognition: Recognition) -> Recognition:
+        text = recognition.text
         # Partial results keep their words: "twenty" is not 20 if "five" follows.
-        if utterance.itn and not utterance.partial and not self._recognizer.abilities.itn:
+        if text and utterance.itn and not utterance.partial and not self._recognizer.abilities.itn:
             text = inverse_normalization.written(text)
-        if utterance.punctuation is False:
+        if text and utterance.punctuation is False:
             text = without_marks(text)
-        return recognition if text == recognition.text else replace_field(recognition, text=text)
+        return recognition if text == recognition.text else replace(recognition, text=text)

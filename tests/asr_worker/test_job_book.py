@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import structs
+from msgspec.structs import replace
 
 from asr_worker.batching import BatchLimits
 from asr_worker.job_book import (
@@ -48,7 +47,7 @@ READY = Ready(
 
 
 def new_book() -> JobBook:
-    return JobBook(structs.replace(READY, credits=0), LIMITS)
+    return JobBook(replace(READY, credits=0), LIMITS)
 
 
 def welcomed_book() -> JobBook:
@@ -311,7 +310,7 @@ def test_no_message_raises_or_causes_a_second_result(steps: list[Message | str])
 
 def test_a_streaming_model_takes_partials_beside_its_credits() -> None:
     abilities = Abilities(batch_jobs=4, streaming=True)
-    worker = structs.replace(READY, abilities=abilities)
+    worker = replace(READY, abilities=abilities)
     book = JobBook(worker, replace(LIMITS, streamed_jobs_max=3))
     ready = book.introduce()
     assert (ready.credits, ready.streamed_credits) == (8, 6)

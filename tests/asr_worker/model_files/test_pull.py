@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from whisper.model import Whisper
 
 from asr_worker.model_files import pull as p
@@ -41,7 +41,7 @@ def tiny(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     server.files["/tiny.pt"] = (tmp_path / "tiny.pt").read_bytes()
     real = model_named("whisper-tiny.en")
     assert isinstance(real, WhisperModel)
-    model = dataclasses.replace(real, files=(file,))
+    model = structs.replace(real, files=(file,))
     monkeypatch.setattr(p, "model_named", lambda _name: model)
     heads = [[0, 1]]
     monkeypatch.setattr("asr_worker.model_files.whisper_weights.alignment_heads", lambda *_: heads)
@@ -82,10 +82,10 @@ def test_a_file_that_is_no_model_is_the_sources_fault(
 ) -> None:
     (tmp_path / "page").write_bytes(b"<html>")
     server.files["/tiny.pt"] = b"<html>"
-    changed = dataclasses.replace(
+    changed = structs.replace(
         tiny.files[0], sha256=sha256_of(tmp_path / "page"), size_bytes=len(b"<html>")
     )
-    object.__setattr__(tiny, "files", (changed,))
+    structs.force_setattr(tiny, "files", (changed,))
     with pytest.raises(p.PullError, match="is no checkpoint"):
         p.pull(tiny.name, cache, [Source("openai", server.url)], steps)
     assert cache.names() == []
