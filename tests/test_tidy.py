@@ -282,6 +282,7 @@ WALL_CLOCKS = {
     "gateway.session.registry": "when sessions began, for their rows",
     "gateway.storage.durable": "when an unfinished file was last written to",
     "gateway.web.auth": "whether a token has expired",
+    "gateway.web.auth_tokens": "whether all tokens have expired",
     "gateway.web.certificates": "whether a certificate has expired",
     "persistence.chores": "how old sessions are, and when they were deleted",
     "runtime.tracing": "when spans began, as collectors want it",

@@ -9,8 +9,10 @@ any other host ``broker.public`` and the pair of its own role. The broker also a
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -171,8 +173,17 @@ def others_can_read(status: os.stat_result, user: int) -> bool:
     return bool(status.st_mode & 0o777 & ~allowed & 0o077)
 
 
+def require_regular(path: Path) -> None:
+    """Raises:
+    OSError: it is missing or, such as a FIFO, no file that can be opened without waiting.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
 def _read(path: Path) -> bytes:
     try:
+        require_regular(path)
         key = path.read_bytes().strip()
     except OSError as error:
         raise KeysError(f"{path}: {error.strerror}") from None

@@ -29,7 +29,7 @@ import structlog
 from gateway.storage.callers import NO_LIMITS, TokenLimits
 from gateway.storage.durable import new_file
 from runtime.settings import fail
-from wire.keys import others_can_read, state_of
+from wire.keys import others_can_read, require_regular, state_of
 from wire.records import DEFAULT_TENANT
 
 TOKENS_MAX = 1_000
@@ -103,6 +103,7 @@ def read(path: Path) -> dict[str, Access]:
             never contains a line of it, which may be a token by mistake.
     """
     try:
+        require_regular(path)
         with path.open("rb") as file:
             if others_can_read(os.fstat(file.fileno()), os.geteuid()):
                 raise AuthTokensError(f"{path} is accessible to others; run chmod 600 on it")
@@ -214,6 +215,7 @@ class AuthTokens:
         self._look_s = -math.inf
         if not self._known:
             raise AuthTokensError(f"{path} is empty; add a token: asr token add NAME")
+        self._warn_of_end()
 
     def find(self, token: str, now_s: float) -> tuple[str, Access] | None:
         """Return the name of ``token`` and its permissions; None if it is unknown. The time of the
@@ -242,6 +244,13 @@ class AuthTokens:
             log.error("auth_tokens_not_read", error=str(error))
             return
         log.info("auth_tokens_read", tokens=len(self._known))
+        self._warn_of_end()
+
+    def _warn_of_end(self) -> None:
+        """Log that every request will be refused."""
+        now = datetime.now(UTC)
+        if self._known and all(access.expired(now) for access in self._known.values()):
+            structlog.get_logger().warning("auth_tokens_expired", file=str(self._path))
 
 
 def load_tokens(path: Path | None) -> AuthTokens | None:

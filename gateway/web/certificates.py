@@ -13,7 +13,7 @@ import structlog
 from cryptography import x509
 
 from runtime.settings import fail
-from wire.keys import state_of
+from wire.keys import require_regular, state_of
 
 WARN_BEFORE: Final = timedelta(days=7)
 CHECK_EVERY_S: Final = 1.0
@@ -64,6 +64,8 @@ class Certificates:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
         try:
+            for path in (self._certificate, self._key):
+                require_regular(path)
             # A given password keeps OpenSSL from asking for one on the terminal.
             context.load_cert_chain(self._certificate, self._key, password="")
         except ssl.SSLError as error:
@@ -72,9 +74,8 @@ class Certificates:
                 f"private key without a password: {error.reason or error}"
             ) from None
         except OSError as error:
-            raise CertificateError(
-                f"{self._certificate} and {self._key}: {error.strerror}"
-            ) from None
+            names = error.filename or f"{self._certificate} and {self._key}"
+            raise CertificateError(f"{names}: {error.strerror}") from None
         self._warn_of_end()
         return context
 

@@ -97,6 +97,13 @@ def test_an_invalid_key_is_refused(directory: Path, content: bytes) -> None:
         keys.read(directory, "worker")
 
 
+def test_a_fifo_is_refused_at_once(directory: Path) -> None:
+    (directory / "worker.secret").unlink()
+    os.mkfifo(directory / "worker.secret")
+    with pytest.raises(keys.KeysError, match=r"worker\.secret: not a regular file"):
+        keys.read(directory, "worker")
+
+
 def test_a_secret_that_others_can_read_is_refused(directory: Path) -> None:
     (directory / "broker.secret").chmod(0o640)
     with pytest.raises(keys.KeysError, match="chmod 600"):

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.web import auth_tokens
 from gateway.web.auth_tokens import CHECK_EVERY_S, TOKENS_MAX, Access, AuthTokens, AuthTokensError
@@ -117,6 +118,12 @@ def test_no_file_and_no_token_are_refused(path: Path) -> None:
         AuthTokens(fill(path, ""))
 
 
+def test_a_fifo_is_refused_at_once(path: Path) -> None:
+    os.mkfifo(path, 0o600)
+    with pytest.raises(AuthTokensError, match="not a regular file"):
+        AuthTokens(path)
+
+
 def test_a_token_leads_to_its_name(path: Path) -> None:
     auth_tokens.write(path, {name: access(f"of {name}") for name in ("anna", "bo", "cy")})
     known = AuthTokens(path)
@@ -151,6 +158,19 @@ def test_a_file_that_became_invalid_changes_nothing(path: Path) -> None:
     assert name_of(known, "a", 300.0) == "anna"
     path.chmod(0o600)
     assert name_of(known, "b", 400.0) == "bo"
+
+
+@pytest.mark.parametrize(("last", "warnings"), [("2020", 2), ("2199", 0)])
+def test_a_file_without_a_token_that_is_valid_now_is_logged(
+    path: Path, last: str, warnings: int
+) -> None:
+    lines = [f"a {HASH} expires=2021-01-31T00:00:00Z", f"b {HASH} expires={last}-01-31T00:00:00Z"]
+    with capture_logs() as logs:
+        known = AuthTokens(fill(path, "\n".join(lines)))
+        fill(path, "\n".join(lines[::-1]) + "\n")
+        known.find("secret", 100.0)
+    expired = [line for line in logs if line["event"] == "auth_tokens_expired"]
+    assert len(expired) == warnings
 
 
 def test_a_token_expires_at_its_time() -> None:

@@ -125,6 +125,16 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
         Certificates(*protected)
 
 
+@pytest.mark.parametrize("name", ["certificate", "key"])
+def test_a_fifo_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    files = write_certificate(tmp_path, "a")
+    path: Path = getattr(files, name)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(CertificateError, match=f"{path}: not a regular file"):
+        Certificates(*files)
+
+
 @pytest.mark.parametrize(("days", "warnings"), [(-1, 1), (6, 1), (30, 0)])
 def test_a_certificate_that_expires_soon_is_logged(
     tmp_path: Path, days: float, warnings: int
