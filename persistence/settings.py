@@ -12,6 +12,8 @@ from persistence.batch_buffer import Limits
 from runtime import endpoints
 from runtime.settings import BusSettings, DatabaseSettings, ProcessSettings, RedisSettings
 
+_ENCODED = "in a password, % is written %25, / %2F, @ %40, a blank %20"
+
 
 class CheckedDatabaseSettings(DatabaseSettings):
     """With an address that libpq can read. Messages never quote it, for it may hold a password."""
@@ -24,13 +26,13 @@ class CheckedDatabaseSettings(DatabaseSettings):
         except psycopg.ProgrammingError:
             raise ValueError(
                 f"{name} is not a PostgreSQL connection URL, "
-                "postgresql://USER:PASSWORD@HOST:PORT/DATABASE?OPTION=VALUE"
+                f"postgresql://USER:PASSWORD@HOST:PORT/DATABASE?OPTION=VALUE; {_ENCODED}"
             ) from None
         # An abstract socket begins with @. Another one would put a part of a password into logs.
         if any("@" in host[1:] for host in str(found.get("host", "")).split(",")):
-            raise ValueError(f"{name} has an @ in its host; in a password, it is written %40")
+            raise ValueError(f"{name} has an @ in its host; {_ENCODED}")
         if not str(found.get("port", 0)).replace(",", "0").isdigit():
-            raise ValueError(f"{name} has a port that is no number")
+            raise ValueError(f"{name} has a port that is no number; {_ENCODED}")
         return self
 
 

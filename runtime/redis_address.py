@@ -49,6 +49,8 @@ TLS_OPTIONS: Final = {
 FILE_OPTIONS: Final = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 _URL = re.compile(r"[^:]+://(?P<netloc>[^/?#]*)(?P<path>[^?#]*)(\?(?P<query>[^#]*))?(#.*)?")
 """``urlsplit`` refuses an IPv6 address that is not the first of several hosts."""
+_CUT_LOGIN = re.compile(r"redi[^:]+://[^/?#]*(?:[]/#[][^?]*|\?[^=]*)@")
+"""The login ends at the first of these characters. A value of an option may contain ``@``."""
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]\s]+))(?::(\d{1,5}))?")
 _IN_PATH = re.compile(r"/(?!\d+/?$)([^/]+)(?:/(\d+))?/?")
 
@@ -78,6 +80,8 @@ def parse(url: str) -> RedisAddress:
     found = _URL.fullmatch(url)
     if not scheme or found is None or url.endswith("://"):
         raise ValueError(f"must be {FORMS}")
+    if _CUT_LOGIN.match(url):
+        raise ValueError("in a password, # is written %23, / %2F, ? %3F, [ %5B and ] %5D")
     netloc, path, options = found["netloc"], found["path"], found["query"] or ""
     query = dict(parse_qsl(options, keep_blank_values=True))
     known = {

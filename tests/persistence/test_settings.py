@@ -38,6 +38,9 @@ def test_a_malformed_url_is_refused_without_its_password(monkeypatch: pytest.Mon
         # libpq would look for the host ss@host, and log it.
         ("DATABASE_URL", "postgresql://ann:pa@ss@host/db", "%40"),
         ("DATABASE_URL", "postgresql://ann:secret@host:5432a/db", "port"),
+        ("DATABASE_URL", "postgresql://ann:pa/ss@host/db", "%2F"),
+        ("DATABASE_URL", "postgresql://ann:pa%ss@host/db", "%25"),
+        ("DATABASE_URL", "postgresql://ann:pa ss@host/db", "%20"),
         ("DATABASE_URL", "postgresql+psycopg://ann:secret@host/db", "postgresql://USER"),
         ("DB_HOST", "ann:pa@ss", "%40"),
     ],

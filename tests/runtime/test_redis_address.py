@@ -11,6 +11,8 @@ from runtime.redis_address import RedisAddress, parse
         "redis://localhost",
         "rediss://user:p%40ss@cache.example:6380/2?ssl_ca_certs=/etc/ca.pem",
         "redis://[::1]:6379/0",
+        "redis://ann:pa@ss:=&%@[::1]:6379/0",
+        "redis://host/0?password=pa@ss",
         "unix:///run/redis.sock?db=1",
     ],
 )
@@ -57,6 +59,8 @@ def test_a_cluster() -> None:
         ("redis://a?tls=yes", "unknown options tls"),
         ("unix:///run/redis.sock?tls=yes", "unknown options tls"),
         ("redis://a?ssl_ca_certs=/etc/ca.pem", "only with rediss"),
+        *((f"redis://ann:s3cret{char}s3cret@a:1/0", "%23") for char in "#/?[]"),
+        ("redis://ann:12#s3cret@a", "%23"),
         ("redis://a/one", "valid database"),
         ("redis://a/-1", "valid database"),
         ("redis://a?db=one", "valid value for db"),
