@@ -361,6 +361,18 @@ async def test_tls_where_there_is_none(answer: bytes, reported: str) -> None:
                 pytest.fail("connected")
 
 
+async def test_a_redirection_names_the_address_to_use() -> None:
+    def redirect(socket: ServerConnection, _request: Request) -> Response:
+        response = socket.respond(HTTPStatus.MOVED_PERMANENTLY, "")
+        response.headers["Location"] = "https://asr.example.com/ws/asr"
+        return response
+
+    async with peer(end, process_request=redirect) as url:
+        with pytest.raises(c.UnreachableError, match=r"redirects to https://asr\.example\.com/ws"):
+            async with c.connect(url):
+                pytest.fail("connected")
+
+
 async def test_a_refusal_for_another_reason() -> None:
     def refuse(socket: ServerConnection, _request: Request) -> Response:
         return socket.respond(HTTPStatus.UNAUTHORIZED, "show a token")

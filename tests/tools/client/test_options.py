@@ -14,6 +14,7 @@ from asr_client.options import EXIT_USAGE, explain, fail
     [
         (RefusedError(401, "{}"), ["access token", "ASR_TOKEN", "--token"]),
         (RefusedError(404, "Not Found"), ["Not Found", "--url", "/ws/asr"]),
+        (RefusedError(200, "OK"), ["200", "--url", "/ws/asr"]),
         (ServerBusyError(503, "no worker is ready", 3.0), ["no worker is ready", "3 s"]),
         (UnreachableError("cannot connect to ws://h"), ["ws://h", "--url", "ASR_URL"]),
         (FileNotFoundError(2, "No such file", "a.wav"), ["a.wav: No such file"]),

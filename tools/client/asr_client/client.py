@@ -438,6 +438,8 @@ def reason_of(error: Exception) -> str:
         return "nothing listens on this port"
     if isinstance(error, websockets.InvalidMessage | EOFError):
         return "what listens on this port is no WebSocket server, or needs TLS (wss://)"
+    if isinstance(error, websockets.InvalidURI):
+        return f"the server redirects to {error.uri}; use that address"
     if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
         return "what listens on this port has no TLS; use ws:// or http://"
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -69,4 +69,4 @@ def message_of(body: bytes | bytearray, reason: str) -> str:
         text = fields["message"]
     elif text.startswith("<"):  # A page of a proxy.
         text = ""
-    return " ".join(text.split()) or reason
+    return " ".join((text or reason).split())

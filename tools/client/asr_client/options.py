@@ -60,7 +60,7 @@ def explain(error: Exception) -> str:
                 f"set {TOKEN_VARIABLE} or pass --token"
             )
         message = f"the server refuses with {error.status}: {error}"
-        if error.status == 404:
+        if error.status == 404 or error.status < 400:
             return f"{message}; check --url, as in {DEFAULT_URL}"
         return message
     if isinstance(error, UnreachableError):

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from asr_client.addresses import http_url
 from asr_client.client import TOKEN_VARIABLE
-from asr_client.exceptions import SessionError, UnreachableError
+from asr_client.exceptions import ServerBusyError, SessionError
 from asr_client.options import URL_VARIABLE, explain, fail
 from asr_client.rest import Rest
 from runtime import lifecycle
@@ -142,10 +142,10 @@ def check_server(
     answers. ``is_digits``: the speech is digits, which only the bundled model writes as words."""
     try:
         health = Rest(server, token).get_json("/api/v1/health")
-    except (UnreachableError, ValueError) as error:
-        fail(explain(error))
-    except SessionError:  # It answers, and may become ready.
+    except ServerBusyError:  # It may become ready.
         return ()
+    except (SessionError, ValueError) as error:
+        fail(explain(error))
     models = tuple(str(served.get("model")) for served in health.get("served", []))
     if is_digits and SPOKEN_MODEL not in models:
         console.print(f"warning: {DIGITS_ONLY}", style="yellow", markup=False, soft_wrap=True)

@@ -64,6 +64,7 @@ class Driver:
 
     async def run(self) -> list[Outcome]:
         while self._left and not self._stopping:
+            self._changed.clear()
             now_s = time.monotonic()
             while self._due and self._due[0][0] <= now_s:
                 due_s, _, what = heapq.heappop(self._due)
@@ -74,7 +75,6 @@ class Driver:
                     self._begin(what)
             wait_s = max(TURN_S, self._due[0][0] - now_s) if self._due else 1.0
             self._asleep_until_s = now_s + wait_s
-            self._changed.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._changed.wait()

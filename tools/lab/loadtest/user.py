@@ -17,6 +17,7 @@ from typing import Literal
 from websockets.uri import parse_uri
 
 import asr_client as cs
+from asr_client.client import START_TIMEOUT_S
 from asr_client.events import Acknowledged
 from asr_client.protocol import (
     RESUMABLE_CLOSE_CODES,
@@ -134,7 +135,7 @@ class User:
         self._first_try_s = 0.0
         self._finished_s: float | None = None
         self._dial_at_s: float | None = None
-        self._give_up_s = 0.0
+        self._give_up_s = self._start_by_s = 0.0
         self._chunk_sent_s: dict[int, float] = {}
         self._received: list[str] = []
         self._over = False
@@ -150,6 +151,8 @@ class User:
     def _dial(self) -> None:
         self._dial_at_s = None
         self._dialled_s = time.monotonic()
+        self._start_by_s = max(self._give_up_s, self._dialled_s + START_TIMEOUT_S)
+        self._wake(self, self._start_by_s)
         address = self._core.url(self._behaviour.url)
         self._wire = Wire(address, self, self._behaviour.token)
         self._dialling = asyncio.get_running_loop().create_task(self._connect(self._wire))
@@ -215,7 +218,9 @@ class User:
             if now_s >= self._dial_at_s:
                 self._dial()
             return
-        if self._finished_s is not None and now_s >= self._give_up_s:
+        if not self.active and now_s >= self._start_by_s:
+            self._end("failed", "the server did not start the session in time")
+        elif self._finished_s is not None and now_s >= self._give_up_s:
             self._end("failed", "no final result in time")
         elif self._speaking_since_s is not None and not self._core.finishing:
             self._speak(now_s)

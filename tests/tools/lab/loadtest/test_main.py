@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -15,6 +16,8 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
+from asr_client.exceptions import ServerBusyError
+from asr_client.rest import Rest
 from tests.tools.client.scripted import scripted_server
 from tests.tools.lab.loadtest.test_report import results
 from tools.lab.loadtest import __main__ as main
@@ -51,6 +54,20 @@ def test_a_port_where_nothing_listens_ends_it(unused_tcp_port: int) -> None:
     with pytest.raises(typer.Exit) as ended:
         main.check_server(Console(quiet=True), f"127.0.0.1:{unused_tcp_port}", None, True)
     assert ended.value.exit_code == 1
+
+
+def test_a_server_that_is_not_ready_may_become_so_and_a_foreign_one_ends_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quiet = Console(quiet=True)
+    with scripted_server() as peer:
+        for answer, said in ((None, "404"), ("<html>", "is not this server's REST interface")):
+            peer.answer = {"health": answer}.get
+            with pytest.raises(typer.Exit):
+                main.check_server(quiet, peer.url, None, True)
+            assert said in capsys.readouterr().err
+    monkeypatch.setattr(Rest, "get_json", Mock(side_effect=ServerBusyError(503, "no worker")))
+    assert main.check_server(quiet, "127.0.0.1:1", None, True) == ()
 
 
 @pytest.mark.parametrize(

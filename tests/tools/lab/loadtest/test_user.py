@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 from http import HTTPStatus
 
 import pytest
@@ -15,6 +16,7 @@ from tests.tools.lab.loadtest.scripted import (
     serving,
     speech,
 )
+from tools.lab.loadtest import user
 
 
 async def test_a_right_text_is_a_success() -> None:
@@ -117,6 +119,15 @@ async def test_another_refusal_is_a_failure() -> None:
 async def test_without_a_server_the_session_fails(unused_tcp_port: int) -> None:
     outcome = await one_session(f"ws://127.0.0.1:{unused_tcp_port}/ws/asr", patience_s=0.1)
     assert outcome.status == "failed" and "not connected" in outcome.reason
+
+
+async def test_a_server_that_does_not_answer_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user, "START_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        outcome = await one_session(f"ws://127.0.0.1:{port}/ws/asr", patience_s=0.1)
+    assert (outcome.status, outcome.came_in_s) == ("failed", None)
+    assert outcome.reason == "the server did not start the session in time"
 
 
 async def test_a_lost_connection_is_resumed() -> None:
