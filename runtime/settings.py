@@ -6,6 +6,7 @@ docs/settings.md explains.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import ipaddress
 import os
@@ -260,6 +261,8 @@ def load(settings_type: type[S], **overrides: Any) -> S:
         fail(message, exit_codes.UNAVAILABLE)
     try:
         return settings_type(**overrides)
+    except FileNotFoundError:
+        fail("DATA_DIR is relative to the current directory, which was removed")
     except ValidationError as error:
         parts = []
         for item in error.errors(include_url=False, include_input=False):
@@ -280,7 +283,8 @@ def _name_given(settings_type: type[S], name: str) -> str:
 
 def fail(message: str, code: int = exit_codes.CONFIG) -> NoReturn:
     """End the process with a one-line message that names the setting to change."""
-    sys.stderr.write(f"error: {message}\n")
+    with contextlib.suppress(OSError):  # On a full disk, the code alone names the cause.
+        sys.stderr.write(f"error: {message}\n")
     raise SystemExit(code)
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
+from unittest.mock import Mock
 
 import psycopg.conninfo
 import pydantic
@@ -132,6 +133,28 @@ def test_an_invalid_value_prints_one_line_and_exits_with_78(
     assert err.startswith(f"error: {name}: ")
     assert err.count("\n") == 1
     assert "Value error" not in err
+
+
+def test_a_message_that_cannot_be_written_does_not_change_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stderr", Mock(write=Mock(side_effect=OSError("full disk"))))
+    with pytest.raises(SystemExit) as ended:
+        settings.fail("any")
+    assert ended.value.code == exit_codes.CONFIG
+
+
+def test_a_removed_directory_has_no_relative_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    with pytest.raises(SystemExit) as ended:
+        settings.load(Everything)
+    assert ended.value.code == exit_codes.CONFIG
+    assert capsys.readouterr().err.startswith("error: DATA_DIR is relative")
+    monkeypatch.setenv("DATA_DIR", "/srv/asr")
+    assert settings.load(Everything)
 
 
 def test_a_value_that_is_not_utf_8_is_refused(
