@@ -52,19 +52,21 @@ def add_asyncapi(app: FastAPI) -> None:
 
 def asyncapi_document() -> dict[str, Any]:
     """Return the document. A test compares its schemas with encoded answers."""
-    kinds = [*CLIENT.values(), *ANSWERS.values()]
-    schemas, components = msgspec.json.schema_components(kinds, ref_template=_REFERENCES)
+    kinds = CLIENT | ANSWERS
+    schemas, components = msgspec.json.schema_components(kinds.values(), ref_template=_REFERENCES)
     for kind in CLIENT.values():
         # In JSON Schema, the ends of a pattern are those of ECMAScript.
         session_id = components[kind.__name__]["properties"]["session_id"]
         session_id["pattern"] = f"^{SESSION_ID_PATTERN}$"
-    names = [*CLIENT, *ANSWERS]
-    for kind, schema in zip(kinds, schemas, strict=True):
-        if kind in _HEADS:
-            _as_sent(kind, components[schema["$ref"].rpartition("/")[2]])
+    for kind in ANSWERS.values():
+        _as_sent(kind, components[kind.__name__])
     messages: dict[str, Any] = {
-        name: {"name": name, "summary": _summary(components, schema), "payload": schema}
-        for name, schema in zip(names, schemas, strict=True)
+        name: {
+            "name": name,
+            "summary": " ".join(components[kind.__name__].get("description", "").split()),
+            "payload": schema,
+        }
+        for (name, kind), schema in zip(kinds.items(), schemas, strict=True)
     }
     messages["audio"] = {
         "name": "audio",
@@ -96,11 +98,6 @@ def _operation(action: str, names: list[str]) -> dict[str, Any]:
         "channel": {"$ref": channel},
         "messages": [{"$ref": f"{channel}/messages/{name}"} for name in names],
     }
-
-
-def _summary(components: dict[str, Any], schema: dict[str, Any]) -> str:
-    found = components[schema["$ref"].rpartition("/")[2]]
-    return " ".join(str(found.get("description", "")).split())
 
 
 def _as_sent(kind: type, schema: dict[str, Any]) -> None:
