@@ -191,9 +191,26 @@ async def check_kind(file: UploadFile) -> None:
 
 class FileSession:
     """The session that recognises a file. Use ``answers`` or ``transcript`` once, and ``close`` it
-    in any case."""
+    in any case.
 
-    def __init__(self, server: Server, caller: Caller, traits: Traits) -> None:
+    ``events`` yields the start, the audio, and its end; a ``RefusedError`` that it raises is the
+    answer to the file. ``admit`` admits the model of the start; ``note`` gets each answer.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        caller: Caller,
+        traits: Traits,
+        events: AsyncIterator[e.ClientEvent],
+        admit: Callable[[str], e.Problem | None] = lambda _model: None,
+        note: Callable[[e.Answer], None] = lambda _answer: None,
+    ) -> None:
+        self.fed = False
+        """All events were taken."""
+        self._events = events
+        self._admit = admit
+        self._note = note
         self._registry = server.registry
         self._queue = AnswerQueue()
         self._runner = self._registry.new_runner(caller, traits)
@@ -201,44 +218,30 @@ class FileSession:
         self._feeding: asyncio.Task[None] | None = None
         self._refusal: RefusedError | None = None
 
-    async def feed(self) -> None:
-        """Call ``begin`` once, then ``take`` for all of the file and its end.
-
-        Raises:
-            RefusedError: the answer to the file.
-        """
-        raise NotImplementedError
-
-    def note(self, answer: e.Answer) -> None:
-        """``answer`` is the next of the session."""
-
-    async def begin(
-        self, start: e.Start, admit: Callable[[str], e.Problem | None] = lambda _model: None
-    ) -> None:
-        found = await self._registry.reserve_or_resume(self._runner, start, admit)
-        if isinstance(found, e.Problem):  # Its last worker has gone meanwhile.
-            self._queue.answer(found)
-        else:
-            self._runner.begin(start)
-
-    async def take(self, event: e.ClientEvent) -> bool:
-        """Return False if the session is over: it takes no more audio."""
-        state = self._runner.session.state
-        if state is State.NEW or self._runner.session.over:
-            return False
-        # A disconnecting client cancels this task, but not a chunk in progress.
-        await asyncio.shield(self._runner.take(self._queue, event))
-        return True
-
     async def _feed(self) -> None:
         try:
-            await self.feed()
+            async for event in self._events:
+                if isinstance(event, e.Start):
+                    await self._begin(event)
+                elif self._runner.session.state is State.NEW or self._runner.session.over:
+                    return  # It takes no more audio.
+                else:
+                    # A disconnecting client cancels this task, but not a chunk in progress.
+                    await asyncio.shield(self._runner.take(self._queue, event))
+            self.fed = True
         except RefusedError as error:
             self._refusal = error
             self._queue.close(CloseCode.NORMAL_CLOSURE, error.code)
         except Exception:
             self._refusal = RefusedError(500, INTERNAL_ERROR.code, INTERNAL_ERROR.message)
             self._runner.fail()
+
+    async def _begin(self, start: e.Start) -> None:
+        found = await self._registry.reserve_or_resume(self._runner, start, self._admit)
+        if isinstance(found, e.Problem):  # Its last worker has gone meanwhile.
+            self._queue.answer(found)
+        else:
+            self._runner.begin(start)
 
     async def answers(self) -> AsyncIterator[e.Answer]:
         """Yield the answers up to ``Finished``.
@@ -252,7 +255,7 @@ class FileSession:
             if isinstance(answer, e.Problem):
                 status = _STATUS.get(answer.code, 500)
                 raise RefusedError(status, answer.code, answer.message, "file")
-            self.note(answer)
+            self._note(answer)
             yield answer
             if isinstance(answer, e.Finished):
                 return
@@ -292,23 +295,21 @@ class Transcription(FileSession):
         request: openai.Request,
         file: UploadFile,
     ) -> None:
-        super().__init__(server, caller, traits)
         self.request = request
         self.session_id = str(uuid.uuid4())
         self.warnings: tuple[e.SessionWarning, ...] = ()
         """About the request, once the session has started; about the audio, in the end."""
-        self._file = file
+        super().__init__(server, caller, traits, self._events_of(file), note=self._note_warnings)
 
-    def note(self, answer: e.Answer) -> None:
+    async def _events_of(self, file: UploadFile) -> AsyncIterator[e.ClientEvent]:
+        yield structs.replace(self.request.start, session_id=self.session_id)
+        while data := await file.read(READ_BYTES):
+            yield e.Chunk(data=data)
+        yield e.Finish(session_id=self.session_id)
+
+    def _note_warnings(self, answer: e.Answer) -> None:
         if isinstance(answer, e.Started | e.Finished):
             self.warnings += answer.warnings
-
-    async def feed(self) -> None:
-        await self.begin(structs.replace(self.request.start, session_id=self.session_id))
-        while data := await self._file.read(READ_BYTES):
-            if not await self.take(e.Chunk(data=data)):
-                return
-        await self.take(e.Finish(session_id=self.session_id))
 
 
 async def counted(answering: Awaitable[Response]) -> Response:

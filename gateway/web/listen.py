@@ -6,7 +6,7 @@ The file is decoded while it arrives, by a session in the bulk lane. Limits are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator
 from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Request, Response
@@ -17,7 +17,6 @@ from gateway.dialects.dialect import MessageError
 from gateway.dialects.registry import deepgram_file
 from gateway.server import Server
 from gateway.session import events as e
-from gateway.storage.callers import Caller
 from gateway.web.caller import caller_of
 from gateway.web.errors import DEEPGRAM_PATH, RefusedError, invalid_query
 from gateway.web.file_transcription import FileSession, Transcriber, counted, while_connected
@@ -42,56 +41,34 @@ async def _response(request: Request, server: Server, transcriber: Transcriber) 
         raise RefusedError(400, "not_offered", NO_ADDRESSES)
     caller = caller_of(request)
     model = server.gate.model_of(dialect.served_name(request.query_params.get("model", "")))
+    events = _events(request, dialect, server.settings.upload_bytes_max)
+
+    def note(answer: e.Answer) -> None:
+        if not isinstance(answer, e.Finished):
+            dialect.encode(answer)
+
     async with transcriber.admitted(caller, model):
-        file = _File(server, caller, dialect, request, lambda used: transcriber.admit(used, model))
+        file = FileSession(
+            server, caller, dialect, events, lambda used: transcriber.admit(used, model), note
+        )
         try:
-            segments, end = await while_connected(request, file.transcript(), file.received)
+            segments, end = await while_connected(request, file.transcript(), lambda: file.fed)
         finally:
             await file.close()
     body = dialect.body(segments, end)
     return JSONResponse(body, headers={"X-Session-Id": body["metadata"]["request_id"]})
 
 
-class _File(FileSession):
-    """The session of a file that arrives meanwhile. ``admit`` raises ``RefusedError`` if the model
-    has no room."""
-
-    def __init__(
-        self,
-        server: Server,
-        caller: Caller,
-        dialect: DeepgramFile,
-        request: Request,
-        admit: Callable[[str], None],
-    ) -> None:
-        super().__init__(server, caller, dialect)
-        self._bytes_max = server.settings.upload_bytes_max
-        self._dialect = dialect
-        self._request = request
-        self._admit = admit
-        self._received = False
-
-    def received(self) -> bool:
-        return self._received
-
-    def note(self, answer: e.Answer) -> None:
-        if not isinstance(answer, e.Finished):
-            self._dialect.encode(answer)
-
-    async def feed(self) -> None:
-        empty = True
-        async for piece in bounded(self._request, self._bytes_max):
-            empty = empty and not piece
-            if piece:
-                await self._take_all(self._dialect.take_audio(piece))
-        self._received = True
-        if empty:
-            raise RefusedError(400, "empty_file", "the file is empty")
-        await self._take_all(self._dialect.take_audio(b""))
-
-    async def _take_all(self, events: Sequence[e.ClientEvent]) -> None:
-        for event in events:
-            if isinstance(event, e.Start):
-                await self.begin(event, self._admit)
-            else:
-                await self.take(event)
+async def _events(
+    request: Request, dialect: DeepgramFile, bytes_max: int
+) -> AsyncIterator[e.ClientEvent]:
+    empty = True
+    async for piece in bounded(request, bytes_max):
+        if piece:
+            empty = False
+            for event in dialect.take_audio(piece):
+                yield event
+    if empty:
+        raise RefusedError(400, "empty_file", "the file is empty")
+    for event in dialect.take_audio(b""):
+        yield event

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -181,9 +181,9 @@ async def test_a_model_without_room_refuses_its_files_only(gateway: Gateway, mod
     assert gateway.gate.entered == 0
 
 
-class NoFile(FileSession):
-    async def feed(self) -> None:
-        pass
+async def no_events() -> AsyncIterator[e.ClientEvent]:
+    return
+    yield
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ async def test_a_session_that_ends_early(
     queues: list[AnswerQueue] = []
     registry = SimpleNamespace(new_runner=lambda *_: SimpleNamespace(open=queues.append))
     server = cast(Server, SimpleNamespace(registry=registry))
-    session = NoFile(server, Caller(), cast(Traits, None))
+    session = FileSession(server, Caller(), cast(Traits, None), no_events())
     end(queues[0])
     with pytest.raises(RefusedError) as refused:
         async for _answer in session.answers():
