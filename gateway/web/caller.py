@@ -12,11 +12,6 @@ def client_address(connection: HTTPConnection) -> str:
     return connection.client.host if connection.client is not None else ""
 
 
-def tenant_of(connection: HTTPConnection) -> str:
-    """Return the tenant whose sessions the request may see."""
-    return caller_of(connection).tenant
-
-
 def caller_of(connection: HTTPConnection) -> Caller:
     caller: Caller | None = connection.scope.get("state", {}).get("caller")
     return caller if caller is not None else Caller(address=client_address(connection))

@@ -33,7 +33,7 @@ from gateway.session.runner import SessionRunner
 from gateway.session.states import State
 from gateway.storage.job_files import FullError, JobFile, JobFiles, Ticket
 from gateway.telemetry.metrics import FILE_JOBS
-from gateway.web.caller import caller_of, tenant_of
+from gateway.web.caller import caller_of
 from gateway.web.description import FILES, form_body
 from gateway.web.errors import RefusedError
 from gateway.web.file_transcription import AnswerQueue, check_kind
@@ -297,7 +297,7 @@ def add_file_jobs(app: FastAPI, server: Server, jobs: FileJobs) -> None:
     )
     async def result(request: Request, task_id: SessionId) -> Any:
         """The state of a submitted file, and its text when it is done."""
-        return await find_task(server, jobs, task_id, tenant_of(request))
+        return await find_task(server, jobs, task_id, caller_of(request).tenant)
 
     @app.get(
         "/api/v1/asr/history",
@@ -311,7 +311,7 @@ def add_file_jobs(app: FastAPI, server: Server, jobs: FileJobs) -> None:
         limit: Annotated[int, Query(ge=1, le=100)] = 10,
     ) -> dict[str, Any]:
         """The newest sessions, with their whole texts. `/api/v1/history` has pages and filters."""
-        asked = HistoryQuery(tenant=tenant_of(request), limit=limit, texts=True)
+        asked = HistoryQuery(tenant=caller_of(request).tenant, limit=limit, texts=True)
         page = await server.reader.history(asked)
         records = [
             {
@@ -337,7 +337,7 @@ def _add_changes(app: FastAPI, server: Server, jobs: FileJobs) -> None:
     async def retry(request: Request, task_id: SessionId) -> None:
         """Refused: jobs are retried automatically, and no audio is kept after the last attempt.
         Submit the file again."""
-        found = await find_task(server, jobs, task_id, tenant_of(request))
+        found = await find_task(server, jobs, task_id, caller_of(request).tenant)
         if found["status"] != "failed":
             raise RefusedError(400, "not_failed", "the task has not failed")
         message = "no audio is kept after recognition: submit the file again"
@@ -352,7 +352,7 @@ def _add_changes(app: FastAPI, server: Server, jobs: FileJobs) -> None:
     )
     async def delete(request: Request, task_id: SessionId, response: Response) -> Any:
         """Delete a submitted file, or its session."""
-        tenant = tenant_of(request)
+        tenant = caller_of(request).tenant
         here = await asyncio.to_thread(jobs.files.owner, task_id) == tenant
         if here:
             await asyncio.to_thread(jobs.files.remove, task_id)

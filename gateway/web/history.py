@@ -10,7 +10,7 @@ from msgspec import to_builtins
 
 from gateway.dialects.fields import MODEL_CHARS_MAX, USER_ID_CHARS_MAX
 from gateway.server import Server
-from gateway.web.caller import tenant_of
+from gateway.web.caller import caller_of
 from gateway.web.description import SESSIONS
 from gateway.web.parameters import Time, Warnings
 from gateway.web.schemas import HistoryAnswer, ProblemAnswer
@@ -65,7 +65,7 @@ def add_history(app: FastAPI, server: Server) -> None:
         """Stored sessions, newest first. Sessions that are stored meanwhile move none from one page
         to another."""
         asked = h.HistoryQuery(
-            tenant=tenant_of(request),
+            tenant=caller_of(request).tenant,
             limit=limit,
             offset=offset,
             cursor=_cursor(cursor),

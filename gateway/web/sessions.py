@@ -19,7 +19,7 @@ from gateway.server import Server
 from gateway.session.core import Session
 from gateway.session.resume import text_of
 from gateway.session.transcript import join_texts
-from gateway.web.caller import has_token, tenant_of
+from gateway.web.caller import caller_of, has_token
 from gateway.web.description import SESSIONS
 from gateway.web.errors import RefusedError
 from gateway.web.parameters import WARNS_OF_UNKNOWN, Warnings
@@ -64,7 +64,7 @@ def add_sessions(app: FastAPI, server: Server) -> None:
         """One session, running or stored, with its segments; or its transcript as text, SRT or
         WebVTT."""
         chunks = "chunks" in (include or ())
-        found = await _find(server, session_id, tenant_of(request), chunks=chunks)
+        found = await _find(server, session_id, caller_of(request).tenant, chunks=chunks)
         headers = {"Content-Disposition": disposition_of(found, format)}
         if format == "json":
             response.headers.update(headers)
@@ -101,7 +101,7 @@ async def delete_session(server: Server, request: Request, session_id: str) -> b
         RefusedError: there is no such session.
         StoreUnavailable: if it is not known whether there is one, and no room to note it.
     """
-    tenant = tenant_of(request)
+    tenant = caller_of(request).tenant
     if not server.is_here(session_id, tenant):
         try:
             known = await server.reader.status(session_id, tenant) not in (None, "deleted")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Query, Request, WebSocket
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from gateway.dialects.dialect import Handshake, MessageError
 from gateway.dialects.fields import shown_names
@@ -36,7 +36,17 @@ def add_dialects(app: FastAPI, server: Server) -> None:
     """Mount every dialect at its path. A WebSocket at any other path gets 404."""
     for path, new_dialect in DIALECTS.items():
         _mount(app, server, path, new_dialect)
-    app.router.default = _NoSuchPath(app.router.default)
+    for_http = app.router.default
+
+    async def no_such_path(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket":
+            await for_http(scope, receive, send)
+            return
+        message = f"there is no {scope['path']}; WebSockets are at {', '.join(DIALECTS)}"
+        response = refused(scope["path"], RefusedError(404, "not_found", message))
+        await WebSocket(scope, receive, send).send_denial_response(response)
+
+    app.router.default = no_such_path
 
     @app.get(
         ADMISSION,
@@ -92,19 +102,3 @@ def _mount(app: FastAPI, server: Server, path: str, new_dialect: NewDialect) -> 
             await connection.run()
         finally:
             server.gate.leave(caller)
-
-
-class _NoSuchPath:
-    """The application for all paths without a route."""
-
-    def __init__(self, for_http: ASGIApp) -> None:
-        self._for_http = for_http
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "websocket":
-            await self._for_http(scope, receive, send)
-            return
-        paths = ", ".join(DIALECTS)
-        message = f"there is no {scope['path']}; WebSockets are at {paths}"
-        response = refused(scope["path"], RefusedError(404, "not_found", message))
-        await WebSocket(scope, receive, send).send_denial_response(response)

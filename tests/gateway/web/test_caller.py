@@ -8,7 +8,7 @@ from typing import Any, cast
 from starlette.requests import HTTPConnection
 
 from gateway.web.auth import TokenCheck
-from gateway.web.caller import has_token, tenant_of
+from gateway.web.caller import caller_of, has_token
 from tests.gateway.web.test_auth import TOKEN, allowing, bearer, holding, request
 
 
@@ -17,7 +17,7 @@ async def test_a_request_has_the_tenant_of_its_token(tmp_path: Path) -> None:
 
     async def inner(scope: Any, _receive: Any, _send: Any) -> None:
         connection = HTTPConnection(scope)
-        found.append((tenant_of(connection), has_token(connection)))
+        found.append((caller_of(connection).tenant, has_token(connection)))
 
     check = TokenCheck(inner, holding(tmp_path, tenant="acme"), None, allowing)
     await check(request("/v1/models", "GET", bearer(TOKEN)), cast(Any, None), cast(Any, None))
