@@ -274,14 +274,13 @@ class AudioInput:
         finally:
             await self.close()
 
-    async def _finish_source(self, *, chunk_only: bool = False, partly: bool = False) -> bytes:
-        """Return the rest of the PCM of the current source, and of the files behind it.
-        ``chunk_only``: raw PCM may continue. ``partly``: the last source may have ``more``."""
+    async def _finish_source(self, *, partly: bool = False) -> bytes:
+        """Return the rest of the PCM of the current source, and of the files behind it. ``partly``:
+        the last source may have ``more``."""
         with PcmSoFar() as pcm:
             while True:
                 assert self._source is not None
                 finish = self._source.finish if partly else self._source.finish_all
-                finish = self._source.finish_chunk if chunk_only else finish
                 pcm += self._spend(await finish(self._samples_left))
                 if not self._source.rest:
                     return bytes(pcm)
@@ -300,8 +299,10 @@ class AudioInput:
                     while self._source.rest:
                         pcm += await self._feed_rest()
                     if piece.whole and not piece.more:
-                        pcm += await self._finish_source(chunk_only=True)
-                        if self._source.container is not None:
+                        if isinstance(self._source, _RawSource):
+                            pcm += self._spend(self._source.flush())
+                        else:
+                            pcm += await self._finish_source()
                             await self.close()
                     elif piece.ends and self._source.container and not self._source.ended:
                         pcm += await self._finish_source()
@@ -435,10 +436,6 @@ class _Source:
                 if not self.more:
                     return bytes(pcm)
 
-    async def finish_chunk(self, samples_left: int) -> bytes:
-        """All PCM of the bytes so far, flushed out of filters. Only raw PCM may continue."""
-        return await self.finish_all(samples_left)
-
     async def close(self) -> None:
         pass
 
@@ -475,11 +472,12 @@ class _RawSource(_Source):
             self._told_pairs = True
         return self._resampler.convert(pcm)
 
-    async def finish_chunk(self, samples_left: int) -> bytes:
+    def flush(self) -> bytes:
+        """The PCM of the bytes so far that filters hold back. More may follow."""
         return self._resampler.convert(self.pcm.flush()) + self._resampler.flush()
 
     async def finish(self, samples_left: int) -> bytes:
-        pcm = await self.finish_chunk(samples_left)
+        pcm = self.flush()
         if self.pcm.held:
             raise AudioError("bad_audio", "the PCM ends in the middle of a sample", pcm)
         return pcm
