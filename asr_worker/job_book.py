@@ -13,7 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from asr_worker.batching import BatchLimits, BatchQueue
 from asr_worker.recognizer.protocol import Recognition
@@ -74,8 +74,7 @@ class JobBook:
     the ``epoch`` that they name."""
 
     def __init__(self, worker: Ready, limits: BatchLimits) -> None:
-        """``worker``: its registration, but for credits and cost, which follow from ``limits``, and
-        versions."""
+        """``worker``: its registration; credits, cost and versions are added."""
         self._limits = limits
         credits = CREDITS_PER_BATCH_JOB * limits.jobs_max
         streamed_credits = CREDITS_PER_BATCH_JOB * limits.streamed_jobs_max
@@ -180,7 +179,7 @@ class JobBook:
         results = []
         of_broker = Counter(job.broker_epoch for job in batch)
         for job, recognition in zip(batch, recognitions, strict=True):
-            key = key_of(job)
+            key, found = key_of(job), asdict(recognition)
             del self._jobs[key]
             self._answered[key] = None
             results.append(
@@ -188,17 +187,11 @@ class JobBook:
                     broker_epoch=job.broker_epoch,
                     job_id=job.job_id,
                     attempt=job.attempt,
-                    text=recognition.text,
-                    error=recognition.failure,
-                    tokens=recognition.tokens,
-                    language=recognition.language,
-                    confidence=recognition.confidence,
-                    emotion=recognition.emotion,
-                    events=recognition.events,
-                    embedding=recognition.embedding,
+                    error=found.pop("failure"),
                     infer_ms=infer_ms,
                     batch_jobs=len(batch),
                     broker_jobs=of_broker[job.broker_epoch],
+                    **found,
                 )
             )
         while len(self._answered) > ANSWERED_MAX:

@@ -179,9 +179,8 @@ class Service:
 
     def _bind_all(self, until_s: float = 0.0) -> None:
         """Bind the three sockets. An endpoint that is in use is tried again until ``until_s``."""
-        for name, (setting, make) in SOCKETS.items():
-            socket = self._bind(name, setting, make, until_s)
-            self._sockets[name] = socket
+        for name in SOCKETS:
+            socket = self._sockets[name] = self._bind(name, until_s)
             self._poller.register(socket, zmq.POLLIN)
             self._handshakes.watch(name, socket)
 
@@ -192,7 +191,8 @@ class Service:
             sockets.unbind(socket)
         self._sockets.clear()
 
-    def _bind(self, name: str, setting: str, make: Bind, until_s: float) -> Socket:
+    def _bind(self, name: str, until_s: float) -> Socket:
+        setting, make = SOCKETS[name]
         endpoint: str = getattr(self._values, setting)
         access = sockets.Access(self._keys, name) if self._keys else None
         while True:
@@ -264,12 +264,10 @@ class Service:
                     self._log.warning("lease_ended", peer=name, jobs=jobs)
                 case e.Answered():
                     metrics.count_answer(action)
-                    self._log_answer(action)
-                    if tracing.on():
-                        _trace(action)
+                    self._log_and_trace(action)
         return refused
 
-    def _log_answer(self, answered: e.Answered) -> None:
+    def _log_and_trace(self, answered: e.Answered) -> None:
         failed = answered.outcome != "text"
         if failed or self._debugs:
             (self._log.warning if failed else self._log.debug)(
@@ -278,6 +276,18 @@ class Service:
                 segment_index=answered.seq,
                 outcome=answered.outcome,
                 queue_ms=answered.queue_ms,
+            )
+        if tracing.on():
+            end_s = answered.received_s + answered.queue_ms / 1000
+            by_a_worker = answered.outcome in metrics.BY_A_WORKER
+            tracing.record(
+                "queue",
+                answered.session_id,
+                answered.seq,
+                start_s=answered.received_s,
+                end_s=end_s if by_a_worker else time.monotonic(),
+                error=None if by_a_worker else answered.outcome,
+                lane=answered.lane,
             )
 
     def _publish(self, message: publication.Publication) -> bool:
@@ -312,29 +322,12 @@ class Service:
 
 
 def _fail_to_bind(setting: str, endpoint: str, number: int) -> NoReturn:
-    hint = ""
-    taken = number in (errno.EADDRINUSE, errno.EACCES)
-    if taken:
+    why, code = zmq.strerror(number), exit_codes.CONFIG
+    if number in (errno.EADDRINUSE, errno.EACCES):
         other = "DATA_DIR" if endpoint.startswith("ipc:") else f"{setting}, for its peers too"
-        hint = f"; stop the other broker, or set another {other}"
-    why = zmq.strerror(number)
-    if number == errno.ENODEV:
+        why += f"; stop the other broker, or set another {other}"
+        code = exit_codes.UNAVAILABLE
+    elif number == errno.ENODEV:
         # libzmq's text for a name that is no interface and has no address is "No such device".
-        why = "no such address"
-        hint = "; a broker binds an address or an interface of its host"
-    code = exit_codes.UNAVAILABLE if taken else exit_codes.CONFIG
-    settings.fail(f"{setting}: cannot bind {endpoint}: {why}{hint}", code)
-
-
-def _trace(answered: e.Answered) -> None:
-    end_s = answered.received_s + answered.queue_ms / 1000
-    by_a_worker = answered.outcome in metrics.BY_A_WORKER
-    tracing.record(
-        "queue",
-        answered.session_id,
-        answered.seq,
-        start_s=answered.received_s,
-        end_s=end_s if by_a_worker else time.monotonic(),
-        error=None if by_a_worker else answered.outcome,
-        lane=answered.lane,
-    )
+        why = "no such address; a broker binds an address or an interface of its host"
+    settings.fail(f"{setting}: cannot bind {endpoint}: {why}", code)

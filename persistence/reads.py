@@ -28,8 +28,7 @@ RECONNECT_TIMEOUT_S = 2.0
 """The pool stops reconnecting after this time. The next read makes it try again."""
 CLOSE_TIMEOUT_S = 1.0
 TOTALS_KEPT_S = 10.0
-"""Figures over all sessions, which take long in a large database, are read again after this time.
-"""
+"""Figures over all sessions, which take long in a large database, are kept for this time."""
 SESSION_ROWS_MAX = 100_000
 """Most segments, and most chunks, in one answer: hours of audio. Further ones are left out."""
 
@@ -238,8 +237,6 @@ class SessionReader:
         """Return the rows from which a gateway resumes the session, centroids of its speakers
         included; None: unknown, or of another tenant. A session whose start is not stored belongs
         to nobody."""
-        if "\0" in session_id:
-            return None
 
         async def read(connection: Connection, own: str) -> Row | None:
             found = await _session(connection, _RESUME_STATE.format(own=own), session_id, tenant)
@@ -248,7 +245,7 @@ class SessionReader:
                 found["centroids"] = speakers.centroids_of(rows[0]) if rows else ()
             return found
 
-        return await self._read_own(read)
+        return await self._read_own(read) if "\0" not in session_id else None
 
     async def exists(self, session_id: str) -> bool:
         """Return whether the id is taken, by whatever tenant."""
