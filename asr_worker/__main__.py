@@ -23,8 +23,7 @@ ONEDNN_SHAPES_MAX = 64
 """Compiled kernels that oneDNN caches, one for each shape of a batch. Its default of 1,024 takes
 35 MB more after 600 batches of random lengths, and is not faster."""
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-"""Workers make no connections except to the broker; a class of FunASR that would fetch a part of
-its model fails at once."""
+"""Workers connect to the broker only; a class of FunASR that would fetch a part fails at once."""
 WORKER = (sys.executable, "-m", "asr_worker.service")
 
 

@@ -27,8 +27,7 @@ PARTIAL_PASSES_MAX = 4
 MIXED_BATCH_S_MAX = 0.25
 """Longest expected duration of a batch of finals that partials join: they must hardly delay it."""
 BATCH_S_MAX = 1.0
-"""Longest expected duration of a batch of several jobs: a final that arrives meanwhile waits for
-it."""
+"""Longest expected duration of a batch of several jobs: a final that arrives waits for it."""
 USUAL_MS = 3_000
 """Length of a usual utterance."""
 HANG_TIMES_EXPECTED = 10.0

@@ -108,8 +108,7 @@ class InferenceLoop:
 
 
 def _recognize(recognizer: Recognizer, jobs: Sequence[WorkerJob]) -> Sequence[Recognition]:
-    """Recognise ``jobs``. An exception or a wrong number of results fails the batch, not the
-    thread."""
+    """Recognise ``jobs``. An exception or a wrong number of results fails the batch only."""
     try:
         recognitions = recognizer.recognize([_utterance(job) for job in jobs])
         if len(recognitions) == len(jobs):

@@ -19,8 +19,7 @@ class ArrivalRate:
         self._audio_s = 0.0
         self._at_s: float | None = None
         self._spoken_until_s: OrderedDict[str, float] = OrderedDict()
-        """By session, least recent first: the time until which it could have spoken all the audio
-        that it sent."""
+        """By session, least recent first: until when it could have spoken all that it sent."""
 
     def add(self, session_id: str, audio_ms: int, now_s: float) -> None:
         """Add an utterance, as far as it could have been spoken since the session's last one."""

@@ -37,8 +37,7 @@ PARTIAL_SPARE_SHARE = 0.5
 PARTIAL_BURST_S = 2.0
 """… of which each worker saves up at most this, for many utterances that begin at once."""
 SERVED_FLOWS_MAX = 20_000
-"""Sessions without waiting jobs whose virtual start time is remembered; beyond it the earliest is
-forgotten."""
+"""Idle sessions whose virtual start time is remembered; beyond it the earliest is forgotten."""
 STREAMS_REMEMBERED_MAX = 8_192
 """Sessions of a model whose worker of the last partial job is remembered; beyond it the one without
 a partial job for longest is forgotten, and its next one goes to any worker."""

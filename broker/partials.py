@@ -17,8 +17,7 @@ class PartialBudget:
 
     @property
     def per_s(self) -> float:
-        """Worker time that partial jobs take per second, a moving average like that of
-        ``broker.arrivals``."""
+        """Worker time that partial jobs take per second, a moving average."""
         return self._spent_s * math.log(2) / limit.ARRIVALS_HALF_LIFE_S
 
     @property

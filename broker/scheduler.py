@@ -141,8 +141,7 @@ class Scheduler:
             self._requeue(entry)
 
     def lose(self, worker: Worker, *, is_back: bool = False) -> None:
-        """Unregister a worker, whose attempts are lost. ``is_back``: it registers again, so that
-        none of its jobs has ended it."""
+        """Unregister a worker, whose attempts are lost. ``is_back``: no job of it has ended it."""
         self.links.lost(worker.identity)
         for entry in self.models.remove(worker):
             if is_back:

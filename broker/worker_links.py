@@ -35,8 +35,7 @@ class WorkerLinks:
         return self._rate.use(now_s)
 
     def connected(self, worker: bytes, *, answers_marks: bool, now_s: float) -> None:
-        """The worker has a new connection. A first mark without padding shows how long the way
-        takes."""
+        """There is a new connection. A first mark without padding shows how long the way takes."""
         self.lost(worker)
         if answers_marks:
             self._answering.append(worker)

@@ -88,8 +88,7 @@ class WorkerPool:
         self.held = 0
         """Number of jobs assigned and not answered."""
         self._streams: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
-        """By session: the segment of its last partial job, and the worker with that stream's state.
-        """
+        """By session: the segment of its last partial job, and the worker with that state."""
         self.held_streamed = 0
         self.held_audio_ms = 0
         """Without streamed partial jobs."""

@@ -28,8 +28,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     batch_wait_s: float
     """An incomplete batch is written once its oldest row is this old."""
     pending_rows_max: int
-    """At this limit, or at ``pending_bytes_max``, new publications are dropped, unless nothing else
-    is waiting."""
+    """At one of these limits new publications are dropped, unless nothing else is waiting."""
     pending_bytes_max: int
 
 

@@ -113,8 +113,7 @@ def index_texts(connection: Connection, limit: int = SESSIONS_MAX) -> int:
 
 
 def delete_old(connection: Connection, days: float) -> int:
-    """Delete some of the sessions that began more than ``days`` days ago, as a client's request
-    would, and return their number."""
+    """Delete some of the sessions that began over ``days`` days ago, and return their number."""
     now = datetime.now(UTC)
     with connection.transaction(), connection.cursor() as cursor:
         found = cursor.execute(_OLD, (now - timedelta(days=days), SESSIONS_MAX)).fetchall()

@@ -86,8 +86,7 @@ class HistoryQuery(Struct, frozen=True, kw_only=True):
     """Return whole texts besides previews."""
 
     def conditions(self) -> tuple[list[str], dict[str, Any]]:
-        """Return the conditions on ``asr_sessions s`` besides that of the tenant, and the
-        parameters of the query."""
+        """Return the conditions on ``asr_sessions s``, and the parameters of the query."""
         asked: list[tuple[str, str, Any]] = [
             ("s.created_at >= %(since)s", "since", self.since),
             ("s.created_at < %(until)s", "until", self.until),

@@ -79,8 +79,7 @@ def erase(cursor: psycopg.Cursor[Any], session_ids: list[str]) -> None:
 
 
 def erase_old(connection: psycopg.Connection[Any], after_s: float) -> int:
-    """Delete centroids of sessions that have ended, or were interrupted longer than ``after_s``
-    ago. Returns their number."""
+    """Delete centroids of sessions that have ended, or were interrupted ``after_s`` ago."""
     return connection.execute(_ERASE_OLD, (timedelta(seconds=after_s),)).rowcount
 
 

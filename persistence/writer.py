@@ -25,8 +25,7 @@ RETRY_INITIAL_S = 0.1
 RETRY_MAX_S = 3.0
 
 Written: TypeAlias = tuple[Batch, list[Entry]]
-"""A committed batch, and its entries that were dropped because their session has a newer
-generation."""
+"""A committed batch, and those of its entries that were dropped: of an older generation."""
 
 _log = structlog.get_logger()
 

@@ -154,8 +154,7 @@ class Links:
         poller: zmq.Poller,
         now_s: float,
     ) -> None:
-        """``listed``: the setting with the endpoints. Raises ``zmq.ZMQError`` if one is
-        malformed."""
+        """``listed``: the setting with the endpoints. ``zmq.ZMQError``: one is malformed."""
         self._addresses = BrokerAddresses(listed)
         self._connect = connect
         self._key_files = key_files

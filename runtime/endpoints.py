@@ -1,5 +1,4 @@
-"""Endpoints of the bus, as the settings hold them: ``tcp://HOST:PORT`` or ``ipc://PATH``, one of
-each broker, separated by commas."""
+"""Endpoints of the bus: ``tcp://HOST:PORT`` or ``ipc://PATH``, of each broker, by commas."""
 
 from __future__ import annotations
 

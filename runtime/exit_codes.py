@@ -9,5 +9,4 @@ CONFIG = 78
 """A setting is invalid. Not restarted."""
 
 FINAL = frozenset({UNAVAILABLE, CONFIG})
-"""Codes after which the supervisor ends, too. Not ``OK``: ``kill`` of a gateway must not end the
-whole system."""
+"""They end the supervisor, too. Not ``OK``: ``kill`` of a gateway must not end the whole system."""

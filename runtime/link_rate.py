@@ -78,8 +78,7 @@ class _Way:
 
     def __init__(self) -> None:
         self.least_s = self.round_trip_s = math.inf
-        """Shortest time from sending a mark to its arrival, by the two clocks, and shortest round
-        trip."""
+        """Shortest time from a mark to its arrival, by the two clocks, and shortest round trip."""
         self._at_s = math.inf
 
     def note(self, took_s: float, round_trip_s: float, now_s: float) -> None:

@@ -35,8 +35,7 @@ class Exporter:
     """Queues spans and sends them from a thread. ``record`` never blocks; call it on one thread."""
 
     def __init__(self, process: str, endpoint: str, ratio: float) -> None:
-        """``endpoint`` is the collector's base URL; ``ratio`` of the traces are sampled, the same
-        ones in every process."""
+        """``ratio`` of the traces are sampled, the same ones in every process."""
         self._ids = _PresetIds()
         self._provider = TracerProvider(
             sampler=TraceIdRatioBased(ratio),

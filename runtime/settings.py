@@ -87,8 +87,7 @@ class Renamed(AliasChoices):
 
 
 class Environment(BaseSettings):
-    """How each setting is read: without the blanks around it, and an empty one counts as not set,
-    as a container's environment may hold it."""
+    """Settings are read without the blanks around them; an empty one counts as not set."""
 
     model_config = SettingsConfigDict(
         extra="ignore",

@@ -48,8 +48,7 @@ def _resident_bytes() -> int | None:
 
 
 def _gpu() -> dict[str, Any]:
-    """The fields of an accelerator, if the process computes on it. This neither imports torch nor
-    initialises CUDA."""
+    """The fields of an accelerator in use. This neither imports torch nor initialises CUDA."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return {}

@@ -76,8 +76,7 @@ class Abilities(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Cost(Struct, frozen=True, kw_only=True, gc=False):
-    """Processing time of a batch, as its worker measured it when it loaded the model. All zero: not
-    measured."""
+    """Processing time of a batch, as measured when the model was loaded. All zero: not measured."""
 
     batch_s: Ratio = 0.0
     """For each batch …"""
@@ -245,8 +244,7 @@ class Record(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Claim(Struct, frozen=True, kw_only=True, gc=False):
-    """The session's client is now connected to this gateway. Another gateway that still has the
-    session must release it."""
+    """The session's client is now connected to this gateway. Any other must release it."""
 
     session_id: Name
     generation: UInt
@@ -265,13 +263,11 @@ class Claimed(Claim, frozen=True, kw_only=True, gc=False):
 
 
 class Welcome(Struct, frozen=True, kw_only=True, gc=False):
-    """Names the broker's epoch, to gateways and workers. A new epoch means that the broker has
-    restarted and lost its state."""
+    """Names the broker's epoch. A new one means that the broker has restarted without its state."""
 
     broker_epoch: Name
     version: UInt = 1
-    """Protocol version to use from now on. Until the broker knows the peer's range, this is the
-    lowest version of its own."""
+    """Protocol version to use; the broker's lowest until it knows the peer's range."""
     hello: UInt = 0
     """The ``number`` of the ``Hello`` that it answers; 0: none, or one without a number."""
     received_ms: UInt = 0
@@ -358,8 +354,7 @@ class ServedModel(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Load(Struct, frozen=True, kw_only=True, gc=False):
-    """The broker's state, sent every 250 ms. Without one for 1 s, a gateway assumes that there is
-    no broker."""
+    """The broker's state, sent every 250 ms. Without one for 1 s, there is no broker."""
 
     broker_epoch: Name
     queued_audio_ms: UInt
@@ -411,8 +406,7 @@ class Ready(Struct, frozen=True, kw_only=True, gc=False):
     """Seconds of audio recognised per second in batches of the best size; 0: not measured."""
     cost: Cost = Cost()
     streamed_credits: UInt = 0
-    """Partial jobs that a streaming model accepts at a time in addition; 0: partial jobs take
-    ``credits``."""
+    """Partial jobs that a streaming model accepts in addition; 0: partial jobs take ``credits``."""
     streamed_s: Ratio = 0.0
     """Processing time of such a job in a batch of them."""
     served_name: Name = ""
@@ -479,8 +473,7 @@ class WorkerResult(Struct, frozen=True, kw_only=True, gc=False):
     broker_jobs: UInt = 0
     """… and of those from this broker; 0: all, of a release that serves one."""
     held_ms: UInt | None = None
-    """From the job's arrival to this answer; None: the broker is on the same host, or an earlier
-    release."""
+    """From the job's arrival to this answer; None: same host, or an earlier release."""
     language: Name = ""
     confidence: Probability | None = None
     emotion: Name = ""

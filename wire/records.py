@@ -23,11 +23,9 @@ gateway that has none of the session's other records. Deleting twice is harmless
 RESUMED_RECORD_SEQ = DELETED_RECORD_SEQ - 1
 """The ``record_seq`` of every SessionResumed, of which each generation has one."""
 DEFAULT_TENANT = "default"
-"""The tenant of clients without a token or with a token that names none, and of all sessions that
-were stored before there were tenants."""
+"""The tenant of clients whose token names none, and of sessions from before there were tenants."""
 TRANSCRIPT_BYTES_MAX = 3 << 18
-"""Longest text in SessionFinished, as UTF-8: about 14 hours of speech. Of a longer one, readers
-join the segments' texts."""
+"""Longest text in SessionFinished, as UTF-8: 14 hours of speech. Readers join longer ones."""
 
 
 class SessionStarted(Struct, frozen=True, kw_only=True, gc=False, tag="started"):

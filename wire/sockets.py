@@ -65,8 +65,7 @@ Socket: TypeAlias = zmq.Socket[bytes]
 
 
 class Access(Struct, frozen=True):
-    """Admits only peers whose CURVE key the ZAP handler accepts for ``domain``. Without a handler
-    in the context, every peer is refused."""
+    """Admits only peers whose CURVE key the context's ZAP handler accepts for ``domain``."""
 
     keys: Keys
     domain: str
@@ -104,8 +103,7 @@ def bind_router(context: Context, endpoint: str, access: Access | None = None) -
 
 
 def bind_xpub(context: Context, endpoint: str, access: Access | None = None) -> Socket:
-    """Return a bound XPUB. It reports subscriptions; a send to a full subscriber fails with
-    ``EAGAIN``."""
+    """Return a bound XPUB. It reports subscriptions; a full subscriber gives ``EAGAIN``."""
     socket = _socket(context, zmq.XPUB, linger_ms=0)
     socket.setsockopt(zmq.XPUB_NODROP, 1)
     socket.setsockopt(zmq.XPUB_VERBOSE, 1)
@@ -207,8 +205,7 @@ def unbind(socket: Socket) -> None:
 
 
 def _is_listening(endpoint: str) -> bool:
-    """Whether a process listens on the Unix socket ``endpoint``. libzmq would replace its file, and
-    that process would get no further peers."""
+    """Whether a process listens on this Unix socket. libzmq would replace its file, silently."""
     if not endpoint.startswith("ipc://"):
         return False
     with host_socket.socket(host_socket.AF_UNIX) as probe:

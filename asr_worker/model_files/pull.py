@@ -78,8 +78,7 @@ def _fetch(model: Model, wanted: Sequence[Source], partial: Path, progress: Prog
 
 
 def _whisper(model: WhisperModel, source: Source, partial: Path, progress: Progress) -> Path | None:
-    """Fetch the model from ``source`` and return its directory; None if the source has no such
-    model."""
+    """Fetch the model and return its directory; None if the source has no such model."""
     for file in model.files:
         if file.source == source.name:
             progress.step(f"{model.name} from {source.name}")

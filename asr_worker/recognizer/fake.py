@@ -19,8 +19,7 @@ from wire.messages import Abilities, pcm_duration_ms
 
 
 class FakeRecognizer:
-    """Each text is a hash of its audio, so that a lost, duplicated or misrouted result is detected
-    as reliably as by a transcript."""
+    """Each text is a hash of its audio, so that a lost or misrouted result is detected."""
 
     device = "none"
 

@@ -28,8 +28,7 @@ UTTERANCE_MS_MIN = 85
 """One frame of FunASR's models: seven stacked windows of 25 ms, 10 ms apart. Shorter audio holds
 no word, and some models fail on it; its text is empty."""
 BATCH_FAILURES_MAX = 8
-"""Consecutive batches that fail although each of their utterances succeeds alone; then the model
-gets one utterance at a time."""
+"""Consecutive batches that fail although each utterance succeeds alone; then batching ends."""
 
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _HAN, _WORD = re.compile("[\u4e00-\u9fff]"), re.compile("[a-z]{2,}(@@)?")
@@ -46,11 +45,9 @@ class FunasrRecognizer:
     modules: ClassVar[tuple[str, ...]] = ()
     """The FunASR modules that register the family's classes; empty: import all of FunASR."""
     can: ClassVar[Abilities] = Abilities()
-    """Abilities of all models of the family. A model that ignores an argument is not given it, so
-    that more utterances share a call."""
+    """Abilities of the family. An argument that a model ignores is not given: more share a call."""
     batches: ClassVar[bool | None] = None
-    """Whether several utterances can share a call of the model without changing their texts; None:
-    to be tried."""
+    """Whether utterances can share a call without changing their texts; None: to be tried."""
     fixed_options: ClassVar[Options] = ()
     """Passed with every utterance."""
 

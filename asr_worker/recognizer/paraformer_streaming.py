@@ -27,8 +27,7 @@ from wire.messages import BYTES_PER_SAMPLE, Abilities
 FRAME_SAMPLES = 960
 """One frame of the encoder: six windows, 10 ms apart. FunASR recognises no shorter rest."""
 PASS_ROWS_MAX = 64
-"""Chunks that go through the network at once; further ones follow in another pass. Larger passes
-gain nothing on a CPU."""
+"""Chunks that go through the network at once. More gain nothing on a CPU."""
 PARTIAL_CHUNKS_MAX = 4
 """Chunks that one partial result processes. A stream whose state was lost catches up over several,
 with the text so far, so that the streams of a lost worker do not delay final results."""
@@ -114,8 +113,7 @@ class ParaformerStreaming(FunasrRecognizer):
     # -------------------------------------------------------------------------------------- streams
 
     def _next_turn(self, waiting: dict[int, Utterance]) -> dict[int, Hashable]:
-        """Return utterances of different streams, as many as have slots, with their streams'
-        keys."""
+        """Return utterances of different streams, as many as have slots, with the keys of these."""
         turn: dict[Hashable, int] = {}
         for index, utterance in waiting.items():
             key: Hashable = ("alone", index) if utterance.stream is None else utterance.stream

@@ -90,8 +90,7 @@ def _last_sentence_end(marks: list[str]) -> int | None:
 
 
 class Punctuator:
-    """Adds punctuation by a ``funasr.AutoModel``. The texts are those of FunASR's own
-    ``inference``, which takes one at a time."""
+    """Adds punctuation: the texts of FunASR's own ``inference``, which takes one at a time."""
 
     model_class: ClassVar = "CTTransformer"
     modules: ClassVar = (

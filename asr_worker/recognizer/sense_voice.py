@@ -41,8 +41,7 @@ class SenseVoice(FunasrRecognizer):
             funasr_repairs.align_decoded_tokens(tokenizer)
 
     def form_options(self, utterance: Utterance) -> Options:
-        """The model has one switch for inverse text normalisation and punctuation; FunASR's
-        documentation recommends it."""
+        """The model has one switch for inverse text normalisation and punctuation."""
         return (("use_itn", utterance.itn is not False),)
 
     def found_beside_the_text(self, result: dict[str, Any]) -> dict[str, Any]:

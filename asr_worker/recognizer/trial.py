@@ -23,8 +23,7 @@ BATCH_S_MAX = 5.0
 SLOWER = 1.25
 """A batch size whose time for an utterance exceeds the best by this factor ends the trial."""
 STREAMED_BATCH_S_MAX = 0.5
-"""Longest batch of partial results of a streaming model: a final that arrives meanwhile waits for
-it."""
+"""Longest batch of partial results of a streaming model: a final that arrives waits for it."""
 REPEATS_MAX = 3
 """Runs of each measurement, the fastest of which counts …"""
 REPEATS_S_MAX = 0.3
