@@ -27,12 +27,7 @@ from gateway.web.forwarded import Forwarded
 from gateway.web.jwt_tokens import JwtTokens
 from gateway.web.large_messages import LargeMessages
 from gateway.web.origins import WebOrigins
-from gateway.web.uvicorn_protocols import (
-    HEAD_BYTES_MAX,
-    NOT_UTF_8,
-    HttpProtocol,
-    WebSocketProtocol,
-)
+from gateway.web.uvicorn_protocols import HEAD_BYTES_MAX, NOT_UTF_8, HttpProtocol, WebSocketProtocol
 from runtime import descriptors, exit_codes, lifecycle, logging, memory, metrics, settings, tracing
 from runtime.event_loop import new_event_loop
 

@@ -128,20 +128,19 @@ class Brokers:
 
     def states(self) -> list[BrokerState]:
         """Each broker, in order of endpoints."""
-        sessions = self._choice.session_counts()
-        found = []
-        for endpoint in sorted(self.clients):
-            load = self._loads.get(endpoint)
-            state = BrokerState(
+        sessions, now_s = self._choice.session_counts(), self._loop.time()
+        return [
+            BrokerState(
                 endpoint=endpoint,
-                live=self._choice.is_live(endpoint, self._loop.time()),
+                live=self._choice.is_live(endpoint, now_s),
                 sessions=sessions[endpoint],
                 workers=load.workers if load else 0,
                 queued=load.queued if load else 0,
                 est_wait_ms=load.est_wait_ms if load else 0,
             )
-            found.append(state)
-        return found
+            for endpoint in sorted(self.clients)
+            for load in [self._loads.get(endpoint)]
+        ]
 
     def _take(self, broker: str, message: Message) -> None:
         if isinstance(message, Load):

@@ -18,11 +18,8 @@ _FOREIGN = re.compile(r"[^A-Za-z0-9+/]")
 
 
 def decode(text: str, name: str) -> bytes:
-    """Return the audio in ``text``, the field ``name``.
-
-    Raises:
-        MessageError: ``bad_base64``, with the fault.
-    """
+    """Return the audio in ``text``, the field ``name``. Raises ``MessageError`` (``bad_base64``)
+    with the fault."""
     with contextlib.suppress(ValueError):
         return binascii.a2b_base64(text, strict_mode=True)
     if (prefix := _DATA_URL.match(text)) is not None:

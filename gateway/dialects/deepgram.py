@@ -46,10 +46,7 @@ class Deepgram(Dialect):
     parameters = None
 
     def __init__(self, query: Query, session_id: str, created: datetime) -> None:
-        """
-        Raises:
-            MessageError: the query is invalid.
-        """
+        """Raises ``MessageError`` if the query is invalid."""
         self._options = parse_query(query, session_id)
         self._session_id = session_id
         self._created = created
@@ -132,7 +129,8 @@ class Deepgram(Dialect):
             return self._due()
         elif isinstance(answer, e.PartialText):
             # The words of a later segment must not precede those of this one.
-            return [self._results(answer)] if answer.segment_index == self._segments else []
+            is_next = answer.segment_index == self._segments
+            return [self._results(answer, is_final=False)] if is_next else []
         elif isinstance(answer, e.SegmentText):
             return self._segment(answer)
         elif isinstance(answer, e.Problem):
@@ -215,10 +213,10 @@ class Deepgram(Dialect):
         self,
         answer: e.SegmentText | e.PartialText,
         *,
+        is_final: bool = True,
         speech_final: bool = False,
         from_finalize: bool = False,
     ) -> Message:
-        is_final = isinstance(answer, e.SegmentText)
         only = _alternative(answer.text, [answer])
         if isinstance(answer, e.SegmentText) and answer.language:
             only["languages"] = [answer.language]
@@ -236,18 +234,9 @@ class Deepgram(Dialect):
 
     def _silence(self, *, from_finalize: bool) -> Message:
         """``Results`` without words."""
-        at_ms = self._last_word_end_ms
-        nothing = e.SegmentText(
-            session_id=self._session_id,
-            chunk_index=0,
-            segment_index=self._segments,
-            start_ms=at_ms,
-            end_ms=at_ms,
-            text="",
-        )
-        return self._results(
-            nothing, speech_final=self._options.speech_final, from_finalize=from_finalize
-        )
+        at_ms, speech_final = self._last_word_end_ms, self._options.speech_final
+        nothing = e.PartialText(segment_index=0, text="", start_ms=at_ms, end_ms=at_ms)
+        return self._results(nothing, speech_final=speech_final, from_finalize=from_finalize)
 
     def _result_metadata(self) -> Message:
         metadata: Message = {

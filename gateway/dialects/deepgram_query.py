@@ -78,11 +78,7 @@ class Options:
 
 
 def parse_query(query: Query, session_id: str) -> Options:
-    """Return the options of ``query``.
-
-    Raises:
-        MessageError: a value is invalid.
-    """
+    """Return the options of ``query``. Raises ``MessageError`` if a value is invalid."""
     return _Reader(query).options(session_id)
 
 

@@ -49,22 +49,16 @@ Index = Annotated[int, Meta(ge=0, le=INDEX_MAX)]
 
 
 def storable(value: str, name: str) -> str:
-    """Return ``value`` if PostgreSQL and UTF-8 can hold it.
-
-    Raises:
-        MessageError: it contains NUL or a lone surrogate.
-    """
+    """Return ``value``. Raises ``MessageError`` if it has NUL, which PostgreSQL cannot hold, or a
+    lone surrogate, which UTF-8 cannot."""
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
         raise MessageError(f"{name} has characters that cannot be stored")
     return value
 
 
 def storable_hotwords(words: Iterable[str], name: str) -> tuple[str, ...]:
-    """Return ``words`` if they are within the limits of ``Hotwords`` and can be stored.
-
-    Raises:
-        MessageError: there are too many, or one is too long or cannot be stored.
-    """
+    """Return ``words``. Raises ``MessageError`` if they exceed the limits of ``Hotwords``, or one
+    cannot be stored."""
     kept = tuple(words)
     if len(kept) > HOTWORDS_MAX:
         raise MessageError(f"{name}: at most {HOTWORDS_MAX} words")
@@ -106,11 +100,8 @@ def confidence_or_default(confidence: float | None) -> float:
 
 
 def in_range(rate_hz: float, name: str) -> int:
-    """Return the sample rate as an integer.
-
-    Raises:
-        MessageError: it is not one that raw PCM may have, or NaN.
-    """
+    """Return the sample rate as an integer. Raises ``MessageError`` if raw PCM may not have it, or
+    it is NaN."""
     if not RAW_SAMPLE_RATE_HZ_MIN <= rate_hz <= RAW_SAMPLE_RATE_HZ_MAX:
         raise MessageError(
             f"{name} must be from {RAW_SAMPLE_RATE_HZ_MIN} to {RAW_SAMPLE_RATE_HZ_MAX}"

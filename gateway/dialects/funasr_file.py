@@ -13,11 +13,7 @@ FAILED = 1
 
 
 def parse(fields: Mapping[str, Sequence[str]], parameters: Sequence[str] = ()) -> openai.Request:
-    """Read the text fields of a form.
-
-    Raises:
-        MessageError: a field is invalid.
-    """
+    """Read the text fields of a form. Raises ``MessageError`` if one is invalid."""
     # OpenAI's API requires a model. The name of a model of OpenAI means any.
     used = {"model": ["whisper-1"], **fields, "response_format": ["json"]}
     return openai.parse(used, parameters)

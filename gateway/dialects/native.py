@@ -106,11 +106,7 @@ class Native(Dialect):
 
 
 def parse(message: str | bytes) -> e.ClientEvent:
-    """Translate one WebSocket message of the client.
-
-    Raises:
-        MessageError: with the code and the text of the error answer.
-    """
+    """Translate one WebSocket message of the client. Raises ``MessageError``."""
     # Another JSON object is a file that somebody sends for audio.
     message = as_text(message, "action")
     if isinstance(message, bytes):

@@ -87,11 +87,7 @@ class Transcript:
 
 def parse(fields: Mapping[str, Sequence[str]], parameters: Sequence[str] = ()) -> Request:
     """Read the text fields of a form, given by name. ``parameters``: names of those of the address,
-    which have no effect.
-
-    Raises:
-        MessageError: a field is invalid or missing.
-    """
+    which have no effect. Raises ``MessageError`` if a field is invalid or missing."""
     form = _Form(fields)
     model = form.last("model")
     if not model:

@@ -140,7 +140,8 @@ class Realtime(Dialect):
             return (*_HANDLERS[kind](self, fields), *self._unknown_fields(kind, fields))
         except MessageError as error:
             # OpenAI leaves the connection open, whatever the client sends.
-            return (self._refusal(error),)
+            refusal = self._error_event(_error(error.code, str(error), error.param))
+            return (Reply(refusal, problem="bad_message"),)
 
     def _unknown_fields(self, kind: str, fields: Fields) -> Sequence[Parsed]:
         """Warn of fields that events of the buffer do not have, for the first event with any."""
@@ -165,15 +166,12 @@ class Realtime(Dialect):
             return (Ignored("refused_start"),)
         self._buffered_ms += len(data) * 1000 / self._config.bytes_per_s
         chunk = e.Chunk(data=data)
-        return (*self._begin(), chunk)
-
-    def _begin(self) -> Sequence[Parsed]:
         if self._running is not None:
-            return ()
+            return (chunk,)
         self._sessions += 1
         number = f".{self._sessions}" if self._sessions > 1 else ""
         self._running = self._config.start(self._id + number)
-        return (self._running,)
+        return (self._running, chunk)
 
     def _commit(self, _fields: Fields) -> Sequence[Parsed]:
         if self._buffered_ms < COMMIT_MS_MIN:
@@ -379,10 +377,6 @@ class Realtime(Dialect):
         }
         also = {"warnings": warnings} if warnings else {}
         return self._event(f"{self._prefix}.{kind}", session=session, **also)
-
-    def _refusal(self, error: MessageError) -> Reply:
-        fields = _error(error.code, str(error), error.param)
-        return Reply(self._error_event(fields), problem="bad_message")
 
     def _error_event(self, fields: Fields) -> str:
         return self._event("error", error={**fields, "event_id": self._client_event_id})

@@ -202,10 +202,7 @@ def updated(
     before: RealtimeSession, fields: Any
 ) -> tuple[RealtimeSession, tuple[e.SessionWarning, ...]]:
     """Return the session after an update with ``fields``, and warnings about fields without effect.
-
-    Raises:
-        MessageError: a field is invalid.
-    """
+    Raises ``MessageError`` if one is invalid."""
     if not isinstance(fields, dict):
         raise invalid("session", "must be an object", "invalid_type")
     try:

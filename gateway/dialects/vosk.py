@@ -141,7 +141,9 @@ class Vosk(Dialect):
 
     def encode(self, answer: e.Answer) -> Sequence[str]:
         if isinstance(answer, e.ChunkReceived):
-            return (self._reply(),)
+            if self._pending:
+                return (self._result([self._pending.popleft()]),)
+            return (self._dump({"partial": self._partial}),)
         if isinstance(answer, e.Finished):
             self._warnings += answer.warnings
             segments = list(self._pending)
@@ -167,11 +169,6 @@ class Vosk(Dialect):
     def _note_segment(self, segment_index: int) -> None:
         self._next_segment_index = segment_index + 1
         self._partial = ""
-
-    def _reply(self) -> str:
-        if self._pending:
-            return self._result([self._pending.popleft()])
-        return self._dump({"partial": self._partial})
 
     def _result(self, segments: Sequence[e.SegmentText]) -> str:
         result: dict[str, Any] = {"text": join_texts(segment.text for segment in segments)}

@@ -164,7 +164,7 @@ class Speakers:
             if found[number] == UNKNOWN and label not in taken:
                 found[number] = label
                 taken.add(label)
-        for number in sorted(range(len(groups)), key=lambda number: _first(groups[number])):
+        for number in sorted(range(len(groups)), key=lambda number: min(groups[number].segments)):
             if found[number] == UNKNOWN:
                 found[number], self._next_label = self._next_label, self._next_label + 1
         return found
@@ -190,10 +190,6 @@ class Speakers:
         if any(len(speaker.total) != len(vector) for speaker in self._speakers.values()):
             return "dimension"
         return vector / length if normalise else vector
-
-
-def _first(group: _Group) -> int:
-    return min(index for index, _ in group.segments)
 
 
 def _merged(groups: Sequence[_Group], similarity_min: float, groups_max: int) -> list[_Group]:
