@@ -8,6 +8,7 @@ that began in it is open.
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.session.events import SegmentText, SilentFile
 from gateway.session.recognised import confidence, emotion, main_language, sound_events
@@ -122,13 +123,10 @@ class WholeFiles:
         if first is last:
             return first
         speakers = {segment.speaker for segment in segments}
-        return SegmentText(
-            session_id=self._session_id,
-            chunk_index=chunk_index,
-            segment_index=last.segment_index,
+        return replace(
+            last,
             first_segment_index=first.segment_index,
             start_ms=first.start_ms,
-            end_ms=last.end_ms,
             text=join_texts(segment.text for segment in segments),
             tokens=tuple(token for segment in segments for token in segment.tokens),
             speaker=speakers.pop() if len(speakers) == 1 else None,
