@@ -34,7 +34,7 @@ from gateway.audio.formats import (
     repeats,
     sniff,
 )
-from gateway.audio.timeline import AudioDecoded, DecoderFlushed, Notice
+from gateway.audio.timeline import AudioDecoded, Notice
 from gateway.audio.truncation import cut_within
 from gateway.audio.wav import DeclaredAudio, MonoPcm, OtherCodecError, WavFormat, WavPcm, WavReader
 from wire.messages import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Failure
@@ -160,7 +160,7 @@ class AudioInput:
             notices=self._take_notices(),
         )
 
-    async def finish(self) -> DecoderFlushed:
+    async def finish(self) -> AudioDecoded:
         """End the audio. Returns the remaining PCM, or a part of it: call it again while it has
         ``more``.
 
@@ -176,12 +176,12 @@ class AudioInput:
                 if self._source is not None:
                     pcm += await self._finish_source(partly=True)
                     if self._source.more:
-                        return DecoderFlushed(tail=bytes(pcm), more=True)
+                        return AudioDecoded(tail=bytes(pcm), more=True)
         except BaseException:
             await self.close()
             raise
         await self.close()
-        return DecoderFlushed(tail=bytes(pcm), notices=self._take_notices())
+        return AudioDecoded(tail=bytes(pcm), notices=self._take_notices())
 
     async def close(self) -> None:
         """Free the decoder. Idempotent."""

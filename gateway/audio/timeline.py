@@ -38,14 +38,15 @@ class Notice(Struct, frozen=True):
 
 
 class AudioDecoded(Struct, frozen=True, kw_only=True):
-    """A decoded chunk, or a piece of a large one: mono s16le PCM at 16 kHz."""
+    """A decoded chunk, or a piece of a large one: mono s16le PCM at 16 kHz. At the end of the
+    audio, its rest: a ``tail`` only, in one piece or several."""
 
     tail: bytes = b""
     """The last PCM of the previous container, flushed because this chunk begins a new one."""
-    pcm: bytes
+    pcm: bytes = b""
     """PCM of this chunk."""
     more: bool = False
-    """Further pieces of the chunk follow. Its end is in the last one."""
+    """Further pieces follow. The end of the chunk is in the last one."""
     begins_container: bool = False
     """The chunk begins with the beginning of a container."""
     starts_container: bool = False
@@ -59,16 +60,6 @@ class AudioDecoded(Struct, frozen=True, kw_only=True):
     """The previous container was invalid at its end. This chunk is valid."""
     notices: tuple[Notice, ...] = ()
     """Audio or bytes that were not used, of raw PCM and of containers that ended."""
-
-
-class DecoderFlushed(Struct, frozen=True, kw_only=True):
-    """There is no more audio; ``tail`` is the last PCM, or a part of it."""
-
-    tail: bytes
-    more: bool = False
-    """Further parts follow."""
-    notices: tuple[Notice, ...] = ()
-    """As ``AudioDecoded.notices``."""
 
 
 class Timeline:

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec.structs import asdict, replace
 from websockets.frames import CloseCode
 
-from gateway.audio.timeline import AudioDecoded, DecoderFlushed, Notice, samples_to_ms
+from gateway.audio.timeline import AudioDecoded, Notice, samples_to_ms
 from gateway.session import events as e
 from gateway.session.chunks import ChunkLedger
 from gateway.session.delivery import Delivery
@@ -389,7 +389,7 @@ class Session:
         self.busy = True
         return [e.FlushDecoder()]
 
-    def _append_last(self, event: DecoderFlushed, _now_s: float) -> Actions:
+    def _append_last(self, event: AudioDecoded, _now_s: float) -> Actions:
         self._more = event.more
         self._segmenter.finish(event.tail, more=event.more)
         return self._note(event.notices)
@@ -779,7 +779,7 @@ TRANSITIONS: Rows = {
     **_stay(
         [_FINISHING],
         {
-            DecoderFlushed: Session._append_last,
+            AudioDecoded: Session._append_last,
             e.AudioFailed: Session._fail_last,
             e.SpeechProbabilities: Session._segment_last,
             e.Tick: Session._tick_finishing,
@@ -815,9 +815,7 @@ TRANSITIONS: Rows = {
     # A chunk may still be in the decoder or in speech detection.
     **_stay(
         [_RELEASED],
-        dict.fromkeys(
-            (AudioDecoded, e.AudioFailed, DecoderFlushed, e.SpeechProbabilities), Session._nothing
-        ),
+        dict.fromkeys((AudioDecoded, e.AudioFailed, e.SpeechProbabilities), Session._nothing),
     ),
     **_stay([_RELEASED], dict.fromkeys((e.Disconnected, e.Released), Session._nothing)),
 }

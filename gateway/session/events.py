@@ -14,7 +14,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from gateway.audio.timeline import AudioDecoded, DecoderFlushed
+from gateway.audio.timeline import AudioDecoded
 from gateway.audio.wav import DeclaredAudio
 from gateway.session.endpointer import Endpointing
 from wire.messages import Abilities, Cancel, Failure, Job, Record, Result, StoredKey, Token
@@ -212,7 +212,6 @@ Event = (
     | AudioDecoded
     | AudioFailed
     | AudioRefused
-    | DecoderFlushed
     | SpeechProbabilities
     | Result
     | KeysStored
@@ -367,7 +366,7 @@ Answer = (
 
 
 class FlushDecoder(Struct, frozen=True, kw_only=True):
-    """Flush the decoder, then send ``DecoderFlushed`` or ``AudioFailed``."""
+    """Flush the decoder, then send ``AudioDecoded`` or ``AudioFailed``."""
 
 
 class KeepResult(Struct, frozen=True, kw_only=True):

@@ -26,7 +26,7 @@ from websockets.frames import CloseCode
 from gateway.audio.audio_input import AudioInput
 from gateway.audio.file_ends import holds_whole_file
 from gateway.audio.formats import AudioError
-from gateway.audio.timeline import AudioDecoded, DecoderFlushed
+from gateway.audio.timeline import AudioDecoded
 from gateway.audio.vad import VadEngine, VadOverloadedError, VadStream
 from gateway.session import events as e
 from gateway.session.core import Session
@@ -224,28 +224,21 @@ class SessionRunner:
                 more=not last,
                 ends=whole_file and last,
             )
-            decoded = await self._process(feeding)
-            if last or isinstance(decoded, e.AudioFailed):
-                return
-            await self._wait(lambda: self.session.wants_audio)
-            if self.session.over:
+            if not await self._process(feeding):
                 return
 
     async def _process_rest(self) -> None:
         """Process the rest of the decoder's audio, one part after another: all the audio of a file
         whose index is at its end."""
         assert self._audio is not None
-        more = True
-        while more and not self.session.over:
-            flushed = await self._process(self._audio.finish())
-            more = isinstance(flushed, DecoderFlushed) and flushed.more
-            if more:
-                await self._wait(lambda: self.session.wants_audio)
+        more = not self.session.over
+        while more:
+            more = await self._process(self._audio.finish())
 
-    async def _process(self, decoding: Awaitable[AudioDecoded | DecoderFlushed]) -> e.Event:
-        """Handle the decoded audio, detect speech in it, and handle that. Returns the first of
-        these events."""
-        decoded: AudioDecoded | DecoderFlushed | e.AudioFailed
+    async def _process(self, decoding: Awaitable[AudioDecoded]) -> bool:
+        """Handle the decoded audio, detect speech in it, and handle that. Returns whether more of
+        it follows, once the session wants it."""
+        decoded: AudioDecoded | e.AudioFailed
         try:
             decoded = await decoding
         except AudioError as error:
@@ -258,14 +251,16 @@ class SessionRunner:
         frames = self.session.take_frames()
         probabilities = await self._detect_speech(frames) if frames else ()
         self.handle(e.SpeechProbabilities(probabilities=tuple(probabilities)))
-        return decoded
+        if isinstance(decoded, e.AudioFailed) or not decoded.more:
+            return False
+        await self._wait(lambda: self.session.wants_audio)
+        return not self.session.over
 
-    def _note_audio(self, decoded: AudioDecoded | DecoderFlushed) -> None:
+    def _note_audio(self, decoded: AudioDecoded) -> None:
         session_id = self.session.session_id
         for notice in decoded.notices:
             self._log.info("audio_partly_used", session_id=session_id, **structs.asdict(notice))
-        byte_count = len(decoded.tail)
-        byte_count += len(decoded.pcm) if isinstance(decoded, AudioDecoded) else 0
+        byte_count = len(decoded.tail) + len(decoded.pcm)
         audio_s = byte_count / (BYTES_PER_SAMPLE * SAMPLE_RATE_HZ)
         self._services.note_audio(self.caller, audio_s)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from msgspec import structs
 
-from gateway.audio.timeline import FRAME_SAMPLES, AudioDecoded, DecoderFlushed, Notice
+from gateway.audio.timeline import FRAME_SAMPLES, AudioDecoded, Notice
 from gateway.session import events as e
 from gateway.session.core import Session
 from gateway.session.endpointer import EndpointerConfig, Endpointing
@@ -78,7 +78,7 @@ class SessionDriver:
     def _handle(self, event: e.Event) -> None:
         for action in self.session.handle(event, self.now_s):
             if isinstance(action, e.FlushDecoder):
-                self._handle(DecoderFlushed(tail=b""))
+                self._handle(AudioDecoded(tail=b""))
                 self._detect_speech()
             elif isinstance(action, Job):
                 self.jobs.append(action)

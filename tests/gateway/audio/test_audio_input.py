@@ -14,7 +14,7 @@ import pytest
 from gateway.audio.audio_input import AudioInput
 from gateway.audio.decoder_pool import DecoderPool
 from gateway.audio.formats import AudioError, sniff
-from gateway.audio.timeline import AudioDecoded, DecoderFlushed
+from gateway.audio.timeline import AudioDecoded
 from gateway.audio.wav import DeclaredAudio
 from tools.lab.digit_speech import speak
 from tools.lab.encoded_audio import CONTAINERS, encode, encode_tracks, resample
@@ -352,7 +352,7 @@ async def test_declared_pcm_is_not_refused(pool: DecoderPool) -> None:
     noise = random.Random(1).randbytes(40_000)
     audio = AudioInput(16_000, pool, HOUR_MS, declared_raw=True)
     assert (await audio.feed(noise)).pcm == noise
-    assert await audio.finish() == DecoderFlushed(tail=b"")
+    assert await audio.finish() == AudioDecoded(tail=b"")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from gateway.audio.formats import AudioError
-from gateway.audio.timeline import AudioDecoded, DecoderFlushed, Notice
+from gateway.audio.timeline import AudioDecoded, Notice
 from gateway.audio.vad import VadOverloadedError
 from gateway.dialects.native import Native
 from gateway.session import events as e
@@ -32,7 +32,7 @@ class Audio:
         self.gate.set()
         self.entered = 0
         self.closed = 0
-        self.rest = [DecoderFlushed(tail=b"")]
+        self.rest = [AudioDecoded(tail=b"")]
         """Parts of the audio that the decoder gives in the end."""
 
     async def feed(
@@ -42,9 +42,9 @@ class Audio:
         await self.gate.wait()
         if data == b"noise":
             raise AudioError("bad_audio", "no audio")
-        return AudioDecoded(tail=b"", pcm=data, starts_container=False, ends_container=False)
+        return AudioDecoded(pcm=data, more=more)
 
-    async def finish(self) -> DecoderFlushed:
+    async def finish(self) -> AudioDecoded:
         return self.rest.pop(0)
 
     async def close(self) -> None:
@@ -155,9 +155,9 @@ async def test_audio_that_comes_at_the_end_is_taken_in_parts() -> None:
     runner, gateway, client = started()
     await runner.take(client, chunk(b"", 0))
     gateway.audio.rest = [
-        DecoderFlushed(tail=UTTERANCE, more=True),
-        DecoderFlushed(tail=UTTERANCE, more=True),
-        DecoderFlushed(tail=speech(500), notices=(Notice("loudest_only", "n"),)),
+        AudioDecoded(tail=UTTERANCE, more=True),
+        AudioDecoded(tail=UTTERANCE, more=True),
+        AudioDecoded(tail=speech(500), notices=(Notice("loudest_only", "n"),)),
     ]
     await runner.take(client, e.Finish(session_id="s"))
     await settle()
@@ -170,7 +170,7 @@ async def test_parts_wait_for_results() -> None:
     runner, gateway, client = started()
     await runner.take(client, chunk(b"", 0))
     many = UTTERANCE * (LIMITS.unanswered_audio_ms_max // 500 + 2)
-    gateway.audio.rest = [DecoderFlushed(tail=many, more=True), DecoderFlushed(tail=b"")]
+    gateway.audio.rest = [AudioDecoded(tail=many, more=True), AudioDecoded(tail=b"")]
     await runner.take(client, e.Finish(session_id="s"))
     await settle()
     assert gateway.jobs and not runner.session.wants_audio

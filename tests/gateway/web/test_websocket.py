@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from starlette.websockets import WebSocket, WebSocketState
 
 from gateway.admission.policy import Refusal
-from gateway.audio.timeline import AudioDecoded, DecoderFlushed
+from gateway.audio.timeline import AudioDecoded
 from gateway.dialects.dialect import Dialect, Parsed, Reply
 from gateway.dialects.funasr import Funasr
 from gateway.dialects.native import Native
@@ -79,8 +79,8 @@ class NoServices:
             ) -> AudioDecoded:
                 return AudioDecoded(pcm=b"")
 
-            async def finish(self) -> DecoderFlushed:
-                return DecoderFlushed(tail=b"")
+            async def finish(self) -> AudioDecoded:
+                return AudioDecoded(tail=b"")
 
             async def close(self) -> None: ...
 
