@@ -253,7 +253,10 @@ class JobBook:
         if sum(held.broker_epoch == self.epoch for held in self._jobs) >= self._held_max:
             # Only a broker that ignores the credits gets here; its deadline moves the job on.
             return [JobsDiscarded("over_credit")]
-        superseded = self._drop_older_attempts(key)
+        # The broker accepts only the newest result of a job.
+        older = self._forget_queued(
+            lambda held: (held.broker_epoch, held.job_id) == (key.broker_epoch, key.job_id)
+        )
         self._jobs[key] = job
         audio_ms = pcm_duration_ms(job.pcm)
         streamed = job.partial and self._limits.streamed_jobs_max > 0
@@ -264,18 +267,13 @@ class JobBook:
             options=None if streamed else self._options(job),
             streamed=streamed,
         )
-        return [JobsDiscarded("superseded", superseded)] if superseded else []
+        return [JobsDiscarded("superseded", len(older))] if older else []
 
     def _options(self, job: WorkerJob) -> tuple[str, tuple[str, ...]]:
         """Return what of ``job`` needs a call of the model of its own."""
         can = self._ready.abilities
         hotwords = job.hotwords if can.hotwords != "none" else ()
         return job.language if can.takes_language else "", hotwords
-
-    def _drop_older_attempts(self, key: JobKey) -> int:
-        """Drop queued older attempts at this job: the broker accepts only the newest result."""
-        job = (key.broker_epoch, key.job_id)
-        return len(self._forget_queued(lambda held: (held.broker_epoch, held.job_id) == job))
 
     def forget_queue(self) -> list[JobKey]:
         """Forget the broker's jobs that are not running, and return them in order of arrival."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -161,7 +162,7 @@ class SessionReader:
             connection_class=_PoolConnection,
             kwargs={
                 **OPTIONS,
-                "attempted": self._note_attempt,
+                "attempted": functools.partial(setattr, self, "_connect_error"),
                 "row_factory": dict_row,
                 "connect_timeout": int(CONNECT_TIMEOUT_S),
             },
@@ -320,9 +321,6 @@ class SessionReader:
                 self._note(True)
                 return answer
         raise self._unavailable(None)
-
-    def _note_attempt(self, error: psycopg.Error | None) -> None:
-        self._connect_error = error
 
     def _unavailable(self, error: psycopg.Error | None) -> StoreUnavailable:
         reason = type(error).__name__ if error else "lost connections"

@@ -104,7 +104,9 @@ class Writer:
                 for chore in self._chores:
                     self._do(chore)
                 try:
-                    batch = self._inbox.get(timeout=self._idle_s())
+                    due_s = min(chore.due_s for chore in self._chores)
+                    idle_s = min(chores.EVERY_S, max(chores.AGAIN_S, due_s - time.monotonic()))
+                    batch = self._inbox.get(timeout=idle_s)
                 except queue.Empty:
                     continue
                 if batch is None:
@@ -125,10 +127,6 @@ class Writer:
                 chore.turn(self._connection)
         except psycopg.Error as error:
             self._failed(error)
-
-    def _idle_s(self) -> float:
-        due_s = min(chore.due_s for chore in self._chores)
-        return min(chores.EVERY_S, max(chores.AGAIN_S, due_s - time.monotonic()))
 
     def _until_done(self, batch: Batch | None) -> list[Entry] | None:
         """Migrate and write, until it succeeds; return as ``store.write``. None: stopped."""

@@ -7,7 +7,6 @@ import ctypes
 import os
 import select
 import signal
-from types import FrameType
 
 _PR_SET_PDEATHSIG = 1
 
@@ -36,10 +35,7 @@ class StopSignal:
         for end in (self._reading, self._writing):
             os.set_blocking(end, False)
         for number in stop_signals():
-            signal.signal(number, self._on_signal)
-
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self.request()
+            signal.signal(number, lambda _number, _frame: self.request())
 
     def request(self) -> None:
         """Set the flag, as SIGTERM does."""

@@ -240,7 +240,8 @@ class SplicedWhisper:
             extended.append((keys, values))
             hidden = hidden + _attend(attention, normed, keys, values, mask)
             attention, normed = block.cross_attn, block.cross_attn_ln(hidden)
-            query = _heads(attention.query(normed), attention) * _scale(attention, normed)
+            query = _heads(attention.query(normed), attention)
+            query = query * query.shape[-1] ** -0.5
             if aligned is not None and layer in self._heads:
                 heads = self._heads[layer]
                 keys = encoded.layers[layer][0]
@@ -321,10 +322,6 @@ def _attend(
     mixed = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
     out: torch.Tensor = attention.out(mixed.transpose(1, 2).flatten(2))
     return out
-
-
-def _scale(attention: Any, hidden: torch.Tensor) -> float:
-    return float((hidden.shape[-1] // attention.n_head) ** -0.5)
 
 
 def _attend_spliced(
