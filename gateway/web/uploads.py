@@ -116,8 +116,8 @@ async def _receive_json(request: Request) -> FormData:
 def _as_form(name: str, value: Any) -> list[tuple[str, str | UploadFile]]:
     """A field of JSON as a form has it: a list is a repeated field."""
     values = value if isinstance(value, list) else [value]
-    texts = [each if isinstance(each, str) else json.dumps(each) for each in values]
-    return [(name, text) for text, each in zip(texts, values, strict=True) if each is not None]
+    given = (each for each in values if each is not None)
+    return [(name, each if isinstance(each, str) else json.dumps(each)) for each in given]
 
 
 async def bounded(request: Request, file_bytes_max: int) -> AsyncGenerator[bytes, None]:
