@@ -62,13 +62,10 @@ class DecoderPool:
                 return
             assert not self._closed
             await self._end_server()
-            ours, theirs = socket.socketpair()
-            with theirs, contextlib.ExitStack() as unless_started:
-                unless_started.callback(ours.close)
+            self._control, theirs = socket.socketpair()
+            self._control.setblocking(False)
+            with theirs:
                 self._server = await asyncio.to_thread(_start_server, theirs)
-                unless_started.pop_all()
-            ours.setblocking(False)
-            self._control = ours
 
     async def open(self, container: Container | None) -> EncodedStream:
         """Open a stream of ``container``; None: libavformat finds it. The caller must ``close`` it.
@@ -89,14 +86,13 @@ class DecoderPool:
         try:
             await self.start()
             await stream.connect(self._new_child(), container)
-        except OSError as error:
+        except BaseException as error:
             await stream.close()
+            if not isinstance(error, OSError):
+                raise
             DECODER_FAILURES.labels("no_process").inc()
             structlog.get_logger().error("decoder_not_started", error=str(error))
             raise AudioError("overloaded", "no decoder can be started; try again later") from error
-        except BaseException:
-            await stream.close()
-            raise
         return stream
 
     def forget(self, stream: EncodedStream) -> None:

@@ -59,21 +59,17 @@ class Downmix:
     def _choose(self, samples: Samples) -> Samples:
         if not len(samples):
             return np.empty(0, np.float32)
-        mean = samples.mean(axis=1, dtype=np.float32)
+        mono: Samples = samples.mean(axis=1, dtype=np.float32)
         starts = range(0, len(samples), self._block)
         sums = self._powers(samples)
-        mean_sums = self._powers(mean[:, np.newaxis])[:, 0]
-        chosen = mean
+        mean_sums = self._powers(mono[:, np.newaxis])[:, 0]
         for start, powers, mean_power in zip(
             starts, sums.tolist(), mean_sums.tolist(), strict=True
         ):
             used = self._choice(powers, mean_power)
             if used is not None:
-                if chosen is mean:
-                    chosen = mean.copy()
-                chosen[start : start + self._block] = samples[start : start + self._block, used]
-        result: Samples = chosen
-        return result
+                mono[start : start + self._block] = samples[start : start + self._block, used]
+        return mono
 
     def _powers(self, samples: Samples) -> npt.NDArray[np.float64]:
         """The power of each block, by channel. The last block may be a part of one."""

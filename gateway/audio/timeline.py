@@ -108,12 +108,8 @@ class Timeline:
     def clean_start_before(self, sample: int) -> tuple[int, int]:
         """The last position at or before ``sample`` where decoding can restart: sample and
         chunk."""
-        found = self._clean_starts[0]
-        for start in self._clean_starts:
-            if start[0] > sample:
-                break
-            found = start
-        return found
+        starts = reversed(self._clean_starts)
+        return next((start for start in starts if start[0] <= sample), self._clean_starts[0])
 
     def end_chunk(self, chunk_index: int) -> None:
         """All audio so far belongs to chunks up to ``chunk_index``. Of consecutive chunks without
