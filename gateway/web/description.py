@@ -48,11 +48,14 @@ def describe(app: FastAPI, *, guarded: bool) -> None:
         components["schemas"].pop(name, None)
 
 
-def form_body(required: list[str], properties: dict[str, Any]) -> dict[str, Any]:
-    """Return ``openapi_extra`` of a route that reads a form itself."""
-    return request_body(
-        "multipart/form-data", {"type": "object", "required": required, "properties": properties}
-    )
+def form_body(
+    file: str, about_file: str, properties: dict[str, Any], *required: str
+) -> dict[str, Any]:
+    """Return ``openapi_extra`` of a route that reads a form itself. The field ``file`` is
+    required, and so are those named in ``required``."""
+    binary = {"type": "string", "format": "binary", "description": about_file}
+    schema = {"required": [file, *required], "properties": {file: binary, **properties}}
+    return request_body("multipart/form-data", {"type": "object", **schema})
 
 
 def request_body(media_type: str, schema: dict[str, Any]) -> dict[str, Any]:

@@ -463,16 +463,9 @@ async def find_task(server: Server, jobs: FileJobs, task_id: str, tenant: str) -
 
 
 _REQUEST_BODY = form_body(
-    ["audio"],
-    {
-        "audio": {
-            "type": "string",
-            "format": "binary",
-            "description": "A file of at most UPLOAD_BYTES_MAX bytes",
-        },
-        "language": {"type": "string"},
-        "model": {"type": "string"},
-    },
+    "audio",
+    "A file of at most UPLOAD_BYTES_MAX bytes",
+    {"language": {"type": "string"}, "model": {"type": "string"}},
 )
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"description": description, "model": ProblemAnswer}

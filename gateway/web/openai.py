@@ -87,13 +87,9 @@ async def _events(transcription: Transcription) -> AsyncIterator[str]:
 _API: Final = FileApi("file", openai.parse, FileTraits("openai"), openai.encode, _events)
 
 _REQUEST_BODY = form_body(
-    ["file", "model"],
+    "file",
+    f"A {TITLES} file of at most UPLOAD_BYTES_MAX bytes",
     {
-        "file": {
-            "type": "string",
-            "format": "binary",
-            "description": f"A {TITLES} file of at most UPLOAD_BYTES_MAX bytes",
-        },
         "model": {"type": "string"},
         "language": {"type": "string"},
         "prompt": {"type": "string"},
@@ -102,6 +98,7 @@ _REQUEST_BODY = form_body(
         "timestamp_granularities[]": {"type": "array", "items": {"enum": ["segment", "word"]}},
         "stream": {"type": "boolean"},
     },
+    "model",
 )
 _TEXTS: dict[str, Any] = {
     kind: {} for kind in sorted({*openai.MEDIA_TYPES.values(), "text/event-stream"})
