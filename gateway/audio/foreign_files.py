@@ -28,6 +28,7 @@ _UTF_MARKS: Final = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
 _UTF_16_CODES: Final = ("utf-16-le", "utf-16-be")
 """Without their mark. Samples of PCM are often zero, or small, which no letter is."""
 
+_JOINED_LATE: Final = "a {} stream without its beginning, which is needed to decode it"
 # (offset, bytes, name)
 _FOREIGN: Final = (
     (0, b"\x89PNG\r\n", "a PNG image"),
@@ -72,6 +73,9 @@ _FOREIGN: Final = (
     (0, b"SOUND\x1a", "a Sndtool file, which libavformat does not read"),
     (0, b"Extended Instrument: ", "a FastTracker instrument"),
     (0, b"\x37\0\0\x10\x6d\0\0\x10", "a Psion recording, which libavformat does not read"),
+    (0, b"OggS", _JOINED_LATE.format("Ogg")),
+    (0, b"\x1f\x43\xb6\x75", _JOINED_LATE.format("WebM")),  # A cluster.
+    (4, (b"moof", b"styp", b"sidx"), _JOINED_LATE.format("MP4")),
 )
 _ICON_IMAGES_MAX: Final = 16
 # Files whose first bytes are too few to distinguish them from PCM: (pairs of offset and bytes,
@@ -83,12 +87,6 @@ _FOREIGN_BY_PARTS: Final = (
         (((0, struct.pack("<3H", 0, 1, n)), (18, struct.pack("<I", 6 + 16 * n))), "an icon")
         for n in range(1, _ICON_IMAGES_MAX + 1)
     ),
-)
-# Pieces of a stream whose first bytes, without which it cannot be decoded, are missing.
-_JOINED_LATE: Final = (
-    (0, b"OggS", "Ogg"),
-    (0, b"\x1f\x43\xb6\x75", "WebM"),  # A cluster.
-    (4, (b"moof", b"styp", b"sidx"), "MP4"),
 )
 
 
@@ -104,9 +102,6 @@ def foreign(data: bytes) -> str | None:
         return "a MATLAB file"
     if data.startswith(b"\1\4") and len(data) >= 18 and _is_text(data[2:18]):
         return "an MPC sample, which libavformat does not read"
-    for offset, magic, title in _JOINED_LATE:
-        if data.startswith(magic, offset):
-            return f"a {title} stream without its beginning, which is needed to decode it"
     return "text" if _is_text(data) else None
 
 
