@@ -26,8 +26,12 @@ from wire import messages as m
 from wire import versions
 from wire.publication import Publication
 
-_SETTING_OF = {m.Hello: "BROKER_FRONTEND", m.Ready: "BROKER_BACKEND"}
-"""By the message with which a peer introduces itself, its setting of the endpoint to use."""
+_SETTING_OF = {
+    m.Hello: "BROKER_FRONTEND",
+    m.Ready: "BROKER_BACKEND",
+    m.Stored: "BROKER_FRONTEND",
+}
+"""By the first message of a peer, its setting of the endpoint to use."""
 
 _Handler = Callable[[bytes, Any, float], None]
 
@@ -160,7 +164,7 @@ class Broker:
             handler(event.identity, event.message, now_s)
 
     def _refuse_endpoint(self, event: e.Received) -> None:
-        """Answer a worker that is connected to the endpoint of gateways, or the other way round."""
+        """Answer a peer that is connected to the endpoint of others."""
         setting = _SETTING_OF.get(type(event.message))
         if setting is not None and self._models.worker(event.identity) is None:
             refused = replace(answers.REFUSED, setting=setting)

@@ -3,6 +3,7 @@ to the broker."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -17,8 +18,8 @@ from persistence.settings import PersistenceSettings
 from persistence.writer import Writer
 from runtime import lifecycle, memory, tracing
 from runtime.bus_link import Links
-from wire import codec, publication, sockets
-from wire.messages import Stored
+from wire import codec, publication, sockets, versions
+from wire.messages import Refused, Stored
 from wire.records import SegmentCopy, SessionDeleted, SessionFinished
 
 POLL_S_MAX = 0.1
@@ -75,6 +76,8 @@ class Service:
             raise
         self._poller.register(self._writer.wake.fileno(), zmq.POLLIN)
         self._last_received_s = 0.0
+        self._system_id = settings.system_id
+        self._refused: Refused | None = None
         self._sweeper = memory.Sweeper()
 
     def __enter__(self) -> Service:
@@ -143,10 +146,20 @@ class Service:
                 metrics.PUBLICATIONS_LOST.inc(reception.lost)
                 if reception.discarded is not None:
                     metrics.DISCARDED.labels(reception.discarded).inc()
-        # Brokers send nothing to persistence; an unexpected message must not fill the queue.
+        # An unexpected message must not fill the queue.
         for _, link in self._brokers:
-            for _ in sockets.received(link.socket, RECEIVE_PER_TURN_MAX):
+            for frames in sockets.received(link.socket, RECEIVE_PER_TURN_MAX):
                 metrics.DISCARDED.labels("unexpected_answer").inc()
+                self._note_refusal(frames)
+
+    def _note_refusal(self, frames: list[bytes]) -> None:
+        """Brokers send nothing else to persistence, and nothing more often; the first is logged."""
+        with contextlib.suppress(codec.WireError):
+            message = codec.decode(frames)
+            if isinstance(message, Refused) and message != self._refused:
+                self._refused = message
+                event, details = versions.explain(message, self._system_id)
+                _log.error(event, **details)
 
     def _send(self, broker: str, stored: Stored) -> None:
         connected = {place: link.connected for place, link in self._brokers}

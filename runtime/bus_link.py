@@ -26,6 +26,10 @@ BROKEN_OFF_MAX: Final = 3
 """Consecutive handshakes that the broker ends; then it is assumed to have another key."""
 UNREACHED_S: Final = 5.0
 """A link without a connection for this long is logged."""
+ENDED_EARLY: Final = (
+    "what listens there ends each connection: another endpoint of the broker, another program, or "
+    "a broker that does not run"
+)
 
 _EVENTS: Final = (
     zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -67,6 +71,8 @@ class Link:
         self._away_since_s: float | None = now_s
         """None: connected."""
         self._logged_away = False
+        self._ended_early = False
+        """A connection has ended before its handshake."""
         self._broken_off = 0
         """Handshakes that the broker has ended since the last connection."""
 
@@ -80,6 +86,7 @@ class Link:
                 self._note_connected(now_s)
                 changes.append("connected")
             elif event == zmq.EVENT_DISCONNECTED:
+                self._ended_early = self._away_since_s is not None
                 self._away_since_s = now_s if self._away_since_s is None else self._away_since_s
             elif self._is_refusal(event, monitored["value"]):
                 self._note_refusal(event, now_s)
@@ -136,7 +143,8 @@ class Link:
         if since_s is None or self._logged_away or now_s - since_s < UNREACHED_S:
             return
         self._logged_away = True
-        self._log.warning("broker_not_reached", waited_s=round(now_s - since_s, 1))
+        reason = {"reason": ENDED_EARLY} if self._ended_early else {}
+        self._log.warning("broker_not_reached", waited_s=round(now_s - since_s, 1), **reason)
 
 
 class Links:

@@ -109,6 +109,7 @@ def test_a_peer_at_the_endpoint_of_others_is_answered_with_its_wrong_setting() -
     for side, message, setting in (
         ("front", m.Ready(worker_id="w", credits=1, model="m", device="cpu"), "BROKER_BACKEND"),
         ("back", m.Hello(gateway_id="g"), "BROKER_FRONTEND"),
+        ("back", m.Stored(gateway_id="g", keys=()), "BROKER_FRONTEND"),
     ):
         send = driver.front if side == "front" else driver.back
         answered, counted = send(message, b"other")

@@ -16,7 +16,7 @@ from runtime import exit_codes, settings
 from tests.persistence import sent
 from tools.lab.harness.process import LoggedProcess
 from wire import codec, publication, sockets
-from wire.messages import Stored, StoredKey
+from wire.messages import Refused, Stored, StoredKey
 from wire.records import RecordBody
 
 ANSWER_MS_MAX = 20_000
@@ -32,6 +32,7 @@ class Broker:
         self._xpub = sockets.bind_xpub(self._context, self.events)
         self._router: zmq.Socket[bytes] | None = None
         self._sequence = 0
+        self._persistence = b""
 
     def open_frontend(self) -> None:
         self._router = sockets.bind_router(self._context, self.frontend)
@@ -68,13 +69,17 @@ class Broker:
         assert self._router is not None
         while len(keys) < count:
             assert self._router.poll(ANSWER_MS_MAX), f"{len(keys)} of {count} confirmed"
-            _identity, *frames = self._router.recv_multipart()
+            self._persistence, *frames = self._router.recv_multipart()
             message = codec.decode(frames)
             assert isinstance(message, Stored)
             assert message.gateway_id == "gateway-1"
             keys.extend(message.keys)
         assert len(keys) == len(set(keys)) == count
         return set(keys)
+
+    def refuse(self, refused: Refused) -> None:
+        assert self._router is not None
+        self._router.send_multipart([self._persistence, *codec.encode(refused)])
 
     def silent(self) -> bool:
         return self._router is None or not self._router.poll(0)
@@ -132,6 +137,8 @@ def test_rows_are_stored_and_confirmed_before_sigterm_ends_the_process(
         assert query(database, "SELECT status, started FROM asr_sessions") == [("completed", True)]
         stored = process.event("session_stored")
         assert (stored["session_id"], stored["status"]) == ("s", "completed")
+        broker.refuse(Refused(version_min=1, version_max=1, setting="BROKER_FRONTEND"))
+        assert process.event("wrong_endpoint")["setting"] == "BROKER_FRONTEND"
         assert process.terminate() == exit_codes.OK
         assert process.events[-1]["event"] == "persistence_stopped"
         assert "text 7" not in "\n".join(process.lines)

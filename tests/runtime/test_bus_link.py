@@ -161,6 +161,17 @@ def test_a_broker_that_is_not_there_is_reported_once(
     link.close(linger_ms=0)
 
 
+def test_an_endpoint_for_other_sockets_is_reported(
+    context: Context, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bus_link, "UNREACHED_S", 1.0)
+    with sockets.bind_xpub(context, endpoint), structlog.testing.capture_logs() as logs:
+        link = new_link(context, endpoint, None)
+        turn_until(link, lambda _: bool(logs))
+        link.close(linger_ms=0)
+    assert (logs[0]["event"], logs[0]["reason"]) == ("broker_not_reached", bus_link.ENDED_EARLY)
+
+
 def test_a_second_connection_is_reported(context: Context, endpoint: str) -> None:
     router = sockets.bind_router(context, endpoint)
     link = new_link(context, endpoint, None)
