@@ -1,0 +1,3 @@
+import runtime
+
+runtime.end_by_sigterm()

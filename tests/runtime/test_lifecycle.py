@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from runtime import lifecycle
+from tools.lab.harness.process import ROOT
 
 
 @pytest.fixture
@@ -41,6 +42,16 @@ def run_apart(program: str, *arguments: str) -> None:
         check=True,
         timeout=60,
     )
+
+
+@pytest.mark.parametrize("package", ["asr_worker", "broker", "gateway", "persistence"])
+def test_process_1_ends_by_sigterm_before_it_is_ready(package: str) -> None:
+    process_1 = ("unshare", "--user", "--pid", "--fork", sys.executable, "-c")
+    if subprocess.run([*process_1, ""], capture_output=True, check=False).returncode:
+        pytest.skip("needs process namespaces")
+    program = f"import os, {package}; os.kill(1, {signal.SIGTERM:d}); print('alive')"
+    done = subprocess.run([*process_1, program], cwd=ROOT, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, b"")
 
 
 def test_sighup_stays_ignored_under_nohup() -> None:
