@@ -87,6 +87,11 @@ PROBE = "probe"
 PROBED = "ac3,adx,dsf,dtshd,eac3,gsm,hcom,loas,mpc,mpc8,mpeg,mpegts,mxf,nut,oma,qcp,shn,tak"
 """Containers without a signature in ``gateway.audio.formats`` that libavformat may find."""
 PROBE_BYTES = 1 << 16
+STREAMED = {
+    "aiff": [(name + bytes(4), name + b"\x7f\0\0\0") for name in (b"FORM", b"SSND")],
+    "w64": [(b"\xff" * 7 + b"\x7f", b"\xff" * 6 + bytes(2))],
+}
+"""Names and lengths in a header that libavformat writes to a pipe, and others that it can read."""
 REPLY_BYTES_MAX = 1 << 20
 """A longer answer is sent in parts."""
 CORRUPT = "the audio data is corrupt, or not in its container's format"
@@ -234,7 +239,10 @@ class Stream:
                 f"{KEPT_BYTES_MAX} bytes (KEPT_BYTES_MAX)"
             )
         self._no_more = kind == END or self._gave_up
+        is_header = self._data_begin + len(self._data) < self.opening.probe_bytes
         self._data += payload
+        for written, readable in STREAMED.get(self.opening.container, ()) if is_header else ():
+            self._data = self._data.replace(written, readable, 1)
 
     def _receive(self) -> tuple[bytes, bytes]:
         signal.setitimer(signal.ITIMER_REAL, 0)

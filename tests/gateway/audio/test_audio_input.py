@@ -804,6 +804,12 @@ async def test_a_stream_may_end_behind_each_of_its_units(
     assert await codes_of(pool, data[: data.rindex(unit) - before], 1_000) == []
 
 
+@pytest.mark.parametrize("container", ["aiff", "caf", "w64"])
+async def test_a_file_that_was_written_to_a_pipe(pool: DecoderPool, container: str) -> None:
+    file = encode(SPEECH, container, 16_000, 1, live=True)
+    assert likeness(await timeline(pool, sliced(file, [50, 3_200]))) > 0.99
+
+
 @pytest.mark.parametrize("length", [0, 0x7FFF_F000, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF])
 async def test_the_length_of_a_wav_stream_is_a_placeholder(pool: DecoderPool, length: int) -> None:
     data = WAV[:40] + length.to_bytes(4, "little") + WAV[44:]
