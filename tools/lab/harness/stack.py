@@ -157,7 +157,9 @@ class Stack:
         def ready_or_ended() -> bool:
             nonlocal is_ready
             is_ready = self.is_ready(gateway, workers)
-            return is_ready or self.processes[gateway].exit_code is not None
+            # A supervisor ends because of a wrong setting only.
+            needed = self.processes if self._supervised else (gateway,)
+            return is_ready or any(self.processes[name].exit_code is not None for name in needed)
 
         with contextlib.suppress(AssertionError):
             wait_until(ready_or_ended, gateway, timeout_s)

@@ -121,9 +121,10 @@ RestartEveryOption = Annotated[
 
 
 def own_stack(
-    console: Console, concurrency: str, checkout: Path
-) -> contextlib.AbstractContextManager[Stack]:
-    """A ready system of our own, with ``concurrency`` as ``gateway=2,asr_worker=2``."""
+    exits: contextlib.ExitStack, console: Console, concurrency: str, checkout: Path
+) -> Stack:
+    """A ready system of our own until ``exits`` is closed; ``concurrency`` as
+    ``gateway=2,asr_worker=2``."""
     try:
         counts = {kind: int(n) for kind, _, n in (e.partition("=") for e in concurrency.split(","))}
     except ValueError as error:
@@ -132,7 +133,11 @@ def own_stack(
         raise typer.BadParameter(f"not one of {', '.join(START_ORDER)}: {', '.join(unknown)}")
     console.print("[dim]starting the system[/]")
     workers = int(os.environ.get("ASR_WORKERS", "1"))
-    return supervised_stack({}, workers=workers, checkout=checkout.resolve(), **counts)
+    stack = supervised_stack({}, workers=workers, checkout=checkout.resolve(), **counts)
+    try:
+        return exits.enter_context(stack)
+    except AssertionError as error:
+        fail(str(error))
 
 
 def check_server(
@@ -210,7 +215,7 @@ def main(
         started = None
         every_s = _restart_every_s(restart_every, server)
         if server is None:
-            started = exits.enter_context(own_stack(console, stack, checkout))
+            started = own_stack(exits, console, stack, checkout)
             server = f"127.0.0.1:{started.ports['gateway']}"
         try:
             plan = Plan(

@@ -46,6 +46,20 @@ def test_a_gateway_that_ends_is_not_waited_for(tmp_path: Path) -> None:
     assert str(ROOT) not in str(tmp_path)
 
 
+def test_a_supervised_process_with_a_wrong_setting_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = Stack({"ASR_MODEL": "no-such"}, directory=tmp_path, supervised=True)
+    monkeypatch.setattr(stack, "is_ready", lambda *_: False)
+    try:
+        for name in ("gateway", "asr_worker"):
+            stack.start(name)
+        with pytest.raises(AssertionError, match="no-such"):
+            stack.wait_ready()
+    finally:
+        stack.stop()
+
+
 def test_a_system_that_was_ready_is_not_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
