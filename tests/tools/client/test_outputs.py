@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,18 @@ def test_o_is_a_file_of_one_source_and_a_directory_of_several(tmp_path: Path) ->
     assert o.paths(ONE, f"{tmp_path}/more/", "txt") == [tmp_path / "more" / "talk.txt"]
     with pytest.raises(o.OutputError, match="several sources need a directory"):
         o.paths(TWO, str(file), "srt")
+
+
+def test_a_directory_that_cannot_be_written_to_is_known_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = tmp_path / "new" / "x.srt"
+    assert o.paths(ONE, str(new), "srt") == [new] and new.parent.is_dir()
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)
+    for sources, output in ((ONE, "x.srt"), (TWO, ""), (ONE, "file/x.srt"), (TWO, "file/new/")):
+        with pytest.raises(OSError, match=str(tmp_path)):
+            o.paths(sources, f"{tmp_path}/{output}", "srt")
 
 
 def test_no_transcript_overwrites_another(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,12 +46,12 @@ def paths(sources: Sequence[Source], output: str | None, form: Format) -> list[P
     """Return for each source the file of its transcript; None: standard output.
 
     ``output`` names the file if there is one source and no directory of that name, or else the
-    directory, which is created. ``-`` is standard output. Sources of equal names get the ending of
-    their file, or a number.
+    directory. Directories are created. ``-`` is standard output. Sources of equal names get the
+    ending of their file, or a number.
 
     Raises:
         OutputError: If several transcripts would share one file.
-        OSError: If the directory cannot be created.
+        OSError: If the directory cannot be created or written to.
     """
     if output is None or output == STDOUT:
         if len(sources) > 1 and form in ("srt", "vtt"):
@@ -58,11 +60,23 @@ def paths(sources: Sequence[Source], output: str | None, form: Format) -> list[P
     path = Path(output)
     if not (path.is_dir() or output.endswith("/")):
         if len(sources) == 1:
+            _require_writable(path.parent)
             return [path]
         if path.suffix or path.exists():
             raise OutputError(f"{output}: several sources need a directory: -o {path.stem}/")
-    path.mkdir(parents=True, exist_ok=True)
+    _require_writable(path)
     return [path / f"{name}.{form}" for name in _names(sources)]
+
+
+def _require_writable(directory: Path) -> None:
+    """Create ``directory`` if it does not exist. It is needed hours later, when the text is there.
+
+    Raises:
+        OSError: If it cannot be created or written to.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    if not os.access(directory, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(directory))
 
 
 def _names(sources: Sequence[Source]) -> list[str]:
