@@ -31,13 +31,16 @@ HEAD_BYTES: Final = 32
 # ----------------------------------------------------------------------------- chunks with a length
 
 
+_UNKNOWN_LENGTHS: Final = frozenset({0, 0xFFFFFFFF})
+
+
 def _chunks(
     name: bytes, length: str, audio: bytes | tuple[bytes, ...], *, header: bytes = b"",
-    counts_head: bool = False, align: int = 1,
+    counts_head: bool = False, align: int = 1, unknown: frozenset[int] = _UNKNOWN_LENGTHS,
 ) -> UnitReader:  # fmt: skip
     """Reader of chunks that begin with a name, which matches ``name``, and a length. ``header``
     matches the beginning of the file before the first chunk. ``counts_head``: the length is that
-    of name and length, too."""
+    of name and length, too. ``unknown``: lengths that writers to a pipe give to the audio."""
     named, begin = re.compile(name, re.DOTALL), re.compile(header, re.DOTALL)
 
     def read(data: bytes, offset: int) -> Unit | None:
@@ -47,7 +50,7 @@ def _chunks(
             return None
         (size,) = struct.unpack_from(length, data, found.end())
         is_audio = data.startswith(audio, offset)
-        if size < 0 or (is_audio and size in _UNKNOWN_LENGTHS):
+        if size < 0 or (is_audio and size in unknown):
             return None
         size += 0 if counts_head else found.end() - offset + struct.calcsize(length)
         size += -size % align
@@ -56,9 +59,9 @@ def _chunks(
     return read
 
 
-_UNKNOWN_LENGTHS: Final = frozenset({0, 0xFFFFFFFF})
 _ASF_NAME: Final = rb".{8}(?:\xa6\xd9\x00\xaa\x00\x62\xce\x6c|\x8e\xe6\x00\xc0\x0c\x20\x53\x65)"
 _ASF_DATA: Final = bytes.fromhex("3626b2758e66cf11")
+_NO_PACKETS: Final = frozenset({50})
 _W64_BEGIN: Final = rb"riff\x2e\x91\xcf\x11.{16}wave.{12}"
 _W64_NAME: Final = rb"[ -~]{4}\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 _FOUR_LETTERS: Final = rb"[ -~]{4}"
@@ -254,7 +257,7 @@ READERS: Final[dict[Container, UnitReader]] = {
     "avi": _chunks(rb"RIFF", "<I", b"RIFF", align=2),
     "aiff": _chunks(rb"FORM", ">I", b"FORM", align=2),
     "caf": _chunks(_FOUR_LETTERS, ">q", b"data", header=rb"caff\x00\x01\x00\x00"),
-    "asf": _chunks(_ASF_NAME, "<Q", _ASF_DATA, counts_head=True),
+    "asf": _chunks(_ASF_NAME, "<Q", _ASF_DATA, counts_head=True, unknown=_NO_PACKETS),
     "w64": _chunks(_W64_NAME, "<Q", b"data", header=_W64_BEGIN, counts_head=True, align=8),
     "rm": _rm_packet,
     "wv": _chunks(rb"wvpk", "<I", b"wvpk"),
