@@ -129,7 +129,7 @@ class Segmenter:
         """The utterance being spoken so far, for a partial result; None if it is a tone."""
         start_sample = self._endpointer.speech_start_sample
         assert start_sample is not None
-        utterance = self._as_cut(start_sample, self.timeline.total_samples)
+        utterance = self._as_cut(Utterance(start_sample, self.timeline.total_samples))
         # Once is enough: it takes half a millisecond of the event loop.
         if start_sample != self._no_tone_sample:
             if is_tone(utterance.pcm):
@@ -220,7 +220,7 @@ class Segmenter:
             return []
         self._chunk_waits = False
         end_sample = self.timeline.total_samples
-        utterance = _with_silence(self._as_cut(self.chunk_start_sample, end_sample))
+        utterance = _with_silence(self._as_cut(Utterance(self.chunk_start_sample, end_sample)))
         self.timeline.take_frames()
         self.timeline.forget_before(end_sample)
         # A chunk that already has a result was decoded again only for the audio that follows it.
@@ -266,26 +266,21 @@ class Segmenter:
     # -------------------------------------------------------------------------------------- cutting
 
     def _cut(self, utterances: list[Utterance]) -> list[CutUtterance]:
-        if not utterances:
-            self.timeline.forget_before(self._endpointer.safe_to_forget_sample)
+        cut = [self._as_cut(each) for each in utterances]
+        self.timeline.forget_before(self._endpointer.safe_to_forget_sample)
+        if not cut:
             return []
         total = self.timeline.total_samples
-        cut = [
-            replace(
-                self._as_cut(u.start_sample, min(u.end_sample, total)),
-                continues=u.continues,
-                silence_before_ms=samples_to_ms(u.silence_before),
-            )
-            for u in utterances
-        ]
-        self.timeline.forget_before(self._endpointer.safe_to_forget_sample)
         return [
-            _with_silence(each) if u.end_sample >= total else each
-            for u, each in zip(utterances, cut, strict=True)
+            _with_silence(each) if utterance.end_sample >= total else each
+            for utterance, each in zip(utterances, cut, strict=True)
             if not is_tone(each.pcm)
         ]
 
-    def _as_cut(self, start_sample: int, end_sample: int) -> CutUtterance:
+    def _as_cut(self, utterance: Utterance) -> CutUtterance:
+        """The utterance, which may end in the padding of the last frame, with its audio."""
+        start_sample = utterance.start_sample
+        end_sample = min(utterance.end_sample, self.timeline.total_samples)
         last_chunk_index, restart_sample = self._last_chunk_index, start_sample
         if self._mode != "chunk":
             last_chunk_index = self.timeline.chunk_index_at(end_sample)
@@ -298,6 +293,8 @@ class Segmenter:
             pcm=self.timeline.cut(start_sample, end_sample),
             resume_chunk_index=resume_chunk_index,
             resume_sample=resume_sample,
+            continues=utterance.continues,
+            silence_before_ms=samples_to_ms(utterance.silence_before),
         )
 
 
