@@ -13,11 +13,11 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
+from msgspec.structs import replace
 
 from persistence.history import Cursor, HistoryQuery
 from persistence.migrate import migrate
