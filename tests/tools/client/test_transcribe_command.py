@@ -64,6 +64,15 @@ def test_a_file_is_sent_whole_and_only_its_text_goes_to_stdout(
     assert "1.50 s of audio" in err and scripted.started["session_id"] in err
 
 
+def test_a_text_that_cannot_be_written_can_be_exported(
+    scripted: Peer, transcribe: Transcribe
+) -> None:
+    code, out, err = transcribe(str(SAMPLE), "-o", "/dev/full")
+    assert (code, out) == (EXIT_FAILURE, "")
+    session_id = scripted.started["session_id"]
+    assert f"/dev/full: No space left on device; asr history export {session_id} has the" in err
+
+
 def test_the_options_reach_the_server_and_its_warnings_the_user(
     scripted: Peer, transcribe: Transcribe
 ) -> None:

@@ -395,11 +395,14 @@ class Command:
             )
         if path is None:
             self._print(number, body)
-        elif found.status == "interrupted":
-            partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-            partial.write_text(body, encoding="utf-8")
-        else:
+            return
+        if found.status == "interrupted":
+            path = path.with_name(f"{path.stem}.partial{path.suffix}")
+        try:
             path.write_text(body, encoding="utf-8")
+        except OSError as error:  # The disk is full, say.
+            kept = f"; asr history export {found.session_id} has the text" if found.stored else ""
+            raise OSError(error.errno, f"{error.strerror}{kept}", str(path)) from error
 
     def _print(self, number: int, body: str) -> None:
         """Write transcripts to standard output in the order of the sources."""
