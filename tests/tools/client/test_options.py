@@ -13,6 +13,7 @@ from asr_client.options import EXIT_USAGE, explain, fail
     "error, remedies",
     [
         (RefusedError(401, "{}"), ["access token", "ASR_TOKEN", "--token"]),
+        (RefusedError(401, "this token has expired"), ["has expired", "ASR_TOKEN", "--token"]),
         (RefusedError(404, "Not Found"), ["Not Found", "--url", "/ws/asr"]),
         (RefusedError(200, "OK"), ["200", "--url", "/ws/asr"]),
         (ServerBusyError(503, "no worker is ready", 3.0), ["no worker is ready", "3 s"]),

@@ -54,6 +54,8 @@ def explain(error: Exception) -> str:
         after = f"; try again in {error.retry_after_s:g} s" if error.retry_after_s else ""
         return f"the server is busy: {error}{after}"
     if isinstance(error, RefusedError):
+        if error.status == 401 and "expired" in str(error):
+            return f"{error}: set another one in {TOKEN_VARIABLE}, or pass --token"
         if error.status == 401:
             return (
                 "the server requires an access token, and accepts none that is missing or wrong: "
