@@ -195,7 +195,8 @@ def _speak_on(limited: Limited, chunks: list[bytes]) -> list[dict[str, Any]]:
         for chunk in chunks:
             socket.send(chunk)
             answers += _received(socket, 0.05)
-        while not answers or answers[-1]["type"] != "final_result":
+        # Chunks behind the limit are answered with errors, which may follow the final result.
+        while not any(each["type"] == "final_result" for each in answers):
             answers += _received(socket, 60.0)
         return answers
 
