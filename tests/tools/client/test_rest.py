@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import threading
 from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,28 @@ def test_an_answer_that_is_not_an_object_is_from_another_server(scripted: Peer, 
     scripted.answer = lambda _: body
     with pytest.raises(SessionError, match="is not this server's REST interface"):
         r.Rest(scripted.url, None).get_json("/api/v1/history")
+
+
+def test_a_redirect_to_another_host_gets_no_token() -> None:
+    tokens: list[str | None] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            tokens.append(self.headers["Authorization"])
+            host = {"/here": "127.0.0.1", "/away": "localhost"}.get(self.path)
+            self.send_response(HTTPStatus.FOUND if host else HTTPStatus.OK)
+            if host:
+                self.send_header("Location", f"http://{host}:{port}/")
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        port = server.server_port
+        threading.Thread(target=server.serve_forever).start()
+        rest = r.Rest(f"127.0.0.1:{port}", "token")
+        rest.get("/here")
+        rest.get("/away")
+        server.shutdown()
+    assert tokens == ["Bearer token"] * 3 + [None]
 
 
 def test_no_server_is_one_line(unused_tcp_port: int) -> None:

@@ -27,7 +27,7 @@ class Rest:
         self._headers = authorization(token)
         host = urlsplit(self._root).hostname
         handlers = [urllib.request.ProxyHandler({})] if host in LOOPBACK else []
-        self._opener = urllib.request.build_opener(*handlers)
+        self._opener = urllib.request.build_opener(_Redirects(), *handlers)
 
     def get(self, path: str, query: Mapping[str, Any] | None = None) -> bytes:
         """Return the body of the answer. Values of ``query`` that are ``None`` are left out.
@@ -79,6 +79,22 @@ class Rest:
             raise UnreachableError(message) from error
         except (OSError, http.client.HTTPException) as error:
             raise UnreachableError(f"{self._root} does not answer: {error}") from error
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, to another host or port without the token, as ``websockets`` does."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, *response: Any
+    ) -> urllib.request.Request | None:
+        redirected = super().redirect_request(req, *response)
+        if redirected is not None and _origin(redirected) != _origin(req):
+            redirected.remove_header("Authorization")
+        return redirected
+
+
+def _origin(request: urllib.request.Request) -> tuple[str, str]:
+    return request.type, request.host
 
 
 def session_path(session_id: str) -> str:
