@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import tracemalloc
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from gateway.audio.audio_input import AudioInput
@@ -16,66 +14,24 @@ from gateway.audio.decoder_pool import DecoderPool
 from gateway.audio.formats import AudioError, sniff
 from gateway.audio.timeline import AudioDecoded
 from gateway.audio.wav import DeclaredAudio
-from tools.lab.digit_speech import speak
-from tools.lab.encoded_audio import CONTAINERS, encode, encode_tracks, resample
-
-SPEECH = speak("4711", "zh_mei", random.Random(2))
-LOUD = np.where(SPEECH == 0, 1, SPEECH).astype("<i2")
-HOUR_MS = 3_600_000
-FILES = {
-    "wav 8 kHz mono": encode(SPEECH, "wav", 8_000, 1),
-    "wav 16 kHz mono": encode(SPEECH, "wav", 16_000, 1),
-    "wav 16 kHz stereo": encode(SPEECH, "wav", 16_000, 2),
-    "wav 44.1 kHz mono": encode(SPEECH, "wav", 44_100, 1),
-    "wav 44.1 kHz stereo": encode(SPEECH, "wav", 44_100, 2),
-    "webm": encode(SPEECH, "webm", 48_000, 1),
-    "live webm": encode(SPEECH, "webm", 48_000, 1, live=True),
-    "ogg": encode(SPEECH, "ogg", 48_000, 2),
-    "flac": encode(SPEECH, "flac", 16_000, 1),
-    "mp3": encode(SPEECH, "mp3", 16_000, 1),
-    "mp3 44.1 kHz": encode(SPEECH, "mp3", 44_100, 2),
-    **{name: encode(SPEECH, name, 16_000, 1) for name in ("m4a", "fragmented mp4", "wma")},
-}
-WAV = FILES["wav 16 kHz mono"]
-
-
-def sliced(data: bytes, sizes: list[int]) -> list[bytes]:
-    """``data`` in pieces of these sizes, over and over."""
-    pieces: list[bytes] = []
-    place = 0
-    while place < len(data):
-        size = sizes[len(pieces) % len(sizes)]
-        pieces.append(data[place : place + size])
-        place += size
-    return pieces
-
-
-def likeness(pcm: bytes) -> float:
-    """Correlation of the loudness with that of the speech, in pieces of 50 ms. Encoders delay."""
-    heard = np.frombuffer(pcm, "<i2")
-    assert len(heard) > len(SPEECH) * 0.95
-    found = []
-    for delay in range(0, 2_400, 400):
-        first, second = loudness(heard[delay:]), loudness(SPEECH)
-        length = min(len(first), len(second))
-        found.append(float(np.corrcoef(first[:length], second[:length])[0, 1]))
-    return max(found)
-
-
-def loudness(samples: npt.NDArray[np.int16]) -> npt.NDArray[np.float64]:
-    pieces = samples[: len(samples) // 800 * 800].reshape(-1, 800).astype(float)
-    found: npt.NDArray[np.float64] = np.log(np.sqrt((pieces**2).mean(axis=1)) + 30)
-    return found
+from tests.gateway.audio.decoding import (
+    FILES,
+    HOUR_MS,
+    LOUD,
+    SPEECH,
+    WAV,
+    feed_all,
+    heard,
+    likeness,
+    sliced,
+)
+from tools.lab.encoded_audio import CONTAINERS, encode, resample
 
 
 async def timeline(pool: DecoderPool, chunks: list[bytes], rate_hz: int | None = 16_000) -> bytes:
     audio = AudioInput(rate_hz, pool, HOUR_MS)
     decoded = [await audio.feed(chunk) for chunk in chunks]
     return b"".join(d.tail + d.pcm for d in decoded) + (await audio.finish()).tail
-
-
-async def feed_all(audio: AudioInput, data: bytes, size: int) -> list[AudioDecoded]:
-    return [await audio.feed(piece) for piece in sliced(data, [size])]
 
 
 # ----------------------------------------------------------------------------------------- chunking
@@ -623,282 +579,7 @@ async def test_closing_frees_the_decoder_and_can_be_repeated(pool: DecoderPool) 
         await audio.close()
 
 
-async def heard(pool: DecoderPool, chunks: list[bytes]) -> tuple[bytes, list[AudioError]]:
-    audio, pcm, errors = AudioInput(16_000, pool, HOUR_MS), b"", []
-    for chunk in chunks:
-        try:
-            decoded = await audio.feed(chunk)
-            pcm += decoded.tail + decoded.pcm
-        except AudioError as error:
-            pcm += error.pcm
-            errors.append(error)
-    try:
-        pcm += (await audio.finish()).tail
-    except AudioError as error:
-        pcm += error.pcm
-        errors.append(error)
-    return pcm, errors
-
-
-NAMED = {
-    name: encode(SPEECH[:9_600], name, 16_000, 1)
-    for name in ("wav", "webm", "mkv", "ogg", "flac", "mp3", "m4a", "fragmented mp4", "mov", "aac",
-                 "amr", "aiff", "caf", "wma", "au", "wav ima", "avi", "flv", "wv", "tta", "w64",
-                 "voc", "rm", "mp2", "ac3", "mpegts", "latm", "ircam", "sox", "wav a-law")
-}  # fmt: skip
-PAIRS = {
-    *itertools.product(NAMED, ("wav", "m4a", "mp3", "aac", "ac3")),
-    *itertools.product(("flac", "ogg", "wav a-law", "sox"), NAMED),
-} - {(name, name) for name in ("ac3", "mpegts", "latm")}
-
-
-@pytest.mark.parametrize("size", [333, 1 << 20])
-async def test_any_container_behind_any_other_is_heard(pool: DecoderPool, size: int) -> None:
-    for first, second in sorted(PAIRS):
-        pcm, errors = await heard(pool, sliced(NAMED[first] + NAMED[second], [size]))
-        assert not errors, (first, second)
-        assert 38_400 * 0.95 < len(pcm) < 38_400 * 1.4, (first, second)
-
-
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [("wav", "wav ima"), ("webm", "mkv"), ("mkv", "webm"), ("m4a", "mov"), ("wv", "wv")],
-)
-async def test_the_next_file_may_have_the_same_container(
-    pool: DecoderPool, first: str, second: str
-) -> None:
-    pcm, errors = await heard(pool, [NAMED[first] + encode(SPEECH[:9_600], second, 44_100, 2)])
-    assert not errors and len(pcm) >= 38_400 * 0.95
-
-
-@pytest.mark.parametrize("second", ["wav", "flac", "m4a"])
-async def test_a_file_behind_a_wav_stream_without_an_end_is_heard(
-    pool: DecoderPool, second: str
-) -> None:
-    first = WAV[:40] + b"\xff\xff\xff\xff" + WAV[44:19_244]
-    for size in (333, 1 << 20):
-        pcm, errors = await heard(pool, sliced(first + NAMED[second], [size]))
-        assert not errors and len(pcm) >= 38_400
-        assert pcm[:19_200] == WAV[44:19_244]
-
-
-@pytest.mark.parametrize(
-    "resembling", [bytes.fromhex("000001ba") + bytes(40), bytes.fromhex("0000000001bc") + bytes(40)]
-)
-@pytest.mark.parametrize("name", ["wav", "wav f64", "aiff", "raw"])
-async def test_a_slice_of_pcm_that_begins_like_a_rare_file_continues_it(
-    pool: DecoderPool, name: str, resembling: bytes
-) -> None:
-    """Such as few channels with sound beside silent ones, whose samples are mostly zero."""
-    data = LOUD.tobytes() if name == "raw" else encode(SPEECH, name, 16_000, 1)
-    half = len(data) // 16 * 8
-    data = data[:half] + resembling + data[half + len(resembling) :]
-    pcm, errors = await heard(pool, [data[:half], data[half:]])
-    assert not errors and len(pcm) == 2 * len(SPEECH)
-
-
-async def test_a_slice_that_begins_with_a_frame_of_its_codec_continues_the_file(
-    pool: DecoderPool,
-) -> None:
-    frame = bytes.fromhex("7ffe8001fc3c75b0") + bytes(40)
-    data = encode(SPEECH, "mov", 16_000, 1)
-    half = len(data) // 2
-    data = data[:half] + frame + data[half + len(frame) :]
-    assert sniff(data[half:]) == "dts"
-    pcm, errors = await heard(pool, [data[:half], data[half:]])
-    assert not errors and len(pcm) == 2 * len(SPEECH)
-
-
-@pytest.mark.parametrize("name", ["aac", "flac", "mp3", "tta", "wav"])
-async def test_any_file_may_follow_a_tag(pool: DecoderPool, name: str) -> None:
-    """Segments of HLS begin so, and files of some taggers."""
-    tag = b"ID3\x04\0\0\0\0\x02\x00PRIV" + bytes(252)
-    for size in (333, 1 << 20):
-        pcm, errors = await heard(pool, sliced(tag + NAMED[name], [size]))
-        assert not errors and len(pcm) >= 19_200
-
-
-@pytest.mark.parametrize("name", ["amr", "ogg", "webm", "m4a", "au", "flac"])
-async def test_noise_behind_a_file_is_named(pool: DecoderPool, name: str) -> None:
-    data = NAMED[name] + np.random.default_rng(1).bytes(40_000)
-    for size in (333, 1 << 20):
-        audio = AudioInput(16_000, pool, HOUR_MS)
-        decoded = await feed_all(audio, data, size)
-        last = await audio.finish()
-        notices = [*(notice for part in decoded for notice in part.notices), *last.notices]
-        assert [notice.code for notice in notices] == ["unknown_data"]
-        assert sum(len(part.pcm) for part in decoded) + len(last.tail) < 24_000
-
-
-async def codes_of(pool: DecoderPool, data: bytes, size: int) -> list[str]:
-    """Codes of the notices of one file."""
-    audio = AudioInput(16_000, pool, HOUR_MS)
-    decoded = await feed_all(audio, data, size)
-    notices = [*(part.notices for part in decoded), (await audio.finish()).notices]
-    return [notice.code for each in notices for notice in each]
-
-
-def with_its_index_first(mp4: bytes) -> bytes:
-    """Move ``moov`` to the front of ``mdat``, and correct the places of the samples."""
-    boxes: dict[bytes, bytes] = {}
-    place = 0
-    while place < len(mp4):
-        length = int.from_bytes(mp4[place : place + 4], "big")
-        boxes[mp4[place + 4 : place + 8]] = mp4[place : place + length]
-        place += length
-    moov = bytearray(boxes[b"moov"])
-    table = moov.index(b"stco") + 8
-    for entry in range(int.from_bytes(moov[table : table + 4], "big")):
-        at = table + 4 + 4 * entry
-        begin = int.from_bytes(moov[at : at + 4], "big") + len(moov)
-        moov[at : at + 4] = begin.to_bytes(4, "big")
-    del boxes[b"moov"]
-    return boxes.pop(b"ftyp") + moov + b"".join(boxes.values())
-
-
-CUT = {
-    **{name: encode(SPEECH, name, 16_000, 1) for name in CONTAINERS},
-    "mp4": with_its_index_first(FILES["m4a"]),
-    "mp3 44.1 kHz": b"ID3\x04\0\0\0\0\x02\x00PRIV" + bytes(252) + FILES["mp3 44.1 kHz"],
-}
-
-
-@pytest.mark.parametrize("name", CUT)
-async def test_a_whole_file_is_not_called_cut(pool: DecoderPool, name: str) -> None:
-    for size in (1_000, 1 << 20):
-        assert await codes_of(pool, CUT[name], size) == []
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("wav", "rf64", "wav ima", "wav f64", "mp4", "flac", "mp3", "mp3 44.1 kHz", "webm"),
-        *("mkv", "aiff", "au", "avi", "flv", "rm", "tta", "caf", "w64", "ogg", "fragmented mp4"),
-    ],
-)
-async def test_a_file_shorter_than_its_header_declares_is_named(
-    pool: DecoderPool, name: str
-) -> None:
-    data = CUT[name]
-    for size in (1_000, 1 << 20):
-        assert await codes_of(pool, data[: len(data) * 2 // 3], size) == ["truncated"]
-
-
-@pytest.mark.parametrize("size", [4_000, 1 << 20])
-async def test_zeros_behind_a_file_are_no_error(pool: DecoderPool, size: int) -> None:
-    assert await codes_of(pool, FILES["fragmented mp4"] + bytes(5_000), size) == []
-
-
-async def test_a_live_stream_of_webm_may_end_anywhere(pool: DecoderPool) -> None:
-    data = FILES["live webm"]
-    assert await codes_of(pool, data[: len(data) * 2 // 3], 1_000) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "unit", "before"), [("ogg", b"OggS", 0), ("fragmented mp4", b"moof", 4)]
-)
-async def test_a_stream_may_end_behind_each_of_its_units(
-    pool: DecoderPool, name: str, unit: bytes, before: int
-) -> None:
-    data = FILES[name]
-    assert await codes_of(pool, data[: data.rindex(unit) - before], 1_000) == []
-
-
-@pytest.mark.parametrize("container", ["aiff", "caf", "w64", "wma"])
-async def test_a_file_that_was_written_to_a_pipe(pool: DecoderPool, container: str) -> None:
-    audio = AudioInput(16_000, pool, HOUR_MS)
-    decoded = await feed_all(audio, encode(SPEECH, container, 16_000, 1, live=True), 2_000)
-    ended = await audio.finish()
-    assert likeness(b"".join(each.tail + each.pcm for each in decoded) + ended.tail) > 0.85
-    assert not any(each.notices for each in (*decoded, ended))
-
-
-@pytest.mark.parametrize("length", [0, 0x7FFF_F000, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF])
-async def test_the_length_of_a_wav_stream_is_a_placeholder(pool: DecoderPool, length: int) -> None:
-    data = WAV[:40] + length.to_bytes(4, "little") + WAV[44:]
-    assert await codes_of(pool, data, 1_000) == []
-
-
-@pytest.mark.parametrize("size", [64, 4_000, 1 << 20])
-async def test_noise_behind_a_wav_file_is_an_error_and_its_audio_is_kept(
-    pool: DecoderPool, size: int
-) -> None:
-    noise = np.random.default_rng(1).bytes(40_000)
-    pcm, errors = await heard(pool, sliced(WAV + noise, [size]))
-    assert pcm == WAV[44:]
-    assert [error.code for error in errors] == ["bad_audio"]
-
-
 async def test_the_samples_of_a_wav_file_may_contradict_its_header(pool: DecoderPool) -> None:
     floats = (SPEECH / 32_768).astype("<f4").tobytes()
     _, (error,) = await heard(pool, sliced(WAV[:40] + b"\xff\xff\xff\xff" + floats, [640]))
     assert error.was_noise and "32-bit floats" in str(error)
-
-
-async def test_few_bytes_behind_the_end_of_a_container_are_no_pcm(pool: DecoderPool) -> None:
-    """They are judged as the first bytes of a session are, once there are enough of them."""
-    ogg = encode(SPEECH, "ogg", 48_000, 1)
-    flac = encode(SPEECH, "flac", 16_000, 1)[3_000:]
-    audio = AudioInput(16_000, pool, HOUR_MS)
-    for chunk in [ogg, *sliced(flac[:20_000], [64])]:
-        await audio.feed(chunk)
-    await audio.finish()
-    assert not audio.took_raw
-
-
-@pytest.mark.parametrize(
-    ("name", "behind"),
-    [
-        ("mp3", bytes(3_000)),
-        ("aac", bytes(3_000)),
-        ("mp3", b"TAG" + bytes(125)),
-        ("mp3", b"APETAGEX" + b"a" * 9_000),
-    ],
-)
-async def test_padding_and_tags_behind_the_last_frame_are_no_fault(
-    pool: DecoderPool, name: str, behind: bytes
-) -> None:
-    data = encode(SPEECH, name, 16_000, 1) + behind
-    for size in (640, 1 << 20):
-        pcm, errors = await heard(pool, sliced(data, [size]))
-        assert not errors and likeness(pcm) > 0.9
-
-
-async def test_a_track_that_begins_within_a_file_is_named(pool: DecoderPool) -> None:
-    """A transport stream whose tables change, say because another one follows it."""
-    data = encode_tracks([SPEECH[None]], "mpegts", 16_000)
-    data += encode_tracks([SPEECH[None]] * 2, "mpegts", 16_000)
-    pcm, (error,) = await heard(pool, [data])
-    assert str(error) == "a further track begins within the file"
-    assert len(pcm) >= 2 * len(SPEECH)
-
-
-async def test_a_terminator_at_the_end_of_voc_is_no_fault(pool: DecoderPool) -> None:
-    pcm, errors = await heard(pool, [encode(SPEECH, "voc", 16_000, 1) + b"\0"])
-    assert not errors and len(pcm) == 2 * len(SPEECH)
-
-
-async def test_a_slice_of_mp4_that_begins_with_frames_of_mp3_continues_it(
-    pool: DecoderPool,
-) -> None:
-    data = encode_tracks([SPEECH[None]], "mp3 in mp4", 16_000)
-    frames = data.index(b"mdat") + 4
-    assert sniff(data[frames : frames + 4_000]) == "mp3"
-    pcm, errors = await heard(
-        pool, [data[:frames], data[frames : frames + 4_000], data[frames + 4_000 :]]
-    )
-    assert not errors and likeness(pcm) > 0.9
-
-
-async def test_the_header_inside_of_a_wavpack_file_begins_no_file(pool: DecoderPool) -> None:
-    """``wavpack`` keeps that of the WAV file, in a block of its own (ID_RIFF_HEADER, 0x21)."""
-    data = encode(SPEECH, "wv", 16_000, 1)
-    header = WAV[:44]
-    size = int.from_bytes(data[4:8], "little") + 2 + len(header)
-    block = b"\x21" + bytes([len(header) // 2]) + header
-    data = data[:4] + size.to_bytes(4, "little") + data[8:32] + block + data[32:]
-    begins = data.index(b"RIFF")
-    pcm, errors = await heard(
-        pool, [data[:begins], data[begins : begins + 900], data[begins + 900 :]]
-    )
-    assert not errors and likeness(pcm) > 0.9

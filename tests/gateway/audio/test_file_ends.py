@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
 from gateway.audio import file_ends
+from gateway.audio.audio_input import AudioInput
+from gateway.audio.decoder_pool import DecoderPool
 from gateway.audio.file_ends import WHOLE_FILE_BYTES_MAX, NextFile, OggPages, holds_whole_file
 from gateway.audio.formats import Container, sniff
-from tools.lab.encoded_audio import encode
+from tests.gateway.audio.decoding import (
+    FILES,
+    HOUR_MS,
+    LOUD,
+    SPEECH,
+    WAV,
+    codes_of,
+    feed_all,
+    heard,
+    likeness,
+    sliced,
+)
+from tools.lab.encoded_audio import encode, encode_tracks
 
 TONE = (8_000 * np.sin(np.arange(48_000) * 0.1)).astype(np.int16)
 NAMES = ["m4a", "mov", "mp3", "flac", "webm", "mkv"]
@@ -190,3 +206,180 @@ def test_an_ogg_stream_out_of_sync_never_ends() -> None:
     ogg = bytearray(encode(TONE, "ogg", 16_000, 1))
     ogg[ogg.index(b"OggS", 4)] = 0
     assert not OggPages().feed(bytes(ogg))
+
+
+# ------------------------------------------------------------------------ as AudioInput uses them
+
+
+NAMED = {
+    name: encode(SPEECH[:9_600], name, 16_000, 1)
+    for name in ("wav", "webm", "mkv", "ogg", "flac", "mp3", "m4a", "fragmented mp4", "mov", "aac",
+                 "amr", "aiff", "caf", "wma", "au", "wav ima", "avi", "flv", "wv", "tta", "w64",
+                 "voc", "rm", "mp2", "ac3", "mpegts", "latm", "ircam", "sox", "wav a-law")
+}  # fmt: skip
+PAIRS = {
+    *itertools.product(NAMED, ("wav", "m4a", "mp3", "aac", "ac3")),
+    *itertools.product(("flac", "ogg", "wav a-law", "sox"), NAMED),
+} - {(name, name) for name in ("ac3", "mpegts", "latm")}
+
+
+@pytest.mark.parametrize("size", [333, 1 << 20])
+async def test_any_container_behind_any_other_is_heard(pool: DecoderPool, size: int) -> None:
+    for first, second in sorted(PAIRS):
+        pcm, errors = await heard(pool, sliced(NAMED[first] + NAMED[second], [size]))
+        assert not errors, (first, second)
+        assert 38_400 * 0.95 < len(pcm) < 38_400 * 1.4, (first, second)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("wav", "wav ima"), ("webm", "mkv"), ("mkv", "webm"), ("m4a", "mov"), ("wv", "wv")],
+)
+async def test_the_next_file_may_have_the_same_container(
+    pool: DecoderPool, first: str, second: str
+) -> None:
+    pcm, errors = await heard(pool, [NAMED[first] + encode(SPEECH[:9_600], second, 44_100, 2)])
+    assert not errors and len(pcm) >= 38_400 * 0.95
+
+
+@pytest.mark.parametrize("second", ["wav", "flac", "m4a"])
+async def test_a_file_behind_a_wav_stream_without_an_end_is_heard(
+    pool: DecoderPool, second: str
+) -> None:
+    first = WAV[:40] + b"\xff\xff\xff\xff" + WAV[44:19_244]
+    for size in (333, 1 << 20):
+        pcm, errors = await heard(pool, sliced(first + NAMED[second], [size]))
+        assert not errors and len(pcm) >= 38_400
+        assert pcm[:19_200] == WAV[44:19_244]
+
+
+@pytest.mark.parametrize(
+    "resembling", [bytes.fromhex("000001ba") + bytes(40), bytes.fromhex("0000000001bc") + bytes(40)]
+)
+@pytest.mark.parametrize("name", ["wav", "wav f64", "aiff", "raw"])
+async def test_a_slice_of_pcm_that_begins_like_a_rare_file_continues_it(
+    pool: DecoderPool, name: str, resembling: bytes
+) -> None:
+    """Such as few channels with sound beside silent ones, whose samples are mostly zero."""
+    data = LOUD.tobytes() if name == "raw" else encode(SPEECH, name, 16_000, 1)
+    half = len(data) // 16 * 8
+    data = data[:half] + resembling + data[half + len(resembling) :]
+    pcm, errors = await heard(pool, [data[:half], data[half:]])
+    assert not errors and len(pcm) == 2 * len(SPEECH)
+
+
+async def test_a_slice_that_begins_with_a_frame_of_its_codec_continues_the_file(
+    pool: DecoderPool,
+) -> None:
+    frame = bytes.fromhex("7ffe8001fc3c75b0") + bytes(40)
+    data = encode(SPEECH, "mov", 16_000, 1)
+    half = len(data) // 2
+    data = data[:half] + frame + data[half + len(frame) :]
+    assert sniff(data[half:]) == "dts"
+    pcm, errors = await heard(pool, [data[:half], data[half:]])
+    assert not errors and len(pcm) == 2 * len(SPEECH)
+
+
+@pytest.mark.parametrize("name", ["aac", "flac", "mp3", "tta", "wav"])
+async def test_any_file_may_follow_a_tag(pool: DecoderPool, name: str) -> None:
+    """Segments of HLS begin so, and files of some taggers."""
+    tag = b"ID3\x04\0\0\0\0\x02\x00PRIV" + bytes(252)
+    for size in (333, 1 << 20):
+        pcm, errors = await heard(pool, sliced(tag + NAMED[name], [size]))
+        assert not errors and len(pcm) >= 19_200
+
+
+@pytest.mark.parametrize("name", ["amr", "ogg", "webm", "m4a", "au", "flac"])
+async def test_noise_behind_a_file_is_named(pool: DecoderPool, name: str) -> None:
+    data = NAMED[name] + np.random.default_rng(1).bytes(40_000)
+    for size in (333, 1 << 20):
+        audio = AudioInput(16_000, pool, HOUR_MS)
+        decoded = await feed_all(audio, data, size)
+        last = await audio.finish()
+        notices = [*(notice for part in decoded for notice in part.notices), *last.notices]
+        assert [notice.code for notice in notices] == ["unknown_data"]
+        assert sum(len(part.pcm) for part in decoded) + len(last.tail) < 24_000
+
+
+@pytest.mark.parametrize("size", [4_000, 1 << 20])
+async def test_zeros_behind_a_file_are_no_error(pool: DecoderPool, size: int) -> None:
+    assert await codes_of(pool, FILES["fragmented mp4"] + bytes(5_000), size) == []
+
+
+@pytest.mark.parametrize("size", [64, 4_000, 1 << 20])
+async def test_noise_behind_a_wav_file_is_an_error_and_its_audio_is_kept(
+    pool: DecoderPool, size: int
+) -> None:
+    noise = np.random.default_rng(1).bytes(40_000)
+    pcm, errors = await heard(pool, sliced(WAV + noise, [size]))
+    assert pcm == WAV[44:]
+    assert [error.code for error in errors] == ["bad_audio"]
+
+
+async def test_few_bytes_behind_the_end_of_a_container_are_no_pcm(pool: DecoderPool) -> None:
+    """They are judged as the first bytes of a session are, once there are enough of them."""
+    ogg = encode(SPEECH, "ogg", 48_000, 1)
+    flac = encode(SPEECH, "flac", 16_000, 1)[3_000:]
+    audio = AudioInput(16_000, pool, HOUR_MS)
+    for chunk in [ogg, *sliced(flac[:20_000], [64])]:
+        await audio.feed(chunk)
+    await audio.finish()
+    assert not audio.took_raw
+
+
+@pytest.mark.parametrize(
+    ("name", "behind"),
+    [
+        ("mp3", bytes(3_000)),
+        ("aac", bytes(3_000)),
+        ("mp3", b"TAG" + bytes(125)),
+        ("mp3", b"APETAGEX" + b"a" * 9_000),
+    ],
+)
+async def test_padding_and_tags_behind_the_last_frame_are_no_fault(
+    pool: DecoderPool, name: str, behind: bytes
+) -> None:
+    data = encode(SPEECH, name, 16_000, 1) + behind
+    for size in (640, 1 << 20):
+        pcm, errors = await heard(pool, sliced(data, [size]))
+        assert not errors and likeness(pcm) > 0.9
+
+
+async def test_a_track_that_begins_within_a_file_is_named(pool: DecoderPool) -> None:
+    """A transport stream whose tables change, say because another one follows it."""
+    data = encode_tracks([SPEECH[None]], "mpegts", 16_000)
+    data += encode_tracks([SPEECH[None]] * 2, "mpegts", 16_000)
+    pcm, (error,) = await heard(pool, [data])
+    assert str(error) == "a further track begins within the file"
+    assert len(pcm) >= 2 * len(SPEECH)
+
+
+async def test_a_terminator_at_the_end_of_voc_is_no_fault(pool: DecoderPool) -> None:
+    pcm, errors = await heard(pool, [encode(SPEECH, "voc", 16_000, 1) + b"\0"])
+    assert not errors and len(pcm) == 2 * len(SPEECH)
+
+
+async def test_a_slice_of_mp4_that_begins_with_frames_of_mp3_continues_it(
+    pool: DecoderPool,
+) -> None:
+    data = encode_tracks([SPEECH[None]], "mp3 in mp4", 16_000)
+    frames = data.index(b"mdat") + 4
+    assert sniff(data[frames : frames + 4_000]) == "mp3"
+    pcm, errors = await heard(
+        pool, [data[:frames], data[frames : frames + 4_000], data[frames + 4_000 :]]
+    )
+    assert not errors and likeness(pcm) > 0.9
+
+
+async def test_the_header_inside_of_a_wavpack_file_begins_no_file(pool: DecoderPool) -> None:
+    """``wavpack`` keeps that of the WAV file, in a block of its own (ID_RIFF_HEADER, 0x21)."""
+    data = encode(SPEECH, "wv", 16_000, 1)
+    header = WAV[:44]
+    size = int.from_bytes(data[4:8], "little") + 2 + len(header)
+    block = b"\x21" + bytes([len(header) // 2]) + header
+    data = data[:4] + size.to_bytes(4, "little") + data[8:32] + block + data[32:]
+    begins = data.index(b"RIFF")
+    pcm, errors = await heard(
+        pool, [data[:begins], data[begins : begins + 900], data[begins + 900 :]]
+    )
+    assert not errors and likeness(pcm) > 0.9
