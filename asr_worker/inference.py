@@ -123,12 +123,12 @@ def _recognize(recognizer: Recognizer, jobs: Sequence[WorkerJob]) -> Sequence[Re
 
 
 def _utterance(job: WorkerJob) -> Utterance:
-    hints = {name: getattr(job, name) for name in _HINTS}
-    return Utterance(stream=(job.session_id, job.seq) if job.session_id else None, **hints)
+    shared = {name: getattr(job, name) for name in _SHARED_FIELDS}
+    return Utterance(stream=(job.session_id, job.seq) if job.session_id else None, **shared)
 
 
-_HINTS = [name for name in Utterance.__struct_fields__ if name != "stream"]
-"""Fields that a job has, too."""
+_SHARED_FIELDS = [name for name in Utterance.__struct_fields__ if name != "stream"]
+"""Fields of an utterance that its job has, too."""
 
 
 def _count(

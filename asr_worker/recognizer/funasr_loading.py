@@ -6,15 +6,22 @@ from __future__ import annotations
 import errno
 import time
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import structlog
 from omegaconf import OmegaConf
 
-from asr_worker.recognizer import features, funasr_repairs, packed_encoder, paraformer, precision
+from asr_worker.recognizer import features, funasr_repairs, packed_encoder, precision
+from asr_worker.recognizer.beam_search import BeamSearch
 from asr_worker.recognizer.fun_asr_nano import FunAsrNano
 from asr_worker.recognizer.funasr_recognizer import FunasrRecognizer
 from asr_worker.recognizer.load_errors import load_error
+from asr_worker.recognizer.paraformer import (
+    BiCifParaformer,
+    ContextualParaformer,
+    Paraformer,
+    SeacoParaformer,
+)
 from asr_worker.recognizer.paraformer_streaming import ParaformerStreaming
 from asr_worker.recognizer.protocol import ModelLoadError
 from asr_worker.recognizer.punctuation import Punctuator
@@ -25,26 +32,21 @@ from asr_worker.recognizer.whisper import Whisper
 from asr_worker.recognizer.written_form import WrittenForm
 from asr_worker.settings import ModelSource, NotPulledError, WorkerSettings, model_source
 
-
-class BeamSearch(FunasrRecognizer):
-    """Attention decoders with beam search. FunASR's UniASR returns the text of a batch's first
-    utterance only. The others recognise a batch by CTC instead of their decoder, so a text would
-    depend on the other utterances of its batch."""
-
-    batches: ClassVar = False
-
-
 FAMILIES: dict[str, type[FunasrRecognizer]] = {
-    **dict.fromkeys(("Branchformer", "Conformer", "EBranchformer", "SANM"), BeamSearch),
-    **dict.fromkeys(("Transformer", "UniASR"), BeamSearch),
-    "BiCifParaformer": paraformer.BiCifParaformer,
-    "ContextualParaformer": paraformer.ContextualParaformer,
+    "BiCifParaformer": BiCifParaformer,
+    "Branchformer": BeamSearch,
+    "Conformer": BeamSearch,
+    "ContextualParaformer": ContextualParaformer,
+    "EBranchformer": BeamSearch,
     "FunASRNano": FunAsrNano,
-    "Paraformer": paraformer.Paraformer,
+    "Paraformer": Paraformer,
     "ParaformerStreaming": ParaformerStreaming,
     "Qwen3ASR": QwenAsr,
-    "SeacoParaformer": paraformer.SeacoParaformer,
+    "SANM": BeamSearch,
+    "SeacoParaformer": SeacoParaformer,
     "SenseVoiceSmall": SenseVoice,
+    "Transformer": BeamSearch,
+    "UniASR": BeamSearch,
     "WhisperWarp": Whisper,
 }
 """Recognisers by the name of the model's class in FunASR; other classes get a FunasrRecognizer."""

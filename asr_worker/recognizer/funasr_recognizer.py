@@ -16,12 +16,22 @@ import numpy.typing as npt
 import structlog
 from msgspec.structs import replace
 
-from asr_worker.recognizer import protocol
-from asr_worker.recognizer.protocol import Recognition, Utterance
-from wire import messages as m
+from asr_worker.recognizer.protocol import (
+    BATCH_JOBS_MAX,
+    RECOGNITION_FAILED,
+    Recognition,
+    Utterance,
+)
 from wire.codec import ITEMS_MAX
 from wire.languages import primary_language
-from wire.messages import Abilities, pcm_duration_ms
+from wire.messages import (
+    BYTES_PER_SAMPLE,
+    SAMPLE_RATE_HZ,
+    Abilities,
+    Failure,
+    Token,
+    pcm_duration_ms,
+)
 from wire.validation import TEXT_CHARS_MAX
 
 UTTERANCE_MS_MIN = 85
@@ -57,7 +67,7 @@ class FunasrRecognizer:
         self._auto = auto
         self.abilities = self.found_abilities(self.can)
         if self.batches is not False:
-            self.abilities = replace(self.abilities, batch_jobs=protocol.BATCH_JOBS_MAX)
+            self.abilities = replace(self.abilities, batch_jobs=BATCH_JOBS_MAX)
         self._failed_batches = 0
         """Consecutive, although their utterances succeeded alone."""
         self._succeeded_batches = 0
@@ -73,8 +83,8 @@ class FunasrRecognizer:
     def warm_up(self) -> None:
         """Recognise faint noise. Reveals a model that cannot process batches, if its family does
         not say so. Raises any exception of FunASR; ValueError if the model returns no text."""
-        noise = np.random.default_rng(0).normal(0.0, 30.0, 2 * m.SAMPLE_RATE_HZ).astype("<i2")
-        batch = [Utterance(pcm=noise[:end].tobytes()) for end in (m.SAMPLE_RATE_HZ, len(noise))]
+        noise = np.random.default_rng(0).normal(0.0, 30.0, 2 * SAMPLE_RATE_HZ).astype("<i2")
+        batch = [Utterance(pcm=noise[:end].tobytes()) for end in (SAMPLE_RATE_HZ, len(noise))]
         options = self._options(batch[0])
         alone = [_texts(self._generate([each], options)) for each in batch]
         if self.batches is not None:
@@ -237,11 +247,11 @@ def _languages(auto: Any) -> tuple[str, ...]:
 
 def samples_of(pcm: bytes) -> Samples:
     """Shape ``(samples,)``, values from −1 to 1."""
-    samples = np.frombuffer(pcm, "<i2", count=len(pcm) // m.BYTES_PER_SAMPLE)
+    samples = np.frombuffer(pcm, "<i2", count=len(pcm) // BYTES_PER_SAMPLE)
     return samples.astype(np.float32) / np.float32(32768)
 
 
-def _tokens(words: list[str], times: Any, duration_ms: int) -> tuple[m.Token, ...]:
+def _tokens(words: list[str], times: Any, duration_ms: int) -> tuple[Token, ...]:
     """Return the words with their times; empty if FunASR's times do not match the words."""
     if not isinstance(times, list) or len(times) != len(words):
         return ()
@@ -250,12 +260,12 @@ def _tokens(words: list[str], times: Any, duration_ms: int) -> tuple[m.Token, ..
     for word, (start, end) in zip(words, times, strict=True):
         start_ms = min(max(int(start), 0), duration_ms)
         end_ms = min(max(int(end), start_ms), duration_ms)
-        tokens.append(m.Token(text=word, start_ms=start_ms, end_ms=end_ms))
+        tokens.append(Token(text=word, start_ms=start_ms, end_ms=end_ms))
     return tuple(tokens)
 
 
 def _failed(error: Exception) -> Recognition:
     structlog.get_logger().warning("recognition_failed", error=type(error).__name__)
     message = f"the model failed on this utterance ({type(error).__name__})"
-    failure = m.Failure(code=protocol.RECOGNITION_FAILED, message=message)
+    failure = Failure(code=RECOGNITION_FAILED, message=message)
     return Recognition(text=None, failure=failure)

@@ -196,7 +196,8 @@ class Session:
 
     def _start(self, event: e.Start, now_s: float) -> Actions:
         resume_point = self.resume_point
-        self.start = self._options = event
+        self.start = event
+        self._options = event  # The same for later handlers, to which it is never None.
         self.started_at_ms = (
             self._wall_ms(now_s)
             if resume_point.started_at_ms is None
