@@ -1,6 +1,7 @@
 """``python -m asr_worker``: keep ``ASR_WORKERS`` workers of each model running, or as many as fit.
 
-This process imports neither torch nor FunASR, so it starts at once and stays small.
+This process imports neither torch nor FunASR, so it starts at once and stays small. It restarts a
+worker that crashed or hangs. It exits with one line on stderr if a setting is wrong.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ ONEDNN_SHAPES_MAX = 64
 """Compiled kernels that oneDNN caches, one for each shape of a batch. Its default of 1,024 takes
 35 MB more after 600 batches of random lengths, and is not faster."""
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-"""Workers connect to the broker only; a class of FunASR that would fetch a part fails at once."""
+"""Workers make no connections except to the broker; a class of FunASR that would fetch a part of
+its model fails at once."""
 WORKER = (sys.executable, "-m", "asr_worker.service")
 
 
@@ -33,8 +35,11 @@ def worker_children(
     command: Sequence[str] = WORKER,
     silence_s_max: float = SILENCE_S_MAX,
 ) -> list[Child]:
-    """Return one supervised child per worker, ``workers`` of each model. Only wrong settings end
-    the supervisor."""
+    """Return one supervised child per worker, ``workers`` of each model. Each has one model.
+
+    A worker that an operator ended by SIGTERM is restarted like a crashed one. Only wrong settings
+    end the supervisor.
+    """
     return [
         Child(
             list(command),

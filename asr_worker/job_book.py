@@ -1,9 +1,14 @@
 """Core: the jobs of one worker, from arrival to result, and its registration with each broker.
 
 Messages from the broker go in; messages to send and counts come out. A job is *held* from its
-arrival until its result is taken, and *running* once it is in a batch. No message makes the book
-raise. Several brokers share a worker (docs/architecture.md, "Several brokers"): each has an equal
-part of the credits, and the jobs of all form one queue.
+arrival until its result is taken, and *running* once it is in a batch. The book validates what the
+broker sends: no message makes it raise.
+
+Several brokers share a worker. Each is granted an equal part of the credits, so that the worker
+holds no more jobs than with one broker, and no broker can use up the credits of another. No broker
+knows the assignments of the others. The jobs of all form one queue and share batches, so that a
+broker without jobs leaves its part of the *time* to the others. With a second broker, the credits
+of one still fill a batch.
 """
 
 from __future__ import annotations
@@ -70,8 +75,9 @@ def key_of(job: WorkerJob | WorkerResult) -> JobKey:
 
 class JobBook:
     """The book of one broker. ``another`` makes that of a further one, with the same jobs: each
-    book's ``queued``, ``take_batch`` and ``answer`` are those of all. Results go to the broker with
-    the ``epoch`` that they name."""
+    book's ``queued``, ``take_batch`` and ``answer`` are those of all. The caller performs the
+    returned actions in order; results go to the broker with the ``epoch`` that they name.
+    """
 
     def __init__(self, worker: Ready, limits: BatchLimits) -> None:
         """``worker``: its registration; credits, cost and versions are added."""
@@ -219,8 +225,9 @@ class JobBook:
         )
 
     def _receive_welcome(self, welcome: Welcome) -> Sequence[Action]:
-        """The broker sends Welcome in answer to Ready, or because it does not know this worker
-        (any more): then it has given this worker's jobs to others and waits for Ready.
+        """The broker sends Welcome in answer to Ready, or because it does not know this worker:
+        after its restart, or after this worker's silence. In the second case it has given this
+        worker's jobs to others and waits for Ready.
 
         A Welcome that arrives while a Ready is in transit counts as the answer: a broker that does
         not know this worker repeats it, whereas a second Ready would discard the jobs that arrived
@@ -270,7 +277,8 @@ class JobBook:
         return [JobsDiscarded("superseded", len(older))] if older else []
 
     def _options(self, job: WorkerJob) -> tuple[str, tuple[str, ...]]:
-        """Return what of ``job`` needs a call of the model of its own."""
+        """Return the options of the model's call for ``job``; jobs with other options need another
+        call."""
         can = self._ready.abilities
         hotwords = job.hotwords if can.hotwords != "none" else ()
         return job.language if can.takes_language else "", hotwords
@@ -298,8 +306,9 @@ class JobBooks:
     def follow(
         self, places: Collection[str], connected: int, new: Iterable[str]
     ) -> list[tuple[str, Action]]:
-        """The worker has links to these places, ``connected`` of them with a connection, the
-        ``new`` ones with one made since the last call. Returns the actions, with their places."""
+        """The worker has links to these places, ``connected`` of them with a connection, and the
+        ``new`` ones with one that was made since the last call. Each broker has a part of the
+        credits of those connected. Returns the actions, with their places."""
         for place in places:
             self.by_place.setdefault(place, self._first.another())
         gone = [place for place in self.by_place if place not in places]
@@ -314,6 +323,7 @@ class JobBooks:
         return actions
 
     def place_of(self, result: WorkerResult) -> str | None:
-        """Place of the broker that assigned the result's job; None: it is gone or has restarted."""
+        """Place of the broker that assigned the result's job; None: that is gone or has restarted,
+        and gateways send the job again."""
         places = (p for p, book in self.by_place.items() if book.epoch == result.broker_epoch)
         return next(places, None)

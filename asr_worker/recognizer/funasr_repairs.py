@@ -2,8 +2,10 @@
 ``asr_worker.recognizer.features`` and ``packed_encoder``, which replace the ``forward`` of a
 frontend and of an encoder.
 
-Repairs detect their fault in the installed FunASR and do nothing without it. The tests of this
-module fail when FunASR no longer has a fault: remove the repair then.
+Repairs detect their fault in the installed FunASR and do nothing without it. The other changes, to
+imports, logs and token times, are always made. The tests of this module fail when FunASR no longer
+has a fault, or has changed in a way that breaks a repair. Remove the repair then. pyproject.toml
+bounds FunASR's version.
 """
 
 from __future__ import annotations
@@ -115,7 +117,10 @@ def restore_configuration(auto: Any) -> None:
 
 def repair_batching(model: Any) -> list[str]:
     """Make batched results of Paraformer's CIF predictor equal to those of single utterances.
-    Returns the names of the repairs that were needed."""
+
+    A single utterance has no padding and no other row, so its result stays FunASR's own. Returns
+    the names of the repairs that were needed.
+    """
     predictor: Any = getattr(model, "predictor", None)
     if type(predictor).__name__ not in ("CifPredictorV2", "CifPredictorV3"):
         return []
@@ -135,8 +140,10 @@ def repair_batching(model: Any) -> list[str]:
 
 
 def padding_changes_times(predictor: Any) -> bool:
-    """Whether padding changes the weights from which token times are computed: CifPredictorV3's
-    LSTM runs backwards from the end of the padding."""
+    """Whether padding changes the weights from which token times are computed.
+
+    CifPredictorV3's LSTM runs backwards from the end of the padding, not of the utterance.
+    """
     frames, width = 4, predictor.cif_conv1d.in_channels
     device = predictor.cif_conv1d.weight.device
     hidden = torch.randn(2, 2 * frames, width, generator=torch.Generator().manual_seed(0))
@@ -214,7 +221,10 @@ def _zero_padding(_predictor: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...
 
 
 def last_row_needs_a_token(cif: Callable[..., Any]) -> bool:
-    """Whether ``cif`` raises IndexError if a batch's last row, such as silence, has no token."""
+    """Whether ``cif`` raises IndexError for a batch whose last row, such as silence, has no token.
+
+    FunASR 1.4.16 handles only batches without any token.
+    """
     hidden, weights = torch.ones(2, 2, 1), torch.tensor([[1.0, 0.0], [0.0, 0.0]])
     try:
         cif(hidden, weights, 1.0)
