@@ -25,7 +25,8 @@ BULK_EVERY_ASSIGNMENTS = 8
 PARTIAL_WAIT_S_MAX = 2.0
 """A partial job that waited longer is out of date: dropped and counted."""
 PARTIAL_CREDITS_SHARE = 4
-"""Partial jobs hold at most a quarter of all credits (at least one): final jobs find room."""
+"""Partial jobs hold at most a quarter of all credits (at least one), so that final jobs find room.
+"""
 PARTIAL_DELAY_S_MAX = 0.25
 """A worker that holds other jobs gets a partial job only if all of it is expected to take no
 longer: a final job that arrives next waits for it."""

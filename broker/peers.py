@@ -120,10 +120,14 @@ class Subscriptions:
         self._prefixes: set[bytes] = set()
 
     def change(self, prefix: bytes, *, present: bool) -> bool:
-        """Returns False for a prefix of none of our topics, which is not kept."""
+        """Returns False for a prefix of none of our topics. Such a prefix is not kept, which bounds
+        the memory that a peer can take."""
         if not any(topic.startswith(prefix) for topic in publication.TOPICS):
             return False
-        (self._prefixes.add if present else self._prefixes.discard)(prefix)
+        if present:
+            self._prefixes.add(prefix)
+        else:
+            self._prefixes.discard(prefix)
         return True
 
     def wanted(self, message: publication.Publication) -> bool:

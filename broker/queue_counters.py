@@ -1,5 +1,8 @@
 """Writes the state of the queue to Redis once a second, for monitoring: that of this broker to a
-hash of its own, and the sum over all brokers, which all of them write, to ``asr:queue``."""
+hash of its own, and the sum over all brokers to ``asr:queue``.
+
+All brokers write the same sum, at most a second old, so no leader is needed.
+"""
 
 from __future__ import annotations
 

@@ -28,9 +28,9 @@ class FairQueue:
 
     Start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996). Virtual time is the start time of
     the job served last. The start time of a session's next job is that of its last job plus the
-    cost of that, but not before virtual time. The earliest start time is served. The start time of
-    an idle session is kept while ahead of virtual time; otherwise one-at-a-time senders would
-    overtake sessions with two jobs waiting.
+    cost of that, but not before virtual time. The earliest start time is served. An idle session
+    earns no credit. Its start time is kept while ahead of virtual time; otherwise one-at-a-time
+    senders would overtake sessions with two jobs waiting.
     """
 
     def __init__(self) -> None:
@@ -167,7 +167,8 @@ class JobQueue:
 
     def admits(self, audio_ms: int, models: int) -> bool:
         """Whether the queue has room for a new job: each of ``models`` has an equal share of the
-        limits. An empty queue has room."""
+        limits, so that jobs without workers leave room for others. An empty queue has room, and
+        returned jobs are always admitted."""
         return not len(self) or (
             self.audio_ms + audio_ms <= self._limits.queue_audio_ms_max // models
             and len(self) < self._limits.queue_jobs_max // models

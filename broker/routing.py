@@ -181,7 +181,8 @@ class Broker:
 
     def _on_unsent(self, event: e.Unsent, _now_s: float) -> None:
         """A gateway that reconnects within its lease sends unanswered jobs again. A worker to which
-        a job could not be sent is unregistered until it registers again."""
+        a job could not be sent has disconnected or stopped reading: it is unregistered until it
+        registers again. The job has not reached it."""
         action = event.action
         if isinstance(action, e.Publish):
             self._count("subscriber_full")
@@ -280,7 +281,8 @@ class Broker:
             self._act(e.Send("front", identity, job.result(error=answers.OVERLOADED)))
 
     def _on_partial(self, identity: bytes, job: m.Job, now_s: float, *, superseded: bool) -> None:
-        """The newest partial job of a session replaces the waiting ones, unanswered."""
+        """The newest partial job of a session replaces the waiting ones. A partial job may be
+        dropped anywhere, counted and unanswered: the next one, or the final job, covers it."""
         partials = self._jobs.partials(job.session_id)
         if superseded or any(timeline_key(p.job) >= timeline_key(job) for p in partials):
             self._count("partial_late")
@@ -352,6 +354,7 @@ class Broker:
     # -------------------------------------------------------------------------------- publications
 
     def _publish(self, message: Publication) -> None:
+        """Publish without keeping a copy: gateways send again what persistence does not confirm."""
         if self._subscriptions.wanted(message):
             self._act(e.Publish(message))
         else:
