@@ -184,6 +184,11 @@ def _report(rows: Sequence[Row], out: Path, docs: bool) -> None:
     rows = report.merged((), rows)
     command = "python -m tools.lab.chaos " + shlex.join(sys.argv[1:])
     console.print(f"report: {report.write(out, rows, command.strip())}")
+    for row in rows:
+        if row.problems:
+            console.print(f"{row.fault}, {row.moment}, does not hold:", style="red", markup=False)
+            _show(row)
+    console.print(report.summary(rows))
     if docs:
         report.write_docs(Path("docs/reliability.md"), rows)
 

@@ -52,20 +52,21 @@ def markdown(rows: Sequence[Row], command: str) -> str:
     lines = [
         "# Chaos",
         "",
-        f"`{command}`: {_summary(rows)}",
+        f"`{command}`: {summary(rows)}",
         "",
         *table(rows),
     ]
     for row in rows:
-        if row.problems:
+        if row.problems or row.late_at_first:
             lines += ["", f"## {row.fault}, {row.moment}", ""]
+            lines += [f"* at the first try {late}" for late in row.late_at_first]
             lines += [f"* {problem}" for problem in row.problems[:PROBLEMS_SHOWN_MAX]]
             if len(row.problems) > PROBLEMS_SHOWN_MAX:
                 lines.append(f"* and {len(row.problems) - PROBLEMS_SHOWN_MAX} more")
     return "\n".join(lines) + "\n"
 
 
-def _summary(rows: Sequence[Row]) -> str:
+def summary(rows: Sequence[Row]) -> str:
     held = sum(row.holds for row in rows)
     skipped = sum(bool(row.skipped) for row in rows)
     sessions = sum(row.sessions for row in rows)
@@ -94,7 +95,7 @@ def write_docs(page: Path, rows: Sequence[Row]) -> None:
     _, ended, after = rest.partition(END)
     assert found and ended, f"{page} has no results section"
     lines = [
-        f"`python -m tools.lab.chaos`: {_summary(rows)}",
+        f"`python -m tools.lab.chaos`: {summary(rows)}",
         "",
         "| fault | moments | hold | silence, s | slowest text, s | resumed |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -109,7 +110,7 @@ def write_docs(page: Path, rows: Sequence[Row]) -> None:
 
 def _fault_line(fault: str, rows: Sequence[Row]) -> str:
     tried = [row for row in rows if not row.skipped]
-    moments = ", ".join(row.moment if row.holds else f"**{row.moment}**" for row in tried) or "–"
+    moments = ", ".join(_moment(row) for row in tried) or "–"
     verdict = "yes" if all(row.holds for row in tried) else "**no**"
     if not tried:
         verdict = f"skipped: {rows[0].skipped}"
@@ -119,3 +120,8 @@ def _fault_line(fault: str, rows: Sequence[Row]) -> str:
             silence, slowest = f"{row.pause_s:.1f}", f"{row.slowest_ms / 1000:.1f}"
     resumed = sum(row.resumes for row in tried)
     return f"| {fault} | {moments} | {verdict} | {silence} | {slowest} | {resumed} |"
+
+
+def _moment(row: Row) -> str:
+    tries = " (second try)" if row.late_at_first else ""
+    return row.moment + tries if row.holds else f"**{row.moment}{tries}**"

@@ -50,6 +50,52 @@ def test_without_a_reference_unnoticed_cannot_hold() -> None:
     assert late(QUIET, row(slowest_ms=1), None)
 
 
+@pytest.mark.parametrize(
+    ("tries", "names", "problems", "late_at_first"),
+    [
+        ([9.0, 0.0, 5.0], ["short", "none", "short"], [], ["no text for 9.0 s, promised 6 s"]),
+        (
+            [9.0, 0.0, 8.0],
+            ["short", "none", "short"],
+            ["no text for 8.0 s, promised 6 s"],
+            ["no text for 9.0 s, promised 6 s"],
+        ),
+        ([5.0], ["short"], [], []),
+    ],
+    ids=["late once", "late twice", "in time"],
+)
+def test_a_row_that_was_only_late_runs_once_more(
+    monkeypatch: pytest.MonkeyPatch,
+    tries: list[float],
+    names: list[str],
+    problems: list[str],
+    late_at_first: list[str],
+) -> None:
+    fault = dataclasses.replace(SHORT, unnoticed=True)
+    tried: list[str] = []
+    runner = rows_of(None)
+    runner._reference_ms = 0.0
+
+    def one_try(fault: Fault, moment: rows.Moment) -> Row:
+        tried.append(fault.name)
+        tried_row = Row(fault.name, moment, 24, pause_s=tries.pop(0))
+        tried_row.problems = late(fault, tried_row, 0.0)
+        return tried_row
+
+    monkeypatch.setattr(runner, "_try", one_try)
+    row = runner.run(fault, "mid-job")
+    assert (tried, row.problems) == (names, problems)
+    assert row.late_at_first == late_at_first
+
+
+def test_a_row_with_a_wrong_word_does_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = row(pause_s=9.0, problems=["session s: no row", "no text for 9.0 s, promised 6 s"])
+    tries = [wrong]
+    runner = rows_of(None)
+    monkeypatch.setattr(runner, "_try", lambda *_: tries.pop())
+    assert runner.run(SHORT, "mid-job") is wrong
+
+
 def test_a_fault_is_healed_even_if_its_injection_fails() -> None:
     done: list[str] = []
 
