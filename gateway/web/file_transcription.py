@@ -206,8 +206,8 @@ class FileSession:
         admit: Callable[[str], e.Problem | None] = lambda _model: None,
         note: Callable[[e.Answer], None] = lambda _answer: None,
     ) -> None:
-        self.fed = False
-        """All events were taken."""
+        self.received = False
+        """All of the file is here, though the session may not have taken it yet."""
         self._events = events
         self._admit = admit
         self._note = note
@@ -221,6 +221,7 @@ class FileSession:
     async def _feed(self) -> None:
         try:
             async for event in self._events:
+                self.received = isinstance(event, e.Finish)
                 if isinstance(event, e.Start):
                     await self._begin(event)
                 elif self._runner.session.state is State.NEW or self._runner.session.over:
@@ -228,7 +229,6 @@ class FileSession:
                 else:
                     # A disconnecting client cancels this task, but not a chunk in progress.
                     await asyncio.shield(self._runner.take(self._queue, event))
-            self.fed = True
         except RefusedError as error:
             self._refusal = error
             self._queue.close(CloseCode.NORMAL_CLOSURE, error.code)

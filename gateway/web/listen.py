@@ -52,7 +52,7 @@ async def _response(request: Request, server: Server, transcriber: Transcriber) 
             server, caller, dialect, events, lambda used: transcriber.admit(used, model), note
         )
         try:
-            segments, end = await while_connected(request, file.transcript(), lambda: file.fed)
+            segments, end = await while_connected(request, file.transcript(), lambda: file.received)
         finally:
             await file.close()
     body = dialect.body(segments, end)

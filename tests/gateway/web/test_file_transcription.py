@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from gateway.server import Server
 from gateway.session import events as e
 from gateway.session.limits import Traits
 from gateway.session.models import ServedModels
+from gateway.session.states import State
 from gateway.storage.callers import Caller
 from gateway.web.errors import RETRY_AFTER_S, RefusedError, answer_errors
 from gateway.web.file_transcription import AnswerQueue, FileSession, Transcriber
@@ -207,3 +209,40 @@ async def test_a_session_that_ends_early(
             pass
     assert (refused.value.status, refused.value.code) == (status, code)
     assert (refused.value.retry_after_s is not None) is retries
+
+
+async def test_a_file_is_received_before_its_session_has_taken_the_end() -> None:
+    """The end waits for results. A client that disconnects is noticed meanwhile."""
+    taken: list[e.ClientEvent] = []
+    waiting = asyncio.Event()
+
+    async def take(_queue: AnswerQueue, event: e.ClientEvent) -> None:
+        taken.append(event)
+        if isinstance(event, e.Finish):
+            waiting.set()
+            await asyncio.Event().wait()
+
+    async def reserved(*_: Any) -> Any:
+        return runner
+
+    async def events() -> AsyncIterator[e.ClientEvent]:
+        yield e.Start(session_id="s", mode="stream", sample_rate_hz=16_000)
+        yield e.Chunk(data=b"a")
+        assert not session.received
+        yield e.Finish(session_id="s")
+
+    runner = SimpleNamespace(
+        open=lambda queue: None,
+        begin=taken.append,
+        take=take,
+        detach=lambda queue: None,
+        session=SimpleNamespace(state=State.ACTIVE, over=False),
+    )
+    registry = SimpleNamespace(new_runner=lambda *_: runner, reserve_or_resume=reserved)
+    server = cast(Server, SimpleNamespace(registry=registry))
+    session = FileSession(server, Caller(), cast(Traits, None), events())
+    answering = asyncio.ensure_future(anext(session.answers()))
+    await waiting.wait()
+    assert session.received and len(taken) == 3
+    answering.cancel()
+    await session.close()
