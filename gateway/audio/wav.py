@@ -235,7 +235,8 @@ class WavReader:
             own, rest = self._next.finish()
             self.rest = self.rest or rest
             self._out += self._pcm.convert(own) + self._pcm.flush()
-        return bytes(self._out)
+        pcm, self._out = bytes(self._out), bytearray()
+        return pcm
 
     @property
     def notice(self) -> str:

@@ -181,6 +181,13 @@ def test_audio_after_a_declared_length_of_the_first_part() -> None:
     assert not reader.complete
 
 
+def test_the_last_audio_is_returned_once() -> None:
+    reader = WavReader()
+    fed(reader, wav(fmt(), chunk(b"data", RAMP.tobytes())) + RAMP[:100].tobytes())
+    assert reader.finish() == RAMP[:100].tobytes()
+    assert reader.finish() == b"" and reader.feed(b"") == []
+
+
 def test_half_a_sample_at_the_end_is_forgotten() -> None:
     assert len(pcm_of(wav(fmt(), chunk(b"data", b"\1\2\3", 999)[:-1]))) == 1
     reader = WavReader()
