@@ -31,7 +31,8 @@ BATCH_S_MAX = 1.0
 USUAL_MS = 3_000
 """Length of a usual utterance."""
 HANG_TIMES_EXPECTED = 10.0
-"""A batch that takes this multiple of its expected duration, and ``ASR_HANG_S``, hangs."""
+"""A batch that takes longer than this multiple of its expected duration, and longer than
+``ASR_HANG_S``, hangs."""
 
 REST_TIMES_BATCH = 10.0
 """Rest after a batch, as a multiple of the batch's duration …"""
@@ -110,8 +111,8 @@ class BatchQueue(Generic[K]):
         options: Hashable = None,
         streamed: bool = False,
     ) -> None:
-        """Append a job. Only jobs with equal ``options`` share a batch, and ``streamed`` ones,
-        partial jobs of a streaming model, only with each other."""
+        """Append a job. The caller adds each key once. Only jobs with equal ``options`` share a
+        batch, and ``streamed`` ones, partial jobs of a streaming model, only with each other."""
         assert key not in self._queued, f"{key!r} is queued already"
         self._queued[key] = _Queued(key, audio_ms, partial, options, streamed)
         self._audio_ms += audio_ms

@@ -57,7 +57,8 @@ POLL_S = 0.1
 WAIT_S_MIN = 0.001
 """Shortest wait during a rest between batches."""
 ARRIVALS_MAX = 4_096
-"""Jobs without a result whose times of arrival are kept; others have no ``held_ms``."""
+"""Jobs without a result whose times of arrival are kept; beyond it the oldest is forgotten, and its
+result has no ``held_ms``."""
 RECEIVE_MAX = 256
 """Messages received per turn, so that a flood cannot delay results."""
 LOAD_S_MAX = 1_800.0

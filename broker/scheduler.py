@@ -75,7 +75,8 @@ class Scheduler:
         return True
 
     def drop(self, entry: PendingJob, reason: str) -> None:
-        """End ``entry`` without an answer. If a worker holds it, its answer frees the credit."""
+        """End ``entry`` without an answer. A worker that holds it cannot be stopped: the worker's
+        answer frees the credit."""
         self._end(entry)
         self._act(Count(reason))
 
@@ -89,7 +90,8 @@ class Scheduler:
     # ------------------------------------------------------------------------------ from workers
 
     def register(self, identity: bytes, ready: Ready, now_s: float) -> bool:
-        """Register a worker. Returns False if there are too many models."""
+        """Register a worker, which must not be registered. Returns False if there are too many
+        models."""
         served = self.models.add(identity, ready, now_s)
         if served is None:
             return False
@@ -141,7 +143,8 @@ class Scheduler:
             self._requeue(entry)
 
     def lose(self, worker: Worker, *, is_back: bool = False) -> None:
-        """Unregister a worker, whose attempts are lost. ``is_back``: no job of it has ended it."""
+        """Unregister a worker. The attempts that it held are lost. ``is_back``: it registers again,
+        so that none of its jobs has ended it."""
         self.links.lost(worker.identity)
         for entry in self.models.remove(worker):
             if is_back:

@@ -104,7 +104,7 @@ def _converted(model: WhisperModel, path: Path, form: Form, made: Path) -> Path:
 
 
 def _repository(model: HubModel, source: Source, partial: Path, progress: Progress) -> Path | None:
-    """The same; None if the source is no hub."""
+    """Fetch the repository and return its directory; None if the source is no hub."""
     if source.name not in ("modelscope", "huggingface"):
         return None
     progress.step(f"{model.name} from {source.name}")

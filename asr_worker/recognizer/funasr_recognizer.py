@@ -55,7 +55,8 @@ class FunasrRecognizer:
     modules: ClassVar[tuple[str, ...]] = ()
     """The FunASR modules that register the family's classes; empty: import all of FunASR."""
     can: ClassVar[Abilities] = Abilities()
-    """Abilities of the family. An argument that a model ignores is not given: more share a call."""
+    """Abilities of all models of the family. An argument that these ignore is not passed, so that
+    more utterances share a call."""
     batches: ClassVar[bool | None] = None
     """Whether utterances can share a call without changing their texts; None: to be tried."""
     fixed_options: ClassVar[Options] = ()
@@ -219,7 +220,11 @@ class FunasrRecognizer:
 
 
 def _texts(results: list[dict[str, Any]]) -> list[str]:
-    """Return the texts that are not empty. ValueError: a result (of a speaker model) has none."""
+    """Return the texts that are not empty.
+
+    Raises:
+        ValueError: a result has no text, such as that of a speaker model.
+    """
     if any("text" not in result for result in results):
         raise ValueError("it returns no text")
     return [result["text"] for result in results if result["text"]]

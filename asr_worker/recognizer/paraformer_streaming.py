@@ -27,7 +27,8 @@ from wire.messages import BYTES_PER_SAMPLE, Abilities
 FRAME_SAMPLES = 960
 """One frame of the encoder: six windows, 10 ms apart. FunASR recognises no shorter rest."""
 PASS_ROWS_MAX = 64
-"""Chunks that go through the network at once. More gain nothing on a CPU."""
+"""Chunks that go through the network at once; further ones follow in another pass. Larger passes
+gain nothing on a CPU."""
 PARTIAL_CHUNKS_MAX = 4
 """Chunks that one partial result processes. A stream whose state was lost catches up over several,
 with the text so far, so that the streams of a lost worker do not delay final results."""

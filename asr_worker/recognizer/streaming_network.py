@@ -282,14 +282,15 @@ class StreamingNetwork:
         waves = []
         for part, members in _by_wave(rows):
             slots = [row.slot for row in members]
+            places = torch.tensor(slots, device=self._device)
             known = torch.from_numpy(self._has_decoded[slots])[:, None, None, None]
             self._has_decoded[slots] = True
             waves.append(
                 _Wave(
                     rows=part,
-                    slots=(index := torch.tensor(slots, device=self._device)),
+                    slots=places,
                     kept=known.expand(-1, 1, 1, self.shape.frames).to(self._device),
-                    replaced=(index,),
+                    replaced=(places,),
                     lengths=lengths[part],
                 )
             )

@@ -36,7 +36,8 @@ audio ends there, which it never does in Whisper's training."""
 LEVEL_STEP = 0.5
 """The lowest value of a spectrogram, rounded to this, selects the stored states."""
 SILENCES_MAX = 3
-"""Levels that are stored, 37 MB each with Whisper base. Speech has two or three."""
+"""Levels that are stored; the one used least recently is dropped. One takes 37 MB with Whisper
+base. Speech has two or three."""
 TOKENS_PER_S_MAX = 16
 TOKENS_MIN = 24
 """Limit of an utterance's tokens: this many, and ``TOKENS_PER_S_MAX`` a second. Fast speech has 8.

@@ -81,7 +81,8 @@ def first_columns(cost: Floats) -> npt.NDArray[np.int64]:
 
 
 def words(tokenizer: Any, tokens: list[int], starts_ms: list[int]) -> list[Token]:
-    """Return the words of ``tokens`` without punctuation. ``starts_ms`` ends with the end."""
+    """Return the words of ``tokens`` without punctuation. ``starts_ms`` has one element more than
+    ``tokens``: the end of the last one."""
     texts: list[str] = []
     spans: list[list[int]] = []
     position = 0
