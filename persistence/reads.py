@@ -1,4 +1,4 @@
-"""Reads of a tenant's stored sessions, for REST and resumption: asynchronous, soon given up."""
+"""Reads of a tenant's sessions, for REST and resumption: asynchronous, with short deadlines."""
 
 from __future__ import annotations
 

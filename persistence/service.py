@@ -57,11 +57,12 @@ class Service:
         bus_keys = settings.bus_keys("persistence")
         identity = sockets.new_identity("persistence")
 
-        def links(listed: str, connect: Callable[..., sockets.Socket], name: Any) -> Links:
+        def links(listed: str, connect: Callable[..., sockets.Socket], own: Any) -> Links:
+            """``own``: the argument of ``connect`` between the endpoint and the keys."""
             return Links(
                 listed,
                 lambda endpoint, keys, events: connect(
-                    self._context, endpoint, name, keys, events=events
+                    self._context, endpoint, own, keys, events=events
                 ),
                 bus_keys,
                 self._poller,
@@ -153,7 +154,7 @@ class Service:
                 self._note_refusal(frames)
 
     def _note_refusal(self, frames: list[bytes]) -> None:
-        """Brokers send nothing else to persistence, and nothing more often; the first is logged."""
+        """A broker sends nothing else to persistence. Of equal refusals the first one is logged."""
         with contextlib.suppress(codec.WireError):
             message = codec.decode(frames)
             if isinstance(message, Refused) and message != self._refused:

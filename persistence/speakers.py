@@ -1,7 +1,8 @@
 """Speaker labels and centroids of sessions: SQL and conversions.
 
-The latest record counts: the one of the newest generation with the highest number. Centroids are
-voice prints: only those of the latest record are stored, while the session may be resumed.
+Of several labels of a segment, that of the latest record counts: the one of the newest generation
+with the highest number. Centroids are voice prints: only those of the latest record are stored, and
+they are deleted at the end of the session.
 
 Gateways read with this module, so it must not import the metrics of persistence.
 """

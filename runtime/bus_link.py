@@ -1,7 +1,8 @@
 """The connections of a gateway, a worker or persistence to the brokers.
 
-libzmq reconnects by itself after a lost connection, but not after a refused one. A link therefore
-makes a new socket after a refusal, with the keys that are on disk by then. It also reports each new
+libzmq reconnects by itself after a lost connection, but not after a refused one: a peer with a
+wrong key would stay disconnected even if its key is corrected later. After a refusal a link
+therefore makes a new socket, with the keys that are on disk by then. It also reports each new
 connection, because messages in transit on the previous one are lost.
 """
 

@@ -1,4 +1,5 @@
-"""Endpoints of the bus: ``tcp://HOST:PORT`` or ``ipc://PATH``, of each broker, by commas."""
+"""Endpoints of the bus, ``tcp://HOST:PORT`` or ``ipc://PATH``: of one broker, or a list of those of
+all brokers, separated by commas."""
 
 from __future__ import annotations
 

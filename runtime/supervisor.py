@@ -41,7 +41,8 @@ class Child:
         silence_s_max: float | None = None,
     ) -> None:
         """``environment`` is added to the inherited one. An exit code in ``final`` ends the child
-        for good. A child without a beat (``runtime.liveness``) for ``silence_s_max`` is killed."""
+        for good. A child without a beat (``runtime.liveness``) for ``silence_s_max`` is killed and
+        restarted; None: no limit."""
         self._command = command
         self._environment = dict(environment or {})
         self._final = final
@@ -149,7 +150,8 @@ def _ended_by(code: int) -> dict[str, str]:
 
 
 def reap_orphans(children: Sequence[Child]) -> None:
-    """As process 1 of a container: collect processes whose parent has ended, else zombies."""
+    """As process 1 of a container: collect the exit codes of processes whose parent has ended.
+    Otherwise they stay as zombies."""
     own = {child.pid for child in children}
     while True:
         try:

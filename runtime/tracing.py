@@ -22,7 +22,8 @@ _exporter: Exporter | None = None
 
 
 def start(process: str, endpoint: str, ratio: float) -> None:
-    """Enable tracing for ``ratio`` of the utterances, if ``endpoint`` is a collector's base URL."""
+    """Enable tracing for ``ratio`` of the utterances, if ``endpoint`` is a collector's base URL.
+    Call ``stop`` when the process ends."""
     global _exporter
     if endpoint and ratio > 0:
         from runtime import otlp

@@ -174,9 +174,7 @@ def others_can_read(status: os.stat_result, user: int) -> bool:
 
 
 def require_regular(path: Path) -> None:
-    """Raises:
-    OSError: it is missing or, such as a FIFO, no file that can be opened without waiting.
-    """
+    """Raise ``OSError`` if ``path`` is missing, or no regular file: to open a FIFO could wait."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
 

@@ -25,7 +25,8 @@ RESUMED_RECORD_SEQ = DELETED_RECORD_SEQ - 1
 DEFAULT_TENANT = "default"
 """The tenant of clients whose token names none, and of sessions from before there were tenants."""
 TRANSCRIPT_BYTES_MAX = 3 << 18
-"""Longest text in SessionFinished, as UTF-8: 14 hours of speech. Readers join longer ones."""
+"""Longest text in SessionFinished, as UTF-8: 14 hours of speech. A longer one is not stored there:
+readers join the texts of the segments."""
 
 
 class SessionStarted(Struct, frozen=True, kw_only=True, gc=False, tag="started"):

@@ -65,7 +65,8 @@ Socket: TypeAlias = zmq.Socket[bytes]
 
 
 class Access(Struct, frozen=True):
-    """Admits only peers whose CURVE key the context's ZAP handler accepts for ``domain``."""
+    """Admits only peers whose CURVE key the context's ZAP handler accepts for ``domain``; without a
+    handler, none."""
 
     keys: Keys
     domain: str
