@@ -241,8 +241,9 @@ class Stream:
         self._no_more = kind == END or self._gave_up
         is_header = self._data_begin + len(self._data) < self.opening.probe_bytes
         self._data += payload
-        for written, readable in STREAMED.get(self.opening.container, ()) if is_header else ():
-            self._data = self._data.replace(written, readable, 1)
+        if is_header:
+            for written, readable in STREAMED.get(self.opening.container, ()):
+                self._data = self._data.replace(written, readable, 1)
 
     def _receive(self) -> tuple[bytes, bytes]:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -115,8 +115,8 @@ def _power(blocks: Samples, window: int) -> npt.NDArray[np.float64]:
 
 
 def notice(kind: str, count: int, blocks: Counter[int | None]) -> str:
-    """Return a notice of the channel or track, as ``kind`` says, that was used of ``count``, if not
-    the mean of all. ``blocks`` as ``Downmix.blocks``."""
+    """Return a message that names the used channels or tracks (``kind``) of ``count``; empty if the
+    mean of all was used. ``blocks`` as ``Downmix.blocks``."""
     used = sorted(number for number in blocks if number is not None)
     if not used or blocks[None] > blocks.total() / 2 or (kind == "track" and used == [0]):
         return ""

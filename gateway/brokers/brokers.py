@@ -129,6 +129,7 @@ class Brokers:
     def states(self) -> list[BrokerState]:
         """Each broker, in order of endpoints."""
         sessions, now_s = self._choice.session_counts(), self._loop.time()
+        loads = {endpoint: self._loads.get(endpoint) for endpoint in sorted(self.clients)}
         return [
             BrokerState(
                 endpoint=endpoint,
@@ -138,8 +139,7 @@ class Brokers:
                 queued=load.queued if load else 0,
                 est_wait_ms=load.est_wait_ms if load else 0,
             )
-            for endpoint in sorted(self.clients)
-            for load in [self._loads.get(endpoint)]
+            for endpoint, load in loads.items()
         ]
 
     def _take(self, broker: str, message: Message) -> None:

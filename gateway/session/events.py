@@ -151,7 +151,7 @@ class JobsMayBeLost(Struct, frozen=True, kw_only=True):
 
 
 class Tick(Struct, frozen=True, kw_only=True):
-    """Time has passed. Sent to every running session about five times a second."""
+    """Time has passed. Sent to every running session about twice a second."""
 
 
 class Interrupted(Struct, frozen=True, kw_only=True):

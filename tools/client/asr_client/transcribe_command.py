@@ -116,6 +116,7 @@ class Transcription:
         self._display = display
         self._stop = stop
         self.is_admitted = False
+        """The server has started its session."""
         self._sent: list[int] = []
         """Bytes of the source up to the end of each chunk."""
 
