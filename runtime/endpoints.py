@@ -53,9 +53,12 @@ def check(endpoint: str) -> str:
 def check_name(host: str) -> None:
     """Raise ``ValueError``, without the name, for one of which Python's resolver raises
     ``UnicodeError`` instead of ``OSError``."""
-    parts = host.removesuffix(".").split(".")
-    if host and not all(0 < len(part) <= 63 for part in parts):
-        raise ValueError("a part of the host's name is empty or longer than 63 letters")
+    try:
+        host.encode("idna")  # As the resolver does.
+    except UnicodeError:
+        raise ValueError(
+            "a part of the host's name is empty, longer than 63 letters, or has invalid characters"
+        ) from None
 
 
 def check_reachable(endpoints: str) -> None:

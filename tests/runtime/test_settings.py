@@ -107,6 +107,8 @@ def test_a_misspelt_name_is_logged_and_that_of_another_process_is_not(
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://[::1", "ProcessSettings"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:99999", "ProcessSettings"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector..example", "ProcessSettings"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{'ü' * 60}.example", "ProcessSettings"),
+        ("REDIS_URL", f"redis://{'ü' * 60}", "RedisSettings"),
         ("BROKER_FRONTEND", "127.0.0.1:7101", "BusSettings"),
         ("BROKER_EVENTS", "udp://127.0.0.1:7101", "BusSettings"),
         ("BROKER_BACKEND", "tcp://host", "BusSettings"),
