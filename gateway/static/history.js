@@ -8,8 +8,12 @@ import { dropEdits, nameOf } from "./remembered.js";
 
 const PAGE_RECORDS = 20;
 const TYPING_MS = 250;
-const WITHOUT_TEXT = { completed: "history.no_speech", active: "history.running" }; // by status
 const $ = (id) => document.getElementById(id);
+
+function whyWithoutText({ status, segment_count: segments }) {
+  if (status === "active") return "history.running";
+  return status === "completed" && !segments ? "history.no_speech" : "history.no_text";
+}
 
 export class HistoryList {
   #list = $("history");
@@ -81,7 +85,7 @@ export class HistoryList {
     const item = $("history-item").content.firstElementChild.cloneNode(true);
     const at = new Date(record.created_at);
     const when = at.toLocaleString(currentLanguage(), { dateStyle: "medium", timeStyle: "short" });
-    const text = record.preview || t(WITHOUT_TEXT[record.status] ?? "history.no_text");
+    const text = record.preview || t(whyWithoutText(record));
     const words = item.querySelector(".history-text");
     words.textContent = text;
     words.lang = record.preview ? languageOf(text) : currentLanguage();
