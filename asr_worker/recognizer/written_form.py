@@ -36,7 +36,8 @@ class WrittenForm:
     def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
         recognitions = self._recognizer.recognize(utterances)
         self._punctuate(utterances, recognitions)
-        return list(map(self._written, utterances, recognitions))
+        both = zip(utterances, recognitions, strict=True)
+        return [self._written(utterance, recognition) for utterance, recognition in both]
 
     def _punctuate(self, utterances: Sequence[Utterance], recognitions: list[Recognition]) -> None:
         """Add punctuation to all texts without any, in one batch."""

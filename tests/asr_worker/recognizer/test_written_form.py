@@ -62,6 +62,16 @@ def test_a_batch_is_punctuated_at_once_with_its_contexts() -> None:
     assert marking.batches == [(["one", "two"], ["Zero.", ""])]
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_texts_are_given_to_no_other_utterance(count: int) -> None:
+    class Miscounting(Spoken):
+        def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
+            return [Recognition(text="one")] * count
+
+    with pytest.raises(ValueError, match="zip"):
+        WrittenForm(Miscounting(), None).recognize([said("one"), said("two")])
+
+
 @pytest.mark.parametrize(("wish", "text"), [(None, "one."), (True, "one."), (False, "one")])
 def test_a_session_may_refuse_punctuation(wish: bool | None, text: str) -> None:
     assert written(said("one", punctuation=wish), marking=Marking()) == [text]
