@@ -408,9 +408,9 @@ class Broker:
         """The worker continues, but jobs and results that were in transit are lost."""
         self._models.pool(worker).renew(worker, now_s)
         held = {(job.job_id, job.attempt) for job in ready.held}
-        assigned = [(entry.job_id, entry.attempt) for entry in worker.held.values()]
-        lost = [attempt for attempt in assigned if attempt not in held]
-        self.scheduler.take_returned(worker, lost)
+        for entry in list(worker.held.values()):
+            if (entry.job_id, entry.attempt) not in held:
+                self.scheduler.lose_in_transit(worker, entry)
         self._count("worker_reconnected")
 
     def _known_worker(self, identity: bytes, now_s: float) -> Worker | None:

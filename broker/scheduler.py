@@ -142,6 +142,15 @@ class Scheduler:
             self.models.pool(worker).take_back(worker, entry)
             self._requeue(entry)
 
+    def lose_in_transit(self, worker: Worker, entry: PendingJob) -> None:
+        """Queue an attempt again that was lost on its way to the worker, or whose result was. It
+        does not count as the job's, but the next one has another number: the worker may have
+        answered this one meanwhile, and answers each attempt once."""
+        self.links.taken_back(entry)
+        self.models.pool(worker).take_back(worker, entry)
+        entry.excused += 1
+        self._attempt_lost(entry)
+
     def lose(self, worker: Worker, *, is_back: bool = False) -> None:
         """Unregister a worker. The attempts that it held are lost. ``is_back``: it registers again,
         so that none of its jobs has ended it."""

@@ -97,11 +97,25 @@ def test_jobs_lost_with_a_workers_connection_are_assigned_at_once(driver: Driver
         for a in actions
         if isinstance(a, e.Send) and a.side == "back" and a.message != WELCOME
     ]
-    assert [(j.job_id, j.attempt) for j in again if isinstance(j, m.WorkerJob)] == [(1, 1), (3, 1)]
+    assert [(j.job_id, j.attempt) for j in again if isinstance(j, m.WorkerJob)] == [(1, 2), (3, 2)]
     # The one that it holds continues, and none counts as lost by the worker.
     answer = result(job(1))
     assert driver.answer(2) == [e.Send("front", GATEWAY, answer), published(answer)]
-    assert driver.answer(1)[0] == e.Send("front", GATEWAY, result(job(0)))
+    assert driver.answer(1, attempt=2)[0] == e.Send("front", GATEWAY, result(job(0), attempt=2))
+
+
+def test_a_job_lost_with_a_connection_is_assigned_under_a_new_number(driver: Driver) -> None:
+    """A job may reach a worker on its new connection, and be answered, before the broker has taken
+    the ``Ready``, without the job, that the worker sent first. The worker answers no number twice,
+    and would not answer the one that the broker had taken back."""
+    driver.front(job())
+    ready = m.Ready(
+        worker_id=WORKER.decode(), credits=4, model="demo", device="cpu", broker_epoch="epoch"
+    )
+    assert e.Send("back", WORKER, worker_job(job(), 1, attempt=2)) in driver.back(ready)
+    assert driver.answer(1) == [e.Count("stale_result")]
+    answer = result(job(), attempt=2)
+    assert driver.answer(1, attempt=2) == [e.Send("front", GATEWAY, answer), published(answer)]
 
 
 def test_a_peer_at_the_endpoint_of_others_is_answered_with_its_wrong_setting() -> None:
