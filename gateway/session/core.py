@@ -654,9 +654,12 @@ class Session:
         return actions
 
     def _without_text(self) -> tuple[e.SessionWarning, ...]:
-        """A warning if there is no text, although there was speech and no error."""
+        """A warning if there is no text, although there was speech and no error. In mode chunk
+        silence is recognised, too."""
         results = self.delivery.results
-        if not results or any(result.text or result.error for result in results):
+        if self._options.mode == "chunk" or not results:
+            return ()
+        if any(result.text or result.error for result in results):
             return ()
         speech_s = sum(result.end_ms - result.start_ms for result in results) / 1000
         message = f"the model gave no text for the {speech_s:.1f} s that were taken for speech"

@@ -405,6 +405,16 @@ def test_speech_without_a_text_is_a_warning(found: tuple[str | None, ...], is_wa
     assert [warning.code for warning in final.warnings] == ["no_text"] * is_warned
 
 
+def test_a_silent_chunk_in_mode_chunk_is_no_speech_without_a_text() -> None:
+    driver = SessionDriver()
+    driver.start("chunk")
+    driver.chunk(silence(1000))
+    driver.finish()
+    driver.recognise(driver.jobs[0], "")
+    final = driver.store_all()[-1]
+    assert isinstance(final, e.Finished) and final.warnings == ()
+
+
 def test_stored_is_false_when_commit_takes_too_long() -> None:
     driver = SessionDriver(stored_wait_s=2.0)
     driver.start()
