@@ -93,8 +93,10 @@ class JobBook:
             version_min=versions.VERSION_MIN,
             version_max=versions.VERSION_MAX,
         )
-        # A broker that forgot this worker grants new credits while an older batch still runs.
-        self._held_max = credits + limits.jobs_max + streamed_credits + limits.streamed_jobs_max
+        # A broker that forgot this worker assigns as many jobs as the credits while an older batch
+        # still runs. After a new connection it may do so twice: before and after the ``Ready``.
+        self._held_max = 2 * (credits + streamed_credits)
+        self._held_max += limits.jobs_max + limits.streamed_jobs_max
         self._queue: BatchQueue[JobKey] = BatchQueue(limits)
         self._jobs: dict[JobKey, WorkerJob] = {}
         self._answered: OrderedDict[JobKey, None] = OrderedDict()

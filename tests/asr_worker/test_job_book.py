@@ -176,6 +176,18 @@ def test_on_a_new_connection_the_broker_learns_what_the_worker_holds() -> None:
     assert book.receive(Welcome(broker_epoch="a")) == [], "nothing is forgotten"
 
 
+def test_after_a_new_connection_the_broker_may_assign_its_credits_twice() -> None:
+    """Jobs reach the worker on it before the broker has taken the ``Ready``. That does not name
+    them, so the broker takes them back, and assigns as many again."""
+    book = welcomed_book()
+    (ready,) = book.reconnected()
+    assert isinstance(ready, Ready) and ready.held == ()
+    before, after = range(READY.credits), range(READY.credits, 2 * READY.credits)
+    messages: list[Message] = [*map(job, before), Welcome(broker_epoch="a"), *map(job, after)]
+    assert all(book.receive(message) == [] for message in messages)
+    assert book.queued == 2 * READY.credits
+
+
 def test_a_result_lost_with_its_connection_is_made_again() -> None:
     book = welcomed_book()
     book.receive(job(1))
@@ -210,7 +222,7 @@ def test_a_refusal_is_counted_by_its_reason(field: dict[str, str], reason: str) 
 def test_jobs_beyond_the_credits_are_discarded() -> None:
     book = welcomed_book()
     actions = [action for job_id in range(100) for action in book.receive(job(job_id))]
-    assert book.queued <= READY.credits + LIMITS.jobs_max
+    assert book.queued <= 2 * READY.credits + LIMITS.jobs_max
     assert actions == [JobsDiscarded("over_credit")] * (100 - book.queued)
 
 
