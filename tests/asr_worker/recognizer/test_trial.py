@@ -113,6 +113,20 @@ def test_a_slow_model_is_not_tried_with_long_batches(monkeypatch: pytest.MonkeyP
     assert recognizer.sizes == [1, 1, 1, 2]
 
 
+def test_other_programs_on_the_cpu_do_not_change_the_best_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They take the CPU while batches of eight are tried."""
+    recognizer = Timed(lambda jobs, _: 0.02 + 0.01 * jobs + (1.0 if jobs == 8 else 0.0))
+    monkeypatch.setattr(time, "monotonic", lambda: recognizer.now_s)
+    monkeypatch.setattr(
+        time, "process_time", lambda: sum(0.02 + 0.01 * jobs for jobs in recognizer.sizes)
+    )
+    assert measure(recognizer, 32, 64_000).limits.jobs_max == 2
+    recognizer.device = "cpu"
+    assert measure(recognizer, 32, 64_000).limits.jobs_max == 32
+
+
 def test_the_measured_factor_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     found, _ = measured(monkeypatch, lambda *_: 0.0, jobs_max=1)
     assert found.throughput_rtfx == TRIAL_S / TRIAL_S_MIN
