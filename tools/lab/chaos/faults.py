@@ -255,7 +255,7 @@ FAULTS = (
     ),
     Fault("broker kill", _kill("broker"), pause_s_max=5.0),
     Fault("broker SIGTERM", _signal("broker", signal.SIGTERM), pause_s_max=5.0, full_only=True),
-    _stopped("broker", "broker", check=guests.not_refused),
+    _stopped("broker", "broker", pause_s_max=PAUSE_S + 5.0, check=guests.not_refused),
     Fault("one of two brokers killed", _kill("broker"), pause_s_max=5.0, brokers=2),
     Fault(
         "one of two brokers SIGTERM",
