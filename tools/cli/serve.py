@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from honcho import environ
 from rich.console import Console
 from rich.status import Status
 from rich.table import Table
@@ -66,6 +67,23 @@ class ServeError(Exception):
 
 
 # ---------------------------------------------------------------------------- before the processes
+
+
+def read_env_file(path: Path) -> None:
+    """Take the settings that the environment does not have from a file in the form of honcho's.
+
+    Raises:
+        SystemExit: After one line on standard error, if the file cannot be read.
+    """
+    try:
+        values = environ.parse(path.read_text())
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        settings.fail(f"cannot read {path}: {error}", exit_codes.CONFIG)
+    for name, value in values.items():
+        if not os.environ.get(name, "").strip():
+            os.environ[name] = value
 
 
 def load_settings() -> tuple[GatewaySettings, WorkerSettings]:
@@ -411,7 +429,7 @@ def main(
 ) -> None:
     """Start a complete system on this machine, and serve until Ctrl-C.
 
-    Settings are environment variables (docs/settings.md).
+    Settings are environment variables, or lines of .env (docs/settings.md).
 
     \b
     Examples:
@@ -422,6 +440,7 @@ def main(
     os.chdir(ROOT)
     console = Console(highlight=False)
     stop = lifecycle.StopSignal()
+    read_env_file(ROOT / ".env")
     values, worker_values = load_settings()
 
     def show(line: str) -> None:

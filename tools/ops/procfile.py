@@ -52,7 +52,8 @@ class Honcho:
         """Error lines of processes that ended, without repetitions."""
         self._show = show
         self._groups: list[tuple[str, int]] = []
-        command = [sys.executable, "-m", "honcho", "start"]
+        # A file .env would replace variables without the knowledge of this process.
+        command = [sys.executable, "-m", "honcho", "start", "--env", os.devnull]
         if concurrency:
             command += ["-c", concurrency]
         # `python` in the Procfile must be this interpreter.

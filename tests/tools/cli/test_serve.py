@@ -74,6 +74,33 @@ def test_a_wrong_setting_is_one_line(
     assert err.count("\n") == 1
 
 
+def test_a_file_gives_the_settings_that_the_environment_lacks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PORT", "8082")
+    monkeypatch.setenv("DATA_DIR", "")
+    monkeypatch.setenv("MIN_WORKERS", "to be restored")
+    monkeypatch.delenv("MIN_WORKERS")
+    file = tmp_path / ".env"
+    serve.read_env_file(file)  # It need not exist.
+    file.write_text("# Mine\nPORT=8081\nDATA_DIR=/data\nMIN_WORKERS=2\n")
+    serve.read_env_file(file)
+    values, _ = serve.load_settings()
+    assert (values.port, values.data_dir, values.min_workers) == (8082, Path("/data"), 2)
+
+
+@pytest.mark.parametrize("content", [b"DB_USER='\n", b"\xff"])
+def test_a_file_that_is_not_valid_is_one_line(
+    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes(content)
+    with pytest.raises(SystemExit) as ended:
+        serve.read_env_file(file)
+    assert ended.value.code == exit_codes.CONFIG
+    assert str(file) in capsys.readouterr().err
+
+
 def test_a_wrong_setting_ends_it_before_anything_starts() -> None:
     ended = run_command(ASR_MODEL="paraformr-zh")
     assert ended.returncode == exit_codes.CONFIG

@@ -65,6 +65,15 @@ def descendants(running: Running) -> list[psutil.Process]:
     return [process, *process.children(recursive=True)]
 
 
+def test_the_environment_is_that_of_this_process(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("HOME=/other\n")
+    running = Running(tmp_path, "one: exec echo home=$HOME\n")
+    try:
+        assert "/other" not in running.await_line("home=")
+    finally:
+        running.honcho.stop()
+
+
 def test_stop_leaves_no_process(tmp_path: Path, processes: list[psutil.Process]) -> None:
     running = Running(tmp_path, f"one: {SLEEPS}\ntwo: {SLEEPS}\n", "two=2")
     for _ in range(3):
