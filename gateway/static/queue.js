@@ -85,6 +85,7 @@ function factsOf(item) {
   if (item.state === "failed") return item.problem ? problemText(item.problem.code) : "";
   if (item.ended) return `${clock(item.durationMs)} · ${t(`item.${item.state}`)}`;
   if (!item.active) return t("state.waiting");
+  if (item.problem?.retryAfterS !== undefined) return problemText(item.problem.code, item.problem.message);
   if (!item.fromFile) return `${clock(item.durationMs)} · ${stateOf(item)}`;
   const sent = t("item.sent", { percent: Math.round(100 * item.uploaded) });
   const time = clock(item.durationMs);

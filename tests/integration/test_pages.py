@@ -361,7 +361,7 @@ def test_an_edited_text_is_exported_and_never_dropped_unasked(page: Page) -> Non
 
 
 def test_a_refusal_is_explained_and_retried(page: Page) -> None:
-    refusal = {"code": "max_connections", "message": "all are taken", "retry_after_s": 1}
+    refusal = {"code": "max_connections", "message": "all are taken", "retry_after_s": 3}
     answers = [json.dumps(refusal)]
 
     def admission(route: Route) -> None:
@@ -381,9 +381,11 @@ def test_a_refusal_is_explained_and_retried(page: Page) -> None:
     page.goto("/")
     start_speaking(page)
     expect(page.get_by_role("alert")).to_have_text(
-        "All connections are in use. Trying again in 1 s."
+        "All connections are in use. Trying again in 3 s."
     )
+    expect(page.locator(".queue-facts")).to_have_text("All connections are in use.")
     wait_for_state(page, "live")
+    expect(page.locator(".queue-facts")).to_contain_text("Listening")
     expect(page.locator("#problem")).to_be_hidden()
     page.get_by_role("button", name="Stop").click()
     wait_for_state(page, "done")
