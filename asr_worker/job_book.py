@@ -93,8 +93,8 @@ class JobBook:
             version_min=versions.VERSION_MIN,
             version_max=versions.VERSION_MAX,
         )
-        # A broker that forgot this worker assigns as many jobs as the credits while an older batch
-        # still runs. After a new connection it may do so twice: before and after the ``Ready``.
+        # A broker that forgot this worker may use all credits while an older batch still runs.
+        # After a new connection it may use them twice: before it has the ``Ready``, and after.
         self._held_max = 2 * (credits + streamed_credits)
         self._held_max += limits.jobs_max + limits.streamed_jobs_max
         self._queue: BatchQueue[JobKey] = BatchQueue(limits)
@@ -145,7 +145,8 @@ class JobBook:
         are lost in both directions, so the worker reports the jobs that it holds."""
         if self._draining:
             return [self._bye([])]
-        # A copy of an answered job is no longer in transit: its result was lost.
+        # A copy of an answered job is no longer in transit: its result was lost. Brokers of earlier
+        # releases assign such a job again under the same number.
         for key in [key for key in self._answered if key.broker_epoch == self.epoch]:
             del self._answered[key]
         held = [key for key in self._jobs if key.broker_epoch == self.epoch]

@@ -143,9 +143,9 @@ class Scheduler:
             self._requeue(entry)
 
     def lose_in_transit(self, worker: Worker, entry: PendingJob) -> None:
-        """Queue an attempt again that was lost on its way to the worker, or whose result was. It
-        does not count as the job's, but the next one has another number: the worker may have
-        answered this one meanwhile, and answers each attempt once."""
+        """Queue a job again whose attempt, or its result, was lost with a connection. The attempt
+        does not count against the job. The next one has another number, because the worker may
+        have answered this one meanwhile, and answers each number once."""
         self.links.taken_back(entry)
         self.models.pool(worker).take_back(worker, entry)
         entry.excused += 1

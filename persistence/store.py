@@ -202,8 +202,8 @@ def _apply(connection: Connection, entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _fields(entry: Entry) -> dict[str, Any]:
-    """Return the fields of a record and of its key as parameters of a query. Those named
-    ``…_at_ms`` are wall times."""
+    """Return the fields of a record and of its key as query parameters. Fields whose names end in
+    ``_at_ms`` are converted to timestamps."""
     fields = {
         name: wall_time(value) if name.endswith("_at_ms") else _stored(value)
         for name, value in asdict(entry.body).items()

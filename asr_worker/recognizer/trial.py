@@ -122,8 +122,9 @@ def _fastest_s(
 def _run_s(recognizer: Recognizer, audio_s: float, jobs: int, *, partial: bool = False) -> float:
     """Time a batch of ``jobs`` utterances of faint noise. ValueError: one of them fails.
 
-    On a CPU its processor time counts if that is less: other programs, such as workers that start
-    at the same time, would else make batches look slow for the life of this worker.
+    On a CPU its processor time counts if that is less. Otherwise other programs, such as workers
+    that start at the same time, could make batches look slow, and this worker would keep to small
+    ones until it ends.
     """
     noise = np.random.default_rng(0).normal(0.0, 30.0, round(audio_s * SAMPLE_RATE_HZ))
     batch = [Utterance(pcm=noise.astype("<i2").tobytes(), partial=partial)] * jobs

@@ -99,17 +99,19 @@ class Rows:
     def run(self, fault: Fault, moment: Moment) -> Row:
         """``REFERENCE`` must run first if a fault has ``unnoticed``.
 
-        A row in which nothing was wrong but the time runs once more, after a new reference: other
+        A row that only exceeded a limit on time runs once more, after a new reference: other
         programs on this machine may have delayed it.
         """
         row = self._try(fault, moment)
-        late_at_first = late(fault, row, self._reference_ms) if moment == "mid-job" else []
-        if late_at_first and row.problems == late_at_first:
-            self._show(f"once more: {'; '.join(late_at_first)}")
+        exceeded = late(fault, row, self._reference_ms)
+        if exceeded and not row.problems:
+            self._show(f"once more: {'; '.join(exceeded)}")
             if fault.unnoticed:
                 self._try(REFERENCE, "mid-job")
             row = self._try(fault, moment)
-            row.late_at_first = late_at_first
+            row.late_at_first = exceeded
+            exceeded = late(fault, row, self._reference_ms)
+        row.problems += exceeded
         return row
 
     def _try(self, fault: Fault, moment: Moment) -> Row:
@@ -144,7 +146,6 @@ class Rows:
             row.slowest_ms = slowest_ms(outcomes, injected_s, injected_s + WATCHED_S)
             if fault is REFERENCE:
                 self._reference_ms = row.slowest_ms
-            row.problems += late(fault, row, self._reference_ms)
         return row
 
     def _at_moment(self, load: Load, fault: Fault, row: Row) -> float:
@@ -177,7 +178,9 @@ class Rows:
 
 
 def late(fault: Fault, row: Row, reference_ms: float | None) -> list[str]:
-    """The limits on time that the fault has and the row exceeds."""
+    """The limits on time that the fault has and the row exceeds. They hold mid-job only."""
+    if row.moment != "mid-job" or row.skipped:
+        return []
     found = []
     if fault.pause_s_max is not None and row.pause_s > fault.pause_s_max:
         found.append(f"no text for {row.pause_s:.1f} s, promised {fault.pause_s_max:g} s")
