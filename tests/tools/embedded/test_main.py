@@ -64,8 +64,10 @@ def test_it_runs_as_an_ordinary_user(tmp_path_factory: pytest.TempPathFactory) -
     if os.geteuid() != 0:
         pytest.skip("the other tests ran as an ordinary user already")
     nobody = 65534
-    # Imported before the change of user, because this Python may itself lie in /root.
+    # Imported before the change of user, because this Python may itself lie in /root. Python would
+    # import the codec of host names when the first one is encoded.
     script = f"""
+import encodings.idna
 import os
 from tools.embedded.__main__ import main
 os.setgroups([])
