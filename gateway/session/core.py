@@ -217,6 +217,7 @@ class Session:
             self._labels_recorded = len(self._speakers.labels)
         labels = self._speakers.labels if self._speakers is not None else ()
         self.delivery = Delivery(event.session_id, resume_point.results, labels)
+        self.resume_point = resume_point.without_results()  # ``delivery`` keeps them, packed.
         if resume_point.resumed:
             complete = self.handle(e.AlreadyComplete(), now_s) if resume_point.final else []
             attached = e.Attached(next_segment_index=event.next_segment_index)

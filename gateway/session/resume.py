@@ -84,6 +84,10 @@ class ResumePoint:
     final: e.Finished | None = None
     """The final result of a complete session."""
 
+    def without_results(self) -> ResumePoint:
+        """The same without what grows with the session."""
+        return replace(self, results=(), speakers=(), centroids=())
+
 
 NEW_SESSION = ResumePoint()
 

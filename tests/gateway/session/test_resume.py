@@ -113,6 +113,18 @@ def test_resuming_at_any_point_does_not_change_the_transcript(seed: int) -> None
     assert len(after.session.delivery.results) == len(whole.jobs)
 
 
+def test_a_resumed_session_keeps_its_results_once() -> None:
+    driver = SessionDriver()
+    driver.start()
+    driver.chunk((speech(500) + silence(1000)) * 4)
+    point = resume_point_of(stored([row(job) for job in driver.jobs]), 1)
+    after = resumed_driver(point)
+    after.start()
+    assert list(after.session.delivery.results) == list(point.results) != []
+    kept = after.session.resume_point
+    assert (kept.results, kept.generation, kept.first_sample) == ((), 1, point.first_sample)
+
+
 def test_only_segments_before_a_gap_or_a_provisional_one_count() -> None:
     driver = SessionDriver()
     driver.start()
