@@ -353,11 +353,11 @@ async def _session(connection: Connection, query: str, session_id: str, tenant: 
     parameters = {"session_id": session_id, "tenant": tenant}
     limited = session_id, SESSION_ROWS_MAX
     for row in await _rows(connection, query, parameters):
-        found = await _rows(connection, segments.SELECT, limited)
+        (found,) = await _rows(connection, segments.SELECT, limited)
         labels = await _added(connection, speakers.SELECT_LABELS, limited)
         return {
             **row,
-            "segments": [segments.result_of(each) for each in found],
+            "segments": segments.results_of(found["results"]),
             "speakers": {each["segment_index"]: each["speaker"] for each in labels},
         }
     return None

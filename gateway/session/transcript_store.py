@@ -2,8 +2,8 @@
 
 A live session may last for hours, and its results are needed again: for the transcript at its end,
 for a client that resumes, and for REST. As objects they take 1.8 kB each, most of it word times.
-The newest results are kept as bytes, a fifth of that. Older ones are compressed to a twentieth, and
-concatenated: separate blocks would each keep a page of the heap from being freed.
+The newest results are kept as bytes, a quarter of that. Older ones are compressed to a twentieth,
+and concatenated: separate blocks would each keep a page of the heap from being freed.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ import zlib
 from array import array
 from collections.abc import Iterator
 from itertools import islice, pairwise
-from typing import Any
 
-import msgpack
-from msgspec.structs import astuple
+from msgspec import Raw, msgpack
 
-from wire.messages import Failure, Result, Token
+from wire.messages import Result
 
 RESULTS_PER_BLOCK = 32
 """Results compressed together. A session with fewer results compresses none."""
+_decode = msgpack.Decoder(list[Result]).decode
 
 
 class TranscriptStore:
@@ -30,7 +29,7 @@ class TranscriptStore:
         self._packed = bytearray()
         self._ends = array("q", [0])
         """Ends of the blocks in ``_packed``, after the start of the first."""
-        self._newest: list[bytes] = []
+        self._newest: list[Raw] = []
 
     def __len__(self) -> int:
         return (len(self._ends) - 1) * RESULTS_PER_BLOCK + len(self._newest)
@@ -40,9 +39,10 @@ class TranscriptStore:
 
     def append(self, result: Result) -> None:
         """Keep all fields of ``result``, including tokens."""
-        self._newest.append(msgpack.packb(astuple(result), default=astuple))
+        self._newest.append(Raw(msgpack.encode(result)))
         if len(self._newest) == RESULTS_PER_BLOCK:
-            self._packed += zlib.compress(b"".join(self._newest))
+            # The fastest level: the others take twice the time for a tenth less memory.
+            self._packed += zlib.compress(msgpack.encode(self._newest), level=1)
             self._ends.append(len(self._packed))
             self._newest.clear()
 
@@ -51,21 +51,6 @@ class TranscriptStore:
         first = min(index // RESULTS_PER_BLOCK, len(self._ends) - 1)
         skipped = index - first * RESULTS_PER_BLOCK
         blocks = (self._packed[begin:end] for begin, end in pairwise(self._ends[first:]))
-        for packed in (*map(zlib.decompress, blocks), b"".join(self._newest)):
-            unpacker = msgpack.Unpacker()
-            unpacker.feed(packed)
-            yield from map(_result, islice(unpacker, skipped, None))
+        for packed in (*map(zlib.decompress, blocks), msgpack.encode(self._newest)):
+            yield from islice(_decode(packed), skipped, None)
             skipped = 0
-
-
-def _result(values: list[Any]) -> Result:
-    fields = dict(zip(Result.__struct_fields__, values, strict=True))
-    if fields["error"] is not None:
-        code, message = fields["error"]
-        fields["error"] = Failure(code=code, message=message)
-    fields["tokens"] = tuple(
-        Token(text=text, start_ms=start_ms, end_ms=end_ms)
-        for text, start_ms, end_ms in fields["tokens"]
-    )
-    fields["events"] = tuple(fields["events"])
-    return Result(**fields)

@@ -3,8 +3,6 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
-import pytest
-from psycopg.rows import dict_row
 
 from persistence import segments
 from persistence.migrate import load_migrations, migrate
@@ -33,19 +31,18 @@ def test_the_schema_has_the_declared_columns(database: str) -> None:
         assert dict(rows.fetchall()) == segments.COLUMNS
 
 
-def stored_row(connection: psycopg.Connection[Any]) -> dict[str, Any]:
-    with connection.cursor(row_factory=dict_row) as cursor:
-        (row,) = cursor.execute(segments.SELECT, ("s", 10))
-    return row
+def stored_results(connection: psycopg.Connection[Any]) -> list[Result]:
+    ((selected,),) = connection.execute(segments.SELECT, ("s", 10))
+    return segments.results_of(selected)
 
 
-@pytest.mark.parametrize("result", [FOUND, FAILED], ids=["text", "error"])
-def test_a_result_is_read_as_it_was_written(database: str, result: Result) -> None:
+def test_results_are_read_as_they_were_written_in_their_order(database: str) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         migrate(connection)
-        assert write(connection, [sent.entry(segment_copy(result))]) == []
-        row = stored_row(connection)
-    assert segments.result_of(row) == result
+        assert stored_results(connection) == []
+        for result in (FAILED, FOUND):
+            assert write(connection, [sent.entry(segment_copy(result))]) == []
+        assert stored_results(connection) == [FOUND, FAILED]
 
 
 def test_rows_of_the_schema_before_are_read(database: str) -> None:
@@ -58,7 +55,7 @@ def test_rows_of_the_schema_before_are_read(database: str) -> None:
             """('s', 0, 0, 900, 0, 'text 0', '[{"text": "text", "start_ms": 0, "end_ms": 400}]', """
             "'worker-1', 1, 5, 20)"
         )
-        before = stored_row(connection)
+        before = stored_results(connection)
         migrate(connection)
-        after = stored_row(connection)
-    assert segments.result_of(before) == segments.result_of(after) == sent.result()
+        after = stored_results(connection)
+    assert before == after == [sent.result()]

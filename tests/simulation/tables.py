@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from persistence import segments
+import msgspec
+
 from persistence.batch_buffer import Entry
 from persistence.store import TIMELESS, first_superseded, segment_row, starts_in_ends
 from persistence.values import as_json
+from wire.messages import Result
 from wire.records import (
     ChunkDetails,
     SegmentCopy,
@@ -100,7 +102,7 @@ class Tables:
         found = asdict(row)
         found["session_id"] = session_id
         rows = self.segments.get(session_id, {})
-        found["segments"] = [segments.result_of(rows[index]) for index in sorted(rows)]
+        found["segments"] = [_result_of(rows[index]) for index in sorted(rows)]
         labels = self.labels.get(session_id, {})
         found["speakers"] = {
             index: labels[index][1] for index in sorted(labels) if labels[index][1]
@@ -237,3 +239,11 @@ def _segment_row(entry: Entry) -> Segment:
         as_json([segment_row(entry.session_id, entry.generation, entry.body)])
     )[0]
     return row
+
+
+def _result_of(row: Mapping[str, Any]) -> Result:
+    """As ``persistence.segments.SELECT``."""
+    code, message = row["error_code"], row["error_message"]
+    error = None if code is None else {"code": code, "message": message}
+    fields = {**row, "seq": row["segment_index"], "partial": False, "error": error}
+    return msgspec.convert(fields, Result)
