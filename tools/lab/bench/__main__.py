@@ -47,6 +47,7 @@ QUICK: dict[str, dict[str, object]] = {
         "CLIENTS": {"offline": 2, "2pass": 2},
         "BATCHES": 1,
     },
+    "takeover": {"SESSIONS": 2, "SEGMENTS": 40},
     "history": {"SESSIONS": 1_000, "PAGES": 10, "SEARCHES": 10, "SCANS": 1},
     "reconnect": {"CONNECTIONS": 20, "CONNECTIONS_MAX": 15, "ROUNDS": 1, "FORGOTTEN_S": 1.0},
 }

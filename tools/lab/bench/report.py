@@ -27,6 +27,7 @@ TITLES = {
     "gateway": "Gateway and whole pipeline",
     "cpu_budget": "Processor time by process",
     "reconnect": "Two thousand simultaneous reconnections",
+    "takeover": "Sessions that move to another gateway",
     "history": "The history of 100,000 sessions",
 }
 """The parts of the benchmark, each a module of its name, in their order."""
