@@ -540,12 +540,11 @@ class Session:
 
     def _take_partial(self, result: Result, now_s: float) -> Actions:
         self._partials.answered(result.end_ms, now_s)
+        if not result.text:
+            # It failed, or the model has no word yet. The client keeps a text that it has.
+            return [e.Count(discarded="result", reason="partial_without_text")]
         current = result.seq == self._jobs.next_seq
-        if (
-            not current
-            or result.text is None
-            or not self._partials.send(result.end_ms, result.text)
-        ):
+        if not current or not self._partials.send(result.end_ms, result.text):
             return [e.Count(discarded="result", reason="late_partial")]
         answer = e.PartialText(
             segment_index=result.seq,

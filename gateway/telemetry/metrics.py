@@ -280,6 +280,7 @@ def _show_zeros() -> None:
         (BUS_DROPPED, ("version_refused", "system_refused", "wrong_endpoint")),
         (RESULTS_DISCARDED, ("no_session", "unknown_segment", "stale_generation")),
         (RESULTS_DISCARDED, ("repeated", "overloaded", "late_partial")),
+        (RESULTS_DISCARDED, ("partial_without_text",)),
         (EMBEDDINGS_DISCARDED, ("invalid", "dimension")),
         (ANSWERS_DISCARDED, ("client_away", "displaced", "slow_client", "closing")),
         (BAD_REQUESTS, ("not_http", "invalid")),

@@ -344,6 +344,21 @@ def test_partials_are_sent_on_request_and_in_order() -> None:
     assert quiet.jobs == []
 
 
+def test_a_partial_result_without_a_text_is_not_sent() -> None:
+    driver = SessionDriver(partial_every_ms=600)
+    driver.start(partials=True)
+    sent = []
+    for text in ("", "zwei", "", "zwei drei"):
+        for _ in range(10):
+            driver.chunk(speech(100))
+        sent += driver.recognise(driver.jobs[-1], text)
+    assert [answer.text for answer in sent if isinstance(answer, e.PartialText)] == [
+        "zwei",
+        "zwei drei",
+    ]
+    assert driver.counts == [e.Count(discarded="result", reason="partial_without_text")] * 2
+
+
 def test_a_failed_segment_is_sent_in_order_and_stored() -> None:
     driver = SessionDriver()
     driver.start()
