@@ -131,7 +131,14 @@ class Subscriptions:
         return True
 
     def wanted(self, message: publication.Publication) -> bool:
-        topic = publication.topic_of(message)
+        return self._has(publication.topic_of(message))
+
+    @property
+    def complete(self) -> bool:
+        """Whether every topic has a subscriber."""
+        return all(map(self._has, publication.TOPICS))
+
+    def _has(self, topic: bytes) -> bool:
         return any(topic.startswith(prefix) for prefix in self._prefixes)
 
 

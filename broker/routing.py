@@ -128,6 +128,7 @@ class Broker:
             workers_sent_peak_rate=link.sent_peak,
             workers_link_rate=0.0 if math.isinf(link.capacity) else link.capacity,
             served=tuple(sorted(served, key=attrgetter("name"))),
+            subscribed=self._subscriptions.complete,
         )
 
     def worker_states(self) -> list[dict[str, Any]]:

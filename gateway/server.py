@@ -98,6 +98,7 @@ class Server:
             system_id=settings.system_id,
             on_message=self._on_message,
             on_jobs_lost=self._on_jobs_lost,
+            on_subscribed=self._resend_records,
             expected_audio=lambda: self.admission.next_expected_audio_rates(
                 time.monotonic(), own=self.gate.connections
             ),
@@ -253,7 +254,11 @@ class Server:
             if runner is not None:
                 runner.feed(e.KeysStored(keys=tuple(keys)))
 
+    def _resend_records(self) -> None:
+        self.outbox.resend_all(time.monotonic())
+
     def _on_jobs_lost(self, session_ids: Iterable[str]) -> None:
+        self._resend_records()  # The way of the jobs is that of the records.
         for session_id in session_ids:
             if (runner := self.sessions.get(session_id)) is not None:
                 runner.feed(e.JobsMayBeLost())

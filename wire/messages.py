@@ -384,6 +384,8 @@ class Load(Struct, frozen=True, kw_only=True, gc=False):
     served: tuple[ServedModel, ...] = ()
     """Each model, by its served name, in alphabetical order: those of ready workers, and those that
     had workers or jobs within the last ten minutes."""
+    subscribed: bool = True
+    """Persistence receives what is published. Without it, records and results are lost."""
 
 
 # ---------------------------------------------------------------- worker → broker

@@ -52,6 +52,7 @@ class Brokers:
 
     ``on_message`` gets each Result, Stored and Claimed, and one Load that combines those of all
     brokers. ``on_jobs_lost`` gets the sessions whose unanswered jobs must be sent again.
+    ``on_subscribed`` is called when persistence begins to receive what a broker publishes.
     ``expected_audio`` is called for each HELLO.
     """
 
@@ -64,12 +65,14 @@ class Brokers:
         system_id: str,
         on_message: Handler,
         on_jobs_lost: Callable[[Iterable[str]], None],
+        on_subscribed: Callable[[], None],
         expected_audio: Callable[[], tuple[ExpectedAudio, ...]] = tuple,
     ) -> None:
         """``endpoints``: BROKER_FRONTEND."""
         self._listed = endpoints
         self._on_message = on_message
         self._on_jobs_lost = on_jobs_lost
+        self._on_subscribed = on_subscribed
         self._connect = partial(
             BrokerClient,
             gateway_id=gateway_id,
@@ -146,7 +149,13 @@ class Brokers:
         if isinstance(message, Load):
             now_s = self._loop.time()
             self._choice.heard(broker, message.workers, now_s)
-            self._loads[broker] = message
+            before, self._loads[broker] = self._loads.get(broker), message
+            if message.subscribed and not (
+                before is not None
+                and before.subscribed
+                and before.broker_epoch == message.broker_epoch
+            ):
+                self._on_subscribed()
             is_live = self._choice.is_live
             message = combined([load for n, load in self._loads.items() if is_live(n, now_s)])
         self._on_message(message)

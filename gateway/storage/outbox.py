@@ -32,7 +32,8 @@ class _Unconfirmed:
     record: Record
     since_s: float
     contested: bool
-    resend_s: float = RESEND_INITIAL_S
+    resend_s: float = 2 * RESEND_INITIAL_S
+    """Time from the next resend to the one after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +130,16 @@ class Outbox:
             _, _, key = heapq.heappop(self._due)
             if (entry := self._waiting.get(key)) is not None:
                 records.append(entry.record)
-                entry.resend_s = min(RESEND_MAX_S, entry.resend_s * 2)
                 heapq.heappush(self._due, (now_s + entry.resend_s, next(self._order), key))
+                entry.resend_s = min(RESEND_MAX_S, entry.resend_s * 2)
         return records
+
+    def resend_all(self, now_s: float) -> None:
+        """What was sent may be lost, and the way to persistence is open again: all records are due,
+        oldest first, and their backoff begins anew."""
+        for entry in self._waiting.values():
+            entry.resend_s = RESEND_INITIAL_S
+        self._due = [(now_s, next(self._order), key) for key in self._waiting]
 
 
 def _known(key: StoredKey) -> StoredKey:

@@ -85,6 +85,7 @@ def test_a_prefix_subscribes_to_the_topics_that_begin_with_it(
     final = published(result(job())).message
     assert subscriptions.change(prefix, present=True)
     assert (subscriptions.wanted(RECORD), subscriptions.wanted(final)) == wanted
+    assert subscriptions.complete == all(wanted)
     assert subscriptions.change(prefix, present=False)
     assert not subscriptions.wanted(RECORD) and not subscriptions.wanted(final)
 

@@ -368,6 +368,7 @@ def test_nothing_is_published_without_a_subscriber(driver: Driver) -> None:
     record = m.Record(session_id="session", record_seq=3, body={})
     driver.handle(e.SubscriptionChanged(b"", False))
     assert driver.front(record) == [e.Count("no_subscriber")]
+    assert not driver.broker.load().subscribed
     driver.handle(e.SubscriptionChanged(b"result", True))
     foreign = e.SubscriptionChanged(b"something else", True)
     assert driver.handle(foreign) == [e.Count("foreign_topic")]

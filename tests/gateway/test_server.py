@@ -62,6 +62,20 @@ async def test_messages_of_the_broker_reach_their_sessions() -> None:
     assert other.events[-1] == e.JobsMayBeLost() != one.events[-1]
 
 
+@pytest.mark.parametrize("lost", [True, False], ids=["jobs lost", "persistence is back"])
+async def test_records_are_sent_again_at_once_when_brokers_and_persistence_are_back(
+    sent: list[Message], lost: bool
+) -> None:
+    server = Server(GatewaySettings())
+    server.submit_record(record(0))
+    assert server.outbox.due(time.monotonic()) == []
+    if lost:
+        server._on_jobs_lost(())
+    else:
+        server.brokers._on_subscribed()
+    assert server.outbox.due(time.monotonic()) == sent == [record(0)]
+
+
 async def test_an_error_while_closing_skips_no_other_part(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(GatewaySettings())
     closed: list[str] = []

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.brokers.brokers import Brokers
 from gateway.brokers.contact import SILENCE_S
@@ -23,12 +24,14 @@ class Gateway:
     def __init__(self, endpoints: str) -> None:
         self.loads: list[Load] = []
         self.lost: set[str] = set()
+        self.subscribed = 0
         self.brokers = Brokers(
             endpoints,
             "gateway-1",
             system_id="",
             on_message=self._take,
             on_jobs_lost=self._note_lost,
+            on_subscribed=self._note_subscribed,
         )
 
     def _take(self, message: Message) -> None:
@@ -37,6 +40,9 @@ class Gateway:
 
     def _note_lost(self, session_ids: Iterable[str]) -> None:
         self.lost |= set(session_ids)
+
+    def _note_subscribed(self) -> None:
+        self.subscribed += 1
 
 
 @pytest.fixture
@@ -132,6 +138,22 @@ async def test_a_broker_with_a_new_epoch_gets_the_jobs_of_its_sessions_again(
     gateway.lost.clear()
     await report({"one": peers[0], "four": peers[1]}, 0.5)
     assert gateway.lost == second - {min(second)}
+
+
+async def test_it_is_noted_when_persistence_subscribes_to_a_broker(
+    gateway: Gateway, peers: list[Peer]
+) -> None:
+    peer = peers[0]
+    await asyncio.to_thread(peer.receive)
+    reports = [("one", True), ("one", True), ("one", False), ("one", True), ("two", True)]
+    counts = []
+    for number, (epoch, subscribed) in enumerate(reports, 1):
+        peer.send(b"gateway-1", codec.encode(replace(load(epoch), subscribed=subscribed)))
+        async with asyncio.timeout(WAIT_S):
+            while len(gateway.loads) < number:
+                await asyncio.sleep(0.01)
+        counts.append(gateway.subscribed)
+    assert counts == [1, 1, 1, 2, 3]
 
 
 async def test_without_a_broker_nothing_is_sent() -> None:

@@ -69,6 +69,23 @@ def test_a_backlog_is_resent_over_several_ticks() -> None:
     assert len(box.due(10.0)) == 5
 
 
+def test_all_records_are_due_when_the_way_to_persistence_is_open_again() -> None:
+    box = o.Outbox(limit=10_000)
+    box.put_record(record(0), 0.0)
+    for now_s in (3.0, 9.0, 21.0):
+        assert box.due(now_s) == [record(0)]
+    box.put_record(record(1), 21.0)
+    assert box.due(22.0) == []
+    box.resend_all(22.0)
+    assert box.due(22.0) == [record(0), record(1)]
+    assert box.due(22.0 + o.RESEND_INITIAL_S - 0.01) == []
+    assert box.due(22.0 + o.RESEND_INITIAL_S) == [record(0), record(1)]
+    for seq in range(2, o.RESENDS_PER_TICK_MAX + 5):
+        box.put_record(record(seq), 30.0)
+    box.resend_all(30.0)
+    assert [len(box.due(30.0)) for _ in range(3)] == [o.RESENDS_PER_TICK_MAX, 5, 0]
+
+
 def test_records_of_a_deleted_session_are_removed() -> None:
     box = o.Outbox(limit=10)
     box.put_record(record(0), 0.0)
