@@ -11,7 +11,7 @@ const $ = (id) => document.getElementById(id);
 const number = (value) => value.toLocaleString(currentLanguage());
 const ms = (value) => {
   if (value === null) return "–";
-  return value < 1000 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`;
+  return value < 1000 ? `${Math.round(value)}\u00a0ms` : `${(value / 1000).toFixed(1)}\u00a0s`;
 };
 const span = (seconds) => {
   if (seconds < 120) return `${Math.round(seconds)} s`;
@@ -102,12 +102,17 @@ const usageOf = (usage) => [
 
 function fill(id, rows, emptyKey) {
   const body = $(id);
+  const columns = [...body.closest("table").querySelectorAll("thead th")];
   if (!rows.length) {
     const none = document.createElement("td");
-    const colSpan = body.closest("table").querySelectorAll("thead th").length;
+    const colSpan = columns.length;
     Object.assign(none, { className: "none", colSpan, textContent: t(emptyKey) });
     rows.push(document.createElement("tr"));
     rows[0].append(none);
+  }
+  // A narrow screen shows each value below the name of its column.
+  for (const cell of rows.flatMap(({ children }) => [...children])) {
+    cell.dataset.column = columns[cell.cellIndex].textContent;
   }
   body.replaceChildren(...rows);
 }

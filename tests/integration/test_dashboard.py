@@ -75,9 +75,9 @@ def test_the_dashboard_shows_sessions_latency_and_workers(
         page.goto("/dashboard")
         expect(page.locator("#sessions")).to_have_text("1")
         expect(page.locator("#sessions-note")).to_contain_text("the gateways started: 1.")
-        expect(page.locator("#latency")).to_have_text(re.compile(r"^[\d.]+ m?s$"))
+        expect(page.locator("#latency")).to_have_text(re.compile(r"^[\d.]+\sm?s$"))
         expect(page.locator("#latency-note")).to_have_text(
-            re.compile(r"^p50 [\d.]+ m?s, p99 [\d.]+ m?s$")
+            re.compile(r"^p50 [\d.]+\sm?s, p99 [\d.]+\sm?s$")
         )
         expect(page.locator("#backlog")).to_have_text(re.compile(r"^\d+$"))
         expect(page.locator("#queue-note")).to_contain_text("wait about")
@@ -148,6 +148,9 @@ def test_the_dashboard_is_that_of_the_system_whichever_gateway_answers(stack: St
                         expect(services.locator("tr", has_text=store)).to_contain_text("answers")
                     look_at(page, "dashboard")
                     page.get_by_role("button", name="中文").click()
+                    # What a narrow screen shows above the value.
+                    column = page.locator("#gateways td").nth(1)
+                    expect(column).to_have_attribute("data-column", "连接")
                     look_at(page, "dashboard-zh")
     finally:
         with stack.processes.pop("gateway7"):
