@@ -47,7 +47,9 @@ TLS_OPTIONS: Final = {
 }
 """Query parameters, by redis-py's names, and the forms of their values."""
 FILE_OPTIONS: Final = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
-_URL = re.compile(r"[^:]+://(?P<netloc>[^/?#]*)(?P<path>[^?#]*)(\?(?P<query>[^#]*))?(#.*)?")
+_URL = re.compile(
+    r"[^:]+://(?P<netloc>[^/?#]*)(?P<path>[^?#]*)(\?(?P<query>[^#]*))?(#(?P<fragment>.*))?"
+)
 """``urlsplit`` refuses an IPv6 address that is not the first of several hosts."""
 _CUT_LOGIN = re.compile(r"redi[^:]+://[^/?#]*(?:[]/#[][^?]*|\?[^=]*)@")
 """The login ends at the first of these characters. A value of an option may contain ``@``."""
@@ -81,7 +83,10 @@ def parse(url: str) -> RedisAddress:
     if not scheme or found is None or url.endswith("://"):
         raise ValueError(f"must be {FORMS}")
     if _CUT_LOGIN.match(url):
-        raise ValueError("in a password, # is written %23, / %2F, ? %3F, [ %5B and ] %5D")
+        service = "in a service's name, @ is written %40; " if form == "sentinel" else ""
+        raise ValueError(f"{service}in a password, # is written %23, / %2F, ? %3F, [ %5B and ] %5D")
+    if found["fragment"] is not None:  # redis-py ignores it, also when it is half a password.
+        raise ValueError("# is written %23")
     netloc, path, options = found["netloc"], found["path"], found["query"] or ""
     query = dict(parse_qsl(options, keep_blank_values=True))
     known = {
@@ -110,7 +115,10 @@ def parse(url: str) -> RedisAddress:
     if form == "sentinel":
         in_path = _IN_PATH.fullmatch(path)
         if in_path is None:
-            raise ValueError("must name the service: redis+sentinel://HOST:PORT,…/SERVICE/DB")
+            raise ValueError(
+                "must name the service: redis+sentinel://HOST:PORT,…/SERVICE/DB; in its name, / is "
+                "written %2F"
+            )
         service, path = unquote(in_path[1]), f"/{in_path[2] or 0}"
     elif path.strip("/") not in ("", "0") or query.get("db", "0") != "0":
         raise ValueError("a cluster has database 0 only")

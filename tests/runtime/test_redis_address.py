@@ -4,6 +4,8 @@ import pytest
 
 from runtime.redis_address import RedisAddress, parse
 
+CODES = (("@", "%40"), ("#", "%23"), ("/", "%2F"))
+
 
 @pytest.mark.parametrize(
     "url",
@@ -31,6 +33,8 @@ def test_sentinels() -> None:
     assert found.hosts == (("s1", 26_379), ("2001:db8::2", 26_380))
     assert found.url == "rediss://user:pw@s1/3?ssl_ca_certs=%2Fetc%2Fca.pem"
     assert found.sentinel_login == (("password", "other"),)
+    for char, code in CODES:
+        assert parse(f"redis+sentinel://s1:26379/my{code}asr/0").service == f"my{char}asr"
     assert parse("redis+sentinel://s1:26379/asr").url == "redis://s1:26379/0"
 
 
@@ -61,6 +65,9 @@ def test_a_cluster() -> None:
         ("redis://a?ssl_ca_certs=/etc/ca.pem", "only with rediss"),
         *((f"redis://ann:s3cret{char}s3cret@a:1/0", "%23") for char in "#/?[]"),
         ("redis://ann:12#s3cret@a", "%23"),
+        ("redis://a/0?password=12#s3cret", "%23"),
+        ("unix:///run/redis#1.sock", "%23"),
+        *((f"redis+sentinel://s1:26379/my{char}asr/0", code) for char, code in CODES),
         ("redis://a/one", "valid database"),
         ("redis://a/-1", "valid database"),
         ("redis://a?db=one", "valid value for db"),
