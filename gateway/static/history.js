@@ -10,9 +10,10 @@ const PAGE_RECORDS = 20;
 const TYPING_MS = 250;
 const $ = (id) => document.getElementById(id);
 
-function whyWithoutText({ status, segment_count: segments }) {
+function whyWithoutText({ status, segment_count: segments, duration }) {
   if (status === "active") return "history.running";
-  return status === "completed" && !segments ? "history.no_speech" : "history.no_text";
+  if (status !== "completed" || segments) return "history.no_text";
+  return duration ? "history.no_speech" : "history.no_audio";
 }
 
 export class HistoryList {

@@ -719,6 +719,7 @@ def test_sessions_without_a_text_say_why(page: Page) -> None:
     statuses = ["completed", "active", "failed"]
     records = [{**record, "session_id": status, "status": status} for status in statuses]
     records.append({**records[0], "session_id": "mute", "segment_count": 1})
+    records.append({**records[0], "session_id": "empty", "duration": 0})
     serve_home(page)
     page.route("**/api/v1/history*", lambda route: route.fulfill(json={"records": records}))
     running = {**records[1], "live": True, "segments": []}
@@ -728,7 +729,8 @@ def test_sessions_without_a_text_say_why(page: Page) -> None:
     page.route("**/api/v1/session/failed", lambda route: route.fulfill(json=failed))
     page.goto("/")
     texts = page.locator("#history .history-text")
-    expect(texts).to_have_text(["(no speech)", "(still running)", "(no text)", "(no text)"])
+    said = ["(no speech)", "(still running)", "(no text)", "(no text)", "(no audio)"]
+    expect(texts).to_have_text(said)
     page.locator("#history .history-view").nth(2).click()
     expect(page.locator("#problem")).to_have_text("This audio cannot be decoded.")
     expect(page.locator("#state")).to_have_text("Stopped")

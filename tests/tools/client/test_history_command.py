@@ -67,6 +67,30 @@ def test_a_long_text_is_cut_with_a_mark(
     assert f"    {shown}\n" in out
 
 
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"duration": 0.0}, "(no audio)"),
+        ({}, "(no speech)"),
+        ({"segment_count": 1}, "(no text)"),
+        ({"status": "lost"}, "(no text)"),
+        ({"status": "active"}, "(still running)"),
+        (
+            {"status": "failed", "error": {"code": "bad_audio", "message": "it is text"}},
+            "(bad_audio: it is text)",
+        ),
+    ],
+)
+def test_a_session_without_a_text_says_why(
+    scripted: Peer, history: History, fields: dict[str, Any], reason: str
+) -> None:
+    record = {**RECORD, "text": "", "segment_count": 0, **fields}
+    scripted.answer = lambda _: {"records": [record], "next_cursor": None}
+    assert history("list")[1].endswith(f"\n    {reason}\n")
+    scripted.answer = lambda _: record | {"segments": []}
+    assert history("show", "s1")[1].endswith(f"\n{reason}\n")
+
+
 @pytest.mark.parametrize("name", ["list", "search"])
 def test_words_are_searched_for(scripted: Peer, history: History, name: str) -> None:
     scripted.answer = lambda _: {"records": [RECORD], "next_cursor": None}

@@ -122,6 +122,8 @@ def show(
             if problem := segment.get("error"):
                 line += Text(f"{problem['code']}: {problem['message']}", style="red")
             console.print(line, soft_wrap=True)
+        if not found["segments"]:
+            console.print(Text(_why_without_text(found), style="dim"), soft_wrap=True)
 
 
 @app.command()
@@ -236,6 +238,18 @@ def _print_records(records: list[dict[str, Any]], as_json: bool) -> None:
             f"{record['user_id']}".rstrip()
         )
         console.print(head, soft_wrap=True)
-        if text:
-            shown = text if len(text) <= TEXT_CHARS_MAX else f"{text[: TEXT_CHARS_MAX - 1]}…"
-            console.print(Text(f"    {shown}", style="dim"), soft_wrap=True)
+        shown = text if len(text) <= TEXT_CHARS_MAX else f"{text[: TEXT_CHARS_MAX - 1]}…"
+        console.print(
+            Text(f"    {shown or _why_without_text(record)}", style="dim"), soft_wrap=True
+        )
+
+
+def _why_without_text(record: dict[str, Any]) -> str:
+    """The reason in brackets, as on the page, or the session's error."""
+    if error := record.get("error"):
+        return f"({error['code']}: {error['message']})"
+    if record["status"] == "active":
+        return "(still running)"
+    if record["status"] != "completed" or record.get("segment_count"):
+        return "(no text)"
+    return "(no speech)" if record["duration"] else "(no audio)"
