@@ -79,8 +79,10 @@ def events_of_the_code() -> set[tuple[str, str, str]]:
         if not file.startswith(tuple(f"{folder}/" for folder in PROCESSES)):
             continue
         for argument, methods in calls(path):
-            either = isinstance(argument, ast.IfExp)
-            names = [argument.body, argument.orelse] if either else [argument] * len(methods)
+            if isinstance(argument, ast.IfExp):
+                names = [argument.body, argument.orelse]
+            else:
+                names = [argument] * len(methods)
             for name, method in zip(names, methods, strict=True):
                 if isinstance(name, ast.Constant):
                     event = str(name.value)
