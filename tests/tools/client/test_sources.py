@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,6 +63,41 @@ def test_names_without_files_are_reported_and_the_rest_is_kept() -> None:
     assert errors == {
         "file:///b.wav": "file:///b.wav: only http:// and https:// addresses are fetched"
     }
+
+
+@pytest.mark.usefixtures("directory")
+def test_names_that_cannot_be_looked_up_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = "x" * 300
+    sources, errors = expand(["", long, "b.wav"])
+    assert [source.name for source in sources] == ["b.wav"]
+    assert errors == {
+        "": "'': the name of a source is empty",
+        long: f"{long}: File name too long",
+    }
+
+    def refuse(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert expand(["locked/b.wav"]) == ([], {"locked/b.wav": "locked/b.wav: Permission denied"})
+
+
+@pytest.mark.parametrize("number, reported", [(errno.EACCES, True), (errno.ENOENT, False)])
+def test_a_directory_that_cannot_be_listed_is_reported_unless_it_is_gone(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, number: int, reported: bool
+) -> None:
+    list_directory = os.scandir
+
+    def scandir(path: str) -> Any:
+        if Path(path).name == "er":
+            raise OSError(number, os.strerror(number), path)
+        return list_directory(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    sources, errors = expand([str(directory)])
+    assert [Path(source.name).name for source in sources] == ["a.MP3", "b.wav", "talk[1].mp4"]
+    locked = str(directory / "deep" / "er")
+    assert errors == ({locked: f"{locked}: Permission denied"} if reported else {})
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +54,18 @@ def expand(names: Iterable[str]) -> tuple[list[Source], dict[str, str]]:
         if "://" in name and not Path(name).exists():
             errors[name] = f"{name}: only http:// and https:// addresses are fetched"
             continue
-        paths = _files(name)
-        if not paths:
+        if not name:
+            errors[name] = "'': the name of a source is empty"
+            continue
+        unread: list[OSError] = []
+        try:
+            paths = _files(name, unread)
+        except OSError as error:
+            paths, unread = [], [error]
+        # A directory that is removed meanwhile, such as that of a process, had no file to read.
+        unread = [error for error in unread if not isinstance(error, FileNotFoundError)]
+        errors |= {str(error.filename): f"{error.filename}: {error.strerror}" for error in unread}
+        if not paths and not unread:
             errors[name] = _why_none(name)
         for path in paths:
             try:
@@ -66,12 +77,14 @@ def expand(names: Iterable[str]) -> tuple[list[Source], dict[str, str]]:
     return list(found.values()), errors
 
 
-def _files(name: str) -> list[Path]:
+def _files(name: str, unread: list[OSError]) -> list[Path]:
+    """The errors of directories below ``name`` are added to ``unread``."""
     path = Path(name)
     if path.is_dir():
         return sorted(
             file
-            for file in path.rglob("*")
+            for folder, _, entries in os.walk(path, onerror=unread.append)
+            for file in (Path(folder, entry) for entry in entries)
             if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file()
         )
     if path.exists() or not glob.has_magic(name):
