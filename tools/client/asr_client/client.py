@@ -396,8 +396,11 @@ def authorization(token: str | None) -> dict[str, str]:
         ValueError: If it cannot be part of a header. The message does not contain it.
     """
     token = (token or "").strip()
-    if not token.isprintable():
-        raise ValueError("the access token contains a line break or another control character")
+    if not (token.isascii() and token.isprintable()):
+        raise ValueError(
+            "the access token contains a line break, another control character, or one that is "
+            "not ASCII"
+        )
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
