@@ -9,6 +9,7 @@ starts.
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import json
 import os
@@ -87,14 +88,18 @@ def read_env_file(path: Path) -> None:
 
 
 def load_settings() -> tuple[GatewaySettings, WorkerSettings]:
-    """Check the settings of all processes.
+    """Check the settings of all processes. honcho reads ``PORT``, too, and takes digits only: the
+    environment gets it in this form.
 
     Raises:
         SystemExit: After one line on standard error that names the wrong setting.
     """
     for other in (BrokerSettings, PersistenceSettings, EmbeddedSettings):
         settings.load(other)
-    return settings.load(GatewaySettings), settings.load(WorkerSettings)
+    values = settings.load(GatewaySettings)
+    if "PORT" in os.environ:
+        os.environ["PORT"] = str(values.port)
+    return values, settings.load(WorkerSettings)
 
 
 def check_port(host: str, port: int) -> None:
@@ -116,9 +121,17 @@ def check_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                advice = "HOST must be an address or a name of this machine"
+            elif error.errno == errno.EACCES:
+                advice = "ports below 1024 are reserved for privileged users: choose a higher PORT"
+            else:
+                advice = (
+                    "stop the program that uses the port, or choose another one: "
+                    f"{other_command(port)}"
+                )
             raise ServeError(
-                f"cannot serve on {host}:{port}: {error.strerror}; stop the program that uses the "
-                f"port, or choose another one: {other_command(port)}",
+                f"cannot serve on {host}:{port}: {error.strerror}; {advice}",
                 exit_codes.UNAVAILABLE,
             ) from error
 

@@ -147,6 +147,15 @@ def test_connections_in_time_wait_do_not_occupy_the_port() -> None:
     serve.check_port("127.0.0.1", port)
 
 
+@pytest.mark.parametrize("port, expected", [("", "8080"), (" ", "8080"), ("8471.0", "8471")])
+def test_honcho_gets_the_port_that_the_settings_have(
+    monkeypatch: pytest.MonkeyPatch, port: str, expected: str
+) -> None:
+    monkeypatch.setenv("PORT", port)
+    values, _ = serve.load_settings()
+    assert os.environ["PORT"] == str(values.port) == expected
+
+
 def test_the_default_port_of_honcho_is_refused() -> None:
     with pytest.raises(serve.ServeError) as refused:
         serve.check_port("127.0.0.1", 5000)
@@ -154,8 +163,20 @@ def test_the_default_port_of_honcho_is_refused() -> None:
 
 
 def test_an_address_of_another_machine_is_refused() -> None:
-    with pytest.raises(serve.ServeError, match=r"192\.0\.2\.1"):
-        serve.check_port("192.0.2.1", 8080)
+    for host in ("192.0.2.1", "no-such-host.invalid"):
+        with pytest.raises(serve.ServeError, match=rf"{host}:8080: .*; HOST must be") as refused:
+            serve.check_port(host, 8080)
+        assert "PORT=" not in str(refused.value)
+
+
+def test_a_port_that_this_user_may_not_use_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Probe(socket.socket):
+        def bind(self, address: Any) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(socket, "socket", Probe)
+    with pytest.raises(serve.ServeError, match="choose a higher PORT"):
+        serve.check_port("127.0.0.1", 80)
 
 
 def test_the_command_for_another_port_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
