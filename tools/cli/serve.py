@@ -13,6 +13,7 @@ import errno
 import http.client
 import json
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -54,6 +55,8 @@ DEGRADED_S_MAX = 10.0
 """Longest wait for PostgreSQL and Redis once speech is recognised; then serve without them."""
 POLL_S = 0.1
 HEALTH_TIMEOUT_S = 2.0
+_ENV_LINE = re.compile(r"\s*(\w+\s*=|#|$)")
+"""honcho ignores other lines."""
 _LOOPBACK_OF = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 """Address on which a server that listens on all addresses is reached from this machine."""
 
@@ -74,14 +77,21 @@ def read_env_file(path: Path) -> None:
     """Take the settings that the environment does not have from a file in the form of honcho's.
 
     Raises:
-        SystemExit: After one line on standard error, if the file cannot be read.
+        SystemExit: After one line on standard error, if the file cannot be read, or a line is no
+            setting. The message does not quote the line, which may hold a password.
     """
+    values: dict[str, str] = {}
+    place = str(path)
     try:
-        values = environ.parse(path.read_text())
+        for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1):
+            place = f"{path}, line {number}"
+            if not _ENV_LINE.match(line):
+                raise ValueError("a line must be NAME=VALUE or a comment")
+            values |= environ.parse(line)
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
-        settings.fail(f"cannot read {path}: {error}", exit_codes.CONFIG)
+        settings.fail(f"cannot read {place}: {error}", exit_codes.CONFIG)
     for name, value in values.items():
         if not os.environ.get(name, "").strip():
             os.environ[name] = value

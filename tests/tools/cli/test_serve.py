@@ -89,6 +89,34 @@ def test_a_file_gives_the_settings_that_the_environment_lacks(
     assert (values.port, values.data_dir, values.min_workers) == (8082, Path("/data"), 2)
 
 
+def test_lines_of_the_file_may_have_what_editors_add(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("PORT", "DB_USER", "ASR_MODEL"):
+        monkeypatch.setenv(name, "")
+    file = tmp_path / ".env"
+    file.write_bytes(
+        b"\xef\xbb\xbfPORT=8081\r\n\r\n  # Mine\r\nDB_USER=\r\nASR_MODEL = 'demo' # small"
+    )
+    serve.read_env_file(file)
+    assert [os.environ[name] for name in ("PORT", "DB_USER", "ASR_MODEL")] == ["8081", "", "demo"]
+
+
+@pytest.mark.parametrize(
+    "line", ["export DB_PASSWORD=secret", "DB_PASSWORD: secret", "secret", "DB_PASSWORD='secret"]
+)
+def test_a_line_of_the_file_that_is_no_setting_is_named_and_not_quoted(
+    line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / ".env"
+    file.write_text(f"# Mine\nPORT=8081\n{line}\n")
+    with pytest.raises(SystemExit) as ended:
+        serve.read_env_file(file)
+    assert ended.value.code == exit_codes.CONFIG
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: cannot read {file}, line 3: ") and "secret" not in error
+
+
 @pytest.mark.parametrize("content", [b"DB_USER='\n", b"\xff"])
 def test_a_file_that_is_not_valid_is_one_line(
     content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
