@@ -131,7 +131,10 @@ class Funasr(Dialect):
             return (self._begin(), chunk) if recording is None or ended else (chunk,)
         fields = parse_object(message)
         wants_end = truth(fields.get("is_end")) is True
-        if wants_end or truth(fields.get("is_speaking")) is False:
+        speaking = fields.get("is_speaking", True)
+        if recording is not None and not recording.finished:
+            speaking = speaking or False  # FunASR's server takes null, "" and [] for an end, too.
+        if wants_end or truth(speaking) is False:
             if self._refusal:
                 return self._end_refused(wants_end=wants_end)
             return self._end(wants_end=wants_end)

@@ -499,6 +499,15 @@ def test_an_end_in_every_form(end: str | bytes) -> None:
     assert talk.parse(end) == (e.Finish(session_id="session0"),)
 
 
+@pytest.mark.parametrize("speaking", [None, "", [], {}])
+def test_an_empty_value_ends_a_recording_and_not_a_start(speaking: Any) -> None:
+    talk = dialect()
+    assert talk.parse(json.dumps({"is_speaking": speaking, "mode": "offline"})) == ()
+    talk.parse(b"ab")
+    end = json.dumps({"is_speaking": speaking})
+    assert talk.parse(end) == (e.Finish(session_id="session0"),)
+
+
 def test_after_a_refused_start_no_audio_is_taken_and_the_end_is_answered() -> None:
     for ending, last in ((END, {"is_end": True}), (OLD_END, {"is_final": True})):
         talk = dialect()
