@@ -59,6 +59,51 @@ def test_a_noisy_line_makes_no_difference(name: str) -> None:
     assert is_tone(tone(name, 0.3, noise=0.001).tobytes())
 
 
+KEYS = list(itertools.product((697, 770, 852, 941), (1_209, 1_336, 1_477, 1_633)))
+
+
+def keys(frequencies: list[tuple[int, int]], on_s: float, off_s: float, twist: float) -> np.ndarray:
+    """Each of the keys once, with frequencies at the limits of ITU-T Q.24, on a noisy line."""
+    time_s = np.arange(round(on_s * 16_000)) / 16_000
+    pause = np.zeros(round(off_s * 16_000))
+    sounds = [
+        part
+        for row, column in frequencies
+        for part in (
+            np.sin(2 * np.pi * row * 1.015 * time_s)
+            + twist * np.sin(2 * np.pi * column * 0.985 * time_s),
+            pause,
+        )
+    ]
+    sound = 5_000 * np.concatenate(sounds)
+    noise = 10 * np.random.default_rng(3).standard_normal(len(sound))
+    return (sound + noise).clip(-32_768, 32_767).astype("<i2")
+
+
+@pytest.mark.parametrize("on_s, off_s", [(0.05, 0.05), (0.07, 0.07), (0.1, 0.1), (0.2, 0.3)])
+@pytest.mark.parametrize("twist", [0.5, 1.0, 1.5])
+def test_keys_of_a_telephone_are_tones(on_s: float, off_s: float, twist: float) -> None:
+    assert is_tone(keys(KEYS, on_s, off_s, twist).tobytes())
+    for key in KEYS:
+        assert is_tone(keys([key] * 6, on_s, off_s, twist).tobytes()), key
+
+
+async def test_keys_of_a_telephone_give_no_utterance() -> None:
+    for pcm in (keys([KEYS[0]] * 20, 0.1, 0.1, 1.0), keys(KEYS, 0.1, 0.1, 1.0)):
+        engine = VadEngine()
+        engine.start()
+        segmenter = Segmenter("stream", EndpointerConfig(endpoint_silence_ms=700), LIMITS)
+        segmenter.finish(pcm.tobytes())
+        probabilities = await engine.probabilities(VadStream(), segmenter.take_frames())
+        assert segmenter.take(probabilities, 0.0) == []
+        engine.close()
+
+
+def test_speech_behind_a_key_is_no_tone() -> None:
+    speech = speak("7", VOICES[0], random.Random(4))
+    assert not is_tone(keys([KEYS[5]], 0.1, 0.2, 1.0).tobytes() + speech.tobytes())
+
+
 @pytest.mark.parametrize("voice", VOICES)
 def test_digits_are_no_tones(voice: str) -> None:
     rng = random.Random(3)
