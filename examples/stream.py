@@ -21,21 +21,23 @@ CHUNK_S = 0.2
 def read(path: str) -> tuple[bytes, int]:
     """Return the samples of a WAV file and their rate in Hz; ``ValueError`` if it has another
     form."""
+    no_audio = f"{path}: no audio: the file is empty or cut off; record or copy it again"
     try:
         with wave.open(path) as file:
             bits, channels = 8 * file.getsampwidth(), file.getnchannels()
             if (bits, channels) != (16, 1):
                 raise wave.Error(f"{bits} bits, {channels} channels")
-            if samples := file.readframes(file.getnframes()):
-                return samples, file.getframerate()
-    except EOFError:
-        pass
+            samples, rate_hz = file.readframes(file.getnframes()), file.getframerate()
+    except EOFError as error:
+        raise ValueError(no_audio) from error
     except wave.Error as error:
         raise ValueError(
             f"{path}: not a WAV file of 16-bit mono PCM ({error}); send it with transcribe.py, "
             "or convert it: ffmpeg -i FILE -ac 1 -c:a pcm_s16le NEW.wav"
         ) from error
-    raise ValueError(f"{path}: no audio: the file is empty or cut off; record or copy it again")
+    if not samples:
+        raise ValueError(no_audio)
+    return samples, rate_hz
 
 
 async def speak(session: asr_client.Session, samples: bytes, rate_hz: int) -> None:
