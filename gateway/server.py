@@ -258,7 +258,7 @@ class Server:
         self.outbox.resend_all(time.monotonic())
 
     def _on_jobs_lost(self, session_ids: Iterable[str]) -> None:
-        self._resend_records()  # The way of the jobs is that of the records.
+        self._resend_records()  # They took the same connection.
         for session_id in session_ids:
             if (runner := self.sessions.get(session_id)) is not None:
                 runner.feed(e.JobsMayBeLost())

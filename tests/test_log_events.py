@@ -45,17 +45,18 @@ NAMED_ELSEWHERE = {
     "asr_worker/service.py": set(),
     "persistence/service.py": set(),
 }
-"""Files with calls whose first argument is a variable, and its values. The last two, and one call
-of the first, have those of ``wire.versions.explain``."""
+"""Files that pass an event in a variable, and its possible names and levels, except for those in
+``EXPLAINED``."""
 EXPLAINED = {"wrong_endpoint", "system_refused", "protocol_version_refused"}
+"""Names from ``wire.versions.explain``. They are logged as errors."""
 
 
 def calls(path: Path) -> Iterator[tuple[ast.expr, list[str]]]:
     """The first argument and the possible methods of each call of a logger."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and node.args:
-            one_of = node.func
-            methods = [one_of.body, one_of.orelse] if isinstance(one_of, ast.IfExp) else [one_of]
+            called = node.func
+            methods = [called.body, called.orelse] if isinstance(called, ast.IfExp) else [called]
             of_loggers = [
                 each.attr
                 for each in methods

@@ -385,7 +385,8 @@ class Load(Struct, frozen=True, kw_only=True, gc=False):
     """Each model, by its served name, in alphabetical order: those of ready workers, and those that
     had workers or jobs within the last ten minutes."""
     subscribed: bool = True
-    """Persistence receives what is published. Without it, records and results are lost."""
+    """Whether persistence receives what the broker publishes. If not, records and results are lost
+    and must be sent again."""
 
 
 # ---------------------------------------------------------------- worker → broker

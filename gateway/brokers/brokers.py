@@ -150,11 +150,7 @@ class Brokers:
             now_s = self._loop.time()
             self._choice.heard(broker, message.workers, now_s)
             before, self._loads[broker] = self._loads.get(broker), message
-            if message.subscribed and not (
-                before is not None
-                and before.subscribed
-                and before.broker_epoch == message.broker_epoch
-            ):
+            if message.subscribed and _subscribed_epoch(before) != message.broker_epoch:
                 self._on_subscribed()
             is_live = self._choice.is_live
             message = combined([load for n, load in self._loads.items() if is_live(n, now_s)])
@@ -206,3 +202,8 @@ class Brokers:
 
     def _note_lost(self, endpoint: str) -> None:
         self._on_jobs_lost(self._choice.sessions_of(endpoint))
+
+
+def _subscribed_epoch(load: Load | None) -> str | None:
+    """The epoch of the broker if persistence was subscribed to it."""
+    return load.broker_epoch if load is not None and load.subscribed else None

@@ -135,8 +135,8 @@ class Outbox:
         return records
 
     def resend_all(self, now_s: float) -> None:
-        """What was sent may be lost, and the way to persistence is open again: all records are due,
-        oldest first, and their backoff begins anew."""
+        """Make all records due at once, oldest first, and restart their backoff. Call it when
+        records in transit may have been lost and can reach persistence again."""
         for entry in self._waiting.values():
             entry.resend_s = RESEND_INITIAL_S
         self._due = [(now_s, next(self._order), key) for key in self._waiting]

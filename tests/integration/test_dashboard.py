@@ -148,7 +148,7 @@ def test_the_dashboard_is_that_of_the_system_whichever_gateway_answers(stack: St
                         expect(services.locator("tr", has_text=store)).to_contain_text("answers")
                     look_at(page, "dashboard")
                     page.get_by_role("button", name="中文").click()
-                    # What a narrow screen shows above the value.
+                    # On a narrow screen this name stands above each value.
                     column = page.locator("#gateways td").nth(1)
                     expect(column).to_have_attribute("data-column", "连接")
                     look_at(page, "dashboard-zh")

@@ -130,15 +130,15 @@ def test_an_example_without_its_file_or_its_server_fails_in_one_line(name: str) 
     refused(program, example, str(SAMPLE), "no://address")
 
 
-@pytest.mark.parametrize("name", programs())
+@pytest.mark.parametrize("name", sorted(programs().keys() - {"stream.py"}))
 def test_an_example_shows_why_the_server_refuses(name: str, stack: Stack, tmp_path: Path) -> None:
     path = tmp_path / "audio.wav"
     path.write_bytes(SAMPLE.read_bytes()[:44])
     url = stack.http_url() if name == "files.sh" else stack.url()
     program = programs()[name][0]
     done = completed(program, str(EXAMPLES / name), str(path), url)
-    assert done.returncode != 0 and "no " in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert "the WAV file has no samples" in done.stdout + done.stderr
 
 
 @pytest.fixture

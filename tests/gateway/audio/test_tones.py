@@ -13,7 +13,7 @@ import pytest
 from gateway.audio.tones import is_tone
 from gateway.audio.vad import VadEngine, VadStream
 from gateway.session.endpointer import EndpointerConfig
-from gateway.session.segmenter import Segmenter
+from gateway.session.segmenter import CutUtterance, Segmenter
 from tests.gateway.session_driver import LIMITS
 from tools.lab.digit_speech import VOICES, digit_clips, speak
 from tools.lab.loadtest.speech import DigitSpeech
@@ -41,17 +41,20 @@ def tone(name: str, level: float, noise: float = 0.0) -> np.ndarray:
     return (32_767 * sound).clip(-32_768, 32_767).astype("<i2")
 
 
-@pytest.mark.parametrize("name", TONES)
-@pytest.mark.parametrize("level", [0.05, 0.3, 0.95])
-async def test_a_tone_at_any_level_gives_no_utterance(name: str, level: float) -> None:
-    pcm = tone(name, level)
+async def utterances_of(pcm: np.ndarray) -> list[CutUtterance]:
     engine = VadEngine()
     engine.start()
     segmenter = Segmenter("stream", EndpointerConfig(endpoint_silence_ms=700), LIMITS)
     segmenter.finish(pcm.tobytes())
     probabilities = await engine.probabilities(VadStream(), segmenter.take_frames())
-    assert segmenter.take(probabilities, 0.0) == []
     engine.close()
+    return segmenter.take(probabilities, 0.0)
+
+
+@pytest.mark.parametrize("name", TONES)
+@pytest.mark.parametrize("level", [0.05, 0.3, 0.95])
+async def test_a_tone_at_any_level_gives_no_utterance(name: str, level: float) -> None:
+    assert await utterances_of(tone(name, level)) == []
 
 
 @pytest.mark.parametrize("name", TONES)
@@ -90,13 +93,7 @@ def test_keys_of_a_telephone_are_tones(on_s: float, off_s: float, twist: float) 
 
 async def test_keys_of_a_telephone_give_no_utterance() -> None:
     for pcm in (keys([KEYS[0]] * 20, 0.1, 0.1, 1.0), keys(KEYS, 0.1, 0.1, 1.0)):
-        engine = VadEngine()
-        engine.start()
-        segmenter = Segmenter("stream", EndpointerConfig(endpoint_silence_ms=700), LIMITS)
-        segmenter.finish(pcm.tobytes())
-        probabilities = await engine.probabilities(VadStream(), segmenter.take_frames())
-        assert segmenter.take(probabilities, 0.0) == []
-        engine.close()
+        assert await utterances_of(pcm) == []
 
 
 def test_speech_behind_a_key_is_no_tone() -> None:
