@@ -23,7 +23,11 @@ from tools.lab.harness.usage import family
 ROOT: Final = Path(__file__).resolve().parents[3]
 READ_BYTES: Final = 1 << 20
 POLL_S: Final = 0.02
-STOP_S_MAX: Final = 10.0
+EVENT_S_MAX: Final = 90.0
+"""Longest wait for a log event, on a machine that is busy with other things."""
+END_S_MAX: Final = 60.0
+"""Longest wait for the end of a process."""
+STOP_S_MAX: Final = 30.0
 """From SIGTERM to SIGKILL."""
 SETTINGS: Final = (
     "AUTH_",
@@ -124,7 +128,7 @@ class LoggedProcess:
         self,
         name: str,
         *,
-        timeout_s: float = 30.0,
+        timeout_s: float = EVENT_S_MAX,
         after: int = 0,
         where: Callable[[dict[str, Any]], bool] = lambda _event: True,
     ) -> dict[str, Any]:
@@ -177,7 +181,7 @@ class LoggedProcess:
         self._child.terminate()
         return self.wait()
 
-    def wait(self, timeout_s: float = 30.0) -> int:
+    def wait(self, timeout_s: float = END_S_MAX) -> int:
         """Wait for the end; return the exit code. ``lines`` is then complete.
 
         Raises:
