@@ -17,6 +17,7 @@ from _pytest.faulthandler import fault_handler_stderr_fd_key
 import gateway  # noqa: F401  # sets the threads of numpy, which is not imported before
 from runtime import settings
 from tools.lab.harness import database as databases
+from tools.lab.harness.ports import free_port
 from tools.lab.harness.process import LoggedProcess
 
 # hypothesis measures wall time, and a busy machine is no failure.
@@ -117,6 +118,12 @@ def database(embedded_services: EmbeddedServices) -> Iterator[str]:
     """URL of an empty database, dropped after the test."""
     with databases.temporary(embedded_services.database_url) as url:
         yield url
+
+
+@pytest.fixture
+def unused_tcp_port() -> int:
+    """Replaces that of pytest-asyncio, which an outgoing connection of any process may get."""
+    return free_port()
 
 
 @pytest.fixture
