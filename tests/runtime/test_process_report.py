@@ -9,9 +9,12 @@ import pytest
 import redis
 import structlog
 
-from runtime import process_report, redis_clients
+from runtime import process_report
 from runtime.process_report import PROCESS_KEY, PROCESSES_KEY, ProcessReport
 from tools.lab.harness.process import wait_until
+
+CLOSED_S_MAX = 30.0
+"""On a busy machine; on an idle one it is two call timeouts. The silent server answers never."""
 
 
 def test_a_process_is_written_with_an_end(redis_database: str) -> None:
@@ -35,7 +38,7 @@ def test_close_returns_while_redis_does_not_answer() -> None:
         report.start()
         began_s = time.monotonic()
         report.close()
-        assert time.monotonic() - began_s < 2 * redis_clients.CALL_TIMEOUT_S + 1.0
+        assert time.monotonic() - began_s < CLOSED_S_MAX
 
 
 def test_redis_without_an_answer_is_logged_once_with_the_reason(

@@ -186,7 +186,7 @@ def test_only_a_broker_may_have_the_address_that_means_all(
 def test_too_few_open_files_are_one_line_that_names_the_limit() -> None:
     program = [sys.executable, "-m", "persistence"]
     limited = ["sh", "-c", 'ulimit -n 20; exec "$@"', "sh", *program]
-    ended = subprocess.run(limited, capture_output=True, text=True, timeout=20, check=False)
+    ended = subprocess.run(limited, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == exit_codes.UNAVAILABLE
     assert ended.stderr == "error: 20 open files are allowed, 256 are needed: raise `ulimit -n`\n"
 
