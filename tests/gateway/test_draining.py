@@ -103,12 +103,13 @@ async def test_after_the_deadline_the_rest_is_interrupted_once() -> None:
 async def test_a_session_that_starts_during_the_drain_is_interrupted() -> None:
     gateway = Gateway()
     gateway.unconfirmed = ["record"]
-    late: list[Runner] = []
-    asyncio.get_running_loop().call_later(
-        0.02, lambda: late.append(Runner(gateway, "late", attached=True))
-    )
-    await drain(gateway)
-    assert late[0].interrupted == 1
+    first = Runner(gateway, "first", attached=False)
+    draining_task = asyncio.create_task(drain(gateway))
+    while not first.interrupted:
+        await asyncio.sleep(0)
+    late = Runner(gateway, "late", attached=True)
+    await draining_task
+    assert late.interrupted == 1
 
 
 async def test_unconfirmed_records_are_written_to_the_spool_last() -> None:

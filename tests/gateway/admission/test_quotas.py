@@ -14,6 +14,12 @@ from tests.conftest import EmbeddedServices
 from tests.gateway.storage.test_redis_metadata import NOWHERE
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may keep the server still for longer than a call may take."""
+    monkeypatch.setattr("runtime.redis_clients.CALL_TIMEOUT_S", 60.0)
+
+
 def caller(**limits: int) -> Caller:
     return Caller(token_name=uuid.uuid4().hex, limits=TokenLimits(**limits))
 

@@ -230,7 +230,7 @@ decoder.run_child(theirs)
 def run_confined(script: str) -> subprocess.CompletedProcess[str]:
     imports = "import errno, socket, time\nfrom gateway.audio import decoder_process as decoder\n"
     arguments = [sys.executable, "-c", imports + script]
-    return subprocess.run(arguments, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.mark.parametrize(

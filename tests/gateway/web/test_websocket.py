@@ -29,6 +29,8 @@ from gateway.web.websocket import WebSocketConnection
 from tests.gateway.session_driver import ENDPOINTER, LIMITS
 from wire.messages import Cancel, Job, Record, Result, StoredKey
 
+WAIT_S = 30.0
+"""For steps that take milliseconds on an idle machine."""
 CLOSED_1013 = "asr_gateway_closed_connections_total", {"code": "1013"}
 
 BAD_MESSAGES = "asr_gateway_problems_total", {"code": "bad_message"}
@@ -154,7 +156,7 @@ async def test_a_bug_in_one_session_closes_it_with_1011(
 
     monkeypatch.setitem(TRANSITIONS, (State.ACTIVE, e.Tick), (State.ACTIVE, broken))
     runner.feed(e.Tick())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await running
     assert socket.closed is not None and socket.closed[0] == 1011
     assert services.released == 1
@@ -169,11 +171,11 @@ async def test_a_chunk_over_the_limit_closes_with_1009() -> None:
     ):
         socket.incoming.put_nowait({"type": "websocket.receive", **message})
     running = asyncio.create_task(connection.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         while socket.closed is None:
             await asyncio.sleep(0)
     assert socket.closed[0] == 1009
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await running
     assert runner.session.state is State.ACTIVE and not runner.attached
 
@@ -187,7 +189,7 @@ async def test_a_connection_is_idle_but_for_its_sessions() -> None:
         for action, idle in (("start", 0), ("finish", 1)):
             del socket.sent[:]
             socket.incoming.put_nowait(received({"action": action, **session}))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(WAIT_S):
                 while not socket.sent:
                     runner = services.runners[-1]
                     if runner.session.state is State.CONFIRMING:
@@ -196,7 +198,7 @@ async def test_a_connection_is_idle_but_for_its_sessions() -> None:
             assert services.idle == idle
     assert json.loads(socket.sent[-1])["session_id"] == "s1" and socket.closed is None
     socket.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await running
     assert services.idle == 0
 
@@ -208,7 +210,7 @@ async def test_after_a_long_pause_the_next_session_is_admitted_again(
     socket, services, _, connection = make(admitted="demo")
     services.refusal = NO_WORKER
     socket.incoming.put_nowait(received(START))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await connection.run()
     assert json.loads(socket.sent[0])["code"] == "no_worker"
     assert socket.closed == (1013, "none")
@@ -229,7 +231,7 @@ async def test_a_client_that_does_not_read_is_closed_with_1013(
     socket.incoming.put_nowait(
         {"type": "websocket.receive", "text": '{"action":"start","session_id":"a"}'}
     )
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await connection.run()
     assert socket.closed is not None and socket.closed[0] == 1013
     assert REGISTRY.get_sample_value("asr_gateway_slow_clients_total") == before + 1
@@ -252,7 +254,7 @@ async def test_a_connection_that_is_lost_during_a_send_ends_without_an_error(
         {"type": "websocket.receive", "text": '{"action":"start","session_id":"a"}'}
     )
     running = asyncio.create_task(connection.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await sending.wait()
         socket.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
         while runner.attached:
@@ -291,7 +293,7 @@ async def test_a_chunk_being_decoded_during_a_resume_counts_once(
     first = asyncio.create_task(connection.run())
     socket.incoming.put_nowait(received({"action": "start", "session_id": "a"}))
     socket.incoming.put_nowait({"type": "websocket.receive", "bytes": b"one"})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await audio.begun.wait()
 
     socket2, services2, _fresh, connection2 = make()
@@ -306,21 +308,21 @@ async def test_a_chunk_being_decoded_during_a_resume_counts_once(
     resume = {"action": "start", "session_id": "a", "resume_token": "t"}
     socket2.incoming.put_nowait(received(resume))
     socket2.incoming.put_nowait(received({"action": "chunk", **chunk_fields(1, b"two")}))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         while not (socket2.sent and socket.closed):
             await asyncio.sleep(0)
     assert socket.closed == (1008, "resumed elsewhere")
     assert json.loads(socket2.sent[0])["next_chunk_index"] == 1
     assert runner.session.chunk_count == 1
     audio.go_on.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await first
         while len(socket2.sent) < 2:
             await asyncio.sleep(0)
     assert json.loads(socket2.sent[1])["chunk_index"] == 1
     assert runner.attached and runner.session.chunk_count == 2
     socket2.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await second
     assert not runner.attached
 
@@ -339,7 +341,7 @@ async def test_a_model_without_room_refuses_the_start_with_1013() -> None:
     socket, services, runner, connection = make()
     services.refusal = NO_WORKER
     socket.incoming.put_nowait(received(START))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await connection.run()
     assert json.loads(socket.sent[0])["code"] == "no_worker"
     assert socket.closed == (1013, "none")
@@ -351,12 +353,12 @@ async def test_a_model_that_the_gate_has_admitted_is_not_refused() -> None:
     services.refusal = NO_WORKER
     socket.incoming.put_nowait(received(START))
     running = asyncio.create_task(connection.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         while not socket.sent:
             await asyncio.sleep(0)
     assert json.loads(socket.sent[0])["status"] == "session_started"
     socket.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await running
 
 
@@ -367,7 +369,7 @@ async def test_the_address_names_the_model_of_a_start_that_names_none(
     socket, services, _, connection = make(address_model="en")
     socket.incoming.put_nowait(received(START | named))
     socket.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await connection.run()
     assert services.asked == [model]
 
@@ -383,7 +385,7 @@ async def test_a_client_that_cannot_start_again_is_closed_with_the_reason(
     monkeypatch.setattr(services, "reserve_or_resume", unknown)
     socket.incoming.put_nowait(received({"mode": "2pass", "is_speaking": True}))
     socket.incoming.put_nowait({"type": "websocket.receive", "bytes": b"ab"})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await connection.run()
     assert json.loads(socket.sent[0])["error"] == "unknown_model: no such model"
     assert socket.closed == (1008, "no such model")
@@ -400,12 +402,12 @@ async def test_a_reply_of_the_dialect_needs_no_session() -> None:
     socket, _, runner, connection = make(Polite(lambda: "a"))
     socket.incoming.put_nowait({"type": "websocket.receive", "bytes": b"ab"})
     running = asyncio.create_task(connection.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         while runner.session.state is State.NEW or not socket.sent:
             await asyncio.sleep(0)
     assert socket.sent == ["hello"]
     socket.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await running
 
 
@@ -433,7 +435,7 @@ async def test_a_dialect_greets_and_answers_itself() -> None:
     for text in ("ping", "bad"):
         socket.incoming.put_nowait({"type": "websocket.receive", "text": text})
     socket.incoming.put_nowait({"type": "websocket.disconnect", "code": 1000})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await connection.run()
     assert socket.sent[:3] == ["hello", "pong", "no"]
     assert REGISTRY.get_sample_value(*BAD_MESSAGES) == before + 1
@@ -445,7 +447,7 @@ async def test_hanging_up_properly_may_end_the_session(code: int, ends: bool) ->
     socket, _services, runner, connection = make(Talkative())
     socket.incoming.put_nowait(received(START))
     socket.incoming.put_nowait({"type": "websocket.disconnect", "code": code})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await connection.run()
     assert (runner.session.state is State.ACTIVE) is not ends and not runner.attached
 
@@ -459,7 +461,7 @@ async def test_a_refused_start_takes_nothing_of_its_message() -> None:
     services.reserve_or_resume = unknown  # type: ignore[assignment,method-assign]
     socket.incoming.put_nowait(received(START))
     socket.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await connection.run()
     assert [json.loads(text)["code"] for text in socket.sent[1:]] == ["unknown_model"]
     assert socket.closed is None and runner.session.chunk_count == 0
