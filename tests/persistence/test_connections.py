@@ -18,8 +18,8 @@ from structlog.testing import capture_logs
 from persistence import connections
 from persistence.connections import AsyncDeadlineConnection, DeadlineConnection
 
-SLACK_S = 5.0
-"""Tolerance for a machine under load. psycopg's own time-outs are longer."""
+SLACK_S = 20.0
+"""Tolerance for a machine under load. The statements themselves take a minute, or for ever."""
 
 
 @contextmanager
@@ -78,7 +78,8 @@ def test_a_transaction_that_is_cut_off_is_rolled_back(database: str) -> None:
         connection.transaction(),
     ):
         connection.execute("INSERT INTO numbers VALUES (1)")
-        connection.execute("SELECT pg_sleep(1)")
+        # Longer than a busy machine keeps this process still: an answer that is there is taken.
+        connection.execute("SELECT pg_sleep(5)")
     with psycopg.connect(database) as other:
         other.execute("LOCK TABLE numbers")
         assert other.execute("SELECT count(*) FROM numbers").fetchone() == (0,)
@@ -90,9 +91,8 @@ def test_other_errors_and_later_calls_are_unaffected(database: str) -> None:
             connection.execute("SELECT 1 / 0")
         with connection.deadline(0.0):
             pass
-        connection.execute("SET statement_timeout = 10")
         with pytest.raises(psycopg.errors.QueryCanceled), connection.deadline(3_600):
-            connection.execute("SELECT pg_sleep(60)")
+            connection.execute("SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(60)")
         assert connection.execute("SELECT 2").fetchone() == (2,)
 
 

@@ -19,6 +19,13 @@ from wire.messages import Failure, Token
 from wire.records import DEFAULT_TENANT, RecordBody
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may keep the server still for longer than a read may take."""
+    monkeypatch.setattr(reads, "CONNECT_TIMEOUT_S", 30.0)
+    monkeypatch.setattr(reads, "READ_TIMEOUT_S", 30.0)
+
+
 @pytest.fixture
 async def reader(database: str) -> AsyncIterator[SessionReader]:
     with psycopg.connect(database, autocommit=True) as connection:
@@ -292,13 +299,11 @@ async def test_reads_recover_after_a_database_that_did_not_answer(
         with pytest.raises(StoreUnavailable):
             await reader.history(HistoryQuery(tenant=DEFAULT_TENANT))
         assert not await reader.ping()
-    monkeypatch.setattr(reads, "READ_TIMEOUT_S", 10.0)
+    monkeypatch.setattr(reads, "READ_TIMEOUT_S", 30.0)
     assert await history(reader) == []
 
 
-async def test_a_cancelled_read_returns_at_once(
-    database: str, reader: SessionReader, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_cancelled_read_returns_at_once(database: str, reader: SessionReader) -> None:
     """Even if the server does not answer, and so cannot cancel the query."""
     with psycopg.connect(database) as connection:
         connection.execute("LOCK TABLE asr_sessions IN ACCESS EXCLUSIVE MODE")
@@ -306,7 +311,6 @@ async def test_a_cancelled_read_returns_at_once(
             await asyncio.wait_for(reader.status("s", DEFAULT_TENANT), 0.05)
         (abandoned,) = reader._reading
         assert not abandoned.done()
-        monkeypatch.setattr(reads, "READ_TIMEOUT_S", 0.1)
     assert await reader.status("s", DEFAULT_TENANT) is None
 
 

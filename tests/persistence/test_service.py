@@ -19,7 +19,7 @@ from wire import codec, publication, sockets
 from wire.messages import Refused, Stored, StoredKey
 from wire.records import RecordBody
 
-ANSWER_MS_MAX = 20_000
+ANSWER_MS_MAX = 60_000
 
 
 class Broker:

@@ -16,7 +16,7 @@ from persistence.migrate import load_migrations, migrate
 from persistence.writer import Writer, limit_server_side, require_unicode
 from tests.persistence import sent
 
-ANSWER_S_MAX = 20.0
+ANSWER_S_MAX = 60.0
 
 
 @pytest.fixture
@@ -209,8 +209,9 @@ def test_the_server_ends_the_transaction_of_an_unreachable_client(database: str)
     """For the server, such a client is idle in a transaction."""
     with psycopg.connect(database, autocommit=True) as cut_off, psycopg.connect(database) as other:
         limit_server_side(cut_off, 0.2)
-        for statement in ("CREATE TABLE held ()", "BEGIN", "LOCK TABLE held"):
-            cut_off.execute(statement)
+        cut_off.execute("CREATE TABLE held ()")
+        # In one message: between two, a busy machine could keep this client idle for too long.
+        cut_off.execute("BEGIN; LOCK TABLE held")
         other.execute("SET lock_timeout = '20s'")
         other.execute("LOCK TABLE held")
         with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):
