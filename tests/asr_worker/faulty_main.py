@@ -21,7 +21,10 @@ from runtime.supervisor import run_children
 
 HANG, CRASH, RAISE, WAIT_FOR_FILE = b"HANG", b"DIE!", b"OOPS", b"WAIT"
 MODULE = "tests.asr_worker.faulty_main"
-SILENCE_S_MAX = 1.5
+SILENCE_S_MAX = 5.0
+"""A busy machine may keep a worker still for some seconds, and it must not be killed for that."""
+LOADS_AFTER = "LOADS_AFTER"
+"""Environment variable: the file for which the model waits."""
 
 
 class FaultyRecognizer(FakeRecognizer):
@@ -44,6 +47,8 @@ def wait_for_file(path: Path) -> None:
 
 
 def build(values: WorkerSettings) -> FaultyRecognizer:
+    if awaited := os.environ.get(LOADS_AFTER):
+        wait_for_file(Path(awaited))
     return FaultyRecognizer(values.asr_model)
 
 
