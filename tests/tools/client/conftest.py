@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.tools.client import patient_asr
 from tests.tools.client.scripted import Peer, scripted_server
 
 Command = Callable[..., subprocess.Popen[bytes]]
@@ -25,9 +26,9 @@ def command() -> Iterator[Command]:
     """Starts ``asr`` with arguments, in a process of its own."""
     with contextlib.ExitStack() as running:
 
-        def start(*arguments: str) -> subprocess.Popen[bytes]:
+        def start(*arguments: str, module: str = patient_asr.MODULE) -> subprocess.Popen[bytes]:
             process = subprocess.Popen(
-                [sys.executable, "-m", "asr_client", *arguments],
+                [sys.executable, "-m", module, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -259,7 +259,8 @@ def test_a_wrong_token_is_reported_once_in_a_plain_sentence(
 
 def test_a_port_that_never_answers_is_reported_at_once(command: Command) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        process = command("transcribe", "--url", f"127.0.0.1:{silent.getsockname()[1]}", "-")
+        url = f"127.0.0.1:{silent.getsockname()[1]}"
+        process = command("transcribe", "--url", url, "-", module="asr_client")
         _, err = process.communicate(timeout=60)
     assert process.returncode == EXIT_FAILURE
     assert b"no answer within 1.5 s" in err and err.count(b"\n") == 1

@@ -11,6 +11,7 @@ import psycopg
 
 from runtime import exit_codes
 from runtime.lifecycle import DRAIN_S
+from tests.tools.embedded import patient_servers
 from tests.tools.embedded.servers import (
     ask_postgres,
     ask_valkey,
@@ -44,7 +45,7 @@ def test_servers_end_with_a_killed_parent_and_start_again(data_dir: Path) -> Non
         family = list(servers_of(process).values())
         assert len(family) == 2
         process.kill()
-        _gone, alive = psutil.wait_procs(family, timeout=10)
+        _gone, alive = psutil.wait_procs(family, timeout=30)
         assert alive == []
     assert (data_dir / "postgres" / "postmaster.pid").exists()
     with LoggedProcess("tools.embedded", DATA_DIR=str(data_dir)) as process:
@@ -53,14 +54,14 @@ def test_servers_end_with_a_killed_parent_and_start_again(data_dir: Path) -> Non
 
 
 def test_connected_clients_can_finish_while_the_database_stops(data_dir: Path) -> None:
-    with LoggedProcess("tools.embedded", DATA_DIR=str(data_dir)) as process:
+    with LoggedProcess(patient_servers.MODULE, DATA_DIR=str(data_dir)) as process:
         process.event("embedded_services_ready")
         with psycopg.connect(database_url(data_dir)) as connection:
             connection.execute("CREATE TABLE last_words (x integer)")
             process.send_signal(signal.SIGTERM)
             connection.execute("INSERT INTO last_words VALUES (1)")
             connection.commit()
-        assert process.wait() == exit_codes.OK
+        assert process.wait(50.0) == exit_codes.OK
     with LoggedProcess("tools.embedded", DATA_DIR=str(data_dir)) as process:
         process.event("embedded_services_ready")
         with psycopg.connect(database_url(data_dir)) as connection:

@@ -23,7 +23,7 @@ from tests.tools.lab.loadtest.test_report import results
 from tools.lab.loadtest import __main__ as main
 from tools.lab.loadtest.figures import Targets, summary
 
-STOP_S_MAX = 30.0
+STOP_S_MAX = 90.0
 
 
 def running(directory: Path) -> subprocess.Popen[str]:
