@@ -213,6 +213,7 @@ class AuthTokens:
         self._state = state_of([path])
         self._known = read(path)
         self._look_s = -math.inf
+        self._end_logged = False
         if not self._known:
             raise AuthTokensError(f"{path} is empty; add a token: asr token add NAME")
         self._warn_of_end()
@@ -234,6 +235,7 @@ class AuthTokens:
         self._look_s = now_s + CHECK_EVERY_S
         state = state_of([self._path])
         if state == self._state:
+            self._warn_of_end()
             return
         self._state = state
         log = structlog.get_logger()
@@ -244,12 +246,16 @@ class AuthTokens:
             log.error("auth_tokens_not_read", error=str(error))
             return
         log.info("auth_tokens_read", tokens=len(self._known))
+        self._end_logged = False
         self._warn_of_end()
 
     def _warn_of_end(self) -> None:
-        """Log that every request will be refused."""
+        """Log once that every request will be refused."""
         now = datetime.now(UTC)
-        if self._known and all(access.expired(now) for access in self._known.values()):
+        if self._end_logged or not self._known:
+            return
+        if all(access.expired(now) for access in self._known.values()):
+            self._end_logged = True
             structlog.get_logger().warning("auth_tokens_expired", file=str(self._path))
 
 

@@ -4,6 +4,7 @@ change; open connections keep their certificate."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,13 +36,19 @@ class Certificates:
         self._certificate = certificate
         self._key = key
         self._state = state_of((certificate, key))
+        self._end: datetime | None = None
+        """Of the certificate's validity; None: not known."""
+        self._warn_at: datetime | None = None
+        """When its end is logged next; None: never."""
         self.context = self._load()
+        self.warn_of_end(datetime.now(UTC))
 
     async def follow(self) -> None:
         """Read the files again when they have changed, until cancelled."""
         while True:
             await asyncio.sleep(CHECK_EVERY_S)
             self.read_again()
+            self.warn_of_end(datetime.now(UTC))
 
     def read_again(self) -> None:
         """Use the files from the next connection on, if they have changed. While they do not belong
@@ -76,19 +83,25 @@ class Certificates:
         except OSError as error:
             names = error.filename or f"{self._certificate} and {self._key}"
             raise CertificateError(f"{names}: {error.strerror}") from None
-        self._warn_of_end()
+        self._note_end()
         return context
 
-    def _warn_of_end(self) -> None:
-        """Log a certificate that has expired, or will soon. Only clients refuse it."""
-        try:
-            end = x509.load_pem_x509_certificate(self._certificate.read_bytes()).not_valid_after_utc
-        except ValueError:  # Of a form that OpenSSL can use.
+    def _note_end(self) -> None:
+        certificate = self._certificate.read_bytes()
+        self._end = self._warn_at = None
+        with contextlib.suppress(ValueError):  # Of a form that OpenSSL can use.
+            self._end = x509.load_pem_x509_certificate(certificate).not_valid_after_utc
+            self._warn_at = self._end - WARN_BEFORE
+
+    def warn_of_end(self, now: datetime) -> None:
+        """Log that the certificate will expire soon, and once more that it has expired. Only
+        clients refuse it."""
+        if self._end is None or self._warn_at is None or now < self._warn_at:
             return
-        if end < datetime.now(UTC) + WARN_BEFORE:
-            structlog.get_logger().warning(
-                "certificate_expires", file=str(self._certificate), at=end.isoformat()
-            )
+        self._warn_at = self._end if now < self._end else None
+        structlog.get_logger().warning(
+            "certificate_expires", file=str(self._certificate), at=self._end.isoformat()
+        )
 
 
 def load_certificates(certificate: Path | None, key: Path | None) -> Certificates | None:

@@ -173,6 +173,19 @@ def test_a_file_without_a_token_that_is_valid_now_is_logged(
     assert len(expired) == warnings
 
 
+def test_the_end_of_the_last_token_is_logged_while_the_file_is_in_use(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = AuthTokens(fill(path, f"a {HASH} expires=2199-01-31T00:00:00Z\n"))
+    with capture_logs() as logs:
+        known.find("secret", 100.0)
+        assert logs == []
+        monkeypatch.setattr(Access, "expired", lambda _access, _now: True)
+        for now_s in (200.0, 300.0):
+            known.find("secret", now_s)
+    assert [log["event"] for log in logs] == ["auth_tokens_expired"]
+
+
 def test_a_token_expires_at_its_time() -> None:
     until = datetime(2027, 1, 31, tzinfo=UTC)
     limited = Access(digest=b"", expires=until)

@@ -144,6 +144,22 @@ def test_a_certificate_that_expires_soon_is_logged(
     assert [log["event"] for log in logs] == ["certificate_expires"] * warnings
 
 
+def test_a_certificate_that_nobody_renews_is_logged_while_it_is_in_use(tmp_path: Path) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    with structlog.testing.capture_logs() as logs:
+        certificates = Certificates(*write_certificate(tmp_path, "a", days=30))
+        for days in (1, 22, 24, 25, 29, 31, 32):
+            certificates.warn_of_end(now + datetime.timedelta(days=days))
+            logs.append({"event": days, "log_level": ""})
+        write_certificate(tmp_path, "b", days=60)
+        certificates.read_again()
+        certificates.warn_of_end(now + datetime.timedelta(days=54))
+    expires = "certificate_expires"
+    assert [log["event"] for log in logs] == [
+        *(1, 22, expires, 24, 25, 29, expires, 31, 32, "certificate_read", expires)
+    ]
+
+
 def test_without_the_settings_there_is_no_tls_and_wrong_files_end_the_process(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
