@@ -11,6 +11,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -51,6 +52,15 @@ class _Keys(jwt.PyJWKClient):
     _paused_until_s = 0.0
     _failure = ""
 
+    def known(self, name: str) -> jwt.PyJWK | None:
+        """Return the key ``name`` if it is in the set in use, without a fetch."""
+        kept = self.jwk_set_cache.get() if self.jwk_set_cache is not None else None
+        found = kept.keys if kept is not None else ()
+        return next(
+            (key for key in found if key.key_id == name and key.public_key_use in ("sig", None)),
+            None,
+        )
+
     def fetch_data(self) -> Any:
         if time.monotonic() >= self._paused_until_s:
             try:
@@ -75,6 +85,7 @@ class JwtTokens:
         self._keys = _Keys(
             keys_url, lifespan=KEPT_S, cooldown_duration=FETCH_EVERY_S, timeout=FETCH_TIMEOUT_S
         )
+        self._fetching = ThreadPoolExecutor(1, "jwt-keys")
         self._issuer = issuer
         self._audience = audience
         self._tenant_claim = tenant_claim
@@ -112,15 +123,18 @@ class JwtTokens:
             raise RefusedError(503, "keys_unavailable", KEYS_UNAVAILABLE) from error
         except jwt.ExpiredSignatureError:
             raise JwtRefusedError("this token has expired") from None
-        except (jwt.PyJWTError, ValueError) as error:
+        except (jwt.PyJWTError, ValueError, OverflowError) as error:
             raise JwtRefusedError(f"this token is not valid: {error}") from None
 
     async def _key_of(self, token: str) -> jwt.PyJWK:
         name = jwt.get_unverified_header(token).get("kid")
         if not isinstance(name, str):
             raise jwt.InvalidTokenError("its header names no key (kid)")
-        # In a thread, because it may fetch keys.
-        key = await asyncio.to_thread(self._keys.get_signing_key, name)
+        key = self._keys.known(name)
+        if key is None:
+            # In a thread that nothing else waits for: a provider may take FETCH_TIMEOUT_S.
+            fetched = self._fetching.submit(self._keys.get_signing_key, name)
+            key = await asyncio.wrap_future(fetched)
         if key.algorithm_name not in ALGORITHMS:
             raise jwt.InvalidAlgorithmError("its key is for another algorithm")
         return key

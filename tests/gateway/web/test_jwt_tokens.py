@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -133,6 +134,8 @@ def wrong_tokens() -> dict[str, str]:
         "expired": token(exp=now_s - 60),
         "no expiry": token(exp=None),
         "expiry of another type": token(exp="soon"),
+        "expiry in milliseconds": token(exp=(now_s + 600) * 1_000),
+        "expiry after all times": token(exp=10**30),
         "not yet": token(nbf=now_s + 3600),
         "made in the future": token(iat=now_s + 3600),
         "no subject": token(sub=None),
@@ -211,6 +214,27 @@ async def test_a_failed_fetch_for_an_unknown_key_leaves_known_ones(
     with pytest.raises((RefusedError, JwtRefusedError)):
         await tokens.find(jwt.encode({}, KEYS["RS256"], "RS256", headers={"kid": "unknown"}))
     await tokens.find(token("RS256"))
+
+
+async def test_a_provider_that_does_not_answer_delays_nothing_else(
+    keys: type[Provider], tokens: JwtTokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = Event()
+    monkeypatch.setattr(tokens._keys, "cooldown_duration", 0.0)
+    await tokens.find(token("RS256"))
+    monkeypatch.setattr(tokens._keys, "fetch_data", answers.wait)
+    # More than asyncio has threads for all that would block.
+    waiting = [asyncio.create_task(tokens.find(token(kid=f"unknown-{n}"))) for n in range(64)]
+    try:
+        await asyncio.sleep(0)
+        async with asyncio.timeout(20):
+            await tokens.find(token("RS256"))
+            await asyncio.to_thread(answers.is_set)
+        assert not any(task.done() for task in waiting)
+    finally:
+        for task in waiting:
+            task.cancel()
+        answers.set()
 
 
 async def allowing(_caller: Caller) -> Refusal | None:
