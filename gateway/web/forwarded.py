@@ -7,6 +7,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 HOST_HEADER = b"x-forwarded-host"
+MAPPED = "::ffff:"
+"""Before an IPv4 address (RFC 4291, 2.5.5.2)."""
 
 
 class Forwarded:
@@ -19,8 +21,11 @@ class Forwarded:
         self._with_headers = ProxyHeadersMiddleware(app, trusted)  # type: ignore[arg-type]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        client = scope.get("client")
-        if client is not None and client[0] in self._with_headers.trusted_hosts:
+        client, trusted = scope.get("client"), self._with_headers.trusted_hosts
+        if client is not None and client[0] not in trusted:
+            # A socket for both families, as of HOST=::, has IPv4 clients under such an address.
+            client = scope["client"] = (client[0].removeprefix(MAPPED), client[1])
+        if client is not None and client[0] in trusted:
             await self._with_headers(scope, receive, send)  # type: ignore[arg-type]
             return
         if "headers" in scope:

@@ -36,10 +36,17 @@ async def test_nobody_else_is_believed(client: tuple[str, int] | None) -> None:
     }
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "10.1.2.3"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.1.2.3", "::ffff:10.1.2.3"])
 async def test_the_last_address_that_is_not_trusted_is_the_client(address: str) -> None:
     scope = await passed_on("127.0.0.1,10.0.0.0/8", (address, 5))
     assert (scope["client"][0], scope["scheme"]) == ("198.51.100.7", "https")
     assert len(scope["headers"]) == len(HEADERS)
     scope = await passed_on("127.0.0.1,10.0.0.0/8,198.51.100.0/24", (address, 5))
     assert scope["client"][0] == "203.0.113.9"
+
+
+async def test_a_client_has_one_address_on_sockets_of_both_families() -> None:
+    scope = await passed_on("127.0.0.1", ("::ffff:192.0.2.1", 5))
+    assert scope["client"] == ("192.0.2.1", 5)
+    scope = await passed_on("::ffff:10.0.0.0/104", ("::ffff:10.1.2.3", 5))
+    assert scope["client"][0] == "198.51.100.7"
