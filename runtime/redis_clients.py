@@ -24,12 +24,15 @@ from runtime.redis_address import RedisAddress, parse
 CALL_TIMEOUT_S: Final = 0.25
 ERRORS: Final = (RedisError, RedisClusterException, OSError)
 """Raised by a call without an answer."""
+IN_PIPELINE: Final = " of pipeline caused error: "
 UNTYPED: Final[Any] = redis
 
 
 def described(error: Exception) -> dict[str, str]:
-    """Fields of the log for a failed call. The library's texts name the server, and no password."""
-    return {"error": type(error).__name__, "reason": str(error)}
+    """Fields of the log for a failed call. The library's texts name the server, and no password;
+    those of a pipeline begin with a part of the failed command, which is left out."""
+    reason = str(error).rpartition(IN_PIPELINE)[2] or "no answer in time"
+    return {"error": type(error).__name__, "reason": reason}
 
 
 def blocking(url: str) -> redis.Redis:
@@ -37,6 +40,26 @@ def blocking(url: str) -> redis.Redis:
     cluster at once, with ``ERRORS`` if no node answers."""
     client: redis.Redis = _client(UNTYPED, url, Retry(NoBackoff(), 0))
     return client
+
+
+class Availability:
+    """Logs that Redis becomes available, and each kind of failure once until it does: the first
+    one, such as a server that starts later, may not be the one to mend."""
+
+    def __init__(self) -> None:
+        self.ready: bool | None = None
+        self._logged: set[str] = set()
+
+    def note(self, error: Exception | None) -> None:
+        """``error``: of the last call; None: it was answered."""
+        before, self.ready = self.ready, error is None
+        if error is None:
+            self._logged.clear()
+            if not before:
+                structlog.get_logger().info("redis_ready")
+        elif type(error).__name__ not in self._logged:
+            self._logged.add(type(error).__name__)
+            structlog.get_logger().warning("redis_unavailable", **described(error))
 
 
 class PeriodicCalls:
@@ -49,8 +72,7 @@ class PeriodicCalls:
         # Made on the thread: that of a cluster connects at once.
         self.client = functools.cache(functools.partial(blocking, url))
         self._interval_s = interval_s
-        self._logs = logs
-        self._ready: bool | None = None
+        self._availability = Availability() if logs else None
         self._stopped = threading.Event()
         # A daemon thread, so that a blocked client cannot keep the process from ending.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -77,14 +99,8 @@ class PeriodicCalls:
             self.client().close()
 
     def _note(self, error: Exception | None) -> None:
-        ready = error is None
-        if self._logs and ready != self._ready:
-            log = structlog.get_logger()
-            if error is None:
-                log.info("redis_ready")
-            else:
-                log.warning("redis_unavailable", **described(error))
-        self._ready = ready
+        if self._availability is not None:
+            self._availability.note(error)
 
 
 def asynchronous(url: str) -> redis.asyncio.Redis:

@@ -15,8 +15,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import structlog
-
 from gateway.telemetry.metrics import REDIS_FAILURES, REDIS_UP
 from runtime import redis_clients
 from runtime.process_report import PROCESS_KEY, PROCESSES_KEY, TTL_S
@@ -75,14 +73,12 @@ class RedisMetadata:
         self._writes: asyncio.Queue[Update] = asyncio.Queue(WRITES_QUEUED_MAX)
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
-        self._ready: bool | None = None
-        """None: not known yet."""
-        self._log = structlog.get_logger()
+        self._availability = redis_clients.Availability()
 
     @property
     def ready(self) -> bool:
         """Whether the last exchange of counts, and each call since then, succeeded."""
-        return self._ready is True
+        return self._availability.ready is True
 
     def open(self, connections: Callable[[], int]) -> None:
         """Start to publish ``connections()`` every second and to write session updates."""
@@ -299,20 +295,15 @@ class RedisMetadata:
         except (*redis_clients.ERRORS, TimeoutError) as error:
             REDIS_FAILURES.labels(call).inc()
             self._paused_until_s = time.monotonic() + PAUSE_AFTER_FAILURE_S
-            self._note_ready(False, **redis_clients.described(error))
+            self._note(error)
             return None
         if call == EXCHANGE:  # A server may answer reads and refuse writes; this call does both.
-            self._note_ready(True)
+            self._note(None)
         return answers
 
-    def _note_ready(self, ready: bool, **details: str) -> None:
-        if ready != self._ready:
-            self._ready = ready
-            REDIS_UP.set(ready)
-            if ready:
-                self._log.info("redis_ready")
-            else:
-                self._log.warning("redis_unavailable", **details)
+    def _note(self, error: Exception | None) -> None:
+        self._availability.note(error)
+        REDIS_UP.set(error is None)
 
 
 def _count(published: str) -> int:

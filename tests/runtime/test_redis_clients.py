@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import redis
+import structlog
 
 from gateway.storage.redis_metadata import RedisMetadata
 from runtime import redis_clients
@@ -182,6 +183,22 @@ def test_a_server_that_is_not_there_is_an_error_that_callers_expect(form: str) -
         client.ping()
     assert time.monotonic() - began_s < WAIT_S
     asyncio.run(_no_answer(url))
+
+
+def test_a_reason_that_changes_while_redis_is_unavailable_is_logged_once_each() -> None:
+    pipelined = redis.ResponseError(f"Command # 1 (SET k v){redis_clients.IN_PIPELINE}no room")
+    with structlog.testing.capture_logs() as logs:
+        availability = redis_clients.Availability()
+        for _ in range(2):
+            for error in (redis.ConnectionError("refused"), TimeoutError(), pipelined):
+                availability.note(error)
+                assert not availability.ready
+        availability.note(None)
+        availability.note(None)
+        assert availability.ready
+        availability.note(TimeoutError())
+    reasons = ["refused", "no answer in time", "no room", None, "no answer in time"]
+    assert [line.get("reason") for line in logs] == reasons
 
 
 async def _no_answer(url: str) -> None:
