@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import zmq
-from zmq.utils import z85
 
 Role = Literal["broker", "gateway", "worker", "persistence"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -185,6 +184,8 @@ def _read(path: Path) -> bytes:
         key = path.read_bytes().strip()
     except OSError as error:
         raise KeysError(f"{path}: {error.strerror}") from None
-    if len(key) != Z85_KEY_CHARACTERS or not set(key) <= set(z85.Z85CHARS):
-        raise KeysError(f"{path} does not hold a CURVE key")
-    return key
+    # Not every text of Z85's characters is a number of 256 bits; curve_public decodes it.
+    with contextlib.suppress(zmq.ZMQError):
+        if len(key) == Z85_KEY_CHARACTERS and zmq.curve_public(key):
+            return key
+    raise KeysError(f"{path} does not hold a CURVE key")

@@ -83,6 +83,17 @@ def test_secrets_are_not_shown(directory: Path) -> None:
     assert worker.secret.decode() not in repr(worker)
 
 
+@pytest.mark.parametrize("text", ["", "#" * 39, "#" * 40, "~" * 40, "0" * 41])
+@pytest.mark.parametrize("name", ["broker.public", "worker.secret"])
+def test_a_damaged_key_is_named(directory: Path, name: str, text: str) -> None:
+    files = keys.KeyFiles(directory, "worker")
+    (directory / name).write_text(text)
+    with pytest.raises(keys.KeysError, match=rf"{name} does not hold a CURVE key"):
+        keys.read(directory, "worker")
+    first = files.keys
+    assert files.read_again() == first and files.error is not None
+
+
 def test_old_keys_are_not_overwritten(directory: Path) -> None:
     before = {path: path.read_bytes() for path in directory.iterdir()}
     with pytest.raises(keys.KeysError, match="exists"):
