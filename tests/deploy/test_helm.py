@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -290,7 +291,14 @@ def test_only_peers_of_the_release_reach_the_bus() -> None:
         ("settings", '{"max_connections": 3}'),
         ("models", "[]"),
         ("settings", '{"TLS_CERT_FILE": "/elsewhere"}'),
+        ("settings", '{"METRICS_PORT": 9800}'),
+        ("settings", '{"MAX_CONNECTIONS": 5}'),
         ("gateway__tlsSecret", '"A B"'),
+        ("gateway__dataSize", '"10 GB"'),
+        ("gateway__maxUnavailable", '"half"'),
+        ("worker__maxUnavailable", "-1"),
+        ("gateway__ingress__host", '"https://asr.example.com/"'),
+        ("serviceMonitor__interval", '"soon"'),
         ("autoscaling__worker__utilisation", "0.95"),
         ("unknown", "1"),
         ("gateway__replica", "1"),
@@ -302,6 +310,20 @@ def test_only_peers_of_the_release_reach_the_bus() -> None:
 def test_a_wrong_value_is_refused(name: str, value: str) -> None:
     option = f"{name.replace('__', '.')}={value}"
     assert run("template", "rel", str(CHART), "--set-json", option).returncode != 0
+
+
+def test_large_numbers_are_written_as_settings_are_read() -> None:
+    numbers = {"JOBS_BYTES_MAX": 1 << 30, "ADMIT_BUSY_MAX": 0.5, "OUTBOX_RECORDS_MAX": 2_000_000}
+    objects = rendered(settings=json.dumps(numbers), gateway__maxConnections="1000000")
+    gateway = next(c for c in containers(objects) if c["name"] == "gateway")
+    found = environment(gateway)
+    assert {name: found[name] for name in numbers} == {k: str(v) for k, v in numbers.items()}
+    assert found["MAX_CONNECTIONS"] == "1000000"
+
+
+def test_a_share_of_the_pods_may_be_unavailable() -> None:
+    (budget, *_) = of_kind(rendered(gateway__maxUnavailable='"25%"'), "PodDisruptionBudget")
+    assert budget["spec"]["maxUnavailable"] == "25%"
 
 
 def test_each_value_is_used() -> None:

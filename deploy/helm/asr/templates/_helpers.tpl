@@ -26,8 +26,27 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{ . | lower | replace "/" "-" | replace "." "-" | replace "_" "-" | trunc 40 | trimSuffix "-" }}
 {{- end }}
 
+{{/* A value of a setting as text. Helm reads numbers as floating-point ones, and would write a large
+     one as 1e+06. */}}
+{{- define "asr.text" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) }}{{ int64 . }}{{ else }}{{ toString . }}{{ end }}
+{{- end }}
+
 {{/* Settings of a process; dict "root" $ "settings" MAP. Later ones replace earlier ones. */}}
 {{- define "asr.environment" -}}
+{{- $settings := .root.Values.settings -}}
+{{- range $name, $value := dict
+  "AUTH_TOKENS_FILE" "tokensSecret"
+  "MAX_CONNECTIONS" "gateway.maxConnections"
+  "METRICS_PORT" "metricsPort"
+  "PORT" "gateway.service.port"
+  "SYSTEM_ID" "systemId"
+  "TLS_CERT_FILE" "gateway.tlsSecret"
+  "TLS_KEY_FILE" "gateway.tlsSecret" }}
+{{- if hasKey $settings $name }}
+{{- fail (printf "settings: set %s instead of %s" $value $name) }}
+{{- end }}
+{{- end }}
 {{- $broker := include "asr.broker" .root -}}
 {{- $base := dict
   "SYSTEM_ID" .root.Values.systemId
@@ -40,7 +59,7 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
   "BROKER_EVENTS" (printf "tcp://%s:7103" $broker) -}}
 {{- range $name, $value := mergeOverwrite $base (deepCopy .root.Values.settings) (deepCopy .settings) }}
 - name: {{ $name }}
-  value: {{ $value | toString | quote }}
+  value: {{ include "asr.text" $value | quote }}
 {{- end }}
 {{- end }}
 
