@@ -36,6 +36,18 @@ WAKE_INTERVAL_S = 0.1
 """psycopg's own: how often a waiting call looks for signals."""
 
 
+SQLSTATES_WITHOUT_ROWS: Final = ("25", "42", "53", "55", "57", "58")
+"""Classes of errors whose messages name states, objects and resources, and quote no row."""
+
+
+def reason_of(error: Exception) -> str:
+    """Return the message of a failed statement on one line; empty if it may quote a row."""
+    if not isinstance(error, psycopg.Error) or not error.sqlstate:
+        return ""
+    shown = error.sqlstate.startswith(SQLSTATES_WITHOUT_ROWS)
+    return " ".join((error.diag.message_primary or "").split()) if shown else ""
+
+
 class _Deadline:
     pgconn: PGconn
     _due_s = math.inf

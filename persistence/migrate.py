@@ -64,13 +64,17 @@ def migrate(
     """
     known = load_migrations() if migrations is None else migrations
     with connection.transaction():
+        # Limits of the role may be shorter than a migration of a large table. The caller has one.
+        for limit in ("statement_timeout", "lock_timeout"):
+            connection.execute(f"SET LOCAL {limit} = 0")
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (ADVISORY_LOCK_KEY,))
         stored = _stored_names(connection)
         for version, name in stored.items():
             if version > len(known) and not _ADDITIVE.match(name):
                 raise SchemaTooNewError(
                     f"the schema is at version {max(stored)}, this program at {len(known)}, "
-                    f"and migration {name} is not additive"
+                    f"and migration {name} is not additive: start the release that has it, or a "
+                    "later one"
                 )
         missing = known[max(stored, default=0) :]
         for migration in missing:

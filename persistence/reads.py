@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from persistence import segments, speakers
-from persistence.connections import OPTIONS, AsyncDeadlineConnection, warn_if_plain
+from persistence.connections import OPTIONS, AsyncDeadlineConnection, reason_of, warn_if_plain
 from persistence.history import HistoryPage, HistoryQuery, page_of
 from wire.records import DEFAULT_TENANT
 
@@ -323,7 +323,9 @@ class SessionReader:
         raise self._unavailable(None)
 
     def _unavailable(self, error: psycopg.Error | None) -> StoreUnavailable:
-        reason = type(error).__name__ if error else "lost connections"
+        reason = "lost connections"
+        if error is not None:
+            reason = reason_of(error) or type(error).__name__
         if isinstance(error, PoolTimeout) and self._connect_error is not None:
             reason = " ".join(str(self._connect_error).split())  # It holds no password.
         self._note(False, reason)

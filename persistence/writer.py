@@ -15,7 +15,7 @@ import structlog
 from persistence import chores, metrics, store
 from persistence.batch_buffer import Batch, Entry
 from persistence.chores import Chore
-from persistence.connections import OPTIONS, DeadlineConnection, warn_if_plain
+from persistence.connections import OPTIONS, DeadlineConnection, reason_of, warn_if_plain
 from persistence.migrate import SchemaTooNewError, migrate
 from runtime.backoff import Backoff
 
@@ -179,9 +179,10 @@ class Writer:
 
     def _failed(self, error: Exception) -> None:
         metrics.BATCHES.labels("failed").inc()
-        # The message of a failed connection is for the operator. That of a failed write is not
-        # logged, because it may quote rows.
-        reason = "" if self._connection is not None else " ".join(str(error).split())
+        # The message of a failed connection is for the operator. That of a failed write may quote
+        # rows.
+        connected = self._connection is not None
+        reason = reason_of(error) if connected else " ".join(str(error).split())
         sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
         self._disconnect()
         problem = {"error": type(error).__name__, "sqlstate": sqlstate, "reason": reason}
@@ -219,8 +220,10 @@ def require_unicode(connection: psycopg.Connection[Any]) -> None:
 
 def limit_server_side(connection: psycopg.Connection[Any], write_timeout_s: float) -> None:
     """Have the server end a transaction whose client is unreachable. Otherwise its locks could
-    block every retry for hours."""
+    block every retry for hours. A limit of the role on the time between transactions does not
+    count: after each pause a connection would be lost."""
     # Longer than our own deadline, so that the client decides first.
     limit_ms = round(2_000 * write_timeout_s)
     for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
         connection.execute(f"SET {name} = {limit_ms}")
+    connection.execute("SET idle_session_timeout = 0")

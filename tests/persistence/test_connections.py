@@ -167,3 +167,20 @@ def test_a_real_connection_has_the_attributes_that_are_read(database: str) -> No
     with psycopg.connect(database) as real, capture_logs() as logs:
         connections.warn_if_plain(real)
     assert logs == []
+
+
+def test_a_reason_quotes_no_row(database: str) -> None:
+    reasons = []
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE TABLE texts (words text UNIQUE, number integer)")
+        connection.execute("INSERT INTO texts VALUES ('secret', 1)")
+        for statement in (
+            "INSERT INTO texts VALUES ('secret', 1)",
+            "INSERT INTO texts VALUES ('x', 'secret'::text::integer)",
+            "INSERT INTO nowhere VALUES ('secret')",
+        ):
+            with pytest.raises(psycopg.Error) as failed:
+                connection.execute(statement.encode())
+            reasons.append(connections.reason_of(failed.value))
+    assert reasons == ["", "", 'relation "nowhere" does not exist']
+    assert connections.reason_of(psycopg.OperationalError("connection failed: secret")) == ""

@@ -83,6 +83,15 @@ def test_a_role_without_create_privilege_starts_on_a_complete_schema(database: s
             connection.execute(sql.SQL("DROP ROLE {}").format(name))
 
 
+def test_limits_of_the_role_do_not_end_a_long_migration(database: str) -> None:
+    slow = Migration(version=1, name="0001_slow", sql="SELECT pg_sleep(0.5)")
+    with psycopg.connect(database, autocommit=True) as connection:
+        for limit in ("statement_timeout", "lock_timeout"):
+            connection.execute(f"SET {limit} = 200".encode())
+        assert migrate(connection, [slow]) == ["0001_slow"]
+        assert connection.execute("SHOW statement_timeout").fetchone() == ("200ms",)
+
+
 def test_files_must_be_numbered_without_a_gap(tmp_path: Path) -> None:
     (tmp_path / "0001_a.sql").write_text("")
     (tmp_path / "0003_c.sql").write_text("")

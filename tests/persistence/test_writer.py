@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import select
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from persistence.batch_buffer import Batch
 from persistence.migrate import load_migrations, migrate
 from persistence.writer import Writer, limit_server_side, require_unicode
 from tests.persistence import sent
+from tools.lab.harness.process import wait_until
 
 ANSWER_S_MAX = 60.0
 
@@ -216,3 +218,43 @@ def test_the_server_ends_the_transaction_of_an_unreachable_client(database: str)
         other.execute("LOCK TABLE held")
         with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):
             cut_off.execute("SELECT")
+
+
+def limit_role(database: str, *limits: str) -> None:
+    """Set limits of the role in this database only."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("SET default_transaction_read_only = off")
+        role, name = connection.info.user, connection.info.dbname
+        for limit in limits:
+            connection.execute(f'ALTER ROLE "{role}" IN DATABASE "{name}" SET {limit}'.encode())
+
+
+def test_limits_of_the_role_end_no_connection_between_batches(
+    writer: Writer, database: str
+) -> None:
+    limit_role(database, "idle_session_timeout = 300")
+    with structlog.testing.capture_logs() as logs:
+        writer.start()
+        for seq in range(2):
+            writer.submit(batch_of(seq))
+            wait_committed(writer)
+            # Longer than the limit: the server shows what it does after it.
+            time.sleep(1)
+    assert [log["event"] for log in logs] == ["schema_migrated", "database_available"]
+
+
+def test_a_failed_write_is_logged_with_a_reason_that_quotes_no_row(
+    writer: Writer, database: str
+) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        migrate(connection)
+    limit_role(database, "default_transaction_read_only = on")
+    with structlog.testing.capture_logs() as logs:
+        writer.start()
+        writer.submit(batch_of(0))
+        wait_until(lambda: len(logs) > 1, "a line", ANSWER_S_MAX)
+    limit_role(database, "default_transaction_read_only = off")
+    wait_committed(writer)
+    said = next(line for line in logs if line["event"] == "database_unavailable")
+    # Of the batch, or of a chore before it.
+    assert said["reason"].endswith(" in a read-only transaction")
