@@ -361,9 +361,12 @@ class Broker:
         else:
             self._count("no_subscriber")
 
-    def _on_subscription(self, event: e.SubscriptionChanged, _now_s: float) -> None:
+    def _on_subscription(self, event: e.SubscriptionChanged, now_s: float) -> None:
+        before = self._subscriptions.complete
         if not self._subscriptions.change(event.prefix, present=event.present):
             self._count("foreign_topic")
+        elif self._subscriptions.complete != before:
+            self._send_load(now_s)  # An interruption may be shorter than the interval.
 
     # ------------------------------------------------------------------------------------- workers
 
@@ -502,10 +505,13 @@ class Broker:
                     self.scheduler.drop(entry, "gateway_lost")
         self.scheduler.expire(now_s)
         if now_s >= self._load_due_s:
-            self._load_due_s = now_s + limit.LOAD_INTERVAL_S
-            load = self.load()
-            for gateway in self.gateways:
-                self._act(e.Send("front", gateway, load))
+            self._send_load(now_s)
+
+    def _send_load(self, now_s: float) -> None:
+        self._load_due_s = now_s + limit.LOAD_INTERVAL_S
+        load = self.load()
+        for gateway in self.gateways:
+            self._act(e.Send("front", gateway, load))
 
     def _extend_leases_after_pause(self, now_s: float) -> None:
         """While the broker was stopped it received nothing, so that no lease may end for it."""

@@ -366,14 +366,17 @@ def test_record_is_published(driver: Driver) -> None:
 
 def test_nothing_is_published_without_a_subscriber(driver: Driver) -> None:
     record = m.Record(session_id="session", record_seq=3, body={})
-    driver.handle(e.SubscriptionChanged(b"", False))
+    without = driver.handle(e.SubscriptionChanged(b"", False))
+    assert without == [e.Send("front", GATEWAY, driver.broker.load())], "gateways learn it at once"
     assert driver.front(record) == [e.Count("no_subscriber")]
     assert not driver.broker.load().subscribed
     driver.handle(e.SubscriptionChanged(b"result", True))
     foreign = e.SubscriptionChanged(b"something else", True)
     assert driver.handle(foreign) == [e.Count("foreign_topic")]
     assert driver.front(record) == [e.Count("no_subscriber")]
-    driver.handle(e.SubscriptionChanged(b"record", True))
+    again = driver.handle(e.SubscriptionChanged(b"record", True))
+    assert again == [e.Send("front", GATEWAY, driver.broker.load())]
+    assert driver.broker.load().subscribed
     assert isinstance(driver.front(record)[0], e.Publish)
 
 
