@@ -365,6 +365,8 @@ def simulated(
         stack.enter_context(patch("gateway.session.segmenter.is_tone", lambda _pcm: False))
         stack.enter_context(patch("gateway.session.transcript_store.RESULTS_PER_BLOCK", 2))
         stack.enter_context(patch("gateway.server.probe_load", _no_probe))
+        # A tenth of the time of a schedule is that of metrics, which nothing reads.
+        stack.enter_context(patch("gateway.server.Server._show", lambda _server, _now_s: None))
         stack.enter_context(patch("gateway.session.runner.SessionRunner.fail", fail))
         stack.enter_context(patch("gateway.storage.durable.os.fsync", lambda _descriptor: None))
         yield sessions
