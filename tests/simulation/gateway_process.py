@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
@@ -285,6 +286,12 @@ class GatewayProcess:
     def check_limits(self) -> None:
         if len(self.server.outbox) > self.server.outbox._limit:
             raise InvariantError(9, f"{len(self.server.outbox)} records wait")
+
+    @property
+    def unconfirmed_since_s(self) -> float:
+        """Time of the oldest record without a confirmation; infinity without one."""
+        waiting = self.server.outbox._waiting.values()
+        return min((entry.since_s for entry in waiting), default=math.inf)
 
     def left(self) -> str:
         """A description of what has not ended."""

@@ -53,6 +53,20 @@ FAULTS: dict[str, tuple[Rate | None, Rate | None]] = {
 """The kinds of fault with real gateways, and without. ``loss`` and ``duplication`` are shares of
 messages, ``poison`` is a share of segments."""
 
+LOSSES = (
+    "loss",
+    "gateway_cuts",
+    "gateway_stops",
+    "broker_restarts",
+    "broker_stops",
+    "broker_ends",
+    "broker_joins",
+    "partitions",
+    "isolations",
+    "database_outages",
+)
+"""Faults other than restarts of persistence that lose records, or delay their confirmation."""
+
 BROKERS_SHARE = 0.2
 """Share of seeds with several brokers."""
 BROKER_FAULTS = {
@@ -213,6 +227,14 @@ class Options:
     def reconnects(self) -> bool:
         """Peers notice lost connections."""
         return bool(self.brokers > 1 or self.broker_joins or self.partitions)
+
+    @property
+    def only_persistence_loses_records(self) -> bool:
+        """Records are lost only while persistence restarts, and are written without delay."""
+        writes_at_once = (
+            self.commit_s_max < 0.1 and self.batch_rows_max > 1 and self.pending_rows_max > 100
+        )
+        return writes_at_once and not any(getattr(self, name) for name in LOSSES)
 
     @property
     def uses_loads(self) -> bool:

@@ -127,6 +127,8 @@ class PersistenceProcess:
         )
         self._sequences = count()
         self._life = 0
+        self.subscribed_s = 0.0
+        """Time of its last subscription."""
         self._fleet = fleet
         self._begin()
         fleet.attach(self)
@@ -141,6 +143,7 @@ class PersistenceProcess:
 
     def connection_changed(self, connection: Connection) -> None:
         if self.alive:
+            self.subscribed_s = self._world.now_s
             connection.broker.receive(SubscriptionChanged(b"", connection.connected))
 
     def receive(self, connection: Connection, message: m.Message) -> None:

@@ -41,6 +41,7 @@ from gateway.storage.spool import Spool
 from gateway.web.websocket import WebSocketConnection
 from persistence.batch_buffer import Batch, BatchBuffer
 from tests.simulation import broker_process
+from tests.simulation.options import LOSSES
 from tests.simulation.persistence_process import PersistenceProcess
 from tests.simulation.schedule import Outcome, Plant, simulate
 from tests.simulation.tables import Tables
@@ -705,6 +706,10 @@ def results_go_to_the_first_broker() -> Context:
     return patch.object(JobBooks, "place_of", lambda books, _result: next(iter(books.by_place)))
 
 
+def records_wait_for_their_backoff() -> Context:
+    return patch.object(Outbox, "resend_all", lambda _outbox, _now_s: None)
+
+
 BROKER_BUGS: tuple[Callable[[Broker], None], ...] = (
     no_epoch_check,
     no_attempt_check,
@@ -772,6 +777,7 @@ SESSION_BUGS: tuple[Plant, ...] = (
     records_keep_to_their_broker,
     sessions_of_lost_brokers_stay,
     results_go_to_the_first_broker,
+    records_wait_for_their_backoff,
 )
 RARE: dict[str, dict[str, float]] = {
     "end_without_its_segments_is_complete": {
@@ -788,6 +794,13 @@ RARE: dict[str, dict[str, float]] = {
         "worker_lies": 0.0,
     },
     "no_epoch_check": {"partitions": 0.1, "broker_restarts": 4.0, "fault_s": 8.0},
+    "records_wait_for_their_backoff": {
+        "persistence_restarts": 0.6,
+        "commit_s_max": 0.01,
+        "batch_rows_max": 50,
+        "pending_rows_max": 1_000,
+        **dict.fromkeys(LOSSES, 0.0),
+    },
     "records_keep_to_their_broker": {"brokers": 2, "isolations": 1.0},
     "results_go_to_the_first_broker": {"brokers": 2},
     "sessions_of_lost_brokers_stay": {"brokers": 2, "broker_ends": 1.0},

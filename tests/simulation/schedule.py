@@ -101,7 +101,7 @@ class _Schedule:
         self.sessions: Sessions | JobSessions
         self._faults: Faults
         if world.options.real_gateways:
-            self.sessions = Sessions(world, self._fleet, self._database)
+            self.sessions = Sessions(world, self._fleet, self._database, self._persistence)
             self._faults = SessionFaults(processes, self.sessions)
         else:
             self.sessions = JobSessions(world, self._fleet, self._database)

@@ -14,7 +14,7 @@ from tests.simulation.broker_fleet import BrokerFleet
 from tests.simulation.clients import SimClient
 from tests.simulation.gateway_process import GatewayProcess, settings_of, simulated
 from tests.simulation.oracle import InvariantError
-from tests.simulation.persistence_process import Database
+from tests.simulation.persistence_process import Database, PersistenceProcess
 from tests.simulation.recording import RecordedSession
 from tests.simulation.speech import without_accent
 from tests.simulation.worker_process import model_names
@@ -22,15 +22,25 @@ from tests.simulation.world import World
 from wire.records import SegmentCopy
 
 NOWHERE = Path("/nonexistent")
+CONFIRM_S = 1.2
+"""Longest time from persistence's subscription to the confirmation of all earlier records: the
+broker's report, a gateway's tick, and some commits. The outbox's backoff is longer."""
 
 
 class Sessions:
     """Gateways and clients. A client's session is checked at each row, and at the end."""
 
-    def __init__(self, world: World, fleet: BrokerFleet, database: Database) -> None:
+    def __init__(
+        self,
+        world: World,
+        fleet: BrokerFleet,
+        database: Database,
+        persistence: PersistenceProcess,
+    ) -> None:
         self._world = world
         self._fleet = fleet
         self._database = database
+        self._persistence = persistence
         self._names = count(1)
         self._failure: InvariantError | None = None
         self._all: list[GatewayProcess] = []
@@ -122,6 +132,16 @@ class Sessions:
             raise self._failure
         for gateway in self.gateways:
             gateway.check_limits()
+        if self._world.options.only_persistence_loses_records and self._persistence.alive:
+            self._check_confirmed(self._persistence.subscribed_s)
+
+    def _check_confirmed(self, subscribed_s: float) -> None:
+        if self._world.now_s < subscribed_s + CONFIRM_S:
+            return
+        for gateway in self.gateways:
+            if gateway.alive and (since_s := gateway.unconfirmed_since_s) <= subscribed_s:
+                what = f"{gateway.identity!r} has a record of {since_s:.3f} s"
+                raise InvariantError(11, f"{what}, persistence is back since {subscribed_s:.3f} s")
 
     def left(self) -> list[str]:
         """Descriptions of everything that has not ended."""
