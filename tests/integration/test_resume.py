@@ -16,7 +16,9 @@ from tests.conftest import EmbeddedServices
 from tests.integration.resuming_client import ResumingClient, assert_stored_once, close_code
 from tests.integration.speech import Shape, chunks_of, spoken
 from tools.lab.harness import database
-from tools.lab.harness.stack import Stack, running_stack
+from tools.lab.harness.ports import free_port
+from tools.lab.harness.process import LoggedProcess
+from tools.lab.harness.stack import Stack, running_stack, wait_until
 
 # --------------------------------------------------------------------------------- the same gateway
 
@@ -316,6 +318,30 @@ async def test_the_next_gateway_stores_the_spooled_records(two: Stack) -> None:
     client.final["stored"] = True  # type: ignore[index]
     assert_stored_once(two, client, audio)
     assert _status(two, left) == "interrupted"
+
+
+# ----------------------------------------------------------------------------- persistence restarts
+
+
+async def test_records_lost_without_persistence_are_sent_again_once_it_is_back(two: Stack) -> None:
+    audio = spoken(7_300, digits=(8, 8))
+    client = ResumingClient(chunks_of(audio, "raw", "", 16_000, 1, 100))
+    port = two.ports["patient"] = free_port()
+    settings = {**two.environment, "PORT": str(port), "METRICS_PORT": "0"}
+    with LoggedProcess("tests.integration.patient_gateway", **settings):
+        await asyncio.to_thread(wait_until, lambda: two.is_ready("patient", 1), "ready")
+        two.processes.pop("persistence").kill()
+        await client.connect(two.url("patient"))
+        await client.send()
+        final = await client.finish()
+        assert not final["stored"]
+        two.start("persistence")
+        confirmed = "asr_gateway_outbox_records 0.0"
+        await asyncio.to_thread(
+            wait_until, lambda: confirmed in two.get("/metrics", "patient").body, "confirmed"
+        )
+    client.final["stored"] = True  # type: ignore[index]
+    assert_stored_once(two, client, audio)
 
 
 def _status(stack: Stack, client: ResumingClient) -> str:
