@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from broker import events as e
 from broker.limits import Limits
 from broker.routing import Broker
-from tests.simulation.connection import Connection, Kind
+from tests.simulation.connection import BREAK_S, Connection, Kind
 from tests.simulation.oracle import TICK_S, BrokerOracle, InvariantError, Seen
 from tests.simulation.world import World
 from wire import messages as m
+
+STOP_S_MAX = 4.0
+LONG_STOP_S_MAX = 6.0
 
 
 def new_core(epoch: str, limits: Limits) -> Broker:
@@ -107,9 +110,20 @@ class BrokerProcess:
 
     def stop(self) -> None:
         """SIGSTOP for a while."""
+        world = self._world
         if self.core is not None and not self._stopped:
-            self._stopped_until_s = self._world.now_s + self._world.rng.uniform(0.5, 4.0)
-            self._world.note("broker stops", self._stopped_until_s)
+            longest_s = LONG_STOP_S_MAX if world.options.long_stops else STOP_S_MAX
+            until_s = self._stopped_until_s = world.now_s + world.rng.uniform(0.5, longest_s)
+            world.note("broker stops", until_s)
+            if world.options.long_stops:
+                world.after(BREAK_S, lambda: self._replace_connections(until_s))
+
+    def _replace_connections(self, until_s: float) -> None:
+        """Unless the stop until ``until_s`` has ended. When it ends, the broker sends over the new
+        connections before it has received what peers said on them."""
+        if self.core is not None and self._stopped and self._stopped_until_s == until_s:
+            for connection in self.connections:
+                connection.replace()
 
     def cont(self) -> None:
         self._stopped_until_s = 0.0

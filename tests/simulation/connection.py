@@ -100,6 +100,13 @@ class Connection:
         """The broker has restarted."""
         self._world.after(self._world.rng.uniform(0.0, RECONNECT_S_MAX), self._reconnect)
 
+    def replace(self) -> None:
+        """The broker is stopped, and the peer misses its heartbeats. It makes a new connection,
+        which the broker's kernel accepts."""
+        if not self._cut and not self._broken:
+            self._break()
+            self.renew()
+
     @property
     def _cut(self) -> bool:
         return self.up.holding or self.down.holding
@@ -116,10 +123,13 @@ class Connection:
         # A cut that began later breaks it a little early.
         if not self._cut or self._broken:
             return
-        self._broken = True
-        self._world.note("disconnected", (self.peer.identity, self.broker.place))
+        self._break()
         self.up.drop()
         self.down.drop()
+
+    def _break(self) -> None:
+        self._broken = True
+        self._world.note("disconnected", (self.peer.identity, self.broker.place))
         if self.peer.alive:
             self.peer.connection_changed(self)
 

@@ -67,6 +67,9 @@ LOSSES = (
 )
 """Faults other than restarts of persistence that lose records, or delay their confirmation."""
 
+LONG_STOPS_SHARE = 0.04
+"""Share of seeds in which brokers are stopped for long."""
+LONG_STOPS_FAULT_S_MIN = 6.0
 BROKERS_SHARE = 0.2
 """Share of seeds with several brokers."""
 BROKER_FAULTS = {
@@ -109,6 +112,8 @@ class Options:
     """Length of phase 1, with faults."""
     reorder: bool
     slow_workers: bool
+    long_stops: bool
+    """A broker may be stopped for so long that its peers make new connections."""
     speed: float
     """How much faster than real time clients send."""
     chunk_ms: int
@@ -179,6 +184,7 @@ class Options:
             fault_s=rng.uniform(1.0, 3.0) if greedy else rng.uniform(2.0, 6.0),
             reorder=not real and rng.random() < 0.15,
             slow_workers=rng.random() < (0.2 if real else 0.3) and not greedy,
+            long_stops=False,
             speed=rng.choice((1.0, 2.0, 8.0)),
             chunk_ms=rng.choice((200, 300, 500)),
             binary=rng.random() < 0.5,
@@ -223,10 +229,24 @@ class Options:
         share = 1.0 if rng.random() < 0.7 else 0.5
         return replace(self, streamed_jobs_max=rng.choice((1, 2, 4)), streaming_share=share)
 
+    def with_long_stops(self, rng: Random) -> Options:
+        """Long stops of brokers in some schedules, with few credits: then a worker soon holds more
+        jobs than its credits, because the broker uses them before it has received the ``Ready`` of
+        a new connection, and again after. ``rng`` is not that of ``draw``."""
+        if self.greedy_segments or rng.random() >= LONG_STOPS_SHARE:
+            return self
+        return replace(
+            self,
+            long_stops=True,
+            broker_stops=rng.uniform(0.3, 0.6),
+            batch_jobs_max=1,
+            fault_s=max(self.fault_s, LONG_STOPS_FAULT_S_MIN),
+        )
+
     @property
     def reconnects(self) -> bool:
         """Peers notice lost connections."""
-        return bool(self.brokers > 1 or self.broker_joins or self.partitions)
+        return bool(self.brokers > 1 or self.broker_joins or self.partitions or self.long_stops)
 
     @property
     def only_persistence_loses_records(self) -> bool:

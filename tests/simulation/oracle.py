@@ -6,7 +6,8 @@ The oracle believes only what passes the broker's boundary. Each failure names i
 2. a client receives its own segments, once, in order and without gaps (``clients``)
 3. what is reported as stored is committed (``sessions``, ``persistence_process``)
 4. a result counts only from the worker of the newest attempt, in this epoch, and once
-5. a worker holds no more jobs than credits, and no job is both queued and assigned
+5. a worker holds no more jobs than credits, and discards none, and no job is both queued and
+   assigned
 6. an accepted unanswered job is in exactly one place, is dropped only with a counter, and no
    process fails
 7. jobs are assigned only to registered workers with a lease that do not hang and serve the job's
@@ -15,7 +16,8 @@ The oracle believes only what passes the broker's boundary. Each failure names i
 9. each queue is within its limit, a refused job leaves nothing behind, and jobs of one model take
    no room from those of another
 10. no waiting session is passed over for long
-11. pending work has an event or timer that moves it, and is sent again to a broker of a new epoch
+11. pending work has an event or timer that moves it, and is sent again to a broker of a new epoch,
+    and to persistence when it is back (``sessions``)
 12. after the heal everything ends, and nothing is left (``schedule``)
 """
 
@@ -158,7 +160,7 @@ class BrokerOracle:
                 self._renewed_s[identity] = now_s
                 held = {(job.job_id, job.attempt) for job in ready.held}
                 for attempt in [a for a in self._sent_s[identity] if a not in held]:
-                    self._give_back(identity, *attempt)
+                    self._give_back(identity, *attempt, keeps_number=False)
             case e.Received("back", identity, m.Ready() as ready):
                 self._renewed_s[identity] = now_s
                 self._credits[identity] = ready.credits, ready.streamed_credits
@@ -208,14 +210,18 @@ class BrokerOracle:
         self._sent_s.get(identity, {}).pop(attempt, None)
         return self._overdue_s.get(identity, {}).pop(attempt, None) is None
 
-    def _give_back(self, identity: bytes, job_id: int, attempt: int) -> None:
-        """The worker returned the attempt. After its deadline it counts as an attempt."""
+    def _give_back(
+        self, identity: bytes, job_id: int, attempt: int, *, keeps_number: bool = True
+    ) -> None:
+        """The worker returned the attempt, or it was lost in transit, and the next one has another
+        number. After its deadline it counts as an attempt."""
         in_time = self._forget(identity, (job_id, attempt))
         assigned = self._assigned.get(job_id)
         if assigned is not None and (assigned.worker, assigned.attempt) == (identity, attempt):
             assigned.worker = None
             if in_time:
-                assigned.begun -= 1
+                assigned.begun -= keeps_number
+                assigned.excused += not keeps_number
                 assigned.workers.remove(identity)
 
     def _void(self, identity: bytes) -> None:

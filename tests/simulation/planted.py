@@ -16,7 +16,8 @@ from unittest.mock import PropertyMock, patch
 from msgspec import structs
 from websockets.frames import CloseCode
 
-from asr_worker.job_book import JobBooks
+from asr_worker.batching import BatchLimits
+from asr_worker.job_book import JobBook, JobBooks
 from broker import answers
 from broker.jobs import PendingJob
 from broker.limits import Limits
@@ -710,6 +711,19 @@ def records_wait_for_their_backoff() -> Context:
     return patch.object(Outbox, "resend_all", lambda _outbox, _now_s: None)
 
 
+def credits_are_used_once_only() -> Context:
+    """A worker does not expect that a broker uses them before its ``Ready`` and after."""
+
+    def make(init: Any) -> Any:
+        def keeps_fewer(book: JobBook, worker: m.Ready, limits: BatchLimits) -> None:
+            init(book, worker, limits)
+            book._held_max -= book._ready.credits + book._ready.streamed_credits
+
+        return keeps_fewer
+
+    return _instead(JobBook, "__init__", make)
+
+
 BROKER_BUGS: tuple[Callable[[Broker], None], ...] = (
     no_epoch_check,
     no_attempt_check,
@@ -779,6 +793,7 @@ SESSION_BUGS: tuple[Plant, ...] = (
     results_go_to_the_first_broker,
     records_wait_for_their_backoff,
 )
+WORKER_BUGS: tuple[Plant, ...] = (credits_are_used_once_only,)
 RARE: dict[str, dict[str, float]] = {
     "end_without_its_segments_is_complete": {
         "gateway_kills": 0.4,
@@ -794,6 +809,12 @@ RARE: dict[str, dict[str, float]] = {
         "worker_lies": 0.0,
     },
     "no_epoch_check": {"partitions": 0.1, "broker_restarts": 4.0, "fault_s": 8.0},
+    "credits_are_used_once_only": {
+        "long_stops": 1,
+        "broker_stops": 0.5,
+        "batch_jobs_max": 1,
+        "fault_s": 8.0,
+    },
     "records_wait_for_their_backoff": {
         "persistence_restarts": 0.6,
         "commit_s_max": 0.01,
@@ -854,5 +875,6 @@ PLANTED: dict[str, Planted] = {
         bug.__name__: Planted(_in_each_broker(bug), False, RARE.get(bug.__name__, {}))
         for bug in BROKER_BUGS
     },
+    **{bug.__name__: Planted(bug, False, RARE[bug.__name__]) for bug in WORKER_BUGS},
     **{bug.__name__: Planted(bug, True, RARE.get(bug.__name__, {})) for bug in SESSION_BUGS},
 }

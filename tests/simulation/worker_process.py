@@ -15,6 +15,7 @@ from broker.events import Received
 from tests.simulation.broker_fleet import BrokerFleet
 from tests.simulation.broker_process import BrokerProcess
 from tests.simulation.connection import Connection
+from tests.simulation.oracle import InvariantError
 from tests.simulation.speech import embedding_of_voice, is_poison, text_of, voice_of
 from tests.simulation.world import World
 from wire import messages as m
@@ -227,6 +228,8 @@ class WorkerProcess:
 
     def _send(self, place: str, actions: Iterable[Action]) -> None:
         for action in actions:
+            if action == JobsDiscarded("over_credit"):
+                raise InvariantError(5, f"{self.identity!r} discards a job over its credits")
             if not isinstance(action, JobsDiscarded | MessageRejected):
                 self._connections[place].to_broker(Received("back", self.identity, action))
 

@@ -34,6 +34,7 @@ class World:
             drawn = drawn.with_models(Random(f"models of {seed}"))
             drawn = drawn.with_speakers(Random(f"speakers of {seed}"))
             drawn = drawn.with_brokers(Random(f"connections of {seed}"))
+            drawn = drawn.with_long_stops(Random(f"stops of {seed}"))
         drawn = drawn.with_streams(Random(f"streams of {seed}"))
         self.options = replace(drawn, **changes)
         self.now_s = 0.0
