@@ -209,14 +209,14 @@ class _Reader:
 
     def _hotwords(self) -> tuple[str, ...]:
         """``keyterm``, and ``keywords`` without their boosts."""
-        words = [value.strip() for value in self._values("keyterm")]
+        words = self._values("keyterm")
         for value in self._values("keywords"):
             word, mark, boost = value.rpartition(":")
             weighted = mark and _is_number(boost)
-            words.append((word if weighted else value).strip())
+            words.append(word if weighted else value)
             if weighted:
                 self._warn("keywords", "ignored", "weights of keywords are ignored")
-        return storable_hotwords(dict.fromkeys(word for word in words if word), "keyterm, keywords")
+        return storable_hotwords(dict.fromkeys(map(str.strip, words)), "keyterm, keywords")
 
     def _endpointing(self) -> tuple[int | None, bool]:
         """The silence that ends an utterance, and whether ends are reported (``speech_final``)."""

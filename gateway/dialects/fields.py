@@ -57,9 +57,9 @@ def storable(value: str, name: str) -> str:
 
 
 def storable_hotwords(words: Iterable[str], name: str) -> tuple[str, ...]:
-    """Return ``words``. Raises ``MessageError`` if they exceed the limits of ``Hotwords``, or one
-    cannot be stored."""
-    kept = tuple(words)
+    """Return ``words`` without spaces around them and without empty ones. Raises ``MessageError``
+    if they exceed the limits of ``Hotwords``, or one cannot be stored."""
+    kept = tuple(filter(None, map(str.strip, words)))
     if len(kept) > HOTWORDS_MAX:
         raise MessageError(f"{name}: at most {HOTWORDS_MAX} words")
     if any(len(word) > HOTWORD_CHARS_MAX for word in kept):

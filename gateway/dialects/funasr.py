@@ -305,8 +305,7 @@ def _hotwords(value: Any) -> tuple[tuple[str, ...], bool]:
     ):
         raise MessageError("hotwords must be a string, an object, or a list of strings")
     weighted = isinstance(value, dict) and len({str(weight) for weight in value.values()}) > 1
-    stripped = (str(word).strip() for word in value)
-    return storable_hotwords((word for word in stripped if word), "hotwords"), weighted
+    return storable_hotwords(map(str, value), "hotwords"), weighted
 
 
 # ------------------------------------------------------------------------------------------ replies

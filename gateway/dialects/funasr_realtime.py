@@ -186,8 +186,7 @@ class FunasrRealtime(Dialect):
     def _set_hotwords(self, value: str) -> Sequence[Parsed]:
         if len(value) > HOTWORDS_TEXT_CHARS_MAX:
             raise MessageError(f"HOTWORDS: at most {HOTWORDS_TEXT_CHARS_MAX} characters")
-        words = (word.strip() for word in value.replace("，", ",").split(","))
-        self._hotwords = storable_hotwords((word for word in words if word), "HOTWORDS:")
+        self._hotwords = storable_hotwords(value.replace("，", ",").split(","), "HOTWORDS:")
         answer: Message = {"event": "hotwords_set", "hotwords": list(self._hotwords)}
         return (_reply(answer | self._late()),)
 

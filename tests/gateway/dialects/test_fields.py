@@ -43,6 +43,10 @@ def test_hotwords_have_limits() -> None:
             storable_hotwords(words, "hotwords")
 
 
+def test_an_empty_hotword_is_none() -> None:
+    assert storable_hotwords(["", " zero one\n", "\t"], "hotwords") == ("zero one",)
+
+
 @pytest.mark.parametrize("rate", [RAW_SAMPLE_RATE_HZ_MIN, 16_000.0, RAW_SAMPLE_RATE_HZ_MAX])
 def test_a_rate_in_range(rate: float) -> None:
     assert in_range(rate, "rate") == rate
