@@ -157,7 +157,7 @@ class _Reader:
 
     def _number(self, name: str, least: int, most: int) -> int | None:
         value = self._value(name)
-        if value is None:
+        if not value:
             return None
         digits = value if value.isascii() and value.isdigit() and len(value) <= 9 else "-1"
         if not least <= int(digits) <= most:

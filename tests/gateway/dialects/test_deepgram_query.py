@@ -30,6 +30,11 @@ def test_nothing_given_means_containers() -> None:
     assert start.endpointing == Endpointing() and start.long_silence_ms is None
 
 
+def test_an_empty_value_is_none() -> None:
+    names = "encoding sample_rate channels language model keyterm endpointing utterance_end_ms"
+    assert options("&".join(f"{name}=" for name in names.split())) == options("")
+
+
 def test_what_livekit_sends() -> None:
     asked = options(
         "model=nova-3&punctuate=true&smart_format=false&no_delay=true&interim_results=true"
