@@ -224,7 +224,8 @@ class Funasr(Dialect):
 
 def _settings(fields: dict[str, Any], before: _Settings) -> _Settings:
     changed: dict[str, Any] = {}
-    if (mode := fields.get("mode")) is not None:
+    # Clients send "" for an option that their user has left empty.
+    if (mode := fields.get("mode")) not in (None, ""):
         if not isinstance(mode, str) or mode not in _MODES:
             raise MessageError("mode must be offline, online or 2pass")
         changed["mode"] = _MODES[mode]
@@ -233,17 +234,17 @@ def _settings(fields: dict[str, Any], before: _Settings) -> _Settings:
     # "others" is any container. html5 sends WAV files as "pcm"; their header is detected.
     if (container := fields.get("wav_format")) is not None:
         changed["encoded"] = str(container or "pcm").lower() not in ("pcm", "wav")
-    if (rate := fields.get("audio_fs")) is not None:
+    if (rate := fields.get("audio_fs")) not in (None, ""):
         changed["sample_rate_hz"] = _sample_rate_hz(rate)
     if (hotwords := fields.get("hotwords")) is not None:
         changed["hotwords"], changed["weighted"] = _hotwords(hotwords)
     if (language := fields.get("svs_lang")) is not None:
         changed["language"] = _language(language)
-    if (speakers := fields.get("speakers")) is not None:
+    if (speakers := fields.get("speakers")) not in (None, ""):
         changed["speakers"] = _flag(speakers, "speakers")
     # ``svs_itn`` is the same option for SenseVoice.
     for name in ("svs_itn", "itn"):
-        if (itn := fields.get(name)) is not None:
+        if (itn := fields.get(name)) not in (None, ""):
             changed["itn"] = _flag(itn, name)
     if "mode" in fields:
         changed["utterance_ends"] = "svs_itn" not in fields

@@ -508,6 +508,16 @@ def test_an_empty_value_ends_a_recording_and_not_a_start(speaking: Any) -> None:
     assert talk.parse(end) == (e.Finish(session_id="session0"),)
 
 
+def test_an_empty_option_of_a_start_keeps_its_value() -> None:
+    talk = dialect()
+    start(talk, mode="2pass", audio_fs=8_000, itn=True, speakers=True)
+    talk.parse(OLD_END)
+    names = ("mode", "audio_fs", "itn", "svs_itn", "speakers")
+    second = start(talk, **dict.fromkeys(names, ""))
+    assert (second.partials, second.sample_rate_hz) == (True, 8_000)
+    assert (second.itn, second.speakers) == (True, True)
+
+
 def test_after_a_refused_start_no_audio_is_taken_and_the_end_is_answered() -> None:
     for ending, last in ((END, {"is_end": True}), (OLD_END, {"is_final": True})):
         talk = dialect()
