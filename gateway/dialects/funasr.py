@@ -33,7 +33,7 @@ from wire.messages import SAMPLE_RATE_HZ, Token
 
 WAV_NAME_CHARS_MAX = 256
 RATE_CHARS_MAX = 16
-LATE = e.SessionWarning(code="setting_late", message="a start inside of a recording has no effect")
+LATE = e.SessionWarning(code="setting_late", message="options inside of a recording have no effect")
 WEIGHTS = e.SessionWarning(code="weights_ignored", message="weights of hotwords are ignored")
 
 Message = dict[str, Any]
@@ -134,14 +134,16 @@ class Funasr(Dialect):
         speaking = fields.get("is_speaking", True)
         if recording is not None and not recording.finished:
             speaking = speaking or False  # FunASR's server takes null, "" and [] for an end, too.
-        if wants_end or truth(speaking) is False:
-            if self._refusal:
-                return self._end_refused(wants_end=wants_end)
-            return self._end(wants_end=wants_end)
+        ends = wants_end or truth(speaking) is False
         if recording is not None and not recording.finished:
+            # Settings belong to the start.
             if LATE not in recording.warnings and _changes(recording.settings, fields):
                 recording.warnings += (LATE,)
-            return (Ignored("inside_a_recording"),)  # Settings belong to the start.
+            return self._end(wants_end=wants_end) if ends else (Ignored("inside_a_recording"),)
+        if ends and self._refusal:
+            return self._end_refused(wants_end=wants_end)
+        if ends:
+            return self._end(wants_end=wants_end)
         # A start without a format has PCM.
         before = self._settings if self._announced else replace(self._settings, encoded=False)
         try:

@@ -201,6 +201,18 @@ def test_a_start_inside_of_a_recording_is_warned_of() -> None:
         assert codes == (["setting_late"] if warned else [])
 
 
+@pytest.mark.parametrize(
+    ("options", "codes"),
+    [({"mode": "offline", "chunk_interval": 10}, []), ({"hotwords": "one"}, ["setting_late"])],
+)
+def test_options_of_an_end_are_warned_of(options: dict[str, Any], codes: list[str]) -> None:
+    talk = dialect()
+    start(talk, mode="offline", wav_name="a")
+    talk.parse(json.dumps({"is_speaking": False, **options}))
+    (reply,) = encode_all(talk, finished("one"))
+    assert [warning["code"] for warning in reply.get("warnings", ())] == codes
+
+
 def test_unusual_starts() -> None:
     talk = dialect()
     assert start(talk, mode="office").partials is False
