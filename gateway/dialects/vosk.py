@@ -34,6 +34,8 @@ _CONFIG = frozenset(
         *("punctuation", "itn"),
     }
 )
+_PARTS = frozenset({"config", "eof", "reset"})
+"""Fields of a message, at least one of which it must have."""
 GRAMMAR = e.SessionWarning(
     code="grammar_open", message="phrase_list is used as hotwords: other words are recognised, too"
 )
@@ -83,8 +85,7 @@ class Vosk(Dialect):
         try:
             fields = parse_object(message)
             if "config" in fields:
-                self._configure(fields["config"])
-                return ()
+                self._configure(fields)
         except MessageError as error:
             error.fatal = True  # The protocol has no error reply.
             raise
@@ -94,6 +95,8 @@ class Vosk(Dialect):
             self.stays_open = not fields.get("eof")
             self._session_id = ""
             return (*started, finish)
+        if "config" in fields:
+            return ()
         raise MessageError("a message must be config, eof, reset or audio", fatal=True)
 
     def _begin(self) -> Sequence[e.ClientEvent]:
@@ -104,13 +107,17 @@ class Vosk(Dialect):
         self._partial = ""
         return (structs.replace(self._start, session_id=self._session_id),)
 
-    def _configure(self, config: Any) -> None:
-        if not isinstance(config, dict):
+    def _configure(self, message: dict[str, Any]) -> None:
+        if not isinstance(config := message["config"], dict):
             raise MessageError("config must be an object")
         # Clients in many languages send null for a field that is not set.
         config = {name: value for name, value in config.items() if value is not None}
-        unknown = (storable(name, "config") for name in config if name not in _CONFIG)
-        changed: dict[str, Any] = {"ignored_fields": shown_names(unknown)}
+        unknown = [
+            *self._start.ignored_fields,
+            *(storable(name, "config") for name in config if name not in _CONFIG),
+            *(storable(name, "a name") for name in message if name not in _PARTS),
+        ]
+        changed: dict[str, Any] = {"ignored_fields": shown_names(dict.fromkeys(unknown))}
         model = config.get("model", self._start.model)
         if not isinstance(model, str) or len(model) > MODEL_CHARS_MAX:
             raise MessageError(f"model must be a string of at most {MODEL_CHARS_MAX} characters")
@@ -210,7 +217,7 @@ def _number(value: Any) -> float | None:
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             return float(value)
-    return value if type(value) in (int, float) else None
+    return value if isinstance(value, int | float) else None
 
 
 def _phrases(value: Any) -> tuple[str, ...]:

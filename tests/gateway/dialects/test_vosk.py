@@ -73,6 +73,21 @@ def test_a_configuration_after_the_first_audio_is_warned_of() -> None:
     assert isinstance(start, e.Start) and start.sample_rate_hz == 8_000
 
 
+def test_a_configuration_may_be_together_with_an_end() -> None:
+    talk = dialect()
+    start, finish = talk.parse('{"config": {"sample_rate": 16000}, "eof": 1}')
+    assert isinstance(start, e.Start) and start.sample_rate_hz == 16_000
+    assert finish == e.Finish(session_id="session0") and not talk.stays_open
+
+
+def test_names_without_effect_are_warned_of_wherever_they_are() -> None:
+    talk = dialect()
+    talk.parse('{"config": {"partial_words": true}}')
+    talk.parse('{"words": 0, "config": {"words": 1}}')
+    start, _ = talk.parse(b"ab")
+    assert isinstance(start, e.Start) and start.ignored_fields == ("partial_words", "words")
+
+
 def test_several_alternatives_are_warned_of() -> None:
     talk = dialect()
     talk.parse('{"config": {"max_alternatives": 3}}')
@@ -147,9 +162,11 @@ def test_the_model_is_part_of_the_configuration_and_warnings_of_the_next_reply()
     assert encoded(talk, RECEIVED) == {"partial": ""}
 
 
-def test_numbers_in_strings_as_vosk_server_takes_them() -> None:
+@pytest.mark.parametrize("alternatives", ['"1"', "true"])
+def test_numbers_in_other_types_as_vosk_server_takes_them(alternatives: str) -> None:
     talk = dialect()
-    talk.parse('{"config":{"sample_rate":"16000","max_alternatives":"1"}}')
+    config = f'{{"sample_rate":"16000","max_alternatives":{alternatives}}}'
+    talk.parse(f'{{"config":{config}}}')
     (start, _) = talk.parse(b"ab")
     assert isinstance(start, e.Start) and start.sample_rate_hz == 16_000
     talk.encode(segment(0, "one"))
@@ -203,6 +220,7 @@ def test_an_error_is_an_extra_field_of_the_next_reply() -> None:
         '{"config":{"sample_rate":1e300}}',
         '{"config":{"max_alternatives":-1}}',
         '{"config":{"max_alternatives":[]}}',
+        '{"config":{},"\\u0000":1}',
         '{"config":{"phrase_list":"one"}}',
         '{"config":{"phrase_list":[1]}}',
     ],
