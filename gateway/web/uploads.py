@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect
 
 from gateway.dialects import base64_audio, openai
@@ -21,6 +21,7 @@ from gateway.dialects.dialect import MessageError
 from gateway.dialects.fields import HOTWORDS_MAX, storable
 from gateway.dialects.strict_json import parse_object
 from gateway.web.errors import RefusedError
+from gateway.web.form_parser import FormParser
 
 FORM_BYTES_MAX = 1 << 20
 """Size limit of a request without the file."""
@@ -68,7 +69,7 @@ async def receive(request: Request, file_bytes_max: int) -> FormData:
 async def _receive_form(request: Request, file_bytes_max: int) -> FormData:
     """The parser writes a file beyond 1 MiB to ``TMPDIR``."""
     body = bounded(request, file_bytes_max)
-    parser = MultiPartParser(
+    parser = FormParser(
         request.headers,
         body,
         max_files=1,
