@@ -7,8 +7,9 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 
+from tests.integration.admitted import open_socket
 from tests.integration.speech import slices
 
 REPLY_TIMEOUT_S = 60.0
@@ -67,7 +68,7 @@ async def funasr(
 ) -> FunasrView:
     """Send one recording; end it as the current client (``acknowledged``) or older ones do."""
     view = FunasrView()
-    async with connect(url, subprotocols=["binary"], ping_interval=None) as socket:  # type: ignore[list-item]
+    async with open_socket(url, subprotocols=["binary"], ping_interval=None) as socket:
         await socket.send(json.dumps(start))
         receiving = asyncio.create_task(_until_last(socket, view, acknowledged))
         await _send_frames(socket, audio, FUNASR_FRAME_BYTES, pace_s)
@@ -96,7 +97,7 @@ async def funasr_files(
     """The C++ client: file after file over one socket, the next as soon as there is a reply, or
     without waiting for it."""
     replies: list[Reply] = []
-    async with connect(url, ping_interval=None) as socket:
+    async with open_socket(url, ping_interval=None) as socket:
         for name, audio in recordings:
             start = funasr_start(None, wav_name=name, svs_itn=False)
             await socket.send(json.dumps(start))
@@ -120,7 +121,7 @@ async def vosk(
         await socket.send(message)
         replies.append(json.loads(await asyncio.wait_for(socket.recv(), REPLY_TIMEOUT_S)))
 
-    async with connect(url) as socket:
+    async with open_socket(url) as socket:
         if sample_rate_hz is not None:
             fields = {"sample_rate": sample_rate_hz, **config}
             await socket.send('{ "config" : %s }' % json.dumps(fields))  # noqa: UP031

@@ -21,7 +21,7 @@ from gateway.session.transcript import join_texts
 from tests.integration.speech import Spoken
 from tools.lab.harness.stack import Stack
 
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 """How long a refused client retries: a gateway may be busy with tests that run beside."""
 
 

@@ -19,6 +19,9 @@ from tools.lab.encoded_audio import encode
 
 ADMITTED_S_MAX = 60.0
 """From the first attempt to connect to the last one."""
+PARTIALS_TRIES = 5
+"""Sessions until one has partial results: a busy machine may keep a worker still until an utterance
+has ended."""
 
 Shape = Literal["raw", "sliced", "files"]
 """Shape of ``audio_data``: headerless PCM, one file cut into slices, or a file in each chunk."""

@@ -18,6 +18,7 @@ import websockets
 from gateway.settings import GatewaySettings
 from gateway.web.uvicorn_protocols import HEAD_S_MAX
 from tests.conftest import EmbeddedServices
+from tests.integration.admitted import open_socket
 from tests.integration.impatient_gateway import PING_S
 from tests.integration.raw_http import status_of, upload
 from tests.integration.silent_client import SilentClient
@@ -174,7 +175,7 @@ async def _code_of_fragments_over_the_limit(stack: Stack) -> int | None:
 
 
 async def test_compression_is_not_negotiated(stack: Stack) -> None:
-    async with websockets.connect(stack.url(), compression="deflate", proxy=None) as compressing:
+    async with open_socket(stack.url(), compression="deflate", proxy=None) as compressing:
         assert compressing.response is not None
         assert "Sec-WebSocket-Extensions" not in compressing.response.headers
         # RSV1: "this frame is compressed".
@@ -276,7 +277,7 @@ async def test_a_small_file_of_long_silence_is_audio_too_long(stack: Stack, cont
 )
 async def test_playlists_are_not_followed(stack: Stack, playlist: bytes) -> None:
     url = stack.url().removesuffix("/ws/asr")
-    async with websockets.connect(url, compression=None, proxy=None) as funasr:
+    async with open_socket(url, compression=None, proxy=None) as funasr:
         await funasr.send(json.dumps({"mode": "offline", "wav_format": "mp3", "wav_name": "x"}))
         await funasr.send(playlist * 400)
         await funasr.send(json.dumps({"is_speaking": False}))
@@ -387,7 +388,7 @@ def test_an_upgrade_that_the_library_does_not_take(
 
 async def test_a_reason_that_no_close_frame_holds_is_cut(stack: Stack) -> None:
     url = f"{stack.url().removesuffix('/ws/asr')}/vosk?model={'z' * 100}"
-    async with websockets.connect(url, proxy=None) as vosk:
+    async with open_socket(url, proxy=None) as vosk:
         await vosk.send(bytes(3_200))
         await vosk.wait_closed()
     assert vosk.close_code == 1008

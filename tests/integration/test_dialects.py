@@ -11,11 +11,11 @@ import httpx2
 import numpy as np
 import psycopg
 import pytest
-from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from asr_worker.recognizer.inverse_normalization import written
 from gateway.session.transcript import join_texts
+from tests.integration.admitted import open_socket
 from tests.integration.dialect_clients import (
     funasr,
     funasr_files,
@@ -23,7 +23,7 @@ from tests.integration.dialect_clients import (
     vosk,
     vosk_texts,
 )
-from tests.integration.speech import Spoken, spoken
+from tests.integration.speech import PARTIALS_TRIES, Spoken, spoken
 from tools.lab.encoded_audio import encode
 from tools.lab.harness.stack import Stack, wait_until
 
@@ -97,13 +97,17 @@ async def test_funasr_in_every_mode_and_with_either_end(
 async def test_funasr_shows_words_while_they_are_spoken(stack: Stack) -> None:
     audio = spoken(2_100, digits=(12, 12), voice="zh_mei")
     pace_s = 0.06 / 4
-    online, both = await asyncio.gather(
-        funasr(funasr_url(stack), raw(audio), funasr_start("online"), pace_s=pace_s),
-        funasr(funasr_url(stack), raw(audio), funasr_start("2pass"), pace_s=pace_s),
-    )
-    assert online.text == both.text == audio.text
-    assert len([reply for reply in online.replies if reply["text"]]) > len(audio.text) // 5
-    assert "2pass-online" in {reply["mode"] for reply in both.replies}
+    for _ in range(PARTIALS_TRIES):
+        online, both = await asyncio.gather(
+            funasr(funasr_url(stack), raw(audio), funasr_start("online"), pace_s=pace_s),
+            funasr(funasr_url(stack), raw(audio), funasr_start("2pass"), pace_s=pace_s),
+        )
+        assert online.text == both.text == audio.text
+        count = len([reply for reply in online.replies if reply["text"]])
+        modes = {reply["mode"] for reply in both.replies}
+        if count > len(audio.text) // 5 and "2pass-online" in modes:
+            break
+    assert count > len(audio.text) // 5 and "2pass-online" in modes
     sentences = [reply for reply in both.replies if reply["mode"] == "2pass-offline"]
     assert len([reply for reply in sentences if reply["text"]]) >= 2
 
@@ -158,7 +162,7 @@ async def test_a_microphone_that_only_hangs_up_is_stored(stack: Stack) -> None:
     second of two utterances, after the text of the first."""
     first, second = spoken(2_400), spoken(2_401)
     pcm = np.concatenate([first.pcm, np.zeros(16_000, first.pcm.dtype), second.pcm])
-    async with connect(funasr_url(stack)) as socket:
+    async with open_socket(funasr_url(stack)) as socket:
         await socket.send(json.dumps(funasr_start("2pass", audio_fs=None, wav_format=None)))
         for place in range(0, len(pcm), 960):
             await socket.send(pcm[place : place + 960].tobytes())
@@ -197,16 +201,19 @@ async def test_vosk_in_lockstep(stack: Stack, rate_hz: int | None) -> None:
 
 async def test_vosk_shows_partials_and_results_as_they_come(stack: Stack) -> None:
     audio = spoken(2_600, digits=(12, 12))
-    replies = await vosk(vosk_url(stack), raw(audio), 16_000, words=1, pace_s=0.05)
+    for _ in range(PARTIALS_TRIES):
+        replies = await vosk(vosk_url(stack), raw(audio), 16_000, words=1, pace_s=0.05)
+        assert join_texts(vosk_texts(replies)) == audio.text
+        if any(reply.get("partial") for reply in replies) and len(vosk_texts(replies)) >= 2:
+            break
     assert any(reply.get("partial") for reply in replies)
     assert len(vosk_texts(replies)) >= 2
-    assert join_texts(vosk_texts(replies)) == audio.text
 
 
 async def test_vosk_reset_ends_an_utterance_and_not_the_connection(stack: Stack) -> None:
     said = [spoken(2_700 + n, digits=(4, 4)) for n in range(3)]
     texts = []
-    async with connect(vosk_url(stack)) as socket:
+    async with open_socket(vosk_url(stack)) as socket:
         await socket.send('{"config":{"sample_rate":16000.0}}')
         for audio, end in zip(said, ('{"reset" : 1}', '{"reset":1}', '{"eof":1}'), strict=True):
             await socket.send(raw(audio))
@@ -220,7 +227,7 @@ async def test_vosk_reset_ends_an_utterance_and_not_the_connection(stack: Stack)
 
 @pytest.mark.parametrize("message", ['{"config":{"model":"big"}}', "no JSON", '{"oef":1}'])
 async def test_vosk_has_no_errors_so_it_is_closed(stack: Stack, message: str) -> None:
-    async with connect(vosk_url(stack)) as socket:
+    async with open_socket(vosk_url(stack)) as socket:
         await socket.send(message)
         with pytest.raises(ConnectionClosed) as closed:
             await socket.send(bytes(3_200))  # Audio begins the session, and its model is looked up.
@@ -274,7 +281,7 @@ async def test_parameters_of_the_address_without_effect_are_warned_of(
     stack: Stack, path: str, messages: list[str | bytes]
 ) -> None:
     warnings: list[dict[str, str]] = []
-    async with connect(
+    async with open_socket(
         f"{funasr_url(stack)}{path}?model=demo&intent=x&sample_rate=16000"
     ) as socket:
         for message in messages:
@@ -296,17 +303,17 @@ def long_recording(rate_hz: int, spoken_last: Spoken) -> bytes:
 async def test_a_long_recording_as_the_first_message(stack: Stack) -> None:
     audio = spoken(9_400)
     pcm = long_recording(16_000, audio)
-    async with connect(vosk_url(stack)) as socket:
+    async with open_socket(vosk_url(stack)) as socket:
         await socket.send('{"config":{"sample_rate":16000}}')
         await socket.send(pcm)
         await socket.recv()
         await socket.send('{"eof":1}')
         assert json.loads(await socket.recv())["text"] == audio.text
-    async with connect(funasr_url(stack)) as socket:
+    async with open_socket(funasr_url(stack)) as socket:
         for message in ('{"mode":"offline"}', pcm, '{"is_speaking":false}'):
             await socket.send(message)
         assert json.loads(await socket.recv())["text"] == audio.text
-    async with connect(f"{funasr_url(stack)}/v1/realtime") as socket:
+    async with open_socket(f"{funasr_url(stack)}/v1/realtime") as socket:
         encoded = base64.b64encode(long_recording(24_000, audio)).decode()
         await socket.send(json.dumps({"type": "session.update", "session": MANUAL}))
         await socket.send(json.dumps({"type": "input_audio_buffer.append", "audio": encoded}))

@@ -7,9 +7,10 @@ import asyncio
 import json
 from typing import Any
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 
 from gateway.session.transcript import join_texts
+from tests.integration.admitted import open_socket
 from tests.integration.speech import slices, spoken
 from tests.integration.test_dialects import funasr_url, until_stored
 from tools.lab.harness.stack import Stack
@@ -32,7 +33,7 @@ def text(message: Message) -> str:
 async def test_recordings_one_after_another_on_one_connection(stack: Stack) -> None:
     said = [spoken(3_400 + n) for n in range(2)]
     texts = []
-    async with connect(funasr_url(stack)) as socket:
+    async with open_socket(funasr_url(stack)) as socket:
         for audio in said:
             await socket.send("START")
             await until(socket, {"event": "started"})
@@ -49,7 +50,7 @@ async def test_recordings_one_after_another_on_one_connection(stack: Stack) -> N
 async def test_the_client_ends_utterances_itself(stack: Stack) -> None:
     said = [spoken(3_500 + n, digits=(3, 3)) for n in range(2)]
     texts = []
-    async with connect(funasr_url(stack)) as socket:
+    async with open_socket(funasr_url(stack)) as socket:
         await socket.send("START")
         for audio in said:
             await socket.send(audio.pcm.tobytes())

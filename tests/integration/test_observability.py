@@ -17,11 +17,12 @@ import openai
 import pytest
 from prometheus_client.samples import Sample
 
-from asr_client import FinalResult, connect
+from asr_client import FinalResult
 from runtime import tracing
 from runtime.metrics import PORT_OFFSETS
 from tests.conftest import EmbeddedServices
 from tests.deploy.test_monitoring import QUERIES, alerts
+from tests.integration.admitted import open_session
 from tests.integration.collector import CollectedSpan, Collector, collector
 from tests.integration.exposition import Exposition, parse, problems, scrape
 from tests.integration.resuming_client import ResumingClient
@@ -104,7 +105,7 @@ async def _hold_sessions(stack: Stack) -> tuple[tuple[str, ...], dict[str, str]]
 
 
 async def _say(stack: Stack) -> str:
-    async with connect(stack.url(), binary=False) as session:
+    async with open_session(stack.url(), binary=False) as session:
         for chunk in CHUNKS:
             await session.send(chunk)
         await session.finish()

@@ -16,6 +16,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection
 
 from gateway.session.transcript import join_texts
+from tests.integration.admitted import open_socket
 from tests.integration.speech import chunk_message, chunks_of, spoken
 from tools.lab.encoded_audio import encode, encode_tracks
 from tools.lab.harness.stack import Stack
@@ -54,7 +55,7 @@ class Talk:
 
 @asynccontextmanager
 async def talking(stack: Stack) -> AsyncIterator[Talk]:
-    async with websockets.connect(stack.url(), compression=None, proxy=None) as socket:
+    async with open_socket(stack.url(), compression=None, proxy=None) as socket:
         yield Talk(socket)
 
 

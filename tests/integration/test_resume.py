@@ -11,8 +11,8 @@ import psycopg
 import pytest
 import websockets
 
-from asr_client import connect
 from tests.conftest import EmbeddedServices
+from tests.integration.admitted import open_session
 from tests.integration.resuming_client import ResumingClient, assert_stored_once, close_code
 from tests.integration.speech import Shape, chunks_of, spoken
 from tools.lab.harness import database
@@ -141,7 +141,7 @@ async def test_a_gateway_that_claims_a_session_too_late_costs_a_reconnection(two
     """Its client has given up on it meanwhile, and speaks to the first one again."""
     audio = spoken(7_105, digits=(12, 12))
     chunks = chunks_of(audio, "raw", "", 16_000, 1, 100)
-    async with connect(two.url("gateway")) as session:
+    async with open_session(two.url("gateway")) as session:
         for chunk in chunks[: len(chunks) // 2]:
             await session.send(chunk)
         late = ResumingClient([], session.session_id)
@@ -191,7 +191,7 @@ async def test_a_full_gateway_admits_only_resumed_sessions(two: Stack) -> None:
     full = await asyncio.to_thread(two.start, "gateway3", ADMIT_UTILISATION_MAX="1e-9")
     await asyncio.to_thread(two.wait_ready, "gateway3")
     first = ResumingClient([])  # It is admitted whenever a worker is ready.
-    await first.connect(two.url("gateway3"), patience_s=0)
+    await first.connect(two.url("gateway3"))
     await client.connect(two.url("gateway"))
     await client.send(len(client.chunks) // 3)
     for suffix in ("", "?resume=" + str(uuid.uuid4()), "?resume="):

@@ -11,11 +11,12 @@ from itertools import pairwise
 import psutil
 import pytest
 
-from asr_client import FinalResult, PartialResult, connect
+from asr_client import FinalResult, PartialResult
 from tests.asr_worker.recognizer import tiny_streaming
 from tests.conftest import EmbeddedServices
+from tests.integration.admitted import open_session
 from tests.integration.dialect_clients import funasr, funasr_start
-from tests.integration.speech import Spoken, slices, spoken
+from tests.integration.speech import PARTIALS_TRIES, Spoken, slices, spoken
 from tools.lab.harness import database
 from tools.lab.harness.stack import Stack, running_stack
 from tools.lab.random_paraformer import TINY
@@ -39,7 +40,7 @@ def streaming_stack(
 
 
 async def partials_and_final(stack: Stack, audio: Spoken) -> tuple[list[PartialResult], str]:
-    async with connect(stack.url(), partials=True) as session:
+    async with open_session(stack.url(), partials=True) as session:
 
         async def send() -> None:
             for frame in slices(audio.pcm.tobytes(), FRAME_BYTES):
@@ -54,27 +55,31 @@ async def partials_and_final(stack: Stack, audio: Spoken) -> tuple[list[PartialR
     return [e for e in events if isinstance(e, PartialResult)], events[-1].text
 
 
-def assert_streamed(partials: list[PartialResult]) -> None:
-    """The texts are the streaming model's, and each begins with the one before."""
+def streamed(partials: list[PartialResult]) -> bool:
+    """Whether there are several of a segment. The texts are the streaming model's, and each begins
+    with the one before."""
     texts: dict[int, list[str]] = {}
     for partial in partials:
         texts.setdefault(partial.segment_index, []).append(partial.text)
-    assert sum(len(of_segment) for of_segment in texts.values()) > len(texts)
     for of_segment in texts.values():
         for shorter, longer in pairwise(of_segment):
             assert longer.startswith(shorter)
     assert set("".join(partial.text for partial in partials)) <= set(TINY.tokens)
-    assert any(partial.text for partial in partials)
+    return len(partials) > len(texts) and any(partial.text for partial in partials)
 
 
 async def test_partial_results_grow_and_final_ones_are_of_the_other_model(
     streaming_stack: Stack,
 ) -> None:
     said = [spoken(3_000 + number, digits=(10, 12)) for number in range(6)]
-    found = await asyncio.gather(*(partials_and_final(streaming_stack, audio) for audio in said))
-    for audio, (partials, text) in zip(said, found, strict=True):
-        assert text == audio.text
-        assert_streamed(partials)
+    for _ in range(PARTIALS_TRIES):
+        sessions = (partials_and_final(streaming_stack, audio) for audio in said)
+        found = await asyncio.gather(*sessions)
+        assert [text for _, text in found] == [audio.text for audio in said]
+        are_streamed = {streamed(partials) for partials, _ in found}
+        if are_streamed == {True}:
+            break
+    assert are_streamed == {True}
 
 
 async def test_funasr_in_two_passes(streaming_stack: Stack) -> None:
@@ -89,10 +94,15 @@ async def test_funasr_in_two_passes(streaming_stack: Stack) -> None:
 
 async def test_streams_of_a_lost_worker_continue_on_another(streaming_stack: Stack) -> None:
     said = [spoken(3_200 + number, digits=(12, 12)) for number in range(4)]
-    streams = [asyncio.create_task(partials_and_final(streaming_stack, each)) for each in said]
-    await asyncio.sleep(1.0)
     supervisor = psutil.Process(streaming_stack.processes["asr_worker"].pid)
-    os.kill(supervisor.children()[0].pid, signal.SIGKILL)
-    for audio, (partials, text) in zip(said, await asyncio.gather(*streams), strict=True):
-        assert text == audio.text
-        assert_streamed(partials)
+    for _ in range(PARTIALS_TRIES):
+        await asyncio.to_thread(streaming_stack.wait_ready, workers=2)
+        streams = [asyncio.create_task(partials_and_final(streaming_stack, each)) for each in said]
+        await asyncio.sleep(1.0)
+        os.kill(supervisor.children()[0].pid, signal.SIGKILL)
+        found = await asyncio.gather(*streams)
+        assert [text for _, text in found] == [audio.text for audio in said]
+        are_streamed = {streamed(partials) for partials, _ in found}
+        if are_streamed == {True}:
+            break
+    assert are_streamed == {True}
