@@ -29,6 +29,7 @@ from tests.integration.browser import running_browser, screenshot
 from tests.integration.dialect_clients import funasr, funasr_start, vosk, vosk_texts
 from tests.integration.speech import Spoken, say, spoken
 from tests.integration.test_examples import EXAMPLES, SAMPLE, TEXT, node
+from tests.tools.client import patient_asr
 from tools.lab.encoded_audio import encode
 from tools.lab.harness.process import LoggedProcess
 from tools.lab.harness.stack import Stack, wait_until
@@ -197,7 +198,7 @@ def test_openai_s_client_has_a_key_anyway(guarded: Guarded) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        [sys.executable, "-m", "asr_client", "transcribe", str(SAMPLE), "--url"],
+        [sys.executable, "-m", patient_asr.MODULE, "transcribe", str(SAMPLE), "--url"],
         [node(), str(EXAMPLES / "stream.mjs"), str(SAMPLE)],
         ["sh", str(EXAMPLES / "files.sh"), str(SAMPLE)],
     ],
@@ -234,9 +235,9 @@ def test_tokens_are_added_and_removed_at_run_time(guarded: Guarded) -> None:
         ).stdout.strip()
 
     other = tool("add", "bo")
-    wait_until(lambda: guarded.known(other), "the new token is known", 10)
+    wait_until(lambda: guarded.known(other), "the new token is known")
     tool("remove", "bo")
-    wait_until(lambda: not guarded.known(other), "the old token is forgotten", 10)
+    wait_until(lambda: not guarded.known(other), "the old token is forgotten")
     assert guarded.get("/api/v1/stats", **guarded.bearer()).status_code == 200
 
 
@@ -283,7 +284,7 @@ def test_the_page_asks_again_after_a_token_is_removed(page: Page, guarded: Guard
     kept = auth_tokens.read(guarded.file)
     other = auth_tokens.new_token()
     auth_tokens.write(guarded.file, {**kept, "bo": allowing(other)})
-    wait_until(lambda: guarded.known(other), "the new token is known", 10)
+    wait_until(lambda: guarded.known(other), "the new token is known")
     page.goto("/")
     page.wait_for_selector("#history[data-loaded]", state="attached")
     page.evaluate("sessionStorage.setItem('access-token', 'asr_gone')")
@@ -292,7 +293,7 @@ def test_the_page_asks_again_after_a_token_is_removed(page: Page, guarded: Guard
     page.keyboard.press("Enter")
     page.wait_for_selector("#history[data-loaded]", state="attached")
     auth_tokens.write(guarded.file, kept)
-    wait_until(lambda: not guarded.known(other), "the token is forgotten", 10)
+    wait_until(lambda: not guarded.known(other), "the token is forgotten")
     audio = spoken(6_004, voice="en_rms", digits=(6, 6))
     file = {"name": "a.wav", "mimeType": "audio/wav", "buffer": encode(audio.pcm, "wav", 16_000, 1)}
     page.set_input_files("#file", file)  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ from wire import codec
 from wire.messages import Hello, Ready, Result, Welcome, WorkerJob, WorkerResult
 
 GATEWAY = "gateway-1"
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 @pytest.fixture(scope="module")

@@ -44,9 +44,14 @@ async def submit(
 
 
 async def result(http: httpx2.AsyncClient, stack: Stack, task_id: str, gateway: str) -> Any:
-    answer = await http.get(f"{stack.http_url(gateway)}/api/v1/asr/result/{task_id}")
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+    """It is unknown to a gateway that has had no answer of Redis in time."""
+    async with asyncio.timeout(60):
+        while True:
+            answer = await http.get(f"{stack.http_url(gateway)}/api/v1/asr/result/{task_id}")
+            if answer.status_code != 404:
+                assert answer.status_code == 200, answer.text
+                return answer.json()
+            await asyncio.sleep(0.1)
 
 
 async def ended(
@@ -78,7 +83,7 @@ async def test_submit_poll_result(stack: Stack, http: httpx2.AsyncClient) -> Non
     (record,) = history.json()["records"]
     assert (record["task_id"], record["text"]) == (task_id, audio.text)
     assert record["status"] == "done"
-    assert list((stack.data / "jobs").glob("*.job")) == [], "no audio is kept"
+    await no_audio_is_kept(stack)
     session = await http.get(f"{stack.http_url()}/api/v1/session/{task_id}")
     assert session.json()["text"] == audio.text
     retry = await http.post(f"{stack.http_url()}/api/v1/asr/retry/{task_id}")
@@ -124,28 +129,35 @@ async def test_files_wait_without_workers_and_over_a_restart(
     for gateway, task_id in (("gateway", tasks[1]), ("gateway2", tasks[2])):
         url = f"{stack.http_url(gateway)}/api/v1/asr/task/{task_id}"
         deleted = await http.delete(url)
-        assert deleted.status_code == 200 and deleted.json()["deleted"], deleted.text
+        # 202: it is not committed within two seconds.
+        assert deleted.status_code in (200, 202), deleted.text
     stack.processes.pop("gateway").stop()
     stack.start("asr_worker", ASR_WORKERS="1")
     stack.start("gateway")
     await asyncio.to_thread(stack.wait_ready)
     done = await ended(http, stack, tasks[0])
     assert (done["status"], done["text"]) == ("done", audios[0].text)
-    async with asyncio.timeout(30):
-        while list((stack.data / "jobs").glob("*.job")):
-            await asyncio.sleep(0.1)
+    await no_audio_is_kept(stack)
     for task_id in tasks[1:]:
         answer = await http.get(f"{stack.http_url()}/api/v1/asr/result/{task_id}")
         assert answer.status_code == 404
 
 
+async def no_audio_is_kept(stack: Stack) -> None:
+    async with asyncio.timeout(60):
+        while list((stack.data / "jobs").glob("*.job")):
+            await asyncio.sleep(0.1)
+
+
 async def begun(http: httpx2.AsyncClient, stack: Stack, task_id: str) -> None:
-    """Wait until a part of the job's audio is taken."""
-    async with asyncio.timeout(30):
+    """Wait until a part of the job's audio is taken, and the other gateway knows that it began."""
+    async with asyncio.timeout(60):
         while True:
             answer = await http.get(f"{stack.http_url()}/api/v1/session/{task_id}")
             if answer.status_code == 200 and answer.json()["chunk_count"]:
-                return
+                elsewhere = await result(http, stack, task_id, "gateway2")
+                if elsewhere["status"] == "processing":
+                    return
             await asyncio.sleep(0.05)
 
 

@@ -47,7 +47,7 @@ UPGRADE_ORDER = {
 START_S_MAX = 300.0
 CHUNK_MS = 200
 CHUNK_EVERY_S = 0.03
-RESUME_S_MAX = 30.0
+RESUME_S_MAX = 60.0
 REFUSALS = {
     "asr_broker_incidents_total": (
         *("front_malformed", "back_malformed", "front_unexpected", "back_unexpected"),

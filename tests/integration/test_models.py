@@ -18,7 +18,7 @@ from tools.lab.harness.stack import Stack, running_stack, wait_until
 HASH = re.compile(r"[0-9a-f]{16}( [0-9a-f]{16})*")
 """Texts of the fake recogniser."""
 B = {"ASR_MODEL": "", "ASR_MODELS": "b=fake:50ms"}
-WAIT_S = 30.0
+WAIT_S = 60.0
 AUDIO = spoken(8_100, digits=(4, 4))
 
 
@@ -26,8 +26,7 @@ AUDIO = spoken(8_100, digits=(4, 4))
 def two(embedded_services: EmbeddedServices) -> Iterator[Stack]:
     """Model a is the bundled one, model b a fake; each has a supervisor of its own."""
     url = database.create(embedded_services.database_url, "two_models")
-    settings = {"ASR_DEFAULT_MODEL": "a", "BROKER_LEASE_S": "2"}
-    with running_stack(url, embedded_services.redis_url, **settings) as stack:
+    with running_stack(url, embedded_services.redis_url, ASR_DEFAULT_MODEL="a") as stack:
         stack.start("broker")
         stack.start("asr_worker", ASR_MODEL="", ASR_MODELS="a=demo")
         stack.start("asr_worker2", **B)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import ssl
@@ -121,7 +122,10 @@ def proxied(
 
 
 async def test_the_client_transcribes_through_it(proxied: Proxied) -> None:
-    assert proxied.ask("/api/v1/health").json()["status"] == "ready"
+    def is_ready() -> bool:
+        return bool(proxied.ask("/api/v1/health").json()["status"] == "ready")
+
+    await asyncio.to_thread(wait_until, is_ready, "all parts answer")
     url = f"wss://localhost:{proxied.port}/ws/asr"
     _, final = await say(url, spoken(7_401), tls=proxied.context)
     assert final.stored

@@ -10,7 +10,7 @@ import redis
 
 from tests.conftest import EmbeddedServices
 from tests.integration.speech import say, spoken
-from tools.lab.harness.stack import Stack
+from tools.lab.harness.stack import Stack, wait_until
 
 DOCUMENTED_KEYS = re.compile(
     r"asr:session:[A-Za-z0-9._:-]+|asr:queue(?:s|:[0-9a-f]+)?|asr:gateways"
@@ -40,10 +40,16 @@ async def test_only_the_documented_keys_and_no_messaging(
         watcher = threading.Thread(target=watch)
         watcher.start()
         await say(stack.url(), spoken(4_000))
-        await asyncio.sleep(1.5)  # The broker writes its counters once a second.
+        # The broker writes its counters once a second.
+        written = ("asr:queue ", "asr:gateways ", "asr:session:")
+        await asyncio.to_thread(
+            wait_until,
+            lambda: all(any(key in f"{line} " for line in list(seen)) for key in written),
+            "a key of each kind",
+        )
         with redis.Redis.from_url(embedded_services.redis_url) as other:
             other.echo("the end")
-        assert await asyncio.to_thread(stopped.wait, 10)
+        assert await asyncio.to_thread(stopped.wait, 60)
         watcher.join()
     client.close()
     used = [line.split() for line in seen if line.split()[0].upper() not in HANDSHAKE | {"ECHO"}]
@@ -61,6 +67,7 @@ async def test_a_session_hash_has_metadata_and_a_ttl(
     session_id, _ = await say(stack.url(), audio)
     with redis.Redis.from_url(embedded_services.redis_url, decode_responses=True) as client:
         key = f"asr:session:{session_id}"
+        await asyncio.to_thread(wait_until, lambda: client.exists(key) == 1, "the session's hash")
         fields = client.hgetall(key)
         assert fields["mode"] == "auto"
         assert audio.text not in " ".join(fields.values())
@@ -75,8 +82,15 @@ async def test_without_redis_sessions_continue(stack: Stack) -> None:
         stack.wait_ready("gateway8")
         _, final = await say(stack.url("gateway8"), spoken(4_002))
         assert final.stored
-        health = await asyncio.to_thread(stack.get, "/api/v1/health", "gateway8")
-        assert health.status == 200
-        assert health.body["status"] == "degraded" and not health.body["redis_ready"]
+
+        def is_degraded() -> bool:
+            health = stack.get("/api/v1/health", "gateway8")
+            return bool(
+                health.status == 200
+                and health.body["status"] == "degraded"
+                and not health.body["redis_ready"]
+            )
+
+        await asyncio.to_thread(wait_until, is_degraded, "a gateway without Redis only")
     assert process.wait() == 0
     del stack.processes["gateway8"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from typing import Any
 
 import psycopg
 import pytest
 
-from asr_client import SessionError, connect
+from asr_client import SessionError
 from gateway.session.transcript import join_texts
+from tests.integration.admitted import open_session
 from tests.integration.speech import chunks_of, say, spoken
 from tools.lab.harness.stack import Stack, wait_until
 
@@ -22,12 +24,17 @@ async def _say(stack: Stack, seed: int, session_id: str | None = None) -> tuple[
 
 
 def test_health_reports_parts_limits_and_model(stack: Stack) -> None:
-    answer = stack.get("/api/v1/health")
-    assert answer.status == 200
-    body = answer.body
-    assert body["status"] == "ready"
+    body: dict[str, Any] = {}
+
+    def is_whole() -> bool:
+        answer = stack.get("/api/v1/health")
+        body.update(answer.body or {})
+        return bool(
+            answer.status == 200 and (body["status"], body["workers_ready"]) == ("ready", 2)
+        )
+
+    wait_until(is_whole, "all parts answer")
     assert body["funasr_ready"] and body["redis_ready"] and body["db_ready"]
-    assert body["workers_ready"] == 2
     assert any("demo" in model for model in body["models"])
     assert body["limits"]["max_connections"] == {"value": 1000, "source": "default"}
 
@@ -59,12 +66,10 @@ async def test_fields_by_the_names_of_the_replaced_system(stack: Stack) -> None:
     stats = (await asyncio.to_thread(stack.get, "/api/v1/stats")).body
     assert stats["total_duration"] > 0 and stats["avg_rtf"] > 0
     assert stats["storage_used"].endswith(" MB")
-    deleted = await asyncio.to_thread(stack.get, f"/api/v1/session/{session_id}", method="DELETE")
-    assert deleted.body["message"] == "the session is deleted"
 
 
 async def test_a_live_session_can_be_seen(stack: Stack) -> None:
-    async with connect(stack.url()) as session:
+    async with open_session(stack.url()) as session:
         await session.send(b"\0\0" * 16_000)
         while session.acknowledged_chunks < 1:
             await asyncio.sleep(0.01)
@@ -77,9 +82,15 @@ async def test_a_live_session_can_be_seen(stack: Stack) -> None:
 
 
 async def test_a_deleted_session_stays_deleted(stack: Stack) -> None:
-    session_id, _ = await _say(stack, 3_100)
-    deleted = await asyncio.to_thread(stack.get, f"/api/v1/session/{session_id}", method="DELETE")
+    # Of a deletion that is not committed in time the answer is 202.
+    for _ in range(10):
+        session_id, _ = await _say(stack, 3_100)
+        path = f"/api/v1/session/{session_id}"
+        deleted = await asyncio.to_thread(stack.get, path, method="DELETE")
+        if deleted.status != 202:
+            break
     assert deleted.status == 200 and deleted.body["deleted"]
+    assert deleted.body["message"] == "the session is deleted"
     assert (await asyncio.to_thread(stack.get, f"/api/v1/session/{session_id}")).status == 404
     history = await asyncio.to_thread(stack.get, "/api/v1/history?limit=1000")
     assert session_id not in [record["session_id"] for record in history.body["records"]]
@@ -98,24 +109,23 @@ async def test_a_deleted_session_stays_deleted(stack: Stack) -> None:
 
 async def test_a_live_session_can_be_deleted_and_stays_deleted(stack: Stack) -> None:
     audio = spoken(3_200)
-    async with connect(stack.url()) as session:
+    async with open_session(stack.url()) as session:
         for chunk in chunks_of(audio, "raw", "", 16_000, 1, 200):
             await session.send(chunk)
         deleted = await asyncio.to_thread(
             stack.get, f"/api/v1/session/{session.session_id}", method="DELETE"
         )
-        assert deleted.status == 200
+        assert deleted.status in (200, 202)
         with pytest.raises(SessionError):
             await session.final()
-    assert (
-        await asyncio.to_thread(stack.get, f"/api/v1/session/{session.session_id}")
-    ).status == 404
+    path = f"/api/v1/session/{session.session_id}"
+    await asyncio.to_thread(wait_until, lambda: stack.get(path).status == 404, "it is gone")
 
 
 async def test_a_taken_session_id_is_refused(stack: Stack) -> None:
     session_id, _ = await _say(stack, 3_300)
     with pytest.raises(SessionError, match="session_exists"):
-        async with connect(stack.url(), session_id=session_id):
+        async with open_session(stack.url(), session_id=session_id):
             pass
 
 
@@ -148,9 +158,9 @@ def test_bad_parameters_are_422(stack: Stack, path: str) -> None:
 
 
 def test_queue_status_and_stats(stack: Stack) -> None:
+    wait_until(lambda: stack.queue().get("workers") == 2, "both workers")
     queue = stack.get("/api/v1/asr/queue/status")
     assert queue.status == 200
-    assert queue.body["workers"] == 2
     assert {"queued", "processing", "failed", "workers_busy", "est_wait_ms"} <= queue.body.keys()
     stats = stack.get("/api/v1/stats")
     assert stats.status == 200
@@ -158,9 +168,16 @@ def test_queue_status_and_stats(stack: Stack) -> None:
 
 
 async def test_stats_report_recent_work_of_the_workers(stack: Stack) -> None:
-    before = (await asyncio.to_thread(stack.get, "/api/v1/stats")).body["recent"]
-    await _say(stack, 3_100)
-    recent = (await asyncio.to_thread(stack.get, "/api/v1/stats")).body["recent"]
+    async def recent_stats() -> Any:
+        return (await asyncio.to_thread(stack.get, "/api/v1/stats")).body["recent"]
+
+    # Older results than this session's may be forgotten while it runs.
+    for _ in range(10):
+        before = await recent_stats()
+        await _say(stack, 3_100)
+        recent = await recent_stats()
+        if recent["results"] > before["results"]:
+            break
     assert recent["results"] > before["results"]
     assert 0 < recent["latency_ms"]["p50"] <= recent["latency_ms"]["p99"]
     assert sum(worker["results"] for worker in recent["workers"]) >= recent["results"]
@@ -188,8 +205,11 @@ def test_the_pages_and_their_files(stack: Stack) -> None:
 
 
 def test_admission_can_be_asked_for(stack: Stack) -> None:
-    answer = stack.get("/api/v1/admission")
-    assert answer.status == 200 and answer.body == {"admitted": True}
+    def admits() -> bool:
+        answer = stack.get("/api/v1/admission")
+        return bool(answer.status == 200 and answer.body == {"admitted": True})
+
+    wait_until(admits, "a gateway that admits")
 
 
 async def test_a_transcript_as_text_and_subtitles(stack: Stack) -> None:

@@ -199,4 +199,5 @@ def test_the_owner_resumes_finishes_and_deletes(shared: Shared) -> None:
     for session_id in (shared.live, shared.stored):
         deleted = shared.ask("admin", f"/api/v1/session/{session_id}", "DELETE")
         assert deleted.status_code in (200, 202)
-        assert shared.ask("owner", f"/api/v1/session/{session_id}").status_code == 404
+        path = f"/api/v1/session/{session_id}"
+        wait_until(lambda path=path: shared.ask("owner", path).status_code == 404, "it is gone")  # type: ignore[misc]

@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
-import asr_client
 from gateway.web.certificates import CHECK_EVERY_S
 from tests.gateway.web.test_certificates import Files, write_certificate
 from tests.integration.speech import chunks_of, say, spoken
 from tests.integration.test_tenants import exchange
+from tests.tools.client import patient_asr
 from tools.cli.serve import get_health, trusting
 from tools.lab.encoded_audio import encode
-from tools.lab.harness.process import LoggedProcess
+from tools.lab.harness.process import ROOT, LoggedProcess
 from tools.lab.harness.stack import Stack, wait_until
 
 
@@ -108,11 +108,11 @@ def test_asr_transcribe_and_history_work_with_https(secure: Secure, tmp_path: Pa
         (["history", "list"], "completed"),
     ):
         ran = subprocess.run(
-            [sys.executable, "-m", "asr_client", *command],
+            [sys.executable, "-m", patient_asr.MODULE, *command],
             capture_output=True,
             text=True,
             timeout=120,
-            cwd=Path(asr_client.__file__).parents[1],
+            cwd=ROOT,
             env={
                 **os.environ,
                 "ASR_URL": address,
