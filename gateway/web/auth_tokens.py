@@ -42,11 +42,14 @@ TOKEN_PREFIX = "asr_"
 """Lets scanners find leaked tokens, for example in a repository."""
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """Names of tokens and of tenants."""
+SHOWN_CHARS_MAX: Final = 24
+"""Longer values are not in error messages. Tokens are longer, times are shorter."""
 EXPIRES_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 LIMIT_FIELDS: Final = tuple(field.name for field in fields_of(TokenLimits))
 LIMIT_MAX: Final = 10**9
+_NUMBER = re.compile("[1-9][0-9]{0,9}")
 FIELDS: Final = ("scopes", "tenant", "expires", *LIMIT_FIELDS)
-_LINE = re.compile(rf"({NAME.pattern}) ([0-9a-f]{{64}})((?: [a-z_]+=[!-~]+)*)")
+_LINE = re.compile(rf"({NAME.pattern}) ([0-9a-f]{{64}})((?: [^ =]+=[^ ]*)*)")
 
 Scope = Literal["transcribe", "read", "admin"]
 SCOPES: Final[tuple[Scope, ...]] = ("transcribe", "read", "admin")
@@ -100,7 +103,7 @@ def read(path: Path) -> dict[str, Access]:
 
     Raises:
         AuthTokensError: the file cannot be read, is accessible to others, or is malformed. The text
-            never contains a line of it, which may be a token by mistake.
+            names the line and its field. It never contains what may be a token by mistake.
     """
     try:
         require_regular(path)
@@ -117,9 +120,12 @@ def read(path: Path) -> dict[str, Access]:
     for number, line in enumerate(lines, 1):
         match = _LINE.fullmatch(line)
         if match is None:
-            raise AuthTokensError(f"{path}: line {number} is not a name and a SHA-256 hash")
+            raise AuthTokensError(
+                f"{path}: line {number} is not a name, a SHA-256 hash and fields NAME=VALUE, with "
+                "one space between them"
+            )
         if match[1] in found:
-            raise AuthTokensError(f"{path}: the name in line {number} is repeated")
+            raise AuthTokensError(f"{path}: line {number}: the name {match[1]} is repeated")
         try:
             found[match[1]] = _access(bytes.fromhex(match[2]), match[3].split())
         except ValueError as error:
@@ -128,12 +134,14 @@ def read(path: Path) -> dict[str, Access]:
 
 
 def _access(digest: bytes, fields: Iterable[str]) -> Access:
-    """Errors name the field that is invalid, without its value."""
+    """Errors name the field that is invalid, and what is allowed."""
     values: dict[str, str] = {}
     for field in fields:
         name, _, value = field.partition("=")
-        if name not in FIELDS or name in values:
-            raise ValueError(f"the field {name} is unknown or repeated")
+        if name not in FIELDS:
+            raise ValueError(f"the field {_shown(name)} is unknown; there are {', '.join(FIELDS)}")
+        if name in values:
+            raise ValueError(f"the field {name} is repeated")
         values[name] = value
     expires = values.get("expires")
     return Access(
@@ -152,8 +160,8 @@ def scopes_of(names: str) -> frozenset[Scope]:
         ValueError: one is unknown, or there is none.
     """
     asked = names.split(",")
-    if unknown := sum(name not in SCOPES for name in asked):
-        raise ValueError(f"{unknown} of the scopes are unknown; there are {', '.join(SCOPES)}")
+    if unknown := [_shown(name) for name in asked if name not in SCOPES]:
+        raise ValueError(f"no scope: {', '.join(unknown)}; there are {', '.join(SCOPES)}")
     return frozenset(scope for scope in SCOPES if scope in asked)
 
 
@@ -162,7 +170,10 @@ def tenant_of(name: str) -> str:
     ValueError: not a name of a tenant.
     """
     if not NAME.fullmatch(name):
-        raise ValueError("a tenant is 1 to 64 letters, digits, dots, hyphens or underscores")
+        raise ValueError(
+            f"no tenant: {_shown(name)}; a tenant is 1 to 64 letters, digits, dots, hyphens or "
+            "underscores"
+        )
     return name
 
 
@@ -173,8 +184,9 @@ def limits_of(limits: Mapping[str, int | str]) -> TokenLimits:
         ValueError: one is not a whole number from 1 to ``LIMIT_MAX``.
     """
     for name, limit in limits.items():
-        if not str(limit).isdecimal() or not 0 < int(limit) <= LIMIT_MAX:
-            raise ValueError(f"{name} is not a number from 1 to {LIMIT_MAX}")
+        text = str(limit)
+        if not _NUMBER.fullmatch(text) or int(text) > LIMIT_MAX:
+            raise ValueError(f"{name}: {_shown(text)} is not a number from 1 to {LIMIT_MAX}")
     return TokenLimits(**{name: int(limit) for name, limit in limits.items()})
 
 
@@ -182,7 +194,16 @@ def _time(text: str) -> datetime:
     try:
         return datetime.strptime(text, EXPIRES_FORMAT).replace(tzinfo=UTC)
     except ValueError:
-        raise ValueError("expires is not a time such as 2027-01-31T00:00:00Z") from None
+        raise ValueError(
+            f"expires: {_shown(text)} is not a time such as 2027-01-31T00:00:00Z"
+        ) from None
+
+
+def _shown(value: str) -> str:
+    """``value``, for an error message, unless it may be a token by mistake."""
+    if len(value) <= SHOWN_CHARS_MAX and not value.startswith(TOKEN_PREFIX):
+        return repr(value)
+    return f"(a value of {len(value)} characters, not shown)"
 
 
 def write(path: Path, tokens: Mapping[str, Access]) -> None:

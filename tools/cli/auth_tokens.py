@@ -66,14 +66,14 @@ def add(
     """
     known = _read(file) if os.path.lexists(file) else {}
     if not auth_tokens.NAME.fullmatch(name):
-        fail("a name is 1 to 64 letters, digits, dots, hyphens or underscores")
+        fail(f"no name: {name!r}; a name is 1 to 64 letters, digits, dots, hyphens or underscores")
     if name in known:
         fail(f"{name} has a token: remove it first (asr token remove {name}), or use another name")
     if len(known) >= auth_tokens.TOKENS_MAX:
         fail(f"{file} holds {auth_tokens.TOKENS_MAX} tokens, the maximum: remove one first")
     until = None if expires is None else expires.replace(tzinfo=UTC)
     if until is not None and until <= datetime.now(UTC):
-        fail("the token would have expired already")
+        fail(f"--expires: {until:{auth_tokens.EXPIRES_FORMAT}} is past")
     token = auth_tokens.new_token()
     try:
         access = auth_tokens.Access(

@@ -86,20 +86,31 @@ def test_the_owner_of_the_file_is_kept(path: Path, monkeypatch: pytest.MonkeyPat
         (f"anna {HASH.upper()}\n", "line 1 is not"),
         (f"an/na {HASH}\n", "line 1 is not"),
         (f"ännä {HASH}\n", "line 1 is not"),
-        (f"anna {HASH} color=by_mistake\n", "line 1: the field color is unknown"),
-        (f"anna {HASH} tenant=a tenant=b\n", "line 1: the field tenant is unknown or repeated"),
-        (f"anna {HASH} tenant=a/by_mistake\n", "line 1: a tenant is"),
-        (f"anna {HASH} scopes=read,by_mistake\n", "line 1: 1 of the scopes are unknown"),
-        (f"anna {HASH} scopes=\n", "line 1 is not"),
-        (f"anna {HASH} expires=2027-13-01T00:00:00Z\n", "line 1: expires is not a time"),
-        (f"anna {HASH} expires=by_mistake\n", "line 1: expires is not a time"),
+        (f"anna {HASH} color=red\n", "line 1: the field 'color' is unknown; there are scopes, ten"),
+        (f"anna {HASH} Tenant=a\n", "line 1: the field 'Tenant' is unknown"),
+        (f"anna {HASH} asr_by_mistake=\n", "the field .a value of 14 characters, not shown. is un"),
+        (f"anna {HASH} tenant=a tenant=b\n", "line 1: the field tenant is repeated"),
+        (f"anna {HASH} tenant=a/b\n", "line 1: no tenant: 'a/b'; a tenant is"),
+        (
+            f"anna {HASH} tenant={'by_mistake/' * 3}\n",
+            "no tenant: .a value of 33 characters, not s",
+        ),
+        (f"anna {HASH} scopes=read,wrte\n", "1: no scope: 'wrte'; there are transcribe, read, a"),
+        (f"anna {HASH} scopes=asr_by_mistake,x\n", "no scope: .a value of 14 .*, 'x'; there are"),
+        (f"anna {HASH} scopes=\n", "line 1: no scope: ''; there are transcribe"),
+        (f"anna {HASH} expires=2027-13-01T00:00:00Z\n", "s: '2027-13-01T00:00:00Z' is not a time"),
+        (f"anna {HASH} expires=asr_by_mistake\n", "line 1: expires: .a value of 14 .* is not a ti"),
+        (f"anna {HASH} sessions=many\n", "line 1: sessions: 'many' is not a number from 1 to 10"),
+        (f"anna {HASH} sessions={'9' * 5_000}\n", "sessions: .a value of 5000 characters, not sho"),
         ("anna asr_put_here_by_mistake\n", "line 1 is not"),
-        (f"anna {HASH}\nanna {HASH}\n", "line 2 is repeated"),
+        (f"anna {HASH}\nanna {HASH}\n", "line 2: the name anna is repeated"),
         ("".join(f"n{i} {HASH}\n" for i in range(TOKENS_MAX + 1)), "more than"),
         ("x" * (auth_tokens.FILE_BYTES_MAX + 1), "more than"),
     ],
 )
-def test_the_error_names_the_line_and_does_not_show_it(path: Path, text: str, why: str) -> None:
+def test_the_error_names_the_line_and_its_field_and_shows_no_token(
+    path: Path, text: str, why: str
+) -> None:
     with pytest.raises(AuthTokensError, match=why) as raised:
         auth_tokens.read(fill(path, text))
     assert "by_mistake" not in str(raised.value) and HASH not in str(raised.value)

@@ -54,7 +54,7 @@ def test_a_name_has_at_most_one_token(path: Path) -> None:
 @pytest.mark.parametrize("name", ["an na", "", "x" * 65, "a\nb", "ä"])
 def test_invalid_names_are_refused(path: Path, name: str) -> None:
     code, shown, why = run(path, "add", name)
-    assert (code, shown) == (1, []) and "a name is" in why
+    assert (code, shown) == (1, []) and f"no name: {name!r}; a name is" in why
     assert not path.exists()
 
 
@@ -117,11 +117,15 @@ def test_a_token_may_have_limits(path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["--tenant", "a b"], "a tenant is"),
-        (["--scope", "write"], "there are transcribe, read, admin"),
-        (["--expires", "2020-01-01"], "would have expired already"),
-        (["--sessions", "0"], "sessions is not a number from 1 to"),
-        (["--requests-per-s", "9999999999"], "requests_per_s is not a number from 1 to"),
+        (["--tenant", "a b"], "no tenant: 'a b'; a tenant is"),
+        (["--scope", "write"], "no scope: 'write'; there are transcribe, read, admin"),
+        (["--scope", "read", "--scope", ""], "no scope: ''; there are"),
+        (["--expires", "2020-01-01"], "--expires: 2020-01-01T00:00:00Z is past"),
+        (["--sessions", "0"], "sessions: '0' is not a number from 1 to 1000000000"),
+        (
+            ["--requests-per-s", "9999999999"],
+            "requests_per_s: '9999999999' is not a number from 1 to",
+        ),
     ],
 )
 def test_limits_that_cannot_be_meant_are_refused(
