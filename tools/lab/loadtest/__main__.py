@@ -116,7 +116,10 @@ LeastOption = Annotated[
 ]
 RestartEveryOption = Annotated[
     str | None,
-    typer.Option(help="Restart each process of the started system once in this time, such as 5m."),
+    typer.Option(
+        help="Restart each process of the started system once in this time, such as 5m. The report "
+        "compares the first and the last part with the same restarts, of whole intervals."
+    ),
 ]
 
 
@@ -272,6 +275,8 @@ def _trial(
             screen.show(at_s, progress, samples)
 
         results = run(plan, processes, samples, show)
+    if restarts is not None:
+        results.restart_every_s = restart_every_s
     return summary(results.outcomes), results
 
 

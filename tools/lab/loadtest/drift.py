@@ -1,4 +1,4 @@
-"""Drift of a long run: its first five minutes against its last five, as pure functions."""
+"""Drift of a long run: its first part against its last one, as pure functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from tools.lab.loadtest.samples import Sample
 from tools.lab.loadtest.user import Outcome
 
 SPAN_S = 300.0
-"""Length of the two parts that are compared. A run shorter than three of them has no drift."""
+"""Length of the two parts that are compared, without restarts. A run shorter than three parts has
+no drift."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +32,33 @@ class Drift:
         return 100.0 * (self.last / self.first - 1.0) if self.first else math.inf
 
 
-def drifts(outcomes: Sequence[Outcome], samples: Sequence[Sample]) -> list[Drift]:
-    """Compare the time in which all sessions speak, from the last one's start to the first one's
-    end. Samples are compared by their medians. Empty for a run that is too short."""
+def span_s(restart_every_s: float | None) -> float:
+    """Length of the two parts. With restarts it is the number of whole intervals between them that
+    is nearest to ``SPAN_S``, at least one, so that each process is restarted as often in both."""
+    if restart_every_s is None:
+        return SPAN_S
+    return restart_every_s * max(1, round(SPAN_S / restart_every_s))
+
+
+def drifts(
+    outcomes: Sequence[Outcome], samples: Sequence[Sample], restart_every_s: float | None = None
+) -> list[Drift]:
+    """Compare parts of the time in which all sessions speak, from the last one's start to the first
+    one's end. Samples are compared by their medians. Empty for a run that is too short.
+
+    With restarts, both parts begin at a multiple of the interval, hence with the same restart. The
+    first part begins after one interval, because the run does not begin with a restart.
+    """
     done = [outcome for outcome in outcomes if outcome.status == "succeeded"]
     begin_s = max((outcome.began_s for outcome in done), default=0.0)
     end_s = min((outcome.ended_s for outcome in done), default=0.0)
-    if end_s - begin_s < 3 * SPAN_S:
+    if restart_every_s is not None:
+        begin_s = restart_every_s * max(1, math.ceil(begin_s / restart_every_s))
+        end_s = restart_every_s * math.floor(end_s / restart_every_s)
+    part_s = span_s(restart_every_s)
+    if end_s - begin_s < 3 * part_s:
         return []
-    spans = ((begin_s, begin_s + SPAN_S), (end_s - SPAN_S, end_s))
+    spans = ((begin_s, begin_s + part_s), (end_s - part_s, end_s))
 
     def compared(what: str, value: Callable[[float, float], float]) -> Drift:
         first, last = (value(*span) for span in spans)
@@ -85,11 +104,13 @@ def _descriptors(kind: str, sample: Sample) -> float:
     return float(sample.descriptors.get(kind, 0))
 
 
-def table(found: Sequence[Drift]) -> list[str]:
+def table(found: Sequence[Drift], restart_every_s: float | None = None) -> list[str]:
     """A Markdown table; empty without drifts."""
     if not found:
         return []
-    minutes = f"{SPAN_S / 60:.0f} minutes"
+    minutes = f"{span_s(restart_every_s) / 60:.3g} minutes"
+    if restart_every_s is not None:
+        minutes += " with the same restarts"
     return [
         f"| | first {minutes} | last {minutes} | growth |",
         "| --- | --- | --- | --- |",

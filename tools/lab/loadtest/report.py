@@ -95,8 +95,9 @@ def markdown(summary: Summary, results: Results, targets: Targets, image: str | 
         f"Processor time of the system for a second of audio: "
         f"{_number(_cpu_ms(summary, results.samples), 2)} ms.",
     ]
-    if drift := drifts(results.outcomes, results.samples.taken):
-        lines += ["", *table(drift)]
+    every_s = results.restart_every_s
+    if drift := drifts(results.outcomes, results.samples.taken, every_s):
+        lines += ["", *table(drift, every_s)]
     if summary.reasons:
         lines += ["", "| reason | sessions |", "| --- | --- |"]
         lines += [f"| {reason} | {count} |" for reason, count in summary.reasons.items()]

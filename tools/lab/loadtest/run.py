@@ -34,6 +34,8 @@ class Results:
     late_ms: float
     """The most by which a generator was late; if large, the generators were the bottleneck."""
     stopped: bool = False
+    restart_every_s: float | None = None
+    """Each process was restarted once in this time."""
 
 
 @dataclass(slots=True)
