@@ -94,8 +94,9 @@ export class HistoryList {
     item.querySelector("time").dateTime = record.created_at;
     item.querySelector(".history-name").textContent = nameOf(record.session_id);
     item.querySelector(".history-duration").textContent = clock(record.duration * 1000);
-    item.querySelector(".history-status").textContent =
-      record.status === "completed" ? "" : t(`status.${record.status}`);
+    const isCompleted = record.status === "completed" && !record.error;
+    const status = record.status === "completed" ? "failed" : record.status;
+    item.querySelector(".history-status").textContent = isCompleted ? "" : t(`status.${status}`);
     item.dataset.session = record.session_id;
     const view = item.querySelector(".history-view");
     view.textContent = t("history.view");

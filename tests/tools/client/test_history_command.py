@@ -132,6 +132,23 @@ def test_a_failed_utterance_is_shown_with_its_error(scripted: Peer, history: His
     assert "0.50 to    1.50 s  Speaker 2: chunk_failed: three workers were lost\n" in out
 
 
+@pytest.mark.parametrize("status", ["completed", "failed", "abandoned"])
+def test_a_text_that_is_incomplete_is_named_so(
+    scripted: Peer, history: History, status: str
+) -> None:
+    error = {"code": "deadline", "message": "no result in time"}
+    record = RECORD | {"status": status, "error": error}
+    scripted.answer = lambda _: {"records": [record], "next_cursor": None}
+    assert "\n    one two\n    (incomplete: deadline: no result in time)\n" in history("list")[1]
+    lost = SEGMENT | {"text": None, "error": error}
+    scripted.answer = lambda _: record | {"segments": [SEGMENT, lost, lost]}
+    assert history("show", "s1")[1].endswith("\n2 of 3 utterances without text\n")
+    scripted.answer = lambda _: record | {"segments": [SEGMENT]}
+    assert history("show", "s1")[1].endswith("\n(incomplete: deadline: no result in time)\n")
+    scripted.answer = lambda _: RECORD | {"segments": [SEGMENT]}
+    assert "without text" not in history("show", "s1")[1]
+
+
 def test_transcripts_are_exported_as_the_server_writes_them(
     scripted: Peer, history: History, tmp_path: Path
 ) -> None:

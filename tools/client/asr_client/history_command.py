@@ -122,6 +122,12 @@ def show(
             if problem := segment.get("error"):
                 line += Text(f"{problem['code']}: {problem['message']}", style="red")
             console.print(line, soft_wrap=True)
+        failed = sum(segment.get("error") is not None for segment in found["segments"])
+        if failed:
+            count = f"{failed} of {len(found['segments'])} utterances without text"
+            console.print(Text(count, style="red"))
+        elif found["segments"] and found.get("error"):
+            console.print(Text(_incomplete(found), style="red"), soft_wrap=True)
         if not found["segments"]:
             console.print(Text(_why_without_text(found), style="dim"), soft_wrap=True)
 
@@ -242,6 +248,14 @@ def _print_records(records: list[dict[str, Any]], as_json: bool) -> None:
         console.print(
             Text(f"    {shown or _why_without_text(record)}", style="dim"), soft_wrap=True
         )
+        if shown and record.get("error"):
+            console.print(Text(f"    {_incomplete(record)}", style="red"), soft_wrap=True)
+
+
+def _incomplete(record: dict[str, Any]) -> str:
+    """Why a part of the text is missing: the session's first error."""
+    error = record["error"]
+    return f"(incomplete: {error['code']}: {error['message']})"
 
 
 def _why_without_text(record: dict[str, Any]) -> str:
