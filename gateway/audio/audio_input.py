@@ -350,11 +350,13 @@ class AudioInput:
             return _RawSource(self._declared.raw(self._raw_rate_hz), declared=True), data
         if (name := foreign(data)) is not None:
             raise AudioError("bad_audio", f"this is {name}, and not {TITLES}")
-        if (begin := find_beginning(data[:UNKNOWN_BYTES_MAX])) is not None:
-            # Behind a few bytes of something else, such as a byte order mark or an HTTP header.
-            container = sniff(data[begin:])
+        # Behind padding and a few bytes of something else, such as a byte order mark or an HTTP
+        # header. Some beginnings have a few zeros of their own.
+        begun = data[max(0, len(data) - len(data.lstrip(b"\0")) - SIGNATURE_ZEROS_MAX) :]
+        if (begin := find_beginning(begun[:UNKNOWN_BYTES_MAX])) is not None:
+            container = sniff(begun[begin:])
             if container is not None and container != "undecided":
-                return self._new_source(container, data[begin:])
+                return self._new_source(container, begun[begin:])
         why = f"this is not {TITLES}"
         judged = data[: self._judged_bytes]
         if self._raw_rate_hz is not None and raw_pcm.is_plausible(judged):
@@ -549,6 +551,7 @@ WALKED_BYTES_MAX: Final = 8_192
 and each takes a microsecond. More bytes take a thread."""
 UNKNOWN_BYTES_MAX: Final = 2_048
 """Fewer bytes before or behind a file, such as padding, are no audio."""
+SIGNATURE_ZEROS_MAX: Final = 8
 
 
 LARGE_UNITS: Final = frozenset({"ogg", "caf", "w64", "mov"})
@@ -616,7 +619,8 @@ class _EncodedSource(_Source):
     async def finish(self, samples_left: int) -> bytes:
         held, rest = self._next.finish()
         self.rest = self.rest or rest
-        pcm = await self._decode(held, samples_left)
+        has_ended = self._stream is not None and self._stream.ended
+        pcm = b"" if has_ended else await self._decode(held, samples_left)
         self.ended = True
         if self._stream is None:
             return pcm

@@ -236,6 +236,8 @@ class NextFile:
         self._has_audio = False
         self.only_tags = True
         """Nothing but tags was found, which may precede any file."""
+        self._is_padded = False
+        """Bytes behind the last unit are zeros so far, which may precede any file."""
         self._lost_at: int | None = None
         """Where in the bytes fed now the units end, and no file begins."""
         self._unknown_bytes = 0
@@ -309,6 +311,7 @@ class NextFile:
                 self._read = None
                 self.only_tags = False
                 self._lost_at = place if self._has_audio else None
+                self._is_padded = self._has_audio
             else:
                 self._left = unit.length
                 self._has_audio = self._has_audio or unit.has_audio
@@ -328,6 +331,13 @@ class NextFile:
         return Unit(length, has_audio=self._container in _WITH_TAGS) if length else unit
 
     def _search(self, data: bytes, place: int) -> int:
+        if self._is_padded:
+            behind = len(data) - len(data[place:].lstrip(b"\0"))
+            if len(data) - behind >= _UNIT_BYTES_MIN or self._is_last:
+                # Here may also be frames, which have no signature.
+                if self._begins_file(data, behind):
+                    return behind
+                self._is_padded = False
         patterns = [*_BEGINNINGS.items()]
         if self._container in _WITHOUT_FRAMES:
             patterns += [(0, frame) for frame in _FRAMES]

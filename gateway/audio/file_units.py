@@ -76,8 +76,15 @@ def mov_box(data: bytes, offset: int) -> tuple[int, bytes]:
 
 def _mov_box(data: bytes, offset: int) -> Unit | None:
     length, name = mov_box(data, offset)
-    is_name = re.fullmatch(_FOUR_LETTERS, name.replace(b"\xa9", b"c"))
-    return Unit(length, name == b"mdat") if length >= 8 and is_name else None
+    return Unit(length, name == b"mdat") if length >= 8 and name in _MOV_BOXES else None
+
+
+_MOV_BOXES: Final = frozenset(
+    b"ftyp,styp,etyp,pdin,moov,moof,mfra,mdat,imda,free,skip,wide,junk,meta,meco,sidx,ssix,prft,"
+    b"emsg,udta,uuid,bloc,pnot,PICT,hoov,ainf,ccst,afrt,asrt,abst,sefd,mpvd,SDLN".split(b",")
+)
+"""Of a file's first level. Other bytes behind a file, such as text, resemble boxes of great length.
+"""
 
 
 def _au(data: bytes, offset: int) -> Unit | None:

@@ -223,6 +223,20 @@ PAIRS = {
 } - {(name, name) for name in ("ac3", "mpegts", "latm")}
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("m4a", "aac"), ("fragmented mp4", "mp3"), ("mov", "ac3"), ("webm", "m4a"), ("ogg", "webm")],
+)
+async def test_padding_between_two_files_is_skipped(
+    pool: DecoderPool, first: str, second: str
+) -> None:
+    """Its end is within a slice, and frames have no signature."""
+    for zeros, size in ((3, 1 << 20), (15, 1_000), (5_000, 4_000)):
+        data = NAMED[first] + bytes(zeros) + NAMED[second]
+        pcm, errors = await heard(pool, sliced(data, [size]))
+        assert not errors and len(pcm) > 38_400 * 0.95, (zeros, size)
+
+
 @pytest.mark.parametrize("size", [333, 1 << 20])
 async def test_any_container_behind_any_other_is_heard(pool: DecoderPool, size: int) -> None:
     for first, second in sorted(PAIRS):

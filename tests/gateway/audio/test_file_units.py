@@ -43,6 +43,12 @@ def test_units_end_with_the_file(name: str) -> None:
     assert audio_bytes > 0.5 * len(data)
 
 
+@pytest.mark.parametrize("behind", [b"This is a text behind it.", b"\0\0#!AMR-WB\n", bytes(16)])
+def test_other_bytes_are_no_box(behind: bytes) -> None:
+    """They resemble one: a length, and four letters."""
+    assert READERS["mov"](behind, 0) is None
+
+
 def test_frames_of_flac_have_no_length() -> None:
     data, place = encode(TONE, "flac", 16_000, 1), 0
     while (unit := READERS["flac"](data, place)) is not None:

@@ -99,6 +99,20 @@ async def test_a_file_shorter_than_its_header_declares_is_named(
         assert await codes_of(pool, data[: len(data) * 2 // 3], size) == ["truncated"]
 
 
+TEXT = b"These bytes follow the file, and are no part of it. " * 20
+AMR_WB = encode(SPEECH[:4_000], "amr", 16_000, 1)
+
+
+@pytest.mark.parametrize("behind", [TEXT, bytes(1_000), b"\0" + AMR_WB, bytes(2) + AMR_WB])
+@pytest.mark.parametrize(
+    "name", ["m4a", "mp4", "fragmented mp4", "flac", "ogg", "webm", "mp3", "aiff", "caf"]
+)
+async def test_what_follows_a_whole_file_does_not_make_it_a_cut_one(
+    pool: DecoderPool, name: str, behind: bytes
+) -> None:
+    assert await codes_of(pool, CUT.get(name, FILES.get(name, b"")) + behind, 1 << 20) == []
+
+
 async def test_a_live_stream_of_webm_may_end_anywhere(pool: DecoderPool) -> None:
     data = FILES["live webm"]
     assert await codes_of(pool, data[: len(data) * 2 // 3], 1_000) == []
