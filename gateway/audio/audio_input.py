@@ -445,6 +445,9 @@ class _Source:
 IN_PAIRS: Final = (
     "each sample occurs twice, as in PCM of two channels; it is taken for that of one channel"
 )
+IN_TURNS: Final = (
+    "even and odd samples differ, as in PCM of two channels; it is taken for that of one channel"
+)
 
 
 class _RawSource(_Source):
@@ -458,7 +461,7 @@ class _RawSource(_Source):
         stretches = raw_pcm.DECLARED_NOISE_STRETCHES if declared else raw_pcm.FORM_STRETCHES
         self._form: raw_pcm.FormJudge | None = raw_pcm.FormJudge(form.sample_rate_hz, stretches)
         self._declared = declared
-        self._told_pairs = False
+        self._told_channels = False
 
     async def feed(self, data: bytes, samples_left: int) -> bytes:
         pcm = self.pcm.convert(data)
@@ -469,9 +472,11 @@ class _RawSource(_Source):
             message = f"the audio is not as declared: it looks like {name}"
             self.notices.append(Notice("other_samples", message))
             self._form = None
-        elif self._form is not None and self._form.in_pairs and not self._told_pairs:
-            self.notices.append(Notice("other_samples", IN_PAIRS))
-            self._told_pairs = True
+        elif self._form is not None and not self._told_channels:
+            self._told_channels = self._form.in_pairs or self._form.in_turns
+            if self._told_channels:
+                message = IN_PAIRS if self._form.in_pairs else IN_TURNS
+                self.notices.append(Notice("other_samples", message))
         return self._resampler.convert(pcm)
 
     def flush(self) -> bytes:

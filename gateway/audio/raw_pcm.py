@@ -85,6 +85,16 @@ SOUNDING_STRETCHES: Final = 8
 STUFFED_VALUES_MIN: Final = 64
 PAIRS_SHARE_MIN: Final = 0.98
 """Of pairs of equal samples in two channels alike. Half as many between the pairs are silence."""
+IN_TURNS_LIKENESS_MIN: Final = 0.7
+"""Samples of two channels in turn correlate at least so much with the second one before …"""
+IN_TURNS_NEIGHBOURS_MAX: Final = 0.5
+"""… and at most so much with the one before, as if half of the sound were as high as it can be …"""
+IN_TURNS_FRAME_SAMPLES: Final = 320
+IN_TURNS_LEVELS_MIN: Final = 4.0
+"""… and one of the channels has this many times the power of the other one …"""
+IN_TURNS_SHARE_MIN: Final = 0.3
+"""… in this share of the frames that are no pauses. A high tone beside speech has the correlations
+of two channels, but not the levels."""
 TONE_LAGS: Final = 24
 TONE_CORRELATION_MIN: Final = 0.9
 _FLOAT_EXPONENTS: Final = (0x2F, 0x40)
@@ -195,10 +205,16 @@ class FormJudge:
         self._forms: Counter[str] = Counter()
         self.in_pairs = False
         """Each sample occurs twice: two channels alike, or one whose samples were repeated."""
+        self._in_turns = 0
 
     @property
     def _is_proven(self) -> bool:
         return self._sounding >= SOUNDING_STRETCHES
+
+    @property
+    def in_turns(self) -> bool:
+        """The samples are those of two different channels in turn."""
+        return self._in_turns >= FORM_STRETCHES
 
     def feed(self, data: bytes) -> str | None:
         """Take the next bytes. Returns the name of the form that the samples have instead."""
@@ -212,6 +228,7 @@ class FormJudge:
                 continue
             self._sounding += 1
             self.in_pairs = self.in_pairs or _come_in_pairs(raw.view("<i2"))
+            self._in_turns += _come_in_turns(raw.view("<i2"))
             name = _form_of_sound(raw)
             if name is None and _is_noise(raw):
                 name = NOISE
@@ -228,6 +245,22 @@ class FormJudge:
 def _come_in_pairs(samples: npt.NDArray[np.int16]) -> bool:
     within, between = samples[::2] == samples[1::2], samples[1:-1:2] == samples[2::2]
     return within.mean() >= PAIRS_SHARE_MIN and bool(between.mean() < PAIRS_SHARE_MIN / 2)
+
+
+def _come_in_turns(samples: npt.NDArray[np.int16]) -> bool:
+    """Whether samples are like the second one before, and not like the one before, and the levels
+    of even and odd ones differ."""
+    centred = samples.astype(np.float32) - samples.mean(dtype=np.float32)
+    if _are_alike(centred, 1, IN_TURNS_NEIGHBOURS_MAX):
+        return False
+    if float(centred[2:] @ centred[:-2]) < IN_TURNS_LIKENESS_MIN * float(centred @ centred):
+        return False
+    whole = len(centred) // IN_TURNS_FRAME_SAMPLES * IN_TURNS_FRAME_SAMPLES
+    powers = (centred[:whole].reshape(-1, IN_TURNS_FRAME_SAMPLES // 2, 2) ** 2).mean(axis=1) + 1
+    totals = powers.sum(axis=1)
+    powers = powers[totals > 0.1 * totals.mean()]
+    differ = powers.max(axis=1) > IN_TURNS_LEVELS_MIN * powers.min(axis=1)
+    return bool(differ.mean() > IN_TURNS_SHARE_MIN)
 
 
 def _has_little_sound(raw: npt.NDArray[np.uint8]) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -190,3 +192,32 @@ def test_what_microphones_send_is_never_refused(kind: str, rate_hz: int) -> None
         assert is_plausible(pcm[start : start + half])
         assert other_form(pcm[start : start + half]) is None
         assert judge.feed(pcm[start : start + half]) is None
+
+
+def in_turns(samples: np.ndarray[Any, Any]) -> bool:
+    judge = FormJudge(16_000)
+    judge.feed(samples.astype("<i2").tobytes())
+    return judge.in_turns
+
+
+def test_two_speakers_in_turn_are_two_channels() -> None:
+    one, other = (speak(text, "zh_mei", random.Random(3)) for text in ("123456", "987650"))
+    length = min(len(one), len(other))
+    assert in_turns(np.stack([one[:length], other[:length]], 1).ravel())
+    silence, hiss = np.zeros(length), np.random.default_rng(1).normal(0, 30, length)
+    assert in_turns(np.stack([hiss, other[:length]], 1).ravel())
+    both = [np.concatenate([one, silence]), np.concatenate([np.zeros(len(one)), other[:length]])]
+    assert in_turns(np.stack(both, 1).ravel())
+
+
+def test_one_channel_is_not_taken_for_two() -> None:
+    """Also not with a tone near the highest frequency, whose correlations are those of two."""
+    count = np.arange(len(SPEECH))
+    level = float(np.std(SPEECH))
+    sounds = [SPEECH, np.diff(SPEECH.astype(int)), SPEECH.clip(-900, 900) * 30, SPEECH // 256 * 256]
+    sounds += [
+        SPEECH + factor * level * np.cos(2 * np.pi * frequency * count)
+        for frequency, factor in itertools.product((0.45, 0.49, 0.499), (0.7, 1.0, 1.4))
+    ]
+    for sound in sounds:
+        assert not in_turns(np.clip(sound, -32_768, 32_767))
