@@ -94,9 +94,10 @@ export class HistoryList {
     item.querySelector("time").dateTime = record.created_at;
     item.querySelector(".history-name").textContent = nameOf(record.session_id);
     item.querySelector(".history-duration").textContent = clock(record.duration * 1000);
-    const isCompleted = record.status === "completed" && !record.error;
-    const status = record.status === "completed" ? "failed" : record.status;
-    item.querySelector(".history-status").textContent = isCompleted ? "" : t(`status.${status}`);
+    // With an error, a part of the text of a completed session is missing.
+    const status = record.status === "completed" && record.error ? "failed" : record.status;
+    item.querySelector(".history-status").textContent =
+      status === "completed" ? "" : t(`status.${status}`);
     item.dataset.session = record.session_id;
     const view = item.querySelector(".history-view");
     view.textContent = t("history.view");
