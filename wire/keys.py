@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -106,7 +107,7 @@ class KeyFiles:
         return self.keys
 
     def _state_of_files(self) -> object:
-        return state_of([*self._directory.glob("*"), *self._directory.glob("*.d/*")])
+        return state_of(_found(self._directory, "*", "*.d/*"))
 
 
 def state_of(files: Iterable[Path]) -> frozenset[tuple[str, int, int, int]]:
@@ -119,11 +120,17 @@ def state_of(files: Iterable[Path]) -> frozenset[tuple[str, int, int, int]]:
     return frozenset(found)
 
 
+def _found(directory: Path, *patterns: str) -> Iterator[Path]:
+    """Unlike ``Path.glob``, it does not fail if a folder is deleted while it looks."""
+    for pattern in patterns:
+        for name in glob.iglob(pattern, root_dir=directory, include_hidden=True):  # noqa: PTH207
+            yield directory / name
+
+
 def _allowed(directory: Path, role: Role) -> frozenset[bytes]:
     """The keys of ``role``. A file that holds none allows none."""
-    paths = [directory / f"{role}.public", *directory.glob(f"{role}.d/*.public")]
     found = set()
-    for path in paths:
+    for path in (directory / f"{role}.public", *_found(directory, f"{role}.d/*.public")):
         with contextlib.suppress(KeysError):
             found.add(_read(path))
     return frozenset(found)

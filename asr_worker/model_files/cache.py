@@ -16,8 +16,14 @@ _PARTIAL = ".partial"
 
 
 def size_bytes(directory: Path) -> int:
-    """Size of all files in ``directory``."""
-    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+    """Size of all files in ``directory``, which another program may move and delete meanwhile."""
+    total = 0
+    # Path.rglob() fails if a folder is deleted while it looks.
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += Path(folder, name).stat().st_size
+    return total
 
 
 class ModelCache:

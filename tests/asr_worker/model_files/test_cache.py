@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from asr_worker.model_files.cache import ModelCache, size_bytes
 from asr_worker.model_files.catalogue import UnknownModelError, model_named
+from tests.deleted_folders import without
 
 BASE = model_named("whisper-base")
 SENSE_VOICE = model_named("iic/SenseVoiceSmall")
@@ -85,3 +87,14 @@ def test_one_process_at_a_time_works_on_a_model(cache: ModelCache) -> None:
             pass
     thread.join()
     assert entered.is_set()
+
+
+def test_folders_that_are_deleted_meanwhile_have_no_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pip does so with its own while the size of a download is counted."""
+    for name in ("gone", "kept"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(b"12345")
+    monkeypatch.setattr(os, "scandir", without("gone"))
+    assert size_bytes(tmp_path) == 5
