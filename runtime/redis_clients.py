@@ -43,8 +43,9 @@ def blocking(url: str) -> redis.Redis:
 
 
 class Availability:
-    """Logs that Redis becomes available, and each kind of failure once until it does: the first
-    one, such as a server that starts later, may not be the one to mend."""
+    """Logs when Redis becomes available, and each type of failure once until then. A later failure
+    may be the one to fix: a server that starts late refuses connections at first, and a wrong
+    password only after that."""
 
     def __init__(self) -> None:
         self.ready: bool | None = None

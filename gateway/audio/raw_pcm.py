@@ -122,13 +122,19 @@ def other_form(data: bytes) -> str | None:
     """Name the samples in ``data`` if they have evidently another form than s16le mono. ``data``
     begins at a multiple of ``FORM_BYTES_STEP`` in the stream."""
     raw = np.frombuffer(data[: len(data) // FORM_BYTES_STEP * FORM_BYTES_STEP], np.uint8)
-    return None if len(raw) < FORM_BYTES_MIN or _has_little_sound(raw) else _form_of_sound(raw)
+    if len(raw) < FORM_BYTES_MIN or _has_little_sound(raw):
+        return None
+    return _form_of_sound(raw, evident=_is_evident(raw))
 
 
-def _form_of_sound(raw: npt.NDArray[np.uint8]) -> str | None:
+def _is_evident(raw: npt.NDArray[np.uint8]) -> bool:
+    return _are_alike(raw.view("<i2").astype(np.float32), 1, EVIDENT_LIKENESS_MIN)
+
+
+def _form_of_sound(raw: npt.NDArray[np.uint8], *, evident: bool) -> str | None:
     samples = raw.view("<i2")
     of_bytes = "8-bit or compressed samples, such as µ-law" if _is_of_bytes(raw) else None
-    if of_bytes is None and _are_alike(samples.astype(np.float32), 1, EVIDENT_LIKENESS_MIN):
+    if of_bytes is None and evident:
         return None
     if _is_stuffed(samples):
         return "samples of 32 or 64 bits, or of several channels"
@@ -228,8 +234,9 @@ class FormJudge:
                 continue
             self._sounding += 1
             self.in_pairs = self.in_pairs or _come_in_pairs(raw.view("<i2"))
-            self._in_turns += _come_in_turns(raw.view("<i2"))
-            name = _form_of_sound(raw)
+            evident = _is_evident(raw)
+            self._in_turns += not evident and _come_in_turns(raw.view("<i2"))
+            name = _form_of_sound(raw, evident=evident)
             if name is None and _is_noise(raw):
                 name = NOISE
             if name is not None:
